@@ -1,0 +1,1 @@
+"""Pictures of the app, served and packaged with it."""

@@ -1,0 +1,1 @@
+"""Delivery: the outbox and its channels, one file each."""

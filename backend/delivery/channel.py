@@ -1,0 +1,111 @@
+"""What every channel promises: ``send`` never raises and always says truthfully what happened.
+
+A channel's own ``_send`` raises one of the errors below, or returns what the provider answered; the class of the error
+decides what comes next: Permanent → failed, TokenDead → failed and the device is deactivated, Transient and
+Throttled → another try later.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+OutcomeName = Literal["delivered", "sent", "permanent", "transient", "throttled", "token_dead"]
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """What a channel is asked to deliver, to one target."""
+
+    delivery_id: str
+    notification_id: str
+    user_id: str
+    app: str
+    title: str
+    message: str
+    priority: str
+    target: str | None
+    """The device's token or the address; None where the channel has none."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one try. ``code`` is stable and for programs, ``text`` is for people (the provider's words)."""
+
+    outcome: OutcomeName
+    code: str
+    text: str
+    retry_after_s: float | None = None
+
+
+class ChannelError(Exception):
+    """A try that failed. ``code`` is stable; the message is for people."""
+
+    outcome: OutcomeName = "transient"
+
+    def __init__(self, code: str, text: str, retry_after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.retry_after_s = retry_after_s
+
+
+class Permanent(ChannelError):
+    """Trying again cannot help."""
+
+    outcome = "permanent"
+
+
+class Transient(ChannelError):
+    """It may work later."""
+
+    outcome = "transient"
+
+
+class Throttled(ChannelError):
+    """The provider asked to wait."""
+
+    outcome = "throttled"
+
+
+class TokenDead(ChannelError):
+    """This device or address is gone for good."""
+
+    outcome = "token_dead"
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a channel can work here and now, and in words why not."""
+
+    works: bool
+    detail: str
+
+
+class BaseChannel(ABC):
+    """One way to reach a person."""
+
+    name: str = ""
+
+    def send(self, notice: Notice) -> Outcome:
+        """Try once. Never raises: an unforeseen fault is transient and logged."""
+        try:
+            return self._send(notice)
+        except ChannelError as error:
+            return Outcome(outcome=error.outcome, code=error.code, text=error.text, retry_after_s=error.retry_after_s)
+        except Exception as error:  # noqa: BLE001 the promise of this method
+            log.exception("channel %s failed unexpectedly", self.name)
+            return Outcome(outcome="transient", code="internal_error", text=type(error).__name__)
+
+    @abstractmethod
+    def _send(self, notice: Notice) -> Outcome:
+        """Try once; raise a ChannelError for anything but success."""
+
+    @abstractmethod
+    def health(self) -> Health:
+        """Probe, without showing anything to anyone."""
+
+    def close(self) -> None:
+        """Let go of connections; called once at the end."""

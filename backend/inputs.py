@@ -1,0 +1,223 @@
+"""What FlashFlow takes: every border object, its limits and its spelling, checked in one place by msgspec.
+
+The HTTP API decodes bodies straight into these; the services build them from their arguments. Unknown fields, wrong
+types, empty and over-long strings and times without an offset are refused with the field's path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from backend.errors import FieldError, ValidationError
+from backend.records import Channel, Platform, Priority, Scope
+
+T = TypeVar("T")
+
+# No control characters: they have no place in an identifier, and NUL ends strings in too many libraries.
+# END and not "$", which would let a trailing newline through.
+END = r"(?![\s\S])"
+NAME = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*" + END
+TEXT = r"^[^\x00]*[^\x00-\x20][^\x00]*" + END
+TYPE = r"^[^\x00-\x1f\x7f*]*[^\x00-\x20\x7f*][^\x00-\x1f\x7f*]*" + END
+SLUG = r"^[A-Za-z0-9][A-Za-z0-9._-]*" + END
+LOCALE = r"^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?" + END
+LINK = r"^https?://[^\s\x00-\x1f\x7f]+" + END
+
+UserId = Annotated[str, Meta(min_length=1, max_length=255, pattern=NAME, description="The caller's own id of a user")]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=NAME)]
+Id = Annotated[str, Meta(min_length=1, max_length=200, pattern=NAME)]
+AppName = Annotated[str, Meta(min_length=1, max_length=64, pattern=SLUG)]
+TypeName = Annotated[str, Meta(min_length=1, max_length=100, pattern=TYPE)]
+TypeOrAll = Name
+Url = Annotated[str, Meta(min_length=1, max_length=2048, pattern=NAME)]
+LinkUrl = Annotated[str, Meta(min_length=1, max_length=2048, pattern=LINK)]
+Agent = Annotated[str, Meta(min_length=1, max_length=512, pattern=NAME)]
+Title = Annotated[str, Meta(min_length=1, max_length=300, pattern=NAME)]
+Message = Annotated[str, Meta(min_length=1, max_length=10_000, pattern=TEXT)]
+Token = Annotated[str, Meta(min_length=1, max_length=4096, pattern=NAME)]
+Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset")]
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of what comes in."""
+
+
+class ActivityIn(Input):
+    """One thing a user did."""
+
+    user_id: UserId
+    activity_type: TypeName
+    session_id: Id | None = None
+    metadata: dict[str, Any] | None = None
+    page_url: Url | None = None
+    referrer: Url | None = None
+    user_agent: Agent | None = None
+    timestamp: Moment | None = None
+    activity_id: Id | None = None
+    app: AppName | None = None
+
+
+class BatchIn(Input):
+    """Up to 1,000 activities; each row is checked on its own."""
+
+    activities: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=1000)]
+    sent_at: Moment | None = None
+
+
+class SessionIn(Input):
+    """A visit that begins."""
+
+    user_id: UserId
+    device_info: dict[str, Any] | None = None
+    app: AppName | None = None
+    session_id: Id | None = None
+
+
+class ActionIn(Input):
+    """A button of a notification; only http and https links."""
+
+    label: Annotated[str, Meta(min_length=1, max_length=60, pattern=NAME)]
+    url: LinkUrl
+
+
+class SendIn(Input):
+    """A notification to one user (``user_id``) or up to 1,000 (``user_ids``)."""
+
+    user_id: UserId | None = None
+    user_ids: Annotated[list[UserId], Meta(min_length=1, max_length=1000)] | None = None
+    title: Title | None = None
+    message: Message | None = None
+    template: Name | None = None
+    locale: Annotated[str, Meta(max_length=35)] | None = None
+    notification_type: TypeName = "general"
+    channel: Channel | None = None
+    channels: Annotated[list[Channel], Meta(min_length=1, max_length=4)] | None = None
+    data: dict[str, Any] | None = None
+    priority: Priority = "normal"
+    scheduled_at: Moment | None = None
+    expires_at: Moment | None = None
+    collapse_key: Name | None = None
+    actions: Annotated[list[ActionIn], Meta(max_length=3)] | None = None
+    device_tokens: Annotated[list[Token], Meta(min_length=1, max_length=100)] | None = None
+    app: AppName | None = None
+
+
+class PreferenceIn(Input):
+    """A choice: may notices of this type (``*`` = all) use this channel (``*`` = all)?"""
+
+    user_id: UserId
+    notification_type: TypeOrAll
+    channel: Channel | Literal["*"]
+    enabled: bool
+
+
+class PreferencesIn(Input):
+    """One choice in the body, or a list of them."""
+
+    user_id: UserId | None = None
+    notification_type: TypeOrAll | None = None
+    channel: Channel | Literal["*"] | None = None
+    enabled: bool | None = None
+    preferences: Annotated[list[PreferenceIn], Meta(min_length=1, max_length=1000)] | None = None
+
+
+class TemplateIn(Input):
+    """A text with variables (``{name}``)."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=100, pattern=SLUG)]
+    title_template: Title
+    message_template: Message
+    channels: list[Channel] = []
+    category: Name | None = None
+    data_schema: dict[str, Any] | None = None
+    locale: Annotated[str, Meta(max_length=35, pattern=LOCALE)] = ""
+
+
+class TemplateChangeIn(Input):
+    """What a template's text becomes."""
+
+    title_template: Title
+    message_template: Message
+    channels: list[Channel] = []
+    category: Name | None = None
+    data_schema: dict[str, Any] | None = None
+    locale: Annotated[str, Meta(max_length=35, pattern=LOCALE)] = ""
+
+
+class PreviewIn(Input):
+    """The variables to try a template with."""
+
+    data: dict[str, Any] = {}
+    locale: Annotated[str, Meta(max_length=35)] = ""
+
+
+class TypeIn(Input):
+    """A type of notice that an app declares."""
+
+    name: TypeName
+    label: Name | None = None
+    description: Annotated[str, Meta(max_length=500)] = ""
+    channels: list[Channel] = msgspec.field(default_factory=lambda: ["in_app"])
+    critical: bool = False
+    digest: Literal["hourly", "daily"] | None = None
+
+
+class DeviceIn(Input):
+    """A device that can be reached by push."""
+
+    user_id: UserId
+    token: Token
+    platform: Platform
+    device_info: dict[str, Any] | None = None
+
+
+class KeyIn(Input):
+    """A key for an app."""
+
+    name: AppName
+    scopes: Annotated[list[Scope], Meta(min_length=1, max_length=5)]
+
+
+def build(kind: type[T], **fields: object) -> T:
+    """A border object from arguments, checked like a request. Raises ValidationError."""
+    return checked(lambda: msgspec.convert({k: v for k, v in fields.items() if v is not None}, kind))
+
+
+def checked(make: Callable[[], T]) -> T:
+    """What ``make`` decodes, or a ValidationError that names the field."""
+    try:
+        return make()
+    except msgspec.ValidationError as error:
+        raise explain(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValidationError.of("", f"The body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise ValidationError.of("", "The body is nested too deeply.") from None
+    except OverflowError:
+        raise ValidationError.of("", "The body holds a number out of range.") from None
+
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_NAMED = re.compile(r"^Object (?:contains unknown|missing required) field `(?P<field>.*)`$", re.DOTALL)
+_PATTERN = re.compile(r"^Expected `str` matching regex .*$", re.DOTALL)
+
+
+def explain(text: str, prefix: str = "") -> ValidationError:
+    """msgspec's sentence (``Expected `str`, got `int` - at `$.a[0].b```) as our error, the path as ``a.0.b``."""
+    match = _AT.match(text)
+    what, path = (match["what"], match["path"] or "$") if match else (text, "$")
+    field = prefix + path.removeprefix("$").replace("[...]", "").replace("[", ".").replace("]", "")
+    if named := _NAMED.match(what):
+        field = f"{field}.{named['field']}"
+        what = "is required" if "missing" in what else "is not a field of this request"
+    elif _PATTERN.match(what):
+        what = "has characters or a form that is not allowed here"
+    elif "timezone" in what:
+        what = "needs a time with an offset, like 2026-11-22T10:15:30Z"
+    return ValidationError.of(field.strip("."), what.replace("`", "'"))

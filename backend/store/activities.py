@@ -1,0 +1,217 @@
+"""Activities in ``user_activities.db``: stored exactly once, read newest first."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from backend.clock import to_datetime
+from backend.errors import Conflict, FlashFlowError
+from backend.events import Event
+from backend.records import Activity, ActivityPage, SessionPage, Tracked
+from backend.store.codec import decode_cursor, decode_id, encode_cursor, encode_id, from_object
+from backend.store.sessions import READ_COLUMNS, SessionBook, to_session
+from backend.store.writer import Tx
+
+
+class NewActivity(NamedTuple):
+    """An activity on its way in; times in milliseconds since 1970, ``metadata`` as JSON text."""
+
+    id: str
+    id_given: bool
+    user_id: str
+    activity_type: str
+    session_id: str | None
+    app: str
+    timestamp: int
+    received_at: int
+    metadata: str | None
+    page_url: str | None
+    referrer: str | None
+    user_agent: str | None
+    ip_address: str | None
+
+
+Tracking = Sequence[NewActivity]
+"""The activities of one request."""
+
+
+def track(
+    tx: Tx, requests: Sequence[Tracking], new_id: Callable[[], str]
+) -> Sequence[list[Tracked | FlashFlowError] | FlashFlowError]:
+    """Store the activities of every request that waits, their sessions and their users' counters; one answer each."""
+    book = SessionBook(tx, new_id)
+    taken: dict[bytes | str, tuple[str, bytes | str]] = {}
+    rows: list[tuple[Any, ...]] = []
+    totals: dict[str, tuple[int, int]] = {}
+    answers: list[list[Tracked | FlashFlowError]] = []
+    for request in requests:
+        answer: list[Tracked | FlashFlowError] = []
+        for a in request:
+            key = encode_id(a.id)
+            known = (taken.get(key) or _stored(tx.conn, key)) if a.id_given else None
+            if known is not None:
+                app, session_id = known
+                answer.append(
+                    Tracked(activity_id=a.id, session_id=decode_id(session_id), duplicate=True)
+                    if app == a.app
+                    else Conflict(f"activity_id: {a.id!r} belongs to another app.")
+                )
+                continue
+            try:
+                session = book.place(a.user_id, a.app, a.session_id, a.timestamp)
+            except Conflict as refusal:
+                answer.append(refusal)
+                continue
+            session.activities += 1
+            if a.id_given:
+                taken[key] = (a.app, session.id)
+            rows.append((key, a.user_id, a.activity_type, session.id, *a[5:]))
+            count, last = totals.get(a.user_id, (0, 0))
+            totals[a.user_id] = (count + 1, max(last, a.timestamp))
+            tx.events.append(Event("activity", a.id, a.user_id, a.app))
+            answer.append(Tracked(activity_id=a.id, session_id=decode_id(session.id)))
+        answers.append(answer)
+    if rows:
+        tx.conn.executemany(_INSERT, rows)
+        count_users(tx, totals, book)
+        book.save()
+    return answers
+
+
+def count_users(tx: Tx, totals: dict[str, tuple[int, int]], book: SessionBook) -> None:
+    """Add activities (count, last time) and the sessions that ``book`` opened to the users' counters."""
+    users = totals.keys() | book.opened.keys()
+    tx.conn.executemany(
+        _COUNT, [(user, book.opened.get(user, 0), *totals.get(user, (0, None))) for user in sorted(users)]
+    )
+
+
+def _stored(conn: sqlite3.Connection, key: bytes | str) -> tuple[str, bytes | str] | None:
+    row: tuple[str, bytes | str] | None = conn.execute(
+        "SELECT app, session_id FROM user_activities WHERE id = ?", (key,)
+    ).fetchone()
+    return row
+
+
+_INSERT = (
+    "INSERT INTO user_activities (id, user_id, activity_type, session_id, app, timestamp, received_at, metadata, "
+    "page_url, referrer, user_agent, ip_address) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+_COUNT = (
+    "INSERT INTO user_analytics (user_id, total_sessions, total_activities, last_activity) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET total_sessions = total_sessions + excluded.total_sessions, "
+    "total_activities = total_activities + excluded.total_activities, "
+    "last_activity = CASE WHEN excluded.last_activity > COALESCE(last_activity, 0) "
+    "THEN excluded.last_activity ELSE last_activity END"
+)
+
+COLUMNS = (
+    "seq, id, user_id, activity_type, session_id, app, timestamp, received_at, metadata, page_url, referrer, "
+    "user_agent, ip_address"
+)
+
+
+def list_activities(  # every filter of API.md, by name
+    conn: sqlite3.Connection,
+    *,
+    user_id: str | None,
+    activity_type: str | None,
+    session_id: str | None,
+    app: str | None,
+    since: int | None,
+    until: int | None,
+    limit: int,
+    cursor: str | None,
+) -> ActivityPage:
+    """Newest first by ``timestamp``; ``since`` is included, ``until`` is not."""
+    filters: list[tuple[str, Any]] = [
+        ("user_id = ?", user_id),
+        ("activity_type = ?", activity_type),
+        ("session_id = ?", None if session_id is None else encode_id(session_id)),
+        ("app = ?", app),
+        ("timestamp >= ?", since),
+        ("timestamp < ?", until),
+    ]
+    where, values = conditions(filters)
+    if cursor is not None:
+        where.append("(timestamp, seq) < (?, ?)")
+        values.extend(decode_cursor(cursor, 2))
+    rows = conn.execute(
+        f"SELECT {COLUMNS} FROM user_activities{clause(where)} ORDER BY timestamp DESC, seq DESC LIMIT ?",  # noqa: S608
+        (*values, limit + 1),
+    ).fetchall()
+    following = encode_cursor(rows[limit - 1][6], rows[limit - 1][0]) if len(rows) > limit else None
+    return ActivityPage(activities=tuple(map(to_activity, rows[:limit])), next_cursor=following)
+
+
+def activities_after(
+    conn: sqlite3.Connection, seq: int, user_id: str | None, app: str | None, limit: int
+) -> list[tuple[int, Activity]]:
+    """What arrived after ``seq``, in order of arrival, each with its own ``seq``."""
+    where, values = conditions([("seq > ?", seq), ("user_id = ?", user_id), ("app = ?", app)])
+    rows = conn.execute(
+        f"SELECT {COLUMNS} FROM user_activities NOT INDEXED{clause(where)} ORDER BY seq LIMIT ?",  # noqa: S608
+        (*values, limit),
+    )
+    return [(row[0], to_activity(row)) for row in rows]
+
+
+def list_sessions(
+    conn: sqlite3.Connection, user_id: str, app: str | None, limit: int, cursor: str | None
+) -> SessionPage:
+    """A user's sessions, newest start first."""
+    where, values = conditions([("user_id = ?", user_id), ("app = ?", app)])
+    if cursor is not None:
+        where.append("(start_time, seq) < (?, ?)")
+        values.extend(decode_cursor(cursor, 2))
+    rows = conn.execute(
+        f"SELECT {READ_COLUMNS} FROM user_sessions{clause(where)} "  # noqa: S608
+        "ORDER BY start_time DESC, seq DESC LIMIT ?",
+        (*values, limit + 1),
+    ).fetchall()
+    following = encode_cursor(rows[limit - 1][4], rows[limit - 1][0]) if len(rows) > limit else None
+    return SessionPage(sessions=tuple(map(to_session, rows[:limit])), next_cursor=following)
+
+
+def sessions_after(
+    conn: sqlite3.Connection, revision: int, user_id: str | None, app: str | None, limit: int
+) -> list[tuple[int, Any]]:
+    """Sessions that opened or ended after ``revision``, oldest change first, each with its revision."""
+    where, values = conditions([("revision > ?", revision), ("user_id = ?", user_id), ("app = ?", app)])
+    rows = conn.execute(
+        f"SELECT {READ_COLUMNS}, revision FROM user_sessions{clause(where)} ORDER BY revision LIMIT ?",  # noqa: S608
+        (*values, limit),
+    )
+    return [(row[-1], to_session(row[:-1])) for row in rows]
+
+
+def conditions(filters: Sequence[tuple[str, Any]]) -> tuple[list[str], list[Any]]:
+    """The conditions and values of those filters that were asked for."""
+    asked = [(condition, value) for condition, value in filters if value is not None]
+    return [condition for condition, _ in asked], [value for _, value in asked]
+
+
+def clause(where: Sequence[str]) -> str:
+    """`` WHERE a AND b``, or nothing."""
+    return f" WHERE {' AND '.join(where)}" if where else ""
+
+
+def to_activity(row: tuple[Any, ...]) -> Activity:
+    """A row of COLUMNS as the record."""
+    (_, id_, user_id, kind, session_id, app, timestamp, received, metadata, page, referrer, agent, ip) = row
+    return Activity(
+        id=decode_id(id_),
+        user_id=user_id,
+        activity_type=kind,
+        session_id=decode_id(session_id),
+        app=app,
+        timestamp=to_datetime(timestamp),
+        received_at=to_datetime(received),
+        metadata=from_object(metadata),
+        page_url=page,
+        referrer=referrer,
+        user_agent=agent,
+        ip_address=ip,
+    )

@@ -1,0 +1,63 @@
+"""How values stand in the files: ids, JSON, and places in a list."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+
+import msgspec
+
+from backend.errors import ValidationError
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+
+encode_json = msgspec.json.Encoder().encode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_strings = msgspec.json.Decoder(tuple[str, ...]).decode
+
+
+def encode_id(text: str) -> bytes | str:
+    """A canonical UUID as its 16 bytes, anything else as it is: ids are looked up by the very text they came as."""
+    return bytes.fromhex(text.replace("-", "")) if _UUID.fullmatch(text) else text
+
+
+def decode_id(stored: bytes | str) -> str:
+    """The text that encode_id was given."""
+    if isinstance(stored, str):
+        return stored
+    h = stored.hex()
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+
+def to_json(value: object) -> str:
+    """Compact JSON text."""
+    return encode_json(value).decode()
+
+
+def from_object(text: str | None) -> dict[str, Any]:
+    """A stored JSON object; nothing stored is an empty one."""
+    return _decode_object(text) if text else {}
+
+
+def from_strings(text: str | None) -> tuple[str, ...]:
+    """A stored JSON list of strings."""
+    return _decode_strings(text) if text else ()
+
+
+def encode_cursor(*place: int) -> str:
+    """An opaque place in a list."""
+    return base64.urlsafe_b64encode(encode_json(place)).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, length: int) -> tuple[int, ...]:
+    """The place that encode_cursor was given. Raises ValidationError for anything else."""
+    try:
+        raw = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        place = msgspec.json.decode(raw, type=tuple[int, ...])
+    except (UnicodeEncodeError, binascii.Error, ValueError, msgspec.DecodeError) as error:
+        raise ValidationError.of("cursor", "is not a cursor that this list gave") from error
+    if len(place) != length or any(not -(2**62) < number < 2**62 for number in place):
+        raise ValidationError.of("cursor", "is not a cursor that this list gave")
+    return place

@@ -1,0 +1,29 @@
+"""What a SQLite fault means to the person."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from backend.errors import StorageError, StorageFull
+
+# Primary and extended result codes (sqlite.org/rescode.html) that say the disk gave no more room.
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def storage_error(error: BaseException) -> StorageError:
+    """The refusal that goes to the caller for ``error``; looks at what lies beneath it too, since a full disk can
+    surface as "cannot rollback"."""
+    refusal = StorageError("The storage failed; nothing was written.")
+    cause: BaseException | None = error
+    while cause is not None:
+        code = getattr(cause, "sqlite_errorcode", None)
+        if code in _FULL:
+            refusal = StorageFull("The disk is full; nothing was written. Reading goes on.")
+            break
+        if code is not None and code & 0xFF in _BUSY:
+            refusal = StorageError("Another program holds the storage; nothing was written. Try again.")
+            break
+        cause = cause.__cause__ or cause.__context__
+    refusal.__cause__ = error
+    return refusal

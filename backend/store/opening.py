@@ -1,0 +1,78 @@
+"""Opening a file: private, sound, at this version's schema; or a clear refusal."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from backend.clock import Clock
+from backend.errors import SchemaTooNew, StorageError
+from backend.events import Event
+from backend.store.database import Database, Store, create_private
+from backend.store.faults import storage_error
+from backend.store.recovery import back_up, is_sound, recover
+
+CHECK_AT_START_BYTES = 256 * 1024 * 1024
+"""A larger file is checked in the background after the start (Backend), so that opening stays quick."""
+
+Migration = Callable[[sqlite3.Connection], None]
+
+
+def open_store(
+    path: Path,
+    migrations: Sequence[Migration],
+    clock: Clock,
+    publish: Callable[[Iterable[Event]], None],
+    tell: Callable[[str], None],
+) -> Store:
+    """Open ``path``, making, recovering or migrating it first. ``tell`` hears what a person should know.
+
+    Raises SchemaTooNew for a file of a newer FlashFlow and StorageError where the file or its folder cannot be used.
+    """
+    try:
+        create_private(path)
+        marker = path.with_name(path.name + ".suspect")
+        if (marker.exists() or path.stat().st_size <= CHECK_AT_START_BYTES) and not is_sound(path):
+            tell(recover(path, clock))
+            create_private(path)
+        marker.unlink(missing_ok=True)
+        _migrate(path, migrations, clock)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
+    except sqlite3.Error as error:
+        raise storage_error(error) from error
+    return Store(Database(path, path.stem), clock, publish)
+
+
+def mark_suspect(path: Path) -> None:
+    """Have the next start check ``path`` before it opens it, whatever its size."""
+    create_private(path.with_name(path.name + ".suspect"))
+
+
+def _migrate(path: Path, migrations: Sequence[Migration], clock: Clock) -> None:
+    """Bring the file from its ``user_version`` to ``len(migrations)``, each step in a transaction of its own."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as conn:
+        version = _version(conn)
+        if version > len(migrations):
+            raise SchemaTooNew(
+                f"{path.name} was written by a newer FlashFlow (schema {version}, this one knows {len(migrations)}). "
+                "Nothing was changed. Start the newer FlashFlow, or use another data folder."
+            )
+        if version == len(migrations):
+            return
+        conn.execute("PRAGMA journal_mode=wal")
+        conn.execute("PRAGMA synchronous=full")
+        if version:
+            back_up(path, clock, f"before-schema-{len(migrations)}")
+        conn.execute("BEGIN IMMEDIATE")
+        # Another process may have migrated while this one waited for the lock.
+        for step in range(_version(conn), len(migrations)):
+            migrations[step](conn)
+            conn.execute(f"PRAGMA user_version = {step + 1}")
+        conn.execute("COMMIT")
+
+
+def _version(conn: sqlite3.Connection) -> int:
+    return int(conn.execute("PRAGMA user_version").fetchone()[0])

@@ -1,0 +1,77 @@
+"""The schema of ``user_activities.db``, as the steps that lead to it. A step that shipped is never edited.
+
+Times are milliseconds since 1970 (UTC). ``seq`` is the order of arrival; AUTOINCREMENT so that a number never
+comes back and an event stream's place in it stays true.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from backend.store.schema import IDEMPOTENCY_DDL
+
+_V1 = """
+CREATE TABLE user_activities (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL,
+    user_id TEXT NOT NULL,
+    activity_type TEXT NOT NULL,
+    session_id BLOB NOT NULL,
+    app TEXT NOT NULL,
+    timestamp INTEGER NOT NULL,
+    received_at INTEGER NOT NULL,
+    metadata TEXT,
+    page_url TEXT,
+    referrer TEXT,
+    user_agent TEXT,
+    ip_address TEXT
+);
+CREATE UNIQUE INDEX user_activities_id ON user_activities (id);
+CREATE INDEX user_activities_user ON user_activities (user_id, timestamp);
+CREATE INDEX user_activities_session ON user_activities (session_id);
+CREATE INDEX user_activities_time ON user_activities (timestamp);
+
+CREATE TABLE user_sessions (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL,
+    user_id TEXT NOT NULL,
+    app TEXT NOT NULL,
+    start_time INTEGER NOT NULL,
+    last_seen INTEGER NOT NULL,
+    end_time INTEGER,
+    end_reason TEXT,
+    pages_visited INTEGER NOT NULL DEFAULT 0,
+    activities INTEGER NOT NULL DEFAULT 0,
+    device_info TEXT,
+    ip_address TEXT,
+    user_agent TEXT,
+    revision INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX user_sessions_id ON user_sessions (id);
+CREATE INDEX user_sessions_user ON user_sessions (user_id, start_time);
+CREATE INDEX user_sessions_open ON user_sessions (user_id, app, last_seen) WHERE end_time IS NULL;
+CREATE INDEX user_sessions_stale ON user_sessions (last_seen) WHERE end_time IS NULL;
+CREATE INDEX user_sessions_start ON user_sessions (start_time);
+CREATE UNIQUE INDEX user_sessions_revision ON user_sessions (revision);
+
+CREATE TABLE user_analytics (
+    user_id TEXT PRIMARY KEY,
+    total_sessions INTEGER NOT NULL DEFAULT 0,
+    total_activities INTEGER NOT NULL DEFAULT 0,
+    last_activity INTEGER,
+    avg_session_duration REAL,
+    most_visited_pages TEXT,
+    favorite_features TEXT,
+    engagement_score REAL,
+    engagement_parts TEXT,
+    computed_at INTEGER
+) WITHOUT ROWID;
+"""
+
+
+def _v1(conn: sqlite3.Connection) -> None:
+    for statement in (_V1 + IDEMPOTENCY_DDL).split(";\n"):
+        conn.execute(statement)
+
+
+ACTIVITY_MIGRATIONS = (_v1,)

@@ -1,0 +1,172 @@
+"""The schema of ``notifications.db``, as the steps that lead to it. A step that shipped is never edited.
+
+Times are milliseconds since 1970 (UTC). ``revision`` grows with every change of a notification, so that an event
+stream can ask for what changed since. The unread counts are kept by triggers: no write path can forget them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from backend.store.schema import IDEMPOTENCY_DDL
+
+_TABLES = """
+CREATE TABLE notifications (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL,
+    user_id TEXT NOT NULL,
+    app TEXT NOT NULL,
+    title TEXT NOT NULL,
+    message TEXT NOT NULL,
+    notification_type TEXT NOT NULL,
+    channels TEXT NOT NULL,
+    priority TEXT NOT NULL,
+    status TEXT NOT NULL,
+    inbox TEXT,
+    data TEXT,
+    actions TEXT,
+    device_tokens TEXT,
+    collapse_key TEXT,
+    created_at INTEGER NOT NULL,
+    scheduled_at INTEGER,
+    expires_at INTEGER,
+    sent_at INTEGER,
+    delivered_at INTEGER,
+    read_at INTEGER,
+    archived_at INTEGER,
+    revision INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX notifications_id ON notifications (id);
+CREATE INDEX notifications_user ON notifications (user_id, seq);
+CREATE INDEX notifications_inbox ON notifications (user_id, inbox, seq);
+CREATE INDEX notifications_created ON notifications (created_at);
+CREATE INDEX notifications_scheduled ON notifications (scheduled_at) WHERE status = 'scheduled';
+CREATE INDEX notifications_expiring ON notifications (expires_at)
+    WHERE expires_at IS NOT NULL AND status IN ('scheduled', 'pending', 'sent', 'delivered');
+CREATE UNIQUE INDEX notifications_revision ON notifications (revision);
+
+CREATE TABLE inbox_counts (
+    user_id TEXT NOT NULL,
+    app TEXT NOT NULL,
+    unread INTEGER NOT NULL,
+    PRIMARY KEY (user_id, app)
+) WITHOUT ROWID;
+
+CREATE TABLE deliveries (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL,
+    notification_seq INTEGER NOT NULL REFERENCES notifications (seq) ON DELETE CASCADE,
+    channel TEXT NOT NULL,
+    device_seq INTEGER,
+    status TEXT NOT NULL,
+    code TEXT,
+    reason TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    next_attempt_at INTEGER,
+    lease_until INTEGER,
+    tries INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX deliveries_id ON deliveries (id);
+CREATE INDEX deliveries_notification ON deliveries (notification_seq);
+CREATE INDEX deliveries_due ON deliveries (next_attempt_at) WHERE status = 'pending';
+CREATE INDEX deliveries_leased ON deliveries (lease_until) WHERE status = 'sending';
+
+CREATE TABLE delivery_attempts (
+    seq INTEGER PRIMARY KEY,
+    delivery_seq INTEGER NOT NULL REFERENCES deliveries (seq) ON DELETE CASCADE,
+    started_at INTEGER NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    code TEXT NOT NULL,
+    text TEXT NOT NULL
+);
+CREATE INDEX delivery_attempts_delivery ON delivery_attempts (delivery_seq);
+
+CREATE TABLE notification_preferences (
+    user_id TEXT NOT NULL,
+    notification_type TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    enabled INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (user_id, notification_type, channel)
+) WITHOUT ROWID;
+
+CREATE TABLE notification_types (
+    name TEXT PRIMARY KEY,
+    label TEXT NOT NULL,
+    description TEXT NOT NULL,
+    channels TEXT NOT NULL,
+    critical INTEGER NOT NULL,
+    digest TEXT,
+    app TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE notification_templates (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL,
+    name TEXT NOT NULL,
+    locale TEXT NOT NULL,
+    title_template TEXT NOT NULL,
+    message_template TEXT NOT NULL,
+    channels TEXT NOT NULL,
+    category TEXT,
+    data_schema TEXT,
+    app TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX notification_templates_name ON notification_templates (name, locale);
+
+CREATE TABLE device_tokens (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL,
+    user_id TEXT NOT NULL,
+    token TEXT NOT NULL,
+    platform TEXT NOT NULL,
+    device_info TEXT,
+    is_active INTEGER NOT NULL,
+    app TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    last_used_at INTEGER
+);
+CREATE UNIQUE INDEX device_tokens_token ON device_tokens (token);
+CREATE INDEX device_tokens_user ON device_tokens (user_id);
+
+CREATE TABLE api_keys (
+    name TEXT PRIMARY KEY,
+    hash BLOB NOT NULL,
+    scopes TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    revoked_at INTEGER
+) WITHOUT ROWID;
+"""
+
+_BUMP = (
+    "INSERT INTO inbox_counts (user_id, app, unread) VALUES ({row}.user_id, {row}.app, {by}) "
+    "ON CONFLICT DO UPDATE SET unread = unread + {by};"
+)
+
+_TRIGGERS = (
+    "CREATE TRIGGER inbox_counts_insert AFTER INSERT ON notifications WHEN NEW.inbox = 'unread' "
+    f"BEGIN {_BUMP.format(row='NEW', by='1')} END",
+    "CREATE TRIGGER inbox_counts_delete AFTER DELETE ON notifications WHEN OLD.inbox = 'unread' "
+    f"BEGIN {_BUMP.format(row='OLD', by='-1')} END",
+    "CREATE TRIGGER inbox_counts_enter AFTER UPDATE OF inbox ON notifications "
+    f"WHEN NEW.inbox = 'unread' AND OLD.inbox IS NOT 'unread' BEGIN {_BUMP.format(row='NEW', by='1')} END",
+    "CREATE TRIGGER inbox_counts_leave AFTER UPDATE OF inbox ON notifications "
+    f"WHEN OLD.inbox = 'unread' AND NEW.inbox IS NOT 'unread' BEGIN {_BUMP.format(row='OLD', by='-1')} END",
+)
+
+
+def _v1(conn: sqlite3.Connection) -> None:
+    for statement in ((_TABLES + IDEMPOTENCY_DDL).split(";\n")):
+        conn.execute(statement)
+    for trigger in _TRIGGERS:
+        conn.execute(trigger)
+
+
+NOTIFICATION_MIGRATIONS = (_v1,)

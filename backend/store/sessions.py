@@ -1,0 +1,257 @@
+"""Sessions in ``user_activities.db``: which one an activity belongs to, and when one is over (DEFINITIONS.md)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from backend.clock import to_datetime
+from backend.errors import Conflict
+from backend.events import Event
+from backend.records import Session
+from backend.store.codec import decode_id, encode_id, from_object, to_json
+from backend.store.writer import Tx
+
+IDLE_MS = 30 * 60 * 1000
+"""A session is over after this long without an activity or heartbeat [GA4, PostHog]."""
+LONGEST_MS = 24 * 60 * 60 * 1000
+"""… and after a day in any case."""
+
+COLUMNS = (
+    "seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, activities, "
+    "device_info, ip_address, user_agent"
+)
+LIVE_PAGES = (
+    "CASE WHEN end_time IS NULL THEN (SELECT COUNT(DISTINCT page_url) FROM user_activities a "
+    "WHERE a.session_id = user_sessions.id) ELSE pages_visited END"
+)
+READ_COLUMNS = COLUMNS.replace("pages_visited", f"{LIVE_PAGES} AS pages_visited")
+
+
+class OpenSession:
+    """A session as a transaction works on it; saved by the book."""
+
+    __slots__ = (
+        "activities", "app", "device_info", "end_reason", "end_time", "id", "ip_address", "is_new", "last_seen",
+        "pages_visited", "seq", "start_time", "tell", "user_agent", "user_id",
+    )  # fmt: skip
+
+    def __init__(self, row: tuple[Any, ...], *, is_new: bool = False) -> None:
+        (
+            self.seq, self.id, self.user_id, self.app, self.start_time, self.last_seen, self.end_time, self.end_reason,
+            self.pages_visited, self.activities, self.device_info, self.ip_address, self.user_agent,
+        ) = row  # fmt: skip
+        self.is_new = is_new
+        self.tell = is_new
+
+    def touch(self, timestamp: int) -> None:
+        """Stretch the session over ``timestamp``; one that is over and is reached by a late activity stays over."""
+        self.start_time = min(self.start_time, timestamp)
+        self.last_seen = max(self.last_seen, timestamp)
+        if self.end_time is not None and self.last_seen > self.end_time:
+            self.end_time = self.last_seen
+            self.tell = True
+
+    def close(self, end_time: int, reason: str) -> None:
+        self.end_time = end_time
+        self.end_reason = reason
+        self.tell = True
+
+
+class SessionBook:
+    """The sessions one transaction touches: read once, changed in memory, written once by ``save``."""
+
+    def __init__(self, tx: Tx, new_id: Callable[[], str]) -> None:
+        self._tx = tx
+        self._new_id = new_id
+        self._by_id: dict[bytes | str, OpenSession] = {}
+        self._current: dict[tuple[str, str], OpenSession | None] = {}
+        self._touched: dict[bytes | str, OpenSession] = {}
+        self.opened: dict[str, int] = {}
+
+    def find(self, session_id: str) -> OpenSession | None:
+        """The session of that id, whoever's it is."""
+        key = encode_id(session_id)
+        session = self._by_id.get(key)
+        if session is None:
+            session = self._load("id = ?", (key,))
+        return session
+
+    def place(self, user_id: str, app: str, session_id: str | None, timestamp: int) -> OpenSession:
+        """The session an activity of ``timestamp`` counts in, opened where there is none.
+
+        Raises Conflict when ``session_id`` belongs to another app.
+        """
+        if session_id is not None:
+            session = self.find(session_id)
+            if session is None:
+                session = self.open(user_id, app, session_id, timestamp)
+            elif session.app != app:
+                raise Conflict(f"session_id: {session_id!r} belongs to another app.")
+        else:
+            session = self._join(user_id, app, timestamp)
+        session.touch(timestamp)
+        self.mark(session)
+        return session
+
+    def open(
+        self,
+        user_id: str,
+        app: str,
+        session_id: str | None,
+        timestamp: int,
+        device_info: dict[str, Any] | None = None,
+        ip_address: str | None = None,
+        user_agent: str | None = None,
+    ) -> OpenSession:
+        """A new session from ``timestamp`` on."""
+        key = encode_id(session_id or self._new_id())
+        info = to_json(device_info) if device_info else None
+        session = OpenSession(
+            (None, key, user_id, app, timestamp, timestamp, None, None, 0, 0, info, ip_address, user_agent),
+            is_new=True,
+        )
+        self._by_id[key] = session
+        self.opened[user_id] = self.opened.get(user_id, 0) + 1
+        current = self._current.get((user_id, app))
+        if current is None or current.last_seen <= timestamp:
+            self._current[user_id, app] = session
+        self.mark(session)
+        return session
+
+    def mark(self, session: OpenSession) -> None:
+        """Have ``save`` write ``session``."""
+        self._touched[session.id] = session
+
+    def save(self) -> None:
+        """Write what changed; leave an event for every session that opened or ended."""
+        if not self._touched:
+            return
+        conn = self._tx.conn
+        (revision,) = conn.execute("SELECT COALESCE(MAX(revision), 0) FROM user_sessions").fetchone()
+        inserts, updates, endings = [], [], []
+        for s in self._touched.values():
+            if s.tell:
+                revision += 1
+                self._tx.events.append(Event("session", decode_id(s.id), s.user_id, s.app))
+            if s.is_new:
+                inserts.append(
+                    (s.id, s.user_id, s.app, s.start_time, s.last_seen, s.end_time, s.end_reason, s.pages_visited,
+                     s.activities, s.device_info, s.ip_address, s.user_agent, revision)
+                )  # fmt: skip
+            elif s.tell:
+                endings.append((s.start_time, s.last_seen, s.end_time, s.end_reason, s.activities, revision, s.seq))
+            else:
+                updates.append((s.start_time, s.last_seen, s.activities, s.seq))
+        if inserts:
+            conn.executemany(_INSERT, inserts)
+        if updates:
+            conn.executemany(_UPDATE, updates)
+        if endings:
+            conn.executemany(_UPDATE_AND_TELL, endings)
+        over = [(s.id,) for s in self._touched.values() if s.end_time is not None]
+        if over:
+            conn.executemany(_COUNT_PAGES, over)
+
+    def _join(self, user_id: str, app: str, timestamp: int) -> OpenSession:
+        current = self._current_of(user_id, app)
+        if current is not None:
+            if _reaches(current, timestamp):
+                return current
+            if timestamp > current.last_seen:
+                current.close(current.last_seen, "timeout")
+                self.mark(current)
+                return self.open(user_id, app, None, timestamp)
+        past = self._load(
+            "user_id = ? AND app = ? AND start_time BETWEEN ? AND ? AND last_seen >= ? "
+            "AND (end_reason IS NOT 'ended' OR end_time >= ?) ORDER BY start_time DESC LIMIT 1",
+            (user_id, app, timestamp - LONGEST_MS, timestamp + IDLE_MS, timestamp - IDLE_MS, timestamp),
+        )
+        if past is not None and _reaches(past, timestamp):
+            return past
+        session = self.open(user_id, app, None, timestamp)
+        if current is not None or timestamp < self._tx.now_ms - IDLE_MS:
+            session.close(timestamp, "timeout")
+            self._current[user_id, app] = current
+        return session
+
+    def _current_of(self, user_id: str, app: str) -> OpenSession | None:
+        place = (user_id, app)
+        if place not in self._current:
+            self._current[place] = self._load(
+                "user_id = ? AND app = ? AND end_time IS NULL ORDER BY last_seen DESC LIMIT 1", place
+            )
+        current = self._current[place]
+        return current if current is not None and current.end_time is None else None
+
+    def _load(self, where: str, values: tuple[Any, ...]) -> OpenSession | None:
+        row = self._tx.conn.execute(f"SELECT {COLUMNS} FROM user_sessions WHERE {where}", values).fetchone()  # noqa: S608
+        if row is None:
+            return None
+        # What this transaction has changed already counts, not what the file still says.
+        return self._by_id.setdefault(row[1], OpenSession(row))
+
+
+def _reaches(session: OpenSession, timestamp: int) -> bool:
+    """Whether an activity at ``timestamp`` belongs to ``session`` by the 30-minute and the 24-hour rule."""
+    return (
+        session.start_time - IDLE_MS <= timestamp <= session.last_seen + IDLE_MS
+        and max(session.last_seen, timestamp) - min(session.start_time, timestamp) < LONGEST_MS
+    )
+
+
+def close_stale(tx: Tx) -> int:
+    """End every session that nobody ended and that has been silent for 30 minutes; returns how many."""
+    book = SessionBook(tx, lambda: "")
+    rows = tx.conn.execute(
+        f"SELECT {COLUMNS} FROM user_sessions WHERE end_time IS NULL AND last_seen < ? LIMIT 1000",  # noqa: S608
+        (tx.now_ms - IDLE_MS,),
+    ).fetchall()
+    for row in rows:
+        session = OpenSession(row)
+        session.close(session.last_seen, "timeout")
+        book.mark(session)
+    book.save()
+    return len(rows)
+
+
+def read_session(conn: sqlite3.Connection, session_id: bytes | str) -> Session:
+    """The stored session of that (encoded) id, which must exist."""
+    row = conn.execute(f"SELECT {READ_COLUMNS} FROM user_sessions WHERE id = ?", (session_id,)).fetchone()  # noqa: S608
+    return to_session(row)
+
+
+def to_session(row: tuple[Any, ...]) -> Session:
+    """A row of READ_COLUMNS as the record."""
+    (_, id_, user_id, app, start, seen, end, reason, pages, activities, info, ip, agent) = row
+    return Session(
+        id=decode_id(id_),
+        user_id=user_id,
+        app=app,
+        start_time=to_datetime(start),
+        last_seen=to_datetime(seen),
+        end_time=None if end is None else to_datetime(end),
+        end_reason=reason,
+        duration=((seen if end is None else end) - start) / 1000,
+        pages_visited=pages,
+        activities=activities,
+        device_info=from_object(info),
+        ip_address=ip,
+        user_agent=agent,
+    )
+
+
+_INSERT = (
+    "INSERT INTO user_sessions (id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, "
+    "activities, device_info, ip_address, user_agent, revision) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+_UPDATE = "UPDATE user_sessions SET start_time = ?, last_seen = ?, activities = ? WHERE seq = ?"
+_UPDATE_AND_TELL = (
+    "UPDATE user_sessions SET start_time = ?, last_seen = ?, end_time = ?, end_reason = ?, activities = ?, "
+    "revision = ? WHERE seq = ?"
+)
+_COUNT_PAGES = (
+    "UPDATE user_sessions SET pages_visited = (SELECT COUNT(DISTINCT page_url) FROM user_activities "
+    "WHERE session_id = user_sessions.id) WHERE id = ?"
+)

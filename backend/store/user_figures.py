@@ -1,0 +1,145 @@
+"""The figures of one user and of today, straight from the rows (DEFINITIONS.md)."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+from backend.clock import to_datetime
+from backend.records import NameCount, UserAnalytics
+from backend.store.codec import to_json
+from backend.store.sessions import LIVE_PAGES
+from backend.store.writer import Tx
+
+DAY_MS = 24 * 60 * 60 * 1000
+TRAILING_DAYS = 28
+RECENT_DAYS = 7
+TOP = 10
+PAGE_VIEW = "page_view"
+_FEATURE = (
+    "CASE WHEN json_type(metadata, '$.feature') = 'text' THEN json_extract(metadata, '$.feature') "
+    "ELSE activity_type END"
+)
+"""A feature is what ``metadata.feature`` names, else the activity's type; looking at a page is none."""
+
+
+class Days(NamedTuple):
+    """How an instant becomes a local day: the workspace zone's offset from UTC now, in milliseconds."""
+
+    offset_ms: int
+
+
+def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, now_ms: int, days: Days) -> UserAnalytics:
+    """Every figure of ``user_id``, over one app's rows or all."""
+    only = "" if app is None else " AND app = ?"
+    who: tuple[str, ...] = (user_id,) if app is None else (user_id, app)
+    total, last = conn.execute(
+        f"SELECT COUNT(*), MAX(timestamp) FROM user_activities WHERE user_id = ?{only}",  # noqa: S608
+        who,
+    ).fetchone()
+    sessions, mean = conn.execute(
+        "SELECT COUNT(*), AVG(CASE WHEN end_time IS NOT NULL THEN (end_time - start_time) / 1000.0 END) "  # noqa: S608
+        f"FROM user_sessions WHERE user_id = ?{only}",
+        who,
+    ).fetchone()
+    pages = _top(conn, f"SELECT page_url, COUNT(*) FROM user_activities WHERE user_id = ?{only} "  # noqa: S608
+                 "AND page_url IS NOT NULL GROUP BY 1", who)  # fmt: skip
+    features = _top(conn, f"SELECT {_FEATURE}, COUNT(*) FROM user_activities WHERE user_id = ?{only} "  # noqa: S608
+                    f"AND {_FEATURE} <> '{PAGE_VIEW}' GROUP BY 1", who)  # fmt: skip
+    score, parts = _engagement(conn, user_id, app, now_ms, days)
+    return UserAnalytics(
+        user_id=user_id,
+        total_sessions=sessions,
+        total_activities=total,
+        last_activity=None if last is None else to_datetime(last),
+        avg_session_duration=mean,
+        most_visited_pages=pages,
+        favorite_features=features,
+        engagement_score=score,
+        engagement_parts=parts,
+    )
+
+
+def store_analytics(tx: Tx, user_id: str, days: Days) -> None:
+    """Write the figures that a session's end settles into ``user_analytics``."""
+    figures = user_analytics(tx.conn, user_id, None, tx.now_ms, days)
+    tx.conn.execute(
+        "UPDATE user_analytics SET avg_session_duration = ?, most_visited_pages = ?, favorite_features = ?, "
+        "engagement_score = ?, engagement_parts = ?, computed_at = ? WHERE user_id = ?",
+        (
+            figures.avg_session_duration,
+            to_json(figures.most_visited_pages),
+            to_json(figures.favorite_features),
+            figures.engagement_score,
+            to_json(figures.engagement_parts),
+            tx.now_ms,
+            user_id,
+        ),
+    )
+
+
+def _top(conn: sqlite3.Connection, grouped: str, values: tuple[str, ...]) -> tuple[NameCount, ...]:
+    rows = conn.execute(f"{grouped} ORDER BY 2 DESC, 1 LIMIT {TOP}", values)
+    return tuple(NameCount(name=str(name), count=count) for name, count in rows)
+
+
+def _engagement(
+    conn: sqlite3.Connection, user_id: str, app: str | None, now_ms: int, days: Days
+) -> tuple[float, dict[str, float]]:
+    """100 × the mean of the parts of Peterson's visitor engagement indices that apply; no key activity type is
+    defined yet, so I and A leave the mean. Nobody seen in the last 28 days is engaged: 0."""
+    since = now_ms - TRAILING_DAYS * DAY_MS
+    scope = "" if app is None else " AND app = ?"
+    extra = () if app is None else (app,)
+    rows = conn.execute(
+        f"SELECT {LIVE_PAGES}, COALESCE(end_time, last_seen) - start_time, start_time FROM user_sessions "  # noqa: S608
+        f"WHERE user_id = ? AND start_time >= ?{scope}",
+        (user_id, since, *extra),
+    ).fetchall()
+    (active_days,) = conn.execute(
+        "SELECT COUNT(DISTINCT (timestamp + ?) / ?) FROM user_activities "  # noqa: S608
+        f"WHERE user_id = ? AND timestamp >= ?{scope}",
+        (days.offset_ms, DAY_MS, user_id, since, *extra),
+    ).fetchone()
+    frequency = min(active_days / TRAILING_DAYS, 1.0)
+    if not rows:
+        return (0.0, {}) if not active_days else (100 * frequency / 4, {"C": 0.0, "D": 0.0, "R": 0.0, "F": frequency})
+    mean_pages, mean_duration = conn.execute(
+        f"SELECT AVG({LIVE_PAGES}), AVG(COALESCE(end_time, last_seen) - start_time) FROM user_sessions "  # noqa: S608
+        f"WHERE start_time >= ?{scope}",
+        (since, *extra),
+    ).fetchone()
+    recent = now_ms - RECENT_DAYS * DAY_MS
+    parts = {
+        "C": _share([pages > mean_pages for pages, _, _ in rows]),
+        "D": _share([duration > mean_duration for _, duration, _ in rows]),
+        "R": _share([pages > mean_pages and start >= recent for pages, _, start in rows]),
+        "F": frequency,
+    }
+    return round(100 * sum(parts.values()) / len(parts), 2), parts
+
+
+def _share(flags: list[bool]) -> float:
+    return sum(flags) / len(flags)
+
+
+def today_activity(conn: sqlite3.Connection, start_ms: int, end_ms: int) -> tuple[int, int, int]:
+    """Active users, sessions started and activities in ``[start_ms, end_ms)``."""
+    users, activities = conn.execute(
+        "SELECT COUNT(DISTINCT user_id), COUNT(*) FROM user_activities WHERE timestamp >= ? AND timestamp < ?",
+        (start_ms, end_ms),
+    ).fetchone()
+    (sessions,) = conn.execute(
+        "SELECT COUNT(*) FROM user_sessions WHERE start_time >= ? AND start_time < ?", (start_ms, end_ms)
+    ).fetchone()
+    return users, sessions, activities
+
+
+def today_notifications(conn: sqlite3.Connection, start_ms: int, end_ms: int) -> tuple[int, int, int]:
+    """Notifications made, delivered and read in ``[start_ms, end_ms)``, by when they were made."""
+    made, delivered, read = conn.execute(
+        "SELECT COUNT(*), COUNT(delivered_at), COUNT(read_at) FROM notifications "
+        "WHERE created_at >= ? AND created_at < ?",
+        (start_ms, end_ms),
+    ).fetchone()
+    return made, delivered, read

@@ -1,0 +1,1 @@
+"""The screens: Flet lives only here and in main.py."""
