@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from backend.errors import FieldError, ValidationError
+from backend.errors import ValidationError
 from backend.records import Channel, Platform, Priority, Scope
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Base of what comes in."""
 
 
-class ActivityIn(Input):
+class ActivityIn(Input, frozen=True, kw_only=True):
     """One thing a user did."""
 
     user_id: UserId
@@ -63,14 +63,14 @@ class ActivityIn(Input):
     app: AppName | None = None
 
 
-class BatchIn(Input):
+class BatchIn(Input, frozen=True, kw_only=True):
     """Up to 1,000 activities; each row is checked on its own."""
 
     activities: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=1000)]
     sent_at: Moment | None = None
 
 
-class SessionIn(Input):
+class SessionIn(Input, frozen=True, kw_only=True):
     """A visit that begins."""
 
     user_id: UserId
@@ -79,14 +79,14 @@ class SessionIn(Input):
     session_id: Id | None = None
 
 
-class ActionIn(Input):
+class ActionIn(Input, frozen=True, kw_only=True):
     """A button of a notification; only http and https links."""
 
     label: Annotated[str, Meta(min_length=1, max_length=60, pattern=NAME)]
     url: LinkUrl
 
 
-class SendIn(Input):
+class SendIn(Input, frozen=True, kw_only=True):
     """A notification to one user (``user_id``) or up to 1,000 (``user_ids``)."""
 
     user_id: UserId | None = None
@@ -108,7 +108,7 @@ class SendIn(Input):
     app: AppName | None = None
 
 
-class PreferenceIn(Input):
+class PreferenceIn(Input, frozen=True, kw_only=True):
     """A choice: may notices of this type (``*`` = all) use this channel (``*`` = all)?"""
 
     user_id: UserId
@@ -117,7 +117,7 @@ class PreferenceIn(Input):
     enabled: bool
 
 
-class PreferencesIn(Input):
+class PreferencesIn(Input, frozen=True, kw_only=True):
     """One choice in the body, or a list of them."""
 
     user_id: UserId | None = None
@@ -127,7 +127,7 @@ class PreferencesIn(Input):
     preferences: Annotated[list[PreferenceIn], Meta(min_length=1, max_length=1000)] | None = None
 
 
-class TemplateIn(Input):
+class TemplateIn(Input, frozen=True, kw_only=True):
     """A text with variables (``{name}``)."""
 
     name: Annotated[str, Meta(min_length=1, max_length=100, pattern=SLUG)]
@@ -139,7 +139,7 @@ class TemplateIn(Input):
     locale: Annotated[str, Meta(max_length=35, pattern=LOCALE)] = ""
 
 
-class TemplateChangeIn(Input):
+class TemplateChangeIn(Input, frozen=True, kw_only=True):
     """What a template's text becomes."""
 
     title_template: Title
@@ -150,14 +150,14 @@ class TemplateChangeIn(Input):
     locale: Annotated[str, Meta(max_length=35, pattern=LOCALE)] = ""
 
 
-class PreviewIn(Input):
+class PreviewIn(Input, frozen=True, kw_only=True):
     """The variables to try a template with."""
 
     data: dict[str, Any] = {}
     locale: Annotated[str, Meta(max_length=35)] = ""
 
 
-class TypeIn(Input):
+class TypeIn(Input, frozen=True, kw_only=True):
     """A type of notice that an app declares."""
 
     name: TypeName
@@ -168,7 +168,7 @@ class TypeIn(Input):
     digest: Literal["hourly", "daily"] | None = None
 
 
-class DeviceIn(Input):
+class DeviceIn(Input, frozen=True, kw_only=True):
     """A device that can be reached by push."""
 
     user_id: UserId
@@ -177,7 +177,7 @@ class DeviceIn(Input):
     device_info: dict[str, Any] | None = None
 
 
-class KeyIn(Input):
+class KeyIn(Input, frozen=True, kw_only=True):
     """A key for an app."""
 
     name: AppName

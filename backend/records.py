@@ -26,7 +26,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base of what is read from the store."""
 
 
-class Tracked(Record):
+class Tracked(Record, frozen=True, kw_only=True):
     """The answer to one activity: ``duplicate`` when this ``activity_id`` had been stored before."""
 
     activity_id: str
@@ -34,14 +34,14 @@ class Tracked(Record):
     duplicate: bool = False
 
 
-class RejectedRow(Record):
+class RejectedRow(Record, frozen=True, kw_only=True):
     """A row of a batch that was not stored: its ``index`` in the batch and why, as (field, message) pairs."""
 
     index: int
     errors: tuple[tuple[str, str], ...]
 
 
-class BatchResult(Record):
+class BatchResult(Record, frozen=True, kw_only=True):
     """What became of a batch: counts of rows stored and already known, and the rows refused."""
 
     accepted: int
@@ -49,7 +49,7 @@ class BatchResult(Record):
     rejected: tuple[RejectedRow, ...]
 
 
-class Activity(Record):
+class Activity(Record, frozen=True, kw_only=True):
     """One thing a user did."""
 
     id: str
@@ -66,7 +66,7 @@ class Activity(Record):
     ip_address: str | None
 
 
-class Session(Record):
+class Session(Record, frozen=True, kw_only=True):
     """A visit. ``duration`` is in seconds up to ``end_time``, or up to ``last_seen`` while it is open.
 
     ``pages_visited`` counts distinct pages, ``activities`` counts activities; ``end_reason`` is ``ended`` or
@@ -88,23 +88,26 @@ class Session(Record):
     user_agent: str | None
 
 
-class SessionStarted(Record):
+class SessionStarted(Record, frozen=True, kw_only=True):
     """``created`` is false when the session was there already."""
 
     session: Session
     created: bool
 
 
-class NameCount(Record):
+class NameCount(Record, frozen=True, kw_only=True):
     """A page or a feature and how often it was used."""
 
     name: str
     count: int
 
 
-class UserAnalytics(Record):
-    """The figures of one user. ``avg_session_duration`` is in seconds over ended sessions, ``engagement_score`` 0–100
-    with its parts in ``engagement_parts`` (DEFINITIONS.md, Engagement score); None where there is nothing to say yet."""
+class UserAnalytics(Record, frozen=True, kw_only=True):
+    """The figures of one user.
+
+    ``avg_session_duration`` is in seconds over ended sessions (None before the first), ``engagement_score`` 0 to 100
+    with its parts in ``engagement_parts`` (DEFINITIONS.md, Engagement score).
+    """
 
     user_id: str
     total_sessions: int
@@ -117,14 +120,14 @@ class UserAnalytics(Record):
     engagement_parts: dict[str, float]
 
 
-class Action(Record):
+class Action(Record, frozen=True, kw_only=True):
     """A button of a notification."""
 
     label: str
     url: str
 
 
-class Attempt(Record):
+class Attempt(Record, frozen=True, kw_only=True):
     """One try of one delivery: when, for how long, what came of it and the provider's own words."""
 
     started_at: datetime
@@ -134,7 +137,7 @@ class Attempt(Record):
     text: str
 
 
-class Delivery(Record):
+class Delivery(Record, frozen=True, kw_only=True):
     """One channel (and one device of it) of a notification; ``code`` and ``reason`` say why it is where it is."""
 
     id: str
@@ -149,7 +152,7 @@ class Delivery(Record):
     attempts: tuple[Attempt, ...] = ()
 
 
-class Notification(Record):
+class Notification(Record, frozen=True, kw_only=True):
     """A notice to one user. ``inbox`` is its place in the in-app inbox, None where it has none."""
 
     id: str
@@ -174,14 +177,14 @@ class Notification(Record):
     archived_at: datetime | None
 
 
-class NotificationDetail(Record):
+class NotificationDetail(Record, frozen=True, kw_only=True):
     """A notification with every delivery and every attempt."""
 
     notification: Notification
     deliveries: tuple[Delivery, ...]
 
 
-class Sent(Record):
+class Sent(Record, frozen=True, kw_only=True):
     """What became of one ``send``: the stored notification and how each channel stands."""
 
     notification_id: str
@@ -190,7 +193,7 @@ class Sent(Record):
     deliveries: tuple[Delivery, ...]
 
 
-class NotificationPage(Record):
+class NotificationPage(Record, frozen=True, kw_only=True):
     """Newest first; ``next_cursor`` is None on the last page; ``unread_count`` is over the whole inbox."""
 
     notifications: tuple[Notification, ...]
@@ -198,17 +201,17 @@ class NotificationPage(Record):
     next_cursor: str | None
 
 
-class ActivityPage(Record):
+class ActivityPage(Record, frozen=True, kw_only=True):
     activities: tuple[Activity, ...]
     next_cursor: str | None
 
 
-class SessionPage(Record):
+class SessionPage(Record, frozen=True, kw_only=True):
     sessions: tuple[Session, ...]
     next_cursor: str | None
 
 
-class Preference(Record):
+class Preference(Record, frozen=True, kw_only=True):
     """A choice a user made; ``*`` stands for every type or every channel."""
 
     user_id: str
@@ -218,7 +221,7 @@ class Preference(Record):
     updated_at: datetime
 
 
-class TypePreference(Record):
+class TypePreference(Record, frozen=True, kw_only=True):
     """One row of the matrix as it takes effect: channel → whether it may be used, and which rule says so."""
 
     name: str
@@ -230,7 +233,7 @@ class TypePreference(Record):
     reasons: dict[str, str]
 
 
-class PreferenceMatrix(Record):
+class PreferenceMatrix(Record, frozen=True, kw_only=True):
     """Everything a settings screen needs of one user: choices made, and the matrix they lead to."""
 
     user_id: str
@@ -238,7 +241,7 @@ class PreferenceMatrix(Record):
     types: tuple[TypePreference, ...]
 
 
-class NotificationType(Record):
+class NotificationType(Record, frozen=True, kw_only=True):
     """What a sibling app declares about a type of notice; ``channels`` are used where a ``send`` names none."""
 
     name: str
@@ -252,7 +255,7 @@ class NotificationType(Record):
     updated_at: datetime
 
 
-class Template(Record):
+class Template(Record, frozen=True, kw_only=True):
     """Texts with named variables; ``locale`` is empty for the default text."""
 
     id: str
@@ -269,14 +272,14 @@ class Template(Record):
     updated_at: datetime
 
 
-class Rendered(Record):
+class Rendered(Record, frozen=True, kw_only=True):
     """A template with its variables filled in."""
 
     title: str
     message: str
 
 
-class Device(Record):
+class Device(Record, frozen=True, kw_only=True):
     """A registered device; ``token`` is masked."""
 
     id: str
@@ -290,12 +293,12 @@ class Device(Record):
     last_used_at: datetime | None
 
 
-class DeviceRegistered(Record):
+class DeviceRegistered(Record, frozen=True, kw_only=True):
     device: Device
     created: bool
 
 
-class ApiKey(Record):
+class ApiKey(Record, frozen=True, kw_only=True):
     """A key's public side; the key itself is shown once, when it is made."""
 
     name: str
@@ -304,7 +307,7 @@ class ApiKey(Record):
     revoked_at: datetime | None
 
 
-class TodayFigures(Record):
+class TodayFigures(Record, frozen=True, kw_only=True):
     """The dashboard's figures of the day ``day`` (ISO date) in ``zone`` (IANA name)."""
 
     day: str

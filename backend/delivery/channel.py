@@ -95,7 +95,7 @@ class BaseChannel(ABC):
             return self._send(notice)
         except ChannelError as error:
             return Outcome(outcome=error.outcome, code=error.code, text=error.text, retry_after_s=error.retry_after_s)
-        except Exception as error:  # noqa: BLE001 the promise of this method
+        except Exception as error:
             log.exception("channel %s failed unexpectedly", self.name)
             return Outcome(outcome="transient", code="internal_error", text=type(error).__name__)
 

@@ -48,7 +48,7 @@ class Database(SqliteDatabase):
         self.name = name
 
     def _connect(self) -> sqlite3.Connection:
-        conn: sqlite3.Connection = super()._connect()
+        conn: sqlite3.Connection = super()._connect()  # type: ignore[misc]  # the stubs leave it out
         self._opened.add(conn)
         return conn
 
@@ -77,7 +77,7 @@ class Store:
         self._closed = False
 
     def _connect_writer(self) -> sqlite3.Connection:
-        conn: sqlite3.Connection = self.database.connection()
+        conn: sqlite3.Connection = self.database.connection()  # type: ignore[no-untyped-call]
         return conn
 
     def run(self, write: Write[I, R]) -> R:
@@ -86,7 +86,7 @@ class Store:
 
     def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
         """Answer ``question`` from this thread's own connection, on one snapshot of the file."""
-        conn: sqlite3.Connection = self.database.connection()
+        conn: sqlite3.Connection = self.database.connection()  # type: ignore[no-untyped-call]
         try:
             conn.execute("BEGIN")
             try:

@@ -6,12 +6,12 @@ Hot paths use constant SQL beside these models, on the same connection.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peewee import (
     BigIntegerField,
-    BooleanField,
     BlobField,
+    BooleanField,
     CompositeKey,
     Field,
     FloatField,
@@ -23,8 +23,13 @@ from peewee import (
 
 from backend.store.codec import decode_id, encode_id, from_object, from_strings, to_json
 
+if TYPE_CHECKING:
+    TextLikeField = Field[str]
+else:
+    TextLikeField = Field  # generic only in its stubs
 
-class IdField(Field[str]):
+
+class IdField(TextLikeField):
     """An id: 16 bytes for a UUID, text for a caller's own."""
 
     field_type = "BLOB"
@@ -71,10 +76,10 @@ class NotificationModels(NamedTuple):
     delivery: type[Model]
     attempt: type[Model]
     preference: type[Model]
-    type: type[Model]
     template: type[Model]
     device: type[Model]
     api_key: type[Model]
+    notification_type: type[Model]
 
 
 def activity_models(db: SqliteDatabase) -> ActivityModels:
@@ -283,8 +288,8 @@ def notification_models(db: SqliteDatabase) -> NotificationModels:
         Delivery,
         DeliveryAttempt,
         NotificationPreference,
-        NotificationType,
         NotificationTemplate,
         DeviceToken,
         ApiKey,
+        NotificationType,
     )

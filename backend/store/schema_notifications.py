@@ -163,7 +163,7 @@ _TRIGGERS = (
 
 
 def _v1(conn: sqlite3.Connection) -> None:
-    for statement in ((_TABLES + IDEMPOTENCY_DDL).split(";\n")):
+    for statement in (_TABLES + IDEMPOTENCY_DDL).split(";\n"):
         conn.execute(statement)
     for trigger in _TRIGGERS:
         conn.execute(trigger)

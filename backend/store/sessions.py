@@ -38,6 +38,15 @@ class OpenSession:
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...], *, is_new: bool = False) -> None:
+        self.seq: int
+        self.id: bytes | str
+        self.user_id: str
+        self.app: str
+        self.start_time: int
+        self.last_seen: int
+        self.end_time: int | None
+        self.end_reason: str | None
+        self.activities: int
         (
             self.seq, self.id, self.user_id, self.app, self.start_time, self.last_seen, self.end_time, self.end_reason,
             self.pages_visited, self.activities, self.device_info, self.ip_address, self.user_agent,

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 from backend.clock import Clock
-from backend.errors import FlashFlowError, StorageError, Stopping
+from backend.errors import FlashFlowError, Stopping, StorageError
 from backend.events import Event
 from backend.store.faults import storage_error
 
@@ -138,7 +138,7 @@ class Writer:
                     if conn is None:
                         conn = self._connect()
                     self._commit(conn, tickets)
-                except Exception as error:  # noqa: BLE001 whoever waits must hear of it; the thread lives on
+                except Exception as error:
                     log.exception("the writer failed outside a transaction")
                     refusal = StorageError("The storage failed; nothing was written.")
                     refusal.__cause__ = error

@@ -1,0 +1,1 @@
+"""FlashFlow without its screens."""

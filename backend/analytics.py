@@ -1,0 +1,44 @@
+"""Questions over what was stored, each figure by DEFINITIONS.md. The API and the screens ask here alike."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from backend.clock import Clock, to_datetime, to_ms
+from backend.records import UserAnalytics
+from backend.store.database import Store
+from backend.store.user_figures import Days, today_activity, user_analytics
+from backend.zone import workspace_zone
+
+
+class Analytics:
+    """Answers from one ``user_activities.db``; days are those of the workspace's zone."""
+
+    def __init__(self, store: Store, clock: Clock, zone: ZoneInfo | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self.zone = zone or workspace_zone()
+
+    def user(self, user_id: str, app: str | None = None) -> UserAnalytics:
+        """One user's figures, over one app's rows or all."""
+        now = self._clock.now_ms()
+        return self._store.read(lambda conn: user_analytics(conn, user_id, app, now, self.days()))
+
+    def today(self) -> tuple[date, int, int, int]:
+        """The local day it is, and its active users, sessions started and activities."""
+        day, start, end = self.today_bounds()
+        return day, *self._store.read(lambda conn: today_activity(conn, start, end))
+
+    def today_bounds(self) -> tuple[date, int, int]:
+        """The local day it is, and its first and its last-plus-one millisecond (23 to 25 hours apart)."""
+        day = to_datetime(self._clock.now_ms()).astimezone(self.zone).date()
+        start, end = (
+            to_ms(datetime.combine(d, time(), self.zone).astimezone(UTC)) for d in (day, day + timedelta(days=1))
+        )
+        return day, start, end
+
+    def days(self) -> Days:
+        """How the zone stands to UTC now."""
+        offset = to_datetime(self._clock.now_ms()).astimezone(self.zone).utcoffset() or timedelta()
+        return Days(offset // timedelta(milliseconds=1))

@@ -1,0 +1,395 @@
+"""What users do: activities and the sessions they fall into.
+
+    with UserActivityService() as service:                     # user_activities.db in the working folder
+        service.track_activity("ada", "page_view", page_url="/pricing")
+        print(service.get_user_analytics("ada").total_activities)
+
+Every call that changes something returns after COMMIT; every call may be made from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from backend.analytics import Analytics
+from backend.clock import Clock, IdMaker, SystemClock, to_ms
+from backend.errors import Conflict, FieldError, FlashFlowError, NotFound, ValidationError
+from backend.events import Bus
+from backend.inputs import ActivityIn, SessionIn, build, explain
+from backend.records import (
+    ActivityPage,
+    BatchResult,
+    RejectedRow,
+    Session,
+    SessionPage,
+    SessionStarted,
+    Tracked,
+    UserAnalytics,
+)
+from backend.store import activities as table
+from backend.store.activities import NewActivity, Tracking
+from backend.store.codec import to_json
+from backend.store.database import Store
+from backend.store.models import ActivityModels, activity_models
+from backend.store.opening import open_store
+from backend.store.schema_activity import ACTIVITY_MIGRATIONS
+from backend.store.sessions import SessionBook, close_stale, read_session
+from backend.store.user_figures import store_analytics
+from backend.store.writer import Tx, Write
+
+FUTURE_MS = 60 * 60 * 1000
+"""An activity from further ahead is refused [Mixpanel]."""
+SKEW_MS = 5_000
+"""A batch's clock is corrected when it is off by more [Segment]."""
+LATEST_MS = 7_258_118_400_000
+"""The year 2200: beyond it (and before 1970) a time is a mistake."""
+LOCAL_APP = "local"
+"""The app of whatever is written without a key: by this process itself."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Who sends: the app, and what the connection tells."""
+
+    app: str = LOCAL_APP
+    ip_address: str | None = None
+    user_agent: str | None = None
+
+
+class UserActivityService:
+    """Activities, sessions and a user's figures over one ``user_activities.db``.
+
+    ``db_path`` may be relative to the working folder. Raises StorageError (and its kin) when the file cannot be used.
+    """
+
+    def __init__(
+        self,
+        db_path: str | Path = "user_activities.db",
+        *,
+        bus: Bus | None = None,
+        clock: Clock | None = None,
+        tell: list[str] | None = None,
+    ) -> None:
+        self.bus = bus or Bus()
+        self.clock = clock or SystemClock()
+        self._new_id = IdMaker(self.clock)
+        told = [] if tell is None else tell
+        self.store: Store = open_store(
+            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, told.append
+        )
+        self.models: ActivityModels = activity_models(self.store.database)
+        self.analytics = Analytics(self.store, self.clock)
+
+    # --- activities -----------------------------------------------------------------------------------------------
+
+    def track_activity(
+        self,
+        user_id: str,
+        activity_type: str,
+        session_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        page_url: str | None = None,
+        referrer: str | None = None,
+        user_agent: str | None = None,
+        ip_address: str | None = None,
+        timestamp: datetime | None = None,
+        activity_id: str | None = None,
+        app: str | None = None,
+    ) -> Tracked:
+        """Store one activity. Without ``session_id`` it joins the user's open session or opens one.
+
+        The same ``activity_id`` again changes nothing and answers with ``duplicate``. Raises ValidationError for
+        unusable values and Conflict when the id or the session belongs to another app.
+        """
+        activity = build(
+            ActivityIn,
+            user_id=user_id,
+            activity_type=activity_type,
+            session_id=session_id,
+            metadata=metadata,
+            page_url=page_url,
+            referrer=referrer,
+            user_agent=user_agent,
+            timestamp=timestamp,
+            activity_id=activity_id,
+            app=app,
+        )
+        return self.store.run(self.tracking(activity, Origin(ip_address=ip_address)))
+
+    def tracking(self, activity: ActivityIn, origin: Origin) -> Write[NewActivity, Tracked]:
+        """The write behind ``track_activity``."""
+        return Write(self._track_one, self._prepare(activity, origin, self.clock.now_ms(), 0))
+
+    def track_batch(
+        self, rows: Sequence[dict[str, Any]], sent_at: datetime | None = None, app: str | None = None
+    ) -> BatchResult:
+        """Store what is good of up to 1,000 ``rows`` (the keywords of track_activity) and name what is not."""
+        raws = [msgspec.Raw(msgspec.json.encode(row)) for row in rows]
+        return self.store.run(self.batching(raws, sent_at, Origin(app=app or LOCAL_APP)))
+
+    def batching(
+        self, raws: Sequence[msgspec.Raw], sent_at: datetime | None, origin: Origin, *, may_name_app: bool = True
+    ) -> Write[tuple[list[int], Tracking, list[RejectedRow]], BatchResult]:
+        """The write behind ``track_batch``: rows as JSON text, each checked on its own."""
+        now = self.clock.now_ms()
+        ahead = 0 if sent_at is None else moment_ms("sent_at", sent_at) - now
+        correction = ahead if abs(ahead) > SKEW_MS else 0
+        places: list[int] = []
+        good: list[NewActivity] = []
+        rejected: list[RejectedRow] = []
+        for index, raw in enumerate(raws):
+            try:
+                activity = _decode_activity(raw)
+                if activity.app is not None and not may_name_app:
+                    raise ValidationError.of("app", "may be given with an admin key only")
+                good.append(self._prepare(activity, origin, now, correction))
+                places.append(index)
+            except ValidationError as error:
+                rejected.append(_rejected(index, error))
+        return Write(self._track_batches, (places, good, rejected))
+
+    def _prepare(self, activity: ActivityIn, origin: Origin, now: int, correction: int) -> NewActivity:
+        timestamp = now
+        if activity.timestamp is not None:
+            timestamp = moment_ms("timestamp", activity.timestamp) - correction
+            if timestamp > now + FUTURE_MS:
+                raise ValidationError.of("timestamp", "is more than an hour in the future")
+            timestamp = max(timestamp, 0)
+        return NewActivity(
+            activity.activity_id or self._new_id(),
+            activity.activity_id is not None,
+            activity.user_id,
+            activity.activity_type,
+            activity.session_id,
+            activity.app or origin.app,
+            timestamp,
+            now,
+            metadata_json(activity.metadata),
+            activity.page_url,
+            activity.referrer,
+            activity.user_agent or origin.user_agent,
+            origin.ip_address,
+        )
+
+    def _track_one(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
+        answers = table.track(tx, [items], self._new_id)[0]
+        assert isinstance(answers, list)
+        return answers
+
+    def _track_batches(
+        self, tx: Tx, items: Sequence[tuple[list[int], Tracking, list[RejectedRow]]]
+    ) -> list[BatchResult | FlashFlowError]:
+        answers = table.track(tx, [good for _, good, _ in items], self._new_id)
+        results: list[BatchResult | FlashFlowError] = []
+        for (places, _, refused), answer in zip(items, answers, strict=True):
+            rejected = list(refused)
+            duplicates = 0
+            assert isinstance(answer, list)
+            for index, outcome in zip(places, answer, strict=True):
+                if isinstance(outcome, FlashFlowError):
+                    rejected.append(_rejected(index, outcome))
+                else:
+                    duplicates += outcome.duplicate
+            accepted = len(places) + len(refused) - len(rejected) - duplicates
+            rejected.sort(key=lambda row: row.index)
+            results.append(BatchResult(accepted=accepted, duplicates=duplicates, rejected=tuple(rejected)))
+        return results
+
+    def list_activities(
+        self,
+        *,
+        user_id: str | None = None,
+        activity_type: str | None = None,
+        session_id: str | None = None,
+        app: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> ActivityPage:
+        """Activities newest first; ``since`` is included, ``until`` is not."""
+        start = None if since is None else to_ms(since)
+        end = None if until is None else to_ms(until)
+        return self.store.read(
+            lambda conn: table.list_activities(
+                conn,
+                user_id=user_id,
+                activity_type=activity_type,
+                session_id=session_id,
+                app=app,
+                since=start,
+                until=end,
+                limit=limit,
+                cursor=cursor,
+            )
+        )
+
+    # --- sessions -------------------------------------------------------------------------------------------------
+
+    def start_session(
+        self,
+        user_id: str,
+        device_info: dict[str, Any] | None = None,
+        session_id: str | None = None,
+        ip_address: str | None = None,
+        user_agent: str | None = None,
+        app: str | None = None,
+    ) -> SessionStarted:
+        """Open a session, or find the one of that ``session_id`` (``created`` is false then)."""
+        start = build(SessionIn, user_id=user_id, device_info=device_info, session_id=session_id, app=app)
+        return self.store.run(self.starting(start, Origin(LOCAL_APP, ip_address, user_agent)))
+
+    def starting(self, start: SessionIn, origin: Origin) -> Write[tuple[SessionIn, Origin], SessionStarted]:
+        """The write behind ``start_session``."""
+        return Write(self._start, (start, origin))
+
+    def _start(self, tx: Tx, items: Sequence[tuple[SessionIn, Origin]]) -> list[SessionStarted | FlashFlowError]:
+        book = SessionBook(tx, self._new_id)
+        found: list[tuple[bytes | str, bool] | FlashFlowError] = []
+        for start, origin in items:
+            app = start.app or origin.app
+            known = None if start.session_id is None else book.find(start.session_id)
+            if known is None:
+                made = book.open(
+                    start.user_id, app, start.session_id, tx.now_ms, start.device_info, origin.ip_address,
+                    origin.user_agent,
+                )  # fmt: skip
+                found.append((made.id, True))
+            elif (known.app, known.user_id) != (app, start.user_id):
+                found.append(Conflict(f"session_id: {start.session_id!r} belongs to another app or user."))
+            else:
+                found.append((known.id, False))
+        book.save()
+        table.count_users(tx, {}, book)
+        return [
+            place
+            if isinstance(place, FlashFlowError)
+            else SessionStarted(session=read_session(tx.conn, place[0]), created=place[1])
+            for place in found
+        ]
+
+    def end_session(self, session_id: str) -> Session:
+        """End a session now; ended before, it stays as it was. Raises NotFound."""
+        return self.store.run(self.ending(session_id, None))
+
+    def ending(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
+        """The write behind ``end_session``; another app's session is not found (``app`` None sees all)."""
+        return Write(self._end, (session_id, app))
+
+    def _end(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
+        book = SessionBook(tx, self._new_id)
+        found: list[bytes | str | FlashFlowError] = []
+        ended: set[str] = set()
+        for session_id, app in items:
+            session = book.find(session_id)
+            if session is None or (app is not None and session.app != app):
+                found.append(NotFound(f"There is no session {session_id!r}."))
+                continue
+            if session.end_time is None:
+                session.close(max(tx.now_ms, session.last_seen), "ended")
+                book.mark(session)
+                ended.add(session.user_id)
+            found.append(session.id)
+        book.save()
+        for user_id in ended:
+            store_analytics(tx, user_id, self.analytics.days())
+        return [place if isinstance(place, FlashFlowError) else read_session(tx.conn, place) for place in found]
+
+    def heartbeat(self, session_id: str) -> Session:
+        """Keep a session alive. Raises NotFound, and Conflict when it is over."""
+        return self.store.run(self.beating(session_id, None))
+
+    def beating(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
+        """The write behind ``heartbeat``."""
+        return Write(self._beat, (session_id, app))
+
+    def _beat(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
+        book = SessionBook(tx, self._new_id)
+        found: list[bytes | str | FlashFlowError] = []
+        for session_id, app in items:
+            session = book.find(session_id)
+            if session is None or (app is not None and session.app != app):
+                found.append(NotFound(f"There is no session {session_id!r}."))
+            elif session.end_time is not None:
+                found.append(Conflict(f"The session {session_id!r} is over ({session.end_reason}); start a new one."))
+            else:
+                session.touch(tx.now_ms)
+                book.mark(session)
+                found.append(session.id)
+        book.save()
+        return [place if isinstance(place, FlashFlowError) else read_session(tx.conn, place) for place in found]
+
+    def get_user_sessions(
+        self, user_id: str, *, app: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> SessionPage:
+        """A user's sessions, newest first."""
+        return self.store.read(lambda conn: table.list_sessions(conn, user_id, app, limit, cursor))
+
+    def close_idle_sessions(self) -> int:
+        """End every session that has been silent for 30 minutes; returns how many."""
+        return self.store.run(Write(lambda tx, items: [close_stale(tx) for _ in items], None))
+
+    # --- figures --------------------------------------------------------------------------------------------------
+
+    def get_user_analytics(self, user_id: str, *, app: str | None = None) -> UserAnalytics:
+        """A user's figures by DEFINITIONS.md; a user never seen has zeros and None."""
+        return self.analytics.user(user_id, app)
+
+    # --- its own life ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Finish the waiting writes and close the file. Safe to call twice."""
+        self.store.close()
+
+    def __enter__(self) -> UserActivityService:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def moment_ms(field: str, moment: datetime) -> int:
+    """An aware time in milliseconds, refused where it cannot be meant: before 1970 or after 2200."""
+    if moment.tzinfo is None:
+        raise ValidationError.of(field, "needs a time with an offset, like 2026-11-22T10:15:30Z")
+    ms = to_ms(moment)
+    if not 0 <= ms <= LATEST_MS:
+        raise ValidationError.of(field, "must lie between 1970 and 2200")
+    return ms
+
+
+def metadata_json(value: dict[str, Any] | None, field: str = "metadata") -> str | None:
+    """A caller's object as JSON text; refused where it is not JSON at heart (sets, NaN, …)."""
+    if not value:
+        return None
+    try:
+        return to_json(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValidationError.of(field, f"is not plain JSON: {error}") from None
+
+
+_activity_decoder = msgspec.json.Decoder(ActivityIn)
+
+
+def _decode_activity(raw: msgspec.Raw) -> ActivityIn:
+    try:
+        return _activity_decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise explain(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValidationError.of("", f"is not valid JSON: {error}") from None
+
+
+def _rejected(index: int, error: FlashFlowError) -> RejectedRow:
+    errors = error.errors if isinstance(error, ValidationError) else (FieldError("", str(error)),)
+    if isinstance(error, Conflict):
+        field, _, message = str(error).partition(": ")
+        errors = (FieldError(field, message),)
+    return RejectedRow(index=index, errors=tuple((e.field, e.message) for e in errors))
