@@ -1,0 +1,115 @@
+"""A real Chromium on the served UI, which reads and acts as a screen reader's user does: by role and name.
+
+Flutter draws on a canvas; its semantics tree is what a person with a screen reader gets, and what these tests use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from playwright.sync_api import BrowserContext, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import TimeoutError as TooLate
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--force-renderer-accessibility",
+    "--enable-unsafe-swiftshader",
+)
+OURS = ("127.0.0.1", "localhost")
+NOT_NETWORK = ("data", "blob", "about")
+LOAD_DEADLINE = 40_000
+DEADLINE = 15_000
+
+HEARD = """[...document.querySelectorAll('flt-semantics, flt-semantics-host [role]')]
+    .map(e => (e.getAttribute('role') || 'text') + ': ' + (e.getAttribute('aria-label') || e.innerText || ''))"""
+
+
+class Screen:
+    """One browser page.
+
+    ``strays`` are the requests that left this machine, ``noise`` is what the console called errors.
+    """
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.strays: list[str] = []
+        self.noise: list[str] = []
+        context.on("request", self._notice)
+        self.page: Page = context.new_page()
+        self.page.on("websocket", lambda socket: self._notice_url(socket.url))
+        self.page.on("console", lambda message: message.type == "error" and self.noise.append(message.text))
+        self.page.on("pageerror", lambda error: self.noise.append(str(error)))
+
+    def open(self, url: str) -> None:
+        """Load the UI and turn its semantics tree on."""
+        self.page.goto(url, wait_until="commit", timeout=LOAD_DEADLINE)
+        placeholder = self.page.locator("flt-semantics-placeholder")
+        placeholder.wait_for(state="attached", timeout=LOAD_DEADLINE)
+        # It lies outside the visible page, so the click is the element's own.
+        placeholder.evaluate("element => element.click()")
+        self.page.locator("flt-semantics").first.wait_for(state="attached", timeout=LOAD_DEADLINE)
+
+    def find(self, role: str, name: str | re.Pattern[str]) -> Locator:
+        """The one control of this role and name (exact where ``name`` is a string), once it is there."""
+        found = self.page.get_by_role(role, name=name, exact=isinstance(name, str)).first
+        try:
+            found.wait_for(state="attached", timeout=DEADLINE)
+        except TooLate as error:
+            raise AssertionError(f"no {role} named {name!r} among\n" + "\n".join(self.heard())) from error
+        return found
+
+    def click(self, role: str, name: str | re.Pattern[str]) -> None:
+        self.find(role, name).click(timeout=DEADLINE)
+
+    def read(self, text: str) -> Locator:
+        """Whatever says ``text``, once it is there."""
+        pattern = re.compile(re.escape(text))
+        found = self.page.get_by_text(pattern).or_(self.page.get_by_label(pattern)).first
+        try:
+            found.wait_for(state="attached", timeout=DEADLINE)
+        except TooLate as error:
+            raise AssertionError(f"nothing says {text!r} among\n" + "\n".join(self.heard())) from error
+        return found
+
+    def is_checked(self, role: str, name: str) -> bool:
+        return self.find(role, name).get_attribute("aria-checked") == "true"
+
+    def expect_checked(self, role: str, name: str, checked: bool) -> None:
+        """Wait until a switch shows what it should."""
+        expect(self.find(role, name)).to_have_attribute("aria-checked", str(checked).lower(), timeout=DEADLINE)
+
+    def heard(self) -> list[str]:
+        """The semantics tree as lines, for a failed test's message."""
+        lines = self.page.evaluate(HEARD)
+        return [line.replace("\n", " | ") for line in lines if not line.endswith(": ")]
+
+    def _notice(self, request: Request) -> None:
+        self._notice_url(request.url)
+
+    def _notice_url(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in NOT_NETWORK and parts.hostname not in OURS:
+            self.strays.append(url)
+
+
+@contextmanager
+def browsing(width: int = 1280, height: int = 800) -> Iterator[Screen]:
+    """A fresh Chromium without history or cookies; closed again on the way out."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        try:
+            context = browser.new_context(viewport={"width": width, "height": height})
+            yield Screen(context)
+            context.close()
+        finally:
+            browser.close()
