@@ -22,6 +22,7 @@ from backend.clock import Clock, IdMaker, SystemClock, to_ms
 from backend.errors import Conflict, FieldError, FlashFlowError, NotFound, ValidationError
 from backend.events import Bus
 from backend.inputs import ActivityIn, SessionIn, build, explain
+from backend.moments import metadata_json, moment_ms
 from backend.records import (
     ActivityPage,
     BatchResult,
@@ -34,7 +35,6 @@ from backend.records import (
 )
 from backend.store import activities as table
 from backend.store.activities import NewActivity, Tracking
-from backend.store.codec import to_json
 from backend.store.database import Store
 from backend.store.models import ActivityModels, activity_models
 from backend.store.opening import open_store
@@ -47,8 +47,6 @@ FUTURE_MS = 60 * 60 * 1000
 """An activity from further ahead is refused [Mixpanel]."""
 SKEW_MS = 5_000
 """A batch's clock is corrected when it is off by more [Segment]."""
-LATEST_MS = 7_258_118_400_000
-"""The year 2200: beyond it (and before 1970) a time is a mistake."""
 LOCAL_APP = "local"
 """The app of whatever is written without a key: by this process itself."""
 
@@ -353,26 +351,6 @@ class UserActivityService:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def moment_ms(field: str, moment: datetime) -> int:
-    """An aware time in milliseconds, refused where it cannot be meant: before 1970 or after 2200."""
-    if moment.tzinfo is None:
-        raise ValidationError.of(field, "needs a time with an offset, like 2026-11-22T10:15:30Z")
-    ms = to_ms(moment)
-    if not 0 <= ms <= LATEST_MS:
-        raise ValidationError.of(field, "must lie between 1970 and 2200")
-    return ms
-
-
-def metadata_json(value: dict[str, Any] | None, field: str = "metadata") -> str | None:
-    """A caller's object as JSON text; refused where it is not JSON at heart (sets, NaN, …)."""
-    if not value:
-        return None
-    try:
-        return to_json(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ValidationError.of(field, f"is not plain JSON: {error}") from None
 
 
 _activity_decoder = msgspec.json.Decoder(ActivityIn)

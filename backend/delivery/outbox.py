@@ -1,0 +1,159 @@
+"""The outbox's workers: claim what is due, try it on its channel, record what happened, try again later.
+
+At least once: a crash between a provider's yes and our commit repeats that one delivery when its lease runs out.
+A slow channel holds up only itself: each has its own workers, and claims no more than they can take.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import msgspec
+
+from backend.clock import Clock
+from backend.delivery.channel import BaseChannel, Notice, Outcome
+from backend.errors import FlashFlowError
+
+log = logging.getLogger(__name__)
+
+LEASE_MS = 60_000
+IDLE_S = 30.0
+"""How long to wait at most without looking: for a clock that jumped."""
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Full-jitter back-off [AWS Architecture Blog, "Exponential Backoff And Jitter"]: seconds, and tries in all."""
+
+    base_s: float = 1.0
+    most_s: float = 900.0
+    tries: int = 8
+
+    def wait_s(self, tries: int, outcome: Outcome, chance: float) -> float | None:
+        """Seconds until the next try after ``tries``; None when there is none. ``chance`` is in [0, 1)."""
+        if outcome.outcome not in {"transient", "throttled"} or tries >= self.tries:
+            return None
+        wait = min(self.most_s, self.base_s * 2 ** (tries - 1)) * chance
+        return max(wait, outcome.retry_after_s or 0.0)
+
+
+class Queue(Protocol):
+    """What the outbox needs of the store."""
+
+    def claim(self, limit: int, lease_ms: int) -> list[tuple[str, int, Notice]]: ...
+
+    def record_try(
+        self, notice: Notice, started_at: int, duration_ms: int, outcome: Outcome, retry_at: int | None
+    ) -> None: ...
+
+    def give_back(self, delivery_id: str) -> None: ...
+
+    def next_due(self) -> int | None: ...
+
+
+class Outbox:
+    """Runs from ``start`` to ``stop``; ``wake`` tells it that something new may be due."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        channels: Mapping[str, BaseChannel],
+        clock: Clock,
+        *,
+        retry: Retry | None = None,
+        workers: int = 2,
+        chance: random.Random | None = None,
+    ) -> None:
+        self._queue = queue
+        self._channels = channels
+        self._clock = clock
+        self._retry = retry or Retry()
+        self._workers = workers
+        self._chance = chance or random.Random()  # noqa: S311 jitter needs no secrecy
+        self._bell = threading.Event()
+        self._stopping = threading.Event()
+        self._room = threading.Semaphore(workers * max(1, len(channels)))
+        self._pools = {name: ThreadPoolExecutor(workers, thread_name_prefix=f"flashflow-{name}") for name in channels}
+        self._thread = threading.Thread(target=self._run, name="flashflow-outbox", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look again now."""
+        self._bell.set()
+
+    def stop(self, wait_s: float = 1.5) -> None:
+        """Take nothing new and let go within about ``wait_s``; what still hangs is claimed again by the next start."""
+        self._stopping.set()
+        self._bell.set()
+        if self._thread.is_alive():
+            self._thread.join(wait_s)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        for channel in self._channels.values():
+            channel.close()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._bell.clear()
+            try:
+                busy = self._round()
+                wait = 0.0 if busy else self._until_due()
+            except FlashFlowError as error:
+                log.warning("the outbox waits: %s", error)
+                wait = 1.0
+            if wait:
+                self._bell.wait(wait)
+
+    def _round(self) -> bool:
+        """Claim and hand out one round; whether there may be more."""
+        room = 0
+        while room < self._workers and self._room.acquire(blocking=False):
+            room += 1
+        claimed = self._queue.claim(room, LEASE_MS) if room else []
+        for _ in range(room - len(claimed)):
+            self._room.release()
+        for channel, tries, notice in claimed:
+            pool = self._pools.get(channel)
+            if pool is None:
+                self._done(notice, tries, self._clock.now_ms(), 0, _no_channel(channel))
+                self._room.release()
+                continue
+            pool.submit(self._try, channel, tries, notice).add_done_callback(self._freed)
+        return bool(claimed)
+
+    def _freed(self, future: Future[None]) -> None:
+        self._room.release()
+        self._bell.set()
+
+    def _try(self, channel: str, tries: int, notice: Notice) -> None:
+        if self._stopping.is_set():
+            self._queue.give_back(notice.delivery_id)
+            return
+        started, clock = self._clock.now_ms(), self._clock.monotonic()
+        outcome = self._channels[channel].send(notice)
+        duration = round((self._clock.monotonic() - clock) * 1000)
+        try:
+            self._done(notice, tries, started, duration, outcome)
+        except FlashFlowError as error:
+            log.warning("an attempt could not be recorded; its lease will run out: %s", error)
+
+    def _done(self, notice: Notice, tries: int, started: int, duration: int, outcome: Outcome) -> None:
+        wait = self._retry.wait_s(tries, outcome, self._chance.random())
+        retry_at = None if wait is None else self._clock.now_ms() + round(wait * 1000)
+        self._queue.record_try(notice, started, duration, outcome, retry_at)
+
+    def _until_due(self) -> float:
+        due = self._queue.next_due()
+        if due is None:
+            return IDLE_S
+        return min(IDLE_S, max(0.01, (due - self._clock.now_ms()) / 1000))
+
+
+def _no_channel(channel: str) -> Outcome:
+    return Outcome(outcome="permanent", code="not_configured", text=f"The channel {channel} is not configured.")

@@ -1,0 +1,153 @@
+"""The transactions that move a notification through its reader's hands: read, unread, archive, cancel."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from backend.errors import Conflict, FlashFlowError, NotFound
+from backend.events import Event
+from backend.records import Notification
+from backend.store import notifications as table
+from backend.store.codec import decode_id
+from backend.store.writer import Tx
+
+Wanted = tuple[str, str | None]
+"""A notification's id, and the only app that may see it (None: any)."""
+
+Change = dict[str, Any] | None
+"""Columns to set; None leaves the notification as it is."""
+
+READABLE = {"pending", "sent", "delivered", "read", "failed"}
+
+
+def missing(notification_id: str) -> NotFound:
+    """The refusal for a notification that is not there for whoever asks."""
+    return NotFound(f"There is no notification {notification_id!r}.")
+
+
+class Inbox:
+    """Handlers for the writer; each takes the notifications wanted and answers with them as they are afterwards."""
+
+    def read(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+        return _each(tx, items, _read)
+
+    def unread(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+        return _each(tx, items, _unread)
+
+    def archive(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+        return _each(tx, items, _archive)
+
+    def unarchive(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+        return _each(tx, items, _unarchive)
+
+    def cancel(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+        return _each(tx, items, _cancel)
+
+    def read_all(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[tuple[str, ...]]:
+        """(user, app): the ids that were unread and are read now."""
+        answers = []
+        for user_id, app in items:
+            rows = tx.conn.execute(
+                "UPDATE notifications SET inbox = 'read', status = 'read', read_at = ?, revision = n.revision "
+                "FROM (SELECT seq, ? + row_number() OVER (ORDER BY seq) AS revision FROM notifications "
+                "WHERE user_id = ? AND inbox = 'unread' AND (? IS NULL OR app = ?)) n "
+                "WHERE notifications.seq = n.seq RETURNING id, app",
+                (tx.now_ms, table.last_revision(tx.conn), user_id, app, app),
+            ).fetchall()
+            # One event for all of it: whoever shows this user's inbox asks for its state.
+            if rows:
+                tx.events.append(Event("notification.updated", decode_id(rows[0][0]), user_id, app or rows[0][1]))
+            answers.append(tuple(decode_id(id_) for id_, _ in rows))
+        return answers
+
+    def unread_many(self, tx: Tx, items: Sequence[tuple[str, ...]]) -> list[int]:
+        """Take back ``read_all``: those of the ids that stand as read become unread again; how many did."""
+        return [
+            sum(isinstance(answer, Notification) for answer in _each(tx, [(id_, None) for id_ in ids], _unread))
+            for ids in items
+        ]
+
+
+def _each(
+    tx: Tx, items: Sequence[Wanted], change: Callable[[Tx, int, Notification], Change]
+) -> list[Notification | FlashFlowError]:
+    answers: list[Notification | FlashFlowError] = []
+    for notification_id, app in items:
+        found = table.find(tx.conn, notification_id, app)
+        if found is None:
+            answers.append(missing(notification_id))
+            continue
+        seq, notification = found
+        try:
+            columns = change(tx, seq, notification)
+        except Conflict as refusal:
+            answers.append(refusal)
+            continue
+        if columns is not None:
+            _update(tx.conn, seq, columns)
+            tx.events.append(Event("notification.updated", notification.id, notification.user_id, notification.app))
+            notification = _again(tx.conn, notification_id)
+        answers.append(notification)
+    return answers
+
+
+def _update(conn: sqlite3.Connection, seq: int, columns: dict[str, Any]) -> None:
+    columns = {**columns, "revision": table.last_revision(conn) + 1}
+    names = ", ".join(f"{name} = ?" for name in columns)
+    conn.execute(f"UPDATE notifications SET {names} WHERE seq = ?", (*columns.values(), seq))  # noqa: S608
+
+
+def _again(conn: sqlite3.Connection, notification_id: str) -> Notification:
+    found = table.find(conn, notification_id, None)
+    assert found is not None
+    return found[1]
+
+
+def _read(tx: Tx, seq: int, n: Notification) -> Change:
+    if n.read_at is not None:
+        return None
+    if n.status not in READABLE:
+        raise Conflict(f"A notification that is {n.status} cannot be read.")
+    columns: dict[str, Any] = {"read_at": tx.now_ms, "status": "read"}
+    if n.inbox == "unread":
+        columns["inbox"] = "read"
+    return columns
+
+
+def _unread(tx: Tx, seq: int, n: Notification) -> Change:
+    if n.inbox == "unread":
+        return None
+    if n.inbox != "read":
+        raise Conflict("Only a read notification of the inbox can become unread.")
+    return {"read_at": None, "status": "delivered", "inbox": "unread"}
+
+
+def _archive(tx: Tx, seq: int, n: Notification) -> Change:
+    if n.inbox == "archived":
+        return None
+    if n.inbox is None:
+        raise Conflict("This notification is not in the inbox.")
+    return {"archived_at": tx.now_ms, "inbox": "archived"}
+
+
+def _unarchive(tx: Tx, seq: int, n: Notification) -> Change:
+    if n.inbox in {"unread", "read"}:
+        return None
+    if n.inbox != "archived":
+        raise Conflict("This notification is not archived.")
+    return {"archived_at": None, "inbox": "unread" if n.read_at is None else "read"}
+
+
+def _cancel(tx: Tx, seq: int, n: Notification) -> Change:
+    if n.status == "cancelled":
+        return None
+    if n.status not in {"scheduled", "pending"}:
+        raise Conflict(f"A notification that is {n.status} cannot be cancelled.")
+    tx.conn.execute(
+        "UPDATE deliveries SET status = 'suppressed', code = 'cancelled', reason = 'It was cancelled.', "
+        "next_attempt_at = NULL, updated_at = ? WHERE notification_seq = ? AND status = 'pending'",
+        (tx.now_ms, seq),
+    )
+    return {"status": "cancelled", "inbox": None}

@@ -1,0 +1,33 @@
+"""Border values that msgspec's types cannot check alone."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from backend.clock import to_ms
+from backend.errors import ValidationError
+from backend.store.codec import to_json
+
+LATEST_MS = 7_258_118_400_000
+"""The year 2200: beyond it (and before 1970) a time is a mistake."""
+
+
+def moment_ms(field: str, moment: datetime) -> int:
+    """An aware time in milliseconds, refused where it cannot be meant: before 1970 or after 2200."""
+    if moment.tzinfo is None:
+        raise ValidationError.of(field, "needs a time with an offset, like 2026-11-22T10:15:30Z")
+    ms = to_ms(moment)
+    if not 0 <= ms <= LATEST_MS:
+        raise ValidationError.of(field, "must lie between 1970 and 2200")
+    return ms
+
+
+def metadata_json(value: dict[str, Any] | None, field: str = "metadata") -> str | None:
+    """A caller's object as JSON text; refused where it is not JSON at heart (sets, NaN, …)."""
+    if not value:
+        return None
+    try:
+        return to_json(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValidationError.of(field, f"is not plain JSON: {error}") from None

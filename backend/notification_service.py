@@ -1,0 +1,311 @@
+"""What users are told: notifications, the inbox, preferences, templates, devices.
+
+    with NotificationService() as service:                     # notifications.db in the working folder
+        sent = service.send_notification("ada", "Build finished", "All tests passed.")
+        service.mark_notification_as_read(sent.notification_id)
+
+Every call that changes something returns after COMMIT; every call may be made from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from backend.clock import Clock, IdMaker, SystemClock, to_ms
+from backend.errors import ValidationError
+from backend.events import Bus
+from backend.inbox import Inbox, Wanted, missing
+from backend.inputs import DeviceIn, PreferenceIn, SendIn, TypeIn, build
+from backend.moments import metadata_json, moment_ms
+from backend.people import Devices, Preferences
+from backend.records import (
+    Device,
+    DeviceRegistered,
+    Notification,
+    NotificationDetail,
+    NotificationPage,
+    NotificationType,
+    Preference,
+    PreferenceMatrix,
+    Sent,
+    Template,
+)
+from backend.sending import Order, Sending
+from backend.store import notifications as table
+from backend.store.codec import to_json
+from backend.store.database import Store
+from backend.store.models import NotificationModels, notification_models
+from backend.store.opening import open_store
+from backend.store.schema_notifications import NOTIFICATION_MIGRATIONS
+from backend.store.writer import Write
+from backend.templates import Templates
+
+LOCAL_APP = "local"
+"""The app of whatever is written without a key: by this process itself."""
+
+
+class NotificationService:
+    """Notices over one ``notifications.db``.
+
+    ``db_path`` may be relative to the working folder. Raises StorageError (and its kin) when the file cannot be used.
+    Alone, it stores and decides; the app's outbox workers deliver what goes beyond the inbox.
+    """
+
+    def __init__(
+        self,
+        db_path: str | Path = "notifications.db",
+        *,
+        bus: Bus | None = None,
+        clock: Clock | None = None,
+        tell: list[str] | None = None,
+    ) -> None:
+        self.bus = bus or Bus()
+        self.clock = clock or SystemClock()
+        self._new_id = IdMaker(self.clock)
+        told = [] if tell is None else tell
+        self.store: Store = open_store(
+            Path(db_path).absolute(), NOTIFICATION_MIGRATIONS, self.clock, self.bus.publish, told.append
+        )
+        self.models: NotificationModels = notification_models(self.store.database)
+        self.sender = Sending(self._new_id)
+        self.inbox = Inbox()
+        self.templates = Templates(self.store, self.models, self._new_id)
+        self.devices = Devices(self.store, self.models, self._new_id)
+        self.preferences = Preferences(self.store)
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    def send_notification(
+        self,
+        user_id: str,
+        title: str | None = None,
+        message: str | None = None,
+        notification_type: str = "general",
+        channel: str | None = None,
+        data: dict[str, Any] | None = None,
+        priority: str = "normal",
+        channels: Sequence[str] | None = None,
+        template: str | None = None,
+        scheduled_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        collapse_key: str | None = None,
+        actions: Sequence[dict[str, str]] | None = None,
+        app: str | None = None,
+    ) -> Sent:
+        """Store a notification and decide its deliveries; the answer says how each channel stands and why.
+
+        ``title`` and ``message`` or a ``template`` filled in from ``data``. Raises ValidationError.
+        """
+        order = build(
+            SendIn,
+            user_id=user_id,
+            title=title,
+            message=message,
+            notification_type=notification_type,
+            channel=channel,
+            channels=None if channels is None else list(channels),
+            data=data,
+            priority=priority,
+            template=template,
+            scheduled_at=scheduled_at,
+            expires_at=expires_at,
+            collapse_key=collapse_key,
+            actions=None if actions is None else list(actions),
+            app=app,
+        )
+        return self.store.run(self.sending(order, LOCAL_APP))[0]
+
+    def sending(self, request: SendIn, app: str) -> Write[Order, tuple[Sent, ...]]:
+        """The write behind ``send_notification``: one Sent for every user asked for."""
+        return Write(self.sender.send, self._order(request, app))
+
+    def _order(self, request: SendIn, app: str) -> Order:
+        if (request.user_id is None) == (request.user_ids is None):
+            raise ValidationError.of("user_id", "give either user_id or user_ids")
+        if request.channel is not None and request.channels is not None:
+            raise ValidationError.of("channel", "give either channel or channels")
+        if request.template is None:
+            for field in ("title", "message"):
+                if getattr(request, field) is None:
+                    raise ValidationError.of(field, "is required where no template is given")
+        users = request.user_ids or [request.user_id or ""]
+        scheduled = None if request.scheduled_at is None else moment_ms("scheduled_at", request.scheduled_at)
+        expires = None if request.expires_at is None else moment_ms("expires_at", request.expires_at)
+        if expires is not None and expires <= max(self.clock.now_ms(), scheduled or 0):
+            raise ValidationError.of("expires_at", "must lie in the future, and after scheduled_at")
+        return Order(
+            users=tuple(dict.fromkeys(users)),
+            app=request.app or app,
+            title=request.title,
+            message=request.message,
+            template=request.template,
+            locale=request.locale or "",
+            notification_type=request.notification_type,
+            channels=_channels(request),
+            data=metadata_json(request.data, "data"),
+            priority=request.priority,
+            actions=to_json(request.actions) if request.actions else None,
+            collapse_key=request.collapse_key,
+            device_tokens=tuple(request.device_tokens) if request.device_tokens else None,
+            scheduled_at=scheduled,
+            expires_at=expires,
+        )
+
+    def release_due(self) -> int:
+        """Send what was scheduled for now and expire what is over; returns how many notifications changed."""
+        return self.store.run(Write(self.sender.release, None)) + self.store.run(Write(self.sender.expire, None))
+
+    # --- the inbox ------------------------------------------------------------------------------------------------
+
+    def get_user_notifications(
+        self,
+        user_id: str,
+        status: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        *,
+        notification_type: str | None = None,
+        channel: str | None = None,
+        priority: str | None = None,
+        q: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        app: str | None = None,
+    ) -> NotificationPage:
+        """A user's notifications, newest first. ``status``: ``unread``, ``read``, ``archived`` or ``all``; without it
+        all but the archived."""
+        start = None if since is None else to_ms(since)
+        end = None if until is None else to_ms(until)
+        return self.store.read(
+            lambda conn: table.list_notifications(
+                conn,
+                user_id,
+                app=app,
+                status=status,
+                notification_type=notification_type,
+                channel=channel,
+                priority=priority,
+                q=q,
+                since=start,
+                until=end,
+                limit=limit,
+                cursor=cursor,
+            )
+        )
+
+    def get_notification(self, notification_id: str, app: str | None = None) -> NotificationDetail:
+        """One notification with every delivery and attempt. Raises NotFound."""
+        detail = self.store.read(lambda conn: _detail(conn, notification_id, app))
+        if detail is None:
+            raise missing(notification_id)
+        return detail
+
+    def unread_count(self, user_id: str) -> int:
+        """Unread notices in the user's inbox."""
+        return self.store.read(lambda conn: table.unread_count(conn, user_id, None))
+
+    def mark_notification_as_read(self, notification_id: str) -> Notification:
+        """Read it now; read before, its first ``read_at`` stays. Raises NotFound and Conflict."""
+        return self.store.run(Write(self.inbox.read, (notification_id, None)))
+
+    def mark_notification_as_unread(self, notification_id: str) -> Notification:
+        """Back to unread. Raises NotFound and Conflict."""
+        return self.store.run(Write(self.inbox.unread, (notification_id, None)))
+
+    def mark_all_as_read(self, user_id: str) -> tuple[str, ...]:
+        """Read the whole inbox; returns the ids that were unread."""
+        return self.store.run(Write(self.inbox.read_all, (user_id, None)))
+
+    def mark_many_as_unread(self, notification_ids: Sequence[str]) -> int:
+        """Take back ``mark_all_as_read``; returns how many became unread again."""
+        return self.store.run(Write(self.inbox.unread_many, tuple(notification_ids)))
+
+    def archive_notification(self, notification_id: str) -> Notification:
+        """Out of the inbox, not out of the store. Raises NotFound and Conflict."""
+        return self.store.run(Write(self.inbox.archive, (notification_id, None)))
+
+    def unarchive_notification(self, notification_id: str) -> Notification:
+        """Back into the inbox. Raises NotFound and Conflict."""
+        return self.store.run(Write(self.inbox.unarchive, (notification_id, None)))
+
+    def cancel_notification(self, notification_id: str) -> Notification:
+        """Stop what is scheduled or still pending. Raises NotFound and Conflict."""
+        return self.store.run(Write(self.inbox.cancel, (notification_id, None)))
+
+    def moving(self, verb: str, wanted: Wanted) -> Write[Wanted, Notification]:
+        """The write behind read, unread, archive, unarchive and cancel."""
+        return Write(getattr(self.inbox, verb), wanted)
+
+    # --- preferences, types, templates, devices -------------------------------------------------------------------
+
+    def get_preferences(self, user_id: str) -> PreferenceMatrix:
+        """The user's choices and the whole matrix as it takes effect."""
+        return self.preferences.matrix(user_id)
+
+    def update_notification_preference(
+        self, user_id: str, notification_type: str, channel: str, enabled: bool
+    ) -> Preference:
+        """Choose whether this type (``*`` = all) may use this channel (``*`` = all)."""
+        choice = build(
+            PreferenceIn, user_id=user_id, notification_type=notification_type, channel=channel, enabled=enabled
+        )
+        return self.store.run(self.preferences.choosing([choice]))[0]
+
+    def declare_type(self, name: str, app: str = LOCAL_APP, **fields: Any) -> NotificationType:
+        """Declare a type of notice: label, description, channels, critical, digest. Raises Conflict for another
+        app's type."""
+        return self.store.run(self.preferences.declaring(build(TypeIn, name=name, **fields), app, owner=None))[0]
+
+    def create_notification_template(
+        self, name: str, title_template: str, message_template: str, app: str = LOCAL_APP, **fields: Any
+    ) -> Template:
+        """A new template; ``channels``, ``category``, ``data_schema``, ``locale`` as keywords. Raises Conflict when
+        the name and locale are taken."""
+        return self.templates.create(name, title_template, message_template, app, **fields)
+
+    def register_device_token(
+        self,
+        user_id: str,
+        token: str,
+        platform: str,
+        device_info: dict[str, Any] | None = None,
+        app: str = LOCAL_APP,
+    ) -> DeviceRegistered:
+        """Register a device for push; the same token again keeps its id and moves to this user."""
+        device = build(DeviceIn, user_id=user_id, token=token, platform=platform, device_info=device_info)
+        return self.store.run(self.devices.registering(device, app))
+
+    def list_devices(self, user_id: str) -> tuple[Device, ...]:
+        """A user's devices, tokens masked."""
+        return self.devices.of(user_id)
+
+    # --- its own life ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Finish the waiting writes and close the file. Safe to call twice."""
+        self.store.close()
+
+    def __enter__(self) -> NotificationService:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _channels(request: SendIn) -> tuple[str, ...] | None:
+    if request.channel is not None:
+        return (request.channel,)
+    return tuple(dict.fromkeys(request.channels)) if request.channels else None
+
+
+def _detail(conn: Any, notification_id: str, app: str | None) -> NotificationDetail | None:
+    found = table.find(conn, notification_id, app)
+    if found is None:
+        return None
+    return NotificationDetail(notification=found[1], deliveries=table.deliveries_of(conn, found[0]))

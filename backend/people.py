@@ -1,0 +1,196 @@
+"""Preferences, types and devices: what decides how a user is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from backend.clock import to_datetime
+from backend.delivery.resolver import may_use
+from backend.errors import Conflict, FlashFlowError, NotFound
+from backend.events import Event
+from backend.inputs import DeviceIn, PreferenceIn, TypeIn
+from backend.records import (
+    CHANNELS,
+    Device,
+    DeviceRegistered,
+    NotificationType,
+    Preference,
+    PreferenceMatrix,
+    TypePreference,
+)
+from backend.store import people as table
+from backend.store.codec import encode_id, to_json
+from backend.store.database import Store
+from backend.store.models import NotificationModels
+from backend.store.writer import Tx, Write
+
+GENERAL = NotificationType(
+    name="general",
+    label="General",
+    description="Everything that says no other type",
+    channels=("in_app",),
+    critical=False,
+    digest=None,
+    app="",
+    created_at=to_datetime(0),
+    updated_at=to_datetime(0),
+)
+
+
+class Preferences:
+    """What users chose, what apps declared, and the matrix that follows."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def matrix(self, user_id: str) -> PreferenceMatrix:
+        """The choices, and every type with every channel as it takes effect."""
+        return self._store.read(
+            lambda conn: _matrix(
+                user_id, table.preferences_of(conn, user_id), table.choices_of(conn, user_id), table.list_types(conn)
+            )
+        )
+
+    def choosing(self, choices: Sequence[PreferenceIn]) -> Write[Sequence[PreferenceIn], tuple[Preference, ...]]:
+        """The write that stores choices, the last of several on one place winning."""
+        return Write(self._choose, choices)
+
+    def _choose(self, tx: Tx, items: Sequence[Sequence[PreferenceIn]]) -> list[tuple[Preference, ...]]:
+        table.set_preferences(
+            tx, [(c.user_id, c.notification_type, c.channel, c.enabled) for choices in items for c in choices]
+        )
+        for user_id in {c.user_id for choices in items for c in choices}:
+            tx.events.append(Event("preference", user_id, user_id))
+        now = to_datetime(tx.now_ms)
+        return [
+            tuple(
+                Preference(
+                    user_id=c.user_id,
+                    notification_type=c.notification_type,
+                    channel=c.channel,
+                    enabled=c.enabled,
+                    updated_at=now,
+                )
+                for c in choices
+            )
+            for choices in items
+        ]
+
+    def types(self) -> tuple[NotificationType, ...]:
+        """Every type that was declared or used."""
+        return self._store.read(table.list_types)
+
+    def declaring(
+        self, declared: TypeIn, app: str, owner: str | None
+    ) -> Write[tuple[TypeIn, str, str | None], tuple[NotificationType, bool]]:
+        """The write that declares a type: what stands, and whether it is new. ``owner``: the only app whose types
+        may be changed (None: any)."""
+        return Write(self._declare, (declared, app, owner))
+
+    def _declare(
+        self, tx: Tx, items: Sequence[tuple[TypeIn, str, str | None]]
+    ) -> list[tuple[NotificationType, bool] | FlashFlowError]:
+        answers: list[tuple[NotificationType, bool] | FlashFlowError] = []
+        for declared, app, owner in items:
+            known = table.read_type(tx.conn, declared.name)
+            if known is not None and owner is not None and known.app != owner:
+                answers.append(Conflict(f"The type “{declared.name}” belongs to another app."))
+                continue
+            now = to_datetime(tx.now_ms)
+            kind = NotificationType(
+                name=declared.name,
+                label=declared.label or table.in_words(declared.name),
+                description=declared.description,
+                channels=tuple(dict.fromkeys(declared.channels)),
+                critical=declared.critical,
+                digest=declared.digest,
+                app=app,
+                created_at=known.created_at if known else now,
+                updated_at=now,
+            )
+            table.save_type(tx, kind)
+            tx.events.append(Event("preference", declared.name))
+            answers.append((kind, known is None))
+        return answers
+
+
+def _matrix(
+    user_id: str,
+    preferences: tuple[Preference, ...],
+    choices: dict[tuple[str, str], bool],
+    types: tuple[NotificationType, ...],
+) -> PreferenceMatrix:
+    if all(kind.name != GENERAL.name for kind in types):
+        types = (GENERAL, *types)
+    rows = []
+    for kind in types:
+        verdicts = {channel: may_use(choices, kind.name, channel) for channel in CHANNELS}
+        rows.append(
+            TypePreference(
+                name=kind.name,
+                label=kind.label,
+                description=kind.description,
+                app=kind.app,
+                critical=kind.critical,
+                channels={channel: verdict[0] for channel, verdict in verdicts.items()},
+                reasons={channel: verdict[2] for channel, verdict in verdicts.items()},
+            )
+        )
+    return PreferenceMatrix(user_id=user_id, preferences=preferences, types=tuple(rows))
+
+
+class Devices:
+    """The devices that push can reach."""
+
+    def __init__(self, store: Store, models: NotificationModels, new_id: Callable[[], str]) -> None:
+        self._store = store
+        self._model = models.device
+        self._new_id = new_id
+
+    def of(self, user_id: str, app: str | None = None) -> tuple[Device, ...]:
+        """A user's devices, newest first, tokens masked."""
+        return self._store.read(lambda conn: table.list_devices(conn, user_id, app))
+
+    def registering(self, device: DeviceIn, app: str) -> Write[tuple[DeviceIn, str], DeviceRegistered]:
+        """The write that registers a device, or moves a known token to this user."""
+        return Write(self._register, (device, app))
+
+    def _register(self, tx: Tx, items: Sequence[tuple[DeviceIn, str]]) -> list[DeviceRegistered]:
+        answers = []
+        for device, app in items:
+            known = table.device_by_token(tx.conn, device.token)
+            tx.conn.execute(
+                "INSERT INTO device_tokens (id, user_id, token, platform, device_info, is_active, app, created_at, "
+                "updated_at) VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (token) DO UPDATE SET "
+                "user_id = excluded.user_id, platform = excluded.platform, device_info = excluded.device_info, "
+                "is_active = 1, app = excluded.app, updated_at = excluded.updated_at",
+                (
+                    encode_id(self._new_id()), device.user_id, device.token, device.platform,
+                    to_json(device.device_info) if device.device_info else None, app, tx.now_ms, tx.now_ms,
+                ),
+            )  # fmt: skip
+            now = table.device_by_token(tx.conn, device.token)
+            assert now is not None
+            tx.events.append(Event("device", now.id, device.user_id, app))
+            answers.append(DeviceRegistered(device=now, created=known is None))
+        return answers
+
+    def removing(self, device_id: str, app: str | None) -> Write[tuple[str, str | None], Device]:
+        """The write that forgets a device; another app's is not found."""
+        return Write(self._remove, (device_id, app))
+
+    def _remove(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Device | FlashFlowError]:
+        answers: list[Device | FlashFlowError] = []
+        for device_id, app in items:
+            row = tx.conn.execute(
+                "SELECT token FROM device_tokens WHERE id = ? AND (? IS NULL OR app = ?)",
+                (encode_id(device_id), app, app),
+            ).fetchone()
+            device = None if row is None else table.device_by_token(tx.conn, row[0])
+            if device is None:
+                answers.append(NotFound(f"There is no device {device_id!r}."))
+                continue
+            tx.conn.execute("DELETE FROM device_tokens WHERE id = ?", (encode_id(device_id),))
+            tx.events.append(Event("device", device.id, device.user_id, device.app))
+            answers.append(device)
+        return answers

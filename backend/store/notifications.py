@@ -1,0 +1,240 @@
+"""Notifications and their deliveries in ``notifications.db``: stored together, read newest first."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from backend.clock import to_datetime
+from backend.records import Action, Attempt, Delivery, Notification, NotificationPage
+from backend.store.activities import clause, conditions
+from backend.store.codec import decode_cursor, decode_id, encode_cursor, encode_id, from_object, from_strings
+from backend.store.writer import Tx
+
+COLUMNS = (
+    "seq, id, user_id, app, title, message, notification_type, channels, priority, status, inbox, data, actions, "
+    "collapse_key, created_at, scheduled_at, expires_at, sent_at, delivered_at, read_at, archived_at"
+)
+_decode_actions = msgspec.json.Decoder(tuple[Action, ...]).decode
+
+
+class NewNotification(NamedTuple):
+    """A row on its way in; times in milliseconds since 1970, objects as JSON text."""
+
+    seq: int
+    id: bytes | str
+    user_id: str
+    app: str
+    title: str
+    message: str
+    notification_type: str
+    channels: str
+    priority: str
+    status: str
+    inbox: str | None
+    data: str | None
+    actions: str | None
+    device_tokens: str | None
+    collapse_key: str | None
+    created_at: int
+    scheduled_at: int | None
+    expires_at: int | None
+    sent_at: int | None
+    delivered_at: int | None
+    revision: int
+
+
+class NewDelivery(NamedTuple):
+    """A delivery on its way in; ``next_attempt_at`` puts it into the outbox."""
+
+    id: bytes | str
+    notification_seq: int
+    channel: str
+    device_seq: int | None
+    status: str
+    code: str | None
+    reason: str | None
+    created_at: int
+    updated_at: int
+    next_attempt_at: int | None
+
+
+_INSERT = f"INSERT INTO notifications ({', '.join(NewNotification._fields)}) VALUES ({', '.join('?' * len(NewNotification._fields))})"  # noqa: E501, S608
+_INSERT_DELIVERY = (
+    f"INSERT INTO deliveries ({', '.join(NewDelivery._fields)}) VALUES ({', '.join('?' * len(NewDelivery._fields))})"  # noqa: S608
+)
+
+
+def last_places(conn: sqlite3.Connection) -> tuple[int, int]:
+    """The highest ``seq`` ever given and the highest ``revision``."""
+    seq = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'notifications'").fetchone()
+    return (seq[0] if seq else 0), last_revision(conn)
+
+
+def last_revision(conn: sqlite3.Connection) -> int:
+    """The highest ``revision`` of any notification."""
+    return int(conn.execute("SELECT COALESCE(MAX(revision), 0) FROM notifications").fetchone()[0])
+
+
+def insert(tx: Tx, notifications: Sequence[NewNotification], deliveries: Sequence[NewDelivery]) -> None:
+    """Store notifications with their deliveries."""
+    tx.conn.executemany(_INSERT, notifications)
+    insert_deliveries(tx, deliveries)
+
+
+def insert_deliveries(tx: Tx, deliveries: Sequence[NewDelivery]) -> None:
+    """Store deliveries of notifications that are there."""
+    tx.conn.executemany(_INSERT_DELIVERY, deliveries)
+
+
+def find(conn: sqlite3.Connection, notification_id: str, app: str | None) -> tuple[int, Notification] | None:
+    """A notification with its ``seq``; another app's is not found (``app`` None sees all)."""
+    row = conn.execute(f"SELECT {COLUMNS} FROM notifications WHERE id = ?", (encode_id(notification_id),)).fetchone()  # noqa: S608
+    if row is None or (app is not None and row[3] != app):
+        return None
+    return row[0], to_notification(row)
+
+
+def list_notifications(  # every filter of API.md, by name
+    conn: sqlite3.Connection,
+    user_id: str,
+    *,
+    app: str | None,
+    status: str | None,
+    notification_type: str | None,
+    channel: str | None,
+    priority: str | None,
+    q: str | None,
+    since: int | None,
+    until: int | None,
+    limit: int,
+    cursor: str | None,
+) -> NotificationPage:
+    """A user's notifications, newest first; without ``status`` all but the archived."""
+    where, values = conditions(
+        [
+            ("user_id = ?", user_id),
+            ("app = ?", app),
+            ("inbox = ?", status if status in {"unread", "read", "archived"} else None),
+            ("notification_type = ?", notification_type),
+            ("priority = ?", priority),
+            ("created_at >= ?", since),
+            ("created_at < ?", until),
+        ]
+    )
+    if status is None:
+        where.append("inbox IS NOT 'archived'")
+    if channel is not None:
+        where.append("EXISTS (SELECT 1 FROM json_each(channels) WHERE value = ?)")
+        values.append(channel)
+    if q:
+        where.append("(title LIKE ? ESCAPE '\\' OR message LIKE ? ESCAPE '\\')")
+        values.extend([_like(q)] * 2)
+    if cursor is not None:
+        where.append("seq < ?")
+        values.extend(decode_cursor(cursor, 1))
+    rows = conn.execute(
+        f"SELECT {COLUMNS} FROM notifications{clause(where)} ORDER BY seq DESC LIMIT ?",  # noqa: S608
+        (*values, limit + 1),
+    ).fetchall()
+    following = encode_cursor(rows[limit - 1][0]) if len(rows) > limit else None
+    return NotificationPage(
+        notifications=tuple(map(to_notification, rows[:limit])),
+        unread_count=unread_count(conn, user_id, app),
+        next_cursor=following,
+    )
+
+
+def unread_count(conn: sqlite3.Connection, user_id: str, app: str | None) -> int:
+    """Unread notices in the user's inbox (of one app)."""
+    where, values = conditions([("user_id = ?", user_id), ("app = ?", app)])
+    row = conn.execute(f"SELECT COALESCE(SUM(unread), 0) FROM inbox_counts{clause(where)}", values).fetchone()  # noqa: S608
+    return int(row[0])
+
+
+def notifications_after(
+    conn: sqlite3.Connection, revision: int, user_id: str | None, app: str | None, limit: int
+) -> list[tuple[int, int, Notification]]:
+    """What changed after ``revision``, oldest change first: (revision, seq, notification as it is now)."""
+    where, values = conditions([("revision > ?", revision), ("user_id = ?", user_id), ("app = ?", app)])
+    rows = conn.execute(
+        f"SELECT {COLUMNS}, revision FROM notifications INDEXED BY notifications_revision{clause(where)} "  # noqa: S608
+        "ORDER BY revision LIMIT ?",
+        (*values, limit),
+    )
+    return [(row[-1], row[0], to_notification(row[:-1])) for row in rows]
+
+
+def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Delivery, ...]:
+    """Every delivery of a notification, each with its attempts, oldest first."""
+    attempts: dict[int, list[Attempt]] = {}
+    for seq, started, duration, outcome, code, text in conn.execute(
+        "SELECT a.delivery_seq, a.started_at, a.duration_ms, a.outcome, a.code, a.text FROM delivery_attempts a "
+        "JOIN deliveries d ON d.seq = a.delivery_seq WHERE d.notification_seq = ? ORDER BY a.seq",
+        (notification_seq,),
+    ):
+        attempts.setdefault(seq, []).append(
+            Attempt(started_at=to_datetime(started), duration_ms=duration, outcome=outcome, code=code, text=text)
+        )
+    rows = conn.execute(
+        "SELECT d.seq, d.id, d.channel, t.platform, d.status, d.code, d.reason, d.created_at, d.updated_at, "
+        "d.next_attempt_at FROM deliveries d LEFT JOIN device_tokens t ON t.seq = d.device_seq "
+        "WHERE d.notification_seq = ? ORDER BY d.seq",
+        (notification_seq,),
+    )
+    return tuple(
+        Delivery(
+            id=decode_id(id_),
+            channel=channel,
+            target=platform,
+            status=status,
+            code=code,
+            reason=reason,
+            created_at=to_datetime(created),
+            updated_at=to_datetime(updated),
+            next_attempt_at=_moment(following),
+            attempts=tuple(attempts.get(seq, ())),
+        )
+        for seq, id_, channel, platform, status, code, reason, created, updated, following in rows
+    )
+
+
+def to_notification(row: tuple[Any, ...]) -> Notification:
+    """A row of COLUMNS as the record."""
+    (
+        _, id_, user_id, app, title, message, kind, channels, priority, status, inbox, data, actions, collapse,
+        created, scheduled, expires, sent, delivered, read, archived,
+    ) = row  # fmt: skip
+    return Notification(
+        id=decode_id(id_),
+        user_id=user_id,
+        app=app,
+        title=title,
+        message=message,
+        notification_type=kind,
+        channels=from_strings(channels),
+        priority=priority,
+        status=status,
+        inbox=inbox,
+        data=from_object(data),
+        actions=_decode_actions(actions) if actions else (),
+        collapse_key=collapse,
+        created_at=to_datetime(created),
+        scheduled_at=_moment(scheduled),
+        expires_at=_moment(expires),
+        sent_at=_moment(sent),
+        delivered_at=_moment(delivered),
+        read_at=_moment(read),
+        archived_at=_moment(archived),
+    )
+
+
+def _moment(ms: int | None) -> Any:
+    return None if ms is None else to_datetime(ms)
+
+
+def _like(text: str) -> str:
+    return "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"

@@ -1,0 +1,152 @@
+"""What ``notifications.db`` knows of users and types: choices, devices, declared types."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from backend.clock import to_datetime
+from backend.records import Device, NotificationType, Preference
+from backend.store.codec import decode_id, from_object, from_strings, to_json
+from backend.store.writer import Tx
+
+MOST_TYPES = 1_000
+"""Types remembered by their first use; beyond it a type works but is not listed (a guard against ids in names)."""
+
+_TYPE_COLUMNS = "name, label, description, channels, critical, digest, app, created_at, updated_at"
+_DEVICE_COLUMNS = "id, user_id, platform, token, device_info, is_active, app, created_at, last_used_at"
+
+
+def choices_of(conn: sqlite3.Connection, user_id: str) -> dict[tuple[str, str], bool]:
+    """(type, channel) → enabled."""
+    rows = conn.execute(
+        "SELECT notification_type, channel, enabled FROM notification_preferences WHERE user_id = ?", (user_id,)
+    )
+    return {(kind, channel): bool(enabled) for kind, channel, enabled in rows}
+
+
+def preferences_of(conn: sqlite3.Connection, user_id: str) -> tuple[Preference, ...]:
+    """A user's choices, by type and channel."""
+    rows = conn.execute(
+        "SELECT notification_type, channel, enabled, updated_at FROM notification_preferences WHERE user_id = ? "
+        "ORDER BY notification_type, channel",
+        (user_id,),
+    )
+    return tuple(
+        Preference(
+            user_id=user_id,
+            notification_type=kind,
+            channel=channel,
+            enabled=bool(enabled),
+            updated_at=to_datetime(updated),
+        )
+        for kind, channel, enabled, updated in rows
+    )
+
+
+def set_preferences(tx: Tx, choices: Sequence[tuple[str, str, str, bool]]) -> None:
+    """Store (user, type, channel, enabled) choices over what stood there."""
+    tx.conn.executemany(
+        "INSERT INTO notification_preferences (user_id, notification_type, channel, enabled, updated_at) "
+        "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET enabled = excluded.enabled, updated_at = excluded.updated_at",
+        [(*choice, tx.now_ms) for choice in choices],
+    )
+
+
+def read_type(conn: sqlite3.Connection, name: str) -> NotificationType | None:
+    """The declared or remembered type of that name."""
+    row = conn.execute(f"SELECT {_TYPE_COLUMNS} FROM notification_types WHERE name = ?", (name,)).fetchone()  # noqa: S608
+    return None if row is None else _to_type(row)
+
+
+def list_types(conn: sqlite3.Connection) -> tuple[NotificationType, ...]:
+    """Every type, by name."""
+    rows = conn.execute(f"SELECT {_TYPE_COLUMNS} FROM notification_types ORDER BY name")  # noqa: S608
+    return tuple(map(_to_type, rows))
+
+
+def remember_type(tx: Tx, name: str, app: str) -> None:
+    """List a type that is used before anyone declared it."""
+    tx.conn.execute(
+        f"INSERT INTO notification_types ({_TYPE_COLUMNS}) SELECT ?, ?, '', '[\"in_app\"]', 0, NULL, ?, ?, ? "  # noqa: S608
+        "WHERE (SELECT COUNT(*) FROM notification_types) < ? ON CONFLICT DO NOTHING",
+        (name, in_words(name), app, tx.now_ms, tx.now_ms, MOST_TYPES),
+    )
+
+
+def save_type(tx: Tx, kind: NotificationType) -> None:
+    """Store a declared type over what stood there."""
+    tx.conn.execute(
+        f"INSERT INTO notification_types ({_TYPE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?) "  # noqa: S608
+        "ON CONFLICT DO UPDATE SET label = excluded.label, description = excluded.description, "
+        "channels = excluded.channels, critical = excluded.critical, digest = excluded.digest, app = excluded.app, "
+        "updated_at = excluded.updated_at",
+        (
+            kind.name, kind.label, kind.description, to_json(kind.channels), kind.critical, kind.digest, kind.app,
+            tx.now_ms, tx.now_ms,
+        ),
+    )  # fmt: skip
+
+
+def in_words(name: str) -> str:
+    """``build_finished`` as “Build finished”."""
+    words = " ".join(name.replace("_", " ").replace("-", " ").replace(".", " ").split()) or name
+    return words[:1].upper() + words[1:]
+
+
+def targets_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[int, str, str]]:
+    """A user's active devices: (seq, token, platform)."""
+    return conn.execute(
+        "SELECT seq, token, platform FROM device_tokens WHERE user_id = ? AND is_active ORDER BY seq", (user_id,)
+    ).fetchall()
+
+
+def list_devices(conn: sqlite3.Connection, user_id: str, app: str | None) -> tuple[Device, ...]:
+    """A user's devices, newest first."""
+    rows = conn.execute(
+        f"SELECT {_DEVICE_COLUMNS} FROM device_tokens WHERE user_id = ? AND (? IS NULL OR app = ?) ORDER BY seq DESC",  # noqa: S608
+        (user_id, app, app),
+    )
+    return tuple(map(_to_device, rows))
+
+
+def device_by_token(conn: sqlite3.Connection, token: str) -> Device | None:
+    """The device registered under ``token``."""
+    row = conn.execute(f"SELECT {_DEVICE_COLUMNS} FROM device_tokens WHERE token = ?", (token,)).fetchone()  # noqa: S608
+    return None if row is None else _to_device(row)
+
+
+def mask(token: str) -> str:
+    """Enough of a token to recognise it by, not enough to use it."""
+    return f"{token[:4]}…{token[-4:]}" if len(token) >= 16 else "…"
+
+
+def _to_type(row: tuple[Any, ...]) -> NotificationType:
+    name, label, description, channels, critical, digest, app, created, updated = row
+    return NotificationType(
+        name=name,
+        label=label,
+        description=description,
+        channels=from_strings(channels),
+        critical=bool(critical),
+        digest=digest,
+        app=app,
+        created_at=to_datetime(created),
+        updated_at=to_datetime(updated),
+    )
+
+
+def _to_device(row: tuple[Any, ...]) -> Device:
+    id_, user_id, platform, token, info, active, app, created, used = row
+    return Device(
+        id=decode_id(id_),
+        user_id=user_id,
+        platform=platform,
+        token=mask(token),
+        device_info=from_object(info),
+        is_active=bool(active),
+        app=app,
+        created_at=to_datetime(created),
+        last_used_at=None if used is None else to_datetime(used),
+    )

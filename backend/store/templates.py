@@ -1,0 +1,64 @@
+"""Templates in ``notifications.db``."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from backend.clock import to_datetime
+from backend.records import Template
+from backend.store.codec import decode_id, from_object, from_strings
+from backend.texts import variables
+
+_COLUMNS = (
+    "id, name, locale, title_template, message_template, channels, category, data_schema, app, created_at, updated_at"
+)
+
+
+def read_template(conn: sqlite3.Connection, name: str, locale: str) -> Template | None:
+    """The template in ``locale``, else in its language, else its default text."""
+    for wanted in dict.fromkeys((locale, locale.partition("-")[0], "")):
+        row = conn.execute(
+            f"SELECT {_COLUMNS} FROM notification_templates WHERE name = ? AND locale = ?",  # noqa: S608
+            (name, wanted),
+        ).fetchone()
+        if row is not None:
+            return to_template(row)
+    return None
+
+
+def exact_template(conn: sqlite3.Connection, name: str, locale: str) -> Template | None:
+    """The template's text in just this locale."""
+    row = conn.execute(
+        f"SELECT {_COLUMNS} FROM notification_templates WHERE name = ? AND locale = ?",  # noqa: S608
+        (name, locale),
+    ).fetchone()
+    return None if row is None else to_template(row)
+
+
+def list_templates(conn: sqlite3.Connection, app: str | None) -> tuple[Template, ...]:
+    """Every template and locale, by name."""
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM notification_templates WHERE ? IS NULL OR app = ? ORDER BY name, locale",  # noqa: S608
+        (app, app),
+    )
+    return tuple(map(to_template, rows))
+
+
+def to_template(row: tuple[Any, ...]) -> Template:
+    """A row of _COLUMNS as the record."""
+    id_, name, locale, title, message, channels, category, schema, app, created, updated = row
+    return Template(
+        id=decode_id(id_),
+        name=name,
+        locale=locale,
+        title_template=title,
+        message_template=message,
+        channels=from_strings(channels),
+        category=category,
+        data_schema=from_object(schema) if schema else None,
+        variables=variables(title, message),
+        app=app,
+        created_at=to_datetime(created),
+        updated_at=to_datetime(updated),
+    )

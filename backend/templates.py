@@ -1,0 +1,123 @@
+"""The texts that apps keep here and fill in when they send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from backend.errors import Conflict, FlashFlowError, NotFound
+from backend.events import Event
+from backend.inputs import TemplateIn, build
+from backend.moments import metadata_json
+from backend.records import Rendered, Template
+from backend.store import templates as table
+from backend.store.database import Store
+from backend.store.models import NotificationModels
+from backend.store.writer import Tx, Write
+from backend.texts import render
+
+Owned = tuple[TemplateIn, str, str | None]
+"""A text, the app that writes it, and the only app whose templates may be changed (None: any)."""
+
+
+class Templates:
+    """Templates by name and locale, over Peewee's model of their table."""
+
+    def __init__(self, store: Store, models: NotificationModels, new_id: Callable[[], str]) -> None:
+        self._store = store
+        self._model = models.template
+        self._new_id = new_id
+
+    def all(self, app: str | None = None) -> tuple[Template, ...]:
+        """Every template and locale, by name."""
+        return self._store.read(lambda conn: table.list_templates(conn, app))
+
+    def get(self, name: str, locale: str = "", app: str | None = None) -> Template:
+        """The template in that locale, else its language, else its default. Raises NotFound."""
+        found = self._store.read(lambda conn: table.read_template(conn, name, locale))
+        if found is None or (app is not None and found.app != app):
+            raise _missing(name)
+        return found
+
+    def preview(self, name: str, data: Mapping[str, Any], locale: str = "", app: str | None = None) -> Rendered:
+        """The texts as they would be sent. Raises NotFound, and ValidationError naming what is missing."""
+        template = self.get(name, locale, app)
+        return render(template.title_template, template.message_template, data)
+
+    def create(self, name: str, title_template: str, message_template: str, app: str, **fields: Any) -> Template:
+        """A new template. Raises Conflict when the name and locale are taken."""
+        text = build(TemplateIn, name=name, title_template=title_template, message_template=message_template, **fields)
+        return self._store.run(self.creating(text, app))
+
+    def creating(self, text: TemplateIn, app: str) -> Write[Owned, Template]:
+        """The write behind ``create``."""
+        return Write(self._create, (text, app, None))
+
+    def changing(self, text: TemplateIn, app: str, owner: str | None) -> Write[Owned, Template]:
+        """The write that replaces a template's text in its locale."""
+        return Write(self._change, (text, app, owner))
+
+    def removing(self, name: str, owner: str | None) -> Write[tuple[str, str | None], tuple[Template, ...]]:
+        """The write that deletes a template in every locale."""
+        return Write(self._remove, (name, owner))
+
+    def _create(self, tx: Tx, items: Sequence[Owned]) -> list[Template | FlashFlowError]:
+        answers: list[Template | FlashFlowError] = []
+        for text, app, _ in items:
+            if table.exact_template(tx.conn, text.name, text.locale) is not None:
+                answers.append(Conflict(f"There is a template “{text.name}” already; PUT changes it."))
+                continue
+            self._model.insert(
+                id=self._new_id(), app=app, created_at=tx.now_ms, name=text.name, **_columns(text, tx.now_ms)
+            ).execute()
+            answers.append(self._told(tx, text, app))
+        return answers
+
+    def _change(self, tx: Tx, items: Sequence[Owned]) -> list[Template | FlashFlowError]:
+        answers: list[Template | FlashFlowError] = []
+        for text, app, owner in items:
+            known = table.exact_template(tx.conn, text.name, text.locale)
+            if known is None or (owner is not None and known.app != owner):
+                answers.append(_missing(text.name))
+                continue
+            self._model.update(**_columns(text, tx.now_ms)).where(
+                (self._model.name == text.name) & (self._model.locale == text.locale)  # type: ignore[attr-defined]
+            ).execute()
+            answers.append(self._told(tx, text, app))
+        return answers
+
+    def _remove(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[tuple[Template, ...] | FlashFlowError]:
+        answers: list[tuple[Template, ...] | FlashFlowError] = []
+        for name, owner in items:
+            gone = tuple(t for t in table.list_templates(tx.conn, owner) if t.name == name)
+            if not gone:
+                answers.append(_missing(name))
+                continue
+            for template in gone:
+                self._model.delete().where(self._model.id == template.id).execute()  # type: ignore[attr-defined]
+            tx.events.append(Event("template", name))
+            answers.append(gone)
+        return answers
+
+    def _told(self, tx: Tx, text: TemplateIn, app: str) -> Template:
+        tx.events.append(Event("template", text.name, "", app))
+        template = table.exact_template(tx.conn, text.name, text.locale)
+        assert template is not None
+        return template
+
+
+def _columns(text: TemplateIn, now_ms: int) -> dict[str, Any]:
+    metadata_json(text.data_schema, "data_schema")
+    return {
+        "locale": text.locale,
+        "title_template": text.title_template,
+        "message_template": text.message_template,
+        "channels": tuple(dict.fromkeys(text.channels)),
+        "category": text.category,
+        "data_schema": text.data_schema,
+        "updated_at": now_ms,
+    }
+
+
+def _missing(name: str) -> NotFound:
+    return NotFound(f"There is no template “{name}”.")

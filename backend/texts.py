@@ -1,0 +1,67 @@
+"""Templates: texts with named variables, filled in strictly and without evaluating anything.
+
+A variable is written ``{name}``, ``{{name}}``, ``$name`` or ``${name}``; ``$$`` is a dollar sign, and what looks like
+none of these is left as it stands. There are no attributes, indices or formats: caller data can only ever be text.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from typing import Any
+
+from backend.errors import FieldError, ValidationError
+from backend.records import Rendered
+
+TITLE_LIMIT = 300
+MESSAGE_LIMIT = 10_000
+
+
+class _Text(string.Template):
+    pattern = r"""
+        (?P<escaped>\$\$)
+      | \$(?P<named>[A-Za-z_][A-Za-z0-9_]{0,63})
+      | (?P<open>\$?\{\{?)\s*(?P<braced>[A-Za-z_][A-Za-z0-9_]{0,63})\s*\}\}?
+      | (?P<invalid>(?!))
+    """  # type: ignore[assignment]  # the documented way to extend Template
+
+
+def variables(*texts: str) -> tuple[str, ...]:
+    """The names that ``texts`` use, in order, each once."""
+    found: dict[str, None] = {}
+    for text in texts:
+        for match in _Text.pattern.finditer(text):  # type: ignore[attr-defined]
+            if name := match["named"] or match["braced"]:
+                found[name] = None
+    return tuple(found)
+
+
+def render(title: str, message: str, data: Mapping[str, Any]) -> Rendered:
+    """Both texts with their variables filled in. Raises ValidationError naming each variable that is missing, is not
+    text, a number or true/false, or that makes a text too long."""
+    errors = [
+        FieldError(f"data.{name}", "is missing" if name not in data else "must be text, a number or true/false")
+        for name in variables(title, message)
+        if not isinstance(data.get(name), str | int | float)
+    ]
+    if errors:
+        raise ValidationError("; ".join(f"{e.field} {e.message}" for e in errors), tuple(errors))
+    values = {name: _as_text(data[name]) for name in variables(title, message)}
+    return Rendered(
+        title=_filled("title", " ".join(_Text(title).substitute(values).split()), TITLE_LIMIT),
+        message=_filled("message", _Text(message).substitute(values), MESSAGE_LIMIT),
+    )
+
+
+def _as_text(value: str | float | bool) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)[: MESSAGE_LIMIT + 1]
+
+
+def _filled(field: str, text: str, limit: int) -> str:
+    if not text.strip() or "\0" in text:
+        raise ValidationError.of(field, "is empty or unprintable once the variables are filled in")
+    if len(text) > limit:
+        raise ValidationError.of(field, f"is longer than {limit} characters once the variables are filled in")
+    return text
