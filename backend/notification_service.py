@@ -178,24 +178,20 @@ class NotificationService:
     ) -> NotificationPage:
         """A user's notifications, newest first. ``status``: ``unread``, ``read``, ``archived`` or ``all``; without it
         all but the archived."""
-        start = None if since is None else to_ms(since)
-        end = None if until is None else to_ms(until)
-        return self.store.read(
-            lambda conn: table.list_notifications(
-                conn,
-                user_id,
-                app=app,
-                status=status,
-                notification_type=notification_type,
-                channel=channel,
-                priority=priority,
-                q=q,
-                since=start,
-                until=end,
-                limit=limit,
-                cursor=cursor,
-            )
+        asked = table.Asked(
+            user_id=user_id,
+            app=app,
+            status=status,
+            notification_type=notification_type,
+            channel=channel,
+            priority=priority,
+            q=q,
+            since=None if since is None else to_ms(since),
+            until=None if until is None else to_ms(until),
+            limit=limit,
+            cursor=cursor,
         )
+        return self.store.read(lambda conn: table.list_notifications(conn, asked))
 
     def get_notification(self, notification_id: str, app: str | None = None) -> NotificationDetail:
         """One notification with every delivery and attempt. Raises NotFound."""
@@ -218,7 +214,11 @@ class NotificationService:
 
     def mark_all_as_read(self, user_id: str) -> tuple[str, ...]:
         """Read the whole inbox; returns the ids that were unread."""
-        return self.store.run(Write(self.inbox.read_all, (user_id, None)))
+        return self.store.run(self.reading_all(user_id, None))
+
+    def reading_all(self, user_id: str, app: str | None) -> Write[Wanted, tuple[str, ...]]:
+        """The write behind ``mark_all_as_read``, over one app's notices or all."""
+        return Write(self.inbox.read_all, (user_id, app))
 
     def mark_many_as_unread(self, notification_ids: Sequence[str]) -> int:
         """Take back ``mark_all_as_read``; returns how many became unread again."""

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from backend.clock import to_datetime
-from backend.delivery.resolver import Decision, Facts, Target, decide, overall
+from backend.delivery.resolver import Decision, Facts, Target, decide
 from backend.errors import FlashFlowError, ValidationError
 from backend.events import Event
+from backend.handover import overall
 from backend.records import Delivery, Sent
 from backend.store import notifications as table
 from backend.store.codec import decode_id, encode_id, from_object, from_strings, to_json

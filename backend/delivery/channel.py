@@ -9,37 +9,25 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from typing import Literal
 
 import msgspec
 
+from backend.handover import Notice, Outcome, OutcomeName
+
+__all__ = [
+    "BaseChannel",
+    "ChannelError",
+    "Health",
+    "Notice",
+    "Outcome",
+    "OutcomeName",
+    "Permanent",
+    "Throttled",
+    "TokenDead",
+    "Transient",
+]
+
 log = logging.getLogger(__name__)
-
-OutcomeName = Literal["delivered", "sent", "permanent", "transient", "throttled", "token_dead"]
-
-
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """What a channel is asked to deliver, to one target."""
-
-    delivery_id: str
-    notification_id: str
-    user_id: str
-    app: str
-    title: str
-    message: str
-    priority: str
-    target: str | None
-    """The device's token or the address; None where the channel has none."""
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one try. ``code`` is stable and for programs, ``text`` is for people (the provider's words)."""
-
-    outcome: OutcomeName
-    code: str
-    text: str
-    retry_after_s: float | None = None
-
 
 class ChannelError(Exception):
     """A try that failed. ``code`` is stable; the message is for people."""

@@ -16,8 +16,9 @@ from typing import Protocol
 import msgspec
 
 from backend.clock import Clock
-from backend.delivery.channel import BaseChannel, Notice, Outcome
+from backend.delivery.channel import BaseChannel
 from backend.errors import FlashFlowError
+from backend.handover import Notice, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Retry(msgspec.Struct, frozen=True):
         """Seconds until the next try after ``tries``; None when there is none. ``chance`` is in [0, 1)."""
         if outcome.outcome not in {"transient", "throttled"} or tries >= self.tries:
             return None
-        wait = min(self.most_s, self.base_s * 2 ** (tries - 1)) * chance
+        wait: float = min(self.most_s, self.base_s * 2.0 ** (tries - 1)) * chance
         return max(wait, outcome.retry_after_s or 0.0)
 
 

@@ -68,7 +68,7 @@ def decide(facts: Facts) -> tuple[Decision, ...]:
         if not allowed:
             decisions.append(Decision(channel, None, "suppressed", code, why))
         elif channel == "in_app":
-            decisions.append(Decision(channel, None, "delivered", "in_inbox", "In the inbox."))
+            decisions.append(Decision(channel, None, "delivered", None, None))
         elif channel == "push":
             decisions.extend(_push(facts.devices))
         else:
@@ -91,16 +91,3 @@ def _push_to(device: Target) -> Decision:
     return Decision(
         "push", device.seq, "failed", "not_configured", f"Push to {device.platform} devices is not configured."
     )
-
-
-def overall(statuses: Sequence[str]) -> str:
-    """A notification's status from its deliveries': the best that happened, else what may still happen."""
-    for found, status in (
-        (("delivered",), "delivered"),
-        (("sent",), "sent"),
-        (("pending", "sending", "held"), "pending"),
-        (("failed", "dead"), "failed"),
-    ):
-        if any(s in found for s in statuses):
-            return status
-    return "suppressed"

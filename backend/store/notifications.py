@@ -98,54 +98,59 @@ def find(conn: sqlite3.Connection, notification_id: str, app: str | None) -> tup
     return row[0], to_notification(row)
 
 
-def list_notifications(  # every filter of API.md, by name
-    conn: sqlite3.Connection,
-    user_id: str,
-    *,
-    app: str | None,
-    status: str | None,
-    notification_type: str | None,
-    channel: str | None,
-    priority: str | None,
-    q: str | None,
-    since: int | None,
-    until: int | None,
-    limit: int,
-    cursor: str | None,
-) -> NotificationPage:
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """The filters of a list, by API.md's names; times in milliseconds since 1970."""
+
+    user_id: str
+    app: str | None = None
+    status: str | None = None
+    notification_type: str | None = None
+    channel: str | None = None
+    priority: str | None = None
+    q: str | None = None
+    since: int | None = None
+    until: int | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+def list_notifications(conn: sqlite3.Connection, asked: Asked) -> NotificationPage:
     """A user's notifications, newest first; without ``status`` all but the archived."""
+    rows, unread, following = list_rows(conn, asked)
+    return NotificationPage(notifications=tuple(map(to_notification, rows)), unread_count=unread, next_cursor=following)
+
+
+def list_rows(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[Any, ...]], int, str | None]:
+    """The page behind list_notifications: rows of COLUMNS, unread count, next cursor."""
+    status = asked.status
     where, values = conditions(
         [
-            ("user_id = ?", user_id),
-            ("app = ?", app),
+            ("user_id = ?", asked.user_id),
+            ("app = ?", asked.app),
             ("inbox = ?", status if status in {"unread", "read", "archived"} else None),
-            ("notification_type = ?", notification_type),
-            ("priority = ?", priority),
-            ("created_at >= ?", since),
-            ("created_at < ?", until),
+            ("notification_type = ?", asked.notification_type),
+            ("priority = ?", asked.priority),
+            ("created_at >= ?", asked.since),
+            ("created_at < ?", asked.until),
         ]
     )
     if status is None:
         where.append("inbox IS NOT 'archived'")
-    if channel is not None:
+    if asked.channel is not None:
         where.append("EXISTS (SELECT 1 FROM json_each(channels) WHERE value = ?)")
-        values.append(channel)
-    if q:
+        values.append(asked.channel)
+    if asked.q:
         where.append("(title LIKE ? ESCAPE '\\' OR message LIKE ? ESCAPE '\\')")
-        values.extend([_like(q)] * 2)
-    if cursor is not None:
+        values.extend([_like(asked.q)] * 2)
+    if asked.cursor is not None:
         where.append("seq < ?")
-        values.extend(decode_cursor(cursor, 1))
+        values.extend(decode_cursor(asked.cursor, 1))
     rows = conn.execute(
         f"SELECT {COLUMNS} FROM notifications{clause(where)} ORDER BY seq DESC LIMIT ?",  # noqa: S608
-        (*values, limit + 1),
+        (*values, asked.limit + 1),
     ).fetchall()
-    following = encode_cursor(rows[limit - 1][0]) if len(rows) > limit else None
-    return NotificationPage(
-        notifications=tuple(map(to_notification, rows[:limit])),
-        unread_count=unread_count(conn, user_id, app),
-        next_cursor=following,
-    )
+    following = encode_cursor(rows[asked.limit - 1][0]) if len(rows) > asked.limit else None
+    return rows[: asked.limit], unread_count(conn, asked.user_id, asked.app), following
 
 
 def unread_count(conn: sqlite3.Connection, user_id: str, app: str | None) -> int:

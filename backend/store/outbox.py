@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from backend.delivery.channel import Notice, Outcome
-from backend.delivery.resolver import overall
 from backend.events import Event
+from backend.handover import Notice, Outcome, overall
 from backend.store.codec import decode_id, encode_id
 from backend.store.database import Store
 from backend.store.notifications import last_revision
@@ -152,8 +151,8 @@ def _settle(tx: Tx, notification_seq: int) -> None:
     ]
     status = overall(statuses)
     tx.conn.execute(
-        "UPDATE notifications SET revision = ?, status = CASE WHEN status IN ('pending', 'sent', 'delivered', 'failed') "
-        "THEN ? ELSE status END, "
+        "UPDATE notifications SET revision = ?, "
+        "status = CASE WHEN status IN ('pending', 'sent', 'delivered', 'failed') THEN ? ELSE status END, "
         "sent_at = CASE WHEN ? IN ('sent', 'delivered') THEN COALESCE(sent_at, ?) ELSE sent_at END, "
         "delivered_at = CASE WHEN ? = 'delivered' THEN COALESCE(delivered_at, ?) ELSE delivered_at END WHERE seq = ?",
         (last_revision(tx.conn) + 1, status, status, tx.now_ms, status, tx.now_ms, notification_seq),

@@ -1,0 +1,306 @@
+"""One request of the API: its key, its checked input, and the answer that goes out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from backend.api.context import Services
+from backend.api.problems import MEDIA_TYPE, problem_bytes, problem_of
+from backend.errors import (
+    FlashFlowError,
+    Forbidden,
+    IdempotencyMismatch,
+    PayloadTooLarge,
+    Unauthorized,
+    UnsupportedMediaType,
+    ValidationError,
+)
+from backend.inputs import Input, checked
+from backend.keys import HOW, Caller
+from backend.store.database import Store
+from backend.store.writer import I, LoopWrites, R, Tx, Write
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+BODY_BYTES = 1024 * 1024
+ANSWER_S = 10.0
+REMEMBER_MS = 24 * 60 * 60 * 1000
+"""How long an Idempotency-Key is honoured."""
+
+JSON = b"application/json"
+Headers = list[tuple[bytes, bytes]]
+encode = msgspec.json.Encoder().encode
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What goes back: a status, the body's bytes, and headers beside the usual."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def ok(status: int = 200, /, **payload: Any) -> Answer:
+    """``{"success": true, …}``."""
+    return Answer(status, encode({"success": True, **payload}))
+
+
+class Call:
+    """What a handler sees of its request."""
+
+    __slots__ = ("body", "caller", "headers", "ip_address", "params", "path", "query", "raw", "services")
+
+    def __init__(self, scope: Scope, services: Services, caller: Caller, headers: dict[bytes, bytes]) -> None:
+        self.services = services
+        self.caller = caller
+        self.headers = headers
+        self.params: dict[str, str] = scope.get("path_params") or {}
+        self.path: str = scope["path"]
+        self.ip_address: str | None = scope["client"][0] if scope.get("client") else None
+        self.raw = b""
+        self.body: Any = None
+        self.query: Any = None
+
+    @property
+    def user_agent(self) -> str | None:
+        """The header, at most 512 characters and without control characters; None where there is none."""
+        raw = self.headers.get(b"user-agent")
+        if not raw:
+            return None
+        return "".join(c for c in raw.decode("latin-1")[:512] if c.isprintable()).strip() or None
+
+    def app_for(self, named: str | None) -> str:
+        """The app whose name a row gets: the key's, or with admin the one that was named."""
+        if named is None or named == self.caller.app:
+            return self.caller.app
+        if self.caller.sees is not None:
+            raise ValidationError.of("app", "may be given with an admin key only")
+        return named
+
+    def app_filter(self, named: str | None) -> str | None:
+        """The app whose rows may be seen: all with admin (or the one named), else the key's own."""
+        if self.caller.sees is None:
+            return named
+        if named is not None and named != self.caller.app:
+            raise Forbidden("Another app's rows need the scope “admin”, which this key does not have.")
+        return self.caller.app
+
+    async def read(self, question: Callable[[], T]) -> T:
+        """Answer ``question`` in a reading thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.services.readers, question)
+
+    async def create(
+        self, store: Store, writes: LoopWrites, write: Write[I, R], render: Callable[[R], Answer]
+    ) -> Answer:
+        """Do ``write`` and answer with ``render`` of it; under an Idempotency-Key once in 24 hours."""
+        key = self.headers.get(b"idempotency-key")
+        if key is None:
+            return render(await writes.run(write))
+        text = key.decode("latin-1")
+        if not 1 <= len(text) <= 255 or not text.isprintable():
+            raise ValidationError.of("Idempotency-Key", "must be 1 to 255 printable characters")
+        fingerprint = hashlib.sha256(self.path.encode("utf-8", "surrogateescape") + b"\n" + self.raw).digest()
+        return await writes.run(once(write, (self.caller.app, text, fingerprint), render))
+
+
+def once(write: Write[I, R], key: tuple[str, str, bytes], render: Callable[[R], Answer]) -> Write[None, Answer]:
+    """``write`` with its answer kept in the same transaction: (app, key, fingerprint) again gives the first answer."""
+
+    def handle(tx: Tx, items: Sequence[None]) -> Sequence[Answer | FlashFlowError]:
+        app, name, fingerprint = key
+        row = tx.conn.execute(
+            "SELECT fingerprint, status, body FROM idempotency_keys WHERE app = ? AND key = ? AND created_at > ?",
+            (app, name, tx.now_ms - REMEMBER_MS),
+        ).fetchone()
+        if row is not None:
+            if bytes(row[0]) != fingerprint:
+                return [IdempotencyMismatch.of("Idempotency-Key", "was used before with another request")]
+            return [Answer(row[1], bytes(row[2]), ((b"idempotency-replayed", b"true"),))]
+        result = write.handler(tx, [write.item])[0]
+        if isinstance(result, FlashFlowError):
+            return [result]
+        answer = render(result)
+        tx.conn.execute(
+            "INSERT OR REPLACE INTO idempotency_keys (app, key, fingerprint, status, body, created_at) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (app, name, fingerprint, answer.status, answer.body, tx.now_ms),
+        )
+        return [answer]
+
+    return Write(handle, None)
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the API: the same row routes the request and documents it."""
+
+    method: str
+    path: str
+    scope: str | None
+    handler: Callable[[Call], Awaitable[Answer]]
+    summary: str
+    answer: str
+    body: type[Input] | None = None
+    query: type[Input] | None = None
+    creates: bool = False
+    tag: str = ""
+
+
+class AsgiEndpoint:
+    """An Endpoint as an ASGI app: reads, checks, calls the handler, answers; never raises."""
+
+    def __init__(self, endpoint: Endpoint, services: Services) -> None:
+        self._endpoint = endpoint
+        self._services = services
+        self._decoder = None if endpoint.body is None else msgspec.json.Decoder(endpoint.body)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        close = False
+        try:
+            answer = await self._answer(scope, receive)
+        except PayloadTooLarge as error:
+            # What is left of the body is not read, so nothing after it on this connection can be a request.
+            answer, close = refusal(error), True
+        except FlashFlowError as error:
+            answer = refusal(error)
+        except TimeoutError:
+            answer = Answer(
+                504, problem_bytes(504, "timeout", "No answer in time", "It may or may not have been written.")
+            )
+        except Disconnected:
+            return
+        except Exception:
+            log.exception("%s %s failed", self._endpoint.method, self._endpoint.path)
+            answer = Answer(500, problem_bytes(500, "internal_error", "Something went wrong", "See FlashFlow's log."))
+        await respond(send, answer, close=close)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        headers = dict(scope["headers"])
+        body = await read_body(receive, headers)
+        endpoint = self._endpoint
+        caller = authorize(self._services, headers, endpoint.scope)
+        call = Call(scope, self._services, caller, headers)
+        call.raw = body
+        if self._decoder is not None:
+            require_json(headers)
+            call.body = self._decode(body)
+        elif body:
+            require_json(headers)
+            checked(lambda: msgspec.json.decode(body, type=_Nothing))
+        if endpoint.query is not None or scope["query_string"]:
+            call.query = decode_query(scope["query_string"], endpoint.query or _Nothing)
+        async with asyncio.timeout(ANSWER_S):
+            return await endpoint.handler(call)
+
+    def _decode(self, body: bytes) -> Any:
+        assert self._decoder is not None
+        try:
+            return self._decoder.decode(body)
+        except Exception:  # noqa: BLE001 the slow path says what is wrong; it raises what it does not know
+            return checked(lambda: self._decoder.decode(body))  # type: ignore[union-attr]
+
+
+class _Nothing(Input, frozen=True, kw_only=True):
+    """No fields at all."""
+
+
+class Disconnected(Exception):
+    """The client went away before its request was read."""
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
+    """The whole body. Raises PayloadTooLarge beyond 1 MiB and Disconnected."""
+    length = headers.get(b"content-length", b"0")
+    if length.isdigit() and int(length) > BODY_BYTES:
+        raise PayloadTooLarge("A body may have 1 MiB (1,048,576 bytes) at most.")
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        if len(body) > BODY_BYTES:
+            raise PayloadTooLarge("A body may have 1 MiB (1,048,576 bytes) at most.")
+        return body
+    parts = [body]
+    size = len(body)
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > BODY_BYTES:
+            raise PayloadTooLarge("A body may have 1 MiB (1,048,576 bytes) at most.")
+    return b"".join(parts)
+
+
+def authorize(services: Services, headers: dict[bytes, bytes], scope: str | None) -> Caller:
+    """Who calls. Raises Unauthorized without a good key and Forbidden without ``scope``."""
+    if scope is None:
+        return ANYONE
+    kind, _, key = headers.get(b"authorization", b"").partition(b" ")
+    if kind.lower() != b"bearer" or not key:
+        raise Unauthorized(f"Send `Authorization: Bearer KEY`. {HOW}")
+    caller = services.keys.caller(key.strip().decode("latin-1"))
+    if not caller.may(scope):
+        raise Forbidden(f"The key “{caller.app}” lacks the scope “{scope}”.")
+    return caller
+
+
+ANYONE = Caller("", frozenset())
+
+
+def require_json(headers: dict[bytes, bytes]) -> None:
+    """Raises UnsupportedMediaType unless the body is declared as (UTF-8) JSON."""
+    declared = headers.get(b"content-type", b"")
+    if declared == JSON:
+        return
+    kind, _, parameters = declared.lower().partition(b";")
+    charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
+    if kind.strip() != JSON or charset not in {b"", b"utf-8"} or b"encoding" in headers.get(b"content-encoding", b""):
+        raise UnsupportedMediaType("Send `Content-Type: application/json`, in UTF-8.")
+
+
+def decode_query(raw: bytes, kind: type[Input]) -> Any:
+    """The query string as ``kind``; unknown, doubled and ill-formed parameters are refused."""
+    try:
+        pairs = parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, strict_parsing=bool(raw), errors="strict", max_num_fields=50
+        )
+    except (ValueError, UnicodeDecodeError):
+        raise ValidationError.of("", "The query string is not well formed.") from None
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValidationError.of("", "A query parameter is given twice.")
+    return checked(lambda: msgspec.convert(values, kind, strict=False))
+
+
+def refusal(error: FlashFlowError) -> Answer:
+    """The problem+json that answers ``error``."""
+    status, body = problem_of(error)
+    headers: list[tuple[bytes, bytes]] = [(b"content-type", MEDIA_TYPE.encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="FlashFlow"'))
+    return Answer(status, body, tuple(headers))
+
+
+async def respond(send: Send, answer: Answer, *, close: bool = False) -> None:
+    """Send ``answer``; ``close`` ends the connection after it."""
+    headers: Headers = [(b"content-length", b"%d" % len(answer.body)), (b"cache-control", b"no-store")]
+    if answer.status >= 400 and not any(name == b"content-type" for name, _ in answer.headers):
+        headers.append((b"content-type", MEDIA_TYPE.encode()))
+    elif not any(name == b"content-type" for name, _ in answer.headers):
+        headers.append((b"content-type", JSON))
+    headers.extend(answer.headers)
+    if close:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})

@@ -1,0 +1,40 @@
+"""What the API needs of the rest, in one place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from backend.events import Bus
+from backend.keys import KeyRing
+from backend.notification_service import NotificationService
+from backend.store.writer import LoopWrites
+from backend.user_activity_service import UserActivityService
+
+
+class Services:
+    """The services, the keys and the writers as this server's loop uses them."""
+
+    def __init__(
+        self,
+        activity: UserActivityService,
+        notifications: NotificationService,
+        keys: KeyRing,
+        bus: Bus,
+        readers: Executor,
+        storage_fault: Callable[[], str | None],
+        new_launch_link: Callable[[], str],
+        started_at: float,
+    ) -> None:
+        self.activity = activity
+        self.notifications = notifications
+        self.keys = keys
+        self.bus = bus
+        self.readers = readers
+        self.storage_fault = storage_fault
+        self.new_launch_link = new_launch_link
+        self.started_at = started_at
+        self.activity_writes = LoopWrites(activity.store.writer)
+        self.notification_writes = LoopWrites(notifications.store.writer)
+        self.stopping = asyncio.Event()

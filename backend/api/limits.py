@@ -1,0 +1,286 @@
+"""What one connection may cost: bytes of header, seconds until a request is whole, seconds of not reading, a place.
+
+uvicorn keeps a half-open connection for ever, takes 70 KB of header and says its own errors as text. The classes made
+by ``http_protocol`` are uvicorn's, with those three put right; ``uvicorn.Config(http=...)`` takes them.
+
+Time costs a request nothing: no timer is created for one. A connection notes when its request began and one sweep per
+server compares the notes, as long as there is any connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from importlib.util import find_spec
+from typing import Any, ClassVar, Literal, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from backend.api.problems import MEDIA_TYPE, problem_bytes, raw_response
+
+LINGER_S = 2.0
+"""How long a refused peer may take to read the answer. Closing at once with unread bytes would reset the connection,
+and on some systems the reset destroys the answer before it is read."""
+
+LINGERING_MAX = 64
+"""So many refused peers are waited for at once; the ones above are closed without the courtesy."""
+
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a connection may use. ``header_bytes`` is the request line and the headers together."""
+
+    header_bytes: int = 16 * 1024
+    request_deadline_s: float = 10.0
+    write_deadline_s: float = 30.0
+    max_connections: int = 512
+
+
+class Refusal(NamedTuple):
+    """An answer that is given before, or instead of, any handler."""
+
+    status: int
+    code: str
+    title: str
+    detail: str
+
+    def body(self) -> bytes:
+        return problem_bytes(*self)
+
+
+def malformed(detail: str) -> Refusal:
+    return Refusal(400, "bad_request", "This is not a valid HTTP/1.1 request", detail)
+
+
+NOT_HTTP = malformed("The bytes received could not be read as an HTTP/1.1 request.")
+INTERNAL = Refusal(
+    500, "internal_error", "Something went wrong", "The request could not be answered; the log says why."
+)
+
+
+def too_large(limit: int) -> Refusal:
+    detail = f"The request line and the headers may take {limit} bytes together."
+    return Refusal(431, "headers_too_large", "The headers are too large", detail)
+
+
+def target_fault(target: bytes, version: str, hosts: int) -> str | None:
+    """Why a request with this target, HTTP version and number of Host headers is refused, or None.
+
+    Only the origin form is served (RFC 9112 section 3.2.1): a proxy's absolute form would carry a second host past the
+    Host check. A path that is not text after unescaping names nothing here.
+    """
+    if version not in ("1.1", "1.0"):
+        return f"HTTP/{version} is not spoken here."
+    if not target.startswith(b"/") or not target.isascii():
+        return "The request target must be a path that starts with / and is ASCII."
+    if b"%" in target and not _is_text(target.partition(b"?")[0]):
+        return "The path holds an invalid percent-encoding."
+    if hosts != 1 and (hosts or version == "1.1"):
+        return "Exactly one Host header is needed."
+    return None
+
+
+def _is_text(path: bytes) -> bool:
+    if _BAD_ESCAPE.search(path):
+        return False
+    try:
+        unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class Watch:
+    """The connections of one server, and the sweep that ends those past a deadline."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.connections: set[Guarded] = set()
+        self.lingering = 0
+        self._interval = min(0.5, max(0.02, min(limits.request_deadline_s, limits.write_deadline_s) / 20))
+        self._armed = False
+
+    def add(self, connection: Guarded) -> None:
+        self.connections.add(connection)
+        if not self._armed:
+            self._arm(connection.loop)
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._armed = True
+        loop.call_later(self._interval, self._sweep, loop)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._armed = False
+        if not self.connections:
+            return
+        self._arm(loop)
+        now = loop.time()
+        for connection in tuple(self.connections):
+            connection.check(now)
+
+
+class Guarded(asyncio.Protocol):
+    """What both of uvicorn's protocols gain. Stands before one of them in the bases; a stamp of 0.0 means unset."""
+
+    limits: ClassVar[Limits]
+    watch: ClassVar[Watch]
+
+    # uvicorn's own, set in its __init__ and connection_made
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    connections: set[Any]
+    cycle: Any
+    limit_concurrency: int | None
+    timeout_keep_alive: int
+    timeout_keep_alive_task: asyncio.TimerHandle | None
+
+    fault: Refusal | None = None
+    _since: float = 0.0
+    _abort_at: float = 0.0
+    _deaf: bool = False
+    _lingering: bool = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.limit_concurrency = None  # max_connections is in its place
+        self._since = self.loop.time()
+        self.watch.add(self)
+        if len(self.connections) - self.watch.lingering > self.limits.max_connections:
+            detail = f"At most {self.limits.max_connections} connections are open at once; try again in a moment."
+            self.refuse(Refusal(503, "too_many_connections", "Too many connections", detail))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._abort_at = self._abort_at or self.loop.time() + self.limits.write_deadline_s
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if not self._lingering:
+            self._abort_at = 0.0
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        """uvicorn's call at a graceful stop: a refused connection has nothing to wait for but an answer under way."""
+        if not self._deaf:
+            super().shutdown()  # type: ignore[misc]
+        elif self._lingering or not self._is_answering():
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Where uvicorn gives up on a request, whatever the reason; ``fault`` holds ours."""
+        self.refuse(self.fault or NOT_HTTP)
+
+    def is_in_body(self) -> bool:
+        """Whether what was last read belongs to a body, not to the head of a request."""
+        raise NotImplementedError
+
+    def check(self, now: float) -> None:
+        """Called by the sweep."""
+        if self._abort_at:
+            if now >= self._abort_at:
+                self.transport.abort()
+        elif self.transport.is_closing():  # and still here: its last bytes are not being read
+            self._abort_at = now + self.limits.write_deadline_s
+        elif self._since and not self._deaf:
+            if not self.transport.is_reading() or (self._is_answering() and not self.cycle.more_body):
+                self._since = now  # the wait is ours, not the peer's
+            elif now - self._since >= self.limits.request_deadline_s:
+                self._time_out()
+
+    def _time_out(self) -> None:
+        detail = f"The request was not received completely within {self.limits.request_deadline_s:g} seconds."
+        self.refuse(Refusal(408, "request_timeout", "The request took too long", detail))
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer and let go. Nothing more is read as a request, for where the next one would begin is unknown.
+
+        An earlier request on this connection that is still being answered keeps its answer, and the connection ends
+        after it; an answer that has begun for the refused request itself is cut, for it cannot be taken back.
+        """
+        if self._deaf or self.transport.is_closing():
+            return
+        self._deaf = True
+        cycle = self.cycle
+        if self._is_answering():
+            if not cycle.more_body:
+                cycle.keep_alive = False
+                return
+            cycle.disconnected = True
+            cycle.waiting_for_100_continue = False
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.abort()
+                return
+        elif cycle is not None and self.is_in_body():
+            self.transport.close()  # answered before its body was here, and one request has one answer
+            return
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+        self.transport.write(raw_response(refusal.status, refusal.body()))
+        self._linger()
+
+    def _linger(self) -> None:
+        if self.watch.lingering >= LINGERING_MAX or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self._lingering = True
+        self.watch.lingering += 1
+        self._abort_at = self.loop.time() + LINGER_S
+        try:
+            self.transport.write_eof()
+        except OSError:  # the peer is gone already
+            self.transport.abort()
+
+    def rest(self) -> None:
+        """The connection is idle between requests: uvicorn's keep-alive timer, which any late byte has cancelled."""
+        if self.timeout_keep_alive_task is None and not self._deaf and not self.transport.is_closing():
+            later: Any = self
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, later.timeout_keep_alive_handler
+            )
+
+    def let_go(self) -> None:
+        """The connection now belongs to a WebSocket."""
+        self._deaf = True
+        self._forget()
+
+    def _forget(self) -> None:
+        self.watch.connections.discard(self)
+        if self._lingering:
+            self._lingering = False
+            self.watch.lingering -= 1
+
+
+async def answer_500(cycle: Any) -> None:
+    """uvicorn's answer for an application that failed without answering, in our shape."""
+    body = INTERNAL.body()
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+    await cycle.send({"type": "http.response.start", "status": INTERNAL.status, "headers": headers})
+    await cycle.send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def http_protocol(limits: Limits, parser: Literal["auto", "httptools", "h11"] = "auto") -> type[asyncio.Protocol]:
+    """A protocol class for one server: give it to ``uvicorn.Config(http=...)`` and to no second server.
+
+    ``auto`` takes httptools where it is installed and h11 elsewhere (phones).
+    """
+    own = {"limits": limits, "watch": Watch(limits)}
+    if parser == "httptools" or (parser == "auto" and find_spec("httptools")):
+        from backend.api.limits_httptools import GuardedHttpTools
+
+        return type("HttpProtocol", (GuardedHttpTools,), own)
+    from backend.api.limits_h11 import GuardedH11
+
+    return type("HttpProtocol", (GuardedH11,), own)

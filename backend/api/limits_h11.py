@@ -1,0 +1,96 @@
+"""The limits on uvicorn's h11 protocol, which serves where httptools is not to be had."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from backend.api.limits import Guarded, Refusal, answer_500, malformed, target_fault, too_large
+
+_FRAMING = re.compile(rb"^(content-length|transfer-encoding)[ \t]*:", re.IGNORECASE | re.MULTILINE)
+
+
+class Cycle(RequestResponseCycle):
+    async def send_500_response(self) -> None:
+        await answer_500(self)
+
+
+class Connection(h11.Connection):
+    """h11 as strict as llhttp: it measures a head only while it is incomplete, and lets Transfer-Encoding win."""
+
+    def __init__(self, header_bytes: int) -> None:
+        super().__init__(h11.SERVER, header_bytes)
+        self.header_bytes = header_bytes
+        self.fault: Refusal | None = None
+        self.in_body = False
+
+    def next_event(self) -> Any:
+        self.in_body = self.their_state is h11.SEND_BODY
+        if self.their_state is not h11.IDLE:
+            return super().next_event()
+        received = self.trailing_data[0]
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            if error.error_status_hint == 431:
+                self.fault = too_large(self.header_bytes)
+            raise
+        if type(event) is h11.Request:
+            head = received[: len(received) - len(self.trailing_data[0])]
+            self.fault = self._fault_of(event, head)
+            if self.fault is not None:
+                raise h11.RemoteProtocolError(self.fault.detail)
+        return event
+
+    def _fault_of(self, request: h11.Request, head: bytes) -> Refusal | None:
+        if len(head) > self.header_bytes:
+            return too_large(self.header_bytes)
+        if len(_FRAMING.findall(head)) > 1:
+            return malformed("The length of the body is given more than once.")
+        hosts = sum(name == b"host" for name, _ in request.headers)
+        fault = target_fault(request.target, request.http_version.decode("ascii"), hosts)
+        if fault is None and request.method == b"CONNECT":
+            fault = "CONNECT is not served here."
+        return malformed(fault) if fault else None
+
+
+class GuardedH11(Guarded, H11Protocol):
+    conn: Connection
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.conn = Connection(self.limits.header_bytes)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._deaf:
+            super().data_received(data)
+
+    def handle_events(self) -> None:
+        if self._deaf:
+            return
+        super().handle_events()
+        if self.cycle is not None:
+            self.cycle.__class__ = Cycle
+        state = self.conn.their_state
+        if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):
+            self._since = self._since or self.loop.time()
+            return
+        self._since = 0.0
+        if state is h11.IDLE and self.cycle is not None and self.cycle.response_complete:
+            self.rest()
+
+    def send_400_response(self, msg: str) -> None:
+        self.fault = self.conn.fault
+        super().send_400_response(msg)
+
+    def is_in_body(self) -> bool:
+        return self.conn.in_body
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self.let_go()
+        super().handle_websocket_upgrade(event)

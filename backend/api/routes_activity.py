@@ -1,0 +1,178 @@
+"""Activities, sessions, figures: the endpoints over UserActivityService."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from backend.api.call import Answer, Call, Endpoint, ok
+from backend.api.wire import wire
+from backend.errors import NotFound
+from backend.inputs import ActivityIn, AppName, BatchIn, Id, Input, Moment, SessionIn, TypeName, UserId, build
+from backend.moments import moment_ms
+from backend.records import BatchResult, SessionStarted, Tracked
+from backend.user_activity_service import Origin
+
+Limit = Annotated[int, Meta(ge=1, le=200)]
+Cursor = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Page(Input, frozen=True, kw_only=True):
+    """Where in a list: ``cursor`` from the answer before."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class ActivityQuery(Page, frozen=True, kw_only=True):
+    """The filters of GET /api/activity; ``since`` is included, ``until`` is not."""
+
+    user_id: UserId | None = None
+    activity_type: TypeName | None = None
+    session_id: Id | None = None
+    app: AppName | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class UserPath(Input, frozen=True, kw_only=True):
+    """A user id in a path, held to the rules of one in a body."""
+
+    user_id: UserId
+
+
+def path_user(call: Call) -> str:
+    """The path's user id. Raises ValidationError."""
+    if not call.params["user_id"]:
+        raise NotFound("There is nothing at this address.")
+    return build(UserPath, user_id=call.params["user_id"]).user_id
+
+
+def checked_range(since: datetime | None, until: datetime | None) -> None:
+    """Both ends as times that can be meant. Raises ValidationError."""
+    for field, moment in (("since", since), ("until", until)):
+        if moment is not None:
+            moment_ms(field, moment)
+
+
+def origin(call: Call, app: str | None) -> Origin:
+    """Who sends, by the key and the connection."""
+    return Origin(call.app_for(app), call.ip_address, call.user_agent)
+
+
+async def track(call: Call) -> Answer:
+    body: ActivityIn = call.body
+    write = call.services.activity.tracking(body, origin(call, body.app))
+    return await call.create(call.services.activity.store, call.services.activity_writes, write, _tracked)
+
+
+def _tracked(tracked: Tracked) -> Answer:
+    if tracked.duplicate:
+        return ok(200, activity_id=tracked.activity_id, duplicate=True)
+    return ok(201, activity_id=tracked.activity_id)
+
+
+async def batch(call: Call) -> Answer:
+    body: BatchIn = call.body
+    may_name_app = call.caller.sees is None
+    write = call.services.activity.batching(
+        body.activities, body.sent_at, origin(call, None), may_name_app=may_name_app
+    )
+    return await call.create(call.services.activity.store, call.services.activity_writes, write, _batched)
+
+
+def _batched(result: BatchResult) -> Answer:
+    rejected = [
+        {"index": row.index, "errors": [{"field": field, "message": message} for field, message in row.errors]}
+        for row in result.rejected
+    ]
+    return ok(200, accepted=result.accepted, duplicates=result.duplicates, rejected=rejected)
+
+
+async def list_activities(call: Call) -> Answer:
+    query: ActivityQuery = call.query or ActivityQuery()
+    checked_range(query.since, query.until)
+    filters = msgspec.structs.asdict(query) | {"app": call.app_filter(query.app)}
+
+    def answer() -> Answer:
+        page = call.services.activity.list_activities(**filters)
+        return ok(activities=[wire(a) for a in page.activities], next_cursor=page.next_cursor)
+
+    return await call.read(answer)
+
+
+async def start_session(call: Call) -> Answer:
+    body: SessionIn = call.body
+    write = call.services.activity.starting(body, origin(call, body.app))
+    return await call.create(call.services.activity.store, call.services.activity_writes, write, _started)
+
+
+def _started(started: SessionStarted) -> Answer:
+    return ok(201 if started.created else 200, session_id=started.session.id)
+
+
+async def end_session(call: Call) -> Answer:
+    write = call.services.activity.ending(call.params["session_id"], call.caller.sees)
+    return ok(session=wire(await call.services.activity_writes.run(write)))
+
+
+async def heartbeat(call: Call) -> Answer:
+    await call.services.activity_writes.run(call.services.activity.beating(call.params["session_id"], call.caller.sees))
+    return ok()
+
+
+async def list_sessions(call: Call) -> Answer:
+    user_id, query = path_user(call), call.query or Page()
+
+    def answer() -> Answer:
+        page = call.services.activity.get_user_sessions(
+            user_id, app=call.caller.sees, limit=query.limit, cursor=query.cursor
+        )
+        return ok(sessions=[wire(s) for s in page.sessions], next_cursor=page.next_cursor)
+
+    return await call.read(answer)
+
+
+async def user_analytics(call: Call) -> Answer:
+    user_id = path_user(call)
+    figures = await call.read(lambda: call.services.activity.get_user_analytics(user_id, app=call.caller.sees))
+    return ok(analytics=wire(figures))
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="POST", path="/api/activity/track", scope="track", handler=track, body=ActivityIn, creates=True,
+        summary="Store one activity", answer="201 activity_id; the same activity_id again: 200 and duplicate",
+    ),
+    Endpoint(
+        method="POST", path="/api/activity/batch", scope="track", handler=batch, body=BatchIn, creates=True,
+        summary="Store up to 1,000 activities", answer="accepted, duplicates, and each rejected row with its errors",
+    ),
+    Endpoint(
+        method="GET", path="/api/activity", scope="read", handler=list_activities, query=ActivityQuery,
+        summary="List activities, newest first", answer="activities, next_cursor",
+    ),
+    Endpoint(
+        method="POST", path="/api/session/start", scope="track", handler=start_session, body=SessionIn, creates=True,
+        summary="Open a session", answer="201 session_id; a session that exists: 200",
+    ),
+    Endpoint(
+        method="POST", path="/api/session/end/{session_id:path}", scope="track", handler=end_session,
+        summary="End a session", answer="session; again: the same answer",
+    ),
+    Endpoint(
+        method="POST", path="/api/session/heartbeat/{session_id:path}", scope="track", handler=heartbeat,
+        summary="Keep a session alive", answer="success; 409 when it is over",
+    ),
+    Endpoint(
+        method="GET", path="/api/sessions/user/{user_id:path}", scope="read", handler=list_sessions, query=Page,
+        summary="List a user's sessions, newest first", answer="sessions, next_cursor",
+    ),
+    Endpoint(
+        method="GET", path="/api/analytics/user/{user_id:path}", scope="read", handler=user_analytics,
+        summary="A user's figures", answer="analytics; a user never seen: zeros and nulls",
+    ),
+)  # fmt: skip

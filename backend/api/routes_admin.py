@@ -1,0 +1,66 @@
+"""Health, keys, and the link that opens the window in a browser."""
+
+from __future__ import annotations
+
+import time
+
+from backend.api.call import Answer, Call, Endpoint, ok
+from backend.api.wire import wire
+from backend.config import VERSION
+from backend.inputs import KeyIn
+
+
+async def health(call: Call) -> Answer:
+    fault = await call.read(call.services.storage_fault)
+    status = "ok" if fault is None else fault
+    answer = ok(
+        200 if fault is None else 503,
+        status="ok" if fault is None else "degraded",
+        version=VERSION,
+        uptime_seconds=round(time.monotonic() - call.services.started_at, 3),
+        storage=status,
+    )
+    return Answer(answer.status, answer.body, ((b"content-type", b"application/json"),))
+
+
+async def list_keys(call: Call) -> Answer:
+    keys = await call.read(call.services.keys.list)
+    return ok(keys=[wire(key) for key in keys])
+
+
+async def add_key(call: Call) -> Answer:
+    body: KeyIn = call.body
+    secret, made = await call.read(lambda: call.services.keys.add(body.name, body.scopes))
+    return ok(201, key=secret, name=made.name, scopes=made.scopes)
+
+
+async def revoke_key(call: Call) -> Answer:
+    return ok(key=wire(await call.read(lambda: call.services.keys.revoke(call.params["name"]))))
+
+
+async def launch_link(call: Call) -> Answer:
+    return ok(201, url=call.services.new_launch_link())
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET", path="/api/health", scope=None, handler=health, summary="Whether FlashFlow works",
+        answer="status, version, uptime_seconds, storage; no key needed",
+    ),
+    Endpoint(
+        method="GET", path="/api/keys", scope="admin", handler=list_keys, summary="The keys' names and scopes",
+        answer="keys",
+    ),
+    Endpoint(
+        method="POST", path="/api/keys", scope="admin", handler=add_key, body=KeyIn, summary="Make a key for an app",
+        answer="201 key (shown once), name, scopes; Idempotency-Key is not honoured here: a key is never stored",
+    ),
+    Endpoint(
+        method="DELETE", path="/api/keys/{name}", scope="admin", handler=revoke_key, summary="Revoke a key",
+        answer="key",
+    ),
+    Endpoint(
+        method="POST", path="/api/launch", scope="admin", handler=launch_link,
+        summary="A link that opens the window in a browser, once", answer="201 url",
+    ),
+)  # fmt: skip

@@ -1,0 +1,322 @@
+"""Notifications, preferences, devices, templates, types: the endpoints over NotificationService."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from backend.api.call import Answer, Call, Endpoint, ok
+from backend.api.routes_activity import Page, checked_range, path_user
+from backend.api.wire import wire, wire_delivery, wire_notification_row, wire_sent
+from backend.clock import to_ms
+from backend.errors import ValidationError
+from backend.inputs import (
+    DeviceIn,
+    Moment,
+    PreferenceIn,
+    PreferencesIn,
+    PreviewIn,
+    SendIn,
+    TemplateChangeIn,
+    TemplateIn,
+    TypeIn,
+    TypeName,
+    build,
+)
+from backend.records import (
+    Channel,
+    DeviceRegistered,
+    NotificationType,
+    Preference,
+    PreferenceMatrix,
+    Priority,
+    Sent,
+    Template,
+)
+from backend.store.notifications import Asked, list_rows
+
+
+class NotificationQuery(Page, frozen=True, kw_only=True):
+    """The filters of a user's notifications; without ``status`` all but the archived."""
+
+    status: Literal["unread", "read", "archived", "all"] | None = None
+    notification_type: TypeName | None = None
+    channel: Channel | None = None
+    priority: Priority | None = None
+    q: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+async def send(call: Call) -> Answer:
+    body: SendIn = call.body
+    service = call.services.notifications
+    write = service.sending(body, call.app_for(body.app))
+    many = body.user_ids is not None
+
+    def render(sent: tuple[Sent, ...]) -> Answer:
+        if many:
+            return ok(201, notifications=[wire_sent(one) | {"user_id": one.user_id} for one in sent])
+        return ok(201, **wire_sent(sent[0]))
+
+    return await call.create(service.store, call.services.notification_writes, write, render)
+
+
+async def list_notifications(call: Call) -> Answer:
+    user_id, query = path_user(call), call.query or NotificationQuery()
+    checked_range(query.since, query.until)
+    asked = Asked(
+        user_id=user_id,
+        app=call.caller.sees,
+        status=query.status,
+        notification_type=query.notification_type,
+        channel=query.channel,
+        priority=query.priority,
+        q=query.q,
+        since=None if query.since is None else to_ms(query.since),
+        until=None if query.until is None else to_ms(query.until),
+        limit=query.limit,
+        cursor=query.cursor,
+    )
+
+    def answer() -> Answer:
+        rows, unread, following = call.services.notifications.store.read(lambda conn: list_rows(conn, asked))
+        return ok(
+            notifications=[wire_notification_row(row) for row in rows], unread_count=unread, next_cursor=following
+        )
+
+    return await call.read(answer)
+
+
+async def get_notification(call: Call) -> Answer:
+    service = call.services.notifications
+    detail = await call.read(lambda: service.get_notification(call.params["notification_id"], call.caller.sees))
+    deliveries = [wire_delivery(d) for d in detail.deliveries]
+    return ok(notification=wire(detail.notification) | {"deliveries": deliveries})
+
+
+def mover(verb: str) -> Callable[[Call], Awaitable[Answer]]:
+    """The handler that moves one notification through its reader's hands."""
+
+    async def move(call: Call) -> Answer:
+        write = call.services.notifications.moving(verb, (call.params["notification_id"], call.caller.sees))
+        return ok(notification=wire(await call.services.notification_writes.run(write)))
+
+    return move
+
+
+async def read_all(call: Call) -> Answer:
+    write = call.services.notifications.reading_all(path_user(call), call.caller.sees)
+    return ok(updated=len(await call.services.notification_writes.run(write)))
+
+
+async def set_preferences(call: Call) -> Answer:
+    body: PreferencesIn = call.body
+    write = call.services.notifications.preferences.choosing(_choices(body))
+
+    def render(saved: tuple[Preference, ...]) -> Answer:
+        return ok(preferences=[wire(choice) for choice in saved])
+
+    return render(await call.services.notification_writes.run(write))
+
+
+def _choices(body: PreferencesIn) -> list[PreferenceIn]:
+    one = {
+        field: getattr(body, field)
+        for field in ("user_id", "notification_type", "channel", "enabled")
+        if getattr(body, field) is not None
+    }
+    if body.preferences is None:
+        return [build(PreferenceIn, **one)]
+    if one:
+        raise ValidationError.of("preferences", "give either one choice or a list of them")
+    return body.preferences
+
+
+async def get_preferences(call: Call) -> Answer:
+    user_id = path_user(call)
+    matrix: PreferenceMatrix = await call.read(lambda: call.services.notifications.get_preferences(user_id))
+    return ok(
+        preferences=[wire(choice) for choice in matrix.preferences],
+        quiet_hours={"enabled": False, "start": None, "end": None, "timezone": None, "days": []},
+        digest={},
+        types=[wire(kind) for kind in matrix.types],
+    )
+
+
+async def list_types(call: Call) -> Answer:
+    types = await call.read(call.services.notifications.preferences.types)
+    return ok(notification_types=[wire(kind) for kind in types])
+
+
+async def declare_type(call: Call) -> Answer:
+    service = call.services.notifications
+
+    def render(declared: tuple[NotificationType, bool]) -> Answer:
+        return ok(201 if declared[1] else 200, notification_type=wire(declared[0]))
+
+    write = service.preferences.declaring(call.body, call.caller.app, call.caller.sees)
+    return await call.create(service.store, call.services.notification_writes, write, render)
+
+
+async def register_device(call: Call) -> Answer:
+    service = call.services.notifications
+
+    def render(registered: DeviceRegistered) -> Answer:
+        return ok(201 if registered.created else 200, device_token_id=registered.device.id)
+
+    write = service.devices.registering(call.body, call.caller.app)
+    return await call.create(service.store, call.services.notification_writes, write, render)
+
+
+async def list_devices(call: Call) -> Answer:
+    user_id = path_user(call)
+    devices = await call.read(lambda: call.services.notifications.devices.of(user_id, call.caller.sees))
+    return ok(devices=[wire(device) for device in devices])
+
+
+async def remove_device(call: Call) -> Answer:
+    write = call.services.notifications.devices.removing(call.params["device_token_id"], call.caller.sees)
+    return ok(device=wire(await call.services.notification_writes.run(write)))
+
+
+class LocaleQuery(Page, frozen=True, kw_only=True):
+    """Which of a template's texts."""
+
+    locale: Annotated[str, Meta(max_length=35)] = ""
+
+
+def _template(template: Template) -> Answer:
+    return ok(template=wire(template))
+
+
+async def list_templates(call: Call) -> Answer:
+    templates = await call.read(lambda: call.services.notifications.templates.all(call.caller.sees))
+    return ok(templates=[wire(template) for template in templates])
+
+
+async def create_template(call: Call) -> Answer:
+    service = call.services.notifications
+
+    def render(template: Template) -> Answer:
+        return ok(201, template=wire(template))
+
+    write = service.templates.creating(call.body, call.caller.app)
+    return await call.create(service.store, call.services.notification_writes, write, render)
+
+
+async def get_template(call: Call) -> Answer:
+    locale = (call.query or LocaleQuery()).locale
+    templates = call.services.notifications.templates
+    return _template(await call.read(lambda: templates.get(call.params["name"], locale, call.caller.sees)))
+
+
+async def change_template(call: Call) -> Answer:
+    body: TemplateChangeIn = call.body
+    text = build(TemplateIn, name=call.params["name"], **msgspec.structs.asdict(body))
+    write = call.services.notifications.templates.changing(text, call.caller.app, call.caller.sees)
+    return _template(await call.services.notification_writes.run(write))
+
+
+async def remove_template(call: Call) -> Answer:
+    write = call.services.notifications.templates.removing(call.params["name"], call.caller.sees)
+    gone = await call.services.notification_writes.run(write)
+    return ok(deleted=[wire(template) for template in gone])
+
+
+async def preview_template(call: Call) -> Answer:
+    body, templates = call.body, call.services.notifications.templates
+    rendered: Any = await call.read(
+        lambda: templates.preview(call.params["name"], body.data, body.locale, call.caller.sees)
+    )
+    return ok(preview=wire(rendered))
+
+
+def _moving(verb: str, scope: str, summary: str) -> Endpoint:
+    return Endpoint(
+        method="POST", path=f"/api/notifications/{verb}/{{notification_id}}", scope=scope, handler=mover(verb),
+        summary=summary, answer="notification; 409 where its state does not allow it",
+    )  # fmt: skip
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="POST", path="/api/notifications/send", scope="send", handler=send, body=SendIn, creates=True,
+        summary="Tell a user, or up to 1,000",
+        answer="201 notification_id, status, deliveries; for user_ids: notifications, one each",
+    ),
+    Endpoint(
+        method="GET", path="/api/notifications/user/{user_id:path}", scope="read", handler=list_notifications,
+        query=NotificationQuery, summary="A user's notifications, newest first",
+        answer="notifications, unread_count, next_cursor",
+    ),
+    _moving("read", "read", "Mark a notification as read; the first read_at stays"),
+    Endpoint(
+        method="POST", path="/api/notifications/read-all/{user_id:path}", scope="read", handler=read_all,
+        summary="Read a user's whole inbox", answer="updated: how many were unread",
+    ),
+    _moving("unread", "read", "Mark a notification as unread"),
+    _moving("archive", "read", "Take a notification out of the inbox"),
+    _moving("unarchive", "read", "Put a notification back into the inbox"),
+    _moving("cancel", "send", "Stop what is scheduled or pending"),
+    Endpoint(
+        method="POST", path="/api/notifications/preferences", scope="manage", handler=set_preferences,
+        body=PreferencesIn, summary="Choose which types may use which channels", answer="preferences",
+    ),
+    Endpoint(
+        method="GET", path="/api/notifications/preferences/{user_id:path}", scope="manage", handler=get_preferences,
+        summary="A user's choices and the matrix they lead to", answer="preferences, quiet_hours, digest, types",
+    ),
+    Endpoint(
+        method="GET", path="/api/notifications/{notification_id}", scope="read", handler=get_notification,
+        summary="One notification with its deliveries and every attempt", answer="notification",
+    ),
+    Endpoint(
+        method="POST", path="/api/devices/register", scope="manage", handler=register_device, body=DeviceIn,
+        creates=True, summary="Register a device for push",
+        answer="201 device_token_id; the same token again: 200 and the same id",
+    ),
+    Endpoint(
+        method="GET", path="/api/devices/user/{user_id:path}", scope="manage", handler=list_devices,
+        summary="A user's devices, tokens masked", answer="devices",
+    ),
+    Endpoint(
+        method="DELETE", path="/api/devices/{device_token_id}", scope="manage", handler=remove_device,
+        summary="Forget a device", answer="device",
+    ),
+    Endpoint(
+        method="GET", path="/api/templates", scope="manage", handler=list_templates, summary="Every template",
+        answer="templates",
+    ),
+    Endpoint(
+        method="POST", path="/api/templates", scope="manage", handler=create_template, body=TemplateIn, creates=True,
+        summary="Keep a text with variables", answer="201 template; 409 when the name is taken",
+    ),
+    Endpoint(
+        method="POST", path="/api/templates/{name}/preview", scope="manage", handler=preview_template, body=PreviewIn,
+        summary="Fill a template in without sending", answer="preview; 400 names each variable that is missing",
+    ),
+    Endpoint(
+        method="GET", path="/api/templates/{name}", scope="manage", handler=get_template, query=LocaleQuery,
+        summary="One template", answer="template",
+    ),
+    Endpoint(
+        method="PUT", path="/api/templates/{name}", scope="manage", handler=change_template, body=TemplateChangeIn,
+        summary="Replace a template's text", answer="template",
+    ),
+    Endpoint(
+        method="DELETE", path="/api/templates/{name}", scope="manage", handler=remove_template,
+        summary="Delete a template in every locale", answer="deleted",
+    ),
+    Endpoint(
+        method="GET", path="/api/notification-types", scope="manage", handler=list_types,
+        summary="Every type of notice that was declared or used", answer="notification_types",
+    ),
+    Endpoint(
+        method="POST", path="/api/notification-types", scope="manage", handler=declare_type, body=TypeIn,
+        creates=True, summary="Declare a type of notice", answer="201 notification_type; again: 200",
+    ),
+)  # fmt: skip

@@ -1,0 +1,96 @@
+"""Records as the API writes them: times as RFC 3339 in UTC with milliseconds and ``Z``, everything else as it is."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from backend.clock import to_datetime
+from backend.records import Delivery, Record, Sent
+from backend.store.codec import decode_id
+
+_EMPTY_OBJECT = msgspec.Raw(b"{}")
+_EMPTY_LIST = msgspec.Raw(b"[]")
+
+
+def when(moment: datetime) -> str:
+    """An aware UTC time as ``2026-11-22T10:15:30.123Z``."""
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def wire(record: Record) -> dict[str, Any]:
+    """A record's fields by name, times written out. Nested records are left to the encoder."""
+    fields = {}
+    for name in record.__struct_fields__:
+        value = getattr(record, name)
+        fields[name] = when(value) if isinstance(value, datetime) else value
+    return fields
+
+
+def wire_delivery(delivery: Delivery) -> dict[str, Any]:
+    """A delivery with all of its attempts."""
+    return wire(delivery) | {"attempts": [wire(attempt) for attempt in delivery.attempts]}
+
+
+def wire_sent(sent: Sent) -> dict[str, Any]:
+    """What ``send`` answers for one user."""
+    return {
+        "notification_id": sent.notification_id,
+        "status": sent.status,
+        "deliveries": [
+            {"channel": d.channel, "status": d.status, "reason": d.reason, "code": d.code} for d in sent.deliveries
+        ],
+    }
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return to_datetime(seconds * 1000).strftime("%Y-%m-%dT%H:%M:%S.")
+
+
+def _when_ms(ms: int | None) -> str | None:
+    if ms is None:
+        return None
+    seconds, rest = divmod(ms, 1000)
+    return f"{_second(seconds)}{rest:03d}Z"
+
+
+def _raw(text: str | None, empty: msgspec.Raw) -> msgspec.Raw:
+    return msgspec.Raw(text.encode()) if text else empty
+
+
+def wire_notification_row(row: tuple[Any, ...]) -> dict[str, Any]:
+    """A row of the notifications' COLUMNS, as ``wire`` writes its record; JSON columns go out as they are stored.
+
+    Lists of fifty are the API's busiest read: this takes a third of the time of the way through records, and a test
+    holds the two equal.
+    """
+    (
+        _, id_, user_id, app, title, message, kind, channels, priority, status, inbox, data, actions, collapse,
+        created, scheduled, expires, sent, delivered, read, archived,
+    ) = row  # fmt: skip
+    return {
+        "id": decode_id(id_),
+        "user_id": user_id,
+        "app": app,
+        "title": title,
+        "message": message,
+        "notification_type": kind,
+        "channels": msgspec.Raw(channels.encode()),
+        "priority": priority,
+        "status": status,
+        "inbox": inbox,
+        "data": _raw(data, _EMPTY_OBJECT),
+        "actions": _raw(actions, _EMPTY_LIST),
+        "collapse_key": collapse,
+        "created_at": _when_ms(created),
+        "scheduled_at": _when_ms(scheduled),
+        "expires_at": _when_ms(expires),
+        "sent_at": _when_ms(sent),
+        "delivered_at": _when_ms(delivered),
+        "read_at": _when_ms(read),
+        "archived_at": _when_ms(archived),
+    }

@@ -1,0 +1,159 @@
+"""API keys: one for each app, with scopes, stored as hashes; and the local key that apps of the same OS user find.
+
+A key is 256 random bits, so a plain SHA-256 is enough to store it by: there is nothing to guess.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from backend.clock import to_datetime
+from backend.errors import Conflict, NotFound, StorageError, Unauthorized, ValidationError
+from backend.inputs import KeyIn, build
+from backend.records import SCOPES, ApiKey
+from backend.store.codec import from_strings, to_json
+from backend.store.database import Store, create_private
+from backend.store.models import NotificationModels
+from backend.store.writer import Tx, Write
+
+PREFIX = "ff_"
+LOCAL = "local"
+KEY_FILE = "local.key"
+HOW = "Run `flashflow key` for the local key, or `flashflow keys add NAME --scope …` for an app's own."
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks: the app's name and what it may do."""
+
+    app: str
+    scopes: frozenset[str]
+
+    def may(self, scope: str) -> bool:
+        """Whether the key has ``scope``; admin has all."""
+        return scope in self.scopes or "admin" in self.scopes
+
+    @property
+    def sees(self) -> str | None:
+        """The only app whose rows this caller may see; None sees all."""
+        return None if "admin" in self.scopes else self.app
+
+
+class KeyRing:
+    """The keys of one ``notifications.db``, and the local key in ``folder``."""
+
+    def __init__(self, store: Store, models: NotificationModels, folder: Path) -> None:
+        self._store = store
+        self._model = models.api_key
+        self._path = folder / KEY_FILE
+        self.local_key = self._load_local()
+        self._callers: dict[bytes, Caller] = {}
+        self._reload()
+
+    def caller(self, key: str) -> Caller:
+        """Who holds ``key``. Raises Unauthorized for a key that is unknown or revoked."""
+        digest = _digest(key)
+        found = None
+        for stored, caller in self._callers.items():
+            # Every key is compared, each in constant time: how long it takes tells nothing.
+            if hmac.compare_digest(stored, digest):
+                found = caller
+        if found is not None:
+            return found
+        raise Unauthorized(f"This key is not known, or was revoked. {HOW}")
+
+    def add(self, name: str, scopes: Sequence[str]) -> tuple[str, ApiKey]:
+        """Make a key; it is returned here and never again. Raises Conflict when the name is in use."""
+        wanted = build(KeyIn, name=name, scopes=list(scopes))
+        if wanted.name == LOCAL:
+            raise ValidationError.of("name", "“local” is the local key's own name")
+        key = PREFIX + secrets.token_urlsafe(32)
+        made = self._store.run(Write(self._insert, (wanted, _digest(key))))
+        self._reload()
+        return key, made
+
+    def list(self) -> tuple[ApiKey, ...]:
+        """Every key's public side, by name; the local key is not among them."""
+        rows = self._store.read(
+            lambda conn: conn.execute(
+                "SELECT name, scopes, created_at, revoked_at FROM api_keys ORDER BY name"
+            ).fetchall()
+        )
+        return tuple(_to_key(row) for row in rows)
+
+    def revoke(self, name: str) -> ApiKey:
+        """End a key now and for good. Raises NotFound."""
+        gone = self._store.run(Write(self._revoke, name))
+        self._reload()
+        return gone
+
+    def _insert(self, tx: Tx, items: Sequence[tuple[KeyIn, bytes]]) -> Sequence[ApiKey | Conflict]:
+        answers: list[ApiKey | Conflict] = []
+        for wanted, digest in items:
+            scopes = tuple(scope for scope in SCOPES if scope in wanted.scopes)
+            row = tx.conn.execute(
+                "INSERT INTO api_keys (name, hash, scopes, created_at) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET hash = excluded.hash, scopes = excluded.scopes, "
+                "created_at = excluded.created_at, revoked_at = NULL WHERE revoked_at IS NOT NULL "
+                "RETURNING name, scopes, created_at, revoked_at",
+                (wanted.name, digest, to_json(scopes), tx.now_ms),
+            ).fetchone()
+            answers.append(
+                Conflict(f"There is a key “{wanted.name}” already; revoke it first.") if row is None else _to_key(row)
+            )
+        return answers
+
+    def _revoke(self, tx: Tx, items: Sequence[str]) -> Sequence[ApiKey | NotFound]:
+        answers: list[ApiKey | NotFound] = []
+        for name in items:
+            row = tx.conn.execute(
+                "UPDATE api_keys SET revoked_at = ? WHERE name = ? AND revoked_at IS NULL "
+                "RETURNING name, scopes, created_at, revoked_at",
+                (tx.now_ms, name),
+            ).fetchone()
+            answers.append(NotFound(f"There is no key “{name}” in use.") if row is None else _to_key(row))
+        return answers
+
+    def _reload(self) -> None:
+        rows = self._store.read(
+            lambda conn: conn.execute("SELECT hash, name, scopes FROM api_keys WHERE revoked_at IS NULL").fetchall()
+        )
+        callers = {bytes(digest): Caller(name, frozenset(from_strings(scopes))) for digest, name, scopes in rows}
+        callers[_digest(self.local_key)] = Caller(LOCAL, frozenset({"admin"}))
+        self._callers = callers
+
+    def _load_local(self) -> str:
+        """The local key, made at the first start; only its owner can read the file."""
+        try:
+            create_private(self._path)
+            key = self._path.read_text(encoding="ascii").strip()
+            if key.startswith(PREFIX) and len(key) >= 40:
+                return key
+            key = PREFIX + secrets.token_urlsafe(32)
+            half = self._path.with_suffix(".part")
+            create_private(half)
+            half.write_text(key + "\n", encoding="ascii")
+            os.replace(half, self._path)
+        except (OSError, UnicodeError) as error:
+            raise StorageError(f"{self._path} cannot be used: {error}") from error
+        return key
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _to_key(row: tuple[str, str, int, int | None]) -> ApiKey:
+    name, scopes, created, revoked = row
+    return ApiKey(
+        name=name,
+        scopes=from_strings(scopes),
+        created_at=to_datetime(created),
+        revoked_at=None if revoked is None else to_datetime(revoked),
+    )
