@@ -1,0 +1,114 @@
+"""Tokens and the small parts every control here is made of.
+
+Semantics: a part that can be pressed is one node, a button, whose name is what the caller says; what is drawn inside
+it is kept out of the tree, so the name stays the same whatever the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import flet as ft
+
+from views.controls.words import one_line, reads_rtl
+
+ACCENT = ft.Colors.PRIMARY
+HIGH = ft.Colors.TERTIARY
+URGENT = ft.Colors.ERROR
+GOOD = ft.Colors.TERTIARY_FIXED_DIM
+MUTED = ft.Colors.ON_SURFACE_VARIANT
+HAIRLINE = ft.Colors.OUTLINE_VARIANT
+SURFACE = ft.Colors.SURFACE
+CARD = ft.Colors.SURFACE_CONTAINER_LOWEST
+
+BODY = 14
+SMALL = 12
+TITLE = 20
+FIGURE = 28
+
+RADIUS = 12
+GRID = 8
+TARGET = 48
+
+Handler = Callable[[Any], Awaitable[None]]
+
+
+def silent(content: ft.Control) -> ft.Semantics:
+    """What is seen but not read aloud."""
+    return ft.Semantics(exclude_semantics=True, content=content)
+
+
+def icon_button(icon: ft.IconData, name: str, on_click: Handler, *, key: str | None = None) -> ft.MergeSemantics:
+    """A button of one icon, at least 48 by 48, named by its tooltip."""
+    return ft.MergeSemantics(
+        key=key,
+        content=ft.IconButton(icon, tooltip=name, icon_size=20, width=TARGET, height=TARGET, on_click=on_click),
+    )
+
+
+def pressable(
+    name: str, content: ft.Control, on_click: Handler, *, selected: bool = False, key: str | None = None
+) -> ft.MergeSemantics:
+    """A row that is a button named ``name``."""
+    return ft.MergeSemantics(
+        key=key,
+        content=ft.Semantics(
+            label=name,
+            button=True,
+            selected=selected or None,
+            content=ft.Container(
+                content=silent(content),
+                on_click=on_click,
+                ink=True,
+                padding=ft.Padding.symmetric(vertical=12, horizontal=16),
+                border_radius=RADIUS,
+                bgcolor=ft.Colors.with_opacity(0.08, ACCENT) if selected else None,
+            ),
+        ),
+    )
+
+
+def body(text: str, *, strong: bool = False, lines: int | None = None, color: ft.ColorValue | None = None) -> ft.Text:
+    """Plain text at 14; ``lines`` cuts it with an ellipsis."""
+    return _text(text, BODY, ft.FontWeight.W_600 if strong else ft.FontWeight.W_400, lines, color)
+
+
+def small(text: str, *, lines: int | None = None, color: ft.ColorValue = MUTED) -> ft.Text:
+    """Secondary text at 12."""
+    return _text(text, SMALL, ft.FontWeight.W_400, lines, color)
+
+
+def caller_text(text: str, *, strong: bool = False, lines: int = 1) -> ft.Text:
+    """A caller's words on one paragraph, in their own direction."""
+    control = body(one_line(text), strong=strong, lines=lines)
+    control.rtl = reads_rtl(text)
+    return control
+
+
+def heading(text: str, *, size: int = BODY, level: int = 2) -> ft.Semantics:
+    """A heading for eyes and for screen readers."""
+    return ft.Semantics(
+        label=text,
+        header=True,
+        heading_level=level,
+        exclude_semantics=True,
+        content=ft.Text(text, size=size, weight=ft.FontWeight.W_600),
+    )
+
+
+def hairline() -> ft.Divider:
+    return ft.Divider(height=1, thickness=1, color=HAIRLINE)
+
+
+def is_mounted(control: ft.BaseControl) -> bool:
+    """Whether the control stands on a page, so that ``update()`` has somewhere to go."""
+    try:
+        return control.page is not None
+    except RuntimeError:
+        return False
+
+
+def _text(text: str, size: int, weight: ft.FontWeight, lines: int | None, color: ft.ColorValue | None) -> ft.Text:
+    overflow = ft.TextOverflow.ELLIPSIS if lines else ft.TextOverflow.VISIBLE
+    return ft.Text(text, size=size, weight=weight, max_lines=lines, overflow=overflow, color=color)

@@ -1,0 +1,236 @@
+"""The bell: how many notices are unread, and the newest ten one click away. It reads the same in any Flet app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import field
+from datetime import datetime
+
+import flet as ft
+
+from views.controls.look import (
+    ACCENT,
+    HAIRLINE,
+    RADIUS,
+    TARGET,
+    TITLE,
+    Handler,
+    body,
+    hairline,
+    heading,
+    is_mounted,
+    silent,
+    small,
+)
+from views.controls.notice_row import notice_row
+from views.controls.refresher import Refresher
+from views.controls.sources import Inbox, InboxSource
+from views.controls.words import badge, bell_name
+
+log = logging.getLogger(__name__)
+
+NEWEST = 10
+PANEL_WIDTH = 400
+MARGIN = 8
+
+
+def _now() -> datetime:
+    return datetime.now().astimezone()
+
+
+@ft.control(kw_only=True, isolated=True)
+class NotificationBell(ft.Container):
+    """A bell button with a badge and a drop-down, live from ``source``.
+
+    ``open_notice`` is called with the id of the notice that was picked, ``open_all`` when "View all" is pressed.
+    """
+
+    source: InboxSource = field(metadata={"skip": True})
+    open_notice: Callable[[str], Awaitable[None]] | None = field(default=None, metadata={"skip": True})
+    open_all: Callable[[], Awaitable[None]] | None = field(default=None, metadata={"skip": True})
+    now: Callable[[], datetime] = field(default=_now, metadata={"skip": True})
+
+    def init(self) -> None:
+        self._inbox = Inbox()
+        self._error: str | None = None
+        self._undo: Sequence[str] = ()
+        self._panel: ft.AlertDialog | None = None
+        self._refresher = Refresher(self.refresh)
+        self._unsubscribe: Callable[[], None] | None = None
+        self._button = ft.IconButton(
+            ft.Icons.NOTIFICATIONS_OUTLINED, width=TARGET, height=TARGET, on_click=self.open_panel
+        )
+        self._count = ft.Text(size=11, weight=ft.FontWeight.W_600, color=ft.Colors.ON_PRIMARY)
+        self._badge = ft.TransparentPointer(
+            right=2,
+            top=4,
+            content=silent(
+                ft.Container(
+                    content=self._count,
+                    bgcolor=ACCENT,
+                    border_radius=9,
+                    padding=ft.Padding.symmetric(horizontal=5, vertical=1),
+                )
+            ),
+        )
+        self.content = ft.Stack([ft.MergeSemantics(content=self._button), self._badge])
+        self._draw()
+
+    def did_mount(self) -> None:
+        self._unsubscribe = self.source.subscribe(self._refresher.ask)
+        self._refresher.ask()
+
+    def will_unmount(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+        self._refresher.cancel()
+
+    @property
+    def unread(self) -> int:
+        """How many notices are unread, as last heard."""
+        return self._inbox.unread
+
+    @property
+    def badge_text(self) -> str | None:
+        """What stands in the badge, None where there is none."""
+        return self._count.value if self._badge.visible else None
+
+    @property
+    def name(self) -> str:
+        """The button's name for screen readers."""
+        return str(self._button.tooltip)
+
+    async def refresh(self) -> None:
+        """Look at the source again and show what it says."""
+        try:
+            self._inbox = await asyncio.to_thread(self.source.newest, NEWEST)
+            self._error = None
+        except Exception as error:
+            log.debug("the inbox could not be read", exc_info=True)
+            self._error = f"The inbox could not be read: {error}"
+        self._draw()
+        if is_mounted(self):
+            self.update()
+        self._draw_panel()
+
+    async def open_panel(self, _: object = None) -> None:
+        """Open the drop-down under the bell."""
+        self._undo = ()
+        self._panel = ft.AlertDialog(
+            content=self.panel_content(),
+            content_padding=0,
+            alignment=ft.Alignment.TOP_RIGHT,
+            inset_padding=ft.Padding.only(top=64, left=MARGIN, right=MARGIN, bottom=MARGIN),
+            barrier_color=ft.Colors.with_opacity(0.08, ft.Colors.BLACK),
+            bgcolor=ft.Colors.SURFACE_CONTAINER_LOWEST,
+            shape=ft.RoundedRectangleBorder(radius=RADIUS, side=ft.BorderSide(1, HAIRLINE)),
+            elevation=0,
+            semantics_label="Latest notifications",
+            on_dismiss=self._dismissed,
+        )
+        self.page.show_dialog(self._panel)
+        self._refresher.ask()
+
+    def panel_content(self) -> ft.Container:
+        """The drop-down as the inbox stands: a head, the rows or why there are none, and "View all"."""
+        now = self.now()
+        rows: list[ft.Control] = [
+            notice_row(notice, now, self._picker(notice.id), lines=1) for notice in self._inbox.notices
+        ]
+        if self._error:
+            rows = [self._line(self._error)]
+        elif not rows:
+            rows = [self._line("Nothing here yet. What your apps tell you will appear in this list.")]
+        return ft.Container(
+            key="bell-panel",
+            width=PANEL_WIDTH,
+            content=ft.Column(
+                [
+                    self._head(),
+                    hairline(),
+                    ft.Column(rows, spacing=0, scroll=ft.ScrollMode.AUTO, expand=True, expand_loose=True),
+                    hairline(),
+                    ft.Container(
+                        padding=MARGIN,
+                        content=ft.TextButton("View all", on_click=self._view_all, height=TARGET),
+                    ),
+                ],
+                spacing=0,
+                tight=True,
+                horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
+            ),
+        )
+
+    def _head(self) -> ft.Container:
+        action: ft.Control = ft.TextButton(
+            "Mark all read", on_click=self.mark_all, height=TARGET, disabled=self._inbox.unread == 0
+        )
+        if self._undo:
+            action = ft.TextButton(f"Undo marking {len(self._undo):,} read", on_click=self.undo, height=TARGET)
+        title = heading("Notifications", size=TITLE)
+        return ft.Container(
+            padding=ft.Padding.only(left=16, right=MARGIN, top=MARGIN, bottom=MARGIN),
+            content=ft.Row([title, action], alignment=ft.MainAxisAlignment.SPACE_BETWEEN, wrap=True),
+        )
+
+    def _line(self, text: str) -> ft.Container:
+        return ft.Container(padding=24, content=small(text) if self._error is None else body(text))
+
+    async def mark_all(self, _: object = None) -> None:
+        """Mark everything read; the way back stays open until the drop-down closes."""
+        await self._do(self._mark_all)
+
+    def _mark_all(self) -> None:
+        self._undo = self.source.mark_all_read()
+
+    async def undo(self, _: object = None) -> None:
+        """Take the last "Mark all read" back."""
+        ids, self._undo = self._undo, ()
+        await self._do(lambda: self.source.mark_unread(ids))
+
+    async def _do(self, act: Callable[[], object]) -> None:
+        try:
+            await asyncio.to_thread(act)
+            self._error = None
+        except Exception as error:
+            log.debug("the inbox refused", exc_info=True)
+            self._error = f"That did not work: {error}"
+        self._draw_panel()
+
+    def _picker(self, notification_id: str) -> Handler:
+        async def pick(_: object) -> None:
+            self._close()
+            if self.open_notice is not None:
+                await self.open_notice(notification_id)
+            await self._do(lambda: self.source.mark_read(notification_id))
+
+        return pick
+
+    async def _view_all(self, _: object) -> None:
+        self._close()
+        if self.open_all is not None:
+            await self.open_all()
+
+    def _close(self) -> None:
+        if self._panel is not None:
+            self._panel.open = False
+            if is_mounted(self._panel):
+                self._panel.update()
+            self._panel = None
+
+    def _dismissed(self, _: object) -> None:
+        self._panel = None
+
+    def _draw(self) -> None:
+        text = badge(self._inbox.unread)
+        self._count.value = text or ""
+        self._badge.visible = text is not None
+        self._button.tooltip = bell_name(self._inbox.unread)
+
+    def _draw_panel(self) -> None:
+        if self._panel is not None and is_mounted(self._panel):
+            self._panel.content = self.panel_content()
+            self._panel.update()

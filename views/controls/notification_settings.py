@@ -1,0 +1,233 @@
+"""The preference matrix: which type of notice may use which channel, with plain words beside each switch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import field
+
+import flet as ft
+
+from views.controls.look import (
+    CARD,
+    GRID,
+    HAIRLINE,
+    RADIUS,
+    TARGET,
+    URGENT,
+    Handler,
+    body,
+    caller_text,
+    hairline,
+    heading,
+    is_mounted,
+    silent,
+    small,
+)
+from views.controls.refresher import Refresher
+from views.controls.sources import Matrix, PreferenceSource, TypeRow
+from views.controls.words import one_line
+
+log = logging.getLogger(__name__)
+
+ALL = "*"
+ALL_LABEL = "All notifications"
+TABLE_FROM = 720
+CELL = 112
+CHANNEL_LABELS = {"in_app": "In app", "push": "Push", "email": "E-mail", "sms": "SMS"}
+
+
+def reason(matrix: Matrix, notification_type: str, channel: str) -> str | None:
+    """Which of the person's own choices decides this switch, in words; None where nothing was chosen."""
+    choices = {(c.notification_type, c.channel): c.enabled for c in matrix.preferences}
+    if notification_type != ALL and choices.get((ALL, channel)) is False:
+        return "Off for all"
+    chosen = choices.get((notification_type, channel))
+    if chosen is not None:
+        return "You turned it on" if chosen else "You turned it off"
+    if notification_type != ALL and (notification_type, ALL) in choices:
+        return "On for this type" if choices[notification_type, ALL] else "Off for this type"
+    if (ALL, ALL) in choices:
+        return "On for all" if choices[ALL, ALL] else "Off for all"
+    return None
+
+
+def whole_channel(matrix: Matrix, channel: str) -> bool:
+    """Whether the channel may be used at all: the value of the "All notifications" switch."""
+    choices = {(c.notification_type, c.channel): c.enabled for c in matrix.preferences}
+    return choices.get((ALL, channel), choices.get((ALL, ALL), True))
+
+
+@ft.control(kw_only=True, isolated=True)
+class NotificationSettings(ft.Container):
+    """Switches for every type and channel, live from ``source``: a table where there is room, else a card a type.
+
+    ``labels`` names the channels shown, in order; ``wide`` says which layout stands until the width is known.
+    """
+
+    source: PreferenceSource = field(metadata={"skip": True})
+    labels: Mapping[str, str] = field(default_factory=lambda: CHANNEL_LABELS, metadata={"skip": True})
+    wide: bool = field(default=False, metadata={"skip": True})
+
+    def init(self) -> None:
+        self._matrix: Matrix | None = None
+        self._error: str | None = None
+        self._refresher = Refresher(self.refresh)
+        self._unsubscribe: Callable[[], None] | None = None
+        self.on_size_change = self._resized
+        self.content = self.matrix_content()
+
+    def did_mount(self) -> None:
+        self._unsubscribe = self.source.subscribe(self._refresher.ask)
+        self._refresher.ask()
+
+    def will_unmount(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+        self._refresher.cancel()
+
+    async def refresh(self) -> None:
+        """Look at the source again and show what it says."""
+        try:
+            self._matrix = await asyncio.to_thread(self.source.matrix)
+            self._error = None
+        except Exception as error:
+            log.debug("the preferences could not be read", exc_info=True)
+            self._error = f"The preferences could not be read: {error}"
+        self._show()
+
+    async def choose(self, notification_type: str, channel: str, enabled: bool) -> None:
+        """Ask the source to keep a choice; the switches follow when it says that it has."""
+        try:
+            await asyncio.to_thread(self.source.set_preference, notification_type, channel, enabled)
+            self._error = None
+        except Exception as error:
+            log.debug("the preference was refused", exc_info=True)
+            self._error = f"The choice was not kept: {error}"
+            self._show()
+
+    def matrix_content(self) -> ft.Column:
+        """The whole matrix as it stands."""
+        parts: list[ft.Control] = []
+        if self._error:
+            icon = ft.Icon(ft.Icons.ERROR_OUTLINE, size=20, color=URGENT)
+            words = body(self._error)
+            words.expand = True
+            parts.append(ft.Row([icon, words, ft.TextButton("Retry", height=TARGET, on_click=self._retry)]))
+        if self._matrix is not None:
+            parts.append(self._table(self._matrix) if self.wide else self._cards(self._matrix))
+            if not self._matrix.types:
+                parts.append(small("A type of its own appears here as soon as an app declares or sends one."))
+        return ft.Column(parts, key="table" if self.wide else "cards", spacing=2 * GRID)
+
+    def _table(self, matrix: Matrix) -> ft.Container:
+        head = ft.Row(
+            [ft.Container(expand=True), *(self._column_head(label) for label in self.labels.values())], spacing=0
+        )
+        rows: list[ft.Control] = [head, hairline(), self._table_row(matrix, None)]
+        for row in matrix.types:
+            rows += [hairline(), self._table_row(matrix, row)]
+        return _card(ft.Column(rows, spacing=GRID), key="matrix")
+
+    def _column_head(self, label: str) -> ft.Container:
+        return ft.Container(width=CELL, alignment=ft.Alignment.CENTER, content=silent(small(label)))
+
+    def _table_row(self, matrix: Matrix, row: TypeRow | None) -> ft.Row:
+        cells = [
+            ft.Container(
+                width=CELL,
+                content=ft.Column(
+                    [self._switch(matrix, row, channel), small(self._why(matrix, row, channel) or "")],
+                    spacing=0,
+                    horizontal_alignment=ft.CrossAxisAlignment.CENTER,
+                ),
+            )
+            for channel in self.labels
+        ]
+        words = _words(row)
+        words.expand = True
+        return ft.Row([words, *cells], key=f"type-{row.name if row else ALL}", spacing=0)
+
+    def _cards(self, matrix: Matrix) -> ft.Column:
+        cards = [self._type_card(matrix, None), *(self._type_card(matrix, row) for row in matrix.types)]
+        return ft.Column(cards, key="matrix", spacing=12)
+
+    def _type_card(self, matrix: Matrix, row: TypeRow | None) -> ft.Container:
+        lines: list[ft.Control] = [_words(row)]
+        for channel, label in self.labels.items():
+            texts: list[ft.Control] = [silent(body(label))]
+            if why := self._why(matrix, row, channel):
+                texts.append(small(why))
+            lines += [
+                hairline(),
+                ft.Row([ft.Column(texts, spacing=0, expand=True, tight=True), self._switch(matrix, row, channel)]),
+            ]
+        return _card(ft.Column(lines, spacing=GRID), key=f"type-{row.name if row else ALL}")
+
+    def _why(self, matrix: Matrix, row: TypeRow | None, channel: str) -> str | None:
+        return reason(matrix, row.name if row else ALL, channel)
+
+    def _switch(self, matrix: Matrix, row: TypeRow | None, channel: str) -> ft.Switch:
+        label = one_line(row.label, 80) if row else ALL_LABEL
+        whole = whole_channel(matrix, channel)
+        blocked = row is not None and self._why(matrix, row, channel) == "Off for all" and not whole
+        return ft.Switch(
+            value=row.channels.get(channel, False) if row else whole,
+            disabled=blocked,
+            tooltip=f"{label} by {self.labels[channel]}",
+            height=TARGET,
+            on_change=self._switcher(row.name if row else ALL, channel),
+        )
+
+    def _switcher(self, notification_type: str, channel: str) -> Handler:
+        async def switched(event: ft.Event[ft.Switch]) -> None:
+            await self.choose(notification_type, channel, bool(event.control.value))
+
+        return switched
+
+    async def _retry(self, _: object) -> None:
+        self._refresher.ask()
+
+    async def _resized(self, event: ft.LayoutSizeChangeEvent[ft.LayoutControl]) -> None:
+        wide = event.width >= TABLE_FROM
+        if wide != self.wide:
+            self.wide = wide
+            self._show()
+
+    def _show(self) -> None:
+        self.content = self.matrix_content()
+        if is_mounted(self):
+            self.update()
+
+
+def _words(row: TypeRow | None) -> ft.Column:
+    """What a row is about: its label, what it is for, and which app sends it."""
+    if row is None:
+        texts: list[ft.Control] = [
+            heading(ALL_LABEL, level=3),
+            small("Turn a channel off here and nothing uses it, whatever is chosen below."),
+        ]
+        return ft.Column(texts, spacing=2, tight=True)
+    title = caller_text(row.label or row.name, strong=True, lines=2)
+    texts = [title]
+    if row.description:
+        texts.append(small(one_line(row.description, 200)))
+    origin = [f"from {one_line(row.app, 60)}"] if row.app else []
+    if row.critical:
+        origin.append("critical")
+    if origin:
+        texts.append(small(" · ".join(origin)))
+    return ft.Column(texts, spacing=2, tight=True)
+
+
+def _card(content: ft.Control, *, key: str) -> ft.Container:
+    return ft.Container(
+        key=key,
+        content=content,
+        padding=2 * GRID,
+        border_radius=RADIUS,
+        border=ft.Border.all(1, HAIRLINE),
+        bgcolor=CARD,
+    )

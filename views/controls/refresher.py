@@ -1,0 +1,37 @@
+"""One refresh at a time, however often it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+log = logging.getLogger(__name__)
+
+
+class Refresher:
+    """Runs one refresh at a time: asked while it runs, it runs once more after, however often it was asked."""
+
+    def __init__(self, refresh: Callable[[], Awaitable[None]]) -> None:
+        self._refresh = refresh
+        self._again = False
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self) -> None:
+        self._again = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def cancel(self) -> None:
+        """Forget what was asked; a refresh that runs is broken off."""
+        self._again = False
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while self._again:
+            self._again = False
+            try:
+                await self._refresh()
+            except Exception:
+                log.debug("a refresh failed", exc_info=True)

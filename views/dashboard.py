@@ -1,0 +1,252 @@
+"""The dashboard: today's figures, what waits for the person, and activities as they happen."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import flet as ft
+
+from views.commands import send_command, track_command
+from views.controls.look import (
+    ACCENT,
+    FIGURE,
+    GOOD,
+    GRID,
+    MUTED,
+    Handler,
+    body,
+    caller_text,
+    hairline,
+    heading,
+    silent,
+    small,
+)
+from views.controls.notice_row import notice_row
+from views.parts import card, empty, page_column
+from views.screen import Screen
+from views.words import ago, exact, grouped, one_line, plural, share
+
+if TYPE_CHECKING:
+    from backend import Activity, ActivityPage, NotificationPage, TodayFigures
+
+FEED = 25
+WAITING = 5
+
+
+class Found(NamedTuple):
+    """What the dashboard shows."""
+
+    today: TodayFigures
+    feed: ActivityPage
+    waiting: NotificationPage
+
+
+class Tile(NamedTuple):
+    """A figure of today, with what it means."""
+
+    label: str
+    figure: str
+    detail: str
+    means: str
+    icon: ft.IconData
+    color: ft.ColorValue = MUTED
+
+
+def tiles(today: TodayFigures) -> tuple[Tile, ...]:
+    """The figures in the order a person asks for them."""
+    opened = share(today.read, today.delivered)
+    return (
+        Tile(
+            "Active users",
+            grouped(today.active_users),
+            "today",
+            "Different users with at least one activity today.",
+            ft.Icons.PERSON_OUTLINE,
+        ),
+        Tile(
+            "Sessions",
+            grouped(today.sessions),
+            "started today",
+            "Visits that began today. A visit ends after 30 minutes without an activity, or after 24 hours.",
+            ft.Icons.TIMELAPSE,
+        ),
+        Tile(
+            "Activities",
+            grouped(today.activities),
+            "today",
+            "Everything apps recorded of their users today.",
+            ft.Icons.TIMELINE,
+        ),
+        Tile(
+            "Notifications",
+            grouped(today.notifications),
+            "sent today",
+            "Notices created today, for every user and channel.",
+            ft.Icons.OUTBOX_OUTLINED,
+        ),
+        Tile(
+            "Delivered",
+            grouped(today.delivered),
+            f"{opened} opened" if opened else "none opened yet",
+            "Notices of today that reached an inbox or a device; opened are those marked read.",
+            ft.Icons.CHECK_CIRCLE_OUTLINE,
+            GOOD,
+        ),
+        Tile(
+            "Unread",
+            grouped(today.unread),
+            "of today's",
+            "Notices of today that nobody has opened yet.",
+            ft.Icons.MARK_EMAIL_UNREAD_OUTLINED,
+            ACCENT,
+        ),
+    )
+
+
+@ft.control(kw_only=True, isolated=True)
+class Dashboard(Screen):
+    """The first screen."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "notification", "notification.updated", "system")
+
+    def load(self) -> Found:
+        return Found(
+            self.backend.analytics.today(),
+            self.backend.activity.list_activities(limit=FEED),
+            self.backend.notifications.get_user_notifications(self.backend.me, status="unread", limit=WAITING),
+        )
+
+    def render(self, found: Found) -> ft.Control:
+        now = self.now()
+        live = self._feed(found.feed, now)
+        mine = self._waiting(found.waiting, now)
+        columns: ft.Control
+        if self.wide:
+            live.expand, mine.expand = 3, 2
+            columns = ft.Row([live, mine], key="wide", spacing=16, vertical_alignment=ft.CrossAxisAlignment.START)
+        else:
+            columns = ft.Column([mine, live], key="narrow", spacing=16, tight=True)
+        return page_column([_tiles(found.today), columns], wide=self.wide)
+
+    def _feed(self, feed: ActivityPage, now: datetime) -> ft.Container:
+        rows: list[ft.Control] = [_activity_row(activity, now) for activity in feed.activities]
+        if not rows:
+            rows = [
+                empty(
+                    ft.Icons.TIMELINE,
+                    "No activities yet",
+                    "What your apps' users do will run by here as it happens. Record the first one:",
+                    track_command(self.backend.url, self.backend.me),
+                    "record an activity",
+                )
+            ]
+        return _panel("Live", "The newest activities", rows, key="live")
+
+    def _waiting(self, waiting: NotificationPage, now: datetime) -> ft.Container:
+        rows: list[ft.Control] = [
+            notice_row(notice, now, self._opener(notice.id), lines=1) for notice in waiting.notifications
+        ]
+        words = plural(waiting.unread_count, "unread notification")
+        if not rows:
+            words = "Nothing unread"
+            rows = [
+                empty(
+                    ft.Icons.DONE_ALL,
+                    "You are all caught up",
+                    "Notifications for you will stand here until you open them. Send yourself one:",
+                    send_command(self.backend.url, self.backend.me),
+                    "send a notification",
+                )
+            ]
+        return _panel("For you", words, rows, key="mine")
+
+    def _opener(self, notification_id: str) -> Handler:
+        async def open_notice(_: object) -> None:
+            self.go(f"/notifications/{quote(notification_id, safe='')}")
+            await self.act(lambda: self.backend.notifications.mark_notification_as_read(notification_id))
+
+        return open_notice
+
+
+def _tiles(today: TodayFigures) -> ft.ResponsiveRow:
+    return ft.ResponsiveRow([_tile(tile) for tile in tiles(today)], key="tiles", spacing=12, run_spacing=12)
+
+
+def _tile(tile: Tile) -> ft.Container:
+    """Label, figure, detail; read aloud as one sentence, its meaning on hover or long press."""
+    content = ft.Column(
+        [
+            ft.Row([ft.Icon(tile.icon, size=16, color=tile.color), _fill(small(tile.label, lines=2))], spacing=6),
+            ft.Text(tile.figure, size=FIGURE, weight=ft.FontWeight.W_500, no_wrap=True),
+            small(tile.detail, lines=2),
+        ],
+        spacing=4,
+        tight=True,
+    )
+    box = card(
+        ft.Semantics(label=f"{tile.label}: {tile.figure} {tile.detail}", exclude_semantics=True, content=content),
+        key=f"tile-{tile.label}",
+        padding=ft.Padding.symmetric(horizontal=16, vertical=12),
+    )
+    box.tooltip = tile.means
+    box.col = {"xs": 6, "md": 4, "lg": 2}
+    return box
+
+
+def _fill(text: ft.Text) -> ft.Text:
+    text.expand = True
+    return text
+
+
+def _panel(title: str, words: str, rows: list[ft.Control], *, key: str) -> ft.Container:
+    head = ft.Container(
+        padding=ft.Padding.only(left=16, right=16, top=12, bottom=GRID),
+        content=ft.Row(
+            [heading(title), small(words)], wrap=True, alignment=ft.MainAxisAlignment.SPACE_BETWEEN, spacing=GRID
+        ),
+    )
+    return card(
+        ft.Column([head, hairline(), *rows], spacing=0, horizontal_alignment=ft.CrossAxisAlignment.STRETCH, tight=True),
+        key=key,
+        padding=0,
+    )
+
+
+def _activity_row(activity: Activity, now: datetime) -> ft.Container:
+    """Who did what, where, and when."""
+    time = small(ago(activity.timestamp, now))
+    time.tooltip = exact(activity.timestamp, now)
+    who = caller_text(activity.user_id, strong=True)
+    what = body(one_line(activity.activity_type, 80), lines=1)
+    first = ft.Row([_fill(who), time], spacing=GRID)
+    where = " · ".join(part for part in (_page(activity.page_url), one_line(activity.app, 60)) if part)
+    texts: list[ft.Control] = [first, what]
+    if where:
+        texts.append(small(where, lines=1))
+    return ft.Container(
+        key=f"activity-{activity.id}",
+        padding=ft.Padding.symmetric(horizontal=16, vertical=GRID),
+        content=ft.Row(
+            [silent(_dot()), ft.Column(texts, spacing=0, expand=True, tight=True)],
+            spacing=12,
+            vertical_alignment=ft.CrossAxisAlignment.START,
+        ),
+    )
+
+
+def _dot() -> ft.Container:
+    return ft.Container(
+        width=GRID, height=GRID, margin=ft.Margin.only(top=6), border_radius=4, border=ft.Border.all(2, MUTED)
+    )
+
+
+def _page(url: str | None) -> str:
+    """The page's path without its host and query: what a person recognises."""
+    if not url:
+        return ""
+    try:
+        return one_line(urlsplit(url).path or "/", 120)
+    except ValueError:
+        return one_line(url, 120)

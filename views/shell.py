@@ -1,0 +1,228 @@
+"""The page: navigation rail or bar, the head with the bell, the theme, and the routes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+import flet as ft
+
+from views.controls.look import GRID, HAIRLINE, TITLE, heading, icon_button, silent
+from views.controls.notification_bell import NotificationBell
+from views.dashboard import Dashboard
+from views.live import Live
+from views.notification_center import NotificationCenter
+from views.parts import notice_banner
+from views.screen import Screen
+from views.settings import Settings
+from views.sources import MyInbox
+from views.theme import dark, light
+
+if TYPE_CHECKING:
+    from backend import Backend
+
+WIDE = 840
+CLOCK = 60.0
+
+
+class Place(NamedTuple):
+    """One of the three screens."""
+
+    route: str
+    label: str
+    icon: ft.IconData
+    selected_icon: ft.IconData
+    screen: type[Screen]
+
+
+PLACES = (
+    Place("/", "Dashboard", ft.Icons.DASHBOARD_OUTLINED, ft.Icons.DASHBOARD, Dashboard),
+    Place("/notifications", "Notifications", ft.Icons.INBOX_OUTLINED, ft.Icons.INBOX, NotificationCenter),
+    Place("/settings", "Settings", ft.Icons.SETTINGS_OUTLINED, ft.Icons.SETTINGS, Settings),
+)
+
+
+def parse(route: str) -> tuple[int, str | None]:
+    """The place a route means, and the notification it names; an unknown route means the dashboard."""
+    parts = [unquote(part) for part in urlsplit(route).path.split("/") if part]
+    if parts[:1] == ["notifications"] and len(parts) <= 2:
+        return 1, parts[1] if len(parts) == 2 else None
+    return (2, None) if parts == ["settings"] else (0, None)
+
+
+def make_main(backend: Backend) -> Callable[[ft.Page], Awaitable[None]]:
+    """The Flet main over this backend: called once for every session."""
+
+    async def main(page: ft.Page) -> None:
+        Shell(page, backend).open()
+
+    return main
+
+
+class Shell:
+    """One session's page."""
+
+    def __init__(self, page: ft.Page, backend: Backend) -> None:
+        self._page = page
+        self._backend = backend
+        self._live = Live(backend.bus, backend.me, asyncio.get_running_loop())
+        self._ticking: asyncio.Task[None] | None = None
+        self._screen: Screen | None = None
+        self._place = -1
+        self._dismissed: set[str] = set()
+        self._bell = NotificationBell(
+            source=MyInbox(backend, self._live), open_notice=self._open_notice, open_all=self._open_all
+        )
+        self._body = ft.Container(expand=True)
+        self._banners = ft.Column(spacing=GRID, tight=True)
+        self._title = ft.Container(expand=True)
+        self._back = ft.Container(visible=False, content=icon_button(ft.Icons.ARROW_BACK, "Back to the list", self._up))
+        self._rail = self._make_rail()
+        self._bar = self._make_bar()
+        self._divider = ft.VerticalDivider(width=1, thickness=1, color=HAIRLINE)
+
+    def open(self) -> None:
+        """Dress the page, mount everything and start to listen."""
+        page = self._page
+        page.title = "FlashFlow"
+        page.theme, page.dark_theme, page.theme_mode = light(), dark(), ft.ThemeMode.SYSTEM
+        page.on_route_change = self._routed
+        page.on_resize = self._resized
+        page.on_connect = self._connected
+        page.on_disconnect = self._disconnected
+        page.on_close = self._disconnected
+        self._draw_banners()
+        page.views[:] = [self._view()]
+        self._lay_out()
+        self._go_to(page.route)
+        self._listen()
+        page.update()
+
+    def _view(self) -> ft.View:
+        head = ft.Container(
+            content=ft.Row([self._back, self._title, self._bell], spacing=GRID),
+            padding=ft.Padding.only(left=16, right=GRID, top=GRID, bottom=GRID),
+        )
+        banners = ft.Container(self._banners, padding=ft.Padding.symmetric(horizontal=16))
+        column = ft.Column([head, banners, self._body], expand=True, spacing=0)
+        columns = ft.Row(
+            [self._rail, self._divider, column],
+            expand=True,
+            spacing=0,
+            vertical_alignment=ft.CrossAxisAlignment.STRETCH,
+        )
+        return ft.View(
+            route="/",
+            padding=0,
+            spacing=0,
+            controls=[ft.SafeArea(columns, expand=True)],
+            navigation_bar=self._bar,
+        )
+
+    def _make_rail(self) -> ft.NavigationRail:
+        return ft.NavigationRail(
+            destinations=[
+                ft.NavigationRailDestination(icon=place.icon, selected_icon=place.selected_icon, label=place.label)
+                for place in PLACES
+            ],
+            leading=silent(ft.Icon(ft.Icons.BOLT, size=28, color=ft.Colors.PRIMARY)),
+            label_type=ft.NavigationRailLabelType.ALL,
+            min_width=104,
+            on_change=self._chosen,
+        )
+
+    def _make_bar(self) -> ft.NavigationBar:
+        return ft.NavigationBar(
+            destinations=[
+                ft.NavigationBarDestination(icon=place.icon, selected_icon=place.selected_icon, label=place.label)
+                for place in PLACES
+            ],
+            on_change=self._chosen,
+        )
+
+    @property
+    def _wide(self) -> bool:
+        return (self._page.width or 0) >= WIDE
+
+    def _lay_out(self) -> None:
+        """Rail or bar, by the page's width."""
+        self._rail.visible = self._divider.visible = self._wide
+        self._bar.visible = not self._wide
+
+    def _go_to(self, route: str) -> None:
+        """Show what the route means."""
+        index, notification_id = parse(route)
+        place = PLACES[index]
+        if index != self._place or self._screen is None:
+            self._place = index
+            self._screen = place.screen(backend=self._backend, live=self._live, go=self._go, wide=self._wide)
+            self._body.content = self._screen
+        if isinstance(self._screen, NotificationCenter) and self._screen.selected != notification_id:
+            self._screen.select(notification_id)
+        self._title.content = heading(place.label, size=TITLE, level=1)
+        self._back.visible = notification_id is not None and not self._wide
+        self._rail.selected_index = self._bar.selected_index = index
+
+    def _go(self, route: str) -> None:
+        self._page.navigate(route)
+
+    async def _up(self, _: object) -> None:
+        self._go(PLACES[1].route)
+
+    async def _chosen(self, event: ft.Event[ft.NavigationRail] | ft.Event[ft.NavigationBar]) -> None:
+        self._go(PLACES[event.control.selected_index or 0].route)
+
+    async def _open_notice(self, notification_id: str) -> None:
+        self._go(f"{PLACES[1].route}/{quote(notification_id, safe='')}")
+
+    async def _open_all(self) -> None:
+        self._go(PLACES[1].route)
+
+    async def _routed(self, event: ft.RouteChangeEvent) -> None:
+        self._go_to(event.route)
+        self._page.update()
+
+    async def _resized(self, _: ft.PageResizeEvent) -> None:
+        screen = self._screen
+        if screen is not None and screen.wide != self._wide:
+            self._lay_out()
+            self._go_to(self._page.route)
+            self._page.update()
+            screen.set_wide(self._wide)
+
+    async def _connected(self, _: object) -> None:
+        self._listen()
+
+    async def _disconnected(self, _: object) -> None:
+        self._live.stop()
+        if self._ticking is not None:
+            self._ticking.cancel()
+            self._ticking = None
+
+    def _listen(self) -> None:
+        self._live.start()
+        if self._ticking is None:
+            self._ticking = asyncio.get_running_loop().create_task(self._tick())
+
+    async def _tick(self) -> None:
+        """Relative times are written again every minute."""
+        while True:
+            await asyncio.sleep(CLOCK)
+            self._live.ask_everyone()
+
+    def _draw_banners(self) -> None:
+        self._banners.controls = [
+            notice_banner(words, self._dismisser(words))
+            for words in self._backend.notices
+            if words not in self._dismissed
+        ]
+
+    def _dismisser(self, words: str) -> Callable[[object], Awaitable[None]]:
+        async def dismiss(_: object) -> None:
+            self._dismissed.add(words)
+            self._draw_banners()
+            self._page.update()
+
+        return dismiss
