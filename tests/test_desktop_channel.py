@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from backend.delivery import desktop_linux
-from backend.delivery.channel import Outcome
+from backend.delivery.channel import Outcome, Transient
 from backend.delivery.desktop import DesktopChannel
 from tests.desktop_session import DEADLINE, Session, SilentDaemon, notification_session, session_bus
 from tests.notices import notice
@@ -184,6 +184,13 @@ def test_plyers_own_way_in_shows_it_too(desktop: Session) -> None:
     assert shown_last(desktop) == ("--by plyer", "a &lt; b")
 
 
+def test_once_closed_no_connection_is_opened_again(desktop: Session) -> None:
+    facade = desktop_linux.LinuxNotification(desktop.environ)
+    facade.close()
+    with pytest.raises(desktop_linux.BusLost):
+        facade.probe()
+
+
 def test_health_names_the_daemon_and_shows_nothing(desktop: Session) -> None:
     before = len(desktop.history())
     with channel(desktop.environ) as probing:
@@ -259,6 +266,17 @@ def test_a_daemon_that_hangs_costs_one_deadline_and_the_next_send_none() -> None
     assert 0.5 <= took < 1.5
     assert {(outcome.outcome, outcome.code) for outcome in rest} == {("transient", "busy")}
     assert took_rest < 0.4
+
+
+def test_the_thread_of_a_hung_call_gives_up_by_itself(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening, ThreadPoolExecutor(1) as pool:
+        listening.bind(str(tmp_path / "bus"))
+        listening.listen()
+        accepted = pool.submit(authenticate, listening)
+        facade = desktop_linux.LinuxNotification({"XDG_RUNTIME_DIR": str(tmp_path)}, patience_s=0.2)
+        with pytest.raises(Transient, match="did not answer"):
+            facade.probe()
+        accepted.result(DEADLINE).close()
 
 
 def test_a_bus_that_never_says_hello_costs_one_deadline_and_closing_ends_the_wait(tmp_path: Path) -> None:

@@ -76,10 +76,14 @@ class BusLost(Transient):
 
 
 class _Connection(DBusConnection):  # type: ignore[misc]
-    """jeepney's connection, no call of which waits for ever: its constructor's own Hello has no timeout."""
+    """jeepney's connection, no call of which waits for ever: not even the Hello that its constructor sends."""
+
+    def __init__(self, sock: socket.socket, patience_s: float) -> None:
+        self._patience_s = patience_s
+        super().__init__(sock)
 
     def send_and_get_reply(self, message: Any, *, timeout: float | None = None) -> Any:
-        return super().send_and_get_reply(message, timeout=PATIENCE_S if timeout is None else timeout)
+        return super().send_and_get_reply(message, timeout=self._patience_s if timeout is None else timeout)
 
 
 class SessionBus:
@@ -105,7 +109,7 @@ class SessionBus:
         connection = self._connection or self._connect()
         message = new_method_call(target, member, signature, body)
         try:
-            return tuple(unwrap_msg(connection.send_and_get_reply(message, timeout=self._patience_s)))
+            return tuple(unwrap_msg(connection.send_and_get_reply(message)))
         except DBusErrorResponse as error:
             raise _meaning(error) from error
         except TimeoutError as error:
@@ -138,7 +142,7 @@ class SessionBus:
             raise BusLost
         try:
             self._socket = prep_socket(get_bus(self._address()))
-            self._connection = _Connection(self._socket)
+            self._connection = _Connection(self._socket, self._patience_s)
         except TimeoutError as error:
             self.drop()
             raise _no_answer() from error
@@ -273,7 +277,6 @@ class LinuxNotification(Notification):  # type: ignore[misc]
     def _forget_server(self) -> None:
         self._bus.drop()
         self._server = None
-        self._ids.clear()
 
 
 def _meaning(error: DBusErrorResponse) -> ChannelError:
