@@ -116,11 +116,13 @@ class Session(Bus):
         counts = [self._call(Properties(_DUNST).get(name))[0][1] for name in ("displayedLength", "waitingLength")]
         return sum(counts)
 
-    def next_asked(self, member: str) -> Asked:
-        """The next call of this method that went to the daemon, waiting for it if need be; others are passed over."""
+    def next_asked(self, member: str, title: str | None = None) -> Asked:
+        """The next call of this method (and with this title) that went to the daemon, waiting for it if need be;
+        others are passed over."""
         while True:
             message = self._monitor.receive(timeout=DEADLINE)
-            if message.header.fields.get(HeaderFields.member) == member:
+            found = message.header.fields.get(HeaderFields.member) == member
+            if found and (title is None or message.body[3] == title):
                 return Asked(member, tuple(message.body))
 
     def _call(self, message: Message) -> tuple[Any, ...]:

@@ -152,8 +152,7 @@ def test_the_priority_decides_urgency_and_how_long_it_stays(
 ) -> None:
     with channel(desktop.environ) as sending:
         sending.send(notice(unique, priority=priority, notification_id=unique))
-    while (asked := desktop.next_asked("Notify")).values[3] != unique:
-        pass
+    asked = desktop.next_asked("Notify", title=unique)
     assert asked.values[6]["urgency"] == ("y", urgency)
     assert asked.values[7] == expires
 
@@ -163,8 +162,7 @@ def test_the_icon_is_given_if_there_is_such_a_file(desktop: Session, unique: str
     for expected in ("", icon.as_uri()):
         with channel(desktop.environ, icon=icon) as sending:
             sending.send(notice(unique, notification_id=unique))
-        while (asked := desktop.next_asked("Notify")).values[3] != unique:
-            pass
+        asked = desktop.next_asked("Notify", title=unique)
         assert asked.values[2] == expected
         icon.write_bytes(b"")
 
@@ -269,27 +267,19 @@ def test_a_daemon_that_hangs_costs_one_deadline_and_the_next_send_none() -> None
 
 
 def test_the_thread_of_a_hung_call_gives_up_by_itself(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listening, ThreadPoolExecutor(1) as pool:
-        listening.bind(str(tmp_path / "bus"))
-        listening.listen()
-        accepted = pool.submit(authenticate, listening)
+    with mute_bus(tmp_path / "bus"):
         facade = desktop_linux.LinuxNotification({"XDG_RUNTIME_DIR": str(tmp_path)}, patience_s=0.2)
         with pytest.raises(Transient, match="did not answer"):
             facade.probe()
-        accepted.result(DEADLINE).close()
 
 
 def test_a_bus_that_never_says_hello_costs_one_deadline_and_closing_ends_the_wait(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listening, ThreadPoolExecutor(1) as pool:
-        listening.bind(str(tmp_path / "bus"))
-        listening.listen()
-        accepted = pool.submit(authenticate, listening)
+    with mute_bus(tmp_path / "bus"):
         sending = DesktopChannel(environ={"XDG_RUNTIME_DIR": str(tmp_path)}, platform="linux", deadline_s=0.3)
         assert sending.send(notice()).code == "timeout"
         assert sending.send(notice()).code == "busy"
         sending.close()
         assert not [thread for thread in threading.enumerate() if thread.name == "desktop-notice"]
-        accepted.result(DEADLINE).close()
 
 
 @pytest.mark.parametrize(
@@ -386,8 +376,18 @@ def test_a_bus_that_went_away_is_told_and_a_new_one_is_taken() -> None:
             assert second.next_asked("Notify").values[1] == 0
 
 
+@contextmanager
+def mute_bus(path: Path) -> Iterator[None]:
+    """A bus that lets one client in and says nothing more."""
+    with socket.socket(socket.AF_UNIX) as listening, ThreadPoolExecutor(1) as pool:
+        listening.bind(str(path))
+        listening.listen()
+        accepted = pool.submit(authenticate, listening)
+        yield
+        accepted.result(DEADLINE).close()
+
+
 def authenticate(listening: socket.socket) -> socket.socket:
-    """Lets one client onto a bus that says nothing more."""
     connection, _ = listening.accept()
     heard = b""
     while b"\r\n" not in heard:
