@@ -10,7 +10,8 @@ import select
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -276,3 +277,11 @@ def _wait_for_owner(connection: DBusConnection) -> None:
         bus.AddMatch(rule)
         if not bus.NameHasOwner(SERVICE)[0]:
             connection.recv_until_filtered(changes, timeout=DEADLINE)
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Ask again and again until it is so; fails past the deadline."""
+    deadline = time.monotonic() + DEADLINE
+    while not happened():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)

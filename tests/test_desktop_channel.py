@@ -17,7 +17,7 @@ import pytest
 from backend.delivery import desktop_linux
 from backend.delivery.channel import Outcome, Transient
 from backend.delivery.desktop import DesktopChannel
-from tests.desktop_session import DEADLINE, Session, SilentDaemon, notification_session, session_bus
+from tests.desktop_session import DEADLINE, Session, SilentDaemon, notification_session, session_bus, until
 from tests.notices import notice
 
 HOSTILE = [
@@ -394,11 +394,3 @@ def authenticate(listening: socket.socket) -> socket.socket:
         heard += connection.recv(1024)
     connection.sendall(b"OK 0123456789abcdef0123456789abcdef\r\n")
     return connection
-
-
-def until(happened: Any) -> None:
-    """Ask again and again until it is so; fails past the deadline."""
-    deadline = time.monotonic() + DEADLINE
-    while not happened():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
