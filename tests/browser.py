@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from playwright.sync_api import BrowserContext, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    WebSocket,
+    expect,
+    sync_playwright,
+)
 from playwright.sync_api import TimeoutError as TooLate
 
 CHROMIUM = "/usr/bin/chromium"
@@ -28,6 +37,9 @@ FLAGS = (
 )
 OURS = ("127.0.0.1", "localhost")
 NOT_NETWORK = ("data", "blob", "about")
+# Flet's web client asks a CDN for this file whatever it is told; our Content-Security-Policy stops that inside the
+# browser, which says so on its console.
+STOPPED_BY_POLICY = re.compile(r"rive_native\.js' violates the following Content Security Policy")
 LOAD_DEADLINE = 40_000
 DEADLINE = 15_000
 
@@ -36,19 +48,22 @@ HEARD = """[...document.querySelectorAll('flt-semantics, flt-semantics-host [rol
 
 
 class Screen:
-    """One browser page.
-
-    ``strays`` are the requests that left this machine, ``noise`` is what the console called errors.
-    """
+    """One browser page; ``noise`` is what its console called errors."""
 
     def __init__(self, context: BrowserContext) -> None:
-        self.strays: list[str] = []
         self.noise: list[str] = []
-        context.on("request", self._notice)
+        self._foreign: list[Request] = []
+        self._sockets: list[str] = []
+        context.on("request", self._notice_request)
         self.page: Page = context.new_page()
-        self.page.on("websocket", lambda socket: self._notice_url(socket.url))
-        self.page.on("console", lambda message: message.type == "error" and self.noise.append(message.text))
+        self.page.on("websocket", self._notice_socket)
+        self.page.on("console", self._notice_console)
         self.page.on("pageerror", lambda error: self.noise.append(str(error)))
+
+    @property
+    def strays(self) -> list[str]:
+        """What was asked of another machine, but for what the page's own policy stopped before it left."""
+        return [request.url for request in self._foreign if request.failure != "csp"] + self._sockets
 
     def open(self, url: str) -> None:
         """Load the UI and turn its semantics tree on."""
@@ -93,13 +108,23 @@ class Screen:
         lines = self.page.evaluate(HEARD)
         return [line.replace("\n", " | ") for line in lines if not line.endswith(": ")]
 
-    def _notice(self, request: Request) -> None:
-        self._notice_url(request.url)
+    def _notice_request(self, request: Request) -> None:
+        if is_foreign(request.url):
+            self._foreign.append(request)
 
-    def _notice_url(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in NOT_NETWORK and parts.hostname not in OURS:
-            self.strays.append(url)
+    def _notice_socket(self, socket: WebSocket) -> None:
+        if is_foreign(socket.url):
+            self._sockets.append(socket.url)
+
+    def _notice_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and not STOPPED_BY_POLICY.search(message.text):
+            self.noise.append(message.text)
+
+
+def is_foreign(url: str) -> bool:
+    """Whether fetching ``url`` would leave this machine."""
+    parts = urlsplit(url)
+    return parts.scheme not in NOT_NETWORK and parts.hostname not in OURS
 
 
 @contextmanager
