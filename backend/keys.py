@@ -51,8 +51,7 @@ class KeyRing:
     def __init__(self, store: Store, models: NotificationModels, folder: Path) -> None:
         self._store = store
         self._model = models.api_key
-        self._path = folder / KEY_FILE
-        self.local_key = self._load_local()
+        self.local_key = local_key(folder)
         self._callers: dict[bytes, Caller] = {}
         self._reload()
 
@@ -128,21 +127,24 @@ class KeyRing:
         callers[_digest(self.local_key)] = Caller(LOCAL, frozenset({"admin"}))
         self._callers = callers
 
-    def _load_local(self) -> str:
-        """The local key, made at the first start; only its owner can read the file."""
-        try:
-            create_private(self._path)
-            key = self._path.read_text(encoding="ascii").strip()
-            if key.startswith(PREFIX) and len(key) >= 40:
-                return key
-            key = PREFIX + secrets.token_urlsafe(32)
-            half = self._path.with_suffix(".part")
-            create_private(half)
-            half.write_text(key + "\n", encoding="ascii")
-            os.replace(half, self._path)
-        except (OSError, UnicodeError) as error:
-            raise StorageError(f"{self._path} cannot be used: {error}") from error
-        return key
+
+def local_key(folder: Path) -> str:
+    """The key in ``folder``'s file, made where there is none; only its owner can read it. Raises StorageError."""
+    path = folder / KEY_FILE
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        create_private(path)
+        key = path.read_text(encoding="ascii").strip()
+        if key.startswith(PREFIX) and len(key) >= 40:
+            return key
+        key = PREFIX + secrets.token_urlsafe(32)
+        half = path.with_suffix(".part")
+        create_private(half)
+        half.write_text(key + "\n", encoding="ascii")
+        os.replace(half, path)
+    except (OSError, UnicodeError) as error:
+        raise StorageError(f"{path} cannot be used: {error}") from error
+    return key
 
 
 def _digest(key: str) -> bytes:

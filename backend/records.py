@@ -318,4 +318,3 @@ class TodayFigures(Record, frozen=True, kw_only=True):
     notifications: int
     delivered: int
     read: int
-    unread: int

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from importlib.util import find_spec
+from types import FunctionType
 from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -65,8 +66,8 @@ def too_large(limit: int) -> Refusal:
     return Refusal(431, "headers_too_large", "The headers are too large", detail)
 
 
-def target_fault(target: bytes, version: str, hosts: int) -> str | None:
-    """Why a request with this target, HTTP version and number of Host headers is refused, or None.
+def head_fault(target: bytes, version: str, names: list[bytes]) -> str | None:
+    """Why a request with this target, HTTP version and header names (in lower case) is refused, or None.
 
     Only the origin form is served (RFC 9112 section 3.2.1): a proxy's absolute form would carry a second host past the
     Host check. A path that is not text after unescaping names nothing here.
@@ -77,8 +78,11 @@ def target_fault(target: bytes, version: str, hosts: int) -> str | None:
         return "The request target must be a path that starts with / and is ASCII."
     if b"%" in target and not _is_text(target.partition(b"?")[0]):
         return "The path holds an invalid percent-encoding."
+    hosts = names.count(b"host")
     if hosts != 1 and (hosts or version == "1.1"):
         return "Exactly one Host header is needed."
+    if b"transfer-encoding" in names and (version != "1.1" or names.count(b"transfer-encoding") > 1):
+        return "Transfer-Encoding may be given once, and in HTTP/1.1."
     return None
 
 
@@ -123,6 +127,8 @@ class Watch:
 class Guarded(asyncio.Protocol):
     """What both of uvicorn's protocols gain. Stands before one of them in the bases; a stamp of 0.0 means unset."""
 
+    __slots__ = ("_abort_at", "_deaf", "_lingering", "_since", "fault")
+
     limits: ClassVar[Limits]
     watch: ClassVar[Watch]
 
@@ -135,11 +141,13 @@ class Guarded(asyncio.Protocol):
     timeout_keep_alive: int
     timeout_keep_alive_task: asyncio.TimerHandle | None
 
-    fault: Refusal | None = None
-    _since: float = 0.0
-    _abort_at: float = 0.0
-    _deaf: bool = False
-    _lingering: bool = False
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fault: Refusal | None = None
+        self._since = 0.0
+        self._abort_at = 0.0
+        self._deaf = False
+        self._lingering = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -257,6 +265,15 @@ class Guarded(asyncio.Protocol):
         if self._lingering:
             self._lingering = False
             self.watch.lingering -= 1
+
+
+def rebound(function: Any, **names: Any) -> Any:
+    """A copy of ``function`` that finds ``names`` where it looked for its module's own.
+
+    uvicorn names the class of its request cycle inside two long functions; giving each finished cycle another class
+    instead was measured at 10 % of all requests a second.
+    """
+    return FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
 
 
 async def answer_500(cycle: Any) -> None:

@@ -10,7 +10,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from backend.api.limits import Guarded, Refusal, answer_500, malformed, target_fault, too_large
+from backend.api.limits import Guarded, Refusal, answer_500, head_fault, malformed, rebound, too_large
 
 _FRAMING = re.compile(rb"^(content-length|transfer-encoding)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
@@ -52,11 +52,14 @@ class Connection(h11.Connection):
             return too_large(self.header_bytes)
         if len(_FRAMING.findall(head)) > 1:
             return malformed("The length of the body is given more than once.")
-        hosts = sum(name == b"host" for name, _ in request.headers)
-        fault = target_fault(request.target, request.http_version.decode("ascii"), hosts)
+        names = [name for name, _ in request.headers]
+        fault = head_fault(request.target, request.http_version.decode("ascii"), names)
         if fault is None and request.method == b"CONNECT":
             fault = "CONNECT is not served here."
         return malformed(fault) if fault else None
+
+
+_handle_events = rebound(H11Protocol.handle_events, RequestResponseCycle=Cycle)
 
 
 class GuardedH11(Guarded, H11Protocol):
@@ -73,9 +76,7 @@ class GuardedH11(Guarded, H11Protocol):
     def handle_events(self) -> None:
         if self._deaf:
             return
-        super().handle_events()
-        if self.cycle is not None:
-            self.cycle.__class__ = Cycle
+        _handle_events(self)
         state = self.conn.their_state
         if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):
             self._since = self._since or self.loop.time()

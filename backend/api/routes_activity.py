@@ -116,7 +116,8 @@ def _started(started: SessionStarted) -> Answer:
 
 async def end_session(call: Call) -> Answer:
     write = call.services.activity.ending(call.params["session_id"], call.caller.sees)
-    return ok(session=wire(await call.services.activity_writes.run(write)))
+    session = await call.services.activity_writes.run(write)
+    return ok(session=wire(session))
 
 
 async def heartbeat(call: Call) -> Answer:

@@ -103,14 +103,16 @@ def mover(verb: str) -> Callable[[Call], Awaitable[Answer]]:
 
     async def move(call: Call) -> Answer:
         write = call.services.notifications.moving(verb, (call.params["notification_id"], call.caller.sees))
-        return ok(notification=wire(await call.services.notification_writes.run(write)))
+        moved = await call.services.notification_writes.run(write)
+        return ok(notification=wire(moved))
 
     return move
 
 
 async def read_all(call: Call) -> Answer:
     write = call.services.notifications.reading_all(path_user(call), call.caller.sees)
-    return ok(updated=len(await call.services.notification_writes.run(write)))
+    updated = await call.services.notification_writes.run(write)
+    return ok(updated=len(updated))
 
 
 async def set_preferences(call: Call) -> Answer:
@@ -180,7 +182,8 @@ async def list_devices(call: Call) -> Answer:
 
 async def remove_device(call: Call) -> Answer:
     write = call.services.notifications.devices.removing(call.params["device_token_id"], call.caller.sees)
-    return ok(device=wire(await call.services.notification_writes.run(write)))
+    device = await call.services.notification_writes.run(write)
+    return ok(device=wire(device))
 
 
 class LocaleQuery(Page, frozen=True, kw_only=True):

@@ -73,6 +73,8 @@ class Writer:
         self._clock = clock
         self._publish = publish
         self._queue: queue.SimpleQueue[list[Ticket] | Callable[[], None] | None] = queue.SimpleQueue()
+        self.fault: str | None = None
+        """The code of the fault that the last write ended in; None after one that worked."""
         self._stopping = False
         self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -160,6 +162,7 @@ class Writer:
             for ticket in tickets:
                 self._commit(conn, [ticket])
             return
+        self.fault = None
         for (_, settle), result in zip(tickets, results, strict=True):
             settle(result)
         self._publish(events)
@@ -182,6 +185,7 @@ class Writer:
         refusal: BaseException = error
         if isinstance(error, sqlite3.Error):
             refusal = storage_error(error)
+            self.fault = refusal.code
         elif not isinstance(error, FlashFlowError):
             log.error("a write failed", exc_info=error)
         ticket[1](refusal)

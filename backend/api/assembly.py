@@ -1,0 +1,113 @@
+"""The HTTP server put together from the backend's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Protocol, cast
+
+from starlette.types import ASGIApp
+
+from backend.api.context import Services
+from backend.api.guard import Browsers
+from backend.api.server import HttpThread, bind, make_app
+from backend.config import Config
+from backend.events import Bus
+from backend.keys import KeyRing
+from backend.notification_service import NotificationService
+from backend.user_activity_service import UserActivityService
+
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 named to be kept out of the Host list
+
+
+class Parts(Protocol):
+    """What the server needs of the backend."""
+
+    config: Config
+    data_dir: Path
+    bus: Bus
+    activity: UserActivityService
+    notifications: NotificationService
+    keys: KeyRing
+
+    def storage_fault(self) -> str | None: ...
+
+
+class Closable(Protocol):
+    """Screens that end with the server."""
+
+    async def close(self) -> None: ...
+
+
+class HttpServer:
+    """A running server: binds at once (PortTaken), answers when the constructor returns."""
+
+    def __init__(self, parts: Parts, readers: Executor, screens: Closable | None, started_at: float) -> None:
+        config = parts.config
+        sock = bind(config.host, config.port, next_free=config.next_free_port)
+        port = sock.getsockname()[1]
+        name = config.host if config.host not in EVERYWHERE else "127.0.0.1"
+        self.url = f"http://{_bracketed(name)}:{port}"
+        self._browsers = Browsers(parts.data_dir, port) if screens is not None else None
+
+        async def make() -> tuple[ASGIApp, Services]:
+            services = Services(
+                parts.activity,
+                parts.notifications,
+                parts.keys,
+                parts.bus,
+                readers,
+                parts.storage_fault,
+                self._link_maker(),
+                started_at,
+            )
+            return make_app(services, cast("ASGIApp | None", screens)), services
+
+        self._thread = HttpThread(
+            sock, make, allowed_hosts(config, port), self._browsers, None if screens is None else screens.close
+        )
+        try:
+            self._thread.start()
+        except BaseException:
+            sock.close()
+            raise
+
+    def new_launch_link(self) -> str:
+        """A full address that opens the screens in a browser, once. Raises NotFound where no screens are served."""
+        return self._link_maker()()
+
+    def stop(self) -> None:
+        """End connections and the thread."""
+        self._thread.stop()
+
+    def _link_maker(self) -> Callable[[], str]:
+        browsers = self._browsers
+
+        def make() -> str:
+            if browsers is None:
+                raise _no_screens()
+            return self.url + browsers.new_link()
+
+        return make
+
+
+def allowed_hosts(config: Config, port: int) -> list[str]:
+    """The Host headers that are ours, to the letter: loopback, the address listened on, and what the owner named."""
+    names = {"127.0.0.1", "localhost"} | set(config.allowed_hosts)
+    if config.host not in EVERYWHERE:
+        names.add(_bracketed(config.host))
+    if config.host in {"::1", "::"}:
+        names.add("[::1]")
+    return [f"{name}:{port}" for name in sorted(names)]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _no_screens() -> Exception:
+    from backend.errors import NotFound
+
+    return NotFound("This server was started with --no-ui.")

@@ -1,0 +1,214 @@
+"""The guard around everything on the port: who may talk to it at all, and who may see the screens.
+
+A page in the person's browser can send requests to 127.0.0.1, and a name it controls can be made to point here (DNS
+rebinding). So the Host must be one of ours to the letter, an Origin must be our own, and what a browser marks as coming
+from another site is refused. The screens and their WebSocket ask for a cookie that only a one-time link hands out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from backend.api.call import Answer, read_body, refusal, respond
+from backend.errors import FlashFlowError, Forbidden, PayloadTooLarge, StorageError, Unauthorized
+from backend.store.database import create_private
+
+log = logging.getLogger(__name__)
+
+COOKIE_DAYS = 30
+PENDING_LINKS = 16
+SECRET_FILE = "browser.secret"  # noqa: S105 a file's name
+LINK_PATH = "/launch/"
+OPEN_PATHS = ("/api/", "/openapi.json", "/docs")
+_SAFE_SITES = {b"same-origin", b"none"}
+_PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' {sockets}; worker-src 'self' blob:; "
+    "frame-ancestors 'none'; base-uri 'self'; form-action 'none'; object-src 'none'"
+)
+
+
+class Browsers:
+    """Which browsers were let in: one-time links, and cookies signed with a secret that only this folder has."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._lock = threading.Lock()
+        self._links: list[bytes] = []
+        self._secret = _load_secret(folder / SECRET_FILE)
+        self.cookie = f"flashflow_{port}"
+
+    def new_link(self) -> str:
+        """A path that lets one browser in, once; the sixteen newest work."""
+        token = secrets.token_urlsafe(32)
+        with self._lock:
+            self._links = [*self._links[1 - PENDING_LINKS :], hashlib.sha256(token.encode()).digest()]
+        return LINK_PATH + token
+
+    def redeem(self, token: str) -> str | None:
+        """The cookie for a link that was not used yet, else None."""
+        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        with self._lock:
+            left = [link for link in self._links if not hmac.compare_digest(link, digest)]
+            used = len(left) < len(self._links)
+            self._links = left
+        if not used:
+            return None
+        body = f"{int(time.time()) + COOKIE_DAYS * 86_400}.{secrets.token_urlsafe(16)}"
+        return f"{body}.{self._sign(body)}"
+
+    def admits(self, cookie: str) -> bool:
+        """Whether ``cookie`` was given by us and is not too old."""
+        body, _, signature = cookie.rpartition(".")
+        if not hmac.compare_digest(self._sign(body).encode(), signature.encode("utf-8", "replace")):
+            return False
+        return int(body.partition(".")[0]) > time.time()
+
+    def _sign(self, body: str) -> str:
+        return hmac.new(self._secret, body.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+
+class Guard:
+    """ASGI middleware around the API and the screens."""
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], browsers: Browsers | None) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower().encode() for host in hosts)
+        self._browsers = browsers
+        sockets = " ".join(f"ws://{host}" for host in sorted(h.decode() for h in self._hosts))
+        self._policy = _PAGE_POLICY.format(sockets=sockets).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        fault = self._fault(scope, headers)
+        if fault is not None:
+            await _refuse(scope, receive, send, headers, fault)
+            return
+        path: str = scope["path"]
+        if path.startswith(OPEN_PATHS):
+            await self._app(scope, receive, send)
+        elif path.startswith(LINK_PATH):
+            await self._launch(scope, receive, send)
+        else:
+            await self._screens(scope, receive, send)
+
+    def _fault(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> FlashFlowError | None:
+        host = origin = site = None
+        for name, value in headers:
+            if name == b"host":
+                if host is not None:
+                    return Forbidden("Two Host headers.")
+                host = value
+            elif name == b"origin":
+                origin = value
+            elif name == b"sec-fetch-site":
+                site = value
+        if host is None or host.lower() not in self._hosts:
+            return Forbidden("This Host is not one that FlashFlow answers to.")
+        if origin is not None and origin.lower() != b"http://" + host.lower():
+            return Forbidden("Requests from pages of another origin are refused.")
+        if site is not None and site not in _SAFE_SITES:
+            return Forbidden("Requests from pages of another site are refused.")
+        if scope["type"] == "websocket" and origin is None:
+            return Forbidden("A WebSocket needs the Origin of FlashFlow's own page.")
+        return None
+
+    async def _launch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive, {})
+        cookie = None
+        if self._browsers is not None and scope["type"] == "http" and scope["method"] == "GET":
+            cookie = self._browsers.redeem(scope["path"].removeprefix(LINK_PATH))
+        if cookie is None or self._browsers is None:
+            await respond(send, _closed(scope, "This link was used before, or never given."))
+            return
+        set_cookie = (
+            f"{self._browsers.cookie}={cookie}; Path=/; HttpOnly; SameSite=Strict; Max-Age={COOKIE_DAYS * 86_400}"
+        )
+        headers = ((b"location", b"/"), (b"set-cookie", set_cookie.encode()), (b"content-type", b"text/plain"))
+        await respond(send, Answer(303, b"", headers))
+
+    async def _screens(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._admitted(scope):
+            await _refuse(scope, receive, send, scope["headers"], Unauthorized(_HOW_IN))
+            return
+
+        async def dressed(message: dict[str, object]) -> None:
+            if message["type"] == "http.response.start":
+                headers: list[tuple[bytes, bytes]] = message["headers"]  # type: ignore[assignment]
+                kept = [(n, v) for n, v in headers if not n.lower().startswith(b"access-control-")]
+                message = {**message, "headers": [*kept, (b"content-security-policy", self._policy), *_PLAIN]}
+            await send(message)
+
+        await self._app(scope, receive, dressed)  # type: ignore[arg-type]
+
+    def _admitted(self, scope: Scope) -> bool:
+        if self._browsers is None:
+            return True
+        for name, value in scope["headers"]:
+            if name == b"cookie":
+                for part in value.decode("latin-1").split(";"):
+                    key, _, cookie = part.strip().partition("=")
+                    if key == self._browsers.cookie and self._browsers.admits(cookie):
+                        return True
+        return False
+
+
+_HOW_IN = "Open FlashFlow with the link that it printed, or run `flashflow link` for a new one."
+_PLAIN = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>FlashFlow</title>
+<meta name="viewport" content="width=device-width">
+<style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:20vh auto;\
+padding:0 1.5rem}}</style>
+<h1>FlashFlow</h1><p>{reason}</p><p>Run <code>flashflow link</code> and open what it prints.</p></html>"""
+
+
+def _closed(scope: Scope, reason: str) -> Answer:
+    """The answer to who may not see the screens: words for a browser, a problem for a program."""
+    if any(name == b"accept" and b"text/html" in value for name, value in scope["headers"]):
+        headers = ((b"content-type", b"text/html; charset=utf-8"), *_PLAIN)
+        return Answer(401, _PAGE.format(reason=reason).encode(), headers)
+    return refusal(Unauthorized(reason + " " + _HOW_IN))
+
+
+async def _refuse(
+    scope: Scope, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]], fault: FlashFlowError
+) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": str(fault)[:120]})
+        return
+    close = False
+    try:
+        # Read to the end first: what is left of a body must not be taken for the next request.
+        await read_body(receive, dict(headers))
+    except PayloadTooLarge:
+        close = True
+    answer = _closed(scope, "This browser was not let in yet.") if isinstance(fault, Unauthorized) else refusal(fault)
+    await respond(send, answer, close=close)
+
+
+def _load_secret(path: Path) -> bytes:
+    try:
+        create_private(path)
+        secret = path.read_bytes()
+        if len(secret) < 32:
+            secret = secrets.token_bytes(32)
+            path.write_bytes(secret)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
+    return secret

@@ -1,0 +1,239 @@
+"""The HTTP thread: one port for the API and, where it is served, the screens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from backend.api import routes_activity, routes_admin, routes_notifications
+from backend.api.call import Answer, AsgiEndpoint, Endpoint, encode, respond
+from backend.api.context import Services
+from backend.api.guard import Browsers, Guard
+from backend.api.limits import Limits, http_protocol
+from backend.api.openapi import document, page
+from backend.api.problems import MEDIA_TYPE, problem_bytes
+from backend.api.stream import Stream, StreamQuery
+from backend.errors import FlashFlowError
+
+log = logging.getLogger(__name__)
+
+STOP_S = 1.5
+PORTS_TO_TRY = 50
+
+
+async def _documented(call: object) -> Answer:
+    raise NotImplementedError("the stream answers for itself")
+
+
+STREAM = Endpoint(
+    method="GET", path="/api/stream", scope="read", handler=_documented, query=StreamQuery,
+    summary="What happens, as server-sent events; Last-Event-ID goes on where a reader stood",
+    answer="events: notification, notification.updated, activity, session",
+)  # fmt: skip
+ENDPOINTS = (*routes_activity.ENDPOINTS, *routes_notifications.ENDPOINTS, *routes_admin.ENDPOINTS)
+
+
+class Static:
+    """One unchanging answer to GET."""
+
+    def __init__(self, body: bytes, content_type: bytes) -> None:
+        self._answer = Answer(200, body, ((b"content-type", content_type), (b"content-security-policy", _DOCS_POLICY)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, self._answer)
+
+
+_DOCS_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+
+
+def make_app(services: Services, screens: ASGIApp | None) -> ASGIApp:
+    """Every route as one ASGI app, without the guard."""
+    described = (*ENDPOINTS, STREAM)
+    openapi = document(described)
+    routes: list[BaseRoute] = [
+        Route(e.path, AsgiEndpoint(e, services), methods=[e.method], include_in_schema=False) for e in ENDPOINTS
+    ]
+    routes.append(Route("/api/stream", Stream(services), methods=["GET"]))
+    routes.append(Route("/openapi.json", Static(encode(openapi), b"application/json"), methods=["GET"]))
+    docs = page(described, openapi["components"]["schemas"])
+    routes.append(Route("/docs", Static(docs, b"text/html; charset=utf-8"), methods=["GET"]))
+    routes.append(Route("/api/{rest:path}", Nothing()))
+    routes.append(Mount("/", screens or Nothing()))
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _problem})
+    app.router.redirect_slashes = False
+    return app
+
+
+class Nothing:
+    """404 for whatever has no route; 405 where another method has one."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": "There is nothing at this address."})
+            return
+        raise HTTPException(404)
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    # The body is read to its end first: what is left of it must not be taken for the next request.
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > 1024 * 1024:
+            break
+    allowed = _allowed(request)
+    if allowed:
+        body = problem_bytes(
+            405, "method_not_allowed", "Not that method", f"{request.url.path} takes {', '.join(allowed)}."
+        )
+        return Response(body, 405, {"allow": ", ".join(allowed), "cache-control": "no-store"}, MEDIA_TYPE)
+    body = problem_bytes(404, "not_found", "Not found", "There is nothing at this address.")
+    return Response(body, 404, {"cache-control": "no-store"}, MEDIA_TYPE)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that the request's address has."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.methods and route.path_regex.match(request.scope["path"]):
+            methods |= route.methods
+    return sorted(methods)
+
+
+def bind(host: str, port: int, *, next_free: bool) -> socket.socket:
+    """A listening socket on ``host``; ``next_free`` goes on to the next ports when one is in use. Raises PortTaken."""
+    tries = range(port, min(port + PORTS_TO_TRY, 65_536)) if next_free and port else [port]
+    problem: OSError | None = None
+    for candidate in tries:
+        try:
+            family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise PortTaken(f"Cannot listen on {host}: {error.strerror or error}.") from error
+        try:
+            if sys.platform != "win32":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host, candidate))
+            sock.listen(512)
+        except OSError as error:
+            sock.close()
+            problem = error
+            continue
+        return sock
+    raise PortTaken(
+        f"Port {port} on {host} is in use. Stop what uses it, choose another with --port, or add --next-free-port."
+        if problem is not None and problem.errno in _IN_USE
+        else f"Cannot listen on {host}:{port}: {problem.strerror if problem else ''}."
+    )
+
+
+class PortTaken(FlashFlowError):
+    """The port cannot be had, said in one line."""
+
+    code = "port_taken"
+
+
+_IN_USE = {98, 48, 10048}
+"""EADDRINUSE on Linux, macOS and Windows."""
+
+
+class HttpThread:
+    """uvicorn in a thread of its own, on a socket that is already bound."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        make: Callable[[], Awaitable[tuple[ASGIApp, Services]]],
+        hosts: Sequence[str],
+        browsers: Browsers | None,
+        finish: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._sock = sock
+        self._make = make
+        self._hosts = hosts
+        self._browsers = browsers
+        self._finish = finish
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._server: uvicorn.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._services: Services | None = None
+        self._thread = threading.Thread(target=self._run, name="flashflow-http", daemon=True)
+
+    def start(self) -> None:
+        """Return once requests are answered. Raises what kept the server from starting."""
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """End streams and connections, then the thread. Safe to call twice."""
+        loop, server, services = self._loop, self._server, self._services
+        if loop is not None and server is not None and services is not None and self._thread.is_alive():
+            loop.call_soon_threadsafe(services.stopping.set)
+            server.should_exit = True
+        self._thread.join(STOP_S + 2)
+        self._sock.close()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._serve())
+        except BaseException as error:
+            self._failure = error
+            if self._ready.is_set():
+                log.exception("the HTTP thread ended")
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        app, self._services = await self._make()
+        config = uvicorn.Config(
+            Guard(app, self._hosts, self._browsers),
+            http=http_protocol(Limits()),
+            ws="websockets-sansio" if self._browsers is not None else "none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=1,
+            ws_max_size=1024 * 1024,
+            proxy_headers=False,
+        )
+        self._server = uvicorn.Server(config)
+        serving = asyncio.ensure_future(self._server.serve(sockets=[self._sock]))
+        while not self._server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        self._ready.set()
+        try:
+            await serving
+        finally:
+            if self._finish is not None:
+                await self._finish()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -1,0 +1,256 @@
+"""The whole backend in one read: what there is, what it needs, in which order it starts and stops."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from backend.clock import Clock, SystemClock, rfc3339
+from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERSION, Config
+from backend.delivery.channel import BaseChannel
+from backend.delivery.outbox import Outbox
+from backend.errors import FlashFlowError, StorageError
+from backend.events import Bus, Event
+from backend.jobs import Jobs
+from backend.keys import KeyRing
+from backend.notification_service import NotificationService
+from backend.overview import ChannelState, Overview
+from backend.store.database import create_private
+from backend.store.lock import FolderLock
+from backend.store.opening import CHECK_AT_START_BYTES, mark_suspect
+from backend.store.outbox import OutboxTable
+from backend.store.recovery import back_up, backups_folder, is_sound
+from backend.store.writer import Tx, Write
+from backend.user_activity_service import UserActivityService
+
+if TYPE_CHECKING:
+    from backend.api.assembly import HttpServer
+
+log = logging.getLogger(__name__)
+
+DAY_S = 86_400
+SYSTEM_TYPE = "flashflow.system"
+INSTANCE_FILE = "server.json"
+
+
+class Screens(Protocol):
+    """The web screens as an ASGI app; ``close`` ends their sessions."""
+
+    async def __call__(self, scope: object, receive: object, send: object) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """Where the running server is: for the command line and for sibling apps of the same OS user."""
+
+    url: str
+    pid: int
+
+
+class Backend:
+    """Everything behind the screens and the API, over one data folder.
+
+    ``with Backend(config) as backend`` opens the files; ``start`` runs the workers and, if asked, the API. Raises
+    StorageError and its kin (AlreadyRunning, SchemaTooNew) where the folder cannot be used.
+    """
+
+    def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
+        self.config = config
+        self.clock: Clock = clock or SystemClock()
+        self.me = config.me
+        self.version = VERSION
+        self.data_dir: Path = config.data_dir
+        self.url: str | None = None
+        self.bus = Bus()
+        self._told: list[str] = []
+        self._lock = FolderLock(config.data_dir)
+        try:
+            self.activity = UserActivityService(
+                config.data_dir / ACTIVITY_FILE, bus=self.bus, clock=self.clock, tell=self._told
+            )
+            self.notifications = NotificationService(
+                config.data_dir / NOTIFICATION_FILE, bus=self.bus, clock=self.clock, tell=self._told
+            )
+            self.keys = KeyRing(self.notifications.store, self.notifications.models, config.data_dir)
+        except BaseException:
+            self.close()
+            raise
+        self.channels = _channels()
+        self.overview = Overview(self.activity, self.notifications, self.channels)
+        self.outbox = Outbox(OutboxTable(self.notifications.store), self.channels, self.clock)
+        self.jobs = Jobs()
+        self._http: HttpServer | None = None
+        self._readers: ThreadPoolExecutor | None = None
+        self._started_at = time.monotonic()
+        self._closed = False
+
+    # --- what the screens ask -------------------------------------------------------------------------------------
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What happened at start that the person should know."""
+        return tuple(self._told)
+
+    @property
+    def analytics(self) -> Overview:
+        """The dashboard's figures."""
+        return self.overview
+
+    def channel_states(self) -> tuple[ChannelState, ...]:
+        """What works on this machine, channel by channel; probes, so call it off the event loop."""
+        return self.overview.channel_states()
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self, *, api: bool = True, screens: Screens | None = None) -> None:
+        """Run the outbox and the jobs, and with ``api`` the HTTP thread (``screens`` on the same port).
+
+        Raises PortTaken when the port cannot be had.
+        """
+        if api:
+            self._serve(screens)
+        self._register_this_computer()
+        self._tell_me()
+        self.bus.subscribe(self._wake_outbox)
+        self.outbox.start()
+        self.jobs.every(1, self.notifications.release_due)
+        self.jobs.every(30, self.activity.close_idle_sessions)
+        self.jobs.every(3600, self._forget_answers)
+        self.jobs.every(3600, self._daily_backup)
+        self.jobs.start()
+        self._check_large_files()
+
+    def stop(self) -> None:
+        """Stop every thread and close the files with their WALs folded in. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._http is not None:
+            self._http.stop()
+            (self.data_dir / INSTANCE_FILE).unlink(missing_ok=True)
+        self.jobs.stop()
+        self.outbox.stop()
+        if self._readers is not None:
+            self._readers.shutdown(wait=True, cancel_futures=True)
+        self.close()
+
+    def close(self) -> None:
+        """Close the files and give the folder back."""
+        for name in ("activity", "notifications"):
+            service = getattr(self, name, None)
+            if service is not None:
+                service.close()
+        self._lock.release()
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    # --- the parts ------------------------------------------------------------------------------------------------
+
+    def _serve(self, screens: Screens | None) -> None:
+        from backend.api.assembly import HttpServer  # uvicorn and Starlette only where there is an API
+
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix="flashflow-read")
+        self._http = HttpServer(self, self._readers, screens, self._started_at)
+        self.url = self._http.url
+        path = self.data_dir / INSTANCE_FILE
+        create_private(path)
+        path.write_bytes(msgspec.json.encode(Instance(self.url, os.getpid())))
+
+    def new_launch_link(self) -> str:
+        """A full address that opens the screens in a browser, once. Raises StorageError without an API."""
+        if self._http is None:
+            raise StorageError("There is no server to open.")
+        return self._http.new_launch_link()
+
+    def storage_fault(self) -> str | None:
+        """None when both files read and the last writes worked, else a word for what is wrong (nothing private)."""
+        for store in (self.activity.store, self.notifications.store):
+            try:
+                store.read(lambda conn: conn.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone())
+            except FlashFlowError as error:
+                return error.code
+            if store.writer.fault is not None:
+                return store.writer.fault
+        return None
+
+    def _wake_outbox(self, events: tuple[Event, ...]) -> None:
+        if any(event.kind.startswith("notification") for event in events):
+            self.outbox.wake()
+
+    def _register_this_computer(self) -> None:
+        """This computer is one of my devices: the push channel reaches it natively."""
+        path = self.data_dir / "computer.id"
+        create_private(path)
+        token = path.read_text(encoding="ascii").strip()
+        if not token:
+            token = f"computer:{uuid.uuid4()}"
+            path.write_text(token, encoding="ascii")
+        self.notifications.sender.this_computer = token
+        name = socket.gethostname() or "this computer"
+        self.notifications.register_device_token(self.me, token, "desktop", {"name": name})
+
+    def _tell_me(self) -> None:
+        """What happened to the files goes into my inbox, where it stays until I have seen it."""
+        for sentence in self._told:
+            self.notifications.send_notification(
+                self.me, "Your data was recovered", sentence, notification_type=SYSTEM_TYPE, priority="high",
+                app="flashflow",
+            )  # fmt: skip
+
+    def _forget_answers(self) -> None:
+        for store in (self.activity.store, self.notifications.store):
+            store.run(Write(_forget, None))
+
+    def _daily_backup(self) -> None:
+        today = rfc3339(self.clock.now_ms())[:10].replace("-", "")
+        for name in (ACTIVITY_FILE, NOTIFICATION_FILE):
+            path = self.data_dir / name
+            if not any(backups_folder(path).glob(f"{path.stem}.{today}*.daily.db")):
+                back_up(path, self.clock, "daily")
+
+    def _check_large_files(self) -> None:
+        large = [
+            path
+            for path in (self.data_dir / ACTIVITY_FILE, self.data_dir / NOTIFICATION_FILE)
+            if path.stat().st_size > CHECK_AT_START_BYTES
+        ]
+        if large:
+            threading.Thread(target=self._check, args=(large,), name="flashflow-check", daemon=True).start()
+
+    def _check(self, paths: list[Path]) -> None:
+        for path in paths:
+            if not is_sound(path):
+                mark_suspect(path)
+                sentence = (
+                    f"{path.name} is damaged. Restart FlashFlow: it will set the file aside and restore a backup."
+                )
+                self._told.append(sentence)
+                log.error(sentence)
+                self.bus.publish([Event("system", path.name)])
+
+
+def _channels() -> dict[str, BaseChannel]:
+    from backend.delivery.desktop import DesktopChannel
+
+    return {"push": DesktopChannel()}
+
+
+def _forget(tx: Tx, items: Sequence[None]) -> list[None]:
+    """Drop answers under an Idempotency-Key after their 24 hours."""
+    tx.conn.execute("DELETE FROM idempotency_keys WHERE created_at < ?", (tx.now_ms - DAY_S * 1000,))
+    return [None] * len(items)

@@ -1,0 +1,209 @@
+"""The command line's work: the server that runs on the data folder is asked; without one the folder is opened."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from backend.app import INSTANCE_FILE, Backend, Instance
+from backend.config import Config
+from backend.errors import AlreadyRunning, FlashFlowError, StorageError, ValidationError
+from backend.keys import local_key
+
+Say = Callable[[str], None]
+ASK_S = 15.0
+DELIVER_S = 8.0
+
+
+def running(config: Config) -> str | None:
+    """The address of the server that runs on this data folder; None when none answers."""
+    try:
+        instance = msgspec.json.decode((config.data_dir / INSTANCE_FILE).read_bytes(), type=Instance)
+        status, _ = _ask(instance.url, "GET", "/api/health", None, None, timeout=2)
+    except (OSError, msgspec.DecodeError, http.client.HTTPException, ValueError):
+        return None
+    return instance.url if status == 200 else None
+
+
+def ask(config: Config, url: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """One call of the running server with the local key. Raises FlashFlowError in the server's own words."""
+    try:
+        status, answer = _ask(url, method, path, body, local_key(config.data_dir), timeout=ASK_S)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise StorageError(f"FlashFlow at {url} did not answer: {error}") from error
+    if status >= 400:
+        raise FlashFlowError(str(answer.get("detail") or answer.get("title") or status))
+    return answer
+
+
+def _ask(
+    url: str, method: str, path: str, body: Mapping[str, Any] | None, key: str | None, *, timeout: float
+) -> tuple[int, dict[str, Any]]:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout)
+    try:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        content = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = json.dumps(body)
+        connection.request(method, path, content, headers)
+        response = connection.getresponse()
+        answer = json.loads(response.read() or b"{}")
+    finally:
+        connection.close()
+    if not isinstance(answer, dict):
+        raise ValueError("the answer is not an object")
+    return response.status, answer
+
+
+def send(config: Config, say: Say, user: str, title: str, message: str, options: Mapping[str, Any]) -> None:
+    """``flashflow send``: says the notification's id and what became of each delivery."""
+    body = {"user_id": user, "title": title, "message": message, **options}
+    url = running(config)
+    if url is not None:
+        answer = ask(config, url, "POST", "/api/notifications/send", body)
+        deliveries = [(d["channel"], d["status"], d["reason"]) for d in answer["deliveries"]]
+        say(str(answer["notification_id"]))
+    else:
+        with Backend(config) as backend:
+            backend.start(api=False)
+            sent = backend.notifications.send_notification(**body)
+            say(sent.notification_id)
+            deliveries = _delivered(backend, sent.notification_id)
+    for channel, status, reason in deliveries:
+        say(f"  {channel}: {status}{f' ({reason})' if reason else ''}")
+
+
+def _delivered(backend: Backend, notification_id: str) -> list[tuple[str, str, str | None]]:
+    """The deliveries once nothing is on its way any more, or after DELIVER_S seconds."""
+    deadline = time.monotonic() + DELIVER_S
+    while True:
+        deliveries = backend.notifications.get_notification(notification_id).deliveries
+        open_ = any(d.status in {"pending", "sending"} and d.code != "scheduled" and not d.attempts for d in deliveries)
+        if not open_ or time.monotonic() > deadline:
+            return [(d.channel, d.status, d.reason) for d in deliveries]
+        time.sleep(0.05)
+
+
+def track(config: Config, say: Say, user: str, activity_type: str, options: Mapping[str, Any]) -> None:
+    """``flashflow track``: says the activity's id."""
+    body = {"user_id": user, "activity_type": activity_type, **options}
+    url = running(config)
+    if url is not None:
+        say(str(ask(config, url, "POST", "/api/activity/track", body)["activity_id"]))
+        return
+    with Backend(config) as backend:
+        say(backend.activity.track_activity(**body).activity_id)
+
+
+def keys_add(config: Config, say: Say, name: str, scopes: Sequence[str]) -> None:
+    """``flashflow keys add``: the new key, once, alone on the last line."""
+    url = running(config)
+    if url is not None:
+        key = str(ask(config, url, "POST", "/api/keys", {"name": name, "scopes": list(scopes)})["key"])
+    else:
+        with Backend(config) as backend:
+            key, _ = backend.keys.add(name, scopes)
+    say(f"The key of “{name}” ({', '.join(scopes)}). It is shown only now:")
+    say(key)
+
+
+def keys_list(config: Config, say: Say) -> None:
+    """``flashflow keys list``: a line each."""
+    url = running(config)
+    if url is not None:
+        rows = [(k["name"], k["scopes"], k["revoked_at"]) for k in ask(config, url, "GET", "/api/keys")["keys"]]
+    else:
+        with Backend(config) as backend:
+            rows = [(k.name, list(k.scopes), k.revoked_at) for k in backend.keys.list()]
+    say("local\tadmin\tin use")
+    for name, scopes, revoked in rows:
+        say(f"{name}\t{','.join(scopes)}\t{'revoked' if revoked else 'in use'}")
+
+
+def keys_revoke(config: Config, say: Say, name: str) -> None:
+    """``flashflow keys revoke``."""
+    url = running(config)
+    if url is not None:
+        ask(config, url, "DELETE", f"/api/keys/{name}")
+    else:
+        with Backend(config) as backend:
+            backend.keys.revoke(name)
+    say(f"The key “{name}” is revoked.")
+
+
+def link(config: Config, say: Say) -> None:
+    """``flashflow link``: an address that opens the running FlashFlow in a browser, once."""
+    url = running(config)
+    if url is None:
+        raise FlashFlowError("FlashFlow is not running here. Start it with `flashflow serve`.")
+    say(str(ask(config, url, "POST", "/api/launch")["url"]))
+
+
+def parse_object(text: str | None, option: str) -> dict[str, Any] | None:
+    """A JSON object from the command line. Raises ValidationError."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValidationError.of(option, f"is not a JSON object: {error}") from None
+
+
+def doctor(config: Config, say: Say, display: str | None) -> bool:
+    """``flashflow doctor``: what works on this machine, a line each; whether the storage does."""
+    say(_line("display", display is None, display or "a window can be shown"))
+    url = running(config)
+    storage, detail = _storage(config, url)
+    say(_line("storage", storage, detail))
+    say(_line("port", *_port(config, url)))
+    from backend.delivery.desktop import DesktopChannel
+
+    channel = DesktopChannel()
+    health = channel.health()
+    channel.close()
+    say(_line("native notices", health.works, health.detail))
+    say(_line("python", True, f"{sys.version.split()[0]} on {sys.platform}"))
+    return storage
+
+
+def _line(name: str, works: bool, detail: str) -> str:
+    return f"{'ok' if works else 'no':>3}  {name}: {detail}"
+
+
+def _storage(config: Config, url: str | None) -> tuple[bool, str]:
+    if url is not None:
+        return True, f"{config.data_dir}, in use by the FlashFlow at {url}"
+    try:
+        with Backend(config) as backend:
+            fault = backend.storage_fault()
+            told = " ".join(backend.notices)
+    except AlreadyRunning:
+        return True, f"{config.data_dir}, in use by another FlashFlow"
+    except FlashFlowError as error:
+        return False, str(error)
+    if fault is not None:
+        return False, f"{config.data_dir}: {fault}"
+    return True, f"{config.data_dir}, both files sound and writable{f'. {told}' if told else ''}"
+
+
+def _port(config: Config, url: str | None) -> tuple[bool, str]:
+    if url is not None:
+        return True, f"FlashFlow answers at {url}"
+    with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
+        if os.name != "nt":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            return False, f"{config.host}:{config.port}: {error.strerror}"
+    return True, f"{config.host}:{config.port} is free"

@@ -1,0 +1,229 @@
+"""FlashFlow's entry: ``python main.py`` (or ``flashflow``) opens the app, its subcommands do the rest."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.config import VERSION, Config, load_config
+
+if TYPE_CHECKING:
+    from backend import Backend
+
+ASSETS = Path(__file__).resolve().parent / "assets"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 refused or failed, 2 usage."""
+    from backend.errors import FlashFlowError
+
+    parser = _parser()
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return int(_RUN[options.command](_config(options), options))
+    except FlashFlowError as error:
+        print(f"flashflow: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _config(options: argparse.Namespace) -> Config:
+    return load_config(
+        os.environ,
+        data_dir=options.data_dir,
+        host=getattr(options, "host", None),
+        port=getattr(options, "port", None),
+        next_free_port=getattr(options, "next_free_port", False),
+        allowed_hosts=tuple(getattr(options, "allow_host", None) or ()),
+    )
+
+
+def _open(config: Config, options: argparse.Namespace) -> int:
+    """The window; where there can be none, the same screens in the browser."""
+    from views.window import why_no_window
+
+    problem = why_no_window(os.environ, fetch=True)
+    if problem is not None:
+        print(f"{problem} FlashFlow opens in the browser instead.", flush=True)
+        return _serve(config, options, screens=True)
+    from backend import Backend
+    from views.window import show
+
+    with Backend(config) as backend:
+        backend.start()
+        show(backend, ASSETS)
+    return 0
+
+
+def _serve(config: Config, options: argparse.Namespace, *, screens: bool | None = None) -> int:
+    """API and web screens on one port until SIGINT or SIGTERM."""
+    from backend import Backend
+
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with Backend(config) as backend:
+        wanted = not options.no_ui if screens is None else screens
+        backend.start(screens=_web(backend) if wanted else None)
+        print(f"FlashFlow {VERSION} answers at {backend.url}", flush=True)
+        if wanted:
+            print(f"Open {backend.new_launch_link()}", flush=True)
+        for notice in backend.notices:
+            print(notice, file=sys.stderr, flush=True)
+        while not ended.wait(3600):
+            pass
+    return 0
+
+
+def _web(backend: Backend) -> Any:
+    from views.web import WebScreens
+
+    return WebScreens(backend, ASSETS)
+
+
+def _key(config: Config, options: argparse.Namespace) -> int:
+    from backend.keys import local_key
+
+    print(local_key(config.data_dir))
+    return 0
+
+
+def _keys(config: Config, options: argparse.Namespace) -> int:
+    from backend import commands
+
+    if options.action == "add":
+        scopes = [scope.strip() for scope in options.scope.split(",") if scope.strip()]
+        commands.keys_add(config, print, options.name, scopes)
+    elif options.action == "revoke":
+        commands.keys_revoke(config, print, options.name)
+    else:
+        commands.keys_list(config, print)
+    return 0
+
+
+def _send(config: Config, options: argparse.Namespace) -> int:
+    from backend import commands
+
+    words = " ".join(options.message)
+    extra: dict[str, Any] = {
+        "notification_type": options.type,
+        "priority": options.priority,
+        "channels": options.channel,
+        "data": commands.parse_object(options.data, "--data"),
+    }
+    message = sys.stdin.read().strip() if words == "-" else words
+    commands.send(config, print, options.user, options.title, message, _given(extra))
+    return 0
+
+
+def _track(config: Config, options: argparse.Namespace) -> int:
+    from backend import commands
+
+    extra = {
+        "session_id": options.session,
+        "page_url": options.page_url,
+        "metadata": commands.parse_object(options.metadata, "--metadata"),
+    }
+    for activity_type in options.type:
+        commands.track(config, print, options.user, activity_type, _given(extra))
+    return 0
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _link(config: Config, options: argparse.Namespace) -> int:
+    from backend import commands
+
+    commands.link(config, print)
+    return 0
+
+
+def _doctor(config: Config, options: argparse.Namespace) -> int:
+    from backend import commands
+    from views.window import why_no_window
+
+    return 0 if commands.doctor(config, print, why_no_window(os.environ, fetch=False)) else 1
+
+
+_RUN = {
+    None: _open,
+    "serve": _serve,
+    "key": _key,
+    "keys": _keys,
+    "send": _send,
+    "track": _track,
+    "link": _link,
+    "doctor": _doctor,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data-dir", default=argparse.SUPPRESS, help="where FlashFlow keeps its files")
+    server = argparse.ArgumentParser(add_help=False)
+    server.add_argument("--host", default=argparse.SUPPRESS, help="address to listen on (127.0.0.1)")
+    server.add_argument("--port", type=_port, default=argparse.SUPPRESS, help="port to listen on (8750)")
+    server.add_argument(
+        "--next-free-port", action="store_true", default=argparse.SUPPRESS, help="go on to the next port if it is taken"
+    )
+    server.add_argument(
+        "--allow-host", action="append", metavar="NAME", default=argparse.SUPPRESS,
+        help="a further name this machine is reached by (with --host)",
+    )  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="flashflow", description="The notification centre and activity log of this machine.",
+        parents=[common, server],
+    )  # fmt: skip
+    parser.set_defaults(data_dir=None, no_ui=False)
+    parser.add_argument("--version", action="version", version=f"flashflow {VERSION}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    serve = commands.add_parser("serve", parents=[common, server], help="run without a window: API and web screens")
+    serve.add_argument("--no-ui", action="store_true", help="the API alone")
+    commands.add_parser("key", parents=[common], help="print the local API key")
+    commands.add_parser("link", parents=[common], help="print a link that opens the running FlashFlow in a browser")
+    commands.add_parser("doctor", parents=[common], help="say what works on this machine")
+    keys = commands.add_parser("keys", parents=[common], help="make, list and revoke keys for apps")
+    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
+    add = actions.add_parser("add", parents=[common], help="make a key; it is printed once, alone on the last line")
+    add.add_argument("name")
+    add.add_argument("--scope", required=True, help="track,send,read,manage,admin: those it shall have")
+    actions.add_parser("list", parents=[common], help="names, scopes, whether in use")
+    actions.add_parser("revoke", parents=[common], help="end a key for good").add_argument("name")
+    send = commands.add_parser("send", parents=[common], help="tell a user something")
+    send.add_argument("user")
+    send.add_argument("title")
+    send.add_argument("message", nargs="+", help="the text; - reads it from standard input")
+    send.add_argument("--type", help="the type of notice (general)")
+    send.add_argument("--priority", choices=("low", "normal", "high", "urgent"))
+    send.add_argument("--channel", action="append", choices=("in_app", "push", "email", "sms"))
+    send.add_argument("--data", help="a JSON object")
+    track = commands.add_parser("track", parents=[common], help="note what a user did")
+    track.add_argument("user")
+    track.add_argument("type", nargs="+")
+    track.add_argument("--session", metavar="ID")
+    track.add_argument("--page-url", metavar="URL")
+    track.add_argument("--metadata", help="a JSON object")
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port number")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The screens over HTTP: Flet's ASGI app, loaded when the first browser asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backend import Backend
+
+log = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+
+
+class WebScreens:
+    """An ASGI app for the server's port; the first request costs the second that Flet takes to load."""
+
+    def __init__(self, backend: Backend, assets: Path) -> None:
+        self._backend = backend
+        self._assets = assets
+        self._loading: asyncio.Task[Any] | None = None
+        self._life = AsyncExitStack()
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        if self._loading is None:
+            self._loading = asyncio.ensure_future(self._load())
+        app = await asyncio.shield(self._loading)
+        await app(scope, receive, send)
+
+    async def close(self) -> None:
+        """End the sessions. Safe to call when none was ever asked for."""
+        await self._life.aclose()
+
+    async def _load(self) -> Any:
+        app = await asyncio.to_thread(self._make)
+        await self._life.enter_async_context(app.router.lifespan_context(app))
+        return app
+
+    def _make(self) -> Any:
+        import flet as ft
+
+        from views.shell import make_main
+
+        return ft.run(
+            make_main(self._backend),
+            name="",
+            assets_dir=str(self._assets),
+            export_asgi_app=True,
+            no_cdn=True,
+        )

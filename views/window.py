@@ -1,0 +1,99 @@
+"""The desktop window: Flet's client as a process beside ours, on a socket that only this user can reach."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backend import Backend
+
+FETCH_S = 20.0
+OPEN_S = 10.0
+
+
+def why_no_window(environ: Mapping[str, str], *, fetch: bool) -> str | None:
+    """None when a window can be shown, else one sentence that says why not.
+
+    ``fetch``: get Flet's desktop client if it is not there yet (its first use downloads it).
+    """
+    if sys.platform == "linux" and not (environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY")):
+        return "There is no display."
+    if environ.get("FLET_VIEW_PATH"):
+        return None
+    if not fetch:
+        return None
+    import flet_desktop
+
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(FETCH_S)
+    try:
+        flet_desktop.ensure_client_cached()
+    except Exception as error:  # noqa: BLE001 whatever keeps the client away, the browser can show the screens
+        return f"Flet's desktop client cannot be had ({error})."
+    finally:
+        socket.setdefaulttimeout(before)
+    return None
+
+
+def show(backend: Backend, assets: Path) -> None:
+    """Show the window until the person closes it or the process is asked to end."""
+    asyncio.run(_show(backend, assets))
+
+
+async def _show(backend: Backend, assets: Path) -> None:
+    import flet as ft
+    import flet_desktop
+
+    from views.shell import make_main
+
+    with tempfile.TemporaryDirectory(prefix="flashflow-") as folder:  # 0700: nobody else reaches the socket
+        port, address = _address(folder)
+        serving = asyncio.ensure_future(ft.run_async(make_main(backend), view=None, port=port))
+        await asyncio.wait_for(_listening(address, serving), OPEN_S)
+        ended = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: asyncio.get_running_loop().call_soon_threadsafe(ended.set))
+        process, pid_file = await flet_desktop.open_flet_view_async(address, str(assets), False)
+        closing = asyncio.ensure_future(process.wait())
+        stopping = asyncio.ensure_future(ended.wait())
+        try:
+            await asyncio.wait({closing, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if process.returncode is None:
+                flet_desktop.close_flet_view(pid_file)
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+            stopping.cancel()
+            serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
+
+
+def _address(folder: str) -> tuple[int, str]:
+    """Flet's port (0 for a socket file) and the address its client is given."""
+    if sys.platform == "win32":
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        return port, f"tcp://localhost:{port}"
+    path = os.path.join(folder, "window")
+    os.environ["FLET_SERVER_UDS_PATH"] = path
+    return 0, path
+
+
+async def _listening(address: str, serving: asyncio.Future[None]) -> None:
+    while not serving.done():
+        if address.startswith("tcp://") or os.path.exists(address):
+            return
+        await asyncio.sleep(0.02)
+    await serving
