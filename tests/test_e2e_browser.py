@@ -71,7 +71,7 @@ def test_a_notification_read_elsewhere_leaves_the_badge_of_an_open_window(
 def test_a_preference_switched_off_in_settings_holds_for_the_api(server: ServerProcess, screen: Screen) -> None:
     declared = server.api("POST", "/api/notification-types", {"name": "builds", "label": "Builds"})
     assert declared.status_code == 201, declared.text
-    screen.click("tab", "Settings")
+    screen.click("button", re.compile("^Settings"))
     screen.expect_checked("switch", "Builds by In app", True)
 
     screen.click("switch", "Builds by In app")
