@@ -14,19 +14,21 @@ from views.controls.look import (
     FIGURE,
     GOOD,
     GRID,
+    HAIRLINE,
     MUTED,
     Handler,
     body,
     caller_text,
     hairline,
     heading,
-    silent,
+    hint,
     small,
+    time_text,
 )
 from views.controls.notice_row import notice_row
 from views.parts import card, empty, page_column
 from views.screen import Screen
-from views.words import ago, exact, grouped, one_line, plural, share
+from views.words import ago, grouped, one_line, plural, share
 
 if TYPE_CHECKING:
     from backend import Activity, ActivityPage, NotificationPage, TodayFigures
@@ -54,7 +56,7 @@ class Tile(NamedTuple):
     color: ft.ColorValue = MUTED
 
 
-def tiles(today: TodayFigures) -> tuple[Tile, ...]:
+def tiles(today: TodayFigures, unread: int) -> tuple[Tile, ...]:
     """The figures in the order a person asks for them."""
     opened = share(today.read, today.delivered)
     return (
@@ -80,7 +82,7 @@ def tiles(today: TodayFigures) -> tuple[Tile, ...]:
             ft.Icons.TIMELINE,
         ),
         Tile(
-            "Notifications",
+            "Notices",
             grouped(today.notifications),
             "sent today",
             "Notices created today, for every user and channel.",
@@ -96,16 +98,16 @@ def tiles(today: TodayFigures) -> tuple[Tile, ...]:
         ),
         Tile(
             "Unread",
-            grouped(today.unread),
-            "of today's",
-            "Notices of today that nobody has opened yet.",
+            grouped(unread),
+            "for you",
+            "Everything in your inbox that you have not opened yet, whatever its day.",
             ft.Icons.MARK_EMAIL_UNREAD_OUTLINED,
             ACCENT,
         ),
     )
 
 
-@ft.control(kw_only=True, isolated=True)
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Dashboard(Screen):
     """The first screen."""
 
@@ -128,7 +130,7 @@ class Dashboard(Screen):
             columns = ft.Row([live, mine], key="wide", spacing=16, vertical_alignment=ft.CrossAxisAlignment.START)
         else:
             columns = ft.Column([mine, live], key="narrow", spacing=16, tight=True)
-        return page_column([_tiles(found.today), columns], wide=self.wide)
+        return page_column([_tiles(found.today, found.waiting.unread_count, self.wide), columns], wide=self.wide)
 
     def _feed(self, feed: ActivityPage, now: datetime) -> ft.Container:
         rows: list[ft.Control] = [_activity_row(activity, now) for activity in feed.activities]
@@ -170,27 +172,35 @@ class Dashboard(Screen):
         return open_notice
 
 
-def _tiles(today: TodayFigures) -> ft.ResponsiveRow:
-    return ft.ResponsiveRow([_tile(tile) for tile in tiles(today)], key="tiles", spacing=12, run_spacing=12)
+def _tiles(today: TodayFigures, unread: int, wide: bool) -> ft.ResponsiveRow:
+    return ft.ResponsiveRow(
+        [_tile(tile, wide) for tile in tiles(today, unread)], key="tiles", spacing=12, run_spacing=12
+    )
 
 
-def _tile(tile: Tile) -> ft.Container:
-    """Label, figure, detail; read aloud as one sentence, its meaning on hover or long press."""
+def _tile(tile: Tile, wide: bool) -> ft.Container:
+    """Label, figure, detail; read aloud as one sentence, its meaning on hover or tap."""
+    head: list[ft.Control] = [
+        ft.Icon(tile.icon, size=16, color=tile.color),
+        _fill(small(tile.label)),
+        ft.Icon(ft.Icons.INFO_OUTLINE, size=14, color=HAIRLINE),
+    ]
     content = ft.Column(
         [
-            ft.Row([ft.Icon(tile.icon, size=16, color=tile.color), _fill(small(tile.label, lines=2))], spacing=6),
-            ft.Text(tile.figure, size=FIGURE, weight=ft.FontWeight.W_500, no_wrap=True),
-            small(tile.detail, lines=2),
+            ft.Row(head if wide else head[1:], spacing=6),
+            ft.Text(tile.figure, size=FIGURE, weight=ft.FontWeight.W_500),
+            small(tile.detail),
         ],
         spacing=4,
         tight=True,
     )
+    words = f"{tile.label}: {tile.figure} {tile.detail}. {tile.means}"
     box = card(
-        ft.Semantics(label=f"{tile.label}: {tile.figure} {tile.detail}", exclude_semantics=True, content=content),
+        ft.Semantics(label=words, container=True, exclude_semantics=True, content=content),
         key=f"tile-{tile.label}",
         padding=ft.Padding.symmetric(horizontal=16, vertical=12),
     )
-    box.tooltip = tile.means
+    box.tooltip = hint(tile.means, tap=True)
     box.col = {"xs": 6, "md": 4, "lg": 2}
     return box
 
@@ -214,25 +224,26 @@ def _panel(title: str, words: str, rows: list[ft.Control], *, key: str) -> ft.Co
     )
 
 
-def _activity_row(activity: Activity, now: datetime) -> ft.Container:
-    """Who did what, where, and when."""
-    time = small(ago(activity.timestamp, now))
-    time.tooltip = exact(activity.timestamp, now)
-    who = caller_text(activity.user_id, strong=True)
-    what = body(one_line(activity.activity_type, 80), lines=1)
-    first = ft.Row([_fill(who), time], spacing=GRID)
+def _activity_row(activity: Activity, now: datetime) -> ft.Semantics:
+    """Who did what, where, and when; read aloud as one sentence."""
+    who = one_line(activity.user_id, 120)
+    what = one_line(activity.activity_type, 80)
     where = " · ".join(part for part in (_page(activity.page_url), one_line(activity.app, 60)) if part)
-    texts: list[ft.Control] = [first, what]
+    first = ft.Row([_fill(caller_text(who, strong=True)), time_text(activity.timestamp, now)], spacing=GRID)
+    texts: list[ft.Control] = [first, body(what, lines=1)]
     if where:
         texts.append(small(where, lines=1))
-    return ft.Container(
+    content = ft.Row(
+        [_dot(), ft.Column(texts, spacing=0, expand=True, tight=True)],
+        spacing=12,
+        vertical_alignment=ft.CrossAxisAlignment.START,
+    )
+    return ft.Semantics(
         key=f"activity-{activity.id}",
-        padding=ft.Padding.symmetric(horizontal=16, vertical=GRID),
-        content=ft.Row(
-            [silent(_dot()), ft.Column(texts, spacing=0, expand=True, tight=True)],
-            spacing=12,
-            vertical_alignment=ft.CrossAxisAlignment.START,
-        ),
+        label=", ".join(part for part in (who, what, where, ago(activity.timestamp, now)) if part),
+        container=True,
+        exclude_semantics=True,
+        content=ft.Container(content, padding=ft.Padding.symmetric(horizontal=16, vertical=GRID)),
     )
 
 

@@ -14,7 +14,7 @@ from views.commands import send_command
 from views.controls.look import GRID, HAIRLINE, MUTED, TARGET, Handler, body, hairline, heading, small
 from views.controls.notice_row import notice_row
 from views.notification_detail import detail_view
-from views.parts import CONTENT_MAX, empty
+from views.parts import centred, empty
 from views.screen import Screen
 from views.words import day_heading, plural
 
@@ -37,7 +37,7 @@ class Found(NamedTuple):
     missing: str | None
 
 
-@ft.control(kw_only=True, isolated=True)
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class NotificationCenter(Screen):
     """The list, and beside it (narrow: instead of it) the notification of the route."""
 
@@ -89,16 +89,10 @@ class NotificationCenter(Screen):
         right = ft.Container(self._detail(found), key="detail", expand=1)
         columns = ft.Row(
             [left, ft.VerticalDivider(width=1, thickness=1, color=HAIRLINE), right],
-            width=CONTENT_MAX,
-            expand=True,
             spacing=0,
             vertical_alignment=ft.CrossAxisAlignment.STRETCH,
         )
-        return ft.Row(
-            [ft.Container(columns, width=CONTENT_MAX, expand=True, expand_loose=True)],
-            alignment=ft.MainAxisAlignment.CENTER,
-            vertical_alignment=ft.CrossAxisAlignment.STRETCH,
-        )
+        return centred(columns, stretch=True)
 
     def _list(self, found: Found) -> ft.Column:
         now = self.now()
@@ -115,7 +109,13 @@ class NotificationCenter(Screen):
         if not rows:
             rows.append(self._empty())
         scroll = ft.ListView(rows, key="rows", expand=True, padding=ft.Padding.only(left=GRID, right=GRID, bottom=24))
-        return ft.Column([self._toolbar(found), hairline(), scroll], key="list", spacing=0, expand=True)
+        return ft.Column(
+            [self._toolbar(found), hairline(), scroll],
+            key="list",
+            spacing=0,
+            expand=True,
+            horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
+        )
 
     def _toolbar(self, found: Found) -> ft.Container:
         unread = f"Unread {found.unread:,}" if found.unread else "Unread"
@@ -123,6 +123,7 @@ class NotificationCenter(Screen):
             segments=[ft.Segment(UNREAD, label=ft.Text(unread)), ft.Segment(ALL, label=ft.Text("All"))],
             selected=[self._filter],
             show_selected_icon=False,
+            style=ft.ButtonStyle(padding=ft.Padding.symmetric(horizontal=16, vertical=16)),
             on_change=self._filtered,
         )
         action = ft.TextButton(

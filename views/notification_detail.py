@@ -19,6 +19,7 @@ from views.controls.look import (
     body,
     hairline,
     heading,
+    hint,
     small,
 )
 from views.controls.notice_row import PRIORITIES
@@ -81,7 +82,7 @@ def _origin(notification: Notification, now: datetime) -> ft.Row:
         parts.append(small(f"from {one_line(notification.app, 60)}"))
     parts.append(small(one_line(notification.notification_type, 80)))
     time = small(f"{clock(notification.created_at, now)} ({ago(notification.created_at, now)})")
-    time.tooltip = exact(notification.created_at, now)
+    time.tooltip = hint(exact(notification.created_at, now))
     parts.append(time)
     return ft.Row(parts, wrap=True, spacing=GRID, run_spacing=4)
 

@@ -32,23 +32,19 @@ def card(content: ft.Control, *, key: str | None = None, padding: ft.PaddingValu
     )
 
 
+def centred(content: ft.Control, *, stretch: bool = False) -> ft.Row:
+    """The content in the middle of a wide page, at most 1,200 wide."""
+    middle = ft.Container(ft.Container(content, width=CONTENT_MAX), expand=True, expand_loose=True)
+    cross = ft.CrossAxisAlignment.STRETCH if stretch else ft.CrossAxisAlignment.START
+    return ft.Row([middle], alignment=ft.MainAxisAlignment.CENTER, vertical_alignment=cross)
+
+
 def page_column(controls: list[ft.Control], *, wide: bool) -> ft.ListView:
-    """A scrolling page of sections, at most 1,200 wide and centred."""
+    """A scrolling page of sections."""
     side = 3 * GRID if wide else 2 * GRID
-    inner = ft.Container(
-        key="inner",
-        width=CONTENT_MAX,
-        content=ft.Column(controls, key="sections", spacing=3 * GRID, tight=True),
-    )
+    sections = ft.Column(controls, key="sections", spacing=3 * GRID, tight=True)
     return ft.ListView(
-        [
-            ft.Row(
-                [ft.Container(inner, key="middle", expand=True, expand_loose=True)],
-                alignment=ft.MainAxisAlignment.CENTER,
-            )
-        ],
-        expand=True,
-        padding=ft.Padding.only(left=side, right=side, top=GRID, bottom=3 * GRID),
+        [centred(sections)], expand=True, padding=ft.Padding.only(left=side, right=side, top=GRID, bottom=3 * GRID)
     )
 
 

@@ -28,7 +28,7 @@ def _now() -> datetime:
     return datetime.now().astimezone()
 
 
-@ft.control(kw_only=True, isolated=True)
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Screen(ft.Container):
     """A screen that shows what ``load`` found, again after every event of ``kinds``.
 
@@ -85,13 +85,13 @@ class Screen(ft.Container):
             if not done:
                 self.show(skeleton(), "skeleton")
         try:
-            self._found = await loading
+            found = await loading
+            self.show(self.render(found), "data")
+            self._found = found
         except Exception as error:
             log.warning("a screen could not be loaded", exc_info=True)
             self._found = None
             self.show(failure(str(error), self._retry), "failure")
-            return
-        self.show(self.render(self._found), "data")
 
     async def act(self, action: Callable[[], object]) -> None:
         """Do something in a worker thread; what came of it arrives over the bus, a refusal is told at once."""

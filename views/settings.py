@@ -29,7 +29,7 @@ class Found(NamedTuple):
     version: str
 
 
-@ft.control(kw_only=True, isolated=True)
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Settings(Screen):
     """The preference matrix stands for as long as the screen does; the rest is drawn anew when the system changes."""
 
@@ -59,7 +59,7 @@ def _api(url: str | None, me: str) -> ft.Column:
     if url is None:
         off = body("The API is off. Other programs cannot send notifications or record activities through it.")
         return section("For your apps", [card(off)], key="api")
-    steps = [
+    steps: list[ft.Control] = [
         small("The address"),
         command(url, "the API address"),
         small("A key, printed in a terminal. Give each app its own with: flashflow keys add NAME --scope send,track"),

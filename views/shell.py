@@ -14,7 +14,7 @@ from views.controls.notification_bell import NotificationBell
 from views.dashboard import Dashboard
 from views.live import Live
 from views.notification_center import NotificationCenter
-from views.parts import notice_banner
+from views.parts import centred, notice_banner
 from views.screen import Screen
 from views.settings import Settings
 from views.sources import MyInbox
@@ -95,17 +95,14 @@ class Shell:
         page.on_close = self._disconnected
         self._draw_banners()
         page.views[:] = [self._view()]
-        self._lay_out()
         self._go_to(page.route)
         self._listen()
         page.update()
 
     def _view(self) -> ft.View:
-        head = ft.Container(
-            content=ft.Row([self._back, self._title, self._bell], spacing=GRID),
-            padding=ft.Padding.only(left=16, right=GRID, top=GRID, bottom=GRID),
-        )
-        banners = ft.Container(self._banners, padding=ft.Padding.symmetric(horizontal=16))
+        head = ft.Container(centred(ft.Row([self._back, self._title, self._bell], spacing=GRID)))
+        banners = ft.Container(centred(self._banners))
+        self._framed = (head, banners)
         column = ft.Column([head, banners, self._body], expand=True, spacing=0)
         columns = ft.Row(
             [self._rail, self._divider, column],
@@ -117,6 +114,7 @@ class Shell:
             route="/",
             padding=0,
             spacing=0,
+            bgcolor=ft.Colors.SURFACE,
             controls=[ft.SafeArea(columns, expand=True)],
             navigation_bar=self._bar,
         )
@@ -130,6 +128,7 @@ class Shell:
             leading=silent(ft.Icon(ft.Icons.BOLT, size=28, color=ft.Colors.PRIMARY)),
             label_type=ft.NavigationRailLabelType.ALL,
             min_width=104,
+            bgcolor=ft.Colors.SURFACE,
             on_change=self._chosen,
         )
 
@@ -139,6 +138,8 @@ class Shell:
                 ft.NavigationBarDestination(icon=place.icon, selected_icon=place.selected_icon, label=place.label)
                 for place in PLACES
             ],
+            bgcolor=ft.Colors.SURFACE,
+            border=ft.Border(top=ft.BorderSide(1, HAIRLINE)),
             on_change=self._chosen,
         )
 
@@ -150,6 +151,11 @@ class Shell:
         """Rail or bar, by the page's width."""
         self._rail.visible = self._divider.visible = self._wide
         self._bar.visible = not self._wide
+        side = (3 if self._wide else 2) * GRID
+        head, banners = self._framed
+        left = 4 if self._back.visible else side
+        head.padding = ft.Padding.only(left=left, right=side - GRID, top=GRID, bottom=GRID)
+        banners.padding = ft.Padding.only(left=side, right=side, bottom=GRID if self._banners.controls else 0)
 
     def _go_to(self, route: str) -> None:
         """Show what the route means."""
@@ -163,6 +169,7 @@ class Shell:
             self._screen.select(notification_id)
         self._title.content = heading(place.label, size=TITLE, level=1)
         self._back.visible = notification_id is not None and not self._wide
+        self._lay_out()
         self._rail.selected_index = self._bar.selected_index = index
 
     def _go(self, route: str) -> None:
@@ -187,7 +194,6 @@ class Shell:
     async def _resized(self, _: ft.PageResizeEvent) -> None:
         screen = self._screen
         if screen is not None and screen.wide != self._wide:
-            self._lay_out()
             self._go_to(self._page.route)
             self._page.update()
             screen.set_wide(self._wide)
@@ -223,6 +229,7 @@ class Shell:
         async def dismiss(_: object) -> None:
             self._dismissed.add(words)
             self._draw_banners()
+            self._lay_out()
             self._page.update()
 
         return dismiss

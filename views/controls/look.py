@@ -7,11 +7,12 @@ it is kept out of the tree, so the name stays the same whatever the layout.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import flet as ft
 
-from views.controls.words import one_line, reads_rtl
+from views.controls.words import ago, exact, one_line, reads_rtl
 
 ACCENT = ft.Colors.PRIMARY
 HIGH = ft.Colors.TERTIARY
@@ -82,8 +83,21 @@ def small(text: str, *, lines: int | None = None, color: ft.ColorValue = MUTED) 
 def caller_text(text: str, *, strong: bool = False, lines: int = 1) -> ft.Text:
     """A caller's words on one paragraph, in their own direction."""
     control = body(one_line(text), strong=strong, lines=lines)
-    control.rtl = reads_rtl(text)
+    control.rtl, control.text_align = reads_rtl(text), ft.TextAlign.LEFT
     return control
+
+
+def time_text(then: datetime, now: datetime) -> ft.Text:
+    """A relative time with the exact one on hover."""
+    control = small(ago(then, now))
+    control.tooltip = hint(exact(then, now))
+    return control
+
+
+def hint(words: str, *, tap: bool = False) -> ft.Tooltip:
+    """A tooltip for eyes only: what is read aloud says it in its own place."""
+    trigger = ft.TooltipTriggerMode.TAP if tap else ft.TooltipTriggerMode.LONG_PRESS
+    return ft.Tooltip(words, exclude_from_semantics=True, trigger_mode=trigger)  # type: ignore[arg-type]  # Flet's own: no enum, strings
 
 
 def heading(text: str, *, size: int = BODY, level: int = 2) -> ft.Semantics:

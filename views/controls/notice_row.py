@@ -6,9 +6,9 @@ from datetime import datetime
 
 import flet as ft
 
-from views.controls.look import ACCENT, HIGH, MUTED, SMALL, URGENT, Handler, caller_text, pressable, small
+from views.controls.look import ACCENT, HIGH, MUTED, SMALL, URGENT, Handler, caller_text, pressable, small, time_text
 from views.controls.sources import Notice
-from views.controls.words import ago, exact, one_line
+from views.controls.words import one_line
 
 PRIORITIES: dict[str, tuple[str, ft.IconData, ft.ColorValue]] = {
     "urgent": ("Urgent", ft.Icons.ERROR_OUTLINE, URGENT),
@@ -28,12 +28,10 @@ def notice_row(
 ) -> ft.MergeSemantics:
     """Title, time, message and where it came from; unread carries a mark and a heavier title."""
     unread = notice.inbox == "unread"
-    time = small(ago(notice.created_at, now))
-    time.tooltip = exact(notice.created_at, now)
     title = caller_text(notice.title, strong=unread, lines=2)
     title.expand = True
     texts: list[ft.Control] = [
-        ft.Row([title, time], spacing=8, vertical_alignment=ft.CrossAxisAlignment.START),
+        ft.Row([title, time_text(notice.created_at, now)], spacing=8, vertical_alignment=ft.CrossAxisAlignment.START),
     ]
     if notice.message:
         message = caller_text(notice.message, lines=lines)

@@ -40,7 +40,7 @@ def _now() -> datetime:
     return datetime.now().astimezone()
 
 
-@ft.control(kw_only=True, isolated=True)
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class NotificationBell(ft.Container):
     """A bell button with a badge and a drop-down, live from ``source``.
 
@@ -75,7 +75,7 @@ class NotificationBell(ft.Container):
                 )
             ),
         )
-        self.content = ft.Stack([ft.MergeSemantics(content=self._button), self._badge])
+        self.content = ft.MergeSemantics(content=ft.Stack([self._button, self._badge]))
         self._draw()
 
     def did_mount(self) -> None:
@@ -121,7 +121,8 @@ class NotificationBell(ft.Container):
         self._undo = ()
         self._panel = ft.AlertDialog(
             content=self.panel_content(),
-            content_padding=0,
+            content_padding=ft.Padding.all(0),
+            actions_padding=ft.Padding.all(0),
             alignment=ft.Alignment.TOP_RIGHT,
             inset_padding=ft.Padding.only(top=64, left=MARGIN, right=MARGIN, bottom=MARGIN),
             barrier_color=ft.Colors.with_opacity(0.08, ft.Colors.BLACK),
@@ -141,9 +142,9 @@ class NotificationBell(ft.Container):
             notice_row(notice, now, self._picker(notice.id), lines=1) for notice in self._inbox.notices
         ]
         if self._error:
-            rows = [self._line(self._error)]
+            rows = [_line(body(self._error)), ft.TextButton("Retry", height=TARGET, on_click=self._retry)]
         elif not rows:
-            rows = [self._line("Nothing here yet. What your apps tell you will appear in this list.")]
+            rows = [_line(small("Nothing here yet. What your apps tell you will appear in this list."))]
         return ft.Container(
             key="bell-panel",
             width=PANEL_WIDTH,
@@ -151,7 +152,7 @@ class NotificationBell(ft.Container):
                 [
                     self._head(),
                     hairline(),
-                    ft.Column(rows, spacing=0, scroll=ft.ScrollMode.AUTO, expand=True, expand_loose=True),
+                    ft.Column(rows, spacing=0, scroll=ft.ScrollMode.AUTO, expand=True, expand_loose=True, tight=True),
                     hairline(),
                     ft.Container(
                         padding=MARGIN,
@@ -176,8 +177,8 @@ class NotificationBell(ft.Container):
             content=ft.Row([title, action], alignment=ft.MainAxisAlignment.SPACE_BETWEEN, wrap=True),
         )
 
-    def _line(self, text: str) -> ft.Container:
-        return ft.Container(padding=24, content=small(text) if self._error is None else body(text))
+    async def _retry(self, _: object) -> None:
+        self._refresher.ask()
 
     async def mark_all(self, _: object = None) -> None:
         """Mark everything read; the way back stays open until the drop-down closes."""
@@ -234,3 +235,7 @@ class NotificationBell(ft.Container):
         if self._panel is not None and is_mounted(self._panel):
             self._panel.content = self.panel_content()
             self._panel.update()
+
+
+def _line(text: ft.Text) -> ft.Container:
+    return ft.Container(padding=24, content=text)

@@ -59,7 +59,7 @@ def whole_channel(matrix: Matrix, channel: str) -> bool:
     return choices.get((ALL, channel), choices.get((ALL, ALL), True))
 
 
-@ft.control(kw_only=True, isolated=True)
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class NotificationSettings(ft.Container):
     """Switches for every type and channel, live from ``source``: a table where there is room, else a card a type.
 
@@ -151,7 +151,10 @@ class NotificationSettings(ft.Container):
         return ft.Row([words, *cells], key=f"type-{row.name if row else ALL}", spacing=0)
 
     def _cards(self, matrix: Matrix) -> ft.Column:
-        cards = [self._type_card(matrix, None), *(self._type_card(matrix, row) for row in matrix.types)]
+        cards: list[ft.Control] = [
+            self._type_card(matrix, None),
+            *(self._type_card(matrix, row) for row in matrix.types),
+        ]
         return ft.Column(cards, key="matrix", spacing=12)
 
     def _type_card(self, matrix: Matrix, row: TypeRow | None) -> ft.Container:
@@ -177,7 +180,6 @@ class NotificationSettings(ft.Container):
             value=row.channels.get(channel, False) if row else whole,
             disabled=blocked,
             tooltip=f"{label} by {self.labels[channel]}",
-            height=TARGET,
             on_change=self._switcher(row.name if row else ALL, channel),
         )
 

@@ -34,4 +34,4 @@ class Refresher:
             try:
                 await self._refresh()
             except Exception:
-                log.debug("a refresh failed", exc_info=True)
+                log.warning("a refresh failed", exc_info=True)
