@@ -37,6 +37,7 @@ class Screen(ft.Container):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
+    rest: ClassVar[float] = 0
 
     backend: Backend = field(metadata={"skip": True})
     live: Live = field(metadata={"skip": True})
@@ -47,7 +48,7 @@ class Screen(ft.Container):
     def init(self) -> None:
         self.expand = True
         self._found: Any = None
-        self._refresher = Refresher(self.refresh)
+        self._refresher = Refresher(self.refresh, self.rest)
         self._unlisten: Callable[[], None] | None = None
 
     def did_mount(self) -> None:

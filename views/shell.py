@@ -93,6 +93,7 @@ class Shell:
         page.on_connect = self._connected
         page.on_disconnect = self._disconnected
         page.on_close = self._disconnected
+        page.on_app_lifecycle_state_change = self._shown_or_hidden
         self._draw_banners()
         page.views[:] = [self._view()]
         self._go_to(page.route)
@@ -201,7 +202,17 @@ class Shell:
     async def _connected(self, _: object) -> None:
         self._listen()
 
+    async def _shown_or_hidden(self, _: ft.AppLifecycleStateChangeEvent) -> None:
+        """A hidden page is left alone; it catches up when it is seen again."""
+        if self._page.app_visible:
+            self._listen()
+        else:
+            self._rest()
+
     async def _disconnected(self, _: object) -> None:
+        self._rest()
+
+    def _rest(self) -> None:
         self._live.stop()
         if self._ticking is not None:
             self._ticking.cancel()

@@ -35,7 +35,7 @@ class WebScreens:
         if self._loading is None:
             self._loading = asyncio.ensure_future(self._load())
         app = await asyncio.shield(self._loading)
-        await app(scope, receive, send)
+        await app(scope, receive, _forgiving(send) if scope["type"] == "websocket" else send)
 
     async def close(self) -> None:
         """End the sessions. Safe to call when none was ever asked for."""
@@ -58,3 +58,19 @@ class WebScreens:
             export_asgi_app=True,
             no_cdn=True,
         )
+
+
+def _forgiving(send: Callable[[Message], Awaitable[None]]) -> Callable[[Message], Awaitable[None]]:
+    """A ``send`` that lets a message to a page that went away fall.
+
+    Flet 1.0.5 ends a session only when reading tells it so: a send that raises leaves the session open for ever, with
+    its queue growing at every refresh. Reading tells it right after.
+    """
+
+    async def forgiving(message: Message) -> None:
+        try:
+            await send(message)
+        except OSError:
+            log.debug("the page went away while it was sent to")
+
+    return forgiving

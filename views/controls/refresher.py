@@ -10,10 +10,14 @@ log = logging.getLogger(__name__)
 
 
 class Refresher:
-    """Runs one refresh at a time: asked while it runs, it runs once more after, however often it was asked."""
+    """Runs one refresh at a time: asked while it runs, it runs once more after, however often it was asked.
 
-    def __init__(self, refresh: Callable[[], Awaitable[None]]) -> None:
+    After each it rests for ``rest`` seconds, for refreshes that cost more than their news is worth.
+    """
+
+    def __init__(self, refresh: Callable[[], Awaitable[None]], rest: float = 0) -> None:
         self._refresh = refresh
+        self._rest = rest
         self._again = False
         self._task: asyncio.Task[None] | None = None
 
@@ -27,6 +31,7 @@ class Refresher:
         self._again = False
         if self._task is not None:
             self._task.cancel()
+            self._task = None
 
     async def _run(self) -> None:
         while self._again:
@@ -35,3 +40,5 @@ class Refresher:
                 await self._refresh()
             except Exception:
                 log.warning("a refresh failed", exc_info=True)
+            if self._rest:
+                await asyncio.sleep(self._rest)
