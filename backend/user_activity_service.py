@@ -39,7 +39,7 @@ from backend.store.database import Store
 from backend.store.models import ActivityModels, activity_models
 from backend.store.opening import open_store
 from backend.store.schema_activity import ACTIVITY_MIGRATIONS
-from backend.store.sessions import SessionBook, close_stale, read_session
+from backend.store.sessions import SessionBook, SessionCache, close_stale, read_session
 from backend.store.user_figures import store_analytics
 from backend.store.writer import Tx, Write
 
@@ -76,6 +76,7 @@ class UserActivityService:
         self.bus = bus or Bus()
         self.clock = clock or SystemClock()
         self._new_id = IdMaker(self.clock)
+        self._cache = SessionCache()
         told = [] if tell is None else tell
         self.store: Store = open_store(
             Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, told.append
@@ -175,14 +176,14 @@ class UserActivityService:
         )
 
     def _track_one(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
-        answers = table.track(tx, [items], self._new_id)[0]
+        answers = table.track(tx, [items], self._new_id, self._cache)[0]
         assert isinstance(answers, list)
         return answers
 
     def _track_batches(
         self, tx: Tx, items: Sequence[tuple[list[int], Tracking, list[RejectedRow]]]
     ) -> list[BatchResult | FlashFlowError]:
-        answers = table.track(tx, [good for _, good, _ in items], self._new_id)
+        answers = table.track(tx, [good for _, good, _ in items], self._new_id, self._cache)
         results: list[BatchResult | FlashFlowError] = []
         for (places, _, refused), answer in zip(items, answers, strict=True):
             rejected = list(refused)
@@ -247,7 +248,7 @@ class UserActivityService:
         return Write(self._start, (start, origin))
 
     def _start(self, tx: Tx, items: Sequence[tuple[SessionIn, Origin]]) -> list[SessionStarted | FlashFlowError]:
-        book = SessionBook(tx, self._new_id)
+        book = SessionBook(tx, self._new_id, self._cache)
         found: list[tuple[bytes | str, bool] | FlashFlowError] = []
         for start, origin in items:
             app = start.app or origin.app
@@ -280,7 +281,7 @@ class UserActivityService:
         return Write(self._end, (session_id, app))
 
     def _end(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
-        book = SessionBook(tx, self._new_id)
+        book = SessionBook(tx, self._new_id, self._cache)
         found: list[bytes | str | FlashFlowError] = []
         ended: set[str] = set()
         for session_id, app in items:
@@ -307,7 +308,7 @@ class UserActivityService:
         return Write(self._beat, (session_id, app))
 
     def _beat(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
-        book = SessionBook(tx, self._new_id)
+        book = SessionBook(tx, self._new_id, self._cache)
         found: list[bytes | str | FlashFlowError] = []
         for session_id, app in items:
             session = book.find(session_id)
@@ -330,7 +331,7 @@ class UserActivityService:
 
     def close_idle_sessions(self) -> int:
         """End every session that has been silent for 30 minutes; returns how many."""
-        return self.store.run(Write(lambda tx, items: [close_stale(tx) for _ in items], None))
+        return self.store.run(Write(lambda tx, items: [close_stale(tx, self._cache) for _ in items], None))
 
     # --- figures --------------------------------------------------------------------------------------------------
 

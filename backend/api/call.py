@@ -95,8 +95,9 @@ class Call:
         return self.caller.app
 
     async def read(self, question: Callable[[], T]) -> T:
-        """Answer ``question`` in a reading thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.services.readers, question)
+        """Answer ``question`` in a reading thread. Raises TimeoutError after ANSWER_S seconds."""
+        async with asyncio.timeout(ANSWER_S):
+            return await asyncio.get_running_loop().run_in_executor(self.services.readers, question)
 
     async def create(
         self, store: Store, writes: LoopWrites, write: Write[I, R], render: Callable[[R], Answer]
@@ -197,8 +198,7 @@ class AsgiEndpoint:
             checked(lambda: msgspec.json.decode(body, type=_Nothing))
         if endpoint.query is not None or scope["query_string"]:
             call.query = decode_query(scope["query_string"], endpoint.query or _Nothing)
-        async with asyncio.timeout(ANSWER_S):
-            return await endpoint.handler(call)
+        return await endpoint.handler(call)
 
     def _decode(self, body: bytes) -> Any:
         assert self._decoder is not None

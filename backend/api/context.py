@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from backend.api.wire import NotificationPages
 from backend.events import Bus
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
@@ -37,4 +38,5 @@ class Services:
         self.started_at = started_at
         self.activity_writes = LoopWrites(activity.store.writer)
         self.notification_writes = LoopWrites(notifications.store.writer)
+        self.pages = NotificationPages()
         self.stopping = asyncio.Event()

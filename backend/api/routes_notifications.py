@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from backend.api.call import Answer, Call, Endpoint, ok
 from backend.api.routes_activity import Page, checked_range, path_user
-from backend.api.wire import wire, wire_delivery, wire_notification_row, wire_sent
+from backend.api.wire import wire, wire_delivery, wire_sent
 from backend.clock import to_ms
 from backend.errors import ValidationError
 from backend.inputs import (
@@ -36,7 +36,7 @@ from backend.records import (
     Sent,
     Template,
 )
-from backend.store.notifications import Asked, list_rows
+from backend.store.notifications import Asked
 
 
 class NotificationQuery(Page, frozen=True, kw_only=True):
@@ -83,11 +83,11 @@ async def list_notifications(call: Call) -> Answer:
     )
 
     def answer() -> Answer:
-        rows, unread, following = call.services.notifications.store.read(lambda conn: list_rows(conn, asked))
-        return ok(
-            notifications=[wire_notification_row(row) for row in rows], unread_count=unread, next_cursor=following
-        )
+        return Answer(200, call.services.notifications.store.read(lambda conn: call.services.pages.page(conn, asked)))
 
+    if query.q is None and query.channel is None and query.notification_type is None and query.priority is None:
+        # An index leads straight to the page: it is read sooner than another thread could be woken.
+        return answer()
     return await call.read(answer)
 
 

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from backend.api import routes_activity, routes_admin, routes_notifications
 from backend.api.call import Answer, AsgiEndpoint, Endpoint, encode, respond
 from backend.api.context import Services
+from backend.api.dispatch import Dispatch
 from backend.api.guard import Browsers, Guard
 from backend.api.limits import Limits, http_protocol
 from backend.api.openapi import document, page
@@ -73,7 +74,7 @@ def make_app(services: Services, screens: ASGIApp | None) -> ASGIApp:
     routes.append(Mount("/", screens or Nothing()))
     app = Starlette(routes=routes, exception_handlers={HTTPException: _problem})
     app.router.redirect_slashes = False
-    return app
+    return Dispatch(ENDPOINTS, services, app)
 
 
 class Nothing:

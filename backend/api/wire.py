@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -11,6 +12,7 @@ import msgspec
 from backend.clock import to_datetime
 from backend.records import Delivery, Record, Sent
 from backend.store.codec import decode_id
+from backend.store.notifications import Asked, list_places, rows_of
 
 _EMPTY_OBJECT = msgspec.Raw(b"{}")
 _EMPTY_LIST = msgspec.Raw(b"[]")
@@ -94,3 +96,40 @@ def wire_notification_row(row: tuple[Any, ...]) -> dict[str, Any]:
         "read_at": _when_ms(read),
         "archived_at": _when_ms(archived),
     }
+
+
+class NotificationPages:
+    """Pages of notifications as JSON, each notification encoded once for every revision of it.
+
+    A revision changes with every change of its notification and never comes back, so what is kept here can be asked
+    for forever and is never stale. Not thread-safe: belongs to the loop, or to whoever holds it.
+    """
+
+    def __init__(self, most: int = 2048, largest: int = 8192) -> None:
+        self._kept: dict[tuple[int, int], bytes] = {}
+        self._most = most
+        self._largest = largest
+
+    def page(self, conn: sqlite3.Connection, asked: Asked) -> bytes:
+        """The body of the answer to ``asked``."""
+        places, unread, following = list_places(conn, asked)
+        kept = self._kept
+        parts = [kept.get(place, b"") for place in places]
+        if not all(parts):
+            parts = self._filled(conn, places, parts)
+        return b'{"success":true,"notifications":[%s],"unread_count":%d,"next_cursor":%s}' % (
+            b",".join(parts),
+            unread,
+            msgspec.json.encode(following),
+        )
+
+    def _filled(self, conn: sqlite3.Connection, places: list[tuple[int, int]], parts: list[bytes]) -> list[bytes]:
+        rows = rows_of(conn, [place[0] for place, part in zip(places, parts, strict=True) if not part])
+        if len(self._kept) > self._most:
+            self._kept.clear()
+        for index, place in enumerate(places):
+            if not parts[index]:
+                parts[index] = part = msgspec.json.encode(wire_notification_row(rows[place[0]]))
+                if len(part) <= self._largest:
+                    self._kept[place] = part
+        return parts

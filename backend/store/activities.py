@@ -11,8 +11,8 @@ from backend.errors import Conflict, FlashFlowError
 from backend.events import Event
 from backend.records import Activity, ActivityPage, SessionPage, Tracked
 from backend.store.codec import decode_cursor, decode_id, encode_cursor, encode_id, from_object
-from backend.store.sessions import READ_COLUMNS, SessionBook, to_session
-from backend.store.writer import Tx
+from backend.store.sessions import READ_COLUMNS, SessionBook, SessionCache, to_session
+from backend.store.writer import TryCarefully, Tx
 
 
 class NewActivity(NamedTuple):
@@ -38,10 +38,13 @@ Tracking = Sequence[NewActivity]
 
 
 def track(
-    tx: Tx, requests: Sequence[Tracking], new_id: Callable[[], str]
+    tx: Tx, requests: Sequence[Tracking], new_id: Callable[[], str], cache: SessionCache
 ) -> Sequence[list[Tracked | FlashFlowError] | FlashFlowError]:
-    """Store the activities of every request that waits, their sessions and their users' counters; one answer each."""
-    book = SessionBook(tx, new_id)
+    """Store the activities of every request that waits, their sessions and their users' counters; one answer each.
+
+    An id that was stored before is rare: it is looked for only once the unique index has refused a group.
+    """
+    book = SessionBook(tx, new_id, cache)
     taken: dict[bytes | str, tuple[str, bytes | str]] = {}
     rows: list[tuple[Any, ...]] = []
     totals: dict[str, tuple[int, int]] = {}
@@ -50,7 +53,7 @@ def track(
         answer: list[Tracked | FlashFlowError] = []
         for a in request:
             key = encode_id(a.id)
-            known = (taken.get(key) or _stored(tx.conn, key)) if a.id_given else None
+            known = _known(tx, taken, key) if a.id_given else None
             if known is not None:
                 app, session_id = known
                 answer.append(
@@ -74,7 +77,10 @@ def track(
             answer.append(Tracked(activity_id=a.id, session_id=decode_id(session.id)))
         answers.append(answer)
     if rows:
-        tx.conn.executemany(_INSERT, rows)
+        try:
+            tx.conn.executemany(_INSERT, rows)
+        except sqlite3.IntegrityError as error:
+            raise TryCarefully from error
         count_users(tx, totals, book)
         book.save()
     return answers
@@ -88,8 +94,13 @@ def count_users(tx: Tx, totals: dict[str, tuple[int, int]], book: SessionBook) -
     )
 
 
-def _stored(conn: sqlite3.Connection, key: bytes | str) -> tuple[str, bytes | str] | None:
-    row: tuple[str, bytes | str] | None = conn.execute(
+def _known(
+    tx: Tx, taken: dict[bytes | str, tuple[str, bytes | str]], key: bytes | str
+) -> tuple[str, bytes | str] | None:
+    """App and session of the activity that has this id already."""
+    if key in taken or not tx.careful:
+        return taken.get(key)
+    row: tuple[str, bytes | str] | None = tx.conn.execute(
         "SELECT app, session_id FROM user_activities WHERE id = ?", (key,)
     ).fetchone()
     return row

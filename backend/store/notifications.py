@@ -116,12 +116,22 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 def list_notifications(conn: sqlite3.Connection, asked: Asked) -> NotificationPage:
     """A user's notifications, newest first; without ``status`` all but the archived."""
-    rows, unread, following = list_rows(conn, asked)
-    return NotificationPage(notifications=tuple(map(to_notification, rows)), unread_count=unread, next_cursor=following)
+    places, unread, following = list_places(conn, asked)
+    rows = rows_of(conn, [seq for seq, _ in places])
+    return NotificationPage(
+        notifications=tuple(to_notification(rows[seq]) for seq, _ in places), unread_count=unread, next_cursor=following
+    )
 
 
-def list_rows(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[Any, ...]], int, str | None]:
-    """The page behind list_notifications: rows of COLUMNS, unread count, next cursor."""
+def rows_of(conn: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+    """The rows of COLUMNS by their ``seq``."""
+    marks = ",".join("?" * len(seqs))
+    rows = conn.execute(f"SELECT {COLUMNS} FROM notifications WHERE seq IN ({marks})", seqs)  # noqa: S608
+    return {row[0]: row for row in rows}
+
+
+def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[int, int]], int, str | None]:
+    """The page behind list_notifications: (seq, revision) of each, unread count, next cursor."""
     status = asked.status
     where, values = conditions(
         [
@@ -146,7 +156,7 @@ def list_rows(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[Any, .
         where.append("seq < ?")
         values.extend(decode_cursor(asked.cursor, 1))
     rows = conn.execute(
-        f"SELECT {COLUMNS} FROM notifications{clause(where)} ORDER BY seq DESC LIMIT ?",  # noqa: S608
+        f"SELECT seq, revision FROM notifications{clause(where)} ORDER BY seq DESC LIMIT ?",  # noqa: S608
         (*values, asked.limit + 1),
     ).fetchall()
     following = encode_cursor(rows[asked.limit - 1][0]) if len(rows) > asked.limit else None

@@ -1,7 +1,8 @@
 """The schema of ``user_activities.db``, as the steps that lead to it. A step that shipped is never edited.
 
 Times are milliseconds since 1970 (UTC). ``seq`` is the order of arrival; AUTOINCREMENT so that a number never
-comes back and an event stream's place in it stays true.
+comes back and an event stream's place in it stays true. No index holds what every activity changes (a session's
+``last_seen``): each would cost every activity a page of the WAL.
 """
 
 from __future__ import annotations
@@ -49,8 +50,7 @@ CREATE TABLE user_sessions (
 );
 CREATE UNIQUE INDEX user_sessions_id ON user_sessions (id);
 CREATE INDEX user_sessions_user ON user_sessions (user_id, start_time);
-CREATE INDEX user_sessions_open ON user_sessions (user_id, app, last_seen) WHERE end_time IS NULL;
-CREATE INDEX user_sessions_stale ON user_sessions (last_seen) WHERE end_time IS NULL;
+CREATE INDEX user_sessions_open ON user_sessions (user_id, app) WHERE end_time IS NULL;
 CREATE INDEX user_sessions_start ON user_sessions (start_time);
 CREATE UNIQUE INDEX user_sessions_revision ON user_sessions (revision);
 

@@ -54,6 +54,10 @@ class OpenSession:
         self.is_new = is_new
         self.tell = is_new
 
+    def saved(self) -> None:
+        """It stands in the file now."""
+        self.is_new = self.tell = False
+
     def touch(self, timestamp: int) -> None:
         """Stretch the session over ``timestamp``; one that is over and is reached by a late activity stays over."""
         self.start_time = min(self.start_time, timestamp)
@@ -68,14 +72,42 @@ class OpenSession:
         self.tell = True
 
 
+class SessionCache:
+    """Sessions as the last transactions left them, for the next: true as long as this writer alone has written.
+
+    Another process's commit shows in ``PRAGMA data_version`` and a rollback is told by the writer; both empty it.
+    """
+
+    MOST = 10_000
+
+    def __init__(self) -> None:
+        self.by_id: dict[bytes | str, OpenSession] = {}
+        self.current: dict[tuple[str, str], OpenSession | None] = {}
+        self._version = -1
+
+    def enter(self, tx: Tx) -> None:
+        """Make sure that what is kept is what the file says at the start of ``tx``."""
+        (version,) = tx.conn.execute("PRAGMA data_version").fetchone()
+        if version != self._version or len(self.by_id) > self.MOST:
+            self.clear()
+            self._version = version
+        tx.undo.append(self.clear)
+
+    def clear(self) -> None:
+        self.by_id.clear()
+        self.current.clear()
+
+
 class SessionBook:
     """The sessions one transaction touches: read once, changed in memory, written once by ``save``."""
 
-    def __init__(self, tx: Tx, new_id: Callable[[], str]) -> None:
+    def __init__(self, tx: Tx, new_id: Callable[[], str], cache: SessionCache | None = None) -> None:
         self._tx = tx
         self._new_id = new_id
-        self._by_id: dict[bytes | str, OpenSession] = {}
-        self._current: dict[tuple[str, str], OpenSession | None] = {}
+        cache = cache or SessionCache()
+        cache.enter(tx)
+        self._by_id = cache.by_id
+        self._current = cache.current
         self._touched: dict[bytes | str, OpenSession] = {}
         self.opened: dict[str, int] = {}
 
@@ -139,20 +171,24 @@ class SessionBook:
             return
         conn = self._tx.conn
         (revision,) = conn.execute("SELECT COALESCE(MAX(revision), 0) FROM user_sessions").fetchone()
+        row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'user_sessions'").fetchone()
+        seq = row[0] if row else 0
         inserts, updates, endings = [], [], []
         for s in self._touched.values():
             if s.tell:
                 revision += 1
                 self._tx.events.append(Event("session", decode_id(s.id), s.user_id, s.app))
             if s.is_new:
+                s.seq = seq = seq + 1
                 inserts.append(
-                    (s.id, s.user_id, s.app, s.start_time, s.last_seen, s.end_time, s.end_reason, s.pages_visited,
-                     s.activities, s.device_info, s.ip_address, s.user_agent, revision)
+                    (s.seq, s.id, s.user_id, s.app, s.start_time, s.last_seen, s.end_time, s.end_reason,
+                     s.pages_visited, s.activities, s.device_info, s.ip_address, s.user_agent, revision)
                 )  # fmt: skip
             elif s.tell:
                 endings.append((s.start_time, s.last_seen, s.end_time, s.end_reason, s.activities, revision, s.seq))
             else:
                 updates.append((s.start_time, s.last_seen, s.activities, s.seq))
+            s.saved()
         if inserts:
             conn.executemany(_INSERT, inserts)
         if updates:
@@ -198,7 +234,10 @@ class SessionBook:
         row = self._tx.conn.execute(f"SELECT {COLUMNS} FROM user_sessions WHERE {where}", values).fetchone()  # noqa: S608
         if row is None:
             return None
-        # What this transaction has changed already counts, not what the file still says.
+        return self.known(row)
+
+    def known(self, row: tuple[Any, ...]) -> OpenSession:
+        """The session of a row: what this transaction has changed already counts, not what the file still says."""
         return self._by_id.setdefault(row[1], OpenSession(row))
 
 
@@ -210,15 +249,15 @@ def _reaches(session: OpenSession, timestamp: int) -> bool:
     )
 
 
-def close_stale(tx: Tx) -> int:
+def close_stale(tx: Tx, cache: SessionCache) -> int:
     """End every session that nobody ended and that has been silent for 30 minutes; returns how many."""
-    book = SessionBook(tx, lambda: "")
+    book = SessionBook(tx, lambda: "", cache)
     rows = tx.conn.execute(
         f"SELECT {COLUMNS} FROM user_sessions WHERE end_time IS NULL AND last_seen < ? LIMIT 1000",  # noqa: S608
         (tx.now_ms - IDLE_MS,),
     ).fetchall()
     for row in rows:
-        session = OpenSession(row)
+        session = book.known(row)
         session.close(session.last_seen, "timeout")
         book.mark(session)
     book.save()
@@ -252,8 +291,8 @@ def to_session(row: tuple[Any, ...]) -> Session:
 
 
 _INSERT = (
-    "INSERT INTO user_sessions (id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, "
-    "activities, device_info, ip_address, user_agent, revision) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    "INSERT INTO user_sessions (seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, "
+    "activities, device_info, ip_address, user_agent, revision) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _UPDATE = "UPDATE user_sessions SET start_time = ?, last_seen = ?, activities = ? WHERE seq = ?"
 _UPDATE_AND_TELL = (

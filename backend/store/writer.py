@@ -13,7 +13,6 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 from backend.clock import Clock
@@ -31,14 +30,24 @@ MAX_GROUP = 2_000
 
 
 class Tx:
-    """What a handler gets: the writer's connection inside BEGIN IMMEDIATE, the time, and where to leave its events."""
+    """What a handler gets: the writer's connection inside BEGIN IMMEDIATE, the time, and where to leave its events.
 
-    __slots__ = ("conn", "events", "now_ms")
+    ``careful`` is set on the second try of a handler that raised TryCarefully. ``undo`` is called if the transaction is
+    rolled back: for what a handler remembers beyond it.
+    """
 
-    def __init__(self, conn: sqlite3.Connection, now_ms: int) -> None:
+    __slots__ = ("careful", "conn", "events", "now_ms", "undo")
+
+    def __init__(self, conn: sqlite3.Connection, now_ms: int, *, careful: bool = False) -> None:
         self.conn = conn
         self.now_ms = now_ms
+        self.careful = careful
         self.events: list[Event] = []
+        self.undo: list[Callable[[], None]] = []
+
+
+class TryCarefully(Exception):
+    """Raised by a handler whose shortcut failed: its items are tried again one by one, with ``tx.careful``."""
 
 
 Handler = Callable[[Tx, Sequence[I]], Sequence[R | FlashFlowError]]
@@ -56,7 +65,20 @@ class Write(Generic[I, R]):
         self.item = item
 
 
-Ticket = tuple[Write[Any, Any], Callable[[Any], None]]
+class Bundle:
+    """Writes handed over together: their results (or refusals) stand in ``results`` when ``done`` is called, once,
+    in the writer's thread."""
+
+    __slots__ = ("done", "results", "writes")
+
+    def __init__(self, writes: list[Write[Any, Any]], done: Callable[[], None]) -> None:
+        self.writes = writes
+        self.results: list[Any] = [None] * len(writes)
+        self.done = done
+
+
+Ticket = tuple[Write[Any, Any], Bundle, int]
+"""A write, and where its result goes."""
 
 
 class Writer:
@@ -72,7 +94,8 @@ class Writer:
         self._connect = connect
         self._clock = clock
         self._publish = publish
-        self._queue: queue.SimpleQueue[list[Ticket] | Callable[[], None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Bundle | None] = queue.SimpleQueue()
+        self._events: list[Event] = []
         self.fault: str | None = None
         """The code of the fault that the last write ended in; None after one that worked."""
         self._stopping = False
@@ -84,26 +107,21 @@ class Writer:
 
     def run(self, write: Write[I, R]) -> R:
         """Do ``write`` and wait for its COMMIT. For threads; an event loop uses LoopWrites."""
-        future: Future[R] = Future()
+        done = threading.Event()
+        bundle = Bundle([write], done.set)
+        self.submit(bundle)
+        done.wait()
+        result: R | BaseException = bundle.results[0]
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
-        def settle(result: R | BaseException) -> None:
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        self.submit([(write, settle)])
-        return future.result()
-
-    def submit(self, tickets: list[Ticket], after: Callable[[], None] | None = None) -> None:
-        """Queue ``tickets``; each one's callback gets its result or exception in the writer's thread, then ``after``
-        is called once for all of them. Raises Stopping when the writer takes no more."""
+    def submit(self, bundle: Bundle) -> None:
+        """Queue ``bundle``. Raises Stopping when the writer takes no more."""
         with self._gate:
             if self._stopping:
                 raise Stopping("FlashFlow is stopping; nothing was written.")
-            self._queue.put(tickets)
-            if after is not None:
-                self._queue.put(after)
+            self._queue.put(bundle)
 
     def stop(self) -> None:
         """Finish what waits, then end the thread. Safe to call twice."""
@@ -119,22 +137,8 @@ class Writer:
         conn: sqlite3.Connection | None = None
         open_ = True
         while open_:
-            tickets: list[Ticket] = []
-            afters: list[Callable[[], None]] = []
-            entry = self._queue.get()
-            while True:
-                if entry is None:
-                    open_ = False
-                elif callable(entry):
-                    afters.append(entry)
-                else:
-                    tickets.extend(entry)
-                if len(tickets) >= MAX_GROUP or not open_:
-                    break
-                try:
-                    entry = self._queue.get_nowait()
-                except queue.Empty:
-                    break
+            bundles, open_ = self._gather()
+            tickets = [(write, bundle, place) for bundle in bundles for place, write in enumerate(bundle.writes)]
             if tickets:
                 try:
                     if conn is None:
@@ -144,42 +148,69 @@ class Writer:
                     log.exception("the writer failed outside a transaction")
                     refusal = StorageError("The storage failed; nothing was written.")
                     refusal.__cause__ = error
-                    _settle_all(tickets, refusal)
-            for after in afters:
-                after()
+                    for _, bundle, place in tickets:
+                        bundle.results[place] = refusal
+            for bundle in bundles:
+                bundle.done()
+            self._tell()
         if conn is not None:
             conn.close()
 
-    def _commit(self, conn: sqlite3.Connection, tickets: list[Ticket]) -> None:
+    def _gather(self) -> tuple[list[Bundle], bool]:
+        """Whatever waits now, up to a group's size, and whether there is more to come."""
+        entry = self._queue.get()
+        bundles: list[Bundle] = []
+        size = 0
+        while entry is not None:
+            bundles.append(entry)
+            size += len(entry.writes)
+            if size >= MAX_GROUP:
+                break
+            try:
+                entry = self._queue.get_nowait()
+            except queue.Empty:
+                break
+        return bundles, entry is not None
+
+    def _tell(self) -> None:
+        """Publish what was committed, after whoever waited has been told."""
+        events, self._events = self._events, []
+        if events:
+            self._publish(events)
+
+    def _commit(self, conn: sqlite3.Connection, tickets: list[Ticket], *, careful: bool = False) -> None:
+        tx = Tx(conn, self._clock.now_ms(), careful=careful)
         try:
-            results, events = self._attempt(conn, tickets)
+            results = self._attempt(tx, tickets)
         except Exception as error:  # noqa: BLE001 told apart below, and handed to whoever waits
             _roll_back(conn)
-            if len(tickets) == 1:
+            for undo in tx.undo:
+                undo()
+            again = isinstance(error, TryCarefully)
+            if len(tickets) == 1 and (careful or not again):
                 self._refuse(tickets[0], error)
                 return
             # Some item broke the group: each on its own finds out which, and the others land.
             for ticket in tickets:
-                self._commit(conn, [ticket])
+                self._commit(conn, [ticket], careful=again)
             return
         self.fault = None
-        for (_, settle), result in zip(tickets, results, strict=True):
-            settle(result)
-        self._publish(events)
+        for (_, bundle, place), result in zip(tickets, results, strict=True):
+            bundle.results[place] = result
+        self._events.extend(tx.events)
 
-    def _attempt(self, conn: sqlite3.Connection, tickets: list[Ticket]) -> tuple[list[Any], list[Event]]:
+    def _attempt(self, tx: Tx, tickets: list[Ticket]) -> list[Any]:
         results: list[Any] = [None] * len(tickets)
         groups: dict[Handler[Any, Any], list[int]] = {}
-        for position, (write, _) in enumerate(tickets):
+        for position, (write, _, _) in enumerate(tickets):
             groups.setdefault(write.handler, []).append(position)
-        conn.execute("BEGIN IMMEDIATE")
-        tx = Tx(conn, self._clock.now_ms())
+        tx.conn.execute("BEGIN IMMEDIATE")
         for handler, positions in groups.items():
             outcomes = handler(tx, [tickets[position][0].item for position in positions])
             for position, outcome in zip(positions, outcomes, strict=True):
                 results[position] = outcome
-        conn.execute("COMMIT")
-        return results, tx.events
+        tx.conn.execute("COMMIT")
+        return results
 
     def _refuse(self, ticket: Ticket, error: Exception) -> None:
         refusal: BaseException = error
@@ -188,12 +219,8 @@ class Writer:
             self.fault = refusal.code
         elif not isinstance(error, FlashFlowError):
             log.error("a write failed", exc_info=error)
-        ticket[1](refusal)
-
-
-def _settle_all(tickets: list[Ticket], refusal: BaseException) -> None:
-    for _, settle in tickets:
-        settle(refusal)
+        _, bundle, place = ticket
+        bundle.results[place] = refusal
 
 
 def _roll_back(conn: sqlite3.Connection) -> None:
@@ -205,44 +232,52 @@ def _roll_back(conn: sqlite3.Connection) -> None:
 class LoopWrites:
     """Writes asked for in one turn of an event loop, handed to the writer together at the end of that turn.
 
-    Belongs to the loop that calls it; one wake-up of the writer and one of the loop serve a whole turn.
+    Belongs to the loop that calls it; one wake-up of the writer and one of the loop serve a whole turn. A write that
+    is not done after ``deadline_s`` raises TimeoutError: it may or may not be done later.
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, deadline_s: float = 10.0) -> None:
         self._writer = writer
-        self._turn: list[tuple[Write[Any, Any], asyncio.Future[Any]]] = []
+        self._deadline_s = deadline_s
+        self._writes: list[Write[Any, Any]] = []
+        self._futures: list[asyncio.Future[Any]] = []
 
     def run(self, write: Write[I, R]) -> asyncio.Future[R]:
         """Awaitable result of ``write``, after COMMIT. Raises what the write raises."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
-        if not self._turn:
+        if not self._writes:
             loop.call_soon(self._flush, loop)
-        self._turn.append((write, future))
+        self._writes.append(write)
+        self._futures.append(future)
         return future
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        turn, self._turn = self._turn, []
-        done: list[tuple[asyncio.Future[Any], Any]] = []
+        futures, self._futures = self._futures, []
+        writes, self._writes = self._writes, []
 
-        def collect(future: asyncio.Future[Any]) -> Callable[[Any], None]:
-            return lambda result: done.append((future, result))
-
-        def wake() -> None:
+        def done() -> None:
             try:
-                loop.call_soon_threadsafe(_resolve, done)
+                loop.call_soon_threadsafe(resolve)
             except RuntimeError:
-                log.info("the loop ended before %d answers reached it", len(done))
+                log.info("the loop ended before %d answers reached it", len(futures))
 
+        def resolve() -> None:
+            late.cancel()
+            _resolve(futures, bundle.results)
+
+        bundle = Bundle(writes, done)
+        late = loop.call_later(self._deadline_s, _resolve, futures, [TimeoutError()] * len(futures))
         try:
-            self._writer.submit([(write, collect(future)) for write, future in turn], wake)
+            self._writer.submit(bundle)
         except Stopping as error:
-            _resolve([(future, error) for _, future in turn])
+            late.cancel()
+            _resolve(futures, [error] * len(futures))
 
 
-def _resolve(done: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for future, result in done:
-        if future.cancelled():
+def _resolve(futures: list[asyncio.Future[Any]], results: list[Any]) -> None:
+    for future, result in zip(futures, results, strict=True):
+        if future.done():
             continue
         if isinstance(result, BaseException):
             future.set_exception(result)
