@@ -19,13 +19,13 @@ ONE_UNREAD = "Notifications, 1 unread"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    require("chromium")
     with serving(tmp_path / "data", ui=True, env={"FLASHFLOW_USER": ME}) as running:
         yield running
 
 
 @pytest.fixture
 def screen(server: ServerProcess) -> Iterator[Screen]:
-    require("chromium")
     with browsing() as window:
         window.open(server.launch_link)
         window.find("button", NONE_UNREAD)
