@@ -76,6 +76,7 @@ class GuardedH11(Guarded, H11Protocol):
     def handle_events(self) -> None:
         if self._deaf:
             return
+        self._idle_since = 0.0
         _handle_events(self)
         state = self.conn.their_state
         if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):

@@ -19,6 +19,7 @@ class Refused(Exception):
     """Raised inside a parser callback to stop the parser; the reason is in the connection's ``fault``."""
 
 
+_PERCENT = ord("%")
 _start_request = rebound(HttpToolsProtocol.on_headers_complete, RequestResponseCycle=Cycle)
 
 
@@ -28,10 +29,9 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
     A head that began in the middle of a segment, behind the end of another request, is counted from its next segment
     on; such a one, and one whose count leaves room for doubt, is measured exactly when it is complete.
 
-    This is the hot path: ``data_received`` and ``on_message_complete`` stand in place of uvicorn's, not around them.
+    This is the hot path: ``data_received``, ``on_message_complete`` and ``on_response_complete`` stand in place of
+    uvicorn's, not around them. What they save, a timer for each answer above all, pays for what is checked.
     """
-
-    __slots__ = ("_began_inside", "_bytes", "_in_body", "_other_protocol")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -43,8 +43,7 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
+        self._idle_since = 0.0
         self._bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -73,20 +72,44 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
         return self._in_body
 
     def on_headers_complete(self) -> None:
-        parser = self.parser
-        fault = head_fault(self.url, parser.get_http_version(), [name for name, _ in self.headers])
-        if fault is not None:
-            self._stop(malformed(fault))
+        plain = self._is_plain()
+        if not plain:
+            self._check_head()
         if not 0 < self._bytes <= self.limits.header_bytes or self._began_inside:
             self._measure()
         self._in_body = True
-        if parser.should_upgrade():
+        if self.parser.should_upgrade():
             self._other_protocol = not self._should_upgrade()
             if not self._other_protocol:
                 super().on_headers_complete()
             return
         _start_request(self)
-        self.headers = []  # trailers are collected here, and do not join the headers a handler trusts
+        if not plain:
+            self.headers = []  # trailers are collected here, and do not join the headers a handler trusts
+
+    def _is_plain(self) -> bool:
+        """Whether this head is in order at a glance (0.3 us where ``_check_head`` takes 0.8).
+
+        Without a Connection header of either name, llhttp keeps alive what has the version 1.1 and nothing else.
+        """
+        url = self.url
+        fields = dict(self.headers)
+        return (
+            b"host" in fields
+            and b"connection" not in fields
+            and b"proxy-connection" not in fields
+            and b"transfer-encoding" not in fields
+            and len(fields) == len(self.headers)
+            and url[:1] == b"/"
+            and _PERCENT not in url
+            and url.isascii()
+            and self.parser.should_keep_alive()
+        )
+
+    def _check_head(self) -> None:
+        fault = head_fault(self.url, self.parser.get_http_version(), [name for name, _ in self.headers])
+        if fault is not None:
+            self._stop(malformed(fault))
 
     def _measure(self) -> None:
         self._began_inside = False
@@ -109,6 +132,16 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             cycle.more_body = False
             cycle.message_event.set()
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.rest()
 
     def _upgrade(self, rest: bytes) -> None:
         """Hand over to WebSocket; answer a request that offers anything else (Java's client: h2c) as if it did not.
