@@ -39,6 +39,7 @@ STATES: dict[str, tuple[str, ft.IconData, ft.ColorValue]] = {
     "dead": ("Failed for good", ft.Icons.ERROR_OUTLINE, URGENT),
 }
 CHANNELS = {"in_app": "In app", "push": "Push", "email": "E-mail", "sms": "SMS"}
+TARGETS = {"desktop": "This computer", "ios": "iPhone", "android": "Android phone", "web": "Browser"}
 
 
 def detail_view(
@@ -130,7 +131,7 @@ def _why(deliveries: tuple[Delivery, ...], now: datetime) -> ft.Column:
 def _delivery(delivery: Delivery, now: datetime) -> ft.Row:
     word, icon, color = STATES.get(delivery.status, (delivery.status.capitalize(), ft.Icons.HELP_OUTLINE, MUTED))
     channel = CHANNELS.get(delivery.channel, delivery.channel)
-    target = f" · {one_line(delivery.target, 80)}" if delivery.target else ""
+    target = f" · {TARGETS.get(delivery.target, one_line(delivery.target, 80))}" if delivery.target else ""
     texts: list[ft.Control] = [
         body(f"{channel}{target}"),
         small(f"{word} · {clock(delivery.updated_at, now)}", color=color),
@@ -141,7 +142,8 @@ def _delivery(delivery: Delivery, now: datetime) -> ft.Row:
         texts.append(small(f"Next try {clock(delivery.next_attempt_at, now)}"))
     if len(delivery.attempts) > 1:
         texts.append(small(plural(len(delivery.attempts), "try", "tries")))
-    texts += [small(_attempt(attempt, now)) for attempt in delivery.attempts[-5:]]
+    told = len(delivery.attempts) == 1 and delivery.attempts[0].text == delivery.reason
+    texts += [small(_attempt(attempt, now)) for attempt in delivery.attempts[-5:] if not told]
     return ft.Row(
         [ft.Icon(icon, size=20, color=color), ft.Column(texts, spacing=2, expand=True, tight=True)],
         key=f"delivery-{delivery.id}",
