@@ -67,7 +67,7 @@ def _api(url: str | None, me: str) -> ft.Column:
         small("Try it: this sends you a notification"),
         command(send_command(url, me), "send a notification"),
     ]
-    words = "Programs on this computer send notifications and record activities here. Nothing leaves the machine."
+    words = "Programs on this computer send notifications and record activities here."
     return section("For your apps", [card(ft.Column(steps, spacing=GRID, tight=True))], words=words, key="api")
 
 
@@ -85,8 +85,8 @@ def _machine(found: Found) -> ft.Column:
 def _channel(state: ChannelState) -> ft.Row:
     icon = ft.Icons.CHECK_CIRCLE_OUTLINE if state.works else ft.Icons.REMOVE_CIRCLE_OUTLINE
     color = GOOD if state.works else MUTED
-    word = "works" if state.works else "does not work yet"
-    texts: list[ft.Control] = [body(f"{state.label} {word}")]
+    word = "works" if state.works else "not available"
+    texts: list[ft.Control] = [body(f"{state.label}: {word}")]
     if state.detail:
         texts.append(small(state.detail))
     return ft.Row(
