@@ -20,6 +20,7 @@ import httpx
 ROOT = Path(__file__).resolve().parents[1]
 START_DEADLINE = 20.0
 STOP_DEADLINE = 10.0
+ADDRESS = re.compile(r"answers at http://127\.0\.0\.1:(\d+)\s")
 LAUNCH_LINK = re.compile(r"https?://\S*/launch/\S+")
 
 T = TypeVar("T")
@@ -69,10 +70,9 @@ def flashflow(
 class ServerProcess:
     """A running ``python main.py serve``. Made by ``serving``, which also cleans it up."""
 
-    def __init__(self, data_dir: Path, port: int, arguments: list[str], env: Mapping[str, str], logs: Path) -> None:
+    def __init__(self, data_dir: Path, arguments: list[str], env: Mapping[str, str], logs: Path) -> None:
         self.data_dir = data_dir
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self.port = 0
         self._out, self._err = logs / "stdout", logs / "stderr"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
@@ -85,6 +85,10 @@ class ServerProcess:
             )
         self.pid = self.process.pid
         self._client: httpx.Client | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def out(self) -> str:
@@ -107,23 +111,27 @@ class ServerProcess:
     @property
     def launch_link(self) -> str:
         """The one-time link to the web UI that it prints."""
-
-        def printed() -> str | None:
-            found = LAUNCH_LINK.search(self.out)
-            return found[0] if found else None
-
-        return eventually(printed, what=f"a launch link in\n{self.log}")
+        found = eventually(lambda: LAUNCH_LINK.search(self.out), what="a launch link")
+        return found[0]
 
     def wait_until_healthy(self) -> None:
+        """Return once it answers at the address it printed: no other server can be taken for it."""
+
         def healthy() -> bool:
             if self.process.poll() is not None:
-                raise AssertionError(f"the server ended with {self.process.returncode} before it answered\n{self.log}")
+                raise AssertionError(f"the server ended with {self.process.returncode} before it answered")
+            if (printed := ADDRESS.search(self.out)) is None:
+                return False
+            self.port = int(printed[1])
             try:
                 return httpx.get(f"{self.url}/api/health", trust_env=False, timeout=5).status_code == 200
             except httpx.TransportError:
                 return False
 
-        eventually(healthy, START_DEADLINE, f"an answer of {self.url}/api/health\n{self.log}")
+        try:
+            eventually(healthy, START_DEADLINE)
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{self.log}") from None
 
     def api(self, method: str, path: str, json: Any = None, **options: Any) -> httpx.Response:
         """One request with the local key; ``path`` begins with ``/api``."""
@@ -170,13 +178,12 @@ class ServerProcess:
 
 @contextmanager
 def serving(
-    data_dir: Path, *options: str, ui: bool = False, port: int | None = None, env: Mapping[str, str] | None = None
+    data_dir: Path, *options: str, ui: bool = False, env: Mapping[str, str] | None = None
 ) -> Iterator[ServerProcess]:
-    """A server that answers, on a free port unless one is given; gone again on the way out, whatever happened."""
-    chosen = port or free_port()
-    arguments = ["serve", "--data-dir", str(data_dir), "--port", str(chosen), *([] if ui else ["--no-ui"]), *options]
+    """A server that answers, on a port that it chose itself; gone again on the way out, whatever happened."""
+    arguments = ["serve", "--data-dir", str(data_dir), "--port", "0", *([] if ui else ["--no-ui"]), *options]
     with tempfile.TemporaryDirectory(prefix="flashflow-log-") as logs:
-        server = ServerProcess(data_dir, chosen, arguments, environment(data_dir, env), Path(logs))
+        server = ServerProcess(data_dir, arguments, environment(data_dir, env), Path(logs))
         try:
             server.wait_until_healthy()
             yield server
