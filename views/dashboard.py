@@ -202,7 +202,7 @@ def _tile(tile: Tile, wide: bool) -> ft.Container:
         padding=ft.Padding.symmetric(horizontal=16, vertical=12),
     )
     box.tooltip = hint(tile.means, tap=True)
-    box.col = {"xs": 6, "md": 4, "lg": 2}
+    box.col = {"xs": 6, "md": 4, "xl": 2}
     return box
 
 

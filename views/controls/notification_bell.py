@@ -152,7 +152,7 @@ class NotificationBell(ft.Container):
                 [
                     self._head(),
                     hairline(),
-                    ft.Column(rows, spacing=0, scroll=ft.ScrollMode.AUTO, expand=True, expand_loose=True, tight=True),
+                    _list(rows),
                     hairline(),
                     ft.Container(
                         padding=MARGIN,
@@ -239,3 +239,10 @@ class NotificationBell(ft.Container):
 
 def _line(text: ft.Text) -> ft.Container:
     return ft.Container(padding=24, content=text)
+
+
+def _list(rows: list[ft.Control]) -> ft.Column:
+    """Rows that scroll; a scrolling column takes all the height there is, so two or fewer do not."""
+    if len(rows) <= 2:
+        return ft.Column(rows, key="few", spacing=0, tight=True)
+    return ft.Column(rows, key="many", spacing=0, scroll=ft.ScrollMode.AUTO, expand=True, expand_loose=True)
