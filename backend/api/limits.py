@@ -186,6 +186,10 @@ class Guarded(asyncio.Protocol):
         """Whether what was last read belongs to a body, not to the head of a request."""
         raise NotImplementedError
 
+    def is_queued(self) -> bool:
+        """Whether the request being received waits for the answer to an earlier one (pipelining)."""
+        return False
+
     def check(self, now: float) -> None:
         """Called by the sweep."""
         if self._abort_at:
@@ -227,17 +231,21 @@ class Guarded(asyncio.Protocol):
             cycle.disconnected = True
             cycle.waiting_for_100_continue = False
             cycle.message_event.set()
+            if self.is_queued():
+                self.fault = refusal
+                return
             if cycle.response_started:
                 self.transport.abort()
                 return
         elif cycle is not None and self.is_in_body():
             self.transport.close()  # answered before its body was here, and one request has one answer
             return
+        self.say(refusal)
+
+    def say(self, refusal: Refusal) -> None:
+        """Write the answer as the last thing on this connection, and wait a moment for it to be read."""
         self._unset_keepalive_if_required()
         self.transport.write(raw_response(refusal.status, refusal.body()))
-        self._linger()
-
-    def _linger(self) -> None:
         if self.watch.lingering >= LINGERING_MAX or not self.transport.can_write_eof():
             self.transport.close()
             return

@@ -71,6 +71,9 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
     def is_in_body(self) -> bool:
         return self._in_body
 
+    def is_queued(self) -> bool:
+        return bool(self.pipeline)
+
     def on_headers_complete(self) -> None:
         plain = self._is_plain()
         if not plain:
@@ -81,6 +84,8 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
         if self.parser.should_upgrade():
             self._other_protocol = not self._should_upgrade()
             if not self._other_protocol:
+                if self._is_answering():
+                    self._stop(malformed("A WebSocket cannot be asked for before the last answer is here."))
                 super().on_headers_complete()
             return
         _start_request(self)
@@ -138,10 +143,14 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        else:
+        if not self.pipeline:
             self.rest()
+            return
+        cycle, app = self.pipeline.pop()
+        if cycle.disconnected:  # refused while it waited for its turn
+            self.say(self.fault or NOT_HTTP)
+        else:
+            self._start_asgi_task(cycle, app)
 
     def _upgrade(self, rest: bytes) -> None:
         """Hand over to WebSocket; answer a request that offers anything else (Java's client: h2c) as if it did not.
