@@ -59,8 +59,13 @@ class IdMaker:
         self._tick = 0
 
     def __call__(self) -> str:
+        """A new id as text."""
+        h = self.raw().hex()
+        return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+    def raw(self) -> bytes:
+        """A new id as its 16 bytes."""
         # Two threads may draw the same tick; the 62 random bits still tell their ids apart.
         self._tick = tick = max(self._clock.now_ms() << 12, self._tick + 1)
-        tail = int.from_bytes(self._random(8), "big") & 0x3FFFFFFFFFFFFFFF
-        text = f"{tick >> 12:012x}7{tick & 0xFFF:03x}{tail | 0x8000000000000000:016x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        tail = int.from_bytes(self._random(8), "big") & 0x3FFFFFFFFFFFFFFF | 0x8000000000000000
+        return ((tick >> 12) << 80 | 0x7000 << 64 | (tick & 0xFFF) << 64 | tail).to_bytes(16, "big")

@@ -184,13 +184,22 @@ class NotificationDetail(Record, frozen=True, kw_only=True):
     deliveries: tuple[Delivery, ...]
 
 
+class Decided(Record, frozen=True, kw_only=True):
+    """How one delivery stood when it was stored; ``code`` and ``reason`` say why."""
+
+    channel: str
+    status: str
+    code: str | None
+    reason: str | None
+
+
 class Sent(Record, frozen=True, kw_only=True):
     """What became of one ``send``: the stored notification and how each channel stands."""
 
     notification_id: str
     user_id: str
     status: str
-    deliveries: tuple[Delivery, ...]
+    deliveries: tuple[Decided, ...]
 
 
 class NotificationPage(Record, frozen=True, kw_only=True):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from backend.clock import to_datetime
+from backend.clock import IdMaker
 from backend.delivery.resolver import Decision, Facts, Target, decide
 from backend.errors import FlashFlowError, ValidationError
 from backend.events import Event
 from backend.handover import overall
-from backend.records import Delivery, Sent
+from backend.records import Decided, NotificationType, Sent
 from backend.store import notifications as table
-from backend.store.codec import decode_id, encode_id, from_object, from_strings, to_json
+from backend.store.codec import decode_id, from_object, from_strings, to_json
 from backend.store.notifications import NewDelivery, NewNotification
 from backend.store.people import choices_of, read_type, remember_type, targets_of
 from backend.store.templates import read_template
@@ -50,7 +50,7 @@ class Sending:
     ``this_computer`` is the token of the device this process runs on, once it is registered.
     """
 
-    def __init__(self, new_id: Callable[[], str]) -> None:
+    def __init__(self, new_id: IdMaker) -> None:
         self._new_id = new_id
         self.this_computer: str | None = None
 
@@ -60,9 +60,10 @@ class Sending:
         notifications: list[NewNotification] = []
         deliveries: list[NewDelivery] = []
         answers: list[tuple[Sent, ...] | FlashFlowError] = []
+        types: dict[str, NotificationType | None] = {}
         for order in orders:
             try:
-                title, message, channels = self._content(tx, order)
+                title, message, channels = self._content(tx, order, types)
             except ValidationError as refusal:
                 answers.append(refusal)
                 continue
@@ -81,7 +82,9 @@ class Sending:
                         notification_id=notification_id,
                         user_id=user_id,
                         status=row.status,
-                        deliveries=tuple(map(_as_record, made)),
+                        deliveries=tuple(
+                            Decided(channel=d.channel, status=d.status, code=d.code, reason=d.reason) for d in made
+                        ),
                     )
                 )
             answers.append(tuple(sent))
@@ -134,8 +137,11 @@ class Sending:
             tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
         return [len(rows)] * len(items)
 
-    def _content(self, tx: Tx, order: Order) -> tuple[str, str, tuple[str, ...]]:
-        """Title, message and channels, from the order, its template and its type, in that order."""
+    def _content(
+        self, tx: Tx, order: Order, types: dict[str, NotificationType | None]
+    ) -> tuple[str, str, tuple[str, ...]]:
+        """Title, message and channels, from the order, its template and its type, in that order. ``types`` keeps what
+        this transaction has read of them."""
         channels = order.channels
         title, message = order.title, order.message
         if order.template is not None:
@@ -149,10 +155,12 @@ class Sending:
             channels = channels or template.channels or None
         assert title is not None
         assert message is not None
-        known = read_type(tx.conn, order.notification_type)
-        if known is None:
-            remember_type(tx, order.notification_type, order.app)
-        elif channels is None:
+        if order.notification_type not in types:
+            types[order.notification_type] = read_type(tx.conn, order.notification_type)
+            if types[order.notification_type] is None:
+                remember_type(tx, order.notification_type, order.app)
+        known = types[order.notification_type]
+        if known is not None and channels is None:
             channels = known.channels
         return title, message, channels or ("in_app",)
 
@@ -199,7 +207,7 @@ class Sending:
         arrived = tx.now_ms if status == "delivered" else None
         return NewNotification(
             seq=seq,
-            id=encode_id(self._new_id()),
+            id=self._new_id.raw(),
             user_id=user_id,
             app=order.app,
             title=title,
@@ -224,24 +232,10 @@ class Sending:
     def _delivery(self, tx: Tx, seq: int, decision: Decision) -> NewDelivery:
         due = tx.now_ms if decision.status == "pending" and decision.code != "scheduled" else None
         return NewDelivery(
-            encode_id(self._new_id()), seq, decision.channel, decision.device_seq, decision.status, decision.code,
+            self._new_id.raw(), seq, decision.channel, decision.device_seq, decision.status, decision.code,
             decision.reason, tx.now_ms, tx.now_ms, due,
         )  # fmt: skip
 
 
 def _inbox(decisions: Sequence[Decision]) -> str | None:
     return "unread" if any(d.channel == "in_app" and d.status == "delivered" for d in decisions) else None
-
-
-def _as_record(row: NewDelivery) -> Delivery:
-    return Delivery(
-        id=decode_id(row.id),
-        channel=row.channel,
-        target=None,
-        status=row.status,
-        code=row.code,
-        reason=row.reason,
-        created_at=to_datetime(row.created_at),
-        updated_at=to_datetime(row.updated_at),
-        next_attempt_at=None if row.next_attempt_at is None else to_datetime(row.next_attempt_at),
-    )
