@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from backend.clock import Clock
 from backend.errors import FlashFlowError, Stopping, StorageError
 from backend.events import Event
+from backend.store.checkpoint import Checkpointer
 from backend.store.faults import storage_error
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Writer:
         self._publish = publish
         self._queue: queue.SimpleQueue[Bundle | None] = queue.SimpleQueue()
         self._events: list[Event] = []
+        self._checkpointer = Checkpointer(connect, f"{name}-fold")
         self.fault: str | None = None
         """The code of the fault that the last write ended in; None after one that worked."""
         self._stopping = False
@@ -153,6 +155,9 @@ class Writer:
             for bundle in bundles:
                 bundle.done()
             self._tell()
+            if conn is not None:
+                self._checkpointer.after_commit(conn)
+        self._checkpointer.stop()
         if conn is not None:
             conn.close()
 
