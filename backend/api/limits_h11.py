@@ -30,8 +30,9 @@ class Connection(h11.Connection):
         self.in_body = False
 
     def next_event(self) -> Any:
-        self.in_body = self.their_state is h11.SEND_BODY
-        if self.their_state is not h11.IDLE:
+        state = self.their_state
+        self.in_body = state is h11.SEND_BODY
+        if state is not h11.IDLE:
             return super().next_event()
         received = self.trailing_data[0]
         try:
@@ -50,9 +51,10 @@ class Connection(h11.Connection):
     def _fault_of(self, request: h11.Request, head: bytes) -> Refusal | None:
         if len(head) > self.header_bytes:
             return too_large(self.header_bytes)
-        if len(_FRAMING.findall(head)) > 1:
-            return malformed("The length of the body is given more than once.")
         names = [name for name, _ in request.headers]
+        framed = b"content-length" in names or b"transfer-encoding" in names
+        if framed and len(_FRAMING.findall(head)) > 1:  # h11 merges equal lengths before it hands them out
+            return malformed("The length of the body is given more than once.")
         fault = head_fault(request.target, request.http_version.decode("ascii"), names)
         if fault is None and request.method == b"CONNECT":
             fault = "CONNECT is not served here."
