@@ -62,6 +62,7 @@ def _open(config: Config, options: argparse.Namespace) -> int:
 
     with Backend(config) as backend:
         backend.start()
+        print(f"FlashFlow {VERSION} answers at {backend.url}", flush=True)
         show(backend, ASSETS)
     return 0
 
@@ -79,11 +80,21 @@ def _serve(config: Config, options: argparse.Namespace, *, screens: bool | None 
         print(f"FlashFlow {VERSION} answers at {backend.url}", flush=True)
         if wanted:
             print(f"Open {backend.new_launch_link()}", flush=True)
+            if screens:
+                _open_browser(backend.new_launch_link())
         for notice in backend.notices:
             print(notice, file=sys.stderr, flush=True)
         while not ended.wait(3600):
             pass
     return 0
+
+
+def _open_browser(link: str) -> None:
+    """Open the link by itself where a person would see it happen; the printed one works in any case."""
+    import webbrowser
+
+    if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
 
 
 def _web(backend: Backend) -> Any:
