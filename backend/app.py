@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sqlite3
 import threading
 import time
 import uuid
@@ -234,7 +235,12 @@ class Backend:
 
     def _check(self, paths: list[Path]) -> None:
         for path in paths:
-            if not is_sound(path):
+            try:
+                sound = is_sound(path)
+            except sqlite3.Error as error:
+                log.warning("%s could not be checked: %s", path.name, error)
+                continue
+            if not sound:
                 mark_suspect(path)
                 sentence = (
                     f"{path.name} is damaged. Restart FlashFlow: it will set the file aside and restore a backup."

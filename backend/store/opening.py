@@ -12,7 +12,7 @@ from backend.errors import SchemaTooNew, StorageError
 from backend.events import Event
 from backend.store.database import Database, Store, create_private
 from backend.store.faults import storage_error
-from backend.store.recovery import back_up, is_sound, recover
+from backend.store.recovery import back_up, is_damage, is_sound, recover, was_emptied
 
 CHECK_AT_START_BYTES = 256 * 1024 * 1024
 """A larger file is checked in the background after the start (Backend), so that opening stays quick."""
@@ -32,13 +32,21 @@ def open_store(
     Raises SchemaTooNew for a file of a newer FlashFlow and StorageError where the file or its folder cannot be used.
     """
     try:
+        emptied = was_emptied(path)
         create_private(path)
         marker = path.with_name(path.name + ".suspect")
-        if (marker.exists() or path.stat().st_size <= CHECK_AT_START_BYTES) and not is_sound(path):
-            tell(recover(path, clock))
-            create_private(path)
+        size = path.stat().st_size
+        check = size and (marker.exists() or size <= CHECK_AT_START_BYTES)
+        if emptied or (check and not is_sound(path)):
+            _recover(path, clock, tell)
+        try:
+            _migrate(path, migrations, clock)
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            _recover(path, clock, tell)  # too large to be checked first, and broken where it is read first
+            _migrate(path, migrations, clock)
         marker.unlink(missing_ok=True)
-        _migrate(path, migrations, clock)
     except OSError as error:
         raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
     except sqlite3.Error as error:
@@ -51,8 +59,13 @@ def mark_suspect(path: Path) -> None:
     create_private(path.with_name(path.name + ".suspect"))
 
 
+def _recover(path: Path, clock: Clock, tell: Callable[[str], None]) -> None:
+    tell(recover(path, clock))
+    create_private(path)
+
+
 def _migrate(path: Path, migrations: Sequence[Migration], clock: Clock) -> None:
-    """Bring the file from its ``user_version`` to ``len(migrations)``, each step in a transaction of its own."""
+    """Bring the file from its ``user_version`` to ``len(migrations)``, in one transaction: all steps or none."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as conn:
         version = _version(conn)
         if version > len(migrations):

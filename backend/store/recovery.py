@@ -9,12 +9,16 @@ from contextlib import closing
 from pathlib import Path
 
 from backend.clock import Clock, rfc3339
-from backend.store.database import create_private, fold_wal
+from backend.store.database import BUSY_TIMEOUT_S, create_private
 
 log = logging.getLogger(__name__)
 
 KEEP = 7
 """Backups kept for each file and kind."""
+
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+"""Result codes that speak of the file. All others speak of the machine: a full disk or a lock must not set a good file
+aside."""
 
 
 def backups_folder(path: Path) -> Path:
@@ -32,11 +36,7 @@ def back_up(path: Path, clock: Clock, label: str) -> Path:
     stamp = rfc3339(clock.now_ms()).translate({ord(c): None for c in "-:."})
     target = folder / f"{path.stem}.{stamp}.{label}.db"
     half = target.with_suffix(".part")
-    half.unlink(missing_ok=True)
-    create_private(half)
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(half)) as copy:
-        source.backup(copy)
-    _sync(half)
+    _copy(path, half)
     half.rename(target)
     _sync(folder)
     for old in sorted(folder.glob(f"{path.stem}.*.{label}.db"))[:-KEEP]:
@@ -45,35 +45,79 @@ def back_up(path: Path, clock: Clock, label: str) -> Path:
 
 
 def is_sound(path: Path) -> bool:
-    """Whether ``path`` is a SQLite file without structural damage (``quick_check``)."""
+    """Whether ``path`` is a SQLite file without structural damage (``quick_check``); one without a byte is none.
+
+    Changes nothing: a WAL left behind stays as it is. Raises sqlite3.Error where it cannot be told (a full disk, …).
+    """
+    if path.stat().st_size == 0:
+        return False
+    # Half a transaction without a WAL (when a new file got its first page) only a writer can take back.
+    mode = "rw" if path.with_name(path.name + "-journal").exists() else "ro"
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=10)) as conn:
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)) as conn:
             return bool(conn.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)])
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        # Of a check nothing but the file's own format can be an SQLITE_ERROR.
+        if not is_damage(error) and _code(error) != sqlite3.SQLITE_ERROR:
             raise
         log.warning("%s does not read: %s", path.name, error)
         return False
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether ``error`` says that the file itself is broken."""
+    return _code(error) in _DAMAGE
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def was_emptied(path: Path) -> bool:
+    """Whether ``path`` has no byte although it once had: SQLite would take it for new and drop its WAL."""
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and wal.stat().st_size:
+        return not path.exists() or path.stat().st_size == 0
+    return path.exists() and path.stat().st_size == 0 and any(_backups(path))
+
+
 def recover(path: Path, clock: Clock) -> str:
     """Set the damaged ``path`` aside and restore the newest sound backup; returns the sentence to tell the person."""
+    half = path.with_name(path.name + ".part")
+    backup = next((b for b in sorted(_backups(path), key=_stamp, reverse=True) if is_sound(b)), None)
+    if backup is not None:
+        _copy(backup, half)  # first: where there is no room for it, the next start has to find the damage again
     stamp = rfc3339(clock.now_ms()).translate({ord(c): None for c in "-:."})
     aside = path.with_name(f"{path.name}.damaged-{stamp}")
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(aside.with_name(aside.name + suffix))
-    for backup in sorted(backups_folder(path).glob(f"{path.stem}.*.db"), key=_stamp, reverse=True):
-        if not is_sound(backup):
-            continue
-        create_private(path)
-        with closing(sqlite3.connect(backup)) as source, closing(sqlite3.connect(path)) as copy:
-            source.backup(copy)
-        fold_wal(path)
-        _sync(path)
-        return f"{path.name} was damaged. It was set aside as {aside.name}; the backup {backup.name} took its place."
-    return f"{path.name} was damaged and no backup was found. It was set aside as {aside.name}; a new file was started."
+    was = f"{path.name} was damaged. It was set aside as {aside.name}; "
+    if backup is None:
+        return f"{was}there was no good backup, so a new file was started."
+    half.rename(path)
+    _sync(path.parent)
+    return f"{was}the backup {backup.name} took its place."
+
+
+def _copy(source: Path, half: Path) -> None:
+    """Copy a database, live or not, as one snapshot; what could not be finished is removed again."""
+    half.unlink(missing_ok=True)
+    create_private(half)
+    try:
+        with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(half)) as copy:
+            original.backup(copy)
+            copy.execute("PRAGMA journal_mode=delete")  # one file, complete in itself
+        _sync(half)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
+
+
+def _backups(path: Path) -> list[Path]:
+    return list(backups_folder(path).glob(f"{path.stem}.*.db"))
 
 
 def _stamp(backup: Path) -> str:
