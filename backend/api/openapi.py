@@ -15,6 +15,7 @@ from backend.config import VERSION
 
 _ERRORS = (
     ("400", "validation_error", "The request is not valid: `errors` names each field."),
+    ("400", "bad_request", "What came is not a valid HTTP/1.1 request."),
     ("401", "unauthorized", "No key, or one that is unknown or revoked. Run `flashflow key`."),
     ("403", "forbidden", "The key lacks a scope, or the request comes from another site."),
     ("404", "not_found", "Nothing there, or another app's row."),
@@ -26,7 +27,9 @@ _ERRORS = (
     ("422", "idempotency_mismatch", "The Idempotency-Key belongs to another request."),
     ("431", "headers_too_large", "The headers have more than 16 KiB."),
     ("500", "internal_error", "A fault of FlashFlow's own; its log says more."),
-    ("503", "storage_unavailable", "The storage cannot be used now, or FlashFlow is stopping."),
+    ("503", "storage_unavailable", "The storage cannot be used now."),
+    ("503", "stopping", "FlashFlow is shutting down and takes no more writes."),
+    ("503", "too_many_connections", "So many connections are open that this one has no place; try again in a moment."),
     ("504", "timeout", "No answer in 10 s; send it again with the same id or Idempotency-Key."),
     ("507", "storage_full", "The disk is full. Reading goes on; writing resumes when there is room."),
 )
