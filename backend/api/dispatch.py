@@ -31,6 +31,7 @@ class Dispatch:
                 self._exact[endpoint.method, endpoint.path] = app
             elif match := _TAIL.fullmatch(endpoint.path):
                 tails.append((match["before"], endpoint.method, match["name"], bool(match["path"]), app))
+        self._paths = {path for _, path in self._exact}
         self._tails = sorted(tails, key=lambda tail: -len(tail[0]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,7 +41,7 @@ class Dispatch:
     def _find(self, scope: Scope) -> ASGIApp | None:
         path, method = scope["path"], scope["method"]
         app = self._exact.get((method, path))
-        if app is not None:
+        if app is not None or path in self._paths:
             return app
         for before, wanted, name, whole, tail_app in self._tails:
             if path.startswith(before):

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backend.api.call import Answer, read_body, refusal, respond
-from backend.errors import FlashFlowError, Forbidden, PayloadTooLarge, StorageError, Unauthorized
+from backend.api.call import Answer, drain, refusal, respond
+from backend.errors import FlashFlowError, Forbidden, StorageError, Unauthorized
 from backend.store.database import create_private
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,8 @@ COOKIE_DAYS = 30
 PENDING_LINKS = 16
 SECRET_FILE = "browser.secret"  # noqa: S105 a file's name
 LINK_PATH = "/launch/"
-OPEN_PATHS = ("/api/", "/openapi.json", "/docs")
+API_PATH = "/api/"
+OPEN_PATHS = {"/openapi.json", "/docs"}
 _SAFE_SITES = {b"same-origin", b"none"}
 _PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -93,10 +94,10 @@ class Guard:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         fault = self._fault(scope, headers)
         if fault is not None:
-            await _refuse(scope, receive, send, headers, fault)
+            await _refuse(scope, receive, send, fault)
             return
         path: str = scope["path"]
-        if path.startswith(OPEN_PATHS):
+        if (path.startswith(API_PATH) or path in OPEN_PATHS) and scope["type"] == "http":
             await self._app(scope, receive, send)
         elif path.startswith(LINK_PATH):
             await self._launch(scope, receive, send)
@@ -125,22 +126,22 @@ class Guard:
         return None
 
     async def _launch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await read_body(receive, {})
         cookie = None
         if self._browsers is not None and scope["type"] == "http" and scope["method"] == "GET":
             cookie = self._browsers.redeem(scope["path"].removeprefix(LINK_PATH))
         if cookie is None or self._browsers is None:
-            await respond(send, _closed(scope, "This link was used before, or never given."))
+            await _refuse(scope, receive, send, Unauthorized("This link was used before, or never given."))
             return
+        whole = await drain(receive, scope["headers"])
         set_cookie = (
             f"{self._browsers.cookie}={cookie}; Path=/; HttpOnly; SameSite=Strict; Max-Age={COOKIE_DAYS * 86_400}"
         )
         headers = ((b"location", b"/"), (b"set-cookie", set_cookie.encode()), (b"content-type", b"text/plain"))
-        await respond(send, Answer(303, b"", headers))
+        await respond(send, Answer(303, b"", headers), close=not whole)
 
     async def _screens(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._admitted(scope):
-            await _refuse(scope, receive, send, scope["headers"], Unauthorized(_HOW_IN))
+            await _refuse(scope, receive, send, Unauthorized("This browser was not let in yet."))
             return
 
         async def dressed(message: dict[str, object]) -> None:
@@ -185,21 +186,14 @@ def _closed(scope: Scope, reason: str) -> Answer:
     return refusal(Unauthorized(reason + " " + _HOW_IN))
 
 
-async def _refuse(
-    scope: Scope, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]], fault: FlashFlowError
-) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, fault: FlashFlowError) -> None:
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.close", "code": 1008, "reason": str(fault)[:120]})
         return
-    close = False
-    try:
-        # Read to the end first: what is left of a body must not be taken for the next request.
-        await read_body(receive, dict(headers))
-    except PayloadTooLarge:
-        close = True
-    answer = _closed(scope, "This browser was not let in yet.") if isinstance(fault, Unauthorized) else refusal(fault)
-    await respond(send, answer, close=close)
+    whole = await drain(receive, scope["headers"])
+    answer = _closed(scope, str(fault)) if isinstance(fault, Unauthorized) else refusal(fault)
+    await respond(send, answer, close=not whole)
 
 
 def _load_secret(path: Path) -> bytes:

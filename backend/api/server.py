@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.api import routes_activity, routes_admin, routes_notifications
-from backend.api.call import Answer, AsgiEndpoint, Endpoint, encode, respond
+from backend.api.call import Answer, AsgiEndpoint, Endpoint, drain, encode, respond
 from backend.api.context import Services
 from backend.api.dispatch import Dispatch
 from backend.api.guard import Browsers, Guard
@@ -63,8 +63,13 @@ def make_app(services: Services, screens: ASGIApp | None) -> ASGIApp:
     """Every route as one ASGI app, without the guard."""
     described = (*ENDPOINTS, STREAM)
     openapi = document(described)
+    made = [Route(e.path, AsgiEndpoint(e, services), methods=[e.method], include_in_schema=False) for e in ENDPOINTS]
+    whole = [route for route in made if not route.param_convertors]
     routes: list[BaseRoute] = [
-        Route(e.path, AsgiEndpoint(e, services), methods=[e.method], include_in_schema=False) for e in ENDPOINTS
+        *whole,
+        # “send” is no notification's id: an address without parameters is never read as one that has them.
+        *(Route(path, Nothing()) for path in dict.fromkeys(route.path for route in whole)),
+        *(route for route in made if route.param_convertors),
     ]
     routes.append(Route("/api/stream", Stream(services), methods=["GET"]))
     routes.append(Route("/openapi.json", Static(encode(openapi), b"application/json"), methods=["GET"]))
@@ -90,29 +95,25 @@ class Nothing:
 
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    # The body is read to its end first: what is left of it must not be taken for the next request.
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > 1024 * 1024:
-            break
+    headers = {"cache-control": "no-store"}
+    if not await drain(request.receive, request.scope["headers"]):
+        headers["connection"] = "close"
     allowed = _allowed(request)
     if allowed:
         body = problem_bytes(
             405, "method_not_allowed", "Not that method", f"{request.url.path} takes {', '.join(allowed)}."
         )
-        return Response(body, 405, {"allow": ", ".join(allowed), "cache-control": "no-store"}, MEDIA_TYPE)
+        return Response(body, 405, {"allow": ", ".join(allowed), **headers}, MEDIA_TYPE)
     body = problem_bytes(404, "not_found", "Not found", "There is nothing at this address.")
-    return Response(body, 404, {"cache-control": "no-store"}, MEDIA_TYPE)
+    return Response(body, 404, headers, MEDIA_TYPE)
 
 
 def _allowed(request: Request) -> list[str]:
     """The methods that the request's address has."""
-    methods: set[str] = set()
-    for route in request.app.routes:
-        if isinstance(route, Route) and route.methods and route.path_regex.match(request.scope["path"]):
-            methods |= route.methods
-    return sorted(methods)
+    path = request.scope["path"]
+    routes = [r for r in request.app.routes if isinstance(r, Route) and r.methods and r.path_regex.match(path)]
+    exactly = [route for route in routes if route.path == path]
+    return sorted({method for route in exactly or routes for method in route.methods or ()})
 
 
 def bind(host: str, port: int, *, next_free: bool) -> socket.socket:
