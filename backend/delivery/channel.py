@@ -29,6 +29,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+
 class ChannelError(Exception):
     """A try that failed. ``code`` is stable; the message is for people."""
 

@@ -53,15 +53,21 @@ class Checkpointer:
             self._thread.join()
 
     def _run(self) -> None:
-        conn = self._connect()
-        while True:
+        conn: sqlite3.Connection | None = None
+        # Asked before and after: what `stop` sets may be cleared here, at the end of a fold.
+        while not self._stopping:
             self._wanted.wait()
             if self._stopping:
                 break
-            _fold(conn)
-            self._copied.set()
+            try:
+                conn = conn or self._connect()
+                _fold(conn)
+                self._copied.set()
+            except Exception:
+                log.exception("the WAL could not be folded beside the writer; it is tried again")
             self._wanted.clear()
-        conn.close()
+        if conn is not None:
+            conn.close()
 
 
 def _fold(conn: sqlite3.Connection) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peewee import SqliteDatabase
+from peewee import PeeweeException, SqliteDatabase
 
 from backend.clock import Clock
 from backend.events import Event
@@ -87,15 +87,15 @@ class Store:
 
     def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
         """Answer ``question`` from this thread's own connection, on one snapshot of the file."""
-        conn: sqlite3.Connection = self.database.connection()  # type: ignore[no-untyped-call]
         try:
+            conn: sqlite3.Connection = self.database.connection()  # type: ignore[no-untyped-call]
             conn.execute("BEGIN")
             try:
                 return question(conn)
             finally:
                 if conn.in_transaction:
                     conn.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, PeeweeException) as error:
             raise storage_error(error) from error
 
     def close(self) -> None:

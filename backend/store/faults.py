@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 
-from backend.errors import StorageError, StorageFull
+from backend.errors import FlashFlowError, StorageError, StorageFull
 
 # Primary and extended result codes (sqlite.org/rescode.html) that say the disk gave no more room.
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC}
@@ -15,15 +16,27 @@ def storage_error(error: BaseException) -> StorageError:
     """The refusal that goes to the caller for ``error``; looks at what lies beneath it too, since a full disk can
     surface as "cannot rollback"."""
     refusal = StorageError("The storage failed; nothing was written.")
-    cause: BaseException | None = error
-    while cause is not None:
-        code = getattr(cause, "sqlite_errorcode", None)
+    for code in _codes(error):
         if code in _FULL:
             refusal = StorageFull("The disk is full; nothing was written. Reading goes on.")
             break
-        if code is not None and code & 0xFF in _BUSY:
+        if code & 0xFF in _BUSY:
             refusal = StorageError("Another program holds the storage; nothing was written. Try again.")
             break
-        cause = cause.__cause__ or cause.__context__
     refusal.__cause__ = error
     return refusal
+
+
+def is_storage_fault(error: BaseException) -> bool:
+    """Whether ``error`` is SQLite's, be it in Peewee's wrapping; a refusal of ours is not, whatever led to it."""
+    return isinstance(error, sqlite3.Error) or (not isinstance(error, FlashFlowError) and any(_codes(error)))
+
+
+def _codes(error: BaseException) -> Iterator[int]:
+    """SQLite's result codes from ``error`` down to what it began with."""
+    cause: BaseException | None = error
+    while cause is not None:
+        code = getattr(cause, "sqlite_errorcode", None)
+        if code is not None:
+            yield code
+        cause = cause.__cause__ or cause.__context__

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from backend.clock import Clock
-from backend.errors import FlashFlowError, Stopping, StorageError
+from backend.errors import FlashFlowError, Stopping
 from backend.events import Event
 from backend.store.checkpoint import Checkpointer
-from backend.store.faults import storage_error
+from backend.store.faults import is_storage_fault, storage_error
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Writer:
         self._events: list[Event] = []
         self._checkpointer = Checkpointer(connect, f"{name}-fold")
         self.fault: str | None = None
-        """The code of the fault that the last write ended in; None after one that worked."""
+        """The code of the storage's fault that a write ended in; None again after one that changed something."""
         self._stopping = False
         self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -148,8 +148,8 @@ class Writer:
                     self._commit(conn, tickets)
                 except Exception as error:
                     log.exception("the writer failed outside a transaction")
-                    refusal = StorageError("The storage failed; nothing was written.")
-                    refusal.__cause__ = error
+                    refusal = storage_error(error)
+                    self.fault = refusal.code
                     for _, bundle, place in tickets:
                         bundle.results[place] = refusal
             for bundle in bundles:
@@ -181,16 +181,20 @@ class Writer:
         """Publish what was committed, after whoever waited has been told."""
         events, self._events = self._events, []
         if events:
-            self._publish(events)
+            try:
+                self._publish(events)
+            except Exception:
+                log.exception("what was committed could not be told")
 
     def _commit(self, conn: sqlite3.Connection, tickets: list[Ticket], *, careful: bool = False) -> None:
         tx = Tx(conn, self._clock.now_ms(), careful=careful)
+        changes = conn.total_changes
         try:
             results = self._attempt(tx, tickets)
         except Exception as error:  # noqa: BLE001 told apart below, and handed to whoever waits
-            _roll_back(conn)
             for undo in tx.undo:
                 undo()
+            _roll_back(conn)
             again = isinstance(error, TryCarefully)
             if len(tickets) == 1 and (careful or not again):
                 self._refuse(tickets[0], error)
@@ -199,7 +203,8 @@ class Writer:
             for ticket in tickets:
                 self._commit(conn, [ticket], careful=again)
             return
-        self.fault = None
+        if conn.total_changes != changes:  # a full disk takes a write of nothing
+            self.fault = None
         for (_, bundle, place), result in zip(tickets, results, strict=True):
             bundle.results[place] = result
         self._events.extend(tx.events)
@@ -219,7 +224,7 @@ class Writer:
 
     def _refuse(self, ticket: Ticket, error: Exception) -> None:
         refusal: BaseException = error
-        if isinstance(error, sqlite3.Error):
+        if is_storage_fault(error):
             refusal = storage_error(error)
             self.fault = refusal.code
         elif not isinstance(error, FlashFlowError):
