@@ -119,11 +119,12 @@ class NotificationService:
         )
         return self.store.run(self.sending(order, LOCAL_APP))[0]
 
-    def sending(self, request: SendIn, app: str) -> Write[Order, tuple[Sent, ...]]:
-        """The write behind ``send_notification``: one Sent for every user asked for."""
-        return Write(self.sender.send, self._order(request, app))
+    def sending(self, request: SendIn, app: str, owner: str | None = None) -> Write[Order, tuple[Sent, ...]]:
+        """The write behind ``send_notification``: one Sent for every user asked for. ``owner``: the only app whose
+        templates may be used (None: any)."""
+        return Write(self.sender.send, self._order(request, app, owner))
 
-    def _order(self, request: SendIn, app: str) -> Order:
+    def _order(self, request: SendIn, app: str, owner: str | None) -> Order:
         if (request.user_id is None) == (request.user_ids is None):
             raise ValidationError.of("user_id", "give either user_id or user_ids")
         if request.channel is not None and request.channels is not None:
@@ -140,6 +141,7 @@ class NotificationService:
         return Order(
             users=tuple(dict.fromkeys(users)),
             app=request.app or app,
+            owner=owner,
             title=request.title,
             message=request.message,
             template=request.template,

@@ -29,6 +29,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     users: tuple[str, ...]
     app: str
+    owner: str | None
+    """The only app whose templates may be filled in; None: any."""
     title: str | None
     message: str | None
     template: str | None
@@ -145,7 +147,7 @@ class Sending:
         channels = order.channels
         title, message = order.title, order.message
         if order.template is not None:
-            template = read_template(tx.conn, order.template, order.locale)
+            template = read_template(tx.conn, order.template, order.locale, order.owner)
             if template is None:
                 raise ValidationError.of("template", f"there is no template “{order.template}”")
             rendered = render(

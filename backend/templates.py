@@ -34,8 +34,8 @@ class Templates:
 
     def get(self, name: str, locale: str = "", app: str | None = None) -> Template:
         """The template in that locale, else its language, else its default. Raises NotFound."""
-        found = self._store.read(lambda conn: table.read_template(conn, name, locale))
-        if found is None or (app is not None and found.app != app):
+        found = self._store.read(lambda conn: table.read_template(conn, name, locale, app))
+        if found is None:
             raise _missing(name)
         return found
 
@@ -50,11 +50,13 @@ class Templates:
         return self._store.run(self.creating(text, app))
 
     def creating(self, text: TemplateIn, app: str) -> Write[Owned, Template]:
-        """The write behind ``create``."""
+        """The write behind ``create``. Raises ValidationError."""
+        metadata_json(text.data_schema, "data_schema")
         return Write(self._create, (text, app, None))
 
     def changing(self, text: TemplateIn, app: str, owner: str | None) -> Write[Owned, Template]:
-        """The write that replaces a template's text in its locale."""
+        """The write that replaces a template's text in its locale. Raises ValidationError."""
+        metadata_json(text.data_schema, "data_schema")
         return Write(self._change, (text, app, owner))
 
     def removing(self, name: str, owner: str | None) -> Write[tuple[str, str | None], tuple[Template, ...]]:
@@ -107,7 +109,6 @@ class Templates:
 
 
 def _columns(text: TemplateIn, now_ms: int) -> dict[str, Any]:
-    metadata_json(text.data_schema, "data_schema")
     return {
         "locale": text.locale,
         "title_template": text.title_template,

@@ -54,7 +54,7 @@ class NotificationQuery(Page, frozen=True, kw_only=True):
 async def send(call: Call) -> Answer:
     body: SendIn = call.body
     service = call.services.notifications
-    write = service.sending(body, call.app_for(body.app))
+    write = service.sending(body, call.app_for(body.app), call.caller.sees)
     many = body.user_ids is not None
 
     def render(sent: tuple[Sent, ...]) -> Answer:

@@ -15,12 +15,13 @@ _COLUMNS = (
 )
 
 
-def read_template(conn: sqlite3.Connection, name: str, locale: str) -> Template | None:
-    """The template in ``locale``, else in its language, else its default text."""
+def read_template(conn: sqlite3.Connection, name: str, locale: str, owner: str | None) -> Template | None:
+    """The template in ``locale``, else in its language, else its default text; of one app (``owner`` None: of any)."""
     for wanted in dict.fromkeys((locale, locale.partition("-")[0], "")):
         row = conn.execute(
-            f"SELECT {_COLUMNS} FROM notification_templates WHERE name = ? AND locale = ?",  # noqa: S608
-            (name, wanted),
+            f"SELECT {_COLUMNS} FROM notification_templates WHERE name = ? AND locale = ? "  # noqa: S608
+            "AND (? IS NULL OR app = ?)",
+            (name, wanted, owner, owner),
         ).fetchone()
         if row is not None:
             return to_template(row)
