@@ -12,6 +12,10 @@ from backend.store.codec import to_json
 LATEST_MS = 7_258_118_400_000
 """The year 2200: beyond it (and before 1970) a time is a mistake."""
 
+DEEPEST = 100
+"""Levels that a caller's object may have. Python gives up at about a thousand, less whatever called: without a limit of
+our own, what one place could still store another could no longer read."""
+
 
 def moment_ms(field: str, moment: datetime) -> int:
     """An aware time in milliseconds, refused where it cannot be meant: before 1970 or after 2200."""
@@ -24,10 +28,23 @@ def moment_ms(field: str, moment: datetime) -> int:
 
 
 def metadata_json(value: dict[str, Any] | None, field: str = "metadata") -> str | None:
-    """A caller's object as JSON text; refused where it is not JSON at heart (sets, NaN, …)."""
+    """A caller's object as JSON text; refused where it is not JSON at heart (sets, NaN, …) or nested too deeply."""
     if not value:
         return None
     try:
-        return to_json(value)
+        text = to_json(value)
+        if text.count("{") + text.count("[") > DEEPEST and _depth(value) > DEEPEST:
+            raise ValidationError.of(field, f"is nested more than {DEEPEST} levels deep")
+        return text
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValidationError.of(field, f"is not plain JSON: {error}") from None
+
+
+def _depth(value: object) -> int:
+    """How many objects and lists lie inside each other."""
+    depth = 0
+    level: list[Any] = [value]
+    while level := [inner for inner in level if isinstance(inner, dict | list | tuple)]:
+        depth += 1
+        level = [part for inner in level for part in (inner.values() if isinstance(inner, dict) else inner)]
+    return depth

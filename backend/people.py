@@ -9,6 +9,7 @@ from backend.delivery.resolver import may_use
 from backend.errors import Conflict, FlashFlowError, NotFound
 from backend.events import Event
 from backend.inputs import DeviceIn, PreferenceIn, TypeIn
+from backend.moments import metadata_json
 from backend.records import (
     CHANNELS,
     Device,
@@ -152,7 +153,8 @@ class Devices:
         return self._store.read(lambda conn: table.list_devices(conn, user_id, app))
 
     def registering(self, device: DeviceIn, app: str) -> Write[tuple[DeviceIn, str], DeviceRegistered]:
-        """The write that registers a device, or moves a known token to this user."""
+        """The write that registers a device, or moves a known token to this user. Raises ValidationError."""
+        metadata_json(device.device_info, "device_info")
         return Write(self._register, (device, app))
 
     def _register(self, tx: Tx, items: Sequence[tuple[DeviceIn, str]]) -> list[DeviceRegistered]:

@@ -244,7 +244,8 @@ class UserActivityService:
         return self.store.run(self.starting(start, Origin(LOCAL_APP, ip_address, user_agent)))
 
     def starting(self, start: SessionIn, origin: Origin) -> Write[tuple[SessionIn, Origin], SessionStarted]:
-        """The write behind ``start_session``."""
+        """The write behind ``start_session``. Raises ValidationError."""
+        metadata_json(start.device_info, "device_info")
         return Write(self._start, (start, origin))
 
     def _start(self, tx: Tx, items: Sequence[tuple[SessionIn, Origin]]) -> list[SessionStarted | FlashFlowError]:
