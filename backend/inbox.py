@@ -56,9 +56,9 @@ class Inbox:
                 "WHERE notifications.seq = n.seq RETURNING id, app",
                 (tx.now_ms, table.last_revision(tx.conn), user_id, app, app),
             ).fetchall()
-            # One event for all of it: whoever shows this user's inbox asks for its state.
-            if rows:
-                tx.events.append(Event("notification.updated", decode_id(rows[0][0]), user_id, app or rows[0][1]))
+            # One event for each app's: whoever shows this user's inbox asks for its state.
+            for writer, id_ in {writer: id_ for id_, writer in rows}.items():
+                tx.events.append(Event("notification.updated", decode_id(id_), user_id, writer))
             answers.append(tuple(decode_id(id_) for id_, _ in rows))
         return answers
 

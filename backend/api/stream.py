@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
-from backend.api.call import Call, authorize, decode_query, encode, read_body, refusal, respond
+from backend.api.call import Call, Disconnected, authorize, decode_query, encode, read_body, refusal, respond
 from backend.api.context import Services
 from backend.api.wire import wire
-from backend.errors import FlashFlowError, ValidationError
+from backend.errors import FlashFlowError, PayloadTooLarge, ValidationError
 from backend.events import Event
 from backend.inputs import Input, UserId
 from backend.store.activities import activities_after, sessions_after
@@ -65,9 +65,13 @@ class Stream:
             query: StreamQuery = decode_query(scope["query_string"], StreamQuery)
             call = Call(scope, self._services, caller, headers)
             last_id = headers.get(b"last-event-id")
-            place = await call.read(self._now) if last_id is None else _parse(last_id.decode("latin-1"))
+            now = await call.read(self._now)
+            # A place further on than the files are (a backup took their place) would be waited for in silence.
+            place = now if last_id is None else Place(*map(min, now, _parse(last_id.decode("latin-1"))))
         except FlashFlowError as error:
-            await respond(send, refusal(error))
+            await respond(send, refusal(error), close=isinstance(error, PayloadTooLarge))
+            return
+        except Disconnected:
             return
         await send(
             {
@@ -80,6 +84,9 @@ class Stream:
                 ],
             }
         )
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
         await self._follow(call, query.user_id, caller.sees, place, receive, send)
 
     async def _follow(
@@ -101,6 +108,8 @@ class Stream:
             while not gone.done() and not stopping.done():
                 if bell.is_set():
                     bell.clear()
+                    if not self._still_admitted(call):
+                        break
                     chunk, place, more = await call.read(lambda at=place: self._after(at, user_id, app))  # type: ignore[misc]
                     if chunk:
                         await _write(send, chunk)
@@ -122,6 +131,13 @@ class Stream:
         if not gone.done() or gone.cancelled():
             await send({"type": "http.response.body", "body": b""})
 
+    def _still_admitted(self, call: Call) -> bool:
+        """Whether the key still stands: a stream must not outlive its key."""
+        try:
+            return authorize(self._services, call.headers, "read") == call.caller
+        except FlashFlowError:
+            return False
+
     def _now(self) -> Place:
         """Where the files stand: a client without a place hears what comes after."""
         activity = self._services.activity.store.read(
@@ -141,8 +157,8 @@ class Stream:
         sessions = self._services.activity.store.read(
             lambda conn: sessions_after(conn, place.session, user_id, app, AT_ONCE)
         )
-        notifications = self._services.notifications.store.read(
-            lambda conn: notifications_after(conn, place.revision, user_id, app, AT_ONCE)
+        last, notifications = self._services.notifications.store.read(
+            lambda conn: (last_places(conn)[0], notifications_after(conn, place.revision, user_id, app, AT_ONCE))
         )
         parts: list[bytes] = []
         for revision, session in sessions:
@@ -151,12 +167,18 @@ class Stream:
         for seq, activity in activities:
             place = place._replace(activity=seq)
             parts.append(_event("activity", place, wire(activity)))
-        for revision, seq, notification in notifications:
-            kind = "notification" if seq > place.notification else "notification.updated"
-            place = place._replace(revision=revision, notification=max(seq, place.notification))
+        # Changes come in their own order: a notice that was read meanwhile comes after newer ones and is new to this
+        # client all the same. So what it knows stays as it was until all of it has been told.
+        known = heard = place.notification
+        if len(notifications) < AT_ONCE:
+            heard = max(known, last, *(seq for _, seq, _ in notifications))
+        for index, (revision, seq, notification) in enumerate(notifications, 1):
+            kind = "notification" if seq > known else "notification.updated"
+            at = heard if index == len(notifications) else known
+            place = place._replace(revision=revision, notification=at)
             parts.append(_event(kind, place, wire(notification)))
         more = AT_ONCE in {len(activities), len(sessions), len(notifications)}
-        return b"".join(parts), place, more
+        return b"".join(parts), place._replace(notification=heard), more
 
 
 def _event(kind: str, place: Place, data: dict[str, Any]) -> bytes:
