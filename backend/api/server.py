@@ -63,20 +63,23 @@ def make_app(services: Services, screens: ASGIApp | None) -> ASGIApp:
     """Every route as one ASGI app, without the guard."""
     described = (*ENDPOINTS, STREAM)
     openapi = document(described)
-    made = [Route(e.path, AsgiEndpoint(e, services), methods=[e.method], include_in_schema=False) for e in ENDPOINTS]
+    docs = page(described, openapi["components"]["schemas"])
+    made = [
+        *(Route(e.path, AsgiEndpoint(e, services), methods=[e.method], include_in_schema=False) for e in ENDPOINTS),
+        Route("/api/stream", Stream(services), methods=["GET"]),
+        Route("/openapi.json", Static(encode(openapi), b"application/json"), methods=["GET"]),
+        Route("/docs", Static(docs, b"text/html; charset=utf-8"), methods=["GET"]),
+    ]
     whole = [route for route in made if not route.param_convertors]
     routes: list[BaseRoute] = [
         *whole,
-        # “send” is no notification's id: an address without parameters is never read as one that has them.
+        # An address without parameters is never read as one that has them (“send” is no notification's id), nor does a
+        # method that it lacks lead on to the screens.
         *(Route(path, Nothing()) for path in dict.fromkeys(route.path for route in whole)),
         *(route for route in made if route.param_convertors),
+        Route("/api/{rest:path}", Nothing()),
+        Mount("/", screens or Nothing()),
     ]
-    routes.append(Route("/api/stream", Stream(services), methods=["GET"]))
-    routes.append(Route("/openapi.json", Static(encode(openapi), b"application/json"), methods=["GET"]))
-    docs = page(described, openapi["components"]["schemas"])
-    routes.append(Route("/docs", Static(docs, b"text/html; charset=utf-8"), methods=["GET"]))
-    routes.append(Route("/api/{rest:path}", Nothing()))
-    routes.append(Mount("/", screens or Nothing()))
     app = Starlette(routes=routes, exception_handlers={HTTPException: _problem})
     app.router.redirect_slashes = False
     return Dispatch(ENDPOINTS, services, app)
