@@ -26,6 +26,7 @@ from backend.store.writer import Tx, Write
 PREFIX = "ff_"
 LOCAL = "local"
 KEY_FILE = "local.key"
+REMEMBERED = 256
 HOW = "Run `flashflow key` for the local key, or `flashflow keys add NAME --scope …` for an app's own."
 
 
@@ -53,7 +54,25 @@ class KeyRing:
         self._model = models.api_key
         self.local_key = local_key(folder)
         self._callers: dict[bytes, Caller] = {}
+        self._good: dict[bytes, Caller] = {}
         self._reload()
+
+    def bearer(self, authorization: bytes) -> Caller:
+        """Who sends this Authorization header. Raises Unauthorized.
+
+        A header that was good is remembered as it is until the keys change, so that an app's thousandth request costs
+        one look-up; what is not known takes the long way through ``caller``, and tells nothing by its time.
+        """
+        known = self._good.get(authorization)
+        if known is not None:
+            return known
+        kind, _, key = authorization.partition(b" ")
+        if kind.lower() != b"bearer" or not key:
+            raise Unauthorized(f"Send `Authorization: Bearer KEY`. {HOW}")
+        caller = self.caller(key.strip().decode("latin-1"))
+        if len(self._good) < REMEMBERED:
+            self._good[authorization] = caller
+        return caller
 
     def caller(self, key: str) -> Caller:
         """Who holds ``key``. Raises Unauthorized for a key that is unknown or revoked."""
@@ -126,6 +145,7 @@ class KeyRing:
         callers = {bytes(digest): Caller(name, frozenset(from_strings(scopes))) for digest, name, scopes in rows}
         callers[_digest(self.local_key)] = Caller(LOCAL, frozenset({"admin"}))
         self._callers = callers
+        self._good = {}
 
 
 def local_key(folder: Path) -> str:

@@ -20,12 +20,11 @@ from backend.errors import (
     Forbidden,
     IdempotencyMismatch,
     PayloadTooLarge,
-    Unauthorized,
     UnsupportedMediaType,
     ValidationError,
 )
 from backend.inputs import Input, checked
-from backend.keys import HOW, Caller
+from backend.keys import Caller
 from backend.store.database import Store
 from backend.store.writer import I, LoopWrites, R, Tx, Write
 
@@ -185,7 +184,7 @@ class AsgiEndpoint:
         await respond(send, answer, close=close)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        headers = dict(scope["headers"])
+        headers = headers_of(scope)
         body = await read_body(receive, headers)
         endpoint = self._endpoint
         caller = authorize(self._services, headers, endpoint.scope)
@@ -207,6 +206,12 @@ class AsgiEndpoint:
             return self._decoder.decode(body)
         except Exception:  # noqa: BLE001 the slow path says what is wrong; it raises what it does not know
             return checked(lambda: self._decoder.decode(body))  # type: ignore[union-attr]
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The headers by name, as the guard left them: the last of several wins."""
+    headers: dict[bytes, bytes] | None = scope.get("flashflow.headers")
+    return dict(scope["headers"]) if headers is None else headers
 
 
 class _Nothing(Input, frozen=True, kw_only=True):
@@ -257,10 +262,7 @@ def authorize(services: Services, headers: dict[bytes, bytes], scope: str | None
     """Who calls. Raises Unauthorized without a good key and Forbidden without ``scope``."""
     if scope is None:
         return ANYONE
-    kind, _, key = headers.get(b"authorization", b"").partition(b" ")
-    if kind.lower() != b"bearer" or not key:
-        raise Unauthorized(f"Send `Authorization: Bearer KEY`. {HOW}")
-    caller = services.keys.caller(key.strip().decode("latin-1"))
+    caller = services.keys.bearer(headers.get(b"authorization", b""))
     if not caller.may(scope):
         raise Forbidden(f"The key “{caller.app}” lacks the scope “{scope}”.")
     return caller
@@ -315,13 +317,16 @@ def refusal(error: FlashFlowError) -> Answer:
     return Answer(status, body, tuple(headers))
 
 
+_NO_STORE = (b"cache-control", b"no-store")
+_AS_JSON = (b"content-type", JSON)
+_AS_PROBLEM = (b"content-type", MEDIA_TYPE.encode())
+
+
 async def respond(send: Send, answer: Answer, *, close: bool = False) -> None:
     """Send ``answer``; ``close`` ends the connection after it."""
-    headers: Headers = [(b"content-length", b"%d" % len(answer.body)), (b"cache-control", b"no-store")]
-    if answer.status >= 400 and not any(name == b"content-type" for name, _ in answer.headers):
-        headers.append((b"content-type", MEDIA_TYPE.encode()))
-    elif not any(name == b"content-type" for name, _ in answer.headers):
-        headers.append((b"content-type", JSON))
+    headers: Headers = [(b"content-length", b"%d" % len(answer.body)), _NO_STORE]
+    if not any(name == b"content-type" for name, _ in answer.headers):
+        headers.append(_AS_JSON if answer.status < 400 else _AS_PROBLEM)
     headers.extend(answer.headers)
     if close:
         headers.append((b"connection", b"close"))

@@ -105,16 +105,10 @@ class Guard:
             await self._screens(scope, receive, send)
 
     def _fault(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> FlashFlowError | None:
-        host = origin = site = None
-        for name, value in headers:
-            if name == b"host":
-                if host is not None:
-                    return Forbidden("Two Host headers.")
-                host = value
-            elif name == b"origin":
-                origin = value
-            elif name == b"sec-fetch-site":
-                site = value
+        named = scope["flashflow.headers"] = dict(headers)
+        if len(named) < len(headers) and sum(name == b"host" for name, _ in headers) > 1:
+            return Forbidden("Two Host headers.")
+        host, origin, site = named.get(b"host"), named.get(b"origin"), named.get(b"sec-fetch-site")
         if host is None or host.lower() not in self._hosts:
             return Forbidden("This Host is not one that FlashFlow answers to.")
         if origin is not None and origin.lower() != b"http://" + host.lower():

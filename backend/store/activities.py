@@ -11,7 +11,8 @@ from backend.errors import Conflict, FlashFlowError
 from backend.events import Event
 from backend.records import Activity, ActivityPage, SessionPage, Tracked
 from backend.store.codec import decode_cursor, decode_id, encode_cursor, encode_id, from_object
-from backend.store.sessions import READ_COLUMNS, SessionBook, SessionCache, to_session
+from backend.store.rows import execute_rows
+from backend.store.sessions import READ_COLUMNS, SessionBook, SessionCache, session_bounds, to_session
 from backend.store.writer import TryCarefully, Tx
 
 
@@ -78,7 +79,7 @@ def track(
         answers.append(answer)
     if rows:
         try:
-            tx.conn.executemany(_INSERT, rows)
+            execute_rows(tx.conn, _INSERT, rows)
         except sqlite3.IntegrityError as error:
             raise TryCarefully from error
         count_users(tx, totals, book)
@@ -89,8 +90,8 @@ def track(
 def count_users(tx: Tx, totals: dict[str, tuple[int, int]], book: SessionBook) -> None:
     """Add activities (count, last time) and the sessions that ``book`` opened to the users' counters."""
     users = totals.keys() | book.opened.keys()
-    tx.conn.executemany(
-        _COUNT, [(user, book.opened.get(user, 0), *totals.get(user, (0, None))) for user in sorted(users)]
+    execute_rows(
+        tx.conn, _COUNT, [(user, book.opened.get(user, 0), *totals.get(user, (0, None))) for user in sorted(users)]
     )
 
 
@@ -108,10 +109,10 @@ def _known(
 
 _INSERT = (
     "INSERT INTO user_activities (id, user_id, activity_type, session_id, app, timestamp, received_at, metadata, "
-    "page_url, referrer, user_agent, ip_address) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+    "page_url, referrer, user_agent, ip_address) VALUES {rows}"
 )
 _COUNT = (
-    "INSERT INTO user_analytics (user_id, total_sessions, total_activities, last_activity) VALUES (?, ?, ?, ?) "
+    "INSERT INTO user_analytics (user_id, total_sessions, total_activities, last_activity) VALUES {rows} "
     "ON CONFLICT DO UPDATE SET total_sessions = total_sessions + excluded.total_sessions, "
     "total_activities = total_activities + excluded.total_activities, "
     "last_activity = CASE WHEN excluded.last_activity > COALESCE(last_activity, 0) "
@@ -145,6 +146,11 @@ def list_activities(  # every filter of API.md, by name
         ("timestamp >= ?", since),
         ("timestamp < ?", until),
     ]
+    if session_id is not None:
+        within = session_bounds(conn, session_id)
+        if within is None:
+            return ActivityPage(activities=(), next_cursor=None)
+        filters.extend(within)
     where, values = conditions(filters)
     if cursor is not None:
         where.append("(timestamp, seq) < (?, ?)")

@@ -122,6 +122,7 @@ def activity_models(db: SqliteDatabase) -> ActivityModels:
         device_info = ObjectField(null=True)
         ip_address = TextField(null=True)
         user_agent = TextField(null=True)
+        shared = BooleanField(default=False)
         revision = IntegerField(unique=True)
 
         class Meta:

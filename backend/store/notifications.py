@@ -12,6 +12,7 @@ from backend.clock import to_datetime
 from backend.records import Action, Attempt, Delivery, Notification, NotificationPage
 from backend.store.activities import clause, conditions
 from backend.store.codec import decode_cursor, decode_id, encode_cursor, encode_id, from_object, from_strings
+from backend.store.rows import execute_rows
 from backend.store.writer import Tx
 
 COLUMNS = (
@@ -62,10 +63,8 @@ class NewDelivery(NamedTuple):
     next_attempt_at: int | None
 
 
-_INSERT = f"INSERT INTO notifications ({', '.join(NewNotification._fields)}) VALUES ({', '.join('?' * len(NewNotification._fields))})"  # noqa: E501, S608
-_INSERT_DELIVERY = (
-    f"INSERT INTO deliveries ({', '.join(NewDelivery._fields)}) VALUES ({', '.join('?' * len(NewDelivery._fields))})"  # noqa: S608
-)
+_INSERT = f"INSERT INTO notifications ({', '.join(NewNotification._fields)}) VALUES {{rows}}"  # noqa: S608
+_INSERT_DELIVERY = f"INSERT INTO deliveries ({', '.join(NewDelivery._fields)}) VALUES {{rows}}"  # noqa: S608
 
 
 def last_places(conn: sqlite3.Connection) -> tuple[int, int]:
@@ -81,13 +80,13 @@ def last_revision(conn: sqlite3.Connection) -> int:
 
 def insert(tx: Tx, notifications: Sequence[NewNotification], deliveries: Sequence[NewDelivery]) -> None:
     """Store notifications with their deliveries."""
-    tx.conn.executemany(_INSERT, notifications)
+    execute_rows(tx.conn, _INSERT, notifications)
     insert_deliveries(tx, deliveries)
 
 
 def insert_deliveries(tx: Tx, deliveries: Sequence[NewDelivery]) -> None:
     """Store deliveries of notifications that are there."""
-    tx.conn.executemany(_INSERT_DELIVERY, deliveries)
+    execute_rows(tx.conn, _INSERT_DELIVERY, deliveries)
 
 
 def find(conn: sqlite3.Connection, notification_id: str, app: str | None) -> tuple[int, Notification] | None:

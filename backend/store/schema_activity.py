@@ -2,7 +2,9 @@
 
 Times are milliseconds since 1970 (UTC). ``seq`` is the order of arrival; AUTOINCREMENT so that a number never
 comes back and an event stream's place in it stays true. No index holds what every activity changes (a session's
-``last_seen``): each would cost every activity a page of the WAL.
+``last_seen``): each would cost every activity a page of the WAL. Nor is there one by session: a session's activities
+lie within its times, so they are found by its user and those times, or by the times alone where ``shared`` says that
+another user's activity came under the same session id (an app whose visitor logs in half-way).
 """
 
 from __future__ import annotations
@@ -29,7 +31,6 @@ CREATE TABLE user_activities (
 );
 CREATE UNIQUE INDEX user_activities_id ON user_activities (id);
 CREATE INDEX user_activities_user ON user_activities (user_id, timestamp);
-CREATE INDEX user_activities_session ON user_activities (session_id);
 CREATE INDEX user_activities_time ON user_activities (timestamp);
 
 CREATE TABLE user_sessions (
@@ -46,6 +47,7 @@ CREATE TABLE user_sessions (
     device_info TEXT,
     ip_address TEXT,
     user_agent TEXT,
+    shared INTEGER NOT NULL DEFAULT 0,
     revision INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX user_sessions_id ON user_sessions (id);

@@ -11,6 +11,7 @@ from backend.errors import Conflict
 from backend.events import Event
 from backend.records import Session
 from backend.store.codec import decode_id, encode_id, from_object, to_json
+from backend.store.rows import execute_rows
 from backend.store.writer import Tx
 
 IDLE_MS = 30 * 60 * 1000
@@ -20,12 +21,17 @@ LONGEST_MS = 24 * 60 * 60 * 1000
 
 COLUMNS = (
     "seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, activities, "
-    "device_info, ip_address, user_agent"
+    "device_info, ip_address, user_agent, shared"
 )
-LIVE_PAGES = (
-    "CASE WHEN end_time IS NULL THEN (SELECT COUNT(DISTINCT page_url) FROM user_activities a "
-    "WHERE a.session_id = user_sessions.id) ELSE pages_visited END"
+_PAGES = (
+    "SELECT COUNT(DISTINCT page_url) FROM user_activities a WHERE {user}"
+    "a.timestamp BETWEEN user_sessions.start_time AND user_sessions.last_seen AND a.session_id = user_sessions.id"
 )
+PAGES = (
+    f"CASE WHEN shared THEN ({_PAGES.format(user='')}) "
+    f"ELSE ({_PAGES.format(user='a.user_id = user_sessions.user_id AND ')}) END"
+)
+LIVE_PAGES = f"CASE WHEN end_time IS NULL THEN {PAGES} ELSE pages_visited END"
 READ_COLUMNS = COLUMNS.replace("pages_visited", f"{LIVE_PAGES} AS pages_visited")
 
 
@@ -34,7 +40,7 @@ class OpenSession:
 
     __slots__ = (
         "activities", "app", "device_info", "end_reason", "end_time", "id", "ip_address", "is_new", "last_seen",
-        "pages_visited", "seq", "start_time", "tell", "user_agent", "user_id",
+        "pages_visited", "seq", "shared", "start_time", "tell", "user_agent", "user_id",
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...], *, is_new: bool = False) -> None:
@@ -50,6 +56,7 @@ class OpenSession:
         (
             self.seq, self.id, self.user_id, self.app, self.start_time, self.last_seen, self.end_time, self.end_reason,
             self.pages_visited, self.activities, self.device_info, self.ip_address, self.user_agent,
+            self.shared,
         ) = row  # fmt: skip
         self.is_new = is_new
         self.tell = is_new
@@ -71,6 +78,15 @@ class OpenSession:
         self.end_reason = reason
         self.tell = True
 
+    def reopen(self) -> None:
+        """It only looked as if it were over: what came late reaches up to now."""
+        self.end_time = self.end_reason = None
+        self.tell = True
+
+    def is_stale(self, now: int) -> bool:
+        """Whether it would be over at ``now``, had anyone looked: by 30 minutes of silence or by its day."""
+        return now - self.last_seen > IDLE_MS or now - self.start_time >= LONGEST_MS
+
 
 class SessionCache:
     """Sessions as the last transactions left them, for the next: true as long as this writer alone has written.
@@ -83,14 +99,15 @@ class SessionCache:
     def __init__(self) -> None:
         self.by_id: dict[bytes | str, OpenSession] = {}
         self.current: dict[tuple[str, str], OpenSession | None] = {}
-        self._version = -1
+        self._versions: dict[int, int] = {}
 
     def enter(self, tx: Tx) -> None:
         """Make sure that what is kept is what the file says at the start of ``tx``."""
         (version,) = tx.conn.execute("PRAGMA data_version").fetchone()
-        if version != self._version or len(self.by_id) > self.MOST:
+        # The number means something on its own connection only: it grows when any other one has committed.
+        if version != self._versions.get(id(tx.conn)) or len(self.by_id) > self.MOST:
             self.clear()
-            self._version = version
+            self._versions[id(tx.conn)] = version
         tx.undo.append(self.clear)
 
     def clear(self) -> None:
@@ -109,6 +126,7 @@ class SessionBook:
         self._by_id = cache.by_id
         self._current = cache.current
         self._touched: dict[bytes | str, OpenSession] = {}
+        self._touched_of: dict[tuple[str, str], list[OpenSession]] = {}
         self.opened: dict[str, int] = {}
 
     def find(self, session_id: str) -> OpenSession | None:
@@ -130,6 +148,8 @@ class SessionBook:
                 session = self.open(user_id, app, session_id, timestamp)
             elif session.app != app:
                 raise Conflict(f"session_id: {session_id!r} belongs to another app.")
+            if session.user_id != user_id:
+                session.shared = True
         else:
             session = self._join(user_id, app, timestamp)
         session.touch(timestamp)
@@ -150,12 +170,12 @@ class SessionBook:
         key = encode_id(session_id or self._new_id())
         info = to_json(device_info) if device_info else None
         session = OpenSession(
-            (None, key, user_id, app, timestamp, timestamp, None, None, 0, 0, info, ip_address, user_agent),
+            (None, key, user_id, app, timestamp, timestamp, None, None, 0, 0, info, ip_address, user_agent, False),
             is_new=True,
         )
         self._by_id[key] = session
         self.opened[user_id] = self.opened.get(user_id, 0) + 1
-        current = self._current.get((user_id, app))
+        current = self._current_of(user_id, app)
         if current is None or current.last_seen <= timestamp:
             self._current[user_id, app] = session
         self.mark(session)
@@ -163,7 +183,9 @@ class SessionBook:
 
     def mark(self, session: OpenSession) -> None:
         """Have ``save`` write ``session``."""
-        self._touched[session.id] = session
+        if session.id not in self._touched:
+            self._touched[session.id] = session
+            self._touched_of.setdefault((session.user_id, session.app), []).append(session)
 
     def save(self) -> None:
         """Write what changed; leave an event for every session that opened or ended."""
@@ -182,17 +204,19 @@ class SessionBook:
                 s.seq = seq = seq + 1
                 inserts.append(
                     (s.seq, s.id, s.user_id, s.app, s.start_time, s.last_seen, s.end_time, s.end_reason,
-                     s.pages_visited, s.activities, s.device_info, s.ip_address, s.user_agent, revision)
+                     s.pages_visited, s.activities, s.device_info, s.ip_address, s.user_agent, s.shared, revision)
                 )  # fmt: skip
             elif s.tell:
-                endings.append((s.start_time, s.last_seen, s.end_time, s.end_reason, s.activities, revision, s.seq))
+                endings.append(
+                    (s.start_time, s.last_seen, s.end_time, s.end_reason, s.activities, s.shared, revision, s.seq)
+                )
             else:
-                updates.append((s.start_time, s.last_seen, s.activities, s.seq))
+                updates.append((s.start_time, s.last_seen, s.activities, s.shared, s.seq))
             s.saved()
         if inserts:
-            conn.executemany(_INSERT, inserts)
+            execute_rows(conn, _INSERT, inserts)
         if updates:
-            conn.executemany(_UPDATE, updates)
+            execute_rows(conn, _UPDATE, updates)
         if endings:
             conn.executemany(_UPDATE_AND_TELL, endings)
         over = [(s.id,) for s in self._touched.values() if s.end_time is not None]
@@ -208,18 +232,34 @@ class SessionBook:
                 current.close(current.last_seen, "timeout")
                 self.mark(current)
                 return self.open(user_id, app, None, timestamp)
+        late = current is not None or timestamp < self._tx.now_ms - IDLE_MS
+        past = self._past(user_id, app, timestamp)
+        if past is not None:
+            if past.end_reason == "timeout" and not late:
+                past.reopen()
+                self._current[user_id, app] = past
+            return past
+        session = self.open(user_id, app, None, timestamp)
+        if late:
+            session.close(timestamp, "timeout")
+            self._current[user_id, app] = current
+        return session
+
+    def _past(self, user_id: str, app: str, timestamp: int) -> OpenSession | None:
+        """The latest session that an activity of ``timestamp`` reaches, of this transaction's or of the file's."""
+        touched = [
+            session
+            for session in self._touched_of.get((user_id, app), ())
+            if _reaches(session, timestamp) and (session.end_reason != "ended" or (session.end_time or 0) >= timestamp)
+        ]
+        if touched:
+            return max(touched, key=lambda session: session.start_time)
         past = self._load(
             "user_id = ? AND app = ? AND start_time BETWEEN ? AND ? AND last_seen >= ? "
             "AND (end_reason IS NOT 'ended' OR end_time >= ?) ORDER BY start_time DESC LIMIT 1",
             (user_id, app, timestamp - LONGEST_MS, timestamp + IDLE_MS, timestamp - IDLE_MS, timestamp),
         )
-        if past is not None and _reaches(past, timestamp):
-            return past
-        session = self.open(user_id, app, None, timestamp)
-        if current is not None or timestamp < self._tx.now_ms - IDLE_MS:
-            session.close(timestamp, "timeout")
-            self._current[user_id, app] = current
-        return session
+        return past if past is not None and _reaches(past, timestamp) else None
 
     def _current_of(self, user_id: str, app: str) -> OpenSession | None:
         place = (user_id, app)
@@ -250,11 +290,11 @@ def _reaches(session: OpenSession, timestamp: int) -> bool:
 
 
 def close_stale(tx: Tx, cache: SessionCache) -> int:
-    """End every session that nobody ended and that has been silent for 30 minutes; returns how many."""
+    """End every session that nobody ended and that is over by its silence or its length; returns how many."""
     book = SessionBook(tx, lambda: "", cache)
     rows = tx.conn.execute(
-        f"SELECT {COLUMNS} FROM user_sessions WHERE end_time IS NULL AND last_seen < ? LIMIT 1000",  # noqa: S608
-        (tx.now_ms - IDLE_MS,),
+        f"SELECT {COLUMNS} FROM user_sessions WHERE end_time IS NULL AND (last_seen < ? OR start_time <= ?) LIMIT 1000",  # noqa: S608
+        (tx.now_ms - IDLE_MS, tx.now_ms - LONGEST_MS),
     ).fetchall()
     for row in rows:
         session = book.known(row)
@@ -270,9 +310,20 @@ def read_session(conn: sqlite3.Connection, session_id: bytes | str) -> Session:
     return to_session(row)
 
 
+def session_bounds(conn: sqlite3.Connection, session_id: str) -> list[tuple[str, Any]] | None:
+    """Conditions that lead an index to a session's activities (see the schema); None for a session never seen."""
+    row = conn.execute(
+        "SELECT user_id, start_time, last_seen, shared FROM user_sessions WHERE id = ?", (encode_id(session_id),)
+    ).fetchone()
+    if row is None:
+        return None
+    user_id, start, last, shared = row
+    return [("user_id = ?", None if shared else user_id), ("timestamp >= ?", start), ("timestamp <= ?", last)]
+
+
 def to_session(row: tuple[Any, ...]) -> Session:
     """A row of READ_COLUMNS as the record."""
-    (_, id_, user_id, app, start, seen, end, reason, pages, activities, info, ip, agent) = row
+    (_, id_, user_id, app, start, seen, end, reason, pages, activities, info, ip, agent, _) = row
     return Session(
         id=decode_id(id_),
         user_id=user_id,
@@ -292,14 +343,15 @@ def to_session(row: tuple[Any, ...]) -> Session:
 
 _INSERT = (
     "INSERT INTO user_sessions (seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, "
-    "activities, device_info, ip_address, user_agent, revision) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    "activities, device_info, ip_address, user_agent, shared, revision) VALUES {rows}"
 )
-_UPDATE = "UPDATE user_sessions SET start_time = ?, last_seen = ?, activities = ? WHERE seq = ?"
+_UPDATE = (
+    "WITH v (start_time, last_seen, activities, shared, seq) AS (VALUES {rows}) UPDATE user_sessions "
+    "SET start_time = v.start_time, last_seen = v.last_seen, activities = v.activities, shared = v.shared FROM v "
+    "WHERE user_sessions.seq = v.seq"
+)
 _UPDATE_AND_TELL = (
     "UPDATE user_sessions SET start_time = ?, last_seen = ?, end_time = ?, end_reason = ?, activities = ?, "
-    "revision = ? WHERE seq = ?"
+    "shared = ?, revision = ? WHERE seq = ?"
 )
-_COUNT_PAGES = (
-    "UPDATE user_sessions SET pages_visited = (SELECT COUNT(DISTINCT page_url) FROM user_activities "
-    "WHERE session_id = user_sessions.id) WHERE id = ?"
-)
+_COUNT_PAGES = f"UPDATE user_sessions SET pages_visited = {PAGES} WHERE id = ?"  # noqa: S608

@@ -24,9 +24,14 @@ _FEATURE = (
 
 
 class Days(NamedTuple):
-    """How an instant becomes a local day: the workspace zone's offset from UTC now, in milliseconds."""
+    """The workspace's days up to today: the first millisecond of each, oldest first, and that of tomorrow."""
 
-    offset_ms: int
+    starts: tuple[int, ...]
+
+    def since(self, ms: int) -> str:
+        """As JSON, the [first, last plus one] milliseconds of each day, or of what is left of it from ``ms`` on."""
+        pairs = zip(self.starts, self.starts[1:], strict=False)
+        return to_json([(max(start, ms), end) for start, end in pairs if end > ms])
 
 
 def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, now_ms: int, days: Days) -> UserAnalytics:
@@ -97,9 +102,9 @@ def _engagement(
         (user_id, since, *extra),
     ).fetchall()
     (active_days,) = conn.execute(
-        "SELECT COUNT(DISTINCT (timestamp + ?) / ?) FROM user_activities "  # noqa: S608
-        f"WHERE user_id = ? AND timestamp >= ?{scope}",
-        (days.offset_ms, DAY_MS, user_id, since, *extra),
+        "SELECT COUNT(*) FROM json_each(?) day WHERE EXISTS (SELECT 1 FROM user_activities WHERE user_id = ? "  # noqa: S608
+        f"AND timestamp >= json_extract(day.value, '$[0]') AND timestamp < json_extract(day.value, '$[1]'){scope})",
+        (days.since(since), user_id, *extra),
     ).fetchone()
     frequency = min(active_days / TRAILING_DAYS, 1.0)
     if not rows:

@@ -1,0 +1,34 @@
+"""Many rows in few steps.
+
+Python's sqlite3 lets go of the interpreter for every step of a statement, and ``executemany`` makes a step of every
+row: beside a busy event loop each one is a wait for the interpreter. A statement over many rows is one step.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
+"""Rows in one statement: a handful of texts, so that each is compiled once."""
+
+
+def execute_rows(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Run ``sql`` over all ``rows``; its ``{rows}`` becomes ``(?, …), (?, …), …``."""
+    if not rows:
+        return
+    width, start, left = len(rows[0]), 0, len(rows)
+    for size in SIZES:
+        while left >= size:
+            chunk = rows[start : start + size]
+            conn.execute(_text(sql, width, size), list(chain.from_iterable(chunk)))
+            start, left = start + size, left - size
+
+
+@lru_cache(maxsize=256)
+def _text(sql: str, width: int, size: int) -> str:
+    row = f"({','.join('?' * width)})"
+    return sql.replace("{rows}", ",".join([row] * size))
