@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Barrier
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.api_client import BATCH, START, TIME, TRACK, UUID7, App, fresh, ok, problem, track
@@ -87,6 +90,20 @@ def test_the_same_activity_id_again_is_200_and_a_duplicate_and_changes_nothing(s
     assert again == {"success": True, "activity_id": given, "duplicate": True}
     assert activities(server, user_id=user) == before
     assert ok(server.api("GET", f"/api/analytics/user/{user}"))["analytics"]["total_activities"] == 1
+
+
+def test_one_activity_id_sent_by_many_at_once_is_stored_once(server: ServerProcess) -> None:
+    user, given, together = fresh(), fresh("activity"), Barrier(8)
+
+    def post(_: int) -> int:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=20) as client:
+            body = {"user_id": user, "activity_type": "x", "activity_id": given}
+            together.wait(10)
+            return client.post(TRACK, json=body, headers={"Authorization": f"Bearer {server.key}"}).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(post, range(8))) == [200] * 7 + [201]
+    assert len(activities(server, user_id=user)) == 1
 
 
 def test_a_time_more_than_an_hour_in_the_future_is_refused_and_one_of_last_year_is_not(server: ServerProcess) -> None:

@@ -297,7 +297,7 @@ telling = st.sampled_from(
     deadline=None,
     database=None,
     derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.too_slow],
 )
 @given(changes=st.dictionaries(names, telling | values, max_size=4), kept=st.booleans())
 @example(changes={"metadata": {"\ud800": 1}}, kept=True)
@@ -310,3 +310,18 @@ def test_any_json_gets_a_json_answer_and_never_a_5xx(
     assert answer.json()["success"] is (answer.status_code < 300)
     if answer.status_code >= 400:
         problem(answer, answer.json()["code"])
+
+
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@given(rows=st.lists(st.dictionaries(names, telling | values, max_size=3), min_size=1, max_size=5), kept=st.booleans())
+def test_every_row_of_any_batch_is_accounted_for(server: ServerProcess, rows: list[dict[str, Any]], kept: bool) -> None:
+    least = ADA | {"activity_type": "x"} if kept else {}
+    answer = server.api("POST", BATCH, content=json.dumps({"activities": [least | row for row in rows]}), headers=JSON)
+    if answer.status_code != 200:
+        problem(answer, "validation_error")  # what is no JSON at all spoils the whole of it
+        return
+    body = answer.json()
+    assert body["accepted"] + body["duplicates"] + len(body["rejected"]) == len(rows)
+    indices = [row["index"] for row in body["rejected"]]
+    assert indices == sorted(set(indices))
+    assert all(row["errors"] for row in body["rejected"])

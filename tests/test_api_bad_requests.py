@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.api_client import (
     DEVICES,
@@ -235,6 +237,33 @@ def test_a_query_that_will_not_do_is_refused_by_its_name(
     untouched: ServerProcess, path: str, query: str, field: str
 ) -> None:
     problem(raw(untouched, "GET", f"{path}?{query}"), "validation_error", field)
+
+
+PLACES = [
+    "/api/notifications/user/{}", "/api/notifications/{}", "/api/sessions/user/{}", "/api/analytics/user/{}",
+    "/api/devices/user/{}", "/api/notifications/preferences/{}", "/api/templates/{}", "/api/activity", "/api/keys/{}",
+]  # fmt: skip
+parameters = st.sampled_from(
+    ["limit", "cursor", "status", "q", "since", "until", "user_id", "app", "channel", "session_id", "locale"]
+)
+
+
+@settings(max_examples=200, deadline=None, database=None, derandomize=True)
+@given(
+    place=st.sampled_from(PLACES),
+    word=st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30),
+    query=st.dictionaries(parameters, st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)),
+)
+def test_any_address_and_query_gets_a_json_answer_and_never_a_5xx(
+    server: ServerProcess, place: str, word: str, query: dict[str, str]
+) -> None:
+    words = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+    answer = raw(server, "GET", place.format(quote(word, safe="")) + (f"?{words}" if words else ""))
+    assert answer.status < 500, answer.text
+    if answer.status >= 400:
+        problem(answer, json.loads(answer.text)["code"])
+    else:
+        assert json.loads(answer.text)["success"] is True
 
 
 def test_a_users_filter_may_be_called_null(server: ServerProcess) -> None:

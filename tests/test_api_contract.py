@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from html.parser import HTMLParser
 from threading import Barrier
 from typing import Any
@@ -321,6 +323,25 @@ def test_two_requests_at_once_with_one_key_create_once(server: ServerProcess, cr
         if word in row
     ]
     assert len({row[0] for row in rows}) == len(rows) == (2 if creating in {TRACK, BATCH} else 1)
+
+
+def test_after_a_day_a_key_is_as_good_as_new(server: ServerProcess, creating: str) -> None:
+    body, headers = CREATING[creating](fresh()), {"Idempotency-Key": fresh("key")}
+    server.api("POST", creating, body, headers=headers)
+    a_day_ms = 24 * 60 * 60 * 1000
+    for path in server.data_dir.glob("*.db"):
+        with closing(sqlite3.connect(path, timeout=10)) as conn, conn:
+            conn.execute(
+                "UPDATE idempotency_keys SET created_at = created_at - ? WHERE key = ?",
+                (a_day_ms, headers["Idempotency-Key"]),
+            )
+    again = server.api("POST", creating, body, headers=headers)
+    assert "idempotency-replayed" not in again.headers
+    other = server.api("POST", creating, CREATING[creating](fresh()), headers=headers)
+    if again.status_code == 409:
+        ok(other, 201)  # a template's name is still taken: a refusal uses no key up
+    else:
+        problem(other, "idempotency_mismatch")
 
 
 def test_keys_of_two_apps_do_not_meet(server: ServerProcess) -> None:
