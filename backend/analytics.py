@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from backend.clock import Clock, to_datetime, to_ms
 from backend.records import UserAnalytics
 from backend.store.database import Store
-from backend.store.user_figures import Days, today_activity, user_analytics
+from backend.store.user_figures import TRAILING_DAYS, Days, today_activity, user_analytics
 from backend.zone import workspace_zone
 
 
@@ -32,13 +32,16 @@ class Analytics:
 
     def today_bounds(self) -> tuple[date, int, int]:
         """The local day it is, and its first and its last-plus-one millisecond (23 to 25 hours apart)."""
-        day = to_datetime(self._clock.now_ms()).astimezone(self.zone).date()
-        start, end = (
-            to_ms(datetime.combine(d, time(), self.zone).astimezone(UTC)) for d in (day, day + timedelta(days=1))
-        )
-        return day, start, end
+        day = self._today()
+        return day, self._start_of(day), self._start_of(day + timedelta(days=1))
 
     def days(self) -> Days:
-        """How the zone stands to UTC now."""
-        offset = to_datetime(self._clock.now_ms()).astimezone(self.zone).utcoffset() or timedelta()
-        return Days(offset // timedelta(milliseconds=1))
+        """The days that a user's figures look back on."""
+        today = self._today()
+        return Days(tuple(self._start_of(today + timedelta(days=d)) for d in range(-TRAILING_DAYS - 1, 2)))
+
+    def _today(self) -> date:
+        return to_datetime(self._clock.now_ms()).astimezone(self.zone).date()
+
+    def _start_of(self, day: date) -> int:
+        return to_ms(datetime.combine(day, time(), self.zone).astimezone(UTC))

@@ -6,8 +6,9 @@ types, empty and over-long strings and times without an offset are refused with 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -187,7 +188,30 @@ class KeyIn(Input, frozen=True, kw_only=True):
 
 def build(kind: type[T], **fields: object) -> T:
     """A border object from arguments, checked like a request. Raises ValidationError."""
-    return checked(lambda: msgspec.convert({k: v for k, v in fields.items() if v is not None}, kind))
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name, value in given.items():
+        if not isinstance(value, datetime):
+            _as_json(name, value)
+    return checked(lambda: msgspec.convert(given, kind))
+
+
+def row_json(row: Mapping[str, Any]) -> bytes:
+    """A row of a batch as the JSON of a request. Raises ValidationError."""
+    return _as_json("", row)
+
+
+def _as_json(name: str, value: object) -> bytes:
+    """What Python can hold and JSON cannot say (NaN, half a surrogate pair, a set) is refused as a decoder would."""
+    try:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False, default=_moment).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValidationError.of(name, f"is not plain JSON: {error}") from None
+
+
+def _moment(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
 def checked(make: Callable[[], T]) -> T:

@@ -9,13 +9,14 @@ Every call that changes something returns after COMMIT; every call may be made f
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from backend.clock import Clock, IdMaker, SystemClock, to_ms
+from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import ValidationError
 from backend.events import Bus
 from backend.inbox import Inbox, Wanted, missing
@@ -44,6 +45,8 @@ from backend.store.schema_notifications import NOTIFICATION_MIGRATIONS
 from backend.store.writer import Write
 from backend.templates import Templates
 
+log = logging.getLogger(__name__)
+
 LOCAL_APP = "local"
 """The app of whatever is written without a key: by this process itself."""
 
@@ -66,9 +69,9 @@ class NotificationService:
         self.bus = bus or Bus()
         self.clock = clock or SystemClock()
         self._new_id = IdMaker(self.clock)
-        told = [] if tell is None else tell
+        say = log.warning if tell is None else tell.append
         self.store: Store = open_store(
-            Path(db_path).absolute(), NOTIFICATION_MIGRATIONS, self.clock, self.bus.publish, told.append
+            Path(db_path).absolute(), NOTIFICATION_MIGRATIONS, self.clock, self.bus.publish, say
         )
         self.models: NotificationModels = notification_models(self.store.database)
         self.sender = Sending(self._new_id)
@@ -188,8 +191,8 @@ class NotificationService:
             channel=channel,
             priority=priority,
             q=q,
-            since=None if since is None else to_ms(since),
-            until=None if until is None else to_ms(until),
+            since=None if since is None else moment_ms("since", since),
+            until=None if until is None else moment_ms("until", until),
             limit=limit,
             cursor=cursor,
         )

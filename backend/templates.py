@@ -42,6 +42,7 @@ class Templates:
     def preview(self, name: str, data: Mapping[str, Any], locale: str = "", app: str | None = None) -> Rendered:
         """The texts as they would be sent. Raises NotFound, and ValidationError naming what is missing."""
         template = self.get(name, locale, app)
+        metadata_json(dict(data), "data")
         return render(template.title_template, template.message_template, data)
 
     def create(self, name: str, title_template: str, message_template: str, app: str, **fields: Any) -> Template:

@@ -9,6 +9,7 @@ Every call that changes something returns after COMMIT; every call may be made f
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +19,10 @@ from typing import Any
 import msgspec
 
 from backend.analytics import Analytics
-from backend.clock import Clock, IdMaker, SystemClock, to_ms
+from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import Conflict, FieldError, FlashFlowError, NotFound, ValidationError
 from backend.events import Bus
-from backend.inputs import ActivityIn, SessionIn, build, explain
+from backend.inputs import ActivityIn, SessionIn, build, explain, row_json
 from backend.moments import metadata_json, moment_ms
 from backend.records import (
     ActivityPage,
@@ -43,8 +44,12 @@ from backend.store.sessions import SessionBook, SessionCache, close_stale, read_
 from backend.store.user_figures import store_analytics
 from backend.store.writer import Tx, Write
 
+log = logging.getLogger(__name__)
+
 FUTURE_MS = 60 * 60 * 1000
 """An activity from further ahead is refused [Mixpanel]."""
+MOST_ROWS = 1_000
+"""Activities in one batch."""
 SKEW_MS = 5_000
 """A batch's clock is corrected when it is off by more [Segment]."""
 LOCAL_APP = "local"
@@ -77,10 +82,8 @@ class UserActivityService:
         self.clock = clock or SystemClock()
         self._new_id = IdMaker(self.clock)
         self._cache = SessionCache()
-        told = [] if tell is None else tell
-        self.store: Store = open_store(
-            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, told.append
-        )
+        say = log.warning if tell is None else tell.append
+        self.store: Store = open_store(Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say)
         self.models: ActivityModels = activity_models(self.store.database)
         self.analytics = Analytics(self.store, self.clock)
 
@@ -128,22 +131,28 @@ class UserActivityService:
         self, rows: Sequence[dict[str, Any]], sent_at: datetime | None = None, app: str | None = None
     ) -> BatchResult:
         """Store what is good of up to 1,000 ``rows`` (the keywords of track_activity) and name what is not."""
-        raws = [msgspec.Raw(msgspec.json.encode(row)) for row in rows]
-        return self.store.run(self.batching(raws, sent_at, Origin(app=app or LOCAL_APP)))
+        if len(rows) > MOST_ROWS:
+            raise ValidationError.of("activities", f"may be {MOST_ROWS} at most")
+        return self.store.run(self.batching(rows, sent_at, Origin(app=app or LOCAL_APP)))
 
     def batching(
-        self, raws: Sequence[msgspec.Raw], sent_at: datetime | None, origin: Origin, *, may_name_app: bool = True
+        self,
+        rows: Sequence[msgspec.Raw | dict[str, Any]],
+        sent_at: datetime | None,
+        origin: Origin,
+        *,
+        may_name_app: bool = True,
     ) -> Write[tuple[list[int], Tracking, list[RejectedRow]], BatchResult]:
-        """The write behind ``track_batch``: rows as JSON text, each checked on its own."""
+        """The write behind ``track_batch``: rows, as JSON text or not, each checked on its own."""
         now = self.clock.now_ms()
         ahead = 0 if sent_at is None else moment_ms("sent_at", sent_at) - now
         correction = ahead if abs(ahead) > SKEW_MS else 0
         places: list[int] = []
         good: list[NewActivity] = []
         rejected: list[RejectedRow] = []
-        for index, raw in enumerate(raws):
+        for index, row in enumerate(rows):
             try:
-                activity = _decode_activity(raw)
+                activity = _decode_activity(row if isinstance(row, msgspec.Raw) else row_json(row))
                 if activity.app is not None and not may_name_app:
                     raise ValidationError.of("app", "may be given with an admin key only")
                 good.append(self._prepare(activity, origin, now, correction))
@@ -212,8 +221,8 @@ class UserActivityService:
         cursor: str | None = None,
     ) -> ActivityPage:
         """Activities newest first; ``since`` is included, ``until`` is not."""
-        start = None if since is None else to_ms(since)
-        end = None if until is None else to_ms(until)
+        start = None if since is None else moment_ms("since", since)
+        end = None if until is None else moment_ms("until", until)
         return self.store.read(
             lambda conn: table.list_activities(
                 conn,
@@ -274,7 +283,7 @@ class UserActivityService:
         ]
 
     def end_session(self, session_id: str) -> Session:
-        """End a session now; ended before, it stays as it was. Raises NotFound."""
+        """End a session now; one that was over already stays as it was. Raises NotFound."""
         return self.store.run(self.ending(session_id, None))
 
     def ending(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
@@ -291,7 +300,10 @@ class UserActivityService:
                 found.append(NotFound(f"There is no session {session_id!r}."))
                 continue
             if session.end_time is None:
-                session.close(max(tx.now_ms, session.last_seen), "ended")
+                if session.is_stale(tx.now_ms):
+                    session.close(session.last_seen, "timeout")
+                else:
+                    session.close(max(tx.now_ms, session.last_seen), "ended")
                 book.mark(session)
                 ended.add(session.user_id)
             found.append(session.id)
@@ -315,8 +327,9 @@ class UserActivityService:
             session = book.find(session_id)
             if session is None or (app is not None and session.app != app):
                 found.append(NotFound(f"There is no session {session_id!r}."))
-            elif session.end_time is not None:
-                found.append(Conflict(f"The session {session_id!r} is over ({session.end_reason}); start a new one."))
+            elif session.end_time is not None or session.is_stale(tx.now_ms):
+                why = session.end_reason or "timeout"
+                found.append(Conflict(f"The session {session_id!r} is over ({why}); start a new one."))
             else:
                 session.touch(tx.now_ms)
                 book.mark(session)
@@ -331,7 +344,7 @@ class UserActivityService:
         return self.store.read(lambda conn: table.list_sessions(conn, user_id, app, limit, cursor))
 
     def close_idle_sessions(self) -> int:
-        """End every session that has been silent for 30 minutes; returns how many."""
+        """End every session that has been silent for 30 minutes or is a day long; returns how many."""
         return self.store.run(Write(lambda tx, items: [close_stale(tx, self._cache) for _ in items], None))
 
     # --- figures --------------------------------------------------------------------------------------------------
@@ -358,7 +371,7 @@ class UserActivityService:
 _activity_decoder = msgspec.json.Decoder(ActivityIn)
 
 
-def _decode_activity(raw: msgspec.Raw) -> ActivityIn:
+def _decode_activity(raw: msgspec.Raw | bytes) -> ActivityIn:
     try:
         return _activity_decoder.decode(raw)
     except msgspec.ValidationError as error:
