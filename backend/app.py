@@ -190,7 +190,7 @@ class Backend:
         return None
 
     def _wake_outbox(self, events: tuple[Event, ...]) -> None:
-        if any(event.kind.startswith("notification") for event in events):
+        if any(event.kind == "outbox" for event in events):
             self.outbox.wake()
 
     def _register_this_computer(self) -> None:

@@ -17,12 +17,23 @@ import msgspec
 log = logging.getLogger(__name__)
 
 Kind = Literal[
-    "notification", "notification.updated", "activity", "session", "preference", "device", "template", "system"
+    "notification",
+    "notification.updated",
+    "activity",
+    "session",
+    "preference",
+    "device",
+    "template",
+    "system",
+    "outbox",
 ]
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One committed change. ``id`` is the id of what changed, ``app`` the name of the key that wrote it."""
+    """One committed change. ``id`` is the id of what changed, ``app`` the name of the key that wrote it.
+
+    ``outbox`` says that something waits there to be delivered.
+    """
 
     kind: Kind
     id: str

@@ -91,6 +91,7 @@ class Sending:
                 )
             answers.append(tuple(sent))
         table.insert(tx, notifications, deliveries)
+        _ring(tx, deliveries)
         return answers
 
     def release(self, tx: Tx, items: Sequence[None]) -> list[int]:
@@ -106,7 +107,9 @@ class Sending:
             wanted = from_strings(tokens) if tokens else None
             decisions = decide(self._facts(tx.conn, user_id, kind, from_strings(channels), wanted))
             tx.conn.execute("DELETE FROM deliveries WHERE notification_seq = ?", (seq,))
-            table.insert_deliveries(tx, [self._delivery(tx, seq, decision) for decision in decisions])
+            deliveries = [self._delivery(tx, seq, decision) for decision in decisions]
+            table.insert_deliveries(tx, deliveries)
+            _ring(tx, deliveries)
             status = overall([d.status for d in decisions])
             arrived = tx.now_ms if status == "delivered" else None
             tx.conn.execute(
@@ -237,6 +240,14 @@ class Sending:
             self._new_id.raw(), seq, decision.channel, decision.device_seq, decision.status, decision.code,
             decision.reason, tx.now_ms, tx.now_ms, due,
         )  # fmt: skip
+
+
+def _ring(tx: Tx, deliveries: Sequence[NewDelivery]) -> None:
+    """Tell the outbox when one of ``deliveries`` waits for it."""
+    for delivery in deliveries:
+        if delivery.next_attempt_at is not None:
+            tx.events.append(Event("outbox", decode_id(delivery.id)))
+            return
 
 
 def _inbox(decisions: Sequence[Decision]) -> str | None:

@@ -18,6 +18,8 @@ from backend.store.writer import I, R, Write, Writer
 
 T = TypeVar("T")
 BUSY_TIMEOUT_S = 10
+WRITER_CACHE_KIB = -32_000
+"""SQLite's negative KiB. Indexes over users are written all over: what does not fit here is read again each time."""
 
 
 class _Connection(sqlite3.Connection):
@@ -79,6 +81,7 @@ class Store:
 
     def _connect_writer(self) -> sqlite3.Connection:
         conn: sqlite3.Connection = self.database.connection()  # type: ignore[no-untyped-call]
+        conn.execute(f"PRAGMA cache_size = {WRITER_CACHE_KIB}").fetchall()
         return conn
 
     def run(self, write: Write[I, R]) -> R:

@@ -114,6 +114,7 @@ class Writer:
         self._turn = threading.Lock()
         self._rest = 0
         self._mean_s = 0.0
+        self._here: sqlite3.Connection | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -148,8 +149,9 @@ class Writer:
     # --- doing ----------------------------------------------------------------------------------------------------
 
     def here(self, bundle: Bundle) -> bool:
-        """Do ``bundle`` in the calling thread if that is quicker than waking the writer's: when nothing waits or is
-        under way, the bundle is small, and the disk has lately been quick. False: it was not done; submit it.
+        """Do ``bundle`` in the calling thread (always the same one) if that is quicker than waking the writer's: when
+        nothing waits or is under way, the bundle is small, and the disk has lately been quick. False: it was not done;
+        submit it.
 
         On a quick disk the two threads' turns at the interpreter cost more than the commit itself; on a slow one an
         event loop must not wait for it.
@@ -163,7 +165,7 @@ class Writer:
             if self._stopping or not self._queue.empty():
                 return False
             started = time.perf_counter()
-            self._work([bundle], self._connect())
+            self._here = self._work([bundle], self._here)
             self._mean_s += (time.perf_counter() - started - self._mean_s) / 8
             if self._mean_s > HERE_LONGEST_S:
                 self._mean_s, self._rest = 0.0, HERE_REST
