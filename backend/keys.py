@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class KeyRing:
         self.local_key = local_key(folder)
         self._callers: dict[bytes, Caller] = {}
         self._good: dict[bytes, Caller] = {}
+        self._changing = threading.Lock()
         self._reload()
 
     def bearer(self, authorization: bytes) -> Caller:
@@ -63,15 +65,17 @@ class KeyRing:
         A header that was good is remembered as it is until the keys change, so that an app's thousandth request costs
         one look-up; what is not known takes the long way through ``caller``, and tells nothing by its time.
         """
-        known = self._good.get(authorization)
+        # Taken before the keys are looked at: if they change meanwhile, what is remembered here is forgotten with it.
+        good = self._good
+        known = good.get(authorization)
         if known is not None:
             return known
         kind, _, key = authorization.partition(b" ")
         if kind.lower() != b"bearer" or not key:
             raise Unauthorized(f"Send `Authorization: Bearer KEY`. {HOW}")
         caller = self.caller(key.strip().decode("latin-1"))
-        if len(self._good) < REMEMBERED:
-            self._good[authorization] = caller
+        if len(good) < REMEMBERED:
+            good[authorization] = caller
         return caller
 
     def caller(self, key: str) -> Caller:
@@ -139,13 +143,15 @@ class KeyRing:
         return answers
 
     def _reload(self) -> None:
-        rows = self._store.read(
-            lambda conn: conn.execute("SELECT hash, name, scopes FROM api_keys WHERE revoked_at IS NULL").fetchall()
-        )
-        callers = {bytes(digest): Caller(name, frozenset(from_strings(scopes))) for digest, name, scopes in rows}
-        callers[_digest(self.local_key)] = Caller(LOCAL, frozenset({"admin"}))
-        self._callers = callers
-        self._good = {}
+        # One after the other: what was read before a key was revoked must not be put in place after it.
+        with self._changing:
+            rows = self._store.read(
+                lambda conn: conn.execute("SELECT hash, name, scopes FROM api_keys WHERE revoked_at IS NULL").fetchall()
+            )
+            callers = {bytes(digest): Caller(name, frozenset(from_strings(scopes))) for digest, name, scopes in rows}
+            callers[_digest(self.local_key)] = Caller(LOCAL, frozenset({"admin"}))
+            self._callers = callers
+            self._good = {}
 
 
 def local_key(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -174,6 +175,23 @@ def test_a_revoked_key_is_401_at_once_and_its_name_can_be_given_again(server: Se
     assert again.key != app.key
     problem(app.api("GET", f"/api/notifications/{given}"), "unauthorized")
     problem(again.api("GET", f"/api/notifications/{given}"), "forbidden")
+
+
+def test_keys_that_come_and_go_at_once_are_each_as_good_as_their_own_word(server: ServerProcess) -> None:
+    def come_and_go(_: int) -> list[int]:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=20) as client:
+            admin, name, answers = {"Authorization": f"Bearer {server.key}"}, fresh("app"), []
+            for _ in range(25):
+                key = client.post(KEYS, json={"name": name, "scopes": ["read"]}, headers=admin).json()["key"]
+                own = {"Authorization": f"Bearer {key}"}
+                answers.append(client.get("/api/activity?limit=1", headers=own).status_code)
+                client.delete(f"{KEYS}/{name}", headers=admin).raise_for_status()
+                answers.append(client.get("/api/activity?limit=1", headers=own).status_code)
+            return answers
+
+    with ThreadPoolExecutor(6) as pool:
+        for answers in pool.map(come_and_go, range(6)):
+            assert answers == [200, 401] * 25
 
 
 def test_the_command_line_gives_and_revokes_keys_of_a_running_server(server: ServerProcess) -> None:
