@@ -106,6 +106,23 @@ def test_a_request_without_a_host_or_with_two_is_refused(server: ServerProcess) 
             problem(Raw(answer.status, answer.headers, answer.body.decode()), code)
 
 
+@pytest.mark.parametrize(
+    ("name", "bad", "good"),
+    [
+        ("Origin", "http://evil.example", "http://127.0.0.1:{port}"),
+        ("Sec-Fetch-Site", "cross-site", "same-origin"),
+        ("Authorization", "Bearer wrong", "Bearer {key}"),
+    ],
+)
+def test_what_decides_cannot_be_said_twice(server: ServerProcess, name: str, bad: str, good: str) -> None:
+    good = good.format(port=server.port, key=server.key)
+    for first, second in ((bad, good), (good, bad), (good, good)):
+        start = f"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{name}: {first}\r\n{name}: {second}\r\n"
+        with closing(Peer(server.port)) as peer:
+            answer = peer.send(start.encode() + b"\r\n").read()
+        problem(Raw(answer.status, answer.headers, answer.body.decode()), "forbidden")
+
+
 def test_a_forwarded_host_does_not_stand_in_for_the_real_one(server: ServerProcess) -> None:
     own = f"127.0.0.1:{server.port}"
     headers = {"Host": "evil.example", "X-Forwarded-Host": own, "Forwarded": f"host={own}", "X-Host": own}
@@ -166,7 +183,12 @@ def test_a_preflight_is_never_granted(server: ServerProcess, path: str) -> None:
 
 
 def test_no_answer_carries_a_cors_header(server: ServerProcess, admitted: str) -> None:
-    origins = ({}, {"Origin": server.url}, {"Origin": "http://evil.example"}, {"Origin": "null"})
+    origins: tuple[dict[str, str], ...] = (
+        {},
+        {"Origin": server.url},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+    )
     addresses = ("/api/health", "/api/activity", "/api/nothing", "/openapi.json", "/docs", "/launch/x", *SCREENS)
     for method in ("GET", "HEAD", "OPTIONS", "POST"):
         for origin in origins:

@@ -262,7 +262,11 @@ def test_reading_keeps_the_first_read_at(server: ServerProcess) -> None:
 def test_unread_archive_and_unarchive_are_the_ways_back(server: ServerProcess) -> None:
     user = fresh()
     given = send(server, user)
-    count = lambda: inbox(server, user)["unread_count"]  # noqa: E731
+
+    def count() -> int:
+        unread: int = inbox(server, user)["unread_count"]
+        return unread
+
     assert count() == 1
     move(server, "read", given)
     assert count() == 0

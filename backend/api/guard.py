@@ -30,6 +30,8 @@ SECRET_FILE = "browser.secret"  # noqa: S105 a file's name
 LINK_PATH = "/launch/"
 API_PATH = "/api/"
 OPEN_PATHS = {"/openapi.json", "/docs"}
+_TOLD_ONCE = (b"host", b"origin", b"sec-fetch-site", b"authorization")
+"""What decides must not be said twice: which of the two would count?"""
 _SAFE_SITES = {b"same-origin", b"none"}
 _PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -106,8 +108,8 @@ class Guard:
 
     def _fault(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> FlashFlowError | None:
         named = scope["flashflow.headers"] = dict(headers)
-        if len(named) < len(headers) and sum(name == b"host" for name, _ in headers) > 1:
-            return Forbidden("Two Host headers.")
+        if len(named) < len(headers) and any(sum(name == one for name, _ in headers) > 1 for one in _TOLD_ONCE):
+            return Forbidden("Host, Origin, Sec-Fetch-Site and Authorization may be given once.")
         host, origin, site = named.get(b"host"), named.get(b"origin"), named.get(b"sec-fetch-site")
         if host is None or host.lower() not in self._hosts:
             return Forbidden("This Host is not one that FlashFlow answers to.")
