@@ -68,6 +68,32 @@ def test_a_notification_read_elsewhere_leaves_the_badge_of_an_open_window(
     screen.find("button", NONE_UNREAD)
 
 
+def test_a_double_click_on_the_bell_opens_one_drop_down(server: ServerProcess, screen: Screen) -> None:
+    post(server, "Build finished")
+
+    screen.find("button", ONE_UNREAD).dblclick()
+    screen.click("button", re.compile("Build finished"))
+    screen.find("button", NONE_UNREAD)
+
+    # A second one would still lie over the page, and keep the bell from being reached.
+    screen.click("button", NONE_UNREAD)
+    screen.find("button", "View all")
+
+
+def test_mark_all_read_and_its_undo_reach_the_store(server: ServerProcess, screen: Screen) -> None:
+    for title in ("One", "Two", "Three"):
+        post(server, title)
+    screen.click("button", "Notifications, 3 unread")
+
+    def unread() -> int:
+        return int(server.api("GET", f"/api/notifications/user/{ME}").json()["unread_count"])
+
+    screen.click("button", "Mark all read")
+    eventually(lambda: unread() == 0, what="the inbox to be read")
+    screen.click("button", re.compile("^Undo"))
+    eventually(lambda: unread() == 3, what="the inbox to be unread again")
+
+
 def test_a_preference_switched_off_in_settings_holds_for_the_api(server: ServerProcess, screen: Screen) -> None:
     declared = server.api("POST", "/api/notification-types", {"name": "builds", "label": "Builds"})
     assert declared.status_code == 201, declared.text

@@ -200,11 +200,7 @@ class NotificationCenter(Screen):
         """Take the last "Mark all read" back."""
         ids, self._undo = self._undo, ()
 
-        def change() -> None:
-            for notification_id in ids:
-                self.backend.notifications.mark_notification_as_unread(notification_id)
-
-        await self.act(change)
+        await self.act(lambda: self.backend.notifications.mark_many_as_unread(ids))
         self.ask()
 
     async def _filtered(self, event: ft.Event[ft.SegmentedButton]) -> None:

@@ -29,8 +29,7 @@ class MyInbox:
         self._backend.notifications.mark_notification_as_read(notification_id)
 
     def mark_unread(self, notification_ids: Sequence[str]) -> None:
-        for notification_id in notification_ids:
-            self._backend.notifications.mark_notification_as_unread(notification_id)
+        self._backend.notifications.mark_many_as_unread(notification_ids)
 
     def mark_all_read(self) -> tuple[str, ...]:
         return self._backend.notifications.mark_all_as_read(self._backend.me)

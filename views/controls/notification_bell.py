@@ -117,7 +117,9 @@ class NotificationBell(ft.Container):
         self._draw_panel()
 
     async def open_panel(self, _: object = None) -> None:
-        """Open the drop-down under the bell."""
+        """Open the drop-down under the bell; a second click (a double one, say) opens no second one."""
+        if self._panel is not None:
+            return
         self._undo = ()
         self._panel = ft.AlertDialog(
             content=self.panel_content(),
