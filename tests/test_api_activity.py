@@ -348,8 +348,8 @@ def test_an_app_is_named_with_an_admin_key_only_and_is_else_the_keys_own(server:
     ):
         problem(app.api("POST", path, body), "validation_error", "app")
     row = {"user_id": user, "activity_type": "x"}
-    body = ok(app.api("POST", BATCH, {"activities": [row | {"app": "other"}, row]}))
-    assert (body["accepted"], [bad["index"] for bad in body["rejected"]]) == (1, [0])
+    answer = ok(app.api("POST", BATCH, {"activities": [row | {"app": "other"}, row]}))
+    assert (answer["accepted"], [bad["index"] for bad in answer["rejected"]]) == (1, [0])
     track(app, user, app=app.name)
     track(server, user, app="other")
     assert [row["app"] for row in activities(server, user_id=user)] == ["other", app.name, app.name]

@@ -64,7 +64,7 @@ def test_send_answers_with_the_id_the_status_and_each_delivery(server: ServerPro
 
 def test_everything_that_was_sent_is_read_back(server: ServerProcess) -> None:
     user = fresh()
-    sent = {
+    sent: dict[str, Any] = {
         "title": "Größe 🎉",
         "message": "line one\nline two\t…",
         "notification_type": "builds",

@@ -117,7 +117,7 @@ def test_without_a_good_key_it_is_401_and_says_how_to_get_one(
     ]  # fmt: skip
     before = contents(server)
     for header in wrong:
-        headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+        headers = {} if header is None else {b"Authorization": header.encode("latin-1")}
         answer = stranger.request(method, address(path), headers=headers, json={})
         body = problem(answer, "unauthorized")
         assert "flashflow key" in body["detail"]
