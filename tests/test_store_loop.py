@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,21 @@ def test_a_loop_that_ended_before_its_answer_does_not_trouble_the_writer(store: 
         asyncio.run(main())
     assert store.run(Write(groups, 2)) == 20
     assert groups.seen == [[1, 2]] or groups.seen == [[1], [2]]
+
+
+def test_while_another_program_holds_the_file_the_loop_is_not_held_up(store: Store, groups: Groups) -> None:
+    async def main() -> list[int]:
+        writes = LoopWrites(store.writer, deadline_s=PATIENCE)
+        first = await writes.run(Write(groups, 1))
+        with closing(sqlite3.connect(store.database.database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = writes.run(Write(groups, 2))
+            turns = 0
+            async with asyncio.timeout(PATIENCE / 2):
+                for turns in range(1, 1001):  # noqa: B007 counted
+                    await asyncio.sleep(0)
+            assert not waiting.done()
+            other.execute("ROLLBACK")
+        return [first, turns, await waiting]
+
+    assert asyncio.run(main()) == [10, 1000, 20]

@@ -145,6 +145,8 @@ class Writer:
                 self._stopping = True
                 self._queue.put(None)
         self._thread.join()
+        with self._turn:  # what a loop does at this moment
+            pass
 
     # --- doing ----------------------------------------------------------------------------------------------------
 
@@ -153,8 +155,8 @@ class Writer:
         nothing waits or is under way, the bundle is small, and the disk has lately been quick. False: it was not done;
         submit it.
 
-        On a quick disk the two threads' turns at the interpreter cost more than the commit itself; on a slow one an
-        event loop must not wait for it.
+        On a quick disk the two threads' turns at the interpreter cost more than the commit itself; on a slow one, or
+        while another program holds the file, an event loop must not wait for it.
         """
         if len(bundle.writes) > HERE_MOST or self._rest > 0:
             self._rest -= 1
@@ -165,14 +167,28 @@ class Writer:
             if self._stopping or not self._queue.empty():
                 return False
             started = time.perf_counter()
-            self._here = self._work([bundle], self._here)
+            if not self._begin_here():
+                return False
+            self._work([bundle], self._here, begun=True)
+            events = self._taken()
             self._mean_s += (time.perf_counter() - started - self._mean_s) / 8
             if self._mean_s > HERE_LONGEST_S:
                 self._mean_s, self._rest = 0.0, HERE_REST
         finally:
             self._turn.release()
         bundle.done()
-        self._tell()
+        self._tell(events)
+        return True
+
+    def _begin_here(self) -> bool:
+        """Whether a transaction could be begun without waiting for anybody."""
+        try:
+            if self._here is None:
+                self._here = self._connect()
+                self._here.execute("PRAGMA busy_timeout = 0").fetchall()
+            self._here.execute("BEGIN IMMEDIATE")
+        except Exception:  # noqa: BLE001 the writer's thread finds out what it is, and can wait
+            return False
         return True
 
     def _run(self) -> None:
@@ -183,19 +199,23 @@ class Writer:
             if bundles:
                 with self._turn:
                     conn = self._work(bundles, conn)
-            for bundle in bundles:
-                bundle.done()
-            self._tell()
+                    events = self._taken()
+                for bundle in bundles:
+                    bundle.done()
+                self._tell(events)
         self._checkpointer.stop()
         if conn is not None:
             conn.close()
 
-    def _work(self, bundles: list[Bundle], conn: sqlite3.Connection | None) -> sqlite3.Connection | None:
-        """Commit ``bundles`` together on ``conn``, opened where there is none yet; only with the turn."""
+    def _work(
+        self, bundles: list[Bundle], conn: sqlite3.Connection | None, *, begun: bool = False
+    ) -> sqlite3.Connection | None:
+        """Commit ``bundles`` together on ``conn``, opened where there is none yet (``begun``: in the transaction that
+        it is in); only with the turn."""
         tickets = [(write, bundle, place) for bundle in bundles for place, write in enumerate(bundle.writes)]
         try:
             conn = conn or self._connect()
-            self._commit(conn, tickets)
+            self._commit(conn, tickets, begun=begun)
             self._checkpointer.after_commit(conn)
         except Exception as error:
             log.exception("the writer failed outside a transaction")
@@ -221,19 +241,27 @@ class Writer:
                 break
         return bundles, entry is not None
 
-    def _tell(self) -> None:
-        """Publish what was committed, after whoever waited has been told."""
+    def _taken(self) -> list[Event]:
+        """The events of what was committed; only with the turn."""
         events, self._events = self._events, []
+        return events
+
+    def _tell(self, events: list[Event]) -> None:
+        """Publish ``events``, after whoever waited has been told."""
         if events:
             try:
                 self._publish(events)
             except Exception:
                 log.exception("what was committed could not be told")
 
-    def _commit(self, conn: sqlite3.Connection, tickets: list[Ticket], *, careful: bool = False) -> None:
+    def _commit(
+        self, conn: sqlite3.Connection, tickets: list[Ticket], *, careful: bool = False, begun: bool = False
+    ) -> None:
         tx = Tx(conn, self._clock.now_ms(), careful=careful)
         changes = conn.total_changes
         try:
+            if not begun:
+                conn.execute("BEGIN IMMEDIATE")
             results = self._attempt(tx, tickets)
         except Exception as error:  # noqa: BLE001 told apart below, and handed to whoever waits
             for undo in tx.undo:
@@ -258,7 +286,6 @@ class Writer:
         groups: dict[Handler[Any, Any], list[int]] = {}
         for position, (write, _, _) in enumerate(tickets):
             groups.setdefault(write.handler, []).append(position)
-        tx.conn.execute("BEGIN IMMEDIATE")
         for handler, positions in groups.items():
             outcomes = handler(tx, [tickets[position][0].item for position in positions])
             for position, outcome in zip(positions, outcomes, strict=True):
