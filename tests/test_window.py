@@ -65,9 +65,13 @@ class Opened:
 def opened(tmp_path: Path):
     app = Opened(tmp_path)
     yield app
-    if app.process.poll() is None:
-        app.process.kill()
-        app.process.wait()
+    if app.process.poll() is None:  # asked to, it ends its client too
+        app.process.terminate()
+        try:
+            app.process.wait(10)
+        except subprocess.TimeoutExpired:
+            app.process.kill()
+            app.process.wait()
 
 
 def gone(pid: int) -> bool:
