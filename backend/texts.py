@@ -21,7 +21,7 @@ class _Text(string.Template):
     pattern = r"""
         (?P<escaped>\$\$)
       | \$(?P<named>[A-Za-z_][A-Za-z0-9_]{0,63})
-      | (?P<open>\$?\{\{?)\s*(?P<braced>[A-Za-z_][A-Za-z0-9_]{0,63})\s*\}\}?
+      | \$?\{(?P<double>\{)?\s*(?P<braced>[A-Za-z_][A-Za-z0-9_]{0,63})\s*\}(?(double)\})
       | (?P<invalid>(?!))
     """  # type: ignore[assignment]  # the documented way to extend Template
 
