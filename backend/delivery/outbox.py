@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -23,6 +24,7 @@ from backend.handover import Notice, Outcome
 log = logging.getLogger(__name__)
 
 LEASE_MS = 60_000
+FAULT_S = 1.0
 IDLE_S = 30.0
 """How long to wait at most without looking: for a clock that jumped."""
 
@@ -43,9 +45,9 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class Queue(Protocol):
-    """What the outbox needs of the store."""
+    """What the outbox needs of the store; ``full`` are the channels that can take nothing more now."""
 
-    def claim(self, limit: int, lease_ms: int) -> list[tuple[str, int, Notice]]: ...
+    def claim(self, limit: int, lease_ms: int, full: Sequence[str]) -> list[tuple[str, int, Notice]]: ...
 
     def record_try(
         self, notice: Notice, started_at: int, duration_ms: int, outcome: Outcome, retry_at: int | None
@@ -53,7 +55,7 @@ class Queue(Protocol):
 
     def give_back(self, delivery_id: str) -> None: ...
 
-    def next_due(self) -> int | None: ...
+    def next_due(self, full: Sequence[str]) -> int | None: ...
 
 
 class Outbox:
@@ -77,8 +79,8 @@ class Outbox:
         self._chance = chance or random.Random()  # noqa: S311 jitter needs no secrecy
         self._bell = threading.Event()
         self._stopping = threading.Event()
-        self._room = threading.Semaphore(workers * max(1, len(channels)))
-        self._pools = {name: ThreadPoolExecutor(workers, thread_name_prefix=f"flashflow-{name}") for name in channels}
+        self._busy = Counter[str]()
+        self._freed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="flashflow-outbox", daemon=True)
 
     def start(self) -> None:
@@ -89,48 +91,67 @@ class Outbox:
         self._bell.set()
 
     def stop(self, wait_s: float = 1.5) -> None:
-        """Take nothing new and let go within about ``wait_s``; what still hangs is claimed again by the next start."""
+        """Take nothing new and let go within about ``wait_s``: what is under way may end, what still hangs then has its
+        channel closed, and what hangs after that is claimed again by the next start."""
+        end = time.monotonic() + wait_s
         self._stopping.set()
         self._bell.set()
         if self._thread.is_alive():
             self._thread.join(wait_s)
-        for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._wait_until_idle(end - wait_s / 2)
         for channel in self._channels.values():
             channel.close()
+        self._wait_until_idle(end)
+
+    def _wait_until_idle(self, end: float) -> None:
+        with self._freed:
+            self._freed.wait_for(lambda: not self._busy.total(), max(0.0, end - time.monotonic()))
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._bell.clear()
             try:
-                busy = self._round()
-                wait = 0.0 if busy else self._until_due()
+                full, limit = self._room()
+                wait = 0.0 if self._round(full, limit) else self._until_due(full)
             except FlashFlowError as error:
                 log.warning("the outbox waits: %s", error)
-                wait = 1.0
+                wait = FAULT_S
+            except Exception:
+                log.exception("the outbox failed; it goes on")
+                wait = FAULT_S
             if wait:
                 self._bell.wait(wait)
 
-    def _round(self) -> bool:
+    def _room(self) -> tuple[list[str], int]:
+        """The channels that can take nothing more, and how much each of the others can."""
+        with self._freed:
+            left = {name: self._workers - self._busy[name] for name in self._channels}
+        return [name for name in left if not left[name]], min(filter(None, left.values()), default=self._workers)
+
+    def _round(self, full: Sequence[str], limit: int) -> bool:
         """Claim and hand out one round; whether there may be more."""
-        room = 0
-        while room < self._workers and self._room.acquire(blocking=False):
-            room += 1
-        claimed = self._queue.claim(room, LEASE_MS) if room else []
-        for _ in range(room - len(claimed)):
-            self._room.release()
+        claimed = self._queue.claim(limit, LEASE_MS, full)
         for channel, tries, notice in claimed:
-            pool = self._pools.get(channel)
-            if pool is None:
-                self._done(notice, tries, self._clock.now_ms(), 0, _no_channel(channel))
-                self._room.release()
+            if channel not in self._channels:
+                self._record(notice, tries, self._clock.now_ms(), 0, _no_channel(channel))
                 continue
-            pool.submit(self._try, channel, tries, notice).add_done_callback(self._freed)
+            with self._freed:
+                self._busy[channel] += 1
+            # A daemon, so that a channel that hangs cannot hold up the end of the process.
+            name = f"flashflow-{channel}"
+            threading.Thread(target=self._work, args=(channel, tries, notice), name=name, daemon=True).start()
         return bool(claimed)
 
-    def _freed(self, future: Future[None]) -> None:
-        self._room.release()
-        self._bell.set()
+    def _work(self, channel: str, tries: int, notice: Notice) -> None:
+        try:
+            self._try(channel, tries, notice)
+        except FlashFlowError as error:
+            log.warning("a delivery could not be given back; its lease will run out: %s", error)
+        finally:
+            with self._freed:
+                self._busy[channel] -= 1
+                self._freed.notify_all()
+            self._bell.set()
 
     def _try(self, channel: str, tries: int, notice: Notice) -> None:
         if self._stopping.is_set():
@@ -138,19 +159,18 @@ class Outbox:
             return
         started, clock = self._clock.now_ms(), self._clock.monotonic()
         outcome = self._channels[channel].send(notice)
-        duration = round((self._clock.monotonic() - clock) * 1000)
+        self._record(notice, tries, started, round((self._clock.monotonic() - clock) * 1000), outcome)
+
+    def _record(self, notice: Notice, tries: int, started: int, duration: int, outcome: Outcome) -> None:
+        wait = self._retry.wait_s(tries, outcome, self._chance.random())
+        retry_at = None if wait is None else self._clock.now_ms() + round(wait * 1000)
         try:
-            self._done(notice, tries, started, duration, outcome)
+            self._queue.record_try(notice, started, duration, outcome, retry_at)
         except FlashFlowError as error:
             log.warning("an attempt could not be recorded; its lease will run out: %s", error)
 
-    def _done(self, notice: Notice, tries: int, started: int, duration: int, outcome: Outcome) -> None:
-        wait = self._retry.wait_s(tries, outcome, self._chance.random())
-        retry_at = None if wait is None else self._clock.now_ms() + round(wait * 1000)
-        self._queue.record_try(notice, started, duration, outcome, retry_at)
-
-    def _until_due(self) -> float:
-        due = self._queue.next_due()
+    def _until_due(self, full: Sequence[str]) -> float:
+        due = self._queue.next_due(full)
         if due is None:
             return IDLE_S
         return min(IDLE_S, max(0.01, (due - self._clock.now_ms()) / 1000))

@@ -8,7 +8,7 @@ import msgspec
 
 from backend.events import Event
 from backend.handover import Notice, Outcome, overall
-from backend.store.codec import decode_id, encode_id
+from backend.store.codec import decode_id, encode_id, to_json
 from backend.store.database import Store
 from backend.store.notifications import last_revision
 from backend.store.writer import Tx, Write
@@ -30,9 +30,10 @@ class OutboxTable:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def claim(self, limit: int, lease_ms: int) -> list[tuple[str, int, Notice]]:
-        """Take up to ``limit`` due deliveries for ``lease_ms``: (channel, tries including this one, notice)."""
-        return self._store.run(Write(_claim, (limit, lease_ms)))
+    def claim(self, limit: int, lease_ms: int, full: Sequence[str] = ()) -> list[tuple[str, int, Notice]]:
+        """Take up to ``limit`` due deliveries for ``lease_ms``, none of the channels in ``full``: (channel, tries
+        including this one, notice)."""
+        return self._store.run(Write(_claim, (limit, lease_ms, to_json(full))))
 
     def record_try(
         self, notice: Notice, started_at: int, duration_ms: int, outcome: Outcome, retry_at: int | None
@@ -52,22 +53,23 @@ class OutboxTable:
         """Return a claimed delivery that was not tried."""
         self._store.run(Write(_give_back, delivery_id))
 
-    def next_due(self) -> int | None:
-        """When the next delivery is due or a lease runs out; None when nothing waits."""
-        row = self._store.read(
-            lambda conn: conn.execute(
-                "SELECT MIN(at) FROM (SELECT MIN(next_attempt_at) AS at FROM deliveries WHERE status = 'pending' "
-                "AND next_attempt_at IS NOT NULL UNION ALL "
-                "SELECT MIN(lease_until) FROM deliveries WHERE status = 'sending')"
-            ).fetchone()
-        )
+    def next_due(self, full: Sequence[str] = ()) -> int | None:
+        """When the next delivery is due or a lease runs out, but for the channels in ``full``; None when nothing
+        waits."""
+        row = self._store.read(lambda conn: conn.execute(_NEXT, (to_json(full),)).fetchone())
         return None if row[0] is None else int(row[0])
 
 
+_NOT_FULL = "channel NOT IN (SELECT value FROM json_each(?1))"
+_NEXT = (
+    "SELECT MIN(at) FROM (SELECT MIN(next_attempt_at) AS at FROM deliveries WHERE status = 'pending' "  # noqa: S608
+    f"AND next_attempt_at IS NOT NULL AND {_NOT_FULL} UNION ALL "
+    f"SELECT MIN(lease_until) FROM deliveries WHERE status = 'sending' AND {_NOT_FULL})"
+)
 _DUE = (
-    "SELECT seq FROM (SELECT seq, next_attempt_at AS at FROM deliveries WHERE status = 'pending' "
-    "AND next_attempt_at <= ?1 UNION ALL SELECT seq, lease_until FROM deliveries WHERE status = 'sending' "
-    "AND lease_until <= ?1) ORDER BY at LIMIT ?2"
+    "SELECT seq FROM (SELECT seq, next_attempt_at AS at FROM deliveries WHERE status = 'pending' "  # noqa: S608
+    f"AND next_attempt_at <= ?2 AND {_NOT_FULL} UNION ALL SELECT seq, lease_until FROM deliveries "
+    f"WHERE status = 'sending' AND lease_until <= ?2 AND {_NOT_FULL}) ORDER BY at LIMIT ?3"
 )
 _CLAIMED = (
     "SELECT d.id, d.channel, d.tries, n.id, n.user_id, n.app, n.title, n.message, n.priority, t.token "
@@ -76,11 +78,11 @@ _CLAIMED = (
 )
 
 
-def _claim(tx: Tx, items: Sequence[tuple[int, int]]) -> list[list[tuple[str, int, Notice]]]:
+def _claim(tx: Tx, items: Sequence[tuple[int, int, str]]) -> list[list[tuple[str, int, Notice]]]:
     answers = []
-    for limit, lease_ms in items:
+    for limit, lease_ms, full in items:
         claimed = []
-        for (seq,) in tx.conn.execute(_DUE, (tx.now_ms, limit)).fetchall():
+        for (seq,) in tx.conn.execute(_DUE, (full, tx.now_ms, limit)).fetchall():
             tx.conn.execute(
                 "UPDATE deliveries SET status = 'sending', lease_until = ?, tries = tries + 1, updated_at = ? "
                 "WHERE seq = ?",

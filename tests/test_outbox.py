@@ -1,0 +1,370 @@
+"""The outbox: nothing is lost, nothing is tried twice at once, and a channel that hangs holds up only itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend import NotificationService, StorageFull
+from backend.delivery.channel import BaseChannel, Health, Permanent, Throttled, TokenDead, Transient
+from backend.delivery.outbox import LEASE_MS, Outbox, Retry
+from backend.handover import Notice, Outcome
+from backend.store.outbox import OutboxTable
+from backend.store.writer import Tx, Write
+from tests.server_process import ROOT, eventually
+from tests.still_clock import StillClock
+
+PATIENCE = 10.0
+SHOWN = Outcome(outcome="delivered", code="shown", text="Shown.")
+
+
+class Answering(BaseChannel):
+    """A channel that answers as it is told: returns an outcome or raises an error, the last one again and again."""
+
+    name = "push"
+
+    def __init__(self, *answers: Outcome | Exception) -> None:
+        self.answers = list(answers) or [SHOWN]
+        self.asked: list[Notice] = []
+        self.closed = False
+
+    def _send(self, notice: Notice) -> Outcome:
+        self.asked.append(notice)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def health(self) -> Health:
+        return Health(works=True, detail="a fake")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Hanging(Answering):
+    """A channel that does not come back until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.go_on = threading.Semaphore(0), threading.Event()
+
+    def _send(self, notice: Notice) -> Outcome:
+        self.inside.release()
+        assert self.go_on.wait(PATIENCE)
+        return super()._send(notice)
+
+
+class FailingAtFirst:
+    """Fails five times, in two ways, and then does its work."""
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        self.work, self.left = work, 5
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.left:
+            self.left -= 1
+            raise StorageFull("full") if self.left % 2 else RuntimeError("unforeseen")
+        return self.work(*arguments)
+
+
+@pytest.fixture
+def clock() -> StillClock:
+    return StillClock()
+
+
+@pytest.fixture
+def service(tmp_path: Path, clock: StillClock) -> Iterator[NotificationService]:
+    with NotificationService(tmp_path / "n.db", clock=clock) as service:
+        service.register_device_token("ada", "here", "desktop")
+        service.sender.this_computer = "here"
+        yield service
+
+
+def send(service: NotificationService, **more: Any) -> str:
+    """A push to this computer; returns the notification's id."""
+    return service.send_notification("ada", "T", "M", **{"channel": "push"} | more).notification_id
+
+
+def readdress(service: NotificationService, channel: str) -> None:
+    """Have all that waits go through another channel."""
+
+    def change(tx: Tx, items: Sequence[None]) -> list[None]:
+        tx.conn.execute("UPDATE deliveries SET channel = ? WHERE status = 'pending'", (channel,))
+        return list(items)
+
+    service.store.run(Write(change, None))
+
+
+def delivery(service: NotificationService, id_: str) -> tuple[str, str | None, int]:
+    """How the notification's one delivery stands: status, code, attempts."""
+    (found,) = service.get_notification(id_).deliveries
+    return found.status, found.code, len(found.attempts)
+
+
+@contextmanager
+def running(
+    service: NotificationService, clock: StillClock, channels: dict[str, BaseChannel], **options: Any
+) -> Iterator[Outbox]:
+    """An outbox that hears of new notifications; stopped on the way out."""
+    outbox = Outbox(OutboxTable(service.store), channels, clock, **options)
+    unsubscribe = service.bus.subscribe(lambda events: outbox.wake())
+    outbox.start()
+    try:
+        yield outbox
+    finally:
+        unsubscribe()
+        outbox.stop()
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_is_had_by_one_alone(service: NotificationService, clock: StillClock, tmp_path: Path) -> None:
+    ids = {send(service) for _ in range(60)}
+    with NotificationService(tmp_path / "n.db", clock=clock) as other, ThreadPoolExecutor(6) as pool:
+        tables = [OutboxTable(service.store), OutboxTable(other.store)] * 3
+        claims = pool.map(lambda table: [row for _ in range(10) for row in table.claim(3, LEASE_MS)], tables)
+        claimed = [notice.notification_id for claim in claims for _, _, notice in claim]
+    assert len(claimed) == 60
+    assert set(claimed) == ids
+    assert OutboxTable(service.store).claim(10, LEASE_MS) == []
+
+
+def test_a_lease_that_ran_out_is_claimed_again_and_counts_as_a_try(
+    service: NotificationService, clock: StillClock
+) -> None:
+    table = OutboxTable(service.store)
+    send(service)
+    ((channel, tries, first),) = table.claim(10, LEASE_MS)
+    assert (channel, tries) == ("push", 1)
+    assert table.next_due() == clock.now_ms() + LEASE_MS
+    clock.go(milliseconds=LEASE_MS - 1)
+    assert table.claim(10, LEASE_MS) == []
+    clock.go(milliseconds=1)
+    ((_, tries, again),) = table.claim(10, LEASE_MS)
+    assert (tries, again) == (2, first)
+    table.give_back(again.delivery_id)
+    ((_, tries, _),) = table.claim(10, LEASE_MS)
+    assert tries == 2
+
+
+def test_what_a_crash_left_under_way_is_sent_by_the_next_start(service: NotificationService, clock: StillClock) -> None:
+    id_ = send(service)
+    OutboxTable(service.store).claim(1, LEASE_MS)
+    channel = Answering()
+    with running(service, clock, {"push": channel}) as outbox:
+        assert delivery(service, id_)[0] == "sending"
+        clock.go(milliseconds=LEASE_MS)
+        outbox.wake()
+        eventually(lambda: delivery(service, id_) == ("delivered", "shown", 1))
+    assert len(channel.asked) == 1
+
+
+# --- what becomes of a try --------------------------------------------------------------------------------------------
+
+
+def test_what_was_delivered_says_so_with_its_attempt(service: NotificationService, clock: StillClock) -> None:
+    channel = Answering()
+    with running(service, clock, {"push": channel}):
+        id_ = send(service, data={"x": 1}, priority="high")
+        eventually(lambda: delivery(service, id_) == ("delivered", "shown", 1))
+    (notice,) = channel.asked
+    assert (notice.user_id, notice.title, notice.message, notice.priority, notice.target) == (
+        "ada", "T", "M", "high", "here",
+    )  # fmt: skip
+    detail = service.get_notification(id_)
+    assert (detail.notification.status, detail.notification.delivered_at) == ("delivered", clock.now)
+    (attempt,) = detail.deliveries[0].attempts
+    assert (attempt.outcome, attempt.code, attempt.text) == ("delivered", "shown", "Shown.")
+    assert service.list_devices("ada")[0].last_used_at == clock.now
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(Permanent("refused", "No."), "refused"), (TokenDead("gone", "Gone."), "gone")]
+)
+def test_what_cannot_help_is_not_tried_again(
+    service: NotificationService, clock: StillClock, error: Exception, code: str
+) -> None:
+    with running(service, clock, {"push": Answering(error)}):
+        id_ = send(service)
+        eventually(lambda: delivery(service, id_) == ("failed", code, 1))
+        assert service.get_notification(id_).notification.status == "failed"
+        assert OutboxTable(service.store).next_due() is None
+    assert service.list_devices("ada")[0].is_active is not isinstance(error, TokenDead)
+
+
+def test_after_a_bad_moment_it_is_tried_again(service: NotificationService, clock: StillClock) -> None:
+    channel = Answering(Transient("busy", "Later."), RuntimeError("unforeseen"), SHOWN)
+    with running(service, clock, {"push": channel}) as outbox:
+        id_ = send(service)
+        for tries, code in ((1, "busy"), (2, "internal_error")):
+            eventually(lambda tries=tries, code=code: delivery(service, id_) == ("pending", code, tries))
+            assert service.get_notification(id_).notification.status == "pending"
+            clock.go(seconds=2**tries)
+            outbox.wake()
+        eventually(lambda: delivery(service, id_) == ("delivered", "shown", 3))
+
+
+def test_after_eight_tries_it_is_dead(service: NotificationService, clock: StillClock) -> None:
+    with running(service, clock, {"push": Answering(Transient("busy", "Later."))}) as outbox:
+        id_ = send(service)
+        for tries in range(1, 9):
+            eventually(lambda tries=tries: delivery(service, id_)[2] == tries)
+            clock.go(seconds=900)
+            outbox.wake()
+        assert delivery(service, id_) == ("dead", "busy", 8)
+        assert service.get_notification(id_).notification.status == "failed"
+        assert OutboxTable(service.store).next_due() is None
+
+
+@given(tries=st.integers(1, 12), chance=st.floats(0, 1, exclude_max=True), asked=st.none() | st.floats(0, 5000))
+def test_the_next_try_waits_between_nothing_and_the_doubled_wait_or_as_long_as_it_was_asked(
+    tries: int, chance: float, asked: float | None
+) -> None:
+    retry = Retry()
+    wait = retry.wait_s(tries, Outcome(outcome="throttled", code="x", text="x", retry_after_s=asked), chance)
+    if tries >= 8:
+        assert wait is None
+    else:
+        assert wait is not None
+        assert (asked or 0) <= wait <= max(asked or 0, min(900, 2 ** (tries - 1)))
+    for final in ("delivered", "sent", "permanent", "token_dead"):
+        assert retry.wait_s(tries, Outcome(outcome=final, code="x", text="x"), chance) is None
+
+
+def test_a_provider_that_asks_to_wait_is_obeyed(service: NotificationService, clock: StillClock) -> None:
+    with running(service, clock, {"push": Answering(Throttled("slow down", "Wait.", 120), SHOWN)}) as outbox:
+        id_ = send(service)
+        eventually(lambda: delivery(service, id_)[2] == 1)
+        assert OutboxTable(service.store).next_due() == clock.now_ms() + 120_000
+        clock.go(seconds=120)
+        outbox.wake()
+        eventually(lambda: delivery(service, id_)[0] == "delivered")
+
+
+def test_a_delivery_for_a_channel_that_is_not_there_fails_and_says_so(
+    service: NotificationService, clock: StillClock
+) -> None:
+    id_ = send(service)
+    readdress(service, "carrier")
+    with running(service, clock, {"push": Answering()}):
+        eventually(lambda: delivery(service, id_) == ("failed", "not_configured", 1))
+
+
+def test_what_its_reader_has_read_or_the_sender_called_off_stays_so(
+    service: NotificationService, clock: StillClock
+) -> None:
+    channel = Hanging()
+    with running(service, clock, {"push": channel}):
+        read, cancelled = send(service, channel=None, channels=["in_app", "push"]), send(service)
+        for _ in range(2):
+            assert channel.inside.acquire(timeout=PATIENCE)
+        service.mark_notification_as_read(read)
+        service.cancel_notification(cancelled)
+        channel.go_on.set()
+        eventually(lambda: all(service.get_notification(id_).deliveries[-1].attempts for id_ in (read, cancelled)))
+    assert service.get_notification(read).notification.status == "read"
+    assert service.get_notification(cancelled).notification.status == "cancelled"
+
+
+# --- standing firm ----------------------------------------------------------------------------------------------------
+
+
+def test_a_channel_that_hangs_holds_up_neither_the_inbox_nor_another_channel(
+    service: NotificationService, clock: StillClock
+) -> None:
+    hanging, quick = Hanging(), Answering()
+    ids = [send(service) for _ in range(12)]
+    readdress(service, "email")
+    with running(service, clock, {"email": hanging, "push": quick}):
+        for _ in range(2):
+            assert hanging.inside.acquire(timeout=PATIENCE)
+        id_ = send(service)
+        eventually(lambda: delivery(service, id_)[0] == "delivered")
+        assert service.send_notification("ada", "T", "M").status == "delivered"
+        assert not hanging.inside.acquire(blocking=False)
+        assert sum(delivery(service, waiting)[0] == "sending" for waiting in ids) == 2
+        hanging.go_on.set()
+        eventually(lambda: all(delivery(service, waiting)[0] == "delivered" for waiting in ids))
+    assert sorted(notice.notification_id for notice in hanging.asked) == sorted(ids)
+
+
+def test_a_full_disk_does_not_end_the_outbox(
+    service: NotificationService, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.delivery.outbox.FAULT_S", 0.01)
+    table = OutboxTable(service.store)
+    claim = FailingAtFirst(table.claim)
+    monkeypatch.setattr(table, "claim", claim)
+    outbox = Outbox(table, {"push": Answering()}, clock)
+    outbox.start()
+    id_ = send(service)
+    outbox.wake()
+    eventually(lambda: delivery(service, id_)[0] == "delivered")
+    outbox.stop()
+    assert claim.left == 0
+
+
+def test_stopping_waits_for_what_is_about_to_end_and_records_it(
+    service: NotificationService, clock: StillClock
+) -> None:
+    channel = Hanging()
+    outbox = Outbox(OutboxTable(service.store), {"push": channel}, clock)
+    id_ = send(service)
+    outbox.start()
+    assert channel.inside.acquire(timeout=PATIENCE)
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(outbox.stop, PATIENCE)
+        eventually(outbox._stopping.is_set)
+        channel.go_on.set()
+        stopping.result(PATIENCE)
+    assert delivery(service, id_) == ("delivered", "shown", 1)
+    assert channel.closed
+
+
+def test_a_channel_that_hangs_holds_up_neither_the_stop_nor_the_end_of_the_process(tmp_path: Path) -> None:
+    code = """
+import sys, threading
+from pathlib import Path
+from backend import NotificationService
+from backend.clock import SystemClock
+from backend.delivery.outbox import Outbox
+from backend.store.outbox import OutboxTable
+from tests.test_outbox import Answering
+inside = threading.Event()
+class Stuck(Answering):
+    def _send(self, notice):
+        inside.set()
+        threading.Event().wait()
+service = NotificationService(sys.argv[1])
+service.register_device_token("ada", "here", "desktop")
+service.sender.this_computer = "here"
+outbox = Outbox(OutboxTable(service.store), {"push": Stuck()}, SystemClock())
+outbox.start()
+service.send_notification("ada", "T", "M", channel="push")
+outbox.wake()
+assert inside.wait(10)
+outbox.stop(0.1)
+service.close()
+print("stopped", flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "n.db")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
