@@ -64,10 +64,12 @@ class Inbox:
 
     def unread_many(self, tx: Tx, items: Sequence[tuple[str, ...]]) -> list[int]:
         """Take back ``read_all``: those of the ids that stand as read become unread again; how many did."""
-        return [
-            sum(isinstance(answer, Notification) for answer in _each(tx, [(id_, None) for id_ in ids], _unread))
-            for ids in items
-        ]
+        answers = []
+        for ids in items:
+            told = len(tx.events)
+            _each(tx, [(id_, None) for id_ in ids], _unread)
+            answers.append(len(tx.events) - told)  # one for each that changed
+        return answers
 
 
 def _each(

@@ -257,7 +257,7 @@ def test_read_all_reads_what_is_unread_and_can_be_taken_back(service: Notificati
     assert set(done) == {first, third}
     assert (service.unread_count("ada"), service.unread_count("bob")) == (0, 1)
     assert service.mark_all_as_read("ada") == ()
-    assert service.mark_many_as_unread([*done, "unheard-of"]) == 2
+    assert service.mark_many_as_unread([*done, *done, other, "unheard-of"]) == 2
     assert service.unread_count("ada") == 2
     assert standing(service, other) == ("delivered", "unread")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend import NotificationService, StorageFull
@@ -228,6 +228,7 @@ def test_after_eight_tries_it_is_dead(service: NotificationService, clock: Still
         assert OutboxTable(service.store).next_due() is None
 
 
+@settings(deadline=None)
 @given(tries=st.integers(1, 12), chance=st.floats(0, 1, exclude_max=True), asked=st.none() | st.floats(0, 5000))
 def test_the_next_try_waits_between_nothing_and_the_doubled_wait_or_as_long_as_it_was_asked(
     tries: int, chance: float, asked: float | None

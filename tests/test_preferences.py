@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend import NotificationService, ValidationError
@@ -38,6 +38,7 @@ def facts(kind: str, channels: list[str], made: dict[tuple[str, str], bool], rea
 # --- the resolver, a pure function ------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(made=choices, kind=st.sampled_from(TYPES), channels=asked, reach=devices)
 def test_a_channel_that_is_switched_off_is_always_obeyed(
     made: dict[tuple[str, str], bool], kind: str, channels: list[str], reach: list[Target]
@@ -48,6 +49,7 @@ def test_a_channel_that_is_switched_off_is_always_obeyed(
         assert {d.code for d in decided if d.channel == off} <= {"channel_off"}
 
 
+@settings(deadline=None)
 @given(made=choices, kind=st.sampled_from(TYPES), channel=st.sampled_from(CHANNELS))
 def test_else_the_most_specific_choice_wins(made: dict[tuple[str, str], bool], kind: str, channel: str) -> None:
     allowed, _, _ = may_use(made, kind, channel)
@@ -61,6 +63,7 @@ def test_else_the_most_specific_choice_wins(made: dict[tuple[str, str], bool], k
     assert allowed
 
 
+@settings(deadline=None)
 @given(made=choices, kind=st.sampled_from(TYPES), channels=asked, reach=devices)
 def test_every_channel_asked_for_is_answered_and_every_no_has_its_reason(
     made: dict[tuple[str, str], bool], kind: str, channels: list[str], reach: list[Target]
@@ -79,6 +82,7 @@ def test_every_channel_asked_for_is_answered_and_every_no_has_its_reason(
     assert [d.status for d in decided if d.channel == "in_app"] in ([], ["delivered"], ["suppressed"])
 
 
+@settings(deadline=None)
 @given(made=choices, others=choices, kind=st.sampled_from(TYPES), channel=st.sampled_from(CHANNELS))
 def test_choices_about_other_types_and_channels_change_nothing(
     made: dict[tuple[str, str], bool], others: dict[tuple[str, str], bool], kind: str, channel: str
@@ -91,6 +95,7 @@ def test_choices_about_other_types_and_channels_change_nothing(
     assert may_use(made | unrelated, kind, channel) == may_use(made, kind, channel)
 
 
+@settings(deadline=None)
 @given(reach=devices)
 def test_push_is_decided_for_each_device_on_its_own(reach: list[Target]) -> None:
     decided = decide(facts("builds", ["push"], {}, reach))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend import Conflict, NotFound, NotificationService, ValidationError
@@ -92,6 +92,7 @@ def test_attributes_indices_and_formats_are_only_text(text: str) -> None:
     assert filled(text, x="secret") == text
 
 
+@settings(deadline=None)
 @given(value=st.text(min_size=1, max_size=50).filter(lambda text: "\0" not in text and text.strip()))
 def test_a_value_is_never_itself_filled_in(value: str) -> None:
     assert filled("[{x}]", x=value, y="other") == f"[{value}]"
