@@ -7,6 +7,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -74,9 +75,7 @@ class Call:
     def user_agent(self) -> str | None:
         """The header, at most 512 characters and without control characters; None where there is none."""
         raw = self.headers.get(b"user-agent")
-        if not raw:
-            return None
-        return "".join(c for c in raw.decode("latin-1")[:512] if c.isprintable()).strip() or None
+        return _printable(raw) if raw else None
 
     def app_for(self, named: str | None) -> str:
         """The app whose name a row gets: the key's, or with admin the one that was named."""
@@ -138,6 +137,12 @@ def once(write: Write[I, R], key: tuple[str, str, bytes], render: Callable[[R], 
         return [answer]
 
     return Write(handle, None)
+
+
+@lru_cache(maxsize=256)
+def _printable(raw: bytes) -> str | None:
+    """A header as text: an app says the same thousands of times."""
+    return "".join(c for c in raw.decode("latin-1")[:512] if c.isprintable()).strip() or None
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):

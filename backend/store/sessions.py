@@ -40,7 +40,7 @@ class OpenSession:
 
     __slots__ = (
         "activities", "app", "device_info", "end_reason", "end_time", "id", "ip_address", "is_new", "last_seen",
-        "pages_visited", "seq", "shared", "start_time", "tell", "user_agent", "user_id",
+        "moved", "pages_visited", "seq", "shared", "start_time", "tell", "user_agent", "user_id",
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...], *, is_new: bool = False) -> None:
@@ -60,15 +60,19 @@ class OpenSession:
         ) = row  # fmt: skip
         self.is_new = is_new
         self.tell = is_new
+        self.moved = False
 
     def saved(self) -> None:
         """It stands in the file now."""
-        self.is_new = self.tell = False
+        self.is_new = self.tell = self.moved = False
 
     def touch(self, timestamp: int) -> None:
         """Stretch the session over ``timestamp``; one that is over and is reached by a late activity stays over."""
-        self.start_time = min(self.start_time, timestamp)
-        self.last_seen = max(self.last_seen, timestamp)
+        if timestamp > self.last_seen:
+            self.last_seen = timestamp
+        elif timestamp < self.start_time:
+            self.start_time = timestamp
+            self.moved = True
         if self.end_time is not None and self.last_seen > self.end_time:
             self.end_time = self.last_seen
             self.tell = True
@@ -148,8 +152,8 @@ class SessionBook:
                 session = self.open(user_id, app, session_id, timestamp)
             elif session.app != app:
                 raise Conflict(f"session_id: {session_id!r} belongs to another app.")
-            if session.user_id != user_id:
-                session.shared = True
+            if session.user_id != user_id and not session.shared:
+                session.shared = session.moved = True
         else:
             session = self._join(user_id, app, timestamp)
         session.touch(timestamp)
@@ -192,10 +196,8 @@ class SessionBook:
         if not self._touched:
             return
         conn = self._tx.conn
-        (revision,) = conn.execute("SELECT COALESCE(MAX(revision), 0) FROM user_sessions").fetchone()
-        row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'user_sessions'").fetchone()
-        seq = row[0] if row else 0
-        inserts, updates, endings = [], [], []
+        revision, seq = _last_places(conn) if any(s.tell for s in self._touched.values()) else (0, 0)
+        inserts, updates, moves, endings = [], [], [], []
         for s in self._touched.values():
             if s.tell:
                 revision += 1
@@ -211,12 +213,16 @@ class SessionBook:
                     (s.start_time, s.last_seen, s.end_time, s.end_reason, s.activities, s.shared, revision, s.seq)
                 )
             else:
-                updates.append((s.start_time, s.last_seen, s.activities, s.shared, s.seq))
+                updates.append((s.last_seen, s.activities, s.seq))
+                if s.moved:
+                    moves.append((s.start_time, s.shared, s.seq))
             s.saved()
         if inserts:
             execute_rows(conn, _INSERT, inserts)
         if updates:
             execute_rows(conn, _UPDATE, updates)
+        if moves:
+            conn.executemany(_MOVE, moves)
         if endings:
             conn.executemany(_UPDATE_AND_TELL, endings)
         over = [(s.id,) for s in self._touched.values() if s.end_time is not None]
@@ -279,6 +285,13 @@ class SessionBook:
     def known(self, row: tuple[Any, ...]) -> OpenSession:
         """The session of a row: what this transaction has changed already counts, not what the file still says."""
         return self._by_id.setdefault(row[1], OpenSession(row))
+
+
+def _last_places(conn: sqlite3.Connection) -> tuple[int, int]:
+    """The highest ``revision`` of any session, and the highest ``seq`` ever given."""
+    (revision,) = conn.execute("SELECT COALESCE(MAX(revision), 0) FROM user_sessions").fetchone()
+    row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'user_sessions'").fetchone()
+    return revision, row[0] if row else 0
 
 
 def _reaches(session: OpenSession, timestamp: int) -> bool:
@@ -346,10 +359,11 @@ _INSERT = (
     "activities, device_info, ip_address, user_agent, shared, revision) VALUES {rows}"
 )
 _UPDATE = (
-    "WITH v (start_time, last_seen, activities, shared, seq) AS (VALUES {rows}) UPDATE user_sessions "
-    "SET start_time = v.start_time, last_seen = v.last_seen, activities = v.activities, shared = v.shared FROM v "
-    "WHERE user_sessions.seq = v.seq"
+    "WITH v (last_seen, activities, seq) AS (VALUES {rows}) UPDATE user_sessions "
+    "SET last_seen = v.last_seen, activities = v.activities FROM v WHERE user_sessions.seq = v.seq"
 )
+_MOVE = "UPDATE user_sessions SET start_time = ?, shared = ? WHERE seq = ?"
+"""Apart from _UPDATE: it sets what indexes hold, and those are written anew even where nothing changes."""
 _UPDATE_AND_TELL = (
     "UPDATE user_sessions SET start_time = ?, last_seen = ?, end_time = ?, end_reason = ?, activities = ?, "
     "shared = ?, revision = ? WHERE seq = ?"
