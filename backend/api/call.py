@@ -15,6 +15,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from backend.api.context import Services
+from backend.api.decoding import BodyDecoder
 from backend.api.problems import MEDIA_TYPE, problem_bytes, problem_of
 from backend.errors import (
     FlashFlowError,
@@ -166,7 +167,7 @@ class AsgiEndpoint:
     def __init__(self, endpoint: Endpoint, services: Services) -> None:
         self._endpoint = endpoint
         self._services = services
-        self._decoder = None if endpoint.body is None else msgspec.json.Decoder(endpoint.body)
+        self._decoder = None if endpoint.body is None else BodyDecoder(endpoint.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         close = False
@@ -197,20 +198,13 @@ class AsgiEndpoint:
         call.raw = body
         if self._decoder is not None:
             require_json(headers)
-            call.body = self._decode(body)
+            call.body = self._decoder.decode(body)
         elif body:
             require_json(headers)
             checked(lambda: msgspec.json.decode(body, type=_Nothing))
         if endpoint.query is not None or scope["query_string"]:
             call.query = decode_query(scope["query_string"], endpoint.query or _Nothing)
         return await endpoint.handler(call)
-
-    def _decode(self, body: bytes) -> Any:
-        assert self._decoder is not None
-        try:
-            return self._decoder.decode(body)
-        except Exception:  # noqa: BLE001 the slow path says what is wrong; it raises what it does not know
-            return checked(lambda: self._decoder.decode(body))  # type: ignore[union-attr]
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
