@@ -344,6 +344,45 @@ def test_after_a_day_a_key_is_as_good_as_new(server: ServerProcess, creating: st
         problem(other, "idempotency_mismatch")
 
 
+def test_an_idempotency_key_is_one_for_all_routes_whichever_file_they_write(server: ServerProcess) -> None:
+    for first, second in ((TRACK, SEND), (SEND, TRACK)):
+        headers = {"Idempotency-Key": fresh("key")}
+        assert server.api("POST", first, CREATING[first](fresh()), headers=headers).status_code == 201
+        problem(server.api("POST", second, CREATING[second](fresh()), headers=headers), "idempotency_mismatch")
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "make"),
+    [
+        (TEMPLATES, "templates", lambda n: (TEMPLATES, {"name": n, "title_template": "a", "message_template": "b"})),
+        (TYPES, "notification_types", lambda n: (TYPES, {"name": n})),
+        (KEYS, "keys", lambda n: (KEYS, {"name": n, "scopes": ["send"]})),
+        (
+            "/api/devices/user/paged",
+            "devices",
+            lambda n: (DEVICES, {"user_id": "paged", "token": n, "platform": "web"}),
+        ),
+    ],
+)
+def test_the_short_lists_are_paged_newest_first_too(server: ServerProcess, path: str, name: str, make: Any) -> None:
+    field = "id" if name == "devices" else "name"
+    made = []
+    for _ in range(5):
+        word = fresh("paged")
+        answer = server.api("POST", *make(word))
+        assert answer.status_code == 201
+        made.append(answer.json()["device_token_id"] if name == "devices" else word)
+    first = server.api("GET", path, params={"limit": 2}).json()
+    assert [row[field] for row in first[name]] == made[:-3:-1]
+    late = server.api("POST", *make(fresh("late")))
+    assert late.status_code == 201
+    second = server.api("GET", path, params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [row[field] for row in second[name]] == made[-3:-5:-1]
+    everything = [row[field] for row in server.everything(path, name, limit=2)]
+    assert len(everything) == len(set(everything)) >= 6
+    problem(server.api("GET", path, params={"cursor": "nope"}), "validation_error", "cursor")
+
+
 def test_keys_of_two_apps_do_not_meet(server: ServerProcess) -> None:
     one, two = App(server, "send"), App(server, "send")
     headers = {"Idempotency-Key": "the same"}

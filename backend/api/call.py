@@ -18,6 +18,7 @@ from backend.api.context import Services
 from backend.api.decoding import BodyDecoder
 from backend.api.problems import MEDIA_TYPE, problem_bytes, problem_of
 from backend.errors import (
+    FieldError,
     FlashFlowError,
     Forbidden,
     IdempotencyMismatch,
@@ -110,7 +111,30 @@ class Call:
         if not 1 <= len(text) <= 255 or not text.isprintable():
             raise ValidationError.of("Idempotency-Key", "must be 1 to 255 printable characters")
         fingerprint = hashlib.sha256(self.path.encode("utf-8", "surrogateescape") + b"\n" + self.raw).digest()
+        for other in (self.services.activity.store, self.services.notifications.store):
+            if other is not store and await self.read(lambda at=other: _stands(at, self.caller.app, text)):  # type: ignore[misc]
+                raise _mismatch()
         return await writes.run(once(write, (self.caller.app, text, fingerprint), render))
+
+
+def _stands(store: Store, app: str, key: str) -> bool:
+    """Whether ``key`` was used here in its 24 hours: for another request, since each file has routes of its own."""
+    since = store.clock.now_ms() - REMEMBER_MS
+    return store.read(
+        lambda conn: (
+            conn.execute(
+                "SELECT 1 FROM idempotency_keys WHERE app = ? AND key = ? AND created_at > ?", (app, key, since)
+            ).fetchone()
+            is not None
+        )
+    )
+
+
+def _mismatch() -> IdempotencyMismatch:
+    return IdempotencyMismatch("This Idempotency-Key was used before with another request.", _ELSE)
+
+
+_ELSE = (FieldError("Idempotency-Key", "was used before with another request"),)
 
 
 def once(write: Write[I, R], key: tuple[str, str, bytes], render: Callable[[R], Answer]) -> Write[None, Answer]:
@@ -124,7 +148,7 @@ def once(write: Write[I, R], key: tuple[str, str, bytes], render: Callable[[R], 
         ).fetchone()
         if row is not None:
             if bytes(row[0]) != fingerprint:
-                return [IdempotencyMismatch.of("Idempotency-Key", "was used before with another request")]
+                return [_mismatch()]
             return [Answer(row[1], bytes(row[2]), ((b"idempotency-replayed", b"true"),))]
         result = write.handler(tx, [write.item])[0]
         if isinstance(result, FlashFlowError):

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from backend.api.call import Answer, Call, Endpoint, ok
+from backend.api.paging import Page
 from backend.api.wire import wire
 from backend.errors import NotFound
 from backend.inputs import ActivityIn, AppName, BatchIn, Id, Input, Moment, SessionIn, TypeName, UserId, build
 from backend.moments import moment_ms
 from backend.records import BatchResult, SessionStarted, Tracked
 from backend.user_activity_service import Origin
-
-Limit = Annotated[int, Meta(ge=1, le=200)]
-Cursor = Annotated[str, Meta(min_length=1, max_length=200)]
-
-
-class Page(Input, frozen=True, kw_only=True):
-    """Where in a list: ``cursor`` from the answer before."""
-
-    limit: Limit = 50
-    cursor: Cursor | None = None
 
 
 class ActivityQuery(Page, frozen=True, kw_only=True):

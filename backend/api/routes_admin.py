@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from backend.api.call import Answer, Call, Endpoint, ok
+from backend.api.paging import Page, paged
 from backend.api.wire import wire
 from backend.config import VERSION
 from backend.inputs import KeyIn
@@ -22,7 +23,7 @@ async def health(call: Call) -> Answer:
 
 async def list_keys(call: Call) -> Answer:
     keys = await call.read(call.services.keys.list)
-    return ok(keys=[wire(key) for key in keys])
+    return ok(**paged("keys", keys, call.query or Page()))
 
 
 async def add_key(call: Call) -> Answer:
@@ -45,8 +46,8 @@ ENDPOINTS = (
         answer="status, version, uptime_seconds, storage; no key needed",
     ),
     Endpoint(
-        method="GET", path="/api/keys", scope="admin", handler=list_keys, summary="The keys' names and scopes",
-        answer="keys",
+        method="GET", path="/api/keys", scope="admin", handler=list_keys, query=Page,
+        summary="The keys' names and scopes, newest first", answer="keys, next_cursor",
     ),
     Endpoint(
         method="POST", path="/api/keys", scope="admin", handler=add_key, body=KeyIn, summary="Make a key for an app",

@@ -9,12 +9,14 @@ import msgspec
 from msgspec import Meta
 
 from backend.api.call import Answer, Call, Endpoint, ok
-from backend.api.routes_activity import Page, checked_range, path_user
+from backend.api.paging import Page, paged
+from backend.api.routes_activity import checked_range, path_user
 from backend.api.wire import wire, wire_delivery, wire_sent
 from backend.clock import to_ms
 from backend.errors import ValidationError
 from backend.inputs import (
     DeviceIn,
+    Input,
     Moment,
     PreferenceIn,
     PreferencesIn,
@@ -151,7 +153,7 @@ async def get_preferences(call: Call) -> Answer:
 
 async def list_types(call: Call) -> Answer:
     types = await call.read(call.services.notifications.preferences.types)
-    return ok(notification_types=[wire(kind) for kind in types])
+    return ok(**paged("notification_types", types, call.query or Page()))
 
 
 async def declare_type(call: Call) -> Answer:
@@ -177,7 +179,7 @@ async def register_device(call: Call) -> Answer:
 async def list_devices(call: Call) -> Answer:
     user_id = path_user(call)
     devices = await call.read(lambda: call.services.notifications.devices.of(user_id, call.caller.sees))
-    return ok(devices=[wire(device) for device in devices])
+    return ok(**paged("devices", devices, call.query or Page()))
 
 
 async def remove_device(call: Call) -> Answer:
@@ -186,7 +188,7 @@ async def remove_device(call: Call) -> Answer:
     return ok(device=wire(device))
 
 
-class LocaleQuery(Page, frozen=True, kw_only=True):
+class LocaleQuery(Input, frozen=True, kw_only=True):
     """Which of a template's texts."""
 
     locale: Annotated[str, Meta(max_length=35)] = ""
@@ -198,7 +200,7 @@ def _template(template: Template) -> Answer:
 
 async def list_templates(call: Call) -> Answer:
     templates = await call.read(lambda: call.services.notifications.templates.all(call.caller.sees))
-    return ok(templates=[wire(template) for template in templates])
+    return ok(**paged("templates", templates, call.query or Page()))
 
 
 async def create_template(call: Call) -> Answer:
@@ -284,15 +286,15 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="GET", path="/api/devices/user/{user_id:path}", scope="manage", handler=list_devices,
-        summary="A user's devices, tokens masked", answer="devices",
+        query=Page, summary="A user's devices, newest first, tokens masked", answer="devices, next_cursor",
     ),
     Endpoint(
         method="DELETE", path="/api/devices/{device_token_id}", scope="manage", handler=remove_device,
         summary="Forget a device", answer="device",
     ),
     Endpoint(
-        method="GET", path="/api/templates", scope="manage", handler=list_templates, summary="Every template",
-        answer="templates",
+        method="GET", path="/api/templates", scope="manage", handler=list_templates, query=Page,
+        summary="Every template, newest first", answer="templates, next_cursor",
     ),
     Endpoint(
         method="POST", path="/api/templates", scope="manage", handler=create_template, body=TemplateIn, creates=True,
@@ -316,7 +318,8 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="GET", path="/api/notification-types", scope="manage", handler=list_types,
-        summary="Every type of notice that was declared or used", answer="notification_types",
+        query=Page, summary="Every type of notice that was declared or used, newest first",
+        answer="notification_types, next_cursor",
     ),
     Endpoint(
         method="POST", path="/api/notification-types", scope="manage", handler=declare_type, body=TypeIn,
