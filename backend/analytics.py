@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from backend.clock import Clock, to_datetime, to_ms
 from backend.records import UserAnalytics
 from backend.store.database import Store
-from backend.store.user_figures import TRAILING_DAYS, Days, today_activity, user_analytics
+from backend.store.user_figures import TRAILING_DAYS, Days, today_activity, user_analytics, workspace_means
 from backend.zone import workspace_zone
 
 
@@ -24,6 +26,16 @@ class Analytics:
         """One user's figures, over one app's rows or all."""
         now = self._clock.now_ms()
         return self._store.read(lambda conn: user_analytics(conn, user_id, app, now, self.days()))
+
+    def users(self, user_ids: Sequence[str]) -> tuple[UserAnalytics, ...]:
+        """The figures of several users over all apps, compared with one look at the workspace."""
+        now, days = self._clock.now_ms(), self.days()
+
+        def answer(conn: sqlite3.Connection) -> tuple[UserAnalytics, ...]:
+            means = workspace_means(conn, None, now)
+            return tuple(user_analytics(conn, user_id, None, now, days, means) for user_id in user_ids)
+
+        return self._store.read(answer)
 
     def today(self) -> tuple[date, int, int, int]:
         """The local day it is, and its active users, sessions started and activities."""

@@ -127,6 +127,7 @@ class Backend:
         self.outbox.start()
         self.jobs.every(1, self.notifications.release_due)
         self.jobs.every(30, self.activity.close_idle_sessions)
+        self.jobs.every(5, self.activity.settle_figures)
         self.jobs.every(3600, self._forget_answers)
         self.jobs.every(3600, self._daily_backup)
         self.jobs.start()

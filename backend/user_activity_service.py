@@ -41,7 +41,7 @@ from backend.store.models import ActivityModels, activity_models
 from backend.store.opening import open_store
 from backend.store.schema_activity import ACTIVITY_MIGRATIONS
 from backend.store.sessions import SessionBook, SessionCache, close_stale, read_session
-from backend.store.user_figures import store_analytics
+from backend.store.user_figures import store_analytics, unsettled_users
 from backend.store.writer import Tx, Write
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,8 @@ class UserActivityService:
         self.clock = clock or SystemClock()
         self._new_id = IdMaker(self.clock)
         self._cache = SessionCache()
+        self._unsettled: set[str] = set()
+        self._looked_back = False
         say = log.warning if tell is None else tell.append
         self.store: Store = open_store(Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say)
         self.models: ActivityModels = activity_models(self.store.database)
@@ -284,7 +286,9 @@ class UserActivityService:
 
     def end_session(self, session_id: str) -> Session:
         """End a session now; one that was over already stays as it was. Raises NotFound."""
-        return self.store.run(self.ending(session_id, None))
+        session = self.store.run(self.ending(session_id, None))
+        self.settle_figures()
+        return session
 
     def ending(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
         """The write behind ``end_session``; another app's session is not found (``app`` None sees all)."""
@@ -293,7 +297,6 @@ class UserActivityService:
     def _end(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
         book = SessionBook(tx, self._new_id, self._cache)
         found: list[bytes | str | FlashFlowError] = []
-        ended: set[str] = set()
         for session_id, app in items:
             session = book.find(session_id)
             if session is None or (app is not None and session.app != app):
@@ -305,11 +308,9 @@ class UserActivityService:
                 else:
                     session.close(max(tx.now_ms, session.last_seen), "ended")
                 book.mark(session)
-                ended.add(session.user_id)
+                self._unsettled.add(session.user_id)
             found.append(session.id)
         book.save()
-        for user_id in ended:
-            store_analytics(tx, user_id, self.analytics.days())
         return [place if isinstance(place, FlashFlowError) else read_session(tx.conn, place) for place in found]
 
     def heartbeat(self, session_id: str) -> Session:
@@ -345,7 +346,24 @@ class UserActivityService:
 
     def close_idle_sessions(self) -> int:
         """End every session that has been silent for 30 minutes or is a day long; returns how many."""
-        return self.store.run(Write(lambda tx, items: [close_stale(tx, self._cache) for _ in items], None))
+        users = self.store.run(Write(lambda tx, items: [close_stale(tx, self._cache) for _ in items], None))
+        self._unsettled.update(users)
+        self.settle_figures()
+        return len(users)
+
+    def settle_figures(self, most: int = 200) -> int:
+        """Write the figures of up to ``most`` users whose sessions ended into ``user_analytics``; returns how many.
+
+        They are computed beside the writer: what an ended session costs must not be paid by whoever ends one.
+        """
+        if not self._looked_back:
+            self._looked_back = True
+            self._unsettled.update(self.store.read(unsettled_users))  # what an earlier process left undone
+        users = [self._unsettled.pop() for _ in range(min(most, len(self._unsettled)))]
+        if users:
+            figures = self.analytics.users(users)
+            self.store.run(Write(_store_figures, figures))
+        return len(users)
 
     # --- figures --------------------------------------------------------------------------------------------------
 
@@ -366,6 +384,12 @@ class UserActivityService:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _store_figures(tx: Tx, items: Sequence[tuple[UserAnalytics, ...]]) -> list[None]:
+    for figures in items:
+        store_analytics(tx, figures)
+    return [None] * len(items)
 
 
 _activity_decoder = msgspec.json.Decoder(ActivityIn)

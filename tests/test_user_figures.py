@@ -146,6 +146,31 @@ def test_an_apps_figures_are_over_its_own_rows(service: UserActivityService) -> 
     assert service.get_user_analytics("ada", app="other").total_activities == 0
 
 
+def test_the_stored_figures_follow_a_session_that_ended_by_itself(
+    service: UserActivityService, clock: StillClock
+) -> None:
+    service.track_activity("ada", "page_view", page_url="/a")
+    clock.go(minutes=1)
+    service.track_activity("ada", "page_view", page_url="/b")
+    clock.go(minutes=31)
+    assert service.close_idle_sessions() == 1
+    assert service.models.analytics.get_by_id("ada").avg_session_duration == 60.0
+
+
+def test_figures_that_a_crash_left_unwritten_are_written_after_the_next_start(
+    tmp_path: Path, clock: StillClock
+) -> None:
+    with UserActivityService(tmp_path / "left.db", clock=clock) as first:
+        session_id = first.track_activity("ada", "page_view", page_url="/a").session_id
+        clock.go(minutes=2)
+        first.store.run(first.ending(session_id, None))  # as the API does it; the job never came to it
+        assert first.models.analytics.get_by_id("ada").avg_session_duration is None
+    with UserActivityService(tmp_path / "left.db", clock=clock) as second:
+        assert second.settle_figures() == 1
+        assert second.settle_figures() == 0
+        assert second.models.analytics.get_by_id("ada").avg_session_duration == 120.0
+
+
 def test_the_stored_figures_are_those_of_the_last_end(service: UserActivityService, clock: StillClock) -> None:
     session_id = service.track_activity("ada", "page_view", page_url="/a").session_id
     clock.go(minutes=5)

@@ -302,8 +302,8 @@ def _reaches(session: OpenSession, timestamp: int) -> bool:
     )
 
 
-def close_stale(tx: Tx, cache: SessionCache) -> int:
-    """End every session that nobody ended and that is over by its silence or its length; returns how many."""
+def close_stale(tx: Tx, cache: SessionCache) -> list[str]:
+    """End up to 1,000 sessions that nobody ended and that are over by their silence or length; returns their users."""
     book = SessionBook(tx, lambda: "", cache)
     rows = tx.conn.execute(
         f"SELECT {COLUMNS} FROM user_sessions WHERE end_time IS NULL AND (last_seen < ? OR start_time <= ?) LIMIT 1000",  # noqa: S608
@@ -314,7 +314,7 @@ def close_stale(tx: Tx, cache: SessionCache) -> int:
         session.close(session.last_seen, "timeout")
         book.mark(session)
     book.save()
-    return len(rows)
+    return [row[2] for row in rows]
 
 
 def read_session(conn: sqlite3.Connection, session_id: bytes | str) -> Session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from backend.clock import to_datetime
@@ -34,8 +35,28 @@ class Days(NamedTuple):
         return to_json([(max(start, ms), end) for start, end in pairs if end > ms])
 
 
-def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, now_ms: int, days: Days) -> UserAnalytics:
-    """Every figure of ``user_id``, over one app's rows or all."""
+class Means(NamedTuple):
+    """The workspace's mean pages and mean duration (ms) of a session over the trailing days; None without sessions."""
+
+    pages: float | None
+    duration: float | None
+
+
+def workspace_means(conn: sqlite3.Connection, app: str | None, now_ms: int) -> Means:
+    """What a user's sessions are compared with: one look at every session of the trailing days."""
+    scope = "" if app is None else " AND app = ?"
+    row = conn.execute(
+        f"SELECT AVG({LIVE_PAGES}), AVG(COALESCE(end_time, last_seen) - start_time) FROM user_sessions "  # noqa: S608
+        f"WHERE start_time >= ?{scope}",
+        (now_ms - TRAILING_DAYS * DAY_MS, *(() if app is None else (app,))),
+    ).fetchone()
+    return Means(*row)
+
+
+def user_analytics(
+    conn: sqlite3.Connection, user_id: str, app: str | None, now_ms: int, days: Days, means: Means | None = None
+) -> UserAnalytics:
+    """Every figure of ``user_id``, over one app's rows or all; ``means`` are the workspace's where they are known."""
     only = "" if app is None else " AND app = ?"
     who: tuple[str, ...] = (user_id,) if app is None else (user_id, app)
     total, last = conn.execute(
@@ -51,7 +72,7 @@ def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, now_
                  "AND page_url IS NOT NULL GROUP BY 1", who)  # fmt: skip
     features = _top(conn, f"SELECT {_FEATURE}, COUNT(*) FROM user_activities WHERE user_id = ?{only} "  # noqa: S608
                     f"AND {_FEATURE} <> '{PAGE_VIEW}' GROUP BY 1", who)  # fmt: skip
-    score, parts = _engagement(conn, user_id, app, now_ms, days)
+    score, parts = _engagement(conn, user_id, app, now_ms, days, means)
     return UserAnalytics(
         user_id=user_id,
         total_sessions=sessions,
@@ -65,22 +86,33 @@ def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, now_
     )
 
 
-def store_analytics(tx: Tx, user_id: str, days: Days) -> None:
+def store_analytics(tx: Tx, figures: Sequence[UserAnalytics]) -> None:
     """Write the figures that a session's end settles into ``user_analytics``."""
-    figures = user_analytics(tx.conn, user_id, None, tx.now_ms, days)
-    tx.conn.execute(
+    tx.conn.executemany(
         "UPDATE user_analytics SET avg_session_duration = ?, most_visited_pages = ?, favorite_features = ?, "
         "engagement_score = ?, engagement_parts = ?, computed_at = ? WHERE user_id = ?",
-        (
-            figures.avg_session_duration,
-            to_json(figures.most_visited_pages),
-            to_json(figures.favorite_features),
-            figures.engagement_score,
-            to_json(figures.engagement_parts),
-            tx.now_ms,
-            user_id,
-        ),
+        [
+            (
+                user.avg_session_duration,
+                to_json(user.most_visited_pages),
+                to_json(user.favorite_features),
+                user.engagement_score,
+                to_json(user.engagement_parts),
+                tx.now_ms,
+                user.user_id,
+            )
+            for user in figures
+        ],
     )
+
+
+def unsettled_users(conn: sqlite3.Connection) -> list[str]:
+    """Users with a session that ended after their figures were last written."""
+    rows = conn.execute(
+        "SELECT DISTINCT s.user_id FROM user_sessions s JOIN user_analytics u ON u.user_id = s.user_id "
+        "WHERE s.end_time > COALESCE(u.computed_at, -1)"
+    )
+    return [user_id for (user_id,) in rows]
 
 
 def _top(conn: sqlite3.Connection, grouped: str, values: tuple[str, ...]) -> tuple[NameCount, ...]:
@@ -89,7 +121,7 @@ def _top(conn: sqlite3.Connection, grouped: str, values: tuple[str, ...]) -> tup
 
 
 def _engagement(
-    conn: sqlite3.Connection, user_id: str, app: str | None, now_ms: int, days: Days
+    conn: sqlite3.Connection, user_id: str, app: str | None, now_ms: int, days: Days, means: Means | None
 ) -> tuple[float, dict[str, float]]:
     """100 × the mean of the parts of Peterson's visitor engagement indices that apply; no key activity type is
     defined yet, so I and A leave the mean. Nobody seen in the last 28 days is engaged: 0."""
@@ -109,11 +141,9 @@ def _engagement(
     frequency = min(active_days / TRAILING_DAYS, 1.0)
     if not rows:
         return (0.0, {}) if not active_days else (100 * frequency / 4, {"C": 0.0, "D": 0.0, "R": 0.0, "F": frequency})
-    mean_pages, mean_duration = conn.execute(
-        f"SELECT AVG({LIVE_PAGES}), AVG(COALESCE(end_time, last_seen) - start_time) FROM user_sessions "  # noqa: S608
-        f"WHERE start_time >= ?{scope}",
-        (since, *extra),
-    ).fetchone()
+    mean_pages, mean_duration = means or workspace_means(conn, app, now_ms)
+    assert mean_pages is not None
+    assert mean_duration is not None
     recent = now_ms - RECENT_DAYS * DAY_MS
     parts = {
         "C": _share([pages > mean_pages for pages, _, _ in rows]),
