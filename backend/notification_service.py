@@ -125,7 +125,8 @@ class NotificationService:
     def sending(self, request: SendIn, app: str, owner: str | None = None) -> Write[Order, tuple[Sent, ...]]:
         """The write behind ``send_notification``: one Sent for every user asked for. ``owner``: the only app whose
         templates may be used (None: any)."""
-        return Write(self.sender.send, self._order(request, app, owner))
+        order = self._order(request, app, owner)
+        return Write(self.sender.send, order, len(order.users))
 
     def _order(self, request: SendIn, app: str, owner: str | None) -> Order:
         if (request.user_id is None) == (request.user_ids is None):

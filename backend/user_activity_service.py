@@ -161,7 +161,7 @@ class UserActivityService:
                 places.append(index)
             except ValidationError as error:
                 rejected.append(_rejected(index, error))
-        return Write(self._track_batches, (places, good, rejected))
+        return Write(self._track_batches, (places, good, rejected), len(good))
 
     def _prepare(self, activity: ActivityIn, origin: Origin, now: int, correction: int) -> NewActivity:
         timestamp = now

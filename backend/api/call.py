@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from backend.api.context import Services
 from backend.api.decoding import BodyDecoder
-from backend.api.problems import MEDIA_TYPE, problem_bytes, problem_of
+from backend.api.problems import MEDIA_TYPE, WHOLE, problem_bytes, problem_of
 from backend.errors import (
     FieldError,
     FlashFlowError,
@@ -161,7 +161,7 @@ def once(write: Write[I, R], key: tuple[str, str, bytes], render: Callable[[R], 
         )
         return [answer]
 
-    return Write(handle, None)
+    return Write(handle, None, write.weight)
 
 
 @lru_cache(maxsize=256)
@@ -211,6 +211,10 @@ class AsgiEndpoint:
         except Exception:
             log.exception("%s %s failed", self._endpoint.method, self._endpoint.path)
             answer = Answer(500, problem_bytes(500, "internal_error", "Something went wrong", "See FlashFlow's log."))
+        usual = answer.status < 300 and not answer.headers and not close and scope["method"] != "HEAD"
+        if usual and WHOLE in scope.get("extensions", ()):
+            await send({"type": WHOLE, "status": answer.status, "head": _USUAL, "body": answer.body})
+            return
         await respond(send, answer, close=close)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
@@ -340,6 +344,7 @@ def refusal(error: FlashFlowError) -> Answer:
     return Answer(status, body, tuple(headers))
 
 
+_USUAL = b"content-type: application/json\r\ncache-control: no-store\r\n"
 _NO_STORE = (b"cache-control", b"no-store")
 _AS_JSON = (b"content-type", JSON)
 _AS_PROBLEM = (b"content-type", MEDIA_TYPE.encode())

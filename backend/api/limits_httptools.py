@@ -5,14 +5,50 @@ from __future__ import annotations
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from backend.api.limits import NOT_HTTP, Guarded, Refusal, answer_500, head_fault, malformed, rebound, too_large
+from backend.api.problems import WHOLE
 
 
 class Cycle(RequestResponseCycle):
+    """uvicorn's, with a short way for an answer that comes whole (the ASGI extension WHOLE).
+
+    Two messages and a look at every header for what may not stand in it cost a small answer a third of its time on the
+    wire's side; the API's usual headers are known beforehand, and its lengths are those of the bytes.
+    """
+
+    async def send(self, message: Any) -> None:
+        if message["type"] != WHOLE:
+            await super().send(message)
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if self.response_started:
+            raise RuntimeError("A whole answer came after another had begun.")
+        parts = [STATUS_LINE[message["status"]]]
+        for name, value in self.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        body: bytes = message["body"]
+        parts.append(message["head"])
+        parts.append(b"content-length: %d\r\n\r\n" % len(body) if self.keep_alive else _LAST % len(body))
+        parts.append(body)
+        self.transport.write(b"".join(parts))
+        self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
     async def send_500_response(self) -> None:
         await answer_500(self)
+
+
+_LAST = b"content-length: %d\r\nconnection: close\r\n\r\n"
+_EXTENSIONS: dict[str, dict[object, object]] = {WHOLE: {}}
 
 
 class Refused(Exception):
@@ -88,6 +124,7 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
                     self._stop(malformed("A WebSocket cannot be asked for before the last answer is here."))
                 super().on_headers_complete()
             return
+        self.scope["extensions"] = _EXTENSIONS
         _start_request(self)
         if not plain:
             self.headers = []  # trailers are collected here, and do not join the headers a handler trusts

@@ -11,6 +11,10 @@ from backend.errors import FieldError, FlashFlowError, ValidationError
 
 MEDIA_TYPE = "application/problem+json"
 
+WHOLE = "flashflow.answer"
+"""An ASGI extension of our own protocol: one message with ``status``, ``head`` (the headers' bytes, but for date,
+length and connection) and ``body`` in place of two."""
+
 
 class FieldProblem(msgspec.Struct, frozen=True):
     """One bad field; ``field`` is a dotted path, empty for the whole body."""

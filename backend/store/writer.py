@@ -30,7 +30,7 @@ R = TypeVar("R")
 HERE_MOST = 64
 HERE_LONGEST_S = 0.004
 HERE_REST = 200
-"""A loop commits up to 64 writes by itself; once that takes 4 ms on average, the writer's thread does the next 200."""
+"""A loop commits up to 64 rows by itself; once that takes 4 ms on average, the writer's thread does the next 200."""
 
 GATHER_S = 0.002
 """A loop gathers writes for so long at most, and only while every turn of it brings more."""
@@ -66,13 +66,14 @@ anything by then; a handler that raises has its changes undone and its items tri
 
 
 class Write(Generic[I, R]):
-    """One write, not yet done: ``handler`` will be called with a group that holds ``item``."""
+    """One write, not yet done: ``handler`` will be called with a group that holds ``item``, of ``weight`` rows."""
 
-    __slots__ = ("handler", "item")
+    __slots__ = ("handler", "item", "weight")
 
-    def __init__(self, handler: Handler[I, R], item: I) -> None:
+    def __init__(self, handler: Handler[I, R], item: I, weight: int = 1) -> None:
         self.handler = handler
         self.item = item
+        self.weight = weight
 
 
 class Bundle:
@@ -158,7 +159,9 @@ class Writer:
         On a quick disk the two threads' turns at the interpreter cost more than the commit itself; on a slow one, or
         while another program holds the file, an event loop must not wait for it.
         """
-        if len(bundle.writes) > HERE_MOST or self._rest > 0:
+        if sum([write.weight for write in bundle.writes]) > HERE_MOST:
+            return False
+        if self._rest > 0:
             self._rest -= 1
             return False
         if not self._turn.acquire(blocking=False):
