@@ -19,10 +19,12 @@ from typing import Any
 import msgspec
 
 from backend.analytics import Analytics
+from backend.batch_rows import decode_row
+from backend.batch_rows import rejected as rejected_row
 from backend.clock import Clock, IdMaker, SystemClock
-from backend.errors import Conflict, FieldError, FlashFlowError, NotFound, ValidationError
+from backend.errors import Conflict, FlashFlowError, NotFound, ValidationError
 from backend.events import Bus
-from backend.inputs import ActivityIn, SessionIn, build, explain, row_json
+from backend.inputs import ActivityIn, SessionIn, build, row_json
 from backend.moments import metadata_json, moment_ms
 from backend.records import (
     ActivityPage,
@@ -154,13 +156,13 @@ class UserActivityService:
         rejected: list[RejectedRow] = []
         for index, row in enumerate(rows):
             try:
-                activity = _decode_activity(row if isinstance(row, msgspec.Raw) else row_json(row))
+                activity = decode_row(row if isinstance(row, msgspec.Raw) else row_json(row))
                 if activity.app is not None and not may_name_app:
                     raise ValidationError.of("app", "may be given with an admin key only")
                 good.append(self._prepare(activity, origin, now, correction))
                 places.append(index)
             except ValidationError as error:
-                rejected.append(_rejected(index, error))
+                rejected.append(rejected_row(index, error))
         return Write(self._track_batches, (places, good, rejected), len(good))
 
     def _prepare(self, activity: ActivityIn, origin: Origin, now: int, correction: int) -> NewActivity:
@@ -202,7 +204,7 @@ class UserActivityService:
             assert isinstance(answer, list)
             for index, outcome in zip(places, answer, strict=True):
                 if isinstance(outcome, FlashFlowError):
-                    rejected.append(_rejected(index, outcome))
+                    rejected.append(rejected_row(index, outcome))
                 else:
                     duplicates += outcome.duplicate
             accepted = len(places) + len(refused) - len(rejected) - duplicates
@@ -390,23 +392,3 @@ def _store_figures(tx: Tx, items: Sequence[tuple[UserAnalytics, ...]]) -> list[N
     for figures in items:
         store_analytics(tx, figures)
     return [None] * len(items)
-
-
-_activity_decoder = msgspec.json.Decoder(ActivityIn)
-
-
-def _decode_activity(raw: msgspec.Raw | bytes) -> ActivityIn:
-    try:
-        return _activity_decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        raise explain(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValidationError.of("", f"is not valid JSON: {error}") from None
-
-
-def _rejected(index: int, error: FlashFlowError) -> RejectedRow:
-    errors = error.errors if isinstance(error, ValidationError) else (FieldError("", str(error)),)
-    if isinstance(error, Conflict):
-        field, _, message = str(error).partition(": ")
-        errors = (FieldError(field, message),)
-    return RejectedRow(index=index, errors=tuple((e.field, e.message) for e in errors))

@@ -21,7 +21,7 @@ FLOORS = (
     # 1: files and channels, side by side
     ("backend.store", "backend.delivery"),
     # 2: below the services what each of them is made of
-    ("backend.moments",),
+    ("backend.moments", "backend.batch_rows"),
     (
         "backend.analytics",
         "backend.inbox",

@@ -42,7 +42,7 @@ class Database(SqliteDatabase):
                 ("temp_store", "memory"),
                 ("cache_size", -8_000),
                 ("wal_autocheckpoint", 0),  # the Checkpointer's work
-                ("journal_size_limit", 64 * 1024 * 1024),
+                ("journal_size_limit", 96 * 1024 * 1024),
             ],
             timeout=BUSY_TIMEOUT_S,
             factory=_Connection,
