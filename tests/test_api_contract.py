@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from html.parser import HTMLParser
+from http.client import HTTPConnection
 from threading import Barrier
 from typing import Any
 
@@ -442,3 +443,23 @@ def test_choices_are_safe_to_repeat_without_a_key(server: ServerProcess) -> None
     for _ in range(2):
         ok(server.api("POST", PREFERENCES, body))
     assert len(ok(server.api("GET", f"{PREFERENCES}/{body['user_id']}"))["preferences"]) == 1
+
+
+def test_an_answer_in_one_piece_is_a_whole_http_answer_whether_the_connection_stays_or_not(
+    server: ServerProcess,
+) -> None:
+    for keep, ends in (("keep-alive", False), ("close", True)):
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+        with closing(connection):
+            headers = {"Authorization": f"Bearer {server.key}", "Connection": keep}
+            connection.request("GET", "/api/activity?limit=1", headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+            assert (answer.status, answer.getheader("content-type")) == (200, "application/json")
+            assert int(answer.getheader("content-length") or -1) == len(body)
+            assert answer.getheader("cache-control") == "no-store"
+            assert answer.getheader("date")
+            assert answer.getheader("connection") == ("close" if ends else None)
+            assert answer.will_close is ends
+            connection.request("HEAD", "/api/activity?limit=1", headers=headers)
+            assert connection.getresponse().read() == b""

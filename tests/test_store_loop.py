@@ -156,3 +156,20 @@ def test_while_another_program_holds_the_file_the_loop_is_not_held_up(store: Sto
         return [first, turns, await waiting]
 
     assert asyncio.run(main()) == [10, 1000, 20]
+
+
+def test_a_few_rows_are_committed_in_the_loops_own_turn_and_many_by_the_writers_thread(store: Store) -> None:
+    threads: dict[str, str] = {}
+
+    def note(tx: Tx, items: Sequence[str]) -> list[None]:
+        threads.update(dict.fromkeys(items, threading.current_thread().name))
+        return [None] * len(items)
+
+    async def ask() -> None:
+        writes = LoopWrites(store.writer)
+        await writes.run(Write(note, "few"))
+        await writes.run(Write(note, "many", weight=500))
+
+    asyncio.run(ask())
+    assert threads["few"] == threading.current_thread().name
+    assert threads["many"].startswith("flashflow-write-")
