@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 OutcomeName = Literal["delivered", "sent", "permanent", "transient", "throttled", "token_dead"]
 
 
+class Link(msgspec.Struct, frozen=True):
+    """A button of a notice; ``url`` is http or https."""
+
+    label: str
+    url: str
+
+
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """What a channel is asked to deliver, to one target."""
+    """What a channel is asked to deliver, to one target. Texts are plain and for people: each channel escapes them."""
 
     delivery_id: str
     notification_id: str
@@ -22,6 +29,22 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     priority: str
     target: str | None
     """The device's token or the address; None where the channel has none."""
+    platform: str | None = None
+    """The device's platform where ``target`` is one: ios, android, web or desktop."""
+    registered_at: int | None = None
+    """When the device's token was last registered, in milliseconds since 1970."""
+    notification_type: str = "general"
+    critical: bool = False
+    """Whether the owner marked the type critical."""
+    data: dict[str, Any] | None = None
+    actions: tuple[Link, ...] = ()
+    collapse_key: str | None = None
+    count: int = 1
+    """How often this notification was updated in place by its ``collapse_key``, the first time included."""
+    created_at: int = 0
+    """Milliseconds since 1970."""
+    expires_at: int | None = None
+    """Milliseconds since 1970; what cannot arrive before is not worth delivering."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,9 +17,9 @@ from tests.server_process import ROOT
 FLOORS = (
     # 0: words, errors, events, the clock: they need each other at most
     ("backend.errors", "backend.events", "backend.clock", "backend.records", "backend.handover", "backend.zone"),
-    ("backend.config", "backend.inputs", "backend.texts"),
+    ("backend.config", "backend.inputs", "backend.texts", "backend.settings"),
     # 1: files and channels, side by side
-    ("backend.store", "backend.delivery"),
+    ("backend.store", "backend.delivery", "backend.settings_file"),
     # 2: below the services what each of them is made of
     ("backend.moments", "backend.batch_rows"),
     (
@@ -60,6 +60,15 @@ HOMES = {
     "h11": ("backend.api.limits",),
     "starlette": ("backend.api",),
     "msgspec": ("backend",),
+    "httpx": ("backend.delivery.http",),
+    "cryptography": ("backend.delivery",),
+    "jwt": ("backend.delivery",),
+    "http_ece": ("backend.delivery.webpush",),
+    "apprise": ("backend.delivery.apprise_url",),
+    "tomlkit": ("backend.settings_file",),
+    "keyring": ("backend.settings_file",),
+    "jsonschema": ("backend.data_schema",),
+    "referencing": ("backend.data_schema",),
 }
 """Every library that is not Python's own, and the modules (or what their names begin with) that may import it."""
 

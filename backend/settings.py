@@ -1,0 +1,109 @@
+"""What the owner sets: the channels, the delivery's patience, what callers may make this machine reach.
+
+These are the values alone, checked; ``backend/settings_file.py`` reads and writes them as ``flashflow.toml``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Text = Annotated[str, Meta(min_length=1, max_length=500)]
+Secret = Annotated[str, Meta(min_length=1, max_length=10_000)]
+"""Never in a log, an error, ``/health`` or an export."""
+BaseUrl = Annotated[str, Meta(min_length=8, max_length=2_000, pattern=r"^https?://[^\s/?#]+[^\s?#]*$")]
+Connections = Annotated[int, Meta(ge=1, le=64)]
+Rate = Annotated[float, Meta(gt=0, le=10_000)]
+
+
+class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every channel may be told: how many tries run side by side, and how many may begin in a second."""
+
+    connections: Connections = 4
+    rate_per_second: Rate | None = None
+
+
+class EmailSettings(ChannelSettings, frozen=True, kw_only=True):
+    """``[channels.email]``: an SMTP server. A ``username`` without TLS is refused unless the host is this machine."""
+
+    host: Text
+    sender: Text = msgspec.field(name="from")
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    """Without one: 587 for starttls, 465 for tls, 25 for none."""
+    security: Literal["none", "starttls", "tls"] = "starttls"
+    username: Text | None = None
+    password: Secret | None = None
+
+
+class SmsSettings(ChannelSettings, frozen=True, kw_only=True):
+    """``[channels.sms]``: Twilio, or whatever speaks as it does."""
+
+    account_sid: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_-]+$")]
+    auth_token: Secret
+    sender: Text = msgspec.field(name="from")
+    base_url: BaseUrl = "https://api.twilio.com"
+
+
+class FcmSettings(ChannelSettings, frozen=True, kw_only=True):
+    """``[channels.push.fcm]``: ``credentials`` is the path of a service account's JSON file, or that JSON itself."""
+
+    credentials: Secret
+    base_url: BaseUrl = "https://fcm.googleapis.com"
+
+
+class ApnsSettings(ChannelSettings, frozen=True, kw_only=True):
+    """``[channels.push.apns]``: token authentication with a ``.p8`` key; ``topic`` is the app's bundle id."""
+
+    key_file: Text
+    key_id: Text
+    team_id: Text
+    topic: Text
+    base_url: BaseUrl = "https://api.push.apple.com"
+
+
+class WebPushSettings(ChannelSettings, frozen=True, kw_only=True):
+    """``[channels.push.webpush]``: ``subject`` is how a push service reaches the owner (RFC 8292)."""
+
+    subject: Annotated[str, Meta(max_length=500, pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://\S+)$")]
+
+
+class DesktopSettings(ChannelSettings, frozen=True, kw_only=True):
+    """``[channels.push.desktop]``: this computer."""
+
+
+class PushSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[channels.push]``."""
+
+    fcm: FcmSettings | None = None
+    apns: ApnsSettings | None = None
+    webpush: WebPushSettings | None = None
+    desktop: DesktopSettings = DesktopSettings()
+
+
+class AppriseSettings(ChannelSettings, frozen=True, kw_only=True):
+    """``[channels.NAME]``: any service by its Apprise address."""
+
+    url: Secret
+
+
+class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[delivery]``: full-jitter back-off; delays in seconds."""
+
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] = 8
+    base_delay: Annotated[float, Meta(gt=0, le=3_600)] = 1.0
+    max_delay: Annotated[float, Meta(gt=0, le=86_400)] = 900.0
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything in ``flashflow.toml``; a channel that is None is not configured."""
+
+    email: EmailSettings | None = None
+    sms: SmsSettings | None = None
+    push: PushSettings = PushSettings()
+    others: dict[str, AppriseSettings] = {}
+    """Channels that the owner named, by name."""
+    delivery: DeliverySettings = DeliverySettings()
+    allow_hosts: tuple[str, ...] = ()
+    """Hosts (``name``, ``name:port`` or an address) that callers' URLs may reach although they are private."""
