@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from backend.analytics import Analytics
 from backend.batch_rows import decode_row
 from backend.batch_rows import rejected as rejected_row
 from backend.clock import Clock, IdMaker, SystemClock
-from backend.errors import Conflict, FlashFlowError, NotFound, ValidationError
+from backend.errors import Conflict, FlashFlowError, NotFound, Stopping, ValidationError
 from backend.events import Bus
 from backend.inputs import ActivityIn, SessionIn, build, row_json
 from backend.moments import metadata_json, moment_ms
@@ -37,6 +38,7 @@ from backend.records import (
     UserAnalytics,
 )
 from backend.store import activities as table
+from backend.store import timeline
 from backend.store.activities import NewActivity, Tracking
 from backend.store.database import Store
 from backend.store.models import ActivityModels, activity_models
@@ -44,7 +46,7 @@ from backend.store.opening import open_store
 from backend.store.schema_activity import ACTIVITY_MIGRATIONS
 from backend.store.sessions import SessionBook, SessionCache, close_stale, read_session
 from backend.store.user_figures import store_analytics, unsettled_users
-from backend.store.writer import Tx, Write
+from backend.store.writer import Bundle, Tx, Write
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ class UserActivityService:
         self.store: Store = open_store(Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say)
         self.models: ActivityModels = activity_models(self.store.database)
         self.analytics = Analytics(self.store, self.clock)
+        self._behind = self.store.read(timeline.tail_length)
 
     # --- activities -----------------------------------------------------------------------------------------------
 
@@ -191,12 +194,14 @@ class UserActivityService:
     def _track_one(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
         answers = table.track(tx, [items], self._new_id, self._cache)[0]
         assert isinstance(answers, list)
+        self._count_in(len(items))
         return answers
 
     def _track_batches(
         self, tx: Tx, items: Sequence[tuple[list[int], Tracking, list[RejectedRow]]]
     ) -> list[BatchResult | FlashFlowError]:
         answers = table.track(tx, [good for _, good, _ in items], self._new_id, self._cache)
+        self._count_in(sum([len(good) for _, good, _ in items]))
         results: list[BatchResult | FlashFlowError] = []
         for (places, _, refused), answer in zip(items, answers, strict=True):
             rejected = list(refused)
@@ -211,6 +216,14 @@ class UserActivityService:
             rejected.sort(key=lambda row: row.index)
             results.append(BatchResult(accepted=accepted, duplicates=duplicates, rejected=tuple(rejected)))
         return results
+
+    def _count_in(self, rows: int) -> None:
+        """Have the index by user fed once enough rows wait for it; in the writer's thread, as the next transaction."""
+        self._behind += rows
+        if self._behind >= timeline.FEED_AT:
+            self._behind = 0
+            with suppress(Stopping):  # then the next start does it
+                self.store.writer.submit(Bundle([Write(_catch_up, None)], lambda: None))
 
     def list_activities(
         self,
@@ -361,6 +374,8 @@ class UserActivityService:
         if not self._looked_back:
             self._looked_back = True
             self._unsettled.update(self.store.read(unsettled_users))  # what an earlier process left undone
+        if self.store.read(timeline.counted_to) is not None:
+            self.store.run(Write(_catch_up, None))
         users = [self._unsettled.pop() for _ in range(min(most, len(self._unsettled)))]
         if users:
             figures = self.analytics.users(users)
@@ -386,6 +401,11 @@ class UserActivityService:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _catch_up(tx: Tx, items: Sequence[None]) -> list[None]:
+    timeline.catch_up(tx)
+    return [None] * len(items)
 
 
 def _store_figures(tx: Tx, items: Sequence[tuple[UserAnalytics, ...]]) -> list[None]:

@@ -29,6 +29,7 @@ from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE
 from backend.store.database import Store
 from backend.store.opening import Migration, open_store
 from backend.store.schema_activity import ACTIVITY_MIGRATIONS
+from backend.store.schema_notifications import NOTIFICATION_MIGRATIONS
 from backend.store.writer import Tx, Write
 from tests.server_process import ROOT, eventually
 from tests.still_clock import StillClock
@@ -143,7 +144,7 @@ def test_opening_a_file_again_changes_nothing_of_its_schema(tmp_path: Path) -> N
         first = version_and_schema(tmp_path / name)
         service(tmp_path / name).close()
         assert version_and_schema(tmp_path / name) == first
-        assert first[0] == 1
+        assert first[0] == len(ACTIVITY_MIGRATIONS if name == "a.db" else NOTIFICATION_MIGRATIONS)
     assert not (tmp_path / "backups").exists()
 
 
@@ -183,10 +184,11 @@ def test_a_file_with_data_is_backed_up_before_it_is_migrated(tmp_path: Path) -> 
     path = filled(tmp_path / "a.db", "one")
     opened(path, (*ACTIVITY_MIGRATIONS, add_notes)).close()
 
-    assert version_and_schema(path)[0] == 2
+    now = len(ACTIVITY_MIGRATIONS)
+    assert version_and_schema(path)[0] == now + 1
     (backup,) = (tmp_path / "backups").iterdir()
-    assert ".before-schema-2." in backup.name
-    assert version_and_schema(backup)[0] == 1
+    assert f".before-schema-{now + 1}." in backup.name
+    assert version_and_schema(backup)[0] == now
     assert stored(backup) == ["one"]
 
 

@@ -10,6 +10,7 @@ from backend.clock import to_datetime
 from backend.errors import Conflict, FlashFlowError
 from backend.events import Event
 from backend.records import Activity, ActivityPage, SessionPage, Tracked
+from backend.store import timeline
 from backend.store.codec import decode_cursor, decode_id, encode_cursor, encode_id, from_object
 from backend.store.rows import execute_rows
 from backend.store.sessions import READ_COLUMNS, SessionBook, SessionCache, session_bounds, to_session
@@ -33,6 +34,9 @@ class NewActivity(NamedTuple):
     user_agent: str | None
     ip_address: str | None
 
+
+USERS_COUNTED_AT_ONCE = 8
+"""A transaction with more users' activities leaves their counters for later."""
 
 Tracking = Sequence[NewActivity]
 """The activities of one request."""
@@ -82,17 +86,31 @@ def track(
             execute_rows(tx.conn, _INSERT, rows)
         except sqlite3.IntegrityError as error:
             raise TryCarefully from error
-        count_users(tx, totals, book)
+        _count(tx, totals, len(rows), book)
         book.save()
     return answers
+
+
+def _count(tx: Tx, totals: dict[str, tuple[int, int]], rows: int, book: SessionBook) -> None:
+    """Count the ``rows`` that were just inserted, now or later (``timeline``), and the sessions they opened."""
+    if len(totals) <= USERS_COUNTED_AT_ONCE:
+        if timeline.count_tail(tx):
+            totals = {}
+    else:
+        if timeline.counted_to(tx.conn) is None:
+            (last,) = tx.conn.execute("SELECT last_insert_rowid()").fetchone()
+            timeline.count_later(tx, last - rows)
+        totals = {}
+    count_users(tx, totals, book)
 
 
 def count_users(tx: Tx, totals: dict[str, tuple[int, int]], book: SessionBook) -> None:
     """Add activities (count, last time) and the sessions that ``book`` opened to the users' counters."""
     users = totals.keys() | book.opened.keys()
-    execute_rows(
-        tx.conn, _COUNT, [(user, book.opened.get(user, 0), *totals.get(user, (0, None))) for user in sorted(users)]
-    )
+    if users:
+        execute_rows(
+            tx.conn, _COUNT, [(user, book.opened.get(user, 0), *totals.get(user, (0, None))) for user in sorted(users)]
+        )
 
 
 def _known(
@@ -111,18 +129,9 @@ _INSERT = (
     "INSERT INTO user_activities (id, user_id, activity_type, session_id, app, timestamp, received_at, metadata, "
     "page_url, referrer, user_agent, ip_address) VALUES {rows}"
 )
-_COUNT = (
-    "INSERT INTO user_analytics (user_id, total_sessions, total_activities, last_activity) VALUES {rows} "
-    "ON CONFLICT DO UPDATE SET total_sessions = total_sessions + excluded.total_sessions, "
-    "total_activities = total_activities + excluded.total_activities, "
-    "last_activity = CASE WHEN excluded.last_activity > COALESCE(last_activity, 0) "
-    "THEN excluded.last_activity ELSE last_activity END"
-)
+_COUNT = timeline.COUNT.replace("{rows}", "VALUES {rows}")
 
-COLUMNS = (
-    "seq, id, user_id, activity_type, session_id, app, timestamp, received_at, metadata, page_url, referrer, "
-    "user_agent, ip_address"
-)
+COLUMNS = ", ".join(timeline.COLUMNS)
 
 
 def list_activities(  # every filter of API.md, by name
@@ -155,10 +164,13 @@ def list_activities(  # every filter of API.md, by name
     if cursor is not None:
         where.append("(timestamp, seq) < (?, ?)")
         values.extend(decode_cursor(cursor, 2))
-    rows = conn.execute(
-        f"SELECT {COLUMNS} FROM user_activities{clause(where)} ORDER BY timestamp DESC, seq DESC LIMIT ?",  # noqa: S608
-        (*values, limit + 1),
-    ).fetchall()
+    if "user_id = ?" in where:
+        rows = timeline.newest_of_user(conn, where, values, limit + 1)
+    else:
+        rows = conn.execute(
+            f"SELECT {COLUMNS} FROM user_activities{clause(where)} ORDER BY timestamp DESC, seq DESC LIMIT ?",  # noqa: S608
+            (*values, limit + 1),
+        ).fetchall()
     following = encode_cursor(rows[limit - 1][6], rows[limit - 1][0]) if len(rows) > limit else None
     return ActivityPage(activities=tuple(map(to_activity, rows[:limit])), next_cursor=following)
 

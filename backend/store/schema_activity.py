@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from backend.store import timeline
 from backend.store.schema import IDEMPOTENCY_DDL
 
 _V1 = """
@@ -76,4 +77,14 @@ def _v1(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
-ACTIVITY_MIGRATIONS = (_v1,)
+def _v2(conn: sqlite3.Connection) -> None:
+    """A user's activities are found through an index that is fed in bulk (``timeline``)."""
+    for statement in timeline.TIMELINE_DDL.split(";\n"):
+        conn.execute(statement)
+    conn.execute("INSERT INTO activities_by_user_mark VALUES (0, NULL)")
+    conn.execute(timeline.FEED)
+    conn.execute(timeline.MOVE_MARK)
+    conn.execute("DROP INDEX user_activities_user")
+
+
+ACTIVITY_MIGRATIONS = (_v1, _v2)

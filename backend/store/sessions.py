@@ -10,12 +10,15 @@ from backend.clock import to_datetime
 from backend.errors import Conflict
 from backend.events import Event
 from backend.records import Session
+from backend.store import timeline
 from backend.store.codec import decode_id, encode_id, from_object, to_json
 from backend.store.rows import execute_rows
 from backend.store.writer import Tx
 
 IDLE_MS = 30 * 60 * 1000
 """A session is over after this long without an activity or heartbeat [GA4, PostHog]."""
+TAIL_TO_COUNT_IN = 256
+"""Activities outside the index that counting an ended session's pages may look through."""
 LONGEST_MS = 24 * 60 * 60 * 1000
 """… and after a day in any case."""
 
@@ -23,14 +26,11 @@ COLUMNS = (
     "seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, activities, "
     "device_info, ip_address, user_agent, shared"
 )
-_PAGES = (
-    "SELECT COUNT(DISTINCT page_url) FROM user_activities a WHERE {user}"
+_SHARED_PAGES = (
+    "SELECT COUNT(DISTINCT page_url) FROM user_activities a WHERE "
     "a.timestamp BETWEEN user_sessions.start_time AND user_sessions.last_seen AND a.session_id = user_sessions.id"
 )
-PAGES = (
-    f"CASE WHEN shared THEN ({_PAGES.format(user='')}) "
-    f"ELSE ({_PAGES.format(user='a.user_id = user_sessions.user_id AND ')}) END"
-)
+PAGES = f"CASE WHEN shared THEN ({_SHARED_PAGES}) ELSE ({timeline.PAGES}) END"
 LIVE_PAGES = f"CASE WHEN end_time IS NULL THEN {PAGES} ELSE pages_visited END"
 READ_COLUMNS = COLUMNS.replace("pages_visited", f"{LIVE_PAGES} AS pages_visited")
 
@@ -225,9 +225,7 @@ class SessionBook:
             conn.executemany(_MOVE, moves)
         if endings:
             conn.executemany(_UPDATE_AND_TELL, endings)
-        over = [(s.id,) for s in self._touched.values() if s.end_time is not None]
-        if over:
-            conn.executemany(_COUNT_PAGES, over)
+        _count_pages(self._tx, [(s.id,) for s in self._touched.values() if s.end_time is not None])
 
     def _join(self, user_id: str, app: str, timestamp: int) -> OpenSession:
         current = self._current_of(user_id, app)
@@ -285,6 +283,14 @@ class SessionBook:
     def known(self, row: tuple[Any, ...]) -> OpenSession:
         """The session of a row: what this transaction has changed already counts, not what the file still says."""
         return self._by_id.setdefault(row[1], OpenSession(row))
+
+
+def _count_pages(tx: Tx, over: list[tuple[bytes | str]]) -> None:
+    """Settle ``pages_visited`` of the sessions that are over."""
+    if over:
+        if timeline.tail_length(tx.conn) > TAIL_TO_COUNT_IN:
+            timeline.catch_up(tx)
+        tx.conn.executemany(_COUNT_PAGES, over)
 
 
 def _last_places(conn: sqlite3.Connection) -> tuple[int, int]:

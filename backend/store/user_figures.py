@@ -60,7 +60,7 @@ def user_analytics(
     only = "" if app is None else " AND app = ?"
     who: tuple[str, ...] = (user_id,) if app is None else (user_id, app)
     total, last = conn.execute(
-        f"SELECT COUNT(*), MAX(timestamp) FROM user_activities WHERE user_id = ?{only}",  # noqa: S608
+        f"SELECT COUNT(*), MAX(timestamp) FROM user_timeline WHERE user_id = ?{only}",  # noqa: S608
         who,
     ).fetchone()
     sessions, mean = conn.execute(
@@ -68,9 +68,9 @@ def user_analytics(
         f"FROM user_sessions WHERE user_id = ?{only}",
         who,
     ).fetchone()
-    pages = _top(conn, f"SELECT page_url, COUNT(*) FROM user_activities WHERE user_id = ?{only} "  # noqa: S608
+    pages = _top(conn, f"SELECT page_url, COUNT(*) FROM user_timeline WHERE user_id = ?{only} "  # noqa: S608
                  "AND page_url IS NOT NULL GROUP BY 1", who)  # fmt: skip
-    features = _top(conn, f"SELECT {_FEATURE}, COUNT(*) FROM user_activities WHERE user_id = ?{only} "  # noqa: S608
+    features = _top(conn, f"SELECT {_FEATURE}, COUNT(*) FROM user_timeline WHERE user_id = ?{only} "  # noqa: S608
                     f"AND {_FEATURE} <> '{PAGE_VIEW}' GROUP BY 1", who)  # fmt: skip
     score, parts = _engagement(conn, user_id, app, now_ms, days, means)
     return UserAnalytics(
@@ -134,7 +134,7 @@ def _engagement(
         (user_id, since, *extra),
     ).fetchall()
     (active_days,) = conn.execute(
-        "SELECT COUNT(*) FROM json_each(?) day WHERE EXISTS (SELECT 1 FROM user_activities WHERE user_id = ? "  # noqa: S608
+        "SELECT COUNT(*) FROM json_each(?) day WHERE EXISTS (SELECT 1 FROM user_timeline WHERE user_id = ? "  # noqa: S608
         f"AND timestamp >= json_extract(day.value, '$[0]') AND timestamp < json_extract(day.value, '$[1]'){scope})",
         (days.since(since), user_id, *extra),
     ).fetchone()

@@ -111,6 +111,7 @@ class Writer:
         self.fault: str | None = None
         """The code of the storage's fault that a write ended in; None again after one that changed something."""
         self._stopping = False
+        self._has_work = False
         self._gate = threading.Lock()
         self._turn = threading.Lock()
         self._rest = 0
@@ -167,7 +168,7 @@ class Writer:
         if not self._turn.acquire(blocking=False):
             return False
         try:
-            if self._stopping or not self._queue.empty():
+            if self._stopping or self._has_work or not self._queue.empty():
                 return False
             started = time.perf_counter()
             if not self._begin_here():
@@ -200,7 +201,9 @@ class Writer:
         while open_:
             bundles, open_ = self._gather()
             if bundles:
+                self._has_work = True  # or a busy loop, which is quicker at the lock, would take turn after turn
                 with self._turn:
+                    self._has_work = False
                     conn = self._work(bundles, conn)
                     events = self._taken()
                 for bundle in bundles:
