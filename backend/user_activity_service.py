@@ -92,7 +92,7 @@ class UserActivityService:
         self.store: Store = open_store(Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say)
         self.models: ActivityModels = activity_models(self.store.database)
         self.analytics = Analytics(self.store, self.clock)
-        self._behind = self.store.read(timeline.tail_length)
+        self._behind: int | None = None
 
     # --- activities -----------------------------------------------------------------------------------------------
 
@@ -194,14 +194,14 @@ class UserActivityService:
     def _track_one(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
         answers = table.track(tx, [items], self._new_id, self._cache)[0]
         assert isinstance(answers, list)
-        self._count_in(len(items))
+        self._count_in(tx, len(items))
         return answers
 
     def _track_batches(
         self, tx: Tx, items: Sequence[tuple[list[int], Tracking, list[RejectedRow]]]
     ) -> list[BatchResult | FlashFlowError]:
         answers = table.track(tx, [good for _, good, _ in items], self._new_id, self._cache)
-        self._count_in(sum([len(good) for _, good, _ in items]))
+        self._count_in(tx, sum([len(good) for _, good, _ in items]))
         results: list[BatchResult | FlashFlowError] = []
         for (places, _, refused), answer in zip(items, answers, strict=True):
             rejected = list(refused)
@@ -217,9 +217,10 @@ class UserActivityService:
             results.append(BatchResult(accepted=accepted, duplicates=duplicates, rejected=tuple(rejected)))
         return results
 
-    def _count_in(self, rows: int) -> None:
+    def _count_in(self, tx: Tx, rows: int) -> None:
         """Have the index by user fed once enough rows wait for it; in the writer's thread, as the next transaction."""
-        self._behind += rows
+        # An earlier process may have left some; asked here, since a damaged file must still open.
+        self._behind = timeline.tail_length(tx.conn) if self._behind is None else self._behind + rows
         if self._behind >= timeline.FEED_AT:
             self._behind = 0
             with suppress(Stopping):  # then the next start does it

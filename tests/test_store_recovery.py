@@ -147,7 +147,7 @@ def test_a_large_file_found_damaged_while_running_is_rescued_at_the_next_start(
     heard = threading.Event()
     # Page 1 still reads, so the start does not stumble over it.
     with closing(sqlite3.connect(path)) as conn:
-            assert conn.execute("PRAGMA user_version").fetchone()[0] > 0
+        assert conn.execute("PRAGMA user_version").fetchone()[0] > 0
     with Backend(Config(data_dir=tmp_path, me="ada")) as backend:
         backend.bus.subscribe(lambda events: heard.set() if events[0].kind == "system" else None)
         backend.start(api=False)
