@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from backend.delivery import reach as module
@@ -18,6 +18,7 @@ from backend.delivery.channel import ChannelError, Permanent, Transient
 from backend.delivery.reach import Reach, check_url, is_public
 
 DEADLINE = 15.0
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine is shared
 PUBLIC = "93.184.216.34"
 PUBLIC6 = "2606:2800:220:1:248:1893:25c8:1946"
 
@@ -216,6 +217,7 @@ OURS_ALONE = [ipaddress.ip_network(block) for block in ("168.63.129.16/32", "192
 """Refused although Python, in some version, calls them global."""
 
 
+@PATIENT
 @given(V4)
 @example(ipaddress.IPv4Address("192.88.99.1"))
 def test_the_public_ipv4_addresses_are_those_that_python_calls_global(address: ipaddress.IPv4Address) -> None:
@@ -225,12 +227,14 @@ def test_the_public_ipv4_addresses_are_those_that_python_calls_global(address: i
         assert is_public(address) == (address.is_global and not address.is_multicast and not address.is_reserved)
 
 
+@PATIENT
 @given(st.sampled_from(module._NOT_PUBLIC_V4), st.data())
 def test_every_ipv4_address_of_a_special_block_is_refused(block: ipaddress.IPv4Network, data: st.DataObject) -> None:
     number = data.draw(st.integers(int(block.network_address), int(block.broadcast_address)))
     assert refusal(str(ipaddress.IPv4Address(number))).code == "private_address"
 
 
+@PATIENT
 @given(V6)
 @example(ipaddress.IPv6Address("2002:808:808::"))
 @example(ipaddress.IPv6Address("64:ff9b::808:808"))
@@ -244,12 +248,14 @@ def test_no_ipv6_address_is_public_that_python_calls_anything_else(address: ipad
         assert address.teredo is None
 
 
+@PATIENT
 @given(st.integers(2**125, 2**126 - 1).map(ipaddress.IPv6Address))
 def test_an_ipv6_address_of_the_global_block_is_public_unless_it_is_special(address: ipaddress.IPv6Address) -> None:
     special = ("2001::/23", "2001:db8::/32", "2002::/16", "3ffe::/16", "3fff::/20")
     assert is_public(address) == (not any(address in ipaddress.ip_network(block) for block in special))
 
 
+@PATIENT
 @given(V4)
 @example(ipaddress.IPv4Address("127.0.0.1"))
 @example(ipaddress.IPv4Address("8.8.8.8"))
@@ -279,6 +285,7 @@ def spellings(address: ipaddress.IPv4Address) -> list[str]:
     return forms
 
 
+@PATIENT
 @given(V4)
 @example(ipaddress.IPv4Address("127.0.0.1"))
 def test_no_short_octal_or_hexadecimal_spelling_is_taken_even_of_a_public_address(
@@ -293,6 +300,7 @@ def test_the_c_library_does_read_those_spellings() -> None:
         assert socket.inet_ntoa(socket.inet_aton(form)) == "127.0.0.1"
 
 
+@PATIENT
 @given(st.text(alphabet=st.sampled_from("0127.x%:[]fa①⑦。．ⓛ-_ \\@/\x00"), max_size=24))
 def test_whatever_is_no_name_and_no_public_address_is_never_looked_up(host: str) -> None:
     lookup, asked = answering([PUBLIC])
@@ -557,6 +565,7 @@ def test_http_is_taken_only_where_it_is_asked_for() -> None:
         check_url("http://nas.local/", https_only=True)
 
 
+@PATIENT
 @given(st.text(max_size=40).map(lambda text: "https://" + text))
 def test_no_text_makes_the_check_of_a_url_raise_anything_else(url: str) -> None:
     with contextlib.suppress(Permanent):
