@@ -5,15 +5,20 @@ These are the values alone, checked; ``backend/settings_file.py`` reads and writ
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
-Text = Annotated[str, Meta(min_length=1, max_length=500)]
-Secret = Annotated[str, Meta(min_length=1, max_length=10_000)]
+# \Z and not "$", which would let a trailing newline through.
+Text = Annotated[
+    str, Meta(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z")
+]
+Secret = Annotated[str, Meta(min_length=1, max_length=10_000, extra={"secret": True})]
 """Never in a log, an error, ``/health`` or an export."""
-BaseUrl = Annotated[str, Meta(min_length=8, max_length=2_000, pattern=r"^https?://[^\s/?#]+[^\s?#]*$")]
+# Without a user and password, which would make a secret of what is shown.
+BaseUrl = Annotated[str, Meta(min_length=8, max_length=2_000, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?\Z")]
 Connections = Annotated[int, Meta(ge=1, le=64)]
 Rate = Annotated[float, Meta(gt=0, le=10_000)]
 
@@ -23,6 +28,15 @@ class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     connections: Connections = 4
     rate_per_second: Rate | None = None
+
+    def __repr__(self) -> str:
+        """Without the secrets: a repr ends up in logs and tracebacks."""
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        secrets = secret_fields(type(self))
+        values = [(field, getattr(self, field.name)) for field in msgspec.structs.fields(self)]
+        return [(f.name, "•••" if f.encode_name in secrets and value is not None else value) for f, value in values]
 
 
 class EmailSettings(ChannelSettings, frozen=True, kw_only=True):
@@ -40,7 +54,7 @@ class EmailSettings(ChannelSettings, frozen=True, kw_only=True):
 class SmsSettings(ChannelSettings, frozen=True, kw_only=True):
     """``[channels.sms]``: Twilio, or whatever speaks as it does."""
 
-    account_sid: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_-]+$")]
+    account_sid: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_-]+\Z")]
     auth_token: Secret
     sender: Text = msgspec.field(name="from")
     base_url: BaseUrl = "https://api.twilio.com"
@@ -66,7 +80,7 @@ class ApnsSettings(ChannelSettings, frozen=True, kw_only=True):
 class WebPushSettings(ChannelSettings, frozen=True, kw_only=True):
     """``[channels.push.webpush]``: ``subject`` is how a push service reaches the owner (RFC 8292)."""
 
-    subject: Annotated[str, Meta(max_length=500, pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://\S+)$")]
+    subject: Annotated[str, Meta(max_length=500, pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://\S+)\Z")]
 
 
 class DesktopSettings(ChannelSettings, frozen=True, kw_only=True):
@@ -107,3 +121,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     delivery: DeliverySettings = DeliverySettings()
     allow_hosts: tuple[str, ...] = ()
     """Hosts (``name``, ``name:port`` or an address) that callers' URLs may reach although they are private."""
+
+
+@cache
+def secret_fields(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """The names, as in the file, of a struct's fields that are a ``Secret``."""
+    return frozenset(field.encode_name for field in msgspec.structs.fields(kind) if _is_secret(field.type))
+
+
+def _is_secret(annotation: Any) -> bool:
+    if isinstance(annotation, Meta):
+        return bool((annotation.extra or {}).get("secret"))
+    return any(_is_secret(part) for part in get_args(annotation))

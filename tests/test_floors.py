@@ -17,9 +17,10 @@ from tests.server_process import ROOT
 FLOORS = (
     # 0: words, errors, events, the clock: they need each other at most
     ("backend.errors", "backend.events", "backend.clock", "backend.records", "backend.handover", "backend.zone"),
-    ("backend.config", "backend.inputs", "backend.texts", "backend.settings"),
+    ("backend.config", "backend.inputs", "backend.texts", "backend.settings", "backend.data_pattern"),
+    ("backend.settings_text", "backend.settings_reading", "backend.settings_secrets"),
     # 1: files and channels, side by side
-    ("backend.store", "backend.delivery", "backend.settings_file"),
+    ("backend.store", "backend.delivery", "backend.settings_file", "backend.data_schema"),
     # 2: below the services what each of them is made of
     ("backend.moments", "backend.batch_rows"),
     (
@@ -65,8 +66,8 @@ HOMES = {
     "jwt": ("backend.delivery",),
     "http_ece": ("backend.delivery.webpush",),
     "apprise": ("backend.delivery.apprise_url",),
-    "tomlkit": ("backend.settings_file",),
-    "keyring": ("backend.settings_file",),
+    "tomlkit": ("backend.settings_text",),
+    "keyring": ("backend.settings_secrets",),
     "jsonschema": ("backend.data_schema",),
     "referencing": ("backend.data_schema",),
 }
