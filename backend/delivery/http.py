@@ -26,7 +26,7 @@ from backend.delivery.wire import Resolver, Wire, stopping
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Answer", "HttpClient", "Resolver", "refusal", "retry_after", "said"]
+__all__ = ["Answer", "HttpClient", "Resolver", "json_object", "refusal", "retry_after", "said"]
 
 MAX_BODY = 64 * 1024
 """Bytes of an answer that are read; the rest is left, and the connection with it."""
@@ -227,6 +227,15 @@ def refusal(answer: Answer, clock: Clock, code: str, text: str) -> ChannelError:
     if answer.status in (408, 425) or answer.status >= 500:
         return Transient(code, text, retry_after(answer, clock))
     return Permanent(code, text)
+
+
+def json_object(answer: Answer) -> dict[str, Any]:
+    """The answer's body, a JSON object; empty where it is anything else."""
+    try:
+        found = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def said(words: object, *secrets: str | None) -> str:
