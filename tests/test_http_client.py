@@ -324,10 +324,10 @@ def test_what_is_not_http_is_a_protocol_error(how: str) -> None:
     assert (type(error), error.code) == (Transient, "protocol_error")
 
 
-def test_an_http2_server_that_speaks_something_else_is_a_protocol_error() -> None:
+def test_an_http2_server_that_breaks_the_rules_is_a_protocol_error() -> None:
     def serve(connection: socket.socket, ended: threading.Event) -> None:
         connection.recv(65_536)
-        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n" * 9)
+        connection.sendall(bytes.fromhex("000000 04 00 00000001"))  # SETTINGS, but on a stream (RFC 9113, 6.5)
         while connection.recv(65_536):
             pass
 

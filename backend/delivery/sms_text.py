@@ -1,0 +1,54 @@
+"""How many segments a text costs, by 3GPP TS 23.038 (the alphabets) and TS 23.040 (the header that joins segments)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+BASIC = frozenset(
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ"
+    " !\"#¤%&'()*+,-./0123456789:;<=>?"
+    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§"
+    "¿abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+"""One septet each (6.2.1, without the escape itself)."""
+EXTENSION = frozenset("\f^{}\\[~]|€")
+"""The escape and one more septet (6.2.1.1)."""
+
+
+class Segments(msgspec.Struct, frozen=True):
+    """``units`` are septets for GSM-7 and UTF-16 code units for UCS-2; ``count`` is what an operator charges."""
+
+    encoding: Literal["GSM-7", "UCS-2"]
+    units: int
+    count: int
+
+
+def is_gsm(text: str) -> bool:
+    """Whether the GSM 7-bit alphabet has every character."""
+    return all(char in BASIC or char in EXTENSION for char in text)
+
+
+def segments(text: str) -> Segments:
+    """What sending ``text`` takes. 140 bytes hold 160 septets or 70 UTF-16 units; where that is not enough, each
+    segment gives 6 bytes to the header that joins them: 153 and 67. Neither an escape and its character nor the halves
+    of a surrogate pair are parted, so a segment may stay one short."""
+    if is_gsm(text):
+        return _counted("GSM-7", [1 if char in BASIC else 2 for char in text], 160, 153)
+    return _counted("UCS-2", [1 if char <= "\uffff" else 2 for char in text], 70, 67)
+
+
+def _counted(encoding: Literal["GSM-7", "UCS-2"], widths: list[int], alone: int, joined: int) -> Segments:
+    units = sum(widths)
+    return Segments(encoding, units, 1 if units <= alone else _packed(widths, joined))
+
+
+def _packed(widths: Iterable[int], room: int) -> int:
+    count, left = 1, room
+    for width in widths:
+        if width > left:
+            count, left = count + 1, room
+        left -= width
+    return count
