@@ -298,8 +298,9 @@ def twilio() -> Iterator[Twilio]:
 
 
 @cache
-def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(65537, bits)
+def rsa_key(name: str = "") -> rsa.RSAPrivateKey:
+    """A key of its own for each name."""
+    return rsa.generate_private_key(65537, 2048)
 
 
 class Google(Provider):
@@ -414,6 +415,13 @@ class Apns(Provider):
         """End the connection after the next answer."""
         self._clock = clock
 
+    def reply(self, asked: Asked) -> Reply:
+        token = asked.headers.get("authorization", "").partition(" ")[2]
+        with self._lock:
+            if token and token not in self.tokens:
+                self.tokens.append(token)
+        return super().reply(asked)
+
     def content(self, asked: Asked) -> Reply:
         refused = self._token_refused(asked.headers.get("authorization", ""))
         if refused:
@@ -433,8 +441,6 @@ class Apns(Provider):
         scheme, _, token = authorization.partition(" ")
         if scheme != "bearer" or not token:
             return "MissingProviderToken"
-        if token not in self.tokens:
-            self.tokens.append(token)
         try:
             told = jwt.decode(token, p256_key().public_key(), algorithms=["ES256"], options={"verify_iat": False})
         except jwt.InvalidTokenError:
