@@ -1,0 +1,353 @@
+"""One SMTP connection (RFC 5321) that keeps to a deadline and says of every failure what it means.
+
+421 → Throttled: the server closes shop for all mails. Other 4xx → Transient. 5xx → Permanent, a refused login (535)
+too: each further try would be one more towards a locked account. What the owner can repair without touching a mail is
+Transient, so that what waited still goes out: an unreachable server, a certificate that does not hold (``tls_failed``).
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import os
+import re
+import selectors
+import smtplib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from backend.clock import Clock
+from backend.delivery.channel import ChannelError, Permanent, Throttled, Transient
+from backend.delivery.email_message import Address
+from backend.settings import EmailSettings
+
+CHECK_AFTER_S = 5.0
+"""A connection that was idle for longer is asked whether it still stands before a mail is trusted to it."""
+REPLY_LIMIT = 65_536
+TEXT_LIMIT = 300
+
+_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3} ")
+
+
+class Overdue(Transient):
+    """A deadline has passed."""
+
+
+class Deadline:
+    """The moment by which a whole dialogue must have ended, however slowly the server talks."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self.seconds = seconds
+        self._end = clock.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds, more than none; raises Transient ``timeout`` when it is past."""
+        left = self._end - self._clock.monotonic()
+        if left <= 0:
+            raise self.passed()
+        return left
+
+    def passed(self) -> Overdue:
+        return Overdue("timeout", f"The mail server had not answered after {self.seconds:g} seconds.")
+
+    def sooner(self, share: float) -> Deadline:
+        """One that leaves so much of what is left."""
+        return Deadline(self._clock, self.left() * share)
+
+
+class Mail(NamedTuple):
+    """One message on its way."""
+
+    sender: Address
+    target: Address
+    data: bytes
+
+    @property
+    def needs_utf8(self) -> bool:
+        return self.sender.needs_utf8 or self.target.needs_utf8
+
+
+class Connection(smtplib.SMTP):
+    """One SMTP connection, opened once. One thread at a time uses it; only ``abort`` may come from another.
+
+    Everything it does raises ChannelErrors. smtplib's own reading and writing is replaced, since its timeouts start
+    afresh with every byte.
+    """
+
+    def __init__(self, settings: EmailSettings) -> None:
+        super().__init__(local_hostname="[127.0.0.1]")  # smtplib would ask the DNS for our name
+        self._settings = settings
+        self._received = bytearray()
+        self._guard = threading.Lock()
+        self._aborted = False
+        self._in_transaction = False
+        self.deadline: Deadline
+        self.usable = False
+        """Whether it is open and in step with the server."""
+        self.begun = False
+        """Whether the mail at hand was begun: its MAIL was accepted."""
+        self.mails = 0
+        self.idle_since = 0.0
+
+    # --- opening
+
+    def open(self, addresses: Sequence[Any], context: Callable[[], ssl.SSLContext]) -> None:
+        """From nothing to where mails can be sent."""
+        self._dial(addresses)
+        if self._settings.security == "tls":
+            self._secure(context())
+        self._expect(220, self.getreply())
+        self._greet()
+        if self._settings.security == "starttls":
+            if not self.has_extn("starttls"):
+                raise Permanent("no_starttls", "The mail server does not offer STARTTLS, and nothing is sent without.")
+            self._expect(220, self.docmd("STARTTLS"))
+            if self._received:  # said before TLS, and so by anyone (CVE-2011-0411)
+                raise Transient("tls_failed", "The mail server's words went on past its agreement to TLS.")
+            self._secure(context())
+            self._greet()  # anew: what was offered before TLS does not count (RFC 3207, section 4.2)
+        if self._settings.username is not None:
+            self._log_in(self._settings.username, self._settings.password or "")
+        self.usable = True
+
+    def _dial(self, addresses: Sequence[Any]) -> None:
+        failure: ChannelError = Transient("unreachable", "The mail server's name leads nowhere.")
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            try:
+                self._attach(socket.socket(family, kind, protocol))
+                self._connect(address, self.deadline.sooner(1 / (len(addresses) - number)))
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                own = str(self._sock.getsockname()[0]).partition("%")[0]
+            except Overdue:
+                failure = self.deadline.passed()
+            except OSError as error:
+                failure = Transient("unreachable", f"The mail server cannot be reached: {error.strerror or error}.")
+            else:
+                self.local_hostname = f"[IPv6:{own}]" if ":" in own else f"[{own}]"
+                return
+            self.close()
+        raise failure
+
+    def _connect(self, address: Any, deadline: Deadline) -> None:
+        """In short waits: not every system ends a connect whose socket is shut down by another thread."""
+        self._sock.setblocking(False)
+        fault = self._sock.connect_ex(address)
+        if fault in {errno.EINPROGRESS, errno.EWOULDBLOCK}:
+            with selectors.DefaultSelector() as ready:
+                ready.register(self._sock, selectors.EVENT_WRITE)
+                while not ready.select(min(0.1, deadline.left())) and not self._aborted:
+                    pass
+            fault = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if self._aborted:
+            raise self._stopping()
+        if fault:
+            raise OSError(fault, os.strerror(fault))
+
+    def _greet(self) -> None:
+        code, reply = self.ehlo()
+        if code // 100 == 5:
+            code, reply = self.helo()
+        self._expect(250, (code, reply))
+
+    def _secure(self, context: ssl.SSLContext) -> None:
+        try:
+            secured = context.wrap_socket(
+                self._sock, server_hostname=bare_host(self._settings.host), do_handshake_on_connect=False
+            )
+            self._attach(secured)
+            secured.settimeout(self.deadline.left())
+            secured.do_handshake()
+        except TimeoutError:
+            raise self.deadline.passed() from None
+        except (OSError, ValueError) as error:
+            if self._aborted:
+                raise self._stopping() from None
+            why = getattr(error, "verify_message", "") or getattr(error, "reason", "") or type(error).__name__
+            raise Transient("tls_failed", f"No TLS with the mail server: {why}.") from None
+
+    def _log_in(self, user: str, password: str) -> None:
+        """By PLAIN, else LOGIN, and only once: smtplib would offer a refused password again by each method."""
+        offered = self.esmtp_features.get("auth", "").upper().split()
+        if "PLAIN" in offered:
+            reply = self.docmd("AUTH", f"PLAIN {_plain(user, password)}")
+        elif "LOGIN" in offered:
+            reply = self.docmd("AUTH", "LOGIN")
+            for answer in (user, password):
+                if reply[0] == 334:
+                    reply = self.docmd(_base64(answer))
+        else:
+            raise Permanent("no_login", "The mail server offers no login by name and password (PLAIN or LOGIN).")
+        self._expect(235, reply)
+
+    # --- mails
+
+    def check(self, now: float, deadline: Deadline) -> None:
+        """Raises a ChannelError if it cannot take another mail. The server is asked only if the connection was idle for
+        long, or a mail broken off on it."""
+        self.begun = False
+        if self._received:
+            raise Transient("connection_lost", "The mail server had said more than it was asked.")
+        if not self._in_transaction and now - self.idle_since < CHECK_AFTER_S:
+            return
+        self.deadline = deadline
+        try:
+            self._expect(250, self.docmd("RSET"))
+        except ChannelError as error:
+            raise Transient("connection_lost", error.text) from None
+        self._in_transaction = False
+
+    def deliver(self, mail: Mail) -> str:
+        """The server's words of acceptance."""
+        self.begun = False
+        if mail.needs_utf8 and not self.has_extn("smtputf8"):
+            self.begun = True  # another connection would not help
+            raise Permanent("smtputf8_not_offered", "The mail server takes only addresses of ASCII characters.")
+        self.command_encoding = "utf-8" if mail.needs_utf8 else "ascii"
+        options = f" SIZE={len(mail.data)}" if "size" in self.esmtp_features else ""
+        options += " BODY=8BITMIME SMTPUTF8" if mail.needs_utf8 else ""
+        self.mails += 1
+        self._in_transaction = True
+        self._expect(250, self.docmd("MAIL", f"FROM:<{mail.sender}>{options}"))
+        self.begun = True
+        self._expect(250, self.docmd("RCPT", f"TO:<{mail.target}>"))
+        self._expect(354, self.docmd("DATA"))
+        self.send(mail.data.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        try:
+            reply = self.getreply()
+        except ChannelError as error:
+            text = f"The mail may have arrived: it was handed over whole, but then: {error.text}"
+            raise Transient("no_answer_after_data", text) from None
+        self._in_transaction = False
+        self._expect(250, reply)
+        return self._words(*reply)
+
+    # --- leaving
+
+    def leave(self) -> None:
+        """Say goodbye, without waiting for an answer on which nothing depends."""
+        if self.usable:
+            self.usable = False
+            with suppress(OSError):
+                self._sock.settimeout(0.2)
+                self._sock.sendall(b"QUIT\r\n")
+        self.close()
+
+    def abort(self) -> None:
+        """From another thread: what it waits for ends now."""
+        with self._guard:
+            self._aborted = True
+            if self.sock is not None:
+                with suppress(OSError):
+                    # Not SSLSocket's own, which takes off its TLS first while the other thread may still be writing.
+                    socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with self._guard:
+            super().close()
+
+    # --- the wire
+
+    @property
+    def _sock(self) -> socket.socket:
+        if self.sock is None:
+            raise OSError("not connected")
+        return self.sock
+
+    def _attach(self, sock: socket.socket) -> None:
+        with self._guard:
+            self.sock = sock
+            if self._aborted:
+                raise self._stopping()
+
+    def send(self, s: Any) -> None:
+        data = s.encode(self.command_encoding) if isinstance(s, str) else s
+        try:
+            self._sock.settimeout(self.deadline.left())
+            self._sock.sendall(data)
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def getreply(self) -> tuple[int, bytes]:
+        """The code, and the lines without it."""
+        said: list[bytes] = []
+        size = 0
+        while True:
+            line = self._line()
+            size += len(line)
+            said.append(line[4:].strip())
+            if not line[:3].isdigit() or line[3:4] not in b" -\r\n" or size > REPLY_LIMIT:
+                self.usable = False
+                raise Transient("bad_reply", "The mail server does not speak SMTP.")
+            if line[3:4] != b"-":
+                return int(line[:3]), b"\n".join(said)
+
+    def _line(self) -> bytes:
+        while (end := self._received.find(b"\n") + 1) == 0 and len(self._received) <= REPLY_LIMIT:
+            try:
+                self._sock.settimeout(self.deadline.left())
+                got = self._sock.recv(4096)
+            except OSError as error:
+                raise self._lost(error) from None
+            if not got:
+                raise self._lost(None)
+            self._received += got
+        line = bytes(self._received[: end or None])
+        del self._received[: len(line)]
+        return line
+
+    def _lost(self, error: OSError | None) -> ChannelError:
+        self.usable = False
+        if self._aborted:
+            return self._stopping()
+        if isinstance(error, TimeoutError):
+            return self.deadline.passed()
+        return Transient("connection_lost", "The mail server closed the connection.")
+
+    def _stopping(self) -> Transient:
+        return Transient("stopping", "FlashFlow is stopping.")
+
+    def _expect(self, wanted: int, reply: tuple[int, bytes]) -> None:
+        """Raises what the answer means, unless it is of the wanted kind."""
+        code = reply[0]
+        if code == wanted or (code // 100 == 2 and wanted == 250):
+            return
+        text = self._words(*reply)
+        if code // 100 not in {4, 5} or code == 421:
+            self.usable = False
+        if code == 421:
+            raise Throttled("smtp_421", text)
+        # An enhanced code of 4.x.x (RFC 3463) says that it may pass, whatever stands before it.
+        passing = code // 100 == 4 or (_ENHANCED.match(text, 4) is not None and text[4] == "4")
+        if code // 100 in {4, 5}:
+            raise (Transient if passing else Permanent)(f"smtp_{code}", text)
+        raise Transient("bad_reply", f"The mail server answered out of turn: {text}"[:TEXT_LIMIT])
+
+    def _words(self, code: int, reply: bytes) -> str:
+        """What the server said, as one line for people: its enhanced code once, and no secret that it repeats."""
+        first, *more = reply.decode("utf-8", "replace").split("\n")
+        enhanced = found[0] if (found := _ENHANCED.match(first)) else ""
+        text = " ".join([f"{code} {first}", *(line.removeprefix(enhanced) for line in more)])
+        user, password = self._settings.username or "", self._settings.password
+        if password:
+            for secret in (_plain(user, password), _base64(password), password):
+                text = text.replace(secret, "…")
+        return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:TEXT_LIMIT]
+
+
+def bare_host(host: str) -> str:
+    """Without the brackets of an IPv6 address."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def _plain(user: str, password: str) -> str:
+    """RFC 4616."""
+    return _base64(f"\0{user}\0{password}")
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
