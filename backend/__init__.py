@@ -1,6 +1,7 @@
 """FlashFlow without its screens: the services, their records, and the Backend that wires them together."""
 
 from backend.app import Backend
+from backend.channels import ChannelState
 from backend.config import VERSION, Config, load_config
 from backend.errors import (
     AlreadyRunning,
@@ -17,7 +18,6 @@ from backend.errors import (
 )
 from backend.events import Bus, Event
 from backend.notification_service import NotificationService
-from backend.overview import ChannelState
 from backend.records import (
     Action,
     Activity,

@@ -9,29 +9,35 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from backend.channels import Channels, ChannelState, retry_of
 from backend.clock import Clock, SystemClock, rfc3339
 from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERSION, Config
-from backend.delivery.channel import BaseChannel
+from backend.delivery.desktop import DesktopChannel
 from backend.delivery.outbox import Outbox
-from backend.errors import FlashFlowError, StorageError
+from backend.delivery.withdrawals import Withdrawals
+from backend.errors import FlashFlowError, StorageError, ValidationError
 from backend.events import Bus, Event
 from backend.jobs import Jobs
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
-from backend.overview import ChannelState, Overview
+from backend.overview import Overview
+from backend.settings import Settings
+from backend.settings_file import SettingsFile
+from backend.settings_secrets import secret_store
 from backend.store.database import create_private
 from backend.store.lock import FolderLock
 from backend.store.opening import CHECK_AT_START_BYTES, mark_suspect
 from backend.store.outbox import OutboxTable
 from backend.store.recovery import back_up, backups_folder, is_sound
 from backend.store.writer import Tx, Write
+from backend.trials import Trial, Trials
 from backend.user_activity_service import UserActivityService
 
 if TYPE_CHECKING:
@@ -42,6 +48,7 @@ log = logging.getLogger(__name__)
 DAY_S = 86_400
 SYSTEM_TYPE = "flashflow.system"
 INSTANCE_FILE = "server.json"
+SETTINGS_FILE = "flashflow.toml"
 
 
 class Screens(Protocol):
@@ -75,6 +82,9 @@ class Backend:
         self.url: str | None = None
         self.bus = Bus()
         self._told: list[str] = []
+        self._applying = threading.Lock()
+        self.desktop = DesktopChannel()
+        self._withdrawals = Withdrawals(self.desktop.withdraw)
         self._lock = FolderLock(config.data_dir)
         try:
             self.activity = UserActivityService(
@@ -87,9 +97,15 @@ class Backend:
         except BaseException:
             self.close()
             raise
-        self.channels = _channels()
-        self.overview = Overview(self.activity, self.notifications, self.channels)
-        self.outbox = Outbox(OutboxTable(self.notifications.store), self.channels, self.clock)
+        self.channels = Channels(config.data_dir, self.clock, self.desktop)
+        secrets = secret_store(os.environ)
+        self.settings = SettingsFile(config.data_dir / SETTINGS_FILE, environ=os.environ, secrets=secrets)
+        self.outbox = Outbox(OutboxTable(self.notifications.store), {}, self.clock)
+        self._apply(self._first_settings())
+        self.overview = Overview(self.activity, self.notifications)
+        self.trials = Trials(
+            self.notifications.store, lambda: self.channels.lanes, self.clock, self.notifications.new_id
+        )  # fmt: skip
         self.jobs = Jobs()
         self._http: HttpServer | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -110,7 +126,17 @@ class Backend:
 
     def channel_states(self) -> tuple[ChannelState, ...]:
         """What works on this machine, channel by channel; probes, so call it off the event loop."""
-        return self.overview.channel_states()
+        return self.channels.states()
+
+    def send_test(self, route: str, user_id: str | None = None) -> tuple[Trial, ...]:
+        """Test a channel on me (or that user), now; takes as long as the provider does, so call it off the event loop.
+        Raises NotFound and Conflict."""
+        return self.trials.send_test(route, user_id or self.me)
+
+    def web_push_key(self) -> str | None:
+        """The key that a browser subscribes with; None where Web Push is not configured."""
+        lane = self.channels.lanes.get("webpush")
+        return None if lane is None else str(lane.channel.public_key)  # type: ignore[attr-defined]
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -123,9 +149,11 @@ class Backend:
             self._serve(screens)
         self._register_this_computer()
         self._tell_me()
-        self.bus.subscribe(self._wake_outbox)
+        self.bus.subscribe(self._hear)
         self.outbox.start()
         self.jobs.every(1, self.notifications.release_due)
+        self.jobs.every(2, self.follow_settings)
+        self.jobs.every(3600, self.notifications.retire_stale_devices)
         self.jobs.every(30, self.activity.close_idle_sessions)
         self.jobs.every(5, self.activity.settle_figures)
         self.jobs.every(3600, self._forget_answers)
@@ -142,6 +170,7 @@ class Backend:
             self._http.stop()
             (self.data_dir / INSTANCE_FILE).unlink(missing_ok=True)
         self.jobs.stop()
+        self._withdrawals.stop()
         self.outbox.stop()
         if self._readers is not None:
             self._readers.shutdown(wait=True, cancel_futures=True)
@@ -190,9 +219,43 @@ class Backend:
                 return store.writer.fault
         return None
 
-    def _wake_outbox(self, events: tuple[Event, ...]) -> None:
+    def _hear(self, events: tuple[Event, ...]) -> None:
         if any(event.kind == "outbox" for event in events):
             self.outbox.wake()
+        read = [event.id for event in events if event.kind == "withdraw"]
+        if read:
+            self._withdrawals.add(read)
+
+    # --- settings -------------------------------------------------------------------------------------------------
+
+    def follow_settings(self) -> None:
+        """Take up ``flashflow.toml`` where it has changed."""
+        known = self.settings.problem
+        settings = self.settings.poll()
+        if settings is not None:
+            self._apply(settings)
+        if settings is not None or self.settings.problem != known:
+            self.bus.publish([Event("system", SETTINGS_FILE)])
+
+    def change_settings(self, place: str, values: Mapping[str, object] | None) -> None:
+        """Write one table of ``flashflow.toml`` (``channels.email``; None removes it) and take it up. Raises
+        ValidationError."""
+        self._apply(self.settings.save(place, values))
+        self.bus.publish([Event("system", SETTINGS_FILE)])
+
+    def _first_settings(self) -> Settings:
+        try:
+            return self.settings.load()
+        except ValidationError as error:
+            self._told.append(f"{SETTINGS_FILE} cannot be used and is left aside: {error}")
+            return Settings()
+
+    def _apply(self, settings: Settings) -> None:
+        with self._applying:
+            lanes = self.channels.build(settings)
+            self.notifications.facts.routes = frozenset(lanes)
+            self.notifications.channels.named = tuple(settings.others)
+            self.outbox.configure(lanes, retry_of(settings))
 
     def _register_this_computer(self) -> None:
         """This computer is one of my devices: the push channel reaches it natively."""
@@ -249,12 +312,6 @@ class Backend:
                 self._told.append(sentence)
                 log.error(sentence)
                 self.bus.publish([Event("system", path.name)])
-
-
-def _channels() -> dict[str, BaseChannel]:
-    from backend.delivery.desktop import DesktopChannel
-
-    return {"push": DesktopChannel()}
 
 
 def _forget(tx: Tx, items: Sequence[None]) -> list[None]:

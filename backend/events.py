@@ -26,13 +26,15 @@ Kind = Literal[
     "template",
     "system",
     "outbox",
+    "withdraw",
 ]
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One committed change. ``id`` is the id of what changed, ``app`` the name of the key that wrote it.
 
-    ``outbox`` says that something waits there to be delivered.
+    ``outbox`` says that something waits there to be delivered, ``withdraw`` that a notification's toast is not wanted
+    any more.
     """
 
     kind: Kind

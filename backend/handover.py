@@ -56,6 +56,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_s: float | None = None
 
 
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt to record; times in milliseconds since 1970, ``retry_at`` None where there is no next one."""
+
+    delivery_id: str
+    started_at: int
+    duration_ms: int
+    outcome: Outcome
+    retry_at: int | None
+
+
 def overall(statuses: Sequence[str]) -> str:
     """A notification's status from its deliveries': the best that happened, else what may still happen."""
     for found, status in (

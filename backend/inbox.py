@@ -9,6 +9,7 @@ from typing import Any
 from backend.errors import Conflict, FlashFlowError, NotFound
 from backend.events import Event
 from backend.records import Notification
+from backend.releasing import hand_back, withdraw
 from backend.store import notifications as table
 from backend.store.codec import decode_id
 from backend.store.writer import Tx
@@ -45,6 +46,14 @@ class Inbox:
     def cancel(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
         return _each(tx, items, _cancel)
 
+    def snooze(self, tx: Tx, items: Sequence[tuple[Wanted, int]]) -> list[Notification | FlashFlowError]:
+        """(wanted, until in ms)."""
+        return [
+            answer
+            for wanted, until in items
+            for answer in _each(tx, [wanted], lambda tx, seq, n, until=until: _snooze(tx, seq, n, until))  # type: ignore[misc]
+        ]
+
     def read_all(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[tuple[str, ...]]:
         """(user, app): the ids that were unread and are read now."""
         answers = []
@@ -53,13 +62,15 @@ class Inbox:
                 "UPDATE notifications SET inbox = 'read', status = 'read', read_at = ?, revision = n.revision "
                 "FROM (SELECT seq, ? + row_number() OVER (ORDER BY seq) AS revision FROM notifications "
                 "WHERE user_id = ? AND inbox = 'unread' AND (? IS NULL OR app = ?)) n "
-                "WHERE notifications.seq = n.seq RETURNING id, app",
+                "WHERE notifications.seq = n.seq RETURNING id, app, notifications.seq",
                 (tx.now_ms, table.last_revision(tx.conn), user_id, app, app),
             ).fetchall()
+            for id_, writer, seq in rows:
+                _was_read(tx, seq, decode_id(id_), user_id, writer)
             # One event for each app's: whoever shows this user's inbox asks for its state.
-            for writer, id_ in {writer: id_ for id_, writer in rows}.items():
+            for writer, id_ in {writer: id_ for id_, writer, _ in rows}.items():
                 tx.events.append(Event("notification.updated", decode_id(id_), user_id, writer))
-            answers.append(tuple(decode_id(id_) for id_, _ in rows))
+            answers.append(tuple(decode_id(id_) for id_, _, _ in rows))
         return answers
 
     def unread_many(self, tx: Tx, items: Sequence[tuple[str, ...]]) -> list[int]:
@@ -113,17 +124,32 @@ def _read(tx: Tx, seq: int, n: Notification) -> Change:
     if n.status not in READABLE:
         raise Conflict(f"A notification that is {n.status} cannot be read.")
     columns: dict[str, Any] = {"read_at": tx.now_ms, "status": "read"}
-    if n.inbox == "unread":
-        columns["inbox"] = "read"
+    if n.inbox in {"unread", "snoozed"}:
+        columns |= {"inbox": "read", "snoozed_until": None}
+    _was_read(tx, seq, n.id, n.user_id, n.app)
     return columns
+
+
+def _was_read(tx: Tx, seq: int, id_: str, user_id: str, app: str) -> None:
+    """Whoever has read it needs no toast, no digest and no next channel of a chain."""
+    if tx.conn.execute("SELECT 1 FROM deliveries WHERE notification_seq = ? AND route <> ''", (seq,)).fetchone():
+        hand_back(tx, seq, "read_first", "It was read first.", only="status = 'held' OR channel = 'push'")
+        withdraw(tx, seq, id_, user_id, app)
 
 
 def _unread(tx: Tx, seq: int, n: Notification) -> Change:
     if n.inbox == "unread":
         return None
-    if n.inbox != "read":
+    if n.inbox not in {"read", "snoozed"}:
         raise Conflict("Only a read notification of the inbox can become unread.")
-    return {"read_at": None, "status": "delivered", "inbox": "unread"}
+    return {"read_at": None, "status": "delivered", "inbox": "unread", "snoozed_until": None}
+
+
+def _snooze(tx: Tx, seq: int, n: Notification, until: int) -> Change:
+    if n.inbox not in {"unread", "read", "snoozed"}:
+        raise Conflict("Only a notification in the inbox can be snoozed.")
+    withdraw(tx, seq, n.id, n.user_id, n.app)
+    return {"inbox": "snoozed", "snoozed_until": until}
 
 
 def _archive(tx: Tx, seq: int, n: Notification) -> Change:
@@ -131,11 +157,12 @@ def _archive(tx: Tx, seq: int, n: Notification) -> Change:
         return None
     if n.inbox is None:
         raise Conflict("This notification is not in the inbox.")
-    return {"archived_at": tx.now_ms, "inbox": "archived"}
+    withdraw(tx, seq, n.id, n.user_id, n.app)
+    return {"archived_at": tx.now_ms, "inbox": "archived", "snoozed_until": None}
 
 
 def _unarchive(tx: Tx, seq: int, n: Notification) -> Change:
-    if n.inbox in {"unread", "read"}:
+    if n.inbox in {"unread", "read", "snoozed"}:
         return None
     if n.inbox != "archived":
         raise Conflict("This notification is not archived.")
@@ -147,9 +174,5 @@ def _cancel(tx: Tx, seq: int, n: Notification) -> Change:
         return None
     if n.status not in {"scheduled", "pending"}:
         raise Conflict(f"A notification that is {n.status} cannot be cancelled.")
-    tx.conn.execute(
-        "UPDATE deliveries SET status = 'suppressed', code = 'cancelled', reason = 'It was cancelled.', "
-        "next_attempt_at = NULL, updated_at = ? WHERE notification_seq = ? AND status = 'pending'",
-        (tx.now_ms, seq),
-    )
-    return {"status": "cancelled", "inbox": None}
+    hand_back(tx, seq, "cancelled", "It was cancelled.")
+    return {"status": "cancelled", "inbox": None, "snoozed_until": None}

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from backend.errors import ValidationError
-from backend.records import Channel, Platform, Priority, Scope
+from backend.records import Platform, Priority, Scope
 
 T = TypeVar("T")
 
@@ -43,6 +43,17 @@ Agent = Annotated[str, Meta(min_length=1, max_length=512, pattern=NAME)]
 Title = Annotated[str, Meta(min_length=1, max_length=300, pattern=NAME)]
 Message = Annotated[str, Meta(min_length=1, max_length=10_000, pattern=TEXT)]
 Token = Annotated[str, Meta(min_length=1, max_length=4096, pattern=NAME)]
+CHANNEL = r"^[a-z][a-z0-9_-]*" + END
+Channel = Annotated[
+    str,
+    Meta(
+        min_length=1, max_length=32, pattern=CHANNEL,
+        description="in_app, push, email, sms, or a channel that the owner named in flashflow.toml",
+    ),
+]  # fmt: skip
+ChannelOrAll = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^(\*|[a-z][a-z0-9_-]*)" + END)]
+AT = r"^([01][0-9]|2[0-3]):[0-5][0-9]" + END
+TimeOfDay = Annotated[str, Meta(pattern=AT, description="HH:MM")]
 Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset")]
 
 
@@ -99,7 +110,7 @@ class SendIn(Input, frozen=True, kw_only=True):
     locale: Annotated[str, Meta(max_length=35)] | None = None
     notification_type: TypeName = "general"
     channel: Channel | None = None
-    channels: Annotated[list[Channel], Meta(min_length=1, max_length=4)] | None = None
+    channels: Annotated[list[Channel], Meta(min_length=1, max_length=16)] | None = None
     data: dict[str, Any] | None = None
     priority: Priority = "normal"
     scheduled_at: Moment | None = None
@@ -115,7 +126,7 @@ class PreferenceIn(Input, frozen=True, kw_only=True):
 
     user_id: UserId
     notification_type: TypeOrAll
-    channel: Channel | Literal["*"]
+    channel: ChannelOrAll
     enabled: bool
 
 
@@ -124,7 +135,7 @@ class PreferencesIn(Input, frozen=True, kw_only=True):
 
     user_id: UserId | None = None
     notification_type: TypeOrAll | None = None
-    channel: Channel | Literal["*"] | None = None
+    channel: ChannelOrAll | None = None
     enabled: bool | None = None
     preferences: Annotated[list[PreferenceIn], Meta(min_length=1, max_length=1000)] | None = None
 
@@ -159,15 +170,46 @@ class PreviewIn(Input, frozen=True, kw_only=True):
     locale: Annotated[str, Meta(max_length=35)] = ""
 
 
+class ThrottleIn(Input, frozen=True, kw_only=True):
+    """At most ``limit`` to one user by one channel within ``minutes``."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)]
+    minutes: Annotated[int, Meta(ge=1, le=10_080)] = 60
+
+
+class StageIn(Input, frozen=True, kw_only=True):
+    """A channel of a fail-over chain: used when the notice is still unread after so many minutes (0: at once)."""
+
+    channel: Channel
+    after_minutes: Annotated[int, Meta(ge=0, le=10_080)] = 0
+
+
 class TypeIn(Input, frozen=True, kw_only=True):
-    """A type of notice that an app declares."""
+    """A type of notice that an app declares. ``critical`` is the owner's to grant: without an admin key it is a
+    wish, shown as ``asks_critical``."""
 
     name: TypeName
     label: Name | None = None
     description: Annotated[str, Meta(max_length=500)] = ""
-    channels: list[Channel] = msgspec.field(default_factory=lambda: ["in_app"])
+    channels: Annotated[list[Channel], Meta(max_length=16)] = msgspec.field(default_factory=lambda: ["in_app"])
     critical: bool = False
+    category: Name | None = None
     digest: Literal["hourly", "daily"] | None = None
+    digest_at: TimeOfDay | None = None
+    throttle: ThrottleIn | None = None
+    failover: Annotated[list[StageIn], Meta(max_length=8)] = []
+
+
+class SnoozeIn(Input, frozen=True, kw_only=True):
+    """Until when a notice stays out of the unread."""
+
+    until: Moment
+
+
+class SendQuery(Input, frozen=True, kw_only=True):
+    """``dry_run=true``: say what would happen, and store nothing."""
+
+    dry_run: bool = False
 
 
 class DeviceIn(Input, frozen=True, kw_only=True):

@@ -16,13 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from backend.circumstances import Circumstances
 from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import ValidationError
 from backend.events import Bus
+from backend.facts import FactFinder
 from backend.inbox import Inbox, Wanted, missing
 from backend.inputs import DeviceIn, PreferenceIn, SendIn, TypeIn, build
 from backend.moments import metadata_json, moment_ms
-from backend.people import Devices, Preferences
+from backend.people import ChannelNames, Devices, Preferences
 from backend.records import (
     Device,
     DeviceRegistered,
@@ -32,9 +34,12 @@ from backend.records import (
     NotificationType,
     Preference,
     PreferenceMatrix,
+    Rehearsed,
     Sent,
     Template,
 )
+from backend.releasing import Releasing
+from backend.retrying import Retrying
 from backend.sending import Order, Sending
 from backend.store import notifications as table
 from backend.store.codec import to_json
@@ -44,6 +49,7 @@ from backend.store.opening import open_store
 from backend.store.schema_notifications import NOTIFICATION_MIGRATIONS
 from backend.store.writer import Write
 from backend.templates import Templates
+from backend.zone import workspace_zone
 
 log = logging.getLogger(__name__)
 
@@ -68,17 +74,23 @@ class NotificationService:
     ) -> None:
         self.bus = bus or Bus()
         self.clock = clock or SystemClock()
-        self._new_id = IdMaker(self.clock)
+        self.new_id = IdMaker(self.clock)
         say = log.warning if tell is None else tell.append
         self.store: Store = open_store(
             Path(db_path).absolute(), NOTIFICATION_MIGRATIONS, self.clock, self.bus.publish, say
         )
         self.models: NotificationModels = notification_models(self.store.database)
-        self.sender = Sending(self._new_id)
+        self.zone = workspace_zone().key
+        self.channels = ChannelNames()
+        self.facts = FactFinder(lambda: self.zone)
+        self.sender = Sending(self.new_id, self.facts)
+        self.releasing = Releasing(self.new_id, self.facts)
         self.inbox = Inbox()
-        self.templates = Templates(self.store, self.models, self._new_id)
-        self.devices = Devices(self.store, self.models, self._new_id)
-        self.preferences = Preferences(self.store)
+        self.retrying = Retrying(self.facts)
+        self.templates = Templates(self.store, self.models, self.new_id, self.channels)
+        self.devices = Devices(self.store, self.models, self.new_id)
+        self.preferences = Preferences(self.store, self.channels)
+        self.circumstances = Circumstances(self.store, lambda: self.zone)
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -137,6 +149,8 @@ class NotificationService:
             for field in ("title", "message"):
                 if getattr(request, field) is None:
                     raise ValidationError.of(field, "is required where no template is given")
+        channels = _channels(request)
+        self.channels.check("channel" if request.channel else "channels", channels or ())
         users = request.user_ids or [request.user_id or ""]
         scheduled = None if request.scheduled_at is None else moment_ms("scheduled_at", request.scheduled_at)
         expires = None if request.expires_at is None else moment_ms("expires_at", request.expires_at)
@@ -151,7 +165,7 @@ class NotificationService:
             template=request.template,
             locale=request.locale or "",
             notification_type=request.notification_type,
-            channels=_channels(request),
+            channels=channels,
             data=metadata_json(request.data, "data"),
             priority=request.priority,
             actions=to_json(request.actions) if request.actions else None,
@@ -162,8 +176,30 @@ class NotificationService:
         )
 
     def release_due(self) -> int:
-        """Send what was scheduled for now and expire what is over; returns how many notifications changed."""
-        return self.store.run(Write(self.sender.release, None)) + self.store.run(Write(self.sender.expire, None))
+        """Do what its time has come for: send what was scheduled, let go of what was held, wake what was snoozed,
+        expire what is over. Returns how many rows moved."""
+        moved = 0
+        for step in self.store.read(lambda conn: self.releasing.due(conn, self.clock.now_ms())):
+            while count := self.store.run(Write(step, None)):
+                moved += count
+        return moved
+
+    def rehearse(self, request: SendIn, app: str = LOCAL_APP, owner: str | None = None) -> tuple[Rehearsed, ...]:
+        """What ``send`` would do now, one for each user; nothing is stored. Raises ValidationError as it would."""
+        order = self._order(request, app, owner)
+        return self.store.read(lambda conn: self.sender.rehearse(conn, order, self.clock.now_ms()))
+
+    def send_digest_now(self, user_id: str, notification_type: str | None = None) -> int:
+        """Let go of what the user's digests hold; returns how many deliveries."""
+        return self.store.run(self.sending_digest(user_id, notification_type))
+
+    def sending_digest(self, user_id: str, notification_type: str | None) -> Write[Any, int]:
+        """The write behind ``send_digest_now``."""
+        return Write(self.releasing.send_now, (user_id, notification_type))
+
+    def retire_stale_devices(self) -> int:
+        """Stop pushing to tokens that were not registered again for 270 days; returns how many."""
+        return self.store.run(Write(self.releasing.stale_devices, None))
 
     # --- the inbox ------------------------------------------------------------------------------------------------
 
@@ -242,9 +278,24 @@ class NotificationService:
         """Stop what is scheduled or still pending. Raises NotFound and Conflict."""
         return self.store.run(Write(self.inbox.cancel, (notification_id, None)))
 
+    def retry_notification(self, notification_id: str) -> Notification:
+        """Try again what failed or was given up, now. Raises NotFound, and Conflict where nothing can be."""
+        return self.store.run(self.moving("retry", (notification_id, None)))
+
+    def snooze_notification(self, notification_id: str, until: datetime) -> Notification:
+        """Out of the unread until then. Raises NotFound, Conflict and ValidationError."""
+        return self.store.run(self.snoozing((notification_id, None), until))
+
+    def snoozing(self, wanted: Wanted, until: datetime) -> Write[tuple[Wanted, int], Notification]:
+        """The write behind ``snooze_notification``."""
+        moment = moment_ms("until", until)
+        if moment <= self.clock.now_ms():
+            raise ValidationError.of("until", "must lie in the future")
+        return Write(self.inbox.snooze, (wanted, moment))
+
     def moving(self, verb: str, wanted: Wanted) -> Write[Wanted, Notification]:
-        """The write behind read, unread, archive, unarchive and cancel."""
-        return Write(getattr(self.inbox, verb), wanted)
+        """The write behind read, unread, archive, unarchive, cancel and retry."""
+        return Write(self.retrying.retry if verb == "retry" else getattr(self.inbox, verb), wanted)
 
     # --- preferences, types, templates, devices -------------------------------------------------------------------
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from backend.clock import to_datetime
-from backend.delivery.resolver import may_use
-from backend.errors import Conflict, FlashFlowError, NotFound
+from backend.delivery.resolver import ALL, may_use
+from backend.errors import Conflict, FlashFlowError, NotFound, ValidationError
 from backend.events import Event
 from backend.inputs import DeviceIn, PreferenceIn, TypeIn
 from backend.moments import metadata_json
@@ -17,6 +17,8 @@ from backend.records import (
     NotificationType,
     Preference,
     PreferenceMatrix,
+    Stage,
+    Throttle,
     TypePreference,
 )
 from backend.store import people as table
@@ -38,22 +40,47 @@ GENERAL = NotificationType(
 )
 
 
+class ChannelNames:
+    """The channels there are: the four, and those the owner named."""
+
+    def __init__(self) -> None:
+        self.named: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (*CHANNELS, *self.named)
+
+    def check(self, field: str, channels: Iterable[str]) -> None:
+        """Raises ValidationError for a channel that there is not."""
+        for channel in channels:
+            if channel not in CHANNELS and channel not in self.named:
+                raise ValidationError.of(field, f"there is no channel “{channel}”; there are {', '.join(self.all)}")
+
+
 class Preferences:
     """What users chose, what apps declared, and the matrix that follows."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, channels: ChannelNames) -> None:
         self._store = store
+        self._channels = channels
 
     def matrix(self, user_id: str) -> PreferenceMatrix:
         """The choices, and every type with every channel as it takes effect."""
         return self._store.read(
             lambda conn: _matrix(
-                user_id, table.preferences_of(conn, user_id), table.choices_of(conn, user_id), table.list_types(conn)
+                user_id,
+                table.preferences_of(conn, user_id),
+                table.choices_of(conn, user_id),
+                table.list_types(conn),
+                self._channels.all,
             )
         )
 
     def choosing(self, choices: Sequence[PreferenceIn]) -> Write[Sequence[PreferenceIn], tuple[Preference, ...]]:
-        """The write that stores choices, the last of several on one place winning."""
+        """The write that stores choices, the last of several on one place winning. Raises ValidationError."""
+        for index, choice in enumerate(choices):
+            field = "channel" if len(choices) == 1 else f"preferences.{index}.channel"
+            self._channels.check(field, [choice.channel] if choice.channel != ALL else [])
         return Write(self._choose, choices)
 
     def _choose(self, tx: Tx, items: Sequence[Sequence[PreferenceIn]]) -> list[tuple[Preference, ...]]:
@@ -85,7 +112,9 @@ class Preferences:
         self, declared: TypeIn, app: str, owner: str | None
     ) -> Write[tuple[TypeIn, str, str | None], tuple[NotificationType, bool]]:
         """The write that declares a type: what stands, and whether it is new. ``owner``: the only app whose types
-        may be changed (None: any)."""
+        may be changed (None: any); only who may change any decides what is critical."""
+        self._channels.check("channels", declared.channels)
+        self._channels.check("failover", [stage.channel for stage in declared.failover])
         return Write(self._declare, (declared, app, owner))
 
     def _declare(
@@ -103,9 +132,14 @@ class Preferences:
                 label=declared.label or table.in_words(declared.name),
                 description=declared.description,
                 channels=tuple(dict.fromkeys(declared.channels)),
-                critical=declared.critical,
+                critical=declared.critical if owner is None else known is not None and known.critical,
+                asks_critical=declared.critical,
+                category=declared.category,
                 digest=declared.digest,
-                app=app,
+                digest_at=declared.digest_at,
+                throttle=_throttle(declared),
+                failover=tuple(Stage(channel=s.channel, after_minutes=s.after_minutes) for s in declared.failover),
+                app=known.app if known is not None and owner is None else app,
                 created_at=known.created_at if known else now,
                 updated_at=now,
             )
@@ -115,17 +149,23 @@ class Preferences:
         return answers
 
 
+def _throttle(declared: TypeIn) -> Throttle | None:
+    rule = declared.throttle
+    return None if rule is None else Throttle(limit=rule.limit, minutes=rule.minutes)
+
+
 def _matrix(
     user_id: str,
     preferences: tuple[Preference, ...],
     choices: dict[tuple[str, str], bool],
     types: tuple[NotificationType, ...],
+    channels: Sequence[str],
 ) -> PreferenceMatrix:
     if all(kind.name != GENERAL.name for kind in types):
         types = (GENERAL, *types)
     rows = []
     for kind in types:
-        verdicts = {channel: may_use(choices, kind.name, channel) for channel in CHANNELS}
+        verdicts = {channel: may_use(choices, kind.name, channel, kind.category) for channel in channels}
         rows.append(
             TypePreference(
                 name=kind.name,

@@ -15,7 +15,7 @@ CHANNELS: tuple[Channel, ...] = ("in_app", "push", "email", "sms")
 
 Platform = Literal["ios", "android", "web", "desktop"]
 Priority = Literal["low", "normal", "high", "urgent"]
-Inbox = Literal["unread", "read", "archived"]
+Inbox = Literal["unread", "read", "snoozed", "archived"]
 NotificationStatus = Literal[
     "scheduled", "pending", "sent", "delivered", "read", "failed", "suppressed", "cancelled", "expired"
 ]
@@ -150,6 +150,7 @@ class Delivery(Record, frozen=True, kw_only=True):
     updated_at: datetime
     next_attempt_at: datetime | None
     attempts: tuple[Attempt, ...] = ()
+    release_at: datetime | None = None
 
 
 class Notification(Record, frozen=True, kw_only=True):
@@ -175,6 +176,8 @@ class Notification(Record, frozen=True, kw_only=True):
     delivered_at: datetime | None
     read_at: datetime | None
     archived_at: datetime | None
+    snoozed_until: datetime | None = None
+    count: int = 1
 
 
 class NotificationDetail(Record, frozen=True, kw_only=True):
@@ -191,6 +194,16 @@ class Decided(Record, frozen=True, kw_only=True):
     status: str
     code: str | None
     reason: str | None
+
+
+class Rehearsed(Record, frozen=True, kw_only=True):
+    """What a ``send`` would do now: the texts as they would be, and how each channel would stand."""
+
+    user_id: str
+    title: str
+    message: str
+    status: str
+    deliveries: tuple[Decided, ...]
 
 
 class Sent(Record, frozen=True, kw_only=True):
@@ -250,8 +263,25 @@ class PreferenceMatrix(Record, frozen=True, kw_only=True):
     types: tuple[TypePreference, ...]
 
 
+class Throttle(Record, frozen=True, kw_only=True):
+    """At most ``limit`` of one type to one user by one channel within ``minutes``."""
+
+    limit: int
+    minutes: int
+
+
+class Stage(Record, frozen=True, kw_only=True):
+    """One channel of a fail-over chain: it is used if the notice is still unread after so many minutes."""
+
+    channel: str
+    after_minutes: int
+
+
 class NotificationType(Record, frozen=True, kw_only=True):
-    """What a sibling app declares about a type of notice; ``channels`` are used where a ``send`` names none."""
+    """What a sibling app declares about a type of notice; ``channels`` are used where a ``send`` names none.
+
+    ``critical`` is the owner's mark, ``asks_critical`` what the app wished for.
+    """
 
     name: str
     label: str
@@ -262,6 +292,11 @@ class NotificationType(Record, frozen=True, kw_only=True):
     app: str
     created_at: datetime
     updated_at: datetime
+    asks_critical: bool = False
+    category: str | None = None
+    digest_at: str | None = None
+    throttle: Throttle | None = None
+    failover: tuple[Stage, ...] = ()
 
 
 class Template(Record, frozen=True, kw_only=True):

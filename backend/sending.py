@@ -8,20 +8,26 @@ from collections.abc import Sequence
 import msgspec
 
 from backend.clock import IdMaker
-from backend.delivery.resolver import Decision, Facts, Target, decide
+from backend.collapsing import InPlace, find_open, update_in_place
+from backend.data_schema import check_data
+from backend.deliveries import decided, inbox_place, new_delivery, ring
+from backend.delivery.resolver import Decision, decide
 from backend.errors import FlashFlowError, ValidationError
 from backend.events import Event
+from backend.facts import FactFinder, Question
 from backend.handover import overall
-from backend.records import Decided, NotificationType, Sent
+from backend.records import NotificationType, Rehearsed, Sent
 from backend.store import notifications as table
-from backend.store.codec import decode_id, from_object, from_strings, to_json
+from backend.store.circumstances import contact_of
+from backend.store.codec import decode_id, from_object, to_json
 from backend.store.notifications import NewDelivery, NewNotification
-from backend.store.people import choices_of, read_type, remember_type, targets_of
+from backend.store.people import read_type, remember_type
 from backend.store.templates import read_template
+from backend.store.throttles import note_use
 from backend.store.writer import Tx
 from backend.texts import render
 
-DUE_AT_ONCE = 500
+Types = dict[str, NotificationType | None]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +41,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None
     template: str | None
     locale: str
+    """Empty: the locale in the user's contacts."""
     notification_type: str
     channels: tuple[str, ...] | None
     data: str | None
@@ -46,182 +53,159 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None
 
 
+class Content(msgspec.Struct, frozen=True):
+    """What a user will be told, and by which channels."""
+
+    title: str
+    message: str
+    channels: tuple[str, ...]
+    category: str | None
+
+
 class Sending:
-    """The transactions that make notifications and release scheduled ones.
+    """The transactions that make notifications."""
 
-    ``this_computer`` is the token of the device this process runs on, once it is registered.
-    """
-
-    def __init__(self, new_id: IdMaker) -> None:
+    def __init__(self, new_id: IdMaker, facts: FactFinder) -> None:
         self._new_id = new_id
-        self.this_computer: str | None = None
+        self._facts = facts
+
+    @property
+    def this_computer(self) -> str | None:
+        """The token of the device this process runs on, once it is registered."""
+        return self._facts.this_computer
+
+    @this_computer.setter
+    def this_computer(self, token: str) -> None:
+        self._facts.this_computer = token
 
     def send(self, tx: Tx, orders: Sequence[Order]) -> list[tuple[Sent, ...] | FlashFlowError]:
         """Store every order's notifications; an order whose template cannot be filled in is refused whole."""
-        seq, revision = table.last_places(tx.conn)
-        notifications: list[NewNotification] = []
-        deliveries: list[NewDelivery] = []
+        batch = _Batch(tx)
         answers: list[tuple[Sent, ...] | FlashFlowError] = []
-        types: dict[str, NotificationType | None] = {}
+        types: Types = {}
         for order in orders:
             try:
-                title, message, channels = self._content(tx, order, types)
+                contents = self._contents(tx.conn, order, types)
             except ValidationError as refusal:
                 answers.append(refusal)
                 continue
-            sent: list[Sent] = []
-            for user_id in order.users:
-                seq, revision = seq + 1, revision + 1
-                decisions = self._decide(tx.conn, user_id, order, channels, tx.now_ms)
-                row = self._row(tx, order, user_id, title, message, channels, decisions, seq, revision)
-                made = [self._delivery(tx, seq, decision) for decision in decisions]
-                notifications.append(row)
-                deliveries.extend(made)
-                notification_id = decode_id(row.id)
-                tx.events.append(Event("notification", notification_id, user_id, order.app))
-                sent.append(
-                    Sent(
-                        notification_id=notification_id,
-                        user_id=user_id,
-                        status=row.status,
-                        deliveries=tuple(
-                            Decided(channel=d.channel, status=d.status, code=d.code, reason=d.reason) for d in made
-                        ),
-                    )
-                )
-            answers.append(tuple(sent))
-        table.insert(tx, notifications, deliveries)
-        _ring(tx, deliveries)
-        return answers
-
-    def release(self, tx: Tx, items: Sequence[None]) -> list[int]:
-        """Send what was scheduled for now; who gets it is decided now, not when it was scheduled."""
-        rows = tx.conn.execute(
-            "SELECT seq, id, user_id, app, notification_type, channels, device_tokens FROM notifications "
-            "WHERE status = 'scheduled' AND scheduled_at <= ? AND (expires_at IS NULL OR expires_at > ?) "
-            "ORDER BY scheduled_at LIMIT ?",
-            (tx.now_ms, tx.now_ms, DUE_AT_ONCE),
-        ).fetchall()
-        revision = table.last_revision(tx.conn)
-        for offset, (seq, id_, user_id, app, kind, channels, tokens) in enumerate(rows, 1):
-            wanted = from_strings(tokens) if tokens else None
-            decisions = decide(self._facts(tx.conn, user_id, kind, from_strings(channels), wanted))
-            tx.conn.execute("DELETE FROM deliveries WHERE notification_seq = ?", (seq,))
-            deliveries = [self._delivery(tx, seq, decision) for decision in decisions]
-            table.insert_deliveries(tx, deliveries)
-            _ring(tx, deliveries)
-            status = overall([d.status for d in decisions])
-            arrived = tx.now_ms if status == "delivered" else None
-            tx.conn.execute(
-                "UPDATE notifications SET status = ?, inbox = ?, sent_at = ?, delivered_at = ?, revision = ? "
-                "WHERE seq = ?",
-                (status, _inbox(decisions), arrived, arrived, revision + offset, seq),
-            )
-            tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
-        return [len(rows)] * len(items)
-
-    def expire(self, tx: Tx, items: Sequence[None]) -> list[int]:
-        """Take what has expired unread out of the inbox and the outbox."""
-        rows = tx.conn.execute(
-            "SELECT seq, id, user_id, app FROM notifications WHERE expires_at <= ? "
-            "AND status IN ('scheduled', 'pending', 'sent', 'delivered') AND inbox IS NOT 'archived' "
-            "ORDER BY expires_at LIMIT ?",
-            (tx.now_ms, DUE_AT_ONCE),
-        ).fetchall()
-        revision = table.last_revision(tx.conn)
-        for offset, (seq, id_, user_id, app) in enumerate(rows, 1):
-            tx.conn.execute(
-                "UPDATE notifications SET status = 'expired', inbox = NULL, revision = ? WHERE seq = ?",
-                (revision + offset, seq),
-            )
-            tx.conn.execute(
-                "UPDATE deliveries SET status = 'suppressed', code = 'expired', reason = 'It expired first.', "
-                "next_attempt_at = NULL, updated_at = ? WHERE notification_seq = ? AND status = 'pending'",
-                (tx.now_ms, seq),
-            )
-            tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
-        return [len(rows)] * len(items)
-
-    def _content(
-        self, tx: Tx, order: Order, types: dict[str, NotificationType | None]
-    ) -> tuple[str, str, tuple[str, ...]]:
-        """Title, message and channels, from the order, its template and its type, in that order. ``types`` keeps what
-        this transaction has read of them."""
-        channels = order.channels
-        title, message = order.title, order.message
-        if order.template is not None:
-            template = read_template(tx.conn, order.template, order.locale, order.owner)
-            if template is None:
-                raise ValidationError.of("template", f"there is no template “{order.template}”")
-            rendered = render(
-                title or template.title_template, message or template.message_template, from_object(order.data)
-            )
-            title, message = rendered.title, rendered.message
-            channels = channels or template.channels or None
-        assert title is not None
-        assert message is not None
-        if order.notification_type not in types:
-            types[order.notification_type] = read_type(tx.conn, order.notification_type)
             if types[order.notification_type] is None:
                 remember_type(tx, order.notification_type, order.app)
-        known = types[order.notification_type]
-        if known is not None and channels is None:
-            channels = known.channels
-        return title, message, channels or ("in_app",)
+            kind = types[order.notification_type]
+            answers.append(tuple(self._tell(batch, user, order, contents[user], kind) for user in order.users))
+        batch.write()
+        ring(tx, batch.deliveries)
+        return answers
+
+    def rehearse(self, conn: sqlite3.Connection, order: Order, now_ms: int) -> tuple[Rehearsed, ...]:
+        """What ``send`` would do, one for each user, without doing it. Raises ValidationError as it would."""
+        types: Types = {}
+        answers = []
+        for user, content in self._contents(conn, order, types).items():
+            decisions = self._decide(conn, user, order, content, types[order.notification_type], now_ms)
+            answers.append(
+                Rehearsed(
+                    user_id=user,
+                    title=content.title,
+                    message=content.message,
+                    status=_status(order, decisions, now_ms),
+                    deliveries=decided(decisions),
+                )
+            )
+        return tuple(answers)
+
+    # --- one notification -----------------------------------------------------------------------------------------
+
+    def _tell(self, batch: _Batch, user: str, order: Order, content: Content, kind: NotificationType | None) -> Sent:
+        tx = batch.tx
+        decisions = self._decide(tx.conn, user, order, content, kind, tx.now_ms)
+        if kind is not None and kind.throttle is not None and not _waits(order, tx.now_ms):
+            used = {d.channel for d in decisions if d.status in {"pending", "held"}}
+            note_use(tx, user, kind, sorted(used))
+        if order.collapse_key is not None and not _waits(order, tx.now_ms):
+            batch.write()  # the one it may fall into may be of this very transaction
+            known = find_open(tx.conn, user, order.app, order.collapse_key)
+            if known is not None:
+                change = InPlace(content.title, content.message, order.data, order.actions, order.priority,
+                                 order.expires_at)  # fmt: skip
+                sent = update_in_place(tx, known, user, change, decisions, self._new_id)
+                batch.revision = table.last_revision(tx.conn)
+                return sent
+        batch.seq += 1
+        batch.revision += 1
+        status = _status(order, decisions, tx.now_ms)
+        row = self._row(tx, order, user, content, decisions, status, batch.seq, batch.revision)
+        batch.notifications.append(row)
+        batch.deliveries.extend(new_delivery(self._new_id, tx, batch.seq, decision) for decision in decisions)
+        notification_id = decode_id(row.id)
+        tx.events.append(Event("notification", notification_id, user, order.app))
+        return Sent(notification_id=notification_id, user_id=user, status=status, deliveries=decided(decisions))
+
+    def _contents(self, conn: sqlite3.Connection, order: Order, types: Types) -> dict[str, Content]:
+        """Title, message and channels for each user, from the order, its template and its type, in that order.
+        ``types`` keeps what this transaction has read of them. Raises ValidationError."""
+        if order.notification_type not in types:
+            types[order.notification_type] = read_type(conn, order.notification_type)
+        kind = types[order.notification_type]
+        by_locale: dict[str, Content] = {}
+        contents: dict[str, Content] = {}
+        for user in order.users:
+            locale = order.locale
+            if not locale and order.template is not None:
+                contact = contact_of(conn, user)
+                locale = (contact.locale if contact is not None else None) or ""
+            if locale not in by_locale:
+                by_locale[locale] = _content(conn, order, kind, locale)
+            contents[user] = by_locale[locale]
+        return contents
 
     def _decide(
-        self, conn: sqlite3.Connection, user_id: str, order: Order, channels: tuple[str, ...], now: int
-    ) -> tuple[Decision, ...]:
-        if order.scheduled_at is not None and order.scheduled_at > now:
-            return tuple(Decision(channel, None, "pending", "scheduled", "Waits for its time.") for channel in channels)
-        return decide(self._facts(conn, user_id, order.notification_type, channels, order.device_tokens))
-
-    def _facts(
         self,
         conn: sqlite3.Connection,
-        user_id: str,
-        notification_type: str,
-        channels: tuple[str, ...],
-        tokens: tuple[str, ...] | None,
-    ) -> Facts:
-        devices: list[Target] = []
-        if "push" in channels:
-            devices = [
-                Target(seq, platform, token == self.this_computer)
-                for seq, token, platform in targets_of(conn, user_id)
-                if tokens is None or token in tokens
-            ]
-        return Facts(
-            notification_type=notification_type, channels=channels, choices=choices_of(conn, user_id), devices=devices
+        user: str,
+        order: Order,
+        content: Content,
+        kind: NotificationType | None,
+        now_ms: int,
+    ) -> tuple[Decision, ...]:
+        if _waits(order, now_ms):
+            words = "Waits for its time."
+            return tuple(Decision(channel, None, "pending", "scheduled", words) for channel in content.channels)
+        question = Question(
+            user_id=user,
+            notification_type=order.notification_type,
+            channels=content.channels,
+            kind=kind,
+            category=content.category,
+            device_tokens=order.device_tokens,
+            expires_at=order.expires_at,
         )
+        return decide(self._facts.facts(conn, question, now_ms))
 
     def _row(
         self,
         tx: Tx,
         order: Order,
-        user_id: str,
-        title: str,
-        message: str,
-        channels: tuple[str, ...],
+        user: str,
+        content: Content,
         decisions: Sequence[Decision],
+        status: str,
         seq: int,
         revision: int,
     ) -> NewNotification:
-        scheduled = order.scheduled_at is not None and order.scheduled_at > tx.now_ms
-        status = "scheduled" if scheduled else overall([d.status for d in decisions])
         arrived = tx.now_ms if status == "delivered" else None
         return NewNotification(
             seq=seq,
             id=self._new_id.raw(),
-            user_id=user_id,
+            user_id=user,
             app=order.app,
-            title=title,
-            message=message,
+            title=content.title,
+            message=content.message,
             notification_type=order.notification_type,
-            channels=to_json(channels),
+            channels=to_json(content.channels),
             priority=order.priority,
             status=status,
-            inbox=_inbox(decisions),
+            inbox=inbox_place(decisions),
             data=order.data,
             actions=order.actions,
             device_tokens=to_json(order.device_tokens) if order.device_tokens else None,
@@ -234,21 +218,45 @@ class Sending:
             revision=revision,
         )
 
-    def _delivery(self, tx: Tx, seq: int, decision: Decision) -> NewDelivery:
-        due = tx.now_ms if decision.status == "pending" and decision.code != "scheduled" else None
-        return NewDelivery(
-            self._new_id.raw(), seq, decision.channel, decision.device_seq, decision.status, decision.code,
-            decision.reason, tx.now_ms, tx.now_ms, due,
-        )  # fmt: skip
+
+class _Batch:
+    """What one transaction is about to insert."""
+
+    def __init__(self, tx: Tx) -> None:
+        self.tx = tx
+        self.deliveries: list[NewDelivery] = []
+        self.notifications: list[NewNotification] = []
+        self.seq, self.revision = table.last_places(tx.conn)
+        self._written = 0
+
+    def write(self) -> None:
+        table.insert(self.tx, self.notifications, self.deliveries[self._written :])
+        self.notifications, self._written = [], len(self.deliveries)
 
 
-def _ring(tx: Tx, deliveries: Sequence[NewDelivery]) -> None:
-    """Tell the outbox when one of ``deliveries`` waits for it."""
-    for delivery in deliveries:
-        if delivery.next_attempt_at is not None:
-            tx.events.append(Event("outbox", decode_id(delivery.id)))
-            return
+def _content(conn: sqlite3.Connection, order: Order, kind: NotificationType | None, locale: str) -> Content:
+    channels = order.channels
+    title, message, category = order.title, order.message, None
+    if order.template is not None:
+        template = read_template(conn, order.template, locale, order.owner)
+        if template is None:
+            raise ValidationError.of("template", f"there is no template “{order.template}”")
+        data = from_object(order.data)
+        if template.data_schema:
+            check_data(template.data_schema, data)
+        rendered = render(title or template.title_template, message or template.message_template, data)
+        title, message, category = rendered.title, rendered.message, template.category
+        channels = channels or template.channels or None
+    assert title is not None
+    assert message is not None
+    if channels is None and kind is not None:
+        channels = tuple(dict.fromkeys((*kind.channels, *(stage.channel for stage in kind.failover))))
+    return Content(title, message, channels or ("in_app",), category)
 
 
-def _inbox(decisions: Sequence[Decision]) -> str | None:
-    return "unread" if any(d.channel == "in_app" and d.status == "delivered" for d in decisions) else None
+def _waits(order: Order, now_ms: int) -> bool:
+    return order.scheduled_at is not None and order.scheduled_at > now_ms
+
+
+def _status(order: Order, decisions: Sequence[Decision], now_ms: int) -> str:
+    return "scheduled" if _waits(order, now_ms) else overall([d.status for d in decisions])

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from backend.data_schema import check_data, check_schema
 from backend.errors import Conflict, FlashFlowError, NotFound
 from backend.events import Event
 from backend.inputs import TemplateIn, build
 from backend.moments import metadata_json
+from backend.people import ChannelNames
 from backend.records import Rendered, Template
 from backend.store import templates as table
 from backend.store.database import Store
@@ -23,8 +25,11 @@ Owned = tuple[TemplateIn, str, str | None]
 class Templates:
     """Templates by name and locale, over Peewee's model of their table."""
 
-    def __init__(self, store: Store, models: NotificationModels, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, store: Store, models: NotificationModels, new_id: Callable[[], str], channels: ChannelNames
+    ) -> None:
         self._store = store
+        self._channels = channels
         self._model = models.template
         self._new_id = new_id
 
@@ -43,6 +48,8 @@ class Templates:
         """The texts as they would be sent. Raises NotFound, and ValidationError naming what is missing."""
         template = self.get(name, locale, app)
         metadata_json(dict(data), "data")
+        if template.data_schema:
+            check_data(template.data_schema, dict(data))
         return render(template.title_template, template.message_template, data)
 
     def create(self, name: str, title_template: str, message_template: str, app: str, **fields: Any) -> Template:
@@ -52,13 +59,19 @@ class Templates:
 
     def creating(self, text: TemplateIn, app: str) -> Write[Owned, Template]:
         """The write behind ``create``. Raises ValidationError."""
-        metadata_json(text.data_schema, "data_schema")
+        self._check(text)
         return Write(self._create, (text, app, None))
 
     def changing(self, text: TemplateIn, app: str, owner: str | None) -> Write[Owned, Template]:
         """The write that replaces a template's text in its locale. Raises ValidationError."""
-        metadata_json(text.data_schema, "data_schema")
+        self._check(text)
         return Write(self._change, (text, app, owner))
+
+    def _check(self, text: TemplateIn) -> None:
+        self._channels.check("channels", text.channels)
+        metadata_json(text.data_schema, "data_schema")
+        if text.data_schema:
+            check_schema(text.data_schema)
 
     def removing(self, name: str, owner: str | None) -> Write[tuple[str, str | None], tuple[Template, ...]]:
         """The write that deletes a template in every locale."""

@@ -17,20 +17,25 @@ from tests.server_process import ROOT
 FLOORS = (
     # 0: words, errors, events, the clock: they need each other at most
     ("backend.errors", "backend.events", "backend.clock", "backend.records", "backend.handover", "backend.zone"),
-    ("backend.config", "backend.inputs", "backend.texts", "backend.settings", "backend.data_pattern"),
-    ("backend.settings_text", "backend.settings_reading", "backend.settings_secrets"),
+    ("backend.config", "backend.inputs", "backend.texts", "backend.settings", "backend.data_pattern_syntax"),
+    ("backend.settings_text", "backend.settings_reading", "backend.settings_secrets", "backend.data_pattern"),
+    ("backend.data_rules", "backend.recurrence"),
+    ("backend.data_keywords",),
     # 1: files and channels, side by side
     ("backend.store", "backend.delivery", "backend.settings_file", "backend.data_schema"),
     # 2: below the services what each of them is made of
     ("backend.moments", "backend.batch_rows"),
     (
         "backend.analytics",
-        "backend.inbox",
+        "backend.circumstances",
         "backend.keys",
         "backend.people",
-        "backend.sending",
         "backend.templates",
     ),
+    ("backend.facts", "backend.deliveries", "backend.channels", "backend.trials"),
+    ("backend.releasing", "backend.collapsing"),
+    ("backend.sending", "backend.inbox"),
+    ("backend.retrying", "backend.schedules"),
     ("backend.user_activity_service", "backend.notification_service"),
     ("backend.overview",),  # asks both services
     # 3
@@ -68,7 +73,7 @@ HOMES = {
     "apprise": ("backend.delivery.apprise_url",),
     "tomlkit": ("backend.settings_text",),
     "keyring": ("backend.settings_secrets",),
-    "jsonschema": ("backend.data_schema",),
+    "jsonschema": ("backend.data_schema", "backend.data_keywords"),
     "referencing": ("backend.data_schema",),
 }
 """Every library that is not Python's own, and the modules (or what their names begin with) that may import it."""

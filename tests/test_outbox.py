@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from backend import NotificationService, StorageFull
 from backend.delivery.channel import BaseChannel, Health, Permanent, Throttled, TokenDead, Transient
+from backend.delivery.lane import Lane
 from backend.delivery.outbox import LEASE_MS, Outbox, Retry
 from backend.handover import Notice, Outcome
 from backend.store.outbox import OutboxTable
@@ -96,11 +97,11 @@ def send(service: NotificationService, **more: Any) -> str:
     return service.send_notification("ada", "T", "M", **{"channel": "push"} | more).notification_id
 
 
-def readdress(service: NotificationService, channel: str) -> None:
-    """Have all that waits go through another channel."""
+def readdress(service: NotificationService, route: str) -> None:
+    """Have all that waits go by another route."""
 
     def change(tx: Tx, items: Sequence[None]) -> list[None]:
-        tx.conn.execute("UPDATE deliveries SET channel = ? WHERE status = 'pending'", (channel,))
+        tx.conn.execute("UPDATE deliveries SET route = ? WHERE status = 'pending'", (route,))
         return list(items)
 
     service.store.run(Write(change, None))
@@ -117,7 +118,8 @@ def running(
     service: NotificationService, clock: StillClock, channels: dict[str, BaseChannel], **options: Any
 ) -> Iterator[Outbox]:
     """An outbox that hears of new notifications; stopped on the way out."""
-    outbox = Outbox(OutboxTable(service.store), channels, clock, **options)
+    lanes = {route: Lane(channel) for route, channel in channels.items()}
+    outbox = Outbox(OutboxTable(service.store), lanes, clock, **options)
     unsubscribe = service.bus.subscribe(lambda events: outbox.wake())
     outbox.start()
     try:
@@ -134,41 +136,62 @@ def test_a_claim_is_had_by_one_alone(service: NotificationService, clock: StillC
     ids = {send(service) for _ in range(60)}
     with NotificationService(tmp_path / "n.db", clock=clock) as other, ThreadPoolExecutor(6) as pool:
         tables = [OutboxTable(service.store), OutboxTable(other.store)] * 3
-        claims = pool.map(lambda table: [row for _ in range(10) for row in table.claim(3, LEASE_MS)], tables)
-        claimed = [notice.notification_id for claim in claims for _, _, notice in claim]
+        claims = pool.map(lambda table: [table.turn("desktop", LEASE_MS) for _ in range(30)], tables)
+        claimed = [claim.notice.notification_id for made in claims for claim in made if claim is not None]
     assert len(claimed) == 60
     assert set(claimed) == ids
-    assert OutboxTable(service.store).claim(10, LEASE_MS) == []
+    assert OutboxTable(service.store).turn("desktop", LEASE_MS) is None
 
 
-def test_a_lease_that_ran_out_is_claimed_again_and_counts_as_a_try(
+def test_a_lease_that_ran_out_is_claimed_again_and_counts_as_a_try_whose_outcome_nobody_knows(
     service: NotificationService, clock: StillClock
 ) -> None:
     table = OutboxTable(service.store)
-    send(service)
-    ((channel, tries, first),) = table.claim(10, LEASE_MS)
-    assert (channel, tries) == ("push", 1)
-    assert table.next_due() == clock.now_ms() + LEASE_MS
+    id_ = send(service)
+    first = table.turn("desktop", LEASE_MS)
+    assert first is not None
+    assert first.tries == 1
+    assert table.next_lease() == clock.now_ms() + LEASE_MS
     clock.go(milliseconds=LEASE_MS - 1)
-    assert table.claim(10, LEASE_MS) == []
+    assert table.recover(8, all_leases=False) == 0
+    assert table.turn("desktop", LEASE_MS) is None
     clock.go(milliseconds=1)
-    ((_, tries, again),) = table.claim(10, LEASE_MS)
-    assert (tries, again) == (2, first)
-    table.give_back(again.delivery_id)
-    ((_, tries, _),) = table.claim(10, LEASE_MS)
-    assert tries == 2
+    assert table.recover(8, all_leases=False) == 1
+    assert delivery(service, id_) == ("pending", "interrupted", 1)
+    again = table.turn("desktop", LEASE_MS)
+    assert again is not None
+    assert (again.tries, again.notice) == (2, first.notice)
+    table.give_back(again.notice.delivery_id)
+    last = table.turn("desktop", LEASE_MS)
+    assert last is not None
+    assert last.tries == 2
+
+
+def test_a_delivery_that_every_try_was_interrupted_of_is_dead_at_last(
+    service: NotificationService, clock: StillClock
+) -> None:
+    table = OutboxTable(service.store)
+    id_ = send(service)
+    for tries in range(1, 9):
+        claim = table.turn("desktop", LEASE_MS)
+        assert claim is not None
+        assert claim.tries == tries
+        assert table.recover(8, all_leases=True) == 1
+    assert delivery(service, id_) == ("dead", "interrupted", 8)
+    assert table.turn("desktop", LEASE_MS) is None
 
 
 def test_what_a_crash_left_under_way_is_sent_by_the_next_start(service: NotificationService, clock: StillClock) -> None:
     id_ = send(service)
-    OutboxTable(service.store).claim(1, LEASE_MS)
+    OutboxTable(service.store).turn("desktop", LEASE_MS)
     channel = Answering()
-    with running(service, clock, {"push": channel}) as outbox:
-        assert delivery(service, id_)[0] == "sending"
-        clock.go(milliseconds=LEASE_MS)
-        outbox.wake()
-        eventually(lambda: delivery(service, id_) == ("delivered", "shown", 1))
+    assert delivery(service, id_)[0] == "sending"
+    with running(service, clock, {"desktop": channel}):
+        eventually(lambda: delivery(service, id_) == ("delivered", "shown", 2))
     assert len(channel.asked) == 1
+    lost, shown = service.get_notification(id_).deliveries[0].attempts
+    assert (lost.outcome, lost.code) == ("transient", "interrupted")
+    assert shown.code == "shown"
 
 
 # --- what becomes of a try --------------------------------------------------------------------------------------------
@@ -176,7 +199,7 @@ def test_what_a_crash_left_under_way_is_sent_by_the_next_start(service: Notifica
 
 def test_what_was_delivered_says_so_with_its_attempt(service: NotificationService, clock: StillClock) -> None:
     channel = Answering()
-    with running(service, clock, {"push": channel}):
+    with running(service, clock, {"desktop": channel}):
         id_ = send(service, data={"x": 1}, priority="high")
         eventually(lambda: delivery(service, id_) == ("delivered", "shown", 1))
     (notice,) = channel.asked
@@ -196,17 +219,17 @@ def test_what_was_delivered_says_so_with_its_attempt(service: NotificationServic
 def test_what_cannot_help_is_not_tried_again(
     service: NotificationService, clock: StillClock, error: Exception, code: str
 ) -> None:
-    with running(service, clock, {"push": Answering(error)}):
+    with running(service, clock, {"desktop": Answering(error)}):
         id_ = send(service)
         eventually(lambda: delivery(service, id_) == ("failed", code, 1))
         assert service.get_notification(id_).notification.status == "failed"
-        assert OutboxTable(service.store).next_due() is None
+        assert OutboxTable(service.store).next_due(["desktop"]) == {}
     assert service.list_devices("ada")[0].is_active is not isinstance(error, TokenDead)
 
 
 def test_after_a_bad_moment_it_is_tried_again(service: NotificationService, clock: StillClock) -> None:
     channel = Answering(Transient("busy", "Later."), RuntimeError("unforeseen"), SHOWN)
-    with running(service, clock, {"push": channel}) as outbox:
+    with running(service, clock, {"desktop": channel}) as outbox:
         id_ = send(service)
         for tries, code in ((1, "busy"), (2, "internal_error")):
             eventually(lambda tries=tries, code=code: delivery(service, id_) == ("pending", code, tries))
@@ -217,7 +240,7 @@ def test_after_a_bad_moment_it_is_tried_again(service: NotificationService, cloc
 
 
 def test_after_eight_tries_it_is_dead(service: NotificationService, clock: StillClock) -> None:
-    with running(service, clock, {"push": Answering(Transient("busy", "Later."))}) as outbox:
+    with running(service, clock, {"desktop": Answering(Transient("busy", "Later."))}) as outbox:
         id_ = send(service)
         for tries in range(1, 9):
             eventually(lambda tries=tries: delivery(service, id_)[2] == tries)
@@ -225,7 +248,7 @@ def test_after_eight_tries_it_is_dead(service: NotificationService, clock: Still
             outbox.wake()
         assert delivery(service, id_) == ("dead", "busy", 8)
         assert service.get_notification(id_).notification.status == "failed"
-        assert OutboxTable(service.store).next_due() is None
+        assert OutboxTable(service.store).next_due(["desktop"]) == {}
 
 
 @settings(deadline=None)
@@ -245,29 +268,29 @@ def test_the_next_try_waits_between_nothing_and_the_doubled_wait_or_as_long_as_i
 
 
 def test_a_provider_that_asks_to_wait_is_obeyed(service: NotificationService, clock: StillClock) -> None:
-    with running(service, clock, {"push": Answering(Throttled("slow down", "Wait.", 120), SHOWN)}) as outbox:
+    with running(service, clock, {"desktop": Answering(Throttled("slow down", "Wait.", 120), SHOWN)}) as outbox:
         id_ = send(service)
         eventually(lambda: delivery(service, id_)[2] == 1)
-        assert OutboxTable(service.store).next_due() == clock.now_ms() + 120_000
+        assert OutboxTable(service.store).next_due(["desktop"]) == {"desktop": clock.now_ms() + 120_000}
         clock.go(seconds=120)
         outbox.wake()
         eventually(lambda: delivery(service, id_)[0] == "delivered")
 
 
-def test_a_delivery_for_a_channel_that_is_not_there_fails_and_says_so(
+def test_a_delivery_for_a_route_that_is_not_there_any_more_fails_and_says_so(
     service: NotificationService, clock: StillClock
 ) -> None:
     id_ = send(service)
     readdress(service, "carrier")
-    with running(service, clock, {"push": Answering()}):
-        eventually(lambda: delivery(service, id_) == ("failed", "not_configured", 1))
+    with running(service, clock, {"desktop": Answering()}):
+        eventually(lambda: delivery(service, id_) == ("failed", "not_configured", 0))
 
 
 def test_what_its_reader_has_read_or_the_sender_called_off_stays_so(
     service: NotificationService, clock: StillClock
 ) -> None:
     channel = Hanging()
-    with running(service, clock, {"push": channel}):
+    with running(service, clock, {"desktop": channel}):
         read, cancelled = send(service, channel=None, channels=["in_app", "push"]), send(service)
         for _ in range(2):
             assert channel.inside.acquire(timeout=PATIENCE)
@@ -288,7 +311,7 @@ def test_a_channel_that_hangs_holds_up_neither_the_inbox_nor_another_channel(
     hanging, quick = Hanging(), Answering()
     ids = [send(service) for _ in range(12)]
     readdress(service, "email")
-    with running(service, clock, {"email": hanging, "push": quick}):
+    with running(service, clock, {"email": hanging, "desktop": quick}):
         for _ in range(2):
             assert hanging.inside.acquire(timeout=PATIENCE)
         id_ = send(service)
@@ -306,9 +329,9 @@ def test_a_full_disk_does_not_end_the_outbox(
 ) -> None:
     monkeypatch.setattr("backend.delivery.outbox.FAULT_S", 0.01)
     table = OutboxTable(service.store)
-    claim = FailingAtFirst(table.claim)
-    monkeypatch.setattr(table, "claim", claim)
-    outbox = Outbox(table, {"push": Answering()}, clock)
+    claim = FailingAtFirst(table.turn)
+    monkeypatch.setattr(table, "turn", claim)
+    outbox = Outbox(table, {"desktop": Lane(Answering())}, clock)
     outbox.start()
     id_ = send(service)
     outbox.wake()
@@ -321,7 +344,7 @@ def test_stopping_waits_for_what_is_about_to_end_and_records_it(
     service: NotificationService, clock: StillClock
 ) -> None:
     channel = Hanging()
-    outbox = Outbox(OutboxTable(service.store), {"push": channel}, clock)
+    outbox = Outbox(OutboxTable(service.store), {"desktop": Lane(channel)}, clock)
     id_ = send(service)
     outbox.start()
     assert channel.inside.acquire(timeout=PATIENCE)
@@ -340,6 +363,7 @@ import sys, threading
 from pathlib import Path
 from backend import NotificationService
 from backend.clock import SystemClock
+from backend.delivery.lane import Lane
 from backend.delivery.outbox import Outbox
 from backend.store.outbox import OutboxTable
 from tests.test_outbox import Answering
@@ -351,7 +375,7 @@ class Stuck(Answering):
 service = NotificationService(sys.argv[1])
 service.register_device_token("ada", "here", "desktop")
 service.sender.this_computer = "here"
-outbox = Outbox(OutboxTable(service.store), {"push": Stuck()}, SystemClock())
+outbox = Outbox(OutboxTable(service.store), {"desktop": Lane(Stuck())}, SystemClock())
 outbox.start()
 service.send_notification("ada", "T", "M", channel="push")
 outbox.wake()

@@ -103,7 +103,9 @@ def test_push_is_decided_for_each_device_on_its_own(reach: list[Target]) -> None
         assert [(d.status, d.code) for d in decided] == [("failed", "no_device")]
     else:
         assert [d.device_seq for d in decided] == [target.seq for target in reach]
-        assert [d.status == "pending" for d in decided] == [target.is_this_computer for target in reach]
+        assert [d.status == "pending" for d in decided] == [
+            target.is_this_computer and target.platform == "desktop" for target in reach
+        ]
 
 
 # --- as a person sets them --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 from starlette.types import ASGIApp
 
-from backend.api.context import Services
+from backend.api.context import Desk, Services
 from backend.api.guard import Browsers
 from backend.api.server import HttpThread, bind, make_app
 from backend.config import Config
@@ -22,7 +22,7 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 named to be kept out of the Host list
 
 
-class Parts(Protocol):
+class Parts(Desk, Protocol):
     """What the server needs of the backend."""
 
     config: Config
@@ -31,8 +31,6 @@ class Parts(Protocol):
     activity: UserActivityService
     notifications: NotificationService
     keys: KeyRing
-
-    def storage_fault(self) -> str | None: ...
 
 
 class Closable(Protocol):
@@ -59,7 +57,7 @@ class HttpServer:
                 parts.keys,
                 parts.bus,
                 readers,
-                parts.storage_fault,
+                parts,
                 self._link_maker(),
                 started_at,
             )

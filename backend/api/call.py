@@ -100,6 +100,10 @@ class Call:
         async with asyncio.timeout(ANSWER_S):
             return await asyncio.get_running_loop().run_in_executor(self.services.readers, question)
 
+    async def wait(self, work: Callable[[], T]) -> T:
+        """Do ``work``, which asks a provider and may take half a minute, in a thread of its own."""
+        return await asyncio.to_thread(work)
+
     async def create(
         self, store: Store, writes: LoopWrites, write: Write[I, R], render: Callable[[R], Answer]
     ) -> Answer:

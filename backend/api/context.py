@@ -5,13 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Protocol
 
 from backend.api.wire import NotificationPages
+from backend.channels import ChannelState
 from backend.events import Bus
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
 from backend.store.writer import LoopWrites
+from backend.trials import Trial
 from backend.user_activity_service import UserActivityService
+
+
+class Desk(Protocol):
+    """What the composition root answers itself."""
+
+    def storage_fault(self) -> str | None: ...
+    def channel_states(self) -> tuple[ChannelState, ...]: ...
+    def send_test(self, route: str, user_id: str | None = None) -> tuple[Trial, ...]: ...
+    def web_push_key(self) -> str | None: ...
 
 
 class Services:
@@ -24,7 +36,7 @@ class Services:
         keys: KeyRing,
         bus: Bus,
         readers: Executor,
-        storage_fault: Callable[[], str | None],
+        desk: Desk,
         new_launch_link: Callable[[], str],
         started_at: float,
     ) -> None:
@@ -33,7 +45,7 @@ class Services:
         self.keys = keys
         self.bus = bus
         self.readers = readers
-        self.storage_fault = storage_fault
+        self.desk = desk
         self.new_launch_link = new_launch_link
         self.started_at = started_at
         self.activity_writes = LoopWrites(activity.store.writer)

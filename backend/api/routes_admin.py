@@ -12,7 +12,7 @@ from backend.inputs import KeyIn
 
 
 async def health(call: Call) -> Answer:
-    fault = await call.read(call.services.storage_fault)
+    fault = await call.read(call.services.desk.storage_fault)
     return ok(
         status="ok" if fault is None else "degraded",
         version=VERSION,

@@ -15,6 +15,7 @@ from backend.api.wire import wire, wire_delivery, wire_sent
 from backend.clock import to_ms
 from backend.errors import ValidationError
 from backend.inputs import (
+    Channel,
     DeviceIn,
     Input,
     Moment,
@@ -22,6 +23,8 @@ from backend.inputs import (
     PreferencesIn,
     PreviewIn,
     SendIn,
+    SendQuery,
+    SnoozeIn,
     TemplateChangeIn,
     TemplateIn,
     TypeIn,
@@ -29,7 +32,6 @@ from backend.inputs import (
     build,
 )
 from backend.records import (
-    Channel,
     DeviceRegistered,
     NotificationType,
     Preference,
@@ -44,7 +46,7 @@ from backend.store.notifications import Asked
 class NotificationQuery(Page, frozen=True, kw_only=True):
     """The filters of a user's notifications; without ``status`` all but the archived."""
 
-    status: Literal["unread", "read", "archived", "all"] | None = None
+    status: Literal["unread", "read", "snoozed", "archived", "all"] | None = None
     notification_type: TypeName | None = None
     channel: Channel | None = None
     priority: Priority | None = None
@@ -56,8 +58,10 @@ class NotificationQuery(Page, frozen=True, kw_only=True):
 async def send(call: Call) -> Answer:
     body: SendIn = call.body
     service = call.services.notifications
-    write = service.sending(body, call.app_for(body.app), call.caller.sees)
     many = body.user_ids is not None
+    if call.query is not None and call.query.dry_run:
+        return await _rehearse(call, body, many)
+    write = service.sending(body, call.app_for(body.app), call.caller.sees)
 
     def render(sent: tuple[Sent, ...]) -> Answer:
         if many:
@@ -65,6 +69,22 @@ async def send(call: Call) -> Answer:
         return ok(201, **wire_sent(sent[0]))
 
     return await call.create(service.store, call.services.notification_writes, write, render)
+
+
+async def _rehearse(call: Call, body: SendIn, many: bool) -> Answer:
+    app, owner = call.app_for(body.app), call.caller.sees
+    rehearsed = await call.read(lambda: call.services.notifications.rehearse(body, app, owner))
+    if many:
+        return ok(dry_run=True, notifications=[wire(one) for one in rehearsed])
+    return ok(dry_run=True, **wire(rehearsed[0]))
+
+
+async def snooze(call: Call) -> Answer:
+    wanted = (call.params["notification_id"], call.caller.sees)
+    moved = await call.services.notification_writes.run(
+        call.services.notifications.snoozing(wanted, call.body.until)
+    )  # fmt: skip
+    return ok(notification=wire(moved))
 
 
 async def list_notifications(call: Call) -> Answer:
@@ -141,14 +161,18 @@ def _choices(body: PreferencesIn) -> list[PreferenceIn]:
 
 
 async def get_preferences(call: Call) -> Answer:
-    user_id = path_user(call)
-    matrix: PreferenceMatrix = await call.read(lambda: call.services.notifications.get_preferences(user_id))
-    return ok(
-        preferences=[wire(choice) for choice in matrix.preferences],
-        quiet_hours={"enabled": False, "start": None, "end": None, "timezone": None, "days": []},
-        digest={},
-        types=[wire(kind) for kind in matrix.types],
-    )
+    user_id, service = path_user(call), call.services.notifications
+
+    def answer() -> Answer:
+        matrix: PreferenceMatrix = service.get_preferences(user_id)
+        return ok(
+            preferences=[wire(choice) for choice in matrix.preferences],
+            quiet_hours=wire(service.circumstances.quiet_hours(user_id)),
+            digest=service.circumstances.digests(user_id),
+            types=[wire(kind) for kind in matrix.types],
+        )
+
+    return await call.read(answer)
 
 
 async def list_types(call: Call) -> Answer:
@@ -250,7 +274,7 @@ def _moving(verb: str, scope: str, summary: str) -> Endpoint:
 ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/notifications/send", scope="send", handler=send, body=SendIn, creates=True,
-        summary="Tell a user, or up to 1,000",
+        query=SendQuery, summary="Tell a user, or up to 1,000; with dry_run=true say what would happen",
         answer="201 notification_id, status, deliveries; for user_ids: notifications, one each",
     ),
     Endpoint(
@@ -267,6 +291,12 @@ ENDPOINTS = (
     _moving("archive", "read", "Take a notification out of the inbox"),
     _moving("unarchive", "read", "Put a notification back into the inbox"),
     _moving("cancel", "send", "Stop what is scheduled or pending"),
+    _moving("retry", "send", "Try again now what failed or was given up"),
+    Endpoint(
+        method="POST", path="/api/notifications/snooze/{notification_id}", scope="read", handler=snooze,
+        body=SnoozeIn, summary="Take a notification out of the unread until a time",
+        answer="notification; 409 where it is not in the inbox",
+    ),
     Endpoint(
         method="POST", path="/api/notifications/preferences", scope="manage", handler=set_preferences,
         body=PreferencesIn, summary="Choose which types may use which channels", answer="preferences",

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backend.api import routes_activity, routes_admin, routes_notifications
+from backend.api import routes_activity, routes_admin, routes_channels, routes_circumstances, routes_notifications
 from backend.api.call import Answer, AsgiEndpoint, Endpoint, drain, encode, respond
 from backend.api.context import Services
 from backend.api.dispatch import Dispatch
@@ -43,7 +43,13 @@ STREAM = Endpoint(
     summary="What happens, as server-sent events; Last-Event-ID goes on where a reader stood",
     answer="events: notification, notification.updated, activity, session",
 )  # fmt: skip
-ENDPOINTS = (*routes_activity.ENDPOINTS, *routes_notifications.ENDPOINTS, *routes_admin.ENDPOINTS)
+ENDPOINTS = (
+    *routes_activity.ENDPOINTS,
+    *routes_notifications.ENDPOINTS,
+    *routes_channels.ENDPOINTS,
+    *routes_circumstances.ENDPOINTS,
+    *routes_admin.ENDPOINTS,
+)
 
 
 class Static:

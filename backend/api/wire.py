@@ -72,7 +72,7 @@ def wire_notification_row(row: tuple[Any, ...]) -> dict[str, Any]:
     """
     (
         _, id_, user_id, app, title, message, kind, channels, priority, status, inbox, data, actions, collapse,
-        created, scheduled, expires, sent, delivered, read, archived,
+        created, scheduled, expires, sent, delivered, read, archived, snoozed, count,
     ) = row  # fmt: skip
     return {
         "id": decode_id(id_),
@@ -95,6 +95,8 @@ def wire_notification_row(row: tuple[Any, ...]) -> dict[str, Any]:
         "delivered_at": _when_ms(delivered),
         "read_at": _when_ms(read),
         "archived_at": _when_ms(archived),
+        "snoozed_until": _when_ms(snoozed),
+        "count": count,
     }
 
 

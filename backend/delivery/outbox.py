@@ -1,7 +1,8 @@
-"""The outbox's workers: claim what is due, try it on its channel, record what happened, try again later.
+"""The outbox's workers: claim what is due, try it on its route, record what happened, try again later.
 
-At least once: a crash between a provider's yes and our commit repeats that one delivery when its lease runs out.
-A slow channel holds up only itself: each has its own workers, and claims no more than they can take.
+Every route (e-mail, this computer, FCM …) is a lane of its own with its own workers, rate and queue, so that a provider
+which is slow or down costs the others nothing. A worker records its last try and claims the next in one transaction:
+killed at any moment it repeats one delivery at most.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ import logging
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from backend.clock import Clock
-from backend.delivery.channel import BaseChannel
+from backend.delivery.lane import Lane
 from backend.errors import FlashFlowError
-from backend.handover import Notice, Outcome
+from backend.handover import Notice, Outcome, Tried
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +40,28 @@ class Retry(msgspec.Struct, frozen=True):
         """Seconds until the next try after ``tries``; None when there is none. ``chance`` is in [0, 1)."""
         if outcome.outcome not in {"transient", "throttled"} or tries >= self.tries:
             return None
-        wait: float = min(self.most_s, self.base_s * 2.0 ** (tries - 1)) * chance
+        wait: float = min(self.most_s, self.base_s * 2.0 ** min(tries - 1, 40)) * chance
         return max(wait, outcome.retry_after_s or 0.0)
 
 
+class Claimed(Protocol):
+    """A delivery to try; ``tries`` includes this one."""
+
+    @property
+    def tries(self) -> int: ...
+    @property
+    def notice(self) -> Notice: ...
+
+
 class Queue(Protocol):
-    """What the outbox needs of the store; ``full`` are the channels that can take nothing more now."""
+    """What the outbox needs of the store. Every call may raise a FlashFlowError and is then tried again."""
 
-    def claim(self, limit: int, lease_ms: int, full: Sequence[str]) -> list[tuple[str, int, Notice]]: ...
-
-    def record_try(
-        self, notice: Notice, started_at: int, duration_ms: int, outcome: Outcome, retry_at: int | None
-    ) -> None: ...
-
+    def turn(self, route: str | None, lease_ms: int, tried: Tried | None = None) -> Claimed | None: ...
     def give_back(self, delivery_id: str) -> None: ...
-
-    def next_due(self, full: Sequence[str]) -> int | None: ...
+    def recover(self, most_tries: int, *, all_leases: bool) -> int: ...
+    def refuse_routes(self, routes: Sequence[str]) -> int: ...
+    def next_due(self, routes: Sequence[str]) -> dict[str, int]: ...
+    def next_lease(self) -> int | None: ...
 
 
 class Outbox:
@@ -64,23 +70,22 @@ class Outbox:
     def __init__(
         self,
         queue: Queue,
-        channels: Mapping[str, BaseChannel],
+        lanes: Mapping[str, Lane],
         clock: Clock,
         *,
         retry: Retry | None = None,
-        workers: int = 2,
         chance: random.Random | None = None,
     ) -> None:
         self._queue = queue
-        self._channels = channels
+        self._lanes = dict(lanes)
         self._clock = clock
         self._retry = retry or Retry()
-        self._workers = workers
         self._chance = chance or random.Random()  # noqa: S311 jitter needs no secrecy
         self._bell = threading.Event()
         self._stopping = threading.Event()
-        self._busy = Counter[str]()
-        self._freed = threading.Condition()
+        self._first = True
+        self._changed = False
+        self._retired: list[Lane] = []
         self._thread = threading.Thread(target=self._run, name="flashflow-outbox", daemon=True)
 
     def start(self) -> None:
@@ -90,91 +95,145 @@ class Outbox:
         """Look again now."""
         self._bell.set()
 
+    def configure(self, lanes: Mapping[str, Lane], retry: Retry) -> None:
+        """Go on with other lanes; what is under way on one that is gone may end, then its channel is closed."""
+        kept = {id(lane) for lane in lanes.values()}
+        self._retired.extend(lane for lane in self._lanes.values() if id(lane) not in kept)
+        self._lanes, self._retry, self._changed = dict(lanes), retry, True
+        for lane in self._retired:
+            lane.retire()
+        self._bell.set()
+
     def stop(self, wait_s: float = 1.5) -> None:
         """Take nothing new and let go within about ``wait_s``: what is under way may end, what still hangs then has its
-        channel closed, and what hangs after that is claimed again by the next start."""
+        channel closed, and what hangs after that is put back by the next start."""
         end = time.monotonic() + wait_s
         self._stopping.set()
         self._bell.set()
         if self._thread.is_alive():
             self._thread.join(wait_s)
-        self._wait_until_idle(end - wait_s / 2)
-        for channel in self._channels.values():
+        lanes = [*self._lanes.values(), *self._retired]
+        for lane in lanes:
+            lane.wait_until_idle(end - wait_s / 2)
+        for channel in {id(lane.channel): lane.channel for lane in lanes}.values():
             channel.close()
-        self._wait_until_idle(end)
+        for lane in lanes:
+            lane.wait_until_idle(end)
 
-    def _wait_until_idle(self, end: float) -> None:
-        with self._freed:
-            self._freed.wait_for(lambda: not self._busy.total(), max(0.0, end - time.monotonic()))
+    # --- the dispatcher -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._bell.clear()
             try:
-                full, limit = self._room()
-                wait = 0.0 if self._round(full, limit) else self._until_due(full)
+                wait = self._round()
             except FlashFlowError as error:
                 log.warning("the outbox waits: %s", error)
                 wait = FAULT_S
             except Exception:
                 log.exception("the outbox failed; it goes on")
                 wait = FAULT_S
-            if wait:
+            if wait > 0:
                 self._bell.wait(wait)
 
-    def _room(self) -> tuple[list[str], int]:
-        """The channels that can take nothing more, and how much each of the others can."""
-        with self._freed:
-            left = {name: self._workers - self._busy[name] for name in self._channels}
-        return [name for name in left if not left[name]], min(filter(None, left.values()), default=self._workers)
-
-    def _round(self, full: Sequence[str], limit: int) -> bool:
-        """Claim and hand out one round; whether there may be more."""
-        claimed = self._queue.claim(limit, LEASE_MS, full)
-        for channel, tries, notice in claimed:
-            if channel not in self._channels:
-                self._record(notice, tries, self._clock.now_ms(), 0, _no_channel(channel))
+    def _round(self) -> float:
+        """Start a worker wherever something is due and there is room; seconds until the next look."""
+        self._put_back()
+        if self._changed or self._first:
+            self._queue.refuse_routes(tuple(self._lanes))
+            self._changed = self._first = False
+        for gone in [lane for lane in self._retired if not lane.busy]:
+            self._retired.remove(gone)
+            gone.channel.close()
+        now = self._clock.now_ms()
+        waits = [IDLE_S]
+        for route, due in self._queue.next_due(tuple(self._lanes)).items():
+            lane = self._lanes.get(route)
+            if lane is None:
                 continue
-            with self._freed:
-                self._busy[channel] += 1
-            # A daemon, so that a channel that hangs cannot hold up the end of the process.
-            name = f"flashflow-{channel}"
-            threading.Thread(target=self._work, args=(channel, tries, notice), name=name, daemon=True).start()
-        return bool(claimed)
+            if due > now:
+                waits.append((due - now) / 1000)
+            elif (pause := lane.pause_s(self._clock.monotonic())) > 0:
+                waits.append(pause)
+            elif lane.enter():
+                self._start_worker(route, lane)
+            # A full lane: the worker that leaves or claims rings the bell.
+        lease = self._queue.next_lease()
+        if lease is not None:
+            waits.append(max(0.05, (lease - now) / 1000))
+        return max(0.005, min(waits))
 
-    def _work(self, channel: str, tries: int, notice: Notice) -> None:
+    def _put_back(self) -> None:
+        lease = 0 if self._first else self._queue.next_lease()
+        if lease is not None and lease <= self._clock.now_ms():
+            while self._queue.recover(self._retry.tries, all_leases=self._first):
+                pass
+
+    def _start_worker(self, route: str, lane: Lane) -> None:
+        # A daemon, so that a channel that hangs cannot hold up the end of the process.
+        name = f"flashflow-{route}"
         try:
-            self._try(channel, tries, notice)
-        except FlashFlowError as error:
-            log.warning("a delivery could not be given back; its lease will run out: %s", error)
+            threading.Thread(target=self._work, args=(route, lane), name=name, daemon=True).start()
+        except RuntimeError:
+            lane.leave()
+            raise
+
+    # --- a worker -------------------------------------------------------------------------------------------------
+
+    def _work(self, route: str, lane: Lane) -> None:
+        try:
+            tried: Tried | None = None
+            while True:
+                claimed = self._next(route, lane, tried)
+                if claimed is None:
+                    return
+                if lane.has_room:
+                    self._bell.set()  # there may be more for another worker
+                tried = self._try(lane, claimed)
+        except Exception:
+            log.exception("a worker of %s failed", route)
         finally:
-            with self._freed:
-                self._busy[channel] -= 1
-                self._freed.notify_all()
+            lane.leave()
             self._bell.set()
 
-    def _try(self, channel: str, tries: int, notice: Notice) -> None:
+    def _next(self, route: str, lane: Lane, tried: Tried | None) -> Claimed | None:
+        """Record ``tried`` and claim, as often as it takes: what a provider has taken must not be forgotten for a full
+        disk. Nothing is claimed while stopping, on a lane that is gone or pauses."""
+        while True:
+            monotonic = self._clock.monotonic()
+            going = not self._stopping.is_set() and not lane.retired and lane.pause_s(monotonic) <= 0
+            if going and (wait := lane.reserve(monotonic)) > 0:
+                going = not self._stopping.wait(wait)
+            if not going and tried is None:
+                return None
+            try:
+                return self._queue.turn(route if going else None, LEASE_MS, tried)
+            except FlashFlowError as error:
+                log.warning("an attempt could not be recorded yet: %s", error)
+            if tried is None or self._stopping.wait(FAULT_S):
+                return None
+
+    def _try(self, lane: Lane, claimed: Claimed) -> Tried | None:
+        notice = claimed.notice
         if self._stopping.is_set():
-            self._queue.give_back(notice.delivery_id)
-            return
+            self._give_back(notice)
+            return None
         started, clock = self._clock.now_ms(), self._clock.monotonic()
-        outcome = self._channels[channel].send(notice)
-        self._record(notice, tries, started, round((self._clock.monotonic() - clock) * 1000), outcome)
+        outcome = lane.channel.send(notice)
+        now = self._clock.now_ms()
+        if outcome.outcome == "throttled" and outcome.retry_after_s:
+            lane.pause(self._clock.monotonic() + outcome.retry_after_s)
+        wait = self._retry.wait_s(claimed.tries, outcome, self._chance.random())
+        return Tried(
+            delivery_id=notice.delivery_id,
+            started_at=started,
+            duration_ms=round((self._clock.monotonic() - clock) * 1000),
+            outcome=outcome,
+            retry_at=None if wait is None else now + round(wait * 1000),
+        )
 
-    def _record(self, notice: Notice, tries: int, started: int, duration: int, outcome: Outcome) -> None:
-        wait = self._retry.wait_s(tries, outcome, self._chance.random())
-        retry_at = None if wait is None else self._clock.now_ms() + round(wait * 1000)
+    def _give_back(self, notice: Notice) -> None:
         try:
-            self._queue.record_try(notice, started, duration, outcome, retry_at)
+            self._queue.give_back(notice.delivery_id)
         except FlashFlowError as error:
-            log.warning("an attempt could not be recorded; its lease will run out: %s", error)
-
-    def _until_due(self, full: Sequence[str]) -> float:
-        due = self._queue.next_due(full)
-        if due is None:
-            return IDLE_S
-        return min(IDLE_S, max(0.01, (due - self._clock.now_ms()) / 1000))
-
-
-def _no_channel(channel: str) -> Outcome:
-    return Outcome(outcome="permanent", code="not_configured", text=f"The channel {channel} is not configured.")
+            log.warning("a delivery could not be given back; the next start does it: %s", error)

@@ -1,16 +1,28 @@
-"""Who gets what: one pure function from the facts to a decision for every channel, each with its reason."""
+"""Who gets what: one pure function from the facts to a decision for every channel, each with its reason.
+
+In this order, the first that applies: the user's "off" (for the channel, the type, its category, everything), expiry,
+whether the channel can reach the user at all, then what only the owner's critical types pass: throttle, digest, do not
+disturb and quiet hours; at last the place in a fail-over chain. A reader's "off" is obeyed even by what is critical.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
+from backend.delivery.hours import Digest, QuietHours
+
 Choices = Mapping[tuple[str, str], bool]
-"""A user's choices: (notification type, channel) → may it be used; ``*`` is every type or channel."""
+"""A user's choices: (notification type, channel) → may it be used; ``*`` is every type or channel,
+``category:NAME`` every type of a category."""
 
 WORDS = {"in_app": "the app", "push": "push", "email": "e-mail", "sms": "SMS"}
+SYSTEMS = {"android": "fcm", "ios": "apns", "web": "webpush", "desktop": "desktop"}
+"""The route to a device of each platform."""
 ALL = "*"
+CATEGORY = "category:"
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -22,72 +34,162 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a decision rests on."""
+    """Everything a decision rests on; times in milliseconds since 1970."""
 
     notification_type: str
     channels: Sequence[str]
     choices: Choices
     devices: Sequence[Target]
+    category: str | None = None
+    critical: bool = False
+    """The owner put this type on the critical list."""
+    now_ms: int = 0
+    expires_at: int | None = None
+    routes: frozenset[str] = frozenset({"desktop"})
+    """What is configured: fcm, apns, webpush, desktop, email, sms and the channels the owner named."""
+    addresses: frozenset[str] = frozenset()
+    """Of ``email`` and ``sms``, those the user has an address for."""
+    throttled: Mapping[str, str] = {}
+    """Channel → the rule in words, for those that have had their share in this window."""
+    digest: Digest | None = None
+    quiet: QuietHours | None = None
+    dnd_until: int | None = None
+    failover: Mapping[str, int] = {}
+    """Channel → minutes to wait for the user to read it elsewhere first; 0 and what is not named go at once."""
 
 
-class Decision(msgspec.Struct, frozen=True):
-    """What becomes of one delivery: in the inbox, in the outbox, suppressed or failed."""
+class Decision(NamedTuple):
+    """What becomes of one delivery: in the inbox, in the outbox, held until ``due``, suppressed or failed."""
 
     channel: str
     device_seq: int | None
     status: str
     code: str | None
     reason: str | None
+    route: str = ""
+    due: int | None = None
 
 
-def may_use(choices: Choices, notification_type: str, channel: str) -> tuple[bool, str, str]:
-    """Whether the user lets this type use this channel; with the rule's code and its words.
+class Verdict(NamedTuple):
+    """Whether something may be used, the rule's code and its words."""
+
+    allowed: bool
+    code: str
+    reason: str
+
+
+def may_use(choices: Choices, notification_type: str, channel: str, category: str | None = None) -> Verdict:
+    """Whether the user lets this type use this channel.
 
     An explicit "off" for a whole channel is always obeyed; after it the most specific choice wins.
     """
     word = WORDS.get(channel, channel)
     if choices.get((ALL, channel)) is False:
-        return False, "channel_off", f"The user turned {word} off."
-    for place, code, what in (
+        return Verdict(False, "channel_off", f"The user turned {word} off.")
+    places = [
         ((notification_type, channel), "type_channel", f"“{notification_type}” by {word}"),
         ((notification_type, ALL), "type", f"“{notification_type}”"),
-        ((ALL, channel), "channel", word),
-        ((ALL, ALL), "everything", "all notifications"),
-    ):
+    ]
+    if category is not None:
+        group = CATEGORY + category
+        places.append(((group, channel), "category_channel", f"everything of “{category}” by {word}"))
+        places.append(((group, ALL), "category", f"everything of “{category}”"))
+    places.append(((ALL, channel), "channel", word))
+    places.append(((ALL, ALL), "everything", "all notifications"))
+    for place, code, what in places:
         choice = choices.get(place)
         if choice is not None:
-            return choice, f"{code}_{'on' if choice else 'off'}", f"The user turned {what} {'on' if choice else 'off'}."
-    return True, "default_on", "On by default."
+            on = "on" if choice else "off"
+            return Verdict(choice, f"{code}_{on}", f"The user turned {what} {on}.")
+    return Verdict(True, "default_on", "On by default.")
 
 
 def decide(facts: Facts) -> tuple[Decision, ...]:
     """A decision for every channel asked for, and for push one for every device."""
     decisions: list[Decision] = []
     for channel in dict.fromkeys(facts.channels):
-        allowed, code, why = may_use(facts.choices, facts.notification_type, channel)
+        allowed, code, why = may_use(facts.choices, facts.notification_type, channel, facts.category)
         if not allowed:
             decisions.append(Decision(channel, None, "suppressed", code, why))
+        elif facts.expires_at is not None and facts.expires_at <= facts.now_ms:
+            decisions.append(Decision(channel, None, "suppressed", "expired", "It expired first."))
         elif channel == "in_app":
             decisions.append(Decision(channel, None, "delivered", None, None))
-        elif channel == "push":
-            decisions.extend(_push(facts.devices))
         else:
-            word = {"email": "E-mail", "sms": "SMS"}[channel]
-            decisions.append(Decision(channel, None, "failed", "not_configured", f"{word} is not configured."))
-    return tuple(decisions)
+            decisions.extend(_timed(facts, way) for way in _ways(facts, channel))
+    return tuple(_begun(facts, decisions))
 
 
-def _push(devices: Sequence[Target]) -> list[Decision]:
-    if not devices:
-        return [Decision("push", None, "failed", "no_device", "The user has no registered device.")]
-    return [_push_to(device) for device in devices]
+def _ways(facts: Facts, channel: str) -> list[Decision]:
+    """The ways to the user by ``channel``: each ``pending``, or ``failed`` with what is missing."""
+    if channel == "push":
+        if not facts.devices:
+            return [_failed("push", None, "no_device", "The user has no registered device.")]
+        return [_to_device(facts, device) for device in facts.devices]
+    if channel not in facts.routes:
+        name = {"email": "E-mail", "sms": "SMS"}.get(channel, f"“{channel}”")
+        return [_failed(channel, None, "not_configured", f"{name} is not configured.")]
+    if channel in {"email", "sms"} and channel not in facts.addresses:
+        what = "e-mail address" if channel == "email" else "phone number"
+        return [_failed(channel, None, "no_address", f"The user has no {what}.")]
+    return [Decision(channel, None, "pending", "queued", "On its way.", channel)]
 
 
-def _push_to(device: Target) -> Decision:
-    if device.is_this_computer:
-        return Decision("push", device.seq, "pending", "queued", "On its way to this computer.")
-    if device.platform == "desktop":
-        return Decision("push", device.seq, "failed", "other_computer", "Another computer cannot be reached from here.")
-    return Decision(
-        "push", device.seq, "failed", "not_configured", f"Push to {device.platform} devices is not configured."
-    )
+def _to_device(facts: Facts, device: Target) -> Decision:
+    route = SYSTEMS.get(device.platform, device.platform)
+    if route == "desktop" and not device.is_this_computer:
+        return _failed("push", device.seq, "other_computer", "Another computer cannot be reached from here.")
+    if route == "apns" and route not in facts.routes and "fcm" in facts.routes:
+        route = "fcm"  # Firebase reaches Apple's devices too
+    if route not in facts.routes:
+        return _failed(
+            "push", device.seq, "not_configured", f"Push to {device.platform} devices is not configured."
+        )  # fmt: skip
+    words = "On its way to this computer." if route == "desktop" else "On its way."
+    return Decision("push", device.seq, "pending", "queued", words, route)
+
+
+def _failed(channel: str, device_seq: int | None, code: str, reason: str) -> Decision:
+    return Decision(channel, device_seq, "failed", code, reason)
+
+
+def _begun(facts: Facts, decisions: list[Decision]) -> list[Decision]:
+    """A chain whose first channels cannot be used begins with the next one, at once."""
+    waiting = [d for d in decisions if d.code == "failover" and d.due is not None]
+    if not waiting or any(d.status in {"pending", "delivered", "held"} for d in decisions if d.code != "failover"):
+        return decisions
+    first = min(d.due for d in waiting if d.due is not None)
+    return [
+        d._replace(status="pending", code="queued", reason="On its way.", due=facts.now_ms)
+        if d.code == "failover" and d.due == first
+        else d
+        for d in decisions
+    ]
+
+
+def _timed(facts: Facts, way: Decision) -> Decision:
+    """``way`` now, later or not at all."""
+    if way.status != "pending":
+        return way
+    if not facts.critical:
+        if rule := facts.throttled.get(way.channel):
+            return way._replace(status="suppressed", code="throttled", reason=rule)
+        if (hold := _hold(facts)) is not None:
+            code, words, due = hold
+            return way._replace(status="held", code=code, reason=words, due=due)
+    if minutes := facts.failover.get(way.channel, 0):
+        words = f"Goes out if it is still unread after {minutes} minute{'' if minutes == 1 else 's'}."
+        return way._replace(status="held", code="failover", reason=words, due=facts.now_ms + minutes * 60_000)
+    return way._replace(due=facts.now_ms)
+
+
+def _hold(facts: Facts) -> tuple[str, str, int] | None:
+    """Code, words and end of what makes it wait; None when nothing does."""
+    if facts.digest is not None:
+        return "digest", f"Waits for the {facts.digest.frequency} digest.", facts.digest.next(facts.now_ms)
+    if facts.dnd_until is not None and facts.dnd_until > facts.now_ms:
+        return "do_not_disturb", "The user does not want to be disturbed now.", facts.dnd_until
+    ends = None if facts.quiet is None else facts.quiet.until(facts.now_ms)
+    if facts.quiet is None or ends is None:
+        return None
+    return "quiet_hours", f"Quiet hours until {facts.quiet.end} ({facts.quiet.zone}).", ends

@@ -179,6 +179,8 @@ def notification_models(db: SqliteDatabase) -> NotificationModels:
         read_at = BigIntegerField(null=True)
         archived_at = BigIntegerField(null=True)
         revision = IntegerField(unique=True)
+        count = IntegerField(default=1)
+        snoozed_until = BigIntegerField(null=True)
 
         class Meta:
             table_name = "notifications"
@@ -197,6 +199,9 @@ def notification_models(db: SqliteDatabase) -> NotificationModels:
         next_attempt_at = BigIntegerField(null=True)
         lease_until = BigIntegerField(null=True)
         tries = IntegerField(default=0)
+        route = TextField(default="")
+        release_at = BigIntegerField(null=True)
+        carrier_seq = IntegerField(null=True)
 
         class Meta:
             table_name = "deliveries"
@@ -235,6 +240,11 @@ def notification_models(db: SqliteDatabase) -> NotificationModels:
         app = TextField()
         created_at = BigIntegerField()
         updated_at = BigIntegerField()
+        category = TextField(null=True)
+        asks_critical = BooleanField(default=False)
+        digest_at = TextField(null=True)
+        throttle = TextField(null=True)
+        failover = TextField(null=True)
 
         class Meta:
             table_name = "notification_types"

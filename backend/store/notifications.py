@@ -17,7 +17,8 @@ from backend.store.writer import Tx
 
 COLUMNS = (
     "seq, id, user_id, app, title, message, notification_type, channels, priority, status, inbox, data, actions, "
-    "collapse_key, created_at, scheduled_at, expires_at, sent_at, delivered_at, read_at, archived_at"
+    "collapse_key, created_at, scheduled_at, expires_at, sent_at, delivered_at, read_at, archived_at, snoozed_until, "
+    "count"
 )
 _decode_actions = msgspec.json.Decoder(tuple[Action, ...]).decode
 
@@ -61,6 +62,8 @@ class NewDelivery(NamedTuple):
     created_at: int
     updated_at: int
     next_attempt_at: int | None
+    route: str
+    release_at: int | None
 
 
 _INSERT = f"INSERT INTO notifications ({', '.join(NewNotification._fields)}) VALUES {{rows}}"  # noqa: S608
@@ -136,7 +139,7 @@ def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[int,
         [
             ("user_id = ?", asked.user_id),
             ("app = ?", asked.app),
-            ("inbox = ?", status if status in {"unread", "read", "archived"} else None),
+            ("inbox = ?", status if status in {"unread", "read", "snoozed", "archived"} else None),
             ("notification_type = ?", asked.notification_type),
             ("priority = ?", asked.priority),
             ("created_at >= ?", asked.since),
@@ -195,7 +198,7 @@ def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Deli
         )
     rows = conn.execute(
         "SELECT d.seq, d.id, d.channel, t.platform, d.status, d.code, d.reason, d.created_at, d.updated_at, "
-        "d.next_attempt_at FROM deliveries d LEFT JOIN device_tokens t ON t.seq = d.device_seq "
+        "d.next_attempt_at, d.release_at FROM deliveries d LEFT JOIN device_tokens t ON t.seq = d.device_seq "
         "WHERE d.notification_seq = ? ORDER BY d.seq",
         (notification_seq,),
     )
@@ -211,8 +214,9 @@ def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Deli
             updated_at=to_datetime(updated),
             next_attempt_at=_moment(following),
             attempts=tuple(attempts.get(seq, ())),
+            release_at=_moment(release) if status == "held" else None,
         )
-        for seq, id_, channel, platform, status, code, reason, created, updated, following in rows
+        for seq, id_, channel, platform, status, code, reason, created, updated, following, release in rows
     )
 
 
@@ -220,7 +224,7 @@ def to_notification(row: tuple[Any, ...]) -> Notification:
     """A row of COLUMNS as the record."""
     (
         _, id_, user_id, app, title, message, kind, channels, priority, status, inbox, data, actions, collapse,
-        created, scheduled, expires, sent, delivered, read, archived,
+        created, scheduled, expires, sent, delivered, read, archived, snoozed, count,
     ) = row  # fmt: skip
     return Notification(
         id=decode_id(id_),
@@ -243,6 +247,8 @@ def to_notification(row: tuple[Any, ...]) -> Notification:
         delivered_at=_moment(delivered),
         read_at=_moment(read),
         archived_at=_moment(archived),
+        snoozed_until=_moment(snoozed),
+        count=count,
     )
 
 

@@ -1,27 +1,36 @@
-"""The outbox in ``notifications.db``: claims with a lease, attempts, what comes next."""
+"""The outbox in ``notifications.db``: one queue a route, claims with a lease, attempts, what comes next."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from backend.events import Event
-from backend.handover import Notice, Outcome, overall
-from backend.store.codec import decode_id, encode_id, to_json
+from backend.handover import Link, Notice, Outcome, Tried, overall
+from backend.store.codec import decode_id, encode_id, from_object, to_json
 from backend.store.database import Store
 from backend.store.notifications import last_revision
 from backend.store.writer import Tx, Write
 
+SUMMARY_LINES = 20
 
-class Tried(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt to record."""
 
-    delivery_id: str
-    started_at: int
-    duration_ms: int
-    outcome: Outcome
-    retry_at: int | None
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A claimed delivery; ``tries`` includes this one."""
+
+    tries: int
+    notice: Notice
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker wants done in one transaction: its last try recorded, and the next delivery of ``route``."""
+
+    route: str | None
+    lease_ms: int = 0
+    tried: Tried | None = None
 
 
 class OutboxTable:
@@ -30,135 +39,210 @@ class OutboxTable:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def claim(self, limit: int, lease_ms: int, full: Sequence[str] = ()) -> list[tuple[str, int, Notice]]:
-        """Take up to ``limit`` due deliveries for ``lease_ms``, none of the channels in ``full``: (channel, tries
-        including this one, notice)."""
-        return self._store.run(Write(_claim, (limit, lease_ms, to_json(full))))
-
-    def record_try(
-        self, notice: Notice, started_at: int, duration_ms: int, outcome: Outcome, retry_at: int | None
-    ) -> None:
-        """Store an attempt and what it makes of its delivery and notification: ``retry_at`` puts the delivery back
-        into the outbox, None ends it."""
-        tried = Tried(
-            delivery_id=notice.delivery_id,
-            started_at=started_at,
-            duration_ms=duration_ms,
-            outcome=outcome,
-            retry_at=retry_at,
-        )
-        self._store.run(Write(_record, tried))
+    def turn(self, route: str | None, lease_ms: int, tried: Tried | None = None) -> Claim | None:
+        """Record ``tried`` and claim the next due delivery of ``route`` (None: claim nothing), in one transaction."""
+        return self._store.run(Write(_turn, Turn(route=route, lease_ms=lease_ms, tried=tried)))
 
     def give_back(self, delivery_id: str) -> None:
         """Return a claimed delivery that was not tried."""
         self._store.run(Write(_give_back, delivery_id))
 
-    def next_due(self, full: Sequence[str] = ()) -> int | None:
-        """When the next delivery is due or a lease runs out, but for the channels in ``full``; None when nothing
-        waits."""
-        row = self._store.read(lambda conn: conn.execute(_NEXT, (to_json(full),)).fetchone())
+    def recover(self, most_tries: int, *, all_leases: bool) -> int:
+        """Put back what was claimed and never recorded: leases that ran out, or ``all_leases`` where every worker of
+        an earlier process is gone. How many there were."""
+        return self._store.run(Write(_recover, (most_tries, all_leases)))
+
+    def refuse_routes(self, routes: Sequence[str]) -> int:
+        """End what waits for a route that is not among ``routes`` (it is not configured any more); how many."""
+        return self._store.run(Write(_refuse, tuple(routes)))
+
+    def next_due(self, routes: Sequence[str]) -> dict[str, int]:
+        """Route → when its next delivery is due, for those of ``routes`` that have one waiting."""
+        if not routes:
+            return {}
+        rows = self._store.read(lambda conn: conn.execute(_NEXT, (to_json(list(routes)),)).fetchall())
+        return {route: int(at) for route, at in rows if at is not None}
+
+    def next_lease(self) -> int | None:
+        """When the first lease runs out."""
+        row = self._store.read(
+            lambda conn: conn.execute("SELECT MIN(lease_until) FROM deliveries WHERE status = 'sending'").fetchone()
+        )
         return None if row[0] is None else int(row[0])
 
 
-_NOT_FULL = "channel NOT IN (SELECT value FROM json_each(?1))"
+_WAITS = "status = 'pending' AND next_attempt_at IS NOT NULL"
 _NEXT = (
-    "SELECT MIN(at) FROM (SELECT MIN(next_attempt_at) AS at FROM deliveries WHERE status = 'pending' "  # noqa: S608
-    f"AND next_attempt_at IS NOT NULL AND {_NOT_FULL} UNION ALL "
-    f"SELECT MIN(lease_until) FROM deliveries WHERE status = 'sending' AND {_NOT_FULL})"
+    "SELECT value, (SELECT MIN(next_attempt_at) FROM deliveries "  # noqa: S608
+    f"WHERE {_WAITS} AND route = value) FROM json_each(?)"
 )
-_DUE = (
-    "SELECT seq FROM (SELECT seq, next_attempt_at AS at FROM deliveries WHERE status = 'pending' "  # noqa: S608
-    f"AND next_attempt_at <= ?2 AND {_NOT_FULL} UNION ALL SELECT seq, lease_until FROM deliveries "
-    f"WHERE status = 'sending' AND lease_until <= ?2 AND {_NOT_FULL}) ORDER BY at LIMIT ?3"
+DUE = (
+    f"SELECT seq FROM deliveries WHERE {_WAITS} AND route = ? AND next_attempt_at <= ? "  # noqa: S608
+    "ORDER BY next_attempt_at LIMIT 1"
+)
+_CLAIM = (
+    "UPDATE deliveries SET status = 'sending', lease_until = ?, tries = tries + 1, updated_at = ? WHERE seq = ? "
+    "RETURNING tries"
 )
 _CLAIMED = (
-    "SELECT d.id, d.channel, d.tries, n.id, n.user_id, n.app, n.title, n.message, n.priority, t.token "
+    "SELECT d.id, d.route, n.id, n.user_id, n.app, n.title, n.message, n.priority, n.notification_type, n.data, "
+    "n.actions, n.collapse_key, n.count, n.created_at, n.expires_at, COALESCE(k.critical, 0), t.token, t.platform, "
+    "t.updated_at, c.email, c.phone "
     "FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
-    "LEFT JOIN device_tokens t ON t.seq = d.device_seq WHERE d.seq = ?"
+    "LEFT JOIN device_tokens t ON t.seq = d.device_seq LEFT JOIN contacts c ON c.user_id = n.user_id "
+    "LEFT JOIN notification_types k ON k.name = n.notification_type WHERE d.seq = ?"
 )
+_CARRIED = (
+    "SELECT n.title, n.message, n.priority FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
+    "WHERE d.carrier_seq = ? ORDER BY n.seq DESC"
+)
+_decode_actions = msgspec.json.Decoder(tuple[Link, ...]).decode
 
 
-def _claim(tx: Tx, items: Sequence[tuple[int, int, str]]) -> list[list[tuple[str, int, Notice]]]:
-    answers = []
-    for limit, lease_ms, full in items:
-        claimed = []
-        for (seq,) in tx.conn.execute(_DUE, (full, tx.now_ms, limit)).fetchall():
-            tx.conn.execute(
-                "UPDATE deliveries SET status = 'sending', lease_until = ?, tries = tries + 1, updated_at = ? "
-                "WHERE seq = ?",
-                (tx.now_ms + lease_ms, tx.now_ms, seq),
-            )
-            id_, channel, tries, notification, user_id, app, title, message, priority, token = tx.conn.execute(
-                _CLAIMED, (seq,)
-            ).fetchone()
-            notice = Notice(
-                delivery_id=decode_id(id_),
-                notification_id=decode_id(notification),
-                user_id=user_id,
-                app=app,
-                title=title,
-                message=message,
-                priority=priority,
-                target=token,
-            )
-            claimed.append((channel, tries, notice))
-        answers.append(claimed)
-    return answers
+def _turn(tx: Tx, items: Sequence[Turn]) -> list[Claim | None]:
+    for item in items:
+        if item.tried is not None:
+            _record(tx, item.tried)
+    return [None if item.route is None else _claim(tx, item.route, item.lease_ms) for item in items]
+
+
+def _claim(tx: Tx, route: str, lease_ms: int) -> Claim | None:
+    row = tx.conn.execute(DUE, (route, tx.now_ms)).fetchone()
+    if row is None:
+        return None
+    (tries,) = tx.conn.execute(_CLAIM, (tx.now_ms + lease_ms, tx.now_ms, row[0])).fetchone()
+    return Claim(tries=tries, notice=_notice(tx.conn, row[0]))
+
+
+def _notice(conn: sqlite3.Connection, seq: int) -> Notice:
+    (
+        id_, route, notification, user_id, app, title, message, priority, kind, data, actions, collapse, count,
+        created, expires, critical, token, platform, registered, email, phone,
+    ) = conn.execute(_CLAIMED, (seq,)).fetchone()  # fmt: skip
+    carried = conn.execute(_CARRIED, (seq,)).fetchall()
+    if carried:
+        title, message = summary([(title, message), *((t, m) for t, m, _ in carried)])
+    elif count > 1:
+        title = f"{title} ({count})"
+    return Notice(
+        delivery_id=decode_id(id_),
+        notification_id=decode_id(notification),
+        user_id=user_id,
+        app=app,
+        title=title,
+        message=message,
+        priority=priority,
+        target=token if token is not None else {"email": email, "sms": phone}.get(route),
+        platform=platform,
+        registered_at=registered,
+        notification_type=kind,
+        critical=bool(critical),
+        data=from_object(data) or None,
+        actions=_decode_actions(actions) if actions and not carried else (),
+        collapse_key=collapse,
+        count=count,
+        created_at=created,
+        expires_at=expires,
+    )
+
+
+def summary(notices: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """One notice that tells of several, (title, message) each, the first lines of the first twenty."""
+    lines = [f"• {title}: {message.splitlines()[0] if message else ''}"[:200] for title, message in notices]
+    if len(lines) > SUMMARY_LINES:
+        lines = [*lines[:SUMMARY_LINES], f"… and {len(notices) - SUMMARY_LINES} more"]
+    return f"{len(notices)} notifications", "\n".join(lines)
 
 
 _STATUS = {"delivered": "delivered", "sent": "sent", "permanent": "failed", "token_dead": "failed"}
 
 
-def _record(tx: Tx, items: Sequence[Tried]) -> list[None]:
-    for tried in items:
-        row = tx.conn.execute(
-            "SELECT d.seq, d.notification_seq, d.device_seq, d.status, n.id, n.user_id, n.app FROM deliveries d "
-            "JOIN notifications n ON n.seq = d.notification_seq WHERE d.id = ?",
-            (encode_id(tried.delivery_id),),
-        ).fetchone()
-        if row is None:  # erased while it was on its way
-            continue
-        seq, notification_seq, device_seq, status, notification, user_id, app = row
-        outcome = tried.outcome
+def _record(tx: Tx, tried: Tried) -> None:
+    row = tx.conn.execute(
+        "SELECT d.seq, d.device_seq, d.status FROM deliveries d WHERE d.id = ?", (encode_id(tried.delivery_id),)
+    ).fetchone()
+    if row is None:  # erased while it was on its way
+        return
+    seq, device_seq, status = row
+    outcome = tried.outcome
+    _attempt(tx, seq, tried.started_at, tried.duration_ms, outcome)
+    if status == "sending":
+        after = _STATUS.get(outcome.outcome) or ("dead" if tried.retry_at is None else "pending")
         tx.conn.execute(
-            "INSERT INTO delivery_attempts (delivery_seq, started_at, duration_ms, outcome, code, text) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            (seq, tried.started_at, tried.duration_ms, outcome.outcome, outcome.code, outcome.text),
+            "UPDATE deliveries SET status = ?, code = ?, reason = ?, next_attempt_at = ?, lease_until = NULL, "
+            "updated_at = ? WHERE seq = ?",
+            (after, outcome.code, outcome.text, tried.retry_at, tx.now_ms, seq),
         )
-        if status == "sending":
-            after = _STATUS.get(outcome.outcome) or ("dead" if tried.retry_at is None else "pending")
-            tx.conn.execute(
-                "UPDATE deliveries SET status = ?, code = ?, reason = ?, next_attempt_at = ?, lease_until = NULL, "
-                "updated_at = ? WHERE seq = ?",
-                (after, outcome.code, outcome.text, tried.retry_at, tx.now_ms, seq),
-            )
-            _settle(tx, notification_seq)
-        if device_seq is not None and outcome.outcome == "token_dead":
-            tx.conn.execute(
-                "UPDATE device_tokens SET is_active = 0, updated_at = ? WHERE seq = ?", (tx.now_ms, device_seq)
-            )
-        elif device_seq is not None and outcome.outcome in {"delivered", "sent"}:
-            tx.conn.execute("UPDATE device_tokens SET last_used_at = ? WHERE seq = ?", (tx.now_ms, device_seq))
-        tx.events.append(Event("notification.updated", decode_id(notification), user_id, app))
-    return [None] * len(items)
+        if after != "pending":
+            _tell_carried(tx, seq, after, outcome)
+    if device_seq is not None and outcome.outcome == "token_dead":
+        tx.conn.execute(
+            "UPDATE device_tokens SET is_active = 0, updated_at = ? WHERE seq = ?", (tx.now_ms, device_seq)
+        )
+    elif device_seq is not None and outcome.outcome in {"delivered", "sent"}:
+        tx.conn.execute("UPDATE device_tokens SET last_used_at = ? WHERE seq = ?", (tx.now_ms, device_seq))
+    settle(tx, seq)
+    if outcome.outcome in {"permanent", "token_dead"} or (status == "sending" and tried.retry_at is None):
+        _next_in_chain(tx, seq, outcome)
 
 
-def _settle(tx: Tx, notification_seq: int) -> None:
-    """Draw the notification's status from its deliveries, unless its reader has moved it on."""
-    statuses = [
-        status
-        for (status,) in tx.conn.execute(
-            "SELECT status FROM deliveries WHERE notification_seq = ?", (notification_seq,)
-        )
-    ]
-    status = overall(statuses)
+def _attempt(tx: Tx, seq: int, started_at: int, duration_ms: int, outcome: Outcome) -> None:
     tx.conn.execute(
-        "UPDATE notifications SET revision = ?, "
-        "status = CASE WHEN status IN ('pending', 'sent', 'delivered', 'failed') THEN ? ELSE status END, "
+        "INSERT INTO delivery_attempts (delivery_seq, started_at, duration_ms, outcome, code, text) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (seq, started_at, duration_ms, outcome.outcome, outcome.code, outcome.text),
+    )
+
+
+def _tell_carried(tx: Tx, seq: int, status: str, outcome: Outcome) -> None:
+    """What became of a summary became of everything in it."""
+    rows = tx.conn.execute(
+        "UPDATE deliveries SET status = ?, code = 'in_summary', reason = ?, updated_at = ? WHERE carrier_seq = ? "
+        "AND status = 'pending' RETURNING seq",
+        (status, f"In a summary: {outcome.text}"[:400], tx.now_ms, seq),
+    ).fetchall()
+    for (carried,) in rows:
+        settle(tx, carried)
+
+
+def _next_in_chain(tx: Tx, seq: int, outcome: Outcome) -> None:
+    """A channel that failed for good makes the next one of its fail-over chain due now."""
+    if outcome.outcome in {"delivered", "sent"}:
+        return
+    tx.conn.execute(
+        "UPDATE deliveries SET release_at = ? WHERE status = 'held' AND code = 'failover' AND release_at > ? "
+        "AND notification_seq = (SELECT notification_seq FROM deliveries WHERE seq = ?)",
+        (tx.now_ms, tx.now_ms, seq),
+    )
+
+
+def settle(tx: Tx, delivery_seq: int) -> None:
+    """``settle_notification`` for the one that a delivery belongs to."""
+    row = tx.conn.execute("SELECT notification_seq FROM deliveries WHERE seq = ?", (delivery_seq,)).fetchone()
+    settle_notification(tx, row[0])
+
+
+def settle_notification(tx: Tx, notification_seq: int) -> None:
+    """Draw a notification's status from its deliveries, unless its reader has moved it on; tell the bus."""
+    id_, user_id, app = tx.conn.execute(
+        "SELECT id, user_id, app FROM notifications WHERE seq = ?", (notification_seq,)
+    ).fetchone()
+    status = overall(
+        [
+            found
+            for (found,) in tx.conn.execute(
+                "SELECT status FROM deliveries WHERE notification_seq = ?", (notification_seq,)
+            )
+        ]
+    )
+    tx.conn.execute(
+        "UPDATE notifications SET revision = ?, status = CASE WHEN status IN "
+        "('pending', 'sent', 'delivered', 'failed', 'suppressed') THEN ? ELSE status END, "
         "sent_at = CASE WHEN ? IN ('sent', 'delivered') THEN COALESCE(sent_at, ?) ELSE sent_at END, "
         "delivered_at = CASE WHEN ? = 'delivered' THEN COALESCE(delivered_at, ?) ELSE delivered_at END WHERE seq = ?",
         (last_revision(tx.conn) + 1, status, status, tx.now_ms, status, tx.now_ms, notification_seq),
     )
+    tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
 
 
 def _give_back(tx: Tx, items: Sequence[str]) -> list[None]:
@@ -168,3 +252,49 @@ def _give_back(tx: Tx, items: Sequence[str]) -> list[None]:
         [(tx.now_ms, encode_id(delivery_id)) for delivery_id in items],
     )
     return [None] * len(items)
+
+
+_LOST = Outcome(
+    outcome="transient",
+    code="interrupted",
+    text="FlashFlow stopped before the answer came; this try may have arrived.",
+)
+
+
+def _recover(tx: Tx, items: Sequence[tuple[int, bool]]) -> list[int]:
+    answers = []
+    for most_tries, all_leases in items:
+        rows: list[Any] = tx.conn.execute(
+            "SELECT seq, tries, updated_at FROM deliveries WHERE status = 'sending' AND (? OR lease_until <= ?) "
+            "ORDER BY seq LIMIT 500",
+            (all_leases, tx.now_ms),
+        ).fetchall()
+        for seq, tries, claimed_at in rows:
+            _attempt(tx, seq, claimed_at, max(0, tx.now_ms - claimed_at), _LOST)
+            dead = tries >= most_tries
+            tx.conn.execute(
+                "UPDATE deliveries SET status = ?, code = ?, reason = ?, next_attempt_at = ?, lease_until = NULL, "
+                "updated_at = ? WHERE seq = ?",
+                ("dead" if dead else "pending", _LOST.code, _LOST.text, None if dead else tx.now_ms, tx.now_ms, seq),
+            )
+            if dead:
+                _tell_carried(tx, seq, "dead", _LOST)
+                _next_in_chain(tx, seq, _LOST)
+            settle(tx, seq)
+        answers.append(len(rows))
+    return answers
+
+
+def _refuse(tx: Tx, items: Sequence[tuple[str, ...]]) -> list[int]:
+    answers = []
+    for routes in items:
+        rows = tx.conn.execute(
+            "UPDATE deliveries SET status = 'failed', code = 'not_configured', next_attempt_at = NULL, "  # noqa: S608
+            f"reason = 'This channel is not configured any more.', updated_at = ? WHERE {_WAITS} "
+            "AND route NOT IN (SELECT value FROM json_each(?)) RETURNING seq",
+            (tx.now_ms, to_json(routes)),
+        ).fetchall()
+        for (seq,) in rows:
+            settle(tx, seq)
+        answers.append(len(rows))
+    return answers

@@ -6,15 +6,22 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from backend.clock import to_datetime
-from backend.records import Device, NotificationType, Preference
+from backend.records import Device, NotificationType, Preference, Stage, Throttle
 from backend.store.codec import decode_id, from_object, from_strings, to_json
 from backend.store.writer import Tx
 
 MOST_TYPES = 1_000
 """Types remembered by their first use; beyond it a type works but is not listed (a guard against ids in names)."""
 
-_TYPE_COLUMNS = "name, label, description, channels, critical, digest, app, created_at, updated_at"
+_TYPE_COLUMNS = (
+    "name, label, description, channels, critical, digest, app, created_at, updated_at, asks_critical, category, "
+    "digest_at, throttle, failover"
+)
+_decode_throttle = msgspec.json.Decoder(Throttle).decode
+_decode_failover = msgspec.json.Decoder(tuple[Stage, ...]).decode
 _DEVICE_COLUMNS = "id, user_id, platform, token, device_info, is_active, app, created_at, last_used_at"
 
 
@@ -69,7 +76,8 @@ def list_types(conn: sqlite3.Connection) -> tuple[NotificationType, ...]:
 def remember_type(tx: Tx, name: str, app: str) -> None:
     """List a type that is used before anyone declared it."""
     tx.conn.execute(
-        f"INSERT INTO notification_types ({_TYPE_COLUMNS}) SELECT ?, ?, '', '[\"in_app\"]', 0, NULL, ?, ?, ? "  # noqa: S608
+        "INSERT INTO notification_types (name, label, description, channels, critical, app, created_at, updated_at) "
+        "SELECT ?, ?, '', '[\"in_app\"]', 0, ?, ?, ? "
         "WHERE (SELECT COUNT(*) FROM notification_types) < ? ON CONFLICT DO NOTHING",
         (name, in_words(name), app, tx.now_ms, tx.now_ms, MOST_TYPES),
     )
@@ -78,13 +86,15 @@ def remember_type(tx: Tx, name: str, app: str) -> None:
 def save_type(tx: Tx, kind: NotificationType) -> None:
     """Store a declared type over what stood there."""
     tx.conn.execute(
-        f"INSERT INTO notification_types ({_TYPE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?) "  # noqa: S608
+        f"INSERT INTO notification_types ({_TYPE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) "  # noqa: S608
         "ON CONFLICT DO UPDATE SET label = excluded.label, description = excluded.description, "
         "channels = excluded.channels, critical = excluded.critical, digest = excluded.digest, app = excluded.app, "
-        "updated_at = excluded.updated_at",
+        "updated_at = excluded.updated_at, asks_critical = excluded.asks_critical, category = excluded.category, "
+        "digest_at = excluded.digest_at, throttle = excluded.throttle, failover = excluded.failover",
         (
             kind.name, kind.label, kind.description, to_json(kind.channels), kind.critical, kind.digest, kind.app,
-            tx.now_ms, tx.now_ms,
+            tx.now_ms, tx.now_ms, kind.asks_critical, kind.category, kind.digest_at,
+            to_json(kind.throttle) if kind.throttle else None, to_json(kind.failover) if kind.failover else None,
         ),
     )  # fmt: skip
 
@@ -123,7 +133,10 @@ def mask(token: str) -> str:
 
 
 def _to_type(row: tuple[Any, ...]) -> NotificationType:
-    name, label, description, channels, critical, digest, app, created, updated = row
+    (
+        name, label, description, channels, critical, digest, app, created, updated, asks, category, digest_at,
+        throttle, failover,
+    ) = row  # fmt: skip
     return NotificationType(
         name=name,
         label=label,
@@ -134,6 +147,11 @@ def _to_type(row: tuple[Any, ...]) -> NotificationType:
         app=app,
         created_at=to_datetime(created),
         updated_at=to_datetime(updated),
+        asks_critical=bool(asks),
+        category=category,
+        digest_at=digest_at,
+        throttle=_decode_throttle(throttle) if throttle else None,
+        failover=_decode_failover(failover) if failover else (),
     )
 
 

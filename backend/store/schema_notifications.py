@@ -169,4 +169,86 @@ def _v1(conn: sqlite3.Connection) -> None:
         conn.execute(trigger)
 
 
-NOTIFICATION_MIGRATIONS = (_v1,)
+_DELIVERY_BY_ROUTE = """
+ALTER TABLE notifications ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE notifications ADD COLUMN snoozed_until INTEGER;
+CREATE INDEX notifications_collapse ON notifications (user_id, app, collapse_key) WHERE collapse_key IS NOT NULL;
+CREATE INDEX notifications_snoozed ON notifications (snoozed_until) WHERE snoozed_until IS NOT NULL;
+
+ALTER TABLE deliveries ADD COLUMN route TEXT NOT NULL DEFAULT '';
+ALTER TABLE deliveries ADD COLUMN release_at INTEGER;
+ALTER TABLE deliveries ADD COLUMN carrier_seq INTEGER;
+UPDATE deliveries SET route = CASE channel WHEN 'push' THEN 'desktop' WHEN 'in_app' THEN '' ELSE channel END;
+DROP INDEX deliveries_due;
+CREATE INDEX deliveries_due ON deliveries (route, next_attempt_at)
+    WHERE status = 'pending' AND next_attempt_at IS NOT NULL;
+CREATE INDEX deliveries_held ON deliveries (release_at) WHERE status = 'held';
+CREATE INDEX deliveries_carried ON deliveries (carrier_seq) WHERE carrier_seq IS NOT NULL;
+
+ALTER TABLE notification_types ADD COLUMN category TEXT;
+ALTER TABLE notification_types ADD COLUMN asks_critical INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE notification_types ADD COLUMN digest_at TEXT;
+ALTER TABLE notification_types ADD COLUMN throttle TEXT;
+ALTER TABLE notification_types ADD COLUMN failover TEXT;
+
+CREATE TABLE contacts (
+    user_id TEXT PRIMARY KEY,
+    email TEXT,
+    phone TEXT,
+    locale TEXT,
+    updated_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE quiet_hours (
+    user_id TEXT PRIMARY KEY,
+    enabled INTEGER NOT NULL DEFAULT 0,
+    start_time TEXT NOT NULL DEFAULT '22:00',
+    end_time TEXT NOT NULL DEFAULT '07:00',
+    timezone TEXT,
+    days TEXT,
+    dnd_until INTEGER,
+    updated_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE digests (
+    user_id TEXT NOT NULL,
+    notification_type TEXT NOT NULL,
+    frequency TEXT NOT NULL,
+    at TEXT,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (user_id, notification_type)
+) WITHOUT ROWID;
+
+CREATE TABLE throttles (
+    user_id TEXT NOT NULL,
+    notification_type TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    times TEXT NOT NULL,
+    PRIMARY KEY (user_id, notification_type, channel)
+) WITHOUT ROWID;
+
+CREATE TABLE schedules (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL,
+    name TEXT NOT NULL,
+    app TEXT NOT NULL,
+    request TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    next_at INTEGER,
+    last_at INTEGER,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX schedules_id ON schedules (id);
+CREATE UNIQUE INDEX schedules_name ON schedules (app, name);
+CREATE INDEX schedules_due ON schedules (next_at) WHERE next_at IS NOT NULL;
+"""
+
+
+def _v2(conn: sqlite3.Connection) -> None:
+    """Deliveries go by routes, each with its own queue; they may be held, and carried in a summary."""
+    for statement in _DELIVERY_BY_ROUTE.split(";\n"):
+        conn.execute(statement)
+
+
+NOTIFICATION_MIGRATIONS = (_v1, _v2)

@@ -1,0 +1,59 @@
+"""Decisions as rows and as answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backend.clock import IdMaker
+from backend.delivery.resolver import Decision
+from backend.events import Event
+from backend.records import Decided
+from backend.store.codec import decode_id
+from backend.store.notifications import NewDelivery
+from backend.store.writer import Tx
+
+
+def new_delivery(new_id: IdMaker, tx: Tx, seq: int, decision: Decision) -> NewDelivery:
+    """The row of one decision for the notification ``seq``."""
+    return NewDelivery(
+        new_id.raw(), seq, decision.channel, decision.device_seq, decision.status, decision.code, decision.reason,
+        tx.now_ms, tx.now_ms, decision.due if decision.status == "pending" else None, decision.route,
+        decision.due if decision.status == "held" else None,
+    )  # fmt: skip
+
+
+def redecide(tx: Tx, delivery_seq: int, decision: Decision, *, fresh: bool = False) -> None:
+    """Let a stored delivery stand as ``decision`` says; ``fresh`` gives it all its tries again."""
+    tx.conn.execute(
+        "UPDATE deliveries SET status = ?, code = ?, reason = ?, route = ?, next_attempt_at = ?, release_at = ?, "
+        "carrier_seq = NULL, lease_until = NULL, updated_at = ?, tries = CASE WHEN ? THEN 0 ELSE tries END "
+        "WHERE seq = ?",
+        (
+            decision.status, decision.code, decision.reason, decision.route,
+            decision.due if decision.status == "pending" else None,
+            decision.due if decision.status == "held" else None, tx.now_ms, fresh, delivery_seq,
+        ),
+    )  # fmt: skip
+
+
+def decided(decisions: Sequence[Decision]) -> tuple[Decided, ...]:
+    """The decisions as ``send`` answers them."""
+    return tuple(Decided(channel=d.channel, status=d.status, code=d.code, reason=d.reason) for d in decisions)
+
+
+def inbox_place(decisions: Sequence[Decision]) -> str | None:
+    """Where a notification with these decisions stands in the inbox."""
+    return "unread" if any(d.channel == "in_app" and d.status == "delivered" for d in decisions) else None
+
+
+def ring(tx: Tx, deliveries: Sequence[NewDelivery]) -> None:
+    """Tell the outbox when one of ``deliveries`` waits for it."""
+    for delivery in deliveries:
+        if delivery.next_attempt_at is not None:
+            wake(tx, decode_id(delivery.id))
+            return
+
+
+def wake(tx: Tx, delivery_id: str) -> None:
+    """Tell the outbox that something is due."""
+    tx.events.append(Event("outbox", delivery_id))

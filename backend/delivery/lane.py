@@ -1,0 +1,71 @@
+"""One route's way out: its channel, how many tries run side by side, how many may begin in a second."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from backend.delivery.channel import BaseChannel
+
+
+class Lane:
+    """Counts a route's workers. Thread-safe; ``now`` is a monotonic time in seconds."""
+
+    def __init__(self, channel: BaseChannel, *, connections: int = 2, rate_per_second: float | None = None) -> None:
+        self.channel = channel
+        self.retired = False
+        self._connections = connections
+        self._gap_s = 0.0 if rate_per_second is None else 1 / rate_per_second
+        self._busy = 0
+        self._next_start = 0.0
+        self._paused_until = 0.0
+        self._freed = threading.Condition()
+
+    @property
+    def busy(self) -> int:
+        """Workers under way."""
+        return self._busy
+
+    @property
+    def has_room(self) -> bool:
+        return self._busy < self._connections
+
+    def enter(self) -> bool:
+        """Take a worker's place; whether there was one."""
+        with self._freed:
+            if self.retired or self._busy >= self._connections:
+                return False
+            self._busy += 1
+            return True
+
+    def leave(self) -> None:
+        with self._freed:
+            self._busy -= 1
+            self._freed.notify_all()
+
+    def retire(self) -> None:
+        """Let nobody in any more."""
+        self.retired = True
+
+    def pause(self, until: float) -> None:
+        """The provider asked for patience: begin nothing before ``until``."""
+        with self._freed:
+            self._paused_until = max(self._paused_until, until)
+
+    def pause_s(self, now: float) -> float:
+        """How long it still pauses, in seconds."""
+        return self._paused_until - now
+
+    def reserve(self, now: float) -> float:
+        """Take the next start that the rate allows; seconds until it."""
+        if not self._gap_s:
+            return 0.0
+        with self._freed:
+            start = max(now, self._next_start)
+            self._next_start = start + self._gap_s
+            return start - now
+
+    def wait_until_idle(self, end: float) -> bool:
+        """Whether no worker is under way any more, by the time ``end`` of ``time.monotonic``."""
+        with self._freed:
+            return self._freed.wait_for(lambda: not self._busy, max(0.0, end - time.monotonic()))

@@ -1,0 +1,262 @@
+"""What its time has come for: scheduled notifications, held deliveries, snoozes, expiry, stale devices.
+
+Everything is decided by the database and the clock of the transaction, in steps of a few hundred rows: after a jump of
+the clock or a night's sleep each thing still happens, once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from backend.clock import IdMaker
+from backend.deliveries import inbox_place, new_delivery, redecide, ring, wake
+from backend.delivery.resolver import Decision, decide
+from backend.events import Event
+from backend.facts import FactFinder, Question
+from backend.handover import overall
+from backend.store import notifications as table
+from backend.store.codec import decode_id, from_strings
+from backend.store.outbox import settle, settle_notification
+from backend.store.people import read_type
+from backend.store.writer import Tx
+
+DUE_AT_ONCE = 500
+STALE_MS = 270 * 24 * 60 * 60 * 1000
+"""A token that no app has registered again for so long is stale [Firebase, "Manage FCM registration tokens"]."""
+SUMMED_UP = {"quiet_hours", "do_not_disturb", "digest"}
+
+
+_DUE = (
+    "SELECT EXISTS (SELECT 1 FROM notifications WHERE status = 'scheduled' AND scheduled_at <= :now), "
+    "EXISTS (SELECT 1 FROM deliveries WHERE status = 'held' AND release_at <= :now), "
+    "EXISTS (SELECT 1 FROM notifications WHERE snoozed_until IS NOT NULL AND snoozed_until <= :now), "
+    "EXISTS (SELECT 1 FROM notifications WHERE expires_at IS NOT NULL AND expires_at <= :now "
+    "AND status IN ('scheduled', 'pending', 'sent', 'delivered'))"
+)
+Step = Callable[[Tx, Sequence[None]], list[int]]
+
+
+class Held(NamedTuple):
+    """A held delivery whose time has come, with what its notification says."""
+
+    seq: int
+    id: Any
+    notification_seq: int
+    channel: str
+    device_seq: int | None
+    code: str
+    user_id: str
+    kind: str
+    channels: str
+    device_tokens: str | None
+    expires_at: int | None
+    read_at: int | None
+
+
+class Releasing:
+    """Handlers for the writer; each answers with how many rows it moved: as long as it is many, call again."""
+
+    def __init__(self, new_id: IdMaker, facts: FactFinder) -> None:
+        self._new_id = new_id
+        self._facts = facts
+
+    def due(self, conn: sqlite3.Connection, now_ms: int) -> list[Step]:
+        """Which of the steps below have something to do; a glance at four indexes, so that an idle second writes
+        nothing."""
+        found = conn.execute(_DUE, {"now": now_ms}).fetchone()
+        steps = (self.scheduled, self.held, self.snoozed, self.expire)
+        return [step for step, due in zip(steps, found, strict=True) if due]
+
+    def scheduled(self, tx: Tx, items: Sequence[None]) -> list[int]:
+        """Send what was scheduled for now; who gets it is decided now, not when it was scheduled."""
+        rows = tx.conn.execute(
+            "SELECT seq, id, user_id, app, notification_type, channels, device_tokens, expires_at FROM notifications "
+            "WHERE status = 'scheduled' AND scheduled_at <= ? AND (expires_at IS NULL OR expires_at > ?) "
+            "ORDER BY scheduled_at LIMIT ?",
+            (tx.now_ms, tx.now_ms, DUE_AT_ONCE),
+        ).fetchall()
+        revision = table.last_revision(tx.conn)
+        for offset, (seq, id_, user_id, app, kind, channels, tokens, expires) in enumerate(rows, 1):
+            question = Question(
+                user_id=user_id,
+                notification_type=kind,
+                channels=from_strings(channels),
+                kind=read_type(tx.conn, kind),
+                device_tokens=from_strings(tokens) if tokens else None,
+                expires_at=expires,
+            )
+            decisions = decide(self._facts.facts(tx.conn, question, tx.now_ms))
+            tx.conn.execute("DELETE FROM deliveries WHERE notification_seq = ?", (seq,))
+            deliveries = [new_delivery(self._new_id, tx, seq, decision) for decision in decisions]
+            table.insert_deliveries(tx, deliveries)
+            ring(tx, deliveries)
+            status = overall([d.status for d in decisions])
+            arrived = tx.now_ms if status == "delivered" else None
+            tx.conn.execute(
+                "UPDATE notifications SET status = ?, inbox = ?, sent_at = ?, delivered_at = ?, revision = ? "
+                "WHERE seq = ?",
+                (status, inbox_place(decisions), arrived, arrived, revision + offset, seq),
+            )
+            tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
+        return [len(rows)] * len(items)
+
+    def held(self, tx: Tx, items: Sequence[None]) -> list[int]:
+        """Let go of what was held until now, what waited for the same person and channel as one summary."""
+        rows = [
+            Held(*row)
+            for row in tx.conn.execute(
+                "SELECT d.seq, d.id, d.notification_seq, d.channel, d.device_seq, d.code, n.user_id, "
+                "n.notification_type, n.channels, n.device_tokens, n.expires_at, n.read_at FROM deliveries d "
+                "JOIN notifications n ON n.seq = d.notification_seq WHERE d.status = 'held' AND d.release_at <= ? "
+                "ORDER BY d.release_at, d.seq LIMIT ?",
+                (tx.now_ms, DUE_AT_ONCE),
+            )
+        ]
+        together: dict[tuple[str, str, int | None], list[tuple[Held, Decision]]] = {}
+        for held in rows:
+            decision = self._again(tx, held)
+            if decision.status == "pending" and held.code in SUMMED_UP:
+                together.setdefault((held.user_id, held.channel, held.device_seq), []).append((held, decision))
+            else:
+                redecide(tx, held.seq, decision)
+                if decision.status == "pending":
+                    wake(tx, decode_id(held.id))
+        for group in together.values():
+            carrier, decision = max(group, key=lambda pair: pair[0].notification_seq)
+            redecide(tx, carrier.seq, decision)
+            wake(tx, decode_id(carrier.id))
+            for held, _ in group:
+                if held.seq != carrier.seq:
+                    _carry(tx, held.seq, carrier.seq, decision.route)
+        for seq in dict.fromkeys(held.notification_seq for held in rows):
+            settle_notification(tx, seq)
+        return [len(rows)] * len(items)
+
+    def _again(self, tx: Tx, held: Held) -> Decision:
+        """The decision for one delivery as things stand now, what it was held for having had its say."""
+        if held.read_at is not None:
+            return Decision(held.channel, held.device_seq, "suppressed", "read_first", "It was read first.")
+        released = {"throttle", "digest" if held.code == "digest" else "", held.code}
+        channels = from_strings(held.channels) if held.code != "failover" else (held.channel,)
+        question = Question(
+            user_id=held.user_id,
+            notification_type=held.kind,
+            channels=channels if held.channel in channels else (held.channel,),
+            kind=read_type(tx.conn, held.kind),
+            device_tokens=from_strings(held.device_tokens) if held.device_tokens else None,
+            expires_at=held.expires_at,
+            released=frozenset(released),
+        )
+        for decision in decide(self._facts.facts(tx.conn, question, tx.now_ms)):
+            if decision.channel == held.channel and decision.device_seq == held.device_seq:
+                return decision
+        return Decision(held.channel, held.device_seq, "failed", "no_device", "This device is not registered any more.")
+
+    def expire(self, tx: Tx, items: Sequence[None]) -> list[int]:
+        """Take what has expired unread out of the inbox and the outbox."""
+        rows = tx.conn.execute(
+            "SELECT seq, id, user_id, app FROM notifications WHERE expires_at <= ? "
+            "AND status IN ('scheduled', 'pending', 'sent', 'delivered') AND inbox IS NOT 'archived' "
+            "ORDER BY expires_at LIMIT ?",
+            (tx.now_ms, DUE_AT_ONCE),
+        ).fetchall()
+        for seq, id_, user_id, app in rows:
+            tx.conn.execute(
+                "UPDATE notifications SET status = 'expired', inbox = NULL, snoozed_until = NULL, revision = ? "
+                "WHERE seq = ?",
+                (table.last_revision(tx.conn) + 1, seq),
+            )
+            hand_back(tx, seq, "expired", "It expired first.")
+            withdraw(tx, seq, decode_id(id_), user_id, app)
+            tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
+        return [len(rows)] * len(items)
+
+    def snoozed(self, tx: Tx, items: Sequence[None]) -> list[int]:
+        """Put what was snoozed until now back among the unread."""
+        rows = tx.conn.execute(
+            "SELECT seq, id, user_id, app FROM notifications WHERE snoozed_until IS NOT NULL AND snoozed_until <= ? "
+            "ORDER BY snoozed_until LIMIT ?",
+            (tx.now_ms, DUE_AT_ONCE),
+        ).fetchall()
+        revision = table.last_revision(tx.conn)
+        for offset, (seq, id_, user_id, app) in enumerate(rows, 1):
+            tx.conn.execute(
+                "UPDATE notifications SET inbox = 'unread', status = 'delivered', read_at = NULL, "
+                "snoozed_until = NULL, revision = ? WHERE seq = ?",
+                (revision + offset, seq),
+            )
+            tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
+        return [len(rows)] * len(items)
+
+    def stale_devices(self, tx: Tx, items: Sequence[None]) -> list[int]:
+        """Stop pushing to tokens that no app has registered again for 270 days."""
+        rows = tx.conn.execute(
+            "UPDATE device_tokens SET is_active = 0 WHERE is_active AND platform <> 'desktop' AND updated_at < ? "
+            "RETURNING id, user_id, app",
+            (tx.now_ms - STALE_MS,),
+        ).fetchall()
+        for id_, user_id, app in rows:
+            tx.events.append(Event("device", decode_id(id_), user_id, app))
+        return [len(rows)] * len(items)
+
+    def send_now(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[int]:
+        """(user, type or None): make what a digest holds for them due; how many deliveries."""
+        answers = []
+        for user_id, kind in items:
+            rows = tx.conn.execute(
+                "UPDATE deliveries SET release_at = ? WHERE status = 'held' AND code = 'digest' "
+                "AND notification_seq IN (SELECT seq FROM notifications WHERE user_id = ? "
+                "AND (? IS NULL OR notification_type = ?)) RETURNING seq",
+                (tx.now_ms, user_id, kind, kind),
+            ).fetchall()
+            answers.append(len(rows))
+        if any(answers):
+            self.held(tx, [None])
+        return answers
+
+
+def _carry(tx: Tx, seq: int, carrier_seq: int, route: str) -> None:
+    tx.conn.execute(
+        "UPDATE deliveries SET status = 'pending', code = 'in_summary', reason = 'On its way in a summary.', "
+        "route = ?, next_attempt_at = NULL, release_at = NULL, carrier_seq = ?, updated_at = ? WHERE seq = ?",
+        (route, carrier_seq, tx.now_ms, seq),
+    )
+
+
+def hand_back(tx: Tx, notification_seq: int, code: str, reason: str, *, only: str = "1") -> None:
+    """Suppress what of a notification has not gone out (``only``: a condition on its deliveries). A summary that it
+    carried goes on with the next of its notices."""
+    rows = tx.conn.execute(
+        "UPDATE deliveries SET status = 'suppressed', code = ?, reason = ?, next_attempt_at = NULL, "  # noqa: S608
+        f"release_at = NULL, carrier_seq = NULL, updated_at = ? WHERE notification_seq = ? "
+        f"AND status IN ('pending', 'held') AND ({only}) RETURNING seq",
+        (code, reason, tx.now_ms, notification_seq),
+    ).fetchall()
+    for (seq,) in rows:
+        carried = [
+            row[0]
+            for row in tx.conn.execute(
+                "SELECT seq FROM deliveries WHERE carrier_seq = ? AND status = 'pending' ORDER BY notification_seq "
+                "DESC",
+                (seq,),
+            )
+        ]
+        if carried:
+            tx.conn.execute("UPDATE deliveries SET carrier_seq = ? WHERE carrier_seq = ?", (carried[0], seq))
+            tx.conn.execute(
+                "UPDATE deliveries SET carrier_seq = NULL, next_attempt_at = ?, code = 'queued' WHERE seq = ?",
+                (tx.now_ms, carried[0]),
+            )
+            settle(tx, carried[0])
+
+
+def withdraw(tx: Tx, notification_seq: int, notification_id: str, user_id: str, app: str) -> None:
+    """Have this computer's toast taken away, where one was shown."""
+    if tx.conn.execute(
+        "SELECT 1 FROM deliveries WHERE notification_seq = ? AND route = 'desktop' "
+        "AND status IN ('sending', 'sent', 'delivered')",
+        (notification_seq,),
+    ).fetchone():
+        tx.events.append(Event("withdraw", notification_id, user_id, app))
