@@ -19,7 +19,7 @@ FLOORS = (
     ("backend.errors", "backend.events", "backend.clock", "backend.records", "backend.handover", "backend.zone"),
     ("backend.config", "backend.inputs", "backend.texts", "backend.settings", "backend.data_pattern_syntax"),
     ("backend.settings_text", "backend.settings_reading", "backend.settings_secrets", "backend.data_pattern"),
-    ("backend.data_rules", "backend.recurrence"),
+    ("backend.data_rules", "backend.recurrence", "backend.inputs_circumstances"),
     ("backend.data_keywords",),
     # 1: files and channels, side by side
     ("backend.store", "backend.delivery", "backend.settings_file", "backend.data_schema"),
