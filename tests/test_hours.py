@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -429,3 +431,21 @@ def test_every_zone_of_this_machine_is_known() -> None:
 )  # fmt: skip
 def test_what_is_no_zone_is_refused(name: str) -> None:
     assert not is_zone(name)
+
+
+def test_a_zone_is_known_by_its_name_and_not_by_another_path_to_its_file(tmp_path: Path) -> None:
+    # ``Europe\\Berlin`` is such a path on Windows; here a file of that very name stands for it.
+    utc = b"TZif" + bytes(16) + bytes([0, 0, 0, 0] * 4 + [0, 0, 0, 1] + [0, 0, 0, 4]) + bytes(6) + b"UTC\0"  # RFC 9636
+    paths = ("Europe\\Ruritania", "Europe/Ruri tania", "Europe/Ruritania.bak")
+    (tmp_path / "Europe").mkdir()
+    for name in ("Europe/Ruritania", *paths):
+        (tmp_path / name).write_bytes(utc)
+    before = zoneinfo.TZPATH
+    zoneinfo.reset_tzpath([tmp_path])
+    try:
+        assert is_zone("Europe/Ruritania")
+        for name in paths:
+            assert ZoneInfo.no_cache(name).key == name
+            assert not is_zone(name)
+    finally:
+        zoneinfo.reset_tzpath(before)

@@ -19,6 +19,7 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 HOUR_MS = 3_600_000
 
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9][A-Za-z0-9_+-]*)*", re.ASCII)
+"""A name and not just any path to the file: on Windows ``Europe\\Berlin`` is one, and unknown on the next machine."""
 _NO_ZONES = re.compile(r"(?:posix|right)/.*|posixrules|localtime|Factory", re.IGNORECASE)
 """What lies beside the zones in many a zoneinfo folder: ``right/`` counts leap seconds, ``localtime`` is another zone
 on every machine."""
