@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from backend.clock import Clock
+from tests.still_clock import StillClock
 
 DEADLINE = 15.0
 """Seconds that something which does happen may take."""
@@ -253,6 +254,15 @@ def http_server(provider: Provider, tls: ssl.SSLContext | None = None, host: str
             provider.release()
             server.shutdown()
             thread.join(DEADLINE)
+
+
+class TwoClocks(StillClock):
+    """A wall clock that a test moves, and beside it seconds that grow only when it says so."""
+
+    awake_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.awake_s
 
 
 # --- Twilio -----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from tests.provider_servers import (
     DEADLINE,
     Apns,
     Reply,
+    TwoClocks,
     apns,
     certificate,
     h2_server,
@@ -277,6 +278,21 @@ def test_a_clock_that_was_set_back_makes_a_new_token(provider: Apns, channel: Ap
     send(channel)
     clock.go(hours=-3)
     assert send(channel).outcome == "sent"
+
+
+def test_a_token_grows_old_while_a_laptop_sleeps_and_while_its_wall_clock_stands(
+    provider: Apns, clock: StillClock, tmp_path: Path
+) -> None:
+    sleepy = TwoClocks()
+    channel = apns_channel(provider, sleepy, key_file(tmp_path))
+    send(channel)
+    sleepy.now = clock.go(minutes=41)
+    send(channel)
+    assert len(provider.tokens) == 2
+    sleepy.awake_s += 41 * 60
+    send(channel)
+    assert len(provider.tokens) == 3
+    channel.close()
 
 
 def test_eight_threads_at_once_share_one_provider_token(provider: Apns, clock: StillClock, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tests.provider_servers import (
     Google,
     Provider,
     Reply,
+    TwoClocks,
     certificate,
     google,
     http_server,
@@ -183,6 +184,11 @@ def test_data_that_would_crowd_out_the_message_are_left_out(provider: Google, ch
     assert size(provider) <= 4096
 
 
+def test_a_message_of_nothing_but_control_characters_costs_no_data(provider: Google, channel: FcmChannel) -> None:
+    assert ";" not in send(channel, "Title", "\x1b", data={"order": "7"}).text
+    assert provider.messages[0]["data"]["order"] == "7"
+
+
 def test_large_data_stay_when_the_shown_part_of_the_message_fits(provider: Google, channel: FcmChannel) -> None:
     outcome = send(channel, "Title", "x" * 10_000, data={"big": "y" * 3_000})
     assert outcome.text.endswith("; the message was cut")
@@ -299,6 +305,21 @@ def test_a_clock_that_was_set_back_asks_again(provider: Google, channel: FcmChan
     clock.go(hours=-2)
     assert send(channel).outcome == "sent"
     assert provider.token_requests() == 2
+
+
+def test_a_token_grows_old_while_a_laptop_sleeps_and_while_its_wall_clock_stands(
+    provider: Google, clock: StillClock
+) -> None:
+    sleepy = TwoClocks()
+    channel = fcm_channel(provider, sleepy)
+    send(channel)
+    sleepy.now = clock.go(minutes=56)
+    send(channel)
+    assert provider.token_requests() == 2
+    sleepy.awake_s += 56 * 60
+    send(channel)
+    assert provider.token_requests() == 3
+    channel.close()
 
 
 @pytest.mark.parametrize(("lasts", "good_for_s"), [(60, 30), ("soon", 3300), (-1, 3300), (True, 3300), (10**9, 3300)])

@@ -78,6 +78,22 @@ def test_a_connection_is_kept_for_the_next_request_and_a_lost_one_replaced(provi
         assert provider.connections == 2
 
 
+def test_a_connection_that_the_server_ended_meanwhile_is_not_used_again() -> None:
+    ended_it = threading.Event()
+
+    def serve(connection: socket.socket, ended: threading.Event) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        ended_it.set()
+
+    with raw_server(serve) as port, client(connections=1) as sending:
+        for _ in range(3):
+            assert post(sending, f"http://127.0.0.1:{port}/").status == 200
+            assert ended_it.wait(DEADLINE)
+            ended_it.clear()
+
+
 def test_a_redirect_is_an_answer_and_is_not_followed(provider: Provider) -> None:
     provider.answers = [Reply(307, b"", {"Location": f"{provider.base_url}/elsewhere"})]
     with client() as sending:
@@ -145,16 +161,15 @@ def test_a_header_that_would_be_two_is_refused(provider: Provider, name: str, va
 def test_a_body_is_read_to_64_kib_and_no_further() -> None:
     got_through = threading.Event()
 
-    def endless(connection: socket.socket, ended: threading.Event) -> None:
+    def large(connection: socket.socket, ended: threading.Event) -> None:
         connection.recv(65_536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        while not ended.is_set():
+        for _ in range(2_000):  # 128 MiB: more than any buffer between us takes
             connection.sendall(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
         got_through.set()
 
-    with raw_server(endless) as port, client() as sending:
-        answer = post(sending, f"http://127.0.0.1:{port}/")
-        assert len(answer.body) == 65_536
+    with raw_server(large) as port, client() as sending:
+        assert post(sending, f"http://127.0.0.1:{port}/").body == b"x" * 65_536
     assert not got_through.is_set()
 
 
@@ -172,6 +187,7 @@ def test_an_http2_body_is_read_to_64_kib_and_the_client_goes_on() -> None:
         provider.answers = [Reply(200, b"x" * 300_000)]
         assert len(post(sending, provider.base_url).body) == 65_536
         assert post(sending, provider.base_url).status == 200
+        assert provider.connections == 2  # the first still has the rest of it to say
 
 
 def drip(connection: socket.socket, ended: threading.Event, first: bytes, then: bytes) -> None:
@@ -300,6 +316,16 @@ def test_of_several_addresses_the_next_is_taken_when_one_refuses(
     )
     with client() as sending:
         assert post(sending, f"http://provider.example:{port}/").status == 200
+
+
+def test_an_address_that_does_not_pick_up_leaves_time_for_the_next(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+    with deaf_port() as deaf, client(deadline_s=2.0) as sending:
+        found = [(*row, ("127.0.0.1", deaf)), (*row, ("127.0.0.1", int(provider.base_url.rpartition(":")[2])))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert post(sending, "http://provider.example/").status == 200
 
 
 BROKEN = {
