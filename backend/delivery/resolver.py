@@ -3,6 +3,9 @@
 In this order, the first that applies: the user's "off" (for the channel, the type, its category, everything), expiry,
 whether the channel can reach the user at all, then what only the owner's critical types pass: throttle, digest, do not
 disturb and quiet hours; at last the place in a fail-over chain. A reader's "off" is obeyed even by what is critical.
+
+A chain waits for the user to read the notice elsewhere. Where nothing else can tell them of it (the inbox alone does
+not count, once something more was asked for that cannot go out), its next stage begins at once.
 """
 
 from __future__ import annotations
@@ -156,7 +159,9 @@ def _failed(channel: str, device_seq: int | None, code: str, reason: str) -> Dec
 def _begun(facts: Facts, decisions: list[Decision]) -> list[Decision]:
     """A chain whose first channels cannot be used begins with the next one, at once."""
     waiting = [d for d in decisions if d.code == "failover" and d.due is not None]
-    if not waiting or any(d.status in {"pending", "delivered", "held"} for d in decisions if d.code != "failover"):
+    before = [d for d in decisions if d.code != "failover"]
+    elsewhere = [d for d in before if d.channel != "in_app"] or before
+    if not waiting or any(d.status in {"pending", "delivered", "held"} for d in elsewhere):
         return decisions
     first = min(d.due for d in waiting if d.due is not None)
     return [
