@@ -79,8 +79,13 @@ class Channels:
             if known is not None and known[0] == made_of:
                 built[route] = known
                 continue
-            connections = min(limits.connections, DESKTOP_AT_ONCE) if route == "desktop" else limits.connections
-            lane = Lane(make(), connections=connections, rate_per_second=limits.rate_per_second)
+            here = route == "desktop"
+            lane = Lane(
+                make(),
+                connections=min(limits.connections, DESKTOP_AT_ONCE) if here else limits.connections,
+                ahead=0 if here else limits.connections,
+                rate_per_second=limits.rate_per_second,
+            )
             built[route] = (made_of, lane)
         self._built = built
         self._lanes = {route: lane for route, (_, lane) in built.items()}

@@ -85,6 +85,7 @@ class Circumstances:
         answers, zone = [], self._zone()
         for user_id, fields in items:
             table.save_quiet(tx, user_id, fields)
+            table.reconsider(tx, user_id, "quiet_hours")
             _tell(tx, user_id)
             answers.append(table.quiet_setting(tx.conn, user_id, zone, tx.now_ms))
         return answers
@@ -100,6 +101,7 @@ class Circumstances:
         answers = []
         for user_id, until_ms in items:
             table.save_dnd(tx, user_id, until_ms)
+            table.reconsider(tx, user_id, "do_not_disturb")
             _tell(tx, user_id)
             answers.append(None if until_ms is None else to_datetime(until_ms))
         return answers
@@ -121,6 +123,8 @@ class Circumstances:
         for user_id, choice in items:
             at = None if choice.at is UNSET else choice.at
             table.save_digest(tx, user_id, choice.notification_type, choice.frequency, at)
+            if choice.frequency in {None, "off"}:
+                table.reconsider(tx, user_id, "digest")
             _tell(tx, user_id)
             answers.append(table.digests_of(tx.conn, user_id))
         return answers

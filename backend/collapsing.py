@@ -16,7 +16,7 @@ from backend.delivery.resolver import Decision
 from backend.records import Sent
 from backend.store import notifications as table
 from backend.store.codec import decode_id
-from backend.store.outbox import settle_notification
+from backend.store.settling import settle_notification
 from backend.store.writer import Tx
 
 FINAL = {"email", "sms"}

@@ -209,7 +209,7 @@ class SnoozeIn(Input, frozen=True, kw_only=True):
 class SendQuery(Input, frozen=True, kw_only=True):
     """``dry_run=true``: say what would happen, and store nothing."""
 
-    dry_run: bool = False
+    dry_run: Literal["true", "false"] = "false"
 
 
 class DeviceIn(Input, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from backend.channel_names import ChannelNames
 from backend.circumstances import Circumstances
 from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import ValidationError
@@ -24,7 +25,7 @@ from backend.facts import FactFinder
 from backend.inbox import Inbox, Wanted, missing
 from backend.inputs import DeviceIn, PreferenceIn, SendIn, TypeIn, build
 from backend.moments import metadata_json, moment_ms
-from backend.people import ChannelNames, Devices, Preferences
+from backend.people import Devices, Preferences
 from backend.records import (
     Device,
     DeviceRegistered,

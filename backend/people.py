@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
+from backend.channel_names import ChannelNames
 from backend.clock import to_datetime
 from backend.delivery.resolver import ALL, may_use
-from backend.errors import Conflict, FlashFlowError, NotFound, ValidationError
+from backend.errors import Conflict, FlashFlowError, NotFound
 from backend.events import Event
 from backend.inputs import DeviceIn, PreferenceIn, TypeIn
 from backend.moments import metadata_json
 from backend.records import (
-    CHANNELS,
     Device,
     DeviceRegistered,
     NotificationType,
@@ -38,23 +38,6 @@ GENERAL = NotificationType(
     created_at=to_datetime(0),
     updated_at=to_datetime(0),
 )
-
-
-class ChannelNames:
-    """The channels there are: the four, and those the owner named."""
-
-    def __init__(self) -> None:
-        self.named: tuple[str, ...] = ()
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        return (*CHANNELS, *self.named)
-
-    def check(self, field: str, channels: Iterable[str]) -> None:
-        """Raises ValidationError for a channel that there is not."""
-        for channel in channels:
-            if channel not in CHANNELS and channel not in self.named:
-                raise ValidationError.of(field, f"there is no channel “{channel}”; there are {', '.join(self.all)}")
 
 
 class Preferences:

@@ -18,8 +18,8 @@ from backend.facts import FactFinder, Question
 from backend.handover import overall
 from backend.store import notifications as table
 from backend.store.codec import decode_id, from_strings
-from backend.store.outbox import settle, settle_notification
 from backend.store.people import read_type
+from backend.store.settling import settle, settle_notification
 from backend.store.writer import Tx
 
 DUE_AT_ONCE = 500

@@ -15,8 +15,8 @@ from backend.inbox import Wanted, missing
 from backend.records import Notification
 from backend.store import notifications as table
 from backend.store.codec import decode_id, from_strings
-from backend.store.outbox import settle_notification
 from backend.store.people import read_type
+from backend.store.settling import settle_notification
 from backend.store.writer import Tx
 
 OVER = {"scheduled", "cancelled", "expired"}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from backend.channel_names import ChannelNames
 from backend.data_schema import check_data, check_schema
 from backend.errors import Conflict, FlashFlowError, NotFound
 from backend.events import Event
 from backend.inputs import TemplateIn, build
 from backend.moments import metadata_json
-from backend.people import ChannelNames
 from backend.records import Rendered, Template
 from backend.store import templates as table
 from backend.store.database import Store

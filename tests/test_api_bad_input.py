@@ -144,7 +144,7 @@ def test_nesting_is_taken_to_a_hundred_levels_and_what_was_taken_can_be_read(ser
         least |= {"user_id": user} if "user_id" in least else {}
         body = json.dumps(least | {field: 0}).replace(f'"{field}": 0', f'"{field}": {nested}')
         answer = server.api("POST", path, content=body, headers=JSON)
-        if deep <= 100:
+        if deep <= 100 and field != "data_schema":  # a schema has a tighter limit of its own
             assert answer.status_code < 300, answer.text
         elif answer.status_code >= 300:
             problem(answer, "validation_error")

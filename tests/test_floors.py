@@ -17,7 +17,14 @@ from tests.server_process import ROOT
 FLOORS = (
     # 0: words, errors, events, the clock: they need each other at most
     ("backend.errors", "backend.events", "backend.clock", "backend.records", "backend.handover", "backend.zone"),
-    ("backend.config", "backend.inputs", "backend.texts", "backend.settings", "backend.data_pattern_syntax"),
+    (
+        "backend.config",
+        "backend.inputs",
+        "backend.texts",
+        "backend.settings",
+        "backend.channel_names",
+        "backend.data_pattern_syntax",
+    ),
     ("backend.settings_text", "backend.settings_reading", "backend.settings_secrets", "backend.data_pattern"),
     ("backend.data_rules", "backend.recurrence", "backend.inputs_circumstances"),
     ("backend.data_keywords",),

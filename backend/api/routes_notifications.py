@@ -59,7 +59,7 @@ async def send(call: Call) -> Answer:
     body: SendIn = call.body
     service = call.services.notifications
     many = body.user_ids is not None
-    if call.query is not None and call.query.dry_run:
+    if call.query is not None and call.query.dry_run == "true":
         return await _rehearse(call, body, many)
     write = service.sending(body, call.app_for(body.app), call.caller.sees)
 
@@ -90,6 +90,8 @@ async def snooze(call: Call) -> Answer:
 async def list_notifications(call: Call) -> Answer:
     user_id, query = path_user(call), call.query or NotificationQuery()
     checked_range(query.since, query.until)
+    if query.channel is not None:
+        call.services.notifications.channels.check("channel", [query.channel])
     asked = Asked(
         user_id=user_id,
         app=call.caller.sees,

@@ -6,15 +6,23 @@ import threading
 import time
 
 from backend.delivery.channel import BaseChannel
+from backend.handover import Notice, Outcome
 
 
 class Lane:
-    """Counts a route's workers. Thread-safe; ``now`` is a monotonic time in seconds."""
+    """Counts a route's workers. Thread-safe; ``now`` is a monotonic time in seconds.
 
-    def __init__(self, channel: BaseChannel, *, connections: int = 2, rate_per_second: float | None = None) -> None:
+    ``connections`` tries run side by side at most. ``ahead`` more workers may stand behind them with a delivery in
+    hand, so that a connection need not wait while a commit records what it has just done.
+    """
+
+    def __init__(
+        self, channel: BaseChannel, *, connections: int = 2, ahead: int = 0, rate_per_second: float | None = None
+    ) -> None:
         self.channel = channel
         self.retired = False
-        self._connections = connections
+        self._slots = threading.Semaphore(connections)
+        self._connections = connections + ahead
         self._gap_s = 0.0 if rate_per_second is None else 1 / rate_per_second
         self._busy = 0
         self._next_start = 0.0
@@ -42,6 +50,11 @@ class Lane:
         with self._freed:
             self._busy -= 1
             self._freed.notify_all()
+
+    def send(self, notice: Notice) -> Outcome:
+        """The channel's ``send``, once one of the connections is free."""
+        with self._slots:
+            return self.channel.send(notice)
 
     def retire(self) -> None:
         """Let nobody in any more."""

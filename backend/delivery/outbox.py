@@ -219,7 +219,7 @@ class Outbox:
             self._give_back(notice)
             return None
         started, clock = self._clock.now_ms(), self._clock.monotonic()
-        outcome = lane.channel.send(notice)
+        outcome = lane.send(notice)
         now = self._clock.now_ms()
         if outcome.outcome == "throttled" and outcome.retry_after_s:
             lane.pause(self._clock.monotonic() + outcome.retry_after_s)

@@ -204,3 +204,12 @@ def save_digest(tx: Tx, user_id: str, notification_type: str, frequency: str | N
         "ON CONFLICT DO UPDATE SET frequency = excluded.frequency, at = excluded.at, updated_at = excluded.updated_at",
         (user_id, notification_type, frequency, at, tx.now_ms),
     )
+
+
+def reconsider(tx: Tx, user_id: str, code: str) -> None:
+    """Have what is held for this reason decided again within the second: the reason may have gone."""
+    tx.conn.execute(
+        "UPDATE deliveries SET release_at = ? WHERE status = 'held' AND code = ? AND EXISTS "
+        "(SELECT 1 FROM notifications n WHERE n.seq = notification_seq AND n.user_id = ?)",
+        (tx.now_ms, code, user_id),
+    )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from backend.events import Event
-from backend.handover import Link, Notice, Outcome, Tried, overall
+from backend.handover import Link, Notice, Outcome, Tried
 from backend.store.codec import decode_id, encode_id, from_object, to_json
 from backend.store.database import Store
-from backend.store.notifications import last_revision
+from backend.store.recording import attempt, next_in_chain, record, tell_carried
+from backend.store.settling import settle_all
 from backend.store.writer import Tx, Write
 
 SUMMARY_LINES = 20
@@ -78,19 +79,19 @@ _NEXT = (
 )
 DUE = (
     f"SELECT seq FROM deliveries WHERE {_WAITS} AND route = ? AND next_attempt_at <= ? "  # noqa: S608
-    "ORDER BY next_attempt_at LIMIT 1"
+    "ORDER BY next_attempt_at LIMIT ?"
 )
 _CLAIM = (
-    "UPDATE deliveries SET status = 'sending', lease_until = ?, tries = tries + 1, updated_at = ? WHERE seq = ? "
-    "RETURNING tries"
+    "UPDATE deliveries SET status = 'sending', lease_until = ?, tries = tries + 1, updated_at = ? "  # noqa: S608
+    f"WHERE seq IN ({DUE}) RETURNING seq, tries"
 )
 _CLAIMED = (
-    "SELECT d.id, d.route, n.id, n.user_id, n.app, n.title, n.message, n.priority, n.notification_type, n.data, "
+    "SELECT d.seq, d.id, d.route, n.id, n.user_id, n.app, n.title, n.message, n.priority, n.notification_type, n.data, "
     "n.actions, n.collapse_key, n.count, n.created_at, n.expires_at, COALESCE(k.critical, 0), t.token, t.platform, "
-    "t.updated_at, c.email, c.phone "
+    "t.updated_at, c.email, c.phone, EXISTS (SELECT 1 FROM deliveries s WHERE s.carrier_seq = d.seq) "
     "FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
     "LEFT JOIN device_tokens t ON t.seq = d.device_seq LEFT JOIN contacts c ON c.user_id = n.user_id "
-    "LEFT JOIN notification_types k ON k.name = n.notification_type WHERE d.seq = ?"
+    "LEFT JOIN notification_types k ON k.name = n.notification_type WHERE d.seq IN (SELECT value FROM json_each(?))"
 )
 _CARRIED = (
     "SELECT n.title, n.message, n.priority FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
@@ -100,26 +101,30 @@ _decode_actions = msgspec.json.Decoder(tuple[Link, ...]).decode
 
 
 def _turn(tx: Tx, items: Sequence[Turn]) -> list[Claim | None]:
-    for item in items:
-        if item.tried is not None:
-            _record(tx, item.tried)
-    return [None if item.route is None else _claim(tx, item.route, item.lease_ms) for item in items]
+    record(tx, [item.tried for item in items if item.tried is not None])
+    wanted = Counter(item.route for item in items)
+    leases = {item.route: item.lease_ms for item in items}
+    claims = {route: _claim(tx, route, count, leases[route]) for route, count in wanted.items() if route is not None}
+    return [claims[item.route].pop() if item.route is not None and claims[item.route] else None for item in items]
 
 
-def _claim(tx: Tx, route: str, lease_ms: int) -> Claim | None:
-    row = tx.conn.execute(DUE, (route, tx.now_ms)).fetchone()
-    if row is None:
-        return None
-    (tries,) = tx.conn.execute(_CLAIM, (tx.now_ms + lease_ms, tx.now_ms, row[0])).fetchone()
-    return Claim(tries=tries, notice=_notice(tx.conn, row[0]))
+def _claim(tx: Tx, route: str, count: int, lease_ms: int) -> list[Claim]:
+    """Up to ``count`` claims, the one that is due first at the end."""
+    claimed = dict(
+        tx.conn.execute(_CLAIM, (tx.now_ms + lease_ms, tx.now_ms, route, tx.now_ms, count)).fetchall()
+    )  # fmt: skip
+    if not claimed:
+        return []
+    rows = tx.conn.execute(_CLAIMED, (to_json(sorted(claimed)),)).fetchall()
+    return [Claim(tries=claimed[row[0]], notice=_notice(tx.conn, row)) for row in sorted(rows, reverse=True)]
 
 
-def _notice(conn: sqlite3.Connection, seq: int) -> Notice:
+def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
     (
-        id_, route, notification, user_id, app, title, message, priority, kind, data, actions, collapse, count,
-        created, expires, critical, token, platform, registered, email, phone,
-    ) = conn.execute(_CLAIMED, (seq,)).fetchone()  # fmt: skip
-    carried = conn.execute(_CARRIED, (seq,)).fetchall()
+        seq, id_, route, notification, user_id, app, title, message, priority, kind, data, actions, collapse, count,
+        created, expires, critical, token, platform, registered, email, phone, carries,
+    ) = row  # fmt: skip
+    carried = conn.execute(_CARRIED, (seq,)).fetchall() if carries else []
     if carried:
         title, message = summary([(title, message), *((t, m) for t, m, _ in carried)])
     elif count > 1:
@@ -154,97 +159,6 @@ def summary(notices: Sequence[tuple[str, str]]) -> tuple[str, str]:
     return f"{len(notices)} notifications", "\n".join(lines)
 
 
-_STATUS = {"delivered": "delivered", "sent": "sent", "permanent": "failed", "token_dead": "failed"}
-
-
-def _record(tx: Tx, tried: Tried) -> None:
-    row = tx.conn.execute(
-        "SELECT d.seq, d.device_seq, d.status FROM deliveries d WHERE d.id = ?", (encode_id(tried.delivery_id),)
-    ).fetchone()
-    if row is None:  # erased while it was on its way
-        return
-    seq, device_seq, status = row
-    outcome = tried.outcome
-    _attempt(tx, seq, tried.started_at, tried.duration_ms, outcome)
-    if status == "sending":
-        after = _STATUS.get(outcome.outcome) or ("dead" if tried.retry_at is None else "pending")
-        tx.conn.execute(
-            "UPDATE deliveries SET status = ?, code = ?, reason = ?, next_attempt_at = ?, lease_until = NULL, "
-            "updated_at = ? WHERE seq = ?",
-            (after, outcome.code, outcome.text, tried.retry_at, tx.now_ms, seq),
-        )
-        if after != "pending":
-            _tell_carried(tx, seq, after, outcome)
-    if device_seq is not None and outcome.outcome == "token_dead":
-        tx.conn.execute(
-            "UPDATE device_tokens SET is_active = 0, updated_at = ? WHERE seq = ?", (tx.now_ms, device_seq)
-        )
-    elif device_seq is not None and outcome.outcome in {"delivered", "sent"}:
-        tx.conn.execute("UPDATE device_tokens SET last_used_at = ? WHERE seq = ?", (tx.now_ms, device_seq))
-    settle(tx, seq)
-    if outcome.outcome in {"permanent", "token_dead"} or (status == "sending" and tried.retry_at is None):
-        _next_in_chain(tx, seq, outcome)
-
-
-def _attempt(tx: Tx, seq: int, started_at: int, duration_ms: int, outcome: Outcome) -> None:
-    tx.conn.execute(
-        "INSERT INTO delivery_attempts (delivery_seq, started_at, duration_ms, outcome, code, text) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (seq, started_at, duration_ms, outcome.outcome, outcome.code, outcome.text),
-    )
-
-
-def _tell_carried(tx: Tx, seq: int, status: str, outcome: Outcome) -> None:
-    """What became of a summary became of everything in it."""
-    rows = tx.conn.execute(
-        "UPDATE deliveries SET status = ?, code = 'in_summary', reason = ?, updated_at = ? WHERE carrier_seq = ? "
-        "AND status = 'pending' RETURNING seq",
-        (status, f"In a summary: {outcome.text}"[:400], tx.now_ms, seq),
-    ).fetchall()
-    for (carried,) in rows:
-        settle(tx, carried)
-
-
-def _next_in_chain(tx: Tx, seq: int, outcome: Outcome) -> None:
-    """A channel that failed for good makes the next one of its fail-over chain due now."""
-    if outcome.outcome in {"delivered", "sent"}:
-        return
-    tx.conn.execute(
-        "UPDATE deliveries SET release_at = ? WHERE status = 'held' AND code = 'failover' AND release_at > ? "
-        "AND notification_seq = (SELECT notification_seq FROM deliveries WHERE seq = ?)",
-        (tx.now_ms, tx.now_ms, seq),
-    )
-
-
-def settle(tx: Tx, delivery_seq: int) -> None:
-    """``settle_notification`` for the one that a delivery belongs to."""
-    row = tx.conn.execute("SELECT notification_seq FROM deliveries WHERE seq = ?", (delivery_seq,)).fetchone()
-    settle_notification(tx, row[0])
-
-
-def settle_notification(tx: Tx, notification_seq: int) -> None:
-    """Draw a notification's status from its deliveries, unless its reader has moved it on; tell the bus."""
-    id_, user_id, app = tx.conn.execute(
-        "SELECT id, user_id, app FROM notifications WHERE seq = ?", (notification_seq,)
-    ).fetchone()
-    status = overall(
-        [
-            found
-            for (found,) in tx.conn.execute(
-                "SELECT status FROM deliveries WHERE notification_seq = ?", (notification_seq,)
-            )
-        ]
-    )
-    tx.conn.execute(
-        "UPDATE notifications SET revision = ?, status = CASE WHEN status IN "
-        "('pending', 'sent', 'delivered', 'failed', 'suppressed') THEN ? ELSE status END, "
-        "sent_at = CASE WHEN ? IN ('sent', 'delivered') THEN COALESCE(sent_at, ?) ELSE sent_at END, "
-        "delivered_at = CASE WHEN ? = 'delivered' THEN COALESCE(delivered_at, ?) ELSE delivered_at END WHERE seq = ?",
-        (last_revision(tx.conn) + 1, status, status, tx.now_ms, status, tx.now_ms, notification_seq),
-    )
-    tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
-
-
 def _give_back(tx: Tx, items: Sequence[str]) -> list[None]:
     tx.conn.executemany(
         "UPDATE deliveries SET status = 'pending', lease_until = NULL, tries = tries - 1, updated_at = ? "
@@ -265,22 +179,25 @@ def _recover(tx: Tx, items: Sequence[tuple[int, bool]]) -> list[int]:
     answers = []
     for most_tries, all_leases in items:
         rows: list[Any] = tx.conn.execute(
-            "SELECT seq, tries, updated_at FROM deliveries WHERE status = 'sending' AND (? OR lease_until <= ?) "
+            "SELECT seq, notification_seq, tries, updated_at FROM deliveries "
+            "WHERE status = 'sending' AND (? OR lease_until <= ?) "
             "ORDER BY seq LIMIT 500",
             (all_leases, tx.now_ms),
         ).fetchall()
-        for seq, tries, claimed_at in rows:
-            _attempt(tx, seq, claimed_at, max(0, tx.now_ms - claimed_at), _LOST)
+        told: dict[int, None] = {}
+        for seq, notification_seq, tries, claimed_at in rows:
+            attempt(tx, seq, claimed_at, max(0, tx.now_ms - claimed_at), _LOST)
             dead = tries >= most_tries
             tx.conn.execute(
                 "UPDATE deliveries SET status = ?, code = ?, reason = ?, next_attempt_at = ?, lease_until = NULL, "
                 "updated_at = ? WHERE seq = ?",
                 ("dead" if dead else "pending", _LOST.code, _LOST.text, None if dead else tx.now_ms, tx.now_ms, seq),
             )
+            told[notification_seq] = None
             if dead:
-                _tell_carried(tx, seq, "dead", _LOST)
-                _next_in_chain(tx, seq, _LOST)
-            settle(tx, seq)
+                told |= dict.fromkeys(tell_carried(tx, seq, _LOST))
+                next_in_chain(tx, notification_seq)
+        settle_all(tx, told)
         answers.append(len(rows))
     return answers
 
@@ -291,10 +208,11 @@ def _refuse(tx: Tx, items: Sequence[tuple[str, ...]]) -> list[int]:
         rows = tx.conn.execute(
             "UPDATE deliveries SET status = 'failed', code = 'not_configured', next_attempt_at = NULL, "  # noqa: S608
             f"reason = 'This channel is not configured any more.', updated_at = ? WHERE {_WAITS} "
-            "AND route NOT IN (SELECT value FROM json_each(?)) RETURNING seq",
+            "AND route NOT IN (SELECT value FROM json_each(?)) RETURNING notification_seq",
             (tx.now_ms, to_json(routes)),
         ).fetchall()
         for (seq,) in rows:
-            settle(tx, seq)
+            next_in_chain(tx, seq)
+        settle_all(tx, {seq for (seq,) in rows})
         answers.append(len(rows))
     return answers

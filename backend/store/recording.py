@@ -1,0 +1,95 @@
+"""What became of tries: attempts, the deliveries they move, the devices and chains that depend on them.
+
+A whole group of tries takes a handful of statements: every statement gives the interpreter away, and with a dozen
+workers waiting for it that costs more than the statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backend.handover import Outcome, Tried
+from backend.store.codec import encode_id
+from backend.store.rows import execute_rows
+from backend.store.settling import settle_all
+from backend.store.writer import Tx
+
+_STATUS = {"delivered": "delivered", "sent": "sent", "permanent": "failed", "token_dead": "failed"}
+_ATTEMPT = "INSERT INTO delivery_attempts (delivery_seq, started_at, duration_ms, outcome, code, text) VALUES {rows}"
+_MOVE = (
+    "WITH v (status, code, reason, retry_at, now, seq) AS (VALUES {rows}) UPDATE deliveries SET status = v.status, "
+    "code = v.code, reason = v.reason, next_attempt_at = v.retry_at, lease_until = NULL, updated_at = v.now "
+    "FROM v WHERE deliveries.seq = v.seq"
+)
+
+
+def record(tx: Tx, tries: Sequence[Tried]) -> None:
+    """Store every try and what it makes of its delivery and notification: ``retry_at`` puts the delivery back into the
+    outbox, None ends it. What was erased while it was on its way is passed over."""
+    if not tries:
+        return
+    by_id = {encode_id(tried.delivery_id): tried for tried in tries}
+    rows = tx.conn.execute(
+        "SELECT id, seq, notification_seq, device_seq, status, "  # noqa: S608
+        "EXISTS (SELECT 1 FROM deliveries c WHERE c.carrier_seq = deliveries.seq) FROM deliveries "
+        f"WHERE id IN ({','.join('?' * len(by_id))})",
+        list(by_id),
+    ).fetchall()
+    attempts, moves = [], []
+    told: dict[int, None] = {}
+    for id_, seq, notification_seq, _, status, _ in rows:
+        tried = by_id[id_]
+        outcome = tried.outcome
+        attempts.append((seq, tried.started_at, tried.duration_ms, outcome.outcome, outcome.code, outcome.text))
+        told[notification_seq] = None
+        if status == "sending":
+            after = _STATUS.get(outcome.outcome) or ("dead" if tried.retry_at is None else "pending")
+            moves.append((after, outcome.code, outcome.text, tried.retry_at, tx.now_ms, seq))
+    execute_rows(tx.conn, _ATTEMPT, attempts)
+    execute_rows(tx.conn, _MOVE, moves)
+    for id_, seq, notification_seq, device_seq, status, carries in rows:
+        tried = by_id[id_]
+        over = status == "sending" and tried.retry_at is None
+        if over and carries:
+            told |= dict.fromkeys(tell_carried(tx, seq, tried.outcome))
+        if device_seq is not None:
+            _tell_device(tx, device_seq, tried.outcome)
+        if over and tried.outcome.outcome not in {"delivered", "sent"}:
+            next_in_chain(tx, notification_seq)
+    settle_all(tx, told)
+
+
+def attempt(tx: Tx, seq: int, started_at: int, duration_ms: int, outcome: Outcome) -> None:
+    """Store one try and nothing else."""
+    execute_rows(
+        tx.conn, _ATTEMPT, [(seq, started_at, duration_ms, outcome.outcome, outcome.code, outcome.text)]
+    )  # fmt: skip
+
+
+def tell_carried(tx: Tx, seq: int, outcome: Outcome) -> list[int]:
+    """What became of a summary became of everything in it; returns the notifications that it tells of."""
+    rows = tx.conn.execute(
+        "UPDATE deliveries SET status = ?, code = 'in_summary', reason = ?, updated_at = ? WHERE carrier_seq = ? "
+        "AND status = 'pending' RETURNING notification_seq",
+        (_STATUS.get(outcome.outcome, "dead"), f"In a summary: {outcome.text}"[:400], tx.now_ms, seq),
+    ).fetchall()
+    return [notification_seq for (notification_seq,) in rows]
+
+
+def _tell_device(tx: Tx, device_seq: int, outcome: Outcome) -> None:
+    if outcome.outcome == "token_dead":
+        tx.conn.execute("UPDATE device_tokens SET is_active = 0, updated_at = ? WHERE seq = ?", (tx.now_ms, device_seq))
+    elif outcome.outcome in {"delivered", "sent"}:
+        tx.conn.execute("UPDATE device_tokens SET last_used_at = ? WHERE seq = ?", (tx.now_ms, device_seq))
+
+
+def next_in_chain(tx: Tx, notification_seq: int) -> None:
+    """Make the next stage of a fail-over chain due, once nothing before it can arrive any more."""
+    tx.conn.execute(
+        "UPDATE deliveries SET release_at = ?1 WHERE notification_seq = ?2 AND status = 'held' AND code = 'failover' "
+        "AND release_at > ?1 AND release_at = (SELECT MIN(release_at) FROM deliveries WHERE notification_seq = ?2 "
+        "AND status = 'held' AND code = 'failover') AND NOT EXISTS (SELECT 1 FROM deliveries "
+        "WHERE notification_seq = ?2 AND channel <> 'in_app' "
+        "AND status IN ('pending', 'sending', 'sent', 'delivered'))",
+        (tx.now_ms, notification_seq),
+    )
