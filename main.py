@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("message", nargs="+", help="the text; - reads it from standard input")
     send.add_argument("--type", help="the type of notice (general)")
     send.add_argument("--priority", choices=("low", "normal", "high", "urgent"))
-    send.add_argument("--channel", action="append", choices=("in_app", "push", "email", "sms"))
+    send.add_argument("--channel", action="append", metavar="NAME", help="in_app, push, email, sms or one of your own")
     send.add_argument("--data", help="a JSON object")
     track = commands.add_parser("track", parents=[common], help="note what a user did")
     track.add_argument("user")

@@ -14,10 +14,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from backend.app import INSTANCE_FILE, Backend, Instance
+from backend.app import INSTANCE_FILE, SETTINGS_FILE, Backend, Instance
+from backend.channels import Channels
+from backend.clock import SystemClock
 from backend.config import Config
 from backend.errors import AlreadyRunning, FlashFlowError, StorageError, ValidationError
 from backend.keys import local_key
+from backend.settings import Settings
+from backend.settings_file import SettingsFile
+from backend.settings_secrets import secret_store
 
 Say = Callable[[str], None]
 ASK_S = 15.0
@@ -166,14 +171,29 @@ def doctor(config: Config, say: Say, display: str | None) -> bool:
     storage, detail = _storage(config, url)
     say(_line("storage", storage, detail))
     say(_line("port", *_port(config, url)))
-    from backend.delivery.desktop import DesktopChannel
-
-    channel = DesktopChannel()
-    health = channel.health()
-    channel.close()
-    say(_line("native notices", health.works, health.detail))
+    _channels(config, say)
     say(_line("python", True, f"{sys.version.split()[0]} on {sys.platform}"))
     return storage
+
+
+def _channels(config: Config, say: Say) -> None:
+    """This computer's notices, and every channel that ``flashflow.toml`` configures; nothing is sent."""
+    from backend.delivery.desktop import DesktopChannel
+
+    file = SettingsFile(config.data_dir / SETTINGS_FILE, environ=os.environ, secrets=secret_store(os.environ))
+    try:
+        settings = file.load()
+    except ValidationError as error:
+        say(_line(SETTINGS_FILE, False, str(error)))
+        settings = Settings()
+    channels = Channels(config.data_dir, SystemClock(), DesktopChannel())
+    lanes = channels.build(settings)
+    for state in channels.states():
+        if state.name in lanes:
+            name = "native notices" if state.name == "desktop" else state.label
+            say(_line(name, state.works, state.detail))
+    for lane in lanes.values():
+        lane.channel.close()
 
 
 def _line(name: str, works: bool, detail: str) -> str:
