@@ -17,7 +17,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backend.api import routes_activity, routes_admin, routes_channels, routes_circumstances, routes_notifications
+from backend.api import (
+    routes_activity,
+    routes_admin,
+    routes_channels,
+    routes_circumstances,
+    routes_notifications,
+    routes_schedules,
+)
 from backend.api.call import Answer, AsgiEndpoint, Endpoint, drain, encode, respond
 from backend.api.context import Services
 from backend.api.dispatch import Dispatch
@@ -46,6 +53,7 @@ STREAM = Endpoint(
 ENDPOINTS = (
     *routes_activity.ENDPOINTS,
     *routes_notifications.ENDPOINTS,
+    *routes_schedules.ENDPOINTS,
     *routes_channels.ENDPOINTS,
     *routes_circumstances.ENDPOINTS,
     *routes_admin.ENDPOINTS,
