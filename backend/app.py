@@ -152,6 +152,7 @@ class Backend:
         self.bus.subscribe(self._hear)
         self.outbox.start()
         self.jobs.every(1, self.notifications.release_due)
+        self.jobs.every(1, self.notifications.schedules.run_due)
         self.jobs.every(2, self.follow_settings)
         self.jobs.every(3600, self.notifications.retire_stale_devices)
         self.jobs.every(30, self.activity.close_idle_sessions)

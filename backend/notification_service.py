@@ -41,6 +41,7 @@ from backend.records import (
 )
 from backend.releasing import Releasing
 from backend.retrying import Retrying
+from backend.schedules import Schedules
 from backend.sending import Order, Sending
 from backend.store import notifications as table
 from backend.store.codec import to_json
@@ -87,11 +88,19 @@ class NotificationService:
         self.sender = Sending(self.new_id, self.facts)
         self.releasing = Releasing(self.new_id, self.facts)
         self.inbox = Inbox()
-        self.retrying = Retrying(self.facts)
+        self.retrying = Retrying(self.new_id, self.facts)
         self.templates = Templates(self.store, self.models, self.new_id, self.channels)
         self.devices = Devices(self.store, self.models, self.new_id)
         self.preferences = Preferences(self.store, self.channels)
         self.circumstances = Circumstances(self.store, lambda: self.zone)
+        self.schedules = Schedules(
+            self.store,
+            self.new_id,
+            order=self._order,
+            rehearse=self.sender.rehearse,
+            send=self.sender.send,
+            zone=lambda: self.zone,
+        )
 
     # --- sending --------------------------------------------------------------------------------------------------
 

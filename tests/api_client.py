@@ -27,6 +27,7 @@ PREFERENCES = "/api/notifications/preferences"
 TEMPLATES = "/api/templates"
 TYPES = "/api/notification-types"
 DEVICES = "/api/devices/register"
+SCHEDULES = "/api/schedules"
 KEYS = "/api/keys"
 
 STATUS = {

@@ -24,6 +24,7 @@ from tests.api_client import (
     JSON,
     KEYS,
     PREFERENCES,
+    SCHEDULES,
     SEND,
     START,
     TEMPLATES,
@@ -83,7 +84,10 @@ CREATING: dict[str, Callable[[str], dict[str, Any]]] = {
     TEMPLATES: lambda word: {"name": word, "title_template": "t", "message_template": "m"},
     TYPES: lambda word: {"name": word},
     DEVICES: lambda word: {"user_id": word, "token": word, "platform": "web"},
-}
+    SCHEDULES: lambda word: {
+        "name": word, "rule": {"at": "09:00"}, "notification": {"user_id": word, "title": "t", "message": "m"},
+    },
+}  # fmt: skip
 """Every POST that creates something, and a body for it."""
 
 
@@ -200,6 +204,7 @@ def test_what_is_required_is_described_as_required(document: dict[str, Any]) -> 
         TEMPLATES: {"name", "title_template", "message_template"},
         TYPES: {"name"},
         DEVICES: {"user_id", "token", "platform"},
+        SCHEDULES: {"name", "rule", "notification"},
     }
 
 
@@ -215,7 +220,7 @@ def test_every_post_that_creates_is_described_with_its_idempotency_key(document:
         for (_, path), operation in operations(document).items()
         if any(parameter["name"] == "Idempotency-Key" for parameter in operation["parameters"])
     }
-    assert described == set(CREATING)
+    assert described == {*CREATING, f"{SCHEDULES}/{{schedule_id}}/run"}
 
 
 class Page(HTMLParser):
@@ -319,7 +324,7 @@ def test_two_requests_at_once_with_one_key_create_once(server: ServerProcess, cr
     rows = [
         row
         for table, found in contents(server).items()
-        if table.partition(":")[2] in (*tables, "device_tokens")
+        if table.partition(":")[2] in (*tables, "device_tokens", "schedules")
         for row in found
         if word in row
     ]

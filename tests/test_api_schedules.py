@@ -36,12 +36,6 @@ class Server:
         self.data_dir = folder
         self.clock = StillClock()
         self.backend = Backend(Config(data_dir=folder, port=0), clock=self.clock)
-        if not hasattr(self.backend.notifications, "schedules"):
-            from tests.test_schedules import over
-
-            self.backend.notifications.schedules = over(
-                self.backend.notifications, zone=self.backend.notifications.zone
-            )
         self.backend.start()
         self.client = httpx.Client(base_url=self.backend.url or "", trust_env=False, timeout=20)
 
