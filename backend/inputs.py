@@ -206,6 +206,12 @@ class SnoozeIn(Input, frozen=True, kw_only=True):
     until: Moment
 
 
+class RescheduleIn(Input, frozen=True, kw_only=True):
+    """When it is to go out instead."""
+
+    scheduled_at: Moment
+
+
 class SendQuery(Input, frozen=True, kw_only=True):
     """``dry_run=true``: say what would happen, and store nothing."""
 

@@ -40,6 +40,7 @@ from backend.records import (
     Template,
 )
 from backend.releasing import Releasing
+from backend.rescheduling import reschedule
 from backend.retrying import Retrying
 from backend.schedules import Schedules
 from backend.sending import Order, Sending
@@ -302,6 +303,17 @@ class NotificationService:
         if moment <= self.clock.now_ms():
             raise ValidationError.of("until", "must lie in the future")
         return Write(self.inbox.snooze, (wanted, moment))
+
+    def reschedule_notification(self, notification_id: str, scheduled_at: datetime) -> Notification:
+        """Another time for what is still scheduled. Raises NotFound, Conflict and ValidationError."""
+        return self.store.run(self.rescheduling((notification_id, None), scheduled_at))
+
+    def rescheduling(self, wanted: Wanted, scheduled_at: datetime) -> Write[tuple[Wanted, int], Notification]:
+        """The write behind ``reschedule_notification``."""
+        when = moment_ms("scheduled_at", scheduled_at)
+        if when <= self.clock.now_ms():
+            raise ValidationError.of("scheduled_at", "must lie in the future")
+        return Write(reschedule, (wanted, when))
 
     def moving(self, verb: str, wanted: Wanted) -> Write[Wanted, Notification]:
         """The write behind read, unread, archive, unarchive, cancel and retry."""

@@ -64,6 +64,7 @@ NEEDS = {
     ("GET", "/api/notification-types"): "manage",
     ("POST", "/api/notification-types"): "manage",
     ("POST", "/api/notifications/retry/{notification_id}"): "send",
+    ("POST", "/api/notifications/reschedule/{notification_id}"): "send",
     ("POST", "/api/notifications/snooze/{notification_id}"): "read",
     ("GET", "/api/users/{user_id}/contacts"): "manage",
     ("POST", "/api/users/{user_id}/contacts"): "manage",

@@ -43,7 +43,7 @@ FLOORS = (
     ("backend.facts", "backend.deliveries", "backend.channels", "backend.trials"),
     ("backend.releasing", "backend.collapsing"),
     ("backend.sending", "backend.inbox"),
-    ("backend.retrying", "backend.schedules"),
+    ("backend.retrying", "backend.rescheduling", "backend.schedules"),
     ("backend.user_activity_service", "backend.notification_service"),
     ("backend.overview",),  # asks both services
     # 3

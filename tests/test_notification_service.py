@@ -316,3 +316,22 @@ def test_push_to_what_cannot_be_reached_says_why(service: NotificationService) -
     service.register_device_token("ada", "here", "desktop")
     service.sender.this_computer = "here"
     assert push() == [("failed", "not_configured"), ("failed", "other_computer"), ("pending", "queued")]
+
+
+def test_what_is_scheduled_can_be_given_another_time_until_it_has_gone_out(
+    service: NotificationService, clock: StillClock
+) -> None:
+    sent = service.send_notification("ada", "T", "M", scheduled_at=clock.at(hours=1), expires_at=clock.at(hours=9))
+    moved = service.reschedule_notification(sent.notification_id, clock.at(hours=3))
+    assert (moved.status, moved.scheduled_at) == ("scheduled", clock.at(hours=3))
+    clock.go(hours=2)
+    assert service.release_due() == 0
+    for wrong in (clock.at(hours=-1), clock.at(hours=8)):
+        with pytest.raises(ValidationError, match="scheduled_at"):
+            service.reschedule_notification(sent.notification_id, wrong)
+    clock.go(hours=1)
+    assert service.release_due() == 1
+    with pytest.raises(Conflict, match="delivered"):
+        service.reschedule_notification(sent.notification_id, clock.at(hours=1))
+    with pytest.raises(NotFound):
+        service.reschedule_notification("nowhere", clock.at(hours=1))

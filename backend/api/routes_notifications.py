@@ -22,6 +22,7 @@ from backend.inputs import (
     PreferenceIn,
     PreferencesIn,
     PreviewIn,
+    RescheduleIn,
     SendIn,
     SendQuery,
     SnoozeIn,
@@ -85,6 +86,12 @@ async def snooze(call: Call) -> Answer:
         call.services.notifications.snoozing(wanted, call.body.until)
     )  # fmt: skip
     return ok(notification=wire(moved))
+
+
+async def reschedule(call: Call) -> Answer:
+    wanted = (call.params["notification_id"], call.caller.sees)
+    write = call.services.notifications.rescheduling(wanted, call.body.scheduled_at)
+    return ok(notification=wire(await call.services.notification_writes.run(write)))
 
 
 async def list_notifications(call: Call) -> Answer:
@@ -293,6 +300,11 @@ ENDPOINTS = (
     _moving("archive", "read", "Take a notification out of the inbox"),
     _moving("unarchive", "read", "Put a notification back into the inbox"),
     _moving("cancel", "send", "Stop what is scheduled or pending"),
+    Endpoint(
+        method="POST", path="/api/notifications/reschedule/{notification_id}", scope="send", handler=reschedule,
+        body=RescheduleIn, summary="Give what is scheduled another time",
+        answer="notification; 409 where it has gone out already",
+    ),
     _moving("retry", "send", "Try again now what failed or was given up"),
     Endpoint(
         method="POST", path="/api/notifications/snooze/{notification_id}", scope="read", handler=snooze,
