@@ -22,16 +22,19 @@ def new_delivery(new_id: IdMaker, tx: Tx, seq: int, decision: Decision) -> NewDe
     )  # fmt: skip
 
 
-def redecide(tx: Tx, delivery_seq: int, decision: Decision, *, fresh: bool = False) -> None:
-    """Let a stored delivery stand as ``decision`` says; ``fresh`` gives it all its tries again."""
+def redecide(
+    tx: Tx, delivery_seq: int, decision: Decision, *, fresh: bool = False, in_turn: bool = False
+) -> None:  # fmt: skip
+    """Let a stored delivery stand as ``decision`` says; ``fresh`` gives it all its tries again, ``in_turn`` says that
+    its turn in a fail-over chain has come."""
     tx.conn.execute(
-        "UPDATE deliveries SET status = ?, code = ?, reason = ?, route = ?, next_attempt_at = ?, release_at = ?, "
-        "carrier_seq = NULL, lease_until = NULL, updated_at = ?, tries = CASE WHEN ? THEN 0 ELSE tries END "
-        "WHERE seq = ?",
+        "UPDATE deliveries SET status = ?, code = ?, reason = ?, device_seq = ?, route = ?, next_attempt_at = ?, "
+        "release_at = ?, carrier_seq = NULL, lease_until = NULL, in_turn = ?, updated_at = ?, "
+        "tries = CASE WHEN ? THEN 0 ELSE tries END WHERE seq = ?",
         (
-            decision.status, decision.code, decision.reason, decision.route,
+            decision.status, decision.code, decision.reason, decision.device_seq, decision.route,
             decision.due if decision.status == "pending" else None,
-            decision.due if decision.status == "held" else None, tx.now_ms, fresh, delivery_seq,
+            decision.due if decision.status == "held" else None, in_turn, tx.now_ms, fresh, delivery_seq,
         ),
     )  # fmt: skip
 

@@ -91,8 +91,6 @@ class FactFinder:
 
 
 def _delays(kind: NotificationType | None, asked: Question) -> dict[str, int]:
-    """Channel → minutes; only where something that was asked for begins the chain at once."""
+    """Channel → minutes."""
     stages = () if kind is None else kind.failover
-    delays = {stage.channel: stage.after_minutes for stage in stages if stage.channel in asked.channels}
-    first = any(minutes == 0 for minutes in delays.values()) or "in_app" in asked.channels
-    return delays if first else {}
+    return {stage.channel: stage.after_minutes for stage in stages if stage.channel in asked.channels}

@@ -131,10 +131,15 @@ def _read(tx: Tx, seq: int, n: Notification) -> Change:
 
 
 def _was_read(tx: Tx, seq: int, id_: str, user_id: str, app: str) -> None:
-    """Whoever has read it needs no toast, no digest and no next channel of a chain."""
+    _dealt_with(tx, seq, (id_, user_id, app), "read_first", "It was read first.")
+
+
+def _dealt_with(tx: Tx, seq: int, whose: tuple[str, str, str], code: str, reason: str) -> None:
+    """Whoever has dealt with it needs no toast, no digest and no next channel of a chain. ``whose``: its id, user and
+    app."""
     if tx.conn.execute("SELECT 1 FROM deliveries WHERE notification_seq = ? AND route <> ''", (seq,)).fetchone():
-        hand_back(tx, seq, "read_first", "It was read first.", only="status = 'held' OR channel = 'push'")
-        withdraw(tx, seq, id_, user_id, app)
+        hand_back(tx, seq, code, reason, only="status = 'held' OR channel = 'push'")
+        withdraw(tx, seq, *whose)
 
 
 def _unread(tx: Tx, seq: int, n: Notification) -> Change:
@@ -148,7 +153,7 @@ def _unread(tx: Tx, seq: int, n: Notification) -> Change:
 def _snooze(tx: Tx, seq: int, n: Notification, until: int) -> Change:
     if n.inbox not in {"unread", "read", "snoozed"}:
         raise Conflict("Only a notification in the inbox can be snoozed.")
-    withdraw(tx, seq, n.id, n.user_id, n.app)
+    _dealt_with(tx, seq, (n.id, n.user_id, n.app), "snoozed", "It was snoozed first.")
     return {"inbox": "snoozed", "snoozed_until": until}
 
 
@@ -157,7 +162,7 @@ def _archive(tx: Tx, seq: int, n: Notification) -> Change:
         return None
     if n.inbox is None:
         raise Conflict("This notification is not in the inbox.")
-    withdraw(tx, seq, n.id, n.user_id, n.app)
+    _dealt_with(tx, seq, (n.id, n.user_id, n.app), "archived", "It was archived first.")
     return {"archived_at": tx.now_ms, "inbox": "archived", "snoozed_until": None}
 
 

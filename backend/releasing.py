@@ -17,12 +17,18 @@ from backend.events import Event
 from backend.facts import FactFinder, Question
 from backend.handover import overall
 from backend.store import notifications as table
-from backend.store.codec import decode_id, from_strings
+from backend.store.carrying import carry, pass_on
+from backend.store.codec import decode_id, from_strings, to_json
 from backend.store.people import read_type
-from backend.store.settling import settle, settle_notification
+from backend.store.recording import next_in_chain
+from backend.store.settling import settle_all
+from backend.store.throttles import note_use
 from backend.store.writer import Tx
 
 DUE_AT_ONCE = 500
+TOGETHER = 2_500
+"""Deliveries let go of in one step at most. More than these, of as many people as are due first, are more than one
+summary for somebody."""
 STALE_MS = 270 * 24 * 60 * 60 * 1000
 """A token that no app has registered again for so long is stale [Firebase, "Manage FCM registration tokens"]."""
 SUMMED_UP = {"quiet_hours", "do_not_disturb", "digest"}
@@ -33,7 +39,17 @@ _DUE = (
     "EXISTS (SELECT 1 FROM deliveries WHERE status = 'held' AND release_at <= :now), "
     "EXISTS (SELECT 1 FROM notifications WHERE snoozed_until IS NOT NULL AND snoozed_until <= :now), "
     "EXISTS (SELECT 1 FROM notifications WHERE expires_at IS NOT NULL AND expires_at <= :now "
-    "AND status IN ('scheduled', 'pending', 'sent', 'delivered'))"
+    "AND status IN ('scheduled', 'pending', 'sent', 'delivered') AND inbox IS NOT 'archived')"
+)
+_AHEAD = "SELECT seq FROM deliveries WHERE updated_at > :now AND "
+_SET_BACK = (
+    f"SELECT EXISTS ({_AHEAD} status = 'pending' AND next_attempt_at IS NOT NULL) "
+    f"OR EXISTS ({_AHEAD} status = 'held') OR EXISTS ({_AHEAD} status = 'sending')"
+)
+_HELD = (
+    "SELECT d.seq, d.id, d.notification_seq, d.channel, d.device_seq, d.code, d.in_turn, d.updated_at, d.release_at, "
+    "n.user_id, n.notification_type, n.channels, n.category, n.device_tokens, n.expires_at, n.read_at "
+    "FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq WHERE d.status = 'held' AND "
 )
 Step = Callable[[Tx, Sequence[None]], list[int]]
 
@@ -47,9 +63,13 @@ class Held(NamedTuple):
     channel: str
     device_seq: int | None
     code: str
+    in_turn: bool
+    updated_at: int
+    release_at: int
     user_id: str
     kind: str
     channels: str
+    category: str | None
     device_tokens: str | None
     expires_at: int | None
     read_at: int | None
@@ -61,33 +81,64 @@ class Releasing:
     def __init__(self, new_id: IdMaker, facts: FactFinder) -> None:
         self._new_id = new_id
         self._facts = facts
+        self._latest: int | None = None
 
     def due(self, conn: sqlite3.Connection, now_ms: int) -> list[Step]:
         """Which of the steps below have something to do; a glance at four indexes, so that an idle second writes
         nothing."""
+        steps: list[Step] = []
+        if self._latest is None or now_ms < self._latest:  # else nothing can have been written later than now
+            steps += [self.set_back] * conn.execute(_SET_BACK, {"now": now_ms}).fetchone()[0]
+        self._latest = now_ms
         found = conn.execute(_DUE, {"now": now_ms}).fetchone()
-        steps = (self.scheduled, self.held, self.snoozed, self.expire)
-        return [step for step, due in zip(steps, found, strict=True) if due]
+        often = (self.scheduled, self.held, self.snoozed, self.expire)
+        return steps + [step for step, due in zip(often, found, strict=True) if due or (steps and step == self.held)]
+
+    def set_back(self, tx: Tx, items: Sequence[None]) -> list[int]:
+        """The clock was set back: what waits for a moment reckoned by the old one waits as long from now. What a person
+        or an app set a time for waits for that time."""
+        now = tx.now_ms
+        moved = 0
+        for status, column in (("pending", "next_attempt_at"), ("sending", "lease_until")):
+            rows = tx.conn.execute(
+                f"UPDATE deliveries SET {column} = ?1 + MAX(0, {column} - updated_at), updated_at = ?1 "  # noqa: S608
+                f"WHERE status = '{status}' AND {column} IS NOT NULL AND updated_at > ?1 RETURNING seq",
+                (now,),
+            ).fetchall()
+            moved += len(rows)
+        for row in tx.conn.execute(f"{_HELD} d.updated_at > ? LIMIT ?", (now, DUE_AT_ONCE)).fetchall():
+            held = Held(*row)
+            again = self._again(tx, held, anew=True)
+            due = again.due if again.status == "held" and again.code == held.code else now
+            if held.code == "failover":
+                due = now + max(0, held.release_at - held.updated_at)
+            tx.conn.execute("UPDATE deliveries SET release_at = ?, updated_at = ? WHERE seq = ?", (due, now, held.seq))
+            moved += 1
+        return [moved] * len(items)
 
     def scheduled(self, tx: Tx, items: Sequence[None]) -> list[int]:
         """Send what was scheduled for now; who gets it is decided now, not when it was scheduled."""
         rows = tx.conn.execute(
-            "SELECT seq, id, user_id, app, notification_type, channels, device_tokens, expires_at FROM notifications "
-            "WHERE status = 'scheduled' AND scheduled_at <= ? AND (expires_at IS NULL OR expires_at > ?) "
-            "ORDER BY scheduled_at LIMIT ?",
+            "SELECT seq, id, user_id, app, notification_type, channels, category, device_tokens, expires_at "
+            "FROM notifications WHERE status = 'scheduled' AND scheduled_at <= ? "
+            "AND (expires_at IS NULL OR expires_at > ?) ORDER BY scheduled_at LIMIT ?",
             (tx.now_ms, tx.now_ms, DUE_AT_ONCE),
         ).fetchall()
         revision = table.last_revision(tx.conn)
-        for offset, (seq, id_, user_id, app, kind, channels, tokens, expires) in enumerate(rows, 1):
+        for offset, (seq, id_, user_id, app, name, channels, category, tokens, expires) in enumerate(rows, 1):
+            kind = read_type(tx.conn, name)
             question = Question(
                 user_id=user_id,
-                notification_type=kind,
+                notification_type=name,
                 channels=from_strings(channels),
-                kind=read_type(tx.conn, kind),
+                kind=kind,
+                category=category,
                 device_tokens=from_strings(tokens) if tokens else None,
                 expires_at=expires,
             )
             decisions = decide(self._facts.facts(tx.conn, question, tx.now_ms))
+            if kind is not None:
+                note_use(tx, user_id, kind, sorted({d.channel for d in decisions if d.status in {"pending", "held"}}))
             tx.conn.execute("DELETE FROM deliveries WHERE notification_seq = ?", (seq,))
             deliveries = [new_delivery(self._new_id, tx, seq, decision) for decision in decisions]
             table.insert_deliveries(tx, deliveries)
@@ -104,23 +155,14 @@ class Releasing:
 
     def held(self, tx: Tx, items: Sequence[None]) -> list[int]:
         """Let go of what was held until now, what waited for the same person and channel as one summary."""
-        rows = [
-            Held(*row)
-            for row in tx.conn.execute(
-                "SELECT d.seq, d.id, d.notification_seq, d.channel, d.device_seq, d.code, n.user_id, "
-                "n.notification_type, n.channels, n.device_tokens, n.expires_at, n.read_at FROM deliveries d "
-                "JOIN notifications n ON n.seq = d.notification_seq WHERE d.status = 'held' AND d.release_at <= ? "
-                "ORDER BY d.release_at, d.seq LIMIT ?",
-                (tx.now_ms, DUE_AT_ONCE),
-            )
-        ]
+        rows = _due(tx)
         together: dict[tuple[str, str, int | None], list[tuple[Held, Decision]]] = {}
         for held in rows:
             decision = self._again(tx, held)
             if decision.status == "pending" and held.code in SUMMED_UP:
                 together.setdefault((held.user_id, held.channel, held.device_seq), []).append((held, decision))
             else:
-                redecide(tx, held.seq, decision)
+                redecide(tx, held.seq, decision, in_turn=held.in_turn or held.code == "failover")
                 if decision.status == "pending":
                     wake(tx, decode_id(held.id))
         for group in together.values():
@@ -129,29 +171,36 @@ class Releasing:
             wake(tx, decode_id(carrier.id))
             for held, _ in group:
                 if held.seq != carrier.seq:
-                    _carry(tx, held.seq, carrier.seq, decision.route)
-        for seq in dict.fromkeys(held.notification_seq for held in rows):
-            settle_notification(tx, seq)
+                    carry(tx, held.seq, carrier.seq, decision.route)
+        told = {held.notification_seq for held in rows}
+        for seq in told:
+            next_in_chain(tx, seq)
+        settle_all(tx, told)
         return [len(rows)] * len(items)
 
-    def _again(self, tx: Tx, held: Held) -> Decision:
-        """The decision for one delivery as things stand now, what it was held for having had its say."""
+    def _again(self, tx: Tx, held: Held, *, anew: bool = False) -> Decision:
+        """The decision for one delivery as things stand now, what it was held for having had its say: not a second time
+        the digest, which comes first of all, nor a fail-over chain in which its turn has come. ``anew``: as if it had
+        not been held yet."""
         if held.read_at is not None:
             return Decision(held.channel, held.device_seq, "suppressed", "read_first", "It was read first.")
-        released = {"throttle", "digest" if held.code == "digest" else "", held.code}
-        channels = from_strings(held.channels) if held.code != "failover" else (held.channel,)
+        in_turn = held.in_turn or held.code == "failover"
+        channels = (held.channel,) if in_turn else from_strings(held.channels)
         question = Question(
             user_id=held.user_id,
             notification_type=held.kind,
             channels=channels if held.channel in channels else (held.channel,),
             kind=read_type(tx.conn, held.kind),
+            category=held.category,
             device_tokens=from_strings(held.device_tokens) if held.device_tokens else None,
             expires_at=held.expires_at,
-            released=frozenset(released),
+            released=frozenset({"throttle"} | ({"failover"} if in_turn else set()) | (set() if anew else {"digest"})),
         )
         for decision in decide(self._facts.facts(tx.conn, question, tx.now_ms)):
-            if decision.channel == held.channel and decision.device_seq == held.device_seq:
-                return decision
+            if decision.channel != held.channel:
+                continue
+            if decision.device_seq == held.device_seq or decision.status == "suppressed":
+                return decision._replace(device_seq=held.device_seq)
         return Decision(held.channel, held.device_seq, "failed", "no_device", "This device is not registered any more.")
 
     def expire(self, tx: Tx, items: Sequence[None]) -> list[int]:
@@ -217,12 +266,21 @@ class Releasing:
         return answers
 
 
-def _carry(tx: Tx, seq: int, carrier_seq: int, route: str) -> None:
-    tx.conn.execute(
-        "UPDATE deliveries SET status = 'pending', code = 'in_summary', reason = 'On its way in a summary.', "
-        "route = ?, next_attempt_at = NULL, release_at = NULL, carrier_seq = ?, updated_at = ? WHERE seq = ?",
-        (route, carrier_seq, tx.now_ms, seq),
-    )
+def _due(tx: Tx) -> list[Held]:
+    """What was held until now, a few hundred first, with all the rest of the same people: it makes one summary."""
+    rows = tx.conn.execute(
+        f"{_HELD} d.release_at <= ? ORDER BY d.release_at, d.seq LIMIT ?", (tx.now_ms, DUE_AT_ONCE)
+    ).fetchall()
+    first = [Held(*row) for row in rows]
+    if len(first) < DUE_AT_ONCE:
+        return first
+    users = sorted({held.user_id for held in first})
+    rows = tx.conn.execute(
+        f"{_HELD} d.release_at <= ? AND n.user_id IN (SELECT value FROM json_each(?)) "  # noqa: S608
+        "ORDER BY d.release_at, d.seq LIMIT ?",
+        (tx.now_ms, to_json(users), TOGETHER),
+    ).fetchall()
+    return [Held(*row) for row in rows]
 
 
 def hand_back(tx: Tx, notification_seq: int, code: str, reason: str, *, only: str = "1") -> None:
@@ -235,21 +293,7 @@ def hand_back(tx: Tx, notification_seq: int, code: str, reason: str, *, only: st
         (code, reason, tx.now_ms, notification_seq),
     ).fetchall()
     for (seq,) in rows:
-        carried = [
-            row[0]
-            for row in tx.conn.execute(
-                "SELECT seq FROM deliveries WHERE carrier_seq = ? AND status = 'pending' ORDER BY notification_seq "
-                "DESC",
-                (seq,),
-            )
-        ]
-        if carried:
-            tx.conn.execute("UPDATE deliveries SET carrier_seq = ? WHERE carrier_seq = ?", (carried[0], seq))
-            tx.conn.execute(
-                "UPDATE deliveries SET carrier_seq = NULL, next_attempt_at = ?, code = 'queued' WHERE seq = ?",
-                (tx.now_ms, carried[0]),
-            )
-            settle(tx, carried[0])
+        pass_on(tx, seq)
 
 
 def withdraw(tx: Tx, notification_seq: int, notification_id: str, user_id: str, app: str) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
-from backend.deliveries import redecide, wake
+from backend.clock import IdMaker
+from backend.deliveries import new_delivery, redecide, wake
 from backend.delivery.resolver import Decision, decide
 from backend.errors import Conflict, FlashFlowError
 from backend.facts import FactFinder, Question
@@ -20,12 +20,14 @@ from backend.store.settling import settle_notification
 from backend.store.writer import Tx
 
 OVER = {"scheduled", "cancelled", "expired"}
+GONE = "This device is not registered any more."
 
 
 class Retrying:
     """A handler for the writer."""
 
-    def __init__(self, facts: FactFinder) -> None:
+    def __init__(self, new_id: IdMaker, facts: FactFinder) -> None:
+        self._new_id = new_id
         self._facts = facts
 
     def retry(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
@@ -65,29 +67,46 @@ class Retrying:
                     "UPDATE deliveries SET next_attempt_at = ? WHERE seq = ? AND carrier_seq IS NULL",
                     (tx.now_ms, delivery_seq),
                 )
-                wake(tx, decode_id(id_))
-                continue
-            decision = decisions.get((channel, device_seq))
-            if decision is None or decision.status in {"failed", "suppressed"}:
-                reasons.append(decision.reason if decision is not None else "This device is not registered any more.")
-                continue
-            redecide(tx, delivery_seq, decision, fresh=True)
+            else:
+                first, *others = _ways(decisions, channel, device_seq)
+                if first.status != "pending":
+                    reasons.append(first.reason)
+                    continue
+                redecide(tx, delivery_seq, first, fresh=True)
+                table.insert_deliveries(tx, [new_delivery(self._new_id, tx, seq, other) for other in others])
             wake(tx, decode_id(id_))
         if len(reasons) == len(rows):
             raise Conflict(" ".join(dict.fromkeys(filter(None, reasons))))
         settle_notification(tx, seq)
 
-    def _decisions(self, tx: Tx, seq: int, n: Notification) -> dict[tuple[str, Any], Decision]:
-        (tokens,) = tx.conn.execute("SELECT device_tokens FROM notifications WHERE seq = ?", (seq,)).fetchone()
+    def _decisions(self, tx: Tx, seq: int, n: Notification) -> list[Decision]:
+        """What would become of it now, device by device for push."""
+        tokens, category, expires_at = tx.conn.execute(
+            "SELECT device_tokens, category, expires_at FROM notifications WHERE seq = ?", (seq,)
+        ).fetchone()
         question = Question(
             user_id=n.user_id,
             notification_type=n.notification_type,
             channels=n.channels,
             kind=read_type(tx.conn, n.notification_type),
+            category=category,
             device_tokens=from_strings(tokens) if tokens else None,
+            expires_at=expires_at,
             released=frozenset({"throttle", "digest", "failover"}),
         )
         # The person asked for it now: neither quiet hours nor a digest hold it back.
         facts = self._facts.facts(tx.conn, question, tx.now_ms)
-        awake = {"quiet": None, "dnd_until": None}
-        return {(d.channel, d.device_seq): d for d in decide(msgspec.structs.replace(facts, **awake))}
+        decisions = decide(msgspec.structs.replace(facts, quiet=None, dnd_until=None))
+        if n.read_at is None:
+            return list(decisions)
+        read = {"status": "suppressed", "code": "read_first", "reason": "It was read first."}
+        return [d._replace(**read) if d.channel == "push" else d for d in decisions]  # type: ignore[arg-type]
+
+
+def _ways(decisions: Sequence[Decision], channel: str, device_seq: int | None) -> list[Decision]:
+    """What a delivery can become, at least one decision: several where there was no device and now there are."""
+    of_channel = [d for d in decisions if d.channel == channel]
+    if channel != "push" or device_seq is not None:
+        same = [d for d in of_channel if d.device_seq == device_seq or d.status == "suppressed"]
+        return same[:1] or [Decision(channel, device_seq, "failed", "no_device", GONE)]
+    return [d for d in of_channel if d.status == "pending"] or of_channel[:1]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from backend.clock import IdMaker
-from backend.collapsing import InPlace, find_open, update_in_place
+from backend.collapsing import InPlace, Open, find_open, follow, standing, update_in_place
 from backend.data_schema import check_data
 from backend.deliveries import decided, inbox_place, new_delivery, ring
 from backend.delivery.resolver import Decision, decide
@@ -103,12 +103,18 @@ class Sending:
         answers = []
         for user, content in self._contents(conn, order, types).items():
             decisions = self._decide(conn, user, order, content, types[order.notification_type], now_ms)
+            status = _status(order, decisions, now_ms)
+            known = _open(conn, user, order, now_ms)
+            if known is not None:
+                follows = follow(conn, known, decisions)
+                status = standing(conn, known, follows)
+                decisions = tuple(f.decision for f in follows)
             answers.append(
                 Rehearsed(
                     user_id=user,
                     title=content.title,
                     message=content.message,
-                    status=_status(order, decisions, now_ms),
+                    status=status,
                     deliveries=decided(decisions),
                 )
             )
@@ -119,18 +125,18 @@ class Sending:
     def _tell(self, batch: _Batch, user: str, order: Order, content: Content, kind: NotificationType | None) -> Sent:
         tx = batch.tx
         decisions = self._decide(tx.conn, user, order, content, kind, tx.now_ms)
-        if kind is not None and kind.throttle is not None and not _waits(order, tx.now_ms):
-            used = {d.channel for d in decisions if d.status in {"pending", "held"}}
-            note_use(tx, user, kind, sorted(used))
-        if order.collapse_key is not None and not _waits(order, tx.now_ms):
+        if order.collapse_key is not None:
             batch.write()  # the one it may fall into may be of this very transaction
-            known = find_open(tx.conn, user, order.app, order.collapse_key)
-            if known is not None:
-                change = InPlace(content.title, content.message, order.data, order.actions, order.priority,
-                                 order.expires_at)  # fmt: skip
-                sent = update_in_place(tx, known, user, change, decisions, self._new_id)
-                batch.revision = table.last_revision(tx.conn)
-                return sent
+        known = _open(tx.conn, user, order, tx.now_ms)
+        if known is not None:
+            follows = follow(tx.conn, known, decisions)
+            _note_use(tx, user, order, kind, [f.decision for f in follows if f.change != "stays"])
+            change = InPlace(content.title, content.message, order.data, order.actions, order.priority,
+                             order.expires_at)  # fmt: skip
+            sent = update_in_place(tx, known, user, change, follows, self._new_id)
+            batch.revision = table.last_revision(tx.conn)
+            return sent
+        _note_use(tx, user, order, kind, decisions)
         batch.seq += 1
         batch.revision += 1
         status = _status(order, decisions, tx.now_ms)
@@ -216,6 +222,7 @@ class Sending:
             sent_at=arrived,
             delivered_at=arrived,
             revision=revision,
+            category=content.category,
         )
 
 
@@ -252,6 +259,20 @@ def _content(conn: sqlite3.Connection, order: Order, kind: NotificationType | No
     if channels is None and kind is not None:
         channels = tuple(dict.fromkeys((*kind.channels, *(stage.channel for stage in kind.failover))))
     return Content(title, message, channels or ("in_app",), category)
+
+
+def _open(conn: sqlite3.Connection, user: str, order: Order, now_ms: int) -> Open | None:
+    """The unread notice that ``order`` updates."""
+    if order.collapse_key is None or _waits(order, now_ms):
+        return None
+    return find_open(conn, user, order.app, order.collapse_key)
+
+
+def _note_use(
+    tx: Tx, user: str, order: Order, kind: NotificationType | None, decisions: Sequence[Decision]
+) -> None:  # fmt: skip
+    if kind is not None and kind.throttle is not None and not _waits(order, tx.now_ms):
+        note_use(tx, user, kind, sorted({d.channel for d in decisions if d.status in {"pending", "held"}}))
 
 
 def _waits(order: Order, now_ms: int) -> bool:

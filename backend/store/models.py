@@ -181,6 +181,7 @@ def notification_models(db: SqliteDatabase) -> NotificationModels:
         revision = IntegerField(unique=True)
         count = IntegerField(default=1)
         snoozed_until = BigIntegerField(null=True)
+        category = TextField(null=True)
 
         class Meta:
             table_name = "notifications"
@@ -202,6 +203,7 @@ def notification_models(db: SqliteDatabase) -> NotificationModels:
         route = TextField(default="")
         release_at = BigIntegerField(null=True)
         carrier_seq = IntegerField(null=True)
+        in_turn = BooleanField(default=False)
 
         class Meta:
             table_name = "deliveries"

@@ -47,6 +47,7 @@ class NewNotification(NamedTuple):
     sent_at: int | None
     delivered_at: int | None
     revision: int
+    category: str | None
 
 
 class NewDelivery(NamedTuple):

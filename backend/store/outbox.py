@@ -10,13 +10,16 @@ from typing import Any
 import msgspec
 
 from backend.handover import Link, Notice, Outcome, Tried
+from backend.store.calling_off import COLUMNS, call_off, end_of, ends_of
 from backend.store.codec import decode_id, encode_id, from_object, to_json
 from backend.store.database import Store
-from backend.store.recording import attempt, next_in_chain, record, tell_carried
+from backend.store.recording import INTERRUPTED, attempt, next_in_chain, record, tell_carried
 from backend.store.settling import settle_all
 from backend.store.writer import Tx, Write
 
 SUMMARY_LINES = 20
+AT_ONCE = 500
+"""Deliveries put back or refused in one transaction."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +58,10 @@ class OutboxTable:
 
     def refuse_routes(self, routes: Sequence[str]) -> int:
         """End what waits for a route that is not among ``routes`` (it is not configured any more); how many."""
-        return self._store.run(Write(_refuse, tuple(routes)))
+        refused = 0
+        while count := self._store.run(Write(_refuse, tuple(routes))):
+            refused += count
+        return refused
 
     def next_due(self, routes: Sequence[str]) -> dict[str, int]:
         """Route → when its next delivery is due, for those of ``routes`` that have one waiting."""
@@ -82,20 +88,21 @@ DUE = (
     "ORDER BY next_attempt_at LIMIT ?"
 )
 _CLAIM = (
-    "UPDATE deliveries SET status = 'sending', lease_until = ?, tries = tries + 1, updated_at = ? "  # noqa: S608
-    f"WHERE seq IN ({DUE}) RETURNING seq, tries"
+    "UPDATE deliveries SET status = 'sending', lease_until = ?, tries = tries + 1, updated_at = ? "
+    "WHERE seq IN (SELECT value FROM json_each(?)) RETURNING seq, tries"
 )
-_CLAIMED = (
-    "SELECT d.seq, d.id, d.route, n.id, n.user_id, n.app, n.title, n.message, n.priority, n.notification_type, n.data, "
-    "n.actions, n.collapse_key, n.count, n.created_at, n.expires_at, COALESCE(k.critical, 0), t.token, t.platform, "
-    "t.updated_at, c.email, c.phone, EXISTS (SELECT 1 FROM deliveries s WHERE s.carrier_seq = d.seq) "
+_WANTED = (
+    f"SELECT {COLUMNS}, d.seq, d.id, d.notification_seq, d.route, n.id, n.user_id, n.app, n.title, n.message, "  # noqa: S608
+    "n.priority, n.notification_type, n.data, n.actions, n.collapse_key, n.count, n.created_at, n.expires_at, "
+    "COALESCE(k.critical, 0), t.token, t.platform, t.updated_at, c.email, c.phone, "
+    "EXISTS (SELECT 1 FROM deliveries s WHERE s.carrier_seq = d.seq) "
     "FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
     "LEFT JOIN device_tokens t ON t.seq = d.device_seq LEFT JOIN contacts c ON c.user_id = n.user_id "
-    "LEFT JOIN notification_types k ON k.name = n.notification_type WHERE d.seq IN (SELECT value FROM json_each(?))"
+    f"LEFT JOIN notification_types k ON k.name = n.notification_type WHERE d.seq IN ({DUE}) ORDER BY d.next_attempt_at"
 )
 _CARRIED = (
-    "SELECT n.title, n.message, n.priority FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
-    "WHERE d.carrier_seq = ? ORDER BY n.seq DESC"
+    "SELECT n.title, n.message FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
+    "WHERE d.carrier_seq = ? AND d.status = 'pending' ORDER BY n.seq DESC"
 )
 _decode_actions = msgspec.json.Decoder(tuple[Link, ...]).decode
 
@@ -110,23 +117,42 @@ def _turn(tx: Tx, items: Sequence[Turn]) -> list[Claim | None]:
 
 def _claim(tx: Tx, route: str, count: int, lease_ms: int) -> list[Claim]:
     """Up to ``count`` claims, the one that is due first at the end."""
-    claimed = dict(
-        tx.conn.execute(_CLAIM, (tx.now_ms + lease_ms, tx.now_ms, route, tx.now_ms, count)).fetchall()
-    )  # fmt: skip
-    if not claimed:
+    due = _wanted(tx, route, count)
+    if not due:
         return []
-    rows = tx.conn.execute(_CLAIMED, (to_json(sorted(claimed)),)).fetchall()
-    return [Claim(tries=claimed[row[0]], notice=_notice(tx.conn, row)) for row in sorted(rows, reverse=True)]
+    by_seq = {row[5]: row for row in due}
+    tries = dict(
+        tx.conn.execute(_CLAIM, (tx.now_ms + lease_ms, tx.now_ms, to_json(list(by_seq)))).fetchall()
+    )  # fmt: skip
+    claims = [Claim(tries=tries[seq], notice=_notice(tx.conn, row[5:])) for seq, row in by_seq.items()]
+    return claims[::-1]
+
+
+def _wanted(tx: Tx, route: str, count: int) -> list[tuple[Any, ...]]:
+    """Rows of _WANTED that are due, the first first; what need not go out any more is called off on the way."""
+    for limit in (count, AT_ONCE, AT_ONCE):
+        rows = tx.conn.execute(_WANTED, (route, tx.now_ms, limit)).fetchall()
+        ends = {row[5]: end for row in rows if (end := end_of(row[:5], tx.now_ms)) is not None}
+        told = {row[7] for row in rows if row[5] in ends}
+        for seq, end in ends.items():
+            call_off(tx, seq, end)
+        for notification_seq in told:
+            next_in_chain(tx, notification_seq)
+        settle_all(tx, told)
+        found = [row for row in rows if row[5] not in ends][:count]
+        if found or not rows:
+            return found
+    return []
 
 
 def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
     (
-        seq, id_, route, notification, user_id, app, title, message, priority, kind, data, actions, collapse, count,
+        seq, id_, _, route, notification, user_id, app, title, message, priority, kind, data, actions, collapse, count,
         created, expires, critical, token, platform, registered, email, phone, carries,
     ) = row  # fmt: skip
     carried = conn.execute(_CARRIED, (seq,)).fetchall() if carries else []
     if carried:
-        title, message = summary([(title, message), *((t, m) for t, m, _ in carried)])
+        title, message = summary([(title, message), *carried])
     elif count > 1:
         title = f"{title} ({count})"
     return Notice(
@@ -170,9 +196,14 @@ def _give_back(tx: Tx, items: Sequence[str]) -> list[None]:
 
 _LOST = Outcome(
     outcome="transient",
-    code="interrupted",
+    code=INTERRUPTED,
     text="FlashFlow stopped before the answer came; this try may have arrived.",
 )
+
+
+_UNCONFIGURED = Outcome(
+    outcome="permanent", code="not_configured", text="This channel is not configured any more."
+)  # fmt: skip
 
 
 def _recover(tx: Tx, items: Sequence[tuple[int, bool]]) -> list[int]:
@@ -180,10 +211,10 @@ def _recover(tx: Tx, items: Sequence[tuple[int, bool]]) -> list[int]:
     for most_tries, all_leases in items:
         rows: list[Any] = tx.conn.execute(
             "SELECT seq, notification_seq, tries, updated_at FROM deliveries "
-            "WHERE status = 'sending' AND (? OR lease_until <= ?) "
-            "ORDER BY seq LIMIT 500",
-            (all_leases, tx.now_ms),
+            "WHERE status = 'sending' AND (? OR lease_until <= ?) ORDER BY seq LIMIT ?",
+            (all_leases, tx.now_ms, AT_ONCE),
         ).fetchall()
+        ends = ends_of(tx, [row[0] for row in rows])
         told: dict[int, None] = {}
         for seq, notification_seq, tries, claimed_at in rows:
             attempt(tx, seq, claimed_at, max(0, tx.now_ms - claimed_at), _LOST)
@@ -196,7 +227,10 @@ def _recover(tx: Tx, items: Sequence[tuple[int, bool]]) -> list[int]:
             told[notification_seq] = None
             if dead:
                 told |= dict.fromkeys(tell_carried(tx, seq, _LOST))
-                next_in_chain(tx, notification_seq)
+            elif seq in ends:
+                call_off(tx, seq, ends[seq])
+        for notification_seq in told:
+            next_in_chain(tx, notification_seq)
         settle_all(tx, told)
         answers.append(len(rows))
     return answers
@@ -206,13 +240,16 @@ def _refuse(tx: Tx, items: Sequence[tuple[str, ...]]) -> list[int]:
     answers = []
     for routes in items:
         rows = tx.conn.execute(
-            "UPDATE deliveries SET status = 'failed', code = 'not_configured', next_attempt_at = NULL, "  # noqa: S608
-            f"reason = 'This channel is not configured any more.', updated_at = ? WHERE {_WAITS} "
-            "AND route NOT IN (SELECT value FROM json_each(?)) RETURNING notification_seq",
-            (tx.now_ms, to_json(routes)),
+            "UPDATE deliveries SET status = 'failed', code = ?, reason = ?, next_attempt_at = NULL, updated_at = ? "  # noqa: S608
+            f"WHERE seq IN (SELECT seq FROM deliveries WHERE {_WAITS} "
+            "AND route NOT IN (SELECT value FROM json_each(?)) LIMIT ?) RETURNING seq, notification_seq",
+            (_UNCONFIGURED.code, _UNCONFIGURED.text, tx.now_ms, to_json(routes), AT_ONCE),
         ).fetchall()
-        for (seq,) in rows:
-            next_in_chain(tx, seq)
-        settle_all(tx, {seq for (seq,) in rows})
+        told = {notification_seq for _, notification_seq in rows}
+        for seq, _ in rows:
+            told.update(tell_carried(tx, seq, _UNCONFIGURED))
+        for notification_seq in told:
+            next_in_chain(tx, notification_seq)
+        settle_all(tx, told)
         answers.append(len(rows))
     return answers

@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backend.handover import Outcome, Tried
+from backend.store.calling_off import call_off, ends_of
 from backend.store.codec import encode_id
 from backend.store.rows import execute_rows
 from backend.store.settling import settle_all
 from backend.store.writer import Tx
+
+ARRIVED = {"delivered", "sent"}
+INTERRUPTED = "interrupted"
+"""The code of a try whose worker was given up."""
 
 _STATUS = {"delivered": "delivered", "sent": "sent", "permanent": "failed", "token_dead": "failed"}
 _ATTEMPT = "INSERT INTO delivery_attempts (delivery_seq, started_at, duration_ms, outcome, code, text) VALUES {rows}"
@@ -26,36 +31,45 @@ _MOVE = (
 def record(tx: Tx, tries: Sequence[Tried]) -> None:
     """Store every try and what it makes of its delivery and notification: ``retry_at`` puts the delivery back into the
     outbox, None ends it. What was erased while it was on its way is passed over."""
+    by_id = {encode_id(tried.delivery_id): tried for tried in tries}
+    if len(by_id) < len(tries):  # a worker was given up too soon, and another came to the same
+        for tried in tries:
+            record(tx, [tried])
+        return
     if not tries:
         return
-    by_id = {encode_id(tried.delivery_id): tried for tried in tries}
     rows = tx.conn.execute(
-        "SELECT id, seq, notification_seq, device_seq, status, "  # noqa: S608
+        "SELECT id, seq, notification_seq, device_seq, status, code, "  # noqa: S608
         "EXISTS (SELECT 1 FROM deliveries c WHERE c.carrier_seq = deliveries.seq) FROM deliveries "
         f"WHERE id IN ({','.join('?' * len(by_id))})",
         list(by_id),
     ).fetchall()
-    attempts, moves = [], []
+    attempts, moves = [], {}
     told: dict[int, None] = {}
-    for id_, seq, notification_seq, _, status, _ in rows:
+    missed: dict[int, None] = {}
+    for id_, seq, _, _, status, code, _ in rows:
         tried = by_id[id_]
         outcome = tried.outcome
         attempts.append((seq, tried.started_at, tried.duration_ms, outcome.outcome, outcome.code, outcome.text))
-        told[notification_seq] = None
-        if status == "sending":
+        if status == "sending" or (code == INTERRUPTED and outcome.outcome in ARRIVED):  # it came through after all
             after = _STATUS.get(outcome.outcome) or ("dead" if tried.retry_at is None else "pending")
-            moves.append((after, outcome.code, outcome.text, tried.retry_at, tx.now_ms, seq))
+            moves[seq] = (after, outcome.code, outcome.text, tried.retry_at, tx.now_ms, seq)
     execute_rows(tx.conn, _ATTEMPT, attempts)
-    execute_rows(tx.conn, _MOVE, moves)
-    for id_, seq, notification_seq, device_seq, status, carries in rows:
+    execute_rows(tx.conn, _MOVE, list(moves.values()))
+    for seq, end in ends_of(tx, [seq for seq, move in moves.items() if move[0] == "pending"]).items():
+        call_off(tx, seq, end)
+    for id_, seq, notification_seq, device_seq, _, _, carries in rows:
         tried = by_id[id_]
-        over = status == "sending" and tried.retry_at is None
-        if over and carries:
-            told |= dict.fromkeys(tell_carried(tx, seq, tried.outcome))
+        over = {notification_seq: None}
+        if carries and seq in moves and tried.retry_at is None:
+            over |= dict.fromkeys(tell_carried(tx, seq, tried.outcome))
         if device_seq is not None:
-            _tell_device(tx, device_seq, tried.outcome)
-        if over and tried.outcome.outcome not in {"delivered", "sent"}:
-            next_in_chain(tx, notification_seq)
+            _tell_device(tx, device_seq, tried)
+        told |= over
+        if tried.outcome.outcome not in ARRIVED:
+            missed |= over
+    for notification_seq in missed:
+        next_in_chain(tx, notification_seq)
     settle_all(tx, told)
 
 
@@ -76,20 +90,31 @@ def tell_carried(tx: Tx, seq: int, outcome: Outcome) -> list[int]:
     return [notification_seq for (notification_seq,) in rows]
 
 
-def _tell_device(tx: Tx, device_seq: int, outcome: Outcome) -> None:
-    if outcome.outcome == "token_dead":
-        tx.conn.execute("UPDATE device_tokens SET is_active = 0, updated_at = ? WHERE seq = ?", (tx.now_ms, device_seq))
-    elif outcome.outcome in {"delivered", "sent"}:
+def _tell_device(tx: Tx, device_seq: int, tried: Tried) -> None:
+    if tried.outcome.outcome == "token_dead":  # unless it was registered again while the provider thought about it
+        tx.conn.execute(
+            "UPDATE device_tokens SET is_active = 0, updated_at = ? WHERE seq = ? AND updated_at <= ?",
+            (tx.now_ms, device_seq, tried.started_at),
+        )
+    elif tried.outcome.outcome in ARRIVED:
         tx.conn.execute("UPDATE device_tokens SET last_used_at = ? WHERE seq = ?", (tx.now_ms, device_seq))
 
 
+_NEXT_IN_CHAIN = """
+WITH all_of AS (
+    SELECT channel, status, code, release_at, status = 'held' AND code = 'failover' AS waits
+    FROM deliveries WHERE notification_seq = ?2
+), elsewhere AS (
+    SELECT status FROM all_of WHERE NOT waits
+    AND (channel <> 'in_app' OR NOT EXISTS (SELECT 1 FROM all_of WHERE NOT waits AND channel <> 'in_app'))
+)
+UPDATE deliveries SET release_at = ?1
+WHERE notification_seq = ?2 AND status = 'held' AND code = 'failover' AND release_at > ?1
+AND release_at = (SELECT MIN(release_at) FROM all_of WHERE waits)
+AND NOT EXISTS (SELECT 1 FROM elsewhere WHERE status IN ('pending', 'sending', 'sent', 'delivered', 'held'))
+"""
+
+
 def next_in_chain(tx: Tx, notification_seq: int) -> None:
-    """Make the next stage of a fail-over chain due, once nothing before it can arrive any more."""
-    tx.conn.execute(
-        "UPDATE deliveries SET release_at = ?1 WHERE notification_seq = ?2 AND status = 'held' AND code = 'failover' "
-        "AND release_at > ?1 AND release_at = (SELECT MIN(release_at) FROM deliveries WHERE notification_seq = ?2 "
-        "AND status = 'held' AND code = 'failover') AND NOT EXISTS (SELECT 1 FROM deliveries "
-        "WHERE notification_seq = ?2 AND channel <> 'in_app' "
-        "AND status IN ('pending', 'sending', 'sent', 'delivered'))",
-        (tx.now_ms, notification_seq),
-    )
+    """Make the next stage of a fail-over chain due, once nothing else can tell its user: the resolver's own rule."""
+    tx.conn.execute(_NEXT_IN_CHAIN, (tx.now_ms, notification_seq))

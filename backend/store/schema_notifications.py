@@ -251,4 +251,21 @@ def _v2(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
-NOTIFICATION_MIGRATIONS = (_v1, _v2)
+_DECIDED_AGAIN = """
+ALTER TABLE notifications ADD COLUMN category TEXT;
+ALTER TABLE deliveries ADD COLUMN in_turn INTEGER NOT NULL DEFAULT 0;
+DROP INDEX notifications_expiring;
+CREATE INDEX notifications_expiring ON notifications (expires_at)
+    WHERE expires_at IS NOT NULL AND status IN ('scheduled', 'pending', 'sent', 'delivered')
+    AND inbox IS NOT 'archived';
+"""
+
+
+def _v3(conn: sqlite3.Connection) -> None:
+    """What is decided again later needs the template's category, and whether a delivery's turn in a fail-over chain
+    has come; what was archived never expires, so it is not looked through every second."""
+    for statement in _DECIDED_AGAIN.split(";\n"):
+        conn.execute(statement)
+
+
+NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3)

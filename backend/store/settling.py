@@ -18,7 +18,7 @@ _STANDS = (
 _SETTLE = (
     "WITH v (revision, status, now, seq) AS (VALUES {rows}) UPDATE notifications SET revision = v.revision, "
     "status = CASE WHEN notifications.status IN ('pending', 'sent', 'delivered', 'failed', 'suppressed') "
-    "THEN v.status ELSE notifications.status END, "
+    "AND (expires_at IS NULL OR expires_at > v.now) THEN v.status ELSE notifications.status END, "
     "sent_at = CASE WHEN v.status IN ('sent', 'delivered') THEN COALESCE(sent_at, v.now) ELSE sent_at END, "
     "delivered_at = CASE WHEN v.status = 'delivered' THEN COALESCE(delivered_at, v.now) ELSE delivered_at END "
     "FROM v WHERE notifications.seq = v.seq"
@@ -26,7 +26,8 @@ _SETTLE = (
 
 
 def settle_all(tx: Tx, notification_seqs: Collection[int]) -> None:
-    """Draw each one's status anew, unless its reader or sender has moved it on; tell the bus."""
+    """Draw each one's status anew, unless its reader or sender has moved it on; tell the bus. One whose time is over
+    is left as it is until it is marked so."""
     if not notification_seqs:
         return
     revision = last_revision(tx.conn)

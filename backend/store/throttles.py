@@ -21,12 +21,13 @@ def used_up(
     rule = kind.throttle
     if rule is None:
         return {}
-    since = now_ms - rule.minutes * 60_000
+    window_ms = rule.minutes * 60_000
     words = f"At most {rule.limit} of “{kind.name}” in {rule.minutes} minutes."
     return {
         channel: words
         for channel in channels
-        if sum(at > since for at in _times(conn, user_id, kind.name, channel)) >= rule.limit
+        # Either way: where the clock was set back, a use may lie ahead, and must not count until it comes again.
+        if sum(abs(now_ms - at) < window_ms for at in _times(conn, user_id, kind.name, channel)) >= rule.limit
     }
 
 

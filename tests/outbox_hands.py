@@ -1,0 +1,139 @@
+"""A service and its outbox with nothing running by itself: a test claims, answers and lets time go by."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from backend import NotificationService
+from backend.delivery.outbox import LEASE_MS
+from backend.handover import Notice, Outcome, Tried
+from backend.inputs_circumstances import ContactsIn, DigestIn, QuietHoursIn, given
+from backend.records import Delivery, Notification, Sent
+from backend.store.outbox import Claim, OutboxTable, Turn, _turn
+from backend.store.writer import Bundle, Write
+from tests.still_clock import StillClock
+
+ROUTES = ("desktop", "fcm", "apns", "webpush", "email", "sms", "slack")
+SENT = Outcome(outcome="sent", code="accepted", text="Accepted.")
+DELIVERED = Outcome(outcome="delivered", code="shown", text="Shown.")
+REFUSED = Outcome(outcome="permanent", code="refused", text="No.")
+BUSY = Outcome(outcome="transient", code="busy", text="Later.")
+
+
+class Stand(NamedTuple):
+    """How one delivery stands."""
+
+    status: str
+    code: str | None
+
+
+class Hands:
+    """Ada has a phone, an address and a number; everything is configured, the owner's channel “slack” too."""
+
+    def __init__(self, folder: Path, clock: StillClock | None = None, *users: str) -> None:
+        self.path = folder / "n.db"
+        self.clock = clock or StillClock()
+        self.service = self._open()
+        for user in users or ("ada",):
+            self.contact(user)
+            self.service.register_device_token(user, f"{user}'s phone", "android")
+
+    def _open(self) -> NotificationService:
+        service = NotificationService(self.path, clock=self.clock)
+        service.zone = "UTC"
+        service.facts.routes = frozenset(ROUTES)
+        service.channels.named = ("slack",)
+        self.table = OutboxTable(service.store)
+        return service
+
+    def open_again(self) -> None:
+        self.service.close()
+        self.service = self._open()
+
+    # --- circumstances --------------------------------------------------------------------------------------------
+
+    def contact(self, user: str, **changes: Any) -> None:
+        fields = changes or {"email": f"{user}@example.org", "phone": "+49301234567"}
+        self.service.store.run(self.service.circumstances.contacting(user, given(ContactsIn, **fields)))
+
+    def quiet(self, start: str = "22:00", end: str = "07:00", *, user: str = "ada", on: bool = True) -> None:
+        setting = given(QuietHoursIn, enabled=on, start=start, end=end, timezone="UTC")
+        self.service.store.run(self.service.circumstances.quieting(user, setting))
+
+    def disturb_not(self, user: str = "ada", **spans: float) -> None:
+        until = self.clock.now_ms() + round(StillClock(self.clock.now).go(**spans).timestamp() * 1000)
+        until -= self.clock.now_ms()
+        self.service.store.run(self.service.circumstances.disturb_not(user, until))
+
+    def digest(self, frequency: str | None, kind: str = "*", *, user: str = "ada", **at: str) -> None:
+        choice = given(DigestIn, notification_type=kind, frequency=frequency, **at)
+        self.service.store.run(self.service.circumstances.digesting(user, choice))
+
+    # --- sending and looking --------------------------------------------------------------------------------------
+
+    def send(self, title: str = "T", message: str = "M", user: str = "ada", **more: Any) -> str:
+        return self.sent(title, message, user, **more).notification_id
+
+    def sent(self, title: str = "T", message: str = "M", user: str = "ada", **more: Any) -> Sent:
+        return self.service.send_notification(user, title, message, **more)
+
+    def notification(self, id_: str) -> Notification:
+        return self.service.get_notification(id_).notification
+
+    def deliveries(self, id_: str) -> tuple[Delivery, ...]:
+        return self.service.get_notification(id_).deliveries
+
+    def stands(self, id_: str) -> dict[str, Stand]:
+        """Channel → how its delivery stands; the last of several devices."""
+        return {d.channel: Stand(d.status, d.code) for d in self.deliveries(id_)}
+
+    def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """What the file holds, on a connection of its own."""
+        with closing(sqlite3.connect(self.path)) as conn:
+            return conn.execute(sql, values).fetchall()
+
+    # --- the outbox -----------------------------------------------------------------------------------------------
+
+    def claim(self, route: str) -> Claim | None:
+        return self.table.turn(route, LEASE_MS)
+
+    def record(
+        self, claim: Claim, outcome: Outcome, *, retry_in_s: float | None = None, started_at: int | None = None
+    ) -> None:
+        self.table.turn(None, LEASE_MS, self.tried(claim, outcome, retry_in_s, started_at))
+
+    def record_together(self, *tries: tuple[Claim, Outcome]) -> None:
+        """In one transaction, as a busy writer does."""
+        done = threading.Event()
+        turns = [Turn(route=None, tried=self.tried(claim, outcome)) for claim, outcome in tries]
+        self.service.store.writer.submit(Bundle([Write(_turn, turn) for turn in turns], done.set))
+        assert done.wait(10)
+
+    def tried(
+        self, claim: Claim, outcome: Outcome, retry_in_s: float | None = None, started_at: int | None = None
+    ) -> Tried:
+        now = self.clock.now_ms()
+        return Tried(
+            delivery_id=claim.notice.delivery_id,
+            started_at=now if started_at is None else started_at,
+            duration_ms=1,
+            outcome=outcome,
+            retry_at=None if retry_in_s is None else now + round(retry_in_s * 1000),
+        )
+
+    def work(self, route: str, outcome: Outcome = SENT, *, retry_in_s: float | None = None) -> list[Notice]:
+        """Try all that is due on ``route``, each with this outcome; the notices that went out."""
+        notices = []
+        while (claim := self.claim(route)) is not None:
+            self.record(claim, outcome, retry_in_s=retry_in_s)
+            notices.append(claim.notice)
+        return notices
+
+    def go(self, **spans: float) -> int:
+        """Let time go by and do what it has come for; how many rows moved."""
+        self.clock.go(**spans)
+        return self.service.release_due()
