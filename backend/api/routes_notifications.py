@@ -91,7 +91,8 @@ async def snooze(call: Call) -> Answer:
 async def reschedule(call: Call) -> Answer:
     wanted = (call.params["notification_id"], call.caller.sees)
     write = call.services.notifications.rescheduling(wanted, call.body.scheduled_at)
-    return ok(notification=wire(await call.services.notification_writes.run(write)))
+    moved = await call.services.notification_writes.run(write)
+    return ok(notification=wire(moved))
 
 
 async def list_notifications(call: Call) -> Answer:
