@@ -166,6 +166,16 @@ def test_a_device_that_its_provider_calls_dead_is_asked_no_more(world: World) ->
     assert [(d["status"], d["code"]) for d in again["deliveries"]] == [("failed", "no_device")]
 
 
+def test_a_browser_may_be_registered_by_its_endpoint_with_the_keys_beside_it(world: World) -> None:
+    browser = Browser()
+    told = json.loads(browser.subscription(f"http://127.0.0.1:{world.pushes.port}/push/eve"))
+    device = {"user_id": "eve", "token": told["endpoint"], "platform": "web", "device_info": {"keys": told["keys"]}}
+    assert world.server.api("POST", "/api/devices/register", device).status_code == 201
+    id_ = world.send(user_id="eve", channel="push")
+    eventually(lambda: world.stands(id_) == {"push web": ("sent", "accepted")})
+    assert browser.message(world.pushes.received[-1].body)["notification_id"] == id_
+
+
 def test_a_test_through_a_channel_shows_the_true_outcome(world: World) -> None:
     api = world.server.api
     told = api("POST", "/api/channels/email/test", {"user_id": "ada"}).json()

@@ -94,7 +94,7 @@ _CLAIM = (
 _WANTED = (
     f"SELECT {COLUMNS}, d.seq, d.id, d.notification_seq, d.route, n.id, n.user_id, n.app, n.title, n.message, "  # noqa: S608
     "n.priority, n.notification_type, n.data, n.actions, n.collapse_key, n.count, n.created_at, n.expires_at, "
-    "COALESCE(k.critical, 0), t.token, t.platform, t.updated_at, c.email, c.phone, "
+    "COALESCE(k.critical, 0), t.token, t.platform, t.device_info, t.updated_at, c.email, c.phone, "
     "EXISTS (SELECT 1 FROM deliveries s WHERE s.carrier_seq = d.seq) "
     "FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
     "LEFT JOIN device_tokens t ON t.seq = d.device_seq LEFT JOIN contacts c ON c.user_id = n.user_id "
@@ -148,7 +148,7 @@ def _wanted(tx: Tx, route: str, count: int) -> list[tuple[Any, ...]]:
 def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
     (
         seq, id_, _, route, notification, user_id, app, title, message, priority, kind, data, actions, collapse, count,
-        created, expires, critical, token, platform, registered, email, phone, carries,
+        created, expires, critical, token, platform, info, registered, email, phone, carries,
     ) = row  # fmt: skip
     carried = conn.execute(_CARRIED, (seq,)).fetchall() if carries else []
     if carried:
@@ -163,7 +163,7 @@ def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
         title=title,
         message=message,
         priority=priority,
-        target=token if token is not None else {"email": email, "sms": phone}.get(route),
+        target={"email": email, "sms": phone}.get(route) if token is None else _address(token, platform, info),
         platform=platform,
         registered_at=registered,
         notification_type=kind,
@@ -175,6 +175,13 @@ def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
         created_at=created,
         expires_at=expires,
     )
+
+
+def _address(token: str, platform: str, info: str | None) -> str:
+    """A device's token. A browser's is its whole subscription as JSON; an app may also have given the endpoint as the
+    token and the ``keys`` beside it, in ``device_info``."""
+    keys = from_object(info).get("keys") if platform == "web" and not token.startswith("{") else None
+    return token if keys is None else to_json({"endpoint": token, "keys": keys})
 
 
 def summary(notices: Sequence[tuple[str, str]]) -> tuple[str, str]:
