@@ -76,8 +76,8 @@ def edited(text: str, place: Place, values: Mapping[str, Any] | None) -> str:
     tables = parsed(text)
     if values is None and table_at(tables, place) is None:
         return text
-    meant = _without_empty(with_table(tables, place, values))
-    for way in (_edited_section, _edited_whole):
+    meant = _without_bare(with_table(tables, place, values))
+    for way in (_edited_section, _edited_whole, _written_anew):
         changed = _tried(way, text, place, values)
         if changed is not None and _says(changed, meant):
             return changed
@@ -90,17 +90,15 @@ _Way = Callable[[str, Place, Mapping[str, Any] | None], str | None]
 
 
 def _tried(way: _Way, text: str, place: Place, values: Mapping[str, Any] | None) -> str | None:
-    from tomlkit.exceptions import TOMLKitError
-
     try:
         return way(text, place, values)
-    except (TOMLKitError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None  # tomlkit reads less than it should, or gives up half-way: the other way is tried
+    except Exception:  # noqa: BLE001 tomlkit stumbles over its own tables in many ways; the next way is tried
+        return None
 
 
 def _says(text: str, meant: Table) -> bool:
     try:
-        return _same(_without_empty(parsed(text)), meant)
+        return _same(_without_bare(parsed(text)), meant)
     except ValidationError:
         return False
 
@@ -191,6 +189,12 @@ def _edited_whole(text: str, place: Place, values: Mapping[str, Any] | None) -> 
     return tomlkit.dumps(document)
 
 
+def _written_anew(text: str, place: Place, values: Mapping[str, Any] | None) -> str | None:
+    """The table taken out by tomlkit and put at the end, without the comments in it."""
+    newline = "\r\n" if "\r\n" in text else "\n"
+    return _appended(_edited_whole(text, place, None), place, values, newline) if place else None
+
+
 def _ended(lines: str, newline: str) -> str:
     return lines if not lines or lines.endswith("\n") else lines + newline
 
@@ -205,7 +209,12 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def _without_empty(tables: Table) -> Table:
-    """Without tables that say nothing: whether ``[channels]`` stands above ``[channels.email]`` makes no difference."""
-    inner = {key: _without_empty(value) if isinstance(value, dict) else value for key, value in tables.items()}
-    return {key: value for key, value in inner.items() if value != {}}
+def _without_bare(tables: Table) -> Table:
+    """Without the tables of tables that are empty: whether ``[channels]`` stands above ``[channels.email]`` makes no
+    difference. An empty table of values does: it says that a channel is there."""
+    channels = tables.get("channels")
+    if not isinstance(channels, dict):
+        return tables
+    channels = {key: value for key, value in channels.items() if (key, value) != ("push", {})}
+    rest = {key: value for key, value in tables.items() if key != "channels"}
+    return {**rest, "channels": channels} if channels else rest

@@ -202,6 +202,14 @@ def test_many_at_once_and_one_after_another_wait_for_no_throttle(server: Server)
     assert {body["title"] for body in server.bodies()} == {f"t{n}" for n in range(40)}
 
 
+def test_a_service_that_apprise_would_slow_down_is_not(server: Server) -> None:
+    with channel(f"ntfy://{server.address}/topic") as sending:
+        began = time.monotonic()
+        assert [sending.send(notice()).code for _ in range(3)] == ["accepted"] * 3
+        assert time.monotonic() - began < 4
+        assert len(sending._idle) == 1, "one after another they use the same plugin"
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +329,45 @@ def test_nothing_of_the_address_is_in_any_text_or_log(
     for secret in ("hunter2", "HUNTER2", basic, "botXYZ"):
         assert secret not in written
     assert hidden.endswith(" next")
+
+
+def test_none_of_apprises_own_lines_reaches_a_log(server: Server) -> None:
+    heard: list[str] = []
+
+    class Listening(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.name)
+
+    listening = Listening()
+    logging.getLogger().addHandler(listening)
+    server.status = 500
+    try:
+        with channel(f"json://{server.address}/") as sending:
+            assert sending.send(notice()).code == "not_accepted"
+    finally:
+        logging.getLogger().removeHandler(listening)
+    assert [name for name in heard if name.startswith(("apprise", "urllib3"))] == []
+
+
+def test_sends_side_by_side_are_told_their_own_reasons_only(server: Server) -> None:
+    other = Server()
+    server.status, other.status = 401, 503
+    server.may_answer.clear()
+    try:
+        with (
+            channel(f"json://{server.address}/") as one,
+            channel(f"json://{other.address}/") as two,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            waiting = pool.submit(one.send, notice())
+            assert server.arrived.acquire(timeout=DEADLINE)
+            assert "error=503" in two.send(notice()).text
+            server.may_answer.set()
+            text = waiting.result(DEADLINE).text
+    finally:
+        other.close()
+    assert "error=401" in text
+    assert "503" not in text
 
 
 def test_words_of_the_address_do_not_spoil_the_text(server: Server) -> None:

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend import data_schema
-from backend.data_pattern import Pattern, PatternError
+from backend.data_pattern import REMEMBERED, Pattern, PatternError
 from backend.data_schema import MOST_ERRORS, check_data, check_schema
 from backend.errors import FieldError, ValidationError
 
@@ -313,6 +313,18 @@ def test_references_are_followed_where_they_may_lead() -> None:
     assert errors(schema, {"me": {"me": {"x": ""}}}) == [("data.me.me.x", "must be a number")]
 
 
+def test_a_schema_that_names_its_draft_is_checked_no_differently_where_it_refers_to_itself() -> None:
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "https://shop.example/tree.json",
+        "properties": {"me": {"$ref": "#"}, "price": {"type": "number"}, "x": {"$ref": "#/properties/price"}},
+    }
+    assert errors(schema, {"me": {"me": {"price": ""}}, "x": ""}) == [
+        ("data.me.me.price", "must be a number"),
+        ("data.x", "must be a number"),
+    ]
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -507,6 +519,17 @@ def test_a_check_that_would_not_end_is_given_up(schema: dict[str, Any], data: di
     assert told in ([], [TOO_LONG])
 
 
+def test_what_is_wide_costs_as_much_as_it_is_wide() -> None:
+    names = [f"p{n}" for n in range(4_000)]
+    data = {"a": [{}] * 9_000}
+    for inner in (
+        {"properties": dict.fromkeys(names, True)},
+        {"not": {"dependentRequired": {name: [] for name in names}}},
+    ):
+        with bounded():
+            assert errors({"properties": {"a": {"items": inner}}}, data) == [TOO_LONG]
+
+
 def test_what_is_given_up_is_not_passed() -> None:
     laughs = {"allOf": [{"properties": {"a": {"$ref": "#"}}}] * 2}
     assert errors(laughs, deep(30)) == [TOO_LONG]
@@ -677,6 +700,9 @@ def test_a_pattern_matches_what_pythons_would(expression: str, text: str) -> Non
         (r"^\t\n\v\f\r\0$", ["\t\n\v\f\r\0"], ["t"]),
         ("^(?<year>[0-9]{4})-$", ["2026-"], ["202-"]),
         ("^(?:)*$", [""], ["a"]),
+        (r"a\b", ["a", "ba b"], ["ab", ""]),
+        (r"a\B", ["ab"], ["a", "a b"]),
+        (r"^\b.\B", ["ab"], [" a", "a"]),
         ("a{,3}", ["a{,3}"], ["aaa"]),
         ("^[^]$", ["\n"], [""]),
         (r"^\^\$\.\*\+\?\(\)\[\]\{\}\|\\\-$", ["^$.*+?()[]{}|\\-"], ["x"]),
@@ -726,6 +752,13 @@ def test_patterns_are_those_of_ecma_262(expression: str, fits: list[str], fits_n
 def test_what_is_no_pattern_or_is_not_done_is_refused(expression: str, words: str) -> None:
     with bounded(), pytest.raises(PatternError, match=re.escape(words)):
         Pattern(expression)
+
+
+def test_a_pattern_remembers_only_so_much() -> None:
+    pattern = Pattern("(a|b)*a(a|b){30}x")
+    for start in range(0, 10_000, 500):
+        pattern.found_in(A_AND_B[start : start + 500])
+        assert sum(len(states) for _, states in pattern._steps.values()) <= REMEMBERED
 
 
 @given(st.text("ab()[]{}*+?|^$\\-,0123dwsbBpuxk<:=!.", max_size=20))
