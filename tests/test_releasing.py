@@ -499,6 +499,15 @@ def test_a_stage_whose_address_is_gone_by_its_time_passes_its_turn_on(chain: Han
     assert chain.stands(id_)["sms"] == QUEUED
 
 
+def test_a_turn_that_cannot_be_taken_is_the_next_ones(chain: Hands) -> None:
+    id_ = alarm(chain)
+    chain.work("fcm", REFUSED)
+    chain.contact("ada", email=None)
+    chain.go()
+    assert chain.stands(id_)["email"] == Stand("failed", "no_address")
+    assert chain.stands(id_)["sms"] == QUEUED
+
+
 def test_a_chain_begins_when_the_quiet_is_over(chain: Hands) -> None:
     chain.quiet("11:00", "13:00")
     id_ = alarm(chain)
