@@ -338,3 +338,10 @@ def test_the_inbox_alone_is_a_stage_to_wait_for_unless_it_is_off() -> None:
 def test_a_chain_without_a_beginning_begins_with_its_earliest() -> None:
     found = brief(decide(facts(channels=["sms", "email"], failover={"email": 5, "sms": 15})))
     assert found == {"email": ("pending", "queued", 0), "sms": ("held", "failover", 15)}
+
+
+def test_what_ends_now_is_over() -> None:
+    assert brief(decide(facts(dnd_until=NOW)))["push"] == ("pending", "queued", 0)
+    assert brief(decide(facts(dnd_until=NOW + 1)))["push"][:2] == ("held", "do_not_disturb")
+    assert brief(decide(facts(expires_at=NOW)))["push"][:2] == ("suppressed", "expired")
+    assert brief(decide(facts(expires_at=NOW + 1)))["push"] == ("pending", "queued", 0)
