@@ -184,6 +184,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     answer: str
     body: type[Input] | None = None
+    body_optional: bool = False
     query: type[Input] | None = None
     creates: bool = False
     tag: str = ""
@@ -228,7 +229,7 @@ class AsgiEndpoint:
         caller = authorize(self._services, headers, endpoint.scope)
         call = Call(scope, self._services, caller, headers)
         call.raw = body
-        if self._decoder is not None:
+        if self._decoder is not None and (body or not endpoint.body_optional):
             require_json(headers)
             call.body = self._decoder.decode(body)
         elif body:

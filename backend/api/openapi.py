@@ -92,7 +92,8 @@ def _operation(endpoint: Endpoint, components: dict[str, Any]) -> dict[str, Any]
         )
     if endpoint.body is not None:
         reference = {"$ref": f"#/components/schemas/{endpoint.body.__name__}"}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
+        content = {"application/json": {"schema": reference}}
+        operation["requestBody"] = {"required": not endpoint.body_optional, "content": content}
     return operation
 
 

@@ -51,6 +51,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/channels/{name}/test", scope="admin", handler=send_test, body=TrialIn,
+        body_optional=True,
         summary="Send a test through a channel, now", answer="results: channel, target, outcome, code, text; 404 "
         "where it is not configured, 409 where the user has no address for it",
     ),
@@ -60,6 +61,6 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/notifications/digest/{user_id}/send-now", scope="manage", handler=send_digest,
-        body=DigestNowIn, summary="Send what a user's digests hold, now", answer="released: how many deliveries",
+        body=DigestNowIn, body_optional=True, summary="Send what a user's digests hold, now", answer="released: how many deliveries",
     ),
 )  # fmt: skip
