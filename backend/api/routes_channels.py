@@ -61,6 +61,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/notifications/digest/{user_id}/send-now", scope="manage", handler=send_digest,
-        body=DigestNowIn, body_optional=True, summary="Send what a user's digests hold, now", answer="released: how many deliveries",
+        body=DigestNowIn, body_optional=True, summary="Send what a user's digests hold, now",
+        answer="released: how many deliveries",
     ),
 )  # fmt: skip
