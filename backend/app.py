@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 import uuid
+import webbrowser
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ import msgspec
 from backend.channels import Channels, ChannelState, retry_of
 from backend.clock import Clock, SystemClock, rfc3339
 from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERSION, Config
-from backend.delivery.desktop import DesktopChannel
+from backend.delivery.desktop import DesktopChannel, is_web_link
 from backend.delivery.outbox import Outbox
 from backend.delivery.withdrawals import Withdrawals
 from backend.errors import FlashFlowError, StorageError, ValidationError
@@ -83,7 +84,7 @@ class Backend:
         self.bus = Bus()
         self._told: list[str] = []
         self._applying = threading.Lock()
-        self.desktop = DesktopChannel()
+        self.desktop = DesktopChannel(on_action=self._toast_pressed)
         self._withdrawals = Withdrawals(self.desktop.withdraw)
         self._lock = FolderLock(config.data_dir)
         try:
@@ -226,6 +227,15 @@ class Backend:
         read = [event.id for event in events if event.kind == "withdraw"]
         if read:
             self._withdrawals.add(read)
+
+    def _toast_pressed(self, notification_id: str, link: str | None) -> None:
+        """Whoever presses a toast has read it; a button of it opens its link."""
+        try:
+            self.notifications.mark_notification_as_read(notification_id)
+        except FlashFlowError as refusal:
+            log.info("a notification whose toast was pressed is not marked as read: %s", refusal)
+        if link is not None and is_web_link(link):
+            webbrowser.open(link)
 
     # --- settings -------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from jeepney import (
     new_error,
     new_method_call,
     new_method_return,
+    new_signal,
 )
 from jeepney.bus import get_bus
 from jeepney.bus_messages import message_bus
@@ -99,10 +100,11 @@ class Bus:
 class Session(Bus):
     """A bus with dunst on it."""
 
-    def __init__(self, bus: Bus, control: DBusConnection, monitor: DBusConnection) -> None:
+    def __init__(self, bus: Bus, control: DBusConnection, monitor: DBusConnection, choice: Path) -> None:
         super().__init__(bus.address, bus.environ, bus._process)
         self._control = control
         self._monitor = monitor
+        self._choice = choice
 
     def history(self) -> list[Shown]:
         """Every notice the daemon has had, oldest first. Takes those on the screen off it: only then do they count."""
@@ -116,6 +118,18 @@ class Session(Bus):
         """How many notices are on the screen, or wait for room there."""
         counts = [self._call(Properties(_DUNST).get(name))[0][1] for name in ("displayedLength", "waitingLength")]
         return sum(counts)
+
+    def press(self, label: str | None = None) -> None:
+        """Press the newest toast on the screen, or the only button of this label there."""
+        if label is None:
+            self._call(new_method_call(_DUNST, "NotificationAction", "u", (0,)))
+        else:
+            self._choice.write_text(f"#{label} (")
+            self._call(new_method_call(_DUNST, "ContextMenuCall"))
+
+    def dismiss(self) -> None:
+        """Wave the newest toast away, as a person does."""
+        self._call(new_method_call(_DUNST, "NotificationCloseLast"))
 
     def next_asked(self, member: str, title: str | None = None) -> Asked:
         """The next call of this method (and with this title) that went to the daemon, waiting for it if need be;
@@ -178,6 +192,88 @@ class SilentDaemon:
             self._asked.release()
 
 
+class StandInDaemon:
+    """A notification service that draws nothing, but shows at once, and says whatever it is told to of its toasts.
+
+    ``asked``: the values of every Notify, by the id that it was given. ``closed``: the ids it was asked to close.
+    """
+
+    def __init__(self, bus: Bus, *abilities: str, first_id: int = 1) -> None:
+        self._connection = bus.connect()
+        self._abilities = list(abilities)
+        self._next_id = first_id
+        self.asked: dict[int, tuple[Any, ...]] = {}
+        self.closed: list[int] = []
+        self.client = ""
+        Proxy(message_bus, self._connection, timeout=DEADLINE).RequestName(SERVICE)
+        self._thread = threading.Thread(target=self._serve, name="stand-in-daemon")
+        self._thread.start()
+
+    def signal(self, member: str, signature: str, *body: Any, to: str | None = None) -> None:
+        """Say it to everybody, or ``to`` one."""
+        emit(self._connection, member, signature, *body, to=to)
+
+    def release(self) -> None:
+        """Give the name up, but stay."""
+        self._connection.send(message_bus.ReleaseName(SERVICE))
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._connection.sock.shutdown(2)
+        self._thread.join(DEADLINE)
+        self._connection.close()
+
+    def __enter__(self) -> StandInDaemon:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                message = self._connection.receive()
+                if message.header.message_type is MessageType.method_call:
+                    self._connection.send(self._reply(message))
+
+    def _reply(self, message: Message) -> Message:
+        member = message.header.fields[HeaderFields.member]
+        if member == "GetServerInformation":
+            return new_method_return(message, "ssss", ("stand-in", "tests", "1.0", "1.2"))
+        if member == "GetCapabilities":
+            return new_method_return(message, "as", (self._abilities,))
+        if member == "CloseNotification":
+            self.closed.append(message.body[0])
+            return new_method_return(message)
+        assert member == "Notify"
+        self.client = message.header.fields[HeaderFields.sender]
+        shown_id = message.body[1]
+        if not shown_id:
+            shown_id, self._next_id = self._next_id, self._next_id + 1
+        self.asked[shown_id] = tuple(message.body)
+        return new_method_return(message, "u", (shown_id,))
+
+
+def emit(
+    connection: DBusConnection, member: str, signature: str, *body: Any, to: str | None = None, interface: str = SERVICE
+) -> None:
+    """Say something that looks like the notification service's, whoever says it."""
+    connection.send(a_signal(member, signature, *body, to=to, interface=interface))
+
+
+def a_signal(member: str, signature: str, *body: Any, to: str | None = None, interface: str = SERVICE) -> Message:
+    """A signal from where the notification service is; ``to`` one, or to everybody."""
+    signal = new_signal(_NOTIFICATIONS.with_interface(interface), member, signature, body)
+    if to is not None:
+        signal.header.fields[HeaderFields.destination] = to
+    return signal
+
+
+def delivered(connection: DBusConnection) -> None:
+    """Until the bus has passed on everything that was said over this connection."""
+    Proxy(message_bus, connection, timeout=DEADLINE).GetId()
+
+
 @contextmanager
 def session_bus(*, activatable: str | None = None) -> Iterator[Bus]:
     """A bus without a notification daemon; ``activatable`` is the command it runs when one is asked for."""
@@ -202,7 +298,11 @@ def notification_session(*, markup: bool = True) -> Iterator[Session]:
     with session_bus() as bus, tempfile.TemporaryDirectory(prefix="flashflow-desktop-") as name, ExitStack() as stack:
         folder = Path(name)
         settings = folder / "dunstrc"
-        settings.write_text(f"[global]\nmarkup={'full' if markup else 'no'}\nhistory_length=100\n")
+        menu, choice = folder / "menu", folder / "choice"
+        menu.write_text(f'#!/bin/sh\ngrep -F -- "$(cat {choice})"\n')
+        menu.chmod(0o700)
+        reads = "full" if markup else "no"
+        settings.write_text(f"[global]\nmarkup={reads}\nhistory_length=100\ndmenu={menu}\n")
         control = stack.enter_context(bus.connect())
         environ = {**bus.environ, "DISPLAY": stack.enter_context(_screen(folder))}
         stack.enter_context(_process(["dunst", "-config", str(settings)], folder, environ=environ))
@@ -210,7 +310,7 @@ def notification_session(*, markup: bool = True) -> Iterator[Session]:
         monitor = stack.enter_context(bus.connect())
         become = new_method_call(_MONITORING, "BecomeMonitor", "asu", ([f"destination='{SERVICE}'"], 0))
         unwrap_msg(monitor.send_and_get_reply(become, timeout=DEADLINE))
-        yield Session(Bus(bus.address, environ, bus._process), control, monitor)
+        yield Session(Bus(bus.address, environ, bus._process), control, monitor, choice)
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from backend.delivery import desktop_linux
+from backend.delivery import desktop_linux, desktop_signals
 from backend.delivery.channel import Outcome, Transient
 from backend.delivery.desktop import DesktopChannel
+from backend.delivery.desktop_bus import BusLost
 from tests.desktop_session import DEADLINE, Session, SilentDaemon, notification_session, session_bus, until
 from tests.notices import notice
 
@@ -124,6 +125,15 @@ def test_the_same_notification_replaces_its_own_toast_and_no_other(desktop: Sess
     assert titles == ["second", "other"]
 
 
+def test_a_notice_told_again_is_one_toast_with_the_new_text_and_how_often(desktop: Session, unique: str) -> None:
+    desktop.history()
+    with channel(desktop.environ) as sending:
+        sending.send(notice("Build failed", "at 10:00", notification_id=unique, collapse_key="ci"))
+        sending.send(notice("Build failed", "at 10:05", notification_id=unique, collapse_key="ci", count=2))
+        assert desktop.displayed() == 1
+    assert shown_last(desktop) == ("Build failed (2)", "at 10:05")
+
+
 def test_a_withdrawn_notice_leaves_the_screen_once(desktop: Session, unique: str) -> None:
     desktop.history()
     with channel(desktop.environ) as sending:
@@ -136,7 +146,7 @@ def test_a_withdrawn_notice_leaves_the_screen_once(desktop: Session, unique: str
 
 
 def test_only_the_latest_notices_are_remembered(desktop: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desktop_linux, "REMEMBERED", 2)
+    monkeypatch.setattr(desktop_signals, "REMEMBERED", 2)
     with channel(desktop.environ) as sending:
         for number in ("one", "two", "one", "three"):
             sending.send(notice(notification_id=number))
@@ -185,7 +195,7 @@ def test_plyers_own_way_in_shows_it_too(desktop: Session) -> None:
 def test_once_closed_no_connection_is_opened_again(desktop: Session) -> None:
     facade = desktop_linux.LinuxNotification(desktop.environ)
     facade.close()
-    with pytest.raises(desktop_linux.BusLost):
+    with pytest.raises(BusLost):
         facade.probe()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from backend.delivery.desktop_text import cut, lines, one_line
 
 if TYPE_CHECKING:
     from backend.delivery.desktop_linux import LinuxNotification, Toast
+    from backend.delivery.desktop_signals import OnAction
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,13 @@ WINDOWS_SHOWN_S = 10
 _URGENCY = {"low": 0, "normal": 1, "high": 1, "urgent": 2}
 _EXPIRE_MS = {"high": 15_000, "urgent": 0}
 """High is normal that stays longer; urgent stays until someone takes it away."""
+
+MOST_BUTTONS = 3
+BUTTON_LABEL = 60
+"""UTF-16 units."""
+LONGEST_LINK = 2048
+
+_WEB_LINK = re.compile(r"https?://[^\s\x00-\x1f\x7f]+", re.IGNORECASE)
 
 Plyer = Callable[[str], Any]
 """Gives plyer's notification facade for ``win`` or ``macosx``; raises ImportError if something it needs is missing."""
@@ -50,7 +59,9 @@ class Native(Protocol):
 class DesktopChannel(BaseChannel):
     """Shows notices on this computer's own desktop. Thread-safe.
 
-    ``deadline_s`` is how long one native call may take; ``platform`` is named as in ``sys.platform``.
+    ``deadline_s`` is how long one native call may take; ``platform`` is named as in ``sys.platform``. ``on_action``
+    hears, in a thread of its own, that a toast was pressed: the notification's id and the link of the button (http or
+    https), or None for the toast itself. Only Linux tells.
     """
 
     name = "desktop"
@@ -63,11 +74,13 @@ class DesktopChannel(BaseChannel):
         deadline_s: float = 5.0,
         icon: Path | None = None,
         plyer: Plyer | None = None,
+        on_action: OnAction | None = None,
     ) -> None:
         self._environ = os.environ if environ is None else environ
         self._platform = platform or _this_platform()
         self._icon = icon
         self._plyer = plyer or _plyer_facade
+        self._on_action = on_action
         self._calls = OneAtATime(deadline_s, "desktop-notice")
         self._native: Native | None = None
         self._closed = False
@@ -114,7 +127,7 @@ class DesktopChannel(BaseChannel):
         if self._platform in ("android", "ios"):
             raise Permanent("not_on_phones", "On a phone the app itself shows notices, not this channel.")
         if self._platform == "linux":
-            return LinuxDesktop(self._environ, self._icon)
+            return LinuxDesktop(self._environ, self._icon, self._on_action)
         if self._platform in ("win32", "darwin"):
             return PlyerDesktop(self._platform, self._icon, self._plyer)
         raise Permanent("unsupported_platform", f"FlashFlow cannot show native notices on {self._platform}.")
@@ -127,10 +140,10 @@ class DesktopChannel(BaseChannel):
 class LinuxDesktop:
     """The session's notification daemon, over D-Bus."""
 
-    def __init__(self, environ: Mapping[str, str], icon: Path | None) -> None:
+    def __init__(self, environ: Mapping[str, str], icon: Path | None, on_action: OnAction | None = None) -> None:
         from backend.delivery.desktop_linux import LinuxNotification
 
-        self._facade: LinuxNotification = LinuxNotification(environ)
+        self._facade: LinuxNotification = LinuxNotification(environ, on_action=on_action)
         self._icon = icon.resolve().as_uri() if icon is not None and icon.is_file() else ""
 
     def show(self, notice: Notice) -> Outcome:
@@ -151,12 +164,13 @@ class LinuxDesktop:
 
         return Toast(
             key=notice.notification_id,
-            title=_title(notice),
+            title=_title(notice) + _counter(notice),
             body=lines(notice.message),
             app_name=APP_NAME,
             icon=self._icon,
             urgency=_URGENCY.get(notice.priority, 1),
             expire_ms=_EXPIRE_MS.get(notice.priority, -1),
+            buttons=_buttons(notice),
         )
 
 
@@ -174,12 +188,12 @@ class PlyerDesktop:
         self._icon = str(icon) if usable else ""
 
     def show(self, notice: Notice) -> Outcome:
-        title, message = _title(notice), lines(notice.message).strip()
+        title, message, counter = _title(notice), lines(notice.message).strip(), _counter(notice)
         if self._windows:
-            title, message = cut(title, WINDOWS_TITLE), cut(message, WINDOWS_MESSAGE)
+            title, message = cut(title, WINDOWS_TITLE - len(counter)), cut(message, WINDOWS_MESSAGE)
         try:
             self._facade.notify(
-                title=title, message=message, app_name=APP_NAME, app_icon=self._icon, timeout=WINDOWS_SHOWN_S
+                title=title + counter, message=message, app_name=APP_NAME, app_icon=self._icon, timeout=WINDOWS_SHOWN_S
             )
         except Exception as error:
             raise Transient("native_failed", f"The system did not take the notice ({type(error).__name__}).") from error
@@ -209,6 +223,21 @@ class PlyerDesktop:
 
 def _title(notice: Notice) -> str:
     return one_line(notice.title) or APP_NAME
+
+
+def _counter(notice: Notice) -> str:
+    """How often a notice that is updated in place was told, where that is more than once."""
+    return f" ({notice.count})" if notice.count > 1 else ""
+
+
+def is_web_link(text: str) -> bool:
+    """Whether it may be handed to a browser: http or https, and nothing that only looks like it."""
+    return len(text) <= LONGEST_LINK and _WEB_LINK.fullmatch(text) is not None
+
+
+def _buttons(notice: Notice) -> tuple[tuple[str, str], ...]:
+    links = [link for link in notice.actions if is_web_link(link.url)]
+    return tuple((cut(one_line(link.label), BUTTON_LABEL) or "Open", link.url) for link in links[:MOST_BUTTONS])
 
 
 def _this_platform() -> str:
