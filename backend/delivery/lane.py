@@ -6,7 +6,6 @@ import threading
 import time
 
 from backend.delivery.channel import BaseChannel
-from backend.handover import Notice, Outcome
 
 
 class Lane:
@@ -21,10 +20,11 @@ class Lane:
     ) -> None:
         self.channel = channel
         self.retired = False
-        self._slots = threading.Semaphore(connections)
-        self._connections = connections + ahead
+        self._connections = connections
+        self._places = connections + ahead
         self._gap_s = 0.0 if rate_per_second is None else 1 / rate_per_second
         self._busy = 0
+        self._connected = 0
         self._next_start = 0.0
         self._paused_until = 0.0
         self._freed = threading.Condition()
@@ -36,12 +36,17 @@ class Lane:
 
     @property
     def has_room(self) -> bool:
-        return self._busy < self._connections
+        return self._busy < self._places
+
+    @property
+    def is_rated(self) -> bool:
+        """Whether only so many tries may begin in a second."""
+        return self._gap_s > 0
 
     def enter(self) -> bool:
         """Take a worker's place; whether there was one."""
         with self._freed:
-            if self.retired or self._busy >= self._connections:
+            if self.retired or self._busy >= self._places:
                 return False
             self._busy += 1
             return True
@@ -51,14 +56,26 @@ class Lane:
             self._busy -= 1
             self._freed.notify_all()
 
-    def send(self, notice: Notice) -> Outcome:
-        """The channel's ``send``, once one of the connections is free."""
-        with self._slots:
-            return self.channel.send(notice)
+    def connect(self, wait_s: float) -> bool:
+        """Take a connection as soon as one is free; False where none was within ``wait_s``, or the lane retired."""
+        with self._freed:
+            self._freed.wait_for(lambda: self.retired or self._connected < self._connections, wait_s)
+            if self.retired or self._connected >= self._connections:
+                return False
+            self._connected += 1
+            return True
+
+    def disconnect(self) -> None:
+        """Give the connection back."""
+        with self._freed:
+            self._connected -= 1
+            self._freed.notify_all()
 
     def retire(self) -> None:
-        """Let nobody in any more."""
-        self.retired = True
+        """Let nobody in any more, and send away who waits."""
+        with self._freed:
+            self.retired = True
+            self._freed.notify_all()
 
     def pause(self, until: float) -> None:
         """The provider asked for patience: begin nothing before ``until``."""
@@ -77,6 +94,16 @@ class Lane:
             start = max(now, self._next_start)
             self._next_start = start + self._gap_s
             return start - now
+
+    def unreserve(self) -> None:
+        """Give back a start that was not made."""
+        with self._freed:
+            self._next_start -= self._gap_s
+
+    def rest(self, wait_s: float) -> None:
+        """Wait so long, or until the lane retires."""
+        with self._freed:
+            self._freed.wait_for(lambda: self.retired, wait_s)
 
     def wait_until_idle(self, end: float) -> bool:
         """Whether no worker is under way any more, by the time ``end`` of ``time.monotonic``."""

@@ -24,6 +24,9 @@ from backend.handover import Notice, Outcome, Tried
 log = logging.getLogger(__name__)
 
 LEASE_MS = 60_000
+STANDBY_S = 20.0
+"""How long a worker keeps a delivery in hand until a connection is free: with the longest that a try takes (30 s) less
+than the lease, or the delivery would be put back and go out twice."""
 FAULT_S = 1.0
 IDLE_S = 30.0
 """How long to wait at most without looking: for a clock that jumped."""
@@ -114,6 +117,8 @@ class Outbox:
             self._thread.join(wait_s)
         lanes = [*self._lanes.values(), *self._retired]
         for lane in lanes:
+            lane.retire()
+        for lane in lanes:
             lane.wait_until_idle(end - wait_s / 2)
         for channel in {id(lane.channel): lane.channel for lane in lanes}.values():
             channel.close()
@@ -140,11 +145,17 @@ class Outbox:
         """Start a worker wherever something is due and there is room; seconds until the next look."""
         self._put_back()
         if self._changed or self._first:
-            self._queue.refuse_routes(tuple(self._lanes))
-            self._changed = self._first = False
+            self._changed = False  # what changes from here on is looked at again
+            try:
+                self._queue.refuse_routes(tuple(self._lanes))
+            except BaseException:
+                self._changed = True
+                raise
+            self._first = False
         for gone in [lane for lane in self._retired if not lane.busy]:
             self._retired.remove(gone)
-            gone.channel.close()
+            if all(lane.channel is not gone.channel for lane in (*self._lanes.values(), *self._retired)):
+                gone.channel.close()
         now = self._clock.now_ms()
         waits = [IDLE_S]
         for route, due in self._queue.next_due(tuple(self._lanes)).items():
@@ -197,37 +208,59 @@ class Outbox:
             self._bell.set()
 
     def _next(self, route: str, lane: Lane, tried: Tried | None) -> Claimed | None:
-        """Record ``tried`` and claim, as often as it takes: what a provider has taken must not be forgotten for a full
-        disk. Nothing is claimed while stopping, on a lane that is gone or pauses."""
-        while True:
-            monotonic = self._clock.monotonic()
-            going = not self._stopping.is_set() and not lane.retired and lane.pause_s(monotonic) <= 0
-            if going and (wait := lane.reserve(monotonic)) > 0:
-                going = not self._stopping.wait(wait)
-            if not going and tried is None:
+        """Record ``tried`` and claim, in one transaction unless there may be a wait between the two. Nothing is claimed
+        while stopping, on a lane that is gone or pauses."""
+        if tried is not None and (lane.is_rated or not self._goes_on(lane)):
+            self._turn(None, tried)
+            tried = None
+        if not self._goes_on(lane):
+            return None
+        if (wait := lane.reserve(self._clock.monotonic())) > 0:
+            lane.rest(wait)
+            if not self._goes_on(lane):
                 return None
+        claimed = self._turn(route, tried)
+        if claimed is None:
+            lane.unreserve()
+        return claimed
+
+    def _goes_on(self, lane: Lane) -> bool:
+        return not self._stopping.is_set() and not lane.retired and lane.pause_s(self._clock.monotonic()) <= 0
+
+    def _turn(self, route: str | None, tried: Tried | None) -> Claimed | None:
+        """As often as it takes: what a provider has taken must not be forgotten for a full disk."""
+        while True:
             try:
-                return self._queue.turn(route if going else None, LEASE_MS, tried)
+                return self._queue.turn(route, LEASE_MS, tried)
             except FlashFlowError as error:
                 log.warning("an attempt could not be recorded yet: %s", error)
             if tried is None or self._stopping.wait(FAULT_S):
                 return None
 
     def _try(self, lane: Lane, claimed: Claimed) -> Tried | None:
-        notice = claimed.notice
-        if self._stopping.is_set():
-            self._give_back(notice)
+        """What became of it; None where it was given back untried."""
+        if not lane.connect(STANDBY_S):
+            self._give_back(claimed.notice)
             return None
+        try:
+            if not self._goes_on(lane):
+                self._give_back(claimed.notice)
+                return None
+            return self._tried(lane, claimed)
+        finally:
+            lane.disconnect()
+
+    def _tried(self, lane: Lane, claimed: Claimed) -> Tried:
         started, clock = self._clock.now_ms(), self._clock.monotonic()
-        outcome = lane.send(notice)
-        now = self._clock.now_ms()
+        outcome = lane.channel.send(claimed.notice)
+        now, monotonic = self._clock.now_ms(), self._clock.monotonic()
         if outcome.outcome == "throttled" and outcome.retry_after_s:
-            lane.pause(self._clock.monotonic() + outcome.retry_after_s)
+            lane.pause(monotonic + outcome.retry_after_s)
         wait = self._retry.wait_s(claimed.tries, outcome, self._chance.random())
         return Tried(
-            delivery_id=notice.delivery_id,
+            delivery_id=claimed.notice.delivery_id,
             started_at=started,
-            duration_ms=round((self._clock.monotonic() - clock) * 1000),
+            duration_ms=round((monotonic - clock) * 1000),
             outcome=outcome,
             retry_at=None if wait is None else now + round(wait * 1000),
         )
