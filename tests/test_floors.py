@@ -77,7 +77,6 @@ HOMES = {
     "httpx": ("backend.delivery.http",),
     "cryptography": ("backend.delivery",),
     "jwt": ("backend.delivery",),
-    "http_ece": ("backend.delivery.webpush",),
     "apprise": ("backend.delivery.apprise_url",),
     "tomlkit": ("backend.settings_text",),
     "keyring": ("backend.settings_secrets",),
