@@ -115,7 +115,7 @@ def test_an_updated_notice_is_one_toast_with_the_new_text_and_the_new_link(deskt
     presses = Presses()
     with pressable(desktop.environ, presses) as sending:
         show(sending, "told again", DOCS, title="Build failed")
-        show(sending, "told again", Link(DOCS.label, LOG.url), title="Build failed", count=2)
+        show(sending, "told again", Link(DOCS.label, LOG.url), title="Build failed (2)", count=2)
         assert desktop.displayed() == 1
         desktop.press(DOCS.label)
         assert presses.next() == ("told again", LOG.url)

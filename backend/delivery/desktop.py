@@ -164,7 +164,7 @@ class LinuxDesktop:
 
         return Toast(
             key=notice.notification_id,
-            title=_title(notice) + _counter(notice),
+            title=_title(notice),
             body=lines(notice.message),
             app_name=APP_NAME,
             icon=self._icon,
@@ -188,12 +188,12 @@ class PlyerDesktop:
         self._icon = str(icon) if usable else ""
 
     def show(self, notice: Notice) -> Outcome:
-        title, message, counter = _title(notice), lines(notice.message).strip(), _counter(notice)
+        title, message = _title(notice), lines(notice.message).strip()
         if self._windows:
-            title, message = cut(title, WINDOWS_TITLE - len(counter)), cut(message, WINDOWS_MESSAGE)
+            title, message = cut(title, WINDOWS_TITLE), cut(message, WINDOWS_MESSAGE)
         try:
             self._facade.notify(
-                title=title + counter, message=message, app_name=APP_NAME, app_icon=self._icon, timeout=WINDOWS_SHOWN_S
+                title=title, message=message, app_name=APP_NAME, app_icon=self._icon, timeout=WINDOWS_SHOWN_S
             )
         except Exception as error:
             raise Transient("native_failed", f"The system did not take the notice ({type(error).__name__}).") from error
@@ -223,11 +223,6 @@ class PlyerDesktop:
 
 def _title(notice: Notice) -> str:
     return one_line(notice.title) or APP_NAME
-
-
-def _counter(notice: Notice) -> str:
-    """How often a notice that is updated in place was told, where that is more than once."""
-    return f" ({notice.count})" if notice.count > 1 else ""
 
 
 def is_web_link(text: str) -> bool:
