@@ -141,13 +141,18 @@ class Reach:
             return future
 
     def _look_up(self, key: tuple[str, int], future: Future[Sequence[str]]) -> None:
+        found: Sequence[str] = ()
+        failure: BaseException | None = None
         try:
-            future.set_result(self._lookup(*key))
+            found = self._lookup(*key)
         except BaseException as error:  # noqa: BLE001 it is raised again where the name was asked for
-            future.set_exception(error)
-        finally:
-            with self._lock:
-                del self._running[key]
+            failure = error
+        with self._lock:  # before the answer is out: whoever asks after that asks anew
+            del self._running[key]
+        if failure is None:
+            future.set_result(found)
+        else:
+            future.set_exception(failure)
 
 
 def system_lookup(name: str, port: int) -> list[str]:
