@@ -1,6 +1,6 @@
 """FlashFlow without its screens: the services, their records, and the Backend that wires them together."""
 
-from backend.app import Backend
+from backend.app import SETTINGS_FILE, Backend
 from backend.channels import ChannelState
 from backend.config import VERSION, Config, load_config
 from backend.errors import (
@@ -17,6 +17,8 @@ from backend.errors import (
     ValidationError,
 )
 from backend.events import Bus, Event
+from backend.inputs import SendIn, TypeIn, build
+from backend.inputs_circumstances import ContactsIn, DigestIn, QuietHoursIn, given
 from backend.notification_service import NotificationService
 from backend.records import (
     Action,
@@ -25,6 +27,7 @@ from backend.records import (
     ApiKey,
     Attempt,
     BatchResult,
+    Decided,
     Delivery,
     Device,
     DeviceRegistered,
@@ -35,6 +38,7 @@ from backend.records import (
     NotificationType,
     Preference,
     PreferenceMatrix,
+    Rehearsed,
     Rendered,
     Sent,
     Session,
@@ -46,9 +50,12 @@ from backend.records import (
     TypePreference,
     UserAnalytics,
 )
+from backend.store.circumstances import Contact, DigestChoice, QuietSetting
+from backend.trials import Trial
 from backend.user_activity_service import UserActivityService
 
 __all__ = [
+    "SETTINGS_FILE",
     "VERSION",
     "Action",
     "Activity",
@@ -62,9 +69,14 @@ __all__ = [
     "ChannelState",
     "Config",
     "Conflict",
+    "Contact",
+    "ContactsIn",
+    "Decided",
     "Delivery",
     "Device",
     "DeviceRegistered",
+    "DigestChoice",
+    "DigestIn",
     "Event",
     "FieldError",
     "FlashFlowError",
@@ -78,8 +90,12 @@ __all__ = [
     "NotificationType",
     "Preference",
     "PreferenceMatrix",
+    "QuietHoursIn",
+    "QuietSetting",
+    "Rehearsed",
     "Rendered",
     "SchemaTooNew",
+    "SendIn",
     "Sent",
     "Session",
     "SessionPage",
@@ -89,10 +105,14 @@ __all__ = [
     "Template",
     "TodayFigures",
     "Tracked",
+    "Trial",
+    "TypeIn",
     "TypePreference",
     "Unauthorized",
     "UserActivityService",
     "UserAnalytics",
     "ValidationError",
+    "build",
+    "given",
     "load_config",
 ]

@@ -6,9 +6,9 @@ import ast
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import flet as ft
 import msgspec
 import pytest
 
-from backend import Action, Bus, Delivery, Event, Notification, NotificationDetail, TodayFigures
+from backend import Bus, Event, Notification, NotificationDetail, TodayFigures
+from tests.views_tree import NOW, named, notice, texts, walk
 from views.commands import send_command, track_command
-from views.controls.notice_row import row_name
+from views.controls.notice_row import notice_row, row_name
 from views.controls.notification_bell import NotificationBell
 from views.controls.notification_settings import NotificationSettings, reason
 from views.controls.refresher import Refresher
@@ -27,24 +28,30 @@ from views.controls.words import bell_name
 from views.dashboard import tiles
 from views.live import Live
 from views.notification_center import _with
-from views.notification_detail import detail_view
 from views.shell import parse
 from views.words import (
     ago,
+    as_time,
     badge,
     clock,
+    complaint,
     day_heading,
     exact,
     grouped,
+    lasted,
     one_line,
     paragraphs,
     plural,
     reads_rtl,
     safe_link,
     share,
+    upcoming,
 )
 
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone(timedelta(hours=1)))
+
+async def _nothing(_: object) -> None: ...
+
+
 VIEWS = Path(__file__).parent.parent / "views"
 
 pytestmark = pytest.mark.anyio
@@ -53,32 +60,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-def walk(control: Any) -> Iterator[ft.BaseControl]:
-    """A control and everything in it."""
-    yield control
-    for name in ("content", "controls", "title", "actions"):
-        inner = getattr(control, name, None)
-        for child in inner if isinstance(inner, list) else [inner]:
-            if isinstance(child, ft.BaseControl):
-                yield from walk(child)
-
-
-def texts(control: ft.BaseControl) -> list[str]:
-    """Every text that is drawn, buttons' labels too."""
-    found = [c.value for c in walk(control) if isinstance(c, ft.Text)]
-    return found + [c.content for c in walk(control) if isinstance(getattr(c, "content", None), str)]
-
-
-def named(control: ft.BaseControl, name: str) -> Any:
-    """The handler's control of the row or button that a screen reader calls ``name``."""
-    for part in walk(control):
-        if isinstance(part, ft.Semantics) and part.button and part.label == name:
-            return part.content
-        if getattr(part, "content", None) == name or getattr(part, "tooltip", None) == name:
-            return part
-    raise LookupError(name)
 
 
 # --- words ---------------------------------------------------------------------------------------------------------
@@ -123,10 +104,50 @@ def test_times_are_told_in_the_readers_zone() -> None:
     ]
 
 
+def test_times_ahead_are_told_as_short_as_they_can_be() -> None:
+    ahead = [timedelta(hours=2), timedelta(hours=20), timedelta(days=3), timedelta(days=9), timedelta(days=60)]
+    assert [upcoming(NOW + t, NOW) for t in ahead] == [
+        "14:00",
+        "tomorrow, 08:00",
+        "Wednesday, 12:00",
+        "1 Dec, 12:00",
+        "21 Jan 2027, 12:00",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "time"),
+    [("7", "07:00"), (" 7.30 ", "07:30"), ("0730", "07:30"), ("22:15", "22:15"), ("25", "25:00"), ("noon", "noon")],
+)
+def test_a_time_of_day_is_taken_as_people_type_it(typed: str, time: str) -> None:
+    assert as_time(typed) == time
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("is required", "This is required."),
+        ("must be one of a, b", "This must be one of a, b."),
+        ("the environment variable X is not set", "The environment variable X is not set."),
+        ("Expected 'str' of length <= 254", "This is longer than 254 characters."),
+        ("is not a setting here; did you mean host?", "This is not a setting here; did you mean host?"),
+    ],
+)
+def test_a_refusal_beside_a_field_is_a_sentence(message: str, words: str) -> None:
+    assert complaint(message) == words
+
+
 def test_figures_are_grouped_and_counted_in_words() -> None:
     assert grouped(1234567) == "1,234,567"
     assert plural(1, "activity", "activities") == "1 activity"
     assert plural(1204, "notification") == "1,204 notifications"
+    assert [lasted(0), lasted(999), lasted(1000), lasted(1449), lasted(15_000)] == [
+        "0 ms",
+        "999 ms",
+        "1 s",
+        "1.4 s",
+        "15 s",
+    ]
     assert [share(0, 0), share(1, 3), share(1, 2), share(5, 5)] == [None, "33.3 %", "50 %", "100 %"]
 
 
@@ -316,36 +337,6 @@ async def test_refreshes_never_overlap_and_none_is_lost() -> None:
 # --- the controls, without a page ----------------------------------------------------------------------------------
 
 
-def notice(number: int, **changes: Any) -> Notification:
-    plain = Notification(
-        id=f"n{number}",
-        user_id="me",
-        app="ci",
-        title=f"Build {number}",
-        message="All tests passed",
-        notification_type="builds",
-        channels=("in_app",),
-        priority="normal",
-        status="delivered",
-        inbox="unread",
-        data={},
-        actions=(),
-        collapse_key=None,
-        created_at=NOW - timedelta(minutes=number),
-        scheduled_at=None,
-        expires_at=None,
-        sent_at=None,
-        delivered_at=None,
-        read_at=None,
-        archived_at=None,
-    )
-    return _changed(plain, **changes)
-
-
-def _changed(record: Notification, **changes: Any) -> Notification:
-    return msgspec.structs.replace(record, **changes)
-
-
 @dataclass
 class FakeInbox:
     """An InboxSource in memory; tells its listeners as the bus would."""
@@ -353,13 +344,14 @@ class FakeInbox:
     notices: list[Notification] = field(default_factory=list)
     extra_unread: int = 0
     broken: bool = False
+    quiet_until: datetime | None = None
     listeners: list[Callable[[], None]] = field(default_factory=list)
 
     def newest(self, limit: int) -> Inbox:
         if self.broken:
             raise OSError("the disk is full")
         unread = sum(n.inbox == "unread" for n in self.notices) + self.extra_unread
-        return Inbox(tuple(self.notices[:limit]), unread)
+        return Inbox(tuple(self.notices[:limit]), unread, self.quiet_until)
 
     def mark_read(self, notification_id: str) -> None:
         self._set({notification_id}, "read")
@@ -374,12 +366,15 @@ class FakeInbox:
         self._set(set(ids), "read")
         return ids
 
+    def disturb_not(self, minutes: int | None) -> None:
+        self.quiet_until = None if minutes is None else NOW + timedelta(minutes=minutes)
+
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
         self.listeners.append(on_change)
         return lambda: self.listeners.remove(on_change)
 
     def _set(self, ids: set[str], inbox: str) -> None:
-        self.notices = [_changed(n, inbox=inbox) if n.id in ids else n for n in self.notices]
+        self.notices = [msgspec.structs.replace(n, inbox=inbox) if n.id in ids else n for n in self.notices]
 
 
 async def bell_over(source: FakeInbox, **options: Any) -> NotificationBell:
@@ -462,6 +457,26 @@ async def test_the_bell_listens_while_it_is_mounted() -> None:
     assert bell.unread == 7
 
 
+async def test_an_hour_of_quiet_from_the_drop_down_and_its_end() -> None:
+    source = FakeInbox(extra_unread=2)
+    bell = await bell_over(source)
+    await named(bell.panel_content(), "Do not disturb 1 h").on_click(None)
+    assert source.quiet_until == NOW + timedelta(hours=1)
+    await bell.refresh()
+    assert bell.name == "Notifications, 2 unread, do not disturb until 13:00"
+    assert "Do not disturb until 13:00" in texts(bell.panel_content())
+    await named(bell.panel_content(), "End do not disturb").on_click(None)
+    assert source.quiet_until is None
+    await bell.refresh()
+    assert bell.name == "Notifications, 2 unread"
+
+
+async def test_quiet_that_is_over_is_not_shown() -> None:
+    bell = await bell_over(FakeInbox(quiet_until=NOW))
+    assert bell.name == "Notifications, none unread"
+    assert "Do not disturb 1 h" in texts(bell.panel_content())
+
+
 async def test_an_empty_drop_down_says_what_will_stand_there() -> None:
     panel = (await bell_over(FakeInbox())).panel_content()
     assert any(text.startswith("Nothing here yet") for text in texts(panel))
@@ -472,6 +487,9 @@ def test_a_row_is_named_by_title_state_and_app() -> None:
     assert row_name(notice(1)) == "Build 1, unread, from ci"
     assert row_name(notice(1, inbox="archived", app="")) == "Build 1, archived"
     assert row_name(notice(1, title="a\u202eb\nc")) == "a b c, unread, from ci"
+    assert row_name(notice(1, count=3, inbox="snoozed")) == "Build 1, 3 times, snoozed, from ci"
+    assert "×3" in texts(notice_row(notice(1, count=3), NOW, _nothing))
+    assert "×1" not in texts(notice_row(notice(1), NOW, _nothing))
 
 
 @dataclass(frozen=True)
@@ -482,6 +500,13 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Often:
+    frequency: str = "off"
+    at: str | None = None
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
 class Row:
     name: str
     label: str
@@ -489,20 +514,25 @@ class Row:
     description: str = ""
     app: str = "ci"
     critical: bool = False
+    asks_critical: bool = False
+    rhythm: Often = Often()
 
 
 @dataclass(frozen=True)
 class FakeMatrix:
     preferences: tuple[Choice, ...] = ()
     types: tuple[Row, ...] = ()
+    rhythm: Often | None = None
+    may_mark_critical: bool = False
 
 
 @dataclass
 class FakePreferences:
-    """A PreferenceSource in memory."""
+    """A PreferenceSource in memory; ``asked`` is what was asked of it beside choices."""
 
     matrix_now: FakeMatrix
     broken: bool = False
+    asked: list[tuple[object, ...]] = field(default_factory=list)
 
     def matrix(self) -> FakeMatrix:
         return self.matrix_now
@@ -512,6 +542,12 @@ class FakePreferences:
             raise OSError("the disk is full")
         choice = Choice(notification_type, channel, enabled)
         self.matrix_now = replace(self.matrix_now, preferences=(*self.matrix_now.preferences, choice))
+
+    def set_rhythm(self, notification_type: str, frequency: str | None, at: str | None) -> None:
+        self.asked.append((notification_type, frequency, at))
+
+    def set_critical(self, notification_type: str, critical: bool) -> None:
+        self.asked.append((notification_type, critical))
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
         return lambda: None
@@ -551,6 +587,56 @@ async def test_a_switch_asks_the_source_and_shows_why() -> None:
     assert "The choice was not kept: the disk is full" in texts(settings)
 
 
+@pytest.mark.parametrize("wide", [True, False])
+async def test_the_columns_are_the_channels_that_there_are(wide: bool) -> None:
+    row = replace(BUILDS, channels={"ntfy": True, **BUILDS.channels})
+    settings = NotificationSettings(source=FakePreferences(FakeMatrix(types=(row,))), wide=wide)
+    await settings.refresh()
+    names = [name for name in switches(settings) if name.startswith("Builds")]
+    assert names == [f"Builds by {channel}" for channel in ("In app", "Push", "E-mail", "SMS", "ntfy")]
+
+
+@pytest.mark.parametrize("wide", [True, False])
+async def test_only_who_may_say_what_is_critical_gets_the_switch(wide: bool) -> None:
+    row = replace(BUILDS, asks_critical=True)
+    source = FakePreferences(FakeMatrix(types=(row,)))
+    settings = NotificationSettings(source=source, wide=wide)
+    await settings.refresh()
+    name = "Builds is critical: passes quiet hours"
+    assert name not in switches(settings)
+    assert "from ci · asks to be critical" in texts(settings)
+    source.matrix_now = replace(source.matrix_now, may_mark_critical=True)
+    await settings.refresh()
+    assert switches(settings)[name].value is False
+    await settings.mark_critical("builds", True)
+    assert source.asked == [("builds", True)]
+
+
+@pytest.mark.parametrize(
+    ("rhythm", "words"),
+    [
+        (Often(), "Every one"),
+        (Often("hourly"), "Hourly"),
+        (Often("daily"), "Daily, 08:00"),
+        (Often("daily", "18:30", True), "Daily, 18:30"),
+    ],
+)
+async def test_how_often_a_type_comes_is_said_and_chosen(rhythm: Often, words: str) -> None:
+    source = FakePreferences(FakeMatrix(types=(replace(BUILDS, rhythm=rhythm),)))
+    settings = NotificationSettings(source=source)
+    await settings.refresh()
+    menu = named(settings, f"Builds: {words}")
+    labels = [item.content for item in menu.items]
+    at = rhythm.at or "08:00"
+    assert labels[:3] == ["Every one", "Collected, every hour", f"Collected, daily at {at}"]
+    assert [item.checked for item in menu.items[:3]] == [rhythm.frequency == f for f in ("off", "hourly", "daily")]
+    assert ("Take my choice back" in labels) is rhythm.chosen
+    for item in (*menu.items[:3], *menu.items[4:]):
+        await item.on_click(None)
+    back = [("builds", None, None)] if rhythm.chosen else []
+    assert source.asked == [("builds", "off", None), ("builds", "hourly", None), ("builds", "daily", at), *back]
+
+
 async def test_a_channel_turned_off_for_all_cannot_be_turned_on_for_one() -> None:
     off = FakeMatrix((Choice("*", "sms", False),), (replace(BUILDS, channels={**BUILDS.channels, "sms": False}),))
     settings = NotificationSettings(source=FakePreferences(off))
@@ -563,40 +649,6 @@ async def test_a_channel_turned_off_for_all_cannot_be_turned_on_for_one() -> Non
 
 
 # --- what the screens draw -----------------------------------------------------------------------------------------
-
-
-async def _nothing(_: object) -> None: ...
-
-
-def test_a_notification_in_full_says_why_and_opens_only_web_links() -> None:
-    actions = (Action(label="Open run", url="https://ci.example/1"), Action(label="Bad", url="javascript:alert(1)"))
-    delivery = Delivery(
-        id="d",
-        channel="email",
-        target="ada@example.test",
-        status="failed",
-        code="not_configured",
-        reason="E-mail is not configured.",
-        created_at=NOW,
-        updated_at=NOW,
-        next_attempt_at=None,
-    )
-    shown = notice(1, title="<b>x</b> **y**", message="one\n[two](javascript:x)", actions=actions)
-    view = detail_view(
-        NotificationDetail(notification=shown, deliveries=(delivery,)),
-        NOW,
-        toggle_read=_nothing,
-        toggle_archived=_nothing,
-    )
-    words = texts(view)
-    assert {"<b>x</b> **y**", "one\n[two](javascript:x)", "E-mail · ada@example.test"} <= set(words)
-    assert {"Failed · 12:00:00", "E-mail is not configured.", "Why you got this"} <= set(words)
-    assert not any(isinstance(c, ft.Markdown) for c in walk(view))
-    links = {c.content: (getattr(c.url, "url", None), c.disabled) for c in walk(view) if isinstance(c, ft.Button)}
-    assert links["Open run"] == ("https://ci.example/1", False)
-    bad = named(view, "Bad")
-    assert bad.url is None
-    assert bad.disabled
 
 
 def test_the_tiles_are_the_days_figures() -> None:

@@ -11,8 +11,9 @@ import flet as ft
 
 from backend import NotFound
 from views.commands import send_command
-from views.controls.look import GRID, HAIRLINE, MUTED, TARGET, Handler, body, hairline, heading, small
+from views.controls.look import GRID, HAIRLINE, MUTED, TARGET, Handler, body, choice, hairline, heading, small
 from views.controls.notice_row import notice_row
+from views.notice_deeds import deeds
 from views.notification_detail import detail_view
 from views.parts import centred, empty
 from views.screen import Screen
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 PAGE = 50
 PAGES_MAX = 20
 UNREAD = "unread"
+SNOOZED = "snoozed"
 ALL = "all"
 
 
@@ -50,6 +52,7 @@ class NotificationCenter(Screen):
         self._filter = UNREAD
         self._pages = 1
         self._undo: Sequence[str] = ()
+        self._whole: str | None = None
 
     def select(self, notification_id: str | None) -> None:
         """Show this notification in full, or none."""
@@ -58,7 +61,7 @@ class NotificationCenter(Screen):
 
     def load(self) -> Found:
         services = self.backend.notifications
-        status = "unread" if self._filter == UNREAD else None
+        status = None if self._filter == ALL else self._filter
         notices: list[Notification] = []
         cursor: str | None = None
         for _ in range(self._pages):
@@ -68,7 +71,8 @@ class NotificationCenter(Screen):
             if cursor is None:
                 break
         detail, missing = self._load_selected()
-        return Found(_with(notices, detail), page.unread_count, cursor is not None, detail, missing)
+        kept = None if self._filter == SNOOZED else detail
+        return Found(_with(notices, kept), page.unread_count, cursor is not None, detail, missing)
 
     def _load_selected(self) -> tuple[NotificationDetail | None, str | None]:
         selected = self.selected
@@ -103,7 +107,7 @@ class NotificationCenter(Screen):
                 day = today
                 rows.append(_day(day))
             chosen = self.wide and notice.id == self.selected
-            rows.append(notice_row(notice, now, self._opener(notice.id), selected=chosen))
+            rows.append(notice_row(notice, now, self._opener(notice), selected=chosen))
         if found.more:
             rows.append(ft.TextButton("Show older", key="older", height=TARGET, on_click=self._older))
         if not rows:
@@ -119,13 +123,11 @@ class NotificationCenter(Screen):
 
     def _toolbar(self, found: Found) -> ft.Container:
         unread = f"Unread {found.unread:,}" if found.unread else "Unread"
-        filters = ft.SegmentedButton(
-            segments=[ft.Segment(UNREAD, label=ft.Text(unread)), ft.Segment(ALL, label=ft.Text("All"))],
-            selected=[self._filter],
-            show_selected_icon=False,
-            style=ft.ButtonStyle(padding=ft.Padding.symmetric(horizontal=16, vertical=16)),
-            on_change=self._filtered,
-        )
+        labels = {UNREAD: unread, ALL: "All", SNOOZED: "Snoozed"}
+        chips: list[ft.Control] = [
+            choice(label, name == self._filter, self._filterer(name)) for name, label in labels.items()
+        ]
+        filters = ft.Row(chips, key="filters", wrap=True, spacing=GRID, run_spacing=4)
         action = ft.TextButton(
             "Mark all read", icon=ft.Icons.DONE_ALL, height=TARGET, disabled=not found.unread, on_click=self.mark_all
         )
@@ -144,6 +146,9 @@ class NotificationCenter(Screen):
         if self._filter == UNREAD:
             words = "What your apps tell you stands here until you open it. Send yourself one:"
             return empty(ft.Icons.DONE_ALL, "You are all caught up", words, line, "send a notification")
+        if self._filter == SNOOZED:
+            words = "What you put off with Snooze stands here until its time comes."
+            return empty(ft.Icons.SNOOZE, "Nothing is snoozed", words)
         words = "Everything your apps tell you will be kept here. Send yourself one:"
         return empty(ft.Icons.NOTIFICATIONS_NONE, "No notifications yet", words, line, "send a notification")
 
@@ -154,38 +159,23 @@ class NotificationCenter(Screen):
         content = detail_view(
             found.detail,
             self.now(),
-            toggle_read=self._read_toggle(notification),
-            toggle_archived=self._archive_toggle(notification),
+            deeds(self, notification, self._show_all),
+            whole=self._whole == notification.id,
         )
         return ft.ListView([content], key="detail", expand=True, padding=ft.Padding.all(24 if self.wide else 16))
 
-    def _opener(self, notification_id: str) -> Handler:
+    def _opener(self, notice: Notification) -> Handler:
         async def open_notice(_: object) -> None:
             self._undo = ()
-            self.go(f"/notifications/{quote(notification_id, safe='')}")
-            await self.act(lambda: self.backend.notifications.mark_notification_as_read(notification_id))
+            self.go(f"/notifications/{quote(notice.id, safe='')}")
+            if notice.inbox != "snoozed":  # looking at one that was put off does not call it back
+                await self.act(lambda: self.backend.notifications.mark_notification_as_read(notice.id))
 
         return open_notice
 
-    def _read_toggle(self, notification: Notification) -> Handler:
-        services = self.backend.notifications
-        unread = notification.inbox == "unread"
-        change = services.mark_notification_as_read if unread else services.mark_notification_as_unread
-
-        async def toggle(_: object) -> None:
-            await self.act(lambda: change(notification.id))
-
-        return toggle
-
-    def _archive_toggle(self, notification: Notification) -> Handler:
-        services = self.backend.notifications
-        archived = notification.inbox == "archived"
-        change = services.unarchive_notification if archived else services.archive_notification
-
-        async def toggle(_: object) -> None:
-            await self.act(lambda: change(notification.id))
-
-        return toggle
+    async def _show_all(self, _: object) -> None:
+        self._whole = self.selected
+        self.ask()
 
     async def mark_all(self, _: object = None) -> None:
         """Mark everything read; the way back stays open until something else is done."""
@@ -203,10 +193,13 @@ class NotificationCenter(Screen):
         await self.act(lambda: self.backend.notifications.mark_many_as_unread(ids))
         self.ask()
 
-    async def _filtered(self, event: ft.Event[ft.SegmentedButton]) -> None:
-        self._filter = next(iter(event.control.selected), UNREAD)
-        self._pages = 1
-        self.ask()
+    def _filterer(self, name: str) -> Handler:
+        async def choose(_: object) -> None:
+            self._filter = name
+            self._pages = 1
+            self.ask()
+
+        return choose
 
     async def _older(self, _: object) -> None:
         self._pages = min(self._pages + 1, PAGES_MAX)

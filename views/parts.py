@@ -41,11 +41,14 @@ def centred(content: ft.Control, *, stretch: bool = False) -> ft.Row:
 
 def page_column(controls: list[ft.Control], *, wide: bool) -> ft.ListView:
     """A scrolling page of sections."""
-    side = 3 * GRID if wide else 2 * GRID
     sections = ft.Column(controls, key="sections", spacing=3 * GRID, tight=True)
-    return ft.ListView(
-        [centred(sections)], expand=True, padding=ft.Padding.only(left=side, right=side, top=GRID, bottom=3 * GRID)
-    )
+    return ft.ListView([centred(sections)], expand=True, padding=page_padding(wide=wide))
+
+
+def page_padding(*, wide: bool) -> ft.Padding:
+    """What lies around a page's sections."""
+    side = 3 * GRID if wide else 2 * GRID
+    return ft.Padding.only(left=side, right=side, top=GRID, bottom=3 * GRID)
 
 
 def section(title: str, controls: list[ft.Control], *, words: str = "", key: str | None = None) -> ft.Column:
@@ -131,6 +134,23 @@ def notice_banner(words: str, dismiss: Handler) -> ft.Container:
             spacing=12,
         ),
         padding=ft.Padding.only(left=16, right=4, top=4, bottom=4),
+        border_radius=RADIUS,
+        bgcolor=ft.Colors.TERTIARY_CONTAINER,
+    )
+
+
+def warning(words: str) -> ft.Container:
+    """A sentence that stands as long as what it tells of does."""
+    text = body(words)
+    text.expand = True
+    text.selectable = True
+    return ft.Container(
+        ft.Row(
+            [ft.Icon(ft.Icons.WARNING_AMBER, size=20, color=HIGH), text],
+            spacing=12,
+            vertical_alignment=ft.CrossAxisAlignment.START,
+        ),
+        padding=2 * GRID,
         border_radius=RADIUS,
         bgcolor=ft.Colors.TERTIARY_CONTAINER,
     )

@@ -15,6 +15,7 @@ from views.controls.look import is_mounted
 from views.controls.refresher import Refresher
 from views.live import Live
 from views.parts import failure, skeleton
+from views.words import mine
 
 if TYPE_CHECKING:
     from backend import Backend
@@ -101,11 +102,15 @@ class Screen(ft.Container):
         except Exception as error:
             log.warning("an action was refused", exc_info=True)
             if is_mounted(self):
-                self.page.show_dialog(ft.SnackBar(f"That did not work, and nothing was changed: {error}"))
+                self.page.show_dialog(ft.SnackBar(f"That did not work, and nothing was changed: {mine(str(error))}"))
 
     def show(self, content: ft.Control, key: str) -> None:
         content.key = key
         self.content = content
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Send the page what changed in this screen's parts."""
         if is_mounted(self):
             self.update()
 

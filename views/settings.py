@@ -1,58 +1,112 @@
-"""Settings: what may reach the person and how, where apps find the API, and what works on this machine."""
+"""Settings: how and when the person is reached, by which channels, on which devices, and where apps find the API."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import flet as ft
 
+from backend import SETTINGS_FILE, SendIn
 from views.commands import send_command
-from views.controls.look import GOOD, GRID, MUTED, body, hairline, small
+from views.controls.look import GRID, body, small
 from views.controls.notification_settings import NotificationSettings
-from views.parts import card, command, page_column, section
+from views.delivery_words import CHANNELS
+from views.parts import card, command, page_column, page_padding, section
 from views.screen import Screen
+from views.settings_channels import ChannelList
+from views.settings_contacts import Contacts
+from views.settings_devices import Devices
+from views.settings_quiet import Quiet
 from views.sources import MyPreferences
 
 if TYPE_CHECKING:
-    from backend import ChannelState
+    from backend import ChannelState, Contact, Decided, Device, QuietSetting
 
-LABELS: Mapping[str, str] = {"in_app": "In app", "push": "Push", "email": "E-mail", "sms": "SMS"}
+MOST_CHANNELS = 16
+"""What one notice can ask for."""
 
 
 class Found(NamedTuple):
     """What the screen shows beside the preferences."""
 
-    url: str | None
+    contact: Contact
+    quiet: QuietSetting
+    decided: tuple[Decided, ...]
     channels: tuple[ChannelState, ...]
-    data_dir: str
-    version: str
+    tables: dict[str, Any]
+    problem: str | None
+    devices: tuple[Device, ...]
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Settings(Screen):
-    """The preference matrix stands for as long as the screen does; the rest is drawn anew when the system changes."""
+    """The parts that are filled in stand for as long as the screen does, and take what is found; so nothing that is
+    being typed is lost when something changes elsewhere."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("system", "device")
+    kinds: ClassVar[tuple[str, ...]] = ("system", "device", "preference", "notification.updated")
+    rest: ClassVar[float] = 0.3
 
     def init(self) -> None:
         super().init()
-        source = MyPreferences(self.backend, self.live)
-        self._matrix = NotificationSettings(source=source, labels=LABELS, wide=self.wide)
+        self._contacts = Contacts(self)
+        self._quiet = Quiet(self)
+        self._channels = ChannelList(self)
+        self._devices = Devices(self)
+        self._matrix = NotificationSettings(
+            source=MyPreferences(self.backend, self.live), labels=CHANNELS, wide=self.wide
+        )
         self._api = ft.Container()
-        self._machine = ft.Container()
-        words = f"For {self.backend.me}. A notification that may use no channel is kept, and not shown."
-        self._preferences = section("What may reach you", [self._matrix], words=words)
+        self._about = ft.Container()
+        self._page: ft.ListView | None = None
 
     def load(self) -> Found:
-        return Found(self.backend.url, self.backend.channel_states(), str(self.backend.data_dir), self.backend.version)
+        backend, services, me = self.backend, self.backend.notifications, self.backend.me
+        ordinary = SendIn(
+            user_id=me, title="Now?", message="Now?", channels=list(services.channels.all[:MOST_CHANNELS])
+        )
+        return Found(
+            contact=services.circumstances.contact(me),
+            quiet=services.circumstances.quiet_hours(me),
+            decided=services.rehearse(ordinary)[0].deliveries,
+            channels=backend.channel_states(),
+            tables=backend.settings.shown(),
+            problem=backend.settings.problem,
+            devices=services.list_devices(me),
+        )
 
     def render(self, found: Found) -> ft.Control:
-        self._api.content = _api(found.url, self.backend.me)
-        self._machine.content = _machine(found)
-        if isinstance(self.content, ft.ListView):
-            return self.content
-        return page_column([self._preferences, self._api, self._machine], wide=self.wide)
+        backend = self.backend
+        self._contacts.take(found.contact)
+        broken = {state.name: state.detail for state in found.channels if not state.works}
+        self._quiet.take(found.quiet, found.decided, broken, self.now())
+        self._channels.take(found.channels, found.tables, found.problem, str(backend.data_dir / SETTINGS_FILE))
+        self._devices.take(found.devices)
+        self._api.content = _api(backend.url, backend.me)
+        about = small(f"FlashFlow {backend.version} · data in {backend.data_dir}")
+        about.selectable = True
+        self._about.content = about
+        if self._page is None:
+            self._page = page_column(self._sections(), wide=self.wide)
+        self._page.padding = page_padding(wide=self.wide)
+        return self._page
+
+    def _sections(self) -> list[ft.Control]:
+        me = self.backend.me
+        unused = "A notification that may use no channel is kept, and not shown."
+        file = f"Kept in {SETTINGS_FILE} in the data folder, which you may also write yourself."
+        return [
+            section(
+                "How to reach you",
+                [self._contacts.control, self._quiet.control],
+                words=f"For {me}, beyond this window.",
+                key="reach",
+            ),
+            section("What may reach you", [self._matrix], words=f"For {me}. {unused}", key="preferences"),
+            section("Channels", [self._channels.control], words=file, key="channels-section"),
+            section("Your devices", [self._devices.control], words="What push reaches.", key="devices-section"),
+            self._api,
+            self._about,
+        ]
 
 
 def _api(url: str | None, me: str) -> ft.Column:
@@ -69,29 +123,3 @@ def _api(url: str | None, me: str) -> ft.Column:
     ]
     words = "Programs on this computer send notifications and record activities here."
     return section("For your apps", [card(ft.Column(steps, spacing=GRID, tight=True))], words=words, key="api")
-
-
-def _machine(found: Found) -> ft.Column:
-    rows: list[ft.Control] = []
-    for state in found.channels:
-        if rows:
-            rows.append(hairline())
-        rows.append(_channel(state))
-    about = small(f"FlashFlow {found.version} · data in {found.data_dir}")
-    about.selectable = True
-    return section("What works on this machine", [card(ft.Column(rows, spacing=12, tight=True)), about], key="machine")
-
-
-def _channel(state: ChannelState) -> ft.Row:
-    icon = ft.Icons.CHECK_CIRCLE_OUTLINE if state.works else ft.Icons.REMOVE_CIRCLE_OUTLINE
-    color = GOOD if state.works else MUTED
-    word = "works" if state.works else "not available"
-    texts: list[ft.Control] = [body(f"{state.label}: {word}")]
-    if state.detail:
-        texts.append(small(state.detail))
-    return ft.Row(
-        [ft.Icon(icon, size=20, color=color), ft.Column(texts, spacing=2, expand=True, tight=True)],
-        key=f"channel-{state.name}",
-        spacing=12,
-        vertical_alignment=ft.CrossAxisAlignment.START,
-    )

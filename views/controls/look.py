@@ -48,6 +48,20 @@ def icon_button(icon: ft.IconData, name: str, on_click: Handler, *, key: str | N
     )
 
 
+def named_button(
+    kind: Callable[..., ft.LayoutControl],
+    words: str,
+    name: str,
+    on_click: Handler,
+    *,
+    disabled: bool = False,
+    key: str | None = None,
+) -> ft.MergeSemantics:
+    """A button whose ``words`` say too little without what stands beside it; a screen reader hears ``name``."""
+    button = kind(content=silent(ft.Text(words)), tooltip=name, height=TARGET, on_click=on_click, disabled=disabled)
+    return ft.MergeSemantics(key=key, content=button)
+
+
 def pressable(
     name: str, content: ft.Control, on_click: Handler, *, selected: bool = False, key: str | None = None
 ) -> ft.MergeSemantics:
@@ -67,6 +81,49 @@ def pressable(
                 bgcolor=ft.Colors.with_opacity(0.08, ACCENT) if selected else None,
             ),
         ),
+    )
+
+
+def menu_button(
+    label: str,
+    items: list[ft.PopupMenuItem],
+    *,
+    name: str | None = None,
+    icon: ft.IconData | None = None,
+    outlined: bool = True,
+    key: str | None = None,
+) -> ft.PopupMenuButton:
+    """A button that opens a menu; ``name`` is what a screen reader says, where the label alone would not do."""
+    words = ft.Text(label, size=BODY, color=ACCENT if outlined else None)
+    parts: list[ft.Control] = [words, ft.Icon(ft.Icons.ARROW_DROP_DOWN, size=20, color=MUTED)]
+    if icon is not None:
+        parts.insert(0, ft.Icon(icon, size=18, color=ACCENT))
+    face = ft.Container(
+        ft.Row(parts, spacing=GRID, tight=True),
+        padding=ft.Padding.only(left=2 * GRID if outlined else GRID, right=GRID),
+        height=TARGET,
+        border_radius=TARGET / 2,
+        border=ft.Border.all(1, ft.Colors.OUTLINE) if outlined else None,
+    )
+    return ft.PopupMenuButton(
+        content=silent(face),
+        items=items,
+        tooltip=name or label,
+        padding=0,
+        menu_position=ft.PopupMenuPosition.UNDER,
+        key=key,
+    )
+
+
+def choice(label: str, selected: bool, on_select: Handler, *, checkmark: bool = False) -> ft.Chip:
+    """A choice among others that breaks into lines where there is no room beside them."""
+    return ft.Chip(
+        label,
+        selected=selected,
+        on_select=on_select,
+        show_checkmark=checkmark,
+        label_text_style=ft.TextStyle(size=BODY),
+        padding=ft.Padding.symmetric(horizontal=GRID, vertical=14),
     )
 
 

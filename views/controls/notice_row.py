@@ -8,7 +8,7 @@ import flet as ft
 
 from views.controls.look import ACCENT, HIGH, MUTED, SMALL, URGENT, Handler, caller_text, pressable, small, time_text
 from views.controls.sources import Notice
-from views.controls.words import one_line
+from views.controls.words import one_line, times
 
 PRIORITIES: dict[str, tuple[str, ft.IconData, ft.ColorValue]] = {
     "urgent": ("Urgent", ft.Icons.ERROR_OUTLINE, URGENT),
@@ -17,10 +17,11 @@ PRIORITIES: dict[str, tuple[str, ft.IconData, ft.ColorValue]] = {
 
 
 def row_name(notice: Notice) -> str:
-    """What a screen reader says: "Build finished, unread, from ci"."""
-    state = "unread" if notice.inbox == "unread" else "archived" if notice.inbox == "archived" else "read"
+    """What a screen reader says: "Build finished, unread, from ci", "Disk full, 3 times, read"."""
+    state = notice.inbox if notice.inbox in ("unread", "snoozed", "archived") else "read"
+    often = f", {notice.count:,} times" if notice.count > 1 else ""
     source = f", from {one_line(notice.app)}" if notice.app else ""
-    return f"{one_line(notice.title)}, {state}{source}"
+    return f"{one_line(notice.title)}{often}, {state}{source}"
 
 
 def notice_row(
@@ -30,9 +31,10 @@ def notice_row(
     unread = notice.inbox == "unread"
     title = caller_text(notice.title, strong=unread, lines=2)
     title.expand = True
-    texts: list[ft.Control] = [
-        ft.Row([title, time_text(notice.created_at, now)], spacing=8, vertical_alignment=ft.CrossAxisAlignment.START),
-    ]
+    head: list[ft.Control] = [title, time_text(notice.created_at, now)]
+    if often := times(notice.count):
+        head.insert(1, small(often, color=ACCENT))
+    texts: list[ft.Control] = [ft.Row(head, spacing=8, vertical_alignment=ft.CrossAxisAlignment.START)]
     if notice.message:
         message = caller_text(notice.message, lines=lines)
         message.color = MUTED

@@ -13,6 +13,7 @@ import flet as ft
 from views.controls.look import (
     ACCENT,
     HAIRLINE,
+    HIGH,
     RADIUS,
     TARGET,
     TITLE,
@@ -21,18 +22,20 @@ from views.controls.look import (
     hairline,
     heading,
     is_mounted,
+    named_button,
     silent,
     small,
 )
 from views.controls.notice_row import notice_row
 from views.controls.refresher import Refresher
 from views.controls.sources import Inbox, InboxSource
-from views.controls.words import badge, bell_name
+from views.controls.words import badge, bell_name, upcoming
 
 log = logging.getLogger(__name__)
 
 NEWEST = 10
 PANEL_WIDTH = 400
+QUIET = ft.Icons.NOTIFICATIONS_PAUSED_OUTLINED
 MARGIN = 8
 
 
@@ -156,10 +159,7 @@ class NotificationBell(ft.Container):
                     hairline(),
                     _list(rows),
                     hairline(),
-                    ft.Container(
-                        padding=MARGIN,
-                        content=ft.TextButton("View all", on_click=self._view_all, height=TARGET),
-                    ),
+                    self._foot(now),
                 ],
                 spacing=0,
                 tight=True,
@@ -178,6 +178,44 @@ class NotificationBell(ft.Container):
             padding=ft.Padding.only(left=16, right=MARGIN, top=MARGIN, bottom=MARGIN),
             content=ft.Row([title, action], alignment=ft.MainAxisAlignment.SPACE_BETWEEN, wrap=True),
         )
+
+    def _foot(self, now: datetime) -> ft.Container:
+        """The ways out of here, and quiet for an hour or the end of it."""
+        view_all = ft.TextButton("View all", on_click=self._view_all, height=TARGET)
+        until = self._quiet_until(now)
+        if until is None:
+            quiet = ft.TextButton("Do not disturb 1 h", icon=QUIET, on_click=self.disturb_not, height=TARGET)
+            parts: list[ft.Control] = [view_all, quiet]
+        else:
+            words = ft.Row(
+                [ft.Icon(QUIET, size=18, color=HIGH), body(f"Do not disturb until {until}")], spacing=MARGIN, tight=True
+            )
+            end = named_button(ft.TextButton, "End", "End do not disturb", self.disturb_again)
+            parts = [view_all, ft.Row([words, end], key="quiet", spacing=MARGIN, tight=True, wrap=True)]
+        return ft.Container(
+            padding=MARGIN,
+            content=ft.Row(
+                parts,
+                alignment=ft.MainAxisAlignment.SPACE_BETWEEN,
+                vertical_alignment=ft.CrossAxisAlignment.CENTER,
+                spacing=MARGIN,
+                run_spacing=0,
+                wrap=True,
+            ),
+        )
+
+    def _quiet_until(self, now: datetime) -> str | None:
+        """Until when the person is not to be disturbed; None once that is over."""
+        until = self._inbox.quiet_until
+        return None if until is None or until <= now else upcoming(until, now)
+
+    async def disturb_not(self, _: object = None) -> None:
+        """Quiet for an hour."""
+        await self._do(lambda: self.source.disturb_not(60))
+
+    async def disturb_again(self, _: object = None) -> None:
+        """End the quiet now."""
+        await self._do(lambda: self.source.disturb_not(None))
 
     async def _retry(self, _: object) -> None:
         self._refresher.ask()
@@ -231,7 +269,9 @@ class NotificationBell(ft.Container):
         text = badge(self._inbox.unread)
         self._count.value = text or ""
         self._badge.visible = text is not None
-        self._button.tooltip = bell_name(self._inbox.unread)
+        until = self._quiet_until(self.now())
+        self._button.tooltip = bell_name(self._inbox.unread, until)
+        self._button.icon = QUIET if until else ft.Icons.NOTIFICATIONS_OUTLINED
 
     def _draw_panel(self) -> None:
         if self._panel is not None and is_mounted(self._panel):

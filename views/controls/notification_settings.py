@@ -26,6 +26,7 @@ from views.controls.look import (
     small,
 )
 from views.controls.refresher import Refresher
+from views.controls.rhythm_menu import rhythm_menu
 from views.controls.sources import Matrix, PreferenceSource, TypeRow
 from views.controls.words import one_line
 
@@ -33,8 +34,11 @@ log = logging.getLogger(__name__)
 
 ALL = "*"
 ALL_LABEL = "All notifications"
-TABLE_FROM = 720
-CELL = 112
+NAME = 240
+CELL = 96
+RHYTHM = 176
+MARGINS = 4 * GRID
+CRITICAL_WORDS = "passes quiet hours"
 CHANNEL_LABELS = {"in_app": "In app", "push": "Push", "email": "E-mail", "sms": "SMS"}
 
 
@@ -63,7 +67,8 @@ def whole_channel(matrix: Matrix, channel: str) -> bool:
 class NotificationSettings(ft.Container):
     """Switches for every type and channel, live from ``source``: a table where there is room, else a card a type.
 
-    ``labels`` names the channels shown, in order; ``wide`` says which layout stands until the width is known.
+    ``labels`` names channels, the first shown first; the matrix says which there are. ``wide`` says which layout
+    stands until the width is known.
     """
 
     source: PreferenceSource = field(metadata={"skip": True})
@@ -72,7 +77,9 @@ class NotificationSettings(ft.Container):
 
     def init(self) -> None:
         self._matrix: Matrix | None = None
+        self._width = 0.0
         self._error: str | None = None
+        self._channels: Mapping[str, str] = self.labels
         self._refresher = Refresher(self.refresh)
         self._unsubscribe: Callable[[], None] | None = None
         self.on_size_change = self._resized
@@ -100,8 +107,19 @@ class NotificationSettings(ft.Container):
 
     async def choose(self, notification_type: str, channel: str, enabled: bool) -> None:
         """Ask the source to keep a choice; the switches follow when it says that it has."""
+        await self._keep(lambda: self.source.set_preference(notification_type, channel, enabled))
+
+    async def choose_rhythm(self, notification_type: str, frequency: str | None, at: str | None) -> None:
+        """Ask for every one, or for a summary; None takes the choice back."""
+        await self._keep(lambda: self.source.set_rhythm(notification_type, frequency, at))
+
+    async def mark_critical(self, notification_type: str, critical: bool) -> None:
+        """Let a type pass quiet hours, or not."""
+        await self._keep(lambda: self.source.set_critical(notification_type, critical))
+
+    async def _keep(self, choice: Callable[[], object]) -> None:
         try:
-            await asyncio.to_thread(self.source.set_preference, notification_type, channel, enabled)
+            await asyncio.to_thread(choice)
             self._error = None
         except Exception as error:
             log.debug("the preference was refused", exc_info=True)
@@ -117,35 +135,47 @@ class NotificationSettings(ft.Container):
             words.expand = True
             parts.append(ft.Row([icon, words, ft.TextButton("Retry", height=TARGET, on_click=self._retry)]))
         if self._matrix is not None:
-            parts.append(self._table(self._matrix) if self.wide else self._cards(self._matrix))
+            self._channels = _channels(self._matrix, self.labels)
+            parts.append(self._table(self._matrix) if self._has_room else self._cards(self._matrix))
             if not self._matrix.types:
                 parts.append(small("A type of its own appears here as soon as an app declares or sends one."))
-        return ft.Column(parts, key="table" if self.wide else "cards", spacing=2 * GRID)
+        return ft.Column(parts, key="table" if self._has_room else "cards", spacing=2 * GRID)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether the table fits; before the width is known, ``wide`` says so."""
+        columns = len(self._channels) + 1
+        return self._width >= NAME + CELL * columns + RHYTHM + MARGINS if self._width else self.wide
 
     def _table(self, matrix: Matrix) -> ft.Container:
-        head = ft.Row(
-            [ft.Container(expand=True), *(self._column_head(label) for label in self.labels.values())], spacing=0
-        )
+        heads = [_column_head(label, CELL) for label in self._channels.values()]
+        heads.append(_column_head("How often", RHYTHM))
+        if matrix.may_mark_critical:
+            heads.append(_column_head("Critical", CELL))
+        head = ft.Row([ft.Container(expand=True), *heads], spacing=0)
         rows: list[ft.Control] = [head, hairline(), self._table_row(matrix, None)]
         for row in matrix.types:
             rows += [hairline(), self._table_row(matrix, row)]
         return _card(ft.Column(rows, spacing=GRID), key="matrix")
-
-    def _column_head(self, label: str) -> ft.Container:
-        return ft.Container(width=CELL, alignment=ft.Alignment.CENTER, content=silent(small(label)))
 
     def _table_row(self, matrix: Matrix, row: TypeRow | None) -> ft.Row:
         cells = [
             ft.Container(
                 width=CELL,
                 content=ft.Column(
-                    [self._switch(matrix, row, channel), small(self._why(matrix, row, channel) or "")],
+                    [self._switch(matrix, row, channel), *self._why_text(matrix, row, channel)],
                     spacing=0,
+                    tight=True,
                     horizontal_alignment=ft.CrossAxisAlignment.CENTER,
                 ),
             )
-            for channel in self.labels
+            for channel in self._channels
         ]
+        rhythm = self._rhythm(matrix, row)
+        cells.append(ft.Container(rhythm, width=RHYTHM, alignment=ft.Alignment.CENTER))
+        if matrix.may_mark_critical:
+            mark = self._critical(row) if row else None
+            cells.append(ft.Container(mark, width=CELL, alignment=ft.Alignment.CENTER))
         words = _words(row)
         words.expand = True
         return ft.Row([words, *cells], key=f"type-{row.name if row else ALL}", spacing=0)
@@ -159,15 +189,25 @@ class NotificationSettings(ft.Container):
 
     def _type_card(self, matrix: Matrix, row: TypeRow | None) -> ft.Container:
         lines: list[ft.Control] = [_words(row)]
-        for channel, label in self.labels.items():
+        for channel, label in self._channels.items():
             texts: list[ft.Control] = [silent(body(label))]
             if why := self._why(matrix, row, channel):
                 texts.append(small(why))
-            lines += [
-                hairline(),
-                ft.Row([ft.Column(texts, spacing=0, expand=True, tight=True), self._switch(matrix, row, channel)]),
-            ]
+            lines += [hairline(), _line(texts, self._switch(matrix, row, channel))]
+        often: list[ft.Control] = [silent(body("How often")), self._rhythm(matrix, row)]
+        lines += [hairline(), ft.Row(often, wrap=True, alignment=ft.MainAxisAlignment.SPACE_BETWEEN)]
+        if row is not None and matrix.may_mark_critical:
+            texts = [silent(body("Critical")), small(CRITICAL_WORDS)]
+            lines += [hairline(), _line(texts, self._critical(row))]
         return _card(ft.Column(lines, spacing=GRID), key=f"type-{row.name if row else ALL}")
+
+    def _why_text(self, matrix: Matrix, row: TypeRow | None, channel: str) -> list[ft.Control]:
+        why = self._why(matrix, row, channel)
+        if why is None:
+            return []
+        text = small(why)
+        text.text_align = ft.TextAlign.CENTER
+        return [text]
 
     def _why(self, matrix: Matrix, row: TypeRow | None, channel: str) -> str | None:
         return reason(matrix, row.name if row else ALL, channel)
@@ -179,7 +219,7 @@ class NotificationSettings(ft.Container):
         return ft.Switch(
             value=row.channels.get(channel, False) if row else whole,
             disabled=blocked,
-            tooltip=f"{label} by {self.labels[channel]}",
+            tooltip=f"{label} by {self._channels[channel]}",
             on_change=self._switcher(row.name if row else ALL, channel),
         )
 
@@ -189,19 +229,48 @@ class NotificationSettings(ft.Container):
 
         return switched
 
+    def _rhythm(self, matrix: Matrix, row: TypeRow | None) -> ft.Control:
+        label = one_line(row.label, 80) if row else ALL_LABEL
+
+        async def chosen(frequency: str | None, at: str | None) -> None:
+            await self.choose_rhythm(row.name if row else ALL, frequency, at)
+
+        return rhythm_menu(label, row.rhythm if row else matrix.rhythm, chosen)
+
+    def _critical(self, row: TypeRow) -> ft.Switch:
+        async def switched(event: ft.Event[ft.Switch]) -> None:
+            await self.mark_critical(row.name, bool(event.control.value))
+
+        name = f"{one_line(row.label, 80)} is critical: {CRITICAL_WORDS}"
+        return ft.Switch(value=row.critical, tooltip=name, on_change=switched)
+
     async def _retry(self, _: object) -> None:
         self._refresher.ask()
 
     async def _resized(self, event: ft.LayoutSizeChangeEvent[ft.LayoutControl]) -> None:
-        wide = event.width >= TABLE_FROM
-        if wide != self.wide:
-            self.wide = wide
+        had_room, self._width = self._has_room, event.width
+        if self._has_room != had_room:
             self._show()
 
     def _show(self) -> None:
         self.content = self.matrix_content()
         if is_mounted(self):
             self.update()
+
+
+def _channels(matrix: Matrix, labels: Mapping[str, str]) -> dict[str, str]:
+    """The channels that the rows tell of, by their names here: those of ``labels`` first."""
+    found = [channel for row in matrix.types for channel in row.channels] or list(labels)
+    known = [channel for channel in labels if channel in found]
+    return {channel: labels.get(channel) or one_line(channel, 40) for channel in dict.fromkeys((*known, *found))}
+
+
+def _column_head(label: str, width: float) -> ft.Container:
+    return ft.Container(width=width, alignment=ft.Alignment.CENTER, content=silent(small(label, lines=1)))
+
+
+def _line(texts: list[ft.Control], control: ft.Control) -> ft.Row:
+    return ft.Row([ft.Column(texts, spacing=0, expand=True, tight=True), control])
 
 
 def _words(row: TypeRow | None) -> ft.Column:
@@ -217,8 +286,8 @@ def _words(row: TypeRow | None) -> ft.Column:
     if row.description:
         texts.append(small(one_line(row.description, 200)))
     origin = [f"from {one_line(row.app, 60)}"] if row.app else []
-    if row.critical:
-        origin.append("critical")
+    if row.critical or row.asks_critical:
+        origin.append("critical" if row.critical else "asks to be critical")
     if origin:
         texts.append(small(" · ".join(origin)))
     return ft.Column(texts, spacing=2, tight=True)

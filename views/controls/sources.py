@@ -13,7 +13,8 @@ from typing import Protocol
 
 
 class Notice(Protocol):
-    """One notification as a list shows it; ``inbox`` is "unread", "read" or "archived"."""
+    """One notification as a list shows it; ``inbox`` is "unread", "read", "snoozed" or "archived", ``count`` how often
+    it was updated in place."""
 
     @property
     def id(self) -> str: ...
@@ -29,14 +30,17 @@ class Notice(Protocol):
     def inbox(self) -> str | None: ...
     @property
     def created_at(self) -> datetime: ...
+    @property
+    def count(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class Inbox:
-    """The newest notices and how many are unread in the whole inbox."""
+    """The newest notices, how many are unread in the whole inbox, and until when the person is not to be disturbed."""
 
     notices: Sequence[Notice] = ()
     unread: int = 0
+    quiet_until: datetime | None = None
 
 
 class InboxSource(Protocol):
@@ -50,7 +54,23 @@ class InboxSource(Protocol):
         """Marks every unread notice read; returns the ids that changed, so that it can be undone."""
         ...
 
+    def disturb_not(self, minutes: int | None) -> object:
+        """Keeps everything but what is critical from reaching the person for so long; None ends it."""
+        ...
+
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]: ...
+
+
+class Rhythm(Protocol):
+    """Whether notices are collected: ``frequency`` is "off" (every one by itself), "hourly" or "daily", then ``at`` a
+    time ("HH:MM"); ``chosen`` where the person said so for this very type."""
+
+    @property
+    def frequency(self) -> str: ...
+    @property
+    def at(self) -> str | None: ...
+    @property
+    def chosen(self) -> bool: ...
 
 
 class TypeRow(Protocol):
@@ -67,6 +87,13 @@ class TypeRow(Protocol):
     @property
     def critical(self) -> bool: ...
     @property
+    def asks_critical(self) -> bool:
+        """Whether the app that sends it wishes it to be critical."""
+        ...
+
+    @property
+    def rhythm(self) -> Rhythm: ...
+    @property
     def channels(self) -> Mapping[str, bool]: ...
 
 
@@ -82,12 +109,17 @@ class Choice(Protocol):
 
 
 class Matrix(Protocol):
-    """The choices made and the rows they lead to."""
+    """The choices made and the rows they lead to; ``rhythm`` is what the person chose for every type at once,
+    ``may_mark_critical`` whether it is theirs to say what is critical."""
 
     @property
     def preferences(self) -> Sequence[Choice]: ...
     @property
     def types(self) -> Sequence[TypeRow]: ...
+    @property
+    def rhythm(self) -> Rhythm | None: ...
+    @property
+    def may_mark_critical(self) -> bool: ...
 
 
 class PreferenceSource(Protocol):
@@ -95,4 +127,10 @@ class PreferenceSource(Protocol):
 
     def matrix(self) -> Matrix: ...
     def set_preference(self, notification_type: str, channel: str, enabled: bool) -> object: ...
+
+    def set_rhythm(self, notification_type: str, frequency: str | None, at: str | None) -> object:
+        """Keeps a choice for a type (``*`` = all); ``frequency`` None takes it back."""
+        ...
+
+    def set_critical(self, notification_type: str, critical: bool) -> object: ...
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]: ...

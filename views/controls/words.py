@@ -63,6 +63,17 @@ def clock(then: datetime, now: datetime) -> str:
     return f"{then:%H:%M:%S}" if then.date() == now.date() else f"{day_month(then, now)}, {then:%H:%M:%S}"
 
 
+def upcoming(then: datetime, now: datetime) -> str:
+    """A time ahead, as short as it can be said: "14:05", "tomorrow, 07:00", "Friday, 07:00", "12 Mar, 07:00"."""
+    then = then.astimezone(now.tzinfo)
+    days = (then.date() - now.date()).days
+    if days == 0:
+        return f"{then:%H:%M}"
+    if days == 1:
+        return f"tomorrow, {then:%H:%M}"
+    return f"{then:%A}, {then:%H:%M}" if 1 < days < 7 else f"{day_month(then, now)}, {then:%H:%M}"
+
+
 def next_minute(now: datetime) -> timedelta:
     """How long until the minute turns, when relative times want to be written again."""
     return timedelta(seconds=MINUTE) - timedelta(seconds=now.second, microseconds=now.microsecond)
@@ -75,9 +86,15 @@ def badge(unread: int) -> str | None:
     return str(unread) if unread <= BADGE_MAX else f"{BADGE_MAX}+"
 
 
-def bell_name(unread: int) -> str:
-    """The bell's name for screen readers: "Notifications, 3 unread"."""
-    return f"Notifications, {unread:,} unread" if unread > 0 else "Notifications, none unread"
+def bell_name(unread: int, quiet_until: str | None = None) -> str:
+    """The bell's name for screen readers: "Notifications, 3 unread, do not disturb until 14:05"."""
+    name = f"Notifications, {unread:,} unread" if unread > 0 else "Notifications, none unread"
+    return f"{name}, do not disturb until {quiet_until}" if quiet_until else name
+
+
+def times(count: int) -> str | None:
+    """How often a notice was updated in place: "×3", None where it came once."""
+    return f"×{count:,}" if count > 1 else None
 
 
 def one_line(text: str, limit: int = 300) -> str:
