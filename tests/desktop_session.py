@@ -6,6 +6,7 @@ Nothing of the session the tests run in is used or disturbed.
 from __future__ import annotations
 
 import os
+import queue
 import select
 import subprocess
 import tempfile
@@ -195,7 +196,8 @@ class SilentDaemon:
 class StandInDaemon:
     """A notification service that draws nothing, but shows at once, and says whatever it is told to of its toasts.
 
-    ``asked``: the values of every Notify, by the id that it was given. ``closed``: the ids it was asked to close.
+    ``asked``: the values of every Notify, by the id that it was given. ``closed``: the ids it was asked to close. While
+    ``holds`` is set, what it shows is told only by ``tell``.
     """
 
     def __init__(self, bus: Bus, *abilities: str, first_id: int = 1) -> None:
@@ -205,6 +207,8 @@ class StandInDaemon:
         self.asked: dict[int, tuple[Any, ...]] = {}
         self.closed: list[int] = []
         self.client = ""
+        self.holds = False
+        self._held: queue.SimpleQueue[Message] = queue.SimpleQueue()
         Proxy(message_bus, self._connection, timeout=DEADLINE).RequestName(SERVICE)
         self._thread = threading.Thread(target=self._serve, name="stand-in-daemon")
         self._thread.start()
@@ -212,6 +216,10 @@ class StandInDaemon:
     def signal(self, member: str, signature: str, *body: Any, to: str | None = None) -> None:
         """Say it to everybody, or ``to`` one."""
         emit(self._connection, member, signature, *body, to=to)
+
+    def tell(self) -> None:
+        """Answer the oldest Notify that was held back, once there is one."""
+        self._connection.send(self._held.get(timeout=DEADLINE))
 
     def release(self) -> None:
         """Give the name up, but stay."""
@@ -234,7 +242,11 @@ class StandInDaemon:
             while True:
                 message = self._connection.receive()
                 if message.header.message_type is MessageType.method_call:
-                    self._connection.send(self._reply(message))
+                    reply = self._reply(message)
+                    if self.holds and message.header.fields[HeaderFields.member] == "Notify":
+                        self._held.put(reply)
+                    else:
+                        self._connection.send(reply)
 
     def _reply(self, message: Message) -> Message:
         member = message.header.fields[HeaderFields.member]

@@ -50,8 +50,8 @@ class Presses:
 
 
 @contextmanager
-def pressable(environ: Mapping[str, str], on_action: Any) -> Iterator[DesktopChannel]:
-    made = DesktopChannel(environ=environ, platform="linux", on_action=on_action)
+def pressable(environ: Mapping[str, str], on_action: Any, **options: Any) -> Iterator[DesktopChannel]:
+    made = DesktopChannel(environ=environ, platform="linux", on_action=on_action, **options)
     try:
         yield made
     finally:
@@ -363,6 +363,63 @@ def test_a_daemon_that_gave_up_its_name_is_believed_no_more() -> None:
             daemon.signal(INVOKED, "us", 2, "default")
             assert presses.next() == ("present", None)
     assert presses.heard.empty()
+
+
+def test_a_stranger_cannot_say_that_the_name_changed_hands() -> None:
+    presses = Presses()
+    with (
+        session_bus() as bus,
+        StandInDaemon(bus, "actions") as daemon,
+        pressable(bus.environ, presses) as sending,
+        bus.connect() as stranger,
+    ):
+        show(sending, "ours")
+        words = SERVICE, "", stranger.unique_name
+        emit(stranger, "NameOwnerChanged", "sss", *words, to=daemon.client, interface="org.freedesktop.DBus")
+        delivered(stranger)
+        daemon.signal(INVOKED, "us", 1, "default")
+        assert presses.next() == ("ours", None)
+
+
+def test_after_its_connection_alone_was_lost_it_listens_again_and_still_knows_its_toasts() -> None:
+    presses = Presses()
+    with session_bus() as bus, StandInDaemon(bus, "actions") as daemon, pressable(bus.environ, presses) as sending:
+        show(sending, "a")
+        first = daemon.client
+        sending._native._facade._listening._hang_up()  # type: ignore[union-attr]
+        until(lambda: not listeners())
+        show(sending, "b")
+        assert daemon.client != first
+        daemon.signal(INVOKED, "us", 1, "default")
+        assert presses.next() == ("a", None)
+
+
+def test_closing_ends_the_wait_for_a_daemon_that_does_not_answer() -> None:
+    with session_bus() as bus, StandInDaemon(bus, "actions") as daemon:
+        daemon.holds = True
+        with pressable(bus.environ, Presses(), deadline_s=0.2) as sending:
+            assert sending.send(notice()).code == "timeout"
+            began = time.monotonic()
+        assert time.monotonic() - began < 0.9
+        assert not {"desktop-notice", "desktop-signals"} & {thread.name for thread in threading.enumerate()}
+
+
+def test_a_toast_whose_id_came_late_can_be_pressed_and_is_replaced_by_the_next_try() -> None:
+    presses = Presses()
+    with (
+        session_bus() as bus,
+        StandInDaemon(bus, "actions") as daemon,
+        pressable(bus.environ, presses, deadline_s=0.2) as sending,
+    ):
+        daemon.holds = True
+        assert sending.send(notice(notification_id="late")).code == "timeout"
+        daemon.holds = False
+        daemon.tell()
+        daemon.signal(INVOKED, "us", 1, "default")
+        assert presses.next() == ("late", None)
+        until(lambda: sending.health().works)
+        show(sending, "late")
+        assert daemon.asked[1][1] == 1
 
 
 def test_after_the_bus_was_restarted_presses_are_heard_again() -> None:

@@ -172,7 +172,6 @@ class ListeningBus(SessionBus):
         except Exception:
             log.exception("the desktop's signals are not heard any more; the next toast begins anew")
         finally:
-            self._toasts.keep_only("")  # on another bus the same names and ids are somebody else's
             self._end_waits()
 
     def _take(self, message: Message) -> None:
