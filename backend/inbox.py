@@ -179,5 +179,6 @@ def _cancel(tx: Tx, seq: int, n: Notification) -> Change:
         return None
     if n.status not in {"scheduled", "pending"}:
         raise Conflict(f"A notification that is {n.status} cannot be cancelled.")
+    withdraw(tx, seq, n.id, n.user_id, n.app)  # it may be on its way at this moment
     hand_back(tx, seq, "cancelled", "It was cancelled.")
     return {"status": "cancelled", "inbox": None, "snoozed_until": None}
