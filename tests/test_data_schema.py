@@ -595,7 +595,7 @@ DATA = st.dictionaries(st.sampled_from("abc"), JSON, max_size=3)
 
 
 @given(SCHEMAS, DATA)
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_what_fits_and_what_does_not_is_as_the_library_has_it(schema: dict[str, Any], data: dict[str, Any]) -> None:
     try:
         check_schema(schema)
