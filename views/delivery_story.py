@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
 
-from views.controls.look import GRID, HIGH, TARGET, Handler, body, heading, hint, small
+from views.controls.look import GRID, HIGH, TARGET, Handler, body, copyable, heading, hint, small
 from views.delivery_words import (
     PLATFORMS,
     TO_SET_UP,
@@ -131,9 +131,7 @@ def _attempt(attempt: Attempt, now: datetime) -> ft.Row:
     head.tooltip = hint(exact(attempt.started_at, now))
     texts: list[ft.Control] = [head]
     if said := provider_words(attempt.code, attempt.text):
-        words = small(said)
-        words.selectable = True
-        texts.append(words)
+        texts.append(copyable(small(said)))
     return ft.Row(
         [ft.Icon(state.icon, size=16, color=state.color), ft.Column(texts, spacing=0, expand=True, tight=True)],
         spacing=GRID,

@@ -168,7 +168,8 @@ class NotificationCenter(Screen):
         async def open_notice(_: object) -> None:
             self._undo = ()
             self.go(f"/notifications/{quote(notice.id, safe='')}")
-            if notice.inbox != "snoozed":  # looking at one that was put off does not call it back
+            # What was put off is not called back by a look, and what only waits to be sent is not sent any less.
+            if notice.inbox == "unread":
                 await self.act(lambda: self.backend.notifications.mark_notification_as_read(notice.id))
 
         return open_notice

@@ -15,6 +15,7 @@ from views.controls.look import (
     TITLE,
     Handler,
     body,
+    copyable,
     hairline,
     heading,
     hint,
@@ -51,9 +52,8 @@ def detail_view(detail: NotificationDetail, now: datetime, do: Deeds, *, whole: 
     ]
     if notification.message:
         words = body(paragraphs(notification.message))
-        words.selectable = True
         words.rtl = reads_rtl(notification.message)
-        parts.append(words)
+        parts.append(copyable(words))
     if notification.actions:
         parts.append(ft.Row([_action(a) for a in notification.actions], wrap=True, spacing=GRID, run_spacing=GRID))
     parts.append(story(notification, detail.deliveries, now, do.mending, whole=whole))

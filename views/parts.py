@@ -16,6 +16,7 @@ from views.controls.look import (
     URGENT,
     Handler,
     body,
+    copyable,
     heading,
     icon_button,
     silent,
@@ -141,9 +142,8 @@ def notice_banner(words: str, dismiss: Handler) -> ft.Container:
 
 def warning(words: str) -> ft.Container:
     """A sentence that stands as long as what it tells of does."""
-    text = body(words)
+    text = copyable(body(words))
     text.expand = True
-    text.selectable = True
     return ft.Container(
         ft.Row(
             [ft.Icon(ft.Icons.WARNING_AMBER, size=20, color=HIGH), text],

@@ -8,10 +8,10 @@ import flet as ft
 
 from backend import SETTINGS_FILE, SendIn
 from views.commands import send_command
-from views.controls.look import GRID, body, small
+from views.controls.look import GRID, body, copyable, small
 from views.controls.notification_settings import NotificationSettings
 from views.delivery_words import CHANNELS
-from views.parts import card, command, page_column, page_padding, section
+from views.parts import card, command, page_column, page_padding, section, warning
 from views.screen import Screen
 from views.settings_channels import ChannelList
 from views.settings_contacts import Contacts
@@ -55,6 +55,7 @@ class Settings(Screen):
         self._matrix = NotificationSettings(
             source=MyPreferences(self.backend, self.live), labels=CHANNELS, wide=self.wide
         )
+        self._problem = ft.Container(key="problem", visible=False)
         self._api = ft.Container()
         self._about = ft.Container()
         self._page: ft.ListView | None = None
@@ -79,12 +80,12 @@ class Settings(Screen):
         self._contacts.take(found.contact)
         broken = {state.name: state.detail for state in found.channels if not state.works}
         self._quiet.take(found.quiet, found.decided, broken, self.now())
-        self._channels.take(found.channels, found.tables, found.problem, str(backend.data_dir / SETTINGS_FILE))
+        self._channels.take(found.channels, found.tables)
+        self._problem.visible = found.problem is not None
+        self._problem.content = _problem(str(backend.data_dir / SETTINGS_FILE), found.problem)
         self._devices.take(found.devices)
         self._api.content = _api(backend.url, backend.me)
-        about = small(f"FlashFlow {backend.version} · data in {backend.data_dir}")
-        about.selectable = True
-        self._about.content = about
+        self._about.content = copyable(small(f"FlashFlow {backend.version} · data in {backend.data_dir}"))
         if self._page is None:
             self._page = page_column(self._sections(), wide=self.wide)
         self._page.padding = page_padding(wide=self.wide)
@@ -95,18 +96,25 @@ class Settings(Screen):
         unused = "A notification that may use no channel is kept, and not shown."
         file = f"Kept in {SETTINGS_FILE} in the data folder, which you may also write yourself."
         return [
+            self._problem,
+            section("What may reach you", [self._matrix], words=f"For {me}. {unused}", key="preferences"),
             section(
                 "How to reach you",
                 [self._contacts.control, self._quiet.control],
                 words=f"For {me}, beyond this window.",
                 key="reach",
             ),
-            section("What may reach you", [self._matrix], words=f"For {me}. {unused}", key="preferences"),
             section("Channels", [self._channels.control], words=file, key="channels-section"),
             section("Your devices", [self._devices.control], words="What push reaches.", key="devices-section"),
             self._api,
             self._about,
         ]
+
+
+def _problem(path: str, problem: str | None) -> ft.Control | None:
+    if problem is None:
+        return None
+    return warning(f"{path} cannot be used as it stands, so what was in force before stays: {problem}")
 
 
 def _api(url: str | None, me: str) -> ft.Column:

@@ -16,7 +16,7 @@ from views.channel_tables import TABLES, TableSpec, other_table, stored_at
 from views.controls.look import GOOD, GRID, HIGH, MUTED, TARGET, URGENT, body, hairline, named_button, small
 from views.delivery_words import PLATFORMS, outcome_of, provider_words
 from views.form import Columns
-from views.parts import card, warning
+from views.parts import card
 from views.words import clock, one_line
 
 if TYPE_CHECKING:
@@ -169,29 +169,20 @@ class ChannelList:
         self.screen = screen
         self._rows: dict[str, ChannelRow] = {}
         self._tables: Mapping[str, Any] = {}
-        self._problem = ft.Container(visible=False)
         self._list = ft.Column(spacing=12, tight=True)
         self._add = ft.Row(
             [ft.TextButton("Add another service…", icon=ft.Icons.ADD, height=TARGET, on_click=self._open_new)]
         )
         self._new = ft.Container(visible=False)
-        self.control = ft.Column(
-            [self._problem, card(ft.Column([self._list, self._add, self._new], spacing=12, tight=True))],
-            key="channels",
-            spacing=12,
-            tight=True,
-        )
+        self.control = card(ft.Column([self._list, self._add, self._new], spacing=12, tight=True), key="channels")
 
-    def take(self, states: Sequence[ChannelState], tables: Mapping[str, Any], problem: str | None, path: str) -> None:
-        """What there is now; ``problem`` says what is wrong with the file at ``path``."""
+    def take(self, states: Sequence[ChannelState], tables: Mapping[str, Any]) -> None:
+        """What there is now."""
         self._tables = tables
         self._rows = {state.name: self._rows.get(state.name) or ChannelRow(self, state.name) for state in states}
         for state in states:
             self._rows[state.name].take(state, tables)
         self._list.controls = [row.control for row in self._rows.values()]
-        words = f"{path} cannot be used as it stands, so what was in force before stays: {problem}"
-        self._problem.visible = problem is not None
-        self._problem.content = None if problem is None else warning(words)
 
     def close_forms(self) -> None:
         for row in self._rows.values():

@@ -137,6 +137,12 @@ def small(text: str, *, lines: int | None = None, color: ft.ColorValue = MUTED) 
     return _text(text, SMALL, ft.FontWeight.W_400, lines, color)
 
 
+def copyable(text: ft.Text) -> ft.Semantics:
+    """Text that can be selected; Flutter alone would tell a screen reader of a field to type into."""
+    text.selectable = True
+    return ft.Semantics(label=text.value, exclude_semantics=True, content=text)
+
+
 def caller_text(text: str, *, strong: bool = False, lines: int = 1) -> ft.Text:
     """A caller's words on one paragraph, in their own direction."""
     control = body(one_line(text), strong=strong, lines=lines)

@@ -28,7 +28,7 @@ from views.controls.look import (
 )
 from views.controls.notice_row import notice_row
 from views.controls.refresher import Refresher
-from views.controls.sources import Inbox, InboxSource
+from views.controls.sources import Inbox, InboxSource, Notice
 from views.controls.words import badge, bell_name, upcoming
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class NotificationBell(ft.Container):
         """The drop-down as the inbox stands: a head, the rows or why there are none, and "View all"."""
         now = self.now()
         rows: list[ft.Control] = [
-            notice_row(notice, now, self._picker(notice.id), lines=1) for notice in self._inbox.notices
+            notice_row(notice, now, self._picker(notice), lines=1) for notice in self._inbox.notices
         ]
         if self._error:
             rows = [_line(body(self._error)), ft.TextButton("Retry", height=TARGET, on_click=self._retry)]
@@ -241,12 +241,13 @@ class NotificationBell(ft.Container):
             self._error = f"That did not work: {error}"
         self._draw_panel()
 
-    def _picker(self, notification_id: str) -> Handler:
+    def _picker(self, notice: Notice) -> Handler:
         async def pick(_: object) -> None:
             self._close()
             if self.open_notice is not None:
-                await self.open_notice(notification_id)
-            await self._do(lambda: self.source.mark_read(notification_id))
+                await self.open_notice(notice.id)
+            if notice.inbox == "unread":
+                await self._do(lambda: self.source.mark_read(notice.id))
 
         return pick
 
