@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,9 +90,8 @@ class Hands:
         return {d.channel: Stand(d.status, d.code) for d in self.deliveries(id_)}
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """What the file holds, on a connection of its own."""
-        with closing(sqlite3.connect(self.path)) as conn:
-            return conn.execute(sql, values).fetchall()
+        """What the file holds."""
+        return self.service.store.read(lambda conn: conn.execute(sql, values).fetchall())
 
     # --- the outbox -----------------------------------------------------------------------------------------------
 

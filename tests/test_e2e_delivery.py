@@ -58,6 +58,10 @@ def post(server: ServerProcess, title: str, *channels: str, **more: object) -> s
     return str(answer.json()["notification_id"])
 
 
+def as_bytes(frame: str | bytes) -> bytes:
+    return frame if isinstance(frame, bytes) else frame.encode()
+
+
 def show(screen: Screen, title: str) -> None:
     """Open a notification in full, by the bell."""
     screen.click("button", re.compile("^Notifications, "))
@@ -136,6 +140,22 @@ def test_a_snoozed_notification_waits_beside_the_others_and_can_be_woken(server:
     screen.read("Nothing is snoozed")
     screen.click("button", "Archive")
     eventually(lambda: place() == "archived", what="the notification to be archived")
+
+
+def test_an_open_menu_outlives_what_arrives_meanwhile(server: ServerProcess) -> None:
+    notification_id = post(server, "Water the plants", "in_app")
+    with browsing() as window:
+        with window.page.expect_websocket() as opened:
+            window.open(server.launch_link)
+        show(window, "Water the plants")
+        window.click("button", "Snooze")
+        window.find("menuitem", "For 1 hour")
+        with opened.value.expect_event("framereceived", lambda frame: b"Feed the cat" in as_bytes(frame)):
+            post(server, "Feed the cat", "in_app")
+        window.click("menuitem", "For 1 hour")
+        window.read("Snoozed until ")
+    found = server.api("GET", f"/api/notifications/{notification_id}").json()["notification"]
+    assert found["inbox"] == "snoozed"
 
 
 def test_do_not_disturb_from_the_bell_holds_until_it_is_ended(

@@ -33,8 +33,9 @@ def _now() -> datetime:
 class Screen(ft.Container):
     """A screen that shows what ``load`` found, again after every event of ``kinds``.
 
-    ``render`` is a pure picture of the data: each refresh draws it anew, and Flet sends the page only what differs
-    (the parts are matched by their keys).
+    ``render`` is a pure picture of the data: each refresh draws it anew, and Flet sends the page only what differs.
+    For that the picture stands in a list: there Flet matches what has a key with what stood there before (what is
+    scrolled stays so, a menu that is open still knows whom to tell), while a content that is exchanged is built anew.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
@@ -48,6 +49,8 @@ class Screen(ft.Container):
 
     def init(self) -> None:
         self.expand = True
+        self._frame = ft.Column(spacing=0, expand=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
+        self.content = self._frame
         self._found: Any = None
         self._refresher = Refresher(self.refresh, self.rest)
         self._unlisten: Callable[[], None] | None = None
@@ -105,8 +108,8 @@ class Screen(ft.Container):
                 self.page.show_dialog(ft.SnackBar(f"That did not work, and nothing was changed: {mine(str(error))}"))
 
     def show(self, content: ft.Control, key: str) -> None:
-        content.key = key
-        self.content = content
+        content.key, content.expand = key, True
+        self._frame.controls = [content]
         self.redraw()
 
     def redraw(self) -> None:

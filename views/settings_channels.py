@@ -52,7 +52,7 @@ class ChannelRow:
         self._route = route
         self._state: ChannelState | None = None
         self._tables: Mapping[str, Any] = {}
-        self._head = ft.Container()
+        self._head = ft.Column(spacing=0, tight=True)
         self._told = ft.Container(visible=False)
         self._form = ft.Container(visible=False)
         self._testing = False
@@ -99,9 +99,8 @@ class ChannelRow:
             alignment=ft.MainAxisAlignment.END if self._screen.wide else ft.MainAxisAlignment.START,
         )
         side = ft.Container(buttons, padding=ft.Padding.only(left=0 if self._screen.wide else 4 * GRID), col=BUTTONS)
-        self._head.content = ft.ResponsiveRow(
-            [what, side], vertical_alignment=ft.CrossAxisAlignment.CENTER, run_spacing=GRID
-        )
+        center = ft.CrossAxisAlignment.CENTER
+        self._head.controls = [ft.ResponsiveRow([what, side], key="head", vertical_alignment=center, run_spacing=GRID)]
 
     def _buttons(self, state: ChannelState, is_set_up: bool) -> list[ft.Control]:
         label = one_line(state.label, 60)

@@ -33,7 +33,8 @@ class Devices:
         self._screen = screen
         self._asking: str | None = None
         self._devices: Sequence[Device] = ()
-        self.control = card(ft.Container(), key="devices")
+        self._list = ft.Column(spacing=12, tight=True)
+        self.control = card(self._list, key="devices")
 
     def take(self, devices: Sequence[Device]) -> None:
         self._devices = devices
@@ -48,7 +49,7 @@ class Devices:
             rows.append(self._row(device, now))
         if not rows:
             rows.append(small("No device is registered. An app registers its own, by POST /api/devices/register."))
-        self.control.content = ft.Column(rows, spacing=12, tight=True)
+        self._list.controls = rows
 
     def _row(self, device: Device, now: datetime) -> ft.Control:
         name = device_name(device)

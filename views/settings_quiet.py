@@ -59,8 +59,8 @@ class Quiet:
         self._chips = {day: choice(label, False, self._picker(day), checkmark=True) for day, label in DAYS.items()}
         self._told = small("", color=URGENT)
         self._told.visible = False
-        self._disturb = ft.Container(key="disturb")
-        self._now = ft.Container(key="now")
+        self._disturb = ft.Column(spacing=0, tight=True)
+        self._now = ft.Column(spacing=0, tight=True)
         self.control = card(
             ft.Column(
                 [
@@ -103,8 +103,8 @@ class Quiet:
             field.take(getattr(setting, name))
         for day, chip in self._chips.items():
             chip.selected = day in setting.days
-        self._disturb.content = self._disturb_row(setting.do_not_disturb_until, now)
-        self._now.content = now_lines(decided, broken)
+        self._disturb.controls = [self._disturb_row(setting.do_not_disturb_until, now)]
+        self._now.controls = [now_lines(decided, broken)]
 
     def _disturb_row(self, until: datetime | None, now: datetime) -> ft.Row:
         words = body("Do not disturb", strong=True)
@@ -115,7 +115,7 @@ class Quiet:
             label, name, minutes = "End", "End do not disturb", None
         button = named_button(ft.OutlinedButton, label, name, self._disturber(minutes))
         words.expand = True
-        return ft.Row([words, button], spacing=12)
+        return ft.Row([words, button], key="disturb", spacing=12)
 
     def _disturber(self, minutes: int | None) -> Handler:
         async def press(_: object) -> None:
@@ -195,4 +195,4 @@ def now_lines(decided: Sequence[Decided], broken: Mapping[str, str]) -> ft.Colum
                 vertical_alignment=ft.CrossAxisAlignment.START,
             )
         )
-    return ft.Column(lines, spacing=GRID, tight=True)
+    return ft.Column(lines, key="now", spacing=GRID, tight=True)

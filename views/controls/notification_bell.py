@@ -124,8 +124,10 @@ class NotificationBell(ft.Container):
         if self._panel is not None:
             return
         self._undo = ()
+        # In a list, where Flet matches what is drawn anew with what stood there: the rows stay where they are scrolled.
+        self._frame = ft.Stack([self.panel_content()])
         self._panel = ft.AlertDialog(
-            content=self.panel_content(),
+            content=self._frame,
             content_padding=ft.Padding.all(0),
             actions_padding=ft.Padding.all(0),
             alignment=ft.Alignment.TOP_RIGHT,
@@ -276,7 +278,7 @@ class NotificationBell(ft.Container):
 
     def _draw_panel(self) -> None:
         if self._panel is not None and is_mounted(self._panel):
-            self._panel.content = self.panel_content()
+            self._frame.controls = [self.panel_content()]
             self._panel.update()
 
 

@@ -83,7 +83,8 @@ class NotificationSettings(ft.Container):
         self._refresher = Refresher(self.refresh)
         self._unsubscribe: Callable[[], None] | None = None
         self.on_size_change = self._resized
-        self.content = self.matrix_content()
+        self._shown = ft.Column([self.matrix_content()], spacing=0, tight=True)
+        self.content = self._shown
 
     def did_mount(self) -> None:
         self._unsubscribe = self.source.subscribe(self._refresher.ask)
@@ -253,7 +254,9 @@ class NotificationSettings(ft.Container):
             self._show()
 
     def _show(self) -> None:
-        self.content = self.matrix_content()
+        """Drawn anew inside a list, where Flet matches what has a key with what stood there: a menu that is open stays
+        so and still knows whom to tell, which it does not where the content itself is exchanged."""
+        self._shown.controls = [self.matrix_content()]
         if is_mounted(self):
             self.update()
 
