@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
-from backend.clock import Clock, to_datetime, to_ms
+from backend.clock import Clock, to_datetime
 from backend.records import UserAnalytics
 from backend.store.database import Store
 from backend.store.user_figures import TRAILING_DAYS, Days, today_activity, user_analytics, workspace_means
-from backend.zone import workspace_zone
+from backend.zone import LocalTime, to_day
 
 
 class Analytics:
     """Answers from one ``user_activities.db``; days are those of the workspace's zone."""
 
-    def __init__(self, store: Store, clock: Clock, zone: ZoneInfo | None = None) -> None:
+    def __init__(self, store: Store, clock: Clock, local: LocalTime, fold: Callable[[], None]) -> None:
         self._store = store
         self._clock = clock
-        self.zone = zone or workspace_zone()
+        self._local = local
+        self._fold = fold
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The workspace's zone: its days are those of every figure."""
+        return self._local.zone
 
     def user(self, user_id: str, app: str | None = None) -> UserAnalytics:
         """One user's figures, over one app's rows or all."""
@@ -53,7 +59,7 @@ class Analytics:
         return Days(tuple(self._start_of(today + timedelta(days=d)) for d in range(-TRAILING_DAYS - 1, 2)))
 
     def _today(self) -> date:
-        return to_datetime(self._clock.now_ms()).astimezone(self.zone).date()
+        return to_datetime(self._clock.now_ms()).astimezone(self._local.zone).date()
 
     def _start_of(self, day: date) -> int:
-        return to_ms(datetime.combine(day, time(), self.zone).astimezone(UTC))
+        return self._local.start(to_day(day))

@@ -10,12 +10,14 @@ Every call that changes something returns after COMMIT; every call may be made f
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -41,12 +43,15 @@ from backend.store import activities as table
 from backend.store import timeline
 from backend.store.activities import NewActivity, Tracking
 from backend.store.database import Store
+from backend.store.figures_check import Difference, rebuild, verify
 from backend.store.models import ActivityModels, activity_models
+from backend.store.names import site
 from backend.store.opening import open_store
 from backend.store.schema_activity import ACTIVITY_MIGRATIONS
 from backend.store.sessions import SessionBook, SessionCache, close_stale, read_session
 from backend.store.user_figures import store_analytics, unsettled_users
 from backend.store.writer import Bundle, Tx, Write
+from backend.zone import LocalTime, workspace_zone
 
 log = logging.getLogger(__name__)
 
@@ -81,18 +86,23 @@ class UserActivityService:
         bus: Bus | None = None,
         clock: Clock | None = None,
         tell: list[str] | None = None,
+        zone: ZoneInfo | None = None,
     ) -> None:
         self.bus = bus or Bus()
         self.clock = clock or SystemClock()
         self._new_id = IdMaker(self.clock)
-        self._cache = SessionCache()
+        self.local = LocalTime(zone or workspace_zone())
+        self._cache = SessionCache(self.local)
         self._unsettled: set[str] = set()
         self._looked_back = False
         say = log.warning if tell is None else tell.append
-        self.store: Store = open_store(Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say)
+        self.store: Store = open_store(
+            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say, self._prepare_connection
+        )
         self.models: ActivityModels = activity_models(self.store.database)
-        self.analytics = Analytics(self.store, self.clock)
+        self.analytics = Analytics(self.store, self.clock, self.local, self.fold)
         self._behind: int | None = None
+        self._keep_zone()
 
     # --- activities -----------------------------------------------------------------------------------------------
 
@@ -217,6 +227,47 @@ class UserActivityService:
             results.append(BatchResult(accepted=accepted, duplicates=duplicates, rejected=tuple(rejected)))
         return results
 
+    def fold(self) -> None:
+        """Have every activity that is stored in the figures too. Raises StorageError where they cannot be written."""
+        while self.store.read(timeline.tail_length) and self.store.run(Write(self._catch_up, None)):
+            pass
+
+    def _catch_up(self, tx: Tx, items: Sequence[None]) -> list[bool]:
+        more = timeline.catch_up(tx, self.local)
+        return [more] * len(items)
+
+    def _prepare_connection(self, conn: sqlite3.Connection) -> None:
+        conn.create_function("local_hour", 1, self.local.hour, deterministic=True)
+        conn.create_function("site", 1, site, deterministic=True)
+
+    def verify_figures(self) -> tuple[Difference, ...]:
+        """Compute every figure once more from the bare rows; what differs from the figures kept. Reads everything."""
+        self.fold()
+        return self.store.read(lambda conn: tuple(verify(conn)))
+
+    def rebuild_figures(self) -> None:
+        """Put what the bare rows say in the place of the figures, in one transaction."""
+        self.store.run(Write(self._rebuild, None))
+
+    def _rebuild(self, tx: Tx, items: Sequence[None]) -> list[None]:
+        rebuild(tx, self.local)
+        self._cache.forget()
+        return [None] * len(items)
+
+    def use_zone(self, zone: ZoneInfo) -> None:
+        """Count days by another zone's clock from now on; the figures are counted anew."""
+        self.local.move(zone)
+        self._keep_zone()
+
+    def _keep_zone(self) -> None:
+        """The figures' days are those of the workspace's zone: in another one they are all counted anew."""
+        key = self.local.zone.key
+        zone = self.store.read(lambda conn: conn.execute("SELECT zone FROM figures_state").fetchone()[0])
+        if zone != key:
+            self.rebuild_figures()
+        if self.store.read(timeline.tail_length) > timeline.FEED_AT:
+            self.fold()
+
     def _count_in(self, tx: Tx, rows: int) -> None:
         """Have the index by user fed once enough rows wait for it; in the writer's thread, as the next transaction."""
         # An earlier process may have left some; asked here, since a damaged file must still open.
@@ -224,7 +275,7 @@ class UserActivityService:
         if self._behind >= timeline.FEED_AT:
             self._behind = 0
             with suppress(Stopping):  # then the next start does it
-                self.store.writer.submit(Bundle([Write(_catch_up, None)], lambda: None))
+                self.store.writer.submit(Bundle([Write(self._catch_up, None)], lambda: None))
 
     def list_activities(
         self,
@@ -376,7 +427,7 @@ class UserActivityService:
             self._looked_back = True
             self._unsettled.update(self.store.read(unsettled_users))  # what an earlier process left undone
         if self.store.read(timeline.counted_to) is not None:
-            self.store.run(Write(_catch_up, None))
+            self.store.run(Write(self._catch_up, None))
         users = [self._unsettled.pop() for _ in range(min(most, len(self._unsettled)))]
         if users:
             figures = self.analytics.users(users)
@@ -402,11 +453,6 @@ class UserActivityService:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _catch_up(tx: Tx, items: Sequence[None]) -> list[None]:
-    timeline.catch_up(tx)
-    return [None] * len(items)
 
 
 def _store_figures(tx: Tx, items: Sequence[tuple[UserAnalytics, ...]]) -> list[None]:

@@ -16,11 +16,12 @@ from tests.server_process import ROOT
 
 FLOORS = (
     # 0: words, errors, events, the clock: they need each other at most
-    ("backend.errors", "backend.events", "backend.clock", "backend.records", "backend.handover", "backend.zone"),
+    ("backend.errors", "backend.events", "backend.clock", "backend.records", "backend.handover"),
     (
         "backend.config",
         "backend.inputs",
         "backend.texts",
+        "backend.zone",
         "backend.settings",
         "backend.channel_names",
         "backend.data_pattern_syntax",

@@ -31,12 +31,12 @@ def service(tmp_path: Path) -> Iterator[UserActivityService]:
 
 
 def feed(service: UserActivityService) -> None:
-    service.store.run(Write(lambda tx, items: [timeline.catch_up(tx) for _ in items], None))
+    service.store.run(Write(lambda tx, items: [timeline.catch_up(tx, service.local) for _ in items], None))
 
 
 def mark(service: UserActivityService) -> tuple[int, int | None]:
     row: tuple[int, int | None] = service.store.read(
-        lambda conn: conn.execute("SELECT through, counted FROM activities_by_user_mark").fetchone()
+        lambda conn: conn.execute("SELECT through, counted FROM figures_state").fetchone()
     )
     return row
 
@@ -173,7 +173,7 @@ def test_one_users_questions_never_look_at_everybodys_rows(service: UserActivity
             seen.extend(row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}"))
 
     service.store.read(plans)
-    assert sum("SEARCH p USING PRIMARY KEY (user_id=?" in step for step in seen) == 2
+    assert sum("SEARCH p USING PRIMARY KEY (user=?" in step for step in seen) == 2
     assert sum("SEARCH user_activities USING INTEGER PRIMARY KEY (rowid>?)" in step for step in seen) == 2
     assert not [step for step in seen if step.split()[:2] in (["SCAN", "p"], ["SCAN", "user_activities"])]
 

@@ -68,11 +68,12 @@ def track(
                 )
                 continue
             try:
-                session = book.place(a.user_id, a.app, a.session_id, a.timestamp)
+                session = book.place(
+                    a.user_id, a.app, a.session_id, a.timestamp, is_key=a.activity_type in cache.key_types
+                )
             except Conflict as refusal:
                 answer.append(refusal)
                 continue
-            session.activities += 1
             if a.id_given:
                 taken[key] = (a.app, session.id)
             rows.append((key, a.user_id, a.activity_type, session.id, *a[5:]))

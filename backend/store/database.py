@@ -17,6 +17,8 @@ from backend.store.faults import storage_error
 from backend.store.writer import I, R, Write, Writer
 
 T = TypeVar("T")
+Prepare = Callable[[sqlite3.Connection], None]
+"""Gives a new connection what its statements need beyond SQL: functions of our own."""
 BUSY_TIMEOUT_S = 10
 WRITER_CACHE_KIB = -32_000
 """SQLite's negative KiB. Indexes over users are written all over: what does not fit here is read again each time."""
@@ -31,7 +33,8 @@ class _Connection(sqlite3.Connection):
 class Database(SqliteDatabase):
     """Peewee's database with every thread's connection known, so that ``close_all`` leaves none behind."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, prepare: Prepare | None = None) -> None:
+        self._prepare = prepare
         self._opened: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
         super().__init__(
             str(path),
@@ -53,6 +56,8 @@ class Database(SqliteDatabase):
     def _connect(self) -> sqlite3.Connection:
         conn: sqlite3.Connection = super()._connect()  # type: ignore[misc]  # the stubs leave it out
         self._opened.add(conn)
+        if self._prepare is not None:
+            self._prepare(conn)
         return conn
 
     def close_all(self) -> None:

@@ -124,6 +124,7 @@ def activity_models(db: SqliteDatabase) -> ActivityModels:
         user_agent = TextField(null=True)
         shared = BooleanField(default=False)
         revision = IntegerField(unique=True)
+        key_activities = IntegerField(default=0)
 
         class Meta:
             table_name = "user_sessions"

@@ -10,7 +10,7 @@ from pathlib import Path
 from backend.clock import Clock
 from backend.errors import SchemaTooNew, StorageError
 from backend.events import Event
-from backend.store.database import Database, Store, create_private
+from backend.store.database import Database, Prepare, Store, create_private
 from backend.store.faults import storage_error
 from backend.store.recovery import back_up, is_damage, is_sound, recover, was_emptied
 
@@ -26,8 +26,10 @@ def open_store(
     clock: Clock,
     publish: Callable[[Iterable[Event]], None],
     tell: Callable[[str], None],
+    prepare: Prepare | None = None,
 ) -> Store:
-    """Open ``path``, making, recovering or migrating it first. ``tell`` hears what a person should know.
+    """Open ``path``, making, recovering or migrating it first. ``tell`` hears what a person should know; ``prepare``
+    sees every connection first.
 
     Raises SchemaTooNew for a file of a newer FlashFlow and StorageError where the file or its folder cannot be used.
     """
@@ -51,7 +53,7 @@ def open_store(
         raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
     except sqlite3.Error as error:
         raise storage_error(error) from error
-    return Store(Database(path, path.stem), clock, publish)
+    return Store(Database(path, path.stem, prepare), clock, publish)
 
 
 def mark_suspect(path: Path) -> None:

@@ -13,6 +13,7 @@ import sqlite3
 
 from backend.store import timeline
 from backend.store.schema import IDEMPOTENCY_DDL
+from backend.store.schema_figures import make_figures
 
 _V1 = """
 CREATE TABLE user_activities (
@@ -77,14 +78,35 @@ def _v1(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
+_V2 = """
+CREATE TABLE activities_by_user (
+    user_id TEXT NOT NULL,
+    timestamp INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (user_id, timestamp, seq)
+) WITHOUT ROWID;
+CREATE TABLE activities_by_user_mark (through INTEGER NOT NULL, counted INTEGER);
+INSERT INTO activities_by_user_mark VALUES (0, NULL);
+DROP INDEX user_activities_user;
+"""
+
+
 def _v2(conn: sqlite3.Connection) -> None:
     """A user's activities are found through an index that is fed in bulk (``timeline``)."""
-    for statement in timeline.TIMELINE_DDL.split(";\n"):
+    for statement in _V2.split(";\n"):
         conn.execute(statement)
-    conn.execute("INSERT INTO activities_by_user_mark VALUES (0, NULL)")
-    conn.execute(timeline.FEED)
-    conn.execute(timeline.MOVE_MARK)
-    conn.execute("DROP INDEX user_activities_user")
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2)
+def _v3(conn: sqlite3.Connection) -> None:
+    """The figures, and the index by user with small keys: the first opening fills both from the rows. A session knows
+    its key activities; counters that waited are counted now."""
+    conn.execute("DROP VIEW IF EXISTS user_timeline")
+    conn.execute("DROP TABLE activities_by_user")
+    make_figures(conn)
+    conn.execute("UPDATE figures_state SET counted = (SELECT counted FROM activities_by_user_mark)")
+    conn.execute("DROP TABLE activities_by_user_mark")
+    conn.execute(timeline.VIEW_DDL)
+    conn.execute("ALTER TABLE user_sessions ADD COLUMN key_activities INTEGER NOT NULL DEFAULT 0")
+
+
+ACTIVITY_MIGRATIONS = (_v1, _v2, _v3)

@@ -10,10 +10,13 @@ from backend.clock import to_datetime
 from backend.errors import Conflict
 from backend.events import Event
 from backend.records import Session
-from backend.store import timeline
+from backend.store import session_figures, timeline
 from backend.store.codec import decode_id, encode_id, from_object, to_json
+from backend.store.names import app_key, key_types
 from backend.store.rows import execute_rows
+from backend.store.session_figures import Counted
 from backend.store.writer import Tx
+from backend.zone import LocalTime
 
 IDLE_MS = 30 * 60 * 1000
 """A session is over after this long without an activity or heartbeat [GA4, PostHog]."""
@@ -24,7 +27,7 @@ LONGEST_MS = 24 * 60 * 60 * 1000
 
 COLUMNS = (
     "seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, activities, "
-    "device_info, ip_address, user_agent, shared"
+    "device_info, ip_address, user_agent, shared, key_activities"
 )
 _SHARED_PAGES = (
     "SELECT COUNT(DISTINCT page_url) FROM user_activities a WHERE "
@@ -39,8 +42,9 @@ class OpenSession:
     """A session as a transaction works on it; saved by the book."""
 
     __slots__ = (
-        "activities", "app", "device_info", "end_reason", "end_time", "id", "ip_address", "is_new", "last_seen",
-        "moved", "pages_visited", "seq", "shared", "start_time", "tell", "user_agent", "user_id",
+        "activities", "app", "counted", "device_info", "end_reason", "end_time", "id", "ip_address", "is_new",
+        "key_activities", "last_seen", "moved", "pages_visited", "seq", "shared", "start_time", "tell", "user_agent",
+        "user_id",
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...], *, is_new: bool = False) -> None:
@@ -53,11 +57,15 @@ class OpenSession:
         self.end_time: int | None
         self.end_reason: str | None
         self.activities: int
+        self.pages_visited: int
+        self.key_activities: int
         (
             self.seq, self.id, self.user_id, self.app, self.start_time, self.last_seen, self.end_time, self.end_reason,
             self.pages_visited, self.activities, self.device_info, self.ip_address, self.user_agent,
-            self.shared,
+            self.shared, self.key_activities,
         ) = row  # fmt: skip
+        self.counted: Counted | None = None
+        """What the figures have of it; None while it is open."""
         self.is_new = is_new
         self.tell = is_new
         self.moved = False
@@ -100,9 +108,12 @@ class SessionCache:
 
     MOST = 10_000
 
-    def __init__(self) -> None:
+    def __init__(self, local: LocalTime) -> None:
+        self.local = local
         self.by_id: dict[bytes | str, OpenSession] = {}
         self.current: dict[tuple[str, str], OpenSession | None] = {}
+        self.apps: dict[str, int] = {}
+        self.key_types: frozenset[str] = frozenset()
         self._versions: dict[int, int] = {}
 
     def enter(self, tx: Tx) -> None:
@@ -111,21 +122,28 @@ class SessionCache:
         # The number means something on its own connection only: it grows when any other one has committed.
         if version != self._versions.get(id(tx.conn)) or len(self.by_id) > self.MOST:
             self.clear()
+            self.key_types = key_types(tx.conn)
             self._versions[id(tx.conn)] = version
         tx.undo.append(self.clear)
+
+    def forget(self) -> None:
+        """What is kept, the key types too, is no longer what the file says."""
+        self.clear()
+        self._versions.clear()
 
     def clear(self) -> None:
         self.by_id.clear()
         self.current.clear()
+        self.apps.clear()
 
 
 class SessionBook:
     """The sessions one transaction touches: read once, changed in memory, written once by ``save``."""
 
-    def __init__(self, tx: Tx, new_id: Callable[[], str], cache: SessionCache | None = None) -> None:
+    def __init__(self, tx: Tx, new_id: Callable[[], str], cache: SessionCache) -> None:
         self._tx = tx
         self._new_id = new_id
-        cache = cache or SessionCache()
+        self._cache = cache
         cache.enter(tx)
         self._by_id = cache.by_id
         self._current = cache.current
@@ -141,8 +159,10 @@ class SessionBook:
             session = self._load("id = ?", (key,))
         return session
 
-    def place(self, user_id: str, app: str, session_id: str | None, timestamp: int) -> OpenSession:
-        """The session an activity of ``timestamp`` counts in, opened where there is none.
+    def place(
+        self, user_id: str, app: str, session_id: str | None, timestamp: int, *, is_key: bool = False
+    ) -> OpenSession:
+        """The session an activity of ``timestamp`` counts in, opened where there is none; ``is_key``: a key activity.
 
         Raises Conflict when ``session_id`` belongs to another app.
         """
@@ -157,6 +177,8 @@ class SessionBook:
         else:
             session = self._join(user_id, app, timestamp)
         session.touch(timestamp)
+        session.activities += 1
+        session.key_activities += is_key
         self.mark(session)
         return session
 
@@ -174,7 +196,7 @@ class SessionBook:
         key = encode_id(session_id or self._new_id())
         info = to_json(device_info) if device_info else None
         session = OpenSession(
-            (None, key, user_id, app, timestamp, timestamp, None, None, 0, 0, info, ip_address, user_agent, False),
+            (None, key, user_id, app, timestamp, timestamp, None, None, 0, 0, info, ip_address, user_agent, False, 0),
             is_new=True,
         )
         self._by_id[key] = session
@@ -206,14 +228,16 @@ class SessionBook:
                 s.seq = seq = seq + 1
                 inserts.append(
                     (s.seq, s.id, s.user_id, s.app, s.start_time, s.last_seen, s.end_time, s.end_reason,
-                     s.pages_visited, s.activities, s.device_info, s.ip_address, s.user_agent, s.shared, revision)
+                     s.pages_visited, s.activities, s.device_info, s.ip_address, s.user_agent, s.shared,
+                     s.key_activities, revision)
                 )  # fmt: skip
             elif s.tell:
                 endings.append(
-                    (s.start_time, s.last_seen, s.end_time, s.end_reason, s.activities, s.shared, revision, s.seq)
-                )
+                    (s.start_time, s.last_seen, s.end_time, s.end_reason, s.activities, s.shared, s.key_activities,
+                     revision, s.seq)
+                )  # fmt: skip
             else:
-                updates.append((s.last_seen, s.activities, s.seq))
+                updates.append((s.last_seen, s.activities, s.key_activities, s.seq))
                 if s.moved:
                     moves.append((s.start_time, s.shared, s.seq))
             s.saved()
@@ -225,7 +249,32 @@ class SessionBook:
             conn.executemany(_MOVE, moves)
         if endings:
             conn.executemany(_UPDATE_AND_TELL, endings)
-        _count_pages(self._tx, [(s.id,) for s in self._touched.values() if s.end_time is not None])
+        self._settle([s for s in self._touched.values() if s.end_time is not None or s.counted is not None])
+
+    def _settle(self, sessions: list[OpenSession]) -> None:
+        """Count the pages of those that are over, and what they are to their day."""
+        if not sessions:
+            return
+        if timeline.tail_length(self._tx.conn) > TAIL_TO_COUNT_IN:
+            timeline.catch_up(self._tx, self._cache.local)
+        changes = []
+        for session in sessions:
+            before = session.counted
+            if session.end_time is not None:
+                (session.pages_visited,) = self._tx.conn.execute(_COUNT_PAGES, (session.id,)).fetchone()
+            session.counted = self._counted(session)
+            changes.append((before, session.counted))
+        session_figures.change(self._tx, changes)
+
+    def _counted(self, session: OpenSession) -> Counted | None:
+        if session.end_time is None:
+            return None
+        apps, app = self._cache.apps, session.app
+        if app not in apps:
+            apps[app] = app_key(self._tx, app)
+        duration, pages = session.end_time - session.start_time, session.pages_visited
+        is_engaged = session_figures.engaged(duration, pages, session.key_activities)
+        return Counted(self._cache.local.day(session.start_time), apps[app], duration, pages, int(is_engaged))
 
     def _join(self, user_id: str, app: str, timestamp: int) -> OpenSession:
         current = self._current_of(user_id, app)
@@ -282,15 +331,11 @@ class SessionBook:
 
     def known(self, row: tuple[Any, ...]) -> OpenSession:
         """The session of a row: what this transaction has changed already counts, not what the file still says."""
-        return self._by_id.setdefault(row[1], OpenSession(row))
-
-
-def _count_pages(tx: Tx, over: list[tuple[bytes | str]]) -> None:
-    """Settle ``pages_visited`` of the sessions that are over."""
-    if over:
-        if timeline.tail_length(tx.conn) > TAIL_TO_COUNT_IN:
-            timeline.catch_up(tx)
-        tx.conn.executemany(_COUNT_PAGES, over)
+        session = self._by_id.get(row[1])
+        if session is None:
+            session = self._by_id[row[1]] = OpenSession(row)
+            session.counted = self._counted(session)
+        return session
 
 
 def _last_places(conn: sqlite3.Connection) -> tuple[int, int]:
@@ -342,7 +387,7 @@ def session_bounds(conn: sqlite3.Connection, session_id: str) -> list[tuple[str,
 
 def to_session(row: tuple[Any, ...]) -> Session:
     """A row of READ_COLUMNS as the record."""
-    (_, id_, user_id, app, start, seen, end, reason, pages, activities, info, ip, agent, _) = row
+    (_, id_, user_id, app, start, seen, end, reason, pages, activities, info, ip, agent, _, _) = row
     return Session(
         id=decode_id(id_),
         user_id=user_id,
@@ -362,16 +407,17 @@ def to_session(row: tuple[Any, ...]) -> Session:
 
 _INSERT = (
     "INSERT INTO user_sessions (seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, "
-    "activities, device_info, ip_address, user_agent, shared, revision) VALUES {rows}"
+    "activities, device_info, ip_address, user_agent, shared, key_activities, revision) VALUES {rows}"
 )
 _UPDATE = (
-    "WITH v (last_seen, activities, seq) AS (VALUES {rows}) UPDATE user_sessions "
-    "SET last_seen = v.last_seen, activities = v.activities FROM v WHERE user_sessions.seq = v.seq"
+    "WITH v (last_seen, activities, key_activities, seq) AS (VALUES {rows}) UPDATE user_sessions SET "
+    "last_seen = v.last_seen, activities = v.activities, key_activities = v.key_activities FROM v "
+    "WHERE user_sessions.seq = v.seq"
 )
 _MOVE = "UPDATE user_sessions SET start_time = ?, shared = ? WHERE seq = ?"
 """Apart from _UPDATE: it sets what indexes hold, and those are written anew even where nothing changes."""
 _UPDATE_AND_TELL = (
     "UPDATE user_sessions SET start_time = ?, last_seen = ?, end_time = ?, end_reason = ?, activities = ?, "
-    "shared = ?, revision = ? WHERE seq = ?"
+    "shared = ?, key_activities = ?, revision = ? WHERE seq = ?"
 )
-_COUNT_PAGES = f"UPDATE user_sessions SET pages_visited = {PAGES} WHERE id = ?"  # noqa: S608
+_COUNT_PAGES = f"UPDATE user_sessions SET pages_visited = {PAGES} WHERE id = ? RETURNING pages_visited"  # noqa: S608

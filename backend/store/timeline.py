@@ -3,8 +3,8 @@
 Each user's newest index entry and counters lie on other pages than the next user's, so that keeping them row by row
 was the dearest part of a write (measured: 15 µs of 65, nearly all of it pages for the WAL).
 
-- ``activities_by_user`` takes the rows up to its mark, sorted, in one go; what came after (the tail) is found by
-  ``seq``. Every question about one user asks both: through the view ``user_timeline``, or as below.
+- ``activities_by_user`` takes the rows up to its mark, sorted, in one go (``folding``); what came after (the tail) is
+  found by ``seq``. Every question about one user asks both: through the view ``user_timeline``, or as below.
 - The counters of ``user_analytics`` are kept by each small write. A group of many users' activities leaves them to the
   next small write, the next feed or the next idle second, from the row after ``counted`` on.
 """
@@ -16,40 +16,31 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from backend.store.folding import fold
 from backend.store.writer import Tx
+from backend.zone import LocalTime
 
-FEED_AT = 8192
+FEED_AT = 16_384
 """Rows in the tail that are worth a feed; a read looks through at most about so many (some 0.1 µs each)."""
 
 COLUMNS = (
     "seq", "id", "user_id", "activity_type", "session_id", "app", "timestamp", "received_at", "metadata", "page_url",
     "referrer", "user_agent", "ip_address",
 )  # fmt: skip
-_KEPT = ("seq", "user_id", "timestamp")
-_OF_INDEX = re.compile(rf"\b({'|'.join(_KEPT)})\b")
-_MARK = "(SELECT through FROM activities_by_user_mark)"
-_FED = "activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq"
+_OF = {"seq": "p", "user_id": "u", "timestamp": "p"}
+"""Where the index answers for the row itself."""
+_OF_INDEX = re.compile(rf"\b({'|'.join(_OF)})\b")
+_MARK = "(SELECT through FROM figures_state)"
+_FED = "figure_users u CROSS JOIN activities_by_user p ON p.user = u.key CROSS JOIN user_activities a ON a.seq = p.seq"
 _TAIL = f"user_activities WHERE seq > {_MARK}"
 
-TIMELINE_DDL = f"""
-CREATE TABLE activities_by_user (
-    user_id TEXT NOT NULL,
-    timestamp INTEGER NOT NULL,
-    seq INTEGER NOT NULL,
-    PRIMARY KEY (user_id, timestamp, seq)
-) WITHOUT ROWID;
-CREATE TABLE activities_by_user_mark (through INTEGER NOT NULL, counted INTEGER);
-CREATE VIEW user_timeline AS
-    SELECT {", ".join(f"{'p' if c in _KEPT else 'a'}.{c} AS {c}" for c in COLUMNS)} FROM {_FED}
-    UNION ALL SELECT {", ".join(COLUMNS)} FROM {_TAIL}
-"""  # noqa: S608
-
-FEED = f"INSERT INTO activities_by_user SELECT user_id, timestamp, seq FROM {_TAIL} ORDER BY user_id, timestamp, seq"  # noqa: S608
-MOVE_MARK = "UPDATE activities_by_user_mark SET through = COALESCE((SELECT MAX(seq) FROM user_activities), 0)"
+VIEW_DDL = f"""CREATE VIEW user_timeline AS
+    SELECT {", ".join(f"{_OF.get(c, 'a')}.{c} AS {c}" for c in COLUMNS)} FROM {_FED}
+    UNION ALL SELECT {", ".join(COLUMNS)} FROM {_TAIL}"""  # noqa: S608
 
 PAGES = (
     "SELECT COUNT(DISTINCT page_url) FROM ("  # noqa: S608
-    f"SELECT a.page_url FROM {_FED} WHERE p.user_id = user_sessions.user_id "
+    f"SELECT a.page_url FROM {_FED} WHERE u.user_id = user_sessions.user_id "
     "AND p.timestamp BETWEEN user_sessions.start_time AND user_sessions.last_seen AND a.session_id = user_sessions.id "
     f"UNION ALL SELECT page_url FROM {_TAIL} AND user_id = user_sessions.user_id AND session_id = user_sessions.id)"
 )
@@ -69,22 +60,21 @@ _COUNT_TAIL = COUNT.format(
 )
 
 
-def catch_up(tx: Tx) -> None:
-    """Feed the tail to the index, and count what was not counted."""
+def catch_up(tx: Tx, local: LocalTime) -> bool:
+    """Fold the tail into the figures and the index, and count what was not counted; whether there is more to fold."""
     count_tail(tx)
-    tx.conn.execute(FEED)
-    tx.conn.execute(MOVE_MARK)
+    return fold(tx, local)
 
 
 def counted_to(conn: sqlite3.Connection) -> int | None:
     """The ``seq`` after which no activity is in the counters; None where all of them are."""
-    counted: int | None = conn.execute("SELECT counted FROM activities_by_user_mark").fetchone()[0]
+    counted: int | None = conn.execute("SELECT counted FROM figures_state").fetchone()[0]
     return counted
 
 
 def count_later(tx: Tx, seq: int) -> None:
     """Leave every activity after ``seq`` out of the counters for now."""
-    tx.conn.execute("UPDATE activities_by_user_mark SET counted = ?", (seq,))
+    tx.conn.execute("UPDATE figures_state SET counted = ?", (seq,))
 
 
 def count_tail(tx: Tx) -> bool:
@@ -93,7 +83,7 @@ def count_tail(tx: Tx) -> bool:
     if counted is None:
         return False
     tx.conn.execute(_COUNT_TAIL, (counted,))
-    tx.conn.execute("UPDATE activities_by_user_mark SET counted = NULL")
+    tx.conn.execute("UPDATE figures_state SET counted = NULL")
     return True
 
 
@@ -112,8 +102,8 @@ def newest_of_user(
     asked for its own newest, so that neither reads more than ``limit`` matches."""
     conditions = " AND ".join(where)
     order = "ORDER BY {p}timestamp DESC, {p}seq DESC LIMIT ?"
-    columns = ", ".join(f"{'p' if c in _KEPT else 'a'}.{c}" for c in COLUMNS)
-    of_index = _OF_INDEX.sub(r"p.\1", conditions)
+    columns = ", ".join(f"{_OF.get(c, 'a')}.{c}" for c in COLUMNS)
+    of_index = _OF_INDEX.sub(lambda name: f"{_OF[name[1]]}.{name[1]}", conditions)
     fed = f"SELECT {columns} FROM {_FED} WHERE {of_index} {order.format(p='p.')}"  # noqa: S608
     # NOT INDEXED: the few rows of the tail by their seq, not all rows by the index that has their order.
     rows = _TAIL.replace("user_activities", "user_activities NOT INDEXED")

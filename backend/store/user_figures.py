@@ -9,6 +9,7 @@ from typing import NamedTuple
 from backend.clock import to_datetime
 from backend.records import NameCount, UserAnalytics
 from backend.store.codec import to_json
+from backend.store.names import FEATURE, PAGE_VIEW
 from backend.store.sessions import LIVE_PAGES
 from backend.store.writer import Tx
 
@@ -16,12 +17,6 @@ DAY_MS = 24 * 60 * 60 * 1000
 TRAILING_DAYS = 28
 RECENT_DAYS = 7
 TOP = 10
-PAGE_VIEW = "page_view"
-_FEATURE = (
-    "CASE WHEN json_type(metadata, '$.feature') = 'text' THEN json_extract(metadata, '$.feature') "
-    "ELSE activity_type END"
-)
-"""A feature is what ``metadata.feature`` names, else the activity's type; looking at a page is none."""
 
 
 class Days(NamedTuple):
@@ -70,8 +65,8 @@ def user_analytics(
     ).fetchone()
     pages = _top(conn, f"SELECT page_url, COUNT(*) FROM user_timeline WHERE user_id = ?{only} "  # noqa: S608
                  "AND page_url IS NOT NULL GROUP BY 1", who)  # fmt: skip
-    features = _top(conn, f"SELECT {_FEATURE}, COUNT(*) FROM user_timeline WHERE user_id = ?{only} "  # noqa: S608
-                    f"AND {_FEATURE} <> '{PAGE_VIEW}' GROUP BY 1", who)  # fmt: skip
+    features = _top(conn, f"SELECT {FEATURE}, COUNT(*) FROM user_timeline WHERE user_id = ?{only} "  # noqa: S608
+                    f"AND {FEATURE} <> '{PAGE_VIEW}' GROUP BY 1", who)  # fmt: skip
     score, parts = _engagement(conn, user_id, app, now_ms, days, means)
     return UserAnalytics(
         user_id=user_id,

@@ -1,0 +1,158 @@
+"""Activities folded into the figures, a few thousand at once, in one transaction with the mark that says how far.
+
+Row by row, what is kept by user would cost every activity several pages of the WAL (measured: a third of a write); in
+bulk and in each table's own order it costs a tenth of that. What came after the mark (the tail) is folded before a
+question is asked, so no answer leaves it out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.store.names import ABSENT, VALUES, learn
+from backend.store.schema_figures import OTHER
+from backend.store.writer import Tx
+from backend.zone import LocalTime
+
+FOLD_MOST = 50_000
+"""Activities folded in one transaction at most: what bounds how long the next write waits."""
+
+DAY_MS = 86_400_000
+_SLICE_MS = 15 * 60 * 1000
+
+_FOLDING = """CREATE TEMP TABLE IF NOT EXISTS folding (
+    user INTEGER, app INTEGER, type INTEGER, page INTEGER, feature INTEGER, referrer INTEGER, hour INTEGER,
+    timestamp INTEGER, seq INTEGER
+)"""
+_NEW = "CREATE TEMP TABLE IF NOT EXISTS folding_new (type INTEGER, user INTEGER, day INTEGER, app INTEGER)"
+
+
+def keyed_rows(hour: str, source: str, absent: str = str(ABSENT)) -> str:
+    """A SELECT of ``source``'s activities ``a`` as user, app, type, page, feature, referrer, hour, timestamp and seq; a
+    name without a key as ``absent``, in which ``{other}`` is its kind's “all others”."""
+    names = ", ".join(
+        f"CASE WHEN {value} IS NOT NULL THEN COALESCE((SELECT key FROM figure_names "  # noqa: S608
+        f"WHERE kind = {OTHER[kind]} AND name = {value}), {absent.format(other=OTHER[kind])}) END"
+        for kind, value in VALUES.items()
+    )
+    user = "(SELECT key FROM figure_users u WHERE u.user_id = a.user_id)"
+    return f"SELECT {user}, {names}, {hour}, a.timestamp, a.seq FROM {source}"  # noqa: S608
+
+
+_TAIL = "user_activities a NOT INDEXED WHERE a.seq > ? AND a.seq <= ?"
+_FILL = "INSERT INTO temp.folding " + keyed_rows("{hour}", _TAIL)
+_UNKNOWN = (
+    f"SELECT 1 FROM temp.folding WHERE user IS NULL OR app = {ABSENT} OR type = {ABSENT} OR page = {ABSENT} "  # noqa: S608
+    f"OR feature = {ABSENT} OR referrer = {ABSENT} LIMIT 1"
+)
+_BY_USER = "INSERT INTO activities_by_user SELECT user, timestamp, seq FROM temp.folding ORDER BY 1, 2, 3"
+
+# What a user did for the first time of a day: of any type (0) or of one, in any app (0) or in one.
+_NEW_DAYS = (
+    "INSERT INTO temp.folding_new SELECT DISTINCT 0, user, hour / 24, app FROM temp.folding f WHERE NOT EXISTS "
+    "(SELECT 1 FROM user_days d WHERE d.day = f.hour / 24 AND d.user = f.user AND d.app = f.app)",
+    "INSERT INTO temp.folding_new SELECT DISTINCT type, user, hour / 24, app FROM temp.folding f WHERE NOT EXISTS "
+    "(SELECT 1 FROM user_type_days d WHERE d.type = f.type AND d.user = f.user AND d.day = f.hour / 24 "
+    "AND d.app = f.app)",
+    "INSERT INTO temp.folding_new SELECT DISTINCT 0, user, day, 0 FROM temp.folding_new f WHERE type = 0 "
+    "AND NOT EXISTS (SELECT 1 FROM user_days d WHERE d.day = f.day AND d.user = f.user)",
+    "INSERT INTO temp.folding_new SELECT DISTINCT type, user, day, 0 FROM temp.folding_new f WHERE type <> 0 "
+    "AND NOT EXISTS (SELECT 1 FROM user_type_days d WHERE d.type = f.type AND d.user = f.user AND d.day = f.day)",
+)
+_MOVED = (
+    "SELECT f.app, f.user, s.first_day FROM temp.folding_new f JOIN user_spans s ON s.app = f.app AND s.user = f.user "
+    "WHERE f.type = 0 AND f.day < s.first_day GROUP BY 1, 2"
+)
+_DAYS_OF = (
+    "SELECT DISTINCT d.day FROM figure_names t CROSS JOIN user_type_days d ON d.type = t.key AND d.user = ? "
+    f"WHERE t.kind = {OTHER['type']} AND (? = 0 OR d.app = ?)"  # noqa: S608
+)
+_ADD_COHORT = (
+    "INSERT INTO cohort_days (app, first_day, day, users) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET users = users + excluded.users"
+)
+_COUNTS = (
+    "INSERT INTO user_spans SELECT app, user, MIN(day), MAX(day) FROM temp.folding_new WHERE type = 0 GROUP BY 1, 2 "
+    "ON CONFLICT DO UPDATE SET first_day = MIN(first_day, excluded.first_day), "
+    "last_day = MAX(last_day, excluded.last_day)",
+    "INSERT INTO cohort_days SELECT f.app, s.first_day, f.day, COUNT(*) FROM temp.folding_new f "
+    "JOIN user_spans s ON s.app = f.app AND s.user = f.user WHERE f.type = 0 GROUP BY 1, 2, 3 "
+    "ON CONFLICT DO UPDATE SET users = users + excluded.users",
+    "INSERT INTO active_days SELECT type, app, day, COUNT(*) FROM temp.folding_new WHERE true GROUP BY 1, 2, 3 "
+    "ON CONFLICT DO UPDATE SET users = users + excluded.users",
+    "INSERT INTO user_days SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) FROM temp.folding WHERE true "
+    "GROUP BY 1, 2, 3 ON CONFLICT DO UPDATE SET activities = activities + excluded.activities, "
+    "first_at = MIN(first_at, excluded.first_at)",
+    "INSERT INTO user_type_days SELECT type, user, hour / 24, app, COUNT(*), MIN(timestamp), "
+    "MAX(timestamp) - MIN(timestamp) FROM temp.folding WHERE true GROUP BY 1, 2, 3, 4 ON CONFLICT DO UPDATE SET "
+    "activities = activities + excluded.activities, first_at = MIN(first_at, excluded.first_at), "
+    "span = MAX(first_at + span, excluded.first_at + excluded.span) - MIN(first_at, excluded.first_at)",
+    "INSERT INTO activity_hours SELECT hour, app, type, COUNT(*) FROM temp.folding WHERE true GROUP BY 1, 2, 3 "
+    "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities",
+    *(
+        f"INSERT INTO name_days SELECT {OTHER[kind]}, hour / 24, app, {kind}, COUNT(*) FROM temp.folding "  # noqa: S608
+        f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4 ON CONFLICT DO UPDATE SET "
+        "activities = activities + excluded.activities"
+        for kind in ("page", "feature", "referrer")
+    ),
+)
+
+
+def fold(tx: Tx, local: LocalTime) -> bool:
+    """Fold the oldest of the tail, FOLD_MOST activities at most; whether more is left."""
+    conn = tx.conn
+    through, newest = conn.execute(
+        "SELECT through, COALESCE((SELECT MAX(seq) FROM user_activities), 0) FROM figures_state"
+    ).fetchone()
+    if newest <= through:
+        return False
+    end = min(newest, through + FOLD_MOST)
+    conn.execute(_FOLDING)
+    conn.execute(_NEW)
+    _fill(tx, local, (through, end))
+    conn.execute(_BY_USER)
+    for statement in _NEW_DAYS:
+        conn.execute(statement)
+    _move_cohorts(tx)
+    for statement in _COUNTS:
+        conn.execute(statement)
+    conn.execute("DELETE FROM temp.folding")
+    conn.execute("DELETE FROM temp.folding_new")
+    conn.execute("UPDATE figures_state SET through = ?", (end,))
+    return bool(end < newest)
+
+
+def _fill(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> None:
+    """The tail's rows by their keys; those who have none yet get theirs first."""
+    sql = _FILL.format(hour=_hour_of(tx, local, bounds))
+    tx.conn.execute(sql, bounds)
+    if tx.conn.execute(_UNKNOWN).fetchone():
+        tx.conn.execute("DELETE FROM temp.folding")
+        learn(tx, _TAIL, bounds)
+        tx.conn.execute(sql, bounds)
+        for kind in VALUES:
+            tx.conn.execute(f"UPDATE temp.folding SET {kind} = {OTHER[kind]} WHERE {kind} = {ABSENT}")  # noqa: S608
+
+
+def _hour_of(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> str:
+    """SQL for an activity's local hour: plain arithmetic where one offset holds for all of the tail."""
+    low, high = tx.conn.execute(f"SELECT MIN(timestamp), MAX(timestamp) FROM {_TAIL}", bounds).fetchone()  # noqa: S608
+    if low is not None and low >= DAY_MS and high - low <= 2 * DAY_MS:
+        offsets = {local.offset(at) for at in (*range(low, high, _SLICE_MS), high)}
+        if len(offsets) == 1:
+            return f"(a.timestamp + {offsets.pop()}) / 3600000"
+    return "local_hour(a.timestamp)"
+
+
+def _move_cohorts(tx: Tx) -> None:
+    """Where somebody's first day turns out to be an earlier one, all his days count for that cohort."""
+    moves: list[tuple[Any, ...]] = []
+    for app, user, old in tx.conn.execute(_MOVED).fetchall():
+        (first,) = tx.conn.execute(
+            "SELECT MIN(day) FROM temp.folding_new WHERE type = 0 AND app = ? AND user = ?", (app, user)
+        ).fetchone()
+        for (day,) in tx.conn.execute(_DAYS_OF, (user, app, app)):
+            moves += [(app, old, day, -1), (app, first, day, 1)]
+    if moves:
+        tx.conn.executemany(_ADD_COHORT, moves)
+        tx.conn.execute("DELETE FROM cohort_days WHERE users = 0")

@@ -1,0 +1,104 @@
+"""Users and names as the small numbers they have in the figures.
+
+Names are guarded: beyond so many of a kind the rest counts as one, “all others”, so that an id in a page's address can
+neither fill the disk nor slow every question.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+from urllib.parse import urlsplit
+
+from backend.events import Event
+from backend.store.schema_figures import OTHER
+from backend.store.writer import Tx
+
+MOST = {"app": 1_000, "type": 1_000, "page": 10_000, "feature": 5_000, "referrer": 5_000}
+"""Names of a kind that are counted by themselves."""
+ABSENT = -1
+"""What stands for a name without a key while a group of activities is folded."""
+
+PAGE_VIEW = "page_view"
+FEATURE = (
+    "CASE WHEN metadata IS NOT NULL AND json_type(metadata, '$.feature') = 'text' "
+    "THEN json_extract(metadata, '$.feature') ELSE activity_type END"
+)
+"""A feature is what ``metadata.feature`` names, else the activity's type; looking at a page is none."""
+
+VALUES = {
+    "app": "a.app",
+    "type": "a.activity_type",
+    "page": "a.page_url",
+    "feature": f"CASE WHEN {FEATURE} <> '{PAGE_VIEW}' THEN {FEATURE} END",
+    "referrer": "site(a.referrer)",
+}
+"""What each kind of name is of an activity ``a``; NULL where it has none."""
+
+
+def site(url: str | None) -> str | None:
+    """The host a visitor came from, in lower case; the whole text where there is none in it."""
+    if url is None:
+        return None
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2].lower() or url
+    except ValueError:
+        return url
+
+
+def learn(tx: Tx, activities: str, bounds: tuple[Any, ...]) -> None:
+    """Give a key to every user and, while there is room, every name in ``activities`` (``user_activities a WHERE …``
+    with ``bounds`` for its values)."""
+    tx.conn.execute(f"INSERT OR IGNORE INTO figure_users (user_id) SELECT DISTINCT a.user_id FROM {activities}", bounds)  # noqa: S608
+    for kind, value in VALUES.items():
+        number = OTHER[kind]
+        names = tx.conn.execute(
+            f"SELECT {value} AS name FROM {activities} AND name IS NOT NULL AND NOT EXISTS "  # noqa: S608
+            f"(SELECT 1 FROM figure_names n WHERE n.kind = {number} AND n.name = {value}) GROUP BY 1 ORDER BY MIN(seq)",
+            bounds,
+        ).fetchall()
+        if names:
+            room = MOST[kind] - _count(tx.conn, number)
+            if len(names) > room:
+                tx.events.append(Event("system", f"figures.{kind}"))
+            tx.conn.executemany(
+                "INSERT INTO figure_names (kind, name) VALUES (?, ?)", [(number, name) for (name,) in names[:room]]
+            )
+
+
+def full_kinds(conn: sqlite3.Connection) -> tuple[str, ...]:
+    """The kinds of names that have no room for another: what comes new counts as “all others”."""
+    return tuple(kind for kind, most in MOST.items() if _count(conn, OTHER[kind]) >= most)
+
+
+def key_of(conn: sqlite3.Connection, kind: str, name: str) -> int | None:
+    """The key of ``name``; None where no activity had it yet (or it is among all others)."""
+    row = conn.execute("SELECT key FROM figure_names WHERE kind = ? AND name = ?", (OTHER[kind], name)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def app_key(tx: Tx, app: str) -> int:
+    """The key of an app, given one where there is room."""
+    key = key_of(tx.conn, "app", app)
+    if key is None and _count(tx.conn, OTHER["app"]) < MOST["app"]:
+        tx.conn.execute("INSERT INTO figure_names (kind, name) VALUES (?, ?)", (OTHER["app"], app))
+        key = key_of(tx.conn, "app", app)
+    return OTHER["app"] if key is None else key
+
+
+def key_types(conn: sqlite3.Connection) -> frozenset[str]:
+    """The activity types that the owner marked as key activities."""
+    rows = conn.execute("SELECT name FROM figure_names WHERE kind = ? AND marked", (OTHER["type"],))
+    return frozenset(name for (name,) in rows)
+
+
+def user_key(conn: sqlite3.Connection, user_id: str) -> int | None:
+    """The key of a user; None where no activity of theirs was folded yet."""
+    row = conn.execute("SELECT key FROM figure_users WHERE user_id = ?", (user_id,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _count(conn: sqlite3.Connection, number: int) -> int:
+    """The names of a kind, without “all others”."""
+    (count,) = conn.execute("SELECT COUNT(*) - 1 FROM figure_names WHERE kind = ?", (number,)).fetchone()
+    return int(count)
