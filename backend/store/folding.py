@@ -64,8 +64,8 @@ _MOVED = (
     "WHERE f.type = 0 AND f.day < s.first_day GROUP BY 1, 2"
 )
 _DAYS_OF = (
-    "SELECT DISTINCT d.day FROM figure_names t CROSS JOIN user_type_days d ON d.type = t.key AND d.user = ? "
-    f"WHERE t.kind = {OTHER['type']} AND (? = 0 OR d.app = ?)"  # noqa: S608
+    "SELECT DISTINCT d.day FROM figure_names t CROSS JOIN user_type_days d ON d.type = t.key AND d.user = ? "  # noqa: S608
+    f"WHERE t.kind = {OTHER['type']} AND (? = 0 OR d.app = ?)"
 )
 _ADD_COHORT = (
     "INSERT INTO cohort_days (app, first_day, day, users) VALUES (?, ?, ?, ?) "
