@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
+from backend import analytics_people, analytics_period
+from backend.asking import Asked, Filters
 from backend.clock import Clock, to_datetime
+from backend.errors import StorageError
+from backend.periods import MONTH_DAYS, WEEK_DAYS, Compare, Days, days_asked
 from backend.records import UserAnalytics
+from backend.records_analytics import Funnel, HeatMap, Names, Overview, Retention, Trend, UserRows
 from backend.store.database import Store
-from backend.store.user_figures import TRAILING_DAYS, Days, today_activity, user_analytics, workspace_means
+from backend.store.figures_elsewhere import borrowed
+from backend.store.names import key_of
+from backend.store.scoring import Scoring
+from backend.store.user_figures import today_activity, user_analytics
 from backend.zone import LocalTime, to_day
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Analytics:
-    """Answers from one ``user_activities.db``; days are those of the workspace's zone."""
+    """Answers from one ``user_activities.db``; days are those of the workspace's zone unless another is asked for."""
 
     def __init__(self, store: Store, clock: Clock, local: LocalTime, fold: Callable[[], None]) -> None:
         self._store = store
@@ -28,20 +41,90 @@ class Analytics:
         """The workspace's zone: its days are those of every figure."""
         return self._local.zone
 
+    def ask(self, filters: Filters, question: Callable[[Asked], T]) -> T:
+        """Answer ``question`` over everything stored so far. Raises ValidationError."""
+        try:
+            self._fold()
+        except StorageError as fault:
+            # Reads go on: the answers lack what came since, and the overview says how much.
+            log.warning("the figures could not be brought up to date: %s", fault)
+        now = self._clock.now_ms()
+        own = filters.zone is None or filters.zone.key == self.zone.key
+        local = self._local if filters.zone is None or own else LocalTime(filters.zone)
+        days = days_asked(filters.first, filters.last, local.day(now))
+
+        def answer(conn: sqlite3.Connection) -> T:
+            app_key, type_key = (
+                0 if name is None else (key_of(conn, kind, name) or -1)
+                for kind, name in (("app", filters.app), ("type", filters.activity_type))
+            )
+            asked = Asked(conn, days, local, now, filters.app, app_key, type_key, self._local)
+            if own:
+                return question(asked)
+            with borrowed(conn, local, *_reach(days, local, local.day(now))):
+                return question(asked)
+
+        return self._store.read(answer)
+
+    # --- the period as a whole ------------------------------------------------------------------------------------
+
+    def overview(self, filters: Filters, compare: Compare = "previous") -> Overview:
+        """Every figure of the period beside those of the one before. Raises ValidationError."""
+        return self.ask(filters, lambda asked: analytics_period.overview(asked, compare))
+
+    def trend(self, filters: Filters, compare: Compare = "previous", interval: str = "day") -> Trend:
+        """Activities, active users and sessions by day, or activities by hour. Raises ValidationError."""
+        return self.ask(filters, lambda asked: analytics_period.trend(asked, compare, interval))
+
+    def top(self, filters: Filters, kind: str, limit: int = 10) -> Names:
+        """The most frequent ``pages``, ``features``, ``referrers``, ``apps`` or ``types``. Raises ValidationError."""
+        return self.ask(filters, lambda asked: analytics_period.top(asked, kind, limit))
+
+    def heatmap(self, filters: Filters) -> HeatMap:
+        """Activities by weekday and hour. Raises ValidationError."""
+        return self.ask(filters, analytics_period.heatmap)
+
+    # --- who ------------------------------------------------------------------------------------------------------
+
+    def retention(self, filters: Filters, days: int = 30, mode: str = "on") -> Retention:
+        """Of those who were new on each day of the period, who came back, on day N or (``on_or_after``) from day N on.
+        Raises ValidationError."""
+        return self.ask(filters, lambda asked: analytics_people.retention(asked, days, mode))
+
+    def funnel(
+        self,
+        filters: Filters,
+        steps: Sequence[str],
+        window_days: int = 7,
+        dropped_at: int | None = None,
+        limit: int = 50,
+    ) -> Funnel:
+        """Who took the ``steps`` (activity types) in order; with ``dropped_at`` (2 for the second step) some of those
+        who stopped before it. Raises ValidationError."""
+        return self.ask(filters, lambda asked: analytics_people.funnel(asked, steps, window_days, dropped_at, limit))
+
+    def user_list(self, filters: Filters, limit: int = 50, cursor: str | None = None) -> UserRows:
+        """The users active in the period or since, the latest seen first, each with an engagement score. Raises
+        ValidationError."""
+        return self.ask(filters, lambda asked: analytics_people.user_list(asked, limit, cursor))
+
+    # --- one user, and today --------------------------------------------------------------------------------------
+
     def user(self, user_id: str, app: str | None = None) -> UserAnalytics:
         """One user's figures, over one app's rows or all."""
-        now = self._clock.now_ms()
-        return self._store.read(lambda conn: user_analytics(conn, user_id, app, now, self.days()))
+        return self._store.read(lambda conn: user_analytics(conn, user_id, app, self._scoring(conn, app)))
 
     def users(self, user_ids: Sequence[str]) -> tuple[UserAnalytics, ...]:
         """The figures of several users over all apps, compared with one look at the workspace."""
-        now, days = self._clock.now_ms(), self.days()
 
         def answer(conn: sqlite3.Connection) -> tuple[UserAnalytics, ...]:
-            means = workspace_means(conn, None, now)
-            return tuple(user_analytics(conn, user_id, None, now, days, means) for user_id in user_ids)
+            scoring = self._scoring(conn, None)
+            return tuple(user_analytics(conn, user_id, None, scoring) for user_id in user_ids)
 
         return self._store.read(answer)
+
+    def _scoring(self, conn: sqlite3.Connection, app: str | None) -> Scoring:
+        return Scoring(conn, app, self._clock.now_ms(), self._local)
 
     def today(self) -> tuple[date, int, int, int]:
         """The local day it is, and its active users, sessions started and activities."""
@@ -53,13 +136,15 @@ class Analytics:
         day = self._today()
         return day, self._start_of(day), self._start_of(day + timedelta(days=1))
 
-    def days(self) -> Days:
-        """The days that a user's figures look back on."""
-        today = self._today()
-        return Days(tuple(self._start_of(today + timedelta(days=d)) for d in range(-TRAILING_DAYS - 1, 2)))
-
     def _today(self) -> date:
         return to_datetime(self._clock.now_ms()).astimezone(self._local.zone).date()
 
     def _start_of(self, day: date) -> int:
         return self._local.start(to_day(day))
+
+
+def _reach(days: Days, local: LocalTime, today: int) -> tuple[int, int]:
+    """The moments whose rows a question in another zone may look at: from the period before, or the month before the
+    end, on to today."""
+    first = min(days.first - 2 * max(days.length, WEEK_DAYS), days.last - MONTH_DAYS)
+    return local.start(max(first, 0)), local.start(max(days.last, today) + 1)

@@ -22,6 +22,8 @@ FLOORS = (
         "backend.inputs",
         "backend.texts",
         "backend.zone",
+        "backend.definitions",
+        "backend.records_analytics",
         "backend.settings",
         "backend.channel_names",
         "backend.data_pattern_syntax",
@@ -33,7 +35,9 @@ FLOORS = (
     # 1: files and channels, side by side
     ("backend.store", "backend.delivery", "backend.settings_file", "backend.data_schema"),
     # 2: below the services what each of them is made of
-    ("backend.moments", "backend.batch_rows"),
+    ("backend.moments", "backend.batch_rows", "backend.periods"),
+    ("backend.asking",),
+    ("backend.analytics_period", "backend.analytics_people"),
     (
         "backend.analytics",
         "backend.circumstances",

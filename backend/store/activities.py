@@ -11,7 +11,15 @@ from backend.errors import Conflict, FlashFlowError
 from backend.events import Event
 from backend.records import Activity, ActivityPage, SessionPage, Tracked
 from backend.store import timeline
-from backend.store.codec import decode_cursor, decode_id, encode_cursor, encode_id, from_object
+from backend.store.codec import (
+    decode_address,
+    decode_cursor,
+    decode_id,
+    encode_address,
+    encode_cursor,
+    encode_id,
+    from_object,
+)
 from backend.store.rows import execute_rows
 from backend.store.sessions import READ_COLUMNS, SessionBook, SessionCache, session_bounds, to_session
 from backend.store.writer import TryCarefully, Tx
@@ -76,7 +84,7 @@ def track(
                 continue
             if a.id_given:
                 taken[key] = (a.app, session.id)
-            rows.append((key, a.user_id, a.activity_type, session.id, *a[5:]))
+            rows.append((key, a.user_id, a.activity_type, session.id, *a[5:-2], *_origin(tx, cache, a)))
             count, last = totals.get(a.user_id, (0, 0))
             totals[a.user_id] = (count + 1, max(last, a.timestamp))
             tx.events.append(Event("activity", a.id, a.user_id, a.app))
@@ -90,6 +98,12 @@ def track(
         _count(tx, totals, len(rows), book)
         book.save()
     return answers
+
+
+def _origin(tx: Tx, cache: SessionCache, a: NewActivity) -> tuple[str | None, bytes | str | None, int | None]:
+    """``user_agent``, ``ip_address`` and ``agent`` as they stand in the file: an agent that has a number by that."""
+    number = None if a.user_agent is None else cache.agent(tx, a.user_agent)
+    return (a.user_agent if number is None else None, encode_address(a.ip_address), number)
 
 
 def _count(tx: Tx, totals: dict[str, tuple[int, int]], rows: int, book: SessionBook) -> None:
@@ -128,11 +142,11 @@ def _known(
 
 _INSERT = (
     "INSERT INTO user_activities (id, user_id, activity_type, session_id, app, timestamp, received_at, metadata, "
-    "page_url, referrer, user_agent, ip_address) VALUES {rows}"
+    "page_url, referrer, user_agent, ip_address, agent) VALUES {rows}"
 )
 _COUNT = timeline.COUNT.replace("{rows}", "VALUES {rows}")
 
-COLUMNS = ", ".join(timeline.COLUMNS)
+COLUMNS = ", ".join(timeline.COLUMNS.values())
 
 
 def list_activities(  # every filter of API.md, by name
@@ -243,5 +257,5 @@ def to_activity(row: tuple[Any, ...]) -> Activity:
         page_url=page,
         referrer=referrer,
         user_agent=agent,
-        ip_address=ip,
+        ip_address=decode_address(ip),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -29,6 +31,22 @@ def decode_id(stored: bytes | str) -> str:
         return stored
     h = stored.hex()
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+
+@lru_cache(maxsize=1024)
+def encode_address(text: str | None) -> bytes | str | None:
+    """An IP address in its usual spelling as its 4 or 16 bytes, any other text as it is."""
+    try:
+        address = None if text is None else ip_address(text)
+    except ValueError:
+        return text
+    return None if address is None else address.packed if str(address) == text else text
+
+
+@lru_cache(maxsize=1024)
+def decode_address(stored: bytes | str | None) -> str | None:
+    """The text that encode_address was given."""
+    return str(ip_address(stored)) if isinstance(stored, bytes) else stored
 
 
 def to_json(value: object) -> str:

@@ -17,9 +17,6 @@ from backend.store.session_figures import ENGAGED
 from backend.store.writer import Tx
 from backend.zone import LocalTime
 
-FORMULA = 1
-"""The version of the engagement score's formula (DEFINITIONS.md); figures under another one are computed anew."""
-
 _ROWS = "user_activities a WHERE a.seq <= (SELECT through FROM figures_state)"
 _LIVE = "COALESCE((SELECT frozen_before FROM figures_state), -1)"
 
@@ -36,7 +33,7 @@ _BOTH_APPS = (
     "(SELECT user, hour / 24 AS day, app, type FROM checking UNION SELECT user, hour / 24, 0, type FROM checking)"
 )
 _DURATION = "(end_time - start_time)"
-_APP = f"COALESCE((SELECT key FROM figure_names WHERE kind = {OTHER['app']} AND name = s.app), {OTHER['app']})"  # noqa: S608
+_APP = f"COALESCE((SELECT key FROM figure_names WHERE kind = {OTHER['app']} AND name = s.app), {OTHER['app']})"
 _IS_ENGAGED = ENGAGED.format(duration=_DURATION, pages="pages_visited")
 
 TABLES = (
@@ -60,9 +57,9 @@ TABLES = (
     Table(
         "name_days",
         " UNION ALL ".join(
-            f"SELECT * FROM (SELECT {OTHER[kind]}, hour / 24, app, {kind}, COUNT(*) FROM checking "  # noqa: S608
+            f"SELECT * FROM (SELECT {OTHER[kind]}, hour / 24, app, {kind}, COUNT(*) FROM checking "
             f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4)"
-            for kind in ("page", "feature", "referrer")
+            for kind in ("type", "page", "feature", "referrer")
         ),
         "day >= {live}",
     ),
@@ -76,8 +73,8 @@ TABLES = (
     ),
     Table(
         "session_days",
-        f"SELECT local_hour(start_time) / 24, {_APP}, COUNT(*), SUM{_DURATION}, SUM(pages_visited), "  # noqa: S608
-        f"SUM({_IS_ENGAGED}) FROM user_sessions s WHERE end_time IS NOT NULL GROUP BY 1, 2",
+        f"SELECT {{hour}}(start_time) / 24, {_APP}, COUNT(*), SUM{_DURATION}, SUM(pages_visited), "
+        f"SUM({_IS_ENGAGED}) FROM user_sessions s WHERE end_time IS NOT NULL{{within}} GROUP BY 1, 2",
         "day >= {live}",
     ),
     # Somebody whose first days were pruned still has them in user_days.
@@ -105,18 +102,23 @@ class Difference(NamedTuple):
     surplus: int
 
 
+def expected_rows(table: Table, hour: str = "local_hour", sessions_within: str = "") -> str:
+    """The SELECT of what a table's rows should be, by the SQL function ``hour``; a condition on the sessions."""
+    return table.rows.replace("{hour}", hour).replace("{within}", sessions_within)
+
+
 def verify(conn: sqlite3.Connection) -> Iterator[Difference]:
     """Compare every table with the bare rows, in one snapshot. ``conn`` is in a transaction; its own temporary tables
     are all that is written."""
     _prepare(conn)
     for table in TABLES:
         live = table.live.format(live=_LIVE)
-        kept = f"SELECT * FROM {table.name} WHERE {live}"  # noqa: S608
+        kept = f"SELECT * FROM {table.name} WHERE {live}"
         conn.execute(f"CREATE TEMP TABLE expected AS {kept} LIMIT 0")
-        conn.execute(f"INSERT INTO expected {table.rows}")
-        conn.execute(f"DELETE FROM expected WHERE NOT ({live})")  # noqa: S608
+        conn.execute(f"INSERT INTO expected {expected_rows(table)}")
+        conn.execute(f"DELETE FROM expected WHERE NOT ({live})")
         missing, surplus = (
-            conn.execute(f"SELECT COUNT(*) FROM ({one} EXCEPT {other})").fetchone()[0]  # noqa: S608
+            conn.execute(f"SELECT COUNT(*) FROM ({one} EXCEPT {other})").fetchone()[0]
             for one, other in (("SELECT * FROM expected", kept), (kept, "SELECT * FROM expected"))
         )
         conn.execute("DROP TABLE expected")
@@ -130,14 +132,15 @@ def rebuild(tx: Tx, local: LocalTime) -> None:
     conn = tx.conn
     while fold(tx, local):
         pass
-    conn.execute("UPDATE figures_state SET zone = ?, formula = ?", (local.zone.key, FORMULA))
+    conn.execute("UPDATE figures_state SET zone = ?", (local.zone.key,))
     _prepare(conn)
     for table in TABLES:
         live = table.live.format(live=_LIVE)
-        conn.execute(f"DELETE FROM {table.name} WHERE {live}")  # noqa: S608
+        conn.execute(f"DELETE FROM {table.name} WHERE {live}")
         columns = ", ".join(column for _, column, *_ in conn.execute(f"PRAGMA table_info({table.name})"))
+        rows = expected_rows(table)
         conn.execute(
-            f"WITH expected ({columns}) AS ({table.rows}) INSERT INTO {table.name} SELECT * FROM expected WHERE {live}"  # noqa: S608
+            f"WITH expected ({columns}) AS ({rows}) INSERT INTO {table.name} SELECT * FROM expected WHERE {live}"
         )
     conn.execute("DROP TABLE checking")
 

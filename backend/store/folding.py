@@ -31,18 +31,18 @@ def keyed_rows(hour: str, source: str, absent: str = str(ABSENT)) -> str:
     """A SELECT of ``source``'s activities ``a`` as user, app, type, page, feature, referrer, hour, timestamp and seq; a
     name without a key as ``absent``, in which ``{other}`` is its kind's “all others”."""
     names = ", ".join(
-        f"CASE WHEN {value} IS NOT NULL THEN COALESCE((SELECT key FROM figure_names "  # noqa: S608
+        f"CASE WHEN {value} IS NOT NULL THEN COALESCE((SELECT key FROM figure_names "
         f"WHERE kind = {OTHER[kind]} AND name = {value}), {absent.format(other=OTHER[kind])}) END"
         for kind, value in VALUES.items()
     )
     user = "(SELECT key FROM figure_users u WHERE u.user_id = a.user_id)"
-    return f"SELECT {user}, {names}, {hour}, a.timestamp, a.seq FROM {source}"  # noqa: S608
+    return f"SELECT {user}, {names}, {hour}, a.timestamp, a.seq FROM {source}"
 
 
 _TAIL = "user_activities a NOT INDEXED WHERE a.seq > ? AND a.seq <= ?"
 _FILL = "INSERT INTO temp.folding " + keyed_rows("{hour}", _TAIL)
 _UNKNOWN = (
-    f"SELECT 1 FROM temp.folding WHERE user IS NULL OR app = {ABSENT} OR type = {ABSENT} OR page = {ABSENT} "  # noqa: S608
+    f"SELECT 1 FROM temp.folding WHERE user IS NULL OR app = {ABSENT} OR type = {ABSENT} OR page = {ABSENT} "
     f"OR feature = {ABSENT} OR referrer = {ABSENT} LIMIT 1"
 )
 _BY_USER = "INSERT INTO activities_by_user SELECT user, timestamp, seq FROM temp.folding ORDER BY 1, 2, 3"
@@ -64,7 +64,7 @@ _MOVED = (
     "WHERE f.type = 0 AND f.day < s.first_day GROUP BY 1, 2"
 )
 _DAYS_OF = (
-    "SELECT DISTINCT d.day FROM figure_names t CROSS JOIN user_type_days d ON d.type = t.key AND d.user = ? "  # noqa: S608
+    "SELECT DISTINCT d.day FROM figure_names t CROSS JOIN user_type_days d ON d.type = t.key AND d.user = ? "
     f"WHERE t.kind = {OTHER['type']} AND (? = 0 OR d.app = ?)"
 )
 _ADD_COHORT = (
@@ -90,10 +90,10 @@ _COUNTS = (
     "INSERT INTO activity_hours SELECT hour, app, type, COUNT(*) FROM temp.folding WHERE true GROUP BY 1, 2, 3 "
     "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities",
     *(
-        f"INSERT INTO name_days SELECT {OTHER[kind]}, hour / 24, app, {kind}, COUNT(*) FROM temp.folding "  # noqa: S608
+        f"INSERT INTO name_days SELECT {OTHER[kind]}, hour / 24, app, {kind}, COUNT(*) FROM temp.folding "
         f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4 ON CONFLICT DO UPDATE SET "
         "activities = activities + excluded.activities"
-        for kind in ("page", "feature", "referrer")
+        for kind in ("type", "page", "feature", "referrer")
     ),
 )
 
@@ -131,12 +131,12 @@ def _fill(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> None:
         learn(tx, _TAIL, bounds)
         tx.conn.execute(sql, bounds)
         for kind in VALUES:
-            tx.conn.execute(f"UPDATE temp.folding SET {kind} = {OTHER[kind]} WHERE {kind} = {ABSENT}")  # noqa: S608
+            tx.conn.execute(f"UPDATE temp.folding SET {kind} = {OTHER[kind]} WHERE {kind} = {ABSENT}")
 
 
 def _hour_of(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> str:
     """SQL for an activity's local hour: plain arithmetic where one offset holds for all of the tail."""
-    low, high = tx.conn.execute(f"SELECT MIN(timestamp), MAX(timestamp) FROM {_TAIL}", bounds).fetchone()  # noqa: S608
+    low, high = tx.conn.execute(f"SELECT MIN(timestamp), MAX(timestamp) FROM {_TAIL}", bounds).fetchone()
     if low is not None and low >= DAY_MS and high - low <= 2 * DAY_MS:
         offsets = {local.offset(at) for at in (*range(low, high, _SLICE_MS), high)}
         if len(offsets) == 1:

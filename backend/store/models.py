@@ -21,7 +21,7 @@ from peewee import (
     TextField,
 )
 
-from backend.store.codec import decode_id, encode_id, from_object, from_strings, to_json
+from backend.store.codec import decode_address, decode_id, encode_address, encode_id, from_object, from_strings, to_json
 
 if TYPE_CHECKING:
     TextLikeField = Field[str]
@@ -39,6 +39,18 @@ class IdField(TextLikeField):
 
     def python_value(self, value: bytes | str | None) -> str | None:
         return None if value is None else decode_id(value)
+
+
+class AddressField(TextLikeField):
+    """An IP address: its 4 or 16 bytes."""
+
+    field_type = "TEXT"
+
+    def db_value(self, value: str | None) -> bytes | str | None:
+        return encode_address(value)
+
+    def python_value(self, value: bytes | str | None) -> str | None:
+        return decode_address(value)
 
 
 class ObjectField(TextField):
@@ -103,7 +115,8 @@ def activity_models(db: SqliteDatabase) -> ActivityModels:
         page_url = TextField(null=True)
         referrer = TextField(null=True)
         user_agent = TextField(null=True)
-        ip_address = TextField(null=True)
+        ip_address = AddressField(null=True)
+        agent = IntegerField(null=True)
 
         class Meta:
             table_name = "user_activities"
@@ -140,6 +153,7 @@ def activity_models(db: SqliteDatabase) -> ActivityModels:
         engagement_score = FloatField(null=True)
         engagement_parts = ObjectField(null=True)
         computed_at = BigIntegerField(null=True)
+        formula = IntegerField(null=True)
 
         class Meta:
             table_name = "user_analytics"

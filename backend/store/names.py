@@ -14,6 +14,7 @@ from backend.events import Event
 from backend.store.schema_figures import OTHER
 from backend.store.writer import Tx
 
+MOST_AGENTS = 1_000
 MOST = {"app": 1_000, "type": 1_000, "page": 10_000, "feature": 5_000, "referrer": 5_000}
 """Names of a kind that are counted by themselves."""
 ABSENT = -1
@@ -49,11 +50,11 @@ def site(url: str | None) -> str | None:
 def learn(tx: Tx, activities: str, bounds: tuple[Any, ...]) -> None:
     """Give a key to every user and, while there is room, every name in ``activities`` (``user_activities a WHERE …``
     with ``bounds`` for its values)."""
-    tx.conn.execute(f"INSERT OR IGNORE INTO figure_users (user_id) SELECT DISTINCT a.user_id FROM {activities}", bounds)  # noqa: S608
+    tx.conn.execute(f"INSERT OR IGNORE INTO figure_users (user_id) SELECT DISTINCT a.user_id FROM {activities}", bounds)
     for kind, value in VALUES.items():
         number = OTHER[kind]
         names = tx.conn.execute(
-            f"SELECT {value} AS name FROM {activities} AND name IS NOT NULL AND NOT EXISTS "  # noqa: S608
+            f"SELECT {value} AS name FROM {activities} AND name IS NOT NULL AND NOT EXISTS "
             f"(SELECT 1 FROM figure_names n WHERE n.kind = {number} AND n.name = {value}) GROUP BY 1 ORDER BY MIN(seq)",
             bounds,
         ).fetchall()
@@ -79,11 +80,20 @@ def key_of(conn: sqlite3.Connection, kind: str, name: str) -> int | None:
 
 def app_key(tx: Tx, app: str) -> int:
     """The key of an app, given one where there is room."""
-    key = key_of(tx.conn, "app", app)
-    if key is None and _count(tx.conn, OTHER["app"]) < MOST["app"]:
-        tx.conn.execute("INSERT INTO figure_names (kind, name) VALUES (?, ?)", (OTHER["app"], app))
-        key = key_of(tx.conn, "app", app)
-    return OTHER["app"] if key is None else key
+    return _given(tx, "app", app, MOST["app"]) or OTHER["app"]
+
+
+def agent_key(tx: Tx, agent: str) -> int | None:
+    """The key of a user agent, given one where there is room."""
+    return _given(tx, "agent", agent, MOST_AGENTS)
+
+
+def _given(tx: Tx, kind: str, name: str, most: int) -> int | None:
+    key = key_of(tx.conn, kind, name)
+    if key is None and _count(tx.conn, OTHER[kind]) < most:
+        tx.conn.execute("INSERT INTO figure_names (kind, name) VALUES (?, ?)", (OTHER[kind], name))
+        key = key_of(tx.conn, kind, name)
+    return key
 
 
 def key_types(conn: sqlite3.Connection) -> frozenset[str]:

@@ -4,7 +4,8 @@ Times are milliseconds since 1970 (UTC). ``seq`` is the order of arrival; AUTOIN
 comes back and an event stream's place in it stays true. No index holds what every activity changes (a session's
 ``last_seen``): each would cost every activity a page of the WAL. Nor is there one by session: a session's activities
 lie within its times, so they are found by its user and those times, or by the times alone where ``shared`` says that
-another user's activity came under the same session id (an app whose visitor logs in half-way).
+another user's activity came under the same session id (an app whose visitor logs in half-way). A user agent that
+repeats stands as its number among the names (``agent``), an address as its bytes.
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ def _v3(conn: sqlite3.Connection) -> None:
     conn.execute("UPDATE figures_state SET counted = (SELECT counted FROM activities_by_user_mark)")
     conn.execute("DROP TABLE activities_by_user_mark")
     conn.execute(timeline.VIEW_DDL)
+    conn.execute("ALTER TABLE user_analytics ADD COLUMN formula INTEGER")
+    conn.execute("ALTER TABLE user_activities ADD COLUMN agent INTEGER")
     conn.execute("ALTER TABLE user_sessions ADD COLUMN key_activities INTEGER NOT NULL DEFAULT 0")
 
 

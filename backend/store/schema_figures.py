@@ -89,10 +89,9 @@ CREATE TABLE figures_state (
     through INTEGER NOT NULL,
     counted INTEGER,
     zone TEXT NOT NULL,
-    frozen_before INTEGER,
-    formula INTEGER NOT NULL
+    frozen_before INTEGER
 );
-INSERT INTO figures_state VALUES (0, NULL, '', NULL, 0);
+INSERT INTO figures_state VALUES (0, NULL, '', NULL);
 """
 
 BY_USER_DDL = """

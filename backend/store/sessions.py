@@ -12,7 +12,7 @@ from backend.events import Event
 from backend.records import Session
 from backend.store import session_figures, timeline
 from backend.store.codec import decode_id, encode_id, from_object, to_json
-from backend.store.names import app_key, key_types
+from backend.store.names import agent_key, app_key, key_types
 from backend.store.rows import execute_rows
 from backend.store.session_figures import Counted
 from backend.store.writer import Tx
@@ -113,6 +113,7 @@ class SessionCache:
         self.by_id: dict[bytes | str, OpenSession] = {}
         self.current: dict[tuple[str, str], OpenSession | None] = {}
         self.apps: dict[str, int] = {}
+        self.agents: dict[str, int | None] = {}
         self.key_types: frozenset[str] = frozenset()
         self._versions: dict[int, int] = {}
 
@@ -126,6 +127,14 @@ class SessionCache:
             self._versions[id(tx.conn)] = version
         tx.undo.append(self.clear)
 
+    def agent(self, tx: Tx, name: str) -> int | None:
+        """The number of a user agent; None where there is no room for another."""
+        if name not in self.agents:
+            if len(self.agents) >= self.MOST:
+                self.agents.clear()
+            self.agents[name] = agent_key(tx, name)
+        return self.agents[name]
+
     def forget(self) -> None:
         """What is kept, the key types too, is no longer what the file says."""
         self.clear()
@@ -135,6 +144,7 @@ class SessionCache:
         self.by_id.clear()
         self.current.clear()
         self.apps.clear()
+        self.agents.clear()
 
 
 class SessionBook:

@@ -23,26 +23,30 @@ from backend.zone import LocalTime
 FEED_AT = 16_384
 """Rows in the tail that are worth a feed; a read looks through at most about so many (some 0.1 µs each)."""
 
-COLUMNS = (
+_NAMES = (
     "seq", "id", "user_id", "activity_type", "session_id", "app", "timestamp", "received_at", "metadata", "page_url",
     "referrer", "user_agent", "ip_address",
 )  # fmt: skip
-_OF = {"seq": "p", "user_id": "u", "timestamp": "p"}
+COLUMNS = {name: name for name in _NAMES} | {
+    "user_agent": "COALESCE(user_agent, (SELECT name FROM figure_names WHERE key = agent)) AS user_agent"
+}
+"""An activity's columns, and what each is in a statement over ``user_activities``."""
+_OF = {"seq": "p.seq AS seq", "user_id": "u.user_id AS user_id", "timestamp": "p.timestamp AS timestamp"}
 """Where the index answers for the row itself."""
 _OF_INDEX = re.compile(rf"\b({'|'.join(_OF)})\b")
 _MARK = "(SELECT through FROM figures_state)"
 _FED = "figure_users u CROSS JOIN activities_by_user p ON p.user = u.key CROSS JOIN user_activities a ON a.seq = p.seq"
-_TAIL = f"user_activities WHERE seq > {_MARK}"
+TAIL = f"user_activities WHERE seq > {_MARK}"
 
 VIEW_DDL = f"""CREATE VIEW user_timeline AS
-    SELECT {", ".join(f"{_OF.get(c, 'a')}.{c} AS {c}" for c in COLUMNS)} FROM {_FED}
-    UNION ALL SELECT {", ".join(COLUMNS)} FROM {_TAIL}"""  # noqa: S608
+    SELECT {", ".join(_OF.get(c, sql) for c, sql in COLUMNS.items())} FROM {_FED}
+    UNION ALL SELECT {", ".join(COLUMNS.values())} FROM {TAIL}"""
 
 PAGES = (
-    "SELECT COUNT(DISTINCT page_url) FROM ("  # noqa: S608
+    "SELECT COUNT(DISTINCT page_url) FROM ("
     f"SELECT a.page_url FROM {_FED} WHERE u.user_id = user_sessions.user_id "
     "AND p.timestamp BETWEEN user_sessions.start_time AND user_sessions.last_seen AND a.session_id = user_sessions.id "
-    f"UNION ALL SELECT page_url FROM {_TAIL} AND user_id = user_sessions.user_id AND session_id = user_sessions.id)"
+    f"UNION ALL SELECT page_url FROM {TAIL} AND user_id = user_sessions.user_id AND session_id = user_sessions.id)"
 )
 """The distinct pages of the session in the enclosing query's ``user_sessions``; SQLite hands no outer column down into
 the view, so both parts are written out."""
@@ -89,9 +93,7 @@ def count_tail(tx: Tx) -> bool:
 
 def tail_length(conn: sqlite3.Connection) -> int:
     """How many rows (at most: erased ones count) the index has not seen yet."""
-    (length,) = conn.execute(
-        f"SELECT COALESCE((SELECT MAX(seq) FROM user_activities), 0) - {_MARK}"  # noqa: S608
-    ).fetchone()
+    (length,) = conn.execute(f"SELECT COALESCE((SELECT MAX(seq) FROM user_activities), 0) - {_MARK}").fetchone()
     return int(length)
 
 
@@ -102,13 +104,13 @@ def newest_of_user(
     asked for its own newest, so that neither reads more than ``limit`` matches."""
     conditions = " AND ".join(where)
     order = "ORDER BY {p}timestamp DESC, {p}seq DESC LIMIT ?"
-    columns = ", ".join(f"{_OF.get(c, 'a')}.{c}" for c in COLUMNS)
-    of_index = _OF_INDEX.sub(lambda name: f"{_OF[name[1]]}.{name[1]}", conditions)
-    fed = f"SELECT {columns} FROM {_FED} WHERE {of_index} {order.format(p='p.')}"  # noqa: S608
+    columns = ", ".join(_OF.get(c, sql) for c, sql in COLUMNS.items())
+    of_index = _OF_INDEX.sub(lambda name: _OF[name[1]].partition(" ")[0], conditions)
+    fed = f"SELECT {columns} FROM {_FED} WHERE {of_index} {order.format(p='p.')}"
     # NOT INDEXED: the few rows of the tail by their seq, not all rows by the index that has their order.
-    rows = _TAIL.replace("user_activities", "user_activities NOT INDEXED")
-    tail = f"SELECT {', '.join(COLUMNS)} FROM {rows} AND {conditions} {order.format(p='')}"  # noqa: S608
+    rows = TAIL.replace("user_activities", "user_activities NOT INDEXED")
+    tail = f"SELECT {', '.join(COLUMNS.values())} FROM {rows} AND {conditions} {order.format(p='')}"
     return conn.execute(
-        f"SELECT * FROM ({fed}) UNION ALL SELECT * FROM ({tail}) {order.format(p='')}",  # noqa: S608
+        f"SELECT * FROM ({fed}) UNION ALL SELECT * FROM ({tail}) {order.format(p='')}",
         (*values, limit, *values, limit, limit),
     ).fetchall()

@@ -1,0 +1,148 @@
+"""Questions that tell people apart: who came back, who went through a funnel, who is there at all."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from backend.asking import Asked
+from backend.definitions import DEFINITIONS
+from backend.errors import ValidationError
+from backend.periods import ratio
+from backend.records_analytics import Cohort, Funnel, FunnelStep, Retention, UserRow, UserRows
+from backend.store import questions_people as people
+from backend.store.codec import decode_cursor, encode_cursor
+from backend.store.names import key_of
+from backend.store.scoring import Scoring
+from backend.zone import to_date
+
+MOST_STEPS = 10
+NO_KEY = -1
+MOST_WINDOW_DAYS = 366
+"""The longest time a funnel may take [Mixpanel]."""
+
+
+# --- retention --------------------------------------------------------------------------------------------------------
+
+
+def retention(asked: Asked, days: int, mode: str) -> Retention:
+    """A row for every day somebody was new on; what is not over yet is None."""
+    part = asked.slice(asked.days, of_type=False)
+    sizes = people.cohort_sizes(asked.conn, part)
+    today = asked.local.day(asked.now_ms)
+    if mode == "on":
+        found = people.returned_on(asked.conn, part, days)
+        counts = {first: [found.get((first, n), 0) for n in range(days + 1)] for first in sizes}
+    else:
+        counts = _or_after(people.last_seen_after(asked.conn, part), sizes, days)
+    cohorts = tuple(
+        Cohort(
+            day=to_date(first),
+            size=sizes[first],
+            users=tuple(count if first + n < today else None for n, count in enumerate(counts[first])),
+        )
+        for first in sorted(sizes)
+    )
+    return Retention(
+        period=asked.days.record(asked.until),
+        timezone=asked.local.zone.key,
+        mode=mode,
+        days=days,
+        cohorts=cohorts,
+        average=tuple(_average(cohorts, n) for n in range(days + 1)),
+        definition=DEFINITIONS[f"retention_{mode}"],
+    )
+
+
+def _or_after(last_seen: Mapping[tuple[int, int], int], sizes: Mapping[int, int], days: int) -> dict[int, list[int]]:
+    """Of each cohort, how many were seen for the last time on day N or later, for N up to ``days``."""
+    counts = {first: [0] * (days + 2) for first in sizes}
+    for (first, n), users in last_seen.items():
+        counts[first][min(n, days + 1)] += users
+    for row in counts.values():
+        for n in range(days, -1, -1):
+            row[n] += row[n + 1]
+    return {first: row[: days + 1] for first, row in counts.items()}
+
+
+def _average(cohorts: Sequence[Cohort], n: int) -> float | None:
+    """The share of all cohorts whose day N is over, by their sizes."""
+    known = [(cohort.users[n], cohort.size) for cohort in cohorts if cohort.users[n] is not None]
+    return ratio(sum(users or 0 for users, _ in known), sum(size for _, size in known))
+
+
+# --- funnel -----------------------------------------------------------------------------------------------------------
+
+
+def funnel(asked: Asked, steps: Sequence[str], window_days: int, dropped_at: int | None, limit: int) -> Funnel:
+    """Raises ValidationError for steps, a window or a ``dropped_at`` that cannot be."""
+    if not 2 <= len(steps) <= MOST_STEPS:
+        raise ValidationError.of("steps", f"must be 2 to {MOST_STEPS} activity types")
+    if dropped_at is not None and not 2 <= dropped_at <= len(steps):
+        raise ValidationError.of("dropped_at", "must be the number of a step after the first")
+    part = asked.slice(asked.days, of_type=False)
+    types = [key_of(asked.conn, "type", name) or NO_KEY for name in steps]
+    rows = people.walk(asked.conn, types, part, window_days, asked.hour)
+    dropped: tuple[str, ...] = ()
+    if dropped_at is not None:
+        lost = [row[0] or 0 for row in rows if row[dropped_at - 1] is not None and row[dropped_at] is None]
+        dropped = tuple(people.user_ids(asked.conn, lost[:limit]))
+    return Funnel(
+        period=asked.days.record(asked.until),
+        timezone=asked.local.zone.key,
+        window_days=window_days,
+        steps=tuple(_step(name, rows, n) for n, name in enumerate(steps, 1)),
+        dropped_at=dropped_at,
+        dropped_users=dropped,
+        definition=DEFINITIONS["funnel"],
+    )
+
+
+def _step(name: str, rows: Sequence[tuple[int | None, ...]], n: int) -> FunnelStep:
+    """The ``n``-th step (from 1) of the users whose times are ``rows``."""
+    users = sum(row[n] is not None for row in rows)
+    before = users if n == 1 else sum(row[n - 1] is not None for row in rows)
+    took = [] if n == 1 else [(row[n] - row[n - 1]) / 1000 for row in rows if row[n] is not None]  # type: ignore[operator]
+    return FunnelStep(
+        activity_type=name,
+        users=users,
+        share=ratio(users, len(rows)) or 0.0,
+        of_previous=ratio(users, before) or 0.0,
+        dropped=before - users,
+        median_seconds=statistics.median(took) if took else None,
+    )
+
+
+# --- users ------------------------------------------------------------------------------------------------------------
+
+
+def user_list(asked: Asked, limit: int, cursor: str | None) -> UserRows:
+    """One page; the score of each is worked out now. Raises ValidationError for a cursor that is none."""
+    after = None
+    if cursor is not None:
+        last_day, key = decode_cursor(cursor, 2)
+        after = (last_day, key)
+    part = asked.slice(asked.days, of_type=False)
+    found = people.seen_users(asked.conn, part, limit + 1, after)
+    more, found = len(found) > limit, found[:limit]
+    counts = people.count_by_user(asked.conn, part, [key for _, key in found])
+    scoring = Scoring(asked.conn, asked.app, asked.now_ms, asked.home)
+    rows = []
+    for seen, key in found:
+        score, parts = scoring.of(seen.user_id)
+        rows.append(
+            UserRow(
+                user_id=seen.user_id,
+                first_day=to_date(seen.first_day),
+                last_day=to_date(seen.last_day),
+                activities=counts.get(key, 0),
+                engagement_score=score,
+                engagement_parts=parts,
+            )
+        )
+    return UserRows(
+        period=asked.days.record(asked.until),
+        users=tuple(rows),
+        next_cursor=encode_cursor(found[-1][0].last_day, found[-1][1]) if more else None,
+        definition=DEFINITIONS["engagement_score"],
+    )

@@ -1,0 +1,52 @@
+"""A question over the figures on its way: what was asked for, in days and keys."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import date
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from backend.periods import Days
+from backend.store.questions import Slice
+from backend.zone import LocalTime
+
+
+class Filters(msgspec.Struct, frozen=True, kw_only=True):
+    """What a question is about: local days (both included), an app and a type by name; ``zone`` where the days are not
+    the workspace's."""
+
+    first: date | None = None
+    last: date | None = None
+    app: str | None = None
+    activity_type: str | None = None
+    zone: ZoneInfo | None = None
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A question on its way: the filters in days and keys, at a moment, on one snapshot."""
+
+    conn: sqlite3.Connection
+    days: Days
+    local: LocalTime
+    now_ms: int
+    app: str | None
+    app_key: int
+    type_key: int
+    home: LocalTime
+    """The workspace's clock; ``local`` may be another one's."""
+
+    def slice(self, days: Days, *, of_type: bool = True) -> Slice:
+        """Those days of the app and, with ``of_type``, the type."""
+        return Slice(days.first, days.last, self.app_key, self.type_key if of_type else 0, days.cut)
+
+    @property
+    def hour(self) -> str:
+        """The SQL function that tells the local hour of a moment."""
+        return "local_hour" if self.local is self.home else "zone_hour"
+
+    @property
+    def until(self) -> int | None:
+        """Where the period has come to, if it is not over."""
+        return self.now_ms if self.days.last >= self.local.day(self.now_ms) else None

@@ -1,0 +1,223 @@
+"""Questions over the figures that sum: activities, sessions, names, hours. Answers are plain numbers and rows.
+
+A ``Slice`` says which days, and how far into the last of them: for a period that is compared with one still running,
+``cut`` is where the other has come to. Every question reads figures alone, except for the one hour that a cut goes
+through, and sessions that are still open.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, NamedTuple
+
+from backend.store.schema_figures import OTHER
+from backend.store.session_figures import ENGAGED
+from backend.store.sessions import PAGES
+
+HOUR_MS = 3_600_000
+
+
+class Cut(NamedTuple):
+    """A moment inside the last day: ``at``, its local ``hour``, the start of that hour and the day's own."""
+
+    at: int
+    hour: int
+    hour_start: int
+    day_start: int
+
+
+class Slice(NamedTuple):
+    """Local days ``first`` to ``last``, both included; ``app`` and ``type`` as keys, 0 for all; -1: no such one."""
+
+    first: int
+    last: int
+    app: int = 0
+    type: int = 0
+    cut: Cut | None = None
+
+    @property
+    def nothing(self) -> bool:
+        """Whether it names an app or a type that no activity ever had."""
+        return self.app < 0 or self.type < 0
+
+
+class SessionSums(NamedTuple):
+    """Sessions that began in a slice; ``duration`` in milliseconds over all of them."""
+
+    sessions: int
+    duration: int
+    pages: int
+    engaged: int
+
+
+NO_SESSIONS = SessionSums(0, 0, 0, 0)
+_DURATION = "(COALESCE(end_time, last_seen) - start_time)"
+_OPEN_PAGES = f"CASE WHEN end_time IS NULL THEN {PAGES} ELSE pages_visited END"
+_SESSIONS_NOW = (
+    f"SELECT COUNT(*), COALESCE(SUM({_DURATION}), 0), COALESCE(SUM(pages), 0), COALESCE(SUM("
+    f"{ENGAGED.format(duration=_DURATION, pages='pages')}), 0) FROM (SELECT *, {_OPEN_PAGES} AS pages "
+    "FROM user_sessions WHERE {where})"
+)
+
+
+def activities(conn: sqlite3.Connection, asked: Slice) -> int:
+    """How many activities there were."""
+    if asked.nothing:
+        return 0
+    where, values = _by_type(asked)
+    last = asked.last if asked.cut is None else asked.last - 1
+    (count,) = conn.execute(
+        f"SELECT COALESCE(SUM(activities), 0) FROM name_days WHERE kind = {OTHER['type']} "
+        f"AND day BETWEEN ? AND ?{where}",
+        (asked.first, last, *values),
+    ).fetchone()
+    if asked.cut is None:
+        return int(count)
+    where, values = _scope(asked)
+    (hours,) = conn.execute(
+        f"SELECT COALESCE(SUM(activities), 0) FROM activity_hours WHERE hour >= ? AND hour < ?{where}",
+        (asked.last * 24, asked.cut.hour, *values),
+    ).fetchone()
+    return int(count) + int(hours) + _in_the_hour(conn, asked, asked.cut)
+
+
+def _in_the_hour(conn: sqlite3.Connection, asked: Slice, cut: Cut) -> int:
+    """Activities of the hour that ``cut`` goes through, before it; by the bare rows."""
+    (count,) = conn.execute(
+        "SELECT COUNT(*) FROM user_activities WHERE timestamp >= ? AND timestamp < ? "
+        "AND seq <= (SELECT through FROM figures_state) "
+        "AND (? = 0 OR app = (SELECT name FROM figure_names WHERE key = ?)) "
+        "AND (? = 0 OR activity_type = (SELECT name FROM figure_names WHERE key = ?))",
+        (cut.hour_start, cut.at, asked.app, asked.app, asked.type, asked.type),
+    ).fetchone()
+    return int(count)
+
+
+def sessions(conn: sqlite3.Connection, asked: Slice, start_ms: int, end_ms: int, app: str | None) -> SessionSums:
+    """Sessions that began in the slice, whose first and last-plus-one milliseconds are given, with ``app`` by name."""
+    if asked.nothing:
+        return NO_SESSIONS
+    days = asked.last if asked.cut is None else asked.last - 1
+    parts = [_ended(conn, asked, days)]
+    named, name = ("", ()) if app is None else (" AND app = ?", (app,))
+    if asked.cut is not None:  # of the last day's, those that had begun by then
+        where = f"start_time >= ? AND start_time < ? AND end_time IS NOT NULL{named}"
+        parts.append(_now(conn, where, (asked.cut.day_start, asked.cut.at, *name)))
+    where = f"end_time IS NULL AND start_time >= ? AND start_time < ?{named}"
+    parts.append(_now(conn, where, (start_ms, end_ms if asked.cut is None else asked.cut.at, *name)))
+    return SessionSums(*(sum(column) for column in zip(*parts, strict=True)))
+
+
+def _ended(conn: sqlite3.Connection, asked: Slice, last: int) -> SessionSums:
+    where, values = ("", ()) if not asked.app else (" AND app = ?", (asked.app,))
+    row = conn.execute(
+        "SELECT COALESCE(SUM(sessions), 0), COALESCE(SUM(duration), 0), COALESCE(SUM(pages), 0), "
+        f"COALESCE(SUM(engaged), 0) FROM session_days WHERE day BETWEEN ? AND ?{where}",
+        (asked.first, last, *values),
+    ).fetchone()
+    return SessionSums(*row)
+
+
+def _now(conn: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> SessionSums:
+    return SessionSums(*conn.execute(_SESSIONS_NOW.replace("{where}", where), values).fetchone())
+
+
+def by_day(conn: sqlite3.Connection, asked: Slice) -> dict[int, tuple[int, int]]:
+    """Day → activities and active users, for days that had any. A cut is not looked at."""
+    if asked.nothing:
+        return {}
+    where, values = _by_type(asked)
+    counts = conn.execute(
+        f"SELECT day, SUM(activities) FROM name_days WHERE kind = {OTHER['type']} AND day BETWEEN ? AND ?{where} "
+        "GROUP BY 1",
+        (asked.first, asked.last, *values),
+    ).fetchall()
+    users = dict(
+        conn.execute(
+            "SELECT day, users FROM active_days WHERE type = ? AND app = ? AND day BETWEEN ? AND ?",
+            (asked.type, asked.app, asked.first, asked.last),
+        ).fetchall()
+    )
+    return {day: (count, users.get(day, 0)) for day, count in counts}
+
+
+def by_hour(conn: sqlite3.Connection, asked: Slice) -> dict[int, int]:
+    """Local hour → activities, for hours that had any."""
+    if asked.nothing:
+        return {}
+    where, values = _scope(asked)
+    rows = conn.execute(
+        f"SELECT hour, SUM(activities) FROM activity_hours WHERE hour BETWEEN ? AND ?{where} GROUP BY 1",
+        (asked.first * 24, asked.last * 24 + 23, *values),
+    )
+    return dict(rows.fetchall())
+
+
+def sessions_by_day(conn: sqlite3.Connection, asked: Slice) -> dict[int, int]:
+    """Day → sessions that began on it and are over."""
+    if asked.nothing:
+        return {}
+    where, values = ("", ()) if not asked.app else (" AND app = ?", (asked.app,))
+    rows = conn.execute(
+        f"SELECT day, SUM(sessions) FROM session_days WHERE day BETWEEN ? AND ?{where} GROUP BY 1",
+        (asked.first, asked.last, *values),
+    )
+    return dict(rows.fetchall())
+
+
+def open_starts(conn: sqlite3.Connection, app: str | None, start_ms: int, end_ms: int) -> list[int]:
+    """When the sessions that are still open began."""
+    rows = conn.execute(
+        "SELECT start_time FROM user_sessions WHERE end_time IS NULL AND start_time >= ? AND start_time < ? "
+        "AND (? IS NULL OR app = ?)",
+        (start_ms, end_ms, app, app),
+    )
+    return [start for (start,) in rows]
+
+
+def heat(conn: sqlite3.Connection, asked: Slice) -> list[tuple[int, int, int]]:
+    """(weekday from Monday 0, hour, activities) for every hour of the week that had any."""
+    if asked.nothing:
+        return []
+    where, values = _scope(asked)
+    # 1970-01-01 was a Thursday.
+    return conn.execute(
+        f"SELECT (hour / 24 + 3) % 7, hour % 24, SUM(activities) FROM activity_hours "
+        f"WHERE hour BETWEEN ? AND ?{where} GROUP BY 1, 2",
+        (asked.first * 24, asked.last * 24 + 23, *values),
+    ).fetchall()
+
+
+def top(conn: sqlite3.Connection, kind: str, asked: Slice, limit: int) -> tuple[list[tuple[str, int]], int]:
+    """The names of ``kind`` with the most activities (an empty name: all others), and the sum over all names."""
+    if asked.nothing:
+        return [], 0
+    # Apps are told by the types' rows: each activity has one type and one app.
+    column, stored = ("app", "type") if kind == "app" else ("name", kind)
+    where, values = ("", ()) if not asked.app else (" AND app = ?", (asked.app,))
+    counts = conn.execute(
+        f"SELECT {column}, SUM(activities) AS n FROM name_days WHERE kind = {OTHER[stored]} "
+        f"AND day BETWEEN ? AND ?{where} GROUP BY 1 ORDER BY 2 DESC, 1",
+        (asked.first, asked.last, *values),
+    ).fetchall()
+    names = [
+        (conn.execute("SELECT name FROM figure_names WHERE key = ?", (key,)).fetchone()[0], n)
+        for key, n in counts[:limit]
+    ]
+    return names, sum(n for _, n in counts)
+
+
+def _by_type(asked: Slice) -> tuple[str, tuple[int, ...]]:
+    """The conditions on app and type of the types' rows in ``name_days``."""
+    where, values = _scope(asked)
+    return where.replace(" AND type ", " AND name "), values
+
+
+def _scope(asked: Slice) -> tuple[str, tuple[int, ...]]:
+    """The conditions on app and type of ``activity_hours``."""
+    where, values = "", []
+    for column, key in (("app", asked.app), ("type", asked.type)):
+        if key:
+            where += f" AND {column} = ?"
+            values.append(key)
+    return where, tuple(values)

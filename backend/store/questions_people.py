@@ -1,0 +1,213 @@
+"""Questions over the figures that tell people apart: who was active, who came back, who went through a funnel."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from backend.store.questions import Slice
+from backend.store.schema_figures import OTHER
+
+DAY_MS = 86_400_000
+
+
+def active_users(conn: sqlite3.Connection, asked: Slice) -> int:
+    """Distinct users with an activity in the slice."""
+    if asked.nothing:
+        return 0
+    if asked.type:
+        return _active_of_type(conn, asked)
+    newest: int | None = conn.execute("SELECT MAX(day) FROM user_days").fetchone()[0]
+    if newest is None or newest < asked.first:
+        return 0
+    if asked.cut is None and asked.last >= newest:
+        # Whoever came last within the slice was in it: nobody came after it.
+        row = conn.execute(
+            "SELECT COUNT(*) FROM user_spans WHERE app = ? AND last_day >= ?", (asked.app, asked.first)
+        ).fetchone()
+    else:
+        until, values = _until(asked)
+        row = conn.execute(
+            f"SELECT COUNT(DISTINCT user) FROM user_days WHERE day BETWEEN ? AND ?{until} AND (? = 0 OR app = ?)",
+            (asked.first, asked.last, *values, asked.app, asked.app),
+        ).fetchone()
+    return int(row[0])
+
+
+def _active_of_type(conn: sqlite3.Connection, asked: Slice) -> int:
+    until, values = _until(asked)
+    row = conn.execute(
+        "SELECT COUNT(*) FROM user_spans s WHERE s.app = ? AND s.last_day >= ? AND s.first_day <= ? AND EXISTS "
+        "(SELECT 1 FROM user_type_days d WHERE d.type = ? AND d.user = s.user AND d.day BETWEEN ? AND ? "
+        f"AND (? = 0 OR d.app = ?){until})",
+        (asked.app, asked.first, asked.last, asked.type, asked.first, asked.last, asked.app, asked.app, *values),
+    ).fetchone()
+    return int(row[0])
+
+
+def _until(asked: Slice) -> tuple[str, tuple[int, ...]]:
+    """A condition that leaves out who came on the last day only after the cut."""
+    if asked.cut is None:
+        return "", ()
+    return " AND (day < ? OR first_at < ?)", (asked.last, asked.cut.at)
+
+
+def new_users(conn: sqlite3.Connection, asked: Slice) -> int:
+    """Users whose first activity ever lies in the slice (with a cut: of its last day, those who came before it)."""
+    if asked.nothing:
+        return 0
+    last = asked.last if asked.cut is None else asked.last - 1
+    (count,) = conn.execute(
+        "SELECT COUNT(*) FROM user_spans WHERE app = ? AND first_day BETWEEN ? AND ?", (asked.app, asked.first, last)
+    ).fetchone()
+    if asked.cut is not None:
+        (more,) = conn.execute(
+            "SELECT COUNT(DISTINCT d.user) FROM user_days d JOIN user_spans s ON s.app = ? AND s.user = d.user "
+            "AND s.first_day = d.day WHERE d.day = ? AND d.first_at < ? AND (? = 0 OR d.app = ?)",
+            (asked.app, asked.last, asked.cut.at, asked.app, asked.app),
+        ).fetchone()
+        count += more
+    return int(count)
+
+
+def daily_users(conn: sqlite3.Connection, asked: Slice) -> int:
+    """The sum of each day's active users."""
+    if asked.nothing:
+        return 0
+    (total,) = conn.execute(
+        "SELECT COALESCE(SUM(users), 0) FROM active_days WHERE type = ? AND app = ? AND day BETWEEN ? AND ?",
+        (asked.type, asked.app, asked.first, asked.last),
+    ).fetchone()
+    return int(total)
+
+
+# --- retention --------------------------------------------------------------------------------------------------------
+
+
+def cohort_sizes(conn: sqlite3.Connection, asked: Slice) -> dict[int, int]:
+    """First day → how many users were active for the first time ever on it."""
+    rows = conn.execute(
+        "SELECT first_day, COUNT(*) FROM user_spans WHERE app = ? AND first_day BETWEEN ? AND ? GROUP BY 1",
+        (asked.app, asked.first, asked.last),
+    )
+    return dict(rows.fetchall())
+
+
+def returned_on(conn: sqlite3.Connection, asked: Slice, days: int) -> dict[tuple[int, int], int]:
+    """(first day, N) → how many of that cohort were active on the N-th day after it."""
+    rows = conn.execute(
+        "SELECT first_day, day - first_day, users FROM cohort_days "
+        "WHERE app = ? AND first_day BETWEEN ? AND ? AND day <= first_day + ?",
+        (asked.app, asked.first, asked.last, days),
+    )
+    return {(first, n): users for first, n, users in rows}
+
+
+def last_seen_after(conn: sqlite3.Connection, asked: Slice) -> dict[tuple[int, int], int]:
+    """(first day, N) → how many of that cohort were active for the last time on the N-th day after it."""
+    rows = conn.execute(
+        "SELECT first_day, last_day - first_day, COUNT(*) FROM user_spans "
+        "WHERE app = ? AND first_day BETWEEN ? AND ? GROUP BY 1, 2",
+        (asked.app, asked.first, asked.last),
+    )
+    return {(first, n): users for first, n, users in rows}
+
+
+# --- funnel -----------------------------------------------------------------------------------------------------------
+
+# One statement for the whole walk: in it each user's step is one more column. Where the day of a step has activities
+# of the next type both before and after it, the figures cannot say when the next came, and the bare rows are asked.
+_FIRST = (
+    "SELECT s.user, (SELECT MIN(d.first_at) FROM user_type_days d WHERE d.type = {type} AND d.user = s.user "
+    "AND d.day = (SELECT MIN(e.day) FROM user_type_days e WHERE e.type = {type} AND e.user = s.user "
+    "AND e.day BETWEEN {first} AND {last}{e_app}){d_app}) AS at0 FROM user_spans s "
+    "WHERE s.app = {app} AND s.last_day >= {first} AND s.first_day <= {last} AND at0 IS NOT NULL"
+)
+_NEXT = (
+    "SELECT *, CASE WHEN at IS NOT NULL THEN CASE WHEN EXISTS (SELECT 1 FROM user_type_days d WHERE d.type = {type} "
+    "AND d.user = c.user AND d.day = c.day AND d.first_at <= c.at AND d.first_at + d.span > c.at{d_app}) "
+    "THEN (SELECT MIN(p.timestamp) FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq "
+    "WHERE p.user = c.user AND p.timestamp > c.at AND p.timestamp <= c.at0 + {window} AND a.activity_type = {name}"
+    "{a_app}) ELSE (SELECT MIN(d.first_at) FROM user_type_days d WHERE d.type = {type} AND d.user = c.user "
+    "AND d.day BETWEEN c.day AND c.day + {window_days} AND d.first_at > c.at "
+    "AND d.first_at <= c.at0 + {window}{d_app}) END END AS at{n} "
+    "FROM (SELECT {columns}, at{before} AS at, {hour}(at{before}) / 24 AS day FROM step{before}) c"
+)
+
+
+def walk(
+    conn: sqlite3.Connection, types: Sequence[int], asked: Slice, window_days: int, hour: str
+) -> list[tuple[int | None, ...]]:
+    """For each user who took the first step (the types by their keys) in the slice: the user's key, and when each step
+    was taken, None from the one on that was not within ``window_days`` of the first. ``hour`` is the SQL function that
+    tells the local hour."""
+    if asked.app < 0 or types[0] < 0:
+        return []
+    app = asked.app
+    scope = {
+        "first": asked.first, "last": asked.last, "app": app, "hour": hour, "window": window_days * DAY_MS,
+        "window_days": window_days + 1,
+        "d_app": f" AND d.app = {app}" if app else "",
+        "e_app": f" AND e.app = {app}" if app else "",
+        "a_app": f" AND a.app = (SELECT name FROM figure_names WHERE key = {app})" if app else "",
+    }  # fmt: skip
+    steps = [f"step0 AS MATERIALIZED ({_FIRST.format(type=types[0], **scope)})"]
+    for n, kind in enumerate(types[1:], 1):
+        columns = ", ".join(["user", *(f"at{k}" for k in range(n))])
+        name = f"(SELECT name FROM figure_names WHERE key = {kind})"
+        step = _NEXT.format(type=kind, name=name, n=n, before=n - 1, columns=columns, **scope)
+        steps.append(f"step{n} AS MATERIALIZED (SELECT {columns}, at{n} FROM ({step}))")
+    columns = ", ".join(["user", *(f"at{n}" for n in range(len(types)))])
+    return conn.execute(f"WITH {', '.join(steps)} SELECT {columns} FROM step{len(types) - 1}").fetchall()
+
+
+def user_ids(conn: sqlite3.Connection, keys: Sequence[int]) -> list[str]:
+    """The ids of users by their keys, in their order."""
+    return [conn.execute("SELECT user_id FROM figure_users WHERE key = ?", (key,)).fetchone()[0] for key in keys]
+
+
+# --- users ------------------------------------------------------------------------------------------------------------
+
+
+class Seen(NamedTuple):
+    """A user of the slice's app: local days of the first and the last activity."""
+
+    user_id: str
+    first_day: int
+    last_day: int
+
+
+_CAME = (
+    "EXISTS (SELECT 1 FROM figure_names t CROSS JOIN user_type_days d ON d.type = t.key AND d.user = s.user "
+    f"AND d.day BETWEEN ? AND ? WHERE t.kind = {OTHER['type']} AND (? = 0 OR d.app = ?))"
+)
+
+
+def seen_users(
+    conn: sqlite3.Connection, asked: Slice, limit: int, after: tuple[int, int] | None
+) -> list[tuple[Seen, int]]:
+    """Users active in the slice, the latest seen first, each with its key; ``after`` is the (last day, key) of the one
+    before."""
+    if asked.nothing:
+        return []
+    where, values = ("", ()) if after is None else (" AND (s.last_day, s.user) < (?, ?)", after)
+    rows = conn.execute(
+        "SELECT u.user_id, s.first_day, s.last_day, s.user FROM user_spans s JOIN figure_users u ON u.key = s.user "
+        f"WHERE s.app = ? AND s.last_day >= ? AND s.first_day <= ? AND {_CAME}{where} "
+        "ORDER BY s.last_day DESC, s.user DESC LIMIT ?",
+        (asked.app, asked.first, asked.last, asked.first, asked.last, asked.app, asked.app, *values, limit),
+    )
+    return [(Seen(user_id, first, last), key) for user_id, first, last, key in rows]
+
+
+def count_by_user(conn: sqlite3.Connection, asked: Slice, keys: Sequence[int]) -> dict[int, int]:
+    """Activities of each user in the slice's days."""
+    kinds = f"SELECT key FROM figure_names WHERE kind = {OTHER['type']}"
+    rows = conn.execute(
+        f"SELECT d.user, SUM(d.activities) FROM json_each(?) k CROSS JOIN ({kinds}) t "
+        "CROSS JOIN user_type_days d ON d.type = t.key AND d.user = k.value AND d.day BETWEEN ? AND ? "
+        "WHERE (? = 0 OR d.app = ?) GROUP BY 1",
+        ("[" + ",".join(map(str, keys)) + "]", asked.first, asked.last, asked.app, asked.app),
+    )
+    return dict(rows.fetchall())
