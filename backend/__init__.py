@@ -1,6 +1,7 @@
 """FlashFlow without its screens: the services, their records, and the Backend that wires them together."""
 
 from backend.app import SETTINGS_FILE, Backend
+from backend.asking import Filters
 from backend.channels import ChannelState
 from backend.config import VERSION, Config, load_config
 from backend.errors import (
@@ -50,6 +51,23 @@ from backend.records import (
     TypePreference,
     UserAnalytics,
 )
+from backend.records_analytics import (
+    ActivityType,
+    Cohort,
+    Figure,
+    Funnel,
+    FunnelStep,
+    HeatMap,
+    Named,
+    Names,
+    Overview,
+    Period,
+    Retention,
+    Trend,
+    TrendPoint,
+    UserRow,
+    UserRows,
+)
 from backend.store.circumstances import Contact, DigestChoice, QuietSetting
 from backend.trials import Trial
 from backend.user_activity_service import UserActivityService
@@ -60,6 +78,7 @@ __all__ = [
     "Action",
     "Activity",
     "ActivityPage",
+    "ActivityType",
     "AlreadyRunning",
     "ApiKey",
     "Attempt",
@@ -67,6 +86,7 @@ __all__ = [
     "BatchResult",
     "Bus",
     "ChannelState",
+    "Cohort",
     "Config",
     "Conflict",
     "Contact",
@@ -79,21 +99,31 @@ __all__ = [
     "DigestIn",
     "Event",
     "FieldError",
+    "Figure",
+    "Filters",
     "FlashFlowError",
     "Forbidden",
+    "Funnel",
+    "FunnelStep",
+    "HeatMap",
     "NameCount",
+    "Named",
+    "Names",
     "NotFound",
     "Notification",
     "NotificationDetail",
     "NotificationPage",
     "NotificationService",
     "NotificationType",
+    "Overview",
+    "Period",
     "Preference",
     "PreferenceMatrix",
     "QuietHoursIn",
     "QuietSetting",
     "Rehearsed",
     "Rendered",
+    "Retention",
     "SchemaTooNew",
     "SendIn",
     "Sent",
@@ -105,12 +135,16 @@ __all__ = [
     "Template",
     "TodayFigures",
     "Tracked",
+    "Trend",
+    "TrendPoint",
     "Trial",
     "TypeIn",
     "TypePreference",
     "Unauthorized",
     "UserActivityService",
     "UserAnalytics",
+    "UserRow",
+    "UserRows",
     "ValidationError",
     "build",
     "given",

@@ -23,7 +23,7 @@ def overview(asked: Asked, compare: Compare) -> Overview:
         previous=None if before is None else before.record(),
         timezone=asked.local.zone.key,
         figures={name: compared(value, then.get(name)) for name, value in now.items()} | _trailing(asked),
-        definitions={name: DEFINITIONS[name] for name in (*now, *_TRAILING, "engagement_score", "change")},
+        definitions={name: DEFINITIONS[name] for name in (*now, *_TRAILING, "change")},
         full=full_kinds(asked.conn),
         pending=timeline.tail_length(asked.conn),
     )
@@ -115,7 +115,11 @@ def _by_hour(asked: Asked, days: Days) -> tuple[TrendPoint, ...]:
 
 
 def top(asked: Asked, kind: str, limit: int) -> Names:
-    rows, total = questions.top(asked.conn, KINDS[kind], asked.slice(asked.days), limit)
+    part = asked.slice(asked.days)
+    if asked.type_key and kind in {"pages", "features", "referrers"}:
+        rows, total = questions.top_of_type(asked.conn, KINDS[kind], part, asked.days.bounds(asked.local), limit)
+    else:
+        rows, total = questions.top(asked.conn, KINDS[kind], part, limit)
     return Names(
         period=asked.days.record(asked.until),
         kind=kind,

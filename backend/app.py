@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from backend.analytics import Analytics
 from backend.channels import Channels, ChannelState, retry_of
 from backend.clock import Clock, SystemClock, rfc3339
 from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERSION, Config
@@ -124,6 +125,11 @@ class Backend:
     def analytics(self) -> Overview:
         """The dashboard's figures."""
         return self.overview
+
+    @property
+    def figures(self) -> Analytics:
+        """The questions over everything that was recorded."""
+        return self.activity.analytics
 
     def channel_states(self) -> tuple[ChannelState, ...]:
         """What works on this machine, channel by channel; probes, so call it off the event loop."""

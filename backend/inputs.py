@@ -83,6 +83,13 @@ class BatchIn(Input, frozen=True, kw_only=True):
     sent_at: Moment | None = None
 
 
+class ActivityTypeIn(Input, frozen=True, kw_only=True):
+    """Whether activities of this type are key activities: one makes a session engaged."""
+
+    name: TypeName
+    key: bool
+
+
 class SessionIn(Input, frozen=True, kw_only=True):
     """A visit that begins."""
 

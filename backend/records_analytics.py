@@ -150,3 +150,10 @@ class UserRows(Record, frozen=True, kw_only=True):
     users: tuple[UserRow, ...]
     next_cursor: str | None
     definition: str
+
+
+class ActivityType(Record, frozen=True, kw_only=True):
+    """A type of activity, and whether the owner made it a key activity."""
+
+    name: str
+    key: bool

@@ -27,7 +27,7 @@ from backend.batch_rows import rejected as rejected_row
 from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import Conflict, FlashFlowError, NotFound, Stopping, ValidationError
 from backend.events import Bus
-from backend.inputs import ActivityIn, SessionIn, build, row_json
+from backend.inputs import ActivityIn, ActivityTypeIn, SessionIn, build, row_json
 from backend.moments import metadata_json, moment_ms
 from backend.records import (
     ActivityPage,
@@ -39,11 +39,13 @@ from backend.records import (
     Tracked,
     UserAnalytics,
 )
+from backend.records_analytics import ActivityType
 from backend.store import activities as table
 from backend.store import timeline
 from backend.store.activities import NewActivity, Tracking
 from backend.store.database import Store
 from backend.store.figures_check import Difference, rebuild, verify
+from backend.store.key_types import list_types, mark
 from backend.store.models import ActivityModels, activity_models
 from backend.store.names import site
 from backend.store.opening import open_store
@@ -439,6 +441,25 @@ class UserActivityService:
     def get_user_analytics(self, user_id: str, *, app: str | None = None) -> UserAnalytics:
         """A user's figures by DEFINITIONS.md; a user never seen has zeros and None."""
         return self.analytics.user(user_id, app)
+
+    def activity_types(self) -> tuple[ActivityType, ...]:
+        """Every activity type with a figure of its own, and which are key activities."""
+        self.fold()
+        return self.store.read(list_types)
+
+    def mark_key_activity(self, name: str, is_key: bool = True) -> ActivityType:
+        """Make a type a key activity, which engages a session; looks at every activity. Raises ValidationError."""
+        return self.store.run(self.marking(name, is_key))
+
+    def marking(self, name: str, is_key: bool) -> Write[tuple[str, bool], ActivityType]:
+        """The write behind ``mark_key_activity``."""
+        return Write(self._mark, (build(ActivityTypeIn, name=name, key=is_key).name, is_key))
+
+    def _mark(self, tx: Tx, items: Sequence[tuple[str, bool]]) -> list[ActivityType | FlashFlowError]:
+        marked = [mark(tx, name, is_key) for name, is_key in items]
+        self._cache.forget()
+        full = ValidationError.of("name", "cannot be counted by itself: there are too many activity types")
+        return [full if one is None else one for one in marked]
 
     # --- its own life ---------------------------------------------------------------------------------------------
 

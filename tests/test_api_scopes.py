@@ -31,6 +31,9 @@ from tests.api_client import (
 from tests.server_process import ServerProcess, flashflow, serving
 
 SCOPES = ("track", "send", "read", "manage", "admin")
+QUESTIONS = (
+    "overview", "trend", "pages", "features", "referrers", "apps", "types", "heatmap", "retention", "funnel", "users",
+)  # fmt: skip
 NEEDS = {
     ("POST", "/api/activity/track"): "track",
     ("POST", "/api/activity/batch"): "track",
@@ -40,6 +43,9 @@ NEEDS = {
     ("GET", "/api/activity"): "read",
     ("GET", "/api/sessions/user/{user_id}"): "read",
     ("GET", "/api/analytics/user/{user_id}"): "read",
+    **{("GET", f"/api/analytics/{question}"): "read" for question in QUESTIONS},
+    ("GET", "/api/activity-types"): "admin",
+    ("POST", "/api/activity-types"): "admin",
     ("POST", "/api/notifications/send"): "send",
     ("POST", "/api/notifications/cancel/{notification_id}"): "send",
     ("GET", "/api/notifications/user/{user_id}"): "read",

@@ -316,13 +316,14 @@ def require_json(headers: dict[bytes, bytes]) -> None:
         raise UnsupportedMediaType("Send `Content-Type: application/json`, in UTF-8.")
 
 
+_NUMBERS = ("limit", "days", "window_days", "dropped_at")
 _NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 
 
 def decode_query(raw: bytes, kind: type[Input]) -> Any:
     """The query string as ``kind``; unknown, doubled and ill-formed parameters are refused.
 
-    All is text but ``limit``: msgspec's own lax reading would take ``since=2026`` for a moment in 1970 and ``null`` for
+    All is text but _NUMBERS: msgspec's own lax reading would take ``since=2026`` for a moment in 1970 and ``null`` for
     a filter that was not given.
     """
     try:
@@ -334,9 +335,10 @@ def decode_query(raw: bytes, kind: type[Input]) -> Any:
     values: dict[str, str | int] = dict(pairs)
     if len(values) != len(pairs):
         raise ValidationError.of("", "A query parameter is given twice.")
-    limit = values.get("limit")
-    if isinstance(limit, str) and _NUMBER.fullmatch(limit):
-        values["limit"] = int(limit)
+    for name in _NUMBERS:
+        text = values.get(name)
+        if isinstance(text, str) and _NUMBER.fullmatch(text):
+            values[name] = int(text)
     return checked(lambda: msgspec.convert(values, kind))
 
 

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from backend.api import (
     routes_activity,
     routes_admin,
+    routes_analytics,
     routes_channels,
     routes_circumstances,
     routes_notifications,
@@ -52,6 +53,7 @@ STREAM = Endpoint(
 )  # fmt: skip
 ENDPOINTS = (
     *routes_activity.ENDPOINTS,
+    *routes_analytics.ENDPOINTS,
     *routes_notifications.ENDPOINTS,
     *routes_schedules.ENDPOINTS,
     *routes_channels.ENDPOINTS,

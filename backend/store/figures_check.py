@@ -135,14 +135,18 @@ def rebuild(tx: Tx, local: LocalTime) -> None:
     conn.execute("UPDATE figures_state SET zone = ?", (local.zone.key,))
     _prepare(conn)
     for table in TABLES:
-        live = table.live.format(live=_LIVE)
-        conn.execute(f"DELETE FROM {table.name} WHERE {live}")
-        columns = ", ".join(column for _, column, *_ in conn.execute(f"PRAGMA table_info({table.name})"))
-        rows = expected_rows(table)
-        conn.execute(
-            f"WITH expected ({columns}) AS ({rows}) INSERT INTO {table.name} SELECT * FROM expected WHERE {live}"
-        )
+        recount(conn, table.name)
     conn.execute("DROP TABLE checking")
+
+
+def recount(conn: sqlite3.Connection, name: str) -> None:
+    """Put what they should be in the place of one table's rows. Only ``session_days`` can be asked for by itself."""
+    table = next(table for table in TABLES if table.name == name)
+    live = table.live.format(live=_LIVE)
+    conn.execute(f"DELETE FROM {name} WHERE {live}")
+    columns = ", ".join(column for _, column, *_ in conn.execute(f"PRAGMA table_info({name})"))
+    rows = expected_rows(table)
+    conn.execute(f"WITH expected ({columns}) AS ({rows}) INSERT INTO {name} SELECT * FROM expected WHERE {live}")
 
 
 def _prepare(conn: sqlite3.Connection) -> None:

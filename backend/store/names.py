@@ -83,6 +83,11 @@ def app_key(tx: Tx, app: str) -> int:
     return _given(tx, "app", app, MOST["app"]) or OTHER["app"]
 
 
+def type_key(tx: Tx, activity_type: str) -> int | None:
+    """The key of an activity type, given one where there is room."""
+    return _given(tx, "type", activity_type, MOST["type"])
+
+
 def agent_key(tx: Tx, agent: str) -> int | None:
     """The key of a user agent, given one where there is room."""
     return _given(tx, "agent", agent, MOST_AGENTS)

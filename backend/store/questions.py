@@ -10,11 +10,14 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
+from backend.errors import ValidationError
+from backend.store.names import VALUES
 from backend.store.schema_figures import OTHER
 from backend.store.session_figures import ENGAGED
 from backend.store.sessions import PAGES
 
-HOUR_MS = 3_600_000
+MOST_ROWS = 2_000_000
+"""Bare rows that a question may look at where no figure answers it; under a microsecond each."""
 
 
 class Cut(NamedTuple):
@@ -205,6 +208,30 @@ def top(conn: sqlite3.Connection, kind: str, asked: Slice, limit: int) -> tuple[
         for key, n in counts[:limit]
     ]
     return names, sum(n for _, n in counts)
+
+
+def top_of_type(
+    conn: sqlite3.Connection, kind: str, asked: Slice, bounds: tuple[int, int], limit: int
+) -> tuple[list[tuple[str, int]], int]:
+    """The same over one type's activities alone, by the bare rows of ``bounds`` (milliseconds). Raises ValidationError
+    where these are too many."""
+    if asked.nothing:
+        return [], 0
+    within = "user_activities a WHERE a.timestamp >= ? AND a.timestamp < ?"
+    (rows,) = conn.execute(
+        f"SELECT COUNT(*) FROM (SELECT 1 FROM {within} LIMIT ?)", (*bounds, MOST_ROWS + 1)
+    ).fetchone()
+    if rows > MOST_ROWS:
+        raise ValidationError.of(
+            "activity_type", f"cannot be asked for here over more than {MOST_ROWS:,} activities; ask for fewer days"
+        )
+    counts = conn.execute(
+        f"SELECT {VALUES[kind]} AS name, COUNT(*) FROM {within} AND name IS NOT NULL "
+        "AND a.activity_type = (SELECT name FROM figure_names WHERE key = ?) "
+        "AND (? = 0 OR a.app = (SELECT name FROM figure_names WHERE key = ?)) GROUP BY 1 ORDER BY 2 DESC, 1",
+        (*bounds, asked.type, asked.app, asked.app),
+    ).fetchall()
+    return counts[:limit], sum(n for _, n in counts)
 
 
 def _by_type(asked: Slice) -> tuple[str, tuple[int, ...]]:

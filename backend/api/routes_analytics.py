@@ -1,0 +1,206 @@
+"""The questions over the figures: the endpoints over Analytics. With a `read` key all are over that app's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from typing import Annotated, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Meta, field
+
+from backend.analytics import Analytics
+from backend.api.call import Answer, Call, Endpoint, ok
+from backend.api.paging import Cursor, Limit
+from backend.api.wire import wire
+from backend.asking import Filters
+from backend.delivery.hours import is_zone
+from backend.errors import ValidationError
+from backend.inputs import ActivityTypeIn, AppName, Input, TypeName
+from backend.periods import Compare
+from backend.records import Record
+
+Steps = Annotated[str, Meta(min_length=1, max_length=1100, description="2 to 10 activity types, with commas between")]
+
+
+class FigureQuery(Input, frozen=True, kw_only=True):
+    """Local days ``from`` to ``to``, both included; without them the seven that end today. ``tz``: an IANA zone whose
+    days are meant instead of the workspace's."""
+
+    first: date | None = field(default=None, name="from")
+    last: date | None = field(default=None, name="to")
+    tz: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    app: AppName | None = None
+
+
+class TypedQuery(FigureQuery, frozen=True, kw_only=True):
+    """… over the activities of one type alone."""
+
+    activity_type: TypeName | None = None
+
+
+class OverviewQuery(TypedQuery, frozen=True, kw_only=True):
+    """``compare``: with the ``previous`` days, with those whole weeks before (``weekday``), or not at all."""
+
+    compare: Compare = "previous"
+
+
+class TrendQuery(OverviewQuery, frozen=True, kw_only=True):
+    """… by day, or by hour (activities alone)."""
+
+    interval: Literal["day", "hour"] = "day"
+
+
+class TopQuery(TypedQuery, frozen=True, kw_only=True):
+    limit: Limit = 10
+
+
+class RetentionQuery(FigureQuery, frozen=True, kw_only=True):
+    """The days that somebody was new on, and how many days after each to look at."""
+
+    days: Annotated[int, Meta(ge=1, le=366)] = 30
+    mode: Literal["on", "on_or_after"] = "on"
+
+
+class FunnelQuery(FigureQuery, frozen=True, kw_only=True):
+    """``dropped_at``: name some of those who stopped before that step (2 is the second)."""
+
+    steps: Steps
+    window_days: Annotated[int, Meta(ge=1, le=366)] = 7
+    dropped_at: Annotated[int, Meta(ge=2, le=10)] | None = None
+    limit: Limit = 50
+
+
+class UsersQuery(FigureQuery, frozen=True, kw_only=True):
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+Q = TypeVar("Q", bound=FigureQuery)
+
+
+def _filters(call: Call, query: FigureQuery) -> Filters:
+    zone = None
+    if query.tz is not None:
+        if not is_zone(query.tz):
+            raise ValidationError.of("tz", "is not an IANA time zone, like Europe/Berlin")
+        zone = ZoneInfo(query.tz)
+    kind = query.activity_type if isinstance(query, TypedQuery) else None
+    return Filters(first=query.first, last=query.last, app=call.app_filter(query.app), activity_type=kind, zone=zone)
+
+
+async def _ask(call: Call, kind: type[Q], name: str, question: Callable[[Analytics, Filters, Q], Record]) -> Answer:
+    query: Q = call.query or kind()
+    filters = _filters(call, query)
+    return await call.read(lambda: ok(**{name: question(call.services.activity.analytics, filters, query)}))
+
+
+async def overview(call: Call) -> Answer:
+    return await _ask(call, OverviewQuery, "overview", lambda a, f, q: a.overview(f, q.compare))
+
+
+async def trend(call: Call) -> Answer:
+    return await _ask(call, TrendQuery, "trend", lambda a, f, q: a.trend(f, q.compare, q.interval))
+
+
+async def top(call: Call) -> Answer:
+    kind = call.path.rpartition("/")[2]
+    return await _ask(call, TopQuery, kind, lambda a, f, q: a.top(f, kind, q.limit))
+
+
+async def heatmap(call: Call) -> Answer:
+    return await _ask(call, TypedQuery, "heatmap", lambda a, f, _: a.heatmap(f))
+
+
+async def retention(call: Call) -> Answer:
+    return await _ask(call, RetentionQuery, "retention", lambda a, f, q: a.retention(f, q.days, q.mode))
+
+
+async def funnel(call: Call) -> Answer:
+    if call.query is None:
+        raise ValidationError.of("steps", "is required")
+
+    def question(analytics: Analytics, filters: Filters, query: FunnelQuery) -> Record:
+        steps = [step.strip() for step in query.steps.split(",")]
+        return analytics.funnel(filters, steps, query.window_days, query.dropped_at, query.limit)
+
+    return await _ask(call, FunnelQuery, "funnel", question)
+
+
+async def users(call: Call) -> Answer:
+    query: UsersQuery = call.query or UsersQuery()
+    filters = _filters(call, query)
+
+    def answer() -> Answer:
+        found = call.services.activity.analytics.user_list(filters, query.limit, query.cursor)
+        rows = [msgspec.to_builtins(row) for row in found.users]
+        return ok(users=rows, next_cursor=found.next_cursor, period=found.period, definition=found.definition)
+
+    return await call.read(answer)
+
+
+async def list_types(call: Call) -> Answer:
+    rows = await call.read(call.services.activity.activity_types)
+    return ok(activity_types=[wire(row) for row in rows])
+
+
+async def mark_type(call: Call) -> Answer:
+    body: ActivityTypeIn = call.body
+    marked = await call.services.activity_writes.run(call.services.activity.marking(body.name, body.key))
+    return ok(activity_type=wire(marked))
+
+
+_SHOWN = "period, names (name, count, share; an empty name is all others), total, definition"
+ENDPOINTS = (
+    Endpoint(
+        method="GET", path="/api/analytics/overview", scope="read", handler=overview, query=OverviewQuery,
+        summary="The figures of a period beside those of the one before",
+        answer="overview: period, previous, timezone, figures (value, previous, change), definitions, full, pending",
+    ),
+    Endpoint(
+        method="GET", path="/api/analytics/trend", scope="read", handler=trend, query=TrendQuery,
+        summary="Activities, active users and sessions by day, or activities by hour",
+        answer="trend: points (at, activities, active_users, sessions) and previous_points",
+    ),
+    *(
+        Endpoint(
+            method="GET", path=f"/api/analytics/{kind}", scope="read", handler=top, query=TopQuery,
+            summary=f"The {what}", answer=f"{kind}: {_SHOWN}",
+        )
+        for kind, what in (
+            ("pages", "pages with the most activities"),
+            ("features", "features used most"),
+            ("referrers", "hosts that visitors came from"),
+            ("apps", "apps by their activities"),
+            ("types", "activity types by their activities"),
+        )
+    ),
+    Endpoint(
+        method="GET", path="/api/analytics/heatmap", scope="read", handler=heatmap, query=TypedQuery,
+        summary="Activities by weekday and hour", answer="heatmap: hours (seven rows from Monday, of 24), most",
+    ),
+    Endpoint(
+        method="GET", path="/api/analytics/retention", scope="read", handler=retention, query=RetentionQuery,
+        summary="Who came back, by the day they were new on",
+        answer="retention: cohorts (day, size, users on each day from 0 on; null: not over), average",
+    ),
+    Endpoint(
+        method="GET", path="/api/analytics/funnel", scope="read", handler=funnel, query=FunnelQuery,
+        summary="Who took these steps in order, and who stopped",
+        answer="funnel: steps (activity_type, users, share, of_previous, dropped, median_seconds), dropped_users",
+    ),
+    Endpoint(
+        method="GET", path="/api/analytics/users", scope="read", handler=users, query=UsersQuery,
+        summary="Users of the period, the latest seen first, with their engagement scores",
+        answer="users (user_id, first_day, last_day, activities, engagement_score, engagement_parts), next_cursor",
+    ),
+    Endpoint(
+        method="GET", path="/api/activity-types", scope="admin", handler=list_types,
+        summary="Activity types, and which are key activities", answer="activity_types: name, key",
+    ),
+    Endpoint(
+        method="POST", path="/api/activity-types", scope="admin", handler=mark_type, body=ActivityTypeIn,
+        summary="Make a type of activity a key activity, or none any more", answer="activity_type: name, key",
+    ),
+)  # fmt: skip
