@@ -1,0 +1,326 @@
+"""The figures are those of the bare rows, whatever came in which order: each question beside a naive answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend import Filters, UserActivityService, ValidationError
+from backend.store import folding, names
+from backend.store.writer import Write
+from tests.naive_figures import Naive, features
+from tests.still_clock import StillClock
+
+ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata", "America/Sao_Paulo", "Asia/Kathmandu")
+TYPES = ("page_view", "search", "buy")
+NOW = datetime(
+    2026, 11, 3, 15, 20, tzinfo=UTC
+)  # the clocks went back in Berlin on 25 October, in New York on 1 November
+
+ACTIVITY = st.fixed_dictionaries(
+    {
+        "user_id": st.sampled_from(["ada", "bob", "cy", "\u202eeve", "o'hara; --", "🦊"]),
+        "activity_type": st.sampled_from(TYPES),
+        "app": st.sampled_from(["shop", "blog"]),
+        "minutes": st.one_of(st.integers(0, 60 * 24 * 12), st.integers(60 * 24 * 8, 60 * 24 * 10)),
+        "page_url": st.sampled_from([None, "/a", "/b"]),
+        "referrer": st.sampled_from([None, "https://One.example/x", "https://two.example"]),
+        "metadata": st.sampled_from([None, {"feature": "csv"}, {"feature": 3}]),
+        "activity_id": st.one_of(st.none(), st.integers(0, 30).map(str)),
+    }
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("track"), st.lists(ACTIVITY, min_size=1, max_size=25)),
+        st.tuples(st.just("fold"), st.just([])),
+        st.tuples(st.just("close"), st.just([])),
+        st.tuples(st.just("zone"), st.sampled_from(ZONES)),
+        st.tuples(st.just("key"), st.tuples(st.sampled_from(TYPES), st.booleans())),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def row(made: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in made.items() if value is not None and name != "minutes"}
+    return kept | {"timestamp": NOW - timedelta(minutes=made["minutes"])}
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[UserActivityService]:
+    with UserActivityService(tmp_path / "a.db", clock=StillClock(NOW), zone=ZoneInfo("UTC")) as service:
+        yield service
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=STEPS, zone=st.sampled_from(ZONES))
+def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], zone: str
+) -> None:
+    path = tmp_path_factory.mktemp("figures") / "a.db"
+    with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo(zone)) as service:
+        for what, given_ in steps:
+            if what == "track":
+                service.track_batch([row(made) for made in given_])
+            elif what == "fold":
+                service.fold()
+            elif what == "close":
+                service.close_idle_sessions()
+            elif what == "zone":
+                service.use_zone(ZoneInfo(given_))
+            else:
+                service.mark_key_activity(*given_)
+        assert service.verify_figures() == ()
+        naive = Naive(service.list_activities(limit=10_000).activities, service.analytics.zone)
+        hold_to(service, naive, Filters())
+
+
+@settings(max_examples=25, deadline=None)
+@given(made=st.lists(ACTIVITY, min_size=1, max_size=60), zone=st.sampled_from(ZONES))
+def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
+    tmp_path_factory: pytest.TempPathFactory, made: list[dict[str, Any]], zone: str
+) -> None:
+    path = tmp_path_factory.mktemp("figures") / "a.db"
+    with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo("UTC")) as service:
+        service.track_batch([row(one) for one in made])
+        naive = Naive(service.list_activities(limit=10_000).activities, ZoneInfo(zone))
+        hold_to(service, naive, Filters(zone=ZoneInfo(zone)))
+        assert service.verify_figures() == ()
+
+
+def hold_to(service: UserActivityService, naive: Naive, base: Filters) -> None:
+    """Every question over several periods, apps and types gives what ``naive`` gives."""
+    today = NOW.astimezone(naive.zone).date()
+    analytics = service.analytics
+    sessions = [s for user in {a.user_id for a in naive.activities} for s in service.get_user_sessions(user).sessions]
+    for first, last in ((today - timedelta(days=6), today), (today - timedelta(days=11), today - timedelta(days=3))):
+        for app in (None, "shop", "nobody"):
+            asked = msgspec.structs.replace(base, first=first, last=last, app=app)
+            overview = analytics.overview(asked, "none").figures
+            inside = naive.within(first, last, app=app)
+            assert overview["activities"].value == len(inside)
+            assert overview["active_users"].value == naive.active_users(first, last, app=app)
+            assert overview["new_users"].value == naive.new_users(first, last, app)
+            begun = [
+                s
+                for s in sessions
+                if first <= s.start_time.astimezone(naive.zone).date() <= last and app in {None, s.app}
+            ]
+            assert overview["sessions"].value == len(begun)
+            if begun:
+                assert overview["avg_session_duration"].value == pytest.approx(
+                    sum(s.duration for s in begun) / len(begun)
+                )
+                assert overview["pages_per_session"].value == pytest.approx(
+                    sum(s.pages_visited for s in begun) / len(begun)
+                )
+            for days, name in ((1, "dau"), (7, "wau"), (28, "mau")):
+                assert overview[name].value == naive.active_users(last - timedelta(days=days - 1), last, app=app)
+            trend = analytics.trend(asked, "none").points
+            assert [p.activities for p in trend] == [len(naive.within(d, d, app=app)) for d in span(first, last)]
+            assert [p.active_users for p in trend] == [naive.active_users(d, d, app=app) for d in span(first, last)]
+            retention = analytics.retention(asked, 5)
+            for cohort in retention.cohorts:
+                assert cohort.size == naive.retained(cohort.day, 0, or_after=False, app=app)
+                assert list(cohort.users) == [
+                    naive.retained(cohort.day, n, or_after=False, app=app)
+                    if cohort.day + timedelta(days=n) < today
+                    else None
+                    for n in range(6)
+                ]
+            after = analytics.retention(asked, 5, "on_or_after")
+            for cohort in after.cohorts:
+                assert [u for u in cohort.users if u is not None] == [
+                    naive.retained(cohort.day, n, or_after=True, app=app)
+                    for n in range(6)
+                    if cohort.day + timedelta(days=n) < today
+                ]
+        asked = msgspec.structs.replace(base, first=first, last=last)
+        for kind, of in (
+            ("pages", lambda a: a.page_url),
+            ("types", lambda a: a.activity_type),
+            ("apps", lambda a: a.app),
+            ("features", features),
+            ("referrers", lambda a: a.referrer and a.referrer.split("/")[2].lower()),
+        ):
+            found = analytics.top(asked, kind, 100)
+            assert sorted((n.name, n.count) for n in found.names) == sorted(naive.names(first, last, of))
+        assert [list(hours) for hours in analytics.heatmap(asked).hours] == naive.heat(first, last)
+        for kind in TYPES:
+            typed = msgspec.structs.replace(asked, activity_type=kind)
+            overview = analytics.overview(typed, "none").figures
+            assert overview["activities"].value == len(naive.within(first, last, activity_type=kind))
+            assert overview["active_users"].value == naive.active_users(first, last, activity_type=kind)
+        for steps in (["page_view", "search"], ["page_view", "buy", "page_view"], ["search", "search"]):
+            found_steps = analytics.funnel(asked, steps, window_days=2).steps
+            assert [s.users for s in found_steps] == naive.funnel(steps, first, last, timedelta(days=2))
+
+
+def span(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def test_a_period_still_running_is_compared_with_as_much_of_the_one_before(service: UserActivityService) -> None:
+    """At 15:20 today, only what had come by 15:20 counts of the last day before."""
+    for moment in ("2026-11-03T09:00", "2026-11-03T15:10", "2026-11-02T15:19", "2026-11-02T15:21", "2026-11-02T23:00"):
+        service.track_activity("ada", "x", timestamp=at(moment))
+    today = Filters(first=NOW.date(), last=NOW.date())
+    figure = service.analytics.overview(today).figures["activities"]
+    assert (figure.value, figure.previous, figure.change) == (2, 1, 1.0)
+    service.track_activity("bob", "x", timestamp=at("2026-11-02T15:30"))
+    assert service.analytics.overview(today).figures["active_users"].previous == 1
+    assert service.analytics.overview(today).figures["new_users"].previous == 1
+
+
+def test_by_weekday_each_day_is_compared_with_its_own(service: UserActivityService) -> None:
+    service.track_activity("ada", "x", timestamp=at("2026-10-27T10:00"))
+    service.track_activity("ada", "x", timestamp=at("2026-11-02T10:00"))
+    today = Filters(first=NOW.date(), last=NOW.date())
+    overview = service.analytics.overview(today, "weekday")
+    assert overview.previous is not None
+    assert overview.previous.last == date(2026, 10, 27)
+    assert overview.figures["activities"].previous == 1
+
+
+def test_nothing_before_is_new_and_nothing_at_all_is_no_change(service: UserActivityService) -> None:
+    empty = service.analytics.overview(Filters()).figures["activities"]
+    assert (empty.value, empty.previous, empty.change) == (0, 0, 0.0)
+    service.track_activity("ada", "x")
+    assert service.analytics.overview(Filters()).figures["activities"].change == "new"
+
+
+def test_a_day_that_is_not_over_is_empty_and_leaves_the_average(service: UserActivityService) -> None:
+    """Ada was new on the 1st and came on the 2nd; Bob was new on the 2nd, whose next day is today."""
+    for user, moment in (("ada", "2026-11-01T10:00"), ("ada", "2026-11-02T10:00"), ("bob", "2026-11-02T11:00")):
+        service.track_activity(user, "x", timestamp=at(moment))
+    retention = service.analytics.retention(Filters(), 2)
+    assert [(c.day.day, c.size, c.users) for c in retention.cohorts] == [(1, 1, (1, 1, None)), (2, 1, (1, None, None))]
+    assert retention.average == (1.0, 1.0, None)
+
+
+def test_a_funnel_names_who_dropped_out_and_keeps_to_its_window(service: UserActivityService) -> None:
+    for user, kind, moment in (
+        ("ada", "view", "2026-11-01T10:00"), ("ada", "other", "2026-11-01T10:01"), ("ada", "buy", "2026-11-01T10:02"),
+        ("bob", "buy", "2026-11-01T09:00"), ("bob", "view", "2026-11-01T10:00"),
+        ("cy", "view", "2026-10-30T10:00"), ("cy", "buy", "2026-11-01T10:01"),
+    ):  # fmt: skip
+        service.track_activity(user, kind, timestamp=at(moment))
+    funnel = service.analytics.funnel(Filters(), ["view", "buy"], window_days=2, dropped_at=2)
+    assert [(s.users, s.dropped) for s in funnel.steps] == [(3, 0), (1, 2)]
+    assert funnel.steps[1].median_seconds == 120
+    assert set(funnel.dropped_users) == {"bob", "cy"}
+
+
+# --- the guard over names, and the check ------------------------------------------------------------------------------
+
+
+def test_beyond_so_many_names_the_rest_counts_as_all_others(
+    service: UserActivityService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(names.MOST, "page", 3)
+    told: list[str] = []
+    service.bus.subscribe(lambda events: told.extend(e.id for e in events if e.kind == "system"))
+    service.track_batch([{"user_id": "ada", "activity_type": "x", "page_url": f"/{n}"} for n in range(8)])
+    pages = service.analytics.top(Filters(), "pages")
+    assert {(n.name, n.count, n.is_other) for n in pages.names} == {
+        ("/0", 1, False), ("/1", 1, False), ("/2", 1, False), ("", 5, True),
+    }  # fmt: skip
+    assert service.analytics.overview(Filters()).full == ("page",)
+    assert told == ["figures.page"]
+    assert service.verify_figures() == ()
+
+
+def test_a_long_tail_is_folded_in_parts(service: UserActivityService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folding, "FOLD_MOST", 7)
+    service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x"} for n in range(30)])
+    assert service.analytics.overview(Filters()).figures["activities"].value == 30
+    assert service.verify_figures() == ()
+
+
+def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(service: UserActivityService) -> None:
+    service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x", "page_url": "/a"} for n in range(30)])
+    session = service.start_session("ada").session
+    service.end_session(session.id)
+    service.fold()
+    for spoil in (
+        "UPDATE user_days SET activities = activities + 1",
+        "DELETE FROM name_days WHERE kind = 3",
+        "UPDATE session_days SET engaged = engaged + 1",
+        "INSERT INTO cohort_days VALUES (0, 1, 2, 3)",
+        "UPDATE user_type_days SET span = span + 1",
+        "DELETE FROM activities_by_user WHERE seq = 1",
+    ):
+        service.store.run(Write(lambda tx, items, sql=spoil: [tx.conn.execute(sql) and None for _ in items], None))
+        wrong = service.verify_figures()
+        assert [one.table for one in wrong if one.missing or one.surplus], spoil
+        service.rebuild_figures()
+        assert service.verify_figures() == (), spoil
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ask", "field"),
+    [
+        (lambda a: a.overview(Filters(first=date(2026, 11, 3), last=date(2026, 11, 1))), "from"),
+        (lambda a: a.overview(Filters(first=date(1, 1, 1), last=date(2026, 11, 1))), "from"),
+        (lambda a: a.overview(Filters(first=date(1960, 1, 1), last=date(1960, 2, 1))), "from"),
+        (lambda a: a.overview(Filters(last=date(9999, 12, 31))), "to"),
+        (lambda a: a.funnel(Filters(), ["one"]), "steps"),
+        (lambda a: a.funnel(Filters(), ["one"] * 11), "steps"),
+        (lambda a: a.funnel(Filters(), ["one", "two"], dropped_at=3), "dropped_at"),
+        (lambda a: a.user_list(Filters(), cursor="nonsense"), "cursor"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(service: UserActivityService, ask: Any, field: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ask(service.analytics)
+    assert refused.value.errors[0].field == field
+
+
+# --- plans ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_question_looks_at_every_activity(service: UserActivityService) -> None:
+    """EXPLAIN QUERY PLAN of every statement that the dashboard's questions run: each goes by an index."""
+    service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x", "page_url": "/a"} for n in range(30)])
+    service.fold()
+    asked: list[str] = []
+    connection = service.store.read(lambda conn: conn)
+    connection.set_trace_callback(asked.append)
+    try:
+        for filters in (Filters(), Filters(app="local"), Filters(activity_type="x")):
+            service.analytics.overview(filters)
+            service.analytics.trend(filters)
+            service.analytics.heatmap(filters)
+        service.analytics.top(Filters(), "pages")
+        service.analytics.retention(Filters())
+        service.analytics.funnel(Filters(), ["x", "y"])
+        service.analytics.user_list(Filters())
+    finally:
+        connection.set_trace_callback(None)
+    questions = {sql for sql in asked if sql.lstrip().startswith(("SELECT", "WITH"))}
+    assert len(questions) > 20
+    for sql in questions:
+        plan = [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
+        scans = [step for step in plan if step.startswith("SCAN") and "user_activities" in step]
+        assert not scans, (sql, plan)
+        for table in ("user_days", "user_type_days", "name_days", "activity_hours", "activities_by_user"):
+            assert f"SCAN {table}" not in plan, (sql, plan)
