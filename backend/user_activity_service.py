@@ -10,7 +10,6 @@ Every call that changes something returns after COMMIT; every call may be made f
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -27,7 +26,8 @@ from backend.batch_rows import rejected as rejected_row
 from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import Conflict, FlashFlowError, NotFound, Stopping, ValidationError
 from backend.events import Bus
-from backend.inputs import ActivityIn, ActivityTypeIn, SessionIn, build, row_json
+from backend.figures import Figures, functions
+from backend.inputs import ActivityIn, SessionIn, build, row_json
 from backend.moments import metadata_json, moment_ms
 from backend.records import (
     ActivityPage,
@@ -39,18 +39,15 @@ from backend.records import (
     Tracked,
     UserAnalytics,
 )
-from backend.records_analytics import ActivityType
 from backend.store import activities as table
 from backend.store import timeline
 from backend.store.activities import NewActivity, Tracking
 from backend.store.database import Store
-from backend.store.figures_check import Difference, rebuild, verify
-from backend.store.key_types import list_types, mark
 from backend.store.models import ActivityModels, activity_models
-from backend.store.names import site
 from backend.store.opening import open_store
 from backend.store.schema_activity import ACTIVITY_MIGRATIONS
-from backend.store.sessions import SessionBook, SessionCache, close_stale, read_session
+from backend.store.session_cache import SessionCache
+from backend.store.sessions import SessionBook, close_stale, read_session
 from backend.store.user_figures import store_analytics, unsettled_users
 from backend.store.writer import Bundle, Tx, Write
 from backend.zone import LocalTime, workspace_zone
@@ -99,12 +96,13 @@ class UserActivityService:
         self._looked_back = False
         say = log.warning if tell is None else tell.append
         self.store: Store = open_store(
-            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say, self._prepare_connection
+            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say, functions(self.local)
         )
         self.models: ActivityModels = activity_models(self.store.database)
-        self.analytics = Analytics(self.store, self.clock, self.local, self.fold)
+        self.figures = Figures(self.store, self.local, self._cache)
+        self.analytics = Analytics(self.store, self.clock, self.local, self.figures.fold)
         self._behind: int | None = None
-        self._keep_zone()
+        self.figures.keep_zone()
 
     # --- activities -----------------------------------------------------------------------------------------------
 
@@ -229,47 +227,6 @@ class UserActivityService:
             results.append(BatchResult(accepted=accepted, duplicates=duplicates, rejected=tuple(rejected)))
         return results
 
-    def fold(self) -> None:
-        """Have every activity that is stored in the figures too. Raises StorageError where they cannot be written."""
-        while self.store.read(timeline.tail_length) and self.store.run(Write(self._catch_up, None)):
-            pass
-
-    def _catch_up(self, tx: Tx, items: Sequence[None]) -> list[bool]:
-        more = timeline.catch_up(tx, self.local)
-        return [more] * len(items)
-
-    def _prepare_connection(self, conn: sqlite3.Connection) -> None:
-        conn.create_function("local_hour", 1, self.local.hour, deterministic=True)
-        conn.create_function("site", 1, site, deterministic=True)
-
-    def verify_figures(self) -> tuple[Difference, ...]:
-        """Compute every figure once more from the bare rows; what differs from the figures kept. Reads everything."""
-        self.fold()
-        return self.store.read(lambda conn: tuple(verify(conn)))
-
-    def rebuild_figures(self) -> None:
-        """Put what the bare rows say in the place of the figures, in one transaction."""
-        self.store.run(Write(self._rebuild, None))
-
-    def _rebuild(self, tx: Tx, items: Sequence[None]) -> list[None]:
-        rebuild(tx, self.local)
-        self._cache.forget()
-        return [None] * len(items)
-
-    def use_zone(self, zone: ZoneInfo) -> None:
-        """Count days by another zone's clock from now on; the figures are counted anew."""
-        self.local.move(zone)
-        self._keep_zone()
-
-    def _keep_zone(self) -> None:
-        """The figures' days are those of the workspace's zone: in another one they are all counted anew."""
-        key = self.local.zone.key
-        zone = self.store.read(lambda conn: conn.execute("SELECT zone FROM figures_state").fetchone()[0])
-        if zone != key:
-            self.rebuild_figures()
-        if self.store.read(timeline.tail_length) > timeline.FEED_AT:
-            self.fold()
-
     def _count_in(self, tx: Tx, rows: int) -> None:
         """Have the index by user fed once enough rows wait for it; in the writer's thread, as the next transaction."""
         # An earlier process may have left some; asked here, since a damaged file must still open.
@@ -277,7 +234,7 @@ class UserActivityService:
         if self._behind >= timeline.FEED_AT:
             self._behind = 0
             with suppress(Stopping):  # then the next start does it
-                self.store.writer.submit(Bundle([Write(self._catch_up, None)], lambda: None))
+                self.store.writer.submit(Bundle([Write(self.figures.catch_up, None)], lambda: None))
 
     def list_activities(
         self,
@@ -429,7 +386,7 @@ class UserActivityService:
             self._looked_back = True
             self._unsettled.update(self.store.read(unsettled_users))  # what an earlier process left undone
         if self.store.read(timeline.counted_to) is not None:
-            self.store.run(Write(self._catch_up, None))
+            self.store.run(Write(self.figures.catch_up, None))
         users = [self._unsettled.pop() for _ in range(min(most, len(self._unsettled)))]
         if users:
             figures = self.analytics.users(users)
@@ -441,25 +398,6 @@ class UserActivityService:
     def get_user_analytics(self, user_id: str, *, app: str | None = None) -> UserAnalytics:
         """A user's figures by DEFINITIONS.md; a user never seen has zeros and None."""
         return self.analytics.user(user_id, app)
-
-    def activity_types(self) -> tuple[ActivityType, ...]:
-        """Every activity type with a figure of its own, and which are key activities."""
-        self.fold()
-        return self.store.read(list_types)
-
-    def mark_key_activity(self, name: str, is_key: bool = True) -> ActivityType:
-        """Make a type a key activity, which engages a session; looks at every activity. Raises ValidationError."""
-        return self.store.run(self.marking(name, is_key))
-
-    def marking(self, name: str, is_key: bool) -> Write[tuple[str, bool], ActivityType]:
-        """The write behind ``mark_key_activity``."""
-        return Write(self._mark, (build(ActivityTypeIn, name=name, key=is_key).name, is_key))
-
-    def _mark(self, tx: Tx, items: Sequence[tuple[str, bool]]) -> list[ActivityType | FlashFlowError]:
-        marked = [mark(tx, name, is_key) for name, is_key in items]
-        self._cache.forget()
-        full = ValidationError.of("name", "cannot be counted by itself: there are too many activity types")
-        return [full if one is None else one for one in marked]
 
     # --- its own life ---------------------------------------------------------------------------------------------
 

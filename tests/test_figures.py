@@ -72,14 +72,14 @@ def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
             if what == "track":
                 service.track_batch([row(made) for made in given_])
             elif what == "fold":
-                service.fold()
+                service.figures.fold()
             elif what == "close":
                 service.close_idle_sessions()
             elif what == "zone":
-                service.use_zone(ZoneInfo(given_))
+                service.figures.use_zone(ZoneInfo(given_))
             else:
-                service.mark_key_activity(*given_)
-        assert service.verify_figures() == ()
+                service.figures.mark_key_activity(*given_)
+        assert service.figures.verify() == ()
         naive = Naive(service.list_activities(limit=10_000).activities, service.analytics.zone)
         hold_to(service, naive, Filters())
 
@@ -94,7 +94,7 @@ def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
         service.track_batch([row(one) for one in made])
         naive = Naive(service.list_activities(limit=10_000).activities, ZoneInfo(zone))
         hold_to(service, naive, Filters(zone=ZoneInfo(zone)))
-        assert service.verify_figures() == ()
+        assert service.figures.verify() == ()
 
 
 def hold_to(service: UserActivityService, naive: Naive, base: Filters) -> None:
@@ -243,21 +243,21 @@ def test_beyond_so_many_names_the_rest_counts_as_all_others(
     }  # fmt: skip
     assert service.analytics.overview(Filters()).full == ("page",)
     assert told == ["figures.page"]
-    assert service.verify_figures() == ()
+    assert service.figures.verify() == ()
 
 
 def test_a_long_tail_is_folded_in_parts(service: UserActivityService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folding, "FOLD_MOST", 7)
     service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x"} for n in range(30)])
     assert service.analytics.overview(Filters()).figures["activities"].value == 30
-    assert service.verify_figures() == ()
+    assert service.figures.verify() == ()
 
 
 def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(service: UserActivityService) -> None:
     service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x", "page_url": "/a"} for n in range(30)])
     session = service.start_session("ada").session
     service.end_session(session.id)
-    service.fold()
+    service.figures.fold()
     for spoil in (
         "UPDATE user_days SET activities = activities + 1",
         "DELETE FROM name_days WHERE kind = 3",
@@ -267,10 +267,10 @@ def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(service: UserActiv
         "DELETE FROM activities_by_user WHERE seq = 1",
     ):
         service.store.run(Write(lambda tx, items, sql=spoil: [tx.conn.execute(sql) and None for _ in items], None))
-        wrong = service.verify_figures()
+        wrong = service.figures.verify()
         assert [one.table for one in wrong if one.missing or one.surplus], spoil
-        service.rebuild_figures()
-        assert service.verify_figures() == (), spoil
+        service.figures.rebuild()
+        assert service.figures.verify() == (), spoil
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_what_cannot_be_asked_is_refused(service: UserActivityService, ask: Any,
 def test_no_question_looks_at_every_activity(service: UserActivityService) -> None:
     """EXPLAIN QUERY PLAN of every statement that the dashboard's questions run: each goes by an index."""
     service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x", "page_url": "/a"} for n in range(30)])
-    service.fold()
+    service.figures.fold()
     asked: list[str] = []
     connection = service.store.read(lambda conn: conn)
     connection.set_trace_callback(asked.append)

@@ -40,6 +40,7 @@ FLOORS = (
     ("backend.analytics_period", "backend.analytics_people"),
     (
         "backend.analytics",
+        "backend.figures",
         "backend.circumstances",
         "backend.keys",
         "backend.people",

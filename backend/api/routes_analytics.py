@@ -141,13 +141,13 @@ async def users(call: Call) -> Answer:
 
 
 async def list_types(call: Call) -> Answer:
-    rows = await call.read(call.services.activity.activity_types)
+    rows = await call.read(call.services.activity.figures.activity_types)
     return ok(activity_types=[wire(row) for row in rows])
 
 
 async def mark_type(call: Call) -> Answer:
     body: ActivityTypeIn = call.body
-    marked = await call.services.activity_writes.run(call.services.activity.marking(body.name, body.key))
+    marked = await call.services.activity_writes.run(call.services.activity.figures.marking(body.name, body.key))
     return ok(activity_type=wire(marked))
 
 

@@ -21,7 +21,8 @@ from backend.store.codec import (
     from_object,
 )
 from backend.store.rows import execute_rows
-from backend.store.sessions import READ_COLUMNS, SessionBook, SessionCache, session_bounds, to_session
+from backend.store.session_cache import SessionCache
+from backend.store.sessions import READ_COLUMNS, SessionBook, session_bounds, to_session
 from backend.store.writer import TryCarefully, Tx
 
 
@@ -77,7 +78,7 @@ def track(
                 continue
             try:
                 session = book.place(
-                    a.user_id, a.app, a.session_id, a.timestamp, is_key=a.activity_type in cache.key_types
+                    a.user_id, a.app, a.session_id, a.timestamp, a.page_url, is_key=a.activity_type in cache.key_types
                 )
             except Conflict as refusal:
                 answer.append(refusal)

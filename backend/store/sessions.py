@@ -12,18 +12,14 @@ from backend.events import Event
 from backend.records import Session
 from backend.store import session_figures, timeline
 from backend.store.codec import decode_id, encode_id, from_object, to_json
-from backend.store.names import agent_key, app_key, key_types
+from backend.store.names import app_key
 from backend.store.rows import execute_rows
+from backend.store.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionCache
 from backend.store.session_figures import Counted
 from backend.store.writer import Tx
-from backend.zone import LocalTime
 
-IDLE_MS = 30 * 60 * 1000
-"""A session is over after this long without an activity or heartbeat [GA4, PostHog]."""
 TAIL_TO_COUNT_IN = 256
 """Activities outside the index that counting an ended session's pages may look through."""
-LONGEST_MS = 24 * 60 * 60 * 1000
-"""… and after a day in any case."""
 
 COLUMNS = (
     "seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, activities, "
@@ -36,115 +32,6 @@ _SHARED_PAGES = (
 PAGES = f"CASE WHEN shared THEN ({_SHARED_PAGES}) ELSE ({timeline.PAGES}) END"
 LIVE_PAGES = f"CASE WHEN end_time IS NULL THEN {PAGES} ELSE pages_visited END"
 READ_COLUMNS = COLUMNS.replace("pages_visited", f"{LIVE_PAGES} AS pages_visited")
-
-
-class OpenSession:
-    """A session as a transaction works on it; saved by the book."""
-
-    __slots__ = (
-        "activities", "app", "counted", "device_info", "end_reason", "end_time", "id", "ip_address", "is_new",
-        "key_activities", "last_seen", "moved", "pages_visited", "seq", "shared", "start_time", "tell", "user_agent",
-        "user_id",
-    )  # fmt: skip
-
-    def __init__(self, row: tuple[Any, ...], *, is_new: bool = False) -> None:
-        self.seq: int
-        self.id: bytes | str
-        self.user_id: str
-        self.app: str
-        self.start_time: int
-        self.last_seen: int
-        self.end_time: int | None
-        self.end_reason: str | None
-        self.activities: int
-        self.pages_visited: int
-        self.key_activities: int
-        (
-            self.seq, self.id, self.user_id, self.app, self.start_time, self.last_seen, self.end_time, self.end_reason,
-            self.pages_visited, self.activities, self.device_info, self.ip_address, self.user_agent,
-            self.shared, self.key_activities,
-        ) = row  # fmt: skip
-        self.counted: Counted | None = None
-        """What the figures have of it; None while it is open."""
-        self.is_new = is_new
-        self.tell = is_new
-        self.moved = False
-
-    def saved(self) -> None:
-        """It stands in the file now."""
-        self.is_new = self.tell = self.moved = False
-
-    def touch(self, timestamp: int) -> None:
-        """Stretch the session over ``timestamp``; one that is over and is reached by a late activity stays over."""
-        if timestamp > self.last_seen:
-            self.last_seen = timestamp
-        elif timestamp < self.start_time:
-            self.start_time = timestamp
-            self.moved = True
-        if self.end_time is not None and self.last_seen > self.end_time:
-            self.end_time = self.last_seen
-            self.tell = True
-
-    def close(self, end_time: int, reason: str) -> None:
-        self.end_time = end_time
-        self.end_reason = reason
-        self.tell = True
-
-    def reopen(self) -> None:
-        """It only looked as if it were over: what came late reaches up to now."""
-        self.end_time = self.end_reason = None
-        self.tell = True
-
-    def is_stale(self, now: int) -> bool:
-        """Whether it would be over at ``now``, had anyone looked: by 30 minutes of silence or by its day."""
-        return now - self.last_seen > IDLE_MS or now - self.start_time >= LONGEST_MS
-
-
-class SessionCache:
-    """Sessions as the last transactions left them, for the next: true as long as this writer alone has written.
-
-    Another process's commit shows in ``PRAGMA data_version`` and a rollback is told by the writer; both empty it.
-    """
-
-    MOST = 10_000
-
-    def __init__(self, local: LocalTime) -> None:
-        self.local = local
-        self.by_id: dict[bytes | str, OpenSession] = {}
-        self.current: dict[tuple[str, str], OpenSession | None] = {}
-        self.apps: dict[str, int] = {}
-        self.agents: dict[str, int | None] = {}
-        self.key_types: frozenset[str] = frozenset()
-        self._versions: dict[int, int] = {}
-
-    def enter(self, tx: Tx) -> None:
-        """Make sure that what is kept is what the file says at the start of ``tx``."""
-        (version,) = tx.conn.execute("PRAGMA data_version").fetchone()
-        # The number means something on its own connection only: it grows when any other one has committed.
-        if version != self._versions.get(id(tx.conn)) or len(self.by_id) > self.MOST:
-            self.clear()
-            self.key_types = key_types(tx.conn)
-            self._versions[id(tx.conn)] = version
-        tx.undo.append(self.clear)
-
-    def agent(self, tx: Tx, name: str) -> int | None:
-        """The number of a user agent; None where there is no room for another."""
-        if name not in self.agents:
-            if len(self.agents) >= self.MOST:
-                self.agents.clear()
-            self.agents[name] = agent_key(tx, name)
-        return self.agents[name]
-
-    def forget(self) -> None:
-        """What is kept, the key types too, is no longer what the file says."""
-        self.clear()
-        self._versions.clear()
-
-    def clear(self) -> None:
-        self.by_id.clear()
-        self.current.clear()
-        self.apps.clear()
-        self.agents.clear()
 
 
 class SessionBook:
@@ -170,9 +57,17 @@ class SessionBook:
         return session
 
     def place(
-        self, user_id: str, app: str, session_id: str | None, timestamp: int, *, is_key: bool = False
+        self,
+        user_id: str,
+        app: str,
+        session_id: str | None,
+        timestamp: int,
+        page: str | None = None,
+        *,
+        is_key: bool = False,
     ) -> OpenSession:
-        """The session an activity of ``timestamp`` counts in, opened where there is none; ``is_key``: a key activity.
+        """The session an activity of ``timestamp`` on ``page`` counts in, opened where there is none; ``is_key``: a key
+        activity.
 
         Raises Conflict when ``session_id`` belongs to another app.
         """
@@ -189,6 +84,7 @@ class SessionBook:
         session.touch(timestamp)
         session.activities += 1
         session.key_activities += is_key
+        session.note_page(page)
         self.mark(session)
         return session
 
@@ -265,13 +161,18 @@ class SessionBook:
         """Count the pages of those that are over, and what they are to their day."""
         if not sessions:
             return
-        if timeline.tail_length(self._tx.conn) > TAIL_TO_COUNT_IN:
+        unknown = [s for s in sessions if s.end_time is not None and s.pages is None]
+        if unknown and timeline.tail_length(self._tx.conn) > TAIL_TO_COUNT_IN:
             timeline.catch_up(self._tx, self._cache.local)
+        for session in unknown:
+            (session.pages_visited,) = self._tx.conn.execute(_COUNT_PAGES, (session.id,)).fetchone()
+        known = [s for s in sessions if s.pages is not None and s.pages_visited != len(s.pages)]
+        for session in known:
+            session.pages_visited = len(session.pages or ())
+        self._tx.conn.executemany(_SET_PAGES, [(s.pages_visited, s.seq) for s in known])
         changes = []
         for session in sessions:
             before = session.counted
-            if session.end_time is not None:
-                (session.pages_visited,) = self._tx.conn.execute(_COUNT_PAGES, (session.id,)).fetchone()
             session.counted = self._counted(session)
             changes.append((before, session.counted))
         session_figures.change(self._tx, changes)
@@ -430,4 +331,5 @@ _UPDATE_AND_TELL = (
     "UPDATE user_sessions SET start_time = ?, last_seen = ?, end_time = ?, end_reason = ?, activities = ?, "
     "shared = ?, key_activities = ?, revision = ? WHERE seq = ?"
 )
+_SET_PAGES = "UPDATE user_sessions SET pages_visited = ? WHERE seq = ?"
 _COUNT_PAGES = f"UPDATE user_sessions SET pages_visited = {PAGES} WHERE id = ? RETURNING pages_visited"  # noqa: S608

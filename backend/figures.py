@@ -1,0 +1,101 @@
+"""The figures' upkeep: folded in time, in the workspace's zone, checked and made anew."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from zoneinfo import ZoneInfo
+
+from backend.errors import FlashFlowError, ValidationError
+from backend.inputs import ActivityTypeIn, build
+from backend.records_analytics import ActivityType
+from backend.store import timeline
+from backend.store.database import Store
+from backend.store.figures_check import Difference, rebuild, verify
+from backend.store.key_types import list_types, mark
+from backend.store.names import site
+from backend.store.session_cache import SessionCache
+from backend.store.writer import Tx, Write
+from backend.zone import LocalTime
+
+
+def functions(local: LocalTime) -> Callable[[sqlite3.Connection], None]:
+    """Gives a connection what the figures' statements need beyond SQL."""
+
+    def prepare(conn: sqlite3.Connection) -> None:
+        conn.create_function("local_hour", 1, local.hour, deterministic=True)
+        conn.create_function("site", 1, site, deterministic=True)
+
+    return prepare
+
+
+class Figures:
+    """Keeps the figures of one ``user_activities.db``. Every call may be made from any thread."""
+
+    def __init__(self, store: Store, local: LocalTime, cache: SessionCache) -> None:
+        self._store = store
+        self._local = local
+        self._cache = cache
+
+    def fold(self) -> None:
+        """Have every activity that is stored in the figures too. Raises StorageError where they cannot be written."""
+        while self._store.read(timeline.tail_length) and self._store.run(Write(self.catch_up, None)):
+            pass
+
+    def catch_up(self, tx: Tx, items: Sequence[None]) -> list[bool]:
+        """The write behind ``fold``: one part of the tail; whether more is left."""
+        more = timeline.catch_up(tx, self._local)
+        return [more] * len(items)
+
+    # --- the zone -------------------------------------------------------------------------------------------------
+
+    def use_zone(self, zone: ZoneInfo) -> None:
+        """Count days by another zone's clock from now on; the figures are counted anew."""
+        self._local.move(zone)
+        self.keep_zone()
+
+    def keep_zone(self) -> None:
+        """Count the figures anew where they were kept by another zone's days than the workspace's, and fold what an
+        earlier process left."""
+        zone = self._store.read(lambda conn: conn.execute("SELECT zone FROM figures_state").fetchone()[0])
+        if zone != self._local.zone.key:
+            self.rebuild()
+        if self._store.read(timeline.tail_length) > timeline.FEED_AT:
+            self.fold()
+
+    # --- the check ------------------------------------------------------------------------------------------------
+
+    def verify(self) -> tuple[Difference, ...]:
+        """Compute every figure once more from the bare rows; what differs from the figures kept. Reads everything."""
+        self.fold()
+        return self._store.read(lambda conn: tuple(verify(conn)))
+
+    def rebuild(self) -> None:
+        """Put what the bare rows say in the place of the figures, in one transaction."""
+        self._store.run(Write(self._rebuild, None))
+
+    def _rebuild(self, tx: Tx, items: Sequence[None]) -> list[None]:
+        rebuild(tx, self._local)
+        self._cache.forget()
+        return [None] * len(items)
+
+    # --- key activities -------------------------------------------------------------------------------------------
+
+    def activity_types(self) -> tuple[ActivityType, ...]:
+        """Every activity type with a figure of its own, and which are key activities."""
+        self.fold()
+        return self._store.read(list_types)
+
+    def mark_key_activity(self, name: str, is_key: bool = True) -> ActivityType:
+        """Make a type a key activity, which engages a session; looks at every activity. Raises ValidationError."""
+        return self._store.run(self.marking(name, is_key))
+
+    def marking(self, name: str, is_key: bool) -> Write[tuple[str, bool], ActivityType]:
+        """The write behind ``mark_key_activity``."""
+        return Write(self._mark, (build(ActivityTypeIn, name=name, key=is_key).name, is_key))
+
+    def _mark(self, tx: Tx, items: Sequence[tuple[str, bool]]) -> list[ActivityType | FlashFlowError]:
+        marked = [mark(tx, name, is_key) for name, is_key in items]
+        self._cache.forget()
+        full = ValidationError.of("name", "cannot be counted by itself: there are too many activity types")
+        return [full if one is None else one for one in marked]

@@ -1,0 +1,146 @@
+"""Sessions as the writer has them in mind: as a transaction works on them, and as the last one left them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.store.names import agent_key, key_types
+from backend.store.session_figures import Counted
+from backend.store.writer import Tx
+from backend.zone import LocalTime
+
+IDLE_MS = 30 * 60 * 1000
+"""A session is over after this long without an activity or heartbeat [GA4, PostHog]."""
+LONGEST_MS = 24 * 60 * 60 * 1000
+"""… and after a day in any case."""
+MOST_PAGES_KEPT = 500
+"""Pages remembered of a session while it is kept; of one with more they are counted from the rows."""
+
+
+class OpenSession:
+    """A session as a transaction works on it; saved by the book."""
+
+    __slots__ = (
+        "activities", "app", "counted", "device_info", "end_reason", "end_time", "id", "ip_address", "is_new",
+        "key_activities", "last_seen", "moved", "pages", "pages_visited", "seq", "shared", "start_time", "tell",
+        "user_agent", "user_id",
+    )  # fmt: skip
+
+    def __init__(self, row: tuple[Any, ...], *, is_new: bool = False) -> None:
+        self.seq: int
+        self.id: bytes | str
+        self.user_id: str
+        self.app: str
+        self.start_time: int
+        self.last_seen: int
+        self.end_time: int | None
+        self.end_reason: str | None
+        self.activities: int
+        self.pages_visited: int
+        self.key_activities: int
+        (
+            self.seq, self.id, self.user_id, self.app, self.start_time, self.last_seen, self.end_time, self.end_reason,
+            self.pages_visited, self.activities, self.device_info, self.ip_address, self.user_agent,
+            self.shared, self.key_activities,
+        ) = row  # fmt: skip
+        self.counted: Counted | None = None
+        """What the figures have of it; None while it is open."""
+        self.pages: set[str] | None = set() if is_new else None
+        """Its distinct pages; None where only the rows know them all."""
+        self.is_new = is_new
+        self.tell = is_new
+        self.moved = False
+
+    def saved(self) -> None:
+        """It stands in the file now."""
+        self.is_new = self.tell = self.moved = False
+
+    def touch(self, timestamp: int) -> None:
+        """Stretch the session over ``timestamp``; one that is over and is reached by a late activity stays over."""
+        if timestamp > self.last_seen:
+            self.last_seen = timestamp
+        elif timestamp < self.start_time:
+            self.start_time = timestamp
+            self.moved = True
+        if self.end_time is not None and self.last_seen > self.end_time:
+            self.end_time = self.last_seen
+            self.tell = True
+
+    def note_page(self, page: str | None) -> None:
+        """One more page, or one seen before."""
+        if page is not None and self.pages is not None:
+            self.pages.add(page)
+            if len(self.pages) > MOST_PAGES_KEPT:
+                self.pages = None
+
+    def close(self, end_time: int, reason: str) -> None:
+        self.end_time = end_time
+        self.end_reason = reason
+        self.tell = True
+
+    def reopen(self) -> None:
+        """It only looked as if it were over: what came late reaches up to now."""
+        self.end_time = self.end_reason = None
+        self.tell = True
+
+    def is_stale(self, now: int) -> bool:
+        """Whether it would be over at ``now``, had anyone looked: by 30 minutes of silence or by its day."""
+        return now - self.last_seen > IDLE_MS or now - self.start_time >= LONGEST_MS
+
+
+class SessionCache:
+    """Sessions as the last transactions left them, for the next: true as long as this writer alone has written.
+
+    Another process's commit shows in ``PRAGMA data_version`` and a rollback is told by the writer; both empty it.
+    """
+
+    MOST = 10_000
+
+    def __init__(self, local: LocalTime) -> None:
+        self.local = local
+        self.by_id: dict[bytes | str, OpenSession] = {}
+        self.current: dict[tuple[str, str], OpenSession | None] = {}
+        self.apps: dict[str, int] = {}
+        self.agents: dict[str, int | None] = {}
+        self.key_types: frozenset[str] = frozenset()
+        self._versions: dict[int, int] = {}
+
+    def enter(self, tx: Tx) -> None:
+        """Make sure that what is kept is what the file says at the start of ``tx``."""
+        (version,) = tx.conn.execute("PRAGMA data_version").fetchone()
+        # The number means something on its own connection only: it grows when any other one has committed.
+        if len(self.by_id) > self.MOST:
+            self._drop_ended()
+        if version != self._versions.get(id(tx.conn)) or len(self.by_id) > self.MOST:
+            self.clear()
+            self.key_types = key_types(tx.conn)
+            self._versions[id(tx.conn)] = version
+        tx.undo.append(self.clear)
+
+    def _drop_ended(self) -> None:
+        """Make room for sessions that are open: what is over is asked for rarely."""
+        self.by_id = {id_: session for id_, session in self.by_id.items() if session.end_time is None}
+        self.current = {
+            place: session
+            for place, session in self.current.items()
+            if session is not None and session.end_time is None
+        }
+
+    def agent(self, tx: Tx, name: str) -> int | None:
+        """The number of a user agent; None where there is no room for another."""
+        if name not in self.agents:
+            if len(self.agents) >= self.MOST:
+                self.agents.clear()
+            self.agents[name] = agent_key(tx, name)
+        return self.agents[name]
+
+    def forget(self) -> None:
+        """What is kept, the key types too, is no longer what the file says."""
+        self.clear()
+        self._versions.clear()
+
+    def clear(self) -> None:
+        self.by_id.clear()
+        self.current.clear()
+        self.apps.clear()
+        self.agents.clear()
