@@ -172,6 +172,15 @@ def _link(config: Config, options: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(config: Config, options: argparse.Namespace) -> int:
+    from backend import commands
+
+    if commands.verify(config, print, rebuild=options.rebuild):
+        return 0
+    print("Some figures differ; `flashflow verify --rebuild` makes them anew.", file=sys.stderr)
+    return 1
+
+
 def _doctor(config: Config, options: argparse.Namespace) -> int:
     from backend import commands
     from views.window import why_no_window
@@ -187,6 +196,7 @@ _RUN = {
     "send": _send,
     "track": _track,
     "link": _link,
+    "verify": _verify,
     "doctor": _doctor,
 }
 
@@ -216,6 +226,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("key", parents=[common], help="print the local API key")
     commands.add_parser("link", parents=[common], help="print a link that opens the running FlashFlow in a browser")
     commands.add_parser("doctor", parents=[common], help="say what works on this machine")
+    verify = commands.add_parser("verify", parents=[common], help="compute every figure once more and compare")
+    verify.add_argument("--rebuild", action="store_true", help="put right what differs")
     keys = commands.add_parser("keys", parents=[common], help="make, list and revoke keys for apps")
     actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = actions.add_parser("add", parents=[common], help="make a key; it is printed once, alone on the last line")

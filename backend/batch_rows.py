@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+
 import msgspec
 
+from backend.clock import to_ms
 from backend.errors import Conflict, FieldError, FlashFlowError, ValidationError
 from backend.inputs import ActivityIn, explain
 from backend.records import RejectedRow
@@ -19,6 +25,20 @@ def decode_row(raw: msgspec.Raw | bytes) -> ActivityIn:
         raise explain(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValidationError.of("", f"is not valid JSON: {error}") from None
+
+
+def made_id(said: datetime | None, parts: Sequence[object]) -> str | None:
+    """The same UUIDv7 for the same ``parts`` (the app, what names the batch, the row's place and text), beginning with
+    the millisecond that was ``said``; None where none was: then the id has to be a new one."""
+    if said is None:
+        return None
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    ms = max(to_ms(said), 0) & (1 << 48) - 1
+    number = ms << 80 | 0x7000 << 64 | 0x8000 << 48 | int.from_bytes(digest, "big") & _FREE_BITS
+    return str(uuid.UUID(int=number))
+
+
+_FREE_BITS = (0xFFF << 64) | (1 << 62) - 1
 
 
 def rejected(index: int, error: FlashFlowError) -> RejectedRow:

@@ -26,6 +26,7 @@ from backend.settings_secrets import secret_store
 
 Say = Callable[[str], None]
 ASK_S = 15.0
+VERIFY_S = 1_800.0
 DELIVER_S = 8.0
 
 
@@ -39,10 +40,12 @@ def running(config: Config) -> str | None:
     return instance.url if status == 200 else None
 
 
-def ask(config: Config, url: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def ask(
+    config: Config, url: str, method: str, path: str, body: Mapping[str, Any] | None = None, timeout: float = ASK_S
+) -> dict[str, Any]:
     """One call of the running server with the local key. Raises FlashFlowError in the server's own words."""
     try:
-        status, answer = _ask(url, method, path, body, local_key(config.data_dir), timeout=ASK_S)
+        status, answer = _ask(url, method, path, body, local_key(config.data_dir), timeout=timeout)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise StorageError(f"FlashFlow at {url} did not answer: {error}") from error
     if status >= 400:
@@ -144,6 +147,27 @@ def keys_revoke(config: Config, say: Say, name: str) -> None:
         with Backend(config) as backend:
             backend.keys.revoke(name)
     say(f"The key “{name}” is revoked.")
+
+
+def verify(config: Config, say: Say, *, rebuild: bool) -> bool:
+    """``flashflow verify``: whether the figures are those of the bare rows, or are again after a rebuild."""
+    url = running(config)
+    if url is not None:
+        answer = ask(config, url, "POST", "/api/analytics/verify", {"rebuild": rebuild}, timeout=VERIFY_S)
+        differences = [(d["table"], d["missing"], d["surplus"]) for d in answer["differences"]]
+    else:
+        with Backend(config) as backend:
+            figures = backend.activity.figures
+            differences = [(d.table, d.missing, d.surplus) for d in figures.verify()]
+            if differences and rebuild:
+                figures.rebuild()
+    for table, missing, surplus in differences:
+        say(f"{table}: {missing} rows lack, {surplus} are there that should not be")
+    if not differences:
+        say("Every figure is what the activities say.")
+    elif rebuild:
+        say("The figures were made anew from the activities.")
+    return rebuild or not differences
 
 
 def link(config: Config, say: Say) -> None:

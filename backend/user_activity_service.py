@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from backend.analytics import Analytics
-from backend.batch_rows import decode_row
+from backend.batch_rows import decode_row, made_id
 from backend.batch_rows import rejected as rejected_row
 from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import Conflict, FlashFlowError, NotFound, Stopping, ValidationError
@@ -159,8 +159,11 @@ class UserActivityService:
         origin: Origin,
         *,
         may_name_app: bool = True,
+        key: str | None = None,
     ) -> Write[tuple[list[int], Tracking, list[RejectedRow]], BatchResult]:
-        """The write behind ``track_batch``: rows, as JSON text or not, each checked on its own."""
+        """The write behind ``track_batch``: rows, as JSON text or not, each checked on its own. A batch that says when
+        it was sent, or comes under an Idempotency-Key (``key``), is known again however late it is repeated: rows
+        without an id get one made from it."""
         now = self.clock.now_ms()
         ahead = 0 if sent_at is None else moment_ms("sent_at", sent_at) - now
         correction = ahead if abs(ahead) > SKEW_MS else 0
@@ -169,9 +172,14 @@ class UserActivityService:
         rejected: list[RejectedRow] = []
         for index, row in enumerate(rows):
             try:
-                activity = decode_row(row if isinstance(row, msgspec.Raw) else row_json(row))
+                raw = bytes(row) if isinstance(row, msgspec.Raw) else row_json(row)
+                activity = decode_row(raw)
                 if activity.app is not None and not may_name_app:
                     raise ValidationError.of("app", "may be given with an admin key only")
+                if activity.activity_id is None and (sent_at is not None or key is not None):
+                    said = sent_at or activity.timestamp
+                    parts = (origin.app, key, None if sent_at is None else sent_at.isoformat(), index, raw)
+                    activity = msgspec.structs.replace(activity, activity_id=made_id(said, parts))
                 good.append(self._prepare(activity, origin, now, correction))
                 places.append(index)
             except ValidationError as error:

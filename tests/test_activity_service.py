@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -90,6 +91,22 @@ def test_duplicates_within_and_across_batches_are_counted_and_stored_once(servic
     assert batch("a", "b", "c", "d") == (0, 4)
     assert service.get_user_analytics("ada").total_activities == 4
     assert [session.activities for session in service.get_user_sessions("ada").sessions] == [4]
+
+
+def test_a_batch_repeated_with_its_own_time_is_known_row_by_row_however_late(
+    service: UserActivityService, clock: StillClock
+) -> None:
+    rows = [{"user_id": "ada", "activity_type": "x"}, {"user_id": "ada", "activity_type": "x"}]
+    sent = clock.now
+    assert service.track_batch(rows, sent_at=sent).accepted == 2
+    first = service.list_activities().activities
+    clock.go(days=400)
+    again = service.track_batch([*rows, {"user_id": "bob", "activity_type": "x"}], sent_at=sent)
+    assert (again.accepted, again.duplicates) == (1, 2)
+    assert [a for a in service.list_activities().activities if a.user_id == "ada"] == list(first)
+    assert all(UUID(a.id).version == 7 for a in first)
+    assert service.track_batch(rows, sent_at=clock.now).accepted == 2
+    assert service.track_batch(rows).accepted == 2
 
 
 def test_a_batch_of_a_thousand_with_three_bad_rows_lands_the_others(service: UserActivityService) -> None:

@@ -44,6 +44,7 @@ NEEDS = {
     ("GET", "/api/sessions/user/{user_id}"): "read",
     ("GET", "/api/analytics/user/{user_id}"): "read",
     **{("GET", f"/api/analytics/{question}"): "read" for question in QUESTIONS},
+    ("POST", "/api/analytics/verify"): "admin",
     ("GET", "/api/activity-types"): "admin",
     ("POST", "/api/activity-types"): "admin",
     ("POST", "/api/notifications/send"): "send",

@@ -67,8 +67,13 @@ def _tracked(tracked: Tracked) -> Answer:
 async def batch(call: Call) -> Answer:
     body: BatchIn = call.body
     may_name_app = call.caller.sees is None
+    key = call.headers.get(b"idempotency-key")
     write = call.services.activity.batching(
-        body.activities, body.sent_at, origin(call, None), may_name_app=may_name_app
+        body.activities,
+        body.sent_at,
+        origin(call, None),
+        may_name_app=may_name_app,
+        key=None if key is None else key.decode("latin-1"),
     )
     return await call.create(call.services.activity.store, call.services.activity_writes, write, _batched)
 

@@ -72,6 +72,12 @@ class FunnelQuery(FigureQuery, frozen=True, kw_only=True):
     limit: Limit = 50
 
 
+class VerifyIn(Input, frozen=True, kw_only=True):
+    """``rebuild``: put right what differs."""
+
+    rebuild: bool = False
+
+
 class UsersQuery(FigureQuery, frozen=True, kw_only=True):
     limit: Limit = 50
     cursor: Cursor | None = None
@@ -151,6 +157,19 @@ async def mark_type(call: Call) -> Answer:
     return ok(activity_type=wire(marked))
 
 
+async def verify(call: Call) -> Answer:
+    figures = call.services.activity.figures
+    body: VerifyIn | None = call.body
+
+    def check() -> Answer:
+        differences = figures.verify()
+        if differences and body is not None and body.rebuild:
+            figures.rebuild()
+        return ok(differences=[wire(one) for one in differences], rebuilt=bool(differences and body and body.rebuild))
+
+    return await call.wait(check)
+
+
 _SHOWN = "period, names (name, count, share; an empty name is all others), total, definition"
 ENDPOINTS = (
     Endpoint(
@@ -202,5 +221,10 @@ ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/activity-types", scope="admin", handler=mark_type, body=ActivityTypeIn,
         summary="Make a type of activity a key activity, or none any more", answer="activity_type: name, key",
+    ),
+    Endpoint(
+        method="POST", path="/api/analytics/verify", scope="admin", handler=verify, body=VerifyIn, body_optional=True,
+        summary="Compute every figure once more from the bare rows; reads everything and may take minutes",
+        answer="differences (table, missing, surplus rows; none is good), rebuilt",
     ),
 )  # fmt: skip

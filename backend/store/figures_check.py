@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from backend.records import Record
 from backend.store.folding import fold, keyed_rows
 from backend.store.names import VALUES
 from backend.store.schema_figures import OTHER
@@ -94,7 +95,7 @@ TABLES = (
 )
 
 
-class Difference(NamedTuple):
+class Difference(Record, frozen=True, kw_only=True):
     """A table whose rows are not what they should be: how many lack, and how many are there that should not be."""
 
     table: str
@@ -123,7 +124,7 @@ def verify(conn: sqlite3.Connection) -> Iterator[Difference]:
         )
         conn.execute("DROP TABLE expected")
         if missing or surplus:
-            yield Difference(table.name, missing, surplus)
+            yield Difference(table=table.name, missing=missing, surplus=surplus)
     conn.execute("DROP TABLE checking")
 
 
