@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 
 DAY_S = 86_400
 SYSTEM_TYPE = "flashflow.system"
+GUARD = "figures."
+"""Before the kind of names in the event that says one is full."""
 INSTANCE_FILE = "server.json"
 SETTINGS_FILE = "flashflow.toml"
 
@@ -84,6 +86,7 @@ class Backend:
         self.url: str | None = None
         self.bus = Bus()
         self._told: list[str] = []
+        self._full: set[str] = set()
         self._applying = threading.Lock()
         self.desktop = DesktopChannel(on_action=self._toast_pressed)
         self._withdrawals = Withdrawals(self.desktop.withdraw)
@@ -164,6 +167,7 @@ class Backend:
         self.jobs.every(3600, self.notifications.retire_stale_devices)
         self.jobs.every(30, self.activity.close_idle_sessions)
         self.jobs.every(5, self.activity.settle_figures)
+        self.jobs.every(5, self._tell_of_guard)
         self.jobs.every(3600, self._forget_answers)
         self.jobs.every(3600, self._daily_backup)
         self.jobs.start()
@@ -233,6 +237,9 @@ class Backend:
         read = [event.id for event in events if event.kind == "withdraw"]
         if read:
             self._withdrawals.add(read)
+        full = {event.id for event in events if event.kind == "system" and event.id.startswith(GUARD)}
+        if full:
+            self._full |= full
 
     def _toast_pressed(self, notification_id: str, link: str | None) -> None:
         """Whoever presses a toast has read it; a button of it opens its link."""
@@ -292,6 +299,17 @@ class Backend:
             self.notifications.send_notification(
                 self.me, "Your data was recovered", sentence, notification_type=SYSTEM_TYPE, priority="high",
                 app="flashflow",
+            )  # fmt: skip
+
+    def _tell_of_guard(self) -> None:
+        """A kind of names has no room for another: the person hears of it when it happens."""
+        full, self._full = self._full, set()
+        for kind in sorted(event.removeprefix(GUARD) for event in full):
+            self.notifications.send_notification(
+                self.me, f"There are too many different {kind}s to count each",
+                f"What comes new counts as “all others”. Is there something in an activity's {kind} that is different "
+                "every time, like an id? It belongs into its metadata.",
+                notification_type=SYSTEM_TYPE, app="flashflow",
             )  # fmt: skip
 
     def _forget_answers(self) -> None:

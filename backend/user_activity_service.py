@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,9 +46,10 @@ from backend.store.database import Store
 from backend.store.models import ActivityModels, activity_models
 from backend.store.opening import open_store
 from backend.store.schema_activity import ACTIVITY_MIGRATIONS
+from backend.store.scoring import TRAILING_DAYS
 from backend.store.session_cache import SessionCache
 from backend.store.sessions import SessionBook, close_stale, read_session
-from backend.store.user_figures import store_analytics, unsettled_users
+from backend.store.user_figures import DAY_MS, store_analytics, unsettled_users
 from backend.store.writer import Bundle, Tx, Write
 from backend.zone import LocalTime, workspace_zone
 
@@ -93,7 +94,7 @@ class UserActivityService:
         self.local = LocalTime(zone or workspace_zone())
         self._cache = SessionCache(self.local)
         self._unsettled: set[str] = set()
-        self._looked_back = False
+        self._settled_on: date | None = None
         say = log.warning if tell is None else tell.append
         self.store: Store = open_store(
             Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say, functions(self.local)
@@ -390,9 +391,12 @@ class UserActivityService:
 
         They are computed beside the writer: what an ended session costs must not be paid by whoever ends one.
         """
-        if not self._looked_back:
-            self._looked_back = True
-            self._unsettled.update(self.store.read(unsettled_users))  # what an earlier process left undone
+        day, start, _ = self.analytics.today_bounds()
+        if self._settled_on != day:
+            # What an earlier process left undone, and what a new day makes of everybody seen in the last 29.
+            self._settled_on = day
+            since = start - (TRAILING_DAYS + 1) * DAY_MS
+            self._unsettled.update(self.store.read(lambda conn: unsettled_users(conn, start, since)))
         if self.store.read(timeline.counted_to) is not None:
             self.store.run(Write(self.figures.catch_up, None))
         users = [self._unsettled.pop() for _ in range(min(most, len(self._unsettled)))]

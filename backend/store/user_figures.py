@@ -70,11 +70,15 @@ def store_analytics(tx: Tx, figures: Sequence[UserAnalytics]) -> None:
     )
 
 
-def unsettled_users(conn: sqlite3.Connection) -> list[str]:
-    """Users with a session that ended after their figures were last written."""
+def unsettled_users(conn: sqlite3.Connection, day_start: int, since: int) -> list[str]:
+    """Users whose stored figures are not today's: with a session that ended after they were written; or seen at
+    ``since`` or later and written before ``day_start`` or by another formula (a score looks back 28 days)."""
     rows = conn.execute(
-        "SELECT DISTINCT s.user_id FROM user_sessions s JOIN user_analytics u ON u.user_id = s.user_id "
-        "WHERE s.end_time > COALESCE(u.computed_at, -1)"
+        "SELECT user_id FROM user_analytics WHERE computed_at IS NOT NULL AND last_activity >= ? "
+        "AND (computed_at < ? OR formula IS NOT ?) "
+        "UNION SELECT s.user_id FROM user_sessions s JOIN user_analytics u ON u.user_id = s.user_id "
+        "WHERE s.end_time > COALESCE(u.computed_at, -1)",
+        (since, day_start, FORMULA),
     )
     return [user_id for (user_id,) in rows]
 
