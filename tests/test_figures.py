@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from backend import Filters, UserActivityService, ValidationError
 from backend.store import folding, names
-from backend.store.writer import Write
+from backend.store.figures_forgetting import forget_user
+from backend.store.writer import Tx, Write
 from tests.naive_figures import Naive, features
 from tests.still_clock import StillClock
 
@@ -271,6 +272,37 @@ def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(service: UserActiv
         assert [one.table for one in wrong if one.missing or one.surplus], spoil
         service.figures.rebuild()
         assert service.figures.verify() == (), spoil
+
+
+@settings(max_examples=40, deadline=None)
+@given(made=st.lists(ACTIVITY, min_size=1, max_size=60), zone=st.sampled_from(ZONES), close=st.booleans())
+def test_a_person_who_is_forgotten_was_never_counted(
+    tmp_path_factory: pytest.TempPathFactory, made: list[dict[str, Any]], zone: str, close: bool
+) -> None:
+    path = tmp_path_factory.mktemp("figures") / "a.db"
+    with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo(zone)) as service:
+        service.track_batch([row(one) for one in made])
+        if close:
+            service.close_idle_sessions()
+
+        def forget(tx: Tx, items: Any) -> list[None]:
+            forget_user(tx, service.local, "ada")
+            tx.conn.execute(
+                "DELETE FROM activities_by_user WHERE seq IN (SELECT seq FROM user_activities WHERE user_id = 'ada')"
+            )
+            tx.conn.execute("DELETE FROM user_activities WHERE user_id = 'ada'")
+            tx.conn.execute("DELETE FROM user_sessions WHERE user_id = 'ada'")
+            return [None] * len(items)
+
+        service.store.run(Write(forget, None))
+        assert service.figures.verify() == ()
+        hold_to(service, Naive(service.list_activities(limit=10_000).activities, ZoneInfo(zone)), Filters())
+        kept = {
+            name
+            for (name,) in service.store.read(lambda conn: conn.execute("SELECT name FROM figure_names").fetchall())
+        }
+        pages = {a.page_url for a in service.list_activities(limit=10_000).activities}
+        assert {page for page in ("/a", "/b") if page in kept} <= pages
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

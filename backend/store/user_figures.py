@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from backend.clock import to_datetime
 from backend.records import NameCount, UserAnalytics
+from backend.store import timeline
 from backend.store.codec import to_json
-from backend.store.names import FEATURE, PAGE_VIEW
+from backend.store.names import FEATURE, PAGE_VIEW, key_of
+from backend.store.schema_figures import OTHER
 from backend.store.scoring import FORMULA, Scoring
 from backend.store.writer import Tx
 
@@ -22,18 +24,11 @@ def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, scor
     """Every figure of ``user_id``, over one app's rows or all (``scoring`` of the same)."""
     only = "" if app is None else " AND app = ?"
     who: tuple[str, ...] = (user_id,) if app is None else (user_id, app)
-    total, last = conn.execute(
-        f"SELECT COUNT(*), MAX(timestamp) FROM user_timeline WHERE user_id = ?{only}",  # noqa: S608
-        who,
-    ).fetchone()
-    sessions, mean = conn.execute(
-        "SELECT COUNT(*), AVG(CASE WHEN end_time IS NOT NULL THEN (end_time - start_time) / 1000.0 END) "  # noqa: S608
-        f"FROM user_sessions WHERE user_id = ?{only}",
-        who,
-    ).fetchone()
-    pages = _top(conn, f"SELECT page_url, COUNT(*) FROM user_timeline WHERE user_id = ?{only} "  # noqa: S608
+    total, last = _activities_of(conn, user_id, app)
+    sessions, mean = _sessions_of(conn, user_id, app)
+    pages = _top(conn, f"SELECT page_url, COUNT(*) FROM user_timeline WHERE user_id = ?{only} "
                  "AND page_url IS NOT NULL GROUP BY 1", who)  # fmt: skip
-    features = _top(conn, f"SELECT {FEATURE}, COUNT(*) FROM user_timeline WHERE user_id = ?{only} "  # noqa: S608
+    features = _top(conn, f"SELECT {FEATURE}, COUNT(*) FROM user_timeline WHERE user_id = ?{only} "
                     f"AND {FEATURE} <> '{PAGE_VIEW}' GROUP BY 1", who)  # fmt: skip
     score, parts = scoring.of(user_id)
     return UserAnalytics(
@@ -47,6 +42,42 @@ def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, scor
         engagement_score=score,
         engagement_parts=parts,
     )
+
+
+_COUNTED = (
+    "SELECT COALESCE(SUM(d.activities), 0) FROM figure_users u CROSS JOIN figure_names t "
+    "CROSS JOIN user_type_days d ON d.type = t.key AND d.user = u.key "
+    f"WHERE u.user_id = ? AND t.kind = {OTHER['type']} AND (? = 0 OR d.app = ?)"
+)
+
+
+def _activities_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tuple[int, int | None]:
+    """How many activities there ever were, by the figures (which outlive pruning) and the tail; and the latest."""
+    key = 0 if app is None else (key_of(conn, "app", app) or -1)
+    (folded,) = conn.execute(_COUNTED, (user_id, key, key)).fetchone()
+    (tail,) = conn.execute(
+        f"SELECT COUNT(*) FROM {timeline.TAIL} AND user_id = ? AND (? IS NULL OR app = ?)", (user_id, app, app)
+    ).fetchone()
+    (last,) = conn.execute(
+        "SELECT MAX(timestamp) FROM user_timeline WHERE user_id = ? AND (? IS NULL OR app = ?)", (user_id, app, app)
+    ).fetchone()
+    if last is None and app is None:
+        row = conn.execute("SELECT last_activity FROM user_analytics WHERE user_id = ?", (user_id,)).fetchone()
+        last = None if row is None else row[0]
+    return folded + tail, last
+
+
+def _sessions_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tuple[int, float | None]:
+    """How many sessions there ever were (of one app: that are still stored), and their mean length in seconds."""
+    total, mean = conn.execute(
+        "SELECT COUNT(*), AVG(CASE WHEN end_time IS NOT NULL THEN (end_time - start_time) / 1000.0 END) "
+        "FROM user_sessions WHERE user_id = ? AND (? IS NULL OR app = ?)",
+        (user_id, app, app),
+    ).fetchone()
+    if app is None:
+        row = conn.execute("SELECT total_sessions FROM user_analytics WHERE user_id = ?", (user_id,)).fetchone()
+        total = max(total, row[0]) if row is not None else total
+    return total, mean
 
 
 def store_analytics(tx: Tx, figures: Sequence[UserAnalytics]) -> None:

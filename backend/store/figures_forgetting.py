@@ -1,0 +1,108 @@
+"""One person taken out of the figures, while their activities can still be read.
+
+What was counted of days whose activities were pruned tells of nobody any more: those sums stay as they are, and only
+what is kept by user goes.
+"""
+
+from __future__ import annotations
+
+from backend.store.codec import to_json
+from backend.store.folding import fold, keyed_rows
+from backend.store.names import VALUES, app_key, user_key
+from backend.store.schema_figures import OTHER
+from backend.store.session_figures import Counted, change, engaged
+from backend.store.writer import Tx
+from backend.zone import LocalTime
+
+_ROWS = "activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq WHERE p.user = ?"
+_DAYS = (
+    "SELECT DISTINCT d.type, d.day, d.app FROM figure_names t CROSS JOIN user_type_days d ON d.type = t.key "
+    f"AND d.user = ? WHERE t.kind = {OTHER['type']}"
+)
+
+
+def forget_user(tx: Tx, local: LocalTime, user_id: str) -> None:
+    """Take the user out of every figure. Called before the first of their activities goes; again, it does nothing."""
+    while fold(tx, local):
+        pass
+    user = user_key(tx.conn, user_id)
+    if user is None:
+        return
+    _uncount_presence(tx, user)  # by the names of types, which may go with the activities
+    _uncount_activities(tx, user)
+    _uncount_sessions(tx, local, user_id)
+    tx.conn.execute("DELETE FROM figure_users WHERE key = ?", (user,))
+
+
+def _uncount_activities(tx: Tx, user: int) -> None:
+    """The hours and names of the user's activities have fewer; a name that nobody else ever had goes."""
+    conn = tx.conn
+    names = ", ".join(VALUES)
+    conn.execute("DROP TABLE IF EXISTS temp.forgetting")
+    conn.execute(f"CREATE TEMP TABLE forgetting (user, {names}, hour, timestamp, seq)")
+    conn.execute(f"INSERT INTO forgetting {keyed_rows('local_hour(a.timestamp)', _ROWS, '{other}')}", (user,))
+    conn.execute(
+        "UPDATE activity_hours SET activities = activities - gone.n FROM (SELECT hour, app, type, COUNT(*) AS n "
+        "FROM forgetting GROUP BY 1, 2, 3) gone WHERE activity_hours.hour = gone.hour "
+        "AND activity_hours.app = gone.app AND activity_hours.type = gone.type"
+    )
+    conn.execute("DELETE FROM activity_hours WHERE activities <= 0 AND hour IN (SELECT hour FROM forgetting)")
+    for kind in ("type", "page", "feature", "referrer"):
+        number = OTHER[kind]
+        conn.execute(
+            "UPDATE name_days SET activities = activities - gone.n FROM (SELECT hour / 24 AS day, app, "
+            f"{kind} AS name, COUNT(*) AS n FROM forgetting WHERE {kind} IS NOT NULL GROUP BY 1, 2, 3) gone "
+            f"WHERE kind = {number} AND name_days.day = gone.day AND name_days.app = gone.app "
+            "AND name_days.name = gone.name"
+        )
+        conn.execute(
+            f"DELETE FROM name_days WHERE kind = {number} AND activities <= 0 "
+            "AND day IN (SELECT hour / 24 FROM forgetting)"
+        )
+        conn.execute(
+            f"DELETE FROM figure_names WHERE kind = {number} AND name <> '' AND NOT marked "
+            f"AND key IN (SELECT {kind} FROM forgetting) "
+            f"AND key NOT IN (SELECT name FROM name_days WHERE kind = {number})"
+        )
+    conn.execute("DROP TABLE forgetting")
+
+
+def _uncount_sessions(tx: Tx, local: LocalTime, user_id: str) -> None:
+    """The user's ended sessions no longer count for their days."""
+    frozen = tx.conn.execute("SELECT COALESCE(frozen_before, -1) FROM figures_state").fetchone()[0]
+    gone = []
+    for app, start, end, pages, key in tx.conn.execute(
+        "SELECT app, start_time, end_time, pages_visited, key_activities FROM user_sessions "
+        "WHERE user_id = ? AND end_time IS NOT NULL",
+        (user_id,),
+    ).fetchall():
+        day = local.day(start)
+        if day >= frozen:
+            gone.append(Counted(day, app_key(tx, app), end - start, pages, int(engaged(end - start, pages, key))))
+    change(tx, ((counted, None) for counted in gone))
+
+
+def _uncount_presence(tx: Tx, user: int) -> None:
+    """The user was never there: not on any day, not in any cohort."""
+    conn = tx.conn
+    rows = conn.execute(_DAYS, (user,)).fetchall()
+    present = {(t, a, day) for kind, day, app in rows for t in (0, kind) for a in (0, app)}
+    conn.executemany("UPDATE active_days SET users = users - 1 WHERE type = ? AND app = ? AND day = ?", list(present))
+    conn.execute("DELETE FROM active_days WHERE users <= 0")
+    spans = conn.execute(
+        "SELECT app, first_day FROM user_spans WHERE user = ? AND app IN (SELECT value FROM json_each(?))",
+        (user, to_json(sorted({a for _, a, _ in present}))),
+    ).fetchall()
+    firsts = dict(spans)
+    conn.executemany(
+        "UPDATE cohort_days SET users = users - 1 WHERE app = ? AND first_day = ? AND day = ?",
+        [(a, firsts[a], day) for t, a, day in present if t == 0 and a in firsts],
+    )
+    conn.execute("DELETE FROM cohort_days WHERE users <= 0")
+    conn.executemany(
+        "DELETE FROM user_days WHERE day = ? AND user = ?", [(day, user) for t, a, day in present if t == 0 == a]
+    )
+    conn.executemany("DELETE FROM user_spans WHERE app = ? AND user = ?", [(app, user) for app in firsts])
+    conn.executemany(
+        "DELETE FROM user_type_days WHERE type = ? AND user = ?", [(kind, user) for kind in {t for t, *_ in rows}]
+    )
