@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from backend.channels import Channels, ChannelState, retry_of
+from backend.channels import LABELS, Channels, ChannelState, retry_of
 from backend.clock import Clock, SystemClock, rfc3339
 from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERSION, Config
 from backend.delivery.desktop import DesktopChannel, is_web_link
+from backend.delivery.desktop_text import cut
 from backend.delivery.outbox import Outbox
 from backend.delivery.withdrawals import Withdrawals
 from backend.errors import FlashFlowError, StorageError, ValidationError
@@ -50,6 +51,8 @@ DAY_S = 86_400
 SYSTEM_TYPE = "flashflow.system"
 INSTANCE_FILE = "server.json"
 SETTINGS_FILE = "flashflow.toml"
+FAULT_LIMIT = 2_000
+"""Characters of what is wrong with the settings that are told in the inbox."""
 
 
 class Screens(Protocol):
@@ -83,6 +86,7 @@ class Backend:
         self.url: str | None = None
         self.bus = Bus()
         self._told: list[str] = []
+        self._faults: list[str] = []
         self._applying = threading.Lock()
         self.desktop = DesktopChannel(on_action=self._toast_pressed)
         self._withdrawals = Withdrawals(self.desktop.withdraw)
@@ -102,7 +106,7 @@ class Backend:
         secrets = secret_store(os.environ)
         self.settings = SettingsFile(config.data_dir / SETTINGS_FILE, environ=os.environ, secrets=secrets)
         self.outbox = Outbox(OutboxTable(self.notifications.store), {}, self.clock)
-        self._apply(self._first_settings())
+        self._first_settings()
         self.overview = Overview(self.activity, self.notifications)
         self.trials = Trials(
             self.notifications.store, lambda: self.channels.lanes, self.clock, self.notifications.new_id
@@ -118,7 +122,7 @@ class Backend:
     @property
     def notices(self) -> tuple[str, ...]:
         """What happened at start that the person should know."""
-        return tuple(self._told)
+        return (*self._told, *self._faults)
 
     @property
     def analytics(self) -> Overview:
@@ -243,6 +247,8 @@ class Backend:
         """Take up ``flashflow.toml`` where it has changed."""
         known = self.settings.problem
         settings = self.settings.poll()
+        if settings is None and self.notifications.facts.unread and self.settings.problem is None:
+            settings = self.settings.settings  # they may be the very defaults that stood in for them
         if settings is not None:
             self._apply(settings)
         if settings is not None or self.settings.problem != known:
@@ -254,19 +260,22 @@ class Backend:
         self._apply(self.settings.save(place, values))
         self.bus.publish([Event("system", SETTINGS_FILE)])
 
-    def _first_settings(self) -> Settings:
+    def _first_settings(self) -> None:
+        """A file with a mistake in it says nothing about what is configured, so nothing that is queued fails for it."""
         try:
-            return self.settings.load()
+            self._apply(self.settings.load())
         except ValidationError as error:
-            self._told.append(f"{SETTINGS_FILE} cannot be used and is left aside: {error}")
-            return Settings()
+            words = f"{SETTINGS_FILE} cannot be read, so whatever goes beyond this computer waits until it can: {error}"
+            self._faults.append(cut(words, FAULT_LIMIT))
+            self._apply(Settings(), unread=True)
 
-    def _apply(self, settings: Settings) -> None:
+    def _apply(self, settings: Settings, *, unread: bool = False) -> None:
         with self._applying:
             lanes = self.channels.build(settings)
-            self.notifications.facts.routes = frozenset(lanes)
+            self.notifications.facts.routes = frozenset(LABELS) if unread else frozenset(lanes)
+            self.notifications.facts.unread = unread
             self.notifications.channels.named = tuple(settings.others)
-            self.outbox.configure(lanes, retry_of(settings))
+            self.outbox.configure(lanes, retry_of(settings), whole=not unread)
 
     def _register_this_computer(self) -> None:
         """This computer is one of my devices: the push channel reaches it natively."""
@@ -282,11 +291,11 @@ class Backend:
 
     def _tell_me(self) -> None:
         """What happened to the files goes into my inbox, where it stays until I have seen it."""
-        for sentence in self._told:
+        told = [("Your data was recovered", sentence) for sentence in self._told]
+        for title, sentence in [*told, *(("Your settings cannot be used", sentence) for sentence in self._faults)]:
             self.notifications.send_notification(
-                self.me, "Your data was recovered", sentence, notification_type=SYSTEM_TYPE, priority="high",
-                app="flashflow",
-            )  # fmt: skip
+                self.me, title, sentence, notification_type=SYSTEM_TYPE, priority="high", app="flashflow"
+            )
 
     def _forget_answers(self) -> None:
         for store in (self.activity.store, self.notifications.store):

@@ -88,6 +88,7 @@ class Outbox:
         self._stopping = threading.Event()
         self._first = True
         self._changed = False
+        self._whole = True
         self._retired: list[Lane] = []
         self._thread = threading.Thread(target=self._run, name="flashflow-outbox", daemon=True)
 
@@ -98,11 +99,12 @@ class Outbox:
         """Look again now."""
         self._bell.set()
 
-    def configure(self, lanes: Mapping[str, Lane], retry: Retry) -> None:
-        """Go on with other lanes; what is under way on one that is gone may end, then its channel is closed."""
+    def configure(self, lanes: Mapping[str, Lane], retry: Retry, *, whole: bool = True) -> None:
+        """Go on with other lanes; what is under way on one that is gone may end, then its channel is closed. Unless
+        these are the ``whole`` of them, what is queued for any other route waits instead of failing."""
         kept = {id(lane) for lane in lanes.values()}
         self._retired.extend(lane for lane in self._lanes.values() if id(lane) not in kept)
-        self._lanes, self._retry, self._changed = dict(lanes), retry, True
+        self._lanes, self._retry, self._whole, self._changed = dict(lanes), retry, whole, True
         for lane in self._retired:
             lane.retire()
         self._bell.set()
@@ -147,7 +149,8 @@ class Outbox:
         if self._changed or self._first:
             self._changed = False  # what changes from here on is looked at again
             try:
-                self._queue.refuse_routes(tuple(self._lanes))
+                if self._whole:
+                    self._queue.refuse_routes(tuple(self._lanes))
             except BaseException:
                 self._changed = True
                 raise

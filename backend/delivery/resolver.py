@@ -50,6 +50,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None = None
     routes: frozenset[str] = frozenset({"desktop"})
     """What is configured: fcm, apns, webpush, desktop, email, sms and the channels the owner named."""
+    unread: bool = False
+    """The owner's settings could not be read yet: ``routes`` are all that there may be."""
     addresses: frozenset[str] = frozenset()
     """Of ``email`` and ``sms``, those the user has an address for."""
     throttled: Mapping[str, str] = {}
@@ -135,7 +137,7 @@ def _ways(facts: Facts, channel: str) -> list[Decision]:
     if channel in {"email", "sms"} and channel not in facts.addresses:
         what = "e-mail address" if channel == "email" else "phone number"
         return [_failed(channel, None, "no_address", f"The user has no {what}.")]
-    return [Decision(channel, None, "pending", "queued", "On its way.", channel)]
+    return [Decision(channel, None, "pending", "queued", _on_its_way(facts, channel), channel)]
 
 
 def _to_device(facts: Facts, device: Target) -> Decision:
@@ -148,8 +150,13 @@ def _to_device(facts: Facts, device: Target) -> Decision:
         return _failed(
             "push", device.seq, "not_configured", f"Push to {device.platform} devices is not configured."
         )  # fmt: skip
-    words = "On its way to this computer." if route == "desktop" else "On its way."
-    return Decision("push", device.seq, "pending", "queued", words, route)
+    return Decision("push", device.seq, "pending", "queued", _on_its_way(facts, route), route)
+
+
+def _on_its_way(facts: Facts, route: str) -> str:
+    if route == "desktop":
+        return "On its way to this computer."
+    return "Waits until flashflow.toml can be read." if facts.unread else "On its way."
 
 
 def _failed(channel: str, device_seq: int | None, code: str, reason: str) -> Decision:
