@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -419,12 +419,5 @@ class Outbox(RuleBasedStateMachine):
         return decode_id(rows[0][0]) if rows else None
 
 
-import os
-
-Outbox.TestCase.settings = settings(
-    max_examples=int(os.environ.get("EX", "40")),
-    stateful_step_count=50,
-    deadline=None,
-    phases=[Phase.generate] if "NS" in os.environ else list(Phase),
-)
+Outbox.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
 test_nothing_is_lost_and_nothing_pretended_whatever_happens = Outbox.TestCase
