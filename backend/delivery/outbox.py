@@ -206,6 +206,7 @@ class Outbox:
                 tried = self._try(lane, claimed)
         except Exception:
             log.exception("a worker of %s failed", route)
+            self._stopping.wait(FAULT_S)  # or the next would fail at once, and again
         finally:
             lane.leave()
             self._bell.set()
