@@ -258,7 +258,7 @@ class Outbox:
         started, clock = self._clock.now_ms(), self._clock.monotonic()
         outcome = lane.channel.send(claimed.notice)
         now, monotonic = self._clock.now_ms(), self._clock.monotonic()
-        if outcome.outcome == "throttled" and outcome.retry_after_s:
+        if outcome.outcome == "throttled" and outcome.retry_after_s and not outcome.alone:
             lane.pause(monotonic + outcome.retry_after_s)
         wait = self._retry.wait_s(claimed.tries, outcome, self._chance.random())
         return Tried(

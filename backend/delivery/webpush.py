@@ -20,7 +20,16 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from backend.clock import Clock
-from backend.delivery.channel import BaseChannel, ChannelError, Health, Notice, Outcome, Permanent, Throttled, TokenDead
+from backend.delivery.channel import (
+    BaseChannel,
+    ChannelError,
+    Health,
+    Notice,
+    Outcome,
+    Permanent,
+    TargetThrottled,
+    TokenDead,
+)
 from backend.delivery.desktop_text import ELLIPSIS, lines, one_line
 from backend.delivery.http import Answer, HttpClient, refusal, retry_after, said
 from backend.delivery.reach import Reach, check_url
@@ -145,8 +154,9 @@ class WebPushChannel(BaseChannel):
             raise Permanent("redirected", f"The push service answered {status}, and a redirect is not followed.")
         if status in (404, 410):
             raise TokenDead("gone", text)
-        if status == 406:  # how Windows' push service, which Edge uses, says "too many"
-            raise Throttled("http_406", text, retry_after(answer, self._clock))
+        if status in (406, 429):  # 406 is how Windows' push service, which Edge uses, says "too many"
+            # One of many services, and callers name them: it has no say in when the others are asked.
+            raise TargetThrottled(f"http_{status}", text, retry_after(answer, self._clock))
         raise refusal(answer, self._clock, f"http_{status}", text)
 
 
