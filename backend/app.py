@@ -109,7 +109,8 @@ class Backend:
         self._first_settings()
         self.overview = Overview(self.activity, self.notifications)
         self.trials = Trials(
-            self.notifications.store, lambda: self.channels.lanes, self.clock, self.notifications.new_id
+            self.notifications.store, lambda: self.channels.lanes, self.clock, self.notifications.new_id,
+            tell=self.notifications.send_notification, this_computer=lambda: self.notifications.sender.this_computer,
         )  # fmt: skip
         self.jobs = Jobs()
         self._http: HttpServer | None = None
@@ -134,8 +135,8 @@ class Backend:
         return self.channels.states()
 
     def send_test(self, route: str, user_id: str | None = None) -> tuple[Trial, ...]:
-        """Test a channel on me (or that user), now; takes as long as the provider does, so call it off the event loop.
-        Raises NotFound and Conflict."""
+        """Test a channel, or one route of push, on me (or that user), now; takes as long as the provider does, so call
+        it off the event loop. Raises NotFound and Conflict."""
         return self.trials.send_test(route, user_id or self.me)
 
     def web_push_key(self) -> str | None:
