@@ -199,6 +199,7 @@ def _give_back(tx: Tx, items: Sequence[str]) -> list[None]:
     return [None] * len(items)
 
 
+_NEVER = 2**62
 _LOST = Outcome(
     outcome="transient",
     code=INTERRUPTED,
@@ -216,8 +217,8 @@ def _recover(tx: Tx, items: Sequence[tuple[int, bool]]) -> list[int]:
     for most_tries, all_leases in items:
         rows: list[Any] = tx.conn.execute(
             "SELECT seq, notification_seq, tries, updated_at FROM deliveries "
-            "WHERE status = 'sending' AND (? OR lease_until <= ?) ORDER BY seq LIMIT ?",
-            (all_leases, tx.now_ms, AT_ONCE),
+            "WHERE status = 'sending' AND lease_until <= ? ORDER BY lease_until, seq LIMIT ?",
+            (_NEVER if all_leases else tx.now_ms, AT_ONCE),
         ).fetchall()
         back: list[int] = []
         told: dict[int, None] = {}
