@@ -839,6 +839,26 @@ def test_a_service_that_hangs_costs_one_deadline(
         sending.close()
 
 
+def test_a_service_that_hangs_takes_one_connection_at_most_from_then_on(
+    certificate: Certificate, service: PushService, clock: StillClock, key_path: Path, target: str
+) -> None:
+    service.replies.extend([Reply(hang=True)] * 2)
+    guard = Reach([service.authority])
+    client = HttpClient(resolver=guard, verify=certificate.for_client(), deadline_s=0.3)
+    sending = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, reach=guard, client=client)
+    with ThreadPoolExecutor(1) as pool:
+        assert sending.send(notice(target=target)).code == "timeout"
+        service.asked.clear()
+        hanging = pool.submit(sending.send, notice(target=target))
+        assert service.asked.wait(DEADLINE)
+        refused = sending.send(notice(target=target))
+        assert (refused.outcome, refused.code) == ("transient", "not_asked")
+        assert hanging.result(DEADLINE).code == "timeout"
+        assert sending.send(notice(target=target)).code == "accepted"
+    sending.close()
+    assert len(service.received) == 3
+
+
 def test_no_secret_is_repeated_in_a_text_or_a_log_even_if_the_service_repeats_them(
     sending: WebPushChannel,
     service: PushService,

@@ -32,6 +32,7 @@ from backend.delivery.channel import (
 )
 from backend.delivery.desktop_text import ELLIPSIS, lines, one_line
 from backend.delivery.http import Answer, HttpClient, refusal, retry_after, said
+from backend.delivery.patience import Patience
 from backend.delivery.reach import Reach, check_url
 from backend.delivery.vapid import VapidKeys
 from backend.settings import WebPushSettings
@@ -100,6 +101,7 @@ class WebPushChannel(BaseChannel):
         self._key_path = key_path
         self._reach = reach
         self._client = client or HttpClient(connections=settings.connections, resolver=reach)
+        self._patience = Patience()
         self._lock = threading.Lock()
         self._loaded: VapidKeys | None = None
 
@@ -135,7 +137,8 @@ class WebPushChannel(BaseChannel):
             # Only then: a service keeps few topics for a browser that is away, and drops what is under the others.
             headers["Topic"] = _topic(notice.notification_id)
         body = encrypt(payload(notice), subscription, salt=os.urandom(16), sender=_new_key())
-        answer = self._client.post(subscription.endpoint, headers=headers, content=body)
+        with self._patience.asking(subscription.origin):
+            answer = self._client.post(subscription.endpoint, headers=headers, content=body)
         signed = authorization.removeprefix("vapid t=").partition(",")[0]
         return self._outcome(answer, [*subscription.secrets(), authorization, signed])
 
