@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 LEASE_MS = 60_000
 STANDBY_S = 20.0
-"""How long a worker keeps a delivery in hand until a connection is free: with the longest that a try takes (30 s) less
-than the lease, or the delivery would be put back and go out twice."""
+"""How long a worker keeps a delivery in hand until a connection is free: with the longest that a try takes (36 s, FCM)
+less than the lease, or the delivery would be put back and go out twice."""
 FAULT_S = 1.0
 IDLE_S = 30.0
 """How long to wait at most without looking: for a clock that jumped."""
