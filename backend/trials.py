@@ -16,6 +16,7 @@ from backend.handover import Notice, Outcome
 from backend.records import Record, Sent
 from backend.store.circumstances import contact_of
 from backend.store.database import Store
+from backend.store.people import address_of
 
 TITLE = "A test from FlashFlow"
 MESSAGE = "If you can read this, the channel works."
@@ -81,18 +82,23 @@ class Trials:
             return [] if found is None else [(found, None, None)]
         if route not in SYSTEMS.values():
             return [(None, None, None)]
-        devices: list[Address] = conn.execute(
-            "SELECT token, platform, updated_at FROM device_tokens WHERE user_id = ? AND is_active", (user_id,)
-        ).fetchall()
-        return [device for device in devices if self._goes_by(route, *device)]
+        devices = conn.execute(
+            "SELECT token, platform, device_info, updated_at FROM device_tokens WHERE user_id = ? AND is_active",
+            (user_id,),
+        )
+        return [
+            (address_of(token, platform, info), platform, registered_at)
+            for token, platform, info, registered_at in devices
+            if self._goes_by(route, token, platform)
+        ]
 
-    def _goes_by(self, route: str, token: str | None, platform: str | None, _: int | None) -> bool:
+    def _goes_by(self, route: str, token: str, platform: str) -> bool:
         """Whether this device is reached by that route, by the resolver's rules."""
         if platform == "ios" and "apns" not in self._lanes():
             return route == "fcm"
         if platform == "desktop" and token != self._this_computer():
             return False
-        return SYSTEMS.get(platform or "") == route
+        return SYSTEMS.get(platform) == route
 
     def _try(self, route: str, lane: Lane, user_id: str, address: Address) -> Trial:
         target, platform, registered_at = address

@@ -13,6 +13,7 @@ from backend.handover import Link, Notice, Outcome, Tried
 from backend.store.calling_off import COLUMNS, JOINED, WIDTH, call_off_all, end_of, ends_of
 from backend.store.codec import decode_id, encode_id, from_object, to_json
 from backend.store.database import Store
+from backend.store.people import address_of
 from backend.store.recording import INTERRUPTED, attempt, next_in_chain, record, tell_carried
 from backend.store.settling import settle_all
 from backend.store.writer import Tx, Write
@@ -161,7 +162,7 @@ def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
         title=title,
         message=message,
         priority=priority,
-        target={"email": email, "sms": phone}.get(route) if token is None else _address(token, platform, info),
+        target={"email": email, "sms": phone}.get(route) if token is None else address_of(token, platform, info),
         platform=platform,
         registered_at=registered,
         notification_type=kind,
@@ -173,13 +174,6 @@ def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
         created_at=created,
         expires_at=expires,
     )
-
-
-def _address(token: str, platform: str, info: str | None) -> str:
-    """A device's token. A browser's is its whole subscription as JSON; an app may also have given the endpoint as the
-    token and the ``keys`` beside it, in ``device_info``."""
-    keys = from_object(info).get("keys") if platform == "web" and not token.startswith("{") else None
-    return token if keys is None else to_json({"endpoint": token, "keys": keys})
 
 
 def summary(notices: Sequence[tuple[str, str]]) -> tuple[str, str]:
