@@ -132,6 +132,8 @@ class Backend:
 
     def channel_states(self) -> tuple[ChannelState, ...]:
         """What works on this machine, channel by channel; probes, so call it off the event loop."""
+        if self.notifications.facts.unread:
+            return self.channels.states(missing=f"{SETTINGS_FILE} cannot be read.")
         return self.channels.states()
 
     def send_test(self, route: str, user_id: str | None = None) -> tuple[Trial, ...]:

@@ -57,6 +57,8 @@ def test_what_was_queued_before_goes_out_once_the_file_can_be_read_again(mail: S
         assert "flashflow.toml" in second["deliveries"][0]["reason"]
         (notice,) = server.api("GET", "/api/notifications/user/me").json()["notifications"]
         assert notice["title"] == "Your settings cannot be used"
+        states = server.api("GET", "/api/channels").json()["channels"]
+        assert {s["detail"] for s in states if s["name"] == "email"} == {"flashflow.toml cannot be read."}
         assert mail.mails == []
         assert stands(server, id_)[0] == "pending"
         path.write_text(settings(mail), encoding="utf-8")
