@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from backend.analytics import Analytics
-from backend.channels import Channels, ChannelState, retry_of
+from backend.channels import LABELS, Channels, ChannelState, retry_of
 from backend.clock import Clock, SystemClock, rfc3339
 from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERSION, Config
 from backend.delivery.desktop import DesktopChannel, is_web_link
+from backend.delivery.desktop_text import cut
 from backend.delivery.outbox import Outbox
 from backend.delivery.withdrawals import Withdrawals
 from backend.errors import FlashFlowError, StorageError, ValidationError
@@ -53,6 +54,8 @@ GUARD = "figures."
 """Before the kind of names in the event that says one is full."""
 INSTANCE_FILE = "server.json"
 SETTINGS_FILE = "flashflow.toml"
+FAULT_LIMIT = 2_000
+"""Characters of what is wrong with the settings that are told in the inbox."""
 
 
 class Screens(Protocol):
@@ -87,6 +90,7 @@ class Backend:
         self.bus = Bus()
         self._told: list[str] = []
         self._full: set[str] = set()
+        self._faults: list[str] = []
         self._applying = threading.Lock()
         self.desktop = DesktopChannel(on_action=self._toast_pressed)
         self._withdrawals = Withdrawals(self.desktop.withdraw)
@@ -106,10 +110,11 @@ class Backend:
         secrets = secret_store(os.environ)
         self.settings = SettingsFile(config.data_dir / SETTINGS_FILE, environ=os.environ, secrets=secrets)
         self.outbox = Outbox(OutboxTable(self.notifications.store), {}, self.clock)
-        self._apply(self._first_settings())
+        self._first_settings()
         self.overview = Overview(self.activity, self.notifications)
         self.trials = Trials(
-            self.notifications.store, lambda: self.channels.lanes, self.clock, self.notifications.new_id
+            self.notifications.store, lambda: self.channels.lanes, self.clock, self.notifications.new_id,
+            tell=self.notifications.send_notification, this_computer=lambda: self.notifications.sender.this_computer,
         )  # fmt: skip
         self.jobs = Jobs()
         self._http: HttpServer | None = None
@@ -122,7 +127,7 @@ class Backend:
     @property
     def notices(self) -> tuple[str, ...]:
         """What happened at start that the person should know."""
-        return tuple(self._told)
+        return (*self._told, *self._faults)
 
     @property
     def analytics(self) -> Overview:
@@ -136,11 +141,13 @@ class Backend:
 
     def channel_states(self) -> tuple[ChannelState, ...]:
         """What works on this machine, channel by channel; probes, so call it off the event loop."""
+        if self.notifications.facts.unread:
+            return self.channels.states(missing=f"{SETTINGS_FILE} cannot be read.")
         return self.channels.states()
 
     def send_test(self, route: str, user_id: str | None = None) -> tuple[Trial, ...]:
-        """Test a channel on me (or that user), now; takes as long as the provider does, so call it off the event loop.
-        Raises NotFound and Conflict."""
+        """Test a channel, or one route of push, on me (or that user), now; takes as long as the provider does, so call
+        it off the event loop. Raises NotFound and Conflict."""
         return self.trials.send_test(route, user_id or self.me)
 
     def web_push_key(self) -> str | None:
@@ -256,6 +263,8 @@ class Backend:
         """Take up ``flashflow.toml`` where it has changed."""
         known = self.settings.problem
         settings = self.settings.poll()
+        if settings is None and self.notifications.facts.unread and self.settings.problem is None:
+            settings = self.settings.settings  # they may be the very defaults that stood in for them
         if settings is not None:
             self._apply(settings)
         if settings is not None or self.settings.problem != known:
@@ -267,19 +276,22 @@ class Backend:
         self._apply(self.settings.save(place, values))
         self.bus.publish([Event("system", SETTINGS_FILE)])
 
-    def _first_settings(self) -> Settings:
+    def _first_settings(self) -> None:
+        """A file with a mistake in it says nothing about what is configured, so nothing that is queued fails for it."""
         try:
-            return self.settings.load()
+            self._apply(self.settings.load())
         except ValidationError as error:
-            self._told.append(f"{SETTINGS_FILE} cannot be used and is left aside: {error}")
-            return Settings()
+            words = f"{SETTINGS_FILE} cannot be read, so whatever goes beyond this computer waits until it can: {error}"
+            self._faults.append(cut(words, FAULT_LIMIT))
+            self._apply(Settings(), unread=True)
 
-    def _apply(self, settings: Settings) -> None:
+    def _apply(self, settings: Settings, *, unread: bool = False) -> None:
         with self._applying:
             lanes = self.channels.build(settings)
-            self.notifications.facts.routes = frozenset(lanes)
+            self.notifications.facts.routes = frozenset(LABELS) if unread else frozenset(lanes)
+            self.notifications.facts.unread = unread
             self.notifications.channels.named = tuple(settings.others)
-            self.outbox.configure(lanes, retry_of(settings))
+            self.outbox.configure(lanes, retry_of(settings), whole=not unread)
 
     def _register_this_computer(self) -> None:
         """This computer is one of my devices: the push channel reaches it natively."""
@@ -295,11 +307,11 @@ class Backend:
 
     def _tell_me(self) -> None:
         """What happened to the files goes into my inbox, where it stays until I have seen it."""
-        for sentence in self._told:
+        told = [("Your data was recovered", sentence) for sentence in self._told]
+        for title, sentence in [*told, *(("Your settings cannot be used", sentence) for sentence in self._faults)]:
             self.notifications.send_notification(
-                self.me, "Your data was recovered", sentence, notification_type=SYSTEM_TYPE, priority="high",
-                app="flashflow",
-            )  # fmt: skip
+                self.me, title, sentence, notification_type=SYSTEM_TYPE, priority="high", app="flashflow"
+            )
 
     def _tell_of_guard(self) -> None:
         """A kind of names has no room for another: the person hears of it when it happens."""

@@ -91,15 +91,16 @@ class Channels:
         self._lanes = {route: lane for route, (_, lane) in built.items()}
         return self._lanes
 
-    def states(self) -> tuple[ChannelState, ...]:
-        """Channel by channel; probes this computer's desktop, so it may take a moment."""
+    def states(self, missing: str = "Not configured.") -> tuple[ChannelState, ...]:
+        """Channel by channel; probes this computer's desktop, so it may take a moment. ``missing`` says of those that
+        were not built why not."""
         lanes = dict(self._lanes)
         states = [ChannelState(name="in_app", label=LABELS["in_app"], works=True, detail="The inbox in this window.")]
         for route in dict.fromkeys((*LABELS, *lanes)):
             if route == "in_app":
                 continue
             lane = lanes.get(route)
-            health = Health(works=False, detail="Not configured.") if lane is None else lane.channel.health()
+            health = Health(works=False, detail=missing) if lane is None else lane.channel.health()
             states.append(
                 ChannelState(name=route, label=LABELS.get(route, route), works=health.works, detail=health.detail)
             )

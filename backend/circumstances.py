@@ -21,6 +21,7 @@ from backend.moments import LATEST_MS
 from backend.store import circumstances as table
 from backend.store.circumstances import Contact, DigestChoice, QuietSetting
 from backend.store.database import Store
+from backend.store.reconsidering import reconsider_queued
 from backend.store.writer import Tx, Write
 
 Changes = dict[str, Any]
@@ -59,6 +60,8 @@ class Circumstances:
         answers = []
         for user_id, fields in items:
             answers.append(table.save_contact(tx, user_id, fields))
+            if None in (fields.get("email", ""), fields.get("phone", "")):
+                reconsider_queued(tx, [user_id])
             _tell(tx, user_id)
         return answers
 

@@ -33,13 +33,14 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 class FactFinder:
     """Gathers the facts inside a transaction or on a reader's snapshot.
 
-    ``routes`` are what is configured; ``this_computer`` is the token of the device this process runs on, once it is
-    registered; ``zone`` names the workspace's time zone.
+    ``routes`` are what is configured, or with ``unread`` what may be; ``this_computer`` is the token of the device this
+    process runs on, once it is registered; ``zone`` names the workspace's time zone.
     """
 
     def __init__(self, zone: Callable[[], str]) -> None:
         self._zone = zone
         self.routes: frozenset[str] = DESKTOP
+        self.unread = False
         self.this_computer: str | None = None
 
     def facts(self, conn: sqlite3.Connection, asked: Question, now_ms: int) -> Facts:
@@ -58,6 +59,7 @@ class FactFinder:
             now_ms=now_ms,
             expires_at=asked.expires_at,
             routes=self.routes,
+            unread=self.unread,
         )
         outward = [channel for channel in asked.channels if channel != "in_app"]
         if not outward:

@@ -54,6 +54,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     text: str
     retry_after_s: float | None = None
+    alone: bool = False
+    """Whether the wait that was asked for is this target's alone; else it is the whole provider's."""
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,10 @@ DEEPEST = 100
 """Levels that a caller's object may have. Python gives up at about a thousand, less whatever called: without a limit of
 our own, what one place could still store another could no longer read."""
 
+MOST_DATA = 32 * 1024 * 1024
+"""Characters of ``data`` that one request may have stored, all its users together: 1 MiB for each of a thousand would
+hold up every other write for ten seconds."""
+
 
 def moment_ms(field: str, moment: datetime) -> int:
     """An aware time in milliseconds, refused where it cannot be meant: before 1970 or after 2200."""
@@ -38,6 +42,14 @@ def metadata_json(value: dict[str, Any] | None, field: str = "metadata") -> str 
         return text
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValidationError.of(field, f"is not plain JSON: {error}") from None
+
+
+def data_json(value: dict[str, Any] | None, users: int) -> str | None:
+    """``metadata_json`` of a notification's ``data``, which is stored once for each of so many users."""
+    text = metadata_json(value, "data")
+    if text is not None and len(text) * users > MOST_DATA:
+        raise ValidationError.of("data", f"is too long for {users} users: {MOST_DATA // users} characters at most")
+    return text
 
 
 def _depth(value: object) -> int:

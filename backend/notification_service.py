@@ -24,7 +24,7 @@ from backend.events import Bus
 from backend.facts import FactFinder
 from backend.inbox import Inbox, Wanted, missing
 from backend.inputs import DeviceIn, PreferenceIn, SendIn, TypeIn, build
-from backend.moments import metadata_json, moment_ms
+from backend.moments import data_json, moment_ms
 from backend.people import Devices, Preferences
 from backend.records import (
     Device,
@@ -162,13 +162,13 @@ class NotificationService:
                     raise ValidationError.of(field, "is required where no template is given")
         channels = _channels(request)
         self.channels.check("channel" if request.channel else "channels", channels or ())
-        users = request.user_ids or [request.user_id or ""]
+        users = tuple(dict.fromkeys(request.user_ids or [request.user_id or ""]))
         scheduled = None if request.scheduled_at is None else moment_ms("scheduled_at", request.scheduled_at)
         expires = None if request.expires_at is None else moment_ms("expires_at", request.expires_at)
         if expires is not None and expires <= max(self.clock.now_ms(), scheduled or 0):
             raise ValidationError.of("expires_at", "must lie in the future, and after scheduled_at")
         return Order(
-            users=tuple(dict.fromkeys(users)),
+            users=users,
             app=request.app or app,
             owner=owner,
             title=request.title,
@@ -177,7 +177,7 @@ class NotificationService:
             locale=request.locale or "",
             notification_type=request.notification_type,
             channels=channels,
-            data=metadata_json(request.data, "data"),
+            data=data_json(request.data, len(users)),
             priority=request.priority,
             actions=to_json(request.actions) if request.actions else None,
             collapse_key=request.collapse_key,

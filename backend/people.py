@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from backend.channel_names import ChannelNames
 from backend.clock import to_datetime
-from backend.delivery.resolver import ALL, may_use
+from backend.delivery.choices import ALL, may_use
 from backend.errors import Conflict, FlashFlowError, NotFound
 from backend.events import Event
 from backend.inputs import DeviceIn, PreferenceIn, TypeIn
@@ -25,6 +25,7 @@ from backend.store import people as table
 from backend.store.codec import encode_id, to_json
 from backend.store.database import Store
 from backend.store.models import NotificationModels
+from backend.store.reconsidering import reconsider_queued
 from backend.store.writer import Tx, Write
 
 GENERAL = NotificationType(
@@ -70,6 +71,8 @@ class Preferences:
         table.set_preferences(
             tx, [(c.user_id, c.notification_type, c.channel, c.enabled) for choices in items for c in choices]
         )
+        if turned_off := {c.user_id for choices in items for c in choices if not c.enabled}:
+            reconsider_queued(tx, turned_off)
         for user_id in {c.user_id for choices in items for c in choices}:
             tx.events.append(Event("preference", user_id, user_id))
         now = to_datetime(tx.now_ms)

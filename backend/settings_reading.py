@@ -185,9 +185,16 @@ class _Reader:
         return others
 
     def _delivery(self, tables: Mapping[str, Any]) -> DeliverySettings:
+        """Of the two delays, one that is not given gives way to the other."""
         delivery = self._optional(tables, "", "delivery", DeliverySettings) or DeliverySettings()
-        if delivery.base_delay > delivery.max_delay:
-            self._wrong("delivery.base_delay", "must not be more than max_delay")
+        if delivery.base_delay <= delivery.max_delay:
+            return delivery
+        given = _table(tables, "delivery")
+        if "base_delay" not in given:
+            return msgspec.structs.replace(delivery, base_delay=delivery.max_delay)
+        if "max_delay" not in given:
+            return msgspec.structs.replace(delivery, max_delay=delivery.base_delay)
+        self._wrong("delivery.base_delay", "must not be more than max_delay")
         return delivery
 
     def _check_email(self, email: EmailSettings) -> None:

@@ -47,6 +47,8 @@ def render(title: str, message: str, data: Mapping[str, Any]) -> Rendered:
     if errors:
         raise ValidationError("; ".join(f"{e.field} {e.message}" for e in errors), tuple(errors))
     values = {name: _as_text(data[name]) for name in variables(title, message)}
+    if _length(message, values) > MESSAGE_LIMIT:  # before it is put together: ten thousand characters may become 33 M
+        raise _too_long("message", MESSAGE_LIMIT)
     return Rendered(
         title=_filled("title", " ".join(_Text(title).substitute(values).split()), TITLE_LIMIT),
         message=_filled("message", _Text(message).substitute(values), MESSAGE_LIMIT),
@@ -59,9 +61,22 @@ def _as_text(value: str | float | bool) -> str:
     return str(value)[: MESSAGE_LIMIT + 1]
 
 
+def _length(text: str, values: Mapping[str, str]) -> int:
+    """How long it is once it is filled in."""
+    length = len(text)
+    for match in _Text.pattern.finditer(text):  # type: ignore[attr-defined]
+        name = match["named"] or match["braced"]
+        length += (len(values[name]) if name else 1) - len(match[0])
+    return length
+
+
+def _too_long(field: str, limit: int) -> ValidationError:
+    return ValidationError.of(field, f"is longer than {limit} characters once the variables are filled in")
+
+
 def _filled(field: str, text: str, limit: int) -> str:
     if not text.strip() or "\0" in text:
         raise ValidationError.of(field, "is empty or unprintable once the variables are filled in")
     if len(text) > limit:
-        raise ValidationError.of(field, f"is longer than {limit} characters once the variables are filled in")
+        raise _too_long(field, limit)
     return text

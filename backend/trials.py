@@ -1,4 +1,7 @@
-"""“Send a test”: one notice through one channel, now, with the outcome as the channel gave it. Nothing is stored."""
+"""“Send a test”: one notice through one channel, now, with the outcome as the channel gave it.
+
+Nothing is stored, but for what the inbox is tested with: that is a notification like any other.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,19 @@ from backend.delivery.lane import Lane
 from backend.delivery.resolver import SYSTEMS
 from backend.errors import Conflict, NotFound
 from backend.handover import Notice, Outcome
-from backend.records import Record
+from backend.records import Record, Sent
 from backend.store.circumstances import contact_of
 from backend.store.database import Store
+from backend.store.people import address_of
+
+TITLE = "A test from FlashFlow"
+MESSAGE = "If you can read this, the channel works."
+TYPE = "flashflow.test"
 
 Address = tuple[str | None, str | None, int | None]
 """Target, platform, and when it was registered in ms."""
+Tell = Callable[..., Sent]
+"""``send_notification``: stores a notification for a user."""
 
 
 class Trial(Record, frozen=True, kw_only=True):
@@ -29,26 +39,66 @@ class Trial(Record, frozen=True, kw_only=True):
 
 
 class Trials:
-    """``lanes`` gives the channels as they are configured now."""
+    """``lanes`` gives the channels as they are configured now, ``this_computer`` the token of the device that this
+    process runs on, once it is registered."""
 
     def __init__(
-        self, store: Store, lanes: Callable[[], Mapping[str, Lane]], clock: Clock, new_id: Callable[[], str]
+        self,
+        store: Store,
+        lanes: Callable[[], Mapping[str, Lane]],
+        clock: Clock,
+        new_id: Callable[[], str],
+        *,
+        tell: Tell,
+        this_computer: Callable[[], str | None],
     ) -> None:
         self._store = store
         self._lanes = lanes
         self._clock = clock
         self._new_id = new_id
+        self._tell = tell
+        self._this_computer = this_computer
 
-    def send_test(self, route: str, user_id: str) -> tuple[Trial, ...]:
-        """Test ``route`` on every target that ``user_id`` has there; takes as long as the provider does. Raises
-        NotFound where the channel is not configured, Conflict where the user has no address for it."""
-        lane = self._lanes().get(route)
-        if lane is None:
-            raise NotFound(f"The channel {route!r} is not configured.")
-        addresses = self._store.read(lambda conn: _addresses(conn, route, user_id))
-        if not addresses:
+    def send_test(self, channel: str, user_id: str) -> tuple[Trial, ...]:
+        """Test ``channel`` (or one route of push) on every target that ``user_id`` has there; takes as long as the
+        providers do. Raises NotFound where it is not configured, Conflict where the user has no address for it."""
+        if channel == "in_app":
+            sent = self._tell(user_id, TITLE, MESSAGE, notification_type=TYPE, channel=channel, app="flashflow")
+            return (_told(sent),)
+        lanes = self._lanes()
+        routes = [route for route in (SYSTEMS.values() if channel == "push" else [channel]) if route in lanes]
+        if not routes:
+            raise NotFound(f"The channel {channel!r} is not configured.")
+        found = self._store.read(lambda conn: [(route, self._addresses(conn, route, user_id)) for route in routes])
+        trials = [self._try(route, lanes[route], user_id, address) for route, there in found for address in there]
+        if not trials:
             raise Conflict(f"The user {user_id!r} has no address for this channel.")
-        return tuple(self._try(route, lane, user_id, address) for address in addresses)
+        return tuple(trials)
+
+    def _addresses(self, conn: sqlite3.Connection, route: str, user_id: str) -> list[Address]:
+        if route in {"email", "sms"}:
+            contact = contact_of(conn, user_id)
+            found = None if contact is None else contact.email if route == "email" else contact.phone
+            return [] if found is None else [(found, None, None)]
+        if route not in SYSTEMS.values():
+            return [(None, None, None)]
+        devices = conn.execute(
+            "SELECT token, platform, device_info, updated_at FROM device_tokens WHERE user_id = ? AND is_active",
+            (user_id,),
+        )
+        return [
+            (address_of(token, platform, info), platform, registered_at)
+            for token, platform, info, registered_at in devices
+            if self._goes_by(route, token, platform)
+        ]
+
+    def _goes_by(self, route: str, token: str, platform: str) -> bool:
+        """Whether this device is reached by that route, by the resolver's rules."""
+        if platform == "ios" and "apns" not in self._lanes():
+            return route == "fcm"
+        if platform == "desktop" and token != self._this_computer():
+            return False
+        return SYSTEMS.get(platform) == route
 
     def _try(self, route: str, lane: Lane, user_id: str, address: Address) -> Trial:
         target, platform, registered_at = address
@@ -58,13 +108,13 @@ class Trials:
                 notification_id=self._new_id(),
                 user_id=user_id,
                 app="flashflow",
-                title="A test from FlashFlow",
-                message="If you can read this, the channel works.",
+                title=TITLE,
+                message=MESSAGE,
                 priority="normal",
                 target=target,
                 platform=platform,
                 registered_at=registered_at,
-                notification_type="flashflow.test",
+                notification_type=TYPE,
                 created_at=self._clock.now_ms(),
             )
         )
@@ -77,15 +127,14 @@ class Trials:
         )
 
 
-def _addresses(conn: sqlite3.Connection, route: str, user_id: str) -> list[Address]:
-    if route in {"email", "sms"}:
-        contact = contact_of(conn, user_id)
-        found = None if contact is None else contact.email if route == "email" else contact.phone
-        return [] if found is None else [(found, None, None)]
-    platforms = [platform for platform, system in SYSTEMS.items() if system == route]
-    if not platforms:
-        return [(None, None, None)]
-    return conn.execute(
-        "SELECT token, platform, updated_at FROM device_tokens WHERE user_id = ? AND is_active AND platform = ?",
-        (user_id, platforms[0]),
-    ).fetchall()
+def _told(sent: Sent) -> Trial:
+    """What became of the test in the inbox."""
+    (stands,) = sent.deliveries
+    arrived = stands.status == "delivered"
+    return Trial(
+        channel="in_app",
+        target="in_app",
+        outcome="delivered" if arrived else "permanent",
+        code=stands.code or "stored",
+        text=stands.reason or "It is in the inbox.",
+    )

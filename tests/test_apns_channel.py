@@ -240,6 +240,14 @@ def test_retry_after_is_obeyed(provider: Apns, channel: ApnsChannel) -> None:
     assert [send(channel).retry_after_s for _ in range(2)] == [3.0, 7.0]
 
 
+def test_too_much_for_one_device_asks_no_other_to_wait(provider: Apns, channel: ApnsChannel) -> None:
+    provider.answers = [
+        refused(429, "TooManyRequests", retry_after="3"),
+        refused(429, "TooManyProviderTokenUpdates", retry_after="3"),
+    ]
+    assert [send(channel).alone for _ in range(2)] == [True, False]
+
+
 @pytest.mark.parametrize("after_ms", [0, 1])
 def test_a_token_that_died_after_its_registration_is_dead(provider: Apns, channel: ApnsChannel, after_ms: int) -> None:
     provider.dead[DEVICE] = REGISTERED_MS + after_ms

@@ -176,7 +176,7 @@ def test_a_channel_switched_off_meanwhile_tells_no_update(hands: Hands, sooner: 
 
 def test_a_carrier_switched_off_by_an_update_hands_its_summary_over(hands: Hands) -> None:
     hands.quiet("11:00", "13:00")
-    other, carrier = hands.send("other", channel="email"), tell(hands, channel="email")
+    other, carrier = hands.send("other", channel="email", notification_type="chat"), tell(hands, channel="email")
     hands.go(hours=1)
     hands.service.update_notification_preference("ada", "general", "email", False)
     assert tell(hands, channel="email") == carrier

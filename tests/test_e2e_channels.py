@@ -166,14 +166,22 @@ def test_a_device_that_its_provider_calls_dead_is_asked_no_more(world: World) ->
     assert [(d["status"], d["code"]) for d in again["deliveries"]] == [("failed", "no_device")]
 
 
-def test_a_browser_may_be_registered_by_its_endpoint_with_the_keys_beside_it(world: World) -> None:
-    browser = Browser()
-    told = json.loads(browser.subscription(f"http://127.0.0.1:{world.pushes.port}/push/eve"))
-    device = {"user_id": "eve", "token": told["endpoint"], "platform": "web", "device_info": {"keys": told["keys"]}}
+@pytest.mark.parametrize("how", ["keys beside the endpoint", "keys one by one", "a subscription beside a name"])
+def test_a_browser_may_be_registered_by_the_parts_of_its_subscription(world: World, how: str) -> None:
+    browser, user = Browser(), f"eve-{how}"
+    told = json.loads(browser.subscription(f"http://127.0.0.1:{world.pushes.port}/push/{how.replace(' ', '-')}"))
+    token, info = {
+        "keys beside the endpoint": (told["endpoint"], {"keys": told["keys"]}),
+        "keys one by one": (told["endpoint"], told["keys"]),
+        "a subscription beside a name": ("eves-browser", {"subscription": told}),
+    }[how]
+    device = {"user_id": user, "token": token, "platform": "web", "device_info": info}
     assert world.server.api("POST", "/api/devices/register", device).status_code == 201
-    id_ = world.send(user_id="eve", channel="push")
+    id_ = world.send(user_id=user, channel="push")
     eventually(lambda: world.stands(id_) == {"push web": ("sent", "accepted")})
     assert browser.message(world.pushes.received[-1].body)["notification_id"] == id_
+    tested = world.server.api("POST", "/api/channels/webpush/test", {"user_id": user}).json()
+    assert [(r["outcome"], r["code"]) for r in tested["results"]] == [("sent", "accepted")]
 
 
 def test_a_test_through_a_channel_shows_the_true_outcome(world: World) -> None:

@@ -450,6 +450,36 @@ def test_credentials_are_read_from_a_file_too(provider: Google, clock: StillCloc
 SECRET = "c2VjcmV0LWtleS1tYXRlcmlhbA"
 
 
+def test_a_key_that_is_renewed_under_the_same_name_is_taken_up(
+    provider: Google, clock: StillClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "account.json"
+    revoked = private_pem(rsa_key("revoked")).decode()
+    path.write_text(provider.credentials(private_key=revoked))
+    channel = fcm_channel(provider, clock, str(path))
+    assert send(channel).code == "credentials_refused"
+    path.write_text(provider.credentials())
+    assert send(channel).code == "accepted"
+    channel.close()
+
+
+@pytest.mark.parametrize("how", ["gone", "half written"])
+def test_a_file_that_cannot_be_read_meanwhile_changes_nothing(
+    provider: Google, clock: StillClock, tmp_path: Path, how: str
+) -> None:
+    path = tmp_path / "account.json"
+    path.write_text(provider.credentials())
+    channel = fcm_channel(provider, clock, str(path))
+    assert send(channel).code == "accepted"
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_text(provider.credentials()[:100])
+    assert send(channel).code == "accepted"
+    assert channel.health().works
+    channel.close()
+
+
 def bad_credentials(provider: Google) -> dict[str, str]:
     ec_key = private_pem(p256_key()).decode()
     return {

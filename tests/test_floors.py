@@ -31,7 +31,8 @@ FLOORS = (
     ("backend.settings_text", "backend.settings_reading", "backend.settings_secrets", "backend.data_pattern"),
     ("backend.data_rules", "backend.recurrence", "backend.inputs_circumstances"),
     ("backend.data_keywords",),
-    ("backend.delivery.hours",),  # wall-clock times alone: what the store keeps of them and the resolver asks of them
+    # what the store keeps of a person's wishes and the resolver asks of them
+    ("backend.delivery.hours", "backend.delivery.choices"),
     # 1: files and channels, side by side
     ("backend.store", "backend.delivery", "backend.settings_file", "backend.data_schema"),
     # 2: below the services what each of them is made of

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backend.clock import SystemClock
-from backend.delivery.channel import BaseChannel, Health, Throttled
+from backend.delivery.channel import BaseChannel, Health, TargetThrottled, Throttled
 from backend.delivery.lane import Lane
 from backend.delivery.outbox import Outbox, Retry
 from backend.handover import Notice, Outcome
@@ -131,6 +131,18 @@ def test_a_pause_asked_for_stops_those_who_stand_by(hands: Hands) -> None:
         eventually(lambda: statuses(hands) == {"pending": 3})
     assert len(gate.asked) == 1
     assert hands.rows("SELECT tries FROM deliveries ORDER BY tries") == [(0,), (0,), (1,)]
+
+
+def test_a_pause_that_one_target_needs_stops_no_other(hands: Hands) -> None:
+    gate = Gate(is_open=True)
+    gate.answer = TargetThrottled("slow_down", "Wait.", 300)
+    for number in range(3):
+        hands.send(str(number), channel="email")
+    with running(hands, {"email": Lane(gate, connections=1)}):
+        eventually(lambda: hands.rows("SELECT DISTINCT code FROM deliveries") == [("slow_down",)])
+    assert sorted(gate.asked) == ["0", "1", "2"]
+    now = hands.clock.now_ms()
+    assert hands.rows("SELECT DISTINCT next_attempt_at FROM deliveries") == [(now + 300_000,)]
 
 
 def test_stopping_gives_back_what_stands_by_and_waits_for_what_is_under_way(hands: Hands) -> None:

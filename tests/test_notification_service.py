@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backend import Conflict, NotFound, NotificationService, ValidationError
-from backend.inputs import SendIn
+from backend.inputs import SendIn, build
 from tests.still_clock import StillClock
 
 
@@ -37,6 +37,19 @@ def standing(service: NotificationService, notification_id: str) -> tuple[str, s
 
 
 # --- sending ----------------------------------------------------------------------------------------------------------
+
+
+def test_data_for_many_users_has_a_limit_that_one_user_never_meets(service: NotificationService) -> None:
+    def send(users: int, length: int) -> int:
+        request = build(
+            SendIn, user_ids=[f"u{n}" for n in range(users)], title="T", message="M", data={"x": "y" * length}
+        )
+        return len(service.store.run(service.sending(request, "ci")))
+
+    assert send(1, 900_000) == 1
+    assert send(1000, 1_000) == 1000
+    with pytest.raises(ValidationError, match="data: is too long for 1000 users: 33554 characters at most"):
+        send(1000, 33_600)
 
 
 def test_what_was_sent_is_read_back_as_it_was(service: NotificationService, clock: StillClock) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend import NotificationService, ValidationError
-from backend.delivery.resolver import Facts, Target, decide, may_use
+from backend.delivery.choices import may_use
+from backend.delivery.resolver import Facts, Target, decide
 from backend.records import CHANNELS
 from tests.still_clock import StillClock
 

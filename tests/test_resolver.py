@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.delivery.choices import may_use
 from backend.delivery.hours import Digest, QuietHours
-from backend.delivery.resolver import SYSTEMS, Decision, Facts, Target, decide, may_use
+from backend.delivery.resolver import SYSTEMS, Decision, Facts, Target, decide
 
 NOW = 1_780_000_000_000
 MINUTE = 60_000

@@ -185,6 +185,18 @@ def test_everything_that_can_be_set_is_read(path: Path) -> None:
     assert settings.allow_hosts == ("intranet", "10.0.0.5:8080")
 
 
+@pytest.mark.parametrize(
+    ("given", "delays"),
+    [("max_delay = 0.2", (0.2, 0.2)), ("base_delay = 1000", (1000, 1000)), ("base_delay = 3", (3, 900))],
+)
+def test_a_delay_that_is_not_given_gives_way_to_the_one_that_is(
+    path: Path, given: str, delays: tuple[float, float]
+) -> None:
+    path.write_text(f"[delivery]\n{given}\n", encoding="utf-8")
+    delivery = opened(path).load().delivery
+    assert (delivery.base_delay, delivery.max_delay) == delays
+
+
 @pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "with Notepad's mark"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_a_file_from_windows_is_read_as_well(path: Path, start: str, newline: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,24 @@ def test_a_short_template_cannot_grow_into_a_huge_text() -> None:
     with pytest.raises(ValidationError, match=str(TITLE_LIMIT)):
         render("{x}", "M", {"x": "y" * 301})
     assert len(filled("{x}", x="y" * MESSAGE_LIMIT)) == MESSAGE_LIMIT
+
+
+def test_a_huge_text_is_refused_before_it_is_put_together() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValidationError, match=str(MESSAGE_LIMIT)):
+            filled("{x}" * 3333, x="\U0001f680" * 10_000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8_000_000
+
+
+def test_a_text_may_be_exactly_as_long_as_it_may_be() -> None:
+    text = "$$" + "{x}" * 10 + "{{ x }}$x${x}"
+    assert filled(text + "-" * (MESSAGE_LIMIT - 14), x="y") == "$" + "y" * 13 + "-" * (MESSAGE_LIMIT - 14)
+    with pytest.raises(ValidationError, match=str(MESSAGE_LIMIT)):
+        filled(text + "-" * (MESSAGE_LIMIT - 13), x="y")
 
 
 @pytest.mark.parametrize("piece", ["{", "{{", "$", "${", "{a", "{ ", "}", "$$", "{a}"])

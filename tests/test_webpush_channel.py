@@ -447,6 +447,14 @@ def test_a_service_that_asks_to_wait_is_heard(
     assert sending.send(notice(target=target)).retry_after_s == seconds
 
 
+@pytest.mark.parametrize("status", [406, 429])
+def test_a_service_that_asks_to_wait_speaks_for_no_other(
+    sending: WebPushChannel, service: PushService, target: str, status: int
+) -> None:
+    service.replies.append(Reply(status, {"Retry-After": "86400"}))
+    assert sending.send(notice(target=target)).alone
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -829,6 +837,26 @@ def test_a_service_that_hangs_costs_one_deadline(
         assert sending.send(notice(target=target)).code == "timeout"
     finally:
         sending.close()
+
+
+def test_a_service_that_hangs_takes_one_connection_at_most_from_then_on(
+    certificate: Certificate, service: PushService, clock: StillClock, key_path: Path, target: str
+) -> None:
+    service.replies.extend([Reply(hang=True)] * 2)
+    guard = Reach([service.authority])
+    client = HttpClient(resolver=guard, verify=certificate.for_client(), deadline_s=0.3)
+    sending = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, reach=guard, client=client)
+    with ThreadPoolExecutor(1) as pool:
+        assert sending.send(notice(target=target)).code == "timeout"
+        service.asked.clear()
+        hanging = pool.submit(sending.send, notice(target=target))
+        assert service.asked.wait(DEADLINE)
+        refused = sending.send(notice(target=target))
+        assert (refused.outcome, refused.code) == ("transient", "not_asked")
+        assert hanging.result(DEADLINE).code == "timeout"
+        assert sending.send(notice(target=target)).code == "accepted"
+    sending.close()
+    assert len(service.received) == 3
 
 
 def test_no_secret_is_repeated_in_a_text_or_a_log_even_if_the_service_repeats_them(

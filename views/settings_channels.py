@@ -108,7 +108,7 @@ class ChannelRow:
         if self._spec is not None and not self._form.visible:
             words = "Change" if is_set_up else "Set up"
             buttons.append(named_button(ft.OutlinedButton, words, f"{words}: {label}", self._open_form, key="change"))
-        if (is_set_up or self._route == "desktop") and not self._form.visible:
+        if (is_set_up or self._spec is None) and not self._form.visible:
             words, name = "Testing…" if self._testing else "Send a test", f"Send a test: {label}"
             buttons.append(
                 named_button(ft.FilledTonalButton, words, name, self._test, disabled=self._testing, key="test")

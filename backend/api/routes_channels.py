@@ -52,7 +52,8 @@ ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/channels/{name}/test", scope="admin", handler=send_test, body=TrialIn,
         body_optional=True,
-        summary="Send a test through a channel, now", answer="results: channel, target, outcome, code, text; 404 "
+        summary="Send a test through a channel, or one route of push (desktop, fcm, apns, webpush), now",
+        answer="results: channel, target, outcome, code, text; 404 "
         "where it is not configured, 409 where the user has no address for it",
     ),
     Endpoint(

@@ -16,8 +16,18 @@ from urllib.parse import urlsplit
 import msgspec
 
 from backend.clock import Clock, rfc3339
-from backend.delivery.channel import BaseChannel, ChannelError, Health, Notice, Outcome, Permanent, TokenDead, Transient
-from backend.delivery.http import Answer, HttpClient, json_object, refusal, said
+from backend.delivery.channel import (
+    BaseChannel,
+    ChannelError,
+    Health,
+    Notice,
+    Outcome,
+    Permanent,
+    TargetThrottled,
+    TokenDead,
+    Transient,
+)
+from backend.delivery.http import Answer, HttpClient, json_object, refusal, retry_after, said
 from backend.delivery.push_payload import Fitted, apns_headers, aps, fitted, sendable
 from backend.settings import ApnsSettings
 
@@ -97,6 +107,8 @@ class ApnsChannel(BaseChannel):
             return Permanent("unauthorized", text)
         if reason == "IdleTimeout":  # a 400, but it is the connection's fault
             return Transient(code, text)
+        if reason == "TooManyRequests":  # "made consecutively to the same device token"
+            return TargetThrottled(code, text, retry_after(answer, self._clock))
         return refusal(answer, self._clock, code, text)
 
 

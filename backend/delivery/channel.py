@@ -22,6 +22,7 @@ __all__ = [
     "Outcome",
     "OutcomeName",
     "Permanent",
+    "TargetThrottled",
     "Throttled",
     "TokenDead",
     "Transient",
@@ -34,6 +35,7 @@ class ChannelError(Exception):
     """A try that failed. ``code`` is stable; the message is for people."""
 
     outcome: OutcomeName = "transient"
+    alone = False
 
     def __init__(self, code: str, text: str, retry_after_s: float | None = None) -> None:
         super().__init__(text)
@@ -60,6 +62,12 @@ class Throttled(ChannelError):
     outcome = "throttled"
 
 
+class TargetThrottled(Throttled):
+    """The provider asked to wait with this one target: the others need not."""
+
+    alone = True
+
+
 class TokenDead(ChannelError):
     """This device or address is gone for good."""
 
@@ -83,7 +91,13 @@ class BaseChannel(ABC):
         try:
             return self._send(notice)
         except ChannelError as error:
-            return Outcome(outcome=error.outcome, code=error.code, text=error.text, retry_after_s=error.retry_after_s)
+            return Outcome(
+                outcome=error.outcome,
+                code=error.code,
+                text=error.text,
+                retry_after_s=error.retry_after_s,
+                alone=error.alone,
+            )
         except Exception as error:
             log.exception("channel %s failed unexpectedly", self.name)
             return Outcome(outcome="transient", code="internal_error", text=type(error).__name__)

@@ -29,8 +29,9 @@ from backend.delivery.http import Answer, HttpClient, json_object, refusal, retr
 from backend.delivery.push_payload import apns_headers, aps, fitted, sendable
 from backend.settings import FcmSettings
 
-DEADLINE_S = 10.0
-"""Of each exchange. A send is four at most (token, message, and both again after a 401): less than its lease."""
+DEADLINE_S = 9.0
+"""Of each exchange. A send is four at most (token, message, and both again after a 401): less than its lease, with
+the outbox's standby before it."""
 MAX_TTL_S = 2_419_200
 """Four weeks, FCM's own limit."""
 QUOTA_WAIT_S = 60.0

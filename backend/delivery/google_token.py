@@ -39,11 +39,14 @@ class ServiceAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Credentials:
-    """A service account and its key, read when first needed, and again until they are right."""
+    """A service account and its key, read when first needed, again until they are right, and again when their file
+    changes: keys are renewed under the same name. A file that is gone or half written changes nothing."""
 
     def __init__(self, given: str) -> None:
         self._given = given.lstrip("\ufeff \t\r\n")
+        self._is_file = self._given[:1] != "{"
         self._read: tuple[ServiceAccount, RSAPrivateKey] | None = None
+        self._seen: tuple[int, int, int] | None = None
 
     def account(self) -> ServiceAccount:
         """Raises Permanent ``bad_credentials``, without a word of what is in them."""
@@ -65,10 +68,26 @@ class Credentials:
         return jwt.encode(claims, key, algorithm="RS256", headers=headers)
 
     def _pair(self) -> tuple[ServiceAccount, RSAPrivateKey]:
-        if self._read is None:
-            account = _account(self._given.encode("utf-8", "replace") if self._given[:1] == "{" else self._file())
-            self._read = account, _key(account.private_key)
+        seen = self._signature()
+        if self._read is not None and seen in (None, self._seen):
+            return self._read
+        try:
+            account = _account(self._file() if self._is_file else self._given.encode("utf-8", "replace"))
+            self._read, self._seen = (account, _key(account.private_key)), seen
+        except Permanent:
+            if self._read is None:
+                raise
         return self._read
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        """What tells one state of the file from another; None where there is none."""
+        if not self._is_file:
+            return None
+        try:
+            found = Path(self._given).expanduser().stat()
+        except (OSError, ValueError, RuntimeError):
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _file(self) -> bytes:
         try:

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 LEASE_MS = 60_000
 STANDBY_S = 20.0
-"""How long a worker keeps a delivery in hand until a connection is free: with the longest that a try takes (30 s) less
-than the lease, or the delivery would be put back and go out twice."""
+"""How long a worker keeps a delivery in hand until a connection is free: with the longest that a try takes (36 s, FCM)
+less than the lease, or the delivery would be put back and go out twice."""
 FAULT_S = 1.0
 IDLE_S = 30.0
 """How long to wait at most without looking: for a clock that jumped."""
@@ -88,6 +88,7 @@ class Outbox:
         self._stopping = threading.Event()
         self._first = True
         self._changed = False
+        self._whole = True
         self._retired: list[Lane] = []
         self._thread = threading.Thread(target=self._run, name="flashflow-outbox", daemon=True)
 
@@ -98,11 +99,12 @@ class Outbox:
         """Look again now."""
         self._bell.set()
 
-    def configure(self, lanes: Mapping[str, Lane], retry: Retry) -> None:
-        """Go on with other lanes; what is under way on one that is gone may end, then its channel is closed."""
+    def configure(self, lanes: Mapping[str, Lane], retry: Retry, *, whole: bool = True) -> None:
+        """Go on with other lanes; what is under way on one that is gone may end, then its channel is closed. Unless
+        these are the ``whole`` of them, what is queued for any other route waits instead of failing."""
         kept = {id(lane) for lane in lanes.values()}
         self._retired.extend(lane for lane in self._lanes.values() if id(lane) not in kept)
-        self._lanes, self._retry, self._changed = dict(lanes), retry, True
+        self._lanes, self._retry, self._whole, self._changed = dict(lanes), retry, whole, True
         for lane in self._retired:
             lane.retire()
         self._bell.set()
@@ -147,7 +149,8 @@ class Outbox:
         if self._changed or self._first:
             self._changed = False  # what changes from here on is looked at again
             try:
-                self._queue.refuse_routes(tuple(self._lanes))
+                if self._whole:
+                    self._queue.refuse_routes(tuple(self._lanes))
             except BaseException:
                 self._changed = True
                 raise
@@ -203,6 +206,7 @@ class Outbox:
                 tried = self._try(lane, claimed)
         except Exception:
             log.exception("a worker of %s failed", route)
+            self._stopping.wait(FAULT_S)  # or the next would fail at once, and again
         finally:
             lane.leave()
             self._bell.set()
@@ -254,7 +258,7 @@ class Outbox:
         started, clock = self._clock.now_ms(), self._clock.monotonic()
         outcome = lane.channel.send(claimed.notice)
         now, monotonic = self._clock.now_ms(), self._clock.monotonic()
-        if outcome.outcome == "throttled" and outcome.retry_after_s:
+        if outcome.outcome == "throttled" and outcome.retry_after_s and not outcome.alone:
             lane.pause(monotonic + outcome.retry_after_s)
         wait = self._retry.wait_s(claimed.tries, outcome, self._chance.random())
         return Tried(

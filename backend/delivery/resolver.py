@@ -15,17 +15,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from backend.delivery.choices import Choices, may_use
 from backend.delivery.hours import Digest, QuietHours
 
-Choices = Mapping[tuple[str, str], bool]
-"""A user's choices: (notification type, channel) → may it be used; ``*`` is every type or channel,
-``category:NAME`` every type of a category."""
-
-WORDS = {"in_app": "the app", "push": "push", "email": "e-mail", "sms": "SMS"}
 SYSTEMS = {"android": "fcm", "ios": "apns", "web": "webpush", "desktop": "desktop"}
 """The route to a device of each platform."""
-ALL = "*"
-CATEGORY = "category:"
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -50,6 +44,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None = None
     routes: frozenset[str] = frozenset({"desktop"})
     """What is configured: fcm, apns, webpush, desktop, email, sms and the channels the owner named."""
+    unread: bool = False
+    """The owner's settings could not be read yet: ``routes`` are all that there may be."""
     addresses: frozenset[str] = frozenset()
     """Of ``email`` and ``sms``, those the user has an address for."""
     throttled: Mapping[str, str] = {}
@@ -71,40 +67,6 @@ class Decision(NamedTuple):
     reason: str | None
     route: str = ""
     due: int | None = None
-
-
-class Verdict(NamedTuple):
-    """Whether something may be used, the rule's code and its words."""
-
-    allowed: bool
-    code: str
-    reason: str
-
-
-def may_use(choices: Choices, notification_type: str, channel: str, category: str | None = None) -> Verdict:
-    """Whether the user lets this type use this channel.
-
-    An explicit "off" for a whole channel is always obeyed; after it the most specific choice wins.
-    """
-    word = WORDS.get(channel, channel)
-    if choices.get((ALL, channel)) is False:
-        return Verdict(False, "channel_off", f"The user turned {word} off.")
-    places = [
-        ((notification_type, channel), "type_channel", f"“{notification_type}” by {word}"),
-        ((notification_type, ALL), "type", f"“{notification_type}”"),
-    ]
-    if category is not None:
-        group = CATEGORY + category
-        places.append(((group, channel), "category_channel", f"everything of “{category}” by {word}"))
-        places.append(((group, ALL), "category", f"everything of “{category}”"))
-    places.append(((ALL, channel), "channel", word))
-    places.append(((ALL, ALL), "everything", "all notifications"))
-    for place, code, what in places:
-        choice = choices.get(place)
-        if choice is not None:
-            on = "on" if choice else "off"
-            return Verdict(choice, f"{code}_{on}", f"The user turned {what} {on}.")
-    return Verdict(True, "default_on", "On by default.")
 
 
 def decide(facts: Facts) -> tuple[Decision, ...]:
@@ -135,7 +97,7 @@ def _ways(facts: Facts, channel: str) -> list[Decision]:
     if channel in {"email", "sms"} and channel not in facts.addresses:
         what = "e-mail address" if channel == "email" else "phone number"
         return [_failed(channel, None, "no_address", f"The user has no {what}.")]
-    return [Decision(channel, None, "pending", "queued", "On its way.", channel)]
+    return [Decision(channel, None, "pending", "queued", _on_its_way(facts, channel), channel)]
 
 
 def _to_device(facts: Facts, device: Target) -> Decision:
@@ -148,8 +110,13 @@ def _to_device(facts: Facts, device: Target) -> Decision:
         return _failed(
             "push", device.seq, "not_configured", f"Push to {device.platform} devices is not configured."
         )  # fmt: skip
-    words = "On its way to this computer." if route == "desktop" else "On its way."
-    return Decision("push", device.seq, "pending", "queued", words, route)
+    return Decision("push", device.seq, "pending", "queued", _on_its_way(facts, route), route)
+
+
+def _on_its_way(facts: Facts, route: str) -> str:
+    if route == "desktop":
+        return "On its way to this computer."
+    return "Waits until flashflow.toml can be read." if facts.unread else "On its way."
 
 
 def _failed(channel: str, device_seq: int | None, code: str, reason: str) -> Decision:

@@ -20,9 +20,19 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from backend.clock import Clock
-from backend.delivery.channel import BaseChannel, ChannelError, Health, Notice, Outcome, Permanent, Throttled, TokenDead
+from backend.delivery.channel import (
+    BaseChannel,
+    ChannelError,
+    Health,
+    Notice,
+    Outcome,
+    Permanent,
+    TargetThrottled,
+    TokenDead,
+)
 from backend.delivery.desktop_text import ELLIPSIS, lines, one_line
 from backend.delivery.http import Answer, HttpClient, refusal, retry_after, said
+from backend.delivery.patience import Patience
 from backend.delivery.reach import Reach, check_url
 from backend.delivery.vapid import VapidKeys
 from backend.settings import WebPushSettings
@@ -91,6 +101,7 @@ class WebPushChannel(BaseChannel):
         self._key_path = key_path
         self._reach = reach
         self._client = client or HttpClient(connections=settings.connections, resolver=reach)
+        self._patience = Patience()
         self._lock = threading.Lock()
         self._loaded: VapidKeys | None = None
 
@@ -126,7 +137,8 @@ class WebPushChannel(BaseChannel):
             # Only then: a service keeps few topics for a browser that is away, and drops what is under the others.
             headers["Topic"] = _topic(notice.notification_id)
         body = encrypt(payload(notice), subscription, salt=os.urandom(16), sender=_new_key())
-        answer = self._client.post(subscription.endpoint, headers=headers, content=body)
+        with self._patience.asking(subscription.origin):
+            answer = self._client.post(subscription.endpoint, headers=headers, content=body)
         signed = authorization.removeprefix("vapid t=").partition(",")[0]
         return self._outcome(answer, [*subscription.secrets(), authorization, signed])
 
@@ -145,8 +157,9 @@ class WebPushChannel(BaseChannel):
             raise Permanent("redirected", f"The push service answered {status}, and a redirect is not followed.")
         if status in (404, 410):
             raise TokenDead("gone", text)
-        if status == 406:  # how Windows' push service, which Edge uses, says "too many"
-            raise Throttled("http_406", text, retry_after(answer, self._clock))
+        if status in (406, 429):  # 406 is how Windows' push service, which Edge uses, says "too many"
+            # One of many services, and callers name them: it has no say in when the others are asked.
+            raise TargetThrottled(f"http_{status}", text, retry_after(answer, self._clock))
         raise refusal(answer, self._clock, f"http_{status}", text)
 
 

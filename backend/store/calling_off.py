@@ -1,4 +1,5 @@
-"""What need not go out any more, although it stands in the outbox: its notice is over, or its device is gone.
+"""What need not go out any more, although it stands in the outbox: its notice is over, its reader has turned it off, or
+its device or address is gone.
 
 Asked at every claim, and before a try that failed is put back: between the decision and the try lie seconds or, with
 ``Retry-After``, a day.
@@ -6,23 +7,37 @@ Asked at every claim, and before a try that failed is put back: between the deci
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import sqlite3
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from backend.delivery.choices import may_use
 from backend.store.carrying import pass_on
 from backend.store.codec import to_json
+from backend.store.people import choices_of
 from backend.store.writer import Tx
 
 COLUMNS = (
     "n.status, n.expires_at, n.read_at IS NOT NULL OR n.inbox IN ('archived', 'snoozed'), d.channel, "
-    "d.device_seq IS NULL OR (t.user_id = n.user_id AND t.is_active)"
+    "d.device_seq IS NULL OR (t.user_id = n.user_id AND t.is_active), "
+    "CASE d.channel WHEN 'email' THEN c.email IS NOT NULL WHEN 'sms' THEN c.phone IS NOT NULL ELSE 1 END, "
+    "EXISTS (SELECT 1 FROM notification_preferences p WHERE p.user_id = n.user_id AND NOT p.enabled), "
+    "n.user_id, n.notification_type, COALESCE(k.category, n.category)"
 )
-"""What ``end_of`` wants to know, of a delivery ``d``, its notification ``n`` and its device ``t``."""
+"""What ``end_of`` wants to know, of a delivery ``d``, its notification ``n`` and what JOINED brings."""
+WIDTH = 10
+"""How many columns those are."""
+JOINED = (
+    "LEFT JOIN device_tokens t ON t.seq = d.device_seq LEFT JOIN contacts c ON c.user_id = n.user_id "
+    "LEFT JOIN notification_types k ON k.name = n.notification_type"
+)
 
 _OF = (
-    f"SELECT d.seq, {COLUMNS} FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "  # noqa: S608
-    "LEFT JOIN device_tokens t ON t.seq = d.device_seq WHERE d.seq IN (SELECT value FROM json_each(?))"
+    f"SELECT {COLUMNS}, d.seq FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq {JOINED} "  # noqa: S608
+    "WHERE d.seq IN (SELECT value FROM json_each(?1)) "
+    "OR (d.carrier_seq IN (SELECT value FROM json_each(?1)) AND d.status = 'pending')"
 )
+_WORDS = {"email": "e-mail address", "sms": "phone number"}
 
 
 class End(NamedTuple):
@@ -33,26 +48,46 @@ class End(NamedTuple):
     reason: str
 
 
-def end_of(row: tuple[Any, ...], now_ms: int) -> End | None:
+def end_of(conn: sqlite3.Connection, row: tuple[Any, ...], now_ms: int) -> End | None:
     """``row`` is COLUMNS; None where the delivery may go out."""
-    status, expires_at, dealt_with, channel, has_target = row
+    status, expires_at, dealt_with, channel, has_device, has_address, chose, user_id, kind, category = row
     if status == "cancelled":
         return End("suppressed", "cancelled", "It was cancelled.")
     if status == "expired" or (expires_at is not None and expires_at <= now_ms):
         return End("suppressed", "expired", "It expired first.")
     if dealt_with and channel == "push":
         return End("suppressed", "read_first", "It was read first.")
-    if not has_target:  # removed, called dead, or somebody else's by now
+    verdict = may_use(choices_of(conn, user_id), kind, channel, category) if chose else None
+    if verdict is not None and not verdict.allowed:
+        return End("suppressed", verdict.code, verdict.reason)
+    return _unreachable(channel, has_device, has_address)
+
+
+def _unreachable(channel: str, has_device: bool, has_address: bool) -> End | None:
+    if not has_device:  # removed, called dead, or somebody else's by now
         return End("failed", "no_device", "This device is not registered any more.")
+    if not has_address:
+        return End("failed", "no_address", f"The user has no {_WORDS[channel]} any more.")
     return None
 
 
 def ends_of(tx: Tx, delivery_seqs: Collection[int]) -> dict[int, End]:
-    """Those of these deliveries that need not go out any more."""
+    """Those of these deliveries, and of what they carry, that need not go out any more."""
     if not delivery_seqs:
         return {}
     rows = tx.conn.execute(_OF, (to_json(list(delivery_seqs)),)).fetchall()
-    return {row[0]: end for row in rows if (end := end_of(row[1:], tx.now_ms)) is not None}
+    return {row[WIDTH]: end for row in rows if (end := end_of(tx.conn, row[:WIDTH], tx.now_ms)) is not None}
+
+
+def call_off_all(tx: Tx, ends: Mapping[int, End]) -> list[int]:
+    """``call_off`` each of these; the notifications that it tells of."""
+    for seq, end in ends.items():
+        call_off(tx, seq, end)
+    rows = tx.conn.execute(
+        "SELECT DISTINCT notification_seq FROM deliveries WHERE seq IN (SELECT value FROM json_each(?))",
+        (to_json(list(ends)),),
+    )
+    return [notification_seq for (notification_seq,) in rows]
 
 
 def call_off(tx: Tx, seq: int, end: End) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from backend.handover import Link, Notice, Outcome, Tried
-from backend.store.calling_off import COLUMNS, call_off, end_of, ends_of
+from backend.store.calling_off import COLUMNS, JOINED, WIDTH, call_off_all, end_of, ends_of
 from backend.store.codec import decode_id, encode_id, from_object, to_json
 from backend.store.database import Store
+from backend.store.people import address_of
 from backend.store.recording import INTERRUPTED, attempt, next_in_chain, record, tell_carried
 from backend.store.settling import settle_all
 from backend.store.writer import Tx, Write
@@ -96,9 +97,8 @@ _WANTED = (
     "n.priority, n.notification_type, n.data, n.actions, n.collapse_key, n.count, n.created_at, n.expires_at, "
     "COALESCE(k.critical, 0), t.token, t.platform, t.device_info, t.updated_at, c.email, c.phone, "
     "EXISTS (SELECT 1 FROM deliveries s WHERE s.carrier_seq = d.seq) "
-    "FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
-    "LEFT JOIN device_tokens t ON t.seq = d.device_seq LEFT JOIN contacts c ON c.user_id = n.user_id "
-    f"LEFT JOIN notification_types k ON k.name = n.notification_type WHERE d.seq IN ({DUE}) ORDER BY d.next_attempt_at"
+    f"FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq {JOINED} "
+    f"WHERE d.seq IN ({DUE}) ORDER BY d.next_attempt_at"
 )
 _CARRIED = (
     "SELECT n.title, n.message FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
@@ -120,11 +120,11 @@ def _claim(tx: Tx, route: str, count: int, lease_ms: int) -> list[Claim]:
     due = _wanted(tx, route, count)
     if not due:
         return []
-    by_seq = {row[5]: row for row in due}
+    by_seq = {row[WIDTH]: row for row in due}
     tries = dict(
         tx.conn.execute(_CLAIM, (tx.now_ms + lease_ms, tx.now_ms, to_json(list(by_seq)))).fetchall()
     )  # fmt: skip
-    claims = [Claim(tries=tries[seq], notice=_notice(tx.conn, row[5:])) for seq, row in by_seq.items()]
+    claims = [Claim(tries=tries[seq], notice=_notice(tx.conn, row[WIDTH:])) for seq, row in by_seq.items()]
     return claims[::-1]
 
 
@@ -132,14 +132,13 @@ def _wanted(tx: Tx, route: str, count: int) -> list[tuple[Any, ...]]:
     """Rows of _WANTED that are due, the first first; what need not go out any more is called off on the way."""
     for limit in (count, AT_ONCE, AT_ONCE):
         rows = tx.conn.execute(_WANTED, (route, tx.now_ms, limit)).fetchall()
-        ends = {row[5]: end for row in rows if (end := end_of(row[:5], tx.now_ms)) is not None}
-        told = {row[7] for row in rows if row[5] in ends}
-        for seq, end in ends.items():
-            call_off(tx, seq, end)
-        for notification_seq in told:
-            next_in_chain(tx, notification_seq)
-        settle_all(tx, told)
-        found = [row for row in rows if row[5] not in ends][:count]
+        ends = {row[WIDTH]: end for row in rows if (end := end_of(tx.conn, row[:WIDTH], tx.now_ms)) is not None}
+        if ends:
+            told = call_off_all(tx, ends)
+            for notification_seq in told:
+                next_in_chain(tx, notification_seq)
+            settle_all(tx, told)
+        found = [row for row in rows if row[WIDTH] not in ends][:count]
         if found or not rows:
             return found
     return []
@@ -163,7 +162,7 @@ def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
         title=title,
         message=message,
         priority=priority,
-        target={"email": email, "sms": phone}.get(route) if token is None else _address(token, platform, info),
+        target={"email": email, "sms": phone}.get(route) if token is None else address_of(token, platform, info),
         platform=platform,
         registered_at=registered,
         notification_type=kind,
@@ -175,13 +174,6 @@ def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
         created_at=created,
         expires_at=expires,
     )
-
-
-def _address(token: str, platform: str, info: str | None) -> str:
-    """A device's token. A browser's is its whole subscription as JSON; an app may also have given the endpoint as the
-    token and the ``keys`` beside it, in ``device_info``."""
-    keys = from_object(info).get("keys") if platform == "web" and not token.startswith("{") else None
-    return token if keys is None else to_json({"endpoint": token, "keys": keys})
 
 
 def summary(notices: Sequence[tuple[str, str]]) -> tuple[str, str]:
@@ -201,6 +193,7 @@ def _give_back(tx: Tx, items: Sequence[str]) -> list[None]:
     return [None] * len(items)
 
 
+_NEVER = 2**62
 _LOST = Outcome(
     outcome="transient",
     code=INTERRUPTED,
@@ -218,10 +211,10 @@ def _recover(tx: Tx, items: Sequence[tuple[int, bool]]) -> list[int]:
     for most_tries, all_leases in items:
         rows: list[Any] = tx.conn.execute(
             "SELECT seq, notification_seq, tries, updated_at FROM deliveries "
-            "WHERE status = 'sending' AND (? OR lease_until <= ?) ORDER BY seq LIMIT ?",
-            (all_leases, tx.now_ms, AT_ONCE),
+            "WHERE status = 'sending' AND lease_until <= ? ORDER BY lease_until, seq LIMIT ?",
+            (_NEVER if all_leases else tx.now_ms, AT_ONCE),
         ).fetchall()
-        ends = ends_of(tx, [row[0] for row in rows])
+        back: list[int] = []
         told: dict[int, None] = {}
         for seq, notification_seq, tries, claimed_at in rows:
             attempt(tx, seq, claimed_at, max(0, tx.now_ms - claimed_at), _LOST)
@@ -234,8 +227,9 @@ def _recover(tx: Tx, items: Sequence[tuple[int, bool]]) -> list[int]:
             told[notification_seq] = None
             if dead:
                 told |= dict.fromkeys(tell_carried(tx, seq, _LOST))
-            elif seq in ends:
-                call_off(tx, seq, ends[seq])
+            else:
+                back.append(seq)
+        told |= dict.fromkeys(call_off_all(tx, ends_of(tx, back)))
         for notification_seq in told:
             next_in_chain(tx, notification_seq)
         settle_all(tx, told)

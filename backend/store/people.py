@@ -112,6 +112,17 @@ def targets_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[int, str, s
     ).fetchall()
 
 
+def address_of(token: str, platform: str, info: str | None) -> str:
+    """A device's token. A browser's is its whole subscription as JSON; what apps keep beside a token of their own in
+    ``device_info`` is taken too: the subscription, its parts, or its keys one by one."""
+    if platform != "web" or token.startswith("{"):
+        return token
+    told = from_object(info)
+    told = {**told, **found} if isinstance(found := told.get("subscription"), dict) else told
+    keys = told.get("keys") or {name: told[name] for name in ("p256dh", "auth") if name in told}
+    return to_json({"endpoint": told.get("endpoint") or token, "keys": keys}) if keys else token
+
+
 def list_devices(conn: sqlite3.Connection, user_id: str, app: str | None) -> tuple[Device, ...]:
     """A user's devices, newest first."""
     rows = conn.execute(

@@ -59,8 +59,10 @@ _OPEN_PAGES = f"CASE WHEN end_time IS NULL THEN {PAGES} ELSE pages_visited END"
 _SESSIONS_NOW = (
     f"SELECT COUNT(*), COALESCE(SUM({_DURATION}), 0), COALESCE(SUM(pages), 0), COALESCE(SUM("
     f"{ENGAGED.format(duration=_DURATION, pages='pages')}), 0) FROM (SELECT *, {_OPEN_PAGES} AS pages "
-    "FROM user_sessions WHERE {where})"
+    "FROM user_sessions{by} WHERE {where})"
 )
+OPEN = " INDEXED BY user_sessions_open"
+"""Sessions still open are few: SQLite, which cannot know, would look through all that began in the days."""
 
 
 def activities(conn: sqlite3.Connection, asked: Slice) -> int:
@@ -107,7 +109,7 @@ def sessions(conn: sqlite3.Connection, asked: Slice, start_ms: int, end_ms: int,
         where = f"start_time >= ? AND start_time < ? AND end_time IS NOT NULL{named}"
         parts.append(_now(conn, where, (asked.cut.day_start, asked.cut.at, *name)))
     where = f"end_time IS NULL AND start_time >= ? AND start_time < ?{named}"
-    parts.append(_now(conn, where, (start_ms, end_ms if asked.cut is None else asked.cut.at, *name)))
+    parts.append(_now(conn, where, (start_ms, end_ms if asked.cut is None else asked.cut.at, *name), OPEN))
     return SessionSums(*(sum(column) for column in zip(*parts, strict=True)))
 
 
@@ -121,8 +123,8 @@ def _ended(conn: sqlite3.Connection, asked: Slice, last: int) -> SessionSums:
     return SessionSums(*row)
 
 
-def _now(conn: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> SessionSums:
-    return SessionSums(*conn.execute(_SESSIONS_NOW.replace("{where}", where), values).fetchone())
+def _now(conn: sqlite3.Connection, where: str, values: tuple[Any, ...], by: str = "") -> SessionSums:
+    return SessionSums(*conn.execute(_SESSIONS_NOW.replace("{where}", where).replace("{by}", by), values).fetchone())
 
 
 def by_day(conn: sqlite3.Connection, asked: Slice) -> dict[int, tuple[int, int]]:
@@ -171,7 +173,7 @@ def sessions_by_day(conn: sqlite3.Connection, asked: Slice) -> dict[int, int]:
 def open_starts(conn: sqlite3.Connection, app: str | None, start_ms: int, end_ms: int) -> list[int]:
     """When the sessions that are still open began."""
     rows = conn.execute(
-        "SELECT start_time FROM user_sessions WHERE end_time IS NULL AND start_time >= ? AND start_time < ? "
+        f"SELECT start_time FROM user_sessions{OPEN} WHERE end_time IS NULL AND start_time >= ? AND start_time < ? "
         "AND (? IS NULL OR app = ?)",
         (start_ms, end_ms, app, app),
     )

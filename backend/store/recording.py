@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backend.handover import Outcome, Tried
-from backend.store.calling_off import call_off, ends_of
+from backend.store.calling_off import call_off_all, ends_of
 from backend.store.codec import encode_id
 from backend.store.rows import execute_rows
 from backend.store.settling import settle_all
@@ -56,8 +56,8 @@ def record(tx: Tx, tries: Sequence[Tried]) -> None:
             moves[seq] = (after, outcome.code, outcome.text, tried.retry_at, tx.now_ms, seq)
     execute_rows(tx.conn, _ATTEMPT, attempts)
     execute_rows(tx.conn, _MOVE, list(moves.values()))
-    for seq, end in ends_of(tx, [seq for seq, move in moves.items() if move[0] == "pending"]).items():
-        call_off(tx, seq, end)
+    back = [seq for seq, move in moves.items() if move[0] == "pending"]
+    missed |= dict.fromkeys(call_off_all(tx, ends_of(tx, back)) if back else ())
     for id_, seq, notification_seq, device_seq, _, _, carries in rows:
         tried = by_id[id_]
         over = {notification_seq: None}
@@ -70,7 +70,7 @@ def record(tx: Tx, tries: Sequence[Tried]) -> None:
             missed |= over
     for notification_seq in missed:
         next_in_chain(tx, notification_seq)
-    settle_all(tx, told)
+    settle_all(tx, told | missed)
 
 
 def attempt(tx: Tx, seq: int, started_at: int, duration_ms: int, outcome: Outcome) -> None:

@@ -22,7 +22,7 @@ def used_up(
     if rule is None:
         return {}
     window_ms = rule.minutes * 60_000
-    words = f"At most {rule.limit} of “{kind.name}” in {rule.minutes} minutes."
+    words = f"At most {rule.limit} of “{kind.name}” in {rule.minutes} minute{'' if rule.minutes == 1 else 's'}."
     return {
         channel: words
         for channel in channels
