@@ -18,6 +18,9 @@ from backend.store.session_cache import SessionCache
 from backend.store.writer import Tx, Write
 from backend.zone import LocalTime
 
+WORTH_FOLDING = 256
+"""Activities in the tail that an opening folds: sessions still open look for their pages in it."""
+
 
 def functions(local: LocalTime) -> Callable[[sqlite3.Connection], None]:
     """Gives a connection what the figures' statements need beyond SQL."""
@@ -60,7 +63,7 @@ class Figures:
         zone = self._store.read(lambda conn: conn.execute("SELECT zone FROM figures_state").fetchone()[0])
         if zone != self._local.zone.key:
             self.rebuild()
-        if self._store.read(timeline.tail_length) > timeline.FEED_AT:
+        if self._store.read(timeline.tail_length) > WORTH_FOLDING:
             self.fold()
 
     # --- the check ------------------------------------------------------------------------------------------------

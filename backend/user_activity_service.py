@@ -24,7 +24,7 @@ from backend.analytics import Analytics
 from backend.batch_rows import decode_row, made_id
 from backend.batch_rows import rejected as rejected_row
 from backend.clock import Clock, IdMaker, SystemClock
-from backend.errors import Conflict, FlashFlowError, NotFound, Stopping, ValidationError
+from backend.errors import Conflict, FlashFlowError, NotFound, StorageError, Stopping, ValidationError
 from backend.events import Bus
 from backend.figures import Figures, functions
 from backend.inputs import ActivityIn, SessionIn, build, row_json
@@ -103,7 +103,10 @@ class UserActivityService:
         self.figures = Figures(self.store, self.local, self._cache)
         self.analytics = Analytics(self.store, self.clock, self.local, self.figures.fold)
         self._behind: int | None = None
-        self.figures.keep_zone()
+        try:
+            self.figures.keep_zone()
+        except StorageError as fault:  # a large file is checked beside the work, and set aside at the next start
+            log.warning("the figures could not be looked through: %s", fault)
 
     # --- activities -----------------------------------------------------------------------------------------------
 

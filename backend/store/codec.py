@@ -17,6 +17,7 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 
 encode_json = msgspec.json.Encoder().encode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_list = msgspec.json.Decoder(tuple[str | None, ...]).decode
 _decode_strings = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
@@ -62,6 +63,11 @@ def from_object(text: str | None) -> dict[str, Any]:
 def from_strings(text: str | None) -> tuple[str, ...]:
     """A stored JSON list of strings."""
     return _decode_strings(text) if text else ()
+
+
+def from_list(text: str) -> tuple[str | None, ...]:
+    """A JSON list of texts and nulls, as SQLite makes it."""
+    return _decode_list(text)
 
 
 def encode_cursor(*place: int) -> str:

@@ -14,7 +14,7 @@ from backend.errors import ValidationError
 from backend.store.names import VALUES
 from backend.store.schema_figures import OTHER
 from backend.store.session_figures import ENGAGED
-from backend.store.sessions import PAGES
+from backend.store.sessions import LIVE_PAGES
 
 MOST_ROWS = 2_000_000
 """Bare rows that a question may look at where no figure answers it; under a microsecond each."""
@@ -55,10 +55,9 @@ class SessionSums(NamedTuple):
 
 NO_SESSIONS = SessionSums(0, 0, 0, 0)
 _DURATION = "(COALESCE(end_time, last_seen) - start_time)"
-_OPEN_PAGES = f"CASE WHEN end_time IS NULL THEN {PAGES} ELSE pages_visited END"
 _SESSIONS_NOW = (
     f"SELECT COUNT(*), COALESCE(SUM({_DURATION}), 0), COALESCE(SUM(pages), 0), COALESCE(SUM("
-    f"{ENGAGED.format(duration=_DURATION, pages='pages')}), 0) FROM (SELECT *, {_OPEN_PAGES} AS pages "
+    f"{ENGAGED.format(duration=_DURATION, pages='pages')}), 0) FROM (SELECT *, {LIVE_PAGES} AS pages "
     "FROM user_sessions{by} WHERE {where})"
 )
 OPEN = " INDEXED BY user_sessions_open"

@@ -98,6 +98,12 @@ def _v2(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
+_PAGES_V2 = (
+    "SELECT COUNT(DISTINCT page_url) FROM user_activities a WHERE a.timestamp BETWEEN user_sessions.start_time "
+    "AND user_sessions.last_seen AND a.session_id = user_sessions.id"
+)
+
+
 def _v3(conn: sqlite3.Connection) -> None:
     """The figures, and the index by user with small keys: the first opening fills both from the rows. A session knows
     its key activities; counters that waited are counted now."""
@@ -110,6 +116,7 @@ def _v3(conn: sqlite3.Connection) -> None:
     conn.execute("ALTER TABLE user_analytics ADD COLUMN formula INTEGER")
     conn.execute("ALTER TABLE user_activities ADD COLUMN agent INTEGER")
     conn.execute("ALTER TABLE user_sessions ADD COLUMN key_activities INTEGER NOT NULL DEFAULT 0")
+    conn.execute(f"UPDATE user_sessions SET pages_visited = ({_PAGES_V2}) WHERE end_time IS NULL")  # noqa: S608
 
 
 ACTIVITY_MIGRATIONS = (_v1, _v2, _v3)

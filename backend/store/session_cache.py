@@ -13,8 +13,8 @@ IDLE_MS = 30 * 60 * 1000
 """A session is over after this long without an activity or heartbeat [GA4, PostHog]."""
 LONGEST_MS = 24 * 60 * 60 * 1000
 """… and after a day in any case."""
-MOST_PAGES_KEPT = 500
-"""Pages remembered of a session while it is kept; of one with more they are counted from the rows."""
+MOST_PAGES_KEPT = 5_000
+"""Pages remembered of a session while it is open; of one with more they are counted from the rows when asked for."""
 
 
 class OpenSession:
@@ -45,8 +45,8 @@ class OpenSession:
         ) = row  # fmt: skip
         self.counted: Counted | None = None
         """What the figures have of it; None while it is open."""
-        self.pages: set[str] | None = set() if is_new else None
-        """Its distinct pages; None where only the rows know them all."""
+        self.pages: set[int] | None = set() if is_new else None
+        """What stands for its distinct pages; None where only the rows know them all."""
         self.is_new = is_new
         self.tell = is_new
         self.moved = False
@@ -69,8 +69,9 @@ class OpenSession:
     def note_page(self, page: str | None) -> None:
         """One more page, or one seen before."""
         if page is not None and self.pages is not None:
-            self.pages.add(page)
-            if len(self.pages) > MOST_PAGES_KEPT:
+            self.pages.add(hash(page))  # 64 bits of it: a page's text may have 2,048 characters
+            self.pages_visited = len(self.pages)
+            if self.pages_visited > MOST_PAGES_KEPT:
                 self.pages = None
 
     def close(self, end_time: int, reason: str) -> None:

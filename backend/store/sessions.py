@@ -11,10 +11,10 @@ from backend.errors import Conflict
 from backend.events import Event
 from backend.records import Session
 from backend.store import session_figures, timeline
-from backend.store.codec import decode_id, encode_id, from_object, to_json
+from backend.store.codec import decode_id, encode_id, from_list, from_object, to_json
 from backend.store.names import app_key
 from backend.store.rows import execute_rows
-from backend.store.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionCache
+from backend.store.session_cache import IDLE_MS, LONGEST_MS, MOST_PAGES_KEPT, OpenSession, SessionCache
 from backend.store.session_figures import Counted
 from backend.store.writer import Tx
 
@@ -25,12 +25,20 @@ COLUMNS = (
     "seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, activities, "
     "device_info, ip_address, user_agent, shared, key_activities"
 )
-_SHARED_PAGES = (
-    "SELECT COUNT(DISTINCT page_url) FROM user_activities a WHERE "
+_SHARED_ROWS = (
+    "SELECT page_url FROM user_activities a WHERE "
     "a.timestamp BETWEEN user_sessions.start_time AND user_sessions.last_seen AND a.session_id = user_sessions.id"
 )
-PAGES = f"CASE WHEN shared THEN ({_SHARED_PAGES}) ELSE ({timeline.PAGES}) END"
-LIVE_PAGES = f"CASE WHEN end_time IS NULL THEN {PAGES} ELSE pages_visited END"
+
+
+def _of_pages(what: str) -> str:
+    """SQL for something of the pages of the enclosing query's ``user_sessions``, by the bare rows."""
+    shared, own = (f"(SELECT {what} FROM ({rows}))" for rows in (_SHARED_ROWS, timeline.PAGE_ROWS))  # noqa: S608
+    return f"CASE WHEN shared THEN {shared} ELSE {own} END"
+
+
+PAGES = _of_pages("COUNT(DISTINCT page_url)")
+LIVE_PAGES = f"CASE WHEN end_time IS NULL AND pages_visited > {MOST_PAGES_KEPT} THEN {PAGES} ELSE pages_visited END"
 READ_COLUMNS = COLUMNS.replace("pages_visited", f"{LIVE_PAGES} AS pages_visited")
 
 
@@ -140,10 +148,10 @@ class SessionBook:
             elif s.tell:
                 endings.append(
                     (s.start_time, s.last_seen, s.end_time, s.end_reason, s.activities, s.shared, s.key_activities,
-                     revision, s.seq)
+                     s.pages_visited, revision, s.seq)
                 )  # fmt: skip
             else:
-                updates.append((s.last_seen, s.activities, s.key_activities, s.seq))
+                updates.append((s.last_seen, s.activities, s.key_activities, s.pages_visited, s.seq))
                 if s.moved:
                     moves.append((s.start_time, s.shared, s.seq))
             s.saved()
@@ -166,10 +174,6 @@ class SessionBook:
             timeline.catch_up(self._tx, self._cache.local)
         for session in unknown:
             (session.pages_visited,) = self._tx.conn.execute(_COUNT_PAGES, (session.id,)).fetchone()
-        known = [s for s in sessions if s.pages is not None and s.pages_visited != len(s.pages)]
-        for session in known:
-            session.pages_visited = len(session.pages or ())
-        self._tx.conn.executemany(_SET_PAGES, [(s.pages_visited, s.seq) for s in known])
         changes = []
         for session in sessions:
             before = session.counted
@@ -246,6 +250,10 @@ class SessionBook:
         if session is None:
             session = self._by_id[row[1]] = OpenSession(row)
             session.counted = self._counted(session)
+            if session.end_time is None and session.pages_visited <= MOST_PAGES_KEPT:
+                (pages,) = self._tx.conn.execute(_PAGES_OF, (session.id,)).fetchone()
+                session.pages = {hash(page) for page in from_list(pages) if page is not None}
+                session.pages_visited = len(session.pages)
         return session
 
 
@@ -321,15 +329,15 @@ _INSERT = (
     "activities, device_info, ip_address, user_agent, shared, key_activities, revision) VALUES {rows}"
 )
 _UPDATE = (
-    "WITH v (last_seen, activities, key_activities, seq) AS (VALUES {rows}) UPDATE user_sessions SET "
-    "last_seen = v.last_seen, activities = v.activities, key_activities = v.key_activities FROM v "
-    "WHERE user_sessions.seq = v.seq"
+    "WITH v (last_seen, activities, key_activities, pages, seq) AS (VALUES {rows}) UPDATE user_sessions SET "
+    "last_seen = v.last_seen, activities = v.activities, key_activities = v.key_activities, pages_visited = v.pages "
+    "FROM v WHERE user_sessions.seq = v.seq"
 )
 _MOVE = "UPDATE user_sessions SET start_time = ?, shared = ? WHERE seq = ?"
 """Apart from _UPDATE: it sets what indexes hold, and those are written anew even where nothing changes."""
 _UPDATE_AND_TELL = (
     "UPDATE user_sessions SET start_time = ?, last_seen = ?, end_time = ?, end_reason = ?, activities = ?, "
-    "shared = ?, key_activities = ?, revision = ? WHERE seq = ?"
+    "shared = ?, key_activities = ?, pages_visited = ?, revision = ? WHERE seq = ?"
 )
-_SET_PAGES = "UPDATE user_sessions SET pages_visited = ? WHERE seq = ?"
+_PAGES_OF = f"SELECT {_of_pages('json_group_array(DISTINCT page_url)')} FROM user_sessions WHERE id = ?"  # noqa: S608
 _COUNT_PAGES = f"UPDATE user_sessions SET pages_visited = {PAGES} WHERE id = ? RETURNING pages_visited"  # noqa: S608

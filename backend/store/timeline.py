@@ -42,13 +42,12 @@ VIEW_DDL = f"""CREATE VIEW user_timeline AS
     SELECT {", ".join(_OF.get(c, sql) for c, sql in COLUMNS.items())} FROM {_FED}
     UNION ALL SELECT {", ".join(COLUMNS.values())} FROM {TAIL}"""
 
-PAGES = (
-    "SELECT COUNT(DISTINCT page_url) FROM ("
+PAGE_ROWS = (
     f"SELECT a.page_url FROM {_FED} WHERE u.user_id = user_sessions.user_id "
     "AND p.timestamp BETWEEN user_sessions.start_time AND user_sessions.last_seen AND a.session_id = user_sessions.id "
-    f"UNION ALL SELECT page_url FROM {TAIL} AND user_id = user_sessions.user_id AND session_id = user_sessions.id)"
+    f"UNION ALL SELECT page_url FROM {TAIL} AND user_id = user_sessions.user_id AND session_id = user_sessions.id"
 )
-"""The distinct pages of the session in the enclosing query's ``user_sessions``; SQLite hands no outer column down into
+"""The pages of the session in the enclosing query's ``user_sessions``; SQLite hands no outer column down into
 the view, so both parts are written out."""
 
 
