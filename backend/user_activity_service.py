@@ -24,7 +24,7 @@ from backend.analytics import Analytics
 from backend.batch_rows import decode_row, made_id
 from backend.batch_rows import rejected as rejected_row
 from backend.clock import Clock, IdMaker, SystemClock
-from backend.errors import Conflict, FlashFlowError, NotFound, StorageError, Stopping, ValidationError
+from backend.errors import Conflict, FlashFlowError, NotFound, Stopping, StorageError, ValidationError
 from backend.events import Bus
 from backend.figures import Figures, functions
 from backend.inputs import ActivityIn, SessionIn, build, row_json

@@ -116,23 +116,28 @@ def last_seen_after(conn: sqlite3.Connection, asked: Slice) -> dict[tuple[int, i
 
 # --- funnel -----------------------------------------------------------------------------------------------------------
 
-# One statement for the whole walk: in it each user's step is one more column. Where the day of a step has activities
-# of the next type both before and after it, the figures cannot say when the next came, and the bare rows are asked.
+# One statement for the whole walk: in it each user's step is one more column, the local day and the moment in one
+# number (day x _DAY + milliseconds), so that a single look into the index finds both. Where a day has activities of the
+# next type both before and after the step, the figures cannot say when the next came (-1), and the bare rows are asked.
+_DAY = 100_000_000_000_000
 _FIRST = (
-    "SELECT s.user, (SELECT MIN(d.first_at) FROM user_type_days d WHERE d.type = {type} AND d.user = s.user "
-    "AND d.day = (SELECT MIN(e.day) FROM user_type_days e WHERE e.type = {type} AND e.user = s.user "
-    "AND e.day BETWEEN {first} AND {last}{e_app}){d_app}) AS at0 FROM user_spans s "
+    "SELECT s.user, (SELECT d.day * {DAY} + d.first_at FROM user_type_days d WHERE d.type = {type} AND d.user = s.user "
+    "AND d.day BETWEEN {first} AND {last}{d_app} ORDER BY d.day, d.first_at LIMIT 1) AS at0 FROM user_spans s "
     "WHERE s.app = {app} AND s.last_day >= {first} AND s.first_day <= {last} AND at0 IS NOT NULL"
 )
 _NEXT = (
-    "SELECT *, CASE WHEN at IS NOT NULL THEN CASE WHEN EXISTS (SELECT 1 FROM user_type_days d WHERE d.type = {type} "
-    "AND d.user = c.user AND d.day = c.day AND d.first_at <= c.at AND d.first_at + d.span > c.at{d_app}) "
-    "THEN (SELECT MIN(p.timestamp) FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq "
-    "WHERE p.user = c.user AND p.timestamp > c.at AND p.timestamp <= c.at0 + {window} AND a.activity_type = {name}"
-    "{a_app}) ELSE (SELECT MIN(d.first_at) FROM user_type_days d WHERE d.type = {type} AND d.user = c.user "
-    "AND d.day BETWEEN c.day AND c.day + {window_days} AND d.first_at > c.at "
-    "AND d.first_at <= c.at0 + {window}{d_app}) END END AS at{n} "
-    "FROM (SELECT {columns}, at{before} AS at, {hour}(at{before}) / 24 AS day FROM step{before}) c"
+    "SELECT {columns}, (SELECT CASE WHEN d.first_at <= at{before} % {DAY} THEN -1 ELSE d.day * {DAY} + d.first_at END "
+    "FROM user_type_days d WHERE d.type = {type} AND d.user = step{before}.user "
+    "AND d.day BETWEEN at{before} / {DAY} AND at{before} / {DAY} + {window_days} "
+    "AND d.first_at + d.span > at{before} % {DAY}{d_app} ORDER BY d.day, d.first_at LIMIT 1) AS at FROM step{before}"
+)
+_SETTLED = (
+    "SELECT {columns}, CASE WHEN at % {DAY} > at0 % {DAY} + {window} THEN NULL WHEN at >= 0 THEN at WHEN at < 0 THEN "
+    "(SELECT {hour}(p.timestamp) / 24 * {DAY} + p.timestamp FROM activities_by_user p "
+    "CROSS JOIN user_activities a ON a.seq = p.seq WHERE p.user = c.user AND p.timestamp > at{before} % {DAY} "
+    "AND p.timestamp <= at0 % {DAY} + {window} AND a.activity_type = {name}{a_app} "
+    "ORDER BY p.timestamp LIMIT 1) END AS at{n} "
+    "FROM ({next}) c"
 )
 
 
@@ -140,26 +145,26 @@ def walk(
     conn: sqlite3.Connection, types: Sequence[int], asked: Slice, window_days: int, hour: str
 ) -> list[tuple[int | None, ...]]:
     """For each user who took the first step (the types by their keys) in the slice: the user's key, and when each step
-    was taken, None from the one on that was not within ``window_days`` of the first. ``hour`` is the SQL function that
-    tells the local hour."""
+    was taken (milliseconds), None from the one on that was not within ``window_days`` of the first. ``hour`` is the SQL
+    function that tells the local hour."""
     if asked.app < 0 or types[0] < 0:
         return []
     app = asked.app
     scope = {
         "first": asked.first, "last": asked.last, "app": app, "hour": hour, "window": window_days * DAY_MS,
-        "window_days": window_days + 1,
+        "window_days": window_days + 1, "DAY": _DAY,
         "d_app": f" AND d.app = {app}" if app else "",
-        "e_app": f" AND e.app = {app}" if app else "",
         "a_app": f" AND a.app = (SELECT name FROM figure_names WHERE key = {app})" if app else "",
     }  # fmt: skip
     steps = [f"step0 AS MATERIALIZED ({_FIRST.format(type=types[0], **scope)})"]
     for n, kind in enumerate(types[1:], 1):
-        columns = ", ".join(["user", *(f"at{k}" for k in range(n))])
-        name = f"(SELECT name FROM figure_names WHERE key = {kind})"
-        step = _NEXT.format(type=kind, name=name, n=n, before=n - 1, columns=columns, **scope)
-        steps.append(f"step{n} AS MATERIALIZED (SELECT {columns}, at{n} FROM ({step}))")
-    columns = ", ".join(["user", *(f"at{n}" for n in range(len(types)))])
-    return conn.execute(f"WITH {', '.join(steps)} SELECT {columns} FROM step{len(types) - 1}").fetchall()
+        scope |= {
+            "columns": ", ".join(["user", *(f"at{k}" for k in range(n))]), "n": n, "before": n - 1, "type": kind,
+            "name": f"(SELECT name FROM figure_names WHERE key = {kind})",
+        }  # fmt: skip
+        steps.append(f"step{n} AS MATERIALIZED ({_SETTLED.format(next=_NEXT.format(**scope), **scope)})")
+    times = ", ".join(f"at{n} % {_DAY}" for n in range(len(types)))
+    return conn.execute(f"WITH {', '.join(steps)} SELECT user, {times} FROM step{len(types) - 1}").fetchall()
 
 
 def user_ids(conn: sqlite3.Connection, keys: Sequence[int]) -> list[str]:
