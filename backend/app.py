@@ -30,6 +30,8 @@ from backend.jobs import Jobs
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
 from backend.overview import Overview
+from backend.rule_watch import RuleWatch
+from backend.rules import Rules
 from backend.settings import Settings
 from backend.settings_file import SettingsFile
 from backend.settings_secrets import secret_store
@@ -38,6 +40,7 @@ from backend.store.lock import FolderLock
 from backend.store.opening import CHECK_AT_START_BYTES, mark_suspect
 from backend.store.outbox import OutboxTable
 from backend.store.recovery import back_up, backups_folder, is_sound
+from backend.store.rule_activities import RowMetrics
 from backend.store.writer import Tx, Write
 from backend.trials import Trial, Trials
 from backend.user_activity_service import UserActivityService
@@ -111,6 +114,16 @@ class Backend:
         self.trials = Trials(
             self.notifications.store, lambda: self.channels.lanes, self.clock, self.notifications.new_id
         )  # fmt: skip
+        self.rules = Rules(
+            self.notifications.store,
+            self.activity.store,
+            self.notifications.new_id,
+            order=lambda request, app, owner: self.notifications.sending(request, app, owner).item,
+            send=self.notifications.sender.send,
+            zone=lambda: self.activity.analytics.zone,
+            metrics=RowMetrics(self.activity.store),
+        )
+        self.rule_watch = RuleWatch(self.rules.judge)
         self.jobs = Jobs()
         self._http: HttpServer | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -160,7 +173,9 @@ class Backend:
         self._register_this_computer()
         self._tell_me()
         self.bus.subscribe(self._hear)
+        self.bus.subscribe(self.rule_watch.hear)
         self.outbox.start()
+        self.rule_watch.start()
         self.jobs.every(1, self.notifications.release_due)
         self.jobs.every(1, self.notifications.schedules.run_due)
         self.jobs.every(2, self.follow_settings)
@@ -169,6 +184,8 @@ class Backend:
         self.jobs.every(5, self.activity.settle_figures)
         self.jobs.every(5, self._tell_of_guard)
         self.jobs.every(3600, self._forget_answers)
+        self.jobs.every(30, self.rules.judge.check_alerts)
+        self.jobs.every(3600, self.rules.forget_useless)
         self.jobs.every(3600, self._daily_backup)
         self.jobs.start()
         self._check_large_files()
@@ -182,6 +199,7 @@ class Backend:
             self._http.stop()
             (self.data_dir / INSTANCE_FILE).unlink(missing_ok=True)
         self.jobs.stop()
+        self.rule_watch.stop()
         self._withdrawals.stop()
         self.outbox.stop()
         if self._readers is not None:
