@@ -115,7 +115,7 @@ class Rules:
     def dry_run(self, draft: RuleDraftIn | Mapping[str, Any], app: str | None = None) -> DryRun:
         """How often it would have fired in the last seven days, over one app's activities or all. Raises
         ValidationError."""
-        asked = draft if isinstance(draft, RuleDraftIn) else build(RuleDraftIn, **draft)
+        asked = build(RuleDraftIn, **draft) if isinstance(draft, Mapping) else draft
         check_when(asked.on, asked.alert)
         return self._try(asked.on, asked.alert, asked.cooldown_minutes, app)
 

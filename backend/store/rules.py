@@ -103,10 +103,9 @@ _decode_body = msgspec.json.Decoder(Body).decode
 
 
 def body_of(asked: RuleChangeIn) -> Body:
-    """What is kept of it."""
-    return Body(
-        on=asked.on, alert=asked.alert, send=asked.send, to=asked.to, cooldown_minutes=asked.cooldown_minutes
-    )  # fmt: skip
+    """What is kept of it, as it will be read back: only so can it be compared with what is stored."""
+    body = Body(on=asked.on, alert=asked.alert, send=asked.send, to=asked.to, cooldown_minutes=asked.cooldown_minutes)
+    return _decode_body(to_json(body))
 
 
 def named(conn: sqlite3.Connection, name: str, app: str | None) -> list[Row]:
