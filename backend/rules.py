@@ -29,7 +29,7 @@ LOCAL_APP = "local"
 """The app of whatever is written without a key: by this process itself."""
 
 
-class Named(NamedTuple):
+class RuleRef(NamedTuple):
     """A rule by its name: of ``app`` alone, or (None) of any, where the asker's own comes first."""
 
     name: str
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 class Change(NamedTuple):
     """What is to become of a rule. ``owner``: the only app whose activities and templates the asker may use."""
 
-    named: Named
+    named: RuleRef
     name: str | None
     owner: str | None
     body: Body
@@ -81,7 +81,7 @@ class Rules:
 
     # --- what a caller asks ---------------------------------------------------------------------------------------
 
-    def get(self, named: Named) -> Rule:
+    def get(self, named: RuleRef) -> Rule:
         """One rule. Raises NotFound, for another app's too, and Conflict where several apps have one of that name."""
         return self._store.read(lambda conn: _found(conn, named)).rule()
 
@@ -99,16 +99,16 @@ class Rules:
         self._check(asked, app, owner)
         return Write(self._create, Plan(asked.name, app, owner, body_of(asked), asked.enabled))
 
-    def changing(self, named: Named, asked: RuleChangeIn, owner: str | None) -> Write[Change, Rule]:
+    def changing(self, named: RuleRef, asked: RuleChangeIn, owner: str | None) -> Write[Change, Rule]:
         """The write that replaces a rule; where it watches for something else it counts anew."""
         self._check(asked, named.asker, owner)
         return Write(self._change, Change(named, asked.name, owner, body_of(asked), asked.enabled))
 
-    def removing(self, named: Named) -> Write[Named, Rule]:
+    def removing(self, named: RuleRef) -> Write[RuleRef, Rule]:
         """The write that ends and forgets a rule."""
         return Write(self._remove, named)
 
-    def enabling(self, named: Named, enabled: bool) -> Write[tuple[Named, bool], Rule]:
+    def enabling(self, named: RuleRef, enabled: bool) -> Write[tuple[RuleRef, bool], Rule]:
         """The write that switches a rule on, from then on, or off."""
         return Write(self._enable, (named, enabled))
 
@@ -119,7 +119,7 @@ class Rules:
         check_when(asked.on, asked.alert)
         return self._try(asked.on, asked.alert, asked.cooldown_minutes, app)
 
-    def dry_run_of(self, named: Named) -> DryRun:
+    def dry_run_of(self, named: RuleRef) -> DryRun:
         """The dry run of a rule as it stands. Raises NotFound and Conflict."""
         row = self._store.read(lambda conn: _found(conn, named))
         return self._try(row.body.on, row.body.alert, row.body.cooldown_minutes, row.owner)
@@ -191,10 +191,10 @@ class Rules:
             table.begin_anew(tx, row.seq, self._last())
         return _told(tx, row.seq)
 
-    def _enable(self, tx: Tx, items: Sequence[tuple[Named, bool]]) -> list[Rule | FlashFlowError]:
+    def _enable(self, tx: Tx, items: Sequence[tuple[RuleRef, bool]]) -> list[Rule | FlashFlowError]:
         return [_or_refusal(lambda n=named, e=enabled: self._enabled(tx, n, e)) for named, enabled in items]  # type: ignore[misc]
 
-    def _enabled(self, tx: Tx, named: Named, enabled: bool) -> Rule:
+    def _enabled(self, tx: Tx, named: RuleRef, enabled: bool) -> Rule:
         row = _found(tx.conn, named)
         if enabled != row.enabled:
             table.update(tx, row, row.name, row.owner, row.body, switched_on=enabled)
@@ -202,14 +202,14 @@ class Rules:
                 table.begin_anew(tx, row.seq, self._last())
         return _told(tx, row.seq)
 
-    def _remove(self, tx: Tx, items: Sequence[Named]) -> list[Rule | FlashFlowError]:
+    def _remove(self, tx: Tx, items: Sequence[RuleRef]) -> list[Rule | FlashFlowError]:
         return [_or_refusal(lambda n=named: _removed(tx, n)) for named in items]  # type: ignore[misc]
 
     def _last(self) -> int:
         return self._activities.read(last_seq)
 
 
-def _found(conn: sqlite3.Connection, named: Named) -> Row:
+def _found(conn: sqlite3.Connection, named: RuleRef) -> Row:
     """The one rule that is meant. Raises NotFound and Conflict."""
     rows = table.named(conn, named.name, named.app)
     own = [row for row in rows if row.app == named.asker]
@@ -221,7 +221,7 @@ def _found(conn: sqlite3.Connection, named: Named) -> Row:
     raise Conflict(f"Several apps have a rule “{named.name}” ({apps}): say which with app.")
 
 
-def _removed(tx: Tx, named: Named) -> Rule:
+def _removed(tx: Tx, named: RuleRef) -> Rule:
     row = _found(tx.conn, named)
     table.delete(tx, row.seq)
     tx.events.append(Event("rule", row.name, "", row.app))
@@ -258,4 +258,4 @@ def _forget(tx: Tx, items: Sequence[None]) -> list[int]:
     return [forget_useless(tx) for _ in items]
 
 
-__all__ = ["DryRun", "Named", "Rule", "RulePage", "Rules"]
+__all__ = ["DryRun", "Rule", "RulePage", "RuleRef", "Rules"]

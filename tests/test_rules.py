@@ -23,7 +23,7 @@ from backend.inputs_rules import RuleChangeIn, RuleIn
 from backend.records import Notification, Sent
 from backend.rule_judging import BATCH, FAR, FAULT, MOST_TOLD
 from backend.rule_watch import RuleWatch
-from backend.rules import Named, Rule, Rules
+from backend.rules import Rule, RuleRef, Rules
 from backend.sending import Order
 from backend.store import rule_activities
 from backend.store.rule_uses import mark
@@ -88,13 +88,13 @@ class Parts:
     def change(self, which: str = "hello", owner: str | None = None, **more: Any) -> Rule:
         fields: dict[str, Any] = {"on": X, "send": HELLO, "cooldown_minutes": 0} | more
         asked = build(RuleChangeIn, **{key: value for key, value in fields.items() if value is not None})
-        return self.service.store.run(self.rules.changing(Named(which, None, "shop"), asked, owner))
+        return self.service.store.run(self.rules.changing(RuleRef(which, None, "shop"), asked, owner))
 
     def enable(self, enabled: bool, name: str = "hello") -> Rule:
-        return self.service.store.run(self.rules.enabling(Named(name), enabled))
+        return self.service.store.run(self.rules.enabling(RuleRef(name), enabled))
 
     def now(self, name: str = "hello", app: str | None = None) -> Rule:
-        return self.rules.get(Named(name, app, "shop"))
+        return self.rules.get(RuleRef(name, app, "shop"))
 
     def did(self, user: str = "ada", kind: str = "x", app: str = "shop", **more: Any) -> str:
         return self.activity.track_activity(user, kind, app=app, **more).activity_id
@@ -152,11 +152,11 @@ def test_two_apps_may_use_one_name_and_one_app_may_not_use_it_twice(parts: Parts
         parts.make(app="shop")
     parts.make(app="blog")
     assert parts.now(app="blog").app == "blog"
-    assert parts.rules.get(Named("hello", None, "blog")).app == "blog", "one's own comes first"
+    assert parts.rules.get(RuleRef("hello", None, "blog")).app == "blog", "one's own comes first"
     with pytest.raises(Conflict, match="blog, shop"):
-        parts.rules.get(Named("hello", None, "office"))
+        parts.rules.get(RuleRef("hello", None, "office"))
     with pytest.raises(NotFound):
-        parts.rules.get(Named("hello", "office", "office"))
+        parts.rules.get(RuleRef("hello", "office", "office"))
 
 
 def test_an_app_has_two_hundred_rules_at_most(parts: Parts) -> None:
@@ -209,7 +209,7 @@ def test_a_removed_rule_is_gone_with_all_it_remembered(parts: Parts) -> None:
     parts.did()
     assert parts.judge() == 1
     assert parts.rows("SELECT COUNT(*) FROM rule_uses") == [(1,)]
-    removed = parts.service.store.run(parts.rules.removing(Named("hello")))
+    removed = parts.service.store.run(parts.rules.removing(RuleRef("hello")))
     assert removed.fired == 1
     assert parts.rows("SELECT COUNT(*) FROM rule_uses") == [(0,)]
     parts.did()
@@ -732,7 +732,7 @@ def test_a_dry_run_says_how_often_it_would_have_fired_and_changes_nothing(parts:
     parts.make(cooldown_minutes=60)
     parts.judge()
     before = parts.rows("SELECT * FROM rules"), parts.rows("SELECT * FROM rule_uses"), parts.notices()
-    found = parts.rules.dry_run_of(Named("hello"))
+    found = parts.rules.dry_run_of(RuleRef("hello"))
     assert (found.would_have_fired, found.judged, found.days, found.complete) == (16, 16, 7, True)
     assert [one.activity_id for one in found.examples] == ids[:-11:-1]  # type: ignore[union-attr]
     assert found.examples[0].at == parts.clock.now
@@ -750,7 +750,7 @@ def test_a_dry_run_fires_as_the_rule_itself_then_does(parts: Parts) -> None:
         parts.clock.now = parts.clock.now.replace(hour=12, minute=0) + (to_datetime(minute * 60_000) - to_datetime(0))
         parts.did()
         parts.judge()
-    assert parts.rules.dry_run_of(Named("hello")).would_have_fired == parts.now().fired == len(parts.notices()) > 2
+    assert parts.rules.dry_run_of(RuleRef("hello")).would_have_fired == parts.now().fired == len(parts.notices()) > 2
 
 
 # --- the worst end ----------------------------------------------------------------------------------------------------

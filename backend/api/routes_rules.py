@@ -11,16 +11,16 @@ from backend.api.paging import Page
 from backend.api.wire import wire
 from backend.errors import Forbidden
 from backend.inputs_rules import RuleChangeIn, RuleDraftIn, RuleIn, RuleQuery
-from backend.rules import DryRun, Named, Rule, Rules
+from backend.rules import DryRun, Rule, RuleRef, Rules
 
 
 def _rules(call: Call) -> Rules:
     return call.services.rules
 
 
-def _named(call: Call) -> Named:
+def _named(call: Call) -> RuleRef:
     named = None if call.query is None else call.query.app
-    return Named(call.params["name"], call.app_filter(named), call.caller.app)
+    return RuleRef(call.params["name"], call.app_filter(named), call.caller.app)
 
 
 def _watching(call: Call, named: str | None) -> tuple[str, str | None]:
