@@ -142,10 +142,11 @@ class Judge:
     # --- activities -----------------------------------------------------------------------------------------------
 
     def judge_new(self) -> int:
-        """Judge what has arrived; returns how often a rule told somebody. Raises StorageError."""
+        """Judge what has arrived by now; returns how often a rule told somebody. Raises StorageError."""
         fired = 0
         with self._one:
-            while (step := self._next()) is not None:
+            until = self._activities.read(rule_activities.last_seq)
+            while (step := self._next(until)) is not None:
                 judged = Judged(step.reached, 0)
                 if step.matched:
                     answer = self._store.run(Write(self._judge, step))
@@ -169,12 +170,11 @@ class Judge:
         self._store.run(Write(_move, self._place))
         self._written = self._place
 
-    def _next(self) -> Step | None:
+    def _next(self, until: int) -> Step | None:
         book = self._current()
         if not book.by_type:
             return None
         after = max(self._place, book.after)
-        until = self._activities.read(rule_activities.last_seq)
         if until <= after:
             return None
         since = self._store.clock.now_ms() - WEEK_MINUTES * MINUTE_MS

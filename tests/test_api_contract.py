@@ -207,6 +207,7 @@ def test_what_is_required_is_described_as_required(document: dict[str, Any]) -> 
         TYPES: {"name"},
         DEVICES: {"user_id", "token", "platform"},
         SCHEDULES: {"name", "rule", "notification"},
+        RULES: {"name", "send"},
     }
 
 

@@ -48,17 +48,17 @@ def screen_over(backend: Backend) -> Settings:
     ("fields", "first", "second"),
     [
         ({"on": THRICE}, "When checkout_failed happens 3 times within 10 min",
-         "tells the user “Sorry”, at most once an hour"),
-        ({"on": {"activity_type": "x"}, "to": ["ada"], "cooldown_minutes": 0}, "When x happens", "tells you “Sorry”"),
+         "Tells the user “Sorry”, at most once an hour"),
+        ({"on": {"activity_type": "x"}, "to": ["ada"], "cooldown_minutes": 0}, "When x happens", "Tells you “Sorry”"),
         ({"on": {"activity_type": "x", "times": 2, "within_minutes": 1440, "where": [
             {"field": "metadata.plan", "op": "in", "value": ["pro", True, 5]},
             {"field": "page_url", "op": "exists", "value": False}]},
           "to": ["ada", "bob", "cem", "dan", "eve"], "cooldown_minutes": 90},
          "When x happens 2 times within 1 day where metadata.plan is one of pro, true, 5 and page_url is not there",
-         "tells you, bob, cem and 2 others “Sorry”, at most once in 90 min"),
+         "Tells you, bob, cem and 2 others “Sorry”, at most once in 90 min"),
         ({"alert": {"metric": "active_users", "change_percent": -50}, "to": ["bob"], "cooldown_minutes": 0},
          "When active users fall by 50 % or more against the same weekday last week",
-         "tells bob “Sorry”, at most once a day"),
+         "Tells bob “Sorry”, at most once a day"),
     ],
 )  # fmt: skip
 async def test_a_rule_reads_as_a_sentence(backend: Backend, fields: dict[str, Any], first: str, second: str) -> None:
@@ -102,7 +102,7 @@ async def test_a_rule_is_switched_tried_and_deleted_after_a_second_question(back
     screen = screen_over(backend)
     page = drawn(screen)
     assert "When checkout_failed happens 3 times within 10 min" in texts(page)
-    assert "→ tells the user “Sorry”, at most once an hour" in texts(page)
+    assert "Tells the user “Sorry”, at most once an hour" in texts(page)
     await named(page, "Dry run: late").on_click(None)
     assert "Would have fired once in the last 7 days." in texts(page)
 

@@ -38,14 +38,14 @@ def when(rule: Rule) -> str:
 
 
 def then(rule: Rule, me: str) -> str:
-    """ "tells the user by the template “sorry”, at most once an hour"."""
+    """ "Tells the user by the template “sorry”, at most once an hour"."""
     text = (
         f"by the template “{rule.send.template}”" if rule.send.template else f"“{one_line(rule.send.title or '', 80)}”"
     )
     often = f", at most once {per(rule.cooldown_minutes)}" if rule.cooldown_minutes else ""
     if rule.alert is not None:
         often = ", at most once a day"
-    return f"tells {_whom(rule.to, me)} {text}{often}"
+    return f"Tells {_whom(rule.to, me)} {text}{often}"
 
 
 def fired(rule: Rule, now: datetime) -> str:
@@ -97,7 +97,9 @@ def _whom(to: str | list[str], me: str) -> str:
     if isinstance(to, str):
         return "the user"
     names = ["you" if user == me else one_line(user, 60) for user in to]
-    return ", ".join(names[:3]) + (f" and {plural(len(names) - 3, 'other')}" if len(names) > 3 else "")
+    if len(names) > 3:
+        names = [*names[:3], plural(len(names) - 3, "other")]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _condition(one: Any) -> str:

@@ -82,12 +82,13 @@ class RuleList:
         history = small(f"{fired(rule, now)} · {rule.name}{origin}")
         if rule.last_fired_at is not None:
             history.tooltip = hint(exact(rule.last_fired_at, now))
-        texts: list[ft.Control] = [body(when(rule), strong=True), body(f"→ {then(rule, me)}"), history]
+        texts: list[ft.Control] = [body(when(rule), strong=True), body(then(rule, me)), history]
         if rule.last_error:
             texts.append(small(f"Nobody could be told the last time: {one_line(rule.last_error)}", color=URGENT))
         if told := self._told.get(rule.id):
             texts.append(body(told.words, color=URGENT if told.bad else None))
-        texts.append(ft.Row(self._buttons(rule), wrap=True, spacing=GRID, run_spacing=GRID))
+        buttons = ft.Row(self._buttons(rule), wrap=True, spacing=GRID, run_spacing=GRID)
+        texts.append(ft.Container(buttons, padding=ft.Padding.only(top=GRID)))
         switch = ft.Switch(value=rule.enabled, tooltip=f"Rule {rule.name}", on_change=self._switcher(rule))
         return ft.Row(
             [ft.Column(texts, spacing=2, expand=True, tight=True), switch],
