@@ -151,7 +151,6 @@ class Judge:
                 if step.matched:
                     answer = self._store.run(Write(self._judge, step))
                     if answer is None:  # a rule was changed meanwhile
-                        self._stale = True
                         continue
                     judged, self._written = answer, answer.reached
                 self._place = judged.reached
@@ -185,13 +184,13 @@ class Judge:
         return Step(book.revision, after, found.reached, book.matching(found.happenings))
 
     def _current(self) -> Book:
-        """The rules as they are now; only with the lock."""
+        """The rules as they are now; only with the lock. What is to be judged must be known before: a rule that comes
+        after this look begins after it, too."""
         if self._place < 0:
             self._begin()
-        if self._book is None or self._stale:
-            self._stale = False
-            mark, self._book = self._store.read(lambda conn: _look(conn, self._book))
-            self._place = max(self._place, mark.judged)
+        self._stale = False
+        mark, self._book = self._store.read(lambda conn: _look(conn, self._book))
+        self._place = max(self._place, mark.judged)
         return self._book
 
     def _begin(self) -> None:

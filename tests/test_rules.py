@@ -304,6 +304,15 @@ def test_a_rule_begins_with_the_present_and_not_with_history(parts: Parts) -> No
     assert parts.judge() == 1
 
 
+def test_a_rule_is_at_work_from_the_moment_it_is_made_whether_its_event_was_heard_or_not(parts: Parts) -> None:
+    parts.make()
+    parts.did()
+    assert parts.judge() == 1
+    parts.make("other", on={"activity_type": "y"})
+    parts.did(kind="y")
+    assert parts.judge() == 1
+
+
 def test_a_rule_that_was_off_knows_nothing_of_that_time(parts: Parts) -> None:
     parts.make(on=X | {"times": 2, "within_minutes": 60})
     other = parts.make("other", on=X | {"times": 4, "within_minutes": 60})
