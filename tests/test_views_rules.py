@@ -160,6 +160,7 @@ async def test_what_is_wrong_in_the_form_stands_at_its_field(backend: Backend) -
     field(page, "Times").value = "three"
     await save(None)
     assert field(page, "Times").error == "This must be a whole number."
+    assert {field(page, label).error for label in ("Activity type", "Title", "Message")} == {"This is required."}
     field(page, "Activity type").value = "x"
     field(page, "Times").value = "3"
     field(page, "Title").value, field(page, "Message").value = "t", "m"

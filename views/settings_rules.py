@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MOST_SHOWN = 200
 REST = 1.0
 """Seconds between two looks: a rule may fire many times in one."""
+REQUIRED = ("on.activity_type", "send.title", "send.message")
 WHOLE_NUMBERS = ("on.times", "on.within_minutes", "cooldown_minutes")
 
 
@@ -213,8 +214,8 @@ class RuleForm:
 
     async def _save(self, _: object) -> None:
         screen, texts = self._owner.screen, {name: field.text for name, field in self._fields.items()}
-        numbers = self._numbers(texts)
-        if numbers is None:
+        numbers, whole = self._numbers(texts), self._all_given(texts)
+        if numbers is None or not whole:
             self._saving.say("Nothing was saved.", good=False)
             screen.redraw()
             return
@@ -240,6 +241,12 @@ class RuleForm:
         else:
             self._saving.say(refusal or "Nothing was saved.", good=False)
         screen.redraw()
+
+    def _all_given(self, texts: dict[str, str]) -> bool:
+        """Whether nothing that a rule needs is left empty; what is, is told at its field."""
+        for name in REQUIRED:
+            self._fields[name].complain(None if texts[name] else "This is required.")
+        return all(texts[name] for name in REQUIRED)
 
     def _numbers(self, texts: dict[str, str]) -> dict[str, int] | None:
         """The numbers that were typed; None where one is none, which is said at its field."""
