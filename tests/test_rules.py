@@ -486,6 +486,24 @@ def test_rules_that_change_while_they_judge_lose_and_repeat_nothing(parts: Parts
     assert judged == rows[0] == len(parts.notices())
 
 
+def test_a_rule_that_is_switched_off_between_the_look_and_the_step_tells_nobody(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.make()
+    parts.make("other")
+    parts.did()
+    real = rule_activities.arrived
+
+    def meddling(*asked: Any) -> rule_activities.Arrived:
+        monkeypatch.undo()
+        parts.enable(False)
+        return real(*asked)
+
+    monkeypatch.setattr(rule_activities, "arrived", meddling)
+    assert parts.judge() == 1
+    assert (parts.now().fired, parts.now("other").fired) == (0, 1)
+
+
 def test_four_judges_at_once_tell_each_thing_once(parts: Parts) -> None:
     parts.make()
     judges = [parts.over().judge for _ in range(4)]
