@@ -30,6 +30,7 @@ from backend.jobs import Jobs
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
 from backend.overview import Overview
+from backend.rule_metrics import FigureMetrics
 from backend.rule_watch import RuleWatch
 from backend.rules import Rules
 from backend.settings import Settings
@@ -40,7 +41,6 @@ from backend.store.lock import FolderLock
 from backend.store.opening import CHECK_AT_START_BYTES, mark_suspect
 from backend.store.outbox import OutboxTable
 from backend.store.recovery import back_up, backups_folder, is_sound
-from backend.store.rule_activities import RowMetrics
 from backend.store.writer import Tx, Write
 from backend.trials import Trial, Trials
 from backend.user_activity_service import UserActivityService
@@ -121,7 +121,7 @@ class Backend:
             order=lambda request, app, owner: self.notifications.sending(request, app, owner).item,
             send=self.notifications.sender.send,
             zone=lambda: self.activity.analytics.zone,
-            metrics=RowMetrics(self.activity.store),
+            metrics=FigureMetrics(self.activity.analytics),
         )
         self.rule_watch = RuleWatch(self.rules.judge)
         self.jobs = Jobs()

@@ -54,7 +54,7 @@ FLOORS = (
     ("backend.sending", "backend.inbox"),
     ("backend.retrying", "backend.rescheduling", "backend.schedules"),
     ("backend.user_activity_service", "backend.notification_service"),
-    ("backend.rule_judging",),
+    ("backend.rule_judging", "backend.rule_metrics"),
     ("backend.overview", "backend.rules"),  # ask both files
     # 3
     ("backend.api", "backend.jobs"),

@@ -265,6 +265,24 @@ def test_only_what_meets_the_conditions_counts_and_each_user_counts_alone(parts:
     assert (len(parts.notices("ada")), len(parts.notices("bob"))) == (0, 1)
 
 
+def test_every_field_of_an_activity_can_be_asked_about(parts: Parts) -> None:
+    asked = {
+        "app": "shop",
+        "user_id": "ada",
+        "session_id": "s1",
+        "page_url": "/p",
+        "referrer": "/r",
+        "user_agent": "Fox",
+    }
+    where = [{"field": field, "op": "eq", "value": value} for field, value in asked.items()]
+    parts.make(on={"activity_type": "x", "where": where})
+    for _ in range(3):
+        parts.did(session_id="s1", page_url="/p", referrer="/r", user_agent="Fox")
+        parts.did(session_id="s1", page_url="/p", referrer="/r", user_agent="Bear")
+        parts.activity.settle_figures()
+    assert parts.judge() == 3
+
+
 def test_the_count_goes_on_from_one_look_to_the_next_and_over_a_restart(parts: Parts) -> None:
     parts.make(on=X | {"times": 3, "within_minutes": 10})
     for _ in range(2):
@@ -599,7 +617,8 @@ def test_what_arrived_is_read_by_its_number(parts: Parts) -> None:
     plan = parts.activity.store.read(
         lambda conn: conn.execute(f"EXPLAIN QUERY PLAN {rule_activities.DURING}", (1, "x", "a", "a")).fetchall()
     )
-    assert [row[3] for row in plan] == ["SEARCH user_activities USING INDEX user_activities_time (timestamp>?)"]
+    assert plan[0][3] == "SEARCH user_activities USING INDEX user_activities_time (timestamp>?)"
+    assert not [row[3] for row in plan if "TEMP B-TREE" in row[3]], "it is read as it is asked for"
 
 
 # --- the thread -------------------------------------------------------------------------------------------------------

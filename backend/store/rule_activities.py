@@ -1,4 +1,4 @@
-"""What rules ask of ``user_activities.db``: what arrived since, what happened in a while, and figures."""
+"""What rules ask of ``user_activities.db``: what arrived since, and what happened in a while."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any, NamedTuple
 
 from backend.rule_matching import Happening
 from backend.store.codec import decode_id, to_json
-from backend.store.database import Store
+from backend.store.timeline import COLUMNS
 
-_COLUMNS = (
-    "seq, id, user_id, activity_type, session_id, app, timestamp, received_at, metadata, page_url, referrer, user_agent"
-)
+_COLUMNS = ", ".join(
+    COLUMNS[name]
+    for name in (
+        "seq", "id", "user_id", "activity_type", "session_id", "app", "timestamp", "received_at", "metadata",
+        "page_url", "referrer", "user_agent",
+    )
+)  # fmt: skip
 SINCE = (
     f"SELECT {_COLUMNS} FROM user_activities NOT INDEXED WHERE seq > ? AND seq <= ? AND timestamp >= ? "  # noqa: S608
     "AND activity_type IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?"
@@ -20,6 +24,10 @@ SINCE = (
 DURING = (
     f"SELECT {_COLUMNS} FROM user_activities INDEXED BY user_activities_time "  # noqa: S608
     "WHERE timestamp >= ? AND activity_type = ? AND (? IS NULL OR app = ?) ORDER BY timestamp, seq"
+)
+BEGUN = (
+    "SELECT COUNT(*) FROM user_sessions INDEXED BY user_sessions_start "
+    "WHERE start_time >= ?1 AND start_time < ?2 AND (?3 IS NULL OR app = ?3)"
 )
 
 
@@ -55,30 +63,6 @@ def _happening(row: tuple[Any, ...]) -> Happening:
     return Happening(seq, decode_id(id_), user_id, kind, decode_id(session_id), *rest)
 
 
-_OVER = "timestamp >= ?1 AND timestamp < ?2 AND (?3 IS NULL OR app = ?3)"
-FIGURES = {
-    "activities": f"SELECT COUNT(*) FROM user_activities WHERE {_OVER}",  # noqa: S608
-    "active_users": f"SELECT COUNT(DISTINCT user_id) FROM user_activities WHERE {_OVER}",  # noqa: S608
-    "sessions": "SELECT COUNT(*) FROM user_sessions "
-                "WHERE start_time >= ?1 AND start_time < ?2 AND (?3 IS NULL OR app = ?3)",
-    "new_users": f"SELECT COUNT(*) FROM (SELECT DISTINCT user_id FROM user_activities WHERE {_OVER}) u "  # noqa: S608
-                 "WHERE NOT EXISTS (SELECT 1 FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq "
-                 "WHERE p.user_id = u.user_id AND p.timestamp < ?1 AND (?3 IS NULL OR a.app = ?3)) "
-                 "AND u.user_id NOT IN (SELECT user_id FROM user_activities NOT INDEXED WHERE timestamp < ?1 "
-                 "AND seq > (SELECT through FROM activities_by_user_mark) AND (?3 IS NULL OR app = ?3))",
-}  # fmt: skip
-"""Each over [?1, ?2) ms and one app's rows or all (?3 NULL); DEFINITIONS.md: active users, sessions count where they
-start."""
-
-
-class RowMetrics:
-    """Figures counted from the rows themselves, by an index over their time."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def value(self, metric: str, start_ms: int, end_ms: int, app: str | None) -> int:
-        """The figure over [``start_ms``, ``end_ms``)."""
-        return self._store.read(
-            lambda conn: int(conn.execute(FIGURES[metric], (start_ms, end_ms, app)).fetchone()[0])
-        )  # fmt: skip
+def sessions_begun(conn: sqlite3.Connection, start_ms: int, end_ms: int, app: str | None) -> int:
+    """Sessions that began in [``start_ms``, ``end_ms``), of one app or all."""
+    return int(conn.execute(BEGUN, (start_ms, end_ms, app)).fetchone()[0])
