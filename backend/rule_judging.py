@@ -126,6 +126,7 @@ class Judge:
         self._one = threading.Lock()
         self._book: Book | None = None
         self._stale = True
+        self._ending = False
         self._place = -1
         self._written = 0
 
@@ -139,6 +140,10 @@ class Judge:
         """A rule may have changed."""
         self._stale = True
 
+    def end(self) -> None:
+        """Judge no further than the step that is under way; the next start goes on there."""
+        self._ending = True
+
     # --- activities -----------------------------------------------------------------------------------------------
 
     def judge_new(self) -> int:
@@ -146,7 +151,7 @@ class Judge:
         fired = 0
         with self._one:
             until = self._activities.read(rule_activities.last_seq)
-            while (step := self._next(until)) is not None:
+            while not self._ending and (step := self._next(until)) is not None:
                 judged = Judged(step.reached, 0)
                 if step.matched:
                     answer = self._store.run(Write(self._judge, step))

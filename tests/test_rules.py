@@ -565,6 +565,19 @@ def test_a_step_that_would_tell_very_many_ends_early_and_goes_on(parts: Parts) -
     assert [len(parts.notices(user)) for user in (crowd[0], crowd[-1])] == [8, 8]
 
 
+def test_a_judge_that_is_to_end_does_so_after_its_step_and_the_next_start_goes_on(parts: Parts) -> None:
+    parts.make()
+    for _ in range(2 * BATCH):
+        parts.did()
+    judge = parts.rules.judge
+    ending = parts.bus.subscribe(lambda _: judge.end())
+    assert parts.judge() == BATCH
+    ending()
+    parts.rules = parts.over()
+    assert parts.judge() == BATCH
+    assert len(parts.notices()) == 2 * BATCH
+
+
 # --- cheap ------------------------------------------------------------------------------------------------------------
 
 
@@ -658,6 +671,9 @@ class Counting:
         self.failures: list[Exception] = []
 
     def look_again(self) -> None:
+        pass
+
+    def end(self) -> None:
         pass
 
     def judge_new(self) -> int:
