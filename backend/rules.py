@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -174,7 +175,7 @@ class Rules:
         return _told(tx, seq)
 
     def _change(self, tx: Tx, items: Sequence[Change]) -> list[Rule | FlashFlowError]:
-        return [_or_refusal(lambda c=change: self._changed(tx, c)) for change in items]  # type: ignore[misc]
+        return [_or_refusal(partial(self._changed, tx, change)) for change in items]
 
     def _changed(self, tx: Tx, change: Change) -> Rule | FlashFlowError:
         row = _found(tx.conn, change.named)
@@ -192,7 +193,7 @@ class Rules:
         return _told(tx, row.seq)
 
     def _enable(self, tx: Tx, items: Sequence[tuple[RuleRef, bool]]) -> list[Rule | FlashFlowError]:
-        return [_or_refusal(lambda n=named, e=enabled: self._enabled(tx, n, e)) for named, enabled in items]  # type: ignore[misc]
+        return [_or_refusal(partial(self._enabled, tx, *item)) for item in items]
 
     def _enabled(self, tx: Tx, named: RuleRef, enabled: bool) -> Rule:
         row = _found(tx.conn, named)
@@ -203,7 +204,7 @@ class Rules:
         return _told(tx, row.seq)
 
     def _remove(self, tx: Tx, items: Sequence[RuleRef]) -> list[Rule | FlashFlowError]:
-        return [_or_refusal(lambda n=named: _removed(tx, n)) for named in items]  # type: ignore[misc]
+        return [_or_refusal(partial(_removed, tx, named)) for named in items]
 
     def _last(self) -> int:
         return self._activities.read(last_seq)

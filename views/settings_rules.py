@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MOST_SHOWN = 200
 REST = 1.0
 """Seconds between two looks: a rule may fire many times in one."""
+DEFAULT_COOLDOWN = 60
 REQUIRED = ("on.activity_type", "send.title", "send.message")
 WHOLE_NUMBERS = ("on.times", "on.within_minutes", "cooldown_minutes")
 
@@ -195,7 +196,7 @@ class RuleForm:
         self._empty()
 
     def _empty(self) -> None:
-        start = {"on.times": "1", "cooldown_minutes": "60"}
+        start = {"on.times": "1", "cooldown_minutes": str(DEFAULT_COOLDOWN)}
         for name, field in self._fields.items():
             field.reset("")
             field.control.value = start.get(name, "")
@@ -221,19 +222,8 @@ class RuleForm:
             return
 
         def write() -> None:
-            me = screen.backend.me
-            on = {"activity_type": texts["on.activity_type"], "times": numbers.get("on.times", 1)}
-            if numbers.get("on.within_minutes") is not None:
-                on["within_minutes"] = numbers["on.within_minutes"]
-            asked = build(
-                RuleIn,
-                name=name_for(texts["on.activity_type"], self._owner.names),
-                on=on,
-                send={"title": texts["send.title"], "message": texts["send.message"]},
-                to=[me] if self._whom.text == "me" else "user",
-                cooldown_minutes=numbers.get("cooldown_minutes", 60),
-            )
-            screen.backend.notifications.store.run(screen.backend.rules.creating(asked, "local", None))
+            wanted = screen.backend.rules.creating(self._asked(texts, numbers), "local", None)
+            screen.backend.notifications.store.run(wanted)
 
         refusal = await attempt(write, self._fields)
         if refusal is None:
@@ -241,6 +231,20 @@ class RuleForm:
         else:
             self._saving.say(refusal or "Nothing was saved.", good=False)
         screen.redraw()
+
+    def _asked(self, texts: dict[str, str], numbers: dict[str, int]) -> RuleIn:
+        """What was filled in as a rule. Raises ValidationError."""
+        on: dict[str, object] = {"activity_type": texts["on.activity_type"], "times": numbers.get("on.times", 1)}
+        if "on.within_minutes" in numbers:
+            on["within_minutes"] = numbers["on.within_minutes"]
+        return build(
+            RuleIn,
+            name=name_for(texts["on.activity_type"], self._owner.names),
+            on=on,
+            send={"title": texts["send.title"], "message": texts["send.message"]},
+            to=[self._owner.screen.backend.me] if self._whom.text == "me" else "user",
+            cooldown_minutes=numbers.get("cooldown_minutes", DEFAULT_COOLDOWN),
+        )
 
     def _all_given(self, texts: dict[str, str]) -> bool:
         """Whether nothing that a rule needs is left empty; what is, is told at its field."""
