@@ -15,7 +15,17 @@ from typing import Any
 
 import pytest
 
-from backend import Bus, Conflict, Event, NotFound, NotificationService, UserActivityService, ValidationError
+from backend import (
+    Backend,
+    Bus,
+    Config,
+    Conflict,
+    Event,
+    NotFound,
+    NotificationService,
+    UserActivityService,
+    ValidationError,
+)
 from backend.clock import to_datetime
 from backend.errors import FlashFlowError, StorageError
 from backend.inputs import build
@@ -780,6 +790,23 @@ def test_an_alert_that_fails_keeps_no_other_from_being_looked_at(parts: Parts) -
     parts.failure = None
     assert parts.rules.judge.check_alerts() == 1
     assert parts.now("bad").fired == 1
+
+
+def test_the_figures_are_those_of_the_dashboard(tmp_path: Path) -> None:
+    clock = StillClock()
+    with Backend(Config(data_dir=tmp_path, me="eve"), clock=clock) as backend:
+        alert = {"metric": "active_users", "change_percent": -50, "min_before": 10}
+        text = {"title": "Quiet", "message": "{now} after {before}: {change_percent} %"}
+        backend.rules.create("quiet", alert=alert, send=text, to=["eve"])
+        for days, users in ((7, 12), (6, 30), (0, 3)):
+            when = clock.at(days=-days, minutes=-30)
+            rows = [{"user_id": f"u{n}", "activity_type": "x", "timestamp": when} for n in range(users)]
+            backend.activity.track_batch(rows)
+        clock.go(hours=1)
+        assert backend.rules.judge.check_alerts() == 1
+        (notice,) = backend.notifications.get_user_notifications("eve").notifications
+        assert notice.message == "3 after 12: -75.0 %"
+        assert backend.analytics.today().active_users == 3
 
 
 # --- tried ------------------------------------------------------------------------------------------------------------
