@@ -219,6 +219,8 @@ class Judge:
                 fired += self._check(row)
             except FlashFlowError as error:
                 fault = error
+            except Exception:
+                log.exception("the alert %r could not be looked at", row.name)
         if fault is not None:
             raise fault
         return fired
@@ -282,7 +284,7 @@ class Judge:
         except ValidationError as refusal:
             return str(refusal)
         except Exception as error:
-            if is_storage_fault(error) or isinstance(error, FlashFlowError):
+            if _is_from_outside(error):
                 raise
             if not tx.careful:
                 raise TryCarefully from error
@@ -332,6 +334,12 @@ class _Sitting:
         for seq, (row, fired, error) in self._outcomes.items():
             table.note(tx, seq, fired, error)
             tx.events.append(Event("rule", row.name, "", row.app))
+
+
+def _is_from_outside(error: Exception) -> bool:
+    """Whether ``error`` is the storage's own, which trying again later may mend; what we gave it wrongly is not."""
+    ours = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
+    return isinstance(error, FlashFlowError) or (is_storage_fault(error) and not isinstance(error, ours))
 
 
 def _recipients(row: Row, happening: Happening | None) -> list[str]:

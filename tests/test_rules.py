@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Figures:
         self.failure: Exception | None = None
 
     def value(self, metric: str, start_ms: int, end_ms: int, app: str | None) -> int:
-        if self.failure is not None:
+        if self.failure is not None and app == "broken":
             raise self.failure
         self.asked.append((metric, start_ms, end_ms, app))
         return self.today if len(self.asked) % 2 else self.before
@@ -440,8 +440,9 @@ def test_a_rule_that_cannot_tell_says_why_keeps_no_other_and_tells_once_it_can(p
     assert parts.now("good").fired == 3
 
 
+@pytest.mark.parametrize("failure", [ZeroDivisionError("a bug"), sqlite3.IntegrityError("a bug")])
 def test_a_fault_of_our_own_is_logged_counts_as_a_refusal_and_stops_no_other_rule(
-    parts: Parts, caplog: pytest.LogCaptureFixture
+    parts: Parts, caplog: pytest.LogCaptureFixture, failure: Exception
 ) -> None:
     parts.make("bad", send=HELLO | {"title": "Bad"})
     parts.make("good")
@@ -449,7 +450,7 @@ def test_a_fault_of_our_own_is_logged_counts_as_a_refusal_and_stops_no_other_rul
     parts.bus.subscribe(heard.extend)
     parts.did()
     parts.did("bob")
-    parts.failure = ZeroDivisionError("a bug")
+    parts.failure = failure
     assert parts.judge() == 2
     assert "a bug" in caplog.text
     assert (parts.now("bad").fired, parts.now("bad").last_error) == (0, FAULT)
@@ -790,6 +791,22 @@ def test_an_alert_that_fails_keeps_no_other_from_being_looked_at(parts: Parts) -
     parts.failure = None
     assert parts.rules.judge.check_alerts() == 1
     assert parts.now("bad").fired == 1
+
+
+@pytest.mark.parametrize("failure", [ZeroDivisionError("a bug"), StorageError("The disk is full.")])
+def test_a_figure_that_cannot_be_had_keeps_no_other_alert_from_being_looked_at(
+    parts: Parts, failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts.make("bad", app="broken", owner="broken", **FELL)
+    parts.make("good", **FELL)
+    parts.figures.today, parts.figures.before, parts.figures.failure = 40, 100, failure
+    parts.clock.go(hours=1)
+    with suppress(StorageError):
+        parts.rules.judge.check_alerts()
+    assert (parts.now("bad").fired, parts.now("good").fired) == (0, 1)
+    assert isinstance(failure, StorageError) or "a bug" in caplog.text
+    parts.figures.failure = None
+    assert parts.rules.judge.check_alerts() == 1, "it was not looked at, so it still is to be"
 
 
 def test_the_figures_are_those_of_the_dashboard(tmp_path: Path) -> None:
