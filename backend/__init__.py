@@ -20,6 +20,7 @@ from backend.errors import (
 from backend.events import Bus, Event
 from backend.inputs import SendIn, TypeIn, build
 from backend.inputs_circumstances import ContactsIn, DigestIn, QuietHoursIn, given
+from backend.inputs_rules import RuleIn
 from backend.notification_service import NotificationService
 from backend.records import (
     Action,
@@ -68,6 +69,7 @@ from backend.records_analytics import (
     UserRow,
     UserRows,
 )
+from backend.rules import DryRun, Rule, RuleRef, Rules
 from backend.store.circumstances import Contact, DigestChoice, QuietSetting
 from backend.trials import Trial
 from backend.user_activity_service import UserActivityService
@@ -97,6 +99,7 @@ __all__ = [
     "DeviceRegistered",
     "DigestChoice",
     "DigestIn",
+    "DryRun",
     "Event",
     "FieldError",
     "Figure",
@@ -124,6 +127,10 @@ __all__ = [
     "Rehearsed",
     "Rendered",
     "Retention",
+    "Rule",
+    "RuleIn",
+    "RuleRef",
+    "Rules",
     "SchemaTooNew",
     "SendIn",
     "Sent",

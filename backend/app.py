@@ -31,6 +31,9 @@ from backend.jobs import Jobs
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
 from backend.overview import Overview
+from backend.rule_metrics import FigureMetrics
+from backend.rule_watch import RuleWatch
+from backend.rules import Rules
 from backend.settings import Settings
 from backend.settings_file import SettingsFile
 from backend.settings_secrets import secret_store
@@ -116,6 +119,16 @@ class Backend:
             self.notifications.store, lambda: self.channels.lanes, self.clock, self.notifications.new_id,
             tell=self.notifications.send_notification, this_computer=lambda: self.notifications.sender.this_computer,
         )  # fmt: skip
+        self.rules = Rules(
+            self.notifications.store,
+            self.activity.store,
+            self.notifications.new_id,
+            order=lambda request, app, owner: self.notifications.sending(request, app, owner).item,
+            send=self.notifications.sender.send,
+            zone=lambda: self.activity.analytics.zone,
+            metrics=FigureMetrics(self.activity.analytics),
+        )
+        self.rule_watch = RuleWatch(self.rules.judge)
         self.jobs = Jobs()
         self._http: HttpServer | None = None
         self._readers: ThreadPoolExecutor | None = None
@@ -167,7 +180,9 @@ class Backend:
         self._register_this_computer()
         self._tell_me()
         self.bus.subscribe(self._hear)
+        self.bus.subscribe(self.rule_watch.hear)
         self.outbox.start()
+        self.rule_watch.start()
         self.jobs.every(1, self.notifications.release_due)
         self.jobs.every(1, self.notifications.schedules.run_due)
         self.jobs.every(2, self.follow_settings)
@@ -176,6 +191,8 @@ class Backend:
         self.jobs.every(5, self.activity.settle_figures)
         self.jobs.every(5, self._tell_of_guard)
         self.jobs.every(3600, self._forget_answers)
+        self.jobs.every(30, self.rules.judge.check_alerts)
+        self.jobs.every(3600, self.rules.forget_useless)
         self.jobs.every(3600, self._daily_backup)
         self.jobs.start()
         self._check_large_files()
@@ -189,6 +206,7 @@ class Backend:
             self._http.stop()
             (self.data_dir / INSTANCE_FILE).unlink(missing_ok=True)
         self.jobs.stop()
+        self.rule_watch.stop()
         self._withdrawals.stop()
         self.outbox.stop()
         if self._readers is not None:

@@ -27,6 +27,7 @@ Kind = Literal[
     "system",
     "outbox",
     "withdraw",
+    "rule",
 ]
 
 
@@ -34,7 +35,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """One committed change. ``id`` is the id of what changed, ``app`` the name of the key that wrote it.
 
     ``outbox`` says that something waits there to be delivered, ``withdraw`` that a notification's toast is not wanted
-    any more.
+    any more, ``rule`` that a rule was changed or has fired (``id``: its name).
     """
 
     kind: Kind

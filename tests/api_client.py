@@ -28,6 +28,7 @@ TEMPLATES = "/api/templates"
 TYPES = "/api/notification-types"
 DEVICES = "/api/devices/register"
 SCHEDULES = "/api/schedules"
+RULES = "/api/rules"
 KEYS = "/api/keys"
 
 STATUS = {

@@ -17,6 +17,7 @@ from tests.api_client import (
     JSON,
     KEYS,
     PREFERENCES,
+    RULES,
     SEND,
     START,
     TEMPLATES,
@@ -42,6 +43,8 @@ GOOD: dict[str, dict[str, Any]] = {
     TYPES: {"name": "builds"},
     DEVICES: ADA | {"token": "t", "platform": "web"},
     KEYS: {"name": "shop", "scopes": ["read"]},
+    RULES: {"name": "r", "on": {"activity_type": "x"}, "send": {"title": "t", "message": "m"}},
+    f"{RULES}/dry-run": {"on": {"activity_type": "x"}},
 }
 """Every POST that takes a body, and the least it takes."""
 

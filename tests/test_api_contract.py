@@ -24,6 +24,7 @@ from tests.api_client import (
     JSON,
     KEYS,
     PREFERENCES,
+    RULES,
     SCHEDULES,
     SEND,
     START,
@@ -87,6 +88,7 @@ CREATING: dict[str, Callable[[str], dict[str, Any]]] = {
     SCHEDULES: lambda word: {
         "name": word, "rule": {"at": "09:00"}, "notification": {"user_id": word, "title": "t", "message": "m"},
     },
+    RULES: lambda word: {"name": word, "on": {"activity_type": word}, "send": {"title": "t", "message": "m"}},
 }  # fmt: skip
 """Every POST that creates something, and a body for it."""
 
@@ -205,6 +207,7 @@ def test_what_is_required_is_described_as_required(document: dict[str, Any]) -> 
         TYPES: {"name"},
         DEVICES: {"user_id", "token", "platform"},
         SCHEDULES: {"name", "rule", "notification"},
+        RULES: {"name", "send"},
     }
 
 
@@ -324,7 +327,7 @@ def test_two_requests_at_once_with_one_key_create_once(server: ServerProcess, cr
     rows = [
         row
         for table, found in contents(server).items()
-        if table.partition(":")[2] in (*tables, "device_tokens", "schedules")
+        if table.partition(":")[2] in (*tables, "device_tokens", "schedules", "rules")
         for row in found
         if word in row
     ]

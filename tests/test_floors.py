@@ -30,7 +30,8 @@ FLOORS = (
     ),
     ("backend.settings_text", "backend.settings_reading", "backend.settings_secrets", "backend.data_pattern"),
     ("backend.data_rules", "backend.recurrence", "backend.inputs_circumstances"),
-    ("backend.data_keywords",),
+    ("backend.data_keywords", "backend.inputs_rules"),
+    ("backend.rule_matching",),
     # what the store keeps of a person's wishes and the resolver asks of them
     ("backend.delivery.hours", "backend.delivery.choices"),
     # 1: files and channels, side by side
@@ -49,10 +50,13 @@ FLOORS = (
     ),
     ("backend.facts", "backend.deliveries", "backend.channels", "backend.trials"),
     ("backend.releasing", "backend.collapsing"),
+    ("backend.rule_alerts", "backend.rule_watch"),
+    ("backend.rule_messages", "backend.rule_trials"),
     ("backend.sending", "backend.inbox"),
     ("backend.retrying", "backend.rescheduling", "backend.schedules"),
     ("backend.user_activity_service", "backend.notification_service"),
-    ("backend.overview",),  # asks both services
+    ("backend.rule_judging", "backend.rule_metrics"),
+    ("backend.overview", "backend.rules"),  # ask both files
     # 3
     ("backend.api", "backend.jobs"),
     # 4: the composition root, and what the house hands out

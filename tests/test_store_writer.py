@@ -17,6 +17,7 @@ from backend.errors import Conflict, FlashFlowError, Stopping, StorageError, Sto
 from backend.events import Event
 from backend.store.checkpoint import GROUPS, Checkpointer
 from backend.store.database import Store
+from backend.store.faults import is_storage_fault
 from backend.store.opening import open_store
 from backend.store.writer import Bundle, TryCarefully, Tx, Write
 from tests.server_process import eventually
@@ -356,3 +357,15 @@ def test_stopping_in_the_middle_of_a_fold_ends_after_it(tmp_path: Path) -> None:
         eventually(lambda: folding._stopping)
         go_on.set()
         stopping.result(PATIENCE)
+
+
+def test_an_error_that_lies_beneath_itself_is_looked_at_once() -> None:
+    error = ZeroDivisionError("a bug")
+    try:
+        try:
+            raise error
+        except ZeroDivisionError as first:
+            raise TryCarefully from first
+    except TryCarefully as second:
+        error.__context__ = second
+    assert not is_storage_fault(error)

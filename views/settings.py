@@ -17,13 +17,18 @@ from views.settings_channels import ChannelList
 from views.settings_contacts import Contacts
 from views.settings_devices import Devices
 from views.settings_quiet import Quiet
+from views.settings_rules import RuleList
 from views.sources import MyPreferences
 
 if TYPE_CHECKING:
-    from backend import ChannelState, Contact, Decided, Device, QuietSetting
+    from collections.abc import Callable, Sequence
+
+    from backend import ChannelState, Contact, Decided, Device, QuietSetting, Rule
 
 MOST_CHANNELS = 16
 """What one notice can ask for."""
+
+RULES = "When something happens in an app, somebody is told."
 
 
 class Found(NamedTuple):
@@ -36,6 +41,7 @@ class Found(NamedTuple):
     tables: dict[str, Any]
     problem: str | None
     devices: tuple[Device, ...]
+    rules: Sequence[Rule]
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -52,6 +58,8 @@ class Settings(Screen):
         self._quiet = Quiet(self)
         self._channels = ChannelList(self)
         self._devices = Devices(self)
+        self._rules = RuleList(self)
+        self._unlisten_rules: Callable[[], None] | None = None
         self._matrix = NotificationSettings(
             source=MyPreferences(self.backend, self.live), labels=CHANNELS, wide=self.wide
         )
@@ -59,6 +67,17 @@ class Settings(Screen):
         self._api = ft.Container()
         self._about = ft.Container()
         self._page: ft.ListView | None = None
+
+    def did_mount(self) -> None:
+        super().did_mount()
+        self._unlisten_rules = self.live.listen(("rule",), self._rules.ask)
+
+    def will_unmount(self) -> None:
+        super().will_unmount()
+        if self._unlisten_rules is not None:
+            self._unlisten_rules()
+            self._unlisten_rules = None
+        self._rules.cancel()
 
     def load(self) -> Found:
         backend, services, me = self.backend, self.backend.notifications, self.backend.me
@@ -73,6 +92,7 @@ class Settings(Screen):
             tables=backend.settings.shown(),
             problem=backend.settings.problem,
             devices=services.list_devices(me),
+            rules=self._rules.load(),
         )
 
     def render(self, found: Found) -> ft.Control:
@@ -84,6 +104,7 @@ class Settings(Screen):
         self._problem.visible = found.problem is not None
         self._problem.content = _problem(str(backend.data_dir / SETTINGS_FILE), found.problem)
         self._devices.take(found.devices)
+        self._rules.take(found.rules)
         self._api.content = _api(backend.url, backend.me)
         self._about.content = copyable(small(f"FlashFlow {backend.version} · data in {backend.data_dir}"))
         if self._page is None:
@@ -106,6 +127,7 @@ class Settings(Screen):
             ),
             section("Channels", [self._channels.control], words=file, key="channels-section"),
             section("Your devices", [self._devices.control], words="What push reaches.", key="devices-section"),
+            section("Rules", [self._rules.control], words=RULES, key="rules-section"),
             self._api,
             self._about,
         ]

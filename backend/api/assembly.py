@@ -16,6 +16,7 @@ from backend.config import Config
 from backend.events import Bus
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
+from backend.rules import Rules
 from backend.user_activity_service import UserActivityService
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -30,6 +31,7 @@ class Parts(Desk, Protocol):
     bus: Bus
     activity: UserActivityService
     notifications: NotificationService
+    rules: Rules
     keys: KeyRing
 
 
@@ -54,6 +56,7 @@ class HttpServer:
             services = Services(
                 parts.activity,
                 parts.notifications,
+                parts.rules,
                 parts.keys,
                 parts.bus,
                 readers,

@@ -12,6 +12,7 @@ from backend.channels import ChannelState
 from backend.events import Bus
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
+from backend.rules import Rules
 from backend.store.writer import LoopWrites
 from backend.trials import Trial
 from backend.user_activity_service import UserActivityService
@@ -33,6 +34,7 @@ class Services:
         self,
         activity: UserActivityService,
         notifications: NotificationService,
+        rules: Rules,
         keys: KeyRing,
         bus: Bus,
         readers: Executor,
@@ -42,6 +44,7 @@ class Services:
     ) -> None:
         self.activity = activity
         self.notifications = notifications
+        self.rules = rules
         self.keys = keys
         self.bus = bus
         self.readers = readers

@@ -24,6 +24,7 @@ from backend.api import (
     routes_channels,
     routes_circumstances,
     routes_notifications,
+    routes_rules,
     routes_schedules,
 )
 from backend.api.call import Answer, AsgiEndpoint, Endpoint, drain, encode, respond
@@ -56,6 +57,7 @@ ENDPOINTS = (
     *routes_analytics.ENDPOINTS,
     *routes_notifications.ENDPOINTS,
     *routes_schedules.ENDPOINTS,
+    *routes_rules.ENDPOINTS,
     *routes_channels.ENDPOINTS,
     *routes_circumstances.ENDPOINTS,
     *routes_admin.ENDPOINTS,

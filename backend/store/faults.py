@@ -35,7 +35,9 @@ def is_storage_fault(error: BaseException) -> bool:
 def _codes(error: BaseException) -> Iterator[int]:
     """SQLite's result codes from ``error`` down to what it began with."""
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()  # one error raised twice may come to lie beneath itself
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
         code = getattr(cause, "sqlite_errorcode", None)
         if code is not None:
             yield code

@@ -268,4 +268,58 @@ def _v3(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
-NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3)
+_RULES = """
+CREATE TABLE rules (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL,
+    name TEXT NOT NULL,
+    app TEXT NOT NULL,
+    owner TEXT,
+    enabled INTEGER NOT NULL,
+    rule TEXT NOT NULL,
+    after_seq INTEGER NOT NULL,
+    checked_at INTEGER NOT NULL,
+    fired INTEGER NOT NULL DEFAULT 0,
+    last_fired_at INTEGER,
+    last_error TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX rules_id ON rules (id);
+CREATE UNIQUE INDEX rules_name ON rules (name, app);
+CREATE INDEX rules_app ON rules (app);
+
+CREATE TABLE rule_uses (
+    rule_seq INTEGER NOT NULL REFERENCES rules (seq) ON DELETE CASCADE,
+    user_id TEXT NOT NULL,
+    times TEXT NOT NULL,
+    fired_at INTEGER,
+    useful_until INTEGER NOT NULL,
+    PRIMARY KEY (rule_seq, user_id)
+) WITHOUT ROWID;
+CREATE INDEX rule_uses_over ON rule_uses (useful_until);
+CREATE INDEX rule_uses_user ON rule_uses (user_id);
+
+CREATE TABLE rule_mark (judged INTEGER NOT NULL, revision INTEGER NOT NULL);
+INSERT INTO rule_mark VALUES (0, 0);
+"""
+
+_RULES_CHANGED = (
+    "CREATE TRIGGER rules_{word} AFTER {event} ON rules BEGIN UPDATE rule_mark SET revision = revision + 1; END"
+)
+
+
+def _v4(conn: sqlite3.Connection) -> None:
+    """Rules, what they remember of users, how far they have judged, and a count of their changes that no write can
+    forget."""
+    for statement in _RULES.split(";\n"):
+        conn.execute(statement)
+    for word, event in (
+        ("insert", "INSERT"),
+        ("delete", "DELETE"),
+        ("update", "UPDATE OF name, app, owner, enabled, rule, after_seq"),
+    ):
+        conn.execute(_RULES_CHANGED.format(word=word, event=event))
+
+
+NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3, _v4)

@@ -1,0 +1,118 @@
+"""What a rule says: the data that its texts are filled in from, and the request that is sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backend.clock import rfc3339
+from backend.errors import ValidationError
+from backend.inputs import SendIn
+from backend.inputs_rules import AlertIn, RuleChangeIn, TellIn
+from backend.rule_alerts import Reading
+from backend.rule_matching import Happening
+from backend.store.codec import to_json
+from backend.texts import render, variables
+
+OF_ACTIVITY = frozenset(
+    {"rule", "times", "activity_id", "activity_type", "user_id", "session_id", "app", "timestamp", "page_url"}
+)
+OF_ALERT = frozenset({"rule", "metric", "compare", "now", "before", "change_percent"})
+FLAT = "metadata_"
+MOST_FLAT = 50
+LONGEST_FLAT = 1_000
+LARGEST_METADATA = 16_384
+DEEPEST_METADATA = 20
+
+_KEY = re.compile(r"[A-Za-z0-9_]{1,50}", re.ASCII)
+
+
+def activity_data(rule: str, times: int, happening: Happening) -> dict[str, Any]:
+    """What a text may name of an activity: its fields, its ``metadata`` where that is small, and of the metadata's own
+    plain values ``metadata_KEY``."""
+    data: dict[str, Any] = {
+        "rule": rule,
+        "times": times,
+        "activity_id": happening.id,
+        "activity_type": happening.activity_type,
+        "user_id": happening.user_id,
+        "session_id": happening.session_id,
+        "app": happening.app,
+        "timestamp": rfc3339(happening.at_ms),
+    }
+    if happening.page_url is not None:
+        data["page_url"] = happening.page_url
+    metadata = happening.metadata
+    if metadata and not _is_deep(metadata) and len(to_json(metadata)) <= LARGEST_METADATA:
+        data["metadata"] = metadata
+    return data | _flat(metadata)
+
+
+def alert_data(rule: str, alert: AlertIn, found: Reading) -> dict[str, Any]:
+    """What a text may name of a figure's change."""
+    return {
+        "rule": rule,
+        "metric": alert.metric,
+        "compare": alert.compare,
+        "now": found.now,
+        "before": found.before,
+        "change_percent": None if found.change is None else round(found.change, 1),
+    }
+
+
+def request(send: TellIn, users: Sequence[str], data: Mapping[str, Any]) -> SendIn:
+    """What is sent to ``users``: ``data`` and the rule's own, which wins, and both texts filled in from them. Raises
+    ValidationError naming what is missing."""
+    whole = {**data, **(send.data or {})}
+    title, message = send.title, send.message
+    if send.template is None and title is not None and message is not None:
+        title, message = render(title, message, whole).title, render(title, message, whole).message
+        whole = {name: value for name, value in whole.items() if not name.startswith(FLAT) or name in (send.data or {})}
+    return SendIn(
+        user_ids=list(users),
+        title=title,
+        message=message,
+        template=send.template,
+        locale=send.locale,
+        notification_type=send.notification_type,
+        channels=send.channels,
+        data=whole,
+        priority=send.priority,
+        collapse_key=send.collapse_key,
+        actions=send.actions,
+    )
+
+
+def check_texts(rule: RuleChangeIn) -> None:
+    """Whether the rule's own texts name only what there can be. Raises ValidationError."""
+    known = (OF_ACTIVITY if rule.on is not None else OF_ALERT) | set(rule.send.data or {})
+    for field in ("title", "message"):
+        for name in variables(getattr(rule.send, field) or ""):
+            if name not in known and not (rule.on is not None and name.startswith(FLAT)):
+                offered = ", ".join(sorted(known)) + (", metadata_KEY" if rule.on is not None else "")
+                raise ValidationError.of(f"send.{field}", f"names {{{name}}}; there are {offered}")
+
+
+def _flat(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in metadata.items():
+        if isinstance(value, str | int | float) and _KEY.fullmatch(key):
+            flat[FLAT + key] = value[:LONGEST_FLAT] if isinstance(value, str) else value
+            if len(flat) == MOST_FLAT:
+                break
+    return flat
+
+
+def _is_deep(value: dict[str, Any]) -> bool:
+    level: list[Any] = [value]
+    for _ in range(DEEPEST_METADATA):
+        level = [
+            part
+            for inner in level
+            for part in (inner.values() if isinstance(inner, dict) else inner)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            return False
+    return True
