@@ -69,6 +69,11 @@ class Screen(ft.Container):
         """Look again as soon as the last look is over."""
         self._refresher.ask()
 
+    def ask_now(self) -> None:
+        """Look again at once: what the person did does not wait out the rest after a look."""
+        self._refresher.cancel()
+        self._refresher.ask()
+
     def load(self) -> Any:
         """Ask the services. Runs in a worker thread."""
         raise NotImplementedError

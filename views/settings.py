@@ -16,14 +16,17 @@ from views.screen import Screen
 from views.settings_channels import ChannelList
 from views.settings_contacts import Contacts
 from views.settings_devices import Devices
+from views.settings_key_activities import KeyActivities
 from views.settings_quiet import Quiet
 from views.sources import MyPreferences
 
 if TYPE_CHECKING:
-    from backend import ChannelState, Contact, Decided, Device, QuietSetting
+    from backend import ActivityType, ChannelState, Contact, Decided, Device, QuietSetting
 
 MOST_CHANNELS = 16
 """What one notice can ask for."""
+
+KEY_WORDS = "What matters in your apps: one of them makes a session engaged, and using them counts in the score."
 
 
 class Found(NamedTuple):
@@ -36,6 +39,7 @@ class Found(NamedTuple):
     tables: dict[str, Any]
     problem: str | None
     devices: tuple[Device, ...]
+    types: tuple[ActivityType, ...]
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -52,6 +56,7 @@ class Settings(Screen):
         self._quiet = Quiet(self)
         self._channels = ChannelList(self)
         self._devices = Devices(self)
+        self._key_activities = KeyActivities(self)
         self._matrix = NotificationSettings(
             source=MyPreferences(self.backend, self.live), labels=CHANNELS, wide=self.wide
         )
@@ -73,6 +78,7 @@ class Settings(Screen):
             tables=backend.settings.shown(),
             problem=backend.settings.problem,
             devices=services.list_devices(me),
+            types=backend.activity.activity_types(),
         )
 
     def render(self, found: Found) -> ft.Control:
@@ -84,6 +90,7 @@ class Settings(Screen):
         self._problem.visible = found.problem is not None
         self._problem.content = _problem(str(backend.data_dir / SETTINGS_FILE), found.problem)
         self._devices.take(found.devices)
+        self._key_activities.take(found.types)
         self._api.content = _api(backend.url, backend.me)
         self._about.content = copyable(small(f"FlashFlow {backend.version} · data in {backend.data_dir}"))
         if self._page is None:
@@ -106,6 +113,7 @@ class Settings(Screen):
             ),
             section("Channels", [self._channels.control], words=file, key="channels-section"),
             section("Your devices", [self._devices.control], words="What push reaches.", key="devices-section"),
+            section("Key activities", [self._key_activities.control], words=KEY_WORDS, key="key-activities-section"),
             self._api,
             self._about,
         ]
