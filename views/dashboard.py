@@ -12,7 +12,7 @@ import flet as ft
 from backend import FlashFlowError
 from views.controls.look import GRID, choice, menu_button
 from views.figure_words import incomplete
-from views.funnel import FunnelPart
+from views.funnel import FunnelPart, taken
 from views.heat_map import HeatMapPart
 from views.live_feed import ForYou, LiveFeed
 from views.part import Part, pressing
@@ -22,7 +22,7 @@ from views.retention import DAYS, Audience, RetentionPart, cohorts_of
 from views.screen import Screen
 from views.tiles import Tiles, tiles
 from views.top_names import TopNames
-from views.trend import TrendPart
+from views.trend import TrendPart, curve
 from views.users import UsersPart, user_route
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Dashboard(Screen):
 
     kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "notification", "notification.updated", "system")
     rest: ClassVar[float] = 1.0  # a figure that changes faster cannot be read
+    ease: ClassVar[float] = 5.0  # a year of millions may take longer than that to ask for
 
     chosen: Chosen = field(default_factory=Chosen, metadata={"skip": True})
 
@@ -137,14 +138,15 @@ class Dashboard(Screen):
         self._lacking.take(incomplete(overview.full, overview.pending))
         rows = tiles(overview, found.today, found.waiting.unread_count, chosen.period)
         self._tiles.take(rows, overview.definitions["change"])
-        self._trend.take(found.trend, chosen.metric)
+        self._trend.take(curve(found.trend, chosen.metric))
         for kind, part in self._tops.items():
-            part.take(KINDS[kind], found.tops[kind])
+            part.take(KINDS[kind], found.tops[kind].names, found.tops[kind].definition)
         self._audience.take({name: overview.figures[name] for name in Audience.NAMES}, overview.definitions)
-        self._heat.take(found.heat)
-        self._retention.take(found.retention)
-        self._funnel_part.take(found.types, found.funnel, found.funnel_failed, chosen.dropped_at)
-        self._users.take(found.users, found.day)
+        self._heat.take(found.heat.hours, found.heat.timezone, found.heat.definition)
+        self._retention.take(found.retention.cohorts, found.retention.average, found.retention.definition)
+        self._funnel_part.take(found.types, taken(found.funnel), found.funnel_failed)
+        users = found.users
+        self._users.take(users.users, users.next_cursor is not None, users.definition, found.day)
         self._feed.take(found.feed, self.backend.url, self.backend.me, FEED if self.wide else FEED_NARROW, now)
         self._for_you.take(found.waiting, now)
         for shown in self._figures:
@@ -202,7 +204,7 @@ class Dashboard(Screen):
     async def _measure(self, metric: str) -> None:
         self.chosen.metric = metric
         if self._found is not None:
-            self._trend.take(self._found.trend, metric)
+            self._trend.take(curve(self._found.trend, metric))
 
     def _open_user(self, user_id: str) -> None:
         self.go(user_route(user_id))

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from views.words import grouped, plural
 
 if TYPE_CHECKING:
-    from backend import Figure, HeatMap, Retention
+    from backend import Cohort, Figure
 
 Number = int | float
+Hours = Sequence[Sequence[int]]
+"""Activities by weekday (Monday first) and hour."""
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 NOTHING = "–"
@@ -50,7 +52,7 @@ def change(figure: Figure) -> Change | None:
     if figure.change is None:
         return None
     if isinstance(figure.change, str):
-        return Change("new", "new, there was nothing before")
+        return Change("new, nothing before", "new, there was nothing before")
     if figure.change == 0:
         return Change("± 0 %", "unchanged")
     size = percent(abs(figure.change))
@@ -115,27 +117,24 @@ def course(metric: str, at: Sequence[str], values: Sequence[int], before: Sequen
     return f"{words}. The period before: highest {grouped(max(before))}" if before else words
 
 
-def busiest(heat: HeatMap) -> str:
-    """The hour of the week with the most activities."""
-    if not heat.most:
-        return "No activities in this period"
-    weekday, hour = next((d, h) for d in range(7) for h in range(24) if heat.hours[d][h] == heat.most)
-    return f"Busiest: {weekday_hour(weekday, hour)} with {plural(heat.most, 'activity', 'activities')}"
+def busiest(hours: Hours) -> str:
+    """The hour of the week with the most activities; the first of several."""
+    most = max(map(max, hours))
+    weekday, hour = next((d, h) for d, row in enumerate(hours) for h, count in enumerate(row) if count == most)
+    return f"Busiest: {weekday_hour(weekday, hour)} with {plural(most, 'activity', 'activities')}"
 
 
 def weekday_hour(weekday: int, hour: int) -> str:
     return f"{WEEKDAYS[weekday]}, {hour:02}:00 to {(hour + 1) % 24:02}:00"
 
 
-def came_back(retention: Retention) -> str:
+def came_back(cohorts: Sequence[Cohort], average: Sequence[float | None]) -> str:
     """The grid in one sentence: how many were new, and how many of them were back on days 1 and 7."""
-    new = plural(sum(cohort.size for cohort in retention.cohorts), "new user")
+    new = plural(sum(cohort.size for cohort in cohorts), "new user")
     known = [
-        f"{percent(share)} were back on day {n}"
-        for n, share in enumerate(retention.average)
-        if n in (1, 7) and share is not None
+        f"{percent(share)} were back on day {n}" for n, share in enumerate(average) if n in (1, 7) and share is not None
     ]
-    return ", ".join((f"{new} in {plural(len(retention.cohorts), 'cohort')}", *known))
+    return ", ".join((f"{new} in {plural(len(cohorts), 'cohort')}", *known))
 
 
 def incomplete(full: Sequence[str], pending: int) -> tuple[str, ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
 
-from views.controls.look import ACCENT, GRID, TARGET, body, caller_text, menu_button, named_button, pressable, small
+from views.controls.look import ACCENT, GRID, TARGET, body, caller_text, menu_button, named_button, small
 from views.figure_words import percent, took
 from views.part import Part, panel, pressing
 from views.period import FEWEST_STEPS, MOST_STEPS, WINDOWS, Chosen
@@ -19,6 +19,22 @@ if TYPE_CHECKING:
 
 MOST_OFFERED = 200
 """Types in a step's menu."""
+
+
+class Taken(NamedTuple):
+    """What of an answer is drawn: its steps, and who did not get to step ``dropped_at``."""
+
+    steps: tuple[FunnelStep, ...]
+    dropped_at: int | None
+    dropped_users: tuple[str, ...]
+    means: str
+
+
+def taken(funnel: Funnel | None) -> Taken | None:
+    """The answer without its moment."""
+    if funnel is None:
+        return None
+    return Taken(funnel.steps, funnel.dropped_at, funnel.dropped_users, funnel.definition)
 
 
 def step_words(step: FunnelStep, first: bool) -> str:
@@ -37,7 +53,7 @@ class FunnelPart(Part):
     ask: Callable[[], None] = field(metadata={"skip": True})
     open_user: Callable[[str], None] = field(metadata={"skip": True})
 
-    def draw(self, types: tuple[str, ...], funnel: Funnel | None, failed: str | None, *_: object) -> ft.Control:
+    def draw(self, types: tuple[str, ...], funnel: Taken | None, failed: str | None) -> ft.Control:
         content: list[ft.Control] = [self._builder(types)]
         if failed is not None:
             content.append(body(failed))
@@ -47,7 +63,7 @@ class FunnelPart(Part):
             content += [self._step(step, n) for n, step in enumerate(funnel.steps, 1)]
             if funnel.dropped_at is not None:
                 content.append(self._dropped(funnel))
-        means = "" if funnel is None else funnel.definition
+        means = "" if funnel is None else funnel.means
         return panel("Funnel", content, words="who went all the way", means=means)
 
     def _builder(self, types: Sequence[str]) -> ft.Control:
@@ -99,15 +115,16 @@ class FunnelPart(Part):
         button = named_button(ft.TextButton, words, spoken, pressing(self._show, None if shown else n))
         return ft.Column([read, button], key=f"taken-{n}", spacing=0, tight=True)
 
-    def _dropped(self, funnel: Funnel) -> ft.Control:
+    def _dropped(self, funnel: Taken) -> ft.Control:
         of = f"Did not get to step {funnel.dropped_at}"
         gone = funnel.steps[(funnel.dropped_at or 1) - 1].dropped
         if gone > len(funnel.dropped_users):
             of += f": {len(funnel.dropped_users)} of {plural(gone, 'user')}"
-        rows: list[ft.Control] = [body(of, strong=True)]
-        for user in funnel.dropped_users:
-            rows.append(pressable(f"Open {one_line(user, 120)}", caller_text(user), pressing(self._open, user)))
-        return ft.Column(rows, key="dropped", spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
+        users: list[ft.Control] = [
+            named_button(ft.TextButton, one_line(user, 30), f"Open {one_line(user, 120)}", pressing(self._open, user))
+            for user in funnel.dropped_users
+        ]
+        return ft.Column([small(of), ft.Row(users, wrap=True, spacing=0, run_spacing=0)], key="dropped", tight=True)
 
     async def _take_step(self, n: int, name: str) -> None:
         self.chosen.steps[n] = name

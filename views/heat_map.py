@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import flet as ft
 import flet.canvas as cv
 
 from views.controls.look import ACCENT, MUTED, SMALL
-from views.figure_words import WEEKDAYS, busiest, weekday_hour
+from views.figure_words import WEEKDAYS, Hours, busiest, weekday_hour
 from views.part import Chart, nothing, panel
 from views.words import plural
-
-if TYPE_CHECKING:
-    from backend import HeatMap
 
 LEFT = 34.0
 TOP = 18.0
@@ -29,8 +23,9 @@ def strength(count: int, most: int) -> int:
     return 0 if count == 0 else min(4, 1 + 4 * (count - 1) // most)
 
 
-def cells(hours: Sequence[Sequence[int]], most: int) -> list[list[tuple[int, int]]]:
+def cells(hours: Hours) -> list[list[tuple[int, int]]]:
     """(weekday, hour) of every cell, by strength."""
+    most = max(map(max, hours))
     found: list[list[tuple[int, int]]] = [[] for _ in STRENGTHS]
     for weekday, row in enumerate(hours):
         for hour, count in enumerate(row):
@@ -42,13 +37,13 @@ def cells(hours: Sequence[Sequence[int]], most: int) -> list[list[tuple[int, int
 class HeatMapPart(Chart):
     """Seven rows of 24 squares; one shape a strength, so that drawing them costs little."""
 
-    def draw(self, heat: HeatMap) -> ft.Control:
-        if not heat.most:
-            return panel("When", [nothing("No activities in this period.")], means=heat.definition)
-        words = busiest(heat)
+    def draw(self, hours: Hours, zone: str, means: str) -> ft.Control:
+        if not any(map(any, hours)):
+            return panel("When", [nothing("No activities in this period.")], means=means)
+        words = busiest(hours)
         pitch = self._pitch
-        drawn = self.chart(_shapes(heat, pitch), TOP + 7 * pitch, f"When: {words}", words)
-        return panel("When", [drawn], words=heat.timezone, means=heat.definition)
+        drawn = self.chart(_shapes(hours, pitch), TOP + 7 * pitch, f"When: {words}", words, key="week")
+        return panel("When", [drawn], words=zone, means=means)
 
     @property
     def _pitch(self) -> float:
@@ -58,17 +53,17 @@ class HeatMapPart(Chart):
         weekday, hour = int((y - TOP) // self._pitch), int((x - LEFT) // self._pitch)
         if self._shown is None or not (0 <= weekday < 7 and 0 <= hour < 24):
             return None
-        heat: HeatMap = self._shown[0]
-        return f"{weekday_hour(weekday, hour)}: {plural(heat.hours[weekday][hour], 'activity', 'activities')}"
+        hours: Hours = self._shown[0]
+        return f"{weekday_hour(weekday, hour)}: {plural(hours[weekday][hour], 'activity', 'activities')}"
 
 
-def _shapes(heat: HeatMap, pitch: float) -> list[cv.Shape]:
+def _shapes(hours: Hours, pitch: float) -> list[cv.Shape]:
     style = ft.TextStyle(size=SMALL, color=MUTED)
     drawn: list[cv.Shape] = [cv.Text(LEFT + h * pitch, 0, f"{h:02}", style=style) for h in MARKED_HOURS]
     middle = ft.Alignment(-1, 0)
     for weekday, name in enumerate(WEEKDAYS):
         drawn.append(cv.Text(0, TOP + (weekday + 0.5) * pitch, name[:3], style=style, alignment=middle))
-    for opacity, places in zip(STRENGTHS, cells(heat.hours, heat.most), strict=True):
+    for opacity, places in zip(STRENGTHS, cells(hours), strict=True):
         centres = [(LEFT + (hour + 0.5) * pitch, TOP + (weekday + 0.5) * pitch) for weekday, hour in places]
         paint = ft.Paint(
             color=ft.Colors.with_opacity(opacity, ACCENT), stroke_width=pitch - GAP, stroke_cap=ft.StrokeCap.SQUARE

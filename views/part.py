@@ -18,7 +18,8 @@ class Part(ft.Container):
     """``take`` what there is to show; ``draw`` is a pure picture of it.
 
     Isolated: when the screen around it is compared, what stands in here is not, so that a live screen costs only what
-    changes. The picture stands in a list, where Flet matches it by key with the one before.
+    changes. Take only what is drawn: an answer's own moment (``period.until``) differs every time. The picture stands
+    in a list, where Flet matches it by key with the one before.
     """
 
     def init(self) -> None:
@@ -62,8 +63,9 @@ class Chart(Part):
         self._caption = small("", lines=2)
         self._rest = ""
 
-    def chart(self, shapes: list[cv.Shape], height: float, label: str, caption: str) -> ft.Column:
-        """The canvas with its caption, read aloud as ``label``."""
+    def chart(self, shapes: list[cv.Shape], height: float, label: str, caption: str, *, key: str) -> ft.Column:
+        """The canvas with its caption, read aloud as ``label``; a drawing with another ``key`` takes the last one's
+        place without being compared with it."""
         self._caption = small(caption, lines=2)
         self._rest = caption
         canvas = cv.Canvas(shapes, height=height)
@@ -77,7 +79,7 @@ class Chart(Part):
         )
         drawn = ft.Semantics(label=label, container=True, exclude_semantics=True, image=True, content=watched)
         lines: list[ft.Control] = [drawn, ft.Semantics(exclude_semantics=True, content=self._caption)]
-        return ft.Column(lines, spacing=GRID, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
+        return ft.Column(lines, key=key, spacing=GRID, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
 
     def told(self, x: float, y: float) -> str | None:
         """What lies there, in words; None where nothing does."""
@@ -151,7 +153,7 @@ def about(what: str, means: str, *more: str) -> ft.MergeSemantics:
 
 def nothing(words: str) -> ft.Control:
     """A part with nothing to show in this period."""
-    return ft.Container(small(words), padding=ft.Padding.symmetric(vertical=GRID))
+    return ft.Container(small(words), key="nothing", padding=ft.Padding.symmetric(vertical=GRID))
 
 
 def pressing(action: Callable[..., Awaitable[None]], *given: Any) -> Handler:

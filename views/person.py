@@ -180,8 +180,7 @@ def _count(of: NameCount) -> ft.Control:
 
 def _visit_head(session: Session, now: datetime) -> ft.Control:
     """When, for how long, and how much was done."""
-    began = heading(clock(session.start_time, now))
-    began.tooltip = exact(session.start_time, now)
+    began = ft.Container(heading(clock(session.start_time, now)), tooltip=hint(exact(session.start_time, now)))
     still = session.end_time is None
     facts = (
         f"{took(session.duration)} so far" if still else took(session.duration),

@@ -16,7 +16,7 @@ from views.words import grouped, plural
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from backend import Cohort, Figure, Retention
+    from backend import Cohort, Figure
 
 COHORTS = 14
 DAYS = 13
@@ -67,21 +67,21 @@ class Audience(Part):
 class RetentionPart(Part):
     """A row a day that somebody was new on; a cell holds its share, and is empty where its day is not over."""
 
-    def draw(self, retention: Retention) -> ft.Control:
-        if not retention.cohorts:
+    def draw(self, cohorts: tuple[Cohort, ...], average: tuple[float | None, ...], means: str) -> ft.Control:
+        if not cohorts:
             content: ft.Control = nothing("Nobody was new in the last 14 days.")
         else:
-            newest = list(reversed(retention.cohorts))[:COHORTS]
+            newest = list(reversed(cohorts))[:COHORTS]
             rows: list[ft.Control] = [_head(), *(_row(cohort) for cohort in newest)]
             grid = ft.Column(rows, spacing=2, tight=True)
             content = ft.Semantics(
-                label=f"Retention: {came_back(retention)}",
+                label=f"Retention: {came_back(cohorts, average)}",
                 container=True,
                 exclude_semantics=True,
                 content=ft.Row([grid], scroll=ft.ScrollMode.AUTO),
             )
         words = "new users of a day, and how many in 100 were back on day N"
-        return panel("Retention", [content], words=words, means=retention.definition)
+        return panel("Retention", [content], words=words, means=means)
 
 
 def _head() -> ft.Row:

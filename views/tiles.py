@@ -50,15 +50,9 @@ def _of_period(overview: Overview, period: Period, name: str, label: str) -> Til
     changed = figure_words.change(figure)
     if changed is None:
         return Tile(label, shown, period.words, means)
-    before = figure_words.figure(name, figure.previous)
-    return Tile(
-        label,
-        shown,
-        f"{changed.shown} from {before}",
-        means,
-        f"{period.words}, {changed.spoken} from {before}",
-        changed.arrow,
-    )
+    before = f"from {figure_words.figure(name, figure.previous)}" if figure.previous else ""
+    detail, spoken = f"{changed.shown} {before}", f"{period.words}, {changed.spoken} {before}"
+    return Tile(label, shown, detail.strip(), means, spoken.strip(), changed.arrow)
 
 
 def _of_notices(today: TodayFigures, unread: int) -> tuple[Tile, Tile]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
@@ -12,7 +13,7 @@ from views.part import Part, nothing, panel
 from views.words import grouped, one_line, plural
 
 if TYPE_CHECKING:
-    from backend import Names
+    from backend import Named
 
 OTHERS = "All others"
 
@@ -28,9 +29,9 @@ class Bar(NamedTuple):
     is_other: bool
 
 
-def bars(names: Names) -> tuple[Bar, ...]:
+def bars(names: Sequence[Named]) -> tuple[Bar, ...]:
     """The rows as they stand, most first; what has no name of its own is called all others."""
-    most = max((named.count for named in names.names), default=0)
+    most = max((named.count for named in names), default=0)
     return tuple(
         Bar(
             name := OTHERS if named.is_other else one_line(named.name, 120),
@@ -40,7 +41,7 @@ def bars(names: Names) -> tuple[Bar, ...]:
             f"{name}: {plural(named.count, 'activity', 'activities')}, {percent(named.share)}",
             named.is_other,
         )
-        for named in names.names
+        for named in names
     )
 
 
@@ -48,11 +49,11 @@ def bars(names: Names) -> tuple[Bar, ...]:
 class TopNames(Part):
     """One list."""
 
-    def draw(self, title: str, names: Names) -> ft.Control:
+    def draw(self, title: str, names: tuple[Named, ...], means: str) -> ft.Control:
         rows: list[ft.Control] = [_row(bar) for bar in bars(names)]
         if not rows:
             rows = [nothing("None in this period.")]
-        return panel(title, rows, means=names.definition)
+        return panel(title, rows, means=means)
 
 
 def _row(bar: Bar) -> ft.Semantics:

@@ -23,23 +23,29 @@ if TYPE_CHECKING:
 HEIGHT = 180.0
 HEAD = 18.0
 """Room above the highest line for its figure."""
-ROUND = (1, 2, 5)
+ROUND = (1, 2, 3, 4, 5, 6, 8)
 
 
 class Curve(NamedTuple):
     """What is drawn: places, figures as far as they are known, and those of the period before."""
 
+    metric: str
+    hourly: bool
     at: tuple[str, ...]
     now: tuple[int, ...]
     before: tuple[int, ...]
 
 
 def curve(trend: Trend, metric: str) -> Curve:
-    """The figures of one metric; hours that have not come are left out."""
+    """The figures of one metric (by hour there is but one); hours that have not come are left out."""
+    hourly = trend.interval == "hour"
+    metric = "activities" if hourly else metric
     known = len(trend.points)
-    if trend.interval == "hour" and trend.period.until is not None:
+    if hourly and trend.period.until is not None:
         known = min(known, _hour(trend.period.until, trend.timezone) + 1)
     return Curve(
+        metric,
+        hourly,
         tuple(place.at for place in trend.points),
         tuple(getattr(place, metric) or 0 for place in trend.points[:known]),
         tuple(getattr(place, metric) or 0 for place in trend.previous_points),
@@ -51,7 +57,7 @@ def _hour(at: datetime, zone: str) -> int:
 
 
 def ceiling(highest: int) -> int:
-    """The round number (1, 2 or 5 with zeros) that the drawing reaches up to."""
+    """The round number (one digit with zeros) that the drawing reaches up to."""
     power = 1
     while True:
         for step in ROUND:
@@ -72,31 +78,22 @@ class TrendPart(Chart):
 
     choose: Callable[[str], Awaitable[None]] = field(metadata={"skip": True})
 
-    def init(self) -> None:
-        super().init()
-        self._curve = Curve((), (), ())
-
-    def draw(self, trend: Trend, metric: str) -> ft.Control:
-        hourly = trend.interval == "hour"
-        metric = "activities" if hourly else metric
-        self._curve = curve(trend, metric)
-        label = METRICS[metric]
-        content = [] if hourly else [_metrics(metric, self.choose)]
-        if any(self._curve.now) or any(self._curve.before):
-            words = course(label, self._curve.at, self._curve.now, self._curve.before)
-            content += [self.chart(shapes(self._curve, self.room), HEIGHT, words, _legend(self._curve)), self._axis()]
+    def draw(self, of: Curve) -> ft.Control:
+        label = METRICS[of.metric]
+        content = [] if of.hourly else [_metrics(of.metric, self.choose)]
+        if any(of.now) or any(of.before):
+            words = course(label, of.at, of.now, of.before)
+            drawing = f"{len(of.at)}-{len(of.now)}-{len(of.before)}"
+            content += [self.chart(shapes(of, self.room), HEIGHT, words, _legend(of), key=drawing), _axis(of.at)]
         else:
             content.append(nothing(f"{label}: none in this period."))
-        return panel("Trend", content, words="by hour" if hourly else "by day")
-
-    def _axis(self) -> ft.Control:
-        at = self._curve.at
-        marks = (at[0], at[len(at) // 2], at[-1])
-        texts: list[ft.Control] = [small(point(mark)) for mark in marks]
-        return ft.Semantics(exclude_semantics=True, content=ft.Row(texts, alignment=ft.MainAxisAlignment.SPACE_BETWEEN))
+        return panel("Trend", content, words="by hour" if of.hourly else "by day")
 
     def told(self, x: float, y: float) -> str | None:
-        at, now, before = self._curve
+        if self._shown is None:
+            return None
+        of: Curve = self._shown[0]
+        at, now, before = of.at, of.now, of.before
         n = round(x / self.room * (len(at) - 1))
         if not 0 <= n < len(at):
             return None
@@ -135,10 +132,17 @@ def _line(through: Sequence[tuple[float, float]], paint: ft.Paint) -> cv.Path:
     return cv.Path(elements, paint=paint)
 
 
+def _axis(at: Sequence[str]) -> ft.Control:
+    texts: list[ft.Control] = [small(point(mark)) for mark in (at[0], at[len(at) // 2], at[-1])]
+    return ft.Semantics(
+        key="axis", exclude_semantics=True, content=ft.Row(texts, alignment=ft.MainAxisAlignment.SPACE_BETWEEN)
+    )
+
+
 def _legend(of: Curve) -> str:
     return "Line: this period · dashed: the period before" if of.before else "This period"
 
 
 def _metrics(chosen: str, choose: Callable[[str], Awaitable[None]]) -> ft.Control:
     chips: list[ft.Control] = [choice(label, name == chosen, pressing(choose, name)) for name, label in METRICS.items()]
-    return ft.Row(chips, wrap=True, spacing=GRID, run_spacing=4)
+    return ft.Row(chips, key="metrics", wrap=True, spacing=GRID, run_spacing=4)

@@ -20,7 +20,7 @@ from views.screen import Screen
 from views.words import one_line, plural
 
 if TYPE_CHECKING:
-    from backend import UserRow, UserRows
+    from backend import UserRow
 
 PAGE = 50
 PAGES_MAX = 20
@@ -66,16 +66,14 @@ class UsersPart(Part):
     open_user: Callable[[str], None] = field(metadata={"skip": True})
     open_all: Callable[[], None] = field(metadata={"skip": True})
 
-    def draw(self, users: UserRows, today: date) -> ft.Control:
-        rows: list[ft.Control] = [user_row(user, today, self.open_user) for user in users.users]
+    def draw(self, users: tuple[UserRow, ...], more: bool, means: str, today: date) -> ft.Control:
+        rows: list[ft.Control] = [user_row(user, today, self.open_user) for user in users]
         if not rows:
             rows = [ft.Container(small("Nobody was active in this period."), padding=2 * GRID)]
-        if users.next_cursor is not None:
+        if more:
             everyone = ft.TextButton("Show all users", height=TARGET, on_click=pressing(self._all))
             rows += [hairline(), ft.Container(everyone, padding=ft.Padding.symmetric(horizontal=GRID))]
-        return panel(
-            "Users", rows, words="the latest seen, with engagement score", means=users.definition, padded=False
-        )
+        return panel("Users", rows, words="the latest seen, with engagement score", means=means, padded=False)
 
     async def _all(self) -> None:
         self.open_all()
