@@ -176,9 +176,10 @@ class Dashboard(Screen):
         lists = ft.ResponsiveRow(
             [_half(part) for part in (*self._tops.values(), self._audience)], spacing=16, run_spacing=16
         )
-        self._figures = [self._trend, lists, self._heat, self._retention, self._funnel_part, self._users]
-        left, right = _stack(self._figures), _stack([self._for_you, self._feed])
+        left = _stack([self._trend, lists, self._heat, self._retention, self._funnel_part, self._users])
+        right = _stack([self._for_you, self._feed])
         left.expand, right.expand = 2, 1
+        self._figures = [left]
         return ft.Row([left, right], spacing=16, vertical_alignment=ft.CrossAxisAlignment.START)
 
     def _narrow_column(self) -> ft.Control:

@@ -9,7 +9,7 @@ from typing import Any
 import flet as ft
 import flet.canvas as cv
 
-from views.controls.look import GRID, Handler, hairline, heading, icon_button, is_mounted, small
+from views.controls.look import GRID, Handler, hairline, heading, icon_button, is_mounted, silent, small
 from views.parts import card
 
 
@@ -63,9 +63,18 @@ class Chart(Part):
         self._caption = small("", lines=2)
         self._rest = ""
 
-    def chart(self, shapes: list[cv.Shape], height: float, label: str, caption: str, *, key: str) -> ft.Column:
-        """The canvas with its caption, read aloud as ``label``; a drawing with another ``key`` takes the last one's
-        place without being compared with it."""
+    def chart(
+        self,
+        shapes: list[cv.Shape],
+        height: float,
+        label: str,
+        caption: str,
+        *,
+        key: str,
+        axis: ft.Control | None = None,
+    ) -> ft.Column:
+        """The canvas with its axis and its caption, read aloud as ``label``; a drawing with another ``key`` takes the
+        last one's place without being compared with it."""
         self._caption = small(caption, lines=2)
         self._rest = caption
         canvas = cv.Canvas(shapes, height=height)
@@ -78,7 +87,9 @@ class Chart(Part):
             exclude_from_semantics=True,
         )
         drawn = ft.Semantics(label=label, container=True, exclude_semantics=True, image=True, content=watched)
-        lines: list[ft.Control] = [drawn, ft.Semantics(exclude_semantics=True, content=self._caption)]
+        lines: list[ft.Control] = [drawn, silent(self._caption)]
+        if axis is not None:
+            lines.insert(1, silent(axis))
         return ft.Column(lines, key=key, spacing=GRID, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
 
     def told(self, x: float, y: float) -> str | None:

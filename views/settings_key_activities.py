@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import flet as ft
 
-from views.controls.look import GRID, caller_text, small
+from views.controls.look import GRID, TARGET, caller_text, small
 from views.parts import card
 from views.words import grouped, one_line
 
@@ -55,7 +55,7 @@ class KeyActivities:
         )
         read = ft.Semantics(exclude_semantics=True, expand=True, content=text)
         words: list[ft.Control] = [small("counting sessions anew …")] if busy else []
-        return ft.Row([read, *words, switch], spacing=GRID, key=f"key-{kind.name}")
+        return ft.Row([read, *words, switch], key=f"key-{kind.name}", height=TARGET, spacing=GRID)
 
     def _marker(self, kind: ActivityType) -> Handler:
         async def mark(_: object) -> None:

@@ -84,7 +84,9 @@ class TrendPart(Chart):
         if any(of.now) or any(of.before):
             words = course(label, of.at, of.now, of.before)
             drawing = f"{len(of.at)}-{len(of.now)}-{len(of.before)}"
-            content += [self.chart(shapes(of, self.room), HEIGHT, words, _legend(of), key=drawing), _axis(of.at)]
+            content.append(
+                self.chart(shapes(of, self.room), HEIGHT, words, _legend(of), key=drawing, axis=_axis(of.at))
+            )
         else:
             content.append(nothing(f"{label}: none in this period."))
         return panel("Trend", content, words="by hour" if of.hourly else "by day")
@@ -134,9 +136,7 @@ def _line(through: Sequence[tuple[float, float]], paint: ft.Paint) -> cv.Path:
 
 def _axis(at: Sequence[str]) -> ft.Control:
     texts: list[ft.Control] = [small(point(mark)) for mark in (at[0], at[len(at) // 2], at[-1])]
-    return ft.Semantics(
-        key="axis", exclude_semantics=True, content=ft.Row(texts, alignment=ft.MainAxisAlignment.SPACE_BETWEEN)
-    )
+    return ft.Row(texts, alignment=ft.MainAxisAlignment.SPACE_BETWEEN)
 
 
 def _legend(of: Curve) -> str:
