@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 log = logging.getLogger(__name__)
@@ -16,10 +17,20 @@ class Refresher:
     ``ease`` times as long as the refresh took.
     """
 
-    def __init__(self, refresh: Callable[[], Awaitable[None]], rest: float = 0, ease: float = 0) -> None:
+    def __init__(
+        self,
+        refresh: Callable[[], Awaitable[None]],
+        rest: float = 0,
+        ease: float = 0,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._refresh = refresh
         self._rest = rest
         self._ease = ease
+        self._now = now
+        self._sleep = sleep
         self._again = False
         self._task: asyncio.Task[None] | None = None
 
@@ -38,11 +49,10 @@ class Refresher:
     async def _run(self) -> None:
         while self._again:
             self._again = False
-            began = asyncio.get_running_loop().time()
+            began = self._now()
             try:
                 await self._refresh()
             except Exception:
                 log.warning("a refresh failed", exc_info=True)
             if self._rest:
-                took = asyncio.get_running_loop().time() - began
-                await asyncio.sleep(max(self._rest, self._ease * took))
+                await self._sleep(max(self._rest, self._ease * (self._now() - began)))
