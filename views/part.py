@@ -60,8 +60,7 @@ class Chart(Part):
     def init(self) -> None:
         super().init()
         self.on_size_change = self._resized
-        self._caption = small("", lines=2)
-        self._rest = ""
+        self._pointed: str | None = None
 
     def chart(
         self,
@@ -75,8 +74,6 @@ class Chart(Part):
     ) -> ft.Column:
         """The canvas with its axis and its caption, read aloud as ``label``; a drawing with another ``key`` takes the
         last one's place without being compared with it."""
-        self._caption = small(caption, lines=2)
-        self._rest = caption
         canvas = cv.Canvas(shapes, height=height)
         watched = ft.GestureDetector(
             canvas,
@@ -87,7 +84,7 @@ class Chart(Part):
             exclude_from_semantics=True,
         )
         drawn = ft.Semantics(label=label, container=True, exclude_semantics=True, image=True, content=watched)
-        lines: list[ft.Control] = [drawn, silent(self._caption)]
+        lines: list[ft.Control] = [drawn, silent(small(self._pointed or caption, lines=2))]
         if axis is not None:
             lines.insert(1, silent(axis))
         return ft.Column(lines, key=key, spacing=GRID, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
@@ -104,16 +101,16 @@ class Chart(Part):
 
     async def _over(self, event: ft.HoverEvent[ft.GestureDetector] | ft.TapEvent[ft.GestureDetector]) -> None:
         if event.local_position is not None:
-            self._say(self.told(event.local_position.x, event.local_position.y) or self._rest)
+            self._point(self.told(event.local_position.x, event.local_position.y))
 
     async def _left(self, _: object) -> None:
-        self._say(self._rest)
+        self._point(None)
 
-    def _say(self, words: str) -> None:
-        if self._caption.value != words:
-            self._caption.value = words
-            if is_mounted(self._caption):
-                self._caption.update()
+    def _point(self, words: str | None) -> None:
+        """Say it in the caption's place. The picture is drawn anew: what Flet has compared it does not let change."""
+        if words != self._pointed:
+            self._pointed = words
+            self.redraw()
 
 
 def panel(

@@ -54,9 +54,8 @@ def user_row(user: UserRow, today: date, open_user: Callable[[str], None]) -> ft
     )
     row = ft.Row([texts, line, figure], spacing=GRID, vertical_alignment=ft.CrossAxisAlignment.CENTER)
     made_of = "\n".join(("Engagement score, of 100:", *parts(user.engagement_parts)))
-    pressed = pressable(user_words(user, today), row, open_it, key=f"user-{user.user_id}")
-    pressed.tooltip = hint(made_of if user.engagement_parts else "Not seen in the last 28 days")
-    return pressed
+    explained = ft.Container(row, tooltip=hint(made_of if user.engagement_parts else "Not seen in the last 28 days"))
+    return pressable(user_words(user, today), explained, open_it, key=f"user-{user.user_id}")
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
