@@ -66,6 +66,9 @@ def test_posted_activities_change_tiles_trend_and_lists_live(server: ServerProce
     screen.read("search: 1 activity, 100 %")
     screen.read("Retention: 1 new user in 1 cohort")
 
+    line = screen.find("img", re.compile("^Activities from"))
+    line.hover(timeout=DEADLINE)  # which has the chart drawn anew
+
     track(server, "carla", "search")
 
     screen.read("Activities: 4 in 7 days")

@@ -10,6 +10,7 @@ from typing import Any
 
 import flet as ft
 import flet.canvas as cv
+import msgspec
 import pytest
 
 from backend import (
@@ -17,6 +18,7 @@ from backend import (
     Cohort,
     Config,
     Figure,
+    Filters,
     FunnelStep,
     Named,
     Overview,
@@ -28,7 +30,7 @@ from backend import (
 from tests.views_tree import named, texts, walk
 from views import figure_words, heat_map, trend
 from views.controls.refresher import Refresher
-from views.dashboard import Dashboard
+from views.dashboard import Dashboard, Lacking
 from views.figure_words import busiest, came_back, change, course, day, incomplete, parts, percent, point, took
 from views.funnel import step_words
 from views.live import Live
@@ -281,6 +283,31 @@ def test_the_line_reaches_up_to_a_round_number_over_the_highest_figure() -> None
     assert [(e.x, e.y) for e in now.elements] == [(0, trend.HEIGHT), (100, trend.HEAD)]  # type: ignore[attr-defined]
 
 
+def test_a_chart_says_what_lies_under_the_pointer() -> None:
+    line = trend.TrendPart(choose=nothing, room=200)
+    line.take(trend.Curve("activities", False, ("2026-11-20", "2026-11-21", "2026-11-22"), (4, 1500), (7,)))
+    assert line.told(2, 0) == "Fri 20 Nov: 4 · 7 in the period before"
+    assert line.told(99, 0) == "Sat 21 Nov: 1,500"
+    assert line.told(200, 0) == "Sun 22 Nov: not over yet"
+    assert line.told(900, 0) is None
+
+    hours = [[0] * 24 for _ in range(7)]
+    hours[6][23] = 1
+    week = heat_map.HeatMapPart(room=heat_map.LEFT + 240)
+    week.take(hours, "UTC", "What it means.")
+    assert week.told(heat_map.LEFT + 239, heat_map.TOP + 69) == "Sunday, 23:00 to 00:00: 1 activity"
+    assert week.told(heat_map.LEFT - 1, heat_map.TOP + 5) is None
+
+
+async def test_what_the_pointer_is_on_stands_in_the_captions_place() -> None:
+    week = heat_map.HeatMapPart(room=heat_map.LEFT + 240)
+    week.take([[1] * 24 for _ in range(7)], "UTC", "What it means.")
+    await week._over(Pointed(ft.Offset(heat_map.LEFT + 5, heat_map.TOP + 5)))  # type: ignore[arg-type]
+    assert "Monday, 00:00 to 01:00: 1 activity" in texts(week)
+    await week._left(None)
+    assert "Busiest: Monday, 00:00 to 01:00 with 1 activity" in texts(week)
+
+
 def test_every_hour_of_the_week_is_a_cell_and_the_busiest_the_strongest() -> None:
     hours = [[0] * 24 for _ in range(7)]
     hours[0][0], hours[6][23] = 1, 100
@@ -308,6 +335,16 @@ def test_a_period_ends_today_and_has_as_many_days_as_it_says() -> None:
         assert (TODAY - asked.first).days + 1 == period.days
     rows = cohorts_of(TODAY)
     assert rows.first == date(2026, 11, 9)
+
+
+class Pointed:
+    """The event of a pointer that moves."""
+
+    def __init__(self, at: ft.Offset) -> None:
+        self.local_position = at
+
+
+async def nothing(_: object) -> None: ...
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -408,6 +445,18 @@ async def test_a_refresh_that_finds_nothing_new_draws_nothing(
     drawn(screen)
     assert "Tiles" in redrawn
     assert "Picker" not in redrawn
+
+
+async def test_figures_that_lack_something_say_so(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    visit(backend, "bob", "page_view")
+    screen = screen_over(backend)
+    assert not is_shown(drawn(screen), Lacking)
+    answer = msgspec.structs.replace(backend.figures.overview(Filters()), full=("page",), pending=2)
+    monkeypatch.setattr(backend.figures, "overview", lambda *_: answer)
+    picture = drawn(screen)
+    assert is_shown(picture, Lacking)
+    assert any("different pages than can be counted" in text for text in texts(picture))
+    assert any("2 activities are stored but not in these figures yet" in text for text in texts(picture))
 
 
 async def test_without_comparison_no_change_is_shown(backend: Backend) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
 
+from backend import DEFINITIONS
 from views.controls.look import ACCENT, GRID, TARGET, body, caller_text, menu_button, named_button, small
 from views.figure_words import percent, took
 from views.part import Part, panel, pressing
@@ -27,14 +28,13 @@ class Taken(NamedTuple):
     steps: tuple[FunnelStep, ...]
     dropped_at: int | None
     dropped_users: tuple[str, ...]
-    means: str
 
 
 def taken(funnel: Funnel | None) -> Taken | None:
     """The answer without its moment."""
     if funnel is None:
         return None
-    return Taken(funnel.steps, funnel.dropped_at, funnel.dropped_users, funnel.definition)
+    return Taken(funnel.steps, funnel.dropped_at, funnel.dropped_users)
 
 
 def step_words(step: FunnelStep, first: bool) -> str:
@@ -63,8 +63,7 @@ class FunnelPart(Part):
             content += [self._step(step, n) for n, step in enumerate(funnel.steps, 1)]
             if funnel.dropped_at is not None:
                 content.append(self._dropped(funnel))
-        means = "" if funnel is None else funnel.means
-        return panel("Funnel", content, words="who went all the way", means=means)
+        return panel("Funnel", content, words="who went all the way", means=DEFINITIONS["funnel"])
 
     def _builder(self, types: Sequence[str]) -> ft.Control:
         steps = self.chosen.steps

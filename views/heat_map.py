@@ -61,7 +61,8 @@ def _shapes(hours: Hours, pitch: float) -> list[cv.Shape]:
     style = ft.TextStyle(size=SMALL, color=MUTED)
     drawn: list[cv.Shape] = [cv.Text(LEFT + h * pitch, 0, f"{h:02}", style=style) for h in MARKED_HOURS]
     middle = ft.Alignment(-1, 0)
-    for weekday, name in enumerate(WEEKDAYS):
+    every = 1 if pitch > SMALL + GAP else 2  # where rows are lower than letters, every other one has its name
+    for weekday, name in tuple(enumerate(WEEKDAYS))[::every]:
         drawn.append(cv.Text(0, TOP + (weekday + 0.5) * pitch, name[:3], style=style, alignment=middle))
     for opacity, places in zip(STRENGTHS, cells(hours), strict=True):
         centres = [(LEFT + (hour + 0.5) * pitch, TOP + (weekday + 0.5) * pitch) for weekday, hour in places]

@@ -9,7 +9,19 @@ from typing import Any
 import flet as ft
 import flet.canvas as cv
 
-from views.controls.look import GRID, Handler, hairline, heading, icon_button, is_mounted, silent, small
+from views.controls.look import (
+    BODY,
+    GRID,
+    TARGET,
+    TITLE,
+    Handler,
+    hairline,
+    heading,
+    icon_button,
+    is_mounted,
+    silent,
+    small,
+)
 from views.parts import card
 
 
@@ -126,7 +138,8 @@ def panel(
     if means:
         head.append(about(title, means))
     row = ft.Row(head, spacing=GRID, vertical_alignment=ft.CrossAxisAlignment.CENTER)
-    top = ft.Container(row, padding=ft.Padding.only(left=16, right=4 if means else 16), height=48)
+    above = 2 if means else 15  # beside a button the head is as high as that
+    top = ft.Container(row, padding=ft.Padding.only(left=16, right=4 if means else 16, top=above, bottom=above))
     if not padded:
         body: ft.Control = ft.Column(content, spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
     else:
@@ -147,12 +160,12 @@ def about(what: str, means: str, *more: str) -> ft.MergeSemantics:
         async def close(_: object) -> None:
             page.pop_dialog()
 
-        lines: list[ft.Control] = [ft.Text(words, size=14) for words in (means, *more) if words]
+        lines: list[ft.Control] = [ft.Text(words, size=BODY) for words in (means, *more) if words]
         page.show_dialog(
             ft.AlertDialog(
-                title=ft.Text(what, size=20),
+                title=ft.Text(what, size=TITLE),
                 content=ft.Container(ft.Column(lines, spacing=12, tight=True), width=400),
-                actions=[ft.TextButton("Close", height=48, on_click=close)],
+                actions=[ft.TextButton("Close", height=TARGET, on_click=close)],
             )
         )
 

@@ -11,7 +11,20 @@ import flet as ft
 
 from backend import DEFINITIONS
 from views.commands import track_command
-from views.controls.look import FIGURE, GOOD, GRID, MUTED, TARGET, body, caller_text, hairline, heading, hint, small
+from views.controls.look import (
+    FIGURE,
+    GOOD,
+    GRID,
+    MUTED,
+    TARGET,
+    TITLE,
+    body,
+    caller_text,
+    hairline,
+    heading,
+    hint,
+    small,
+)
 from views.figure_words import parts, score, took
 from views.live_feed import activity_row
 from views.part import about, nothing, panel, pressing
@@ -27,6 +40,8 @@ PAGES_MAX = 20
 FEW = 10
 """Activities of a session before it is unfolded."""
 MANY = 200
+SHORT = 7
+"""Letters of a figure that fit a narrow tile in full size."""
 
 
 class Visit(NamedTuple):
@@ -133,8 +148,8 @@ def _figures(of: UserAnalytics, now: datetime) -> ft.Control:
 
 def _tile(label: str, figure: str, detail: str, made_of: Mapping[str, float] | None = None) -> ft.Container:
     lines: list[ft.Control] = [
-        small(label),
-        ft.Text(figure, size=FIGURE, weight=ft.FontWeight.W_500),
+        ft.Container(small(label), padding=ft.Padding.only(right=GRID if made_of is None else 3 * GRID)),
+        ft.Text(figure, size=FIGURE if len(figure) <= SHORT else TITLE, weight=ft.FontWeight.W_500),
         small(detail),
     ]
     read = ft.Semantics(

@@ -129,7 +129,7 @@ class Users(Screen):
                 )
             ]
         words = f"active {self.chosen.period.words} or since, the latest seen first"
-        section = panel("Users", rows, words=words, means=found.definition, padded=False)
+        section = panel("Everyone", rows, words=words, means=found.definition, padded=False)
         return page_column([section], wide=self.wide)
 
     def _open(self, user_id: str) -> None:
