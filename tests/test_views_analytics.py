@@ -275,7 +275,7 @@ def test_hours_that_have_not_come_are_not_drawn_as_nothing() -> None:
 
 def test_the_line_reaches_up_to_a_round_number_over_the_highest_figure() -> None:
     assert [trend.ceiling(n) for n in (0, 1, 7, 9, 10, 590, 1001)] == [1, 1, 8, 10, 10, 600, 2000]
-    of = trend.Curve("activities", False, ("2026-11-21", "2026-11-22"), (0, 10), (5, 5))
+    of = trend.Curve("activities", False, True, ("2026-11-21", "2026-11-22"), (0, 10), (5, 5))
     lines = [shape for shape in trend.shapes(of, 100) if isinstance(shape, cv.Path)]
     before, _, now = lines
     assert before.paint.stroke_dash_pattern == [4, 4]
@@ -285,7 +285,8 @@ def test_the_line_reaches_up_to_a_round_number_over_the_highest_figure() -> None
 
 def test_a_chart_says_what_lies_under_the_pointer() -> None:
     line = trend.TrendPart(choose=nothing, room=200)
-    line.take(trend.Curve("activities", False, ("2026-11-20", "2026-11-21", "2026-11-22"), (4, 1500), (7,)))
+    line.take(trend.Curve("activities", False, True, ("2026-11-20", "2026-11-21", "2026-11-22"), (4, 1500), (7,)))
+    assert "Line: this period, the last day so far · dashed: the period before" in texts(line)
     assert line.told(2, 0) == "Fri 20 Nov: 4 · 7 in the period before"
     assert line.told(99, 0) == "Sat 21 Nov: 1,500"
     assert line.told(200, 0) == "Sun 22 Nov: not over yet"

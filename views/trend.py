@@ -27,10 +27,12 @@ ROUND = (1, 2, 3, 4, 5, 6, 8)
 
 
 class Curve(NamedTuple):
-    """What is drawn: places, figures as far as they are known, and those of the period before."""
+    """What is drawn: places, figures as far as they are known, and those of the period before; ``running``: the last
+    of them is not over."""
 
     metric: str
     hourly: bool
+    running: bool
     at: tuple[str, ...]
     now: tuple[int, ...]
     before: tuple[int, ...]
@@ -46,6 +48,7 @@ def curve(trend: Trend, metric: str) -> Curve:
     return Curve(
         metric,
         hourly,
+        trend.period.until is not None,
         tuple(place.at for place in trend.points),
         tuple(getattr(place, metric) or 0 for place in trend.points[:known]),
         tuple(getattr(place, metric) or 0 for place in trend.previous_points),
@@ -140,7 +143,8 @@ def _axis(at: Sequence[str]) -> ft.Control:
 
 
 def _legend(of: Curve) -> str:
-    return "Line: this period · dashed: the period before" if of.before else "This period"
+    line = f"this period, the last {'hour' if of.hourly else 'day'} so far" if of.running else "this period"
+    return f"Line: {line} · dashed: the period before" if of.before else line.capitalize()
 
 
 def _metrics(chosen: str, choose: Callable[[str], Awaitable[None]]) -> ft.Control:
