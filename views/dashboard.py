@@ -12,7 +12,7 @@ import flet as ft
 from backend import FlashFlowError
 from views.controls.look import GRID, choice, menu_button
 from views.figure_words import incomplete
-from views.funnel import FunnelPart, taken
+from views.funnel import STEPS_OFFERED, FunnelPart, taken
 from views.heat_map import HeatMapPart
 from views.live_feed import ForYou, LiveFeed
 from views.part import Part, pressing
@@ -28,6 +28,7 @@ from views.users import UsersPart, user_route
 if TYPE_CHECKING:
     from backend import (
         ActivityPage,
+        Filters,
         Funnel,
         HeatMap,
         Names,
@@ -93,13 +94,18 @@ class Dashboard(Screen):
             heat=figures.heatmap(asked),
             retention=figures.retention(cohorts_of(day), DAYS),
             users=figures.user_list(asked, USERS),
-            types=tuple(kind.name for kind in backend.activity.activity_types()),
+            types=self._types(asked),
             funnel=funnel,
             funnel_failed=funnel_failed,
             today=backend.analytics.today(),
             feed=backend.activity.list_activities(limit=FEED),
             waiting=backend.notifications.get_user_notifications(backend.me, status="unread", limit=WAITING),
         )
+
+    def _types(self, asked: Filters) -> tuple[str, ...]:
+        """What a funnel's steps can be: the types there were most of, by name, so that none moves in an open menu."""
+        names = self.backend.figures.top(asked, "types", STEPS_OFFERED).names
+        return tuple(sorted(named.name for named in names if not named.is_other))
 
     def _funnel(self, day: date) -> tuple[Funnel | None, str | None]:
         """A funnel that cannot be had is told in its own place."""

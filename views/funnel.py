@@ -18,7 +18,7 @@ from views.words import one_line, plural
 if TYPE_CHECKING:
     from backend import Funnel, FunnelStep
 
-MOST_OFFERED = 200
+STEPS_OFFERED = 60
 """Types in a step's menu."""
 
 
@@ -83,10 +83,7 @@ class FunnelPart(Part):
 
     def _chooser(self, n: int, step: str | None, types: Sequence[str]) -> ft.Control:
         label = f"{n + 1} · {one_line(step, 30)}" if step is not None else f"{n + 1} · Choose a step"
-        items = [
-            ft.PopupMenuItem(one_line(name, 60), on_click=pressing(self._take_step, n, name))
-            for name in types[:MOST_OFFERED]
-        ]
+        items = [ft.PopupMenuItem(one_line(name, 60), on_click=pressing(self._take_step, n, name)) for name in types]
         if not items:
             items = [ft.PopupMenuItem("No activities yet", disabled=True)]
         name = f"Step {n + 1} of the funnel: {one_line(step, 60) if step is not None else 'not chosen'}"

@@ -65,6 +65,7 @@ class Person(Screen):
 
     kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "system")
     rest: ClassVar[float] = 1.0
+    ease: ClassVar[float] = 5.0
 
     user_id: str = field(default="", metadata={"skip": True})
 

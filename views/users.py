@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backend import UserRow
 
 PAGE = 50
-PAGES_MAX = 20
+PAGES_MAX = 10
 
 
 def user_route(user_id: str) -> str:
@@ -93,6 +93,7 @@ class Users(Screen):
 
     kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "system")
     rest: ClassVar[float] = 1.0
+    ease: ClassVar[float] = 10.0  # every score is worked out anew
 
     chosen: Chosen = field(default_factory=Chosen, metadata={"skip": True})
 
