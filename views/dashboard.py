@@ -200,18 +200,18 @@ class Dashboard(Screen):
 
     async def _choose(self, period: Period) -> None:
         self.chosen.period = period
-        self._picker.take(period, self.chosen.compared)
+        self._picker.put(period, self.chosen.compared)
         self.ask_now()
 
     async def _compare(self, compared: bool) -> None:
         self.chosen.compared = compared
-        self._picker.take(self.chosen.period, compared)
+        self._picker.put(self.chosen.period, compared)
         self.ask_now()
 
     async def _measure(self, metric: str) -> None:
         self.chosen.metric = metric
         if self._found is not None:
-            self._trend.take(curve(self._found.trend, metric))
+            self._trend.put(curve(self._found.trend, metric))
 
     def _open_user(self, user_id: str) -> None:
         self.go(user_route(user_id))

@@ -42,8 +42,12 @@ class Part(ft.Container):
     def take(self, *shown: Any) -> None:
         """Show this, if it is not what stands here already."""
         if shown != self._shown:
-            self._shown = shown
-            self.redraw()
+            self.put(*shown)
+
+    def put(self, *shown: Any) -> None:
+        """Show this whatever stands here: a chip that was pressed has changed on the page by itself."""
+        self._shown = shown
+        self.redraw()
 
     def redraw(self) -> None:
         """Draw what was taken once more, for whatever else changed."""
