@@ -4,6 +4,7 @@ from backend.app import SETTINGS_FILE, Backend
 from backend.asking import Filters
 from backend.channels import ChannelState
 from backend.config import VERSION, Config, load_config
+from backend.definitions import DEFINITIONS
 from backend.errors import (
     AlreadyRunning,
     Conflict,
@@ -75,6 +76,7 @@ from backend.trials import Trial
 from backend.user_activity_service import UserActivityService
 
 __all__ = [
+    "DEFINITIONS",
     "SETTINGS_FILE",
     "VERSION",
     "Action",

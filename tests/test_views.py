@@ -16,7 +16,7 @@ import flet as ft
 import msgspec
 import pytest
 
-from backend import Bus, Event, Notification, NotificationDetail, TodayFigures
+from backend import Bus, Event, Notification, NotificationDetail
 from tests.views_tree import NOW, named, notice, texts, walk
 from views.commands import send_command, track_command
 from views.controls.notice_row import notice_row, row_name
@@ -25,7 +25,6 @@ from views.controls.notification_settings import NotificationSettings, reason
 from views.controls.refresher import Refresher
 from views.controls.sources import Inbox
 from views.controls.words import bell_name
-from views.dashboard import tiles
 from views.live import Live
 from views.notification_center import _with
 from views.shell import parse
@@ -199,12 +198,14 @@ def test_the_line_that_fills_an_empty_screen_can_be_pasted() -> None:
     assert track_command(None, "o'hara") == "flashflow track 'o'\"'\"'hara' page_view"
 
 
-def test_routes_name_a_screen_and_a_notification() -> None:
+def test_routes_name_a_screen_and_a_notification_or_a_user() -> None:
     assert parse("/") == (0, None)
     assert parse("/nowhere") == (0, None)
     assert parse("/notifications") == (1, None)
     assert parse("/notifications/n%2F1?x=1") == (1, "n/1")
     assert parse("/settings") == (2, None)
+    assert parse("/users") == (3, None)
+    assert parse("/users/a%2Fb") == (4, "a/b")
 
 
 # --- live ----------------------------------------------------------------------------------------------------------
@@ -649,20 +650,6 @@ async def test_a_channel_turned_off_for_all_cannot_be_turned_on_for_one() -> Non
 
 
 # --- what the screens draw -----------------------------------------------------------------------------------------
-
-
-def test_the_tiles_are_the_days_figures() -> None:
-    figures = TodayFigures(
-        day="2026-11-22", zone="UTC", active_users=3, sessions=4, activities=1234, notifications=9, delivered=8, read=2
-    )
-    assert [(t.label, t.figure, t.detail) for t in tiles(figures, 6)] == [
-        ("Active users", "3", "today"),
-        ("Sessions", "4", "started today"),
-        ("Activities", "1,234", "today"),
-        ("Notices", "9", "sent today"),
-        ("Delivered", "8", "25 % opened"),
-        ("Unread", "6", "for you"),
-    ]
 
 
 def test_reading_a_notification_does_not_make_it_vanish_from_the_list() -> None:

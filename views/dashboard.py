@@ -1,264 +1,260 @@
-"""The dashboard: today's figures, what waits for the person, and activities as they happen."""
+"""The dashboard: a period's figures, who and what is behind them, and activities as they happen."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import field
+from datetime import date
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
-from urllib.parse import quote, urlsplit
 
 import flet as ft
 
-from views.commands import send_command, track_command
-from views.controls.look import (
-    ACCENT,
-    FIGURE,
-    GOOD,
-    GRID,
-    HAIRLINE,
-    MUTED,
-    Handler,
-    body,
-    caller_text,
-    hairline,
-    heading,
-    hint,
-    small,
-    time_text,
-)
-from views.controls.notice_row import notice_row
-from views.parts import card, empty, page_column
+from backend import FlashFlowError
+from views.controls.look import GRID, choice, menu_button
+from views.figure_words import incomplete
+from views.funnel import STEPS_OFFERED, FunnelPart, taken
+from views.heat_map import HeatMapPart
+from views.live_feed import ForYou, LiveFeed
+from views.part import Part, pressing
+from views.parts import page_column, page_padding, warning
+from views.period import PERIODS, Chosen, Period
+from views.retention import DAYS, Audience, RetentionPart, cohorts_of
 from views.screen import Screen
-from views.words import ago, grouped, one_line, plural, share
+from views.tiles import Tiles, tiles
+from views.top_names import TopNames
+from views.trend import TrendPart, curve
+from views.users import UsersPart, user_route
 
 if TYPE_CHECKING:
-    from backend import Activity, ActivityPage, NotificationPage, TodayFigures
+    from backend import (
+        ActivityPage,
+        Filters,
+        Funnel,
+        HeatMap,
+        Names,
+        NotificationPage,
+        Overview,
+        Retention,
+        TodayFigures,
+        Trend,
+        UserRows,
+    )
 
-FEED = 25
+FEED, FEED_NARROW = 25, 8
 WAITING = 5
+TOP = 7
+USERS = 8
+KINDS = {"pages": "Pages", "features": "Features", "referrers": "Referrers"}
 
 
 class Found(NamedTuple):
     """What the dashboard shows."""
 
+    day: date
+    overview: Overview
+    trend: Trend
+    tops: Mapping[str, Names]
+    heat: HeatMap
+    retention: Retention
+    users: UserRows
+    types: tuple[str, ...]
+    funnel: Funnel | None
+    funnel_failed: str | None
     today: TodayFigures
     feed: ActivityPage
     waiting: NotificationPage
 
 
-class Tile(NamedTuple):
-    """A figure of today, with what it means."""
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class Dashboard(Screen):
+    """The first screen. Its parts stand as long as its layout does; each is drawn anew when what it shows differs."""
 
-    label: str
-    figure: str
-    detail: str
-    means: str
-    icon: ft.IconData
-    color: ft.ColorValue = MUTED
+    kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "notification", "notification.updated", "system")
+    rest: ClassVar[float] = 1.0  # a figure that changes faster cannot be read
+    ease: ClassVar[float] = 5.0  # a year of millions may take longer than that to ask for
 
+    chosen: Chosen = field(default_factory=Chosen, metadata={"skip": True})
 
-def tiles(today: TodayFigures, unread: int) -> tuple[Tile, ...]:
-    """The figures in the order a person asks for them."""
-    opened = share(today.read, today.delivered)
-    return (
-        Tile(
-            "Active users",
-            grouped(today.active_users),
-            "today",
-            "Different users with at least one activity today.",
-            ft.Icons.PERSON_OUTLINE,
-        ),
-        Tile(
-            "Sessions",
-            grouped(today.sessions),
-            "started today",
-            "Visits that began today. A visit ends after 30 minutes without an activity, or after 24 hours.",
-            ft.Icons.TIMELAPSE,
-        ),
-        Tile(
-            "Activities",
-            grouped(today.activities),
-            "today",
-            "Everything apps recorded of their users today.",
-            ft.Icons.TIMELINE,
-        ),
-        Tile(
-            "Notices",
-            grouped(today.notifications),
-            "sent today",
-            "Notices created today, for every user and channel.",
-            ft.Icons.OUTBOX_OUTLINED,
-        ),
-        Tile(
-            "Delivered",
-            grouped(today.delivered),
-            f"{opened} opened" if opened else "none opened yet",
-            "Notices of today that reached an inbox or a device; opened are those marked read.",
-            ft.Icons.CHECK_CIRCLE_OUTLINE,
-            GOOD,
-        ),
-        Tile(
-            "Unread",
-            grouped(unread),
-            "for you",
-            "Everything in your inbox that you have not opened yet, whatever its day.",
-            ft.Icons.MARK_EMAIL_UNREAD_OUTLINED,
-            ACCENT,
-        ),
-    )
+    def init(self) -> None:
+        super().init()
+        self._page: ft.ListView | None = None
+
+    # --- what it asks ---------------------------------------------------------------------------------------------
+
+    def load(self) -> Found:
+        backend, figures, chosen = self.backend, self.backend.figures, self.chosen
+        day, *_ = figures.today_bounds()
+        asked = chosen.filters(day)
+        funnel, funnel_failed = self._funnel(day)
+        return Found(
+            day=day,
+            overview=figures.overview(asked, chosen.compare),
+            trend=figures.trend(asked, chosen.compare, chosen.interval),
+            tops={kind: figures.top(asked, kind, TOP) for kind in KINDS},
+            heat=figures.heatmap(asked),
+            retention=figures.retention(cohorts_of(day), DAYS),
+            users=figures.user_list(asked, USERS),
+            types=self._types(asked),
+            funnel=funnel,
+            funnel_failed=funnel_failed,
+            today=backend.analytics.today(),
+            feed=backend.activity.list_activities(limit=FEED),
+            waiting=backend.notifications.get_user_notifications(backend.me, status="unread", limit=WAITING),
+        )
+
+    def _types(self, asked: Filters) -> tuple[str, ...]:
+        """What a funnel's steps can be: the types there were most of, by name, so that none moves in an open menu."""
+        names = self.backend.figures.top(asked, "types", STEPS_OFFERED).names
+        return tuple(sorted(named.name for named in names if not named.is_other))
+
+    def _funnel(self, day: date) -> tuple[Funnel | None, str | None]:
+        """A funnel that cannot be had is told in its own place."""
+        chosen, steps = self.chosen, self.chosen.funnel
+        if steps is None:
+            return None, None
+        dropped_at = chosen.dropped_at if chosen.dropped_at is None or chosen.dropped_at <= len(steps) else None
+        try:
+            return self.backend.figures.funnel(chosen.filters(day), steps, chosen.window, dropped_at), None
+        except FlashFlowError as refusal:
+            return None, str(refusal)
+
+    # --- what it shows --------------------------------------------------------------------------------------------
+
+    def render(self, found: Found) -> ft.Control:
+        if self._page is None:
+            self._page = self._build()
+        self._page.padding = page_padding(wide=self.wide)
+        self._take(found)
+        return self._page
+
+    def show(self, content: ft.Control, key: str) -> None:
+        """Parts that were taken off the page, or laid out otherwise, are made anew."""
+        if content is not self._page:
+            self._page = None
+        super().show(content, f"{key}-{'wide' if self.wide else 'narrow'}")
+
+    def set_wide(self, wide: bool) -> None:
+        self._page = None
+        super().set_wide(wide)
+
+    def _take(self, found: Found) -> None:
+        overview, chosen, now = found.overview, self.chosen, self.now().replace(second=0, microsecond=0)
+        anything = bool(found.feed.activities)
+        self._picker.take(chosen.period, chosen.compared)
+        self._lacking.take(incomplete(overview.full, overview.pending))
+        rows = tiles(overview, found.today, found.waiting.unread_count, chosen.period)
+        self._tiles.take(rows, overview.definitions["change"])
+        self._trend.take(curve(found.trend, chosen.metric))
+        for kind, part in self._tops.items():
+            part.take(KINDS[kind], found.tops[kind].names, found.tops[kind].definition)
+        self._audience.take({name: overview.figures[name] for name in Audience.NAMES}, overview.definitions)
+        self._heat.take(found.heat.hours, found.heat.timezone, found.heat.definition)
+        self._retention.take(found.retention.cohorts, found.retention.average, found.retention.definition)
+        self._funnel_part.take(found.types, taken(found.funnel), found.funnel_failed)
+        users = found.users
+        self._users.take(users.users, users.next_cursor is not None, users.definition, found.day)
+        self._feed.take(found.feed, self.backend.url, self.backend.me, FEED if self.wide else FEED_NARROW, now)
+        self._for_you.take(found.waiting, now)
+        for shown in self._figures:
+            shown.visible = anything
+        self._lacking.visible = bool(overview.full or overview.pending)
+
+    # --- how it stands --------------------------------------------------------------------------------------------
+
+    def _build(self) -> ft.ListView:
+        self._picker = Picker(choose=self._choose, compare=self._compare, wide=self.wide)
+        self._lacking = Lacking()
+        self._tiles = Tiles()
+        self._trend = TrendPart(choose=self._measure, room=660 if self.wide else 300)
+        self._tops = {kind: TopNames() for kind in KINDS}
+        self._audience = Audience()
+        self._heat = HeatMapPart(room=660 if self.wide else 300)
+        self._retention = RetentionPart()
+        self._funnel_part = FunnelPart(chosen=self.chosen, ask=self.ask_now, open_user=self._open_user)
+        self._users = UsersPart(open_user=self._open_user, open_all=lambda: self.go("/users"))
+        self._feed = LiveFeed()
+        self._for_you = ForYou(screen=self)
+        self._figures: list[ft.Control] = []
+        columns = self._wide_columns() if self.wide else self._narrow_column()
+        return page_column([self._picker, self._lacking, self._tiles, columns], wide=self.wide)
+
+    def _wide_columns(self) -> ft.Control:
+        lists = ft.ResponsiveRow(
+            [_half(part) for part in (*self._tops.values(), self._audience)], spacing=16, run_spacing=16
+        )
+        left = _stack([self._trend, lists, self._heat, self._retention, self._funnel_part, self._users])
+        right = _stack([self._for_you, self._feed])
+        left.expand, right.expand = 2, 1
+        self._figures = [left]
+        return ft.Row([left, right], spacing=16, vertical_alignment=ft.CrossAxisAlignment.START)
+
+    def _narrow_column(self) -> ft.Control:
+        first: list[ft.Control] = [self._trend]
+        rest: list[ft.Control] = [
+            *self._tops.values(), self._audience, self._heat, self._retention, self._funnel_part, self._users
+        ]  # fmt: skip
+        self._figures = [*first, *rest]
+        return _stack([*first, self._for_you, self._feed, *rest])
+
+    # --- what the person does -------------------------------------------------------------------------------------
+
+    async def _choose(self, period: Period) -> None:
+        self.chosen.period = period
+        self._picker.put(period, self.chosen.compared)
+        self.ask_now()
+
+    async def _compare(self, compared: bool) -> None:
+        self.chosen.compared = compared
+        self._picker.put(self.chosen.period, compared)
+        self.ask_now()
+
+    async def _measure(self, metric: str) -> None:
+        self.chosen.metric = metric
+        if self._found is not None:
+            self._trend.put(curve(self._found.trend, metric))
+
+    def _open_user(self, user_id: str) -> None:
+        self.go(user_route(user_id))
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class Dashboard(Screen):
-    """The first screen."""
+class Picker(Part):
+    """The period, and whether it is compared with the one before."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "notification", "notification.updated", "system")
-    rest: ClassVar[float] = 0.25  # drawing the feed anew costs some 30 ms; nobody reads faster
+    choose: Callable[[Period], Awaitable[None]] = field(metadata={"skip": True})
+    compare: Callable[[bool], Awaitable[None]] = field(metadata={"skip": True})
+    wide: bool = field(default=False, metadata={"skip": True})
 
-    def load(self) -> Found:
-        return Found(
-            self.backend.analytics.today(),
-            self.backend.activity.list_activities(limit=FEED),
-            self.backend.notifications.get_user_notifications(self.backend.me, status="unread", limit=WAITING),
+    def draw(self, period: Period, compared: bool) -> ft.Control:
+        picks: list[ft.Control]
+        if self.wide:
+            picks = [choice(each.label, each == period, pressing(self.choose, each)) for each in PERIODS]
+        else:
+            items = [ft.PopupMenuItem(each.label, on_click=pressing(self.choose, each)) for each in PERIODS]
+            picks = [menu_button(period.label, items, name=f"Period: {period.label}", key="period")]
+        switch = ft.Switch(
+            label="vs previous", value=compared, on_change=pressing(self.compare, not compared), key="compare"
+        )
+        return ft.Row(
+            [ft.Row(picks, wrap=True, spacing=GRID, run_spacing=4), switch],
+            wrap=True,
+            alignment=ft.MainAxisAlignment.SPACE_BETWEEN,
+            spacing=GRID,
+            run_spacing=4,
         )
 
-    def render(self, found: Found) -> ft.Control:
-        now = self.now()
-        live = self._feed(found.feed, now)
-        mine = self._waiting(found.waiting, now)
-        columns: ft.Control
-        if self.wide:
-            live.expand, mine.expand = 3, 2
-            columns = ft.Row([live, mine], key="wide", spacing=16, vertical_alignment=ft.CrossAxisAlignment.START)
-        else:
-            columns = ft.Column([mine, live], key="narrow", spacing=16, tight=True)
-        return page_column([_tiles(found.today, found.waiting.unread_count, self.wide), columns], wide=self.wide)
 
-    def _feed(self, feed: ActivityPage, now: datetime) -> ft.Container:
-        rows: list[ft.Control] = [_activity_row(activity, now) for activity in feed.activities]
-        if not rows:
-            rows = [
-                empty(
-                    ft.Icons.TIMELINE,
-                    "No activities yet",
-                    "What your apps' users do will run by here as it happens. Record the first one:",
-                    track_command(self.backend.url, self.backend.me),
-                    "record an activity",
-                )
-            ]
-        return _panel("Live", "The newest activities", rows, key="live")
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class Lacking(Part):
+    """What the figures lack, where they lack anything."""
 
-    def _waiting(self, waiting: NotificationPage, now: datetime) -> ft.Container:
-        rows: list[ft.Control] = [
-            notice_row(notice, now, self._opener(notice.id), lines=1) for notice in waiting.notifications
-        ]
-        words = plural(waiting.unread_count, "unread notification")
-        if not rows:
-            words = "Nothing unread"
-            rows = [
-                empty(
-                    ft.Icons.DONE_ALL,
-                    "You are all caught up",
-                    "Notifications for you will stand here until you open them. Send yourself one:",
-                    send_command(self.backend.url, self.backend.me),
-                    "send a notification",
-                )
-            ]
-        return _panel("For you", words, rows, key="mine")
-
-    def _opener(self, notification_id: str) -> Handler:
-        async def open_notice(_: object) -> None:
-            self.go(f"/notifications/{quote(notification_id, safe='')}")
-            await self.act(lambda: self.backend.notifications.mark_notification_as_read(notification_id))
-
-        return open_notice
+    def draw(self, lines: tuple[str, ...]) -> ft.Control:
+        return ft.Column([warning(line) for line in lines], spacing=GRID, tight=True)
 
 
-def _tiles(today: TodayFigures, unread: int, wide: bool) -> ft.ResponsiveRow:
-    return ft.ResponsiveRow(
-        [_tile(tile, wide) for tile in tiles(today, unread)], key="tiles", spacing=12, run_spacing=12
-    )
+def _stack(parts: list[ft.Control]) -> ft.Column:
+    return ft.Column(parts, spacing=16, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
 
 
-def _tile(tile: Tile, wide: bool) -> ft.Container:
-    """Label, figure, detail; read aloud as one sentence, its meaning on hover or tap."""
-    head: list[ft.Control] = [
-        ft.Icon(tile.icon, size=16, color=tile.color),
-        _fill(small(tile.label)),
-        ft.Icon(ft.Icons.INFO_OUTLINE, size=14, color=HAIRLINE),
-    ]
-    content = ft.Column(
-        [
-            ft.Row(head if wide else head[1:], spacing=6),
-            ft.Text(tile.figure, size=FIGURE, weight=ft.FontWeight.W_500),
-            small(tile.detail),
-        ],
-        spacing=4,
-        tight=True,
-    )
-    words = f"{tile.label}: {tile.figure} {tile.detail}. {tile.means}"
-    box = card(
-        ft.Semantics(label=words, container=True, exclude_semantics=True, content=content),
-        key=f"tile-{tile.label}",
-        padding=ft.Padding.symmetric(horizontal=16, vertical=12),
-    )
-    box.tooltip = hint(tile.means, tap=True)
-    box.col = {"xs": 6, "md": 4, "xl": 2}
-    return box
-
-
-def _fill(text: ft.Text) -> ft.Text:
-    text.expand = True
-    return text
-
-
-def _panel(title: str, words: str, rows: list[ft.Control], *, key: str) -> ft.Container:
-    head = ft.Container(
-        padding=ft.Padding.only(left=16, right=16, top=12, bottom=GRID),
-        content=ft.Row(
-            [heading(title), small(words)], wrap=True, alignment=ft.MainAxisAlignment.SPACE_BETWEEN, spacing=GRID
-        ),
-    )
-    return card(
-        ft.Column([head, hairline(), *rows], spacing=0, horizontal_alignment=ft.CrossAxisAlignment.STRETCH, tight=True),
-        key=key,
-        padding=0,
-    )
-
-
-def _activity_row(activity: Activity, now: datetime) -> ft.Semantics:
-    """Who did what, where, and when; read aloud as one sentence."""
-    who = one_line(activity.user_id, 120)
-    what = one_line(activity.activity_type, 80)
-    where = " · ".join(part for part in (_page(activity.page_url), one_line(activity.app, 60)) if part)
-    first = ft.Row([_fill(caller_text(who, strong=True)), time_text(activity.timestamp, now)], spacing=GRID)
-    texts: list[ft.Control] = [first, body(what, lines=1)]
-    if where:
-        texts.append(small(where, lines=1))
-    content = ft.Row(
-        [_dot(), ft.Column(texts, spacing=0, expand=True, tight=True)],
-        spacing=12,
-        vertical_alignment=ft.CrossAxisAlignment.START,
-    )
-    return ft.Semantics(
-        key=f"activity-{activity.id}",
-        label=", ".join(part for part in (who, what, where, ago(activity.timestamp, now)) if part),
-        container=True,
-        exclude_semantics=True,
-        content=ft.Container(content, padding=ft.Padding.symmetric(horizontal=16, vertical=GRID)),
-    )
-
-
-def _dot() -> ft.Container:
-    return ft.Container(
-        width=GRID, height=GRID, margin=ft.Margin.only(top=6), border_radius=4, border=ft.Border.all(2, MUTED)
-    )
-
-
-def _page(url: str | None) -> str:
-    """The page's path without its host and query: what a person recognises."""
-    if not url:
-        return ""
-    try:
-        return one_line(urlsplit(url).path or "/", 120)
-    except ValueError:
-        return one_line(url, 120)
+def _half(part: Part) -> ft.Container:
+    return ft.Container(part, col={"xs": 12, "md": 6})

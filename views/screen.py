@@ -40,6 +40,7 @@ class Screen(ft.Container):
 
     kinds: ClassVar[tuple[str, ...]] = ()
     rest: ClassVar[float] = 0
+    ease: ClassVar[float] = 0
 
     backend: Backend = field(metadata={"skip": True})
     live: Live = field(metadata={"skip": True})
@@ -52,7 +53,7 @@ class Screen(ft.Container):
         self._frame = ft.Column(spacing=0, expand=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
         self.content = self._frame
         self._found: Any = None
-        self._refresher = Refresher(self.refresh, self.rest)
+        self._refresher = Refresher(self.refresh, self.rest, self.ease)
         self._unlisten: Callable[[], None] | None = None
 
     def did_mount(self) -> None:
@@ -67,6 +68,11 @@ class Screen(ft.Container):
 
     def ask(self) -> None:
         """Look again as soon as the last look is over."""
+        self._refresher.ask()
+
+    def ask_now(self) -> None:
+        """Look again at once: what the person did does not wait out the rest after a look."""
+        self._refresher.cancel()
         self._refresher.ask()
 
     def load(self) -> Any:

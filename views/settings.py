@@ -16,6 +16,7 @@ from views.screen import Screen
 from views.settings_channels import ChannelList
 from views.settings_contacts import Contacts
 from views.settings_devices import Devices
+from views.settings_key_activities import KeyActivities
 from views.settings_quiet import Quiet
 from views.settings_rules import RuleList
 from views.sources import MyPreferences
@@ -23,12 +24,13 @@ from views.sources import MyPreferences
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from backend import ChannelState, Contact, Decided, Device, QuietSetting, Rule
+    from backend import ActivityType, ChannelState, Contact, Decided, Device, QuietSetting, Rule
 
 MOST_CHANNELS = 16
 """What one notice can ask for."""
 
 RULES = "When something happens in an app, somebody is told."
+KEY_WORDS = "What matters in your apps: one of them makes a session engaged, and using them counts in the score."
 
 
 class Found(NamedTuple):
@@ -42,6 +44,7 @@ class Found(NamedTuple):
     problem: str | None
     devices: tuple[Device, ...]
     rules: Sequence[Rule]
+    types: tuple[ActivityType, ...]
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -60,6 +63,7 @@ class Settings(Screen):
         self._devices = Devices(self)
         self._rules = RuleList(self)
         self._unlisten_rules: Callable[[], None] | None = None
+        self._key_activities = KeyActivities(self)
         self._matrix = NotificationSettings(
             source=MyPreferences(self.backend, self.live), labels=CHANNELS, wide=self.wide
         )
@@ -93,6 +97,7 @@ class Settings(Screen):
             problem=backend.settings.problem,
             devices=services.list_devices(me),
             rules=self._rules.load(),
+            types=backend.activity.figures.activity_types(),
         )
 
     def render(self, found: Found) -> ft.Control:
@@ -105,6 +110,7 @@ class Settings(Screen):
         self._problem.content = _problem(str(backend.data_dir / SETTINGS_FILE), found.problem)
         self._devices.take(found.devices)
         self._rules.take(found.rules)
+        self._key_activities.take(found.types)
         self._api.content = _api(backend.url, backend.me)
         self._about.content = copyable(small(f"FlashFlow {backend.version} · data in {backend.data_dir}"))
         if self._page is None:
@@ -128,6 +134,7 @@ class Settings(Screen):
             section("Channels", [self._channels.control], words=file, key="channels-section"),
             section("Your devices", [self._devices.control], words="What push reaches.", key="devices-section"),
             section("Rules", [self._rules.control], words=RULES, key="rules-section"),
+            section("Key activities", [self._key_activities.control], words=KEY_WORDS, key="key-activities-section"),
             self._api,
             self._about,
         ]

@@ -15,10 +15,14 @@ from views.dashboard import Dashboard
 from views.live import Live
 from views.notification_center import NotificationCenter
 from views.parts import centred, notice_banner
+from views.period import Chosen
+from views.person import Person
 from views.screen import Screen
 from views.settings import Settings
 from views.sources import MyInbox
 from views.theme import dark, light
+from views.users import Users
+from views.words import one_line
 
 if TYPE_CHECKING:
     from backend import Backend
@@ -28,7 +32,7 @@ CLOCK = 60.0
 
 
 class Place(NamedTuple):
-    """One of the three screens."""
+    """A screen; those of ``PLACES`` stand in the navigation, the others behind the first of them."""
 
     route: str
     label: str
@@ -42,14 +46,22 @@ PLACES = (
     Place("/notifications", "Notifications", ft.Icons.INBOX_OUTLINED, ft.Icons.INBOX, NotificationCenter),
     Place("/settings", "Settings", ft.Icons.SETTINGS_OUTLINED, ft.Icons.SETTINGS, Settings),
 )
+BEHIND = (
+    Place("/users", "Users", ft.Icons.PEOPLE_OUTLINE, ft.Icons.PEOPLE, Users),
+    Place("/users", "User", ft.Icons.PERSON_OUTLINE, ft.Icons.PERSON, Person),
+)
+DASHBOARD, NOTIFICATIONS, SETTINGS, USERS, USER = range(len(PLACES) + len(BEHIND))
 
 
 def parse(route: str) -> tuple[int, str | None]:
-    """The place a route means, and the notification it names; an unknown route means the dashboard."""
+    """The place a route means, and the notification or user it names; an unknown route means the dashboard."""
     parts = [unquote(part) for part in urlsplit(route).path.split("/") if part]
+    named = parts[1] if len(parts) == 2 else None
     if parts[:1] == ["notifications"] and len(parts) <= 2:
-        return 1, parts[1] if len(parts) == 2 else None
-    return (2, None) if parts == ["settings"] else (0, None)
+        return NOTIFICATIONS, named
+    if parts[:1] == ["users"] and len(parts) <= 2:
+        return (USERS, None) if named is None else (USER, named)
+    return (SETTINGS, None) if parts == ["settings"] else (DASHBOARD, None)
 
 
 def make_main(backend: Backend) -> Callable[[ft.Page], Awaitable[None]]:
@@ -71,6 +83,9 @@ class Shell:
         self._ticking: asyncio.Task[None] | None = None
         self._screen: Screen | None = None
         self._place = -1
+        self._named: str | None = None
+        self._came_from = "/"
+        self._asked = Chosen()
         self._dismissed: set[str] = set()
         self._bell = NotificationBell(
             source=MyInbox(backend, self._live), open_notice=self._open_notice, open_all=self._open_all
@@ -78,7 +93,7 @@ class Shell:
         self._body = ft.Container(expand=True)
         self._banners = ft.Column(spacing=GRID, tight=True)
         self._title = ft.Container(expand=True)
-        self._back = ft.Container(visible=False, content=icon_button(ft.Icons.ARROW_BACK, "Back to the list", self._up))
+        self._back = ft.Container(visible=False, content=icon_button(ft.Icons.ARROW_BACK, "Back", self._up))
         self._rail = self._make_rail()
         self._bar = self._make_bar()
         self._divider = ft.VerticalDivider(width=1, thickness=1, color=HAIRLINE)
@@ -160,33 +175,49 @@ class Shell:
 
     def _go_to(self, route: str) -> None:
         """Show what the route means."""
-        index, notification_id = parse(route)
-        place = PLACES[index]
-        if index != self._place or self._screen is None:
-            self._place = index
-            self._screen = place.screen(backend=self._backend, live=self._live, go=self._go, wide=self._wide)
+        index, named = parse(route)
+        place = (*PLACES, *BEHIND)[index]
+        if index != self._place or self._screen is None or (index == USER and named != self._named):
+            if index == USER:
+                self._came_from = BEHIND[0].route if self._place == USERS else PLACES[DASHBOARD].route
+            self._screen = self._make(place, named)
             self._body.content = self._screen
-        if isinstance(self._screen, NotificationCenter) and self._screen.selected != notification_id:
-            self._screen.select(notification_id)
-        self._title.content = heading(place.label, size=TITLE, level=1)
-        self._back.visible = notification_id is not None and not self._wide
+        self._place, self._named = index, named
+        if isinstance(self._screen, NotificationCenter) and self._screen.selected != named:
+            self._screen.select(named)
+        title = one_line(named or "", 60) if index == USER else place.label
+        self._title.content = heading(title, size=TITLE, level=1)
+        self._back.visible = index >= USERS or (named is not None and not self._wide)
         self._lay_out()
-        self._rail.selected_index = self._bar.selected_index = index
+        self._rail.selected_index = self._bar.selected_index = index if index < len(PLACES) else DASHBOARD
+
+    def _make(self, place: Place, named: str | None) -> Screen:
+        """The screen of a place; what was chosen on the dashboard outlives a visit elsewhere."""
+        more: dict[str, object] = {}
+        if place.screen in (Dashboard, Users):
+            more["chosen"] = self._asked
+        elif place.screen is Person:
+            more["user_id"] = named or ""
+        return place.screen(backend=self._backend, live=self._live, go=self._go, wide=self._wide, **more)  # type: ignore[arg-type]
 
     def _go(self, route: str) -> None:
         self._page.navigate(route)
 
     async def _up(self, _: object) -> None:
-        self._go(PLACES[1].route)
+        """From one thing to the list it stands in."""
+        if self._place == USER:
+            self._go(self._came_from)
+        else:
+            self._go(PLACES[DASHBOARD if self._place == USERS else NOTIFICATIONS].route)
 
     async def _chosen(self, event: ft.Event[ft.NavigationRail] | ft.Event[ft.NavigationBar]) -> None:
-        self._go(PLACES[event.control.selected_index or 0].route)
+        self._go(PLACES[event.control.selected_index or DASHBOARD].route)
 
     async def _open_notice(self, notification_id: str) -> None:
-        self._go(f"{PLACES[1].route}/{quote(notification_id, safe='')}")
+        self._go(f"{PLACES[NOTIFICATIONS].route}/{quote(notification_id, safe='')}")
 
     async def _open_all(self) -> None:
-        self._go(PLACES[1].route)
+        self._go(PLACES[NOTIFICATIONS].route)
 
     async def _routed(self, event: ft.RouteChangeEvent) -> None:
         self._go_to(event.route)

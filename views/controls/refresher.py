@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 log = logging.getLogger(__name__)
@@ -12,12 +13,24 @@ log = logging.getLogger(__name__)
 class Refresher:
     """Runs one refresh at a time: asked while it runs, it runs once more after, however often it was asked.
 
-    After each it rests for ``rest`` seconds, for refreshes that cost more than their news is worth.
+    After each it rests for ``rest`` seconds, for refreshes that cost more than their news is worth, and at least
+    ``ease`` times as long as the refresh took.
     """
 
-    def __init__(self, refresh: Callable[[], Awaitable[None]], rest: float = 0) -> None:
+    def __init__(
+        self,
+        refresh: Callable[[], Awaitable[None]],
+        rest: float = 0,
+        ease: float = 0,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._refresh = refresh
         self._rest = rest
+        self._ease = ease
+        self._now = now
+        self._sleep = sleep
         self._again = False
         self._task: asyncio.Task[None] | None = None
 
@@ -36,9 +49,10 @@ class Refresher:
     async def _run(self) -> None:
         while self._again:
             self._again = False
+            began = self._now()
             try:
                 await self._refresh()
             except Exception:
                 log.warning("a refresh failed", exc_info=True)
             if self._rest:
-                await asyncio.sleep(self._rest)
+                await self._sleep(max(self._rest, self._ease * (self._now() - began)))
