@@ -267,6 +267,7 @@ class Backend:
             self.notifications.facts.routes = frozenset(lanes)
             self.notifications.channels.named = tuple(settings.others)
             self.outbox.configure(lanes, retry_of(settings))
+            self.activity.admission.settings = settings.privacy
 
     def _register_this_computer(self) -> None:
         """This computer is one of my devices: the push channel reaches it natively."""

@@ -104,10 +104,13 @@ def track(config: Config, say: Say, user: str, activity_type: str, options: Mapp
     body = {"user_id": user, "activity_type": activity_type, **options}
     url = running(config)
     if url is not None:
-        say(str(ask(config, url, "POST", "/api/activity/track", body)["activity_id"]))
-        return
-    with Backend(config) as backend:
-        say(backend.activity.track_activity(**body).activity_id)
+        activity_id = ask(config, url, "POST", "/api/activity/track", body)["activity_id"]
+    else:
+        with Backend(config) as backend:
+            activity_id = backend.activity.track_activity(**body).activity_id
+    if activity_id is None:
+        raise FlashFlowError(f"Nothing was stored: there is no consent to track {user!r}.")
+    say(str(activity_id))
 
 
 def keys_add(config: Config, say: Say, name: str, scopes: Sequence[str]) -> None:

@@ -19,8 +19,9 @@ from typing import Any
 
 import msgspec
 
+from backend.admission import NO_CONSENT, Admission, row_refusal
 from backend.analytics import Analytics
-from backend.batch_rows import decode_row
+from backend.batch_rows import decode_row, without_users
 from backend.batch_rows import rejected as rejected_row
 from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import Conflict, FlashFlowError, NotFound, Stopping, ValidationError
@@ -92,6 +93,7 @@ class UserActivityService:
         self.store: Store = open_store(Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say)
         self.models: ActivityModels = activity_models(self.store.database)
         self.analytics = Analytics(self.store, self.clock)
+        self.admission = Admission(self.store)
         self._behind: int | None = None
 
     # --- activities -----------------------------------------------------------------------------------------------
@@ -188,10 +190,13 @@ class UserActivityService:
             activity.page_url,
             activity.referrer,
             activity.user_agent or origin.user_agent,
-            origin.ip_address,
+            self.admission.masked(origin.ip_address),
         )
 
     def _track_one(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
+        return self.admission.admitted(tx, items, lambda a: a.user_id, lambda good: self._store(tx, good), _NOT_STORED)
+
+    def _store(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
         answers = table.track(tx, [items], self._new_id, self._cache)[0]
         assert isinstance(answers, list)
         self._count_in(tx, len(items))
@@ -200,6 +205,9 @@ class UserActivityService:
     def _track_batches(
         self, tx: Tx, items: Sequence[tuple[list[int], Tracking, list[RejectedRow]]]
     ) -> list[BatchResult | FlashFlowError]:
+        refused_users = self.admission.turned_away(tx, (a.user_id for _, good, _ in items for a in good))
+        if refused_users:
+            items = [without_users(item, {u: row_refusal(why) for u, why in refused_users.items()}) for item in items]
         answers = table.track(tx, [good for _, good, _ in items], self._new_id, self._cache)
         self._count_in(tx, sum([len(good) for _, good, _ in items]))
         results: list[BatchResult | FlashFlowError] = []
@@ -276,6 +284,11 @@ class UserActivityService:
         return Write(self._start, (start, origin))
 
     def _start(self, tx: Tx, items: Sequence[tuple[SessionIn, Origin]]) -> list[SessionStarted | FlashFlowError]:
+        return self.admission.admitted(
+            tx, items, lambda item: item[0].user_id, lambda good: self._open(tx, good), _NOT_OPENED
+        )
+
+    def _open(self, tx: Tx, items: Sequence[tuple[SessionIn, Origin]]) -> list[SessionStarted | FlashFlowError]:
         book = SessionBook(tx, self._new_id, self._cache)
         found: list[tuple[bytes | str, bool] | FlashFlowError] = []
         for start, origin in items:
@@ -283,8 +296,8 @@ class UserActivityService:
             known = None if start.session_id is None else book.find(start.session_id)
             if known is None:
                 made = book.open(
-                    start.user_id, app, start.session_id, tx.now_ms, start.device_info, origin.ip_address,
-                    origin.user_agent,
+                    start.user_id, app, start.session_id, tx.now_ms, start.device_info,
+                    self.admission.masked(origin.ip_address), origin.user_agent,
                 )  # fmt: skip
                 found.append((made.id, True))
             elif (known.app, known.user_id) != (app, start.user_id):
@@ -348,8 +361,9 @@ class UserActivityService:
                 why = session.end_reason or "timeout"
                 found.append(Conflict(f"The session {session_id!r} is over ({why}); start a new one."))
             else:
-                session.touch(tx.now_ms)
-                book.mark(session)
+                if not self.admission.turned_away(tx, (session.user_id,)):
+                    session.touch(tx.now_ms)
+                    book.mark(session)
                 found.append(session.id)
         book.save()
         return [place if isinstance(place, FlashFlowError) else read_session(tx.conn, place) for place in found]
@@ -402,6 +416,10 @@ class UserActivityService:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+_NOT_STORED = Tracked(activity_id=None, session_id=None, stored=False, reason=NO_CONSENT)
+_NOT_OPENED = SessionStarted(session=None, created=False)
 
 
 def _catch_up(tx: Tx, items: Sequence[None]) -> list[None]:

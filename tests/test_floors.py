@@ -34,6 +34,7 @@ FLOORS = (
     # 2: below the services what each of them is made of
     ("backend.moments", "backend.batch_rows"),
     (
+        "backend.admission",
         "backend.analytics",
         "backend.circumstances",
         "backend.keys",

@@ -72,14 +72,19 @@ _INSERT_DELIVERY = f"INSERT INTO deliveries ({', '.join(NewDelivery._fields)}) V
 
 
 def last_places(conn: sqlite3.Connection) -> tuple[int, int]:
-    """The highest ``seq`` ever given and the highest ``revision``."""
+    """The highest ``seq`` and the highest ``revision`` ever given."""
     seq = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'notifications'").fetchone()
     return (seq[0] if seq else 0), last_revision(conn)
 
 
 def last_revision(conn: sqlite3.Connection) -> int:
-    """The highest ``revision`` of any notification."""
-    return int(conn.execute("SELECT COALESCE(MAX(revision), 0) FROM notifications").fetchone()[0])
+    """The highest ``revision`` ever given to a notification, be it gone by now."""
+    return int(conn.execute(_LAST_REVISION).fetchone()[0])
+
+
+_LAST_REVISION = (
+    "SELECT MAX(COALESCE((SELECT MAX(revision) FROM notifications), 0), (SELECT revision FROM highest_revision))"
+)
 
 
 def insert(tx: Tx, notifications: Sequence[NewNotification], deliveries: Sequence[NewDelivery]) -> None:

@@ -13,6 +13,7 @@ import sqlite3
 
 from backend.store import timeline
 from backend.store.schema import IDEMPOTENCY_DDL
+from backend.store.schema_privacy import privacy_of_activities
 
 _V1 = """
 CREATE TABLE user_activities (
@@ -87,4 +88,4 @@ def _v2(conn: sqlite3.Connection) -> None:
     conn.execute("DROP INDEX user_activities_user")
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2)
+ACTIVITY_MIGRATIONS = (_v1, _v2, privacy_of_activities)

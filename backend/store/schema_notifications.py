@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 from backend.store.schema import IDEMPOTENCY_DDL
+from backend.store.schema_privacy import privacy_of_notifications
 
 _TABLES = """
 CREATE TABLE notifications (
@@ -268,4 +269,4 @@ def _v3(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
-NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3)
+NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3, privacy_of_notifications)
