@@ -12,6 +12,7 @@ import uuid
 import webbrowser
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,12 +24,15 @@ from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERSION, Config
 from backend.delivery.desktop import DesktopChannel, is_web_link
 from backend.delivery.outbox import Outbox
 from backend.delivery.withdrawals import Withdrawals
-from backend.errors import FlashFlowError, StorageError, ValidationError
+from backend.erasing import Erasing
+from backend.errors import Erased, FlashFlowError, StorageError, ValidationError
 from backend.events import Bus, Event
+from backend.exporting import Exports
 from backend.jobs import Jobs
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
 from backend.overview import Overview
+from backend.retention import Retention
 from backend.settings import Settings
 from backend.settings_file import SettingsFile
 from backend.settings_secrets import secret_store
@@ -101,6 +105,9 @@ class Backend:
         self.channels = Channels(config.data_dir, self.clock, self.desktop)
         secrets = secret_store(os.environ)
         self.settings = SettingsFile(config.data_dir / SETTINGS_FILE, environ=os.environ, secrets=secrets)
+        self.exports = Exports(self.activity, self.notifications)
+        self.erasing = Erasing(self.activity, self.notifications)
+        self.retention = Retention(self.activity, self.notifications)
         self.outbox = Outbox(OutboxTable(self.notifications.store), {}, self.clock)
         self._apply(self._first_settings())
         self.overview = Overview(self.activity, self.notifications)
@@ -146,6 +153,7 @@ class Backend:
 
         Raises PortTaken when the port cannot be had.
         """
+        self.erasing.finish()
         if api:
             self._serve(screens)
         self._register_this_computer()
@@ -160,6 +168,7 @@ class Backend:
         self.jobs.every(5, self.activity.settle_figures)
         self.jobs.every(3600, self._forget_answers)
         self.jobs.every(3600, self._daily_backup)
+        self.jobs.every(3600, self.retention.begin)
         self.jobs.start()
         self._check_large_files()
 
@@ -172,6 +181,7 @@ class Backend:
             self._http.stop()
             (self.data_dir / INSTANCE_FILE).unlink(missing_ok=True)
         self.jobs.stop()
+        self.retention.stop()
         self._withdrawals.stop()
         self.outbox.stop()
         if self._readers is not None:
@@ -268,6 +278,7 @@ class Backend:
             self.notifications.channels.named = tuple(settings.others)
             self.outbox.configure(lanes, retry_of(settings))
             self.activity.admission.settings = settings.privacy
+            self.retention.settings = settings.retention
 
     def _register_this_computer(self) -> None:
         """This computer is one of my devices: the push channel reaches it natively."""
@@ -279,12 +290,17 @@ class Backend:
             path.write_text(token, encoding="ascii")
         self.notifications.sender.this_computer = token
         name = socket.gethostname() or "this computer"
-        self.notifications.register_device_token(self.me, token, "desktop", {"name": name})
+        with suppress(Erased):  # I was erased: then this computer is nobody's
+            self.notifications.register_device_token(self.me, token, "desktop", {"name": name})
 
     def _tell_me(self) -> None:
         """What happened to the files goes into my inbox, where it stays until I have seen it."""
         for sentence in self._told:
-            self.notifications.send_notification(
+            with suppress(Erased):
+                self._tell(sentence)
+
+    def _tell(self, sentence: str) -> None:
+        self.notifications.send_notification(
                 self.me, "Your data was recovered", sentence, notification_type=SYSTEM_TYPE, priority="high",
                 app="flashflow",
             )  # fmt: skip

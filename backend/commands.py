@@ -39,8 +39,11 @@ def running(config: Config) -> str | None:
     return instance.url if status == 200 else None
 
 
-def ask(config: Config, url: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """One call of the running server with the local key. Raises FlashFlowError in the server's own words."""
+def ask(
+    config: Config, url: str, method: str, path: str, body: Mapping[str, Any] | bytes | None = None
+) -> dict[str, Any]:
+    """One call of the running server with the local key; ``body`` may be JSON already. Raises FlashFlowError in the
+    server's own words."""
     try:
         status, answer = _ask(url, method, path, body, local_key(config.data_dir), timeout=ASK_S)
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -51,7 +54,7 @@ def ask(config: Config, url: str, method: str, path: str, body: Mapping[str, Any
 
 
 def _ask(
-    url: str, method: str, path: str, body: Mapping[str, Any] | None, key: str | None, *, timeout: float
+    url: str, method: str, path: str, body: Mapping[str, Any] | bytes | None, key: str | None, *, timeout: float
 ) -> tuple[int, dict[str, Any]]:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout)
     try:
@@ -59,7 +62,7 @@ def _ask(
         content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
-            content = json.dumps(body)
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method, path, content, headers)
         response = connection.getresponse()
         answer = json.loads(response.read() or b"{}")

@@ -19,9 +19,10 @@ from typing import Any
 
 import msgspec
 
+from backend import import_rows
 from backend.admission import NO_CONSENT, Admission, row_refusal
 from backend.analytics import Analytics
-from backend.batch_rows import decode_row, without_users
+from backend.batch_rows import Batch, decode_row, without_users
 from backend.batch_rows import rejected as rejected_row
 from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import Conflict, FlashFlowError, NotFound, Stopping, ValidationError
@@ -40,7 +41,7 @@ from backend.records import (
 )
 from backend.store import activities as table
 from backend.store import timeline
-from backend.store.activities import NewActivity, Tracking
+from backend.store.activities import NewActivity
 from backend.store.database import Store
 from backend.store.models import ActivityModels, activity_models
 from backend.store.opening import open_store
@@ -86,7 +87,7 @@ class UserActivityService:
         self.bus = bus or Bus()
         self.clock = clock or SystemClock()
         self._new_id = IdMaker(self.clock)
-        self._cache = SessionCache()
+        self.cache = SessionCache()
         self._unsettled: set[str] = set()
         self._looked_back = False
         say = log.warning if tell is None else tell.append
@@ -151,7 +152,7 @@ class UserActivityService:
         origin: Origin,
         *,
         may_name_app: bool = True,
-    ) -> Write[tuple[list[int], Tracking, list[RejectedRow]], BatchResult]:
+    ) -> Write[Batch, BatchResult]:
         """The write behind ``track_batch``: rows, as JSON text or not, each checked on its own."""
         now = self.clock.now_ms()
         ahead = 0 if sent_at is None else moment_ms("sent_at", sent_at) - now
@@ -169,6 +170,11 @@ class UserActivityService:
             except ValidationError as error:
                 rejected.append(rejected_row(index, error))
         return Write(self._track_batches, (places, good, rejected), len(good))
+
+    def importing(self, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP) -> Write[Batch, BatchResult]:
+        """The write that takes rows of an export back in, as JSON, with the ids and times they left with."""
+        batch = import_rows.prepared(rows, self.clock.now_ms(), app, self.admission.masked)
+        return Write(self._track_batches, batch, len(batch[1]))
 
     def _prepare(self, activity: ActivityIn, origin: Origin, now: int, correction: int) -> NewActivity:
         timestamp = now
@@ -197,18 +203,16 @@ class UserActivityService:
         return self.admission.admitted(tx, items, lambda a: a.user_id, lambda good: self._store(tx, good), _NOT_STORED)
 
     def _store(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
-        answers = table.track(tx, [items], self._new_id, self._cache)[0]
+        answers = table.track(tx, [items], self._new_id, self.cache)[0]
         assert isinstance(answers, list)
         self._count_in(tx, len(items))
         return answers
 
-    def _track_batches(
-        self, tx: Tx, items: Sequence[tuple[list[int], Tracking, list[RejectedRow]]]
-    ) -> list[BatchResult | FlashFlowError]:
+    def _track_batches(self, tx: Tx, items: Sequence[Batch]) -> list[BatchResult | FlashFlowError]:
         refused_users = self.admission.turned_away(tx, (a.user_id for _, good, _ in items for a in good))
         if refused_users:
             items = [without_users(item, {u: row_refusal(why) for u, why in refused_users.items()}) for item in items]
-        answers = table.track(tx, [good for _, good, _ in items], self._new_id, self._cache)
+        answers = table.track(tx, [good for _, good, _ in items], self._new_id, self.cache)
         self._count_in(tx, sum([len(good) for _, good, _ in items]))
         results: list[BatchResult | FlashFlowError] = []
         for (places, _, refused), answer in zip(items, answers, strict=True):
@@ -289,7 +293,7 @@ class UserActivityService:
         )
 
     def _open(self, tx: Tx, items: Sequence[tuple[SessionIn, Origin]]) -> list[SessionStarted | FlashFlowError]:
-        book = SessionBook(tx, self._new_id, self._cache)
+        book = SessionBook(tx, self._new_id, self.cache)
         found: list[tuple[bytes | str, bool] | FlashFlowError] = []
         for start, origin in items:
             app = start.app or origin.app
@@ -324,7 +328,7 @@ class UserActivityService:
         return Write(self._end, (session_id, app))
 
     def _end(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
-        book = SessionBook(tx, self._new_id, self._cache)
+        book = SessionBook(tx, self._new_id, self.cache)
         found: list[bytes | str | FlashFlowError] = []
         for session_id, app in items:
             session = book.find(session_id)
@@ -351,7 +355,7 @@ class UserActivityService:
         return Write(self._beat, (session_id, app))
 
     def _beat(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
-        book = SessionBook(tx, self._new_id, self._cache)
+        book = SessionBook(tx, self._new_id, self.cache)
         found: list[bytes | str | FlashFlowError] = []
         for session_id, app in items:
             session = book.find(session_id)
@@ -376,7 +380,7 @@ class UserActivityService:
 
     def close_idle_sessions(self) -> int:
         """End every session that has been silent for 30 minutes or is a day long; returns how many."""
-        users = self.store.run(Write(lambda tx, items: [close_stale(tx, self._cache) for _ in items], None))
+        users = self.store.run(Write(lambda tx, items: [close_stale(tx, self.cache) for _ in items], None))
         self._unsettled.update(users)
         self.settle_figures()
         return len(users)

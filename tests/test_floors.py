@@ -32,7 +32,8 @@ FLOORS = (
     # 1: files and channels, side by side
     ("backend.store", "backend.delivery", "backend.settings_file", "backend.data_schema"),
     # 2: below the services what each of them is made of
-    ("backend.moments", "backend.batch_rows"),
+    ("backend.moments", "backend.batch_rows", "backend.export_formats"),
+    ("backend.import_rows", "backend.export_parquet"),
     (
         "backend.admission",
         "backend.analytics",
@@ -46,7 +47,7 @@ FLOORS = (
     ("backend.sending", "backend.inbox"),
     ("backend.retrying", "backend.rescheduling", "backend.schedules"),
     ("backend.user_activity_service", "backend.notification_service"),
-    ("backend.overview",),  # asks both services
+    ("backend.overview", "backend.exporting", "backend.erasing", "backend.retention"),  # ask both services
     # 3
     ("backend.api", "backend.jobs"),
     # 4: the composition root, and what the house hands out
@@ -54,6 +55,7 @@ FLOORS = (
     ("backend",),
     # 5: both stand on the backend, neither on the other
     ("backend.commands", "views.controls"),
+    ("backend.commands_data",),
     ("views",),
     # 6
     ("main",),
@@ -81,6 +83,7 @@ HOMES = {
     "apprise": ("backend.delivery.apprise_url",),
     "tomlkit": ("backend.settings_text",),
     "keyring": ("backend.settings_secrets",),
+    "pyarrow": ("backend.export_parquet",),
     "jsonschema": ("backend.data_schema", "backend.data_keywords"),
     "referencing": ("backend.data_schema",),
 }

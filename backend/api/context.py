@@ -9,9 +9,12 @@ from typing import Protocol
 
 from backend.api.wire import NotificationPages
 from backend.channels import ChannelState
+from backend.erasing import Erasing
 from backend.events import Bus
+from backend.exporting import Exports
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
+from backend.retention import Retention
 from backend.store.writer import LoopWrites
 from backend.trials import Trial
 from backend.user_activity_service import UserActivityService
@@ -24,6 +27,13 @@ class Desk(Protocol):
     def channel_states(self) -> tuple[ChannelState, ...]: ...
     def send_test(self, route: str, user_id: str | None = None) -> tuple[Trial, ...]: ...
     def web_push_key(self) -> str | None: ...
+
+    @property
+    def exports(self) -> Exports: ...
+    @property
+    def erasing(self) -> Erasing: ...
+    @property
+    def retention(self) -> Retention: ...
 
 
 class Services:
@@ -50,5 +60,12 @@ class Services:
         self.started_at = started_at
         self.activity_writes = LoopWrites(activity.store.writer)
         self.notification_writes = LoopWrites(notifications.store.writer)
+        self.exports = desk.exports
+        self.erasing = desk.erasing
+        self.retention = desk.retention
         self.pages = NotificationPages()
         self.stopping = asyncio.Event()
+
+    def forget_pages(self) -> None:
+        """Keep no answer that was made before now: what it tells of may have been erased."""
+        self.pages = NotificationPages()

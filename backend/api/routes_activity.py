@@ -73,10 +73,11 @@ async def batch(call: Call) -> Answer:
     write = call.services.activity.batching(
         body.activities, body.sent_at, origin(call, None), may_name_app=may_name_app
     )
-    return await call.create(call.services.activity.store, call.services.activity_writes, write, _batched)
+    return await call.create(call.services.activity.store, call.services.activity_writes, write, batched)
 
 
-def _batched(result: BatchResult) -> Answer:
+def batched(result: BatchResult) -> Answer:
+    """What became of a batch."""
     rejected = [
         {"index": row.index, "errors": [{"field": field, "message": message} for field, message in row.errors]}
         for row in result.rejected
@@ -140,7 +141,8 @@ async def user_analytics(call: Call) -> Answer:
 ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/activity/track", scope="track", handler=track, body=ActivityIn, creates=True,
-        summary="Store one activity", answer="201 activity_id; the same again: 200 and duplicate; without consent: 200, stored false",
+        summary="Store one activity",
+        answer="201 activity_id; the same activity_id again: 200 and duplicate; without consent: 200 and stored false",
     ),
     Endpoint(
         method="POST", path="/api/activity/batch", scope="track", handler=batch, body=BatchIn, creates=True,

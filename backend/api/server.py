@@ -22,6 +22,7 @@ from backend.api import (
     routes_admin,
     routes_channels,
     routes_circumstances,
+    routes_data,
     routes_notifications,
     routes_schedules,
 )
@@ -56,6 +57,7 @@ ENDPOINTS = (
     *routes_schedules.ENDPOINTS,
     *routes_channels.ENDPOINTS,
     *routes_circumstances.ENDPOINTS,
+    *routes_data.ENDPOINTS,
     *routes_admin.ENDPOINTS,
 )
 

@@ -226,6 +226,18 @@ def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Deli
     )
 
 
+def deliveries_by_notification(
+    conn: sqlite3.Connection, notification_ids: Sequence[str]
+) -> dict[str, tuple[Delivery, ...]]:
+    """``deliveries_of`` for each of them that is still there."""
+    found = {}
+    for id_ in notification_ids:
+        row = conn.execute("SELECT seq FROM notifications WHERE id = ?", (encode_id(id_),)).fetchone()
+        if row is not None:
+            found[id_] = deliveries_of(conn, row[0])
+    return found
+
+
 def to_notification(row: tuple[Any, ...]) -> Notification:
     """A row of COLUMNS as the record."""
     (

@@ -1,0 +1,149 @@
+"""Taking one person's rows out of both files, in steps short enough that nobody waits for them.
+
+Only under the person's tombstone: nothing new can be stored of them then, so the steps may come one after another.
+Writers have ``secure_delete`` on, so what goes is overwritten with zeros.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from backend.events import Event
+from backend.store import schedules
+from backend.store.codec import decode_id, to_json
+from backend.store.schedules import Request
+from backend.store.sessions import SessionCache
+from backend.store.writer import Tx
+
+SLICE = 400
+"""Rows of the large tables taken in one transaction: some 10 ms of the writer's time."""
+
+Removed = dict[str, int]
+"""How many rows went, by what they were."""
+
+_decode_request = msgspec.json.Decoder(Request).decode
+
+
+def forget_figures(tx: Tx, user_id: str) -> None:
+    """Take the user out of everything that is counted by user.
+
+    Called twice in an erasure: before the first of the user's activities goes, while all of them can still be read,
+    and after the last one has gone.
+    """
+    tx.conn.execute("DELETE FROM user_analytics WHERE user_id = ?", (user_id,))
+
+
+def forget_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
+    """Up to SLICE of the user's activities, or once there are none their sessions and the rest; {} when all is gone."""
+    rows = tx.conn.execute(
+        "SELECT seq, timestamp, session_id FROM user_timeline WHERE user_id = ? LIMIT ?", (user_id, SLICE)
+    ).fetchall()
+    if rows:
+        _delete(tx.conn, "user_activities", [seq for seq, _, _ in rows])
+        tx.conn.executemany(
+            "DELETE FROM activities_by_user WHERE user_id = ? AND timestamp = ? AND seq = ?",
+            [(user_id, timestamp, seq) for seq, timestamp, _ in rows],
+        )
+        _uncount(tx, user_id, [session for _, _, session in rows])
+        cache.clear()
+        tx.events.append(Event("activity", "", user_id))
+        return {"activities": len(rows)}
+    sessions = tx.conn.execute("SELECT seq FROM user_sessions WHERE user_id = ? LIMIT ?", (user_id, SLICE)).fetchall()
+    if sessions:
+        _delete(tx.conn, "user_sessions", [seq for (seq,) in sessions])
+        cache.clear()
+        return {"sessions": len(sessions)}
+    forget_figures(tx, user_id)
+    tx.conn.execute("DELETE FROM activities_by_user WHERE user_id = ?", (user_id,))
+    return _counted({"consents": tx.conn.execute("DELETE FROM consents WHERE user_id = ?", (user_id,))})
+
+
+def _uncount(tx: Tx, user_id: str, session_ids: Sequence[Any]) -> None:
+    """Another user's session that this one's activities fell into has fewer of them now."""
+    gone: dict[Any, int] = {}
+    for id_ in session_ids:
+        gone[id_] = gone.get(id_, 0) + 1
+    tx.conn.executemany(
+        "UPDATE user_sessions SET activities = MAX(0, activities - ?) WHERE id = ? AND user_id <> ?",
+        [(count, id_, user_id) for id_, count in gone.items()],
+    )
+
+
+def forget_notifications(tx: Tx, user_id: str) -> Removed:
+    """Up to SLICE of the user's notifications with their deliveries and attempts, or once there are none the rest; {}
+    when all is gone. Their toasts are taken back."""
+    rows = tx.conn.execute(
+        "SELECT seq, id, app FROM notifications WHERE user_id = ? LIMIT ?", (user_id, SLICE)
+    ).fetchall()
+    if not rows:
+        return _forget_circumstances(tx, user_id)
+    seqs = to_json([seq for seq, _, _ in rows])
+    deliveries, attempts = tx.conn.execute(
+        "SELECT COUNT(*), COALESCE(SUM((SELECT COUNT(*) FROM delivery_attempts a WHERE a.delivery_seq = d.seq)), 0) "
+        "FROM deliveries d WHERE d.notification_seq IN (SELECT value FROM json_each(?))",
+        (seqs,),
+    ).fetchone()
+    _delete(tx.conn, "notifications", [seq for seq, _, _ in rows])  # and by their foreign keys what hangs on them
+    for _, id_, app in rows:
+        tx.events.append(Event("withdraw", decode_id(id_), user_id, app))
+    tx.events.append(Event("notification.updated", decode_id(rows[0][1]), user_id, rows[0][2]))
+    return {"notifications": len(rows), "deliveries": deliveries, "attempts": attempts}
+
+
+_OF_USER: Mapping[str, str] = {
+    "preferences": "notification_preferences",
+    "contacts": "contacts",
+    "quiet_hours": "quiet_hours",
+    "digests": "digests",
+    "throttles": "throttles",
+    "devices": "device_tokens",
+    "inbox_counts": "inbox_counts",
+}
+
+
+def _forget_circumstances(tx: Tx, user_id: str) -> Removed:
+    gone = {
+        name: tx.conn.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))  # noqa: S608
+        for name, table in _OF_USER.items()
+    }
+    removed = _counted(gone) | _forget_schedules(tx, user_id)
+    removed.pop("inbox_counts", None)
+    if removed:
+        tx.events.append(Event("preference", "", user_id))
+    return removed
+
+
+def _forget_schedules(tx: Tx, user_id: str) -> Removed:
+    """What recurs for this user alone ends; what recurs for others too goes on without them."""
+    removed = 0
+    for seq, text in tx.conn.execute("SELECT seq, request FROM schedules").fetchall():
+        request = _decode_request(text)
+        users = schedules.users_of(request.notification)
+        if user_id not in users:
+            continue
+        left = [user for user in users if user != user_id]
+        if left:
+            notification = request.notification | {"user_ids": left}
+            request = msgspec.structs.replace(request, notification=notification)
+            tx.conn.execute("UPDATE schedules SET request = ? WHERE seq = ?", (to_json(request), seq))
+        else:
+            schedules.delete(tx, seq)
+            removed += 1
+    return {"schedules": removed} if removed else {}
+
+
+def forget_answers(tx: Tx) -> None:
+    """Drop every answer kept under an Idempotency-Key: which of them tell of a person cannot be seen from outside."""
+    tx.conn.execute("DELETE FROM idempotency_keys")
+
+
+def _delete(conn: sqlite3.Connection, table: str, seqs: Sequence[int]) -> None:
+    conn.execute(f"DELETE FROM {table} WHERE seq IN (SELECT value FROM json_each(?))", (to_json(seqs),))  # noqa: S608
+
+
+def _counted(gone: Mapping[str, sqlite3.Cursor]) -> Removed:
+    return {name: cursor.rowcount for name, cursor in gone.items() if cursor.rowcount}
