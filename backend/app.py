@@ -153,7 +153,7 @@ class Backend:
 
         Raises PortTaken when the port cannot be had.
         """
-        self.erasing.finish()
+        self._finish_erasing()
         if api:
             self._serve(screens)
         self._register_this_computer()
@@ -169,6 +169,7 @@ class Backend:
         self.jobs.every(3600, self._forget_answers)
         self.jobs.every(3600, self._daily_backup)
         self.jobs.every(3600, self.retention.begin)
+        self.jobs.every(60, self.erasing.finish)
         self.jobs.start()
         self._check_large_files()
 
@@ -305,6 +306,13 @@ class Backend:
                 app="flashflow",
             )  # fmt: skip
 
+    def _finish_erasing(self) -> None:
+        """Before anything is answered; what cannot be done now is tried again every minute."""
+        try:
+            self.erasing.finish()
+        except FlashFlowError as error:
+            log.warning("an erasure could not be finished at the start: %s", error)
+
     def _forget_answers(self) -> None:
         for store in (self.activity.store, self.notifications.store):
             store.run(Write(_forget, None))
@@ -314,7 +322,8 @@ class Backend:
         for name in (ACTIVITY_FILE, NOTIFICATION_FILE):
             path = self.data_dir / name
             if not any(backups_folder(path).glob(f"{path.stem}.{today}*.daily.db")):
-                back_up(path, self.clock, "daily")
+                with self.erasing.alone():
+                    back_up(path, self.clock, "daily")
 
     def _check_large_files(self) -> None:
         large = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -73,6 +74,10 @@ class Erasing:
         with self._one:
             lifted = [store.run(Write(_readmit, user_id)) for store in self._stores]
         return any(lifted)
+
+    def alone(self) -> AbstractContextManager[object]:
+        """While this is held nothing is being erased: a backup made meanwhile is either all before or all after."""
+        return self._one
 
     def _go_on(self, stone: Stone, *, swept_before: bool = False) -> ErasedPerson:
         removed: Counter[str] = Counter()

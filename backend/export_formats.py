@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from backend.clock import rfc3339, to_ms
 from backend.errors import ValidationError
 from backend.records import Activity, Notification, Record, Session
 
@@ -47,7 +46,7 @@ def fields_of(record: Record) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return rfc3339(to_ms(value)) if isinstance(value, datetime) else value
+    return f"{value.isoformat(timespec='milliseconds')[:-6]}Z" if isinstance(value, datetime) else value
 
 
 def jsonl(slices: Iterable[Sequence[Record]]) -> Iterator[bytes]:

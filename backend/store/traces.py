@@ -51,9 +51,10 @@ def _empty_wal(conn: sqlite3.Connection) -> bool:
 
 
 def renew_backups(path: Path, clock: Clock) -> int:
-    """Replace every backup of ``path`` with one of now; how many were removed."""
+    """Replace every backup of ``path``, and what is left of one that was broken off, with one of now; how many were
+    removed."""
     folder = backups_folder(path)
-    old = list(folder.glob(f"{path.stem}.*.db")) if folder.exists() else []
+    old = [*folder.glob(f"{path.stem}.*.db"), *folder.glob(f"{path.stem}.*.part")] if folder.exists() else []
     if not old:
         return 0
     fresh = back_up(path, clock, "after-erasure")
