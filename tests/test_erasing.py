@@ -135,19 +135,19 @@ def test_what_an_sqlite_without_secure_delete_left_in_the_pages_goes_too(tmp_pat
         for step, migrate in enumerate(ACTIVITY_MIGRATIONS, 1):
             migrate(conn)
             conn.execute(f"PRAGMA user_version = {step}")
-        for number in range(20_000):
+        for number in range(40_000):
             user = VICTIM if number % 10 == 0 else f"user-{chance.randrange(500)}"
             at = chance.randrange(10**12)
             conn.execute(
                 "INSERT INTO user_activities (id, user_id, activity_type, session_id, app, timestamp, received_at, "
-                "metadata) VALUES (?, ?, 't', 's', 'app', ?, 1, ?)",
-                (chance.randbytes(16), user, at, json.dumps({"x": "y" * chance.randrange(300)})),
+                "metadata) VALUES (?, ?, 't', ?, 'app', ?, 1, ?)",
+                (chance.randbytes(16), user, user, at, json.dumps({"x": "y" * chance.randrange(300)})),
             )
             conn.execute("INSERT INTO activities_by_user VALUES (?, ?, ?)", (user, at, number + 1))
-        conn.execute("UPDATE activities_by_user_mark SET through = 20000")
+        conn.execute("UPDATE activities_by_user_mark SET through = 40000")
         conn.execute("COMMIT")
     with Backend(config(tmp_path)) as backend:
-        assert backend.erasing.erase(VICTIM).removed["activities"] == 2_000
+        assert backend.erasing.erase(VICTIM).removed["activities"] == 4_000
         assert traces(data, VICTIM) == {}
 
 
