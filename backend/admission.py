@@ -77,7 +77,7 @@ class Admission:
         """Those of ``user_ids`` of whom nothing may be stored, and why. ``user_ids`` is looked at only where there is
         anybody to turn away."""
         rule = self.settings.tracking
-        stones, noes = tombstones.any_erased(tx.conn), consents.any_refused(tx.conn)
+        stones, noes = consents.any_turned_away(tx.conn)
         if rule == "all" and not stones and not noes:
             return {}
         users = set(user_ids)

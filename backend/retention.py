@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 DAY_MS = 24 * 60 * 60 * 1000
 MIB = 1024 * 1024
-FEWEST, FIRST, MOST = 50, 200, 1_000
+FEWEST, FIRST, MOST = 25, 100, 500
 """Rows in one transaction."""
-QUICK_S, SLOW_S = 0.010, 0.020
+QUICK_S, SLOW_S = 0.005, 0.010
 """A slice that took less is followed by a larger one, one that took more by a smaller: nobody waits 50 ms for it."""
 
 Kind = Literal["all", "activities", "notifications"]

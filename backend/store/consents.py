@@ -24,9 +24,13 @@ def save_word(tx: Tx, user_id: str, tracking: bool) -> None:
     )
 
 
-def any_refused(conn: sqlite3.Connection) -> bool:
-    """Whether anybody said no."""
-    return bool(conn.execute("SELECT EXISTS (SELECT 1 FROM consents WHERE tracking = 0)").fetchone()[0])
+def any_turned_away(conn: sqlite3.Connection) -> tuple[bool, bool]:
+    """Whether anybody was erased, and whether anybody said no: one look for every transaction."""
+    erased, refused = conn.execute(_ANY).fetchone()
+    return bool(erased), bool(refused)
+
+
+_ANY = "SELECT EXISTS (SELECT 1 FROM tombstones), EXISTS (SELECT 1 FROM consents WHERE tracking = 0)"
 
 
 def who_said(conn: sqlite3.Connection, tracking: bool, user_ids: Iterable[str]) -> frozenset[str]:

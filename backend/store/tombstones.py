@@ -37,7 +37,15 @@ def refusal(user_id: str) -> Erased:
 
 def hash_of(conn: sqlite3.Connection, user_id: str) -> bytes:
     """What stands for the user: their id cannot be read off it, only guessed and compared."""
+    return _hashed(_salt(conn), user_id)
+
+
+def _salt(conn: sqlite3.Connection) -> bytes:
     (salt,) = conn.execute("SELECT salt FROM tombstone_salt").fetchone()
+    return bytes(salt)
+
+
+def _hashed(salt: bytes, user_id: str) -> bytes:
     return hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), key=salt, digest_size=32).digest()
 
 
@@ -61,7 +69,10 @@ def erased_among(conn: sqlite3.Connection, user_ids: Iterable[str]) -> frozenset
     """Those of ``user_ids`` that are erased."""
     if not any_erased(conn):
         return frozenset()
-    return frozenset(user for user in set(user_ids) if find(conn, user) is not None)
+    salt, found = _salt(conn), "SELECT 1 FROM tombstones WHERE user_hash = ?"
+    return frozenset(
+        user for user in set(user_ids) if conn.execute(found, (_hashed(salt, user),)).fetchone() is not None
+    )
 
 
 def unless_erased(
