@@ -3,6 +3,7 @@
 from backend.app import SETTINGS_FILE, Backend
 from backend.channels import ChannelState
 from backend.config import VERSION, Config, load_config
+from backend.erasing import ErasedPerson
 from backend.errors import (
     AlreadyRunning,
     Conflict,
@@ -50,6 +51,8 @@ from backend.records import (
     TypePreference,
     UserAnalytics,
 )
+from backend.retention import Kept
+from backend.settings import PrivacySettings, RetentionSettings
 from backend.store.circumstances import Contact, DigestChoice, QuietSetting
 from backend.trials import Trial
 from backend.user_activity_service import UserActivityService
@@ -77,10 +80,12 @@ __all__ = [
     "DeviceRegistered",
     "DigestChoice",
     "DigestIn",
+    "ErasedPerson",
     "Event",
     "FieldError",
     "FlashFlowError",
     "Forbidden",
+    "Kept",
     "NameCount",
     "NotFound",
     "Notification",
@@ -90,10 +95,12 @@ __all__ = [
     "NotificationType",
     "Preference",
     "PreferenceMatrix",
+    "PrivacySettings",
     "QuietHoursIn",
     "QuietSetting",
     "Rehearsed",
     "Rendered",
+    "RetentionSettings",
     "SchemaTooNew",
     "SendIn",
     "Sent",

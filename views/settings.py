@@ -15,12 +15,13 @@ from views.parts import card, command, page_column, page_padding, section, warni
 from views.screen import Screen
 from views.settings_channels import ChannelList
 from views.settings_contacts import Contacts
+from views.settings_data import YourData
 from views.settings_devices import Devices
 from views.settings_quiet import Quiet
 from views.sources import MyPreferences
 
 if TYPE_CHECKING:
-    from backend import ChannelState, Contact, Decided, Device, QuietSetting
+    from backend import ChannelState, Contact, Decided, Device, Kept, QuietSetting
 
 MOST_CHANNELS = 16
 """What one notice can ask for."""
@@ -36,6 +37,7 @@ class Found(NamedTuple):
     tables: dict[str, Any]
     problem: str | None
     devices: tuple[Device, ...]
+    kept: Kept
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -52,6 +54,7 @@ class Settings(Screen):
         self._quiet = Quiet(self)
         self._channels = ChannelList(self)
         self._devices = Devices(self)
+        self._data = YourData(self)
         self._matrix = NotificationSettings(
             source=MyPreferences(self.backend, self.live), labels=CHANNELS, wide=self.wide
         )
@@ -73,6 +76,7 @@ class Settings(Screen):
             tables=backend.settings.shown(),
             problem=backend.settings.problem,
             devices=services.list_devices(me),
+            kept=backend.retention.kept(),
         )
 
     def render(self, found: Found) -> ft.Control:
@@ -84,6 +88,8 @@ class Settings(Screen):
         self._problem.visible = found.problem is not None
         self._problem.content = _problem(str(backend.data_dir / SETTINGS_FILE), found.problem)
         self._devices.take(found.devices)
+        rules = backend.settings.settings
+        self._data.take(found.kept, rules.privacy, rules.retention)
         self._api.content = _api(backend.url, backend.me)
         self._about.content = copyable(small(f"FlashFlow {backend.version} · data in {backend.data_dir}"))
         if self._page is None:
@@ -106,6 +112,7 @@ class Settings(Screen):
             ),
             section("Channels", [self._channels.control], words=file, key="channels-section"),
             section("Your devices", [self._devices.control], words="What push reaches.", key="devices-section"),
+            section("Your data", [self._data.control], words="On this computer, and nowhere else.", key="data-section"),
             self._api,
             self._about,
         ]
