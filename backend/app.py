@@ -322,8 +322,8 @@ class Backend:
         for name in (ACTIVITY_FILE, NOTIFICATION_FILE):
             path = self.data_dir / name
             if not any(backups_folder(path).glob(f"{path.stem}.{today}*.daily.db")):
-                with self.erasing.alone():
-                    back_up(path, self.clock, "daily")
+                # A backup is all from before an erasure, and goes with it, or all from after it.
+                self.erasing.unless_erasing(lambda at=path: back_up(at, self.clock, "daily"))  # type: ignore[misc]
 
     def _check_large_files(self) -> None:
         large = [

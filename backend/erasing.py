@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -62,11 +61,15 @@ class Erasing:
             return self._go_on(stone, swept_before=earlier is not None and earlier.left_to_do is None)
 
     def finish(self) -> int:
-        """Finish what an earlier process began; how many erasures that were."""
-        with self._one:
-            stones = self._stores[0].read(tombstones.unfinished)
+        """Finish what an earlier process began; how many erasures that were. While one is under way: nothing."""
+        stones: list[Stone] = []
+
+        def work() -> None:
+            stones.extend(self._stores[0].read(tombstones.unfinished))
             for stone in stones:
                 self._go_on(stone)
+
+        self.unless_erasing(work)
         return len(stones)
 
     def readmit(self, user_id: str) -> bool:
@@ -75,9 +78,15 @@ class Erasing:
             lifted = [store.run(Write(_readmit, user_id)) for store in self._stores]
         return any(lifted)
 
-    def alone(self) -> AbstractContextManager[object]:
-        """While this is held nothing is being erased: a backup made meanwhile is either all before or all after."""
-        return self._one
+    def unless_erasing(self, work: Callable[[], object]) -> bool:
+        """Do ``work``, and erase nothing meanwhile; False: an erasure is under way, and it was not done."""
+        if not self._one.acquire(blocking=False):
+            return False
+        try:
+            work()
+        finally:
+            self._one.release()
+        return True
 
     def _go_on(self, stone: Stone, *, swept_before: bool = False) -> ErasedPerson:
         removed: Counter[str] = Counter()

@@ -19,7 +19,7 @@ from backend.store.schedules import Request
 from backend.store.sessions import SessionCache
 from backend.store.writer import Tx
 
-SLICE = 400
+SLICE = 200
 """Rows of the large tables taken in one transaction: some 10 ms of the writer's time."""
 
 Removed = dict[str, int]
