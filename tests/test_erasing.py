@@ -125,6 +125,27 @@ def test_nothing_of_the_person_is_left_in_the_folder_and_everyone_else_stays(tmp
     assert len(list((tmp_path / "data" / "backups").glob("*.after-erasure.db"))) == 2
 
 
+def test_a_persons_export_has_all_that_erasing_them_then_removes(tmp_path: Path) -> None:
+    with Backend(config(tmp_path)) as backend:
+        live(backend, "bob", "said-by-bob")
+        live(backend, VICTIM)
+        text = b"".join(backend.exports.person(VICTIM))
+        removed = backend.erasing.erase(VICTIM).removed
+        nothing = json.loads(b"".join(backend.exports.person(VICTIM)))
+    assert b"said-by-bob" not in text
+    found = json.loads(text)
+    deliveries = [delivery for told in found["notifications"] for delivery in told["deliveries"]]
+    counts = {name: len(found[name]) for name in ("activities", "sessions", "notifications", "preferences", "digests",
+                                                  "devices", "schedules")}  # fmt: skip
+    counts |= {"deliveries": len(deliveries), "attempts": sum(len(one["attempts"]) for one in deliveries)}
+    assert counts == {name: removed[name] for name in counts}
+    assert found["contacts"]["email"] == f"{MARK}@example.org"
+    assert (found["quiet_hours"]["enabled"], found["consent"]["tracking"]) == (True, True)
+    assert found["figures"]["total_activities"] == 60
+    assert nothing["activities"] == nothing["notifications"] == nothing["devices"] == []
+    assert nothing["contacts"] is None
+
+
 def test_what_an_sqlite_without_secure_delete_left_in_the_pages_goes_too(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
