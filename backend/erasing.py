@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backend.clock import to_datetime
+from backend.events import Event
 from backend.notification_service import NotificationService
 from backend.records import Record
 from backend.store import forgetting, tombstones, traces
@@ -21,6 +22,8 @@ from backend.store.tombstones import ROWS, TRACES, Stone
 from backend.store.writer import Tx, Write
 from backend.user_activity_service import UserActivityService
 
+ERASED = "erased"
+"""The event that tells of an erasure, once the rows are gone."""
 KINDS = (
     "activities", "sessions", "consents", "notifications", "deliveries", "attempts", "preferences", "contacts",
     "quiet_hours", "digests", "throttles", "devices", "schedules",
@@ -95,6 +98,7 @@ class Erasing:
             assert stone.user_id is not None
             notifications.run(Write(_mark, _Marked(stone.user_id, None)))
             removed.update(self._rows(stone.user_id))
+            self._activity.bus.publish([Event("system", ERASED)])  # whoever shows the person looks again
             if swept_before and not removed:
                 activity.run(Write(_note, (stone.user_hash, None)))
                 return _told(stone, removed, 0, True, self._paths)

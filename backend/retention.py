@@ -10,6 +10,7 @@ from typing import Literal
 
 from backend.clock import to_datetime
 from backend.errors import FlashFlowError
+from backend.events import Event
 from backend.notification_service import NotificationService
 from backend.records import Record
 from backend.settings import RetentionSettings
@@ -77,7 +78,7 @@ class Retention:
                 if end is not None and self._clock.monotonic() >= end:
                     more = True
                     break
-        return _result(total, more)
+        return self._told_of(_result(total, more))
 
     def would_prune(self, before_ms: int, what: Kind = "all") -> PruneResult:
         """What ``prune`` would take, without taking it."""
@@ -124,7 +125,13 @@ class Retention:
                     total = _sum(total, done)
         if rules.max_mb is not None:
             total = _sum(total, self._by_size(rules.max_mb * MIB, now_ms))
-        return _result(total, False)
+        return self._told_of(_result(total, False))
+
+    def _told_of(self, result: PruneResult) -> PruneResult:
+        """Have the screens look again where anything went."""
+        if result.activities or result.sessions or result.notifications:
+            self._activity.bus.publish([Event("system", "pruned")])
+        return result
 
     def _by_size(self, most: int, now_ms: int) -> Pruned:
         total, through = Pruned(), 0

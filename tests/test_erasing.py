@@ -20,6 +20,7 @@ from backend import (
     Config,
     ContactsIn,
     DigestIn,
+    Event,
     FlashFlowError,
     NotificationService,
     QuietHoursIn,
@@ -277,6 +278,20 @@ def test_erasing_again_answers_zeros_and_keeps_the_first_time(server: ServerProc
     assert again["backups_removed"] == 0
     never = ok(server.api("DELETE", f"/api/users/{fresh('never-seen')}"))
     assert set(never["removed"].values()) == {0}
+
+
+def test_whoever_shows_the_person_is_told_once_the_rows_are_gone(tmp_path: Path) -> None:
+    with Backend(config(tmp_path)) as backend:
+        backend.activity.track_activity(VICTIM, "t")
+        left: list[int] = []
+
+        def hear(events: tuple[Event, ...]) -> None:
+            if any(event.kind == "system" for event in events):
+                left.append(len(backend.activity.list_activities(user_id=VICTIM).activities))
+
+        backend.bus.subscribe(hear)
+        backend.erasing.erase(VICTIM)
+        assert left == [0]
 
 
 def test_two_files_have_two_salts_and_no_name(tmp_path: Path) -> None:

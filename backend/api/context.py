@@ -9,8 +9,8 @@ from typing import Protocol
 
 from backend.api.wire import NotificationPages
 from backend.channels import ChannelState
-from backend.erasing import Erasing
-from backend.events import Bus
+from backend.erasing import ERASED, Erasing
+from backend.events import Bus, Event
 from backend.exporting import Exports
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
@@ -65,7 +65,9 @@ class Services:
         self.retention = desk.retention
         self.pages = NotificationPages()
         self.stopping = asyncio.Event()
+        bus.subscribe(self._hear)
 
-    def forget_pages(self) -> None:
-        """Keep no answer that was made before now: what it tells of may have been erased."""
-        self.pages = NotificationPages()
+    def _hear(self, events: tuple[Event, ...]) -> None:
+        """On whatever thread tells of it: keep no page from before an erasure."""
+        if any(event.kind == "system" and event.id == ERASED for event in events):
+            self.pages = NotificationPages()

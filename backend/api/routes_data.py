@@ -77,7 +77,6 @@ async def export_person(call: Call) -> Answer:
 async def erase(call: Call) -> Answer:
     user_id = path_user(call)
     erased = await call.wait(lambda: call.services.erasing.erase(user_id))
-    call.services.forget_pages()
     return ok(**wire(erased))
 
 

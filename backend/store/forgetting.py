@@ -50,7 +50,6 @@ def forget_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
         )
         _uncount(tx, user_id, [session for _, _, session in rows])
         cache.clear()
-        tx.events.append(Event("activity", "", user_id))
         return {"activities": len(rows)}
     sessions = tx.conn.execute("SELECT seq FROM user_sessions WHERE user_id = ? LIMIT ?", (user_id, SLICE)).fetchall()
     if sessions:
@@ -90,7 +89,6 @@ def forget_notifications(tx: Tx, user_id: str) -> Removed:
     _delete(tx.conn, "notifications", [seq for seq, _, _ in rows])  # and by their foreign keys what hangs on them
     for _, id_, app in rows:
         tx.events.append(Event("withdraw", decode_id(id_), user_id, app))
-    tx.events.append(Event("notification.updated", decode_id(rows[0][1]), user_id, rows[0][2]))
     return {"notifications": len(rows), "deliveries": deliveries, "attempts": attempts}
 
 
@@ -112,8 +110,6 @@ def _forget_circumstances(tx: Tx, user_id: str) -> Removed:
     }
     removed = _counted(gone) | _forget_schedules(tx, user_id)
     removed.pop("inbox_counts", None)
-    if removed:
-        tx.events.append(Event("preference", "", user_id))
     return removed
 
 
