@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -10,9 +11,11 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -21,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend import Backend, Config, UserActivityService
+from backend.api.streaming import streamed
 from backend.export_formats import csv_lines, unguarded
 from backend.export_parquet import rows_of
 from backend.store import timeline
@@ -173,7 +177,7 @@ def test_an_export_has_what_was_there_when_it_began(backend: Backend) -> None:
     assert len((first + b"".join(pieces)).splitlines()) == 1_200
 
 
-def test_a_client_that_goes_away_and_a_server_that_stops_end_an_export(tmp_path: Path) -> None:
+def test_an_export_that_breaks_off_is_not_taken_for_all_of_it(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         server.stop()
         fill(tmp_path / "user_activities.db", 150_000)
@@ -188,6 +192,38 @@ def test_a_client_that_goes_away_and_a_server_that_stops_end_an_export(tmp_path:
             assert server.stop() == 0
             with pytest.raises(httpx.RemoteProtocolError):  # what came is not taken for all
                 sum(map(len, pieces))
+
+
+@pytest.mark.parametrize("ended_by", ["the client", "the server"])
+def test_nothing_more_is_made_of_an_export_that_nobody_waits_for(ended_by: str) -> None:
+    made: list[int] = []
+    sent: list[Any] = []
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(1_000):
+            made.append(number)
+            yield b"x"
+
+    async def run() -> None:
+        services = SimpleNamespace(readers=ThreadPoolExecutor(1), stopping=asyncio.Event())
+        call: Any = SimpleNamespace(services=services, read=asyncio.to_thread)
+        gone = asyncio.Event()
+
+        async def receive() -> dict[str, str]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+            if len(sent) == 5:
+                (gone if ended_by == "the client" else services.stopping).set()
+
+        answer = await streamed(call, pieces(), "text/plain", "x")
+        await answer.go({"method": "GET"}, receive, send)
+
+    asyncio.run(run())
+    assert len(made) < 10
+    assert all(message.get("more_body", True) for message in sent), "it is not said to be whole"
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------
