@@ -116,6 +116,10 @@ class Erasing:
         removed: Counter[str] = Counter()
         activity, notifications = self._stores
         activity.run(Write(_forget_figures, user_id))
+        if tokens := notifications.read(lambda conn: forgetting.tokens_of(conn, user_id)):
+            named = notifications.read(lambda conn: forgetting.naming_tokens(conn, tokens))
+            for start in range(0, len(named) or 1, forgetting.SLICE):
+                notifications.run(Write(_forget_tokens, (named[start : start + forgetting.SLICE], tokens)))
         for store, step in ((activity, self._forget_activities), (notifications, _forget_notifications)):
             while gone := store.run(Write(step, user_id)):
                 removed.update(gone)
@@ -127,6 +131,12 @@ class Erasing:
 
 def _forget_notifications(tx: Tx, items: Sequence[str]) -> list[dict[str, int]]:
     return [forgetting.forget_notifications(tx, user_id) for user_id in items]
+
+
+def _forget_tokens(tx: Tx, items: Sequence[tuple[list[int], frozenset[str]]]) -> list[None]:
+    for seqs, tokens in items:
+        forgetting.forget_tokens(tx, seqs, tokens)
+    return [None] * len(items)
 
 
 def _forget_figures(tx: Tx, items: Sequence[str]) -> list[None]:

@@ -11,10 +11,11 @@ from backend.clock import rfc3339
 from backend.export_formats import WHAT, Format, What, csv_file, fields_of, jsonl
 from backend.export_parquet import parquet
 from backend.notification_service import NotificationService
-from backend.records import Notification, Record
+from backend.records import Device, Notification, Record
 from backend.store import circumstances, exporting, people, schedules
 from backend.store.exporting import Wanted
 from backend.store.notifications import deliveries_by_notification
+from backend.store.schedules import Schedule
 from backend.user_activity_service import UserActivityService
 
 encode = msgspec.json.Encoder().encode
@@ -69,8 +70,8 @@ class Exports:
                 "contacts": None if contact is None else fields_of(contact),
                 "quiet_hours": fields_of(quiet),
                 "digests": {kind: fields_of(c) for kind, c in circumstances.digests_of(conn, user_id).items()},
-                "devices": [fields_of(device) for device in people.list_devices(conn, user_id, None)],
-                "schedules": [fields_of(schedule) for schedule in schedules.naming(conn, user_id)],
+                "devices": [_without_keys(device) for device in people.list_devices(conn, user_id, None)],
+                "schedules": [_theirs(schedule, user_id) for schedule in schedules.naming(conn, user_id)],
             }
 
         return {"consent": fields_of(consent), "figures": fields_of(figures), **store.read(ask)}
@@ -88,6 +89,20 @@ class Exports:
             }
             for row in rows
         ]
+
+
+def _without_keys(device: Device) -> dict[str, Any]:
+    """A device without what a push to its browser is encrypted with; its token is masked already."""
+    info = {name: value for name, value in device.device_info.items() if name != "keys"}
+    return fields_of(device) | {"device_info": info}
+
+
+def _theirs(schedule: Schedule, user_id: str) -> dict[str, Any]:
+    """A schedule as far as it is this user's: no other user's id, no device's token."""
+    notification = {
+        name: value for name, value in schedule.notification.items() if name not in {"user_ids", "device_tokens"}
+    }
+    return fields_of(schedule) | {"notification": notification | {"user_id": user_id}}
 
 
 def _parts(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:

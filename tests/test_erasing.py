@@ -24,6 +24,7 @@ from backend import (
     FlashFlowError,
     NotificationService,
     QuietHoursIn,
+    SendIn,
     UserActivityService,
     given,
 )
@@ -193,6 +194,22 @@ def test_a_schedule_for_several_goes_on_without_the_person(tmp_path: Path) -> No
         backend.erasing.erase(VICTIM)
         (left,) = schedules.page().schedules
         assert left.notification["user_ids"] == ["bob"]
+
+
+def test_the_tokens_of_the_persons_devices_go_from_what_others_were_sent(tmp_path: Path) -> None:
+    with Backend(config(tmp_path)) as backend:
+        told = backend.notifications
+        token, other = f"token-{MARK}", "token-of-bobs-own-device"
+        told.register_device_token(VICTIM, token, "ios")
+        told.register_device_token("bob", other, "ios")
+        several = {"user_ids": [VICTIM, "bob"], "title": "t", "message": "m", "device_tokens": [token, other]}
+        told.store.run(told.sending(SendIn(**several), "local"))
+        told.schedules.create("several", several, {"every_minutes": 60}, "local")
+        told.schedules.create("bob's", several | {"user_ids": ["bob"]}, {"every_minutes": 60}, "local")
+        backend.erasing.erase(VICTIM)
+        assert traces(backend.data_dir, VICTIM, MARK) == {}
+        assert traces(backend.data_dir, other)
+        assert {tuple(s.notification["device_tokens"]) for s in told.schedules.page().schedules} == {(other,)}
 
 
 def test_files_that_were_set_aside_are_named_since_they_are_never_touched(tmp_path: Path) -> None:

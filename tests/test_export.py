@@ -30,7 +30,7 @@ from backend.export_parquet import rows_of
 from backend.store import timeline
 from backend.store.exporting import Wanted
 from backend.store.writer import Write
-from tests.api_client import BATCH, App, fresh, ok, problem, send
+from tests.api_client import BATCH, SCHEDULES, App, fresh, ok, problem, send
 from tests.server_process import ROOT, ServerProcess, environment, flashflow, serving
 from tests.still_clock import StillClock
 
@@ -113,13 +113,21 @@ def test_since_is_included_and_until_is_not(server: ServerProcess) -> None:
 def test_no_secret_leaves_with_an_export(server: ServerProcess) -> None:
     user, token = fresh(), "tok-" + "s3cr3t" * 8
     ok(server.api("POST", "/api/devices/register", {"user_id": user, "token": token, "platform": "android"}), 201)
+    keys = {"p256dh": "key-" + token, "auth": token}
+    web = {"user_id": user, "token": "https://push.example/x", "platform": "web", "device_info": {"keys": keys}}
+    ok(server.api("POST", "/api/devices/register", web), 201)
     send(server, user, channels=["in_app", "push"], device_tokens=[token])
+    told = {"user_ids": [user, "somebody-else"], "title": "t", "message": "m", "device_tokens": [token]}
+    ok(server.api("POST", SCHEDULES, {"name": user, "notification": told, "rule": {"every_minutes": 5}}), 201)
     whole = server.api("GET", f"/api/users/{user}/export").text
     whole += server.api("GET", "/api/export/notifications").text
     assert user in whole
     assert token not in whole
     assert server.key not in whole
-    assert json.loads(server.api("GET", f"/api/users/{user}/export").text)["devices"][0]["token"] == "tok-…cr3t"
+    assert "somebody-else" not in whole
+    person = json.loads(server.api("GET", f"/api/users/{user}/export").text)
+    assert {device["token"] for device in person["devices"]} == {"tok-…cr3t", "http…le/x"}
+    assert person["schedules"][0]["notification"] == {"user_id": user, "title": "t", "message": "m"}
 
 
 def test_a_users_rows_come_by_time_from_the_index_and_the_tail_alike(backend: Backend) -> None:

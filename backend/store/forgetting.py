@@ -14,7 +14,7 @@ import msgspec
 
 from backend.events import Event
 from backend.store import schedules
-from backend.store.codec import decode_id, to_json
+from backend.store.codec import decode_id, from_strings, to_json
 from backend.store.schedules import Request
 from backend.store.sessions import SessionCache
 from backend.store.writer import Tx
@@ -92,6 +92,35 @@ def forget_notifications(tx: Tx, user_id: str) -> Removed:
     return {"notifications": len(rows), "deliveries": deliveries, "attempts": attempts}
 
 
+def tokens_of(conn: sqlite3.Connection, user_id: str) -> frozenset[str]:
+    """The tokens of the user's devices."""
+    rows = conn.execute("SELECT token FROM device_tokens WHERE user_id = ?", (user_id,))
+    return frozenset(token for (token,) in rows)
+
+
+def naming_tokens(conn: sqlite3.Connection, tokens: frozenset[str]) -> list[int]:
+    """Notifications, whoever's, that were sent to these devices by their tokens. Looks through all of them: for a
+    reader."""
+    rows = conn.execute("SELECT seq, device_tokens FROM notifications WHERE device_tokens IS NOT NULL")
+    return [seq for seq, text in rows if not tokens.isdisjoint(from_strings(text))]
+
+
+def forget_tokens(tx: Tx, seqs: Sequence[int], tokens: frozenset[str]) -> None:
+    """Take these tokens out of these notifications, and out of what recurs. Before the devices themselves go: a killed
+    process has to find them again."""
+    for seq in seqs:
+        row = tx.conn.execute("SELECT device_tokens FROM notifications WHERE seq = ?", (seq,)).fetchone()
+        if row is not None and row[0] is not None:
+            left = [token for token in from_strings(row[0]) if token not in tokens]
+            tx.conn.execute("UPDATE notifications SET device_tokens = ? WHERE seq = ?", (to_json(left), seq))
+    for seq, text in tx.conn.execute("SELECT seq, request FROM schedules").fetchall():
+        request = _decode_request(text)
+        given = request.notification.get("device_tokens") or []
+        left = [token for token in given if token not in tokens]
+        if left != given:
+            _change_request(tx, seq, request, request.notification | {"device_tokens": left})
+
+
 _OF_USER: Mapping[str, str] = {
     "preferences": "notification_preferences",
     "contacts": "contacts",
@@ -123,13 +152,16 @@ def _forget_schedules(tx: Tx, user_id: str) -> Removed:
             continue
         left = [user for user in users if user != user_id]
         if left:
-            notification = request.notification | {"user_ids": left}
-            request = msgspec.structs.replace(request, notification=notification)
-            tx.conn.execute("UPDATE schedules SET request = ? WHERE seq = ?", (to_json(request), seq))
+            _change_request(tx, seq, request, request.notification | {"user_ids": left})
         else:
             schedules.delete(tx, seq)
             removed += 1
     return {"schedules": removed} if removed else {}
+
+
+def _change_request(tx: Tx, seq: int, request: Request, notification: dict[str, Any]) -> None:
+    request = msgspec.structs.replace(request, notification=notification)
+    tx.conn.execute("UPDATE schedules SET request = ? WHERE seq = ?", (to_json(request), seq))
 
 
 def forget_answers(tx: Tx) -> None:
