@@ -188,6 +188,46 @@ def _doctor(config: Config, options: argparse.Namespace) -> int:
     return 0 if commands.doctor(config, print, why_no_window(os.environ, fetch=False)) else 1
 
 
+def _export(config: Config, options: argparse.Namespace) -> int:
+    from backend import commands_data
+
+    filters = {
+        "user_id": options.user,
+        "app": options.app,
+        "since": commands_data.moment_text(options.since, "--since"),
+        "until": commands_data.moment_text(options.until, "--until"),
+    }
+    commands_data.export(config, options.what, options.file, options.format, filters)
+    return 0
+
+
+def _import(config: Config, options: argparse.Namespace) -> int:
+    from backend import commands_data
+
+    done = commands_data.import_file(config, print, _complain, options.file, options.format)
+    return 1 if done.refused else 0
+
+
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _prune(config: Config, options: argparse.Namespace) -> int:
+    from backend import commands_data
+
+    before = commands_data.days_ago(options.keep_days) if options.before is None else options.before
+    moment = commands_data.moment_text(before, "--before") or before
+    commands_data.prune(config, print, moment, options.what, dry_run=options.dry_run)
+    return 0
+
+
+def _backup(config: Config, options: argparse.Namespace) -> int:
+    from backend import commands_data
+
+    commands_data.backup(config, print, options.folder)
+    return 0
+
+
 _RUN = {
     None: _open,
     "serve": _serve,
@@ -198,6 +238,10 @@ _RUN = {
     "link": _link,
     "verify": _verify,
     "doctor": _doctor,
+    "export": _export,
+    "import": _import,
+    "prune": _prune,
+    "backup": _backup,
 }
 
 
@@ -249,7 +293,40 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--session", metavar="ID")
     track.add_argument("--page-url", metavar="URL")
     track.add_argument("--metadata", help="a JSON object")
+    _data_commands(commands, common)
     return parser
+
+
+def _data_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    """The commands that take data out, bring it in, and let it go."""
+    formats = ("jsonl", "csv", "parquet")
+    export = commands.add_parser("export", parents=[common], help="write what is stored to a file")
+    export.add_argument("file", nargs="?", default="-", metavar="FILE", help="- is standard output")
+    export.add_argument("--what", choices=("activities", "sessions", "notifications"), default="activities")
+    export.add_argument("--format", choices=formats, help="by the file's name, else jsonl")
+    export.add_argument("--user", metavar="ID")
+    export.add_argument("--app", metavar="NAME")
+    export.add_argument("--since", metavar="TIME", help="a day or a time with an offset; it is included")
+    export.add_argument("--until", metavar="TIME", help="… and this one is not")
+    read = commands.add_parser(
+        "import", parents=[common], help="take exported activities back in; again changes nothing"
+    )
+    read.add_argument("file", metavar="FILE", help="- is standard input")
+    read.add_argument("--format", choices=formats, help="by the file's name, else jsonl")
+    prune = commands.add_parser("prune", parents=[common], help="let go of what is old; figures stay")
+    which = prune.add_mutually_exclusive_group(required=True)
+    which.add_argument("--before", metavar="TIME", help="a day or a time with an offset")
+    which.add_argument("--keep-days", type=_days, metavar="N")
+    prune.add_argument("--what", choices=("all", "activities", "notifications"), default="all")
+    prune.add_argument("--dry-run", action="store_true", help="only say how much")
+    backup = commands.add_parser("backup", parents=[common], help="copy both files, running or not")
+    backup.add_argument("folder", nargs="?", metavar="DIR", help="the data folder's own backups")
+
+
+def _days(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 36_500:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
+    return int(text)
 
 
 def _port(text: str) -> int:

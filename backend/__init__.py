@@ -5,6 +5,7 @@ from backend.asking import Filters
 from backend.channels import ChannelState
 from backend.config import VERSION, Config, load_config
 from backend.definitions import DEFINITIONS
+from backend.erasing import ErasedPerson
 from backend.errors import (
     AlreadyRunning,
     Conflict,
@@ -70,7 +71,9 @@ from backend.records_analytics import (
     UserRow,
     UserRows,
 )
+from backend.retention import Kept
 from backend.rules import DryRun, Rule, RuleRef, Rules
+from backend.settings import PrivacySettings, RetentionSettings
 from backend.store.circumstances import Contact, DigestChoice, QuietSetting
 from backend.trials import Trial
 from backend.user_activity_service import UserActivityService
@@ -102,6 +105,7 @@ __all__ = [
     "DigestChoice",
     "DigestIn",
     "DryRun",
+    "ErasedPerson",
     "Event",
     "FieldError",
     "Figure",
@@ -111,6 +115,7 @@ __all__ = [
     "Funnel",
     "FunnelStep",
     "HeatMap",
+    "Kept",
     "NameCount",
     "Named",
     "Names",
@@ -124,11 +129,13 @@ __all__ = [
     "Period",
     "Preference",
     "PreferenceMatrix",
+    "PrivacySettings",
     "QuietHoursIn",
     "QuietSetting",
     "Rehearsed",
     "Rendered",
     "Retention",
+    "RetentionSettings",
     "Rule",
     "RuleIn",
     "RuleRef",

@@ -12,6 +12,7 @@ import uuid
 import webbrowser
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,12 +26,15 @@ from backend.delivery.desktop import DesktopChannel, is_web_link
 from backend.delivery.desktop_text import cut
 from backend.delivery.outbox import Outbox
 from backend.delivery.withdrawals import Withdrawals
-from backend.errors import FlashFlowError, StorageError, ValidationError
+from backend.erasing import Erasing
+from backend.errors import Erased, FlashFlowError, StorageError, ValidationError
 from backend.events import Bus, Event
+from backend.exporting import Exports
 from backend.jobs import Jobs
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
 from backend.overview import Overview
+from backend.retention import Retention
 from backend.rule_metrics import FigureMetrics
 from backend.rule_watch import RuleWatch
 from backend.rules import Rules
@@ -112,6 +116,9 @@ class Backend:
         self.channels = Channels(config.data_dir, self.clock, self.desktop)
         secrets = secret_store(os.environ)
         self.settings = SettingsFile(config.data_dir / SETTINGS_FILE, environ=os.environ, secrets=secrets)
+        self.exports = Exports(self.activity, self.notifications)
+        self.erasing = Erasing(self.activity, self.notifications)
+        self.retention = Retention(self.activity, self.notifications)
         self.outbox = Outbox(OutboxTable(self.notifications.store), {}, self.clock)
         self._first_settings()
         self.overview = Overview(self.activity, self.notifications)
@@ -175,6 +182,7 @@ class Backend:
 
         Raises PortTaken when the port cannot be had.
         """
+        self._finish_erasing()
         if api:
             self._serve(screens)
         self._register_this_computer()
@@ -194,6 +202,8 @@ class Backend:
         self.jobs.every(30, self.rules.judge.check_alerts)
         self.jobs.every(3600, self.rules.forget_useless)
         self.jobs.every(3600, self._daily_backup)
+        self.jobs.every(3600, self.retention.begin)
+        self.jobs.every(60, self.erasing.finish)
         self.jobs.start()
         self._check_large_files()
 
@@ -207,6 +217,7 @@ class Backend:
             (self.data_dir / INSTANCE_FILE).unlink(missing_ok=True)
         self.jobs.stop()
         self.rule_watch.stop()
+        self.retention.stop()
         self._withdrawals.stop()
         self.outbox.stop()
         if self._readers is not None:
@@ -310,6 +321,9 @@ class Backend:
             self.notifications.facts.unread = unread
             self.notifications.channels.named = tuple(settings.others)
             self.outbox.configure(lanes, retry_of(settings), whole=not unread)
+            if not unread:  # nothing is known of what the owner wants kept or masked: what was good stays in force
+                self.activity.admission.settings = settings.privacy
+                self.retention.settings = settings.retention
 
     def _register_this_computer(self) -> None:
         """This computer is one of my devices: the push channel reaches it natively."""
@@ -321,26 +335,38 @@ class Backend:
             path.write_text(token, encoding="ascii")
         self.notifications.sender.this_computer = token
         name = socket.gethostname() or "this computer"
-        self.notifications.register_device_token(self.me, token, "desktop", {"name": name})
+        with suppress(Erased):  # I was erased: then this computer is nobody's
+            self.notifications.register_device_token(self.me, token, "desktop", {"name": name})
 
     def _tell_me(self) -> None:
         """What happened to the files goes into my inbox, where it stays until I have seen it."""
         told = [("Your data was recovered", sentence) for sentence in self._told]
         for title, sentence in [*told, *(("Your settings cannot be used", sentence) for sentence in self._faults)]:
+            self._tell(title, sentence, "high")
+
+    def _tell(self, title: str, sentence: str, priority: str) -> None:
+        with suppress(Erased):
             self.notifications.send_notification(
-                self.me, title, sentence, notification_type=SYSTEM_TYPE, priority="high", app="flashflow"
+                self.me, title, sentence, notification_type=SYSTEM_TYPE, priority=priority, app="flashflow"
             )
 
     def _tell_of_guard(self) -> None:
         """A kind of names has no room for another: the person hears of it when it happens."""
         full, self._full = self._full, set()
         for kind in sorted(event.removeprefix(GUARD) for event in full):
-            self.notifications.send_notification(
-                self.me, f"There are too many different {kind}s to count each",
+            self._tell(
+                f"There are too many different {kind}s to count each",
                 f"What comes new counts as “all others”. Is there something in an activity's {kind} that is different "
                 "every time, like an id? It belongs into its metadata.",
-                notification_type=SYSTEM_TYPE, app="flashflow",
+                "normal",
             )  # fmt: skip
+
+    def _finish_erasing(self) -> None:
+        """Before anything is answered; what cannot be done now is tried again every minute."""
+        try:
+            self.erasing.finish()
+        except FlashFlowError as error:
+            log.warning("an erasure could not be finished at the start: %s", error)
 
     def _forget_answers(self) -> None:
         for store in (self.activity.store, self.notifications.store):
@@ -351,7 +377,8 @@ class Backend:
         for name in (ACTIVITY_FILE, NOTIFICATION_FILE):
             path = self.data_dir / name
             if not any(backups_folder(path).glob(f"{path.stem}.{today}*.daily.db")):
-                back_up(path, self.clock, "daily")
+                # A backup is all from before an erasure, and goes with it, or all from after it.
+                self.erasing.unless_erasing(lambda at=path: back_up(at, self.clock, "daily"))  # type: ignore[misc]
 
     def _check_large_files(self) -> None:
         large = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -13,6 +13,10 @@ from backend.clock import to_ms
 from backend.errors import Conflict, FieldError, FlashFlowError, ValidationError
 from backend.inputs import ActivityIn, explain
 from backend.records import RejectedRow
+from backend.store.activities import Tracking
+
+Batch = tuple[list[int], Tracking, list[RejectedRow]]
+"""Where in the batch each good row stood, the good rows, and those that are refused already."""
 
 _decoder = msgspec.json.Decoder(ActivityIn)
 
@@ -48,3 +52,14 @@ def rejected(index: int, error: FlashFlowError) -> RejectedRow:
         field, _, message = str(error).partition(": ")
         errors = (FieldError(field, message),)
     return RejectedRow(index=index, errors=tuple((e.field, e.message) for e in errors))
+
+
+def without_users(batch: Batch, refused: Mapping[str, FlashFlowError]) -> Batch:
+    """``batch`` with the rows of these users among the refused."""
+    places, good, rows = batch
+    rows = [
+        *rows,
+        *(rejected(at, refused[a.user_id]) for at, a in zip(places, good, strict=True) if a.user_id in refused),
+    ]
+    left = [(at, a) for at, a in zip(places, good, strict=True) if a.user_id not in refused]
+    return [at for at, _ in left], [a for _, a in left], rows

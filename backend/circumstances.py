@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -13,7 +13,7 @@ from msgspec import UNSET
 from backend.clock import to_datetime
 from backend.delivery.email_message import parse_address
 from backend.delivery.hours import DAYS, is_zone
-from backend.errors import ValidationError
+from backend.errors import FlashFlowError, ValidationError
 from backend.events import Event
 from backend.inputs import Input
 from backend.inputs_circumstances import ContactsIn, DigestIn, QuietHoursIn
@@ -22,9 +22,12 @@ from backend.store import circumstances as table
 from backend.store.circumstances import Contact, DigestChoice, QuietSetting
 from backend.store.database import Store
 from backend.store.reconsidering import reconsider_queued
-from backend.store.writer import Tx, Write
+from backend.store.tombstones import unless_erased
+from backend.store.writer import Handler, Tx, Write
 
 Changes = dict[str, Any]
+C = TypeVar("C")
+R = TypeVar("R")
 
 # What people write between the digits, the spaces and hyphens of typesetters among it.
 _BETWEEN_DIGITS = re.compile(r"[ ().\u00a0\u202f\u2010\u2011-]+")
@@ -54,7 +57,7 @@ class Circumstances:
             _check_email(fields["email"])
         if fields.get("phone") is not None:
             fields["phone"] = _as_e164(fields["phone"])
-        return Write(self._contact, (user_id, fields))
+        return Write(_of_the_living(self._contact), (user_id, fields))
 
     def _contact(self, tx: Tx, items: Sequence[tuple[str, Changes]]) -> list[Contact]:
         answers = []
@@ -82,7 +85,7 @@ class Circumstances:
             if len(set(days)) != len(days):
                 raise ValidationError.of("days", "names a day twice")
             fields["days"] = tuple(day for day in DAYS if day in days)
-        return Write(self._quiet, (user_id, fields))
+        return Write(_of_the_living(self._quiet), (user_id, fields))
 
     def _quiet(self, tx: Tx, items: Sequence[tuple[str, Changes]]) -> list[QuietSetting]:
         answers, zone = [], self._zone()
@@ -98,7 +101,7 @@ class Circumstances:
         None ends it. Raises ValidationError."""
         if until_ms is not None and not self._store.clock.now_ms() < until_ms <= LATEST_MS:
             raise ValidationError.of("until", "must lie in the future, and before 2200")
-        return Write(self._disturb_not, (user_id, until_ms))
+        return Write(_of_the_living(self._disturb_not), (user_id, until_ms))
 
     def _disturb_not(self, tx: Tx, items: Sequence[tuple[str, int | None]]) -> list[datetime | None]:
         answers = []
@@ -119,7 +122,7 @@ class Circumstances:
         """The write that stores a choice or takes it back: all the user's choices then. Raises ValidationError."""
         if choice.frequency is None and choice.at is not UNSET:
             raise ValidationError.of("at", "goes with a frequency")
-        return Write(self._digest, (user_id, choice))
+        return Write(_of_the_living(self._digest), (user_id, choice))
 
     def _digest(self, tx: Tx, items: Sequence[tuple[str, DigestIn]]) -> list[dict[str, DigestChoice]]:
         answers = []
@@ -131,6 +134,15 @@ class Circumstances:
             _tell(tx, user_id)
             answers.append(table.digests_of(tx.conn, user_id))
         return answers
+
+
+def _of_the_living(write: Callable[[Tx, Sequence[tuple[str, C]]], Sequence[R]]) -> Handler[tuple[str, C], R]:
+    """``write``, but for users who were erased."""
+
+    def handle(tx: Tx, items: Sequence[tuple[str, C]]) -> list[R | FlashFlowError]:
+        return unless_erased(tx, items, lambda item: (item[0],), lambda good: write(tx, good))
+
+    return handle
 
 
 def _given(changes: Input) -> Changes:

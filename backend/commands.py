@@ -41,9 +41,15 @@ def running(config: Config) -> str | None:
 
 
 def ask(
-    config: Config, url: str, method: str, path: str, body: Mapping[str, Any] | None = None, timeout: float = ASK_S
+    config: Config,
+    url: str,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | bytes | None = None,
+    timeout: float = ASK_S,
 ) -> dict[str, Any]:
-    """One call of the running server with the local key. Raises FlashFlowError in the server's own words."""
+    """One call of the running server with the local key; ``body`` may be JSON already. Raises FlashFlowError in the
+    server's own words."""
     try:
         status, answer = _ask(url, method, path, body, local_key(config.data_dir), timeout=timeout)
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -54,7 +60,7 @@ def ask(
 
 
 def _ask(
-    url: str, method: str, path: str, body: Mapping[str, Any] | None, key: str | None, *, timeout: float
+    url: str, method: str, path: str, body: Mapping[str, Any] | bytes | None, key: str | None, *, timeout: float
 ) -> tuple[int, dict[str, Any]]:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout)
     try:
@@ -62,7 +68,7 @@ def _ask(
         content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
-            content = json.dumps(body)
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method, path, content, headers)
         response = connection.getresponse()
         answer = json.loads(response.read() or b"{}")
@@ -107,10 +113,13 @@ def track(config: Config, say: Say, user: str, activity_type: str, options: Mapp
     body = {"user_id": user, "activity_type": activity_type, **options}
     url = running(config)
     if url is not None:
-        say(str(ask(config, url, "POST", "/api/activity/track", body)["activity_id"]))
-        return
-    with Backend(config) as backend:
-        say(backend.activity.track_activity(**body).activity_id)
+        activity_id = ask(config, url, "POST", "/api/activity/track", body)["activity_id"]
+    else:
+        with Backend(config) as backend:
+            activity_id = backend.activity.track_activity(**body).activity_id
+    if activity_id is None:
+        raise FlashFlowError(f"Nothing was stored: there is no consent to track {user!r}.")
+    say(str(activity_id))
 
 
 def keys_add(config: Config, say: Say, name: str, scopes: Sequence[str]) -> None:

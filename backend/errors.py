@@ -7,6 +7,7 @@ FlashFlowError
 ├── Forbidden              403  forbidden
 ├── NotFound               404  not_found
 ├── Conflict               409  conflict
+├── Erased                 410  erased
 ├── PayloadTooLarge        413  payload_too_large
 ├── UnsupportedMediaType   415  unsupported_media_type
 ├── StorageError           503  storage_unavailable
@@ -85,6 +86,14 @@ class Conflict(FlashFlowError):
     code = "conflict"
     status = 409
     title = "In conflict with what is stored"
+
+
+class Erased(FlashFlowError):
+    """The user was erased: nothing is stored of them until they are readmitted."""
+
+    code = "erased"
+    status = 410
+    title = "This user was erased"
 
 
 class PayloadTooLarge(FlashFlowError):

@@ -26,6 +26,7 @@ from backend.store.codec import encode_id, to_json
 from backend.store.database import Store
 from backend.store.models import NotificationModels
 from backend.store.reconsidering import reconsider_queued
+from backend.store.tombstones import unless_erased
 from backend.store.writer import Tx, Write
 
 GENERAL = NotificationType(
@@ -67,28 +68,8 @@ class Preferences:
             self._channels.check(field, [choice.channel] if choice.channel != ALL else [])
         return Write(self._choose, choices)
 
-    def _choose(self, tx: Tx, items: Sequence[Sequence[PreferenceIn]]) -> list[tuple[Preference, ...]]:
-        table.set_preferences(
-            tx, [(c.user_id, c.notification_type, c.channel, c.enabled) for choices in items for c in choices]
-        )
-        if turned_off := {c.user_id for choices in items for c in choices if not c.enabled}:
-            reconsider_queued(tx, turned_off)
-        for user_id in {c.user_id for choices in items for c in choices}:
-            tx.events.append(Event("preference", user_id, user_id))
-        now = to_datetime(tx.now_ms)
-        return [
-            tuple(
-                Preference(
-                    user_id=c.user_id,
-                    notification_type=c.notification_type,
-                    channel=c.channel,
-                    enabled=c.enabled,
-                    updated_at=now,
-                )
-                for c in choices
-            )
-            for choices in items
-        ]
+    def _choose(self, tx: Tx, items: Sequence[Sequence[PreferenceIn]]) -> list[tuple[Preference, ...] | FlashFlowError]:
+        return unless_erased(tx, items, lambda choices: (c.user_id for c in choices), lambda good: _chosen(tx, good))
 
     def types(self) -> tuple[NotificationType, ...]:
         """Every type that was declared or used."""
@@ -133,6 +114,30 @@ class Preferences:
             tx.events.append(Event("preference", declared.name))
             answers.append((kind, known is None))
         return answers
+
+
+def _chosen(tx: Tx, items: Sequence[Sequence[PreferenceIn]]) -> list[tuple[Preference, ...]]:
+    table.set_preferences(
+        tx, [(c.user_id, c.notification_type, c.channel, c.enabled) for choices in items for c in choices]
+    )
+    if turned_off := {c.user_id for choices in items for c in choices if not c.enabled}:
+        reconsider_queued(tx, turned_off)
+    for user_id in {c.user_id for choices in items for c in choices}:
+        tx.events.append(Event("preference", user_id, user_id))
+    now = to_datetime(tx.now_ms)
+    return [
+        tuple(
+            Preference(
+                user_id=c.user_id,
+                notification_type=c.notification_type,
+                channel=c.channel,
+                enabled=c.enabled,
+                updated_at=now,
+            )
+            for c in choices
+        )
+        for choices in items
+    ]
 
 
 def _throttle(declared: TypeIn) -> Throttle | None:
@@ -183,7 +188,10 @@ class Devices:
         metadata_json(device.device_info, "device_info")
         return Write(self._register, (device, app))
 
-    def _register(self, tx: Tx, items: Sequence[tuple[DeviceIn, str]]) -> list[DeviceRegistered]:
+    def _register(self, tx: Tx, items: Sequence[tuple[DeviceIn, str]]) -> list[DeviceRegistered | FlashFlowError]:
+        return unless_erased(tx, items, lambda item: (item[0].user_id,), lambda good: self._registered(tx, good))
+
+    def _registered(self, tx: Tx, items: Sequence[tuple[DeviceIn, str]]) -> list[DeviceRegistered]:
         answers = []
         for device, app in items:
             known = table.device_by_token(tx.conn, device.token)

@@ -27,11 +27,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tracked(Record, frozen=True, kw_only=True):
-    """The answer to one activity: ``duplicate`` when this ``activity_id`` had been stored before."""
+    """The answer to one activity: ``duplicate`` when this ``activity_id`` had been stored before. Where it was not
+    ``stored``, ``reason`` says why (``no_consent``), and there are no ids."""
 
-    activity_id: str
-    session_id: str
+    activity_id: str | None
+    session_id: str | None
     duplicate: bool = False
+    stored: bool = True
+    reason: str | None = None
 
 
 class RejectedRow(Record, frozen=True, kw_only=True):
@@ -89,9 +92,9 @@ class Session(Record, frozen=True, kw_only=True):
 
 
 class SessionStarted(Record, frozen=True, kw_only=True):
-    """``created`` is false when the session was there already."""
+    """``created`` is false when the session was there already, or is None for want of consent."""
 
-    session: Session
+    session: Session | None
     created: bool
 
 

@@ -23,6 +23,7 @@ from backend.records import Sent
 from backend.recurrence import DAYS, UNKNOWN_ZONE, Rule, check, next_after, zone_named
 from backend.sending import Order
 from backend.store import schedules as table
+from backend.store import tombstones
 from backend.store.codec import from_object, to_json
 from backend.store.database import Store
 from backend.store.schedules import Request, Row, Schedule, SchedulePage
@@ -190,7 +191,9 @@ class Schedules:
             **moments,
         )
 
-    def _refusal(self, tx: Tx, order: Order) -> ValidationError | None:
+    def _refusal(self, tx: Tx, order: Order) -> FlashFlowError | None:
+        for user in sorted(tombstones.erased_among(tx.conn, order.users)):
+            return tombstones.refusal(user)
         try:
             self._rehearse(tx.conn, order, tx.now_ms)
         except ValidationError as refusal:

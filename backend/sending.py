@@ -12,12 +12,13 @@ from backend.collapsing import InPlace, Open, find_open, follow, standing, updat
 from backend.data_schema import check_data
 from backend.deliveries import decided, inbox_place, new_delivery, ring
 from backend.delivery.resolver import Decision, decide
-from backend.errors import FlashFlowError, ValidationError
+from backend.errors import Erased, FlashFlowError, ValidationError
 from backend.events import Event
 from backend.facts import FactFinder, Question
 from backend.handover import overall
 from backend.records import NotificationType, Rehearsed, Sent
 from backend.store import notifications as table
+from backend.store import tombstones
 from backend.store.circumstances import contact_of
 from backend.store.codec import decode_id, from_object, to_json
 from backend.store.notifications import NewDelivery, NewNotification
@@ -79,14 +80,16 @@ class Sending:
         self._facts.this_computer = token
 
     def send(self, tx: Tx, orders: Sequence[Order]) -> list[tuple[Sent, ...] | FlashFlowError]:
-        """Store every order's notifications; an order whose template cannot be filled in is refused whole."""
+        """Store every order's notifications; an order whose template cannot be filled in is refused whole. Erased
+        users are left out; an order for nobody else is refused."""
         batch = _Batch(tx)
         answers: list[tuple[Sent, ...] | FlashFlowError] = []
         types: Types = {}
         for order in orders:
             try:
+                order = _for_the_living(tx.conn, order)  # noqa: PLW2901 the same order, without the erased
                 contents = self._contents(tx.conn, order, types)
-            except ValidationError as refusal:
+            except (Erased, ValidationError) as refusal:
                 answers.append(refusal)
                 continue
             if types[order.notification_type] is None:
@@ -98,9 +101,11 @@ class Sending:
         return answers
 
     def rehearse(self, conn: sqlite3.Connection, order: Order, now_ms: int) -> tuple[Rehearsed, ...]:
-        """What ``send`` would do, one for each user, without doing it. Raises ValidationError as it would."""
+        """What ``send`` would do, one for each user, without doing it. Raises ValidationError and Erased as it
+        would."""
         types: Types = {}
         answers = []
+        order = _for_the_living(conn, order)
         for user, content in self._contents(conn, order, types).items():
             decisions = self._decide(conn, user, order, content, types[order.notification_type], now_ms)
             status = _status(order, decisions, now_ms)
@@ -239,6 +244,17 @@ class _Batch:
     def write(self) -> None:
         table.insert(self.tx, self.notifications, self.deliveries[self._written :])
         self.notifications, self._written = [], len(self.deliveries)
+
+
+def _for_the_living(conn: sqlite3.Connection, order: Order) -> Order:
+    """``order`` without the users that were erased. Raises Erased where nobody is left."""
+    erased = tombstones.erased_among(conn, order.users)
+    if not erased:
+        return order
+    users = tuple(user for user in order.users if user not in erased)
+    if not users:
+        raise tombstones.refusal(order.users[0])
+    return msgspec.structs.replace(order, users=users)
 
 
 def _content(conn: sqlite3.Connection, order: Order, kind: NotificationType | None, locale: str) -> Content:

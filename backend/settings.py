@@ -110,6 +110,24 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_delay: Annotated[float, Meta(gt=0, le=86_400)] = 900.0
 
 
+class PrivacySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[privacy]``: what is kept of whom. A user's own no is obeyed under every rule but "none", which keeps nothing
+    of anybody."""
+
+    mask_ip: bool = False
+    """IPv4 addresses lose their last 8 bits, IPv6 ones their last 80, before they are stored."""
+    tracking: Literal["all", "consented", "none"] = "all"
+
+
+class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[retention]``: how long rows are kept. What is not set is kept for ever."""
+
+    activities_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    notifications_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    max_mb: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    """Megabytes (2**20 bytes) that both files may fill; above it the oldest activities go."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything in ``flashflow.toml``; a channel that is None is not configured."""
 
@@ -119,6 +137,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     others: dict[str, AppriseSettings] = {}
     """Channels that the owner named, by name."""
     delivery: DeliverySettings = DeliverySettings()
+    privacy: PrivacySettings = PrivacySettings()
+    retention: RetentionSettings = RetentionSettings()
     allow_hosts: tuple[str, ...] = ()
     """Hosts (``name``, ``name:port`` or an address) that callers' URLs may reach although they are private."""
 

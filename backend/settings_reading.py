@@ -22,7 +22,9 @@ from backend.settings import (
     DesktopSettings,
     EmailSettings,
     FcmSettings,
+    PrivacySettings,
     PushSettings,
+    RetentionSettings,
     Settings,
     SmsSettings,
     WebPushSettings,
@@ -38,6 +40,12 @@ PUSH: Mapping[str, type[msgspec.Struct]] = {
     "webpush": WebPushSettings,
     "desktop": DesktopSettings,
 }
+PLAIN: Mapping[str, type[msgspec.Struct]] = {
+    "delivery": DeliverySettings,
+    "privacy": PrivacySettings,
+    "retention": RetentionSettings,
+}
+"""The tables that stand by themselves."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 """A channel that the owner names."""
 TAKEN = frozenset({"in_app", "push", *CHANNELS, *PUSH})
@@ -87,8 +95,8 @@ def settings_of(tables: Mapping[str, Any], lookup: Lookup) -> Settings:
 def struct_at(place: tuple[str, ...]) -> type[msgspec.Struct] | None:
     """What the table at ``place`` is made of, or None where no table can stand."""
     match place:
-        case ("delivery",):
-            return DeliverySettings
+        case (name,) if name in PLAIN:
+            return PLAIN[name]
         case ("channels", "push", name):
             return PUSH.get(name)
         case ("channels", name) if name in CHANNELS:
@@ -109,7 +117,7 @@ def shown(settings: Settings, tables: Mapping[str, Any]) -> dict[str, Any]:
             "push": {name: _shown(getattr(settings.push, name), _table(push, name)) for name in PUSH},
             **{name: _shown(struct, _table(channels, name)) for name, struct in settings.others.items()},
         },
-        "delivery": _shown(settings.delivery, _table(tables, "delivery")),
+        **{name: _shown(getattr(settings, name), _table(tables, name)) for name in PLAIN},
         "allow_hosts": list(tables.get("allow_hosts", ())) or list(settings.allow_hosts),
     }
 
@@ -141,7 +149,7 @@ class _Reader:
         self._errors: list[FieldError] = []
 
     def settings(self, tables: Mapping[str, Any]) -> Settings:
-        self._know(tables, "", ("channels", "delivery", "allow_hosts"))
+        self._know(tables, "", ("channels", *PLAIN, "allow_hosts"))
         channels = self._inner(tables, "channels", "channels")
         push = self._inner(channels, "push", "channels.push")
         self._know(push, "channels.push", tuple(PUSH))
@@ -159,6 +167,8 @@ class _Reader:
             ),
             others=self._others(channels),
             delivery=self._delivery(tables),
+            privacy=self._optional(tables, "", "privacy", PrivacySettings) or PrivacySettings(),
+            retention=self._optional(tables, "", "retention", RetentionSettings) or RetentionSettings(),
             allow_hosts=self._allow_hosts(tables.get("allow_hosts", [])),
         )
         if self._errors:

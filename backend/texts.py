@@ -47,12 +47,10 @@ def render(title: str, message: str, data: Mapping[str, Any]) -> Rendered:
     if errors:
         raise ValidationError("; ".join(f"{e.field} {e.message}" for e in errors), tuple(errors))
     values = {name: _as_text(data[name]) for name in variables(title, message)}
+    filled = _filled("title", " ".join(_Text(title).substitute(values).split()), TITLE_LIMIT)
     if _length(message, values) > MESSAGE_LIMIT:  # before it is put together: ten thousand characters may become 33 M
         raise _too_long("message", MESSAGE_LIMIT)
-    return Rendered(
-        title=_filled("title", " ".join(_Text(title).substitute(values).split()), TITLE_LIMIT),
-        message=_filled("message", _Text(message).substitute(values), MESSAGE_LIMIT),
-    )
+    return Rendered(title=filled, message=_filled("message", _Text(message).substitute(values), MESSAGE_LIMIT))
 
 
 def _as_text(value: str | float | bool) -> str:

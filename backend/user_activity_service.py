@@ -20,8 +20,10 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from backend import import_rows
+from backend.admission import NO_CONSENT, Admission, row_refusal
 from backend.analytics import Analytics
-from backend.batch_rows import decode_row, made_id
+from backend.batch_rows import Batch, decode_row, made_id, without_users
 from backend.batch_rows import rejected as rejected_row
 from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import Conflict, FlashFlowError, NotFound, Stopping, StorageError, ValidationError
@@ -41,7 +43,7 @@ from backend.records import (
 )
 from backend.store import activities as table
 from backend.store import timeline
-from backend.store.activities import NewActivity, Tracking
+from backend.store.activities import NewActivity
 from backend.store.database import Store
 from backend.store.models import ActivityModels, activity_models
 from backend.store.opening import open_store
@@ -92,7 +94,7 @@ class UserActivityService:
         self.clock = clock or SystemClock()
         self._new_id = IdMaker(self.clock)
         self.local = LocalTime(zone or workspace_zone())
-        self._cache = SessionCache(self.local)
+        self.cache = SessionCache(self.local)
         self._unsettled: set[str] = set()
         self._settled_on: date | None = None
         say = log.warning if tell is None else tell.append
@@ -100,8 +102,9 @@ class UserActivityService:
             Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say, functions(self.local)
         )
         self.models: ActivityModels = activity_models(self.store.database)
-        self.figures = Figures(self.store, self.local, self._cache)
+        self.figures = Figures(self.store, self.local, self.cache)
         self.analytics = Analytics(self.store, self.clock, self.local, self.figures.fold)
+        self.admission = Admission(self.store)
         self._behind: int | None = None
         try:
             self.figures.keep_zone()
@@ -164,7 +167,7 @@ class UserActivityService:
         *,
         may_name_app: bool = True,
         key: str | None = None,
-    ) -> Write[tuple[list[int], Tracking, list[RejectedRow]], BatchResult]:
+    ) -> Write[Batch, BatchResult]:
         """The write behind ``track_batch``: rows, as JSON text or not, each checked on its own. A batch that says when
         it was sent, or comes under an Idempotency-Key (``key``), is known again however late it is repeated: rows
         without an id get one made from it."""
@@ -190,6 +193,11 @@ class UserActivityService:
                 rejected.append(rejected_row(index, error))
         return Write(self._track_batches, (places, good, rejected), len(good))
 
+    def importing(self, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP) -> Write[Batch, BatchResult]:
+        """The write that takes rows of an export back in, as JSON, with the ids and times they left with."""
+        batch = import_rows.prepared(rows, self.clock.now_ms(), app, self.admission.masked)
+        return Write(self._track_batches, batch, len(batch[1]))
+
     def _prepare(self, activity: ActivityIn, origin: Origin, now: int, correction: int) -> NewActivity:
         timestamp = now
         if activity.timestamp is not None:
@@ -210,19 +218,23 @@ class UserActivityService:
             activity.page_url,
             activity.referrer,
             activity.user_agent or origin.user_agent,
-            origin.ip_address,
+            self.admission.masked(origin.ip_address),
         )
 
     def _track_one(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
-        answers = table.track(tx, [items], self._new_id, self._cache)[0]
+        return self.admission.admitted(tx, items, lambda a: a.user_id, lambda good: self._store(tx, good), _NOT_STORED)
+
+    def _store(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
+        answers = table.track(tx, [items], self._new_id, self.cache)[0]
         assert isinstance(answers, list)
         self._count_in(tx, len(items))
         return answers
 
-    def _track_batches(
-        self, tx: Tx, items: Sequence[tuple[list[int], Tracking, list[RejectedRow]]]
-    ) -> list[BatchResult | FlashFlowError]:
-        answers = table.track(tx, [good for _, good, _ in items], self._new_id, self._cache)
+    def _track_batches(self, tx: Tx, items: Sequence[Batch]) -> list[BatchResult | FlashFlowError]:
+        refused_users = self.admission.turned_away(tx, (a.user_id for _, good, _ in items for a in good))
+        if refused_users:
+            items = [without_users(item, {u: row_refusal(why) for u, why in refused_users.items()}) for item in items]
+        answers = table.track(tx, [good for _, good, _ in items], self._new_id, self.cache)
         self._count_in(tx, sum([len(good) for _, good, _ in items]))
         results: list[BatchResult | FlashFlowError] = []
         for (places, _, refused), answer in zip(items, answers, strict=True):
@@ -298,15 +310,20 @@ class UserActivityService:
         return Write(self._start, (start, origin))
 
     def _start(self, tx: Tx, items: Sequence[tuple[SessionIn, Origin]]) -> list[SessionStarted | FlashFlowError]:
-        book = SessionBook(tx, self._new_id, self._cache)
+        return self.admission.admitted(
+            tx, items, lambda item: item[0].user_id, lambda good: self._open(tx, good), _NOT_OPENED
+        )
+
+    def _open(self, tx: Tx, items: Sequence[tuple[SessionIn, Origin]]) -> list[SessionStarted | FlashFlowError]:
+        book = SessionBook(tx, self._new_id, self.cache)
         found: list[tuple[bytes | str, bool] | FlashFlowError] = []
         for start, origin in items:
             app = start.app or origin.app
             known = None if start.session_id is None else book.find(start.session_id)
             if known is None:
                 made = book.open(
-                    start.user_id, app, start.session_id, tx.now_ms, start.device_info, origin.ip_address,
-                    origin.user_agent,
+                    start.user_id, app, start.session_id, tx.now_ms, start.device_info,
+                    self.admission.masked(origin.ip_address), origin.user_agent,
                 )  # fmt: skip
                 found.append((made.id, True))
             elif (known.app, known.user_id) != (app, start.user_id):
@@ -333,7 +350,7 @@ class UserActivityService:
         return Write(self._end, (session_id, app))
 
     def _end(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
-        book = SessionBook(tx, self._new_id, self._cache)
+        book = SessionBook(tx, self._new_id, self.cache)
         found: list[bytes | str | FlashFlowError] = []
         for session_id, app in items:
             session = book.find(session_id)
@@ -360,7 +377,7 @@ class UserActivityService:
         return Write(self._beat, (session_id, app))
 
     def _beat(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
-        book = SessionBook(tx, self._new_id, self._cache)
+        book = SessionBook(tx, self._new_id, self.cache)
         found: list[bytes | str | FlashFlowError] = []
         for session_id, app in items:
             session = book.find(session_id)
@@ -370,8 +387,9 @@ class UserActivityService:
                 why = session.end_reason or "timeout"
                 found.append(Conflict(f"The session {session_id!r} is over ({why}); start a new one."))
             else:
-                session.touch(tx.now_ms)
-                book.mark(session)
+                if not self.admission.turned_away(tx, (session.user_id,)):
+                    session.touch(tx.now_ms)
+                    book.mark(session)
                 found.append(session.id)
         book.save()
         return [place if isinstance(place, FlashFlowError) else read_session(tx.conn, place) for place in found]
@@ -384,7 +402,7 @@ class UserActivityService:
 
     def close_idle_sessions(self) -> int:
         """End every session that has been silent for 30 minutes or is a day long; returns how many."""
-        users = self.store.run(Write(lambda tx, items: [close_stale(tx, self._cache) for _ in items], None))
+        users = self.store.run(Write(lambda tx, items: [close_stale(tx, self.cache) for _ in items], None))
         self._unsettled.update(users)
         self.settle_figures()
         return len(users)
@@ -427,6 +445,10 @@ class UserActivityService:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+_NOT_STORED = Tracked(activity_id=None, session_id=None, stored=False, reason=NO_CONSENT)
+_NOT_OPENED = SessionStarted(session=None, created=False)
 
 
 def _store_figures(tx: Tx, items: Sequence[tuple[UserAnalytics, ...]]) -> list[None]:

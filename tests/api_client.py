@@ -9,6 +9,7 @@ import sqlite3
 import uuid
 from contextlib import closing
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -39,6 +40,7 @@ STATUS = {
     "not_found": 404,
     "method_not_allowed": 405,
     "conflict": 409,
+    "erased": 410,
     "payload_too_large": 413,
     "unsupported_media_type": 415,
     "idempotency_mismatch": 422,
@@ -143,6 +145,12 @@ def contents(server: ServerProcess) -> dict[str, list[tuple[Any, ...]]]:
                 found[f"{path.name}:{table}"] = sorted(conn.execute(f"SELECT * FROM {table}"), key=repr)
     assert len(found) > 10
     return found
+
+
+def rows_in(path: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    """What a file says, read beside whoever has it open."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as conn:
+        return conn.execute(query, values).fetchall()
 
 
 def send(caller: App | ServerProcess, user_id: str, title: str = "Hello", **fields: Any) -> str:

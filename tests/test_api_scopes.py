@@ -99,6 +99,16 @@ NEEDS = {
     ("POST", "/api/keys"): "admin",
     ("DELETE", "/api/keys/{name}"): "admin",
     ("POST", "/api/launch"): "admin",
+    ("GET", "/api/export/activities"): "read",
+    ("GET", "/api/export/sessions"): "read",
+    ("GET", "/api/export/notifications"): "read",
+    ("POST", "/api/import/activities"): "admin",
+    ("POST", "/api/prune"): "admin",
+    ("GET", "/api/users/{user_id}/export"): "admin",
+    ("GET", "/api/users/{user_id}/consent"): "manage",
+    ("POST", "/api/users/{user_id}/consent"): "manage",
+    ("POST", "/api/users/{user_id}/readmit"): "admin",
+    ("DELETE", "/api/users/{user_id}"): "admin",
 }
 """API.md's scopes, endpoint by endpoint. Moving a notice through its reader's hands belongs to reading."""
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from backend import Filters, UserActivityService, ValidationError
 from backend.store import folding, names
-from backend.store.figures_forgetting import forget_user
+from backend.store.figures_forgetting import forget_key, forget_sessions, forget_user
 from backend.store.writer import Tx, Write
 from tests.naive_figures import Naive, features
 from tests.still_clock import StillClock
@@ -287,10 +287,14 @@ def test_a_person_who_is_forgotten_was_never_counted(
 
         def forget(tx: Tx, items: Any) -> list[None]:
             forget_user(tx, service.local, "ada")
+            seqs = tx.conn.execute("SELECT seq FROM user_sessions WHERE user_id = 'ada'").fetchall()
+            forget_sessions(tx, service.local, [seq for (seq,) in seqs])
             tx.conn.execute(
                 "DELETE FROM activities_by_user WHERE seq IN (SELECT seq FROM user_activities WHERE user_id = 'ada')"
             )
             tx.conn.execute("DELETE FROM user_activities WHERE user_id = 'ada'")
+            forget_user(tx, service.local, "ada")
+            forget_key(tx, "ada")
             tx.conn.execute("DELETE FROM user_sessions WHERE user_id = 'ada'")
             return [None] * len(items)
 

@@ -37,10 +37,11 @@ FLOORS = (
     # 1: files and channels, side by side
     ("backend.store", "backend.delivery", "backend.settings_file", "backend.data_schema"),
     # 2: below the services what each of them is made of
-    ("backend.moments", "backend.batch_rows", "backend.periods"),
-    ("backend.asking",),
+    ("backend.moments", "backend.batch_rows", "backend.periods", "backend.export_formats"),
+    ("backend.asking", "backend.import_rows", "backend.export_parquet"),
     ("backend.analytics_period", "backend.analytics_people"),
     (
+        "backend.admission",
         "backend.analytics",
         "backend.figures",
         "backend.circumstances",
@@ -56,7 +57,8 @@ FLOORS = (
     ("backend.retrying", "backend.rescheduling", "backend.schedules"),
     ("backend.user_activity_service", "backend.notification_service"),
     ("backend.rule_judging", "backend.rule_metrics"),
-    ("backend.overview", "backend.rules"),  # ask both files
+    # these ask both files
+    ("backend.overview", "backend.rules", "backend.exporting", "backend.erasing", "backend.retention"),
     # 3
     ("backend.api", "backend.jobs"),
     # 4: the composition root, and what the house hands out
@@ -64,6 +66,7 @@ FLOORS = (
     ("backend",),
     # 5: both stand on the backend, neither on the other
     ("backend.commands", "views.controls"),
+    ("backend.commands_data",),
     ("views",),
     # 6
     ("main",),
@@ -91,6 +94,7 @@ HOMES = {
     "apprise": ("backend.delivery.apprise_url",),
     "tomlkit": ("backend.settings_text",),
     "keyring": ("backend.settings_secrets",),
+    "pyarrow": ("backend.export_parquet",),
     "jsonschema": ("backend.data_schema", "backend.data_keywords"),
     "referencing": ("backend.data_schema",),
 }

@@ -15,6 +15,7 @@ from views.parts import card, command, page_column, page_padding, section, warni
 from views.screen import Screen
 from views.settings_channels import ChannelList
 from views.settings_contacts import Contacts
+from views.settings_data import YourData
 from views.settings_devices import Devices
 from views.settings_key_activities import KeyActivities
 from views.settings_quiet import Quiet
@@ -24,7 +25,7 @@ from views.sources import MyPreferences
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from backend import ActivityType, ChannelState, Contact, Decided, Device, QuietSetting, Rule
+    from backend import ActivityType, ChannelState, Contact, Decided, Device, Kept, QuietSetting, Rule
 
 MOST_CHANNELS = 16
 """What one notice can ask for."""
@@ -45,6 +46,7 @@ class Found(NamedTuple):
     devices: tuple[Device, ...]
     rules: Sequence[Rule]
     types: tuple[ActivityType, ...]
+    kept: Kept
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -64,6 +66,7 @@ class Settings(Screen):
         self._rules = RuleList(self)
         self._unlisten_rules: Callable[[], None] | None = None
         self._key_activities = KeyActivities(self)
+        self._data = YourData(self)
         self._matrix = NotificationSettings(
             source=MyPreferences(self.backend, self.live), labels=CHANNELS, wide=self.wide
         )
@@ -98,6 +101,7 @@ class Settings(Screen):
             devices=services.list_devices(me),
             rules=self._rules.load(),
             types=backend.activity.figures.activity_types(),
+            kept=backend.retention.kept(),
         )
 
     def render(self, found: Found) -> ft.Control:
@@ -111,6 +115,8 @@ class Settings(Screen):
         self._devices.take(found.devices)
         self._rules.take(found.rules)
         self._key_activities.take(found.types)
+        rules = backend.settings.settings
+        self._data.take(found.kept, rules.privacy, rules.retention)
         self._api.content = _api(backend.url, backend.me)
         self._about.content = copyable(small(f"FlashFlow {backend.version} · data in {backend.data_dir}"))
         if self._page is None:
@@ -135,6 +141,7 @@ class Settings(Screen):
             section("Your devices", [self._devices.control], words="What push reaches.", key="devices-section"),
             section("Rules", [self._rules.control], words=RULES, key="rules-section"),
             section("Key activities", [self._key_activities.control], words=KEY_WORDS, key="key-activities-section"),
+            section("Your data", [self._data.control], words="On this computer, and nowhere else.", key="data-section"),
             self._api,
             self._about,
         ]

@@ -52,6 +52,12 @@ class Answer(msgspec.Struct, frozen=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+class Streamed(Answer, frozen=True, kw_only=True):
+    """An answer that is made while it goes out: ``go`` sends all of it, its head included."""
+
+    go: Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
 def ok(status: int = 200, /, **payload: Any) -> Answer:
     """``{"success": true, …}``."""
     return Answer(status, encode({"success": True, **payload}))
@@ -216,6 +222,9 @@ class AsgiEndpoint:
         except Exception:
             log.exception("%s %s failed", self._endpoint.method, self._endpoint.path)
             answer = Answer(500, problem_bytes(500, "internal_error", "Something went wrong", "See FlashFlow's log."))
+        if isinstance(answer, Streamed):
+            await answer.go(scope, receive, send)
+            return
         usual = answer.status < 300 and not answer.headers and not close and scope["method"] != "HEAD"
         if usual and WHOLE in scope.get("extensions", ()):
             await send({"type": WHOLE, "status": answer.status, "head": _USUAL, "body": answer.body})

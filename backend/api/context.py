@@ -9,9 +9,12 @@ from typing import Protocol
 
 from backend.api.wire import NotificationPages
 from backend.channels import ChannelState
-from backend.events import Bus
+from backend.erasing import ERASED, Erasing
+from backend.events import Bus, Event
+from backend.exporting import Exports
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
+from backend.retention import Retention
 from backend.rules import Rules
 from backend.store.writer import LoopWrites
 from backend.trials import Trial
@@ -25,6 +28,13 @@ class Desk(Protocol):
     def channel_states(self) -> tuple[ChannelState, ...]: ...
     def send_test(self, route: str, user_id: str | None = None) -> tuple[Trial, ...]: ...
     def web_push_key(self) -> str | None: ...
+
+    @property
+    def exports(self) -> Exports: ...
+    @property
+    def erasing(self) -> Erasing: ...
+    @property
+    def retention(self) -> Retention: ...
 
 
 class Services:
@@ -53,5 +63,14 @@ class Services:
         self.started_at = started_at
         self.activity_writes = LoopWrites(activity.store.writer)
         self.notification_writes = LoopWrites(notifications.store.writer)
+        self.exports = desk.exports
+        self.erasing = desk.erasing
+        self.retention = desk.retention
         self.pages = NotificationPages()
         self.stopping = asyncio.Event()
+        bus.subscribe(self._hear)
+
+    def _hear(self, events: tuple[Event, ...]) -> None:
+        """On whatever thread tells of it: keep no page from before an erasure."""
+        if any(event.kind == "system" and event.id == ERASED for event in events):
+            self.pages = NotificationPages()

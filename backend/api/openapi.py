@@ -22,6 +22,7 @@ _ERRORS = (
     ("405", "method_not_allowed", "The address is right, the method is not; `Allow` lists those that are."),
     ("408", "request_timeout", "The request took longer than 10 s to arrive."),
     ("409", "conflict", "The change does not fit what is stored."),
+    ("410", "erased", "The user was erased, and nothing is stored of them until an admin readmits them."),
     ("413", "payload_too_large", "The body has more than 1 MiB."),
     ("415", "unsupported_media_type", "The body is not declared as JSON."),
     ("422", "idempotency_mismatch", "The Idempotency-Key belongs to another request."),

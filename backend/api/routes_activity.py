@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 
+from backend.admission import NO_CONSENT
 from backend.api.call import Answer, Call, Endpoint, ok
 from backend.api.paging import Page
 from backend.api.wire import wire
@@ -59,6 +60,8 @@ async def track(call: Call) -> Answer:
 
 
 def _tracked(tracked: Tracked) -> Answer:
+    if not tracked.stored:
+        return ok(200, activity_id=None, stored=False, reason=tracked.reason)
     if tracked.duplicate:
         return ok(200, activity_id=tracked.activity_id, duplicate=True)
     return ok(201, activity_id=tracked.activity_id)
@@ -75,10 +78,11 @@ async def batch(call: Call) -> Answer:
         may_name_app=may_name_app,
         key=None if key is None else key.decode("latin-1"),
     )
-    return await call.create(call.services.activity.store, call.services.activity_writes, write, _batched)
+    return await call.create(call.services.activity.store, call.services.activity_writes, write, batched)
 
 
-def _batched(result: BatchResult) -> Answer:
+def batched(result: BatchResult) -> Answer:
+    """What became of a batch."""
     rejected = [
         {"index": row.index, "errors": [{"field": field, "message": message} for field, message in row.errors]}
         for row in result.rejected
@@ -105,6 +109,8 @@ async def start_session(call: Call) -> Answer:
 
 
 def _started(started: SessionStarted) -> Answer:
+    if started.session is None:
+        return ok(200, session_id=None, stored=False, reason=NO_CONSENT)
     return ok(201 if started.created else 200, session_id=started.session.id)
 
 
@@ -140,7 +146,8 @@ async def user_analytics(call: Call) -> Answer:
 ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/activity/track", scope="track", handler=track, body=ActivityIn, creates=True,
-        summary="Store one activity", answer="201 activity_id; the same activity_id again: 200 and duplicate",
+        summary="Store one activity",
+        answer="201 activity_id; the same activity_id again: 200 and duplicate; without consent: 200 and stored false",
     ),
     Endpoint(
         method="POST", path="/api/activity/batch", scope="track", handler=batch, body=BatchIn, creates=True,

@@ -13,7 +13,7 @@ from backend.api.paging import Page, paged
 from backend.api.routes_activity import checked_range, path_user
 from backend.api.wire import wire, wire_delivery, wire_sent
 from backend.clock import to_ms
-from backend.errors import ValidationError
+from backend.errors import Erased, ValidationError
 from backend.inputs import (
     Channel,
     DeviceIn,
@@ -66,10 +66,18 @@ async def send(call: Call) -> Answer:
 
     def render(sent: tuple[Sent, ...]) -> Answer:
         if many:
-            return ok(201, notifications=[wire_sent(one) | {"user_id": one.user_id} for one in sent])
+            told = [wire_sent(one) | {"user_id": one.user_id} for one in sent]
+            return ok(201, notifications=told, **_left_out(body, sent))
         return ok(201, **wire_sent(sent[0]))
 
     return await call.create(service.store, call.services.notification_writes, write, render)
+
+
+def _left_out(body: SendIn, sent: tuple[Sent, ...]) -> dict[str, Any]:
+    """Users who were asked for and erased, where there are any."""
+    told = {one.user_id for one in sent}
+    refused = [user for user in dict.fromkeys(body.user_ids or ()) if user not in told]
+    return {"refused": [{"user_id": user, "code": Erased.code} for user in refused]} if refused else {}
 
 
 async def _rehearse(call: Call, body: SendIn, many: bool) -> Answer:

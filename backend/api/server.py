@@ -23,6 +23,7 @@ from backend.api import (
     routes_analytics,
     routes_channels,
     routes_circumstances,
+    routes_data,
     routes_notifications,
     routes_rules,
     routes_schedules,
@@ -60,6 +61,7 @@ ENDPOINTS = (
     *routes_rules.ENDPOINTS,
     *routes_channels.ENDPOINTS,
     *routes_circumstances.ENDPOINTS,
+    *routes_data.ENDPOINTS,
     *routes_admin.ENDPOINTS,
 )
 

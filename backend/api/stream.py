@@ -20,8 +20,9 @@ from backend.api.wire import wire
 from backend.errors import FlashFlowError, PayloadTooLarge, ValidationError
 from backend.events import Event
 from backend.inputs import Input, UserId
-from backend.store.activities import activities_after, sessions_after
+from backend.store.activities import activities_after, last_seq, sessions_after
 from backend.store.notifications import last_places, notifications_after
+from backend.store.sessions import last_revision
 
 log = logging.getLogger(__name__)
 
@@ -140,12 +141,7 @@ class Stream:
 
     def _now(self) -> Place:
         """Where the files stand: a client without a place hears what comes after."""
-        activity = self._services.activity.store.read(
-            lambda conn: conn.execute(
-                "SELECT COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'user_activities'), 0), "
-                "(SELECT COALESCE(MAX(revision), 0) FROM user_sessions)"
-            ).fetchone()
-        )
+        activity = self._services.activity.store.read(lambda conn: (last_seq(conn), last_revision(conn)))
         seq, revision = self._services.notifications.store.read(last_places)
         return Place(activity[0], activity[1], seq, revision)
 

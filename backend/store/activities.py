@@ -203,6 +203,12 @@ def activities_after(
     return [(row[0], to_activity(row)) for row in rows]
 
 
+def last_seq(conn: sqlite3.Connection) -> int:
+    """The highest ``seq`` ever given to an activity."""
+    row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'user_activities'").fetchone()
+    return int(row[0]) if row else 0
+
+
 def list_sessions(
     conn: sqlite3.Connection, user_id: str, app: str | None, limit: int, cursor: str | None
 ) -> SessionPage:

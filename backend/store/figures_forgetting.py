@@ -6,6 +6,8 @@ what is kept by user goes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from backend.store.codec import to_json
 from backend.store.folding import fold, keyed_rows
 from backend.store.names import VALUES, app_key, user_key
@@ -22,15 +24,21 @@ _DAYS = (
 
 
 def forget_user(tx: Tx, local: LocalTime, user_id: str) -> None:
-    """Take the user out of every figure. Called before the first of their activities goes; again, it does nothing."""
+    """Take the user out of every figure. Called before the first of their activities goes; again, it does nothing. The
+    index by user, and the key that leads to it, stay until ``forget_key``."""
     while fold(tx, local):
         pass
     user = user_key(tx.conn, user_id)
-    if user is None:
+    if user is None or not tx.conn.execute("SELECT 1 FROM user_spans WHERE app = 0 AND user = ?", (user,)).fetchone():
         return
     _uncount_presence(tx, user)  # by the names of types, which may go with the activities
     _uncount_activities(tx, user)
-    _uncount_sessions(tx, local, user_id)
+
+
+def forget_key(tx: Tx, user_id: str) -> None:
+    """The last that tells of a user whose activities are gone."""
+    user = user_key(tx.conn, user_id)
+    tx.conn.execute("DELETE FROM activities_by_user WHERE user = ?", (user,))
     tx.conn.execute("DELETE FROM figure_users WHERE key = ?", (user,))
 
 
@@ -67,14 +75,14 @@ def _uncount_activities(tx: Tx, user: int) -> None:
     conn.execute("DROP TABLE forgetting")
 
 
-def _uncount_sessions(tx: Tx, local: LocalTime, user_id: str) -> None:
-    """The user's ended sessions no longer count for their days."""
+def forget_sessions(tx: Tx, local: LocalTime, seqs: Sequence[int]) -> None:
+    """Sessions that are about to be deleted no longer count for their days, if they are over."""
     frozen = tx.conn.execute("SELECT COALESCE(frozen_before, -1) FROM figures_state").fetchone()[0]
     gone = []
     for app, start, end, pages, key in tx.conn.execute(
         "SELECT app, start_time, end_time, pages_visited, key_activities FROM user_sessions "
-        "WHERE user_id = ? AND end_time IS NOT NULL",
-        (user_id,),
+        "WHERE seq IN (SELECT value FROM json_each(?)) AND end_time IS NOT NULL",
+        (to_json(seqs),),
     ).fetchall():
         day = local.day(start)
         if day >= frozen:

@@ -72,14 +72,19 @@ _INSERT_DELIVERY = f"INSERT INTO deliveries ({', '.join(NewDelivery._fields)}) V
 
 
 def last_places(conn: sqlite3.Connection) -> tuple[int, int]:
-    """The highest ``seq`` ever given and the highest ``revision``."""
+    """The highest ``seq`` and the highest ``revision`` ever given."""
     seq = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'notifications'").fetchone()
     return (seq[0] if seq else 0), last_revision(conn)
 
 
 def last_revision(conn: sqlite3.Connection) -> int:
-    """The highest ``revision`` of any notification."""
-    return int(conn.execute("SELECT COALESCE(MAX(revision), 0) FROM notifications").fetchone()[0])
+    """The highest ``revision`` ever given to a notification, be it gone by now."""
+    return int(conn.execute(_LAST_REVISION).fetchone()[0])
+
+
+_LAST_REVISION = (
+    "SELECT MAX(COALESCE((SELECT MAX(revision) FROM notifications), 0), (SELECT revision FROM highest_revision))"
+)
 
 
 def insert(tx: Tx, notifications: Sequence[NewNotification], deliveries: Sequence[NewDelivery]) -> None:
@@ -219,6 +224,18 @@ def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Deli
         )
         for seq, id_, channel, platform, status, code, reason, created, updated, following, release in rows
     )
+
+
+def deliveries_by_notification(
+    conn: sqlite3.Connection, notification_ids: Sequence[str]
+) -> dict[str, tuple[Delivery, ...]]:
+    """``deliveries_of`` for each of them that is still there."""
+    found = {}
+    for id_ in notification_ids:
+        row = conn.execute("SELECT seq FROM notifications WHERE id = ?", (encode_id(id_),)).fetchone()
+        if row is not None:
+            found[id_] = deliveries_of(conn, row[0])
+    return found
 
 
 def to_notification(row: tuple[Any, ...]) -> Notification:

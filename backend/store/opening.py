@@ -70,6 +70,7 @@ def _migrate(path: Path, migrations: Sequence[Migration], clock: Clock) -> None:
     """Bring the file from its ``user_version`` to ``len(migrations)``, in one transaction: all steps or none."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as conn:
         version = _version(conn)
+        conn.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # a schema that does not read is damage
         if version > len(migrations):
             raise SchemaTooNew(
                 f"{path.name} was written by a newer FlashFlow (schema {version}, this one knows {len(migrations)}). "

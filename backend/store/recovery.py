@@ -34,13 +34,25 @@ def back_up(path: Path, clock: Clock, label: str) -> Path:
     folder = backups_folder(path)
     folder.mkdir(mode=0o700, exist_ok=True)
     stamp = rfc3339(clock.now_ms()).translate({ord(c): None for c in "-:."})
-    target = folder / f"{path.stem}.{stamp}.{label}.db"
+    target = _placed(path, folder / f"{path.stem}.{stamp}.{label}.db")
+    for old in sorted(folder.glob(f"{path.stem}.*.{label}.db"))[:-KEEP]:
+        old.unlink()
+    return target
+
+
+def copy_to(path: Path, folder: Path, clock: Clock) -> Path:
+    """Copy the live file ``path`` into ``folder``, made where it is missing; what is there stays. Raises sqlite3.Error
+    or OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stamp = rfc3339(clock.now_ms()).translate({ord(c): None for c in "-:."})
+    return _placed(path, folder / f"{path.stem}.{stamp}.db")
+
+
+def _placed(path: Path, target: Path) -> Path:
     half = target.with_suffix(".part")
     _copy(path, half)
     half.rename(target)
-    _sync(folder)
-    for old in sorted(folder.glob(f"{path.stem}.*.{label}.db"))[:-KEEP]:
-        old.unlink()
+    _sync(target.parent)
     return target
 
 

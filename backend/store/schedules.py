@@ -110,6 +110,19 @@ def list_schedules(conn: sqlite3.Connection, app: str | None, limit: int, cursor
     return SchedulePage(schedules=tuple(_to_row(row).schedule() for row in rows[:limit]), next_cursor=following)
 
 
+def naming(conn: sqlite3.Connection, user_id: str) -> list[Schedule]:
+    """Every schedule that tells this user something."""
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM schedules ORDER BY seq")  # noqa: S608
+    found = [_to_row(row).schedule() for row in rows]
+    return [schedule for schedule in found if user_id in users_of(schedule.notification)]
+
+
+def users_of(notification: dict[str, Any]) -> list[str]:
+    """Whom a stored request tells."""
+    several: list[str] = notification.get("user_ids") or []
+    return several or [notification["user_id"]]
+
+
 def due(conn: sqlite3.Connection, now_ms: int, limit: int) -> list[int]:
     """The ``seq`` of what is due, the longest due first."""
     rows = conn.execute("SELECT seq FROM schedules WHERE next_at <= ? ORDER BY next_at LIMIT ?", (now_ms, limit))

@@ -15,6 +15,7 @@ import sqlite3
 from backend.store import timeline
 from backend.store.schema import IDEMPOTENCY_DDL
 from backend.store.schema_figures import make_figures
+from backend.store.schema_privacy import privacy_of_activities
 
 _V1 = """
 CREATE TABLE user_activities (
@@ -119,4 +120,4 @@ def _v3(conn: sqlite3.Connection) -> None:
     conn.execute(f"UPDATE user_sessions SET pages_visited = ({_PAGES_V2}) WHERE end_time IS NULL")  # noqa: S608
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2, _v3)
+ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities)

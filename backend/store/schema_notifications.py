@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 from backend.store.schema import IDEMPOTENCY_DDL
+from backend.store.schema_privacy import privacy_of_notifications
 
 _TABLES = """
 CREATE TABLE notifications (
@@ -322,4 +323,4 @@ def _v4(conn: sqlite3.Connection) -> None:
         conn.execute(_RULES_CHANGED.format(word=word, event=event))
 
 
-NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3, _v4)
+NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3, _v4, privacy_of_notifications)

@@ -258,10 +258,20 @@ class SessionBook:
 
 
 def _last_places(conn: sqlite3.Connection) -> tuple[int, int]:
-    """The highest ``revision`` of any session, and the highest ``seq`` ever given."""
-    (revision,) = conn.execute("SELECT COALESCE(MAX(revision), 0) FROM user_sessions").fetchone()
+    """The highest ``revision`` and the highest ``seq`` ever given."""
+    revision = last_revision(conn)
     row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'user_sessions'").fetchone()
     return revision, row[0] if row else 0
+
+
+def last_revision(conn: sqlite3.Connection) -> int:
+    """The highest ``revision`` ever given to a session, be it gone by now."""
+    return int(conn.execute(_LAST_REVISION).fetchone()[0])
+
+
+_LAST_REVISION = (
+    "SELECT MAX(COALESCE((SELECT MAX(revision) FROM user_sessions), 0), (SELECT revision FROM highest_revision))"
+)
 
 
 def _reaches(session: OpenSession, timestamp: int) -> bool:

@@ -97,12 +97,12 @@ def tail_length(conn: sqlite3.Connection) -> int:
 
 
 def newest_of_user(
-    conn: sqlite3.Connection, where: Sequence[str], values: Sequence[Any], limit: int
+    conn: sqlite3.Connection, where: Sequence[str], values: Sequence[Any], limit: int, *, oldest: bool = False
 ) -> list[tuple[Any, ...]]:
-    """The newest activities that ``where`` (which must name the user) lets through, as rows of COLUMNS. Each part is
-    asked for its own newest, so that neither reads more than ``limit`` matches."""
+    """The newest activities (or the ``oldest``) that ``where`` (which must name the user) lets through, as rows of
+    COLUMNS. Each part is asked for its own newest, so that neither reads more than ``limit`` matches."""
     conditions = " AND ".join(where)
-    order = "ORDER BY {p}timestamp DESC, {p}seq DESC LIMIT ?"
+    order = "ORDER BY {p}timestamp DESC, {p}seq DESC LIMIT ?".replace("DESC", "ASC" if oldest else "DESC")
     columns = ", ".join(_OF.get(c, sql) for c, sql in COLUMNS.items())
     of_index = _OF_INDEX.sub(lambda name: _OF[name[1]].partition(" ")[0], conditions)
     fed = f"SELECT {columns} FROM {_FED} WHERE {of_index} {order.format(p='p.')}"

@@ -1,0 +1,340 @@
+"""The command line's work with the owner's data: export, import, prune, backup."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from backend.app import Backend
+from backend.clock import SystemClock
+from backend.commands import Say, ask, running
+from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, Config
+from backend.errors import FlashFlowError, StorageError, ValidationError
+from backend.export_formats import Format, What, format_of, unguarded
+from backend.export_parquet import rows_of
+from backend.import_rows import MOST_ROWS, ImportedActivityIn, decode_row
+from backend.inputs import row_json
+from backend.keys import local_key
+from backend.moments import moment_ms
+from backend.retention import Kind
+from backend.store.database import create_private
+from backend.store.exporting import Wanted
+from backend.store.recovery import back_up, backups_folder, copy_to
+from backend.zone import workspace_zone
+
+READ_S = 60.0
+BODY = 900 * 1024
+"""Bytes of rows in one request: less than the 1 MiB that a body may have."""
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def export(config: Config, what: What, target: str, kind: str | None, filters: Mapping[str, Any]) -> None:
+    """``flashflow export``: to a file that appears once it is whole, or to standard output (``-``)."""
+    form = format_of(target, kind)
+    given = {name: value for name, value in filters.items() if value is not None}
+    url = running(config)
+    with _target(target) as out:
+        if url is not None:
+            _fetch(config, url, f"/api/export/{what}?{urlencode({'format': form, **given})}", out)
+            return
+        with Backend(config) as backend:
+            for piece in backend.exports.rows(what, form, wanted(given)):
+                out.write(piece)
+
+
+def wanted(given: Mapping[str, str]) -> Wanted:
+    """Filters from the command line. Raises ValidationError."""
+    return Wanted(
+        user_id=given.get("user_id"),
+        app=given.get("app"),
+        since=None if "since" not in given else moment_ms("since", _moment("since", given["since"])),
+        until=None if "until" not in given else moment_ms("until", _moment("until", given["until"])),
+    )
+
+
+def moment_text(text: str | None, option: str) -> str | None:
+    """A time (RFC 3339), or a day (its first moment in this machine's zone), as RFC 3339. Raises ValidationError."""
+    if text is None:
+        return None
+    try:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=workspace_zone())
+    except ValueError:
+        return _moment(option, text).isoformat()
+    return day.astimezone(UTC).isoformat()
+
+
+def _moment(option: str, text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValidationError.of(option, "is neither a day, like 2026-11-22, nor a time with an offset") from None
+    if moment.tzinfo is None:
+        raise ValidationError.of(option, "needs a time with an offset, like 2026-11-22T10:15:30Z")
+    return moment
+
+
+@contextmanager
+def _target(name: str) -> Iterator[BinaryIO]:
+    """Where an export goes. A file is its owner's alone, and takes its name when it is whole."""
+    if name == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(name)
+    half = path.with_name(path.name + ".part")
+    try:
+        create_private(half)
+        with half.open("wb") as out:
+            yield out
+        half.replace(path)
+    except OSError as error:
+        raise FlashFlowError(f"{name} cannot be written: {error.strerror or error}.") from error
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def _fetch(config: Config, url: str, path: str, out: BinaryIO) -> None:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=READ_S)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {local_key(config.data_dir)}"})
+        response = connection.getresponse()
+        if response.status != 200:
+            problem = msgspec.json.decode(response.read())
+            raise FlashFlowError(str(problem.get("detail") or problem.get("title")))
+        while piece := response.read(64 * 1024):
+            out.write(piece)
+    except http.client.HTTPException as error:
+        raise StorageError(f"FlashFlow at {url} broke off: {error!r}. What came is not whole.") from error
+    finally:
+        connection.close()
+
+
+# --- import -----------------------------------------------------------------------------------------------------------
+
+
+class Line(NamedTuple):
+    """A row of a file as JSON, and where it stands; or why it is none."""
+
+    number: int
+    row: bytes
+    error: ValidationError | None = None
+
+
+class Imported(NamedTuple):
+    """What became of the rows of a file."""
+
+    accepted: int
+    duplicates: int
+    refused: int
+
+
+def import_file(config: Config, say: Say, complain: Say, name: str, kind: str | None) -> Imported:
+    """``flashflow import``: every good row lands, every bad one is named by its line. Raises FlashFlowError."""
+    form = format_of(name, kind)
+    accepted = duplicates = refused = 0
+    with _importing(config) as store, _lines(name, form) as lines:
+        for batch in _batches(lines):
+            good = [line for line in batch if line.error is None]
+            errors = [(line.number, line.error.errors) for line in batch if line.error is not None]
+            if good:
+                answer = store([line.row for line in good])
+                accepted, duplicates = accepted + answer["accepted"], duplicates + answer["duplicates"]
+                errors += [(good[row["index"]].number, _pairs(row["errors"])) for row in answer["rejected"]]
+            refused += len(errors)
+            for number, pairs in sorted(errors):
+                complain(f"line {number}: " + "; ".join(f"{f}: {m}" if f else m for f, m in pairs))
+    say(f"{accepted:,} imported, {duplicates:,} were there already, {refused:,} refused.")
+    return Imported(accepted, duplicates, refused)
+
+
+def _pairs(errors: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple((e["field"], e["message"]) for e in errors)
+
+
+@contextmanager
+def _importing(config: Config) -> Iterator[Callable[[Sequence[bytes]], dict[str, Any]]]:
+    """What stores a batch: the server where one runs, else the file itself."""
+    url = running(config)
+    if url is not None:
+        yield lambda rows: _post(config, url, rows)
+        return
+    with Backend(config) as backend:
+        service = backend.activity
+
+        def store(rows: Sequence[bytes]) -> dict[str, Any]:
+            result = service.store.run(service.importing(rows))
+            rejected = [
+                {"index": row.index, "errors": [{"field": f, "message": m} for f, m in row.errors]}
+                for row in result.rejected
+            ]
+            return {"accepted": result.accepted, "duplicates": result.duplicates, "rejected": rejected}
+
+        yield store
+
+
+def _post(config: Config, url: str, rows: Sequence[bytes]) -> dict[str, Any]:
+    body = b'{"activities":[%s]}' % b",".join(rows)
+    return ask(config, url, "POST", "/api/import/activities", body)
+
+
+def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    batch: list[Line] = []
+    size = 0
+    for line in lines:
+        if batch and (len(batch) == MOST_ROWS or size + len(line.row) > BODY):
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += len(line.row) + 1
+    if batch:
+        yield batch
+
+
+@contextmanager
+def _lines(name: str, form: Format) -> Iterator[Iterator[Line]]:
+    try:
+        if form == "parquet":
+            yield _checked(enumerate(map(_of_parquet, rows_of(name)), 1))
+        elif name == "-":
+            yield _checked(_json_lines(sys.stdin.buffer) if form == "jsonl" else _csv_lines(_text(sys.stdin.buffer)))
+        else:
+            with open(name, "rb") as file:
+                yield _checked(_json_lines(file) if form == "jsonl" else _csv_lines(_text(file)))
+    except OSError as error:
+        raise FlashFlowError(f"{name} cannot be read: {error.strerror or error}.") from error
+
+
+Read = Iterable[tuple[int, Callable[[], bytes]]]
+"""Lines by their number, each yet to be read as JSON, which may raise ValidationError."""
+
+
+def _checked(rows: Read) -> Iterator[Line]:
+    for number, read in rows:
+        try:
+            row = read()
+            if len(row) > BODY:
+                raise ValidationError.of("", "is larger than a request may be")
+            decode_row(row)
+        except ValidationError as error:
+            yield Line(number, b"", error)
+        else:
+            yield Line(number, row)
+
+
+def _json_lines(file: BinaryIO) -> Read:
+    for number, line in enumerate(file, 1):
+        text = line.strip(b"\xef\xbb\xbf \t\r\n")
+        if text:
+            yield number, lambda text=text: text  # type: ignore[misc]
+
+
+def _text(file: BinaryIO) -> Iterator[str]:
+    for line in file:
+        yield line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+
+
+def _csv_lines(text: Iterator[str]) -> Read:
+    csv.field_size_limit(BODY * 2)  # of this process, which does nothing else
+    reader = csv.reader(text)
+    names = next(reader, [])
+    unknown = [name for name in names if name not in ImportedActivityIn.__struct_fields__]
+    if unknown or len(set(names)) < len(names):
+        raise ValidationError.of("line 1", f"names no columns of an activity: {', '.join(unknown or names)[:200]}")
+    at = reader.line_num
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ValidationError.of(f"line {at + 1}", f"is no CSV: {error}") from None
+        if cells:
+            yield at + 1, lambda cells=cells: _of_csv(names, cells)  # type: ignore[misc]
+        at = reader.line_num
+
+
+def _of_csv(names: Sequence[str], cells: Sequence[str]) -> bytes:
+    if len(cells) != len(names):
+        raise ValidationError.of("", f"has {len(cells)} cells where the first line has {len(names)}")
+    return _as_row({name: unguarded(cell) for name, cell in zip(names, cells, strict=True) if cell})
+
+
+def _of_parquet(row: Mapping[str, Any]) -> Callable[[], bytes]:
+    return lambda: _as_row({name: value for name, value in row.items() if value is not None})
+
+
+def _as_row(row: dict[str, Any]) -> bytes:
+    metadata = row.get("metadata")
+    if isinstance(metadata, str):
+        try:
+            row["metadata"] = msgspec.Raw(metadata.encode())
+            msgspec.json.decode(metadata)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            raise ValidationError.of("metadata", "is not a JSON object") from None
+        return _encode(row)
+    return row_json(row)
+
+
+def _encode(row: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(row)
+    except UnicodeEncodeError:
+        raise ValidationError.of("", "is not UTF-8") from None
+
+
+# --- prune and backup -------------------------------------------------------------------------------------------------
+
+
+def prune(config: Config, say: Say, before: str, what: Kind, *, dry_run: bool) -> None:
+    """``flashflow prune``: what was let go of, or would be."""
+    moment = _moment("--before", before)
+    url = running(config)
+    counts = {"activities": 0, "sessions": 0, "notifications": 0}
+    if url is None:
+        with Backend(config) as backend:
+            work = backend.retention.would_prune if dry_run else backend.retention.prune
+            result = work(moment_ms("before", moment), what)
+            counts = {name: getattr(result, name) for name in counts}
+    else:
+        more = True
+        while more:
+            body = {"before": moment.isoformat(), "what": what, "dry_run": dry_run}
+            answer = ask(config, url, "POST", "/api/prune", body)
+            counts = {name: count + answer[name] for name, count in counts.items()}
+            more = answer["more"]
+    done = "Would let go of" if dry_run else "Let go of"
+    say(f"{done} {', '.join(f'{count:,} {name}' for name, count in counts.items())} from before {moment.isoformat()}.")
+
+
+def days_ago(days: int) -> str:
+    """So many days ago, as RFC 3339."""
+    return (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds")
+
+
+def backup(config: Config, say: Say, folder: str | None) -> None:
+    """``flashflow backup``: a copy of both files, whether FlashFlow runs or not; says where."""
+    clock = SystemClock()
+    found = [path for name in (ACTIVITY_FILE, NOTIFICATION_FILE) if (path := config.data_dir / name).exists()]
+    if not found:
+        raise FlashFlowError(f"There is nothing to back up in {config.data_dir}.")
+    try:
+        for path in found:
+            target = None if folder is None else Path(folder)
+            if target is None or target.resolve() == backups_folder(path).resolve():
+                say(str(back_up(path, clock, "manual")))
+            else:
+                say(str(copy_to(path, target, clock)))
+    except (OSError, sqlite3.Error) as error:
+        raise StorageError(f"The backup could not be made: {error}") from error

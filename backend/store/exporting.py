@@ -1,0 +1,117 @@
+"""Everything there is, a slice at a time: an export holds neither the rows in memory nor a snapshot open.
+
+Each slice is one short read. What is written after an export began is not in it, nor is what is erased meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from backend.records import Activity, Notification, Session
+from backend.store import timeline
+from backend.store.activities import COLUMNS, clause, conditions, last_seq, to_activity
+from backend.store.database import Store
+from backend.store.notifications import COLUMNS as NOTIFICATION_COLUMNS
+from backend.store.notifications import last_places, to_notification
+from backend.store.sessions import READ_COLUMNS, to_session
+
+T = TypeVar("T")
+SLICE = 500
+"""Rows in one slice of an export."""
+LOOK = 20_000
+"""Rows that one slice may look through for them."""
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows: times in milliseconds since 1970, ``since`` included, ``until`` not. A session counts by its start, a
+    notification by when it was made."""
+
+    user_id: str | None = None
+    app: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+def activities(store: Store, wanted: Wanted) -> Iterator[Sequence[Activity]]:
+    """Activities in the order they arrived; a user's by their time."""
+    if wanted.user_id is not None:
+        return _of_user(store, wanted)
+    where, values = _filters(wanted, "timestamp")
+    query = f"SELECT {COLUMNS} FROM user_activities NOT INDEXED{clause(['seq > ?', 'seq <= ?', *where])} "  # noqa: S608
+    return _by_seq(store, "user_activities", last_seq, query, values, to_activity)
+
+
+def sessions(store: Store, wanted: Wanted) -> Iterator[Sequence[Session]]:
+    """Sessions in the order they were opened."""
+    where, values = _filters(wanted, "start_time")
+    index = "" if wanted.user_id is not None else " NOT INDEXED"
+    query = f"SELECT {READ_COLUMNS} FROM user_sessions{index}{clause(['seq > ?', 'seq <= ?', *where])} "  # noqa: S608
+    return _by_seq(store, "user_sessions", _last_session, query, values, to_session, whole=wanted.user_id is not None)
+
+
+def notifications(store: Store, wanted: Wanted) -> Iterator[Sequence[Notification]]:
+    """Notifications in the order they were made. The device tokens they named are left out: those are secrets."""
+    where, values = _filters(wanted, "created_at")
+    index = "" if wanted.user_id is not None else " NOT INDEXED"
+    within = clause(["seq > ?", "seq <= ?", *where])
+    query = f"SELECT {NOTIFICATION_COLUMNS} FROM notifications{index}{within} "  # noqa: S608
+    last: Callable[[sqlite3.Connection], int] = lambda conn: last_places(conn)[0]  # noqa: E731
+    return _by_seq(store, "notifications", last, query, values, to_notification, whole=wanted.user_id is not None)
+
+
+def _filters(wanted: Wanted, moment: str) -> tuple[list[str], list[Any]]:
+    return conditions(
+        [
+            ("user_id = ?", wanted.user_id),
+            ("app = ?", wanted.app),
+            (f"{moment} >= ?", wanted.since),
+            (f"{moment} < ?", wanted.until),
+        ]
+    )
+
+
+def _by_seq(
+    store: Store,
+    table: str,
+    last: Callable[[sqlite3.Connection], int],
+    query: str,
+    values: Sequence[Any],
+    record: Callable[[tuple[Any, ...]], T],
+    *,
+    whole: bool = False,
+) -> Iterator[Sequence[T]]:
+    """Slices by ``seq``, up to what there was at the start. ``whole``: an index finds the rows, so there is no limit to
+    how far a slice may look."""
+    first = f"SELECT COALESCE(MIN(seq), 0) - 1 FROM {table}"  # noqa: S608
+    seq, top = store.read(lambda conn: (int(conn.execute(first).fetchone()[0]), last(conn)))
+    while seq < top:
+        end = top if whole else min(top, seq + LOOK)
+        bounds = (seq, end, *values, SLICE)
+        rows = store.read(lambda conn, given=bounds: conn.execute(f"{query}ORDER BY seq LIMIT ?", given).fetchall())  # type: ignore[misc]
+        yield [record(row) for row in rows]
+        seq = rows[-1][0] if len(rows) == SLICE else end
+
+
+def _of_user(store: Store, wanted: Wanted) -> Iterator[Sequence[Activity]]:
+    where, values = _filters(wanted, "timestamp")
+    top = store.read(last_seq)
+    place = (-1, -1)
+    while True:
+        given = (*values, top, *place)
+        rows = store.read(
+            lambda conn, given=given: timeline.newest_of_user(  # type: ignore[misc]
+                conn, [*where, "seq <= ?", "(timestamp, seq) > (?, ?)"], given, SLICE, oldest=True
+            )
+        )
+        yield [to_activity(row) for row in rows]
+        if len(rows) < SLICE:
+            return
+        place = (rows[-1][6], rows[-1][0])
+
+
+def _last_session(conn: sqlite3.Connection) -> int:
+    return int(conn.execute("SELECT COALESCE(MAX(seq), 0) FROM user_sessions").fetchone()[0])

@@ -1,0 +1,170 @@
+"""Pruning: the oldest rows go, by age or size; what was counted stays, and nobody waits for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from backend import Backend, Config
+from backend.clock import SystemClock, to_datetime
+from backend.settings import RetentionSettings
+from backend.store import timeline
+from backend.store.pruning import pruned_before
+from tests.api_client import rows_in
+from tests.server_process import flashflow, serving
+from tests.still_clock import StillClock
+from tests.test_export import fill
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+
+@pytest.fixture
+def clock() -> StillClock:
+    return StillClock()
+
+
+@pytest.fixture
+def backend(tmp_path: Path, clock: StillClock) -> Iterator[Backend]:
+    with Backend(Config(data_dir=tmp_path / "data", port=0, me="ada"), clock=clock) as opened:
+        yield opened
+
+
+def days(backend: Backend, clock: StillClock, count: int) -> None:
+    """An activity, a session that ended and a notification on each of so many days, the last of them today."""
+    start = clock.now - timedelta(days=count - 1)
+    for number in range(count):
+        clock.now = start + timedelta(days=number)
+        backend.activity.track_activity("ada", f"day{number}", session_id=f"s{number}", page_url=f"/{number}")
+        backend.activity.end_session(f"s{number}")
+        backend.notifications.send_notification("ada", f"day{number}", "m")
+
+
+def test_what_is_older_than_the_days_goes_and_the_figures_stay(backend: Backend, clock: StillClock) -> None:
+    days(backend, clock, 10)
+    counters = rows_in(
+        backend.data_dir / "user_activities.db",
+        "SELECT total_sessions, total_activities, last_activity FROM user_analytics",
+    )
+    backend.retention.settings = RetentionSettings(activities_days=3, notifications_days=5)
+    done = backend.retention.enforce()
+    assert (done.activities, done.sessions, done.notifications, done.more) == (6, 6, 4, False)
+    left = [a.activity_type for a in backend.activity.list_activities().activities]
+    assert left == ["day9", "day8", "day7", "day6"]
+    assert [a.activity_type for a in backend.activity.list_activities(user_id="ada").activities] == left
+    assert [s.id for s in backend.activity.get_user_sessions("ada").sessions] == ["s9", "s8", "s7", "s6"]
+    assert [n.title for n in backend.notifications.get_user_notifications("ada").notifications][-1] == "day4"
+    assert backend.notifications.unread_count("ada") == 6
+    assert (
+        rows_in(
+            backend.data_dir / "user_activities.db",
+            "SELECT total_sessions, total_activities, last_activity FROM user_analytics",
+        )
+        == counters
+    )
+    before = to_datetime(backend.activity.store.read(pruned_before))
+    assert clock.at(days=-4) < before <= clock.at(days=-3)
+    assert backend.retention.kept().pruned_before == before
+    again = backend.retention.enforce()
+    assert (again.activities, again.sessions, again.notifications) == (0, 0, 0)
+
+
+def test_unset_keeps_everything(backend: Backend, clock: StillClock) -> None:
+    days(backend, clock, 3)
+    clock.go(days=10_000)
+    backend.retention.begin()
+    assert backend.retention.enforce().activities == 0
+    assert len(backend.activity.list_activities().activities) == 3
+
+
+def test_activities_that_were_not_counted_yet_are_counted_before_they_go(backend: Backend, clock: StillClock) -> None:
+    rows = [{"user_id": f"u{n}", "activity_type": "t", "timestamp": clock.at(days=-9).isoformat()} for n in range(20)]
+    assert backend.activity.track_batch(rows).accepted == 20
+    assert backend.activity.store.read(timeline.counted_to) is not None
+    assert backend.retention.prune(clock.now_ms() - DAY_MS).activities == 20
+    counted = "SELECT COUNT(*), SUM(total_activities) FROM user_analytics"
+    assert rows_in(backend.data_dir / "user_activities.db", counted) == [(20, 20)]
+
+
+def test_what_is_still_to_happen_is_not_cut_short(backend: Backend, clock: StillClock) -> None:
+    told = backend.notifications
+    told.send_notification("ada", "scheduled", "m", scheduled_at=clock.at(days=30))
+    told.snooze_notification(told.send_notification("ada", "snoozed", "m").notification_id, clock.at(days=30))
+    told.send_notification("ada", "over", "m")
+    open_session = backend.activity.start_session("ada").session
+    assert open_session is not None
+    clock.go(days=20)
+    done = backend.retention.prune(clock.now_ms())
+    assert (done.notifications, done.sessions) == (1, 0)
+    titles = {n.title for n in told.get_user_notifications("ada", status="all").notifications}
+    assert titles == {"scheduled", "snoozed"}
+
+
+def test_a_file_over_its_size_loses_its_oldest_activities_and_no_more_than_it_must(tmp_path: Path) -> None:
+    with Backend(Config(data_dir=tmp_path, port=0, me="ada"), clock=StillClock()) as backend:
+        fill(tmp_path / "user_activities.db", 60_000)
+        full = backend.retention.kept().activity_bytes
+        most = full * 3 // 4 // (1024 * 1024)
+        backend.retention.settings = RetentionSettings(max_mb=most)
+        done = backend.retention.enforce()
+        kept = backend.retention.kept()
+        assert kept.activity_bytes + kept.notification_bytes <= most * 1024 * 1024
+        assert 0.1 < done.activities / 60_000 < 0.7  # the figures stay whole
+        (oldest,) = rows_in(tmp_path / "user_activities.db", "SELECT MIN(timestamp) FROM user_activities")[0]
+        assert oldest == 1_700_000_000_000 + (done.activities + 1) * 1000
+
+
+def test_nobody_waits_for_it(tmp_path: Path) -> None:
+    """A hundred thousand rows go while another writes; the longest wait is told apart from the machine's own noise by
+    its median neighbour."""
+    with Backend(Config(data_dir=tmp_path, port=0, me="ada")) as backend:
+        fill(tmp_path / "user_activities.db", 60_000)
+        waits: list[float] = []
+        pruning = threading.Thread(target=lambda: backend.retention.prune(SystemClock().now_ms(), "activities"))
+        pruning.start()
+        while pruning.is_alive():
+            started = time.perf_counter()
+            backend.activity.track_activity("ada", "t")
+            waits.append(time.perf_counter() - started)
+        pruning.join()
+        assert len(waits) > 20
+        assert sorted(waits)[len(waits) * 9 // 10] < 0.05
+
+
+def test_the_command_says_how_much_and_does_it_with_the_server_running_or_not(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Backend(Config(data_dir=data, port=0, me="ada")) as backend:
+        fill(data / "user_activities.db", 3_000)
+        backend.activity.track_activity("ada", "today")
+    would = flashflow("prune", "--keep-days", "30", "--dry-run", data_dir=data)
+    assert would.stdout.startswith("Would let go of 3,000 activities, 0 sessions, 0 notifications")
+    with serving(data):
+        would = flashflow("prune", "--before", "2023-11-14T22:30:00Z", "--dry-run", data_dir=data)
+        assert would.stdout.startswith("Would let go of 999 activities"), would
+        done = flashflow("prune", "--before", "2023-11-14T22:30:00Z", data_dir=data)
+        assert done.stdout.startswith("Let go of 999 activities"), done
+    done = flashflow("prune", "--keep-days", "30", data_dir=data)
+    assert done.stdout.startswith("Let go of 2,001 activities"), done
+    assert rows_in(data / "user_activities.db", "SELECT activity_type FROM user_activities") == [("today",)]
+    assert flashflow("prune", data_dir=data).returncode == 2
+
+
+def test_a_backup_is_made_with_the_server_running_or_not_and_opens_as_it_was(tmp_path: Path) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    with serving(data) as server:
+        assert server.api("POST", "/api/activity/track", {"user_id": "ada", "activity_type": "t"}).status_code == 201
+        running = flashflow("backup", str(elsewhere), data_dir=data)
+    stopped = flashflow("backup", data_dir=data)
+    for done, folder in ((running, elsewhere), (stopped, data / "backups")):
+        assert (done.returncode, done.stderr) == (0, "")
+        paths = [Path(line) for line in done.stdout.splitlines()]
+        assert [path.name.split(".")[0] for path in paths] == ["user_activities", "notifications"]
+        assert {path.parent for path in paths} == {folder}
+        assert {path.stat().st_mode & 0o777 for path in paths} == {0o600}
+        assert rows_in(paths[0], "SELECT activity_type FROM user_activities") == [("t",)]
+    nothing = flashflow("backup", data_dir=tmp_path / "nothing")
+    assert (nothing.returncode, len(nothing.stderr.splitlines())) == (1, 1)
