@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 from playwright.sync_api import (
@@ -77,7 +77,12 @@ class Screen:
     def find(self, role: str, name: str | re.Pattern[str]) -> Locator:
         """The one control of this role and name (exact where ``name`` is a string), once it is there."""
         found = self.page.get_by_role(role, name=name, exact=isinstance(name, str)).first
+        with suppress(TooLate):
+            found.wait_for(state="attached", timeout=DEADLINE // 2)
         try:
+            # A control that the pointer was left on may bear its tooltip's text beside its name until it is let go.
+            if not found.count():
+                self.page.mouse.move(1, 1)
             found.wait_for(state="attached", timeout=DEADLINE)
         except TooLate as error:
             raise AssertionError(f"no {role} named {name!r} among\n" + "\n".join(self.heard())) from error
