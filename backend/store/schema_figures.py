@@ -3,7 +3,8 @@
 Users and names stand as small integers; ``app`` 0 and ``type`` 0 mean all of them together. ``day`` is a local day
 (days since 1970-01-01 on the workspace's clock), ``hour`` a local hour (24 to a day). ``figures_state`` says how far
 they reach: activities up to ``seq`` ``through`` are in them, counted by the clock of ``zone``; days before
-``frozen_before`` no longer have all their activities behind them and are left as they stand.
+``frozen_before`` no longer have all their activities behind them and are left as they stand; ``writer`` is the mark of
+who wrote sessions last.
 """
 
 from __future__ import annotations
@@ -89,9 +90,10 @@ CREATE TABLE figures_state (
     through INTEGER NOT NULL,
     counted INTEGER,
     zone TEXT NOT NULL,
-    frozen_before INTEGER
+    frozen_before INTEGER,
+    writer TEXT
 );
-INSERT INTO figures_state VALUES (0, NULL, '', NULL);
+INSERT INTO figures_state VALUES (0, NULL, '', NULL, NULL);
 """
 
 BY_USER_DDL = """

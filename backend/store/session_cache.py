@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from backend.store.names import agent_key, key_types
@@ -92,7 +93,8 @@ class OpenSession:
 class SessionCache:
     """Sessions as the last transactions left them, for the next: true as long as this writer alone has written.
 
-    Another process's commit shows in ``PRAGMA data_version`` and a rollback is told by the writer; both empty it.
+    Whoever writes sessions leaves a mark of its own in the file, so another one's shows; a rollback is told by the
+    writer. Both empty it. (``PRAGMA data_version`` would do so for every commit on the writer's other connection.)
     """
 
     MOST = 10_000
@@ -104,19 +106,21 @@ class SessionCache:
         self.apps: dict[str, int] = {}
         self.agents: dict[str, int | None] = {}
         self.key_types: frozenset[str] = frozenset()
-        self._versions: dict[int, int] = {}
+        self._mark = uuid.uuid4().hex
+        self._entered = False
 
     def enter(self, tx: Tx) -> None:
         """Make sure that what is kept is what the file says at the start of ``tx``."""
-        (version,) = tx.conn.execute("PRAGMA data_version").fetchone()
-        # The number means something on its own connection only: it grows when any other one has committed.
         if len(self.by_id) > self.MOST:
             self._drop_ended()
-        if version != self._versions.get(id(tx.conn)) or len(self.by_id) > self.MOST:
+        (mark,) = tx.conn.execute("SELECT writer FROM figures_state").fetchone()
+        if mark != self._mark or not self._entered or len(self.by_id) > self.MOST:
             self.clear()
             self.key_types = key_types(tx.conn)
-            self._versions[id(tx.conn)] = version
-        tx.undo.append(self.clear)
+            self._entered = True
+            if mark != self._mark:
+                tx.conn.execute("UPDATE figures_state SET writer = ?", (self._mark,))
+        tx.undo.append(self.forget)
 
     def _drop_ended(self) -> None:
         """Make room for sessions that are open: what is over is asked for rarely."""
@@ -138,7 +142,7 @@ class SessionCache:
     def forget(self) -> None:
         """What is kept, the key types too, is no longer what the file says."""
         self.clear()
-        self._versions.clear()
+        self._entered = False
 
     def clear(self) -> None:
         self.by_id.clear()
