@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 
 from backend import Conflict, UserActivityService
+from backend.inputs import ActivityIn
+from backend.store.writer import LoopWrites
+from backend.user_activity_service import Origin
 from tests.still_clock import StillClock
 
 
@@ -180,6 +184,40 @@ def test_what_was_offline_until_just_now_goes_on_in_the_same_session(
     session_id = track(service)
     assert spans(service) == [("10 10:00", "10 12:05", 14, None)]
     assert service.heartbeat(session_id).end_time is None
+
+
+def test_a_session_that_only_looked_over_counts_its_pages_on(tmp_path: Path, clock: StillClock) -> None:
+    """Closed by its silence in an earlier process, and then what came late reaches up to now."""
+    with UserActivityService(tmp_path / "s.db", clock=clock) as earlier:
+        first = earlier.track_activity("ada", "page_view", page_url="/a")
+        clock.go(minutes=31)
+        assert earlier.close_idle_sessions() == 1
+    with UserActivityService(tmp_path / "s.db", clock=clock) as service:
+        late = service.track_activity("ada", "page_view", page_url="/b", timestamp=clock.at(minutes=-6))
+        assert late.session_id == first.session_id
+        (session,) = service.get_user_sessions("ada").sessions
+        assert (session.end_time, session.pages_visited) == (None, 2)
+        service.track_activity("ada", "page_view", page_url="/a")
+        assert service.end_session(first.session_id).pages_visited == 2
+        assert service.figures.verify() == ()
+
+
+def test_what_is_remembered_of_sessions_outlives_a_commit_on_the_writers_other_connection(
+    service: UserActivityService,
+) -> None:
+    """A loop commits on a connection of its own, a fold on the writer's: neither is a stranger to the other."""
+
+    async def in_the_loop(number: int) -> None:
+        write = service.tracking(ActivityIn(user_id="ada", activity_type="x", page_url=f"/{number}"), Origin())
+        await LoopWrites(service.store.writer).run(write)
+
+    asyncio.run(in_the_loop(1))
+    (session,) = service.cache.by_id.values()
+    service.figures.fold()
+    service.close_idle_sessions()
+    asyncio.run(in_the_loop(2))
+    assert list(service.cache.by_id.values()) == [session]
+    assert session.pages_visited == 2
 
 
 def test_a_late_visit_does_not_hide_the_session_that_is_open(tmp_path: Path, clock: StillClock) -> None:

@@ -205,6 +205,7 @@ class SessionBook:
         if past is not None:
             if past.end_reason == "timeout" and not late:
                 past.reopen()
+                self._recall_pages(past)
                 self._current[user_id, app] = past
             return past
         session = self.open(user_id, app, None, timestamp)
@@ -250,11 +251,16 @@ class SessionBook:
         if session is None:
             session = self._by_id[row[1]] = OpenSession(row)
             session.counted = self._counted(session)
-            if session.end_time is None and session.pages_visited <= MOST_PAGES_KEPT:
-                (pages,) = self._tx.conn.execute(_PAGES_OF, (session.id,)).fetchone()
-                session.pages = {hash(page) for page in from_list(pages) if page is not None}
-                session.pages_visited = len(session.pages)
+            if session.end_time is None:
+                self._recall_pages(session)
         return session
+
+    def _recall_pages(self, session: OpenSession) -> None:
+        """Have the pages of a session that goes on in mind, unless there are too many."""
+        if session.pages is None and session.pages_visited <= MOST_PAGES_KEPT:
+            (pages,) = self._tx.conn.execute(_PAGES_OF, (session.id,)).fetchone()
+            session.pages = {hash(page) for page in from_list(pages) if page is not None}
+            session.pages_visited = len(session.pages)
 
 
 def _last_places(conn: sqlite3.Connection) -> tuple[int, int]:
