@@ -38,7 +38,7 @@ from backend.retention import Retention
 from backend.rule_metrics import FigureMetrics
 from backend.rule_watch import RuleWatch
 from backend.rules import Rules
-from backend.settings import Settings
+from backend.settings import PrivacySettings, Settings
 from backend.settings_file import SettingsFile
 from backend.settings_secrets import secret_store
 from backend.store.database import create_private
@@ -321,9 +321,9 @@ class Backend:
             self.notifications.facts.unread = unread
             self.notifications.channels.named = tuple(settings.others)
             self.outbox.configure(lanes, retry_of(settings), whole=not unread)
-            if not unread:  # nothing is known of what the owner wants kept or masked: what was good stays in force
-                self.activity.admission.settings = settings.privacy
-                self.retention.settings = settings.retention
+            # Of a file that cannot be read nothing is known: addresses are masked, and nothing is pruned, until it can.
+            self.activity.admission.settings = PrivacySettings(mask_ip=True) if unread else settings.privacy
+            self.retention.settings = settings.retention
 
     def _register_this_computer(self) -> None:
         """This computer is one of my devices: the push channel reaches it natively."""

@@ -83,3 +83,17 @@ def test_however_much_is_wrong_with_the_file_it_starts(tmp_path: Path) -> None:
     with serving(tmp_path, env=ENV) as server:
         (notice,) = server.api("GET", "/api/notifications/user/me").json()["notifications"]
     assert "nothing_that_there_is_0" in notice["message"]
+
+
+def test_addresses_are_masked_while_nobody_can_tell_whether_the_owner_wants_it(tmp_path: Path) -> None:
+    path = tmp_path / "flashflow.toml"
+    path.write_text(BROKEN, encoding="utf-8")
+
+    def address(server: ServerProcess) -> str:
+        server.api("POST", "/api/activity/track", {"user_id": "ada", "activity_type": "x"})
+        return str(server.api("GET", "/api/activity?limit=1").json()["activities"][0]["ip_address"])
+
+    with serving(tmp_path, env=ENV) as server:
+        assert address(server) == "127.0.0.0"
+        path.write_text("allow_hosts = []\n", encoding="utf-8")
+        eventually(lambda: address(server) == "127.0.0.1", what="the settings to be taken up")
