@@ -35,6 +35,7 @@ from backend.rule_messages import activity_data, alert_data, request
 from backend.sending import Order
 from backend.store import rule_activities, rule_uses
 from backend.store import rules as table
+from backend.store.activities import last_seq
 from backend.store.database import Store
 from backend.store.faults import is_storage_fault
 from backend.store.rules import Row
@@ -150,7 +151,7 @@ class Judge:
         """Judge what has arrived by now; returns how often a rule told somebody. Raises StorageError."""
         fired = 0
         with self._one:
-            until = self._activities.read(rule_activities.last_seq)
+            until = self._activities.read(last_seq)
             while not self._ending and (step := self._next(until)) is not None:
                 judged = Judged(step.reached, 0)
                 if step.matched:
@@ -200,7 +201,7 @@ class Judge:
 
     def _begin(self) -> None:
         """Start where the last process ended, or earlier where the activities' file has gone back to a backup."""
-        last = self._activities.read(rule_activities.last_seq)
+        last = self._activities.read(last_seq)
         if self._store.read(rule_uses.latest_known) > last:
             self._store.run(Write(_step_back, last))
         self._place = self._written = self._store.read(rule_uses.mark).judged

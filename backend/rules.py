@@ -18,8 +18,8 @@ from backend.rule_messages import check_texts
 from backend.rule_trials import DryRun, Scope, try_activities, try_alert
 from backend.schedules import within
 from backend.store import rules as table
+from backend.store.activities import last_seq
 from backend.store.database import Store
-from backend.store.rule_activities import last_seq
 from backend.store.rule_uses import forget_useless
 from backend.store.rules import Body, Row, Rule, RulePage, body_of
 from backend.store.templates import read_template

@@ -38,12 +38,6 @@ class Arrived(NamedTuple):
     reached: int
 
 
-def last_seq(conn: sqlite3.Connection) -> int:
-    """The number of the latest activity that ever arrived; erasing it changes nothing."""
-    row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'user_activities'").fetchone()
-    return 0 if row is None else int(row[0])
-
-
 def arrived(
     conn: sqlite3.Connection, after: int, until: int, since_ms: int, types: Sequence[str], limit: int
 ) -> Arrived:
