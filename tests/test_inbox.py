@@ -28,6 +28,7 @@ class Inbox(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="flashflow-inbox-"))
         self.clock = StillClock()
+        self.sent: list[str] = []
         self.service = NotificationService(self.folder / "n.db", clock=self.clock)
 
     def teardown(self) -> None:
@@ -52,6 +53,7 @@ class Inbox(RuleBasedStateMachine):
             scheduled_at=None if later is None else self.clock.now + timedelta(hours=later),
             expires_at=None if ends is None else self.clock.now + timedelta(hours=ends),
         )
+        self.sent.append(sent.notification_id)
         return sent.notification_id
 
     @rule(
@@ -112,6 +114,29 @@ class Inbox(RuleBasedStateMachine):
                 assert (n.read_at is not None) == (n.status == "read"), n
                 assert (n.inbox == "unread") <= (n.read_at is None), n
                 assert (n.archived_at is not None) == (n.inbox == "archived"), n
+
+    @invariant()
+    def every_list_is_paged_newest_first_whatever_place_its_rows_have(self) -> None:
+        for user in USERS:
+            every = [
+                n
+                for id_ in reversed(self.sent)
+                if (n := self.service.get_notification(id_).notification).user_id == user
+            ]
+            for status in (None, "all", "unread", "read", "archived"):
+                wanted = [
+                    n
+                    for n in every
+                    if status == "all" or (n.inbox != "archived" if status is None else n.inbox == status)
+                ]
+                paged, cursor = [], None
+                while True:
+                    page = self.service.get_user_notifications(user, status=status, limit=2, cursor=cursor)
+                    paged.extend(page.notifications)
+                    cursor = page.next_cursor
+                    if cursor is None:
+                        break
+                assert paged == wanted
 
 
 Inbox.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)

@@ -6,6 +6,7 @@ Each slice is one short read. What is written after an export began is not in it
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from backend.store import timeline
 from backend.store.activities import COLUMNS, clause, conditions, last_seq, to_activity
 from backend.store.database import Store
 from backend.store.notifications import COLUMNS as NOTIFICATION_COLUMNS
-from backend.store.notifications import last_places, to_notification
+from backend.store.notifications import last_places, rows_of, to_notification
 from backend.store.sessions import READ_COLUMNS, to_session
 
 T = TypeVar("T")
@@ -56,11 +57,20 @@ def sessions(store: Store, wanted: Wanted) -> Iterator[Sequence[Session]]:
 def notifications(store: Store, wanted: Wanted) -> Iterator[Sequence[Notification]]:
     """Notifications in the order they were made. The device tokens they named are left out: those are secrets."""
     where, values = _filters(wanted, "created_at")
-    index = "" if wanted.user_id is not None else " NOT INDEXED"
-    within = clause(["seq > ?", "seq <= ?", *where])
-    query = f"SELECT {NOTIFICATION_COLUMNS} FROM notifications{index}{within} "  # noqa: S608
+    if wanted.user_id is not None:
+        return _notifications_of(store, clause(where), values)
+    query = f"SELECT {NOTIFICATION_COLUMNS} FROM notifications NOT INDEXED{clause(['seq > ?', 'seq <= ?', *where])} "  # noqa: S608
     last: Callable[[sqlite3.Connection], int] = lambda conn: last_places(conn)[0]  # noqa: E731
-    return _by_seq(store, "notifications", last, query, values, to_notification, whole=wanted.user_id is not None)
+    return _by_seq(store, "notifications", last, query, values, to_notification)
+
+
+def _notifications_of(store: Store, where: str, values: Sequence[Any]) -> Iterator[Sequence[Notification]]:
+    """One user's: no index has them by age, so their numbers (8 bytes each) are put in order first."""
+    query = f"SELECT seq FROM notifications INDEXED BY notifications_inbox{where}"  # noqa: S608
+    seqs = array("q", store.read(lambda conn: sorted(seq for (seq,) in conn.execute(query, values))))
+    for start in range(0, len(seqs), SLICE):
+        found = store.read(lambda conn, given=seqs[start : start + SLICE]: rows_of(conn, given))  # type: ignore[misc]
+        yield [to_notification(found[seq]) for seq in sorted(found)]
 
 
 def _filters(wanted: Wanted, moment: str) -> tuple[list[str], list[Any]]:

@@ -323,4 +323,9 @@ def _v4(conn: sqlite3.Connection) -> None:
         conn.execute(_RULES_CHANGED.format(word=word, event=event))
 
 
-NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3, _v4, privacy_of_notifications)
+def _v6(conn: sqlite3.Connection) -> None:
+    """``notifications_inbox`` finds a user's rows as well, and every notification paid for both."""
+    conn.execute("DROP INDEX notifications_user")
+
+
+NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3, _v4, privacy_of_notifications, _v6)
