@@ -68,6 +68,15 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     retry_at: int | None
 
 
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker wants done in one transaction: its last try recorded, and the next delivery of ``route`` claimed
+    (None: claim nothing)."""
+
+    route: str | None
+    lease_ms: int = 0
+    tried: Tried | None = None
+
+
 def overall(statuses: Sequence[str]) -> str:
     """A notification's status from its deliveries': the best that happened, else what may still happen."""
     for found, status in (

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from backend import NotificationService
 from backend.delivery.outbox import LEASE_MS
-from backend.handover import Notice, Outcome, Tried
+from backend.handover import Notice, Outcome, Tried, Turn
 from backend.inputs_circumstances import ContactsIn, DigestIn, QuietHoursIn, given
 from backend.records import Delivery, Notification, Sent
-from backend.store.outbox import Claim, OutboxTable, Turn, _turn
+from backend.store.outbox import Claim, OutboxTable, _turn
 from backend.store.writer import Bundle, Write
 from tests.still_clock import StillClock
 

@@ -329,8 +329,8 @@ def test_a_full_disk_does_not_end_the_outbox(
 ) -> None:
     monkeypatch.setattr("backend.delivery.outbox.FAULT_S", 0.01)
     table = OutboxTable(service.store)
-    claim = FailingAtFirst(table.turn)
-    monkeypatch.setattr(table, "turn", claim)
+    claim = FailingAtFirst(table.turns)
+    monkeypatch.setattr(table, "turns", claim)
     outbox = Outbox(table, {"desktop": Lane(Answering())}, clock)
     outbox.start()
     id_ = send(service)

@@ -18,7 +18,7 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from backend.clock import Clock
 from backend.delivery.channel import ChannelError, Permanent, Throttled, Transient
@@ -30,6 +30,9 @@ CHECK_AFTER_S = 5.0
 REPLY_LIMIT = 65_536
 TEXT_LIMIT = 300
 
+T = TypeVar("T")
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+"""Without a file descriptor of its own, and for any number of open files where there is poll."""
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3} ")
 
 
@@ -162,6 +165,7 @@ class Connection(smtplib.SMTP):
             self._attach(secured)
             secured.settimeout(self.deadline.left())
             secured.do_handshake()
+            secured.setblocking(False)
         except TimeoutError:
             raise self.deadline.passed() from None
         except (OSError, ValueError) as error:
@@ -258,6 +262,32 @@ class Connection(smtplib.SMTP):
             raise OSError("not connected")
         return self.sock
 
+    # A socket with a timeout asks the system twice for every step, and each question gives the interpreter away: beside
+    # a dozen other workers that is what a mail costs. So it never blocks, and is waited for where it has to be.
+
+    def _when_ready(self, step: Callable[[], T], event: int) -> T:
+        """``step`` as soon as it can be done; without TLS it waits for ``event``."""
+        while True:
+            try:
+                return step()
+            except BlockingIOError:
+                self._wait(event)
+            except ssl.SSLWantReadError:
+                self._wait(selectors.EVENT_READ)
+            except ssl.SSLWantWriteError:
+                self._wait(selectors.EVENT_WRITE)
+
+    def _holds_more(self) -> bool:
+        """Whether TLS has read more from the wire than it has given out."""
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+
+    def _wait(self, event: int) -> None:
+        """Until the socket is ready; raises TimeoutError where that is past the deadline."""
+        with _Selector() as ready:
+            ready.register(self._sock, event)
+            if not ready.select(self.deadline.left()):
+                raise TimeoutError
+
     def _attach(self, sock: socket.socket) -> None:
         with self._guard:
             self.sock = sock
@@ -266,9 +296,10 @@ class Connection(smtplib.SMTP):
 
     def send(self, s: Any) -> None:
         data = s.encode(self.command_encoding) if isinstance(s, str) else s
+        rest = memoryview(data)
         try:
-            self._sock.settimeout(self.deadline.left())
-            self._sock.sendall(data)
+            while rest:
+                rest = rest[self._when_ready(lambda left=rest: self._sock.send(left), selectors.EVENT_WRITE) :]  # type: ignore[misc]
         except OSError as error:
             raise self._lost(error) from None
 
@@ -289,8 +320,9 @@ class Connection(smtplib.SMTP):
     def _line(self) -> bytes:
         while (end := self._received.find(b"\n") + 1) == 0 and len(self._received) <= REPLY_LIMIT:
             try:
-                self._sock.settimeout(self.deadline.left())
-                got = self._sock.recv(4096)
+                if not self._holds_more():
+                    self._wait(selectors.EVENT_READ)
+                got = self._when_ready(lambda: self._sock.recv(4096), selectors.EVENT_READ)
             except OSError as error:
                 raise self._lost(error) from None
             if not got:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 from backend.delivery.channel import BaseChannel
+from backend.delivery.clerk import Clerk
 
 
 class Lane:
@@ -25,9 +27,12 @@ class Lane:
         self._gap_s = 0.0 if rate_per_second is None else 1 / rate_per_second
         self._busy = 0
         self._connected = 0
+        self._standing_by = 0
         self._next_start = 0.0
         self._paused_until = 0.0
         self._freed = threading.Condition()
+        self._free = threading.Condition()  # told of one connection, it wakes one: to wake all costs more than a mail
+        self.clerk: Clerk[Any, Any] = Clerk()
 
     @property
     def busy(self) -> int:
@@ -42,6 +47,12 @@ class Lane:
     def is_rated(self) -> bool:
         """Whether only so many tries may begin in a second."""
         return self._gap_s > 0
+
+    @property
+    def is_saturated(self) -> bool:
+        """Whether there are more deliveries in hand than connections for them: a worker that takes its time at the
+        store keeps none of them idle."""
+        return self._connected + self._standing_by > self._connections
 
     def enter(self) -> bool:
         """Take a worker's place; whether there was one."""
@@ -58,8 +69,10 @@ class Lane:
 
     def connect(self, wait_s: float) -> bool:
         """Take a connection as soon as one is free; False where none was within ``wait_s``, or the lane retired."""
-        with self._freed:
-            self._freed.wait_for(lambda: self.retired or self._connected < self._connections, wait_s)
+        with self._free:
+            self._standing_by += 1
+            self._free.wait_for(lambda: self.retired or self._connected < self._connections, wait_s)
+            self._standing_by -= 1
             if self.retired or self._connected >= self._connections:
                 return False
             self._connected += 1
@@ -67,15 +80,17 @@ class Lane:
 
     def disconnect(self) -> None:
         """Give the connection back."""
-        with self._freed:
+        with self._free:
             self._connected -= 1
-            self._freed.notify_all()
+            self._free.notify()
 
     def retire(self) -> None:
         """Let nobody in any more, and send away who waits."""
         with self._freed:
             self.retired = True
             self._freed.notify_all()
+        with self._free:
+            self._free.notify_all()
 
     def pause(self, until: float) -> None:
         """The provider asked for patience: begin nothing before ``until``."""

@@ -19,7 +19,7 @@ import msgspec
 from backend.clock import Clock
 from backend.delivery.lane import Lane
 from backend.errors import FlashFlowError
-from backend.handover import Notice, Outcome, Tried
+from backend.handover import Notice, Outcome, Tried, Turn
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Claimed(Protocol):
 class Queue(Protocol):
     """What the outbox needs of the store. Every call may raise a FlashFlowError and is then tried again."""
 
-    def turn(self, route: str | None, lease_ms: int, tried: Tried | None = None) -> Claimed | None: ...
+    def turns(self, turns: Sequence[Turn]) -> Sequence[Claimed | BaseException | None]: ...
     def give_back(self, delivery_id: str) -> None: ...
     def recover(self, most_tries: int, *, all_leases: bool) -> int: ...
     def refuse_routes(self, routes: Sequence[str]) -> int: ...
@@ -215,7 +215,7 @@ class Outbox:
         """Record ``tried`` and claim, in one transaction unless there may be a wait between the two. Nothing is claimed
         while stopping, on a lane that is gone or pauses."""
         if tried is not None and (lane.is_rated or not self._goes_on(lane)):
-            self._turn(None, tried)
+            self._turn(lane, None, tried)
             tried = None
         if not self._goes_on(lane):
             return None
@@ -223,7 +223,7 @@ class Outbox:
             lane.rest(wait)
             if not self._goes_on(lane):
                 return None
-        claimed = self._turn(route, tried)
+        claimed = self._turn(lane, route, tried)
         if claimed is None:
             lane.unreserve()
         return claimed
@@ -231,11 +231,14 @@ class Outbox:
     def _goes_on(self, lane: Lane) -> bool:
         return not self._stopping.is_set() and not lane.retired and lane.pause_s(self._clock.monotonic()) <= 0
 
-    def _turn(self, route: str | None, tried: Tried | None) -> Claimed | None:
+    def _turn(self, lane: Lane, route: str | None, tried: Tried | None) -> Claimed | None:
         """As often as it takes: what a provider has taken must not be forgotten for a full disk."""
+        turn = Turn(route=route, lease_ms=LEASE_MS, tried=tried)
         while True:
             try:
-                return self._queue.turn(route, LEASE_MS, tried)
+                may_wait = tried is not None and lane.is_saturated and not self._stopping.is_set()
+                claimed: Claimed | None = lane.clerk.turn(turn, self._queue.turns, may_wait=may_wait)
+                return claimed
             except FlashFlowError as error:
                 log.warning("an attempt could not be recorded yet: %s", error)
             if tried is None or self._stopping.wait(FAULT_S):

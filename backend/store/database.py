@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from peewee import PeeweeException, SqliteDatabase
 from backend.clock import Clock
 from backend.events import Event
 from backend.store.faults import storage_error
-from backend.store.writer import I, R, Write, Writer
+from backend.store.writer import Bundle, I, R, Write, Writer
 
 T = TypeVar("T")
 Prepare = Callable[[sqlite3.Connection], None]
@@ -94,6 +95,15 @@ class Store:
     def run(self, write: Write[I, R]) -> R:
         """Do ``write`` and return after its COMMIT."""
         return self.writer.run(write)
+
+    def run_all(self, writes: Sequence[Write[I, R]]) -> list[R | BaseException]:
+        """Do all ``writes``, in one transaction unless one of them cannot be done; for each its result or its refusal.
+        Raises Stopping."""
+        done = threading.Event()
+        bundle = Bundle(list(writes), done.set)
+        self.writer.submit(bundle)
+        done.wait()
+        return bundle.results
 
     def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
         """Answer ``question`` from this thread's own connection, on one snapshot of the file."""

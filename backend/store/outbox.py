@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from backend.handover import Link, Notice, Outcome, Tried
+from backend.handover import Link, Notice, Outcome, Tried, Turn
 from backend.store.calling_off import COLUMNS, JOINED, WIDTH, call_off_all, end_of, ends_of
 from backend.store.codec import decode_id, encode_id, from_object, to_json
 from backend.store.database import Store
@@ -30,14 +30,6 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     notice: Notice
 
 
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker wants done in one transaction: its last try recorded, and the next delivery of ``route``."""
-
-    route: str | None
-    lease_ms: int = 0
-    tried: Tried | None = None
-
-
 class OutboxTable:
     """What the outbox's workers ask of the store. Claims are atomic; an expired lease is claimed again."""
 
@@ -47,6 +39,10 @@ class OutboxTable:
     def turn(self, route: str | None, lease_ms: int, tried: Tried | None = None) -> Claim | None:
         """Record ``tried`` and claim the next due delivery of ``route`` (None: claim nothing), in one transaction."""
         return self._store.run(Write(_turn, Turn(route=route, lease_ms=lease_ms, tried=tried)))
+
+    def turns(self, turns: Sequence[Turn]) -> list[Claim | BaseException | None]:
+        """Several workers' turns, in one transaction; what each claimed, or why it could not be done."""
+        return self._store.run_all([Write(_turn, turn) for turn in turns])
 
     def give_back(self, delivery_id: str) -> None:
         """Return a claimed delivery that was not tried."""
