@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +36,7 @@ def filled(data: Path, rows: int = 5) -> None:
             )  # fmt: skip
 
 
-NEEDS_PYARROW = pytest.mark.skipif(find_spec("pyarrow") is None, reason="pyarrow is an extra")
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "csv", pytest.param("parquet", marks=NEEDS_PYARROW)])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
 def test_what_comes_back_is_what_left_and_a_second_import_changes_nothing(
     tmp_path: Path, kind: str, running: bool
