@@ -12,7 +12,7 @@ from backend.clock import to_datetime
 from backend.errors import FlashFlowError, ValidationError
 from backend.records import Record
 from backend.settings import PrivacySettings
-from backend.store import consents, tombstones
+from backend.store import consents, pruning, tombstones
 from backend.store.database import Store
 from backend.store.writer import Tx, Write
 
@@ -41,6 +41,9 @@ class Admission:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.settings = PrivacySettings()
+        self.pruned_before: int | None = None
+        """Activities older than this (milliseconds since 1970) were pruned; None: it was not asked yet, since a damaged
+        file must still open. Whoever prunes more says so here."""
 
     # --- consent --------------------------------------------------------------------------------------------------
 
@@ -114,6 +117,15 @@ class Admission:
             else:
                 answers.append(not_stored if isinstance(why, WithoutConsent) else why)
         return answers
+
+    def check_age(self, timestamp: int) -> None:
+        """Raises ValidationError for a time (milliseconds since 1970) of which rows were pruned: an activity that comes
+        a second time could not be known again, and would be counted twice."""
+        if self.pruned_before is None:
+            self.pruned_before = self._store.read(pruning.pruned_before)
+        if timestamp < self.pruned_before:
+            since = to_datetime(self.pruned_before).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            raise ValidationError.of("timestamp", f"is older than what is kept: activities before {since} were pruned")
 
     def masked(self, ip_address: str | None) -> str | None:
         """The address as it may be stored."""

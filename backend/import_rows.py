@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from backend.admission import Admission
 from backend.batch_rows import Batch, rejected
 from backend.errors import ValidationError
 from backend.inputs import Agent, AppName, Id, Input, Moment, TypeName, Url, UserId, explain
@@ -59,26 +60,25 @@ def decode_row(raw: msgspec.Raw | bytes) -> ImportedActivityIn:
         raise ValidationError.of("", f"is not valid JSON: {error}") from None
 
 
-def prepared(
-    rows: Sequence[msgspec.Raw | bytes], now_ms: int, app: str, masked: Callable[[str | None], str | None]
-) -> Batch:
+def prepared(rows: Sequence[msgspec.Raw | bytes], now_ms: int, app: str, admission: Admission) -> Batch:
     """What of ``rows`` can be stored, and why the rest cannot. ``app``: whose those are that name none."""
     places: list[int] = []
     good: list[NewActivity] = []
     refused: list[RejectedRow] = []
     for index, raw in enumerate(rows):
         try:
-            good.append(_prepare(decode_row(raw), now_ms, app, masked))
+            good.append(_prepare(decode_row(raw), now_ms, app, admission))
             places.append(index)
         except ValidationError as error:
             refused.append(rejected(index, error))
     return places, good, refused
 
 
-def _prepare(row: ImportedActivityIn, now_ms: int, app: str, masked: Callable[[str | None], str | None]) -> NewActivity:
+def _prepare(row: ImportedActivityIn, now_ms: int, app: str, admission: Admission) -> NewActivity:
     timestamp = moment_ms("timestamp", row.timestamp)
     if timestamp > now_ms + FUTURE_MS:
         raise ValidationError.of("timestamp", "is more than an hour in the future")
+    admission.check_age(timestamp)
     received = now_ms if row.received_at is None else min(moment_ms("received_at", row.received_at), now_ms)
     return NewActivity(
         row.id or row.activity_id or _made_id(row),
@@ -93,7 +93,7 @@ def _prepare(row: ImportedActivityIn, now_ms: int, app: str, masked: Callable[[s
         row.page_url,
         row.referrer,
         row.user_agent,
-        masked(row.ip_address),
+        admission.masked(row.ip_address),
     )
 
 

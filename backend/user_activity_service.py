@@ -195,7 +195,7 @@ class UserActivityService:
 
     def importing(self, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP) -> Write[Batch, BatchResult]:
         """The write that takes rows of an export back in, as JSON, with the ids and times they left with."""
-        batch = import_rows.prepared(rows, self.clock.now_ms(), app, self.admission.masked)
+        batch = import_rows.prepared(rows, self.clock.now_ms(), app, self.admission)
         return Write(self._track_batches, batch, len(batch[1]))
 
     def _prepare(self, activity: ActivityIn, origin: Origin, now: int, correction: int) -> NewActivity:
@@ -205,6 +205,7 @@ class UserActivityService:
             if timestamp > now + FUTURE_MS:
                 raise ValidationError.of("timestamp", "is more than an hour in the future")
             timestamp = max(timestamp, 0)
+            self.admission.check_age(timestamp)
         return NewActivity(
             activity.activity_id or self._new_id(),
             activity.activity_id is not None,

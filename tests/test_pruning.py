@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from backend import Backend, Config
+from backend import Backend, Config, ValidationError
 from backend.clock import SystemClock, to_datetime
 from backend.settings import RetentionSettings
 from backend.store import timeline
 from backend.store.pruning import pruned_before
+from backend.store.writer import Write
 from tests.api_client import rows_in
 from tests.server_process import flashflow, serving
 from tests.still_clock import StillClock
@@ -88,6 +90,32 @@ def test_activities_that_were_not_counted_yet_are_counted_before_they_go(backend
     assert backend.retention.prune(clock.now_ms() - DAY_MS).activities == 20
     counted = "SELECT COUNT(*), SUM(total_activities) FROM user_analytics"
     assert rows_in(backend.data_dir / "user_activities.db", counted) == [(20, 20)]
+
+
+def test_what_was_pruned_is_not_taken_again_and_counted_twice(backend: Backend, clock: StillClock) -> None:
+    early, late = clock.now - timedelta(days=5), clock.now - timedelta(days=1)
+    for moment in (early, late):
+        backend.activity.track_activity("ada", "a", timestamp=moment, activity_id=f"of-{moment:%d}")
+    row = {"user_id": "ada", "activity_type": "a", "timestamp": early.isoformat(), "activity_id": f"of-{early:%d}"}
+    backend.retention.settings = RetentionSettings(activities_days=3)
+    assert backend.retention.enforce().activities == 1
+    total = "SELECT SUM(activities), COUNT(*) FROM activity_hours"
+    counted = rows_in(backend.data_dir / "user_activities.db", total)
+
+    def refused() -> None:
+        with pytest.raises(ValidationError, match="were pruned"):
+            backend.activity.track_activity("ada", "a", timestamp=early, activity_id=f"of-{early:%d}")
+        batch = [{**row, "timestamp": early}, {**row, "timestamp": late, "activity_id": f"of-{late:%d}"}]
+        answer = backend.activity.track_batch(batch)
+        assert (answer.accepted, answer.duplicates, [r.index for r in answer.rejected]) == (0, 1, [0])
+        imported = backend.activity.store.run(backend.activity.importing([msgspec.json.encode(row)]))
+        assert (imported.accepted, len(imported.rejected)) == (0, 1)
+
+    refused()
+    backend.activity.admission.pruned_before = None  # as after the next start
+    refused()
+    backend.activity.store.run(Write(backend.activity.figures.catch_up, None))
+    assert rows_in(backend.data_dir / "user_activities.db", total) == counted
 
 
 def test_what_is_still_to_happen_is_not_cut_short(backend: Backend, clock: StillClock) -> None:
