@@ -12,7 +12,8 @@ from backend.export_formats import WHAT, Format, What, csv_file, fields_of, json
 from backend.export_parquet import parquet
 from backend.notification_service import NotificationService
 from backend.records import Device, Notification, Record
-from backend.store import circumstances, exporting, people, schedules
+from backend.rule_matching import Uses
+from backend.store import circumstances, exporting, people, rule_uses, schedules
 from backend.store.exporting import Wanted
 from backend.store.notifications import deliveries_by_notification
 from backend.store.schedules import Schedule
@@ -71,6 +72,7 @@ class Exports:
                 "quiet_hours": fields_of(quiet),
                 "digests": {kind: fields_of(c) for kind, c in circumstances.digests_of(conn, user_id).items()},
                 "devices": [_without_keys(device) for device in people.list_devices(conn, user_id, None)],
+                "rules": [_remembered(*row) for row in rule_uses.remembered_of(conn, user_id)],
                 "schedules": [_theirs(schedule, user_id) for schedule in schedules.naming(conn, user_id)],
             }
 
@@ -95,6 +97,16 @@ def _without_keys(device: Device) -> dict[str, Any]:
     """A device without what a push to its browser is encrypted with; its token is masked already."""
     info = {name: value for name, value in device.device_info.items() if name != "keys"}
     return fields_of(device) | {"device_info": info}
+
+
+def _remembered(rule: str, app: str, uses: Uses) -> dict[str, Any]:
+    """When what a rule counts happened last, and when it last told somebody of it."""
+    return {
+        "rule": rule,
+        "app": app,
+        "times": [rfc3339(ms) for ms in uses.times],
+        "last_fired_at": None if uses.fired_at is None else rfc3339(uses.fired_at),
+    }
 
 
 def _theirs(schedule: Schedule, user_id: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -26,8 +27,9 @@ from backend import (
     UserActivityService,
     ValidationError,
 )
-from backend.clock import to_datetime
+from backend.clock import rfc3339, to_datetime
 from backend.errors import FlashFlowError, StorageError
+from backend.exporting import Exports
 from backend.inputs import build
 from backend.inputs_rules import RuleChangeIn, RuleIn
 from backend.records import Notification, Sent
@@ -225,6 +227,20 @@ def test_a_removed_rule_is_gone_with_all_it_remembered(parts: Parts) -> None:
     parts.did()
     assert parts.judge() == 0
     assert len(parts.notices()) == 1
+
+
+def test_a_persons_export_says_which_rules_remember_them(parts: Parts) -> None:
+    parts.make(cooldown_minutes=60)
+    parts.make("often", on=X | {"times": 3, "within_minutes": 10})
+    parts.did()
+    parts.did("bob")
+    parts.judge()
+    moment = rfc3339(parts.clock.now_ms())
+    person = json.loads(b"".join(Exports(parts.activity, parts.service).person("ada")))
+    assert person["rules"] == [
+        {"rule": "hello", "app": "shop", "times": [], "last_fired_at": moment},
+        {"rule": "often", "app": "shop", "times": [moment], "last_fired_at": None},
+    ]
 
 
 # --- judged -----------------------------------------------------------------------------------------------------------

@@ -50,6 +50,16 @@ def uses_of(conn: sqlite3.Connection, rule_seq: int, user_id: str) -> Uses:
     return NONE_YET if row is None else Uses(_decode_times(row[0]), row[1])
 
 
+def remembered_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[str, str, Uses]]:
+    """Every rule that remembers a user: its name and app, and what it remembers."""
+    rows = conn.execute(
+        "SELECT r.name, r.app, u.times, u.fired_at FROM rule_uses u JOIN rules r ON r.seq = u.rule_seq "
+        "WHERE u.user_id = ? ORDER BY r.seq",
+        (user_id,),
+    )
+    return [(name, app, Uses(_decode_times(times), fired_at)) for name, app, times, fired_at in rows]
+
+
 def remember(tx: Tx, rule_seq: int, user_id: str, uses: Uses, useful_until: int) -> None:
     """Keep what a rule remembers of a user until it cannot matter any more."""
     tx.conn.execute(
