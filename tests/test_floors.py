@@ -37,11 +37,10 @@ FLOORS = (
     # 1: files and channels, side by side
     ("backend.store", "backend.delivery", "backend.settings_file", "backend.data_schema"),
     # 2: below the services what each of them is made of
-    ("backend.moments", "backend.batch_rows", "backend.periods", "backend.export_formats"),
+    ("backend.moments", "backend.batch_rows", "backend.periods", "backend.export_formats", "backend.admission"),
     ("backend.asking", "backend.import_rows", "backend.export_parquet"),
     ("backend.analytics_period", "backend.analytics_people"),
     (
-        "backend.admission",
         "backend.analytics",
         "backend.figures",
         "backend.circumstances",
