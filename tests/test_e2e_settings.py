@@ -22,6 +22,8 @@ ME = "ada"
 TALL = 2600
 """The whole screen at once: what is scrolled out of sight is not in the semantics tree."""
 FOCUSED = "name => document.activeElement?.tagName === 'INPUT' && document.activeElement.ariaLabel === name"
+TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+"""The page has the cursor before Flutter listens to it: what is typed in between, quicker than anyone can, is lost."""
 HOLDS = "text => document.activeElement?.value === text"
 
 
@@ -57,6 +59,7 @@ def write(screen: Screen, label: str, text: str) -> None:
         screen.click("textbox", label)
         with suppress(TooLate):
             screen.page.wait_for_function(FOCUSED, arg=label, timeout=2_000)
+            screen.page.evaluate(TWO_FRAMES)
             screen.page.keyboard.press("Control+a")
             screen.page.keyboard.type(text, delay=10)
             screen.page.wait_for_function(HOLDS, arg=text, timeout=2_000)
