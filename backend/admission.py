@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from backend.clock import to_datetime
+from backend.clock import rfc3339, to_datetime
 from backend.errors import FlashFlowError, ValidationError
 from backend.records import Record
 from backend.settings import PrivacySettings
@@ -121,11 +121,13 @@ class Admission:
     def check_age(self, timestamp: int) -> None:
         """Raises ValidationError for a time (milliseconds since 1970) of which rows were pruned: an activity that comes
         a second time could not be known again, and would be counted twice."""
-        if self.pruned_before is None:
-            self.pruned_before = self._store.read(pruning.pruned_before)
-        if timestamp < self.pruned_before:
-            since = to_datetime(self.pruned_before).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            raise ValidationError.of("timestamp", f"is older than what is kept: activities before {since} were pruned")
+        if (before := self.pruned_before) is None:
+            before = self._store.read(pruning.pruned_before)
+            if self.pruned_before is None:  # else something was pruned after that read
+                self.pruned_before = before
+        if timestamp < before:
+            words = f"is older than what is kept: activities before {rfc3339(before)} were pruned"
+            raise ValidationError.of("timestamp", words)
 
     def masked(self, ip_address: str | None) -> str | None:
         """The address as it may be stored."""

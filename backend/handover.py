@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -66,6 +66,15 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: int
     outcome: Outcome
     retry_at: int | None
+
+
+class Claimed(Protocol):
+    """A delivery to try; ``tries`` includes this one."""
+
+    @property
+    def tries(self) -> int: ...
+    @property
+    def notice(self) -> Notice: ...
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):

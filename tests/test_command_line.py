@@ -51,6 +51,9 @@ def test_a_new_key_is_printed_once_alone_on_the_last_line_and_can_be_revoked(fol
     listed = flashflow("keys", "list", data_dir=folder).stdout
     assert "todo-app\ttrack,send\tin use" in listed
     assert key not in listed
+    kept = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"todo-app" in kept, "this is where the keys are"
+    assert key.encode() not in kept, "but for its hash it is known to its app alone"
     again = flashflow("keys", "add", "todo-app", "--scope", "send", data_dir=folder)
     assert again.returncode == 1
     assert len(again.stderr.splitlines()) == 1

@@ -276,6 +276,21 @@ def test_a_mail_too_large_for_the_server_is_refused_before_it_is_sent() -> None:
         assert server.steps["DATA"] == 0
 
 
+@pytest.mark.parametrize("security", ["none", "tls"])
+def test_a_mail_that_fits_into_no_buffer_arrives_whole(trust: Trust, security: str) -> None:
+    text = "".join(f"Line {number} of a long report.\n" for number in range(100_000))
+    tls = trust.server if security == "tls" else None
+    with (
+        smtp_server(tls=tls) as server,
+        channel(server.port, security=security, ssl_context=trust.client) as sending,
+    ):
+        assert said(sending.send(notice(target="ada@example.org", message=text))) == ACCEPTED
+        (mail,) = server.mails
+    body = mail.message.get_body(("plain",))
+    assert body is not None
+    assert body.get_content().replace("\r\n", "\n").startswith(text)
+
+
 def test_an_old_server_without_ehlo_will_do() -> None:
     with smtp_server() as server, channel(server.port) as sending:
         server.misbehave("EHLO", "502 5.5.1 What?")

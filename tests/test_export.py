@@ -27,7 +27,7 @@ from backend import Backend, Config, UserActivityService
 from backend.api.streaming import streamed
 from backend.export_formats import csv_lines, unguarded
 from backend.export_parquet import rows_of
-from backend.store import timeline
+from backend.store import exporting, timeline
 from backend.store.exporting import Wanted
 from backend.store.writer import Write
 from tests.api_client import BATCH, SCHEDULES, App, fresh, ok, problem, send
@@ -155,6 +155,20 @@ def exporting_costs(data: Path, kind: str) -> tuple[int, int]:
     assert process.returncode == 0
     with out.open("rb") as lines:
         return usage.ru_maxrss, sum(1 for _ in lines)
+
+
+def test_a_users_notifications_come_in_order_wherever_they_stand_in_the_inbox(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "SLICE", 4)
+    told = backend.notifications
+    ids = [told.send_notification("ada", str(number), "m").notification_id for number in range(18)]
+    told.send_notification("bob", "not hers", "m")
+    for number, move in enumerate([told.mark_notification_as_read, told.archive_notification] * 6):
+        move(ids[number])
+    rows = [row for part in exporting.notifications(told.store, Wanted(user_id="ada")) for row in part]
+    assert [row.id for row in rows] == ids
+    assert {row.inbox for row in rows} == {"read", "archived", "unread"}
 
 
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="memory of one process is told by wait4")

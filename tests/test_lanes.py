@@ -96,6 +96,22 @@ def test_no_more_tries_run_side_by_side_than_there_are_connections(hands: Hands)
     assert sorted(gate.asked) == sorted(map(str, range(8)))
 
 
+def test_a_lane_is_saturated_only_while_more_is_in_hand_than_it_has_connections() -> None:
+    """Else a worker that waits for others at the store would leave a connection idle."""
+    lane = Lane(Gate(), connections=1, ahead=1)
+    assert not lane.is_saturated
+    assert lane.connect(0.0)
+    assert not lane.is_saturated
+    second = threading.Thread(target=lambda: lane.connect(PATIENCE))
+    second.start()
+    eventually(lambda: lane.is_saturated)
+    lane.disconnect()
+    second.join(PATIENCE)
+    assert not second.is_alive()
+    assert not lane.is_saturated
+    assert not lane.connect(0.0), "the second has the connection"
+
+
 def test_who_stands_by_too_long_gives_its_delivery_back(hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lease would run out in its hand, and the delivery would go out twice."""
     monkeypatch.setattr("backend.delivery.outbox.STANDBY_S", 0.05)

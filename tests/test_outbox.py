@@ -22,6 +22,7 @@ from backend.delivery.outbox import LEASE_MS, Outbox, Retry
 from backend.handover import Notice, Outcome
 from backend.store.outbox import OutboxTable
 from backend.store.writer import Tx, Write
+from tests.outbox_hands import take
 from tests.server_process import ROOT, eventually
 from tests.still_clock import StillClock
 
@@ -136,11 +137,11 @@ def test_a_claim_is_had_by_one_alone(service: NotificationService, clock: StillC
     ids = {send(service) for _ in range(60)}
     with NotificationService(tmp_path / "n.db", clock=clock) as other, ThreadPoolExecutor(6) as pool:
         tables = [OutboxTable(service.store), OutboxTable(other.store)] * 3
-        claims = pool.map(lambda table: [table.turn("desktop", LEASE_MS) for _ in range(30)], tables)
+        claims = pool.map(lambda table: [take(table, "desktop") for _ in range(30)], tables)
         claimed = [claim.notice.notification_id for made in claims for claim in made if claim is not None]
     assert len(claimed) == 60
     assert set(claimed) == ids
-    assert OutboxTable(service.store).turn("desktop", LEASE_MS) is None
+    assert take(OutboxTable(service.store), "desktop") is None
 
 
 def test_a_lease_that_ran_out_is_claimed_again_and_counts_as_a_try_whose_outcome_nobody_knows(
@@ -148,21 +149,21 @@ def test_a_lease_that_ran_out_is_claimed_again_and_counts_as_a_try_whose_outcome
 ) -> None:
     table = OutboxTable(service.store)
     id_ = send(service)
-    first = table.turn("desktop", LEASE_MS)
+    first = take(table, "desktop")
     assert first is not None
     assert first.tries == 1
     assert table.next_lease() == clock.now_ms() + LEASE_MS
     clock.go(milliseconds=LEASE_MS - 1)
     assert table.recover(8, all_leases=False) == 0
-    assert table.turn("desktop", LEASE_MS) is None
+    assert take(table, "desktop") is None
     clock.go(milliseconds=1)
     assert table.recover(8, all_leases=False) == 1
     assert delivery(service, id_) == ("pending", "interrupted", 1)
-    again = table.turn("desktop", LEASE_MS)
+    again = take(table, "desktop")
     assert again is not None
     assert (again.tries, again.notice) == (2, first.notice)
     table.give_back(again.notice.delivery_id)
-    last = table.turn("desktop", LEASE_MS)
+    last = take(table, "desktop")
     assert last is not None
     assert last.tries == 2
 
@@ -173,17 +174,17 @@ def test_a_delivery_that_every_try_was_interrupted_of_is_dead_at_last(
     table = OutboxTable(service.store)
     id_ = send(service)
     for tries in range(1, 9):
-        claim = table.turn("desktop", LEASE_MS)
+        claim = take(table, "desktop")
         assert claim is not None
         assert claim.tries == tries
         assert table.recover(8, all_leases=True) == 1
     assert delivery(service, id_) == ("dead", "interrupted", 8)
-    assert table.turn("desktop", LEASE_MS) is None
+    assert take(table, "desktop") is None
 
 
 def test_what_a_crash_left_under_way_is_sent_by_the_next_start(service: NotificationService, clock: StillClock) -> None:
     id_ = send(service)
-    OutboxTable(service.store).turn("desktop", LEASE_MS)
+    take(OutboxTable(service.store), "desktop")
     channel = Answering()
     assert delivery(service, id_)[0] == "sending"
     with running(service, clock, {"desktop": channel}):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
 from backend.delivery.channel import BaseChannel
 from backend.delivery.clerk import Clerk
+from backend.handover import Claimed, Turn
 
 
 class Lane:
@@ -32,7 +32,7 @@ class Lane:
         self._paused_until = 0.0
         self._freed = threading.Condition()
         self._free = threading.Condition()  # told of one connection, it wakes one: to wake all costs more than a mail
-        self.clerk: Clerk[Any, Any] = Clerk()
+        self.clerk: Clerk[Turn, Claimed | None] = Clerk()
 
     @property
     def busy(self) -> int:

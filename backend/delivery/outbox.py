@@ -19,7 +19,7 @@ import msgspec
 from backend.clock import Clock
 from backend.delivery.lane import Lane
 from backend.errors import FlashFlowError
-from backend.handover import Notice, Outcome, Tried, Turn
+from backend.handover import Claimed, Notice, Outcome, Tried, Turn
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +45,6 @@ class Retry(msgspec.Struct, frozen=True):
             return None
         wait: float = min(self.most_s, self.base_s * 2.0 ** min(tries - 1, 40)) * chance
         return max(wait, outcome.retry_after_s or 0.0)
-
-
-class Claimed(Protocol):
-    """A delivery to try; ``tries`` includes this one."""
-
-    @property
-    def tries(self) -> int: ...
-    @property
-    def notice(self) -> Notice: ...
 
 
 class Queue(Protocol):
@@ -237,8 +228,7 @@ class Outbox:
         while True:
             try:
                 may_wait = tried is not None and lane.is_saturated and not self._stopping.is_set()
-                claimed: Claimed | None = lane.clerk.turn(turn, self._queue.turns, may_wait=may_wait)
-                return claimed
+                return lane.clerk.turn(turn, self._queue.turns, may_wait=may_wait)
             except FlashFlowError as error:
                 log.warning("an attempt could not be recorded yet: %s", error)
             if tried is None or self._stopping.wait(FAULT_S):

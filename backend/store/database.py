@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from peewee import PeeweeException, SqliteDatabase
 from backend.clock import Clock
 from backend.events import Event
 from backend.store.faults import storage_error
-from backend.store.writer import Bundle, I, R, Write, Writer
+from backend.store.writer import I, R, Write, Writer
 
 T = TypeVar("T")
 Prepare = Callable[[sqlite3.Connection], None]
@@ -99,11 +98,7 @@ class Store:
     def run_all(self, writes: Sequence[Write[I, R]]) -> list[R | BaseException]:
         """Do all ``writes``, in one transaction unless one of them cannot be done; for each its result or its refusal.
         Raises Stopping."""
-        done = threading.Event()
-        bundle = Bundle(list(writes), done.set)
-        self.writer.submit(bundle)
-        done.wait()
-        return bundle.results
+        return self.writer.run_all(writes)
 
     def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
         """Answer ``question`` from this thread's own connection, on one snapshot of the file."""

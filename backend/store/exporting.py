@@ -66,8 +66,8 @@ def notifications(store: Store, wanted: Wanted) -> Iterator[Sequence[Notificatio
 
 def _notifications_of(store: Store, where: str, values: Sequence[Any]) -> Iterator[Sequence[Notification]]:
     """One user's: no index has them by age, so their numbers (8 bytes each) are put in order first."""
-    query = f"SELECT seq FROM notifications INDEXED BY notifications_inbox{where}"  # noqa: S608
-    seqs = array("q", store.read(lambda conn: sorted(seq for (seq,) in conn.execute(query, values))))
+    query = f"SELECT seq FROM notifications INDEXED BY notifications_inbox{where} ORDER BY seq"  # noqa: S608
+    seqs = store.read(lambda conn: array("q", (seq for (seq,) in conn.execute(query, values))))
     for start in range(0, len(seqs), SLICE):
         found = store.read(lambda conn, given=seqs[start : start + SLICE]: rows_of(conn, given))  # type: ignore[misc]
         yield [to_notification(found[seq]) for seq in sorted(found)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from backend.handover import Link, Notice, Outcome, Tried, Turn
+from backend.handover import Link, Notice, Outcome, Turn
 from backend.store.calling_off import COLUMNS, JOINED, WIDTH, call_off_all, end_of, ends_of
 from backend.store.codec import decode_id, encode_id, from_object, to_json
 from backend.store.database import Store
@@ -36,12 +36,9 @@ class OutboxTable:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def turn(self, route: str | None, lease_ms: int, tried: Tried | None = None) -> Claim | None:
-        """Record ``tried`` and claim the next due delivery of ``route`` (None: claim nothing), in one transaction."""
-        return self._store.run(Write(_turn, Turn(route=route, lease_ms=lease_ms, tried=tried)))
-
     def turns(self, turns: Sequence[Turn]) -> list[Claim | BaseException | None]:
-        """Several workers' turns, in one transaction; what each claimed, or why it could not be done."""
+        """Several workers' turns in one transaction: each one's try recorded, and the next due delivery of its route
+        claimed; what that is, or why it could not be done."""
         return self._store.run_all([Write(_turn, turn) for turn in turns])
 
     def give_back(self, delivery_id: str) -> None:

@@ -124,14 +124,19 @@ class Writer:
 
     def run(self, write: Write[I, R]) -> R:
         """Do ``write`` and wait for its COMMIT. For threads; an event loop uses LoopWrites."""
-        done = threading.Event()
-        bundle = Bundle([write], done.set)
-        self.submit(bundle)
-        done.wait()
-        result: R | BaseException = bundle.results[0]
+        (result,) = self.run_all([write])
         if isinstance(result, BaseException):
             raise result
         return result
+
+    def run_all(self, writes: Sequence[Write[I, R]]) -> list[R | BaseException]:
+        """Do all ``writes``, in one transaction unless one of them cannot be done; for each its result or its refusal.
+        Raises Stopping."""
+        done = threading.Event()
+        bundle = Bundle(list(writes), done.set)
+        self.submit(bundle)
+        done.wait()
+        return bundle.results
 
     def submit(self, bundle: Bundle) -> None:
         """Queue ``bundle``. Raises Stopping when the writer takes no more."""

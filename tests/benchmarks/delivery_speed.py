@@ -3,7 +3,7 @@
 - E-mail: 10,000 mails from stored notifications to the last recorded outcome, against a bare smtplib loop that sends as
   many ready-made mails over as many connections to the same server (a process of its own).
 - Screen: from the POST of a notice to its title in a real browser's window, the median of twenty.
-- Claims: claiming and recording with 100,000 deliveries pending, against with 100.
+- Claims: claiming and recording with 100,000 deliveries pending, against with 300.
 - Neighbours: the e-mail row again while another provider hangs on every try.
 
 Prints one markdown table; asserts nothing about time.
@@ -41,6 +41,7 @@ from backend.inputs import SendIn  # noqa: E402
 from backend.settings import EmailSettings  # noqa: E402
 from backend.store.outbox import OutboxTable  # noqa: E402
 from backend.store.writer import Tx, Write  # noqa: E402
+from tests.outbox_hands import take  # noqa: E402
 
 CONNECTIONS = 4
 ROWS: list[str] = []
@@ -209,7 +210,7 @@ def claim_rate(path: Path, pending: int) -> float:
         tried = None
         started = time.perf_counter()
         for _ in range(250):
-            claim = queue.turn("email", 60_000, tried)
+            claim = take(queue, "email", tried)
             assert claim is not None
             tried = Tried(
                 delivery_id=claim.notice.delivery_id,
