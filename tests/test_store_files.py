@@ -25,7 +25,7 @@ from backend import (
     StorageError,
     UserActivityService,
 )
-from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE
+from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, default_data_dir, load_config
 from backend.store.database import Store
 from backend.store.opening import Migration, open_store
 from backend.store.schema_activity import ACTIVITY_MIGRATIONS
@@ -67,6 +67,29 @@ def filled(path: Path, *types: str) -> Path:
 
 
 # --- who may read them ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("platform", "environ", "folder"),
+    [
+        ("linux", {}, "HOME/.local/share/flashflow"),
+        ("linux", {"XDG_DATA_HOME": "/data"}, "/data/flashflow"),
+        ("linux", {"XDG_DATA_HOME": "data"}, "HOME/.local/share/flashflow"),
+        ("darwin", {}, "HOME/Library/Application Support/FlashFlow"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local/FlashFlow"),
+        ("win32", {}, "HOME/AppData/Local/FlashFlow"),
+        ("android", {"FLET_APP_STORAGE_DATA": "/app/files"}, "/app/files"),
+        ("linux", {"FLET_APP_STORAGE_DATA": "/app/files", "FLASHFLOW_DATA_DIR": "/mine"}, "/mine"),
+        ("linux", {"FLASHFLOW_DATA_DIR": "~/mine"}, "HOME/mine"),
+    ],
+)
+def test_the_data_folder_is_the_one_asked_for_or_the_platforms_own(
+    platform: str, environ: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert default_data_dir(environ) == Path(folder.replace("HOME", "/home/ada"))
+    assert load_config(environ, data_dir="/asked").data_dir == Path("/asked")
 
 
 @pytest.mark.usefixtures("open_mask")
