@@ -96,25 +96,9 @@ def test_no_more_tries_run_side_by_side_than_there_are_connections(hands: Hands)
     assert sorted(gate.asked) == sorted(map(str, range(8)))
 
 
-def test_a_lane_is_saturated_only_while_more_is_in_hand_than_it_has_connections() -> None:
-    """Else a worker that waits for others at the store would leave a connection idle."""
-    lane = Lane(Gate(), connections=1, ahead=1)
-    assert not lane.is_saturated
-    assert lane.connect(0.0)
-    assert not lane.is_saturated
-    second = threading.Thread(target=lambda: lane.connect(PATIENCE))
-    second.start()
-    eventually(lambda: lane.is_saturated)
-    lane.disconnect()
-    second.join(PATIENCE)
-    assert not second.is_alive()
-    assert not lane.is_saturated
-    assert not lane.connect(0.0), "the second has the connection"
-
-
 def test_who_stands_by_too_long_gives_its_delivery_back(hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lease would run out in its hand, and the delivery would go out twice."""
-    monkeypatch.setattr("backend.delivery.outbox.STANDBY_S", 0.05)
+    monkeypatch.setattr("backend.delivery.clerk.STANDBY_S", 0.05)
     gate = Gate()
     hands.send("first", channel="email")
     with running(hands, {"email": Lane(gate, connections=1, ahead=1)}):
@@ -247,8 +231,14 @@ def test_a_rate_lets_so_many_begin_in_a_second(hands: Hands) -> None:
 
 def test_a_start_that_nothing_was_due_for_is_not_lost() -> None:
     lane = Lane(Gate(), rate_per_second=1)
-    assert lane.reserve(100.0) == 0.0
-    assert lane.reserve(100.0) == 1.0
-    lane.unreserve()
-    assert lane.reserve(101.0) == 0.0
-    assert lane.reserve(101.0) == 1.0
+    assert lane.reserve(8, 100.0) == 1
+    assert (lane.reserve(8, 100.5), lane.wait_s(100.5)) == (0, 0.5)
+    assert lane.reserve(8, 101.0) == 1
+    lane.unreserve(1)
+    assert lane.reserve(0, 101.0) == 0
+    assert lane.reserve(8, 101.0) == 1
+    assert lane.reserve(8, 101.9) == 0
+
+
+def test_without_a_rate_everything_may_begin_at_once() -> None:
+    assert Lane(Gate()).reserve(8, 100.0) == 8

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from backend import NotificationService, StorageFull
 from backend.delivery.channel import BaseChannel, Health, Permanent, Throttled, TokenDead, Transient
+from backend.delivery.clerk import LEASE_MS
 from backend.delivery.lane import Lane
-from backend.delivery.outbox import LEASE_MS, Outbox, Retry
+from backend.delivery.outbox import Outbox, Retry
 from backend.handover import Notice, Outcome
 from backend.store.outbox import OutboxTable
 from backend.store.writer import Tx, Write

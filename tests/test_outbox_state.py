@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from backend import Conflict
-from backend.delivery.outbox import LEASE_MS, Retry
+from backend.delivery.clerk import LEASE_MS
+from backend.delivery.outbox import Retry
 from backend.handover import Outcome, overall
 from backend.inputs import SendIn, build
 from backend.store.codec import decode_id

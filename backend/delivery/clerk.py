@@ -1,64 +1,268 @@
-"""Several workers' turns at the store in one transaction."""
+"""A lane's clerk: claims what is due, hands it to the senders, records what became of it.
+
+Everything that meets the store goes through this one thread, several turns in one transaction: a transaction costs much
+and a turn in it little, and threads that wait for each other at the store cost more than either. Senders only send::
+
+    store ← turns ─ clerk ─ todo ─→ senders, one to a connection
+                      ↑                │
+                      └───── came ─────┘
+
+A kill repeats at most what is in hand: as many as the lane has places.
+"""
 
 from __future__ import annotations
 
+import logging
+import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar, cast
+from typing import NamedTuple, Protocol
 
-I = TypeVar("I")  # noqa: E741
-R = TypeVar("R")
-ENOUGH = 3
-GATHER_S = 0.003
+from backend.clock import Clock
+from backend.delivery.lane import Lane
+from backend.errors import FlashFlowError
+from backend.handover import Claimed, Outcome, Tried, Turn
 
+log = logging.getLogger(__name__)
 
-class _Asked(Generic[I, R]):
-    """A turn, and what came of it once it is ``done``."""
+LEASE_MS = 60_000
+STANDBY_S = 20.0
+"""How long a delivery is kept in hand until a connection is free: with the longest that a try takes (36 s, FCM) less
+than the lease, or the delivery would be put back and go out twice."""
+FAULT_S = 1.0
+GATHER_S = 0.006
+"""How long a result waits for others at most, while the senders still have something to take up."""
+NEAR_S = 1.0
+"""The clerk itself waits for a start that the rate allows so soon; for a later one the outbox calls it again."""
 
-    def __init__(self, turn: I) -> None:
-        self.turn = turn
-        self.done = threading.Event()
-        self.result: R | BaseException | None = None
-
-
-class Clerk(Generic[I, R]):
-    """Does a lane's turns. A transaction costs much and a turn in it little, and beside a dozen threads each
-    transaction costs more: where a worker ``may_wait``, it waits a moment for others to come. Thread-safe."""
-
-    def __init__(self, enough: int = ENOUGH, gather_s: float = GATHER_S) -> None:
-        self._enough = enough
-        self._gather_s = gather_s
-        self._asked: list[_Asked[I, R]] = []
-        self._hurry = False
-        self._came = threading.Condition()
-
-    def turn(self, turn: I, do: Callable[[Sequence[I]], Sequence[R | BaseException]], *, may_wait: bool) -> R:
-        """``do`` the turn, perhaps together with those of others; its result, or raised what stands in its place."""
-        mine: _Asked[I, R] = _Asked(turn)
-        group: list[_Asked[I, R]] = []
-        with self._came:
-            self._asked.append(mine)
-            self._hurry = self._hurry or not may_wait or len(self._asked) >= self._enough
-            if len(self._asked) == 1:  # the first goes, for all who come meanwhile
-                self._came.wait_for(lambda: self._hurry, self._gather_s)
-                group, self._asked, self._hurry = self._asked, [], False
-            elif self._hurry:
-                self._came.notify()
-        if group:
-            _do(group, do)
-        else:
-            mine.done.wait()
-        if isinstance(mine.result, BaseException):
-            raise mine.result
-        return cast(R, mine.result)
+NextTry = Callable[[int, Outcome], float | None]
+"""After so many tries and this outcome: seconds until the next try, None for never."""
 
 
-def _do(group: Sequence[_Asked[I, R]], do: Callable[[Sequence[I]], Sequence[R | BaseException]]) -> None:
-    results: Sequence[R | BaseException]
+class Book(Protocol):
+    """Where deliveries are claimed and recorded. Every call may raise a FlashFlowError and is then tried again."""
+
+    def turns(self, turns: Sequence[Turn]) -> Sequence[Claimed | BaseException | None]: ...
+    def give_back(self, delivery_id: str) -> None: ...
+
+
+class _InHand(NamedTuple):
+    claimed: Claimed
+    until: float
+    """By when it must be begun; of ``time.monotonic``."""
+
+
+class _Untried(NamedTuple):
+    """A delivery to give back; None where nobody knows what became of it, which its lease will end."""
+
+    delivery_id: str | None
+
+
+class _Look:
+    """Nothing came back, but there is reason to look again."""
+
+
+_LOOK = _Look()
+
+
+class Clerk:
+    """Serves ``lane`` until nothing is due there and nothing in hand; used once."""
+
+    def __init__(
+        self, route: str, lane: Lane, book: Book, clock: Clock, *, next_try: NextTry, stopping: threading.Event
+    ) -> None:
+        self._route = route
+        self._lane = lane
+        self._book = book
+        self._clock = clock
+        self._next_try = next_try
+        self._stopping = stopping
+        self._todo: queue.SimpleQueue[_InHand | None] = queue.SimpleQueue()
+        self._came: queue.SimpleQueue[Tried | _Untried | _Look] = queue.SimpleQueue()
+        self._in_hand = 0
+        self._senders = 0
+        self._begin_by = 0.0
+        """By when whatever waits for a sender must be begun, or earlier."""
+        self._hang = False
+        """Whether the senders do: nothing is claimed ahead until one of them comes back."""
+
+    def wake(self) -> None:
+        """Look again: something may be due, or the lane may have retired."""
+        self._came.put(_LOOK)
+
+    def run(self) -> None:
+        tried: list[Tried] = []
+        try:
+            while True:
+                wanted = self._wanted(len(tried))
+                claimed, tried = self._turn(tried, wanted) if tried or wanted else (0, [])
+                if not self._in_hand and self._is_over(wanted, claimed):
+                    return
+                tried += self._results(0.0 if tried else self._patience_s(more=claimed == wanted))
+        finally:
+            self._take_back()
+            for _ in range(self._senders):
+                self._todo.put(None)
+
+    # --- what may be claimed
+
+    def _goes_on(self) -> bool:
+        return not self._stopping.is_set() and self._lane.is_open(self._clock.monotonic())
+
+    def _room(self) -> int:
+        return (self._lane.connections if self._hang else self._lane.places) - self._in_hand
+
+    def _wanted(self, tried: int) -> int:
+        """How many deliveries may be claimed while so many are recorded. Where none may be begun any more, those that
+        wait are given back."""
+        if not self._goes_on():
+            self._take_back()
+            return 0
+        return self._lane.reserve(self._room() + tried, self._clock.monotonic())
+
+    def _is_over(self, wanted: int, claimed: int) -> bool:
+        if not self._goes_on() or wanted > claimed:
+            return True
+        return not wanted and self._lane.wait_s(self._clock.monotonic()) > NEAR_S
+
+    # --- the store
+
+    def _turn(self, tried: Sequence[Tried], wanted: int) -> tuple[int, list[Tried]]:
+        """How many were claimed, and what of ``tried`` could not be recorded yet: what a provider has taken must not be
+        forgotten for a full disk."""
+        turns = [
+            Turn(
+                route=self._route if place < wanted else None,
+                lease_ms=LEASE_MS,
+                tried=tried[place] if place < len(tried) else None,
+            )
+            for place in range(max(len(tried), wanted))
+        ]
+        results: Sequence[Claimed | BaseException | None]
+        try:
+            results = self._book.turns(turns)
+        except Exception as error:  # noqa: BLE001 told apart below
+            results = [error] * len(turns)
+        claims: list[Claimed] = []
+        left: list[Tried] = []
+        failed = False
+        for turn, result in zip(turns, results, strict=True):
+            if isinstance(result, BaseException):
+                failed = True
+                if isinstance(result, FlashFlowError):
+                    log.warning("%s waits: %s", self._route, result)
+                    left += [turn.tried] if turn.tried is not None else []
+                else:
+                    log.error("a turn of %s failed", self._route, exc_info=result)
+            elif result is not None:
+                claims.append(result)
+        self._in_hand += len(claims) + len(left) - len(tried)
+        if len(claims) < wanted:
+            self._lane.unreserve(wanted - len(claims))
+        self._hand_out(claims)
+        if failed and self._stopping.wait(FAULT_S):
+            self._in_hand -= len(left)  # the next start puts them back
+            left = []
+        return len(claims), left
+
+    def _give_back(self, delivery_id: str | None) -> None:
+        self._in_hand -= 1
+        try:
+            if delivery_id is not None:
+                self._book.give_back(delivery_id)
+        except FlashFlowError as error:
+            log.warning("a delivery could not be given back; its lease will end: %s", error)
+
+    def _take_back(self, due: float | None = None) -> None:
+        """Give back what waits for a sender: all of it, or what had to be begun by ``due``."""
+        kept: list[_InHand] = []
+        while (waits := _now(self._todo)) is not None:
+            if due is None or waits.until <= due:
+                self._give_back(waits.claimed.notice.delivery_id)
+                self._hang = True
+            else:
+                kept.append(waits)
+        for waits in kept:
+            self._todo.put(waits)
+        self._begin_by = min((waits.until for waits in kept), default=0.0)
+
+    # --- the senders
+
+    def _hand_out(self, claims: Sequence[Claimed]) -> None:
+        until = time.monotonic() + STANDBY_S
+        if self._todo.empty():
+            self._begin_by = until
+        for claimed in claims:
+            self._todo.put(_InHand(claimed, until))
+        while self._senders < min(self._in_hand, self._lane.connections):
+            # A daemon, so that a channel that hangs cannot hold up the end of the process.
+            threading.Thread(target=self._send, name=f"flashflow-{self._route}-send", daemon=True).start()
+            self._senders += 1
+
+    def _results(self, wait_s: float | None) -> list[Tried]:
+        """What has come back, at least one thing unless ``wait_s`` are over or there is reason to look again."""
+        came = self._next(wait_s)
+        tried: list[Tried] = []
+        end = time.monotonic() + GATHER_S
+        while came is not None:
+            if isinstance(came, Tried):
+                tried.append(came)
+            elif isinstance(came, _Untried):
+                self._give_back(came.delivery_id)
+            self._hang = self._hang and came is _LOOK
+            gathers = tried and not self._todo.empty()
+            came = self._next(max(0.0, end - time.monotonic()) if gathers else 0.0)
+        if not self._todo.empty() and time.monotonic() >= self._begin_by:
+            self._take_back(time.monotonic())
+        return tried
+
+    def _next(self, wait_s: float | None) -> Tried | _Untried | _Look | None:
+        try:
+            return self._came.get_nowait() if wait_s == 0 else self._came.get(timeout=wait_s)
+        except queue.Empty:
+            return None
+
+    def _patience_s(self, *, more: bool) -> float | None:
+        """How long to wait for the next result at most; ``more`` may be due."""
+        waits = []
+        if not self._todo.empty():
+            waits.append(self._begin_by - time.monotonic())
+        if more and self._lane.is_rated and self._room() > 0 and self._goes_on():
+            waits.append(self._lane.wait_s(self._clock.monotonic()))
+        return max(0.0, min(waits)) if waits else None
+
+    def _send(self) -> None:
+        while (waits := self._todo.get()) is not None:
+            delivery_id = waits.claimed.notice.delivery_id
+            try:
+                begun = self._goes_on() and time.monotonic() < waits.until
+                self._came.put(self._try(waits.claimed) if begun else _Untried(delivery_id))
+            except Exception:
+                log.exception("a sender of %s failed", self._route)
+                self._stopping.wait(FAULT_S)  # or the next would fail at once, and again
+                self._came.put(_Untried(None))
+
+    def _try(self, claimed: Claimed) -> Tried:
+        lane = self._lane
+        started, clock = self._clock.now_ms(), self._clock.monotonic()
+        outcome = lane.channel.send(claimed.notice)
+        now, monotonic = self._clock.now_ms(), self._clock.monotonic()
+        if outcome.outcome == "throttled" and outcome.retry_after_s and not outcome.alone:
+            lane.pause(monotonic + outcome.retry_after_s)
+        wait = self._next_try(claimed.tries, outcome)
+        return Tried(
+            delivery_id=claimed.notice.delivery_id,
+            started_at=started,
+            duration_ms=round((monotonic - clock) * 1000),
+            outcome=outcome,
+            retry_at=None if wait is None else now + round(wait * 1000),
+        )
+
+
+def _now(waiting: queue.SimpleQueue[_InHand | None]) -> _InHand | None:
+    """The first of them; None where there is none."""
     try:
-        results = do([asked.turn for asked in group])
-    except BaseException as error:  # noqa: BLE001 it is raised for each of them
-        results = [error] * len(group)
-    for asked, result in zip(group, results, strict=True):
-        asked.result = result
-        asked.done.set()
+        return waiting.get_nowait()
+    except queue.Empty:
+        return None

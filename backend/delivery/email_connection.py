@@ -32,7 +32,7 @@ TEXT_LIMIT = 300
 
 T = TypeVar("T")
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
-"""Without a file descriptor of its own, and for any number of open files where there is poll."""
+"""It has no file descriptor of its own to close and, where there is poll, takes any number of open files."""
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3} ")
 
 
@@ -86,6 +86,7 @@ class Connection(smtplib.SMTP):
         super().__init__(local_hostname="[127.0.0.1]")  # smtplib would ask the DNS for our name
         self._settings = settings
         self._received = bytearray()
+        self._readable: selectors.BaseSelector
         self._guard = threading.Lock()
         self._aborted = False
         self._in_transaction = False
@@ -283,14 +284,14 @@ class Connection(smtplib.SMTP):
 
     def _wait(self, event: int) -> None:
         """Until the socket is ready; raises TimeoutError where that is past the deadline."""
-        with _Selector() as ready:
-            ready.register(self._sock, event)
-            if not ready.select(self.deadline.left()):
-                raise TimeoutError
+        ready = self._readable if event == selectors.EVENT_READ else _watching(self._sock, event)
+        if not ready.select(self.deadline.left()):
+            raise TimeoutError
 
     def _attach(self, sock: socket.socket) -> None:
         with self._guard:
             self.sock = sock
+            self._readable = _watching(sock, selectors.EVENT_READ)
             if self._aborted:
                 raise self._stopping()
 
@@ -369,6 +370,12 @@ class Connection(smtplib.SMTP):
             for secret in (_plain(user, password), _base64(password), password):
                 text = text.replace(secret, "…")
         return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:TEXT_LIMIT]
+
+
+def _watching(sock: socket.socket, event: int) -> selectors.BaseSelector:
+    ready = _Selector()
+    ready.register(sock, event)
+    return ready
 
 
 def bare_host(host: str) -> str:

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from email.utils import format_datetime
+from functools import lru_cache
 from html import escape
 from typing import NamedTuple
 from urllib.parse import quote
@@ -137,25 +138,59 @@ def parse_sender(text: str) -> Sender:
 def compose(notice: Notice, sender: Sender, target: Address, created_ms: int) -> bytes:
     """The whole message, every line ending in CRLF; the same for the same notice. 7-bit, but for the headers with an
     address that needs SMTPUTF8."""
-    links = [Link(one_line(link.label), link.url) for link in notice.actions if _HTTP.fullmatch(link.url)]
-    title, message = one_line(notice.title) or "FlashFlow", lines(notice.message)
-    footer = f"Sent by FlashFlow for {one_line(notice.app)} ({one_line(notice.notification_type)})."
+    letter = _letter(
+        notice.title, notice.message, notice.actions, notice.app, notice.notification_type, notice.priority,
+        notice.critical, sender,
+    )  # fmt: skip
+    head = (
+        f"{sender.header}To: {target}\r\n{letter.subject}"
+        f"Date: {format_datetime(to_datetime(created_ms))}\r\n"
+        f"{_identity(notice, sender.address.domain)}"
+        f"{letter.headers}"
+        f"{_header('X-FlashFlow-Notification', one_line(notice.notification_id))}"
+        f"{letter.opening}"
+    )
+    return head.encode() + letter.body
+
+
+class _Letter(NamedTuple):
+    """What is the same in every mail that tells the same."""
+
+    subject: str
+    headers: str
+    opening: str
+    body: bytes
+
+
+@lru_cache(maxsize=8)  # what goes to many people at once is written once
+def _letter(
+    title: str,
+    message: str,
+    actions: tuple[Link, ...],
+    app: str,
+    kind: str,
+    priority: str,
+    critical: bool,
+    sender: Sender,
+) -> _Letter:
+    links = [Link(one_line(link.label), link.url) for link in actions if _HTTP.fullmatch(link.url)]
+    title, message = one_line(title) or "FlashFlow", lines(message)
+    footer = f"Sent by FlashFlow for {one_line(app)} ({one_line(kind)})."
     plain = _part("plain", _plain(message, links, footer))
     html = _part("html", _html(title, message, links, footer))
     # Of both bodies, so that neither can hold it.
     boundary = "=_" + hashlib.blake2b(plain + html, digest_size=16).hexdigest()
-    head = (
-        f"{sender.header}To: {target}\r\n{_header('Subject', title)}"
-        f"Date: {format_datetime(to_datetime(created_ms))}\r\n"
-        f"{_identity(notice, sender.address.domain)}"
-        f"Auto-Submitted: auto-generated\r\n"  # RFC 3834: no out-of-office reply to this
-        f"{_FOR_PRIORITY.get(notice.priority, '')}"
-        f"{'' if notice.critical else _unsubscribe(notice.notification_type, sender.address)}"
-        f"{_header('X-FlashFlow-Notification', one_line(notice.notification_id))}"
-        f'MIME-Version: 1.0\r\nContent-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n'
-    )
     cut = f"--{boundary}".encode()
-    return b"".join((head.encode(), cut, b"\r\n", plain, cut, b"\r\n", html, cut, b"--\r\n"))
+    return _Letter(
+        subject=_header("Subject", title),
+        headers=(
+            "Auto-Submitted: auto-generated\r\n"  # RFC 3834: no out-of-office reply to this
+            f"{_FOR_PRIORITY.get(priority, '')}"
+            f"{'' if critical else _unsubscribe(kind, sender.address)}"
+        ),
+        opening=f'MIME-Version: 1.0\r\nContent-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n',
+        body=b"".join((cut, b"\r\n", plain, cut, b"\r\n", html, cut, b"--\r\n")),
+    )
 
 
 def one_line(text: str) -> str:

@@ -4,123 +4,100 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from backend.delivery.channel import BaseChannel
-from backend.delivery.clerk import Clerk
-from backend.handover import Claimed, Turn
 
 
 class Lane:
-    """Counts a route's workers. Thread-safe; ``now`` is a monotonic time in seconds.
+    """What a route's clerk and the outbox know of each other. Thread-safe; ``now`` is a monotonic time in seconds.
 
-    ``connections`` tries run side by side at most. ``ahead`` more workers may stand behind them with a delivery in
-    hand, so that a connection need not wait while a commit records what it has just done.
+    ``connections`` tries run side by side at most. ``ahead`` more deliveries may be claimed, so that a connection need
+    not wait while a commit records what it has just done.
     """
 
     def __init__(
         self, channel: BaseChannel, *, connections: int = 2, ahead: int = 0, rate_per_second: float | None = None
     ) -> None:
         self.channel = channel
+        self.connections = connections
+        self.places = connections + ahead
+        """Deliveries in hand at most: claimed, and not recorded yet."""
         self.retired = False
-        self._connections = connections
-        self._places = connections + ahead
         self._gap_s = 0.0 if rate_per_second is None else 1 / rate_per_second
-        self._busy = 0
-        self._connected = 0
-        self._standing_by = 0
         self._next_start = 0.0
         self._paused_until = 0.0
-        self._freed = threading.Condition()
-        self._free = threading.Condition()  # told of one connection, it wakes one: to wake all costs more than a mail
-        self.clerk: Clerk[Turn, Claimed | None] = Clerk()
+        self._wake: Callable[[], None] | None = None
+        self._changed = threading.Condition()
+
+    # --- its clerk, of whom there is one at a time
 
     @property
-    def busy(self) -> int:
-        """Workers under way."""
-        return self._busy
+    def busy(self) -> bool:
+        """Whether its clerk is there, and so whether anything may be under way."""
+        return self._wake is not None
 
-    @property
-    def has_room(self) -> bool:
-        return self._busy < self._places
+    def enter(self, wake: Callable[[], None]) -> bool:
+        """Take the clerk's place; whether it was free. ``wake`` has this clerk look again."""
+        with self._changed:
+            if self.retired or self._wake is not None:
+                return False
+            self._wake = wake
+            return True
+
+    def leave(self) -> None:
+        with self._changed:
+            self._wake = None
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Something may be due."""
+        with self._changed:
+            if self._wake is not None:
+                self._wake()
+
+    def retire(self) -> None:
+        """Begin nothing any more."""
+        with self._changed:
+            self.retired = True
+        self.wake()
+
+    def wait_until_idle(self, end: float) -> bool:
+        """Whether nothing is under way any more, by the time ``end`` of ``time.monotonic``."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.busy, max(0.0, end - time.monotonic()))
+
+    # --- when tries may begin
 
     @property
     def is_rated(self) -> bool:
         """Whether only so many tries may begin in a second."""
         return self._gap_s > 0
 
-    @property
-    def is_saturated(self) -> bool:
-        """Whether there are more deliveries in hand than connections for them: a worker that takes its time at the
-        store keeps none of them idle."""
-        return self._connected + self._standing_by > self._connections
-
-    def enter(self) -> bool:
-        """Take a worker's place; whether there was one."""
-        with self._freed:
-            if self.retired or self._busy >= self._places:
-                return False
-            self._busy += 1
-            return True
-
-    def leave(self) -> None:
-        with self._freed:
-            self._busy -= 1
-            self._freed.notify_all()
-
-    def connect(self, wait_s: float) -> bool:
-        """Take a connection as soon as one is free; False where none was within ``wait_s``, or the lane retired."""
-        with self._free:
-            self._standing_by += 1
-            self._free.wait_for(lambda: self.retired or self._connected < self._connections, wait_s)
-            self._standing_by -= 1
-            if self.retired or self._connected >= self._connections:
-                return False
-            self._connected += 1
-            return True
-
-    def disconnect(self) -> None:
-        """Give the connection back."""
-        with self._free:
-            self._connected -= 1
-            self._free.notify()
-
-    def retire(self) -> None:
-        """Let nobody in any more, and send away who waits."""
-        with self._freed:
-            self.retired = True
-            self._freed.notify_all()
-        with self._free:
-            self._free.notify_all()
-
     def pause(self, until: float) -> None:
         """The provider asked for patience: begin nothing before ``until``."""
-        with self._freed:
+        with self._changed:
             self._paused_until = max(self._paused_until, until)
 
-    def pause_s(self, now: float) -> float:
-        """How long it still pauses, in seconds."""
-        return self._paused_until - now
+    def is_open(self, now: float) -> bool:
+        """Whether it is neither retired nor pauses."""
+        return not self.retired and self._paused_until <= now
 
-    def reserve(self, now: float) -> float:
-        """Take the next start that the rate allows; seconds until it."""
-        if not self._gap_s:
-            return 0.0
-        with self._freed:
-            start = max(now, self._next_start)
-            self._next_start = start + self._gap_s
-            return start - now
+    def wait_s(self, now: float) -> float:
+        """Seconds until the next try may begin, by its pause and its rate."""
+        return max(self._paused_until, self._next_start) - now
 
-    def unreserve(self) -> None:
-        """Give back a start that was not made."""
-        with self._freed:
-            self._next_start -= self._gap_s
+    def reserve(self, most: int, now: float) -> int:
+        """Take up to ``most`` starts; how many its rate allows now."""
+        if not self.is_rated or most <= 0:
+            return max(0, most)
+        with self._changed:
+            if self._next_start > now:
+                return 0
+            self._next_start = now + self._gap_s
+            return 1
 
-    def rest(self, wait_s: float) -> None:
-        """Wait so long, or until the lane retires."""
-        with self._freed:
-            self._freed.wait_for(lambda: self.retired, wait_s)
-
-    def wait_until_idle(self, end: float) -> bool:
-        """Whether no worker is under way any more, by the time ``end`` of ``time.monotonic``."""
-        with self._freed:
-            return self._freed.wait_for(lambda: not self._busy, max(0.0, end - time.monotonic()))
+    def unreserve(self, count: int) -> None:
+        """Give back starts that were not made."""
+        with self._changed:
+            self._next_start -= self._gap_s * count

@@ -1,8 +1,7 @@
-"""The outbox's workers: claim what is due, try it on its route, record what happened, try again later.
+"""The outbox: sees what is due, calls each route's clerk to it, puts back what was claimed and never recorded.
 
-Every route (e-mail, this computer, FCM …) is a lane of its own with its own workers, rate and queue, so that a provider
-which is slow or down costs the others nothing. A worker records its last try and claims the next in one transaction:
-killed at any moment it repeats one delivery at most.
+Every route (e-mail, this computer, FCM …) is a lane of its own with its own clerk, senders, rate and queue, so that a
+provider which is slow or down costs the others nothing.
 """
 
 from __future__ import annotations
@@ -17,16 +16,13 @@ from typing import Protocol
 import msgspec
 
 from backend.clock import Clock
+from backend.delivery.clerk import Book, Clerk
 from backend.delivery.lane import Lane
 from backend.errors import FlashFlowError
-from backend.handover import Claimed, Notice, Outcome, Tried, Turn
+from backend.handover import Outcome
 
 log = logging.getLogger(__name__)
 
-LEASE_MS = 60_000
-STANDBY_S = 20.0
-"""How long a worker keeps a delivery in hand until a connection is free: with the longest that a try takes (36 s, FCM)
-less than the lease, or the delivery would be put back and go out twice."""
 FAULT_S = 1.0
 IDLE_S = 30.0
 """How long to wait at most without looking: for a clock that jumped."""
@@ -47,11 +43,9 @@ class Retry(msgspec.Struct, frozen=True):
         return max(wait, outcome.retry_after_s or 0.0)
 
 
-class Queue(Protocol):
+class Queue(Book, Protocol):
     """What the outbox needs of the store. Every call may raise a FlashFlowError and is then tried again."""
 
-    def turns(self, turns: Sequence[Turn]) -> Sequence[Claimed | BaseException | None]: ...
-    def give_back(self, delivery_id: str) -> None: ...
     def recover(self, most_tries: int, *, all_leases: bool) -> int: ...
     def refuse_routes(self, routes: Sequence[str]) -> int: ...
     def next_due(self, routes: Sequence[str]) -> dict[str, int]: ...
@@ -135,7 +129,7 @@ class Outbox:
                 self._bell.wait(wait)
 
     def _round(self) -> float:
-        """Start a worker wherever something is due and there is room; seconds until the next look."""
+        """Call a clerk wherever something is due and may begin; seconds until the next look."""
         self._put_back()
         if self._changed or self._first:
             self._changed = False  # what changes from here on is looked at again
@@ -158,11 +152,10 @@ class Outbox:
                 continue
             if due > now:
                 waits.append((due - now) / 1000)
-            elif (pause := lane.pause_s(self._clock.monotonic())) > 0:
-                waits.append(pause)
-            elif lane.enter():
-                self._start_worker(route, lane)
-            # A full lane: the worker that leaves or claims rings the bell.
+            elif (wait := lane.wait_s(self._clock.monotonic())) > 0:
+                waits.append(wait)
+            else:
+                self._call_clerk(route, lane)
         lease = self._queue.next_lease()
         if lease is not None:
             waits.append(max(0.05, (lease - now) / 1000))
@@ -174,96 +167,31 @@ class Outbox:
             while self._queue.recover(self._retry.tries, all_leases=self._first):
                 pass
 
-    def _start_worker(self, route: str, lane: Lane) -> None:
-        # A daemon, so that a channel that hangs cannot hold up the end of the process.
+    def _call_clerk(self, route: str, lane: Lane) -> None:
+        """To a lane where something is due."""
+        if lane.busy:
+            lane.wake()
+            return
+        next_try, stopping = self._next_try, self._stopping
+        clerk = Clerk(route, lane, self._queue, self._clock, next_try=next_try, stopping=stopping)
+        if not lane.enter(clerk.wake):  # it retired meanwhile
+            return
         name = f"flashflow-{route}"
-        try:
-            threading.Thread(target=self._work, args=(route, lane), name=name, daemon=True).start()
+        try:  # a daemon, so that a channel that hangs cannot hold up the end of the process
+            threading.Thread(target=self._serve, args=(clerk, route, lane), name=name, daemon=True).start()
         except RuntimeError:
             lane.leave()
             raise
 
-    # --- a worker -------------------------------------------------------------------------------------------------
-
-    def _work(self, route: str, lane: Lane) -> None:
+    def _serve(self, clerk: Clerk, route: str, lane: Lane) -> None:
         try:
-            tried: Tried | None = None
-            while True:
-                claimed = self._next(route, lane, tried)
-                if claimed is None:
-                    return
-                if lane.has_room:
-                    self._bell.set()  # there may be more for another worker
-                tried = self._try(lane, claimed)
+            clerk.run()
         except Exception:
-            log.exception("a worker of %s failed", route)
+            log.exception("the clerk of %s failed", route)
             self._stopping.wait(FAULT_S)  # or the next would fail at once, and again
         finally:
             lane.leave()
             self._bell.set()
 
-    def _next(self, route: str, lane: Lane, tried: Tried | None) -> Claimed | None:
-        """Record ``tried`` and claim, in one transaction unless there may be a wait between the two. Nothing is claimed
-        while stopping, on a lane that is gone or pauses."""
-        if tried is not None and (lane.is_rated or not self._goes_on(lane)):
-            self._turn(lane, None, tried)
-            tried = None
-        if not self._goes_on(lane):
-            return None
-        if (wait := lane.reserve(self._clock.monotonic())) > 0:
-            lane.rest(wait)
-            if not self._goes_on(lane):
-                return None
-        claimed = self._turn(lane, route, tried)
-        if claimed is None:
-            lane.unreserve()
-        return claimed
-
-    def _goes_on(self, lane: Lane) -> bool:
-        return not self._stopping.is_set() and not lane.retired and lane.pause_s(self._clock.monotonic()) <= 0
-
-    def _turn(self, lane: Lane, route: str | None, tried: Tried | None) -> Claimed | None:
-        """As often as it takes: what a provider has taken must not be forgotten for a full disk."""
-        turn = Turn(route=route, lease_ms=LEASE_MS, tried=tried)
-        while True:
-            try:
-                may_wait = tried is not None and lane.is_saturated and not self._stopping.is_set()
-                return lane.clerk.turn(turn, self._queue.turns, may_wait=may_wait)
-            except FlashFlowError as error:
-                log.warning("an attempt could not be recorded yet: %s", error)
-            if tried is None or self._stopping.wait(FAULT_S):
-                return None
-
-    def _try(self, lane: Lane, claimed: Claimed) -> Tried | None:
-        """What became of it; None where it was given back untried."""
-        if not lane.connect(STANDBY_S):
-            self._give_back(claimed.notice)
-            return None
-        try:
-            if not self._goes_on(lane):
-                self._give_back(claimed.notice)
-                return None
-            return self._tried(lane, claimed)
-        finally:
-            lane.disconnect()
-
-    def _tried(self, lane: Lane, claimed: Claimed) -> Tried:
-        started, clock = self._clock.now_ms(), self._clock.monotonic()
-        outcome = lane.channel.send(claimed.notice)
-        now, monotonic = self._clock.now_ms(), self._clock.monotonic()
-        if outcome.outcome == "throttled" and outcome.retry_after_s and not outcome.alone:
-            lane.pause(monotonic + outcome.retry_after_s)
-        wait = self._retry.wait_s(claimed.tries, outcome, self._chance.random())
-        return Tried(
-            delivery_id=claimed.notice.delivery_id,
-            started_at=started,
-            duration_ms=round((monotonic - clock) * 1000),
-            outcome=outcome,
-            retry_at=None if wait is None else now + round(wait * 1000),
-        )
-
-    def _give_back(self, notice: Notice) -> None:
-        try:
-            self._queue.give_back(notice.delivery_id)
-        except FlashFlowError as error:
-            log.warning("a delivery could not be given back; the next start does it: %s", error)
+    def _next_try(self, tries: int, outcome: Outcome) -> float | None:
+        return self._retry.wait_s(tries, outcome, self._chance.random())
