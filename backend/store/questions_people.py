@@ -118,26 +118,20 @@ def last_seen_after(conn: sqlite3.Connection, asked: Slice) -> dict[tuple[int, i
 
 # One statement for the whole walk: in it each user's step is one more column, the local day and the moment in one
 # number (day x _DAY + milliseconds), so that a single look into the index finds both. Where a day has activities of the
-# next type both before and after the step, the figures cannot say when the next came (-1), and the bare rows are asked.
+# next type both before and after the step, the figures cannot say when the next came (a moment of 0), and the bare rows
+# are asked. A day has one row an app: the first rows, as many as there are apps, hold its earliest moment.
 _DAY = 100_000_000_000_000
-_FIRST = (
-    "SELECT s.user, (SELECT d.day * {DAY} + d.first_at FROM user_type_days d WHERE d.type = {type} AND d.user = s.user "
-    "AND d.day BETWEEN {first} AND {last}{d_app} ORDER BY d.day, d.first_at LIMIT 1) AS at0 FROM user_spans s "
-    "WHERE s.app = {app} AND s.last_day >= {first} AND s.first_day <= {last} AND at0 IS NOT NULL"
-)
-_NEXT = (
-    "SELECT {columns}, (SELECT CASE WHEN d.first_at <= at{before} % {DAY} THEN -1 ELSE d.day * {DAY} + d.first_at END "
-    "FROM user_type_days d WHERE d.type = {type} AND d.user = step{before}.user "
-    "AND d.day BETWEEN at{before} / {DAY} AND at{before} / {DAY} + {window_days} "
-    "AND d.first_at + d.span > at{before} % {DAY}{d_app} ORDER BY d.day, d.first_at LIMIT 1) AS at FROM step{before}"
+_EARLIEST = (
+    "(SELECT MIN(moment) FROM (SELECT {moment} AS moment FROM user_type_days d WHERE d.type = {type} AND "
+    "d.user = {user} AND d.day BETWEEN {since} AND {until}{d_app} ORDER BY d.day LIMIT {apps}))"
 )
 _SETTLED = (
-    "SELECT {columns}, CASE WHEN at % {DAY} > at0 % {DAY} + {window} THEN NULL WHEN at >= 0 THEN at WHEN at < 0 THEN "
+    "SELECT {columns}, CASE WHEN at % {DAY} = 0 THEN "
     "(SELECT {hour}(p.timestamp) / 24 * {DAY} + p.timestamp FROM activities_by_user p "
     "CROSS JOIN user_activities a ON a.seq = p.seq WHERE p.user = c.user AND p.timestamp > at{before} % {DAY} "
     "AND p.timestamp <= at0 % {DAY} + {window} AND a.activity_type = {name}{a_app} "
-    "ORDER BY p.timestamp LIMIT 1) END AS at{n} "
-    "FROM ({next}) c"
+    "ORDER BY p.timestamp LIMIT 1) WHEN at % {DAY} <= at0 % {DAY} + {window} THEN at END AS at{n} "
+    "FROM next{n} c"
 )
 
 
@@ -150,19 +144,42 @@ def walk(
     if asked.app < 0 or types[0] < 0:
         return []
     app = asked.app
+    (apps,) = conn.execute("SELECT COUNT(*) FROM figure_names WHERE kind = ?", (OTHER["app"],)).fetchone()
     scope = {
-        "first": asked.first, "last": asked.last, "app": app, "hour": hour, "window": window_days * DAY_MS,
-        "window_days": window_days + 1, "DAY": _DAY,
+        "hour": hour, "window": window_days * DAY_MS, "DAY": _DAY, "apps": 1 if app else apps,
         "d_app": f" AND d.app = {app}" if app else "",
         "a_app": f" AND a.app = (SELECT name FROM figure_names WHERE key = {app})" if app else "",
     }  # fmt: skip
-    steps = [f"step0 AS MATERIALIZED ({_FIRST.format(type=types[0], **scope)})"]
+    first = _EARLIEST.format(
+        moment=f"d.day * {_DAY} + d.first_at",
+        type=types[0],
+        user="s.user",
+        since=asked.first,
+        until=asked.last,
+        **scope,
+    )
+    # Materialized: SQLite would work out a column that is used three times three times.
+    steps = [
+        f"next0 AS MATERIALIZED (SELECT s.user, {first} AS at0 FROM user_spans s "
+        f"WHERE s.app = {app} AND s.last_day >= {asked.first} AND s.first_day <= {asked.last})",
+        "step0 AS (SELECT * FROM next0 WHERE at0 IS NOT NULL)",
+    ]
     for n, kind in enumerate(types[1:], 1):
-        scope |= {
-            "columns": ", ".join(["user", *(f"at{k}" for k in range(n))]), "n": n, "before": n - 1, "type": kind,
-            "name": f"(SELECT name FROM figure_names WHERE key = {kind})",
-        }  # fmt: skip
-        steps.append(f"step{n} AS MATERIALIZED ({_SETTLED.format(next=_NEXT.format(**scope), **scope)})")
+        then = f"at{n - 1} % {_DAY}"
+        following = _EARLIEST.format(
+            moment=f"d.day * {_DAY} + CASE WHEN d.first_at <= {then} THEN 0 ELSE d.first_at END",
+            type=kind, user=f"step{n - 1}.user", since=f"at{n - 1} / {_DAY}",
+            until=f"at{n - 1} / {_DAY} + {window_days + 1} AND d.first_at + d.span > {then}", **scope,
+        )  # fmt: skip
+        columns = ", ".join(["user", *(f"at{k}" for k in range(n))])
+        name = f"(SELECT name FROM figure_names WHERE key = {kind})"
+        steps.append(
+            f"next{n} AS MATERIALIZED (SELECT {columns}, CASE WHEN at{n - 1} IS NOT NULL THEN {following} END AS at "
+            f"FROM step{n - 1})"
+        )
+        steps.append(
+            f"step{n} AS MATERIALIZED ({_SETTLED.format(columns=columns, n=n, before=n - 1, name=name, **scope)})"
+        )
     times = ", ".join(f"at{n} % {_DAY}" for n in range(len(types)))
     return conn.execute(f"WITH {', '.join(steps)} SELECT user, {times} FROM step{len(types) - 1}").fetchall()
 
