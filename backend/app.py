@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sqlite3
 import threading
 import time
 import uuid
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ import msgspec
 
 from backend.analytics import Analytics
 from backend.channels import LABELS, Channels, ChannelState, retry_of
-from backend.clock import Clock, SystemClock, rfc3339
+from backend.clock import Clock, SystemClock
 from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERSION, Config
 from backend.delivery.desktop import DesktopChannel, is_web_link
 from backend.delivery.desktop_text import cut
@@ -43,11 +42,9 @@ from backend.settings_file import SettingsFile
 from backend.settings_secrets import secret_store
 from backend.store.database import create_private
 from backend.store.lock import FolderLock
-from backend.store.opening import CHECK_AT_START_BYTES, mark_suspect
 from backend.store.outbox import OutboxTable
-from backend.store.recovery import back_up, backups_folder, is_sound
-from backend.store.writer import Tx, Write
 from backend.trials import Trial, Trials
+from backend.upkeep import Upkeep
 from backend.user_activity_service import UserActivityService
 
 if TYPE_CHECKING:
@@ -55,7 +52,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DAY_S = 86_400
 SYSTEM_TYPE = "flashflow.system"
 GUARD = "figures."
 """Before the kind of names in the event that says one is full."""
@@ -119,6 +115,7 @@ class Backend:
         self.exports = Exports(self.activity, self.notifications)
         self.erasing = Erasing(self.activity, self.notifications)
         self.retention = Retention(self.activity, self.notifications)
+        self.upkeep = Upkeep(self.activity, self.notifications, self.erasing, tell=self._told)
         self.outbox = Outbox(OutboxTable(self.notifications.store), {}, self.clock)
         self._first_settings()
         self.overview = Overview(self.activity, self.notifications)
@@ -182,7 +179,7 @@ class Backend:
 
         Raises PortTaken when the port cannot be had.
         """
-        self._finish_erasing()
+        self.upkeep.finish_erasing()
         if api:
             self._serve(screens)
         self._register_this_computer()
@@ -198,14 +195,14 @@ class Backend:
         self.jobs.every(30, self.activity.close_idle_sessions)
         self.jobs.every(5, self.activity.settle_figures)
         self.jobs.every(5, self._tell_of_guard)
-        self.jobs.every(3600, self._forget_answers)
+        self.jobs.every(3600, self.upkeep.forget_answers)
         self.jobs.every(30, self.rules.judge.check_alerts)
         self.jobs.every(3600, self.rules.forget_useless)
-        self.jobs.every(3600, self._daily_backup)
+        self.jobs.every(3600, self.upkeep.back_up_daily)
         self.jobs.every(3600, self.retention.begin)
         self.jobs.every(60, self.erasing.finish)
         self.jobs.start()
-        self._check_large_files()
+        self.upkeep.check_large_files()
 
     def stop(self) -> None:
         """Stop every thread and close the files with their WALs folded in. Safe to call twice."""
@@ -360,53 +357,3 @@ class Backend:
                 "every time, like an id? It belongs into its metadata.",
                 "normal",
             )  # fmt: skip
-
-    def _finish_erasing(self) -> None:
-        """Before anything is answered; what cannot be done now is tried again every minute."""
-        try:
-            self.erasing.finish()
-        except FlashFlowError as error:
-            log.warning("an erasure could not be finished at the start: %s", error)
-
-    def _forget_answers(self) -> None:
-        for store in (self.activity.store, self.notifications.store):
-            store.run(Write(_forget, None))
-
-    def _daily_backup(self) -> None:
-        today = rfc3339(self.clock.now_ms())[:10].replace("-", "")
-        for name in (ACTIVITY_FILE, NOTIFICATION_FILE):
-            path = self.data_dir / name
-            if not any(backups_folder(path).glob(f"{path.stem}.{today}*.daily.db")):
-                # A backup is all from before an erasure, and goes with it, or all from after it.
-                self.erasing.unless_erasing(lambda at=path: back_up(at, self.clock, "daily"))  # type: ignore[misc]
-
-    def _check_large_files(self) -> None:
-        large = [
-            path
-            for path in (self.data_dir / ACTIVITY_FILE, self.data_dir / NOTIFICATION_FILE)
-            if path.stat().st_size > CHECK_AT_START_BYTES
-        ]
-        if large:
-            threading.Thread(target=self._check, args=(large,), name="flashflow-check", daemon=True).start()
-
-    def _check(self, paths: list[Path]) -> None:
-        for path in paths:
-            try:
-                sound = is_sound(path)
-            except sqlite3.Error as error:
-                log.warning("%s could not be checked: %s", path.name, error)
-                continue
-            if not sound:
-                mark_suspect(path)
-                sentence = (
-                    f"{path.name} is damaged. Restart FlashFlow: it will set the file aside and restore a backup."
-                )
-                self._told.append(sentence)
-                log.error(sentence)
-                self.bus.publish([Event("system", path.name)])
-
-
-def _forget(tx: Tx, items: Sequence[None]) -> list[None]:
-    """Drop answers under an Idempotency-Key after their 24 hours."""
-    tx.conn.execute("DELETE FROM idempotency_keys WHERE created_at < ?", (tx.now_ms - DAY_S * 1000,))
-    return [None] * len(items)

@@ -58,6 +58,7 @@ FLOORS = (
     ("backend.rule_judging", "backend.rule_metrics"),
     # these ask both files
     ("backend.overview", "backend.rules", "backend.exporting", "backend.erasing", "backend.retention"),
+    ("backend.upkeep",),
     # 3
     ("backend.api", "backend.jobs"),
     # 4: the composition root, and what the house hands out

@@ -152,7 +152,7 @@ def test_a_large_file_found_damaged_while_running_is_rescued_at_the_next_start(
     path = filled(tmp_path / ACTIVITY_FILE, *(f"type {number}" for number in range(50)))
     back_up(path, StillClock(), "daily")
     wreck_the_rows(path)
-    for module in ("backend.app", "backend.store.opening"):
+    for module in ("backend.upkeep", "backend.store.opening"):
         monkeypatch.setattr(f"{module}.CHECK_AT_START_BYTES", 100)
     heard = threading.Event()
     with Backend(Config(data_dir=tmp_path, me="ada")) as backend:
@@ -257,9 +257,9 @@ def test_the_app_backs_both_files_up_once_a_day(tmp_path: Path) -> None:
     clock = StillClock()
     with Backend(Config(data_dir=tmp_path, me="ada"), clock=clock) as backend:
         for _ in range(3):
-            backend._daily_backup()
+            backend.upkeep.back_up_daily()
         clock.go(days=1)
-        backend._daily_backup()
+        backend.upkeep.back_up_daily()
     names = sorted(path.name for path in (tmp_path / "backups").iterdir())
     assert names == [
         "notifications.20260610T120000000Z.daily.db",
