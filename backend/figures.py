@@ -50,6 +50,11 @@ class Figures:
         more = timeline.catch_up(tx, self._local)
         return [more] * len(items)
 
+    def count(self, tx: Tx, items: Sequence[None]) -> list[bool]:
+        """``catch_up``, and the counters of ``user_analytics`` too."""
+        timeline.count_tail(tx)
+        return self.catch_up(tx, items)
+
     # --- the zone -------------------------------------------------------------------------------------------------
 
     def use_zone(self, zone: ZoneInfo) -> None:

@@ -332,7 +332,8 @@ class UserActivityService:
             else:
                 found.append((known.id, False))
         book.save()
-        table.count_users(tx, {}, book)
+        if timeline.counted_to(tx.conn) is None:  # else these wait with the others
+            table.count_users(tx, {}, book)
         return [
             place
             if isinstance(place, FlashFlowError)
@@ -420,7 +421,7 @@ class UserActivityService:
             since = start - (TRAILING_DAYS + 1) * DAY_MS
             self._unsettled.update(self.store.read(lambda conn: unsettled_users(conn, start, since)))
         if self.store.read(timeline.counted_to) is not None:
-            self.store.run(Write(self.figures.catch_up, None))
+            self.store.run(Write(self.figures.count, None))
         users = [self._unsettled.pop() for _ in range(min(most, len(self._unsettled)))]
         if users:
             figures = self.analytics.users(users)

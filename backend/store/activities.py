@@ -112,11 +112,12 @@ def _count(tx: Tx, totals: dict[str, tuple[int, int]], rows: int, book: SessionB
     if len(totals) <= USERS_COUNTED_AT_ONCE:
         if timeline.count_tail(tx):
             totals = {}
+    elif timeline.counted_to(tx.conn) is None:
+        (last,) = tx.conn.execute("SELECT last_insert_rowid()").fetchone()
+        timeline.count_later(tx, last - rows)
+        return
     else:
-        if timeline.counted_to(tx.conn) is None:
-            (last,) = tx.conn.execute("SELECT last_insert_rowid()").fetchone()
-            timeline.count_later(tx, last - rows)
-        totals = {}
+        return
     count_users(tx, totals, book)
 
 

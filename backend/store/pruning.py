@@ -44,7 +44,8 @@ def pruned_before(conn: sqlite3.Connection) -> int:
 
 def prune_activities(tx: Tx, wanted: Slice, cache: SessionCache) -> Pruned:
     """The oldest activities; once there are none that old, sessions that ended before then."""
-    while timeline.catch_up(tx, cache.local):  # what goes has to have been counted
+    timeline.count_tail(tx)  # what goes has to have been counted
+    while timeline.catch_up(tx, cache.local):
         pass
     rows = tx.conn.execute(
         "SELECT seq, user_id, timestamp FROM user_activities WHERE timestamp < ? ORDER BY timestamp LIMIT ?", wanted

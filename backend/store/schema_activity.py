@@ -120,4 +120,13 @@ def _v3(conn: sqlite3.Connection) -> None:
     conn.execute(f"UPDATE user_sessions SET pages_visited = ({_PAGES_V2}) WHERE end_time IS NULL")  # noqa: S608
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities)
+def _v5(conn: sqlite3.Connection) -> None:
+    """Sessions, too, may wait to be counted: after this ``seq``, where ``counted`` says that something waits."""
+    conn.execute("ALTER TABLE figures_state ADD COLUMN sessions_counted INTEGER")
+    conn.execute(
+        "UPDATE figures_state SET sessions_counted = (SELECT COALESCE(MAX(seq), 0) FROM user_sessions) "
+        "WHERE counted IS NOT NULL"
+    )
+
+
+ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5)

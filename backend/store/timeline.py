@@ -5,8 +5,9 @@ was the dearest part of a write (measured: 15 µs of 65, nearly all of it pages 
 
 - ``activities_by_user`` takes the rows up to its mark, sorted, in one go (``folding``); what came after (the tail) is
   found by ``seq``. Every question about one user asks both: through the view ``user_timeline``, or as below.
-- The counters of ``user_analytics`` are kept by each small write. A group of many users' activities leaves them to the
-  next small write, the next feed or the next idle second, from the row after ``counted`` on.
+- The counters of ``user_analytics`` are kept by each small write. A group of many users' activities leaves them, and
+  the sessions it opens, to the next small write or the next idle second, from the rows after ``counted`` and
+  ``sessions_counted`` on.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from backend.store.folding import fold
 from backend.store.writer import Tx
 from backend.zone import LocalTime
 
+COUNT_AT = 65_536
+"""Activities left uncounted at most while more and more come; an idle second counts them, too."""
 FEED_AT = 16_384
 """Rows in the tail that are worth a feed; a read looks through at most about so many (some 0.1 µs each)."""
 
@@ -61,11 +64,18 @@ COUNT = (
 _COUNT_TAIL = COUNT.format(
     rows="SELECT user_id, 0, COUNT(*), MAX(timestamp) FROM user_activities WHERE seq > ? GROUP BY user_id"
 )
+_COUNT_SESSIONS = COUNT.format(
+    rows="SELECT user_id, COUNT(*), 0, NULL FROM user_sessions "
+    "WHERE seq > (SELECT sessions_counted FROM figures_state) GROUP BY user_id"
+)
 
 
 def catch_up(tx: Tx, local: LocalTime) -> bool:
-    """Fold the tail into the figures and the index, and count what was not counted; whether there is more to fold."""
-    count_tail(tx)
+    """Fold the tail into the figures and the index; whether there is more to fold. What was left uncounted is counted
+    once it is much: every user's counters lie on another page."""
+    counted = counted_to(tx.conn)
+    if counted is not None and _newest(tx.conn) - counted > COUNT_AT:
+        count_tail(tx)
     return fold(tx, local)
 
 
@@ -76,8 +86,11 @@ def counted_to(conn: sqlite3.Connection) -> int | None:
 
 
 def count_later(tx: Tx, seq: int) -> None:
-    """Leave every activity after ``seq`` out of the counters for now."""
-    tx.conn.execute("UPDATE figures_state SET counted = ?", (seq,))
+    """Leave every activity after ``seq``, and every session from now on, out of the counters for now."""
+    tx.conn.execute(
+        "UPDATE figures_state SET counted = ?, sessions_counted = (SELECT COALESCE(MAX(seq), 0) FROM user_sessions)",
+        (seq,),
+    )
 
 
 def count_tail(tx: Tx) -> bool:
@@ -86,14 +99,28 @@ def count_tail(tx: Tx) -> bool:
     if counted is None:
         return False
     tx.conn.execute(_COUNT_TAIL, (counted,))
-    tx.conn.execute("UPDATE figures_state SET counted = NULL")
+    tx.conn.execute(_COUNT_SESSIONS)
+    tx.conn.execute("UPDATE figures_state SET counted = NULL, sessions_counted = NULL")
     return True
+
+
+def uncounted_sessions(conn: sqlite3.Connection, user_id: str) -> int:
+    """How many of the user's sessions the counters have not seen yet."""
+    (count,) = conn.execute(
+        "SELECT COUNT(*) FROM user_sessions WHERE user_id = ? AND seq > (SELECT sessions_counted FROM figures_state)",
+        (user_id,),
+    ).fetchone()
+    return int(count)
 
 
 def tail_length(conn: sqlite3.Connection) -> int:
     """How many rows (at most: erased ones count) the index has not seen yet."""
-    (length,) = conn.execute(f"SELECT COALESCE((SELECT MAX(seq) FROM user_activities), 0) - {_MARK}").fetchone()
-    return int(length)
+    (through,) = conn.execute(f"SELECT {_MARK}").fetchone()
+    return _newest(conn) - int(through)
+
+
+def _newest(conn: sqlite3.Connection) -> int:
+    return int(conn.execute("SELECT COALESCE(MAX(seq), 0) FROM user_activities").fetchone()[0])
 
 
 def newest_of_user(

@@ -76,7 +76,7 @@ def _sessions_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tup
     ).fetchone()
     if app is None:
         row = conn.execute("SELECT total_sessions FROM user_analytics WHERE user_id = ?", (user_id,)).fetchone()
-        total = max(total, row[0]) if row is not None else total
+        total = max(total, row[0] + timeline.uncounted_sessions(conn, user_id)) if row is not None else total
     return total, mean
 
 
