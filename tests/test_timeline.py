@@ -68,6 +68,7 @@ STEPS = st.lists(
         st.just(("feed", [], 0)),
         st.just(("settle", [], 0)),
         st.tuples(st.just("close"), st.lists(st.sampled_from(USERS), min_size=1, max_size=1), st.just(0)),
+        st.tuples(st.just("start"), st.lists(st.sampled_from(USERS), min_size=1, max_size=1), st.just(0)),
         st.just(("reopen", [], 0)),
     ),
     max_size=12,
@@ -90,6 +91,9 @@ def test_whatever_was_fed_and_counted_when_the_answers_are_those_of_the_rows(
                 feed(service)
             elif what == "settle":
                 service.settle_figures()
+            elif what == "start":
+                session_id = service.start_session(users[0]).session.id
+                service.track_activity(users[0], "page_view", page_url="/a", session_id=session_id)
             elif what == "close":
                 for session in service.get_user_sessions(users[0]).sessions:
                     service.end_session(session.id)
@@ -101,7 +105,9 @@ def test_whatever_was_fed_and_counted_when_the_answers_are_those_of_the_rows(
         for user in USERS:
             his = [a for a in everything if a.user_id == user]
             assert list(service.list_activities(user_id=user, limit=10_000).activities) == his
-            assert service.get_user_analytics(user).total_activities == len(his)
+            figures = service.get_user_analytics(user)
+            assert figures.total_activities == len(his)
+            assert figures.total_sessions == len(service.get_user_sessions(user).sessions)
             for session in service.get_user_sessions(user).sessions:
                 inside = [a for a in his if a.session_id == session.id]
                 assert session.pages_visited == len({a.page_url for a in inside})
@@ -122,6 +128,28 @@ def test_a_small_write_counts_at_once_and_a_group_of_many_users_within_the_next(
     service.track_activity("ada", "page_view")
     assert counters(service) == counted_naively(service)
     assert mark(service)[1] is None
+
+
+def test_much_that_waits_is_counted_with_a_feed(service: UserActivityService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "COUNT_AT", 20)
+    service.track_batch(rows(USERS, NOW))
+    feed(service)
+    assert mark(service)[1] == 0
+    service.track_batch(rows(USERS * 3, NOW))
+    feed(service)
+    assert mark(service)[1] is None
+    assert counters(service) == counted_naively(service)
+
+
+def test_sessions_that_wait_count_once_whoever_opens_one_meanwhile(service: UserActivityService) -> None:
+    service.track_batch(rows(USERS, NOW))
+    session = service.start_session(USERS[0]).session.id
+    service.track_batch(rows(USERS, NOW))
+    assert service.get_user_analytics(USERS[0]).total_sessions == len(service.get_user_sessions(USERS[0]).sessions) == 2
+    service.settle_figures()
+    service.track_activity(USERS[0], "app_open", session_id=session)
+    assert counters(service) == counted_naively(service)
+    assert service.get_user_analytics(USERS[0]).total_sessions == 2
 
 
 def test_the_index_is_fed_by_itself_once_enough_waits(
