@@ -65,7 +65,7 @@ FLOORS = (
     ("backend",),
     # 5: both stand on the backend, neither on the other
     ("backend.commands", "views.controls"),
-    ("backend.commands_data",),
+    ("backend.commands_data", "backend.commands_erasing"),
     ("views",),
     # 6
     ("main",),
