@@ -56,10 +56,12 @@ def rejected(index: int, error: FlashFlowError) -> RejectedRow:
 
 def without_users(batch: Batch, refused: Mapping[str, FlashFlowError]) -> Batch:
     """``batch`` with the rows of these users among the refused."""
+    return without_rows(batch, {at: refused[a.user_id] for at, a in enumerate(batch[1]) if a.user_id in refused})
+
+
+def without_rows(batch: Batch, refused: Mapping[int, FlashFlowError]) -> Batch:
+    """``batch`` with those of its good rows, by their place among them, among the refused."""
     places, good, rows = batch
-    rows = [
-        *rows,
-        *(rejected(at, refused[a.user_id]) for at, a in zip(places, good, strict=True) if a.user_id in refused),
-    ]
-    left = [(at, a) for at, a in zip(places, good, strict=True) if a.user_id not in refused]
-    return [at for at, _ in left], [a for _, a in left], rows
+    left = [at for at in range(len(good)) if at not in refused]
+    rows = [*rows, *(rejected(places[at], why) for at, why in refused.items())]
+    return [places[at] for at in left], [good[at] for at in left], rows

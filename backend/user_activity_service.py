@@ -23,7 +23,7 @@ import msgspec
 from backend import import_rows
 from backend.admission import NO_CONSENT, Admission, row_refusal
 from backend.analytics import Analytics
-from backend.batch_rows import Batch, decode_row, made_id, without_users
+from backend.batch_rows import Batch, decode_row, made_id, without_rows, without_users
 from backend.batch_rows import rejected as rejected_row
 from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import Conflict, FlashFlowError, NotFound, Stopping, StorageError, ValidationError
@@ -209,6 +209,7 @@ class UserActivityService:
         return NewActivity(
             activity.activity_id or self._new_id(),
             activity.activity_id is not None,
+            activity.timestamp is not None,
             activity.user_id,
             activity.activity_type,
             activity.session_id,
@@ -223,6 +224,13 @@ class UserActivityService:
         )
 
     def _track_one(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
+        old = self.admission.too_old(tx, items)
+        if not old:
+            return self._admit(tx, items)
+        admitted = iter(self._admit(tx, [a for at, a in enumerate(items) if at not in old]))
+        return [old[at] if at in old else next(admitted) for at in range(len(items))]
+
+    def _admit(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
         return self.admission.admitted(tx, items, lambda a: a.user_id, lambda good: self._store(tx, good), _NOT_STORED)
 
     def _store(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
@@ -232,6 +240,7 @@ class UserActivityService:
         return answers
 
     def _track_batches(self, tx: Tx, items: Sequence[Batch]) -> list[BatchResult | FlashFlowError]:
+        items = [without_rows(item, old) if (old := self.admission.too_old(tx, item[1])) else item for item in items]
         refused_users = self.admission.turned_away(tx, (a.user_id for _, good, _ in items for a in good))
         if refused_users:
             items = [without_users(item, {u: row_refusal(why) for u, why in refused_users.items()}) for item in items]
