@@ -14,6 +14,7 @@ import pytest
 
 from backend import Backend, Config, StorageError, Tracked, ValidationError, build
 from backend.clock import SystemClock, to_datetime
+from backend.incoming import Origin
 from backend.inputs import ActivityIn
 from backend.records import RejectedRow
 from backend.settings import RetentionSettings
@@ -21,7 +22,6 @@ from backend.store import timeline
 from backend.store.activities import NewActivity
 from backend.store.pruning import Slice, pruned_before
 from backend.store.writer import Tx, Write
-from backend.user_activity_service import Origin
 from tests.api_client import rows_in
 from tests.server_process import flashflow, serving
 from tests.still_clock import StillClock
