@@ -221,6 +221,20 @@ def _prune(config: Config, options: argparse.Namespace) -> int:
     return 0
 
 
+def _erase(config: Config, options: argparse.Namespace) -> int:
+    from backend import commands_erasing
+
+    commands_erasing.erase(config, print, options.user, sure=options.yes)
+    return 0
+
+
+def _readmit(config: Config, options: argparse.Namespace) -> int:
+    from backend import commands_erasing
+
+    commands_erasing.readmit(config, print, options.user)
+    return 0
+
+
 def _backup(config: Config, options: argparse.Namespace) -> int:
     from backend import commands_data
 
@@ -241,6 +255,8 @@ _RUN = {
     "export": _export,
     "import": _import,
     "prune": _prune,
+    "erase": _erase,
+    "readmit": _readmit,
     "backup": _backup,
 }
 
@@ -319,6 +335,11 @@ def _data_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     which.add_argument("--keep-days", type=_days, metavar="N")
     prune.add_argument("--what", choices=("all", "activities", "notifications"), default="all")
     prune.add_argument("--dry-run", action="store_true", help="only say how much")
+    erase = commands.add_parser("erase", parents=[common], help="erase a person for good, from both files and backups")
+    erase.add_argument("user", metavar="USER_ID")
+    erase.add_argument("--yes", action="store_true", help="do not ask")
+    readmit = commands.add_parser("readmit", parents=[common], help="let an erased person be stored again")
+    readmit.add_argument("user", metavar="USER_ID")
     backup = commands.add_parser("backup", parents=[common], help="copy both files, running or not")
     backup.add_argument("folder", nargs="?", metavar="DIR", help="the data folder's own backups")
 

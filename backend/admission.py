@@ -13,6 +13,7 @@ from backend.errors import FlashFlowError, ValidationError
 from backend.records import Record
 from backend.settings import PrivacySettings
 from backend.store import consents, pruning, tombstones
+from backend.store.activities import NewActivity
 from backend.store.database import Store
 from backend.store.writer import Tx, Write
 
@@ -43,7 +44,7 @@ class Admission:
         self.settings = PrivacySettings()
         self.pruned_before: int | None = None
         """Activities older than this (milliseconds since 1970) were pruned; None: it was not asked yet, since a damaged
-        file must still open. Whoever prunes more says so here."""
+        file must still open. Set inside transactions only, so that it is never behind what they find."""
 
     # --- consent --------------------------------------------------------------------------------------------------
 
@@ -120,14 +121,26 @@ class Admission:
 
     def check_age(self, timestamp: int) -> None:
         """Raises ValidationError for a time (milliseconds since 1970) of which rows were pruned: an activity that comes
-        a second time could not be known again, and would be counted twice."""
+        a second time could not be known again, and would be counted twice. A quick answer ahead of ``too_old``."""
         if (before := self.pruned_before) is None:
             before = self._store.read(pruning.pruned_before)
-            if self.pruned_before is None:  # else something was pruned after that read
-                self.pruned_before = before
         if timestamp < before:
-            words = f"is older than what is kept: activities before {rfc3339(before)} were pruned"
-            raise ValidationError.of("timestamp", words)
+            raise _pruned(before)
+
+    def too_old(self, tx: Tx, activities: Sequence[NewActivity]) -> dict[int, ValidationError]:
+        """Those of ``activities``, by their place, whose times were pruned since they were checked, and why not them:
+        asked in the transaction that stores them, so that no row slips in behind its pruned first copy."""
+        if (before := self.pruned_before) is None:
+            before = self.pruned_before = pruning.pruned_before(tx.conn)
+        if not before:
+            return {}
+        return {at: _pruned(before) for at, a in enumerate(activities) if a.timestamp < before and a.timed}
+
+    def has_pruned(self, tx: Tx) -> None:
+        """Whoever prunes says so here, in the same transaction."""
+        earlier = self.pruned_before
+        self.pruned_before = pruning.pruned_before(tx.conn)
+        tx.undo.append(lambda: setattr(self, "pruned_before", earlier))
 
     def masked(self, ip_address: str | None) -> str | None:
         """The address as it may be stored."""
@@ -149,6 +162,11 @@ def mask_ip(text: str) -> str | None:
         address = address.ipv4_mapped
     hidden = 8 if address.version == 4 else 80
     return str(type(address)(int(address) >> hidden << hidden))
+
+
+def _pruned(before: int) -> ValidationError:
+    words = f"is older than what is kept: activities before {rfc3339(before)} were pruned"
+    return ValidationError.of("timestamp", words)
 
 
 def _said(tx: Tx, tracking: bool, users: Iterable[str]) -> frozenset[str]:

@@ -12,7 +12,7 @@ import msgspec
 from backend.clock import to_ms
 from backend.errors import Conflict, FieldError, FlashFlowError, ValidationError
 from backend.inputs import ActivityIn, explain
-from backend.records import RejectedRow
+from backend.records import BatchResult, RejectedRow, Tracked
 from backend.store.activities import Tracking
 
 Batch = tuple[list[int], Tracking, list[RejectedRow]]
@@ -56,10 +56,28 @@ def rejected(index: int, error: FlashFlowError) -> RejectedRow:
 
 def without_users(batch: Batch, refused: Mapping[str, FlashFlowError]) -> Batch:
     """``batch`` with the rows of these users among the refused."""
+    return without_rows(batch, {at: refused[a.user_id] for at, a in enumerate(batch[1]) if a.user_id in refused})
+
+
+def without_rows(batch: Batch, refused: Mapping[int, FlashFlowError]) -> Batch:
+    """``batch`` with those of its good rows, by their place among them, among the refused."""
     places, good, rows = batch
-    rows = [
-        *rows,
-        *(rejected(at, refused[a.user_id]) for at, a in zip(places, good, strict=True) if a.user_id in refused),
-    ]
-    left = [(at, a) for at, a in zip(places, good, strict=True) if a.user_id not in refused]
-    return [at for at, _ in left], [a for _, a in left], rows
+    left = [at for at in range(len(good)) if at not in refused]
+    rows = [*rows, *(rejected(places[at], why) for at, why in refused.items())]
+    return [places[at] for at in left], [good[at] for at in left], rows
+
+
+def result_of(batch: Batch, answer: Sequence[Tracked | FlashFlowError] | FlashFlowError) -> BatchResult:
+    """What became of ``batch``: ``answer`` has one outcome for each of its good rows."""
+    places, _, refused = batch
+    rows = list(refused)
+    duplicates = 0
+    assert not isinstance(answer, FlashFlowError)
+    for index, outcome in zip(places, answer, strict=True):
+        if isinstance(outcome, FlashFlowError):
+            rows.append(rejected(index, outcome))
+        else:
+            duplicates += outcome.duplicate
+    accepted = len(places) + len(refused) - len(rows) - duplicates
+    rows.sort(key=lambda row: row.index)
+    return BatchResult(accepted=accepted, duplicates=duplicates, rejected=tuple(rows))

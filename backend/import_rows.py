@@ -83,6 +83,7 @@ def _prepare(row: ImportedActivityIn, now_ms: int, app: str, admission: Admissio
     return NewActivity(
         row.id or row.activity_id or _made_id(row),
         True,
+        True,
         row.user_id,
         row.activity_type,
         row.session_id,

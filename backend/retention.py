@@ -177,10 +177,8 @@ class Retention:
         return self._notifications.store.run(Write(_prune_notifications, wanted))
 
     def _prune_activities(self, tx: Tx, items: Sequence[Slice]) -> list[Pruned]:
-        admission, before = self._activity.admission, self._activity.admission.pruned_before
         done = [pruning.prune_activities(tx, wanted, self._activity.cache) for wanted in items]
-        admission.pruned_before = pruning.pruned_before(tx.conn)
-        tx.undo.append(lambda: setattr(admission, "pruned_before", before))
+        self._activity.admission.has_pruned(tx)
         return done
 
 

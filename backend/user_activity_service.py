@@ -23,18 +23,17 @@ import msgspec
 from backend import import_rows
 from backend.admission import NO_CONSENT, Admission, row_refusal
 from backend.analytics import Analytics
-from backend.batch_rows import Batch, decode_row, made_id, without_users
-from backend.batch_rows import rejected as rejected_row
+from backend.batch_rows import Batch, result_of, without_rows, without_users
 from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import Conflict, FlashFlowError, NotFound, Stopping, StorageError, ValidationError
 from backend.events import Bus
 from backend.figures import Figures, functions
-from backend.inputs import ActivityIn, SessionIn, build, row_json
+from backend.incoming import LOCAL_APP, Incoming, Origin
+from backend.inputs import ActivityIn, SessionIn, build
 from backend.moments import metadata_json, moment_ms
 from backend.records import (
     ActivityPage,
     BatchResult,
-    RejectedRow,
     Session,
     SessionPage,
     SessionStarted,
@@ -57,22 +56,8 @@ from backend.zone import LocalTime, workspace_zone
 
 log = logging.getLogger(__name__)
 
-FUTURE_MS = 60 * 60 * 1000
-"""An activity from further ahead is refused [Mixpanel]."""
 MOST_ROWS = 1_000
 """Activities in one batch."""
-SKEW_MS = 5_000
-"""A batch's clock is corrected when it is off by more [Segment]."""
-LOCAL_APP = "local"
-"""The app of whatever is written without a key: by this process itself."""
-
-
-class Origin(msgspec.Struct, frozen=True):
-    """Who sends: the app, and what the connection tells."""
-
-    app: str = LOCAL_APP
-    ip_address: str | None = None
-    user_agent: str | None = None
 
 
 class UserActivityService:
@@ -105,6 +90,7 @@ class UserActivityService:
         self.figures = Figures(self.store, self.local, self.cache)
         self.analytics = Analytics(self.store, self.clock, self.local, self.figures.fold)
         self.admission = Admission(self.store)
+        self._incoming = Incoming(self.admission, self.clock, self._new_id)
         self._behind: int | None = None
         try:
             self.figures.keep_zone()
@@ -149,7 +135,7 @@ class UserActivityService:
 
     def tracking(self, activity: ActivityIn, origin: Origin) -> Write[NewActivity, Tracked]:
         """The write behind ``track_activity``."""
-        return Write(self._track_one, self._prepare(activity, origin, self.clock.now_ms(), 0))
+        return Write(self._track_one, self._incoming.one(activity, origin))
 
     def track_batch(
         self, rows: Sequence[dict[str, Any]], sent_at: datetime | None = None, app: str | None = None
@@ -171,58 +157,22 @@ class UserActivityService:
         """The write behind ``track_batch``: rows, as JSON text or not, each checked on its own. A batch that says when
         it was sent, or comes under an Idempotency-Key (``key``), is known again however late it is repeated: rows
         without an id get one made from it."""
-        now = self.clock.now_ms()
-        ahead = 0 if sent_at is None else moment_ms("sent_at", sent_at) - now
-        correction = ahead if abs(ahead) > SKEW_MS else 0
-        places: list[int] = []
-        good: list[NewActivity] = []
-        rejected: list[RejectedRow] = []
-        for index, row in enumerate(rows):
-            try:
-                raw = bytes(row) if isinstance(row, msgspec.Raw) else row_json(row)
-                activity = decode_row(raw)
-                if activity.app is not None and not may_name_app:
-                    raise ValidationError.of("app", "may be given with an admin key only")
-                if activity.activity_id is None and (sent_at is not None or key is not None):
-                    said = sent_at or activity.timestamp
-                    parts = (origin.app, key, None if sent_at is None else sent_at.isoformat(), index, raw)
-                    activity = msgspec.structs.replace(activity, activity_id=made_id(said, parts))
-                good.append(self._prepare(activity, origin, now, correction))
-                places.append(index)
-            except ValidationError as error:
-                rejected.append(rejected_row(index, error))
-        return Write(self._track_batches, (places, good, rejected), len(good))
+        batch = self._incoming.batch(rows, sent_at, origin, may_name_app=may_name_app, key=key)
+        return Write(self._track_batches, batch, len(batch[1]))
 
     def importing(self, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP) -> Write[Batch, BatchResult]:
         """The write that takes rows of an export back in, as JSON, with the ids and times they left with."""
         batch = import_rows.prepared(rows, self.clock.now_ms(), app, self.admission)
         return Write(self._track_batches, batch, len(batch[1]))
 
-    def _prepare(self, activity: ActivityIn, origin: Origin, now: int, correction: int) -> NewActivity:
-        timestamp = now
-        if activity.timestamp is not None:
-            timestamp = moment_ms("timestamp", activity.timestamp) - correction
-            if timestamp > now + FUTURE_MS:
-                raise ValidationError.of("timestamp", "is more than an hour in the future")
-            timestamp = max(timestamp, 0)
-            self.admission.check_age(timestamp)
-        return NewActivity(
-            activity.activity_id or self._new_id(),
-            activity.activity_id is not None,
-            activity.user_id,
-            activity.activity_type,
-            activity.session_id,
-            activity.app or origin.app,
-            timestamp,
-            now,
-            metadata_json(activity.metadata),
-            activity.page_url,
-            activity.referrer,
-            activity.user_agent or origin.user_agent,
-            self.admission.masked(origin.ip_address),
-        )
-
     def _track_one(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
+        old = self.admission.too_old(tx, items)
+        if not old:
+            return self._admit(tx, items)
+        admitted = iter(self._admit(tx, [a for at, a in enumerate(items) if at not in old]))
+        return [old[at] if at in old else next(admitted) for at in range(len(items))]
+
+    def _admit(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
         return self.admission.admitted(tx, items, lambda a: a.user_id, lambda good: self._store(tx, good), _NOT_STORED)
 
     def _store(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
@@ -232,25 +182,13 @@ class UserActivityService:
         return answers
 
     def _track_batches(self, tx: Tx, items: Sequence[Batch]) -> list[BatchResult | FlashFlowError]:
+        items = [without_rows(item, old) if (old := self.admission.too_old(tx, item[1])) else item for item in items]
         refused_users = self.admission.turned_away(tx, (a.user_id for _, good, _ in items for a in good))
         if refused_users:
             items = [without_users(item, {u: row_refusal(why) for u, why in refused_users.items()}) for item in items]
         answers = table.track(tx, [good for _, good, _ in items], self._new_id, self.cache)
         self._count_in(tx, sum([len(good) for _, good, _ in items]))
-        results: list[BatchResult | FlashFlowError] = []
-        for (places, _, refused), answer in zip(items, answers, strict=True):
-            rejected = list(refused)
-            duplicates = 0
-            assert isinstance(answer, list)
-            for index, outcome in zip(places, answer, strict=True):
-                if isinstance(outcome, FlashFlowError):
-                    rejected.append(rejected_row(index, outcome))
-                else:
-                    duplicates += outcome.duplicate
-            accepted = len(places) + len(refused) - len(rejected) - duplicates
-            rejected.sort(key=lambda row: row.index)
-            results.append(BatchResult(accepted=accepted, duplicates=duplicates, rejected=tuple(rejected)))
-        return results
+        return [result_of(batch, answer) for batch, answer in zip(items, answers, strict=True)]
 
     def _count_in(self, tx: Tx, rows: int) -> None:
         """Have the index by user fed once enough rows wait for it; in the writer's thread, as the next transaction."""

@@ -163,3 +163,17 @@ def test_a_key_activity_is_marked_in_settings(server: ServerProcess, screen: Scr
 
     eventually(marked, what="the type to be a key activity")
     screen.expect_checked("switch", "Key activity: checkout", True)
+
+
+def test_what_another_app_marks_shows_at_once_in_settings_and_on_the_dashboard(
+    server: ServerProcess, screen: Screen
+) -> None:
+    visit(server, "bob", "checkout")
+    screen.read("Engagement rate: 0 %")
+    assert server.api("POST", "/api/activity-types", {"name": "checkout", "key": True}).status_code == 200
+    screen.read("Engagement rate: 100 %")
+
+    screen.click("button", re.compile("^Settings"))
+    screen.expect_checked("switch", "Key activity: checkout", True)
+    assert server.api("POST", "/api/activity-types", {"name": "checkout", "key": False}).status_code == 200
+    screen.expect_checked("switch", "Key activity: checkout", False)

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend import Filters, UserActivityService, ValidationError
+from backend import Event, Filters, UserActivityService, ValidationError
 from backend.store import folding, names
 from backend.store.figures_forgetting import forget_key, forget_sessions, forget_user
+from backend.store.key_types import KEY_TYPES, list_types
 from backend.store.writer import Tx, Write
 from tests.naive_figures import Naive, features
 from tests.still_clock import StillClock
@@ -245,6 +246,29 @@ def test_beyond_so_many_names_the_rest_counts_as_all_others(
     assert service.analytics.overview(Filters()).full == ("page",)
     assert told == ["figures.page"]
     assert service.figures.verify() == ()
+
+
+def test_whoever_shows_figures_hears_of_a_key_activity_once_it_counts(
+    service: UserActivityService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[Event, tuple[str, ...]]] = []
+
+    def hear(events: tuple[Event, ...]) -> None:
+        keys = tuple(kind.name for kind in service.store.read(list_types) if kind.key)
+        told.extend((event, keys) for event in events)
+
+    service.track_activity("ada", "x")
+    service.figures.fold()
+    service.bus.subscribe(hear)
+    for name, is_key in (("x", True), ("x", True), ("x", False), ("x", False), ("new", False)):
+        service.figures.mark_key_activity(name, is_key)
+    monkeypatch.setitem(names.MOST, "type", 2)
+    with pytest.raises(ValidationError):
+        service.figures.mark_key_activity("one too many")
+    service.close()
+    changed = Event("system", KEY_TYPES)
+    # What changed nothing is not told; a type that nobody knew is in the list now.
+    assert told == [(changed, ("x",)), (changed, ()), (changed, ())]
 
 
 def test_a_long_tail_is_folded_in_parts(service: UserActivityService, monkeypatch: pytest.MonkeyPatch) -> None:

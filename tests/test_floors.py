@@ -38,7 +38,7 @@ FLOORS = (
     ("backend.store", "backend.delivery", "backend.settings_file", "backend.data_schema"),
     # 2: below the services what each of them is made of
     ("backend.moments", "backend.batch_rows", "backend.periods", "backend.export_formats", "backend.admission"),
-    ("backend.asking", "backend.import_rows", "backend.export_parquet"),
+    ("backend.asking", "backend.incoming", "backend.import_rows", "backend.export_parquet"),
     ("backend.analytics_period", "backend.analytics_people"),
     (
         "backend.analytics",
@@ -66,7 +66,7 @@ FLOORS = (
     ("backend",),
     # 5: both stand on the backend, neither on the other
     ("backend.commands", "views.controls"),
-    ("backend.commands_data",),
+    ("backend.commands_data", "backend.commands_erasing"),
     ("views",),
     # 6
     ("main",),

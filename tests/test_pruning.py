@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from backend import Backend, Config, ValidationError
+from backend import Backend, Config, StorageError, Tracked, ValidationError, build
 from backend.clock import SystemClock, to_datetime
+from backend.incoming import Origin
+from backend.inputs import ActivityIn
+from backend.records import RejectedRow
 from backend.settings import RetentionSettings
 from backend.store import timeline
-from backend.store.pruning import pruned_before
-from backend.store.writer import Write
+from backend.store.activities import NewActivity
+from backend.store.pruning import Slice, pruned_before
+from backend.store.writer import Tx, Write
 from tests.api_client import rows_in
 from tests.server_process import flashflow, serving
 from tests.still_clock import StillClock
@@ -116,6 +121,65 @@ def test_what_was_pruned_is_not_taken_again_and_counted_twice(backend: Backend, 
     refused()
     backend.activity.store.run(Write(backend.activity.figures.catch_up, None))
     assert rows_in(backend.data_dir / "user_activities.db", total) == counted
+
+
+def test_a_row_repeated_in_the_moment_its_first_copy_is_pruned_is_refused(backend: Backend, clock: StillClock) -> None:
+    """Each write is made, which checks it, before the first copies go, and done after."""
+    service, origin = backend.activity, Origin()
+    early, late = clock.now - timedelta(days=5), clock.now - timedelta(days=1)
+
+    def said(name: str, moment: datetime) -> dict[str, Any]:
+        return {"user_id": "ada", "activity_type": "a", "timestamp": moment, "activity_id": name}
+
+    def one(name: str, moment: datetime) -> Write[NewActivity, Tracked]:
+        return service.tracking(build(ActivityIn, **said(name, moment)), origin)
+
+    rows = [said("early", early), said("new", late), said("late", late)]
+    exported = [msgspec.json.encode(row) for row in rows]
+    service.track_batch([said("early", early), said("late", late)])
+    singles = [one("late", late), one("early", early), one("other", late)]
+    batch, imported = service.batching(rows, None, origin), service.importing(exported)
+    alone = one("early", early)
+    assert backend.retention.prune(clock.now_ms() - 3 * DAY_MS).activities == 1
+
+    with pytest.raises(ValidationError, match=r"^timestamp: is older than what is kept: .* were pruned$") as refused:
+        service.store.run(alone)
+    again, old, other = service.store.writer.run_all(singles)
+    assert isinstance(again, Tracked)
+    assert again.duplicate
+    assert isinstance(old, ValidationError)
+    assert old.errors == refused.value.errors
+    assert isinstance(other, Tracked)
+    assert not other.duplicate
+    for write, new in ((batch, 1), (imported, 0)):
+        answer = service.store.run(write)
+        assert (answer.accepted, answer.duplicates) == (new, 2 - new)
+        assert answer.rejected == (RejectedRow(index=0, errors=tuple((f, m) for f, m in refused.value.errors)),)
+    with pytest.raises(ValidationError) as at_once:
+        one("early", early)
+    assert at_once.value.errors == refused.value.errors
+    assert rows_in(backend.data_dir / "user_activities.db", "SELECT COUNT(*) FROM user_activities") == [(3,)]
+
+
+def test_a_row_without_a_time_of_its_own_is_never_too_old(backend: Backend, clock: StillClock) -> None:
+    service = backend.activity
+    service.track_activity("ada", "a", timestamp=clock.at(minutes=30))
+    waiting = service.tracking(ActivityIn(user_id="ada", activity_type="b"), Origin())
+    assert backend.retention.prune(clock.now_ms() + DAY_MS).activities == 1
+    assert not service.store.run(waiting).duplicate
+
+
+def test_a_pruning_that_is_undone_refuses_nothing(backend: Backend, clock: StillClock) -> None:
+    service, early = backend.activity, clock.now - timedelta(days=5)
+    service.track_activity("ada", "a", timestamp=early)
+
+    def prune(tx: Tx, items: Sequence[None]) -> list[None]:
+        backend.retention._prune_activities(tx, [Slice(clock.now_ms(), 100)])
+        raise StorageError("in the middle of it")
+
+    with pytest.raises(StorageError):
+        service.store.run(Write(prune, None))
+    assert not service.track_activity("ada", "a", timestamp=early).duplicate
 
 
 def test_what_is_still_to_happen_is_not_cut_short(backend: Backend, clock: StillClock) -> None:

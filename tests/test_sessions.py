@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from backend import Conflict, UserActivityService
+from backend.incoming import Origin
 from backend.inputs import ActivityIn
 from backend.store.writer import LoopWrites
-from backend.user_activity_service import Origin
 from tests.still_clock import StillClock
 
 

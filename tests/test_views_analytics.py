@@ -39,6 +39,7 @@ from views.period import PERIODS, Chosen
 from views.person import FEW, SESSIONS, Person
 from views.retention import cohorts_of
 from views.screen import Screen
+from views.settings import Settings
 from views.settings_key_activities import KeyActivities
 from views.tiles import tiles
 from views.top_names import OTHERS, bars
@@ -561,6 +562,37 @@ async def test_a_switch_marks_a_key_activity_and_says_while_it_counts(backend: B
     part.take(backend.activity.figures.activity_types())
     assert named(part.control, "Key activity: login").value is True
     screen.will_unmount()
+
+
+@pytest.mark.parametrize(("kind", "before", "after"), [(Dashboard, "0 %", "100 %"), (Settings, False, True)])
+async def test_an_open_screen_shows_at_once_what_somebody_else_marked(
+    backend: Backend, kind: type[Screen], before: object, after: object
+) -> None:
+    visit(backend, "bob", "checkout")
+    screen = screen_over(backend, kind)
+
+    def shown() -> object:
+        if kind is Settings:
+            found = [c.value for c in walk(screen) if getattr(c, "tooltip", None) == "Key activity: checkout"]
+        else:
+            seen = texts(screen)
+            found = [seen[seen.index("Engagement rate") + 1]] if "Engagement rate" in seen else []
+        return found[0] if found else None
+
+    async def until(wanted: object) -> None:
+        async with asyncio.timeout(10):
+            while shown() != wanted:
+                await asyncio.sleep(0.01)
+
+    screen.live.start()
+    screen.did_mount()
+    try:
+        await until(before)
+        await asyncio.to_thread(backend.activity.figures.mark_key_activity, "checkout")
+        await until(after)
+    finally:
+        screen.will_unmount()
+        screen.live.stop()
 
 
 async def test_without_types_the_list_says_what_will_stand_there(backend: Backend) -> None:

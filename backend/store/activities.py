@@ -27,10 +27,12 @@ from backend.store.writer import TryCarefully, Tx
 
 
 class NewActivity(NamedTuple):
-    """An activity on its way in; times in milliseconds since 1970, ``metadata`` as JSON text."""
+    """An activity on its way in; times in milliseconds since 1970, ``metadata`` as JSON text. ``timed``: its time is
+    the sender's own."""
 
     id: str
     id_given: bool
+    timed: bool
     user_id: str
     activity_type: str
     session_id: str | None
@@ -85,7 +87,7 @@ def track(
                 continue
             if a.id_given:
                 taken[key] = (a.app, session.id)
-            rows.append((key, a.user_id, a.activity_type, session.id, *a[5:-2], *_origin(tx, cache, a)))
+            rows.append((key, a.user_id, a.activity_type, session.id, *a[6:-2], *_origin(tx, cache, a)))
             count, last = totals.get(a.user_id, (0, 0))
             totals[a.user_id] = (count + 1, max(last, a.timestamp))
             tx.events.append(Event("activity", a.id, a.user_id, a.app))
