@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from zoneinfo import ZoneInfo
 
 from backend.errors import FlashFlowError, ValidationError
+from backend.events import Event
 from backend.inputs import ActivityTypeIn, build
 from backend.records_analytics import ActivityType
 from backend.store import timeline
@@ -18,6 +19,8 @@ from backend.store.session_cache import SessionCache
 from backend.store.writer import Tx, Write
 from backend.zone import LocalTime
 
+REBUILT = "figures"
+"""The event that tells that the figures were made anew."""
 WORTH_FOLDING = 256
 """Activities in the tail that an opening folds: sessions still open look for their pages in it."""
 
@@ -84,6 +87,7 @@ class Figures:
 
     def _rebuild(self, tx: Tx, items: Sequence[None]) -> list[None]:
         rebuild(tx, self._local)
+        tx.events.append(Event("system", REBUILT))
         self._cache.forget()
         return [None] * len(items)
 

@@ -271,6 +271,14 @@ def test_whoever_shows_figures_hears_of_a_key_activity_once_it_counts(
     assert told == [(changed, ("x",)), (changed, ()), (changed, ())]
 
 
+def test_figures_made_anew_are_told_of(service: UserActivityService) -> None:
+    told: list[Event] = []
+    service.bus.subscribe(told.extend)
+    service.figures.rebuild()
+    service.close()
+    assert told == [Event("system", "figures")]
+
+
 def test_a_long_tail_is_folded_in_parts(service: UserActivityService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folding, "FOLD_MOST", 7)
     service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x"} for n in range(30)])
