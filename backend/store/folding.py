@@ -84,7 +84,7 @@ _COUNTS = (
     "GROUP BY 1, 2, 3 ON CONFLICT DO UPDATE SET activities = activities + excluded.activities, "
     "first_at = MIN(first_at, excluded.first_at)",
     "INSERT INTO user_type_days SELECT type, user, hour / 24, app, COUNT(*), MIN(timestamp), "
-    "MAX(timestamp) - MIN(timestamp) FROM temp.folding WHERE true GROUP BY 2, 1, 3, 4 ON CONFLICT DO UPDATE SET "
+    "MAX(timestamp) - MIN(timestamp) FROM temp.folding WHERE true GROUP BY 1, 2, 3, 4 ON CONFLICT DO UPDATE SET "
     "activities = activities + excluded.activities, first_at = MIN(first_at, excluded.first_at), "
     "span = MAX(first_at + span, excluded.first_at + excluded.span) - MIN(first_at, excluded.first_at)",
     "INSERT INTO activity_hours SELECT hour, app, type, COUNT(*) FROM temp.folding WHERE true GROUP BY 1, 2, 3 "

@@ -158,11 +158,10 @@ def walk(
         until=asked.last,
         **scope,
     )
-    # With a LIMIT, or SQLite would work out a column that is used three times three times; and not materialized: all
-    # steps of one user lie on one page.
+    # Materialized: SQLite would work out a column that is used three times three times.
     steps = [
-        f"next0 AS (SELECT s.user, {first} AS at0 FROM user_spans s "
-        f"WHERE s.app = {app} AND s.last_day >= {asked.first} AND s.first_day <= {asked.last} LIMIT -1)",
+        f"next0 AS MATERIALIZED (SELECT s.user, {first} AS at0 FROM user_spans s "
+        f"WHERE s.app = {app} AND s.last_day >= {asked.first} AND s.first_day <= {asked.last})",
         "step0 AS (SELECT * FROM next0 WHERE at0 IS NOT NULL)",
     ]
     for n, kind in enumerate(types[1:], 1):
@@ -175,10 +174,12 @@ def walk(
         columns = ", ".join(["user", *(f"at{k}" for k in range(n))])
         name = f"(SELECT name FROM figure_names WHERE key = {kind})"
         steps.append(
-            f"next{n} AS (SELECT {columns}, CASE WHEN at{n - 1} IS NOT NULL THEN {following} END AS at "
-            f"FROM step{n - 1} LIMIT -1)"
+            f"next{n} AS MATERIALIZED (SELECT {columns}, CASE WHEN at{n - 1} IS NOT NULL THEN {following} END AS at "
+            f"FROM step{n - 1})"
         )
-        steps.append(f"step{n} AS ({_SETTLED.format(columns=columns, n=n, before=n - 1, name=name, **scope)} LIMIT -1)")
+        steps.append(
+            f"step{n} AS MATERIALIZED ({_SETTLED.format(columns=columns, n=n, before=n - 1, name=name, **scope)})"
+        )
     times = ", ".join(f"at{n} % {_DAY}" for n in range(len(types)))
     return conn.execute(f"WITH {', '.join(steps)} SELECT user, {times} FROM step{len(types) - 1}").fetchall()
 

@@ -14,7 +14,7 @@ import sqlite3
 
 from backend.store import timeline
 from backend.store.schema import IDEMPOTENCY_DDL
-from backend.store.schema_figures import TYPE_DAYS_DDL, make_figures
+from backend.store.schema_figures import make_figures
 from backend.store.schema_privacy import privacy_of_activities
 
 _V1 = """
@@ -121,15 +121,12 @@ def _v3(conn: sqlite3.Connection) -> None:
 
 
 def _v5(conn: sqlite3.Connection) -> None:
-    """Sessions, too, may wait to be counted: after this ``seq``, where ``counted`` says that something waits. What a
-    user did day by day stands by user first."""
+    """Sessions, too, may wait to be counted: after this ``seq``, where ``counted`` says that something waits."""
     conn.execute("ALTER TABLE figures_state ADD COLUMN sessions_counted INTEGER")
     conn.execute(
         "UPDATE figures_state SET sessions_counted = (SELECT COALESCE(MAX(seq), 0) FROM user_sessions) "
         "WHERE counted IS NOT NULL"
     )
-    for statement in TYPE_DAYS_DDL.strip().split(";\n"):
-        conn.execute(statement)
 
 
 ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5)

@@ -105,23 +105,6 @@ CREATE TABLE activities_by_user (
 ) WITHOUT ROWID;
 """
 
-TYPE_DAYS_DDL = """
-CREATE TABLE new_type_days (
-    type INTEGER NOT NULL,
-    user INTEGER NOT NULL,
-    day INTEGER NOT NULL,
-    app INTEGER NOT NULL,
-    activities INTEGER NOT NULL,
-    first_at INTEGER NOT NULL,
-    span INTEGER NOT NULL,
-    PRIMARY KEY (user, type, day, app)
-) WITHOUT ROWID;
-INSERT INTO new_type_days SELECT * FROM user_type_days ORDER BY user, type, day, app;
-DROP TABLE user_type_days;
-ALTER TABLE new_type_days RENAME TO user_type_days;
-"""
-"""``user_type_days`` by user first: all that a visit changes lies on a page or two, where it was one for each type."""
-
 
 def make_figures(conn: sqlite3.Connection) -> None:
     """Make the tables, with each kind's “all others”."""
