@@ -27,12 +27,12 @@ from backend.handover import Claimed, Outcome, Tried, Turn
 log = logging.getLogger(__name__)
 
 LEASE_MS = 60_000
-STANDBY_S = 20.0
-"""How long a delivery is kept in hand until a connection is free: with the longest that a try takes (36 s, FCM) less
-than the lease, or the delivery would be put back and go out twice."""
+STANDBY_S = 0.25
+"""How long a delivery is kept in hand until a connection is free: what its reader turns off or its sender calls off
+meanwhile goes out all the same. Behind a provider that takes longer nothing is claimed ahead of its turn."""
 FAULT_S = 1.0
 GATHER_S = 0.006
-"""How long a result waits for others at most, while the senders still have something to take up."""
+"""How long a result waits for others at most, while the senders have more to take up than one of them needs."""
 NEAR_S = 1.0
 """The clerk itself waits for a start that the rate allows so soon; for a later one the outbox calls it again."""
 
@@ -84,8 +84,8 @@ class Clerk:
         self._senders = 0
         self._begin_by = 0.0
         """By when whatever waits for a sender must be begun, or earlier."""
-        self._hang = False
-        """Whether the senders do: nothing is claimed ahead until one of them comes back."""
+        self._slow = False
+        """Whether the provider is: then nothing is claimed ahead of a free connection."""
 
     def wake(self) -> None:
         """Look again: something may be due, or the lane may have retired."""
@@ -111,7 +111,7 @@ class Clerk:
         return not self._stopping.is_set() and self._lane.is_open(self._clock.monotonic())
 
     def _room(self) -> int:
-        return (self._lane.connections if self._hang else self._lane.places) - self._in_hand
+        return (self._lane.connections if self._slow else self._lane.places) - self._in_hand
 
     def _wanted(self, tried: int) -> int:
         """How many deliveries may be claimed while so many are recorded. Where none may be begun any more, those that
@@ -180,7 +180,7 @@ class Clerk:
         while (waits := _now(self._todo)) is not None:
             if due is None or waits.until <= due:
                 self._give_back(waits.claimed.notice.delivery_id)
-                self._hang = True
+                self._slow = True
             else:
                 kept.append(waits)
         for waits in kept:
@@ -208,10 +208,10 @@ class Clerk:
         while came is not None:
             if isinstance(came, Tried):
                 tried.append(came)
+                self._slow = came.duration_ms > STANDBY_S * 1000
             elif isinstance(came, _Untried):
                 self._give_back(came.delivery_id)
-            self._hang = self._hang and came is _LOOK
-            gathers = tried and not self._todo.empty()
+            gathers = tried and self._todo.qsize() > 1
             came = self._next(max(0.0, end - time.monotonic()) if gathers else 0.0)
         if not self._todo.empty() and time.monotonic() >= self._begin_by:
             self._take_back(time.monotonic())
@@ -248,7 +248,7 @@ class Clerk:
         started, clock = self._clock.now_ms(), self._clock.monotonic()
         outcome = lane.channel.send(claimed.notice)
         now, monotonic = self._clock.now_ms(), self._clock.monotonic()
-        if outcome.outcome == "throttled" and outcome.retry_after_s and not outcome.alone:
+        if outcome.retry_after_s and not outcome.alone:
             lane.pause(monotonic + outcome.retry_after_s)
         wait = self._next_try(claimed.tries, outcome)
         return Tried(

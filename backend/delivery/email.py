@@ -26,7 +26,6 @@ MAILS_EACH = 100
 """After so many mails a connection is closed: servers count, too."""
 CHECK_SHARE = 0.25
 """How much of a mail's time the question may take whether an idle connection still stands."""
-YEAR_10000_MS = 253_402_300_800_000
 
 Resolve = Callable[..., Sequence[Any]]
 """``socket.getaddrinfo``, or what answers like it."""
@@ -35,8 +34,9 @@ Resolve = Callable[..., Sequence[Any]]
 class EmailChannel(BaseChannel):
     """Sends each notice as one mail. Thread-safe; at most ``settings.connections`` mails are under way at once.
 
-    ``timeout_s`` is for a whole mail, from the wait for a free connection to the server's last answer. Connections that
-    were idle for ``idle_s`` seconds are closed. ``ssl_context`` replaces the system's idea of whom to trust.
+    ``timeout_s`` is for a mail from the wait for a free connection to its last dot; for the answer to that, which says
+    whether it was taken, the server has ANSWER_SHARE times as long. Connections that were idle for ``idle_s`` seconds
+    are closed. ``ssl_context`` replaces the system's idea of whom to trust.
     """
 
     name = "email"
@@ -104,9 +104,8 @@ class EmailChannel(BaseChannel):
             raise Permanent(*self._fault)
         assert self._sender is not None
         target = _target(notice.target)
-        known = 0 < notice.created_at < YEAR_10000_MS
-        created_ms = notice.created_at if known else self._clock.now_ms()
-        return Mail(self._sender.address, target, compose(notice, self._sender, target, created_ms))
+        # Now, not when the notice was made: one that was scheduled or held would look as old as it is.
+        return Mail(self._sender.address, target, compose(notice, self._sender, target, self._clock.now_ms()))
 
     def _context(self) -> ssl.SSLContext:
         """Made at the first need: reading the system's certificates takes its time."""

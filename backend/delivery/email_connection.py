@@ -27,6 +27,9 @@ from backend.settings import EmailSettings
 
 CHECK_AFTER_S = 5.0
 """A connection that was idle for longer is asked whether it still stands before a mail is trusted to it."""
+ANSWER_SHARE = 2.5
+"""How much longer than all before it the answer to the last dot may take: servers look into a mail then, and who hangs
+up meanwhile gets it delivered and sends it again (RFC 5321, 4.5.3.2.6). Together less than a delivery's lease."""
 REPLY_LIMIT = 65_536
 TEXT_LIMIT = 300
 
@@ -61,6 +64,10 @@ class Deadline:
     def sooner(self, share: float) -> Deadline:
         """One that leaves so much of what is left."""
         return Deadline(self._clock, self.left() * share)
+
+    def anew(self, share: float) -> Deadline:
+        """One of so much of the whole time, from now on."""
+        return Deadline(self._clock, self.seconds * share)
 
 
 class Mail(NamedTuple):
@@ -222,6 +229,7 @@ class Connection(smtplib.SMTP):
         self._expect(250, self.docmd("RCPT", f"TO:<{mail.target}>"))
         self._expect(354, self.docmd("DATA"))
         self.send(mail.data.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        self.deadline = self.deadline.anew(ANSWER_SHARE)
         try:
             reply = self.getreply()
         except ChannelError as error:

@@ -90,7 +90,7 @@ class Outbox:
         kept = {id(lane) for lane in lanes.values()}
         self._retired.extend(lane for lane in self._lanes.values() if id(lane) not in kept)
         self._lanes, self._retry, self._whole, self._changed = dict(lanes), retry, whole, True
-        for lane in self._retired:
+        for lane in list(self._retired):  # the outbox's own thread takes out those that are idle
             lane.retire()
         self._bell.set()
 

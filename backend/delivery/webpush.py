@@ -160,7 +160,9 @@ class WebPushChannel(BaseChannel):
         if status in (406, 429):  # 406 is how Windows' push service, which Edge uses, says "too many"
             # One of many services, and callers name them: it has no say in when the others are asked.
             raise TargetThrottled(f"http_{status}", text, retry_after(answer, self._clock))
-        raise refusal(answer, self._clock, f"http_{status}", text)
+        error = refusal(answer, self._clock, f"http_{status}", text)
+        error.alone = error.retry_after_s is not None
+        raise error
 
 
 def subscription_problem(target: str, reach: Reach | None = None) -> str | None:

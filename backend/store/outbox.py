@@ -19,6 +19,8 @@ from backend.store.settling import settle_all
 from backend.store.writer import Tx, Write
 
 SUMMARY_LINES = 20
+INTERRUPTED_MOST = 8
+"""So often at least a delivery may be caught by the end of a process: it may have been in hand and not begun yet."""
 AT_ONCE = 500
 """Deliveries put back or refused in one transaction."""
 
@@ -211,7 +213,7 @@ def _recover(tx: Tx, items: Sequence[tuple[int, bool]]) -> list[int]:
         told: dict[int, None] = {}
         for seq, notification_seq, tries, claimed_at in rows:
             attempt(tx, seq, claimed_at, max(0, tx.now_ms - claimed_at), _LOST)
-            dead = tries >= most_tries
+            dead = tries >= max(most_tries, INTERRUPTED_MOST)
             tx.conn.execute(
                 "UPDATE deliveries SET status = ?, code = ?, reason = ?, next_attempt_at = ?, lease_until = NULL, "
                 "updated_at = ? WHERE seq = ?",
