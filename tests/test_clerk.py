@@ -117,6 +117,12 @@ def at_work(book: Book, channel: BaseChannel, *, next_try: Any = None, **limits:
         office.over()
 
 
+@pytest.fixture(autouse=True)
+def stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is claimed ahead stays in hand for long, however busy this machine is."""
+    monkeypatch.setattr("backend.delivery.clerk.STANDBY_S", PATIENCE)
+
+
 def test_everything_due_goes_out_once_and_is_recorded_and_then_the_clerk_goes() -> None:
     book, channel = Book(500), Sending()
     with at_work(book, channel, connections=4, ahead=4) as office:

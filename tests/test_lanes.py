@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backend.clock import SystemClock
-from backend.delivery.channel import BaseChannel, Health, TargetThrottled, Throttled
+from backend.delivery.channel import BaseChannel, Health, TargetThrottled, Throttled, Transient
 from backend.delivery.lane import Lane
 from backend.delivery.outbox import Outbox, Retry
 from backend.handover import Notice, Outcome
@@ -66,6 +66,12 @@ def hands(tmp_path: Path) -> Iterator[Hands]:
     hands.service.close()
 
 
+@pytest.fixture
+def stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is claimed ahead stays in hand for long."""
+    monkeypatch.setattr("backend.delivery.clerk.STANDBY_S", PATIENCE)
+
+
 @contextmanager
 def running(hands: Hands, lanes: dict[str, Lane], clock: Any = None, **options: Any) -> Iterator[Outbox]:
     outbox = Outbox(hands.table, lanes, clock or hands.clock, **options)
@@ -82,6 +88,7 @@ def statuses(hands: Hands) -> dict[str, int]:
     return dict(hands.rows("SELECT status, COUNT(*) FROM deliveries GROUP BY status"))
 
 
+@pytest.mark.usefixtures("stands_by")
 def test_no_more_tries_run_side_by_side_than_there_are_connections(hands: Hands) -> None:
     gate = Gate()
     for number in range(8):
@@ -119,6 +126,7 @@ def _id(hands: Hands, seq: int) -> str:
     return notes[len(notes) - seq].id
 
 
+@pytest.mark.usefixtures("stands_by")
 def test_a_pause_asked_for_stops_those_who_stand_by(hands: Hands) -> None:
     gate = Gate()
     gate.answer = Throttled("slow_down", "Wait.", 300)
@@ -145,6 +153,7 @@ def test_a_pause_that_one_target_needs_stops_no_other(hands: Hands) -> None:
     assert hands.rows("SELECT DISTINCT next_attempt_at FROM deliveries") == [(now + 300_000,)]
 
 
+@pytest.mark.usefixtures("stands_by")
 def test_stopping_gives_back_what_stands_by_and_waits_for_what_is_under_way(hands: Hands) -> None:
     gate = Gate()
     for number in range(3):
@@ -162,6 +171,7 @@ def test_stopping_gives_back_what_stands_by_and_waits_for_what_is_under_way(hand
     assert gate.closed >= 1
 
 
+@pytest.mark.usefixtures("stands_by")
 def test_a_lane_that_is_replaced_sends_nothing_more_by_the_old_settings(hands: Hands) -> None:
     old, new = Gate(), Gate(is_open=True)
     hands.send("0", channel="email")
@@ -242,3 +252,45 @@ def test_a_start_that_nothing_was_due_for_is_not_lost() -> None:
 
 def test_without_a_rate_everything_may_begin_at_once() -> None:
     assert Lane(Gate()).reserve(8, 100.0) == 8
+
+
+def test_what_is_cancelled_behind_a_slow_provider_does_not_go_out(hands: Hands) -> None:
+    gate = Gate()
+    hands.send("first", channel="email")
+    second = hands.send("second", channel="email")
+    with running(hands, {"email": Lane(gate, connections=1, ahead=1)}):
+        gate.entered(1)
+        eventually(lambda: statuses(hands) == {"sending": 1, "pending": 1})
+        hands.service.cancel_notification(second)
+        gate.go_on.release(9)
+        eventually(lambda: statuses(hands) == {"sent": 1, "suppressed": 1})
+    assert gate.asked == ["first"]
+
+
+@pytest.mark.parametrize(("alone", "asked"), [(False, 1), (True, 3)])
+def test_a_provider_that_is_down_and_says_until_when_is_left_alone_till_then(
+    hands: Hands, alone: bool, asked: int
+) -> None:
+    gate = Gate(is_open=True)
+    gate.answer = Transient("http_503", "Back in five minutes.", 300)
+    gate.answer.alone = alone
+    for number in range(3):
+        hands.send(str(number), channel="email")
+    with running(hands, {"email": Lane(gate, connections=1)}):
+        eventually(lambda: len(gate.asked) == asked)
+        eventually(lambda: statuses(hands) == {"pending": 3})
+    assert len(gate.asked) == asked
+
+
+def test_a_stall_does_not_make_the_next_starts_come_all_at_once(hands: Hands) -> None:
+    gate = Gate()
+    for number in range(8):
+        hands.send(str(number), channel="email")
+    with running(hands, {"email": Lane(gate, connections=1, ahead=3, rate_per_second=20)}, SystemClock()):
+        gate.entered(1)
+        time.sleep(1.0)  # twenty starts
+        assert statuses(hands) == {"sending": 1, "pending": 7}
+        gate.go_on.release(10**6)
+        began = time.monotonic()
+        gate.entered(7)
+    assert time.monotonic() - began >= 6 / 20

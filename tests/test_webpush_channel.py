@@ -447,7 +447,7 @@ def test_a_service_that_asks_to_wait_is_heard(
     assert sending.send(notice(target=target)).retry_after_s == seconds
 
 
-@pytest.mark.parametrize("status", [406, 429])
+@pytest.mark.parametrize("status", [406, 429, 503])
 def test_a_service_that_asks_to_wait_speaks_for_no_other(
     sending: WebPushChannel, service: PushService, target: str, status: int
 ) -> None:
