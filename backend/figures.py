@@ -63,14 +63,14 @@ class Figures:
     def use_zone(self, zone: ZoneInfo) -> None:
         """Count days by another zone's clock from now on; the figures are counted anew."""
         self._local.move(zone)
-        self.keep_zone()
+        self.keep_zone(tell=True)
 
-    def keep_zone(self) -> None:
+    def keep_zone(self, *, tell: bool = False) -> None:
         """Count the figures anew where they were kept by another zone's days than the workspace's, and fold what an
         earlier process left."""
         zone = self._store.read(lambda conn: conn.execute("SELECT zone FROM figures_state").fetchone()[0])
         if zone != self._local.zone.key:
-            self.rebuild()
+            self._store.run(Write(self._rebuild, tell))
         if self._store.read(timeline.tail_length) > WORTH_FOLDING:
             self.fold()
 
@@ -83,11 +83,12 @@ class Figures:
 
     def rebuild(self) -> None:
         """Put what the bare rows say in the place of the figures, in one transaction."""
-        self._store.run(Write(self._rebuild, None))
+        self._store.run(Write(self._rebuild, True))
 
-    def _rebuild(self, tx: Tx, items: Sequence[None]) -> list[None]:
+    def _rebuild(self, tx: Tx, items: Sequence[bool]) -> list[None]:
         rebuild(tx, self._local)
-        tx.events.append(Event("system", REBUILT))
+        if any(items):
+            tx.events.append(Event("system", REBUILT))
         self._cache.forget()
         return [None] * len(items)
 

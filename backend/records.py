@@ -131,13 +131,15 @@ class Action(Record, frozen=True, kw_only=True):
 
 
 class Attempt(Record, frozen=True, kw_only=True):
-    """One try of one delivery: when, for how long, what came of it and the provider's own words."""
+    """One try of one delivery: when, for how long, what came of it, the provider's own words, and when the next try was
+    to follow (None: there was to be none)."""
 
     started_at: datetime
     duration_ms: int
     outcome: str
     code: str
     text: str
+    next_try_at: datetime | None = None
 
 
 class Delivery(Record, frozen=True, kw_only=True):

@@ -235,10 +235,13 @@ def test_after_a_bad_moment_it_is_tried_again(service: NotificationService, cloc
         id_ = send(service)
         for tries, code in ((1, "busy"), (2, "internal_error")):
             eventually(lambda tries=tries, code=code: delivery(service, id_) == ("pending", code, tries))
+            (waits,) = service.get_notification(id_).deliveries
+            assert waits.attempts[-1].next_try_at == waits.next_attempt_at is not None
             assert service.get_notification(id_).notification.status == "pending"
             clock.go(seconds=2**tries)
             outbox.wake()
         eventually(lambda: delivery(service, id_) == ("delivered", "shown", 3))
+        assert service.get_notification(id_).deliveries[0].attempts[-1].next_try_at is None
 
 
 def test_after_eight_tries_it_is_dead(service: NotificationService, clock: StillClock) -> None:

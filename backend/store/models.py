@@ -231,6 +231,7 @@ def notification_models(db: SqliteDatabase) -> NotificationModels:
         outcome = TextField()
         code = TextField()
         text = TextField()
+        next_try_at = BigIntegerField(null=True)
 
         class Meta:
             table_name = "delivery_attempts"

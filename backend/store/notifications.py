@@ -201,13 +201,21 @@ def notifications_after(
 def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Delivery, ...]:
     """Every delivery of a notification, each with its attempts, oldest first."""
     attempts: dict[int, list[Attempt]] = {}
-    for seq, started, duration, outcome, code, text in conn.execute(
-        "SELECT a.delivery_seq, a.started_at, a.duration_ms, a.outcome, a.code, a.text FROM delivery_attempts a "
-        "JOIN deliveries d ON d.seq = a.delivery_seq WHERE d.notification_seq = ? ORDER BY a.seq",
+    for seq, started, duration, outcome, code, text, following in conn.execute(
+        "SELECT a.delivery_seq, a.started_at, a.duration_ms, a.outcome, a.code, a.text, a.next_try_at "
+        "FROM delivery_attempts a JOIN deliveries d ON d.seq = a.delivery_seq "
+        "WHERE d.notification_seq = ? ORDER BY a.seq",
         (notification_seq,),
     ):
         attempts.setdefault(seq, []).append(
-            Attempt(started_at=to_datetime(started), duration_ms=duration, outcome=outcome, code=code, text=text)
+            Attempt(
+                started_at=to_datetime(started),
+                duration_ms=duration,
+                outcome=outcome,
+                code=code,
+                text=text,
+                next_try_at=_moment(following),
+            )
         )
     rows = conn.execute(
         "SELECT d.seq, d.id, d.channel, t.platform, d.status, d.code, d.reason, d.created_at, d.updated_at, "

@@ -212,8 +212,9 @@ def _recover(tx: Tx, items: Sequence[tuple[int, bool]]) -> list[int]:
         back: list[int] = []
         told: dict[int, None] = {}
         for seq, notification_seq, tries, claimed_at in rows:
-            attempt(tx, seq, claimed_at, max(0, tx.now_ms - claimed_at), _LOST)
             dead = tries >= max(most_tries, INTERRUPTED_MOST)
+            lasted = max(0, tx.now_ms - claimed_at)
+            attempt(tx, seq, claimed_at, lasted, _LOST, next_try_at=None if dead else tx.now_ms)
             tx.conn.execute(
                 "UPDATE deliveries SET status = ?, code = ?, reason = ?, next_attempt_at = ?, lease_until = NULL, "
                 "updated_at = ? WHERE seq = ?",

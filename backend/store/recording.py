@@ -20,7 +20,10 @@ INTERRUPTED = "interrupted"
 """The code of a try whose worker was given up."""
 
 _STATUS = {"delivered": "delivered", "sent": "sent", "permanent": "failed", "token_dead": "failed"}
-_ATTEMPT = "INSERT INTO delivery_attempts (delivery_seq, started_at, duration_ms, outcome, code, text) VALUES {rows}"
+_ATTEMPT = (
+    "INSERT INTO delivery_attempts (delivery_seq, started_at, duration_ms, outcome, code, text, next_try_at) "
+    "VALUES {rows}"
+)
 _MOVE = (
     "WITH v (status, code, reason, retry_at, now, seq) AS (VALUES {rows}) UPDATE deliveries SET status = v.status, "
     "code = v.code, reason = v.reason, next_attempt_at = v.retry_at, lease_until = NULL, updated_at = v.now "
@@ -50,7 +53,9 @@ def record(tx: Tx, tries: Sequence[Tried]) -> None:
     for id_, seq, _, _, status, code, _ in rows:
         tried = by_id[id_]
         outcome = tried.outcome
-        attempts.append((seq, tried.started_at, tried.duration_ms, outcome.outcome, outcome.code, outcome.text))
+        attempts.append(
+            (seq, tried.started_at, tried.duration_ms, outcome.outcome, outcome.code, outcome.text, tried.retry_at)
+        )
         if status == "sending" or (code == INTERRUPTED and outcome.outcome in ARRIVED):  # it came through after all
             after = _STATUS.get(outcome.outcome) or ("dead" if tried.retry_at is None else "pending")
             moves[seq] = (after, outcome.code, outcome.text, tried.retry_at, tx.now_ms, seq)
@@ -73,11 +78,11 @@ def record(tx: Tx, tries: Sequence[Tried]) -> None:
     settle_all(tx, told | missed)
 
 
-def attempt(tx: Tx, seq: int, started_at: int, duration_ms: int, outcome: Outcome) -> None:
+def attempt(tx: Tx, seq: int, started_at: int, duration_ms: int, outcome: Outcome, *, next_try_at: int | None) -> None:
     """Store one try and nothing else."""
     execute_rows(
-        tx.conn, _ATTEMPT, [(seq, started_at, duration_ms, outcome.outcome, outcome.code, outcome.text)]
-    )  # fmt: skip
+        tx.conn, _ATTEMPT, [(seq, started_at, duration_ms, outcome.outcome, outcome.code, outcome.text, next_try_at)]
+    )
 
 
 def tell_carried(tx: Tx, seq: int, outcome: Outcome) -> list[int]:

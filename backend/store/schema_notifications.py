@@ -328,4 +328,9 @@ def _v6(conn: sqlite3.Connection) -> None:
     conn.execute("DROP INDEX notifications_user")
 
 
-NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3, _v4, privacy_of_notifications, _v6)
+def _v7(conn: sqlite3.Connection) -> None:
+    """An attempt says when the next was to follow."""
+    conn.execute("ALTER TABLE delivery_attempts ADD COLUMN next_try_at INTEGER")
+
+
+NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3, _v4, privacy_of_notifications, _v6, _v7)
