@@ -9,6 +9,7 @@ import pytest
 
 from backend import Conflict, NotFound
 from backend.handover import Outcome
+from backend.store.outbox import INTERRUPTED_MOST
 from tests.outbox_hands import BUSY, REFUSED, SENT, Hands, Stand
 
 QUEUED = Stand("pending", "queued")
@@ -210,13 +211,16 @@ def test_what_was_called_off_on_its_way_is_not_tried_again(hands: Hands, how: st
     assert hands.notification(id_).status == "cancelled"
 
 
-@pytest.mark.parametrize("tries", [1, 8])
+@pytest.mark.parametrize("tries", [1, INTERRUPTED_MOST])
 def test_a_worker_given_up_too_soon_that_was_accepted_after_all_is_believed(hands: Hands, tries: int) -> None:
     id_ = hands.send(channel="email")
-    claim = hands.claim("email")
+    claim = None
+    for _ in range(tries):
+        claim = hands.claim("email")
+        assert claim is not None
+        hands.clock.go(minutes=2)
+        assert hands.table.recover(1, all_leases=False) == 1
     assert claim is not None
-    hands.clock.go(minutes=2)
-    assert hands.table.recover(8 if tries == 1 else 1, all_leases=False) == 1
     assert hands.stands(id_)["email"] == Stand("pending" if tries == 1 else "dead", "interrupted")
     hands.record(claim, SENT)
     assert hands.stands(id_)["email"] == Stand("sent", "accepted")
