@@ -46,7 +46,7 @@ def watched(conn: sqlite3.Connection) -> Iterator[list[str]]:
 
 def scans(conn: sqlite3.Connection, statements: list[str]) -> list[str]:
     found = []
-    asked = [statement for statement in statements if re.match(r"SELECT|DELETE|UPDATE", statement)]
+    asked = [statement for statement in statements if re.match(r"SELECT|WITH|DELETE|UPDATE", statement)]
     assert asked
     for statement in asked:
         for row in conn.execute(f"EXPLAIN QUERY PLAN {statement}"):

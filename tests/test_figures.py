@@ -298,6 +298,7 @@ def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(service: UserActiv
         "INSERT INTO cohort_days VALUES (0, 1, 2, 3)",
         "UPDATE user_type_days SET span = span + 1",
         "DELETE FROM activities_by_user WHERE seq = 1",
+        "DELETE FROM activity_parts",
     ):
         service.store.run(Write(lambda tx, items, sql=spoil: [tx.conn.execute(sql) and None for _ in items], None))
         wrong = service.figures.verify()

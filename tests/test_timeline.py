@@ -201,7 +201,7 @@ def test_one_users_questions_never_look_at_everybodys_rows(service: UserActivity
             seen.extend(row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}"))
 
     service.store.read(plans)
-    assert sum("SEARCH p USING PRIMARY KEY (user=?" in step for step in seen) == 2
+    assert sum("SEARCH p USING PRIMARY KEY (part=? AND user=?" in step for step in seen) == 2
     assert sum("SEARCH user_activities USING INTEGER PRIMARY KEY (rowid>?)" in step for step in seen) == 2
     assert not [step for step in seen if step.split()[:2] in (["SCAN", "p"], ["SCAN", "user_activities"])]
 
@@ -221,7 +221,7 @@ def test_a_page_of_a_users_list_reads_no_more_than_it_shows(service: UserActivit
     def ask(conn: sqlite3.Connection) -> int:
         conn.set_progress_handler(step, 100)
         try:
-            return len(timeline.newest_of_user(conn, ["user_id = ?"], ["ada"], 10))
+            return len(timeline.newest_of_user(conn, timeline.Asked("ada"), 10))
         finally:
             conn.set_progress_handler(None, 0)
 

@@ -20,6 +20,7 @@ from backend.store.codec import (
     encode_id,
     from_object,
 )
+from backend.store.parts import part_of, session_parts
 from backend.store.rows import execute_rows
 from backend.store.session_cache import SessionCache
 from backend.store.sessions import READ_COLUMNS, SessionBook, session_bounds, to_session
@@ -166,29 +167,34 @@ def list_activities(  # every filter of API.md, by name
     cursor: str | None,
 ) -> ActivityPage:
     """Newest first by ``timestamp``; ``since`` is included, ``until`` is not."""
-    filters: list[tuple[str, Any]] = [
-        ("user_id = ?", user_id),
-        ("activity_type = ?", activity_type),
-        ("session_id = ?", None if session_id is None else encode_id(session_id)),
-        ("app = ?", app),
-        ("timestamp >= ?", since),
-        ("timestamp < ?", until),
-    ]
+    low, high = since, None if until is None else until - 1
     if session_id is not None:
-        within = session_bounds(conn, session_id)
-        if within is None:
+        bounds = session_bounds(conn, session_id)
+        if bounds is None or (user_id is not None and bounds.user_id not in (None, user_id)):
             return ActivityPage(activities=(), next_cursor=None)
-        filters.extend(within)
-    where, values = conditions(filters)
+        user_id = user_id if bounds.user_id is None else bounds.user_id
+        low = bounds.start if low is None else max(low, bounds.start)
+        high = bounds.last if high is None else min(high, bounds.last)
+    where, values = conditions(
+        [
+            ("activity_type = ?", activity_type),
+            ("session_id = ?", None if session_id is None else encode_id(session_id)),
+            ("app = ?", app),
+        ]
+    )
     if cursor is not None:
+        place = decode_cursor(cursor, 2)
         where.append("(timestamp, seq) < (?, ?)")
-        values.extend(decode_cursor(cursor, 2))
-    if "user_id = ?" in where:
-        rows = timeline.newest_of_user(conn, where, values, limit + 1)
+        values.extend(place)
+        high = place[0] if high is None else min(high, place[0])
+    if user_id is not None:
+        rows = timeline.newest_of_user(conn, timeline.Asked(user_id, where, values, low, high), limit + 1)
     else:
+        within, moments = conditions([("timestamp >= ?", low), ("timestamp <= ?", high)])
         rows = conn.execute(
-            f"SELECT {COLUMNS} FROM user_activities{clause(where)} ORDER BY timestamp DESC, seq DESC LIMIT ?",  # noqa: S608
-            (*values, limit + 1),
+            f"SELECT {COLUMNS} FROM user_activities{clause([*where, *within])} "  # noqa: S608
+            "ORDER BY timestamp DESC, seq DESC LIMIT ?",
+            (*values, *moments, limit + 1),
         ).fetchall()
     following = encode_cursor(rows[limit - 1][6], rows[limit - 1][0]) if len(rows) > limit else None
     return ActivityPage(activities=tuple(map(to_activity, rows[:limit])), next_cursor=following)
@@ -216,15 +222,23 @@ def list_sessions(
     conn: sqlite3.Connection, user_id: str, app: str | None, limit: int, cursor: str | None
 ) -> SessionPage:
     """A user's sessions, newest start first."""
-    where, values = conditions([("user_id = ?", user_id), ("app = ?", app)])
+    where, values = conditions([("app = ?", app)])
+    newest: int | None = None
     if cursor is not None:
         where.append("(start_time, seq) < (?, ?)")
-        values.extend(decode_cursor(cursor, 2))
-    rows = conn.execute(
-        f"SELECT {READ_COLUMNS} FROM user_sessions{clause(where)} "  # noqa: S608
-        "ORDER BY start_time DESC, seq DESC LIMIT ?",
-        (*values, limit + 1),
-    ).fetchall()
+        place = decode_cursor(cursor, 2)
+        values.extend(place)
+        newest = place[0]
+    within = clause([f"{part_of('start_time')} = ?", "user_id = ?", *where])
+    rows: list[tuple[Any, ...]] = []
+    for part in session_parts(conn, newest):
+        rows += conn.execute(
+            f"SELECT {READ_COLUMNS} FROM user_sessions{within} "  # noqa: S608
+            "ORDER BY start_time DESC, seq DESC LIMIT ?",
+            (part, user_id, *values, limit + 1 - len(rows)),
+        ).fetchall()
+        if len(rows) > limit:
+            break
     following = encode_cursor(rows[limit - 1][4], rows[limit - 1][0]) if len(rows) > limit else None
     return SessionPage(sessions=tuple(map(to_session, rows[:limit])), next_cursor=following)
 

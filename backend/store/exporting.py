@@ -18,6 +18,7 @@ from backend.store.activities import COLUMNS, clause, conditions, last_seq, to_a
 from backend.store.database import Store
 from backend.store.notifications import COLUMNS as NOTIFICATION_COLUMNS
 from backend.store.notifications import last_places, rows_of, to_notification
+from backend.store.parts import BY_PART, SESSION_PARTS
 from backend.store.sessions import READ_COLUMNS, to_session
 
 T = TypeVar("T")
@@ -49,8 +50,11 @@ def activities(store: Store, wanted: Wanted) -> Iterator[Sequence[Activity]]:
 def sessions(store: Store, wanted: Wanted) -> Iterator[Sequence[Session]]:
     """Sessions in the order they were opened."""
     where, values = _filters(wanted, "start_time")
-    index = "" if wanted.user_id is not None else " NOT INDEXED"
-    query = f"SELECT {READ_COLUMNS} FROM user_sessions{index}{clause(['seq > ?', 'seq <= ?', *where])} "  # noqa: S608
+    which = clause(["seq > ?", "seq <= ?", *where])
+    if wanted.user_id is None:
+        query = f"SELECT {READ_COLUMNS} FROM user_sessions NOT INDEXED{which} "  # noqa: S608
+    else:
+        query = f"WITH RECURSIVE {SESSION_PARTS} SELECT {READ_COLUMNS} FROM {BY_PART}{which} "  # noqa: S608
     return _by_seq(store, "user_sessions", _last_session, query, values, to_session, whole=wanted.user_id is not None)
 
 
@@ -107,20 +111,20 @@ def _by_seq(
 
 
 def _of_user(store: Store, wanted: Wanted) -> Iterator[Sequence[Activity]]:
-    where, values = _filters(wanted, "timestamp")
+    where, values = conditions([("app = ?", wanted.app)])
+    high = None if wanted.until is None else wanted.until - 1
     top = store.read(last_seq)
-    place = (-1, -1)
+    low, place = wanted.since, (-1, -1)
     while True:
-        given = (*values, top, *place)
-        rows = store.read(
-            lambda conn, given=given: timeline.newest_of_user(  # type: ignore[misc]
-                conn, [*where, "seq <= ?", "(timestamp, seq) > (?, ?)"], given, SLICE, oldest=True
-            )
+        asked = timeline.Asked(
+            str(wanted.user_id), [*where, "seq <= ?", "(timestamp, seq) > (?, ?)"], [*values, top, *place], low, high
         )
+        rows = store.read(lambda conn, asked=asked: timeline.newest_of_user(conn, asked, SLICE, oldest=True))  # type: ignore[misc]
         yield [to_activity(row) for row in rows]
         if len(rows) < SLICE:
             return
-        place = (rows[-1][6], rows[-1][0])
+        low = rows[-1][6]
+        place = (low, rows[-1][0])
 
 
 def _last_session(conn: sqlite3.Connection) -> int:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from backend.records import Record
 from backend.store.folding import fold, keyed_rows
 from backend.store.names import VALUES
+from backend.store.parts import part_of, place_in
 from backend.store.schema_figures import OTHER
 from backend.store.session_figures import ENGAGED
 from backend.store.writer import Tx
@@ -38,7 +39,12 @@ _APP = f"COALESCE((SELECT key FROM figure_names WHERE kind = {OTHER['app']} AND 
 _IS_ENGAGED = ENGAGED.format(duration=_DURATION, pages="pages_visited")
 
 TABLES = (
-    Table("activities_by_user", "SELECT user, timestamp, seq FROM checking", "1"),
+    Table(
+        "activities_by_user",
+        f"SELECT {part_of('timestamp')}, user, {place_in('timestamp')}, seq FROM checking",
+        "1",
+    ),
+    Table("activity_parts", f"SELECT DISTINCT {part_of('timestamp')} FROM checking", "1"),
     Table(
         "user_days",
         "SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) FROM checking GROUP BY 1, 2, 3",

@@ -13,14 +13,16 @@ from backend.errors import ValidationError
 from backend.store.figures_check import TABLES, expected_rows
 from backend.store.folding import keyed_rows
 from backend.store.names import VALUES
+from backend.store.parts import part_of
 from backend.zone import LocalTime
 
 MOST_ROWS = 500_000
 """Activities that one question may count anew; some 10 µs each."""
 
 _EARLIER = (
-    "EXISTS (SELECT 1 FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq WHERE p.user = s.user "
-    "AND p.timestamp < ? AND (s.app = 0 OR a.app = (SELECT name FROM figure_names WHERE key = s.app)))"
+    "EXISTS (SELECT 1 FROM activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part AND p.user = s.user "
+    f"CROSS JOIN user_activities a ON a.seq = p.seq WHERE t.part <= {part_of('?1')} AND a.timestamp < ?1 "
+    "AND (s.app = 0 OR a.app = (SELECT name FROM figure_names WHERE key = s.app)))"
 )
 
 
@@ -49,7 +51,7 @@ def borrowed(conn: sqlite3.Connection, local: LocalTime, start_ms: int, end_ms: 
             f"INSERT INTO temp.checking {keyed_rows('zone_hour(a.timestamp)', source, '{other}')}", (start_ms, end_ms)
         )
         for table in TABLES:
-            if table.name == "activities_by_user":
+            if table.name in ("activities_by_user", "activity_parts"):
                 continue
             columns = ", ".join(column for _, column, *_ in conn.execute(f"PRAGMA main.table_info({table.name})"))
             _make(conn, table.name, columns, made)

@@ -11,12 +11,16 @@ from collections.abc import Sequence
 from backend.store.codec import to_json
 from backend.store.folding import fold, keyed_rows
 from backend.store.names import VALUES, app_key, user_key
+from backend.store.parts import drop_empty
 from backend.store.schema_figures import OTHER
 from backend.store.session_figures import Counted, change, engaged
 from backend.store.writer import Tx
 from backend.zone import LocalTime
 
-_ROWS = "activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq WHERE p.user = ?"
+_ROWS = (
+    "activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part CROSS JOIN user_activities a ON a.seq = p.seq "
+    "WHERE p.user = ?"
+)
 _DAYS = (
     "SELECT DISTINCT d.type, d.day, d.app FROM figure_names t CROSS JOIN user_type_days d ON d.type = t.key "
     f"AND d.user = ? WHERE t.kind = {OTHER['type']}"
@@ -38,7 +42,10 @@ def forget_user(tx: Tx, local: LocalTime, user_id: str) -> None:
 def forget_key(tx: Tx, user_id: str) -> None:
     """The last that tells of a user whose activities are gone."""
     user = user_key(tx.conn, user_id)
-    tx.conn.execute("DELETE FROM activities_by_user WHERE user = ?", (user,))
+    tx.conn.execute(
+        "DELETE FROM activities_by_user WHERE part IN (SELECT part FROM activity_parts) AND user = ?", (user,)
+    )
+    drop_empty(tx.conn)
     tx.conn.execute("DELETE FROM figure_users WHERE key = ?", (user,))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend.store.names import ABSENT, VALUES, learn
+from backend.store.parts import part_of, place_in
 from backend.store.schema_figures import OTHER
 from backend.store.writer import Tx
 from backend.zone import LocalTime
@@ -45,7 +46,11 @@ _UNKNOWN = (
     f"SELECT 1 FROM temp.folding WHERE user IS NULL OR app = {ABSENT} OR type = {ABSENT} OR page = {ABSENT} "
     f"OR feature = {ABSENT} OR referrer = {ABSENT} LIMIT 1"
 )
-_BY_USER = "INSERT INTO activities_by_user SELECT user, timestamp, seq FROM temp.folding ORDER BY 1, 2, 3"
+_BY_USER = (
+    f"INSERT INTO activities_by_user SELECT {part_of('timestamp')}, user, {place_in('timestamp')}, seq "
+    "FROM temp.folding ORDER BY 1, 2, 3, 4",
+    f"INSERT OR IGNORE INTO activity_parts SELECT DISTINCT {part_of('timestamp')} FROM temp.folding",
+)
 
 # What a user did for the first time of a day: of any type (0) or of one, in any app (0) or in one.
 _NEW_DAYS = (
@@ -110,8 +115,7 @@ def fold(tx: Tx, local: LocalTime) -> bool:
     conn.execute(_FOLDING)
     conn.execute(_NEW)
     _fill(tx, local, (through, end))
-    conn.execute(_BY_USER)
-    for statement in _NEW_DAYS:
+    for statement in (*_BY_USER, *_NEW_DAYS):
         conn.execute(statement)
     _move_cohorts(tx)
     for statement in _COUNTS:

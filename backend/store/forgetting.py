@@ -16,6 +16,7 @@ from backend.events import Event
 from backend.store import schedules
 from backend.store.codec import decode_id, from_strings, to_json
 from backend.store.figures_forgetting import forget_key, forget_sessions
+from backend.store.parts import BITS, BY_PART, LONG, SESSION_PARTS
 from backend.store.schedules import Request
 from backend.store.session_cache import SessionCache
 from backend.store.writer import Tx
@@ -38,13 +39,16 @@ def forget_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
         _delete(tx.conn, "user_activities", [seq for seq, _, _ in rows])
         tx.conn.executemany(
             "DELETE FROM activities_by_user WHERE user = (SELECT key FROM figure_users WHERE user_id = ?) "
-            "AND timestamp = ? AND seq = ?",
-            [(user_id, timestamp, seq) for seq, timestamp, _ in rows],
+            "AND part = ? AND at = ? AND seq = ?",
+            [(user_id, timestamp >> BITS, timestamp & LONG - 1, seq) for seq, timestamp, _ in rows],
         )
         _uncount(tx, user_id, [session for _, _, session in rows])
         cache.clear()
         return {"activities": len(rows)}
-    sessions = tx.conn.execute("SELECT seq FROM user_sessions WHERE user_id = ? LIMIT ?", (user_id, SLICE)).fetchall()
+    sessions = tx.conn.execute(
+        f"WITH RECURSIVE {SESSION_PARTS} SELECT seq FROM {BY_PART} WHERE user_id = ? LIMIT ?",  # noqa: S608
+        (user_id, SLICE),
+    ).fetchall()
     if sessions:
         seqs = [seq for (seq,) in sessions]
         forget_sessions(tx, cache.local, seqs)

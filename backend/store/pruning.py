@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from backend.store import timeline
 from backend.store.codec import to_json
+from backend.store.parts import BITS, LONG, drop_empty
 from backend.store.session_cache import SessionCache
 from backend.store.writer import Tx
 
@@ -54,10 +55,11 @@ def prune_activities(tx: Tx, wanted: Slice, cache: SessionCache) -> Pruned:
         _delete(tx.conn, "user_activities", [seq for seq, _, _ in rows])
         tx.conn.executemany(
             "DELETE FROM activities_by_user WHERE user = (SELECT key FROM figure_users WHERE user_id = ?) "
-            "AND timestamp = ? AND seq = ?",
-            sorted((user_id, timestamp, seq) for seq, user_id, timestamp in rows),
+            "AND part = ? AND at = ? AND seq = ?",
+            sorted((user_id, timestamp >> BITS, timestamp & LONG - 1, seq) for seq, user_id, timestamp in rows),
         )
         through = rows[-1][2]
+        drop_empty(tx.conn, through)
         # The figures of these days can no longer be checked against the rows: they stay as they are.
         tx.conn.execute(
             "UPDATE figures_state SET frozen_before = MAX(COALESCE(frozen_before, 0), ?)",

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from backend.store.parts import between
 from backend.store.questions import Slice
 from backend.store.schema_figures import OTHER
 
@@ -127,11 +128,10 @@ _EARLIEST = (
 )
 _SETTLED = (
     "SELECT {columns}, CASE WHEN at % {DAY} = 0 THEN "
-    "(SELECT {hour}(p.timestamp) / 24 * {DAY} + p.timestamp FROM activities_by_user p "
-    "CROSS JOIN user_activities a ON a.seq = p.seq WHERE p.user = c.user AND p.timestamp > at{before} % {DAY} "
-    "AND p.timestamp <= at0 % {DAY} + {window} AND a.activity_type = {name}{a_app} "
-    "ORDER BY p.timestamp LIMIT 1) WHEN at % {DAY} <= at0 % {DAY} + {window} THEN at END AS at{n} "
-    "FROM next{n} c"
+    "(SELECT {hour}(a.timestamp) / 24 * {DAY} + a.timestamp FROM activity_parts t CROSS JOIN activities_by_user p "
+    "ON p.part = t.part AND p.user = c.user CROSS JOIN user_activities a ON a.seq = p.seq WHERE {within} "
+    "AND a.activity_type = {name}{a_app} ORDER BY t.part, p.at LIMIT 1) "
+    "WHEN at % {DAY} <= at0 % {DAY} + {window} THEN at END AS at{n} FROM next{n} c"
 )
 
 
@@ -173,12 +173,13 @@ def walk(
         )  # fmt: skip
         columns = ", ".join(["user", *(f"at{k}" for k in range(n))])
         name = f"(SELECT name FROM figure_names WHERE key = {kind})"
+        within = between(f"at{n - 1} % {_DAY} + 1", f"at0 % {_DAY} + {window_days * DAY_MS}")
         steps.append(
             f"next{n} AS MATERIALIZED (SELECT {columns}, CASE WHEN at{n - 1} IS NOT NULL THEN {following} END AS at "
             f"FROM step{n - 1})"
         )
         steps.append(
-            f"step{n} AS MATERIALIZED ({_SETTLED.format(columns=columns, n=n, before=n - 1, name=name, **scope)})"
+            f"step{n} AS MATERIALIZED ({_SETTLED.format(columns=columns, n=n, within=within, name=name, **scope)})"
         )
     times = ", ".join(f"at{n} % {_DAY}" for n in range(len(types)))
     return conn.execute(f"WITH {', '.join(steps)} SELECT user, {times} FROM step{len(types) - 1}").fetchall()

@@ -113,7 +113,6 @@ def _v3(conn: sqlite3.Connection) -> None:
     make_figures(conn)
     conn.execute("UPDATE figures_state SET counted = (SELECT counted FROM activities_by_user_mark)")
     conn.execute("DROP TABLE activities_by_user_mark")
-    conn.execute(timeline.VIEW_DDL)
     conn.execute("ALTER TABLE user_analytics ADD COLUMN formula INTEGER")
     conn.execute("ALTER TABLE user_activities ADD COLUMN agent INTEGER")
     conn.execute("ALTER TABLE user_sessions ADD COLUMN key_activities INTEGER NOT NULL DEFAULT 0")
@@ -129,4 +128,33 @@ def _v5(conn: sqlite3.Connection) -> None:
     )
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5)
+_V6 = """
+ALTER TABLE activities_by_user RENAME TO by_user_v5;
+CREATE TABLE activities_by_user (
+    part INTEGER NOT NULL,
+    user INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (part, user, at, seq)
+) WITHOUT ROWID;
+INSERT INTO activities_by_user SELECT timestamp >> 28, user, timestamp & 268435455, seq FROM by_user_v5
+    ORDER BY 1, 2, 3, 4;
+DROP TABLE by_user_v5;
+CREATE TABLE activity_parts (part INTEGER PRIMARY KEY);
+INSERT INTO activity_parts WITH RECURSIVE found (part) AS (SELECT MIN(part) FROM activities_by_user UNION ALL
+    SELECT (SELECT MIN(part) FROM activities_by_user b WHERE b.part > found.part) FROM found WHERE part IS NOT NULL)
+    SELECT part FROM found WHERE part IS NOT NULL;
+DROP INDEX user_sessions_user;
+CREATE INDEX user_sessions_user ON user_sessions (start_time >> 28, user_id, start_time);
+"""
+
+
+def _v6(conn: sqlite3.Connection) -> None:
+    """What is found by user lies in parts of some three days (``parts``)."""
+    conn.execute("DROP VIEW IF EXISTS user_timeline")
+    for statement in _V6.split(";\n"):
+        conn.execute(statement)
+    conn.execute(timeline.VIEW_DDL)
+
+
+ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6)

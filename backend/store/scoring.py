@@ -13,6 +13,7 @@ from typing import Any
 from backend.store import questions, timeline
 from backend.store.codec import to_json
 from backend.store.names import key_of
+from backend.store.parts import BITS, part_of
 from backend.store.questions import Slice
 from backend.store.schema_figures import OTHER
 from backend.store.sessions import LIVE_PAGES
@@ -30,9 +31,9 @@ _ACTIVE_DAYS = (
     "AND (? IS NULL OR app = ?))"
 )
 _KEY_TYPES_USED = (
-    "SELECT COUNT(DISTINCT activity_type) FROM user_timeline WHERE user_id = ? AND timestamp >= ? "
-    f"AND activity_type IN (SELECT name FROM figure_names WHERE kind = {OTHER['type']} AND marked) "
-    "AND (? IS NULL OR app = ?)"
+    f"SELECT COUNT(DISTINCT activity_type) FROM ({timeline.SINCE}) "
+    f"WHERE activity_type IN (SELECT name FROM figure_names WHERE kind = {OTHER['type']} AND marked) "
+    "AND (?3 IS NULL OR app = ?3)"
 )
 
 
@@ -48,7 +49,9 @@ class Scoring:
         self._recent = local.start(today - RECENT_DAYS + 1)
         self._app_key = 0 if app is None else (key_of(conn, "app", app) or -1)
         trailing = Slice(today - TRAILING_DAYS + 1, today + 1, self._app_key)
-        sums = questions.sessions(conn, trailing, self._since, local.start(today + 2), app)
+        far = local.start(today + 2)
+        self._parts = to_json(list(range(self._since >> BITS, (far >> BITS) + 1)))
+        sums = questions.sessions(conn, trailing, self._since, far, app)
         self._mean_pages = sums.pages / sums.sessions if sums.sessions else 0.0
         self._mean_ms = sums.duration / sums.sessions if sums.sessions else 0.0
         (self._key_types,) = conn.execute(
@@ -60,8 +63,9 @@ class Scoring:
         app = self._app
         sessions: list[tuple[int, int, int, int]] = self._conn.execute(
             f"SELECT {LIVE_PAGES}, COALESCE(end_time, last_seen) - start_time, start_time, key_activities "
-            "FROM user_sessions WHERE user_id = ? AND start_time >= ? AND (? IS NULL OR app = ?)",
-            (user_id, self._since, app, app),
+            "FROM json_each(?) t CROSS JOIN user_sessions INDEXED BY user_sessions_user "
+            f"WHERE {part_of('start_time')} = t.value AND user_id = ? AND start_time >= ? AND (? IS NULL OR app = ?)",
+            (self._parts, user_id, self._since, app, app),
         ).fetchall()
         (days,) = self._conn.execute(
             _ACTIVE_DAYS, (self._days, user_id, self._app_key, self._app_key, user_id, self._since, app, app)
@@ -81,7 +85,7 @@ class Scoring:
         return score_of(parts), parts
 
     def _used(self, user_id: str) -> int:
-        (used,) = self._conn.execute(_KEY_TYPES_USED, (user_id, self._since, self._app, self._app)).fetchone()
+        (used,) = self._conn.execute(_KEY_TYPES_USED, (user_id, self._since, self._app)).fetchone()
         return int(used)
 
 

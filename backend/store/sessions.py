@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from backend.clock import to_datetime
 from backend.errors import Conflict
@@ -13,6 +13,7 @@ from backend.records import Session
 from backend.store import session_figures, timeline
 from backend.store.codec import decode_id, encode_id, from_list, from_object, to_json
 from backend.store.names import app_key
+from backend.store.parts import BITS, part_of
 from backend.store.rows import execute_rows
 from backend.store.session_cache import IDLE_MS, LONGEST_MS, MOST_PAGES_KEPT, OpenSession, SessionCache
 from backend.store.session_figures import Counted
@@ -224,9 +225,18 @@ class SessionBook:
         if touched:
             return max(touched, key=lambda session: session.start_time)
         past = self._load(
-            "user_id = ? AND app = ? AND start_time BETWEEN ? AND ? AND last_seen >= ? "
-            "AND (end_reason IS NOT 'ended' OR end_time >= ?) ORDER BY start_time DESC LIMIT 1",
-            (user_id, app, timestamp - LONGEST_MS, timestamp + IDLE_MS, timestamp - IDLE_MS, timestamp),
+            f"{part_of('start_time')} IN (?, ?) AND user_id = ? AND start_time BETWEEN ? AND ? AND app = ? "
+            "AND last_seen >= ? AND (end_reason IS NOT 'ended' OR end_time >= ?) ORDER BY start_time DESC LIMIT 1",
+            (
+                timestamp - LONGEST_MS >> BITS,
+                timestamp + IDLE_MS >> BITS,
+                user_id,
+                timestamp - LONGEST_MS,
+                timestamp + IDLE_MS,
+                app,
+                timestamp - IDLE_MS,
+                timestamp,
+            ),
         )
         return past if past is not None and _reaches(past, timestamp) else None
 
@@ -309,15 +319,21 @@ def read_session(conn: sqlite3.Connection, session_id: bytes | str) -> Session:
     return to_session(row)
 
 
-def session_bounds(conn: sqlite3.Connection, session_id: str) -> list[tuple[str, Any]] | None:
-    """Conditions that lead an index to a session's activities (see the schema); None for a session never seen."""
+class Bounds(NamedTuple):
+    """Where a session's activities lie: whose they are (None: several users' came under its id), and their times."""
+
+    user_id: str | None
+    start: int
+    last: int
+
+
+def session_bounds(conn: sqlite3.Connection, session_id: str) -> Bounds | None:
+    """What leads an index to a session's activities (see the schema); None for a session never seen."""
     row = conn.execute(
-        "SELECT user_id, start_time, last_seen, shared FROM user_sessions WHERE id = ?", (encode_id(session_id),)
+        "SELECT CASE WHEN NOT shared THEN user_id END, start_time, last_seen FROM user_sessions WHERE id = ?",
+        (encode_id(session_id),),
     ).fetchone()
-    if row is None:
-        return None
-    user_id, start, last, shared = row
-    return [("user_id = ?", None if shared else user_id), ("timestamp >= ?", start), ("timestamp <= ?", last)]
+    return None if row is None else Bounds(*row)
 
 
 def to_session(row: tuple[Any, ...]) -> Session:

@@ -15,9 +15,11 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from backend.store import parts
 from backend.store.folding import fold
+from backend.store.names import user_key
 from backend.store.writer import Tx
 from backend.zone import LocalTime
 
@@ -34,11 +36,13 @@ COLUMNS = {name: name for name in _NAMES} | {
     "user_agent": "COALESCE(user_agent, (SELECT name FROM figure_names WHERE key = agent)) AS user_agent"
 }
 """An activity's columns, and what each is in a statement over ``user_activities``."""
-_OF = {"seq": "p.seq AS seq", "user_id": "u.user_id AS user_id", "timestamp": "p.timestamp AS timestamp"}
-"""Where the index answers for the row itself."""
-_OF_INDEX = re.compile(rf"\b({'|'.join(_OF)})\b")
+_OF = {"seq": "p.seq AS seq", "user_id": "u.user_id AS user_id"}
+_SEQ = re.compile(r"\bseq\b")
 _MARK = "(SELECT through FROM figures_state)"
-_FED = "figure_users u CROSS JOIN activities_by_user p ON p.user = u.key CROSS JOIN user_activities a ON a.seq = p.seq"
+_FED = (
+    "figure_users u CROSS JOIN activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part AND p.user = u.key "
+    "CROSS JOIN user_activities a ON a.seq = p.seq"
+)
 TAIL = f"user_activities WHERE seq > {_MARK}"
 
 VIEW_DDL = f"""CREATE VIEW user_timeline AS
@@ -47,12 +51,16 @@ VIEW_DDL = f"""CREATE VIEW user_timeline AS
 
 PAGE_ROWS = (
     f"SELECT a.page_url FROM {_FED} WHERE u.user_id = user_sessions.user_id "
-    "AND p.timestamp BETWEEN user_sessions.start_time AND user_sessions.last_seen AND a.session_id = user_sessions.id "
+    f"AND {parts.between('user_sessions.start_time', 'user_sessions.last_seen')} AND a.session_id = user_sessions.id "
     f"UNION ALL SELECT page_url FROM {TAIL} AND user_id = user_sessions.user_id AND session_id = user_sessions.id"
 )
 """The pages of the session in the enclosing query's ``user_sessions``; SQLite hands no outer column down into
 the view, so both parts are written out."""
-
+SINCE = (
+    f"SELECT a.activity_type, a.app FROM {_FED} WHERE u.user_id = ?1 AND {parts.between('?2', str(parts.ALWAYS))} "
+    f"UNION ALL SELECT activity_type, app FROM {TAIL} AND user_id = ?1 AND timestamp >= ?2"
+)
+"""Type and app of every activity of the user ?1 from the moment ?2 on."""
 
 COUNT = (
     "INSERT INTO user_analytics (user_id, total_sessions, total_activities, last_activity) {rows} "
@@ -123,20 +131,51 @@ def _newest(conn: sqlite3.Connection) -> int:
     return int(conn.execute("SELECT COALESCE(MAX(seq), 0) FROM user_activities").fetchone()[0])
 
 
+class Asked(NamedTuple):
+    """Which of a user's activities: conditions on COLUMNS with their values, and the time from ``low`` to ``high``
+    (milliseconds since 1970, both included; None: without end)."""
+
+    user_id: str
+    where: Sequence[str] = ()
+    values: Sequence[Any] = ()
+    low: int | None = None
+    high: int | None = None
+
+
 def newest_of_user(
-    conn: sqlite3.Connection, where: Sequence[str], values: Sequence[Any], limit: int, *, oldest: bool = False
+    conn: sqlite3.Connection, asked: Asked, limit: int, *, oldest: bool = False
 ) -> list[tuple[Any, ...]]:
-    """The newest activities (or the ``oldest``) that ``where`` (which must name the user) lets through, as rows of
-    COLUMNS. Each part is asked for its own newest, so that neither reads more than ``limit`` matches."""
-    conditions = " AND ".join(where)
-    order = "ORDER BY {p}timestamp DESC, {p}seq DESC LIMIT ?".replace("DESC", "ASC" if oldest else "DESC")
-    columns = ", ".join(_OF.get(c, sql) for c, sql in COLUMNS.items())
-    of_index = _OF_INDEX.sub(lambda name: _OF[name[1]].partition(" ")[0], conditions)
-    fed = f"SELECT {columns} FROM {_FED} WHERE {of_index} {order.format(p='p.')}"
+    """The newest activities (or the ``oldest``), as rows of COLUMNS. No part is read further than to ``limit`` matches,
+    and none that lies behind as many."""
+    turn = "ASC" if oldest else "DESC"
+    found = _in_tail(conn, asked, f"ORDER BY timestamp {turn}, seq {turn} LIMIT {int(limit)}")
+    user = user_key(conn, asked.user_id)
+    columns = ", ".join("p.seq AS seq" if c == "seq" else sql for c, sql in COLUMNS.items())
+    conditions = "".join(f" AND {_SEQ.sub('p.seq', condition)}" for condition in asked.where)
+    fed = (
+        f"SELECT {columns} FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq "
+        f"WHERE p.part = ? AND p.user = ? AND p.at BETWEEN ? AND ?{conditions} "
+        f"ORDER BY p.at {turn}, p.seq {turn} LIMIT {int(limit)}"
+    )
+    indexed = 0
+    for number, low, high in parts.parts(conn, asked.low, asked.high, oldest=oldest) if user is not None else ():
+        rows = conn.execute(fed, (number, user, low, high, *asked.values)).fetchall()
+        found += rows
+        indexed += len(rows)
+        if indexed >= limit:  # what follows lies on the far side of all of these
+            break
+    found.sort(key=lambda row: (row[6], row[0]), reverse=not oldest)
+    return found[:limit]
+
+
+def _in_tail(conn: sqlite3.Connection, asked: Asked, order: str) -> list[tuple[Any, ...]]:
+    where, values = ["user_id = ?", *asked.where], [asked.user_id, *asked.values]
+    for condition, moment in (("timestamp >= ?", asked.low), ("timestamp <= ?", asked.high)):
+        if moment is not None:
+            where.append(condition)
+            values.append(moment)
     # NOT INDEXED: the few rows of the tail by their seq, not all rows by the index that has their order.
     rows = TAIL.replace("user_activities", "user_activities NOT INDEXED")
-    tail = f"SELECT {', '.join(COLUMNS.values())} FROM {rows} AND {conditions} {order.format(p='')}"
     return conn.execute(
-        f"SELECT * FROM ({fed}) UNION ALL SELECT * FROM ({tail}) {order.format(p='')}",
-        (*values, limit, *values, limit, limit),
+        f"SELECT {', '.join(COLUMNS.values())} FROM {rows} AND {' AND '.join(where)} {order}", values
     ).fetchall()

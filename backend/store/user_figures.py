@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from backend.clock import to_datetime
 from backend.records import NameCount, UserAnalytics
 from backend.store import timeline
+from backend.store.activities import conditions
 from backend.store.codec import to_json
 from backend.store.names import FEATURE, PAGE_VIEW, key_of
+from backend.store.parts import BY_PART, SESSION_PARTS
 from backend.store.schema_figures import OTHER
 from backend.store.scoring import FORMULA, Scoring
 from backend.store.writer import Tx
@@ -58,9 +60,8 @@ def _activities_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> t
     (tail,) = conn.execute(
         f"SELECT COUNT(*) FROM {timeline.TAIL} AND user_id = ? AND (? IS NULL OR app = ?)", (user_id, app, app)
     ).fetchone()
-    (last,) = conn.execute(
-        "SELECT MAX(timestamp) FROM user_timeline WHERE user_id = ? AND (? IS NULL OR app = ?)", (user_id, app, app)
-    ).fetchone()
+    newest = timeline.newest_of_user(conn, timeline.Asked(user_id, *conditions([("app = ?", app)])), 1)
+    last = newest[0][6] if newest else None
     if last is None and app is None:
         row = conn.execute("SELECT last_activity FROM user_analytics WHERE user_id = ?", (user_id,)).fetchone()
         last = None if row is None else row[0]
@@ -70,8 +71,9 @@ def _activities_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> t
 def _sessions_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tuple[int, float | None]:
     """How many sessions there ever were (of one app: that are still stored), and their mean length in seconds."""
     total, mean = conn.execute(
-        "SELECT COUNT(*), AVG(CASE WHEN end_time IS NOT NULL THEN (end_time - start_time) / 1000.0 END) "
-        "FROM user_sessions WHERE user_id = ? AND (? IS NULL OR app = ?)",
+        f"WITH RECURSIVE {SESSION_PARTS} SELECT COUNT(*), "
+        "AVG(CASE WHEN end_time IS NOT NULL THEN (end_time - start_time) / 1000.0 END) "
+        f"FROM {BY_PART} WHERE user_id = ? AND (? IS NULL OR app = ?)",
         (user_id, app, app),
     ).fetchone()
     if app is None:
