@@ -14,7 +14,7 @@ from backend.records import Record
 from backend.store.folding import fold, keyed_rows
 from backend.store.names import VALUES
 from backend.store.parts import part_of, place_in
-from backend.store.schema_figures import OTHER
+from backend.store.schema_figures import OTHER, week_of
 from backend.store.session_figures import ENGAGED
 from backend.store.writer import Tx
 from backend.zone import LocalTime
@@ -52,10 +52,11 @@ TABLES = (
     ),
     Table(
         "user_type_days",
-        "SELECT type, user, hour / 24, app, COUNT(*), MIN(timestamp), MAX(timestamp) - MIN(timestamp) FROM checking "
-        "GROUP BY 1, 2, 3, 4",
+        f"SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), MIN(timestamp), "
+        "MAX(timestamp) - MIN(timestamp) FROM checking GROUP BY 1, 2, 3, 4, 5",
         "day >= {live}",
     ),
+    Table("type_weeks", "SELECT DISTINCT type, week FROM user_type_days", "1"),
     Table(
         "activity_hours",
         "SELECT hour, app, type, COUNT(*) FROM checking GROUP BY 1, 2, 3",

@@ -12,7 +12,7 @@ from backend.store.codec import to_json
 from backend.store.folding import fold, keyed_rows
 from backend.store.names import VALUES, app_key, user_key
 from backend.store.parts import drop_empty
-from backend.store.schema_figures import OTHER
+from backend.store.schema_figures import OF_USER, OTHER, week_of
 from backend.store.session_figures import Counted, change, engaged
 from backend.store.writer import Tx
 from backend.zone import LocalTime
@@ -22,8 +22,9 @@ _ROWS = (
     "WHERE p.user = ?"
 )
 _DAYS = (
-    "SELECT DISTINCT d.type, d.day, d.app FROM figure_names t CROSS JOIN user_type_days d ON d.type = t.key "
-    f"AND d.user = ? WHERE t.kind = {OTHER['type']}"
+    f"SELECT DISTINCT d.type, d.day, d.app FROM (SELECT DISTINCT {week_of('d.day')} AS week FROM {OF_USER} "
+    "WHERE d.user = ?1) w CROSS JOIN type_weeks t ON t.week = w.week "
+    "CROSS JOIN user_type_days d ON d.week = t.week AND d.type = t.type AND d.user = ?1"
 )
 
 
@@ -118,6 +119,10 @@ def _uncount_presence(tx: Tx, user: int) -> None:
         "DELETE FROM user_days WHERE day = ? AND user = ?", [(day, user) for t, a, day in present if t == 0 == a]
     )
     conn.executemany("DELETE FROM user_spans WHERE app = ? AND user = ?", [(app, user) for app in firsts])
+    weeks = {(kind, day // 7) for kind, day, _ in rows}
+    conn.executemany("DELETE FROM user_type_days WHERE type = ? AND week = ? AND user = ?", [(*w, user) for w in weeks])
     conn.executemany(
-        "DELETE FROM user_type_days WHERE type = ? AND user = ?", [(kind, user) for kind in {t for t, *_ in rows}]
+        "DELETE FROM type_weeks WHERE type = ?1 AND week = ?2 "
+        "AND NOT EXISTS (SELECT 1 FROM user_type_days WHERE type = ?1 AND week = ?2)",
+        list(weeks),
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from backend.store.names import ABSENT, VALUES, learn
 from backend.store.parts import part_of, place_in
-from backend.store.schema_figures import OTHER
+from backend.store.schema_figures import OF_USER, OTHER, week_of
 from backend.store.writer import Tx
 from backend.zone import LocalTime
 
@@ -57,21 +57,19 @@ _NEW_DAYS = (
     "INSERT INTO temp.folding_new SELECT DISTINCT 0, user, hour / 24, app FROM temp.folding f WHERE NOT EXISTS "
     "(SELECT 1 FROM user_days d WHERE d.day = f.hour / 24 AND d.user = f.user AND d.app = f.app)",
     "INSERT INTO temp.folding_new SELECT DISTINCT type, user, hour / 24, app FROM temp.folding f WHERE NOT EXISTS "
-    "(SELECT 1 FROM user_type_days d WHERE d.type = f.type AND d.user = f.user AND d.day = f.hour / 24 "
-    "AND d.app = f.app)",
+    f"(SELECT 1 FROM user_type_days d WHERE d.week = {week_of('f.hour / 24')} AND d.type = f.type "
+    "AND d.user = f.user AND d.day = f.hour / 24 AND d.app = f.app)",
     "INSERT INTO temp.folding_new SELECT DISTINCT 0, user, day, 0 FROM temp.folding_new f WHERE type = 0 "
     "AND NOT EXISTS (SELECT 1 FROM user_days d WHERE d.day = f.day AND d.user = f.user)",
     "INSERT INTO temp.folding_new SELECT DISTINCT type, user, day, 0 FROM temp.folding_new f WHERE type <> 0 "
-    "AND NOT EXISTS (SELECT 1 FROM user_type_days d WHERE d.type = f.type AND d.user = f.user AND d.day = f.day)",
+    f"AND NOT EXISTS (SELECT 1 FROM user_type_days d WHERE d.week = {week_of('f.day')} AND d.type = f.type "
+    "AND d.user = f.user AND d.day = f.day)",
 )
 _MOVED = (
     "SELECT f.app, f.user, s.first_day FROM temp.folding_new f JOIN user_spans s ON s.app = f.app AND s.user = f.user "
     "WHERE f.type = 0 AND f.day < s.first_day GROUP BY 1, 2"
 )
-_DAYS_OF = (
-    "SELECT DISTINCT d.day FROM figure_names t CROSS JOIN user_type_days d ON d.type = t.key AND d.user = ? "
-    f"WHERE t.kind = {OTHER['type']} AND (? = 0 OR d.app = ?)"
-)
+_DAYS_OF = f"SELECT DISTINCT d.day FROM {OF_USER} WHERE d.user = ? AND (? = 0 OR d.app = ?)"
 _ADD_COHORT = (
     "INSERT INTO cohort_days (app, first_day, day, users) VALUES (?, ?, ?, ?) "
     "ON CONFLICT DO UPDATE SET users = users + excluded.users"
@@ -88,10 +86,11 @@ _COUNTS = (
     "INSERT INTO user_days SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) FROM temp.folding WHERE true "
     "GROUP BY 1, 2, 3 ON CONFLICT DO UPDATE SET activities = activities + excluded.activities, "
     "first_at = MIN(first_at, excluded.first_at)",
-    "INSERT INTO user_type_days SELECT type, user, hour / 24, app, COUNT(*), MIN(timestamp), "
-    "MAX(timestamp) - MIN(timestamp) FROM temp.folding WHERE true GROUP BY 1, 2, 3, 4 ON CONFLICT DO UPDATE SET "
+    f"INSERT INTO user_type_days SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), MIN(timestamp), "
+    "MAX(timestamp) - MIN(timestamp) FROM temp.folding WHERE true GROUP BY 1, 2, 3, 4, 5 ON CONFLICT DO UPDATE SET "
     "activities = activities + excluded.activities, first_at = MIN(first_at, excluded.first_at), "
     "span = MAX(first_at + span, excluded.first_at + excluded.span) - MIN(first_at, excluded.first_at)",
+    f"INSERT OR IGNORE INTO type_weeks SELECT DISTINCT type, {week_of('hour / 24')} FROM temp.folding",
     "INSERT INTO activity_hours SELECT hour, app, type, COUNT(*) FROM temp.folding WHERE true GROUP BY 1, 2, 3 "
     "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities",
     *(

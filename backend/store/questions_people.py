@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 from backend.store.parts import between
 from backend.store.questions import Slice
-from backend.store.schema_figures import OTHER
+from backend.store.schema_figures import OF_USER, week_of
 
 DAY_MS = 86_400_000
+FEW_DAYS = 32
+"""Up to so many days it is quicker to look at everybody's days than to look each user up."""
+_OF_TYPE = "type_weeks t CROSS JOIN user_type_days d ON d.week = t.week AND d.type = t.type"
 
 
 def active_users(conn: sqlite3.Connection, asked: Slice) -> int:
@@ -28,30 +31,42 @@ def active_users(conn: sqlite3.Connection, asked: Slice) -> int:
             "SELECT COUNT(*) FROM user_spans WHERE app = ? AND last_day >= ?", (asked.app, asked.first)
         ).fetchone()
     else:
-        until, values = _until(asked)
         row = conn.execute(
-            f"SELECT COUNT(DISTINCT user) FROM user_days WHERE day BETWEEN ? AND ?{until} AND (? = 0 OR app = ?)",
-            (asked.first, asked.last, *values, asked.app, asked.app),
+            f"SELECT COUNT(DISTINCT d.user) FROM user_days d WHERE d.day BETWEEN :first AND :last{_until(asked)} "
+            "AND (:app = 0 OR d.app = :app)",
+            _values(asked),
         ).fetchone()
     return int(row[0])
 
 
 def _active_of_type(conn: sqlite3.Connection, asked: Slice) -> int:
-    until, values = _until(asked)
-    row = conn.execute(
-        "SELECT COUNT(*) FROM user_spans s WHERE s.app = ? AND s.last_day >= ? AND s.first_day <= ? AND EXISTS "
-        "(SELECT 1 FROM user_type_days d WHERE d.type = ? AND d.user = s.user AND d.day BETWEEN ? AND ? "
-        f"AND (? = 0 OR d.app = ?){until})",
-        (asked.app, asked.first, asked.last, asked.type, asked.first, asked.last, asked.app, asked.app, *values),
-    ).fetchone()
+    if asked.last - asked.first < FEW_DAYS:
+        row = conn.execute(
+            f"SELECT COUNT(DISTINCT d.user) FROM {_OF_TYPE} AND d.day BETWEEN :first AND :last{_until(asked)} "
+            f"WHERE t.type = :type AND t.week BETWEEN {week_of(':first')} AND {week_of(':last')} "
+            "AND (:app = 0 OR d.app = :app)",
+            _values(asked),
+        ).fetchone()
+    else:
+        since, until = week_of("MAX(:first, s.first_day)"), week_of("MIN(:last, s.last_day)")
+        row = conn.execute(
+            "SELECT COUNT(*) FROM user_spans s WHERE s.app = :app AND s.last_day >= :first AND s.first_day <= :last "
+            f"AND EXISTS (SELECT 1 FROM {_OF_TYPE} AND d.user = s.user AND d.day BETWEEN :first AND :last"
+            f"{_until(asked)} WHERE t.type = :type AND t.week BETWEEN {since} AND {until} "
+            "AND (:app = 0 OR d.app = :app))",
+            _values(asked),
+        ).fetchone()
     return int(row[0])
 
 
-def _until(asked: Slice) -> tuple[str, tuple[int, ...]]:
+def _until(asked: Slice) -> str:
     """A condition that leaves out who came on the last day only after the cut."""
-    if asked.cut is None:
-        return "", ()
-    return " AND (day < ? OR first_at < ?)", (asked.last, asked.cut.at)
+    return "" if asked.cut is None else " AND (d.day < :last OR d.first_at < :cut)"
+
+
+def _values(asked: Slice) -> dict[str, int | None]:
+    cut = None if asked.cut is None else asked.cut.at
+    return {"first": asked.first, "last": asked.last, "app": asked.app, "type": asked.type, "cut": cut}
 
 
 def new_users(conn: sqlite3.Connection, asked: Slice) -> int:
@@ -120,11 +135,13 @@ def last_seen_after(conn: sqlite3.Connection, asked: Slice) -> dict[tuple[int, i
 # One statement for the whole walk: in it each user's step is one more column, the local day and the moment in one
 # number (day x _DAY + milliseconds), so that a single look into the index finds both. Where a day has activities of the
 # next type both before and after the step, the figures cannot say when the next came (a moment of 0), and the bare rows
-# are asked. A day has one row an app: the first rows, as many as there are apps, hold its earliest moment.
+# are asked.
 _DAY = 100_000_000_000_000
 _EARLIEST = (
-    "(SELECT MIN(moment) FROM (SELECT {moment} AS moment FROM user_type_days d WHERE d.type = {type} AND "
-    "d.user = {user} AND d.day BETWEEN {since} AND {until}{d_app} ORDER BY d.day LIMIT {apps}))"
+    f"(SELECT {{moment}} FROM {_OF_TYPE} AND d.user = {{user}} "
+    "AND d.day BETWEEN {since} AND {until}{d_app}{more} "
+    f"WHERE t.type = {{type}} AND t.week BETWEEN {week_of('{since}')} AND {week_of('{until}')} "
+    "ORDER BY t.week, d.day, d.first_at LIMIT 1)"
 )
 _SETTLED = (
     "SELECT {columns}, CASE WHEN at % {DAY} = 0 THEN "
@@ -144,9 +161,8 @@ def walk(
     if asked.app < 0 or types[0] < 0:
         return []
     app = asked.app
-    (apps,) = conn.execute("SELECT COUNT(*) FROM figure_names WHERE kind = ?", (OTHER["app"],)).fetchone()
     scope = {
-        "hour": hour, "window": window_days * DAY_MS, "DAY": _DAY, "apps": 1 if app else apps,
+        "hour": hour, "window": window_days * DAY_MS, "DAY": _DAY,
         "d_app": f" AND d.app = {app}" if app else "",
         "a_app": f" AND a.app = (SELECT name FROM figure_names WHERE key = {app})" if app else "",
     }  # fmt: skip
@@ -154,8 +170,9 @@ def walk(
         moment=f"d.day * {_DAY} + d.first_at",
         type=types[0],
         user="s.user",
-        since=asked.first,
-        until=asked.last,
+        since=f"MAX({asked.first}, s.first_day)",
+        until=f"MIN({asked.last}, s.last_day)",
+        more="",
         **scope,
     )
     # Materialized: SQLite would work out a column that is used three times three times.
@@ -169,7 +186,7 @@ def walk(
         following = _EARLIEST.format(
             moment=f"d.day * {_DAY} + CASE WHEN d.first_at <= {then} THEN 0 ELSE d.first_at END",
             type=kind, user=f"step{n - 1}.user", since=f"at{n - 1} / {_DAY}",
-            until=f"at{n - 1} / {_DAY} + {window_days + 1} AND d.first_at + d.span > {then}", **scope,
+            until=f"at{n - 1} / {_DAY} + {window_days + 1}", more=f" AND d.first_at + d.span > {then}", **scope,
         )  # fmt: skip
         columns = ", ".join(["user", *(f"at{k}" for k in range(n))])
         name = f"(SELECT name FROM figure_names WHERE key = {kind})"
@@ -201,9 +218,10 @@ class Seen(NamedTuple):
     last_day: int
 
 
+# Whoever came first or last within the days was there; of the others each day between is looked up.
 _CAME = (
-    "EXISTS (SELECT 1 FROM figure_names t CROSS JOIN user_type_days d ON d.type = t.key AND d.user = s.user "
-    f"AND d.day BETWEEN ? AND ? WHERE t.kind = {OTHER['type']} AND (? = 0 OR d.app = ?))"
+    "(s.last_day <= ?2 OR s.first_day >= ?1 OR EXISTS (SELECT 1 FROM "
+    f"{OF_USER} AND d.user = s.user WHERE t.day BETWEEN ?1 AND ?2 AND (?3 = 0 OR d.app = ?3)))"
 )
 
 
@@ -214,23 +232,21 @@ def seen_users(
     before."""
     if asked.nothing:
         return []
-    where, values = ("", ()) if after is None else (" AND (s.last_day, s.user) < (?, ?)", after)
+    where, values = ("", ()) if after is None else (" AND (s.last_day, s.user) < (?5, ?6)", after)
     rows = conn.execute(
         "SELECT u.user_id, s.first_day, s.last_day, s.user FROM user_spans s JOIN figure_users u ON u.key = s.user "
-        f"WHERE s.app = ? AND s.last_day >= ? AND s.first_day <= ? AND {_CAME}{where} "
-        "ORDER BY s.last_day DESC, s.user DESC LIMIT ?",
-        (asked.app, asked.first, asked.last, asked.first, asked.last, asked.app, asked.app, *values, limit),
+        f"WHERE s.app = ?3 AND s.last_day >= ?1 AND s.first_day <= ?2 AND {_CAME}{where} "
+        "ORDER BY s.last_day DESC, s.user DESC LIMIT ?4",
+        (asked.first, asked.last, asked.app, limit, *values),
     )
     return [(Seen(user_id, first, last), key) for user_id, first, last, key in rows]
 
 
 def count_by_user(conn: sqlite3.Connection, asked: Slice, keys: Sequence[int]) -> dict[int, int]:
     """Activities of each user in the slice's days."""
-    kinds = f"SELECT key FROM figure_names WHERE kind = {OTHER['type']}"
     rows = conn.execute(
-        f"SELECT d.user, SUM(d.activities) FROM json_each(?) k CROSS JOIN ({kinds}) t "
-        "CROSS JOIN user_type_days d ON d.type = t.key AND d.user = k.value AND d.day BETWEEN ? AND ? "
-        "WHERE (? = 0 OR d.app = ?) GROUP BY 1",
+        f"SELECT d.user, SUM(d.activities) FROM json_each(?) k CROSS JOIN {OF_USER} AND d.user = k.value "
+        "AND t.day BETWEEN ? AND ? WHERE (? = 0 OR d.app = ?) GROUP BY 1",
         ("[" + ",".join(map(str, keys)) + "]", asked.first, asked.last, asked.app, asked.app),
     )
     return dict(rows.fetchall())

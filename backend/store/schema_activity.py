@@ -157,4 +157,35 @@ def _v6(conn: sqlite3.Connection) -> None:
     conn.execute(timeline.VIEW_DDL)
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6)
+_V7 = """
+ALTER TABLE user_type_days RENAME TO user_type_days_v6;
+CREATE TABLE user_type_days (
+    week INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    user INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    app INTEGER NOT NULL,
+    activities INTEGER NOT NULL,
+    first_at INTEGER NOT NULL,
+    span INTEGER NOT NULL,
+    PRIMARY KEY (week, type, user, day, app)
+) WITHOUT ROWID;
+INSERT INTO user_type_days SELECT day / 7, type, user, day, app, activities, first_at, span FROM user_type_days_v6
+    ORDER BY 1, 2, 3, 4, 5;
+DROP TABLE user_type_days_v6;
+CREATE TABLE type_weeks (
+    type INTEGER NOT NULL,
+    week INTEGER NOT NULL,
+    PRIMARY KEY (type, week)
+) WITHOUT ROWID;
+INSERT INTO type_weeks SELECT DISTINCT type, week FROM user_type_days;
+"""
+
+
+def _v7(conn: sqlite3.Connection) -> None:
+    """What a user did of a type lies by weeks (``schema_figures``)."""
+    for statement in _V7.split(";\n"):
+        conn.execute(statement)
+
+
+ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7)

@@ -1,10 +1,11 @@
 """The figures' tables in ``user_activities.db``: narrow ones, each shaped by the question it answers.
 
 Users and names stand as small integers; ``app`` 0 and ``type`` 0 mean all of them together. ``day`` is a local day
-(days since 1970-01-01 on the workspace's clock), ``hour`` a local hour (24 to a day). ``figures_state`` says how far
-they reach: activities up to ``seq`` ``through`` are in them, counted by the clock of ``zone``; days before
-``frozen_before`` no longer have all their activities behind them and are left as they stand; ``writer`` is the mark of
-who wrote sessions last.
+(days since 1970-01-01 on the workspace's clock), ``week`` seven of them, ``hour`` a local hour (24 to a day). What a
+user did of a type lies by weeks first, so that every write meets the same few pages again; ``type_weeks`` says which
+weeks there are of a type. ``figures_state`` says how far they reach: activities up to ``seq`` ``through`` are in them,
+counted by the clock of ``zone``; days before ``frozen_before`` no longer have all their activities behind them and are
+left as they stand; ``writer`` is the mark of who wrote sessions last.
 """
 
 from __future__ import annotations
@@ -13,6 +14,14 @@ import sqlite3
 
 OTHER = {"app": 1, "type": 2, "page": 3, "feature": 4, "referrer": 5, "agent": 6}
 """The kinds of names. Each kind's own number is also the key of its “all others”, whose name is empty."""
+OF_USER = "active_days t CROSS JOIN user_days d ON t.type = 0 AND t.app = 0 AND d.day = t.day"
+"""The days ``d`` of whatever ``d.user`` is asked for: one look for each day that somebody was there."""
+
+
+def week_of(day: str) -> str:
+    """SQL for the seven days, counted from 1970-01-01, that a local day is one of."""
+    return f"({day}) / 7"
+
 
 FIGURES_DDL = """
 CREATE TABLE figure_users (key INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE);

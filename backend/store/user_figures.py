@@ -12,7 +12,7 @@ from backend.store.activities import conditions
 from backend.store.codec import to_json
 from backend.store.names import FEATURE, PAGE_VIEW, key_of
 from backend.store.parts import BY_PART, SESSION_PARTS
-from backend.store.schema_figures import OTHER
+from backend.store.schema_figures import OF_USER
 from backend.store.scoring import FORMULA, Scoring
 from backend.store.writer import Tx
 
@@ -47,9 +47,8 @@ def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, scor
 
 
 _COUNTED = (
-    "SELECT COALESCE(SUM(d.activities), 0) FROM figure_users u CROSS JOIN figure_names t "
-    "CROSS JOIN user_type_days d ON d.type = t.key AND d.user = u.key "
-    f"WHERE u.user_id = ? AND t.kind = {OTHER['type']} AND (? = 0 OR d.app = ?)"
+    f"SELECT COALESCE(SUM(d.activities), 0) FROM figure_users u CROSS JOIN {OF_USER} AND d.user = u.key "
+    "WHERE u.user_id = ? AND (? = 0 OR d.app = ?)"
 )
 
 
