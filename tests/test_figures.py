@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend import Event, Filters, UserActivityService, ValidationError
-from backend.store import folding, names
+from backend.store import figures_check, folding, names, questions_people
 from backend.store.figures_forgetting import forget_key, forget_sessions, forget_user
 from backend.store.key_types import KEY_TYPES, list_types
 from backend.store.writer import Tx, Write
@@ -64,12 +64,22 @@ def service(tmp_path: Path) -> Iterator[UserActivityService]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(steps=STEPS, zone=st.sampled_from(ZONES))
+@given(
+    steps=STEPS,
+    zone=st.sampled_from(ZONES),
+    at_once=st.sampled_from([1, 9, 250_000]),
+    few_days=st.sampled_from([1, 32]),
+)
 def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], zone: str
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], zone: str, at_once: int, few_days: int
 ) -> None:
     path = tmp_path_factory.mktemp("figures") / "a.db"
-    with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo(zone)) as service:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo(zone)) as service,
+    ):
+        patch.setattr(figures_check, "AT_ONCE", at_once)
+        patch.setattr(questions_people, "FEW_DAYS", few_days)
         for what, given_ in steps:
             if what == "track":
                 service.track_batch([row(made) for made in given_])
@@ -286,8 +296,15 @@ def test_a_long_tail_is_folded_in_parts(service: UserActivityService, monkeypatc
     assert service.figures.verify() == ()
 
 
-def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(service: UserActivityService) -> None:
-    service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x", "page_url": "/a"} for n in range(30)])
+@pytest.mark.parametrize("at_once", [1, 7, 250_000])
+def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(
+    service: UserActivityService, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(figures_check, "AT_ONCE", at_once)
+    days = [NOW - timedelta(days=n) for n in (0, 1, 2, 3, 5, 9, 9, 9, 20, 28)]
+    service.track_batch(
+        [{"user_id": f"u{n % 3}", "activity_type": "x", "page_url": "/a", "timestamp": days[n % 10]} for n in range(30)]
+    )
     session = service.start_session("ada").session
     service.end_session(session.id)
     service.figures.fold()
@@ -296,6 +313,12 @@ def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(service: UserActiv
         "DELETE FROM name_days WHERE kind = 3",
         "UPDATE session_days SET engaged = engaged + 1",
         "INSERT INTO cohort_days VALUES (0, 1, 2, 3)",
+        "INSERT INTO user_days VALUES (1, 1, 1, 1, 1)",  # long before the first activity
+        "INSERT INTO active_days VALUES (0, 0, 90000, 1)",  # long after the last
+        "INSERT INTO activity_hours SELECT hour + 24 * 3, app, type, 1 FROM activity_hours ORDER BY hour LIMIT 1",
+        "UPDATE user_spans SET last_day = last_day + 1 WHERE user = 1",
+        "DELETE FROM type_weeks WHERE week = (SELECT MIN(week) FROM type_weeks)",
+        "INSERT INTO activities_by_user SELECT part + 1, user, at, seq FROM activities_by_user WHERE seq = 1",
         "UPDATE user_type_days SET span = span + 1",
         "DELETE FROM activities_by_user WHERE seq = 1",
         "DELETE FROM activity_parts",

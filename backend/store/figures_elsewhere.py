@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backend.errors import ValidationError
-from backend.store.figures_check import TABLES, expected_rows
+from backend.store.figures_check import BY_DAY, expected_rows
 from backend.store.folding import keyed_rows
 from backend.store.names import VALUES
 from backend.store.parts import part_of
@@ -50,9 +50,7 @@ def borrowed(conn: sqlite3.Connection, local: LocalTime, start_ms: int, end_ms: 
         conn.execute(
             f"INSERT INTO temp.checking {keyed_rows('zone_hour(a.timestamp)', source, '{other}')}", (start_ms, end_ms)
         )
-        for table in TABLES:
-            if table.name in ("activities_by_user", "activity_parts"):
-                continue
+        for table in BY_DAY:
             columns = ", ".join(column for _, column, *_ in conn.execute(f"PRAGMA main.table_info({table.name})"))
             _make(conn, table.name, columns, made)
             conn.execute(f"INSERT INTO temp.{table.name} {expected_rows(table, 'zone_hour', within)}")

@@ -22,7 +22,7 @@ _ROWS = (
     "WHERE p.user = ?"
 )
 _DAYS = (
-    f"SELECT DISTINCT d.type, d.day, d.app FROM (SELECT DISTINCT {week_of('d.day')} AS week FROM {OF_USER} "
+    f"SELECT DISTINCT d.type, d.week, d.day, d.app FROM (SELECT DISTINCT {week_of('d.day')} AS week FROM {OF_USER} "
     "WHERE d.user = ?1) w CROSS JOIN type_weeks t ON t.week = w.week "
     "CROSS JOIN user_type_days d ON d.week = t.week AND d.type = t.type AND d.user = ?1"
 )
@@ -102,7 +102,7 @@ def _uncount_presence(tx: Tx, user: int) -> None:
     """The user was never there: not on any day, not in any cohort."""
     conn = tx.conn
     rows = conn.execute(_DAYS, (user,)).fetchall()
-    present = {(t, a, day) for kind, day, app in rows for t in (0, kind) for a in (0, app)}
+    present = {(t, a, day) for kind, _, day, app in rows for t in (0, kind) for a in (0, app)}
     conn.executemany("UPDATE active_days SET users = users - 1 WHERE type = ? AND app = ? AND day = ?", list(present))
     conn.execute("DELETE FROM active_days WHERE users <= 0")
     spans = conn.execute(
@@ -119,7 +119,7 @@ def _uncount_presence(tx: Tx, user: int) -> None:
         "DELETE FROM user_days WHERE day = ? AND user = ?", [(day, user) for t, a, day in present if t == 0 == a]
     )
     conn.executemany("DELETE FROM user_spans WHERE app = ? AND user = ?", [(app, user) for app in firsts])
-    weeks = {(kind, day // 7) for kind, day, _ in rows}
+    weeks = {(kind, week) for kind, week, *_ in rows}
     conn.executemany("DELETE FROM user_type_days WHERE type = ? AND week = ? AND user = ?", [(*w, user) for w in weeks])
     conn.executemany(
         "DELETE FROM type_weeks WHERE type = ?1 AND week = ?2 "
