@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from backend.asking import Asked
 from backend.definitions import DEFINITIONS
@@ -82,7 +82,7 @@ def funnel(asked: Asked, steps: Sequence[str], window_days: int, dropped_at: int
         raise ValidationError.of("dropped_at", "must be the number of a step after the first")
     part = asked.slice(asked.days, of_type=False)
     types = [key_of(asked.conn, "type", name) or NO_KEY for name in steps]
-    rows = people.walk(asked.conn, types, part, window_days, asked.hour)
+    rows = people.walk(asked.conn, types, part, window_days)
     dropped: tuple[str, ...] = ()
     if dropped_at is not None:
         lost = [row[0] or 0 for row in rows if row[dropped_at - 1] is not None and row[dropped_at] is None]
@@ -91,26 +91,31 @@ def funnel(asked: Asked, steps: Sequence[str], window_days: int, dropped_at: int
         period=asked.days.record(asked.until),
         timezone=asked.local.zone.key,
         window_days=window_days,
-        steps=tuple(_step(name, rows, n) for n, name in enumerate(steps, 1)),
+        steps=tuple(_steps(steps, list(zip(*rows, strict=True))[1:])),
         dropped_at=dropped_at,
         dropped_users=dropped,
         definition=DEFINITIONS["funnel"],
     )
 
 
-def _step(name: str, rows: Sequence[tuple[int | None, ...]], n: int) -> FunnelStep:
-    """The ``n``-th step (from 1) of the users whose times are ``rows``."""
-    users = sum(row[n] is not None for row in rows)
-    before = users if n == 1 else sum(row[n - 1] is not None for row in rows)
-    took = [] if n == 1 else [(row[n] - row[n - 1]) / 1000 for row in rows if row[n] is not None]  # type: ignore[operator]
-    return FunnelStep(
-        activity_type=name,
-        users=users,
-        share=ratio(users, len(rows)) or 0.0,
-        of_previous=ratio(users, before) or 0.0,
-        dropped=before - users,
-        median_seconds=statistics.median(took) if took else None,
-    )
+def _steps(names: Sequence[str], columns: Sequence[Sequence[int | None]]) -> Iterator[FunnelStep]:
+    """The steps of the users who took the first; when each of them took the n-th is the n-th of ``columns``."""
+    everyone = before = len(columns[0]) if columns else 0
+    for n, name in enumerate(names):
+        users, took = everyone, None
+        if n:
+            pairs = zip(columns[n - 1], columns[n], strict=True) if columns else ()
+            spent = [at - last for last, at in pairs if at is not None and last is not None]
+            users, took = len(spent), statistics.median(spent) / 1000 if spent else None
+        yield FunnelStep(
+            activity_type=name,
+            users=users,
+            share=ratio(users, everyone) or 0.0,
+            of_previous=ratio(users, before) or 0.0,
+            dropped=before - users,
+            median_seconds=took,
+        )
+        before = users
 
 
 # --- users ------------------------------------------------------------------------------------------------------------

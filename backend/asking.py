@@ -42,11 +42,6 @@ class Asked(msgspec.Struct, frozen=True):
         return Slice(days.first, days.last, self.app_key, self.type_key if of_type else 0, days.cut)
 
     @property
-    def hour(self) -> str:
-        """The SQL function that tells the local hour of a moment."""
-        return "local_hour" if self.local is self.home else "zone_hour"
-
-    @property
     def until(self) -> int | None:
         """Where the period has come to, if it is not over."""
         return self.now_ms if self.days.last >= self.local.day(self.now_ms) else None

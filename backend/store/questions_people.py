@@ -133,73 +133,83 @@ def last_seen_after(conn: sqlite3.Connection, asked: Slice) -> dict[tuple[int, i
 # --- funnel -----------------------------------------------------------------------------------------------------------
 
 # One statement for the whole walk: in it each user's step is one more column, the local day and the moment in one
-# number (day x _DAY + milliseconds), so that a single look into the index finds both. Where a day has activities of the
-# next type both before and after the step, the figures cannot say when the next came (a moment of 0), and the bare rows
-# are asked.
-_DAY = 100_000_000_000_000
+# number (the day above _DAY bits of milliseconds), so that a single look into the index finds both. A day has a row for
+# each app; only of those who ever used several are all of them looked at.
+_DAY = 48
+_MOMENT = (1 << _DAY) - 1
 _EARLIEST = (
-    f"(SELECT {{moment}} FROM {_OF_TYPE} AND d.user = {{user}} "
-    "AND d.day BETWEEN {since} AND {until}{d_app}{more} "
-    f"WHERE t.type = {{type}} AND t.week BETWEEN {week_of('{since}')} AND {week_of('{until}')} "
-    "ORDER BY t.week, d.day, d.first_at LIMIT 1)"
+    "COALESCE("
+    f"(SELECT (d.day << {_DAY}) + {{moment}} FROM user_type_days d WHERE d.week = {week_of('{since}')} "
+    "AND d.type = {type} AND d.user = {user} AND d.day BETWEEN {since} AND {until}{more} ORDER BY d.day LIMIT 1), "
+    f"(SELECT (d.day << {_DAY}) + {{moment}} FROM {_OF_TYPE} AND d.user = {{user}} AND d.day <= {{until}}{{more}} "
+    f"WHERE t.type = {{type}} AND t.week > {week_of('{since}')} AND t.week <= {week_of('{until}')} "
+    "ORDER BY t.week, d.day LIMIT 1))"
 )
-_SETTLED = (
-    "SELECT {columns}, CASE WHEN at % {DAY} = 0 THEN "
-    "(SELECT {hour}(a.timestamp) / 24 * {DAY} + a.timestamp FROM activity_parts t CROSS JOIN activities_by_user p "
-    "ON p.part = t.part AND p.user = c.user CROSS JOIN user_activities a ON a.seq = p.seq WHERE {within} "
-    "AND a.activity_type = {name}{a_app} ORDER BY t.part, p.at LIMIT 1) "
-    "WHEN at % {DAY} <= at0 % {DAY} + {window} THEN at END AS at{n} FROM next{n} c"
+_OF_ALL_APPS = (
+    "CASE WHEN d.user IN several THEN (SELECT MIN({moment}) FROM user_type_days e WHERE e.week = d.week "
+    "AND e.type = d.type AND e.user = d.user AND e.day = d.day{more}) ELSE {only} END"
+)
+_SEVERAL = "several AS MATERIALIZED (SELECT user FROM user_spans WHERE app > 0 GROUP BY user HAVING COUNT(*) > 1)"
+# The first moment after {then} of a day's activities, where there is one. Of three and more with {then} among them the
+# figures cannot say, and the bare rows are asked.
+_NEXT = (
+    "CASE WHEN d.first_at > {then} THEN d.first_at WHEN d.activities = 2 THEN d.first_at + d.span ELSE "
+    "(SELECT a.timestamp FROM activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part AND p.user = d.user "
+    "CROSS JOIN user_activities a ON a.seq = p.seq WHERE {within} AND a.activity_type = {name}{app} "
+    "ORDER BY t.part, p.at LIMIT 1) END"
 )
 
 
 def walk(
-    conn: sqlite3.Connection, types: Sequence[int], asked: Slice, window_days: int, hour: str
+    conn: sqlite3.Connection, types: Sequence[int], asked: Slice, window_days: int
 ) -> list[tuple[int | None, ...]]:
     """For each user who took the first step (the types by their keys) in the slice: the user's key, and when each step
-    was taken (milliseconds), None from the one on that was not within ``window_days`` of the first. ``hour`` is the SQL
-    function that tells the local hour."""
+    was taken (milliseconds), None from the one on that was not within ``window_days`` of the first."""
     if asked.app < 0 or types[0] < 0:
         return []
     app = asked.app
-    scope = {
-        "hour": hour, "window": window_days * DAY_MS, "DAY": _DAY,
-        "d_app": f" AND d.app = {app}" if app else "",
-        "a_app": f" AND a.app = (SELECT name FROM figure_names WHERE key = {app})" if app else "",
-    }  # fmt: skip
-    first = _EARLIEST.format(
-        moment=f"d.day * {_DAY} + d.first_at",
-        type=types[0],
-        user="s.user",
-        since=f"MAX({asked.first}, s.first_day)",
-        until=f"MIN({asked.last}, s.last_day)",
-        more="",
-        **scope,
+    (several,) = conn.execute(
+        "SELECT (SELECT COUNT(*) FROM user_spans WHERE app > 0) > (SELECT COUNT(*) FROM user_spans WHERE app = 0)"
+    ).fetchone()
+
+    def earliest(kind: int, user: str, since: str, until: str, moment: str, more: str = "") -> str:
+        """SQL for when ``user`` did ``kind`` first within the days; ``moment`` and ``more`` of a day's row ``d``."""
+        if app:
+            more += f" AND d.app = {app}"
+        elif several:
+            of_all, more_of_all = (text.replace("d.", "e.") for text in (moment, more))
+            moment = _OF_ALL_APPS.format(only=moment, moment=of_all, more=more_of_all)
+        return _EARLIEST.format(type=kind, user=user, since=since, until=until, moment=moment, more=more)
+
+    first = earliest(
+        types[0], "s.user", f"MAX({asked.first}, s.first_day)", f"MIN({asked.last}, s.last_day)", "d.first_at"
     )
     # Materialized: SQLite would work out a column that is used three times three times.
     steps = [
-        f"next0 AS MATERIALIZED (SELECT s.user, {first} AS at0 FROM user_spans s "
+        _SEVERAL,
+        f"step0 AS MATERIALIZED (SELECT s.user, {first} AS at0 FROM user_spans s "
         f"WHERE s.app = {app} AND s.last_day >= {asked.first} AND s.first_day <= {asked.last})",
-        "step0 AS (SELECT * FROM next0 WHERE at0 IS NOT NULL)",
     ]
+    over = f"(at0 & {_MOMENT}) + {window_days * DAY_MS}"
     for n, kind in enumerate(types[1:], 1):
-        then = f"at{n - 1} % {_DAY}"
-        following = _EARLIEST.format(
-            moment=f"d.day * {_DAY} + CASE WHEN d.first_at <= {then} THEN 0 ELSE d.first_at END",
-            type=kind, user=f"step{n - 1}.user", since=f"at{n - 1} / {_DAY}",
-            until=f"at{n - 1} / {_DAY} + {window_days + 1}", more=f" AND d.first_at + d.span > {then}", **scope,
-        )  # fmt: skip
-        columns = ", ".join(["user", *(f"at{k}" for k in range(n))])
-        name = f"(SELECT name FROM figure_names WHERE key = {kind})"
-        within = between(f"at{n - 1} % {_DAY} + 1", f"at0 % {_DAY} + {window_days * DAY_MS}")
-        steps.append(
-            f"next{n} AS MATERIALIZED (SELECT {columns}, CASE WHEN at{n - 1} IS NOT NULL THEN {following} END AS at "
-            f"FROM step{n - 1})"
+        day, then = f"(at{n - 1} >> {_DAY})", f"(at{n - 1} & {_MOMENT})"
+        moment = _NEXT.format(
+            then=then,
+            within=between(f"{then} + 1", "d.first_at + d.span"),
+            name=f"(SELECT name FROM figure_names WHERE key = {kind})",
+            app=f" AND a.app = (SELECT name FROM figure_names WHERE key = {app})" if app else "",
         )
+        until = f"(at0 >> {_DAY}) + {window_days + 1}"
+        following = earliest(kind, f"step{n - 1}.user", day, until, moment, f" AND d.first_at + d.span > {then}")
         steps.append(
-            f"step{n} AS MATERIALIZED ({_SETTLED.format(columns=columns, n=n, within=within, name=name, **scope)})"
+            f"step{n} AS MATERIALIZED (SELECT step{n - 1}.*, CASE WHEN {then} <= {over} THEN {following} END AS at{n} "
+            f"FROM step{n - 1}{' WHERE at0 IS NOT NULL' if n == 1 else ''})"
         )
-    times = ", ".join(f"at{n} % {_DAY}" for n in range(len(types)))
-    return conn.execute(f"WITH {', '.join(steps)} SELECT user, {times} FROM step{len(types) - 1}").fetchall()
+    last = len(types) - 1
+    times = ", ".join(f"CASE WHEN at{n} & {_MOMENT} <= {over} THEN at{n} & {_MOMENT} END" for n in range(last + 1))
+    return conn.execute(
+        f"WITH {', '.join(steps)} SELECT user, {times} FROM step{last} WHERE at0 IS NOT NULL"
+    ).fetchall()
 
 
 def user_ids(conn: sqlite3.Connection, keys: Sequence[int]) -> list[str]:
