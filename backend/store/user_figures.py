@@ -102,17 +102,20 @@ def store_analytics(tx: Tx, figures: Sequence[UserAnalytics]) -> None:
     )
 
 
+_UNSETTLED = (
+    "SELECT user_id FROM user_analytics WHERE computed_at IS NULL OR computed_at <= last_activity "
+    "OR (last_activity >= ? AND (computed_at < ? OR formula IS NOT ?)) "
+    "UNION SELECT s.user_id FROM user_sessions s INDEXED BY user_sessions_start "
+    "JOIN user_analytics u ON u.user_id = s.user_id "
+    f"WHERE s.start_time >= (SELECT MAX(start_time) FROM user_sessions) - {2 * DAY_MS} AND s.end_time > u.computed_at"
+)
+
+
 def unsettled_users(conn: sqlite3.Connection, day_start: int, since: int) -> list[str]:
-    """Users whose stored figures are not today's: with a session that ended after they were written; or seen at
-    ``since`` or later and written before ``day_start`` or by another formula (a score looks back 28 days)."""
-    rows = conn.execute(
-        "SELECT user_id FROM user_analytics WHERE computed_at IS NOT NULL AND last_activity >= ? "
-        "AND (computed_at < ? OR formula IS NOT ?) "
-        "UNION SELECT s.user_id FROM user_sessions s JOIN user_analytics u ON u.user_id = s.user_id "
-        "WHERE s.end_time > COALESCE(u.computed_at, -1)",
-        (since, day_start, FORMULA),
-    )
-    return [user_id for (user_id,) in rows]
+    """Users whose stored figures are not today's: seen, or with one of the latest sessions ended, after they were
+    written; or seen at ``since`` or later and written before ``day_start`` or by another formula (a score looks back 28
+    days)."""
+    return [user_id for (user_id,) in conn.execute(_UNSETTLED, (since, day_start, FORMULA))]
 
 
 def _top(conn: sqlite3.Connection, grouped: str, values: tuple[str, ...]) -> tuple[NameCount, ...]:
