@@ -115,11 +115,8 @@ def _by_hour(asked: Asked, days: Days) -> tuple[TrendPoint, ...]:
 
 
 def top(asked: Asked, kind: str, limit: int) -> Names:
-    part = asked.slice(asked.days)
-    if asked.type_key and kind in {"pages", "features", "referrers"}:
-        rows, total = questions.top_of_type(asked.conn, KINDS[kind], part, asked.days.bounds(asked.local), limit)
-    else:
-        rows, total = questions.top(asked.conn, KINDS[kind], part, limit)
+    part = asked.slice(asked.days, of_type=kind != "types")
+    rows, total = questions.top(asked.conn, KINDS[kind], part, limit)
     return Names(
         period=asked.days.record(asked.until),
         kind=kind,

@@ -33,8 +33,10 @@ class Naive(NamedTuple):
     def active_users(self, first: date, last: date, **fields: object) -> int:
         return len({a.user_id for a in self.within(first, last, **fields)})
 
-    def names(self, first: date, last: date, name: Callable[[Activity], str | None]) -> list[tuple[str, int]]:
-        counts = Counter(name(a) for a in self.within(first, last))
+    def names(
+        self, first: date, last: date, name: Callable[[Activity], str | None], **fields: object
+    ) -> list[tuple[str, int]]:
+        counts = Counter(name(a) for a in self.within(first, last, **fields))
         counts.pop(None, None)
         return sorted(((str(n), c) for n, c in counts.items()), key=lambda pair: (-pair[1], pair[0]))
 

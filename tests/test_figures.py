@@ -164,14 +164,19 @@ def hold_to(service: UserActivityService, naive: Naive, base: Filters) -> None:
             ("features", features),
             ("referrers", lambda a: a.referrer and a.referrer.split("/")[2].lower()),
         ):
-            found = analytics.top(asked, kind, 100)
-            assert sorted((n.name, n.count) for n in found.names) == sorted(naive.names(first, last, of))
+            for scope in ({}, {"app": "shop"}, {"activity_type": "buy"}, {"app": "blog", "activity_type": "page_view"}):
+                found = analytics.top(msgspec.structs.replace(asked, **scope), kind, 100)
+                if kind == "types":
+                    scope.pop("activity_type", None)
+                assert sorted((n.name, n.count) for n in found.names) == sorted(naive.names(first, last, of, **scope))
         assert [list(hours) for hours in analytics.heatmap(asked).hours] == naive.heat(first, last)
         for kind in TYPES:
             typed = msgspec.structs.replace(asked, activity_type=kind)
             overview = analytics.overview(typed, "none").figures
             assert overview["activities"].value == len(naive.within(first, last, activity_type=kind))
             assert overview["active_users"].value == naive.active_users(first, last, activity_type=kind)
+            in_app = analytics.overview(msgspec.structs.replace(typed, app="shop"), "none").figures["active_users"]
+            assert in_app.value == naive.active_users(first, last, activity_type=kind, app="shop")
         for steps in (["page_view", "search"], ["page_view", "buy", "page_view"], ["search", "search"]):
             found_steps = analytics.funnel(asked, steps, window_days=2).steps
             assert [s.users for s in found_steps] == naive.funnel(steps, first, last, timedelta(days=2))

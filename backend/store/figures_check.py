@@ -76,8 +76,8 @@ DAILY = (
     Table(
         "name_days",
         " UNION ALL ".join(
-            f"SELECT * FROM (SELECT {OTHER[kind]}, hour / 24, app, {kind}, COUNT(*) FROM checking "
-            f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4)"
+            f"SELECT * FROM (SELECT {OTHER[kind]}, hour / 24, app, {kind}, type, COUNT(*) FROM checking "
+            f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4, 5)"
             for kind in ("type", "page", "feature", "referrer")
         ),
         "day >= {live}",

@@ -63,13 +63,13 @@ def _uncount_activities(tx: Tx, user: int) -> None:
         "AND activity_hours.app = gone.app AND activity_hours.type = gone.type"
     )
     conn.execute("DELETE FROM activity_hours WHERE activities <= 0 AND hour IN (SELECT hour FROM forgetting)")
-    for kind in ("type", "page", "feature", "referrer"):
+    for kind in ("page", "feature", "referrer", "type"):  # types last: the others' rows name them
         number = OTHER[kind]
         conn.execute(
             "UPDATE name_days SET activities = activities - gone.n FROM (SELECT hour / 24 AS day, app, "
-            f"{kind} AS name, COUNT(*) AS n FROM forgetting WHERE {kind} IS NOT NULL GROUP BY 1, 2, 3) gone "
+            f"{kind} AS name, type, COUNT(*) AS n FROM forgetting WHERE {kind} IS NOT NULL GROUP BY 1, 2, 3, 4) gone "
             f"WHERE kind = {number} AND name_days.day = gone.day AND name_days.app = gone.app "
-            "AND name_days.name = gone.name"
+            "AND name_days.name = gone.name AND name_days.type = gone.type"
         )
         conn.execute(
             f"DELETE FROM name_days WHERE kind = {number} AND activities <= 0 "

@@ -94,8 +94,8 @@ _COUNTS = (
     "INSERT INTO activity_hours SELECT hour, app, type, COUNT(*) FROM temp.folding WHERE true GROUP BY 1, 2, 3 "
     "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities",
     *(
-        f"INSERT INTO name_days SELECT {OTHER[kind]}, hour / 24, app, {kind}, COUNT(*) FROM temp.folding "
-        f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4 ON CONFLICT DO UPDATE SET "
+        f"INSERT INTO name_days SELECT {OTHER[kind]}, hour / 24, app, {kind}, type, COUNT(*) FROM temp.folding "
+        f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4, 5 ON CONFLICT DO UPDATE SET "
         "activities = activities + excluded.activities"
         for kind in ("type", "page", "feature", "referrer")
     ),

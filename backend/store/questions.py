@@ -10,14 +10,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
-from backend.errors import ValidationError
-from backend.store.names import VALUES
 from backend.store.schema_figures import OTHER
 from backend.store.session_figures import ENGAGED
 from backend.store.sessions import LIVE_PAGES
-
-MOST_ROWS = 2_000_000
-"""Bare rows that a question may look at where no figure answers it; under a microsecond each."""
 
 
 class Cut(NamedTuple):
@@ -68,7 +63,7 @@ def activities(conn: sqlite3.Connection, asked: Slice) -> int:
     """How many activities there were."""
     if asked.nothing:
         return 0
-    where, values = _by_type(asked)
+    where, values = _scope(asked)
     last = asked.last if asked.cut is None else asked.last - 1
     (count,) = conn.execute(
         f"SELECT COALESCE(SUM(activities), 0) FROM name_days WHERE kind = {OTHER['type']} "
@@ -130,7 +125,7 @@ def by_day(conn: sqlite3.Connection, asked: Slice) -> dict[int, tuple[int, int]]
     """Day → activities and active users, for days that had any. A cut is not looked at."""
     if asked.nothing:
         return {}
-    where, values = _by_type(asked)
+    where, values = _scope(asked)
     counts = conn.execute(
         f"SELECT day, SUM(activities) FROM name_days WHERE kind = {OTHER['type']} AND day BETWEEN ? AND ?{where} "
         "GROUP BY 1",
@@ -193,12 +188,13 @@ def heat(conn: sqlite3.Connection, asked: Slice) -> list[tuple[int, int, int]]:
 
 
 def top(conn: sqlite3.Connection, kind: str, asked: Slice, limit: int) -> tuple[list[tuple[str, int]], int]:
-    """The names of ``kind`` with the most activities (an empty name: all others), and the sum over all names."""
+    """The names of ``kind`` with the most activities (an empty name: all others), and the sum over all names. Of a type
+    alone what was counted before types were is left out."""
     if asked.nothing:
         return [], 0
     # Apps are told by the types' rows: each activity has one type and one app.
     column, stored = ("app", "type") if kind == "app" else ("name", kind)
-    where, values = ("", ()) if not asked.app else (" AND app = ?", (asked.app,))
+    where, values = _scope(asked)
     counts = conn.execute(
         f"SELECT {column}, SUM(activities) AS n FROM name_days WHERE kind = {OTHER[stored]} "
         f"AND day BETWEEN ? AND ?{where} GROUP BY 1 ORDER BY 2 DESC, 1",
@@ -211,38 +207,8 @@ def top(conn: sqlite3.Connection, kind: str, asked: Slice, limit: int) -> tuple[
     return names, sum(n for _, n in counts)
 
 
-def top_of_type(
-    conn: sqlite3.Connection, kind: str, asked: Slice, bounds: tuple[int, int], limit: int
-) -> tuple[list[tuple[str, int]], int]:
-    """The same over one type's activities alone, by the bare rows of ``bounds`` (milliseconds). Raises ValidationError
-    where these are too many."""
-    if asked.nothing:
-        return [], 0
-    within = "user_activities a WHERE a.timestamp >= ? AND a.timestamp < ?"
-    (rows,) = conn.execute(
-        f"SELECT COUNT(*) FROM (SELECT 1 FROM {within} LIMIT ?)", (*bounds, MOST_ROWS + 1)
-    ).fetchone()
-    if rows > MOST_ROWS:
-        raise ValidationError.of(
-            "activity_type", f"cannot be asked for here over more than {MOST_ROWS:,} activities; ask for fewer days"
-        )
-    counts = conn.execute(
-        f"SELECT {VALUES[kind]} AS name, COUNT(*) FROM {within} AND name IS NOT NULL "
-        "AND a.activity_type = (SELECT name FROM figure_names WHERE key = ?) "
-        "AND (? = 0 OR a.app = (SELECT name FROM figure_names WHERE key = ?)) GROUP BY 1 ORDER BY 2 DESC, 1",
-        (*bounds, asked.type, asked.app, asked.app),
-    ).fetchall()
-    return counts[:limit], sum(n for _, n in counts)
-
-
-def _by_type(asked: Slice) -> tuple[str, tuple[int, ...]]:
-    """The conditions on app and type of the types' rows in ``name_days``."""
-    where, values = _scope(asked)
-    return where.replace(" AND type ", " AND name "), values
-
-
 def _scope(asked: Slice) -> tuple[str, tuple[int, ...]]:
-    """The conditions on app and type of ``activity_hours``."""
+    """The conditions on app and type of ``activity_hours`` and ``name_days``."""
     where, values = "", []
     for column, key in (("app", asked.app), ("type", asked.type)):
         if key:

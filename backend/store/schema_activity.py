@@ -180,6 +180,21 @@ CREATE TABLE type_weeks (
 ) WITHOUT ROWID;
 INSERT INTO type_weeks SELECT DISTINCT type, week FROM user_type_days;
 """
+_V8 = """
+ALTER TABLE name_days RENAME TO name_days_v7;
+CREATE TABLE name_days (
+    kind INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    app INTEGER NOT NULL,
+    name INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    activities INTEGER NOT NULL,
+    PRIMARY KEY (kind, day, app, name, type)
+) WITHOUT ROWID;
+INSERT INTO name_days SELECT kind, day, app, name, CASE kind WHEN 2 THEN name ELSE 0 END, activities FROM name_days_v7;
+DROP TABLE name_days_v7;
+UPDATE figures_state SET zone = '';
+"""
 
 
 def _v7(conn: sqlite3.Connection) -> None:
@@ -188,4 +203,11 @@ def _v7(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7)
+def _v8(conn: sqlite3.Connection) -> None:
+    """Names are counted by type, too: the first opening fills them in from the rows (as for another zone). Of days that
+    were pruned nobody knows it any more: 0."""
+    for statement in _V8.split(";\n"):
+        conn.execute(statement)
+
+
+ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8)

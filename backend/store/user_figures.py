@@ -89,8 +89,8 @@ def store_analytics(tx: Tx, figures: Sequence[UserAnalytics]) -> None:
         [
             (
                 user.avg_session_duration,
-                to_json(user.most_visited_pages),
-                to_json(user.favorite_features),
+                _as_counts(user.most_visited_pages),
+                _as_counts(user.favorite_features),
                 user.engagement_score,
                 to_json(user.engagement_parts),
                 tx.now_ms,
@@ -100,6 +100,11 @@ def store_analytics(tx: Tx, figures: Sequence[UserAnalytics]) -> None:
             for user in figures
         ],
     )
+
+
+def _as_counts(names: Sequence[NameCount]) -> str:
+    """Most frequent first, as a JSON object: half as long as a list of objects, and most of what a user takes."""
+    return to_json({one.name: one.count for one in names})
 
 
 _UNSETTLED = (
