@@ -68,7 +68,7 @@ def service(tmp_path: Path) -> Iterator[UserActivityService]:
     steps=STEPS,
     zone=st.sampled_from(ZONES),
     at_once=st.sampled_from([1, 9, 250_000]),
-    few_days=st.sampled_from([1, 32]),
+    few_days=st.sampled_from([0, 32]),
 )
 def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], zone: str, at_once: int, few_days: int
@@ -193,15 +193,21 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def test_a_period_still_running_is_compared_with_as_much_of_the_one_before(service: UserActivityService) -> None:
+@pytest.mark.parametrize("few_days", [0, 32])
+def test_a_period_still_running_is_compared_with_as_much_of_the_one_before(
+    service: UserActivityService, monkeypatch: pytest.MonkeyPatch, few_days: int
+) -> None:
     """At 15:20 today, only what had come by 15:20 counts of the last day before."""
+    monkeypatch.setattr(questions_people, "FEW_DAYS", few_days)
     for moment in ("2026-11-03T09:00", "2026-11-03T15:10", "2026-11-02T15:19", "2026-11-02T15:21", "2026-11-02T23:00"):
         service.track_activity("ada", "x", timestamp=at(moment))
     today = Filters(first=NOW.date(), last=NOW.date())
     figure = service.analytics.overview(today).figures["activities"]
     assert (figure.value, figure.previous, figure.change) == (2, 1, 1.0)
     service.track_activity("bob", "x", timestamp=at("2026-11-02T15:30"))
-    assert service.analytics.overview(today).figures["active_users"].previous == 1
+    for kind in (None, "x"):
+        typed = msgspec.structs.replace(today, activity_type=kind)
+        assert service.analytics.overview(typed).figures["active_users"].previous == 1
     assert service.analytics.overview(today).figures["new_users"].previous == 1
 
 

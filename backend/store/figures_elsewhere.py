@@ -57,6 +57,7 @@ def borrowed(conn: sqlite3.Connection, local: LocalTime, start_ms: int, end_ms: 
             if table.name == "user_spans":
                 conn.execute(f"UPDATE temp.user_spans AS s SET first_day = -1 WHERE {_EARLIER}", (start_ms,))
         conn.execute("CREATE INDEX temp.user_type_days_key ON user_type_days (week, type, user, day)")
+        conn.execute("CREATE INDEX temp.cohort_days_key ON cohort_days (app, first_day, day)")
         conn.execute("CREATE INDEX temp.user_days_key ON user_days (day, user)")
         yield
     finally:

@@ -13,60 +13,54 @@ from backend.store.schema_figures import OF_USER, week_of
 DAY_MS = 86_400_000
 FEW_DAYS = 32
 """Up to so many days it is quicker to look at everybody's days than to look each user up."""
-_OF_TYPE = "type_weeks t CROSS JOIN user_type_days d ON d.week = t.week AND d.type = t.type"
 
 
 def active_users(conn: sqlite3.Connection, asked: Slice) -> int:
     """Distinct users with an activity in the slice."""
     if asked.nothing:
         return 0
+    if asked.first == asked.last and asked.cut is None:
+        return daily_users(conn, asked)
+    few = asked.last - asked.first < FEW_DAYS
     if asked.type:
-        return _active_of_type(conn, asked)
-    newest: int | None = conn.execute("SELECT MAX(day) FROM user_days").fetchone()[0]
-    if newest is None or newest < asked.first:
-        return 0
-    if asked.cut is None and asked.last >= newest:
+        sql = _OF_TYPE_IN_FEW if few else _OF_TYPE_IN_MANY
+    elif asked.cut is None and asked.last >= (conn.execute("SELECT MAX(day) FROM user_days").fetchone()[0] or 0):
         # Whoever came last within the slice was in it: nobody came after it.
-        row = conn.execute(
-            "SELECT COUNT(*) FROM user_spans WHERE app = ? AND last_day >= ?", (asked.app, asked.first)
-        ).fetchone()
+        sql = "SELECT COUNT(*) FROM user_spans WHERE app = :app AND last_day >= :first"
     else:
-        row = conn.execute(
-            f"SELECT COUNT(DISTINCT d.user) FROM user_days d WHERE d.day BETWEEN :first AND :last{_until(asked)} "
-            "AND (:app = 0 OR d.app = :app)",
-            _values(asked),
-        ).fetchone()
-    return int(row[0])
+        sql = _IN_FEW if few else _IN_MANY
+    until = "" if asked.cut is None else " AND (d.day < :last OR d.first_at < :cut)"
+    (count,) = conn.execute(sql.replace("{until}", until), _values(asked)).fetchone()
+    return int(count)
 
 
-def _active_of_type(conn: sqlite3.Connection, asked: Slice) -> int:
-    if asked.last - asked.first < FEW_DAYS:
-        row = conn.execute(
-            f"SELECT COUNT(DISTINCT d.user) FROM {_OF_TYPE} AND d.day BETWEEN :first AND :last{_until(asked)} "
-            f"WHERE t.type = :type AND t.week BETWEEN {week_of(':first')} AND {week_of(':last')} "
-            "AND (:app = 0 OR d.app = :app)",
-            _values(asked),
-        ).fetchone()
-    else:
-        since, until = week_of("MAX(:first, s.first_day)"), week_of("MIN(:last, s.last_day)")
-        row = conn.execute(
-            "SELECT COUNT(*) FROM user_spans s WHERE s.app = :app AND s.last_day >= :first AND s.first_day <= :last "
-            f"AND EXISTS (SELECT 1 FROM {_OF_TYPE} AND d.user = s.user AND d.day BETWEEN :first AND :last"
-            f"{_until(asked)} WHERE t.type = :type AND t.week BETWEEN {since} AND {until} "
-            "AND (:app = 0 OR d.app = :app))",
-            _values(asked),
-        ).fetchone()
-    return int(row[0])
-
-
-def _until(asked: Slice) -> str:
-    """A condition that leaves out who came on the last day only after the cut."""
-    return "" if asked.cut is None else " AND (d.day < :last OR d.first_at < :cut)"
+_OF_TYPE = "type_weeks t CROSS JOIN user_type_days d ON d.week = t.week AND d.type = t.type"
+_IN_APP = "(:app = 0 OR d.app = :app)"
+_MEANWHILE = "s.app = :app AND s.last_day >= :first AND s.first_day <= :last"
+# Whoever came first or last within the days was there; of the others each day between is looked up.
+_CAME = (
+    "(s.last_day <= :whole OR s.first_day BETWEEN :first AND :whole OR EXISTS (SELECT 1 FROM "
+    f"{OF_USER} AND d.user = s.user WHERE t.day BETWEEN :first AND :last{{until}} AND {_IN_APP}))"
+)
+_IN_FEW = f"SELECT COUNT(DISTINCT d.user) FROM user_days d WHERE d.day BETWEEN :first AND :last{{until}} AND {_IN_APP}"
+_IN_MANY = f"SELECT COUNT(*) FROM user_spans s WHERE {_MEANWHILE} AND {_CAME}"
+_OF_TYPE_IN_FEW = (
+    f"SELECT COUNT(DISTINCT d.user) FROM {_OF_TYPE} AND d.day BETWEEN :first AND :last{{until}} "
+    f"WHERE t.type = :type AND t.week BETWEEN {week_of(':first')} AND {week_of(':last')} AND {_IN_APP}"
+)
+_OF_TYPE_IN_MANY = (
+    f"SELECT COUNT(*) FROM user_spans s WHERE {_MEANWHILE} AND EXISTS "
+    f"(SELECT 1 FROM {_OF_TYPE} AND d.user = s.user AND d.day BETWEEN :first AND :last{{until}} WHERE t.type = :type "
+    f"AND t.week BETWEEN {week_of('MAX(:first, s.first_day)')} AND {week_of('MIN(:last, s.last_day)')} AND {_IN_APP})"
+)
 
 
 def _values(asked: Slice) -> dict[str, int | None]:
+    """What the statements above name; ``whole``: the last day that is not cut."""
     cut = None if asked.cut is None else asked.cut.at
-    return {"first": asked.first, "last": asked.last, "app": asked.app, "type": asked.type, "cut": cut}
+    whole = asked.last if cut is None else asked.last - 1
+    first, last, app, kind, _ = asked
+    return {"first": first, "last": last, "app": app, "type": kind, "cut": cut, "whole": whole}
 
 
 def new_users(conn: sqlite3.Connection, asked: Slice) -> int:
@@ -75,7 +69,10 @@ def new_users(conn: sqlite3.Connection, asked: Slice) -> int:
         return 0
     last = asked.last if asked.cut is None else asked.last - 1
     (count,) = conn.execute(
-        "SELECT COUNT(*) FROM user_spans WHERE app = ? AND first_day BETWEEN ? AND ?", (asked.app, asked.first, last)
+        "SELECT COALESCE(SUM(c.users), 0) FROM active_days t CROSS JOIN cohort_days c "
+        "ON c.app = t.app AND c.first_day = t.day AND c.day = t.day "
+        "WHERE t.type = 0 AND t.app = ? AND t.day BETWEEN ? AND ?",
+        (asked.app, asked.first, last),
     ).fetchone()
     if asked.cut is not None:
         (more,) = conn.execute(
@@ -228,13 +225,6 @@ class Seen(NamedTuple):
     last_day: int
 
 
-# Whoever came first or last within the days was there; of the others each day between is looked up.
-_CAME = (
-    "(s.last_day <= ?2 OR s.first_day >= ?1 OR EXISTS (SELECT 1 FROM "
-    f"{OF_USER} AND d.user = s.user WHERE t.day BETWEEN ?1 AND ?2 AND (?3 = 0 OR d.app = ?3)))"
-)
-
-
 def seen_users(
     conn: sqlite3.Connection, asked: Slice, limit: int, after: tuple[int, int] | None
 ) -> list[tuple[Seen, int]]:
@@ -242,12 +232,11 @@ def seen_users(
     before."""
     if asked.nothing:
         return []
-    where, values = ("", ()) if after is None else (" AND (s.last_day, s.user) < (?5, ?6)", after)
+    where = "" if after is None else " AND (s.last_day, s.user) < (:seen, :key)"
     rows = conn.execute(
         "SELECT u.user_id, s.first_day, s.last_day, s.user FROM user_spans s JOIN figure_users u ON u.key = s.user "
-        f"WHERE s.app = ?3 AND s.last_day >= ?1 AND s.first_day <= ?2 AND {_CAME}{where} "
-        "ORDER BY s.last_day DESC, s.user DESC LIMIT ?4",
-        (asked.first, asked.last, asked.app, limit, *values),
+        f"WHERE {_MEANWHILE} AND {_CAME.format(until='')}{where} ORDER BY s.last_day DESC, s.user DESC LIMIT :limit",
+        _values(asked) | {"limit": limit} | dict(zip(("seen", "key"), after or (), strict=False)),
     )
     return [(Seen(user_id, first, last), key) for user_id, first, last, key in rows]
 
