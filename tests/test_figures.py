@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend import Event, Filters, UserActivityService, ValidationError
-from backend.store import figures_check, folding, names, questions_people
+from backend.store import figures_check, folding, heavy_users, names, questions_people
 from backend.store.figures_forgetting import forget_key, forget_sessions, forget_user
 from backend.store.key_types import KEY_TYPES, list_types
 from backend.store.writer import Tx, Write
@@ -69,10 +70,12 @@ def service(tmp_path: Path) -> Iterator[UserActivityService]:
     zone=st.sampled_from(ZONES),
     at_once=st.sampled_from([1, 9, 250_000]),
     few_days=st.sampled_from([0, 32]),
+    heavy_at=st.sampled_from([3, 10_000]),
 )
 def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], zone: str, at_once: int, few_days: int
-) -> None:
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], zone: str, at_once: int, few_days: int,
+    heavy_at: int,
+) -> None:  # fmt: skip
     path = tmp_path_factory.mktemp("figures") / "a.db"
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -80,6 +83,7 @@ def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
     ):
         patch.setattr(figures_check, "AT_ONCE", at_once)
         patch.setattr(questions_people, "FEW_DAYS", few_days)
+        patch.setattr(heavy_users, "HEAVY_AT", heavy_at)
         for what, given_ in steps:
             if what == "track":
                 service.track_batch([row(made) for made in given_])
@@ -94,6 +98,17 @@ def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
         assert service.figures.verify() == ()
         naive = Naive(service.list_activities(limit=10_000).activities, service.analytics.zone)
         hold_to(service, naive, Filters())
+        for user in {a.user_id for a in naive.activities}:
+            his = [a for a in naive.activities if a.user_id == user]
+            for app in (None, "shop"):
+                figures = service.get_user_analytics(user, app=app)
+                mine = [a for a in his if app in (None, a.app)]
+                assert counted(figures.most_visited_pages) == Counter(a.page_url for a in mine if a.page_url)
+                assert counted(figures.favorite_features) == Counter(f for a in mine if (f := features(a)))
+
+
+def counted(names: Sequence[Any]) -> dict[str, int]:
+    return {one.name: one.count for one in names}
 
 
 @settings(max_examples=25, deadline=None)

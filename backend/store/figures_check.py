@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from backend.records import Record
+from backend.store import heavy_users
 from backend.store.folding import fold, keyed_rows
 from backend.store.names import VALUES
 from backend.store.parts import BITS, LONG, part_of, place_in
@@ -175,6 +176,11 @@ def verify(conn: sqlite3.Connection) -> Iterator[Difference]:
     )
     (missing,) = conn.execute(_UNINDEXED).fetchone()
     found["activities_by_user"] = [missing, entries - (rows - missing)]
+    found["user_names"] = [0, 0]
+    for (user,) in conn.execute("SELECT user FROM heavy_users").fetchall():
+        kept, should = f"SELECT * FROM user_names WHERE user = {user}", f"SELECT * FROM ({heavy_users.expected(user)})"
+        for place, (one, other) in enumerate(((should, kept), (kept, should))):
+            found["user_names"][place] += conn.execute(f"SELECT COUNT(*) FROM ({one} EXCEPT {other})").fetchone()[0]
     for name, (missing, surplus) in found.items():
         if missing or surplus:
             yield Difference(table=name, missing=missing, surplus=surplus)
@@ -234,6 +240,7 @@ def rebuild(tx: Tx, local: LocalTime) -> None:
             f"FROM user_activities a WHERE a.timestamp BETWEEN ?2 AND ?3 AND {_FOLDED} ORDER BY 2, 3, 4",
             (part, part << BITS, (part << BITS) + LONG - 1),
         )
+    heavy_users.rebuild(conn)
 
 
 def recount(conn: sqlite3.Connection, name: str) -> None:

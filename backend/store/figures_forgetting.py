@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from backend.store import heavy_users
 from backend.store.codec import to_json
 from backend.store.folding import fold, keyed_rows
 from backend.store.names import VALUES, app_key, user_key
-from backend.store.parts import drop_empty
+from backend.store.parts import drop_empty, rows_of_user
 from backend.store.schema_figures import OF_USER, OTHER, week_of
 from backend.store.session_figures import Counted, change, engaged
 from backend.store.writer import Tx
 from backend.zone import LocalTime
 
-_ROWS = (
-    "activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part CROSS JOIN user_activities a ON a.seq = p.seq "
-    "WHERE p.user = ?"
-)
 _DAYS = (
     f"SELECT DISTINCT d.type, d.week, d.day, d.app FROM (SELECT DISTINCT {week_of('d.day')} AS week FROM {OF_USER} "
     "WHERE d.user = ?1) w CROSS JOIN type_weeks t ON t.week = w.week "
@@ -36,6 +33,7 @@ def forget_user(tx: Tx, local: LocalTime, user_id: str) -> None:
     user = user_key(tx.conn, user_id)
     if user is None or not tx.conn.execute("SELECT 1 FROM user_spans WHERE app = 0 AND user = ?", (user,)).fetchone():
         return
+    heavy_users.forget(tx.conn, user)
     _uncount_presence(tx, user)  # by the names of types, which may go with the activities
     _uncount_activities(tx, user)
 
@@ -56,7 +54,9 @@ def _uncount_activities(tx: Tx, user: int) -> None:
     names = ", ".join(VALUES)
     conn.execute("DROP TABLE IF EXISTS temp.forgetting")
     conn.execute(f"CREATE TEMP TABLE forgetting (user, {names}, hour, timestamp, seq)")
-    conn.execute(f"INSERT INTO forgetting {keyed_rows('local_hour(a.timestamp)', _ROWS, '{other}')}", (user,))
+    conn.execute(
+        f"INSERT INTO forgetting {keyed_rows('local_hour(a.timestamp)', rows_of_user('?'), '{other}')}", (user,)
+    )
     conn.execute(
         "UPDATE activity_hours SET activities = activities - gone.n FROM (SELECT hour, app, type, COUNT(*) AS n "
         "FROM forgetting GROUP BY 1, 2, 3) gone WHERE activity_hours.hour = gone.hour "

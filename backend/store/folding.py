@@ -99,6 +99,12 @@ _COUNTS = (
         "activities = activities + excluded.activities"
         for kind in ("type", "page", "feature", "referrer")
     ),
+    *(  # ``heavy_users``
+        f"INSERT INTO user_names SELECT user, app, {OTHER[kind]}, {kind}, COUNT(*) FROM temp.folding "
+        f"WHERE {kind} IS NOT NULL AND user IN (SELECT user FROM heavy_users) GROUP BY 1, 2, 4 "
+        "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities"
+        for kind in ("page", "feature")
+    ),
 )
 
 

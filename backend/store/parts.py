@@ -45,6 +45,14 @@ def between(low: str, high: str) -> str:
     )
 
 
+def rows_of_user(user: str) -> str:
+    """SQL for all indexed activities ``a`` of a user, by its key."""
+    return (
+        "activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part "
+        f"CROSS JOIN user_activities a ON a.seq = p.seq WHERE p.user = {user}"
+    )
+
+
 def parts(
     conn: sqlite3.Connection, low: int | None = None, high: int | None = None, *, oldest: bool = False
 ) -> Iterator[Part]:

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from backend.store import timeline
+from backend.store import heavy_users, timeline
 from backend.store.codec import to_json
 from backend.store.parts import BITS, LONG, drop_empty
 from backend.store.session_cache import SessionCache
@@ -52,6 +52,7 @@ def prune_activities(tx: Tx, wanted: Slice, cache: SessionCache) -> Pruned:
         "SELECT seq, user_id, timestamp FROM user_activities WHERE timestamp < ? ORDER BY timestamp LIMIT ?", wanted
     ).fetchall()
     if rows:
+        heavy_users.lose(tx, [seq for seq, _, _ in rows])
         _delete(tx.conn, "user_activities", [seq for seq, _, _ in rows])
         tx.conn.executemany(
             "DELETE FROM activities_by_user WHERE user = (SELECT key FROM figure_users WHERE user_id = ?) "

@@ -210,4 +210,23 @@ def _v8(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8)
+_V9 = """
+CREATE TABLE heavy_users (user INTEGER PRIMARY KEY);
+CREATE TABLE user_names (
+    user INTEGER NOT NULL,
+    app INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    name INTEGER NOT NULL,
+    activities INTEGER NOT NULL,
+    PRIMARY KEY (user, app, kind, name)
+) WITHOUT ROWID;
+"""
+
+
+def _v9(conn: sqlite3.Connection) -> None:
+    """The names of users who do very much (``heavy_users``); the rebuild of step 8 or a session's end finds them."""
+    for statement in _V9.split(";\n"):
+        conn.execute(statement)
+
+
+ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8, _v9)

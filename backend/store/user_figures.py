@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from backend.clock import to_datetime
 from backend.records import NameCount, UserAnalytics
-from backend.store import timeline
+from backend.store import heavy_users, timeline
 from backend.store.activities import conditions
 from backend.store.codec import to_json
-from backend.store.names import FEATURE, PAGE_VIEW, key_of
+from backend.store.names import key_of
 from backend.store.parts import BY_PART, SESSION_PARTS
 from backend.store.schema_figures import OF_USER
 from backend.store.scoring import FORMULA, Scoring
@@ -24,14 +24,9 @@ TOP = 10
 
 def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, scoring: Scoring) -> UserAnalytics:
     """Every figure of ``user_id``, over one app's rows or all (``scoring`` of the same)."""
-    only = "" if app is None else " AND app = ?"
-    who: tuple[str, ...] = (user_id,) if app is None else (user_id, app)
     total, last = _activities_of(conn, user_id, app)
     sessions, mean = _sessions_of(conn, user_id, app)
-    pages = _top(conn, f"SELECT page_url, COUNT(*) FROM user_timeline WHERE user_id = ?{only} "
-                 "AND page_url IS NOT NULL GROUP BY 1", who)  # fmt: skip
-    features = _top(conn, f"SELECT {FEATURE}, COUNT(*) FROM user_timeline WHERE user_id = ?{only} "
-                    f"AND {FEATURE} <> '{PAGE_VIEW}' GROUP BY 1", who)  # fmt: skip
+    pages, features = heavy_users.used_most(conn, user_id, app, TOP)
     score, parts = scoring.of(user_id)
     return UserAnalytics(
         user_id=user_id,
@@ -39,8 +34,8 @@ def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, scor
         total_activities=total,
         last_activity=None if last is None else to_datetime(last),
         avg_session_duration=mean,
-        most_visited_pages=pages,
-        favorite_features=features,
+        most_visited_pages=_top(pages),
+        favorite_features=_top(features),
         engagement_score=score,
         engagement_parts=parts,
     )
@@ -82,7 +77,7 @@ def _sessions_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tup
 
 
 def store_analytics(tx: Tx, figures: Sequence[UserAnalytics]) -> None:
-    """Write the figures that a session's end settles into ``user_analytics``."""
+    """Write the figures that a session's end settles into ``user_analytics``; see who has become a heavy user."""
     tx.conn.executemany(
         "UPDATE user_analytics SET avg_session_duration = ?, most_visited_pages = ?, favorite_features = ?, "
         "engagement_score = ?, engagement_parts = ?, computed_at = ?, formula = ? WHERE user_id = ?",
@@ -100,6 +95,7 @@ def store_analytics(tx: Tx, figures: Sequence[UserAnalytics]) -> None:
             for user in figures
         ],
     )
+    heavy_users.promote(tx, [user.user_id for user in figures if user.total_activities >= heavy_users.HEAVY_AT])
 
 
 def _as_counts(names: Sequence[NameCount]) -> str:
@@ -123,9 +119,9 @@ def unsettled_users(conn: sqlite3.Connection, day_start: int, since: int) -> lis
     return [user_id for (user_id,) in conn.execute(_UNSETTLED, (since, day_start, FORMULA))]
 
 
-def _top(conn: sqlite3.Connection, grouped: str, values: tuple[str, ...]) -> tuple[NameCount, ...]:
-    rows = conn.execute(f"{grouped} ORDER BY 2 DESC, 1 LIMIT {TOP}", values)
-    return tuple(NameCount(name=str(name), count=count) for name, count in rows)
+def _top(counts: Mapping[str, int]) -> tuple[NameCount, ...]:
+    most = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:TOP]
+    return tuple(NameCount(name=name, count=count) for name, count in most)
 
 
 def today_activity(conn: sqlite3.Connection, start_ms: int, end_ms: int) -> tuple[int, int, int]:
