@@ -82,38 +82,30 @@ def funnel(asked: Asked, steps: Sequence[str], window_days: int, dropped_at: int
         raise ValidationError.of("dropped_at", "must be the number of a step after the first")
     part = asked.slice(asked.days, of_type=False)
     types = [key_of(asked.conn, "type", name) or NO_KEY for name in steps]
-    rows = people.walk(asked.conn, types, part, window_days)
-    dropped: tuple[str, ...] = ()
-    if dropped_at is not None:
-        lost = [row[0] or 0 for row in rows if row[dropped_at - 1] is not None and row[dropped_at] is None]
-        dropped = tuple(people.user_ids(asked.conn, lost[:limit]))
+    at = None if dropped_at is None else dropped_at - 1
+    walked = people.walk(asked.conn, types, part, window_days, at, limit)
     return Funnel(
         period=asked.days.record(asked.until),
         timezone=asked.local.zone.key,
         window_days=window_days,
-        steps=tuple(_steps(steps, list(zip(*rows, strict=True))[1:])),
+        steps=tuple(_steps(steps, walked)),
         dropped_at=dropped_at,
-        dropped_users=dropped,
+        dropped_users=tuple(people.user_ids(asked.conn, walked.dropped)),
         definition=DEFINITIONS["funnel"],
     )
 
 
-def _steps(names: Sequence[str], columns: Sequence[Sequence[int | None]]) -> Iterator[FunnelStep]:
-    """The steps of the users who took the first; when each of them took the n-th is the n-th of ``columns``."""
-    everyone = before = len(columns[0]) if columns else 0
-    for n, name in enumerate(names):
-        users, took = everyone, None
-        if n:
-            pairs = zip(columns[n - 1], columns[n], strict=True) if columns else ()
-            spent = [at - last for last, at in pairs if at is not None and last is not None]
-            users, took = len(spent), statistics.median(spent) / 1000 if spent else None
+def _steps(names: Sequence[str], walked: people.Walked) -> Iterator[FunnelStep]:
+    before = walked.began
+    for name, spent in zip(names, (None, *walked.spent), strict=True):
+        users = before if spent is None else len(spent)
         yield FunnelStep(
             activity_type=name,
             users=users,
-            share=ratio(users, everyone) or 0.0,
+            share=ratio(users, walked.began) or 0.0,
             of_previous=ratio(users, before) or 0.0,
             dropped=before - users,
-            median_seconds=took,
+            median_seconds=statistics.median(spent) / 1000 if spent else None,
         )
         before = users
 

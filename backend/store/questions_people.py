@@ -157,13 +157,28 @@ _NEXT = (
 )
 
 
+class Walked(NamedTuple):
+    """How many took the first step; for each step after it, how many milliseconds whoever took it needed since the one
+    before; and the keys of some who stopped before the step asked for."""
+
+    began: int
+    spent: tuple[list[int], ...]
+    dropped: list[int]
+
+
 def walk(
-    conn: sqlite3.Connection, types: Sequence[int], asked: Slice, window_days: int
-) -> list[tuple[int | None, ...]]:
-    """For each user who took the first step (the types by their keys) in the slice: the user's key, and when each step
-    was taken (milliseconds), None from the one on that was not within ``window_days`` of the first."""
+    conn: sqlite3.Connection,
+    types: Sequence[int],
+    asked: Slice,
+    window_days: int,
+    dropped_at: int | None = None,
+    limit: int = 0,
+) -> Walked:
+    """The way of everybody who took the first step (the types by their keys) in the slice, as far as each step was
+    taken within ``window_days`` of the first. ``dropped_at`` is the place of a step, from 0."""
+    spent: tuple[list[int], ...] = tuple([] for _ in types[1:])
     if asked.app < 0 or types[0] < 0:
-        return []
+        return Walked(0, spent, [])
     app = asked.app
     (several,) = conn.execute(
         "SELECT (SELECT COUNT(*) FROM user_spans WHERE app > 0) > (SELECT COUNT(*) FROM user_spans WHERE app = 0)"
@@ -202,11 +217,23 @@ def walk(
             f"step{n} AS MATERIALIZED (SELECT step{n - 1}.*, CASE WHEN {then} <= {over} THEN {following} END AS at{n} "
             f"FROM step{n - 1}{' WHERE at0 IS NOT NULL' if n == 1 else ''})"
         )
-    last = len(types) - 1
-    times = ", ".join(f"CASE WHEN at{n} & {_MOMENT} <= {over} THEN at{n} & {_MOMENT} END" for n in range(last + 1))
-    return conn.execute(
-        f"WITH {', '.join(steps)} SELECT user, {times} FROM step{last} WHERE at0 IS NOT NULL"
-    ).fetchall()
+    way = f"step{len(types) - 1}"
+    took = [f"(at{n} IS NOT NULL AND at{n} & {_MOMENT} <= {over})" for n in range(len(types))]
+    answers = [f"SELECT 0, COUNT(at0) FROM {way}"]
+    for n in range(1, len(types)):
+        answers.append(f"SELECT {n}, (at{n} & {_MOMENT}) - (at{n - 1} & {_MOMENT}) FROM {way} WHERE {took[n]}")
+    if dropped_at is not None:
+        stopped = f"{took[dropped_at - 1]} AND NOT {took[dropped_at]}"
+        answers.append(f"SELECT * FROM (SELECT -1, user FROM {way} WHERE {stopped} LIMIT {int(limit)})")
+    began, dropped = 0, []
+    for n, value in conn.execute(f"WITH {', '.join(steps)} {' UNION ALL '.join(answers)}"):
+        if n > 0:
+            spent[n - 1].append(value)
+        elif n == 0:
+            began = value
+        else:
+            dropped.append(value)
+    return Walked(began, spent, dropped)
 
 
 def user_ids(conn: sqlite3.Connection, keys: Sequence[int]) -> list[str]:
