@@ -172,6 +172,14 @@ class Backend:
         lane = self.channels.lanes.get("webpush")
         return None if lane is None else str(lane.channel.public_key)  # type: ignore[attr-defined]
 
+    def attempts(self) -> dict[tuple[str, ...], int]:
+        """How many tries were recorded since the start, by route and outcome."""
+        return self.outbox.attempts.counts()
+
+    def routes(self) -> tuple[str, ...]:
+        """The routes that are configured."""
+        return self.outbox.routes
+
     # --- life -----------------------------------------------------------------------------------------------------
 
     def start(self, *, api: bool = True, screens: Screens | None = None) -> None:

@@ -16,6 +16,7 @@ from backend.delivery.clerk import Clerk
 from backend.delivery.lane import Lane
 from backend.errors import FlashFlowError, StorageFull
 from backend.handover import Notice, Outcome, Turn
+from backend.tally import Tally
 from tests.outbox_hands import SENT
 from tests.server_process import eventually
 
@@ -92,6 +93,7 @@ class Office(NamedTuple):
 
     lane: Lane
     clerk: Clerk
+    attempts: Tally
     stopping: threading.Event
     thread: threading.Thread
 
@@ -103,9 +105,13 @@ class Office(NamedTuple):
 @contextmanager
 def at_work(book: Book, channel: BaseChannel, *, next_try: Any = None, **limits: Any) -> Iterator[Office]:
     lane, stopping = Lane(channel, **limits), threading.Event()
-    clerk = Clerk("r", lane, book, SystemClock(), next_try=next_try or (lambda tries, outcome: None), stopping=stopping)
+    attempts = Tally()
+    clerk = Clerk(
+        "r", lane, book, SystemClock(), next_try=next_try or (lambda tries, outcome: None), stopping=stopping,
+        attempts=attempts,
+    )  # fmt: skip
     assert lane.enter(clerk.wake)
-    office = Office(lane, clerk, stopping, threading.Thread(target=clerk.run, daemon=True))
+    office = Office(lane, clerk, attempts, stopping, threading.Thread(target=clerk.run, daemon=True))
     office.thread.start()
     try:
         yield office
@@ -129,6 +135,7 @@ def test_everything_due_goes_out_once_and_is_recorded_and_then_the_clerk_goes() 
         office.over()
     assert sorted(channel.sent) == sorted(book.recorded) == sorted(f"d{number}" for number in range(500))
     assert (book.most_in_hand, book.given_back) == (8, [])
+    assert office.attempts.counts() == {("r", "sent"): 500}
 
 
 def test_what_is_recorded_together_leaves_room_for_as_many_in_the_same_turn() -> None:
@@ -165,6 +172,7 @@ def test_a_full_disk_while_a_result_is_recorded_loses_nothing(monkeypatch: pytes
     with at_work(book, channel, connections=2, ahead=2) as office:
         office.over()
     assert len(channel.sent) == len(book.recorded) == 20
+    assert office.attempts.counts() == {("r", "sent"): 20}, "counted when it is recorded, not before"
     assert next(faults, None) is None
 
 
@@ -198,6 +206,7 @@ def test_a_turn_that_fails_in_an_unforeseen_way_is_left_to_its_lease_and_the_oth
     with at_work(book, channel, connections=2, ahead=2) as office:
         office.over()
     assert sorted(book.recorded) == ["d0", "d1", "d2", "d4", "d5"]
+    assert office.attempts.counts() == {("r", "sent"): 5}
     assert len(channel.sent) == 6
 
 

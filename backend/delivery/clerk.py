@@ -23,6 +23,7 @@ from backend.clock import Clock
 from backend.delivery.lane import Lane
 from backend.errors import FlashFlowError
 from backend.handover import Claimed, Outcome, Tried, Turn
+from backend.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,15 @@ class Clerk:
     """Serves ``lane`` until nothing is due there and nothing in hand; used once."""
 
     def __init__(
-        self, route: str, lane: Lane, book: Book, clock: Clock, *, next_try: NextTry, stopping: threading.Event
+        self,
+        route: str,
+        lane: Lane,
+        book: Book,
+        clock: Clock,
+        *,
+        next_try: NextTry,
+        stopping: threading.Event,
+        attempts: Tally,
     ) -> None:
         self._route = route
         self._lane = lane
@@ -78,6 +87,7 @@ class Clerk:
         self._clock = clock
         self._next_try = next_try
         self._stopping = stopping
+        self._attempts = attempts
         self._todo: queue.SimpleQueue[_InHand | None] = queue.SimpleQueue()
         self._came: queue.SimpleQueue[Tried | _Untried | _Look] = queue.SimpleQueue()
         self._in_hand = 0
@@ -155,7 +165,10 @@ class Clerk:
                     left += [turn.tried] if turn.tried is not None else []
                 else:
                     log.error("a turn of %s failed", self._route, exc_info=result)
-            elif result is not None:
+                continue
+            if turn.tried is not None:
+                self._attempts.add(self._route, turn.tried.outcome.outcome)
+            if result is not None:
                 claims.append(result)
         self._in_hand += len(claims) + len(left) - len(tried)
         if len(claims) < wanted:

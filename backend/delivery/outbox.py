@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, get_args
 
 import msgspec
 
@@ -19,7 +19,8 @@ from backend.clock import Clock
 from backend.delivery.clerk import Book, Clerk
 from backend.delivery.lane import Lane
 from backend.errors import FlashFlowError
-from backend.handover import Outcome
+from backend.handover import Outcome, OutcomeName
+from backend.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,9 @@ class Outbox:
         self._queue = queue
         self._lanes = dict(lanes)
         self._clock = clock
+        self.attempts = Tally()
+        """How many tries were recorded, by route and outcome."""
+        self._count_from_zero()
         self._retry = retry or Retry()
         self._chance = chance or random.Random()  # noqa: S311 jitter needs no secrecy
         self._bell = threading.Event()
@@ -90,9 +94,15 @@ class Outbox:
         kept = {id(lane) for lane in lanes.values()}
         self._retired.extend(lane for lane in self._lanes.values() if id(lane) not in kept)
         self._lanes, self._retry, self._whole, self._changed = dict(lanes), retry, whole, True
+        self._count_from_zero()
         for lane in list(self._retired):  # the outbox's own thread takes out those that are idle
             lane.retire()
         self._bell.set()
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """Those that have a lane."""
+        return tuple(self._lanes)
 
     def stop(self, wait_s: float = 1.5) -> None:
         """Take nothing new and let go within about ``wait_s``: what is under way may end, what still hangs then has its
@@ -173,7 +183,9 @@ class Outbox:
             lane.wake()
             return
         next_try, stopping = self._next_try, self._stopping
-        clerk = Clerk(route, lane, self._queue, self._clock, next_try=next_try, stopping=stopping)
+        clerk = Clerk(
+            route, lane, self._queue, self._clock, next_try=next_try, stopping=stopping, attempts=self.attempts
+        )
         if not lane.enter(clerk.wake):  # it retired meanwhile
             return
         name = f"flashflow-{route}"
@@ -192,6 +204,9 @@ class Outbox:
         finally:
             lane.leave()
             self._bell.set()
+
+    def _count_from_zero(self) -> None:
+        self.attempts.expect((route, outcome) for route in self._lanes for outcome in get_args(OutcomeName))
 
     def _next_try(self, tries: int, outcome: Outcome) -> float | None:
         return self._retry.wait_s(tries, outcome, self._chance.random())
