@@ -95,6 +95,7 @@ NEEDS = {
     ("GET", "/api/channels"): "manage",
     ("POST", "/api/channels/{name}/test"): "admin",
     ("GET", "/api/web-push-key"): "manage",
+    ("GET", "/api/metrics"): "manage",
     ("GET", "/api/keys"): "admin",
     ("POST", "/api/keys"): "admin",
     ("DELETE", "/api/keys/{name}"): "admin",

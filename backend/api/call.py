@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from backend.api.context import Services
 from backend.api.decoding import BodyDecoder
 from backend.api.problems import MEDIA_TYPE, WHOLE, problem_bytes, problem_of
+from backend.api.requests import Requests
 from backend.errors import (
     FieldError,
     FlashFlowError,
@@ -193,19 +195,23 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     body_optional: bool = False
     query: type[Input] | None = None
     creates: bool = False
+    media_type: str = "application/json"
     tag: str = ""
 
 
 class AsgiEndpoint:
-    """An Endpoint as an ASGI app: reads, checks, calls the handler, answers; never raises."""
+    """An Endpoint as an ASGI app: reads, checks, calls the handler, answers; never raises. Its answers are counted in
+    ``requests``, unless whoever calls it counts them."""
 
-    def __init__(self, endpoint: Endpoint, services: Services) -> None:
+    def __init__(self, endpoint: Endpoint, services: Services, requests: Requests | None = None) -> None:
         self._endpoint = endpoint
         self._services = services
+        self._requests = requests
         self._decoder = None if endpoint.body is None else BodyDecoder(endpoint.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         close = False
+        started = time.perf_counter()
         try:
             answer = await self._answer(scope, receive)
         except PayloadTooLarge as error:
@@ -222,6 +228,8 @@ class AsgiEndpoint:
         except Exception:
             log.exception("%s %s failed", self._endpoint.method, self._endpoint.path)
             answer = Answer(500, problem_bytes(500, "internal_error", "Something went wrong", "See FlashFlow's log."))
+        if self._requests is not None:
+            self._requests.add(self._endpoint.method, answer.status, time.perf_counter() - started)
         if isinstance(answer, Streamed):
             await answer.go(scope, receive, send)
             return

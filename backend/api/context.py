@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Protocol
 
+from backend.api.limits import Limits, Watch
+from backend.api.requests import Requests
 from backend.api.wire import NotificationPages
 from backend.channels import ChannelState
 from backend.erasing import ERASED, Erasing
@@ -28,6 +31,8 @@ class Desk(Protocol):
     def channel_states(self) -> tuple[ChannelState, ...]: ...
     def send_test(self, route: str, user_id: str | None = None) -> tuple[Trial, ...]: ...
     def web_push_key(self) -> str | None: ...
+    def attempts(self) -> dict[tuple[str, ...], int]: ...
+    def routes(self) -> tuple[str, ...]: ...
 
     @property
     def exports(self) -> Exports: ...
@@ -61,12 +66,16 @@ class Services:
         self.desk = desk
         self.new_launch_link = new_launch_link
         self.started_at = started_at
+        self.started_time = time.time() - (time.monotonic() - started_at)
         self.activity_writes = LoopWrites(activity.store.writer)
         self.notification_writes = LoopWrites(notifications.store.writer)
         self.exports = desk.exports
         self.erasing = desk.erasing
         self.retention = desk.retention
         self.pages = NotificationPages()
+        self.limits = Limits()
+        self.watch = Watch(self.limits)
+        self.requests = Requests()
         self.stopping = asyncio.Event()
         bus.subscribe(self._hear)
 

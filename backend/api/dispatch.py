@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.api.call import AsgiEndpoint, Endpoint
 from backend.api.context import Services
+from backend.api.requests import counting
 
 _TAIL = re.compile(r"(?P<before>[^{}]*/)\{(?P<name>\w+)(?P<path>:path)?\}")
 
@@ -23,10 +24,11 @@ class Dispatch:
 
     def __init__(self, endpoints: Sequence[Endpoint], services: Services, otherwise: ASGIApp) -> None:
         self._otherwise = otherwise
+        self._requests = services.requests
         self._exact: dict[tuple[str, str], ASGIApp] = {}
         tails: list[tuple[str, str, str, bool, ASGIApp]] = []
         for endpoint in endpoints:
-            app = AsgiEndpoint(endpoint, services)
+            app = AsgiEndpoint(endpoint, services, services.requests)
             if "{" not in endpoint.path:
                 self._exact[endpoint.method, endpoint.path] = app
             elif match := _TAIL.fullmatch(endpoint.path):
@@ -36,7 +38,10 @@ class Dispatch:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._find(scope) if scope["type"] == "http" else None
-        await (app or self._otherwise)(scope, receive, send)
+        if app is not None:
+            await app(scope, receive, send)
+        else:
+            await self._otherwise(scope, receive, counting(self._requests, scope, send))
 
     def _find(self, scope: Scope) -> ASGIApp | None:
         path, method = scope["path"], scope["method"]

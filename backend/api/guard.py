@@ -19,6 +19,7 @@ from pathlib import Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.api.call import Answer, drain, refusal, respond
+from backend.api.requests import Requests, counting
 from backend.errors import FlashFlowError, Forbidden, StorageError, Unauthorized
 from backend.store.database import create_private
 
@@ -82,8 +83,9 @@ class Browsers:
 class Guard:
     """ASGI middleware around the API and the screens."""
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str], browsers: Browsers | None) -> None:
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], browsers: Browsers | None, requests: Requests) -> None:
         self._app = app
+        self._requests = requests
         self._hosts = frozenset(host.lower().encode() for host in hosts)
         self._browsers = browsers
         sockets = " ".join(f"ws://{host}" for host in sorted(h.decode() for h in self._hosts))
@@ -96,13 +98,13 @@ class Guard:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         fault = self._fault(scope, headers)
         if fault is not None:
-            await _refuse(scope, receive, send, fault)
+            await _refuse(scope, receive, counting(self._requests, scope, send), fault)
             return
         path: str = scope["path"]
         if (path.startswith(API_PATH) or path in OPEN_PATHS) and scope["type"] == "http":
             await self._app(scope, receive, send)
         elif path.startswith(LINK_PATH):
-            await self._launch(scope, receive, send)
+            await self._launch(scope, receive, counting(self._requests, scope, send))
         else:
             await self._screens(scope, receive, send)
 
@@ -137,7 +139,8 @@ class Guard:
 
     async def _screens(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._admitted(scope):
-            await _refuse(scope, receive, send, Unauthorized("This browser was not let in yet."))
+            fault = Unauthorized("This browser was not let in yet.")
+            await _refuse(scope, receive, counting(self._requests, scope, send), fault)
             return
 
         async def dressed(message: dict[str, object]) -> None:

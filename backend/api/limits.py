@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from types import FunctionType
@@ -62,6 +63,10 @@ INTERNAL = Refusal(
 )
 
 
+REASONS = ("bad_request", "headers_too_large", "request_timeout", "too_many_connections")
+"""The codes of what ``Guarded.say`` says."""
+
+
 def too_large(limit: int) -> Refusal:
     detail = f"The request line and the headers may take {limit} bytes together."
     return Refusal(431, "headers_too_large", "The headers are too large", detail)
@@ -103,6 +108,8 @@ class Watch:
     def __init__(self, limits: Limits) -> None:
         self.connections: set[Guarded] = set()
         self.lingering = 0
+        self.refused = Counter(dict.fromkeys(REASONS, 0))
+        """How many requests were refused before there was anything to hand on, by the code of the refusal."""
         self._interval = min(0.5, max(0.02, min(limits.request_deadline_s, limits.write_deadline_s) / 20))
         self._armed = False
 
@@ -244,6 +251,7 @@ class Guarded(asyncio.Protocol):
 
     def say(self, refusal: Refusal) -> None:
         """Write the answer as the last thing on this connection, and wait a moment for it to be read."""
+        self.watch.refused[refusal.code] += 1
         self._unset_keepalive_if_required()
         self.transport.write(raw_response(refusal.status, refusal.body()))
         if self.watch.lingering >= LINGERING_MAX or not self.transport.can_write_eof():
@@ -294,12 +302,15 @@ async def answer_500(cycle: Any) -> None:
     await cycle.send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def http_protocol(limits: Limits, parser: Literal["auto", "httptools", "h11"] = "auto") -> type[asyncio.Protocol]:
-    """A protocol class for one server: give it to ``uvicorn.Config(http=...)`` and to no second server.
+def http_protocol(
+    limits: Limits, parser: Literal["auto", "httptools", "h11"] = "auto", watch: Watch | None = None
+) -> type[asyncio.Protocol]:
+    """A protocol class for one server: give it to ``uvicorn.Config(http=...)`` and to no second server. ``watch`` is
+    for who wants to know of its connections.
 
     ``auto`` takes httptools where it is installed and h11 elsewhere (phones).
     """
-    own = {"limits": limits, "watch": Watch(limits)}
+    own = {"limits": limits, "watch": watch or Watch(limits)}
     if parser == "httptools" or (parser == "auto" and find_spec("httptools")):
         from backend.api.limits_httptools import GuardedHttpTools
 

@@ -74,7 +74,7 @@ def _operation(endpoint: Endpoint, components: dict[str, Any]) -> dict[str, Any]
         "responses": {
             "201" if endpoint.answer.startswith("201") else "200": {
                 "description": endpoint.answer.removeprefix("201 "),
-                "content": {"application/json": {"schema": {"type": "object"}}},
+                "content": {endpoint.media_type: {"schema": {"type": _KINDS.get(endpoint.media_type, "string")}}},
             },
             "default": {
                 "description": "A problem (RFC 9457)",
@@ -98,6 +98,7 @@ def _operation(endpoint: Endpoint, components: dict[str, Any]) -> dict[str, Any]
     return operation
 
 
+_KINDS = {"application/json": "object"}
 _HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>FlashFlow API</title><style>
 :root{color-scheme:light dark;--line:#8884}

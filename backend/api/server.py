@@ -24,6 +24,7 @@ from backend.api import (
     routes_channels,
     routes_circumstances,
     routes_data,
+    routes_metrics,
     routes_notifications,
     routes_rules,
     routes_schedules,
@@ -32,7 +33,7 @@ from backend.api.call import Answer, AsgiEndpoint, Endpoint, drain, encode, resp
 from backend.api.context import Services
 from backend.api.dispatch import Dispatch
 from backend.api.guard import Browsers, Guard
-from backend.api.limits import Limits, http_protocol
+from backend.api.limits import http_protocol
 from backend.api.openapi import document, page
 from backend.api.problems import MEDIA_TYPE, problem_bytes
 from backend.api.stream import Stream, StreamQuery
@@ -63,6 +64,7 @@ ENDPOINTS = (
     *routes_circumstances.ENDPOINTS,
     *routes_data.ENDPOINTS,
     *routes_admin.ENDPOINTS,
+    *routes_metrics.ENDPOINTS,
 )
 
 
@@ -228,10 +230,11 @@ class HttpThread:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        app, self._services = await self._make()
+        app, services = await self._make()
+        self._services = services
         config = uvicorn.Config(
-            Guard(app, self._hosts, self._browsers),
-            http=http_protocol(Limits()),
+            Guard(app, self._hosts, self._browsers, services.requests),
+            http=http_protocol(services.limits, watch=services.watch),
             ws="websockets-sansio" if self._browsers is not None else "none",
             lifespan="off",
             log_config=None,

@@ -104,6 +104,7 @@ class Stream:
         unsubscribe = self._services.bus.subscribe(ring)
         gone = asyncio.ensure_future(_gone(receive))
         stopping = asyncio.ensure_future(self._services.stopping.wait())
+        self._services.requests.streams += 1
         try:
             await _write(send, b"retry: 1000\n: FlashFlow\n\n")
             while not gone.done() and not stopping.done():
@@ -126,6 +127,7 @@ class Stream:
                 if not done:
                     await _write(send, b": ping\n\n")
         finally:
+            self._services.requests.streams -= 1
             unsubscribe()
             gone.cancel()
             stopping.cancel()

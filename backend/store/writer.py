@@ -122,6 +122,11 @@ class Writer:
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
+    @property
+    def waiting(self) -> int:
+        """How many bundles wait for a transaction: about, since they come and go."""
+        return self._queue.qsize()
+
     def run(self, write: Write[I, R]) -> R:
         """Do ``write`` and wait for its COMMIT. For threads; an event loop uses LoopWrites."""
         (result,) = self.run_all([write])
