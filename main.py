@@ -204,7 +204,7 @@ def _export(config: Config, options: argparse.Namespace) -> int:
 def _import(config: Config, options: argparse.Namespace) -> int:
     from backend import commands_data
 
-    done = commands_data.import_file(config, print, _complain, options.file, options.format)
+    done = commands_data.import_file(config, print, _complain, options.file, options.format, options.what)
     return 1 if done.refused else 0
 
 
@@ -324,10 +324,9 @@ def _data_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     export.add_argument("--app", metavar="NAME")
     export.add_argument("--since", metavar="TIME", help="a day or a time with an offset; it is included")
     export.add_argument("--until", metavar="TIME", help="… and this one is not")
-    read = commands.add_parser(
-        "import", parents=[common], help="take exported activities back in; again changes nothing"
-    )
+    read = commands.add_parser("import", parents=[common], help="take an export back in; again changes nothing")
     read.add_argument("file", metavar="FILE", help="- is standard input")
+    read.add_argument("--what", choices=("activities", "sessions"), default="activities")
     read.add_argument("--format", choices=formats, help="by the file's name, else jsonl")
     prune = commands.add_parser("prune", parents=[common], help="let go of what is old; figures stay")
     which = prune.add_mutually_exclusive_group(required=True)

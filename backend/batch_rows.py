@@ -6,6 +6,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -13,10 +14,20 @@ from backend.clock import to_ms
 from backend.errors import Conflict, FieldError, FlashFlowError, ValidationError
 from backend.inputs import ActivityIn, explain
 from backend.records import BatchResult, RejectedRow, Tracked
-from backend.store.activities import Tracking
+from backend.store.activities import NewActivity
 
-Batch = tuple[list[int], Tracking, list[RejectedRow]]
+
+class OfUser(Protocol):
+    """A row that is about a user."""
+
+    @property
+    def user_id(self) -> str: ...
+
+
+U = TypeVar("U", bound=OfUser)
+Rows = tuple[list[int], Sequence[U], list[RejectedRow]]
 """Where in the batch each good row stood, the good rows, and those that are refused already."""
+Batch = Rows[NewActivity]
 
 _decoder = msgspec.json.Decoder(ActivityIn)
 
@@ -54,12 +65,12 @@ def rejected(index: int, error: FlashFlowError) -> RejectedRow:
     return RejectedRow(index=index, errors=tuple((e.field, e.message) for e in errors))
 
 
-def without_users(batch: Batch, refused: Mapping[str, FlashFlowError]) -> Batch:
+def without_users(batch: Rows[U], refused: Mapping[str, FlashFlowError]) -> Rows[U]:
     """``batch`` with the rows of these users among the refused."""
     return without_rows(batch, {at: refused[a.user_id] for at, a in enumerate(batch[1]) if a.user_id in refused})
 
 
-def without_rows(batch: Batch, refused: Mapping[int, FlashFlowError]) -> Batch:
+def without_rows(batch: Rows[U], refused: Mapping[int, FlashFlowError]) -> Rows[U]:
     """``batch`` with those of its good rows, by their place among them, among the refused."""
     places, good, rows = batch
     left = [at for at in range(len(good)) if at not in refused]
@@ -67,7 +78,7 @@ def without_rows(batch: Batch, refused: Mapping[int, FlashFlowError]) -> Batch:
     return [places[at] for at in left], [good[at] for at in left], rows
 
 
-def result_of(batch: Batch, answer: Sequence[Tracked | FlashFlowError] | FlashFlowError) -> BatchResult:
+def result_of(batch: Rows[U], answer: Sequence[Tracked | FlashFlowError] | FlashFlowError) -> BatchResult:
     """What became of ``batch``: ``answer`` has one outcome for each of its good rows."""
     places, _, refused = batch
     rows = list(refused)

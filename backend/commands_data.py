@@ -23,13 +23,17 @@ from backend.errors import FlashFlowError, StorageError, ValidationError
 from backend.export_formats import Format, What, format_of, unguarded
 from backend.export_parquet import rows_of
 from backend.import_rows import MOST_ROWS, ImportedActivityIn, decode_row
+from backend.import_sessions import ImportedSessionIn, decode_session, importing_sessions
 from backend.inputs import row_json
 from backend.keys import local_key
 from backend.moments import moment_ms
+from backend.records import BatchResult
 from backend.retention import Kind
 from backend.store.database import create_private
 from backend.store.exporting import Wanted
 from backend.store.recovery import back_up, backups_folder, copy_to
+from backend.store.writer import Write
+from backend.user_activity_service import UserActivityService
 from backend.zone import workspace_zone
 
 READ_S = 60.0
@@ -140,11 +144,28 @@ class Imported(NamedTuple):
     refused: int
 
 
-def import_file(config: Config, say: Say, complain: Say, name: str, kind: str | None) -> Imported:
+class Taking(NamedTuple):
+    """What kind of rows are taken in: how one is read, what its columns are called, and the write that stores some."""
+
+    what: str
+    decode: Callable[[bytes], object]
+    columns: tuple[str, ...]
+    importing: Callable[[UserActivityService, Sequence[bytes]], Write[Any, BatchResult]]
+
+
+TAKINGS = {
+    "activities": Taking(
+        "activities", decode_row, ImportedActivityIn.__struct_fields__, lambda service, rows: service.importing(rows)
+    ),
+    "sessions": Taking("sessions", decode_session, ImportedSessionIn.__struct_fields__, importing_sessions),
+}
+
+
+def import_file(config: Config, say: Say, complain: Say, name: str, kind: str | None, what: str) -> Imported:
     """``flashflow import``: every good row lands, every bad one is named by its line. Raises FlashFlowError."""
-    form = format_of(name, kind)
+    form, taking = format_of(name, kind), TAKINGS[what]
     accepted = duplicates = refused = 0
-    with _importing(config) as store, _lines(name, form) as lines:
+    with _importing(config, taking) as store, _lines(name, form, taking) as lines:
         for batch in _batches(lines):
             good = [line for line in batch if line.error is None]
             errors = [(line.number, line.error.errors) for line in batch if line.error is not None]
@@ -164,17 +185,17 @@ def _pairs(errors: Sequence[Any]) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _importing(config: Config) -> Iterator[Callable[[Sequence[bytes]], dict[str, Any]]]:
+def _importing(config: Config, taking: Taking) -> Iterator[Callable[[Sequence[bytes]], dict[str, Any]]]:
     """What stores a batch: the server where one runs, else the file itself."""
     url = running(config)
     if url is not None:
-        yield lambda rows: _post(config, url, rows)
+        yield lambda rows: _post(config, url, taking.what, rows)
         return
     with Backend(config) as backend:
         service = backend.activity
 
         def store(rows: Sequence[bytes]) -> dict[str, Any]:
-            result = service.store.run(service.importing(rows))
+            result = service.store.run(taking.importing(service, rows))
             rejected = [
                 {"index": row.index, "errors": [{"field": f, "message": m} for f, m in row.errors]}
                 for row in result.rejected
@@ -184,9 +205,9 @@ def _importing(config: Config) -> Iterator[Callable[[Sequence[bytes]], dict[str,
         yield store
 
 
-def _post(config: Config, url: str, rows: Sequence[bytes]) -> dict[str, Any]:
-    body = b'{"activities":[%s]}' % b",".join(rows)
-    return ask(config, url, "POST", "/api/import/activities", body)
+def _post(config: Config, url: str, what: str, rows: Sequence[bytes]) -> dict[str, Any]:
+    body = b'{"%s":[%s]}' % (what.encode(), b",".join(rows))
+    return ask(config, url, "POST", f"/api/import/{what}", body)
 
 
 def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
@@ -203,15 +224,18 @@ def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
 
 
 @contextmanager
-def _lines(name: str, form: Format) -> Iterator[Iterator[Line]]:
+def _lines(name: str, form: Format, taking: Taking) -> Iterator[Iterator[Line]]:
+    def read(file: BinaryIO) -> Read:
+        return _json_lines(file) if form == "jsonl" else _csv_lines(_text(file), taking)
+
     try:
         if form == "parquet":
-            yield _checked(enumerate(map(_of_parquet, rows_of(name)), 1))
+            yield _checked(enumerate(map(_of_parquet, rows_of(name)), 1), taking)
         elif name == "-":
-            yield _checked(_json_lines(sys.stdin.buffer) if form == "jsonl" else _csv_lines(_text(sys.stdin.buffer)))
+            yield _checked(read(sys.stdin.buffer), taking)
         else:
             with open(name, "rb") as file:
-                yield _checked(_json_lines(file) if form == "jsonl" else _csv_lines(_text(file)))
+                yield _checked(read(file), taking)
     except OSError as error:
         raise FlashFlowError(f"{name} cannot be read: {error.strerror or error}.") from error
 
@@ -220,13 +244,13 @@ Read = Iterable[tuple[int, Callable[[], bytes]]]
 """Lines by their number, each yet to be read as JSON, which may raise ValidationError."""
 
 
-def _checked(rows: Read) -> Iterator[Line]:
+def _checked(rows: Read, taking: Taking) -> Iterator[Line]:
     for number, read in rows:
         try:
             row = read()
             if len(row) > BODY:
                 raise ValidationError.of("", "is larger than a request may be")
-            decode_row(row)
+            taking.decode(row)
         except ValidationError as error:
             yield Line(number, b"", error)
         else:
@@ -245,13 +269,13 @@ def _text(file: BinaryIO) -> Iterator[str]:
         yield line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
 
 
-def _csv_lines(text: Iterator[str]) -> Read:
+def _csv_lines(text: Iterator[str], taking: Taking) -> Read:
     csv.field_size_limit(BODY * 2)  # of this process, which does nothing else
     reader = csv.reader(text)
     names = next(reader, [])
-    unknown = [name for name in names if name not in ImportedActivityIn.__struct_fields__]
+    unknown = [name for name in names if name not in taking.columns]
     if unknown or len(set(names)) < len(names):
-        raise ValidationError.of("line 1", f"names no columns of an activity: {', '.join(unknown or names)[:200]}")
+        raise ValidationError.of("line 1", f"names no columns of {taking.what}: {', '.join(unknown or names)[:200]}")
     at = reader.line_num
     while True:
         try:
@@ -276,15 +300,15 @@ def _of_parquet(row: Mapping[str, Any]) -> Callable[[], bytes]:
 
 
 def _as_row(row: dict[str, Any]) -> bytes:
-    metadata = row.get("metadata")
-    if isinstance(metadata, str):
+    texts = [name for name in ("metadata", "device_info") if isinstance(row.get(name), str)]
+    for name in texts:
+        text: str = row[name]
         try:
-            row["metadata"] = msgspec.Raw(metadata.encode())
-            msgspec.json.decode(metadata)
+            row[name] = msgspec.Raw(text.encode())
+            msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-            raise ValidationError.of("metadata", "is not a JSON object") from None
-        return _encode(row)
-    return row_json(row)
+            raise ValidationError.of(name, "is not a JSON object") from None
+    return _encode(row) if texts else row_json(row)
 
 
 def _encode(row: dict[str, Any]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -47,13 +47,19 @@ class ImportIn(Input, frozen=True, kw_only=True):
     activities: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MOST_ROWS)]
 
 
+T = TypeVar("T", bound=Input)
 _decoder = msgspec.json.Decoder(ImportedActivityIn)
 
 
 def decode_row(raw: msgspec.Raw | bytes) -> ImportedActivityIn:
     """One row. Raises ValidationError."""
+    return decoded(_decoder, raw)
+
+
+def decoded(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw | bytes) -> T:
+    """One row of whatever kind ``decoder`` reads. Raises ValidationError."""
     try:
-        return _decoder.decode(raw)
+        return decoder.decode(raw)
     except msgspec.ValidationError as error:
         raise explain(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:

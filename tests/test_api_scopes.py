@@ -104,6 +104,7 @@ NEEDS = {
     ("GET", "/api/export/sessions"): "read",
     ("GET", "/api/export/notifications"): "read",
     ("POST", "/api/import/activities"): "admin",
+    ("POST", "/api/import/sessions"): "admin",
     ("POST", "/api/prune"): "admin",
     ("GET", "/api/users/{user_id}/export"): "admin",
     ("GET", "/api/users/{user_id}/consent"): "manage",

@@ -55,7 +55,7 @@ FLOORS = (
     ("backend.sending", "backend.inbox"),
     ("backend.retrying", "backend.rescheduling", "backend.schedules"),
     ("backend.user_activity_service", "backend.notification_service"),
-    ("backend.rule_judging", "backend.rule_metrics"),
+    ("backend.rule_judging", "backend.rule_metrics", "backend.import_sessions"),
     # these ask both files
     ("backend.overview", "backend.rules", "backend.exporting", "backend.erasing", "backend.retention"),
     ("backend.upkeep",),

@@ -9,6 +9,7 @@ from backend.api.streaming import streamed
 from backend.api.wire import wire
 from backend.export_formats import MEDIA_TYPES, Format, What
 from backend.import_rows import ImportIn
+from backend.import_sessions import ImportSessionsIn, importing_sessions
 from backend.inputs import AppName, Input, Moment, UserId
 from backend.moments import moment_ms
 from backend.retention import Kind
@@ -66,6 +67,12 @@ async def export_notifications(call: Call) -> Answer:
 async def import_activities(call: Call) -> Answer:
     body: ImportIn = call.body
     write = call.services.activity.importing(body.activities, call.caller.app)
+    return batched(await call.services.activity_writes.run(write))
+
+
+async def import_sessions(call: Call) -> Answer:
+    body: ImportSessionsIn = call.body
+    write = importing_sessions(call.services.activity, body.sessions, call.caller.app)
     return batched(await call.services.activity_writes.run(write))
 
 
@@ -127,6 +134,11 @@ ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/import/activities", scope="admin", handler=import_activities, body=ImportIn,
         summary="Take up to 1,000 rows of an export back in, with their ids, apps, times and addresses",
+        answer="accepted, duplicates, and each rejected row with its errors",
+    ),
+    Endpoint(
+        method="POST", path="/api/import/sessions", scope="admin", handler=import_sessions, body=ImportSessionsIn,
+        summary="Take up to 1,000 exported sessions back in; their activities and pages come with the activities",
         answer="accepted, duplicates, and each rejected row with its errors",
     ),
     Endpoint(

@@ -106,8 +106,10 @@ class SessionBook:
         device_info: dict[str, Any] | None = None,
         ip_address: str | None = None,
         user_agent: str | None = None,
+        *,
+        joins: bool = True,
     ) -> OpenSession:
-        """A new session from ``timestamp`` on."""
+        """A new session from ``timestamp`` on; ``joins``: what comes without a session id may fall into it."""
         key = encode_id(session_id or self._new_id())
         info = to_json(device_info) if device_info else None
         session = OpenSession(
@@ -116,9 +118,10 @@ class SessionBook:
         )
         self._by_id[key] = session
         self.opened[user_id] = self.opened.get(user_id, 0) + 1
-        current = self._current_of(user_id, app)
-        if current is None or current.last_seen <= timestamp:
-            self._current[user_id, app] = session
+        if joins:
+            current = self._current_of(user_id, app)
+            if current is None or current.last_seen <= timestamp:
+                self._current[user_id, app] = session
         self.mark(session)
         return session
 

@@ -1,0 +1,119 @@
+"""Exported sessions on their way back in. What grows from a session's activities (its length in activities and pages)
+is read and left aside: it comes back with them, whichever are imported first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from backend.admission import row_refusal
+from backend.batch_rows import Rows, rejected, result_of, without_rows, without_users
+from backend.errors import FlashFlowError, ValidationError
+from backend.import_rows import FUTURE_MS, MOST_ROWS, Address, decoded
+from backend.incoming import LOCAL_APP
+from backend.inputs import Agent, AppName, Id, Input, Moment, UserId
+from backend.moments import metadata_json, moment_ms
+from backend.records import BatchResult, RejectedRow
+from backend.store import importing, pruning
+from backend.store.importing import NewSession
+from backend.store.writer import Tx, Write
+from backend.user_activity_service import UserActivityService
+
+
+class ImportedSessionIn(Input, frozen=True, kw_only=True):
+    """A session as an export wrote it."""
+
+    id: Id
+    user_id: UserId
+    start_time: Moment
+    app: AppName | None = None
+    last_seen: Moment | None = None
+    end_time: Moment | None = None
+    end_reason: Literal["ended", "timeout"] | None = None
+    device_info: dict[str, Any] | None = None
+    ip_address: Address | None = None
+    user_agent: Agent | None = None
+    duration: Any = None
+    pages_visited: Any = None
+    activities: Any = None
+
+
+class ImportSessionsIn(Input, frozen=True, kw_only=True):
+    """Up to 1,000 rows of an export; each is checked on its own."""
+
+    sessions: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MOST_ROWS)]
+
+
+SessionRows = Rows[NewSession]
+_decoder = msgspec.json.Decoder(ImportedSessionIn)
+
+
+def decode_session(raw: msgspec.Raw | bytes) -> ImportedSessionIn:
+    """One row. Raises ValidationError."""
+    return decoded(_decoder, raw)
+
+
+def importing_sessions(
+    service: UserActivityService, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
+) -> Write[SessionRows, BatchResult]:
+    """The write that takes rows of an export back in. ``app``: whose those are that name none."""
+    places: list[int] = []
+    good: list[NewSession] = []
+    refused: list[RejectedRow] = []
+    now_ms = service.clock.now_ms()
+    for index, raw in enumerate(rows):
+        try:
+            good.append(_prepare(service, decode_session(raw), now_ms, app))
+            places.append(index)
+        except ValidationError as error:
+            refused.append(rejected(index, error))
+
+    def write(tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
+        return _take_in(service, tx, items)
+
+    return Write(write, (places, good, refused), len(good))
+
+
+def _take_in(service: UserActivityService, tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
+    before = pruning.pruned_before(tx.conn)
+    items = [without_rows(item, _too_old(item[1], before)) for item in items]
+    turned_away = service.admission.turned_away(tx, (s.user_id for _, good, _ in items for s in good))
+    if turned_away:
+        items = [without_users(item, {u: row_refusal(why) for u, why in turned_away.items()}) for item in items]
+    answers = importing.take_in(tx, [good for _, good, _ in items], service.cache)
+    return [result_of(item, answer) for item, answer in zip(items, answers, strict=True)]
+
+
+def _too_old(sessions: Sequence[NewSession], before: int) -> dict[int, FlashFlowError]:
+    why = ValidationError.of("start_time", "is older than what is kept: sessions that ended before then were pruned")
+    return {at: why for at, session in enumerate(sessions) if max(session.last_seen, session.end_time or 0) < before}
+
+
+def _prepare(service: UserActivityService, row: ImportedSessionIn, now_ms: int, app: str) -> NewSession:
+    start = moment_ms("start_time", row.start_time)
+    if start > now_ms + FUTURE_MS:
+        raise ValidationError.of("start_time", "is more than an hour in the future")
+    last_seen = start if row.last_seen is None else moment_ms("last_seen", row.last_seen)
+    end = None if row.end_time is None else moment_ms("end_time", row.end_time)
+    for name, moment in (("last_seen", last_seen), ("end_time", end)):
+        if moment is not None and moment < start:
+            raise ValidationError.of(name, "lies before start_time")
+        if moment is not None and moment > now_ms + FUTURE_MS:
+            raise ValidationError.of(name, "is more than an hour in the future")
+    if (end is None) != (row.end_reason is None):
+        raise ValidationError.of("end_reason", "and end_time belong together")
+    return NewSession(
+        row.id,
+        row.user_id,
+        row.app or app,
+        start,
+        last_seen,
+        end,
+        row.end_reason,
+        metadata_json(row.device_info, "device_info"),
+        service.admission.masked(row.ip_address),
+        row.user_agent,
+    )
