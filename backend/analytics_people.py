@@ -78,6 +78,8 @@ def funnel(asked: Asked, steps: Sequence[str], window_days: int, dropped_at: int
     """Raises ValidationError for steps, a window or a ``dropped_at`` that cannot be."""
     if not 2 <= len(steps) <= MOST_STEPS:
         raise ValidationError.of("steps", f"must be 2 to {MOST_STEPS} activity types")
+    if not all(steps):
+        raise ValidationError.of("steps", "has a step without a name")
     if dropped_at is not None and not 2 <= dropped_at <= len(steps):
         raise ValidationError.of("dropped_at", "must be the number of a step after the first")
     part = asked.slice(asked.days, of_type=False)
@@ -113,6 +115,11 @@ def _steps(names: Sequence[str], walked: people.Walked) -> Iterator[FunnelStep]:
 # --- users ------------------------------------------------------------------------------------------------------------
 
 
+def _first_day(asked: Asked, user: int) -> int:
+    """The day of somebody who came before what another zone's days were counted of."""
+    return asked.local.day(people.first_moment(asked.conn, asked.app_key, user))
+
+
 def user_list(asked: Asked, limit: int, cursor: str | None) -> UserRows:
     """One page; the score of each is worked out now. Raises ValidationError for a cursor that is none."""
     after = None
@@ -130,7 +137,7 @@ def user_list(asked: Asked, limit: int, cursor: str | None) -> UserRows:
         rows.append(
             UserRow(
                 user_id=seen.user_id,
-                first_day=to_date(seen.first_day),
+                first_day=to_date(seen.first_day if seen.first_day >= 0 else _first_day(asked, key)),
                 last_day=to_date(seen.last_day),
                 activities=counts.get(key, 0),
                 engagement_score=score,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -255,3 +256,14 @@ def test_the_check_finds_nothing_wrong_after_a_kill_and_mends_what_is(tmp_path: 
         assert ok(server.api("POST", "/api/analytics/verify")) == {"success": True, "differences": [], "rebuilt": False}
         done = flashflow("verify", data_dir=tmp_path / "data")
         assert (done.returncode, done.stdout.strip()) == (0, "Every figure is what the activities say.")
+
+
+def test_a_period_that_still_runs_tells_its_moment_as_all_others_are_told(app: App) -> None:
+    for route, name in (("overview", "overview"), ("trend", "trend"), ("pages", "pages")):
+        until = ok(app.api("GET", f"/api/analytics/{route}"))[name]["period"]["until"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", until)
+
+
+@pytest.mark.parametrize("steps", [",", "x,,y", "x,"])
+def test_a_step_without_a_name_is_refused(app: App, steps: str) -> None:
+    assert app.api("GET", f"/api/analytics/funnel?steps={steps}").status_code == 400

@@ -124,6 +124,14 @@ def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
         assert service.figures.verify() == ()
 
 
+def test_in_another_zone_somebody_who_came_long_before_keeps_their_first_day(service: UserActivityService) -> None:
+    for moment in ("2026-08-01T23:30", "2026-11-02T10:00"):
+        service.track_activity("ada", "x", timestamp=at(moment))
+    for app in (None, "local"):
+        (row,) = service.analytics.user_list(Filters(zone=ZoneInfo("Asia/Kathmandu"), app=app)).users
+        assert (row.first_day, row.last_day) == (date(2026, 8, 2), date(2026, 11, 2))
+
+
 def hold_to(service: UserActivityService, naive: Naive, base: Filters) -> None:
     """Every question over several periods, apps and types gives what ``naive`` gives."""
     today = NOW.astimezone(naive.zone).date()

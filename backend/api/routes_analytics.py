@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -20,6 +20,7 @@ from backend.errors import ValidationError
 from backend.inputs import ActivityTypeIn, AppName, Input, TypeName
 from backend.periods import Compare
 from backend.records import Record
+from backend.records_analytics import Period
 
 Steps = Annotated[str, Meta(min_length=1, max_length=1100, description="2 to 10 activity types, with commas between")]
 
@@ -99,7 +100,12 @@ def _filters(call: Call, query: FigureQuery) -> Filters:
 async def _ask(call: Call, kind: type[Q], name: str, question: Callable[[Analytics, Filters, Q], Record]) -> Answer:
     query: Q = call.query or kind()
     filters = _filters(call, query)
-    return await call.read(lambda: ok(**{name: question(call.services.activity.analytics, filters, query)}))
+    return await call.read(lambda: ok(**{name: _told(question(call.services.activity.analytics, filters, query))}))
+
+
+def _told(answer: Record) -> dict[str, Any]:
+    """An answer with its periods' moments written out as all others are."""
+    return {name: wire(value) if isinstance(value, Period) else value for name, value in wire(answer).items()}
 
 
 async def overview(call: Call) -> Answer:

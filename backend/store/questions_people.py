@@ -268,6 +268,17 @@ def seen_users(
     return [(Seen(user_id, first, last), key) for user_id, first, last, key in rows]
 
 
+def first_moment(conn: sqlite3.Connection, app: int, user: int) -> int:
+    """When a user's first activity (in an app; 0: in any) was, by the workspace's figures."""
+    (moment,) = conn.execute(
+        "SELECT MIN(d.first_at) FROM main.user_spans s "
+        "JOIN main.user_days d ON d.day = s.first_day AND d.user = s.user "
+        "WHERE s.app = ?1 AND s.user = ?2 AND (?1 = 0 OR d.app = ?1)",
+        (app, user),
+    ).fetchone()
+    return int(moment)
+
+
 def count_by_user(conn: sqlite3.Connection, asked: Slice, keys: Sequence[int]) -> dict[int, int]:
     """Activities of each user in the slice's days."""
     rows = conn.execute(
