@@ -49,7 +49,8 @@ from backend.store.opening import open_store
 from backend.store.schema_activity import ACTIVITY_MIGRATIONS
 from backend.store.scoring import TRAILING_DAYS
 from backend.store.session_cache import SessionCache
-from backend.store.sessions import SessionBook, close_stale, read_session
+from backend.store.session_rows import read_session
+from backend.store.sessions import SessionBook, close_stale
 from backend.store.user_figures import DAY_MS, store_analytics, unsettled_users
 from backend.store.writer import Bundle, Tx, Write
 from backend.zone import LocalTime, workspace_zone

@@ -33,7 +33,7 @@ from backend.store import tombstones
 from backend.store.notifications import last_revision
 from backend.store.recovery import back_up
 from backend.store.schema_activity import ACTIVITY_MIGRATIONS
-from backend.store.sessions import last_revision as last_session
+from backend.store.session_rows import last_revision as last_session
 from backend.store.writer import Write
 from tests.api_client import BATCH, SCHEDULES, SEND, START, TRACK, fresh, ok, problem, rows_in, send
 from tests.server_process import ServerProcess, eventually, serving

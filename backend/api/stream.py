@@ -22,7 +22,7 @@ from backend.events import Event
 from backend.inputs import Input, UserId
 from backend.store.activities import activities_after, last_seq, sessions_after
 from backend.store.notifications import last_places, notifications_after
-from backend.store.sessions import last_revision
+from backend.store.session_rows import last_revision
 
 log = logging.getLogger(__name__)
 

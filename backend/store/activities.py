@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from backend.clock import to_datetime
 from backend.errors import Conflict, FlashFlowError
 from backend.events import Event
@@ -23,7 +25,8 @@ from backend.store.codec import (
 from backend.store.parts import part_of, session_parts
 from backend.store.rows import execute_rows
 from backend.store.session_cache import SessionCache
-from backend.store.sessions import READ_COLUMNS, SessionBook, session_bounds, to_session
+from backend.store.session_rows import READ_COLUMNS, session_bounds, to_session
+from backend.store.sessions import SessionBook
 from backend.store.writer import TryCarefully, Tx
 
 
@@ -101,7 +104,18 @@ def track(
             raise TryCarefully from error
         _count(tx, totals, len(rows), book)
         book.save()
+        if book.united:
+            return [[_with_session(tx, one) for one in answer] for answer in answers]
     return answers
+
+
+def _with_session(tx: Tx, answer: Tracked | FlashFlowError) -> Tracked | FlashFlowError:
+    """The answer with the session that its activity has by now."""
+    if isinstance(answer, FlashFlowError):
+        return answer
+    query = "SELECT session_id FROM user_activities WHERE id = ?"
+    (session_id,) = tx.conn.execute(query, (encode_id(str(answer.activity_id)),)).fetchone()
+    return msgspec.structs.replace(answer, session_id=decode_id(session_id))
 
 
 def _origin(tx: Tx, cache: SessionCache, a: NewActivity) -> tuple[str | None, bytes | str | None, int | None]:

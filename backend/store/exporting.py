@@ -19,7 +19,7 @@ from backend.store.database import Store
 from backend.store.notifications import COLUMNS as NOTIFICATION_COLUMNS
 from backend.store.notifications import last_places, rows_of, to_notification
 from backend.store.parts import BY_PART, SESSION_PARTS
-from backend.store.sessions import READ_COLUMNS, to_session
+from backend.store.session_rows import READ_COLUMNS, to_session
 
 T = TypeVar("T")
 SLICE = 500

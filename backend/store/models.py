@@ -138,6 +138,7 @@ def activity_models(db: SqliteDatabase) -> ActivityModels:
         shared = BooleanField(default=False)
         revision = IntegerField(unique=True)
         key_activities = IntegerField(default=0)
+        implicit = BooleanField(default=False)
 
         class Meta:
             table_name = "user_sessions"

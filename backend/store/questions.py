@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from backend.store.schema_figures import OTHER
 from backend.store.session_figures import ENGAGED
-from backend.store.sessions import LIVE_PAGES
+from backend.store.session_rows import LIVE_PAGES
 
 
 class Cut(NamedTuple):

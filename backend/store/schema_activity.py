@@ -229,4 +229,10 @@ def _v9(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8, _v9)
+def _v10(conn: sqlite3.Connection) -> None:
+    """A session opened for an activity that named none may be united with another (``session_runs``); of those that
+    are there already nobody knows whose id they have."""
+    conn.execute("ALTER TABLE user_sessions ADD COLUMN implicit INTEGER NOT NULL DEFAULT 0")
+
+
+ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8, _v9, _v10)

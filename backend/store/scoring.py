@@ -16,7 +16,7 @@ from backend.store.names import key_of
 from backend.store.parts import BITS, part_of
 from backend.store.questions import Slice
 from backend.store.schema_figures import OTHER
-from backend.store.sessions import LIVE_PAGES
+from backend.store.session_rows import LIVE_PAGES
 from backend.zone import LocalTime
 
 FORMULA = 2

@@ -22,9 +22,9 @@ class OpenSession:
     """A session as a transaction works on it; saved by the book."""
 
     __slots__ = (
-        "activities", "app", "counted", "device_info", "end_reason", "end_time", "id", "ip_address", "is_new",
-        "key_activities", "last_seen", "moved", "pages", "pages_visited", "seq", "shared", "start_time", "tell",
-        "user_agent", "user_id",
+        "activities", "app", "counted", "device_info", "end_reason", "end_time", "id", "implicit", "ip_address",
+        "is_new", "key_activities", "last_seen", "moved", "pages", "pages_visited", "seq", "shared", "start_time",
+        "tell", "user_agent", "user_id",
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...], *, is_new: bool = False) -> None:
@@ -39,10 +39,11 @@ class OpenSession:
         self.activities: int
         self.pages_visited: int
         self.key_activities: int
+        self.implicit: bool
         (
             self.seq, self.id, self.user_id, self.app, self.start_time, self.last_seen, self.end_time, self.end_reason,
             self.pages_visited, self.activities, self.device_info, self.ip_address, self.user_agent,
-            self.shared, self.key_activities,
+            self.shared, self.key_activities, self.implicit,
         ) = row  # fmt: skip
         self.counted: Counted | None = None
         """What the figures have of it; None while it is open."""

@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from backend.clock import to_datetime
 from backend.errors import Conflict
 from backend.events import Event
-from backend.records import Session
-from backend.store import session_figures, timeline
-from backend.store.codec import decode_id, encode_id, from_list, from_object, to_json
+from backend.store import session_figures, session_rows, timeline
+from backend.store.codec import decode_id, encode_id, to_json
 from backend.store.names import app_key
 from backend.store.parts import BITS, part_of
-from backend.store.rows import execute_rows
-from backend.store.session_cache import IDLE_MS, LONGEST_MS, MOST_PAGES_KEPT, OpenSession, SessionCache
+from backend.store.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionCache
 from backend.store.session_figures import Counted
+from backend.store.session_rows import COLUMNS
+from backend.store.session_runs import Runs
 from backend.store.writer import Tx
 
 TAIL_TO_COUNT_IN = 256
-"""Activities outside the index that counting an ended session's pages may look through."""
-
-COLUMNS = (
-    "seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, activities, "
-    "device_info, ip_address, user_agent, shared, key_activities"
-)
-_SHARED_ROWS = (
-    "SELECT page_url FROM user_activities a WHERE "
-    "a.timestamp BETWEEN user_sessions.start_time AND user_sessions.last_seen AND a.session_id = user_sessions.id"
-)
-
-
-def _of_pages(what: str) -> str:
-    """SQL for something of the pages of the enclosing query's ``user_sessions``, by the bare rows."""
-    shared, own = (f"(SELECT {what} FROM ({rows}))" for rows in (_SHARED_ROWS, timeline.PAGE_ROWS))  # noqa: S608
-    return f"CASE WHEN shared THEN {shared} ELSE {own} END"
-
-
-PAGES = _of_pages("COUNT(DISTINCT page_url)")
-LIVE_PAGES = f"CASE WHEN end_time IS NULL AND pages_visited > {MOST_PAGES_KEPT} THEN {PAGES} ELSE pages_visited END"
-READ_COLUMNS = COLUMNS.replace("pages_visited", f"{LIVE_PAGES} AS pages_visited")
+"""Activities outside the index that what looks through a session's activities may meet."""
+MOST_NEAR = 16
+"""Sessions looked at around a moment, those first that began nearest to it: more at once no user has in one app."""
+_STRETCH = LONGEST_MS + 2 * IDLE_MS
+"""What is near to a moment began within so long."""
 
 
 class SessionBook:
@@ -54,15 +36,22 @@ class SessionBook:
         self._by_id = cache.by_id
         self._current = cache.current
         self._touched: dict[bytes | str, OpenSession] = {}
-        self._touched_of: dict[tuple[str, str], list[OpenSession]] = {}
+        self._touched_at: dict[tuple[str, str, int], dict[bytes | str, OpenSession]] = {}
+        self._reopened: dict[bytes | str, OpenSession] = {}
+        self._meeting: dict[bytes | str, OpenSession] = {}
         self.opened: dict[str, int] = {}
+        self.united = False
+        """Whether ``save`` gave activities another session than ``place`` said."""
 
     def find(self, session_id: str) -> OpenSession | None:
-        """The session of that id, whoever's it is."""
+        """The session of that id, whoever's it is. Who asks for it by its id relies on that: it is implicit no more."""
         key = encode_id(session_id)
         session = self._by_id.get(key)
         if session is None:
             session = self._load("id = ?", (key,))
+        if session is not None and session.implicit:
+            session.implicit, session.moved = False, True
+            self.mark(session)
         return session
 
     def place(
@@ -76,7 +65,7 @@ class SessionBook:
         is_key: bool = False,
     ) -> OpenSession:
         """The session an activity of ``timestamp`` on ``page`` counts in, opened where there is none; ``is_key``: a key
-        activity.
+        activity. Where it brings two sessions together, ``save`` unites them.
 
         Raises Conflict when ``session_id`` belongs to another app.
         """
@@ -108,14 +97,17 @@ class SessionBook:
         user_agent: str | None = None,
         *,
         joins: bool = True,
+        implicit: bool = False,
     ) -> OpenSession:
-        """A new session from ``timestamp`` on; ``joins``: what comes without a session id may fall into it."""
+        """A new session from ``timestamp`` on; ``joins``: what comes without a session id may fall into it;
+        ``implicit``: nobody asked for it, so it may be united with another."""
         key = encode_id(session_id or self._new_id())
         info = to_json(device_info) if device_info else None
         session = OpenSession(
-            (None, key, user_id, app, timestamp, timestamp, None, None, 0, 0, info, ip_address, user_agent, False, 0),
+            (None, key, user_id, app, timestamp, timestamp, None, None, 0, 0, info, ip_address, user_agent, False, 0,
+             implicit),
             is_new=True,
-        )
+        )  # fmt: skip
         self._by_id[key] = session
         self.opened[user_id] = self.opened.get(user_id, 0) + 1
         if joins:
@@ -127,58 +119,59 @@ class SessionBook:
 
     def mark(self, session: OpenSession) -> None:
         """Have ``save`` write ``session``."""
-        if session.id not in self._touched:
+        if session.id not in self._touched or session.moved:
             self._touched[session.id] = session
-            self._touched_of.setdefault((session.user_id, session.app), []).append(session)
+            stretch = (session.user_id, session.app, session.start_time // _STRETCH)
+            self._touched_at.setdefault(stretch, {})[session.id] = session
 
     def save(self) -> None:
-        """Write what changed; leave an event for every session that opened or ended."""
+        """Write what changed; leave an event for every session that opened, ended or was united with another."""
         if not self._touched:
             return
         conn = self._tx.conn
-        revision, seq = _last_places(conn) if any(s.tell for s in self._touched.values()) else (0, 0)
-        inserts, updates, moves, endings = [], [], [], []
-        for s in self._touched.values():
-            if s.tell:
-                revision += 1
-                self._tx.events.append(Event("session", decode_id(s.id), s.user_id, s.app))
-            if s.is_new:
-                s.seq = seq = seq + 1
-                inserts.append(
-                    (s.seq, s.id, s.user_id, s.app, s.start_time, s.last_seen, s.end_time, s.end_reason,
-                     s.pages_visited, s.activities, s.device_info, s.ip_address, s.user_agent, s.shared,
-                     s.key_activities, revision)
-                )  # fmt: skip
-            elif s.tell:
-                endings.append(
-                    (s.start_time, s.last_seen, s.end_time, s.end_reason, s.activities, s.shared, s.key_activities,
-                     s.pages_visited, revision, s.seq)
-                )  # fmt: skip
-            else:
-                updates.append((s.last_seen, s.activities, s.key_activities, s.pages_visited, s.seq))
-                if s.moved:
-                    moves.append((s.start_time, s.shared, s.seq))
-            s.saved()
-        if inserts:
-            execute_rows(conn, _INSERT, inserts)
-        if updates:
-            execute_rows(conn, _UPDATE, updates)
-        if moves:
-            conn.executemany(_MOVE, moves)
-        if endings:
-            conn.executemany(_UPDATE_AND_TELL, endings)
-        self._settle([s for s in self._touched.values() if s.end_time is not None or s.counted is not None])
+        told = session_rows.write(conn, self._touched.values())
+        gone: list[OpenSession] = []
+        if self._meeting:
+            runs = self._unite()
+            told += session_rows.write(conn, runs.changed.values())
+            self._touched |= runs.changed
+            self._reopened |= {s.id: s for s in runs.changed.values() if s.end_time is None}
+            gone = runs.gone
+            for session in gone:
+                for kept in (self._touched, self._by_id, self._reopened):
+                    kept.pop(session.id, None)
+        for session in self._reopened.values():
+            if session.end_time is None:
+                session_rows.recall_pages(conn, session)
+                session_rows.save_pages(conn, session)
+        for session in {s.id: s for s in told}.values():
+            if session.id in self._touched:
+                self._tx.events.append(Event("session", decode_id(session.id), session.user_id, session.app))
+        self._settle([s for s in self._touched.values() if s.end_time is not None or s.counted is not None], gone)
 
-    def _settle(self, sessions: list[OpenSession]) -> None:
-        """Count the pages of those that are over, and what they are to their day."""
-        if not sessions:
-            return
-        unknown = [s for s in sessions if s.end_time is not None and s.pages is None]
-        if unknown and timeline.tail_length(self._tx.conn) > TAIL_TO_COUNT_IN:
+    def _unite(self) -> Runs:
+        self._feed()
+        runs = Runs(self._tx, self._cache.key_types, self.known)
+        for session in sorted(self._meeting.values(), key=lambda session: session.start_time):
+            runs.join_from(session)
+        for session in (*runs.changed.values(), *runs.gone):
+            self._current.pop((session.user_id, session.app), None)
+            self.united = True
+        return runs
+
+    def _feed(self) -> None:
+        """Have the index know what a search by user would otherwise look through."""
+        if timeline.tail_length(self._tx.conn) > TAIL_TO_COUNT_IN:
             timeline.catch_up(self._tx, self._cache.local)
+
+    def _settle(self, sessions: list[OpenSession], gone: list[OpenSession]) -> None:
+        """Count the pages of those that are over, and what they are to their day; ``gone``: became part of others."""
+        unknown = [s for s in sessions if s.end_time is not None and s.pages is None]
+        if unknown:
+            self._feed()
         for session in unknown:
-            (session.pages_visited,) = self._tx.conn.execute(_COUNT_PAGES, (session.id,)).fetchone()
-        changes = []
+            session_rows.count_pages(self._tx.conn, session)
+        changes: list[tuple[Counted | None, Counted | None]] = [(session.counted, None) for session in gone]
         for session in sessions:
             before = session.counted
             session.counted = self._counted(session)
@@ -196,52 +189,50 @@ class SessionBook:
         return Counted(self._cache.local.day(session.start_time), apps[app], duration, pages, int(is_engaged))
 
     def _join(self, user_id: str, app: str, timestamp: int) -> OpenSession:
-        current = self._current_of(user_id, app)
+        place, old = (user_id, app), timestamp < self._tx.now_ms - IDLE_MS
+        current, goes_on = self._current_of(user_id, app), False
         if current is not None:
-            if _reaches(current, timestamp):
+            if current.start_time <= timestamp and _reaches(current, timestamp):
                 return current
             if timestamp > current.last_seen:
                 current.close(current.last_seen, "timeout")
                 self.mark(current)
-                return self.open(user_id, app, None, timestamp)
-        late = current is not None or timestamp < self._tx.now_ms - IDLE_MS
-        past = self._past(user_id, app, timestamp)
-        if past is not None:
-            if past.end_reason == "timeout" and not late:
-                past.reopen()
-                self._recall_pages(past)
-                self._current[user_id, app] = past
-            return past
-        session = self.open(user_id, app, None, timestamp)
-        if late:
-            session.close(timestamp, "timeout")
-            self._current[user_id, app] = current
+                if not old:
+                    return self.open(user_id, app, None, timestamp, implicit=True)
+                current, goes_on = None, True
+        near = self._near(user_id, app, timestamp)
+        reached = [session for session in near if _reaches(session, timestamp)]
+        if reached:
+            # The one that had begun by then, else the one that began after it.
+            session = min(reached, key=lambda s: (s.start_time > timestamp, abs(s.start_time - timestamp), s.id))
+            if session.end_reason == "timeout" and current is None and not old:
+                session.reopen()
+                self._reopened[session.id] = session
+                self._current[place] = session
+        else:
+            session = self.open(user_id, app, None, timestamp, implicit=True)
+            if current is not None or (old and not goes_on):
+                session.close(timestamp, "timeout")
+                self._current[place] = current
+        if len(near) > bool(reached):
+            self._meeting[session.id] = session
         return session
 
-    def _past(self, user_id: str, app: str, timestamp: int) -> OpenSession | None:
-        """The latest session that an activity of ``timestamp`` reaches, of this transaction's or of the file's."""
-        touched = [
+    def _near(self, user_id: str, app: str, timestamp: int) -> list[OpenSession]:
+        """The sessions within 30 minutes of ``timestamp``, of this transaction's and of the file's, but those that were
+        ended before it."""
+        values = {"user": user_id, "app": app, "at": timestamp}
+        rows = self._tx.conn.execute(_NEAR, values).fetchall()
+        near = {session.id: session for session in map(self.known, rows)}
+        for stretch in {(timestamp - LONGEST_MS - IDLE_MS) // _STRETCH, (timestamp + IDLE_MS) // _STRETCH}:
+            near |= self._touched_at.get((user_id, app, stretch), {})
+        return [
             session
-            for session in self._touched_of.get((user_id, app), ())
-            if _reaches(session, timestamp) and (session.end_reason != "ended" or (session.end_time or 0) >= timestamp)
+            for session in near.values()
+            if session.start_time - IDLE_MS <= timestamp <= session.last_seen + IDLE_MS
+            and timestamp - session.start_time <= LONGEST_MS + IDLE_MS
+            and (session.end_reason != "ended" or (session.end_time or 0) >= timestamp)
         ]
-        if touched:
-            return max(touched, key=lambda session: session.start_time)
-        past = self._load(
-            f"{part_of('start_time')} IN (?, ?) AND user_id = ? AND start_time BETWEEN ? AND ? AND app = ? "
-            "AND last_seen >= ? AND (end_reason IS NOT 'ended' OR end_time >= ?) ORDER BY start_time DESC LIMIT 1",
-            (
-                timestamp - LONGEST_MS >> BITS,
-                timestamp + IDLE_MS >> BITS,
-                user_id,
-                timestamp - LONGEST_MS,
-                timestamp + IDLE_MS,
-                app,
-                timestamp - IDLE_MS,
-                timestamp,
-            ),
-        )
-        return past if past is not None and _reaches(past, timestamp) else None
 
     def _current_of(self, user_id: str, app: str) -> OpenSession | None:
         place = (user_id, app)
@@ -265,32 +256,8 @@ class SessionBook:
             session = self._by_id[row[1]] = OpenSession(row)
             session.counted = self._counted(session)
             if session.end_time is None:
-                self._recall_pages(session)
+                session_rows.recall_pages(self._tx.conn, session)
         return session
-
-    def _recall_pages(self, session: OpenSession) -> None:
-        """Have the pages of a session that goes on in mind, unless there are too many."""
-        if session.pages is None and session.pages_visited <= MOST_PAGES_KEPT:
-            (pages,) = self._tx.conn.execute(_PAGES_OF, (session.id,)).fetchone()
-            session.pages = {hash(page) for page in from_list(pages) if page is not None}
-            session.pages_visited = len(session.pages)
-
-
-def _last_places(conn: sqlite3.Connection) -> tuple[int, int]:
-    """The highest ``revision`` and the highest ``seq`` ever given."""
-    revision = last_revision(conn)
-    row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'user_sessions'").fetchone()
-    return revision, row[0] if row else 0
-
-
-def last_revision(conn: sqlite3.Connection) -> int:
-    """The highest ``revision`` ever given to a session, be it gone by now."""
-    return int(conn.execute(_LAST_REVISION).fetchone()[0])
-
-
-_LAST_REVISION = (
-    "SELECT MAX(COALESCE((SELECT MAX(revision) FROM user_sessions), 0), (SELECT revision FROM highest_revision))"
-)
 
 
 def _reaches(session: OpenSession, timestamp: int) -> bool:
@@ -316,63 +283,10 @@ def close_stale(tx: Tx, cache: SessionCache) -> list[str]:
     return [row[2] for row in rows]
 
 
-def read_session(conn: sqlite3.Connection, session_id: bytes | str) -> Session:
-    """The stored session of that (encoded) id, which must exist."""
-    row = conn.execute(f"SELECT {READ_COLUMNS} FROM user_sessions WHERE id = ?", (session_id,)).fetchone()  # noqa: S608
-    return to_session(row)
-
-
-class Bounds(NamedTuple):
-    """Where a session's activities lie: whose they are (None: several users' came under its id), and their times."""
-
-    user_id: str | None
-    start: int
-    last: int
-
-
-def session_bounds(conn: sqlite3.Connection, session_id: str) -> Bounds | None:
-    """What leads an index to a session's activities (see the schema); None for a session never seen."""
-    row = conn.execute(
-        "SELECT CASE WHEN NOT shared THEN user_id END, start_time, last_seen FROM user_sessions WHERE id = ?",
-        (encode_id(session_id),),
-    ).fetchone()
-    return None if row is None else Bounds(*row)
-
-
-def to_session(row: tuple[Any, ...]) -> Session:
-    """A row of READ_COLUMNS as the record."""
-    (_, id_, user_id, app, start, seen, end, reason, pages, activities, info, ip, agent, _, _) = row
-    return Session(
-        id=decode_id(id_),
-        user_id=user_id,
-        app=app,
-        start_time=to_datetime(start),
-        last_seen=to_datetime(seen),
-        end_time=None if end is None else to_datetime(end),
-        end_reason=reason,
-        duration=((seen if end is None else end) - start) / 1000,
-        pages_visited=pages,
-        activities=activities,
-        device_info=from_object(info),
-        ip_address=ip,
-        user_agent=agent,
-    )
-
-
-_INSERT = (
-    "INSERT INTO user_sessions (seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, "
-    "activities, device_info, ip_address, user_agent, shared, key_activities, revision) VALUES {rows}"
+_NEAR = (
+    f"SELECT {COLUMNS} FROM user_sessions WHERE {part_of('start_time')} "  # noqa: S608
+    f"IN (:at - {LONGEST_MS + IDLE_MS} >> {BITS}, :at + {IDLE_MS} >> {BITS}) AND user_id = :user "
+    f"AND start_time BETWEEN :at - {LONGEST_MS + IDLE_MS} AND :at + {IDLE_MS} AND app = :app "
+    f"AND last_seen >= :at - {IDLE_MS} AND (end_reason IS NOT 'ended' OR end_time >= :at) "
+    f"ORDER BY ABS(start_time - :at), seq LIMIT {MOST_NEAR}"
 )
-_UPDATE = (
-    "WITH v (last_seen, activities, key_activities, pages, seq) AS (VALUES {rows}) UPDATE user_sessions SET "
-    "last_seen = v.last_seen, activities = v.activities, key_activities = v.key_activities, pages_visited = v.pages "
-    "FROM v WHERE user_sessions.seq = v.seq"
-)
-_MOVE = "UPDATE user_sessions SET start_time = ?, shared = ? WHERE seq = ?"
-"""Apart from _UPDATE: it sets what indexes hold, and those are written anew even where nothing changes."""
-_UPDATE_AND_TELL = (
-    "UPDATE user_sessions SET start_time = ?, last_seen = ?, end_time = ?, end_reason = ?, activities = ?, "
-    "shared = ?, key_activities = ?, pages_visited = ?, revision = ? WHERE seq = ?"
-)
-_PAGES_OF = f"SELECT {_of_pages('json_group_array(DISTINCT page_url)')} FROM user_sessions WHERE id = ?"  # noqa: S608
-_COUNT_PAGES = f"UPDATE user_sessions SET pages_visited = {PAGES} WHERE id = ? RETURNING pages_visited"  # noqa: S608

@@ -56,6 +56,17 @@ PAGE_ROWS = (
 )
 """The pages of the session in the enclosing query's ``user_sessions``; SQLite hands no outer column down into
 the view, so both parts are written out."""
+
+
+def rows_of(condition: str) -> str:
+    """SQL for the ``seq`` of the user :user's activities from :low to :high, both included, that meet ``condition``."""
+    return (
+        f"SELECT a.seq FROM {_FED} WHERE u.user_id = :user AND {parts.between(':low', ':high')} AND a.{condition} "
+        f"UNION ALL SELECT seq FROM {TAIL.replace('user_activities', 'user_activities NOT INDEXED')} "
+        f"AND user_id = :user AND timestamp BETWEEN :low AND :high AND {condition}"
+    )
+
+
 SINCE = (
     f"SELECT a.activity_type, a.app FROM {_FED} WHERE u.user_id = ?1 AND {parts.between('?2', str(parts.ALWAYS))} "
     f"UNION ALL SELECT activity_type, app FROM {TAIL} AND user_id = ?1 AND timestamp >= ?2"
