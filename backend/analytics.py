@@ -10,7 +10,7 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from backend import analytics_people, analytics_period
-from backend.asking import Asked, Filters
+from backend.asking import Asked, Filters, key_asked
 from backend.clock import Clock, to_datetime
 from backend.errors import StorageError
 from backend.periods import MONTH_DAYS, WEEK_DAYS, Compare, Days, days_asked
@@ -18,7 +18,6 @@ from backend.records import UserAnalytics
 from backend.records_analytics import Funnel, HeatMap, Names, Overview, Retention, Trend, UserRows
 from backend.store.database import Store
 from backend.store.figures_elsewhere import borrowed
-from backend.store.names import key_of
 from backend.store.scoring import Scoring
 from backend.store.user_figures import today_activity, user_analytics
 from backend.zone import LocalTime, to_day
@@ -54,10 +53,9 @@ class Analytics:
         days = days_asked(filters.first, filters.last, local.day(now))
 
         def answer(conn: sqlite3.Connection) -> T:
-            app_key, type_key = (
-                0 if name is None else (key_of(conn, kind, name) or -1)
-                for kind, name in (("app", filters.app), ("type", filters.activity_type))
-            )
+            kind = filters.activity_type
+            app_key = 0 if filters.app is None else key_asked(conn, "app", filters.app, "app")
+            type_key = 0 if kind is None else key_asked(conn, "type", kind, "activity_type")
             asked = Asked(conn, days, local, now, filters.app, app_key, type_key, self._local)
             if own:
                 return question(asked)

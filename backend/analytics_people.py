@@ -5,19 +5,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-from backend.asking import Asked
+from backend.asking import Asked, key_asked
 from backend.definitions import DEFINITIONS
 from backend.errors import ValidationError
 from backend.periods import ratio
 from backend.records_analytics import Cohort, Funnel, FunnelStep, Retention, UserRow, UserRows
 from backend.store import questions_people as people
 from backend.store.codec import decode_cursor, encode_cursor
-from backend.store.names import key_of
 from backend.store.scoring import Scoring
 from backend.zone import to_date
 
 MOST_STEPS = 10
-NO_KEY = -1
 MOST_WINDOW_DAYS = 366
 """The longest time a funnel may take [Mixpanel]."""
 
@@ -83,7 +81,7 @@ def funnel(asked: Asked, steps: Sequence[str], window_days: int, dropped_at: int
     if dropped_at is not None and not 2 <= dropped_at <= len(steps):
         raise ValidationError.of("dropped_at", "must be the number of a step after the first")
     part = asked.slice(asked.days, of_type=False)
-    types = [key_of(asked.conn, "type", name) or NO_KEY for name in steps]
+    types = [key_asked(asked.conn, "type", name, "steps") for name in steps]
     at = None if dropped_at is None else dropped_at - 1
     walked = people.walk(asked.conn, types, part, window_days, at, limit)
     return Funnel(
@@ -124,7 +122,7 @@ def user_list(asked: Asked, limit: int, cursor: str | None) -> UserRows:
     """One page; the score of each is worked out now. Raises ValidationError for a cursor that is none."""
     after = None
     if cursor is not None:
-        last_day, key = decode_cursor(cursor, 2)
+        last_day, key = decode_cursor(cursor, "users", 2)
         after = (last_day, key)
     part = asked.slice(asked.days, of_type=False)
     found = people.seen_users(asked.conn, part, limit + 1, after)
@@ -147,6 +145,6 @@ def user_list(asked: Asked, limit: int, cursor: str | None) -> UserRows:
     return UserRows(
         period=asked.days.record(asked.until),
         users=tuple(rows),
-        next_cursor=encode_cursor(found[-1][0].last_day, found[-1][1]) if more else None,
+        next_cursor=encode_cursor("users", found[-1][0].last_day, found[-1][1]) if more else None,
         definition=DEFINITIONS["engagement_score"],
     )

@@ -8,7 +8,9 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from backend.errors import ValidationError
 from backend.periods import Days
+from backend.store.names import MOST, is_full, key_of
 from backend.store.questions import Slice
 from backend.zone import LocalTime
 
@@ -22,6 +24,20 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     app: str | None = None
     activity_type: str | None = None
     zone: ZoneInfo | None = None
+
+
+NO_KEY = -1
+"""Stands for a name that no activity ever had."""
+
+
+def key_asked(conn: sqlite3.Connection, kind: str, name: str, field: str) -> int:
+    """The key of an app or a type that ``field`` of a question names. Raises ValidationError where it may be among
+    those that have no figures of their own: nothing true could be said of it."""
+    key = key_of(conn, kind, name)
+    if key is None and is_full(conn, kind):
+        told = f"{name!r} has no figures of its own: what came after the first {MOST[kind]:,} counts as all others"
+        raise ValidationError.of(field, told)
+    return NO_KEY if key is None else key
 
 
 class Asked(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -267,3 +268,43 @@ def test_a_period_that_still_runs_tells_its_moment_as_all_others_are_told(app: A
 @pytest.mark.parametrize("steps", [",", "x,,y", "x,"])
 def test_a_step_without_a_name_is_refused(app: App, steps: str) -> None:
     assert app.api("GET", f"/api/analytics/funnel?steps={steps}").status_code == 400
+
+
+def test_a_step_with_a_comma_is_named_in_a_json_list(server: ServerProcess) -> None:
+    app = App(server, "track", "read")
+    rows = [{"user_id": "ada", "activity_type": kind, "timestamp": days_ago(n)} for kind, n in (("a,b", 2), ("c", 1))]
+    ok(app.api("POST", BATCH, {"activities": rows}))
+    steps = quote('["a,b", "c"]')
+    funnel = ok(app.api("GET", f"/api/analytics/funnel?steps={steps}"))["funnel"]
+    assert [(step["activity_type"], step["users"]) for step in funnel["steps"]] == [("a,b", 1), ("c", 1)]
+
+
+def test_a_list_takes_no_cursor_of_another(server: ServerProcess) -> None:
+    user = fresh("user")
+    for n in range(2):
+        ok(
+            server.api("POST", "/api/activity/track", {"user_id": user, "activity_type": "x", "session_id": fresh()}),
+            201,
+        )
+        ok(server.api("POST", "/api/notifications/send", {"user_id": user, "title": f"t{n}", "message": "m"}), 201)
+        ok(server.api("POST", "/api/activity/track", {"user_id": fresh("user"), "activity_type": "x"}), 201)
+        ok(
+            server.api("POST", "/api/templates", {"name": fresh("t"), "title_template": "t", "message_template": "m"}),
+            201,
+        )
+    lists = [
+        f"/api/activity?user_id={user}&limit=1",
+        f"/api/sessions/user/{user}?limit=1",
+        f"/api/notifications/user/{user}?limit=1",
+        "/api/analytics/users?limit=1",
+        "/api/templates?limit=1",
+    ]
+    cursors = [ok(server.api("GET", path))["next_cursor"] for path in lists]
+    assert all(cursors)
+    for path in lists:
+        for cursor, of in zip(cursors, lists, strict=True):
+            answer = server.api("GET", f"{path}&cursor={cursor}")
+            if of == path:
+                ok(answer)
+            else:
+                problem(answer, "validation_error", "cursor")

@@ -185,6 +185,27 @@ def test_a_session_that_two_people_share_stays_with_the_other_one(tmp_path: Path
         assert service.get_user_sessions("bob").sessions[0].activities == 2
 
 
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_shared_session_knows_nothing_of_the_pages_of_who_is_erased(tmp_path: Path, is_over: bool) -> None:
+    with Backend(config(tmp_path)) as backend:
+        service = backend.activity
+        service.figures.mark_key_activity("buy")
+        for user, kind, page in (("bob", "look", "/"), (VICTIM, "buy", "/secret"), (VICTIM, "look", "/other")):
+            service.track_activity(user, kind, session_id="shared", page_url=page)
+        if is_over:
+            service.end_session("shared")
+        backend.erasing.erase(VICTIM)
+        (session,) = service.get_user_sessions("bob").sessions
+        assert (session.activities, session.pages_visited) == (1, 1)
+        assert (
+            service.store.read(lambda conn: conn.execute("SELECT key_activities FROM user_sessions").fetchone()[0]) == 0
+        )
+        assert service.figures.verify() == ()
+        service.track_activity("bob", "look", session_id="shared", page_url="/more")
+        assert service.get_user_sessions("bob").sessions[0].pages_visited == 2
+        assert service.figures.verify() == ()
+
+
 def test_a_schedule_for_several_goes_on_without_the_person(tmp_path: Path) -> None:
     with Backend(config(tmp_path)) as backend:
         schedules = backend.notifications.schedules

@@ -292,6 +292,39 @@ def test_beyond_so_many_names_the_rest_counts_as_all_others(
     assert service.figures.verify() == ()
 
 
+def test_a_type_without_figures_of_its_own_is_not_answered_with_none(
+    service: UserActivityService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(names.MOST, "type", 2)
+    monkeypatch.setitem(names.MOST, "app", 1)
+    service.track_batch([{"user_id": "ada", "activity_type": f"t{n}", "app": "shop"} for n in range(4)])
+    service.track_activity("ada", "t0", app="blog")
+    analytics, narrowed = service.analytics, Filters(activity_type="t3")
+    for question in (
+        lambda: analytics.overview(narrowed),
+        lambda: analytics.trend(narrowed),
+        lambda: analytics.top(narrowed, "pages"),
+        lambda: analytics.heatmap(narrowed),
+    ):
+        with pytest.raises(ValidationError, match="activity_type: 't3' has no figures of its own"):
+            question()
+    with pytest.raises(ValidationError, match="steps: 't3'"):
+        analytics.funnel(Filters(), ["t0", "t3"])
+    with pytest.raises(ValidationError, match="app: 'blog'"):
+        analytics.user_list(Filters(app="blog"))
+    assert analytics.overview(Filters(activity_type="t1")).figures["activities"].value == 1
+
+
+def test_names_as_frequent_as_each_other_stand_in_order(service: UserActivityService) -> None:
+    for page in ("/c", "/a", "/d", "/b", "/d"):
+        service.track_activity("ada", "look", page_url=page)
+        service.figures.fold()
+    for limit in range(1, 6):
+        found = [name.name for name in service.analytics.top(Filters(), "pages", limit).names]
+        assert found == ["/d", "/a", "/b", "/c"][:limit]
+    assert service.analytics.top(Filters(first=date(2020, 1, 1), last=date(2020, 1, 2)), "pages").names == ()
+
+
 def test_whoever_shows_figures_hears_of_a_key_activity_once_it_counts(
     service: UserActivityService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

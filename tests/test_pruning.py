@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from backend import Backend, Config, StorageError, Tracked, ValidationError, build
+from backend import Backend, Config, Filters, StorageError, Tracked, ValidationError, build
 from backend.clock import SystemClock, to_datetime
 from backend.incoming import Origin
 from backend.inputs import ActivityIn
@@ -78,6 +78,30 @@ def test_what_is_older_than_the_days_goes_and_the_figures_stay(backend: Backend,
     assert backend.retention.kept().pruned_before == before
     again = backend.retention.enforce()
     assert (again.activities, again.sessions, again.notifications) == (0, 0, 0)
+
+
+def test_who_is_erased_from_a_day_that_is_partly_pruned_leaves_what_was_pruned(
+    backend: Backend, clock: StillClock
+) -> None:
+    """What went tells of nobody; what is still there goes with the person."""
+    now = clock.now
+    for hour, seconds in ((8, 20), (14, 40), (16, 60)):
+        clock.now = now.replace(hour=hour) - timedelta(days=3)
+        backend.activity.track_activity("ada", "x", session_id=f"s{hour}", page_url="/")
+        clock.go(seconds=seconds)
+        backend.activity.end_session(f"s{hour}")
+    clock.now = now
+    day = backend.activity.analytics.today()[0] - timedelta(days=3)
+
+    def counted() -> tuple[float | None, ...]:
+        figures = backend.activity.analytics.overview(Filters(first=day, last=day)).figures
+        return tuple(figures[name].value for name in ("sessions", "avg_session_duration"))
+
+    backend.retention.settings = RetentionSettings(activities_days=3)
+    done = backend.retention.enforce()
+    assert (done.activities, done.sessions, counted()) == (1, 1, (3, 40.0))
+    backend.erasing.erase("ada")
+    assert counted() == (1, 20.0)
 
 
 def test_unset_keeps_everything(backend: Backend, clock: StillClock) -> None:

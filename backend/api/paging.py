@@ -32,7 +32,7 @@ def paged(name: str, rows: Sequence[Record], page: Page) -> dict[str, Any]:
     """
     newest = sorted(rows, key=_made, reverse=True)
     if page.cursor is not None:
-        until, given = decode_cursor(page.cursor, 2)
+        until, given = decode_cursor(page.cursor, name, 2)
         older = [row for row in newest if _made(row) < until]
         newest = [row for row in newest if _made(row) == until][max(given, 0) :] + older
         already = given
@@ -43,7 +43,7 @@ def paged(name: str, rows: Sequence[Record], page: Page) -> dict[str, Any]:
     if len(newest) > page.limit:
         last = _made(shown[-1])
         same = sum(_made(row) == last for row in shown)
-        following = encode_cursor(last, same + (already if last == until else 0))
+        following = encode_cursor(name, last, same + (already if last == until else 0))
     return {name: [wire(row) for row in shown], "next_cursor": following}
 
 

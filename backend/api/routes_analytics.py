@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
@@ -22,7 +23,9 @@ from backend.periods import Compare
 from backend.records import Record
 from backend.records_analytics import Period
 
-Steps = Annotated[str, Meta(min_length=1, max_length=1100, description="2 to 10 activity types, with commas between")]
+Steps = Annotated[
+    str, Meta(min_length=1, max_length=1100, description="2 to 10 activity types, with commas between, or a JSON list")
+]
 
 
 class FigureQuery(Input, frozen=True, kw_only=True):
@@ -129,13 +132,20 @@ async def retention(call: Call) -> Answer:
     return await _ask(call, RetentionQuery, "retention", lambda a, f, q: a.retention(f, q.days, q.mode))
 
 
+def _steps(text: str) -> list[str]:
+    """The steps' names; as a JSON list where one of them has a comma."""
+    if text.startswith("["):
+        with suppress(msgspec.DecodeError):
+            return msgspec.json.decode(text, type=list[str])
+    return [step.strip() for step in text.split(",")]
+
+
 async def funnel(call: Call) -> Answer:
     if call.query is None:
         raise ValidationError.of("steps", "is required")
 
     def question(analytics: Analytics, filters: Filters, query: FunnelQuery) -> Record:
-        steps = [step.strip() for step in query.steps.split(",")]
-        return analytics.funnel(filters, steps, query.window_days, query.dropped_at, query.limit)
+        return analytics.funnel(filters, _steps(query.steps), query.window_days, query.dropped_at, query.limit)
 
     return await _ask(call, FunnelQuery, "funnel", question)
 

@@ -197,7 +197,7 @@ def list_activities(  # every filter of API.md, by name
         ]
     )
     if cursor is not None:
-        place = decode_cursor(cursor, 2)
+        place = decode_cursor(cursor, "activities", 2)
         where.append("(timestamp, seq) < (?, ?)")
         values.extend(place)
         high = place[0] if high is None else min(high, place[0])
@@ -210,7 +210,7 @@ def list_activities(  # every filter of API.md, by name
             "ORDER BY timestamp DESC, seq DESC LIMIT ?",
             (*values, *moments, limit + 1),
         ).fetchall()
-    following = encode_cursor(rows[limit - 1][6], rows[limit - 1][0]) if len(rows) > limit else None
+    following = encode_cursor("activities", rows[limit - 1][6], rows[limit - 1][0]) if len(rows) > limit else None
     return ActivityPage(activities=tuple(map(to_activity, rows[:limit])), next_cursor=following)
 
 
@@ -240,7 +240,7 @@ def list_sessions(
     newest: int | None = None
     if cursor is not None:
         where.append("(start_time, seq) < (?, ?)")
-        place = decode_cursor(cursor, 2)
+        place = decode_cursor(cursor, "sessions", 2)
         values.extend(place)
         newest = place[0]
     within = clause([f"{part_of('start_time')} = ?", "user_id = ?", *where])
@@ -253,7 +253,7 @@ def list_sessions(
         ).fetchall()
         if len(rows) > limit:
             break
-    following = encode_cursor(rows[limit - 1][4], rows[limit - 1][0]) if len(rows) > limit else None
+    following = encode_cursor("sessions", rows[limit - 1][4], rows[limit - 1][0]) if len(rows) > limit else None
     return SessionPage(sessions=tuple(map(to_session, rows[:limit])), next_cursor=following)
 
 

@@ -70,18 +70,19 @@ def from_list(text: str) -> tuple[str | None, ...]:
     return _decode_list(text)
 
 
-def encode_cursor(*place: int) -> str:
-    """An opaque place in a list."""
-    return base64.urlsafe_b64encode(encode_json(place)).decode().rstrip("=")
+def encode_cursor(of: str, *place: int) -> str:
+    """An opaque place in a list; ``of``: which list."""
+    return base64.urlsafe_b64encode(encode_json((of, *place))).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str, length: int) -> tuple[int, ...]:
-    """The place that encode_cursor was given. Raises ValidationError for anything else."""
+def decode_cursor(cursor: str, of: str, length: int) -> tuple[int, ...]:
+    """The place that encode_cursor was given for that list. Raises ValidationError for anything else."""
     try:
         raw = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        place = msgspec.json.decode(raw, type=tuple[int, ...])
+        made_for, *place = msgspec.json.decode(raw, type=list[str | int])
     except (UnicodeEncodeError, binascii.Error, ValueError, msgspec.DecodeError) as error:
         raise ValidationError.of("cursor", "is not a cursor that this list gave") from error
-    if len(place) != length or any(not -(2**62) < number < 2**62 for number in place):
+    numbers = tuple(number for number in place if isinstance(number, int) and -(2**62) < number < 2**62)
+    if made_for != of or not len(numbers) == len(place) == length:
         raise ValidationError.of("cursor", "is not a cursor that this list gave")
-    return place
+    return numbers

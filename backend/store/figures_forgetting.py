@@ -1,7 +1,7 @@
-"""One person taken out of the figures, while their activities can still be read.
+"""One person taken out of the figures, while their activities and sessions can still be read.
 
-What was counted of days whose activities were pruned tells of nobody any more: those sums stay as they are, and only
-what is kept by user goes.
+What was counted of rows that were pruned tells of nobody any more: those sums stay as they are, and only what is kept
+by user goes.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def _uncount_activities(tx: Tx, user: int) -> None:
 
 
 def forget_sessions(tx: Tx, local: LocalTime, seqs: Sequence[int]) -> None:
-    """Sessions that are about to be deleted no longer count for their days, if they are over."""
+    """Sessions that are about to be deleted no longer count for their days, if they are over. (A frozen day keeps those
+    that were pruned: were it another zone's, it might not have these.)"""
     frozen = tx.conn.execute("SELECT COALESCE(frozen_before, -1) FROM figures_state").fetchone()[0]
     gone = []
     for app, start, end, pages, key in tx.conn.execute(
@@ -92,10 +93,18 @@ def forget_sessions(tx: Tx, local: LocalTime, seqs: Sequence[int]) -> None:
         "WHERE seq IN (SELECT value FROM json_each(?)) AND end_time IS NOT NULL",
         (to_json(seqs),),
     ).fetchall():
-        day = local.day(start)
-        if day >= frozen:
-            gone.append(Counted(day, app_key(tx, app), end - start, pages, int(engaged(end - start, pages, key))))
+        counted = Counted(local.day(start), app_key(tx, app), end - start, pages, int(engaged(end - start, pages, key)))
+        if counted.day >= frozen:
+            gone.append(counted)
+        elif tx.conn.execute(_HAS, counted).fetchone():
+            change(tx, [(counted, None)])
     change(tx, ((counted, None) for counted in gone))
+
+
+_HAS = (
+    "SELECT 1 FROM session_days WHERE day = ? AND app = ? AND sessions > 0 AND duration >= ? AND pages >= ? "
+    "AND engaged >= ?"
+)
 
 
 def _uncount_presence(tx: Tx, user: int) -> None:

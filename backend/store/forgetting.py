@@ -19,6 +19,7 @@ from backend.store.figures_forgetting import forget_key, forget_sessions
 from backend.store.parts import BITS, BY_PART, LONG, SESSION_PARTS
 from backend.store.schedules import Request
 from backend.store.session_cache import SessionCache
+from backend.store.sessions import SessionBook
 from backend.store.writer import Tx
 
 SLICE = 200
@@ -33,17 +34,18 @@ _decode_request = msgspec.json.Decoder(Request).decode
 def forget_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
     """Up to SLICE of the user's activities, or once there are none their sessions and the rest; {} when all is gone."""
     rows = tx.conn.execute(
-        "SELECT seq, timestamp, session_id FROM user_timeline WHERE user_id = ? LIMIT ?", (user_id, SLICE)
+        "SELECT seq, timestamp, session_id, activity_type FROM user_timeline WHERE user_id = ? LIMIT ?",
+        (user_id, SLICE),
     ).fetchall()
     if rows:
-        _delete(tx.conn, "user_activities", [seq for seq, _, _ in rows])
+        _delete(tx.conn, "user_activities", [seq for seq, *_ in rows])
         tx.conn.executemany(
             "DELETE FROM activities_by_user WHERE user = (SELECT key FROM figure_users WHERE user_id = ?) "
             "AND part = ? AND at = ? AND seq = ?",
-            [(user_id, timestamp >> BITS, timestamp & LONG - 1, seq) for seq, timestamp, _ in rows],
+            [(user_id, timestamp >> BITS, timestamp & LONG - 1, seq) for seq, timestamp, *_ in rows],
         )
-        _uncount(tx, user_id, [session for _, _, session in rows])
         cache.clear()
+        _uncount(tx, user_id, [(session, kind) for *_, session, kind in rows], cache)
         return {"activities": len(rows)}
     sessions = tx.conn.execute(
         f"WITH RECURSIVE {SESSION_PARTS} SELECT seq FROM {BY_PART} WHERE user_id = ? LIMIT ?",  # noqa: S608
@@ -60,15 +62,17 @@ def forget_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
     return _counted({"consents": tx.conn.execute("DELETE FROM consents WHERE user_id = ?", (user_id,))})
 
 
-def _uncount(tx: Tx, user_id: str, session_ids: Sequence[Any]) -> None:
-    """Another user's session that this one's activities fell into has fewer of them now."""
-    gone: dict[Any, int] = {}
-    for id_ in session_ids:
-        gone[id_] = gone.get(id_, 0) + 1
-    tx.conn.executemany(
-        "UPDATE user_sessions SET activities = MAX(0, activities - ?) WHERE id = ? AND user_id <> ?",
-        [(count, id_, user_id) for id_, count in gone.items()],
-    )
+def _uncount(tx: Tx, user_id: str, activities: Sequence[tuple[bytes | str, str]], cache: SessionCache) -> None:
+    """Another user's session that this one's activities (session and type of each) fell into has fewer of them now,
+    and fewer pages."""
+    book = SessionBook(tx, lambda: "", cache)
+    for id_, kind in activities:
+        session = book.shared(id_)
+        if session is not None and session.user_id != user_id:
+            session.activities = max(0, session.activities - 1)
+            session.key_activities = max(0, session.key_activities - (kind in cache.key_types))
+            book.mark(session)
+    book.save()
 
 
 def forget_notifications(tx: Tx, user_id: str) -> Removed:

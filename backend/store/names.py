@@ -69,7 +69,12 @@ def learn(tx: Tx, activities: str, bounds: tuple[Any, ...]) -> None:
 
 def full_kinds(conn: sqlite3.Connection) -> tuple[str, ...]:
     """The kinds of names that have no room for another: what comes new counts as “all others”."""
-    return tuple(kind for kind, most in MOST.items() if _count(conn, OTHER[kind]) >= most)
+    return tuple(kind for kind in MOST if is_full(conn, kind))
+
+
+def is_full(conn: sqlite3.Connection, kind: str) -> bool:
+    """Whether a new name of the kind has no figures of its own."""
+    return _count(conn, OTHER[kind]) >= MOST[kind]
 
 
 def key_of(conn: sqlite3.Connection, kind: str, name: str) -> int | None:

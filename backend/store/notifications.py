@@ -164,7 +164,7 @@ def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[int,
         values.extend([_like(asked.q)] * 2)
     if asked.cursor is not None:
         where.append("seq < ?")
-        values.extend(decode_cursor(asked.cursor, 1))
+        values.extend(decode_cursor(asked.cursor, "notifications", 1))
     # The index goes by place, then by age: each place's newest are found by it, and the newest of those are the page.
     one = (
         "SELECT * FROM (SELECT seq, revision FROM notifications INDEXED BY notifications_inbox"  # noqa: S608
@@ -174,7 +174,7 @@ def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[int,
     given = [value for place in places for value in (asked.user_id, place, *values, asked.limit + 1)]
     rows = conn.execute(" UNION ALL ".join([one] * len(places)), given).fetchall()
     rows.sort(reverse=True)
-    following = encode_cursor(rows[asked.limit - 1][0]) if len(rows) > asked.limit else None
+    following = encode_cursor("notifications", rows[asked.limit - 1][0]) if len(rows) > asked.limit else None
     return rows[: asked.limit], unread_count(conn, asked.user_id, asked.app), following
 
 

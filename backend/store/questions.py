@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
+from backend.store.codec import to_json
 from backend.store.schema_figures import OTHER
 from backend.store.session_figures import ENGAGED
 from backend.store.session_rows import LIVE_PAGES
@@ -188,8 +189,8 @@ def heat(conn: sqlite3.Connection, asked: Slice) -> list[tuple[int, int, int]]:
 
 
 def top(conn: sqlite3.Connection, kind: str, asked: Slice, limit: int) -> tuple[list[tuple[str, int]], int]:
-    """The names of ``kind`` with the most activities (an empty name: all others), and the sum over all names. Of a type
-    alone what was counted before types were is left out."""
+    """The names of ``kind`` with the most activities (an empty name: all others), equal ones by name, and the sum over
+    all names. Of a type alone what was counted before types were is left out."""
     if asked.nothing:
         return [], 0
     # Apps are told by the types' rows: each activity has one type and one app.
@@ -197,14 +198,19 @@ def top(conn: sqlite3.Connection, kind: str, asked: Slice, limit: int) -> tuple[
     where, values = _scope(asked)
     counts = conn.execute(
         f"SELECT {column}, SUM(activities) AS n FROM name_days WHERE kind = {OTHER[stored]} "
-        f"AND day BETWEEN ? AND ?{where} GROUP BY 1 ORDER BY 2 DESC, 1",
+        f"AND day BETWEEN ? AND ?{where} GROUP BY 1 ORDER BY 2 DESC",
         (asked.first, asked.last, *values),
     ).fetchall()
-    names = [
-        (conn.execute("SELECT name FROM figure_names WHERE key = ?", (key,)).fetchone()[0], n)
-        for key, n in counts[:limit]
-    ]
-    return names, sum(n for _, n in counts)
+    least = counts[min(limit, len(counts)) - 1][1] if counts else 0
+    among = to_json([key for key, n in counts if n >= least])
+    names = dict(conn.execute(_NAMES, (among,)).fetchall())
+    shown = sorted(
+        ((names[key], n) for key, n in counts if n >= least), key=lambda pair: (-pair[1], not pair[0], pair[0])
+    )
+    return shown[:limit], sum(n for _, n in counts)
+
+
+_NAMES = "SELECT n.key, n.name FROM json_each(?) k CROSS JOIN figure_names n ON n.key = k.value"
 
 
 def _scope(asked: Slice) -> tuple[str, tuple[int, ...]]:

@@ -138,12 +138,12 @@ def list_rules(conn: sqlite3.Connection, app: str | None, limit: int, cursor: st
     where, values = conditions([("app = ?", app)])
     if cursor is not None:
         where.append("seq < ?")
-        values.extend(decode_cursor(cursor, 1))
+        values.extend(decode_cursor(cursor, "rules", 1))
     rows = conn.execute(
         f"SELECT {_COLUMNS} FROM rules{clause(where)} ORDER BY seq DESC LIMIT ?",  # noqa: S608
         (*values, limit + 1),
     ).fetchall()
-    following = encode_cursor(rows[limit - 1][0]) if len(rows) > limit else None
+    following = encode_cursor("rules", rows[limit - 1][0]) if len(rows) > limit else None
     return RulePage(rules=tuple(_to_row(row).rule() for row in rows[:limit]), next_cursor=following)
 
 

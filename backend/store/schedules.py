@@ -101,12 +101,12 @@ def list_schedules(conn: sqlite3.Connection, app: str | None, limit: int, cursor
     where, values = conditions([("app = ?", app)])
     if cursor is not None:
         where.append("seq < ?")
-        values.extend(decode_cursor(cursor, 1))
+        values.extend(decode_cursor(cursor, "schedules", 1))
     rows = conn.execute(
         f"SELECT {_COLUMNS} FROM schedules{clause(where)} ORDER BY seq DESC LIMIT ?",  # noqa: S608
         (*values, limit + 1),
     ).fetchall()
-    following = encode_cursor(rows[limit - 1][0]) if len(rows) > limit else None
+    following = encode_cursor("schedules", rows[limit - 1][0]) if len(rows) > limit else None
     return SchedulePage(schedules=tuple(_to_row(row).schedule() for row in rows[:limit]), next_cursor=following)
 
 

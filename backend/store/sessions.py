@@ -39,6 +39,7 @@ class SessionBook:
         self._touched_at: dict[tuple[str, str, int], dict[bytes | str, OpenSession]] = {}
         self._reopened: dict[bytes | str, OpenSession] = {}
         self._meeting: dict[bytes | str, OpenSession] = {}
+        self._seen: dict[bytes | str, OpenSession | None] = {}
         self.opened: dict[str, int] = {}
         self.united = False
         """Whether ``save`` gave activities another session than ``place`` said."""
@@ -53,6 +54,12 @@ class SessionBook:
             session.implicit, session.moved = False, True
             self.mark(session)
         return session
+
+    def shared(self, session_id: bytes | str) -> OpenSession | None:
+        """The session of that (encoded) id, if several users' activities came under it."""
+        if session_id not in self._seen:
+            self._seen[session_id] = self._load("id = ? AND shared", (session_id,))
+        return self._seen[session_id]
 
     def place(
         self,
