@@ -326,7 +326,7 @@ def _data_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     export.add_argument("--until", metavar="TIME", help="… and this one is not")
     read = commands.add_parser("import", parents=[common], help="take an export back in; again changes nothing")
     read.add_argument("file", metavar="FILE", help="- is standard input")
-    read.add_argument("--what", choices=("activities", "sessions"), default="activities")
+    read.add_argument("--what", choices=("activities", "sessions", "notifications"), default="activities")
     read.add_argument("--format", choices=formats, help="by the file's name, else jsonl")
     prune = commands.add_parser("prune", parents=[common], help="let go of what is old; figures stay")
     which = prune.add_mutually_exclusive_group(required=True)

@@ -22,6 +22,7 @@ from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, Config
 from backend.errors import FlashFlowError, StorageError, ValidationError
 from backend.export_formats import Format, What, format_of, unguarded
 from backend.export_parquet import rows_of
+from backend.import_notifications import ImportedNotificationIn, decode_notification, importing_notifications
 from backend.import_rows import MOST_ROWS, ImportedActivityIn, decode_row
 from backend.import_sessions import ImportedSessionIn, decode_session, importing_sessions
 from backend.inputs import row_json
@@ -32,8 +33,6 @@ from backend.retention import Kind
 from backend.store.database import create_private
 from backend.store.exporting import Wanted
 from backend.store.recovery import back_up, backups_folder, copy_to
-from backend.store.writer import Write
-from backend.user_activity_service import UserActivityService
 from backend.zone import workspace_zone
 
 READ_S = 60.0
@@ -150,15 +149,30 @@ class Taking(NamedTuple):
     what: str
     decode: Callable[[bytes], object]
     columns: tuple[str, ...]
-    importing: Callable[[UserActivityService, Sequence[bytes]], Write[Any, BatchResult]]
+    store: Callable[[Backend, Sequence[bytes]], BatchResult]
+
+
+def _store_activities(backend: Backend, rows: Sequence[bytes]) -> BatchResult:
+    return backend.activity.store.run(backend.activity.importing(rows))
+
+
+def _store_sessions(backend: Backend, rows: Sequence[bytes]) -> BatchResult:
+    return backend.activity.store.run(importing_sessions(backend.activity, rows))
+
+
+def _store_notifications(backend: Backend, rows: Sequence[bytes]) -> BatchResult:
+    return backend.notifications.store.run(importing_notifications(backend.notifications.clock, rows))
 
 
 TAKINGS = {
-    "activities": Taking(
-        "activities", decode_row, ImportedActivityIn.__struct_fields__, lambda service, rows: service.importing(rows)
+    "activities": Taking("activities", decode_row, ImportedActivityIn.__struct_fields__, _store_activities),
+    "sessions": Taking("sessions", decode_session, ImportedSessionIn.__struct_fields__, _store_sessions),
+    "notifications": Taking(
+        "notifications", decode_notification, ImportedNotificationIn.__struct_fields__, _store_notifications
     ),
-    "sessions": Taking("sessions", decode_session, ImportedSessionIn.__struct_fields__, importing_sessions),
 }
+_JSON_CELLS = ("metadata", "device_info", "data", "actions", "channels", "count")
+"""Columns whose cells are JSON text."""
 
 
 def import_file(config: Config, say: Say, complain: Say, name: str, kind: str | None, what: str) -> Imported:
@@ -192,10 +206,9 @@ def _importing(config: Config, taking: Taking) -> Iterator[Callable[[Sequence[by
         yield lambda rows: _post(config, url, taking.what, rows)
         return
     with Backend(config) as backend:
-        service = backend.activity
 
         def store(rows: Sequence[bytes]) -> dict[str, Any]:
-            result = service.store.run(taking.importing(service, rows))
+            result = taking.store(backend, rows)
             rejected = [
                 {"index": row.index, "errors": [{"field": f, "message": m} for f, m in row.errors]}
                 for row in result.rejected
@@ -300,14 +313,14 @@ def _of_parquet(row: Mapping[str, Any]) -> Callable[[], bytes]:
 
 
 def _as_row(row: dict[str, Any]) -> bytes:
-    texts = [name for name in ("metadata", "device_info") if isinstance(row.get(name), str)]
+    texts = [name for name in _JSON_CELLS if isinstance(row.get(name), str)]
     for name in texts:
         text: str = row[name]
         try:
             row[name] = msgspec.Raw(text.encode())
             msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-            raise ValidationError.of(name, "is not a JSON object") from None
+            raise ValidationError.of(name, "is not JSON") from None
     return _encode(row) if texts else row_json(row)
 
 

@@ -105,6 +105,7 @@ NEEDS = {
     ("GET", "/api/export/notifications"): "read",
     ("POST", "/api/import/activities"): "admin",
     ("POST", "/api/import/sessions"): "admin",
+    ("POST", "/api/import/notifications"): "admin",
     ("POST", "/api/prune"): "admin",
     ("GET", "/api/users/{user_id}/export"): "admin",
     ("GET", "/api/users/{user_id}/consent"): "manage",

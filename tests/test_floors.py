@@ -39,7 +39,7 @@ FLOORS = (
     # 2: below the services what each of them is made of
     ("backend.moments", "backend.batch_rows", "backend.periods", "backend.export_formats", "backend.admission"),
     ("backend.asking", "backend.incoming", "backend.import_rows", "backend.export_parquet"),
-    ("backend.analytics_period", "backend.analytics_people"),
+    ("backend.analytics_period", "backend.analytics_people", "backend.import_notifications"),
     (
         "backend.analytics",
         "backend.figures",

@@ -8,6 +8,7 @@ from backend.api.routes_activity import batched, path_user
 from backend.api.streaming import streamed
 from backend.api.wire import wire
 from backend.export_formats import MEDIA_TYPES, Format, What
+from backend.import_notifications import ImportNotificationsIn, importing_notifications
 from backend.import_rows import ImportIn
 from backend.import_sessions import ImportSessionsIn, importing_sessions
 from backend.inputs import AppName, Input, Moment, UserId
@@ -76,6 +77,13 @@ async def import_sessions(call: Call) -> Answer:
     return batched(await call.services.activity_writes.run(write))
 
 
+async def import_notifications(call: Call) -> Answer:
+    body: ImportNotificationsIn = call.body
+    services = call.services
+    write = importing_notifications(services.notifications.clock, body.notifications, call.caller.app)
+    return batched(await services.notification_writes.run(write))
+
+
 async def export_person(call: Call) -> Answer:
     pieces = call.services.exports.person(path_user(call))
     return await streamed(call, pieces, "application/json", "person.json")
@@ -139,6 +147,11 @@ ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/import/sessions", scope="admin", handler=import_sessions, body=ImportSessionsIn,
         summary="Take up to 1,000 exported sessions back in; their activities and pages come with the activities",
+        answer="accepted, duplicates, and each rejected row with its errors",
+    ),
+    Endpoint(
+        method="POST", path="/api/import/notifications", scope="admin", handler=import_notifications,
+        body=ImportNotificationsIn, summary="Take up to 1,000 exported notifications back in; none is sent",
         answer="accepted, duplicates, and each rejected row with its errors",
     ),
     Endpoint(

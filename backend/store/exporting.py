@@ -24,6 +24,7 @@ from backend.store.session_rows import READ_COLUMNS, to_session
 T = TypeVar("T")
 SLICE = 500
 """Rows in one slice of an export."""
+_LOWEST = -(1 << 62)
 LOOK = 20_000
 """Rows that one slice may look through for them."""
 
@@ -100,9 +101,13 @@ def _by_seq(
 ) -> Iterator[Sequence[T]]:
     """Slices by ``seq``, up to what there was at the start. ``whole``: an index finds the rows, so there is no limit to
     how far a slice may look."""
-    first = f"SELECT COALESCE(MIN(seq), 0) - 1 FROM {table}"  # noqa: S608
-    seq, top = store.read(lambda conn: (int(conn.execute(first).fetchone()[0]), last(conn)))
-    while seq < top:
+    following = f"SELECT MIN(seq) - 1 FROM {table} WHERE seq > ?"  # noqa: S608
+    seq: int | None = _LOWEST
+    top = store.read(last)
+    # Between what was imported and what was made here lies a gap that nobody could walk through.
+    while (seq := store.read(lambda conn, after=seq: conn.execute(following, (after,)).fetchone()[0])) is not None:  # type: ignore[misc]
+        if seq >= top:
+            return
         end = top if whole else min(top, seq + LOOK)
         bounds = (seq, end, *values, SLICE)
         rows = store.read(lambda conn, given=bounds: conn.execute(f"{query}ORDER BY seq LIMIT ?", given).fetchall())  # type: ignore[misc]

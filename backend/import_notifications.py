@@ -1,0 +1,127 @@
+"""Exported notifications on their way back in, as what was: nothing is ever sent because of an import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from backend.admission import row_refusal
+from backend.batch_rows import Rows, rejected, result_of, without_users
+from backend.clock import Clock
+from backend.errors import ValidationError
+from backend.import_rows import FUTURE_MS, MOST_ROWS, decoded
+from backend.incoming import LOCAL_APP
+from backend.inputs import ActionIn, AppName, Channel, Id, Input, Message, Moment, Name, Title, TypeName, UserId
+from backend.moments import metadata_json, moment_ms
+from backend.records import BatchResult, Inbox, NotificationStatus, Priority, RejectedRow
+from backend.store import importing_notifications as importing
+from backend.store import tombstones
+from backend.store.codec import to_json
+from backend.store.importing_notifications import OldNotification
+from backend.store.writer import Tx, Write
+
+UNSENT = frozenset({"scheduled", "pending"})
+MOST_COUNTED = 1_000_000_000
+
+
+class ImportedNotificationIn(Input, frozen=True, kw_only=True):
+    """A notification as an export wrote it."""
+
+    id: Id
+    user_id: UserId
+    title: Title
+    message: Message
+    status: NotificationStatus
+    created_at: Moment
+    app: AppName | None = None
+    notification_type: TypeName = "general"
+    channels: Annotated[list[Channel], Meta(min_length=1, max_length=16)] | None = None
+    priority: Priority = "normal"
+    inbox: Inbox | None = None
+    data: dict[str, Any] | None = None
+    actions: Annotated[list[ActionIn], Meta(max_length=3)] | None = None
+    collapse_key: Name | None = None
+    scheduled_at: Moment | None = None
+    expires_at: Moment | None = None
+    sent_at: Moment | None = None
+    delivered_at: Moment | None = None
+    read_at: Moment | None = None
+    archived_at: Moment | None = None
+    snoozed_until: Moment | None = None
+    count: Annotated[int, Meta(ge=1, le=MOST_COUNTED)] = 1
+
+
+class ImportNotificationsIn(Input, frozen=True, kw_only=True):
+    """Up to 1,000 rows of an export; each is checked on its own."""
+
+    notifications: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MOST_ROWS)]
+
+
+NotificationRows = Rows[OldNotification]
+_decoder = msgspec.json.Decoder(ImportedNotificationIn)
+
+
+def decode_notification(raw: msgspec.Raw | bytes) -> ImportedNotificationIn:
+    """One row. Raises ValidationError."""
+    return decoded(_decoder, raw)
+
+
+def importing_notifications(
+    clock: Clock, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
+) -> Write[NotificationRows, BatchResult]:
+    """The write that takes rows of an export back in. ``app``: whose those are that name none."""
+    places: list[int] = []
+    good: list[OldNotification] = []
+    refused: list[RejectedRow] = []
+    now_ms = clock.now_ms()
+    for index, raw in enumerate(rows):
+        try:
+            good.append(_prepare(decode_notification(raw), now_ms, app))
+            places.append(index)
+        except ValidationError as error:
+            refused.append(rejected(index, error))
+    return Write(_take_in, (places, good, refused), len(good))
+
+
+def _take_in(tx: Tx, items: Sequence[NotificationRows]) -> list[BatchResult]:
+    erased = tombstones.erased_among(tx.conn, {row.user_id for _, good, _ in items for row in good})
+    refused = {user: row_refusal(tombstones.refusal(user)) for user in erased}
+    items = [without_users(item, refused) for item in items]
+    return [result_of(item, importing.take_in(tx, item[1])) for item in items]
+
+
+def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotification:
+    if row.status in UNSENT:
+        raise ValidationError.of("status", f"is “{row.status}”: it is still to be sent, and an import sends nothing")
+    created = moment_ms("created_at", row.created_at)
+    if created > now_ms + FUTURE_MS:
+        raise ValidationError.of("created_at", "is more than an hour in the future")
+    if (row.inbox == "snoozed") != (row.snoozed_until is not None):
+        raise ValidationError.of("snoozed_until", "and a snoozed place in the inbox belong together")
+    moments = {name: None if (at := getattr(row, name)) is None else moment_ms(name, at) for name in _MOMENTS}
+    return OldNotification(
+        id=row.id,
+        user_id=row.user_id,
+        app=row.app or app,
+        title=row.title,
+        message=row.message,
+        notification_type=row.notification_type,
+        channels=to_json(row.channels or ["in_app"]),
+        priority=row.priority,
+        status=row.status,
+        inbox=row.inbox,
+        data=metadata_json(row.data, "data"),
+        actions=to_json(row.actions) if row.actions else None,
+        collapse_key=row.collapse_key,
+        created_at=created,
+        count=row.count,
+        **moments,
+    )
+
+
+_MOMENTS = (
+    "scheduled_at", "expires_at", "sent_at", "delivered_at", "read_at", "archived_at", "snoozed_until",
+)  # fmt: skip
