@@ -10,6 +10,7 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from backend import analytics_people, analytics_period
+from backend.analytics_period import KINDS
 from backend.asking import Asked, Filters, key_asked
 from backend.clock import Clock, to_datetime
 from backend.errors import StorageError
@@ -17,13 +18,15 @@ from backend.periods import MONTH_DAYS, WEEK_DAYS, Compare, Days, days_asked
 from backend.records import UserAnalytics
 from backend.records_analytics import Funnel, HeatMap, Names, Overview, Retention, Trend, UserRows
 from backend.store.database import Store
-from backend.store.figures_elsewhere import borrowed
+from backend.store.figures_elsewhere import NAMES, Reach, borrowed
 from backend.store.scoring import Scoring
 from backend.store.user_figures import today_activity, user_analytics
 from backend.zone import LocalTime, to_day
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Reaching = Callable[[Days, int], Reach]
+"""From the days asked for, and today, to what a question looks at."""
 
 
 class Analytics:
@@ -40,8 +43,9 @@ class Analytics:
         """The workspace's zone: its days are those of every figure."""
         return self._local.zone
 
-    def ask(self, filters: Filters, question: Callable[[Asked], T]) -> T:
-        """Answer ``question`` over everything stored so far. Raises ValidationError."""
+    def ask(self, filters: Filters, question: Callable[[Asked], T], reach: Reaching | None = None) -> T:
+        """Answer ``question`` over everything stored so far; ``reach``: what it looks at, which is all that a question
+        in another zone may ask (there is none for those who cannot). Raises ValidationError."""
         try:
             self._fold()
         except StorageError as fault:
@@ -59,7 +63,8 @@ class Analytics:
             asked = Asked(conn, days, local, now, filters.app, app_key, type_key, self._local)
             if own:
                 return question(asked)
-            with borrowed(conn, local, *_reach(days, local, local.day(now))):
+            assert reach is not None
+            with borrowed(conn, local, reach(days, local.day(now))):
                 return question(asked)
 
         return self._store.read(answer)
@@ -68,26 +73,36 @@ class Analytics:
 
     def overview(self, filters: Filters, compare: Compare = "previous") -> Overview:
         """Every figure of the period beside those of the one before. Raises ValidationError."""
-        return self.ask(filters, lambda asked: analytics_period.overview(asked, compare))
+        return self.ask(filters, lambda asked: analytics_period.overview(asked, compare), _as_a_whole)
 
     def trend(self, filters: Filters, compare: Compare = "previous", interval: str = "day") -> Trend:
         """Activities, active users and sessions by day, or activities by hour. Raises ValidationError."""
-        return self.ask(filters, lambda asked: analytics_period.trend(asked, compare, interval))
+        return self.ask(filters, lambda asked: analytics_period.trend(asked, compare, interval), _in_course)
 
     def top(self, filters: Filters, kind: str, limit: int = 10) -> Names:
         """The most frequent ``pages``, ``features``, ``referrers``, ``apps`` or ``types``. Raises ValidationError."""
-        return self.ask(filters, lambda asked: analytics_period.top(asked, kind, limit))
+        return self.ask(
+            filters,
+            lambda asked: analytics_period.top(asked, kind, limit),
+            lambda days, today: Reach(
+                days.first, days.last, frozenset({"name_days"}), frozenset({KINDS[kind]}) & NAMES
+            ),
+        )
 
     def heatmap(self, filters: Filters) -> HeatMap:
         """Activities by weekday and hour. Raises ValidationError."""
-        return self.ask(filters, analytics_period.heatmap)
+        return self.ask(
+            filters,
+            analytics_period.heatmap,
+            lambda days, today: Reach(days.first, days.last, frozenset({"activity_hours"})),
+        )
 
     # --- who ------------------------------------------------------------------------------------------------------
 
     def retention(self, filters: Filters, days: int = 30, mode: str = "on") -> Retention:
         """Of those who were new on each day of the period, who came back, on day N or (``on_or_after``) from day N on.
         Raises ValidationError."""
-        return self.ask(filters, lambda asked: analytics_people.retention(asked, days, mode))
+        return self.ask(filters, lambda asked: analytics_people.retention(asked, days, mode), _to_today)
 
     def funnel(
         self,
@@ -99,12 +114,16 @@ class Analytics:
     ) -> Funnel:
         """Who took the ``steps`` (activity types) in order; with ``dropped_at`` (2 for the second step) some of those
         who stopped before it. Raises ValidationError."""
-        return self.ask(filters, lambda asked: analytics_people.funnel(asked, steps, window_days, dropped_at, limit))
+        return self.ask(
+            filters,
+            lambda asked: analytics_people.funnel(asked, steps, window_days, dropped_at, limit),
+            lambda days, today: Reach(days.first, min(days.last + window_days + 1, max(days.last, today)), _OF_TYPES),
+        )
 
     def user_list(self, filters: Filters, limit: int = 50, cursor: str | None = None) -> UserRows:
         """The users active in the period or since, the latest seen first, each with an engagement score. Raises
         ValidationError."""
-        return self.ask(filters, lambda asked: analytics_people.user_list(asked, limit, cursor))
+        return self.ask(filters, lambda asked: analytics_people.user_list(asked, limit, cursor), _to_today)
 
     # --- one user, and today --------------------------------------------------------------------------------------
 
@@ -141,8 +160,24 @@ class Analytics:
         return self._local.start(to_day(day))
 
 
-def _reach(days: Days, local: LocalTime, today: int) -> tuple[int, int]:
-    """The moments whose rows a question in another zone may look at: from the period before, or the month before the
-    end, on to today."""
-    first = min(days.first - 2 * max(days.length, WEEK_DAYS), days.last - MONTH_DAYS)
-    return local.start(max(first, 0)), local.start(max(days.last, today) + 1)
+_OF_PEOPLE = frozenset({"user_days", "user_spans", "active_days", "cohort_days"})
+_OF_TYPES = frozenset({"user_spans", "user_type_days", "type_weeks"})
+_OF_A_PERIOD = frozenset({"name_days", "active_days", "session_days", "activity_hours"})
+
+
+def _before(days: Days) -> int:
+    """The first of as many days before, or of as many whole weeks."""
+    return days.first - -(-days.length // WEEK_DAYS) * WEEK_DAYS
+
+
+def _in_course(days: Days, today: int) -> Reach:
+    return Reach(_before(days), days.last, _OF_A_PERIOD)
+
+
+def _as_a_whole(days: Days, today: int) -> Reach:
+    month = min(days.last, today) - MONTH_DAYS + 1
+    return Reach(min(_before(days), month), days.last, _OF_A_PERIOD | _OF_PEOPLE | _OF_TYPES)
+
+
+def _to_today(days: Days, today: int) -> Reach:
+    return Reach(days.first, max(days.last, today), _OF_PEOPLE)

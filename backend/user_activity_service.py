@@ -81,7 +81,6 @@ class UserActivityService:
         self._new_id = IdMaker(self.clock)
         self.local = LocalTime(zone or workspace_zone())
         self.cache = SessionCache(self.local)
-        self._unsettled: set[str] = set()
         self._settled_on: date | None = None
         say = log.warning if tell is None else tell.append
         self.store: Store = open_store(
@@ -304,7 +303,6 @@ class UserActivityService:
                 else:
                     session.close(max(tx.now_ms, session.last_seen), "ended")
                 book.mark(session)
-                self._unsettled.add(session.user_id)
             found.append(session.id)
         book.save()
         return [place if isinstance(place, FlashFlowError) else read_session(tx.conn, place) for place in found]
@@ -344,7 +342,6 @@ class UserActivityService:
     def close_idle_sessions(self) -> int:
         """End every session that has been silent for 30 minutes or is a day long; returns how many."""
         users = self.store.run(Write(lambda tx, items: [close_stale(tx, self.cache) for _ in items], None))
-        self._unsettled.update(users)
         self.settle_figures()
         return len(users)
 
@@ -358,13 +355,15 @@ class UserActivityService:
             # What an earlier process left undone, and what a new day makes of everybody seen in the last 29.
             self._settled_on = day
             since = start - (TRAILING_DAYS + 1) * DAY_MS
-            self._unsettled.update(self.store.read(lambda conn: unsettled_users(conn, start, since)))
+            self.cache.unsettled.update(self.store.read(lambda conn: unsettled_users(conn, start, since)))
         if self.store.read(timeline.counted_to) is not None:
             self.store.run(Write(self.figures.count, None))
-        users = [self._unsettled.pop() for _ in range(min(most, len(self._unsettled)))]
+        if not self.cache.unsettled:
+            return 0
+        # Taken by the writer: what made them unsettled is in the file by then.
+        users = self.store.run(Write(lambda tx, items: [self.cache.take_unsettled(most) for _ in items], None))
         if users:
-            figures = self.analytics.users(users)
-            self.store.run(Write(_store_figures, figures))
+            self.store.run(Write(_store_figures, self.analytics.users(users)))
         return len(users)
 
     # --- figures --------------------------------------------------------------------------------------------------

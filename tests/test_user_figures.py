@@ -215,3 +215,17 @@ def test_a_day_of_a_change_of_clocks_is_as_long_as_it_is(
     service.figures.use_zone(ZoneInfo("Europe/Berlin"))
     _, start, end = service.analytics.today_bounds()
     assert (end - start) / 3_600_000 == hours
+
+
+def test_what_comes_late_into_a_session_that_is_over_reaches_the_stored_figures(
+    service: UserActivityService, clock: StillClock
+) -> None:
+    for minutes in (-90, -85, -30, -25):
+        service.track_activity("ada", "x", timestamp=clock.at(minutes=minutes))
+    clock.go(minutes=40)
+    service.close_idle_sessions()
+    stored = "SELECT total_sessions, avg_session_duration FROM user_analytics"
+    assert service.store.read(lambda conn: conn.execute(stored).fetchone()) == (2, 300.0)
+    service.track_activity("ada", "x", timestamp=clock.at(minutes=-100))  # unites them
+    service.settle_figures()
+    assert service.store.read(lambda conn: conn.execute(stored).fetchone()) == (1, 3900.0)

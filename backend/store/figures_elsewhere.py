@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from backend.errors import ValidationError
 from backend.store.figures_check import BY_DAY, expected_rows
@@ -17,19 +18,37 @@ from backend.store.parts import part_of
 from backend.zone import LocalTime
 
 MOST_ROWS = 500_000
-"""Activities that one question may count anew; some 10 µs each."""
+"""Activities that one question may count anew; 3 to 8 µs each, by how much it asks of them."""
+NAMES = frozenset({"page", "feature", "referrer"})
+"""Kinds of names that most questions do not ask for."""
 
 _EARLIER = (
     "EXISTS (SELECT 1 FROM activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part AND p.user = s.user "
     f"CROSS JOIN user_activities a ON a.seq = p.seq WHERE t.part <= {part_of('?1')} AND a.timestamp < ?1 "
     "AND (s.app = 0 OR a.app = (SELECT name FROM figure_names WHERE key = s.app)))"
 )
+_MADE_OF = {"user_spans": ("user_days",), "cohort_days": ("user_days", "user_spans"), "type_weeks": ("user_type_days",)}
+_INDEXES = {
+    "user_type_days": "week, type, user, day",
+    "cohort_days": "app, first_day, day",
+    "user_days": "day, user",
+}
+
+
+class Reach(NamedTuple):
+    """What a question looks at: local days, both included, tables of figures, and which kinds of names."""
+
+    first: int
+    last: int
+    tables: frozenset[str]
+    kinds: frozenset[str] = frozenset()
 
 
 @contextmanager
-def borrowed(conn: sqlite3.Connection, local: LocalTime, start_ms: int, end_ms: int) -> Iterator[None]:
-    """Have every question on ``conn`` answered by ``local``'s days, over rows of ``[start_ms, end_ms)``. Somebody who
-    came before has the first day -1. Raises ValidationError where that is too many rows."""
+def borrowed(conn: sqlite3.Connection, local: LocalTime, reach: Reach) -> Iterator[None]:
+    """Have a question on ``conn`` answered by ``local``'s days, over the rows of ``reach``; its tables alone may be
+    asked. Somebody who came before has the first day -1. Raises ValidationError where that is too many rows."""
+    start_ms, end_ms = local.start(max(reach.first, 0)), local.start(reach.last + 1)
     (count,) = conn.execute(
         "SELECT COUNT(*) FROM (SELECT 1 FROM user_activities WHERE timestamp >= ? AND timestamp < ? LIMIT ?)",
         (start_ms, end_ms, MOST_ROWS + 1),
@@ -40,29 +59,45 @@ def borrowed(conn: sqlite3.Connection, local: LocalTime, start_ms: int, end_ms: 
         )
     conn.create_function("zone_hour", 1, local.hour, deterministic=True)
     within = f" AND start_time >= {int(start_ms)} AND start_time < {int(end_ms)}"
+    tables = reach.tables.union(*(_MADE_OF.get(name, ()) for name in reach.tables))
     made: list[str] = []
+    hidden: list[str] = []
     try:
         _make(conn, "checking", f"user, {', '.join(VALUES)}, hour, timestamp, seq", made)
         source = (
             "user_activities a WHERE a.timestamp >= ? AND a.timestamp < ? "
             "AND a.seq <= (SELECT through FROM main.figures_state)"
         )
-        conn.execute(
-            f"INSERT INTO temp.checking {keyed_rows('zone_hour(a.timestamp)', source, '{other}')}", (start_ms, end_ms)
-        )
+        hour = _hour("a.timestamp", local, start_ms, end_ms)
+        rows = keyed_rows(hour, source, "{other}", {"app", "type", *reach.kinds})
+        conn.execute(f"INSERT INTO temp.checking {rows}", (start_ms, end_ms))
         for table in BY_DAY:
+            if table.name not in tables:  # the kept ones are by another clock: whoever asks them is to notice
+                conn.execute(f"CREATE TEMP VIEW {table.name} AS SELECT * FROM temp.not_within_reach")
+                hidden.append(table.name)
+                continue
             columns = ", ".join(column for _, column, *_ in conn.execute(f"PRAGMA main.table_info({table.name})"))
             _make(conn, table.name, columns, made)
             conn.execute(f"INSERT INTO temp.{table.name} {expected_rows(table, 'zone_hour', within)}")
             if table.name == "user_spans":
                 conn.execute(f"UPDATE temp.user_spans AS s SET first_day = -1 WHERE {_EARLIER}", (start_ms,))
-        conn.execute("CREATE INDEX temp.user_type_days_key ON user_type_days (week, type, user, day)")
-        conn.execute("CREATE INDEX temp.cohort_days_key ON cohort_days (app, first_day, day)")
-        conn.execute("CREATE INDEX temp.user_days_key ON user_days (day, user)")
+            if table.name in _INDEXES:
+                conn.execute(f"CREATE INDEX temp.{table.name}_key ON {table.name} ({_INDEXES[table.name]})")
         yield
     finally:
         for name in made:
             conn.execute(f"DROP TABLE temp.{name}")
+        for name in hidden:
+            conn.execute(f"DROP VIEW temp.{name}")
+
+
+def _hour(moment: str, local: LocalTime, low: int, high: int) -> str:
+    """SQL for the local hour of a moment from ``low`` to ``high``."""
+    (_, offset), *changes = local.offsets(low, high)
+    sql = str(offset)
+    for since, offset in changes:
+        sql = f"CASE WHEN {moment} >= {since} THEN {offset} ELSE {sql} END"
+    return f"({moment} + {sql}) / 3600000"
 
 
 def _make(conn: sqlite3.Connection, name: str, columns: str, made: list[str]) -> None:

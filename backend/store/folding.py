@@ -7,6 +7,7 @@ question is asked, so no answer leaves it out.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from backend.store.names import ABSENT, VALUES, learn
@@ -28,11 +29,16 @@ _FOLDING = """CREATE TEMP TABLE IF NOT EXISTS folding (
 _NEW = "CREATE TEMP TABLE IF NOT EXISTS folding_new (type INTEGER, user INTEGER, day INTEGER, app INTEGER)"
 
 
-def keyed_rows(hour: str, source: str, absent: str = str(ABSENT)) -> str:
+def keyed_rows(
+    hour: str, source: str, absent: str = str(ABSENT), kinds: Collection[str] = frozenset(VALUES)
+) -> str:  # fmt: skip
     """A SELECT of ``source``'s activities ``a`` as user, app, type, page, feature, referrer, hour, timestamp and seq; a
-    name without a key as ``absent``, in which ``{other}`` is its kind's “all others”."""
+    name without a key as ``absent``, in which ``{other}`` is its kind's “all others”. Names that are not of ``kinds``
+    are NULL."""
     names = ", ".join(
-        f"CASE WHEN {value} IS NOT NULL THEN COALESCE((SELECT key FROM figure_names "
+        "NULL"
+        if kind not in kinds
+        else f"CASE WHEN {value} IS NOT NULL THEN COALESCE((SELECT key FROM figure_names "
         f"WHERE kind = {OTHER[kind]} AND name = {value}), {absent.format(other=OTHER[kind])}) END"
         for kind, value in VALUES.items()
     )

@@ -93,12 +93,15 @@ def _in_the_hour(conn: sqlite3.Connection, asked: Slice, cut: Cut) -> int:
     return int(count)
 
 
-def sessions(conn: sqlite3.Connection, asked: Slice, start_ms: int, end_ms: int, app: str | None) -> SessionSums:
-    """Sessions that began in the slice, whose first and last-plus-one milliseconds are given, with ``app`` by name."""
+def sessions(
+    conn: sqlite3.Connection, asked: Slice, start_ms: int, end_ms: int, app: str | None, kept: str = "session_days"
+) -> SessionSums:  # fmt: skip
+    """Sessions that began in the slice, whose first and last-plus-one milliseconds are given, with ``app`` by name;
+    ``kept``: the table of those that are over."""
     if asked.nothing:
         return NO_SESSIONS
     days = asked.last if asked.cut is None else asked.last - 1
-    parts = [_ended(conn, asked, days)]
+    parts = [_ended(conn, asked, days, kept)]
     named, name = ("", ()) if app is None else (" AND app = ?", (app,))
     if asked.cut is not None:  # of the last day's, those that had begun by then
         where = f"start_time >= ? AND start_time < ? AND end_time IS NOT NULL{named}"
@@ -108,11 +111,11 @@ def sessions(conn: sqlite3.Connection, asked: Slice, start_ms: int, end_ms: int,
     return SessionSums(*(sum(column) for column in zip(*parts, strict=True)))
 
 
-def _ended(conn: sqlite3.Connection, asked: Slice, last: int) -> SessionSums:
+def _ended(conn: sqlite3.Connection, asked: Slice, last: int, kept: str) -> SessionSums:
     where, values = ("", ()) if not asked.app else (" AND app = ?", (asked.app,))
     row = conn.execute(
         "SELECT COALESCE(SUM(sessions), 0), COALESCE(SUM(duration), 0), COALESCE(SUM(pages), 0), "
-        f"COALESCE(SUM(engaged), 0) FROM session_days WHERE day BETWEEN ? AND ?{where}",
+        f"COALESCE(SUM(engaged), 0) FROM {kept} WHERE day BETWEEN ? AND ?{where}",
         (asked.first, last, *values),
     ).fetchone()
     return SessionSums(*row)

@@ -51,7 +51,8 @@ class Scoring:
         trailing = Slice(today - TRAILING_DAYS + 1, today + 1, self._app_key)
         far = local.start(today + 2)
         self._parts = to_json(list(range(self._since >> BITS, (far >> BITS) + 1)))
-        sums = questions.sessions(conn, trailing, self._since, far, app)
+        # The workspace's days, whichever zone's the question around it is about.
+        sums = questions.sessions(conn, trailing, self._since, far, app, "main.session_days")
         self._mean_pages = sums.pages / sums.sessions if sums.sessions else 0.0
         self._mean_ms = sums.duration / sums.sessions if sums.sessions else 0.0
         (self._key_types,) = conn.execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from backend.store.names import agent_key, key_types
@@ -107,6 +108,8 @@ class SessionCache:
         self.apps: dict[str, int] = {}
         self.agents: dict[str, int | None] = {}
         self.key_types: frozenset[str] = frozenset()
+        self.unsettled: set[str] = set()
+        """Users with sessions over whose stored figures lack that; writers add, the upkeep takes."""
         self._mark = uuid.uuid4().hex
         self._entered = False
 
@@ -139,6 +142,14 @@ class SessionCache:
                 self.agents.clear()
             self.agents[name] = agent_key(tx, name)
         return self.agents[name]
+
+    def take_unsettled(self, most: int) -> list[str]:
+        """Up to ``most`` users to settle; nobody else gets them."""
+        taken: list[str] = []
+        with suppress(KeyError):
+            while len(taken) < most:
+                taken.append(self.unsettled.pop())
+        return taken
 
     def forget(self) -> None:
         """What is kept, the key types too, is no longer what the file says."""

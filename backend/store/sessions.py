@@ -183,6 +183,8 @@ class SessionBook:
             before = session.counted
             session.counted = self._counted(session)
             changes.append((before, session.counted))
+            if before != session.counted:
+                self._cache.unsettled.add(session.user_id)
         session_figures.change(self._tx, changes)
 
     def _counted(self, session: OpenSession) -> Counted | None:

@@ -2,15 +2,17 @@
 
 A made-up year of 20,000 users (``analytics_data.py``) is tracked through the service in batches of a thousand. Idle
 sessions are closed and users' figures settled once a made-up day; the app does that beside the tracking, so it is timed
-by itself. Three tables: what tracking costs as the file grows (the last tenth beside the first), what an activity takes
-on disk, and how long each question of the dashboard takes (the median of nine), beside one ``COUNT(DISTINCT user_id)``
-over the bare rows of the same year. ``--keep FOLDER`` keeps the files
-and takes them again. Prints; asserts nothing about time.
+by itself. Three tables: what tracking costs as the file grows, what an activity takes on disk, and how long each
+question of the dashboard takes (the median of nine), beside one ``COUNT(DISTINCT user_id)`` over the bare rows of the
+same year. The rates by tenth are of different days: more and more users come, with fewer activities each. So the same
+days are tracked into a copy of the full file and into an empty one, batch by batch in turn: that is how much slower it
+is. ``--keep FOLDER`` keeps the files and takes them again. Prints; asserts nothing about time.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sqlite3
 import statistics
 import sys
@@ -34,6 +36,7 @@ USERS = 20_000
 DAYS = 365
 BATCH = 1_000
 PARTS = 10
+BESIDE = 600_000
 LIMIT_MS = 100
 GRID_LIMIT_MS = 300
 
@@ -82,6 +85,30 @@ def fill(path: Path, activities: int, until_ms: int) -> Made:
             pass
         service.settle_figures()
     return Made(tuple(rates))
+
+
+def beside_an_empty_one(path: Path, until_ms: int, folder: Path) -> tuple[float, float]:
+    """Activities a second into an empty file and into a copy of ``path``, whose last day is over."""
+    clock = Driven()
+    clock.ms = until_ms
+    copy = folder / "full.db"
+    shutil.copy(path, copy)
+    spent = [0.0, 0.0]
+    with (
+        UserActivityService(folder / "empty.db", clock=clock) as empty,
+        UserActivityService(copy, clock=clock) as full,
+    ):
+        shape = Shape(BESIDE, USERS, BESIDE * DAYS // 10_000_000, until_ms + BESIDE * DAYS // 10_000_000 * DAY_MS)
+        for number, (batch, at) in enumerate(batches(shape)):
+            clock.ms = max(clock.ms, at)
+            for which in (0, 1) if number % 2 else (1, 0):
+                started = time.perf_counter()
+                (empty, full)[which].track_batch(batch)
+                spent[which] += time.perf_counter() - started
+            if number % 27 == 26:
+                empty.close_idle_sessions()
+                full.close_idle_sessions()
+    return BESIDE / spent[0], BESIDE / spent[1]
 
 
 def batches(shape: Shape) -> Iterator[tuple[list[dict[str, object]], int]]:
@@ -145,8 +172,14 @@ def report(path: Path, activities: int, made: Made | None) -> None:
     print(f"\n## {activities:,} activities, {USERS:,} users, {DAYS} days\n")
     if made is not None:
         first, last = made.rates[0], made.rates[-1]
-        print(f"Tracking: {first:,.0f}/s in the first tenth, {last:,.0f}/s in the last: {1 - last / first:+.0%} slower")
-        print(f"(asked for: under 20 %). By tenth: {', '.join(f'{rate:,.0f}' for rate in made.rates)}.\n")
+        print(
+            f"Tracking: {first:,.0f}/s in the first tenth, {last:,.0f}/s in the last ({1 - last / first:+.0%} slower)."
+        )
+        print(f"By tenth: {', '.join(f'{rate:,.0f}' for rate in made.rates)}.\n")
+    with tempfile.TemporaryDirectory(prefix="flashflow-beside-") as folder:
+        empty, full = beside_an_empty_one(path, int(time.time() * 1000), Path(folder))
+    print(f"The same {BESIDE:,} in turn: {empty:,.0f}/s into an empty file, {full:,.0f}/s into this one: ", end="")
+    print(f"{1 - full / empty:+.0%} slower (asked for: under 20 %).\n")
     tables = bytes_by_table(path)
     whole = path.stat().st_size / activities
     print(f"On disk: {whole:.0f} bytes an activity (asked for: 220 at most).")
