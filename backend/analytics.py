@@ -73,11 +73,11 @@ class Analytics:
 
     def overview(self, filters: Filters, compare: Compare = "previous") -> Overview:
         """Every figure of the period beside those of the one before. Raises ValidationError."""
-        return self.ask(filters, lambda asked: analytics_period.overview(asked, compare), _as_a_whole)
+        return self.ask(filters, lambda asked: analytics_period.overview(asked, compare), _as_a_whole(filters))
 
     def trend(self, filters: Filters, compare: Compare = "previous", interval: str = "day") -> Trend:
         """Activities, active users and sessions by day, or activities by hour. Raises ValidationError."""
-        return self.ask(filters, lambda asked: analytics_period.trend(asked, compare, interval), _in_course)
+        return self.ask(filters, lambda asked: analytics_period.trend(asked, compare, interval), _in_course(filters))
 
     def top(self, filters: Filters, kind: str, limit: int = 10) -> Names:
         """The most frequent ``pages``, ``features``, ``referrers``, ``apps`` or ``types``. Raises ValidationError."""
@@ -165,18 +165,23 @@ _OF_TYPES = frozenset({"user_spans", "user_type_days", "type_weeks"})
 _OF_A_PERIOD = frozenset({"name_days", "active_days", "session_days", "activity_hours"})
 
 
+def _tables(filters: Filters, tables: frozenset[str]) -> frozenset[str]:
+    return tables if filters.activity_type is None else tables | _OF_TYPES
+
+
 def _before(days: Days) -> int:
     """The first of as many days before, or of as many whole weeks."""
     return days.first - -(-days.length // WEEK_DAYS) * WEEK_DAYS
 
 
-def _in_course(days: Days, today: int) -> Reach:
-    return Reach(_before(days), days.last, _OF_A_PERIOD)
+def _in_course(filters: Filters) -> Reaching:
+    tables = _tables(filters, _OF_A_PERIOD)
+    return lambda days, today: Reach(_before(days), days.last, tables)
 
 
-def _as_a_whole(days: Days, today: int) -> Reach:
-    month = min(days.last, today) - MONTH_DAYS + 1
-    return Reach(min(_before(days), month), days.last, _OF_A_PERIOD | _OF_PEOPLE | _OF_TYPES)
+def _as_a_whole(filters: Filters) -> Reaching:
+    tables = _tables(filters, _OF_A_PERIOD | _OF_PEOPLE)
+    return lambda days, today: Reach(min(_before(days), min(days.last, today) - MONTH_DAYS + 1), days.last, tables)
 
 
 def _to_today(days: Days, today: int) -> Reach:

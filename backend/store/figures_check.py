@@ -47,6 +47,14 @@ class Window(NamedTuple):
     last: int
 
 
+def names_of_days(kind: str) -> str:
+    """The SELECT of the rows of ``name_days`` that are of one kind."""
+    return (
+        f"SELECT * FROM (SELECT {OTHER[kind]}, hour / 24, app, {kind}, type, COUNT(*) FROM checking "
+        f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4, 5)"
+    )
+
+
 _BOTH_APPS = (
     "(SELECT user, hour / 24 AS day, app, type FROM checking UNION SELECT user, hour / 24, 0, type FROM checking)"
 )
@@ -76,11 +84,7 @@ DAILY = (
     ),
     Table(
         "name_days",
-        " UNION ALL ".join(
-            f"SELECT * FROM (SELECT {OTHER[kind]}, hour / 24, app, {kind}, type, COUNT(*) FROM checking "
-            f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4, 5)"
-            for kind in ("type", "page", "feature", "referrer")
-        ),
+        " UNION ALL ".join(names_of_days(kind) for kind in ("type", "page", "feature", "referrer")),
         "day >= {live}",
     ),
     Table(
