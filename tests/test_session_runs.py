@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -301,3 +302,20 @@ def test_the_naive_sessions_are_what_they_should_be() -> None:
     assert all(b[0].second > a[-1].second for a, b in pairwise(busy))
     assert timedelta(seconds=busy[0][-1].second) < timedelta(days=1)
     assert datetime(2026, 6, 10, 12, tzinfo=UTC) == StillClock().now
+
+
+@pytest.mark.parametrize("sql", [sessions._NEAR, session_runs._BEFORE, session_runs._AFTER, session_runs._GIVE,
+                                 session_runs._KEYS])  # fmt: skip
+def test_what_is_looked_up_of_a_run_goes_by_user_and_time(service: UserActivityService, sql: str) -> None:
+    names = ("user", "app", "at", "low", "high", "id", "to", "types")
+    values = dict.fromkeys(names, 0) | {"types": "[]"}
+    plan = [
+        row[3] for row in service.store.read(lambda conn: conn.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall())
+    ]
+    if "user_activities" in sql:
+        assert any("activities_by_user" in step or "SEARCH p USING PRIMARY KEY" in step for step in plan), plan
+        assert not [step for step in plan if re.match(r"SCAN (a|p|user_activities)\b", step)], plan
+    else:
+        assert [
+            step for step in plan if "USING INDEX user_sessions_user (<expr>=? AND user_id=? AND start_time" in step
+        ], plan
