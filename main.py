@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 def _config(options: argparse.Namespace) -> Config:
     return load_config(
         os.environ,
-        data_dir=options.data_dir,
+        data_dir=getattr(options, "data_dir", None),
         host=getattr(options, "host", None),
         port=getattr(options, "port", None),
         next_free_port=getattr(options, "next_free_port", False),
@@ -278,7 +278,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="flashflow", description="The notification centre and activity log of this machine.",
         parents=[common, server],
     )  # fmt: skip
-    parser.set_defaults(data_dir=None, no_ui=False)
+    # Not data_dir: that would be the default of each command too, and win over what stands before the command.
+    parser.set_defaults(no_ui=False)
     parser.add_argument("--version", action="version", version=f"flashflow {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     serve = commands.add_parser("serve", parents=[common, server], help="run without a window: API and web screens")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server_process import ServerProcess, flashflow, serving
+from tests.server_process import ServerProcess, environment, flashflow, serving
 
 
 @pytest.fixture(params=["alone", "beside a server"])
@@ -165,3 +165,24 @@ def test_the_next_free_port_is_taken_where_it_is_asked_for(server: ServerProcess
     with serving(tmp_path, "--port", str(server.port), "--next-free-port") as second:
         assert second.port > server.port
         assert json.loads((tmp_path / "server.json").read_text())["url"] == second.url
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the command", "after it"])
+def test_the_data_folder_may_be_named_before_the_command_and_after_it(tmp_path: Path, before: bool) -> None:
+    option, command = ("--data-dir", str(tmp_path / "named")), ("key",)
+    done = flashflow(
+        *((*option, *command) if before else (*command, *option)), data_dir=tmp_path / "by the environment"
+    )
+    assert done.stdout == flashflow("key", data_dir=tmp_path / "named").stdout
+    assert not (tmp_path / "by the environment").exists()
+
+
+def test_the_port_and_the_folder_before_serve_are_taken(tmp_path: Path) -> None:
+    named = tmp_path / "named"
+    arguments = ["--data-dir", str(named), "--port", "0", "serve", "--no-ui"]
+    server = ServerProcess(named, arguments, environment(tmp_path / "by the environment"), tmp_path)
+    try:
+        server.wait_until_healthy()
+        assert (named / "notifications.db").exists()
+    finally:
+        server.close()
