@@ -68,6 +68,11 @@ def test_a_notification_in_full_says_why_and_opens_only_web_links() -> None:
     assert bad.disabled
 
 
+def test_what_was_imported_says_that_its_deliveries_are_not_known() -> None:
+    assert "It was imported: which channels carried it is not known here." in texts(shown(status="delivered"))
+    assert "No channel was asked to carry it yet." in texts(shown(status="pending"))
+
+
 def test_every_try_is_shown_with_the_providers_own_words() -> None:
     told = "5.1.1 No such user"
     view = shown(

@@ -54,7 +54,9 @@ def story(
 def _nothing_yet(notification: Notification, now: datetime) -> str:
     if notification.status == "scheduled" and notification.scheduled_at is not None:
         return f"Scheduled for {upcoming(notification.scheduled_at, now)}. Its channels are chosen then."
-    return "No channel was asked to carry it yet."
+    if notification.status in {"scheduled", "pending"}:
+        return "No channel was asked to carry it yet."
+    return "It was imported: which channels carried it is not known here."
 
 
 def _buttons(notification: Notification, deliveries: Sequence[Delivery], do: Mending) -> list[ft.Control]:
