@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -63,6 +63,20 @@ def rejected(index: int, error: FlashFlowError) -> RejectedRow:
         field, _, message = str(error).partition(": ")
         errors = (FieldError(field, message),)
     return RejectedRow(index=index, errors=tuple((e.field, e.message) for e in errors))
+
+
+def prepared(rows: Sequence[msgspec.Raw | bytes], prepare: Callable[[msgspec.Raw | bytes], U]) -> Rows[U]:
+    """What of ``rows`` can be stored, and why the rest cannot: ``prepare`` raises ValidationError for those."""
+    places: list[int] = []
+    good: list[U] = []
+    refused: list[RejectedRow] = []
+    for index, raw in enumerate(rows):
+        try:
+            good.append(prepare(raw))
+            places.append(index)
+        except ValidationError as error:
+            refused.append(rejected(index, error))
+    return places, good, refused
 
 
 def without_users(batch: Rows[U], refused: Mapping[str, FlashFlowError]) -> Rows[U]:

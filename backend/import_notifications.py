@@ -9,14 +9,14 @@ import msgspec
 from msgspec import Meta
 
 from backend.admission import row_refusal
-from backend.batch_rows import Rows, rejected, result_of, without_users
+from backend.batch_rows import Rows, prepared, result_of, without_users
 from backend.clock import Clock
 from backend.errors import ValidationError
 from backend.import_rows import FUTURE_MS, MOST_ROWS, decoded
 from backend.incoming import LOCAL_APP
 from backend.inputs import ActionIn, AppName, Channel, Id, Input, Message, Moment, Name, Title, TypeName, UserId
 from backend.moments import metadata_json, moment_ms
-from backend.records import BatchResult, Inbox, NotificationStatus, Priority, RejectedRow
+from backend.records import BatchResult, Inbox, NotificationStatus, Priority
 from backend.store import importing_notifications as importing
 from backend.store import tombstones
 from backend.store.codec import to_json
@@ -73,17 +73,9 @@ def importing_notifications(
     clock: Clock, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
 ) -> Write[NotificationRows, BatchResult]:
     """The write that takes rows of an export back in. ``app``: whose those are that name none."""
-    places: list[int] = []
-    good: list[OldNotification] = []
-    refused: list[RejectedRow] = []
     now_ms = clock.now_ms()
-    for index, raw in enumerate(rows):
-        try:
-            good.append(_prepare(decode_notification(raw), now_ms, app))
-            places.append(index)
-        except ValidationError as error:
-            refused.append(rejected(index, error))
-    return Write(_take_in, (places, good, refused), len(good))
+    checked = prepared(rows, lambda raw: _prepare(decode_notification(raw), now_ms, app))
+    return Write(_take_in, checked, len(checked[1]))
 
 
 def _take_in(tx: Tx, items: Sequence[NotificationRows]) -> list[BatchResult]:

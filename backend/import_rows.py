@@ -9,12 +9,12 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
+from backend import batch_rows
 from backend.admission import Admission
-from backend.batch_rows import Batch, rejected
+from backend.batch_rows import Batch
 from backend.errors import ValidationError
 from backend.inputs import Agent, AppName, Id, Input, Moment, TypeName, Url, UserId, explain
 from backend.moments import metadata_json, moment_ms
-from backend.records import RejectedRow
 from backend.store.activities import NewActivity
 
 MOST_ROWS = 1_000
@@ -68,16 +68,7 @@ def decoded(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw | bytes) -> T:
 
 def prepared(rows: Sequence[msgspec.Raw | bytes], now_ms: int, app: str, admission: Admission) -> Batch:
     """What of ``rows`` can be stored, and why the rest cannot. ``app``: whose those are that name none."""
-    places: list[int] = []
-    good: list[NewActivity] = []
-    refused: list[RejectedRow] = []
-    for index, raw in enumerate(rows):
-        try:
-            good.append(_prepare(decode_row(raw), now_ms, app, admission))
-            places.append(index)
-        except ValidationError as error:
-            refused.append(rejected(index, error))
-    return places, good, refused
+    return batch_rows.prepared(rows, lambda raw: _prepare(decode_row(raw), now_ms, app, admission))
 
 
 def _prepare(row: ImportedActivityIn, now_ms: int, app: str, admission: Admission) -> NewActivity:

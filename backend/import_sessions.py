@@ -10,13 +10,13 @@ import msgspec
 from msgspec import Meta
 
 from backend.admission import row_refusal
-from backend.batch_rows import Rows, rejected, result_of, without_rows, without_users
+from backend.batch_rows import Rows, prepared, result_of, without_rows, without_users
 from backend.errors import FlashFlowError, ValidationError
 from backend.import_rows import FUTURE_MS, MOST_ROWS, Address, decoded
 from backend.incoming import LOCAL_APP
 from backend.inputs import Agent, AppName, Id, Input, Moment, UserId
 from backend.moments import metadata_json, moment_ms
-from backend.records import BatchResult, RejectedRow
+from backend.records import BatchResult
 from backend.store import importing, pruning
 from backend.store.importing import NewSession
 from backend.store.writer import Tx, Write
@@ -60,21 +60,13 @@ def importing_sessions(
     service: UserActivityService, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
 ) -> Write[SessionRows, BatchResult]:
     """The write that takes rows of an export back in. ``app``: whose those are that name none."""
-    places: list[int] = []
-    good: list[NewSession] = []
-    refused: list[RejectedRow] = []
     now_ms = service.clock.now_ms()
-    for index, raw in enumerate(rows):
-        try:
-            good.append(_prepare(service, decode_session(raw), now_ms, app))
-            places.append(index)
-        except ValidationError as error:
-            refused.append(rejected(index, error))
+    checked = prepared(rows, lambda raw: _prepare(service, decode_session(raw), now_ms, app))
 
     def write(tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
         return _take_in(service, tx, items)
 
-    return Write(write, (places, good, refused), len(good))
+    return Write(write, checked, len(checked[1]))
 
 
 def _take_in(service: UserActivityService, tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
