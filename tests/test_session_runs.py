@@ -278,6 +278,15 @@ def test_a_session_somebody_opened_takes_what_goes_on_from_it(service: UserActiv
     assert (session.id, session.activities, session.device_info, session.end_time) == (opened, 2, {"os": "iOS"}, None)
 
 
+def test_what_comes_late_under_a_sessions_id_takes_what_goes_on_from_it(
+    service: UserActivityService, clock: StillClock
+) -> None:
+    for minutes, name in ((-90, "mine"), (-40, None), (-65, "mine")):
+        service.track_activity("ada", "look", session_id=name, timestamp=clock.at(minutes=minutes))
+    (session,) = service.get_user_sessions("ada").sessions
+    assert (session.id, session.activities, session.duration) == ("mine", 3, 3000.0)
+
+
 def test_the_listener_is_told_of_the_session_that_grew(service: UserActivityService, clock: StillClock) -> None:
     told: list[Event] = []
     for second in (0, 3000, 3001):

@@ -23,7 +23,14 @@ class Runs:
     """Works on the rows of a transaction's end: activities and sessions are in the file, ``changed`` waits to be
     written, what is ``gone`` is no longer there."""
 
-    def __init__(self, tx: Tx, key_types: Collection[str], known: Callable[[tuple[Any, ...]], OpenSession]) -> None:
+    def __init__(
+        self,
+        tx: Tx,
+        key_types: Collection[str],
+        known: Callable[[tuple[Any, ...]], OpenSession],
+        feed: Callable[[], None],
+    ) -> None:
+        self._feed = feed
         self._tx = tx
         self._key_types = to_json(sorted(key_types))
         self._known = known
@@ -40,6 +47,8 @@ class Runs:
             limit = at.start_time + LONGEST_MS
             if following.start_time >= limit:
                 return
+            if not self.changed:
+                self._feed()  # activities are about to be looked for by their user
             if following.last_seen < limit:
                 at = self._unite(at, following)
             elif (rest := self._share(at, following, limit)) is not None:

@@ -84,6 +84,8 @@ class SessionBook:
                 raise Conflict(f"session_id: {session_id!r} belongs to another app.")
             if session.user_id != user_id and not session.shared:
                 session.shared = session.moved = True
+            if session.last_seen < timestamp < self._tx.now_ms - IDLE_MS:
+                self._meeting[session.id] = session  # what began meanwhile may go on from it
         else:
             session = self._join(user_id, app, timestamp)
         session.touch(timestamp)
@@ -157,8 +159,7 @@ class SessionBook:
         self._settle([s for s in self._touched.values() if s.end_time is not None or s.counted is not None], gone)
 
     def _unite(self) -> Runs:
-        self._feed()
-        runs = Runs(self._tx, self._cache.key_types, self.known)
+        runs = Runs(self._tx, self._cache.key_types, self.known, self._feed)
         for session in sorted(self._meeting.values(), key=lambda session: session.start_time):
             runs.join_from(session)
         for session in (*runs.changed.values(), *runs.gone):
