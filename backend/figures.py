@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from zoneinfo import ZoneInfo
 
@@ -13,7 +14,7 @@ from backend.records_analytics import ActivityType
 from backend.store import timeline
 from backend.store.database import Store
 from backend.store.figures_check import Difference, rebuild, verify
-from backend.store.key_types import list_types, mark
+from backend.store.key_types import list_types, mark, recount, to_recount
 from backend.store.names import site
 from backend.store.session_cache import SessionCache
 from backend.store.writer import Tx, Write
@@ -100,11 +101,23 @@ class Figures:
         return self._store.read(list_types)
 
     def mark_key_activity(self, name: str, is_key: bool = True) -> ActivityType:
-        """Make a type a key activity, which engages a session; looks at every activity. Raises ValidationError."""
-        return self._store.run(self.marking(name, is_key))
+        """Make a type a key activity, which engages a session, and count every session anew by it: beside whatever else
+        is written. Raises ValidationError."""
+        marked = self._store.run(self.marking(name, is_key))
+        self.recount()
+        return marked
+
+    def recount(self, seconds: float | None = None) -> bool:
+        """Count sessions anew for another key activity, for so long at most; whether some are left."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while self._store.read(to_recount):
+            self._store.run(Write(lambda tx, items: [recount(tx, self._cache) for _ in items], None))
+            if until is not None and time.monotonic() > until:
+                break
+        return self._store.read(to_recount)
 
     def marking(self, name: str, is_key: bool) -> Write[tuple[str, bool], ActivityType]:
-        """The write behind ``mark_key_activity``."""
+        """The write behind ``mark_key_activity``; ``recount`` follows it."""
         return Write(self._mark, (build(ActivityTypeIn, name=name, key=is_key).name, is_key))
 
     def _mark(self, tx: Tx, items: Sequence[tuple[str, bool]]) -> list[ActivityType | FlashFlowError]:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend import Event, Filters, UserActivityService, ValidationError
-from backend.store import figures_check, folding, heavy_users, names, questions_people
+from backend.store import figures_check, folding, heavy_users, key_types, names, pruning, questions_people
 from backend.store.figures_forgetting import forget_key, forget_sessions, forget_user
 from backend.store.key_types import KEY_TYPES, list_types
 from backend.store.writer import Tx, Write
@@ -348,6 +348,40 @@ def test_whoever_shows_figures_hears_of_a_key_activity_once_it_counts(
     changed = Event("system", KEY_TYPES)
     # What changed nothing is not told; a type that nobody knew is in the list now.
     assert told == [(changed, ("x",)), (changed, ()), (changed, ())]
+
+
+def test_counting_sessions_anew_goes_on_where_a_process_left_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_types, "AT_ONCE", 2)
+    path, kept = tmp_path / "a.db", {"clock": StillClock(NOW), "zone": ZoneInfo("UTC")}
+    with UserActivityService(path, **kept) as service:
+        for number in range(7):
+            service.track_activity("ada", "buy", session_id=f"s{number}", timestamp=at(f"2026-11-02T0{number}:00"))
+        service.close_idle_sessions()
+        service.store.run(service.figures.marking("buy", True))
+        assert service.figures.recount(seconds=0)
+        assert service.analytics.overview(Filters()).figures["engagement_rate"].value == 2 / 7
+        assert service.figures.verify() == ()
+    with UserActivityService(path, **kept) as service:
+        assert not service.figures.recount()
+        assert service.analytics.overview(Filters()).figures["engagement_rate"].value == 1
+        assert service.figures.verify() == ()
+
+
+def test_sessions_of_which_activities_were_pruned_keep_their_key_activities(service: UserActivityService) -> None:
+    service.figures.mark_key_activity("buy")
+    for hour, kind in ((8, "buy"), (9, "look")):
+        service.track_activity("ada", kind, session_id="s", timestamp=at(f"2026-11-02T0{hour}:00"))
+    before = round(at("2026-11-02T08:30").timestamp() * 1000)
+    slice_ = pruning.Slice(before, 100)
+    service.store.run(
+        Write(lambda tx, items: [pruning.prune_activities(tx, slice_, service.cache) for _ in items], None)
+    )
+    service.figures.mark_key_activity("look")
+    (keys,) = service.store.read(lambda conn: conn.execute("SELECT key_activities FROM user_sessions").fetchone())
+    assert keys == 1
+    assert service.figures.verify() == ()
 
 
 def test_figures_made_anew_are_told_of(service: UserActivityService) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from backend import Session, UserActivityService
 from backend.events import Event
-from backend.store import session_cache, session_runs, sessions
+from backend.store import key_types, session_cache, session_runs, sessions
+from backend.store.writer import Write
 from tests.still_clock import StillClock
 
 IDLE, LONGEST = 30 * 60, 24 * 3600
@@ -132,7 +133,7 @@ def histories(draw: st.DrawFn) -> list[Made]:
     return draw(st.permutations(made))
 
 
-STEPS = st.lists(st.sampled_from(["one", "some", "close", "fold", "again"]), min_size=1, max_size=20)
+STEPS = st.lists(st.sampled_from(["one", "some", "close", "fold", "again", "mark", "count"]), min_size=1, max_size=20)
 
 
 @settings(max_examples=150, deadline=None)
@@ -144,7 +145,9 @@ def test_any_order_gives_the_sessions_of_the_right_order(
     with pytest.MonkeyPatch.context() as patch:
         for module in (sessions, session_runs, session_cache):
             patch.setattr(module, "LONGEST_MS", day * 1000)
-        patch.setattr(sessions, "TAIL_TO_COUNT_IN", tail)
+        for module in (sessions, key_types):
+            patch.setattr(module, "TAIL_TO_COUNT_IN", tail)
+        patch.setattr(key_types, "AT_ONCE", 2)
         service = UserActivityService(path, clock=clock)
         try:
             service.figures.mark_key_activity(KEY)
@@ -153,6 +156,12 @@ def test_any_order_gives_the_sessions_of_the_right_order(
                 what = steps[at % len(steps)]
                 if what == "close":
                     service.close_idle_sessions()
+                elif what == "mark":
+                    service.store.run(service.figures.marking(KEY, at % 3 > 0))
+                elif what == "count":
+                    service.store.run(
+                        Write(lambda tx, items, s=service: [key_types.recount(tx, s.cache) for _ in items], None)
+                    )
                 elif what == "fold":
                     service.figures.fold()
                 elif what == "again":
@@ -165,6 +174,7 @@ def test_any_order_gives_the_sessions_of_the_right_order(
                 assert service.track_batch(rows).rejected == ()
                 del left[:size]
             service.close_idle_sessions()
+            service.figures.mark_key_activity(KEY)
             hold_to(service, clock, made, day)
             keyed(service, made, day)
         finally:
@@ -313,8 +323,9 @@ def test_the_naive_sessions_are_what_they_should_be() -> None:
     assert datetime(2026, 6, 10, 12, tzinfo=UTC) == StillClock().now
 
 
-@pytest.mark.parametrize("sql", [sessions._NEAR, session_runs._BEFORE, session_runs._AFTER, session_runs._GIVE,
-                                 session_runs._KEYS])  # fmt: skip
+@pytest.mark.parametrize(
+    "sql", [sessions._NEAR, session_runs._BEFORE, session_runs._AFTER, session_runs._GIVE]
+)  # fmt: skip
 def test_what_is_looked_up_of_a_run_goes_by_user_and_time(service: UserActivityService, sql: str) -> None:
     names = ("user", "app", "at", "low", "high", "id", "to", "types")
     values = dict.fromkeys(names, 0) | {"types": "[]"}

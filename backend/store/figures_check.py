@@ -247,13 +247,6 @@ def rebuild(tx: Tx, local: LocalTime) -> None:
     heavy_users.rebuild(conn)
 
 
-def recount(conn: sqlite3.Connection, name: str) -> None:
-    """Put what they should be in the place of the rows of one of the tables that are computed as a whole."""
-    table = next(table for table in WHOLE if table.name == name)
-    _clear(conn, (table,))
-    _insert(conn, table, None)
-
-
 def _clear(conn: sqlite3.Connection, tables: Iterable[Table]) -> None:
     for table in tables:
         conn.execute(f"DELETE FROM {table.name} WHERE {table.live.format(live=_LIVE)}")

@@ -235,4 +235,10 @@ def _v10(conn: sqlite3.Connection) -> None:
     conn.execute("ALTER TABLE user_sessions ADD COLUMN implicit INTEGER NOT NULL DEFAULT 0")
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8, _v9, _v10)
+def _v11(conn: sqlite3.Connection) -> None:
+    """How far sessions were counted anew for other key activities (``key_types``); no row where there is nothing to
+    count."""
+    conn.execute("CREATE TABLE key_recount (after_seq INTEGER NOT NULL, until_seq INTEGER NOT NULL)")
+
+
+ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8, _v9, _v10, _v11)

@@ -11,25 +11,32 @@ from backend.records import Session
 from backend.store import timeline
 from backend.store.codec import decode_id, encode_id, from_list, from_object
 from backend.store.rows import execute_rows
+from backend.store.schema_figures import OTHER
 from backend.store.session_cache import MOST_PAGES_KEPT, OpenSession
 
 COLUMNS = (
     "seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, activities, "
     "device_info, ip_address, user_agent, shared, key_activities, implicit"
 )
-_SHARED_ROWS = (
-    "SELECT page_url FROM user_activities a WHERE "
-    "a.timestamp BETWEEN user_sessions.start_time AND user_sessions.last_seen AND a.session_id = user_sessions.id"
-)
 
 
-def _of_pages(what: str) -> str:
-    """SQL for something of the pages of the enclosing query's ``user_sessions``, by the bare rows."""
-    shared, own = (f"(SELECT {what} FROM ({rows}))" for rows in (_SHARED_ROWS, timeline.PAGE_ROWS))  # noqa: S608
+def _of_rows(what: str, column: str) -> str:
+    """SQL for something of a column of the activities of the enclosing query's ``user_sessions``."""
+    of_all = (
+        f"SELECT {column} FROM user_activities a WHERE "  # noqa: S608
+        "a.timestamp BETWEEN user_sessions.start_time AND user_sessions.last_seen AND a.session_id = user_sessions.id"
+    )
+    shared, own = (what.replace("{rows}", rows) for rows in (of_all, timeline.of_session(column)))
     return f"CASE WHEN shared THEN {shared} ELSE {own} END"
 
 
-PAGES = _of_pages("COUNT(DISTINCT page_url)")
+PAGES = _of_rows("(SELECT COUNT(DISTINCT page_url) FROM ({rows}))", "page_url")
+KEYS = _of_rows(
+    "(SELECT COUNT(*) FROM ({rows}) WHERE activity_type IN "  # noqa: S608
+    f"(SELECT name FROM figure_names WHERE kind = {OTHER['type']} AND marked))",
+    "activity_type",
+)
+"""How many of a session's activities are key activities."""
 LIVE_PAGES = f"CASE WHEN end_time IS NULL AND pages_visited > {MOST_PAGES_KEPT} THEN {PAGES} ELSE pages_visited END"
 READ_COLUMNS = COLUMNS.replace("pages_visited", f"{LIVE_PAGES} AS pages_visited")
 
@@ -75,6 +82,11 @@ def write(conn: sqlite3.Connection, sessions: Iterable[OpenSession]) -> list[Ope
 def count_pages(conn: sqlite3.Connection, session: OpenSession) -> None:
     """Have the pages of a session that is over counted from its activities, in the file and in mind."""
     (session.pages_visited,) = conn.execute(_COUNT_PAGES, (session.id,)).fetchone()
+
+
+def count_keys(conn: sqlite3.Connection, session: OpenSession) -> None:
+    """Have a session's key activities counted, in the file and in mind."""
+    (session.key_activities,) = conn.execute(_COUNT_KEYS, (session.id,)).fetchone()
 
 
 def save_pages(conn: sqlite3.Connection, session: OpenSession) -> None:
@@ -165,5 +177,9 @@ _UPDATE_AND_TELL = (
     "UPDATE user_sessions SET start_time = ?, last_seen = ?, end_time = ?, end_reason = ?, activities = ?, "
     "shared = ?, key_activities = ?, implicit = ?, pages_visited = ?, revision = ? WHERE seq = ?"
 )
-_PAGES_OF = f"SELECT {_of_pages('json_group_array(DISTINCT page_url)')} FROM user_sessions WHERE id = ?"  # noqa: S608
+_PAGES_OF = (
+    f"SELECT {_of_rows('(SELECT json_group_array(DISTINCT page_url) FROM ({rows}))', 'page_url')} "  # noqa: S608
+    "FROM user_sessions WHERE id = ?"
+)
+_COUNT_KEYS = f"UPDATE user_sessions SET key_activities = {KEYS} WHERE id = ? RETURNING key_activities"  # noqa: S608
 _COUNT_PAGES = f"UPDATE user_sessions SET pages_visited = {PAGES} WHERE id = ? RETURNING pages_visited"  # noqa: S608

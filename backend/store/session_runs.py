@@ -8,11 +8,10 @@ ids of the others are known outside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from backend.store import timeline
-from backend.store.codec import to_json
 from backend.store.parts import BITS, part_of
 from backend.store.session_cache import IDLE_MS, LONGEST_MS, OpenSession
 from backend.store.session_rows import COLUMNS
@@ -21,18 +20,16 @@ from backend.store.writer import Tx
 
 class Runs:
     """Works on the rows of a transaction's end: activities and sessions are in the file, ``changed`` waits to be
-    written, what is ``gone`` is no longer there."""
+    written and to have its pages and key activities counted, what is ``gone`` is no longer there."""
 
     def __init__(
         self,
         tx: Tx,
-        key_types: Collection[str],
         known: Callable[[tuple[Any, ...]], OpenSession],
         feed: Callable[[], None],
     ) -> None:
         self._feed = feed
         self._tx = tx
-        self._key_types = to_json(sorted(key_types))
         self._known = known
         self.changed: dict[bytes | str, OpenSession] = {}
         self.gone: list[OpenSession] = []
@@ -81,7 +78,6 @@ class Runs:
         goes_on = at.end_time is None or following.end_time is None
         kept.start_time, kept.last_seen = at.start_time, max(at.last_seen, following.last_seen)
         kept.activities += gone.activities
-        kept.key_activities += gone.key_activities
         kept.pages_visited += gone.pages_visited  # at most: they are counted anew
         self._change(kept, goes_on=goes_on and not kept.is_stale(self._tx.now_ms))
         self._drop(gone)
@@ -99,14 +95,12 @@ class Runs:
         early, late = at, following
         if at.implicit and at.last_seen - first + end - tail < head - following.start_time:
             early, late = following, at
-            early_n, early_keys = self._give(at, following, first, at.last_seen)
-            late_n, late_keys = self._give(following, at, tail, end)
+            early_n = self._give(at, following, first, at.last_seen)
+            late_n = self._give(following, at, tail, end)
             early.activities, late.activities = early.activities + early_n - late_n, late_n
-            early.key_activities, late.key_activities = early.key_activities + early_keys - late_keys, late_keys
         else:
-            n, keys = self._give(following, at, following.start_time, head)
+            n = self._give(following, at, following.start_time, head)
             early.activities, late.activities = early.activities + n, late.activities - n
-            early.key_activities, late.key_activities = early.key_activities + keys, late.key_activities - keys
         early.start_time, early.last_seen = first, last
         late.start_time, late.last_seen = tail, end
         self._change(early, goes_on=False)
@@ -134,11 +128,10 @@ class Runs:
         conn.execute("DELETE FROM user_sessions WHERE seq = ?", (session.seq,))
         conn.execute(_UNCOUNT, (session.user_id, session.seq))
 
-    def _give(self, owner: OpenSession, to: OpenSession, low: int, high: int) -> tuple[int, int]:
-        """Give activities from ``low`` to ``high`` to another session; how many they are, and how many of key types."""
-        conn, values = self._tx.conn, {"user": owner.user_id, "id": owner.id, "low": low, "high": high}
-        (keys,) = conn.execute(_KEYS, {**values, "types": self._key_types}).fetchone()
-        return conn.execute(_GIVE, {**values, "to": to.id}).rowcount, keys
+    def _give(self, owner: OpenSession, to: OpenSession, low: int, high: int) -> int:
+        """Give activities from ``low`` to ``high`` to another session; how many they are."""
+        values = {"user": owner.user_id, "id": owner.id, "low": low, "high": high, "to": to.id}
+        return self._tx.conn.execute(_GIVE, values).rowcount
 
     def _outermost(self, session: OpenSession, low: int, high: int, *, oldest: bool) -> int | None:
         """When the session's first or last activity from ``low`` to ``high`` was."""
@@ -157,12 +150,7 @@ _BEFORE = (
 )
 _AFTER = f"{_FIND} BETWEEN :low AND :high AND implicit ORDER BY start_time LIMIT 1"
 
-_GIVEN = timeline.rows_of("session_id = :id")
-_GIVE = f"UPDATE user_activities SET session_id = :to WHERE seq IN ({_GIVEN})"  # noqa: S608
-_KEYS = (
-    "SELECT COUNT(*) FROM user_activities WHERE activity_type IN (SELECT value FROM json_each(:types)) "  # noqa: S608
-    f"AND seq IN ({_GIVEN})"
-)
+_GIVE = f"UPDATE user_activities SET session_id = :to WHERE seq IN ({timeline.rows_of('session_id = :id')})"  # noqa: S608
 _UNCOUNT = (
     "UPDATE user_analytics SET total_sessions = total_sessions - 1 WHERE user_id = ? "
     "AND ? <= COALESCE((SELECT sessions_counted FROM figures_state), 1 << 62)"

@@ -146,6 +146,8 @@ class SessionBook:
             self._touched |= runs.changed
             self._reopened |= {s.id: s for s in runs.changed.values() if s.end_time is None}
             gone = runs.gone
+            for session in runs.changed.values() if self._cache.key_types else ():
+                session_rows.count_keys(conn, session)
             for session in gone:
                 for kept in (self._touched, self._by_id, self._reopened):
                     kept.pop(session.id, None)
@@ -159,7 +161,7 @@ class SessionBook:
         self._settle([s for s in self._touched.values() if s.end_time is not None or s.counted is not None], gone)
 
     def _unite(self) -> Runs:
-        runs = Runs(self._tx, self._cache.key_types, self.known, self._feed)
+        runs = Runs(self._tx, self.known, self._feed)
         for session in sorted(self._meeting.values(), key=lambda session: session.start_time):
             runs.join_from(session)
         for session in (*runs.changed.values(), *runs.gone):

@@ -49,13 +49,16 @@ VIEW_DDL = f"""CREATE VIEW user_timeline AS
     SELECT {", ".join(_OF.get(c, sql) for c, sql in COLUMNS.items())} FROM {_FED}
     UNION ALL SELECT {", ".join(COLUMNS.values())} FROM {TAIL}"""
 
-PAGE_ROWS = (
-    f"SELECT a.page_url FROM {_FED} WHERE u.user_id = user_sessions.user_id "
-    f"AND {parts.between('user_sessions.start_time', 'user_sessions.last_seen')} AND a.session_id = user_sessions.id "
-    f"UNION ALL SELECT page_url FROM {TAIL} AND user_id = user_sessions.user_id AND session_id = user_sessions.id"
-)
-"""The pages of the session in the enclosing query's ``user_sessions``; SQLite hands no outer column down into
-the view, so both parts are written out."""
+
+def of_session(column: str) -> str:
+    """SQL for a column of the activities of the session in the enclosing query's ``user_sessions``; SQLite hands no
+    outer column down into the view, so both parts are written out."""
+    return (
+        f"SELECT a.{column} FROM {_FED} WHERE u.user_id = user_sessions.user_id "
+        f"AND {parts.between('user_sessions.start_time', 'user_sessions.last_seen')} "
+        f"AND a.session_id = user_sessions.id UNION ALL SELECT {column} FROM {TAIL} "
+        "AND user_id = user_sessions.user_id AND session_id = user_sessions.id"
+    )
 
 
 def rows_of(condition: str) -> str:
