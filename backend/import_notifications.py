@@ -14,7 +14,7 @@ from backend.clock import Clock
 from backend.errors import ValidationError
 from backend.import_rows import FUTURE_MS, MOST_ROWS, decoded
 from backend.incoming import LOCAL_APP
-from backend.inputs import ActionIn, AppName, Channel, Id, Input, Message, Moment, Name, Title, TypeName, UserId
+from backend.inputs import SLUG, ActionIn, AppName, Channel, Input, Message, Moment, Name, Title, TypeName, UserId
 from backend.moments import metadata_json, moment_ms
 from backend.records import BatchResult, Inbox, NotificationStatus, Priority
 from backend.store import importing_notifications as importing
@@ -30,7 +30,7 @@ MOST_COUNTED = 1_000_000_000
 class ImportedNotificationIn(Input, frozen=True, kw_only=True):
     """A notification as an export wrote it."""
 
-    id: Id
+    id: Annotated[str, Meta(min_length=1, max_length=200, pattern=SLUG)]
     user_id: UserId
     title: Title
     message: Message
@@ -94,6 +94,9 @@ def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotificat
     if (row.inbox == "snoozed") != (row.snoozed_until is not None):
         raise ValidationError.of("snoozed_until", "and a snoozed place in the inbox belong together")
     moments = {name: None if (at := getattr(row, name)) is None else moment_ms(name, at) for name in _MOMENTS}
+    for name in _PAST:
+        if (at := moments[name]) is not None and at > now_ms + FUTURE_MS:
+            raise ValidationError.of(name, "is more than an hour in the future")
     return OldNotification(
         id=row.id,
         user_id=row.user_id,
@@ -114,6 +117,7 @@ def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotificat
     )
 
 
+_PAST = ("sent_at", "delivered_at", "read_at", "archived_at")
 _MOMENTS = (
     "scheduled_at", "expires_at", "sent_at", "delivered_at", "read_at", "archived_at", "snoozed_until",
 )  # fmt: skip

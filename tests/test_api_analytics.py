@@ -181,6 +181,8 @@ def test_another_zone_has_other_days(server: ServerProcess) -> None:
         ("retention?mode=sometimes", "mode"),
         ("funnel", "steps"),
         ("funnel?steps=one", "steps"),
+        ("funnel?steps=%5B%22a%22,5%5D", "steps"),
+        ("funnel?steps=%5B%22a%22,%22b%22", "steps"),
         ("funnel?steps=a,b&window_days=367", "window_days"),
         ("funnel?steps=a,b&dropped_at=3", "dropped_at"),
         ("funnel?steps=a,b&dropped_at=x", "dropped_at"),

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from backend import (
     ContactsIn,
     DigestIn,
     Event,
+    Filters,
     FlashFlowError,
     NotificationService,
     QuietHoursIn,
@@ -203,6 +205,44 @@ def test_a_shared_session_knows_nothing_of_the_pages_of_who_is_erased(tmp_path: 
         assert service.figures.verify() == ()
         service.track_activity("bob", "look", session_id="shared", page_url="/more")
         assert service.get_user_sessions("bob").sessions[0].pages_visited == 2
+        assert service.figures.verify() == ()
+
+
+def test_whoever_is_left_in_a_shared_session_keeps_it_without_its_owner(tmp_path: Path) -> None:
+    with Backend(config(tmp_path)) as backend:
+        service, now = backend.activity, datetime.now(UTC)
+        service.figures.mark_key_activity("buy")
+        service.start_session(VICTIM, {"device": MARK}, "shared", "10.1.2.3", "agent")
+        for user, minutes, kind in ((VICTIM, 50, "buy"), ("bob", 45, "look"), ("cy", 40, "look"), ("bob", 35, "look")):
+            service.track_activity(user, kind, session_id="shared", timestamp=now - timedelta(minutes=minutes))
+        service.end_session("shared")
+        backend.erasing.erase(VICTIM)
+        (session,) = service.get_user_sessions("bob").sessions
+        assert (session.id, session.activities, session.duration, session.device_info) == ("shared", 3, 600.0, {})
+        assert (session.ip_address, session.user_agent) == (None, None)
+        assert len(service.list_activities(session_id="shared").activities) == 3
+        assert service.get_user_analytics("bob").total_sessions == 1
+        figures = service.analytics.overview(Filters()).figures
+        assert (figures["sessions"].value, figures["avg_session_duration"].value) == (1, 600.0)
+        assert service.figures.verify() == ()
+        backend.erasing.erase("bob")
+        backend.erasing.erase("cy")
+        assert service.analytics.overview(Filters()).figures["sessions"].value == 0
+        assert service.figures.verify() == ()
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_shared_session_reaches_no_further_than_what_is_left_of_it(tmp_path: Path, is_over: bool) -> None:
+    with Backend(config(tmp_path)) as backend:
+        service, now = backend.activity, datetime.now(UTC) - timedelta(hours=3 if is_over else 0)
+        for user, minutes in (("bob", 20), (VICTIM, 29), ("bob", 10), (VICTIM, 0)):
+            service.track_activity(user, "x", session_id="shared", timestamp=now - timedelta(minutes=minutes))
+        if is_over:
+            service.close_idle_sessions()
+        backend.erasing.erase(VICTIM)
+        (session,) = service.get_user_sessions("bob").sessions
+        assert (session.activities, session.duration) == (2, 600.0)
+        assert (session.end_time is not None) == is_over
         assert service.figures.verify() == ()
 
 

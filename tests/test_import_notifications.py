@@ -141,6 +141,8 @@ def test_what_cannot_be_is_refused_by_its_field_and_the_rest_lands(there: Backen
             row(clock, id="x", actions=[{"label": "run", "url": "javascript:alert(1)"}]),
             row(clock, id="x", device_tokens=["secret"]),
             row(clock, id="x", count=0),
+            row(clock, id="a/b"),
+            row(clock, id="x", read_at=clock.at(days=10).isoformat()),
             b"[]",
             b"{",
         ],
@@ -149,7 +151,7 @@ def test_what_cannot_be_is_refused_by_its_field_and_the_rest_lands(there: Backen
     fields = [(one.index, one.errors[0][0]) for one in result.rejected]
     assert fields == [
         (1, "status"), (2, "status"), (3, "created_at"), (4, "snoozed_until"), (5, "id"), (6, "id"), (7, "status"),
-        (8, "actions.0.url"), (9, "device_tokens"), (10, "count"), (11, ""), (12, ""),
+        (8, "actions.0.url"), (9, "device_tokens"), (10, "count"), (11, "id"), (12, "read_at"), (13, ""), (14, ""),
     ]  # fmt: skip
     assert [n.id for n in told(there)] == ["n1", "good"]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -102,6 +103,19 @@ def test_who_is_erased_from_a_day_that_is_partly_pruned_leaves_what_was_pruned(
     assert (done.activities, done.sessions, counted()) == (1, 1, (3, 40.0))
     backend.erasing.erase("ada")
     assert counted() == (1, 20.0)
+
+
+def test_another_zones_days_are_refused_where_their_activities_are_gone(backend: Backend, clock: StillClock) -> None:
+    """Counted from what is left they would be too few, and everybody new."""
+    days(backend, clock, 60)
+    backend.retention.settings = RetentionSettings(activities_days=40)
+    backend.retention.enforce()
+    analytics, zone = backend.activity.analytics, ZoneInfo("Asia/Kathmandu")
+    today = analytics.today()[0]
+    assert analytics.overview(Filters(zone=zone)).figures["active_users"].value == 1
+    with pytest.raises(ValidationError, match=r"tz: .* was pruned before 2026-"):
+        analytics.overview(Filters(first=today - timedelta(days=39), zone=zone))
+    assert analytics.overview(Filters(first=today - timedelta(days=39))).figures["activities"].value == 40
 
 
 def test_unset_keeps_everything(backend: Backend, clock: StillClock) -> None:

@@ -297,6 +297,15 @@ def test_what_comes_late_under_a_sessions_id_takes_what_goes_on_from_it(
     assert (session.id, session.activities, session.duration) == ("mine", 3, 3000.0)
 
 
+def test_ids_of_both_kinds_at_one_moment_do_no_harm(service: UserActivityService, clock: StillClock) -> None:
+    """An id may be text or 16 bytes; the two have no order."""
+    for name, minutes in ((None, -200), ("S", -200), (None, -205), (None, -195), (None, -228)):
+        service.track_activity("ada", "look", session_id=name, timestamp=clock.at(minutes=minutes))
+    service.close_idle_sessions()
+    assert sorted(s.activities for s in stored(service)) == [2, 3]
+    assert service.figures.verify() == ()
+
+
 def test_the_listener_is_told_of_the_session_that_grew(service: UserActivityService, clock: StillClock) -> None:
     told: list[Event] = []
     for second in (0, 3000, 3001):

@@ -220,6 +220,22 @@ def test_what_is_remembered_of_sessions_outlives_a_commit_on_the_writers_other_c
     assert session.pages_visited == 2
 
 
+@pytest.mark.parametrize("swept", [True, False])
+def test_an_apps_own_session_goes_on_whether_or_not_anybody_had_looked(
+    service: UserActivityService, clock: StillClock, swept: bool
+) -> None:
+    track(service, session_id="own", page_url="/a")
+    clock.go(minutes=45)
+    if swept:
+        assert service.close_idle_sessions() == 1
+    track(service, session_id="own", page_url="/b")
+    assert service.heartbeat("own").end_time is None
+    assert track(service, page_url="/c") == "own"
+    (session,) = service.get_user_sessions("ada").sessions
+    assert (session.activities, session.pages_visited, session.end_reason) == (3, 3, None)
+    assert service.figures.verify() == ()
+
+
 def test_a_late_visit_does_not_hide_the_session_that_is_open(tmp_path: Path, clock: StillClock) -> None:
     with UserActivityService(tmp_path / "a.db", clock=clock) as service:
         now = track(service)

@@ -220,9 +220,9 @@ class AsgiEndpoint:
         except FlashFlowError as error:
             answer = refusal(error)
         except TimeoutError:
-            answer = Answer(
-                504, problem_bytes(504, "timeout", "No answer in time", "It may or may not have been written.")
-            )
+            reads = self._endpoint.method == "GET"
+            told = "Nothing was changed." if reads else "It may or may not have been written."
+            answer = Answer(504, problem_bytes(504, "timeout", "No answer in time", told))
         except Disconnected:
             return
         except Exception:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import date
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
@@ -134,9 +133,11 @@ async def retention(call: Call) -> Answer:
 
 def _steps(text: str) -> list[str]:
     """The steps' names; as a JSON list where one of them has a comma."""
-    if text.startswith("["):
-        with suppress(msgspec.DecodeError):
+    if text.lstrip().startswith("["):
+        try:
             return msgspec.json.decode(text, type=list[str])
+        except (msgspec.DecodeError, RecursionError):
+            raise ValidationError.of("steps", "is not a JSON list of activity types") from None
     return [step.strip() for step in text.split(",")]
 
 

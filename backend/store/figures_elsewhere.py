@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from backend.clock import rfc3339
 from backend.errors import ValidationError
 from backend.store.figures_check import BY_DAY, Table, expected_rows, names_of_days
 from backend.store.folding import keyed_rows
 from backend.store.names import VALUES
+from backend.store.pruning import pruned_before
 from backend.zone import LocalTime
 
-MOST_ROWS = 1_000_000
-"""Activities that one question may count anew; 1 to 4 µs each, by how much it asks of them."""
+MOST_ROWS = 300_000
+"""Activities that one question may count anew; 1 to 9 µs each, by how much it asks of them."""
 NAMES = frozenset({"page", "feature", "referrer"})
 """Kinds of names that most questions do not ask for."""
 
@@ -58,8 +60,13 @@ class Reach(NamedTuple):
 @contextmanager
 def borrowed(conn: sqlite3.Connection, local: LocalTime, reach: Reach) -> Iterator[None]:
     """Have a question on ``conn`` answered by ``local``'s days, over the rows of ``reach``; its tables alone may be
-    asked. Somebody who came before has the first day -1. Raises ValidationError where that is too many rows."""
+    asked. Somebody who came before has the first day -1. Raises ValidationError where that is too many rows, or where
+    some of them were pruned."""
     start_ms, end_ms = local.start(max(reach.first, 0)), local.start(reach.last + 1)
+    if start_ms < (before := pruned_before(conn)):
+        raise ValidationError.of(
+            "tz", f"is not the workspace's, and what would have to be counted anew was pruned before {rfc3339(before)}"
+        )
     (count,) = conn.execute(
         "SELECT COUNT(*) FROM (SELECT 1 FROM user_activities WHERE timestamp >= ? AND timestamp < ? LIMIT ?)",
         (start_ms, end_ms, MOST_ROWS + 1),

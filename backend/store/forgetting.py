@@ -19,7 +19,7 @@ from backend.store.figures_forgetting import forget_key, forget_sessions
 from backend.store.parts import BITS, BY_PART, LONG, SESSION_PARTS
 from backend.store.schedules import Request
 from backend.store.session_cache import SessionCache
-from backend.store.sessions import SessionBook
+from backend.store.shared_sessions import Gone, bequeath, without
 from backend.store.writer import Tx
 
 SLICE = 200
@@ -45,34 +45,22 @@ def forget_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
             [(user_id, timestamp >> BITS, timestamp & LONG - 1, seq) for seq, timestamp, *_ in rows],
         )
         cache.clear()
-        _uncount(tx, user_id, [(session, kind) for *_, session, kind in rows], cache)
+        without(tx, user_id, [Gone(session, kind, at) for _, at, session, kind in rows], cache)
         return {"activities": len(rows)}
     sessions = tx.conn.execute(
-        f"WITH RECURSIVE {SESSION_PARTS} SELECT seq FROM {BY_PART} WHERE user_id = ? LIMIT ?",  # noqa: S608
+        f"WITH RECURSIVE {SESSION_PARTS} SELECT seq, id, shared FROM {BY_PART} WHERE user_id = ? LIMIT ?",  # noqa: S608
         (user_id, SLICE),
     ).fetchall()
     if sessions:
-        seqs = [seq for (seq,) in sessions]
+        left = bequeath(tx, user_id, [id_ for _, id_, shared in sessions if shared], cache)
+        seqs = [seq for seq, id_, _ in sessions if id_ not in left]
         forget_sessions(tx, cache.local, seqs)
         _delete(tx.conn, "user_sessions", seqs)
         cache.clear()
-        return {"sessions": len(sessions)}
+        return {"sessions": len(seqs)}
     tx.conn.execute("DELETE FROM user_analytics WHERE user_id = ?", (user_id,))
     forget_key(tx, user_id)
     return _counted({"consents": tx.conn.execute("DELETE FROM consents WHERE user_id = ?", (user_id,))})
-
-
-def _uncount(tx: Tx, user_id: str, activities: Sequence[tuple[bytes | str, str]], cache: SessionCache) -> None:
-    """Another user's session that this one's activities (session and type of each) fell into has fewer of them now,
-    and fewer pages."""
-    book = SessionBook(tx, lambda: "", cache)
-    for id_, kind in activities:
-        session = book.shared(id_)
-        if session is not None and session.user_id != user_id:
-            session.activities = max(0, session.activities - 1)
-            session.key_activities = max(0, session.key_activities - (kind in cache.key_types))
-            book.mark(session)
-    book.save()
 
 
 def forget_notifications(tx: Tx, user_id: str) -> Removed:

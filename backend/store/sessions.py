@@ -84,8 +84,13 @@ class SessionBook:
                 raise Conflict(f"session_id: {session_id!r} belongs to another app.")
             if session.user_id != user_id and not session.shared:
                 session.shared = session.moved = True
-            if session.last_seen < timestamp < self._tx.now_ms - IDLE_MS:
-                self._meeting[session.id] = session  # what began meanwhile may go on from it
+            if timestamp < self._tx.now_ms - IDLE_MS:
+                if session.last_seen < timestamp:
+                    self._meeting[session.id] = session  # what began meanwhile may go on from it
+            elif (
+                session.end_reason == "timeout" and timestamp - session.start_time < LONGEST_MS
+            ):  # its app goes on with it, whether or not anybody had looked
+                self._reopen(session)
         else:
             session = self._join(user_id, app, timestamp)
         session.touch(timestamp)
@@ -216,11 +221,12 @@ class SessionBook:
         reached = [session for session in near if _reaches(session, timestamp)]
         if reached:
             # The one that had begun by then, else the one that began after it.
-            session = min(reached, key=lambda s: (s.start_time > timestamp, abs(s.start_time - timestamp), s.id))
+            session = min(
+                reached,
+                key=lambda s: (s.start_time > timestamp, abs(s.start_time - timestamp), not s.implicit, repr(s.id)),
+            )
             if session.end_reason == "timeout" and current is None and not old:
-                session.reopen()
-                self._reopened[session.id] = session
-                self._current[place] = session
+                self._reopen(session)
         else:
             session = self.open(user_id, app, None, timestamp, implicit=True)
             if current is not None or (old and not goes_on):
@@ -229,6 +235,13 @@ class SessionBook:
         if len(near) > bool(reached):
             self._meeting[session.id] = session
         return session
+
+    def _reopen(self, session: OpenSession) -> None:
+        current = self._current_of(session.user_id, session.app)
+        if current is None or current.last_seen <= session.last_seen:
+            self._current[session.user_id, session.app] = session
+        session.reopen()
+        self._reopened[session.id] = session
 
     def _near(self, user_id: str, app: str, timestamp: int) -> list[OpenSession]:
         """The sessions within 30 minutes of ``timestamp``, of this transaction's and of the file's, but those that were
