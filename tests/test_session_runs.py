@@ -181,6 +181,52 @@ def test_any_order_gives_the_sessions_of_the_right_order(
             service.close()
 
 
+OWN_IDS = st.sampled_from([None, None, "S1", "S2", "019f0000-0000-7000-8000-000000000001"])
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    made=st.lists(st.tuples(MADE, st.sampled_from([0, 0, 60, 1500, IDLE, IDLE + 1, LONGEST]), OWN_IDS), max_size=25),
+    order=st.randoms(use_true_random=False),
+    size=st.sampled_from([1, 5]),
+    live=st.booleans(),
+)
+def test_sessions_that_apps_know_keep_what_they_have_among_those_that_are_united(
+    tmp_path_factory: pytest.TempPathFactory,
+    made: list[tuple[Made, int, str | None]],
+    order: random.Random,
+    size: int,
+    live: bool,
+) -> None:
+    path, clock = tmp_path_factory.mktemp("mixed") / "a.db", StillClock()
+    rows, second = [], 0
+    for one, gap, own in made:
+        second = min(second + gap, 7 * 86_400)
+        rows.append((one._replace(second=second), own and f"{own[:-1]}{one.app}{one.user}"))
+    if live:  # the last of them now
+        rows = [(one._replace(second=one.second + 8 * 86_400 - second), own) for one, own in rows]
+    order.shuffle(rows)
+    with UserActivityService(path, clock=clock) as service:
+        service.figures.mark_key_activity(KEY)
+        for start in range(0, len(rows), size):
+            batch = [one.row(clock) | {"session_id": own} for one, own in rows[start : start + size]]
+            assert service.track_batch(batch).rejected == ()
+        service.close_idle_sessions()
+        for name in {own for _, own in rows if own is not None}:
+            held = service.list_activities(session_id=name, limit=1_000).activities
+            assert len(held) >= sum(own == name for _, own in rows)
+        for session in stored(service):
+            held = service.list_activities(session_id=session.id, limit=1_000).activities
+            assert (len(held), len({a.page_url for a in held} - {None})) == (session.activities, session.pages_visited)
+            assert session.start_time <= min(a.timestamp for a in held)
+            assert session.last_seen >= max(a.timestamp for a in held)
+        assert sum(s.activities for s in stored(service)) == len(rows)
+        for user in ("ada", "bob"):
+            sessions_of = service.get_user_sessions(user, limit=1_000).sessions
+            assert service.get_user_analytics(user).total_sessions == len(sessions_of)
+        assert service.figures.verify() == ()
+
+
 @pytest.mark.parametrize("together", [True, False], ids=["one batch", "one by one"])
 def test_a_late_activity_between_two_sessions_makes_one_of_them(
     service: UserActivityService, clock: StillClock, together: bool
