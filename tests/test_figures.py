@@ -15,7 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend import Event, Filters, UserActivityService, ValidationError
-from backend.store import figures_check, folding, heavy_users, key_types, names, pruning, questions_people
+from backend.store import (
+    figures_check,
+    figures_elsewhere,
+    folding,
+    heavy_users,
+    key_types,
+    names,
+    pruning,
+    questions_people,
+)
 from backend.store.figures_forgetting import forget_key, forget_sessions, forget_user
 from backend.store.key_types import KEY_TYPES, list_types
 from backend.store.writer import Tx, Write
@@ -124,6 +133,22 @@ def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
         for user in service.analytics.user_list(Filters(zone=ZoneInfo(zone)), limit=100).users:
             assert user.engagement_score == service.get_user_analytics(user.user_id).engagement_score
         assert service.figures.verify() == ()
+
+
+def test_more_than_can_be_counted_anew_for_another_zone_is_refused(
+    service: UserActivityService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures_elsewhere, "MOST_ROWS", 3)
+    monkeypatch.setattr(figures_elsewhere, "MOST_PLAIN_ROWS", 5)
+    elsewhere = Filters(zone=ZoneInfo("Asia/Kathmandu"))
+    for number in range(6):
+        service.track_activity("ada", "x", page_url="/a", timestamp=NOW - timedelta(minutes=number))
+        if number == 4:
+            assert service.analytics.top(elsewhere, "pages").total == 5
+            assert sum(map(sum, service.analytics.heatmap(elsewhere).hours)) == 5
+    for question in (service.analytics.overview, service.analytics.heatmap, service.analytics.trend):
+        with pytest.raises(ValidationError, match="tz: is not the workspace's, and more than"):
+            question(elsewhere)
 
 
 def test_in_another_zone_somebody_who_came_long_before_keeps_their_first_day(service: UserActivityService) -> None:
