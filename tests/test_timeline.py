@@ -233,7 +233,7 @@ def test_one_users_questions_never_look_at_everybodys_rows(service: UserActivity
     def plans(conn: sqlite3.Connection) -> None:
         for sql in (
             "SELECT COUNT(*), MAX(timestamp) FROM user_timeline WHERE user_id = 'ada'",
-            f"SELECT (SELECT COUNT(*) FROM ({timeline.PAGE_ROWS})) FROM user_sessions WHERE id = x'00'",
+            f"SELECT (SELECT COUNT(*) FROM ({timeline.of_session('page_url')})) FROM user_sessions WHERE id = x'00'",
         ):
             seen.extend(row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}"))
 
