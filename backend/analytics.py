@@ -43,6 +43,10 @@ class Analytics:
         """The workspace's zone: its days are those of every figure."""
         return self._local.zone
 
+    def is_elsewhere(self, filters: Filters) -> bool:
+        """Whether another zone's days are asked for: these are counted anew, which may take seconds."""
+        return filters.zone is not None and filters.zone.key != self.zone.key
+
     def ask(self, filters: Filters, question: Callable[[Asked], T], reach: Reaching | None = None) -> T:
         """Answer ``question`` over everything stored so far; ``reach``: what it looks at, which is all that a question
         in another zone may ask (there is none for those who cannot). Raises ValidationError."""
@@ -52,8 +56,8 @@ class Analytics:
             # Reads go on: the answers lack what came since, and the overview says how much.
             log.warning("the figures could not be brought up to date: %s", fault)
         now = self._clock.now_ms()
-        own = filters.zone is None or filters.zone.key == self.zone.key
-        local = self._local if filters.zone is None or own else LocalTime(filters.zone)
+        elsewhere = self.is_elsewhere(filters)
+        local = LocalTime(filters.zone) if elsewhere and filters.zone is not None else self._local
         days = days_asked(filters.first, filters.last, local.day(now))
 
         def answer(conn: sqlite3.Connection) -> T:
@@ -61,7 +65,7 @@ class Analytics:
             app_key = 0 if filters.app is None else key_asked(conn, "app", filters.app, "app")
             type_key = 0 if kind is None else key_asked(conn, "type", kind, "activity_type")
             asked = Asked(conn, days, local, now, filters.app, app_key, type_key, self._local)
-            if own:
+            if not elsewhere:
                 return question(asked)
             assert reach is not None
             with borrowed(conn, local, reach(days, local.day(now))):

@@ -10,7 +10,6 @@ import time
 import uuid
 import webbrowser
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -49,6 +48,7 @@ from backend.user_activity_service import UserActivityService
 
 if TYPE_CHECKING:
     from backend.api.assembly import HttpServer
+    from backend.api.context import Readers
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Backend:
         self.rule_watch = RuleWatch(self.rules.judge)
         self.jobs = Jobs()
         self._http: HttpServer | None = None
-        self._readers: ThreadPoolExecutor | None = None
+        self._readers: Readers | None = None
         self._started_at = time.monotonic()
         self._closed = False
 
@@ -227,7 +227,7 @@ class Backend:
         self._withdrawals.stop()
         self.outbox.stop()
         if self._readers is not None:
-            self._readers.shutdown(wait=True, cancel_futures=True)
+            self._readers.shutdown()
         self.close()
 
     def close(self) -> None:
@@ -248,8 +248,9 @@ class Backend:
 
     def _serve(self, screens: Screens | None) -> None:
         from backend.api.assembly import HttpServer  # uvicorn and Starlette only where there is an API
+        from backend.api.context import Readers
 
-        self._readers = ThreadPoolExecutor(2, thread_name_prefix="flashflow-read")
+        self._readers = Readers()
         self._http = HttpServer(self, self._readers, screens, self._started_at)
         self.url = self._http.url
         path = self.data_dir / INSTANCE_FILE

@@ -6,14 +6,21 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import httpx
 import pytest
 
+from backend import analytics_period
+from backend.app import Backend
+from backend.asking import Asked
+from backend.config import Config
+from backend.records_analytics import HeatMap
 from tests.api_client import BATCH, App, fresh, ok, problem, track
 from tests.server_process import ServerProcess, flashflow, serving
 
@@ -160,6 +167,39 @@ def test_another_zone_has_other_days(server: ServerProcess) -> None:
     assert ok(app.api("GET", here))["overview"]["figures"]["activities"]["value"] == 0
     there = ok(app.api("GET", f"{here}&tz=Asia/Kolkata"))["overview"]
     assert (there["figures"]["activities"]["value"], there["timezone"]) == (1, "Asia/Kolkata")
+
+
+def test_whoever_asks_for_another_zone_keeps_nobody_else_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLASHFLOW_KEYRING", "off")
+    monkeypatch.setenv("TZ", "UTC")
+    begun, over = threading.Semaphore(0), threading.Event()
+
+    def slow(asked: Asked) -> HeatMap:
+        if asked.local.zone.key != "UTC":
+            begun.release()
+            assert over.wait(20)
+        return analytics_period.heatmap(asked)
+
+    monkeypatch.setattr("backend.analytics.analytics_period", SimpleNamespace(heatmap=slow))
+    with Backend(Config(me="ada", data_dir=tmp_path, port=0)) as backend:
+        backend.start()
+        key, _ = backend.keys.add("asking", ["read"])
+        with ThreadPoolExecutor(5) as askers:
+
+            def ask(zone: str) -> int:
+                url = f"{backend.url}/api/analytics/heatmap?tz={zone}"
+                return httpx.get(url, headers={"Authorization": f"Bearer {key}"}, trust_env=False).status_code
+
+            try:
+                elsewhere = [askers.submit(ask, zone) for zone in ("Asia/Kolkata", "Asia/Tokyo", "America/Lima")]
+                assert begun.acquire(timeout=20)
+                assert askers.submit(ask, "UTC").result(timeout=20) == 200
+                assert not begun.acquire(timeout=0.2), "one is answered at a time"
+            finally:
+                over.set()
+            assert [asked.result(timeout=20) for asked in elsewhere] == [200, 200, 200]
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Protocol, cast
 
 from starlette.types import ASGIApp
 
-from backend.api.context import Desk, Services
+from backend.api.context import Desk, Readers, Services
 from backend.api.guard import Browsers
 from backend.api.server import HttpThread, bind, make_app
 from backend.config import Config
@@ -44,7 +43,7 @@ class Closable(Protocol):
 class HttpServer:
     """A running server: binds at once (PortTaken), answers when the constructor returns."""
 
-    def __init__(self, parts: Parts, readers: Executor, screens: Closable | None, started_at: float) -> None:
+    def __init__(self, parts: Parts, readers: Readers, screens: Closable | None, started_at: float) -> None:
         config = parts.config
         sock = bind(config.host, config.port, next_free=config.next_free_port)
         port = sock.getsockname()[1]

@@ -103,10 +103,12 @@ class Call:
             raise Forbidden("Another app's rows need the scope “admin”, which this key does not have.")
         return self.caller.app
 
-    async def read(self, question: Callable[[], T]) -> T:
-        """Answer ``question`` in a reading thread. Raises TimeoutError after ANSWER_S seconds."""
+    async def read(self, question: Callable[[], T], *, long: bool = False) -> T:
+        """Answer ``question`` in a reading thread; a ``long`` one waits for others that are, and keeps nobody else
+        waiting. Raises TimeoutError after ANSWER_S seconds."""
+        readers = self.services.readers
         async with asyncio.timeout(ANSWER_S):
-            return await asyncio.get_running_loop().run_in_executor(self.services.readers, question)
+            return await asyncio.get_running_loop().run_in_executor(readers.in_turn if long else readers.soon, question)
 
     async def wait(self, work: Callable[[], T]) -> T:
         """Do ``work``, which asks a provider and may take half a minute, in a thread of its own."""

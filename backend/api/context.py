@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from backend.api.limits import Limits, Watch
@@ -42,6 +42,20 @@ class Desk(Protocol):
     def retention(self) -> Retention: ...
 
 
+class Readers:
+    """The threads that answer questions: two for nearly all, and one for what may take seconds, so that those who
+    ask for it wait for each other and nobody waits for them."""
+
+    def __init__(self) -> None:
+        self.soon = ThreadPoolExecutor(2, thread_name_prefix="flashflow-read")
+        self.in_turn = ThreadPoolExecutor(1, thread_name_prefix="flashflow-read-long")
+
+    def shutdown(self) -> None:
+        """Wait for what has begun; nothing else begins."""
+        for threads in (self.soon, self.in_turn):
+            threads.shutdown(wait=True, cancel_futures=True)
+
+
 class Services:
     """The services, the keys and the writers as this server's loop uses them."""
 
@@ -52,7 +66,7 @@ class Services:
         rules: Rules,
         keys: KeyRing,
         bus: Bus,
-        readers: Executor,
+        readers: Readers,
         desk: Desk,
         new_launch_link: Callable[[], str],
         started_at: float,

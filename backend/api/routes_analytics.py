@@ -102,7 +102,12 @@ def _filters(call: Call, query: FigureQuery) -> Filters:
 async def _ask(call: Call, kind: type[Q], name: str, question: Callable[[Analytics, Filters, Q], Record]) -> Answer:
     query: Q = call.query or kind()
     filters = _filters(call, query)
-    return await call.read(lambda: ok(**{name: _told(question(call.services.activity.analytics, filters, query))}))
+    analytics = call.services.activity.analytics
+
+    def answer() -> Answer:
+        return ok(**{name: _told(question(analytics, filters, query))})
+
+    return await call.read(answer, long=analytics.is_elsewhere(filters))
 
 
 def _told(answer: Record) -> dict[str, Any]:
@@ -154,13 +159,14 @@ async def funnel(call: Call) -> Answer:
 async def users(call: Call) -> Answer:
     query: UsersQuery = call.query or UsersQuery()
     filters = _filters(call, query)
+    analytics = call.services.activity.analytics
 
     def answer() -> Answer:
-        found = call.services.activity.analytics.user_list(filters, query.limit, query.cursor)
+        found = analytics.user_list(filters, query.limit, query.cursor)
         rows = [msgspec.to_builtins(row) for row in found.users]
         return ok(users=rows, next_cursor=found.next_cursor, period=found.period, definition=found.definition)
 
-    return await call.read(answer)
+    return await call.read(answer, long=analytics.is_elsewhere(filters))
 
 
 async def list_types(call: Call) -> Answer:

@@ -34,7 +34,7 @@ async def streamed(call: Call, pieces: Iterator[bytes], media_type: str, filenam
                     return
                 if piece:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await loop.run_in_executor(services.readers, next, pieces, None)
+                piece = await loop.run_in_executor(services.readers.soon, next, pieces, None)
         finally:
             gone.cancel()
         await send({"type": "http.response.body", "body": b""})
