@@ -225,7 +225,7 @@ def test_nothing_more_is_made_of_an_export_that_nobody_waits_for(ended_by: str) 
             yield b"x"
 
     async def run() -> None:
-        services = SimpleNamespace(readers=ThreadPoolExecutor(1), stopping=asyncio.Event())
+        services = SimpleNamespace(readers=SimpleNamespace(soon=ThreadPoolExecutor(1)), stopping=asyncio.Event())
         call: Any = SimpleNamespace(services=services, read=asyncio.to_thread)
         gone = asyncio.Event()
 
