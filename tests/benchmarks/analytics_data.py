@@ -18,15 +18,20 @@ WEIGHTS = (60, 12, 9, 5, 4, 4, 3, 3)
 PAGES = tuple(f"/section-{n // 20}/page-{n}" for n in range(200))
 REFERRERS = ("https://search.example/", "https://news.example/story", "https://social.example/feed")
 APPS = ("shop", "shop", "shop", "blog")
+"""Each user's own."""
+ANY_OF = ("shop", "shop", "blog", "desk", "mail")
+"""Each visit's, of users who are ``roaming``."""
 
 
 class Shape(NamedTuple):
-    """How much of it there is: ``activities`` over ``users`` and ``days`` that end at ``until_ms``."""
+    """How much of it there is: ``activities`` over ``users`` and ``days`` that end at ``until_ms``; ``roaming``
+    users go from app to app."""
 
     activities: int
     users: int
     days: int
     until_ms: int
+    roaming: bool = False
     seed: int = 7
 
 
@@ -45,7 +50,8 @@ def rows(shape: Shape) -> Iterator[dict[str, Any]]:
         for _ in range(max(1, due // 8)):
             user = int(known * rng.random() ** 1.5)
             hour = min(23.99, max(0.0, rng.gauss(14, 4)))
-            visits.append((start + day * DAY_MS + int(hour * 3_600_000), user, APPS[user % len(APPS)]))
+            app = rng.choice(ANY_OF) if shape.roaming else APPS[user % len(APPS)]
+            visits.append((start + day * DAY_MS + int(hour * 3_600_000), user, app))
         day_rows: list[tuple[int, int, str]] = []
         for n in range(due):
             at, user, app = visits[n % len(visits)]

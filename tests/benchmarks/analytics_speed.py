@@ -6,7 +6,8 @@ by itself. Three tables: what tracking costs as the file grows, what an activity
 question of the dashboard takes (the median of nine), beside one ``COUNT(DISTINCT user_id)`` over the bare rows of the
 same year. The rates by tenth are of different days: more and more users come, with fewer activities each. So the same
 days are tracked into a copy of the full file and into an empty one, batch by batch in turn: that is how much slower it
-is. ``--keep FOLDER`` keeps the files and takes them again. Prints; asserts nothing about time.
+is. ``--roaming`` has users go from app to app. ``--keep FOLDER`` keeps the files and takes them again. Prints; asserts
+nothing about time.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ class Made(NamedTuple):
     rates: tuple[float, ...]
 
 
-def fill(path: Path, activities: int, until_ms: int) -> Made:
+def fill(path: Path, activities: int, until_ms: int, *, roaming: bool = False) -> Made:
     clock = Driven()
     clock.ms = until_ms - (DAYS + 1) * DAY_MS
     rates: list[float] = []
     waiting = 0
     with UserActivityService(path, clock=clock) as service:
-        made = batches(Shape(activities, USERS, DAYS, until_ms))
+        made = batches(Shape(activities, USERS, DAYS, until_ms, roaming))
         for _ in range(PARTS):
             spent, upkeep, count = 0.0, 0.0, 0
             for batch, at in islice(made, activities // PARTS // BATCH):
@@ -203,14 +204,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--activities", nargs="*", type=int, default=[1_000_000, 10_000_000])
     parser.add_argument("--keep", type=Path, help="where the files are kept, and taken again if they are there")
+    parser.add_argument("--roaming", action="store_true", help="users go from app to app")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="flashflow-figures-") as folder:
         for activities in options.activities:
-            path = (options.keep or Path(folder)) / f"activities-{activities}.db"
+            path = (options.keep or Path(folder)) / f"activities-{activities}{'-roaming' * options.roaming}.db"
             made = None
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                made = fill(path, activities, int(time.time() * 1000))
+                made = fill(path, activities, int(time.time() * 1000), roaming=options.roaming)
             report(path, activities, made)
 
 
