@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from backend.store.parts import between
 from backend.store.questions import Slice
 from backend.store.schema_figures import OF_USER, week_of
@@ -130,23 +132,27 @@ def last_seen_after(conn: sqlite3.Connection, asked: Slice) -> dict[tuple[int, i
 # --- funnel -----------------------------------------------------------------------------------------------------------
 
 # One statement for the whole walk: in it each user's step is one more column, the local day and the moment in one
-# number (the day above _DAY bits of milliseconds), so that a single look into the index finds both. A day has a row for
-# each app; only of those who ever used several are all of them looked at.
+# number (the day above _DAY bits of milliseconds), so that a single look into the index finds both.
 _DAY = 48
 _MOMENT = (1 << _DAY) - 1
+_THAT_WEEK = (
+    f"d.week = {week_of('{since}')} AND d.type = {{type}} AND d.user = {{user}} "
+    "AND d.day BETWEEN {since} AND {until}{more}"
+)
+_LATER = (
+    f"{_OF_TYPE} AND d.user = {{user}} AND d.day <= {{until}}{{more}} WHERE t.type = {{type}} "
+    f"AND t.week > {week_of('{since}')} AND t.week <= {week_of('{until}')}"
+)
+_WHEN = f"(d.day << {_DAY}) + {{moment}}"
 _EARLIEST = (
-    "COALESCE("
-    f"(SELECT (d.day << {_DAY}) + {{moment}} FROM user_type_days d WHERE d.week = {week_of('{since}')} "
-    "AND d.type = {type} AND d.user = {user} AND d.day BETWEEN {since} AND {until}{more} ORDER BY d.day LIMIT 1), "
-    f"(SELECT (d.day << {_DAY}) + {{moment}} FROM {_OF_TYPE} AND d.user = {{user}} AND d.day <= {{until}}{{more}} "
-    f"WHERE t.type = {{type}} AND t.week > {week_of('{since}')} AND t.week <= {week_of('{until}')} "
-    "ORDER BY t.week, d.day LIMIT 1))"
+    f"COALESCE((SELECT {_WHEN} FROM user_type_days d WHERE {_THAT_WEEK} ORDER BY d.day LIMIT 1), "
+    f"(SELECT {_WHEN} FROM {_LATER} ORDER BY t.week, d.day LIMIT 1))"
 )
-_OF_ALL_APPS = (
-    "CASE WHEN d.user IN several THEN (SELECT MIN({moment}) FROM user_type_days e WHERE e.week = d.week "
-    "AND e.type = d.type AND e.user = d.user AND e.day = d.day{more}) ELSE {only} END"
+# Where somebody used several apps, a day has a row for each.
+_EARLIEST_OF_ALL = (
+    f"COALESCE((SELECT MIN({_WHEN}) FROM user_type_days d WHERE {_THAT_WEEK}), "
+    f"(SELECT MIN({_WHEN}) FROM {_LATER} GROUP BY t.week ORDER BY t.week LIMIT 1))"
 )
-_SEVERAL = "several AS MATERIALIZED (SELECT user FROM user_spans WHERE app > 0 GROUP BY user HAVING COUNT(*) > 1)"
 # The first moment after {then} of a day's activities, where there is one. Of three and more with {then} among them the
 # figures cannot say, and the bare rows are asked.
 _NEXT = (
@@ -155,6 +161,8 @@ _NEXT = (
     "CROSS JOIN user_activities a ON a.seq = p.seq WHERE {within} AND a.activity_type = {name}{app} "
     "ORDER BY t.part, p.at LIMIT 1) END"
 )
+_ROW_BY_ROW = " LIMIT -1"
+"""What has SQLite hand on a subquery's rows one by one: not put down first, and no column worked out for each use."""
 
 
 class Walked(NamedTuple):
@@ -176,64 +184,47 @@ def walk(
 ) -> Walked:
     """The way of everybody who took the first step (the types by their keys) in the slice, as far as each step was
     taken within ``window_days`` of the first. ``dropped_at`` is the place of a step, from 0."""
-    spent: tuple[list[int], ...] = tuple([] for _ in types[1:])
     if asked.app < 0 or types[0] < 0:
-        return Walked(0, spent, [])
+        return Walked(0, tuple([] for _ in types[1:]), [])
     app = asked.app
     (several,) = conn.execute(
         "SELECT (SELECT COUNT(*) FROM user_spans WHERE app > 0) > (SELECT COUNT(*) FROM user_spans WHERE app = 0)"
     ).fetchone()
-
-    def earliest(kind: int, user: str, since: str, until: str, moment: str, more: str = "") -> str:
-        """SQL for when ``user`` did ``kind`` first within the days; ``moment`` and ``more`` of a day's row ``d``."""
-        if app:
-            more += f" AND d.app = {app}"
-        elif several:
-            of_all, more_of_all = (text.replace("d.", "e.") for text in (moment, more))
-            moment = _OF_ALL_APPS.format(only=moment, moment=of_all, more=more_of_all)
-        return _EARLIEST.format(type=kind, user=user, since=since, until=until, moment=moment, more=more)
-
-    first = earliest(
-        types[0], "s.user", f"MAX({asked.first}, s.first_day)", f"MIN({asked.last}, s.last_day)", "d.first_at"
+    earliest = _EARLIEST_OF_ALL if several and not app else _EARLIEST
+    of_app = f" AND d.app = {app}" if app else ""
+    first = earliest.format(
+        type=types[0], user="s.user", moment="d.first_at", more=of_app,
+        since=f"MAX({asked.first}, s.first_day)", until=f"MIN({asked.last}, s.last_day)",
+    )  # fmt: skip
+    way = (
+        f"SELECT s.user AS user, {first} AS at0 FROM user_spans s "
+        f"WHERE s.app = {app} AND s.last_day >= {asked.first} AND s.first_day <= {asked.last}"
     )
-    # Materialized: SQLite would work out a column that is used three times three times.
-    steps = [
-        _SEVERAL,
-        f"step0 AS MATERIALIZED (SELECT s.user, {first} AS at0 FROM user_spans s "
-        f"WHERE s.app = {app} AND s.last_day >= {asked.first} AND s.first_day <= {asked.last})",
-    ]
     over = f"(at0 & {_MOMENT}) + {window_days * DAY_MS}"
     for n, kind in enumerate(types[1:], 1):
-        day, then = f"(at{n - 1} >> {_DAY})", f"(at{n - 1} & {_MOMENT})"
+        then = f"(at{n - 1} & {_MOMENT})"
         moment = _NEXT.format(
             then=then,
             within=between(f"{then} + 1", "d.first_at + d.span"),
             name=f"(SELECT name FROM figure_names WHERE key = {kind})",
             app=f" AND a.app = (SELECT name FROM figure_names WHERE key = {app})" if app else "",
         )
-        until = f"(at0 >> {_DAY}) + {window_days + 1}"
-        following = earliest(kind, f"step{n - 1}.user", day, until, moment, f" AND d.first_at + d.span > {then}")
-        steps.append(
-            f"step{n} AS MATERIALIZED (SELECT step{n - 1}.*, CASE WHEN {then} <= {over} THEN {following} END AS at{n} "
-            f"FROM step{n - 1}{' WHERE at0 IS NOT NULL' if n == 1 else ''})"
-        )
-    way = f"step{len(types) - 1}"
-    took = [f"(at{n} IS NOT NULL AND at{n} & {_MOMENT} <= {over})" for n in range(len(types))]
-    answers = [f"SELECT 0, COUNT(at0) FROM {way}"]
+        following = earliest.format(
+            type=kind, user="w.user", moment=moment, more=f"{of_app} AND d.first_at + d.span > {then}",
+            since=f"(at{n - 1} >> {_DAY})", until=f"(at0 >> {_DAY}) + {window_days + 1}",
+        )  # fmt: skip
+        way = f"SELECT w.*, CASE WHEN {then} <= {over} THEN {following} END AS at{n} FROM ({way}{_ROW_BY_ROW}) w"
+    took = [f"at{n} IS NOT NULL AND at{n} & {_MOMENT} <= {over}" for n in range(len(types))]
+    answers = ["COUNT(at0)"]
     for n in range(1, len(types)):
-        answers.append(f"SELECT {n}, (at{n} & {_MOMENT}) - (at{n - 1} & {_MOMENT}) FROM {way} WHERE {took[n]}")
+        needed = f"(at{n} & {_MOMENT}) - (at{n - 1} & {_MOMENT})"
+        answers.append(f"json_group_array({needed}) FILTER (WHERE {took[n]})")
     if dropped_at is not None:
-        stopped = f"{took[dropped_at - 1]} AND NOT {took[dropped_at]}"
-        answers.append(f"SELECT * FROM (SELECT -1, user FROM {way} WHERE {stopped} LIMIT {int(limit)})")
-    began, dropped = 0, []
-    for n, value in conn.execute(f"WITH {', '.join(steps)} {' UNION ALL '.join(answers)}"):
-        if n > 0:
-            spent[n - 1].append(value)
-        elif n == 0:
-            began = value
-        else:
-            dropped.append(value)
-    return Walked(began, spent, dropped)
+        stopped = f"{took[dropped_at - 1]} AND NOT ({took[dropped_at]})"
+        answers.append(f"json_group_array(user) FILTER (WHERE {stopped})")
+    began, *lists = conn.execute(f"SELECT {', '.join(answers)} FROM ({way}{_ROW_BY_ROW})").fetchone()
+    numbers = [msgspec.json.decode(text, type=list[int]) for text in lists]
+    return Walked(began, tuple(numbers[: len(types) - 1]), numbers[-1][:limit] if dropped_at is not None else [])
 
 
 def user_ids(conn: sqlite3.Connection, keys: Sequence[int]) -> list[str]:
