@@ -89,7 +89,7 @@ class Analytics:
             filters,
             lambda asked: analytics_period.top(asked, kind, limit),
             lambda days, today: Reach(
-                days.first, days.last, frozenset({"name_days"}), frozenset({KINDS[kind]}) & NAMES
+                days.first, days.last, frozenset({"name_blocks"}), frozenset({KINDS[kind]}) & NAMES
             ),
         )
 
@@ -98,7 +98,7 @@ class Analytics:
         return self.ask(
             filters,
             analytics_period.heatmap,
-            lambda days, today: Reach(days.first, days.last, frozenset({"activity_hours"})),
+            lambda days, today: Reach(days.first, days.last, frozenset({"hour_blocks"})),
         )
 
     # --- who ------------------------------------------------------------------------------------------------------

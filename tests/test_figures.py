@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from backend import Event, Filters, UserActivityService, ValidationError
 from backend.store import (
+    blocks,
     figures_check,
     figures_elsewhere,
     folding,
@@ -80,10 +81,11 @@ def service(tmp_path: Path) -> Iterator[UserActivityService]:
     at_once=st.sampled_from([1, 9, 250_000]),
     few_days=st.sampled_from([0, 32]),
     heavy_at=st.sampled_from([3, 10_000]),
+    worth=st.sampled_from([1, 56]),
 )
 def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], zone: str, at_once: int, few_days: int,
-    heavy_at: int,
+    heavy_at: int, worth: int,
 ) -> None:  # fmt: skip
     path = tmp_path_factory.mktemp("figures") / "a.db"
     with (
@@ -93,6 +95,7 @@ def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
         patch.setattr(figures_check, "AT_ONCE", at_once)
         patch.setattr(questions_people, "FEW_DAYS", few_days)
         patch.setattr(heavy_users, "HEAVY_AT", heavy_at)
+        patch.setattr(blocks, "WORTH", worth)
         for what, given_ in steps:
             if what == "track":
                 service.track_batch([row(made) for made in given_])

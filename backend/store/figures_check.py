@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from backend.records import Record
-from backend.store import heavy_users
+from backend.store import blocks, heavy_users
 from backend.store.folding import fold, keyed_rows
 from backend.store.names import VALUES
 from backend.store.parts import BITS, LONG, part_of, place_in
@@ -108,6 +108,8 @@ COHORTS = Table(
 )
 WHOLE = (
     Table("type_weeks", "SELECT DISTINCT type, week FROM user_type_days", "1", ""),
+    Table("name_blocks", blocks.NAME_ROWS, "1", ""),
+    Table("hour_blocks", blocks.HOUR_ROWS, "1", ""),
     Table(
         "session_days",
         f"SELECT {{hour}}(start_time) / 24, {_APP}, COUNT(*), SUM{_DURATION}, SUM(pages_visited), "
@@ -125,7 +127,7 @@ WHOLE = (
         "",
     ),
 )
-BY_DAY = (*DAILY, WHOLE[0], WHOLE[1], SPANS, COHORTS)
+BY_DAY = (*DAILY, *WHOLE[:-1], SPANS, COHORTS)
 """What another zone's days are told by, in an order in which each finds what it is made of."""
 
 _USER = "(SELECT key FROM figure_users u WHERE u.user_id = a.user_id)"

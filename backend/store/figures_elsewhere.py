@@ -36,12 +36,14 @@ _ACTIVE = (
     "SELECT {type}, app, day, COUNT(*) FROM {table} GROUP BY 1, 2, 3 "
     "UNION ALL SELECT {type}, 0, day, COUNT(DISTINCT user) FROM {table} GROUP BY 1, 3"
 )
-_PLAIN = frozenset({"name_days", "activity_hours"})
+_PLAIN = frozenset({"name_days", "name_blocks", "activity_hours", "hour_blocks"})
 _MADE_OF = {
     "active_days": ("user_days",),
     "user_spans": ("user_days",),
     "cohort_days": ("user_days", "user_spans"),
     "type_weeks": ("user_type_days",),
+    "name_blocks": ("name_days",),
+    "hour_blocks": ("activity_hours",),
 }
 _INDEXES = {
     "user_type_days": "week, type, user, day",

@@ -8,8 +8,10 @@ through, and sessions that are still open.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from backend.store.blocks import blocks_within
 from backend.store.codec import to_json
 from backend.store.schema_figures import OTHER
 from backend.store.session_figures import ENGAGED
@@ -182,12 +184,10 @@ def heat(conn: sqlite3.Connection, asked: Slice) -> list[tuple[int, int, int]]:
     """(weekday from Monday 0, hour, activities) for every hour of the week that had any."""
     if asked.nothing:
         return []
-    where, values = _scope(asked)
+    rows, values = _counted(conn, asked, "hour", "hour", "activity_hours WHERE true", "hour_blocks WHERE true")
     # 1970-01-01 was a Thursday.
     return conn.execute(
-        f"SELECT (hour / 24 + 3) % 7, hour % 24, SUM(activities) FROM activity_hours "
-        f"WHERE hour BETWEEN ? AND ?{where} GROUP BY 1, 2",
-        (asked.first * 24, asked.last * 24 + 23, *values),
+        f"SELECT (hour / 24 + 3) % 7, hour % 24, SUM(activities) FROM ({rows}) GROUP BY 1, 2", values
     ).fetchall()
 
 
@@ -198,11 +198,11 @@ def top(conn: sqlite3.Connection, kind: str, asked: Slice, limit: int) -> tuple[
         return [], 0
     # Apps are told by the types' rows: each activity has one type and one app.
     column, stored = ("app", "type") if kind == "app" else ("name", kind)
-    where, values = _scope(asked)
+    of_kind = f"WHERE kind = {OTHER[stored]}"
+    blocks = None if kind == "app" else f"name_blocks {of_kind}"
+    rows, values = _counted(conn, asked, column, "day", f"name_days {of_kind}", blocks)
     counts = conn.execute(
-        f"SELECT {column}, SUM(activities) AS n FROM name_days WHERE kind = {OTHER[stored]} "
-        f"AND day BETWEEN ? AND ?{where} GROUP BY 1 ORDER BY 2 DESC",
-        (asked.first, asked.last, *values),
+        f"SELECT {column}, SUM(activities) AS n FROM ({rows}) GROUP BY 1 ORDER BY 2 DESC", values
     ).fetchall()
     least = counts[min(limit, len(counts)) - 1][1] if counts else 0
     among = to_json([key for key, n in counts if n >= least])
@@ -214,6 +214,30 @@ def top(conn: sqlite3.Connection, kind: str, asked: Slice, limit: int) -> tuple[
 
 
 _NAMES = "SELECT n.key, n.name FROM json_each(?) k CROSS JOIN figure_names n ON n.key = k.value"
+
+
+def _counted(
+    conn: sqlite3.Connection, asked: Slice, what: str, moment: str, days: str, blocks: str | None
+) -> tuple[str, tuple[int, ...]]:
+    """SQL for the column ``what`` and the activities of a slice's rows, and its values: of whole ``blocks``, where
+    these will do, and of ``days``, whose rows are by the ``moment`` (``day`` or ``hour``)."""
+    unit = 24 if moment == "hour" else 1
+    parts: list[str] = []
+    bounds: list[int] = []
+    spans: Sequence[tuple[int, int]] = ((asked.first, asked.last),)
+    if blocks is not None and not (asked.app and asked.type):
+        reach = conn.execute(
+            f"SELECT (SELECT MIN({moment}) FROM {days}) / {unit}, (SELECT MAX({moment}) FROM {days}) / {unit}"
+        ).fetchone()
+        if found := blocks_within(asked.first, asked.last, *reach):
+            parts.append(f"SELECT {what}, activities FROM {blocks} AND app = ? AND type = ? AND block BETWEEN ? AND ?")
+            bounds += (asked.app, asked.type, found.first, found.last)
+            spans = found.left_over
+    where, values = _scope(asked)
+    for first, last in spans:
+        parts.append(f"SELECT {what}, activities FROM {days} AND {moment} BETWEEN ? AND ?{where}")
+        bounds += (first * unit, last * unit + unit - 1, *values)
+    return " UNION ALL ".join(parts), tuple(bounds)
 
 
 def _scope(asked: Slice) -> tuple[str, tuple[int, ...]]:

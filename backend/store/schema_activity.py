@@ -13,6 +13,7 @@ from __future__ import annotations
 import sqlite3
 
 from backend.store import timeline
+from backend.store.blocks import make_blocks
 from backend.store.schema import IDEMPOTENCY_DDL
 from backend.store.schema_figures import make_figures
 from backend.store.schema_privacy import privacy_of_activities
@@ -241,4 +242,4 @@ def _v11(conn: sqlite3.Connection) -> None:
     conn.execute("CREATE TABLE key_recount (after_seq INTEGER NOT NULL, until_seq INTEGER NOT NULL)")
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8, _v9, _v10, _v11)
+ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8, _v9, _v10, _v11, make_blocks)

@@ -1,0 +1,120 @@
+"""Names and hours summed over four weeks: what keeps a question over a year from adding up every day, app and type.
+
+A block is 28 local days, counted from 1970-01-01; it has every weekday four times, so that ``hour_blocks`` can tell a
+block's hours by their place in the week (0 to 167, from Thursday). ``app`` 0 and ``type`` 0 mean all of them together;
+of one app and one type at once there are the days alone. SQLite's triggers keep both tables what their days add up to,
+whoever writes these.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+DAYS = 28
+WORTH = 2 * DAYS
+"""Days of a range from which on blocks are looked at."""
+WEEK_HOURS = 7 * 24
+
+_TABLES = """
+CREATE TABLE name_blocks (
+    kind INTEGER NOT NULL,
+    app INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    block INTEGER NOT NULL,
+    name INTEGER NOT NULL,
+    activities INTEGER NOT NULL,
+    PRIMARY KEY (kind, app, type, block, name)
+) WITHOUT ROWID;
+CREATE TABLE hour_blocks (
+    app INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    block INTEGER NOT NULL,
+    hour INTEGER NOT NULL,
+    activities INTEGER NOT NULL,
+    PRIMARY KEY (app, type, block, hour)
+) WITHOUT ROWID;
+"""
+
+
+def _sums(kind: str, of: str, table: str) -> str:
+    """The SELECT of the rows that ``table``'s days add up to, by apps and types together and each for itself."""
+    return " UNION ALL ".join(
+        f"SELECT {kind}{app}, {type_}, {of}, SUM(activities) FROM {table}{where} GROUP BY {kind}{grouped}{of}"
+        for app, type_, where, grouped in (
+            ("0", "0", "", ""),
+            ("app", "0", "", "app, "),
+            ("0", "type", " WHERE type > 0", "type, "),
+        )
+    )
+
+
+NAME_ROWS = _sums("kind, ", f"day / {DAYS}, name", "name_days")
+HOUR_ROWS = _sums("", f"hour / {24 * DAYS}, hour % {WEEK_HOURS}", "activity_hours")
+
+
+def _triggers(blocks: str, days: str, keys: dict[str, str]) -> tuple[str, ...]:
+    """What keeps ``blocks`` right; ``keys``: its columns beside app and type, by the columns of ``days``."""
+
+    def of(row: str, text: str) -> str:
+        return text.replace("{row}", row)
+
+    def add(row: str, amount: str) -> str:
+        columns, values = ", ".join(keys), ", ".join(of(row, value) for value in keys.values())
+        return " ".join(
+            f"INSERT INTO {blocks} (app, type, {columns}, activities) SELECT {app}, {type_}, {values}, {amount} "
+            f"WHERE {where} ON CONFLICT DO UPDATE SET activities = activities + excluded.activities;"
+            for app, type_, where in (
+                ("0", "0", "true"),
+                (f"{row}.app", "0", "true"),
+                ("0", f"{row}.type", f"{row}.type > 0"),
+            )
+        )
+
+    here = " AND ".join(f"{column} = {of('old', value)}" for column, value in keys.items())
+    where = f"{here} AND app IN (0, old.app) AND type IN (0, old.type) AND (app = 0 OR type = 0)"
+    return (
+        f"CREATE TRIGGER {blocks}_more AFTER INSERT ON {days} BEGIN {add('new', 'new.activities')} END",
+        f"CREATE TRIGGER {blocks}_else AFTER UPDATE OF activities ON {days} WHEN new.activities <> old.activities "
+        f"BEGIN {add('new', 'new.activities - old.activities')} END",
+        f"CREATE TRIGGER {blocks}_less AFTER DELETE ON {days} BEGIN "
+        f"UPDATE {blocks} SET activities = activities - old.activities WHERE {where}; "
+        f"DELETE FROM {blocks} WHERE {where} AND activities = 0; END",
+    )
+
+
+def make_blocks(conn: sqlite3.Connection) -> None:
+    """Make the tables, of the days there are, and have SQLite keep them."""
+    for statement in _TABLES.split(";\n"):
+        conn.execute(statement)
+    conn.execute(f"INSERT INTO name_blocks {NAME_ROWS}")
+    conn.execute(f"INSERT INTO hour_blocks {HOUR_ROWS}")
+    names = {"kind": "{row}.kind", "block": f"{{row}}.day / {DAYS}", "name": "{row}.name"}
+    hours = {"block": f"{{row}}.hour / {24 * DAYS}", "hour": f"{{row}}.hour % {WEEK_HOURS}"}
+    for trigger in (*_triggers("name_blocks", "name_days", names), *_triggers("hour_blocks", "activity_hours", hours)):
+        conn.execute(trigger)
+
+
+class Blocks(NamedTuple):
+    """Blocks ``first`` to ``last``, both included, that lie within the days ``from_day`` to ``to_day``: of these the
+    days before and after the blocks are left over."""
+
+    first: int
+    last: int
+    from_day: int
+    to_day: int
+
+    @property
+    def left_over(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The days before and after, both included; of an empty range the last comes before the first."""
+        return (self.from_day, self.first * DAYS - 1), ((self.last + 1) * DAYS, self.to_day)
+
+
+def blocks_within(first: int, last: int, oldest: int | None, newest: int | None) -> Blocks | None:
+    """The blocks to add up for the days ``first`` to ``last`` of a table whose days reach from ``oldest`` to
+    ``newest``; None where the days alone will do."""
+    if oldest is None or newest is None or last - first + 1 < WORTH:
+        return None
+    begin = oldest // DAYS if first <= oldest else -(-first // DAYS)
+    end = newest // DAYS if last >= newest else (last + 1) // DAYS - 1
+    return Blocks(begin, end, first, last) if begin <= end else None
