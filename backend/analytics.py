@@ -166,7 +166,7 @@ class Analytics:
 
 _OF_PEOPLE = frozenset({"user_days", "user_spans", "active_days", "cohort_days"})
 _OF_TYPES = frozenset({"user_spans", "user_type_days", "type_weeks"})
-_OF_A_PERIOD = frozenset({"name_days", "active_days", "session_days", "activity_hours"})
+_OF_A_PERIOD = frozenset({"name_days", "name_blocks", "active_days", "session_days", "activity_hours"})
 
 
 def _tables(filters: Filters, tables: frozenset[str]) -> frozenset[str]:

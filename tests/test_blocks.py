@@ -68,6 +68,8 @@ def hold_to_the_days(service: UserActivityService, zone: str | None = None) -> N
             found = service.analytics.top(asked, "pages", 100)
             assert [(n.name, n.count) for n in found.names] == naive.names(first, last, lambda a: a.page_url, **scope)
             assert found.total == sum(n.count for n in found.names)
+            figures = service.analytics.overview(asked, "none").figures
+            assert figures["activities"].value == len(naive.within(first, last, **scope))
             heat = [[0] * 24 for _ in range(7)]
             for a in naive.within(first, last, **scope):
                 local = a.timestamp.astimezone(naive.zone)

@@ -66,13 +66,10 @@ def activities(conn: sqlite3.Connection, asked: Slice) -> int:
     """How many activities there were."""
     if asked.nothing:
         return 0
-    where, values = _scope(asked)
-    last = asked.last if asked.cut is None else asked.last - 1
-    (count,) = conn.execute(
-        f"SELECT COALESCE(SUM(activities), 0) FROM name_days WHERE kind = {OTHER['type']} "
-        f"AND day BETWEEN ? AND ?{where}",
-        (asked.first, last, *values),
-    ).fetchone()
+    whole = asked if asked.cut is None else asked._replace(last=asked.last - 1)
+    of_types = f"WHERE kind = {OTHER['type']}"
+    rows, values = _counted(conn, whole, "name", "day", f"name_days {of_types}", f"name_blocks {of_types}")
+    (count,) = conn.execute(f"SELECT COALESCE(SUM(activities), 0) FROM ({rows})", values).fetchone()
     if asked.cut is None:
         return int(count)
     where, values = _scope(asked)
