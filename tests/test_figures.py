@@ -82,10 +82,11 @@ def service(tmp_path: Path) -> Iterator[UserActivityService]:
     few_days=st.sampled_from([0, 32]),
     heavy_at=st.sampled_from([3, 10_000]),
     worth=st.sampled_from([1, 56]),
+    look=st.sampled_from([0, 10**9]),
 )
 def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], zone: str, at_once: int, few_days: int,
-    heavy_at: int, worth: int,
+    heavy_at: int, worth: int, look: float,
 ) -> None:  # fmt: skip
     path = tmp_path_factory.mktemp("figures") / "a.db"
     with (
@@ -94,6 +95,7 @@ def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
     ):
         patch.setattr(figures_check, "AT_ONCE", at_once)
         patch.setattr(questions_people, "FEW_DAYS", few_days)
+        patch.setattr(questions_people, "LOOK", look)
         patch.setattr(heavy_users, "HEAVY_AT", heavy_at)
         patch.setattr(blocks, "WORTH", worth)
         for what, given_ in steps:
@@ -246,12 +248,13 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-@pytest.mark.parametrize("few_days", [0, 32])
+@pytest.mark.parametrize(("few_days", "look"), [(0, 0), (32, 10**9)])
 def test_a_period_still_running_is_compared_with_as_much_of_the_one_before(
-    service: UserActivityService, monkeypatch: pytest.MonkeyPatch, few_days: int
+    service: UserActivityService, monkeypatch: pytest.MonkeyPatch, few_days: int, look: float
 ) -> None:
     """At 15:20 today, only what had come by 15:20 counts of the last day before."""
     monkeypatch.setattr(questions_people, "FEW_DAYS", few_days)
+    monkeypatch.setattr(questions_people, "LOOK", look)
     for moment in ("2026-11-03T09:00", "2026-11-03T15:10", "2026-11-02T15:19", "2026-11-02T15:21", "2026-11-02T23:00"):
         service.track_activity("ada", "x", timestamp=at(moment))
     today = Filters(first=NOW.date(), last=NOW.date())
