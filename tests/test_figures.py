@@ -524,22 +524,29 @@ def test_what_cannot_be_asked_is_refused(service: UserActivityService, ask: Any,
 # --- plans ------------------------------------------------------------------------------------------------------------
 
 
-def test_no_question_looks_at_every_activity(service: UserActivityService) -> None:
+@pytest.mark.parametrize("look", [0, 10**9])
+@pytest.mark.parametrize("days", [7, 365])
+def test_no_question_looks_at_every_activity(
+    service: UserActivityService, monkeypatch: pytest.MonkeyPatch, days: int, look: float
+) -> None:
     """EXPLAIN QUERY PLAN of every statement that the dashboard's questions run: each goes by an index."""
     service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x", "page_url": "/a"} for n in range(30)])
     service.figures.fold()
+    monkeypatch.setattr(questions_people, "LOOK", look)
+    of_days = Filters(first=NOW.date() - timedelta(days=days - 1), last=NOW.date())
     asked: list[str] = []
     connection = service.store.read(lambda conn: conn)
     connection.set_trace_callback(asked.append)
     try:
-        for filters in (Filters(), Filters(app="local"), Filters(activity_type="x")):
+        for more in ({}, {"app": "local"}, {"activity_type": "x"}):
+            filters = msgspec.structs.replace(of_days, **more)
             service.analytics.overview(filters)
             service.analytics.trend(filters)
             service.analytics.heatmap(filters)
-        service.analytics.top(Filters(), "pages")
-        service.analytics.retention(Filters())
-        service.analytics.funnel(Filters(), ["x", "y"])
-        service.analytics.user_list(Filters())
+            service.analytics.top(filters, "pages")
+        service.analytics.retention(of_days)
+        service.analytics.funnel(of_days, ["x", "y"])
+        service.analytics.user_list(of_days)
     finally:
         connection.set_trace_callback(None)
     questions = {sql for sql in asked if sql.lstrip().startswith(("SELECT", "WITH"))}
@@ -548,5 +555,8 @@ def test_no_question_looks_at_every_activity(service: UserActivityService) -> No
         plan = [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
         scans = [step for step in plan if step.startswith("SCAN") and "user_activities" in step]
         assert not scans, (sql, plan)
-        for table in ("user_days", "user_type_days", "name_days", "activity_hours", "activities_by_user"):
+        for table in (
+            "user_days", "user_type_days", "name_days", "name_blocks", "activity_hours", "hour_blocks",
+            "activities_by_user",
+        ):  # fmt: skip
             assert f"SCAN {table}" not in plan, (sql, plan)
