@@ -62,15 +62,24 @@ _OF_TYPE_LOOKED_UP = (
 def _is_soon_read(conn: sqlite3.Connection, asked: Slice) -> bool:
     """Whether to read every row of the slice's type, rather than look for each user week by week until one is found:
     of a rare type there are few rows, and most weeks have none of a user. (An estimate, so the kept tables will do.)"""
-    users, weeks, rows = conn.execute(
-        "SELECT (SELECT COUNT(*) FROM main.user_spans WHERE app = :app), (SELECT COUNT(*) FROM main.type_weeks "
-        f"WHERE type = :type AND week BETWEEN {week_of(':first')} AND {week_of(':last')}), "
-        "(SELECT TOTAL(users) FROM main.active_days "
-        "WHERE type = :type AND app = :app AND day BETWEEN :first AND :last)",
+    users, new, weeks, there, rows = conn.execute(
+        f"SELECT COUNT(*), TOTAL(s.first_day >= :first), (SELECT COUNT(*) FROM main.type_weeks WHERE type = :type "
+        f"AND week BETWEEN {week_of(':first')} AND {week_of(':last')}), {_USER_DAYS.format(type=0)}, "
+        f"{_USER_DAYS.format(type=':type')} FROM main.user_spans s WHERE {_MEANWHILE}",
         _values(asked),
     ).fetchone()
-    looks = users * weeks * min(1, users / max(rows, 1))
-    return bool(rows <= max(looks, users) * LOOK)
+    if not rows:
+        return True
+    # On so many of the days that somebody is there it is among what is done, and these are so many weeks apart.
+    share, apart = min(1, rows / max(there, 1)), max(1, weeks * users / max(there, 1))
+    of_new, of_others = 1 + (1 - share) * apart / share, apart / share
+    looks = new * min(weeks, of_new) + (users - new) * min(weeks, of_others)
+    return bool(rows <= looks * LOOK)
+
+
+_USER_DAYS = (
+    "(SELECT TOTAL(users) FROM main.active_days WHERE type = {type} AND app = :app AND day BETWEEN :first AND :last)"
+)
 
 
 def _values(asked: Slice) -> dict[str, int | None]:
