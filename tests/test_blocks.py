@@ -6,7 +6,7 @@ import random
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -161,7 +161,3 @@ def test_a_range_is_cut_into_whole_blocks_and_the_days_around_them(
     (early, before), (after, late) = found.left_over
     assert (early, late) == days
     assert (before + 1, after) == (expected[0] * 28, expected[1] * 28 + 28)
-
-
-def test_a_day_stands_in_the_block_of_its_number() -> None:
-    assert date(1970, 1, 29) == date(1970, 1, 1) + timedelta(days=blocks.DAYS)
