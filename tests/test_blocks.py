@@ -100,6 +100,8 @@ def test_long_ranges_are_read_by_blocks(service: UserActivityService, path: Path
         assert {d.table for d in again.figures.verify()} == {"name_blocks", "hour_blocks"}
         again.figures.rebuild()
         assert again.figures.verify() == ()
+        again.track_activity("u1", "view", page_url="/late", timestamp=NOW - timedelta(days=100))
+        assert again.figures.verify() == (), "they are kept again"
         hold_to_the_days(again)
 
 

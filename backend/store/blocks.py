@@ -89,10 +89,22 @@ def make_blocks(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
     conn.execute(f"INSERT INTO name_blocks {NAME_ROWS}")
     conn.execute(f"INSERT INTO hour_blocks {HOUR_ROWS}")
+    keep_blocks(conn)
+
+
+def keep_blocks(conn: sqlite3.Connection) -> None:
+    """Have SQLite keep the tables what their days add up to."""
     names = {"kind": "{row}.kind", "block": f"{{row}}.day / {DAYS}", "name": "{row}.name"}
     hours = {"block": f"{{row}}.hour / {24 * DAYS}", "hour": f"{{row}}.hour % {WEEK_HOURS}"}
     for trigger in (*_triggers("name_blocks", "name_days", names), *_triggers("hour_blocks", "activity_hours", hours)):
         conn.execute(trigger)
+
+
+def leave_blocks(conn: sqlite3.Connection) -> None:
+    """Leave the tables as they are until ``keep_blocks``, in the same transaction: for who makes them anew anyway."""
+    for blocks in ("name_blocks", "hour_blocks"):
+        for when in ("more", "else", "less"):
+            conn.execute(f"DROP TRIGGER {blocks}_{when}")
 
 
 class Blocks(NamedTuple):

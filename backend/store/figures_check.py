@@ -226,6 +226,7 @@ def rebuild(tx: Tx, local: LocalTime) -> None:
         pass
     conn.execute("UPDATE figures_state SET zone = ?", (local.zone.key,))
     windows = list(_windows(conn))
+    blocks.leave_blocks(conn)
     _clear(conn, DAILY)
     for window in windows:
         _fill(conn, window)
@@ -239,6 +240,7 @@ def rebuild(tx: Tx, local: LocalTime) -> None:
         _insert(conn, COHORTS, window)
     for table in WHOLE:
         _insert(conn, table, None)
+    blocks.keep_blocks(conn)
     conn.execute("DELETE FROM activities_by_user")
     for (part,) in conn.execute("SELECT part FROM activity_parts ORDER BY part").fetchall():
         conn.execute(
