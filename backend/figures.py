@@ -11,7 +11,7 @@ from backend.errors import FlashFlowError, ValidationError
 from backend.events import Event
 from backend.inputs import ActivityTypeIn, build
 from backend.records_analytics import ActivityType
-from backend.store import timeline
+from backend.store import moments, timeline
 from backend.store.database import Store
 from backend.store.figures_check import Difference, rebuild, verify
 from backend.store.key_types import list_types, mark, recount, to_recount
@@ -32,6 +32,7 @@ def functions(local: LocalTime) -> Callable[[sqlite3.Connection], None]:
     def prepare(conn: sqlite3.Connection) -> None:
         conn.create_function("local_hour", 1, local.hour, deterministic=True)
         conn.create_function("site", 1, site, deterministic=True)
+        moments.give(conn)
 
     return prepare
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from backend import Activity
+from backend import Activity, Filters
 
 DAY = timedelta(days=1)
 
@@ -64,27 +65,30 @@ class Naive(NamedTuple):
             for days in self.days_of(app).values()
         )
 
-    def funnel(self, steps: list[str], first: date, last: date, window: timedelta) -> list[int]:
-        reached = [0] * len(steps)
+    def funnel(self, steps: list[str], asked: Filters, window: timedelta) -> list[tuple[int, float | None]]:
+        """How many took each step of those who took the first within ``asked``'s days, and the median of the seconds
+        they needed since the one before."""
+        took: list[list[timedelta]] = [[] for _ in steps]
         by_user: dict[str, list[Activity]] = defaultdict(list)
         for a in sorted(self.activities, key=lambda a: a.timestamp):
             by_user[a.user_id].append(a)
         for his in by_user.values():
             began = at = None
             for n, step in enumerate(steps):
-                found = next(
-                    (a.timestamp for a in his if a.activity_type == step and self._fits(a, n, first, last, at)), None
-                )
+                found = next((a.timestamp for a in his if a.activity_type == step and self._fits(a, asked, at)), None)
                 if found is None or (began is not None and found - began > window):
                     break
+                took[n].append(found - (at or found))
                 began, at = began or found, found
-                reached[n] += 1
-        return reached
+        return [
+            (len(spent), statistics.median(spent).total_seconds() if n and spent else None)
+            for n, spent in enumerate(took)
+        ]
 
-    def _fits(self, a: Activity, n: int, first: date, last: date, after: object) -> bool:
-        if n == 0:
-            return first <= self.day(a) <= last
-        return after is not None and a.timestamp > after  # type: ignore[operator]
+    def _fits(self, a: Activity, asked: Filters, after: datetime | None) -> bool:
+        if after is None:
+            return asked.first is not None and asked.last is not None and asked.first <= self.day(a) <= asked.last
+        return a.timestamp > after
 
 
 def features(activity: Activity) -> str | None:

@@ -119,6 +119,24 @@ def test_whoever_is_erased_is_no_longer_in_a_block(service: UserActivityService,
         assert kept == (0,)
 
 
+TYPE_DAYS_V12 = """
+    ALTER TABLE user_type_days RENAME TO newer;
+    CREATE TABLE user_type_days (
+        week INTEGER NOT NULL,
+        type INTEGER NOT NULL,
+        user INTEGER NOT NULL,
+        day INTEGER NOT NULL,
+        app INTEGER NOT NULL,
+        activities INTEGER NOT NULL,
+        first_at INTEGER NOT NULL,
+        span INTEGER NOT NULL,
+        PRIMARY KEY (week, type, user, day, app)
+    ) WITHOUT ROWID;
+    INSERT INTO user_type_days SELECT week, type, user, day, app, activities, day * 86400000 + at, span FROM newer;
+    DROP TABLE newer;
+"""
+
+
 def test_a_file_from_before_blocks_gets_its_own(service: UserActivityService, path: Path) -> None:
     service.close()
     with closing(sqlite3.connect(path)) as conn, conn:
@@ -126,6 +144,7 @@ def test_a_file_from_before_blocks_gets_its_own(service: UserActivityService, pa
             conn.execute(f"DROP TABLE {table}")
             for when in ("more", "else", "less"):
                 conn.execute(f"DROP TRIGGER {table}_{when}")
+        conn.executescript(TYPE_DAYS_V12)
         conn.execute("PRAGMA user_version = 11")
     with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo("Europe/Berlin")) as again:
         assert again.figures.verify() == ()

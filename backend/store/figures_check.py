@@ -12,18 +12,17 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from backend.records import Record
-from backend.store import blocks, heavy_users
+from backend.store import blocks, heavy_users, moments
 from backend.store.folding import fold, keyed_rows
 from backend.store.names import VALUES
 from backend.store.parts import BITS, LONG, part_of, place_in
-from backend.store.schema_figures import OTHER, week_of
+from backend.store.schema_figures import DAY_MS, OTHER, week_of
 from backend.store.session_figures import ENGAGED
 from backend.store.writer import Tx
 from backend.zone import LocalTime
 
 AT_ONCE = 250_000
 """Activities held at once, some 100 bytes each; a single day may have more."""
-DAY_MS = 86_400_000
 FAR = 10**9
 """A day later than any, and with a minus earlier."""
 _FOLDED = "a.seq <= (SELECT through FROM figures_state)"
@@ -71,8 +70,9 @@ DAILY = (
     ),
     Table(
         "user_type_days",
-        f"SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), MIN(timestamp), "
-        "MAX(timestamp) - MIN(timestamp) FROM checking GROUP BY 1, 2, 3, 4, 5",
+        f"SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), "
+        f"MIN(timestamp) - hour / 24 * {DAY_MS}, MAX(timestamp) - MIN(timestamp), "
+        f"{moments.kept('COUNT(*)', 'timestamp')} FROM checking GROUP BY 1, 2, 3, 4, 5",
         "day >= {live}",
         f"week BETWEEN {week_of('{first}')} AND {week_of('{last}')} AND day BETWEEN {{first}} AND {{last}}",
     ),

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from backend.store import moments
 from backend.store.names import ABSENT, VALUES, learn
 from backend.store.parts import part_of, place_in
-from backend.store.schema_figures import OF_USER, OTHER, week_of
+from backend.store.schema_figures import DAY_MS, OF_USER, OTHER, week_of
 from backend.store.writer import Tx
 from backend.zone import LocalTime
 
 FOLD_MOST = 50_000
 """Activities folded in one transaction at most: what bounds how long the next write waits."""
 
-DAY_MS = 86_400_000
 _SLICE_MS = 15 * 60 * 1000
 
 _FOLDING = """CREATE TEMP TABLE IF NOT EXISTS folding (
@@ -92,10 +92,11 @@ _COUNTS = (
     "INSERT INTO user_days SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) FROM temp.folding WHERE true "
     "GROUP BY 1, 2, 3 ON CONFLICT DO UPDATE SET activities = activities + excluded.activities, "
     "first_at = MIN(first_at, excluded.first_at)",
-    f"INSERT INTO user_type_days SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), MIN(timestamp), "
-    "MAX(timestamp) - MIN(timestamp) FROM temp.folding WHERE true GROUP BY 1, 2, 3, 4, 5 ON CONFLICT DO UPDATE SET "
-    "activities = activities + excluded.activities, first_at = MIN(first_at, excluded.first_at), "
-    "span = MAX(first_at + span, excluded.first_at + excluded.span) - MIN(first_at, excluded.first_at)",
+    f"INSERT INTO user_type_days SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), "
+    f"MIN(timestamp) - hour / 24 * {DAY_MS}, MAX(timestamp) - MIN(timestamp), {moments.kept('COUNT(*)', 'timestamp')} "
+    "FROM temp.folding WHERE true GROUP BY 1, 2, 3, 4, 5 ON CONFLICT DO UPDATE SET "
+    "activities = activities + excluded.activities, at = MIN(at, excluded.at), "
+    f"span = MAX(at + span, excluded.at + excluded.span) - MIN(at, excluded.at), moments = {moments.KEPT_AND_NEW}",
     f"INSERT OR IGNORE INTO type_weeks SELECT DISTINCT type, {week_of('hour / 24')} FROM temp.folding",
     "INSERT INTO activity_hours SELECT hour, app, type, COUNT(*) FROM temp.folding WHERE true GROUP BY 1, 2, 3 "
     "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities",

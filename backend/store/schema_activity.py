@@ -242,4 +242,32 @@ def _v11(conn: sqlite3.Connection) -> None:
     conn.execute("CREATE TABLE key_recount (after_seq INTEGER NOT NULL, until_seq INTEGER NOT NULL)")
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8, _v9, _v10, _v11, make_blocks)
+_V13 = """
+ALTER TABLE user_type_days RENAME TO user_type_days_v12;
+CREATE TABLE user_type_days (
+    week INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    user INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    app INTEGER NOT NULL,
+    activities INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    span INTEGER NOT NULL,
+    moments BLOB,
+    PRIMARY KEY (week, type, user, day, app)
+) WITHOUT ROWID;
+INSERT INTO user_type_days SELECT week, type, user, day, app, activities, first_at - day * 86400000, span, NULL
+    FROM user_type_days_v12;
+DROP TABLE user_type_days_v12;
+UPDATE figures_state SET zone = '';
+"""
+
+
+def _v13(conn: sqlite3.Connection) -> None:
+    """What lies between a day's first and last is kept (``moments``): the first opening fills it in from the rows (as
+    for another zone). Of days that were pruned nobody knows it any more: NULL."""
+    for statement in _V13.split(";\n"):
+        conn.execute(statement)
+
+
+ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8, _v9, _v10, _v11, make_blocks, _v13)

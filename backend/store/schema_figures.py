@@ -3,19 +3,28 @@
 Users and names stand as small integers; ``app`` 0 and ``type`` 0 mean all of them together. ``day`` is a local day
 (days since 1970-01-01 on the workspace's clock), ``week`` seven of them, ``hour`` a local hour (24 to a day). What a
 user did of a type lies by weeks first, so that every write meets the same few pages again; ``type_weeks`` says which
-weeks there are of a type. ``figures_state`` says how far they reach: activities up to ``seq`` ``through`` are in them,
-counted by the clock of ``zone``; days before ``frozen_before`` no longer have all their activities behind them and are
-left as they stand; ``writer`` is the mark of who wrote sessions last.
+weeks there are of a type. ``at`` is the first moment there, in milliseconds after UTC's midnight of a day of that
+number (fewer bytes than a moment takes; it may be negative), ``span`` how long after it the last one is, and
+``moments`` holds what lies between (``moments``).
+
+``figures_state`` says how far all of it reaches: activities up to ``seq`` ``through`` are counted, by the clock of
+``zone``; days before ``frozen_before`` no longer have all their activities behind them and are left as they stand;
+``writer`` is the mark of who wrote sessions last.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
+DAY_MS = 86_400_000
 OTHER = {"app": 1, "type": 2, "page": 3, "feature": 4, "referrer": 5, "agent": 6}
 """The kinds of names. Each kind's own number is also the key of its “all others”, whose name is empty."""
 OF_USER = "active_days t CROSS JOIN user_days d ON t.type = 0 AND t.app = 0 AND d.day = t.day"
 """The days ``d`` of whatever ``d.user`` is asked for: one look for each day that somebody was there."""
+
+
+FIRST_OF_TYPE = f"(d.day * {DAY_MS} + d.at)"
+"""The first moment of a row ``d`` of ``user_type_days``."""
 
 
 def week_of(day: str) -> str:
