@@ -119,8 +119,17 @@ def test_whoever_is_erased_is_no_longer_in_a_block(service: UserActivityService,
         assert kept == (0,)
 
 
-TYPE_DAYS_V12 = """
-    ALTER TABLE user_type_days RENAME TO newer;
+DAYS_V12 = """
+    ALTER TABLE user_days RENAME TO newer_days;
+    ALTER TABLE user_type_days RENAME TO newer_type_days;
+    CREATE TABLE user_days (
+        day INTEGER NOT NULL,
+        user INTEGER NOT NULL,
+        app INTEGER NOT NULL,
+        activities INTEGER NOT NULL,
+        first_at INTEGER NOT NULL,
+        PRIMARY KEY (day, user, app)
+    ) WITHOUT ROWID;
     CREATE TABLE user_type_days (
         week INTEGER NOT NULL,
         type INTEGER NOT NULL,
@@ -132,8 +141,11 @@ TYPE_DAYS_V12 = """
         span INTEGER NOT NULL,
         PRIMARY KEY (week, type, user, day, app)
     ) WITHOUT ROWID;
-    INSERT INTO user_type_days SELECT week, type, user, day, app, activities, day * 86400000 + at, span FROM newer;
-    DROP TABLE newer;
+    INSERT INTO user_days SELECT day, user, app, activities, day * 86400000 + at FROM newer_days;
+    INSERT INTO user_type_days SELECT week, type, user, day, app, activities, day * 86400000 + at, span
+        FROM newer_type_days;
+    DROP TABLE newer_days;
+    DROP TABLE newer_type_days;
 """
 
 
@@ -144,7 +156,7 @@ def test_a_file_from_before_blocks_gets_its_own(service: UserActivityService, pa
             conn.execute(f"DROP TABLE {table}")
             for when in ("more", "else", "less"):
                 conn.execute(f"DROP TRIGGER {table}_{when}")
-        conn.executescript(TYPE_DAYS_V12)
+        conn.executescript(DAYS_V12)
         conn.execute("PRAGMA user_version = 11")
     with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo("Europe/Berlin")) as again:
         assert again.figures.verify() == ()

@@ -473,13 +473,16 @@ def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(
         "DELETE FROM name_days WHERE kind = 3",
         "UPDATE session_days SET engaged = engaged + 1",
         "INSERT INTO cohort_days VALUES (0, 1, 2, 3)",
-        "INSERT INTO user_days VALUES (1, 1, 1, 1, 1)",  # long before the first activity
+        "INSERT INTO user_days VALUES (1, 1, 1, 1, 1, 1)",  # long before the first activity
         "INSERT INTO active_days VALUES (0, 0, 90000, 1)",  # long after the last
         "INSERT INTO activity_hours SELECT hour + 24 * 3, app, type, 1 FROM activity_hours ORDER BY hour LIMIT 1",
         "UPDATE user_spans SET last_day = last_day + 1 WHERE user = 1",
         "DELETE FROM type_weeks WHERE week = (SELECT MIN(week) FROM type_weeks)",
         "INSERT INTO activities_by_user SELECT part + 1, user, at, seq FROM activities_by_user WHERE seq = 1",
         "UPDATE user_type_days SET span = span + 1",
+        "UPDATE user_type_days SET moments = x'01'",
+        "UPDATE user_days SET at = at - 1",
+        "UPDATE user_days SET span = span + 1",
         "DELETE FROM activities_by_user WHERE seq = 1",
         "DELETE FROM activity_parts",
     ):

@@ -222,6 +222,9 @@ def test_what_was_counted_of_pruned_days_is_brought_along_as_it_stands(tmp_path:
         assert service.analytics.overview(typed, "none").figures["activities"].value == 7
         assert service.analytics.overview(typed, "none").figures["active_users"].value == 1
         assert service.analytics.funnel(of_day, ["page_view", "page_view"]).steps[0].users == 1
+        for table, expected in (("user_days", (7, 0, 5000)), ("user_type_days", (7, 0, 5000))):
+            sql = f"SELECT activities, at, span FROM {table}"
+            assert service.store.read(lambda conn, sql=sql: conn.execute(sql).fetchall()) == [expected]
         assert service.get_user_analytics("ada").total_activities == 7
         assert service.figures.verify() == ()
 

@@ -65,7 +65,8 @@ _PRESENT = "(SELECT app, user, day FROM {days} UNION {all} SELECT 0, user, day F
 DAILY = (
     Table(
         "user_days",
-        "SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) FROM checking GROUP BY 1, 2, 3",
+        f"SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) - hour / 24 * {DAY_MS}, "
+        "MAX(timestamp) - MIN(timestamp) FROM checking GROUP BY 1, 2, 3",
         "day >= {live}",
     ),
     Table(

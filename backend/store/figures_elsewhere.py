@@ -16,6 +16,7 @@ from backend.store.figures_check import BY_DAY, Table, expected_rows, names_of_d
 from backend.store.folding import keyed_rows
 from backend.store.names import VALUES
 from backend.store.pruning import pruned_before
+from backend.store.schema_figures import FIRST
 from backend.zone import LocalTime
 
 MOST_ROWS = 900_000
@@ -29,7 +30,7 @@ NAMES = frozenset({"page", "feature", "referrer"})
 _EARLIER = (
     "UPDATE temp.user_spans AS s SET first_day = -1 WHERE EXISTS (SELECT 1 FROM main.user_spans m "
     "WHERE m.app = s.app AND m.user = s.user AND (m.first_day < local_hour(?1) / 24 "
-    "OR (m.first_day = local_hour(?1) / 24 AND (SELECT MIN(d.first_at) FROM main.user_days d "
+    f"OR (m.first_day = local_hour(?1) / 24 AND (SELECT MIN({FIRST}) FROM main.user_days d "
     "WHERE d.day = m.first_day AND d.user = m.user AND (m.app = 0 OR d.app = m.app)) < ?1)))"
 )
 _ACTIVE = (

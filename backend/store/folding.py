@@ -71,6 +71,12 @@ _NEW_DAYS = (
     f"AND NOT EXISTS (SELECT 1 FROM user_type_days d WHERE d.week = {week_of('f.day')} AND d.type = f.type "
     "AND d.user = f.user AND d.day = f.day)",
 )
+UNITE = (
+    "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities, at = MIN(at, excluded.at), "
+    "span = MAX(at + span, excluded.at + excluded.span) - MIN(at, excluded.at)"
+)
+"""How a row of ``user_days`` takes in another of its key; and one of ``user_type_days``:"""
+UNITE_OF_TYPE = f"{UNITE}, moments = {moments.KEPT_AND_NEW}"
 _MOVED = (
     "SELECT f.app, f.user, s.first_day FROM temp.folding_new f JOIN user_spans s ON s.app = f.app AND s.user = f.user "
     "WHERE f.type = 0 AND f.day < s.first_day GROUP BY 1, 2"
@@ -89,14 +95,11 @@ _COUNTS = (
     "ON CONFLICT DO UPDATE SET users = users + excluded.users",
     "INSERT INTO active_days SELECT type, app, day, COUNT(*) FROM temp.folding_new WHERE true GROUP BY 1, 2, 3 "
     "ON CONFLICT DO UPDATE SET users = users + excluded.users",
-    "INSERT INTO user_days SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) FROM temp.folding WHERE true "
-    "GROUP BY 1, 2, 3 ON CONFLICT DO UPDATE SET activities = activities + excluded.activities, "
-    "first_at = MIN(first_at, excluded.first_at)",
+    f"INSERT INTO user_days SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) - hour / 24 * {DAY_MS}, "
+    f"MAX(timestamp) - MIN(timestamp) FROM temp.folding WHERE true GROUP BY 1, 2, 3 {UNITE}",
     f"INSERT INTO user_type_days SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), "
     f"MIN(timestamp) - hour / 24 * {DAY_MS}, MAX(timestamp) - MIN(timestamp), {moments.kept('COUNT(*)', 'timestamp')} "
-    "FROM temp.folding WHERE true GROUP BY 1, 2, 3, 4, 5 ON CONFLICT DO UPDATE SET "
-    "activities = activities + excluded.activities, at = MIN(at, excluded.at), "
-    f"span = MAX(at + span, excluded.at + excluded.span) - MIN(at, excluded.at), moments = {moments.KEPT_AND_NEW}",
+    f"FROM temp.folding WHERE true GROUP BY 1, 2, 3, 4, 5 {UNITE_OF_TYPE}",
     f"INSERT OR IGNORE INTO type_weeks SELECT DISTINCT type, {week_of('hour / 24')} FROM temp.folding",
     "INSERT INTO activity_hours SELECT hour, app, type, COUNT(*) FROM temp.folding WHERE true GROUP BY 1, 2, 3 "
     "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities",

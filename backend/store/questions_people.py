@@ -10,7 +10,7 @@ import msgspec
 
 from backend.store.parts import between
 from backend.store.questions import Slice
-from backend.store.schema_figures import DAY_MS, FIRST_OF_TYPE, OF_USER, week_of
+from backend.store.schema_figures import DAY_MS, FIRST, LAST, OF_USER, week_of
 
 FEW_DAYS = 32
 """Up to so many days it is quicker to look at everybody's days than to look each user up."""
@@ -32,8 +32,7 @@ def active_users(conn: sqlite3.Connection, asked: Slice) -> int:
         sql = "SELECT COUNT(*) FROM user_spans WHERE app = :app AND last_day >= :first"
     else:
         sql = _IN_FEW if few else _IN_MANY
-    first = FIRST_OF_TYPE if asked.type else "d.first_at"
-    until = "" if asked.cut is None else f" AND (d.day < :last OR {first} < :cut)"
+    until = "" if asked.cut is None else f" AND (d.day < :last OR {FIRST} < :cut)"
     (count,) = conn.execute(sql.replace("{until}", until), _values(asked)).fetchone()
     return int(count)
 
@@ -104,7 +103,7 @@ def new_users(conn: sqlite3.Connection, asked: Slice) -> int:
     if asked.cut is not None:
         (more,) = conn.execute(
             "SELECT COUNT(DISTINCT d.user) FROM user_days d JOIN user_spans s ON s.app = ? AND s.user = d.user "
-            "AND s.first_day = d.day WHERE d.day = ? AND d.first_at < ? AND (? = 0 OR d.app = ?)",
+            f"AND s.first_day = d.day WHERE d.day = ? AND {FIRST} < ? AND (? = 0 OR d.app = ?)",
             (asked.app, asked.last, asked.cut.at, asked.app, asked.app),
         ).fetchone()
         count += more
@@ -178,12 +177,11 @@ _EARLIEST_OF_ALL = (
     f"COALESCE((SELECT MIN({_WHEN}) FROM user_type_days d WHERE {_THAT_WEEK}), "
     f"(SELECT MIN({_WHEN}) FROM {_LATER} GROUP BY t.week ORDER BY t.week LIMIT 1))"
 )
-_LAST_OF_TYPE = f"{FIRST_OF_TYPE} + d.span"
 # The first moment after {then} of a day's activities, where there is one. Of a day of so many that what lies between
 # the first and the last was not kept, the bare rows are asked.
 _NEXT = (
-    f"CASE WHEN {FIRST_OF_TYPE} > {{then}} THEN {FIRST_OF_TYPE} WHEN d.activities = 2 THEN {_LAST_OF_TYPE} "
-    f"WHEN d.moments IS NOT NULL THEN moment_after({FIRST_OF_TYPE}, d.span, d.moments, {{then}}) ELSE "
+    f"CASE WHEN {FIRST} > {{then}} THEN {FIRST} WHEN d.activities = 2 THEN {LAST} "
+    f"WHEN d.moments IS NOT NULL THEN moment_after({FIRST}, d.span, d.moments, {{then}}) ELSE "
     "(SELECT a.timestamp FROM activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part AND p.user = d.user "
     "CROSS JOIN user_activities a ON a.seq = p.seq WHERE {within} AND a.activity_type = {name}{app} "
     "ORDER BY t.part, p.at LIMIT 1) END"
@@ -221,13 +219,13 @@ def walk(
     of_app = f" AND d.app = {app}" if app else ""
     if _is_soon_read(conn, asked._replace(type=types[0])):
         way = (
-            f"SELECT d.user AS user, MIN((d.day << {_DAY}) + {FIRST_OF_TYPE}) AS at0 FROM {_OF_TYPE} "
+            f"SELECT d.user AS user, MIN((d.day << {_DAY}) + {FIRST}) AS at0 FROM {_OF_TYPE} "
             f"AND d.day BETWEEN {asked.first} AND {asked.last}{of_app} WHERE t.type = {types[0]} "
             f"AND t.week BETWEEN {week_of(str(asked.first))} AND {week_of(str(asked.last))} GROUP BY d.user"
         )
     else:
         first = earliest.format(
-            type=types[0], user="s.user", moment=FIRST_OF_TYPE, more=of_app,
+            type=types[0], user="s.user", moment=FIRST, more=of_app,
             since=f"MAX({asked.first}, s.first_day)", until=f"MIN({asked.last}, s.last_day)",
         )  # fmt: skip
         way = (
@@ -239,12 +237,12 @@ def walk(
         then = f"(at{n - 1} & {_MOMENT})"
         moment = _NEXT.format(
             then=then,
-            within=between(f"{then} + 1", _LAST_OF_TYPE),
+            within=between(f"{then} + 1", LAST),
             name=f"(SELECT name FROM figure_names WHERE key = {kind})",
             app=f" AND a.app = (SELECT name FROM figure_names WHERE key = {app})" if app else "",
         )
         following = earliest.format(
-            type=kind, user="w.user", moment=moment, more=f"{of_app} AND {_LAST_OF_TYPE} > {then}",
+            type=kind, user="w.user", moment=moment, more=f"{of_app} AND {LAST} > {then}",
             since=f"(at{n - 1} >> {_DAY})", until=f"(at0 >> {_DAY}) + {window_days + 1}",
         )  # fmt: skip
         way = f"SELECT w.*, CASE WHEN {then} <= {over} THEN {following} END AS at{n} FROM ({way}{_ROW_BY_ROW}) w"
@@ -296,7 +294,7 @@ def seen_users(
 def first_moment(conn: sqlite3.Connection, app: int, user: int) -> int:
     """When a user's first activity (in an app; 0: in any) was, by the workspace's figures."""
     (moment,) = conn.execute(
-        "SELECT MIN(d.first_at) FROM main.user_spans s "
+        f"SELECT MIN({FIRST}) FROM main.user_spans s "
         "JOIN main.user_days d ON d.day = s.first_day AND d.user = s.user "
         "WHERE s.app = ?1 AND s.user = ?2 AND (?1 = 0 OR d.app = ?1)",
         (app, user),

@@ -258,14 +258,31 @@ CREATE TABLE user_type_days (
 ) WITHOUT ROWID;
 INSERT INTO user_type_days SELECT week, type, user, day, app, activities, first_at - day * 86400000, span, NULL
     FROM user_type_days_v12;
+ALTER TABLE user_days RENAME TO user_days_v12;
+CREATE TABLE user_days (
+    day INTEGER NOT NULL,
+    user INTEGER NOT NULL,
+    app INTEGER NOT NULL,
+    activities INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    span INTEGER NOT NULL,
+    PRIMARY KEY (day, user, app)
+) WITHOUT ROWID;
+INSERT INTO user_days SELECT day, user, app, activities, first_at - day * 86400000,
+    COALESCE(CASE WHEN day < (SELECT frozen_before FROM figures_state) THEN
+    (SELECT MAX(k.first_at + k.span) FROM type_weeks t CROSS JOIN user_type_days_v12 k ON k.week = t.week
+    AND k.type = t.type AND k.user = u.user AND k.day = u.day AND k.app = u.app WHERE t.week = u.day / 7)
+    - first_at END, 0) FROM user_days_v12 u;
+DROP TABLE user_days_v12;
 DROP TABLE user_type_days_v12;
 UPDATE figures_state SET zone = '';
 """
 
 
 def _v13(conn: sqlite3.Connection) -> None:
-    """What lies between a day's first and last is kept (``moments``): the first opening fills it in from the rows (as
-    for another zone). Of days that were pruned nobody knows it any more: NULL."""
+    """A user's days know their last moment, and of each type what lies between the first and the last (``moments``).
+    The first opening fills both in from the rows (as for another zone). Of days that were pruned nobody knows any more
+    what lies between: NULL."""
     for statement in _V13.split(";\n"):
         conn.execute(statement)
 

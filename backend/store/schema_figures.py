@@ -3,8 +3,8 @@
 Users and names stand as small integers; ``app`` 0 and ``type`` 0 mean all of them together. ``day`` is a local day
 (days since 1970-01-01 on the workspace's clock), ``week`` seven of them, ``hour`` a local hour (24 to a day). What a
 user did of a type lies by weeks first, so that every write meets the same few pages again; ``type_weeks`` says which
-weeks there are of a type. ``at`` is the first moment there, in milliseconds after UTC's midnight of a day of that
-number (fewer bytes than a moment takes; it may be negative), ``span`` how long after it the last one is, and
+weeks there are of a type. ``at`` is a user's first moment of a day, in milliseconds after UTC's midnight of a day of
+that number (fewer bytes than a moment takes; it may be negative), ``span`` how long after it the last one is, and
 ``moments`` holds what lies between (``moments``).
 
 ``figures_state`` says how far all of it reaches: activities up to ``seq`` ``through`` are counted, by the clock of
@@ -23,8 +23,9 @@ OF_USER = "active_days t CROSS JOIN user_days d ON t.type = 0 AND t.app = 0 AND 
 """The days ``d`` of whatever ``d.user`` is asked for: one look for each day that somebody was there."""
 
 
-FIRST_OF_TYPE = f"(d.day * {DAY_MS} + d.at)"
-"""The first moment of a row ``d`` of ``user_type_days``."""
+FIRST = f"(d.day * {DAY_MS} + d.at)"
+LAST = f"({FIRST} + d.span)"
+"""The first and the last moment of a row ``d`` of ``user_days`` or ``user_type_days``."""
 
 
 def week_of(day: str) -> str:
