@@ -14,7 +14,7 @@ from backend.analytics_period import KINDS
 from backend.asking import Asked, Filters, key_asked
 from backend.clock import Clock, to_datetime
 from backend.errors import StorageError
-from backend.periods import MONTH_DAYS, WEEK_DAYS, Compare, Days, days_asked
+from backend.periods import MONTH_DAYS, Compare, Days, days_asked, days_back
 from backend.records import UserAnalytics
 from backend.records_analytics import Funnel, HeatMap, Names, Overview, Retention, Trend, UserRows
 from backend.store.database import Store
@@ -77,11 +77,15 @@ class Analytics:
 
     def overview(self, filters: Filters, compare: Compare = "previous") -> Overview:
         """Every figure of the period beside those of the one before. Raises ValidationError."""
-        return self.ask(filters, lambda asked: analytics_period.overview(asked, compare), _as_a_whole(filters))
+        return self.ask(filters, lambda asked: analytics_period.overview(asked, compare), _as_a_whole(filters, compare))
 
     def trend(self, filters: Filters, compare: Compare = "previous", interval: str = "day") -> Trend:
         """Activities, active users and sessions by day, or activities by hour. Raises ValidationError."""
-        return self.ask(filters, lambda asked: analytics_period.trend(asked, compare, interval), _in_course(filters))
+        return self.ask(
+            filters,
+            lambda asked: analytics_period.trend(asked, compare, interval),
+            _in_course(filters, compare, interval),
+        )
 
     def top(self, filters: Filters, kind: str, limit: int = 10) -> Names:
         """The most frequent ``pages``, ``features``, ``referrers``, ``apps`` or ``types``. Raises ValidationError."""
@@ -121,7 +125,9 @@ class Analytics:
         return self.ask(
             filters,
             lambda asked: analytics_people.funnel(asked, steps, window_days, dropped_at, limit),
-            lambda days, today: Reach(days.first, min(days.last + window_days + 1, max(days.last, today)), _OF_TYPES),
+            lambda days, today: Reach(
+                days.first, min(days.last + window_days + 1, max(days.last, today)), _OF_TYPES, types=tuple(set(steps))
+            ),
         )
 
     def user_list(self, filters: Filters, limit: int = 50, cursor: str | None = None) -> UserRows:
@@ -166,26 +172,31 @@ class Analytics:
 
 _OF_PEOPLE = frozenset({"user_days", "user_spans", "active_days", "cohort_days"})
 _OF_TYPES = frozenset({"user_spans", "user_type_days", "type_weeks"})
-_OF_A_PERIOD = frozenset({"name_days", "name_blocks", "active_days", "session_days", "activity_hours"})
+_BY_DAY = frozenset({"name_days", "active_days", "session_days"})
+_BY_HOUR = frozenset({"activity_hours"})
 
 
-def _tables(filters: Filters, tables: frozenset[str]) -> frozenset[str]:
-    return tables if filters.activity_type is None else tables | _OF_TYPES
+def _reach(filters: Filters, days: tuple[int, int], tables: frozenset[str], hours: tuple[int, int] | None) -> Reach:
+    if filters.activity_type is None:
+        return Reach(*days, tables, hours=hours)
+    return Reach(*days, tables | _OF_TYPES, types=(filters.activity_type,), hours=hours)
 
 
-def _before(days: Days) -> int:
-    """The first of as many days before, or of as many whole weeks."""
-    return days.first - -(-days.length // WEEK_DAYS) * WEEK_DAYS
+def _in_course(filters: Filters, compare: Compare, interval: str) -> Reaching:
+    tables = _BY_HOUR if interval == "hour" else _BY_DAY
+    return lambda days, today: _reach(filters, (days.first - days_back(days, compare), days.last), tables, None)
 
 
-def _in_course(filters: Filters) -> Reaching:
-    tables = _tables(filters, _OF_A_PERIOD)
-    return lambda days, today: Reach(_before(days), days.last, tables)
+def _as_a_whole(filters: Filters, compare: Compare) -> Reaching:
+    def reach(days: Days, today: int) -> Reach:
+        back = days_back(days, compare)
+        first = min(days.first - back, min(days.last, today) - MONTH_DAYS + 1)
+        # The period before is cut on the day that today is compared with.
+        hours = (today - back, today - back) if back and days.last >= today else (0, -1)
+        tables = _BY_DAY | _OF_PEOPLE | _BY_HOUR | {"name_blocks"}
+        return _reach(filters, (first, days.last), tables, hours)
 
-
-def _as_a_whole(filters: Filters) -> Reaching:
-    tables = _tables(filters, _OF_A_PERIOD | _OF_PEOPLE)
-    return lambda days, today: Reach(min(_before(days), min(days.last, today) - MONTH_DAYS + 1), days.last, tables)
+    return reach
 
 
 def _to_today(days: Days, today: int) -> Reach:

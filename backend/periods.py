@@ -57,12 +57,17 @@ def days_asked(first: date | None, last: date | None, today: int) -> Days:
     return Days(begin, end)
 
 
+def days_back(days: Days, compare: Compare) -> int:
+    """By how many days the period before lies before ``days``."""
+    return {"none": 0, "previous": days.length, "weekday": -(-days.length // WEEK_DAYS) * WEEK_DAYS}[compare]
+
+
 def days_before(days: Days, compare: Compare, local: LocalTime, now_ms: int) -> Days | None:
     """As many days before ``days`` (``weekday``: whole weeks before, so that each falls on its own weekday); where
     today is the last of ``days``, cut where today has come to."""
     if compare == "none":
         return None
-    shift = days.length if compare == "previous" else -(-days.length // WEEK_DAYS) * WEEK_DAYS
+    shift = days_back(days, compare)
     first, last = days.first - shift, days.last - shift
     if first < 0:
         return None

@@ -125,14 +125,25 @@ def counted(names: Sequence[Any]) -> dict[str, int]:
     return {one.name: one.count for one in names}
 
 
-@settings(max_examples=25, deadline=None)
-@given(made=st.lists(ACTIVITY, min_size=1, max_size=60), zone=st.sampled_from(ZONES))
+@settings(max_examples=40, deadline=None)
+@given(
+    made=st.lists(ACTIVITY, min_size=1, max_size=60),
+    busy=st.lists(st.tuples(ACTIVITY, st.integers(2, 80)), max_size=2),
+    home=st.sampled_from(ZONES),
+    zone=st.sampled_from(ZONES),
+)
 def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
-    tmp_path_factory: pytest.TempPathFactory, made: list[dict[str, Any]], zone: str
-) -> None:
+    tmp_path_factory: pytest.TempPathFactory, made: list[dict[str, Any]], busy: list[tuple[dict[str, Any], int]],
+    home: str, zone: str,
+) -> None:  # fmt: skip
+    """Also of those who were there on both sides of its midnight, or so often that their moments are not kept."""
     path = tmp_path_factory.mktemp("figures") / "a.db"
-    with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo("UTC")) as service:
-        service.track_batch([row(one) for one in made])
+    rows = [row(one) for one in made]
+    for one, times in busy:
+        one.pop("activity_id")
+        rows += [row(one | {"minutes": one["minutes"] + 13 * n}) for n in range(times)]
+    with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo(home)) as service:
+        service.track_batch(rows)
         naive = Naive(service.list_activities(limit=10_000).activities, ZoneInfo(zone))
         hold_to(service, naive, Filters(zone=ZoneInfo(zone)))
         for user in service.analytics.user_list(Filters(zone=ZoneInfo(zone)), limit=100).users:
@@ -143,17 +154,36 @@ def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
 def test_more_than_can_be_counted_anew_for_another_zone_is_refused(
     service: UserActivityService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures_elsewhere, "MOST_ROWS", 3)
-    monkeypatch.setattr(figures_elsewhere, "MOST_PLAIN_ROWS", 5)
-    elsewhere = Filters(zone=ZoneInfo("Asia/Kathmandu"))
+    """Days of users and, where the other clock cuts the hours, their activities; of pages the days at both ends."""
+    monkeypatch.setattr(figures_elsewhere, "MOST_ROWS", 5)
+    ask, elsewhere = service.analytics, Filters(zone=ZoneInfo("Asia/Kathmandu"))
     for number in range(6):
-        service.track_activity("ada", "x", page_url="/a", timestamp=NOW - timedelta(minutes=number))
+        service.track_activity("ada", "x", page_url="/a", timestamp=NOW - timedelta(days=number, hours=2))
         if number == 4:
-            assert service.analytics.top(elsewhere, "pages").total == 5
-            assert sum(map(sum, service.analytics.heatmap(elsewhere).hours)) == 5
-    for question in (service.analytics.overview, service.analytics.heatmap, service.analytics.trend):
-        with pytest.raises(ValidationError, match="tz: is not the workspace's, and more than"):
+            assert sum(map(sum, ask.heatmap(elsewhere).hours)) == 5
+            assert [user.activities for user in ask.user_list(elsewhere).users] == [5]
+    for question in (ask.overview, ask.heatmap, ask.trend, ask.user_list):
+        with pytest.raises(ValidationError, match="tz: is not the workspace's, and more than 5 rows"):
             question(elsewhere)
+    assert ask.top(elsewhere, "pages").total == 6
+
+
+def test_only_what_another_clock_cuts_is_counted_anew(
+    service: UserActivityService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two people on three days, forty activities each: six days of users, six sessions; and no hour is cut."""
+    service.track_batch(
+        [
+            {"user_id": user, "activity_type": "x", "timestamp": NOW - timedelta(days=day, minutes=n)}
+            for user in ("ada", "bob") for day in range(3) for n in range(40)
+        ]
+    )  # fmt: skip
+    monkeypatch.setattr(figures_elsewhere, "MOST_ROWS", 12)
+    elsewhere = Filters(zone=ZoneInfo("Asia/Tokyo"))
+    figures = service.analytics.overview(elsewhere).figures
+    assert (figures["activities"].value, figures["dau"].value, figures["sessions"].value) == (240, 2, 6)
+    assert sum(map(sum, service.analytics.heatmap(elsewhere).hours)) == 240
+    assert sum(point.activities for point in service.analytics.trend(elsewhere, interval="hour").points) == 240
 
 
 def test_in_another_zone_somebody_who_came_long_before_keeps_their_first_day(service: UserActivityService) -> None:
