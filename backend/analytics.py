@@ -68,7 +68,7 @@ class Analytics:
             if not elsewhere:
                 return question(asked)
             assert reach is not None
-            with borrowed(conn, local, reach(days, local.day(now))):
+            with borrowed(conn, local, app_key, reach(days, local.day(now))):
                 return question(asked)
 
         return self._store.read(answer)
@@ -110,7 +110,7 @@ class Analytics:
     def retention(self, filters: Filters, days: int = 30, mode: str = "on") -> Retention:
         """Of those who were new on each day of the period, who came back, on day N or (``on_or_after``) from day N on.
         Raises ValidationError."""
-        return self.ask(filters, lambda asked: analytics_people.retention(asked, days, mode), _to_today)
+        return self.ask(filters, lambda asked: analytics_people.retention(asked, days, mode), _to_today(mode == "on"))
 
     def funnel(
         self,
@@ -133,7 +133,7 @@ class Analytics:
     def user_list(self, filters: Filters, limit: int = 50, cursor: str | None = None) -> UserRows:
         """The users active in the period or since, the latest seen first, each with an engagement score. Raises
         ValidationError."""
-        return self.ask(filters, lambda asked: analytics_people.user_list(asked, limit, cursor), _to_today)
+        return self.ask(filters, lambda asked: analytics_people.user_list(asked, limit, cursor), _to_today())
 
     # --- one user, and today --------------------------------------------------------------------------------------
 
@@ -199,5 +199,6 @@ def _as_a_whole(filters: Filters, compare: Compare) -> Reaching:
     return reach
 
 
-def _to_today(days: Days, today: int) -> Reach:
-    return Reach(days.first, max(days.last, today), _OF_PEOPLE)
+def _to_today(cohorts: bool = False) -> Reaching:
+    tables = _OF_PEOPLE if cohorts else _OF_PEOPLE - {"cohort_days"}
+    return lambda days, today: Reach(days.first, max(days.last, today), tables, cohorts=cohorts)

@@ -38,9 +38,16 @@ _EARLIER = (
     f"AND (SELECT MIN({FIRST}) FROM main.user_days d "
     "WHERE d.day = m.first_day AND d.user = m.user AND (m.app = 0 OR d.app = m.app)) < :start)))"
 )
-_ACTIVE = (
-    "SELECT {type}, app, day, COUNT(*) FROM {table} GROUP BY 1, 2, 3 "
-    "UNION ALL SELECT {type}, 0, day, COUNT(DISTINCT user) FROM {table} GROUP BY 1, 3"
+# The user_days and user_type_days they are made of are of the one app that is asked for (0: of all).
+_PRESENT = "(SELECT DISTINCT day, user FROM user_days)"
+_ACTIVE = f"SELECT 0, 0, day, COUNT(*) FROM {_PRESENT} GROUP BY 3"
+_ACTIVE_IN_APP = f"{_ACTIVE} UNION ALL {_ACTIVE.replace('0, 0', '0, :app')}"
+_ACTIVE_OF_TYPES = " UNION ALL SELECT type, :app, day, COUNT(DISTINCT user) FROM user_type_days GROUP BY 1, 3"
+_SPANS = "SELECT :app, user, MIN(day), MAX(day) FROM user_days GROUP BY user"
+_NEW = "SELECT app, first_day, first_day, COUNT(*) FROM user_spans WHERE first_day >= 0 GROUP BY 2"
+_COHORTS = (
+    f"SELECT :app, s.first_day, d.day, COUNT(*) FROM {_PRESENT} d CROSS JOIN user_spans s ON s.app = :app "
+    "AND s.user = d.user WHERE s.first_day >= 0 GROUP BY 2, 3"
 )
 _MADE_OF = {
     "active_days": ("user_days",),
@@ -50,7 +57,8 @@ _MADE_OF = {
     "name_blocks": ("name_days",),
     "hour_blocks": ("activity_hours",),
 }
-_INDEXES = {"cohort_days": "app, first_day, day", "user_spans": "app, user"}
+_KEYED = frozenset({"user_days", "user_type_days", "user_spans", "cohort_days"})
+"""Tables that are looked into by their keys."""
 
 # --- what is cut by the other clock's midnight ------------------------------------------------------------------------
 
@@ -62,11 +70,12 @@ _BARE = (
 _ROWS = f"{_BARE} CROSS JOIN main.user_activities a ON a.seq = p.seq"
 _WHOLE_HOURS = "FROM temp.zone_map z CROSS JOIN main.activity_hours h ON h.hour = z.unit"
 _SHARED = "EXISTS (SELECT 1 FROM main.user_days o WHERE o.day = d.day AND o.user = d.user AND o.app <> d.app)"
-_DAYS = "FROM main.user_days d {more} WHERE d.day BETWEEN :first AND :last AND {which}"
+_IN_APP = "(:app = 0 OR d.app = :app)"
+_DAYS = f"FROM main.user_days d {{more}} WHERE d.day BETWEEN :first AND :last AND {_IN_APP} AND {{which}}"
 _OF_TYPES = (
     "FROM main.type_weeks t0 CROSS JOIN main.user_type_days d ON d.week = t0.week AND d.type = t0.type "
     "AND d.day BETWEEN :first AND :last {more} WHERE t0.type IN (SELECT value FROM json_each(:types)) "
-    f"AND t0.week BETWEEN {week_of(':first')} AND {week_of(':last')} AND {{which}}"
+    f"AND t0.week BETWEEN {week_of(':first')} AND {week_of(':last')} AND {_IN_APP} AND {{which}}"
 )
 
 
@@ -79,7 +88,8 @@ def _is(kind: str) -> str:
 class Reach(NamedTuple):
     """What a question looks at: local days, both included, tables of figures, and which kinds of names. ``types``:
     those by which users are told apart, where ``user_type_days`` is among the tables; ``hours``: the days whose hours
-    are told apart, where these are not all of them."""
+    are told apart, where these are not all of them; ``cohorts``: whether ``cohort_days`` tells who came back, or only
+    who was new."""
 
     first: int
     last: int
@@ -87,20 +97,21 @@ class Reach(NamedTuple):
     kinds: frozenset[str] = frozenset()
     types: tuple[str, ...] = ()
     hours: tuple[int, int] | None = None
+    cohorts: bool = False
 
 
 @contextmanager
-def borrowed(conn: sqlite3.Connection, local: LocalTime, reach: Reach) -> Iterator[None]:
-    """Have a question on ``conn`` answered by ``local``'s days, over what is in ``reach``; its tables alone may be
-    asked. Somebody who came before has the first day -1. Raises ValidationError where too much would have to be counted
-    anew, or where some of it was pruned."""
+def borrowed(conn: sqlite3.Connection, local: LocalTime, app: int, reach: Reach) -> Iterator[None]:
+    """Have a question on ``conn`` answered by ``local``'s days, over what is in ``reach`` and of the ``app`` (its key;
+    0: all); its tables alone may be asked. Somebody who came before has the first day -1. Raises ValidationError where
+    too much would have to be counted anew, or where some of it was pruned."""
     start, end = local.start(max(reach.first, 0)), local.start(reach.last + 1)
     if start < (before := pruned_before(conn)):
         raise ValidationError.of(
             "tz", f"is not the workspace's, and what would have to be counted anew was pruned before {rfc3339(before)}"
         )
     (kept_by,) = conn.execute("SELECT zone FROM figures_state").fetchone()
-    making = _Making(conn, Clocks(LocalTime(ZoneInfo(kept_by)), local, start, end), reach)
+    making = _Making(conn, Clocks(LocalTime(ZoneInfo(kept_by)), local, start, end), app, reach)
     try:
         making.make()
         yield
@@ -111,14 +122,14 @@ def borrowed(conn: sqlite3.Connection, local: LocalTime, reach: Reach) -> Iterat
 class _Making:
     """The temporary tables of one question."""
 
-    def __init__(self, conn: sqlite3.Connection, clocks: Clocks, reach: Reach) -> None:
+    def __init__(self, conn: sqlite3.Connection, clocks: Clocks, app: int, reach: Reach) -> None:
         self._conn = conn
         self._clocks = clocks
         self._reach = reach
         self._tables = reach.tables.union(*(_MADE_OF.get(name, ()) for name in reach.tables))
         self._made: list[str] = []
         self._hidden: list[str] = []
-        self._rows = 0
+        self._count_so_far = 0
         home, _, start, end = clocks
         types = conn.execute(
             f"SELECT json_group_array(key) FROM figure_names WHERE kind = {OTHER['type']} "
@@ -126,7 +137,7 @@ class _Making:
             reach.types,
         ).fetchone()[0]
         self._values = {
-            "start": start, "end": end, "first": home.day(start), "last": home.day(end - 1), "types": types,
+            "start": start, "end": end, "first": home.day(start), "last": home.day(end - 1), "types": types, "app": app,
         }  # fmt: skip
 
     def make(self) -> None:
@@ -139,10 +150,10 @@ class _Making:
             described = self._conn.execute(f"PRAGMA main.table_info({table.name})").fetchall()
             columns = ", ".join(f"{column} {kind}" for _, column, kind, *_ in described)
             keys = ", ".join(column for _, column, _, _, _, of_key in described if of_key)
-            united = table.name in {"user_days", "user_type_days"}
-            self._create(
-                table.name, f"{columns}, PRIMARY KEY ({keys})" if united else columns, "WITHOUT ROWID" * united
-            )
+            if table.name in _KEYED:
+                self._create(table.name, f"{columns}, PRIMARY KEY ({keys})", "WITHOUT ROWID")
+            else:
+                self._create(table.name, columns)
             special = {
                 "user_days": self._user_days,
                 "user_type_days": self._user_type_days,
@@ -152,11 +163,9 @@ class _Making:
             if special is not None:
                 special()
             else:
-                self._conn.execute(f"INSERT INTO temp.{table.name} {self._expected(table)}")
+                self._run(f"INSERT INTO temp.{table.name} {self._rows_of(table)}")
             if table.name == "user_spans":
                 self._run(_EARLIER)
-            if table.name in _INDEXES:
-                self._conn.execute(f"CREATE INDEX temp.{table.name}_key ON {table.name} ({_INDEXES[table.name]})")
 
     def drop(self) -> None:
         for name in self._made:
@@ -189,8 +198,8 @@ class _Making:
                 self._count(int(rows))
 
     def _count(self, rows: int) -> None:
-        self._rows += rows
-        if self._rows > MOST_ROWS:
+        self._count_so_far += rows
+        if self._count_so_far > MOST_ROWS:
             raise ValidationError.of(
                 "tz", f"is not the workspace's, and more than {MOST_ROWS:,} rows would have to be counted anew for it"
             )
@@ -287,14 +296,16 @@ class _Making:
         rows = keyed_rows(self._told_by("a.timestamp", HOUR_MS), source, "{other}", {"app", "type", *kinds})
         self._conn.execute(f"INSERT INTO temp.checking {rows}")
 
-    def _expected(self, table: Table) -> str:
+    def _rows_of(self, table: Table) -> str:
         """The SELECT of a table's rows, as far as they are asked for."""
         if table.name == "active_days":
-            of_all = _ACTIVE.format(type=0, table="user_days")
-            of_one = _ACTIVE.format(type="type", table="user_type_days")
-            return f"{of_all} UNION ALL {of_one}" if "user_type_days" in self._tables else of_all
-        within = f" AND start_time >= {int(self._clocks.start)} AND start_time < {int(self._clocks.end)}"
-        rows = expected_rows(table, sessions_within=within)
+            active = _ACTIVE_IN_APP if self._values["app"] else _ACTIVE
+            return active + _ACTIVE_OF_TYPES * ("user_type_days" in self._tables)
+        if table.name == "cohort_days":
+            return _COHORTS if self._reach.cohorts else _NEW
+        if table.name == "user_spans":
+            return _SPANS
+        rows = expected_rows(table, sessions_within=" AND start_time >= :start AND start_time < :end")
         return rows.replace("local_hour(start_time)", self._told_by("start_time", HOUR_MS))
 
     def _told_by(self, moment: str, unit: int = DAY_MS) -> str:

@@ -213,7 +213,8 @@ def walk(
         return Walked(0, tuple([] for _ in types[1:]), [])
     app = asked.app
     (several,) = conn.execute(
-        "SELECT (SELECT COUNT(*) FROM user_spans WHERE app > 0) > (SELECT COUNT(*) FROM user_spans WHERE app = 0)"
+        "SELECT (SELECT COUNT(*) FROM main.user_spans WHERE app > 0) > "
+        "(SELECT COUNT(*) FROM main.user_spans WHERE app = 0)"
     ).fetchone()
     earliest = _EARLIEST_OF_ALL if several and not app else _EARLIEST
     of_app = f" AND d.app = {app}" if app else ""
