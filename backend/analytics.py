@@ -48,8 +48,8 @@ class Analytics:
         return filters.zone is not None and filters.zone.key != self.zone.key
 
     def ask(self, filters: Filters, question: Callable[[Asked], T], reach: Reaching | None = None) -> T:
-        """Answer ``question`` over everything stored so far; ``reach``: what it looks at, which is all that a question
-        in another zone may ask (there is none for those who cannot). Raises ValidationError."""
+        """Answer ``question`` over everything stored so far; ``reach``: what it looks at in another zone, which is all
+        that it may ask (None: it needs none of that zone's days). Raises ValidationError."""
         try:
             self._fold()
         except StorageError as fault:
@@ -65,9 +65,8 @@ class Analytics:
             app_key = 0 if filters.app is None else key_asked(conn, "app", filters.app, "app")
             type_key = 0 if kind is None else key_asked(conn, "type", kind, "activity_type")
             asked = Asked(conn, days, local, now, filters.app, app_key, type_key, self._local)
-            if not elsewhere:
+            if not elsewhere or reach is None:
                 return question(asked)
-            assert reach is not None
             with borrowed(conn, local, app_key, reach(days, local.day(now))):
                 return question(asked)
 
@@ -125,9 +124,6 @@ class Analytics:
         return self.ask(
             filters,
             lambda asked: analytics_people.funnel(asked, steps, window_days, dropped_at, limit),
-            lambda days, today: Reach(
-                days.first, min(days.last + window_days + 1, max(days.last, today)), _OF_TYPES, types=tuple(set(steps))
-            ),
         )
 
     def user_list(self, filters: Filters, limit: int = 50, cursor: str | None = None) -> UserRows:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from backend.asking import Asked, key_asked
 from backend.definitions import DEFINITIONS
 from backend.errors import ValidationError
-from backend.periods import ratio
+from backend.periods import Days, ratio
 from backend.records_analytics import Cohort, Funnel, FunnelStep, Retention, UserRow, UserRows
 from backend.store import questions_people as people
 from backend.store.codec import decode_cursor, encode_cursor
@@ -80,10 +80,14 @@ def funnel(asked: Asked, steps: Sequence[str], window_days: int, dropped_at: int
         raise ValidationError.of("steps", "has a step without a name")
     if dropped_at is not None and not 2 <= dropped_at <= len(steps):
         raise ValidationError.of("dropped_at", "must be the number of a step after the first")
-    part = asked.slice(asked.days, of_type=False)
+    days, bounds = asked.days, None
+    if asked.local is not asked.home:  # which days there are matters to the first step alone, and moments tell that
+        bounds = days.bounds(asked.local)
+        days = Days(asked.home.day(bounds[0]), asked.home.day(bounds[1] - 1))
+    part = asked.slice(days, of_type=False)
     types = [key_asked(asked.conn, "type", name, "steps") for name in steps]
     at = None if dropped_at is None else dropped_at - 1
-    walked = people.walk(asked.conn, types, part, window_days, at, limit)
+    walked = people.walk(asked.conn, types, part, window_days, at, limit, bounds)
     return Funnel(
         period=asked.days.record(asked.until),
         timezone=asked.local.zone.key,

@@ -206,44 +206,46 @@ def walk(
     window_days: int,
     dropped_at: int | None = None,
     limit: int = 0,
+    between_ms: tuple[int, int] | None = None,
 ) -> Walked:
     """The way of everybody who took the first step (the types by their keys) in the slice, as far as each step was
-    taken within ``window_days`` of the first. ``dropped_at`` is the place of a step, from 0."""
+    taken within ``window_days`` of the first. ``dropped_at`` is the place of a step, from 0; ``between_ms``: from
+    where to before where in the slice the first step counts (milliseconds since 1970; None: all of it)."""
     if asked.app < 0 or types[0] < 0:
         return Walked(0, tuple([] for _ in types[1:]), [])
     app = asked.app
     (several,) = conn.execute(
-        "SELECT (SELECT COUNT(*) FROM main.user_spans WHERE app > 0) > "
-        "(SELECT COUNT(*) FROM main.user_spans WHERE app = 0)"
+        "SELECT (SELECT COUNT(*) FROM user_spans WHERE app > 0) > (SELECT COUNT(*) FROM user_spans WHERE app = 0)"
     ).fetchone()
     earliest = _EARLIEST_OF_ALL if several and not app else _EARLIEST
     of_app = f" AND d.app = {app}" if app else ""
+    moment, more = FIRST, of_app
+    if between_ms is not None:
+        before = str(between_ms[0] - 1)
+        moment, more = _next_after(before, types[0], app), f"{of_app} AND {LAST} > {before}"
     if _is_soon_read(conn, asked._replace(type=types[0])):
         way = (
-            f"SELECT d.user AS user, MIN((d.day << {_DAY}) + {FIRST}) AS at0 FROM {_OF_TYPE} "
-            f"AND d.day BETWEEN {asked.first} AND {asked.last}{of_app} WHERE t.type = {types[0]} "
+            f"SELECT d.user AS user, MIN({_WHEN.format(moment=moment)}) AS at0 FROM {_OF_TYPE} "
+            f"AND d.day BETWEEN {asked.first} AND {asked.last}{more} WHERE t.type = {types[0]} "
             f"AND t.week BETWEEN {week_of(str(asked.first))} AND {week_of(str(asked.last))} GROUP BY d.user"
         )
     else:
         first = earliest.format(
-            type=types[0], user="s.user", moment=FIRST, more=of_app,
+            type=types[0], user="s.user", moment=moment, more=more,
             since=f"MAX({asked.first}, s.first_day)", until=f"MIN({asked.last}, s.last_day)",
         )  # fmt: skip
         way = (
             f"SELECT s.user AS user, {first} AS at0 FROM user_spans s "
             f"WHERE s.app = {app} AND s.last_day >= {asked.first} AND s.first_day <= {asked.last}"
         )
+    if between_ms is not None:
+        within = f"at0 & {_MOMENT} < {between_ms[1]}"
+        way = f"SELECT user, CASE WHEN {within} THEN at0 END AS at0 FROM ({way}{_ROW_BY_ROW})"
     over = f"(at0 & {_MOMENT}) + {window_days * DAY_MS}"
     for n, kind in enumerate(types[1:], 1):
         then = f"(at{n - 1} & {_MOMENT})"
-        moment = _NEXT.format(
-            then=then,
-            within=between(f"{then} + 1", LAST),
-            name=f"(SELECT name FROM figure_names WHERE key = {kind})",
-            app=f" AND a.app = (SELECT name FROM figure_names WHERE key = {app})" if app else "",
-        )
         following = earliest.format(
-            type=kind, user="w.user", moment=moment, more=f"{of_app} AND {LAST} > {then}",
+            type=kind, user="w.user", moment=_next_after(then, kind, app), more=f"{of_app} AND {LAST} > {then}",
             since=f"(at{n - 1} >> {_DAY})", until=f"(at0 >> {_DAY}) + {window_days + 1}",
         )  # fmt: skip
         way = f"SELECT w.*, CASE WHEN {then} <= {over} THEN {following} END AS at{n} FROM ({way}{_ROW_BY_ROW}) w"
@@ -258,6 +260,16 @@ def walk(
     began, *lists = conn.execute(f"SELECT {', '.join(answers)} FROM ({way}{_ROW_BY_ROW})").fetchone()
     numbers = [msgspec.json.decode(text, type=list[int]) for text in lists]
     return Walked(began, tuple(numbers[: len(types) - 1]), numbers[-1][:limit] if dropped_at is not None else [])
+
+
+def _next_after(then: str, kind: int, app: int) -> str:
+    """SQL for the first moment after ``then`` of a day's activities (``d``), one of which is later."""
+    return _NEXT.format(
+        then=then,
+        within=between(f"{then} + 1", LAST),
+        name=f"(SELECT name FROM figure_names WHERE key = {kind})",
+        app=f" AND a.app = (SELECT name FROM figure_names WHERE key = {app})" if app else "",
+    )
 
 
 def user_ids(conn: sqlite3.Connection, keys: Sequence[int]) -> list[str]:
