@@ -170,31 +170,36 @@ _OF_PEOPLE = frozenset({"user_days", "user_spans", "active_days", "cohort_days"}
 _OF_TYPES = frozenset({"user_spans", "user_type_days", "type_weeks"})
 _BY_DAY = frozenset({"name_days", "active_days", "session_days"})
 _BY_HOUR = frozenset({"activity_hours"})
-
-
-def _reach(filters: Filters, days: tuple[int, int], tables: frozenset[str], hours: tuple[int, int] | None) -> Reach:
-    if filters.activity_type is None:
-        return Reach(*days, tables, hours=hours)
-    return Reach(*days, tables | _OF_TYPES, types=(filters.activity_type,), hours=hours)
+_NONE = (0, -1)
 
 
 def _in_course(filters: Filters, compare: Compare, interval: str) -> Reaching:
     tables = _BY_HOUR if interval == "hour" else _BY_DAY
-    return lambda days, today: _reach(filters, (days.first - days_back(days, compare), days.last), tables, None)
+    return lambda days, today: _of_type(filters, Reach(days.first - days_back(days, compare), days.last, tables))
 
 
 def _as_a_whole(filters: Filters, compare: Compare) -> Reaching:
+    tables = _BY_DAY | _OF_PEOPLE | _BY_HOUR | {"name_blocks"}
+
     def reach(days: Days, today: int) -> Reach:
         back = days_back(days, compare)
         first = min(days.first - back, min(days.last, today) - MONTH_DAYS + 1)
+        seams, cut = (days.first, days.first - back, days.last - back + 1), today - back
+        if not back or days.last < today:
+            return _of_type(filters, Reach(first, days.last, tables, hours=_NONE, seams=seams))
         # The period before is cut on the day that today is compared with.
-        hours = (today - back, today - back) if back and days.last >= today else (0, -1)
-        tables = _BY_DAY | _OF_PEOPLE | _BY_HOUR | {"name_blocks"}
-        return _reach(filters, (first, days.last), tables, hours)
+        return _of_type(filters, Reach(first, days.last, tables, hours=(cut, cut), seams=(*seams, cut, cut + 1)))
 
     return reach
 
 
+def _of_type(filters: Filters, reach: Reach) -> Reach:
+    """What is looked at where one type of activities is asked for."""
+    if filters.activity_type is None:
+        return reach
+    return reach._replace(tables=reach.tables | _OF_TYPES, types=(filters.activity_type,))
+
+
 def _to_today(cohorts: bool = False) -> Reaching:
     tables = _OF_PEOPLE if cohorts else _OF_PEOPLE - {"cohort_days"}
-    return lambda days, today: Reach(days.first, max(days.last, today), tables, cohorts=cohorts)
+    return lambda days, today: Reach(days.first, max(days.last, today), tables, cohorts=cohorts, seams=(days.last + 1,))

@@ -18,7 +18,6 @@ from backend import Event, Filters, UserActivityService, ValidationError
 from backend.store import (
     blocks,
     figures_check,
-    figures_elsewhere,
     folding,
     heavy_users,
     key_types,
@@ -29,27 +28,10 @@ from backend.store import (
 from backend.store.figures_forgetting import forget_key, forget_sessions, forget_user
 from backend.store.key_types import KEY_TYPES, list_types
 from backend.store.writer import Tx, Write
+from tests.figures_made import ACTIVITY, NOW, TYPES, ZONES, hold_to, row
 from tests.naive_figures import Naive, features
 from tests.still_clock import StillClock
 
-ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata", "America/Sao_Paulo", "Asia/Kathmandu")
-TYPES = ("page_view", "search", "buy")
-NOW = datetime(
-    2026, 11, 3, 15, 20, tzinfo=UTC
-)  # the clocks went back in Berlin on 25 October, in New York on 1 November
-
-ACTIVITY = st.fixed_dictionaries(
-    {
-        "user_id": st.sampled_from(["ada", "bob", "cy", "\u202eeve", "o'hara; --", "🦊"]),
-        "activity_type": st.sampled_from(TYPES),
-        "app": st.sampled_from(["shop", "blog"]),
-        "minutes": st.one_of(st.integers(0, 60 * 24 * 12), st.integers(60 * 24 * 8, 60 * 24 * 10)),
-        "page_url": st.sampled_from([None, "/a", "/b"]),
-        "referrer": st.sampled_from([None, "https://One.example/x", "https://two.example"]),
-        "metadata": st.sampled_from([None, {"feature": "csv"}, {"feature": 3}]),
-        "activity_id": st.one_of(st.none(), st.integers(0, 30).map(str)),
-    }
-)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("track"), st.lists(ACTIVITY, min_size=1, max_size=25)),
@@ -61,11 +43,6 @@ STEPS = st.lists(
     min_size=1,
     max_size=8,
 )
-
-
-def row(made: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in made.items() if value is not None and name != "minutes"}
-    return kept | {"timestamp": NOW - timedelta(minutes=made["minutes"])}
 
 
 @pytest.fixture
@@ -123,153 +100,6 @@ def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
 
 def counted(names: Sequence[Any]) -> dict[str, int]:
     return {one.name: one.count for one in names}
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    made=st.lists(ACTIVITY, min_size=1, max_size=60),
-    busy=st.lists(st.tuples(ACTIVITY, st.integers(2, 80)), max_size=2),
-    home=st.sampled_from(ZONES),
-    zone=st.sampled_from(ZONES),
-)
-def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
-    tmp_path_factory: pytest.TempPathFactory, made: list[dict[str, Any]], busy: list[tuple[dict[str, Any], int]],
-    home: str, zone: str,
-) -> None:  # fmt: skip
-    """Also of those who were there on both sides of its midnight, or so often that their moments are not kept."""
-    path = tmp_path_factory.mktemp("figures") / "a.db"
-    rows = [row(one) for one in made]
-    for one, times in busy:
-        one.pop("activity_id")
-        rows += [row(one | {"minutes": one["minutes"] + 13 * n}) for n in range(times)]
-    with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo(home)) as service:
-        service.track_batch(rows)
-        naive = Naive(service.list_activities(limit=10_000).activities, ZoneInfo(zone))
-        hold_to(service, naive, Filters(zone=ZoneInfo(zone)))
-        for user in service.analytics.user_list(Filters(zone=ZoneInfo(zone)), limit=100).users:
-            assert user.engagement_score == service.get_user_analytics(user.user_id).engagement_score
-        assert service.figures.verify() == ()
-
-
-def test_more_than_can_be_counted_anew_for_another_zone_is_refused(
-    service: UserActivityService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Days of users and, where the other clock cuts the hours, their activities; of pages the days at both ends."""
-    monkeypatch.setattr(figures_elsewhere, "MOST_ROWS", 5)
-    ask, elsewhere = service.analytics, Filters(zone=ZoneInfo("Asia/Kathmandu"))
-    for number in range(6):
-        service.track_activity("ada", "x", page_url="/a", timestamp=NOW - timedelta(days=number, hours=2))
-        if number == 4:
-            assert sum(map(sum, ask.heatmap(elsewhere).hours)) == 5
-            assert [user.activities for user in ask.user_list(elsewhere).users] == [5]
-    for question in (ask.overview, ask.heatmap, ask.trend, ask.user_list):
-        with pytest.raises(ValidationError, match="tz: is not the workspace's, and more than 5 rows"):
-            question(elsewhere)
-    assert ask.top(elsewhere, "pages").total == 6
-
-
-def test_only_what_another_clock_cuts_is_counted_anew(
-    service: UserActivityService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two people on three days, forty activities each: six days of users, six sessions; and no hour is cut."""
-    service.track_batch(
-        [
-            {"user_id": user, "activity_type": "x", "timestamp": NOW - timedelta(days=day, minutes=n)}
-            for user in ("ada", "bob") for day in range(3) for n in range(40)
-        ]
-    )  # fmt: skip
-    monkeypatch.setattr(figures_elsewhere, "MOST_ROWS", 12)
-    elsewhere = Filters(zone=ZoneInfo("Asia/Tokyo"))
-    figures = service.analytics.overview(elsewhere).figures
-    assert (figures["activities"].value, figures["dau"].value, figures["sessions"].value) == (240, 2, 6)
-    assert sum(map(sum, service.analytics.heatmap(elsewhere).hours)) == 240
-    assert sum(point.activities for point in service.analytics.trend(elsewhere, interval="hour").points) == 240
-
-
-def test_in_another_zone_somebody_who_came_long_before_keeps_their_first_day(service: UserActivityService) -> None:
-    for moment in ("2026-08-01T23:30", "2026-11-02T10:00"):
-        service.track_activity("ada", "x", timestamp=at(moment))
-    for app in (None, "local"):
-        (row,) = service.analytics.user_list(Filters(zone=ZoneInfo("Asia/Kathmandu"), app=app)).users
-        assert (row.first_day, row.last_day) == (date(2026, 8, 2), date(2026, 11, 2))
-
-
-def hold_to(service: UserActivityService, naive: Naive, base: Filters) -> None:
-    """Every question over several periods, apps and types gives what ``naive`` gives."""
-    today = NOW.astimezone(naive.zone).date()
-    analytics = service.analytics
-    sessions = [s for user in {a.user_id for a in naive.activities} for s in service.get_user_sessions(user).sessions]
-    for first, last in ((today - timedelta(days=6), today), (today - timedelta(days=11), today - timedelta(days=3))):
-        for app in (None, "shop", "nobody"):
-            asked = msgspec.structs.replace(base, first=first, last=last, app=app)
-            overview = analytics.overview(asked, "none").figures
-            inside = naive.within(first, last, app=app)
-            assert overview["activities"].value == len(inside)
-            assert overview["active_users"].value == naive.active_users(first, last, app=app)
-            assert overview["new_users"].value == naive.new_users(first, last, app)
-            begun = [
-                s
-                for s in sessions
-                if first <= s.start_time.astimezone(naive.zone).date() <= last and app in {None, s.app}
-            ]
-            assert overview["sessions"].value == len(begun)
-            if begun:
-                assert overview["avg_session_duration"].value == pytest.approx(
-                    sum(s.duration for s in begun) / len(begun)
-                )
-                assert overview["pages_per_session"].value == pytest.approx(
-                    sum(s.pages_visited for s in begun) / len(begun)
-                )
-            for days, name in ((1, "dau"), (7, "wau"), (28, "mau")):
-                assert overview[name].value == naive.active_users(last - timedelta(days=days - 1), last, app=app)
-            trend = analytics.trend(asked, "none").points
-            assert [p.activities for p in trend] == [len(naive.within(d, d, app=app)) for d in span(first, last)]
-            assert [p.active_users for p in trend] == [naive.active_users(d, d, app=app) for d in span(first, last)]
-            retention = analytics.retention(asked, 5)
-            for cohort in retention.cohorts:
-                assert cohort.size == naive.retained(cohort.day, 0, or_after=False, app=app)
-                assert list(cohort.users) == [
-                    naive.retained(cohort.day, n, or_after=False, app=app)
-                    if cohort.day + timedelta(days=n) < today
-                    else None
-                    for n in range(6)
-                ]
-            after = analytics.retention(asked, 5, "on_or_after")
-            for cohort in after.cohorts:
-                assert [u for u in cohort.users if u is not None] == [
-                    naive.retained(cohort.day, n, or_after=True, app=app)
-                    for n in range(6)
-                    if cohort.day + timedelta(days=n) < today
-                ]
-        asked = msgspec.structs.replace(base, first=first, last=last)
-        for kind, of in (
-            ("pages", lambda a: a.page_url),
-            ("types", lambda a: a.activity_type),
-            ("apps", lambda a: a.app),
-            ("features", features),
-            ("referrers", lambda a: a.referrer and a.referrer.split("/")[2].lower()),
-        ):
-            for scope in ({}, {"app": "shop"}, {"activity_type": "buy"}, {"app": "blog", "activity_type": "page_view"}):
-                found = analytics.top(msgspec.structs.replace(asked, **scope), kind, 100)
-                if kind == "types":
-                    scope.pop("activity_type", None)
-                assert sorted((n.name, n.count) for n in found.names) == sorted(naive.names(first, last, of, **scope))
-        assert [list(hours) for hours in analytics.heatmap(asked).hours] == naive.heat(first, last)
-        for kind in TYPES:
-            typed = msgspec.structs.replace(asked, activity_type=kind)
-            overview = analytics.overview(typed, "none").figures
-            assert overview["activities"].value == len(naive.within(first, last, activity_type=kind))
-            assert overview["active_users"].value == naive.active_users(first, last, activity_type=kind)
-            in_app = analytics.overview(msgspec.structs.replace(typed, app="shop"), "none").figures["active_users"]
-            assert in_app.value == naive.active_users(first, last, activity_type=kind, app="shop")
-        for steps in (["page_view", "search"], ["page_view", "buy", "page_view"], ["search", "search"]):
-            found_steps = analytics.funnel(asked, steps, window_days=2).steps
-            found = [(s.users, s.median_seconds) for s in found_steps]
-            assert found == naive.funnel(steps, asked, timedelta(days=2))
-
-
-def span(first: date, last: date) -> list[date]:
-    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------

@@ -37,7 +37,6 @@ def give(conn: sqlite3.Connection) -> None:
     conn.create_function("moments_of", 1, moments_of, deterministic=True)
     conn.create_function("moments_united", 8, moments_united, deterministic=True)
     conn.create_function("moment_after", 4, moment_after, deterministic=True)
-    conn.create_function("moments_told", 4, moments_told, deterministic=True)
 
 
 def moments_of(times: str) -> bytes:
@@ -63,11 +62,6 @@ def moment_after(at: int, span: int, moments: bytes, then: int) -> int:
         if moment > since:
             return at + int.from_bytes(moment, "big")
     return at + span
-
-
-def moments_told(at: int, span: int, activities: int, moments: bytes | None) -> str:
-    """Every moment of a row as a JSON array; of a row whose moments are not known the first and the last."""
-    return str(_times(at, span, activities, moments) or [at, at + span])
 
 
 def _times(at: int, span: int, activities: int, moments: bytes | None) -> list[int] | None:

@@ -24,6 +24,15 @@ class Clocks(NamedTuple):
     start: int
     end: int
 
+    def away_sql(self, moment: str, unit: int) -> str:
+        """SQL for the other clock's hour or day (``unit`` milliseconds) of a moment that is looked at, or lies within
+        two days of these."""
+        (_, offset), *changes = self.away.offsets(self.start - 2 * DAY_MS, self.end + 2 * DAY_MS)
+        sql = str(offset)
+        for since, offset in changes:
+            sql = f"CASE WHEN {moment} >= {since} THEN {offset} ELSE {sql} END"
+        return f"({moment} + {sql}) / {unit}"
+
 
 class Told(NamedTuple):
     """Units of the home clock (all of which lie within the moments looked at) and which one of the other clock each is

@@ -1,0 +1,141 @@
+"""Another zone's days are what they would be if it were the workspace's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend import Filters, UserActivityService, ValidationError
+from backend.analytics import Analytics
+from backend.store import figures_elsewhere
+from tests.figures_made import ACTIVITY, NOW, ZONES, hold_to, row
+from tests.naive_figures import Naive
+from tests.still_clock import StillClock
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[UserActivityService]:
+    with UserActivityService(tmp_path / "a.db", clock=StillClock(NOW), zone=ZoneInfo("UTC")) as service:
+        yield service
+
+
+def made_of(made: list[dict[str, Any]], busy: list[tuple[dict[str, Any], int]]) -> list[dict[str, Any]]:
+    """The activities, and such as are done again and again, 13 minutes apart."""
+    again = [
+        one | {"minutes": one["minutes"] + 13 * n, "activity_id": None} for one, times in busy for n in range(times)
+    ]
+    return [row(one) for one in (*made, *again)]
+
+
+def test_more_than_can_be_counted_anew_for_another_zone_is_refused(
+    service: UserActivityService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Days of users and, where the other clock cuts the hours, their activities; of pages the days at both ends."""
+    monkeypatch.setattr(figures_elsewhere, "MOST_ROWS", 5)
+    ask, elsewhere = service.analytics, Filters(zone=ZoneInfo("Asia/Kathmandu"))
+    for number in range(6):
+        service.track_activity("ada", "x", page_url="/a", timestamp=NOW - timedelta(days=number, hours=2))
+        if number == 4:
+            assert sum(map(sum, ask.heatmap(elsewhere).hours)) == 5
+            assert [user.activities for user in ask.user_list(elsewhere).users] == [5]
+    for question in (ask.overview, ask.heatmap, ask.trend, ask.user_list):
+        with pytest.raises(ValidationError, match="tz: is not the workspace's, and more than 5 rows"):
+            question(elsewhere)
+    assert ask.top(elsewhere, "pages").total == 6
+
+
+def test_only_what_another_clock_cuts_is_counted_anew(
+    service: UserActivityService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two people on three days, forty activities each: six days of users, six sessions; and no hour is cut."""
+    service.track_batch(
+        [
+            {"user_id": user, "activity_type": "x", "timestamp": NOW - timedelta(days=day, minutes=n)}
+            for user in ("ada", "bob") for day in range(3) for n in range(40)
+        ]
+    )  # fmt: skip
+    monkeypatch.setattr(figures_elsewhere, "MOST_ROWS", 12)
+    elsewhere = Filters(zone=ZoneInfo("Asia/Tokyo"))
+    figures = service.analytics.overview(elsewhere).figures
+    assert (figures["activities"].value, figures["dau"].value, figures["sessions"].value) == (240, 2, 6)
+    assert sum(map(sum, service.analytics.heatmap(elsewhere).hours)) == 240
+    assert sum(point.activities for point in service.analytics.trend(elsewhere, interval="hour").points) == 240
+
+
+def test_in_another_zone_somebody_who_came_long_before_keeps_their_first_day(service: UserActivityService) -> None:
+    for moment in ("2026-08-01T23:30", "2026-11-02T10:00"):
+        service.track_activity("ada", "x", timestamp=datetime.fromisoformat(moment).replace(tzinfo=UTC))
+    for app in (None, "local"):
+        (row,) = service.analytics.user_list(Filters(zone=ZoneInfo("Asia/Kathmandu"), app=app)).users
+        assert (row.first_day, row.last_day) == (date(2026, 8, 2), date(2026, 11, 2))
+
+
+MADE = st.tuples(
+    st.lists(ACTIVITY, min_size=1, max_size=60), st.lists(st.tuples(ACTIVITY, st.integers(2, 80)), max_size=2)
+)
+PERIODS = st.tuples(st.integers(-1, 14), st.integers(0, 14))
+"""How many days ago a period ended, and how many days it has before that."""
+
+
+@settings(max_examples=25, deadline=None)
+@given(made=MADE, home=st.sampled_from(ZONES), zone=st.sampled_from(ZONES))
+def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
+    tmp_path_factory: pytest.TempPathFactory, made: Any, home: str, zone: str
+) -> None:
+    path = tmp_path_factory.mktemp("figures") / "a.db"
+    with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo(home)) as service:
+        service.track_batch(made_of(*made))
+        naive = Naive(service.list_activities(limit=10_000).activities, ZoneInfo(zone))
+        hold_to(service, naive, Filters(zone=ZoneInfo(zone)))
+        for user in service.analytics.user_list(Filters(zone=ZoneInfo(zone)), limit=100).users:
+            assert user.engagement_score == service.get_user_analytics(user.user_id).engagement_score
+        assert service.figures.verify() == ()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    made=MADE,
+    home=st.sampled_from(ZONES),
+    zone=st.sampled_from(ZONES),
+    periods=st.lists(PERIODS, min_size=1, max_size=3),
+)
+def test_every_answer_is_the_one_that_the_zones_own_workspace_gives(
+    tmp_path_factory: pytest.TempPathFactory, made: Any, home: str, zone: str, periods: list[tuple[int, int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("figures")
+    rows = made_of(*made)
+    with (
+        UserActivityService(folder / "here.db", clock=StillClock(NOW), zone=ZoneInfo(home)) as here,
+        UserActivityService(folder / "there.db", clock=StillClock(NOW), zone=ZoneInfo(zone)) as there,
+    ):
+        for service in (here, there):
+            service.track_batch(rows)
+            service.close_idle_sessions()
+        today = NOW.astimezone(ZoneInfo(zone)).date()
+        for ended, more in periods:
+            last = today - timedelta(days=ended)
+            for app in (None, "shop", "desk"):
+                asked = Filters(first=last - timedelta(days=more), last=last, app=app)
+                elsewhere = msgspec.structs.replace(asked, zone=ZoneInfo(zone))
+                assert answers(here.analytics, elsewhere) == answers(there.analytics, asked)
+
+
+def answers(ask: Analytics, asked: Filters) -> list[Any]:
+    found: list[Any] = []
+    for kind in (None, "search"):
+        of = msgspec.structs.replace(asked, activity_type=kind)
+        for compare in ("previous", "weekday", "none"):
+            found += [ask.overview(of, compare), ask.trend(of, compare), ask.trend(of, compare, "hour")]
+        found += [ask.heatmap(of), *(ask.top(of, names) for names in ("pages", "features", "referrers", "apps"))]
+    found += [ask.top(asked, "types"), ask.funnel(asked, ["search", "buy", "search"], window_days=3)]
+    found += [ask.retention(asked, 9, mode) for mode in ("on", "on_or_after")]
+    users = ask.user_list(asked, limit=100).users
+    return [*found, {user.user_id: (user.first_day, user.last_day, user.activities) for user in users}]
