@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from backend import Filters, UserActivityService, ValidationError
 from backend.analytics import Analytics
 from backend.store import figures_elsewhere
-from tests.figures_made import ACTIVITY, NOW, ZONES, hold_to, row
+from tests.figures_made import NOW, ZONES, hold_to
 from tests.naive_figures import Naive
 from tests.still_clock import StillClock
 
@@ -27,12 +27,27 @@ def service(tmp_path: Path) -> Iterator[UserActivityService]:
         yield service
 
 
-def made_of(made: list[dict[str, Any]], busy: list[tuple[dict[str, Any], int]]) -> list[dict[str, Any]]:
-    """The activities, and such as are done again and again, 13 minutes apart."""
-    again = [
-        one | {"minutes": one["minutes"] + 13 * n, "activity_id": None} for one, times in busy for n in range(times)
-    ]
-    return [row(one) for one in (*made, *again)]
+DONE = st.tuples(
+    st.sampled_from(["ada", "bob", "cy"]),
+    st.sampled_from(["search", "buy"]),
+    st.sampled_from(["shop", "shop", "blog"]),
+    st.integers(0, 5 * 24 * 4) | st.integers(0, 14 * 24 * 4),
+    st.sampled_from([0, -1, 1, 421_000]),
+)
+"""Who did what where, so many quarters of an hour before NOW's last one, and how many milliseconds beside it."""
+MADE = st.tuples(st.lists(DONE, min_size=1, max_size=80), st.lists(st.tuples(DONE, st.integers(2, 80)), max_size=2))
+"""What was done, and what was done again and again, 13 minutes apart."""
+
+
+def rows_of(made: list[Any], busy: list[tuple[Any, int]]) -> list[dict[str, Any]]:
+    again = [(*one[:4], one[4] - 780_000 * n) for one, times in busy for n in range(times)]
+    return [
+        {
+            "user_id": user, "activity_type": kind, "app": app, "page_url": f"/{kind}", "metadata": {"feature": app},
+            "timestamp": NOW - timedelta(minutes=5 + 15 * quarters, milliseconds=-beside),
+        }
+        for user, kind, app, quarters, beside in (*made, *again)
+    ]  # fmt: skip
 
 
 def test_more_than_can_be_counted_anew_for_another_zone_is_refused(
@@ -78,9 +93,6 @@ def test_in_another_zone_somebody_who_came_long_before_keeps_their_first_day(ser
         assert (row.first_day, row.last_day) == (date(2026, 8, 2), date(2026, 11, 2))
 
 
-MADE = st.tuples(
-    st.lists(ACTIVITY, min_size=1, max_size=60), st.lists(st.tuples(ACTIVITY, st.integers(2, 80)), max_size=2)
-)
 PERIODS = st.tuples(st.integers(-1, 14), st.integers(0, 14))
 """How many days ago a period ended, and how many days it has before that."""
 
@@ -92,7 +104,7 @@ def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
 ) -> None:
     path = tmp_path_factory.mktemp("figures") / "a.db"
     with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo(home)) as service:
-        service.track_batch(made_of(*made))
+        service.track_batch(rows_of(*made))
         naive = Naive(service.list_activities(limit=10_000).activities, ZoneInfo(zone))
         hold_to(service, naive, Filters(zone=ZoneInfo(zone)))
         for user in service.analytics.user_list(Filters(zone=ZoneInfo(zone)), limit=100).users:
@@ -111,7 +123,7 @@ def test_every_answer_is_the_one_that_the_zones_own_workspace_gives(
     tmp_path_factory: pytest.TempPathFactory, made: Any, home: str, zone: str, periods: list[tuple[int, int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("figures")
-    rows = made_of(*made)
+    rows = rows_of(*made)
     with (
         UserActivityService(folder / "here.db", clock=StillClock(NOW), zone=ZoneInfo(home)) as here,
         UserActivityService(folder / "there.db", clock=StillClock(NOW), zone=ZoneInfo(zone)) as there,
