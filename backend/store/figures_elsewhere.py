@@ -77,7 +77,7 @@ _DAYS = {
 }
 _KEY = {"user_days": "{day}, d.user, d.app", "user_type_days": f"{week_of('{day}')}, d.type, d.user, {{day}}, d.app"}
 _GROUP = {"user_days": "1, 2, 3", "user_type_days": "1, 2, 3, 4, 5"}
-_REST = {"user_days": "", "user_type_days": ", NULL"}
+_REST = {"user_days": "0", "user_type_days": "0, NULL"}
 _AT = f"((t.part << {BITS}) + p.at)"
 _MOMENTS = (
     "CROSS JOIN main.activity_parts t CROSS JOIN main.activities_by_user p ON p.part = t.part AND p.user = d.user "
@@ -248,15 +248,11 @@ class _Making:
         seams = {self._clocks.start, self._clocks.end, *days}
         cut = " OR ".join((f"{last_day} - {first_day} > 1", *(f"{FIRST} < {at} AND {LAST} >= {at}" for at in seams)))
         kept, overnight = f"NOT ({cut}) AND {FIRST} >= :start AND {FIRST} < :end", f"{first_day} < {last_day}"
-        for day, activities, at, span, which in (
-            (first_day, f"d.activities - ({overnight})", FIRST, f"IIF({overnight}, 0, d.span)", kept),
-            (last_day, "1", LAST, "0", f"{kept} AND {overnight}"),
+        for day, activities, at, which in (
+            (first_day, f"d.activities - ({overnight})", FIRST, kept),
+            (last_day, "1", LAST, f"{kept} AND {overnight}"),
         ):
-            self._insert(
-                name,
-                f"SELECT {_KEY[name].format(day=day)}, {activities}, {at} - {day} * {DAY_MS}, {span}{_REST[name]} "
-                f"{_DAYS[name].format(more='', which=which)} {UNITE}",
-            )
+            self._add_days(name, day, f"{activities}, {at}", _DAYS[name].format(more="", which=which))
         looked_up = f"({cut}) AND {LAST} >= :start AND {FIRST} < :end"
         if name == "user_days":
             self._add_moments(name, _MOMENTS, f"{looked_up} AND NOT {_SHARED}")
@@ -265,12 +261,13 @@ class _Making:
             self._add_moments(name, _ROWS, f"{looked_up} AND {_is('app')} AND {_is('type')}")
 
     def _add_moments(self, name: str, rows: str, which: str) -> None:
-        day = self._clocks.away_sql(_AT, DAY_MS)
-        self._insert(
-            name,
-            f"SELECT {_KEY[name].format(day=day)}, COUNT(*), MIN({_AT}) - {day} * {DAY_MS}, MAX({_AT}) - MIN({_AT})"
-            f"{_REST[name]} {_DAYS[name].format(more=rows, which=which)} GROUP BY {_GROUP[name]} {UNITE}",
-        )
+        rows = f"{_DAYS[name].format(more=rows, which=which)} GROUP BY {_GROUP[name]}"
+        self._add_days(name, self._clocks.away_sql(_AT, DAY_MS), f"COUNT(*), MIN({_AT})", rows)
+
+    def _add_days(self, name: str, day: str, activities_and_first: str, rows: str) -> None:
+        """(No question asks for more than a day's activities and the first of them.)"""
+        key, rest = _KEY[name].format(day=day), _REST[name]
+        self._insert(name, f"SELECT {key}, {activities_and_first} - {day} * {DAY_MS}, {rest} {rows} {UNITE}")
 
     # --- hours, names, sessions ---------------------------------------------------------------------------------------
 
