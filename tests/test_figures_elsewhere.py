@@ -132,9 +132,9 @@ EVERYTHING = (("search", "shop"), ("buy", "shop"), ("search", "blog"))
 MIDNIGHTS = (
     # In Kolkata it is 01:00; a week ago by then somebody had been there at 00:30 and before and later.
     ("UTC", "Asia/Kolkata", "2026-11-03T19:30", ["2026-10-27T18:00", "2026-10-27T19:00", "2026-10-27T23:00"], 0, 6),
-    # The same, but at 00:30 in another app.
+    # A day ago by then somebody had been there, but in another app.
     ("UTC", "Asia/Kolkata", "2026-11-03T19:30",
-     ["2026-10-27T18:00 shop", "2026-10-27T19:00 blog", "2026-10-27T23:00 shop"], 0, 6),
+     ["2026-11-02T18:00 shop", "2026-11-02T19:00 blog", "2026-11-02T23:00 shop"], 0, 0),
     # Three were done before the end of the period asked for, two after it.
     ("UTC", "Asia/Kolkata", "2026-11-03T15:20", [f"2026-11-01T{time}" for time in ("17:58", "17:59", "18:29")]
      + [f"2026-11-01T{time}" for time in ("18:30", "18:31")], 2, 3),
@@ -142,8 +142,8 @@ MIDNIGHTS = (
     ("Australia/Adelaide", "Australia/Brisbane", "2026-04-08T09:00",
      ["2026-04-04T13:40", "2026-04-05T03:00", "2026-04-05T14:20"], 1, 5),
     # The first step at the very midnight a period begins at, and another's at the one where it is over.
-    ("UTC", "Asia/Tokyo", "2026-11-03T15:20", ["2026-10-31T15:00", "2026-11-01T15:00", "2026-11-01T15:01"], 2, 0),
-    ("UTC", "Asia/Tokyo", "2026-11-03T15:20", ["2026-11-01T15:00", "2026-11-01T15:01"], 2, 0),
+    ("UTC", "Asia/Tokyo", "2026-11-03T15:20", ["2026-10-31T15:00", "2026-11-01T15:00", "2026-11-01T15:01"], 3, 0),
+    ("UTC", "Asia/Tokyo", "2026-11-03T15:20", ["2026-11-01T15:00", "2026-11-01T15:01"], 3, 0),
     # Three days beside those of the week before: what lies between them counts for neither.
     ("UTC", "Asia/Tokyo", "2026-11-03T15:20", [f"2026-10-{day}T05:00" for day in range(20, 32)], 1, 2),
 )  # fmt: skip
