@@ -132,9 +132,11 @@ EVERYTHING = (("search", "shop"), ("buy", "shop"), ("search", "blog"))
 MIDNIGHTS = (
     # In Kolkata it is 01:00; a week ago by then somebody had been there at 00:30 and before and later.
     ("UTC", "Asia/Kolkata", "2026-11-03T19:30", ["2026-10-27T18:00", "2026-10-27T19:00", "2026-10-27T23:00"], 0, 6),
-    # A day ago by then somebody had been there, but in another app.
+    # A day ago by then somebody had been there, but in another app, or for something else.
     ("UTC", "Asia/Kolkata", "2026-11-03T19:30",
-     ["2026-11-02T18:00 shop", "2026-11-02T19:00 blog", "2026-11-02T23:00 shop"], 0, 0),
+     ["2026-11-02T18:00 search shop", "2026-11-02T19:00 search blog", "2026-11-02T23:00 search shop"], 0, 0),
+    ("UTC", "Asia/Kolkata", "2026-11-03T19:30",
+     ["2026-11-02T18:00 search shop", "2026-11-02T19:00 buy shop", "2026-11-02T23:00 search shop"], 0, 0),
     # Three were done before the end of the period asked for, two after it.
     ("UTC", "Asia/Kolkata", "2026-11-03T15:20", [f"2026-11-01T{time}" for time in ("17:58", "17:59", "18:29")]
      + [f"2026-11-01T{time}" for time in ("18:30", "18:31")], 2, 3),
@@ -156,9 +158,9 @@ def test_what_lies_at_a_midnight_counts_on_its_side_of_it(
     clock = datetime.fromisoformat(now).replace(tzinfo=UTC)
     rows = [
         {"user_id": "ada", "activity_type": kind, "app": app, "timestamp": moment + timedelta(milliseconds=after)}
-        for text, _, where in (moment.partition(" ") for moment in moments)
+        for text, *what in map(str.split, moments)
         for moment in [datetime.fromisoformat(text).replace(tzinfo=UTC)]
-        for after, (kind, app) in enumerate([("search", where)] if where else EVERYTHING)
+        for after, (kind, app) in enumerate([what] if what else EVERYTHING)
     ]
     last = clock.astimezone(ZoneInfo(zone)).date() - timedelta(days=ended)
     for here, there in asked_in_both(tmp_path, (home, zone), rows, clock, [(last - timedelta(days=more), last)]):
