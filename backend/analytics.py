@@ -170,7 +170,7 @@ _OF_PEOPLE = frozenset({"user_days", "user_spans", "active_days", "cohort_days"}
 _OF_TYPES = frozenset({"user_spans", "user_type_days", "type_weeks"})
 _BY_DAY = frozenset({"name_days", "active_days", "session_days"})
 _BY_HOUR = frozenset({"activity_hours"})
-_NONE = (0, -1)
+_NO_HOURS = (0, -1)
 
 
 def _in_course(filters: Filters, compare: Compare, interval: str) -> Reaching:
@@ -186,7 +186,7 @@ def _as_a_whole(filters: Filters, compare: Compare) -> Reaching:
         first = min(days.first - back, min(days.last, today) - MONTH_DAYS + 1)
         seams, cut = (days.first, days.first - back, days.last - back + 1), today - back
         if not back or days.last < today:
-            return _of_type(filters, Reach(first, days.last, tables, hours=_NONE, seams=seams))
+            return _of_type(filters, Reach(first, days.last, tables, hours=_NO_HOURS, seams=seams))
         # The period before is cut on the day that today is compared with.
         return _of_type(filters, Reach(first, days.last, tables, hours=(cut, cut), seams=(*seams, cut, cut + 1)))
 
