@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.store.figures_elsewhere import _hour
+from backend.store.zone_hours import HOUR_MS, Clocks
 from backend.zone import LocalTime
 
 DAY_MS = 86_400_000
@@ -47,9 +47,10 @@ def test_the_offsets_of_a_range_are_those_of_every_moment_in_it(
 def test_the_hour_in_sql_is_the_hour_of_the_clock(zone: str) -> None:
     local = LocalTime(ZoneInfo(zone))
     low, high = NOW - 400 * DAY_MS, NOW
-    sql = _hour("t", local, low, high)
+    sql = Clocks(LocalTime(ZoneInfo("UTC")), local, low, high).away_sql("t", HOUR_MS)
     conn = sqlite3.connect(":memory:")
-    moments = [(low + n * 7_654_321,) for n in range((high - low) // 7_654_321)]
+    since, until = low - 2 * DAY_MS, high + 2 * DAY_MS
+    moments = [(moment,) for moment in range(since, until, 7_654_321)]
     conn.execute("CREATE TABLE moments (t INTEGER)")
     conn.executemany("INSERT INTO moments VALUES (?)", moments)
     for at, hour in conn.execute(f"SELECT t, {sql} FROM moments"):
