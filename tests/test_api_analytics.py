@@ -188,14 +188,15 @@ def test_whoever_asks_for_another_zone_keeps_nobody_else_waiting(
         key, _ = backend.keys.add("asking", ["read"])
         with ThreadPoolExecutor(5) as askers:
 
-            def ask(zone: str) -> int:
-                url = f"{backend.url}/api/analytics/heatmap?tz={zone}"
+            def ask(zone: str, question: str = "heatmap?") -> int:
+                url = f"{backend.url}/api/analytics/{question}tz={zone}"
                 return httpx.get(url, headers={"Authorization": f"Bearer {key}"}, trust_env=False).status_code
 
             try:
                 elsewhere = [askers.submit(ask, zone) for zone in ("Asia/Kolkata", "Asia/Tokyo", "America/Lima")]
                 assert begun.acquire(timeout=20)
                 assert askers.submit(ask, "UTC").result(timeout=20) == 200
+                assert askers.submit(ask, "Asia/Tokyo", "funnel?steps=a,b&").result(timeout=20) == 200
                 assert not begun.acquire(timeout=0.2), "one is answered at a time"
             finally:
                 over.set()

@@ -99,7 +99,10 @@ def _filters(call: Call, query: FigureQuery) -> Filters:
     return Filters(first=query.first, last=query.last, app=call.app_filter(query.app), activity_type=kind, zone=zone)
 
 
-async def _ask(call: Call, kind: type[Q], name: str, question: Callable[[Analytics, Filters, Q], Record]) -> Answer:
+async def _ask(
+    call: Call, kind: type[Q], name: str, question: Callable[[Analytics, Filters, Q], Record], *, by_days: bool = True
+) -> Answer:
+    """``by_days``: whether days are asked for, which take long where they are another zone's."""
     query: Q = call.query or kind()
     filters = _filters(call, query)
     analytics = call.services.activity.analytics
@@ -107,7 +110,7 @@ async def _ask(call: Call, kind: type[Q], name: str, question: Callable[[Analyti
     def answer() -> Answer:
         return ok(**{name: _told(question(analytics, filters, query))})
 
-    return await call.read(answer, long=analytics.is_elsewhere(filters))
+    return await call.read(answer, long=by_days and analytics.is_elsewhere(filters))
 
 
 def _told(answer: Record) -> dict[str, Any]:
@@ -153,7 +156,7 @@ async def funnel(call: Call) -> Answer:
     def question(analytics: Analytics, filters: Filters, query: FunnelQuery) -> Record:
         return analytics.funnel(filters, _steps(query.steps), query.window_days, query.dropped_at, query.limit)
 
-    return await _ask(call, FunnelQuery, "funnel", question)
+    return await _ask(call, FunnelQuery, "funnel", question, by_days=False)
 
 
 async def users(call: Call) -> Answer:
