@@ -97,7 +97,7 @@ PERIODS = st.tuples(st.integers(-1, 14), st.integers(0, 14))
 """How many days ago a period ended, and how many days it has before that."""
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(made=MADE, home=st.sampled_from(ZONES), zone=st.sampled_from(ZONES))
 def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
     tmp_path_factory: pytest.TempPathFactory, made: Any, home: str, zone: str
@@ -112,7 +112,7 @@ def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
         assert service.figures.verify() == ()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     made=MADE,
     home=st.sampled_from(ZONES),

@@ -24,7 +24,7 @@ def clocks(home: str, away: str, first: date, days: int) -> Clocks:
     return Clocks(LocalTime(ZoneInfo(home)), there, there.start(day), there.start(day + days))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     home=st.sampled_from(ZONES),
     away=st.sampled_from(ZONES),
