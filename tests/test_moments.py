@@ -38,9 +38,11 @@ def kept(times: list[int]) -> tuple[int, int, int, bytes | None]:
     return min(times), max(times) - min(times), len(times), made
 
 
-@given(times=TIMES, cut=st.integers(0, MOST), since=st.integers(-(10**7), 10**12))
-def test_two_rows_together_are_as_if_all_had_come_at_once(times: list[int], cut: int, since: int) -> None:
-    times = [since + time for time in times]
+@given(times=TIMES, cut=st.integers(0, MOST), since=st.integers(-(10**7), 10**12), in_order=st.booleans())
+def test_two_rows_together_are_as_if_all_had_come_at_once(
+    times: list[int], cut: int, since: int, in_order: bool
+) -> None:
+    times = [since + time for time in (sorted(times) if in_order else times)]
     one, other = times[:cut], times[cut:]
     if one and other and len(times) > 2:
         assert moments_united(*kept(one), *kept(other)) == kept(times)[3]

@@ -49,6 +49,21 @@ def moments_united(
     more_at: int, more_span: int, more_activities: int, more_moments: bytes | None,
 ) -> bytes | None:  # fmt: skip
     """The moments of two rows together; None where those of one are not known."""
+    width, shift = _width(more_at + more_span - at), more_at - at
+    known = (activities < 3 or moments is not None) and (more_activities < 3 or more_moments is not None)
+    if known and shift >= span and (not moments or _width(span) == width):  # as most come: one after the other
+        parts = [moments or b""]
+        if activities > 1:
+            parts.append(span.to_bytes(width, "big"))
+        if more_activities > 1:
+            parts.append(shift.to_bytes(width, "big"))
+        if more_moments:
+            of_more = _width(more_span)
+            parts += [
+                (shift + int.from_bytes(more_moments[place : place + of_more], "big")).to_bytes(width, "big")
+                for place in range(0, len(more_moments), of_more)
+            ]
+        return b"".join(parts)
     one, other = _times(at, span, activities, moments), _times(more_at, more_span, more_activities, more_moments)
     return None if one is None or other is None else _packed(one + other)
 
