@@ -194,10 +194,12 @@ def _as_a_whole(filters: Filters, compare: Compare) -> Reaching:
 
 
 def _of_type(filters: Filters, reach: Reach) -> Reach:
-    """What is looked at where one type of activities is asked for."""
+    """What is looked at where one type of activities is asked for: users by types, and neither sessions nor who is
+    new."""
     if filters.activity_type is None:
         return reach
-    return reach._replace(tables=reach.tables | _OF_TYPES, types=(filters.activity_type,))
+    tables = reach.tables - {"session_days", "cohort_days"} | _OF_TYPES
+    return reach._replace(tables=tables, types=(filters.activity_type,))
 
 
 def _to_today(cohorts: bool = False) -> Reaching:
