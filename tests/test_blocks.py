@@ -15,6 +15,7 @@ import pytest
 from backend import Filters, NotificationService, UserActivityService
 from backend.erasing import Erasing
 from backend.store import blocks
+from backend.store.schema_activity import ACTIVITY_MIGRATIONS
 from tests.naive_figures import Naive
 from tests.still_clock import StillClock
 
@@ -119,34 +120,19 @@ def test_whoever_is_erased_is_no_longer_in_a_block(service: UserActivityService,
         assert kept == (0,)
 
 
-DAYS_V12 = """
-    ALTER TABLE user_days RENAME TO newer_days;
-    ALTER TABLE user_type_days RENAME TO newer_type_days;
-    CREATE TABLE user_days (
-        day INTEGER NOT NULL,
-        user INTEGER NOT NULL,
-        app INTEGER NOT NULL,
-        activities INTEGER NOT NULL,
-        first_at INTEGER NOT NULL,
-        PRIMARY KEY (day, user, app)
-    ) WITHOUT ROWID;
-    CREATE TABLE user_type_days (
-        week INTEGER NOT NULL,
-        type INTEGER NOT NULL,
-        user INTEGER NOT NULL,
-        day INTEGER NOT NULL,
-        app INTEGER NOT NULL,
-        activities INTEGER NOT NULL,
-        first_at INTEGER NOT NULL,
-        span INTEGER NOT NULL,
-        PRIMARY KEY (week, type, user, day, app)
-    ) WITHOUT ROWID;
-    INSERT INTO user_days SELECT day, user, app, activities, day * 86400000 + at FROM newer_days;
-    INSERT INTO user_type_days SELECT week, type, user, day, app, activities, day * 86400000 + at, span
-        FROM newer_type_days;
-    DROP TABLE newer_days;
-    DROP TABLE newer_type_days;
-"""
+def days_as_before(conn: sqlite3.Connection) -> None:
+    """Put the days of users back into the tables that the first twelve steps make."""
+    with closing(sqlite3.connect(":memory:")) as old:
+        for step in ACTIVITY_MIGRATIONS[:12]:
+            step(old)
+        made = dict(old.execute("SELECT name, sql FROM sqlite_master WHERE name IN ('user_days', 'user_type_days')"))
+    for table, sql in made.items():
+        conn.execute(f"ALTER TABLE {table} RENAME TO newer")
+        conn.execute(sql)
+        columns = [column for _, column, *_ in conn.execute(f"PRAGMA table_info({table})")]
+        values = ["day * 86400000 + at" if column == "first_at" else column for column in columns]
+        conn.execute(f"INSERT INTO {table} SELECT {', '.join(values)} FROM newer")
+        conn.execute("DROP TABLE newer")
 
 
 def test_a_file_from_before_blocks_gets_its_own(service: UserActivityService, path: Path) -> None:
@@ -156,7 +142,7 @@ def test_a_file_from_before_blocks_gets_its_own(service: UserActivityService, pa
             conn.execute(f"DROP TABLE {table}")
             for when in ("more", "else", "less"):
                 conn.execute(f"DROP TRIGGER {table}_{when}")
-        conn.executescript(DAYS_V12)
+        days_as_before(conn)
         conn.execute("PRAGMA user_version = 11")
     with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo("Europe/Berlin")) as again:
         assert again.figures.verify() == ()
