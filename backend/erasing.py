@@ -117,10 +117,10 @@ class Erasing:
         removed: Counter[str] = Counter()
         activity, notifications = self._stores
         activity.run(Write(self._forget_figures, user_id))
-        if tokens := notifications.read(lambda conn: forgetting.tokens_of(conn, user_id)):
-            named = notifications.read(lambda conn: forgetting.naming_tokens(conn, tokens))
+        if devices := notifications.read(lambda conn: forgetting.devices_of(conn, user_id)):
+            named = notifications.read(lambda conn: forgetting.naming_devices(conn, devices))
             for start in range(0, len(named) or 1, forgetting.SLICE):
-                notifications.run(Write(_forget_tokens, (named[start : start + forgetting.SLICE], tokens)))
+                notifications.run(Write(_forget_tokens, (named[start : start + forgetting.SLICE], devices)))
         for store, step in ((activity, self._forget_activities), (notifications, _forget_notifications)):
             while gone := store.run(Write(step, user_id)):
                 removed.update(gone)
@@ -140,8 +140,8 @@ def _forget_notifications(tx: Tx, items: Sequence[str]) -> list[dict[str, int]]:
 
 
 def _forget_tokens(tx: Tx, items: Sequence[tuple[list[int], frozenset[str]]]) -> list[None]:
-    for seqs, tokens in items:
-        forgetting.forget_tokens(tx, seqs, tokens)
+    for seqs, devices in items:
+        forgetting.forget_tokens(tx, seqs, devices)
     return [None] * len(items)
 
 

@@ -11,7 +11,7 @@ from backend.clock import rfc3339
 from backend.export_formats import WHAT, Format, What, csv_file, fields_of, jsonl
 from backend.export_parquet import parquet
 from backend.notification_service import NotificationService
-from backend.records import Device, Notification, Record
+from backend.records import Notification, Record
 from backend.rule_matching import Uses
 from backend.store import circumstances, exporting, people, rule_uses, schedules
 from backend.store.exporting import Wanted
@@ -71,7 +71,7 @@ class Exports:
                 "contacts": None if contact is None else fields_of(contact),
                 "quiet_hours": fields_of(quiet),
                 "digests": {kind: fields_of(c) for kind, c in circumstances.digests_of(conn, user_id).items()},
-                "devices": [_without_keys(device) for device in people.list_devices(conn, user_id, None)],
+                "devices": [fields_of(device) for device in people.list_devices(conn, user_id, None)],
                 "rules": [_remembered(*row) for row in rule_uses.remembered_of(conn, user_id)],
                 "schedules": [_theirs(schedule, user_id) for schedule in schedules.naming(conn, user_id)],
             }
@@ -91,12 +91,6 @@ class Exports:
             }
             for row in rows
         ]
-
-
-def _without_keys(device: Device) -> dict[str, Any]:
-    """A device without what a push to its browser is encrypted with; its token is masked already."""
-    info = {name: value for name, value in device.device_info.items() if name != "keys"}
-    return fields_of(device) | {"device_info": info}
 
 
 def _remembered(rule: str, app: str, uses: Uses) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from backend.delivery.device_address import identities
 from backend.delivery.resolver import Facts, Target
 from backend.records import NotificationType
 from backend.store.circumstances import addresses_of, digest_of, quiet_of
@@ -85,10 +86,11 @@ class FactFinder:
         )
 
     def _devices(self, conn: sqlite3.Connection, asked: Question) -> list[Target]:
+        only = None if asked.device_tokens is None else frozenset().union(*map(identities, asked.device_tokens))
         return [
-            Target(seq, platform, token == self.this_computer)
-            for seq, token, platform in targets_of(conn, asked.user_id)
-            if asked.device_tokens is None or token in asked.device_tokens
+            Target(seq, platform, identity == self.this_computer)
+            for seq, identity, platform in targets_of(conn, asked.user_id)
+            if only is None or identity in only
         ]
 
 

@@ -42,7 +42,9 @@ LinkUrl = Annotated[str, Meta(min_length=1, max_length=2048, pattern=LINK)]
 Agent = Annotated[str, Meta(min_length=1, max_length=512, pattern=NAME)]
 Title = Annotated[str, Meta(min_length=1, max_length=300, pattern=NAME)]
 Message = Annotated[str, Meta(min_length=1, max_length=10_000, pattern=TEXT)]
-Token = Annotated[str, Meta(min_length=1, max_length=4096, pattern=NAME)]
+# A browser's subscription may be JSON over several lines.
+TOKEN = rf"{NAME}|^\s*\{{[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*{END}"
+Token = Annotated[str, Meta(min_length=1, max_length=4096, pattern=TOKEN)]
 CHANNEL = r"^[a-z][a-z0-9_-]*" + END
 Channel = Annotated[
     str,

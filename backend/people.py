@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from backend.channel_names import ChannelNames
 from backend.clock import to_datetime
 from backend.delivery.choices import ALL, may_use
+from backend.delivery.device_address import DeviceAddress, device_address
 from backend.errors import Conflict, FlashFlowError, NotFound
 from backend.events import Event
 from backend.inputs import DeviceIn, PreferenceIn, TypeIn
@@ -171,6 +172,10 @@ def _matrix(
     return PreferenceMatrix(user_id=user_id, preferences=preferences, types=tuple(rows))
 
 
+Registration = tuple[DeviceIn, DeviceAddress, str]
+"""A device, where pushes for it go, and the app that registers it."""
+
+
 class Devices:
     """The devices that push can reach."""
 
@@ -183,29 +188,30 @@ class Devices:
         """A user's devices, newest first, tokens masked."""
         return self._store.read(lambda conn: table.list_devices(conn, user_id, app))
 
-    def registering(self, device: DeviceIn, app: str) -> Write[tuple[DeviceIn, str], DeviceRegistered]:
-        """The write that registers a device, or moves a known token to this user. Raises ValidationError."""
+    def registering(self, device: DeviceIn, app: str) -> Write[Registration, DeviceRegistered]:
+        """The write that registers a device, or moves a known one to this user. Raises ValidationError."""
         metadata_json(device.device_info, "device_info")
-        return Write(self._register, (device, app))
+        return Write(self._register, (device, device_address(device.token, device.platform, device.device_info), app))
 
-    def _register(self, tx: Tx, items: Sequence[tuple[DeviceIn, str]]) -> list[DeviceRegistered | FlashFlowError]:
+    def _register(self, tx: Tx, items: Sequence[Registration]) -> list[DeviceRegistered | FlashFlowError]:
         return unless_erased(tx, items, lambda item: (item[0].user_id,), lambda good: self._registered(tx, good))
 
-    def _registered(self, tx: Tx, items: Sequence[tuple[DeviceIn, str]]) -> list[DeviceRegistered]:
+    def _registered(self, tx: Tx, items: Sequence[Registration]) -> list[DeviceRegistered]:
         answers = []
-        for device, app in items:
-            known = table.device_by_token(tx.conn, device.token)
+        for device, address, app in items:
+            known = table.device_by_identity(tx.conn, address.identity)
             tx.conn.execute(
-                "INSERT INTO device_tokens (id, user_id, token, platform, device_info, is_active, app, created_at, "
-                "updated_at) VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (token) DO UPDATE SET "
-                "user_id = excluded.user_id, platform = excluded.platform, device_info = excluded.device_info, "
-                "is_active = 1, app = excluded.app, updated_at = excluded.updated_at",
+                "INSERT INTO device_tokens (id, user_id, token, identity, platform, device_info, is_active, app, "
+                "created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (identity) DO UPDATE SET "
+                "user_id = excluded.user_id, token = excluded.token, platform = excluded.platform, "
+                "device_info = excluded.device_info, is_active = 1, app = excluded.app, "
+                "updated_at = excluded.updated_at",
                 (
-                    encode_id(self._new_id()), device.user_id, device.token, device.platform,
-                    to_json(device.device_info) if device.device_info else None, app, tx.now_ms, tx.now_ms,
+                    encode_id(self._new_id()), device.user_id, address.token, address.identity, device.platform,
+                    to_json(address.info) if address.info else None, app, tx.now_ms, tx.now_ms,
                 ),
             )  # fmt: skip
-            now = table.device_by_token(tx.conn, device.token)
+            now = table.device_by_identity(tx.conn, address.identity)
             assert now is not None
             tx.events.append(Event("device", now.id, device.user_id, app))
             answers.append(DeviceRegistered(device=now, created=known is None))
@@ -219,10 +225,10 @@ class Devices:
         answers: list[Device | FlashFlowError] = []
         for device_id, app in items:
             row = tx.conn.execute(
-                "SELECT token FROM device_tokens WHERE id = ? AND (? IS NULL OR app = ?)",
+                "SELECT identity FROM device_tokens WHERE id = ? AND (? IS NULL OR app = ?)",
                 (encode_id(device_id), app, app),
             ).fetchone()
-            device = None if row is None else table.device_by_token(tx.conn, row[0])
+            device = None if row is None else table.device_by_identity(tx.conn, row[0])
             if device is None:
                 answers.append(NotFound(f"There is no device {device_id!r}."))
                 continue

@@ -16,7 +16,6 @@ from backend.handover import Notice, Outcome
 from backend.records import Record, Sent
 from backend.store.circumstances import contact_of
 from backend.store.database import Store
-from backend.store.people import address_of
 
 TITLE = "A test from FlashFlow"
 MESSAGE = "If you can read this, the channel works."
@@ -83,12 +82,12 @@ class Trials:
         if route not in SYSTEMS.values():
             return [(None, None, None)]
         devices = conn.execute(
-            "SELECT token, platform, device_info, updated_at FROM device_tokens WHERE user_id = ? AND is_active",
+            "SELECT token, platform, updated_at FROM device_tokens WHERE user_id = ? AND is_active",
             (user_id,),
         )
         return [
-            (address_of(token, platform, info), platform, registered_at)
-            for token, platform, info, registered_at in devices
+            (token, platform, registered_at)
+            for token, platform, registered_at in devices
             if self._goes_by(route, token, platform)
         ]
 

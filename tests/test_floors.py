@@ -33,7 +33,7 @@ FLOORS = (
     ("backend.data_keywords", "backend.inputs_rules"),
     ("backend.rule_matching",),
     # what the store keeps of a person's wishes and the resolver asks of them
-    ("backend.delivery.hours", "backend.delivery.choices"),
+    ("backend.delivery.hours", "backend.delivery.choices", "backend.delivery.device_address"),
     # 1: files and channels, side by side
     ("backend.store", "backend.delivery", "backend.settings_file", "backend.data_schema"),
     # 2: below the services what each of them is made of

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from backend.delivery import reach as module
 from backend.delivery.channel import ChannelError, Permanent, Transient
-from backend.delivery.reach import Reach, check_url, is_public
+from backend.delivery.device_address import parse_url
+from backend.delivery.reach import Reach, is_public
 
 DEADLINE = 15.0
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine is shared
@@ -546,35 +547,26 @@ def test_an_entry_that_cannot_match_is_refused_where_it_is_read(entry: str) -> N
         "https://push.example.com/" + "x" * 1976,
     ],
 )
-@pytest.mark.parametrize("https_only", [True, False])
-def test_a_url_that_could_be_read_in_two_ways_is_refused(url: str, https_only: bool) -> None:
-    with pytest.raises(Permanent) as caught:
-        check_url(url, https_only=https_only)
-    assert caught.value.code == "bad_url"
+def test_a_url_that_could_be_read_in_two_ways_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^(is|has|begins) "):
+        parse_url(url)
 
 
 def test_a_plain_url_comes_back_in_parts() -> None:
-    parts = check_url("https://Push.Example.com:8443/a/b?c=d@e", https_only=True)
+    parts = parse_url("https://Push.Example.com:8443/a/b?c=d@e")
     assert (parts.scheme, parts.hostname, parts.port, parts.path) == ("https", "push.example.com", 8443, "/a/b")
-    assert check_url("https://[::1]:1/" + "x" * 1984, https_only=True).hostname == "::1"
-
-
-def test_http_is_taken_only_where_it_is_asked_for() -> None:
-    assert check_url("http://nas.local/", https_only=False).scheme == "http"
-    with pytest.raises(Permanent):
-        check_url("http://nas.local/", https_only=True)
+    assert parse_url("https://[::1]:1/" + "x" * 1984).hostname == "::1"
 
 
 @PATIENT
 @given(st.text(max_size=40).map(lambda text: "https://" + text))
 def test_no_text_makes_the_check_of_a_url_raise_anything_else(url: str) -> None:
-    with contextlib.suppress(Permanent):
-        parts = check_url(url, https_only=True)
+    with contextlib.suppress(ValueError):
+        parts = parse_url(url)
         assert parts.hostname
         assert parts.username is None
 
 
 def test_what_is_wrong_with_a_url_is_said_without_repeating_it() -> None:
-    with pytest.raises(Permanent) as caught:
-        check_url("https://user:secret@push.example.com/", https_only=True)
-    assert caught.value.text == "The URL has a user name in it."
+    with pytest.raises(ValueError, match=r"^has a user name in it$"):
+        parse_url("https://user:secret@push.example.com/")

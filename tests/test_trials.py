@@ -37,7 +37,7 @@ class Parts:
         self.channels = {route: Recording() for route in ("desktop", "fcm", "apns", "webpush", "email")}
         self.configured = set(self.channels)
         service = self.hands.service
-        for token, platform in (("here", "desktop"), ("elsewhere", "desktop"), ("ab" * 32, "ios"), ("{}", "web")):
+        for token, platform in (("here", "desktop"), ("elsewhere", "desktop"), ("ab" * 32, "ios"), ("browser", "web")):
             service.register_device_token("ada", token, platform)
         self.trials = Trials(
             service.store,
@@ -62,7 +62,7 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
 
 
 def test_push_is_tested_on_every_device_by_its_own_route(parts: Parts) -> None:
-    phones = {"fcm": ["ada's phone"], "apns": ["ab" * 32], "webpush": ["{}"]}
+    phones = {"fcm": ["ada's phone"], "apns": ["ab" * 32], "webpush": ["browser"]}
     assert parts.asked("push") == {"desktop": ["here"]} | phones
 
 

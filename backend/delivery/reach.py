@@ -12,8 +12,6 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import NoReturn
-from urllib.parse import SplitResult, urlsplit
 
 from backend.delivery.channel import Permanent, Transient
 
@@ -21,7 +19,6 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Lookup = Callable[[str, int], Sequence[str]]
 """A name and a port to the addresses as text; raises OSError if there are none."""
 
-LONGEST_URL = 2_000
 LOOKUPS = 32
 """Look-ups under way at most. More would mean that somebody's names never answer."""
 
@@ -170,36 +167,6 @@ def is_public(address: Address) -> bool:
     if address in _NAT64:
         return is_public(ipaddress.IPv4Address(address.packed[-4:]))
     return address in _GLOBAL_UNICAST_V6 and not any(address in block for block in _NOT_PUBLIC_V6)
-
-
-def check_url(url: str, *, https_only: bool) -> SplitResult:
-    """A caller's URL in parts, with a host and no port that cannot be. Raises Permanent ``bad_url``.
-
-    What two parsers could read in two ways is refused: user names, fragments, backslashes, white space, and what cannot
-    be seen. Where the host leads is not looked at here, but when the connection is made.
-    """
-    if len(url) > LONGEST_URL:
-        _bad_url(f"is longer than {LONGEST_URL} characters")
-    if not url.isprintable() or any(char.isspace() or char == "\\" for char in url):
-        _bad_url("has white space, control characters or backslashes in it")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        _bad_url("is not one")
-    if parts.scheme != "https" and (https_only or parts.scheme != "http"):
-        _bad_url("does not begin with https://" if https_only else "begins with neither https:// nor http://")
-    if not host or port == 0:
-        _bad_url("has no host, or no port that can be")
-    if "@" in parts.netloc:
-        _bad_url("has a user name in it")
-    if "#" in url:
-        _bad_url("has a fragment")
-    return parts
-
-
-def _bad_url(why: str) -> NoReturn:
-    raise Permanent("bad_url", f"The URL {why}.")
 
 
 def _judged(host: str) -> Address | str:

@@ -31,10 +31,12 @@ from backend.delivery.channel import (
     TokenDead,
 )
 from backend.delivery.desktop_text import ELLIPSIS, lines, one_line
+from backend.delivery.device_address import origin_of, parse_url, to_base64url, web_push_address
 from backend.delivery.http import Answer, HttpClient, refusal, retry_after, said
 from backend.delivery.patience import Patience
-from backend.delivery.reach import Reach, check_url
+from backend.delivery.reach import Reach
 from backend.delivery.vapid import VapidKeys
+from backend.errors import ValidationError
 from backend.settings import WebPushSettings
 
 if TYPE_CHECKING:
@@ -51,7 +53,6 @@ LEAST_MESSAGE = 500
 """Bytes of the message that matter more than a second button or a link."""
 
 _URGENCY = {"low": "low", "normal": "normal", "high": "high", "urgent": "high"}
-_BASE64URL = re.compile(r"([A-Za-z0-9_-]+)(={0,2})")
 _TAG = re.compile(r"<[^<>]*>")
 _encode = msgspec.json.Encoder().encode
 
@@ -73,7 +74,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
         this browser's push service."""
         path = self.endpoint[len(self.origin) :]
         parts = [part for part in re.split(r"[/?&=:;,]", path) if len(part) >= 8]
-        keys = [base64.urlsafe_b64encode(key).decode().rstrip("=") for key in (self.p256dh, self.auth)]
+        keys = [to_base64url(key) for key in (self.p256dh, self.auth)]
         plain = [self.endpoint, *([path] if len(path) >= 8 else []), *parts, *keys]
         return [spelling for text in plain for spelling in (text, quote(text, safe=""), unquote(text))]
 
@@ -165,53 +166,18 @@ class WebPushChannel(BaseChannel):
         raise error
 
 
-def subscription_problem(target: str, reach: Reach | None = None) -> str | None:
-    """What is wrong with a browser's PushSubscription as JSON text, in a sentence; None if nothing is.
-
-    Looks nothing up. ``reach`` knows which hosts the owner lists; without it none is.
-    """
-    try:
-        read_subscription(target, reach or Reach())
-    except ChannelError as error:
-        return error.text
-    return None
-
-
-class _Keys(msgspec.Struct):
-    p256dh: str
-    auth: str
-
-
-class _Subscription(msgspec.Struct):
-    endpoint: str
-    keys: _Keys
-
-
 def read_subscription(target: str | None, reach: Reach) -> Subscription:
     """Raises Permanent ``bad_subscription``, or ``private_address`` where the endpoint's host gives itself away."""
     try:
-        given = msgspec.json.decode(target or "", type=_Subscription)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise _bad("it is not JSON with “endpoint” and “keys”, in these “p256dh” and “auth”") from None
-    if not given.endpoint.isascii():
-        raise _bad("the endpoint has letters in it that a browser would have encoded")
-    try:
-        parts = check_url(given.endpoint, https_only=False)
-    except Permanent as error:
-        raise _bad(f"the endpoint is no address to send to. {error.text}") from None
+        given = web_push_address(target or "")
+        parts = parse_url(given.endpoint)
+    except (ValidationError, ValueError) as error:
+        raise _bad(str(error)) from None
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     if parts.scheme != "https" and not reach.allows(host, port):
         raise _bad("the endpoint does not begin with https://")
     reach.check_host(host, port)
-    usual = "443" if parts.scheme == "https" else "80"
-    origin = f"{parts.scheme}://{re.sub(f'(:0*{usual}|:)$', '', parts.netloc.lower())}"
-    p256dh = _from_base64url(given.keys.p256dh)
-    if p256dh is None or not _is_point(p256dh):
-        raise _bad("“p256dh” is not a public key on the curve P-256")
-    auth = _from_base64url(given.keys.auth)
-    if auth is None or len(auth) != 16:
-        raise _bad("“auth” is not a secret of 16 bytes")
-    return Subscription(endpoint=given.endpoint, origin=origin, p256dh=p256dh, auth=auth)
+    return Subscription(endpoint=given.endpoint, origin=origin_of(parts), p256dh=given.p256dh, auth=given.auth)
 
 
 def payload(notice: Notice) -> bytes:
@@ -337,27 +303,6 @@ def _fitted(text: str, room: int) -> str:
         else:
             high = middle - 1
     return text[:low].rstrip() + ELLIPSIS if low else ""
-
-
-def _from_base64url(text: str) -> bytes | None:
-    """With or without padding (RFC 4648, 5); None for anything else."""
-    match = _BASE64URL.fullmatch(text)
-    if match is None or (match[2] and len(text) % 4) or len(match[1]) % 4 == 1:
-        return None
-    return base64.urlsafe_b64decode(match[1] + "=" * (-len(match[1]) % 4))
-
-
-def _is_point(raw: bytes) -> bool:
-    """Whether these are 65 bytes that name a point of P-256; one off the curve would give our keys away bit by bit."""
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    if len(raw) != 65 or raw[0] != 4:
-        return False
-    try:
-        ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), raw)
-    except ValueError:
-        return False
-    return True
 
 
 def _new_key() -> EllipticCurvePrivateKey:

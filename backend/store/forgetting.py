@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from backend.delivery.device_address import identities
 from backend.events import Event
 from backend.store import schedules
 from backend.store.codec import decode_id, from_strings, to_json
@@ -83,31 +84,36 @@ def forget_notifications(tx: Tx, user_id: str) -> Removed:
     return {"notifications": len(rows), "deliveries": deliveries, "attempts": attempts}
 
 
-def tokens_of(conn: sqlite3.Connection, user_id: str) -> frozenset[str]:
-    """The tokens of the user's devices."""
-    rows = conn.execute("SELECT token FROM device_tokens WHERE user_id = ?", (user_id,))
-    return frozenset(token for (token,) in rows)
+def devices_of(conn: sqlite3.Connection, user_id: str) -> frozenset[str]:
+    """Return the identities of the user's devices."""
+    rows = conn.execute("SELECT identity FROM device_tokens WHERE user_id = ?", (user_id,))
+    return frozenset(identity for (identity,) in rows)
 
 
-def naming_tokens(conn: sqlite3.Connection, tokens: frozenset[str]) -> list[int]:
-    """Notifications, whoever's, that were sent to these devices by their tokens. Looks through all of them: for a
+def naming_devices(conn: sqlite3.Connection, devices: frozenset[str]) -> list[int]:
+    """Find the notifications, of any user, that were sent to these devices by their tokens. Reads all of them: for a
     reader."""
     rows = conn.execute("SELECT seq, device_tokens FROM notifications WHERE device_tokens IS NOT NULL")
-    return [seq for seq, text in rows if not tokens.isdisjoint(from_strings(text))]
+    return [seq for seq, text in rows if any(_names(devices, token) for token in from_strings(text))]
 
 
-def forget_tokens(tx: Tx, seqs: Sequence[int], tokens: frozenset[str]) -> None:
-    """Take these tokens out of these notifications, and out of what recurs. Before the devices themselves go: a killed
-    process has to find them again."""
+def _names(devices: frozenset[str], token: str) -> bool:
+    """Whether ``token`` is a spelling of one of these devices."""
+    return not devices.isdisjoint(identities(token))
+
+
+def forget_tokens(tx: Tx, seqs: Sequence[int], devices: frozenset[str]) -> None:
+    """Take these devices' tokens out of these notifications, and out of schedules. Before the devices themselves go: a
+    killed process has to find them again."""
     for seq in seqs:
         row = tx.conn.execute("SELECT device_tokens FROM notifications WHERE seq = ?", (seq,)).fetchone()
         if row is not None and row[0] is not None:
-            left = [token for token in from_strings(row[0]) if token not in tokens]
+            left = [token for token in from_strings(row[0]) if not _names(devices, token)]
             tx.conn.execute("UPDATE notifications SET device_tokens = ? WHERE seq = ?", (to_json(left), seq))
     for seq, text in tx.conn.execute("SELECT seq, request FROM schedules").fetchall():
         request = _decode_request(text)
         given = request.notification.get("device_tokens") or []
-        left = [token for token in given if token not in tokens]
+        left = [token for token in given if not _names(devices, token)]
         if left != given:
             _change_request(tx, seq, request, request.notification | {"device_tokens": left})
 

@@ -13,7 +13,6 @@ from backend.handover import Link, Notice, Outcome, Turn
 from backend.store.calling_off import COLUMNS, JOINED, WIDTH, call_off_all, end_of, ends_of
 from backend.store.codec import decode_id, encode_id, from_object, to_json
 from backend.store.database import Store
-from backend.store.people import address_of
 from backend.store.recording import INTERRUPTED, attempt, next_in_chain, record, tell_carried
 from backend.store.settling import settle_all
 from backend.store.writer import Tx, Write
@@ -90,7 +89,7 @@ _CLAIM = (
 _WANTED = (
     f"SELECT {COLUMNS}, d.seq, d.id, d.notification_seq, d.route, n.id, n.user_id, n.app, n.title, n.message, "  # noqa: S608
     "n.priority, n.notification_type, n.data, n.actions, n.collapse_key, n.count, n.created_at, n.expires_at, "
-    "COALESCE(k.critical, 0), t.token, t.platform, t.device_info, t.updated_at, c.email, c.phone, "
+    "COALESCE(k.critical, 0), t.token, t.platform, t.updated_at, c.email, c.phone, "
     "EXISTS (SELECT 1 FROM deliveries s WHERE s.carrier_seq = d.seq) "
     f"FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq {JOINED} "
     f"WHERE d.seq IN ({DUE}) ORDER BY d.next_attempt_at"
@@ -142,7 +141,7 @@ def _wanted(tx: Tx, route: str, count: int) -> list[tuple[Any, ...]]:
 def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
     (
         seq, id_, _, route, notification, user_id, app, title, message, priority, kind, data, actions, collapse, count,
-        created, expires, critical, token, platform, info, registered, email, phone, carries,
+        created, expires, critical, token, platform, registered, email, phone, carries,
     ) = row  # fmt: skip
     carried = conn.execute(_CARRIED, (seq,)).fetchall() if carries else []
     if carried:
@@ -157,7 +156,7 @@ def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
         title=title,
         message=message,
         priority=priority,
-        target={"email": email, "sms": phone}.get(route) if token is None else address_of(token, platform, info),
+        target={"email": email, "sms": phone}.get(route) if token is None else token,
         platform=platform,
         registered_at=registered,
         notification_type=kind,

@@ -22,7 +22,7 @@ _TYPE_COLUMNS = (
 )
 _decode_throttle = msgspec.json.Decoder(Throttle).decode
 _decode_failover = msgspec.json.Decoder(tuple[Stage, ...]).decode
-_DEVICE_COLUMNS = "id, user_id, platform, token, device_info, is_active, app, created_at, last_used_at"
+_DEVICE_COLUMNS = "id, user_id, platform, identity, device_info, is_active, app, created_at, last_used_at"
 
 
 def choices_of(conn: sqlite3.Connection, user_id: str) -> dict[tuple[str, str], bool]:
@@ -106,21 +106,10 @@ def in_words(name: str) -> str:
 
 
 def targets_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[int, str, str]]:
-    """A user's active devices: (seq, token, platform)."""
+    """Return a user's active devices: (seq, identity, platform)."""
     return conn.execute(
-        "SELECT seq, token, platform FROM device_tokens WHERE user_id = ? AND is_active ORDER BY seq", (user_id,)
+        "SELECT seq, identity, platform FROM device_tokens WHERE user_id = ? AND is_active ORDER BY seq", (user_id,)
     ).fetchall()
-
-
-def address_of(token: str, platform: str, info: str | None) -> str:
-    """A device's token. A browser's is its whole subscription as JSON; what apps keep beside a token of their own in
-    ``device_info`` is taken too: the subscription, its parts, or its keys one by one."""
-    if platform != "web" or token.startswith("{"):
-        return token
-    told = from_object(info)
-    told = {**told, **found} if isinstance(found := told.get("subscription"), dict) else told
-    keys = told.get("keys") or {name: told[name] for name in ("p256dh", "auth") if name in told}
-    return to_json({"endpoint": told.get("endpoint") or token, "keys": keys}) if keys else token
 
 
 def list_devices(conn: sqlite3.Connection, user_id: str, app: str | None) -> tuple[Device, ...]:
@@ -132,9 +121,9 @@ def list_devices(conn: sqlite3.Connection, user_id: str, app: str | None) -> tup
     return tuple(map(_to_device, rows))
 
 
-def device_by_token(conn: sqlite3.Connection, token: str) -> Device | None:
-    """The device registered under ``token``."""
-    row = conn.execute(f"SELECT {_DEVICE_COLUMNS} FROM device_tokens WHERE token = ?", (token,)).fetchone()  # noqa: S608
+def device_by_identity(conn: sqlite3.Connection, identity: str) -> Device | None:
+    """Return the device that a push provider would reach under ``identity``."""
+    row = conn.execute(f"SELECT {_DEVICE_COLUMNS} FROM device_tokens WHERE identity = ?", (identity,)).fetchone()  # noqa: S608
     return None if row is None else _to_device(row)
 
 
@@ -167,12 +156,12 @@ def _to_type(row: tuple[Any, ...]) -> NotificationType:
 
 
 def _to_device(row: tuple[Any, ...]) -> Device:
-    id_, user_id, platform, token, info, active, app, created, used = row
+    id_, user_id, platform, identity, info, active, app, created, used = row
     return Device(
         id=decode_id(id_),
         user_id=user_id,
         platform=platform,
-        token=mask(token),
+        token=mask(identity),
         device_info=from_object(info),
         is_active=bool(active),
         app=app,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 from backend.store.schema import IDEMPOTENCY_DDL
+from backend.store.schema_devices import devices_by_identity
 from backend.store.schema_privacy import privacy_of_notifications
 
 _TABLES = """
@@ -333,4 +334,4 @@ def _v7(conn: sqlite3.Connection) -> None:
     conn.execute("ALTER TABLE delivery_attempts ADD COLUMN next_try_at INTEGER")
 
 
-NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3, _v4, privacy_of_notifications, _v6, _v7)
+NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3, _v4, privacy_of_notifications, _v6, _v7, devices_by_identity)
