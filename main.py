@@ -271,8 +271,8 @@ def _parser() -> argparse.ArgumentParser:
         "--next-free-port", action="store_true", default=argparse.SUPPRESS, help="go on to the next port if it is taken"
     )
     server.add_argument(
-        "--allow-host", action="append", metavar="NAME", default=argparse.SUPPRESS,
-        help="a further name this machine is reached by (with --host)",
+        "--allow-host", action="append", metavar="NAME[:PORT]", default=argparse.SUPPRESS,
+        help="a further name that FlashFlow is reached by: through a proxy, a forwarded port or --host",
     )  # fmt: skip
     parser = argparse.ArgumentParser(
         prog="flashflow", description="The notification centre and activity log of this machine.",

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from backend.api.context import Desk, Readers, Services
 from backend.api.guard import Browsers
+from backend.api.host_names import HostNames, bracketed, is_everywhere
 from backend.api.server import HttpThread, bind, make_app
 from backend.config import Config
 from backend.events import Bus
@@ -17,9 +18,6 @@ from backend.keys import KeyRing
 from backend.notification_service import NotificationService
 from backend.rules import Rules
 from backend.user_activity_service import UserActivityService
-
-LOOPBACK = {"127.0.0.1", "::1", "localhost"}
-EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 named to be kept out of the Host list
 
 
 class Parts(Desk, Protocol):
@@ -47,8 +45,8 @@ class HttpServer:
         config = parts.config
         sock = bind(config.host, config.port, next_free=config.next_free_port)
         port = sock.getsockname()[1]
-        name = config.host if config.host not in EVERYWHERE else "127.0.0.1"
-        self.url = f"http://{_bracketed(name)}:{port}"
+        name = "127.0.0.1" if is_everywhere(config.host) else config.host
+        self.url = f"http://{bracketed(name)}:{port}"
         self._browsers = Browsers(parts.data_dir, port) if screens is not None else None
 
         async def make() -> tuple[ASGIApp, Services]:
@@ -65,10 +63,9 @@ class HttpServer:
             )
             return make_app(services, cast("ASGIApp | None", screens)), services
 
-        self._thread = HttpThread(
-            sock, make, allowed_hosts(config, port), self._browsers, None if screens is None else screens.close
-        )
         try:
+            hosts = HostNames(config.host, port, config.allowed_hosts)
+            self._thread = HttpThread(sock, make, hosts, self._browsers, None if screens is None else screens.close)
             self._thread.start()
         except BaseException:
             sock.close()
@@ -91,20 +88,6 @@ class HttpServer:
             return self.url + browsers.new_link()
 
         return make
-
-
-def allowed_hosts(config: Config, port: int) -> list[str]:
-    """The Host headers that are ours, to the letter: loopback, the address listened on, and what the owner named."""
-    names = {"127.0.0.1", "localhost"} | set(config.allowed_hosts)
-    if config.host not in EVERYWHERE:
-        names.add(_bracketed(config.host))
-    if config.host in {"::1", "::"}:
-        names.add("[::1]")
-    return [f"{name}:{port}" for name in sorted(names)]
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _no_screens() -> Exception:

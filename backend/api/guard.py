@@ -1,7 +1,7 @@
 """The guard around everything on the port: who may talk to it at all, and who may see the screens.
 
 A page in the person's browser can send requests to 127.0.0.1, and a name it controls can be made to point here (DNS
-rebinding). So the Host must be one of ours to the letter, an Origin must be our own, and what a browser marks as coming
+rebinding). So the Host must be one of ours, an Origin must be our own, and what a browser marks as coming
 from another site is refused. The screens and their WebSocket ask for a cookie that only a one-time link hands out.
 """
 
@@ -13,12 +13,12 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.api.call import Answer, drain, refusal, respond
+from backend.api.host_names import HostNames
 from backend.api.requests import Requests, counting
 from backend.errors import FlashFlowError, Forbidden, StorageError, Unauthorized
 from backend.store.database import create_private
@@ -83,13 +83,12 @@ class Browsers:
 class Guard:
     """ASGI middleware around the API and the screens."""
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str], browsers: Browsers | None, requests: Requests) -> None:
+    def __init__(self, app: ASGIApp, hosts: HostNames, browsers: Browsers | None, requests: Requests) -> None:
         self._app = app
         self._requests = requests
-        self._hosts = frozenset(host.lower().encode() for host in hosts)
+        self._hosts = hosts
         self._browsers = browsers
-        sockets = " ".join(f"ws://{host}" for host in sorted(h.decode() for h in self._hosts))
-        self._policy = _PAGE_POLICY.format(sockets=sockets).encode()
+        self._policy = _PAGE_POLICY.format(sockets=" ".join(hosts.websocket_sources())).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -113,9 +112,10 @@ class Guard:
         if len(named) < len(headers) and any(sum(name == one for name, _ in headers) > 1 for one in _TOLD_ONCE):
             return Forbidden("Host, Origin, Sec-Fetch-Site and Authorization may be given once.")
         host, origin, site = named.get(b"host"), named.get(b"origin"), named.get(b"sec-fetch-site")
-        if host is None or host.lower() not in self._hosts:
-            return Forbidden("This Host is not one that FlashFlow answers to.")
-        if origin is not None and origin.lower() != b"http://" + host.lower():
+        host = None if host is None else host.lower()
+        if host is None or not self._hosts.accepts(host):
+            return Forbidden("FlashFlow does not answer to this Host. Start it with `--allow-host` and the name.")
+        if origin is not None and not self._hosts.is_same_origin(origin.lower(), host):
             return Forbidden("Requests from pages of another origin are refused.")
         if site is not None and site not in _SAFE_SITES:
             return Forbidden("Requests from pages of another site are refused.")

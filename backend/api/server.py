@@ -7,7 +7,7 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import uvicorn
 from starlette.applications import Starlette
@@ -33,6 +33,7 @@ from backend.api.call import Answer, AsgiEndpoint, Endpoint, drain, encode, resp
 from backend.api.context import Services
 from backend.api.dispatch import Dispatch
 from backend.api.guard import Browsers, Guard
+from backend.api.host_names import HostNames
 from backend.api.limits import http_protocol
 from backend.api.openapi import document, page
 from backend.api.problems import MEDIA_TYPE, problem_bytes
@@ -185,7 +186,7 @@ class HttpThread:
         self,
         sock: socket.socket,
         make: Callable[[], Awaitable[tuple[ASGIApp, Services]]],
-        hosts: Sequence[str],
+        hosts: HostNames,
         browsers: Browsers | None,
         finish: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
