@@ -49,10 +49,21 @@ def _plain(value: Any) -> Any:
     return f"{value.isoformat(timespec='milliseconds')[:-6]}Z" if isinstance(value, datetime) else value
 
 
+def line_safe(json: bytes) -> bytes:
+    """``json`` with U+2028, U+2029 and U+0085 escaped: many readers of lines take them for the end of one."""
+    for character, escaped in _SEPARATORS:
+        json = json.replace(character, escaped)
+    return json
+
+
+_SEPARATORS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+"""Each can only be that character in UTF-8, and in JSON it stands in strings alone."""
+
+
 def jsonl(slices: Iterable[Sequence[Record]]) -> Iterator[bytes]:
     """A line for each record."""
     for rows in slices:
-        yield b"".join(encode(fields_of(row)) + b"\n" for row in rows)
+        yield b"".join(line_safe(encode(fields_of(row))) + b"\n" for row in rows)
 
 
 def csv_file(record: type[Record], slices: Iterable[Sequence[Record]]) -> Iterator[bytes]:

@@ -39,9 +39,12 @@ class Listener:
         """The next event; comments are passed over."""
         fields: dict[str, str] = {}
         for line in self._lines:
-            if not line and "data" in fields:
-                self.last = fields["id"]
-                return Event(fields["event"], fields["id"], json.loads(fields["data"]))
+            if not line:
+                self.last = fields.get("id", self.last)
+                if "data" in fields:
+                    return Event(fields["event"], fields["id"], json.loads(fields["data"]))
+                fields = {}
+                continue
             name, _, value = line.partition(": ")
             if name in {"event", "id", "data"}:
                 assert name not in fields
@@ -283,7 +286,7 @@ def test_a_place_further_on_than_the_files_are_is_now(server: ServerProcess) -> 
 
 
 @pytest.mark.parametrize(
-    "last", ["", "x", "1", "1-2-3", "1-2-3-4-5", "-1-0-0-0", "1.0-0-0-0", "٣-0-0-0", "9" * 19 + "-0-0-0", "0-0-0-0\t1"]
+    "last", ["x", "1", "1-2-3", "1-2-3-4-5", "-1-0-0-0", "1.0-0-0-0", "٣-0-0-0", "9" * 19 + "-0-0-0", "0-0-0-0\t1"]
 )
 def test_a_place_that_this_stream_never_gave_is_refused(server: ServerProcess, last: str) -> None:
     answer = server.api("GET", "/api/stream", headers={"Last-Event-ID": last.encode()})

@@ -219,17 +219,10 @@ class AsgiEndpoint:
         except PayloadTooLarge as error:
             # What is left of the body is not read, so nothing after it on this connection can be a request.
             answer, close = refusal(error), True
-        except FlashFlowError as error:
-            answer = refusal(error)
-        except TimeoutError:
-            reads = self._endpoint.method == "GET"
-            told = "Nothing was changed." if reads else "It may or may not have been written."
-            answer = Answer(504, problem_bytes(504, "timeout", "No answer in time", told))
         except Disconnected:
             return
-        except Exception:
-            log.exception("%s %s failed", self._endpoint.method, self._endpoint.path)
-            answer = Answer(500, problem_bytes(500, "internal_error", "Something went wrong", "See FlashFlow's log."))
+        except Exception as error:  # noqa: BLE001 answer_to logs it
+            answer = answer_to(error, self._endpoint.method, self._endpoint.path)
         if self._requests is not None:
             self._requests.add(self._endpoint.method, answer.status, time.perf_counter() - started)
         if isinstance(answer, Streamed):
@@ -368,6 +361,17 @@ def refusal(error: FlashFlowError) -> Answer:
     if status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="FlashFlow"'))
     return Answer(status, body, tuple(headers))
+
+
+def answer_to(error: Exception, method: str, path: str) -> Answer:
+    """The problem+json for whatever kept a request from being answered; a fault of ours is logged as well."""
+    if isinstance(error, FlashFlowError):
+        return refusal(error)
+    if isinstance(error, TimeoutError):
+        changed = "Nothing was changed." if method in {"GET", "HEAD"} else "It may or may not have been written."
+        return Answer(504, problem_bytes(504, "timeout", "No answer in time", changed))
+    log.error("%s %s failed", method, path, exc_info=error)
+    return Answer(500, problem_bytes(500, "internal_error", "Something went wrong", "See FlashFlow's log."))
 
 
 _USUAL = b"content-type: application/json\r\ncache-control: no-store\r\n"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from backend.api.event_feed import EventFeed
 from backend.api.limits import Limits, Watch
 from backend.api.requests import Requests
 from backend.api.wire import NotificationPages
@@ -87,6 +88,7 @@ class Services:
         self.erasing = desk.erasing
         self.retention = desk.retention
         self.pages = NotificationPages()
+        self.feed = EventFeed(activity.store, notifications.store, bus)
         self.limits = Limits()
         self.watch = Watch(self.limits)
         self.requests = Requests()
@@ -94,6 +96,7 @@ class Services:
         bus.subscribe(self._hear)
 
     def _hear(self, events: tuple[Event, ...]) -> None:
-        """On whatever thread tells of it: keep no page from before an erasure."""
+        """On whatever thread tells of it: keep nothing from before an erasure."""
         if any(event.kind == "system" and event.id == ERASED for event in events):
             self.pages = NotificationPages()
+            self.feed.forget()

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -29,12 +30,12 @@ from backend.api import (
     routes_rules,
     routes_schedules,
 )
-from backend.api.call import Answer, AsgiEndpoint, Endpoint, drain, encode, respond
+from backend.api.call import Answer, AsgiEndpoint, Endpoint, answer_to, drain, encode, respond
 from backend.api.context import Services
 from backend.api.dispatch import Dispatch
 from backend.api.guard import Browsers, Guard
 from backend.api.host_names import HostNames
-from backend.api.limits import http_protocol
+from backend.api.limits import INTERNAL, http_protocol
 from backend.api.openapi import document, page
 from backend.api.problems import MEDIA_TYPE, problem_bytes
 from backend.api.stream import Stream, StreamQuery
@@ -103,7 +104,9 @@ def make_app(services: Services, screens: ASGIApp | None) -> ASGIApp:
         Route("/api/{rest:path}", Nothing()),
         Mount("/", screens or Nothing()),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _problem})
+    # A time-out or a fault in what is no Endpoint (the screens, the documents) is told in the same shape.
+    handlers: Any = {HTTPException: _problem, TimeoutError: _timed_out, Exception: _failed}
+    app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return Dispatch(ENDPOINTS, services, app)
 
@@ -132,6 +135,16 @@ async def _problem(request: Request, error: Exception) -> Response:
         return Response(body, 405, {"allow": ", ".join(allowed), **headers}, MEDIA_TYPE)
     body = problem_bytes(404, "not_found", "Not found", "There is nothing at this address.")
     return Response(body, 404, headers, MEDIA_TYPE)
+
+
+async def _timed_out(request: Request, error: Exception) -> Response:
+    answer = answer_to(error, request.method, request.url.path)
+    return Response(answer.body, answer.status, {"cache-control": "no-store"}, MEDIA_TYPE)
+
+
+async def _failed(_request: Request, _error: Exception) -> Response:
+    """Starlette raises the error again after this answer, and uvicorn logs it."""
+    return Response(INTERNAL.body(), INTERNAL.status, {"cache-control": "no-store"}, MEDIA_TYPE)
 
 
 def _allowed(request: Request) -> list[str]:

@@ -2,7 +2,8 @@
 
 The bus only rings; what is sent is read from the files, from the place where this client stands. That place is the
 event's id: the last activity, the last change of a session, and the last notification and change of one. A client that
-comes back with ``Last-Event-ID`` goes on from there, over restarts too.
+comes back with ``Last-Event-ID`` goes on from there, over restarts too. The place is sent at once and with every ping,
+so that a client which has heard nothing yet misses nothing either.
 """
 
 from __future__ import annotations
@@ -10,40 +11,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from backend.api.call import Call, Disconnected, authorize, decode_query, encode, read_body, refusal, respond
+from backend.api.call import Call, Disconnected, answer_to, authorize, decode_query, read_body, respond
 from backend.api.context import Services
-from backend.api.wire import wire
-from backend.errors import FlashFlowError, PayloadTooLarge, ValidationError
-from backend.events import Event
+from backend.api.event_feed import Chunk, Filter, Place
+from backend.errors import FlashFlowError, PayloadTooLarge, StorageError, ValidationError
 from backend.inputs import Input, UserId
-from backend.store.activities import activities_after, last_seq, sessions_after
-from backend.store.notifications import last_places, notifications_after
-from backend.store.session_rows import last_revision
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 200
 PING_S = 15.0
 QUIET_S = 0.02
 """After a burst has been sent, how long to gather the next: a thousand activities a second make fifty reads."""
+RETRY_S = 1.0
+"""After a read that failed; the stream goes on with the next that succeeds."""
+SLICE_BYTES = 64 * 1024
+"""A chunk is shared by many clients: each holds a copy of one slice of it at most."""
 
 _PLACE = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})-(\d{1,18})", re.ASCII)
-
-
-class Place(NamedTuple):
-    """How far a client has heard: activity seq, session revision, notification seq, notification revision."""
-
-    activity: int
-    session: int
-    notification: int
-    revision: int
-
-    def text(self) -> str:
-        return "-".join(map(str, self))
 
 
 class StreamQuery(Input, frozen=True, kw_only=True):
@@ -65,14 +53,14 @@ class Stream:
             caller = authorize(self._services, headers, "read")
             query: StreamQuery = decode_query(scope["query_string"], StreamQuery)
             call = Call(scope, self._services, caller, headers)
-            last_id = headers.get(b"last-event-id")
-            now = await call.read(self._now)
+            now = await call.read(self._services.feed.now)
             # A place further on than the files are (a backup took their place) would be waited for in silence.
-            place = now if last_id is None else Place(*map(min, now, _parse(last_id.decode("latin-1"))))
-        except FlashFlowError as error:
-            await respond(send, refusal(error), close=isinstance(error, PayloadTooLarge))
-            return
+            place = Place(*map(min, now, _parse(headers.get(b"last-event-id", b""), now)))
         except Disconnected:
+            return
+        except Exception as error:  # noqa: BLE001 answer_to logs it
+            answer = answer_to(error, scope["method"], "/api/stream")
+            await respond(send, answer, close=isinstance(error, PayloadTooLarge))
             return
         await send(
             {
@@ -88,51 +76,51 @@ class Stream:
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        await self._follow(call, query.user_id, caller.sees, place, receive, send)
+        await self._follow(call, Filter(query.user_id, caller.sees), place, receive, send)
 
-    async def _follow(
-        self, call: Call, user_id: str | None, app: str | None, place: Place, receive: Receive, send: Send
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    async def _follow(self, call: Call, who: Filter, place: Place, receive: Receive, send: Send) -> None:
         bell = asyncio.Event()
         bell.set()
-
-        def ring(events: tuple[Event, ...]) -> None:
-            if any((user_id is None or e.user_id == user_id) and (app is None or e.app == app) for e in events):
-                loop.call_soon_threadsafe(bell.set)
-
-        unsubscribe = self._services.bus.subscribe(ring)
+        leave = self._services.feed.listen(bell, who)
         gone = asyncio.ensure_future(_gone(receive))
         stopping = asyncio.ensure_future(self._services.stopping.wait())
         self._services.requests.streams += 1
         try:
-            await _write(send, b"retry: 1000\n: FlashFlow\n\n")
+            await _write(send, b"retry: 1000\n: FlashFlow\n%s\n" % _id(place))
             while not gone.done() and not stopping.done():
-                if bell.is_set():
-                    bell.clear()
-                    if not self._still_admitted(call):
-                        break
-                    chunk, place, more = await call.read(lambda at=place: self._after(at, user_id, app))  # type: ignore[misc]
-                    if chunk:
-                        await _write(send, chunk)
-                    if more:
-                        bell.set()
-                    await asyncio.sleep(QUIET_S if chunk else 0)
+                if not bell.is_set():
+                    if not await _any({gone, stopping}, bell, PING_S):
+                        await _write(send, b": ping\n%s\n" % _id(place))
                     continue
-                waiting = asyncio.ensure_future(bell.wait())
-                done, _ = await asyncio.wait(
-                    {waiting, gone, stopping}, timeout=PING_S, return_when=asyncio.FIRST_COMPLETED
-                )
-                waiting.cancel()
-                if not done:
-                    await _write(send, b": ping\n\n")
+                bell.clear()
+                if not self._still_admitted(call):
+                    break
+                chunk = await self._next(call, place, who)
+                if chunk is None:  # nothing was skipped: the next read begins at the same place
+                    bell.set()
+                    await asyncio.wait({gone, stopping}, timeout=RETRY_S, return_when=asyncio.FIRST_COMPLETED)
+                    continue
+                place = chunk.place
+                if chunk.more:
+                    bell.set()
+                for start in range(0, len(chunk.events), SLICE_BYTES):
+                    await _write(send, chunk.events[start : start + SLICE_BYTES])
+                await asyncio.sleep(QUIET_S if chunk.events else 0)
         finally:
             self._services.requests.streams -= 1
-            unsubscribe()
+            leave()
             gone.cancel()
             stopping.cancel()
         if not gone.done() or gone.cancelled():
             await send({"type": "http.response.body", "body": b""})
+
+    async def _next(self, call: Call, place: Place, who: Filter) -> Chunk | None:
+        """The events after ``place``; None where they cannot be read now."""
+        try:
+            return await self._services.feed.after(place, who, call.read)
+        except (TimeoutError, StorageError) as error:
+            log.warning("the event stream could not be read and tries again: %s", str(error) or "no answer in time")
+            return None
 
     def _still_admitted(self, call: Call) -> bool:
         """Whether the key still stands: a stream must not outlive its key."""
@@ -141,54 +129,29 @@ class Stream:
         except FlashFlowError:
             return False
 
-    def _now(self) -> Place:
-        """Where the files stand: a client without a place hears what comes after."""
-        activity = self._services.activity.store.read(lambda conn: (last_seq(conn), last_revision(conn)))
-        seq, revision = self._services.notifications.store.read(last_places)
-        return Place(activity[0], activity[1], seq, revision)
 
-    def _after(self, place: Place, user_id: str | None, app: str | None) -> tuple[bytes, Place, bool]:
-        """What happened after ``place`` as event-stream bytes, the place after it, and whether there is more."""
-        activities = self._services.activity.store.read(
-            lambda conn: activities_after(conn, place.activity, user_id, app, AT_ONCE)
-        )
-        sessions = self._services.activity.store.read(
-            lambda conn: sessions_after(conn, place.session, user_id, app, AT_ONCE)
-        )
-        last, notifications = self._services.notifications.store.read(
-            lambda conn: (last_places(conn)[0], notifications_after(conn, place.revision, user_id, app, AT_ONCE))
-        )
-        parts: list[bytes] = []
-        for revision, session in sessions:
-            place = place._replace(session=revision)
-            parts.append(_event("session", place, wire(session)))
-        for seq, activity in activities:
-            place = place._replace(activity=seq)
-            parts.append(_event("activity", place, wire(activity)))
-        # Changes come in their own order: a notice that was read meanwhile comes after newer ones and is new to this
-        # client all the same. So what it knows stays as it was until all of it has been told.
-        known = heard = place.notification
-        if len(notifications) < AT_ONCE:
-            heard = max(known, last, *(seq for _, seq, _ in notifications))
-        for index, (revision, seq, notification) in enumerate(notifications, 1):
-            kind = "notification" if seq > known else "notification.updated"
-            at = heard if index == len(notifications) else known
-            place = place._replace(revision=revision, notification=at)
-            parts.append(_event(kind, place, wire(notification)))
-        more = AT_ONCE in {len(activities), len(sessions), len(notifications)}
-        return b"".join(parts), place._replace(notification=heard), more
+def _id(place: Place) -> bytes:
+    """The field that a client comes back with, though no event is sent with it."""
+    return b"id: %s\n" % place.text().encode()
 
 
-def _event(kind: str, place: Place, data: dict[str, Any]) -> bytes:
-    return b"event: %s\nid: %s\ndata: %s\n\n" % (kind.encode(), place.text().encode(), encode(data))
-
-
-def _parse(text: str) -> Place:
-    match = _PLACE.fullmatch(text)
+def _parse(last_event_id: bytes, now: Place) -> Place:
+    """The place in a Last-Event-ID; ``now`` where there is none. Raises ValidationError."""
+    if not last_event_id:
+        return now
+    match = _PLACE.fullmatch(last_event_id.decode("latin-1"))
     if match is None:
         raise ValidationError.of("Last-Event-ID", "is not an id that this stream gave")
     activity, session, notification, revision = map(int, match.groups())
     return Place(activity, session, notification, revision)
+
+
+async def _any(ends: set[asyncio.Future[Any]], bell: asyncio.Event, timeout: float) -> bool:
+    """Wait for the bell or an end; False after ``timeout`` seconds without either."""
+    ringing = asyncio.ensure_future(bell.wait())
+    done, _ = await asyncio.wait({ringing, *ends}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    ringing.cancel()
+    return bool(done)
 
 
 async def _write(send: Send, body: bytes) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from backend.clock import to_datetime
 from backend.records import Delivery, Record, Sent
-from backend.store.codec import decode_id
+from backend.store.codec import decode_address, decode_id
 from backend.store.notifications import Asked, list_places, rows_of
 
 _EMPTY_OBJECT = msgspec.Raw(b"{}")
@@ -97,6 +97,25 @@ def wire_notification_row(row: tuple[Any, ...]) -> dict[str, Any]:
         "archived_at": _when_ms(archived),
         "snoozed_until": _when_ms(snoozed),
         "count": count,
+    }
+
+
+def wire_activity_row(row: tuple[Any, ...]) -> dict[str, Any]:
+    """A row of the activities' COLUMNS, as ``wire`` writes its record; the metadata go out as they are stored."""
+    (_, id_, user_id, kind, session_id, app, timestamp, received, metadata, page, referrer, agent, ip) = row
+    return {
+        "id": decode_id(id_),
+        "user_id": user_id,
+        "activity_type": kind,
+        "session_id": decode_id(session_id),
+        "app": app,
+        "timestamp": _when_ms(timestamp),
+        "received_at": _when_ms(received),
+        "metadata": _raw(metadata, _EMPTY_OBJECT),
+        "page_url": page,
+        "referrer": referrer,
+        "user_agent": agent,
+        "ip_address": decode_address(ip),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -215,15 +215,14 @@ def list_activities(  # every filter of API.md, by name
 
 
 def activities_after(
-    conn: sqlite3.Connection, seq: int, user_id: str | None, app: str | None, limit: int
-) -> list[tuple[int, Activity]]:
-    """What arrived after ``seq``, in order of arrival, each with its own ``seq``."""
-    where, values = conditions([("seq > ?", seq), ("user_id = ?", user_id), ("app = ?", app)])
-    rows = conn.execute(
-        f"SELECT {COLUMNS} FROM user_activities NOT INDEXED{clause(where)} ORDER BY seq LIMIT ?",  # noqa: S608
-        (*values, limit),
+    conn: sqlite3.Connection, seq: int, until: int, user_id: str | None, app: str | None
+) -> Iterator[tuple[Any, ...]]:
+    """Rows of COLUMNS that arrived after ``seq`` and up to ``until``, in order of arrival; read one by one."""
+    where, values = conditions([("seq > ?", seq), ("seq <= ?", until), ("user_id = ?", user_id), ("app = ?", app)])
+    return conn.execute(
+        f"SELECT {COLUMNS} FROM user_activities NOT INDEXED{clause(where)} ORDER BY seq",  # noqa: S608
+        values,
     )
-    return [(row[0], to_activity(row)) for row in rows]
 
 
 def last_seq(conn: sqlite3.Connection) -> int:
@@ -258,15 +257,19 @@ def list_sessions(
 
 
 def sessions_after(
-    conn: sqlite3.Connection, revision: int, user_id: str | None, app: str | None, limit: int
-) -> list[tuple[int, Any]]:
-    """Sessions that opened or ended after ``revision``, oldest change first, each with its revision."""
-    where, values = conditions([("revision > ?", revision), ("user_id = ?", user_id), ("app = ?", app)])
-    rows = conn.execute(
-        f"SELECT {READ_COLUMNS}, revision FROM user_sessions{clause(where)} ORDER BY revision LIMIT ?",  # noqa: S608
-        (*values, limit),
+    conn: sqlite3.Connection, revision: int, until: int, user_id: str | None, app: str | None
+) -> Iterator[tuple[Any, ...]]:
+    """Sessions that opened or ended after ``revision`` and up to ``until``, oldest change first: rows of READ_COLUMNS
+    and the revision; read one by one."""
+    where, values = conditions(
+        [("revision > ?", revision), ("revision <= ?", until), ("user_id = ?", user_id), ("app = ?", app)]
     )
-    return [(row[-1], to_session(row[:-1])) for row in rows]
+    # By the revision alone: an index of the user's would have to be sorted, and all of it read first.
+    return conn.execute(
+        f"SELECT {READ_COLUMNS}, revision FROM user_sessions INDEXED BY user_sessions_revision{clause(where)} "  # noqa: S608
+        "ORDER BY revision",
+        values,
+    )
 
 
 def conditions(filters: Sequence[tuple[str, Any]]) -> tuple[list[str], list[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -186,16 +186,18 @@ def unread_count(conn: sqlite3.Connection, user_id: str, app: str | None) -> int
 
 
 def notifications_after(
-    conn: sqlite3.Connection, revision: int, user_id: str | None, app: str | None, limit: int
-) -> list[tuple[int, int, Notification]]:
-    """What changed after ``revision``, oldest change first: (revision, seq, notification as it is now)."""
-    where, values = conditions([("revision > ?", revision), ("user_id = ?", user_id), ("app = ?", app)])
-    rows = conn.execute(
-        f"SELECT {COLUMNS}, revision FROM notifications INDEXED BY notifications_revision{clause(where)} "  # noqa: S608
-        "ORDER BY revision LIMIT ?",
-        (*values, limit),
+    conn: sqlite3.Connection, revision: int, until: int, user_id: str | None, app: str | None
+) -> Iterator[tuple[Any, ...]]:
+    """Notifications that changed after ``revision`` and up to ``until``, oldest change first: rows of COLUMNS and the
+    revision; read one by one."""
+    where, values = conditions(
+        [("revision > ?", revision), ("revision <= ?", until), ("user_id = ?", user_id), ("app = ?", app)]
     )
-    return [(row[-1], row[0], to_notification(row[:-1])) for row in rows]
+    return conn.execute(
+        f"SELECT {COLUMNS}, revision FROM notifications INDEXED BY notifications_revision{clause(where)} "  # noqa: S608
+        "ORDER BY revision",
+        values,
+    )
 
 
 def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Delivery, ...]:
