@@ -88,8 +88,8 @@ def update_in_place(
     channels = dict.fromkeys((*known.channels, *(d.channel for d in decisions)))
     tx.conn.execute(
         "UPDATE notifications SET title = ?, message = ?, data = ?, actions = ?, priority = ?, expires_at = ?, "
-        "channels = ?, count = count + 1, inbox = COALESCE(inbox, ?) WHERE seq = ?",
-        (*change, to_json(list(channels)), inbox_place(decisions), known.seq),
+        "channels = ?, count = count + 1, inbox = COALESCE(inbox, ?), listed_at = ? WHERE seq = ?",
+        (*change, to_json(list(channels)), inbox_place(decisions), tx.now_ms, known.seq),
     )
     status = standing(tx.conn, known, follows)
     for decision, seq, how in follows:

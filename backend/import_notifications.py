@@ -52,6 +52,7 @@ class ImportedNotificationIn(Input, frozen=True, kw_only=True):
     archived_at: Moment | None = None
     snoozed_until: Moment | None = None
     count: Annotated[int, Meta(ge=1, le=MOST_COUNTED)] = 1
+    listed_at: Moment | None = None
 
 
 class ImportNotificationsIn(Input, frozen=True, kw_only=True):
@@ -97,6 +98,9 @@ def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotificat
     for name in _PAST:
         if (at := moments[name]) is not None and at > now_ms + FUTURE_MS:
             raise ValidationError.of(name, "is more than an hour in the future")
+    listed = moments.pop("listed_at")
+    if listed is None:  # an export of an older version: what was scheduled came at its time
+        listed = max(created, min(moments["scheduled_at"] or 0, now_ms))
     return OldNotification(
         id=row.id,
         user_id=row.user_id,
@@ -113,11 +117,12 @@ def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotificat
         collapse_key=row.collapse_key,
         created_at=created,
         count=row.count,
+        listed_at=listed,
         **moments,
     )
 
 
-_PAST = ("sent_at", "delivered_at", "read_at", "archived_at")
+_PAST = ("sent_at", "delivered_at", "read_at", "archived_at", "listed_at")
 _MOMENTS = (
-    "scheduled_at", "expires_at", "sent_at", "delivered_at", "read_at", "archived_at", "snoozed_until",
+    "scheduled_at", "expires_at", "sent_at", "delivered_at", "read_at", "archived_at", "snoozed_until", "listed_at",
 )  # fmt: skip

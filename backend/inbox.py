@@ -125,7 +125,7 @@ def _read(tx: Tx, seq: int, n: Notification) -> Change:
         raise Conflict(f"A notification that is {n.status} cannot be read.")
     columns: dict[str, Any] = {"read_at": tx.now_ms, "status": "read"}
     if n.inbox in {"unread", "snoozed"}:
-        columns |= {"inbox": "read", "snoozed_until": None}
+        columns |= {"inbox": "read"} | _ended_snooze(tx, n)
     _was_read(tx, seq, n.id, n.user_id, n.app)
     return columns
 
@@ -147,7 +147,12 @@ def _unread(tx: Tx, seq: int, n: Notification) -> Change:
         return None
     if n.inbox not in {"read", "snoozed"}:
         raise Conflict("Only a read notification of the inbox can become unread.")
-    return {"read_at": None, "status": "delivered", "inbox": "unread", "snoozed_until": None}
+    return {"read_at": None, "status": "delivered", "inbox": "unread"} | _ended_snooze(tx, n)
+
+
+def _ended_snooze(tx: Tx, n: Notification) -> dict[str, Any]:
+    """The columns of a snooze that ends: the notification reaches the inbox again."""
+    return {"snoozed_until": None, "listed_at": tx.now_ms} if n.inbox == "snoozed" else {}
 
 
 def _snooze(tx: Tx, seq: int, n: Notification, until: int) -> Change:

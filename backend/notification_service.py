@@ -229,8 +229,8 @@ class NotificationService:
         until: datetime | None = None,
         app: str | None = None,
     ) -> NotificationPage:
-        """A user's notifications, newest first. ``status``: ``unread``, ``read``, ``archived`` or ``all``; without it
-        all but the archived."""
+        """A user's notifications by ``listed_at``, newest first. ``status``: ``unread``, ``read``, ``archived`` or
+        ``all``; without it all but the archived. ``since`` and ``until`` compare ``listed_at``."""
         asked = table.Asked(
             user_id=user_id,
             app=app,

@@ -159,7 +159,9 @@ class Delivery(Record, frozen=True, kw_only=True):
 
 
 class Notification(Record, frozen=True, kw_only=True):
-    """A notice to one user. ``inbox`` is its place in the in-app inbox, None where it has none."""
+    """A notification for one user. ``inbox`` is its place in the in-app inbox, None where it has none; ``listed_at``
+    orders lists: when it last reached the inbox (new, at its scheduled time, after a snooze, updated), else when it was
+    stored."""
 
     id: str
     user_id: str
@@ -183,6 +185,7 @@ class Notification(Record, frozen=True, kw_only=True):
     archived_at: datetime | None
     snoozed_until: datetime | None = None
     count: int = 1
+    listed_at: datetime
 
 
 class NotificationDetail(Record, frozen=True, kw_only=True):

@@ -146,9 +146,9 @@ class Releasing:
             status = overall([d.status for d in decisions])
             arrived = tx.now_ms if status == "delivered" else None
             tx.conn.execute(
-                "UPDATE notifications SET status = ?, inbox = ?, sent_at = ?, delivered_at = ?, revision = ? "
-                "WHERE seq = ?",
-                (status, inbox_place(decisions), arrived, arrived, revision + offset, seq),
+                "UPDATE notifications SET status = ?, inbox = ?, sent_at = ?, delivered_at = ?, listed_at = ?, "
+                "revision = ? WHERE seq = ?",
+                (status, inbox_place(decisions), arrived, arrived, tx.now_ms, revision + offset, seq),
             )
             tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
         return [len(rows)] * len(items)
@@ -233,8 +233,8 @@ class Releasing:
         for offset, (seq, id_, user_id, app) in enumerate(rows, 1):
             tx.conn.execute(
                 "UPDATE notifications SET inbox = 'unread', status = 'delivered', read_at = NULL, "
-                "snoozed_until = NULL, revision = ? WHERE seq = ?",
-                (revision + offset, seq),
+                "snoozed_until = NULL, listed_at = ?, revision = ? WHERE seq = ?",
+                (tx.now_ms, revision + offset, seq),
             )
             tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
         return [len(rows)] * len(items)

@@ -228,6 +228,7 @@ class Sending:
             delivered_at=arrived,
             revision=revision,
             category=content.category,
+            listed_at=tx.now_ms,
         )
 
 

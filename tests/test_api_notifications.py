@@ -14,7 +14,7 @@ from tests.server_process import ServerProcess, eventually, serving
 FIELDS = {
     "id", "user_id", "app", "title", "message", "notification_type", "channels", "priority", "status", "inbox", "data",
     "actions", "collapse_key", "created_at", "scheduled_at", "expires_at", "sent_at", "delivered_at", "read_at",
-    "archived_at", "snoozed_until", "count",
+    "archived_at", "snoozed_until", "count", "listed_at",
 }  # fmt: skip
 DELIVERY_FIELDS = {
     "id", "channel", "target", "status", "code", "reason", "created_at", "updated_at", "next_attempt_at", "attempts",

@@ -21,7 +21,7 @@ from backend.store.writer import Tx, Write
 
 LARGE = ("user_activities", "user_sessions", "activities_by_user", "notifications", "deliveries", "delivery_attempts",
          "device_tokens", "contacts", "notification_preferences")  # fmt: skip
-SCAN = re.compile(rf"SCAN ({'|'.join(LARGE)}|a|d|p)\b(?! USING INDEX notifications_created)")
+SCAN = re.compile(rf"SCAN ({'|'.join(LARGE)}|a|d|p)\b(?! USING INDEX notifications_listed)")
 
 
 @pytest.fixture

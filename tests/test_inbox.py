@@ -123,6 +123,7 @@ class Inbox(RuleBasedStateMachine):
                 for id_ in reversed(self.sent)
                 if (n := self.service.get_notification(id_).notification).user_id == user
             ]
+            every.sort(key=lambda n: n.listed_at, reverse=True)  # keeps the order in which equals were sent
             for status in (None, "all", "unread", "read", "archived"):
                 wanted = [
                     n

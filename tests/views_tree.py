@@ -63,5 +63,6 @@ def notice(number: int, **changes: Any) -> Notification:
         delivered_at=None,
         read_at=None,
         archived_at=None,
+        listed_at=NOW - timedelta(minutes=number),
     )
     return msgspec.structs.replace(plain, **changes)

@@ -103,7 +103,7 @@ class NotificationCenter(Screen):
         rows: list[ft.Control] = []
         day = ""
         for notice in found.notices:
-            if (today := day_heading(notice.created_at, now)) != day:
+            if (today := day_heading(notice.listed_at, now)) != day:
                 day = today
                 rows.append(_day(day))
             chosen = self.wide and notice.id == self.selected
@@ -211,7 +211,7 @@ def _with(notices: list[Notification], detail: NotificationDetail | None) -> tup
     """The list with the open notification kept in its place, so that reading one does not make it vanish."""
     if detail is None or detail.notification.inbox != "read" or any(n.id == detail.notification.id for n in notices):
         return tuple(notices)
-    return tuple(sorted((*notices, detail.notification), key=lambda n: (n.created_at, n.id), reverse=True))
+    return tuple(sorted((*notices, detail.notification), key=lambda n: (n.listed_at, n.id), reverse=True))
 
 
 def _day(day: str) -> ft.Container:

@@ -78,8 +78,8 @@ def _origin(notification: Notification, now: datetime) -> ft.Row:
     if notification.app:
         parts.append(small(f"from {one_line(notification.app, 60)}"))
     parts.append(small(one_line(notification.notification_type, 80)))
-    came = small(f"{clock(notification.created_at, now)} ({ago(notification.created_at, now)})")
-    came.tooltip = hint(exact(notification.created_at, now))
+    came = small(f"{clock(notification.listed_at, now)} ({ago(notification.listed_at, now)})")
+    came.tooltip = hint(exact(notification.listed_at, now))
     parts.append(came)
     if often := times(notification.count):
         count = small(often, color=ACCENT)

@@ -297,7 +297,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="GET", path="/api/notifications/user/{user_id:path}", scope="read", handler=list_notifications,
-        query=NotificationQuery, summary="A user's notifications, newest first",
+        query=NotificationQuery, summary="A user's notifications, newest first by listed_at",
         answer="notifications, unread_count, next_cursor",
     ),
     _moving("read", "read", "Mark a notification as read; the first read_at stays"),

@@ -72,7 +72,7 @@ def wire_notification_row(row: tuple[Any, ...]) -> dict[str, Any]:
     """
     (
         _, id_, user_id, app, title, message, kind, channels, priority, status, inbox, data, actions, collapse,
-        created, scheduled, expires, sent, delivered, read, archived, snoozed, count,
+        created, scheduled, expires, sent, delivered, read, archived, snoozed, count, listed,
     ) = row  # fmt: skip
     return {
         "id": decode_id(id_),
@@ -97,6 +97,7 @@ def wire_notification_row(row: tuple[Any, ...]) -> dict[str, Any]:
         "archived_at": _when_ms(archived),
         "snoozed_until": _when_ms(snoozed),
         "count": count,
+        "listed_at": _when_ms(listed),
     }
 
 

@@ -46,6 +46,7 @@ class OldNotification(msgspec.Struct, frozen=True, kw_only=True):
     archived_at: int | None
     snoozed_until: int | None
     count: int
+    listed_at: int
 
 
 def take_in(tx: Tx, notifications: Sequence[OldNotification]) -> list[Tracked | FlashFlowError]:

@@ -198,6 +198,7 @@ def notification_models(db: SqliteDatabase) -> NotificationModels:
         count = IntegerField(default=1)
         snoozed_until = BigIntegerField(null=True)
         category = TextField(null=True)
+        listed_at = BigIntegerField(default=0)
 
         class Meta:
             table_name = "notifications"

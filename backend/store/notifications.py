@@ -18,7 +18,7 @@ from backend.store.writer import Tx
 COLUMNS = (
     "seq, id, user_id, app, title, message, notification_type, channels, priority, status, inbox, data, actions, "
     "collapse_key, created_at, scheduled_at, expires_at, sent_at, delivered_at, read_at, archived_at, snoozed_until, "
-    "count"
+    "count, listed_at"
 )
 _decode_actions = msgspec.json.Decoder(tuple[Action, ...]).decode
 
@@ -48,6 +48,7 @@ class NewNotification(NamedTuple):
     delivered_at: int | None
     revision: int
     category: str | None
+    listed_at: int
 
 
 class NewDelivery(NamedTuple):
@@ -123,7 +124,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def list_notifications(conn: sqlite3.Connection, asked: Asked) -> NotificationPage:
-    """A user's notifications, newest first; without ``status`` all but the archived."""
+    """A user's notifications, newest first by ``listed_at``; without ``status`` all but the archived."""
     places, unread, following = list_places(conn, asked)
     rows = rows_of(conn, [seq for seq, _ in places])
     return NotificationPage(
@@ -152,8 +153,6 @@ def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[int,
             ("app = ?", asked.app),
             ("notification_type = ?", asked.notification_type),
             ("priority = ?", asked.priority),
-            ("created_at >= ?", asked.since),
-            ("created_at < ?", asked.until),
         ]
     )
     if asked.channel is not None:
@@ -162,20 +161,33 @@ def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[int,
     if asked.q:
         where.append("(title LIKE ? ESCAPE '\\' OR message LIKE ? ESCAPE '\\')")
         values.extend([_like(asked.q)] * 2)
-    if asked.cursor is not None:
-        where.append("seq < ?")
-        values.extend(decode_cursor(asked.cursor, "notifications", 1))
-    # The index goes by place, then by age: each place's newest are found by it, and the newest of those are the page.
-    one = (
-        "SELECT * FROM (SELECT seq, revision FROM notifications INDEXED BY notifications_inbox"  # noqa: S608
-        f"{clause(['user_id = ?', 'inbox IS ?', *where])} ORDER BY seq DESC LIMIT ?)"
-    )
-    places = _PLACES.get(asked.status, (asked.status,))
-    given = [value for place in places for value in (asked.user_id, place, *values, asked.limit + 1)]
-    rows = conn.execute(" UNION ALL ".join([one] * len(places)), given).fetchall()
+    # The index goes by place, then by time: each place's newest are found by it, and the newest of those are the page.
+    searches, given = [], []
+    for place in _PLACES.get(asked.status, (asked.status,)):
+        for bounds, ends in _spans(asked):
+            searches.append(
+                "SELECT * FROM (SELECT listed_at, seq, revision FROM notifications INDEXED BY notifications_inbox"  # noqa: S608
+                f"{clause(['user_id = ?', 'inbox IS ?', *bounds, *where])} ORDER BY listed_at DESC, seq DESC LIMIT ?)"
+            )
+            given += [asked.user_id, place, *ends, *values, asked.limit + 1]
+    rows = conn.execute(" UNION ALL ".join(searches), given).fetchall()
     rows.sort(reverse=True)
-    following = encode_cursor("notifications", rows[asked.limit - 1][0]) if len(rows) > asked.limit else None
-    return rows[: asked.limit], unread_count(conn, asked.user_id, asked.app), following
+    following = encode_cursor("notifications", *rows[asked.limit - 1][:2]) if len(rows) > asked.limit else None
+    places = [(seq, revision) for _, seq, revision in rows[: asked.limit]]
+    return places, unread_count(conn, asked.user_id, asked.app), following
+
+
+def _spans(asked: Asked) -> list[tuple[list[str], list[Any]]]:
+    """The stretches of an index over (…, listed_at, seq) that a page can be in, as conditions with their values."""
+    if asked.cursor is None:
+        return [conditions([("listed_at >= ?", asked.since), ("listed_at < ?", asked.until)])]
+    at, seq = decode_cursor(asked.cursor, "notifications", 2)
+    until = at if asked.until is None else min(at, asked.until)
+    spans = [conditions([("listed_at >= ?", asked.since), ("listed_at < ?", until)])]
+    if (asked.since is None or asked.since <= at) and (asked.until is None or asked.until > at):
+        # By itself: SQLite searches by the first half of (listed_at, seq) < (?, ?) only and would read every tie.
+        spans.append((["listed_at = ?", "seq < ?"], [at, seq]))
+    return spans
 
 
 def unread_count(conn: sqlite3.Connection, user_id: str, app: str | None) -> int:
@@ -259,7 +271,7 @@ def to_notification(row: tuple[Any, ...]) -> Notification:
     """A row of COLUMNS as the record."""
     (
         _, id_, user_id, app, title, message, kind, channels, priority, status, inbox, data, actions, collapse,
-        created, scheduled, expires, sent, delivered, read, archived, snoozed, count,
+        created, scheduled, expires, sent, delivered, read, archived, snoozed, count, listed,
     ) = row  # fmt: skip
     return Notification(
         id=decode_id(id_),
@@ -284,6 +296,7 @@ def to_notification(row: tuple[Any, ...]) -> Notification:
         archived_at=_moment(archived),
         snoozed_until=_moment(snoozed),
         count=count,
+        listed_at=to_datetime(listed),
     )
 
 

@@ -15,8 +15,12 @@ from backend.store.parts import BITS, LONG, drop_empty
 from backend.store.session_cache import SessionCache
 from backend.store.writer import Tx
 
-_OVER = "status NOT IN ('scheduled', 'pending') AND inbox IS NOT 'snoozed'"
-"""What is still to happen to a notification is not cut short."""
+_OVER = (
+    "listed_at < ? AND status NOT IN ('scheduled', 'pending') AND inbox IS NOT 'snoozed' "
+    "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.notification_seq = notifications.seq "
+    "AND d.status IN ('pending', 'sending', 'held'))"
+)
+"""Old enough, with nothing left to happen: an inbox copy may be delivered while an e-mail of it is held."""
 
 
 class Slice(NamedTuple):
@@ -81,7 +85,7 @@ def prune_activities(tx: Tx, wanted: Slice, cache: SessionCache) -> Pruned:
 def prune_notifications(tx: Tx, wanted: Slice) -> Pruned:
     """The oldest notifications that are over, with their deliveries and attempts."""
     rows = tx.conn.execute(
-        f"SELECT seq FROM notifications WHERE created_at < ? AND {_OVER} ORDER BY created_at LIMIT ?",  # noqa: S608
+        f"SELECT seq FROM notifications WHERE {_OVER} ORDER BY listed_at, seq LIMIT ?",  # noqa: S608
         wanted,
     ).fetchall()
     if rows:
@@ -100,7 +104,7 @@ def would_prune_activities(conn: sqlite3.Connection, before: int) -> Pruned:
 
 def would_prune_notifications(conn: sqlite3.Connection, before: int) -> Pruned:
     """What pruning would take."""
-    row = conn.execute(f"SELECT COUNT(*) FROM notifications WHERE created_at < ? AND {_OVER}", (before,))  # noqa: S608
+    row = conn.execute(f"SELECT COUNT(*) FROM notifications WHERE {_OVER}", (before,))  # noqa: S608
     return Pruned(notifications=row.fetchone()[0])
 
 

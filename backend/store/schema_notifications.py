@@ -334,4 +334,24 @@ def _v7(conn: sqlite3.Connection) -> None:
     conn.execute("ALTER TABLE delivery_attempts ADD COLUMN next_try_at INTEGER")
 
 
-NOTIFICATION_MIGRATIONS = (_v1, _v2, _v3, _v4, privacy_of_notifications, _v6, _v7, devices_by_identity)
+_LISTED_AT = """
+ALTER TABLE notifications ADD COLUMN listed_at INTEGER NOT NULL DEFAULT 0;
+UPDATE notifications SET listed_at = CASE WHEN status IN ('scheduled', 'cancelled') THEN created_at
+    ELSE MAX(created_at, COALESCE(scheduled_at, 0)) END;
+DROP INDEX notifications_inbox;
+CREATE INDEX notifications_inbox ON notifications (user_id, inbox, listed_at);
+DROP INDEX notifications_created;
+CREATE INDEX notifications_listed ON notifications (listed_at);
+"""
+
+
+def _add_listed_at(conn: sqlite3.Connection) -> None:
+    """Add ``listed_at``, the time that lists and retention go by: when a notification last reached the inbox, or was
+    stored where it has not. Every index ends with ``seq``, so (listed_at, seq) is a total order."""
+    for statement in _LISTED_AT.split(";\n"):
+        conn.execute(statement)
+
+
+NOTIFICATION_MIGRATIONS = (
+    _v1, _v2, _v3, _v4, privacy_of_notifications, _v6, _v7, devices_by_identity, _add_listed_at,
+)  # fmt: skip

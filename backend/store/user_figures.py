@@ -137,10 +137,11 @@ def today_activity(conn: sqlite3.Connection, start_ms: int, end_ms: int) -> tupl
 
 
 def today_notifications(conn: sqlite3.Connection, start_ms: int, end_ms: int) -> tuple[int, int, int]:
-    """Notifications made, delivered and read in ``[start_ms, end_ms)``, by when they were made."""
+    """Notifications that reached the inbox or were stored in ``[start_ms, end_ms)``, and of these the delivered and
+    the read."""
     made, delivered, read = conn.execute(
         "SELECT COUNT(*), COUNT(delivered_at), COUNT(read_at) FROM notifications "
-        "WHERE created_at >= ? AND created_at < ?",
+        "WHERE listed_at >= ? AND listed_at < ?",
         (start_ms, end_ms),
     ).fetchone()
     return made, delivered, read

@@ -31,7 +31,7 @@ def notice_row(
     unread = notice.inbox == "unread"
     title = caller_text(notice.title, strong=unread, lines=2)
     title.expand = True
-    head: list[ft.Control] = [title, time_text(notice.created_at, now)]
+    head: list[ft.Control] = [title, time_text(notice.listed_at, now)]
     if often := times(notice.count):
         head.insert(1, small(often, color=ACCENT))
     texts: list[ft.Control] = [ft.Row(head, spacing=8, vertical_alignment=ft.CrossAxisAlignment.START)]

@@ -14,7 +14,7 @@ from typing import Protocol
 
 class Notice(Protocol):
     """One notification as a list shows it; ``inbox`` is "unread", "read", "snoozed" or "archived", ``count`` how often
-    it was updated in place."""
+    it was updated in place, ``listed_at`` when it last reached the inbox: lists go by that time."""
 
     @property
     def id(self) -> str: ...
@@ -29,7 +29,7 @@ class Notice(Protocol):
     @property
     def inbox(self) -> str | None: ...
     @property
-    def created_at(self) -> datetime: ...
+    def listed_at(self) -> datetime: ...
     @property
     def count(self) -> int: ...
 
