@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from backend.analytics import Analytics
-from backend.channels import LABELS, Channels, ChannelState, retry_of
+from backend.channels import LABELS, Channels, ChannelState
 from backend.clock import Clock, SystemClock
 from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERSION, Config
 from backend.delivery.desktop import DesktopChannel, is_web_link
@@ -327,7 +327,7 @@ class Backend:
             self.notifications.facts.routes = frozenset(LABELS) if unread else frozenset(lanes)
             self.notifications.facts.unread = unread
             self.notifications.channels.named = tuple(settings.others)
-            self.outbox.configure(lanes, retry_of(settings), whole=not unread)
+            self.outbox.configure(lanes, whole=not unread)
             # Of a file that cannot be read nothing is known: addresses are masked, and nothing is pruned, until it can.
             self.activity.admission.settings = PrivacySettings(mask_ip=True) if unread else settings.privacy
             self.retention.settings = settings.retention

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from backend.clock import Clock
+from backend.delivery.back_off import BackOff
 from backend.delivery.channel import BaseChannel, Health
 from backend.delivery.lane import Lane
-from backend.delivery.outbox import Retry
 from backend.records import Record
-from backend.settings import ChannelSettings, Settings
+from backend.settings import ChannelSettings, DeliverySettings, Settings
 
 VAPID_FILE = "vapid.pem"
 DESKTOP_AT_ONCE = 2
@@ -76,7 +76,9 @@ class Channels:
         built = {}
         for route, (made_of, limits, make) in wanted.items():
             known = self._built.get(route)
+            back_off = back_off_of(limits, settings.delivery)
             if known is not None and known[0] == made_of:
+                known[1].back_off = back_off
                 built[route] = known
                 continue
             here = route == "desktop"
@@ -85,6 +87,7 @@ class Channels:
                 connections=min(limits.connections, DESKTOP_AT_ONCE) if here else limits.connections,
                 ahead=0 if here else limits.connections,
                 rate_per_second=limits.rate_per_second,
+                back_off=back_off,
             )
             built[route] = (made_of, lane)
         self._built = built
@@ -148,7 +151,12 @@ class Channels:
         return AppriseChannel(name, settings.others[name], self._clock)
 
 
-def retry_of(settings: Settings) -> Retry:
-    """The patience that ``[delivery]`` asks for."""
-    chosen = settings.delivery
-    return Retry(base_s=chosen.base_delay, most_s=chosen.max_delay, tries=chosen.max_attempts)
+def back_off_of(channel: ChannelSettings, delivery: DeliverySettings) -> BackOff:
+    """A channel's own back-off, and that of ``[delivery]`` where the channel sets none. Of the two delays, one that
+    the channel does not set gives way to the other."""
+    base = delivery.base_delay if channel.base_delay is None else channel.base_delay
+    longest = delivery.max_delay if channel.max_delay is None else channel.max_delay
+    if channel.base_delay is None:
+        base = min(base, longest)
+    end = delivery.give_up_after if channel.give_up_after is None else channel.give_up_after
+    return BackOff(base_s=base, max_s=max(base, longest), give_up_after_s=end, max_tries=delivery.max_attempts)

@@ -25,11 +25,12 @@ def new_delivery(new_id: IdMaker, tx: Tx, seq: int, decision: Decision) -> NewDe
 def redecide(
     tx: Tx, delivery_seq: int, decision: Decision, *, fresh: bool = False, in_turn: bool = False
 ) -> None:  # fmt: skip
-    """Let a stored delivery stand as ``decision`` says; ``fresh`` gives it all its tries again, ``in_turn`` says that
-    its turn in a fail-over chain has come."""
+    """Let a stored delivery stand as ``decision`` says, and count its age from its next try; ``fresh`` counts its tries
+    from zero too, ``in_turn`` says that its turn in a fail-over chain has come."""
     tx.conn.execute(
         "UPDATE deliveries SET status = ?, code = ?, reason = ?, device_seq = ?, route = ?, next_attempt_at = ?, "
-        "release_at = ?, carrier_seq = NULL, lease_until = NULL, in_turn = ?, updated_at = ?, "
+        "release_at = ?, carrier_seq = NULL, lease_until = NULL, tried_since = NULL, retry_until = NULL, in_turn = ?, "
+        "updated_at = ?, "
         "tries = CASE WHEN ? THEN 0 ELSE tries END WHERE seq = ?",
         (
             decision.status, decision.code, decision.reason, decision.device_seq, decision.route,

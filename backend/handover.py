@@ -58,23 +58,42 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the wait that was asked for is this target's alone; else it is the whole provider's."""
 
 
+class Retrial(msgspec.Struct, frozen=True, kw_only=True):
+    """The next try of a delivery; times in milliseconds since 1970."""
+
+    at: int
+    until: int
+    """When the retries end."""
+    since: int
+    """The first try, moved on by the time in which the delivery was due and not tried."""
+
+
 class Tried(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt to record; times in milliseconds since 1970, ``retry_at`` None where there is no next one."""
+    """One attempt to record; times in milliseconds since 1970, ``retry`` None where there is no next one."""
 
     delivery_id: str
     started_at: int
     duration_ms: int
     outcome: Outcome
-    retry_at: int | None
+    retry: Retrial | None
+    previous_code: str | None = None
+    """The delivery's code before this try."""
 
 
 class Claimed(Protocol):
-    """A delivery to try; ``tries`` includes this one."""
+    """A delivery to try; ``tries`` includes this one. Times in milliseconds since 1970: ``due_at`` is when it was to be
+    tried, ``tried_since`` as in Retrial (None before the first recorded try), ``previous_code`` as in Tried."""
 
     @property
     def tries(self) -> int: ...
     @property
     def notice(self) -> Notice: ...
+    @property
+    def due_at(self) -> int: ...
+    @property
+    def tried_since(self) -> int | None: ...
+    @property
+    def previous_code(self) -> str | None: ...
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):

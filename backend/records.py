@@ -156,6 +156,10 @@ class Delivery(Record, frozen=True, kw_only=True):
     next_attempt_at: datetime | None
     attempts: tuple[Attempt, ...] = ()
     release_at: datetime | None = None
+    tries: int = 0
+    """How many tries were begun since it was last queued afresh."""
+    retry_until: datetime | None = None
+    """Until when it is tried again; None where no try has failed yet or none follows."""
 
 
 class Notification(Record, frozen=True, kw_only=True):

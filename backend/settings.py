@@ -21,13 +21,21 @@ Secret = Annotated[str, Meta(min_length=1, max_length=10_000, extra={"secret": T
 BaseUrl = Annotated[str, Meta(min_length=8, max_length=2_000, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?\Z")]
 Connections = Annotated[int, Meta(ge=1, le=64)]
 Rate = Annotated[float, Meta(gt=0, le=10_000)]
+GiveUpAfter = Annotated[float, Meta(ge=0, le=2_592_000)]
+BaseDelay = Annotated[float, Meta(gt=0, le=3_600)]
+MaxDelay = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every channel may be told: how many tries run side by side, and how many may begin in a second."""
+    """What every channel may be told: how many tries run side by side, how many may begin in a second, and how long a
+    failed delivery is tried again."""
 
     connections: Connections = 4
     rate_per_second: Rate | None = None
+    give_up_after: GiveUpAfter | None = None
+    """This and both delays, in seconds: what ``[delivery]`` says where None."""
+    base_delay: BaseDelay | None = None
+    max_delay: MaxDelay | None = None
 
     def __repr__(self) -> str:
         """Without the secrets: a repr ends up in logs and tracebacks."""
@@ -103,11 +111,12 @@ class AppriseSettings(ChannelSettings, frozen=True, kw_only=True):
 
 
 class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[delivery]``: full-jitter back-off; delays in seconds."""
+    """``[delivery]``: exponential back-off until an age; times in seconds. ``max_attempts`` may end it earlier."""
 
-    max_attempts: Annotated[int, Meta(ge=1, le=100)] = 8
-    base_delay: Annotated[float, Meta(gt=0, le=3_600)] = 1.0
-    max_delay: Annotated[float, Meta(gt=0, le=86_400)] = 900.0
+    give_up_after: GiveUpAfter = 86_400.0
+    base_delay: BaseDelay = 1.0
+    max_delay: MaxDelay = 900.0
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
 
 
 class PrivacySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

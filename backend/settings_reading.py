@@ -18,6 +18,7 @@ from backend.errors import FieldError, ValidationError
 from backend.settings import (
     ApnsSettings,
     AppriseSettings,
+    ChannelSettings,
     DeliverySettings,
     DesktopSettings,
     EmailSettings,
@@ -253,7 +254,12 @@ class _Reader:
                 self._wrong(f"{place}.{field.encode_name}", "is required")
             elif field.encode_name in values and values[field.encode_name] is not _BROKEN:
                 self._check(f"{place}.{field.encode_name}", field, values[field.encode_name])
-        return msgspec.convert(values, kind) if len(self._errors) == before else None
+        if len(self._errors) > before:
+            return None
+        found = msgspec.convert(values, kind)
+        if isinstance(found, ChannelSettings) and (found.base_delay or 0.0) > (found.max_delay or math.inf):
+            self._wrong(f"{place}.base_delay", "must not be more than max_delay")
+        return found
 
     def _check(self, place: str, field: msgspec.structs.FieldInfo, value: Any) -> None:
         if isinstance(value, float) and not math.isfinite(value):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from backend import NotificationService
 from backend.delivery.clerk import LEASE_MS
-from backend.handover import Notice, Outcome, Tried, Turn
+from backend.handover import Notice, Outcome, Retrial, Tried, Turn
 from backend.inputs_circumstances import ContactsIn, DigestIn, QuietHoursIn, given
 from backend.records import Delivery, Notification, Sent
 from backend.store.outbox import Claim, OutboxTable
@@ -18,6 +18,11 @@ SENT = Outcome(outcome="sent", code="accepted", text="Accepted.")
 DELIVERED = Outcome(outcome="delivered", code="shown", text="Shown.")
 REFUSED = Outcome(outcome="permanent", code="refused", text="No.")
 BUSY = Outcome(outcome="transient", code="busy", text="Later.")
+
+
+def retrial(at: int, since: int) -> Retrial:
+    """The last of the retries of a delivery first tried at ``since``."""
+    return Retrial(at=at, until=at, since=since)
 
 
 def take(table: OutboxTable, route: str | None, tried: Tried | None = None) -> Claim | None:
@@ -105,9 +110,15 @@ class Hands:
         return take(self.table, route)
 
     def record(
-        self, claim: Claim, outcome: Outcome, *, retry_in_s: float | None = None, started_at: int | None = None
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        *,
+        retry_in_s: float | None = None,
+        retry: Retrial | None = None,
+        started_at: int | None = None,
     ) -> None:
-        take(self.table, None, self.tried(claim, outcome, retry_in_s, started_at))
+        take(self.table, None, self.tried(claim, outcome, retry_in_s, started_at, retry))
 
     def record_together(self, *tries: tuple[Claim, Outcome]) -> None:
         """In one transaction, as a busy writer does."""
@@ -115,7 +126,12 @@ class Hands:
         assert self.table.turns(turns) == [None] * len(turns)
 
     def tried(
-        self, claim: Claim, outcome: Outcome, retry_in_s: float | None = None, started_at: int | None = None
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        retry_in_s: float | None = None,
+        started_at: int | None = None,
+        retry: Retrial | None = None,
     ) -> Tried:
         now = self.clock.now_ms()
         return Tried(
@@ -123,7 +139,7 @@ class Hands:
             started_at=now if started_at is None else started_at,
             duration_ms=1,
             outcome=outcome,
-            retry_at=None if retry_in_s is None else now + round(retry_in_s * 1000),
+            retry=retry if retry_in_s is None else retrial(now + round(retry_in_s * 1000), now),
         )
 
     def work(self, route: str, outcome: Outcome = SENT, *, retry_in_s: float | None = None) -> list[Notice]:

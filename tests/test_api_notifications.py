@@ -18,7 +18,7 @@ FIELDS = {
 }  # fmt: skip
 DELIVERY_FIELDS = {
     "id", "channel", "target", "status", "code", "reason", "created_at", "updated_at", "next_attempt_at", "attempts",
-    "release_at",
+    "release_at", "retry_until", "tries",
 }  # fmt: skip
 
 

@@ -239,7 +239,7 @@ def test_a_service_that_is_not_there_is_transient() -> None:
         port = taken.getsockname()[1]
     with channel(f"json://127.0.0.1:{port}/hunter2secret") as sending:
         outcome = sending.send(notice())
-    assert (outcome.outcome, outcome.code) == ("transient", "not_accepted")
+    assert (outcome.outcome, outcome.code) == ("transient", "unreachable")
     assert "Connection error" in outcome.text
 
 

@@ -26,6 +26,9 @@ PATIENCE = 10.0
 class Due(NamedTuple):
     tries: int
     notice: Notice
+    due_at: int = 0
+    tried_since: int | None = None
+    previous_code: str | None = None
 
 
 class Book:
@@ -107,8 +110,8 @@ def at_work(book: Book, channel: BaseChannel, *, next_try: Any = None, **limits:
     lane, stopping = Lane(channel, **limits), threading.Event()
     attempts = Tally()
     clerk = Clerk(
-        "r", lane, book, SystemClock(), next_try=next_try or (lambda tries, outcome: None), stopping=stopping,
-        attempts=attempts,
+        "r", lane, book, SystemClock(), next_try=next_try or (lambda *_: None), stopping=stopping,
+        recorded=lambda route, tried: attempts.add(route, tried.outcome.outcome),
     )  # fmt: skip
     assert lane.enter(clerk.wake)
     office = Office(lane, clerk, attempts, stopping, threading.Thread(target=clerk.run, daemon=True))
@@ -215,7 +218,7 @@ def test_a_sender_that_fails_leaves_its_delivery_to_the_lease_and_goes_on(monkey
     book, channel = Book(3), Sending()
     failed = []
 
-    def next_try(tries: int, outcome: Outcome) -> None:
+    def next_try(*_: object) -> None:
         if not failed:
             failed.append(True)
             raise RuntimeError("unforeseen")

@@ -14,7 +14,7 @@ import pytest
 from backend.clock import SystemClock
 from backend.delivery.channel import BaseChannel, Health, TargetThrottled, Throttled, Transient
 from backend.delivery.lane import Lane
-from backend.delivery.outbox import Outbox, Retry
+from backend.delivery.outbox import Outbox
 from backend.handover import Notice, Outcome
 from tests.outbox_hands import SENT, Hands
 from tests.server_process import eventually
@@ -179,7 +179,7 @@ def test_a_lane_that_is_replaced_sends_nothing_more_by_the_old_settings(hands: H
         old.entered(1)
         hands.send("1", channel="email")
         eventually(lambda: statuses(hands) == {"sending": 2})
-        outbox.configure({"email": Lane(new)}, Retry())
+        outbox.configure({"email": Lane(new)})
         new.entered(1)
         assert (new.asked, old.closed) == (["1"], 0)
         old.go_on.release()
@@ -192,7 +192,7 @@ def test_a_channel_that_a_new_lane_still_uses_is_not_closed_with_the_old_one(han
     """This computer stays the same channel when only its number of connections is changed."""
     desktop = Gate(is_open=True)
     with running(hands, {"desktop": Lane(desktop)}) as outbox:
-        outbox.configure({"desktop": Lane(desktop, connections=1)}, Retry())
+        outbox.configure({"desktop": Lane(desktop, connections=1)})
         eventually(lambda: not outbox._retired)
         assert desktop.closed == 0
     assert desktop.closed == 1
@@ -207,7 +207,7 @@ def test_a_lane_taken_away_while_the_outbox_looked_is_looked_at_again(
 
     def meanwhile(routes: Any) -> int:
         monkeypatch.setattr(hands.table, "refuse_routes", refuse)
-        outbox.configure({}, Retry())
+        outbox.configure({})
         return refuse(routes)
 
     monkeypatch.setattr(hands.table, "refuse_routes", meanwhile)

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from backend import NotificationService, StorageFull
 from backend.delivery.channel import BaseChannel, Health, Permanent, Throttled, TokenDead, Transient
 from backend.delivery.clerk import LEASE_MS
 from backend.delivery.lane import Lane
-from backend.delivery.outbox import Outbox, Retry
+from backend.delivery.outbox import Outbox
 from backend.handover import Notice, Outcome
 from backend.store.outbox import OutboxTable
 from backend.store.writer import Tx, Write
@@ -155,10 +153,10 @@ def test_a_lease_that_ran_out_is_claimed_again_and_counts_as_a_try_whose_outcome
     assert first.tries == 1
     assert table.next_lease() == clock.now_ms() + LEASE_MS
     clock.go(milliseconds=LEASE_MS - 1)
-    assert table.recover(8, all_leases=False) == 0
+    assert table.recover(all_leases=False) == 0
     assert take(table, "desktop") is None
     clock.go(milliseconds=1)
-    assert table.recover(8, all_leases=False) == 1
+    assert table.recover(all_leases=False) == 1
     assert delivery(service, id_) == ("pending", "interrupted", 1)
     again = take(table, "desktop")
     assert again is not None
@@ -178,7 +176,7 @@ def test_a_delivery_that_every_try_was_interrupted_of_is_dead_at_last(
         claim = take(table, "desktop")
         assert claim is not None
         assert claim.tries == tries
-        assert table.recover(8, all_leases=True) == 1
+        assert table.recover(all_leases=True) == 1
     assert delivery(service, id_) == ("dead", "interrupted", 8)
     assert take(table, "desktop") is None
 
@@ -242,34 +240,6 @@ def test_after_a_bad_moment_it_is_tried_again(service: NotificationService, cloc
             outbox.wake()
         eventually(lambda: delivery(service, id_) == ("delivered", "shown", 3))
         assert service.get_notification(id_).deliveries[0].attempts[-1].next_try_at is None
-
-
-def test_after_eight_tries_it_is_dead(service: NotificationService, clock: StillClock) -> None:
-    with running(service, clock, {"desktop": Answering(Transient("busy", "Later."))}) as outbox:
-        id_ = send(service)
-        for tries in range(1, 9):
-            eventually(lambda tries=tries: delivery(service, id_)[2] == tries)
-            clock.go(seconds=900)
-            outbox.wake()
-        assert delivery(service, id_) == ("dead", "busy", 8)
-        assert service.get_notification(id_).notification.status == "failed"
-        assert OutboxTable(service.store).next_due(["desktop"]) == {}
-
-
-@settings(deadline=None)
-@given(tries=st.integers(1, 12), chance=st.floats(0, 1, exclude_max=True), asked=st.none() | st.floats(0, 5000))
-def test_the_next_try_waits_between_nothing_and_the_doubled_wait_or_as_long_as_it_was_asked(
-    tries: int, chance: float, asked: float | None
-) -> None:
-    retry = Retry()
-    wait = retry.wait_s(tries, Outcome(outcome="throttled", code="x", text="x", retry_after_s=asked), chance)
-    if tries >= 8:
-        assert wait is None
-    else:
-        assert wait is not None
-        assert (asked or 0) <= wait <= max(asked or 0, min(900, 2 ** (tries - 1)))
-    for final in ("delivered", "sent", "permanent", "token_dead"):
-        assert retry.wait_s(tries, Outcome(outcome=final, code="x", text="x"), chance) is None
 
 
 def test_a_provider_that_asks_to_wait_is_obeyed(service: NotificationService, clock: StillClock) -> None:

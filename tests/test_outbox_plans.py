@@ -95,7 +95,7 @@ def test_claiming_recording_and_putting_back_never_go_through_everything(hands: 
         assert lost is not None
         hands.table.next_lease()
         hands.clock.go(minutes=2)
-        assert hands.table.recover(8, all_leases=False) == 1
+        assert hands.table.recover(all_leases=False) == 1
 
     sqls = statements(hands, work)
     assert any("lease_until" in sql for sql in sqls)

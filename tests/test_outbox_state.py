@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from backend import Conflict
+from backend.delivery.back_off import BackOff
 from backend.delivery.clerk import LEASE_MS
-from backend.delivery.outbox import Retry
 from backend.handover import Outcome, overall
 from backend.inputs import SendIn, build
 from backend.store.codec import decode_id
 from backend.store.outbox import INTERRUPTED_MOST, Claim
 from tests.outbox_hands import BUSY, DELIVERED, REFUSED, ROUTES, SENT, Hands
 
-RETRY = Retry(base_s=1, most_s=900, tries=3)
-MOST_TRIES = max(RETRY.tries, INTERRUPTED_MOST)
+BACK_OFF = BackOff(max_tries=3)
+MOST_TRIES = max(3, INTERRUPTED_MOST)
 """A worker that is lost may not have begun yet: that alone does not use up the tries."""
 USERS = ("ada", "bob")
 DEAD = Outcome(outcome="token_dead", code="unregistered", text="Gone.")
@@ -233,8 +233,7 @@ class Outbox(RuleBasedStateMachine):
             of = self._told_by(worker.delivery_seq)
             self.told.update(of)
             self.believed |= of
-        wait = RETRY.wait_s(worker.claim.tries, outcome, 0.5)
-        self.hands.record(worker.claim, outcome, retry_in_s=wait)
+        self._record(worker.claim, outcome)
 
     @rule(which=pick, accepted=st.booleans(), outcome=st.none() | st.sampled_from([SENT, BUSY, REFUSED]))
     def outlive_a_lease(self, which: int, accepted: bool, outcome: Outcome | None) -> None:
@@ -248,12 +247,12 @@ class Outbox(RuleBasedStateMachine):
             self._lose(other, accepted and (other is not worker or outcome is None))
         self.under_way.clear()
         self.hands.clock.go(milliseconds=LEASE_MS)
-        self.hands.table.recover(RETRY.tries, all_leases=False)
+        self.hands.table.recover(all_leases=False)
         if outcome is SENT:
             self.told.update(late)
             self.believed |= late
         if outcome is not None:
-            self.hands.record(worker.claim, outcome, retry_in_s=RETRY.wait_s(worker.claim.tries, outcome, 0.5))
+            self._record(worker.claim, outcome)
 
     @rule(accepted=st.booleans(), kill=st.booleans())
     def start_again(self, accepted: bool, kill: bool) -> None:
@@ -265,8 +264,13 @@ class Outbox(RuleBasedStateMachine):
                 self.answer(0, BUSY)
         self.under_way.clear()
         self.hands.open_again()
-        while self.hands.table.recover(RETRY.tries, all_leases=True):
+        while self.hands.table.recover(all_leases=True):
             pass
+
+    def _record(self, claim: Claim, outcome: Outcome) -> None:
+        now = self.hands.clock.now_ms()
+        retry = BACK_OFF.next_try(claim, outcome, started_at=now, now_ms=now, chance=0.5)
+        self.hands.record(claim, outcome, retry=retry)
 
     def _lose(self, worker: Worker, accepted: bool) -> None:
         of = self._told_by(worker.delivery_seq)
@@ -285,7 +289,7 @@ class Outbox(RuleBasedStateMachine):
     def go_on(self, minutes: int) -> None:
         """Time goes by, or the clock is set back; leases run out meanwhile."""
         self.hands.go(minutes=minutes)
-        self.hands.table.recover(RETRY.tries, all_leases=False)
+        self.hands.table.recover(all_leases=False)
         sending = {seq for (seq,) in self.hands.rows("SELECT seq FROM deliveries WHERE status = 'sending'")}
         for worker in [w for w in self.under_way if w.delivery_seq not in sending]:
             self.under_way.remove(worker)
@@ -383,7 +387,7 @@ class Outbox(RuleBasedStateMachine):
             self._lose(worker, accepted=True)
         self.under_way.clear()
         self.hands.open_again()
-        while self.hands.table.recover(RETRY.tries, all_leases=True):
+        while self.hands.table.recover(all_leases=True):
             pass
         for _ in range(1000):
             self.hands.service.release_due()

@@ -70,7 +70,7 @@ def test_turned_off_on_its_way_it_is_not_tried_again(hands: Hands, how: str) -> 
         hands.record(claim, BUSY, retry_in_s=1)
     else:
         hands.clock.go(milliseconds=LEASE_MS)
-        hands.table.recover(8, all_leases=False)
+        hands.table.recover(all_leases=False)
     assert hands.stands(id_)["email"] == Stand("suppressed", "channel_off")
     assert hands.notification(id_).status == "suppressed"
 

@@ -237,7 +237,7 @@ def test_a_carrier_called_off_on_its_way_hands_over_once_it_did_not_arrive(hands
     if how == "answered":
         hands.record(claim, BUSY, retry_in_s=60)
     else:
-        hands.table.recover(8, all_leases=True)
+        hands.table.recover(all_leases=True)
     assert hands.stands(ids[2])["email"] == Stand("suppressed", "cancelled")
     (notice,) = hands.work("email")
     assert notice.message == "• b: M\n• a: M"
@@ -476,7 +476,7 @@ def test_however_a_stage_ends_the_next_begins(chain: Hands, end: str) -> None:
     if end == "lost":
         for _ in range(INTERRUPTED_MOST):
             assert chain.claim("fcm") is not None
-            chain.table.recover(1, all_leases=True)
+            chain.table.recover(all_leases=True)
     elif end == "not configured":
         chain.table.refuse_routes(["email", "sms"])
     else:
@@ -633,7 +633,7 @@ def test_a_clock_that_was_years_ahead_leaves_nothing_behind(hands: Hands, again:
         hands.open_again()
     hands.service.release_due()
     hands.go(minutes=1)
-    assert hands.table.recover(8, all_leases=False) == 1
+    assert hands.table.recover(all_leases=False) == 1
     assert [notice.notification_id for notice in hands.work("sms")] == [busy]
     assert [notice.notification_id for notice in hands.work("slack")] == [under_way]
     assert [notice.notification_id for notice in hands.work("email")] == [quiet]

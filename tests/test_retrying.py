@@ -204,7 +204,7 @@ def test_what_was_called_off_on_its_way_is_not_tried_again(hands: Hands, how: st
     if how == "answered":
         hands.record(claim, BUSY, retry_in_s=1)
     else:
-        hands.table.recover(8, all_leases=True)
+        hands.table.recover(all_leases=True)
     assert hands.stands(id_)["email"] == Stand("suppressed", "cancelled")
     hands.clock.go(hours=1)
     assert hands.work("email") == []
@@ -219,7 +219,7 @@ def test_a_worker_given_up_too_soon_that_was_accepted_after_all_is_believed(hand
         claim = hands.claim("email")
         assert claim is not None
         hands.clock.go(minutes=2)
-        assert hands.table.recover(1, all_leases=False) == 1
+        assert hands.table.recover(all_leases=False) == 1
     assert claim is not None
     assert hands.stands(id_)["email"] == Stand("pending" if tries == 1 else "dead", "interrupted")
     hands.record(claim, SENT)
@@ -231,7 +231,7 @@ def test_two_workers_at_one_delivery_are_both_recorded(hands: Hands) -> None:
     id_ = hands.send(channel="email")
     first = hands.claim("email")
     hands.clock.go(minutes=2)
-    hands.table.recover(8, all_leases=False)
+    hands.table.recover(all_leases=False)
     second = hands.claim("email")
     assert first is not None
     assert second is not None

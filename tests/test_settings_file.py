@@ -242,6 +242,13 @@ def test_a_file_from_windows_is_read_as_well(path: Path, start: str, newline: st
         ("[delivery]\nmax_delay=nan", "delivery.max_delay", "must be a finite number"),
         ("[delivery]\nmax_delay=inf", "delivery.max_delay", "must be a finite number"),
         ("[delivery]\nbase_delay=9.5\nmax_delay=9", "delivery.base_delay", "more than max_delay"),
+        (
+            "[channels.chat]\nurl='x://y'\nbase_delay=9.5\nmax_delay=9",
+            "channels.chat.base_delay",
+            "more than max_delay",
+        ),
+        ("[channels.chat]\nurl='x://y'\ngive_up_after=-1", "channels.chat.give_up_after", ">= 0"),
+        ("[delivery]\ngive_up_after='1 day'", "delivery.give_up_after", "must be a number"),
         ("[delivery]\nmax_attempts=99999999999999999999999", "delivery.max_attempts", "<= 100"),
         ("[deliverey]\n", "deliverey", "did you mean delivery?"),
         ("allow_hosts = 'x'", "allow_hosts", "must be a list"),
@@ -871,14 +878,13 @@ def test_what_is_shown_has_every_value_but_no_secret(path: Path, memory: Memory)
     assert shown["channels"]["push"]["fcm"]["credentials"] == "set"
     assert shown["channels"]["team-chat"]["url"] == "set"
     assert shown["allow_hosts"] == ["intranet", "10.0.0.5:8080"]
-    assert shown["delivery"] == {"max_attempts": 5, "base_delay": 2.0, "max_delay": 900.0}
+    delays = {"give_up_after": 86_400.0, "base_delay": 2.0, "max_delay": 900.0}
+    assert shown["delivery"] == delays | {"max_attempts": 5}
     assert "hunter2" not in str(shown)
     empty = opened(path.with_name("none.toml")).shown()
-    assert empty["channels"] == {
-        "email": None,
-        "sms": None,
-        "push": {"fcm": None, "apns": None, "webpush": None, "desktop": {"connections": 4, "rate_per_second": None}},
-    }
+    unset = dict.fromkeys(("rate_per_second", "give_up_after", "base_delay", "max_delay"))
+    push = {"fcm": None, "apns": None, "webpush": None, "desktop": {"connections": 4, **unset}}
+    assert empty["channels"] == {"email": None, "sms": None, "push": push}
     file.save("channels.email", {**MAIL})
     path.write_text(path.read_text().replace('password = "${SMTP_PASSWORD}"\n', ""))
     file.load()

@@ -100,6 +100,14 @@ def test_many_tries_are_folded_and_can_all_be_had() -> None:
     [
         ({"next_attempt_at": NOW + timedelta(seconds=90), "attempts": (attempt("transient"),)}, "Next try at 12:01:30"),
         ({"next_attempt_at": NOW - timedelta(seconds=1), "attempts": (attempt("transient"),)}, "Next try now"),
+        (
+            {
+                "next_attempt_at": NOW + timedelta(seconds=90),
+                "attempts": (attempt("transient"),),
+                "retry_until": NOW + timedelta(hours=19),
+            },
+            "Next try at 12:01:30, and so on until tomorrow, 07:00",
+        ),
         ({"status": "held", "release_at": NOW + timedelta(hours=19)}, "Goes out tomorrow, 07:00"),
         ({"status": "held", "release_at": NOW + timedelta(hours=2)}, "Goes out at 14:00"),
     ],

@@ -98,9 +98,12 @@ def _what_comes(delivery: Delivery, now: datetime) -> str:
     if delivery.status == "held" and delivery.release_at is not None:
         return f"Goes out {_at(delivery.release_at, now)}"
     if delivery.status == "pending" and delivery.next_attempt_at is not None:
-        if delivery.next_attempt_at <= now:
-            return "Next try now" if delivery.attempts else ""
-        return f"{'Next try' if delivery.attempts else 'Goes out'} {_at(delivery.next_attempt_at, now)}"
+        if not delivery.attempts:
+            return f"Goes out {_at(delivery.next_attempt_at, now)}" if delivery.next_attempt_at > now else ""
+        comes = "now" if delivery.next_attempt_at <= now else _at(delivery.next_attempt_at, now)
+        until = delivery.retry_until
+        ends = f", and so on until {upcoming(until, now)}" if until is not None and until > now else ""
+        return f"Next try {comes}{ends}"
     return ""
 
 

@@ -108,7 +108,9 @@ class AppriseChannel(BaseChannel):
         if not accepted:
             words = self._hidden(" ".join(reasons.heard))
             text = f"{sender.service} did not take it; Apprise gives no status" + (f": {words}" if words else ".")
-            raise Transient("not_accepted", cut(text, MAX_TEXT))
+            # The sentence of every plugin whose request found no way to its service.
+            unreachable = "connection error occurred" in words.lower()
+            raise Transient("unreachable" if unreachable else "not_accepted", cut(text, MAX_TEXT))
         self._idle.append(sender)
         return Outcome(outcome="sent", code="accepted", text=f"{sender.service} took it")
 

@@ -22,8 +22,7 @@ from typing import NamedTuple, Protocol
 from backend.clock import Clock
 from backend.delivery.lane import Lane
 from backend.errors import FlashFlowError
-from backend.handover import Claimed, Outcome, Tried, Turn
-from backend.tally import Tally
+from backend.handover import Claimed, Outcome, Retrial, Tried, Turn
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +36,10 @@ GATHER_S = 0.006
 NEAR_S = 1.0
 """The clerk itself waits for a start that the rate allows so soon; for a later one the outbox calls it again."""
 
-NextTry = Callable[[int, Outcome], float | None]
-"""After so many tries and this outcome: seconds until the next try, None for never."""
+NextTry = Callable[[Claimed, Outcome, int, int], Retrial | None]
+"""After this outcome of a try that began and ended at these times: the next one, None for never."""
+Recorded = Callable[[str, Tried], None]
+"""Called with the route and the try once a try is on disk."""
 
 
 class Book(Protocol):
@@ -79,7 +80,7 @@ class Clerk:
         *,
         next_try: NextTry,
         stopping: threading.Event,
-        attempts: Tally,
+        recorded: Recorded,
     ) -> None:
         self._route = route
         self._lane = lane
@@ -87,7 +88,7 @@ class Clerk:
         self._clock = clock
         self._next_try = next_try
         self._stopping = stopping
-        self._attempts = attempts
+        self._recorded = recorded
         self._todo: queue.SimpleQueue[_InHand | None] = queue.SimpleQueue()
         self._came: queue.SimpleQueue[Tried | _Untried | _Look] = queue.SimpleQueue()
         self._in_hand = 0
@@ -167,7 +168,7 @@ class Clerk:
                     log.error("a turn of %s failed", self._route, exc_info=result)
                 continue
             if turn.tried is not None:
-                self._attempts.add(self._route, turn.tried.outcome.outcome)
+                self._recorded(self._route, turn.tried)
             if result is not None:
                 claims.append(result)
         self._in_hand += len(claims) + len(left) - len(tried)
@@ -263,13 +264,13 @@ class Clerk:
         now, monotonic = self._clock.now_ms(), self._clock.monotonic()
         if outcome.retry_after_s and not outcome.alone:
             lane.pause(monotonic + outcome.retry_after_s)
-        wait = self._next_try(claimed.tries, outcome)
         return Tried(
             delivery_id=claimed.notice.delivery_id,
             started_at=started,
             duration_ms=round((monotonic - clock) * 1000),
             outcome=outcome,
-            retry_at=None if wait is None else now + round(wait * 1000),
+            retry=self._next_try(claimed, outcome, started, now),
+            previous_code=claimed.previous_code,
         )
 
 

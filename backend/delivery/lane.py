@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from backend.delivery.back_off import BackOff
 from backend.delivery.channel import BaseChannel
 
 
@@ -17,9 +18,17 @@ class Lane:
     """
 
     def __init__(
-        self, channel: BaseChannel, *, connections: int = 2, ahead: int = 0, rate_per_second: float | None = None
+        self,
+        channel: BaseChannel,
+        *,
+        connections: int = 2,
+        ahead: int = 0,
+        rate_per_second: float | None = None,
+        back_off: BackOff | None = None,
     ) -> None:
         self.channel = channel
+        self.back_off = back_off or BackOff()
+        """When its failed deliveries are tried again; may be replaced at any time."""
         self.connections = connections
         self.places = connections + ahead
         """Deliveries in hand at most: claimed, and not recorded yet."""

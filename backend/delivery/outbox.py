@@ -13,13 +13,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol, get_args
 
-import msgspec
-
 from backend.clock import Clock
 from backend.delivery.clerk import Book, Clerk
 from backend.delivery.lane import Lane
+from backend.delivery.network_return import UNREACHED, NetworkReturn
 from backend.errors import FlashFlowError
-from backend.handover import Outcome, OutcomeName
+from backend.handover import Claimed, Outcome, OutcomeName, Retrial, Tried
 from backend.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -29,25 +28,11 @@ IDLE_S = 30.0
 """How long to wait at most without looking: for a clock that jumped."""
 
 
-class Retry(msgspec.Struct, frozen=True):
-    """Full-jitter back-off [AWS Architecture Blog, "Exponential Backoff And Jitter"]: seconds, and tries in all."""
-
-    base_s: float = 1.0
-    most_s: float = 900.0
-    tries: int = 8
-
-    def wait_s(self, tries: int, outcome: Outcome, chance: float) -> float | None:
-        """Seconds until the next try after ``tries``; None when there is none. ``chance`` is in [0, 1)."""
-        if outcome.outcome not in {"transient", "throttled"} or tries >= self.tries:
-            return None
-        wait: float = min(self.most_s, self.base_s * 2.0 ** min(tries - 1, 40)) * chance
-        return max(wait, outcome.retry_after_s or 0.0)
-
-
 class Queue(Book, Protocol):
     """What the outbox needs of the store. Every call may raise a FlashFlowError and is then tried again."""
 
-    def recover(self, most_tries: int, *, all_leases: bool) -> int: ...
+    def recover(self, *, all_leases: bool) -> int: ...
+    def hasten(self, route: str, codes: Sequence[str]) -> int: ...
     def refuse_routes(self, routes: Sequence[str]) -> int: ...
     def next_due(self, routes: Sequence[str]) -> dict[str, int]: ...
     def next_lease(self) -> int | None: ...
@@ -62,7 +47,6 @@ class Outbox:
         lanes: Mapping[str, Lane],
         clock: Clock,
         *,
-        retry: Retry | None = None,
         chance: random.Random | None = None,
     ) -> None:
         self._queue = queue
@@ -71,7 +55,8 @@ class Outbox:
         self.attempts = Tally()
         """How many tries were recorded, by route and outcome."""
         self._count_from_zero()
-        self._retry = retry or Retry()
+        self._network = NetworkReturn()
+        self._network.watch(self._lanes)
         self._chance = chance or random.Random()  # noqa: S311 jitter needs no secrecy
         self._bell = threading.Event()
         self._stopping = threading.Event()
@@ -88,12 +73,13 @@ class Outbox:
         """Look again now."""
         self._bell.set()
 
-    def configure(self, lanes: Mapping[str, Lane], retry: Retry, *, whole: bool = True) -> None:
+    def configure(self, lanes: Mapping[str, Lane], *, whole: bool = True) -> None:
         """Go on with other lanes; what is under way on one that is gone may end, then its channel is closed. Unless
         these are the ``whole`` of them, what is queued for any other route waits instead of failing."""
         kept = {id(lane) for lane in lanes.values()}
         self._retired.extend(lane for lane in self._lanes.values() if id(lane) not in kept)
-        self._lanes, self._retry, self._whole, self._changed = dict(lanes), retry, whole, True
+        self._lanes, self._whole, self._changed = dict(lanes), whole, True
+        self._network.watch(self._lanes)
         self._count_from_zero()
         for lane in list(self._retired):  # the outbox's own thread takes out those that are idle
             lane.retire()
@@ -154,8 +140,8 @@ class Outbox:
             self._retired.remove(gone)
             if all(lane.channel is not gone.channel for lane in (*self._lanes.values(), *self._retired)):
                 gone.channel.close()
+        waits = [IDLE_S, *self._hasten()]
         now = self._clock.now_ms()
-        waits = [IDLE_S]
         for route, due in self._queue.next_due(tuple(self._lanes)).items():
             lane = self._lanes.get(route)
             if lane is None:
@@ -171,10 +157,22 @@ class Outbox:
             waits.append(max(0.05, (lease - now) / 1000))
         return max(0.005, min(waits))
 
+    def _hasten(self) -> list[float]:
+        """Make due at once what waits for the network, once that is back; seconds until there is more to make due."""
+        now = self._clock.monotonic()
+        while (route := self._network.take(now)) is not None:
+            count = None
+            try:
+                count = self._queue.hasten(route, UNREACHED)
+            finally:
+                self._network.retried(route, count)
+        wait = self._network.wait_s(now)
+        return [] if wait is None else [wait]
+
     def _put_back(self) -> None:
         lease = 0 if self._first else self._queue.next_lease()
         if lease is not None and lease <= self._clock.now_ms():
-            while self._queue.recover(self._retry.tries, all_leases=self._first):
+            while self._queue.recover(all_leases=self._first):
                 pass
 
     def _call_clerk(self, route: str, lane: Lane) -> None:
@@ -182,9 +180,19 @@ class Outbox:
         if lane.busy:
             lane.wake()
             return
-        next_try, stopping = self._next_try, self._stopping
+
+        def next_try(claimed: Claimed, outcome: Outcome, started_at: int, now_ms: int) -> Retrial | None:
+            chance = self._chance.random()
+            return lane.back_off.next_try(claimed, outcome, started_at=started_at, now_ms=now_ms, chance=chance)
+
         clerk = Clerk(
-            route, lane, self._queue, self._clock, next_try=next_try, stopping=stopping, attempts=self.attempts
+            route,
+            lane,
+            self._queue,
+            self._clock,
+            next_try=next_try,
+            stopping=self._stopping,
+            recorded=self._recorded,
         )
         if not lane.enter(clerk.wake):  # it retired meanwhile
             return
@@ -208,5 +216,7 @@ class Outbox:
     def _count_from_zero(self) -> None:
         self.attempts.expect((route, outcome) for route in self._lanes for outcome in get_args(OutcomeName))
 
-    def _next_try(self, tries: int, outcome: Outcome) -> float | None:
-        return self._retry.wait_s(tries, outcome, self._chance.random())
+    def _recorded(self, route: str, tried: Tried) -> None:
+        self.attempts.add(route, tried.outcome.outcome)
+        if self._network.record(route, tried):
+            self._bell.set()

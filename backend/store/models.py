@@ -221,6 +221,8 @@ def notification_models(db: SqliteDatabase) -> NotificationModels:
         release_at = BigIntegerField(null=True)
         carrier_seq = IntegerField(null=True)
         in_turn = BooleanField(default=False)
+        tried_since = BigIntegerField(null=True)
+        retry_until = BigIntegerField(null=True)
 
         class Meta:
             table_name = "deliveries"

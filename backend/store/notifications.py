@@ -233,7 +233,8 @@ def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Deli
         )
     rows = conn.execute(
         "SELECT d.seq, d.id, d.channel, t.platform, d.status, d.code, d.reason, d.created_at, d.updated_at, "
-        "d.next_attempt_at, d.release_at FROM deliveries d LEFT JOIN device_tokens t ON t.seq = d.device_seq "
+        "d.next_attempt_at, d.release_at, d.tries, d.retry_until "
+        "FROM deliveries d LEFT JOIN device_tokens t ON t.seq = d.device_seq "
         "WHERE d.notification_seq = ? ORDER BY d.seq",
         (notification_seq,),
     )
@@ -250,9 +251,13 @@ def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Deli
             next_attempt_at=_moment(following),
             attempts=tuple(attempts.get(seq, ())),
             release_at=_moment(release) if status == "held" else None,
+            tries=tries,
+            retry_until=_moment(until) if status in {"pending", "sending"} else None,
         )
-        for seq, id_, channel, platform, status, code, reason, created, updated, following, release in rows
-    )
+        for (
+            seq, id_, channel, platform, status, code, reason, created, updated, following, release, tries, until,
+        ) in rows
+    )  # fmt: skip
 
 
 def deliveries_by_notification(

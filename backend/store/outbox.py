@@ -19,16 +19,19 @@ from backend.store.writer import Tx, Write
 
 SUMMARY_LINES = 20
 INTERRUPTED_MOST = 8
-"""So often at least a delivery may be caught by the end of a process: it may have been in hand and not begun yet."""
+"""So often in a row a delivery may be caught by the end of a process: it may have been in hand and not begun yet."""
 AT_ONCE = 500
 """Deliveries put back or refused in one transaction."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """A claimed delivery; ``tries`` includes this one."""
+    """A claimed delivery, as ``Claimed`` says."""
 
     tries: int
     notice: Notice
+    due_at: int
+    tried_since: int | None
+    previous_code: str | None
 
 
 class OutboxTable:
@@ -46,10 +49,17 @@ class OutboxTable:
         """Return a claimed delivery that was not tried."""
         self._store.run(Write(_give_back, delivery_id))
 
-    def recover(self, most_tries: int, *, all_leases: bool) -> int:
+    def recover(self, *, all_leases: bool) -> int:
         """Put back what was claimed and never recorded: leases that ran out, or ``all_leases`` where every worker of
         an earlier process is gone. How many there were."""
-        return self._store.run(Write(_recover, (most_tries, all_leases)))
+        return self._store.run(Write(_recover, all_leases))
+
+    def hasten(self, route: str, codes: Sequence[str]) -> int:
+        """Make due now what waits on ``route`` for its next try after a failure with one of ``codes``; how many."""
+        hastened = 0
+        while count := self._store.run(Write(_hasten, (route, tuple(codes)))):
+            hastened += count
+        return hastened
 
     def refuse_routes(self, routes: Sequence[str]) -> int:
         """End what waits for a route that is not among ``routes`` (it is not configured any more); how many."""
@@ -84,7 +94,7 @@ DUE = (
 )
 _CLAIM = (
     "UPDATE deliveries SET status = 'sending', lease_until = ?, tries = tries + 1, updated_at = ? "
-    "WHERE seq IN (SELECT value FROM json_each(?)) RETURNING seq, tries"
+    "WHERE seq IN (SELECT value FROM json_each(?)) RETURNING seq, tries, next_attempt_at, tried_since, code"
 )
 _WANTED = (
     f"SELECT {COLUMNS}, d.seq, d.id, d.notification_seq, d.route, n.id, n.user_id, n.app, n.title, n.message, "  # noqa: S608
@@ -115,10 +125,17 @@ def _claim(tx: Tx, route: str, count: int, lease_ms: int) -> list[Claim]:
     if not due:
         return []
     by_seq = {row[WIDTH]: row for row in due}
-    tries = dict(
-        tx.conn.execute(_CLAIM, (tx.now_ms + lease_ms, tx.now_ms, to_json(list(by_seq)))).fetchall()
-    )  # fmt: skip
-    claims = [Claim(tries=tries[seq], notice=_notice(tx.conn, row[WIDTH:])) for seq, row in by_seq.items()]
+    claimed = {
+        seq: stood
+        for seq, *stood in tx.conn.execute(_CLAIM, (tx.now_ms + lease_ms, tx.now_ms, to_json(list(by_seq)))).fetchall()
+    }
+    claims = []
+    for seq, row in by_seq.items():
+        tries, due_at, tried_since, code = claimed[seq]
+        notice = _notice(tx.conn, row[WIDTH:])
+        claims.append(
+            Claim(tries=tries, notice=notice, due_at=due_at, tried_since=tried_since, previous_code=code)
+        )  # fmt: skip
     return claims[::-1]
 
 
@@ -200,9 +217,25 @@ _UNCONFIGURED = Outcome(
 )  # fmt: skip
 
 
-def _recover(tx: Tx, items: Sequence[tuple[int, bool]]) -> list[int]:
+_IN_A_ROW = (
+    "SELECT COUNT(*) FROM delivery_attempts WHERE delivery_seq = ?1 AND seq > COALESCE("
+    "(SELECT MAX(seq) FROM delivery_attempts WHERE delivery_seq = ?1 AND code <> ?2), 0)"
+)
+_HASTEN = (
+    "UPDATE deliveries SET next_attempt_at = ?1 WHERE seq IN (SELECT seq FROM deliveries "  # noqa: S608
+    f"WHERE {_WAITS} AND route = ?2 AND next_attempt_at > ?1 AND code IN (SELECT value FROM json_each(?3)) LIMIT ?4)"
+)
+
+
+def _hasten(tx: Tx, items: Sequence[tuple[str, tuple[str, ...]]]) -> list[int]:
+    return [
+        tx.conn.execute(_HASTEN, (tx.now_ms, route, to_json(list(codes)), AT_ONCE)).rowcount for route, codes in items
+    ]
+
+
+def _recover(tx: Tx, items: Sequence[bool]) -> list[int]:
     answers = []
-    for most_tries, all_leases in items:
+    for all_leases in items:
         rows: list[Any] = tx.conn.execute(
             "SELECT seq, notification_seq, tries, updated_at FROM deliveries "
             "WHERE status = 'sending' AND lease_until <= ? ORDER BY lease_until, seq LIMIT ?",
@@ -211,13 +244,16 @@ def _recover(tx: Tx, items: Sequence[tuple[int, bool]]) -> list[int]:
         back: list[int] = []
         told: dict[int, None] = {}
         for seq, notification_seq, tries, claimed_at in rows:
-            dead = tries >= max(most_tries, INTERRUPTED_MOST)
+            (in_a_row,) = tx.conn.execute(_IN_A_ROW, (seq, INTERRUPTED)).fetchone()
+            dead = min(tries, in_a_row + 1) >= INTERRUPTED_MOST
             lasted = max(0, tx.now_ms - claimed_at)
             attempt(tx, seq, claimed_at, lasted, _LOST, next_try_at=None if dead else tx.now_ms)
             tx.conn.execute(
-                "UPDATE deliveries SET status = ?, code = ?, reason = ?, next_attempt_at = ?, lease_until = NULL, "
-                "updated_at = ? WHERE seq = ?",
-                ("dead" if dead else "pending", _LOST.code, _LOST.text, None if dead else tx.now_ms, tx.now_ms, seq),
+                # Its old due time stays: how long it waited for this start counts for no age.
+                "UPDATE deliveries SET status = ?1, code = ?2, reason = ?3, lease_until = NULL, updated_at = ?4, "
+                "next_attempt_at = CASE ?1 WHEN 'dead' THEN NULL ELSE MIN(COALESCE(next_attempt_at, ?4), ?4) END "
+                "WHERE seq = ?5",
+                ("dead" if dead else "pending", _LOST.code, _LOST.text, tx.now_ms, seq),
             )
             told[notification_seq] = None
             if dead:

@@ -25,14 +25,15 @@ _ATTEMPT = (
     "VALUES {rows}"
 )
 _MOVE = (
-    "WITH v (status, code, reason, retry_at, now, seq) AS (VALUES {rows}) UPDATE deliveries SET status = v.status, "
-    "code = v.code, reason = v.reason, next_attempt_at = v.retry_at, lease_until = NULL, updated_at = v.now "
+    "WITH v (status, code, reason, retry_at, retry_until, since, now, seq) AS (VALUES {rows}) "
+    "UPDATE deliveries SET status = v.status, code = v.code, reason = v.reason, next_attempt_at = v.retry_at, "
+    "retry_until = v.retry_until, tried_since = v.since, lease_until = NULL, updated_at = v.now "
     "FROM v WHERE deliveries.seq = v.seq"
 )
 
 
 def record(tx: Tx, tries: Sequence[Tried]) -> None:
-    """Store every try and what it makes of its delivery and notification: ``retry_at`` puts the delivery back into the
+    """Store every try and what it makes of its delivery and notification: ``retry`` puts the delivery back into the
     outbox, None ends it. What was erased while it was on its way is passed over."""
     by_id = {encode_id(tried.delivery_id): tried for tried in tries}
     if len(by_id) < len(tries):  # a worker was given up too soon, and another came to the same
@@ -52,13 +53,14 @@ def record(tx: Tx, tries: Sequence[Tried]) -> None:
     missed: dict[int, None] = {}
     for id_, seq, _, _, status, code, _ in rows:
         tried = by_id[id_]
-        outcome = tried.outcome
+        outcome, retry = tried.outcome, tried.retry
+        retry_at, until, since = (retry.at, retry.until, retry.since) if retry is not None else (None, None, None)
         attempts.append(
-            (seq, tried.started_at, tried.duration_ms, outcome.outcome, outcome.code, outcome.text, tried.retry_at)
+            (seq, tried.started_at, tried.duration_ms, outcome.outcome, outcome.code, outcome.text, retry_at)
         )
         if status == "sending" or (code == INTERRUPTED and outcome.outcome in ARRIVED):  # it came through after all
-            after = _STATUS.get(outcome.outcome) or ("dead" if tried.retry_at is None else "pending")
-            moves[seq] = (after, outcome.code, outcome.text, tried.retry_at, tx.now_ms, seq)
+            after = _STATUS.get(outcome.outcome) or ("dead" if retry is None else "pending")
+            moves[seq] = (after, outcome.code, outcome.text, retry_at, until, since, tx.now_ms, seq)
     execute_rows(tx.conn, _ATTEMPT, attempts)
     execute_rows(tx.conn, _MOVE, list(moves.values()))
     back = [seq for seq, move in moves.items() if move[0] == "pending"]
@@ -66,7 +68,7 @@ def record(tx: Tx, tries: Sequence[Tried]) -> None:
     for id_, seq, notification_seq, device_seq, _, _, carries in rows:
         tried = by_id[id_]
         over = {notification_seq: None}
-        if carries and seq in moves and tried.retry_at is None:
+        if carries and seq in moves and tried.retry is None:
             over |= dict.fromkeys(tell_carried(tx, seq, tried.outcome))
         if device_seq is not None:
             _tell_device(tx, device_seq, tried)

@@ -352,6 +352,13 @@ def _add_listed_at(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
+def _add_retry_age(conn: sqlite3.Connection) -> None:
+    """Retries end at an age: since when a delivery is tried, and until when that goes on."""
+    conn.execute("ALTER TABLE deliveries ADD COLUMN tried_since INTEGER")
+    conn.execute("ALTER TABLE deliveries ADD COLUMN retry_until INTEGER")
+
+
 NOTIFICATION_MIGRATIONS = (
     _v1, _v2, _v3, _v4, privacy_of_notifications, _v6, _v7, devices_by_identity, _add_listed_at,
+    _add_retry_age,
 )  # fmt: skip

@@ -217,7 +217,7 @@ def claim_rate(path: Path, pending: int) -> float:
                 started_at=clock.now_ms(),
                 duration_ms=1,
                 outcome=Outcome(outcome="sent", code="accepted", text="ok"),
-                retry_at=None,
+                retry=None,
             )
         return 250 / (time.perf_counter() - started)
 

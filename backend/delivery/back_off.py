@@ -1,0 +1,50 @@
+"""Back-off: when a failed delivery is tried again, and when its retries end."""
+
+from __future__ import annotations
+
+import msgspec
+
+from backend.handover import Claimed, Outcome, Retrial
+
+JITTER_FROM_S = 60.0
+"""Delays below this are exact; from it on each is drawn at random."""
+_RETRIED = frozenset({"transient", "throttled"})
+
+
+class BackOff(msgspec.Struct, frozen=True, kw_only=True):
+    """Exponential back-off with full jitter [AWS Architecture Blog, "Exponential Backoff And Jitter"], until an age.
+
+    The delay doubles from ``base_s`` to ``max_s``. Retries end with the first failure ``give_up_after_s`` or more after
+    the first try, or after ``max_tries`` where that is set.
+    """
+
+    base_s: float = 1.0
+    max_s: float = 900.0
+    give_up_after_s: float = 86_400.0
+    max_tries: int | None = None
+
+    def delay_s(self, tries: int, chance: float) -> float:
+        """Seconds to wait after ``tries`` failed tries; ``chance`` is in [0, 1)."""
+        longest: float = min(self.max_s, self.base_s * 2.0 ** min(tries - 1, 40))
+        # Short delays bridge a restart: drawn at random they would all be over before the server is back.
+        return longest if longest < JITTER_FROM_S else longest * chance
+
+    def next_try(
+        self, claimed: Claimed, outcome: Outcome, *, started_at: int, now_ms: int, chance: float
+    ) -> Retrial | None:
+        """When to try again after ``outcome`` of a try that began at ``started_at``; None where the retries end."""
+        if outcome.outcome not in _RETRIED or (self.max_tries is not None and claimed.tries >= self.max_tries):
+            return None
+        since = started_at
+        if claimed.tried_since is not None:
+            # Time in which it was due and could not be tried (asleep, switched off, queued) does not count: otherwise
+            # a laptop that was closed for a day would give up before its network is back.
+            since = min(started_at, claimed.tried_since + max(0, started_at - claimed.due_at))
+        end = since + round(self.give_up_after_s * 1000)
+        if now_ms >= end:
+            return None
+        at = min(now_ms + round(self.delay_s(claimed.tries, chance) * 1000), end)
+        at = max(at, now_ms + round((outcome.retry_after_s or 0.0) * 1000))
+        until = at if self.max_tries is not None and claimed.tries + 1 >= self.max_tries else max(at, end)
+        expires_at = claimed.notice.expires_at
+        return Retrial(at=at, until=until if expires_at is None else min(until, expires_at), since=since)
