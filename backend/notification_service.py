@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 from backend.channel_names import ChannelNames
 from backend.circumstances import Circumstances
@@ -29,6 +29,7 @@ from backend.people import Devices, Preferences
 from backend.records import (
     Device,
     DeviceRegistered,
+    ListStatus,
     Notification,
     NotificationDetail,
     NotificationPage,
@@ -229,8 +230,14 @@ class NotificationService:
         until: datetime | None = None,
         app: str | None = None,
     ) -> NotificationPage:
-        """A user's notifications by ``listed_at``, newest first. ``status``: ``unread``, ``read``, ``archived`` or
-        ``all``; without it all but the archived. ``since`` and ``until`` compare ``listed_at``."""
+        """A user's notifications by ``listed_at``, newest first; without ``status`` the inbox: delivered in the app,
+        unread or read. ``since`` and ``until`` compare ``listed_at``.
+
+        ``status``: a place in the inbox (``unread``, ``read``, ``snoozed``, ``archived``), another notification status
+        by name (``scheduled``, ``failed``, ``suppressed``, ...) or ``all``. Raises ValidationError for any other.
+        """
+        if status is not None and status not in get_args(ListStatus):
+            raise ValidationError.of("status", f"must be one of {', '.join(get_args(ListStatus))}")
         asked = table.Asked(
             user_id=user_id,
             app=app,

@@ -19,6 +19,11 @@ Inbox = Literal["unread", "read", "snoozed", "archived"]
 NotificationStatus = Literal[
     "scheduled", "pending", "sent", "delivered", "read", "failed", "suppressed", "cancelled", "expired"
 ]
+ListStatus = Literal[
+    "unread", "read", "snoozed", "archived", "all",
+    "scheduled", "pending", "sent", "delivered", "failed", "suppressed", "cancelled", "expired",
+]  # fmt: skip
+"""Filter of a user's notification list: a place in the inbox, a notification status, or all."""
 DeliveryStatus = Literal["pending", "sending", "sent", "delivered", "held", "suppressed", "failed", "dead"]
 
 

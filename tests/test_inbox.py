@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from backend import Conflict, NotificationService
+from backend.records import Notification
 from tests.still_clock import StillClock
 
 USERS = ("ada", "bob")
@@ -124,12 +125,8 @@ class Inbox(RuleBasedStateMachine):
                 if (n := self.service.get_notification(id_).notification).user_id == user
             ]
             every.sort(key=lambda n: n.listed_at, reverse=True)  # keeps the order in which equals were sent
-            for status in (None, "all", "unread", "read", "archived"):
-                wanted = [
-                    n
-                    for n in every
-                    if status == "all" or (n.inbox != "archived" if status is None else n.inbox == status)
-                ]
+            for status in (None, "all", "unread", "archived", "cancelled", "suppressed", "scheduled", "delivered"):
+                wanted = [n for n in every if is_listed(n, status)]
                 paged, cursor = [], None
                 while True:
                     page = self.service.get_user_notifications(user, status=status, limit=2, cursor=cursor)
@@ -138,6 +135,10 @@ class Inbox(RuleBasedStateMachine):
                     if cursor is None:
                         break
                 assert paged == wanted
+
+
+def is_listed(n: Notification, status: str | None) -> bool:
+    return {None: n.inbox in {"unread", "read"}, "all": True}.get(status, status in {n.inbox, n.status})
 
 
 Inbox.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)

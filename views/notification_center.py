@@ -25,8 +25,18 @@ if TYPE_CHECKING:
 PAGE = 50
 PAGES_MAX = 20
 UNREAD = "unread"
-SNOOZED = "snoozed"
-ALL = "all"
+INBOX = "inbox"
+"""Unread and read: what the list holds without a status."""
+FILTERS = {UNREAD: "Unread", INBOX: "All", "snoozed": "Snoozed", "archived": "Archived", "failed": "Failed"}
+EMPTY = {
+    "snoozed": (ft.Icons.SNOOZE, "Nothing is snoozed", "Notifications you snooze stay here until their time comes."),
+    "archived": (ft.Icons.ARCHIVE_OUTLINED, "Nothing is archived", "Notifications you archive are kept here."),
+    "failed": (
+        ft.Icons.CHECK_CIRCLE_OUTLINE,
+        "Nothing failed",
+        "Notifications that no channel could deliver appear here.",
+    ),
+}
 
 
 class Found(NamedTuple):
@@ -61,7 +71,7 @@ class NotificationCenter(Screen):
 
     def load(self) -> Found:
         services = self.backend.notifications
-        status = None if self._filter == ALL else self._filter
+        status = None if self._filter == INBOX else self._filter
         notices: list[Notification] = []
         cursor: str | None = None
         for _ in range(self._pages):
@@ -71,7 +81,7 @@ class NotificationCenter(Screen):
             if cursor is None:
                 break
         detail, missing = self._load_selected()
-        kept = None if self._filter == SNOOZED else detail
+        kept = detail if self._filter in {UNREAD, INBOX} else None
         return Found(_with(notices, kept), page.unread_count, cursor is not None, detail, missing)
 
     def _load_selected(self) -> tuple[NotificationDetail | None, str | None]:
@@ -122,8 +132,7 @@ class NotificationCenter(Screen):
         )
 
     def _toolbar(self, found: Found) -> ft.Container:
-        unread = f"Unread {found.unread:,}" if found.unread else "Unread"
-        labels = {UNREAD: unread, ALL: "All", SNOOZED: "Snoozed"}
+        labels = FILTERS | ({UNREAD: f"Unread {found.unread:,}"} if found.unread else {})
         chips: list[ft.Control] = [
             choice(label, name == self._filter, self._filterer(name)) for name, label in labels.items()
         ]
@@ -142,13 +151,12 @@ class NotificationCenter(Screen):
         )
 
     def _empty(self) -> ft.Container:
+        if self._filter in EMPTY:
+            return empty(*EMPTY[self._filter])
         line = send_command(self.backend.url, self.backend.me)
         if self._filter == UNREAD:
             words = "What your apps tell you stands here until you open it. Send yourself one:"
             return empty(ft.Icons.DONE_ALL, "You are all caught up", words, line, "send a notification")
-        if self._filter == SNOOZED:
-            words = "What you put off with Snooze stands here until its time comes."
-            return empty(ft.Icons.SNOOZE, "Nothing is snoozed", words)
         words = "Everything your apps tell you will be kept here. Send yourself one:"
         return empty(ft.Icons.NOTIFICATIONS_NONE, "No notifications yet", words, line, "send a notification")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -34,6 +34,7 @@ from backend.inputs import (
 )
 from backend.records import (
     DeviceRegistered,
+    ListStatus,
     NotificationType,
     Preference,
     PreferenceMatrix,
@@ -45,9 +46,9 @@ from backend.store.notifications import Asked
 
 
 class NotificationQuery(Page, frozen=True, kw_only=True):
-    """The filters of a user's notifications; without ``status`` all but the archived."""
+    """The filters of a user's notifications; without ``status`` the inbox: unread and read."""
 
-    status: Literal["unread", "read", "snoozed", "archived", "all"] | None = None
+    status: ListStatus | None = None
     notification_type: TypeName | None = None
     channel: Channel | None = None
     priority: Priority | None = None
@@ -297,7 +298,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="GET", path="/api/notifications/user/{user_id:path}", scope="read", handler=list_notifications,
-        query=NotificationQuery, summary="A user's notifications, newest first by listed_at",
+        query=NotificationQuery, summary="A user's inbox, newest first by listed_at; other statuses by name",
         answer="notifications, unread_count, next_cursor",
     ),
     _moving("read", "read", "Mark a notification as read; the first read_at stays"),

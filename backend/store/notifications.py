@@ -124,7 +124,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def list_notifications(conn: sqlite3.Connection, asked: Asked) -> NotificationPage:
-    """A user's notifications, newest first by ``listed_at``; without ``status`` all but the archived."""
+    """A user's notifications, newest first by ``listed_at``; without ``status`` the inbox as its reader sees it."""
     places, unread, following = list_places(conn, asked)
     rows = rows_of(conn, [seq for seq, _ in places])
     return NotificationPage(
@@ -139,11 +139,24 @@ def rows_of(conn: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, tuple[An
     return {row[0]: row for row in rows}
 
 
-_PLACES: dict[str | None, tuple[str | None, ...]] = {
-    None: (None, "unread", "read", "snoozed"),
-    "all": (None, "unread", "read", "snoozed", "archived"),
-}
-"""Where a notification stands in the inbox, by the filters that mean several places (None: it is not in it)."""
+IN_INBOX: tuple[str | None, ...] = ("unread", "read", "snoozed", "archived")
+"""Places in the inbox. A row without one (NULL) is scheduled, suppressed, cancelled or expired, or has other channels
+only."""
+
+
+def _sources(status: str | None) -> list[tuple[str | None, str | None]]:
+    """The (place, notification status) pairs that the filter ``status`` covers; a None status means any."""
+    match status:
+        case None:
+            return [("unread", None), ("read", None)]
+        case "read":
+            return [("read", None), (None, "read")]  # a notification of other channels only has a status, but no place
+        case "unread" | "snoozed" | "archived":
+            return [(status, None)]
+        case "all":
+            return [(place, None) for place in (None, *IN_INBOX)]
+        case _:
+            return [(place, status) for place in (None, *IN_INBOX)]
 
 
 def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[int, int]], int, str | None]:
@@ -163,13 +176,15 @@ def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[int,
         values.extend([_like(asked.q)] * 2)
     # The index goes by place, then by time: each place's newest are found by it, and the newest of those are the page.
     searches, given = [], []
-    for place in _PLACES.get(asked.status, (asked.status,)):
+    for place, status in _sources(asked.status):
+        mine, wanted = conditions([("status = ?", status)])
         for bounds, ends in _spans(asked):
             searches.append(
                 "SELECT * FROM (SELECT listed_at, seq, revision FROM notifications INDEXED BY notifications_inbox"  # noqa: S608
-                f"{clause(['user_id = ?', 'inbox IS ?', *bounds, *where])} ORDER BY listed_at DESC, seq DESC LIMIT ?)"
+                f"{clause(['user_id = ?', 'inbox IS ?', *bounds, *mine, *where])} "
+                "ORDER BY listed_at DESC, seq DESC LIMIT ?)"
             )
-            given += [asked.user_id, place, *ends, *values, asked.limit + 1]
+            given += [asked.user_id, place, *ends, *wanted, *values, asked.limit + 1]
     rows = conn.execute(" UNION ALL ".join(searches), given).fetchall()
     rows.sort(reverse=True)
     following = encode_cursor("notifications", *rows[asked.limit - 1][:2]) if len(rows) > asked.limit else None
