@@ -12,6 +12,7 @@ import secrets
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -102,12 +103,16 @@ class KeyRing:
 
     def list(self) -> tuple[ApiKey, ...]:
         """Every key's public side, by name; the local key is not among them."""
+        return tuple(key for _, key in self.numbered())
+
+    def numbered(self) -> Sequence[tuple[int, ApiKey]]:
+        """``list`` with the sequence numbers: the key of a paged list."""
         rows = self._store.read(
             lambda conn: conn.execute(
-                "SELECT name, scopes, created_at, revoked_at FROM api_keys ORDER BY name"
+                "SELECT seq, name, scopes, created_at, revoked_at FROM api_keys ORDER BY name"
             ).fetchall()
         )
-        return tuple(_to_key(row) for row in rows)
+        return [(seq, _to_key(row)) for seq, *row in rows]
 
     def revoke(self, name: str) -> ApiKey:
         """End a key now and for good. Raises NotFound."""
@@ -120,9 +125,10 @@ class KeyRing:
         for wanted, digest in items:
             scopes = tuple(scope for scope in SCOPES if scope in wanted.scopes)
             row = tx.conn.execute(
-                "INSERT INTO api_keys (name, hash, scopes, created_at) VALUES (?, ?, ?, ?) "
+                "INSERT INTO api_keys (name, hash, scopes, created_at, seq) "
+                "VALUES (?, ?, ?, ?, (SELECT COALESCE(MAX(seq), 0) + 1 FROM api_keys)) "
                 "ON CONFLICT DO UPDATE SET hash = excluded.hash, scopes = excluded.scopes, "
-                "created_at = excluded.created_at, revoked_at = NULL WHERE revoked_at IS NOT NULL "
+                "created_at = excluded.created_at, seq = excluded.seq, revoked_at = NULL WHERE revoked_at IS NOT NULL "
                 "RETURNING name, scopes, created_at, revoked_at",
                 (wanted.name, digest, to_json(scopes), tx.now_ms),
             ).fetchone()
@@ -177,7 +183,7 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _to_key(row: tuple[str, str, int, int | None]) -> ApiKey:
+def _to_key(row: Sequence[Any]) -> ApiKey:
     name, scopes, created, revoked = row
     return ApiKey(
         name=name,

@@ -76,6 +76,10 @@ class Preferences:
         """Every type that was declared or used."""
         return self._store.read(table.list_types)
 
+    def numbered_types(self) -> list[tuple[int, NotificationType]]:
+        """Every type with its sequence number: the key of a paged list."""
+        return self._store.read(table.numbered_types)
+
     def declaring(
         self, declared: TypeIn, app: str, owner: str | None
     ) -> Write[tuple[TypeIn, str, str | None], tuple[NotificationType, bool]]:
@@ -186,6 +190,10 @@ class Devices:
 
     def of(self, user_id: str, app: str | None = None) -> tuple[Device, ...]:
         """A user's devices, newest first, tokens masked."""
+        return tuple(device for _, device in self.numbered(user_id, app))
+
+    def numbered(self, user_id: str, app: str | None = None) -> list[tuple[int, Device]]:
+        """A user's devices with their sequence numbers: the key of a paged list."""
         return self._store.read(lambda conn: table.list_devices(conn, user_id, app))
 
     def registering(self, device: DeviceIn, app: str) -> Write[Registration, DeviceRegistered]:

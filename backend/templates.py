@@ -35,6 +35,10 @@ class Templates:
 
     def all(self, app: str | None = None) -> tuple[Template, ...]:
         """Every template and locale, by name."""
+        return tuple(template for _, template in self.numbered(app))
+
+    def numbered(self, app: str | None = None) -> list[tuple[int, Template]]:
+        """Every template and locale with its sequence number: the key of a paged list."""
         return self._store.read(lambda conn: table.list_templates(conn, app))
 
     def get(self, name: str, locale: str = "", app: str | None = None) -> Template:
@@ -105,7 +109,7 @@ class Templates:
     def _remove(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[tuple[Template, ...] | FlashFlowError]:
         answers: list[tuple[Template, ...] | FlashFlowError] = []
         for name, owner in items:
-            gone = tuple(t for t in table.list_templates(tx.conn, owner) if t.name == name)
+            gone = tuple(t for _, t in table.list_templates(tx.conn, owner) if t.name == name)
             if not gone:
                 answers.append(_missing(name))
                 continue

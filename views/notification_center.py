@@ -27,7 +27,10 @@ PAGES_MAX = 20
 UNREAD = "unread"
 INBOX = "inbox"
 """Unread and read: what the list holds without a status."""
-FILTERS = {UNREAD: "Unread", INBOX: "All", "snoozed": "Snoozed", "archived": "Archived", "failed": "Failed"}
+FILTERS = {
+    UNREAD: "Unread", INBOX: "Inbox", "snoozed": "Snoozed", "archived": "Archived", "scheduled": "Scheduled",
+    "failed": "Failed", "all": "All",
+}  # fmt: skip
 EMPTY = {
     "snoozed": (ft.Icons.SNOOZE, "Nothing is snoozed", "Notifications you snooze stay here until their time comes."),
     "archived": (ft.Icons.ARCHIVE_OUTLINED, "Nothing is archived", "Notifications you archive are kept here."),

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from backend.api.wire import wire
-from backend.clock import to_ms
 from backend.inputs import Input
 from backend.records import Record
 from backend.store.codec import decode_cursor, encode_cursor
@@ -24,28 +23,17 @@ class Page(Input, frozen=True, kw_only=True):
     cursor: Cursor | None = None
 
 
-def paged(name: str, rows: Sequence[Record], page: Page) -> dict[str, Any]:
-    """One page of ``rows``, newest first, as ``{name: [...], "next_cursor": ...}``. Raises ValidationError.
+def paged(name: str, rows: Sequence[tuple[int, Record]], page: Page) -> dict[str, Any]:
+    """One page of (sequence number, record), newest first, as ``{name: [...], "next_cursor": ...}``. Raises
+    ValidationError.
 
-    The cursor is the time of the last row given and how many of that very time were: what is made later comes before
-    it, so paging stays stable while rows arrive.
+    The sequence number is a total key: two rows of one millisecond keep their order, and a row that is added or removed
+    between two pages moves no other.
     """
-    newest = sorted(rows, key=_made, reverse=True)
+    newest = sorted(rows, key=lambda row: row[0], reverse=True)
     if page.cursor is not None:
-        until, given = decode_cursor(page.cursor, name, 2)
-        older = [row for row in newest if _made(row) < until]
-        newest = [row for row in newest if _made(row) == until][max(given, 0) :] + older
-        already = given
-    else:
-        until, already = -1, 0
+        (before,) = decode_cursor(page.cursor, name, 1)
+        newest = [row for row in newest if row[0] < before]
     shown = newest[: page.limit]
-    following = None
-    if len(newest) > page.limit:
-        last = _made(shown[-1])
-        same = sum(_made(row) == last for row in shown)
-        following = encode_cursor(name, last, same + (already if last == until else 0))
-    return {name: [wire(row) for row in shown], "next_cursor": following}
-
-
-def _made(row: Any) -> int:
-    return to_ms(row.created_at)
+    following = encode_cursor(name, shown[-1][0]) if len(newest) > page.limit else None
+    return {name: [wire(row) for _, row in shown], "next_cursor": following}

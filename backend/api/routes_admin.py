@@ -22,7 +22,7 @@ async def health(call: Call) -> Answer:
 
 
 async def list_keys(call: Call) -> Answer:
-    keys = await call.read(call.services.keys.list)
+    keys = await call.read(call.services.keys.numbered)
     return ok(**paged("keys", keys, call.query or Page()))
 
 

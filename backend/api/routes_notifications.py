@@ -195,7 +195,7 @@ async def get_preferences(call: Call) -> Answer:
 
 
 async def list_types(call: Call) -> Answer:
-    types = await call.read(call.services.notifications.preferences.types)
+    types = await call.read(call.services.notifications.preferences.numbered_types)
     return ok(**paged("notification_types", types, call.query or Page()))
 
 
@@ -221,7 +221,7 @@ async def register_device(call: Call) -> Answer:
 
 async def list_devices(call: Call) -> Answer:
     user_id = path_user(call)
-    devices = await call.read(lambda: call.services.notifications.devices.of(user_id, call.caller.sees))
+    devices = await call.read(lambda: call.services.notifications.devices.numbered(user_id, call.caller.sees))
     return ok(**paged("devices", devices, call.query or Page()))
 
 
@@ -242,7 +242,7 @@ def _template(template: Template) -> Answer:
 
 
 async def list_templates(call: Call) -> Answer:
-    templates = await call.read(lambda: call.services.notifications.templates.all(call.caller.sees))
+    templates = await call.read(lambda: call.services.notifications.templates.numbered(call.caller.sees))
     return ok(**paged("templates", templates, call.query or Page()))
 
 

@@ -267,6 +267,7 @@ def notification_models(db: SqliteDatabase) -> NotificationModels:
         digest_at = TextField(null=True)
         throttle = TextField(null=True)
         failover = TextField(null=True)
+        seq = IntegerField(default=0, unique=True)
 
         class Meta:
             table_name = "notification_types"
@@ -312,6 +313,7 @@ def notification_models(db: SqliteDatabase) -> NotificationModels:
         scopes = StringsField()
         created_at = BigIntegerField()
         revoked_at = BigIntegerField(null=True)
+        seq = IntegerField(default=0, unique=True)
 
         class Meta:
             table_name = "api_keys"

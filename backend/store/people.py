@@ -20,6 +20,7 @@ _TYPE_COLUMNS = (
     "name, label, description, channels, critical, digest, app, created_at, updated_at, asks_critical, category, "
     "digest_at, throttle, failover"
 )
+_NEXT_TYPE = "(SELECT COALESCE(MAX(seq), 0) + 1 FROM notification_types)"
 _decode_throttle = msgspec.json.Decoder(Throttle).decode
 _decode_failover = msgspec.json.Decoder(tuple[Stage, ...]).decode
 _DEVICE_COLUMNS = "id, user_id, platform, identity, device_info, is_active, app, created_at, last_used_at"
@@ -69,15 +70,21 @@ def read_type(conn: sqlite3.Connection, name: str) -> NotificationType | None:
 
 def list_types(conn: sqlite3.Connection) -> tuple[NotificationType, ...]:
     """Every type, by name."""
-    rows = conn.execute(f"SELECT {_TYPE_COLUMNS} FROM notification_types ORDER BY name")  # noqa: S608
-    return tuple(map(_to_type, rows))
+    return tuple(kind for _, kind in numbered_types(conn))
+
+
+def numbered_types(conn: sqlite3.Connection) -> list[tuple[int, NotificationType]]:
+    """Every type with its ``seq``, by name."""
+    rows = conn.execute(f"SELECT seq, {_TYPE_COLUMNS} FROM notification_types ORDER BY name")  # noqa: S608
+    return [(seq, _to_type(tuple(row))) for seq, *row in rows]
 
 
 def remember_type(tx: Tx, name: str, app: str) -> None:
     """List a type that is used before anyone declared it."""
     tx.conn.execute(
-        "INSERT INTO notification_types (name, label, description, channels, critical, app, created_at, updated_at) "
-        "SELECT ?, ?, '', '[\"in_app\"]', 0, ?, ?, ? "
+        "INSERT INTO notification_types "  # noqa: S608
+        "(name, label, description, channels, critical, app, created_at, updated_at, seq) "
+        f"SELECT ?, ?, '', '[\"in_app\"]', 0, ?, ?, ?, {_NEXT_TYPE} "
         "WHERE (SELECT COUNT(*) FROM notification_types) < ? ON CONFLICT DO NOTHING",
         (name, in_words(name), app, tx.now_ms, tx.now_ms, MOST_TYPES),
     )
@@ -86,7 +93,8 @@ def remember_type(tx: Tx, name: str, app: str) -> None:
 def save_type(tx: Tx, kind: NotificationType) -> None:
     """Store a declared type over what stood there."""
     tx.conn.execute(
-        f"INSERT INTO notification_types ({_TYPE_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) "  # noqa: S608
+        f"INSERT INTO notification_types ({_TYPE_COLUMNS}, seq) "  # noqa: S608
+        f"VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,{_NEXT_TYPE}) "
         "ON CONFLICT DO UPDATE SET label = excluded.label, description = excluded.description, "
         "channels = excluded.channels, critical = excluded.critical, digest = excluded.digest, app = excluded.app, "
         "updated_at = excluded.updated_at, asks_critical = excluded.asks_critical, category = excluded.category, "
@@ -112,13 +120,14 @@ def targets_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[int, str, s
     ).fetchall()
 
 
-def list_devices(conn: sqlite3.Connection, user_id: str, app: str | None) -> tuple[Device, ...]:
-    """A user's devices, newest first."""
+def list_devices(conn: sqlite3.Connection, user_id: str, app: str | None) -> list[tuple[int, Device]]:
+    """A user's devices, each with its ``seq``, newest first."""
     rows = conn.execute(
-        f"SELECT {_DEVICE_COLUMNS} FROM device_tokens WHERE user_id = ? AND (? IS NULL OR app = ?) ORDER BY seq DESC",  # noqa: S608
+        f"SELECT seq, {_DEVICE_COLUMNS} FROM device_tokens "  # noqa: S608
+        "WHERE user_id = ? AND (? IS NULL OR app = ?) ORDER BY seq DESC",
         (user_id, app, app),
     )
-    return tuple(map(_to_device, rows))
+    return [(seq, _to_device(tuple(row))) for seq, *row in rows]
 
 
 def device_by_identity(conn: sqlite3.Connection, identity: str) -> Device | None:

@@ -37,13 +37,13 @@ def exact_template(conn: sqlite3.Connection, name: str, locale: str) -> Template
     return None if row is None else to_template(row)
 
 
-def list_templates(conn: sqlite3.Connection, app: str | None) -> tuple[Template, ...]:
-    """Every template and locale, by name."""
+def list_templates(conn: sqlite3.Connection, app: str | None) -> list[tuple[int, Template]]:
+    """Every template and locale, each with its ``seq``, by name."""
     rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM notification_templates WHERE ? IS NULL OR app = ? ORDER BY name, locale",  # noqa: S608
+        f"SELECT seq, {_COLUMNS} FROM notification_templates WHERE ? IS NULL OR app = ? ORDER BY name, locale",  # noqa: S608
         (app, app),
     )
-    return tuple(map(to_template, rows))
+    return [(seq, to_template(tuple(row))) for seq, *row in rows]
 
 
 def to_template(row: tuple[Any, ...]) -> Template:
