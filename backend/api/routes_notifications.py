@@ -126,8 +126,7 @@ async def list_notifications(call: Call) -> Answer:
     def answer() -> Answer:
         return Answer(200, call.services.notifications.store.read(lambda conn: call.services.pages.page(conn, asked)))
 
-    if query.q is None and query.channel is None and query.notification_type is None and query.priority is None:
-        # An index leads straight to the page: it is read sooner than another thread could be woken.
+    if asked.is_bounded:  # read sooner than another thread could be woken
         return answer()
     return await call.read(answer)
 

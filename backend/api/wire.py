@@ -124,7 +124,8 @@ class NotificationPages:
     """Pages of notifications as JSON, each notification encoded once for every revision of it.
 
     A revision changes with every change of its notification and never comes back, so what is kept here can be asked
-    for forever and is never stale. Not thread-safe: belongs to the loop, or to whoever holds it.
+    for forever and is never stale. Any thread may ask: each step on the dictionary is atomic, and a page that another
+    thread drops is encoded again.
     """
 
     def __init__(self, most: int = 2048, largest: int = 8192) -> None:

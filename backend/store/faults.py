@@ -16,7 +16,7 @@ def storage_error(error: BaseException) -> StorageError:
     """The refusal that goes to the caller for ``error``; looks at what lies beneath it too, since a full disk can
     surface as "cannot rollback"."""
     refusal = StorageError("The storage failed; nothing was written.")
-    for code in _codes(error):
+    for code in result_codes(error):
         if code in _FULL:
             refusal = StorageFull("The disk is full; nothing was written. Reading goes on.")
             break
@@ -29,10 +29,10 @@ def storage_error(error: BaseException) -> StorageError:
 
 def is_storage_fault(error: BaseException) -> bool:
     """Whether ``error`` is SQLite's, be it in Peewee's wrapping; a refusal of ours is not, whatever led to it."""
-    return isinstance(error, sqlite3.Error) or (not isinstance(error, FlashFlowError) and any(_codes(error)))
+    return isinstance(error, sqlite3.Error) or (not isinstance(error, FlashFlowError) and any(result_codes(error)))
 
 
-def _codes(error: BaseException) -> Iterator[int]:
+def result_codes(error: BaseException) -> Iterator[int]:
     """SQLite's result codes from ``error`` down to what it began with."""
     cause: BaseException | None = error
     seen: set[int] = set()  # one error raised twice may come to lie beneath itself

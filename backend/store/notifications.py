@@ -122,6 +122,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 50
     cursor: str | None = None
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the index leads straight to the page: rows that are not on it are not read."""
+        filters = (self.app, self.notification_type, self.channel, self.priority, self.q, self.since, self.until)
+        return self.status in {None, "unread", "snoozed", "archived", "all"} and not any(f is not None for f in filters)
+
 
 def list_notifications(conn: sqlite3.Connection, asked: Asked) -> NotificationPage:
     """A user's notifications, newest first by ``listed_at``; without ``status`` the inbox as its reader sees it."""

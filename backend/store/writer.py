@@ -21,6 +21,7 @@ from backend.errors import FlashFlowError, Stopping
 from backend.events import Event
 from backend.store.checkpoint import Checkpointer
 from backend.store.faults import is_storage_fault, storage_error
+from backend.store.step_limit import TooManySteps, bounded
 
 log = logging.getLogger(__name__)
 
@@ -181,9 +182,8 @@ class Writer:
             if self._stopping or self._has_work or not self._queue.empty():
                 return False
             started = time.perf_counter()
-            if not self._begin_here():
+            if not self._done_here(bundle):
                 return False
-            self._work([bundle], self._here, begun=True)
             events = self._taken()
             self._mean_s += (time.perf_counter() - started - self._mean_s) / 8
             if self._mean_s > HERE_LONGEST_S:
@@ -194,13 +194,14 @@ class Writer:
         self._tell(events)
         return True
 
-    def _begin_here(self) -> bool:
-        """Whether a transaction could be begun without waiting for anybody."""
+    def _done_here(self, bundle: Bundle) -> bool:
+        """Do ``bundle`` on the caller's own connection, unless that waits for a lock or exceeds the step limit."""
         try:
             if self._here is None:
                 self._here = self._connect()
                 self._here.execute("PRAGMA busy_timeout = 0").fetchall()
             self._here.execute("BEGIN IMMEDIATE")
+            self._work([bundle], self._here, begun=True)
         except Exception:  # noqa: BLE001 the writer's thread finds out what it is, and can wait
             return False
         return True
@@ -233,6 +234,8 @@ class Writer:
             conn = conn or self._connect()
             self._commit(conn, tickets, begun=begun)
             self._checkpointer.after_commit(conn)
+        except TooManySteps:
+            raise
         except Exception as error:
             log.exception("the writer failed outside a transaction")
             refusal = storage_error(error)
@@ -278,11 +281,12 @@ class Writer:
         try:
             if not begun:
                 conn.execute("BEGIN IMMEDIATE")
-            results = self._attempt(tx, tickets)
-        except Exception as error:  # noqa: BLE001 told apart below, and handed to whoever waits
-            for undo in tx.undo:
-                undo()
-            _roll_back(conn)
+            with bounded(conn, on=begun):
+                results = self._attempt(tx, tickets)
+        except Exception as error:  # told apart below, and handed to whoever waits
+            _roll_back(tx)
+            if isinstance(error, TooManySteps):
+                raise
             again = isinstance(error, TryCarefully)
             if len(tickets) == 1 and (careful or not again):
                 self._refuse(tickets[0], error)
@@ -320,10 +324,12 @@ class Writer:
         bundle.results[place] = refusal
 
 
-def _roll_back(conn: sqlite3.Connection) -> None:
+def _roll_back(tx: Tx) -> None:
+    for undo in tx.undo:
+        undo()
     # SQLite has ended the transaction itself after some faults (a full disk among them).
-    if conn.in_transaction:
-        conn.execute("ROLLBACK")
+    if tx.conn.in_transaction:
+        tx.conn.execute("ROLLBACK")
 
 
 class LoopWrites:
@@ -361,7 +367,6 @@ class LoopWrites:
             return
         futures, self._futures = self._futures, []
         writes, self._writes = self._writes, []
-
         if self._writer.here(bundle := Bundle(writes, lambda: None)):
             _resolve(futures, bundle.results)
             return
