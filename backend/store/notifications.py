@@ -125,7 +125,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_bounded(self) -> bool:
         """Whether the index leads straight to the page: rows that are not on it are not read."""
-        filters = (self.app, self.notification_type, self.channel, self.priority, self.q, self.since, self.until)
+        filters = (self.app, self.notification_type, self.channel, self.priority, self.q)
         return self.status in {None, "unread", "snoozed", "archived", "all"} and not any(f is not None for f in filters)
 
 
