@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlite3
 
 from backend.store.schema import IDEMPOTENCY_DDL
-from backend.store.schema_lists import number_types_and_keys
 from backend.store.schema_devices import devices_by_identity
+from backend.store.schema_lists import number_types_and_keys
 from backend.store.schema_privacy import privacy_of_notifications
 
 _TABLES = """
