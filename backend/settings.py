@@ -19,6 +19,7 @@ Secret = Annotated[str, Meta(min_length=1, max_length=10_000, extra={"secret": T
 """Never in a log, an error, ``/health`` or an export."""
 # Without a user and password, which would make a secret of what is shown.
 BaseUrl = Annotated[str, Meta(min_length=8, max_length=2_000, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?\Z")]
+UnsubscribeUrl = Annotated[str, Meta(max_length=500, pattern=r"^https://[A-Za-z0-9.:\[\]-]+([/?][!$-;=?-\[\]-~]*)?\Z")]
 Connections = Annotated[int, Meta(ge=1, le=64)]
 Rate = Annotated[float, Meta(gt=0, le=10_000)]
 GiveUpAfter = Annotated[float, Meta(ge=0, le=2_592_000)]
@@ -57,6 +58,12 @@ class EmailSettings(ChannelSettings, frozen=True, kw_only=True):
     security: Literal["none", "starttls", "tls"] = "starttls"
     username: Text | None = None
     password: Secret | None = None
+    reply_to: Text | None = None
+    """The address that reads replies, and requests to unsubscribe by mail."""
+    unsubscribe_url: UnsubscribeUrl | None = None
+    """The owner's own https URL for one-click unsubscription (RFC 8058)."""
+    ca_file: Text | None = None
+    """The path of a PEM file with the certificates to trust instead of the system's."""
 
 
 class SmsSettings(ChannelSettings, frozen=True, kw_only=True):

@@ -115,12 +115,15 @@ def test_a_secret_is_never_shown_and_its_field_says_where_it_is() -> None:
 def test_every_form_fits_its_table(backend: Backend) -> None:
     """A field that the settings do not know would make the whole form unusable."""
     filled = {
-        "email": {"host": "h", "port": "1", "security": "none", "username": "", "password": "", "from": "a@b.example"},
+        "email": {
+            "host": "h", "port": "1", "security": "none", "username": "", "password": "", "from": "a@b.example",
+            "reply_to": "c@d.example",
+        },
         "sms": {"account_sid": "AC", "auth_token": "t", "from": "+1", "base_url": "http://127.0.0.1:1"},
         "fcm": {"credentials": "/nowhere", "base_url": "http://127.0.0.1:1"},
         "apns": {"key_file": "/x", "key_id": "k", "team_id": "t", "topic": "o", "base_url": "http://127.0.0.1:1"},
         "webpush": {"subject": "mailto:a@b.example"},
-    }
+    }  # fmt: skip
     assert filled.keys() == TABLES.keys()
     for route, typed in filled.items():
         assert typed.keys() == {spec.name for spec in TABLES[route].fields}

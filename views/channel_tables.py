@@ -62,6 +62,7 @@ TABLES: Mapping[str, TableSpec] = {
             FieldSpec("username", "User name", "Empty where the server asks for none"),
             FieldSpec("password", "Password", secret=True, goes_with="username"),
             FieldSpec("from", "Sender", "As in FlashFlow <me@example.org>"),
+            FieldSpec("reply_to", "Replies go to", "An address that someone reads; empty: the sender's"),
         ),
     ),
     "sms": TableSpec(

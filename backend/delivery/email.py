@@ -13,12 +13,13 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from backend.clock import Clock
 from backend.delivery.channel import BaseChannel, ChannelError, Health, Notice, Outcome, Permanent, Transient
 from backend.delivery.email_connection import Connection, Deadline, Mail, bare_host
-from backend.delivery.email_message import Address, Sender, compose, parse_address, parse_sender
+from backend.delivery.email_message import Address, Letterhead, compose, parse_address, parse_sender
 from backend.settings import EmailSettings
 
 PORTS = {"none": 25, "starttls": 587, "tls": 465}
@@ -56,7 +57,7 @@ class EmailChannel(BaseChannel):
         self._timeout_s = timeout_s
         self._port = settings.port or PORTS[settings.security]
         self._fault = _fault(settings)
-        self._sender: Sender | None = None if self._fault else parse_sender(settings.sender)
+        self._letterhead = None if self._fault else _letterhead(settings)
         self._lookup = Lookup(bare_host(settings.host), self._port, resolve)
         self._pool = Pool(settings, clock, idle_s)
         self._ssl_context = ssl_context
@@ -66,6 +67,11 @@ class EmailChannel(BaseChannel):
         """What is configured; the server is not asked."""
         if self._fault:
             return Health(works=False, detail=self._fault[1])
+        if self._settings.ca_file is not None and self._settings.security != "none":
+            try:
+                _private_trust(self._settings.ca_file)
+            except Transient as error:
+                return Health(works=False, detail=error.text)
         security = {"none": "without TLS", "starttls": "with STARTTLS", "tls": "with TLS"}[self._settings.security]
         return Health(works=True, detail=f"{self._settings.host}:{self._port} {security}")
 
@@ -102,13 +108,16 @@ class EmailChannel(BaseChannel):
     def _mail(self, notice: Notice) -> Mail:
         if self._fault:
             raise Permanent(*self._fault)
-        assert self._sender is not None
+        assert self._letterhead is not None
         target = _target(notice.target)
         # Now, not when the notice was made: one that was scheduled or held would look as old as it is.
-        return Mail(self._sender.address, target, compose(notice, self._sender, target, self._clock.now_ms()))
+        data = compose(notice, self._letterhead, target, self._clock.now_ms())
+        return Mail(self._letterhead.sender.address, target, data)
 
     def _context(self) -> ssl.SSLContext:
         """Made at the first need: reading the system's certificates takes its time."""
+        if self._settings.ca_file is not None and self._ssl_context is None:
+            return _private_trust(self._settings.ca_file)  # read for each connection: it may be renewed
         with self._first:
             if self._ssl_context is None:
                 self._ssl_context = ssl.create_default_context()
@@ -248,9 +257,31 @@ def _fault(settings: EmailSettings) -> tuple[str, str] | None:
         parse_sender(settings.sender)
     except ValueError as error:
         return "bad_sender", f"The sender's address is not one: {error}."
+    try:
+        parse_sender(settings.reply_to or settings.sender)
+    except ValueError as error:
+        return "bad_reply_to", f"reply_to is not an address: {error}."
     if settings.username is not None and settings.security == "none" and not _is_this_machine(settings.host):
         return "insecure_login", "A password goes to another machine only over TLS: set security."
     return None
+
+
+def _letterhead(settings: EmailSettings) -> Letterhead:
+    reply_to = None if settings.reply_to is None else parse_sender(settings.reply_to, "Reply-To")
+    return Letterhead(parse_sender(settings.sender), reply_to, settings.unsubscribe_url)
+
+
+def _private_trust(ca_file: str) -> ssl.SSLContext:
+    """Trust the certificates in a file alone. Raises Transient ``tls_failed``: mails can wait for its repair."""
+    try:
+        return ssl.create_default_context(cafile=str(Path(ca_file).expanduser()))
+    except ssl.SSLError:
+        why = "it holds no certificate in PEM form"
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    except RuntimeError:
+        why = "there is no such home directory"
+    raise Transient("tls_failed", f"ca_file cannot be used: {why}.")
 
 
 def _is_this_machine(host: str) -> bool:

@@ -79,7 +79,8 @@ class Mail(NamedTuple):
 
     @property
     def needs_utf8(self) -> bool:
-        return self.sender.needs_utf8 or self.target.needs_utf8
+        """Whether an address has a local part beyond ASCII, which a header shows as it is."""
+        return not self.data.isascii()
 
 
 class Connection(smtplib.SMTP):

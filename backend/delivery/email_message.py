@@ -16,7 +16,7 @@ from email.utils import format_datetime
 from functools import lru_cache
 from html import escape
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from backend.clock import to_datetime
 from backend.handover import Link, Notice
@@ -36,6 +36,8 @@ _DEVIATING = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d]")
 """What IDNA 2003, which Python speaks, turns into other letters, and so into someone else's domain (RFC 5894, 7.2)."""
 _SENDER = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 _WORDS = re.compile(r"[!-~]+(?: [!-~]+)*")
+_LABELS = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_ESCAPE = re.compile(r"%[0-9A-F]{2}")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _QUOTED, _BACKSLASHED = re.compile(r'(["\\])'), r"\\\1"
 _HTTP = re.compile(r"https?://[^\s\x00-\x20\x7f]+", re.IGNORECASE)
@@ -71,20 +73,24 @@ class Address(NamedTuple):
     local: str
     domain: str
 
-    @property
-    def needs_utf8(self) -> bool:
-        """Whether only a server that offers SMTPUTF8 (RFC 6531) can take it."""
-        return not self.local.isascii()
-
     def __str__(self) -> str:
         return f"{self.local}@{self.domain}"
 
 
 class Sender(NamedTuple):
-    """Whom the mails are from, and the header that says it."""
+    """One mailbox of the owner's, and the header that names it."""
 
     address: Address
     header: str
+
+
+class Letterhead(NamedTuple):
+    """The headers of every mail of a channel: who sends it, who reads answers, where one click unsubscribes."""
+
+    sender: Sender
+    reply_to: Sender | None = None
+    unsubscribe_url: str | None = None
+    """An https URL of the owner's that takes a one-click POST (RFC 8058)."""
 
 
 def parse_address(text: str) -> Address:
@@ -118,35 +124,36 @@ def _ascii_domain(domain: str) -> str:
     return domain
 
 
-def parse_sender(text: str) -> Sender:
-    """``Name <address>`` or an address alone. Raises ValueError with words for people."""
+def parse_sender(text: str, header: str = "From") -> Sender:
+    """Read ``Name <address>`` or an address alone. Raises ValueError with words for people."""
     match = _SENDER.fullmatch(text.strip())
     if match is None:
         address = parse_address(text.strip())
-        return Sender(address, f"From: {address}\r\n")
+        return Sender(address, f"{header}: {address}\r\n")
     address, name = parse_address(match["address"].strip()), match["name"].strip()
     if len(name) > 1 and name[0] == name[-1] == '"':
         name = re.sub(r"\\(.)", r"\1", name[1:-1])
     name = one_line(name)
     if not name:
-        return Sender(address, f"From: {address}\r\n")
+        return Sender(address, f"{header}: {address}\r\n")
     phrase = f'"{_QUOTED.sub(_BACKSLASHED, name)}"' if _is_plain(name) else _encoded(name)
-    fold = "\r\n" if len(phrase.rpartition("\n")[2]) + len(str(address)) + 9 > LINE else ""
-    return Sender(address, f"From: {phrase}{fold} <{address}>\r\n")
+    fold = "\r\n" if len(phrase.rpartition("\n")[2]) + len(str(address)) + len(header) + 5 > LINE else ""
+    return Sender(address, f"{header}: {phrase}{fold} <{address}>\r\n")
 
 
-def compose(notice: Notice, sender: Sender, target: Address, created_ms: int) -> bytes:
+def compose(notice: Notice, letterhead: Letterhead, target: Address, created_ms: int) -> bytes:
     """The whole message, every line ending in CRLF; the same for the same notice. 7-bit, but for the headers with an
     address that needs SMTPUTF8."""
     letter = _letter(
-        notice.title, notice.message, notice.actions, notice.app, notice.notification_type, notice.priority,
-        notice.critical, sender,
+        notice.title, notice.message, notice.actions, notice.app, notice.notification_type, notice.priority
     )  # fmt: skip
+    sender, reply_to, _ = letterhead
     head = (
-        f"{sender.header}To: {target}\r\n{letter.subject}"
+        f"{sender.header}{reply_to.header if reply_to else ''}To: {target}\r\n{letter.subject}"
         f"Date: {format_datetime(to_datetime(created_ms))}\r\n"
         f"{_identity(notice, sender.address.domain)}"
         f"{letter.headers}"
+        f"{'' if notice.critical else _list_headers(notice, letterhead)}"
         f"{_header('X-FlashFlow-Notification', one_line(notice.notification_id))}"
         f"{letter.opening}"
     )
@@ -170,8 +177,6 @@ def _letter(
     app: str,
     kind: str,
     priority: str,
-    critical: bool,
-    sender: Sender,
 ) -> _Letter:
     links = [Link(one_line(link.label), link.url) for link in actions if _HTTP.fullmatch(link.url)]
     title, message = one_line(title) or "FlashFlow", lines(message)
@@ -186,7 +191,6 @@ def _letter(
         headers=(
             "Auto-Submitted: auto-generated\r\n"  # RFC 3834: no out-of-office reply to this
             f"{_FOR_PRIORITY.get(priority, '')}"
-            f"{'' if critical else _unsubscribe(kind, sender.address)}"
         ),
         opening=f'MIME-Version: 1.0\r\nContent-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n',
         body=b"".join((cut, b"\r\n", plain, cut, b"\r\n", html, cut, b"--\r\n")),
@@ -220,11 +224,40 @@ def _id(text: str) -> str:
     return "x-" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
 
-def _unsubscribe(kind: str, sender: Address) -> str:
-    """RFC 2369, by which white space inside the brackets is ignored; a type of a hundred ideograms needs some."""
-    url = f"<mailto:{quote(str(sender), safe='@')}?subject={quote(f'unsubscribe {one_line(kind)}', safe='')}>"
-    pieces = [url[at : at + 900] for at in range(0, len(url), 900)]
-    return "List-Unsubscribe: " + "\r\n ".join(pieces) + "\r\n"
+def _list_headers(notice: Notice, letterhead: Letterhead) -> str:
+    """Name the list that a mail belongs to (RFC 2919) and the ways out of it (RFC 2369, RFC 8058).
+
+    A ``mailto:`` goes to the address for replies or is left out: the sender's own may be read by no one.
+    """
+    sender, reply_to, url = letterhead
+    kind = one_line(notice.notification_type)
+    found = f"List-Id: <{_label(kind)}.{_label(notice.app)}.{sender.address.domain}>\r\n"
+    ways = []
+    if url is not None:
+        query = {
+            "user_id": notice.user_id,
+            "notification_type": notice.notification_type,
+            "notification_id": notice.notification_id,
+        }
+        ways.append(f"{url}{'&' if '?' in url else '?'}{urlencode(query, quote_via=quote, errors='replace')}")
+    if reply_to is not None:
+        ways.append(f"mailto:{quote(str(reply_to.address), safe='@')}?subject={quote(f'unsubscribe {kind}', safe='')}")
+    if ways:
+        found += f"List-Unsubscribe: {_joined(ways)}\r\n"
+    if url is not None:
+        found += "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+    return found
+
+
+def _joined(urls: Sequence[str]) -> str:
+    """URLs in brackets, one a line. White space inside the brackets is ignored (RFC 2369); a type of a hundred
+    ideograms needs some. Escapes are lower case: filters count those in capitals as obfuscation."""
+    bracketed = (f"<{_ESCAPE.sub(lambda match: match[0].lower(), url)}>" for url in urls)
+    return ",\r\n ".join("\r\n ".join(url[at : at + 900] for at in range(0, len(url), 900)) for url in bracketed)
+
+
+def _label(text: str) -> str:
+    return text.lower() if len(text) <= 64 and _LABELS.fullmatch(text) else _id(text)
 
 
 def _header(name: str, text: str) -> str:
