@@ -65,6 +65,11 @@ class App:
     async def early(self, _scope: Any, _receive: Any, send: Any) -> None:
         await self.answer(send, b"too much", status=413)
 
+    async def refuse(self, _scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"3"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": b"big"})
+
     async def flood(self, _scope: Any, receive: Any, send: Any) -> None:
         gone = asyncio.create_task(self.until_gone(receive))
         await self.answer(send, b"", more=True)

@@ -22,9 +22,11 @@ import msgspec
 
 from backend.api.problems import MEDIA_TYPE, problem_bytes, raw_response
 
-LINGER_S = 2.0
-"""How long a refused peer may take to read the answer. Closing at once with unread bytes would reset the connection,
-and on some systems the reset destroys the answer before it is read."""
+LINGER_S = 1.0
+LINGER_BYTES = 1024 * 1024
+"""How long a refused peer may take to read the answer, and how much it may still send, to be discarded. Closing at
+once with unread bytes would reset the connection: a peer that is still sending gets a broken pipe in place of the
+answer, and on some systems the reset destroys an answer that has arrived."""
 
 LINGERING_MAX = 64
 """So many refused peers are waited for at once; the ones above are closed without the courtesy."""
@@ -143,6 +145,7 @@ class Guarded(asyncio.Protocol):
     loop: asyncio.AbstractEventLoop
     connections: set[Any]
     cycle: Any
+    flow: Any
     limit_concurrency: int | None
     timeout_keep_alive: int
     _unset_keepalive_if_required: Callable[[], None]
@@ -155,6 +158,7 @@ class Guarded(asyncio.Protocol):
         self._abort_at = 0.0
         self._deaf = False
         self._lingering = False
+        self._discarded = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -214,6 +218,11 @@ class Guarded(asyncio.Protocol):
         elif self._idle_since and now - self._idle_since >= self.timeout_keep_alive:
             self.transport.close()
 
+    @property
+    def is_deaf(self) -> bool:
+        """Whether what comes is not read as a request any more."""
+        return self._deaf
+
     def _time_out(self) -> None:
         detail = f"The request was not received completely within {self.limits.request_deadline_s:g} seconds."
         self.refuse(Refusal(408, "request_timeout", "The request took too long", detail))
@@ -245,25 +254,40 @@ class Guarded(asyncio.Protocol):
                 self.transport.abort()
                 return
         elif cycle is not None and self.is_in_body():
-            self.transport.close()  # answered before its body was here, and one request has one answer
+            self.part()  # answered before its body was here, and one request has one answer
             return
         self.say(refusal)
 
     def say(self, refusal: Refusal) -> None:
-        """Write the answer as the last thing on this connection, and wait a moment for it to be read."""
+        """Write the answer as the last thing on this connection, and give the peer time to read it."""
         self.watch.refused[refusal.code] += 1
-        self._unset_keepalive_if_required()
         self.transport.write(raw_response(refusal.status, refusal.body()))
+        self.part()
+
+    def part(self) -> None:
+        """Write nothing more, and close when the peer has, or after LINGER_S seconds of discarding what it sends."""
+        if self._lingering or self.transport.is_closing():
+            return
+        self._deaf = True
+        self._unset_keepalive_if_required()
         if self.watch.lingering >= LINGERING_MAX or not self.transport.can_write_eof():
             self.transport.close()
             return
         self._lingering = True
         self.watch.lingering += 1
         self._abort_at = self.loop.time() + LINGER_S
+        self.flow.resume_reading()
         try:
             self.transport.write_eof()
         except OSError:  # the peer is gone already
             self.transport.abort()
+
+    def discard(self, data: bytes) -> None:
+        """What comes after a refusal. Beyond LINGER_BYTES it stays with the peer until the connection ends."""
+        if self._lingering:
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self.flow.pause_reading()
 
     def rest(self) -> None:
         """The connection is idle between requests, for ``timeout_keep_alive`` at most."""
@@ -288,6 +312,26 @@ def rebound(function: Any, **names: Any) -> Any:
     was measured at 2 us a request, a tenth of all it costs.
     """
     return FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
+
+
+class Parting:
+    """A cycle's transport while the last bytes of an early answer go out: its ``close`` is ``part``."""
+
+    def __init__(self, connection: Guarded) -> None:
+        self._connection = connection
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        self._connection.part()
+
+
+def prepare_to_part(cycle: Any, message: Any) -> None:
+    """Where ``message`` ends the answer and the peer may still be sending, let the close after it be gentle."""
+    if message["type"] == "http.response.body" and not message.get("more_body", False) and not cycle.response_complete:
+        connection: Guarded | None = getattr(cycle.on_response, "__self__", None)
+        if connection is not None and (cycle.more_body or connection.is_deaf):
+            cycle.transport = Parting(connection)
 
 
 async def answer_500(cycle: Any) -> None:

@@ -10,12 +10,16 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from backend.api.limits import Guarded, Refusal, answer_500, head_fault, malformed, rebound, too_large
+from backend.api.limits import Guarded, Refusal, answer_500, head_fault, malformed, prepare_to_part, rebound, too_large
 
 _FRAMING = re.compile(rb"^(content-length|transfer-encoding)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 
 class Cycle(RequestResponseCycle):
+    async def send(self, message: Any) -> None:
+        prepare_to_part(self, message)
+        await super().send(message)
+
     async def send_500_response(self) -> None:
         await answer_500(self)
 
@@ -72,8 +76,16 @@ class GuardedH11(Guarded, H11Protocol):
         self.conn = Connection(self.limits.header_bytes)
 
     def data_received(self, data: bytes) -> None:
-        if not self._deaf:
+        if self._deaf:
+            self.discard(data)
+        else:
             super().data_received(data)
+
+    def on_response_complete(self) -> None:
+        if self._lingering:
+            self.server_state.total_requests += 1
+        else:
+            super().on_response_complete()
 
     def handle_events(self) -> None:
         if self._deaf:

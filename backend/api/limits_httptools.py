@@ -7,7 +7,17 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from backend.api.limits import NOT_HTTP, Guarded, Refusal, answer_500, head_fault, malformed, rebound, too_large
+from backend.api.limits import (
+    NOT_HTTP,
+    Guarded,
+    Refusal,
+    answer_500,
+    head_fault,
+    malformed,
+    prepare_to_part,
+    rebound,
+    too_large,
+)
 from backend.api.problems import WHOLE
 
 
@@ -20,6 +30,7 @@ class Cycle(RequestResponseCycle):
 
     async def send(self, message: Any) -> None:
         if message["type"] != WHOLE:
+            prepare_to_part(self, message)
             await super().send(message)
             return
         if self.flow.write_paused and not self.disconnected:
@@ -78,6 +89,7 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
+            self.discard(data)
             return
         self._idle_since = 0.0
         self._bytes += len(data)
@@ -177,7 +189,7 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self._lingering or self.transport.is_closing():
             return
         self.flow.resume_reading()
         if not self.pipeline:
