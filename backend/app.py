@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
-import uuid
 import webbrowser
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +31,7 @@ from backend.jobs import Jobs
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
 from backend.overview import Overview
+from backend.private_files import write_private
 from backend.retention import Retention
 from backend.rule_metrics import FigureMetrics
 from backend.rule_watch import RuleWatch
@@ -39,9 +39,9 @@ from backend.rules import Rules
 from backend.settings import PrivacySettings, Settings
 from backend.settings_file import SettingsFile
 from backend.settings_secrets import secret_store
-from backend.store.database import create_private
 from backend.store.lock import FolderLock
 from backend.store.outbox import OutboxTable
+from backend.this_computer import StartWrites, register_this_computer
 from backend.trials import Trial, Trials
 from backend.upkeep import Upkeep
 from backend.user_activity_service import UserActivityService
@@ -105,7 +105,7 @@ class Backend:
             self.notifications = NotificationService(
                 config.data_dir / NOTIFICATION_FILE, bus=self.bus, clock=self.clock, tell=self._told
             )
-            self.keys = KeyRing(self.notifications.store, self.notifications.models, config.data_dir)
+            self.keys = KeyRing(self.notifications.store, self.notifications.models, config.data_dir, self._told.append)
         except BaseException:
             self.close()
             raise
@@ -134,6 +134,7 @@ class Backend:
         )
         self.rule_watch = RuleWatch(self.rules.judge)
         self.jobs = Jobs()
+        self._start_writes = StartWrites()
         self._http: HttpServer | None = None
         self._readers: Readers | None = None
         self._started_at = time.monotonic()
@@ -189,13 +190,15 @@ class Backend:
         """
         self.upkeep.finish_erasing()
         if api:
-            self._serve(screens)
-        self._register_this_computer()
-        self._tell_me()
+            self._bind(screens)
+        self._start_writes.add(self._register_this_computer)
+        self._start_writes.add(self._tell_me)
+        self._start_writes.run()
         self.bus.subscribe(self._hear)
         self.bus.subscribe(self.rule_watch.hear)
         self.outbox.start()
         self.rule_watch.start()
+        self.jobs.every(5, self._start_writes.run)
         self.jobs.every(1, self.notifications.release_due)
         self.jobs.every(1, self.notifications.schedules.run_due)
         self.jobs.every(2, self.follow_settings)
@@ -212,6 +215,10 @@ class Backend:
         self.jobs.every(60, self.erasing.finish)
         self.jobs.start()
         self.upkeep.check_large_files()
+        if self._http is not None:
+            self._http.start()
+            self._start_writes.add(self._announce)
+            self._start_writes.run()
 
     def stop(self) -> None:
         """Stop every thread and close the files with their WALs folded in. Safe to call twice."""
@@ -220,8 +227,9 @@ class Backend:
         self._closed = True
         if self._http is not None:
             self._http.stop()
-            (self.data_dir / INSTANCE_FILE).unlink(missing_ok=True)
         self.jobs.stop()
+        if self._http is not None:  # after the last job that could write it
+            (self.data_dir / INSTANCE_FILE).unlink(missing_ok=True)
         self.rule_watch.stop()
         self.retention.stop()
         self._withdrawals.stop()
@@ -232,11 +240,13 @@ class Backend:
 
     def close(self) -> None:
         """Close the files and give the folder back."""
-        for name in ("activity", "notifications"):
-            service = getattr(self, name, None)
-            if service is not None:
-                service.close()
-        self._lock.release()
+        try:
+            for name in ("activity", "notifications"):
+                service = getattr(self, name, None)
+                if service is not None:
+                    service.close()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Backend:
         return self
@@ -246,16 +256,19 @@ class Backend:
 
     # --- the parts ------------------------------------------------------------------------------------------------
 
-    def _serve(self, screens: Screens | None) -> None:
+    def _bind(self, screens: Screens | None) -> None:
+        """Take the port before anything is written. Requests wait in it until all that they need is ready."""
         from backend.api.assembly import HttpServer  # uvicorn and Starlette only where there is an API
         from backend.api.context import Readers
 
         self._readers = Readers()
         self._http = HttpServer(self, self._readers, screens, self._started_at)
         self.url = self._http.url
-        path = self.data_dir / INSTANCE_FILE
-        create_private(path)
-        path.write_bytes(msgspec.json.encode(Instance(self.url, os.getpid())))
+
+    def _announce(self) -> None:
+        if not self._closed:
+            instance = Instance(str(self.url), os.getpid())
+            write_private(self.data_dir / INSTANCE_FILE, msgspec.json.encode(instance))
 
     def new_launch_link(self) -> str:
         """A full address that opens the screens in a browser, once. Raises StorageError without an API."""
@@ -333,23 +346,13 @@ class Backend:
             self.retention.settings = settings.retention
 
     def _register_this_computer(self) -> None:
-        """This computer is one of my devices: the push channel reaches it natively."""
-        path = self.data_dir / "computer.id"
-        create_private(path)
-        token = path.read_text(encoding="ascii").strip()
-        if not token:
-            token = f"computer:{uuid.uuid4()}"
-            path.write_text(token, encoding="ascii")
-        self.notifications.sender.this_computer = token
-        name = socket.gethostname() or "this computer"
-        with suppress(Erased):  # I was erased: then this computer is nobody's
-            self.notifications.register_device_token(self.me, token, "desktop", {"name": name})
+        register_this_computer(self.notifications, self.data_dir, self.me, self._told.append)
 
     def _tell_me(self) -> None:
-        """What happened to the files goes into my inbox, where it stays until I have seen it."""
+        """Send what happened to the files to my inbox, where it stays until I have seen it."""
         told = [("Your data was recovered", sentence) for sentence in self._told]
         for title, sentence in [*told, *(("Your settings cannot be used", sentence) for sentence in self._faults)]:
-            self._tell(title, sentence, "high")
+            self._start_writes.add(partial(self._tell, title, sentence, "high"))
 
     def _tell(self, title: str, sentence: str, priority: str) -> None:
         with suppress(Erased):

@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import schedule
 
+from backend.errors import FlashFlowError
+
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
@@ -35,6 +37,8 @@ class Jobs:
         def alone() -> None:
             try:
                 job()
+            except FlashFlowError as refusal:
+                log.warning("a job could not be done; it runs again in %d s: %s", seconds, refusal)
             except Exception:
                 log.exception("a job failed; it runs again in %d s", seconds)
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
+import logging
+import re
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,19 @@ import msgspec
 from backend.clock import to_datetime
 from backend.errors import Conflict, NotFound, StorageError, Unauthorized, ValidationError
 from backend.inputs import KeyIn, build
+from backend.private_files import read_or_create
 from backend.records import SCOPES, ApiKey
 from backend.store.codec import from_strings, to_json
-from backend.store.database import Store, create_private
+from backend.store.database import Store
 from backend.store.models import NotificationModels
 from backend.store.writer import Tx, Write
+
+log = logging.getLogger(__name__)
 
 PREFIX = "ff_"
 LOCAL = "local"
 KEY_FILE = "local.key"
+_KEY = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{37,}}")
 REMEMBERED = 256
 HOW = "Run `flashflow key` for the local key, or `flashflow keys add NAME --scope …` for an app's own."
 
@@ -49,12 +54,14 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 class KeyRing:
-    """The keys of one ``notifications.db``, and the local key in ``folder``."""
+    """The keys of one ``notifications.db``, and the local key in ``folder``; ``tell`` hears of a damaged one."""
 
-    def __init__(self, store: Store, models: NotificationModels, folder: Path) -> None:
+    def __init__(
+        self, store: Store, models: NotificationModels, folder: Path, tell: Callable[[str], None] = log.warning
+    ) -> None:
         self._store = store
         self._model = models.api_key
-        self.local_key = local_key(folder)
+        self.local_key = local_key(folder, tell)
         self._callers: dict[bytes, Caller] = {}
         self._good: dict[bytes, Caller] = {}
         self._changing = threading.Lock()
@@ -160,23 +167,23 @@ class KeyRing:
             self._good = {}
 
 
-def local_key(folder: Path) -> str:
-    """The key in ``folder``'s file, made where there is none; only its owner can read it. Raises StorageError."""
+def local_key(folder: Path, tell: Callable[[str], None] = log.warning) -> str:
+    """Return the key in ``folder``'s file, created where it is missing or damaged. Raises StorageError."""
     path = folder / KEY_FILE
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        create_private(path)
-        key = path.read_text(encoding="ascii").strip()
-        if key.startswith(PREFIX) and len(key) >= 40:
-            return key
-        key = PREFIX + secrets.token_urlsafe(32)
-        half = path.with_suffix(".part")
-        create_private(half)
-        half.write_text(key + "\n", encoding="ascii")
-        os.replace(half, path)
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         raise StorageError(f"{path} cannot be used: {error}") from error
-    return key
+    return read_or_create(path, _parse_key, _new_key, tell)
+
+
+def _new_key() -> bytes:
+    return f"{PREFIX}{secrets.token_urlsafe(32)}\n".encode()
+
+
+def _parse_key(content: bytes) -> str | None:
+    key = content.decode("ascii", "replace").strip()
+    return key if _KEY.fullmatch(key) else None
 
 
 def _digest(key: str) -> bytes:

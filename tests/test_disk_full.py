@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from tests.real_parts import give_up, require
-from tests.server_process import ServerProcess, flashflow, serving
+from tests.server_process import ServerProcess, eventually, flashflow, serving
 
 SIZE, ROOMY = "12m", "48m"
 MOST_WRITES = 5_000
@@ -150,19 +151,55 @@ def test_a_write_that_was_refused_for_want_of_room_can_be_sent_again_as_it_was(d
         assert "duplicate" not in again.json()
 
 
-def test_a_start_on_a_full_disk_is_refused_in_one_line_and_touches_nothing(disk: Path) -> None:
+@pytest.mark.parametrize(
+    ("ending", "left"),
+    [("stopped", 0), ("stopped", 40_000), ("stopped", 72_000), ("killed", 4_096), ("killed while full", 0)],
+)
+def test_a_start_on_a_full_disk_serves_reads_and_makes_up_for_its_writes_when_there_is_room(
+    disk: Path, ending: str, left: int
+) -> None:
     folder = disk / "data"
     with serving(folder) as server:
         assert track(server, "first").status_code == 201
-        server.stop()
-    before = {path.name: path.read_bytes() for path in folder.glob("*.db")}
+        assert send(server, "first").status_code == 201
+        if ending == "killed while full":
+            fill(disk)
+            write_until_full(lambda number: track(server, number))
+        server.stop() if ending == "stopped" else server.kill()
+    (folder / "computer.id").unlink()
     ballast = fill(disk)
+    if left:
+        os.truncate(ballast, ballast.stat().st_size - left)
+    with serving(folder) as server:
+        kept = activity_ids(server)
+        assert "afirst" in kept
+        assert "nfirst" in titles(server)
+        tracked, no_activity = write_until_full(lambda number: track(server, f"more{number}"))
+        _, no_notice = write_until_full(lambda number: send(server, f"more{number}"))
+        refused_as_full(no_activity)
+        refused_as_full(no_notice)
+        assert server.api("GET", "/api/health").json()["storage"] == "storage_full"
+        ballast.unlink(missing_ok=True)
+        eventually(lambda: (folder / "computer.id").exists() and (folder / "server.json").exists(), what="the writes")
+        me = {"FLASHFLOW_ME": "ada"}
+        assert flashflow("send", "ada", "again", "over the command line", data_dir=folder, env=me).returncode == 0
+        fill(disk)
+        write_until_full(lambda number: track(server, f"last{number}"))
+        assert server.stop() == 0
+        assert "Traceback" not in server.err
+    (disk / "ballast").unlink()
+    with serving(folder) as server:
+        assert activity_ids(server) >= {*kept, *(f"amore{number}" for number in tracked)}
+        assert "again" in titles(server)
+
+
+def test_a_first_start_on_a_full_disk_is_refused_in_one_line(disk: Path) -> None:
+    ballast = fill(disk)
+    folder = disk / "data"
     done = flashflow("serve", "--no-ui", "--data-dir", str(folder), "--port", "0", data_dir=folder)
     assert done.returncode == 1, done.stdout
-    assert done.stderr.splitlines() == ["flashflow: The disk is full; nothing was written. Reading goes on."]
-    assert {path.name: path.read_bytes() for path in folder.glob("*.db")} == before
-    assert not list(folder.glob("*.damaged-*"))
-
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("flashflow: ")
     ballast.unlink()
     with serving(folder) as server:
-        assert activity_ids(server) == {"afirst"}
+        assert track(server, "first").status_code == 201

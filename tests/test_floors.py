@@ -26,6 +26,7 @@ FLOORS = (
         "backend.records_analytics",
         "backend.settings",
         "backend.channel_names",
+        "backend.private_files",
         "backend.data_pattern_syntax",
     ),
     ("backend.settings_text", "backend.settings_reading", "backend.settings_secrets", "backend.data_pattern"),
@@ -58,7 +59,7 @@ FLOORS = (
     ("backend.rule_judging", "backend.rule_metrics", "backend.import_sessions"),
     # these ask both files
     ("backend.overview", "backend.rules", "backend.exporting", "backend.erasing", "backend.retention"),
-    ("backend.upkeep",),
+    ("backend.upkeep", "backend.this_computer"),
     # 3
     ("backend.api", "backend.jobs"),
     # 4: the composition root, and what the house hands out

@@ -39,7 +39,7 @@ class Closable(Protocol):
 
 
 class HttpServer:
-    """A running server: binds at once (PortTaken), answers when the constructor returns."""
+    """A server: it is bound once it is made (PortTaken), and answers after ``start``."""
 
     def __init__(self, parts: Parts, readers: Readers, screens: Closable | None, started_at: float) -> None:
         config = parts.config
@@ -65,11 +65,14 @@ class HttpServer:
 
         try:
             hosts = HostNames(config.host, port, config.allowed_hosts)
-            self._thread = HttpThread(sock, make, hosts, self._browsers, None if screens is None else screens.close)
-            self._thread.start()
         except BaseException:
             sock.close()
             raise
+        self._thread = HttpThread(sock, make, hosts, self._browsers, None if screens is None else screens.close)
+
+    def start(self) -> None:
+        """Return once requests are answered. Raises what kept the server from starting."""
+        self._thread.start()
 
     def new_launch_link(self) -> str:
         """A full address that opens the screens in a browser, once. Raises NotFound where no screens are served."""

@@ -20,14 +20,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from backend.api.call import Answer, drain, refusal, respond
 from backend.api.host_names import HostNames
 from backend.api.requests import Requests, counting
-from backend.errors import FlashFlowError, Forbidden, StorageError, Unauthorized
-from backend.store.database import create_private
+from backend.errors import FlashFlowError, Forbidden, StorageFull, Unauthorized
+from backend.private_files import read_or_create
 
 log = logging.getLogger(__name__)
 
 COOKIE_DAYS = 30
 PENDING_LINKS = 16
 SECRET_FILE = "browser.secret"  # noqa: S105 a file's name
+SECRET_BYTES = 32
 LINK_PATH = "/launch/"
 API_PATH = "/api/"
 OPEN_PATHS = {"/openapi.json", "/docs"}
@@ -196,12 +197,13 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, fault: FlashFlowEr
 
 
 def _load_secret(path: Path) -> bytes:
+    fresh = secrets.token_bytes(SECRET_BYTES)
     try:
-        create_private(path)
-        secret = path.read_bytes()
-        if len(secret) < 32:
-            secret = secrets.token_bytes(32)
-            path.write_bytes(secret)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
-    return secret
+        return read_or_create(path, _parse_secret, lambda: fresh, log.warning)
+    except StorageFull as error:
+        log.warning("browsers need a new link after the next start: %s", error)
+        return fresh
+
+
+def _parse_secret(content: bytes) -> bytes | None:
+    return content if len(content) == SECRET_BYTES else None

@@ -228,7 +228,8 @@ class HttpThread:
         if loop is not None and server is not None and services is not None and self._thread.is_alive():
             loop.call_soon_threadsafe(services.stopping.set)
             server.should_exit = True
-        self._thread.join(STOP_S + 2)
+        if self._thread.ident is not None:
+            self._thread.join(STOP_S + 2)
         self._sock.close()
 
     def _run(self) -> None:

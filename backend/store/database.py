@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +15,10 @@ from peewee import PeeweeException, SqliteDatabase
 
 from backend.clock import Clock
 from backend.events import Event
-from backend.store.faults import storage_error
+from backend.store.faults import is_full, storage_error
 from backend.store.writer import I, R, Write, Writer
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Prepare = Callable[[sqlite3.Connection], None]
@@ -30,10 +34,36 @@ class _Connection(sqlite3.Connection):
     __slots__ = ("__weakref__",)
 
 
+def _without_shm(path: str, *arguments: Any, **options: Any) -> _Connection:
+    options["uri"] = True
+    return _Connection(uri_of(Path(path), no_room=True), *arguments, **options)
+
+
+def uri_of(path: Path, *, mode: str = "rwc", no_room: bool = False) -> str:
+    """The URI that opens ``path``; with ``no_room`` the WAL's index stays in this process's memory.
+
+    SQLite cannot even read a WAL file without the 32 KiB of its ``-shm`` on the disk. Its VFS ``unix-excl`` needs none;
+    in return no other process can open the file.
+    """
+    return f"{path.absolute().as_uri()}?mode={mode}{'&vfs=unix-excl' if no_room else ''}"
+
+
+def lacks_room(path: Path) -> bool:
+    """Whether ``path`` cannot be read in the usual way because the disk is full, though it could be without a -shm."""
+    if os.name != "posix" or path.stat().st_size == 0:
+        return False
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as conn:
+            conn.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        return is_full(error)
+    return False
+
+
 class Database(SqliteDatabase):
     """Peewee's database with every thread's connection known, so that ``close_all`` leaves none behind."""
 
-    def __init__(self, path: Path, name: str, prepare: Prepare | None = None) -> None:
+    def __init__(self, path: Path, name: str, prepare: Prepare | None = None, *, no_room: bool = False) -> None:
         self._prepare = prepare
         self._opened: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
         super().__init__(
@@ -48,7 +78,7 @@ class Database(SqliteDatabase):
                 ("journal_size_limit", 96 * 1024 * 1024),
             ],
             timeout=BUSY_TIMEOUT_S,
-            factory=_Connection,
+            factory=_without_shm if no_room else _Connection,
             check_same_thread=False,
         )
         self.name = name
@@ -123,13 +153,16 @@ class Store:
         fold_wal(Path(self.database.database))
 
 
-def fold_wal(path: Path) -> None:
-    """Checkpoint and empty the WAL of a file that nothing else in this process has open."""
-    conn = sqlite3.connect(path, timeout=2, isolation_level=None)
+def fold_wal(path: Path) -> bool:
+    """Checkpoint and empty the WAL of a file that nothing else in this process has open; whether all of it is in."""
     try:
-        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    finally:
-        conn.close()
+        with closing(sqlite3.connect(path, timeout=2, isolation_level=None)) as conn:
+            (busy, _, _) = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        # The WAL keeps everything; a later start folds it when the disk has room again.
+        log.warning("the WAL of %s was not folded at the end: %s", path.name, error)
+        return False
+    return not busy
 
 
 def rows_as_dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:

@@ -27,6 +27,11 @@ def storage_error(error: BaseException) -> StorageError:
     return refusal
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether ``error`` says that the disk has no more room."""
+    return any(code in _FULL for code in _codes(error))
+
+
 def is_storage_fault(error: BaseException) -> bool:
     """Whether ``error`` is SQLite's, be it in Peewee's wrapping; a refusal of ours is not, whatever led to it."""
     return isinstance(error, sqlite3.Error) or (not isinstance(error, FlashFlowError) and any(result_codes(error)))

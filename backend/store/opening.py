@@ -10,7 +10,7 @@ from pathlib import Path
 from backend.clock import Clock
 from backend.errors import SchemaTooNew, StorageError
 from backend.events import Event
-from backend.store.database import Database, Prepare, Store, create_private
+from backend.store.database import Database, Prepare, Store, create_private, lacks_room, uri_of
 from backend.store.faults import storage_error
 from backend.store.recovery import back_up, is_damage, is_sound, recover, was_emptied
 
@@ -39,10 +39,11 @@ def open_store(
         marker = path.with_name(path.name + ".suspect")
         size = path.stat().st_size
         check = size and (marker.exists() or size <= CHECK_AT_START_BYTES)
-        if emptied or (check and not is_sound(path)):
+        no_room = not emptied and lacks_room(path)
+        if emptied or (check and not is_sound(path, no_room=no_room)):
             _recover(path, clock, tell)
         try:
-            _migrate(path, migrations, clock)
+            _migrate(path, migrations, clock, no_room=no_room)
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise
@@ -53,7 +54,7 @@ def open_store(
         raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
     except sqlite3.Error as error:
         raise storage_error(error) from error
-    return Store(Database(path, path.stem, prepare), clock, publish)
+    return Store(Database(path, path.stem, prepare, no_room=no_room), clock, publish)
 
 
 def mark_suspect(path: Path) -> None:
@@ -66,9 +67,9 @@ def _recover(path: Path, clock: Clock, tell: Callable[[str], None]) -> None:
     create_private(path)
 
 
-def _migrate(path: Path, migrations: Sequence[Migration], clock: Clock) -> None:
+def _migrate(path: Path, migrations: Sequence[Migration], clock: Clock, *, no_room: bool = False) -> None:
     """Bring the file from its ``user_version`` to ``len(migrations)``, in one transaction: all steps or none."""
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as conn:
+    with closing(sqlite3.connect(uri_of(path, no_room=no_room), uri=True, isolation_level=None, timeout=10)) as conn:
         version = _version(conn)
         conn.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # a schema that does not read is damage
         if version > len(migrations):

@@ -136,6 +136,16 @@ def device_by_identity(conn: sqlite3.Connection, identity: str) -> Device | None
     return None if row is None else _to_device(row)
 
 
+def desktop_tokens(conn: sqlite3.Connection, user_id: str, name: str) -> list[str]:
+    """A user's tokens of computers called ``name``."""
+    rows = conn.execute(
+        "SELECT token FROM device_tokens WHERE user_id = ? AND platform = 'desktop' "
+        "AND json_extract(device_info, '$.name') = ?",
+        (user_id, name),
+    )
+    return [token for (token,) in rows]
+
+
 def mask(token: str) -> str:
     """Enough of a token to recognise it by, not enough to use it."""
     return f"{token[:4]}…{token[-4:]}" if len(token) >= 16 else "…"

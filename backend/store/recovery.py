@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from backend.clock import Clock, rfc3339
-from backend.store.database import BUSY_TIMEOUT_S, create_private
+from backend.store.database import BUSY_TIMEOUT_S, create_private, uri_of
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def _placed(path: Path, target: Path) -> Path:
     return target
 
 
-def is_sound(path: Path) -> bool:
+def is_sound(path: Path, *, no_room: bool = False) -> bool:
     """Whether ``path`` is a SQLite file without structural damage (``quick_check``); one without a byte is none.
 
     Changes nothing: a WAL left behind stays as it is. Raises sqlite3.Error where it cannot be told (a full disk, …).
@@ -64,8 +64,9 @@ def is_sound(path: Path) -> bool:
     if path.stat().st_size == 0:
         return False
     # Half a transaction without a WAL (when a new file got its first page) only a writer can take back.
-    mode = "rw" if path.with_name(path.name + "-journal").exists() else "ro"
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    # And ``unix-excl`` knows no reading without the right to write.
+    mode = "rw" if no_room or path.with_name(path.name + "-journal").exists() else "ro"
+    uri = uri_of(path, mode=mode, no_room=no_room)
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)) as conn:
             return bool(conn.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)])
