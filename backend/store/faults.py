@@ -29,7 +29,7 @@ def storage_error(error: BaseException) -> StorageError:
 
 def is_full(error: BaseException) -> bool:
     """Whether ``error`` says that the disk has no more room."""
-    return any(code in _FULL for code in _codes(error))
+    return any(code in _FULL for code in result_codes(error))
 
 
 def is_storage_fault(error: BaseException) -> bool:
