@@ -1,7 +1,8 @@
-"""``collapse_key``: what tells the same again updates the unread notice in place, with a counter.
+"""``collapse_key``: an update of the user's open notification of that key, in place and with a counter.
 
-The toast and the push message are replaced (they go out again under the same notification id). What other channels
-have sent cannot be taken back: once one has gone out, the same notice sends no second until it was read.
+Open is what is unread or snoozed; an update wakes what is snoozed. The toast and the push message are replaced (they go
+out again under the same notification id). An e-mail or SMS cannot be taken back: once one has gone out, no second
+follows until the user has read, snoozed or archived the notification.
 """
 
 from __future__ import annotations
@@ -23,15 +24,18 @@ from backend.store.writer import Tx
 
 REPLACEABLE = {"in_app", "push"}
 """Channels whose messages can be replaced."""
+COLLAPSED = "collapsed"
+"""The code of what another notification says already. Stored only for a scheduled one that became an update."""
 
 
 class Open(NamedTuple):
-    """The unread notice that an update falls into."""
+    """The notification that an update falls into."""
 
     seq: int
     id: str
-    told: int
+    occurrences: int
     channels: tuple[str, ...]
+    is_snoozed: bool
 
 
 class InPlace(NamedTuple):
@@ -56,15 +60,26 @@ class Follow(NamedTuple):
     change: Literal["new", "again", "stays"]
 
 
-def find_open(conn: sqlite3.Connection, user_id: str, app: str, collapse_key: str) -> Open | None:
-    """The newest notice of that key that its reader has not dealt with."""
-    row = conn.execute(
-        "SELECT seq, id, count, channels FROM notifications WHERE user_id = ? AND app = ? AND collapse_key = ? "
-        "AND status IN ('pending', 'sent', 'delivered', 'failed', 'suppressed') AND read_at IS NULL "
-        "AND inbox IS NOT 'archived' ORDER BY seq DESC LIMIT 1",
-        (user_id, app, collapse_key),
-    ).fetchone()
-    return None if row is None else Open(row[0], decode_id(row[1]), row[2], from_strings(row[3]))
+_OPEN = (
+    "SELECT seq, id, count, channels, inbox IS 'snoozed' FROM notifications INDEXED BY notifications_collapse "  # noqa: S608
+    "WHERE user_id = ? AND app = ? AND collapse_key = ? AND (read_at IS NULL OR inbox = 'snoozed') "
+    "AND status IN ('pending', 'sent', 'delivered', 'read', 'failed', 'suppressed') AND inbox IS NOT 'archived' "
+    "AND (inbox IS NOT 'snoozed' OR ?) AND NOT EXISTS (SELECT 1 FROM deliveries d "
+    f"WHERE d.notification_seq = notifications.seq AND d.code = '{COLLAPSED}') ORDER BY seq DESC LIMIT 1"
+)
+
+
+def find_open(
+    conn: sqlite3.Connection, user_id: str, app: str, collapse_key: str, decisions: Sequence[Decision]
+) -> Open | None:
+    """The newest open notification of that key, for an update that is decided so. One that is snoozed is not woken for
+    a user who has turned the inbox off for the update."""
+    wakes = not any(d.channel == "in_app" and d.status == "suppressed" for d in decisions)
+    row = conn.execute(_OPEN, (user_id, app, collapse_key, wakes)).fetchone()
+    if row is None:
+        return None
+    seq, id_, count, channels, is_snoozed = row
+    return Open(seq, decode_id(id_), count, from_strings(channels), bool(is_snoozed))
 
 
 def follow(conn: sqlite3.Connection, known: Open, decisions: Sequence[Decision]) -> list[Follow]:
@@ -83,13 +98,15 @@ def standing(conn: sqlite3.Connection, known: Open, follows: Sequence[Follow]) -
 def update_in_place(
     tx: Tx, known: Open, user_id: str, change: InPlace, follows: Sequence[Follow], new_id: IdMaker
 ) -> Sent:
-    """Write ``change`` over ``known``, count it, and have its deliveries follow."""
+    """Write ``change`` over ``known``, count it, wake it, and have its deliveries follow."""
     decisions = [f.decision for f in follows]
     channels = dict.fromkeys((*known.channels, *(d.channel for d in decisions)))
     tx.conn.execute(
         "UPDATE notifications SET title = ?, message = ?, data = ?, actions = ?, priority = ?, expires_at = ?, "
-        "channels = ?, count = count + 1, inbox = COALESCE(inbox, ?), listed_at = ? WHERE seq = ?",
-        (*change, to_json(list(channels)), inbox_place(decisions), tx.now_ms, known.seq),
+        "channels = ?, count = count + 1, read_at = NULL, snoozed_until = NULL, listed_at = ?, "
+        "status = CASE status WHEN 'read' THEN 'delivered' ELSE status END, "
+        "inbox = CASE inbox WHEN 'snoozed' THEN 'unread' ELSE COALESCE(inbox, ?) END WHERE seq = ?",
+        (*change, to_json(list(channels)), tx.now_ms, inbox_place(decisions), known.seq),
     )
     status = standing(tx.conn, known, follows)
     for decision, seq, how in follows:
@@ -118,7 +135,7 @@ def _follow(conn: sqlite3.Connection, known: Open, decision: Decision) -> Follow
     if status in {"pending", "held"}:
         if (status == "held" and decision.status == "pending") or (decision.code or "").endswith("_off"):
             return Follow(decision, seq, "again")
-        return Follow(decision._replace(status=status, code=code, reason=reason), seq, "stays")  # it tells the new text
+        return Follow(decision._replace(status=status, code=code, reason=reason), seq, "stays")  # with the new text
     if status in {"sending", "sent", "delivered"}:
         return _after(known, decision, seq, status)
     return Follow(decision, seq, "again")
@@ -127,9 +144,10 @@ def _follow(conn: sqlite3.Connection, known: Open, decision: Decision) -> Follow
 def _after(known: Open, decision: Decision, seq: int, status: str) -> Follow:
     """``_follow`` where a delivery has arrived or is on its way: that stays so."""
     goes_out = decision.status in {"pending", "held"}
-    if goes_out and decision.channel not in REPLACEABLE:
-        words = f"Told once already, and still unread; it counts {known.told + 1} now."
-        return Follow(decision._replace(status="suppressed", code="collapsed", reason=words), seq, "stays")
+    if goes_out and decision.channel not in REPLACEABLE and not known.is_snoozed:
+        before = "Being sent already" if status == "sending" else "Sent once already"
+        words = f"{before}, and not read yet; the count is {known.occurrences + 1} now."
+        return Follow(decision._replace(status="suppressed", code=COLLAPSED, reason=words), seq, "stays")
     if not goes_out or decision.channel == "in_app":
         return Follow(decision, seq, "stays")
     return Follow(decision, seq, "again") if status != "sending" else Follow(decision, None, "new")

@@ -109,7 +109,7 @@ class Sending:
         for user, content in self._contents(conn, order, types).items():
             decisions = self._decide(conn, user, order, content, types[order.notification_type], now_ms)
             status = _status(order, decisions, now_ms)
-            known = _open(conn, user, order, now_ms)
+            known = _open(conn, user, order, decisions, now_ms)
             if known is not None:
                 follows = follow(conn, known, decisions)
                 status = standing(conn, known, follows)
@@ -132,7 +132,7 @@ class Sending:
         decisions = self._decide(tx.conn, user, order, content, kind, tx.now_ms)
         if order.collapse_key is not None:
             batch.write()  # the one it may fall into may be of this very transaction
-        known = _open(tx.conn, user, order, tx.now_ms)
+        known = _open(tx.conn, user, order, decisions, tx.now_ms)
         if known is not None:
             follows = follow(tx.conn, known, decisions)
             _note_use(tx, user, order, kind, [f.decision for f in follows if f.change != "stays"])
@@ -278,11 +278,13 @@ def _content(conn: sqlite3.Connection, order: Order, kind: NotificationType | No
     return Content(title, message, channels or ("in_app",), category)
 
 
-def _open(conn: sqlite3.Connection, user: str, order: Order, now_ms: int) -> Open | None:
-    """The unread notice that ``order`` updates."""
+def _open(
+    conn: sqlite3.Connection, user: str, order: Order, decisions: Sequence[Decision], now_ms: int
+) -> Open | None:  # fmt: skip
+    """The notification that ``order`` updates."""
     if order.collapse_key is None or _waits(order, now_ms):
         return None
-    return find_open(conn, user, order.app, order.collapse_key)
+    return find_open(conn, user, order.app, order.collapse_key, decisions)
 
 
 def _note_use(

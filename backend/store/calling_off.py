@@ -18,7 +18,8 @@ from backend.store.people import choices_of
 from backend.store.writer import Tx
 
 COLUMNS = (
-    "n.status, n.expires_at, n.read_at IS NOT NULL OR n.inbox IN ('archived', 'snoozed'), d.channel, "
+    "n.status, n.expires_at, CASE WHEN n.inbox IN ('archived', 'snoozed') THEN n.inbox "
+    "WHEN n.read_at IS NOT NULL THEN 'read' END, d.channel, "
     "d.device_seq IS NULL OR (t.user_id = n.user_id AND t.is_active), "
     "CASE d.channel WHEN 'email' THEN c.email IS NOT NULL WHEN 'sms' THEN c.phone IS NOT NULL ELSE 1 END, "
     "EXISTS (SELECT 1 FROM notification_preferences p WHERE p.user_id = n.user_id AND NOT p.enabled), "
@@ -56,7 +57,7 @@ def end_of(conn: sqlite3.Connection, row: tuple[Any, ...], now_ms: int) -> End |
     if status == "expired" or (expires_at is not None and expires_at <= now_ms):
         return End("suppressed", "expired", "It expired first.")
     if dealt_with and channel == "push":
-        return End("suppressed", "read_first", "It was read first.")
+        return End("suppressed", "read_first" if dealt_with == "read" else dealt_with, f"It was {dealt_with} first.")
     verdict = may_use(choices_of(conn, user_id), kind, channel, category) if chose else None
     if verdict is not None and not verdict.allowed:
         return End("suppressed", verdict.code, verdict.reason)

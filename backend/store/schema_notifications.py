@@ -359,7 +359,16 @@ def _add_retry_age(conn: sqlite3.Connection) -> None:
     conn.execute("ALTER TABLE deliveries ADD COLUMN retry_until INTEGER")
 
 
+def _index_open_collapse_keys(conn: sqlite3.Connection) -> None:
+    """Leave out of ``notifications_collapse`` what no update can fall into: a key may have been read 100,000 times."""
+    conn.execute("DROP INDEX notifications_collapse")
+    conn.execute(
+        "CREATE INDEX notifications_collapse ON notifications (user_id, app, collapse_key) WHERE collapse_key IS NOT "
+        "NULL AND (read_at IS NULL OR inbox = 'snoozed') AND inbox IS NOT 'archived'"
+    )
+
+
 NOTIFICATION_MIGRATIONS = (
     _v1, _v2, _v3, _v4, privacy_of_notifications, _v6, _v7, devices_by_identity, _add_listed_at,
-    _add_retry_age, number_types_and_keys,
+    _add_retry_age, number_types_and_keys, _index_open_collapse_keys,
 )  # fmt: skip
