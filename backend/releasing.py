@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from backend.clock import IdMaker
+from backend.collapsing import COLLAPSED, InPlace, find_open, follow, update_in_place
 from backend.deliveries import inbox_place, new_delivery, redecide, ring, wake
 from backend.delivery.resolver import Decision, decide
 from backend.events import Event
 from backend.facts import FactFinder, Question
 from backend.handover import overall
+from backend.records import NotificationType
 from backend.store import notifications as table
 from backend.store.carrying import carry, pass_on
 from backend.store.codec import decode_id, from_strings, to_json
@@ -52,6 +54,27 @@ _HELD = (
     "FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq WHERE d.status = 'held' AND "
 )
 Step = Callable[[Tx, Sequence[None]], list[int]]
+
+
+class Scheduled(NamedTuple):
+    """A scheduled notification whose time has come."""
+
+    seq: int
+    id: Any
+    user_id: str
+    app: str
+    title: str
+    message: str
+    notification_type: str
+    channels: str
+    category: str | None
+    device_tokens: str | None
+    data: str | None
+    actions: str | None
+    priority: str
+    collapse_key: str | None
+    created_at: int
+    expires_at: int | None
 
 
 class Held(NamedTuple):
@@ -119,39 +142,67 @@ class Releasing:
     def scheduled(self, tx: Tx, items: Sequence[None]) -> list[int]:
         """Send what was scheduled for now; who gets it is decided now, not when it was scheduled."""
         rows = tx.conn.execute(
-            "SELECT seq, id, user_id, app, notification_type, channels, category, device_tokens, expires_at "
-            "FROM notifications WHERE status = 'scheduled' AND scheduled_at <= ? "
-            "AND (expires_at IS NULL OR expires_at > ?) ORDER BY scheduled_at LIMIT ?",
+            f"SELECT {', '.join(Scheduled._fields)} FROM notifications WHERE status = 'scheduled' "  # noqa: S608
+            "AND scheduled_at <= ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY scheduled_at, seq LIMIT ?",
             (tx.now_ms, tx.now_ms, DUE_AT_ONCE),
         ).fetchall()
-        revision = table.last_revision(tx.conn)
-        for offset, (seq, id_, user_id, app, name, channels, category, tokens, expires) in enumerate(rows, 1):
-            kind = read_type(tx.conn, name)
-            question = Question(
-                user_id=user_id,
-                notification_type=name,
-                channels=from_strings(channels),
-                kind=kind,
-                category=category,
-                device_tokens=from_strings(tokens) if tokens else None,
-                expires_at=expires,
-            )
-            decisions = decide(self._facts.facts(tx.conn, question, tx.now_ms))
-            if kind is not None:
-                note_use(tx, user_id, kind, sorted({d.channel for d in decisions if d.status in {"pending", "held"}}))
-            tx.conn.execute("DELETE FROM deliveries WHERE notification_seq = ?", (seq,))
-            deliveries = [new_delivery(self._new_id, tx, seq, decision) for decision in decisions]
-            table.insert_deliveries(tx, deliveries)
-            ring(tx, deliveries)
-            status = overall([d.status for d in decisions])
-            arrived = tx.now_ms if status == "delivered" else None
-            tx.conn.execute(
-                "UPDATE notifications SET status = ?, inbox = ?, sent_at = ?, delivered_at = ?, listed_at = ?, "
-                "revision = ? WHERE seq = ?",
-                (status, inbox_place(decisions), arrived, arrived, tx.now_ms, revision + offset, seq),
-            )
-            tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
+        for row in rows:
+            self._send(tx, Scheduled(*row))
         return [len(rows)] * len(items)
+
+    def _send(self, tx: Tx, due: Scheduled) -> None:
+        kind = read_type(tx.conn, due.notification_type)
+        question = Question(
+            user_id=due.user_id,
+            notification_type=due.notification_type,
+            channels=from_strings(due.channels),
+            kind=kind,
+            category=due.category,
+            device_tokens=from_strings(due.device_tokens) if due.device_tokens else None,
+            expires_at=due.expires_at,
+        )
+        decisions = decide(self._facts.facts(tx.conn, question, tx.now_ms))
+        known = None
+        if due.collapse_key is not None:
+            known = find_open(tx.conn, due.user_id, due.app, due.collapse_key, decisions)
+        if known is None:
+            self._store(tx, due, decisions, kind, decisions, listed_at=tx.now_ms)
+            return
+        follows = follow(tx.conn, known, decisions)
+        change = InPlace(due.title, due.message, due.data, due.actions, due.priority, due.expires_at)
+        update_in_place(tx, known, due.user_id, change, follows, self._new_id)
+        reason = f"It updated the notification {known.id} of the same collapse_key."
+        stored = [Decision(channel, None, "suppressed", COLLAPSED, reason) for channel in question.channels]
+        used = [f.decision for f in follows if f.change != "stays"]
+        self._store(tx, due, stored, kind, used, listed_at=due.created_at)
+
+    def _store(
+        self,
+        tx: Tx,
+        due: Scheduled,
+        decisions: Sequence[Decision],
+        kind: NotificationType | None,
+        used: Sequence[Decision],
+        *,
+        listed_at: int,
+    ) -> None:
+        """Store ``decisions`` as the notification's deliveries; ``used`` count against the throttle of its type."""
+        if kind is not None:
+            note_use(tx, due.user_id, kind, sorted({d.channel for d in used if d.status in {"pending", "held"}}))
+        tx.conn.execute("DELETE FROM deliveries WHERE notification_seq = ?", (due.seq,))
+        deliveries = [new_delivery(self._new_id, tx, due.seq, decision) for decision in decisions]
+        table.insert_deliveries(tx, deliveries)
+        ring(tx, deliveries)
+        status = overall([d.status for d in decisions])
+        arrived = tx.now_ms if status == "delivered" else None
+        tx.conn.execute(
+            "UPDATE notifications SET status = ?, inbox = ?, sent_at = ?, delivered_at = ?, listed_at = ?, "
+            "revision = ? WHERE seq = ?",
+            (
+                status, inbox_place(decisions), arrived, arrived, listed_at, table.last_revision(tx.conn) + 1, due.seq,
+            ),
+        )  # fmt: skip
+        tx.events.append(Event("notification.updated", decode_id(due.id), due.user_id, due.app))
 
     def held(self, tx: Tx, items: Sequence[None]) -> list[int]:
         """Let go of what was held until now, what waited for the same person and channel as one summary."""
