@@ -99,6 +99,7 @@ class Backend:
         self._withdrawals = Withdrawals(self.desktop.withdraw)
         self._lock = FolderLock(config.data_dir)
         try:
+            self._forget_killed_server()
             self.activity = UserActivityService(
                 config.data_dir / ACTIVITY_FILE, bus=self.bus, clock=self.clock, tell=self._told
             )
@@ -269,6 +270,14 @@ class Backend:
         if not self._closed:
             instance = Instance(str(self.url), os.getpid())
             write_private(self.data_dir / INSTANCE_FILE, msgspec.json.encode(instance))
+
+    def _forget_killed_server(self) -> None:
+        """Remove the address that a killed server left: another program may listen there by now."""
+        path = self.data_dir / INSTANCE_FILE
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
 
     def new_launch_link(self) -> str:
         """A full address that opens the screens in a browser, once. Raises StorageError without an API."""

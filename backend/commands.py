@@ -2,81 +2,28 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
-from backend.app import INSTANCE_FILE, SETTINGS_FILE, Backend, Instance
+from backend.app import SETTINGS_FILE, Backend
 from backend.channels import Channels
 from backend.clock import SystemClock
 from backend.config import Config
-from backend.errors import AlreadyRunning, FlashFlowError, StorageError, ValidationError
-from backend.keys import local_key
+from backend.errors import AlreadyRunning, FlashFlowError, ValidationError
+from backend.server_connection import NotProven, ask, running
 from backend.settings import Settings
 from backend.settings_file import SettingsFile
 from backend.settings_secrets import secret_store
 
 Say = Callable[[str], None]
-ASK_S = 15.0
 VERIFY_S = 1_800.0
 DELIVER_S = 8.0
-
-
-def running(config: Config) -> str | None:
-    """The address of the server that runs on this data folder; None when none answers."""
-    try:
-        instance = msgspec.json.decode((config.data_dir / INSTANCE_FILE).read_bytes(), type=Instance)
-        status, _ = _ask(instance.url, "GET", "/api/health", None, None, timeout=2)
-    except (OSError, msgspec.DecodeError, http.client.HTTPException, ValueError):
-        return None
-    return instance.url if status == 200 else None
-
-
-def ask(
-    config: Config,
-    url: str,
-    method: str,
-    path: str,
-    body: Mapping[str, Any] | bytes | None = None,
-    timeout: float = ASK_S,
-) -> dict[str, Any]:
-    """One call of the running server with the local key; ``body`` may be JSON already. Raises FlashFlowError in the
-    server's own words."""
-    try:
-        status, answer = _ask(url, method, path, body, local_key(config.data_dir), timeout=timeout)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise StorageError(f"FlashFlow at {url} did not answer: {error}") from error
-    if status >= 400:
-        raise FlashFlowError(str(answer.get("detail") or answer.get("title") or status))
-    return answer
-
-
-def _ask(
-    url: str, method: str, path: str, body: Mapping[str, Any] | bytes | None, key: str | None, *, timeout: float
-) -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout)
-    try:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        content = None
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-            content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        connection.request(method, path, content, headers)
-        response = connection.getresponse()
-        answer = json.loads(response.read() or b"{}")
-    finally:
-        connection.close()
-    if not isinstance(answer, dict):
-        raise ValueError("the answer is not an object")
-    return response.status, answer
 
 
 def send(config: Config, say: Say, user: str, title: str, message: str, options: Mapping[str, Any]) -> None:
@@ -200,7 +147,11 @@ def parse_object(text: str | None, option: str) -> dict[str, Any] | None:
 def doctor(config: Config, say: Say, display: str | None) -> bool:
     """``flashflow doctor``: what works on this machine, a line each; whether the storage does."""
     say(_line("display", display is None, display or "a window can be shown"))
-    url = running(config)
+    try:
+        url = running(config)
+    except NotProven as error:
+        url = None
+        say(_line("server", False, str(error)))
     storage, detail = _storage(config, url)
     say(_line("storage", storage, detail))
     say(_line("port", *_port(config, url)))

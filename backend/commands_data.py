@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import csv
-import http.client
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 
 from backend.app import Backend
 from backend.clock import SystemClock
-from backend.commands import Say, ask, running
+from backend.commands import Say
 from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, Config
 from backend.errors import FlashFlowError, StorageError, ValidationError
 from backend.export_formats import Format, What, format_of, unguarded
@@ -26,10 +26,10 @@ from backend.import_notifications import ImportedNotificationIn, decode_notifica
 from backend.import_rows import MOST_ROWS, ImportedActivityIn, decode_row
 from backend.import_sessions import ImportedSessionIn, decode_session, importing_sessions
 from backend.inputs import row_json
-from backend.keys import local_key
 from backend.moments import moment_ms
 from backend.records import BatchResult
 from backend.retention import Kind
+from backend.server_connection import answering, ask, key_header, proven, running
 from backend.store.database import create_private
 from backend.store.exporting import Wanted
 from backend.store.recovery import back_up, backups_folder, copy_to
@@ -109,19 +109,27 @@ def _target(name: str) -> Iterator[BinaryIO]:
 
 
 def _fetch(config: Config, url: str, path: str, out: BinaryIO) -> None:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=READ_S)
-    try:
-        connection.request("GET", path, headers={"Authorization": f"Bearer {local_key(config.data_dir)}"})
-        response = connection.getresponse()
-        if response.status != 200:
-            problem = msgspec.json.decode(response.read())
+    with proven(config, url, READ_S) as connection:
+        with answering(url):
+            connection.request("GET", path, headers=key_header(config))
+            response = connection.getresponse()
+            problem = None if response.status == 200 else msgspec.json.decode(response.read())
+        if problem is not None:
             raise FlashFlowError(str(problem.get("detail") or problem.get("title")))
-        while piece := response.read(64 * 1024):
+        for piece in _pieces(response, url):
             out.write(piece)
-    except http.client.HTTPException as error:
-        raise StorageError(f"FlashFlow at {url} broke off: {error!r}. What came is not whole.") from error
-    finally:
-        connection.close()
+
+
+def _pieces(response: HTTPResponse, url: str) -> Iterator[bytes]:
+    """The body in pieces of up to 64 KiB. Raises StorageError where it ends before it is whole."""
+    while True:
+        try:
+            piece = response.read(64 * 1024)
+        except (OSError, HTTPException) as error:
+            raise StorageError(f"FlashFlow at {url} broke off: {error!r}. What came is not whole.") from error
+        if not piece:
+            return
+        yield piece
 
 
 # --- import -----------------------------------------------------------------------------------------------------------

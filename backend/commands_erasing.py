@@ -11,10 +11,11 @@ from urllib.parse import quote
 from backend.api.routes_activity import UserPath
 from backend.api.wire import wire
 from backend.app import Backend
-from backend.commands import Say, ask, running
+from backend.commands import Say
 from backend.config import Config
 from backend.errors import FlashFlowError, StorageError
 from backend.inputs import build
+from backend.server_connection import ask, running
 
 ERASE_S = 1_800.0
 """Files are rewritten, and fresh backups made."""

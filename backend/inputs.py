@@ -243,6 +243,19 @@ class KeyIn(Input, frozen=True, kw_only=True):
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=5)]
 
 
+class ProofIn(Input, frozen=True, kw_only=True):
+    """A challenge to the server, sent by a client before it sends its key."""
+
+    key_id: Annotated[
+        str,
+        Meta(
+            pattern=r"^[0-9A-Fa-f]{16}" + END,
+            description='First 16 hexadecimal digits of SHA-256("id" + SHA-256(key))',
+        ),
+    ]
+    nonce: Annotated[str, Meta(pattern=r"^[0-9A-Fa-f]{64}" + END, description="32 random bytes in hexadecimal")]
+
+
 def build(kind: type[T], **fields: object) -> T:
     """A border object from arguments, checked like a request. Raises ValidationError."""
     given = {name: value for name, value in fields.items() if value is not None}

@@ -33,6 +33,8 @@ PREFIX = "ff_"
 LOCAL = "local"
 KEY_FILE = "local.key"
 _KEY = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{37,}}")
+PROOF_LABEL = b"flashflow-proof-1"
+"""Keeps a proof's HMAC apart from any other use of a stored hash."""
 REMEMBERED = 256
 HOW = "Run `flashflow key` for the local key, or `flashflow keys add NAME --scope …` for an app's own."
 
@@ -64,6 +66,7 @@ class KeyRing:
         self.local_key = local_key(folder, tell)
         self._callers: dict[bytes, Caller] = {}
         self._good: dict[bytes, Caller] = {}
+        self._digests: dict[str, bytes] = {}
         self._changing = threading.Lock()
         self._reload()
 
@@ -88,7 +91,7 @@ class KeyRing:
 
     def caller(self, key: str) -> Caller:
         """Who holds ``key``. Raises Unauthorized for a key that is unknown or revoked."""
-        digest = _digest(key)
+        digest = digest_of(key)
         found = None
         for stored, caller in self._callers.items():
             # Every key is compared, each in constant time: how long it takes tells nothing.
@@ -98,13 +101,20 @@ class KeyRing:
             return found
         raise Unauthorized(f"This key is not known, or was revoked. {HOW}")
 
+    def prove(self, key_id: str, nonce: bytes, address: str) -> str:
+        """Prove knowledge of a key in use without being shown it; see ``proof_of``. Raises NotFound."""
+        digest = self._digests.get(key_id)
+        if digest is None:
+            raise NotFound("There is no key with this id in use.")
+        return proof_of(digest, nonce, address)
+
     def add(self, name: str, scopes: Sequence[str]) -> tuple[str, ApiKey]:
         """Make a key; it is returned here and never again. Raises Conflict when the name is in use."""
         wanted = build(KeyIn, name=name, scopes=list(scopes))
         if wanted.name == LOCAL:
             raise ValidationError.of("name", "“local” is the local key's own name")
         key = PREFIX + secrets.token_urlsafe(32)
-        made = self._store.run(Write(self._insert, (wanted, _digest(key))))
+        made = self._store.run(Write(self._insert, (wanted, digest_of(key))))
         self._reload()
         return key, made
 
@@ -162,8 +172,9 @@ class KeyRing:
                 lambda conn: conn.execute("SELECT hash, name, scopes FROM api_keys WHERE revoked_at IS NULL").fetchall()
             )
             callers = {bytes(digest): Caller(name, frozenset(from_strings(scopes))) for digest, name, scopes in rows}
-            callers[_digest(self.local_key)] = Caller(LOCAL, frozenset({"admin"}))
+            callers[digest_of(self.local_key)] = Caller(LOCAL, frozenset({"admin"}))
             self._callers = callers
+            self._digests = {id_of(digest): digest for digest in callers}
             self._good = {}
 
 
@@ -186,7 +197,19 @@ def _parse_key(content: bytes) -> str | None:
     return key if _KEY.fullmatch(key) else None
 
 
-def _digest(key: str) -> bytes:
+def id_of(digest: bytes) -> str:
+    """The public id of a stored hash: the first 16 hexadecimal digits of SHA-256("id" + hash)."""
+    return hashlib.sha256(b"id" + digest).hexdigest()[:16]
+
+
+def proof_of(digest: bytes, nonce: bytes, address: str) -> str:
+    """HMAC-SHA256 under a stored hash over PROOF_LABEL, the client's 32 bytes and the address it asked, in
+    hexadecimal. The address (``127.0.0.1:8750``) makes a proof that was relayed from another port worthless."""
+    return hmac.digest(digest, PROOF_LABEL + nonce + address.encode(), "sha256").hex()
+
+
+def digest_of(key: str) -> bytes:
+    """The hash by which a key is stored."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 

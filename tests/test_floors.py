@@ -66,7 +66,8 @@ FLOORS = (
     ("backend.app",),
     ("backend",),
     # 5: both stand on the backend, neither on the other
-    ("backend.commands", "views.controls"),
+    ("backend.server_connection", "views.controls"),
+    ("backend.commands",),
     ("backend.commands_data", "backend.commands_erasing"),
     ("views",),
     # 6

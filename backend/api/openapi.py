@@ -117,7 +117,8 @@ def page(endpoints: Sequence[Endpoint], components: dict[str, Any]) -> bytes:
     parts = [
         _HEAD,
         f"<p>Version {VERSION}. The same for programs: <a href='/openapi.json'>openapi.json</a>.</p>",
-        "<p>Every route but <code>/api/health</code> needs a key: <code>flashflow key</code> prints this machine's, "
+        "<p>Every route but <code>/api/health</code> and <code>/api/proof</code> needs a key: "
+        "<code>flashflow key</code> prints this machine's, "
         "<code>flashflow keys add NAME --scope send,read</code> makes one for an app.</p>",
         "<pre>curl -H \"Authorization: Bearer $(flashflow key)\" -H 'Content-Type: application/json' \\\n"
         '     -d \'{"user_id": "ada", "title": "Hello", "message": "It works."}\' '

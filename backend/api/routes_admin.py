@@ -1,4 +1,4 @@
-"""Health, keys, and the link that opens the window in a browser."""
+"""Health, proof, keys, and the link that opens the window in a browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from backend.api.call import Answer, Call, Endpoint, ok
 from backend.api.paging import Page, paged
 from backend.api.wire import wire
 from backend.config import VERSION
-from backend.inputs import KeyIn
+from backend.inputs import KeyIn, ProofIn
 
 
 async def health(call: Call) -> Answer:
@@ -19,6 +19,15 @@ async def health(call: Call) -> Answer:
         uptime_seconds=round(time.monotonic() - call.services.started_at, 3),
         storage="ok" if fault is None else fault,
     )
+
+
+async def prove(call: Call) -> Answer:
+    body: ProofIn = call.body
+    # The guard has checked this Host. Without a port it means that of plain HTTP.
+    address = call.headers[b"host"].decode("utf-8", "replace").lower()
+    if not address.rpartition("]")[2].partition(":")[2]:
+        address += ":80"
+    return ok(proof=call.services.keys.prove(body.key_id.lower(), bytes.fromhex(body.nonce), address))
 
 
 async def list_keys(call: Call) -> Answer:
@@ -44,6 +53,12 @@ ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/health", scope=None, handler=health, summary="Whether FlashFlow works",
         answer="status, version, uptime_seconds, storage; no key needed",
+    ),
+    Endpoint(
+        method="POST", path="/api/proof", scope=None, handler=prove, body=ProofIn,
+        summary="Prove to a client, before it sends its key, that this server knows that key",
+        answer="proof: the HMAC-SHA256 in hexadecimal, under SHA-256(key), of “flashflow-proof-1”, the nonce's bytes "
+        "and the Host with its port; no key needed; 404 for a key that is not in use",
     ),
     Endpoint(
         method="GET", path="/api/keys", scope="admin", handler=list_keys, query=Page,
