@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, Config
 from backend.errors import FlashFlowError, StorageError, ValidationError
 from backend.export_formats import Format, What, format_of, unguarded
 from backend.export_parquet import rows_of
+from backend.export_target import writing_to
 from backend.import_notifications import ImportedNotificationIn, decode_notification, importing_notifications
 from backend.import_rows import MOST_ROWS, ImportedActivityIn, decode_row
 from backend.import_sessions import ImportedSessionIn, decode_session, importing_sessions
@@ -30,7 +32,6 @@ from backend.moments import moment_ms
 from backend.records import BatchResult
 from backend.retention import Kind
 from backend.server_connection import answering, ask, key_header, proven, running
-from backend.store.database import create_private
 from backend.store.exporting import Wanted
 from backend.store.recovery import back_up, backups_folder, copy_to
 from backend.zone import workspace_zone
@@ -48,7 +49,7 @@ def export(config: Config, what: What, target: str, kind: str | None, filters: M
     form = format_of(target, kind)
     given = {name: value for name, value in filters.items() if value is not None}
     url = running(config)
-    with _target(target) as out:
+    with writing_to(target) as out:
         if url is not None:
             _fetch(config, url, f"/api/export/{what}?{urlencode({'format': form, **given})}", out)
             return
@@ -86,26 +87,6 @@ def _moment(option: str, text: str) -> datetime:
     if moment.tzinfo is None:
         raise ValidationError.of(option, "needs a time with an offset, like 2026-11-22T10:15:30Z")
     return moment
-
-
-@contextmanager
-def _target(name: str) -> Iterator[BinaryIO]:
-    """Where an export goes. A file is its owner's alone, and takes its name when it is whole."""
-    if name == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    path = Path(name)
-    half = path.with_name(path.name + ".part")
-    try:
-        create_private(half)
-        with half.open("wb") as out:
-            yield out
-        half.replace(path)
-    except OSError as error:
-        raise FlashFlowError(f"{name} cannot be written: {error.strerror or error}.") from error
-    finally:
-        half.unlink(missing_ok=True)
 
 
 def _fetch(config: Config, url: str, path: str, out: BinaryIO) -> None:
@@ -286,14 +267,18 @@ def _json_lines(file: BinaryIO) -> Read:
 
 
 def _text(file: BinaryIO) -> Iterator[str]:
-    for line in file:
-        yield line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    """Lines that end in LF, CR LF or CR; each keeps its end, which may stand inside a cell. Bytes that are not UTF-8
+    stay surrogates, so that only their row is refused."""
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _csv_lines(text: Iterator[str], taking: Taking) -> Read:
     csv.field_size_limit(BODY * 2)  # of this process, which does nothing else
     reader = csv.reader(text)
-    names = next(reader, [])
+    try:
+        names = next(reader, [])
+    except csv.Error as error:
+        raise ValidationError.of("line 1", f"is no CSV: {error}") from None
     unknown = [name for name in names if name not in taking.columns]
     if unknown or len(set(names)) < len(names):
         raise ValidationError.of("line 1", f"names no columns of {taking.what}: {', '.join(unknown or names)[:200]}")

@@ -66,7 +66,7 @@ FLOORS = (
     ("backend.app",),
     ("backend",),
     # 5: both stand on the backend, neither on the other
-    ("backend.server_connection", "views.controls"),
+    ("backend.server_connection", "backend.process", "backend.export_target", "views.controls"),
     ("backend.commands",),
     ("backend.commands_data", "backend.commands_erasing"),
     ("views",),
