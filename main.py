@@ -6,13 +6,13 @@ import argparse
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backend.config import VERSION, Config, load_config
+from backend.config import VERSION, Config, is_text, load_config
+from backend.process import EndSignals, announce, complain, drop, prepare_streams, read_input, say
 
 if TYPE_CHECKING:
     from backend import Backend
@@ -24,19 +24,46 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 refused or failed, 2 usage."""
     from backend.errors import FlashFlowError
 
-    parser = _parser()
-    options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    prepare_streams()
     try:
-        return int(_RUN[options.command](_config(options), options))
+        return _run(argv)
     except FlashFlowError as error:
-        print(f"flashflow: {error}", file=sys.stderr)
-        return 1
+        problem = str(error)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        problem = ""  # as with any filter: its reader has had enough
     except KeyboardInterrupt:
         return 130
+    except (OSError, UnicodeError) as error:
+        problem = f"{error}."
+    except Exception as error:  # one line for a person, and how to learn where it happened
+        if os.environ.get("FLASHFLOW_DEBUG"):
+            raise
+        problem = f"Unexpected {type(error).__name__}: {error}. Run it with FLASHFLOW_DEBUG=1 to see where."
+    drop(sys.stdout)
+    if problem:
+        complain("flashflow: " + " ".join(problem.split()))
+    return 1
+
+
+def _run(argv: list[str] | None) -> int:
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as ended:  # the parser has printed help, a version, or how to use it
+        say("", end="")
+        return int(ended.code or 0)
+    _check_text(options)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    return int(_RUN[options.command](_config(options), options))
+
+
+def _check_text(options: argparse.Namespace) -> None:
+    """Raises ValidationError for an argument that is no text; the name of a file may be any bytes."""
+    from backend.errors import ValidationError
+
+    for name, value in vars(options).items():
+        for text in value if isinstance(value, list) else [value]:
+            if name not in {"file", "folder"} and isinstance(text, str) and not is_text(text):
+                raise ValidationError.of(name, "is not text in this locale's encoding")
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -56,38 +83,34 @@ def _open(config: Config, options: argparse.Namespace) -> int:
 
     problem = why_no_window(os.environ, fetch=True)
     if problem is not None:
-        print(f"{problem} FlashFlow opens in the browser instead.", flush=True)
+        announce(f"{problem} FlashFlow opens in the browser instead.")
         return _serve(config, options, screens=True)
     from backend import Backend
     from views.window import show
 
     with Backend(config) as backend:
         backend.start()
-        print(f"FlashFlow {VERSION} answers at {backend.url}", flush=True)
+        announce(f"FlashFlow {VERSION} answers at {backend.url}")
         show(backend, ASSETS)
     return 0
 
 
 def _serve(config: Config, options: argparse.Namespace, *, screens: bool | None = None) -> int:
-    """API and web screens on one port until SIGINT or SIGTERM."""
+    """API and web screens on one port until SIGINT, SIGTERM or SIGHUP."""
     from backend import Backend
 
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    with Backend(config) as backend:
+    with EndSignals() as ended, Backend(config) as backend:
         wanted = not options.no_ui if screens is None else screens
         backend.start(screens=_web(backend) if wanted else None)
-        print(f"FlashFlow {VERSION} answers at {backend.url}", flush=True)
+        announce(f"FlashFlow {VERSION} answers at {backend.url}")
         if wanted:
-            print(f"Open {backend.new_launch_link()}", flush=True)
+            announce(f"Open {backend.new_launch_link()}")
             if screens:
                 _open_browser(backend.new_launch_link())
         for notice in backend.notices:
-            print(notice, file=sys.stderr, flush=True)
+            complain(notice)
         _settle_down()
-        while not ended.wait(3600):
-            pass
+        ended.wait()
     return 0
 
 
@@ -116,7 +139,7 @@ def _web(backend: Backend) -> Any:
 def _key(config: Config, options: argparse.Namespace) -> int:
     from backend.keys import local_key
 
-    print(local_key(config.data_dir))
+    say(local_key(config.data_dir))
     return 0
 
 
@@ -125,11 +148,11 @@ def _keys(config: Config, options: argparse.Namespace) -> int:
 
     if options.action == "add":
         scopes = [scope.strip() for scope in options.scope.split(",") if scope.strip()]
-        commands.keys_add(config, print, options.name, scopes)
+        commands.keys_add(config, say, options.name, scopes)
     elif options.action == "revoke":
-        commands.keys_revoke(config, print, options.name)
+        commands.keys_revoke(config, say, options.name)
     else:
-        commands.keys_list(config, print)
+        commands.keys_list(config, say)
     return 0
 
 
@@ -143,8 +166,8 @@ def _send(config: Config, options: argparse.Namespace) -> int:
         "channels": options.channel,
         "data": commands.parse_object(options.data, "--data"),
     }
-    message = sys.stdin.read().strip() if words == "-" else words
-    commands.send(config, print, options.user, options.title, message, _given(extra))
+    message = read_input().strip() if words == "-" else words
+    commands.send(config, say, options.user, options.title, message, _given(extra))
     return 0
 
 
@@ -157,7 +180,7 @@ def _track(config: Config, options: argparse.Namespace) -> int:
         "metadata": commands.parse_object(options.metadata, "--metadata"),
     }
     for activity_type in options.type:
-        commands.track(config, print, options.user, activity_type, _given(extra))
+        commands.track(config, say, options.user, activity_type, _given(extra))
     return 0
 
 
@@ -168,16 +191,16 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 def _link(config: Config, options: argparse.Namespace) -> int:
     from backend import commands
 
-    commands.link(config, print)
+    commands.link(config, say)
     return 0
 
 
 def _verify(config: Config, options: argparse.Namespace) -> int:
     from backend import commands
 
-    if commands.verify(config, print, rebuild=options.rebuild):
+    if commands.verify(config, say, rebuild=options.rebuild):
         return 0
-    print("Some figures differ; `flashflow verify --rebuild` makes them anew.", file=sys.stderr)
+    complain("Some figures differ; `flashflow verify --rebuild` recalculates them.")
     return 1
 
 
@@ -185,7 +208,10 @@ def _doctor(config: Config, options: argparse.Namespace) -> int:
     from backend import commands
     from views.window import why_no_window
 
-    return 0 if commands.doctor(config, print, why_no_window(os.environ, fetch=False)) else 1
+    if commands.doctor(config, say, why_no_window(os.environ, fetch=False)):
+        return 0
+    complain("flashflow: The storage cannot be used.")
+    return 1
 
 
 def _export(config: Config, options: argparse.Namespace) -> int:
@@ -204,12 +230,8 @@ def _export(config: Config, options: argparse.Namespace) -> int:
 def _import(config: Config, options: argparse.Namespace) -> int:
     from backend import commands_data
 
-    done = commands_data.import_file(config, print, _complain, options.file, options.format, options.what)
+    done = commands_data.import_file(config, say, complain, options.file, options.format, options.what)
     return 1 if done.refused else 0
-
-
-def _complain(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _prune(config: Config, options: argparse.Namespace) -> int:
@@ -217,28 +239,28 @@ def _prune(config: Config, options: argparse.Namespace) -> int:
 
     before = commands_data.days_ago(options.keep_days) if options.before is None else options.before
     moment = commands_data.moment_text(before, "--before") or before
-    commands_data.prune(config, print, moment, options.what, dry_run=options.dry_run)
+    commands_data.prune(config, say, moment, options.what, dry_run=options.dry_run)
     return 0
 
 
 def _erase(config: Config, options: argparse.Namespace) -> int:
     from backend import commands_erasing
 
-    commands_erasing.erase(config, print, options.user, sure=options.yes)
+    commands_erasing.erase(config, say, options.user, sure=options.yes)
     return 0
 
 
 def _readmit(config: Config, options: argparse.Namespace) -> int:
     from backend import commands_erasing
 
-    commands_erasing.readmit(config, print, options.user)
+    commands_erasing.readmit(config, say, options.user)
     return 0
 
 
 def _backup(config: Config, options: argparse.Namespace) -> int:
     from backend import commands_data
 
-    commands_data.backup(config, print, options.folder)
+    commands_data.backup(config, say, options.folder)
     return 0
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -77,8 +78,11 @@ def keys_add(config: Config, say: Say, name: str, scopes: Sequence[str]) -> None
     else:
         with Backend(config) as backend:
             key, _ = backend.keys.add(name, scopes)
-    say(f"The key of “{name}” ({', '.join(scopes)}). It is shown only now:")
-    say(key)
+    try:
+        say(f"The key of “{name}” ({', '.join(scopes)}). It is shown only now:\n{key}")
+    except (FlashFlowError, BrokenPipeError) as error:
+        _revoke(config, name)
+        raise FlashFlowError(f"{error} The key “{name}” was never shown, so it is revoked again.") from error
 
 
 def keys_list(config: Config, say: Say) -> None:
@@ -96,13 +100,17 @@ def keys_list(config: Config, say: Say) -> None:
 
 def keys_revoke(config: Config, say: Say, name: str) -> None:
     """``flashflow keys revoke``."""
+    _revoke(config, name)
+    say(f"The key “{name}” is revoked.")
+
+
+def _revoke(config: Config, name: str) -> None:
     url = running(config)
     if url is not None:
-        ask(config, url, "DELETE", f"/api/keys/{name}")
+        ask(config, url, "DELETE", f"/api/keys/{quote(name, safe='')}")
     else:
         with Backend(config) as backend:
             backend.keys.revoke(name)
-    say(f"The key “{name}” is revoked.")
 
 
 def verify(config: Config, say: Say, *, rebuild: bool) -> bool:

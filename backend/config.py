@@ -45,29 +45,43 @@ def load_config(
     Raises ValidationError where a value cannot be what it says.
     """
     return Config(
-        data_dir=Path(data_dir).expanduser().absolute() if data_dir else default_data_dir(environ),
+        data_dir=_folder("--data-dir", data_dir) if data_dir else default_data_dir(environ),
         host=host or DEFAULT_HOST,
         port=_port(environ) if port is None else port,
         next_free_port=next_free_port,
         allowed_hosts=allowed_hosts,
-        me=environ.get("FLASHFLOW_USER") or _login_name(),
+        me=_user(environ),
     )
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
-    """``FLASHFLOW_DATA_DIR``, on phones and in packaged apps Flet's folder, else the platform's own place."""
+    """``FLASHFLOW_DATA_DIR``, on phones and in packaged apps Flet's folder, else the platform's own place. Raises
+    ValidationError where there is none."""
     if chosen := environ.get("FLASHFLOW_DATA_DIR"):
-        return Path(chosen).expanduser().absolute()
+        return _folder("FLASHFLOW_DATA_DIR", chosen)
     if packaged := environ.get("FLET_APP_STORAGE_DATA"):
         return Path(packaged)
-    home = Path.home()
+    home = _folder("HOME", "~", "; name a data folder with --data-dir or FLASHFLOW_DATA_DIR")
     if sys.platform == "win32":
         return Path(environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "FlashFlow"
     if sys.platform == "darwin":
         return home / "Library" / "Application Support" / "FlashFlow"
     xdg = environ.get("XDG_DATA_HOME", "")
     # The XDG specification: a relative path is to be ignored.
-    return (Path(xdg) if os.path.isabs(xdg) else home / ".local" / "share") / "flashflow"
+    return (_folder("XDG_DATA_HOME", xdg) if os.path.isabs(xdg) else home / ".local" / "share") / "flashflow"
+
+
+def _folder(source: str, text: str, hint: str = "") -> Path:
+    """An absolute path. Raises ValidationError, which names ``source``."""
+    try:
+        path = Path(text).expanduser().absolute()
+    except (RuntimeError, OSError) as error:
+        # No such user, no home folder, or a working folder that was removed.
+        words = error.strerror if isinstance(error, OSError) else str(error)
+        raise ValidationError.of(source, f"{text!r} names no folder ({words}){hint}") from None
+    if not is_text(str(path)):
+        raise ValidationError.of(source, f"the path {str(path)!r} is not UTF-8, which SQLite needs{hint}")
+    return path
 
 
 def _port(environ: Mapping[str, str]) -> int:
@@ -79,8 +93,26 @@ def _port(environ: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _login_name() -> str:
+def _user(environ: Mapping[str, str]) -> str:
+    if chosen := environ.get("FLASHFLOW_USER"):
+        if not _is_user_id(chosen):
+            raise ValidationError.of("FLASHFLOW_USER", "must be 1 to 255 characters without control characters")
+        return chosen
     try:
-        return getpass.getuser()
+        name = getpass.getuser()
     except (OSError, KeyError):
         return "me"
+    return name if _is_user_id(name) else "me"
+
+
+def _is_user_id(text: str) -> bool:
+    return len(text) <= 255 and not text.isspace() and is_text(text) and not any(c < " " or c == "\x7f" for c in text)
+
+
+def is_text(text: str) -> bool:
+    """Whether ``text`` can be written as UTF-8: bytes of the environment or an argument that were no text cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,8 +60,7 @@ async def _show(backend: Backend, assets: Path) -> None:
         serving = asyncio.ensure_future(ft.run_async(make_main(backend), view=None, port=port))
         await asyncio.wait_for(_listening(address, serving), OPEN_S)
         ended = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: asyncio.get_running_loop().call_soon_threadsafe(ended.set))
+        _on_end_signals(ended.set)
         process, pid_file = await flet_desktop.open_flet_view_async(address, str(assets), False)
         closing = asyncio.ensure_future(process.wait())
         stopping = asyncio.ensure_future(ended.wait())
@@ -77,6 +76,19 @@ async def _show(backend: Backend, assets: Path) -> None:
             serving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await serving
+
+
+def _on_end_signals(end: Callable[[], None]) -> None:
+    """Call ``end`` on this loop at SIGINT, SIGTERM or SIGHUP, even where SIGSTOP and SIGCONT came before."""
+    loop = asyncio.get_running_loop()
+    if sys.platform == "win32":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(end))
+        return
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
+            # The loop's own handler wakes it from whichever thread the system interrupts.
+            loop.add_signal_handler(number, end)
 
 
 def _address(folder: str) -> tuple[int, str]:
