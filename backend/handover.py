@@ -45,6 +45,8 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """Milliseconds since 1970."""
     expires_at: int | None = None
     """Milliseconds since 1970; what cannot arrive before is not worth delivering."""
+    patience_s: float | None = None
+    """Seconds until whoever asked for this send stops waiting; None where it may take as long as it needs."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

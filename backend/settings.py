@@ -22,6 +22,7 @@ BaseUrl = Annotated[str, Meta(min_length=8, max_length=2_000, pattern=r"^https?:
 UnsubscribeUrl = Annotated[str, Meta(max_length=500, pattern=r"^https://[A-Za-z0-9.:\[\]-]+([/?][!$-;=?-\[\]-~]*)?\Z")]
 Connections = Annotated[int, Meta(ge=1, le=64)]
 Rate = Annotated[float, Meta(gt=0, le=10_000)]
+StepTimeout = Annotated[float, Meta(gt=0, le=3_600)]
 GiveUpAfter = Annotated[float, Meta(ge=0, le=2_592_000)]
 BaseDelay = Annotated[float, Meta(gt=0, le=3_600)]
 MaxDelay = Annotated[float, Meta(gt=0, le=86_400)]
@@ -64,6 +65,12 @@ class EmailSettings(ChannelSettings, frozen=True, kw_only=True):
     """The owner's own https URL for one-click unsubscription (RFC 8058)."""
     ca_file: Text | None = None
     """The path of a PEM file with the certificates to trust instead of the system's."""
+    # Seconds for each step of a dialogue, as long as RFC 5321, 4.5.3.2 asks: servers delay on purpose.
+    connect_timeout: StepTimeout = 30.0
+    greeting_timeout: StepTimeout = 300.0
+    command_timeout: StepTimeout = 300.0
+    data_timeout: StepTimeout = 180.0
+    answer_timeout: StepTimeout = 600.0
 
 
 class SmsSettings(ChannelSettings, frozen=True, kw_only=True):

@@ -20,6 +20,8 @@ from backend.store.database import Store
 TITLE = "A test from FlashFlow"
 MESSAGE = "If you can read this, the channel works."
 TYPE = "flashflow.test"
+PATIENCE_S = 45.0
+"""How long a test may take where a channel would wait longer: a request waits for it."""
 
 Address = tuple[str | None, str | None, int | None]
 """Target, platform, and when it was registered in ms."""
@@ -115,6 +117,7 @@ class Trials:
                 registered_at=registered_at,
                 notification_type=TYPE,
                 created_at=self._clock.now_ms(),
+                patience_s=PATIENCE_S,
             )
         )
         return Trial(

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from backend.clock import Clock, SystemClock
 from backend.delivery.channel import Outcome
 from backend.delivery.email import EmailChannel
+from backend.delivery.email_timeouts import SLOW_S
 from backend.settings import EmailSettings
 from tests.notices import notice
 from tests.smtp_server import HOST
@@ -26,6 +27,7 @@ FLOW = "FlashFlow <flow@flash.example>"
 TO_ADA = notice(target="ada@example.org", created_at=1_781_092_800_000)
 ACCEPTED = ("sent", "accepted")
 SHORT_S = 0.3
+STEPS = ("connect", "greeting", "command", "data", "answer")
 SOON_S = 10.0
 LONG_S = 60.0
 
@@ -42,16 +44,17 @@ def channel(
     timeout_s: float = LONG_S,
     ssl_context: Any = None,
     idle_s: float = 30.0,
+    slow_s: float = SLOW_S,
     resolve: Any = socket.getaddrinfo,
     **changes: Any,
 ) -> Iterator[EmailChannel]:
-    """``changes`` are to the settings."""
+    """``changes`` are to the settings; ``timeout_s`` is for each step that they do not name."""
     made = EmailChannel(
-        settings(port, **changes),
+        settings(port, **{f"{step}_timeout": timeout_s for step in STEPS} | changes),
         clock or SystemClock(),
-        timeout_s=timeout_s,
         ssl_context=ssl_context,
         idle_s=idle_s,
+        slow_s=slow_s,
         resolve=resolve,
     )
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backend import NotificationService
-from backend.delivery.clerk import LEASE_MS
+from backend.delivery.channel import LEASE_MS
 from backend.handover import Notice, Outcome, Retrial, Tried, Turn
 from backend.inputs_circumstances import ContactsIn, DigestIn, QuietHoursIn, given
 from backend.records import Delivery, Notification, Sent

@@ -77,6 +77,7 @@ class SmtpServer:
         """How often clients came to each step."""
         self._mails: list[Mail] = []
         self._faults: dict[str, tuple[str, int | None]] = {}
+        self._lingering: dict[str, float] = {}
         self._changed = threading.Condition()
         self._options = options
         self._credentials = credentials
@@ -98,9 +99,16 @@ class SmtpServer:
         with self._changed:
             self._faults[step] = (how, times)
 
+    def linger(self, seconds: float, *steps: str) -> None:
+        """From now on take so long before each of these steps is answered."""
+        assert set(steps) <= set(STEPS)
+        with self._changed:
+            self._lingering = dict.fromkeys(steps, seconds)
+
     def behave(self) -> None:
         with self._changed:
             self._faults.clear()
+            self._lingering.clear()
 
     def wait_until(self, condition: Callable[[], bool], what: str = "it") -> None:
         """Waits for something about this server's attributes to become true."""
@@ -136,6 +144,11 @@ class SmtpServer:
             for name, number in steps.items():
                 setattr(self, name, getattr(self, name) + number)
             self._changed.notify_all()
+
+    def lingers(self, step: str) -> float:
+        """How many seconds it takes to answer this step."""
+        with self._changed:
+            return self._lingering.get(step, 0.0)
 
     def reached(self, step: str) -> str | None:
         """Counts it; how to misbehave there, if at all."""
@@ -258,6 +271,7 @@ class _Session(SMTP):
     async def take(self, envelope: Envelope) -> str:
         """The mail is here whole; what is answered to it."""
         how = self.owner.reached("BODY")
+        await asyncio.sleep(self.owner.lingers("BODY"))
         assert self.session is not None
         assert self.transport is not None
         if how is None or how == DROP:
@@ -290,6 +304,7 @@ class _Session(SMTP):
 
     async def _misbehaved(self, step: str) -> bool:
         how = self.owner.reached(step)
+        await asyncio.sleep(self.owner.lingers(step))
         if how is None:
             return False
         await self._carry_out(how)

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from backend import NotificationService, StorageFull
-from backend.delivery.channel import BaseChannel, Health, Permanent, Throttled, TokenDead, Transient
-from backend.delivery.clerk import LEASE_MS
+from backend.delivery.channel import LEASE_MS, BaseChannel, Health, Permanent, Throttled, TokenDead, Transient
 from backend.delivery.lane import Lane
 from backend.delivery.outbox import Outbox
 from backend.handover import Notice, Outcome

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from backend import Conflict
 from backend.delivery.back_off import BackOff
-from backend.delivery.clerk import LEASE_MS
+from backend.delivery.channel import LEASE_MS
 from backend.handover import Outcome, overall
 from backend.inputs import SendIn, build
 from backend.store.codec import decode_id

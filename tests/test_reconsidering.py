@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.delivery.clerk import LEASE_MS
+from backend.delivery.channel import LEASE_MS
 from tests.outbox_hands import BUSY, SENT, Hands, Stand
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import msgspec
 
@@ -81,10 +82,26 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
+LEASE_MS = 60_000
+
+
+def _no_one() -> None:
+    """Called where no lane listens."""
+
+
 class BaseChannel(ABC):
     """One way to reach a person."""
 
     name: str = ""
+    lease_ms: int = LEASE_MS
+    """Longer than one send can take: after it a delivery that was not recorded is tried again."""
+    on_aside: Callable[[], None] = staticmethod(_no_one)
+    """Called when ``aside`` has grown; set by the lane."""
+
+    @property
+    def aside(self) -> int:
+        """How many sends wait for a slow provider beside the others, whose places they do not take."""
+        return 0
 
     def send(self, notice: Notice) -> Outcome:
         """Try once. Never raises: an unforeseen fault is transient and logged."""

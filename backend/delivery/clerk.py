@@ -26,7 +26,6 @@ from backend.handover import Claimed, Outcome, Retrial, Tried, Turn
 
 log = logging.getLogger(__name__)
 
-LEASE_MS = 60_000
 STANDBY_S = 0.25
 """How long a delivery is kept in hand until a connection is free: what its reader turns off or its sender calls off
 meanwhile goes out all the same. Behind a provider that takes longer nothing is claimed ahead of its turn."""
@@ -145,7 +144,7 @@ class Clerk:
         turns = [
             Turn(
                 route=self._route if place < wanted else None,
-                lease_ms=LEASE_MS,
+                lease_ms=self._lane.channel.lease_ms,
                 tried=tried[place] if place < len(tried) else None,
             )
             for place in range(max(len(tried), wanted))

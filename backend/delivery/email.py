@@ -18,26 +18,27 @@ from typing import Any
 
 from backend.clock import Clock
 from backend.delivery.channel import BaseChannel, ChannelError, Health, Notice, Outcome, Permanent, Transient
-from backend.delivery.email_connection import Connection, Deadline, Mail, bare_host
+from backend.delivery.email_connection import Connection, Mail, bare_host
 from backend.delivery.email_message import Address, Letterhead, compose, parse_address, parse_sender
+from backend.delivery.email_timeouts import SLOW_S, Deadline, Timeouts, longest_s
 from backend.settings import EmailSettings
 
 PORTS = {"none": 25, "starttls": 587, "tls": 465}
 MAILS_EACH = 100
 """After so many mails a connection is closed: servers count, too."""
-CHECK_SHARE = 0.25
-"""How much of a mail's time the question may take whether an idle connection still stands."""
+ASIDE_SHARE = 3
+"""How many mails may wait beside the others for a slow server, for each connection of the settings."""
 
 Resolve = Callable[..., Sequence[Any]]
 """``socket.getaddrinfo``, or what answers like it."""
 
 
 class EmailChannel(BaseChannel):
-    """Sends each notice as one mail. Thread-safe; at most ``settings.connections`` mails are under way at once.
+    """Sends each notice as one mail. Thread-safe.
 
-    ``timeout_s`` is for a mail from the wait for a free connection to its last dot; for the answer to that, which says
-    whether it was taken, the server has ANSWER_SHARE times as long. Connections that were idle for ``idle_s`` seconds
-    are closed. ``ssl_context`` replaces the system's idea of whom to trust.
+    At most ``settings.connections`` mails are under way at once. One that has waited ``slow_s`` seconds for a step
+    stands aside: it goes on waiting, and its place is free. Connections that were idle for ``idle_s`` seconds are
+    closed. ``ssl_context`` replaces the system's trusted certificates.
     """
 
     name = "email"
@@ -47,19 +48,19 @@ class EmailChannel(BaseChannel):
         settings: EmailSettings,
         clock: Clock,
         *,
-        timeout_s: float = 15.0,
         idle_s: float = 30.0,
+        slow_s: float = SLOW_S,
         ssl_context: ssl.SSLContext | None = None,
         resolve: Resolve = socket.getaddrinfo,
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._timeout_s = timeout_s
         self._port = settings.port or PORTS[settings.security]
         self._fault = _fault(settings)
         self._letterhead = None if self._fault else _letterhead(settings)
         self._lookup = Lookup(bare_host(settings.host), self._port, resolve)
-        self._pool = Pool(settings, clock, idle_s)
+        self._pool = Pool(settings, clock, idle_s, slow_s, on_aside=self._call_lane)
+        self.lease_ms = round(longest_s(settings) * 1000)
         self._ssl_context = ssl_context
         self._first = threading.Lock()
 
@@ -75,6 +76,13 @@ class EmailChannel(BaseChannel):
         security = {"none": "without TLS", "starttls": "with STARTTLS", "tls": "with TLS"}[self._settings.security]
         return Health(works=True, detail=f"{self._settings.host}:{self._port} {security}")
 
+    @property
+    def aside(self) -> int:
+        return self._pool.aside
+
+    def _call_lane(self) -> None:
+        self.on_aside()  # which its lane may set later
+
     def close(self) -> None:
         """Let go of every connection; mails under way end now, as ``stopping`` or ``no_answer_after_data``."""
         self._pool.close()
@@ -82,27 +90,27 @@ class EmailChannel(BaseChannel):
 
     def _send(self, notice: Notice) -> Outcome:
         mail = self._mail(notice)
-        deadline = Deadline(self._clock, self._timeout_s)
-        connection = self._pool.borrow(deadline)
+        timeouts = Timeouts(self._settings, self._clock, notice.patience_s)
+        connection = self._pool.borrow(timeouts.connect())
+        connection.timeouts = timeouts
         try:
             if connection.usable:
                 try:
-                    return _accepted(self._delivered_again(connection, mail, deadline))
+                    return _accepted(self._delivered_again(connection, mail))
                 except ChannelError as error:
                     if connection.begun or error.code in {"timeout", "stopping"}:
                         raise
                 # It was closed meanwhile, or the server has had enough of it: that is no failure of this mail.
                 connection = self._pool.replace(connection)
-            connection.deadline = deadline
-            connection.open(self._lookup.addresses(deadline), self._context)
+                connection.timeouts = timeouts
+            connection.open(self._lookup.addresses(timeouts.connect()), self._context)
             return _accepted(connection.deliver(mail))
         finally:
             self._pool.give_back(connection)
 
-    def _delivered_again(self, connection: Connection, mail: Mail, deadline: Deadline) -> str:
+    def _delivered_again(self, connection: Connection, mail: Mail) -> str:
         """By a connection that was used before."""
-        connection.check(self._clock.monotonic(), deadline.sooner(CHECK_SHARE))
-        connection.deadline = deadline
+        connection.check(self._clock.monotonic())
         return connection.deliver(mail)
 
     def _mail(self, notice: Notice) -> Mail:
@@ -127,34 +135,47 @@ class EmailChannel(BaseChannel):
 class Pool:
     """Connections, each lent to one mail at a time; the last one given back goes out first, so the others can age."""
 
-    def __init__(self, settings: EmailSettings, clock: Clock, idle_s: float) -> None:
+    def __init__(
+        self, settings: EmailSettings, clock: Clock, idle_s: float, slow_s: float, on_aside: Callable[[], None]
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._idle_s = idle_s
+        self._slow_s = slow_s
+        self._on_aside = on_aside
         self._changed = threading.Condition()
         self._idle: list[Connection] = []
         self._lent: set[Connection] = set()
+        self._aside: set[Connection] = set()
         self._timer: threading.Timer | None = None
         self._closed = False
+
+    @property
+    def aside(self) -> int:
+        """How many lent connections wait for a slow server and take nobody's place."""
+        return len(self._aside)
 
     def borrow(self, deadline: Deadline) -> Connection:
         """One that stands, or one still to be opened. Raises Transient ``busy`` if none came free in time."""
         with self._changed:
             if not self._changed.wait_for(self._has_one, deadline.left()):
                 raise Transient("busy", "Every connection to the mail server was taken by other mails.")
-            return self._lend(self._idle.pop() if self._idle else Connection(self._settings))
+            return self._lend(self._idle.pop() if self._idle else self._new())
 
     def replace(self, spent: Connection) -> Connection:
         """Another for it, still to be opened."""
         spent.leave()
         with self._changed:
             self._lent.discard(spent)
-            return self._lend(Connection(self._settings))
+            self._aside.discard(spent)
+            return self._lend(self._new())
 
     def give_back(self, connection: Connection) -> None:
         with self._changed:
             self._lent.discard(connection)
-            kept = connection.usable and connection.mails < MAILS_EACH and not self._closed
+            self._aside.discard(connection)
+            room = len(self._idle) + self._active() < self._settings.connections
+            kept = room and connection.usable and connection.mails < MAILS_EACH and not self._closed
             if kept:
                 connection.idle_since = self._clock.monotonic()
                 self._idle.append(connection)
@@ -176,7 +197,22 @@ class Pool:
             connection.leave()
 
     def _has_one(self) -> bool:
-        return bool(self._idle) or len(self._lent) < self._settings.connections or self._closed
+        return self._active() < self._settings.connections or self._closed
+
+    def _active(self) -> int:
+        return len(self._lent) - len(self._aside)
+
+    def _new(self) -> Connection:
+        return Connection(self._settings, self._stand_aside, self._slow_s)
+
+    def _stand_aside(self, connection: Connection) -> None:
+        """Let another mail begin while this one waits; only so many, for servers count connections."""
+        with self._changed:
+            if connection in self._aside or len(self._aside) >= ASIDE_SHARE * self._settings.connections:
+                return
+            self._aside.add(connection)
+            self._changed.notify()
+        self._on_aside()
 
     def _lend(self, connection: Connection) -> Connection:
         if self._closed:

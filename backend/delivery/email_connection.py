@@ -20,54 +20,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from backend.clock import Clock
 from backend.delivery.channel import ChannelError, Permanent, Throttled, Transient
 from backend.delivery.email_message import Address
+from backend.delivery.email_timeouts import SLOW_S, Deadline, Overdue, Timeouts
 from backend.settings import EmailSettings
 
 CHECK_AFTER_S = 5.0
 """A connection that was idle for longer is asked whether it still stands before a mail is trusted to it."""
-ANSWER_SHARE = 2.5
-"""How much longer than all before it the answer to the last dot may take: servers look into a mail then, and who hangs
-up meanwhile gets it delivered and sends it again (RFC 5321, 4.5.3.2.6). Together less than a delivery's lease."""
 REPLY_LIMIT = 65_536
 TEXT_LIMIT = 300
 
 T = TypeVar("T")
+OnSlow = Callable[["Connection"], None]
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 """It has no file descriptor of its own to close and, where there is poll, takes any number of open files."""
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3} ")
-
-
-class Overdue(Transient):
-    """A deadline has passed."""
-
-
-class Deadline:
-    """The moment by which a whole dialogue must have ended, however slowly the server talks."""
-
-    def __init__(self, clock: Clock, seconds: float) -> None:
-        self._clock = clock
-        self.seconds = seconds
-        self._end = clock.monotonic() + seconds
-
-    def left(self) -> float:
-        """Seconds, more than none; raises Transient ``timeout`` when it is past."""
-        left = self._end - self._clock.monotonic()
-        if left <= 0:
-            raise self.passed()
-        return left
-
-    def passed(self) -> Overdue:
-        return Overdue("timeout", f"The mail server had not answered after {self.seconds:g} seconds.")
-
-    def sooner(self, share: float) -> Deadline:
-        """One that leaves so much of what is left."""
-        return Deadline(self._clock, self.left() * share)
-
-    def anew(self, share: float) -> Deadline:
-        """One of so much of the whole time, from now on."""
-        return Deadline(self._clock, self.seconds * share)
 
 
 class Mail(NamedTuple):
@@ -87,18 +54,22 @@ class Connection(smtplib.SMTP):
     """One SMTP connection, opened once. One thread at a time uses it; only ``abort`` may come from another.
 
     Everything it does raises ChannelErrors. smtplib's own reading and writing is replaced, since its timeouts start
-    afresh with every byte.
+    afresh with every byte: here each step has a deadline of its own. ``on_slow`` is called where a mail has waited
+    ``slow_s`` seconds for one step.
     """
 
-    def __init__(self, settings: EmailSettings) -> None:
+    def __init__(self, settings: EmailSettings, on_slow: OnSlow, slow_s: float = SLOW_S) -> None:
         super().__init__(local_hostname="[127.0.0.1]")  # smtplib would ask the DNS for our name
         self._settings = settings
+        self._on_slow = on_slow
+        self._slow_s = slow_s
         self._received = bytearray()
         self._readable: selectors.BaseSelector
         self._guard = threading.Lock()
         self._aborted = False
         self._in_transaction = False
-        self.deadline: Deadline
+        self.timeouts: Timeouts
+        self._deadline: Deadline
         self.usable = False
         """Whether it is open and in step with the server."""
         self.begun = False
@@ -113,6 +84,7 @@ class Connection(smtplib.SMTP):
         self._dial(addresses)
         if self._settings.security == "tls":
             self._secure(context())
+        self._deadline = self.timeouts.greeting()
         self._expect(220, self.getreply())
         self._greet()
         if self._settings.security == "starttls":
@@ -129,14 +101,15 @@ class Connection(smtplib.SMTP):
 
     def _dial(self, addresses: Sequence[Any]) -> None:
         failure: ChannelError = Transient("unreachable", "The mail server's name leads nowhere.")
+        self._deadline = self.timeouts.connect()
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             try:
                 self._attach(socket.socket(family, kind, protocol))
-                self._connect(address, self.deadline.sooner(1 / (len(addresses) - number)))
+                self._connect(address, self._deadline.sooner(1 / (len(addresses) - number)))
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 own = str(self._sock.getsockname()[0]).partition("%")[0]
             except Overdue:
-                failure = self.deadline.passed()
+                failure = self._deadline.passed()
             except OSError as error:
                 failure = Transient("unreachable", f"The mail server cannot be reached: {error.strerror or error}.")
             else:
@@ -167,16 +140,17 @@ class Connection(smtplib.SMTP):
         self._expect(250, (code, reply))
 
     def _secure(self, context: ssl.SSLContext) -> None:
+        self._deadline = self.timeouts.connect()
         try:
             secured = context.wrap_socket(
                 self._sock, server_hostname=bare_host(self._settings.host), do_handshake_on_connect=False
             )
             self._attach(secured)
-            secured.settimeout(self.deadline.left())
+            secured.settimeout(self._deadline.left())
             secured.do_handshake()
             secured.setblocking(False)
         except TimeoutError:
-            raise self.deadline.passed() from None
+            raise self._deadline.passed() from None
         except (OSError, ValueError) as error:
             if self._aborted:
                 raise self._stopping() from None
@@ -199,7 +173,7 @@ class Connection(smtplib.SMTP):
 
     # --- mails
 
-    def check(self, now: float, deadline: Deadline) -> None:
+    def check(self, now: float) -> None:
         """Raises a ChannelError if it cannot take another mail. The server is asked only if the connection was idle for
         long, or a mail broken off on it."""
         self.begun = False
@@ -207,9 +181,10 @@ class Connection(smtplib.SMTP):
             raise Transient("connection_lost", "The mail server had said more than it was asked.")
         if not self._in_transaction and now - self.idle_since < CHECK_AFTER_S:
             return
-        self.deadline = deadline
+        self._deadline = self.timeouts.check()
         try:
-            self._expect(250, self.docmd("RSET"))
+            self.send(b"RSET\r\n")
+            self._expect(250, self.getreply())
         except ChannelError as error:
             raise Transient("connection_lost", error.text) from None
         self._in_transaction = False
@@ -229,8 +204,9 @@ class Connection(smtplib.SMTP):
         self.begun = True
         self._expect(250, self.docmd("RCPT", f"TO:<{mail.target}>"))
         self._expect(354, self.docmd("DATA"))
+        self._deadline = self.timeouts.data()
         self.send(mail.data.replace(b"\r\n.", b"\r\n..") + b".\r\n")
-        self.deadline = self.deadline.anew(ANSWER_SHARE)
+        self._deadline = self.timeouts.answer()
         try:
             reply = self.getreply()
         except ChannelError as error:
@@ -294,7 +270,11 @@ class Connection(smtplib.SMTP):
     def _wait(self, event: int) -> None:
         """Until the socket is ready; raises TimeoutError where that is past the deadline."""
         ready = self._readable if event == selectors.EVENT_READ else _watching(self._sock, event)
-        if not ready.select(self.deadline.left()):
+        if self._in_transaction and self._slow_s < self._deadline.seconds:
+            if ready.select(max(0.0, self._slow_s - self._deadline.spent())):
+                return
+            self._on_slow(self)
+        if not ready.select(self._deadline.left()):
             raise TimeoutError
 
     def _attach(self, sock: socket.socket) -> None:
@@ -303,6 +283,10 @@ class Connection(smtplib.SMTP):
             self._readable = _watching(sock, selectors.EVENT_READ)
             if self._aborted:
                 raise self._stopping()
+
+    def putcmd(self, cmd: str, args: str = "") -> None:
+        self._deadline = self.timeouts.command()
+        super().putcmd(cmd, args)
 
     def send(self, s: Any) -> None:
         data = s.encode(self.command_encoding) if isinstance(s, str) else s
@@ -347,7 +331,7 @@ class Connection(smtplib.SMTP):
         if self._aborted:
             return self._stopping()
         if isinstance(error, TimeoutError):
-            return self.deadline.passed()
+            return self._deadline.passed()
         return Transient("connection_lost", "The mail server closed the connection.")
 
     def _stopping(self) -> Transient:

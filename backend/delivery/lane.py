@@ -13,8 +13,8 @@ from backend.delivery.channel import BaseChannel
 class Lane:
     """What a route's clerk and the outbox know of each other. Thread-safe; ``now`` is a monotonic time in seconds.
 
-    ``connections`` tries run side by side at most. ``ahead`` more deliveries may be claimed, so that a connection need
-    not wait while a commit records what it has just done.
+    ``connections`` tries run side by side at most, beside those that stand aside. ``ahead`` more deliveries may be
+    claimed, so that a connection need not wait while a commit records what it has just done.
     """
 
     def __init__(
@@ -29,15 +29,25 @@ class Lane:
         self.channel = channel
         self.back_off = back_off or BackOff()
         """When its failed deliveries are tried again; may be replaced at any time."""
-        self.connections = connections
-        self.places = connections + ahead
-        """Deliveries in hand at most: claimed, and not recorded yet."""
+        self._connections = connections
+        self._ahead = ahead
         self.retired = False
         self._gap_s = 0.0 if rate_per_second is None else 1 / rate_per_second
         self._next_start = 0.0
         self._paused_until = 0.0
         self._wake: Callable[[], None] | None = None
         self._changed = threading.Condition()
+        channel.on_aside = self.wake
+
+    @property
+    def connections(self) -> int:
+        """Tries side by side at most, and those that stand aside."""
+        return self._connections + self.channel.aside
+
+    @property
+    def places(self) -> int:
+        """Deliveries in hand at most: claimed, and not recorded yet."""
+        return self.connections + self._ahead
 
     # --- its clerk, of whom there is one at a time
 
