@@ -10,6 +10,7 @@ FlashFlowError
 ├── Erased                 410  erased
 ├── PayloadTooLarge        413  payload_too_large
 ├── UnsupportedMediaType   415  unsupported_media_type
+├── RateLimited            429  rate_limited
 ├── StorageError           503  storage_unavailable
 │   ├── StorageFull        507  storage_full
 │   ├── SchemaTooNew
@@ -106,6 +107,14 @@ class UnsupportedMediaType(FlashFlowError):
     code = "unsupported_media_type"
     status = 415
     title = "The body must be JSON"
+
+
+class RateLimited(FlashFlowError):
+    """One key holds as much as one key may; what it holds has to end first."""
+
+    code = "rate_limited"
+    status = 429
+    title = "Too much at once for one key"
 
 
 class StorageError(FlashFlowError):

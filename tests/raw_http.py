@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import uvicorn
 
-from backend.api.limits import Limits, http_protocol
+from backend.api.limits import http_protocol
+from backend.api.limits_places import Limits
 
 PATIENCE = 10.0
 

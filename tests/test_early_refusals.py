@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backend.api.limits import Limits
+from backend.api.limits_places import Limits
 from tests.api_client import JSON, SEND, TRACK, Raw, problem
 from tests.raw_http import PATIENCE, Running, head
 from tests.raw_http import serving as serving_raw

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from backend.api.context import Services
 from backend.api.decoding import BodyDecoder
+from backend.api.limits_places import Peer
 from backend.api.problems import MEDIA_TYPE, WHOLE, problem_bytes, problem_of
 from backend.api.requests import Requests
 from backend.errors import (
@@ -239,6 +240,8 @@ class AsgiEndpoint:
         body = await read_body(receive, headers)
         endpoint = self._endpoint
         caller = authorize(self._services, headers, endpoint.scope)
+        if endpoint.scope is not None:
+            recognise(scope, caller.app)
         call = Call(scope, self._services, caller, headers)
         call.raw = body
         if self._decoder is not None and (body or not endpoint.body_optional):
@@ -315,6 +318,13 @@ def authorize(services: Services, headers: dict[bytes, bytes], scope: str | None
 ANYONE = Caller("", frozenset())
 
 
+def recognise(scope: Scope, app: str) -> None:
+    """Note whose connection this request came on (limits_places)."""
+    peer: Peer | None = scope.get("flashflow.peer")
+    if peer is not None:
+        peer.app = app
+
+
 def require_json(headers: dict[bytes, bytes]) -> None:
     """Raises UnsupportedMediaType unless the body is declared as (UTF-8) JSON."""
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
@@ -360,6 +370,8 @@ def refusal(error: FlashFlowError) -> Answer:
     headers: list[tuple[bytes, bytes]] = [(b"content-type", MEDIA_TYPE.encode())]
     if status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="FlashFlow"'))
+    elif status == 429:
+        headers.append((b"retry-after", b"1"))
     return Answer(status, body, tuple(headers))
 
 

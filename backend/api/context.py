@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from backend.api.event_feed import EventFeed
-from backend.api.limits import Limits, Watch
+from backend.api.limits_places import Limits, Watch
 from backend.api.requests import Requests
 from backend.api.wire import NotificationPages
 from backend.channels import ChannelState

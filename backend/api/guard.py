@@ -17,8 +17,9 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backend.api.call import Answer, drain, refusal, respond
+from backend.api.call import Answer, drain, recognise, refusal, respond
 from backend.api.host_names import HostNames
+from backend.api.limits_places import BROWSER
 from backend.api.requests import Requests, counting
 from backend.errors import FlashFlowError, Forbidden, StorageFull, Unauthorized
 from backend.private_files import read_or_create
@@ -143,6 +144,8 @@ class Guard:
             fault = Unauthorized("This browser was not let in yet.")
             await _refuse(scope, receive, counting(self._requests, scope, send), fault)
             return
+
+        recognise(scope, BROWSER)
 
         async def dressed(message: dict[str, object]) -> None:
             if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""What one connection may cost: bytes of header, seconds until a request is whole, seconds of not reading, a place.
+"""What one connection may cost: bytes of header, seconds until a request is whole, seconds of not reading.
 
 uvicorn keeps a half-open connection for ever, takes 70 KB of header and says its own errors as text. The classes made
 by ``http_protocol`` are uvicorn's, with those three put right; ``uvicorn.Config(http=...)`` takes them.
@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from types import FunctionType
 from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-import msgspec
-
+from backend.api.limits_places import Limits, Peer, Watch
 from backend.api.problems import MEDIA_TYPE, problem_bytes, raw_response
 
 LINGER_S = 1.0
@@ -32,15 +30,6 @@ LINGERING_MAX = 64
 """So many refused peers are waited for at once; the ones above are closed without the courtesy."""
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a connection may use. ``header_bytes`` is the request line and the headers together."""
-
-    header_bytes: int = 16 * 1024
-    request_deadline_s: float = 10.0
-    write_deadline_s: float = 30.0
-    max_connections: int = 512
 
 
 class Refusal(NamedTuple):
@@ -65,13 +54,14 @@ INTERNAL = Refusal(
 )
 
 
-REASONS = ("bad_request", "headers_too_large", "request_timeout", "too_many_connections")
-"""The codes of what ``Guarded.say`` says."""
-
-
 def too_large(limit: int) -> Refusal:
     detail = f"The request line and the headers may take {limit} bytes together."
     return Refusal(431, "headers_too_large", "The headers are too large", detail)
+
+
+def too_many(limit: int) -> Refusal:
+    detail = f"At most {limit} connections are open at once, and fewer without a key. Try again soon."
+    return Refusal(503, "too_many_connections", "Too many connections", detail)
 
 
 def head_fault(target: bytes, version: str, names: list[bytes]) -> str | None:
@@ -104,36 +94,6 @@ def _is_text(path: bytes) -> bool:
     return True
 
 
-class Watch:
-    """The connections of one server, and the sweep that ends those past a deadline."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.connections: set[Guarded] = set()
-        self.lingering = 0
-        self.refused = Counter(dict.fromkeys(REASONS, 0))
-        """How many requests were refused before there was anything to hand on, by the code of the refusal."""
-        self._interval = min(0.5, max(0.02, min(limits.request_deadline_s, limits.write_deadline_s) / 20))
-        self._armed = False
-
-    def add(self, connection: Guarded) -> None:
-        self.connections.add(connection)
-        if not self._armed:
-            self._arm(connection.loop)
-
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._armed = True
-        loop.call_later(self._interval, self._sweep, loop)
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._armed = False
-        if not self.connections:
-            return
-        self._arm(loop)
-        now = loop.time()
-        for connection in tuple(self.connections):
-            connection.check(now)
-
-
 class Guarded(asyncio.Protocol):
     """What both of uvicorn's protocols gain. Stands before one of them in the bases; a stamp of 0.0 means unset."""
 
@@ -159,15 +119,14 @@ class Guarded(asyncio.Protocol):
         self._deaf = False
         self._lingering = False
         self._discarded = 0
+        self.peer = Peer()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.limit_concurrency = None  # max_connections is in its place
         self._since = self.loop.time()
-        self.watch.add(self)
-        if len(self.connections) - self.watch.lingering > self.limits.max_connections:
-            detail = f"At most {self.limits.max_connections} connections are open at once; try again in a moment."
-            self.refuse(Refusal(503, "too_many_connections", "Too many connections", detail))
+        if not self.watch.add(self, self.connections):
+            self.refuse(too_many(self.limits.max_connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
@@ -217,6 +176,27 @@ class Guarded(asyncio.Protocol):
                 self._time_out()
         elif self._idle_since and now - self._idle_since >= self.timeout_keep_alive:
             self.transport.close()
+
+    def waits_since(self) -> float | None:
+        """Since when this connection has waited for bytes from its peer; None where it does not."""
+        if self._deaf or self._abort_at or self.transport.is_closing() or not self.transport.is_reading():
+            return None
+        if self._is_answering() and not self.cycle.more_body:
+            return None
+        return self._since or self._idle_since or None
+
+    def is_stuck(self) -> bool:
+        """Whether the peer does not read what was written."""
+        return bool(self.flow.write_paused) and not self._lingering
+
+    def send_away(self) -> None:
+        """Make room for another connection."""
+        if self.is_stuck():
+            self.transport.abort()
+        elif self._since:
+            self.refuse(too_many(self.limits.max_connections))
+        else:
+            self.transport.close()  # between two requests, as after keep-alive
 
     @property
     def is_deaf(self) -> bool:
@@ -293,13 +273,17 @@ class Guarded(asyncio.Protocol):
         """The connection is idle between requests, for ``timeout_keep_alive`` at most."""
         self._idle_since = self.loop.time()
 
-    def let_go(self) -> None:
-        """The connection now belongs to a WebSocket."""
+    def let_go(self) -> bool:
+        """Leave the connection to a WebSocket; False where too many are held already, and this one is refused."""
+        if not self.watch.has_room_for_stream():
+            self.refuse(too_many(self.limits.max_streams))
+            return False
         self._deaf = True
         self._forget()
+        return True
 
     def _forget(self) -> None:
-        self.watch.connections.discard(self)
+        self.watch.discard(self)
         if self._lingering:
             self._lingering = False
             self.watch.lingering -= 1

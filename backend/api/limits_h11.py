@@ -16,6 +16,10 @@ _FRAMING = re.compile(rb"^(content-length|transfer-encoding)[ \t]*:", re.IGNOREC
 
 
 class Cycle(RequestResponseCycle):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.scope["flashflow.peer"] = self.on_response.__self__.peer  # type: ignore[typeddict-unknown-key,attr-defined]
+
     async def send(self, message: Any) -> None:
         prepare_to_part(self, message)
         await super().send(message)
@@ -108,5 +112,5 @@ class GuardedH11(Guarded, H11Protocol):
         return self.conn.in_body
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        self.let_go()
-        super().handle_websocket_upgrade(event)
+        if self.let_go():
+            super().handle_websocket_upgrade(event)

@@ -137,6 +137,7 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
                 super().on_headers_complete()
             return
         self.scope["extensions"] = _EXTENSIONS
+        self.scope["flashflow.peer"] = self.peer  # type: ignore[typeddict-unknown-key]
         _start_request(self)
         if not plain:
             self.headers = []  # trailers are collected here, and do not join the headers a handler trusts
@@ -208,8 +209,8 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
         would then be read as the next request; so the head is read again without the offer.
         """
         if not self._other_protocol:
-            self.let_go()
-            self.handle_websocket_upgrade()
+            if self.let_go():
+                self.handle_websocket_upgrade()
             return
         self._other_protocol = self._in_body = False
         method = self.parser.get_method()

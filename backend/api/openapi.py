@@ -26,6 +26,7 @@ _ERRORS = (
     ("413", "payload_too_large", "The body has more than 1 MiB."),
     ("415", "unsupported_media_type", "The body is not declared as JSON."),
     ("422", "idempotency_mismatch", "The Idempotency-Key belongs to another request."),
+    ("429", "rate_limited", "This key follows too many streams, or does not read its answers; try again soon."),
     ("431", "headers_too_large", "The headers have more than 16 KiB."),
     ("500", "internal_error", "A fault of FlashFlow's own; its log says more."),
     ("503", "storage_unavailable", "The storage cannot be used now."),

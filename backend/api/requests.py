@@ -24,10 +24,9 @@ EXPECTED = tuple((method, status) for method in ("DELETE", "GET", "POST", "PUT")
 
 
 class Requests:
-    """The server's counts by method and status. ``streams``: how many clients hear events now."""
+    """The server's counts by method and status."""
 
     def __init__(self) -> None:
-        self.streams = 0
         self._cells: dict[tuple[str, int], list[float]] = {}
         """How many requests fell into each bucket, and at the end the seconds of all."""
         for method, status in EXPECTED:

@@ -119,7 +119,7 @@ def _server(services: Services) -> Iterator[Family]:
         *(Sample(count, {"reason": reason}) for reason, count in sorted(watch.refused.items())),
     )  # fmt: skip
     yield gauge("http_connections", "Open connections.", Sample(len(watch.connections)))
-    yield gauge("event_stream_clients", "Clients that hear GET /api/stream now.", Sample(requests.streams))
+    yield gauge("event_stream_clients", "Clients that hear GET /api/stream now.", Sample(watch.streams.total()))
 
 
 def _histogram(method: str, up_to: list[int], total: float) -> Iterator[Sample]:

@@ -15,10 +15,10 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from backend.api.call import Call, Disconnected, answer_to, authorize, decode_query, read_body, respond
+from backend.api.call import Call, Disconnected, answer_to, authorize, decode_query, read_body, recognise, respond
 from backend.api.context import Services
 from backend.api.event_feed import Chunk, Filter, Place
-from backend.errors import FlashFlowError, PayloadTooLarge, StorageError, ValidationError
+from backend.errors import FlashFlowError, PayloadTooLarge, RateLimited, StorageError, ValidationError
 from backend.inputs import Input, UserId
 
 log = logging.getLogger(__name__)
@@ -51,11 +51,14 @@ class Stream:
         try:
             await read_body(receive, headers)
             caller = authorize(self._services, headers, "read")
+            recognise(scope, caller.app)
             query: StreamQuery = decode_query(scope["query_string"], StreamQuery)
             call = Call(scope, self._services, caller, headers)
             now = await call.read(self._services.feed.now)
             # A place further on than the files are (a backup took their place) would be waited for in silence.
             place = Place(*map(min, now, _parse(headers.get(b"last-event-id", b""), now)))
+            if scope["method"] != "HEAD":
+                self._check_room(caller.app)
         except Disconnected:
             return
         except Exception as error:  # noqa: BLE001 answer_to logs it
@@ -84,7 +87,8 @@ class Stream:
         leave = self._services.feed.listen(bell, who)
         gone = asyncio.ensure_future(_gone(receive))
         stopping = asyncio.ensure_future(self._services.stopping.wait())
-        self._services.requests.streams += 1
+        streams = self._services.watch.streams
+        streams[call.caller.app] += 1
         try:
             await _write(send, b"retry: 1000\n: FlashFlow\n%s\n" % _id(place))
             while not gone.done() and not stopping.done():
@@ -107,12 +111,20 @@ class Stream:
                     await _write(send, chunk.events[start : start + SLICE_BYTES])
                 await asyncio.sleep(QUIET_S if chunk.events else 0)
         finally:
-            self._services.requests.streams -= 1
+            streams[call.caller.app] -= 1
             leave()
             gone.cancel()
             stopping.cancel()
         if not gone.done() or gone.cancelled():
             await send({"type": "http.response.body", "body": b""})
+
+    def _check_room(self, app: str) -> None:
+        """Raises RateLimited where this key, or all keys together, follow as many streams as they may."""
+        watch = self._services.watch
+        if watch.streams[app] >= watch.limits.streams_per_key:
+            raise RateLimited(f"This key follows {watch.limits.streams_per_key} streams already. Close one first.")
+        if not watch.has_room_for_stream():
+            raise RateLimited("As many streams are followed as can be; the other places are for requests.")
 
     async def _next(self, call: Call, place: Place, who: Filter) -> Chunk | None:
         """The events after ``place``; None where they cannot be read now."""
