@@ -585,6 +585,35 @@ def test_retry_after_is_seconds_between_now_and_a_day(value: str, seconds: float
     assert retry_after(answer(), StillClock()) is None
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/New_York"])
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        pytest.param("Wed, 10 Jun 2026 12:01:30 GMT", 90, id="IMF-fixdate"),
+        pytest.param("Wednesday, 10-Jun-26 12:01:30 GMT", 90, id="RFC 850"),
+        pytest.param("Tuesday, 10-Jun-70 12:01:30 GMT", 86_400, id="RFC 850, less than 50 years ahead"),
+        pytest.param("Wednesday, 10-Jun-77 12:01:30 GMT", 0, id="RFC 850, more than 50 years ahead"),
+        pytest.param("Wed Jun 10 12:01:30 2026", 90, id="asctime"),
+        pytest.param("Wed Jul  1 12:01:30 2026", 86_400, id="asctime, day of one digit"),
+        pytest.param("Wed, 10 Jun 2026 12:01:30", 90, id="no zone"),
+        pytest.param("Wed, 10 Jun 2026 12:01:30 -0000", 90, id="unknown zone"),
+        pytest.param("Wed, 10 Jun 2026 14:01:30 +0200", 90, id="offset"),
+        pytest.param("Wed, 10 Jun 2026 12:00:60 GMT", 60, id="leap second"),
+        pytest.param("Wed, 10 Jun 2026 12:00:61 GMT", None, id="no such second"),
+    ],
+)
+def test_every_form_of_an_http_date_is_read_as_utc_wherever_the_machine_stands(
+    monkeypatch: pytest.MonkeyPatch, zone: str, written: str, seconds: float | None
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert retry_after(answer(retry_after=written), StillClock()) == seconds
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_retry_after_reads_the_date_it_was_written_as() -> None:
     clock = StillClock()
     written = format_datetime(clock.now + timedelta(seconds=33), usegmt=True)

@@ -13,7 +13,8 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_tz
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -37,6 +38,7 @@ IDLE_S = 60.0
 """How long a connection that nothing is sent over is kept."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_RFC850_YEAR = re.compile(r"[0-9]{2}-[A-Za-z]{3}-([0-9]{2}) ")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 
@@ -207,16 +209,31 @@ class _Line:
 
 
 def retry_after(answer: Answer, clock: Clock) -> float | None:
-    """Seconds to wait by the ``Retry-After`` header, a number or an HTTP date (RFC 9110, 10.2.3): between 0 and a day,
-    None where there is none or it makes no sense."""
+    """Seconds to wait by the ``Retry-After`` header, a number or an HTTP date (RFC 9110, section 10.2.3): between 0 and
+    a day, None where there is none or it makes no sense."""
     value = answer.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,20}", value):
         return min(float(value), MAX_RETRY_AFTER_S)
+    now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
+    until = _http_date(value, now)
+    return None if until is None else min(max((until - now).total_seconds(), 0.0), MAX_RETRY_AFTER_S)
+
+
+def _http_date(text: str, now: datetime) -> datetime | None:
+    """An HTTP date in any of its three forms (RFC 9110, section 5.6.7), or one of mail's; None for anything else."""
     try:
-        until_s = parsedate_to_datetime(value).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError, OSError):
+        parts = parsedate_tz(text)
+        if parts is None:
+            return None
+        year, month, day, hour, minute, second, *_, offset_s = parts
+        if match := _RFC850_YEAR.search(text):
+            year = now.year // 100 * 100 + int(match[1])
+            year -= 100 if year > now.year + 50 else 0
+        date = datetime(year, month, day, hour, minute, second - (second == 60), tzinfo=UTC)
+        # A date without a zone is UTC, as asctime's form is. Second 60 is a leap second.
+        return date + timedelta(seconds=(second == 60) - (offset_s or 0))
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return min(max(until_s - clock.now_ms() / 1000, 0.0), MAX_RETRY_AFTER_S)
 
 
 def refusal(answer: Answer, clock: Clock, code: str, text: str) -> ChannelError:
