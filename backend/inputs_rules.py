@@ -28,8 +28,11 @@ MONTH_MINUTES = 30 * 24 * 60
 RESERVED = "dry-run"
 """No rule's name: ``/api/rules/dry-run`` is another address."""
 
+QUOTED_KEY = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u(?![dD][89A-Fa-f])[0-9A-Fa-f]{4})*"'
+"""A key of the metadata as JSON writes it, without escaped surrogates."""
 FIELD = (
-    r"^(activity_type|app|page_url|referrer|session_id|user_agent|user_id|metadata(\.[^.\x00-\x1f\x7f]+){1,8})" + END
+    r"^(activity_type|app|page_url|referrer|session_id|user_agent|user_id|"
+    rf"metadata(\.({QUOTED_KEY}|[^.\x00-\x1f\x7f]+)){{1,8}})" + END
 )
 CHECK = r"^(hourly|([01][0-9]|2[0-3]):[0-5][0-9])" + END
 _LARGEST = 2**63
@@ -44,9 +47,12 @@ ORDERED = frozenset({"lt", "lte", "gt", "gte"})
 
 class WhereIn(Input, frozen=True, kw_only=True):
     """A condition on one field of an activity: ``page_url``, ``referrer``, ``app``, ``user_id``, ``session_id``,
-    ``user_agent``, or ``metadata.KEY`` (``metadata.cart.total`` reaches inside)."""
+    ``user_agent``, or ``metadata.KEY`` (``metadata.cart.total`` reaches inside; a key with dots in it may be quoted, as
+    in ``metadata."http.status"``)."""
 
-    field: Annotated[str, Meta(max_length=300, pattern=FIELD, description="page_url, app, … or metadata.KEY")]
+    field: Annotated[
+        str, Meta(max_length=300, pattern=FIELD, description='page_url, app, … or metadata.KEY, metadata."KEY"')
+    ]
     op: Op
     value: Scalar | Annotated[list[Scalar], Meta(min_length=1, max_length=100)] | None = None
 

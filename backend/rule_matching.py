@@ -7,18 +7,20 @@ condition but ``ne`` and ``exists: false``.
 
 from __future__ import annotations
 
+import re
 from bisect import insort
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from backend.inputs_rules import ORDERED, OnIn, WhereIn
+from backend.inputs_rules import ORDERED, QUOTED_KEY, OnIn, WhereIn
 
 MINUTE_MS = 60_000
 LATE_MS = 24 * 60 * MINUTE_MS
 """What arrives later than this after it happened counts, but nobody is told of it any more."""
 
+_QUOTED = re.compile(rf"(?P<key>{QUOTED_KEY})(\.|\Z)")
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -64,22 +66,27 @@ class Happening:
             self._metadata = _decode_object(self._text) if self._text else {}
         return self._metadata
 
-    def value(self, path: tuple[str, ...]) -> Any:
-        """What stands at ``path`` (``("metadata", "cart", "total")``); None where nothing does."""
-        if path[0] != "metadata":
-            return getattr(self, path[0])
-        found: Any = self.metadata
-        for key in path[1:]:
-            if not isinstance(found, dict):
-                return None
-            found = found.get(key)
-        return found
+    def value(self, path: Path) -> Any:
+        """What stands at ``path``; None where nothing does."""
+        if path.name != "metadata":
+            return getattr(self, path.name)
+        found = _inside(self.metadata, path.keys)
+        return _at(self.metadata, path.quoted) if found is None and path.quoted else found
+
+
+class Path(NamedTuple):
+    """Where a value stands: in ``name``, and in the metadata at ``keys``, each of which may be part of a key with dots.
+    ``quoted``: the keys alone, where the field quotes any."""
+
+    name: str
+    keys: tuple[str, ...] = ()
+    quoted: tuple[str, ...] = ()
 
 
 class Condition(NamedTuple):
     """A WhereIn made ready."""
 
-    path: tuple[str, ...]
+    path: Path
     op: str
     value: Any
 
@@ -152,8 +159,36 @@ def useful_until(terms: Terms, uses: Uses) -> int:
     return max(counts, cools)
 
 
-def _path(field: str) -> tuple[str, ...]:
-    return tuple(field.split("."))
+def _path(field: str) -> Path:
+    name, _, rest = field.partition(".")
+    if not rest:
+        return Path(name)
+    parts: list[str] = []
+    left, quotes = rest, False
+    while left:
+        match = _QUOTED.match(left)
+        quotes |= match is not None
+        key, left = (match["key"], left[match.end() :]) if match else (left.partition(".")[0], left.partition(".")[2])
+        parts.append(msgspec.json.decode(key, type=str) if match else key)
+    return Path(name, tuple(rest.split(".")), tuple(parts) if quotes else ())
+
+
+def _inside(found: Any, keys: Sequence[str]) -> Any:
+    """The value at ``keys``, of which several may be one key with dots: the longest that leads to a value."""
+    if not keys:
+        return found
+    if isinstance(found, dict):
+        for end in range(len(keys), 0, -1):
+            if (key := ".".join(keys[:end])) in found and (value := _inside(found[key], keys[end:])) is not None:
+                return value
+    return None
+
+
+def _at(found: Any, keys: Sequence[str]) -> Any:
+    """The value at exactly these ``keys``."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
 
 
 def _same(found: Any, value: Any) -> bool:
