@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from backend.errors import FlashFlowError, ValidationError
+import msgspec
+
+from backend.errors import Erased, FlashFlowError, ValidationError
 from backend.events import Event
 from backend.inputs import SendIn
 from backend.inputs_rules import WEEK_MINUTES
@@ -31,7 +33,7 @@ from backend.rule_matching import (
     told,
     useful_until,
 )
-from backend.rule_messages import activity_data, alert_data, request
+from backend.rule_messages import activity_data, alert_data, request, wanted_by
 from backend.sending import Order
 from backend.store import rule_activities, rule_uses
 from backend.store import rules as table
@@ -280,7 +282,9 @@ class Judge:
             tx.conn.execute("SAVEPOINT firing")  # the transaction's end ends it
         try:
             order = self._order(request(row.body.send, users, data), row.app, row.owner)
-            answer = self._send(tx, [order])[0]
+            answer = self._send(tx, [msgspec.structs.replace(order, fallback=row.name)])[0]
+            if isinstance(answer, Erased):  # its words name the user
+                return "Everyone whom it tells was erased."
             return str(answer) if isinstance(answer, FlashFlowError) else None
         except ValidationError as refusal:
             return str(refusal)
@@ -303,6 +307,7 @@ class _Sitting:
         self._fire = fire
         self._uses: dict[tuple[int, str], tuple[Watched, Uses]] = {}
         self._outcomes: dict[int, tuple[Row, int, str | None]] = {}
+        self._wanted: dict[int, Sequence[str]] = {}
         self.told = 0
         self.fired = 0
 
@@ -318,9 +323,12 @@ class _Sitting:
     def _tell(self, rule: Watched, happening: Happening) -> bool:
         row = rule.row
         users = _recipients(row, happening)
-        error = self._fire(self._tx, row, users, activity_data(row.name, rule.terms.times, happening))
-        _, fired, _ = self._outcomes.get(row.seq, (row, 0, None))
-        self._outcomes[row.seq] = (row, fired + (error is None), error)
+        if row.seq not in self._wanted:
+            self._wanted[row.seq] = wanted_by(self._tx.conn, row.body.send)
+        data = activity_data(row.name, rule.terms.times, happening, self._wanted[row.seq])
+        error = self._fire(self._tx, row, users, data)
+        _, fired, before = self._outcomes.get(row.seq, (row, 0, None))
+        self._outcomes[row.seq] = (row, fired + (error is None), error or before)
         self.fired += error is None
         self.told += len(users)
         return error is None

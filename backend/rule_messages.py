@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,11 @@ from backend.clock import rfc3339
 from backend.errors import ValidationError
 from backend.inputs import SendIn
 from backend.inputs_rules import AlertIn, RuleChangeIn, TellIn
+from backend.moments import MOST_DATA
 from backend.rule_alerts import Reading
 from backend.rule_matching import Happening
 from backend.store.codec import to_json
+from backend.store.templates import variables_of
 from backend.texts import render, variables
 
 OF_ACTIVITY = frozenset(
@@ -25,12 +28,13 @@ LONGEST_FLAT = 1_000
 LARGEST_METADATA = 16_384
 DEEPEST_METADATA = 20
 
-_KEY = re.compile(r"[A-Za-z0-9_]{1,50}", re.ASCII)
+_NOT_NAMED = re.compile(r"[^A-Za-z0-9_]", re.ASCII)
+_LONGEST_KEY = 64 - len(FLAT)
 
 
-def activity_data(rule: str, times: int, happening: Happening) -> dict[str, Any]:
+def activity_data(rule: str, times: int, happening: Happening, wanted: Sequence[str] = ()) -> dict[str, Any]:
     """What a text may name of an activity: its fields, its ``metadata`` where that is small, and of the metadata's own
-    plain values ``metadata_KEY``."""
+    plain values ``metadata_KEY``, those that are ``wanted`` however many there are."""
     data: dict[str, Any] = {
         "rule": rule,
         "times": times,
@@ -46,7 +50,7 @@ def activity_data(rule: str, times: int, happening: Happening) -> dict[str, Any]
     metadata = happening.metadata
     if metadata and not _is_deep(metadata) and len(to_json(metadata)) <= LARGEST_METADATA:
         data["metadata"] = metadata
-    return data | _flat(metadata)
+    return data | _flat(metadata, wanted)
 
 
 def alert_data(rule: str, alert: AlertIn, found: Reading) -> dict[str, Any]:
@@ -62,13 +66,23 @@ def alert_data(rule: str, alert: AlertIn, found: Reading) -> dict[str, Any]:
 
 
 def request(send: TellIn, users: Sequence[str], data: Mapping[str, Any]) -> SendIn:
-    """What is sent to ``users``: ``data`` and the rule's own, which wins, and both texts filled in from them. Raises
-    ValidationError naming what is missing."""
-    whole = {**data, **(send.data or {})}
+    """What is sent to ``users``: ``data`` and the rule's own, which wins, and both texts filled in from them, with the
+    values made to fit. Raises ValidationError naming what is missing."""
+    own = send.data or {}
+    whole = {**data, **own}
     title, message = send.title, send.message
     if send.template is None and title is not None and message is not None:
-        title, message = render(title, message, whole).title, render(title, message, whole).message
-        whole = {name: value for name, value in whole.items() if not name.startswith(FLAT) or name in (send.data or {})}
+        rendered = render(title, message, whole, fallback=data["rule"])
+        title, message = rendered.title, rendered.message
+        whole = {name: value for name, value in whole.items() if not name.startswith(FLAT) or name in own}
+    # An activity adds nothing that would make a send too large which was checked when the rule was made.
+    for added in ("metadata", FLAT):
+        if len(to_json(whole)) * len(users) > MOST_DATA:
+            whole = {
+                name: value
+                for name, value in whole.items()
+                if name in own or not (name == added or (added == FLAT and name.startswith(FLAT)))
+            }
     return SendIn(
         user_ids=list(users),
         title=title,
@@ -94,12 +108,23 @@ def check_texts(rule: RuleChangeIn) -> None:
                 raise ValidationError.of(f"send.{field}", f"names {{{name}}}; there are {offered}")
 
 
-def _flat(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def wanted_by(conn: sqlite3.Connection, send: TellIn) -> tuple[str, ...]:
+    """The variables that the rule's texts name, its own or its template's."""
+    own = variables(send.title or "", send.message or "")
+    return own if send.template is None else (*own, *variables_of(conn, send.template))
+
+
+def _flat(metadata: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """A key's other characters become ``_`` in its variable (``http.status`` → ``metadata_http_status``), unless there
+    is a key of that very name."""
+    named = {FLAT + _NOT_NAMED.sub("_", key): key for key in metadata if len(key) <= _LONGEST_KEY}
+    named |= {FLAT + key: key for key in metadata if not _NOT_NAMED.search(key)}
     flat: dict[str, Any] = {}
-    for key, value in metadata.items():
-        if isinstance(value, str | int | float) and _KEY.fullmatch(key):
-            flat[FLAT + key] = value[:LONGEST_FLAT] if isinstance(value, str) else value
-            if len(flat) == MOST_FLAT:
+    for name in (*wanted, *named):
+        value = metadata.get(named.get(name, ""))
+        if name in named and isinstance(value, str | int | float):
+            flat[name] = value[:LONGEST_FLAT] if isinstance(value, str) else value
+            if len(flat) >= MOST_FLAT + len(wanted):
                 break
     return flat
 

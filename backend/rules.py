@@ -105,6 +105,10 @@ class Rules:
         self._check(asked, named.asker, owner)
         return Write(self._change, Change(named, asked.name, owner, body_of(asked), asked.enabled))
 
+    def dismissing_error(self, named: RuleRef) -> Write[RuleRef, Rule]:
+        """The write that takes a rule's last error away: its owner has seen it."""
+        return Write(self._dismiss_error, named)
+
     def removing(self, named: RuleRef) -> Write[RuleRef, Rule]:
         """The write that ends and forgets a rule."""
         return Write(self._remove, named)
@@ -203,6 +207,9 @@ class Rules:
                 table.begin_anew(tx, row.seq, self._last())
         return _told(tx, row.seq)
 
+    def _dismiss_error(self, tx: Tx, items: Sequence[RuleRef]) -> list[Rule | FlashFlowError]:
+        return [_or_refusal(partial(_error_dismissed, tx, named)) for named in items]
+
     def _remove(self, tx: Tx, items: Sequence[RuleRef]) -> list[Rule | FlashFlowError]:
         return [_or_refusal(partial(_removed, tx, named)) for named in items]
 
@@ -220,6 +227,12 @@ def _found(conn: sqlite3.Connection, named: RuleRef) -> Row:
         return (own or rows)[0]
     apps = ", ".join(sorted(row.app for row in rows))
     raise Conflict(f"Several apps have a rule “{named.name}” ({apps}): say which with app.")
+
+
+def _error_dismissed(tx: Tx, named: RuleRef) -> Rule:
+    row = _found(tx.conn, named)
+    table.dismiss_error(tx, row.seq)
+    return _told(tx, row.seq)
 
 
 def _removed(tx: Tx, named: RuleRef) -> Rule:

@@ -52,6 +52,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     device_tokens: tuple[str, ...] | None
     scheduled_at: int | None
     expires_at: int | None
+    fallback: str | None = None
+    """What a text says that shows nothing once its template is filled in, where the values are to be made to fit."""
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -268,7 +270,8 @@ def _content(conn: sqlite3.Connection, order: Order, kind: NotificationType | No
         data = from_object(order.data)
         if template.data_schema:
             check_data(template.data_schema, data)
-        rendered = render(title or template.title_template, message or template.message_template, data)
+        texts = title or template.title_template, message or template.message_template
+        rendered = render(*texts, data, fallback=order.fallback)
         title, message, category = rendered.title, rendered.message, template.category
         channels = channels or template.channels or None
     assert title is not None

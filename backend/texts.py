@@ -6,6 +6,7 @@ none of these is left as it stands. There are no attributes, indices or formats:
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from backend.records import Rendered
 
 TITLE_LIMIT = 300
 MESSAGE_LIMIT = 10_000
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+")
 
 
 class _Text(string.Template):
@@ -36,9 +38,13 @@ def variables(*texts: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def render(title: str, message: str, data: Mapping[str, Any]) -> Rendered:
+def render(title: str, message: str, data: Mapping[str, Any], *, fallback: str | None = None) -> Rendered:
     """Both texts with their variables filled in. Raises ValidationError naming each variable that is missing, is not
-    text, a number or true/false, or that makes a text too long."""
+    text, a number or true/false, or that makes a text too long.
+
+    With a ``fallback`` the values are made to fit: cleaned of control characters and cut, and a text that shows nothing
+    then is the fallback.
+    """
     errors = [
         FieldError(f"data.{name}", "is missing" if name not in data else "must be text, a number or true/false")
         for name in variables(title, message)
@@ -47,6 +53,14 @@ def render(title: str, message: str, data: Mapping[str, Any]) -> Rendered:
     if errors:
         raise ValidationError("; ".join(f"{e.field} {e.message}" for e in errors), tuple(errors))
     values = {name: _as_text(data[name]) for name in variables(title, message)}
+    if fallback is not None:
+        cleaned = {name: _CONTROLS.sub(" ", value) for name, value in values.items()}
+        one_line = {name: " ".join(value.split()) for name, value in cleaned.items()}
+        filled = " ".join(_Text(title).substitute(_cut_to_fit(title, one_line, TITLE_LIMIT)).split())
+        body = _Text(message).substitute(_cut_to_fit(message, cleaned, MESSAGE_LIMIT))
+        return Rendered(
+            title=_cut(filled or fallback, TITLE_LIMIT), message=_cut(body if body.strip() else fallback, MESSAGE_LIMIT)
+        )
     filled = _filled("title", " ".join(_Text(title).substitute(values).split()), TITLE_LIMIT)
     if _length(message, values) > MESSAGE_LIMIT:  # before it is put together: ten thousand characters may become 33 M
         raise _too_long("message", MESSAGE_LIMIT)
@@ -66,6 +80,23 @@ def _length(text: str, values: Mapping[str, str]) -> int:
         name = match["named"] or match["braced"]
         length += (len(values[name]) if name else 1) - len(match[0])
     return length
+
+
+def _cut_to_fit(text: str, values: Mapping[str, str], limit: int) -> Mapping[str, str]:
+    """The values with the longest cut, all to one length, so that ``text`` filled in has ``limit`` characters at most
+    (where it is not longer by itself)."""
+    if _length(text, values) <= limit:
+        return values
+    low, high = 0, limit + 1  # a length that fits, and one that does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = _length(text, {name: _cut(value, middle) for name, value in values.items()}) <= limit
+        low, high = (middle, high) if fits else (low, middle)
+    return {name: _cut(value, low) for name, value in values.items()}
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: max(0, length - 1)] + "…"[:length]
 
 
 def _too_long(field: str, limit: int) -> ValidationError:

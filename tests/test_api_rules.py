@@ -15,7 +15,7 @@ from tests.server_process import ServerProcess, eventually, serving
 
 FIELDS = {
     "id", "name", "app", "watches", "enabled", "on", "alert", "send", "to", "cooldown_minutes", "fired",
-    "last_fired_at", "last_error", "created_at", "updated_at",
+    "last_fired_at", "last_error", "last_error_at", "created_at", "updated_at",
 }  # fmt: skip
 SEND_BACK = ("name", "enabled", "on", "alert", "send", "to", "cooldown_minutes")
 FELL = {"metric": "active_users", "change_percent": -50, "check_at": "18:00"}

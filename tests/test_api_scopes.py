@@ -91,6 +91,7 @@ NEEDS = {
     ("GET", "/api/rules/{name}"): "manage",
     ("PUT", "/api/rules/{name}"): "manage",
     ("DELETE", "/api/rules/{name}"): "manage",
+    ("POST", "/api/rules/{name}/dismiss-error"): "manage",
     ("POST", "/api/rules/{name}/dry-run"): "manage",
     ("GET", "/api/channels"): "manage",
     ("POST", "/api/channels/{name}/test"): "admin",

@@ -452,7 +452,8 @@ def test_a_rule_that_cannot_tell_says_why_keeps_no_other_and_tells_once_it_can(p
     parts.service.create_notification_template("sorry", "Sorry", "About {metadata_plan}", app="shop")
     parts.did(metadata={"plan": "pro"})
     assert parts.judge() == 2
-    assert (parts.now("bad").fired, parts.now("bad").last_error) == (1, None)
+    now = parts.now("bad")
+    assert (now.fired, now.last_error) == (1, "template: there is no template “sorry”"), "its owner has not seen it"
     assert parts.now("good").fired == 3
 
 

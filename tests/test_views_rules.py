@@ -122,11 +122,16 @@ async def test_a_rule_is_switched_tried_and_deleted_after_a_second_question(back
     assert any(text.startswith("No rule yet.") for text in texts(drawn(screen)))
 
 
-async def test_why_nobody_was_told_stands_beside_the_rule(backend: Backend) -> None:
+async def test_an_error_stands_beside_the_rule_until_it_is_dismissed(backend: Backend) -> None:
     backend.rules.create("r", on={"activity_type": "x"}, send={"title": "t", "message": "{metadata_plan}"})
     backend.activity.track_activity("bob", "x")
     backend.rules.judge.judge_new()
-    assert "Nobody could be told the last time: data.metadata_plan is missing" in texts(drawn(screen_over(backend)))
+    screen, words = screen_over(backend), "A notification could not be sent just now: data.metadata_plan is missing"
+    page = drawn(screen)
+    assert words in texts(page)
+    await named(page, "Dismiss the error: r").on_click(None)
+    assert rules_of(backend)[0].last_error is None
+    assert words not in texts(drawn(screen))
 
 
 async def test_the_form_makes_a_rule_for_me_or_for_the_user(backend: Backend) -> None:

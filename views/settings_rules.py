@@ -14,7 +14,7 @@ from views.controls.refresher import Refresher
 from views.form import HALF, QUARTER, WHOLE, Field, Options, Saving, attempt, grid
 from views.parts import card
 from views.rule_words import fired, name_for, then, tried, when
-from views.words import exact, one_line
+from views.words import ago, exact, one_line
 
 if TYPE_CHECKING:
     from backend import Rule
@@ -86,7 +86,9 @@ class RuleList:
             history.tooltip = hint(exact(rule.last_fired_at, now))
         texts: list[ft.Control] = [body(when(rule), strong=True), body(then(rule, me)), history]
         if rule.last_error:
-            texts.append(small(f"Nobody could be told the last time: {one_line(rule.last_error)}", color=URGENT))
+            when_failed = f" {ago(rule.last_error_at, now)}" if rule.last_error_at is not None else ""
+            words = f"A notification could not be sent{when_failed}: {one_line(rule.last_error)}"
+            texts.append(small(words, color=URGENT))
         if told := self._told.get(rule.id):
             texts.append(body(told.words, color=URGENT if told.bad else None))
         buttons = ft.Row(self._buttons(rule), wrap=True, spacing=GRID, run_spacing=GRID)
@@ -108,8 +110,12 @@ class RuleList:
                 ),
                 named_button(ft.TextButton, "Keep", f"Keep: {name}", self._asker(None), key="keep"),
             ]
+        dismiss = named_button(
+            ft.TextButton, "Dismiss the error", f"Dismiss the error: {name}", self._dismisser(rule), key="dismiss"
+        )
         return [
             named_button(ft.OutlinedButton, "Dry run", f"Dry run: {name}", self._tryer(rule), key="try"),
+            *([dismiss] if rule.last_error else []),
             named_button(ft.TextButton, "Delete…", f"Delete: {name}", self._asker(rule.id), key="ask"),
         ]
 
@@ -128,6 +134,14 @@ class RuleList:
             await self.screen.act(lambda: services.notifications.store.run(services.rules.removing(_ref(rule))))
 
         return remove
+
+    def _dismisser(self, rule: Rule) -> Handler:
+        async def dismiss(_: object) -> None:
+            services = self.screen.backend
+            write = services.rules.dismissing_error(_ref(rule))
+            await self.screen.act(lambda: services.notifications.store.run(write))
+
+        return dismiss
 
     def _switcher(self, rule: Rule) -> Handler:
         async def switch(event: ft.Event[ft.Switch]) -> None:

@@ -86,6 +86,10 @@ async def remove_rule(call: Call) -> Answer:
     return _one(await call.services.notification_writes.run(_rules(call).removing(_named(call))))
 
 
+async def dismiss_error(call: Call) -> Answer:
+    return _one(await call.services.notification_writes.run(_rules(call).dismissing_error(_named(call))))
+
+
 async def try_rule(call: Call) -> Answer:
     named = _named(call)
     return _tried(await call.read(lambda: _rules(call).dry_run_of(named)))
@@ -113,7 +117,8 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="GET", path="/api/rules/{name}", scope="manage", handler=get_rule, query=RuleQuery,
-        summary="One rule; last_error says why nobody was told the last time", answer="rule",
+        summary="One rule; last_error says why a notification could not be sent, until it is dismissed",
+        answer="rule",
     ),
     Endpoint(
         method="PUT", path="/api/rules/{name}", scope="manage", handler=change_rule, body=RuleChangeIn,
@@ -122,6 +127,10 @@ ENDPOINTS = (
     Endpoint(
         method="DELETE", path="/api/rules/{name}", scope="manage", handler=remove_rule, query=RuleQuery,
         summary="End a rule; what it has sent stays", answer="rule, as it was",
+    ),
+    Endpoint(
+        method="POST", path="/api/rules/{name}/dismiss-error", scope="manage", handler=dismiss_error, query=RuleQuery,
+        summary="Clear a rule's last_error once it has been seen", answer="rule",
     ),
     Endpoint(
         method="POST", path="/api/rules/{name}/dry-run", scope="manage", handler=try_rule, query=RuleQuery,

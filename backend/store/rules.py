@@ -16,14 +16,14 @@ from backend.store.codec import decode_cursor, decode_id, encode_cursor, encode_
 from backend.store.writer import Tx
 
 _COLUMNS = (
-    "seq, id, name, app, owner, enabled, rule, after_seq, checked_at, fired, last_fired_at, last_error, created_at, "
-    "updated_at"
+    "seq, id, name, app, owner, enabled, rule, after_seq, checked_at, fired, last_fired_at, last_error, "
+    "last_error_at, created_at, updated_at"
 )
 
 
 class Rule(Record, frozen=True, kw_only=True):
-    """A rule as it stands. ``fired`` counts how often it has told somebody, ``last_error`` says why the newest try did
-    not, in words. ``watches`` is the only app whose activities it sees; None: every app's."""
+    """A rule as it stands. ``fired`` counts how often it has told somebody; ``last_error`` says in words why the newest
+    failure was one, until it is dismissed. ``watches`` is the only app whose activities it sees; None: every app's."""
 
     id: str
     name: str
@@ -38,6 +38,7 @@ class Rule(Record, frozen=True, kw_only=True):
     fired: int
     last_fired_at: datetime | None
     last_error: str | None
+    last_error_at: datetime | None
     created_at: datetime
     updated_at: datetime
 
@@ -75,6 +76,7 @@ class Row(NamedTuple):
     fired: int
     last_fired_at: int | None
     last_error: str | None
+    last_error_at: int | None
     created_at: int
     updated_at: int
 
@@ -94,6 +96,7 @@ class Row(NamedTuple):
             fired=self.fired,
             last_fired_at=None if self.last_fired_at is None else to_datetime(self.last_fired_at),
             last_error=self.last_error,
+            last_error_at=None if self.last_error_at is None else to_datetime(self.last_error_at),
             created_at=to_datetime(self.created_at),
             updated_at=to_datetime(self.updated_at),
         )
@@ -174,13 +177,20 @@ def begin_anew(tx: Tx, seq: int, after_seq: int) -> None:
     tx.conn.execute("UPDATE rule_uses SET times = '[]' WHERE rule_seq = ?", (seq,))
 
 
-def note(tx: Tx, seq: int, fired: int, last_error: str | None) -> None:
-    """It has told somebody so often more (0: it tried in vain), and how the last try ended."""
+def note(tx: Tx, seq: int, fired: int, error: str | None) -> None:
+    """It has told somebody so often more (0: it tried in vain), and why one of these tries failed. A success does not
+    take an error away: its owner has not seen it yet."""
     tx.conn.execute(
         "UPDATE rules SET fired = fired + ?1, last_fired_at = CASE WHEN ?1 THEN ?2 ELSE last_fired_at END, "
-        "last_error = ?3 WHERE seq = ?4",
-        (fired, tx.now_ms, last_error, seq),
+        "last_error = COALESCE(?3, last_error), last_error_at = CASE WHEN ?3 IS NULL THEN last_error_at ELSE ?2 END "
+        "WHERE seq = ?4",
+        (fired, tx.now_ms, error, seq),
     )
+
+
+def dismiss_error(tx: Tx, seq: int) -> None:
+    """The owner has seen the last error."""
+    tx.conn.execute("UPDATE rules SET last_error = NULL, last_error_at = NULL WHERE seq = ?", (seq,))
 
 
 def note_check(tx: Tx, seq: int) -> None:

@@ -368,7 +368,13 @@ def _index_open_collapse_keys(conn: sqlite3.Connection) -> None:
     )
 
 
+def _add_time_of_rule_errors(conn: sqlite3.Connection) -> None:
+    """A rule's last error is kept until it is dismissed, and says when that was."""
+    conn.execute("ALTER TABLE rules ADD COLUMN last_error_at INTEGER")
+    conn.execute("UPDATE rules SET last_error_at = updated_at WHERE last_error IS NOT NULL")
+
+
 NOTIFICATION_MIGRATIONS = (
     _v1, _v2, _v3, _v4, privacy_of_notifications, _v6, _v7, devices_by_identity, _add_listed_at,
-    _add_retry_age, number_types_and_keys, _index_open_collapse_keys,
+    _add_retry_age, number_types_and_keys, _index_open_collapse_keys, _add_time_of_rule_errors,
 )  # fmt: skip

@@ -46,6 +46,12 @@ def list_templates(conn: sqlite3.Connection, app: str | None) -> list[tuple[int,
     return [(seq, to_template(tuple(row))) for seq, *row in rows]
 
 
+def variables_of(conn: sqlite3.Connection, name: str) -> tuple[str, ...]:
+    """The variables that a template names in any locale."""
+    rows = conn.execute("SELECT title_template, message_template FROM notification_templates WHERE name = ?", (name,))
+    return variables(*(text for row in rows for text in row))
+
+
 def to_template(row: tuple[Any, ...]) -> Template:
     """A row of _COLUMNS as the record."""
     id_, name, locale, title, message, channels, category, schema, app, created, updated = row
