@@ -28,7 +28,7 @@ from backend.delivery.channel import (
     Transient,
 )
 from backend.delivery.http import Answer, HttpClient, json_object, refusal, retry_after, said
-from backend.delivery.push_payload import Fitted, apns_headers, aps, fitted, sendable
+from backend.delivery.push_payload import Buttons, Fitted, apns_headers, aps, fitted, sendable
 from backend.settings import ApnsSettings
 
 if TYPE_CHECKING:
@@ -165,11 +165,13 @@ class ProviderTokens:
 
 def payload(notice: Notice) -> Fitted:
     """At most 4096 bytes; the caller's data stands under ``data``, where it cannot be taken for Apple's words."""
-    shown = aps(notice)
 
-    def encode(title: str, text: str, kept: Mapping[str, Any]) -> bytes:
-        told = {"aps": {"alert": {"title": title, "body": text}, **shown}, "notification_id": notice.notification_id}
-        return msgspec.json.encode({**told, "data": kept} if kept else told)
+    def encode(title: str, text: str, kept: Mapping[str, Any], buttons: Buttons) -> bytes:
+        shown = {"alert": {"title": title, "body": text}, **aps(notice, buttons)}
+        content: dict[str, Any] = {"aps": shown, "notification_id": notice.notification_id}
+        return msgspec.json.encode(
+            content | ({"actions": buttons} if buttons else {}) | ({"data": kept} if kept else {})
+        )
 
     data, left_out = sendable(notice.data)
     content, note = fitted(notice, data, encode)

@@ -26,7 +26,7 @@ from backend.delivery.channel import (
 )
 from backend.delivery.google_token import AccessTokens, Credentials
 from backend.delivery.http import Answer, HttpClient, json_object, refusal, retry_after, said
-from backend.delivery.push_payload import apns_headers, aps, fitted, sendable
+from backend.delivery.push_payload import Buttons, apns_headers, aps, fitted, sendable
 from backend.settings import FcmSettings
 
 DEADLINE_S = 9.0
@@ -105,13 +105,15 @@ def message(notice: Notice, now_ms: int) -> tuple[bytes, str]:
     """The body of ``messages:send``, its message at most 4096 bytes, and a note of what did not fit into it."""
     data, left_out = _strings(notice)
     fixed: dict[str, Any] = {"token": notice.target}
-    if notice.platform == "ios":
-        fixed["apns"] = {"headers": apns_headers(notice), "payload": {"aps": aps(notice)}}
-    else:
+    if notice.platform != "ios":
         fixed["android"] = _android(notice, now_ms)
 
-    def encode(title: str, text: str, kept: Mapping[str, str]) -> bytes:
+    def encode(title: str, text: str, kept: Mapping[str, str], buttons: Buttons) -> bytes:
         values = {**kept, "notification_id": notice.notification_id}
+        if buttons:
+            values["actions"] = msgspec.json.encode(buttons).decode()
+        if notice.platform == "ios":
+            fixed["apns"] = {"headers": apns_headers(notice), "payload": {"aps": aps(notice, buttons)}}
         return msgspec.json.encode({**fixed, "notification": {"title": title, "body": text}, "data": values})
 
     payload, note = fitted(notice, data, encode)
@@ -135,11 +137,13 @@ def _android(notice: Notice, now_ms: int) -> dict[str, Any]:
 
 
 def _strings(notice: Notice) -> tuple[dict[str, str], str]:
-    """FCM's data are strings: what is not one becomes its JSON. And a note of the keys that FCM keeps for itself."""
+    """Return the data as FCM takes them, strings, each other value as its JSON; and a note of the keys that FCM or the
+    notice's own actions need."""
     data, note = sendable(notice.data)
-    kept = {key: _string(value) for key, value in data.items() if not _RESERVED.fullmatch(key)}
+    taken = {"actions"} if notice.actions else set()
+    kept = {key: _string(value) for key, value in data.items() if not _RESERVED.fullmatch(key) and key not in taken}
     gone = [key for key in data if key not in kept]
-    return kept, f"left out of the data, for FCM reserves it: {', '.join(gone)}" if gone else note
+    return kept, f"left out of the data, for the name is reserved: {', '.join(gone)}" if gone else note
 
 
 def _string(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,8 +21,13 @@ SHOWN_MESSAGE = 200
 _LEVELS = {"low": "passive", "urgent": "time-sensitive"}
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,64}")
 
-Encode = Callable[[str, str, Mapping[str, Any]], bytes]
-"""The payload for a title, a message and the data (empty: without)."""
+CATEGORY = "flashflow.actions"
+"""The category under which an iPhone's app may declare buttons for a notification with actions."""
+
+Buttons = Sequence[Mapping[str, str]]
+"""``label`` and ``url`` of each action."""
+Encode = Callable[[str, str, Mapping[str, Any], Buttons], bytes]
+"""The payload for a title, a message, the data and the buttons (both may be empty)."""
 
 
 class Fitted(NamedTuple):
@@ -33,23 +38,28 @@ class Fitted(NamedTuple):
 
 
 def fitted(notice: Notice, data: Mapping[str, Any], encode: Encode, limit: int = MAX_PAYLOAD) -> Fitted:
-    """The notice as ``encode`` writes it. Where that is too long the message is cut, then the data is left out, then
+    """Encode the notice. Where that is too long the message is cut, then the data is left out, then the buttons, then
     the title is cut. Raises Permanent ``too_large`` if even that is too long."""
     title, message = one_line(notice.title), lines(notice.message).strip()
+    buttons = [{"label": lines(link.label), "url": lines(link.url)} for link in notice.actions]
 
-    def fits(kept: Mapping[str, Any], text: str) -> bool:
-        return len(encode(title, text, kept)) <= limit
+    def fits(kept: Mapping[str, Any], links: Buttons, text: str) -> bool:
+        return len(encode(title, text, kept, links)) <= limit
 
-    for kept, least in ((data, SHOWN_MESSAGE), ({}, 0)):
-        text = _longest(message, least, partial(fits, kept))
+    tries: list[tuple[Mapping[str, Any], Buttons, int]] = [(data, buttons, SHOWN_MESSAGE), ({}, [], 0)]
+    if buttons:
+        tries.insert(1, ({}, buttons, SHOWN_MESSAGE))
+    for kept, links, least in tries:
+        text = _longest(message, least, partial(fits, kept, links))
         if text is not None:
             cut = ["the message was cut"] if text != message else []
             gone = ["the data was left out"] if data and not kept else []
-            return Fitted(encode(title, text, kept), " and ".join(cut + gone))
-    short = _longest(title, 1, lambda text: len(encode(text, "", {})) <= limit)
+            gone += ["the actions were left out"] if buttons and not links else []
+            return Fitted(encode(title, text, kept, links), " and ".join(cut + gone))
+    short = _longest(title, 1, lambda text: len(encode(text, "", {}, [])) <= limit)
     if short is None:
         raise Permanent("too_large", f"The notice does not fit into {limit} bytes.")
-    return Fitted(encode(short, "", {}), "only the title fitted")
+    return Fitted(encode(short, "", {}, []), "only the title fitted")
 
 
 def sendable(data: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], str]:
@@ -61,9 +71,16 @@ def sendable(data: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], str]:
     return data or {}, ""
 
 
-def aps(notice: Notice) -> dict[str, Any]:
-    """How iOS shows it, beside its texts. Critical alerts need an entitlement from Apple and are not used."""
-    shown = {"thread-id": notice.app, "interruption-level": _LEVELS.get(notice.priority, "active")}
+def aps(notice: Notice, buttons: Buttons) -> dict[str, Any]:
+    """How iOS shows it, beside its texts. Critical alerts need an entitlement from Apple and are not used.
+
+    Buttons are the app's to show: by a category that it declared, or by its extension, which may change the content.
+    """
+    shown: dict[str, Any] = {
+        "thread-id": notice.app,
+        "interruption-level": _LEVELS.get(notice.priority, "active"),
+        **({"category": CATEGORY, "mutable-content": 1} if buttons else {}),
+    }
     return shown if notice.priority == "low" else {**shown, "sound": "default"}
 
 
