@@ -42,7 +42,7 @@ class Templates:
         return self._store.read(lambda conn: table.list_templates(conn, app))
 
     def get(self, name: str, locale: str = "", app: str | None = None) -> Template:
-        """The template in that locale, else its language, else its default. Raises NotFound."""
+        """Look up the template in that locale, else the next wider one, else its default. Raises NotFound."""
         found = self._store.read(lambda conn: table.read_template(conn, name, locale, app))
         if found is None:
             raise _missing(name)
@@ -101,7 +101,7 @@ class Templates:
                 answers.append(_missing(text.name))
                 continue
             self._model.update(**_columns(text, tx.now_ms)).where(
-                (self._model.name == text.name) & (self._model.locale == text.locale)  # type: ignore[attr-defined]
+                self._model.id == known.id  # type: ignore[attr-defined]
             ).execute()
             answers.append(self._told(tx, text, app))
         return answers

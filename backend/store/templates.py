@@ -16,25 +16,35 @@ _COLUMNS = (
 
 
 def read_template(conn: sqlite3.Connection, name: str, locale: str, owner: str | None) -> Template | None:
-    """The template in ``locale``, else in its language, else its default text; of one app (``owner`` None: of any)."""
-    for wanted in dict.fromkeys((locale, locale.partition("-")[0], "")):
-        row = conn.execute(
-            f"SELECT {_COLUMNS} FROM notification_templates WHERE name = ? AND locale = ? "  # noqa: S608
-            "AND (? IS NULL OR app = ?)",
-            (name, wanted, owner, owner),
-        ).fetchone()
-        if row is not None:
-            return to_template(row)
-    return None
+    """Look up the template in ``locale``, else in the next wider one, at last its default text; of one app (``owner``
+    None: of any)."""
+    found = (exact_template(conn, name, wanted, owner) for wanted in wider_locales(locale))
+    return next((template for template in found if template is not None), None)
 
 
-def exact_template(conn: sqlite3.Connection, name: str, locale: str) -> Template | None:
-    """The template's text in just this locale."""
+def exact_template(conn: sqlite3.Connection, name: str, locale: str, owner: str | None = None) -> Template | None:
+    """Read the template's text in this locale alone, in any letter case."""
     row = conn.execute(
-        f"SELECT {_COLUMNS} FROM notification_templates WHERE name = ? AND locale = ?",  # noqa: S608
-        (name, locale),
+        f"SELECT {_COLUMNS} FROM notification_templates WHERE name = ? AND locale = ? COLLATE NOCASE "  # noqa: S608
+        "AND (? IS NULL OR app = ?) ORDER BY locale = ? DESC, seq LIMIT 1",  # older files may hold two letter cases
+        (name, locale, owner, owner, locale),
     ).fetchone()
     return None if row is None else to_template(row)
+
+
+def wider_locales(locale: str) -> list[str]:
+    """Return ``locale`` and what it falls back to, the default ("") last (RFC 4647, 3.4: look-up).
+
+    ``zh-Hant-TW`` falls back to ``zh-Hant`` and ``zh``. An underscore, as in POSIX names, counts as a hyphen.
+    """
+    subtags = locale.replace("_", "-").split("-")
+    found = []
+    while subtags and subtags[0]:
+        found.append("-".join(subtags))
+        subtags.pop()
+        if len(subtags) > 1 and len(subtags[-1]) == 1:  # a singleton only introduces the subtags that went
+            subtags.pop()
+    return [*found, ""]
 
 
 def list_templates(conn: sqlite3.Connection, app: str | None) -> list[tuple[int, Template]]:
