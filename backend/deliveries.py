@@ -1,4 +1,4 @@
-"""Decisions as rows and as answers."""
+"""Decisions as rows and as answers, and what ends a notification's deliveries."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from backend.clock import IdMaker
 from backend.delivery.resolver import Decision
 from backend.events import Event
 from backend.records import Decided
+from backend.store.carrying import pass_on
 from backend.store.codec import decode_id
 from backend.store.notifications import NewDelivery
 from backend.store.writer import Tx
@@ -61,3 +62,26 @@ def ring(tx: Tx, deliveries: Sequence[NewDelivery]) -> None:
 def wake(tx: Tx, delivery_id: str) -> None:
     """Tell the outbox that something is due."""
     tx.events.append(Event("outbox", delivery_id))
+
+
+def hand_back(tx: Tx, notification_seq: int, code: str, reason: str, *, only: str = "1") -> None:
+    """Suppress the deliveries of a notification that have not gone out (``only``: a condition on them). A summary that
+    one of them carried goes out with the next of its notifications."""
+    rows = tx.conn.execute(
+        "UPDATE deliveries SET status = 'suppressed', code = ?, reason = ?, next_attempt_at = NULL, "  # noqa: S608
+        f"release_at = NULL, carrier_seq = NULL, updated_at = ? WHERE notification_seq = ? "
+        f"AND status IN ('pending', 'held') AND ({only}) RETURNING seq",
+        (code, reason, tx.now_ms, notification_seq),
+    ).fetchall()
+    for (seq,) in rows:
+        pass_on(tx, seq)
+
+
+def withdraw(tx: Tx, notification_seq: int, notification_id: str, user_id: str, app: str) -> None:
+    """Have this computer's toast taken away, where one was shown."""
+    if tx.conn.execute(
+        "SELECT 1 FROM deliveries WHERE notification_seq = ? AND route = 'desktop' "
+        "AND status IN ('sending', 'sent', 'delivered')",
+        (notification_seq,),
+    ).fetchone():
+        tx.events.append(Event("withdraw", notification_id, user_id, app))

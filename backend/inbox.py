@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from backend.deliveries import hand_back, withdraw
 from backend.errors import Conflict, FlashFlowError, NotFound
 from backend.events import Event
 from backend.records import Notification
-from backend.releasing import hand_back, withdraw
 from backend.store import notifications as table
 from backend.store.codec import decode_id
 from backend.store.writer import Tx

@@ -40,7 +40,7 @@ from backend.records import (
     Sent,
     Template,
 )
-from backend.releasing import Releasing
+from backend.releasing import DigestRelease, Releasing
 from backend.rescheduling import reschedule
 from backend.retrying import Retrying
 from backend.schedules import Schedules
@@ -201,11 +201,11 @@ class NotificationService:
         order = self._order(request, app, owner)
         return self.store.read(lambda conn: self.sender.rehearse(conn, order, self.clock.now_ms()))
 
-    def send_digest_now(self, user_id: str, notification_type: str | None = None) -> int:
-        """Let go of what the user's digests hold; returns how many deliveries."""
+    def send_digest_now(self, user_id: str, notification_type: str | None = None) -> DigestRelease:
+        """Release what the user's digests hold, of one type or of all."""
         return self.store.run(self.sending_digest(user_id, notification_type))
 
-    def sending_digest(self, user_id: str, notification_type: str | None) -> Write[Any, int]:
+    def sending_digest(self, user_id: str, notification_type: str | None) -> Write[Any, DigestRelease]:
         """The write behind ``send_digest_now``."""
         return Write(self.releasing.send_now, (user_id, notification_type))
 

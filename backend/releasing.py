@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from backend.clock import IdMaker
+from backend.clock import IdMaker, to_datetime
 from backend.collapsing import COLLAPSED, InPlace, find_open, follow, update_in_place
-from backend.deliveries import inbox_place, new_delivery, redecide, ring, wake
+from backend.deliveries import hand_back, inbox_place, new_delivery, redecide, ring, wake, withdraw
 from backend.delivery.resolver import Decision, decide
 from backend.events import Event
 from backend.facts import FactFinder, Question
 from backend.handover import overall
-from backend.records import NotificationType
+from backend.records import NotificationType, Record
 from backend.store import notifications as table
-from backend.store.carrying import carry, pass_on
+from backend.store.carrying import carry
 from backend.store.codec import decode_id, from_strings, to_json
 from backend.store.people import read_type
 from backend.store.recording import next_in_chain
@@ -31,6 +32,8 @@ DUE_AT_ONCE = 500
 TOGETHER = 2_500
 """Deliveries let go of in one step at most. More than these, of as many people as are due first, are more than one
 summary for somebody."""
+MOST_NAMED = 200
+"""Deliveries named in the answer to a digest that is sent now."""
 STALE_MS = 270 * 24 * 60 * 60 * 1000
 """A token that no app has registered again for so long is stale [Firebase, "Manage FCM registration tokens"]."""
 SUMMED_UP = {"quiet_hours", "do_not_disturb", "digest"}
@@ -48,12 +51,37 @@ _SET_BACK = (
     f"SELECT EXISTS ({_AHEAD} status = 'pending' AND next_attempt_at IS NOT NULL) "
     f"OR EXISTS ({_AHEAD} status = 'held') OR EXISTS ({_AHEAD} status = 'sending')"
 )
+_JOINED = "FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq"
+_OF_HELD = f"{_JOINED} WHERE d.status = 'held'"
+_THEIRS = "n.user_id = ? AND (? IS NULL OR n.notification_type = ?)"
+_UNRELEASED = f"SELECT n.id, d.channel, d.status, d.code, d.reason, d.release_at {_JOINED}"
 _HELD = (
     "SELECT d.seq, d.id, d.notification_seq, d.channel, d.device_seq, d.code, d.in_turn, d.updated_at, d.release_at, "
     "n.user_id, n.notification_type, n.channels, n.category, n.device_tokens, n.expires_at, n.read_at "
-    "FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq WHERE d.status = 'held' AND "
+    f"{_OF_HELD} AND "
 )
 Step = Callable[[Tx, Sequence[None]], list[int]]
+
+
+class Unreleased(Record, frozen=True, kw_only=True):
+    """A delivery that does not go out now; ``code`` and ``reason`` say why, ``release_at`` until when it is held."""
+
+    notification_id: str
+    channel: str
+    status: str
+    code: str | None
+    reason: str | None
+    release_at: datetime | None
+
+
+class DigestRelease(Record, frozen=True, kw_only=True):
+    """What became of a user's digests: how many deliveries go out, which are held (the first 200 of ``held_count``),
+    and which were stopped, that is suppressed or failed."""
+
+    released: int
+    held_count: int
+    held: tuple[Unreleased, ...]
+    stopped: tuple[Unreleased, ...]
 
 
 class Scheduled(NamedTuple):
@@ -206,10 +234,15 @@ class Releasing:
 
     def held(self, tx: Tx, items: Sequence[None]) -> list[int]:
         """Let go of what was held until now, what waited for the same person and channel as one summary."""
-        rows = _due(tx)
+        return [len(self._release(tx, _due(tx)))] * len(items)
+
+    def _release(self, tx: Tx, rows: Sequence[Held]) -> list[tuple[Held, Decision]]:
+        """Decide each of ``rows`` again and have it stand so."""
+        decisions: list[tuple[Held, Decision]] = []
         together: dict[tuple[str, str, int | None], list[tuple[Held, Decision]]] = {}
         for held in rows:
             decision = self._again(tx, held)
+            decisions.append((held, decision))
             if decision.status == "pending" and held.code in SUMMED_UP:
                 together.setdefault((held.user_id, held.channel, held.device_seq), []).append((held, decision))
             else:
@@ -227,7 +260,7 @@ class Releasing:
         for seq in told:
             next_in_chain(tx, seq)
         settle_all(tx, told)
-        return [len(rows)] * len(items)
+        return decisions
 
     def _again(self, tx: Tx, held: Held, *, anew: bool = False) -> Decision:
         """The decision for one delivery as things stand now, what it was held for having had its say: not a second time
@@ -301,20 +334,41 @@ class Releasing:
             tx.events.append(Event("device", decode_id(id_), user_id, app))
         return [len(rows)] * len(items)
 
-    def send_now(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[int]:
-        """(user, type or None): make what a digest holds for them due; how many deliveries."""
-        answers = []
-        for user_id, kind in items:
-            rows = tx.conn.execute(
-                "UPDATE deliveries SET release_at = ? WHERE status = 'held' AND code = 'digest' "
-                "AND notification_seq IN (SELECT seq FROM notifications WHERE user_id = ? "
-                "AND (? IS NULL OR notification_type = ?)) RETURNING seq",
-                (tx.now_ms, user_id, kind, kind),
-            ).fetchall()
-            answers.append(len(rows))
-        if any(answers):
-            self.held(tx, [None])
-        return answers
+    def send_now(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[DigestRelease]:
+        """(user, type or None): release what the user's digests hold, 2,500 deliveries at once; more follow within
+        seconds."""
+        return [self._send_digest(tx, user_id, kind) for user_id, kind in items]
+
+    def _send_digest(self, tx: Tx, user_id: str, kind: str | None) -> DigestRelease:
+        values = (user_id, kind, kind)
+        rows = tx.conn.execute(f"{_HELD} d.code = 'digest' AND {_THEIRS} ORDER BY d.seq", values).fetchall()
+        tx.conn.execute(
+            "UPDATE deliveries SET release_at = ? WHERE seq IN (SELECT value FROM json_each(?))",
+            (tx.now_ms, to_json([row[0] for row in rows])),
+        )
+        decisions = self._release(tx, [Held(*row) for row in rows[:TOGETHER]])
+        stopped = [held.seq for held, decision in decisions if decision.status in {"suppressed", "failed"}]
+        return DigestRelease(
+            released=sum(decision.status == "pending" for _, decision in decisions),
+            held_count=tx.conn.execute(f"SELECT COUNT(*) {_OF_HELD} AND {_THEIRS}", values).fetchone()[0],
+            held=_unreleased(tx, f"d.status = 'held' AND {_THEIRS}", *values),
+            stopped=_unreleased(tx, "d.seq IN (SELECT value FROM json_each(?))", to_json(stopped)),
+        )
+
+
+def _unreleased(tx: Tx, which: str, *values: object) -> tuple[Unreleased, ...]:
+    rows = tx.conn.execute(f"{_UNRELEASED} WHERE {which} ORDER BY d.seq LIMIT {MOST_NAMED}", values)
+    return tuple(
+        Unreleased(
+            notification_id=decode_id(id_),
+            channel=channel,
+            status=status,
+            code=code,
+            reason=reason,
+            release_at=None if release_at is None else to_datetime(release_at),
+        )
+        for id_, channel, status, code, reason, release_at in rows
+    )
 
 
 def _due(tx: Tx) -> list[Held]:
@@ -332,26 +386,3 @@ def _due(tx: Tx) -> list[Held]:
         (tx.now_ms, to_json(users), TOGETHER),
     ).fetchall()
     return [Held(*row) for row in rows]
-
-
-def hand_back(tx: Tx, notification_seq: int, code: str, reason: str, *, only: str = "1") -> None:
-    """Suppress what of a notification has not gone out (``only``: a condition on its deliveries). A summary that it
-    carried goes on with the next of its notices."""
-    rows = tx.conn.execute(
-        "UPDATE deliveries SET status = 'suppressed', code = ?, reason = ?, next_attempt_at = NULL, "  # noqa: S608
-        f"release_at = NULL, carrier_seq = NULL, updated_at = ? WHERE notification_seq = ? "
-        f"AND status IN ('pending', 'held') AND ({only}) RETURNING seq",
-        (code, reason, tx.now_ms, notification_seq),
-    ).fetchall()
-    for (seq,) in rows:
-        pass_on(tx, seq)
-
-
-def withdraw(tx: Tx, notification_seq: int, notification_id: str, user_id: str, app: str) -> None:
-    """Have this computer's toast taken away, where one was shown."""
-    if tx.conn.execute(
-        "SELECT 1 FROM deliveries WHERE notification_seq = ? AND route = 'desktop' "
-        "AND status IN ('sending', 'sent', 'delivered')",
-        (notification_seq,),
-    ).fetchone():
-        tx.events.append(Event("withdraw", notification_id, user_id, app))

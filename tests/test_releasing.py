@@ -300,11 +300,11 @@ def test_send_now_lets_go_of_one_persons_digests_of_one_type(hands: Hands) -> No
         for user in ("ada", "bob")
         for kind in ("news", "chat")
     }
-    assert hands.service.send_digest_now("ada", "news") == 1
+    assert hands.service.send_digest_now("ada", "news").released == 1
     assert [(notice.user_id, notice.title) for notice in hands.work("email")] == [("ada", "news")]
-    assert hands.service.send_digest_now("ada") == 1
-    assert hands.service.send_digest_now("ada") == 0
-    assert hands.service.send_digest_now("bob") == 2
+    assert hands.service.send_digest_now("ada").released == 1
+    assert hands.service.send_digest_now("ada").released == 0
+    assert hands.service.send_digest_now("bob").released == 2
     assert [(notice.user_id, notice.title) for notice in hands.work("email")] == [
         ("ada", "chat"),
         ("bob", "2 notifications"),

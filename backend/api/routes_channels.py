@@ -41,7 +41,8 @@ async def web_push_key(call: Call) -> Answer:
 async def send_digest(call: Call) -> Answer:
     body: DigestNowIn = call.body or DigestNowIn()
     write = call.services.notifications.sending_digest(call.params["user_id"], body.notification_type)
-    return ok(released=await call.services.notification_writes.run(write))
+    done = await call.services.notification_writes.run(write)
+    return ok(**wire(done) | {"held": [wire(one) for one in done.held], "stopped": [wire(one) for one in done.stopped]})
 
 
 ENDPOINTS = (
@@ -63,6 +64,7 @@ ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/notifications/digest/{user_id}/send-now", scope="manage", handler=send_digest,
         body=DigestNowIn, body_optional=True, summary="Send what a user's digests hold, now",
-        answer="released: how many deliveries",
+        answer="released: how many deliveries go out; held_count and held: what of the user's is held still and why; "
+        "stopped: what was suppressed or failed",
     ),
 )  # fmt: skip
