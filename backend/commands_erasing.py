@@ -34,6 +34,7 @@ _KINDS = {
     "throttles": ("throttle", "throttles"),
     "devices": ("device", "devices"),
     "schedules": ("recurring notification", "recurring notifications"),
+    "rules": ("rule", "rules"),
 }
 
 
@@ -57,7 +58,7 @@ def erase(config: Config, say: Say, user: str, *, sure: bool) -> None:
     say(f"Backups removed: {backups:,}; fresh ones took their place." if backups else "No backup had to be removed.")
     say(_REMAINS)
     if told["remains"]:
-        say(f"Files set aside as damaged are as they were, and may hold the person: {', '.join(told['remains'])}.")
+        say(f"These are as they were, and may still name the person: {', '.join(told['remains'])}.")
 
 
 _SWEPT = "The files' free pages were swept."

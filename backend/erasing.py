@@ -28,12 +28,13 @@ ERASED = "erased"
 KINDS = (
     "activities", "sessions", "consents", "notifications", "deliveries", "attempts", "preferences", "contacts",
     "quiet_hours", "digests", "throttles", "devices", "schedules",
+    "rules",
 )  # fmt: skip
 
 
 class ErasedPerson(Record, frozen=True, kw_only=True):
     """What an erasure removed. ``swept``: whether the files' free pages hold nothing of it any more; ``remains``: files
-    that were set aside as damaged and still hold what they held."""
+    that were set aside as damaged and still hold what they held, and texts of others that still name the person."""
 
     erased_at: datetime
     removed: dict[str, int]
@@ -102,7 +103,7 @@ class Erasing:
             self._activity.bus.publish([Event("system", ERASED)])  # whoever shows the person looks again
             if swept_before and not removed:
                 activity.run(Write(_note, (stone.user_hash, None)))
-                return _told(stone, removed, 0, True, self._paths)
+                return _told(stone, removed, 0, True, self._remains(stone.user_id))
             for store in self._stores:
                 store.run(Write(_forget_answers, None))
             activity.run(Write(_note, (stone.user_hash, TRACES)))
@@ -111,7 +112,14 @@ class Erasing:
         backups = sum(traces.renew_backups(path, self._clock) for path in self._paths)
         if swept:  # else the next start tries again
             activity.run(Write(_note, (stone.user_hash, None)))
-        return _told(stone, removed, backups, swept, self._paths)
+        return _told(stone, removed, backups, swept, self._remains(stone.user_id))
+
+    def _remains(self, user_id: str | None) -> tuple[str, ...]:
+        """``user_id`` is None where an earlier process removed the rows: then only its hash is left to look for."""
+        files = tuple(name for path in self._paths for name in traces.set_aside(path))
+        if user_id is None:
+            return files
+        return files + self._stores[1].read(lambda conn: forgetting.mentions(conn, user_id))
 
     def _rows(self, user_id: str) -> Counter[str]:
         removed: Counter[str] = Counter()
@@ -164,11 +172,11 @@ def _readmit(tx: Tx, items: Sequence[str]) -> list[bool]:
     return [tombstones.take_down(tx, user_id) for user_id in items]
 
 
-def _told(stone: Stone, removed: Counter[str], backups: int, swept: bool, paths: Sequence[Path]) -> ErasedPerson:
+def _told(stone: Stone, removed: Counter[str], backups: int, swept: bool, remains: tuple[str, ...]) -> ErasedPerson:
     return ErasedPerson(
         erased_at=to_datetime(stone.erased_at),
         removed={kind: removed[kind] for kind in KINDS},
         backups_removed=backups,
         swept=swept,
-        remains=tuple(name for path in paths for name in traces.set_aside(path)),
+        remains=remains,
     )

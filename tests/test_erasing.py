@@ -71,6 +71,8 @@ def live(backend: Backend, user: str, mark: str = MARK) -> None:
     told.schedules.create(
         f"alone {user}", {"user_id": user, "title": mark, "message": mark}, {"every_minutes": 60}, "local"
     )
+    text = {"title": mark, "message": mark}
+    backend.rules.create(f"rule-{mark}", on={"activity_type": "never"}, send=text, to=[user])
     circumstances = told.circumstances
     told.store.run(circumstances.contacting(user, given(ContactsIn, email=f"{mark}@example.org")))
     told.store.run(circumstances.quieting(user, given(QuietHoursIn, enabled=True)))
@@ -93,7 +95,7 @@ def everything(data: Path) -> dict[str, list[Any]]:
     found = {}
     for name in FILES:
         for (table,) in rows_in(data / name, "SELECT name FROM sqlite_master WHERE type = 'table'"):
-            if table not in {"tombstones", "tombstone_salt", "highest_revision", "figures_state"}:
+            if table not in {"tombstones", "tombstone_salt", "highest_revision", "figures_state", "rule_mark"}:
                 found[f"{name}:{table}"] = sorted(rows_in(data / name, f"SELECT * FROM {table}"), key=repr)
     return found
 
@@ -125,6 +127,7 @@ def test_nothing_of_the_person_is_left_in_the_folder_and_everyone_else_stays(tmp
     assert erased.removed == {
         "activities": 60, "sessions": 2, "consents": 1, "notifications": 5, "deliveries": 10, "attempts": 0,
         "preferences": 1, "contacts": 1, "quiet_hours": 1, "digests": 1, "throttles": 0, "devices": 1, "schedules": 1,
+        "rules": 1,
     }  # fmt: skip
     assert erased.backups_removed == 2
     assert len(list((tmp_path / "data" / "backups").glob("*.after-erasure.db"))) == 2

@@ -6,18 +6,20 @@ Writers have ``secure_delete`` on, so what goes is overwritten with zeros.
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from backend.delivery.device_address import identities
 from backend.events import Event
-from backend.store import schedules
-from backend.store.codec import decode_id, from_strings, to_json
+from backend.store import rules, schedules
+from backend.store.codec import decode_id, from_object, from_strings, to_json
 from backend.store.figures_forgetting import forget_key, forget_sessions
 from backend.store.parts import BITS, BY_PART, LONG, SESSION_PARTS
+from backend.store.rules import Body
 from backend.store.schedules import Request
 from backend.store.session_cache import SessionCache
 from backend.store.shared_sessions import Gone, bequeath, without
@@ -30,6 +32,7 @@ Removed = dict[str, int]
 """How many rows went, by what they were."""
 
 _decode_request = msgspec.json.Decoder(Request).decode
+_decode_body = msgspec.json.Decoder(Body).decode
 
 
 def forget_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
@@ -135,7 +138,7 @@ def _forget_circumstances(tx: Tx, user_id: str) -> Removed:
         name: tx.conn.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))  # noqa: S608
         for name, table in _OF_USER.items()
     }
-    removed = _counted(gone) | _forget_schedules(tx, user_id)
+    removed = _counted(gone) | _forget_schedules(tx, user_id) | _forget_in_rules(tx, user_id)
     for name in ("inbox_counts", "rule_uses"):
         removed.pop(name, None)
     return removed
@@ -147,6 +150,9 @@ def _forget_schedules(tx: Tx, user_id: str) -> Removed:
     for seq, text in tx.conn.execute("SELECT seq, request FROM schedules").fetchall():
         request = _decode_request(text)
         users = schedules.users_of(request.notification)
+        if request.last_error is not None and user_id in request.last_error:
+            request = msgspec.structs.replace(request, last_error=None)
+            _change_request(tx, seq, request, request.notification)
         if user_id not in users:
             continue
         left = [user for user in users if user != user_id]
@@ -156,6 +162,101 @@ def _forget_schedules(tx: Tx, user_id: str) -> Removed:
             schedules.delete(tx, seq)
             removed += 1
     return {"schedules": removed} if removed else {}
+
+
+def _forget_in_rules(tx: Tx, user_id: str) -> Removed:
+    """Take the user out of every rule: as a recipient and as the value of a condition. A rule that was for this user
+    alone, or about them alone, ends."""
+    removed = 0
+    for seq, name, app, text, error in tx.conn.execute("SELECT seq, name, app, rule, last_error FROM rules").fetchall():
+        body = _decode_body(text)
+        left = _rule_without(body, user_id)
+        if left is None:
+            rules.delete(tx, seq)
+            removed += 1
+        elif left != body:
+            tx.conn.execute("UPDATE rules SET rule = ? WHERE seq = ?", (to_json(left), seq))
+        elif error is None or user_id not in error:
+            continue
+        if left is not None and error is not None and user_id in error:
+            rules.dismiss_error(tx, seq)
+        tx.events.append(Event("rule", name, "", app))
+    return {"rules": removed} if removed else {}
+
+
+def _rule_without(body: Body, user_id: str) -> Body | None:
+    """The rule for and about everyone else; None where that is no one."""
+    if isinstance(body.to, list) and user_id in body.to:
+        body = msgspec.structs.replace(body, to=[user for user in body.to if user != user_id])
+    if body.to == []:
+        return None
+    if body.on is None:
+        return body
+    where = []
+    for condition in body.on.where:
+        if condition.field != "user_id":
+            where.append(condition)
+        elif condition.op == "in" and isinstance(condition.value, list):
+            values = [value for value in condition.value if value != user_id]
+            if not values:
+                return None
+            where.append(msgspec.structs.replace(condition, value=values))
+        elif condition.value != user_id:
+            where.append(condition)
+        elif condition.op == "eq":
+            return None
+        elif condition.op != "ne":  # which everyone else meets anyhow
+            where.append(condition)
+    return msgspec.structs.replace(body, on=msgspec.structs.replace(body.on, where=where))
+
+
+def mentions(conn: sqlite3.Connection, user_id: str) -> tuple[str, ...]:
+    """What still names an erased user and is not theirs to take away: texts that apps and other users keep. Reads all
+    notifications: for a reader."""
+    word = re.compile(rf"(?<!\w){re.escape(user_id)}(?!\w)")
+    found = []
+    for kind, name, texts in _kept_texts(conn):
+        if any(map(word.search, (name, *_strings(texts)))):
+            found.append(f"the {kind} “{name}”")
+    rows = conn.execute(_OTHERS_TOLD, {"user": user_id, "json": to_json(user_id).strip('"')})
+    count = sum(any(map(word.search, _strings([title, message, from_object(data)]))) for title, message, data in rows)
+    if count:
+        found.append(f"{count:,} {'notification' if count == 1 else 'notifications'} of other users")
+    return tuple(dict.fromkeys(found))
+
+
+_OTHERS_TOLD = (
+    "SELECT title, message, data FROM notifications "
+    "WHERE instr(title, :user) OR instr(message, :user) OR instr(data, :json)"
+)
+_TOLD = ("title", "message", "data", "actions", "collapse_key")
+
+
+def _kept_texts(conn: sqlite3.Connection) -> Iterator[tuple[str, str, Any]]:
+    """What apps have written of their own accord: its kind, its name, its texts."""
+    for name, text in conn.execute("SELECT name, rule FROM rules ORDER BY name"):
+        body = _decode_body(text)
+        values = [condition.value for condition in body.on.where] if body.on is not None else []
+        yield "rule", name, [values, *(msgspec.to_builtins(getattr(body.send, field)) for field in _TOLD)]
+    for name, text in conn.execute("SELECT name, request FROM schedules ORDER BY name"):
+        yield "schedule", name, [_decode_request(text).notification.get(field) for field in _TOLD]
+    for name, *texts in conn.execute("SELECT name, title_template, message_template FROM notification_templates"):
+        yield "template", name, texts
+    for name, *texts in conn.execute("SELECT name, label, description FROM notification_types"):
+        yield "notification type", name, texts
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in a value of JSON, the keys of its objects too."""
+    level = [value]
+    while level:
+        one = level.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            level += [*one, *one.values()]
+        elif isinstance(one, list):
+            level += one
 
 
 def _change_request(tx: Tx, seq: int, request: Request, notification: dict[str, Any]) -> None:
