@@ -101,10 +101,10 @@ class Backend:
         try:
             self._forget_killed_server()
             self.activity = UserActivityService(
-                config.data_dir / ACTIVITY_FILE, bus=self.bus, clock=self.clock, tell=self._told
+                config.data_dir / ACTIVITY_FILE, bus=self.bus, clock=self.clock, tell=self._told, keep_record=True
             )
             self.notifications = NotificationService(
-                config.data_dir / NOTIFICATION_FILE, bus=self.bus, clock=self.clock, tell=self._told
+                config.data_dir / NOTIFICATION_FILE, bus=self.bus, clock=self.clock, tell=self._told, keep_record=True
             )
             self.keys = KeyRing(self.notifications.store, self.notifications.models, config.data_dir, self._told.append)
         except BaseException:
@@ -294,6 +294,8 @@ class Backend:
                 return error.code
             if store.writer.fault is not None:
                 return store.writer.fault
+        if self.activity.store.loss is not None or self.notifications.store.loss is not None:
+            return "rows_missing"
         return None
 
     def _hear(self, events: tuple[Event, ...]) -> None:
@@ -359,7 +361,8 @@ class Backend:
 
     def _tell_me(self) -> None:
         """Send what happened to the files to my inbox, where it stays until I have seen it."""
-        told = [("Your data was recovered", sentence) for sentence in self._told]
+        losses = {self.activity.store.loss, self.notifications.store.loss}
+        told = [("Some of your data is missing" if s in losses else "Your data was recovered", s) for s in self._told]
         for title, sentence in [*told, *(("Your settings cannot be used", sentence) for sentence in self._faults)]:
             self._start_writes.add(partial(self._tell, title, sentence, "high"))
 

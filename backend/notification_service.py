@@ -64,8 +64,9 @@ LOCAL_APP = "local"
 class NotificationService:
     """Notices over one ``notifications.db``.
 
-    ``db_path`` may be relative to the working folder. Raises StorageError (and its kin) when the file cannot be used.
-    Alone, it stores and decides; the app's outbox workers deliver what goes beyond the inbox.
+    ``db_path`` may be relative to the working folder; with ``keep_record`` a file beside it says what it last held.
+    Raises StorageError (and its kin) when the file cannot be used. Alone, it stores and decides; the app's outbox
+    delivers what goes beyond the inbox.
     """
 
     def __init__(
@@ -75,14 +76,16 @@ class NotificationService:
         bus: Bus | None = None,
         clock: Clock | None = None,
         tell: list[str] | None = None,
+        keep_record: bool = False,
     ) -> None:
         self.bus = bus or Bus()
         self.clock = clock or SystemClock()
         self.new_id = IdMaker(self.clock)
         say = log.warning if tell is None else tell.append
         self.store: Store = open_store(
-            Path(db_path).absolute(), NOTIFICATION_MIGRATIONS, self.clock, self.bus.publish, say
-        )
+            Path(db_path).absolute(), NOTIFICATION_MIGRATIONS, self.clock, self.bus.publish, say,
+            keep_record=keep_record,
+        )  # fmt: skip
         self.models: NotificationModels = notification_models(self.store.database)
         self.zone = workspace_zone().key
         self.channels = ChannelNames()

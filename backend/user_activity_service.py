@@ -64,7 +64,8 @@ MOST_ROWS = 1_000
 class UserActivityService:
     """Activities, sessions and a user's figures over one ``user_activities.db``.
 
-    ``db_path`` may be relative to the working folder. Raises StorageError (and its kin) when the file cannot be used.
+    ``db_path`` may be relative to the working folder; with ``keep_record`` a file beside it says what it last held.
+    Raises StorageError (and its kin) when the file cannot be used.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class UserActivityService:
         clock: Clock | None = None,
         tell: list[str] | None = None,
         zone: ZoneInfo | None = None,
+        keep_record: bool = False,
     ) -> None:
         self.bus = bus or Bus()
         self.clock = clock or SystemClock()
@@ -84,8 +86,9 @@ class UserActivityService:
         self._settled_on: date | None = None
         say = log.warning if tell is None else tell.append
         self.store: Store = open_store(
-            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say, functions(self.local)
-        )
+            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say, functions(self.local),
+            keep_record=keep_record,
+        )  # fmt: skip
         self.models: ActivityModels = activity_models(self.store.database)
         self.figures = Figures(self.store, self.local, self.cache)
         self.analytics = Analytics(self.store, self.clock, self.local, self.figures.fold)

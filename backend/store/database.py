@@ -16,6 +16,7 @@ from peewee import PeeweeException, SqliteDatabase
 from backend.clock import Clock
 from backend.events import Event
 from backend.store.faults import is_full, storage_error
+from backend.store.last_known import LastKnown
 from backend.store.writer import I, R, Write, Writer
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def lacks_room(path: Path) -> bool:
     if os.name != "posix" or path.stat().st_size == 0:
         return False
     try:
-        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as conn:
+        # Read only: the end of a connection that may write folds the WAL, which is not checked yet.
+        with closing(sqlite3.connect(uri_of(path, mode="ro"), uri=True, timeout=BUSY_TIMEOUT_S)) as conn:
             conn.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         return is_full(error)
@@ -108,10 +110,23 @@ def create_private(path: Path) -> None:
 class Store:
     """One open file: reads on any thread, writes through the writer."""
 
-    def __init__(self, database: Database, clock: Clock, publish: Callable[[Iterable[Event]], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        publish: Callable[[Iterable[Event]], None],
+        *,
+        record: LastKnown | None = None,
+        loss: str | None = None,
+    ) -> None:
         self.database = database
         self.clock = clock
-        self.writer = Writer(self._connect_writer, clock, publish, name=f"flashflow-write-{database.name}")
+        self.loss = loss
+        """What was found missing when the file was opened, for its owner."""
+        self._record = record
+        self.writer = Writer(
+            self._connect_writer, clock, publish, name=f"flashflow-write-{database.name}", record=record
+        )
         self._closed = False
 
     def _connect_writer(self) -> sqlite3.Connection:
@@ -150,7 +165,11 @@ class Store:
         self._closed = True
         self.writer.stop()
         self.database.close_all()
-        fold_wal(Path(self.database.database))
+        path = Path(self.database.database)
+        folded = fold_wal(path)
+        if self._record is not None:
+            # Where the WAL is still there, another process has the file open and may go on writing.
+            self._record.close(clean=folded and not path.with_name(path.name + "-wal").exists())
 
 
 def fold_wal(path: Path) -> bool:

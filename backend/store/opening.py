@@ -12,7 +12,10 @@ from backend.errors import SchemaTooNew, StorageError
 from backend.events import Event
 from backend.store.database import Database, Prepare, Store, create_private, lacks_room, uri_of
 from backend.store.faults import storage_error
+from backend.store.last_known import LastKnown, highest, read_record
+from backend.store.losses import describe
 from backend.store.recovery import back_up, is_damage, is_sound, recover, was_emptied
+from backend.store.wal_check import keep_damaged
 
 CHECK_AT_START_BYTES = 256 * 1024 * 1024
 """A larger file is checked in the background after the start (Backend), so that opening stays quick."""
@@ -27,9 +30,11 @@ def open_store(
     publish: Callable[[Iterable[Event]], None],
     tell: Callable[[str], None],
     prepare: Prepare | None = None,
+    *,
+    keep_record: bool = False,
 ) -> Store:
     """Open ``path``, making, recovering or migrating it first. ``tell`` hears what a person should know; ``prepare``
-    sees every connection first.
+    sees every connection first; with ``keep_record`` a file beside it says what it last held.
 
     Raises SchemaTooNew for a file of a newer FlashFlow and StorageError where the file or its folder cannot be used.
     """
@@ -42,6 +47,7 @@ def open_store(
         no_room = not emptied and lacks_room(path)
         if emptied or (check and not is_sound(path, no_room=no_room)):
             _recover(path, clock, tell)
+        damaged_wal = keep_damaged(path, clock)
         try:
             _migrate(path, migrations, clock, no_room=no_room)
         except sqlite3.Error as error:
@@ -50,11 +56,17 @@ def open_store(
             _recover(path, clock, tell)  # too large to be checked first, and broken where it is read first
             _migrate(path, migrations, clock)
         marker.unlink(missing_ok=True)
+        known = read_record(path, tell) if keep_record else None
+        with closing(sqlite3.connect(uri_of(path, no_room=no_room), uri=True, isolation_level=None)) as conn:
+            loss = describe(path, conn, known, damaged_wal)
+            record = LastKnown(path, clock, known, highest(conn)) if keep_record else None
+        if loss is not None:
+            tell(loss)
     except OSError as error:
         raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
     except sqlite3.Error as error:
         raise storage_error(error) from error
-    return Store(Database(path, path.stem, prepare, no_room=no_room), clock, publish)
+    return Store(Database(path, path.stem, prepare, no_room=no_room), clock, publish, record=record, loss=loss)
 
 
 def mark_suspect(path: Path) -> None:

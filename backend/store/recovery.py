@@ -92,13 +92,13 @@ def was_emptied(path: Path) -> bool:
     wal = path.with_name(path.name + "-wal")
     if wal.exists() and wal.stat().st_size:
         return not path.exists() or path.stat().st_size == 0
-    return path.exists() and path.stat().st_size == 0 and any(_backups(path))
+    return path.exists() and path.stat().st_size == 0 and any(newest_first(path))
 
 
 def recover(path: Path, clock: Clock) -> str:
     """Set the damaged ``path`` aside and restore the newest sound backup; returns the sentence to tell the person."""
     half = path.with_name(path.name + ".part")
-    backup = next((b for b in sorted(_backups(path), key=_stamp, reverse=True) if is_sound(b)), None)
+    backup = next((b for b in newest_first(path) if is_sound(b)), None)
     if backup is not None:
         _copy(backup, half)  # first: where there is no room for it, the next start has to find the damage again
     stamp = rfc3339(clock.now_ms()).translate({ord(c): None for c in "-:."})
@@ -129,12 +129,9 @@ def _copy(source: Path, half: Path) -> None:
         raise
 
 
-def _backups(path: Path) -> list[Path]:
-    return list(backups_folder(path).glob(f"{path.stem}.*.db"))
-
-
-def _stamp(backup: Path) -> str:
-    return backup.name.split(".")[1]
+def newest_first(path: Path) -> list[Path]:
+    """The backups of ``path``, whatever made them."""
+    return sorted(backups_folder(path).glob(f"{path.stem}.*.db"), key=lambda backup: backup.name.split(".")[1])[::-1]
 
 
 def _sync(path: Path) -> None:

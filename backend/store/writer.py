@@ -14,19 +14,20 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from backend.clock import Clock
 from backend.errors import FlashFlowError, Stopping
 from backend.events import Event
 from backend.store.checkpoint import Checkpointer
 from backend.store.faults import is_storage_fault, storage_error
+from backend.store.last_known import LastKnown
 from backend.store.step_limit import TooManySteps, bounded
+from backend.store.writes import Bundle, Handler, I, R, Ticket, TryCarefully, Tx, Write
 
 log = logging.getLogger(__name__)
 
-I = TypeVar("I")  # noqa: E741 an item
-R = TypeVar("R")
+__all__ = ["Bundle", "Handler", "I", "LoopWrites", "R", "TryCarefully", "Tx", "Write", "Writer"]
 
 HERE_MOST = 64
 HERE_LONGEST_S = 0.004
@@ -40,59 +41,6 @@ MAX_GROUP = 2_000
 """Items in one transaction at most: bounds how long a reader of the WAL or the next write waits."""
 
 
-class Tx:
-    """What a handler gets: the writer's connection inside BEGIN IMMEDIATE, the time, and where to leave its events.
-
-    ``careful`` is set on the second try of a handler that raised TryCarefully. ``undo`` is called if the transaction is
-    rolled back: for what a handler remembers beyond it.
-    """
-
-    __slots__ = ("careful", "conn", "events", "now_ms", "undo")
-
-    def __init__(self, conn: sqlite3.Connection, now_ms: int, *, careful: bool = False) -> None:
-        self.conn = conn
-        self.now_ms = now_ms
-        self.careful = careful
-        self.events: list[Event] = []
-        self.undo: list[Callable[[], None]] = []
-
-
-class TryCarefully(Exception):
-    """Raised by a handler whose shortcut failed: its items are tried again one by one, with ``tx.careful``."""
-
-
-Handler = Callable[[Tx, Sequence[I]], Sequence[R | FlashFlowError]]
-"""Takes the items that wait, gives one result or one refusal each, in order. A refused item must not have changed
-anything by then; a handler that raises has its changes undone and its items tried again one by one."""
-
-
-class Write(Generic[I, R]):
-    """One write, not yet done: ``handler`` will be called with a group that holds ``item``, of ``weight`` rows."""
-
-    __slots__ = ("handler", "item", "weight")
-
-    def __init__(self, handler: Handler[I, R], item: I, weight: int = 1) -> None:
-        self.handler = handler
-        self.item = item
-        self.weight = weight
-
-
-class Bundle:
-    """Writes handed over together: their results (or refusals) stand in ``results`` when ``done`` is called, once,
-    in the writer's thread."""
-
-    __slots__ = ("done", "results", "writes")
-
-    def __init__(self, writes: list[Write[Any, Any]], done: Callable[[], None]) -> None:
-        self.writes = writes
-        self.results: list[Any] = [None] * len(writes)
-        self.done = done
-
-
-Ticket = tuple[Write[Any, Any], Bundle, int]
-"""A write, and where its result goes."""
-
-
 class Writer:
     """Runs writes in its own thread. ``publish`` is called with the events of each commit, after it."""
 
@@ -102,13 +50,15 @@ class Writer:
         clock: Clock,
         publish: Callable[[Iterable[Event]], None],
         name: str,
+        record: LastKnown | None = None,
     ) -> None:
         self._connect = connect
         self._clock = clock
         self._publish = publish
         self._queue: queue.SimpleQueue[Bundle | None] = queue.SimpleQueue()
         self._events: list[Event] = []
-        self._checkpointer = Checkpointer(connect, f"{name}-fold")
+        self._record = record
+        self._checkpointer = Checkpointer(connect, f"{name}-fold", on_fold=None if record is None else record.sync)
         self.fault: str | None = None
         """The code of the storage's fault that a write ended in; None again after one that changed something."""
         self._stopping = False
@@ -233,7 +183,6 @@ class Writer:
         try:
             conn = conn or self._connect()
             self._commit(conn, tickets, begun=begun)
-            self._checkpointer.after_commit(conn)
         except TooManySteps:
             raise
         except Exception as error:
@@ -242,7 +191,18 @@ class Writer:
             self.fault = refusal.code
             for _, bundle, place in tickets:
                 bundle.results[place] = refusal
+        else:
+            self._after_commit(conn)
         return conn
+
+    def _after_commit(self, conn: sqlite3.Connection) -> None:
+        """Do what follows a commit. A failure here changes nothing of what was committed."""
+        try:
+            if self._record is not None:
+                self._record.note(conn)
+            self._checkpointer.after_commit(conn)
+        except Exception:
+            log.exception("the work after a commit failed; what was committed stays")
 
     def _gather(self) -> tuple[list[Bundle], bool]:
         """Whatever waits now, up to a group's size, and whether there is more to come."""
