@@ -38,6 +38,7 @@ def open_store(
 
     Raises SchemaTooNew for a file of a newer FlashFlow and StorageError where the file or its folder cannot be used.
     """
+    recovered = None
     try:
         emptied = was_emptied(path)
         create_private(path)
@@ -46,22 +47,22 @@ def open_store(
         check = size and (marker.exists() or size <= CHECK_AT_START_BYTES)
         no_room = not emptied and lacks_room(path)
         if emptied or (check and not is_sound(path, no_room=no_room)):
-            _recover(path, clock, tell)
+            recovered = _recover(path, clock)
         damaged_wal = keep_damaged(path, clock)
         try:
             _migrate(path, migrations, clock, no_room=no_room)
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise
-            _recover(path, clock, tell)  # too large to be checked first, and broken where it is read first
+            recovered = _recover(path, clock)  # too large to be checked first, and broken where it is read first
             _migrate(path, migrations, clock)
         marker.unlink(missing_ok=True)
         known = read_record(path, tell) if keep_record else None
         with closing(sqlite3.connect(uri_of(path, no_room=no_room), uri=True, isolation_level=None)) as conn:
             loss = describe(path, conn, known, damaged_wal)
             record = LastKnown(path, clock, known, highest(conn)) if keep_record else None
-        if loss is not None:
-            tell(loss)
+        if told := " ".join(filter(None, (recovered, loss))):
+            tell(told)
     except OSError as error:
         raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
     except sqlite3.Error as error:
@@ -74,9 +75,10 @@ def mark_suspect(path: Path) -> None:
     create_private(path.with_name(path.name + ".suspect"))
 
 
-def _recover(path: Path, clock: Clock, tell: Callable[[str], None]) -> None:
-    tell(recover(path, clock))
+def _recover(path: Path, clock: Clock) -> str:
+    told = recover(path, clock)
     create_private(path)
+    return told
 
 
 def _migrate(path: Path, migrations: Sequence[Migration], clock: Clock, *, no_room: bool = False) -> None:
