@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.config import VERSION, Config, is_text, load_config
-from backend.process import EndSignals, announce, complain, drop, prepare_streams, read_input, say
+from backend.process import EndSignals, announce, complain, drop, prepare_streams, read_input, reason, say
 
 if TYPE_CHECKING:
     from backend import Backend
@@ -34,11 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (OSError, UnicodeError) as error:
-        problem = f"{error}."
+        problem = f"{reason(error)}."
     except Exception as error:  # one line for a person, and how to learn where it happened
         if os.environ.get("FLASHFLOW_DEBUG"):
             raise
-        problem = f"Unexpected {type(error).__name__}: {error}. Run it with FLASHFLOW_DEBUG=1 to see where."
+        problem = f"Unexpected {type(error).__name__}: {reason(error)}. Run it with FLASHFLOW_DEBUG=1 to see where."
     drop(sys.stdout)
     if problem:
         complain("flashflow: " + " ".join(problem.split()))

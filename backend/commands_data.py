@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from backend.import_rows import MOST_ROWS, ImportedActivityIn, decode_row
 from backend.import_sessions import ImportedSessionIn, decode_session, importing_sessions
 from backend.inputs import row_json
 from backend.moments import moment_ms
+from backend.process import reason
 from backend.records import BatchResult
 from backend.retention import Kind
 from backend.server_connection import answering, ask, key_header, proven, running
@@ -362,9 +364,9 @@ def backup(config: Config, say: Say, folder: str | None) -> None:
     try:
         for path in found:
             target = None if folder is None else Path(folder)
-            if target is None or target.resolve() == backups_folder(path).resolve():
+            if target is None or os.path.realpath(target) == os.path.realpath(backups_folder(path)):
                 say(str(back_up(path, clock, "manual")))
             else:
                 say(str(copy_to(path, target, clock)))
     except (OSError, sqlite3.Error) as error:
-        raise StorageError(f"The backup could not be made: {error}") from error
+        raise StorageError(f"The backup could not be made: {reason(error)}.") from error

@@ -61,7 +61,11 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
         return _folder("FLASHFLOW_DATA_DIR", chosen)
     if packaged := environ.get("FLET_APP_STORAGE_DATA"):
         return Path(packaged)
-    home = _folder("HOME", "~", "; name a data folder with --data-dir or FLASHFLOW_DATA_DIR")
+    hint = "; name a data folder with --data-dir or FLASHFLOW_DATA_DIR"
+    if sys.platform != "win32" and not os.path.isabs(environ.get("HOME", os.sep)):
+        # Python would take it from the working folder on, a different one each time.
+        raise ValidationError.of("HOME", f"{environ['HOME']!r} is not an absolute path{hint}")
+    home = _folder("HOME", "~", hint)
     if sys.platform == "win32":
         return Path(environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "FlashFlow"
     if sys.platform == "darwin":

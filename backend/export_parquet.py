@@ -8,6 +8,7 @@ from datetime import datetime
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
+from backend.errors import ValidationError
 from backend.export_formats import NoParquet, cell_of
 from backend.records import Record
 
@@ -22,11 +23,14 @@ def parquet(record: type[Record], slices: Iterable[Sequence[Record]]) -> Iterato
 
 
 def rows_of(path: str) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file. Raises NoParquet."""
-    _, pq = _pyarrow()
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=1_000):
-            yield from batch.to_pylist()
+    """The rows of a Parquet file. Raises NoParquet, and ValidationError for a file that is none."""
+    pa, pq = _pyarrow()
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1_000):
+                yield from batch.to_pylist()
+    except pa.ArrowException as error:
+        raise ValidationError.of(path, f"cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
 
 def _pyarrow() -> tuple[ModuleType, ModuleType]:

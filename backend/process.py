@@ -84,6 +84,13 @@ def drop(stream: TextIO) -> None:
     os.close(null)
 
 
+def reason(error: Exception) -> str:
+    """What failed and on which file, without the numbers and quotes of Python."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error).rstrip(".") or type(error).__name__
+
+
 def read_input() -> str:
     """All of standard input as text. Raises FlashFlowError where it cannot be read or is no text."""
     try:

@@ -27,8 +27,9 @@ def why_no_window(environ: Mapping[str, str], *, fetch: bool) -> str | None:
     """
     if sys.platform == "linux" and not (environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY")):
         return "There is no display."
-    if environ.get("FLET_VIEW_PATH"):
-        return None
+    if folder := environ.get("FLET_VIEW_PATH"):
+        found = Path(folder, "flet").is_file() if sys.platform == "linux" else Path(folder).is_dir()
+        return None if found else f"FLET_VIEW_PATH ({folder}) has no Flet client."
     if not fetch:
         return None
     import flet_desktop

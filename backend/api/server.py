@@ -163,6 +163,8 @@ def bind(host: str, port: int, *, next_free: bool) -> socket.socket:
         try:
             family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
             sock = socket.socket(family, socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise PortTaken(f"Cannot listen on {host!r}: it is no host name.") from error
         except OSError as error:
             raise PortTaken(f"Cannot listen on {host}: {error.strerror or error}.") from error
         try:
