@@ -40,6 +40,7 @@ from backend.records import (
     Sent,
     Template,
 )
+from backend.references import NotificationRef, notification_id_of
 from backend.releasing import DigestRelease, Releasing
 from backend.rescheduling import reschedule
 from backend.retrying import Retrying
@@ -256,24 +257,25 @@ class NotificationService:
         )
         return self.store.read(lambda conn: table.list_notifications(conn, asked))
 
-    def get_notification(self, notification_id: str, app: str | None = None) -> NotificationDetail:
+    def get_notification(self, notification_id: NotificationRef, app: str | None = None) -> NotificationDetail:
         """One notification with every delivery and attempt. Raises NotFound."""
-        detail = self.store.read(lambda conn: _detail(conn, notification_id, app))
+        wanted = notification_id_of(notification_id)
+        detail = self.store.read(lambda conn: _detail(conn, wanted, app))
         if detail is None:
-            raise missing(notification_id)
+            raise missing(wanted)
         return detail
 
     def unread_count(self, user_id: str) -> int:
         """Unread notices in the user's inbox."""
         return self.store.read(lambda conn: table.unread_count(conn, user_id, None))
 
-    def mark_notification_as_read(self, notification_id: str) -> Notification:
+    def mark_notification_as_read(self, notification_id: NotificationRef) -> Notification:
         """Read it now; read before, its first ``read_at`` stays. Raises NotFound and Conflict."""
-        return self.store.run(Write(self.inbox.read, (notification_id, None)))
+        return self.store.run(Write(self.inbox.read, (notification_id_of(notification_id), None)))
 
-    def mark_notification_as_unread(self, notification_id: str) -> Notification:
+    def mark_notification_as_unread(self, notification_id: NotificationRef) -> Notification:
         """Back to unread. Raises NotFound and Conflict."""
-        return self.store.run(Write(self.inbox.unread, (notification_id, None)))
+        return self.store.run(Write(self.inbox.unread, (notification_id_of(notification_id), None)))
 
     def mark_all_as_read(self, user_id: str) -> tuple[str, ...]:
         """Read the whole inbox; returns the ids that were unread."""
@@ -283,29 +285,29 @@ class NotificationService:
         """The write behind ``mark_all_as_read``, over one app's notices or all."""
         return Write(self.inbox.read_all, (user_id, app))
 
-    def mark_many_as_unread(self, notification_ids: Sequence[str]) -> int:
+    def mark_many_as_unread(self, notification_ids: Sequence[NotificationRef]) -> int:
         """Take back ``mark_all_as_read``; returns how many became unread again."""
-        return self.store.run(Write(self.inbox.unread_many, tuple(notification_ids)))
+        return self.store.run(Write(self.inbox.unread_many, tuple(map(notification_id_of, notification_ids))))
 
-    def archive_notification(self, notification_id: str) -> Notification:
+    def archive_notification(self, notification_id: NotificationRef) -> Notification:
         """Out of the inbox, not out of the store. Raises NotFound and Conflict."""
-        return self.store.run(Write(self.inbox.archive, (notification_id, None)))
+        return self.store.run(Write(self.inbox.archive, (notification_id_of(notification_id), None)))
 
-    def unarchive_notification(self, notification_id: str) -> Notification:
+    def unarchive_notification(self, notification_id: NotificationRef) -> Notification:
         """Back into the inbox. Raises NotFound and Conflict."""
-        return self.store.run(Write(self.inbox.unarchive, (notification_id, None)))
+        return self.store.run(Write(self.inbox.unarchive, (notification_id_of(notification_id), None)))
 
-    def cancel_notification(self, notification_id: str) -> Notification:
+    def cancel_notification(self, notification_id: NotificationRef) -> Notification:
         """Stop what is scheduled or still pending. Raises NotFound and Conflict."""
-        return self.store.run(Write(self.inbox.cancel, (notification_id, None)))
+        return self.store.run(Write(self.inbox.cancel, (notification_id_of(notification_id), None)))
 
-    def retry_notification(self, notification_id: str) -> Notification:
+    def retry_notification(self, notification_id: NotificationRef) -> Notification:
         """Try again what failed or was given up, now. Raises NotFound, and Conflict where nothing can be."""
-        return self.store.run(self.moving("retry", (notification_id, None)))
+        return self.store.run(self.moving("retry", (notification_id_of(notification_id), None)))
 
-    def snooze_notification(self, notification_id: str, until: datetime) -> Notification:
+    def snooze_notification(self, notification_id: NotificationRef, until: datetime) -> Notification:
         """Out of the unread until then. Raises NotFound, Conflict and ValidationError."""
-        return self.store.run(self.snoozing((notification_id, None), until))
+        return self.store.run(self.snoozing((notification_id_of(notification_id), None), until))
 
     def snoozing(self, wanted: Wanted, until: datetime) -> Write[tuple[Wanted, int], Notification]:
         """The write behind ``snooze_notification``."""
@@ -314,9 +316,9 @@ class NotificationService:
             raise ValidationError.of("until", "must lie in the future")
         return Write(self.inbox.snooze, (wanted, moment))
 
-    def reschedule_notification(self, notification_id: str, scheduled_at: datetime) -> Notification:
+    def reschedule_notification(self, notification_id: NotificationRef, scheduled_at: datetime) -> Notification:
         """Another time for what is still scheduled. Raises NotFound, Conflict and ValidationError."""
-        return self.store.run(self.rescheduling((notification_id, None), scheduled_at))
+        return self.store.run(self.rescheduling((notification_id_of(notification_id), None), scheduled_at))
 
     def rescheduling(self, wanted: Wanted, scheduled_at: datetime) -> Write[tuple[Wanted, int], Notification]:
         """The write behind ``reschedule_notification``."""

@@ -95,12 +95,21 @@ class Session(Record, frozen=True, kw_only=True):
     ip_address: str | None
     user_agent: str | None
 
+    @property
+    def session_id(self) -> str:
+        return self.id
+
 
 class SessionStarted(Record, frozen=True, kw_only=True):
     """``created`` is false when the session was there already, or is None for want of consent."""
 
     session: Session | None
     created: bool
+
+    @property
+    def session_id(self) -> str | None:
+        """The session's id; None where there is no session."""
+        return None if self.session is None else self.session.id
 
 
 class NameCount(Record, frozen=True, kw_only=True):
@@ -196,12 +205,21 @@ class Notification(Record, frozen=True, kw_only=True):
     count: int = 1
     listed_at: datetime
 
+    @property
+    def notification_id(self) -> str:
+        return self.id
+
 
 class NotificationDetail(Record, frozen=True, kw_only=True):
     """A notification with every delivery and every attempt."""
 
     notification: Notification
     deliveries: tuple[Delivery, ...]
+
+    @property
+    def notification_id(self) -> str:
+        """The notification's id."""
+        return self.notification.id
 
 
 class Decided(Record, frozen=True, kw_only=True):

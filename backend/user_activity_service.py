@@ -31,15 +31,8 @@ from backend.figures import Figures, functions
 from backend.incoming import LOCAL_APP, Incoming, Origin
 from backend.inputs import ActivityIn, SessionIn, build
 from backend.moments import metadata_json, moment_ms
-from backend.records import (
-    ActivityPage,
-    BatchResult,
-    Session,
-    SessionPage,
-    SessionStarted,
-    Tracked,
-    UserAnalytics,
-)
+from backend.records import ActivityPage, BatchResult, Session, SessionPage, SessionStarted, Tracked, UserAnalytics
+from backend.references import SessionRef, session_id_of, session_id_or_none
 from backend.store import activities as table
 from backend.store import timeline
 from backend.store.activities import NewActivity
@@ -106,7 +99,7 @@ class UserActivityService:
         self,
         user_id: str,
         activity_type: str,
-        session_id: str | None = None,
+        session_id: SessionRef | None = None,
         metadata: dict[str, Any] | None = None,
         page_url: str | None = None,
         referrer: str | None = None,
@@ -125,7 +118,7 @@ class UserActivityService:
             ActivityIn,
             user_id=user_id,
             activity_type=activity_type,
-            session_id=session_id,
+            session_id=session_id_or_none(session_id),
             metadata=metadata,
             page_url=page_url,
             referrer=referrer,
@@ -207,7 +200,7 @@ class UserActivityService:
         *,
         user_id: str | None = None,
         activity_type: str | None = None,
-        session_id: str | None = None,
+        session_id: SessionRef | None = None,
         app: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
@@ -222,7 +215,7 @@ class UserActivityService:
                 conn,
                 user_id=user_id,
                 activity_type=activity_type,
-                session_id=session_id,
+                session_id=None if session_id is None else session_id_of(session_id),
                 app=app,
                 since=start,
                 until=end,
@@ -237,13 +230,14 @@ class UserActivityService:
         self,
         user_id: str,
         device_info: dict[str, Any] | None = None,
-        session_id: str | None = None,
+        session_id: SessionRef | None = None,
         ip_address: str | None = None,
         user_agent: str | None = None,
         app: str | None = None,
     ) -> SessionStarted:
         """Open a session, or find the one of that ``session_id`` (``created`` is false then)."""
-        start = build(SessionIn, user_id=user_id, device_info=device_info, session_id=session_id, app=app)
+        ref = session_id_or_none(session_id)
+        start = build(SessionIn, user_id=user_id, device_info=device_info, session_id=ref, app=app)
         return self.store.run(self.starting(start, Origin(LOCAL_APP, ip_address, user_agent)))
 
     def starting(self, start: SessionIn, origin: Origin) -> Write[tuple[SessionIn, Origin], SessionStarted]:
@@ -282,9 +276,9 @@ class UserActivityService:
             for place in found
         ]
 
-    def end_session(self, session_id: str) -> Session:
+    def end_session(self, session_id: SessionRef) -> Session:
         """End a session now; one that was over already stays as it was. Raises NotFound."""
-        session = self.store.run(self.ending(session_id, None))
+        session = self.store.run(self.ending(session_id_of(session_id), None))
         self.settle_figures()
         return session
 
@@ -310,9 +304,9 @@ class UserActivityService:
         book.save()
         return [place if isinstance(place, FlashFlowError) else read_session(tx.conn, place) for place in found]
 
-    def heartbeat(self, session_id: str) -> Session:
+    def heartbeat(self, session_id: SessionRef) -> Session:
         """Keep a session alive. Raises NotFound, and Conflict when it is over."""
-        return self.store.run(self.beating(session_id, None))
+        return self.store.run(self.beating(session_id_of(session_id), None))
 
     def beating(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
         """The write behind ``heartbeat``."""

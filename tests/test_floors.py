@@ -20,6 +20,7 @@ FLOORS = (
     (
         "backend.config",
         "backend.inputs",
+        "backend.references",
         "backend.texts",
         "backend.zone",
         "backend.definitions",
