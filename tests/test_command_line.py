@@ -62,6 +62,14 @@ def test_a_new_key_is_printed_once_alone_on_the_last_line_and_can_be_revoked(fol
     assert flashflow("keys", "revoke", "todo-app", data_dir=folder).returncode == 1
 
 
+@pytest.mark.parametrize("name", ["api?", "api#", "api/", "a%70i", "../keys/api", "api?x=1", " api"])
+def test_revoking_a_name_that_no_key_has_revokes_no_other(server: ServerProcess, name: str) -> None:
+    flashflow("keys", "add", "api", "--scope", "send", data_dir=server.data_dir)
+    done = flashflow("keys", "revoke", name, data_dir=server.data_dir)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "api\tsend\tin use" in flashflow("keys", "list", data_dir=server.data_dir).stdout
+
+
 def test_a_key_made_beside_a_running_server_works_at_once_and_a_revoked_one_no_more(server: ServerProcess) -> None:
     key = flashflow("keys", "add", "ci", "--scope", "send", data_dir=server.data_dir).stdout.splitlines()[-1]
     headers = {"Authorization": f"Bearer {key}"}
