@@ -12,6 +12,7 @@ from backend.api.context import Desk, Readers, Services
 from backend.api.guard import Browsers
 from backend.api.host_names import HostNames, bracketed, is_everywhere
 from backend.api.server import HttpThread, bind, make_app
+from backend.clock import Clock
 from backend.config import Config
 from backend.events import Bus
 from backend.keys import KeyRing
@@ -25,6 +26,7 @@ class Parts(Desk, Protocol):
 
     config: Config
     data_dir: Path
+    clock: Clock
     bus: Bus
     activity: UserActivityService
     notifications: NotificationService
@@ -47,7 +49,7 @@ class HttpServer:
         port = sock.getsockname()[1]
         name = "127.0.0.1" if is_everywhere(config.host) else config.host
         self.url = f"http://{bracketed(name)}:{port}"
-        self._browsers = Browsers(parts.data_dir, port) if screens is not None else None
+        self._browsers = Browsers(parts.data_dir, port, parts.clock) if screens is not None else None
 
         async def make() -> tuple[ASGIApp, Services]:
             services = Services(

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
 import secrets
 import threading
 import time
+from collections import deque
 from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,6 +23,7 @@ from backend.api.call import Answer, drain, recognise, refusal, respond
 from backend.api.host_names import HostNames
 from backend.api.limits_places import BROWSER
 from backend.api.requests import Requests, counting
+from backend.clock import Clock
 from backend.errors import FlashFlowError, Forbidden, StorageFull, Unauthorized
 from backend.private_files import read_or_create
 
@@ -28,6 +31,7 @@ log = logging.getLogger(__name__)
 
 COOKIE_DAYS = 30
 PENDING_LINKS = 16
+LINK_S = 600
 SECRET_FILE = "browser.secret"  # noqa: S105 a file's name
 SECRET_BYTES = 32
 LINK_PATH = "/launch/"
@@ -46,30 +50,49 @@ _PAGE_POLICY = (
 class Browsers:
     """Which browsers were let in: one-time links, and cookies signed with a secret that only this folder has."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, clock: Clock) -> None:
         self._lock = threading.Lock()
-        self._links: list[bytes] = []
+        self._clock = clock
+        self._start = secrets.token_hex(4)
+        """Begins every link of this start, so that one of an earlier start can be told from a made-up one."""
+        self._links: dict[bytes, tuple[float, int]] = {}
+        """The hash of each open link, and when it was made by both clocks."""
+        self._used: deque[bytes] = deque(maxlen=64)
         self._secret = _load_secret(folder / SECRET_FILE)
         self.cookie = f"flashflow_{port}"
 
     def new_link(self) -> str:
-        """A path that lets one browser in, once; the sixteen newest work."""
-        token = secrets.token_urlsafe(32)
+        """A path that lets one browser in, once and within LINK_S seconds; the sixteen newest work."""
+        token = f"{self._start}.{secrets.token_urlsafe(32)}"
         with self._lock:
-            self._links = [*self._links[1 - PENDING_LINKS :], hashlib.sha256(token.encode()).digest()]
+            self._links[_hash(token)] = (self._clock.monotonic(), self._clock.now_ms())
+            while len(self._links) > PENDING_LINKS:
+                del self._links[next(iter(self._links))]
         return LINK_PATH + token
 
-    def redeem(self, token: str) -> str | None:
-        """The cookie for a link that was not used yet, else None."""
-        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+    def redeem(self, token: str) -> str:
+        """The cookie for an open link. Raises Unauthorized, which says why a link is not open."""
+        digest = _hash(token)
         with self._lock:
-            left = [link for link in self._links if not hmac.compare_digest(link, digest)]
-            used = len(left) < len(self._links)
-            self._links = left
-        if not used:
-            return None
+            made = self._links.pop(digest, None)
+            if made is None:
+                raise Unauthorized(self._why_closed(token, digest))
+            # The monotonic clock stands still while a computer sleeps, the other may be set back.
+            age = max(self._clock.monotonic() - made[0], (self._clock.now_ms() - made[1]) / 1000)
+            if age > LINK_S:
+                raise Unauthorized(_EXPIRED)
+            self._used.append(digest)
         body = f"{int(time.time()) + COOKIE_DAYS * 86_400}.{secrets.token_urlsafe(16)}"
         return f"{body}.{self._sign(body)}"
+
+    def _why_closed(self, token: str, digest: bytes) -> str:
+        if digest in self._used:
+            return "This link was used before. Each link lets one browser in, once."
+        if not _LINK_TOKEN.fullmatch(token):
+            return "This link is not one of FlashFlow's."
+        if token.startswith(self._start + "."):
+            return _EXPIRED
+        return "This link is from an earlier start of FlashFlow."
 
     def admits(self, cookie: str) -> bool:
         """Whether ``cookie`` was given by us and is not too old."""
@@ -126,11 +149,14 @@ class Guard:
         return None
 
     async def _launch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        cookie = None
-        if self._browsers is not None and scope["type"] == "http" and scope["method"] == "GET":
+        try:
+            if self._browsers is None:
+                raise Unauthorized("This FlashFlow has no screens: it was started with --no-ui.")
+            if scope["type"] != "http" or scope["method"] != "GET":
+                raise Unauthorized("A link is opened in a browser, by GET.")
             cookie = self._browsers.redeem(scope["path"].removeprefix(LINK_PATH))
-        if cookie is None or self._browsers is None:
-            await _refuse(scope, receive, send, Unauthorized("This link was used before, or never given."))
+        except Unauthorized as fault:
+            await _refuse(scope, receive, send, fault)
             return
         whole = await drain(receive, scope["headers"])
         set_cookie = (
@@ -166,6 +192,14 @@ class Guard:
                     if key == self._browsers.cookie and self._browsers.admits(cookie):
                         return True
         return False
+
+
+_LINK_TOKEN = re.compile(r"[0-9a-f]{8}\.[A-Za-z0-9_-]{43}")
+_EXPIRED = f"This link has expired. A link works for {LINK_S // 60} minutes."
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
 
 
 _HOW_IN = "Open FlashFlow with the link that it printed, or run `flashflow link` for a new one."
