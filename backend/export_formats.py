@@ -37,7 +37,7 @@ class NoParquet(ValidationError):
     """pyarrow is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("Parquet needs pyarrow: pip install 'flashflow[parquet]', or choose jsonl or csv.")
+        super().__init__("Parquet needs pyarrow: pip install pyarrow, or choose jsonl or csv.")
 
 
 def fields_of(record: Record) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Parquet, by pyarrow: an extra (``pip install 'flashflow[parquet]'``)."""
+"""Parquet, by pyarrow: the extra ``parquet``."""
 
 from __future__ import annotations
 

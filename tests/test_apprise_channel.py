@@ -273,7 +273,7 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyP
         outcome = sending.send(notice())
         health = sending.health()
     assert (outcome.outcome, outcome.code) == ("permanent", "apprise_missing")
-    assert "pip install 'flashflow[apprise]'" in outcome.text
+    assert "pip install apprise" in outcome.text
     assert (health.works, health.detail) == (False, outcome.text)
 
 

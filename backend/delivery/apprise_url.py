@@ -155,7 +155,7 @@ def _open(url: str) -> _Sender:
         try:
             from apprise import Apprise, AppriseAsset
         except ImportError:
-            text = "The package apprise is not installed: pip install 'flashflow[apprise]'"
+            text = "The package apprise is not installed: pip install apprise"
             raise Permanent("apprise_missing", text) from None
         _keep_quiet()
         asset = _asset(AppriseAsset)
