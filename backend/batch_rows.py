@@ -10,9 +10,10 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from backend import validation
 from backend.clock import to_ms
 from backend.errors import Conflict, FieldError, FlashFlowError, ValidationError
-from backend.inputs import ActivityIn, explain
+from backend.inputs import ActivityIn
 from backend.records import BatchResult, RejectedRow, Tracked
 from backend.store.activities import NewActivity
 
@@ -34,16 +35,11 @@ _decoder = msgspec.json.Decoder(ActivityIn)
 
 def decode_row(raw: msgspec.Raw | bytes) -> ActivityIn:
     """One row of a batch. Raises ValidationError."""
-    try:
-        return _decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        raise explain(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValidationError.of("", f"is not valid JSON: {error}") from None
+    return validation.decode_row(_decoder, raw)
 
 
 def made_id(said: datetime | None, parts: Sequence[object]) -> str | None:
-    """The same UUIDv7 for the same ``parts`` (the app, what names the batch, the row's place and text), beginning with
+    """The same UUIDv7 for the same ``parts`` (the app, the Idempotency-Key, the row's place and text), beginning with
     the millisecond that was ``said``; None where none was: then the id has to be a new one."""
     if said is None:
         return None

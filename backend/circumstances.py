@@ -24,6 +24,7 @@ from backend.store.database import Store
 from backend.store.reconsidering import reconsider_queued
 from backend.store.tombstones import unless_erased
 from backend.store.writer import Handler, Tx, Write
+from backend.validation import Faults
 
 Changes = dict[str, Any]
 C = TypeVar("C")
@@ -53,10 +54,14 @@ class Circumstances:
     def contacting(self, user_id: str, changes: ContactsIn) -> Write[tuple[str, Changes], Contact]:
         """The write that changes contacts; a phone number is stored as E.164. Raises ValidationError."""
         fields = _given(changes)
-        if fields.get("email") is not None:
-            _check_email(fields["email"])
-        if fields.get("phone") is not None:
-            fields["phone"] = _as_e164(fields["phone"])
+        faults = Faults()
+        with faults:
+            if fields.get("email") is not None:
+                _check_email(fields["email"])
+        with faults:
+            if fields.get("phone") is not None:
+                fields["phone"] = _as_e164(fields["phone"])
+        faults.done()
         return Write(_of_the_living(self._contact), (user_id, fields))
 
     def _contact(self, tx: Tx, items: Sequence[tuple[str, Changes]]) -> list[Contact]:
@@ -78,13 +83,15 @@ class Circumstances:
     def quieting(self, user_id: str, changes: QuietHoursIn) -> Write[tuple[str, Changes], QuietSetting]:
         """The write that changes quiet hours. Raises ValidationError."""
         fields = _given(changes)
+        faults = Faults()
         if fields.get("timezone") is not None and not is_zone(fields["timezone"]):
-            raise ValidationError.of("timezone", "is not an IANA time zone that is known here, like Europe/Berlin")
+            faults.add("timezone", "is not an IANA time zone that is known here, like Europe/Berlin")
         if "days" in fields:
             days = fields["days"]
             if len(set(days)) != len(days):
-                raise ValidationError.of("days", "names a day twice")
+                faults.add("days", "names a day twice")
             fields["days"] = tuple(day for day in DAYS if day in days)
+        faults.done()
         return Write(_of_the_living(self._quiet), (user_id, fields))
 
     def _quiet(self, tx: Tx, items: Sequence[tuple[str, Changes]]) -> list[QuietSetting]:

@@ -15,7 +15,7 @@ from backend.store import moments, timeline
 from backend.store.database import Store
 from backend.store.figures_check import Difference, rebuild, verify
 from backend.store.key_types import list_types, mark, recount, to_recount
-from backend.store.names import site
+from backend.store.names import feature, site
 from backend.store.session_cache import SessionCache
 from backend.store.writer import Tx, Write
 from backend.zone import LocalTime
@@ -32,6 +32,7 @@ def functions(local: LocalTime) -> Callable[[sqlite3.Connection], None]:
     def prepare(conn: sqlite3.Connection) -> None:
         conn.create_function("local_hour", 1, local.hour, deterministic=True)
         conn.create_function("site", 1, site, deterministic=True)
+        conn.create_function("feature", 1, feature, deterministic=True)
         moments.give(conn)
 
     return prepare

@@ -11,7 +11,6 @@ from msgspec import Meta
 from backend.admission import row_refusal
 from backend.batch_rows import Rows, prepared, result_of, without_users
 from backend.clock import Clock
-from backend.errors import ValidationError
 from backend.import_rows import FUTURE_MS, MOST_ROWS, decoded
 from backend.incoming import LOCAL_APP
 from backend.inputs import SLUG, ActionIn, AppName, Channel, Input, Message, Moment, Name, Title, TypeName, UserId
@@ -22,6 +21,7 @@ from backend.store import tombstones
 from backend.store.codec import to_json
 from backend.store.importing_notifications import OldNotification
 from backend.store.writer import Tx, Write
+from backend.validation import Faults
 
 UNSENT = frozenset({"scheduled", "pending"})
 MOST_COUNTED = 1_000_000_000
@@ -87,17 +87,25 @@ def _take_in(tx: Tx, items: Sequence[NotificationRows]) -> list[BatchResult]:
 
 
 def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotification:
+    faults = Faults()
     if row.status in UNSENT:
-        raise ValidationError.of("status", f"is “{row.status}”: it is still to be sent, and an import sends nothing")
-    created = moment_ms("created_at", row.created_at)
-    if created > now_ms + FUTURE_MS:
-        raise ValidationError.of("created_at", "is more than an hour in the future")
+        faults.add("status", f"is “{row.status}”: it is still to be sent, and an import sends nothing")
     if (row.inbox == "snoozed") != (row.snoozed_until is not None):
-        raise ValidationError.of("snoozed_until", "and a snoozed place in the inbox belong together")
-    moments = {name: None if (at := getattr(row, name)) is None else moment_ms(name, at) for name in _MOMENTS}
+        faults.add("snoozed_until", "and a snoozed place in the inbox belong together")
+    moments: dict[str, int | None] = dict.fromkeys(_MOMENTS)
+    for name in _MOMENTS:
+        with faults:
+            if (time := getattr(row, name)) is not None:
+                moments[name] = moment_ms(name, time)
     for name in _PAST:
         if (at := moments[name]) is not None and at > now_ms + FUTURE_MS:
-            raise ValidationError.of(name, "is more than an hour in the future")
+            faults.add(name, "is more than an hour in the future")
+    data = None
+    with faults:
+        data = metadata_json(row.data, "data")
+    faults.done()
+    created = moments.pop("created_at")
+    assert created is not None
     listed = moments.pop("listed_at")
     if listed is None:  # an export of an older version: what was scheduled came at its time
         listed = max(created, min(moments["scheduled_at"] or 0, now_ms))
@@ -112,7 +120,7 @@ def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotificat
         priority=row.priority,
         status=row.status,
         inbox=row.inbox,
-        data=metadata_json(row.data, "data"),
+        data=data,
         actions=to_json(row.actions) if row.actions else None,
         collapse_key=row.collapse_key,
         created_at=created,
@@ -122,7 +130,8 @@ def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotificat
     )
 
 
-_PAST = ("sent_at", "delivered_at", "read_at", "archived_at", "listed_at")
+_PAST = ("created_at", "sent_at", "delivered_at", "read_at", "archived_at", "listed_at")
 _MOMENTS = (
-    "scheduled_at", "expires_at", "sent_at", "delivered_at", "read_at", "archived_at", "snoozed_until", "listed_at",
+    "created_at", "scheduled_at", "expires_at", "sent_at", "delivered_at", "read_at", "archived_at", "snoozed_until",
+    "listed_at",
 )  # fmt: skip

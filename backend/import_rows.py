@@ -9,11 +9,11 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from backend import batch_rows
+from backend import batch_rows, validation
 from backend.admission import Admission
 from backend.batch_rows import Batch
 from backend.errors import ValidationError
-from backend.inputs import Agent, AppName, Id, Input, Moment, TypeName, Url, UserId, explain
+from backend.inputs import Agent, AppName, Id, Input, Moment, TypeName, Url, UserId
 from backend.moments import metadata_json, moment_ms
 from backend.store.activities import NewActivity
 
@@ -58,12 +58,7 @@ def decode_row(raw: msgspec.Raw | bytes) -> ImportedActivityIn:
 
 def decoded(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw | bytes) -> T:
     """One row of whatever kind ``decoder`` reads. Raises ValidationError."""
-    try:
-        return decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        raise explain(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        raise ValidationError.of("", f"is not valid JSON: {error}") from None
+    return validation.decode_row(decoder, raw)
 
 
 def prepared(rows: Sequence[msgspec.Raw | bytes], now_ms: int, app: str, admission: Admission) -> Batch:

@@ -21,6 +21,7 @@ from backend.store import importing, pruning
 from backend.store.importing import NewSession
 from backend.store.writer import Tx, Write
 from backend.user_activity_service import UserActivityService
+from backend.validation import Faults
 
 
 class ImportedSessionIn(Input, frozen=True, kw_only=True):
@@ -85,27 +86,34 @@ def _too_old(sessions: Sequence[NewSession], before: int) -> dict[int, FlashFlow
 
 
 def _prepare(service: UserActivityService, row: ImportedSessionIn, now_ms: int, app: str) -> NewSession:
-    start = moment_ms("start_time", row.start_time)
-    if start > now_ms + FUTURE_MS:
-        raise ValidationError.of("start_time", "is more than an hour in the future")
-    last_seen = start if row.last_seen is None else moment_ms("last_seen", row.last_seen)
-    end = None if row.end_time is None else moment_ms("end_time", row.end_time)
-    for name, moment in (("last_seen", last_seen), ("end_time", end)):
-        if moment is not None and moment < start:
-            raise ValidationError.of(name, "lies before start_time")
-        if moment is not None and moment > now_ms + FUTURE_MS:
-            raise ValidationError.of(name, "is more than an hour in the future")
-    if (end is None) != (row.end_reason is None):
-        raise ValidationError.of("end_reason", "and end_time belong together")
+    faults = Faults()
+    times: dict[str, int | None] = dict.fromkeys(("start_time", "last_seen", "end_time"))
+    for name in times:
+        with faults:
+            if (time := getattr(row, name)) is not None:
+                times[name] = moment_ms(name, time)
+    start = times["start_time"] or 0
+    for name, at in times.items():
+        if at is not None and at < start:
+            faults.add(name, "is before start_time", "start_time")
+        if at is not None and at > now_ms + FUTURE_MS:
+            faults.add(name, "is more than an hour in the future")
+    if (row.end_time is None) != (row.end_reason is None):
+        faults.add("end_reason", "and end_time belong together")
+    device_info = None
+    with faults:
+        device_info = metadata_json(row.device_info, "device_info")
+    faults.done()
+    last_seen, end = times["last_seen"], times["end_time"]
     return NewSession(
         row.id,
         row.user_id,
         row.app or app,
         start,
-        last_seen,
+        start if last_seen is None else last_seen,
         end,
         row.end_reason,
-        metadata_json(row.device_info, "device_info"),
+        device_info,
         service.admission.masked(row.ip_address),
         row.user_agent,
     )

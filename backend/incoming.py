@@ -16,6 +16,7 @@ from backend.inputs import ActivityIn, row_json
 from backend.moments import metadata_json, moment_ms
 from backend.records import RejectedRow
 from backend.store.activities import NewActivity
+from backend.validation import Faults, Malformed
 
 FUTURE_MS = 60 * 60 * 1000
 """An activity from further ahead is refused [Mixpanel]."""
@@ -65,26 +66,60 @@ class Incoming:
             try:
                 raw = bytes(row) if isinstance(row, msgspec.Raw) else row_json(row)
                 activity = decode_row(raw)
-                if activity.app is not None and not may_name_app:
-                    raise ValidationError.of("app", "may be given with an admin key only")
-                if activity.activity_id is None and (sent_at is not None or key is not None):
-                    said = sent_at or activity.timestamp
-                    parts = (origin.app, key, None if sent_at is None else sent_at.isoformat(), index, raw)
-                    activity = msgspec.structs.replace(activity, activity_id=made_id(said, parts))
-                good.append(self._prepare(activity, origin, now, correction))
+                if activity.activity_id is None and key is not None:
+                    activity = msgspec.structs.replace(
+                        activity, activity_id=made_id(activity.timestamp, (origin.app, key, index, raw))
+                    )
+                good.append(self._prepare(activity, origin, now, correction, may_name_app=may_name_app))
                 places.append(index)
+            except Malformed as error:
+                refused.append(rejected(index, self._every_fault(error, now, correction, may_name_app=may_name_app)))
             except ValidationError as error:
                 refused.append(rejected(index, error))
         return places, good, refused
 
-    def _prepare(self, activity: ActivityIn, origin: Origin, now: int, correction: int) -> NewActivity:
-        timestamp = now
-        if activity.timestamp is not None:
-            timestamp = moment_ms("timestamp", activity.timestamp) - correction
-            if timestamp > now + FUTURE_MS:
-                raise ValidationError.of("timestamp", "is more than an hour in the future")
-            timestamp = max(timestamp, 0)
-            self._admission.check_age(timestamp)
+    def _every_fault(self, first: Malformed, now: int, correction: int, *, may_name_app: bool) -> ValidationError:
+        """Join ``first`` with what else is wrong in the fields that could be read."""
+        faults = Faults()
+        with faults:
+            raise first
+        if first.part is not None:
+            with faults:
+                self.check(first.part, now, correction, may_name_app=may_name_app)
+        return faults.error()
+
+    def check(self, activity: ActivityIn, now: int, correction: int = 0, *, may_name_app: bool = True) -> None:
+        """Raise ValidationError for every field that cannot be stored as it is."""
+        faults = Faults()
+        if activity.app is not None and not may_name_app:
+            faults.add("app", "may be given with an admin key only")
+        with faults:
+            self._time_ms(activity, now, correction)
+        with faults:
+            metadata_json(activity.metadata)
+        faults.done()
+
+    def _time_ms(self, activity: ActivityIn, now: int, correction: int) -> int:
+        if activity.timestamp is None:
+            return now
+        timestamp = moment_ms("timestamp", activity.timestamp) - correction
+        if timestamp > now + FUTURE_MS:
+            raise ValidationError.of("timestamp", "is more than an hour in the future")
+        timestamp = max(timestamp, 0)
+        self._admission.check_age(timestamp)
+        return timestamp
+
+    def _prepare(
+        self, activity: ActivityIn, origin: Origin, now: int, correction: int, *, may_name_app: bool = True
+    ) -> NewActivity:
+        try:
+            if activity.app is not None and not may_name_app:
+                raise ValidationError.of("app", "may be given with an admin key only")
+            timestamp = self._time_ms(activity, now, correction)
+            metadata = metadata_json(activity.metadata)
+        except ValidationError:
+            self.check(activity, now, correction, may_name_app=may_name_app)  # names the others too
+            raise
         return NewActivity(
             activity.activity_id or self._new_id(),
             activity.activity_id is not None,
@@ -95,7 +130,7 @@ class Incoming:
             activity.app or origin.app,
             timestamp,
             now,
-            metadata_json(activity.metadata),
+            metadata,
             activity.page_url,
             activity.referrer,
             activity.user_agent or origin.user_agent,

@@ -7,8 +7,7 @@ types, empty and over-long strings and times without an offset are refused with 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,6 +16,7 @@ from msgspec import Meta
 
 from backend.errors import ValidationError
 from backend.records import Platform, Priority, Scope
+from backend.validation import convert
 
 T = TypeVar("T")
 
@@ -262,7 +262,7 @@ def build(kind: type[T], **fields: object) -> T:
     for name, value in given.items():
         if not isinstance(value, datetime):
             _as_json(name, value)
-    return checked(lambda: msgspec.convert(given, kind))
+    return convert(given, kind)
 
 
 def row_json(row: Mapping[str, Any]) -> bytes:
@@ -282,37 +282,3 @@ def _moment(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no place in JSON")
-
-
-def checked(make: Callable[[], T]) -> T:
-    """What ``make`` decodes, or a ValidationError that names the field."""
-    try:
-        return make()
-    except msgspec.ValidationError as error:
-        raise explain(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValidationError.of("", f"The body is not valid JSON: {error}") from None
-    except RecursionError:
-        raise ValidationError.of("", "The body is nested too deeply.") from None
-    except OverflowError:
-        raise ValidationError.of("", "The body holds a number out of range.") from None
-
-
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
-_NAMED = re.compile(r"^Object (?:contains unknown|missing required) field `(?P<field>.*)`$", re.DOTALL)
-_PATTERN = re.compile(r"^Expected `str` matching regex .*$", re.DOTALL)
-
-
-def explain(text: str, prefix: str = "") -> ValidationError:
-    """msgspec's sentence (``Expected `str`, got `int` - at `$.a[0].b```) as our error, the path as ``a.0.b``."""
-    match = _AT.match(text)
-    what, path = (match["what"], match["path"] or "$") if match else (text, "$")
-    field = prefix + path.removeprefix("$").replace("[...]", "").replace("[", ".").replace("]", "")
-    if named := _NAMED.match(what):
-        field = f"{field}.{named['field']}"
-        what = "is required" if "missing" in what else "is not a field of this request"
-    elif _PATTERN.match(what):
-        what = "has characters or a form that is not allowed here"
-    elif "timezone" in what:
-        what = "needs a time with an offset, like 2026-11-22T10:15:30Z"
-    return ValidationError.of(field.strip("."), what.replace("`", "'"))

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from backend.inputs import END, LOCALE, Input, Moment, TypeOrAll, checked, row_json
+from backend.inputs import END, LOCALE, Input, Moment, TypeOrAll, row_json
+from backend.validation import decode
 
 T = TypeVar("T", bound=Input)
 
@@ -59,4 +60,4 @@ def given(kind: type[T], **fields: object) -> T:
     """A border object from exactly the arguments that are given, None among them, checked like a request. Raises
     ValidationError."""
     body = row_json(fields)
-    return checked(lambda: msgspec.json.decode(body, type=kind))
+    return decode(msgspec.json.Decoder(kind), body)

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from backend.errors import ValidationError
 from backend.inputs import (
     END,
     SLUG,
@@ -22,6 +21,7 @@ from backend.inputs import (
     UserId,
 )
 from backend.records import Priority
+from backend.validation import Faults
 
 WEEK_MINUTES = 7 * 24 * 60
 MONTH_MINUTES = 30 * 24 * 60
@@ -139,32 +139,36 @@ class RuleQuery(Input, frozen=True, kw_only=True):
 
 def check_rule(rule: RuleChangeIn) -> None:
     """What the fields' own types cannot say. Raises ValidationError."""
+    faults = Faults()
     if rule.name == RESERVED:
-        raise ValidationError.of("name", f"“{RESERVED}” is an address of its own")
-    check_when(rule.on, rule.alert)
+        faults.add("name", f"“{RESERVED}” is an address of its own")
+    with faults:
+        check_when(rule.on, rule.alert)
     if rule.alert is not None and rule.to == "user":
-        raise ValidationError.of("to", "must be a list of user ids: an alert is about nobody in particular")
+        faults.add("to", "must be a list of user ids: an alert is about nobody in particular")
     if rule.send.template is None:
         for field in ("title", "message"):
             if getattr(rule.send, field) is None:
-                raise ValidationError.of(f"send.{field}", "is required where no template is given")
+                faults.add(f"send.{field}", "is required where no template is given", "send.template")
+    faults.done()
 
 
 def check_when(on: OnIn | None, alert: AlertIn | None) -> None:
     """Whether it can be told when the rule fires. Raises ValidationError."""
+    faults = Faults()
     if (on is None) == (alert is None):
-        raise ValidationError.of("on", "give either on or alert")
+        faults.add("on", "give either on or alert", "alert")
     if alert is not None and alert.change_percent == 0:
-        raise ValidationError.of("alert.change_percent", "must not be 0: below it means a fall, above it a rise")
-    if on is None:
-        return
-    if on.times > 1 and on.within_minutes is None:
-        raise ValidationError.of("on.within_minutes", "is required where times is more than 1")
-    if on.times == 1 and on.within_minutes is not None:
-        raise ValidationError.of("on.within_minutes", "goes with times of 2 or more")
-    for place, condition in enumerate(on.where):
-        if wrong := _complaint(condition):
-            raise ValidationError.of(f"on.where.{place}.value", wrong)
+        faults.add("alert.change_percent", "must not be 0: below it means a fall, above it a rise")
+    if on is not None:
+        if on.times > 1 and on.within_minutes is None:
+            faults.add("on.within_minutes", "is required where times is more than 1", "on.times")
+        if on.times == 1 and on.within_minutes is not None:
+            faults.add("on.within_minutes", "goes with times of 2 or more", "on.times")
+        for place, condition in enumerate(on.where):
+            if wrong := _complaint(condition):
+                faults.add(f"on.where.{place}.value", wrong)
+    faults.done()
 
 
 def _complaint(condition: WhereIn) -> str | None:

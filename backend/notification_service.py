@@ -54,6 +54,7 @@ from backend.store.opening import open_store
 from backend.store.schema_notifications import NOTIFICATION_MIGRATIONS
 from backend.store.writer import Write
 from backend.templates import Templates
+from backend.validation import Faults
 from backend.zone import workspace_zone
 
 log = logging.getLogger(__name__)
@@ -157,21 +158,29 @@ class NotificationService:
         return Write(self.sender.send, order, len(order.users))
 
     def _order(self, request: SendIn, app: str, owner: str | None) -> Order:
+        faults = Faults()
         if (request.user_id is None) == (request.user_ids is None):
-            raise ValidationError.of("user_id", "give either user_id or user_ids")
+            faults.add("user_id", "give either user_id or user_ids", "user_ids")
         if request.channel is not None and request.channels is not None:
-            raise ValidationError.of("channel", "give either channel or channels")
+            faults.add("channel", "give either channel or channels", "channels")
         if request.template is None:
             for field in ("title", "message"):
                 if getattr(request, field) is None:
-                    raise ValidationError.of(field, "is required where no template is given")
+                    faults.add(field, "is required where no template is given", "template")
         channels = _channels(request)
-        self.channels.check("channel" if request.channel else "channels", channels or ())
         users = tuple(dict.fromkeys(request.user_ids or [request.user_id or ""]))
-        scheduled = None if request.scheduled_at is None else moment_ms("scheduled_at", request.scheduled_at)
-        expires = None if request.expires_at is None else moment_ms("expires_at", request.expires_at)
+        scheduled = expires = data = None
+        with faults:
+            self.channels.check("channel" if request.channel else "channels", channels or ())
+        with faults:
+            scheduled = None if request.scheduled_at is None else moment_ms("scheduled_at", request.scheduled_at)
+        with faults:
+            expires = None if request.expires_at is None else moment_ms("expires_at", request.expires_at)
         if expires is not None and expires <= max(self.clock.now_ms(), scheduled or 0):
-            raise ValidationError.of("expires_at", "must lie in the future, and after scheduled_at")
+            faults.add("expires_at", "must be in the future, and after scheduled_at", "scheduled_at")
+        with faults:
+            data = data_json(request.data, len(users))
+        faults.done()
         return Order(
             users=users,
             app=request.app or app,
@@ -182,7 +191,7 @@ class NotificationService:
             locale=request.locale or "",
             notification_type=request.notification_type,
             channels=channels,
-            data=data_json(request.data, len(users)),
+            data=data,
             priority=request.priority,
             actions=to_json(request.actions) if request.actions else None,
             collapse_key=request.collapse_key,

@@ -29,6 +29,7 @@ from backend.store.models import NotificationModels
 from backend.store.reconsidering import reconsider_queued
 from backend.store.tombstones import unless_erased
 from backend.store.writer import Tx, Write
+from backend.validation import Faults
 
 GENERAL = NotificationType(
     name="general",
@@ -64,9 +65,12 @@ class Preferences:
 
     def choosing(self, choices: Sequence[PreferenceIn]) -> Write[Sequence[PreferenceIn], tuple[Preference, ...]]:
         """The write that stores choices, the last of several on one place winning. Raises ValidationError."""
+        faults = Faults()
         for index, choice in enumerate(choices):
             field = "channel" if len(choices) == 1 else f"preferences.{index}.channel"
-            self._channels.check(field, [choice.channel] if choice.channel != ALL else [])
+            with faults:
+                self._channels.check(field, [choice.channel] if choice.channel != ALL else [])
+        faults.done()
         return Write(self._choose, choices)
 
     def _choose(self, tx: Tx, items: Sequence[Sequence[PreferenceIn]]) -> list[tuple[Preference, ...] | FlashFlowError]:
@@ -85,9 +89,17 @@ class Preferences:
     ) -> Write[tuple[TypeIn, str, str | None], tuple[NotificationType, bool]]:
         """The write that declares a type: what stands, and whether it is new. ``owner``: the only app whose types
         may be changed (None: any); only who may change any decides what is critical."""
-        self._channels.check("channels", declared.channels)
-        self._channels.check("failover", [stage.channel for stage in declared.failover])
+        self.check_type(declared)
         return Write(self._declare, (declared, app, owner))
+
+    def check_type(self, declared: TypeIn) -> None:
+        """Raise ValidationError for every field that names a channel that does not exist."""
+        faults = Faults()
+        with faults:
+            self._channels.check("channels", declared.channels)
+        with faults:
+            self._channels.check("failover", [stage.channel for stage in declared.failover])
+        faults.done()
 
     def _declare(
         self, tx: Tx, items: Sequence[tuple[TypeIn, str, str | None]]

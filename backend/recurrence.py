@@ -17,6 +17,7 @@ from msgspec import Meta
 from backend.clock import to_datetime, to_ms
 from backend.errors import ValidationError
 from backend.inputs import END, Input, Moment, TimeOfDay
+from backend.validation import Faults
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
@@ -46,19 +47,22 @@ class Rule(Input, frozen=True, kw_only=True):
 
 def check(rule: Rule) -> None:
     """What the fields' own types cannot say. Raises ValidationError."""
+    faults = Faults()
     if (rule.every_minutes is None) == (rule.at is None):
-        raise ValidationError.of("at", "give either at or every_minutes")
+        faults.add("at", "give either at or every_minutes", "every_minutes")
     if rule.days is not None and rule.day_of_month is not None:
-        raise ValidationError.of("day_of_month", "give either days or day_of_month")
+        faults.add("day_of_month", "give either days or day_of_month")
     for field in ("days", "day_of_month"):
         if rule.at is None and getattr(rule, field) is not None:
-            raise ValidationError.of(field, "goes with at, not with every_minutes")
+            faults.add(field, "goes with at, not with every_minutes", "at")
     if rule.days is not None and len(set(rule.days)) != len(rule.days):
-        raise ValidationError.of("days", "names a day twice")
+        faults.add("days", "names a day twice")
     if rule.timezone is not None:
-        zone_named(rule.timezone)
+        with faults:
+            zone_named(rule.timezone)
     if rule.starts_at is not None and rule.ends_at is not None and rule.ends_at < rule.starts_at:
-        raise ValidationError.of("ends_at", "must not lie before starts_at")
+        faults.add("ends_at", "must not be before starts_at")
+    faults.done()
 
 
 def zone_named(name: str) -> ZoneInfo:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backend.clock import rfc3339
-from backend.errors import ValidationError
 from backend.inputs import SendIn
 from backend.inputs_rules import AlertIn, RuleChangeIn, TellIn
 from backend.moments import MOST_DATA
@@ -17,6 +16,7 @@ from backend.rule_matching import Happening
 from backend.store.codec import to_json
 from backend.store.templates import variables_of
 from backend.texts import render, variables
+from backend.validation import Faults
 
 OF_ACTIVITY = frozenset(
     {"rule", "times", "activity_id", "activity_type", "user_id", "session_id", "app", "timestamp", "page_url"}
@@ -101,11 +101,13 @@ def request(send: TellIn, users: Sequence[str], data: Mapping[str, Any]) -> Send
 def check_texts(rule: RuleChangeIn) -> None:
     """Whether the rule's own texts name only what there can be. Raises ValidationError."""
     known = (OF_ACTIVITY if rule.on is not None else OF_ALERT) | set(rule.send.data or {})
+    faults = Faults()
     for field in ("title", "message"):
         for name in variables(getattr(rule.send, field) or ""):
             if name not in known and not (rule.on is not None and name.startswith(FLAT)):
                 offered = ", ".join(sorted(known)) + (", metadata_KEY" if rule.on is not None else "")
-                raise ValidationError.of(f"send.{field}", f"names {{{name}}}; there are {offered}")
+                faults.add(f"send.{field}", f"names {{{name}}}; there are {offered}", "on", "send.data")
+    faults.done()
 
 
 def wanted_by(conn: sqlite3.Connection, send: TellIn) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from backend.rule_alerts import Metrics
 from backend.rule_judging import Judge, Ordering, Sending
 from backend.rule_messages import check_texts
 from backend.rule_trials import DryRun, Scope, try_activities, try_alert
-from backend.schedules import within
 from backend.store import rules as table
 from backend.store.activities import last_seq
 from backend.store.database import Store
@@ -24,6 +23,7 @@ from backend.store.rule_uses import forget_useless
 from backend.store.rules import Body, Row, Rule, RulePage, body_of
 from backend.store.templates import read_template
 from backend.store.writer import Tx, Write
+from backend.validation import Faults, within
 
 MOST_RULES = 200
 LOCAL_APP = "local"
@@ -97,12 +97,12 @@ class Rules:
     def creating(self, asked: RuleIn, app: str, owner: str | None) -> Write[Plan, Rule]:
         """The write behind ``create``. ``owner``: the only app whose activities it sees and whose templates it may use
         (None: any)."""
-        self._check(asked, app, owner)
+        self.check(asked, app, owner)
         return Write(self._create, Plan(asked.name, app, owner, body_of(asked), asked.enabled))
 
     def changing(self, named: RuleRef, asked: RuleChangeIn, owner: str | None) -> Write[Change, Rule]:
         """The write that replaces a rule; where it watches for something else it counts anew."""
-        self._check(asked, named.asker, owner)
+        self.check(asked, named.asker, owner)
         return Write(self._change, Change(named, asked.name, owner, body_of(asked), asked.enabled))
 
     def dismissing_error(self, named: RuleRef) -> Write[RuleRef, Rule]:
@@ -142,10 +142,13 @@ class Rules:
         assert on is not None, "check_when"
         return self._activities.read(lambda conn: try_activities(conn, on, cooldown_minutes, scope))
 
-    def _check(self, asked: RuleChangeIn, app: str, owner: str | None) -> None:
-        """Everything that can be known before it fires. Raises ValidationError."""
-        check_rule(asked)
-        check_texts(asked)
+    def check(self, asked: RuleChangeIn, app: str, owner: str | None) -> None:
+        """Everything that can be known before it fires. Raises ValidationError for every field that is wrong."""
+        faults = Faults()
+        with faults:
+            check_rule(asked)
+        with faults:
+            check_texts(asked)
         send = asked.send
         sample = SendIn(
             user_ids=asked.to if isinstance(asked.to, list) else [app],
@@ -155,10 +158,12 @@ class Rules:
             channels=send.channels,
             data=send.data,
         )
-        try:
-            self._order(sample, app, owner)
-        except ValidationError as refusal:
-            raise within("send", refusal) from None
+        with faults:
+            try:
+                self._order(sample, app, owner)
+            except ValidationError as refusal:
+                raise within("send", refusal) from None
+        faults.done()
 
     # --- handlers for the writer ----------------------------------------------------------------------------------
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
 
 from backend.clock import to_datetime
 from backend.delivery.hours import is_zone
-from backend.errors import Conflict, FieldError, FlashFlowError, NotFound, ValidationError
-from backend.inputs import Input, Name, SendIn, build, checked
+from backend.errors import Conflict, FlashFlowError, NotFound, ValidationError
+from backend.inputs import Input, Name, SendIn, build
 from backend.moments import moment_ms
 from backend.records import Sent
 from backend.recurrence import DAYS, UNKNOWN_ZONE, Rule, check, next_after, zone_named
@@ -28,6 +29,7 @@ from backend.store.codec import from_object, to_json
 from backend.store.database import Store
 from backend.store.schedules import Request, Row, Schedule, SchedulePage
 from backend.store.writer import Tx, Write
+from backend.validation import Faults, convert, within
 
 log = logging.getLogger(__name__)
 
@@ -158,18 +160,24 @@ class Schedules:
 
     # --- checking -------------------------------------------------------------------------------------------------
 
-    def _plan(self, asked: ScheduleIn, app: str, owner: str | None) -> Plan:
+    def check(self, asked: ScheduleIn, app: str, owner: str | None) -> tuple[Order, Rule]:
+        """The order and the rule as they are stored. Raises ValidationError for every field that is wrong."""
+        faults = Faults()
+        order = rule = None
         for field in ("scheduled_at", "expires_at"):
             if getattr(asked.notification, field) is not None:
-                raise ValidationError.of(f"notification.{field}", "has no place in a notification that recurs")
-        try:
+                faults.add(f"notification.{field}", "has no place in a notification that recurs")
+        with faults, _inside("notification"):
             order = self._order(asked.notification, app, owner)
-        except ValidationError as refusal:
-            raise within("notification", refusal) from None
-        try:
+        with faults, _inside("rule"):
             rule = self._complete(asked.rule)
-        except ValidationError as refusal:
-            raise within("rule", refusal) from None
+        faults.done()
+        assert order is not None
+        assert rule is not None
+        return order, rule
+
+    def _plan(self, asked: ScheduleIn, app: str, owner: str | None) -> Plan:
+        order, rule = self.check(asked, app, owner)
         notification = from_object(to_json(msgspec.structs.replace(asked.notification, app=None)))
         return Plan(asked.name, Request(notification=notification, owner=owner), rule, order)
 
@@ -293,17 +301,19 @@ class Schedules:
 
     def _sent(self, tx: Tx, row: Row) -> tuple[Sent, ...] | FlashFlowError:
         try:
-            request = checked(lambda: msgspec.convert(row.request.notification, SendIn))
+            request = convert(row.request.notification, SendIn)
             order = self._order(request, row.app, row.request.owner)
         except ValidationError as refusal:
             return refusal
         return self._send(tx, [order])[0]
 
 
-def within(field: str, refusal: ValidationError) -> ValidationError:
-    """``refusal``, its fields' paths led by ``field``."""
-    errors = tuple(FieldError(f"{field}.{error.field}".rstrip("."), error.message) for error in refusal.errors)
-    return ValidationError("; ".join(f"{error.field}: {error.message}" for error in errors), errors)
+@contextmanager
+def _inside(field: str) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as refusal:
+        raise within(field, refusal) from None
 
 
 def _stored(tx: Tx, schedule_id: str) -> Schedule:

@@ -9,7 +9,7 @@ from backend.channel_names import ChannelNames
 from backend.data_schema import check_data, check_schema
 from backend.errors import Conflict, FlashFlowError, NotFound
 from backend.events import Event
-from backend.inputs import TemplateIn, build
+from backend.inputs import TemplateChangeIn, TemplateIn, build
 from backend.moments import metadata_json
 from backend.records import Rendered, Template
 from backend.store import templates as table
@@ -17,6 +17,7 @@ from backend.store.database import Store
 from backend.store.models import NotificationModels
 from backend.store.writer import Tx, Write
 from backend.texts import render
+from backend.validation import Faults
 
 Owned = tuple[TemplateIn, str, str | None]
 """A text, the app that writes it, and the only app whose templates may be changed (None: any)."""
@@ -63,19 +64,24 @@ class Templates:
 
     def creating(self, text: TemplateIn, app: str) -> Write[Owned, Template]:
         """The write behind ``create``. Raises ValidationError."""
-        self._check(text)
+        self.check(text)
         return Write(self._create, (text, app, None))
 
     def changing(self, text: TemplateIn, app: str, owner: str | None) -> Write[Owned, Template]:
         """The write that replaces a template's text in its locale. Raises ValidationError."""
-        self._check(text)
+        self.check(text)
         return Write(self._change, (text, app, owner))
 
-    def _check(self, text: TemplateIn) -> None:
-        self._channels.check("channels", text.channels)
-        metadata_json(text.data_schema, "data_schema")
-        if text.data_schema:
-            check_schema(text.data_schema)
+    def check(self, text: TemplateIn | TemplateChangeIn) -> None:
+        """Raise ValidationError for every field that cannot be used."""
+        faults = Faults()
+        with faults:
+            self._channels.check("channels", text.channels)
+        with faults:
+            metadata_json(text.data_schema, "data_schema")
+            if text.data_schema:
+                check_schema(text.data_schema)
+        faults.done()
 
     def removing(self, name: str, owner: str | None) -> Write[tuple[str, str | None], tuple[Template, ...]]:
         """The write that deletes a template in every locale."""

@@ -133,6 +133,10 @@ class UserActivityService:
         """The write behind ``track_activity``."""
         return Write(self._track_one, self._incoming.one(activity, origin))
 
+    def check(self, activity: ActivityIn) -> None:
+        """Raise ValidationError for every field whose value could not be stored."""
+        self._incoming.check(activity, self.clock.now_ms())
+
     def track_batch(
         self, rows: Sequence[dict[str, Any]], sent_at: datetime | None = None, app: str | None = None
     ) -> BatchResult:
@@ -150,9 +154,9 @@ class UserActivityService:
         may_name_app: bool = True,
         key: str | None = None,
     ) -> Write[Batch, BatchResult]:
-        """The write behind ``track_batch``: rows, as JSON text or not, each checked on its own. A batch that says when
-        it was sent, or comes under an Idempotency-Key (``key``), is known again however late it is repeated: rows
-        without an id get one made from it."""
+        """The write behind ``track_batch``: rows, as JSON text or not, each checked on its own. Under an
+        Idempotency-Key (``key``) rows with a timestamp and without an id get one made from it, so that they are
+        known again however late the batch is repeated."""
         batch = self._incoming.batch(rows, sent_at, origin, may_name_app=may_name_app, key=key)
         return Write(self._track_batches, batch, len(batch[1]))
 

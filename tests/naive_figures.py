@@ -94,7 +94,7 @@ class Naive(NamedTuple):
 def features(activity: Activity) -> str | None:
     """What an activity counts for among the features."""
     feature = activity.metadata.get("feature")
-    name = feature if isinstance(feature, str) else activity.activity_type
+    name = feature if isinstance(feature, str) and feature.strip() else activity.activity_type
     return None if name == "page_view" else name
 
 

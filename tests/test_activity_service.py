@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from backend import Bus, Conflict, Event, UserActivityService, ValidationError
+from backend.incoming import Origin
 from tests.still_clock import StillClock
 
 
@@ -93,20 +94,30 @@ def test_duplicates_within_and_across_batches_are_counted_and_stored_once(servic
     assert [session.activities for session in service.get_user_sessions("ada").sessions] == [4]
 
 
-def test_a_batch_repeated_with_its_own_time_is_known_row_by_row_however_late(
+def test_equal_rows_of_different_batches_are_stored_each(service: UserActivityService, clock: StillClock) -> None:
+    rows = [{"user_id": "ada", "activity_type": "x"}, {"user_id": "ada", "activity_type": "x"}]
+    for sent_at in (clock.now, clock.now, None, None):
+        assert service.track_batch(rows, sent_at=sent_at).accepted == 2
+    assert len({a.id for a in service.list_activities().activities}) == 8
+
+
+def test_rows_under_an_idempotency_key_are_known_again_however_late(
     service: UserActivityService, clock: StillClock
 ) -> None:
-    rows = [{"user_id": "ada", "activity_type": "x"}, {"user_id": "ada", "activity_type": "x"}]
-    sent = clock.now
-    assert service.track_batch(rows, sent_at=sent).accepted == 2
+    row = {"user_id": "ada", "activity_type": "x", "timestamp": clock.now.isoformat()}
+
+    def sent(key: str | None, *rows: dict[str, Any]) -> tuple[int, int]:
+        result = service.store.run(service.batching(rows, clock.now, Origin(), key=key))
+        return result.accepted, result.duplicates
+
+    assert sent("one", row, row) == (2, 0)
     first = service.list_activities().activities
     clock.go(days=400)
-    again = service.track_batch([*rows, {"user_id": "bob", "activity_type": "x"}], sent_at=sent)
-    assert (again.accepted, again.duplicates) == (1, 2)
+    assert sent("one", row, row, row | {"user_id": "bob"}) == (1, 2)
     assert [a for a in service.list_activities().activities if a.user_id == "ada"] == list(first)
     assert all(UUID(a.id).version == 7 for a in first)
-    assert service.track_batch(rows, sent_at=clock.now).accepted == 2
-    assert service.track_batch(rows).accepted == 2
+    assert sent("two", row, row) == (2, 0)
+    assert sent(None, row, row) == (2, 0)
 
 
 def test_a_batch_of_a_thousand_with_three_bad_rows_lands_the_others(service: UserActivityService) -> None:
@@ -139,7 +150,7 @@ def test_a_batch_of_more_than_a_thousand_is_refused_whole(service: UserActivityS
         {"metadata": {"nan": float("nan")}},
         {"metadata": {"half": "\udc00"}},
         {"metadata": {"big": 10**5000}},
-        {"session_id": ""},
+        {"session_id": " "},
         {"activity_id": "x" * 201},
         {"timestamp": "yesterday"},
         {"app": "no spaces"},

@@ -194,6 +194,8 @@ STRINGS = {
 )  # fmt: skip
 def test_a_string_that_will_not_do_is_refused_by_its_name(untouched: ServerProcess, path: str, value: Any) -> None:
     for field, most in STRINGS[path].items():
+        if value == "" and field not in GOOD[path]:
+            continue  # an empty optional string counts as absent: tests/test_empty_strings.py
         bad = "x" * (most + 1) if value == "LONG" else value
         problem(untouched.api("POST", path, GOOD[path] | {field: bad}), "validation_error", field)
 
@@ -212,8 +214,8 @@ def test_strings_are_taken_to_their_last_character(server: ServerProcess) -> Non
         *((TRACK, "metadata", value) for value in ([], "x", 1, True)),
         *((START, "device_info", value) for value in ([], "x", 1)),
         *((SEND, "data", value) for value in ([], "x", 1)),
-        *((SEND, "priority", value) for value in ("", "HIGH", "asap", 1, [])),
-        *((SEND, "channel", value) for value in ("", "*", "pigeon", 1, ["email"])),
+        *((SEND, "priority", value) for value in ("HIGH", "asap", 1, [])),
+        *((SEND, "channel", value) for value in ("*", "pigeon", 1, ["email"])),
         *((SEND, "channels", value) for value in ([], "email", {}, 1)),
         (SEND, "actions", {}),
         (SEND, "device_tokens", []),
@@ -249,7 +251,7 @@ def test_a_body_where_none_is_asked_for_holds_no_fields(untouched: ServerProcess
 
 
 TIMES = [
-    "", " ", "now", "2026-01-01", "2026-01-01T00:00:00", "2026-01-01 00:00:00", "2026-13-01T00:00:00Z",
+    " ", "now", "2026-01-01", "2026-01-01T00:00:00", "2026-01-01 00:00:00", "2026-13-01T00:00:00Z",
     "2026-02-30T00:00:00Z", "2026-01-01T25:00:00Z", "2026-01-01T00:00:00+99:00", "0000-01-01T00:00:00Z",
     "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59", "1969-12-31T23:59:59.999Z", "9999-12-31T23:59:59Z",
     "9999-12-31T23:59:59-23:59", "12026-01-01T00:00:00Z", "2201-01-01T00:00:00Z",

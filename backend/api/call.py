@@ -29,10 +29,11 @@ from backend.errors import (
     UnsupportedMediaType,
     ValidationError,
 )
-from backend.inputs import Input, checked
+from backend.inputs import Input
 from backend.keys import Caller
 from backend.store.database import Store
 from backend.store.writer import I, LoopWrites, R, Tx, Write
+from backend.validation import Faults, Malformed, convert, decode
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -120,7 +121,7 @@ class Call:
     ) -> Answer:
         """Do ``write`` and answer with ``render`` of it; under an Idempotency-Key once in 24 hours."""
         key = self.headers.get(b"idempotency-key")
-        if key is None:
+        if not key:
             return render(await writes.run(write))
         text = key.decode("latin-1")
         if not 1 <= len(text) <= 255 or not text.isprintable():
@@ -198,6 +199,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     body_optional: bool = False
     query: type[Input] | None = None
     creates: bool = False
+    check: Callable[[Call], object] | None = None
+    """What the fields' types cannot say, asked of the fields that are right where others are not: raises
+    ValidationError for each field that its handler would refuse."""
     media_type: str = "application/json"
     tag: str = ""
 
@@ -244,15 +248,35 @@ class AsgiEndpoint:
             recognise(scope, caller.app)
         call = Call(scope, self._services, caller, headers)
         call.raw = body
-        if self._decoder is not None and (body or not endpoint.body_optional):
+        has_body = bool(body) or not (self._decoder is None or endpoint.body_optional)
+        if has_body:
             require_json(headers)
-            call.body = self._decoder.decode(body)
-        elif body:
-            require_json(headers)
-            checked(lambda: msgspec.json.decode(body, type=_Nothing))
-        if endpoint.query is not None or scope["query_string"]:
-            call.query = decode_query(scope["query_string"], endpoint.query or _Nothing)
+        try:
+            if has_body:
+                call.body = decode(_NOTHING, body) if self._decoder is None else self._decoder.decode(body)
+            if endpoint.query is not None or scope["query_string"]:
+                call.query = decode_query(scope["query_string"], endpoint.query or _Nothing)
+        except Malformed as error:
+            raise self._every_fault(call, scope["query_string"], error) from None
         return await endpoint.handler(call)
+
+    def _every_fault(self, call: Call, query: bytes, first: Malformed) -> ValidationError:
+        """Join ``first`` with what is wrong in the query and between the fields."""
+        faults = Faults()
+        with faults:
+            raise first
+        if call.body is None and call.raw:
+            call.body = first.part
+        try:
+            call.query = decode_query(query, self._endpoint.query or _Nothing)
+        except Malformed as error:
+            call.query = error.part
+            with faults:
+                raise
+        if self._endpoint.check is not None and (call.body if self._endpoint.body else call.query) is not None:
+            with faults:
+                self._endpoint.check(call)
+        return faults.error()
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
@@ -263,6 +287,9 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
 
 class _Nothing(Input, frozen=True, kw_only=True):
     """No fields at all."""
+
+
+_NOTHING = msgspec.json.Decoder(_Nothing)
 
 
 class Disconnected(Exception):
@@ -353,15 +380,19 @@ def decode_query(raw: bytes, kind: type[Input]) -> Any:
             raw.decode("ascii"), keep_blank_values=True, strict_parsing=bool(raw), errors="strict", max_num_fields=50
         )
     except (ValueError, UnicodeDecodeError):
-        raise ValidationError.of("", "The query string is not well formed.") from None
+        raise Malformed([FieldError("", "The query string is not well formed.")]) from None
     values: dict[str, str | int] = dict(pairs)
     if len(values) != len(pairs):
-        raise ValidationError.of("", "A query parameter is given twice.")
+        names = [name for name, _ in pairs]
+        twice = [FieldError(name, "is given twice") for name in values if names.count(name) > 1]
+        raise Malformed(twice)
     for name in _NUMBERS:
         text = values.get(name)
         if isinstance(text, str) and _NUMBER.fullmatch(text):
             values[name] = int(text)
-    return checked(lambda: msgspec.convert(values, kind))
+        elif text == "":
+            del values[name]
+    return convert(values, kind)
 
 
 def refusal(error: FlashFlowError) -> Answer:

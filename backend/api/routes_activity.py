@@ -15,6 +15,7 @@ from backend.incoming import Origin
 from backend.inputs import ActivityIn, AppName, BatchIn, Id, Input, Moment, SessionIn, TypeName, UserId, build
 from backend.moments import moment_ms
 from backend.records import BatchResult, SessionStarted, Tracked
+from backend.validation import Faults
 
 
 class ActivityQuery(Page, frozen=True, kw_only=True):
@@ -43,9 +44,12 @@ def path_user(call: Call) -> str:
 
 def checked_range(since: datetime | None, until: datetime | None) -> None:
     """Both ends as times that can be meant. Raises ValidationError."""
+    faults = Faults()
     for field, moment in (("since", since), ("until", until)):
-        if moment is not None:
-            moment_ms(field, moment)
+        with faults:
+            if moment is not None:
+                moment_ms(field, moment)
+    faults.done()
 
 
 def origin(call: Call, app: str | None) -> Origin:
@@ -57,6 +61,23 @@ async def track(call: Call) -> Answer:
     body: ActivityIn = call.body
     write = call.services.activity.tracking(body, origin(call, body.app))
     return await call.create(call.services.activity.store, call.services.activity_writes, write, _tracked)
+
+
+def _check_track(call: Call) -> None:
+    faults = Faults()
+    with faults:
+        call.app_for(call.body.app)
+    with faults:
+        call.services.activity.check(call.body)
+    faults.done()
+
+
+def _check_app(call: Call) -> None:
+    call.app_for(call.body.app)
+
+
+def _check_range(call: Call) -> None:
+    checked_range(call.query.since, call.query.until)
 
 
 def _tracked(tracked: Tracked) -> Answer:
@@ -76,7 +97,7 @@ async def batch(call: Call) -> Answer:
         body.sent_at,
         origin(call, None),
         may_name_app=may_name_app,
-        key=None if key is None else key.decode("latin-1"),
+        key=key.decode("latin-1") if key else None,
     )
     return await call.create(call.services.activity.store, call.services.activity_writes, write, batched)
 
@@ -146,6 +167,7 @@ async def user_analytics(call: Call) -> Answer:
 ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/activity/track", scope="track", handler=track, body=ActivityIn, creates=True,
+        check=_check_track,
         summary="Store one activity",
         answer="201 activity_id; the same activity_id again: 200 and duplicate; without consent: 200 and stored false",
     ),
@@ -155,10 +177,12 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="GET", path="/api/activity", scope="read", handler=list_activities, query=ActivityQuery,
+        check=_check_range,
         summary="List activities, newest first", answer="activities, next_cursor",
     ),
     Endpoint(
         method="POST", path="/api/session/start", scope="track", handler=start_session, body=SessionIn, creates=True,
+        check=_check_app,
         summary="Open a session", answer="201 session_id; a session that exists: 200",
     ),
     Endpoint(

@@ -24,6 +24,14 @@ async def get_contacts(call: Call) -> Answer:
     return ok(contacts=wire(await call.read(lambda: _circumstances(call).contact(user_id))))
 
 
+def _check_contacts(call: Call) -> None:
+    _circumstances(call).contacting("", call.body)
+
+
+def _check_quiet_hours(call: Call) -> None:
+    _circumstances(call).quieting("", call.body)
+
+
 async def set_contacts(call: Call) -> Answer:
     write = _circumstances(call).contacting(path_user(call), call.body)
     contact = await call.services.notification_writes.run(write)
@@ -64,12 +72,14 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/users/{user_id:path}/contacts", scope="manage", handler=set_contacts,
-        body=ContactsIn, summary="Set a user's e-mail address, phone number and language; null removes one",
+        body=ContactsIn, check=_check_contacts,
+        summary="Set a user's e-mail address, phone number and language; null removes one",
         answer="contacts: email, phone, locale, updated_at",
     ),
     Endpoint(
         method="PUT", path="/api/notifications/quiet-hours/{user_id:path}", scope="manage", handler=set_quiet_hours,
-        body=QuietHoursIn, summary="Hold what is not critical during these hours; what is not given stays",
+        body=QuietHoursIn, check=_check_quiet_hours,
+        summary="Hold what is not critical during these hours; what is not given stays",
         answer="quiet_hours",
     ),
     Endpoint(

@@ -43,6 +43,7 @@ from backend.records import (
     Template,
 )
 from backend.store.notifications import Asked
+from backend.validation import Faults
 
 
 class NotificationQuery(Page, frozen=True, kw_only=True):
@@ -72,6 +73,15 @@ async def send(call: Call) -> Answer:
         return ok(201, **wire_sent(sent[0]))
 
     return await call.create(service.store, call.services.notification_writes, write, render)
+
+
+def _check_send(call: Call) -> None:
+    faults = Faults()
+    with faults:
+        call.app_for(call.body.app)
+    with faults:
+        call.services.notifications.sending(call.body, call.caller.app, call.caller.sees)
+    faults.done()
 
 
 def _left_out(body: SendIn, sent: tuple[Sent, ...]) -> dict[str, Any]:
@@ -104,11 +114,19 @@ async def reschedule(call: Call) -> Answer:
     return ok(notification=wire(moved))
 
 
+def _check_list(call: Call) -> None:
+    faults = Faults()
+    with faults:
+        checked_range(call.query.since, call.query.until)
+    with faults:
+        call.services.notifications.channels.check("channel", [call.query.channel] if call.query.channel else [])
+    faults.done()
+
+
 async def list_notifications(call: Call) -> Answer:
     user_id, query = path_user(call), call.query or NotificationQuery()
-    checked_range(query.since, query.until)
-    if query.channel is not None:
-        call.services.notifications.channels.check("channel", [query.channel])
+    if call.query is not None:
+        _check_list(call)
     asked = Asked(
         user_id=user_id,
         app=call.caller.sees,
@@ -166,16 +184,24 @@ async def set_preferences(call: Call) -> Answer:
 
 
 def _choices(body: PreferencesIn) -> list[PreferenceIn]:
-    one = {
-        field: getattr(body, field)
-        for field in ("user_id", "notification_type", "channel", "enabled")
-        if getattr(body, field) is not None
-    }
+    one = {field: getattr(body, field) for field in _CHOICE if getattr(body, field) is not None}
     if body.preferences is None:
+        faults = Faults()
+        for field in _CHOICE:
+            if field not in one:
+                faults.add(field, "is required", "preferences")
+        faults.done()
         return [build(PreferenceIn, **one)]
     if one:
         raise ValidationError.of("preferences", "give either one choice or a list of them")
     return body.preferences
+
+
+_CHOICE = ("user_id", "notification_type", "channel", "enabled")
+
+
+def _check_preferences(call: Call) -> None:
+    call.services.notifications.preferences.choosing(_choices(call.body))
 
 
 async def get_preferences(call: Call) -> Answer:
@@ -206,6 +232,10 @@ async def declare_type(call: Call) -> Answer:
 
     write = service.preferences.declaring(call.body, call.caller.app, call.caller.sees)
     return await call.create(service.store, call.services.notification_writes, write, render)
+
+
+def _check_type(call: Call) -> None:
+    call.services.notifications.preferences.check_type(call.body)
 
 
 async def register_device(call: Call) -> Answer:
@@ -255,6 +285,10 @@ async def create_template(call: Call) -> Answer:
     return await call.create(service.store, call.services.notification_writes, write, render)
 
 
+def _check_template(call: Call) -> None:
+    call.services.notifications.templates.check(call.body)
+
+
 async def get_template(call: Call) -> Answer:
     locale = (call.query or LocaleQuery()).locale
     templates = call.services.notifications.templates
@@ -292,12 +326,14 @@ def _moving(verb: str, scope: str, summary: str) -> Endpoint:
 ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/notifications/send", scope="send", handler=send, body=SendIn, creates=True,
-        query=SendQuery, summary="Tell a user, or up to 1,000; with dry_run=true say what would happen",
+        query=SendQuery, check=_check_send,
+        summary="Tell a user, or up to 1,000; with dry_run=true say what would happen",
         answer="201 notification_id, status, deliveries; for user_ids: notifications, one each",
     ),
     Endpoint(
         method="GET", path="/api/notifications/user/{user_id:path}", scope="read", handler=list_notifications,
-        query=NotificationQuery, summary="A user's inbox, newest first by listed_at; other statuses by name",
+        query=NotificationQuery, check=_check_list,
+        summary="A user's inbox, newest first by listed_at; other statuses by name",
         answer="notifications, unread_count, next_cursor",
     ),
     _moving("read", "read", "Mark a notification as read; the first read_at stays"),
@@ -322,7 +358,8 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/notifications/preferences", scope="manage", handler=set_preferences,
-        body=PreferencesIn, summary="Choose which types may use which channels", answer="preferences",
+        body=PreferencesIn, check=_check_preferences,
+        summary="Choose which types may use which channels", answer="preferences",
     ),
     Endpoint(
         method="GET", path="/api/notifications/preferences/{user_id:path}", scope="manage", handler=get_preferences,
@@ -351,6 +388,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/templates", scope="manage", handler=create_template, body=TemplateIn, creates=True,
+        check=_check_template,
         summary="Keep a text with variables", answer="201 template; 409 when the name is taken",
     ),
     Endpoint(
@@ -363,6 +401,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="PUT", path="/api/templates/{name}", scope="manage", handler=change_template, body=TemplateChangeIn,
+        check=_check_template,
         summary="Replace a template's text", answer="template",
     ),
     Endpoint(
@@ -376,6 +415,6 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/notification-types", scope="manage", handler=declare_type, body=TypeIn,
-        creates=True, summary="Declare a type of notice", answer="201 notification_type; again: 200",
+        creates=True, check=_check_type, summary="Declare a type of notice", answer="201 notification_type; again: 200",
     ),
 )  # fmt: skip

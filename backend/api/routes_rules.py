@@ -10,8 +10,9 @@ from backend.api.call import Answer, Call, Endpoint, ok
 from backend.api.paging import Page
 from backend.api.wire import wire
 from backend.errors import Forbidden
-from backend.inputs_rules import RuleChangeIn, RuleDraftIn, RuleIn, RuleQuery
+from backend.inputs_rules import RuleChangeIn, RuleDraftIn, RuleIn, RuleQuery, check_when
 from backend.rules import DryRun, Rule, RuleRef, Rules
+from backend.validation import Faults
 
 
 def _rules(call: Call) -> Rules:
@@ -53,6 +54,19 @@ def _one(rule: Rule) -> Answer:
 def _tried(result: DryRun) -> Answer:
     fields: dict[str, Any] = wire(result)
     return ok(**fields | {"examples": [wire(example) for example in result.examples]})
+
+
+def _check(call: Call) -> None:
+    faults = Faults()
+    with faults:
+        call.app_for(getattr(call.body, "app", None))
+    with faults:
+        _rules(call).check(call.body, call.caller.app, call.caller.sees)
+    faults.done()
+
+
+def _check_draft(call: Call) -> None:
+    check_when(call.body.on, call.body.alert)
 
 
 async def list_rules(call: Call) -> Answer:
@@ -107,11 +121,13 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/rules", scope="manage", handler=create_rule, body=RuleIn, creates=True,
+        check=_check,
         summary="When something happens, tell somebody; needs the scope send too",
         answer="201 rule; 409 when this app has one of that name, or 200 of them",
     ),
     Endpoint(
         method="POST", path="/api/rules/dry-run", scope="manage", handler=try_draft, body=RuleDraftIn,
+        check=_check_draft,
         summary="How often such a rule would have fired in the last seven days",
         answer="would_have_fired, examples (the newest ten), days, judged, complete",
     ),
@@ -122,7 +138,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="PUT", path="/api/rules/{name}", scope="manage", handler=change_rule, body=RuleChangeIn,
-        query=RuleQuery, summary="Replace a rule; needs the scope send too", answer="rule",
+        query=RuleQuery, check=_check, summary="Replace a rule; needs the scope send too", answer="rule",
     ),
     Endpoint(
         method="DELETE", path="/api/rules/{name}", scope="manage", handler=remove_rule, query=RuleQuery,

@@ -9,8 +9,9 @@ from backend.api.call import Answer, Call, Endpoint, ok
 from backend.api.paging import Page
 from backend.api.wire import when, wire, wire_sent
 from backend.errors import ValidationError
-from backend.schedules import Ran, ScheduleIn, Schedules, within
+from backend.schedules import Ran, ScheduleIn, Schedules
 from backend.store.schedules import Schedule
+from backend.validation import Faults, within
 
 
 def wire_schedule(schedule: Schedule) -> dict[str, Any]:
@@ -34,6 +35,15 @@ def _app(call: Call, body: ScheduleIn) -> str:
 
 def _one(schedule: Schedule) -> Answer:
     return ok(schedule=wire_schedule(schedule))
+
+
+def _check(call: Call) -> None:
+    faults = Faults()
+    with faults:
+        _app(call, call.body)
+    with faults:
+        _schedules(call).check(call.body, call.caller.app, call.caller.sees)
+    faults.done()
 
 
 async def list_schedules(call: Call) -> Answer:
@@ -83,6 +93,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/schedules", scope="send", handler=create_schedule, body=ScheduleIn, creates=True,
+        check=_check,
         summary="Send a notification again and again", answer="201 schedule; 409 when this app has one of that name",
     ),
     Endpoint(
@@ -95,6 +106,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="PUT", path="/api/schedules/{schedule_id}", scope="send", handler=change_schedule, body=ScheduleIn,
+        check=_check,
         summary="Replace a schedule; with the same rule its next time stays", answer="schedule",
     ),
     Endpoint(

@@ -6,6 +6,7 @@ neither fill the disk nor slow every question.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,10 +23,13 @@ ABSENT = -1
 
 PAGE_VIEW = "page_view"
 FEATURE = (
-    "CASE WHEN metadata IS NOT NULL AND json_type(metadata, '$.feature') = 'text' "
-    "THEN json_extract(metadata, '$.feature') ELSE activity_type END"
+    "CASE WHEN metadata IS NULL OR json_type(metadata, '$.feature') IS NOT 'text' THEN activity_type "
+    # json_extract ends a text at its first NUL
+    "WHEN instr(metadata, '\\u0000') THEN COALESCE(feature(metadata), activity_type) "
+    "WHEN trim(json_extract(metadata, '$.feature')) = '' THEN activity_type "
+    "ELSE json_extract(metadata, '$.feature') END"
 )
-"""A feature is what ``metadata.feature`` names, else the activity's type; looking at a page is none."""
+"""A feature is the text of ``metadata.feature``, else (none, blank) the activity's type; looking at a page is none."""
 
 VALUES = {
     "app": "a.app",
@@ -45,6 +49,12 @@ def site(url: str | None) -> str | None:
         return urlsplit(url).netloc.rpartition("@")[2].lower() or url
     except ValueError:
         return url
+
+
+def feature(metadata: str) -> str | None:
+    """The text under ``feature`` in JSON, each NUL as U+FFFD; None where it is blank."""
+    text: str = json.loads(metadata)["feature"].replace("\0", "\ufffd")
+    return text if text.strip() else None
 
 
 def learn(tx: Tx, activities: str, bounds: tuple[Any, ...]) -> None:

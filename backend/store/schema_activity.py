@@ -287,4 +287,16 @@ def _v13(conn: sqlite3.Connection) -> None:
         conn.execute(statement)
 
 
-ACTIVITY_MIGRATIONS = (_v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8, _v9, _v10, _v11, make_blocks, _v13)
+def _v14(conn: sqlite3.Connection) -> None:
+    """Features named by a blank text or one with a NUL were counted as all others or under half a name: the first
+    opening counts again (as for another zone) where there are any."""
+    conn.execute(
+        "UPDATE figures_state SET zone = '' WHERE EXISTS (SELECT 1 FROM user_activities "
+        "WHERE metadata LIKE '%\"feature\"%' AND json_type(metadata, '$.feature') = 'text' "
+        "AND (trim(json_extract(metadata, '$.feature')) = '' OR instr(metadata, '\\u0000')))"
+    )
+
+
+ACTIVITY_MIGRATIONS = (
+    _v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8, _v9, _v10, _v11, make_blocks, _v13, _v14,
+)  # fmt: skip
