@@ -28,9 +28,14 @@ class Cycle(RequestResponseCycle):
     wire's side; the API's usual headers are known beforehand, and its lengths are those of the bytes.
     """
 
+    _unbounded = False
+    """Whether an HTTP/1.0 client gets a body of unknown length."""
+
     async def send(self, message: Any) -> None:
         if message["type"] != WHOLE:
             prepare_to_part(self, message)
+            if self.scope["http_version"] == "1.0":
+                self._until_close(message)
             await super().send(message)
             return
         if self.flow.write_paused and not self.disconnected:
@@ -53,6 +58,20 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+    def _until_close(self, message: Any) -> None:
+        """HTTP/1.0 knows no chunks (RFC 9112 section 7.1): a body without a length lasts until the connection ends."""
+        if message["type"] == "http.response.start":
+            self._unbounded = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+            if self._unbounded:
+                self.chunked_encoding = self.keep_alive = False
+        elif self._unbounded:
+            self.expected_content_length = len(message.get("body", b""))  # what uvicorn counts down from
+
+    async def receive(self) -> Any:
+        if self.scope["http_version"] == "1.0":
+            self.waiting_for_100_continue = False  # RFC 9110 section 10.1.1: ignored in HTTP/1.0
+        return await super().receive()
 
     async def send_500_response(self) -> None:
         await answer_500(self)

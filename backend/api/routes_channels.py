@@ -62,7 +62,7 @@ ENDPOINTS = (
         summary="The applicationServerKey that browsers subscribe with", answer="public_key; 404 where not configured",
     ),
     Endpoint(
-        method="POST", path="/api/notifications/digest/{user_id}/send-now", scope="manage", handler=send_digest,
+        method="POST", path="/api/notifications/digest/{user_id:path}/send-now", scope="manage", handler=send_digest,
         body=DigestNowIn, body_optional=True, summary="Send what a user's digests hold, now",
         answer="released: how many deliveries go out; held_count and held: what of the user's is held still and why; "
         "stopped: what was suppressed or failed",

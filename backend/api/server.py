@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import uvicorn
@@ -32,7 +33,7 @@ from backend.api import (
 )
 from backend.api.call import Answer, AsgiEndpoint, Endpoint, answer_to, drain, encode, respond
 from backend.api.context import Services
-from backend.api.dispatch import Dispatch
+from backend.api.dispatch import Dispatch, sub_routes
 from backend.api.guard import Browsers, Guard
 from backend.api.host_names import HostNames
 from backend.api.limits import INTERNAL, http_protocol
@@ -88,8 +89,9 @@ def make_app(services: Services, screens: ASGIApp | None) -> ASGIApp:
     described = (*ENDPOINTS, STREAM)
     openapi = document(described)
     docs = page(described, openapi["components"]["schemas"])
+    below = sub_routes(ENDPOINTS)
     made = [
-        *(Route(e.path, AsgiEndpoint(e, services), methods=[e.method], include_in_schema=False) for e in ENDPOINTS),
+        *(_route(e, AsgiEndpoint(e, services), below) for e in ENDPOINTS),
         Route("/api/stream", Stream(services), methods=["GET"]),
         Route("/openapi.json", Static(encode(openapi), b"application/json"), methods=["GET"]),
         Route("/docs", Static(docs, b"text/html; charset=utf-8"), methods=["GET"]),
@@ -109,6 +111,20 @@ def make_app(services: Services, screens: ASGIApp | None) -> ASGIApp:
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return Dispatch(ENDPOINTS, services, app)
+
+
+def _route(endpoint: Endpoint, app: ASGIApp, below: Mapping[str, frozenset[str]]) -> Route:
+    """The endpoint's route; an id at its end does not reach into the routes ``below`` it."""
+    route = Route(endpoint.path, app, methods=[endpoint.method], include_in_schema=False)
+    before = endpoint.path.partition("{")[0]
+    if endpoint.path.endswith(":path}") and before in below:
+        names = "|".join(map(re.escape, sorted(below[before])))
+        route.path_regex = re.compile(
+            rf"^{re.escape(before)}(?P<{endpoint.path[len(before) + 1 : -6]}>"
+            rf"(?!.*/(?:{names})(?:/|$)).*)$",
+            re.DOTALL,
+        )
+    return route
 
 
 class Nothing:
