@@ -246,7 +246,7 @@ def _prune(config: Config, options: argparse.Namespace) -> int:
 def _erase(config: Config, options: argparse.Namespace) -> int:
     from backend import commands_erasing
 
-    commands_erasing.erase(config, say, options.user, sure=options.yes)
+    commands_erasing.erase(config, say, options.user, sure=options.yes, even_if_unknown=options.even_if_unknown)
     return 0
 
 
@@ -360,6 +360,7 @@ def _data_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     erase = commands.add_parser("erase", parents=[common], help="erase a person for good, from both files and backups")
     erase.add_argument("user", metavar="USER_ID")
     erase.add_argument("--yes", action="store_true", help="do not ask")
+    erase.add_argument("--even-if-unknown", action="store_true", help="put up a tombstone where nothing is stored too")
     readmit = commands.add_parser("readmit", parents=[common], help="let an erased person be stored again")
     readmit.add_argument("user", metavar="USER_ID")
     backup = commands.add_parser("backup", parents=[common], help="copy both files, running or not")

@@ -13,7 +13,7 @@ from backend.api.wire import wire
 from backend.app import Backend
 from backend.commands import Say
 from backend.config import Config
-from backend.errors import FlashFlowError, StorageError
+from backend.errors import FlashFlowError, NotFound, StorageError
 from backend.inputs import build
 from backend.server_connection import ask, running
 
@@ -38,16 +38,15 @@ _KINDS = {
 }
 
 
-def erase(config: Config, say: Say, user: str, *, sure: bool) -> None:
+def erase(config: Config, say: Say, user: str, *, sure: bool, even_if_unknown: bool = False) -> None:
     """``flashflow erase``: what was removed, and what remains. Asks on the terminal unless ``sure``."""
     user = _user(user)
     if not sure:
         _confirm(user)
-    url = running(config)
-    if url is not None:
-        told: Mapping[str, Any] = ask(config, url, "DELETE", f"/api/users/{quote(user, safe='')}", timeout=ERASE_S)
-    else:
-        told = _erase_here(config, user)
+    try:
+        told = _erased(config, user, even_if_unknown=even_if_unknown)
+    except NotFound as unknown:
+        raise NotFound(f"{unknown} With --even-if-unknown a tombstone is put up all the same.") from None
     removed = [_count(count, kind) for kind, count in told["removed"].items() if count]
     if removed:
         say(f"“{user}” is erased. Removed: {', '.join(removed)}.")
@@ -87,10 +86,15 @@ def readmit(config: Config, say: Say, user: str) -> None:
         say(f"“{user}” is not erased; nothing was changed.")
 
 
-def _erase_here(config: Config, user: str) -> Mapping[str, Any]:
+def _erased(config: Config, user: str, *, even_if_unknown: bool) -> Mapping[str, Any]:
+    url = running(config)
+    if url is not None:
+        path = f"/api/users/{quote(user, safe='')}" + ("?even_if_unknown=true" if even_if_unknown else "")
+        answer: Mapping[str, Any] = ask(config, url, "DELETE", path, timeout=ERASE_S)
+        return answer
     with Backend(config) as backend:
         try:
-            return wire(backend.erasing.erase(user))
+            return wire(backend.erasing.erase(user, even_if_unknown=even_if_unknown))
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"The erasure is not finished: {error}. The next start goes on with it.") from error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backend.clock import to_datetime
+from backend.errors import NotFound
 from backend.events import Event
 from backend.notification_service import NotificationService
 from backend.records import Record
@@ -58,10 +59,16 @@ class Erasing:
         self._clock = activity.clock
         self._one = threading.Lock()
 
-    def erase(self, user_id: str) -> ErasedPerson:
-        """Erase the user, and refuse whatever would bring them back. Erased before: what little there is, zeros."""
+    def erase(self, user_id: str, *, even_if_unknown: bool = False) -> ErasedPerson:
+        """Erase the user, and refuse whatever would bring them back. Erased before: what little there is, zeros.
+
+        Raises NotFound, and changes nothing, for a user of whom nothing is stored, unless ``even_if_unknown``: a
+        mistyped id must cost neither the earlier backups nor the answers kept under Idempotency-Keys.
+        """
         with self._one:
             earlier = self._stores[0].read(lambda conn: tombstones.find(conn, user_id))
+            if earlier is None and not even_if_unknown and not self._knows(user_id):
+                raise NotFound(f"Nothing is stored of {user_id!r}; nothing was changed.")
             stone = self._stores[0].run(Write(_mark, _Marked(user_id, ROWS)))
             return self._go_on(stone, swept_before=earlier is not None and earlier.left_to_do is None)
 
@@ -92,6 +99,12 @@ class Erasing:
         finally:
             self._one.release()
         return True
+
+    def _knows(self, user_id: str) -> bool:
+        activity, notifications = self._stores
+        return activity.read(lambda conn: forgetting.knows_activities(conn, user_id)) or notifications.read(
+            lambda conn: forgetting.knows_notifications(conn, user_id)
+        )
 
     def _go_on(self, stone: Stone, *, swept_before: bool = False) -> ErasedPerson:
         removed: Counter[str] = Counter()

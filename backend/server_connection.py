@@ -17,7 +17,7 @@ import msgspec
 
 from backend.app import INSTANCE_FILE, Instance
 from backend.config import Config
-from backend.errors import FlashFlowError, StorageError
+from backend.errors import FlashFlowError, NotFound, StorageError
 from backend.keys import digest_of, id_of, local_key, proof_of
 from backend.store.lock import is_locked
 
@@ -55,7 +55,7 @@ def ask(
     timeout: float = ASK_S,
 ) -> dict[str, Any]:
     """One call of the running server with the local key; ``body`` may be JSON already. Raises FlashFlowError in the
-    server's own words."""
+    server's own words, NotFound for a 404."""
     content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     headers = key_header(config) | ({} if body is None else {"Content-Type": "application/json"})
     with proven(config, url, timeout) as connection, answering(url):
@@ -65,7 +65,8 @@ def ask(
     if not isinstance(answer, dict):
         raise StorageError(f"FlashFlow at {url} did not answer with a JSON object.")
     if response.status >= 400:
-        raise FlashFlowError(str(answer.get("detail") or answer.get("title") or response.status))
+        kind = NotFound if response.status == 404 else FlashFlowError
+        raise kind(str(answer.get("detail") or answer.get("title") or response.status))
     return answer
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from backend.admission import Consent
 from backend.api.call import Answer, Call, Endpoint, ok
 from backend.api.routes_activity import batched, path_user
@@ -31,6 +33,12 @@ class ConsentIn(Input, frozen=True, kw_only=True):
     """Whether the user agrees that what they do is stored."""
 
     tracking: bool
+
+
+class EraseQuery(Input, frozen=True, kw_only=True):
+    """``even_if_unknown=true``: put up the tombstone of a user of whom nothing is stored too."""
+
+    even_if_unknown: Literal["true", "false"] = "false"
 
 
 class PruneIn(Input, frozen=True, kw_only=True):
@@ -91,7 +99,9 @@ async def export_person(call: Call) -> Answer:
 
 async def erase(call: Call) -> Answer:
     user_id = path_user(call)
-    erased = await call.wait(lambda: call.services.erasing.erase(user_id))
+    query: EraseQuery = call.query or EraseQuery()
+    unknown = query.even_if_unknown == "true"
+    erased = await call.wait(lambda: call.services.erasing.erase(user_id, even_if_unknown=unknown))
     return ok(**wire(erased))
 
 
@@ -177,7 +187,8 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="DELETE", path="/api/users/{user_id:path}", scope="admin", handler=erase,
-        summary="Erase a user from both files, from their free pages and from the backups",
-        answer="erased_at, removed: how many rows of each kind, backups_removed, remains; again: zeros",
+        query=EraseQuery, summary="Erase a user from both files, from their free pages and from the backups",
+        answer="erased_at, removed: how many rows of each kind, backups_removed, remains; again: zeros; 404 where "
+        "nothing is stored of them, unless even_if_unknown=true",
     ),
 )  # fmt: skip

@@ -35,6 +35,38 @@ _decode_request = msgspec.json.Decoder(Request).decode
 _decode_body = msgspec.json.Decoder(Body).decode
 
 
+def knows_activities(conn: sqlite3.Connection, user_id: str) -> bool:
+    """Whether anything in the activities' file is about the user."""
+    return _any(
+        conn,
+        user_id,
+        "SELECT 1 FROM user_timeline WHERE user_id = ?",
+        f"WITH RECURSIVE {SESSION_PARTS} SELECT 1 FROM {BY_PART} WHERE user_id = ?",  # noqa: S608
+        *map(_OF_TABLE.format, ("figure_users", "user_analytics", "consents")),
+    )
+
+
+def knows_notifications(conn: sqlite3.Connection, user_id: str) -> bool:
+    """Whether anything in the notifications' file is about the user, or is sent to them by a schedule or a rule."""
+    return _any(
+        conn,
+        user_id,
+        *map(_OF_TABLE.format, ("notifications", *_OF_USER.values())),
+        "SELECT 1 FROM rules r JOIN json_each(r.rule, '$.to') t ON t.value = ? "
+        "WHERE json_type(r.rule, '$.to') = 'array'",
+    ) or any(
+        user_id in schedules.users_of(_decode_request(text).notification)
+        for (text,) in conn.execute("SELECT request FROM schedules")
+    )
+
+
+_OF_TABLE = "SELECT 1 FROM {} WHERE user_id = ?"
+
+
+def _any(conn: sqlite3.Connection, user_id: str, *queries: str) -> bool:
+    return any(conn.execute(f"{query} LIMIT 1", (user_id,)).fetchone() for query in queries)
+
+
 def forget_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
     """Up to SLICE of the user's activities, or once there are none their sessions and the rest; {} when all is gone."""
     rows = tx.conn.execute(
