@@ -15,6 +15,7 @@ from backend.delivery.email_message import parse_address
 from backend.delivery.hours import DAYS, is_zone
 from backend.errors import FlashFlowError, ValidationError
 from backend.events import Event
+from backend.faults import Faults
 from backend.inputs import Input
 from backend.inputs_circumstances import ContactsIn, DigestIn, QuietHoursIn
 from backend.moments import LATEST_MS
@@ -24,7 +25,6 @@ from backend.store.database import Store
 from backend.store.reconsidering import reconsider_queued
 from backend.store.tombstones import unless_erased
 from backend.store.writer import Handler, Tx, Write
-from backend.validation import Faults
 
 Changes = dict[str, Any]
 C = TypeVar("C")

@@ -11,6 +11,7 @@ from msgspec import Meta
 from backend.admission import row_refusal
 from backend.batch_rows import Rows, prepared, result_of, without_users
 from backend.clock import Clock
+from backend.faults import Faults
 from backend.import_rows import FUTURE_MS, MOST_ROWS, decoded
 from backend.incoming import LOCAL_APP
 from backend.inputs import SLUG, ActionIn, AppName, Channel, Input, Message, Moment, Name, Title, TypeName, UserId
@@ -21,7 +22,6 @@ from backend.store import tombstones
 from backend.store.codec import to_json
 from backend.store.importing_notifications import OldNotification
 from backend.store.writer import Tx, Write
-from backend.validation import Faults
 
 UNSENT = frozenset({"scheduled", "pending"})
 MOST_COUNTED = 1_000_000_000

@@ -12,6 +12,7 @@ from msgspec import Meta
 from backend.admission import row_refusal
 from backend.batch_rows import Rows, prepared, result_of, without_rows, without_users
 from backend.errors import FlashFlowError, ValidationError
+from backend.faults import Faults
 from backend.import_rows import FUTURE_MS, MOST_ROWS, Address, decoded
 from backend.incoming import LOCAL_APP
 from backend.inputs import Agent, AppName, Id, Input, Moment, UserId
@@ -21,7 +22,6 @@ from backend.store import importing, pruning
 from backend.store.importing import NewSession
 from backend.store.writer import Tx, Write
 from backend.user_activity_service import UserActivityService
-from backend.validation import Faults
 
 
 class ImportedSessionIn(Input, frozen=True, kw_only=True):

@@ -12,11 +12,12 @@ from backend.admission import Admission
 from backend.batch_rows import Batch, decode_row, made_id, rejected
 from backend.clock import Clock
 from backend.errors import ValidationError
+from backend.faults import Faults
 from backend.inputs import ActivityIn, row_json
 from backend.moments import metadata_json, moment_ms
 from backend.records import RejectedRow
 from backend.store.activities import NewActivity
-from backend.validation import Faults, Malformed
+from backend.validation import Malformed
 
 FUTURE_MS = 60 * 60 * 1000
 """An activity from further ahead is refused [Mixpanel]."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from backend.faults import Faults
 from backend.inputs import (
     END,
     SLUG,
@@ -21,7 +22,6 @@ from backend.inputs import (
     UserId,
 )
 from backend.records import Priority
-from backend.validation import Faults
 
 WEEK_MINUTES = 7 * 24 * 60
 MONTH_MINUTES = 30 * 24 * 60

@@ -22,6 +22,7 @@ from backend.clock import Clock, IdMaker, SystemClock
 from backend.errors import ValidationError
 from backend.events import Bus
 from backend.facts import FactFinder
+from backend.faults import Faults
 from backend.inbox import Inbox, Wanted, missing
 from backend.inputs import DeviceIn, PreferenceIn, SendIn, TypeIn, build
 from backend.moments import data_json, moment_ms
@@ -54,7 +55,6 @@ from backend.store.opening import open_store
 from backend.store.schema_notifications import NOTIFICATION_MIGRATIONS
 from backend.store.writer import Write
 from backend.templates import Templates
-from backend.validation import Faults
 from backend.zone import workspace_zone
 
 log = logging.getLogger(__name__)

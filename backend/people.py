@@ -10,6 +10,7 @@ from backend.delivery.choices import ALL, may_use
 from backend.delivery.device_address import DeviceAddress, device_address
 from backend.errors import Conflict, FlashFlowError, NotFound
 from backend.events import Event
+from backend.faults import Faults
 from backend.inputs import DeviceIn, PreferenceIn, TypeIn
 from backend.moments import metadata_json
 from backend.records import (
@@ -29,7 +30,6 @@ from backend.store.models import NotificationModels
 from backend.store.reconsidering import reconsider_queued
 from backend.store.tombstones import unless_erased
 from backend.store.writer import Tx, Write
-from backend.validation import Faults
 
 GENERAL = NotificationType(
     name="general",

@@ -16,8 +16,8 @@ from msgspec import Meta
 
 from backend.clock import to_datetime, to_ms
 from backend.errors import ValidationError
+from backend.faults import Faults
 from backend.inputs import END, Input, Moment, TimeOfDay
-from backend.validation import Faults
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)

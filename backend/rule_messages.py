@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backend.clock import rfc3339
+from backend.faults import Faults
 from backend.inputs import SendIn
 from backend.inputs_rules import AlertIn, RuleChangeIn, TellIn
 from backend.moments import MOST_DATA
@@ -16,7 +17,6 @@ from backend.rule_matching import Happening
 from backend.store.codec import to_json
 from backend.store.templates import variables_of
 from backend.texts import render, variables
-from backend.validation import Faults
 
 OF_ACTIVITY = frozenset(
     {"rule", "times", "activity_id", "activity_type", "user_id", "session_id", "app", "timestamp", "page_url"}

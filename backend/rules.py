@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from backend.errors import Conflict, FlashFlowError, NotFound, ValidationError
 from backend.events import Event
+from backend.faults import Faults, within
 from backend.inputs import SendIn, build
 from backend.inputs_rules import AlertIn, OnIn, RuleChangeIn, RuleDraftIn, RuleIn, check_rule, check_when
 from backend.rule_alerts import Metrics
@@ -23,7 +24,6 @@ from backend.store.rule_uses import forget_useless
 from backend.store.rules import Body, Row, Rule, RulePage, body_of
 from backend.store.templates import read_template
 from backend.store.writer import Tx, Write
-from backend.validation import Faults, within
 
 MOST_RULES = 200
 LOCAL_APP = "local"

@@ -18,6 +18,7 @@ import msgspec
 from backend.clock import to_datetime
 from backend.delivery.hours import is_zone
 from backend.errors import Conflict, FlashFlowError, NotFound, ValidationError
+from backend.faults import Faults, within
 from backend.inputs import Input, Name, SendIn, build
 from backend.moments import moment_ms
 from backend.records import Sent
@@ -29,7 +30,7 @@ from backend.store.codec import from_object, to_json
 from backend.store.database import Store
 from backend.store.schedules import Request, Row, Schedule, SchedulePage
 from backend.store.writer import Tx, Write
-from backend.validation import Faults, convert, within
+from backend.validation import convert
 
 log = logging.getLogger(__name__)
 

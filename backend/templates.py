@@ -9,6 +9,7 @@ from backend.channel_names import ChannelNames
 from backend.data_schema import check_data, check_schema
 from backend.errors import Conflict, FlashFlowError, NotFound
 from backend.events import Event
+from backend.faults import Faults
 from backend.inputs import TemplateChangeIn, TemplateIn, build
 from backend.moments import metadata_json
 from backend.records import Rendered, Template
@@ -17,7 +18,6 @@ from backend.store.database import Store
 from backend.store.models import NotificationModels
 from backend.store.writer import Tx, Write
 from backend.texts import render
-from backend.validation import Faults
 
 Owned = tuple[TemplateIn, str, str | None]
 """A text, the app that writes it, and the only app whose templates may be changed (None: any)."""

@@ -17,6 +17,7 @@ from tests.server_process import ROOT
 FLOORS = (
     # 0: words, errors, events, the clock: they need each other at most
     ("backend.errors", "backend.events", "backend.clock", "backend.records", "backend.handover", "backend.tally"),
+    ("backend.faults",),
     ("backend.validation",),
     (
         "backend.config",

@@ -203,8 +203,8 @@ def test_what_cannot_be_is_refused_and_the_rest_lands(service: UserActivityServi
     assert [one.index for one in result.rejected] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert refusals(result)[:6] == [
         ("start_time", "is more than an hour in the future"),
-        ("last_seen", "lies before start_time"),
-        ("end_time", "lies before start_time"),
+        ("last_seen", "is before start_time"),
+        ("end_time", "is before start_time"),
         ("end_reason", "and end_time belong together"),
         ("id", "'s1' belongs to another app or user."),
         ("id", "'s1' belongs to another app or user."),

@@ -29,11 +29,12 @@ from backend.errors import (
     UnsupportedMediaType,
     ValidationError,
 )
+from backend.faults import Faults
 from backend.inputs import Input
 from backend.keys import Caller
 from backend.store.database import Store
 from backend.store.writer import I, LoopWrites, R, Tx, Write
-from backend.validation import Faults, Malformed, convert, decode
+from backend.validation import Malformed, convert, decode
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -11,11 +11,11 @@ from backend.api.call import Answer, Call, Endpoint, ok
 from backend.api.paging import Page
 from backend.api.wire import wire
 from backend.errors import NotFound
+from backend.faults import Faults
 from backend.incoming import Origin
 from backend.inputs import ActivityIn, AppName, BatchIn, Id, Input, Moment, SessionIn, TypeName, UserId, build
 from backend.moments import moment_ms
 from backend.records import BatchResult, SessionStarted, Tracked
-from backend.validation import Faults
 
 
 class ActivityQuery(Page, frozen=True, kw_only=True):

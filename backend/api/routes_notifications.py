@@ -14,6 +14,7 @@ from backend.api.routes_activity import checked_range, path_user
 from backend.api.wire import wire, wire_delivery, wire_sent
 from backend.clock import to_ms
 from backend.errors import Erased, ValidationError
+from backend.faults import Faults
 from backend.inputs import (
     Channel,
     DeviceIn,
@@ -43,7 +44,6 @@ from backend.records import (
     Template,
 )
 from backend.store.notifications import Asked
-from backend.validation import Faults
 
 
 class NotificationQuery(Page, frozen=True, kw_only=True):

@@ -10,9 +10,9 @@ from backend.api.call import Answer, Call, Endpoint, ok
 from backend.api.paging import Page
 from backend.api.wire import wire
 from backend.errors import Forbidden
+from backend.faults import Faults
 from backend.inputs_rules import RuleChangeIn, RuleDraftIn, RuleIn, RuleQuery, check_when
 from backend.rules import DryRun, Rule, RuleRef, Rules
-from backend.validation import Faults
 
 
 def _rules(call: Call) -> Rules:

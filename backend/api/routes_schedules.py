@@ -9,9 +9,9 @@ from backend.api.call import Answer, Call, Endpoint, ok
 from backend.api.paging import Page
 from backend.api.wire import when, wire, wire_sent
 from backend.errors import ValidationError
+from backend.faults import Faults, within
 from backend.schedules import Ran, ScheduleIn, Schedules
 from backend.store.schedules import Schedule
-from backend.validation import Faults, within
 
 
 def wire_schedule(schedule: Schedule) -> dict[str, Any]:
