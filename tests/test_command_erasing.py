@@ -76,10 +76,15 @@ def test_erase_says_what_was_removed_and_what_remains_and_readmit_lifts_it(folde
     assert rows_in(folder / FILE, "SELECT activity_type FROM user_activities ORDER BY seq") == [("a",), ("again",)]
 
 
-def test_of_somebody_unknown_it_says_that_nothing_was_stored_and_that_nobody_was_erased(folder: Path) -> None:
+def test_of_somebody_unknown_it_erases_nothing_unless_it_has_to(folder: Path) -> None:
     lifted = flashflow("readmit", "nobody", data_dir=folder)
     assert (lifted.returncode, lifted.stdout) == (0, "“nobody” is not erased; nothing was changed.\n")
     done = flashflow("erase", "nobody", "--yes", data_dir=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nothing was changed" in done.stderr
+    assert "--even-if-unknown" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    done = flashflow("erase", "nobody", "--yes", "--even-if-unknown", data_dir=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Nothing was stored of “nobody”.\n")
     assert users(folder) == {ADA, "bob"}
@@ -113,5 +118,5 @@ def test_on_a_terminal_a_yes_erases(folder: Path) -> None:
 def test_what_is_no_user_id_is_refused_in_one_line(tmp_path: Path, command: tuple[str, ...], user: str) -> None:
     done = flashflow(*command, user, data_dir=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("flashflow: user_id: ")
+    assert done.stderr.startswith(("flashflow: user_id: ", "flashflow: user: "))
     assert len(done.stderr.splitlines()) == 1

@@ -216,7 +216,7 @@ def test_neither_the_erased_nor_the_pruned_come_back(tmp_path: Path, clock: Stil
         service = backend.activity
         service.track_activity("bob", "x", timestamp=clock.at(seconds=-86_400))
         backend.retention.prune(int((clock.now - HOUR).timestamp() * 1000), "activities")
-        backend.erasing.erase("ada")
+        backend.erasing.erase("ada", even_if_unknown=True)
         result = take_in(service, [row(clock, user_id="cy", start_time=clock.at(seconds=-90_000).isoformat())])
         assert [field for field, _ in refusals(result)] == ["start_time"]
         result = take_in(service, [row(clock, start_time=clock.now.isoformat())])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,10 +19,9 @@ from tests.api_client import (
     fresh,
     ok,
     problem,
-    send,
     track,
 )
-from tests.server_process import ServerProcess, flashflow, serving
+from tests.server_process import ServerProcess, serving
 
 
 @pytest.fixture(scope="module")
@@ -94,22 +92,3 @@ def test_whoever_is_in_any_table_is_known(server: ServerProcess, what: str) -> N
     answer = server.api(method, path.replace("U", user), written)
     assert answer.status_code in {200, 201}, answer.text
     ok(server.api("DELETE", f"/api/users/{user}"))
-
-
-@pytest.mark.parametrize("running", [True, False])
-def test_the_command_line_says_so_and_takes_the_same_wish(tmp_path: Path, running: bool) -> None:
-    def both() -> None:
-        done = flashflow("erase", "nobody", "--yes", data_dir=tmp_path)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.count("\n") == 1
-        assert "nothing was changed" in done.stderr
-        assert "--even-if-unknown" in done.stderr
-        done = flashflow("erase", "nobody", "--yes", "--even-if-unknown", data_dir=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
-
-    if running:
-        with serving(tmp_path) as server:
-            send(server, "ada")
-            both()
-    else:
-        both()
