@@ -116,7 +116,13 @@ class Backend:
         self.exports = Exports(self.activity, self.notifications)
         self.erasing = Erasing(self.activity, self.notifications)
         self.retention = Retention(self.activity, self.notifications)
-        self.upkeep = Upkeep(self.activity, self.notifications, self.erasing, tell=self._told)
+        self.upkeep = Upkeep(
+            self.activity,
+            self.notifications,
+            self.erasing,
+            tell=self._told,
+            say=lambda title, sentence: self._tell(title, sentence, "high"),
+        )
         self.outbox = Outbox(OutboxTable(self.notifications.store), {}, self.clock)
         self._first_settings()
         self.overview = Overview(self.activity, self.notifications)
@@ -214,6 +220,7 @@ class Backend:
         self.jobs.every(3600, self.upkeep.back_up_daily)
         self.jobs.every(3600, self.retention.begin)
         self.jobs.every(60, self.erasing.finish)
+        self.jobs.every(2, self.upkeep.replace_damaged_text)
         self.jobs.start()
         self.upkeep.check_large_files()
         if self._http is not None:
@@ -284,6 +291,10 @@ class Backend:
         if self._http is None:
             raise StorageError("There is no server to open.")
         return self._http.new_launch_link()
+
+    def damaged_rows(self) -> int:
+        """How many rows had text that is not UTF-8 and was replaced."""
+        return self.upkeep.damaged_rows()
 
     def storage_fault(self) -> str | None:
         """None when both files read and the last writes worked, else a word for what is wrong (nothing private)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backend.clock import rfc3339
@@ -13,6 +13,8 @@ from backend.erasing import Erasing
 from backend.errors import FlashFlowError
 from backend.events import Event
 from backend.notification_service import NotificationService
+from backend.store import damaged_text
+from backend.store.database import Store
 from backend.store.opening import CHECK_AT_START_BYTES, mark_suspect
 from backend.store.recovery import back_up, backups_folder, is_sound
 from backend.store.writer import Tx, Write
@@ -24,10 +26,17 @@ DAY_MS = 86_400_000
 
 
 class Upkeep:
-    """Over both services; ``tell`` takes what the person should know. Every call may be made from any thread."""
+    """Over both services; ``tell`` keeps what the owner should know, ``say`` puts it into their inbox.
+    Every call may be made from any thread."""
 
     def __init__(
-        self, activity: UserActivityService, notifications: NotificationService, erasing: Erasing, *, tell: list[str]
+        self,
+        activity: UserActivityService,
+        notifications: NotificationService,
+        erasing: Erasing,
+        *,
+        tell: list[str],
+        say: Callable[[str, str], None],
     ) -> None:
         self._stores = (activity.store, notifications.store)
         self._paths = tuple(Path(str(store.database.database)) for store in self._stores)
@@ -35,6 +44,9 @@ class Upkeep:
         self._bus = activity.bus
         self._erasing = erasing
         self._tell = tell
+        self._say = say
+        self._replacing: threading.Thread | None = None
+        self._replaced: set[tuple[str, str]] = set()
 
     def finish_erasing(self) -> None:
         """Before anything is answered; what cannot be done now is tried again every minute."""
@@ -62,6 +74,48 @@ class Upkeep:
         if large:
             threading.Thread(target=self._check, args=(large,), name="flashflow-check", daemon=True).start()
 
+    def replace_damaged_text(self) -> None:
+        """Find, replace and mark text that is not UTF-8, once a read has come upon some; in a thread of its own."""
+        damaged = [store for store in self._stores if store.database.tolerant]
+        if damaged and not (self._replacing is not None and self._replacing.is_alive()):
+            self._replacing = threading.Thread(
+                target=self._replace, args=(damaged,), name="flashflow-repair", daemon=True
+            )
+            self._replacing.start()
+
+    def _replace(self, stores: list[Store]) -> None:
+        for store in stores:
+            path = Path(str(store.database.database))
+            try:
+                found = list(damaged_text.scan(path))
+                left = 0
+                for start in range(0, len(found), damaged_text.AT_ONCE):
+                    left += store.run(Write(damaged_text.replace, found[start : start + damaged_text.AT_ONCE]))
+            except (sqlite3.Error, FlashFlowError) as error:
+                log.warning("damaged text in %s could not be replaced yet: %s", path.name, error)
+                continue
+            if left == 0:
+                store.database.tolerate(False)
+            if new := {(damage.table, str(damage.key)) for damage in found} - self._replaced:
+                self._replaced |= new
+                tables = ", ".join(sorted({table for table, _ in new}))
+                rows = f"{len(new):,} row{'s' if len(new) > 1 else ''} of {tables}"
+                self._report(
+                    path,
+                    f"{path.name} had text that is not UTF-8 in {rows}. Each unreadable byte was replaced by “�”; "
+                    "a backup may still hold the original.",
+                )
+
+    def _report(self, path: Path, sentence: str) -> None:
+        self._tell.append(sentence)
+        self._say("Your data is damaged", sentence)
+        log.error(sentence)
+        self._bus.publish([Event("system", path.name)])
+
+    def damaged_rows(self) -> int:
+        """How many rows had text that is not UTF-8, over both files."""
+        return sum(store.read(damaged_text.count_rows) for store in self._stores)
+
     def _check(self, paths: list[Path]) -> None:
         for path in paths:
             try:
@@ -71,12 +125,9 @@ class Upkeep:
                 continue
             if not sound:
                 mark_suspect(path)
-                sentence = (
-                    f"{path.name} is damaged. Restart FlashFlow: it will set the file aside and restore a backup."
+                self._report(
+                    path, f"{path.name} is damaged. Restart FlashFlow: it will set the file aside and restore a backup."
                 )
-                self._tell.append(sentence)
-                log.error(sentence)
-                self._bus.publish([Event("system", path.name)])
 
 
 def _forget(tx: Tx, items: Sequence[None]) -> list[None]:

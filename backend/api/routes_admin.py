@@ -5,19 +5,30 @@ from __future__ import annotations
 import time
 
 from backend.api.call import Answer, Call, Endpoint, ok
+from backend.api.context import Desk
 from backend.api.paging import Page, paged
 from backend.api.wire import wire
 from backend.config import VERSION
+from backend.errors import StorageError
 from backend.inputs import KeyIn, ProofIn
 
 
+def _damaged(desk: Desk) -> int | None:
+    try:
+        return desk.damaged_rows()
+    except StorageError:  # None: unknown; the fault says why
+        return None
+
+
 async def health(call: Call) -> Answer:
-    fault = await call.read(call.services.desk.storage_fault)
+    desk = call.services.desk
+    fault, damaged = await call.read(lambda: (desk.storage_fault(), _damaged(desk)))
     return ok(
         status="ok" if fault is None else "degraded",
         version=VERSION,
         uptime_seconds=round(time.monotonic() - call.services.started_at, 3),
         storage="ok" if fault is None else fault,
+        damaged_rows=damaged,
     )
 
 
@@ -52,7 +63,7 @@ async def launch_link(call: Call) -> Answer:
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/health", scope=None, handler=health, summary="Whether FlashFlow works",
-        answer="status, version, uptime_seconds, storage; no key needed",
+        answer="status, version, uptime_seconds, storage, damaged_rows; no key needed",
     ),
     Endpoint(
         method="POST", path="/api/proof", scope=None, handler=prove, body=ProofIn,

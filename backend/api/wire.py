@@ -11,11 +11,12 @@ import msgspec
 
 from backend.clock import to_datetime
 from backend.records import Delivery, Record, Sent
-from backend.store.codec import decode_address, decode_id
+from backend.store.codec import DAMAGED, decode_address, decode_id, decode_json, encode_json, from_object
 from backend.store.notifications import Asked, list_places, rows_of
 
 _EMPTY_OBJECT = msgspec.Raw(b"{}")
 _EMPTY_LIST = msgspec.Raw(b"[]")
+_decode_list = msgspec.json.Decoder(list[Any]).decode
 
 
 def when(moment: datetime) -> str:
@@ -61,6 +62,10 @@ def _when_ms(ms: int | None) -> str | None:
 
 
 def _raw(text: str | None, empty: msgspec.Raw) -> msgspec.Raw:
+    if text and DAMAGED in text:  # it may be JSON no more
+        return msgspec.Raw(
+            encode_json(from_object(text) if empty is _EMPTY_OBJECT else decode_json(_decode_list, text, []))
+        )
     return msgspec.Raw(text.encode()) if text else empty
 
 
@@ -81,7 +86,7 @@ def wire_notification_row(row: tuple[Any, ...]) -> dict[str, Any]:
         "title": title,
         "message": message,
         "notification_type": kind,
-        "channels": msgspec.Raw(channels.encode()),
+        "channels": _raw(channels, _EMPTY_LIST),
         "priority": priority,
         "status": status,
         "inbox": inbox,

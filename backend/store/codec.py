@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from backend.errors import ValidationError
+
+log = logging.getLogger(__name__)
+
+D = TypeVar("D")
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
@@ -55,19 +61,39 @@ def to_json(value: object) -> str:
     return encode_json(value).decode()
 
 
+DAMAGED = "\N{REPLACEMENT CHARACTER}"
+"""Stands where a byte of stored text was not UTF-8."""
+
+
+def decode_text(stored: bytes) -> str:
+    """Stored text; a byte that is not UTF-8 becomes U+FFFD."""
+    return str(stored, "utf-8", "replace")
+
+
+def decode_json(decode: Callable[[str], D], text: str | None, otherwise: D) -> D:
+    """Stored JSON by ``decode``; ``otherwise`` where nothing is stored, or damage has left no JSON of that shape."""
+    if not text:
+        return otherwise
+    try:
+        return decode(text)
+    except msgspec.DecodeError as error:
+        log.error("stored JSON does not parse: %s", error)
+        return otherwise
+
+
 def from_object(text: str | None) -> dict[str, Any]:
-    """A stored JSON object; nothing stored is an empty one."""
-    return _decode_object(text) if text else {}
+    """A stored JSON object; nothing stored is an empty one. Text that is none is kept under ``damaged_text``."""
+    return decode_json(_decode_object, text, {"damaged_text": text} if text else {})
 
 
 def from_strings(text: str | None) -> tuple[str, ...]:
     """A stored JSON list of strings."""
-    return _decode_strings(text) if text else ()
+    return decode_json(_decode_strings, text, ())
 
 
 def from_list(text: str) -> tuple[str | None, ...]:
     """A JSON list of texts and nulls, as SQLite makes it."""
-    return _decode_list(text)
+    return decode_json(_decode_list, text, ())
 
 
 def encode_cursor(of: str, *place: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -15,7 +16,8 @@ from peewee import PeeweeException, SqliteDatabase
 
 from backend.clock import Clock
 from backend.events import Event
-from backend.store.faults import is_full, storage_error
+from backend.store.codec import decode_text
+from backend.store.faults import is_damaged_text, is_full, storage_error
 from backend.store.last_known import LastKnown
 from backend.store.writer import I, R, Write, Writer
 
@@ -68,6 +70,9 @@ class Database(SqliteDatabase):
     def __init__(self, path: Path, name: str, prepare: Prepare | None = None, *, no_room: bool = False) -> None:
         self._prepare = prepare
         self._opened: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
+        self._opening = threading.Lock()
+        self.tolerant = False
+        """Whether text that is not UTF-8 is read with U+FFFD in it; off until a row needs it: reading is slower so."""
         super().__init__(
             str(path),
             pragmas=[
@@ -87,10 +92,22 @@ class Database(SqliteDatabase):
 
     def _connect(self) -> sqlite3.Connection:
         conn: sqlite3.Connection = super()._connect()  # type: ignore[misc]  # the stubs leave it out
-        self._opened.add(conn)
+        with self._opening:
+            self._opened.add(conn)
+            conn.text_factory = self._text()
         if self._prepare is not None:
             self._prepare(conn)
         return conn
+
+    def tolerate(self, on: bool) -> None:
+        """Switch ``tolerant`` for every connection. Any thread may call it."""
+        with self._opening:
+            self.tolerant = on
+            for conn in self._opened:
+                conn.text_factory = self._text()
+
+    def _text(self) -> Callable[[bytes], str]:
+        return decode_text if self.tolerant else str
 
     def close_all(self) -> None:
         """Close every thread's connection. Only when nothing reads or writes any more."""
@@ -134,6 +151,7 @@ class Store:
         conn.execute(f"PRAGMA cache_size = {WRITER_CACHE_KIB}").fetchall()
         # From the first write on: what a row leaves behind where it is moved within the file must go with it, too.
         conn.execute("PRAGMA secure_delete = ON").fetchall()
+        conn.text_factory = decode_text  # a writer reads little, and cannot always begin again
         return conn
 
     def run(self, write: Write[I, R]) -> R:
@@ -146,17 +164,30 @@ class Store:
         return self.writer.run_all(writes)
 
     def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """Answer ``question`` from this thread's own connection, on one snapshot of the file."""
+        """Answer ``question`` from this thread's own connection, on one snapshot of the file.
+
+        Damaged text is replaced: the question is asked a second time then, and from then on all text is read so.
+        """
         try:
-            conn: sqlite3.Connection = self.database.connection()  # type: ignore[no-untyped-call]
-            conn.execute("BEGIN")
-            try:
-                return question(conn)
-            finally:
-                if conn.in_transaction:
-                    conn.execute("COMMIT")
+            return self._read(question)
+        except (sqlite3.Error, PeeweeException) as error:
+            if not is_damaged_text(error) or self.database.tolerant:
+                raise storage_error(error) from error
+        log.error("%s holds text that is not UTF-8; it is replaced where it is read", self.database.name)
+        self.database.tolerate(True)
+        try:
+            return self._read(question)
         except (sqlite3.Error, PeeweeException) as error:
             raise storage_error(error) from error
+
+    def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        conn: sqlite3.Connection = self.database.connection()  # type: ignore[no-untyped-call]
+        conn.execute("BEGIN")
+        try:
+            return question(conn)
+        finally:
+            if conn.in_transaction:
+                conn.execute("COMMIT")
 
     def close(self) -> None:
         """Finish the waiting writes, fold the WAL into the file, close everything. Safe to call twice."""

@@ -9,6 +9,7 @@ from backend.errors import FlashFlowError, StorageError, StorageFull
 
 # Primary and extended result codes (sqlite.org/rescode.html) that say the disk gave no more room.
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC}
+_DAMAGED_TEXT = ("Could not decode to UTF-8", "malformed JSON", "user-defined function raised exception")
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
@@ -30,6 +31,13 @@ def storage_error(error: BaseException) -> StorageError:
 def is_full(error: BaseException) -> bool:
     """Whether ``error`` says that the disk has no more room."""
     return any(code in _FULL for code in result_codes(error))
+
+
+def is_damaged_text(error: BaseException) -> bool:
+    """Whether a row was read whose text is not UTF-8, or whose JSON does not parse: the module gives no code for it."""
+    while not isinstance(error, sqlite3.Error) and error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, sqlite3.Error) and any(sign in str(error) for sign in _DAMAGED_TEXT)
 
 
 def is_storage_fault(error: BaseException) -> bool:

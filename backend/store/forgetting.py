@@ -31,9 +31,6 @@ SLICE = 200
 Removed = dict[str, int]
 """How many rows went, by what they were."""
 
-_decode_request = msgspec.json.Decoder(Request).decode
-_decode_body = msgspec.json.Decoder(Body).decode
-
 
 def knows_activities(conn: sqlite3.Connection, user_id: str) -> bool:
     """Whether anything in the activities' file is about the user."""
@@ -146,7 +143,7 @@ def forget_tokens(tx: Tx, seqs: Sequence[int], devices: frozenset[str]) -> None:
             left = [token for token in from_strings(row[0]) if not _names(devices, token)]
             tx.conn.execute("UPDATE notifications SET device_tokens = ? WHERE seq = ?", (to_json(left), seq))
     for seq, text in tx.conn.execute("SELECT seq, request FROM schedules").fetchall():
-        request = _decode_request(text)
+        request = schedules.decode_request(text)
         given = request.notification.get("device_tokens") or []
         left = [token for token in given if not _names(devices, token)]
         if left != given:
@@ -180,7 +177,7 @@ def _forget_schedules(tx: Tx, user_id: str) -> Removed:
     """What recurs for this user alone ends; what recurs for others too goes on without them."""
     removed = 0
     for seq, text in tx.conn.execute("SELECT seq, request FROM schedules").fetchall():
-        request = _decode_request(text)
+        request = schedules.decode_request(text)
         users = schedules.users_of(request.notification)
         if request.last_error is not None and user_id in request.last_error:
             request = msgspec.structs.replace(request, last_error=None)
@@ -201,8 +198,9 @@ def _forget_in_rules(tx: Tx, user_id: str) -> Removed:
     alone, or about them alone, ends."""
     removed = 0
     for seq, name, app, text, error in tx.conn.execute("SELECT seq, name, app, rule, last_error FROM rules").fetchall():
-        body = _decode_body(text)
-        left = _rule_without(body, user_id)
+        body = rules.decode_body(text)
+        unreadable = body is rules.UNREADABLE and user_id in text
+        left = None if unreadable else _rule_without(body, user_id)
         if left is None:
             rules.delete(tx, seq)
             removed += 1
@@ -267,11 +265,12 @@ _TOLD = ("title", "message", "data", "actions", "collapse_key")
 def _kept_texts(conn: sqlite3.Connection) -> Iterator[tuple[str, str, Any]]:
     """What apps have written of their own accord: its kind, its name, its texts."""
     for name, text in conn.execute("SELECT name, rule FROM rules ORDER BY name"):
-        body = _decode_body(text)
+        body = rules.decode_body(text)
         values = [condition.value for condition in body.on.where] if body.on is not None else []
+        values.append(text if body is rules.UNREADABLE else None)
         yield "rule", name, [values, *(msgspec.to_builtins(getattr(body.send, field)) for field in _TOLD)]
     for name, text in conn.execute("SELECT name, request FROM schedules ORDER BY name"):
-        yield "schedule", name, [_decode_request(text).notification.get(field) for field in _TOLD]
+        yield "schedule", name, [schedules.decode_request(text).notification.get(field) for field in _TOLD]
     for name, *texts in conn.execute("SELECT name, title_template, message_template FROM notification_templates"):
         yield "template", name, texts
     for name, *texts in conn.execute("SELECT name, label, description FROM notification_types"):

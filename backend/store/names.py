@@ -23,7 +23,7 @@ ABSENT = -1
 
 PAGE_VIEW = "page_view"
 FEATURE = (
-    "CASE WHEN metadata IS NULL OR json_type(metadata, '$.feature') IS NOT 'text' THEN activity_type "
+    "CASE WHEN json_valid(metadata) IS NOT 1 OR json_type(metadata, '$.feature') IS NOT 'text' THEN activity_type "
     # json_extract ends a text at its first NUL
     "WHEN instr(metadata, '\\u0000') THEN COALESCE(feature(metadata), activity_type) "
     "WHEN trim(json_extract(metadata, '$.feature')) = '' THEN activity_type "

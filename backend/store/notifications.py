@@ -11,7 +11,15 @@ import msgspec
 from backend.clock import to_datetime
 from backend.records import Action, Attempt, Delivery, Notification, NotificationPage
 from backend.store.activities import clause, conditions
-from backend.store.codec import decode_cursor, decode_id, encode_cursor, encode_id, from_object, from_strings
+from backend.store.codec import (
+    decode_cursor,
+    decode_id,
+    decode_json,
+    encode_cursor,
+    encode_id,
+    from_object,
+    from_strings,
+)
 from backend.store.rows import execute_rows
 from backend.store.writer import Tx
 
@@ -175,7 +183,9 @@ def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[int,
         ]
     )
     if asked.channel is not None:
-        where.append("EXISTS (SELECT 1 FROM json_each(channels) WHERE value = ?)")
+        where.append(
+            "CASE WHEN json_valid(channels) THEN EXISTS (SELECT 1 FROM json_each(channels) WHERE value = ?) END"
+        )
         values.append(asked.channel)
     if asked.q:
         where.append("(title LIKE ? ESCAPE '\\' OR message LIKE ? ESCAPE '\\')")
@@ -311,7 +321,7 @@ def to_notification(row: tuple[Any, ...]) -> Notification:
         status=status,
         inbox=inbox,
         data=from_object(data),
-        actions=_decode_actions(actions) if actions else (),
+        actions=decode_json(_decode_actions, actions, ()),
         collapse_key=collapse,
         created_at=to_datetime(created),
         scheduled_at=_moment(scheduled),

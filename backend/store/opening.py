@@ -10,6 +10,7 @@ from pathlib import Path
 from backend.clock import Clock
 from backend.errors import SchemaTooNew, StorageError
 from backend.events import Event
+from backend.store.codec import decode_text
 from backend.store.database import Database, Prepare, Store, create_private, lacks_room, uri_of
 from backend.store.faults import storage_error
 from backend.store.last_known import LastKnown, highest, read_record
@@ -84,6 +85,7 @@ def _recover(path: Path, clock: Clock) -> str:
 def _migrate(path: Path, migrations: Sequence[Migration], clock: Clock, *, no_room: bool = False) -> None:
     """Bring the file from its ``user_version`` to ``len(migrations)``, in one transaction: all steps or none."""
     with closing(sqlite3.connect(uri_of(path, no_room=no_room), uri=True, isolation_level=None, timeout=10)) as conn:
+        conn.text_factory = decode_text
         version = _version(conn)
         conn.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # a schema that does not read is damage
         if version > len(migrations):

@@ -11,7 +11,7 @@ import msgspec
 
 from backend.handover import Link, Notice, Outcome, Turn
 from backend.store.calling_off import COLUMNS, JOINED, WIDTH, call_off_all, end_of, ends_of
-from backend.store.codec import decode_id, encode_id, from_object, to_json
+from backend.store.codec import decode_id, decode_json, encode_id, from_object, to_json
 from backend.store.database import Store
 from backend.store.recording import INTERRUPTED, attempt, next_in_chain, record, tell_carried
 from backend.store.settling import settle_all
@@ -179,7 +179,7 @@ def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
         notification_type=kind,
         critical=bool(critical),
         data=from_object(data) or None,
-        actions=_decode_actions(actions) if actions and not carried else (),
+        actions=() if carried else decode_json(_decode_actions, actions, ()),
         collapse_key=collapse,
         count=count,
         created_at=created,

@@ -10,7 +10,7 @@ import msgspec
 
 from backend.clock import to_datetime
 from backend.records import Device, NotificationType, Preference, Stage, Throttle
-from backend.store.codec import decode_id, from_object, from_strings, to_json
+from backend.store.codec import decode_id, decode_json, from_object, from_strings, to_json
 from backend.store.writer import Tx
 
 MOST_TYPES = 1_000
@@ -169,8 +169,8 @@ def _to_type(row: tuple[Any, ...]) -> NotificationType:
         asks_critical=bool(asks),
         category=category,
         digest_at=digest_at,
-        throttle=_decode_throttle(throttle) if throttle else None,
-        failover=_decode_failover(failover) if failover else (),
+        throttle=decode_json(_decode_throttle, throttle, None),
+        failover=decode_json(_decode_failover, failover, ()),
     )
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from backend.rule_matching import NONE_YET, Uses
-from backend.store.codec import to_json
+from backend.store.codec import decode_json, to_json
 from backend.store.writer import Tx
 
 _decode_times = msgspec.json.Decoder(tuple[int, ...]).decode
@@ -47,7 +47,7 @@ def uses_of(conn: sqlite3.Connection, rule_seq: int, user_id: str) -> Uses:
     row = conn.execute(
         "SELECT times, fired_at FROM rule_uses WHERE rule_seq = ? AND user_id = ?", (rule_seq, user_id)
     ).fetchone()
-    return NONE_YET if row is None else Uses(_decode_times(row[0]), row[1])
+    return NONE_YET if row is None else Uses(decode_json(_decode_times, row[0], ()), row[1])
 
 
 def remembered_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[str, str, Uses]]:
@@ -57,7 +57,7 @@ def remembered_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[str, str
         "WHERE u.user_id = ? ORDER BY r.seq",
         (user_id,),
     )
-    return [(name, app, Uses(_decode_times(times), fired_at)) for name, app, times, fired_at in rows]
+    return [(name, app, Uses(decode_json(_decode_times, times, ()), fired_at)) for name, app, times, fired_at in rows]
 
 
 def remember(tx: Tx, rule_seq: int, user_id: str, uses: Uses, useful_until: int) -> None:

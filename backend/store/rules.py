@@ -12,7 +12,7 @@ from backend.clock import to_datetime
 from backend.inputs_rules import AlertIn, OnIn, Recipients, RuleChangeIn, TellIn
 from backend.records import Record
 from backend.store.activities import clause, conditions
-from backend.store.codec import decode_cursor, decode_id, encode_cursor, encode_id, to_json
+from backend.store.codec import decode_cursor, decode_id, decode_json, encode_cursor, encode_id, to_json
 from backend.store.writer import Tx
 
 _COLUMNS = (
@@ -103,12 +103,18 @@ class Row(NamedTuple):
 
 
 _decode_body = msgspec.json.Decoder(Body).decode
+UNREADABLE = Body(send=TellIn(title="Damaged rule", message="What was stored of this rule cannot be read."))
 
 
 def body_of(asked: RuleChangeIn) -> Body:
     """What is kept of it, as it will be read back: only so can it be compared with what is stored."""
     body = Body(on=asked.on, alert=asked.alert, send=asked.send, to=asked.to, cooldown_minutes=asked.cooldown_minutes)
     return _decode_body(to_json(body))
+
+
+def decode_body(text: str) -> Body:
+    """A rule as it is stored; UNREADABLE where damage has left no such JSON."""
+    return decode_json(_decode_body, text, UNREADABLE)
 
 
 def named(conn: sqlite3.Connection, name: str, app: str | None) -> list[Row]:
@@ -128,7 +134,8 @@ def by_seq(conn: sqlite3.Connection, seq: int) -> Row | None:
 
 def enabled(conn: sqlite3.Connection) -> list[Row]:
     """Every rule that is switched on, oldest first."""
-    return [_to_row(row) for row in conn.execute(f"SELECT {_COLUMNS} FROM rules WHERE enabled ORDER BY seq")]  # noqa: S608
+    rows = map(_to_row, conn.execute(f"SELECT {_COLUMNS} FROM rules WHERE enabled ORDER BY seq"))  # noqa: S608
+    return [row for row in rows if row.enabled]
 
 
 def count_of(conn: sqlite3.Connection, app: str) -> int:
@@ -205,4 +212,5 @@ def delete(tx: Tx, seq: int) -> None:
 
 def _to_row(row: tuple[Any, ...]) -> Row:
     seq, id_, name, app, owner, on, body, *rest = row
-    return Row(seq, decode_id(id_), name, app, owner, bool(on), _decode_body(body), *rest)
+    stored = decode_body(body)  # an unreadable one is listed, and can be removed, but never fires
+    return Row(seq, decode_id(id_), name, app, owner, bool(on) and stored is not UNREADABLE, stored, *rest)

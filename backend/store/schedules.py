@@ -12,7 +12,7 @@ from backend.clock import to_datetime
 from backend.records import Record
 from backend.recurrence import Rule
 from backend.store.activities import clause, conditions
-from backend.store.codec import decode_cursor, decode_id, encode_cursor, encode_id, to_json
+from backend.store.codec import decode_cursor, decode_id, decode_json, encode_cursor, encode_id, to_json
 from backend.store.writer import Tx
 
 _COLUMNS = "seq, id, name, app, request, rule, next_at, last_at, created_at, updated_at"
@@ -85,6 +85,13 @@ class Row(NamedTuple):
 
 _decode_request = msgspec.json.Decoder(Request).decode
 _decode_rule = msgspec.json.Decoder(Rule).decode
+_DAMAGED = Request(notification={"user_id": ""}, last_error="What was stored of this schedule cannot be read.")
+_DAILY = Rule(every_minutes=24 * 60)
+
+
+def decode_request(text: str) -> Request:
+    """What a schedule sends, as it is stored."""
+    return decode_json(_decode_request, text, _DAMAGED)
 
 
 def find(conn: sqlite3.Connection, schedule_id: str, app: str | None) -> Row | None:
@@ -173,4 +180,7 @@ def delete(tx: Tx, seq: int) -> None:
 
 def _to_row(row: tuple[Any, ...]) -> Row:
     seq, id_, name, app, request, rule, *times = row
-    return Row(seq, decode_id(id_), name, app, _decode_request(request), _decode_rule(rule), *times)
+    stored = decode_json(_decode_rule, rule, _DAILY)
+    # A damaged one is listed, and can be changed or removed; at its times it is refused: it has no recipient.
+    wanted = _DAMAGED if stored is _DAILY else decode_request(request)
+    return Row(seq, decode_id(id_), name, app, wanted, stored, *times)

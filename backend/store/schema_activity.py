@@ -14,7 +14,7 @@ import sqlite3
 
 from backend.store import timeline
 from backend.store.blocks import make_blocks
-from backend.store.schema import IDEMPOTENCY_DDL
+from backend.store.schema import IDEMPOTENCY_DDL, mark_damaged_rows
 from backend.store.schema_figures import make_figures
 from backend.store.schema_privacy import privacy_of_activities
 
@@ -292,11 +292,12 @@ def _v14(conn: sqlite3.Connection) -> None:
     opening counts again (as for another zone) where there are any."""
     conn.execute(
         "UPDATE figures_state SET zone = '' WHERE EXISTS (SELECT 1 FROM user_activities "
-        "WHERE metadata LIKE '%\"feature\"%' AND json_type(metadata, '$.feature') = 'text' "
+        "WHERE metadata LIKE '%\"feature\"%' AND json_valid(metadata) AND json_type(metadata, '$.feature') = 'text' "
         "AND (trim(json_extract(metadata, '$.feature')) = '' OR instr(metadata, '\\u0000')))"
     )
 
 
 ACTIVITY_MIGRATIONS = (
     _v1, _v2, _v3, privacy_of_activities, _v5, _v6, _v7, _v8, _v9, _v10, _v11, make_blocks, _v13, _v14,
+    mark_damaged_rows,
 )  # fmt: skip

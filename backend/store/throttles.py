@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from backend.records import NotificationType
-from backend.store.codec import to_json
+from backend.store.codec import decode_json, to_json
 from backend.store.writer import Tx
 
 _decode = msgspec.json.Decoder(list[int]).decode
@@ -49,4 +49,4 @@ def _times(conn: sqlite3.Connection, user_id: str, name: str, channel: str) -> l
         "SELECT times FROM throttles WHERE user_id = ? AND notification_type = ? AND channel = ?",
         (user_id, name, channel),
     ).fetchone()
-    return [] if row is None else _decode(row[0])
+    return [] if row is None else decode_json(_decode, row[0], [])
