@@ -52,7 +52,7 @@ def knows_notifications(conn: sqlite3.Connection, user_id: str) -> bool:
         "SELECT 1 FROM rules r JOIN json_each(r.rule, '$.to') t ON t.value = ? "
         "WHERE json_type(r.rule, '$.to') = 'array'",
     ) or any(
-        user_id in schedules.users_of(_decode_request(text).notification)
+        user_id in schedules.users_of(schedules.decode_request(text).notification)
         for (text,) in conn.execute("SELECT request FROM schedules")
     )
 
