@@ -43,8 +43,11 @@ class Inbox(RuleBasedStateMachine):
         channel=st.sampled_from(["in_app", "email"]),
         later=st.sampled_from([None, None, 2]),
         ends=st.sampled_from([None, None, 3]),
+        key=st.sampled_from([None, "build"]),
     )
-    def send(self, user: str, app: str, channel: str, later: int | None, ends: int | None) -> str:
+    def send(
+        self, user: str, app: str, channel: str, later: int | None, ends: int | None, key: str | None
+    ) -> str:  # fmt: skip
         sent = self.service.send_notification(
             user,
             "T",
@@ -53,8 +56,10 @@ class Inbox(RuleBasedStateMachine):
             app=app,
             scheduled_at=None if later is None else self.clock.now + timedelta(hours=later),
             expires_at=None if ends is None else self.clock.now + timedelta(hours=ends),
+            collapse_key=key,
         )
-        self.sent.append(sent.notification_id)
+        if sent.notification_id not in self.sent:
+            self.sent.append(sent.notification_id)
         return sent.notification_id
 
     @rule(
@@ -77,6 +82,14 @@ class Inbox(RuleBasedStateMachine):
             assert self.service.get_notification(notice) == before
         else:
             assert self.service.get_notification(notice).notification == after
+
+    @rule(notice=notices, hours=st.integers(1, 3))
+    def snooze(self, notice: str, hours: int) -> None:
+        before = self.service.get_notification(notice)
+        try:
+            self.service.snooze_notification(notice, self.clock.at(hours=hours))
+        except Conflict:
+            assert self.service.get_notification(notice) == before
 
     @rule(user=users)
     def read_all(self, user: str) -> None:
@@ -115,6 +128,7 @@ class Inbox(RuleBasedStateMachine):
                 assert (n.read_at is not None) == (n.status == "read"), n
                 assert (n.inbox == "unread") <= (n.read_at is None), n
                 assert (n.archived_at is not None) == (n.inbox == "archived"), n
+                assert (n.snoozed_until is not None) == (n.inbox == "snoozed"), n
 
     @invariant()
     def every_list_is_paged_newest_first_whatever_place_its_rows_have(self) -> None:
