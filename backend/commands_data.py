@@ -41,6 +41,8 @@ from backend.zone import workspace_zone
 READ_S = 60.0
 BODY = 900 * 1024
 """Bytes of rows in one request: less than the 1 MiB that a body may have."""
+MOST_LINE = 2 * BODY
+"""Bytes, or characters, of a line that are read: no row may be as long."""
 
 
 # --- export -----------------------------------------------------------------------------------------------------------
@@ -262,7 +264,13 @@ def _checked(rows: Read, taking: Taking) -> Iterator[Line]:
 
 
 def _json_lines(file: BinaryIO) -> Read:
-    for number, line in enumerate(file, 1):
+    number = 0
+    while line := file.readline(MOST_LINE):
+        number += 1
+        rest = line
+        # Of a longer line the first part is enough to refuse it by; the rest is passed over, not held.
+        while not rest.endswith(b"\n") and (rest := file.readline(MOST_LINE)):
+            pass
         text = line.strip(b"\xef\xbb\xbf \t\r\n")
         if text:
             yield number, lambda text=text: text  # type: ignore[misc]
@@ -270,12 +278,18 @@ def _json_lines(file: BinaryIO) -> Read:
 
 def _text(file: BinaryIO) -> Iterator[str]:
     """Lines that end in LF, CR LF or CR; each keeps its end, which may stand inside a cell. Bytes that are not UTF-8
-    stay surrogates, so that only their row is refused."""
-    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    stay surrogates, so that only their row is refused. Raises ValidationError for a line beyond MOST_LINE."""
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    number = 0
+    while line := text.readline(MOST_LINE):
+        number += 1
+        if len(line) == MOST_LINE:
+            raise ValidationError.of(f"line {number}", "is larger than a request may be")
+        yield line
 
 
 def _csv_lines(text: Iterator[str], taking: Taking) -> Read:
-    csv.field_size_limit(BODY * 2)  # of this process, which does nothing else
+    csv.field_size_limit(MOST_LINE)  # of this process, which does nothing else
     reader = csv.reader(text)
     try:
         names = next(reader, [])

@@ -14,6 +14,7 @@ from typing import TextIO
 from backend.errors import FlashFlowError, ValidationError
 
 PLAIN = "flashflow.plain"
+MOST_INPUT = 1_000_000
 _PLAIN_TEXT = {"“": '"', "”": '"', "‘": "'", "’": "'", "…": "...", "–": "-", "—": "-", "→": "->", "·": "-"}
 
 
@@ -92,15 +93,17 @@ def reason(error: Exception) -> str:
 
 
 def read_input() -> str:
-    """All of standard input as text. Raises FlashFlowError where it cannot be read or is no text."""
+    """All of standard input as text. Raises FlashFlowError where it cannot be read, is no text or is without end."""
     try:
-        text = sys.stdin.read()
+        text = sys.stdin.read(MOST_INPUT + 1)
         text.encode()
     except UnicodeError:
         words = f"is not text in this locale's encoding ({sys.stdin.encoding})"
         raise ValidationError.of("standard input", words) from None
     except OSError as error:
         raise FlashFlowError(f"Standard input cannot be read: {error.strerror or error}.") from error
+    if len(text) > MOST_INPUT:
+        raise ValidationError.of("standard input", f"is longer than {MOST_INPUT:,} characters")
     return text
 
 

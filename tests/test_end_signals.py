@@ -11,7 +11,8 @@ import pytest
 
 from tests.server_process import ROOT, environment, eventually, serving
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix signals")
+if sys.platform == "win32":
+    pytest.skip("these signals are Unix's", allow_module_level=True)
 
 ORDERS = [
     (signal.SIGHUP,),

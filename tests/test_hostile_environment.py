@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -177,6 +176,17 @@ def test_a_message_from_an_odd_input_is_refused_in_one_line(
     one_line(run(tmp_path, "send", "ada", "Title", "-", stdin=stdin, streams=streams))
 
 
+@pytest.mark.parametrize("arguments", [("send", "ada", "Title", "-"), ("import", "-", "--format", "csv")], ids=str)
+def test_an_input_without_end_is_refused_before_it_fills_the_memory(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    import resource
+
+    def endless() -> None:
+        os.dup2(os.open("/dev/zero", os.O_RDONLY), 0)
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+
+    one_line(run(tmp_path, *arguments, before=endless))
+
+
 # --- arguments
 
 
@@ -243,6 +253,8 @@ def test_a_user_without_a_home_is_told_how_to_name_a_folder(tmp_path: Path) -> N
 
 def unused() -> int:
     """A user id that belongs to no account."""
+    import pwd  # Unix only, as the next one
+
     taken = {entry.pw_uid for entry in pwd.getpwall()}
     return next(number for number in range(20_000, 60_000) if number not in taken)
 
@@ -282,6 +294,15 @@ def test_a_csv_file_may_end_its_lines_in_any_way(tmp_path: Path, end: str) -> No
 def test_a_file_of_another_kind_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert "Unexpected" not in one_line(run(tmp_path, "import", str(tmp_path / name)))
+
+
+def test_a_line_that_is_too_long_is_refused_alone(tmp_path: Path) -> None:
+    good = b'{"user_id": "ada", "activity_type": "click", "timestamp": "2026-01-01T00:00:00Z"}\n'
+    long = b'{"user_id": "ada", "metadata": "' + b"x" * 5_000_000 + b'"}\n'
+    (tmp_path / "rows.jsonl").write_bytes(good + long + good.replace(b"ada", b"bob"))
+    done = run(tmp_path, "import", str(tmp_path / "rows.jsonl"))
+    assert one_line(done).startswith("line 2: is larger")
+    assert done.stdout.startswith(b"2 imported, 0 were there already, 1 refused.")
 
 
 def test_a_row_that_is_not_utf_8_is_named_and_the_others_land(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_closing_the_window_stops_everything_within_three_seconds(opened: Opened
     assert wal_is_empty(opened.data)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)])
 def test_a_signal_closes_the_window_and_stops_within_three_seconds(opened: Opened, number: signal.Signals) -> None:
     pid, _ = opened.client()
     opened.process.send_signal(number)
