@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from backend import health
 from backend.analytics import Analytics
 from backend.channels import LABELS, Channels, ChannelState
 from backend.clock import Clock, SystemClock
@@ -206,6 +207,8 @@ class Backend:
         self.outbox.start()
         self.rule_watch.start()
         self.jobs.every(5, self._start_writes.run)
+        self.jobs.every(2, self.activity.store.probe)
+        self.jobs.every(2, self.notifications.store.probe)
         self.jobs.every(1, self.notifications.release_due)
         self.jobs.every(1, self.notifications.schedules.run_due)
         self.jobs.every(2, self.follow_settings)
@@ -215,11 +218,11 @@ class Backend:
         self.jobs.every(5, lambda: self.activity.figures.recount(seconds=1))
         self.jobs.every(5, self._tell_of_guard)
         self.jobs.every(3600, self.upkeep.forget_answers)
-        self.jobs.every(30, self.rules.judge.check_alerts)
+        self.jobs.every(30, self.rules.judge.check_alerts, long=True)
         self.jobs.every(3600, self.rules.forget_useless)
-        self.jobs.every(3600, self.upkeep.back_up_daily)
+        self.jobs.every(3600, self.upkeep.back_up_daily, long=True)
         self.jobs.every(3600, self.retention.begin)
-        self.jobs.every(60, self.erasing.finish)
+        self.jobs.every(60, self.erasing.finish, long=True)
         self.jobs.every(2, self.upkeep.replace_damaged_text)
         self.jobs.start()
         self.upkeep.check_large_files()
@@ -298,16 +301,13 @@ class Backend:
 
     def storage_fault(self) -> str | None:
         """None when both files read and the last writes worked, else a word for what is wrong (nothing private)."""
-        for store in (self.activity.store, self.notifications.store):
-            try:
-                store.read(lambda conn: conn.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone())
-            except FlashFlowError as error:
-                return error.code
-            if store.writer.fault is not None:
-                return store.writer.fault
-        if self.activity.store.loss is not None or self.notifications.store.loss is not None:
-            return "rows_missing"
-        return None
+        return health.storage_fault((self.activity.store, self.notifications.store))
+
+    def failing_threads(self) -> tuple[str, ...]:
+        """The long-lived threads that ended or failed lately, by name."""
+        http = None if self._http is None else self._http.thread
+        others = (*self.jobs.threads, self.outbox.thread, self.rule_watch.thread, self._withdrawals.thread, http)
+        return health.failing_threads((self.activity.store, self.notifications.store), others)
 
     def _hear(self, events: tuple[Event, ...]) -> None:
         if any(event.kind == "outbox" for event in events):

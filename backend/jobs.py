@@ -15,24 +15,28 @@ from collections.abc import Callable
 import schedule
 
 from backend.errors import FlashFlowError
+from backend.supervision import Steady
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 JUMP_S = 2.0
+STOP_S = 5.0
 
 
 class Jobs:
-    """A thread that ticks a scheduler. ``every`` before ``start``; ``stop`` ends it within one tick."""
+    """A thread that ticks a scheduler, and one more for each job that may take long. ``every`` before ``start``;
+    ``stop`` ends them within one tick, or after the job that is under way."""
 
     def __init__(self, tick_s: float = TICK_S) -> None:
         self._scheduler = schedule.Scheduler()
         self._stopping = threading.Event()
         self._tick_s = tick_s
-        self._thread = threading.Thread(target=self._run, name="flashflow-jobs", daemon=True)
+        self.threads = [self._thread("flashflow-jobs", self._scheduler)]
 
-    def every(self, seconds: int, job: Callable[[], object]) -> None:
-        """Run ``job`` every ``seconds``; what it raises is logged and stops no other job."""
+    def every(self, seconds: int, job: Callable[[], object], *, long: bool = False) -> None:
+        """Run ``job`` every ``seconds``; what it raises is logged and stops no other job. A ``long`` one has a thread
+        of its own, so that no other waits for it."""
 
         def alone() -> None:
             try:
@@ -42,22 +46,32 @@ class Jobs:
             except Exception:
                 log.exception("a job failed; it runs again in %d s", seconds)
 
-        self._scheduler.every(seconds).seconds.do(alone)
+        scheduler = self._scheduler
+        if long:
+            scheduler = schedule.Scheduler()
+            self.threads.append(self._thread(f"flashflow-job-{len(self.threads)}", scheduler))
+        scheduler.every(seconds).seconds.do(alone)
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self.threads:
+            thread.start()
 
     def stop(self) -> None:
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        end = time.monotonic() + STOP_S
+        for thread in self.threads:
+            if thread.is_alive():
+                thread.join(max(0.0, end - time.monotonic()))
 
-    def _run(self) -> None:
-        self._scheduler.run_all()
+    def _thread(self, name: str, scheduler: schedule.Scheduler) -> Steady:
+        return Steady(name, lambda: self._run(scheduler), self._stopping.is_set, self._tick_s)
+
+    def _run(self, scheduler: schedule.Scheduler) -> None:
+        scheduler.run_all()
         apart = time.time() - time.monotonic()
         while not self._stopping.wait(self._tick_s):
             now_apart = time.time() - time.monotonic()
             if abs(now_apart - apart) > JUMP_S:
                 apart = now_apart
-                self._scheduler.run_all()
-            self._scheduler.run_pending()
+                scheduler.run_all()
+            scheduler.run_pending()

@@ -112,6 +112,8 @@ class Retention:
             self.enforce()
         except FlashFlowError as error:
             log.warning("pruning stopped; it goes on within the hour: %s", error)
+        except Exception:
+            log.exception("pruning failed; it is tried again within the hour")
 
     def enforce(self) -> PruneResult:
         """Prune by age, then by size, as the settings say; how much."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from backend.errors import FlashFlowError
 from backend.events import Event
+from backend.supervision import Steady
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +37,12 @@ class RuleWatch:
         self._rest_s = rest_s
         self._bell = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="flashflow-rules", daemon=True)
+        self.thread = Steady("flashflow-rules", self._run, self._stopping.is_set)
 
     def start(self) -> None:
         """Judge what came while nobody was there, and then what comes."""
         self._bell.set()
-        self._thread.start()
+        self.thread.start()
 
     def hear(self, events: tuple[Event, ...]) -> None:
         """In the thread that committed: ring the bell and be gone."""
@@ -56,11 +57,12 @@ class RuleWatch:
         self._judge.end()
         self._stopping.set()
         self._bell.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        if self.thread.is_alive():
+            self.thread.join(5)
 
     def _run(self) -> None:
         wait_s = FAULT_S
+        self._bell.set()  # after a failure: what came meanwhile
         while self._bell.wait() and not self._stopping.is_set():
             self._bell.clear()
             if self._judged():

@@ -14,8 +14,8 @@ from backend.errors import FlashFlowError
 from backend.events import Event
 from backend.notification_service import NotificationService
 from backend.store import damaged_text
-from backend.store.database import Store
-from backend.store.opening import CHECK_AT_START_BYTES, mark_suspect
+from backend.store.database import Store, mark_suspect
+from backend.store.opening import CHECK_AT_START_BYTES
 from backend.store.recovery import back_up, backups_folder, is_sound
 from backend.store.writer import Tx, Write
 from backend.user_activity_service import UserActivityService

@@ -192,6 +192,16 @@ def test_a_start_on_a_full_disk_serves_reads_and_makes_up_for_its_writes_when_th
         assert "again" in titles(server)
 
 
+def test_the_health_is_ok_again_without_a_write_when_the_disk_has_room(disk: Path) -> None:
+    with serving(disk / "data") as server:
+        ballast = fill(disk)
+        write_until_full(lambda number: track(server, number))
+        write_until_full(lambda number: send(server, number))
+        assert server.api("GET", "/api/health").json()["storage"] == "storage_full"
+        ballast.unlink()
+        eventually(lambda: server.api("GET", "/api/health").json()["status"] == "ok", what="the health")
+
+
 def test_a_first_start_on_a_full_disk_is_refused_in_one_line(disk: Path) -> None:
     ballast = fill(disk)
     folder = disk / "data"

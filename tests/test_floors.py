@@ -16,7 +16,15 @@ from tests.server_process import ROOT
 
 FLOORS = (
     # 0: words, errors, events, the clock: they need each other at most
-    ("backend.errors", "backend.events", "backend.clock", "backend.records", "backend.handover", "backend.tally"),
+    (
+        "backend.errors",
+        "backend.events",
+        "backend.clock",
+        "backend.records",
+        "backend.handover",
+        "backend.tally",
+        "backend.supervision",
+    ),
     ("backend.faults",),
     ("backend.validation",),
     (
@@ -63,7 +71,7 @@ FLOORS = (
     ("backend.rule_judging", "backend.rule_metrics", "backend.import_sessions"),
     # these ask both files
     ("backend.overview", "backend.rules", "backend.exporting", "backend.erasing", "backend.retention"),
-    ("backend.upkeep", "backend.this_computer"),
+    ("backend.upkeep", "backend.this_computer", "backend.health"),
     # 3
     ("backend.api", "backend.jobs"),
     # 4: the composition root, and what the house hands out

@@ -38,7 +38,8 @@ class WebScreens:
         await app(scope, receive, _forgiving(send) if scope["type"] == "websocket" else send)
 
     async def close(self) -> None:
-        """End the sessions. Safe to call when none was ever asked for."""
+        """End the sessions; a server that starts again loads them again. Safe to call when none was asked for."""
+        self._loading = None
         await self._life.aclose()
 
     async def _load(self) -> Any:

@@ -18,6 +18,7 @@ from backend.events import Bus
 from backend.keys import KeyRing
 from backend.notification_service import NotificationService
 from backend.rules import Rules
+from backend.supervision import Steady
 from backend.user_activity_service import UserActivityService
 
 
@@ -79,6 +80,11 @@ class HttpServer:
     def new_launch_link(self) -> str:
         """A full address that opens the screens in a browser, once. Raises NotFound where no screens are served."""
         return self._link_maker()()
+
+    @property
+    def thread(self) -> Steady:
+        """The thread that answers."""
+        return self._thread.thread
 
     def stop(self) -> None:
         """End connections and the thread."""

@@ -33,6 +33,7 @@ from backend.faults import Faults
 from backend.inputs import Input
 from backend.keys import Caller
 from backend.store.database import Store
+from backend.store.reading import Reading
 from backend.store.writer import I, LoopWrites, R, Tx, Write
 from backend.validation import Malformed, convert, decode
 
@@ -108,10 +109,16 @@ class Call:
 
     async def read(self, question: Callable[[], T], *, long: bool = False) -> T:
         """Answer ``question`` in a reading thread; a ``long`` one waits for others that are, and keeps nobody else
-        waiting. Raises TimeoutError after ANSWER_S seconds."""
+        waiting. Raises TimeoutError after ANSWER_S seconds, and ends what is read then."""
         readers = self.services.readers
-        async with asyncio.timeout(ANSWER_S):
-            return await asyncio.get_running_loop().run_in_executor(readers.in_turn if long else readers.soon, question)
+        threads = readers.in_turn if long else readers.soon
+        reading = Reading()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await asyncio.get_running_loop().run_in_executor(threads, reading.run, question)
+        except BaseException:
+            reading.cancel()  # its time is over, or its client went away
+            raise
 
     async def wait(self, work: Callable[[], T]) -> T:
         """Do ``work``, which asks a provider and may take half a minute, in a thread of its own."""
@@ -121,6 +128,7 @@ class Call:
         self, store: Store, writes: LoopWrites, write: Write[I, R], render: Callable[[R], Answer]
     ) -> Answer:
         """Do ``write`` and answer with ``render`` of it; under an Idempotency-Key once in 24 hours."""
+        write.size = len(self.raw)
         key = self.headers.get(b"idempotency-key")
         if not key:
             return render(await writes.run(write))
@@ -178,7 +186,7 @@ def once(write: Write[I, R], key: tuple[str, str, bytes], render: Callable[[R], 
         )
         return [answer]
 
-    return Write(handle, None, write.weight)
+    return Write(handle, None, write.weight, write.size)
 
 
 @lru_cache(maxsize=256)

@@ -23,12 +23,14 @@ def _damaged(desk: Desk) -> int | None:
 async def health(call: Call) -> Answer:
     desk = call.services.desk
     fault, damaged = await call.read(lambda: (desk.storage_fault(), _damaged(desk)))
+    failing = desk.failing_threads()
     return ok(
-        status="ok" if fault is None else "degraded",
+        status="ok" if fault is None and not failing else "degraded",
         version=VERSION,
         uptime_seconds=round(time.monotonic() - call.services.started_at, 3),
         storage="ok" if fault is None else fault,
         damaged_rows=damaged,
+        threads="ok" if not failing else ", ".join(failing),
     )
 
 
@@ -63,7 +65,7 @@ async def launch_link(call: Call) -> Answer:
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/health", scope=None, handler=health, summary="Whether FlashFlow works",
-        answer="status, version, uptime_seconds, storage, damaged_rows; no key needed",
+        answer="status, version, uptime_seconds, storage, damaged_rows, threads; no key needed",
     ),
     Endpoint(
         method="POST", path="/api/proof", scope=None, handler=prove, body=ProofIn,

@@ -76,12 +76,14 @@ async def export_notifications(call: Call) -> Answer:
 async def import_activities(call: Call) -> Answer:
     body: ImportIn = call.body
     write = call.services.activity.importing(body.activities, call.caller.app)
+    write.size = len(call.raw)
     return batched(await call.services.activity_writes.run(write))
 
 
 async def import_sessions(call: Call) -> Answer:
     body: ImportSessionsIn = call.body
     write = importing_sessions(call.services.activity, body.sessions, call.caller.app)
+    write.size = len(call.raw)
     return batched(await call.services.activity_writes.run(write))
 
 
@@ -89,6 +91,7 @@ async def import_notifications(call: Call) -> Answer:
     body: ImportNotificationsIn = call.body
     services = call.services
     write = importing_notifications(services.notifications.clock, body.notifications, call.caller.app)
+    write.size = len(call.raw)
     return batched(await services.notification_writes.run(write))
 
 

@@ -41,6 +41,7 @@ from backend.api.openapi import document, page
 from backend.api.problems import MEDIA_TYPE, problem_bytes
 from backend.api.stream import Stream, StreamQuery
 from backend.errors import FlashFlowError
+from backend.supervision import Steady
 
 log = logging.getLogger(__name__)
 
@@ -231,23 +232,25 @@ class HttpThread:
         self._server: uvicorn.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._services: Services | None = None
-        self._thread = threading.Thread(target=self._run, name="flashflow-http", daemon=True)
+        self._stopping = threading.Event()
+        self.thread = Steady("flashflow-http", self._run, self._stopping.is_set)
 
     def start(self) -> None:
         """Return once requests are answered. Raises what kept the server from starting."""
-        self._thread.start()
+        self.thread.start()
         self._ready.wait()
         if self._failure is not None:
             raise self._failure
 
     def stop(self) -> None:
         """End streams and connections, then the thread. Safe to call twice."""
+        self._stopping.set()
         loop, server, services = self._loop, self._server, self._services
-        if loop is not None and server is not None and services is not None and self._thread.is_alive():
+        if loop is not None and server is not None and services is not None and self.thread.is_alive():
             loop.call_soon_threadsafe(services.stopping.set)
             server.should_exit = True
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S + 2)
+        if self.thread.ident is not None:
+            self.thread.join(STOP_S + 2)
         self._sock.close()
 
     def _run(self) -> None:
@@ -255,9 +258,10 @@ class HttpThread:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 runner.run(self._serve())
         except BaseException as error:
-            self._failure = error
             if self._ready.is_set():
-                log.exception("the HTTP thread ended")
+                raise
+            self._failure = error  # it never served: the caller of start hears of it
+            self._stopping.set()
         finally:
             self._ready.set()
 
@@ -280,7 +284,8 @@ class HttpThread:
             proxy_headers=False,
         )
         self._server = uvicorn.Server(config)
-        serving = asyncio.ensure_future(self._server.serve(sockets=[self._sock]))
+        # A duplicate: uvicorn closes what it gets, and this one is served again if the thread has to start again.
+        serving = asyncio.ensure_future(self._server.serve(sockets=[self._sock.dup()]))
         while not self._server.started and not serving.done():
             await asyncio.sleep(0.005)
         self._ready.set()

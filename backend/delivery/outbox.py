@@ -19,6 +19,7 @@ from backend.delivery.lane import Lane
 from backend.delivery.network_return import UNREACHED, NetworkReturn
 from backend.errors import FlashFlowError
 from backend.handover import Claimed, Outcome, OutcomeName, Retrial, Tried
+from backend.supervision import Steady
 from backend.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -64,10 +65,10 @@ class Outbox:
         self._changed = False
         self._whole = True
         self._retired: list[Lane] = []
-        self._thread = threading.Thread(target=self._run, name="flashflow-outbox", daemon=True)
+        self.thread = Steady("flashflow-outbox", self._run, self._stopping.is_set)
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
 
     def wake(self) -> None:
         """Look again now."""
@@ -96,8 +97,8 @@ class Outbox:
         end = time.monotonic() + wait_s
         self._stopping.set()
         self._bell.set()
-        if self._thread.is_alive():
-            self._thread.join(wait_s)
+        if self.thread.is_alive():
+            self.thread.join(wait_s)
         lanes = [*self._lanes.values(), *self._retired]
         for lane in lanes:
             lane.retire()

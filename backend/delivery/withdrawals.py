@@ -6,6 +6,8 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
+from backend.supervision import Steady
+
 MOST = 100
 """Of a whole inbox read at once, no more toasts are asked after: no desktop keeps as many."""
 
@@ -16,7 +18,7 @@ class Withdrawals:
     def __init__(self, withdraw: Callable[[str], object]) -> None:
         self._withdraw = withdraw
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread: Steady | None = None
         self._gate = threading.Lock()
         self._stopped = False
 
@@ -26,10 +28,15 @@ class Withdrawals:
             if self._stopped:
                 return
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="flashflow-withdraw", daemon=True)
+                self._thread = Steady("flashflow-withdraw", self._run, lambda: self._stopped)
                 self._thread.start()
         for notification_id in notification_ids[-MOST:]:
             self._queue.put(notification_id)
+
+    @property
+    def thread(self) -> Steady | None:
+        """None before the first toast."""
+        return self._thread
 
     def stop(self, wait_s: float = 0.5) -> None:
         """Ask for no more; what is under way may take its time, in a daemon thread."""

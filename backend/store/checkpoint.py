@@ -16,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from backend.supervision import Steady
+
 log = logging.getLogger(__name__)
 
 GROUPS = 200
@@ -39,7 +41,7 @@ class Checkpointer:
         self._groups = 0
         self._changes = 0
         self._newest = 0.0
-        self._thread: threading.Thread | None = None
+        self.thread: Steady | None = None
         self._dirty = threading.Event()
         self._wanted = threading.Event()
         self._copied = threading.Event()
@@ -58,17 +60,17 @@ class Checkpointer:
             self._wanted.set()
         if not self._dirty.is_set():
             self._dirty.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+        if self.thread is None:
+            self.thread = Steady(self._name, self._run, lambda: self._stopping)
+            self.thread.start()
 
     def stop(self) -> None:
         """End the thread, after what it is doing. Safe to call twice."""
         self._stopping = True
         self._wanted.set()
         self._dirty.set()
-        if self._thread is not None:
-            self._thread.join()
+        if self.thread is not None:
+            self.thread.join()
 
     def _run(self) -> None:
         conn: sqlite3.Connection | None = None

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import shutil
 import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from peewee import PeeweeException, SqliteDatabase
 
 from backend.clock import Clock
+from backend.errors import Stopping, StorageError, StorageFull
 from backend.events import Event
 from backend.store.codec import decode_text
-from backend.store.faults import is_damaged_text, is_full, storage_error
+from backend.store.faults import is_damage, is_damaged_text, is_full, storage_error
 from backend.store.last_known import LastKnown
-from backend.store.writer import I, R, Write, Writer
+from backend.store.reading import current
+from backend.store.writer import I, R, Tx, Write, Writer
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,10 @@ T = TypeVar("T")
 Prepare = Callable[[sqlite3.Connection], None]
 """Gives a new connection what its statements need beyond SQL: functions of our own."""
 BUSY_TIMEOUT_S = 10
+FAULT_SHOWN_S = 60.0
+PROBE_ROW = 64 * 1024
+PROBE_BYTES = 1024 * 1024
+"""Below this much room a full disk counts as full still: a write may find room by chance that the next does not."""
 WRITER_CACHE_KIB = -32_000
 """SQLite's negative KiB. Indexes over users are written all over: what does not fit here is read again each time."""
 
@@ -124,6 +132,17 @@ def create_private(path: Path) -> None:
         os.chmod(path, 0o600)
 
 
+def suspect_marker(path: Path) -> Path:
+    """The file beside ``path`` whose presence has the next start check it, whatever its size."""
+    return path.with_name(path.name + ".suspect")
+
+
+def mark_suspect(path: Path) -> None:
+    """Have the next start check ``path`` before it opens it."""
+    with suppress(OSError):  # on a full disk: it is looked through at the start unless it is large
+        create_private(suspect_marker(path))
+
+
 class Store:
     """One open file: reads on any thread, writes through the writer."""
 
@@ -141,6 +160,7 @@ class Store:
         self.loss = loss
         """What was found missing when the file was opened, for its owner."""
         self._record = record
+        self._failed_read = -math.inf, "", False
         self.writer = Writer(
             self._connect_writer, clock, publish, name=f"flashflow-write-{database.name}", record=record
         )
@@ -164,7 +184,8 @@ class Store:
         return self.writer.run_all(writes)
 
     def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """Answer ``question`` from this thread's own connection, on one snapshot of the file.
+        """Answer ``question`` from this thread's own connection, on one snapshot of the file. Raises StorageError, and
+        Cancelled where the Reading that this belongs to was cancelled.
 
         Damaged text is replaced: the question is asked a second time then, and from then on all text is read so.
         """
@@ -172,22 +193,53 @@ class Store:
             return self._read(question)
         except (sqlite3.Error, PeeweeException) as error:
             if not is_damaged_text(error) or self.database.tolerant:
-                raise storage_error(error) from error
+                raise self._refusal(error) from error
         log.error("%s holds text that is not UTF-8; it is replaced where it is read", self.database.name)
         self.database.tolerate(True)
         try:
             return self._read(question)
         except (sqlite3.Error, PeeweeException) as error:
-            raise storage_error(error) from error
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> StorageError:
+        """Log a read that failed, and keep it for ``fault``."""
+        refusal = storage_error(error)
+        self._failed_read = self.clock.monotonic(), refusal.code, is_damage(error) or self._failed_read[2]
+        log.warning("a read of %s failed: %s", self.database.name, error, exc_info=error)
+        if is_damage(error):
+            mark_suspect(Path(self.database.database))
+        return refusal
+
+    @property
+    def fault(self) -> str | None:
+        """The code of what is wrong with the file; None when writes work and no read failed lately.
+
+        A damaged page stays damaged, so a read that met one counts until the next start.
+        """
+        if self.writer.fault is not None:
+            return self.writer.fault
+        at, code, damaged = self._failed_read
+        return code if damaged or self.clock.monotonic() - at < FAULT_SHOWN_S else None
+
+    def probe(self) -> None:
+        """Where the last write found the disk full or failing, try one, so that ``fault`` is of now."""
+        if self.writer.fault is None or self.writer.waiting:
+            return
+        path = Path(self.database.database)
+        if self.writer.fault == StorageFull.code and shutil.disk_usage(path.parent).free < PROBE_BYTES:
+            return
+        with suppress(StorageError, Stopping):
+            self.run(Write(_probe, None))
 
     def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
         conn: sqlite3.Connection = self.database.connection()  # type: ignore[no-untyped-call]
-        conn.execute("BEGIN")
-        try:
-            return question(conn)
-        finally:
-            if conn.in_transaction:
-                conn.execute("COMMIT")
+        with current().on(conn):
+            conn.execute("BEGIN")
+            try:
+                return question(conn)
+            finally:
+                if conn.in_transaction:
+                    conn.execute("COMMIT")
 
     def close(self) -> None:
         """Finish the waiting writes, fold the WAL into the file, close everything. Safe to call twice."""
@@ -201,6 +253,14 @@ class Store:
         if self._record is not None:
             # Where the WAL is still there, another process has the file open and may go on writing.
             self._record.close(clean=folded and not path.with_name(path.name + "-wal").exists())
+
+
+def _probe(tx: Tx, items: Sequence[None]) -> list[None]:
+    """Write as much as a usual request and take it back: a full disk takes a write of nothing."""
+    tx.conn.execute("CREATE TABLE flashflow_probe (filler BLOB)")
+    tx.conn.execute("INSERT INTO flashflow_probe VALUES (zeroblob(?))", (PROBE_ROW,))
+    tx.conn.execute("DROP TABLE flashflow_probe")
+    return [None] * len(items)
 
 
 def fold_wal(path: Path) -> bool:

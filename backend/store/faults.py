@@ -10,6 +10,7 @@ from backend.errors import FlashFlowError, StorageError, StorageFull
 # Primary and extended result codes (sqlite.org/rescode.html) that say the disk gave no more room.
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC}
 _DAMAGED_TEXT = ("Could not decode to UTF-8", "malformed JSON", "user-defined function raised exception")
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
@@ -38,6 +39,12 @@ def is_damaged_text(error: BaseException) -> bool:
     while not isinstance(error, sqlite3.Error) and error.__cause__ is not None:
         error = error.__cause__
     return isinstance(error, sqlite3.Error) and any(sign in str(error) for sign in _DAMAGED_TEXT)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether ``error`` says that the file itself is broken. All other codes speak of the machine: a full disk or a
+    lock must not set a good file aside."""
+    return any(code & 0xFF in _DAMAGE for code in result_codes(error))
 
 
 def is_storage_fault(error: BaseException) -> bool:

@@ -11,11 +11,11 @@ from backend.clock import Clock
 from backend.errors import SchemaTooNew, StorageError
 from backend.events import Event
 from backend.store.codec import decode_text
-from backend.store.database import Database, Prepare, Store, create_private, lacks_room, uri_of
-from backend.store.faults import storage_error
+from backend.store.database import Database, Prepare, Store, create_private, lacks_room, suspect_marker, uri_of
+from backend.store.faults import is_damage, storage_error
 from backend.store.last_known import LastKnown, highest, read_record
 from backend.store.losses import describe
-from backend.store.recovery import back_up, is_damage, is_sound, recover, was_emptied
+from backend.store.recovery import back_up, is_sound, recover, was_emptied
 from backend.store.wal_check import keep_damaged
 
 CHECK_AT_START_BYTES = 256 * 1024 * 1024
@@ -43,7 +43,7 @@ def open_store(
     try:
         emptied = was_emptied(path)
         create_private(path)
-        marker = path.with_name(path.name + ".suspect")
+        marker = suspect_marker(path)
         size = path.stat().st_size
         check = size and (marker.exists() or size <= CHECK_AT_START_BYTES)
         no_room = not emptied and lacks_room(path)
@@ -69,11 +69,6 @@ def open_store(
     except sqlite3.Error as error:
         raise storage_error(error) from error
     return Store(Database(path, path.stem, prepare, no_room=no_room), clock, publish, record=record, loss=loss)
-
-
-def mark_suspect(path: Path) -> None:
-    """Have the next start check ``path`` before it opens it, whatever its size."""
-    create_private(path.with_name(path.name + ".suspect"))
 
 
 def _recover(path: Path, clock: Clock) -> str:

@@ -10,15 +10,12 @@ from pathlib import Path
 
 from backend.clock import Clock, rfc3339
 from backend.store.database import BUSY_TIMEOUT_S, create_private, uri_of
+from backend.store.faults import is_damage
 
 log = logging.getLogger(__name__)
 
 KEEP = 7
 """Backups kept for each file and kind."""
-
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-"""Result codes that speak of the file. All others speak of the machine: a full disk or a lock must not set a good file
-aside."""
 
 
 def backups_folder(path: Path) -> Path:
@@ -76,11 +73,6 @@ def is_sound(path: Path, *, no_room: bool = False) -> bool:
             raise
         log.warning("%s does not read: %s", path.name, error)
         return False
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether ``error`` says that the file itself is broken."""
-    return _code(error) in _DAMAGE
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from backend.clock import Clock
-from backend.errors import FlashFlowError, Stopping
+from backend.errors import FlashFlowError, Stopping, StorageError
 from backend.events import Event
 from backend.store.checkpoint import Checkpointer
 from backend.store.faults import is_storage_fault, storage_error
 from backend.store.last_known import LastKnown
 from backend.store.step_limit import TooManySteps, bounded
 from backend.store.writes import Bundle, Handler, I, R, Ticket, TryCarefully, Tx, Write
+from backend.supervision import Steady
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,10 @@ HERE_REST = 200
 GATHER_S = 0.002
 """A loop gathers writes for so long at most, and only while every turn of it brings more."""
 
+HERE_BYTES = 256 * 1024
 MAX_GROUP = 2_000
-"""Items in one transaction at most: bounds how long a reader of the WAL or the next write waits."""
+MAX_BYTES = 16 * 1024 * 1024
+"""Rows and bytes in one transaction, unless one bundle has more: bounds how long the next write waits, and the WAL."""
 
 
 class Writer:
@@ -68,7 +71,8 @@ class Writer:
         self._rest = 0
         self._mean_s = 0.0
         self._here: sqlite3.Connection | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._open = True
+        self._thread = Steady(name, self._run, lambda: not self._open)
         self._thread.start()
 
     # --- asking ---------------------------------------------------------------------------------------------------
@@ -121,7 +125,7 @@ class Writer:
         On a quick disk the two threads' turns at the interpreter cost more than the commit itself; on a slow one, or
         while another program holds the file, an event loop must not wait for it.
         """
-        if sum([write.weight for write in bundle.writes]) > HERE_MOST:
+        if bundle.rows > HERE_MOST or bundle.size > HERE_BYTES:
             return False
         if self._rest > 0:
             self._rest -= 1
@@ -156,20 +160,34 @@ class Writer:
             return False
         return True
 
+    @property
+    def threads(self) -> list[Steady]:
+        """The threads that have to run for writes to be done and kept."""
+        fold = self._checkpointer.thread
+        return [self._thread] if fold is None else [self._thread, fold]
+
     def _run(self) -> None:
         conn: sqlite3.Connection | None = None
-        open_ = True
-        while open_:
-            bundles, open_ = self._gather()
-            if bundles:
-                self._has_work = True  # or a busy loop, which is quicker at the lock, would take turn after turn
-                with self._turn:
-                    self._has_work = False
-                    conn = self._work(bundles, conn)
-                    events = self._taken()
-                for bundle in bundles:
-                    bundle.done()
-                self._tell(events)
+        bundles: list[Bundle] = []
+        try:
+            while self._open:
+                bundles, self._open = self._gather()
+                if bundles:
+                    self._has_work = True  # or a busy loop, which is quicker at the lock, would take turn after turn
+                    with self._turn:
+                        self._has_work = False
+                        conn = self._work(bundles, conn)
+                        events = self._taken()
+                    while bundles:
+                        bundles.pop(0).done()
+                    self._tell(events)
+        except BaseException:
+            self._has_work = False
+            if conn is not None and conn.in_transaction:
+                conn.rollback()
+            for bundle in bundles:  # nothing that waits may wait for ever
+                _give_up(bundle)
+            raise
         self._checkpointer.stop()
         if conn is not None:
             conn.close()
@@ -205,14 +223,15 @@ class Writer:
             log.exception("the work after a commit failed; what was committed stays")
 
     def _gather(self) -> tuple[list[Bundle], bool]:
-        """Whatever waits now, up to a group's size, and whether there is more to come."""
+        """Whatever waits now, up to a group's rows and bytes, and whether there is more to come."""
         entry = self._queue.get()
         bundles: list[Bundle] = []
-        size = 0
+        rows = size = 0
         while entry is not None:
             bundles.append(entry)
-            size += len(entry.writes)
-            if size >= MAX_GROUP:
+            rows += entry.rows
+            size += entry.size
+            if rows >= MAX_GROUP or size >= MAX_BYTES:
                 break
             try:
                 entry = self._queue.get_nowait()
@@ -282,6 +301,12 @@ class Writer:
             log.error("a write failed", exc_info=error)
         _, bundle, place = ticket
         bundle.results[place] = refusal
+
+
+def _give_up(bundle: Bundle) -> None:
+    refusal = StorageError("The writer failed; it may or may not have been written.")
+    bundle.results = [refusal if result is None else result for result in bundle.results]
+    bundle.done()
 
 
 def _roll_back(tx: Tx) -> None:

@@ -40,14 +40,16 @@ anything by then; a handler that raises has its changes undone and its items tri
 
 
 class Write(Generic[I, R]):
-    """One write, not yet done: ``handler`` will be called with a group that holds ``item``, of ``weight`` rows."""
+    """One write, not yet done: ``handler`` will be called with a group that holds ``item``, of ``weight`` rows and
+    about ``size`` bytes (0 where that is not known)."""
 
-    __slots__ = ("handler", "item", "weight")
+    __slots__ = ("handler", "item", "size", "weight")
 
-    def __init__(self, handler: Handler[I, R], item: I, weight: int = 1) -> None:
+    def __init__(self, handler: Handler[I, R], item: I, weight: int = 1, size: int = 0) -> None:
         self.handler = handler
         self.item = item
         self.weight = weight
+        self.size = size
 
 
 class Bundle:
@@ -60,6 +62,16 @@ class Bundle:
         self.writes = writes
         self.results: list[Any] = [None] * len(writes)
         self.done = done
+
+    @property
+    def rows(self) -> int:
+        """How many rows it writes."""
+        return sum([write.weight for write in self.writes])
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it writes."""
+        return sum([write.size for write in self.writes])
 
 
 Ticket = tuple[Write[Any, Any], Bundle, int]
