@@ -64,7 +64,7 @@ class HttpServer:
                 self._link_maker(),
                 started_at,
             )
-            return make_app(services, cast("ASGIApp | None", screens)), services
+            return make_app(services, cast("ASGIApp | None", screens), self.url), services
 
         try:
             hosts = HostNames(config.host, port, config.allowed_hosts)

@@ -9,9 +9,14 @@ from typing import Any
 
 import msgspec
 
+from backend.api.answers import BESIDE, OPERATIONS, Operation
 from backend.api.call import Endpoint
 from backend.api.problems import Problem
 from backend.config import VERSION
+from backend.import_notifications import ImportedNotificationIn, ImportNotificationsIn
+from backend.import_rows import ImportedActivityIn, ImportIn
+from backend.import_sessions import ImportedSessionIn, ImportSessionsIn
+from backend.inputs import ActivityIn, BatchIn
 
 _ERRORS = (
     ("400", "validation_error", "The request is not valid: `errors` names each field."),
@@ -38,14 +43,20 @@ _ERRORS = (
 _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
 
-def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """The OpenAPI document of ``endpoints`` and of the event stream."""
+def document(endpoints: Sequence[Endpoint], url: str) -> dict[str, Any]:
+    """The OpenAPI document of ``endpoints``, which are served at ``url``."""
     kinds = [kind for e in endpoints for kind in (e.body, e.query) if kind is not None]
-    _, components = msgspec.json.schema_components([*kinds, Problem], ref_template="#/components/schemas/{name}")
+    operations = [OPERATIONS.get((e.method, plain(e.path)), Operation("", {})) for e in endpoints]
+    answers = dict.fromkeys(kind for operation in operations for kind in operation.answers.values())
+    named = [*kinds, *answers, *BESIDE, *(kind for _, _, kind in ROWS), Problem]
+    _, components = msgspec.json.schema_components(named, ref_template=f"{_SCHEMAS}{{name}}")
+    for kind, field, row in ROWS:
+        components[kind.__name__]["properties"][field]["items"] = {"$ref": _SCHEMAS + row.__name__}
+    components = {name: _for_generators(schema) for name, schema in components.items()}
     paths: dict[str, dict[str, Any]] = {}
-    for endpoint in endpoints:
-        path = _PARAMETER.sub(r"{\1}", endpoint.path)
-        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, components)
+    for endpoint, operation in zip(endpoints, operations, strict=True):
+        described = _operation(endpoint, operation, components)
+        paths.setdefault(plain(endpoint.path), {})[endpoint.method.lower()] = described
     return {
         "openapi": "3.1.0",
         "info": {
@@ -54,6 +65,7 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
             "summary": "The notification centre and activity log of this machine.",
             "description": "A 2xx to a write means that it is on disk.",
         },
+        "servers": [{"url": url, "description": "This server"}],
         "paths": paths,
         "components": {
             "schemas": components,
@@ -62,44 +74,123 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     }
 
 
-def _operation(endpoint: Endpoint, components: dict[str, Any]) -> dict[str, Any]:
-    operation: dict[str, Any] = {
+_SCHEMAS = "#/components/schemas/"
+ROWS = (
+    (BatchIn, "activities", ActivityIn),
+    (ImportIn, "activities", ImportedActivityIn),
+    (ImportSessionsIn, "sessions", ImportedSessionIn),
+    (ImportNotificationsIn, "notifications", ImportedNotificationIn),
+)
+"""Rows that are decoded one by one, and what each is."""
+
+
+def plain(path: str) -> str:
+    """``/api/users/{user_id}`` for ``/api/users/{user_id:path}``."""
+    return _PARAMETER.sub(r"{\1}", path)
+
+
+def _for_generators(schema: Any) -> Any:
+    """A schema as client generators read it best. A default moves into the description: generated TypeScript takes a
+    field that has one for a required one. An object of any fields says so: else it is taken for an empty one."""
+    if isinstance(schema, list):
+        return [_for_generators(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: one if name in _AS_IS else _for_generators(one) for name, one in schema.items()}
+    if "properties" in schema:
+        made["properties"] = {name: _for_generators(one) for name, one in schema["properties"].items()}
+    default = made.pop("default", None)
+    if default is not None:
+        words = f"Default: {msgspec.json.encode(default).decode()}"
+        made["description"] = f"{made['description']}. {words}" if "description" in made else words
+    words = made.get("enum", ())
+    if words and all(isinstance(word, str) for word in words):
+        made["type"] = "string"
+    elif len(words) == 1 and isinstance(words[0], bool):  # some know no enumeration of truth values
+        made = {"type": "boolean", "const": made.pop("enum")[0], **made}
+    if made.get("type") == "object" and "properties" not in made:
+        made.setdefault("additionalProperties", True)
+    return made
+
+
+_AS_IS = frozenset({"default", "enum", "required", "const", "properties"})
+
+
+def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, Any]:
+    """A query parameter: it is text, so null is no value of it."""
+    choices = [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]
+    if len(choices) == 1:
+        schema = {name: value for name, value in schema.items() if name != "anyOf"} | choices[0]
+    return {"name": name, "in": "query", "required": required, "schema": schema}
+
+
+def _operation(endpoint: Endpoint, operation: Operation, components: dict[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {
         "summary": endpoint.summary,
         "description": f"Needs the scope `{endpoint.scope}`." if endpoint.scope else "Needs no key.",
-        "operationId": re.sub(r"\W+", "_", f"{endpoint.method} {endpoint.path}").strip("_").lower(),
+        "operationId": operation.name or re.sub(r"\W+", "_", f"{endpoint.method} {endpoint.path}").strip("_").lower(),
         "tags": [endpoint.path.split("/")[2]],
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in _PARAMETER.findall(endpoint.path)
         ],
-        "responses": {
-            "201" if endpoint.answer.startswith("201") else "200": {
-                "description": endpoint.answer.removeprefix("201 "),
-                "content": {endpoint.media_type: {"schema": {"type": _KINDS.get(endpoint.media_type, "string")}}},
-            },
-            "default": {
-                "description": "A problem (RFC 9457)",
-                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            },
-        },
+        "responses": _responses(endpoint, operation),
     }
     if endpoint.scope:
-        operation["security"] = [{"key": []}]
+        described["security"] = [{"key": []}]
     if endpoint.query is not None:
-        for name, schema in components[endpoint.query.__name__].get("properties", {}).items():
-            operation["parameters"].append({"name": name, "in": "query", "schema": schema})
+        schema = components[endpoint.query.__name__]
+        required = schema.get("required", ())
+        for name, field in schema.get("properties", {}).items():
+            described["parameters"].append(_parameter(name, field, name in required))
     if endpoint.creates:
-        operation["parameters"].append(
-            {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
-        )
+        described["parameters"].append(
+            {"name": "Idempotency-Key", "in": "header", "required": False,
+             "schema": {"type": "string", "maxLength": 255}}
+        )  # fmt: skip
     if endpoint.body is not None:
-        reference = {"$ref": f"#/components/schemas/{endpoint.body.__name__}"}
-        content = {"application/json": {"schema": reference}}
-        operation["requestBody"] = {"required": not endpoint.body_optional, "content": content}
-    return operation
+        content = {"application/json": {"schema": {"$ref": _SCHEMAS + endpoint.body.__name__}}}
+        described["requestBody"] = {"required": not endpoint.body_optional, "content": content}
+    return described
 
 
-_KINDS = {"application/json": "object"}
+def _responses(endpoint: Endpoint, operation: Operation) -> dict[str, Any]:
+    words = endpoint.answer.removeprefix("201 ")
+    made: dict[str, Any] = {
+        str(status): {
+            "description": words,
+            "content": {"application/json": {"schema": {"$ref": _SCHEMAS + kind.__name__}}},
+        }
+        for status, kind in sorted(operation.answers.items())
+    }
+    if not made:
+        made["200"] = {"description": words, "content": {kind: {"schema": _BARE} for kind in operation.media_types}}
+    problem = {"application/problem+json": {"schema": {"$ref": f"{_SCHEMAS}Problem"}}}
+    for status in _refusals(endpoint):
+        codes = [f"`{code}`" for known, code, _ in _ERRORS if known == str(status)]
+        made[str(status)] = {"description": ", ".join(codes), "content": problem}
+    made["default"] = {"description": "A problem (RFC 9457)", "content": problem}
+    return made
+
+
+_BARE = {"type": "string"}
+
+
+def _refusals(endpoint: Endpoint) -> list[int]:
+    """The statuses of the refusals that the endpoint may answer with."""
+    writes = endpoint.method != "GET"
+    found = {400, 403, 405, 408, 413, 415, 429, 431, 500, 503, 504}
+    if endpoint.scope:
+        found |= {401}
+    if "{" in endpoint.path or writes or endpoint.path == "/api/web-push-key":
+        found |= {404}
+    if writes:
+        found |= {409, 410, 507}
+    if endpoint.creates:
+        found |= {422}
+    return sorted(found)
+
+
 _HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>FlashFlow API</title><style>
 :root{color-scheme:light dark;--line:#8884}
@@ -141,7 +232,7 @@ def page(endpoints: Sequence[Endpoint], components: dict[str, Any]) -> bytes:
 
 
 def _entry(endpoint: Endpoint, components: dict[str, Any]) -> str:
-    path = html.escape(_PARAMETER.sub(r"{\1}", endpoint.path))
+    path = html.escape(plain(endpoint.path))
     scope = f"Scope <code>{endpoint.scope}</code>. " if endpoint.scope else "No key needed. "
     rows = _fields("body", endpoint.body, components) + _fields("query", endpoint.query, components)
     table = f"<table><tr><th>Field</th><th>In</th><th>Type</th></tr>{rows}</table>" if rows else ""

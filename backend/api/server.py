@@ -85,10 +85,10 @@ class Static:
 _DOCS_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
 
 
-def make_app(services: Services, screens: ASGIApp | None) -> ASGIApp:
-    """Every route as one ASGI app, without the guard."""
+def make_app(services: Services, screens: ASGIApp | None, url: str) -> ASGIApp:
+    """Every route as one ASGI app, without the guard, served at ``url``."""
     described = (*ENDPOINTS, STREAM)
-    openapi = document(described)
+    openapi = document(described, url)
     docs = page(described, openapi["components"]["schemas"])
     below = sub_routes(ENDPOINTS)
     made = [
