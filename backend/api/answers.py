@@ -313,7 +313,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/api/health"): _one(
         "get_health",
-        answer("HealthAnswer", status=Literal["ok", "degraded"], version=str, uptime_seconds=float, storage=str),
+        answer(
+            "HealthAnswer", status=Literal["ok", "degraded"], version=str, uptime_seconds=float, storage=str,
+            damaged_rows=int, threads=str,
+        ),
     ),
     ("POST", "/api/proof"): _one("prove_server", answer("ProofAnswer", proof=str)),
     ("GET", "/api/keys"): _one("list_keys", listed("KeysAnswer", "keys", records.ApiKey)),
