@@ -146,7 +146,7 @@ def _after(known: Open, decision: Decision, seq: int, status: str) -> Follow:
     goes_out = decision.status in {"pending", "held"}
     if goes_out and decision.channel not in REPLACEABLE and not known.is_snoozed:
         before = "Being sent already" if status == "sending" else "Sent once already"
-        words = f"{before}, and not read yet; the count is {known.occurrences + 1} now."
+        words = f"{before}, and not marked as read yet; the count is {known.occurrences + 1} now."
         return Follow(decision._replace(status="suppressed", code=COLLAPSED, reason=words), seq, "stays")
     if not goes_out or decision.channel == "in_app":
         return Follow(decision, seq, "stays")

@@ -131,7 +131,7 @@ def test_an_email_under_way_is_not_called_sent(hands: Hands) -> None:
     assert hands.claim("email") is not None
     (email,) = (d for d in hands.sent("2", collapse_key="build", channels=ALL).deliveries if d.channel == "email")
     assert email.code == "collapsed"
-    assert email.reason == "Being sent already, and not read yet; the count is 2 now."
+    assert email.reason == "Being sent already, and not marked as read yet; the count is 2 now."
 
 
 # --- by every source ----------------------------------------------------------------------------------------------
