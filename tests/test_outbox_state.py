@@ -23,8 +23,8 @@ from backend.store.outbox import INTERRUPTED_MOST, Claim
 from tests.outbox_hands import BUSY, DELIVERED, REFUSED, ROUTES, SENT, Hands
 
 BACK_OFF = BackOff(max_tries=3)
-MOST_TRIES = max(3, INTERRUPTED_MOST)
-"""A worker that is lost may not have begun yet: that alone does not use up the tries."""
+MOST_TRIES = 3 - 1 + INTERRUPTED_MOST
+"""A worker that is lost may not have begun yet: only many of these end a delivery."""
 USERS = ("ada", "bob")
 DEAD = Outcome(outcome="token_dead", code="unregistered", text="Gone.")
 WAIT = Outcome(outcome="throttled", code="slow_down", text="Wait.", retry_after_s=120)

@@ -21,7 +21,7 @@ from backend.delivery.network_return import NetworkReturn
 from backend.handover import Notice, Outcome, Tried
 from backend.settings import ChannelSettings, DeliverySettings
 from tests.notices import notice
-from tests.outbox_hands import BUSY, SENT, Hands
+from tests.outbox_hands import BUSY, SENT, Hands, Stand
 from tests.server_process import ServerProcess, eventually, free_port, serving
 from tests.smtp_server import smtp_server
 
@@ -295,3 +295,19 @@ def test_what_could_not_be_reached_is_tried_at_once_after_a_success_on_another_r
             again = eventually(lambda: len((found := delivery(server, id_, waiting))["attempts"]) > 1 and found)
             assert len(got) == 1
             assert again["tries"] == 2
+
+
+@pytest.mark.parametrize("answers_late", [False, True])
+def test_many_failures_and_a_kill_end_nothing_but_eight_interruptions_do(hands: Hands, answers_late: bool) -> None:
+    id_ = hands.send(channel="email")
+    for _ in range(20):
+        assert fail_at(hands, BackOff())
+    for number in range(8):
+        assert hands.deliveries(id_)[0].status == "pending", f"ended by interruption {number}"
+        claim = hands.claim("email")
+        assert claim is not None
+        hands.clock.go(minutes=2)
+        assert hands.table.recover(all_leases=False) == 1
+        if answers_late:
+            hands.record(claim, BUSY, retry_in_s=1)
+    assert hands.stands(id_)["email"] == Stand("dead", "interrupted")

@@ -19,7 +19,7 @@ from backend.store.writer import Tx, Write
 
 SUMMARY_LINES = 20
 INTERRUPTED_MOST = 8
-"""So often in a row a delivery may be caught by the end of a process: it may have been in hand and not begun yet."""
+"""So often a delivery may be caught by the end of a process: it may have been in hand and not begun yet."""
 AT_ONCE = 500
 """Deliveries put back or refused in one transaction."""
 
@@ -217,9 +217,8 @@ _UNCONFIGURED = Outcome(
 )  # fmt: skip
 
 
-_IN_A_ROW = (
-    "SELECT COUNT(*) FROM delivery_attempts WHERE delivery_seq = ?1 AND seq > COALESCE("
-    "(SELECT MAX(seq) FROM delivery_attempts WHERE delivery_seq = ?1 AND code <> ?2), 0)"
+_INTERRUPTIONS = (
+    "SELECT COUNT(*) FROM delivery_attempts WHERE delivery_seq = ? AND code = ? AND started_at >= COALESCE(?, 0)"
 )
 _HASTEN = (
     "UPDATE deliveries SET next_attempt_at = ?1 WHERE seq IN (SELECT seq FROM deliveries "  # noqa: S608
@@ -237,15 +236,15 @@ def _recover(tx: Tx, items: Sequence[bool]) -> list[int]:
     answers = []
     for all_leases in items:
         rows: list[Any] = tx.conn.execute(
-            "SELECT seq, notification_seq, tries, updated_at FROM deliveries "
+            "SELECT seq, notification_seq, tries, tried_since, updated_at FROM deliveries "
             "WHERE status = 'sending' AND lease_until <= ? ORDER BY lease_until, seq LIMIT ?",
             (_NEVER if all_leases else tx.now_ms, AT_ONCE),
         ).fetchall()
         back: list[int] = []
         told: dict[int, None] = {}
-        for seq, notification_seq, tries, claimed_at in rows:
-            (in_a_row,) = tx.conn.execute(_IN_A_ROW, (seq, INTERRUPTED)).fetchone()
-            dead = min(tries, in_a_row + 1) >= INTERRUPTED_MOST
+        for seq, notification_seq, tries, tried_since, claimed_at in rows:
+            (before,) = tx.conn.execute(_INTERRUPTIONS, (seq, INTERRUPTED, tried_since)).fetchone()
+            dead = min(tries, before + 1) >= INTERRUPTED_MOST
             lasted = max(0, tx.now_ms - claimed_at)
             attempt(tx, seq, claimed_at, lasted, _LOST, next_try_at=None if dead else tx.now_ms)
             tx.conn.execute(
