@@ -102,8 +102,8 @@ def test_one_browser_is_one_device_and_gets_one_push_however_it_is_registered(wo
 
 @pytest.mark.parametrize(
     "again",
-    [APNS.upper(), APNS.title(), f"<{' '.join(APNS[at : at + 8] for at in range(0, 64, 8))}>"],
-    ids=["upper case", "mixed case", "description"],
+    [APNS.upper(), APNS.title(), f"<{' '.join(APNS[at : at + 8] for at in range(0, 64, 8))}>", f" {APNS} "],
+    ids=["upper case", "mixed case", "description", "spaces around"],
 )
 def test_one_iphone_is_one_device_in_every_spelling_of_its_tokens_bytes(world: World, again: str) -> None:
     user = fresh()
@@ -130,6 +130,21 @@ def test_the_list_shows_neither_the_endpoint_nor_the_keys(world: World) -> None:
         answer = world.server.api("GET", f"/api/devices/user/{user}")
         assert endpoint not in answer.text
         assert "p256dh" not in answer.text
+
+
+def test_an_erased_users_devices_go_from_what_others_were_sent_in_every_spelling(world: World) -> None:
+    server, browser, ada, bob = world.server, Browser(), fresh("ada"), fresh("bob")
+    token = ("cd34" * 16).upper()
+    written = spellings(f"https://push.example.com/{fresh()}", browser)
+    for registered in (device(ada, token.lower(), "ios"), device(ada, "") | written["keys beside"]):
+        ok(server.api("POST", DEVICES, registered), 201)
+    named = [token, written["spaced"]["token"], written["key order"]["token"], "bobs"]
+    body = {"user_id": bob, "title": "T", "message": "M", "device_tokens": named}
+    schedule = {"name": bob, "notification": body, "rule": {"every_minutes": 60}}
+    ok(server.api("POST", "/api/schedules", schedule), 201)
+    ok(server.api("DELETE", f"/api/users/{ada}"))
+    kept = ok(server.api("GET", "/api/schedules"))["schedules"]
+    assert [row["notification"]["device_tokens"] for row in kept if row["name"] == bob] == [["bobs"]]
 
 
 # --- what could never be sent to

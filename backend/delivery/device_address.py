@@ -50,7 +50,7 @@ def device_address(token: str, platform: str, info: Mapping[str, Any] | None = N
 
     A web token that is neither JSON nor a URL, with no keys beside it, is kept as it is.
     """
-    given = dict(info or {})
+    given, token = dict(info or {}), token.strip()
     if platform != "web":
         text = _apns_token(token) if platform == "ios" else token
         return DeviceAddress(text, text, given)
@@ -69,9 +69,9 @@ def identity_of(token: str, platform: str, info: Mapping[str, Any] | None = None
     except ValidationError:
         endpoint = _endpoint(token, _sources(token, dict(info or {})))
     try:
-        return token if endpoint is None else _endpoint_identity(endpoint[1])
+        return token.strip() if endpoint is None else _endpoint_identity(endpoint[1])
     except ValueError:
-        return token
+        return token.strip()
 
 
 def identities(token: str) -> frozenset[str]:
