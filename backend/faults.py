@@ -63,7 +63,7 @@ def _led(by: str, error: FieldError) -> FieldError:
 
 
 def _covers(field: str, known: str) -> bool:
-    return known == field or known.startswith(f"{field}.")
+    return known == field or known.startswith(f"{field}.") or (known != "" and field.startswith(f"{known}."))
 
 
 def sentence(errors: tuple[FieldError, ...]) -> str:

@@ -23,10 +23,12 @@ T = TypeVar("T")
 
 MOST_ERRORS = 100
 """Wrong fields named in one answer."""
-MOST_ROW_ERRORS = 20
+MOST_ROW_ERRORS = 12
 """Wrong fields named for each row of a batch: a thousand hostile rows must not hold the event loop for seconds."""
-MOST_GUESSES = 10
-"""Unknown fields of one object for which the nearest known name is looked for."""
+ERRORS_A_GUESS = 4
+"""Errors for each unknown field that is compared with the known ones: the first few are, for that takes its time."""
+MOST_ITEMS = 1000
+"""Items of a list that are looked at: no list may have more."""
 LONGEST_NAME = 64
 """Characters of an unknown field's name up to which a nearest name is looked for; names go out cut to this length."""
 NEAR = 0.4
@@ -35,7 +37,8 @@ NEAR = 0.4
 
 class Malformed(ValidationError):
     """A value that does not fit its type. ``part`` is made of the fields that do fit, with None for a required one
-    that does not; None where it cannot be made. Rules between fields can be checked on it."""
+    that does not (an object of such fields, or an empty list); None where it cannot be made. Rules between fields can
+    be checked on it."""
 
     def __init__(self, errors: Iterable[FieldError], part: Any = None) -> None:
         named = tuple(errors)
@@ -228,9 +231,10 @@ def without_empty(value: Any, kind: Any) -> Any:
 
 
 class Found:
-    """The errors of one value, up to ``most``."""
+    """The errors of one value, up to ``most``, and how many unknown names may still be compared with the known ones."""
 
     def __init__(self, most: int = MOST_ERRORS) -> None:
+        self.guesses = most // ERRORS_A_GUESS
         self.errors: list[FieldError] = []
         self._most = most
 
@@ -260,33 +264,37 @@ def _check(value: Any, hint: Any, path: str, found: Found) -> Any:
 
 def _check_object(value: Mapping[str, Any], kind: type[msgspec.Struct], path: str, found: Found) -> Any:
     fields, names = _fields(kind), _attributes(kind)
-    guesses = 0
     part = {}
     for name, one in value.items():
         if found.full:
             return UNSET
         if name not in fields:
-            near = nearest(name, tuple(fields)) if guesses < MOST_GUESSES else None
-            guesses += 1
-            found.add(FieldError(_join(path, name), _unknown(near, tuple(fields))))
+            found.guesses -= 1
+            words = _unknown(nearest(name, tuple(fields)), tuple(fields)) if found.guesses >= 0 else UNKNOWN
+            found.add(FieldError(_join(path, name), words))
             continue
         good = _check(one, fields[name].hint, _join(path, name), found)
         if good is not UNSET:
             part[names[name]] = good
-    whole = True
     for name, field in fields.items():
-        if not field.required or names[name] in part:
-            continue
-        if name not in value:
-            found.add(FieldError(_join(path, name), "is required"))
-        whole = whole and _object(field.hint) is None and _item(field.hint) is UNSET
-        part[names[name]] = None
-    return kind(**part) if whole else UNSET
+        if field.required and names[name] not in part:
+            if name not in value:
+                found.add(FieldError(_join(path, name), "is required"))
+            part[names[name]] = _blank(field.hint)
+    return kind(**part)
+
+
+def _blank(hint: Any) -> Any:
+    """What stands in a part for a required value that is missing or wrong."""
+    kind = _object(hint)
+    if kind is not None:
+        return _check_object({}, kind, "", Found())
+    return None if _item(hint) is UNSET else []
 
 
 def _check_list(value: list[Any] | tuple[Any, ...], item: Any, path: str, found: Found, text: str) -> Any:
     before = len(found.errors)
-    for index, one in enumerate(value):
+    for index, one in enumerate(value[:MOST_ITEMS]):
         if found.full:
             return UNSET
         _check(one, item, _join(path, str(index)), found)
@@ -302,9 +310,12 @@ def _join(path: str, name: str) -> str:
 @lru_cache(maxsize=256)
 def _unknown(near: str | None, known: tuple[str, ...]) -> str:
     if near is not None:
-        return f"is not a field of this request; did you mean `{near}`?"
+        return f"{UNKNOWN}; did you mean `{near}`?"
     listed = ", ".join(f"`{name}`" for name in known)
-    return f"is not a field of this request; there {f'are {listed}' if listed else 'is none'}"
+    return f"{UNKNOWN}; there {f'are {listed}' if listed else 'is none'}"
+
+
+UNKNOWN = "is not a field of this request"
 
 
 @lru_cache(maxsize=1024)
@@ -349,7 +360,7 @@ def explain(text: str, prefix: str = "") -> FieldError:
     field = prefix + path.removeprefix("$").replace("[...]", "").replace("[", ".").replace("]", "")
     if named := _NAMED.match(what):
         field = f"{field}.{named['field'][:LONGEST_NAME]}"
-        what = "is required" if "missing" in what else "is not a field of this request"
+        what = "is required" if "missing" in what else UNKNOWN
     elif _PATTERN.match(what):
         what = "has characters or a form that is not allowed here"
     elif "timezone" in what:

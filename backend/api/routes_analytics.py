@@ -17,6 +17,7 @@ from backend.api.wire import wire
 from backend.asking import Filters
 from backend.delivery.hours import is_zone
 from backend.errors import ValidationError
+from backend.faults import Faults
 from backend.inputs import ActivityTypeIn, AppName, Input, TypeName
 from backend.periods import Compare
 from backend.records import Record
@@ -91,12 +92,21 @@ Q = TypeVar("Q", bound=FigureQuery)
 
 def _filters(call: Call, query: FigureQuery) -> Filters:
     zone = None
+    faults = Faults()
     if query.tz is not None:
-        if not is_zone(query.tz):
-            raise ValidationError.of("tz", "is not an IANA time zone, like Europe/Berlin")
-        zone = ZoneInfo(query.tz)
+        if is_zone(query.tz):
+            zone = ZoneInfo(query.tz)
+        else:
+            faults.add("tz", "is not an IANA time zone, like Europe/Berlin")
+    if query.first is not None and query.last is not None and query.first > query.last:
+        faults.add("from", "must not be after to")
+    faults.done()
     kind = query.activity_type if isinstance(query, TypedQuery) else None
     return Filters(first=query.first, last=query.last, app=call.app_filter(query.app), activity_type=kind, zone=zone)
+
+
+def _check(call: Call) -> None:
+    _filters(call, msgspec.structs.replace(call.query, app=None))
 
 
 async def _ask(
@@ -205,17 +215,20 @@ _SHOWN = "period, names (name, count, share; an empty name is all others), total
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/analytics/overview", scope="read", handler=overview, query=OverviewQuery,
+        check=_check,
         summary="The figures of a period beside those of the one before",
         answer="overview: period, previous, timezone, figures (value, previous, change), definitions, full, pending",
     ),
     Endpoint(
         method="GET", path="/api/analytics/trend", scope="read", handler=trend, query=TrendQuery,
+        check=_check,
         summary="Activities, active users and sessions by day, or activities by hour",
         answer="trend: points (at, activities, active_users, sessions) and previous_points",
     ),
     *(
         Endpoint(
             method="GET", path=f"/api/analytics/{kind}", scope="read", handler=top, query=TopQuery,
+            check=_check,
             summary=f"The {what}", answer=f"{kind}: {_SHOWN}",
         )
         for kind, what in (
@@ -228,20 +241,24 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="GET", path="/api/analytics/heatmap", scope="read", handler=heatmap, query=TypedQuery,
+        check=_check,
         summary="Activities by weekday and hour", answer="heatmap: hours (seven rows from Monday, of 24), most",
     ),
     Endpoint(
         method="GET", path="/api/analytics/retention", scope="read", handler=retention, query=RetentionQuery,
+        check=_check,
         summary="Who came back, by the day they were new on",
         answer="retention: cohorts (day, size, users on each day from 0 on; null: not over), average",
     ),
     Endpoint(
         method="GET", path="/api/analytics/funnel", scope="read", handler=funnel, query=FunnelQuery,
+        check=_check,
         summary="Who took these steps in order, and who stopped",
         answer="funnel: steps (activity_type, users, share, of_previous, dropped, median_seconds), dropped_users",
     ),
     Endpoint(
         method="GET", path="/api/analytics/users", scope="read", handler=users, query=UsersQuery,
+        check=_check,
         summary="Users of the period, the latest seen first, with their engagement scores",
         answer="users (user_id, first_day, last_day, activities, engagement_score, engagement_parts), next_cursor",
     ),
