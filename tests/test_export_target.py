@@ -90,7 +90,7 @@ def test_a_link_to_a_device_stays_one(data: Path, tmp_path: Path) -> None:
     assert (kind_of(link), kind_of(Path("/dev/null"))) == (stat.S_IFLNK, stat.S_IFCHR)
 
 
-def test_the_file_in_the_making_follows_no_link_that_somebody_laid(data: Path, tmp_path: Path) -> None:
+def test_the_temporary_file_follows_no_planted_link(data: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("kept")
     (tmp_path / "out.jsonl.part").symlink_to(victim)

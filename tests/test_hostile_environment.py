@@ -1,4 +1,4 @@
-"""Whatever environment, streams, locale and paths are like, a command does its work or ends in one clear line."""
+"""A command does its work or ends in one clear line, with any environment, streams, locale and paths."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def test_after_kill_9_no_command_calls_the_program_that_took_the_port(tmp_path: 
                 done = flashflow(*command, data_dir=tmp_path)
             assert done.returncode == 0, (command, done.stderr)
             assert squatter.seen == [], command
-            assert not (tmp_path / "server.json").exists(), "whoever opens the folder removes the stale address"
+            assert not (tmp_path / "server.json").exists(), "the next one to open the folder removes it"
         done = flashflow("link", data_dir=tmp_path)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
 
@@ -180,8 +180,8 @@ def test_after_kill_9_no_command_calls_the_program_that_took_the_port(tmp_path: 
 @pytest.mark.parametrize("kind", ["healthy", "relay", "invented", "echo", "no JSON", "hangs up"])
 def test_a_program_that_cannot_prove_itself_is_shown_no_key(tmp_path: Path, kind: str) -> None:
     with serving(tmp_path) as server, squatting(0, kind, server.url, server.key) as squatter:
-        told = {"url": f"http://127.0.0.1:{squatter.port}", "pid": server.pid}
-        (tmp_path / "server.json").write_text(json.dumps(told))
+        planted = {"url": f"http://127.0.0.1:{squatter.port}", "pid": server.pid}
+        (tmp_path / "server.json").write_text(json.dumps(planted))
         for command in (("track", "ada", "click"), ("export", "-")):
             done = flashflow(*command, data_dir=tmp_path)
             assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
