@@ -13,7 +13,8 @@ from backend.export_formats import NoParquet, cell_of
 from backend.records import Record
 
 GROUP = 20_000
-"""Rows in a row group: what is held in memory."""
+GROUP_BYTES = 4 * 1024 * 1024
+"""Rows in a row group, and about how large their texts are together: what is held in memory."""
 
 
 def parquet(record: type[Record], slices: Iterable[Sequence[Record]]) -> Iterator[bytes]:
@@ -47,18 +48,25 @@ def _written(pa: Any, pq: Any, record: type[Record], slices: Iterable[Sequence[R
     schema = pa.schema([(name, kind) for name, (kind, _) in makers.items()])
     sink = _Sink()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-        waiting: list[Record] = []
+        columns: dict[str, list[Any]] = {name: [] for name in makers}
+        size = 0
 
         def write() -> bytes:
-            columns = [[make(getattr(row, name)) for row in waiting] for name, (_, make) in makers.items()]
-            writer.write_table(pa.table(columns, schema=schema))
-            waiting.clear()
+            writer.write_table(pa.table(list(columns.values()), schema=schema))
+            for column in columns.values():
+                column.clear()
             return sink.taken()
 
         for rows in slices:
-            waiting.extend(rows)
-            yield write() if len(waiting) >= GROUP else b""
-        if waiting:
+            for row in rows:
+                for name, (_, make) in makers.items():
+                    value = make(getattr(row, name))
+                    columns[name].append(value)
+                    size += len(value) if isinstance(value, str) else 0
+            full = size >= GROUP_BYTES or len(columns["id"]) >= GROUP
+            size = 0 if full else size
+            yield write() if full else b""
+        if columns["id"]:
             yield write()
     yield sink.taken()
 

@@ -71,7 +71,7 @@ class Exports:
                 "contacts": None if contact is None else fields_of(contact),
                 "quiet_hours": fields_of(quiet),
                 "digests": {kind: fields_of(c) for kind, c in circumstances.digests_of(conn, user_id).items()},
-                "devices": [fields_of(device) for _, device in people.list_devices(conn, user_id, None)],
+                "devices": [fields_of(device) for device in people.list_devices(conn, user_id, None)],
                 "rules": [_remembered(*row) for row in rule_uses.remembered_of(conn, user_id)],
                 "schedules": [_theirs(schedule, user_id) for schedule in schedules.naming(conn, user_id)],
             }

@@ -202,11 +202,11 @@ class Devices:
 
     def of(self, user_id: str, app: str | None = None) -> tuple[Device, ...]:
         """A user's devices, newest first, tokens masked."""
-        return tuple(device for _, device in self.numbered(user_id, app))
+        return tuple(self._store.read(lambda conn: table.list_devices(conn, user_id, app)))
 
-    def numbered(self, user_id: str, app: str | None = None) -> list[tuple[int, Device]]:
-        """A user's devices with their sequence numbers: the key of a paged list."""
-        return self._store.read(lambda conn: table.list_devices(conn, user_id, app))
+    def newest(self, user_id: str, app: str | None, before: int, limit: int) -> tuple[list[tuple[int, Device]], bool]:
+        """A page of them with their sequence numbers, the key of a paged list, and whether there are more."""
+        return self._store.read(lambda conn: table.newest_devices(conn, user_id, app, before, limit))
 
     def registering(self, device: DeviceIn, app: str) -> Write[Registration, DeviceRegistered]:
         """The write that registers a device, or moves a known one to this user. Raises ValidationError."""

@@ -36,11 +36,11 @@ class Templates:
 
     def all(self, app: str | None = None) -> tuple[Template, ...]:
         """Every template and locale, by name."""
-        return tuple(template for _, template in self.numbered(app))
+        return tuple(self._store.read(lambda conn: table.list_templates(conn, app)))
 
-    def numbered(self, app: str | None = None) -> list[tuple[int, Template]]:
-        """Every template and locale with its sequence number: the key of a paged list."""
-        return self._store.read(lambda conn: table.list_templates(conn, app))
+    def newest(self, app: str | None, before: int, limit: int) -> tuple[list[tuple[int, Template]], bool]:
+        """A page of templates with their sequence numbers, the key of a paged list, and whether there are more."""
+        return self._store.read(lambda conn: table.newest_templates(conn, app, before, limit))
 
     def get(self, name: str, locale: str = "", app: str | None = None) -> Template:
         """Look up the template in that locale, else the next wider one, else its default. Raises NotFound."""
@@ -115,7 +115,7 @@ class Templates:
     def _remove(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[tuple[Template, ...] | FlashFlowError]:
         answers: list[tuple[Template, ...] | FlashFlowError] = []
         for name, owner in items:
-            gone = tuple(t for _, t in table.list_templates(tx.conn, owner) if t.name == name)
+            gone = tuple(t for t in table.list_templates(tx.conn, owner) if t.name == name)
             if not gone:
                 answers.append(_missing(name))
                 continue

@@ -24,6 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend import Backend, Config, UserActivityService
+from backend.api.limits_places import Limits, Watch
+from backend.api.outgoing import Outgoing
 from backend.api.streaming import streamed
 from backend.export_formats import csv_lines, unguarded
 from backend.export_parquet import rows_of
@@ -226,8 +228,12 @@ def test_nothing_more_is_made_of_an_export_that_nobody_waits_for(ended_by: str) 
             yield b"x"
 
     async def run() -> None:
-        services = SimpleNamespace(readers=SimpleNamespace(soon=ThreadPoolExecutor(1)), stopping=asyncio.Event())
-        call: Any = SimpleNamespace(services=services, read=asyncio.to_thread)
+        services = SimpleNamespace(
+            readers=SimpleNamespace(soon=ThreadPoolExecutor(1)),
+            stopping=asyncio.Event(),
+            outgoing=Outgoing(Watch(Limits())),
+        )
+        call: Any = SimpleNamespace(services=services, read=asyncio.to_thread, caller=SimpleNamespace(app="x"))
         gone = asyncio.Event()
 
         async def receive() -> dict[str, str]:

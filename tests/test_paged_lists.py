@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend import Backend
-from backend.api.paging import Page, paged
+from backend.api.paging import Page, paged, paged_rows
 from backend.asking import Filters
 from backend.config import Config
 from backend.records import Record
@@ -41,6 +41,16 @@ def in_memory(rows: Callable[[], Sequence[Row]]) -> Pages:
     return page
 
 
+def row_by_row(newest: Callable[[int, int], tuple[Sequence[Row], bool]]) -> Pages:
+    """A list whose rows may be large, as its route pages it."""
+
+    def page(limit: int, cursor: str | None) -> tuple[list[str], str | None]:
+        answer = paged_rows("rows", newest, Page(limit=limit, cursor=cursor))
+        return [row.get("name") or row["device_info"]["name"] for row in answer["rows"]], answer["next_cursor"]
+
+    return page
+
+
 def types(backend: Backend) -> Pages:
     for number in range(ROWS):
         backend.notifications.declare_type(name_of(number))
@@ -56,7 +66,7 @@ def used_types(backend: Backend) -> Pages:
 def templates(backend: Backend) -> Pages:
     for number in range(ROWS):
         backend.notifications.create_notification_template(name_of(number), "Hello", "It works.")
-    return in_memory(backend.notifications.templates.numbered)
+    return row_by_row(lambda *below: backend.notifications.templates.newest(None, *below))
 
 
 def keys(backend: Backend) -> Pages:
@@ -75,7 +85,7 @@ def keys_made_again(backend: Backend) -> Pages:
 def devices(backend: Backend) -> Pages:
     for number in range(ROWS):
         backend.notifications.register_device_token("ada", name_of(number), "ios", {"name": name_of(number)})
-    return in_memory(lambda: backend.notifications.devices.numbered("ada"))
+    return row_by_row(lambda *below: backend.notifications.devices.newest("ada", None, *below))
 
 
 def notifications(backend: Backend) -> Pages:

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from backend.api.context import Services
 from backend.api.decoding import BodyDecoder
-from backend.api.limits_places import Peer
+from backend.api.limits_places import recognise
 from backend.api.problems import MEDIA_TYPE, WHOLE, problem_bytes, problem_of
 from backend.api.requests import Requests
 from backend.errors import (
@@ -26,6 +26,7 @@ from backend.errors import (
     Forbidden,
     IdempotencyMismatch,
     PayloadTooLarge,
+    RateLimited,
     UnsupportedMediaType,
     ValidationError,
 )
@@ -267,7 +268,10 @@ class AsgiEndpoint:
                 call.query = decode_query(scope["query_string"], endpoint.query or _Nothing)
         except Malformed as error:
             raise self._every_fault(call, scope["query_string"], error) from None
-        return await endpoint.handler(call)
+        answer = await endpoint.handler(call)
+        if endpoint.method == "GET" and not self._services.outgoing.has_room(caller.app, len(answer.body)):
+            raise RateLimited("This key has asked for more than it has read. Read those answers first.")
+        return answer
 
     def _every_fault(self, call: Call, query: bytes, first: Malformed) -> ValidationError:
         """Join ``first`` with what is wrong in the query and between the fields."""
@@ -352,13 +356,6 @@ def authorize(services: Services, headers: dict[bytes, bytes], scope: str | None
 
 
 ANYONE = Caller("", frozenset())
-
-
-def recognise(scope: Scope, app: str) -> None:
-    """Note whose connection this request came on (limits_places)."""
-    peer: Peer | None = scope.get("flashflow.peer")
-    if peer is not None:
-        peer.app = app
 
 
 def require_json(headers: dict[bytes, bytes]) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from backend.api.event_feed import EventFeed
 from backend.api.limits_places import Limits, Watch
+from backend.api.outgoing import Outgoing
 from backend.api.requests import Requests
 from backend.api.wire import NotificationPages
 from backend.channels import ChannelState
@@ -93,6 +94,7 @@ class Services:
         self.feed = EventFeed(activity.store, notifications.store, bus)
         self.limits = Limits()
         self.watch = Watch(self.limits)
+        self.outgoing = Outgoing(self.watch)
         self.requests = Requests()
         self.stopping = asyncio.Event()
         bus.subscribe(self._hear)

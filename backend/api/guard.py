@@ -19,9 +19,9 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backend.api.call import Answer, drain, recognise, refusal, respond
+from backend.api.call import Answer, drain, refusal, respond
 from backend.api.host_names import HostNames
-from backend.api.limits_places import BROWSER
+from backend.api.limits_places import BROWSER, recognise
 from backend.api.requests import Requests, counting
 from backend.clock import Clock
 from backend.errors import FlashFlowError, Forbidden, StorageFull, Unauthorized

@@ -134,11 +134,13 @@ class Guarded(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._abort_at = self._abort_at or self.loop.time() + self.limits.write_deadline_s
+        self.watch.stuck.add(self)
         super().pause_writing()
 
     def resume_writing(self) -> None:
         if not self._lingering:
             self._abort_at = 0.0
+        self.watch.stuck.discard(self)
         super().resume_writing()
 
     def shutdown(self) -> None:
@@ -188,6 +190,10 @@ class Guarded(asyncio.Protocol):
     def is_stuck(self) -> bool:
         """Whether the peer does not read what was written."""
         return bool(self.flow.write_paused) and not self._lingering
+
+    def unsent(self) -> int:
+        """Bytes that were written and not taken by the peer."""
+        return self.transport.get_write_buffer_size()
 
     def send_away(self) -> None:
         """Make room for another connection."""

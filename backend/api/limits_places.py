@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from typing import Any, Protocol
 
 import msgspec
@@ -42,6 +42,13 @@ class Peer:
         self.app: str | None = None
 
 
+def recognise(scope: MutableMapping[str, Any], app: str) -> None:
+    """Note whose connection the request with this ASGI scope came on."""
+    peer: Peer | None = scope.get("flashflow.peer")
+    if peer is not None:
+        peer.app = app
+
+
 class Connection(Protocol):
     """What is asked of a connection here."""
 
@@ -60,6 +67,9 @@ class Connection(Protocol):
     def send_away(self) -> None:
         """End it for the sake of another."""
 
+    def unsent(self) -> int:
+        """Bytes that were written and not taken by its peer."""
+
 
 class Watch:
     """The connections of one server, and the sweep that ends those past a deadline."""
@@ -75,6 +85,8 @@ class Watch:
         """Event streams by the app whose key opened them."""
         self.refused = Counter(dict.fromkeys(REASONS, 0))
         """How many requests were refused before there was anything to hand on, by the code of the refusal."""
+        self.stuck: set[Connection] = set()
+        """Those whose buffer is above its high-water mark."""
         self._unknown: dict[Connection, None] = {}
         self._interval = min(0.5, max(0.02, min(limits.request_deadline_s, limits.write_deadline_s) / 20))
         self._armed = False
@@ -97,7 +109,12 @@ class Watch:
     def discard(self, connection: Connection) -> None:
         """``connection`` is gone, or has become a WebSocket."""
         self.connections.pop(connection, None)
+        self.stuck.discard(connection)
         self._unknown.pop(connection, None)
+
+    def unsent(self, app: str) -> int:
+        """Bytes that the clients with this app's key have not taken yet."""
+        return sum(connection.unsent() for connection in self.stuck if connection.peer.app == app)
 
     def has_room_for_stream(self) -> bool:
         """Whether one more connection may be held for long; the rest is for requests."""

@@ -1,8 +1,8 @@
-"""Pages over the lists that fit in memory: templates, types, devices, keys."""
+"""Pages over short lists: those that fit in memory (types, keys), and those whose rows may be large."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -37,3 +37,17 @@ def paged(name: str, rows: Sequence[tuple[int, Record]], page: Page) -> dict[str
     shown = newest[: page.limit]
     following = encode_cursor(name, shown[-1][0]) if len(newest) > page.limit else None
     return {name: [wire(row) for _, row in shown], "next_cursor": following}
+
+
+NEWEST = (1 << 63) - 1
+"""Above every sequence number."""
+
+
+def paged_rows(
+    name: str, newest: Callable[[int, int], tuple[Sequence[tuple[int, Record]], bool]], page: Page
+) -> dict[str, Any]:
+    """The same over ``newest(before, limit)``: rows with a sequence number below ``before`` and whether there are more.
+    It may give fewer than ``limit``."""
+    before = NEWEST if page.cursor is None else decode_cursor(page.cursor, name, 1)[0]
+    rows, more = newest(before, page.limit)
+    return {name: [wire(row) for _, row in rows], "next_cursor": encode_cursor(name, rows[-1][0]) if more else None}

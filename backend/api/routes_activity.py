@@ -9,13 +9,15 @@ import msgspec
 from backend.admission import NO_CONSENT
 from backend.api.call import Answer, Call, Endpoint, ok
 from backend.api.paging import Page
-from backend.api.wire import wire
+from backend.api.wire import wire, wire_activity_row, wire_session_row
 from backend.errors import NotFound
 from backend.faults import Faults
 from backend.incoming import Origin
 from backend.inputs import ActivityIn, AppName, BatchIn, Id, Input, Moment, SessionIn, TypeName, UserId, build
 from backend.moments import moment_ms
 from backend.records import BatchResult, SessionStarted, Tracked
+from backend.store.activities import activity_rows, session_rows
+from backend.store.rows import PAGE_BYTES
 
 
 class ActivityQuery(Page, frozen=True, kw_only=True):
@@ -113,12 +115,18 @@ def batched(result: BatchResult) -> Answer:
 
 async def list_activities(call: Call) -> Answer:
     query: ActivityQuery = call.query or ActivityQuery()
-    checked_range(query.since, query.until)
-    filters = msgspec.structs.asdict(query) | {"app": call.app_filter(query.app)}
+    since, until = query.since, query.until
+    checked_range(since, until)
+    filters = msgspec.structs.asdict(query) | {
+        "app": call.app_filter(query.app),
+        "since": None if since is None else moment_ms("since", since),
+        "until": None if until is None else moment_ms("until", until),
+    }
 
     def answer() -> Answer:
-        page = call.services.activity.list_activities(**filters)
-        return ok(activities=[wire(a) for a in page.activities], next_cursor=page.next_cursor)
+        store = call.services.activity.store
+        rows, following = store.read(lambda conn: activity_rows(conn, **filters, most_bytes=PAGE_BYTES))
+        return ok(activities=[wire_activity_row(row) for row in rows], next_cursor=following)
 
     return await call.read(answer)
 
@@ -148,12 +156,11 @@ async def heartbeat(call: Call) -> Answer:
 
 async def list_sessions(call: Call) -> Answer:
     user_id, query = path_user(call), call.query or Page()
+    asked = (user_id, call.caller.sees, query.limit, query.cursor)
 
     def answer() -> Answer:
-        page = call.services.activity.get_user_sessions(
-            user_id, app=call.caller.sees, limit=query.limit, cursor=query.cursor
-        )
-        return ok(sessions=[wire(s) for s in page.sessions], next_cursor=page.next_cursor)
+        rows, following = call.services.activity.store.read(lambda conn: session_rows(conn, *asked, PAGE_BYTES))
+        return ok(sessions=[wire_session_row(row) for row in rows], next_cursor=following)
 
     return await call.read(answer)
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from backend.api.call import Answer, Call, Endpoint, ok
-from backend.api.paging import Page, paged
+from backend.api.paging import Page, paged, paged_rows
 from backend.api.routes_activity import checked_range, path_user
 from backend.api.wire import wire, wire_delivery, wire_sent
 from backend.clock import to_ms
@@ -44,6 +44,7 @@ from backend.records import (
     Template,
 )
 from backend.store.notifications import Asked
+from backend.store.rows import PAGE_BYTES
 
 
 class NotificationQuery(Page, frozen=True, kw_only=True):
@@ -141,12 +142,20 @@ async def list_notifications(call: Call) -> Answer:
         cursor=query.cursor,
     )
 
-    def answer() -> Answer:
-        return Answer(200, call.services.notifications.store.read(lambda conn: call.services.pages.page(conn, asked)))
+    def page(most_bytes: int) -> tuple[bytes, bool]:
+        services = call.services
+        return services.notifications.store.read(lambda conn: services.pages.page(conn, asked, most_bytes))
 
-    if asked.is_bounded:  # read sooner than another thread could be woken
-        return answer()
-    return await call.read(answer)
+    if asked.is_bounded:  # read sooner than another thread could be woken, unless its rows are large
+        body, cut = page(LOOP_BYTES)
+        if not cut:
+            return Answer(200, body)
+    body, _ = await call.read(lambda: page(PAGE_BYTES))
+    return Answer(200, body)
+
+
+LOOP_BYTES = 128 * 1024
+"""Read on the loop at most; a larger page is read again in a thread."""
 
 
 async def get_notification(call: Call) -> Answer:
@@ -249,9 +258,16 @@ async def register_device(call: Call) -> Answer:
 
 
 async def list_devices(call: Call) -> Answer:
-    user_id = path_user(call)
-    devices = await call.read(lambda: call.services.notifications.devices.numbered(user_id, call.caller.sees))
-    return ok(**paged("devices", devices, call.query or Page()))
+    user_id, devices = path_user(call), call.services.notifications.devices
+    return await call.read(lambda: ok(**paged_rows("devices", _below(call, devices.newest, user_id), _page(call))))
+
+
+def _below(call: Call, newest: Callable[..., Any], *whose: str) -> Callable[[int, int], Any]:
+    return lambda before, limit: newest(*whose, call.caller.sees, before, limit)
+
+
+def _page(call: Call) -> Page:
+    return call.query or Page()
 
 
 async def remove_device(call: Call) -> Answer:
@@ -271,8 +287,8 @@ def _template(template: Template) -> Answer:
 
 
 async def list_templates(call: Call) -> Answer:
-    templates = await call.read(lambda: call.services.notifications.templates.numbered(call.caller.sees))
-    return ok(**paged("templates", templates, call.query or Page()))
+    templates = call.services.notifications.templates
+    return await call.read(lambda: ok(**paged_rows("templates", _below(call, templates.newest), _page(call))))
 
 
 async def create_template(call: Call) -> Answer:

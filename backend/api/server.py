@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 STOP_S = 1.5
 PORTS_TO_TRY = 50
+SEND_BUFFER = 256 * 1024
 
 
 async def _documented(call: object) -> Answer:
@@ -187,6 +188,8 @@ def bind(host: str, port: int, *, next_free: bool) -> socket.socket:
         try:
             if sys.platform != "win32":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Its connections inherit it. Left to itself, Linux keeps up to 4 MiB for each client that does not read.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             sock.bind((host, candidate))
             sock.listen(512)
         except OSError as error:

@@ -15,9 +15,11 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from backend.api.call import Call, Disconnected, answer_to, authorize, decode_query, read_body, recognise, respond
+from backend.api.call import Call, Disconnected, answer_to, authorize, decode_query, read_body, respond
 from backend.api.context import Services
 from backend.api.event_feed import Chunk, Filter, Place
+from backend.api.limits_places import recognise
+from backend.api.outgoing import WRITE_BYTES
 from backend.errors import FlashFlowError, PayloadTooLarge, RateLimited, StorageError, ValidationError
 from backend.inputs import Input, UserId
 
@@ -28,8 +30,6 @@ QUIET_S = 0.02
 """After a burst has been sent, how long to gather the next: a thousand activities a second make fifty reads."""
 RETRY_S = 1.0
 """After a read that failed; the stream goes on with the next that succeeds."""
-SLICE_BYTES = 64 * 1024
-"""A chunk is shared by many clients: each holds a copy of one slice of it at most."""
 
 _PLACE = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})-(\d{1,18})", re.ASCII)
 
@@ -104,11 +104,18 @@ class Stream:
                     bell.set()
                     await asyncio.wait({gone, stopping}, timeout=RETRY_S, return_when=asyncio.FIRST_COMPLETED)
                     continue
+                outgoing, app, size = self._services.outgoing, call.caller.app, len(chunk.events)
+                if not outgoing.has_room(app, size):
+                    del chunk  # it is read again once this key's other clients have read theirs
+                    bell.set()
+                    await outgoing.room(app, size, {gone, stopping})
+                    continue
                 place = chunk.place
                 if chunk.more:
                     bell.set()
-                for start in range(0, len(chunk.events), SLICE_BYTES):
-                    await _write(send, chunk.events[start : start + SLICE_BYTES])
+                with outgoing.hold(app, size):
+                    for start in range(0, size, WRITE_BYTES):
+                        await _write(send, chunk.events[start : start + WRITE_BYTES])
                 await asyncio.sleep(QUIET_S if chunk.events else 0)
         finally:
             streams[call.caller.app] -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -12,7 +13,8 @@ import msgspec
 from backend.clock import to_datetime
 from backend.records import Delivery, Record, Sent
 from backend.store.codec import DAMAGED, decode_address, decode_id, decode_json, encode_json, from_object
-from backend.store.notifications import Asked, list_places, rows_of
+from backend.store.notifications import Asked, Spot, cursor_after, list_places, revisions_at, rows_at
+from backend.store.session_rows import to_session
 
 _EMPTY_OBJECT = msgspec.Raw(b"{}")
 _EMPTY_LIST = msgspec.Raw(b"[]")
@@ -125,6 +127,12 @@ def wire_activity_row(row: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
+def wire_session_row(row: tuple[Any, ...]) -> dict[str, Any]:
+    """A row of the sessions' READ_COLUMNS, as ``wire`` writes its record; the device's info goes out as stored."""
+    info = 10
+    return wire(to_session((*row[:info], None, *row[info + 1 :]))) | {"device_info": _raw(row[info], _EMPTY_OBJECT)}
+
+
 class NotificationPages:
     """Pages of notifications as JSON, each notification encoded once for every revision of it.
 
@@ -138,26 +146,34 @@ class NotificationPages:
         self._most = most
         self._largest = largest
 
-    def page(self, conn: sqlite3.Connection, asked: Asked) -> bytes:
-        """The body of the answer to ``asked``."""
-        places, unread, following = list_places(conn, asked)
-        kept = self._kept
-        parts = [kept.get(place, b"") for place in places]
-        if not all(parts):
-            parts = self._filled(conn, places, parts)
-        return b'{"success":true,"notifications":[%s],"unread_count":%d,"next_cursor":%s}' % (
+    def page(self, conn: sqlite3.Connection, asked: Asked, most_bytes: int) -> tuple[bytes, bool]:
+        """The body of the answer to ``asked``, and whether it was cut short: it takes no further notification once they
+        are ``most_bytes`` together, and gives a cursor instead."""
+        spots, unread, more = list_places(conn, asked)
+        parts = self._encoded(conn, spots, most_bytes)
+        cut = len(parts) < len(spots)
+        body = b'{"success":true,"notifications":[%s],"unread_count":%d,"next_cursor":%s}' % (
             b",".join(parts),
             unread,
-            msgspec.json.encode(following),
+            msgspec.json.encode(cursor_after(spots[: len(parts)], more=more or cut)),
         )
+        return body, cut
 
-    def _filled(self, conn: sqlite3.Connection, places: list[tuple[int, int]], parts: list[bytes]) -> list[bytes]:
-        rows = rows_of(conn, [place[0] for place, part in zip(places, parts, strict=True) if not part])
-        if len(self._kept) > self._most:
-            self._kept.clear()
-        for index, place in enumerate(places):
-            if not parts[index]:
-                parts[index] = part = msgspec.json.encode(wire_notification_row(rows[place[0]]))
+    def _encoded(self, conn: sqlite3.Connection, spots: Sequence[Spot], most_bytes: int) -> list[bytes]:
+        kept = self._kept
+        if len(kept) > self._most:
+            kept.clear()
+        parts: list[bytes] = []
+        size = 0
+        for spot, revision in zip(spots, revisions_at(conn, [spot.seq for spot in spots]), strict=True):
+            if size >= most_bytes:
+                break
+            part = kept.get((spot.seq, revision))
+            if part is None:
+                (row,) = rows_at(conn, [spot.seq])
+                part = msgspec.json.encode(wire_notification_row(row))
                 if len(part) <= self._largest:
-                    self._kept[place] = part
+                    kept[spot.seq, revision] = part
+            parts.append(part)
+            size += len(part)
         return parts

@@ -23,9 +23,9 @@ from backend.store.codec import (
     from_object,
 )
 from backend.store.parts import part_of, session_parts
-from backend.store.rows import execute_rows
+from backend.store.rows import execute_rows, take
 from backend.store.session_cache import SessionCache
-from backend.store.session_rows import READ_COLUMNS, session_bounds, to_session
+from backend.store.session_rows import READ_COLUMNS, session_bounds, sessions_at, to_session
 from backend.store.sessions import SessionBook
 from backend.store.writer import TryCarefully, Tx
 
@@ -168,7 +168,13 @@ _COUNT = timeline.COUNT.replace("{rows}", "VALUES {rows}")
 COLUMNS = ", ".join(timeline.COLUMNS.values())
 
 
-def list_activities(  # every filter of API.md, by name
+def list_activities(conn: sqlite3.Connection, *, limit: int, cursor: str | None = None, **filters: Any) -> ActivityPage:
+    """Newest first by ``timestamp``: ``activity_rows`` as records, bounded by ``limit`` alone."""
+    rows, following = activity_rows(conn, limit=limit, cursor=cursor, most_bytes=None, **filters)
+    return ActivityPage(activities=tuple(map(to_activity, rows)), next_cursor=following)
+
+
+def activity_rows(  # every filter of API.md, by name
     conn: sqlite3.Connection,
     *,
     user_id: str | None,
@@ -179,13 +185,15 @@ def list_activities(  # every filter of API.md, by name
     until: int | None,
     limit: int,
     cursor: str | None,
-) -> ActivityPage:
-    """Newest first by ``timestamp``; ``since`` is included, ``until`` is not."""
+    most_bytes: int | None,
+) -> tuple[list[tuple[Any, ...]], str | None]:
+    """Rows of COLUMNS, newest first by ``timestamp``, and the next cursor; ``since`` is included, ``until`` is not. At
+    most ``limit``, fewer once they hold ``most_bytes``."""
     low, high = since, None if until is None else until - 1
     if session_id is not None:
         bounds = session_bounds(conn, session_id)
         if bounds is None or (user_id is not None and bounds.user_id not in (None, user_id)):
-            return ActivityPage(activities=(), next_cursor=None)
+            return [], None
         user_id = user_id if bounds.user_id is None else bounds.user_id
         low = bounds.start if low is None else max(low, bounds.start)
         high = bounds.last if high is None else min(high, bounds.last)
@@ -202,16 +210,16 @@ def list_activities(  # every filter of API.md, by name
         values.extend(place)
         high = place[0] if high is None else min(high, place[0])
     if user_id is not None:
-        rows = timeline.newest_of_user(conn, timeline.Asked(user_id, where, values, low, high), limit + 1)
+        places = timeline.places_of_user(conn, timeline.Asked(user_id, where, values, low, high), limit + 1)
     else:
         within, moments = conditions([("timestamp >= ?", low), ("timestamp <= ?", high)])
-        rows = conn.execute(
-            f"SELECT {COLUMNS} FROM user_activities{clause([*where, *within])} "  # noqa: S608
+        places = conn.execute(
+            f"SELECT timestamp, seq FROM user_activities{clause([*where, *within])} "  # noqa: S608
             "ORDER BY timestamp DESC, seq DESC LIMIT ?",
             (*values, *moments, limit + 1),
         ).fetchall()
-    following = encode_cursor("activities", rows[limit - 1][6], rows[limit - 1][0]) if len(rows) > limit else None
-    return ActivityPage(activities=tuple(map(to_activity, rows[:limit])), next_cursor=following)
+    rows, more = take(timeline.rows_at(conn, [seq for _, seq in places]), limit, most_bytes)
+    return rows, encode_cursor("activities", rows[-1][6], rows[-1][0]) if more else None
 
 
 def activities_after(
@@ -234,7 +242,16 @@ def last_seq(conn: sqlite3.Connection) -> int:
 def list_sessions(
     conn: sqlite3.Connection, user_id: str, app: str | None, limit: int, cursor: str | None
 ) -> SessionPage:
-    """A user's sessions, newest start first."""
+    """A user's sessions, newest start first: ``session_rows`` as records, bounded by ``limit`` alone."""
+    rows, following = session_rows(conn, user_id, app, limit, cursor, None)
+    return SessionPage(sessions=tuple(map(to_session, rows)), next_cursor=following)
+
+
+def session_rows(
+    conn: sqlite3.Connection, user_id: str, app: str | None, limit: int, cursor: str | None, most_bytes: int | None
+) -> tuple[list[tuple[Any, ...]], str | None]:
+    """A user's sessions as rows of READ_COLUMNS, newest start first, and the next cursor. At most ``limit``, fewer once
+    they hold ``most_bytes``."""
     where, values = conditions([("app = ?", app)])
     newest: int | None = None
     if cursor is not None:
@@ -243,17 +260,17 @@ def list_sessions(
         values.extend(place)
         newest = place[0]
     within = clause([f"{part_of('start_time')} = ?", "user_id = ?", *where])
-    rows: list[tuple[Any, ...]] = []
+    seqs: list[int] = []
     for part in session_parts(conn, newest):
-        rows += conn.execute(
-            f"SELECT {READ_COLUMNS} FROM user_sessions{within} "  # noqa: S608
-            "ORDER BY start_time DESC, seq DESC LIMIT ?",
-            (part, user_id, *values, limit + 1 - len(rows)),
-        ).fetchall()
-        if len(rows) > limit:
+        found = conn.execute(
+            f"SELECT seq FROM user_sessions{within} ORDER BY start_time DESC, seq DESC LIMIT ?",  # noqa: S608
+            (part, user_id, *values, limit + 1 - len(seqs)),
+        )
+        seqs += [seq for (seq,) in found]
+        if len(seqs) > limit:
             break
-    following = encode_cursor("sessions", rows[limit - 1][4], rows[limit - 1][0]) if len(rows) > limit else None
-    return SessionPage(sessions=tuple(map(to_session, rows[:limit])), next_cursor=following)
+    rows, more = take(sessions_at(conn, seqs), limit, most_bytes)
+    return rows, encode_cursor("sessions", rows[-1][4], rows[-1][0]) if more else None
 
 
 def sessions_after(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -17,13 +18,16 @@ from backend.store import timeline
 from backend.store.activities import COLUMNS, clause, conditions, last_seq, to_activity
 from backend.store.database import Store
 from backend.store.notifications import COLUMNS as NOTIFICATION_COLUMNS
-from backend.store.notifications import last_places, rows_of, to_notification
+from backend.store.notifications import last_places, rows_at, to_notification
 from backend.store.parts import BY_PART, SESSION_PARTS
-from backend.store.session_rows import READ_COLUMNS, to_session
+from backend.store.rows import Taken, take
+from backend.store.session_rows import READ_COLUMNS, sessions_at, to_session
 
 T = TypeVar("T")
 SLICE = 500
 """Rows in one slice of an export."""
+SLICE_BYTES = 256 * 1024
+"""A slice takes no further row once its rows are so large together; a single row may be larger."""
 _LOWEST = -(1 << 62)
 LOOK = 20_000
 """Rows that one slice may look through for them."""
@@ -54,9 +58,10 @@ def sessions(store: Store, wanted: Wanted) -> Iterator[Sequence[Session]]:
     which = clause(["seq > ?", "seq <= ?", *where])
     if wanted.user_id is None:
         query = f"SELECT {READ_COLUMNS} FROM user_sessions NOT INDEXED{which} "  # noqa: S608
-    else:
-        query = f"WITH RECURSIVE {SESSION_PARTS} SELECT {READ_COLUMNS} FROM {BY_PART}{which} "  # noqa: S608
-    return _by_seq(store, "user_sessions", _last_session, query, values, to_session, whole=wanted.user_id is not None)
+        return _by_seq(store, "user_sessions", _last_session, query, values, to_session)
+    query = f"WITH RECURSIVE {SESSION_PARTS} SELECT seq FROM {BY_PART}{clause(where)} ORDER BY seq"  # noqa: S608
+    seqs = store.read(lambda conn: array("q", (seq for (seq,) in conn.execute(query, values))))
+    return _at(store, seqs, sessions_at, to_session)
 
 
 def notifications(store: Store, wanted: Wanted) -> Iterator[Sequence[Notification]]:
@@ -73,9 +78,23 @@ def _notifications_of(store: Store, where: str, values: Sequence[Any]) -> Iterat
     """One user's: no index has them by age, so their numbers (8 bytes each) are put in order first."""
     query = f"SELECT seq FROM notifications INDEXED BY notifications_inbox{where} ORDER BY seq"  # noqa: S608
     seqs = store.read(lambda conn: array("q", (seq for (seq,) in conn.execute(query, values))))
-    for start in range(0, len(seqs), SLICE):
-        found = store.read(lambda conn, given=seqs[start : start + SLICE]: rows_of(conn, given))  # type: ignore[misc]
-        yield [to_notification(found[seq]) for seq in sorted(found)]
+    return _at(store, seqs, rows_at, to_notification)
+
+
+def _at(
+    store: Store,
+    seqs: Sequence[int],
+    read: Callable[[sqlite3.Connection, Sequence[int]], Iterator[tuple[Any, ...]]],
+    record: Callable[[tuple[Any, ...]], T],
+) -> Iterator[Sequence[T]]:
+    """Slices of the rows at ``seqs``, which rise. A row that is gone meanwhile is left out."""
+    start = 0
+    while start < len(seqs):
+        rows, more = store.read(
+            lambda conn, given=seqs[start : start + SLICE]: take(read(conn, given), SLICE, SLICE_BYTES)  # type: ignore[misc]
+        )
+        start = bisect_right(seqs, rows[-1][0], start) if more else start + SLICE
+        yield [record(row) for row in rows]
 
 
 def _filters(wanted: Wanted, moment: str) -> tuple[list[str], list[Any]]:
@@ -96,11 +115,8 @@ def _by_seq(
     query: str,
     values: Sequence[Any],
     record: Callable[[tuple[Any, ...]], T],
-    *,
-    whole: bool = False,
 ) -> Iterator[Sequence[T]]:
-    """Slices by ``seq``, up to what there was at the start. ``whole``: an index finds the rows, so there is no limit to
-    how far a slice may look."""
+    """Slices by ``seq``, up to what there was at the start."""
     following = f"SELECT MIN(seq) - 1 FROM {table} WHERE seq > ?"  # noqa: S608
     seq: int | None = _LOWEST
     top = store.read(last)
@@ -108,11 +124,13 @@ def _by_seq(
     while (seq := store.read(lambda conn, after=seq: conn.execute(following, (after,)).fetchone()[0])) is not None:  # type: ignore[misc]
         if seq >= top:
             return
-        end = top if whole else min(top, seq + LOOK)
-        bounds = (seq, end, *values, SLICE)
-        rows = store.read(lambda conn, given=bounds: conn.execute(f"{query}ORDER BY seq LIMIT ?", given).fetchall())  # type: ignore[misc]
+        end = min(top, seq + LOOK)
+        bounds = (seq, end, *values)
+        rows, more = store.read(
+            lambda conn, given=bounds: take(conn.execute(f"{query}ORDER BY seq", given), SLICE, SLICE_BYTES)  # type: ignore[misc]
+        )
         yield [record(row) for row in rows]
-        seq = rows[-1][0] if len(rows) == SLICE else end
+        seq = rows[-1][0] if more else end
 
 
 def _of_user(store: Store, wanted: Wanted) -> Iterator[Sequence[Activity]]:
@@ -124,12 +142,17 @@ def _of_user(store: Store, wanted: Wanted) -> Iterator[Sequence[Activity]]:
         asked = timeline.Asked(
             str(wanted.user_id), [*where, "seq <= ?", "(timestamp, seq) > (?, ?)"], [*values, top, *place], low, high
         )
-        rows = store.read(lambda conn, asked=asked: timeline.newest_of_user(conn, asked, SLICE, oldest=True))  # type: ignore[misc]
+        rows, more = store.read(lambda conn, asked=asked: _oldest(conn, asked))  # type: ignore[misc]
         yield [to_activity(row) for row in rows]
-        if len(rows) < SLICE:
+        if not more:
             return
         low = rows[-1][6]
         place = (low, rows[-1][0])
+
+
+def _oldest(conn: sqlite3.Connection, asked: timeline.Asked) -> Taken:
+    places = timeline.places_of_user(conn, asked, SLICE + 1, oldest=True)
+    return take(timeline.rows_at(conn, [seq for _, seq in places]), SLICE, SLICE_BYTES)
 
 
 def _last_session(conn: sqlite3.Connection) -> int:

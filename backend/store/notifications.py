@@ -19,6 +19,7 @@ from backend.store.codec import (
     encode_id,
     from_object,
     from_strings,
+    to_json,
 )
 from backend.store.rows import execute_rows
 from backend.store.writer import Tx
@@ -139,18 +140,42 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 def list_notifications(conn: sqlite3.Connection, asked: Asked) -> NotificationPage:
     """A user's notifications, newest first by ``listed_at``; without ``status`` the inbox as its reader sees it."""
-    places, unread, following = list_places(conn, asked)
-    rows = rows_of(conn, [seq for seq, _ in places])
+    spots, unread, more = list_places(conn, asked)
+    rows = rows_at(conn, [spot.seq for spot in spots])
     return NotificationPage(
-        notifications=tuple(to_notification(rows[seq]) for seq, _ in places), unread_count=unread, next_cursor=following
+        notifications=tuple(map(to_notification, rows)), unread_count=unread, next_cursor=cursor_after(spots, more=more)
     )
 
 
-def rows_of(conn: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, tuple[Any, ...]]:
-    """The rows of COLUMNS by their ``seq``."""
-    marks = ",".join("?" * len(seqs))
-    rows = conn.execute(f"SELECT {COLUMNS} FROM notifications WHERE seq IN ({marks})", seqs)  # noqa: S608
-    return {row[0]: row for row in rows}
+def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """Rows of COLUMNS in the order of ``seqs``, read one by one."""
+    # CROSS JOIN keeps the order of the list, and no row has to be sorted: a row may be as large as a request.
+    return conn.execute(
+        f"SELECT {COLUMNS} FROM (SELECT value AS wanted FROM json_each(?)) CROSS JOIN notifications ON seq = wanted",  # noqa: S608
+        (to_json(list(seqs)),),
+    )
+
+
+def revisions_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[int]:
+    """The revisions of the notifications at ``seqs``, in their order, read one by one: a revision stands behind the
+    data in its row, so that reading it takes as long as reading those."""
+    rows = conn.execute(
+        "SELECT revision FROM (SELECT value AS wanted FROM json_each(?)) CROSS JOIN notifications ON seq = wanted",
+        (to_json(list(seqs)),),
+    )
+    return (revision for (revision,) in rows)
+
+
+class Spot(NamedTuple):
+    """Where a notification stands in a list."""
+
+    listed_at: int
+    seq: int
+
+
+def cursor_after(spots: Sequence[Spot], *, more: bool) -> str | None:
+    """The cursor of a page that shows ``spots``; None where there is no more."""
+    return encode_cursor("notifications", *spots[-1]) if more else None
 
 
 IN_INBOX: tuple[str | None, ...] = ("unread", "read", "snoozed", "archived")
@@ -173,8 +198,8 @@ def _sources(status: str | None) -> list[tuple[str | None, str | None]]:
             return [(place, status) for place in (None, *IN_INBOX)]
 
 
-def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[int, int]], int, str | None]:
-    """The page behind list_notifications: (seq, revision) of each, unread count, next cursor."""
+def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[Spot], int, bool]:
+    """The page behind list_notifications, the unread count, and whether there is more."""
     where, values = conditions(
         [
             ("app = ?", asked.app),
@@ -196,16 +221,15 @@ def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[tuple[int,
         mine, wanted = conditions([("status = ?", status)])
         for bounds, ends in _spans(asked):
             searches.append(
-                "SELECT * FROM (SELECT listed_at, seq, revision FROM notifications INDEXED BY notifications_inbox"  # noqa: S608
+                "SELECT * FROM (SELECT listed_at, seq FROM notifications INDEXED BY notifications_inbox"  # noqa: S608
                 f"{clause(['user_id = ?', 'inbox IS ?', *bounds, *mine, *where])} "
                 "ORDER BY listed_at DESC, seq DESC LIMIT ?)"
             )
             given += [asked.user_id, place, *ends, *wanted, *values, asked.limit + 1]
     rows = conn.execute(" UNION ALL ".join(searches), given).fetchall()
     rows.sort(reverse=True)
-    following = encode_cursor("notifications", *rows[asked.limit - 1][:2]) if len(rows) > asked.limit else None
-    places = [(seq, revision) for _, seq, revision in rows[: asked.limit]]
-    return places, unread_count(conn, asked.user_id, asked.app), following
+    spots = [Spot(*row) for row in rows[: asked.limit]]
+    return spots, unread_count(conn, asked.user_id, asked.app), len(rows) > asked.limit
 
 
 def _spans(asked: Asked) -> list[tuple[list[str], list[Any]]]:

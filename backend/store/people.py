@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from backend.clock import to_datetime
 from backend.records import Device, NotificationType, Preference, Stage, Throttle
 from backend.store.codec import decode_id, decode_json, from_object, from_strings, to_json
+from backend.store.rows import take
 from backend.store.writer import Tx
 
 MOST_TYPES = 1_000
@@ -120,14 +121,26 @@ def targets_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[int, str, s
     ).fetchall()
 
 
-def list_devices(conn: sqlite3.Connection, user_id: str, app: str | None) -> list[tuple[int, Device]]:
-    """A user's devices, each with its ``seq``, newest first."""
-    rows = conn.execute(
+def list_devices(conn: sqlite3.Connection, user_id: str, app: str | None) -> list[Device]:
+    """A user's devices, newest first."""
+    return [_to_device(row[1:]) for row in _devices(conn, user_id, app, 1 << 62)]
+
+
+def newest_devices(
+    conn: sqlite3.Connection, user_id: str, app: str | None, before: int, limit: int
+) -> tuple[list[tuple[int, Device]], bool]:
+    """A user's devices with a ``seq`` below ``before``, each with its own, newest first, and whether there are more. At
+    most ``limit``, fewer once they hold PAGE_BYTES."""
+    rows, more = take(_devices(conn, user_id, app, before), limit)
+    return [(row[0], _to_device(row[1:])) for row in rows], more
+
+
+def _devices(conn: sqlite3.Connection, user_id: str, app: str | None, before: int) -> Iterator[tuple[Any, ...]]:
+    return conn.execute(
         f"SELECT seq, {_DEVICE_COLUMNS} FROM device_tokens "  # noqa: S608
-        "WHERE user_id = ? AND (? IS NULL OR app = ?) ORDER BY seq DESC",
-        (user_id, app, app),
+        "WHERE user_id = ? AND seq < ? AND (? IS NULL OR app = ?) ORDER BY seq DESC",
+        (user_id, before, app, app),
     )
-    return [(seq, _to_device(tuple(row))) for seq, *row in rows]
 
 
 def device_by_identity(conn: sqlite3.Connection, identity: str) -> Device | None:

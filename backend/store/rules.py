@@ -13,6 +13,7 @@ from backend.inputs_rules import AlertIn, OnIn, Recipients, RuleChangeIn, TellIn
 from backend.records import Record
 from backend.store.activities import clause, conditions
 from backend.store.codec import decode_cursor, decode_id, decode_json, encode_cursor, encode_id, to_json
+from backend.store.rows import take
 from backend.store.writer import Tx
 
 _COLUMNS = (
@@ -149,12 +150,12 @@ def list_rules(conn: sqlite3.Connection, app: str | None, limit: int, cursor: st
     if cursor is not None:
         where.append("seq < ?")
         values.extend(decode_cursor(cursor, "rules", 1))
-    rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM rules{clause(where)} ORDER BY seq DESC LIMIT ?",  # noqa: S608
-        (*values, limit + 1),
-    ).fetchall()
-    following = encode_cursor("rules", rows[limit - 1][0]) if len(rows) > limit else None
-    return RulePage(rules=tuple(_to_row(row).rule() for row in rows[:limit]), next_cursor=following)
+    rows, more = take(
+        conn.execute(f"SELECT {_COLUMNS} FROM rules{clause(where)} ORDER BY seq DESC", values),  # noqa: S608
+        limit,
+    )
+    following = encode_cursor("rules", rows[-1][0]) if more else None
+    return RulePage(rules=tuple(_to_row(row).rule() for row in rows), next_cursor=following)
 
 
 def insert(

@@ -13,6 +13,7 @@ from backend.records import Record
 from backend.recurrence import Rule
 from backend.store.activities import clause, conditions
 from backend.store.codec import decode_cursor, decode_id, decode_json, encode_cursor, encode_id, to_json
+from backend.store.rows import take
 from backend.store.writer import Tx
 
 _COLUMNS = "seq, id, name, app, request, rule, next_at, last_at, created_at, updated_at"
@@ -109,12 +110,12 @@ def list_schedules(conn: sqlite3.Connection, app: str | None, limit: int, cursor
     if cursor is not None:
         where.append("seq < ?")
         values.extend(decode_cursor(cursor, "schedules", 1))
-    rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM schedules{clause(where)} ORDER BY seq DESC LIMIT ?",  # noqa: S608
-        (*values, limit + 1),
-    ).fetchall()
-    following = encode_cursor("schedules", rows[limit - 1][0]) if len(rows) > limit else None
-    return SchedulePage(schedules=tuple(_to_row(row).schedule() for row in rows[:limit]), next_cursor=following)
+    rows, more = take(
+        conn.execute(f"SELECT {_COLUMNS} FROM schedules{clause(where)} ORDER BY seq DESC", values),  # noqa: S608
+        limit,
+    )
+    following = encode_cursor("schedules", rows[-1][0]) if more else None
+    return SchedulePage(schedules=tuple(_to_row(row).schedule() for row in rows), next_cursor=following)
 
 
 def naming(conn: sqlite3.Connection, user_id: str) -> list[Schedule]:

@@ -46,6 +46,8 @@ class OpenSession:
             self.pages_visited, self.activities, self.device_info, self.ip_address, self.user_agent,
             self.shared, self.key_activities, self.implicit,
         ) = row  # fmt: skip
+        if not is_new:
+            self.device_info = None  # up to a mebibyte, and only the first write needs it
         self.counted: Counted | None = None
         """What the figures have of it; None while it is open."""
         self.pages: set[int] | None = set() if is_new else None
@@ -56,6 +58,7 @@ class OpenSession:
 
     def saved(self) -> None:
         """It stands in the file now."""
+        self.device_info = None
         self.is_new = self.tell = self.moved = False
 
     def touch(self, timestamp: int) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from backend.clock import to_datetime
 from backend.records import Session
 from backend.store import timeline
-from backend.store.codec import decode_id, encode_id, from_list, from_object
+from backend.store.codec import decode_id, encode_id, from_list, from_object, to_json
 from backend.store.rows import execute_rows
 from backend.store.schema_figures import OTHER
 from backend.store.session_cache import MOST_PAGES_KEPT, OpenSession
@@ -123,6 +123,15 @@ def read_session(conn: sqlite3.Connection, session_id: bytes | str) -> Session:
     """The stored session of that (encoded) id, which must exist."""
     row = conn.execute(f"SELECT {READ_COLUMNS} FROM user_sessions WHERE id = ?", (session_id,)).fetchone()  # noqa: S608
     return to_session(row)
+
+
+def sessions_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """Rows of READ_COLUMNS in the order of ``seqs``, read one by one."""
+    return conn.execute(
+        f"SELECT {READ_COLUMNS} FROM (SELECT value AS wanted FROM json_each(?)) "  # noqa: S608
+        "CROSS JOIN user_sessions ON user_sessions.seq = wanted",
+        (to_json(list(seqs)),),
+    )
 
 
 class Bounds(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 from backend.clock import to_datetime
 from backend.records import Template
 from backend.store.codec import decode_id, from_object, from_strings
+from backend.store.rows import take
 from backend.texts import variables
 
 _COLUMNS = (
@@ -47,13 +48,29 @@ def wider_locales(locale: str) -> list[str]:
     return [*found, ""]
 
 
-def list_templates(conn: sqlite3.Connection, app: str | None) -> list[tuple[int, Template]]:
-    """Every template and locale, each with its ``seq``, by name."""
+def list_templates(conn: sqlite3.Connection, app: str | None) -> list[Template]:
+    """Every template and locale, by name."""
     rows = conn.execute(
-        f"SELECT seq, {_COLUMNS} FROM notification_templates WHERE ? IS NULL OR app = ? ORDER BY name, locale",  # noqa: S608
+        f"SELECT {_COLUMNS} FROM notification_templates WHERE ? IS NULL OR app = ? ORDER BY name, locale",  # noqa: S608
         (app, app),
     )
-    return [(seq, to_template(tuple(row))) for seq, *row in rows]
+    return [to_template(row) for row in rows]
+
+
+def newest_templates(
+    conn: sqlite3.Connection, app: str | None, before: int, limit: int
+) -> tuple[list[tuple[int, Template]], bool]:
+    """Templates with a ``seq`` below ``before``, each with its own, newest first, and whether there are more. At most
+    ``limit``, fewer once they hold PAGE_BYTES."""
+    rows, more = take(
+        conn.execute(
+            f"SELECT seq, {_COLUMNS} FROM notification_templates "  # noqa: S608
+            "WHERE seq < ? AND (? IS NULL OR app = ?) ORDER BY seq DESC",
+            (before, app, app),
+        ),
+        limit,
+    )
+    return [(row[0], to_template(row[1:])) for row in rows], more
 
 
 def variables_of(conn: sqlite3.Connection, name: str) -> tuple[str, ...]:

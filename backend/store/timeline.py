@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from backend.store import parts
+from backend.store.codec import to_json
 from backend.store.folding import fold
 from backend.store.names import user_key
 from backend.store.writer import Tx
@@ -159,15 +160,31 @@ class Asked(NamedTuple):
 def newest_of_user(
     conn: sqlite3.Connection, asked: Asked, limit: int, *, oldest: bool = False
 ) -> list[tuple[Any, ...]]:
-    """The newest activities (or the ``oldest``), as rows of COLUMNS. No part is read further than to ``limit`` matches,
+    """The newest activities (or the ``oldest``), as rows of COLUMNS."""
+    return list(rows_at(conn, [seq for _, seq in places_of_user(conn, asked, limit, oldest=oldest)]))
+
+
+def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """Rows of COLUMNS in the order of ``seqs``, read one by one."""
+    # CROSS JOIN keeps the order of the list, and no row has to be sorted: a row may be as large as a request.
+    return conn.execute(
+        f"SELECT {', '.join(COLUMNS.values())} FROM (SELECT value AS wanted FROM json_each(?)) "
+        "CROSS JOIN user_activities ON seq = wanted",
+        (to_json(list(seqs)),),
+    )
+
+
+def places_of_user(
+    conn: sqlite3.Connection, asked: Asked, limit: int, *, oldest: bool = False
+) -> list[tuple[int, int]]:
+    """(timestamp, seq) of the newest activities (or the ``oldest``). No part is read further than to ``limit`` matches,
     and none that lies behind as many."""
     turn = "ASC" if oldest else "DESC"
     found = _in_tail(conn, asked, f"ORDER BY timestamp {turn}, seq {turn} LIMIT {int(limit)}")
     user = user_key(conn, asked.user_id)
-    columns = ", ".join("p.seq AS seq" if c == "seq" else sql for c, sql in COLUMNS.items())
     conditions = "".join(f" AND {_SEQ.sub('p.seq', condition)}" for condition in asked.where)
     fed = (
-        f"SELECT {columns} FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq "
+        "SELECT a.timestamp, p.seq FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq "
         f"WHERE p.part = ? AND p.user = ? AND p.at BETWEEN ? AND ?{conditions} "
         f"ORDER BY p.at {turn}, p.seq {turn} LIMIT {int(limit)}"
     )
@@ -178,11 +195,11 @@ def newest_of_user(
         indexed += len(rows)
         if indexed >= limit:  # what follows lies on the far side of all of these
             break
-    found.sort(key=lambda row: (row[6], row[0]), reverse=not oldest)
+    found.sort(reverse=not oldest)
     return found[:limit]
 
 
-def _in_tail(conn: sqlite3.Connection, asked: Asked, order: str) -> list[tuple[Any, ...]]:
+def _in_tail(conn: sqlite3.Connection, asked: Asked, order: str) -> list[tuple[int, int]]:
     where, values = ["user_id = ?", *asked.where], [asked.user_id, *asked.values]
     for condition, moment in (("timestamp >= ?", asked.low), ("timestamp <= ?", asked.high)):
         if moment is not None:
@@ -191,5 +208,6 @@ def _in_tail(conn: sqlite3.Connection, asked: Asked, order: str) -> list[tuple[A
     # NOT INDEXED: the few rows of the tail by their seq, not all rows by the index that has their order.
     rows = TAIL.replace("user_activities", "user_activities NOT INDEXED")
     return conn.execute(
-        f"SELECT {', '.join(COLUMNS.values())} FROM {rows} AND {' AND '.join(where)} {order}", values
+        f"SELECT timestamp, seq FROM {rows} AND {' AND '.join(where)} {order}",
+        values,
     ).fetchall()
