@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 
 SET = "set"
 """What the settings show for a secret that there is."""
-UNSAID: Mapping[str, object] = {"connections": 4, "rate_per_second": None}
+UNSAID: Mapping[str, object] = {
+    "connections": 4,
+    "rate_per_second": None,
+    "connect_timeout": 30.0,
+    "greeting_timeout": 300.0,
+    "command_timeout": 300.0,
+    "data_timeout": 180.0,
+    "answer_timeout": 600.0,
+}
 """What no form asks for, with the values that need not stand in the file."""
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 """What an owner's channel may be called, here and in a ``send``."""
