@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from backend.channels import back_off_of
 from backend.delivery.back_off import JITTER_FROM_S, BackOff
+from backend.delivery.channel import BaseChannel, Health, Transient
+from backend.delivery.lane import Lane
 from backend.delivery.network_return import NetworkReturn
+from backend.delivery.outbox import Outbox
 from backend.handover import Notice, Outcome, Tried
 from backend.settings import ChannelSettings, DeliverySettings
 from tests.notices import notice
@@ -199,6 +202,47 @@ def test_what_was_refused_or_asked_to_wait_keeps_its_time(hands: Hands) -> None:
     assert hands.table.hasten("email", ["unreachable"]) == 1
     assert hands.table.hasten("sms", ["unreachable"]) == 0
     assert len(hands.work("email")) == 1
+
+
+class Returning(BaseChannel):
+    """A channel that reaches its provider once ``is_back`` is set."""
+
+    name = "returning"
+
+    def __init__(self) -> None:
+        self.is_back = False
+
+    def _send(self, notice: Notice) -> Outcome:
+        if not self.is_back:
+            raise Transient("unreachable", "No route to host.")
+        return SENT
+
+    def health(self) -> Health:
+        return Health(works=True, detail="a fake")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_first_that_arrives_brings_all_others_of_its_route_and_the_next_start_knows_of_them(
+    hands: Hands, restarted: bool
+) -> None:
+    ids = [hands.send(channel="email") for _ in range(5)]
+    channel = Returning()
+    lanes = {"email": Lane(channel, back_off=BackOff(base_s=3600, max_s=86_400))}
+    outbox = Outbox(hands.table, lanes, hands.clock)
+    outbox.start()
+    try:
+        eventually(lambda: all(len(hands.deliveries(id_)[0].attempts) == 1 for id_ in ids))
+        if restarted:
+            outbox.stop()
+            lanes = {"email": Lane(channel, back_off=BackOff(base_s=3600, max_s=86_400))}
+            outbox = Outbox(hands.table, lanes, hands.clock)
+            outbox.start()
+        channel.is_back = True
+        hands.service.retry_notification(ids[2])
+        outbox.wake()
+        eventually(lambda: all(hands.stands(id_)["email"].status == "sent" for id_ in ids))
+    finally:
+        outbox.stop()
 
 
 # --- through the API --------------------------------------------------------------------------------------------------
