@@ -133,3 +133,21 @@ def test_texts_that_others_keep_are_named_in_what_remains(server: ServerProcess,
     named = {f"the rule “{name}”" for name in (saying, valued)}
     named |= {f"the schedule “{schedule}”", f"the template “{template}”", "2 notifications of other users"}
     assert set(remains) == named
+
+
+@pytest.mark.parametrize("place", ["to", "where"])
+def test_a_user_that_only_a_rule_knows_is_known_and_one_erased_before_is_swept(tmp_path: Path, place: str) -> None:
+    with serving(tmp_path) as server:
+        conditions = [about("in", ["ada-lovelace", "bob"])] if place == "where" else []
+        more = {"to": ["ada-lovelace", "bob"]} if place == "to" else {}
+        problem(server.api("DELETE", "/api/users/ada-lovelace"), "not_found")
+        name = make(server, *conditions, **more)
+        assert erase(server, "ada-lovelace")["removed"]["rules"] == 0
+        found = rule(server, name)
+        assert found is not None
+        # As an older version left it: erased, and still in a rule.
+        body = {"on": found["on"], "send": SEND, "to": ["ada-lovelace", "bob"]}
+        ok(server.api("PUT", f"{RULES}/{name}", body))
+        assert erase(server, "ada-lovelace")["swept"]
+        for path in sorted(server.data_dir.glob("*.db*")):
+            assert b"ada-lovelace" not in path.read_bytes(), path.name

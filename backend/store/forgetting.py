@@ -44,16 +44,13 @@ def knows_activities(conn: sqlite3.Connection, user_id: str) -> bool:
 
 
 def knows_notifications(conn: sqlite3.Connection, user_id: str) -> bool:
-    """Whether anything in the notifications' file is about the user, or is sent to them by a schedule or a rule."""
-    return _any(
-        conn,
-        user_id,
-        *map(_OF_TABLE.format, ("notifications", *_OF_USER.values())),
-        "SELECT 1 FROM rules r JOIN json_each(r.rule, '$.to') t ON t.value = ? "
-        "WHERE json_type(r.rule, '$.to') = 'array'",
-    ) or any(
-        user_id in schedules.users_of(schedules.decode_request(text).notification)
-        for (text,) in conn.execute("SELECT request FROM schedules")
+    """Whether anything in the notifications' file is about the user, or a schedule or a rule is for or about them."""
+    if _any(conn, user_id, *map(_OF_TABLE.format, ("notifications", *_OF_USER.values()))):
+        return True
+    requests = [schedules.decode_request(text) for (text,) in conn.execute("SELECT request FROM schedules")]
+    bodies = [rules.decode_body(text) for (text,) in conn.execute("SELECT rule FROM rules")]
+    return any(user_id in schedules.users_of(request.notification) for request in requests) or any(
+        _rule_without(body, user_id) != body for body in bodies
     )
 
 
@@ -175,7 +172,7 @@ def _forget_circumstances(tx: Tx, user_id: str) -> Removed:
 
 def _forget_schedules(tx: Tx, user_id: str) -> Removed:
     """What recurs for this user alone ends; what recurs for others too goes on without them."""
-    removed = 0
+    removed = changed = 0
     for seq, text in tx.conn.execute("SELECT seq, request FROM schedules").fetchall():
         request = schedules.decode_request(text)
         users = schedules.users_of(request.notification)
@@ -187,16 +184,17 @@ def _forget_schedules(tx: Tx, user_id: str) -> Removed:
         left = [user for user in users if user != user_id]
         if left:
             _change_request(tx, seq, request, request.notification | {"user_ids": left})
+            changed += 1
         else:
             schedules.delete(tx, seq)
             removed += 1
-    return {"schedules": removed} if removed else {}
+    return _nonzero(schedules=removed, changed_schedules=changed)
 
 
 def _forget_in_rules(tx: Tx, user_id: str) -> Removed:
     """Take the user out of every rule: as a recipient and as the value of a condition. A rule that was for this user
     alone, or about them alone, ends."""
-    removed = 0
+    removed = changed = 0
     for seq, name, app, text, error in tx.conn.execute("SELECT seq, name, app, rule, last_error FROM rules").fetchall():
         body = rules.decode_body(text)
         unreadable = body is rules.UNREADABLE and user_id in text
@@ -206,12 +204,18 @@ def _forget_in_rules(tx: Tx, user_id: str) -> Removed:
             removed += 1
         elif left != body:
             tx.conn.execute("UPDATE rules SET rule = ? WHERE seq = ?", (to_json(left), seq))
+            changed += 1
         elif error is None or user_id not in error:
             continue
         if left is not None and error is not None and user_id in error:
             rules.dismiss_error(tx, seq)
         tx.events.append(Event("rule", name, "", app))
-    return {"rules": removed} if removed else {}
+    return _nonzero(rules=removed, changed_rules=changed)
+
+
+def _nonzero(**counts: int) -> Removed:
+    """What was changed and not removed counts as well: the file has to be swept of it."""
+    return {name: count for name, count in counts.items() if count}
 
 
 def _rule_without(body: Body, user_id: str) -> Body | None:
