@@ -53,7 +53,8 @@ def read_or_create(
     except FileNotFoundError:
         found, damaged = None, False
     except OSError as error:
-        log.warning("%s cannot be read: %s", path.name, error.strerror)
+        # The sentence for ``tell``, or the refusal, names the file.
+        log.info("%s cannot be read: %s", path.name, error.strerror)
         found = None
     if found is not None:
         _make_private(path)

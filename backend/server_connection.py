@@ -117,7 +117,7 @@ def _prove(connection: http.client.HTTPConnection, config: Config) -> None:
     if not hmac.compare_digest(proof.encode("utf-8", "replace"), proof_of(digest, nonce, address.lower()).encode()):
         raise NotProven(
             f"The program at http://{address} did not prove that it is the FlashFlow of {config.data_dir} "
-            f"(HTTP {response.status}); the key was not sent. An older FlashFlow must be restarted first."
+            f"(HTTP {response.status}); the key was not sent. Restart it if it is older or its key changed."
         )
 
 
