@@ -258,8 +258,17 @@ def _check(value: Any, hint: Any, path: str, found: Found) -> Any:
         return _check_object(value, kind, path, found)
     if item is not UNSET and isinstance(value, list | tuple):
         return _check_list(value, item, path, found, text)
-    found.add(explain(text, path))
+    fault = explain(text, path)
+    if text.startswith("Invalid enum value") and (words := _words(hint)):
+        fault = FieldError(fault.field, f"{fault.message}; there are {', '.join(map(str, words))}")
+    found.add(fault)
     return UNSET
+
+
+@cache
+def _words(hint: Any) -> tuple[Any, ...]:
+    """The words that ``hint`` takes, if it takes only some."""
+    return tuple(word for choice in _choices(hint) if get_origin(choice) is Literal for word in get_args(choice))
 
 
 def _check_object(value: Mapping[str, Any], kind: type[msgspec.Struct], path: str, found: Found) -> Any:

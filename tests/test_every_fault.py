@@ -240,6 +240,14 @@ def test_an_unknown_field_like_no_other_is_answered_with_all_that_there_are(serv
     assert (error["field"], "there is none" in error["message"]) == ("verbose", True)
 
 
+def test_a_word_that_is_none_of_a_few_is_answered_with_the_few(server: ServerProcess) -> None:
+    (error,) = problem(server.api("GET", "/api/notifications/user/ada?priority=asap"), "validation_error")["errors"]
+    assert error["message"].endswith("there are low, normal, high, urgent")
+    body = {"enabled": True, "days": ["monday"]}
+    (error,) = problem(server.api("PUT", "/api/notifications/quiet-hours/ada", body), "validation_error")["errors"]
+    assert (error["field"], "mon, tue, wed" in error["message"]) == ("days.0", True)
+
+
 def test_what_a_refusal_says_is_bounded(server: ServerProcess) -> None:
     body = {f"{n}{'x' * 200}": n for n in range(3000)}
     answer = server.api("POST", TRACK, body)

@@ -68,11 +68,6 @@ class Cycle(RequestResponseCycle):
         elif self._unbounded:
             self.expected_content_length = len(message.get("body", b""))  # what uvicorn counts down from
 
-    async def receive(self) -> Any:
-        if self.scope["http_version"] == "1.0":
-            self.waiting_for_100_continue = False  # RFC 9110 section 10.1.1: ignored in HTTP/1.0
-        return await super().receive()
-
     async def send_500_response(self) -> None:
         await answer_500(self)
 
@@ -159,6 +154,8 @@ class GuardedHttpTools(Guarded, HttpToolsProtocol):
         self.scope["flashflow.peer"] = self.peer  # type: ignore[typeddict-unknown-key]
         _start_request(self)
         if not plain:
+            if self.scope["http_version"] == "1.0":
+                self.cycle.waiting_for_100_continue = False  # RFC 9110 section 10.1.1: ignored in HTTP/1.0
             self.headers = []  # trailers are collected here, and do not join the headers a handler trusts
 
     def _is_plain(self) -> bool:
