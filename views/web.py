@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from views.page_connection import serve_page
+
 if TYPE_CHECKING:
     from backend import Backend
 
@@ -35,7 +37,10 @@ class WebScreens:
         if self._loading is None:
             self._loading = asyncio.ensure_future(self._load())
         app = await asyncio.shield(self._loading)
-        await app(scope, receive, _forgiving(send) if scope["type"] == "websocket" else send)
+        if scope["type"] == "websocket":
+            await serve_page(app, scope, receive, _forgiving(send))
+        else:
+            await app(scope, receive, send)
 
     async def close(self) -> None:
         """End the sessions; a server that starts again loads them again. Safe to call when none was asked for."""
