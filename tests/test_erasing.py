@@ -326,7 +326,7 @@ def test_nothing_brings_an_erased_person_back_until_they_are_readmitted(server: 
 
 def test_in_a_batch_the_erased_persons_rows_are_named_and_the_rest_lands(server: ServerProcess) -> None:
     user, other = fresh("gone"), fresh()
-    ok(server.api("DELETE", f"/api/users/{user}"))
+    ok(server.api("DELETE", f"/api/users/{user}?even_if_unknown=true"))
     rows = [{"user_id": who, "activity_type": "t"} for who in (other, user, other, user)]
     body = ok(server.api("POST", BATCH, {"activities": rows}))
     assert (body["accepted"], [row["index"] for row in body["rejected"]]) == (2, [1, 3])
@@ -335,7 +335,7 @@ def test_in_a_batch_the_erased_persons_rows_are_named_and_the_rest_lands(server:
 
 def test_a_notice_for_several_reaches_the_others_and_says_who_was_left_out(server: ServerProcess) -> None:
     user, other = fresh("gone"), fresh()
-    ok(server.api("DELETE", f"/api/users/{user}"))
+    ok(server.api("DELETE", f"/api/users/{user}?even_if_unknown=true"))
     body = ok(server.api("POST", SEND, {"user_ids": [user, other], "title": "t", "message": "m"}), 201)
     assert [sent["user_id"] for sent in body["notifications"]] == [other]
     assert body["refused"] == [{"user_id": user, "code": "erased"}]
