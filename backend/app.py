@@ -224,6 +224,7 @@ class Backend:
         self.jobs.every(3600, self.retention.begin)
         self.jobs.every(60, self.erasing.finish, long=True)
         self.jobs.every(2, self.upkeep.replace_damaged_text)
+        self.jobs.every(5, self.notifications.index_for_search)
         self.jobs.start()
         self.upkeep.check_large_files()
         if self._http is not None:

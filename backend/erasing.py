@@ -54,6 +54,7 @@ class Erasing:
 
     def __init__(self, activity: UserActivityService, notifications: NotificationService) -> None:
         self._activity = activity
+        self._notifications = notifications
         self._stores = (activity.store, notifications.store)
         self._paths = [Path(str(store.database.database)) for store in self._stores]
         self._clock = activity.clock
@@ -113,6 +114,8 @@ class Erasing:
             assert stone.user_id is not None
             notifications.run(Write(_mark, _Marked(stone.user_id, None)))
             removed.update(self._rows(stone.user_id))
+            if removed["notifications"]:
+                self._notifications.sweep_search_index()
             self._activity.bus.publish([Event("system", ERASED)])  # whoever shows the person looks again
             if swept_before and not removed:
                 activity.run(Write(_note, (stone.user_hash, None)))

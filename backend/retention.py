@@ -131,6 +131,8 @@ class Retention:
 
     def _told_of(self, result: PruneResult) -> PruneResult:
         """Have the screens look again where anything went."""
+        if result.notifications:
+            self._notifications.sweep_search_index()
         if result.activities or result.sessions or result.notifications:
             self._activity.bus.publish([Event("system", "pruned")])
         return result

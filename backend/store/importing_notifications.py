@@ -10,6 +10,7 @@ import msgspec
 from backend.errors import Conflict, FlashFlowError
 from backend.events import Event
 from backend.records import Tracked
+from backend.store import search
 from backend.store.codec import encode_id
 from backend.store.notifications import last_revision
 from backend.store.people import remember_type
@@ -54,6 +55,7 @@ def take_in(tx: Tx, notifications: Sequence[OldNotification]) -> list[Tracked | 
     answers: list[Tracked | FlashFlowError] = []
     revision = last_revision(tx.conn)
     types: set[str] = set()
+    seqs: list[int] = []
     for new in notifications:
         key = encode_id(new.id)
         known = tx.conn.execute("SELECT app, user_id FROM notifications WHERE id = ?", (key,)).fetchone()
@@ -62,12 +64,14 @@ def take_in(tx: Tx, notifications: Sequence[OldNotification]) -> list[Tracked | 
             continue
         if known is None:
             revision += 1
-            tx.conn.execute(_INSERT, (_seq(tx.conn, new.created_at), revision, key, *msgspec.structs.astuple(new)[1:]))
+            seqs.append(_seq(tx.conn, new.created_at))
+            tx.conn.execute(_INSERT, (seqs[-1], revision, key, *msgspec.structs.astuple(new)[1:]))
             tx.events.append(Event("notification.updated", new.id, new.user_id, new.app))
             if new.notification_type not in types:
                 types.add(new.notification_type)
                 remember_type(tx, new.notification_type, new.app)
         answers.append(Tracked(activity_id=None, session_id=None, duplicate=known is not None))
+    search.add_older(tx.conn, seqs)
     return answers
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from backend.clock import to_datetime
 from backend.records import Action, Attempt, Delivery, Notification, NotificationPage
+from backend.store import search
 from backend.store.activities import clause, conditions
 from backend.store.codec import (
     decode_cursor,
@@ -212,16 +213,19 @@ def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[Spot], int
             "CASE WHEN json_valid(channels) THEN EXISTS (SELECT 1 FROM json_each(channels) WHERE value = ?) END"
         )
         values.append(asked.channel)
+    index = "INDEXED BY notifications_inbox"
     if asked.q:
-        where.append("(title LIKE ? ESCAPE '\\' OR message LIKE ? ESCAPE '\\')")
-        values.extend([_like(asked.q)] * 2)
+        found = search.conditions_of(conn, asked.q)
+        where += found.where
+        values += found.values
+        index = "NOT INDEXED" if found.narrow else index
     # The index goes by place, then by time: each place's newest are found by it, and the newest of those are the page.
     searches, given = [], []
     for place, status in _sources(asked.status):
         mine, wanted = conditions([("status = ?", status)])
         for bounds, ends in _spans(asked):
             searches.append(
-                "SELECT * FROM (SELECT listed_at, seq FROM notifications INDEXED BY notifications_inbox"  # noqa: S608
+                f"SELECT * FROM (SELECT listed_at, seq FROM notifications {index}"  # noqa: S608
                 f"{clause(['user_id = ?', 'inbox IS ?', *bounds, *mine, *where])} "
                 "ORDER BY listed_at DESC, seq DESC LIMIT ?)"
             )
@@ -362,7 +366,3 @@ def to_notification(row: tuple[Any, ...]) -> Notification:
 
 def _moment(ms: int | None) -> Any:
     return None if ms is None else to_datetime(ms)
-
-
-def _like(text: str) -> str:
-    return "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"

@@ -15,3 +15,9 @@ def number_types_and_keys(conn: sqlite3.Connection) -> None:
             f"WHERE {table}.name = n.name"
         )
         conn.execute(f"CREATE UNIQUE INDEX {table}_seq ON {table} (seq)")
+
+
+def add_search_state(conn: sqlite3.Connection) -> None:
+    """Up to which row the search index goes; it is made at the opening, where SQLite can make one."""
+    conn.execute("CREATE TABLE search_state (indexed_to INTEGER)")
+    conn.execute("INSERT INTO search_state VALUES (NULL)")

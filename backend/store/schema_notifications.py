@@ -10,7 +10,7 @@ import sqlite3
 
 from backend.store.schema import IDEMPOTENCY_DDL, mark_damaged_rows
 from backend.store.schema_devices import devices_by_identity
-from backend.store.schema_lists import number_types_and_keys
+from backend.store.schema_lists import add_search_state, number_types_and_keys
 from backend.store.schema_privacy import privacy_of_notifications
 
 _TABLES = """
@@ -377,4 +377,5 @@ def _add_time_of_rule_errors(conn: sqlite3.Connection) -> None:
 NOTIFICATION_MIGRATIONS = (
     _v1, _v2, _v3, _v4, privacy_of_notifications, _v6, _v7, devices_by_identity, _add_listed_at,
     _add_retry_age, number_types_and_keys, _index_open_collapse_keys, _add_time_of_rule_errors, mark_damaged_rows,
+    add_search_state,
 )  # fmt: skip
