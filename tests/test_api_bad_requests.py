@@ -187,9 +187,7 @@ def test_a_user_id_in_an_address_is_held_to_the_rules_of_one_in_a_body(untouched
 # --- the query
 
 
-@pytest.mark.parametrize(
-    "limit", ["0", "201", "-1", "abc", "", "1.0", "1e1", "٣", "+5", "9" * 5000, "null", "true", " 5"]
-)
+@pytest.mark.parametrize("limit", ["0", "201", "-1", "abc", "1.0", "1e1", "٣", "+5", "9" * 5000, "null", "true", " 5"])
 def test_a_limit_that_is_none_is_refused_by_its_name(untouched: ServerProcess, limit: str) -> None:
     for path in LISTS:
         problem(untouched.api("GET", path, params={"limit": limit}), "validation_error", "limit")
@@ -197,7 +195,7 @@ def test_a_limit_that_is_none_is_refused_by_its_name(untouched: ServerProcess, l
 
 @pytest.mark.parametrize(
     "cursor",
-    ["", "abc", "W10", "WzFd", "WzEsMiwzXQ", "bnVsbA", "e30", "!!!!", "é", "x" * 201, "WzFlOTlXQ", "Wy0xLCJhIl0"],
+    ["abc", "W10", "WzFd", "WzEsMiwzXQ", "bnVsbA", "e30", "!!!!", "é", "x" * 201, "WzFlOTlXQ", "Wy0xLCJhIl0"],
 )
 def test_a_cursor_that_no_list_gave_is_refused_by_its_name(untouched: ServerProcess, cursor: str) -> None:
     for path in LISTS:
@@ -208,11 +206,10 @@ def test_a_cursor_that_no_list_gave_is_refused_by_its_name(untouched: ServerProc
     ("path", "query", "field"),
     [
         *((path, "colour=red", "colour") for path in (*LISTS, "/api/health", "/api/keys", "/api/stream")),
-        *((path, "limit=1&limit=1", "") for path in LISTS),
+        *((path, "limit=1&limit=1", "limit") for path in LISTS),
         *((path, "limit", "") for path in LISTS),
         *((path, "limit=%ff", "") for path in LISTS),
         *((path, "&".join(f"a{n}=1" for n in range(60)), "") for path in LISTS),
-        ("/api/activity", "user_id=", "user_id"),
         ("/api/activity", "user_id=%00", "user_id"),
         ("/api/activity", "activity_type=" + "x" * 101, "activity_type"),
         ("/api/activity", "app=a%20b", "app"),
@@ -222,11 +219,9 @@ def test_a_cursor_that_no_list_gave_is_refused_by_its_name(untouched: ServerProc
         ("/api/notifications/user/ada", "status=new", "status"),
         ("/api/notifications/user/ada", "status=null", "status"),
         ("/api/notifications/user/ada", "channel=pigeon", "channel"),
-        ("/api/notifications/user/ada", "priority=", "priority"),
-        ("/api/notifications/user/ada", "q=", "q"),
         ("/api/notifications/user/ada", "q=" + "x" * 201, "q"),
         ("/api/notifications/user/ada", "since=1700000000", "since"),
-        ("/api/stream", "user_id=", "user_id"),
+        ("/api/stream", "user_id=%00", "user_id"),
     ],
 )
 def test_a_query_that_will_not_do_is_refused_by_its_name(
