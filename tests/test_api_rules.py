@@ -115,6 +115,9 @@ def test_the_list_is_paged_newest_first(app: App) -> None:
     problem(app.api("GET", RULES, params={"cursor": "nope"}), "validation_error", "cursor")
 
 
+TEXT = {"title": "t", "message": "m"}
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -126,10 +129,10 @@ def test_the_list_is_paged_newest_first(app: App) -> None:
         ({"on": {"activity_type": "x", "times": 2}}, "on.within_minutes"),
         ({"on": {}}, "on.activity_type"),
         ({"on": None}, "on"),
-        ({"alert": FELL}, "on"),
-        ({"on": None, "alert": FELL | {"metric": "money"}, "to": ["a"]}, "alert.metric"),
-        ({"on": None, "alert": FELL | {"check_at": "24:00"}, "to": ["a"]}, "alert.check_at"),
-        ({"on": None, "alert": FELL}, "to"),
+        ({"alert": FELL, "to": ["a"]}, "on"),
+        ({"on": None, "alert": FELL | {"metric": "money"}, "to": ["a"], "send": TEXT}, "alert.metric"),
+        ({"on": None, "alert": FELL | {"check_at": "24:00"}, "to": ["a"], "send": TEXT}, "alert.check_at"),
+        ({"on": None, "alert": FELL, "send": TEXT}, "to"),
         ({"to": "everyone"}, "to"),
         ({"to": [""]}, "to.0"),
         ({"send": {"title": "t"}}, "send.message"),
