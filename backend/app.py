@@ -42,6 +42,7 @@ from backend.settings_file import SettingsFile
 from backend.settings_secrets import secret_store
 from backend.store.lock import FolderLock
 from backend.store.outbox import OutboxTable
+from backend.store.search import index_tail
 from backend.this_computer import StartWrites, register_this_computer
 from backend.trials import Trial, Trials
 from backend.upkeep import Upkeep
@@ -224,7 +225,7 @@ class Backend:
         self.jobs.every(3600, self.retention.begin)
         self.jobs.every(60, self.erasing.finish, long=True)
         self.jobs.every(2, self.upkeep.replace_damaged_text)
-        self.jobs.every(5, self.notifications.index_for_search)
+        self.jobs.every(5, lambda: index_tail(self.notifications.store))
         self.jobs.start()
         self.upkeep.check_large_files()
         if self._http is not None:

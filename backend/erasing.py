@@ -18,7 +18,7 @@ from backend.errors import NotFound
 from backend.events import Event
 from backend.notification_service import NotificationService
 from backend.records import Record
-from backend.store import forgetting, tombstones, traces
+from backend.store import forgetting, search, tombstones, traces
 from backend.store.figures_forgetting import forget_user
 from backend.store.tombstones import ROWS, TRACES, Stone
 from backend.store.writer import Tx, Write
@@ -54,7 +54,6 @@ class Erasing:
 
     def __init__(self, activity: UserActivityService, notifications: NotificationService) -> None:
         self._activity = activity
-        self._notifications = notifications
         self._stores = (activity.store, notifications.store)
         self._paths = [Path(str(store.database.database)) for store in self._stores]
         self._clock = activity.clock
@@ -114,8 +113,6 @@ class Erasing:
             assert stone.user_id is not None
             notifications.run(Write(_mark, _Marked(stone.user_id, None)))
             removed.update(self._rows(stone.user_id))
-            if removed["notifications"]:
-                self._notifications.sweep_search_index()
             self._activity.bus.publish([Event("system", ERASED)])  # whoever shows the person looks again
             if swept_before and not removed:
                 activity.run(Write(_note, (stone.user_hash, None)))
@@ -124,6 +121,7 @@ class Erasing:
                 store.run(Write(_forget_answers, None))
             activity.run(Write(_note, (stone.user_hash, TRACES)))
         # The id went with the rows; from here on there is only the hash, in the files as in the backups made of them.
+        search.sweep(notifications)
         swept = sum(traces.sweep(path) for path in self._paths) == len(self._paths)
         backups = sum(traces.renew_backups(path, self._clock) for path in self._paths)
         if swept:  # else the next start tries again

@@ -19,7 +19,7 @@ from typing import Any, get_args
 from backend.channel_names import ChannelNames
 from backend.circumstances import Circumstances
 from backend.clock import Clock, IdMaker, SystemClock
-from backend.errors import StorageError, ValidationError
+from backend.errors import ValidationError
 from backend.events import Bus
 from backend.facts import FactFinder
 from backend.faults import Faults
@@ -89,7 +89,7 @@ class NotificationService:
             Path(db_path).absolute(), NOTIFICATION_MIGRATIONS, self.clock, self.bus.publish, say, search.functions,
             keep_record=keep_record,
         )  # fmt: skip
-        self._prepare_search()
+        search.prepare_store(self.store)
         self.models: NotificationModels = notification_models(self.store.database)
         self.zone = workspace_zone().key
         self.channels = ChannelNames()
@@ -210,26 +210,6 @@ class NotificationService:
             while count := self.store.run(Write(step, None)):
                 moved += count
         return moved
-
-    def _prepare_search(self) -> None:
-        possible = search.has_trigrams()
-        if not self.store.read(lambda conn: search.is_prepared(conn, possible=possible)):
-            try:
-                self.store.run(Write(search.prepare, possible))
-            except StorageError as error:  # a full disk: without an index every row is looked at
-                log.warning("the search index waits for the next start: %s", error)
-
-    def index_for_search(self, seconds: float = 0.5) -> None:
-        """Index what came since the last time, for about so long at most."""
-        end = self.clock.monotonic() + seconds
-        while self.store.read(search.tail_length) >= search.WORTH_INDEXING and self.clock.monotonic() < end:
-            self.store.run(Write(search.catch_up, None))
-
-    def sweep_search_index(self) -> None:
-        """Leave no trace of deleted notifications in the index."""
-        more = self.store.run(Write(search.merge, True))
-        while more:
-            more = self.store.run(Write(search.merge, False))
 
     def rehearse(self, request: SendIn, app: str = LOCAL_APP, owner: str | None = None) -> tuple[Rehearsed, ...]:
         """What ``send`` would do now, one for each user; nothing is stored. Raises ValidationError as it would."""

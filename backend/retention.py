@@ -14,7 +14,7 @@ from backend.events import Event
 from backend.notification_service import NotificationService
 from backend.records import Record
 from backend.settings import RetentionSettings
-from backend.store import pruning
+from backend.store import pruning, search
 from backend.store.pruning import Pruned, Slice
 from backend.store.writer import Tx, Write
 from backend.user_activity_service import UserActivityService
@@ -132,7 +132,7 @@ class Retention:
     def _told_of(self, result: PruneResult) -> PruneResult:
         """Have the screens look again where anything went."""
         if result.notifications:
-            self._notifications.sweep_search_index()
+            search.sweep(self._notifications.store)
         if result.activities or result.sessions or result.notifications:
             self._activity.bus.publish([Event("system", "pruned")])
         return result

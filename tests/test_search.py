@@ -145,7 +145,7 @@ def test_a_deleted_row_leaves_no_trace_in_the_index(tmp_path: Path, indexed: boo
             service.store.run(Write(search.catch_up, None))
             assert b"qzj" in index_bytes(service)
         forget_one(service)
-        service.sweep_search_index()
+        search.sweep(service.store)
         assert b"qzj" not in index_bytes(service)
         assert b"jxv" not in index_bytes(service)
         assert len(titles(service, "build 299")) == 1
@@ -163,10 +163,10 @@ def test_the_job_indexes_what_is_worth_it_and_imported_rows_are_indexed_at_once(
     with NotificationService(tmp_path / "n.db") as service:
         users = [f"user {number}" for number in range(search.WORTH_INDEXING - 1)]
         service.store.run(service.sending(order(users), "app"))
-        service.index_for_search()
+        search.index_tail(service.store)
         assert service.store.read(search.tail_length) == search.WORTH_INDEXING - 1
         service.store.run(service.sending(order(users), "app"))
-        service.index_for_search(seconds=30)
+        search.index_tail(service.store, seconds=30)
         assert service.store.read(search.tail_length) < search.WORTH_INDEXING
         (mark,) = service.store.read(lambda conn: conn.execute("SELECT indexed_to FROM search_state").fetchone())
         service.store.run(importing_notifications(service.clock, [OLD]))

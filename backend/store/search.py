@@ -10,14 +10,19 @@ with trigrams: then every row is looked at.
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
+from backend.errors import StorageError
 from backend.store.codec import decode_text, to_json
-from backend.store.writer import Tx
+from backend.store.database import Store
+from backend.store.writer import Tx, Write
+
+log = logging.getLogger(__name__)
 
 LOWEST = -(1 << 63)
 CANDIDATES = 5_000
@@ -139,6 +144,30 @@ def merge(tx: Tx, items: Sequence[bool]) -> list[bool]:
         tx.conn.execute("INSERT INTO notification_search (notification_search, rank) VALUES ('merge', ?)", (pages,))
         answers.append(tx.conn.total_changes - before >= 2)  # fts5: fewer changes mean that nothing was left
     return answers
+
+
+def prepare_store(store: Store) -> None:
+    """Make the index of a file that was just opened, where there is none yet."""
+    possible = has_trigrams()
+    if not store.read(lambda conn: is_prepared(conn, possible=possible)):
+        try:
+            store.run(Write(prepare, possible))
+        except StorageError as error:  # a full disk: without an index every row is looked at
+            log.warning("the search index waits for the next start: %s", error)
+
+
+def index_tail(store: Store, seconds: float = 0.5) -> None:
+    """Index what came since the last time, for about so long at most."""
+    end = store.clock.monotonic() + seconds
+    while store.read(tail_length) >= WORTH_INDEXING and store.clock.monotonic() < end:
+        store.run(Write(catch_up, None))
+
+
+def sweep(store: Store) -> None:
+    """Leave no trace of deleted rows in the index."""
+    more = store.run(Write(merge, True))
+    while more:
+        more = store.run(Write(merge, False))
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
