@@ -144,6 +144,7 @@ class Backend:
         self.rule_watch = RuleWatch(self.rules.judge)
         self.jobs = Jobs()
         self._start_writes = StartWrites()
+        self._tells = True
         self._http: HttpServer | None = None
         self._readers: Readers | None = None
         self._started_at = time.monotonic()
@@ -238,6 +239,9 @@ class Backend:
         if self._closed:
             return
         self._closed = True
+        if self._told and self._tells:  # a command opened the files and found something: it is said once only
+            self._start_writes.add(self._tell_me)
+            self._start_writes.run()
         if self._http is not None:
             self._http.stop()
         self.jobs.stop()
@@ -378,6 +382,7 @@ class Backend:
         told = [("Some of your data is missing" if s in losses else "Your data was recovered", s) for s in self._told]
         for title, sentence in [*told, *(("Your settings cannot be used", sentence) for sentence in self._faults)]:
             self._start_writes.add(partial(self._tell, title, sentence, "high"))
+        self._tells = False
 
     def _tell(self, title: str, sentence: str, priority: str) -> None:
         with suppress(Erased):

@@ -14,7 +14,7 @@ import pytest
 from backend.clock import SystemClock
 from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE
 from backend.store.recovery import back_up
-from tests.server_process import ServerProcess, eventually, serving
+from tests.server_process import ServerProcess, eventually, flashflow, serving
 
 MANY = 500
 OURS = {"FLASHFLOW_USER": "ada"}
@@ -106,6 +106,21 @@ def test_a_file_that_an_older_one_replaced_is_noticed(tmp_path: Path, name: str)
     with serving(folder, env=OURS) as server:
         (sentence,) = sentences(server)
         assert sentence.startswith(f"{name} lacks ")
+
+
+def test_what_a_command_finds_missing_is_in_the_inbox_too(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with serving(folder, env=OURS) as server:
+        server.stop()
+    older = (folder / ACTIVITY_FILE).read_bytes()
+    with serving(folder, env=OURS) as server:
+        batch(server, 0)
+        server.stop()
+    (folder / ACTIVITY_FILE).write_bytes(older)
+    assert flashflow("track", "bob", "click", data_dir=folder, env=OURS).returncode == 0
+    with serving(folder, env=OURS) as server:
+        (sentence,) = sentences(server)
+        assert sentence.startswith(f"{ACTIVITY_FILE} lacks 500 activities")
 
 
 def test_what_was_acknowledged_is_in_the_file_itself_soon_after(tmp_path: Path) -> None:
