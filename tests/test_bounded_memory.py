@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backend.store.rows import PAGE_BYTES
-from tests.api_client import DEVICES, SCHEDULES, START, TEMPLATES, App, ok, send, track
+from tests.api_client import DEVICES, SCHEDULES, SEND, START, TEMPLATES, TRACK, App, ok, send, track
 from tests.raw_http import Peer
 from tests.server_process import ServerProcess, eventually, serving
 
@@ -150,3 +150,22 @@ def test_the_info_of_open_sessions_is_not_kept(server: ServerProcess) -> None:
     assert sessions()["sessions"][0]["device_info"] == LARGE
     ok(server.api("POST", f"/api/session/end/{sessions()['sessions'][0]['id']}"))
     assert sessions()["sessions"][0]["device_info"] == LARGE
+
+
+def test_nothing_is_kept_of_large_requests_that_were_answered(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        requests: list[tuple[str, dict[str, Any], int]] = [
+            (SEND, {"user_id": USER, "title": "t", "message": "m", "data": LARGE}, 201),
+            (TRACK, {"user_id": USER, "activity_type": "x", "metadata": LARGE}, 201),
+            (START, {"user_id": USER, "device_info": LARGE}, 201),
+            (TRACK, {"user_id": USER, "metadata": LARGE}, 400),
+            ("/api/nothing", LARGE, 404),
+        ]
+        for path, body, status in requests:
+            for _ in range(20):  # buffers and caches grow to their size
+                assert server.api("POST", path, body).status_code == status
+        before = memory(server, "VmRSS")
+        for path, body, status in requests:
+            for _ in range(30):
+                assert server.api("POST", path, body).status_code == status
+        assert memory(server, "VmRSS") - before < 60

@@ -278,6 +278,7 @@ class AsgiEndpoint:
         faults = Faults()
         with faults:
             raise first
+        first.__traceback__ = None  # it leads to this very frame: the request would wait for the garbage collector
         if call.body is None and call.raw:
             call.body = first.part
         try:

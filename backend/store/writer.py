@@ -352,7 +352,7 @@ class LoopWrites:
             return
         futures, self._futures = self._futures, []
         writes, self._writes = self._writes, []
-        if self._writer.here(bundle := Bundle(writes, lambda: None)):
+        if self._writer.here(bundle := Bundle(writes, _nothing)):
             _resolve(futures, bundle.results)
             return
 
@@ -365,6 +365,7 @@ class LoopWrites:
         def resolve() -> None:
             late.cancel()
             _resolve(futures, bundle.results)
+            bundle.done = _nothing  # the two refer to each other: a request would wait for the garbage collector
 
         bundle.done = done
         late = loop.call_later(self._deadline_s, _resolve, futures, [TimeoutError()] * len(futures))
@@ -373,6 +374,10 @@ class LoopWrites:
         except Stopping as error:
             late.cancel()
             _resolve(futures, [error] * len(futures))
+
+
+def _nothing() -> None:
+    """Who waits is told in another way."""
 
 
 def _resolve(futures: list[asyncio.Future[Any]], results: list[Any]) -> None:
