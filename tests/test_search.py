@@ -154,6 +154,15 @@ def test_a_deleted_row_leaves_no_trace_in_the_index(tmp_path: Path, indexed: boo
     assert b"qzj" not in content
 
 
+def test_a_damaged_index_finds_what_the_rows_hold(tmp_path: Path) -> None:
+    with NotificationService(tmp_path / "n.db", clock=StillClock()) as service:
+        service.send_notification("ada", "Viel Ärger", "x")
+        service.store.run(Write(search.catch_up, None))
+        break_it = "DELETE FROM notification_search_data WHERE id > 10"
+        service.store.run(Write(lambda tx, items: [tx.conn.execute(break_it).rowcount], None))
+        assert titles(service, "ärger") == ["Viel Ärger"]
+
+
 def index_bytes(service: NotificationService) -> bytes:
     rows = service.store.read(lambda conn: conn.execute("SELECT block FROM notification_search_data").fetchall())
     return b"\n".join(block for (block,) in rows)

@@ -189,7 +189,13 @@ def conditions_of(conn: sqlite3.Connection, text: str) -> Found:
     (indexed_to,) = conn.execute("SELECT indexed_to FROM search_state").fetchone()
     if query is None or indexed_to is None:
         return Found([holds], values, narrow=False)
-    seqs = [seq for (seq,) in conn.execute(_CANDIDATES, (query, CANDIDATES + 1))]
+    try:
+        seqs = [seq for (seq,) in conn.execute(_CANDIDATES, (query, CANDIDATES + 1))]
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+            raise
+        log.exception("the search index is damaged; every row is looked at")
+        return Found([holds], values, narrow=False)
     tail = [seq for (seq,) in conn.execute(_TAIL, (indexed_to, CANDIDATES + 1))]
     if len(seqs) + len(tail) > CANDIDATES:
         return Found([holds], values, narrow=False)
