@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from backend.api.context import Services
-from backend.api.decoding import BodyDecoder
+from backend.api.decoding import BodyDecoder, decode_query
 from backend.api.limits_places import recognise
 from backend.api.problems import MEDIA_TYPE, WHOLE, problem_bytes, problem_of
 from backend.api.requests import Requests
@@ -36,7 +34,7 @@ from backend.keys import Caller
 from backend.store.database import Store
 from backend.store.reading import Reading
 from backend.store.writer import I, LoopWrites, R, Tx, Write
-from backend.validation import Malformed, convert, decode
+from backend.validation import Malformed, decode
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -131,7 +129,7 @@ class Call:
         """Do ``write`` and answer with ``render`` of it; under an Idempotency-Key once in 24 hours."""
         write.size = len(self.raw)
         key = self.headers.get(b"idempotency-key")
-        if not key:
+        if key is None:
             return render(await writes.run(write))
         text = key.decode("latin-1")
         if not 1 <= len(text) <= 255 or not text.isprintable():
@@ -370,36 +368,6 @@ def require_json(headers: dict[bytes, bytes]) -> None:
     charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
     if kind.strip() != JSON or charset not in {b"", b"utf-8"}:
         raise UnsupportedMediaType("Send `Content-Type: application/json`, in UTF-8.")
-
-
-_NUMBERS = ("limit", "days", "window_days", "dropped_at")
-_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
-
-
-def decode_query(raw: bytes, kind: type[Input]) -> Any:
-    """The query string as ``kind``; unknown, doubled and ill-formed parameters are refused.
-
-    All is text but _NUMBERS: msgspec's own lax reading would take ``since=2026`` for a moment in 1970 and ``null`` for
-    a filter that was not given.
-    """
-    try:
-        pairs = parse_qsl(
-            raw.decode("ascii"), keep_blank_values=True, strict_parsing=bool(raw), errors="strict", max_num_fields=50
-        )
-    except (ValueError, UnicodeDecodeError):
-        raise Malformed([FieldError("", "The query string is not well formed.")]) from None
-    values: dict[str, str | int] = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = [FieldError(name, "is given twice") for name in values if names.count(name) > 1]
-        raise Malformed(twice)
-    for name in _NUMBERS:
-        text = values.get(name)
-        if isinstance(text, str) and _NUMBER.fullmatch(text):
-            values[name] = int(text)
-        elif text == "":
-            del values[name]
-    return convert(values, kind)
 
 
 def refusal(error: FlashFlowError) -> Answer:

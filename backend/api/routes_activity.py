@@ -99,7 +99,7 @@ async def batch(call: Call) -> Answer:
         body.sent_at,
         origin(call, None),
         may_name_app=may_name_app,
-        key=key.decode("latin-1") if key else None,
+        key=None if key is None else key.decode("latin-1"),
     )
     return await call.create(call.services.activity.store, call.services.activity_writes, write, batched)
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from backend.api.call import Call, Disconnected, answer_to, authorize, decode_query, read_body, respond
+from backend.api.call import Call, Disconnected, answer_to, authorize, read_body, respond
 from backend.api.context import Services
+from backend.api.decoding import decode_query
 from backend.api.event_feed import Chunk, Filter, Place
 from backend.api.limits_places import recognise
 from backend.api.outgoing import WRITE_BYTES
