@@ -1,12 +1,10 @@
 """FlashFlow without its screens: the services, their records, and the Backend that wires them together."""
 
-from backend.app import SETTINGS_FILE, Backend
-from backend.asking import Filters
-from backend.channels import ChannelState
-from backend.config import VERSION, Config, load_config
-from backend.definitions import DEFINITIONS
-from backend.erasing import ErasedPerson
-from backend.errors import (
+from flashflow.backend.activity.service import UserActivityService
+from flashflow.backend.analytics.query import Filters
+from flashflow.backend.app import SETTINGS_FILE, Backend
+from flashflow.backend.core.config import VERSION, Config, load_config
+from flashflow.backend.core.errors import (
     AlreadyRunning,
     Conflict,
     FieldError,
@@ -19,12 +17,33 @@ from backend.errors import (
     Unauthorized,
     ValidationError,
 )
-from backend.events import Bus, Event
-from backend.inputs import SendIn, TypeIn, build
-from backend.inputs_circumstances import ContactsIn, DigestIn, QuietHoursIn, given
-from backend.inputs_rules import RuleIn
-from backend.notification_service import NotificationService
-from backend.records import (
+from flashflow.backend.core.events import Bus, Event
+from flashflow.backend.data.erasure import ErasedPerson
+from flashflow.backend.data.retention import Kept
+from flashflow.backend.delivery.channel_registry import ChannelState
+from flashflow.backend.domain.metric_definitions import DEFINITIONS
+from flashflow.backend.notifications.channel_test import Trial
+from flashflow.backend.notifications.service import NotificationService
+from flashflow.backend.rules.service import DryRun, Rule, RuleRef, Rules
+from flashflow.backend.schemas.analytics import (
+    ActivityType,
+    Cohort,
+    Figure,
+    Funnel,
+    FunnelStep,
+    HeatMap,
+    Named,
+    Names,
+    Overview,
+    Period,
+    Retention,
+    Trend,
+    TrendPoint,
+    UserRow,
+    UserRows,
+)
+from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, QuietHoursIn, given
+from flashflow.backend.schemas.records import (
     Action,
     Activity,
     ActivityPage,
@@ -54,29 +73,10 @@ from backend.records import (
     TypePreference,
     UserAnalytics,
 )
-from backend.records_analytics import (
-    ActivityType,
-    Cohort,
-    Figure,
-    Funnel,
-    FunnelStep,
-    HeatMap,
-    Named,
-    Names,
-    Overview,
-    Period,
-    Retention,
-    Trend,
-    TrendPoint,
-    UserRow,
-    UserRows,
-)
-from backend.retention import Kept
-from backend.rules import DryRun, Rule, RuleRef, Rules
-from backend.settings import PrivacySettings, RetentionSettings
-from backend.store.circumstances import Contact, DigestChoice, QuietSetting
-from backend.trials import Trial
-from backend.user_activity_service import UserActivityService
+from flashflow.backend.schemas.requests import SendIn, TypeIn, build
+from flashflow.backend.schemas.rules import RuleIn
+from flashflow.backend.settings.model import PrivacySettings, RetentionSettings
+from flashflow.backend.store.notifications.delivery_settings import Contact, DigestChoice, QuietSetting
 
 __all__ = [
     "DEFINITIONS",

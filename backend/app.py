@@ -15,42 +15,42 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from backend import health
-from backend.analytics import Analytics
-from backend.channels import LABELS, Channels, ChannelState
-from backend.clock import Clock, SystemClock
-from backend.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERSION, Config
-from backend.delivery.desktop import DesktopChannel, is_web_link
-from backend.delivery.desktop_text import cut
-from backend.delivery.outbox import Outbox
-from backend.delivery.withdrawals import Withdrawals
-from backend.erasing import Erasing
-from backend.errors import Erased, FlashFlowError, StorageError, ValidationError
-from backend.events import Bus, Event
-from backend.exporting import Exports
-from backend.jobs import Jobs
-from backend.keys import KeyRing
-from backend.notification_service import NotificationService
-from backend.overview import Overview
-from backend.private_files import write_private
-from backend.retention import Retention
-from backend.rule_metrics import FigureMetrics
-from backend.rule_watch import RuleWatch
-from backend.rules import Rules
-from backend.settings import PrivacySettings, Settings
-from backend.settings_file import SettingsFile
-from backend.settings_secrets import secret_store
-from backend.store.lock import FolderLock
-from backend.store.outbox import OutboxTable
-from backend.store.search import index_tail
-from backend.this_computer import StartWrites, register_this_computer
-from backend.trials import Trial, Trials
-from backend.upkeep import Upkeep
-from backend.user_activity_service import UserActivityService
+from flashflow.backend import health
+from flashflow.backend.activity.service import UserActivityService
+from flashflow.backend.analytics.service import Analytics
+from flashflow.backend.api_keys import KeyRing
+from flashflow.backend.core.clock import Clock, SystemClock
+from flashflow.backend.core.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERSION, Config
+from flashflow.backend.core.errors import Erased, FlashFlowError, StorageError, ValidationError
+from flashflow.backend.core.events import Bus, Event
+from flashflow.backend.core.private_files import write_private
+from flashflow.backend.dashboard import Overview
+from flashflow.backend.data.erasure import Erasing
+from flashflow.backend.data.export import Exports
+from flashflow.backend.data.retention import Retention
+from flashflow.backend.delivery.channel_registry import LABELS, Channels, ChannelState
+from flashflow.backend.delivery.desktop.channel import DesktopChannel, is_web_link
+from flashflow.backend.delivery.net.text import cut
+from flashflow.backend.delivery.outbox import Outbox
+from flashflow.backend.delivery.toast_dismissals import Withdrawals
+from flashflow.backend.jobs import Jobs
+from flashflow.backend.maintenance import Upkeep
+from flashflow.backend.notifications.channel_test import Trial, Trials
+from flashflow.backend.notifications.service import NotificationService
+from flashflow.backend.rules.metrics import FigureMetrics
+from flashflow.backend.rules.service import Rules
+from flashflow.backend.rules.worker import RuleWatch
+from flashflow.backend.settings.file import SettingsFile
+from flashflow.backend.settings.keyring import secret_store
+from flashflow.backend.settings.model import PrivacySettings, Settings
+from flashflow.backend.store.engine.folder_lock import FolderLock
+from flashflow.backend.store.notifications.outbox import OutboxTable
+from flashflow.backend.store.notifications.search import index_tail
+from flashflow.backend.this_computer import StartWrites, register_this_computer
 
 if TYPE_CHECKING:
-    from backend.api.assembly import HttpServer
-    from backend.api.context import Readers
+    from flashflow.backend.api.app import HttpServer
+    from flashflow.backend.api.framework.context import Readers
 
 log = logging.getLogger(__name__)
 
@@ -275,8 +275,8 @@ class Backend:
 
     def _bind(self, screens: Screens | None) -> None:
         """Take the port before anything is written. Requests wait in it until all that they need is ready."""
-        from backend.api.assembly import HttpServer  # uvicorn and Starlette only where there is an API
-        from backend.api.context import Readers
+        from flashflow.backend.api.app import HttpServer  # uvicorn and Starlette only where there is an API
+        from flashflow.backend.api.framework.context import Readers
 
         self._readers = Readers()
         self._http = HttpServer(self, self._readers, screens, self._started_at)

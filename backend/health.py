@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from backend.errors import FlashFlowError
-from backend.store.database import Store
-from backend.supervision import Steady
+from flashflow.backend.core.errors import FlashFlowError
+from flashflow.backend.core.supervised_thread import Steady
+from flashflow.backend.store.engine.database import Store
 
 
 def storage_fault(stores: Sequence[Store]) -> str | None:

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import schedule
 
-from backend.errors import FlashFlowError
-from backend.supervision import Steady
+from flashflow.backend.core.errors import FlashFlowError
+from flashflow.backend.core.supervised_thread import Steady
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from backend.errors import Erased, StorageError
-from backend.notification_service import NotificationService
-from backend.private_files import read_or_create
-from backend.store.people import desktop_tokens
+from flashflow.backend.core.errors import Erased, StorageError
+from flashflow.backend.core.private_files import read_or_create
+from flashflow.backend.notifications.service import NotificationService
+from flashflow.backend.store.notifications.preferences import desktop_tokens
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from backend.config import default_data_dir
+from flashflow.backend.core.config import default_data_dir
 
 DATA = default_data_dir(os.environ)
 API = json.loads((DATA / "server.json").read_text())["url"] + "/api"

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.server_process import ROOT
+from tests.support.server_process import ROOT
 
 LOCK = (ROOT / "requirements.lock").read_text("utf-8")
 PINNED = re.compile(

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.real_parts import require
-from tests.server_process import ROOT, environment, serving
+from tests.support.real_parts import require
+from tests.support.server_process import ROOT, environment, serving
 
 README = ROOT / "README.md"
 CI = ROOT / ".ci" / "run"

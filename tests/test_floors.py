@@ -12,75 +12,128 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.server_process import ROOT
+from tests.support.server_process import ROOT
 
 FLOORS = (
     # 0: words, errors, events, the clock: they need each other at most
     (
-        "backend.errors",
-        "backend.events",
-        "backend.clock",
-        "backend.records",
-        "backend.handover",
-        "backend.tally",
-        "backend.supervision",
+        "flashflow.backend.core.errors",
+        "flashflow.backend.core.events",
+        "flashflow.backend.core.clock",
+        "flashflow.backend.schemas.records",
+        "flashflow.backend.domain.delivery_messages",
+        "flashflow.backend.core.counters",
+        "flashflow.backend.core.supervised_thread",
     ),
-    ("backend.faults",),
-    ("backend.validation",),
+    ("flashflow.backend.core.error_collector",),
+    ("flashflow.backend.schemas.validation",),
     (
-        "backend.config",
-        "backend.inputs",
-        "backend.references",
-        "backend.texts",
-        "backend.zone",
-        "backend.definitions",
-        "backend.records_analytics",
-        "backend.settings",
-        "backend.channel_names",
-        "backend.private_files",
-        "backend.data_pattern_syntax",
+        "flashflow.backend.core.config",
+        "flashflow.backend.schemas.requests",
+        "flashflow.backend.schemas.references",
+        "flashflow.backend.rendering.template_renderer",
+        "flashflow.backend.core.timezones",
+        "flashflow.backend.domain.metric_definitions",
+        "flashflow.backend.schemas.analytics",
+        "flashflow.backend.settings.model",
+        "flashflow.backend.domain.channel_names",
+        "flashflow.backend.core.private_files",
+        "flashflow.backend.rendering.regex_syntax",
     ),
-    ("backend.settings_text", "backend.settings_reading", "backend.settings_secrets", "backend.data_pattern"),
-    ("backend.data_rules", "backend.recurrence", "backend.inputs_circumstances"),
-    ("backend.data_keywords", "backend.inputs_rules"),
-    ("backend.rule_matching",),
+    (
+        "flashflow.backend.settings.toml_editor",
+        "flashflow.backend.settings.parser",
+        "flashflow.backend.settings.keyring",
+        "flashflow.backend.rendering.regex_matcher",
+    ),
+    (
+        "flashflow.backend.rendering.json_schema_rules",
+        "flashflow.backend.domain.recurrence",
+        "flashflow.backend.schemas.delivery_settings",
+    ),
+    ("flashflow.backend.rendering.json_schema_keywords", "flashflow.backend.schemas.rules"),
+    ("flashflow.backend.domain.rule_conditions",),
     # what the store keeps of a person's wishes and the resolver asks of them
-    ("backend.delivery.hours", "backend.delivery.choices", "backend.delivery.device_address"),
-    # 1: files and channels, side by side
-    ("backend.store", "backend.delivery", "backend.settings_file", "backend.data_schema"),
-    # 2: below the services what each of them is made of
-    ("backend.moments", "backend.batch_rows", "backend.periods", "backend.export_formats", "backend.admission"),
-    ("backend.asking", "backend.incoming", "backend.import_rows", "backend.export_parquet"),
-    ("backend.analytics_period", "backend.analytics_people", "backend.import_notifications"),
     (
-        "backend.analytics",
-        "backend.figures",
-        "backend.circumstances",
-        "backend.keys",
-        "backend.people",
-        "backend.templates",
+        "flashflow.backend.domain.quiet_hours",
+        "flashflow.backend.domain.preferences",
+        "flashflow.backend.domain.device_address",
     ),
-    ("backend.facts", "backend.deliveries", "backend.channels", "backend.trials"),
-    ("backend.collapsing",),
-    ("backend.releasing",),
-    ("backend.rule_alerts", "backend.rule_watch"),
-    ("backend.rule_messages", "backend.rule_trials"),
-    ("backend.sending", "backend.inbox"),
-    ("backend.retrying", "backend.rescheduling", "backend.schedules"),
-    ("backend.user_activity_service", "backend.notification_service"),
-    ("backend.rule_judging", "backend.rule_metrics", "backend.import_sessions"),
+    # 1: files and channels, side by side
+    (
+        "flashflow.backend.store",
+        "flashflow.backend.delivery",
+        "flashflow.backend.settings.file",
+        "flashflow.backend.rendering.json_schema",
+    ),
+    # 2: below the services what each of them is made of
+    (
+        "flashflow.backend.schemas.values",
+        "flashflow.backend.activity.batch",
+        "flashflow.backend.analytics.date_ranges",
+        "flashflow.backend.data.formats",
+        "flashflow.backend.activity.consent",
+    ),
+    (
+        "flashflow.backend.analytics.query",
+        "flashflow.backend.activity.ingest",
+        "flashflow.backend.data.import_activities",
+        "flashflow.backend.data.parquet",
+    ),
+    (
+        "flashflow.backend.analytics.periods",
+        "flashflow.backend.analytics.users",
+        "flashflow.backend.data.import_notifications",
+    ),
+    (
+        "flashflow.backend.analytics.service",
+        "flashflow.backend.analytics.rollups",
+        "flashflow.backend.notifications.delivery_settings",
+        "flashflow.backend.api_keys",
+        "flashflow.backend.notifications.preferences",
+        "flashflow.backend.notifications.templates",
+    ),
+    (
+        "flashflow.backend.notifications.policy_inputs",
+        "flashflow.backend.notifications.deliveries",
+        "flashflow.backend.delivery.channel_registry",
+        "flashflow.backend.notifications.channel_test",
+    ),
+    ("flashflow.backend.notifications.collapse",),
+    ("flashflow.backend.notifications.release_due",),
+    ("flashflow.backend.domain.metric_alerts", "flashflow.backend.rules.worker"),
+    ("flashflow.backend.rules.messages", "flashflow.backend.rules.dry_run"),
+    ("flashflow.backend.notifications.send", "flashflow.backend.notifications.inbox"),
+    (
+        "flashflow.backend.notifications.retry",
+        "flashflow.backend.notifications.reschedule",
+        "flashflow.backend.notifications.schedules",
+    ),
+    ("flashflow.backend.activity.service", "flashflow.backend.notifications.service"),
+    ("flashflow.backend.rules.evaluator", "flashflow.backend.rules.metrics", "flashflow.backend.data.import_sessions"),
     # these ask both files
-    ("backend.overview", "backend.rules", "backend.exporting", "backend.erasing", "backend.retention"),
-    ("backend.upkeep", "backend.this_computer", "backend.health"),
+    (
+        "flashflow.backend.dashboard",
+        "flashflow.backend.rules.service",
+        "flashflow.backend.data.export",
+        "flashflow.backend.data.erasure",
+        "flashflow.backend.data.retention",
+    ),
+    ("flashflow.backend.maintenance", "flashflow.backend.this_computer", "flashflow.backend.health"),
     # 3
-    ("backend.api", "backend.jobs"),
+    ("flashflow.backend.api", "flashflow.backend.jobs"),
     # 4: the composition root, and what the house hands out
-    ("backend.app",),
+    ("flashflow.backend.app",),
     ("backend",),
     # 5: both stand on the backend, neither on the other
-    ("backend.server_connection", "backend.process", "backend.export_target", "views.controls"),
-    ("backend.commands",),
-    ("backend.commands_data", "backend.commands_erasing"),
+    (
+        "flashflow.backend.cli.server_connection",
+        "flashflow.backend.cli.process",
+        "flashflow.backend.cli.export_target",
+        "flashflow.views.controls",
+    ),
+    ("flashflow.backend.cli.commands",),
+    ("flashflow.backend.cli.data", "flashflow.backend.cli.erasure"),
     ("views",),
     # 6
     ("main",),
@@ -91,30 +144,30 @@ HOMES = {
     "flet": ("views", "main"),
     "flet_web": ("views", "main"),
     "flet_desktop": ("views", "main"),
-    "peewee": ("backend.store",),
-    "playhouse": ("backend.store",),
-    "plyer": ("backend.delivery.desktop",),
-    "jeepney": ("backend.delivery.desktop",),
-    "schedule": ("backend.jobs",),
-    "uvicorn": ("backend.api.server", "backend.api.limits"),
-    "uvloop": ("backend.api.server",),
-    "httptools": ("backend.api.limits",),
-    "h11": ("backend.api.limits",),
-    "starlette": ("backend.api",),
+    "peewee": ("flashflow.backend.store",),
+    "playhouse": ("flashflow.backend.store",),
+    "plyer": ("flashflow.backend.delivery.desktop.channel",),
+    "jeepney": ("flashflow.backend.delivery.desktop.channel",),
+    "schedule": ("flashflow.backend.jobs",),
+    "uvicorn": ("flashflow.backend.api.server", "flashflow.backend.api.http.limits"),
+    "uvloop": ("flashflow.backend.api.server",),
+    "httptools": ("flashflow.backend.api.http.limits",),
+    "h11": ("flashflow.backend.api.http.limits",),
+    "starlette": ("flashflow.backend.api",),
     "msgspec": ("backend",),
-    "httpx": ("backend.delivery.http",),
-    "cryptography": ("backend.delivery",),
-    "jwt": ("backend.delivery",),
-    "apprise": ("backend.delivery.apprise_url",),
-    "tomlkit": ("backend.settings_text",),
-    "keyring": ("backend.settings_secrets",),
-    "pyarrow": ("backend.export_parquet",),
-    "jsonschema": ("backend.data_schema", "backend.data_keywords"),
-    "referencing": ("backend.data_schema",),
+    "httpx": ("flashflow.backend.delivery.net.http_client",),
+    "cryptography": ("flashflow.backend.delivery",),
+    "jwt": ("flashflow.backend.delivery",),
+    "apprise": ("flashflow.backend.delivery.apprise",),
+    "tomlkit": ("flashflow.backend.settings.toml_editor",),
+    "keyring": ("flashflow.backend.settings.keyring",),
+    "pyarrow": ("flashflow.backend.data.parquet",),
+    "jsonschema": ("flashflow.backend.rendering.json_schema", "flashflow.backend.rendering.json_schema_keywords"),
+    "referencing": ("flashflow.backend.rendering.json_schema",),
 }
 """Every library that is not Python's own, and the modules (or what their names begin with) that may import it."""
 
-SPLIT = ("backend.delivery.desktop", "backend.api.limits")
+SPLIT = ("flashflow.backend.delivery.desktop.channel", "flashflow.backend.api.http.limits")
 """Modules that are several files: ``desktop_linux.py`` beside ``desktop.py``."""
 
 
@@ -202,8 +255,8 @@ def test_the_reusable_controls_need_only_flet_and_each_other() -> None:
     wrong = [
         f"{row.place} imports {row.target}"
         for row in imports()
-        if within(row.module, "views.controls")
-        and not within(row.target, "views.controls")
+        if within(row.module, "flashflow.views.controls")
+        and not within(row.target, "flashflow.views.controls")
         and row.target.partition(".")[0] not in {"flet", *sys.stdlib_module_names}
     ]
     assert wrong == []

@@ -19,15 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from backend import (  # noqa: E402 found by the lines above when this file runs alone
-    Bus,
-    Conflict,
-    Event,
-    NotFound,
-    NotificationService,
-    UserActivityService,
-    ValidationError,
-)
+# The lines above let this file run alone.
+from flashflow.backend import Bus, Conflict, Event, NotFound, NotificationService, UserActivityService, ValidationError  # noqa: E402
 
 NOON = datetime(2026, 6, 10, 12, tzinfo=UTC)
 

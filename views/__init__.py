@@ -1,1 +1,1 @@
-"""The screens: Flet lives only here and in main.py."""
+"""The screens: Flet is imported here only."""

@@ -9,23 +9,23 @@ from urllib.parse import quote, unquote, urlsplit
 
 import flet as ft
 
-from views.controls.look import GRID, HAIRLINE, TITLE, heading, icon_button, silent
-from views.controls.notification_bell import NotificationBell
-from views.dashboard import Dashboard
-from views.live import Live
-from views.notification_center import NotificationCenter
-from views.parts import centred, notice_banner
-from views.period import Chosen
-from views.person import Person
-from views.screen import Screen
-from views.settings import Settings
-from views.sources import MyInbox
-from views.theme import dark, light
-from views.users import Users
-from views.words import one_line
+from flashflow.views.controls.notification_bell import NotificationBell
+from flashflow.views.controls.tokens import GRID, HAIRLINE, TITLE, heading, icon_button, silent
+from flashflow.views.dashboard.date_range import Chosen
+from flashflow.views.dashboard.screen import Dashboard
+from flashflow.views.dashboard.user_profile import Person
+from flashflow.views.dashboard.users import Users
+from flashflow.views.notifications.screen import NotificationCenter
+from flashflow.views.settings.screen import Settings
+from flashflow.views.shared.formatting import one_line
+from flashflow.views.shared.live import Live
+from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.sources import MyInbox
+from flashflow.views.shared.theme import dark, light
+from flashflow.views.shared.widgets import centred, notice_banner
 
 if TYPE_CHECKING:
-    from backend import Backend
+    from flashflow.backend import Backend
 
 WIDE = 840
 CLOCK = 60.0

@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from views.page_connection import serve_page
+from flashflow.views.page_connection import serve_page
 
 if TYPE_CHECKING:
-    from backend import Backend
+    from flashflow.backend import Backend
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class WebScreens:
     def _make(self) -> Any:
         import flet as ft
 
-        from views.shell import make_main
+        from flashflow.views.shell import make_main
 
         name_messages_briefly()
         return ft.run(

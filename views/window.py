@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from backend import Backend
+    from flashflow.backend import Backend
 
 FETCH_S = 20.0
 OPEN_S = 10.0
@@ -54,7 +54,7 @@ async def _show(backend: Backend, assets: Path) -> None:
     import flet as ft
     import flet_desktop
 
-    from views.shell import make_main
+    from flashflow.views.shell import make_main
 
     with tempfile.TemporaryDirectory(prefix="flashflow-") as folder:  # 0700: nobody else reaches the socket
         port, address = _address(folder)

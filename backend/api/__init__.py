@@ -1,1 +1,1 @@
-"""The local HTTP API: thin over the services."""
+"""The local HTTP API."""

@@ -19,29 +19,29 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backend.api import (
-    routes_activity,
-    routes_admin,
-    routes_analytics,
-    routes_channels,
-    routes_circumstances,
-    routes_data,
-    routes_metrics,
-    routes_notifications,
-    routes_rules,
-    routes_schedules,
+from flashflow.backend.api.framework.context import Services
+from flashflow.backend.api.framework.endpoint import Answer, AsgiEndpoint, Endpoint, answer_to, drain, encode, respond
+from flashflow.backend.api.framework.guard import Browsers, Guard
+from flashflow.backend.api.framework.host_names import HostNames
+from flashflow.backend.api.framework.openapi import document, page
+from flashflow.backend.api.framework.router import Dispatch, sub_routes
+from flashflow.backend.api.http.limits import INTERNAL, http_protocol
+from flashflow.backend.api.http.problem_json import MEDIA_TYPE, problem_bytes
+from flashflow.backend.api.routes import (
+    activity,
+    admin,
+    analytics,
+    channels,
+    data,
+    delivery_settings,
+    metrics,
+    notifications,
+    rules,
+    schedules,
 )
-from backend.api.call import Answer, AsgiEndpoint, Endpoint, answer_to, drain, encode, respond
-from backend.api.context import Services
-from backend.api.dispatch import Dispatch, sub_routes
-from backend.api.guard import Browsers, Guard
-from backend.api.host_names import HostNames
-from backend.api.limits import INTERNAL, http_protocol
-from backend.api.openapi import document, page
-from backend.api.problems import MEDIA_TYPE, problem_bytes
-from backend.api.stream import Stream, StreamQuery
-from backend.errors import FlashFlowError
-from backend.supervision import Steady
+from flashflow.backend.api.routes.stream import Stream, StreamQuery
+from flashflow.backend.core.errors import FlashFlowError
+from flashflow.backend.core.supervised_thread import Steady
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +60,16 @@ STREAM = Endpoint(
     answer="events: notification, notification.updated, activity, session",
 )  # fmt: skip
 ENDPOINTS = (
-    *routes_activity.ENDPOINTS,
-    *routes_analytics.ENDPOINTS,
-    *routes_notifications.ENDPOINTS,
-    *routes_schedules.ENDPOINTS,
-    *routes_rules.ENDPOINTS,
-    *routes_channels.ENDPOINTS,
-    *routes_circumstances.ENDPOINTS,
-    *routes_data.ENDPOINTS,
-    *routes_admin.ENDPOINTS,
-    *routes_metrics.ENDPOINTS,
+    *activity.ENDPOINTS,
+    *analytics.ENDPOINTS,
+    *notifications.ENDPOINTS,
+    *schedules.ENDPOINTS,
+    *rules.ENDPOINTS,
+    *channels.ENDPOINTS,
+    *delivery_settings.ENDPOINTS,
+    *data.ENDPOINTS,
+    *admin.ENDPOINTS,
+    *metrics.ENDPOINTS,
 )
 
 

@@ -1,1 +1,1 @@
-"""Delivery: the outbox and its channels, one file each."""
+"""Outbox, dispatchers, and the channels that deliver notifications."""

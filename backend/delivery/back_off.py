@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from backend.handover import Claimed, Outcome, Retrial
+from flashflow.backend.domain.delivery_messages import Claimed, Outcome, Retrial
 
 JITTER_FROM_S = 60.0
 """Delays below this are exact; from it on each is drawn at random."""

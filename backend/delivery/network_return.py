@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from backend.handover import Tried
+from flashflow.backend.domain.delivery_messages import Tried
 
 UNREACHED = ("timeout", "unreachable")
 """Codes of tries that never reached their provider: no route, no such name, connection refused, no answer."""

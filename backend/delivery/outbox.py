@@ -13,14 +13,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol, get_args
 
-from backend.clock import Clock
-from backend.delivery.clerk import Book, Clerk
-from backend.delivery.lane import Lane
-from backend.delivery.network_return import UNREACHED, NetworkReturn
-from backend.errors import FlashFlowError
-from backend.handover import Claimed, Outcome, OutcomeName, Retrial, Tried
-from backend.supervision import Steady
-from backend.tally import Tally
+from flashflow.backend.core.clock import Clock
+from flashflow.backend.core.counters import Tally
+from flashflow.backend.core.errors import FlashFlowError
+from flashflow.backend.core.supervised_thread import Steady
+from flashflow.backend.delivery.dispatcher import Book, Clerk
+from flashflow.backend.delivery.network_return import UNREACHED, NetworkReturn
+from flashflow.backend.delivery.route_queue import Lane
+from flashflow.backend.domain.delivery_messages import Claimed, Outcome, OutcomeName, Retrial, Tried
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""The store: Peewee models over SQLite, one writer thread a file, migrations, backups."""
+"""SQL and Peewee: every statement of FlashFlow stands in this package."""

@@ -29,8 +29,8 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from backend import Filters, UserActivityService  # noqa: E402
-from backend.clock import SystemClock  # noqa: E402
+from flashflow.backend import Filters, UserActivityService  # noqa: E402
+from flashflow.backend.core.clock import SystemClock  # noqa: E402
 from tests.benchmarks.analytics_data import DAY_MS, Shape, rows  # noqa: E402
 
 USERS = 20_000
@@ -114,7 +114,7 @@ def beside_an_empty_one(path: Path, until_ms: int, folder: Path) -> tuple[float,
 
 def batches(shape: Shape) -> Iterator[tuple[list[dict[str, object]], int]]:
     """Rows as ``track_batch`` takes them, a thousand at a time, and the time of the last."""
-    from backend.clock import to_datetime
+    from flashflow.backend.core.clock import to_datetime
 
     source = rows(shape)
     while batch := list(islice(source, BATCH)):

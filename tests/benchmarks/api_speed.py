@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from tests.benchmarks.load import BATCH, Job, Result  # noqa: E402
-from tests.server_process import eventually, free_port, serving  # noqa: E402
+from tests.support.server_process import eventually, free_port, serving  # noqa: E402
 
 READER = "reader"
 JOB_DEADLINE = 600

@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.kill_rounds import WORKERS, post_and_kill
-from tests.smtp_server import smtp_server
+from tests.support.kill_rounds import WORKERS, post_and_kill
+from tests.support.smtp_server import smtp_server
 
 
 def main() -> None:

@@ -30,18 +30,18 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from backend import NotificationService  # noqa: E402
-from backend.clock import SystemClock  # noqa: E402
-from backend.delivery.channel import BaseChannel, Health  # noqa: E402
-from backend.delivery.email import EmailChannel  # noqa: E402
-from backend.delivery.lane import Lane  # noqa: E402
-from backend.delivery.outbox import Outbox  # noqa: E402
-from backend.handover import Notice, Outcome, Tried  # noqa: E402
-from backend.inputs import SendIn  # noqa: E402
-from backend.settings import EmailSettings  # noqa: E402
-from backend.store.outbox import OutboxTable  # noqa: E402
-from backend.store.writer import Tx, Write  # noqa: E402
-from tests.outbox_hands import take  # noqa: E402
+from flashflow.backend import NotificationService  # noqa: E402
+from flashflow.backend.core.clock import SystemClock  # noqa: E402
+from flashflow.backend.delivery.email.channel import EmailChannel  # noqa: E402
+from flashflow.backend.delivery.outbox import Outbox  # noqa: E402
+from flashflow.backend.delivery.route_queue import Lane  # noqa: E402
+from flashflow.backend.domain.channel import BaseChannel, Health  # noqa: E402
+from flashflow.backend.domain.delivery_messages import Notice, Outcome, Tried  # noqa: E402
+from flashflow.backend.schemas.requests import SendIn  # noqa: E402
+from flashflow.backend.settings.model import EmailSettings  # noqa: E402
+from flashflow.backend.store.engine.writer import Tx, Write  # noqa: E402
+from flashflow.backend.store.notifications.outbox import OutboxTable  # noqa: E402
+from tests.support.outbox_driver import take  # noqa: E402
 
 CONNECTIONS = 4
 ROWS: list[str] = []
@@ -76,7 +76,7 @@ def row(what: str, measured: str, limit: str, asked: str, reached: bool) -> None
 @contextmanager
 def mail_server() -> Iterator[int]:
     """A counting SMTP server in a process of its own; its port."""
-    command = [sys.executable, "-m", "tests.smtp_server", "--port", "0"]
+    command = [sys.executable, "-m", "tests.support.smtp_server", "--port", "0"]
     with subprocess.Popen(command, cwd=HERE.parents[1], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -226,8 +226,8 @@ def claim_rate(path: Path, pending: int) -> float:
 
 
 def screen() -> None:
-    from tests.browser import browsing
-    from tests.server_process import serving
+    from tests.support.browser import browsing
+    from tests.support.server_process import serving
 
     times = []
     with (

@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.server_process import START_DEADLINE, environment, free_port  # noqa: E402
+from tests.support.server_process import START_DEADLINE, environment, free_port  # noqa: E402
 
 START_LIMIT = 0.8
 MEMORY_LIMIT = 70.0

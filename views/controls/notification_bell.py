@@ -10,7 +10,11 @@ from datetime import datetime
 
 import flet as ft
 
-from views.controls.look import (
+from flashflow.views.controls.formatting import badge, bell_name, upcoming
+from flashflow.views.controls.notification_row import notice_row
+from flashflow.views.controls.protocols import Inbox, InboxSource, Notice
+from flashflow.views.controls.refresher import Refresher
+from flashflow.views.controls.tokens import (
     ACCENT,
     HAIRLINE,
     HIGH,
@@ -26,10 +30,6 @@ from views.controls.look import (
     silent,
     small,
 )
-from views.controls.notice_row import notice_row
-from views.controls.refresher import Refresher
-from views.controls.sources import Inbox, InboxSource, Notice
-from views.controls.words import badge, bell_name, upcoming
 
 log = logging.getLogger(__name__)
 

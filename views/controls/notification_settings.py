@@ -9,7 +9,11 @@ from dataclasses import field
 
 import flet as ft
 
-from views.controls.look import (
+from flashflow.views.controls.digest_menu import rhythm_menu
+from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.protocols import Matrix, PreferenceSource, TypeRow
+from flashflow.views.controls.refresher import Refresher
+from flashflow.views.controls.tokens import (
     CARD,
     GRID,
     HAIRLINE,
@@ -25,10 +29,6 @@ from views.controls.look import (
     silent,
     small,
 )
-from views.controls.refresher import Refresher
-from views.controls.rhythm_menu import rhythm_menu
-from views.controls.sources import Matrix, PreferenceSource, TypeRow
-from views.controls.words import one_line
 
 log = logging.getLogger(__name__)
 

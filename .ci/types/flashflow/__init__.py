@@ -1,0 +1,1 @@
+../../../flashflow/__init__.py

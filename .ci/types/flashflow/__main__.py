@@ -1,0 +1,1 @@
+../../../flashflow/__main__.py

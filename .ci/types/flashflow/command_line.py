@@ -1,0 +1,1 @@
+../../../flashflow/command_line.py

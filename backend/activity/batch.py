@@ -1,0 +1,104 @@
+"""The rows of a batch: each is decoded on its own, and each that is refused says why."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from flashflow.backend.core.clock import to_ms
+from flashflow.backend.core.errors import Conflict, FieldError, FlashFlowError, ValidationError
+from flashflow.backend.schemas import validation
+from flashflow.backend.schemas.records import BatchResult, RejectedRow, Tracked
+from flashflow.backend.schemas.requests import ActivityIn
+from flashflow.backend.store.activity.activities import NewActivity
+
+
+class OfUser(Protocol):
+    """A row that is about a user."""
+
+    @property
+    def user_id(self) -> str: ...
+
+
+U = TypeVar("U", bound=OfUser)
+Rows = tuple[list[int], Sequence[U], list[RejectedRow]]
+"""Where in the batch each good row stood, the good rows, and those that are refused already."""
+Batch = Rows[NewActivity]
+
+_decoder = msgspec.json.Decoder(ActivityIn)
+
+
+def decode_row(raw: msgspec.Raw | bytes) -> ActivityIn:
+    """One row of a batch. Raises ValidationError."""
+    return validation.decode_row(_decoder, raw)
+
+
+def made_id(said: datetime | None, parts: Sequence[object]) -> str | None:
+    """The same UUIDv7 for the same ``parts`` (the app, the Idempotency-Key, the row's place and text), beginning with
+    the millisecond that was ``said``; None where none was: then the id has to be a new one."""
+    if said is None:
+        return None
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    ms = max(to_ms(said), 0) & (1 << 48) - 1
+    number = ms << 80 | 0x7000 << 64 | 0x8000 << 48 | int.from_bytes(digest, "big") & _FREE_BITS
+    return str(uuid.UUID(int=number))
+
+
+_FREE_BITS = (0xFFF << 64) | (1 << 62) - 1
+
+
+def rejected(index: int, error: FlashFlowError) -> RejectedRow:
+    """Why the row at ``index`` was not stored."""
+    errors = error.errors if isinstance(error, ValidationError) else (FieldError("", str(error)),)
+    if isinstance(error, Conflict):
+        field, _, message = str(error).partition(": ")
+        errors = (FieldError(field, message),)
+    return RejectedRow(index=index, errors=tuple((e.field, e.message) for e in errors))
+
+
+def prepared(rows: Sequence[msgspec.Raw | bytes], prepare: Callable[[msgspec.Raw | bytes], U]) -> Rows[U]:
+    """What of ``rows`` can be stored, and why the rest cannot: ``prepare`` raises ValidationError for those."""
+    places: list[int] = []
+    good: list[U] = []
+    refused: list[RejectedRow] = []
+    for index, raw in enumerate(rows):
+        try:
+            good.append(prepare(raw))
+            places.append(index)
+        except ValidationError as error:
+            refused.append(rejected(index, error))
+    return places, good, refused
+
+
+def without_users(batch: Rows[U], refused: Mapping[str, FlashFlowError]) -> Rows[U]:
+    """``batch`` with the rows of these users among the refused."""
+    return without_rows(batch, {at: refused[a.user_id] for at, a in enumerate(batch[1]) if a.user_id in refused})
+
+
+def without_rows(batch: Rows[U], refused: Mapping[int, FlashFlowError]) -> Rows[U]:
+    """``batch`` with those of its good rows, by their place among them, among the refused."""
+    places, good, rows = batch
+    left = [at for at in range(len(good)) if at not in refused]
+    rows = [*rows, *(rejected(places[at], why) for at, why in refused.items())]
+    return [places[at] for at in left], [good[at] for at in left], rows
+
+
+def result_of(batch: Rows[U], answer: Sequence[Tracked | FlashFlowError] | FlashFlowError) -> BatchResult:
+    """What became of ``batch``: ``answer`` has one outcome for each of its good rows."""
+    places, _, refused = batch
+    rows = list(refused)
+    duplicates = 0
+    assert not isinstance(answer, FlashFlowError)
+    for index, outcome in zip(places, answer, strict=True):
+        if isinstance(outcome, FlashFlowError):
+            rows.append(rejected(index, outcome))
+        else:
+            duplicates += outcome.duplicate
+    accepted = len(places) + len(refused) - len(rows) - duplicates
+    rows.sort(key=lambda row: row.index)
+    return BatchResult(accepted=accepted, duplicates=duplicates, rejected=tuple(rows))

@@ -1,0 +1,139 @@
+"""Activities on their way in, as apps send them: each checked on its own, its time corrected, its origin added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from flashflow.backend.activity.batch import Batch, decode_row, made_id, rejected
+from flashflow.backend.activity.consent import Admission
+from flashflow.backend.core.clock import Clock
+from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.schemas.records import RejectedRow
+from flashflow.backend.schemas.requests import ActivityIn, row_json
+from flashflow.backend.schemas.validation import Malformed
+from flashflow.backend.schemas.values import metadata_json, moment_ms
+from flashflow.backend.store.activity.activities import NewActivity
+
+FUTURE_MS = 60 * 60 * 1000
+"""An activity from further ahead is refused [Mixpanel]."""
+SKEW_MS = 5_000
+"""A batch's clock is corrected when it is off by more [Segment]."""
+LOCAL_APP = "local"
+"""The app of whatever is written without a key: by this process itself."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Who sends: the app, and what the connection tells."""
+
+    app: str = LOCAL_APP
+    ip_address: str | None = None
+    user_agent: str | None = None
+
+
+class Incoming:
+    """Makes of what came what can be stored. ``new_id`` names the rows that came without an id."""
+
+    def __init__(self, admission: Admission, clock: Clock, new_id: Callable[[], str]) -> None:
+        self._admission = admission
+        self._clock = clock
+        self._new_id = new_id
+
+    def one(self, activity: ActivityIn, origin: Origin) -> NewActivity:
+        """A single activity. Raises ValidationError."""
+        return self._prepare(activity, origin, self._clock.now_ms(), 0)
+
+    def batch(
+        self,
+        rows: Sequence[msgspec.Raw | dict[str, Any]],
+        sent_at: datetime | None,
+        origin: Origin,
+        *,
+        may_name_app: bool,
+        key: str | None,
+    ) -> Batch:
+        """What of ``rows`` can be stored, and why the rest cannot. Raises ValidationError for a bad ``sent_at``."""
+        now = self._clock.now_ms()
+        ahead = 0 if sent_at is None else moment_ms("sent_at", sent_at) - now
+        correction = ahead if abs(ahead) > SKEW_MS else 0
+        places: list[int] = []
+        good: list[NewActivity] = []
+        refused: list[RejectedRow] = []
+        for index, row in enumerate(rows):
+            try:
+                raw = bytes(row) if isinstance(row, msgspec.Raw) else row_json(row)
+                activity = decode_row(raw)
+                if activity.activity_id is None and key is not None:
+                    activity = msgspec.structs.replace(
+                        activity, activity_id=made_id(activity.timestamp, (origin.app, key, index, raw))
+                    )
+                good.append(self._prepare(activity, origin, now, correction, may_name_app=may_name_app))
+                places.append(index)
+            except Malformed as error:
+                refused.append(rejected(index, self._every_fault(error, now, correction, may_name_app=may_name_app)))
+            except ValidationError as error:
+                refused.append(rejected(index, error))
+        return places, good, refused
+
+    def _every_fault(self, first: Malformed, now: int, correction: int, *, may_name_app: bool) -> ValidationError:
+        """Join ``first`` with what else is wrong in the fields that could be read."""
+        faults = Faults()
+        with faults:
+            raise first
+        if first.part is not None:
+            with faults:
+                self.check(first.part, now, correction, may_name_app=may_name_app)
+        return faults.error()
+
+    def check(self, activity: ActivityIn, now: int, correction: int = 0, *, may_name_app: bool = True) -> None:
+        """Raise ValidationError for every field that cannot be stored as it is."""
+        faults = Faults()
+        if activity.app is not None and not may_name_app:
+            faults.add("app", "may be given with an admin key only")
+        with faults:
+            self._time_ms(activity, now, correction)
+        with faults:
+            metadata_json(activity.metadata)
+        faults.done()
+
+    def _time_ms(self, activity: ActivityIn, now: int, correction: int) -> int:
+        if activity.timestamp is None:
+            return now
+        timestamp = moment_ms("timestamp", activity.timestamp) - correction
+        if timestamp > now + FUTURE_MS:
+            raise ValidationError.of("timestamp", "is more than an hour in the future")
+        timestamp = max(timestamp, 0)
+        self._admission.check_age(timestamp)
+        return timestamp
+
+    def _prepare(
+        self, activity: ActivityIn, origin: Origin, now: int, correction: int, *, may_name_app: bool = True
+    ) -> NewActivity:
+        try:
+            if activity.app is not None and not may_name_app:
+                raise ValidationError.of("app", "may be given with an admin key only")
+            timestamp = self._time_ms(activity, now, correction)
+            metadata = metadata_json(activity.metadata)
+        except ValidationError:
+            self.check(activity, now, correction, may_name_app=may_name_app)  # names the others too
+            raise
+        return NewActivity(
+            activity.activity_id or self._new_id(),
+            activity.activity_id is not None,
+            activity.timestamp is not None,
+            activity.user_id,
+            activity.activity_type,
+            activity.session_id,
+            activity.app or origin.app,
+            timestamp,
+            now,
+            metadata,
+            activity.page_url,
+            activity.referrer,
+            activity.user_agent or origin.user_agent,
+            self._admission.masked(origin.ip_address),
+        )

@@ -1,0 +1,406 @@
+"""What users do: activities and the sessions they fall into.
+
+    with UserActivityService() as service:                     # user_activities.db in the working folder
+        service.track_activity("ada", "page_view", page_url="/pricing")
+        print(service.get_user_analytics("ada").total_activities)
+
+Every call that changes something returns after COMMIT; every call may be made from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import date, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from flashflow.backend.activity.batch import Batch, result_of, without_rows, without_users
+from flashflow.backend.activity.consent import NO_CONSENT, Admission, row_refusal
+from flashflow.backend.activity.ingest import LOCAL_APP, Incoming, Origin
+from flashflow.backend.analytics.rollups import Figures, functions
+from flashflow.backend.analytics.service import Analytics
+from flashflow.backend.core.clock import Clock, IdMaker, SystemClock
+from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound, Stopping, StorageError, ValidationError
+from flashflow.backend.core.events import Bus
+from flashflow.backend.core.timezones import LocalTime, workspace_zone
+from flashflow.backend.data import import_activities
+from flashflow.backend.schemas.records import (
+    ActivityPage,
+    BatchResult,
+    Session,
+    SessionPage,
+    SessionStarted,
+    Tracked,
+    UserAnalytics,
+)
+from flashflow.backend.schemas.references import SessionRef, session_id_of, session_id_or_none
+from flashflow.backend.schemas.requests import ActivityIn, SessionIn, build
+from flashflow.backend.schemas.values import metadata_json, moment_ms
+from flashflow.backend.store.activity import activities as table
+from flashflow.backend.store.activity import user_index
+from flashflow.backend.store.activity.activities import NewActivity
+from flashflow.backend.store.activity.session_cache import SessionCache
+from flashflow.backend.store.activity.session_table import read_session
+from flashflow.backend.store.activity.sessionizer import SessionBook, close_stale
+from flashflow.backend.store.analytics.engagement_score import TRAILING_DAYS
+from flashflow.backend.store.analytics.user_metrics import DAY_MS, store_analytics, unsettled_users
+from flashflow.backend.store.engine.database import Store
+from flashflow.backend.store.engine.models import ActivityModels, activity_models
+from flashflow.backend.store.engine.open import open_store
+from flashflow.backend.store.engine.writer import Bundle, Tx, Write
+from flashflow.backend.store.migrations.activity import ACTIVITY_MIGRATIONS
+
+log = logging.getLogger(__name__)
+
+MOST_ROWS = 1_000
+"""Activities in one batch."""
+
+
+class UserActivityService:
+    """Activities, sessions and a user's figures over one ``user_activities.db``.
+
+    ``db_path`` may be relative to the working folder; with ``keep_record`` a file beside it says what it last held.
+    Raises StorageError (and its kin) when the file cannot be used.
+    """
+
+    def __init__(
+        self,
+        db_path: str | Path = "user_activities.db",
+        *,
+        bus: Bus | None = None,
+        clock: Clock | None = None,
+        tell: list[str] | None = None,
+        zone: ZoneInfo | None = None,
+        keep_record: bool = False,
+    ) -> None:
+        self.bus = bus or Bus()
+        self.clock = clock or SystemClock()
+        self._new_id = IdMaker(self.clock)
+        self.local = LocalTime(zone or workspace_zone())
+        self.cache = SessionCache(self.local)
+        self._settled_on: date | None = None
+        say = log.warning if tell is None else tell.append
+        self.store: Store = open_store(
+            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say, functions(self.local),
+            keep_record=keep_record,
+        )  # fmt: skip
+        self.models: ActivityModels = activity_models(self.store.database)
+        self.figures = Figures(self.store, self.local, self.cache)
+        self.analytics = Analytics(self.store, self.clock, self.local, self.figures.fold)
+        self.admission = Admission(self.store)
+        self._incoming = Incoming(self.admission, self.clock, self._new_id)
+        self._behind: int | None = None
+        try:
+            self.figures.keep_zone()
+        except StorageError as fault:  # a large file is checked beside the work, and set aside at the next start
+            log.warning("the figures could not be looked through: %s", fault)
+
+    # --- activities -----------------------------------------------------------------------------------------------
+
+    def track_activity(
+        self,
+        user_id: str,
+        activity_type: str,
+        session_id: SessionRef | None = None,
+        metadata: dict[str, Any] | None = None,
+        page_url: str | None = None,
+        referrer: str | None = None,
+        user_agent: str | None = None,
+        ip_address: str | None = None,
+        timestamp: datetime | None = None,
+        activity_id: str | None = None,
+        app: str | None = None,
+    ) -> Tracked:
+        """Store one activity. Without ``session_id`` it joins the user's open session or opens one.
+
+        The same ``activity_id`` again changes nothing and answers with ``duplicate``. Raises ValidationError for
+        unusable values and Conflict when the id or the session belongs to another app.
+        """
+        activity = build(
+            ActivityIn,
+            user_id=user_id,
+            activity_type=activity_type,
+            session_id=session_id_or_none(session_id),
+            metadata=metadata,
+            page_url=page_url,
+            referrer=referrer,
+            user_agent=user_agent,
+            timestamp=timestamp,
+            activity_id=activity_id,
+            app=app,
+        )
+        return self.store.run(self.tracking(activity, Origin(ip_address=ip_address)))
+
+    def tracking(self, activity: ActivityIn, origin: Origin) -> Write[NewActivity, Tracked]:
+        """The write behind ``track_activity``."""
+        return Write(self._track_one, self._incoming.one(activity, origin))
+
+    def check(self, activity: ActivityIn) -> None:
+        """Raise ValidationError for every field whose value could not be stored."""
+        self._incoming.check(activity, self.clock.now_ms())
+
+    def track_batch(
+        self, rows: Sequence[dict[str, Any]], sent_at: datetime | None = None, app: str | None = None
+    ) -> BatchResult:
+        """Store what is good of up to 1,000 ``rows`` (the keywords of track_activity) and name what is not."""
+        if len(rows) > MOST_ROWS:
+            raise ValidationError.of("activities", f"may be {MOST_ROWS} at most")
+        return self.store.run(self.batching(rows, sent_at, Origin(app=app or LOCAL_APP)))
+
+    def batching(
+        self,
+        rows: Sequence[msgspec.Raw | dict[str, Any]],
+        sent_at: datetime | None,
+        origin: Origin,
+        *,
+        may_name_app: bool = True,
+        key: str | None = None,
+    ) -> Write[Batch, BatchResult]:
+        """The write behind ``track_batch``: rows, as JSON text or not, each checked on its own. Under an
+        Idempotency-Key (``key``) rows with a timestamp and without an id get one made from it, so that they are
+        known again however late the batch is repeated."""
+        batch = self._incoming.batch(rows, sent_at, origin, may_name_app=may_name_app, key=key)
+        return Write(self._track_batches, batch, len(batch[1]))
+
+    def importing(self, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP) -> Write[Batch, BatchResult]:
+        """The write that takes rows of an export back in, as JSON, with the ids and times they left with."""
+        batch = import_activities.prepared(rows, self.clock.now_ms(), app, self.admission)
+        return Write(self._track_batches, batch, len(batch[1]))
+
+    def _track_one(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
+        old = self.admission.too_old(tx, items)
+        if not old:
+            return self._admit(tx, items)
+        admitted = iter(self._admit(tx, [a for at, a in enumerate(items) if at not in old]))
+        return [old[at] if at in old else next(admitted) for at in range(len(items))]
+
+    def _admit(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
+        return self.admission.admitted(tx, items, lambda a: a.user_id, lambda good: self._store(tx, good), _NOT_STORED)
+
+    def _store(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
+        answers = table.track(tx, [items], self._new_id, self.cache)[0]
+        assert isinstance(answers, list)
+        self._count_in(tx, len(items))
+        return answers
+
+    def _track_batches(self, tx: Tx, items: Sequence[Batch]) -> list[BatchResult | FlashFlowError]:
+        items = [without_rows(item, old) if (old := self.admission.too_old(tx, item[1])) else item for item in items]
+        refused_users = self.admission.turned_away(tx, (a.user_id for _, good, _ in items for a in good))
+        if refused_users:
+            items = [without_users(item, {u: row_refusal(why) for u, why in refused_users.items()}) for item in items]
+        answers = table.track(tx, [good for _, good, _ in items], self._new_id, self.cache)
+        self._count_in(tx, sum([len(good) for _, good, _ in items]))
+        return [result_of(batch, answer) for batch, answer in zip(items, answers, strict=True)]
+
+    def _count_in(self, tx: Tx, rows: int) -> None:
+        """Have the index by user fed once enough rows wait for it; in the writer's thread, as the next transaction."""
+        # An earlier process may have left some; asked here, since a damaged file must still open.
+        self._behind = user_index.tail_length(tx.conn) if self._behind is None else self._behind + rows
+        if self._behind >= user_index.FEED_AT:
+            self._behind = 0
+            with suppress(Stopping):  # then the next start does it
+                self.store.writer.submit(Bundle([Write(self.figures.catch_up, None)], lambda: None))
+
+    def list_activities(
+        self,
+        *,
+        user_id: str | None = None,
+        activity_type: str | None = None,
+        session_id: SessionRef | None = None,
+        app: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> ActivityPage:
+        """Activities newest first; ``since`` is included, ``until`` is not."""
+        start = None if since is None else moment_ms("since", since)
+        end = None if until is None else moment_ms("until", until)
+        return self.store.read(
+            lambda conn: table.list_activities(
+                conn,
+                user_id=user_id,
+                activity_type=activity_type,
+                session_id=None if session_id is None else session_id_of(session_id),
+                app=app,
+                since=start,
+                until=end,
+                limit=limit,
+                cursor=cursor,
+            )
+        )
+
+    # --- sessions -------------------------------------------------------------------------------------------------
+
+    def start_session(
+        self,
+        user_id: str,
+        device_info: dict[str, Any] | None = None,
+        session_id: SessionRef | None = None,
+        ip_address: str | None = None,
+        user_agent: str | None = None,
+        app: str | None = None,
+    ) -> SessionStarted:
+        """Open a session, or find the one of that ``session_id`` (``created`` is false then)."""
+        ref = session_id_or_none(session_id)
+        start = build(SessionIn, user_id=user_id, device_info=device_info, session_id=ref, app=app)
+        return self.store.run(self.starting(start, Origin(LOCAL_APP, ip_address, user_agent)))
+
+    def starting(self, start: SessionIn, origin: Origin) -> Write[tuple[SessionIn, Origin], SessionStarted]:
+        """The write behind ``start_session``. Raises ValidationError."""
+        metadata_json(start.device_info, "device_info")
+        return Write(self._start, (start, origin))
+
+    def _start(self, tx: Tx, items: Sequence[tuple[SessionIn, Origin]]) -> list[SessionStarted | FlashFlowError]:
+        return self.admission.admitted(
+            tx, items, lambda item: item[0].user_id, lambda good: self._open(tx, good), _NOT_OPENED
+        )
+
+    def _open(self, tx: Tx, items: Sequence[tuple[SessionIn, Origin]]) -> list[SessionStarted | FlashFlowError]:
+        book = SessionBook(tx, self._new_id, self.cache)
+        found: list[tuple[bytes | str, bool] | FlashFlowError] = []
+        for start, origin in items:
+            app = start.app or origin.app
+            known = None if start.session_id is None else book.find(start.session_id)
+            if known is None:
+                made = book.open(
+                    start.user_id, app, start.session_id, tx.now_ms, start.device_info,
+                    self.admission.masked(origin.ip_address), origin.user_agent,
+                )  # fmt: skip
+                found.append((made.id, True))
+            elif (known.app, known.user_id) != (app, start.user_id):
+                found.append(Conflict(f"session_id: {start.session_id!r} belongs to another app or user."))
+            else:
+                found.append((known.id, False))
+        book.save()
+        if user_index.counted_to(tx.conn) is None:  # else these wait with the others
+            table.count_users(tx, {}, book)
+        return [
+            place
+            if isinstance(place, FlashFlowError)
+            else SessionStarted(session=read_session(tx.conn, place[0]), created=place[1])
+            for place in found
+        ]
+
+    def end_session(self, session_id: SessionRef) -> Session:
+        """End a session now; one that was over already stays as it was. Raises NotFound."""
+        session = self.store.run(self.ending(session_id_of(session_id), None))
+        self.settle_figures()
+        return session
+
+    def ending(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
+        """The write behind ``end_session``; another app's session is not found (``app`` None sees all)."""
+        return Write(self._end, (session_id, app))
+
+    def _end(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
+        book = SessionBook(tx, self._new_id, self.cache)
+        found: list[bytes | str | FlashFlowError] = []
+        for session_id, app in items:
+            session = book.find(session_id)
+            if session is None or (app is not None and session.app != app):
+                found.append(NotFound(f"There is no session {session_id!r}."))
+                continue
+            if session.end_time is None:
+                if session.is_stale(tx.now_ms):
+                    session.close(session.last_seen, "timeout")
+                else:
+                    session.close(max(tx.now_ms, session.last_seen), "ended")
+                book.mark(session)
+            found.append(session.id)
+        book.save()
+        return [place if isinstance(place, FlashFlowError) else read_session(tx.conn, place) for place in found]
+
+    def heartbeat(self, session_id: SessionRef) -> Session:
+        """Keep a session alive. Raises NotFound, and Conflict when it is over."""
+        return self.store.run(self.beating(session_id_of(session_id), None))
+
+    def beating(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
+        """The write behind ``heartbeat``."""
+        return Write(self._beat, (session_id, app))
+
+    def _beat(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
+        book = SessionBook(tx, self._new_id, self.cache)
+        found: list[bytes | str | FlashFlowError] = []
+        for session_id, app in items:
+            session = book.find(session_id)
+            if session is None or (app is not None and session.app != app):
+                found.append(NotFound(f"There is no session {session_id!r}."))
+            elif session.end_time is not None or session.is_stale(tx.now_ms):
+                why = session.end_reason or "timeout"
+                found.append(Conflict(f"The session {session_id!r} is over ({why}); start a new one."))
+            else:
+                if not self.admission.turned_away(tx, (session.user_id,)):
+                    session.touch(tx.now_ms)
+                    book.mark(session)
+                found.append(session.id)
+        book.save()
+        return [place if isinstance(place, FlashFlowError) else read_session(tx.conn, place) for place in found]
+
+    def get_user_sessions(
+        self, user_id: str, *, app: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> SessionPage:
+        """A user's sessions, newest first."""
+        return self.store.read(lambda conn: table.list_sessions(conn, user_id, app, limit, cursor))
+
+    def close_idle_sessions(self) -> int:
+        """End every session that has been silent for 30 minutes or is a day long; returns how many."""
+        users = self.store.run(Write(lambda tx, items: [close_stale(tx, self.cache) for _ in items], None))
+        self.settle_figures()
+        return len(users)
+
+    def settle_figures(self, most: int = 200) -> int:
+        """Write the figures of up to ``most`` users whose sessions ended into ``user_analytics``; returns how many.
+
+        They are computed beside the writer: what an ended session costs must not be paid by whoever ends one.
+        """
+        day, start, _ = self.analytics.today_bounds()
+        if self._settled_on != day:
+            # What an earlier process left undone, and what a new day makes of everybody seen in the last 29.
+            self._settled_on = day
+            since = start - (TRAILING_DAYS + 1) * DAY_MS
+            self.cache.unsettled.update(self.store.read(lambda conn: unsettled_users(conn, start, since)))
+        if self.store.read(user_index.counted_to) is not None:
+            self.store.run(Write(self.figures.count, None))
+        if not self.cache.unsettled:
+            return 0
+        # Taken by the writer: what made them unsettled is in the file by then.
+        users = self.store.run(Write(lambda tx, items: [self.cache.take_unsettled(most) for _ in items], None))
+        if users:
+            self.store.run(Write(_store_figures, self.analytics.users(users)))
+        return len(users)
+
+    # --- figures --------------------------------------------------------------------------------------------------
+
+    def get_user_analytics(self, user_id: str, *, app: str | None = None) -> UserAnalytics:
+        """A user's figures by DEFINITIONS.md; a user never seen has zeros and None."""
+        return self.analytics.user(user_id, app)
+
+    # --- its own life ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Finish the waiting writes and close the file. Safe to call twice."""
+        self.store.close()
+
+    def __enter__(self) -> UserActivityService:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_NOT_STORED = Tracked(activity_id=None, session_id=None, stored=False, reason=NO_CONSENT)
+_NOT_OPENED = SessionStarted(session=None, created=False)
+
+
+def _store_figures(tx: Tx, items: Sequence[tuple[UserAnalytics, ...]]) -> list[None]:
+    for figures in items:
+        store_analytics(tx, figures)
+    return [None] * len(items)

@@ -1,0 +1,130 @@
+"""The figures' upkeep: folded in time, in the workspace's zone, checked and made anew."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from zoneinfo import ZoneInfo
+
+from flashflow.backend.core.errors import FlashFlowError, ValidationError
+from flashflow.backend.core.events import Event
+from flashflow.backend.core.timezones import LocalTime
+from flashflow.backend.schemas.analytics import ActivityType
+from flashflow.backend.schemas.requests import ActivityTypeIn, build
+from flashflow.backend.store.activity import user_index
+from flashflow.backend.store.activity.session_cache import SessionCache
+from flashflow.backend.store.analytics.key_activities import list_types, mark, recount, to_recount
+from flashflow.backend.store.analytics.verify import Difference, rebuild, verify
+from flashflow.backend.store.engine.database import Store
+from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.rollups import packed_timestamps
+from flashflow.backend.store.rollups.dimensions import feature, site
+
+REBUILT = "figures"
+"""The event that tells that the figures were made anew."""
+WORTH_FOLDING = 256
+"""Activities in the tail that an opening folds: sessions still open look for their pages in it."""
+
+
+def functions(local: LocalTime) -> Callable[[sqlite3.Connection], None]:
+    """Gives a connection what the figures' statements need beyond SQL."""
+
+    def prepare(conn: sqlite3.Connection) -> None:
+        conn.create_function("local_hour", 1, local.hour, deterministic=True)
+        conn.create_function("site", 1, site, deterministic=True)
+        conn.create_function("feature", 1, feature, deterministic=True)
+        packed_timestamps.give(conn)
+
+    return prepare
+
+
+class Figures:
+    """Keeps the figures of one ``user_activities.db``. Every call may be made from any thread."""
+
+    def __init__(self, store: Store, local: LocalTime, cache: SessionCache) -> None:
+        self._store = store
+        self._local = local
+        self._cache = cache
+
+    def fold(self) -> None:
+        """Have every activity that is stored in the figures too. Raises StorageError where they cannot be written."""
+        while self._store.read(user_index.tail_length) and self._store.run(Write(self.catch_up, None)):
+            pass
+
+    def catch_up(self, tx: Tx, items: Sequence[None]) -> list[bool]:
+        """The write behind ``fold``: one part of the tail; whether more is left."""
+        more = user_index.catch_up(tx, self._local)
+        return [more] * len(items)
+
+    def count(self, tx: Tx, items: Sequence[None]) -> list[bool]:
+        """``catch_up``, and the counters of ``user_analytics`` too."""
+        user_index.count_tail(tx)
+        return self.catch_up(tx, items)
+
+    # --- the zone -------------------------------------------------------------------------------------------------
+
+    def use_zone(self, zone: ZoneInfo) -> None:
+        """Count days by another zone's clock from now on; the figures are counted anew."""
+        self._local.move(zone)
+        self.keep_zone(tell=True)
+
+    def keep_zone(self, *, tell: bool = False) -> None:
+        """Count the figures anew where they were kept by another zone's days than the workspace's, and fold what an
+        earlier process left."""
+        zone = self._store.read(lambda conn: conn.execute("SELECT zone FROM figures_state").fetchone()[0])
+        if zone != self._local.zone.key:
+            self._store.run(Write(self._rebuild, tell))
+        if self._store.read(user_index.tail_length) > WORTH_FOLDING:
+            self.fold()
+
+    # --- the check ------------------------------------------------------------------------------------------------
+
+    def verify(self) -> tuple[Difference, ...]:
+        """Compute every figure once more from the bare rows; what differs from the figures kept. Reads everything."""
+        self.fold()
+        return self._store.read(lambda conn: tuple(verify(conn)))
+
+    def rebuild(self) -> None:
+        """Put what the bare rows say in the place of the figures, in one transaction."""
+        self._store.run(Write(self._rebuild, True))
+
+    def _rebuild(self, tx: Tx, items: Sequence[bool]) -> list[None]:
+        rebuild(tx, self._local)
+        if any(items):
+            tx.events.append(Event("system", REBUILT))
+        self._cache.forget()
+        return [None] * len(items)
+
+    # --- key activities -------------------------------------------------------------------------------------------
+
+    def activity_types(self) -> tuple[ActivityType, ...]:
+        """Every activity type with a figure of its own, and which are key activities."""
+        self.fold()
+        return self._store.read(list_types)
+
+    def mark_key_activity(self, name: str, is_key: bool = True) -> ActivityType:
+        """Make a type a key activity, which engages a session, and count every session anew by it: beside whatever else
+        is written. Raises ValidationError."""
+        marked = self._store.run(self.marking(name, is_key))
+        self.recount()
+        return marked
+
+    def recount(self, seconds: float | None = None) -> bool:
+        """Count sessions anew for another key activity, for so long at most; whether some are left."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while self._store.read(to_recount):
+            self._store.run(Write(lambda tx, items: [recount(tx, self._cache) for _ in items], None))
+            if until is not None and time.monotonic() > until:
+                break
+        return self._store.read(to_recount)
+
+    def marking(self, name: str, is_key: bool) -> Write[tuple[str, bool], ActivityType]:
+        """The write behind ``mark_key_activity``; ``recount`` follows it."""
+        return Write(self._mark, (build(ActivityTypeIn, name=name, key=is_key).name, is_key))
+
+    def _mark(self, tx: Tx, items: Sequence[tuple[str, bool]]) -> list[ActivityType | FlashFlowError]:
+        marked = [mark(tx, name, is_key) for name, is_key in items]
+        self._cache.forget()
+        full = ValidationError.of("name", "cannot be counted by itself: there are too many activity types")
+        return [full if one is None else one for one in marked]

@@ -1,0 +1,208 @@
+"""Questions over what was stored, each figure by DEFINITIONS.md. The API and the screens ask here alike."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+from typing import TypeVar
+from zoneinfo import ZoneInfo
+
+from flashflow.backend.analytics import periods
+from flashflow.backend.analytics import users as analytics_people
+from flashflow.backend.analytics.date_ranges import MONTH_DAYS, Compare, Days, days_asked, days_back
+from flashflow.backend.analytics.periods import KINDS
+from flashflow.backend.analytics.query import Asked, Filters, key_asked
+from flashflow.backend.core.clock import Clock, to_datetime
+from flashflow.backend.core.errors import StorageError
+from flashflow.backend.core.timezones import LocalTime, to_day
+from flashflow.backend.schemas.analytics import Funnel, HeatMap, Names, Overview, Retention, Trend, UserRows
+from flashflow.backend.schemas.records import UserAnalytics
+from flashflow.backend.store.analytics.engagement_score import Scoring
+from flashflow.backend.store.analytics.other_timezone import NAMES, Reach, borrowed
+from flashflow.backend.store.analytics.user_metrics import today_activity, user_analytics
+from flashflow.backend.store.engine.database import Store
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Reaching = Callable[[Days, int], Reach]
+"""From the days asked for, and today, to what a question looks at."""
+
+
+class Analytics:
+    """Answers from one ``user_activities.db``; days are those of the workspace's zone unless another is asked for."""
+
+    def __init__(self, store: Store, clock: Clock, local: LocalTime, fold: Callable[[], None]) -> None:
+        self._store = store
+        self._clock = clock
+        self._local = local
+        self._fold = fold
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The workspace's zone: its days are those of every figure."""
+        return self._local.zone
+
+    def is_elsewhere(self, filters: Filters) -> bool:
+        """Whether another zone's days are asked for: these are counted anew, which may take seconds."""
+        return filters.zone is not None and filters.zone.key != self.zone.key
+
+    def ask(self, filters: Filters, question: Callable[[Asked], T], reach: Reaching | None = None) -> T:
+        """Answer ``question`` over everything stored so far; ``reach``: what it looks at in another zone, which is all
+        that it may ask (None: it needs none of that zone's days). Raises ValidationError."""
+        try:
+            self._fold()
+        except StorageError as fault:
+            # Reads go on: the answers lack what came since, and the overview says how much.
+            log.warning("the figures could not be brought up to date: %s", fault)
+        now = self._clock.now_ms()
+        elsewhere = self.is_elsewhere(filters)
+        local = LocalTime(filters.zone) if elsewhere and filters.zone is not None else self._local
+        days = days_asked(filters.first, filters.last, local.day(now))
+
+        def answer(conn: sqlite3.Connection) -> T:
+            kind = filters.activity_type
+            app_key = 0 if filters.app is None else key_asked(conn, "app", filters.app, "app")
+            type_key = 0 if kind is None else key_asked(conn, "type", kind, "activity_type")
+            asked = Asked(conn, days, local, now, filters.app, app_key, type_key, self._local)
+            if not elsewhere or reach is None:
+                return question(asked)
+            with borrowed(conn, local, app_key, reach(days, local.day(now))):
+                return question(asked)
+
+        return self._store.read(answer)
+
+    # --- the period as a whole ------------------------------------------------------------------------------------
+
+    def overview(self, filters: Filters, compare: Compare = "previous") -> Overview:
+        """Every figure of the period beside those of the one before. Raises ValidationError."""
+        return self.ask(filters, lambda asked: periods.overview(asked, compare), _as_a_whole(filters, compare))
+
+    def trend(self, filters: Filters, compare: Compare = "previous", interval: str = "day") -> Trend:
+        """Activities, active users and sessions by day, or activities by hour. Raises ValidationError."""
+        return self.ask(
+            filters,
+            lambda asked: periods.trend(asked, compare, interval),
+            _in_course(filters, compare, interval),
+        )
+
+    def top(self, filters: Filters, kind: str, limit: int = 10) -> Names:
+        """The most frequent ``pages``, ``features``, ``referrers``, ``apps`` or ``types``. Raises ValidationError."""
+        return self.ask(
+            filters,
+            lambda asked: periods.top(asked, kind, limit),
+            lambda days, today: Reach(
+                days.first, days.last, frozenset({"name_blocks"}), frozenset({KINDS[kind]}) & NAMES
+            ),
+        )
+
+    def heatmap(self, filters: Filters) -> HeatMap:
+        """Activities by weekday and hour. Raises ValidationError."""
+        return self.ask(
+            filters,
+            periods.heatmap,
+            lambda days, today: Reach(days.first, days.last, frozenset({"hour_blocks"})),
+        )
+
+    # --- who ------------------------------------------------------------------------------------------------------
+
+    def retention(self, filters: Filters, days: int = 30, mode: str = "on") -> Retention:
+        """Of those who were new on each day of the period, who came back, on day N or (``on_or_after``) from day N on.
+        Raises ValidationError."""
+        return self.ask(filters, lambda asked: analytics_people.retention(asked, days, mode), _to_today(mode == "on"))
+
+    def funnel(
+        self,
+        filters: Filters,
+        steps: Sequence[str],
+        window_days: int = 7,
+        dropped_at: int | None = None,
+        limit: int = 50,
+    ) -> Funnel:
+        """Who took the ``steps`` (activity types) in order; with ``dropped_at`` (2 for the second step) some of those
+        who stopped before it. Raises ValidationError."""
+        return self.ask(
+            filters,
+            lambda asked: analytics_people.funnel(asked, steps, window_days, dropped_at, limit),
+        )
+
+    def user_list(self, filters: Filters, limit: int = 50, cursor: str | None = None) -> UserRows:
+        """The users active in the period or since, the latest seen first, each with an engagement score. Raises
+        ValidationError."""
+        return self.ask(filters, lambda asked: analytics_people.user_list(asked, limit, cursor), _to_today())
+
+    # --- one user, and today --------------------------------------------------------------------------------------
+
+    def user(self, user_id: str, app: str | None = None) -> UserAnalytics:
+        """One user's figures, over one app's rows or all."""
+        return self._store.read(lambda conn: user_analytics(conn, user_id, app, self._scoring(conn, app)))
+
+    def users(self, user_ids: Sequence[str]) -> tuple[UserAnalytics, ...]:
+        """The figures of several users over all apps, compared with one look at the workspace."""
+
+        def answer(conn: sqlite3.Connection) -> tuple[UserAnalytics, ...]:
+            scoring = self._scoring(conn, None)
+            return tuple(user_analytics(conn, user_id, None, scoring) for user_id in user_ids)
+
+        return self._store.read(answer)
+
+    def _scoring(self, conn: sqlite3.Connection, app: str | None) -> Scoring:
+        return Scoring(conn, app, self._clock.now_ms(), self._local)
+
+    def today(self) -> tuple[date, int, int, int]:
+        """The local day it is, and its active users, sessions started and activities."""
+        day, start, end = self.today_bounds()
+        return day, *self._store.read(lambda conn: today_activity(conn, start, end))
+
+    def today_bounds(self) -> tuple[date, int, int]:
+        """The local day it is, and its first and its last-plus-one millisecond (23 to 25 hours apart)."""
+        day = self._today()
+        return day, self._start_of(day), self._start_of(day + timedelta(days=1))
+
+    def _today(self) -> date:
+        return to_datetime(self._clock.now_ms()).astimezone(self._local.zone).date()
+
+    def _start_of(self, day: date) -> int:
+        return self._local.start(to_day(day))
+
+
+_OF_PEOPLE = frozenset({"user_days", "user_spans", "active_days", "cohort_days"})
+_OF_TYPES = frozenset({"user_spans", "user_type_days", "type_weeks"})
+_BY_DAY = frozenset({"name_days", "active_days", "session_days"})
+_BY_HOUR = frozenset({"activity_hours"})
+_NO_HOURS = (0, -1)
+
+
+def _in_course(filters: Filters, compare: Compare, interval: str) -> Reaching:
+    tables = _BY_HOUR if interval == "hour" else _BY_DAY
+    return lambda days, today: _of_type(filters, Reach(days.first - days_back(days, compare), days.last, tables))
+
+
+def _as_a_whole(filters: Filters, compare: Compare) -> Reaching:
+    tables = _BY_DAY | _OF_PEOPLE | _BY_HOUR | {"name_blocks"}
+
+    def reach(days: Days, today: int) -> Reach:
+        back = days_back(days, compare)
+        first = min(days.first - back, min(days.last, today) - MONTH_DAYS + 1)
+        seams, cut = (days.first, days.first - back, days.last - back + 1), today - back
+        if not back or days.last < today:
+            return _of_type(filters, Reach(first, days.last, tables, hours=_NO_HOURS, seams=seams))
+        # The period before is cut on the day that today is compared with.
+        return _of_type(filters, Reach(first, days.last, tables, hours=(cut, cut), seams=(*seams, cut, cut + 1)))
+
+    return reach
+
+
+def _of_type(filters: Filters, reach: Reach) -> Reach:
+    """What is looked at where one type of activities is asked for: users by types, and neither sessions nor who is
+    new."""
+    if filters.activity_type is None:
+        return reach
+    tables = reach.tables - {"session_days", "cohort_days"} | _OF_TYPES
+    return reach._replace(tables=tables, types=(filters.activity_type,))
+
+
+def _to_today(cohorts: bool = False) -> Reaching:
+    tables = _OF_PEOPLE if cohorts else _OF_PEOPLE - {"cohort_days"}
+    return lambda days, today: Reach(days.first, max(days.last, today), tables, cohorts=cohorts, seams=(days.last + 1,))

@@ -1,0 +1,154 @@
+"""Questions that tell people apart: who came back, who went through a funnel, who is there at all."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+from flashflow.backend.analytics.date_ranges import Days, ratio
+from flashflow.backend.analytics.query import Asked, key_asked
+from flashflow.backend.core.encoding import decode_cursor, encode_cursor
+from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.core.timezones import to_date
+from flashflow.backend.domain.metric_definitions import DEFINITIONS
+from flashflow.backend.schemas.analytics import Cohort, Funnel, FunnelStep, Retention, UserRow, UserRows
+from flashflow.backend.store.analytics import cohorts_and_funnels as people
+from flashflow.backend.store.analytics.engagement_score import Scoring
+
+MOST_STEPS = 10
+MOST_WINDOW_DAYS = 366
+"""The longest time a funnel may take [Mixpanel]."""
+
+
+# --- retention --------------------------------------------------------------------------------------------------------
+
+
+def retention(asked: Asked, days: int, mode: str) -> Retention:
+    """A row for every day somebody was new on; what is not over yet is None."""
+    part = asked.slice(asked.days, of_type=False)
+    sizes = people.cohort_sizes(asked.conn, part)
+    today = asked.local.day(asked.now_ms)
+    if mode == "on":
+        found = people.returned_on(asked.conn, part, days)
+        counts = {first: [found.get((first, n), 0) for n in range(days + 1)] for first in sizes}
+    else:
+        counts = _or_after(people.last_seen_after(asked.conn, part), sizes, days)
+    cohorts = tuple(
+        Cohort(
+            day=to_date(first),
+            size=sizes[first],
+            users=tuple(count if first + n < today else None for n, count in enumerate(counts[first])),
+        )
+        for first in sorted(sizes)
+    )
+    return Retention(
+        period=asked.days.record(asked.until),
+        timezone=asked.local.zone.key,
+        mode=mode,
+        days=days,
+        cohorts=cohorts,
+        average=tuple(_average(cohorts, n) for n in range(days + 1)),
+        definition=DEFINITIONS[f"retention_{mode}"],
+    )
+
+
+def _or_after(last_seen: Mapping[tuple[int, int], int], sizes: Mapping[int, int], days: int) -> dict[int, list[int]]:
+    """Of each cohort, how many were seen for the last time on day N or later, for N up to ``days``."""
+    counts = {first: [0] * (days + 2) for first in sizes}
+    for (first, n), users in last_seen.items():
+        counts[first][min(n, days + 1)] += users
+    for row in counts.values():
+        for n in range(days, -1, -1):
+            row[n] += row[n + 1]
+    return {first: row[: days + 1] for first, row in counts.items()}
+
+
+def _average(cohorts: Sequence[Cohort], n: int) -> float | None:
+    """The share of all cohorts whose day N is over, by their sizes."""
+    known = [(cohort.users[n], cohort.size) for cohort in cohorts if cohort.users[n] is not None]
+    return ratio(sum(users or 0 for users, _ in known), sum(size for _, size in known))
+
+
+# --- funnel -----------------------------------------------------------------------------------------------------------
+
+
+def funnel(asked: Asked, steps: Sequence[str], window_days: int, dropped_at: int | None, limit: int) -> Funnel:
+    """Raises ValidationError for steps, a window or a ``dropped_at`` that cannot be."""
+    if not 2 <= len(steps) <= MOST_STEPS:
+        raise ValidationError.of("steps", f"must be 2 to {MOST_STEPS} activity types")
+    if not all(steps):
+        raise ValidationError.of("steps", "has a step without a name")
+    if dropped_at is not None and not 2 <= dropped_at <= len(steps):
+        raise ValidationError.of("dropped_at", "must be the number of a step after the first")
+    days, bounds = asked.days, None
+    if asked.local is not asked.home:  # which days there are matters to the first step alone, and moments tell that
+        bounds = days.bounds(asked.local)
+        days = Days(asked.home.day(bounds[0]), asked.home.day(bounds[1] - 1))
+    part = asked.slice(days, of_type=False)
+    types = [key_asked(asked.conn, "type", name, "steps") for name in steps]
+    at = None if dropped_at is None else dropped_at - 1
+    walked = people.walk(asked.conn, types, part, window_days, at, limit, bounds)
+    return Funnel(
+        period=asked.days.record(asked.until),
+        timezone=asked.local.zone.key,
+        window_days=window_days,
+        steps=tuple(_steps(steps, walked)),
+        dropped_at=dropped_at,
+        dropped_users=tuple(people.user_ids(asked.conn, walked.dropped)),
+        definition=DEFINITIONS["funnel"],
+    )
+
+
+def _steps(names: Sequence[str], walked: people.Walked) -> Iterator[FunnelStep]:
+    before = walked.began
+    for name, spent in zip(names, (None, *walked.spent), strict=True):
+        users = before if spent is None else len(spent)
+        yield FunnelStep(
+            activity_type=name,
+            users=users,
+            share=ratio(users, walked.began) or 0.0,
+            of_previous=ratio(users, before) or 0.0,
+            dropped=before - users,
+            median_seconds=statistics.median(spent) / 1000 if spent else None,
+        )
+        before = users
+
+
+# --- users ------------------------------------------------------------------------------------------------------------
+
+
+def _first_day(asked: Asked, user: int) -> int:
+    """The day of somebody who came before what another zone's days were counted of."""
+    return asked.local.day(people.first_moment(asked.conn, asked.app_key, user))
+
+
+def user_list(asked: Asked, limit: int, cursor: str | None) -> UserRows:
+    """One page; the score of each is worked out now. Raises ValidationError for a cursor that is none."""
+    after = None
+    if cursor is not None:
+        last_day, key = decode_cursor(cursor, "users", 2)
+        after = (last_day, key)
+    part = asked.slice(asked.days, of_type=False)
+    found = people.seen_users(asked.conn, part, limit + 1, after)
+    more, found = len(found) > limit, found[:limit]
+    counts = people.count_by_user(asked.conn, part, [key for _, key in found])
+    scoring = Scoring(asked.conn, asked.app, asked.now_ms, asked.home)
+    rows = []
+    for seen, key in found:
+        score, parts = scoring.of(seen.user_id)
+        rows.append(
+            UserRow(
+                user_id=seen.user_id,
+                first_day=to_date(seen.first_day if seen.first_day >= 0 else _first_day(asked, key)),
+                last_day=to_date(seen.last_day),
+                activities=counts.get(key, 0),
+                engagement_score=score,
+                engagement_parts=parts,
+            )
+        )
+    return UserRows(
+        period=asked.days.record(asked.until),
+        users=tuple(rows),
+        next_cursor=encode_cursor("users", found[-1][0].last_day, found[-1][1]) if more else None,
+        definition=DEFINITIONS["engagement_score"],
+    )

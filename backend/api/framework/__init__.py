@@ -1,0 +1,1 @@
+"""Request handling of the API: guard, routing, decoding, serialising."""

@@ -1,0 +1,106 @@
+"""What the API needs of the rest, in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from flashflow.backend.activity.service import UserActivityService
+from flashflow.backend.api.framework.event_feed import EventFeed
+from flashflow.backend.api.framework.serializers import NotificationPages
+from flashflow.backend.api.http.connection_places import Limits, Watch
+from flashflow.backend.api.http.request_metrics import Requests
+from flashflow.backend.api.http.unread_bytes import Outgoing
+from flashflow.backend.api_keys import KeyRing
+from flashflow.backend.core.events import Bus, Event
+from flashflow.backend.data.erasure import ERASED, Erasing
+from flashflow.backend.data.export import Exports
+from flashflow.backend.data.retention import Retention
+from flashflow.backend.delivery.channel_registry import ChannelState
+from flashflow.backend.notifications.channel_test import Trial
+from flashflow.backend.notifications.service import NotificationService
+from flashflow.backend.rules.service import Rules
+from flashflow.backend.store.engine.writer import LoopWrites
+
+
+class Desk(Protocol):
+    """What the composition root answers itself."""
+
+    def storage_fault(self) -> str | None: ...
+    def damaged_rows(self) -> int: ...
+    def failing_threads(self) -> tuple[str, ...]: ...
+    def channel_states(self) -> tuple[ChannelState, ...]: ...
+    def send_test(self, route: str, user_id: str | None = None) -> tuple[Trial, ...]: ...
+    def web_push_key(self) -> str | None: ...
+    def attempts(self) -> dict[tuple[str, ...], int]: ...
+    def routes(self) -> tuple[str, ...]: ...
+
+    @property
+    def exports(self) -> Exports: ...
+    @property
+    def erasing(self) -> Erasing: ...
+    @property
+    def retention(self) -> Retention: ...
+
+
+class Readers:
+    """The threads that answer questions: two for nearly all, and one for what may take seconds, so that those who
+    ask for it wait for each other and nobody waits for them."""
+
+    def __init__(self) -> None:
+        self.soon = ThreadPoolExecutor(2, thread_name_prefix="flashflow-read")
+        self.in_turn = ThreadPoolExecutor(1, thread_name_prefix="flashflow-read-long")
+
+    def shutdown(self) -> None:
+        """Wait for what has begun; nothing else begins."""
+        for threads in (self.soon, self.in_turn):
+            threads.shutdown(wait=True, cancel_futures=True)
+
+
+class Services:
+    """The services, the keys and the writers as this server's loop uses them."""
+
+    def __init__(
+        self,
+        activity: UserActivityService,
+        notifications: NotificationService,
+        rules: Rules,
+        keys: KeyRing,
+        bus: Bus,
+        readers: Readers,
+        desk: Desk,
+        new_launch_link: Callable[[], str],
+        started_at: float,
+    ) -> None:
+        self.activity = activity
+        self.notifications = notifications
+        self.rules = rules
+        self.keys = keys
+        self.bus = bus
+        self.readers = readers
+        self.desk = desk
+        self.new_launch_link = new_launch_link
+        self.started_at = started_at
+        self.started_time = time.time() - (time.monotonic() - started_at)
+        self.activity_writes = LoopWrites(activity.store.writer)
+        self.notification_writes = LoopWrites(notifications.store.writer)
+        self.exports = desk.exports
+        self.erasing = desk.erasing
+        self.retention = desk.retention
+        self.pages = NotificationPages()
+        self.feed = EventFeed(activity.store, notifications.store, bus)
+        self.limits = Limits()
+        self.watch = Watch(self.limits)
+        self.outgoing = Outgoing(self.watch)
+        self.requests = Requests()
+        self.stopping = asyncio.Event()
+        bus.subscribe(self._hear)
+
+    def _hear(self, events: tuple[Event, ...]) -> None:
+        """On whatever thread tells of it: keep nothing from before an erasure."""
+        if any(event.kind == "system" and event.id == ERASED for event in events):
+            self.pages = NotificationPages()
+            self.feed.forget()

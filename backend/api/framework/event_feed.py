@@ -1,0 +1,218 @@
+"""The events of the stream: read from both files a bounded piece at a time, shared by the clients that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from flashflow.backend.api.framework.serializers import wire, wire_activity_row, wire_notification_row
+from flashflow.backend.core.events import Bus, Event
+from flashflow.backend.data.formats import line_safe
+from flashflow.backend.store.activity.activities import activities_after, last_seq, sessions_after
+from flashflow.backend.store.activity.session_table import last_revision, to_session
+from flashflow.backend.store.engine.database import Store
+from flashflow.backend.store.notifications.notifications import last_places, notifications_after
+
+CHUNK_BYTES = 256 * 1024
+"""A chunk takes no further event once it is this large; a single event may be larger."""
+CHUNK_EVENTS = 200
+LOOK = 20_000
+"""Places of each kind that one read looks through, however few of them a filter matches."""
+KEPT_BYTES = 4 * 1024 * 1024
+"""Chunks kept for other clients, in bytes together."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Place(NamedTuple):
+    """How far a client has heard: activity seq, session revision, notification seq, notification revision."""
+
+    activity: int
+    session: int
+    notification: int
+    revision: int
+
+    def text(self) -> str:
+        return "-".join(map(str, self))
+
+
+class Filter(NamedTuple):
+    """Whose events: of one user (None: everyone's), written by one app (None: any)."""
+
+    user_id: str | None
+    app: str | None
+
+
+class Chunk(NamedTuple):
+    """Events as event-stream bytes, the place after them, and whether a further read may find more."""
+
+    events: bytes
+    place: Place
+    more: bool
+
+
+class Reader(Protocol):
+    """``Call.read``: runs a question in a reading thread."""
+
+    def __call__(self, question: Callable[[], Chunk]) -> Awaitable[Chunk]: ...
+
+
+class EventFeed:
+    """Belongs to the server's loop. Clients with the same filter at the same place share one read and its bytes."""
+
+    def __init__(self, activity: Store, notifications: Store, bus: Bus) -> None:
+        self._activity = activity
+        self._notifications = notifications
+        self._loop = asyncio.get_running_loop()
+        self._bells: dict[asyncio.Event, Filter] = {}
+        self._reading: dict[tuple[Place, Filter], asyncio.Future[Chunk]] = {}
+        self._kept: dict[tuple[Place, Filter], tuple[object, Chunk]] = {}
+        self._generation = object()
+        """Replaced when something is committed: a chunk of the generation before may not be all there is."""
+        bus.subscribe(self._hear)
+
+    def listen(self, bell: asyncio.Event, who: Filter) -> Callable[[], None]:
+        """Set ``bell`` whenever something is committed that ``who`` may match; returns what ends that."""
+        self._bells[bell] = who
+
+        def leave() -> None:
+            self._bells.pop(bell, None)
+
+        return leave
+
+    def forget(self) -> None:
+        """Drop the kept chunks. Callable from any thread."""
+        self._kept = {}
+
+    def now(self) -> Place:
+        """Where the files stand. Blocks: for a reading thread."""
+        activity = self._activity.read(lambda conn: (last_seq(conn), last_revision(conn)))
+        seq, revision = self._notifications.read(last_places)
+        return Place(activity[0], activity[1], seq, revision)
+
+    async def after(self, place: Place, who: Filter, read: Reader) -> Chunk:
+        """The chunk after ``place``. Raises TimeoutError and StorageError."""
+        key = (place, who)
+        generation, kept = self._kept.get(key, (None, None))
+        if kept is not None:
+            return kept if generation is self._generation else kept._replace(more=True)
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = self._reading[key] = asyncio.ensure_future(self._read_once(key, read))
+        return await asyncio.shield(reading)
+
+    async def _read_once(self, key: tuple[Place, Filter], read: Reader) -> Chunk:
+        generation, kept = self._generation, self._kept
+        try:
+            chunk = await read(lambda: self._read(*key))
+        finally:
+            del self._reading[key]
+        if chunk.events:
+            kept[key] = (generation, chunk)  # into what ``forget`` has dropped, where it has been called meanwhile
+            while sum(len(one.events) for _, one in kept.values()) > KEPT_BYTES:
+                del kept[next(iter(kept))]
+        return chunk
+
+    def _hear(self, events: tuple[Event, ...]) -> None:
+        """In the thread that committed."""
+        self._generation = object()
+        if self._bells:
+            self._loop.call_soon_threadsafe(self._ring, {(event.user_id, event.app) for event in events})
+
+    def _ring(self, changed: set[tuple[str, str]]) -> None:
+        users, apps = {user for user, _ in changed}, {app for _, app in changed}
+        for bell, (user_id, app) in self._bells.items():
+            if user_id is None or app is None:
+                concerned = (user_id is None or user_id in users) and (app is None or app in apps)
+            else:
+                concerned = (user_id, app) in changed
+            if concerned:
+                bell.set()
+
+    def _read(self, place: Place, who: Filter) -> Chunk:
+        events = _Events(place)
+        whole = self._activity.read(
+            lambda conn: _add_sessions(conn, events, who) and _add_activities(conn, events, who)
+        )
+        whole = whole and self._notifications.read(lambda conn: _add_notifications(conn, events, who))
+        return Chunk(b"".join(events.parts), events.place, not whole)
+
+
+class _Events:
+    """The events of a chunk while it is filled; ``place`` moves along."""
+
+    def __init__(self, place: Place) -> None:
+        self.parts: list[bytes] = []
+        self.place = place
+        self._bytes = 0
+
+    def add(self, kind: str, data: dict[str, Any]) -> None:
+        event = b"event: %s\nid: %s\ndata: %s\n\n" % (
+            kind.encode(),
+            self.place.text().encode(),
+            line_safe(_encode(data)),
+        )
+        self.parts.append(event)
+        self._bytes += len(event)
+
+    @property
+    def full(self) -> bool:
+        return self._bytes >= CHUNK_BYTES or len(self.parts) >= CHUNK_EVENTS
+
+
+def _add_sessions(conn: sqlite3.Connection, events: _Events, who: Filter) -> bool:
+    """Add what there is and move on; whether that was all."""
+    last = last_revision(conn)
+    end = min(last, events.place.session + LOOK)
+    for row in sessions_after(conn, events.place.session, end, *who):
+        if events.full:
+            return False
+        events.place = events.place._replace(session=row[-1])
+        events.add("session", wire(to_session(row[:-1])))
+    # On to the end of what was looked through: clients that stand there share their next read.
+    events.place = events.place._replace(session=max(end, events.place.session))
+    return end >= last
+
+
+def _add_activities(conn: sqlite3.Connection, events: _Events, who: Filter) -> bool:
+    last = last_seq(conn)
+    end = min(last, events.place.activity + LOOK)
+    for row in activities_after(conn, events.place.activity, end, *who):
+        if events.full:
+            return False
+        events.place = events.place._replace(activity=row[0])
+        events.add("activity", wire_activity_row(row))
+    events.place = events.place._replace(activity=max(end, events.place.activity))
+    return end >= last
+
+
+def _add_notifications(conn: sqlite3.Connection, events: _Events, who: Filter) -> bool:
+    """Changes come in their own order: one of an older notification comes after newer ones, and is new to this client
+    all the same. So the seq that the client knows stays as it is until everything has been sent."""
+    last_known, last = last_places(conn)
+    known = events.place.notification
+    end = min(last, events.place.revision + LOOK)
+    for row, following in _with_next(notifications_after(conn, events.place.revision, end, *who)):
+        if events.full:
+            return False
+        revision, seq = row[-1], row[0]
+        heard = max(known, last_known) if following is None and end >= last else known
+        events.place = events.place._replace(revision=revision, notification=heard)
+        events.add("notification" if seq > known else "notification.updated", wire_notification_row(row[:-1]))
+    events.place = events.place._replace(revision=max(end, events.place.revision))
+    if end >= last:
+        events.place = events.place._replace(notification=max(known, last_known))
+    return end >= last
+
+
+def _with_next(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...] | None]]:
+    """Each row and the one after it."""
+    row = next(rows, None)
+    while row is not None:
+        following = next(rows, None)
+        yield row, following
+        row = following

@@ -1,0 +1,271 @@
+"""The API's own description: an OpenAPI 3.1 document drawn from the endpoints' table, and a page to read it on."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from flashflow.backend.api.framework.endpoint import Endpoint
+from flashflow.backend.api.framework.response_schemas import BESIDE, OPERATIONS, Operation
+from flashflow.backend.api.http.problem_json import Problem
+from flashflow.backend.core.config import VERSION
+from flashflow.backend.data.import_activities import ImportedActivityIn, ImportIn
+from flashflow.backend.data.import_notifications import ImportedNotificationIn, ImportNotificationsIn
+from flashflow.backend.data.import_sessions import ImportedSessionIn, ImportSessionsIn
+from flashflow.backend.schemas.requests import ActivityIn, BatchIn
+
+_ERRORS = (
+    ("400", "validation_error", "The request is not valid: `errors` names each field."),
+    ("400", "bad_request", "What came is not a valid HTTP/1.1 request."),
+    ("401", "unauthorized", "No key, or one that is unknown or revoked. Run `flashflow key`."),
+    ("403", "forbidden", "The key lacks a scope, or the request comes from another site."),
+    ("404", "not_found", "Nothing there, or another app's row."),
+    ("405", "method_not_allowed", "The address is right, the method is not; `Allow` lists those that are."),
+    ("408", "request_timeout", "The request took longer than 10 s to arrive."),
+    ("409", "conflict", "The change does not fit what is stored."),
+    ("410", "erased", "The user was erased, and nothing is stored of them until an admin readmits them."),
+    ("413", "payload_too_large", "The body has more than 1 MiB."),
+    ("415", "unsupported_media_type", "The body is not declared as JSON."),
+    ("422", "idempotency_mismatch", "The Idempotency-Key belongs to another request."),
+    ("429", "rate_limited", "This key follows too many streams, or does not read its answers; try again soon."),
+    ("431", "headers_too_large", "The headers have more than 16 KiB."),
+    ("500", "internal_error", "A fault of FlashFlow's own; its log says more."),
+    ("503", "storage_unavailable", "The storage cannot be used now."),
+    ("503", "stopping", "FlashFlow is shutting down and takes no more writes."),
+    ("503", "too_many_connections", "So many connections are open that this one has no place; try again in a moment."),
+    ("504", "timeout", "No answer in 10 s; send it again with the same id or Idempotency-Key."),
+    ("507", "storage_full", "The disk is full. Reading goes on; writing resumes when there is room."),
+)
+_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
+
+
+def document(endpoints: Sequence[Endpoint], url: str) -> dict[str, Any]:
+    """The OpenAPI document of ``endpoints``, which are served at ``url``."""
+    kinds = [kind for e in endpoints for kind in (e.body, e.query) if kind is not None]
+    operations = [OPERATIONS.get((e.method, plain(e.path)), Operation("", {})) for e in endpoints]
+    answers = dict.fromkeys(kind for operation in operations for kind in operation.answers.values())
+    named = [*kinds, *answers, *BESIDE, *(kind for _, _, kind in ROWS), Problem]
+    _, components = msgspec.json.schema_components(named, ref_template=f"{_SCHEMAS}{{name}}")
+    for kind, field, row in ROWS:
+        components[kind.__name__]["properties"][field]["items"] = {"$ref": _SCHEMAS + row.__name__}
+    components = {name: _for_generators(schema) for name, schema in components.items()}
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint, operation in zip(endpoints, operations, strict=True):
+        described = _operation(endpoint, operation, components)
+        paths.setdefault(plain(endpoint.path), {})[endpoint.method.lower()] = described
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "FlashFlow",
+            "version": VERSION,
+            "summary": "The notification centre and activity log of this machine.",
+            "description": "A 2xx to a write means that it is on disk.",
+        },
+        "servers": [{"url": url, "description": "This server"}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "`flashflow key`"}},
+        },
+    }
+
+
+_SCHEMAS = "#/components/schemas/"
+ROWS = (
+    (BatchIn, "activities", ActivityIn),
+    (ImportIn, "activities", ImportedActivityIn),
+    (ImportSessionsIn, "sessions", ImportedSessionIn),
+    (ImportNotificationsIn, "notifications", ImportedNotificationIn),
+)
+"""Rows that are decoded one by one, and what each is."""
+
+
+def plain(path: str) -> str:
+    """``/api/users/{user_id}`` for ``/api/users/{user_id:path}``."""
+    return _PARAMETER.sub(r"{\1}", path)
+
+
+def _for_generators(schema: Any) -> Any:
+    """A schema as client generators read it best. A default moves into the description: generated TypeScript takes a
+    field that has one for a required one. An object of any fields says so: else it is taken for an empty one."""
+    if isinstance(schema, list):
+        return [_for_generators(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: one if name in _AS_IS else _for_generators(one) for name, one in schema.items()}
+    if "properties" in schema:
+        made["properties"] = {name: _for_generators(one) for name, one in schema["properties"].items()}
+    default = made.pop("default", None)
+    if default is not None:
+        words = f"Default: {msgspec.json.encode(default).decode()}"
+        made["description"] = f"{made['description']}. {words}" if "description" in made else words
+    words = made.get("enum", ())
+    if words and all(isinstance(word, str) for word in words):
+        made["type"] = "string"
+    elif len(words) == 1 and isinstance(words[0], bool):  # some know no enumeration of truth values
+        made = {"type": "boolean", "const": made.pop("enum")[0], **made}
+    if made.get("type") == "object" and "properties" not in made:
+        made.setdefault("additionalProperties", True)
+    return made
+
+
+_AS_IS = frozenset({"default", "enum", "required", "const", "properties"})
+
+
+def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, Any]:
+    """A query parameter: it is text, so null is no value of it."""
+    choices = [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]
+    if len(choices) == 1:
+        schema = {name: value for name, value in schema.items() if name != "anyOf"} | choices[0]
+    return {"name": name, "in": "query", "required": required, "schema": schema}
+
+
+def _operation(endpoint: Endpoint, operation: Operation, components: dict[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "summary": endpoint.summary,
+        "description": f"Needs the scope `{endpoint.scope}`." if endpoint.scope else "Needs no key.",
+        "operationId": operation.name or re.sub(r"\W+", "_", f"{endpoint.method} {endpoint.path}").strip("_").lower(),
+        "tags": [endpoint.path.split("/")[2]],
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in _PARAMETER.findall(endpoint.path)
+        ],
+        "responses": _responses(endpoint, operation),
+    }
+    if endpoint.scope:
+        described["security"] = [{"key": []}]
+    if endpoint.query is not None:
+        schema = components[endpoint.query.__name__]
+        required = schema.get("required", ())
+        for name, field in schema.get("properties", {}).items():
+            described["parameters"].append(_parameter(name, field, name in required))
+    if endpoint.creates:
+        described["parameters"].append(
+            {"name": "Idempotency-Key", "in": "header", "required": False,
+             "schema": {"type": "string", "maxLength": 255}}
+        )  # fmt: skip
+    if endpoint.body is not None:
+        content = {"application/json": {"schema": {"$ref": _SCHEMAS + endpoint.body.__name__}}}
+        described["requestBody"] = {"required": not endpoint.body_optional, "content": content}
+    return described
+
+
+def _responses(endpoint: Endpoint, operation: Operation) -> dict[str, Any]:
+    words = endpoint.answer.removeprefix("201 ")
+    made: dict[str, Any] = {
+        str(status): {
+            "description": words,
+            "content": {"application/json": {"schema": {"$ref": _SCHEMAS + kind.__name__}}},
+        }
+        for status, kind in sorted(operation.answers.items())
+    }
+    if not made:
+        made["200"] = {"description": words, "content": {kind: {"schema": _BARE} for kind in operation.media_types}}
+    problem = {"application/problem+json": {"schema": {"$ref": f"{_SCHEMAS}Problem"}}}
+    for status in _refusals(endpoint):
+        codes = [f"`{code}`" for known, code, _ in _ERRORS if known == str(status)]
+        made[str(status)] = {"description": ", ".join(codes), "content": problem}
+    made["default"] = {"description": "A problem (RFC 9457)", "content": problem}
+    return made
+
+
+_BARE = {"type": "string"}
+
+
+def _refusals(endpoint: Endpoint) -> list[int]:
+    """The statuses of the refusals that the endpoint may answer with."""
+    writes = endpoint.method != "GET"
+    found = {400, 403, 405, 408, 413, 415, 429, 431, 500, 503, 504}
+    if endpoint.scope:
+        found |= {401}
+    if "{" in endpoint.path or writes or endpoint.path == "/api/web-push-key":
+        found |= {404}
+    if writes:
+        found |= {409, 410, 507}
+    if endpoint.creates:
+        found |= {422}
+    return sorted(found)
+
+
+_HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>FlashFlow API</title><style>
+:root{color-scheme:light dark;--line:#8884}
+body{font:15px/1.55 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:2rem 1.25rem 4rem}
+h1{font-size:1.6rem}h2{margin-top:2.5rem;text-transform:capitalize}
+details{border:1px solid var(--line);border-radius:12px;margin:.5rem 0;padding:.6rem 1rem}
+summary{cursor:pointer}code{font:13px ui-monospace,monospace}
+summary code{font-weight:600}table{border-collapse:collapse;width:100%}
+td,th{text-align:left;border-bottom:1px solid var(--line);padding:.3rem .6rem .3rem 0;vertical-align:top}
+pre{overflow:auto;border:1px solid var(--line);border-radius:8px;padding:.75rem}
+</style><h1>FlashFlow API</h1>"""
+
+
+def page(endpoints: Sequence[Endpoint], components: dict[str, Any]) -> bytes:
+    """The same as one page of HTML without scripts, for a person."""
+    parts = [
+        _HEAD,
+        f"<p>Version {VERSION}. The same for programs: <a href='/openapi.json'>openapi.json</a>.</p>",
+        "<p>Every route but <code>/api/health</code> and <code>/api/proof</code> needs a key: "
+        "<code>flashflow key</code> prints this machine's, "
+        "<code>flashflow keys add NAME --scope send,read</code> makes one for an app.</p>",
+        "<pre>curl -H \"Authorization: Bearer $(flashflow key)\" -H 'Content-Type: application/json' \\\n"
+        '     -d \'{"user_id": "ada", "title": "Hello", "message": "It works."}\' '
+        "http://127.0.0.1:8750/api/notifications/send</pre>",
+    ]
+    tag = ""
+    for endpoint in endpoints:
+        if (group := endpoint.path.split("/")[2]) != tag:
+            tag = group
+            parts.append(f"<h2>{html.escape(tag.replace('-', ' '))}</h2>")
+        parts.append(_entry(endpoint, components))
+    parts.append("<h2>Errors</h2><p>Every refusal is <code>application/problem+json</code> (RFC 9457).</p><table>")
+    parts.extend(
+        f"<tr id='errors-{code}'><td>{status}</td><td><code>{code}</code></td><td>{html.escape(words)}</td></tr>"
+        for status, code, words in _ERRORS
+    )
+    parts.append("</table></html>")
+    return "".join(parts).encode()
+
+
+def _entry(endpoint: Endpoint, components: dict[str, Any]) -> str:
+    path = html.escape(plain(endpoint.path))
+    scope = f"Scope <code>{endpoint.scope}</code>. " if endpoint.scope else "No key needed. "
+    rows = _fields("body", endpoint.body, components) + _fields("query", endpoint.query, components)
+    table = f"<table><tr><th>Field</th><th>In</th><th>Type</th></tr>{rows}</table>" if rows else ""
+    return (
+        f"<details><summary><code>{endpoint.method} {path}</code> · {html.escape(endpoint.summary)}</summary>"
+        f"<p>{scope}Answers {html.escape(endpoint.answer)}.</p>{table}</details>"
+    )
+
+
+def _fields(place: str, kind: type | None, components: dict[str, Any]) -> str:
+    if kind is None:
+        return ""
+    schema = components[kind.__name__]
+    required = set(schema.get("required", ()))
+    return "".join(
+        f"<tr><td><code>{html.escape(name)}</code>{' *' if name in required else ''}</td><td>{place}</td>"
+        f"<td>{html.escape(_type(field))}</td></tr>"
+        for name, field in schema.get("properties", {}).items()
+    )
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_type(s) for s in schema["anyOf"] if s.get("type") != "null")
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    kind = str(schema.get("format") or schema.get("type") or "any")
+    if kind == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    limits = [f"{word} {schema[key]}" for key, word in _LIMITS if key in schema]
+    return f"{kind} ({', '.join(limits)})" if limits else kind
+
+
+_LIMITS = (("minLength", "from"), ("maxLength", "to"), ("minimum", "from"), ("maximum", "to"))

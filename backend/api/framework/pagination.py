@@ -1,0 +1,53 @@
+"""Pages over short lists: those that fit in memory (types, keys), and those whose rows may be large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from flashflow.backend.api.framework.serializers import wire
+from flashflow.backend.core.encoding import decode_cursor, encode_cursor
+from flashflow.backend.schemas.records import Record
+from flashflow.backend.schemas.requests import Input
+
+Limit = Annotated[int, Meta(ge=1, le=200)]
+Cursor = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Page(Input, frozen=True, kw_only=True):
+    """Where in a list: ``cursor`` from the answer before."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+def paged(name: str, rows: Sequence[tuple[int, Record]], page: Page) -> dict[str, Any]:
+    """One page of (sequence number, record), newest first, as ``{name: [...], "next_cursor": ...}``. Raises
+    ValidationError.
+
+    The sequence number is a total key: two rows of one millisecond keep their order, and a row that is added or removed
+    between two pages moves no other.
+    """
+    newest = sorted(rows, key=lambda row: row[0], reverse=True)
+    if page.cursor is not None:
+        (before,) = decode_cursor(page.cursor, name, 1)
+        newest = [row for row in newest if row[0] < before]
+    shown = newest[: page.limit]
+    following = encode_cursor(name, shown[-1][0]) if len(newest) > page.limit else None
+    return {name: [wire(row) for _, row in shown], "next_cursor": following}
+
+
+NEWEST = (1 << 63) - 1
+"""Above every sequence number."""
+
+
+def paged_rows(
+    name: str, newest: Callable[[int, int], tuple[Sequence[tuple[int, Record]], bool]], page: Page
+) -> dict[str, Any]:
+    """The same over ``newest(before, limit)``: rows with a sequence number below ``before`` and whether there are more.
+    It may give fewer than ``limit``."""
+    before = NEWEST if page.cursor is None else decode_cursor(page.cursor, name, 1)[0]
+    rows, more = newest(before, page.limit)
+    return {name: [wire(row) for _, row in rows], "next_cursor": encode_cursor(name, rows[-1][0]) if more else None}

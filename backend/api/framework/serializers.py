@@ -1,0 +1,186 @@
+"""Records as the API writes them: times as RFC 3339 in UTC with milliseconds and ``Z``, everything else as it is."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.encoding import DAMAGED, decode_address, decode_id, decode_json, encode_json, from_object
+from flashflow.backend.schemas.records import Delivery, Record, Sent
+from flashflow.backend.store.activity.session_table import to_session
+from flashflow.backend.store.notifications.notifications import (
+    Asked,
+    Spot,
+    cursor_after,
+    list_places,
+    revisions_at,
+    rows_at,
+)
+
+_EMPTY_OBJECT = msgspec.Raw(b"{}")
+_EMPTY_LIST = msgspec.Raw(b"[]")
+_decode_list = msgspec.json.Decoder(list[Any]).decode
+
+
+def when(moment: datetime) -> str:
+    """An aware UTC time as ``2026-11-22T10:15:30.123Z``."""
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def wire(record: Record) -> dict[str, Any]:
+    """A record's fields by name, times written out. Nested records are left to the encoder."""
+    fields = {}
+    for name in record.__struct_fields__:
+        value = getattr(record, name)
+        fields[name] = when(value) if isinstance(value, datetime) else value
+    return fields
+
+
+def wire_delivery(delivery: Delivery) -> dict[str, Any]:
+    """A delivery with all of its attempts."""
+    return wire(delivery) | {"attempts": [wire(attempt) for attempt in delivery.attempts]}
+
+
+def wire_sent(sent: Sent) -> dict[str, Any]:
+    """What ``send`` answers for one user."""
+    return {
+        "notification_id": sent.notification_id,
+        "status": sent.status,
+        "deliveries": [
+            {"channel": d.channel, "status": d.status, "reason": d.reason, "code": d.code} for d in sent.deliveries
+        ],
+    }
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return to_datetime(seconds * 1000).strftime("%Y-%m-%dT%H:%M:%S.")
+
+
+def _when_ms(ms: int | None) -> str | None:
+    if ms is None:
+        return None
+    seconds, rest = divmod(ms, 1000)
+    return f"{_second(seconds)}{rest:03d}Z"
+
+
+def _raw(text: str | None, empty: msgspec.Raw) -> msgspec.Raw:
+    if text and DAMAGED in text:  # it may be JSON no more
+        return msgspec.Raw(
+            encode_json(from_object(text) if empty is _EMPTY_OBJECT else decode_json(_decode_list, text, []))
+        )
+    return msgspec.Raw(text.encode()) if text else empty
+
+
+def wire_notification_row(row: tuple[Any, ...]) -> dict[str, Any]:
+    """A row of the notifications' COLUMNS, as ``wire`` writes its record; JSON columns go out as they are stored.
+
+    Lists of fifty are the API's busiest read: this takes a third of the time of the way through records, and a test
+    holds the two equal.
+    """
+    (
+        _, id_, user_id, app, title, message, kind, channels, priority, status, inbox, data, actions, collapse,
+        created, scheduled, expires, sent, delivered, read, archived, snoozed, count, listed,
+    ) = row  # fmt: skip
+    return {
+        "id": decode_id(id_),
+        "user_id": user_id,
+        "app": app,
+        "title": title,
+        "message": message,
+        "notification_type": kind,
+        "channels": _raw(channels, _EMPTY_LIST),
+        "priority": priority,
+        "status": status,
+        "inbox": inbox,
+        "data": _raw(data, _EMPTY_OBJECT),
+        "actions": _raw(actions, _EMPTY_LIST),
+        "collapse_key": collapse,
+        "created_at": _when_ms(created),
+        "scheduled_at": _when_ms(scheduled),
+        "expires_at": _when_ms(expires),
+        "sent_at": _when_ms(sent),
+        "delivered_at": _when_ms(delivered),
+        "read_at": _when_ms(read),
+        "archived_at": _when_ms(archived),
+        "snoozed_until": _when_ms(snoozed),
+        "count": count,
+        "listed_at": _when_ms(listed),
+    }
+
+
+def wire_activity_row(row: tuple[Any, ...]) -> dict[str, Any]:
+    """A row of the activities' COLUMNS, as ``wire`` writes its record; the metadata go out as they are stored."""
+    (_, id_, user_id, kind, session_id, app, timestamp, received, metadata, page, referrer, agent, ip) = row
+    return {
+        "id": decode_id(id_),
+        "user_id": user_id,
+        "activity_type": kind,
+        "session_id": decode_id(session_id),
+        "app": app,
+        "timestamp": _when_ms(timestamp),
+        "received_at": _when_ms(received),
+        "metadata": _raw(metadata, _EMPTY_OBJECT),
+        "page_url": page,
+        "referrer": referrer,
+        "user_agent": agent,
+        "ip_address": decode_address(ip),
+    }
+
+
+def wire_session_row(row: tuple[Any, ...]) -> dict[str, Any]:
+    """A row of the sessions' READ_COLUMNS, as ``wire`` writes its record; the device's info goes out as stored."""
+    info = 10
+    return wire(to_session((*row[:info], None, *row[info + 1 :]))) | {"device_info": _raw(row[info], _EMPTY_OBJECT)}
+
+
+class NotificationPages:
+    """Pages of notifications as JSON, each notification encoded once for every revision of it.
+
+    A revision changes with every change of its notification and never comes back, so what is kept here can be asked
+    for forever and is never stale. Any thread may ask: each step on the dictionary is atomic, and a page that another
+    thread drops is encoded again.
+    """
+
+    def __init__(self, most: int = 2048, largest: int = 8192) -> None:
+        self._kept: dict[tuple[int, int], bytes] = {}
+        self._most = most
+        self._largest = largest
+
+    def page(self, conn: sqlite3.Connection, asked: Asked, most_bytes: int) -> tuple[bytes, bool]:
+        """The body of the answer to ``asked``, and whether it was cut short: it takes no further notification once they
+        are ``most_bytes`` together, and gives a cursor instead."""
+        spots, unread, more = list_places(conn, asked)
+        parts = self._encoded(conn, spots, most_bytes)
+        cut = len(parts) < len(spots)
+        body = b'{"success":true,"notifications":[%s],"unread_count":%d,"next_cursor":%s}' % (
+            b",".join(parts),
+            unread,
+            msgspec.json.encode(cursor_after(spots[: len(parts)], more=more or cut)),
+        )
+        return body, cut
+
+    def _encoded(self, conn: sqlite3.Connection, spots: Sequence[Spot], most_bytes: int) -> list[bytes]:
+        kept = self._kept
+        if len(kept) > self._most:
+            kept.clear()
+        parts: list[bytes] = []
+        size = 0
+        for spot, revision in zip(spots, revisions_at(conn, [spot.seq for spot in spots]), strict=True):
+            if size >= most_bytes:
+                break
+            part = kept.get((spot.seq, revision))
+            if part is None:
+                (row,) = rows_at(conn, [spot.seq])
+                part = msgspec.json.encode(wire_notification_row(row))
+                if len(part) <= self._largest:
+                    kept[spot.seq, revision] = part
+            parts.append(part)
+            size += len(part)
+        return parts

@@ -1,0 +1,60 @@
+"""Answers too large to be held: sent a piece at a time, as fast as the client reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from starlette.types import Receive, Scope, Send
+
+from flashflow.backend.api.framework.endpoint import Call, Headers, Streamed
+from flashflow.backend.api.http.unread_bytes import WRITE_BYTES
+from flashflow.backend.core.errors import RateLimited
+
+RESERVED = 1024 * 1024
+"""Bytes that count as held by a download while its first piece is made: so many run at once for one key."""
+
+
+async def streamed(call: Call, pieces: Iterator[bytes], media_type: str, filename: str) -> Streamed:
+    """``pieces`` as a file to download. What keeps the first from being made is raised here, while a refusal can still
+    be answered; a fault after it ends the connection before the answer is whole, so that nobody takes it for all.
+    Raises RateLimited where this key holds too much already."""
+    app, outgoing = call.caller.app, call.services.outgoing
+    if not outgoing.has_room(app, RESERVED):
+        raise RateLimited("This key has asked for more than it has read. Read those answers first.")
+    with outgoing.hold(app, RESERVED):
+        first = await call.read(lambda: next(pieces, b""))
+    outgoing.change(app, len(first))
+    headers: Headers = [
+        (b"content-type", media_type.encode()),
+        (b"cache-control", b"no-store"),
+        (b"content-disposition", f'attachment; filename="{filename}"'.encode()),
+    ]
+
+    async def go(scope: Scope, receive: Receive, send: Send) -> None:
+        held = len(first)
+        gone = asyncio.ensure_future(_gone(receive))
+        loop, services = asyncio.get_running_loop(), call.services
+        piece: bytes | None = first
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            while piece is not None and scope["method"] != "HEAD":
+                if gone.done() or services.stopping.is_set():
+                    return
+                for start in range(0, len(piece), WRITE_BYTES):
+                    part = piece[start : start + WRITE_BYTES]
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                piece = await loop.run_in_executor(services.readers.soon, next, pieces, None)
+                outgoing.change(app, len(piece or b"") - held)
+                held = len(piece or b"")
+        finally:
+            gone.cancel()
+            outgoing.change(app, -held)
+        await send({"type": "http.response.body", "body": b""})
+
+    return Streamed(200, b"", go=go)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

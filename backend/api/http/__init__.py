@@ -1,0 +1,1 @@
+"""The protocol layer: connection limits, problem+json, request metrics."""

@@ -1,0 +1,354 @@
+"""What one connection may cost: bytes of header, seconds until a request is whole, seconds of not reading.
+
+uvicorn keeps a half-open connection for ever, takes 70 KB of header and says its own errors as text. The classes made
+by ``http_protocol`` are uvicorn's, with those three put right; ``uvicorn.Config(http=...)`` takes them.
+
+Time costs a request nothing: no timer is created for one. A connection notes when its request began and one sweep per
+server compares the notes, as long as there is any connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from importlib.util import find_spec
+from types import FunctionType
+from typing import Any, ClassVar, Literal, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from flashflow.backend.api.http.connection_places import Limits, Peer, Watch
+from flashflow.backend.api.http.problem_json import MEDIA_TYPE, problem_bytes, raw_response
+
+LINGER_S = 1.0
+LINGER_BYTES = 1024 * 1024
+"""How long a refused peer may take to read the answer, and how much it may still send, to be discarded. Closing at
+once with unread bytes would reset the connection: a peer that is still sending gets a broken pipe in place of the
+answer, and on some systems the reset destroys an answer that has arrived."""
+
+LINGERING_MAX = 64
+"""So many refused peers are waited for at once; the ones above are closed without the courtesy."""
+
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
+
+
+class Refusal(NamedTuple):
+    """An answer that is given before, or instead of, any handler."""
+
+    status: int
+    code: str
+    title: str
+    detail: str
+
+    def body(self) -> bytes:
+        return problem_bytes(*self)
+
+
+def malformed(detail: str) -> Refusal:
+    return Refusal(400, "bad_request", "This is not a valid HTTP/1.1 request", detail)
+
+
+NOT_HTTP = malformed("The bytes received could not be read as an HTTP/1.1 request.")
+INTERNAL = Refusal(
+    500, "internal_error", "Something went wrong", "The request could not be answered; the log says why."
+)
+
+
+def too_large(limit: int) -> Refusal:
+    detail = f"The request line and the headers may take {limit} bytes together."
+    return Refusal(431, "headers_too_large", "The headers are too large", detail)
+
+
+def too_many(limit: int) -> Refusal:
+    detail = f"At most {limit} connections are open at once, and fewer without a key. Try again soon."
+    return Refusal(503, "too_many_connections", "Too many connections", detail)
+
+
+def head_fault(target: bytes, version: str, names: list[bytes]) -> str | None:
+    """Why a request with this target, HTTP version and header names (in lower case) is refused, or None.
+
+    Only the origin form is served (RFC 9112 section 3.2.1): a proxy's absolute form would carry a second host past the
+    Host check. A path that is not text after unescaping names nothing here.
+    """
+    if version not in ("1.1", "1.0"):
+        return f"HTTP/{version} is not spoken here."
+    if not target.startswith(b"/") or not target.isascii():
+        return "The request target must be a path that starts with / and is ASCII."
+    if ord("%") in target and not _is_text(target.partition(b"?")[0]):
+        return "The path holds an invalid percent-encoding."
+    hosts = names.count(b"host")
+    if hosts != 1 and (hosts or version == "1.1"):
+        return "Exactly one Host header is needed."
+    if b"transfer-encoding" in names and (version != "1.1" or names.count(b"transfer-encoding") > 1):
+        return "Transfer-Encoding may be given once, and in HTTP/1.1."
+    return None
+
+
+def _is_text(path: bytes) -> bool:
+    if _BAD_ESCAPE.search(path):
+        return False
+    try:
+        unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class Guarded(asyncio.Protocol):
+    """What both of uvicorn's protocols gain. Stands before one of them in the bases; a stamp of 0.0 means unset."""
+
+    limits: ClassVar[Limits]
+    watch: ClassVar[Watch]
+
+    # uvicorn's own, set in its __init__ and connection_made
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    connections: set[Any]
+    cycle: Any
+    flow: Any
+    limit_concurrency: int | None
+    timeout_keep_alive: int
+    _unset_keepalive_if_required: Callable[[], None]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fault: Refusal | None = None
+        self._since = 0.0
+        self._idle_since = 0.0
+        self._abort_at = 0.0
+        self._deaf = False
+        self._lingering = False
+        self._discarded = 0
+        self.peer = Peer()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.limit_concurrency = None  # max_connections is in its place
+        self._since = self.loop.time()
+        if not self.watch.add(self, self.connections):
+            self.refuse(too_many(self.limits.max_connections))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._abort_at = self._abort_at or self.loop.time() + self.limits.write_deadline_s
+        self.watch.stuck.add(self)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if not self._lingering:
+            self._abort_at = 0.0
+        self.watch.stuck.discard(self)
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        """uvicorn's call at a graceful stop: a refused connection has nothing to wait for but an answer under way."""
+        if not self._deaf:
+            super().shutdown()  # type: ignore[misc]
+        elif self._lingering or not self._is_answering():
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Where uvicorn gives up on a request, whatever the reason; ``fault`` holds ours."""
+        self.refuse(self.fault or NOT_HTTP)
+
+    def is_in_body(self) -> bool:
+        """Whether what was last read belongs to a body, not to the head of a request."""
+        raise NotImplementedError
+
+    def is_queued(self) -> bool:
+        """Whether the request being received waits for the answer to an earlier one (pipelining)."""
+        return False
+
+    def check(self, now: float) -> None:
+        """Called by the sweep."""
+        if self._abort_at:
+            if now >= self._abort_at:
+                self.transport.abort()
+        elif self.transport.is_closing():  # and still here: its last bytes are not being read
+            self._abort_at = now + self.limits.write_deadline_s
+        elif self._deaf:
+            return
+        elif self._since:
+            if not self.transport.is_reading() or (self._is_answering() and not self.cycle.more_body):
+                self._since = now  # the wait is ours, not the peer's
+            elif now - self._since >= self.limits.request_deadline_s:
+                self._time_out()
+        elif self._idle_since and now - self._idle_since >= self.timeout_keep_alive:
+            self.transport.close()
+
+    def waits_since(self) -> float | None:
+        """Since when this connection has waited for bytes from its peer; None where it does not."""
+        if self._deaf or self._abort_at or self.transport.is_closing() or not self.transport.is_reading():
+            return None
+        if self._is_answering() and not self.cycle.more_body:
+            return None
+        return self._since or self._idle_since or None
+
+    def is_stuck(self) -> bool:
+        """Whether the peer does not read what was written."""
+        return bool(self.flow.write_paused) and not self._lingering
+
+    def unsent(self) -> int:
+        """Bytes that were written and not taken by the peer."""
+        return self.transport.get_write_buffer_size()
+
+    def send_away(self) -> None:
+        """Make room for another connection."""
+        if self.is_stuck():
+            self.transport.abort()
+        elif self._since:
+            self.refuse(too_many(self.limits.max_connections))
+        else:
+            self.transport.close()  # between two requests, as after keep-alive
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether what comes is not read as a request any more."""
+        return self._deaf
+
+    def _time_out(self) -> None:
+        detail = f"The request was not received completely within {self.limits.request_deadline_s:g} seconds."
+        self.refuse(Refusal(408, "request_timeout", "The request took too long", detail))
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer and let go. Nothing more is read as a request, for where the next one would begin is unknown.
+
+        An earlier request on this connection that is still being answered keeps its answer, and the connection ends
+        after it; an answer that has begun for the refused request itself is cut, for it cannot be taken back.
+        """
+        if self._deaf or self.transport.is_closing():
+            return
+        self._deaf = True
+        cycle = self.cycle
+        if self._is_answering():
+            if not cycle.more_body:
+                cycle.keep_alive = False
+                return
+            cycle.disconnected = True
+            cycle.waiting_for_100_continue = False
+            cycle.message_event.set()
+            if self.is_queued():
+                self.fault = refusal
+                return
+            if cycle.response_started:
+                self.transport.abort()
+                return
+        elif cycle is not None and self.is_in_body():
+            self.part()  # answered before its body was here, and one request has one answer
+            return
+        self.say(refusal)
+
+    def say(self, refusal: Refusal) -> None:
+        """Write the answer as the last thing on this connection, and give the peer time to read it."""
+        self.watch.refused[refusal.code] += 1
+        self.transport.write(raw_response(refusal.status, refusal.body()))
+        self.part()
+
+    def part(self) -> None:
+        """Write nothing more, and close when the peer has, or after LINGER_S seconds of discarding what it sends."""
+        if self._lingering or self.transport.is_closing():
+            return
+        self._deaf = True
+        self._unset_keepalive_if_required()
+        if self.watch.lingering >= LINGERING_MAX or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self._lingering = True
+        self.watch.lingering += 1
+        self._abort_at = self.loop.time() + LINGER_S
+        self.flow.resume_reading()
+        try:
+            self.transport.write_eof()
+        except OSError:  # the peer is gone already
+            self.transport.abort()
+
+    def discard(self, data: bytes) -> None:
+        """What comes after a refusal. Beyond LINGER_BYTES it stays with the peer until the connection ends."""
+        if self._lingering:
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self.flow.pause_reading()
+
+    def rest(self) -> None:
+        """The connection is idle between requests, for ``timeout_keep_alive`` at most."""
+        self._idle_since = self.loop.time()
+
+    def let_go(self) -> bool:
+        """Leave the connection to a WebSocket; False where too many are held already, and this one is refused."""
+        if not self.watch.has_room_for_stream():
+            self.refuse(too_many(self.limits.max_streams))
+            return False
+        self._deaf = True
+        self._forget()
+        return True
+
+    def _forget(self) -> None:
+        self.watch.discard(self)
+        if self._lingering:
+            self._lingering = False
+            self.watch.lingering -= 1
+
+
+def rebound(function: Any, **names: Any) -> Any:
+    """A copy of ``function`` that finds ``names`` where it looked for its module's own.
+
+    uvicorn names the class of its request cycle inside two long functions. Giving each new cycle another class instead
+    was measured at 2 us a request, a tenth of all it costs.
+    """
+    return FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
+
+
+class Parting:
+    """A cycle's transport while the last bytes of an early answer go out: its ``close`` is ``part``."""
+
+    def __init__(self, connection: Guarded) -> None:
+        self._connection = connection
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        self._connection.part()
+
+
+def prepare_to_part(cycle: Any, message: Any) -> None:
+    """Where ``message`` ends the answer and the peer may still be sending, let the close after it be gentle."""
+    if message["type"] == "http.response.body" and not message.get("more_body", False) and not cycle.response_complete:
+        connection: Guarded | None = getattr(cycle.on_response, "__self__", None)
+        if connection is not None and (cycle.more_body or connection.is_deaf):
+            cycle.transport = Parting(connection)
+
+
+async def answer_500(cycle: Any) -> None:
+    """uvicorn's answer for an application that failed without answering, in our shape."""
+    body = INTERNAL.body()
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+    await cycle.send({"type": "http.response.start", "status": INTERNAL.status, "headers": headers})
+    await cycle.send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def http_protocol(
+    limits: Limits, parser: Literal["auto", "httptools", "h11"] = "auto", watch: Watch | None = None
+) -> type[asyncio.Protocol]:
+    """A protocol class for one server: give it to ``uvicorn.Config(http=...)`` and to no second server. ``watch`` is
+    for who wants to know of its connections.
+
+    ``auto`` takes httptools where it is installed and h11 elsewhere (phones).
+    """
+    own = {"limits": limits, "watch": watch or Watch(limits)}
+    if parser == "httptools" or (parser == "auto" and find_spec("httptools")):
+        from flashflow.backend.api.http.limits_httptools import GuardedHttpTools
+
+        return type("HttpProtocol", (GuardedHttpTools,), own)
+    from flashflow.backend.api.http.limits_h11 import GuardedH11
+
+    return type("HttpProtocol", (GuardedH11,), own)

@@ -1,0 +1,222 @@
+"""Activities, sessions, figures: the endpoints over UserActivityService."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from flashflow.backend.activity.consent import NO_CONSENT
+from flashflow.backend.activity.ingest import Origin
+from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.pagination import Page
+from flashflow.backend.api.framework.serializers import wire, wire_activity_row, wire_session_row
+from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.errors import NotFound
+from flashflow.backend.schemas.records import BatchResult, SessionStarted, Tracked
+from flashflow.backend.schemas.requests import (
+    ActivityIn,
+    AppName,
+    BatchIn,
+    Id,
+    Input,
+    Moment,
+    SessionIn,
+    TypeName,
+    UserId,
+    build,
+)
+from flashflow.backend.schemas.values import moment_ms
+from flashflow.backend.store.activity.activities import activity_rows, session_rows
+from flashflow.backend.store.engine.sql import PAGE_BYTES
+
+
+class ActivityQuery(Page, frozen=True, kw_only=True):
+    """The filters of GET /api/activity; ``since`` is included, ``until`` is not."""
+
+    user_id: UserId | None = None
+    activity_type: TypeName | None = None
+    session_id: Id | None = None
+    app: AppName | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class UserPath(Input, frozen=True, kw_only=True):
+    """A user id in a path, held to the rules of one in a body."""
+
+    user_id: UserId
+
+
+def path_user(call: Call) -> str:
+    """The path's user id. Raises ValidationError."""
+    if not call.params["user_id"]:
+        raise NotFound("There is nothing at this address.")
+    return build(UserPath, user_id=call.params["user_id"]).user_id
+
+
+def checked_range(since: datetime | None, until: datetime | None) -> None:
+    """Both ends as times that can be meant. Raises ValidationError."""
+    faults = Faults()
+    for field, moment in (("since", since), ("until", until)):
+        with faults:
+            if moment is not None:
+                moment_ms(field, moment)
+    faults.done()
+
+
+def origin(call: Call, app: str | None) -> Origin:
+    """Who sends, by the key and the connection."""
+    return Origin(call.app_for(app), call.ip_address, call.user_agent)
+
+
+async def track(call: Call) -> Answer:
+    body: ActivityIn = call.body
+    write = call.services.activity.tracking(body, origin(call, body.app))
+    return await call.create(call.services.activity.store, call.services.activity_writes, write, _tracked)
+
+
+def _check_track(call: Call) -> None:
+    faults = Faults()
+    with faults:
+        call.app_for(call.body.app)
+    with faults:
+        call.services.activity.check(call.body)
+    faults.done()
+
+
+def _check_app(call: Call) -> None:
+    call.app_for(call.body.app)
+
+
+def _check_range(call: Call) -> None:
+    checked_range(call.query.since, call.query.until)
+
+
+def _tracked(tracked: Tracked) -> Answer:
+    if not tracked.stored:
+        return ok(200, activity_id=None, stored=False, reason=tracked.reason)
+    if tracked.duplicate:
+        return ok(200, activity_id=tracked.activity_id, duplicate=True)
+    return ok(201, activity_id=tracked.activity_id)
+
+
+async def batch(call: Call) -> Answer:
+    body: BatchIn = call.body
+    may_name_app = call.caller.sees is None
+    key = call.headers.get(b"idempotency-key")
+    write = call.services.activity.batching(
+        body.activities,
+        body.sent_at,
+        origin(call, None),
+        may_name_app=may_name_app,
+        key=None if key is None else key.decode("latin-1"),
+    )
+    return await call.create(call.services.activity.store, call.services.activity_writes, write, batched)
+
+
+def batched(result: BatchResult) -> Answer:
+    """What became of a batch."""
+    rejected = [
+        {"index": row.index, "errors": [{"field": field, "message": message} for field, message in row.errors]}
+        for row in result.rejected
+    ]
+    return ok(200, accepted=result.accepted, duplicates=result.duplicates, rejected=rejected)
+
+
+async def list_activities(call: Call) -> Answer:
+    query: ActivityQuery = call.query or ActivityQuery()
+    since, until = query.since, query.until
+    checked_range(since, until)
+    filters = msgspec.structs.asdict(query) | {
+        "app": call.app_filter(query.app),
+        "since": None if since is None else moment_ms("since", since),
+        "until": None if until is None else moment_ms("until", until),
+    }
+
+    def answer() -> Answer:
+        store = call.services.activity.store
+        rows, following = store.read(lambda conn: activity_rows(conn, **filters, most_bytes=PAGE_BYTES))
+        return ok(activities=[wire_activity_row(row) for row in rows], next_cursor=following)
+
+    return await call.read(answer)
+
+
+async def start_session(call: Call) -> Answer:
+    body: SessionIn = call.body
+    write = call.services.activity.starting(body, origin(call, body.app))
+    return await call.create(call.services.activity.store, call.services.activity_writes, write, _started)
+
+
+def _started(started: SessionStarted) -> Answer:
+    if started.session is None:
+        return ok(200, session_id=None, stored=False, reason=NO_CONSENT)
+    return ok(201 if started.created else 200, session_id=started.session.id)
+
+
+async def end_session(call: Call) -> Answer:
+    write = call.services.activity.ending(call.params["session_id"], call.caller.sees)
+    session = await call.services.activity_writes.run(write)
+    return ok(session=wire(session))
+
+
+async def heartbeat(call: Call) -> Answer:
+    await call.services.activity_writes.run(call.services.activity.beating(call.params["session_id"], call.caller.sees))
+    return ok()
+
+
+async def list_sessions(call: Call) -> Answer:
+    user_id, query = path_user(call), call.query or Page()
+    asked = (user_id, call.caller.sees, query.limit, query.cursor)
+
+    def answer() -> Answer:
+        rows, following = call.services.activity.store.read(lambda conn: session_rows(conn, *asked, PAGE_BYTES))
+        return ok(sessions=[wire_session_row(row) for row in rows], next_cursor=following)
+
+    return await call.read(answer)
+
+
+async def user_analytics(call: Call) -> Answer:
+    user_id = path_user(call)
+    figures = await call.read(lambda: call.services.activity.get_user_analytics(user_id, app=call.caller.sees))
+    return ok(analytics=wire(figures))
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="POST", path="/api/activity/track", scope="track", handler=track, body=ActivityIn, creates=True,
+        check=_check_track,
+        summary="Store one activity",
+        answer="201 activity_id; the same activity_id again: 200 and duplicate; without consent: 200 and stored false",
+    ),
+    Endpoint(
+        method="POST", path="/api/activity/batch", scope="track", handler=batch, body=BatchIn, creates=True,
+        summary="Store up to 1,000 activities", answer="accepted, duplicates, and each rejected row with its errors",
+    ),
+    Endpoint(
+        method="GET", path="/api/activity", scope="read", handler=list_activities, query=ActivityQuery,
+        check=_check_range,
+        summary="List activities, newest first", answer="activities, next_cursor",
+    ),
+    Endpoint(
+        method="POST", path="/api/session/start", scope="track", handler=start_session, body=SessionIn, creates=True,
+        check=_check_app,
+        summary="Open a session", answer="201 session_id; a session that exists: 200",
+    ),
+    Endpoint(
+        method="POST", path="/api/session/end/{session_id:path}", scope="track", handler=end_session,
+        summary="End a session", answer="session; again: the same answer",
+    ),
+    Endpoint(
+        method="POST", path="/api/session/heartbeat/{session_id:path}", scope="track", handler=heartbeat,
+        summary="Keep a session alive", answer="success; 409 when it is over",
+    ),
+    Endpoint(
+        method="GET", path="/api/sessions/user/{user_id:path}", scope="read", handler=list_sessions, query=Page,
+        summary="List a user's sessions, newest first", answer="sessions, next_cursor",
+    ),
+    Endpoint(
+        method="GET", path="/api/analytics/user/{user_id:path}", scope="read", handler=user_analytics,
+        summary="A user's figures", answer="analytics; a user never seen: zeros and nulls",
+    ),
+)  # fmt: skip

@@ -1,0 +1,92 @@
+"""Health, proof, keys, and the link that opens the window in a browser."""
+
+from __future__ import annotations
+
+import time
+
+from flashflow.backend.api.framework.context import Desk
+from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.pagination import Page, paged
+from flashflow.backend.api.framework.serializers import wire
+from flashflow.backend.core.config import VERSION
+from flashflow.backend.core.errors import StorageError
+from flashflow.backend.schemas.requests import KeyIn, ProofIn
+
+
+def _damaged(desk: Desk) -> int | None:
+    try:
+        return desk.damaged_rows()
+    except StorageError:  # None: unknown; the fault says why
+        return None
+
+
+async def health(call: Call) -> Answer:
+    desk = call.services.desk
+    fault, damaged = await call.read(lambda: (desk.storage_fault(), _damaged(desk)))
+    failing = desk.failing_threads()
+    return ok(
+        status="ok" if fault is None and not failing else "degraded",
+        version=VERSION,
+        uptime_seconds=round(time.monotonic() - call.services.started_at, 3),
+        storage="ok" if fault is None else fault,
+        damaged_rows=damaged,
+        threads="ok" if not failing else ", ".join(failing),
+    )
+
+
+async def prove(call: Call) -> Answer:
+    body: ProofIn = call.body
+    # The guard has checked this Host. Without a port it means that of plain HTTP.
+    address = call.headers[b"host"].decode("utf-8", "replace").lower()
+    if not address.rpartition("]")[2].partition(":")[2]:
+        address += ":80"
+    return ok(proof=call.services.keys.prove(body.key_id.lower(), bytes.fromhex(body.nonce), address))
+
+
+async def list_keys(call: Call) -> Answer:
+    keys = await call.read(call.services.keys.numbered)
+    return ok(**paged("keys", keys, call.query or Page()))
+
+
+async def add_key(call: Call) -> Answer:
+    body: KeyIn = call.body
+    secret, made = await call.read(lambda: call.services.keys.add(body.name, body.scopes))
+    return ok(201, key=secret, name=made.name, scopes=made.scopes)
+
+
+async def revoke_key(call: Call) -> Answer:
+    return ok(key=wire(await call.read(lambda: call.services.keys.revoke(call.params["name"]))))
+
+
+async def launch_link(call: Call) -> Answer:
+    return ok(201, url=call.services.new_launch_link())
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET", path="/api/health", scope=None, handler=health, summary="Whether FlashFlow works",
+        answer="status, version, uptime_seconds, storage, damaged_rows, threads; no key needed",
+    ),
+    Endpoint(
+        method="POST", path="/api/proof", scope=None, handler=prove, body=ProofIn,
+        summary="Prove to a client, before it sends its key, that this server knows that key",
+        answer="proof: the HMAC-SHA256 in hexadecimal, under SHA-256(key), of “flashflow-proof-1”, the nonce's bytes "
+        "and the Host with its port; no key needed; 404 for a key that is not in use",
+    ),
+    Endpoint(
+        method="GET", path="/api/keys", scope="admin", handler=list_keys, query=Page,
+        summary="The keys' names and scopes, newest first", answer="keys, next_cursor",
+    ),
+    Endpoint(
+        method="POST", path="/api/keys", scope="admin", handler=add_key, body=KeyIn, summary="Make a key for an app",
+        answer="201 key (shown once), name, scopes; Idempotency-Key is not honoured here: a key is never stored",
+    ),
+    Endpoint(
+        method="DELETE", path="/api/keys/{name}", scope="admin", handler=revoke_key, summary="Revoke a key",
+        answer="key",
+    ),
+    Endpoint(
+        method="POST", path="/api/launch", scope="admin", handler=launch_link,
+        summary="A link that opens the window in a browser, once", answer="201 url",
+    ),
+)  # fmt: skip

@@ -1,0 +1,278 @@
+"""The questions over the figures: the endpoints over Analytics. With a `read` key all are over that app's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Meta, field
+
+from flashflow.backend.analytics.date_ranges import Compare
+from flashflow.backend.analytics.query import Filters
+from flashflow.backend.analytics.service import Analytics
+from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.pagination import Cursor, Limit
+from flashflow.backend.api.framework.serializers import wire
+from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.domain.quiet_hours import is_zone
+from flashflow.backend.schemas.analytics import Period
+from flashflow.backend.schemas.records import Record
+from flashflow.backend.schemas.requests import ActivityTypeIn, AppName, Input, TypeName
+
+Steps = Annotated[
+    str, Meta(min_length=1, max_length=1100, description="2 to 10 activity types, with commas between, or a JSON list")
+]
+
+
+class FigureQuery(Input, frozen=True, kw_only=True):
+    """Local days ``from`` to ``to``, both included; without them the seven that end today. ``tz``: an IANA zone whose
+    days are meant instead of the workspace's."""
+
+    first: date | None = field(default=None, name="from")
+    last: date | None = field(default=None, name="to")
+    tz: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    app: AppName | None = None
+
+
+class TypedQuery(FigureQuery, frozen=True, kw_only=True):
+    """… over the activities of one type alone."""
+
+    activity_type: TypeName | None = None
+
+
+class OverviewQuery(TypedQuery, frozen=True, kw_only=True):
+    """``compare``: with the ``previous`` days, with those whole weeks before (``weekday``), or not at all."""
+
+    compare: Compare = "previous"
+
+
+class TrendQuery(OverviewQuery, frozen=True, kw_only=True):
+    """… by day, or by hour (activities alone)."""
+
+    interval: Literal["day", "hour"] = "day"
+
+
+class TopQuery(TypedQuery, frozen=True, kw_only=True):
+    limit: Limit = 10
+
+
+class RetentionQuery(FigureQuery, frozen=True, kw_only=True):
+    """The days that somebody was new on, and how many days after each to look at."""
+
+    days: Annotated[int, Meta(ge=1, le=366)] = 30
+    mode: Literal["on", "on_or_after"] = "on"
+
+
+class FunnelQuery(FigureQuery, frozen=True, kw_only=True):
+    """``dropped_at``: name some of those who stopped before that step (2 is the second)."""
+
+    steps: Steps
+    window_days: Annotated[int, Meta(ge=1, le=366)] = 7
+    dropped_at: Annotated[int, Meta(ge=2, le=10)] | None = None
+    limit: Limit = 50
+
+
+class VerifyIn(Input, frozen=True, kw_only=True):
+    """``rebuild``: put right what differs."""
+
+    rebuild: bool = False
+
+
+class UsersQuery(FigureQuery, frozen=True, kw_only=True):
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+Q = TypeVar("Q", bound=FigureQuery)
+
+
+def _filters(call: Call, query: FigureQuery) -> Filters:
+    zone = None
+    faults = Faults()
+    if query.tz is not None:
+        if is_zone(query.tz):
+            zone = ZoneInfo(query.tz)
+        else:
+            faults.add("tz", "is not an IANA time zone, like Europe/Berlin")
+    if query.first is not None and query.last is not None and query.first > query.last:
+        faults.add("from", "must not be after to")
+    faults.done()
+    kind = query.activity_type if isinstance(query, TypedQuery) else None
+    return Filters(first=query.first, last=query.last, app=call.app_filter(query.app), activity_type=kind, zone=zone)
+
+
+def _check(call: Call) -> None:
+    _filters(call, msgspec.structs.replace(call.query, app=None))
+
+
+async def _ask(
+    call: Call, kind: type[Q], name: str, question: Callable[[Analytics, Filters, Q], Record], *, by_days: bool = True
+) -> Answer:
+    """``by_days``: whether days are asked for, which take long where they are another zone's."""
+    query: Q = call.query or kind()
+    filters = _filters(call, query)
+    analytics = call.services.activity.analytics
+
+    def answer() -> Answer:
+        return ok(**{name: _told(question(analytics, filters, query))})
+
+    return await call.read(answer, long=by_days and analytics.is_elsewhere(filters))
+
+
+def _told(answer: Record) -> dict[str, Any]:
+    """An answer with its periods' moments written out as all others are."""
+    return {name: wire(value) if isinstance(value, Period) else value for name, value in wire(answer).items()}
+
+
+async def overview(call: Call) -> Answer:
+    return await _ask(call, OverviewQuery, "overview", lambda a, f, q: a.overview(f, q.compare))
+
+
+async def trend(call: Call) -> Answer:
+    return await _ask(call, TrendQuery, "trend", lambda a, f, q: a.trend(f, q.compare, q.interval))
+
+
+async def top(call: Call) -> Answer:
+    kind = call.path.rpartition("/")[2]
+    return await _ask(call, TopQuery, kind, lambda a, f, q: a.top(f, kind, q.limit))
+
+
+async def heatmap(call: Call) -> Answer:
+    return await _ask(call, TypedQuery, "heatmap", lambda a, f, _: a.heatmap(f))
+
+
+async def retention(call: Call) -> Answer:
+    return await _ask(call, RetentionQuery, "retention", lambda a, f, q: a.retention(f, q.days, q.mode))
+
+
+def _steps(text: str) -> list[str]:
+    """The steps' names; as a JSON list where one of them has a comma."""
+    if text.lstrip().startswith("["):
+        try:
+            return msgspec.json.decode(text, type=list[str])
+        except (msgspec.DecodeError, RecursionError):
+            raise ValidationError.of("steps", "is not a JSON list of activity types") from None
+    return [step.strip() for step in text.split(",")]
+
+
+async def funnel(call: Call) -> Answer:
+    if call.query is None:
+        raise ValidationError.of("steps", "is required")
+
+    def question(analytics: Analytics, filters: Filters, query: FunnelQuery) -> Record:
+        return analytics.funnel(filters, _steps(query.steps), query.window_days, query.dropped_at, query.limit)
+
+    return await _ask(call, FunnelQuery, "funnel", question, by_days=False)
+
+
+async def users(call: Call) -> Answer:
+    query: UsersQuery = call.query or UsersQuery()
+    filters = _filters(call, query)
+    analytics = call.services.activity.analytics
+
+    def answer() -> Answer:
+        found = analytics.user_list(filters, query.limit, query.cursor)
+        rows = [msgspec.to_builtins(row) for row in found.users]
+        return ok(users=rows, next_cursor=found.next_cursor, period=found.period, definition=found.definition)
+
+    return await call.read(answer, long=analytics.is_elsewhere(filters))
+
+
+async def list_types(call: Call) -> Answer:
+    rows = await call.read(call.services.activity.figures.activity_types)
+    return ok(activity_types=[wire(row) for row in rows])
+
+
+async def mark_type(call: Call) -> Answer:
+    body: ActivityTypeIn = call.body
+    marked = await call.services.activity_writes.run(call.services.activity.figures.marking(body.name, body.key))
+    await call.wait(lambda: call.services.activity.figures.recount(RECOUNT_S))
+    return ok(activity_type=wire(marked))
+
+
+RECOUNT_S = 4.0
+"""After so long the answer goes out; the rest is counted beside whatever else happens."""
+
+
+async def verify(call: Call) -> Answer:
+    figures = call.services.activity.figures
+    body: VerifyIn | None = call.body
+
+    def check() -> Answer:
+        differences = figures.verify()
+        if differences and body is not None and body.rebuild:
+            figures.rebuild()
+        return ok(differences=[wire(one) for one in differences], rebuilt=bool(differences and body and body.rebuild))
+
+    return await call.wait(check)
+
+
+_SHOWN = "period, names (name, count, share; an empty name is all others), total, definition"
+ENDPOINTS = (
+    Endpoint(
+        method="GET", path="/api/analytics/overview", scope="read", handler=overview, query=OverviewQuery,
+        check=_check,
+        summary="The figures of a period beside those of the one before",
+        answer="overview: period, previous, timezone, figures (value, previous, change), definitions, full, pending",
+    ),
+    Endpoint(
+        method="GET", path="/api/analytics/trend", scope="read", handler=trend, query=TrendQuery,
+        check=_check,
+        summary="Activities, active users and sessions by day, or activities by hour",
+        answer="trend: points (at, activities, active_users, sessions) and previous_points",
+    ),
+    *(
+        Endpoint(
+            method="GET", path=f"/api/analytics/{kind}", scope="read", handler=top, query=TopQuery,
+            check=_check,
+            summary=f"The {what}", answer=f"{kind}: {_SHOWN}",
+        )
+        for kind, what in (
+            ("pages", "pages with the most activities"),
+            ("features", "features used most"),
+            ("referrers", "hosts that visitors came from"),
+            ("apps", "apps by their activities"),
+            ("types", "activity types by their activities"),
+        )
+    ),
+    Endpoint(
+        method="GET", path="/api/analytics/heatmap", scope="read", handler=heatmap, query=TypedQuery,
+        check=_check,
+        summary="Activities by weekday and hour", answer="heatmap: hours (seven rows from Monday, of 24), most",
+    ),
+    Endpoint(
+        method="GET", path="/api/analytics/retention", scope="read", handler=retention, query=RetentionQuery,
+        check=_check,
+        summary="Who came back, by the day they were new on",
+        answer="retention: cohorts (day, size, users on each day from 0 on; null: not over), average",
+    ),
+    Endpoint(
+        method="GET", path="/api/analytics/funnel", scope="read", handler=funnel, query=FunnelQuery,
+        check=_check,
+        summary="Who took these steps in order, and who stopped",
+        answer="funnel: steps (activity_type, users, share, of_previous, dropped, median_seconds), dropped_users",
+    ),
+    Endpoint(
+        method="GET", path="/api/analytics/users", scope="read", handler=users, query=UsersQuery,
+        check=_check,
+        summary="Users of the period, the latest seen first, with their engagement scores",
+        answer="users (user_id, first_day, last_day, activities, engagement_score, engagement_parts), next_cursor",
+    ),
+    Endpoint(
+        method="GET", path="/api/activity-types", scope="admin", handler=list_types,
+        summary="Activity types, and which are key activities", answer="activity_types: name, key",
+    ),
+    Endpoint(
+        method="POST", path="/api/activity-types", scope="admin", handler=mark_type, body=ActivityTypeIn,
+        summary="Make a type of activity a key activity, or none any more", answer="activity_type: name, key",
+    ),
+    Endpoint(
+        method="POST", path="/api/analytics/verify", scope="admin", handler=verify, body=VerifyIn, body_optional=True,
+        summary="Compute every figure once more from the bare rows; reads everything and may take minutes",
+        answer="differences (table, missing, surplus rows; none is good), rebuilt",
+    ),
+)  # fmt: skip

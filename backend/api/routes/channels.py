@@ -1,0 +1,70 @@
+"""The channels: which work, a test through one, the key that browsers subscribe with."""
+
+from __future__ import annotations
+
+from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.serializers import wire
+from flashflow.backend.core.errors import NotFound
+from flashflow.backend.schemas.requests import Input, TypeName, UserId
+
+
+class TrialIn(Input, frozen=True, kw_only=True):
+    """Whom to test a channel on; without one, the person at this machine."""
+
+    user_id: UserId | None = None
+
+
+class DigestNowIn(Input, frozen=True, kw_only=True):
+    """Of which type; without one, of all."""
+
+    notification_type: TypeName | None = None
+
+
+async def list_channels(call: Call) -> Answer:
+    states = await call.read(call.services.desk.channel_states)
+    return ok(channels=[wire(state) for state in states])
+
+
+async def send_test(call: Call) -> Answer:
+    body: TrialIn = call.body or TrialIn()
+    trials = await call.wait(lambda: call.services.desk.send_test(call.params["name"], body.user_id))
+    return ok(results=[wire(trial) for trial in trials])
+
+
+async def web_push_key(call: Call) -> Answer:
+    key = await call.read(call.services.desk.web_push_key)
+    if key is None:
+        raise NotFound("Web Push is not configured ([channels.push.webpush] in flashflow.toml).")
+    return ok(public_key=key)
+
+
+async def send_digest(call: Call) -> Answer:
+    body: DigestNowIn = call.body or DigestNowIn()
+    write = call.services.notifications.sending_digest(call.params["user_id"], body.notification_type)
+    done = await call.services.notification_writes.run(write)
+    return ok(**wire(done) | {"held": [wire(one) for one in done.held], "stopped": [wire(one) for one in done.stopped]})
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET", path="/api/channels", scope="manage", handler=list_channels,
+        summary="Every channel, and whether it works on this machine", answer="channels: name, label, works, detail",
+    ),
+    Endpoint(
+        method="POST", path="/api/channels/{name}/test", scope="admin", handler=send_test, body=TrialIn,
+        body_optional=True,
+        summary="Send a test through a channel, or one route of push (desktop, fcm, apns, webpush), now",
+        answer="results: channel, target, outcome, code, text; 404 "
+        "where it is not configured, 409 where the user has no address for it",
+    ),
+    Endpoint(
+        method="GET", path="/api/web-push-key", scope="manage", handler=web_push_key,
+        summary="The applicationServerKey that browsers subscribe with", answer="public_key; 404 where not configured",
+    ),
+    Endpoint(
+        method="POST", path="/api/notifications/digest/{user_id:path}/send-now", scope="manage", handler=send_digest,
+        body=DigestNowIn, body_optional=True, summary="Send what a user's digests hold, now",
+        answer="released: how many deliveries go out; held_count and held: what of the user's is held still and why; "
+        "stopped: what was suppressed or failed",
+    ),
+)  # fmt: skip

@@ -1,0 +1,197 @@
+"""The owner's data: taken out, put back in, erased, pruned, and each user's consent."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from flashflow.backend.activity.consent import Consent
+from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.serializers import wire
+from flashflow.backend.api.framework.streamed_response import streamed
+from flashflow.backend.api.routes.activity import batched, path_user
+from flashflow.backend.data.formats import MEDIA_TYPES, Format, What
+from flashflow.backend.data.import_activities import ImportIn
+from flashflow.backend.data.import_notifications import ImportNotificationsIn, importing_notifications
+from flashflow.backend.data.import_sessions import ImportSessionsIn, importing_sessions
+from flashflow.backend.data.retention import Kind
+from flashflow.backend.schemas.requests import AppName, Input, Moment, UserId
+from flashflow.backend.schemas.values import moment_ms
+from flashflow.backend.store.privacy.export import Wanted
+
+
+class ExportQuery(Input, frozen=True, kw_only=True):
+    """Which rows and how they are written; ``since`` is included, ``until`` is not."""
+
+    format: Format = "jsonl"
+    user_id: UserId | None = None
+    app: AppName | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class ConsentIn(Input, frozen=True, kw_only=True):
+    """Whether the user agrees that what they do is stored."""
+
+    tracking: bool
+
+
+class EraseQuery(Input, frozen=True, kw_only=True):
+    """``even_if_unknown=true``: put up the tombstone of a user of whom nothing is stored too."""
+
+    even_if_unknown: Literal["true", "false"] = "false"
+
+
+class PruneIn(Input, frozen=True, kw_only=True):
+    """What may go: whatever is older than ``before``. ``dry_run``: only say how much."""
+
+    before: Moment
+    what: Kind = "all"
+    dry_run: bool = False
+
+
+async def _export(call: Call, what: What) -> Answer:
+    query: ExportQuery = call.query or ExportQuery()
+    wanted = Wanted(
+        user_id=query.user_id,
+        app=call.app_filter(query.app),
+        since=None if query.since is None else moment_ms("since", query.since),
+        until=None if query.until is None else moment_ms("until", query.until),
+    )
+    pieces = call.services.exports.rows(what, query.format, wanted)
+    return await streamed(call, pieces, MEDIA_TYPES[query.format], f"{what}.{query.format}")
+
+
+async def export_activities(call: Call) -> Answer:
+    return await _export(call, "activities")
+
+
+async def export_sessions(call: Call) -> Answer:
+    return await _export(call, "sessions")
+
+
+async def export_notifications(call: Call) -> Answer:
+    return await _export(call, "notifications")
+
+
+async def import_activities(call: Call) -> Answer:
+    body: ImportIn = call.body
+    write = call.services.activity.importing(body.activities, call.caller.app)
+    write.size = len(call.raw)
+    return batched(await call.services.activity_writes.run(write))
+
+
+async def import_sessions(call: Call) -> Answer:
+    body: ImportSessionsIn = call.body
+    write = importing_sessions(call.services.activity, body.sessions, call.caller.app)
+    write.size = len(call.raw)
+    return batched(await call.services.activity_writes.run(write))
+
+
+async def import_notifications(call: Call) -> Answer:
+    body: ImportNotificationsIn = call.body
+    services = call.services
+    write = importing_notifications(services.notifications.clock, body.notifications, call.caller.app)
+    write.size = len(call.raw)
+    return batched(await services.notification_writes.run(write))
+
+
+async def export_person(call: Call) -> Answer:
+    pieces = call.services.exports.person(path_user(call))
+    return await streamed(call, pieces, "application/json", "person.json")
+
+
+async def erase(call: Call) -> Answer:
+    user_id = path_user(call)
+    query: EraseQuery = call.query or EraseQuery()
+    unknown = query.even_if_unknown == "true"
+    erased = await call.wait(lambda: call.services.erasing.erase(user_id, even_if_unknown=unknown))
+    return ok(**wire(erased))
+
+
+async def readmit(call: Call) -> Answer:
+    user_id = path_user(call)
+    return ok(readmitted=await call.wait(lambda: call.services.erasing.readmit(user_id)))
+
+
+async def get_consent(call: Call) -> Answer:
+    user_id = path_user(call)
+    return ok(consent=wire(await call.read(lambda: call.services.activity.admission.consent(user_id))))
+
+
+async def set_consent(call: Call) -> Answer:
+    body: ConsentIn = call.body
+    write = call.services.activity.admission.consenting(path_user(call), body.tracking)
+    consent: Consent = await call.services.activity_writes.run(write)
+    return ok(consent=wire(consent))
+
+
+async def prune(call: Call) -> Answer:
+    body: PruneIn = call.body
+    before_ms = moment_ms("before", body.before)
+    if body.dry_run:
+        result = await call.wait(lambda: call.services.retention.would_prune(before_ms, body.what))
+    else:
+        result = await call.wait(lambda: call.services.retention.prune(before_ms, body.what, seconds=PRUNE_S))
+    return ok(dry_run=body.dry_run, **wire(result))
+
+
+PRUNE_S = 4.0
+"""After so long the answer says that there is more."""
+
+_ROWS = "the rows as a file, sent while it is made: JSON Lines, CSV or Parquet"
+ENDPOINTS = (
+    Endpoint(
+        method="GET", path="/api/export/activities", scope="read", handler=export_activities, query=ExportQuery,
+        summary="Export activities", answer=_ROWS,
+    ),
+    Endpoint(
+        method="GET", path="/api/export/sessions", scope="read", handler=export_sessions, query=ExportQuery,
+        summary="Export sessions", answer=_ROWS,
+    ),
+    Endpoint(
+        method="GET", path="/api/export/notifications", scope="read", handler=export_notifications, query=ExportQuery,
+        summary="Export notifications", answer=_ROWS,
+    ),
+    Endpoint(
+        method="POST", path="/api/import/activities", scope="admin", handler=import_activities, body=ImportIn,
+        summary="Take up to 1,000 rows of an export back in, with their ids, apps, times and addresses",
+        answer="accepted, duplicates, and each rejected row with its errors",
+    ),
+    Endpoint(
+        method="POST", path="/api/import/sessions", scope="admin", handler=import_sessions, body=ImportSessionsIn,
+        summary="Take up to 1,000 exported sessions back in; their activities and pages come with the activities",
+        answer="accepted, duplicates, and each rejected row with its errors",
+    ),
+    Endpoint(
+        method="POST", path="/api/import/notifications", scope="admin", handler=import_notifications,
+        body=ImportNotificationsIn, summary="Take up to 1,000 exported notifications back in; none is sent",
+        answer="accepted, duplicates, and each rejected row with its errors",
+    ),
+    Endpoint(
+        method="GET", path="/api/users/{user_id:path}/export", scope="admin", handler=export_person,
+        summary="Everything that is stored of a user", answer="one JSON document, sent while it is made",
+    ),
+    Endpoint(
+        method="GET", path="/api/users/{user_id:path}/consent", scope="manage", handler=get_consent,
+        summary="Whether a user is tracked", answer="consent: tracking, updated_at, setting, tracked",
+    ),
+    Endpoint(
+        method="POST", path="/api/users/{user_id:path}/consent", scope="manage", handler=set_consent, body=ConsentIn,
+        summary="Keep whether a user agrees to be tracked", answer="consent: tracking, updated_at, setting, tracked",
+    ),
+    Endpoint(
+        method="POST", path="/api/users/{user_id:path}/readmit", scope="admin", handler=readmit,
+        summary="Let an erased user be stored again", answer="readmitted: whether the user had been erased",
+    ),
+    Endpoint(
+        method="POST", path="/api/prune", scope="admin", handler=prune, body=PruneIn,
+        summary="Let go of what is older than a moment; figures stay",
+        answer="activities, sessions, notifications: how many; more: ask again",
+    ),
+    Endpoint(
+        method="DELETE", path="/api/users/{user_id:path}", scope="admin", handler=erase,
+        query=EraseQuery, summary="Erase a user from both files, from their free pages and from the backups",
+        answer="erased_at, removed: how many rows of each kind, backups_removed, remains; again: zeros; 404 where "
+        "nothing is stored of them, unless even_if_unknown=true",
+    ),
+)  # fmt: skip

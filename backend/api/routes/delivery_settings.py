@@ -1,0 +1,96 @@
+"""A user's circumstances: contacts, quiet hours, do not disturb, digests."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec import UNSET
+
+from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.serializers import when, wire
+from flashflow.backend.api.routes.activity import path_user
+from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.notifications.delivery_settings import Circumstances
+from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, DoNotDisturbIn, QuietHoursIn
+from flashflow.backend.schemas.values import moment_ms
+
+
+def _circumstances(call: Call) -> Circumstances:
+    return call.services.notifications.circumstances
+
+
+async def get_contacts(call: Call) -> Answer:
+    user_id = path_user(call)
+    return ok(contacts=wire(await call.read(lambda: _circumstances(call).contact(user_id))))
+
+
+def _check_contacts(call: Call) -> None:
+    _circumstances(call).contacting("", call.body)
+
+
+def _check_quiet_hours(call: Call) -> None:
+    _circumstances(call).quieting("", call.body)
+
+
+async def set_contacts(call: Call) -> Answer:
+    write = _circumstances(call).contacting(path_user(call), call.body)
+    contact = await call.services.notification_writes.run(write)
+    return ok(contacts=wire(contact))
+
+
+async def set_quiet_hours(call: Call) -> Answer:
+    write = _circumstances(call).quieting(path_user(call), call.body)
+    setting = await call.services.notification_writes.run(write)
+    return ok(quiet_hours=wire(setting))
+
+
+async def set_do_not_disturb(call: Call) -> Answer:
+    user_id, until_ms = path_user(call), _until(call)
+    write = _circumstances(call).disturb_not(user_id, until_ms)
+    until: datetime | None = await call.services.notification_writes.run(write)
+    return ok(do_not_disturb_until=None if until is None else when(until))
+
+
+def _until(call: Call) -> int | None:
+    body: DoNotDisturbIn = call.body
+    if (body.minutes is UNSET) == (body.until is UNSET):
+        raise ValidationError.of("until", "give either minutes or until")
+    if body.minutes is not UNSET:
+        return call.services.notifications.store.clock.now_ms() + body.minutes * 60_000
+    return None if body.until is None or body.until is UNSET else moment_ms("until", body.until)
+
+
+async def set_digest(call: Call) -> Answer:
+    write = _circumstances(call).digesting(path_user(call), call.body)
+    return ok(digest=await call.services.notification_writes.run(write))
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET", path="/api/users/{user_id:path}/contacts", scope="manage", handler=get_contacts,
+        summary="How a user is reached beyond this machine", answer="contacts: email, phone, locale, updated_at",
+    ),
+    Endpoint(
+        method="POST", path="/api/users/{user_id:path}/contacts", scope="manage", handler=set_contacts,
+        body=ContactsIn, check=_check_contacts,
+        summary="Set a user's e-mail address, phone number and language; null removes one",
+        answer="contacts: email, phone, locale, updated_at",
+    ),
+    Endpoint(
+        method="PUT", path="/api/notifications/quiet-hours/{user_id:path}", scope="manage", handler=set_quiet_hours,
+        body=QuietHoursIn, check=_check_quiet_hours,
+        summary="Hold what is not critical during these hours; what is not given stays",
+        answer="quiet_hours",
+    ),
+    Endpoint(
+        method="POST", path="/api/notifications/do-not-disturb/{user_id:path}", scope="manage",
+        handler=set_do_not_disturb, body=DoNotDisturbIn,
+        summary="Hold what is not critical for some minutes or until a moment; until null ends it",
+        answer="do_not_disturb_until",
+    ),
+    Endpoint(
+        method="PUT", path="/api/notifications/digest/{user_id:path}", scope="manage", handler=set_digest,
+        body=DigestIn, summary="Collect notices of a type (* for all) and tell them at once; null: as declared",
+        answer="digest: the user's choices by type, each with frequency and at",
+    ),
+)  # fmt: skip

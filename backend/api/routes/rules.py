@@ -1,0 +1,156 @@
+"""Rules: the endpoints over Rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.pagination import Page
+from flashflow.backend.api.framework.serializers import wire
+from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.errors import Forbidden
+from flashflow.backend.rules.service import DryRun, Rule, RuleRef, Rules
+from flashflow.backend.schemas.rules import RuleChangeIn, RuleDraftIn, RuleIn, RuleQuery, check_when
+
+
+def _rules(call: Call) -> Rules:
+    return call.services.rules
+
+
+def _named(call: Call) -> RuleRef:
+    named = None if call.query is None else call.query.app
+    return RuleRef(call.params["name"], call.app_filter(named), call.caller.app)
+
+
+def _watching(call: Call, named: str | None) -> tuple[str, str | None]:
+    """The app that a rule is for, and the only one whose activities it sees: with admin every app's, unless one is
+    named."""
+    app = call.app_for(named)
+    return app, named if call.caller.sees is None else app
+
+
+def _must_send(call: Call) -> None:
+    """A rule sends by itself, so whoever writes one must be allowed to."""
+    if not call.caller.may("send"):
+        raise Forbidden("This key needs the scope “send” too: a rule sends notifications.")
+
+
+def wire_rule(rule: Rule) -> dict[str, Any]:
+    """A rule as the API writes it; what decides when it fires is written out whole, and fit to be sent back."""
+    when = {name: _whole(getattr(rule, name)) for name in ("on", "alert")}
+    return wire(rule) | when
+
+
+def _whole(part: msgspec.Struct | None) -> dict[str, Any] | None:
+    return None if part is None else {name: getattr(part, name) for name in part.__struct_fields__}
+
+
+def _one(rule: Rule) -> Answer:
+    return ok(rule=wire_rule(rule))
+
+
+def _tried(result: DryRun) -> Answer:
+    fields: dict[str, Any] = wire(result)
+    return ok(**fields | {"examples": [wire(example) for example in result.examples]})
+
+
+def _check(call: Call) -> None:
+    faults = Faults()
+    with faults:
+        call.app_for(getattr(call.body, "app", None))
+    with faults:
+        _rules(call).check(call.body, call.caller.app, call.caller.sees)
+    faults.done()
+
+
+def _check_draft(call: Call) -> None:
+    check_when(call.body.on, call.body.alert)
+
+
+async def list_rules(call: Call) -> Answer:
+    query = call.query or Page()
+    page = await call.read(lambda: _rules(call).page(call.caller.sees, query.limit, query.cursor))
+    return ok(rules=[wire_rule(rule) for rule in page.rules], next_cursor=page.next_cursor)
+
+
+async def create_rule(call: Call) -> Answer:
+    _must_send(call)
+    write = _rules(call).creating(call.body, *_watching(call, call.body.app))
+
+    def render(rule: Rule) -> Answer:
+        return ok(201, rule=wire_rule(rule))
+
+    return await call.create(call.services.notifications.store, call.services.notification_writes, write, render)
+
+
+async def get_rule(call: Call) -> Answer:
+    named = _named(call)
+    return _one(await call.read(lambda: _rules(call).get(named)))
+
+
+async def change_rule(call: Call) -> Answer:
+    _must_send(call)
+    write = _rules(call).changing(_named(call), call.body, call.caller.sees)
+    return _one(await call.services.notification_writes.run(write))
+
+
+async def remove_rule(call: Call) -> Answer:
+    return _one(await call.services.notification_writes.run(_rules(call).removing(_named(call))))
+
+
+async def dismiss_error(call: Call) -> Answer:
+    return _one(await call.services.notification_writes.run(_rules(call).dismissing_error(_named(call))))
+
+
+async def try_rule(call: Call) -> Answer:
+    named = _named(call)
+    return _tried(await call.read(lambda: _rules(call).dry_run_of(named)))
+
+
+async def try_draft(call: Call) -> Answer:
+    _, watches = _watching(call, call.body.app)
+    return _tried(await call.read(lambda: _rules(call).dry_run(call.body, watches)))
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET", path="/api/rules", scope="manage", handler=list_rules, query=Page,
+        summary="This app's rules, newest first", answer="rules, next_cursor",
+    ),
+    Endpoint(
+        method="POST", path="/api/rules", scope="manage", handler=create_rule, body=RuleIn, creates=True,
+        check=_check,
+        summary="When something happens, tell somebody; needs the scope send too",
+        answer="201 rule; 409 when this app has one of that name, or 200 of them",
+    ),
+    Endpoint(
+        method="POST", path="/api/rules/dry-run", scope="manage", handler=try_draft, body=RuleDraftIn,
+        check=_check_draft,
+        summary="How often such a rule would have fired in the last seven days",
+        answer="would_have_fired, examples (the newest ten), days, judged, complete",
+    ),
+    Endpoint(
+        method="GET", path="/api/rules/{name}", scope="manage", handler=get_rule, query=RuleQuery,
+        summary="One rule; last_error says why a notification could not be sent, until it is dismissed",
+        answer="rule",
+    ),
+    Endpoint(
+        method="PUT", path="/api/rules/{name}", scope="manage", handler=change_rule, body=RuleChangeIn,
+        query=RuleQuery, check=_check, summary="Replace a rule; needs the scope send too", answer="rule",
+    ),
+    Endpoint(
+        method="DELETE", path="/api/rules/{name}", scope="manage", handler=remove_rule, query=RuleQuery,
+        summary="End a rule; what it has sent stays", answer="rule, as it was",
+    ),
+    Endpoint(
+        method="POST", path="/api/rules/{name}/dismiss-error", scope="manage", handler=dismiss_error, query=RuleQuery,
+        summary="Clear a rule's last_error once it has been seen", answer="rule",
+    ),
+    Endpoint(
+        method="POST", path="/api/rules/{name}/dry-run", scope="manage", handler=try_rule, query=RuleQuery,
+        summary="How often this rule would have fired in the last seven days",
+        answer="would_have_fired, examples (the newest ten), days, judged, complete",
+    ),
+)  # fmt: skip

@@ -1,0 +1,116 @@
+"""Recurring notifications: the endpoints over Schedules."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.pagination import Page
+from flashflow.backend.api.framework.serializers import when, wire, wire_sent
+from flashflow.backend.core.error_collector import Faults, within
+from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.notifications.schedules import Ran, ScheduleIn, Schedules
+from flashflow.backend.store.notifications.schedules import Schedule
+
+
+def wire_schedule(schedule: Schedule) -> dict[str, Any]:
+    """A schedule as the API writes it; its rule and notification are fit to be sent back in a PUT."""
+    rule = {name: getattr(schedule.rule, name) for name in schedule.rule.__struct_fields__}
+    written = {name: when(value) if isinstance(value, datetime) else value for name, value in rule.items()}
+    return wire(schedule) | {"rule": written}
+
+
+def _schedules(call: Call) -> Schedules:
+    return call.services.notifications.schedules
+
+
+def _app(call: Call, body: ScheduleIn) -> str:
+    """The app that the schedule is for: the key's own, or with admin the one named."""
+    try:
+        return call.app_for(body.notification.app)
+    except ValidationError as refusal:
+        raise within("notification", refusal) from None
+
+
+def _one(schedule: Schedule) -> Answer:
+    return ok(schedule=wire_schedule(schedule))
+
+
+def _check(call: Call) -> None:
+    faults = Faults()
+    with faults:
+        _app(call, call.body)
+    with faults:
+        _schedules(call).check(call.body, call.caller.app, call.caller.sees)
+    faults.done()
+
+
+async def list_schedules(call: Call) -> Answer:
+    query = call.query or Page()
+    page = await call.read(lambda: _schedules(call).page(call.caller.sees, query.limit, query.cursor))
+    return ok(schedules=[wire_schedule(schedule) for schedule in page.schedules], next_cursor=page.next_cursor)
+
+
+async def create_schedule(call: Call) -> Answer:
+    write = _schedules(call).creating(call.body, _app(call, call.body), call.caller.sees)
+
+    def render(schedule: Schedule) -> Answer:
+        return ok(201, schedule=wire_schedule(schedule))
+
+    return await call.create(call.services.notifications.store, call.services.notification_writes, write, render)
+
+
+async def get_schedule(call: Call) -> Answer:
+    return _one(await call.read(lambda: _schedules(call).get(call.params["schedule_id"], call.caller.sees)))
+
+
+async def change_schedule(call: Call) -> Answer:
+    write = _schedules(call).changing(call.params["schedule_id"], call.body, call.caller.sees)
+    return _one(await call.services.notification_writes.run(write))
+
+
+async def remove_schedule(call: Call) -> Answer:
+    write = _schedules(call).removing(call.params["schedule_id"], call.caller.sees)
+    return _one(await call.services.notification_writes.run(write))
+
+
+async def run_schedule(call: Call) -> Answer:
+    schedule = await call.read(lambda: _schedules(call).get(call.params["schedule_id"], call.caller.sees))
+    write = _schedules(call).running(schedule, call.caller.sees)
+
+    def render(ran: Ran) -> Answer:
+        notifications = [wire_sent(one) | {"user_id": one.user_id} for one in ran.sent]
+        return ok(201, schedule=wire_schedule(ran.schedule), notifications=notifications)
+
+    return await call.create(call.services.notifications.store, call.services.notification_writes, write, render)
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET", path="/api/schedules", scope="send", handler=list_schedules, query=Page,
+        summary="What this app sends again and again, newest first", answer="schedules, next_cursor",
+    ),
+    Endpoint(
+        method="POST", path="/api/schedules", scope="send", handler=create_schedule, body=ScheduleIn, creates=True,
+        check=_check,
+        summary="Send a notification again and again", answer="201 schedule; 409 when this app has one of that name",
+    ),
+    Endpoint(
+        method="POST", path="/api/schedules/{schedule_id}/run", scope="send", handler=run_schedule, creates=True,
+        summary="Send it once now; its next time stays", answer="201 schedule; notifications, one for each user",
+    ),
+    Endpoint(
+        method="GET", path="/api/schedules/{schedule_id}", scope="send", handler=get_schedule,
+        summary="One schedule; last_error says why it was refused the last time", answer="schedule",
+    ),
+    Endpoint(
+        method="PUT", path="/api/schedules/{schedule_id}", scope="send", handler=change_schedule, body=ScheduleIn,
+        check=_check,
+        summary="Replace a schedule; with the same rule its next time stays", answer="schedule",
+    ),
+    Endpoint(
+        method="DELETE", path="/api/schedules/{schedule_id}", scope="send", handler=remove_schedule,
+        summary="End a schedule; what it has sent stays", answer="schedule, as it was",
+    ),
+)  # fmt: skip

@@ -1,0 +1,183 @@
+"""Server-sent events: what happens, as it happens, with nothing missed across a reconnect.
+
+The bus only rings; what is sent is read from the files, from the place where this client stands. That place is the
+event's id: the last activity, the last change of a session, and the last notification and change of one. A client that
+comes back with ``Last-Event-ID`` goes on from there, over restarts too. The place is sent at once and with every ping,
+so that a client which has heard nothing yet misses nothing either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from flashflow.backend.api.framework.body_decoder import decode_query
+from flashflow.backend.api.framework.context import Services
+from flashflow.backend.api.framework.endpoint import Call, Disconnected, answer_to, authorize, read_body, respond
+from flashflow.backend.api.framework.event_feed import Chunk, Filter, Place
+from flashflow.backend.api.http.connection_places import recognise
+from flashflow.backend.api.http.unread_bytes import WRITE_BYTES
+from flashflow.backend.core.errors import FlashFlowError, PayloadTooLarge, RateLimited, StorageError, ValidationError
+from flashflow.backend.schemas.requests import Input, UserId
+
+log = logging.getLogger(__name__)
+
+PING_S = 15.0
+QUIET_S = 0.02
+"""After a burst has been sent, how long to gather the next: a thousand activities a second make fifty reads."""
+RETRY_S = 1.0
+"""After a read that failed; the stream goes on with the next that succeeds."""
+
+_PLACE = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})-(\d{1,18})", re.ASCII)
+
+
+class StreamQuery(Input, frozen=True, kw_only=True):
+    """Whose events; everyone's where the key allows it."""
+
+    user_id: UserId | None = None
+
+
+class Stream:
+    """GET /api/stream as an ASGI app."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        try:
+            await read_body(receive, headers)
+            caller = authorize(self._services, headers, "read")
+            recognise(scope, caller.app)
+            query: StreamQuery = decode_query(scope["query_string"], StreamQuery)
+            call = Call(scope, self._services, caller, headers)
+            now = await call.read(self._services.feed.now)
+            # A place further on than the files are (a backup took their place) would be waited for in silence.
+            place = Place(*map(min, now, _parse(headers.get(b"last-event-id", b""), now)))
+            if scope["method"] != "HEAD":
+                self._check_room(caller.app)
+        except Disconnected:
+            return
+        except Exception as error:  # noqa: BLE001 answer_to logs it
+            answer = answer_to(error, scope["method"], "/api/stream")
+            await respond(send, answer, close=isinstance(error, PayloadTooLarge))
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [
+                    (b"content-type", b"text/event-stream; charset=utf-8"),
+                    (b"cache-control", b"no-store"),
+                    (b"x-accel-buffering", b"no"),
+                ],
+            }
+        )
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await self._follow(call, Filter(query.user_id, caller.sees), place, receive, send)
+
+    async def _follow(self, call: Call, who: Filter, place: Place, receive: Receive, send: Send) -> None:
+        bell = asyncio.Event()
+        bell.set()
+        leave = self._services.feed.listen(bell, who)
+        gone = asyncio.ensure_future(_gone(receive))
+        stopping = asyncio.ensure_future(self._services.stopping.wait())
+        streams = self._services.watch.streams
+        streams[call.caller.app] += 1
+        try:
+            await _write(send, b"retry: 1000\n: FlashFlow\n%s\n" % _id(place))
+            while not gone.done() and not stopping.done():
+                if not bell.is_set():
+                    if not await _any({gone, stopping}, bell, PING_S):
+                        await _write(send, b": ping\n%s\n" % _id(place))
+                    continue
+                bell.clear()
+                if not self._still_admitted(call):
+                    break
+                chunk = await self._next(call, place, who)
+                if chunk is None:  # nothing was skipped: the next read begins at the same place
+                    bell.set()
+                    await asyncio.wait({gone, stopping}, timeout=RETRY_S, return_when=asyncio.FIRST_COMPLETED)
+                    continue
+                outgoing, app, size = self._services.outgoing, call.caller.app, len(chunk.events)
+                if not outgoing.has_room(app, size):
+                    del chunk  # it is read again once this key's other clients have read theirs
+                    bell.set()
+                    await outgoing.room(app, size, {gone, stopping})
+                    continue
+                place = chunk.place
+                if chunk.more:
+                    bell.set()
+                with outgoing.hold(app, size):
+                    for start in range(0, size, WRITE_BYTES):
+                        await _write(send, chunk.events[start : start + WRITE_BYTES])
+                await asyncio.sleep(QUIET_S if chunk.events else 0)
+        finally:
+            streams[call.caller.app] -= 1
+            leave()
+            gone.cancel()
+            stopping.cancel()
+        if not gone.done() or gone.cancelled():
+            await send({"type": "http.response.body", "body": b""})
+
+    def _check_room(self, app: str) -> None:
+        """Raises RateLimited where this key, or all keys together, follow as many streams as they may."""
+        watch = self._services.watch
+        if watch.streams[app] >= watch.limits.streams_per_key:
+            raise RateLimited(f"This key follows {watch.limits.streams_per_key} streams already. Close one first.")
+        if not watch.has_room_for_stream():
+            raise RateLimited("As many streams are followed as can be; the other places are for requests.")
+
+    async def _next(self, call: Call, place: Place, who: Filter) -> Chunk | None:
+        """The events after ``place``; None where they cannot be read now."""
+        try:
+            return await self._services.feed.after(place, who, call.read)
+        except (TimeoutError, StorageError) as error:
+            log.warning("the event stream could not be read and tries again: %s", str(error) or "no answer in time")
+            return None
+
+    def _still_admitted(self, call: Call) -> bool:
+        """Whether the key still stands: a stream must not outlive its key."""
+        try:
+            return authorize(self._services, call.headers, "read") == call.caller
+        except FlashFlowError:
+            return False
+
+
+def _id(place: Place) -> bytes:
+    """The field that a client comes back with, though no event is sent with it."""
+    return b"id: %s\n" % place.text().encode()
+
+
+def _parse(last_event_id: bytes, now: Place) -> Place:
+    """The place in a Last-Event-ID; ``now`` where there is none. Raises ValidationError."""
+    if not last_event_id:
+        return now
+    match = _PLACE.fullmatch(last_event_id.decode("latin-1"))
+    if match is None:
+        raise ValidationError.of("Last-Event-ID", "is not an id that this stream gave")
+    activity, session, notification, revision = map(int, match.groups())
+    return Place(activity, session, notification, revision)
+
+
+async def _any(ends: set[asyncio.Future[Any]], bell: asyncio.Event, timeout: float) -> bool:
+    """Wait for the bell or an end; False after ``timeout`` seconds without either."""
+    ringing = asyncio.ensure_future(bell.wait())
+    done, _ = await asyncio.wait({ringing, *ends}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    ringing.cancel()
+    return bool(done)
+
+
+async def _write(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

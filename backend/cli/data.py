@@ -1,0 +1,390 @@
+"""The command line's work with the owner's data: export, import, prune, backup."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import urlencode
+
+import msgspec
+
+from flashflow.backend.app import Backend
+from flashflow.backend.cli.commands import Say
+from flashflow.backend.cli.export_target import writing_to
+from flashflow.backend.cli.process import reason
+from flashflow.backend.cli.server_connection import answering, ask, key_header, proven, running
+from flashflow.backend.core.clock import SystemClock
+from flashflow.backend.core.config import ACTIVITY_FILE, NOTIFICATION_FILE, Config
+from flashflow.backend.core.errors import FlashFlowError, StorageError, ValidationError
+from flashflow.backend.core.timezones import workspace_zone
+from flashflow.backend.data.formats import Format, What, format_of, unguarded
+from flashflow.backend.data.import_activities import MOST_ROWS, ImportedActivityIn, decode_row
+from flashflow.backend.data.import_notifications import (
+    ImportedNotificationIn,
+    decode_notification,
+    importing_notifications,
+)
+from flashflow.backend.data.import_sessions import ImportedSessionIn, decode_session, importing_sessions
+from flashflow.backend.data.parquet import rows_of
+from flashflow.backend.data.retention import Kind
+from flashflow.backend.schemas.records import BatchResult
+from flashflow.backend.schemas.requests import row_json
+from flashflow.backend.schemas.values import moment_ms
+from flashflow.backend.store.engine.backup import back_up, backups_folder, copy_to
+from flashflow.backend.store.privacy.export import Wanted
+
+READ_S = 60.0
+BODY = 900 * 1024
+"""Bytes of rows in one request: less than the 1 MiB that a body may have."""
+MOST_LINE = 2 * BODY
+"""Bytes, or characters, of a line that are read: no row may be as long."""
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def export(config: Config, what: What, target: str, kind: str | None, filters: Mapping[str, Any]) -> None:
+    """``flashflow export``: to a file that appears once it is whole, or to standard output (``-``)."""
+    form = format_of(target, kind)
+    given = {name: value for name, value in filters.items() if value is not None}
+    url = running(config)
+    with writing_to(target) as out:
+        if url is not None:
+            _fetch(config, url, f"/api/export/{what}?{urlencode({'format': form, **given})}", out)
+            return
+        with Backend(config) as backend:
+            for piece in backend.exports.rows(what, form, wanted(given)):
+                out.write(piece)
+
+
+def wanted(given: Mapping[str, str]) -> Wanted:
+    """Filters from the command line. Raises ValidationError."""
+    return Wanted(
+        user_id=given.get("user_id"),
+        app=given.get("app"),
+        since=None if "since" not in given else moment_ms("since", _moment("since", given["since"])),
+        until=None if "until" not in given else moment_ms("until", _moment("until", given["until"])),
+    )
+
+
+def moment_text(text: str | None, option: str) -> str | None:
+    """A time (RFC 3339), or a day (its first moment in this machine's zone), as RFC 3339. Raises ValidationError."""
+    if text is None:
+        return None
+    try:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=workspace_zone())
+    except ValueError:
+        return _moment(option, text).isoformat()
+    return day.astimezone(UTC).isoformat()
+
+
+def _moment(option: str, text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValidationError.of(option, "is neither a day, like 2026-11-22, nor a time with an offset") from None
+    if moment.tzinfo is None:
+        raise ValidationError.of(option, "needs a time with an offset, like 2026-11-22T10:15:30Z")
+    return moment
+
+
+def _fetch(config: Config, url: str, path: str, out: BinaryIO) -> None:
+    with proven(config, url, READ_S) as connection:
+        with answering(url):
+            connection.request("GET", path, headers=key_header(config))
+            response = connection.getresponse()
+            problem = None if response.status == 200 else msgspec.json.decode(response.read())
+        if problem is not None:
+            raise FlashFlowError(str(problem.get("detail") or problem.get("title")))
+        for piece in _pieces(response, url):
+            out.write(piece)
+
+
+def _pieces(response: HTTPResponse, url: str) -> Iterator[bytes]:
+    """The body in pieces of up to 64 KiB. Raises StorageError where it ends before it is whole."""
+    while True:
+        try:
+            piece = response.read(64 * 1024)
+        except (OSError, HTTPException) as error:
+            raise StorageError(f"FlashFlow at {url} broke off: {error!r}. What came is not whole.") from error
+        if not piece:
+            return
+        yield piece
+
+
+# --- import -----------------------------------------------------------------------------------------------------------
+
+
+class Line(NamedTuple):
+    """A row of a file as JSON, and where it stands; or why it is none."""
+
+    number: int
+    row: bytes
+    error: ValidationError | None = None
+
+
+class Imported(NamedTuple):
+    """What became of the rows of a file."""
+
+    accepted: int
+    duplicates: int
+    refused: int
+
+
+class Taking(NamedTuple):
+    """What kind of rows are taken in: how one is read, what its columns are called, and the write that stores some."""
+
+    what: str
+    decode: Callable[[bytes], object]
+    columns: tuple[str, ...]
+    store: Callable[[Backend, Sequence[bytes]], BatchResult]
+
+
+def _store_activities(backend: Backend, rows: Sequence[bytes]) -> BatchResult:
+    return backend.activity.store.run(backend.activity.importing(rows))
+
+
+def _store_sessions(backend: Backend, rows: Sequence[bytes]) -> BatchResult:
+    return backend.activity.store.run(importing_sessions(backend.activity, rows))
+
+
+def _store_notifications(backend: Backend, rows: Sequence[bytes]) -> BatchResult:
+    return backend.notifications.store.run(importing_notifications(backend.notifications.clock, rows))
+
+
+TAKINGS = {
+    "activities": Taking("activities", decode_row, ImportedActivityIn.__struct_fields__, _store_activities),
+    "sessions": Taking("sessions", decode_session, ImportedSessionIn.__struct_fields__, _store_sessions),
+    "notifications": Taking(
+        "notifications", decode_notification, ImportedNotificationIn.__struct_fields__, _store_notifications
+    ),
+}
+_JSON_CELLS = ("metadata", "device_info", "data", "actions", "channels", "count")
+"""Columns whose cells are JSON text."""
+
+
+def import_file(config: Config, say: Say, complain: Say, name: str, kind: str | None, what: str) -> Imported:
+    """``flashflow import``: every good row lands, every bad one is named by its line. Raises FlashFlowError."""
+    form, taking = format_of(name, kind), TAKINGS[what]
+    accepted = duplicates = refused = 0
+    with _importing(config, taking) as store, _lines(name, form, taking) as lines:
+        for batch in _batches(lines):
+            good = [line for line in batch if line.error is None]
+            errors = [(line.number, line.error.errors) for line in batch if line.error is not None]
+            if good:
+                answer = store([line.row for line in good])
+                accepted, duplicates = accepted + answer["accepted"], duplicates + answer["duplicates"]
+                errors += [(good[row["index"]].number, _pairs(row["errors"])) for row in answer["rejected"]]
+            refused += len(errors)
+            for number, pairs in sorted(errors):
+                complain(f"line {number}: " + "; ".join(f"{f}: {m}" if f else m for f, m in pairs))
+    say(f"{accepted:,} imported, {duplicates:,} were there already, {refused:,} refused.")
+    return Imported(accepted, duplicates, refused)
+
+
+def _pairs(errors: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple((e["field"], e["message"]) for e in errors)
+
+
+@contextmanager
+def _importing(config: Config, taking: Taking) -> Iterator[Callable[[Sequence[bytes]], dict[str, Any]]]:
+    """What stores a batch: the server where one runs, else the file itself."""
+    url = running(config)
+    if url is not None:
+        yield lambda rows: _post(config, url, taking.what, rows)
+        return
+    with Backend(config) as backend:
+
+        def store(rows: Sequence[bytes]) -> dict[str, Any]:
+            result = taking.store(backend, rows)
+            rejected = [
+                {"index": row.index, "errors": [{"field": f, "message": m} for f, m in row.errors]}
+                for row in result.rejected
+            ]
+            return {"accepted": result.accepted, "duplicates": result.duplicates, "rejected": rejected}
+
+        yield store
+
+
+def _post(config: Config, url: str, what: str, rows: Sequence[bytes]) -> dict[str, Any]:
+    body = b'{"%s":[%s]}' % (what.encode(), b",".join(rows))
+    return ask(config, url, "POST", f"/api/import/{what}", body)
+
+
+def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    batch: list[Line] = []
+    size = 0
+    for line in lines:
+        if batch and (len(batch) == MOST_ROWS or size + len(line.row) > BODY):
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += len(line.row) + 1
+    if batch:
+        yield batch
+
+
+@contextmanager
+def _lines(name: str, form: Format, taking: Taking) -> Iterator[Iterator[Line]]:
+    def read(file: BinaryIO) -> Read:
+        return _json_lines(file) if form == "jsonl" else _csv_lines(_text(file), taking)
+
+    try:
+        if form == "parquet":
+            yield _checked(enumerate(map(_of_parquet, rows_of(name)), 1), taking)
+        elif name == "-":
+            yield _checked(read(sys.stdin.buffer), taking)
+        else:
+            with open(name, "rb") as file:
+                yield _checked(read(file), taking)
+    except OSError as error:
+        raise FlashFlowError(f"{name} cannot be read: {error.strerror or error}.") from error
+
+
+Read = Iterable[tuple[int, Callable[[], bytes]]]
+"""Lines by their number, each yet to be read as JSON, which may raise ValidationError."""
+
+
+def _checked(rows: Read, taking: Taking) -> Iterator[Line]:
+    for number, read in rows:
+        try:
+            row = read()
+            if len(row) > BODY:
+                raise ValidationError.of("", "is larger than a request may be")
+            taking.decode(row)
+        except ValidationError as error:
+            yield Line(number, b"", error)
+        else:
+            yield Line(number, row)
+
+
+def _json_lines(file: BinaryIO) -> Read:
+    number = 0
+    while line := file.readline(MOST_LINE):
+        number += 1
+        rest = line
+        # Of a longer line the first part is enough to refuse it by; the rest is passed over, not held.
+        while not rest.endswith(b"\n") and (rest := file.readline(MOST_LINE)):
+            pass
+        text = line.strip(b"\xef\xbb\xbf \t\r\n")
+        if text:
+            yield number, lambda text=text: text  # type: ignore[misc]
+
+
+def _text(file: BinaryIO) -> Iterator[str]:
+    """Lines that end in LF, CR LF or CR; each keeps its end, which may stand inside a cell. Bytes that are not UTF-8
+    stay surrogates, so that only their row is refused. Raises ValidationError for a line beyond MOST_LINE."""
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    number = 0
+    while line := text.readline(MOST_LINE):
+        number += 1
+        if len(line) == MOST_LINE:
+            raise ValidationError.of(f"line {number}", "is larger than a request may be")
+        yield line
+
+
+def _csv_lines(text: Iterator[str], taking: Taking) -> Read:
+    csv.field_size_limit(MOST_LINE)  # of this process, which does nothing else
+    reader = csv.reader(text)
+    try:
+        names = next(reader, [])
+    except csv.Error as error:
+        raise ValidationError.of("line 1", f"is no CSV: {error}") from None
+    unknown = [name for name in names if name not in taking.columns]
+    if unknown or len(set(names)) < len(names):
+        raise ValidationError.of("line 1", f"names no columns of {taking.what}: {', '.join(unknown or names)[:200]}")
+    at = reader.line_num
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ValidationError.of(f"line {at + 1}", f"is no CSV: {error}") from None
+        if cells:
+            yield at + 1, lambda cells=cells: _of_csv(names, cells)  # type: ignore[misc]
+        at = reader.line_num
+
+
+def _of_csv(names: Sequence[str], cells: Sequence[str]) -> bytes:
+    if len(cells) != len(names):
+        raise ValidationError.of("", f"has {len(cells)} cells where the first line has {len(names)}")
+    return _as_row({name: unguarded(cell) for name, cell in zip(names, cells, strict=True) if cell})
+
+
+def _of_parquet(row: Mapping[str, Any]) -> Callable[[], bytes]:
+    return lambda: _as_row({name: value for name, value in row.items() if value is not None})
+
+
+def _as_row(row: dict[str, Any]) -> bytes:
+    texts = [name for name in _JSON_CELLS if isinstance(row.get(name), str)]
+    for name in texts:
+        text: str = row[name]
+        try:
+            row[name] = msgspec.Raw(text.encode())
+            msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            raise ValidationError.of(name, "is not JSON") from None
+    return _encode(row) if texts else row_json(row)
+
+
+def _encode(row: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(row)
+    except UnicodeEncodeError:
+        raise ValidationError.of("", "is not UTF-8") from None
+
+
+# --- prune and backup -------------------------------------------------------------------------------------------------
+
+
+def prune(config: Config, say: Say, before: str, what: Kind, *, dry_run: bool) -> None:
+    """``flashflow prune``: what was let go of, or would be."""
+    moment = _moment("--before", before)
+    url = running(config)
+    counts = {"activities": 0, "sessions": 0, "notifications": 0}
+    if url is None:
+        with Backend(config) as backend:
+            work = backend.retention.would_prune if dry_run else backend.retention.prune
+            result = work(moment_ms("before", moment), what)
+            counts = {name: getattr(result, name) for name in counts}
+    else:
+        more = True
+        while more:
+            body = {"before": moment.isoformat(), "what": what, "dry_run": dry_run}
+            answer = ask(config, url, "POST", "/api/prune", body)
+            counts = {name: count + answer[name] for name, count in counts.items()}
+            more = answer["more"]
+    done = "Would let go of" if dry_run else "Let go of"
+    say(f"{done} {', '.join(f'{count:,} {name}' for name, count in counts.items())} from before {moment.isoformat()}.")
+
+
+def days_ago(days: int) -> str:
+    """So many days ago, as RFC 3339."""
+    return (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds")
+
+
+def backup(config: Config, say: Say, folder: str | None) -> None:
+    """``flashflow backup``: a copy of both files, whether FlashFlow runs or not; says where."""
+    clock = SystemClock()
+    found = [path for name in (ACTIVITY_FILE, NOTIFICATION_FILE) if (path := config.data_dir / name).exists()]
+    if not found:
+        raise FlashFlowError(f"There is nothing to back up in {config.data_dir}.")
+    try:
+        for path in found:
+            target = None if folder is None else Path(folder)
+            if target is None or os.path.realpath(target) == os.path.realpath(backups_folder(path)):
+                say(str(back_up(path, clock, "manual")))
+            else:
+                say(str(copy_to(path, target, clock)))
+    except (OSError, sqlite3.Error) as error:
+        raise StorageError(f"The backup could not be made: {reason(error)}.") from error

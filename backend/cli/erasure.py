@@ -1,0 +1,119 @@
+"""The command line's work with one person: erased for good, and let back in."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from flashflow.backend.api.framework.serializers import wire
+from flashflow.backend.api.routes.activity import UserPath
+from flashflow.backend.app import Backend
+from flashflow.backend.cli.commands import Say
+from flashflow.backend.cli.server_connection import ask, running
+from flashflow.backend.core.config import Config
+from flashflow.backend.core.errors import FlashFlowError, NotFound, StorageError
+from flashflow.backend.schemas.requests import build
+
+ERASE_S = 1_800.0
+"""Files are rewritten, and fresh backups made."""
+
+_KINDS = {
+    "activities": ("activity", "activities"),
+    "sessions": ("session", "sessions"),
+    "consents": ("consent", "consents"),
+    "notifications": ("notification", "notifications"),
+    "deliveries": ("delivery", "deliveries"),
+    "attempts": ("attempt", "attempts"),
+    "preferences": ("preference", "preferences"),
+    "contacts": ("entry of contacts", "entries of contacts"),
+    "quiet_hours": ("entry of quiet hours", "entries of quiet hours"),
+    "digests": ("digest", "digests"),
+    "throttles": ("throttle", "throttles"),
+    "devices": ("device", "devices"),
+    "schedules": ("recurring notification", "recurring notifications"),
+    "rules": ("rule", "rules"),
+}
+
+
+def erase(config: Config, say: Say, user: str, *, sure: bool, even_if_unknown: bool = False) -> None:
+    """``flashflow erase``: what was removed, and what remains. Asks on the terminal unless ``sure``."""
+    user = _user(user)
+    if not sure:
+        _confirm(user)
+    try:
+        told = _erased(config, user, even_if_unknown=even_if_unknown)
+    except NotFound as unknown:
+        raise NotFound(f"{unknown} With --even-if-unknown a tombstone is put up all the same.") from None
+    removed = [_count(count, kind) for kind, count in told["removed"].items() if count]
+    if removed:
+        say(f"“{user}” is erased. Removed: {', '.join(removed)}.")
+    else:
+        say(f"Nothing was stored of “{user}”.")
+    say(_SWEPT if told["swept"] else _NOT_SWEPT)
+    backups = told["backups_removed"]
+    say(f"Backups removed: {backups:,}; fresh ones took their place." if backups else "No backup had to be removed.")
+    say(_REMAINS)
+    if told["remains"]:
+        say(f"These are as they were, and may still name the person: {', '.join(told['remains'])}.")
+
+
+_SWEPT = "The files' free pages were swept."
+_NOT_SWEPT = (
+    "The files' free pages could not be swept now, and may still hold some of it: it is tried again at the next start, "
+    "and every minute while FlashFlow runs."
+)
+_REMAINS = (
+    "What remains: a tombstone, which refuses whatever comes of them from now on (`flashflow readmit` lifts it), and "
+    "copies that were made elsewhere."
+)
+
+
+def readmit(config: Config, say: Say, user: str) -> None:
+    """``flashflow readmit``: whether the user had been erased."""
+    user = _user(user)
+    url = running(config)
+    if url is not None:
+        lifted = bool(ask(config, url, "POST", f"/api/users/{quote(user, safe='')}/readmit")["readmitted"])
+    else:
+        with Backend(config) as backend:
+            lifted = backend.erasing.readmit(user)
+    if lifted:
+        say(f"“{user}” may be stored again; what was erased stays erased.")
+    else:
+        say(f"“{user}” is not erased; nothing was changed.")
+
+
+def _erased(config: Config, user: str, *, even_if_unknown: bool) -> Mapping[str, Any]:
+    url = running(config)
+    if url is not None:
+        path = f"/api/users/{quote(user, safe='')}" + ("?even_if_unknown=true" if even_if_unknown else "")
+        answer: Mapping[str, Any] = ask(config, url, "DELETE", path, timeout=ERASE_S)
+        return answer
+    with Backend(config) as backend:
+        try:
+            return wire(backend.erasing.erase(user, even_if_unknown=even_if_unknown))
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(f"The erasure is not finished: {error}. The next start goes on with it.") from error
+
+
+def _user(user: str) -> str:
+    """The id, held to the rules that the API has. Raises ValidationError."""
+    return build(UserPath, user_id=user).user_id
+
+
+def _confirm(user: str) -> None:
+    """Have a person say so. Raises FlashFlowError without one, or when they do not."""
+    if not sys.stdin.isatty():
+        raise FlashFlowError("Nothing was erased: it cannot be undone, so without a terminal say --yes.")
+    sys.stderr.write(f"Erase everything stored of “{user}”, and all earlier backups, for good? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise FlashFlowError("Nothing was erased.")
+
+
+def _count(count: int, kind: str) -> str:
+    one, many = _KINDS[kind]
+    return f"{count:,} {one if count == 1 else many}"

@@ -1,0 +1,133 @@
+"""The running server as the command line reaches it: found by the data folder, proven, and only then shown the key."""
+
+from __future__ import annotations
+
+import hmac
+import http.client
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from flashflow.backend.api_keys import digest_of, id_of, local_key, proof_of
+from flashflow.backend.app import INSTANCE_FILE, Instance
+from flashflow.backend.core.config import Config
+from flashflow.backend.core.errors import FlashFlowError, NotFound, StorageError
+from flashflow.backend.store.engine.folder_lock import is_locked
+
+ASK_S = 15.0
+PROOF_BYTES = 64 * 1024
+"""Bytes of an answer to a challenge that are read; the program that sends it is not yet known."""
+
+
+class NotProven(FlashFlowError):
+    """The program at the server's address is not this folder's server; no key was sent to it."""
+
+
+def running(config: Config) -> str | None:
+    """The address of the server that runs on this data folder; None when none answers. Raises NotProven."""
+    try:
+        instance = msgspec.json.decode((config.data_dir / INSTANCE_FILE).read_bytes(), type=Instance)
+    except (OSError, msgspec.DecodeError):
+        return None
+    # A server that was killed leaves its file behind, and its port to any program.
+    if not _is_alive(instance.pid) or not is_locked(config.data_dir):
+        return None
+    try:
+        with proven(config, instance.url):
+            return instance.url
+    except StorageError:
+        return None
+
+
+def ask(
+    config: Config,
+    url: str,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | bytes | None = None,
+    timeout: float = ASK_S,
+) -> dict[str, Any]:
+    """One call of the running server with the local key; ``body`` may be JSON already. Raises FlashFlowError in the
+    server's own words, NotFound for a 404."""
+    content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    headers = key_header(config) | ({} if body is None else {"Content-Type": "application/json"})
+    with proven(config, url, timeout) as connection, answering(url):
+        connection.request(method, path, content, headers)
+        response = connection.getresponse()
+        answer = json.loads(response.read() or b"{}")
+    if not isinstance(answer, dict):
+        raise StorageError(f"FlashFlow at {url} did not answer with a JSON object.")
+    if response.status >= 400:
+        kind = NotFound if response.status == 404 else FlashFlowError
+        raise kind(str(answer.get("detail") or answer.get("title") or response.status))
+    return answer
+
+
+def key_header(config: Config) -> dict[str, str]:
+    """The header that carries the local key; only for a connection that is proven."""
+    return {"Authorization": f"Bearer {local_key(config.data_dir)}"}
+
+
+@contextmanager
+def proven(config: Config, url: str, timeout: float = ASK_S) -> Iterator[http.client.HTTPConnection]:
+    """A connection whose other end has proven that it knows the local key. Raises NotProven, and StorageError where
+    nothing answers."""
+    with answering(url):
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=min(timeout, ASK_S))
+    try:
+        with answering(url):
+            connection.connect()
+            connection.auto_open = 0  # the key must not go out on a second connection, which would not be proven
+            _prove(connection, config)
+            connection.sock.settimeout(timeout)
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def answering(url: str) -> Iterator[None]:
+    """Raise StorageError where the server does not answer, or breaks off, in this block."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise StorageError(f"FlashFlow at {url} did not answer: {error or type(error).__name__}") from error
+
+
+def _prove(connection: http.client.HTTPConnection, config: Config) -> None:
+    """Challenge the other end (``POST /api/proof``). Raises NotProven."""
+    digest, nonce = digest_of(local_key(config.data_dir)), secrets.token_bytes(32)
+    challenge = json.dumps({"key_id": id_of(digest), "nonce": nonce.hex()})
+    connection.request("POST", "/api/proof", challenge, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    content = response.read(PROOF_BYTES)
+    host = f"[{connection.host}]" if ":" in connection.host else connection.host
+    address = f"{host}:{connection.port}"
+    try:
+        proof = str(json.loads(content)["proof"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        proof = ""
+    if not hmac.compare_digest(proof.encode("utf-8", "replace"), proof_of(digest, nonce, address.lower()).encode()):
+        raise NotProven(
+            f"The program at http://{address} did not prove that it is the FlashFlow of {config.data_dir} "
+            f"(HTTP {response.status}); the key was not sent. Restart it if it is older or its key changed."
+        )
+
+
+def _is_alive(pid: int) -> bool:
+    if sys.platform == "win32":
+        return True  # signal 0 is Ctrl-C there; the folder's lock says enough
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return pid > 0

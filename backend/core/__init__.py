@@ -1,0 +1,1 @@
+"""Errors, events, clock, configuration: used by every package, depends on none."""

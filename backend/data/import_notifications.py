@@ -1,0 +1,149 @@
+"""Exported notifications on their way back in, as what was: nothing is ever sent because of an import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from flashflow.backend.activity.batch import Rows, prepared, result_of, without_users
+from flashflow.backend.activity.consent import row_refusal
+from flashflow.backend.activity.ingest import LOCAL_APP
+from flashflow.backend.core.clock import Clock
+from flashflow.backend.core.encoding import to_json
+from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.data.import_activities import FUTURE_MS, MOST_ROWS, decoded
+from flashflow.backend.schemas.records import BatchResult, Inbox, NotificationStatus, Priority
+from flashflow.backend.schemas.requests import (
+    SLUG,
+    ActionIn,
+    AppName,
+    Channel,
+    Input,
+    Message,
+    Moment,
+    Name,
+    Title,
+    TypeName,
+    UserId,
+)
+from flashflow.backend.schemas.values import metadata_json, moment_ms
+from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.notifications import notification_import as importing
+from flashflow.backend.store.notifications.notification_import import OldNotification
+from flashflow.backend.store.privacy import tombstones
+
+UNSENT = frozenset({"scheduled", "pending"})
+MOST_COUNTED = 1_000_000_000
+
+
+class ImportedNotificationIn(Input, frozen=True, kw_only=True):
+    """A notification as an export wrote it."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=200, pattern=SLUG)]
+    user_id: UserId
+    title: Title
+    message: Message
+    status: NotificationStatus
+    created_at: Moment
+    app: AppName | None = None
+    notification_type: TypeName = "general"
+    channels: Annotated[list[Channel], Meta(min_length=1, max_length=16)] | None = None
+    priority: Priority = "normal"
+    inbox: Inbox | None = None
+    data: dict[str, Any] | None = None
+    actions: Annotated[list[ActionIn], Meta(max_length=3)] | None = None
+    collapse_key: Name | None = None
+    scheduled_at: Moment | None = None
+    expires_at: Moment | None = None
+    sent_at: Moment | None = None
+    delivered_at: Moment | None = None
+    read_at: Moment | None = None
+    archived_at: Moment | None = None
+    snoozed_until: Moment | None = None
+    count: Annotated[int, Meta(ge=1, le=MOST_COUNTED)] = 1
+    listed_at: Moment | None = None
+
+
+class ImportNotificationsIn(Input, frozen=True, kw_only=True):
+    """Up to 1,000 rows of an export; each is checked on its own."""
+
+    notifications: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MOST_ROWS)]
+
+
+NotificationRows = Rows[OldNotification]
+_decoder = msgspec.json.Decoder(ImportedNotificationIn)
+
+
+def decode_notification(raw: msgspec.Raw | bytes) -> ImportedNotificationIn:
+    """One row. Raises ValidationError."""
+    return decoded(_decoder, raw)
+
+
+def importing_notifications(
+    clock: Clock, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
+) -> Write[NotificationRows, BatchResult]:
+    """The write that takes rows of an export back in. ``app``: whose those are that name none."""
+    now_ms = clock.now_ms()
+    checked = prepared(rows, lambda raw: _prepare(decode_notification(raw), now_ms, app))
+    return Write(_take_in, checked, len(checked[1]))
+
+
+def _take_in(tx: Tx, items: Sequence[NotificationRows]) -> list[BatchResult]:
+    erased = tombstones.erased_among(tx.conn, {row.user_id for _, good, _ in items for row in good})
+    refused = {user: row_refusal(tombstones.refusal(user)) for user in erased}
+    items = [without_users(item, refused) for item in items]
+    return [result_of(item, importing.take_in(tx, item[1])) for item in items]
+
+
+def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotification:
+    faults = Faults()
+    if row.status in UNSENT:
+        faults.add("status", f"is “{row.status}”: it is still to be sent, and an import sends nothing")
+    if (row.inbox == "snoozed") != (row.snoozed_until is not None):
+        faults.add("snoozed_until", "and a snoozed place in the inbox belong together")
+    moments: dict[str, int | None] = dict.fromkeys(_MOMENTS)
+    for name in _MOMENTS:
+        with faults:
+            if (time := getattr(row, name)) is not None:
+                moments[name] = moment_ms(name, time)
+    for name in _PAST:
+        if (at := moments[name]) is not None and at > now_ms + FUTURE_MS:
+            faults.add(name, "is more than an hour in the future")
+    data = None
+    with faults:
+        data = metadata_json(row.data, "data")
+    faults.done()
+    created = moments.pop("created_at")
+    assert created is not None
+    listed = moments.pop("listed_at")
+    if listed is None:  # an export of an older version: what was scheduled came at its time
+        listed = max(created, min(moments["scheduled_at"] or 0, now_ms))
+    return OldNotification(
+        id=row.id,
+        user_id=row.user_id,
+        app=row.app or app,
+        title=row.title,
+        message=row.message,
+        notification_type=row.notification_type,
+        channels=to_json(row.channels or ["in_app"]),
+        priority=row.priority,
+        status=row.status,
+        inbox=row.inbox,
+        data=data,
+        actions=to_json(row.actions) if row.actions else None,
+        collapse_key=row.collapse_key,
+        created_at=created,
+        count=row.count,
+        listed_at=listed,
+        **moments,
+    )
+
+
+_PAST = ("created_at", "sent_at", "delivered_at", "read_at", "archived_at", "listed_at")
+_MOMENTS = (
+    "created_at", "scheduled_at", "expires_at", "sent_at", "delivered_at", "read_at", "archived_at", "snoozed_until",
+    "listed_at",
+)  # fmt: skip

@@ -1,0 +1,120 @@
+"""Exported sessions on their way back in. What grows from a session's activities (its length in activities and pages)
+is read and left aside: it comes back with them, whichever are imported first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from flashflow.backend.activity.batch import Rows, prepared, result_of, without_rows, without_users
+from flashflow.backend.activity.consent import row_refusal
+from flashflow.backend.activity.ingest import LOCAL_APP
+from flashflow.backend.activity.service import UserActivityService
+from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.errors import FlashFlowError, ValidationError
+from flashflow.backend.data.import_activities import FUTURE_MS, MOST_ROWS, Address, decoded
+from flashflow.backend.schemas.records import BatchResult
+from flashflow.backend.schemas.requests import Agent, AppName, Id, Input, Moment, UserId
+from flashflow.backend.schemas.values import metadata_json, moment_ms
+from flashflow.backend.store.activity import session_import
+from flashflow.backend.store.activity.session_import import NewSession
+from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.privacy import retention
+
+
+class ImportedSessionIn(Input, frozen=True, kw_only=True):
+    """A session as an export wrote it."""
+
+    id: Id
+    user_id: UserId
+    start_time: Moment
+    app: AppName | None = None
+    last_seen: Moment | None = None
+    end_time: Moment | None = None
+    end_reason: Literal["ended", "timeout"] | None = None
+    device_info: dict[str, Any] | None = None
+    ip_address: Address | None = None
+    user_agent: Agent | None = None
+    duration: Any = None
+    pages_visited: Any = None
+    activities: Any = None
+
+
+class ImportSessionsIn(Input, frozen=True, kw_only=True):
+    """Up to 1,000 rows of an export; each is checked on its own."""
+
+    sessions: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MOST_ROWS)]
+
+
+SessionRows = Rows[NewSession]
+_decoder = msgspec.json.Decoder(ImportedSessionIn)
+
+
+def decode_session(raw: msgspec.Raw | bytes) -> ImportedSessionIn:
+    """One row. Raises ValidationError."""
+    return decoded(_decoder, raw)
+
+
+def importing_sessions(
+    service: UserActivityService, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
+) -> Write[SessionRows, BatchResult]:
+    """The write that takes rows of an export back in. ``app``: whose those are that name none."""
+    now_ms = service.clock.now_ms()
+    checked = prepared(rows, lambda raw: _prepare(service, decode_session(raw), now_ms, app))
+
+    def write(tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
+        return _take_in(service, tx, items)
+
+    return Write(write, checked, len(checked[1]))
+
+
+def _take_in(service: UserActivityService, tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
+    before = retention.pruned_before(tx.conn)
+    items = [without_rows(item, _too_old(item[1], before)) for item in items]
+    turned_away = service.admission.turned_away(tx, (s.user_id for _, good, _ in items for s in good))
+    if turned_away:
+        items = [without_users(item, {u: row_refusal(why) for u, why in turned_away.items()}) for item in items]
+    answers = session_import.take_in(tx, [good for _, good, _ in items], service.cache)
+    return [result_of(item, answer) for item, answer in zip(items, answers, strict=True)]
+
+
+def _too_old(sessions: Sequence[NewSession], before: int) -> dict[int, FlashFlowError]:
+    why = ValidationError.of("start_time", "is older than what is kept: sessions that ended before then were pruned")
+    return {at: why for at, session in enumerate(sessions) if max(session.last_seen, session.end_time or 0) < before}
+
+
+def _prepare(service: UserActivityService, row: ImportedSessionIn, now_ms: int, app: str) -> NewSession:
+    faults = Faults()
+    times: dict[str, int | None] = dict.fromkeys(("start_time", "last_seen", "end_time"))
+    for name in times:
+        with faults:
+            if (time := getattr(row, name)) is not None:
+                times[name] = moment_ms(name, time)
+    start = times["start_time"] or 0
+    for name, at in times.items():
+        if at is not None and at < start:
+            faults.add(name, "is before start_time", "start_time")
+        if at is not None and at > now_ms + FUTURE_MS:
+            faults.add(name, "is more than an hour in the future")
+    if (row.end_time is None) != (row.end_reason is None):
+        faults.add("end_reason", "and end_time belong together")
+    device_info = None
+    with faults:
+        device_info = metadata_json(row.device_info, "device_info")
+    faults.done()
+    last_seen, end = times["last_seen"], times["end_time"]
+    return NewSession(
+        row.id,
+        row.user_id,
+        row.app or app,
+        start,
+        start if last_seen is None else last_seen,
+        end,
+        row.end_reason,
+        device_info,
+        service.admission.masked(row.ip_address),
+        row.user_agent,
+    )

@@ -1,0 +1,203 @@
+"""How long rows are kept: pruned by age and by size, beside everything else and never in its way."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Literal
+
+from flashflow.backend.activity.service import UserActivityService
+from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.errors import FlashFlowError
+from flashflow.backend.core.events import Event
+from flashflow.backend.notifications.service import NotificationService
+from flashflow.backend.schemas.records import Record
+from flashflow.backend.settings.model import RetentionSettings
+from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.notifications import search
+from flashflow.backend.store.privacy import retention
+from flashflow.backend.store.privacy.retention import Pruned, Slice
+
+log = logging.getLogger(__name__)
+
+DAY_MS = 24 * 60 * 60 * 1000
+MIB = 1024 * 1024
+FEWEST, FIRST, MOST = 25, 100, 500
+"""Rows in one transaction."""
+QUICK_S, SLOW_S = 0.005, 0.010
+"""A slice that took less is followed by a larger one, one that took more by a smaller: nobody waits 50 ms for it."""
+
+Kind = Literal["all", "activities", "notifications"]
+
+
+class PruneResult(Record, frozen=True, kw_only=True):
+    """What was pruned, or would be; ``more`` says that the time given was not enough for all of it."""
+
+    activities: int
+    sessions: int
+    notifications: int
+    more: bool
+
+
+class Kept(Record, frozen=True, kw_only=True):
+    """How much there is: bytes in use in both files, and since when activities are all there (None: since ever)."""
+
+    activity_bytes: int
+    notification_bytes: int
+    pruned_before: datetime | None
+
+
+class Retention:
+    """Over both services. ``settings`` may be exchanged at any time."""
+
+    def __init__(self, activity: UserActivityService, notifications: NotificationService) -> None:
+        self._activity = activity
+        self._notifications = notifications
+        self._clock = activity.clock
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.settings = RetentionSettings()
+
+    def kept(self) -> Kept:
+        """How much is stored."""
+        before = self._activity.store.read(retention.pruned_before)
+        return Kept(
+            activity_bytes=self._activity.store.read(retention.bytes_in_use),
+            notification_bytes=self._notifications.store.read(retention.bytes_in_use),
+            pruned_before=to_datetime(before) if before else None,
+        )
+
+    def prune(self, before_ms: int, what: Kind = "all", *, seconds: float | None = None) -> PruneResult:
+        """Let go of what is older than ``before_ms``; for ``seconds`` at most (None: to the end)."""
+        end = None if seconds is None else self._clock.monotonic() + seconds
+        total, more = Pruned(), False
+        for step in self._steps(what):
+            for done in self._slices(step, before_ms):
+                total = _sum(total, done)
+                if end is not None and self._clock.monotonic() >= end:
+                    more = True
+                    break
+        return self._told_of(_result(total, more))
+
+    def would_prune(self, before_ms: int, what: Kind = "all") -> PruneResult:
+        """What ``prune`` would take, without taking it."""
+        total = Pruned()
+        if what != "notifications":
+            total = _sum(total, self._activity.store.read(lambda c: retention.would_prune_activities(c, before_ms)))
+        if what != "activities":
+            total = _sum(
+                total, self._notifications.store.read(lambda c: retention.would_prune_notifications(c, before_ms))
+            )
+        return _result(total, False)
+
+    # --- by itself ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Do what the settings say in a thread of its own, unless it is at it already."""
+        rules = self.settings
+        if rules == RetentionSettings() or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._thread = threading.Thread(target=self._run, name="flashflow-prune", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End what is under way after its slice."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        try:
+            self.enforce()
+        except FlashFlowError as error:
+            log.warning("pruning stopped; it goes on within the hour: %s", error)
+        except Exception:
+            log.exception("pruning failed; it is tried again within the hour")
+
+    def enforce(self) -> PruneResult:
+        """Prune by age, then by size, as the settings say; how much."""
+        rules, now_ms, total = self.settings, self._clock.now_ms(), Pruned()
+        for days, step in (
+            (rules.activities_days, self._activities),
+            (rules.notifications_days, self._told),
+        ):
+            if days is not None:
+                for done in self._slices(step, now_ms - days * DAY_MS):
+                    total = _sum(total, done)
+        if rules.max_mb is not None:
+            total = _sum(total, self._by_size(rules.max_mb * MIB, now_ms))
+        return self._told_of(_result(total, False))
+
+    def _told_of(self, result: PruneResult) -> PruneResult:
+        """Have the screens look again where anything went."""
+        if result.notifications:
+            search.sweep(self._notifications.store)
+        if result.activities or result.sessions or result.notifications:
+            self._activity.bus.publish([Event("system", "pruned")])
+        return result
+
+    def _by_size(self, most: int, now_ms: int) -> Pruned:
+        total, through = Pruned(), 0
+        for step in (self._activities, self._told):
+            if self._size() <= most:
+                break
+            for done in self._slices(step, now_ms):
+                total, through = _sum(total, done), max(through, done.through)
+                if self._size() <= most:
+                    break
+        if through:  # and the sessions that these activities were of
+            for done in self._slices(self._activities, through):
+                total = _sum(total, done)
+        return total
+
+    def _size(self) -> int:
+        kept = self.kept()
+        return kept.activity_bytes + kept.notification_bytes
+
+    def _steps(self, what: Kind) -> Sequence[Callable[[Slice], Pruned]]:
+        return {
+            "all": (self._activities, self._told),
+            "activities": (self._activities,),
+            "notifications": (self._told,),
+        }[what]
+
+    def _slices(self, step: Callable[[Slice], Pruned], before_ms: int) -> Iterator[Pruned]:
+        """One slice after another, as large as the writer bears, until nothing is left or FlashFlow stops."""
+        rows = FIRST
+        while not self._stopping.is_set():
+            started = self._clock.monotonic()
+            done = step(Slice(before_ms, rows))
+            if not done:
+                return
+            took = self._clock.monotonic() - started
+            rows = max(FEWEST, rows // 2) if took > SLOW_S else min(MOST, rows * 2) if took < QUICK_S else rows
+            yield done
+
+    def _activities(self, wanted: Slice) -> Pruned:
+        return self._activity.store.run(Write(self._prune_activities, wanted))
+
+    def _told(self, wanted: Slice) -> Pruned:
+        return self._notifications.store.run(Write(_prune_notifications, wanted))
+
+    def _prune_activities(self, tx: Tx, items: Sequence[Slice]) -> list[Pruned]:
+        done = [retention.prune_activities(tx, wanted, self._activity.cache) for wanted in items]
+        self._activity.admission.has_pruned(tx)
+        return done
+
+
+def _prune_notifications(tx: Tx, items: Sequence[Slice]) -> list[Pruned]:
+    return [retention.prune_notifications(tx, wanted) for wanted in items]
+
+
+def _sum(one: Pruned, other: Pruned) -> Pruned:
+    return Pruned(
+        one.activities + other.activities, one.sessions + other.sessions, one.notifications + other.notifications
+    )
+
+
+def _result(total: Pruned, more: bool) -> PruneResult:
+    return PruneResult(
+        activities=total.activities, sessions=total.sessions, notifications=total.notifications, more=more
+    )

@@ -1,0 +1,292 @@
+"""Any other service by its Apprise address, as a channel that the owner named.
+
+Apprise answers yes or no: a no may be a wrong token or a bad moment, so it counts as transient, with the words that
+Apprise logged about it. Those never reach a log as they are: an address consists of secrets.
+"""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import logging
+import re
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
+
+from flashflow.backend.core.clock import Clock
+from flashflow.backend.delivery.net.text import cut, lines, one_line
+from flashflow.backend.domain.channel import BaseChannel, Health, Notice, Outcome, Permanent, Transient
+from flashflow.backend.settings.model import AppriseSettings
+
+if TYPE_CHECKING:
+    from apprise import Apprise, AppriseAsset
+    from apprise.plugins.base import NotifyBase
+
+log = logging.getLogger(__name__)
+
+MAX_TEXT = 300
+HIDDEN = "[…]"
+SHORTEST_SECRET = 3
+"""Characters from which on a part of the address is hidden: what is shorter is in every text."""
+WORD = 8
+"""Characters up to which it is hidden only where it stands alone."""
+
+_ASSET = {
+    "app_id": "FlashFlow",
+    "app_desc": "FlashFlow",
+    "app_url": "",
+    "async_mode": False,
+    "interpret_emojis": False,
+    "interpret_escapes": False,
+    "http_redirects": False,  # a POST that is sent elsewhere becomes a GET, and its 200 would count as accepted
+    "image_url_mask": "",  # else services fetch pictures from a stranger's site
+    "image_url_logo": "",
+    "secure_logging": True,
+    "pgp_autogen": False,
+    "pem_autogen": False,
+    "storage_mode": "memory",
+    "service_timeout": 0,  # the deadline here is the one
+}
+_ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,31}://\S+")
+_AUTHORIZATION = re.compile(r"\b(Basic|Bearer|Token)\s+\S+", re.IGNORECASE)
+_BETWEEN_PARTS = re.compile(r"[\s/?#&=@:;,+]+")
+_CALLS_ON_PEOPLE = re.compile(r"(@(?=(?:everyone|here|channel|all)\b)|<(?=[@!#&]))", re.IGNORECASE)
+_NOT_A_MENTION = "\\1\N{ZERO WIDTH SPACE}"
+
+_opening = threading.Lock()
+
+
+class AppriseChannel(BaseChannel):
+    """Sends to one Apprise address. Thread-safe: each send under way has a plugin of its own.
+
+    ``deadline_s`` is for a whole send. Past it the thread may hang on, for Apprise cannot be interrupted; when twice
+    as many hang as may send at once, further ones are put off.
+    """
+
+    def __init__(self, name: str, settings: AppriseSettings, clock: Clock, *, deadline_s: float = 30.0) -> None:
+        self.name = name
+        self._url = settings.url
+        self._clock = clock
+        self._secrets = _parts(settings.url)
+        self._calls = _Calls(2 * settings.connections, deadline_s, f"apprise-{name}")
+        self._idle: list[_Sender] = []
+
+    def health(self) -> Health:
+        """Whether Apprise is installed and understands the address; nothing is sent. Never raises."""
+        try:
+            sender = self._take()
+        except Permanent as error:
+            return Health(works=False, detail=error.text)
+        except Exception as error:  # noqa: BLE001 a plugin may raise anything
+            log.warning("the channel %s could not be probed: %s", self.name, type(error).__name__)
+            return Health(works=False, detail=type(error).__name__)
+        self._idle.append(sender)
+        return Health(works=True, detail=f"{sender.service} through Apprise, which confirms no delivery")
+
+    def close(self) -> None:
+        """Whoever waits is answered ``stopping`` at once, as is every later send."""
+        self._calls.close()
+        self._idle.clear()
+
+    def _send(self, notice: Notice) -> Outcome:
+        if notice.expires_at is not None and notice.expires_at <= self._clock.now_ms():
+            raise Permanent("expired", "It expired before it could be sent.")
+        return self._calls.run(lambda: self._deliver(notice))
+
+    def _deliver(self, notice: Notice) -> Outcome:
+        sender = self._take()
+        try:
+            with _Reasons() as reasons:
+                accepted = sender.notify(notice)
+        except Exception as error:  # noqa: BLE001 a plugin may raise anything
+            # Its words may be the address; and a plugin that broke is not used again.
+            raise Transient("apprise_failed", f"Apprise failed ({type(error).__name__}).") from None
+        if not accepted:
+            words = self._hidden(" ".join(reasons.heard))
+            text = f"{sender.service} did not take it; Apprise gives no status" + (f": {words}" if words else ".")
+            # The sentence of every plugin whose request found no way to its service.
+            unreachable = "connection error occurred" in words.lower()
+            raise Transient("unreachable" if unreachable else "not_accepted", cut(text, MAX_TEXT))
+        self._idle.append(sender)
+        return Outcome(outcome="sent", code="accepted", text=f"{sender.service} took it")
+
+    def _take(self) -> _Sender:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _open(self._url)
+
+    def _hidden(self, words: str) -> str:
+        """``words`` as one line without anything of the address."""
+        words = _AUTHORIZATION.sub(rf"\1 {HIDDEN}", _ADDRESS.sub(HIDDEN, one_line(words)))
+        return self._secrets.sub(HIDDEN, words) if self._secrets else words
+
+
+class _Sender:
+    """An Apprise object with the one service that it notifies; for one thread at a time."""
+
+    def __init__(self, apprise: Apprise, plugin: NotifyBase) -> None:
+        self._apprise = apprise
+        self.service = cut(one_line(str(plugin.service_name or "The service")), 60)
+
+    def notify(self, notice: Notice) -> bool:
+        """Whether the service took it."""
+        from apprise import NotifyFormat, NotifyType
+
+        urgent = notice.priority in ("high", "urgent")
+        return bool(
+            self._apprise.notify(
+                title=_plain(one_line(notice.title)),
+                body=_plain(_body(notice)),
+                notify_type=NotifyType.WARNING if urgent else NotifyType.INFO,
+                body_format=NotifyFormat.TEXT,
+            )
+        )
+
+
+def _open(url: str) -> _Sender:
+    """Raises Permanent ``apprise_missing`` or ``bad_url``."""
+    with _opening, warnings.catch_warnings():  # its plugins are read here, and some use what Python deprecates
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            from apprise import Apprise, AppriseAsset
+        except ImportError:
+            text = "The package apprise is not installed: pip install apprise"
+            raise Permanent("apprise_missing", text) from None
+        _keep_quiet()
+        asset = _asset(AppriseAsset)
+        plugin = Apprise.instantiate(url, asset=asset)
+    if plugin is None:
+        text = "Apprise does not know this address, finds it incomplete, or misses a package for it."
+        raise Permanent("bad_url", text)
+    plugin.request_rate_per_sec = 0
+    # Trying again is the outbox's; and a failure that Apprise is told to overlook would be called a success.
+    for name, value in (("retry", 0), ("optional", False)):
+        if hasattr(plugin, name):
+            setattr(plugin, name, value)
+    _fit(plugin, url)
+    apprise = Apprise(asset=asset)
+    apprise.add(plugin)
+    return _Sender(apprise, plugin)
+
+
+def _asset(kind: type[AppriseAsset]) -> AppriseAsset:
+    """Settings that older versions do not know are left out."""
+    named = inspect.signature(kind).parameters
+    known: dict[str, Any] = {key: value for key, value in _ASSET.items() if key in named or hasattr(kind, key)}
+    return kind(**known)
+
+
+def _fit(plugin: NotifyBase, url: str) -> None:
+    """Cut what is too long for the service, which would otherwise refuse it for ever; the address may say ``split``."""
+    from apprise import OverflowMode
+
+    if "overflow=" not in url.lower():
+        plugin.overflow_mode = OverflowMode.TRUNCATE
+
+
+def _keep_quiet() -> None:
+    """Apprise's and urllib3's own log lines hold the address, or parts of it."""
+    apprise = logging.getLogger("apprise")
+    apprise.propagate = False
+    apprise.setLevel(logging.WARNING)
+    if not apprise.handlers:
+        apprise.addHandler(logging.NullHandler())
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+class _Reasons(logging.Handler):
+    """What Apprise logs in this thread meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.heard: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread and len(self.heard) < 5:
+            self.heard.append(record.getMessage()[: 20 * MAX_TEXT])
+
+    def __enter__(self) -> _Reasons:
+        logging.getLogger("apprise").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("apprise").removeHandler(self)
+
+
+class _Calls:
+    """Runs each call in a daemon thread of its own, at most ``limit`` of them, and waits for it up to a deadline."""
+
+    def __init__(self, limit: int, deadline_s: float, name: str) -> None:
+        self._limit = limit
+        self._deadline_s = deadline_s
+        self._name = name
+        self._changed = threading.Condition()
+        self._running = 0
+        self._closed = False
+
+    def run(self, work: Callable[[], Outcome]) -> Outcome:
+        """What ``work`` returned or raised; raises Transient ``busy``, ``timeout`` or ``stopping``."""
+        future: Future[Outcome] = Future()
+        with self._changed:
+            if self._closed:
+                raise _stopping()
+            if self._running >= self._limit:
+                raise Transient("busy", "Earlier sends to this service still hang.")
+            threading.Thread(target=self._carry_out, args=(work, future), name=self._name, daemon=True).start()
+            self._running += 1
+            ended = self._changed.wait_for(lambda: self._closed or future.done(), self._deadline_s)
+        if future.done():
+            return future.result()
+        if ended:
+            raise _stopping()
+        raise Transient(
+            "timeout", f"The service did not answer within {self._deadline_s:g} seconds; it may yet have taken it."
+        )
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _carry_out(self, work: Callable[[], Outcome], future: Future[Outcome]) -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 it is raised again where the call was made
+            future.set_exception(error)
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+
+
+def _stopping() -> Transient:
+    return Transient("stopping", "FlashFlow is stopping.")
+
+
+def _body(notice: Notice) -> str:
+    links = [f"{one_line(link.label)}: {one_line(link.url)}" for link in notice.actions]
+    text = lines(notice.message).strip() or one_line(notice.title)
+    return "\n\n".join([text, "\n".join(links)] if links else [text])
+
+
+def _plain(text: str) -> str:
+    """Words that chat services would read as a call on everyone, or on someone, made to be just words."""
+    return _CALLS_ON_PEOPLE.sub(_NOT_A_MENTION, text)
+
+
+def _parts(url: str) -> re.Pattern[str] | None:
+    """Whatever in the address may be a secret, as written, as meant, and as HTTP's basic authentication sends it."""
+    _, _, rest = url.partition("://")
+    found = {rest, unquote_plus(rest)}
+    for text in tuple(found):
+        found.update(_BETWEEN_PARTS.split(text))
+    userinfo = rest.rpartition("@")[0]
+    found.update(base64.b64encode(text.encode()).decode() for text in (userinfo, unquote_plus(userinfo)))
+    secrets = sorted((part for part in found if len(part) >= SHORTEST_SECRET), key=len, reverse=True)
+    patterns = [re.escape(part) if len(part) > WORD else rf"(?<!\w){re.escape(part)}(?!\w)" for part in secrets]
+    return re.compile("|".join(patterns), re.IGNORECASE) if patterns else None

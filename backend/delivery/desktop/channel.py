@@ -1,0 +1,245 @@
+"""Native notices on this computer.
+
+On Linux the notification daemon confirms each one (``desktop_linux``), so "delivered" means that it was shown. On
+Windows and macOS plyer hands the notice to the system and hears nothing back: "sent".
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flashflow.backend.delivery.net.deadline_call import OneAtATime
+from flashflow.backend.delivery.net.text import cut, lines, one_line
+from flashflow.backend.domain.channel import BaseChannel, ChannelError, Health, Notice, Outcome, Permanent, Transient
+
+if TYPE_CHECKING:
+    from flashflow.backend.delivery.desktop.linux import LinuxNotification, Toast
+    from flashflow.backend.delivery.desktop.signals import OnAction
+
+log = logging.getLogger(__name__)
+
+APP_NAME = "FlashFlow"
+WINDOWS_TITLE = 63
+WINDOWS_MESSAGE = 255
+"""UTF-16 units that NOTIFYICONDATAW has room for, beside the NUL; one more and plyer raises in a thread of its own."""
+WINDOWS_SHOWN_S = 10
+
+_URGENCY = {"low": 0, "normal": 1, "high": 1, "urgent": 2}
+_EXPIRE_MS = {"high": 15_000, "urgent": 0}
+"""High is normal that stays longer; urgent stays until someone takes it away."""
+
+MOST_BUTTONS = 3
+BUTTON_LABEL = 60
+"""UTF-16 units."""
+LONGEST_LINK = 2048
+
+_WEB_LINK = re.compile(r"https?://[^\s\x00-\x1f\x7f]+", re.IGNORECASE)
+
+Plyer = Callable[[str], Any]
+"""Gives plyer's notification facade for ``win`` or ``macosx``; raises ImportError if something it needs is missing."""
+
+
+class Native(Protocol):
+    """One platform's way to show a notice. Calls come one at a time; each raises a ChannelError for anything but
+    success."""
+
+    def show(self, notice: Notice) -> Outcome: ...
+    def withdraw(self, notification_id: str) -> bool: ...
+    def probe(self) -> str: ...
+    def close(self) -> None: ...
+
+
+class DesktopChannel(BaseChannel):
+    """Shows notices on this computer's own desktop. Thread-safe.
+
+    ``deadline_s`` is how long one native call may take; ``platform`` is named as in ``sys.platform``. ``on_action``
+    hears, in a thread of its own, that a toast was pressed: the notification's id and the link of the button (http or
+    https), or None for the toast itself. Only Linux tells.
+    """
+
+    name = "desktop"
+
+    def __init__(
+        self,
+        *,
+        environ: Mapping[str, str] | None = None,
+        platform: str | None = None,
+        deadline_s: float = 5.0,
+        icon: Path | None = None,
+        plyer: Plyer | None = None,
+        on_action: OnAction | None = None,
+    ) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._platform = platform or _this_platform()
+        self._icon = icon
+        self._plyer = plyer or _plyer_facade
+        self._on_action = on_action
+        self._calls = OneAtATime(deadline_s, "desktop-notice")
+        self._native: Native | None = None
+        self._closed = False
+
+    def withdraw(self, notification_id: str) -> bool:
+        """Take this notification's toast off the screen; whether there was one that could be. Never raises."""
+        try:
+            return self._calls.run(lambda: self._opened().withdraw(notification_id))
+        except ChannelError as error:
+            log.info("a toast was not withdrawn: %s", error.text)
+        except Exception:
+            log.exception("a toast was not withdrawn")
+        return False
+
+    def health(self) -> Health:
+        """Whether something here would show a notice, and what. Never raises."""
+        try:
+            return Health(works=True, detail=self._calls.run(lambda: self._opened().probe()))
+        except ChannelError as error:
+            return Health(works=False, detail=error.text)
+        except Exception as error:
+            log.exception("the desktop could not be probed")
+            return Health(works=False, detail=type(error).__name__)
+
+    def close(self) -> None:
+        """Let go of the session bus; a call that still hangs is interrupted. Later sends are answered ``stopping``."""
+        self._closed = True
+        self._close_native()
+        if not self._calls.wait_until_idle(1.0):
+            log.warning("a native notice still hangs; its thread ends with the process")
+        self._close_native()
+
+    def _send(self, notice: Notice) -> Outcome:
+        return self._calls.run(lambda: self._opened().show(notice))
+
+    def _opened(self) -> Native:
+        if self._closed:
+            raise Transient("stopping", "FlashFlow is stopping.")
+        if self._native is None:
+            self._native = self._open()
+        return self._native
+
+    def _open(self) -> Native:
+        if self._platform in ("android", "ios"):
+            raise Permanent("not_on_phones", "On a phone the app itself shows notices, not this channel.")
+        if self._platform == "linux":
+            return LinuxDesktop(self._environ, self._icon, self._on_action)
+        if self._platform in ("win32", "darwin"):
+            return PlyerDesktop(self._platform, self._icon, self._plyer)
+        raise Permanent("unsupported_platform", f"FlashFlow cannot show native notices on {self._platform}.")
+
+    def _close_native(self) -> None:
+        if self._native is not None:
+            self._native.close()
+
+
+class LinuxDesktop:
+    """The session's notification daemon, over D-Bus."""
+
+    def __init__(self, environ: Mapping[str, str], icon: Path | None, on_action: OnAction | None = None) -> None:
+        from flashflow.backend.delivery.desktop.linux import LinuxNotification
+
+        self._facade: LinuxNotification = LinuxNotification(environ, on_action=on_action)
+        self._icon = icon.resolve().as_uri() if icon is not None and icon.is_file() else ""
+
+    def show(self, notice: Notice) -> Outcome:
+        server = self._facade.show(self._toast(notice))
+        return Outcome(outcome="delivered", code="shown", text=f"shown by {server}")
+
+    def withdraw(self, notification_id: str) -> bool:
+        return self._facade.withdraw(notification_id)
+
+    def probe(self) -> str:
+        return self._facade.probe()
+
+    def close(self) -> None:
+        self._facade.close()
+
+    def _toast(self, notice: Notice) -> Toast:
+        from flashflow.backend.delivery.desktop.linux import Toast
+
+        return Toast(
+            key=notice.notification_id,
+            title=_title(notice),
+            body=lines(notice.message),
+            app_name=APP_NAME,
+            icon=self._icon,
+            urgency=_URGENCY.get(notice.priority, 1),
+            expire_ms=_EXPIRE_MS.get(notice.priority, -1),
+            buttons=_buttons(notice),
+        )
+
+
+class PlyerDesktop:
+    """Windows and macOS, where plyer hands the notice over without a confirmation.
+
+    On Windows plyer shows it from a thread of its own, for ``timeout`` seconds. A thread inherits being a daemon from
+    the one that starts it, so called from a daemon thread it cannot hold up the end of the process.
+    """
+
+    def __init__(self, platform: str, icon: Path | None, plyer: Plyer) -> None:
+        self._windows = platform == "win32"
+        self._facade = self._load(plyer)
+        usable = icon is not None and icon.is_file() and (icon.suffix.lower() == ".ico" or not self._windows)
+        self._icon = str(icon) if usable else ""
+
+    def show(self, notice: Notice) -> Outcome:
+        title, message = _title(notice), lines(notice.message).strip()
+        if self._windows:
+            title, message = cut(title, WINDOWS_TITLE), cut(message, WINDOWS_MESSAGE)
+        try:
+            self._facade.notify(
+                title=title, message=message, app_name=APP_NAME, app_icon=self._icon, timeout=WINDOWS_SHOWN_S
+            )
+        except Exception as error:
+            raise Transient("native_failed", f"The system did not take the notice ({type(error).__name__}).") from error
+        return Outcome(outcome="sent", code="handed_over", text="handed to the system, which does not confirm")
+
+    def withdraw(self, notification_id: str) -> bool:
+        """Never: plyer gives no id to withdraw by."""
+        return False
+
+    def probe(self) -> str:
+        return "notices are handed to the system, which does not confirm them"
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _load(self, plyer: Plyer) -> Any:
+        try:
+            return plyer("win" if self._windows else "macosx")
+        except ImportError as error:
+            if self._windows:
+                raise Permanent("plyer_unusable", f"plyer cannot show notices here: {error}.") from error
+            text = "On macOS native notices need the package pyobjus, which is not installed."
+            raise Permanent("needs_pyobjus", text) from error
+        except Exception as error:
+            raise Permanent("plyer_unusable", f"plyer cannot show notices here: {error}.") from error
+
+
+def _title(notice: Notice) -> str:
+    return one_line(notice.title) or APP_NAME
+
+
+def is_web_link(text: str) -> bool:
+    """Whether it may be handed to a browser: http or https, and nothing that only looks like it."""
+    return len(text) <= LONGEST_LINK and _WEB_LINK.fullmatch(text) is not None
+
+
+def _buttons(notice: Notice) -> tuple[tuple[str, str], ...]:
+    links = [link for link in notice.actions if is_web_link(link.url)]
+    return tuple((cut(one_line(link.label), BUTTON_LABEL) or "Open", link.url) for link in links[:MOST_BUTTONS])
+
+
+def _this_platform() -> str:
+    """``sys.platform``, which calls Android "linux" before Python 3.13."""
+    return "android" if hasattr(sys, "getandroidapilevel") else sys.platform
+
+
+def _plyer_facade(system: str) -> Any:
+    """plyer's backend itself: ``plyer.notification`` would print a traceback and stand in a useless one."""
+    return importlib.import_module(f"plyer.platforms.{system}.notification").instance()

@@ -1,0 +1,213 @@
+"""Notices on a Linux desktop: plyer's notification facade over org.freedesktop.Notifications.
+
+plyer's own Linux backend runs ``notify-send`` and reports success whatever becomes of it. This one speaks D-Bus, so
+that an id means "shown" and anything else is an error with a name.
+https://specifications.freedesktop.org/notification-spec/latest/protocol.html
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+from jeepney import DBusAddress, HeaderFields, Message  # type: ignore[import-untyped]
+from plyer.facades import Notification
+
+from flashflow.backend.delivery.desktop.session_bus import BusLost, SessionBus
+from flashflow.backend.delivery.desktop.signals import (
+    BUS,
+    DEFAULT_ACTION,
+    PATH,
+    SERVICE,
+    ListeningBus,
+    Live,
+    OnAction,
+    Toasts,
+)
+from flashflow.backend.delivery.net.text import escaped
+from flashflow.backend.domain.channel import Permanent
+
+PATIENCE_S = 25.0
+"""How long one call waits for its reply: what libdbus and GLib wait."""
+
+_NOTIFICATIONS = DBusAddress(PATH, bus_name=SERVICE, interface=SERVICE)
+_BUS = DBusAddress("/org/freedesktop/DBus", bus_name=BUS, interface=BUS)
+
+
+class Toast(msgspec.Struct, frozen=True, kw_only=True):
+    """What the daemon is asked to show. ``body`` is plain text: escaping it is decided by what the daemon can do."""
+
+    key: str
+    """Toasts of one key replace each other; empty: this one stands alone."""
+    title: str
+    body: str
+    app_name: str
+    icon: str
+    """A ``file:`` URI, the name of a themed icon, or empty."""
+    urgency: int
+    """0 low, 1 normal, 2 critical."""
+    expire_ms: int
+    """-1: as the daemon likes; 0: never."""
+    buttons: tuple[tuple[str, str], ...] = ()
+    """(label, link), where the daemon can show them."""
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """The notification daemon that owns the name now."""
+
+    owner: str
+    name: str
+    version: str
+    markup: bool
+    """Whether bodies are read as markup."""
+    actions: bool
+    """Whether toasts can be pressed."""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}".strip()
+
+
+class LinuxNotification(Notification):  # type: ignore[misc]
+    """plyer's facade, and beyond it what the protocol offers: ids, replacing, withdrawing, true errors.
+
+    Thread-safe: calls queue up behind one another. Texts must be free of control characters (``desktop_text``).
+    With ``on_action`` a toast that has a key can be pressed, as a whole or on its buttons.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str], *, patience_s: float = PATIENCE_S, on_action: OnAction | None = None
+    ) -> None:
+        self._toasts = Toasts()
+        self._bus = SessionBus(environ, patience_s)
+        self._listening = ListeningBus(environ, patience_s, self._toasts, on_action)
+        self._lock = threading.RLock()
+        self._server: Server | None = None
+
+    def show(self, toast: Toast) -> Server:
+        """Show it, in place of an earlier one of the same key; who shows it. Raises a ChannelError."""
+        with self._lock:
+            server = self._present_server()
+            body = escaped(toast.body) if server.markup else toast.body
+            actions, links = self._offer(toast, server)
+            words = toast.app_name, self._toasts.find(toast.key), toast.icon, toast.title, body
+            rest: tuple[Any, ...] = (actions, {"urgency": ("y", toast.urgency)}, toast.expire_ms)
+            bus = self._listening if links else self._bus
+            shown = partial(self._shown, toast.key, links)
+            bus.call(_NOTIFICATIONS, "Notify", "susssasa{sv}i", *words, *rest, heard=shown)
+            return server
+
+    def withdraw(self, key: str) -> bool:
+        """Take the toast of this key off the screen; whether there was one to take off. Raises a ChannelError."""
+        with self._lock:
+            if not self._toasts.find(key):
+                return False
+            self._present_server(start=False)
+            shown_id = self._toasts.take(key)
+            if not shown_id:
+                return False
+            bus = self._listening if self._listening.connected else self._bus
+            bus.call(_NOTIFICATIONS, "CloseNotification", "u", shown_id)
+            return True
+
+    def probe(self) -> str:
+        """Who would show a notice, found out without showing one. Raises a ChannelError."""
+        with self._lock:
+            try:
+                return str(self._present_server(start=False))
+            except Permanent as error:
+                if error.code != "no_notification_service":
+                    raise
+                (activatable,) = self._bus.call(_BUS, "ListActivatableNames")
+                if SERVICE not in activatable:
+                    raise
+                return "a notification service that starts when needed"
+
+    def close(self) -> None:
+        """Let go of the connection for good, interrupting whatever uses it."""
+        self._bus.shut()
+        self._listening.shut()
+        if self._lock.acquire(timeout=1.0):
+            try:
+                self._forget_server()
+            finally:
+                self._lock.release()
+
+    def _notify(self, **kwargs: Any) -> None:
+        """plyer's way in (``notify``); ``timeout`` in seconds, of the hints only ``urgency``."""
+        self.show(
+            Toast(
+                key="",
+                title=str(kwargs.get("title", "")),
+                body=str(kwargs.get("message", "")),
+                app_name=str(kwargs.get("app_name", "")),
+                icon=str(kwargs.get("app_icon", "")),
+                urgency=int(kwargs.get("hints", {}).get("urgency", 1)),
+                expire_ms=int(kwargs.get("timeout", -0.001) * 1000),
+            )
+        )
+
+    def _present_server(self, *, start: bool = True) -> Server:
+        """Who owns the name now, started if need be. The ids of a daemon that is gone are forgotten: in the next one
+        they belong to somebody else's toasts."""
+        owner = self._owner(start=start)
+        if self._server is None or self._server.owner != owner:
+            self._toasts.keep_only(owner)
+            name, _vendor, version, _spec = self._bus.call(_NOTIFICATIONS, "GetServerInformation")
+            (abilities,) = self._bus.call(_NOTIFICATIONS, "GetCapabilities")
+            version = version.split(" ")[0]
+            self._server = Server(
+                owner=owner,
+                name=name,
+                version=version,
+                markup="body-markup" in abilities,
+                actions="actions" in abilities,
+            )
+        return self._server
+
+    def _owner(self, *, start: bool) -> str:
+        """The unique name behind the service's. Asked before every notice: it also finds out, while nothing is lost
+        yet, that the bus went away since the last one."""
+        reused = self._bus.connected
+        try:
+            return self._ask_owner(start=start)
+        except BusLost:
+            self._forget_server()
+            if not reused:
+                raise
+        return self._ask_owner(start=start)
+
+    def _ask_owner(self, *, start: bool) -> str:
+        try:
+            (owner,) = self._bus.call(_BUS, "GetNameOwner", "s", SERVICE)
+        except Permanent as error:
+            if not start or error.code != "no_notification_service":
+                raise
+            self._bus.call(_BUS, "StartServiceByName", "su", SERVICE, 0)
+            (owner,) = self._bus.call(_BUS, "GetNameOwner", "s", SERVICE)
+        return str(owner)
+
+    def _offer(self, toast: Toast, server: Server) -> tuple[list[str], dict[str, str | None]]:
+        """The toast's actions as the daemon takes them (key, label, key, label, …), and what each key leads to."""
+        if not (toast.key and server.actions and self._listening.offers_actions):
+            return [], {}
+        offered, links = [DEFAULT_ACTION, "Mark as read"], dict[str, str | None]({DEFAULT_ACTION: None})
+        for number, (label, link) in enumerate(toast.buttons, 1):
+            key = f"link-{number}"
+            offered += [key, label]
+            links[key] = link
+        return offered, links
+
+    def _shown(self, key: str, links: Mapping[str, str | None], reply: Message) -> None:
+        """The daemon's reply: the id that it gave the toast. Whose word that is, the bus wrote on it."""
+        (shown_id,) = reply.body
+        if key:
+            self._toasts.add(shown_id, Live(key, reply.header.fields.get(HeaderFields.sender, ""), links))
+
+    def _forget_server(self) -> None:
+        self._bus.drop()
+        self._listening.drop()
+        self._toasts.keep_only("")
+        self._server = None

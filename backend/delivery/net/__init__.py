@@ -1,0 +1,1 @@
+"""Network layer of the channels: HTTP client, sockets, deadlines, SSRF guard."""

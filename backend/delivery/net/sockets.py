@@ -1,0 +1,188 @@
+"""The network below httpx: sockets that one deadline holds as a whole, and that another thread can end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any, Protocol
+
+from flashflow.backend.domain.channel import Transient
+
+_SLICE_S = 0.1
+"""How often a wait that no socket can end looks whether it was stopped."""
+_UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
+
+
+class Resolver(Protocol):
+    """Who may be reached."""
+
+    def pin(self, host: str, port: int) -> str:
+        """The address to connect to for ``host``; raises a ChannelError where there is none or it is not allowed."""
+        ...
+
+
+class Wire:
+    """What one thread at a time waits on. Raises TimeoutError past ``deadline`` (in ``time.monotonic``'s seconds),
+    Transient ``stopping`` after ``stop``, and OSError; httpx and httpcore let all three through.
+
+    It is what httpcore calls a network backend, and a ``Stream`` is its network stream.
+    """
+
+    def __init__(self, resolver: Resolver | None) -> None:
+        self.deadline = 0.0
+        self.stopped = False
+        self._resolver = resolver
+        self._current: socket.socket | None = None
+
+    def stop(self) -> None:
+        """From another thread, for good: whatever waits here ends."""
+        self.stopped = True
+        current = self._current
+        if current is not None:
+            with contextlib.suppress(OSError):
+                # Not SSLSocket's own, which would drop the TLS state under the thread that reads.
+                socket.socket.shutdown(current, socket.SHUT_RDWR)
+
+    def use(self, sock: socket.socket) -> None:
+        """``sock`` is what the next call waits for: until the deadline, or until ``stop`` shuts it."""
+        self._current = sock
+        if self.stopped:
+            raise stopping()
+        sock.settimeout(self.remaining())
+
+    def release(self) -> None:
+        """Nothing is waited for any more."""
+        self._current = None
+
+    def remaining(self) -> float:
+        """Seconds until the deadline."""
+        remaining = self.deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError
+        return remaining
+
+    def connect_tcp(self, host: str, port: int, **_: Any) -> Stream:
+        """A connection to the first of the host's addresses that lets one in, each given its share of the time."""
+        addresses = self._addresses(host, port)
+        for left in range(len(addresses), 0, -1):
+            try:
+                return Stream(self, self._connect(*addresses[-left], self.remaining() / left))
+            except OSError:
+                if left == 1:
+                    raise
+        raise OSError(errno.EADDRNOTAVAIL, "it has no address")
+
+    def _addresses(self, host: str, port: int) -> list[tuple[int, Any]]:
+        """Families and addresses. A look-up can hang for longer than any deadline, so it has a thread of its own."""
+        future: Future[list[tuple[int, Any]]] = Future()
+        work = (self._look_up, host, port, future)
+        threading.Thread(target=_carry_out, args=work, name="look-up", daemon=True).start()
+        while not wait([future], min(_SLICE_S, self.remaining())).done:
+            if self.stopped:
+                raise stopping()
+        return future.result()
+
+    def _look_up(self, host: str, port: int) -> list[tuple[int, Any]]:
+        flags = 0
+        if self._resolver is not None:
+            host, flags = self._resolver.pin(host, port), socket.AI_NUMERICHOST
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+        except UnicodeError as error:  # a label that is empty or too long
+            raise OSError(errno.EINVAL, "the name is not one") from error
+        return [(family, address) for family, _, _, _, address in found]
+
+    def _connect(self, family: int, address: Any, timeout_s: float) -> socket.socket:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            failure = sock.connect_ex(address)
+            if failure in _UNDER_WAY:
+                self._wait_until_connected(sock, time.monotonic() + timeout_s)
+                failure = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if failure:
+                raise OSError(failure, os.strerror(failure))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _wait_until_connected(self, sock: socket.socket, end: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(sock, selectors.EVENT_WRITE)
+            while not selector.select(min(_SLICE_S, max(0.0, end - time.monotonic()))):
+                if self.stopped:
+                    raise stopping()
+                if time.monotonic() >= end:
+                    raise TimeoutError
+
+
+class Stream:
+    """A connection. The timeouts it is given are overruled by its wire's deadline."""
+
+    def __init__(self, wire: Wire, sock: socket.socket) -> None:
+        self._wire = wire
+        self._sock = sock
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self._wire.use(self._sock)
+        return self._sock.recv(max_bytes)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        while buffer:
+            self._wire.use(self._sock)
+            buffer = buffer[self._sock.send(buffer) :]
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> Stream:
+        sock = self._sock
+        try:
+            sock = ssl_context.wrap_socket(sock, server_hostname=server_hostname, do_handshake_on_connect=False)
+            self._wire.use(sock)
+            sock.do_handshake()
+        except BaseException:
+            sock.close()
+            raise
+        return Stream(self._wire, sock)
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "ssl_object":
+            return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
+        if info == "is_readable":  # asked of an idle connection: if so, the server hung up or is about to
+            return self._is_readable()
+        return None
+
+    def _is_readable(self) -> bool:
+        try:
+            self._sock.settimeout(0)
+            socket.socket.recv(self._sock, 1, socket.MSG_PEEK)  # below TLS
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+
+def stopping() -> Transient:
+    """Why a send ends when its channel is closed."""
+    return Transient("stopping", "FlashFlow is stopping.")
+
+
+def _carry_out(work: Callable[[str, int], Any], host: str, port: int, future: Future[Any]) -> None:
+    try:
+        future.set_result(work(host, port))
+    except BaseException as error:  # noqa: BLE001 it is raised again where the result is waited for
+        future.set_exception(error)

@@ -1,0 +1,243 @@
+"""The guard of what callers make this machine reach: no private address, unless the owner lists the host.
+
+A name is looked up once, every address it has is judged, and one of them is handed back to connect to: a name that
+changes its address between the check and the connection (rebinding) gains nothing, because it is not asked again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from flashflow.backend.domain.channel import Permanent, Transient
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Lookup = Callable[[str, int], Sequence[str]]
+"""A name and a port to the addresses as text; raises OSError if there are none."""
+
+LOOKUPS = 32
+"""Look-ups under way at most. More would mean that somebody's names never answer."""
+
+# IANA's IPv4 and IPv6 special-purpose address registries (RFC 6890), written out: what the ipaddress module calls
+# global changed between 3.11.9 and 3.11.10. Blocks that are in the registry and yet lead out are left out.
+_NOT_PUBLIC_V4 = tuple(
+    ipaddress.IPv4Network(block)
+    for block in (
+        "0.0.0.0/8",  # "this network": 0.0.0.0 is this machine
+        "10.0.0.0/8",  # private, RFC 1918
+        "100.64.0.0/10",  # behind a carrier's NAT, RFC 6598; one cloud's metadata lives here
+        "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # looks public, but inside Azure it is the machine's own platform
+        "169.254.0.0/16",  # link-local, RFC 3927, and most clouds' metadata
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # protocol assignments, RFC 6890
+        "192.0.2.0/24",  # documentation, RFC 5737
+        "192.88.99.0/24",  # 6to4 relays, deprecated by RFC 7526
+        "192.168.0.0/16",  # private
+        "198.18.0.0/15",  # benchmarks, RFC 2544
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and broadcast
+    )
+)
+_GLOBAL_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that leads out (RFC 4291, 2.4). Outside are loopback, unspecified, mapped and compatible IPv4, ULA, link-
+and site-local, multicast, discard-only, and NAT64's local prefix 64:ff9b:1::/48 (RFC 8215)."""
+_NOT_PUBLIC_V6 = tuple(
+    ipaddress.IPv6Network(block)
+    for block in (
+        "2001::/23",  # protocol assignments, RFC 2928: Teredo and ORCHID among them
+        "2001:db8::/32",  # documentation, RFC 3849
+        "2002::/16",  # 6to4: any IPv4 address in disguise, RFC 3056
+        "3ffe::/16",  # the former 6bone, RFC 3701
+        "3fff::/20",  # documentation, RFC 9637
+    )
+)
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""How a network without IPv4 reaches it (RFC 6052): as public as the IPv4 address in its last 32 bits."""
+
+_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_LOCAL_NAME = re.compile(r"(.*\.)?(localhost|local|internal)")
+_ENTRY = re.compile(r"(?P<host>\[[^\[\]\s]+\]|[^\[\]\s:/@*]+)(:(?P<port>[0-9]{1,5}))?")
+
+
+class Reach:
+    """Decides where a connection may go. Thread-safe; holds nothing that needs closing.
+
+    ``allow_hosts``: what the owner lets callers reach although it is private, each as it stands in a URL: ``name``,
+    ``name:port``, an address, ``[v6]`` or ``[v6]:port``. Raises ValueError for an entry that is none of these.
+
+    ``getaddrinfo`` has no deadline and cannot be interrupted, so each look-up has a daemon thread of its own, left
+    behind after ``deadline_s`` seconds. Not ``OneAtATime``: there one caller's name server that never answers would
+    hold up everybody's names. Here it costs one thread, since whoever asks for the same name waits for the same answer.
+    """
+
+    def __init__(
+        self, allow_hosts: Sequence[str] = (), *, lookup: Lookup | None = None, deadline_s: float = 5.0
+    ) -> None:
+        self._allowed = frozenset(_entry(text) for text in allow_hosts)
+        self._lookup = lookup or system_lookup
+        self._deadline_s = deadline_s
+        self._lock = threading.Lock()
+        self._running: dict[tuple[str, int], Future[Sequence[str]]] = {}
+
+    def allows(self, host: str, port: int) -> bool:
+        """Whether the owner lists this host, as it is written."""
+        key = _key(host)
+        return (key, None) in self._allowed or (key, port) in self._allowed
+
+    def check_host(self, host: str, port: int) -> None:
+        """What can be told without a look-up: raises Permanent ``private_address`` for an address that is not public
+        and for a host written as no honest one is."""
+        if not self.allows(host, port):
+            _judged(host)
+
+    def pin(self, host: str, port: int) -> str:
+        """The one address to connect to for ``host``.
+
+        Raises Permanent ``private_address`` where any of its addresses is not public and the owner does not list it,
+        and Transient ``unreachable`` where there is none to be had.
+        """
+        if self.allows(host, port):
+            known = _address(_key(host))
+            return str(known or self._addresses(_key(host), port)[0])
+        found = _judged(host)
+        if not isinstance(found, str):
+            return str(found)
+        addresses = self._addresses(found, port)
+        if not all(is_public(address) for address in addresses):
+            raise Permanent("private_address", f"{found} leads to an address that is not on the public internet.")
+        return str(addresses[0])
+
+    def _addresses(self, name: str, port: int) -> list[Address]:
+        try:
+            texts = self._asked(name, port).result(self._deadline_s)
+        except (OSError, UnicodeError) as error:
+            raise Transient("unreachable", f"{name} has no address at the moment ({type(error).__name__}).") from None
+        addresses = [_address(text) for text in texts]
+        if not addresses or None in addresses:
+            raise Transient("unreachable", f"{name} has no address that can be used.")
+        return [address for address in addresses if address is not None]
+
+    def _asked(self, name: str, port: int) -> Future[Sequence[str]]:
+        key = name, port
+        with self._lock:
+            if key in self._running:
+                return self._running[key]
+            if len(self._running) >= LOOKUPS:
+                raise Transient("unreachable", f"{name} was not looked up: too many names do not answer.")
+            future: Future[Sequence[str]] = Future()
+            threading.Thread(target=self._look_up, args=(key, future), name="look-up", daemon=True).start()
+            self._running[key] = future
+            return future
+
+    def _look_up(self, key: tuple[str, int], future: Future[Sequence[str]]) -> None:
+        found: Sequence[str] = ()
+        failure: BaseException | None = None
+        try:
+            found = self._lookup(*key)
+        except BaseException as error:  # noqa: BLE001 it is raised again where the name was asked for
+            failure = error
+        with self._lock:  # before the answer is out: whoever asks after that asks anew
+            del self._running[key]
+        if failure is None:
+            future.set_result(found)
+        else:
+            future.set_exception(failure)
+
+
+def system_lookup(name: str, port: int) -> list[str]:
+    """Every address the operating system knows for ``name``, the one it would try first in front (RFC 6724)."""
+    rows = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    return [str(row[4][0]) for row in rows]
+
+
+def is_public(address: Address) -> bool:
+    """Whether this address leads out to the internet and to nothing nearer."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in block for block in _NOT_PUBLIC_V4)
+    if address.scope_id is not None:
+        return False
+    if address in _NAT64:
+        return is_public(ipaddress.IPv4Address(address.packed[-4:]))
+    return address in _GLOBAL_UNICAST_V6 and not any(address in block for block in _NOT_PUBLIC_V6)
+
+
+def _judged(host: str) -> Address | str:
+    """A public address, or a name that is still to be looked up. Raises Permanent ``private_address``."""
+    bare = _unbracketed(host)
+    if ":" in bare or bare != host:
+        address = _address(bare)
+        return _public(None if isinstance(address, ipaddress.IPv4Address) else address)
+    name = _ascii(bare)
+    if not _NAME.fullmatch(name):
+        raise Permanent("private_address", "The host is not written as a name or an address is.")
+    if _NUMBER.fullmatch(name.rpartition(".")[2]):
+        # No name ends in a number (WHATWG URL, "ends in a number"), but 2130706433, 0x7f.1, 127.1 and 0177.0.0.1 are
+        # 127.0.0.1 to the C library.
+        return _public(_address(name))
+    if _LOCAL_NAME.fullmatch(name):
+        raise Permanent("private_address", f"{name} is a name for inside a network or a machine.")
+    return name
+
+
+def _public(address: Address | None) -> Address:
+    if address is None:
+        raise Permanent("private_address", "The host is an address that is not written as addresses are.")
+    if not is_public(address):
+        raise Permanent("private_address", f"{address} is not on the public internet.")
+    return address
+
+
+def _address(text: str) -> Address | None:
+    """Strict: four decimal numbers, or IPv6 as RFC 4291 writes it."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _entry(text: str) -> tuple[str, int | None]:
+    """One of ``allow_hosts`` as the host's key and the only port it stands for."""
+    bare = _address(text)
+    match = _ENTRY.fullmatch(text)
+    if bare is None and match is None:
+        raise ValueError(f"allow_hosts: “{text}” is not a host name, an address, or one of them with a port")
+    if bare is not None or match is None:
+        return _key(text), None
+    host, port = match["host"], match["port"]
+    if host.startswith("[") and _address(_unbracketed(host)) is None:
+        raise ValueError(f"allow_hosts: “{text}” has brackets around what is no IPv6 address")
+    if port is not None and not 0 < int(port) < 65_536:
+        raise ValueError(f"allow_hosts: “{text}” has a port that cannot be")
+    return _key(host), None if port is None else int(port)
+
+
+def _key(host: str) -> str:
+    """By what a host is found in the owner's list: addresses in their shortest form, names in lower case."""
+    bare = _unbracketed(host)
+    try:
+        return str(_address(bare) or _ascii(bare))
+    except Permanent:
+        return bare
+
+
+def _unbracketed(host: str) -> str:
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def _ascii(name: str) -> str:
+    """As it goes to the name server: a resolver would read “①②⑦.⓪.⓪.①” as 127.0.0.1, so it is read so before it is
+    judged (RFC 3490; full-width letters and dots become plain ones)."""
+    if name.isascii():
+        return name.lower()
+    try:
+        return name.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        raise Permanent("private_address", "The host is not written as a name or an address is.") from None

@@ -1,0 +1,1 @@
+"""Push channels: FCM, APNs, Web Push, and their credentials."""

@@ -1,0 +1,228 @@
+"""Apple Push Notification service over HTTP/2, with token authentication.
+
+Its words are Apple's: "Sending notification requests to APNs", "Handling notification responses from APNs".
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from flashflow.backend.core.clock import Clock, rfc3339
+from flashflow.backend.delivery.net.http_client import Answer, HttpClient, json_object, refusal, retry_after, said
+from flashflow.backend.delivery.push.payload import Buttons, Fitted, apns_headers, aps, fitted, sendable
+from flashflow.backend.domain.channel import (
+    BaseChannel,
+    ChannelError,
+    Health,
+    Notice,
+    Outcome,
+    Permanent,
+    TargetThrottled,
+    TokenDead,
+    Transient,
+)
+from flashflow.backend.settings.model import ApnsSettings
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+REUSE_S = 2400.0
+"""A provider token is used for 40 minutes: APNs refuses one of more than 60, and a new one more often than every 20."""
+FORCED_S = 1200.0
+MAX_KEY_FILE = 64 * 1024
+
+_DEVICE = re.compile(r"(?:[0-9A-Fa-f]{2}){1,100}")
+_REASON = re.compile(r"[A-Z][A-Za-z]{1,60}")
+_LAST_MS = 253_402_300_799_999
+"""The end of the year 9999."""
+
+
+class ApnsChannel(BaseChannel):
+    """Sends each notice to the device token in ``notice.target``. Thread-safe."""
+
+    name = "apns"
+
+    def __init__(self, settings: ApnsSettings, clock: Clock, *, client: HttpClient | None = None) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._client = client or HttpClient(http2=True, connections=settings.connections)
+        self._tokens = ProviderTokens(settings, clock)
+
+    def health(self) -> Health:
+        """Whether the key can be read, and where notices would go; Apple is not asked."""
+        try:
+            self._tokens.key()
+        except ChannelError as error:
+            return Health(works=False, detail=error.text)
+        host = urlsplit(self._settings.base_url).hostname
+        return Health(works=True, detail=said(f"{self._settings.topic} through {host}"))
+
+    def close(self) -> None:
+        """Sends under way end as ``stopping``."""
+        self._client.close()
+
+    def _send(self, notice: Notice) -> Outcome:
+        device = notice.target or ""
+        if not _DEVICE.fullmatch(device):
+            raise Permanent("bad_token", "The device's token is not one that APNs gives out.")
+        url = f"{self._settings.base_url.rstrip('/')}/3/device/{device}"
+        content, note = payload(notice)
+        token = self._tokens.token()
+        answer = self._post(url, token, notice, content)
+        if answer.status == 403 and _reason(answer) == "ExpiredProviderToken":
+            fresh = self._tokens.token(refused=token)
+            if fresh != token:
+                answer = self._post(url, fresh, notice, content)
+        if answer.status != 200:
+            raise self._refused(answer, notice)
+        name = said(answer.headers.get("apns-id")) or apns_id(notice.delivery_id)
+        return Outcome(outcome="sent", code="accepted", text=said(f"accepted as {name}{'; ' if note else ''}{note}"))
+
+    def _post(self, url: str, token: str, notice: Notice, content: bytes) -> Answer:
+        headers = {
+            "authorization": f"bearer {token}",
+            "apns-topic": self._settings.topic,
+            "apns-push-type": "alert",
+            "apns-id": apns_id(notice.delivery_id),
+            "content-type": "application/json",
+            **apns_headers(notice),
+        }
+        return self._client.post(url, headers=headers, content=content)
+
+    def _refused(self, answer: Answer, notice: Notice) -> ChannelError:
+        reason = _reason(answer)
+        code = _snake(reason) or f"http_{answer.status}"
+        text = f"APNs answered {answer.status}{': ' if reason else ''}{reason}."
+        if answer.status == 410:
+            return _gone(answer, notice, code, text)
+        if answer.status == 403:
+            return Permanent("unauthorized", text)
+        if reason == "IdleTimeout":  # a 400, but it is the connection's fault
+            return Transient(code, text)
+        if reason == "TooManyRequests":  # "made consecutively to the same device token"
+            return TargetThrottled(code, text, retry_after(answer, self._clock))
+        return refusal(answer, self._clock, code, text)
+
+
+class ProviderTokens:
+    """The signed token that stands for the team, one for all threads."""
+
+    def __init__(self, settings: ApnsSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._key: EllipticCurvePrivateKey | None = None
+        self._token: str | None = None
+        self._made_at = (0, 0.0)
+        self._forced_at: float | None = None
+
+    def key(self) -> EllipticCurvePrivateKey:
+        """Raises Permanent ``bad_credentials``, without a word of what is in the file."""
+        with self._lock:
+            return self._read_key()
+
+    def token(self, refused: str | None = None) -> str:
+        """The token in use; a new one when it gets old, or was ``refused`` as expired, which it is taken for only once
+        in 20 minutes: where a clock is wrong, new tokens do not help and APNs would refuse those too. Raises as
+        ``key`` does."""
+        with self._lock:
+            if refused is not None and refused == self._token and self._may_force():
+                self._forced_at = self._clock.monotonic()
+                self._token = None
+            if self._token is None or not self._fresh():
+                self._token = self._sign()
+                self._made_at = self._clock.now_ms(), self._clock.monotonic()
+            return self._token
+
+    def _sign(self) -> str:
+        import jwt
+
+        claims = {"iss": self._settings.team_id, "iat": self._clock.now_ms() // 1000}
+        return jwt.encode(claims, self._read_key(), algorithm="ES256", headers={"kid": self._settings.key_id})
+
+    def _may_force(self) -> bool:
+        return self._forced_at is None or self._clock.monotonic() - self._forced_at >= FORCED_S
+
+    def _fresh(self) -> bool:
+        """By both clocks: the monotonic one may stand still while a laptop sleeps, the other may jump."""
+        wall_ms, monotonic = self._made_at
+        age_s = (self._clock.now_ms() - wall_ms) / 1000
+        return 0 <= age_s < REUSE_S and self._clock.monotonic() - monotonic < REUSE_S
+
+    def _read_key(self) -> EllipticCurvePrivateKey:
+        if self._key is None:
+            self._key = _key(self._settings.key_file)
+        return self._key
+
+
+def payload(notice: Notice) -> Fitted:
+    """At most 4096 bytes; the caller's data stands under ``data``, where it cannot be taken for Apple's words."""
+
+    def encode(title: str, text: str, kept: Mapping[str, Any], buttons: Buttons) -> bytes:
+        shown = {"alert": {"title": title, "body": text}, **aps(notice, buttons)}
+        content: dict[str, Any] = {"aps": shown, "notification_id": notice.notification_id}
+        return msgspec.json.encode(
+            content | ({"actions": buttons} if buttons else {}) | ({"data": kept} if kept else {})
+        )
+
+    data, left_out = sendable(notice.data)
+    content, note = fitted(notice, data, encode)
+    return Fitted(content, note or left_out)
+
+
+def apns_id(delivery_id: str) -> str:
+    """A UUID that is the same at each try of a delivery."""
+    try:
+        return str(uuid.UUID(delivery_id))
+    except ValueError:
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"flashflow:delivery:{delivery_id}"))
+
+
+def _gone(answer: Answer, notice: Notice, code: str, text: str) -> ChannelError:
+    """APNs says when it learned that the token is dead. What was registered again since is alive as far as we know:
+    that answer is out of date, and a later one will be right."""
+    at = json_object(answer).get("timestamp")
+    if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at <= _LAST_MS or notice.registered_at is None:
+        return Permanent(code, f"{text} It is not known which came first, that or the device's registration.")
+    if at >= notice.registered_at:
+        return TokenDead(code, text)
+    again = f"The device was registered again at {rfc3339(notice.registered_at)}"
+    return Transient(f"{code}_before", f"{text} That was at {rfc3339(at)}. {again}.")
+
+
+def _reason(answer: Answer) -> str:
+    reason = json_object(answer).get("reason")
+    return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else ""
+
+
+def _snake(reason: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", reason).lower()
+
+
+def _key(path: str) -> EllipticCurvePrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            key = load_pem_private_key(file.read(MAX_KEY_FILE), password=None)
+    except OSError as error:
+        raise _bad(f"its file cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, RuntimeError, UnsupportedAlgorithm):
+        raise _bad("its file holds no private key without a password") from None
+    if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
+        raise _bad("it is not a P-256 key")
+    return key
+
+
+def _bad(why: str) -> Permanent:
+    return Permanent("bad_credentials", f"The APNs key cannot be used: {why}.")

@@ -1,0 +1,173 @@
+"""Firebase Cloud Messaging, HTTP v1: Android, and iOS where the app took its token from Firebase.
+
+Browsers are reached by Web Push, whoever's service is behind it, and never through here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from flashflow.backend.core.clock import Clock
+from flashflow.backend.delivery.net.http_client import Answer, HttpClient, json_object, refusal, retry_after, said
+from flashflow.backend.delivery.push.google_token import AccessTokens, Credentials
+from flashflow.backend.delivery.push.payload import Buttons, apns_headers, aps, fitted, sendable
+from flashflow.backend.domain.channel import (
+    BaseChannel,
+    ChannelError,
+    Health,
+    Notice,
+    Outcome,
+    Permanent,
+    Throttled,
+    TokenDead,
+    Transient,
+)
+from flashflow.backend.settings.model import FcmSettings
+
+DEADLINE_S = 9.0
+"""Of each exchange. A send is four at most (token, message, and both again after a 401): less than its lease, with
+the outbox's standby before it."""
+MAX_TTL_S = 2_419_200
+"""Four weeks, FCM's own limit."""
+QUOTA_WAIT_S = 60.0
+"""How long FCM asks to wait after a 429 that does not say."""
+
+_TOKEN = re.compile(r"[\x21-\x7e]{1,2000}")
+_CODE = re.compile(r"[A-Z][A-Z_]{1,40}")
+_RESERVED = re.compile(r"from|message_type|collapse_key|notification_id|google.*|gcm.*", re.DOTALL)
+_SHOWN_AS = {"low": "PRIORITY_LOW", "high": "PRIORITY_HIGH", "urgent": "PRIORITY_MAX"}
+_FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+
+
+class FcmChannel(BaseChannel):
+    """Sends each notice to the registration token in ``notice.target``. Thread-safe."""
+
+    name = "fcm"
+
+    def __init__(self, settings: FcmSettings, clock: Clock, *, client: HttpClient | None = None) -> None:
+        self._clock = clock
+        self._base_url = settings.base_url.rstrip("/")
+        self._client = client or HttpClient(connections=settings.connections, deadline_s=DEADLINE_S)
+        self._credentials = Credentials(settings.credentials)
+        self._tokens = AccessTokens(self._credentials, clock, self._client)
+
+    def health(self) -> Health:
+        """Whether the credentials can be read, and whose they are; Google is not asked."""
+        try:
+            return Health(works=True, detail=said(f"Firebase project {self._credentials.account().project_id}"))
+        except ChannelError as error:
+            return Health(works=False, detail=error.text)
+
+    def close(self) -> None:
+        """Sends under way end as ``stopping``."""
+        self._client.close()
+
+    def _send(self, notice: Notice) -> Outcome:
+        if notice.platform not in (None, "android", "ios"):
+            raise Permanent("unsupported_platform", "FCM is used for Android and iOS devices only.")
+        if not _TOKEN.fullmatch(notice.target or ""):
+            raise Permanent("bad_token", "The device's token is not one that FCM gives out.")
+        url = f"{self._base_url}/v1/projects/{quote(self._credentials.account().project_id, safe='')}/messages:send"
+        content, note = message(notice, self._clock.now_ms())
+        token = self._tokens.token()
+        answer = self._post(url, token, content)
+        if answer.status == 401 and _error(answer)[0] != "THIRD_PARTY_AUTH_ERROR":
+            token = self._tokens.token(refused=token)
+            answer = self._post(url, token, content)
+        if answer.status != 200:
+            raise self._refused(answer, notice, token)
+        return _accepted(answer, note)
+
+    def _post(self, url: str, token: str, content: bytes) -> Answer:
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json; charset=utf-8"}
+        return self._client.post(url, headers=headers, content=content)
+
+    def _refused(self, answer: Answer, notice: Notice, token: str) -> ChannelError:
+        name, words = _error(answer)
+        code = name.lower() or f"http_{answer.status}"
+        text = said(words, token, notice.target) or f"FCM answered {answer.status}."
+        if answer.status == 404 and name == "UNREGISTERED":
+            return TokenDead("unregistered", text)
+        if answer.status == 401 and name != "THIRD_PARTY_AUTH_ERROR":
+            return Permanent("unauthorized", text)
+        if answer.status == 429:
+            wait_s = retry_after(answer, self._clock)
+            return Throttled(code, text, QUOTA_WAIT_S if wait_s is None else wait_s)
+        return refusal(answer, self._clock, code, text)
+
+
+def message(notice: Notice, now_ms: int) -> tuple[bytes, str]:
+    """The body of ``messages:send``, its message at most 4096 bytes, and a note of what did not fit into it."""
+    data, left_out = _strings(notice)
+    fixed: dict[str, Any] = {"token": notice.target}
+    if notice.platform != "ios":
+        fixed["android"] = _android(notice, now_ms)
+
+    def encode(title: str, text: str, kept: Mapping[str, str], buttons: Buttons) -> bytes:
+        values = {**kept, "notification_id": notice.notification_id}
+        if buttons:
+            values["actions"] = msgspec.json.encode(buttons).decode()
+        if notice.platform == "ios":
+            fixed["apns"] = {"headers": apns_headers(notice), "payload": {"aps": aps(notice, buttons)}}
+        return msgspec.json.encode({**fixed, "notification": {"title": title, "body": text}, "data": values})
+
+    payload, note = fitted(notice, data, encode)
+    return b'{"message":' + payload + b"}", "; ".join(filter(None, (note, left_out)))
+
+
+def _android(notice: Notice, now_ms: int) -> dict[str, Any]:
+    """``tag`` makes the tray replace a notification that was updated in place. The collapse key makes FCM itself do so
+    for a device that is away, but it keeps only four of them a device: so only where the caller asked to collapse."""
+    shown = {"tag": notice.notification_id, "notification_priority": _SHOWN_AS.get(notice.priority, "PRIORITY_DEFAULT")}
+    android: dict[str, Any] = {
+        "priority": "HIGH" if notice.priority in ("high", "urgent") else "NORMAL",
+        "notification": shown,
+    }
+    if notice.collapse_key is not None:
+        android["collapse_key"] = notice.notification_id
+    if notice.expires_at is not None:
+        left_s = (notice.expires_at - now_ms) // 1000
+        android["ttl"] = f"{min(max(left_s, 0), MAX_TTL_S)}s"
+    return android
+
+
+def _strings(notice: Notice) -> tuple[dict[str, str], str]:
+    """Return the data as FCM takes them, strings, each other value as its JSON; and a note of the keys that FCM or the
+    notice's own actions need."""
+    data, note = sendable(notice.data)
+    taken = {"actions"} if notice.actions else set()
+    kept = {key: _string(value) for key, value in data.items() if not _RESERVED.fullmatch(key) and key not in taken}
+    gone = [key for key in data if key not in kept]
+    return kept, f"left out of the data, for the name is reserved: {', '.join(gone)}" if gone else note
+
+
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _accepted(answer: Answer, note: str) -> Outcome:
+    name = said(json_object(answer).get("name"))
+    if not name:
+        raise Transient("bad_answer", "FCM answered 200, but not with a message's name.")
+    return Outcome(outcome="sent", code="accepted", text=said(f"accepted as {name}{'; ' if note else ''}{note}"))
+
+
+def _error(answer: Answer) -> tuple[str, str]:
+    """FCM's own error code where it gave one, else Google's status, and the words to it."""
+    error = json_object(answer).get("error")
+    if not isinstance(error, dict):
+        return "", ""
+    details = error.get("details")
+    codes = [
+        detail.get("errorCode")
+        for detail in (details if isinstance(details, list) else [])
+        if isinstance(detail, dict) and detail.get("@type") == _FCM_ERROR
+    ]
+    named = [code for code in (*codes, error.get("status")) if isinstance(code, str) and _CODE.fullmatch(code)]
+    words = error.get("message")
+    return named[0] if named else "", words if isinstance(words, str) else ""

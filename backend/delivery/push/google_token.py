@@ -1,0 +1,192 @@
+"""Google's access tokens for a service account: a signed assertion for a token that lasts an hour (RFC 7523)."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+import msgspec
+
+from flashflow.backend.core.clock import Clock
+from flashflow.backend.delivery.net.http_client import Answer, HttpClient, json_object, refusal, said
+from flashflow.backend.domain.channel import ChannelError, Permanent, Transient
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
+GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+ASSERTION_S = 3600
+EARLY_S = 300.0
+"""How long before its end a token is replaced."""
+MAX_CREDENTIALS = 64 * 1024
+
+
+class ServiceAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a service account's JSON is used."""
+
+    project_id: str
+    client_email: str
+    private_key: str
+    token_uri: str
+    private_key_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"ServiceAccount(project_id={self.project_id!r})"  # the key stays out of logs
+
+
+class Credentials:
+    """A service account and its key, read when first needed, again until they are right, and again when their file
+    changes: keys are renewed under the same name. A file that is gone or half written changes nothing."""
+
+    def __init__(self, given: str) -> None:
+        self._given = given.lstrip("\ufeff \t\r\n")
+        self._is_file = self._given[:1] != "{"
+        self._read: tuple[ServiceAccount, RSAPrivateKey] | None = None
+        self._seen: tuple[int, int, int] | None = None
+
+    def account(self) -> ServiceAccount:
+        """Raises Permanent ``bad_credentials``, without a word of what is in them."""
+        return self._pair()[0]
+
+    def assertion(self, now_s: int) -> str:
+        """The JWT that Google gives a token for. Raises as ``account`` does."""
+        import jwt
+
+        account, key = self._pair()
+        claims = {
+            "iss": account.client_email,
+            "scope": SCOPE,
+            "aud": account.token_uri,
+            "iat": now_s,
+            "exp": now_s + ASSERTION_S,
+        }
+        headers = {"kid": account.private_key_id} if account.private_key_id else None
+        return jwt.encode(claims, key, algorithm="RS256", headers=headers)
+
+    def _pair(self) -> tuple[ServiceAccount, RSAPrivateKey]:
+        seen = self._signature()
+        if self._read is not None and seen in (None, self._seen):
+            return self._read
+        try:
+            account = _account(self._file() if self._is_file else self._given.encode("utf-8", "replace"))
+            self._read, self._seen = (account, _key(account.private_key)), seen
+        except Permanent:
+            if self._read is None:
+                raise
+        return self._read
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        """What tells one state of the file from another; None where there is none."""
+        if not self._is_file:
+            return None
+        try:
+            found = Path(self._given).expanduser().stat()
+        except (OSError, ValueError, RuntimeError):
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _file(self) -> bytes:
+        try:
+            with Path(self._given).expanduser().open("rb") as file:
+                return file.read(MAX_CREDENTIALS)
+        except (OSError, ValueError, RuntimeError) as error:  # whatever was meant to be a path may itself be a secret
+            why = getattr(error, "strerror", None) or "that is no path"
+            raise _bad(f"the file cannot be read: {why}") from None
+
+
+class AccessTokens:
+    """One token for all threads; of several that need a new one at once, one asks and the others have its answer."""
+
+    def __init__(self, credentials: Credentials, clock: Clock, client: HttpClient) -> None:
+        self._credentials = credentials
+        self._clock = clock
+        self._client = client
+        self._lock = threading.Lock()
+        self._token: str | None = None
+        self._good_for_s = 0.0
+        self._got_at = (0, 0.0)
+        self._asking: Future[str] | None = None
+
+    def token(self, refused: str | None = None) -> str:
+        """A token that is good for a while, and not the one that was ``refused``. Raises Permanent
+        ``bad_credentials`` or ``credentials_refused``, and Transient or Throttled as the network and Google say."""
+        with self._lock:
+            if self._token is not None and self._token != refused and self._fresh():
+                return self._token
+            asking, mine = self._asking, self._asking is None
+            if asking is None:
+                asking = self._asking = Future()
+        if mine:
+            self._ask(asking)
+        return asking.result()
+
+    def _ask(self, asking: Future[str]) -> None:
+        try:
+            token, lasts_s = self._fetch()
+        except BaseException as error:  # noqa: BLE001 raised again in every thread that waits
+            with self._lock:
+                self._token = self._asking = None
+            asking.set_exception(error)
+            return
+        with self._lock:
+            self._token, self._asking = token, None
+            self._good_for_s = max(lasts_s - EARLY_S, lasts_s / 2)
+            self._got_at = self._clock.now_ms(), self._clock.monotonic()
+        asking.set_result(token)
+
+    def _fresh(self) -> bool:
+        """By both clocks: the monotonic one may stand still while a laptop sleeps, the other may jump."""
+        wall_ms, monotonic = self._got_at
+        age_s = (self._clock.now_ms() - wall_ms) / 1000
+        return 0 <= age_s < self._good_for_s and self._clock.monotonic() - monotonic < self._good_for_s
+
+    def _fetch(self) -> tuple[str, float]:
+        assertion = self._credentials.assertion(self._clock.now_ms() // 1000)
+        form = urlencode({"grant_type": GRANT, "assertion": assertion}).encode("ascii")
+        headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
+        answer = self._client.post(self._credentials.account().token_uri, headers=headers, content=form)
+        told = json_object(answer)
+        if answer.status != 200:
+            raise self._refused(answer, told, assertion)
+        token, lasts = told.get("access_token"), told.get("expires_in")
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token.strip():
+            raise Transient("token_bad_answer", "Google's token service answered without a token.")
+        if not isinstance(lasts, int | float) or isinstance(lasts, bool) or lasts <= 0:
+            lasts = ASSERTION_S
+        return token.strip(), float(min(lasts, ASSERTION_S))
+
+    def _refused(self, answer: Answer, told: dict[str, object], assertion: str) -> ChannelError:
+        words = said(told.get("error_description"), assertion) or said(told.get("error"), assertion)
+        text = said(f"Google's token service answered {answer.status}{': ' if words else '.'}{words}")
+        if answer.status in (400, 401, 403):
+            return Permanent("credentials_refused", text)
+        return refusal(answer, self._clock, f"token_http_{answer.status}", text)
+
+
+def _account(content: bytes) -> ServiceAccount:
+    try:
+        return msgspec.json.decode(content, type=ServiceAccount)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise _bad("they are not a service account's JSON with its project_id, key and token_uri") from None
+
+
+def _key(pem: str) -> RSAPrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(pem.encode("ascii"), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise _bad("the private key in them cannot be read") from None
+    if not isinstance(key, RSAPrivateKey):
+        raise _bad("the private key in them is not an RSA key")
+    return key
+
+
+def _bad(why: str) -> Permanent:
+    return Permanent("bad_credentials", f"The FCM credentials cannot be used: {why}.")

@@ -1,0 +1,143 @@
+"""Who we are to a push service: one P-256 key pair, made at first use, and what it signs (RFC 8292).
+
+Browsers bind a subscription to the public key it was made with. Losing the private key would silence every one of them,
+so it is written whole or not at all, and one that cannot be read is reported and never replaced.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flashflow.backend.domain.channel import Permanent, Transient
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+LIFETIME_S = 12 * 3600
+"""RFC 8292 allows 24 hours; half of it leaves room for a clock that is wrong."""
+RENEWED_S = 3600
+"""A signature is made anew when it has less than this left."""
+ORIGINS = 256
+"""Push services whose signatures are remembered; callers name them, so there has to be an end to it."""
+
+
+class VapidKeys:
+    """The key pair and its signatures. Thread-safe."""
+
+    def __init__(self, private_key: EllipticCurvePrivateKey) -> None:
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        point = private_key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        self._private_key = private_key
+        self.public_key = base64.urlsafe_b64encode(point).rstrip(b"=").decode()
+        """What a browser takes as ``applicationServerKey``: the uncompressed point (65 bytes) as base64url."""
+        self._lock = threading.Lock()
+        self._signed: dict[tuple[str, str], tuple[float, str]] = {}
+
+    @classmethod
+    def load_or_create(cls, path: Path) -> VapidKeys:
+        """The key pair in ``path`` (a private key as PEM, readable by its owner alone), made where there is none.
+
+        Raises Transient ``vapid_key`` if the file cannot be read or written now, Permanent ``vapid_key`` if it is there
+        and holds no P-256 key.
+        """
+        try:
+            if not path.exists():
+                _create(path)
+            if os.name == "posix" and path.stat().st_mode & 0o077:
+                path.chmod(0o600)
+            pem = path.read_bytes()
+        except OSError as error:
+            raise Transient("vapid_key", f"The key file {path.name} cannot be used: {error.strerror}.") from None
+        return cls(_private_key(pem, path.name))
+
+    def authorization(self, endpoint_origin: str, subject: str, now_s: float) -> str:
+        """The Authorization header for one push service: ``vapid t=…, k=…``.
+
+        ``endpoint_origin``: scheme, host and any unusual port of the endpoint; ``subject``: a mailto: or https: address
+        of the owner's; ``now_s``: seconds since 1970.
+        """
+        key = endpoint_origin, subject
+        with self._lock:
+            since, header = self._signed.get(key, (0.0, ""))
+            # A clock that was set back would make the old one seem to live for longer than a service allows.
+            if not header or not 0 <= now_s - since < LIFETIME_S - RENEWED_S:
+                header = self._sign(endpoint_origin, subject, now_s)
+                self._signed.pop(key, None)
+                while len(self._signed) >= ORIGINS:
+                    del self._signed[next(iter(self._signed))]
+                self._signed[key] = now_s, header
+        return header
+
+    def _sign(self, origin: str, subject: str, now_s: float) -> str:
+        import jwt
+
+        claims = {"aud": origin, "exp": int(now_s) + LIFETIME_S, "sub": subject}
+        return f"vapid t={jwt.encode(claims, self._private_key, algorithm='ES256')}, k={self.public_key}"
+
+
+def _private_key(pem: bytes, name: str) -> EllipticCurvePrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    with suppress(ValueError, TypeError, UnsupportedAlgorithm):
+        key = load_pem_private_key(pem, None)
+        if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
+            return key
+    text = (
+        f"{name} holds no P-256 private key. Put the right one back; without it no browser that subscribed is reached."
+    )
+    raise Permanent("vapid_key", text)
+
+
+def _create(path: Path) -> None:
+    """Write a new key beside ``path`` and give it that name at once, unless somebody else was faster."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, half = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)  # 0600 from the start
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_new_pem())
+            file.flush()
+            os.fsync(file.fileno())
+        _name_it(half, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(half)
+    _sync_folder(path.parent)
+
+
+def _name_it(half: str, path: Path) -> None:
+    try:
+        os.link(half, path)  # refuses to take the place of another's, which a rename would not
+    except FileExistsError:
+        return
+    except (OSError, AttributeError):
+        # No hard links here (a phone, a memory card). Two at once could take each other's place, but a data folder has
+        # one FlashFlow and that has one channel.
+        os.replace(half, path)
+
+
+def _new_pem() -> bytes:
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the name outlives a power cut, as the content does."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

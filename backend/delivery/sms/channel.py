@@ -1,0 +1,135 @@
+"""Text messages through Twilio, or whatever speaks as Twilio's Messages resource does.
+
+The provider accepts and sends on its own time, so the best that can be said here is "sent".
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from flashflow.backend.core.clock import Clock
+from flashflow.backend.delivery.net.http_client import Answer, HttpClient, json_object, refusal, retry_after, said
+from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line
+from flashflow.backend.delivery.sms.segments import is_gsm, segments
+from flashflow.backend.domain.channel import (
+    BaseChannel,
+    ChannelError,
+    Health,
+    Notice,
+    Outcome,
+    Permanent,
+    Throttled,
+    Transient,
+)
+from flashflow.backend.settings.model import SmsSettings
+
+MAX_BODY = 1_600
+"""What Twilio takes at most; counted in UTF-16 units, which is never less than characters."""
+MAX_LINK = 800
+"""A longer link is left out: it would crowd out the message."""
+
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_BAD_CREDENTIALS = 20003
+_TOO_MANY_REQUESTS = 20429
+
+
+class SmsChannel(BaseChannel):
+    """Sends each notice as one text message to the number in ``notice.target``. Thread-safe."""
+
+    name = "sms"
+
+    def __init__(self, settings: SmsSettings, clock: Clock, *, client: HttpClient | None = None) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._client = client or HttpClient(connections=settings.connections)
+        self._url = f"{settings.base_url.rstrip('/')}/2010-04-01/Accounts/{settings.account_sid}/Messages.json"
+        pair = f"{settings.account_sid}:{settings.auth_token}".encode("utf-8", "replace")
+        self._basic = base64.b64encode(pair).decode()
+
+    def health(self) -> Health:
+        """Where messages would go, and as whom; nothing is tried."""
+        host = urlsplit(self._settings.base_url).hostname
+        return Health(works=True, detail=f"text messages through {host}, from {one_line(self._settings.sender)}")
+
+    def close(self) -> None:
+        """Messages under way end as ``stopping``."""
+        self._client.close()
+
+    def _send(self, notice: Notice) -> Outcome:
+        if not _E164.fullmatch(notice.target or ""):
+            raise Permanent("bad_number", "The phone number is not in international form: + and 7 to 15 digits.")
+        body = text_of(notice)
+        headers = {
+            "authorization": f"Basic {self._basic}",
+            "content-type": "application/x-www-form-urlencoded",
+            "accept": "application/json",
+        }
+        answer = self._client.post(self._url, headers=headers, content=self._form(notice, body))
+        return self._outcome(answer, body)
+
+    def _form(self, notice: Notice, body: str) -> bytes:
+        sender = self._settings.sender
+        field = "MessagingServiceSid" if sender.startswith("MG") else "From"
+        form = {"To": notice.target, field: sender, "Body": body}
+        return urlencode(form, errors="replace").encode("ascii")
+
+    def _outcome(self, answer: Answer, body: str) -> Outcome:
+        told = json_object(answer)
+        if not 200 <= answer.status < 300:
+            raise self._refused(answer, told)
+        if told.get("status") in ("failed", "undelivered", "canceled"):
+            code, words = told.get("error_code"), self._said(told.get("error_message"))
+            raise Permanent(_code(code) or "not_sent", words or "The provider took the message but will not send it.")
+        sid = self._said(told.get("sid"))
+        if not sid:
+            raise Transient("bad_answer", f"The provider answered {answer.status}, but not with a message's SID.")
+        count = segments(body).count
+        text = said(f"accepted as {sid}, {count} segment{'' if count == 1 else 's'}")
+        return Outcome(outcome="sent", code="accepted", text=text)
+
+    def _refused(self, answer: Answer, told: dict[str, Any]) -> ChannelError:
+        number = told.get("code")
+        code = _code(number) or f"http_{answer.status}"
+        text = self._said(told.get("message")) or f"The provider answered {answer.status}."
+        if answer.status == 401 or number == _BAD_CREDENTIALS:
+            return Permanent("unauthorized", text)
+        if number == _TOO_MANY_REQUESTS:
+            return Throttled(code, text, retry_after(answer, self._clock))
+        return refusal(answer, self._clock, code, text)
+
+    def _said(self, words: object) -> str:
+        return said(words, self._basic, self._settings.auth_token)
+
+
+def text_of(notice: Notice) -> str:
+    """Title, message and the first link on lines of their own, in at most MAX_BODY UTF-16 units. A title that the
+    message begins with anyway is not said twice."""
+    title, message = one_line(notice.title), lines(notice.message).strip()
+    text = message if message.startswith(title) else f"{title}\n{message}"
+    url = one_line(notice.actions[0].url) if notice.actions else ""
+    link = f"\n{url}" if url and len(url) <= MAX_LINK else ""
+    return shortened(text.strip(), MAX_BODY - _units(link)) + link
+
+
+def shortened(text: str, units: int) -> str:
+    """At most ``units`` UTF-16 units, ended after a word. The ellipsis is three dots where "…" would take the text out
+    of the GSM alphabet, and so double its price."""
+    if _units(text) <= units:
+        return text
+    dots = "..." if is_gsm(text) else ELLIPSIS
+    kept = text.encode("utf-16-le")[: 2 * (units - len(dots))].decode("utf-16-le", "ignore")
+    words = re.match(r"(.*\S)\s", kept + text[len(kept)], re.DOTALL)
+    if words and len(words[1]) > len(kept) // 2:  # else it is one long word, or a language without spaces
+        kept = words[1]
+    return kept.rstrip() + dots
+
+
+def _code(number: object) -> str:
+    return f"twilio_{number}" if isinstance(number, int) and not isinstance(number, bool) else ""
+
+
+def _units(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2

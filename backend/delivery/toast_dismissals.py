@@ -1,0 +1,52 @@
+"""Toasts to take away, off whatever thread heard that they were read: the desktop may be slow to answer."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+
+from flashflow.backend.core.supervised_thread import Steady
+
+MOST = 100
+"""Of a whole inbox read at once, no more toasts are asked after: no desktop keeps as many."""
+
+
+class Withdrawals:
+    """One thread, started with the first toast; ``stop`` ends it."""
+
+    def __init__(self, withdraw: Callable[[str], object]) -> None:
+        self._withdraw = withdraw
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread: Steady | None = None
+        self._gate = threading.Lock()
+        self._stopped = False
+
+    def add(self, notification_ids: Sequence[str]) -> None:
+        """Take these notifications' toasts away, soon."""
+        with self._gate:
+            if self._stopped:
+                return
+            if self._thread is None:
+                self._thread = Steady("flashflow-withdraw", self._run, lambda: self._stopped)
+                self._thread.start()
+        for notification_id in notification_ids[-MOST:]:
+            self._queue.put(notification_id)
+
+    @property
+    def thread(self) -> Steady | None:
+        """None before the first toast."""
+        return self._thread
+
+    def stop(self, wait_s: float = 0.5) -> None:
+        """Ask for no more; what is under way may take its time, in a daemon thread."""
+        with self._gate:
+            self._stopped = True
+            thread = self._thread
+        if thread is not None:
+            self._queue.put(None)
+            thread.join(wait_s)
+
+    def _run(self) -> None:
+        while (notification_id := self._queue.get()) is not None and not self._stopped:
+            self._withdraw(notification_id)

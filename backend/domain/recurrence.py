@@ -1,0 +1,113 @@
+"""When something recurring happens next; pure, in milliseconds since 1970 (UTC).
+
+A wall-clock time that a change to summer time skips happens once, as much later as the clocks were put forward; one
+that comes twice happens once, the first time. Nothing is counted up from one occurrence to the next, so nothing drifts.
+"""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from typing import Annotated, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from msgspec import Meta
+
+from flashflow.backend.core.clock import to_datetime, to_ms
+from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.schemas.requests import END, Input, Moment, TimeOfDay
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = get_args(Day)
+"""In the order of ``date.weekday``."""
+
+MINUTE_MS = 60_000
+UNKNOWN_ZONE = "is not an IANA time zone that is known here, like Europe/Berlin"
+ZONE = r"^[A-Za-z][A-Za-z0-9_+/-]*" + END
+
+
+class Rule(Input, frozen=True, kw_only=True):
+    """Either ``every_minutes``, counted from ``starts_at`` (without it: from when the schedule was made), or ``at`` a
+    time of day, on ``days`` (default: all) or on one ``day_of_month`` (a month without that day: its last).
+
+    ``timezone`` is an IANA name (default: this machine's). Nothing happens before ``starts_at`` or after ``ends_at``;
+    at either moment it may.
+    """
+
+    every_minutes: Annotated[int, Meta(ge=1, le=10_080)] | None = None
+    at: TimeOfDay | None = None
+    days: Annotated[list[Day], Meta(min_length=1, max_length=7)] | None = None
+    day_of_month: Annotated[int, Meta(ge=1, le=31)] | None = None
+    timezone: Annotated[str, Meta(min_length=1, max_length=64, pattern=ZONE)] | None = None
+    starts_at: Moment | None = None
+    ends_at: Moment | None = None
+
+
+def check(rule: Rule) -> None:
+    """What the fields' own types cannot say. Raises ValidationError."""
+    faults = Faults()
+    if (rule.every_minutes is None) == (rule.at is None):
+        faults.add("at", "give either at or every_minutes", "every_minutes")
+    if rule.days is not None and rule.day_of_month is not None:
+        faults.add("day_of_month", "give either days or day_of_month")
+    for field in ("days", "day_of_month"):
+        if rule.at is None and getattr(rule, field) is not None:
+            faults.add(field, "goes with at, not with every_minutes", "at")
+    if rule.days is not None and len(set(rule.days)) != len(rule.days):
+        faults.add("days", "names a day twice")
+    if rule.timezone is not None:
+        with faults:
+            zone_named(rule.timezone)
+    if rule.starts_at is not None and rule.ends_at is not None and rule.ends_at < rule.starts_at:
+        faults.add("ends_at", "must not be before starts_at")
+    faults.done()
+
+
+def zone_named(name: str) -> ZoneInfo:
+    """The time zone of that IANA name. Raises ValidationError where this machine knows none."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValidationError.of("timezone", UNKNOWN_ZONE) from None
+
+
+def next_after(rule: Rule, now_ms: int, zone: ZoneInfo, since_ms: int = 0) -> int | None:
+    """The first time of ``rule`` strictly after ``now_ms``; None where there is none any more.
+
+    ``zone`` is where ``at`` is read from the wall where the rule names no zone itself, ``since_ms`` what
+    ``every_minutes`` is counted from where the rule has no ``starts_at``. Raises ValidationError for a zone unknown.
+    """
+    starts = None if rule.starts_at is None else to_ms(rule.starts_at)
+    if rule.every_minutes is not None:
+        begin, step = since_ms if starts is None else starts, rule.every_minutes * MINUTE_MS
+        found = begin + max(0, (now_ms - begin) // step + 1) * step
+    else:
+        local = zone if rule.timezone is None else zone_named(rule.timezone)
+        after = now_ms if starts is None else max(now_ms, starts - 1)
+        found = next(at for at in _times(rule, after, local) if at > after)
+    return found if rule.ends_at is None or found <= to_ms(rule.ends_at) else None
+
+
+def _times(rule: Rule, after: int, zone: ZoneInfo) -> Iterator[int]:
+    """The rule's times in order, from one that may still lie before ``after``."""
+    moment = time.fromisoformat(rule.at or "00:00")
+    # From the day before: what a gap at midnight skips happens on the following day.
+    for day in _dates(rule, to_datetime(after).astimezone(zone).date() - timedelta(days=1)):
+        # fold=0 is what we promise: of two the first, and in a gap the offset that held before it.
+        yield to_ms(datetime.combine(day, moment, zone))
+
+
+def _dates(rule: Rule, first: date) -> Iterator[date]:
+    """The days that the rule names, in order, from about ``first`` on and without end."""
+    if rule.day_of_month is not None:
+        year, month = first.year, first.month
+        while True:
+            yield date(year, month, min(rule.day_of_month, monthrange(year, month)[1]))
+            year, month = year + month // 12, month % 12 + 1
+    days = rule.days or DAYS
+    while True:
+        if DAYS[first.weekday()] in days:
+            yield first
+        first += timedelta(days=1)

@@ -1,0 +1,135 @@
+"""What the two files need from time to time: backups, a check, and the end of what an earlier process left undone."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from flashflow.backend.activity.service import UserActivityService
+from flashflow.backend.core.clock import rfc3339
+from flashflow.backend.core.errors import FlashFlowError
+from flashflow.backend.core.events import Event
+from flashflow.backend.data.erasure import Erasing
+from flashflow.backend.notifications.service import NotificationService
+from flashflow.backend.store.engine import damaged_text
+from flashflow.backend.store.engine.backup import back_up, backups_folder, is_sound
+from flashflow.backend.store.engine.database import Store, mark_suspect
+from flashflow.backend.store.engine.open import CHECK_AT_START_BYTES
+from flashflow.backend.store.engine.writer import Tx, Write
+
+log = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+
+
+class Upkeep:
+    """Over both services; ``tell`` keeps what the owner should know, ``say`` puts it into their inbox.
+    Every call may be made from any thread."""
+
+    def __init__(
+        self,
+        activity: UserActivityService,
+        notifications: NotificationService,
+        erasing: Erasing,
+        *,
+        tell: list[str],
+        say: Callable[[str, str], None],
+    ) -> None:
+        self._stores = (activity.store, notifications.store)
+        self._paths = tuple(Path(str(store.database.database)) for store in self._stores)
+        self._clock = activity.clock
+        self._bus = activity.bus
+        self._erasing = erasing
+        self._tell = tell
+        self._say = say
+        self._replacing: threading.Thread | None = None
+        self._replaced: set[tuple[str, str]] = set()
+
+    def finish_erasing(self) -> None:
+        """Before anything is answered; what cannot be done now is tried again every minute."""
+        try:
+            self._erasing.finish()
+        except FlashFlowError as error:
+            log.warning("an erasure could not be finished at the start: %s", error)
+
+    def forget_answers(self) -> None:
+        """Drop answers under an Idempotency-Key after their 24 hours."""
+        for store in self._stores:
+            store.run(Write(_forget, None))
+
+    def back_up_daily(self) -> None:
+        """Unless today's backup is there."""
+        today = rfc3339(self._clock.now_ms())[:10].replace("-", "")
+        for path in self._paths:
+            if not any(backups_folder(path).glob(f"{path.stem}.{today}*.daily.db")):
+                # A backup is all from before an erasure, and goes with it, or all from after it.
+                self._erasing.unless_erasing(lambda at=path: back_up(at, self._clock, "daily"))  # type: ignore[misc]
+
+    def check_large_files(self) -> None:
+        """Those that were too large to be looked through before the start, in a thread of its own."""
+        large = [path for path in self._paths if path.stat().st_size > CHECK_AT_START_BYTES]
+        if large:
+            threading.Thread(target=self._check, args=(large,), name="flashflow-check", daemon=True).start()
+
+    def replace_damaged_text(self) -> None:
+        """Find, replace and mark text that is not UTF-8, once a read has come upon some; in a thread of its own."""
+        damaged = [store for store in self._stores if store.database.tolerant]
+        if damaged and not (self._replacing is not None and self._replacing.is_alive()):
+            self._replacing = threading.Thread(
+                target=self._replace, args=(damaged,), name="flashflow-repair", daemon=True
+            )
+            self._replacing.start()
+
+    def _replace(self, stores: list[Store]) -> None:
+        for store in stores:
+            path = Path(str(store.database.database))
+            try:
+                found = list(damaged_text.scan(path))
+                left = 0
+                for start in range(0, len(found), damaged_text.AT_ONCE):
+                    left += store.run(Write(damaged_text.replace, found[start : start + damaged_text.AT_ONCE]))
+            except (sqlite3.Error, FlashFlowError) as error:
+                log.warning("damaged text in %s could not be replaced yet: %s", path.name, error)
+                continue
+            if left == 0:
+                store.database.tolerate(False)
+            if new := {(damage.table, str(damage.key)) for damage in found} - self._replaced:
+                self._replaced |= new
+                tables = ", ".join(sorted({table for table, _ in new}))
+                rows = f"{len(new):,} row{'s' if len(new) > 1 else ''} of {tables}"
+                self._report(
+                    path,
+                    f"{path.name} had text that is not UTF-8 in {rows}. Each unreadable byte was replaced by “�”; "
+                    "a backup may still hold the original.",
+                )
+
+    def _report(self, path: Path, sentence: str) -> None:
+        self._tell.append(sentence)
+        self._say("Your data is damaged", sentence)
+        log.error(sentence)
+        self._bus.publish([Event("system", path.name)])
+
+    def damaged_rows(self) -> int:
+        """How many rows had text that is not UTF-8, over both files."""
+        return sum(store.read(damaged_text.count_rows) for store in self._stores)
+
+    def _check(self, paths: list[Path]) -> None:
+        for path in paths:
+            try:
+                sound = is_sound(path)
+            except sqlite3.Error as error:
+                log.warning("%s could not be checked: %s", path.name, error)
+                continue
+            if not sound:
+                mark_suspect(path)
+                self._report(
+                    path, f"{path.name} is damaged. Restart FlashFlow: it will set the file aside and restore a backup."
+                )
+
+
+def _forget(tx: Tx, items: Sequence[None]) -> list[None]:
+    tx.conn.execute("DELETE FROM idempotency_keys WHERE created_at < ?", (tx.now_ms - DAY_MS,))
+    return [None] * len(items)

@@ -1,0 +1,1 @@
+"""Notification services: send, inbox, preferences, schedules."""

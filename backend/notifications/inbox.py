@@ -1,0 +1,189 @@
+"""The transactions that move a notification through its reader's hands: read, unread, archive, cancel."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flashflow.backend.core.encoding import decode_id
+from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound
+from flashflow.backend.core.events import Event
+from flashflow.backend.notifications.deliveries import hand_back, withdraw
+from flashflow.backend.schemas.records import Notification
+from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.notifications import notifications as table
+
+Wanted = tuple[str, str | None]
+"""A notification's id, and the only app that may see it (None: any)."""
+
+Change = dict[str, Any] | None
+"""Columns to set; None leaves the notification as it is."""
+
+READABLE = {"pending", "sent", "delivered", "read", "failed"}
+
+
+def missing(notification_id: str) -> NotFound:
+    """The refusal for a notification that is not there for whoever asks."""
+    return NotFound(f"There is no notification {notification_id!r}.")
+
+
+class Inbox:
+    """Handlers for the writer; each takes the notifications wanted and answers with them as they are afterwards."""
+
+    def read(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+        return _each(tx, items, _read)
+
+    def unread(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+        return _each(tx, items, _unread)
+
+    def archive(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+        return _each(tx, items, _archive)
+
+    def unarchive(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+        return _each(tx, items, _unarchive)
+
+    def cancel(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+        return _each(tx, items, _cancel)
+
+    def snooze(self, tx: Tx, items: Sequence[tuple[Wanted, int]]) -> list[Notification | FlashFlowError]:
+        """(wanted, until in ms)."""
+        return [
+            answer
+            for wanted, until in items
+            for answer in _each(tx, [wanted], lambda tx, seq, n, until=until: _snooze(tx, seq, n, until))  # type: ignore[misc]
+        ]
+
+    def read_all(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[tuple[str, ...]]:
+        """(user, app): the ids that were unread and are read now."""
+        answers = []
+        for user_id, app in items:
+            rows = tx.conn.execute(
+                "UPDATE notifications SET inbox = 'read', status = 'read', read_at = ?, revision = n.revision "
+                "FROM (SELECT seq, ? + row_number() OVER (ORDER BY seq) AS revision FROM notifications "
+                "WHERE user_id = ? AND inbox = 'unread' AND (? IS NULL OR app = ?)) n "
+                "WHERE notifications.seq = n.seq RETURNING id, app, notifications.seq",
+                (tx.now_ms, table.last_revision(tx.conn), user_id, app, app),
+            ).fetchall()
+            for id_, writer, seq in rows:
+                _was_read(tx, seq, decode_id(id_), user_id, writer)
+            # One event for each app's: whoever shows this user's inbox asks for its state.
+            for writer, id_ in {writer: id_ for id_, writer, _ in rows}.items():
+                tx.events.append(Event("notification.updated", decode_id(id_), user_id, writer))
+            answers.append(tuple(decode_id(id_) for id_, _, _ in rows))
+        return answers
+
+    def unread_many(self, tx: Tx, items: Sequence[tuple[str, ...]]) -> list[int]:
+        """Take back ``read_all``: those of the ids that stand as read become unread again; how many did."""
+        answers = []
+        for ids in items:
+            told = len(tx.events)
+            _each(tx, [(id_, None) for id_ in ids], _unread)
+            answers.append(len(tx.events) - told)  # one for each that changed
+        return answers
+
+
+def _each(
+    tx: Tx, items: Sequence[Wanted], change: Callable[[Tx, int, Notification], Change]
+) -> list[Notification | FlashFlowError]:
+    answers: list[Notification | FlashFlowError] = []
+    for notification_id, app in items:
+        found = table.find(tx.conn, notification_id, app)
+        if found is None:
+            answers.append(missing(notification_id))
+            continue
+        seq, notification = found
+        try:
+            columns = change(tx, seq, notification)
+        except Conflict as refusal:
+            answers.append(refusal)
+            continue
+        if columns is not None:
+            _update(tx.conn, seq, columns)
+            tx.events.append(Event("notification.updated", notification.id, notification.user_id, notification.app))
+            notification = _again(tx.conn, notification_id)
+        answers.append(notification)
+    return answers
+
+
+def _update(conn: sqlite3.Connection, seq: int, columns: dict[str, Any]) -> None:
+    columns = {**columns, "revision": table.last_revision(conn) + 1}
+    names = ", ".join(f"{name} = ?" for name in columns)
+    conn.execute(f"UPDATE notifications SET {names} WHERE seq = ?", (*columns.values(), seq))  # noqa: S608
+
+
+def _again(conn: sqlite3.Connection, notification_id: str) -> Notification:
+    found = table.find(conn, notification_id, None)
+    assert found is not None
+    return found[1]
+
+
+def _read(tx: Tx, seq: int, n: Notification) -> Change:
+    if n.read_at is not None:
+        return None
+    if n.status not in READABLE:
+        raise Conflict(f"A notification that is {n.status} cannot be read.")
+    columns: dict[str, Any] = {"read_at": tx.now_ms, "status": "read"}
+    if n.inbox in {"unread", "snoozed"}:
+        columns |= {"inbox": "read"} | _ended_snooze(tx, n)
+    _was_read(tx, seq, n.id, n.user_id, n.app)
+    return columns
+
+
+def _was_read(tx: Tx, seq: int, id_: str, user_id: str, app: str) -> None:
+    _dealt_with(tx, seq, (id_, user_id, app), "read_first", "It was read first.")
+
+
+def _dealt_with(tx: Tx, seq: int, whose: tuple[str, str, str], code: str, reason: str) -> None:
+    """Whoever has dealt with it needs no toast, no digest and no next channel of a chain. ``whose``: its id, user and
+    app."""
+    if tx.conn.execute("SELECT 1 FROM deliveries WHERE notification_seq = ? AND route <> ''", (seq,)).fetchone():
+        hand_back(tx, seq, code, reason, only="status = 'held' OR channel = 'push'")
+        withdraw(tx, seq, *whose)
+
+
+def _unread(tx: Tx, seq: int, n: Notification) -> Change:
+    if n.inbox == "unread":
+        return None
+    if n.inbox not in {"read", "snoozed"}:
+        raise Conflict("Only a read notification of the inbox can become unread.")
+    return {"read_at": None, "status": "delivered", "inbox": "unread"} | _ended_snooze(tx, n)
+
+
+def _ended_snooze(tx: Tx, n: Notification) -> dict[str, Any]:
+    """The columns of a snooze that ends: the notification reaches the inbox again."""
+    return {"snoozed_until": None, "listed_at": tx.now_ms} if n.inbox == "snoozed" else {}
+
+
+def _snooze(tx: Tx, seq: int, n: Notification, until: int) -> Change:
+    if n.inbox not in {"unread", "read", "snoozed"}:
+        raise Conflict("Only a notification in the inbox can be snoozed.")
+    _dealt_with(tx, seq, (n.id, n.user_id, n.app), "snoozed", "It was snoozed first.")
+    return {"inbox": "snoozed", "snoozed_until": until}
+
+
+def _archive(tx: Tx, seq: int, n: Notification) -> Change:
+    if n.inbox == "archived":
+        return None
+    if n.inbox is None:
+        raise Conflict("This notification is not in the inbox.")
+    _dealt_with(tx, seq, (n.id, n.user_id, n.app), "archived", "It was archived first.")
+    return {"archived_at": tx.now_ms, "inbox": "archived", "snoozed_until": None}
+
+
+def _unarchive(tx: Tx, seq: int, n: Notification) -> Change:
+    if n.inbox in {"unread", "read", "snoozed"}:
+        return None
+    if n.inbox != "archived":
+        raise Conflict("This notification is not archived.")
+    return {"archived_at": None, "inbox": "unread" if n.read_at is None else "read"}
+
+
+def _cancel(tx: Tx, seq: int, n: Notification) -> Change:
+    if n.status == "cancelled":
+        return None
+    if n.status not in {"scheduled", "pending"}:
+        raise Conflict(f"A notification that is {n.status} cannot be cancelled.")
+    withdraw(tx, seq, n.id, n.user_id, n.app)  # it may be on its way at this moment
+    hand_back(tx, seq, "cancelled", "It was cancelled.")
+    return {"status": "cancelled", "inbox": None, "snoozed_until": None}

@@ -1,0 +1,413 @@
+"""What users are told: notifications, the inbox, preferences, templates, devices.
+
+    with NotificationService() as service:                     # notifications.db in the working folder
+        sent = service.send_notification("ada", "Build finished", "All tests passed.")
+        service.mark_notification_as_read(sent.notification_id)
+
+Every call that changes something returns after COMMIT; every call may be made from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, get_args
+
+from flashflow.backend.core.clock import Clock, IdMaker, SystemClock
+from flashflow.backend.core.encoding import to_json
+from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.core.events import Bus
+from flashflow.backend.core.timezones import workspace_zone
+from flashflow.backend.domain.channel_names import ChannelNames
+from flashflow.backend.notifications.delivery_settings import Circumstances
+from flashflow.backend.notifications.inbox import Inbox, Wanted, missing
+from flashflow.backend.notifications.policy_inputs import FactFinder
+from flashflow.backend.notifications.preferences import Devices, Preferences
+from flashflow.backend.notifications.release_due import DigestRelease, Releasing
+from flashflow.backend.notifications.reschedule import reschedule
+from flashflow.backend.notifications.retry import Retrying
+from flashflow.backend.notifications.schedules import Schedules
+from flashflow.backend.notifications.send import Order, Sending
+from flashflow.backend.notifications.templates import Templates
+from flashflow.backend.schemas.records import (
+    Device,
+    DeviceRegistered,
+    ListStatus,
+    Notification,
+    NotificationDetail,
+    NotificationPage,
+    NotificationType,
+    Preference,
+    PreferenceMatrix,
+    Rehearsed,
+    Sent,
+    Template,
+)
+from flashflow.backend.schemas.references import NotificationRef, notification_id_of
+from flashflow.backend.schemas.requests import DeviceIn, PreferenceIn, SendIn, TypeIn, build
+from flashflow.backend.schemas.values import data_json, moment_ms
+from flashflow.backend.store.engine.database import Store
+from flashflow.backend.store.engine.models import NotificationModels, notification_models
+from flashflow.backend.store.engine.open import open_store
+from flashflow.backend.store.engine.writer import Write
+from flashflow.backend.store.migrations.notifications import NOTIFICATION_MIGRATIONS
+from flashflow.backend.store.notifications import notifications as table
+from flashflow.backend.store.notifications import search
+
+log = logging.getLogger(__name__)
+
+LOCAL_APP = "local"
+"""The app of whatever is written without a key: by this process itself."""
+
+
+class NotificationService:
+    """Notices over one ``notifications.db``.
+
+    ``db_path`` may be relative to the working folder; with ``keep_record`` a file beside it says what it last held.
+    Raises StorageError (and its kin) when the file cannot be used. Alone, it stores and decides; the app's outbox
+    delivers what goes beyond the inbox.
+    """
+
+    def __init__(
+        self,
+        db_path: str | Path = "notifications.db",
+        *,
+        bus: Bus | None = None,
+        clock: Clock | None = None,
+        tell: list[str] | None = None,
+        keep_record: bool = False,
+    ) -> None:
+        self.bus = bus or Bus()
+        self.clock = clock or SystemClock()
+        self.new_id = IdMaker(self.clock)
+        say = log.warning if tell is None else tell.append
+        self.store: Store = open_store(
+            Path(db_path).absolute(), NOTIFICATION_MIGRATIONS, self.clock, self.bus.publish, say, search.functions,
+            keep_record=keep_record,
+        )  # fmt: skip
+        search.prepare_store(self.store)
+        self.models: NotificationModels = notification_models(self.store.database)
+        self.zone = workspace_zone().key
+        self.channels = ChannelNames()
+        self.facts = FactFinder(lambda: self.zone)
+        self.sender = Sending(self.new_id, self.facts)
+        self.releasing = Releasing(self.new_id, self.facts)
+        self.inbox = Inbox()
+        self.retrying = Retrying(self.new_id, self.facts)
+        self.templates = Templates(self.store, self.models, self.new_id, self.channels)
+        self.devices = Devices(self.store, self.models, self.new_id)
+        self.preferences = Preferences(self.store, self.channels)
+        self.circumstances = Circumstances(self.store, lambda: self.zone)
+        self.schedules = Schedules(
+            self.store,
+            self.new_id,
+            order=self._order,
+            rehearse=self.sender.rehearse,
+            send=self.sender.send,
+            zone=lambda: self.zone,
+        )
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    def send_notification(
+        self,
+        user_id: str,
+        title: str | None = None,
+        message: str | None = None,
+        notification_type: str = "general",
+        channel: str | None = None,
+        data: dict[str, Any] | None = None,
+        priority: str = "normal",
+        channels: Sequence[str] | None = None,
+        template: str | None = None,
+        scheduled_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        collapse_key: str | None = None,
+        actions: Sequence[dict[str, str]] | None = None,
+        app: str | None = None,
+    ) -> Sent:
+        """Store a notification and decide its deliveries; the answer says how each channel stands and why.
+
+        ``title`` and ``message`` or a ``template`` filled in from ``data``. Raises ValidationError.
+        """
+        order = build(
+            SendIn,
+            user_id=user_id,
+            title=title,
+            message=message,
+            notification_type=notification_type,
+            channel=channel,
+            channels=None if channels is None else list(channels),
+            data=data,
+            priority=priority,
+            template=template,
+            scheduled_at=scheduled_at,
+            expires_at=expires_at,
+            collapse_key=collapse_key,
+            actions=None if actions is None else list(actions),
+            app=app,
+        )
+        return self.store.run(self.sending(order, LOCAL_APP))[0]
+
+    def sending(self, request: SendIn, app: str, owner: str | None = None) -> Write[Order, tuple[Sent, ...]]:
+        """The write behind ``send_notification``: one Sent for every user asked for. ``owner``: the only app whose
+        templates may be used (None: any)."""
+        order = self._order(request, app, owner)
+        return Write(self.sender.send, order, len(order.users))
+
+    def _order(self, request: SendIn, app: str, owner: str | None) -> Order:
+        faults = Faults()
+        if (request.user_id is None) == (request.user_ids is None):
+            faults.add("user_id", "give either user_id or user_ids", "user_ids")
+        if request.channel is not None and request.channels is not None:
+            faults.add("channel", "give either channel or channels", "channels")
+        if request.template is None:
+            for field in ("title", "message"):
+                if getattr(request, field) is None:
+                    faults.add(field, "is required where no template is given", "template")
+        channels = _channels(request)
+        users = tuple(dict.fromkeys(request.user_ids or [request.user_id or ""]))
+        scheduled = expires = data = None
+        with faults:
+            self.channels.check("channel" if request.channel else "channels", channels or ())
+        with faults:
+            scheduled = None if request.scheduled_at is None else moment_ms("scheduled_at", request.scheduled_at)
+        with faults:
+            expires = None if request.expires_at is None else moment_ms("expires_at", request.expires_at)
+        if expires is not None and expires <= max(self.clock.now_ms(), scheduled or 0):
+            faults.add("expires_at", "must be in the future, and after scheduled_at", "scheduled_at")
+        with faults:
+            data = data_json(request.data, len(users))
+        faults.done()
+        return Order(
+            users=users,
+            app=request.app or app,
+            owner=owner,
+            title=request.title,
+            message=request.message,
+            template=request.template,
+            locale=request.locale or "",
+            notification_type=request.notification_type,
+            channels=channels,
+            data=data,
+            priority=request.priority,
+            actions=to_json(request.actions) if request.actions else None,
+            collapse_key=request.collapse_key,
+            device_tokens=tuple(request.device_tokens) if request.device_tokens else None,
+            scheduled_at=scheduled,
+            expires_at=expires,
+        )
+
+    def release_due(self) -> int:
+        """Do what its time has come for: send what was scheduled, let go of what was held, wake what was snoozed,
+        expire what is over. Returns how many rows moved."""
+        moved = 0
+        for step in self.store.read(lambda conn: self.releasing.due(conn, self.clock.now_ms())):
+            while count := self.store.run(Write(step, None)):
+                moved += count
+        return moved
+
+    def rehearse(self, request: SendIn, app: str = LOCAL_APP, owner: str | None = None) -> tuple[Rehearsed, ...]:
+        """What ``send`` would do now, one for each user; nothing is stored. Raises ValidationError as it would."""
+        order = self._order(request, app, owner)
+        return self.store.read(lambda conn: self.sender.rehearse(conn, order, self.clock.now_ms()))
+
+    def send_digest_now(self, user_id: str, notification_type: str | None = None) -> DigestRelease:
+        """Release what the user's digests hold, of one type or of all."""
+        return self.store.run(self.sending_digest(user_id, notification_type))
+
+    def sending_digest(self, user_id: str, notification_type: str | None) -> Write[Any, DigestRelease]:
+        """The write behind ``send_digest_now``."""
+        return Write(self.releasing.send_now, (user_id, notification_type))
+
+    def retire_stale_devices(self) -> int:
+        """Stop pushing to tokens that were not registered again for 270 days; returns how many."""
+        return self.store.run(Write(self.releasing.stale_devices, None))
+
+    # --- the inbox ------------------------------------------------------------------------------------------------
+
+    def get_user_notifications(
+        self,
+        user_id: str,
+        status: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        *,
+        notification_type: str | None = None,
+        channel: str | None = None,
+        priority: str | None = None,
+        q: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        app: str | None = None,
+    ) -> NotificationPage:
+        """A user's notifications by ``listed_at``, newest first; without ``status`` the inbox: delivered in the app,
+        unread or read. ``since`` and ``until`` compare ``listed_at``.
+
+        ``status``: a place in the inbox (``unread``, ``read``, ``snoozed``, ``archived``), another notification status
+        by name (``scheduled``, ``failed``, ``suppressed``, ...) or ``all``. Raises ValidationError for any other.
+        """
+        if status is not None and status not in get_args(ListStatus):
+            raise ValidationError.of("status", f"must be one of {', '.join(get_args(ListStatus))}")
+        asked = table.Asked(
+            user_id=user_id,
+            app=app,
+            status=status,
+            notification_type=notification_type,
+            channel=channel,
+            priority=priority,
+            q=q,
+            since=None if since is None else moment_ms("since", since),
+            until=None if until is None else moment_ms("until", until),
+            limit=limit,
+            cursor=cursor,
+        )
+        return self.store.read(lambda conn: table.list_notifications(conn, asked))
+
+    def get_notification(self, notification_id: NotificationRef, app: str | None = None) -> NotificationDetail:
+        """One notification with every delivery and attempt. Raises NotFound."""
+        wanted = notification_id_of(notification_id)
+        detail = self.store.read(lambda conn: _detail(conn, wanted, app))
+        if detail is None:
+            raise missing(wanted)
+        return detail
+
+    def unread_count(self, user_id: str) -> int:
+        """Unread notices in the user's inbox."""
+        return self.store.read(lambda conn: table.unread_count(conn, user_id, None))
+
+    def mark_notification_as_read(self, notification_id: NotificationRef) -> Notification:
+        """Read it now; read before, its first ``read_at`` stays. Raises NotFound and Conflict."""
+        return self.store.run(Write(self.inbox.read, (notification_id_of(notification_id), None)))
+
+    def mark_notification_as_unread(self, notification_id: NotificationRef) -> Notification:
+        """Back to unread. Raises NotFound and Conflict."""
+        return self.store.run(Write(self.inbox.unread, (notification_id_of(notification_id), None)))
+
+    def mark_all_as_read(self, user_id: str) -> tuple[str, ...]:
+        """Read the whole inbox; returns the ids that were unread."""
+        return self.store.run(self.reading_all(user_id, None))
+
+    def reading_all(self, user_id: str, app: str | None) -> Write[Wanted, tuple[str, ...]]:
+        """The write behind ``mark_all_as_read``, over one app's notices or all."""
+        return Write(self.inbox.read_all, (user_id, app))
+
+    def mark_many_as_unread(self, notification_ids: Sequence[NotificationRef]) -> int:
+        """Take back ``mark_all_as_read``; returns how many became unread again."""
+        return self.store.run(Write(self.inbox.unread_many, tuple(map(notification_id_of, notification_ids))))
+
+    def archive_notification(self, notification_id: NotificationRef) -> Notification:
+        """Out of the inbox, not out of the store. Raises NotFound and Conflict."""
+        return self.store.run(Write(self.inbox.archive, (notification_id_of(notification_id), None)))
+
+    def unarchive_notification(self, notification_id: NotificationRef) -> Notification:
+        """Back into the inbox. Raises NotFound and Conflict."""
+        return self.store.run(Write(self.inbox.unarchive, (notification_id_of(notification_id), None)))
+
+    def cancel_notification(self, notification_id: NotificationRef) -> Notification:
+        """Stop what is scheduled or still pending. Raises NotFound and Conflict."""
+        return self.store.run(Write(self.inbox.cancel, (notification_id_of(notification_id), None)))
+
+    def retry_notification(self, notification_id: NotificationRef) -> Notification:
+        """Try again what failed or was given up, now. Raises NotFound, and Conflict where nothing can be."""
+        return self.store.run(self.moving("retry", (notification_id_of(notification_id), None)))
+
+    def snooze_notification(self, notification_id: NotificationRef, until: datetime) -> Notification:
+        """Out of the unread until then. Raises NotFound, Conflict and ValidationError."""
+        return self.store.run(self.snoozing((notification_id_of(notification_id), None), until))
+
+    def snoozing(self, wanted: Wanted, until: datetime) -> Write[tuple[Wanted, int], Notification]:
+        """The write behind ``snooze_notification``."""
+        moment = moment_ms("until", until)
+        if moment <= self.clock.now_ms():
+            raise ValidationError.of("until", "must lie in the future")
+        return Write(self.inbox.snooze, (wanted, moment))
+
+    def reschedule_notification(self, notification_id: NotificationRef, scheduled_at: datetime) -> Notification:
+        """Another time for what is still scheduled. Raises NotFound, Conflict and ValidationError."""
+        return self.store.run(self.rescheduling((notification_id_of(notification_id), None), scheduled_at))
+
+    def rescheduling(self, wanted: Wanted, scheduled_at: datetime) -> Write[tuple[Wanted, int], Notification]:
+        """The write behind ``reschedule_notification``."""
+        when = moment_ms("scheduled_at", scheduled_at)
+        if when <= self.clock.now_ms():
+            raise ValidationError.of("scheduled_at", "must lie in the future")
+        return Write(reschedule, (wanted, when))
+
+    def moving(self, verb: str, wanted: Wanted) -> Write[Wanted, Notification]:
+        """The write behind read, unread, archive, unarchive, cancel and retry."""
+        return Write(self.retrying.retry if verb == "retry" else getattr(self.inbox, verb), wanted)
+
+    # --- preferences, types, templates, devices -------------------------------------------------------------------
+
+    def get_preferences(self, user_id: str) -> PreferenceMatrix:
+        """The user's choices and the whole matrix as it takes effect."""
+        return self.preferences.matrix(user_id)
+
+    def update_notification_preference(
+        self, user_id: str, notification_type: str, channel: str, enabled: bool
+    ) -> Preference:
+        """Choose whether this type (``*`` = all) may use this channel (``*`` = all)."""
+        choice = build(
+            PreferenceIn, user_id=user_id, notification_type=notification_type, channel=channel, enabled=enabled
+        )
+        return self.store.run(self.preferences.choosing([choice]))[0]
+
+    def declare_type(self, name: str, app: str = LOCAL_APP, **fields: Any) -> NotificationType:
+        """Declare a type of notice: label, description, channels, critical, digest. Raises Conflict for another
+        app's type."""
+        return self.store.run(self.preferences.declaring(build(TypeIn, name=name, **fields), app, owner=None))[0]
+
+    def create_notification_template(
+        self, name: str, title_template: str, message_template: str, app: str = LOCAL_APP, **fields: Any
+    ) -> Template:
+        """A new template; ``channels``, ``category``, ``data_schema``, ``locale`` as keywords. Raises Conflict when
+        the name and locale are taken."""
+        return self.templates.create(name, title_template, message_template, app, **fields)
+
+    def register_device_token(
+        self,
+        user_id: str,
+        token: str,
+        platform: str,
+        device_info: dict[str, Any] | None = None,
+        app: str = LOCAL_APP,
+    ) -> DeviceRegistered:
+        """Register a device for push; the same token again keeps its id and moves to this user."""
+        device = build(DeviceIn, user_id=user_id, token=token, platform=platform, device_info=device_info)
+        return self.store.run(self.devices.registering(device, app))
+
+    def list_devices(self, user_id: str) -> tuple[Device, ...]:
+        """A user's devices, tokens masked."""
+        return self.devices.of(user_id)
+
+    # --- its own life ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Finish the waiting writes and close the file. Safe to call twice."""
+        self.store.close()
+
+    def __enter__(self) -> NotificationService:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _channels(request: SendIn) -> tuple[str, ...] | None:
+    if request.channel is not None:
+        return (request.channel,)
+    return tuple(dict.fromkeys(request.channels)) if request.channels else None
+
+
+def _detail(conn: Any, notification_id: str, app: str | None) -> NotificationDetail | None:
+    found = table.find(conn, notification_id, app)
+    if found is None:
+        return None
+    return NotificationDetail(notification=found[1], deliveries=table.deliveries_of(conn, found[0]))

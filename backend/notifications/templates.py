@@ -1,0 +1,148 @@
+"""The texts that apps keep here and fill in when they send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound
+from flashflow.backend.core.events import Event
+from flashflow.backend.domain.channel_names import ChannelNames
+from flashflow.backend.rendering.json_schema import check_data, check_schema
+from flashflow.backend.rendering.template_renderer import render
+from flashflow.backend.schemas.records import Rendered, Template
+from flashflow.backend.schemas.requests import TemplateChangeIn, TemplateIn, build
+from flashflow.backend.schemas.values import metadata_json
+from flashflow.backend.store.engine.database import Store
+from flashflow.backend.store.engine.models import NotificationModels
+from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.notifications import templates as table
+
+Owned = tuple[TemplateIn, str, str | None]
+"""A text, the app that writes it, and the only app whose templates may be changed (None: any)."""
+
+
+class Templates:
+    """Templates by name and locale, over Peewee's model of their table."""
+
+    def __init__(
+        self, store: Store, models: NotificationModels, new_id: Callable[[], str], channels: ChannelNames
+    ) -> None:
+        self._store = store
+        self._channels = channels
+        self._model = models.template
+        self._new_id = new_id
+
+    def all(self, app: str | None = None) -> tuple[Template, ...]:
+        """Every template and locale, by name."""
+        return tuple(self._store.read(lambda conn: table.list_templates(conn, app)))
+
+    def newest(self, app: str | None, before: int, limit: int) -> tuple[list[tuple[int, Template]], bool]:
+        """A page of templates with their sequence numbers, the key of a paged list, and whether there are more."""
+        return self._store.read(lambda conn: table.newest_templates(conn, app, before, limit))
+
+    def get(self, name: str, locale: str = "", app: str | None = None) -> Template:
+        """Look up the template in that locale, else the next wider one, else its default. Raises NotFound."""
+        found = self._store.read(lambda conn: table.read_template(conn, name, locale, app))
+        if found is None:
+            raise _missing(name)
+        return found
+
+    def preview(self, name: str, data: Mapping[str, Any], locale: str = "", app: str | None = None) -> Rendered:
+        """The texts as they would be sent. Raises NotFound, and ValidationError naming what is missing."""
+        template = self.get(name, locale, app)
+        metadata_json(dict(data), "data")
+        if template.data_schema:
+            check_data(template.data_schema, dict(data))
+        return render(template.title_template, template.message_template, data)
+
+    def create(self, name: str, title_template: str, message_template: str, app: str, **fields: Any) -> Template:
+        """A new template. Raises Conflict when the name and locale are taken."""
+        text = build(TemplateIn, name=name, title_template=title_template, message_template=message_template, **fields)
+        return self._store.run(self.creating(text, app))
+
+    def creating(self, text: TemplateIn, app: str) -> Write[Owned, Template]:
+        """The write behind ``create``. Raises ValidationError."""
+        self.check(text)
+        return Write(self._create, (text, app, None))
+
+    def changing(self, text: TemplateIn, app: str, owner: str | None) -> Write[Owned, Template]:
+        """The write that replaces a template's text in its locale. Raises ValidationError."""
+        self.check(text)
+        return Write(self._change, (text, app, owner))
+
+    def check(self, text: TemplateIn | TemplateChangeIn) -> None:
+        """Raise ValidationError for every field that cannot be used."""
+        faults = Faults()
+        with faults:
+            self._channels.check("channels", text.channels)
+        with faults:
+            metadata_json(text.data_schema, "data_schema")
+            if text.data_schema:
+                check_schema(text.data_schema)
+        faults.done()
+
+    def removing(self, name: str, owner: str | None) -> Write[tuple[str, str | None], tuple[Template, ...]]:
+        """The write that deletes a template in every locale."""
+        return Write(self._remove, (name, owner))
+
+    def _create(self, tx: Tx, items: Sequence[Owned]) -> list[Template | FlashFlowError]:
+        answers: list[Template | FlashFlowError] = []
+        for text, app, _ in items:
+            if table.exact_template(tx.conn, text.name, text.locale) is not None:
+                answers.append(Conflict(f"There is a template “{text.name}” already; PUT changes it."))
+                continue
+            self._model.insert(
+                id=self._new_id(), app=app, created_at=tx.now_ms, name=text.name, **_columns(text, tx.now_ms)
+            ).execute()
+            answers.append(self._told(tx, text, app))
+        return answers
+
+    def _change(self, tx: Tx, items: Sequence[Owned]) -> list[Template | FlashFlowError]:
+        answers: list[Template | FlashFlowError] = []
+        for text, app, owner in items:
+            known = table.exact_template(tx.conn, text.name, text.locale)
+            if known is None or (owner is not None and known.app != owner):
+                answers.append(_missing(text.name))
+                continue
+            self._model.update(**_columns(text, tx.now_ms)).where(
+                self._model.id == known.id  # type: ignore[attr-defined]
+            ).execute()
+            answers.append(self._told(tx, text, app))
+        return answers
+
+    def _remove(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[tuple[Template, ...] | FlashFlowError]:
+        answers: list[tuple[Template, ...] | FlashFlowError] = []
+        for name, owner in items:
+            gone = tuple(t for t in table.list_templates(tx.conn, owner) if t.name == name)
+            if not gone:
+                answers.append(_missing(name))
+                continue
+            for template in gone:
+                self._model.delete().where(self._model.id == template.id).execute()  # type: ignore[attr-defined]
+            tx.events.append(Event("template", name))
+            answers.append(gone)
+        return answers
+
+    def _told(self, tx: Tx, text: TemplateIn, app: str) -> Template:
+        tx.events.append(Event("template", text.name, "", app))
+        template = table.exact_template(tx.conn, text.name, text.locale)
+        assert template is not None
+        return template
+
+
+def _columns(text: TemplateIn, now_ms: int) -> dict[str, Any]:
+    return {
+        "locale": text.locale,
+        "title_template": text.title_template,
+        "message_template": text.message_template,
+        "channels": tuple(dict.fromkeys(text.channels)),
+        "category": text.category,
+        "data_schema": text.data_schema,
+        "updated_at": now_ms,
+    }
+
+
+def _missing(name: str) -> NotFound:
+    return NotFound(f"There is no template “{name}”.")

@@ -1,0 +1,1 @@
+"""Template rendering and JSON Schema checks of template data."""

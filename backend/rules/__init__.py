@@ -1,0 +1,1 @@
+"""Rules: evaluate activities and metrics, send notifications."""

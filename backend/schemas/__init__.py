@@ -1,0 +1,1 @@
+"""Typed objects that cross a border: requests, records, their field types."""

@@ -1,0 +1,63 @@
+"""What FlashFlow takes of a user's circumstances. A field that is not given stays as it was; ``null`` is a value."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from flashflow.backend.schemas.requests import END, LOCALE, Input, Moment, TypeOrAll, row_json
+from flashflow.backend.schemas.validation import decode
+
+T = TypeVar("T", bound=Input)
+
+WEEK_MINUTES = 7 * 24 * 60
+
+ClockTime = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]" + END, description="HH:MM, 00:00 to 23:59")]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+Email = Annotated[str, Meta(min_length=1, max_length=254, description="One address")]
+Phone = Annotated[str, Meta(min_length=1, max_length=40, description="International: + and 7 to 15 digits (E.164)")]
+Locale = Annotated[str, Meta(min_length=2, max_length=35, pattern=LOCALE)]
+Zone = Annotated[str, Meta(min_length=1, max_length=64, description="An IANA name like Europe/Berlin")]
+
+
+class ContactsIn(Input, frozen=True, kw_only=True):
+    """How a user is reached beyond this machine, and in which language; ``null`` removes."""
+
+    email: Email | UnsetType | None = UNSET
+    phone: Phone | UnsetType | None = UNSET
+    locale: Locale | UnsetType | None = UNSET
+
+
+class QuietHoursIn(Input, frozen=True, kw_only=True):
+    """When a user wants quiet; ``timezone`` null is the workspace's, ``days`` are those on which the quiet begins."""
+
+    enabled: bool
+    start: ClockTime | UnsetType = UNSET
+    end: ClockTime | UnsetType = UNSET
+    timezone: Zone | UnsetType | None = UNSET
+    days: Annotated[list[Day], Meta(min_length=1, max_length=7)] | UnsetType = UNSET
+
+
+class DoNotDisturbIn(Input, frozen=True, kw_only=True):
+    """Either ``minutes`` from now or ``until`` a moment; ``until`` null ends it."""
+
+    minutes: Annotated[int, Meta(ge=1, le=WEEK_MINUTES)] | UnsetType = UNSET
+    until: Moment | UnsetType | None = UNSET
+
+
+class DigestIn(Input, frozen=True, kw_only=True):
+    """Whether notices of this type (``*`` = all) are collected, and told every hour or daily ``at`` a time;
+    ``frequency`` null takes the choice back."""
+
+    notification_type: TypeOrAll
+    frequency: Literal["off", "hourly", "daily"] | None
+    at: ClockTime | UnsetType = UNSET
+
+
+def given(kind: type[T], **fields: object) -> T:
+    """A border object from exactly the arguments that are given, None among them, checked like a request. Raises
+    ValidationError."""
+    body = row_json(fields)
+    return decode(msgspec.json.Decoder(kind), body)

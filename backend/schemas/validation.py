@@ -1,0 +1,377 @@
+"""Decode what callers send, and name every field that is wrong.
+
+One decode in C takes what is right. Only where that fails is the value looked at again, field by field: an empty
+optional string is then left out, and what is still wrong is collected with its path.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from functools import cache, lru_cache
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import NODEFAULT, UNSET, UnsetType
+
+from flashflow.backend.core.error_collector import sentence
+from flashflow.backend.core.errors import FieldError, ValidationError
+
+T = TypeVar("T")
+
+MOST_ERRORS = 100
+"""Wrong fields named in one answer."""
+MOST_ROW_ERRORS = 12
+"""Wrong fields named for each row of a batch: a thousand hostile rows must not hold the event loop for seconds."""
+ERRORS_A_GUESS = 4
+"""Errors for each unknown field that is compared with the known ones: the first few are, for that takes its time."""
+MOST_ITEMS = 1000
+"""Items of a list that are looked at: no list may have more."""
+LONGEST_NAME = 64
+"""Characters of an unknown field's name up to which a nearest name is looked for; names go out cut to this length."""
+NEAR = 0.4
+"""How alike two names must be, from 0 to 1, before one is offered for the other."""
+
+
+class Malformed(ValidationError):
+    """A value that does not fit its type. ``part`` is made of the fields that do fit, with None for a required one
+    that does not (an object of such fields, or an empty list); None where it cannot be made. Rules between fields can
+    be checked on it."""
+
+    def __init__(self, errors: Iterable[FieldError], part: Any = None) -> None:
+        named = tuple(errors)
+        super().__init__(sentence(named), named)
+        self.part = part
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, what: str = "The body") -> T:
+    """Return ``body`` as the decoder's type. Raises Malformed, which names up to MOST_ERRORS fields."""
+    return _decode(decoder, body, what, MOST_ERRORS)
+
+
+def decode_row(decoder: msgspec.json.Decoder[T], row: bytes | msgspec.Raw) -> T:
+    """Return one of many rows as the decoder's type. Raises Malformed, which names up to MOST_ROW_ERRORS fields."""
+    return _decode(decoder, row, "The row", MOST_ROW_ERRORS)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, what: str, most: int) -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        first = str(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise _not_json(what, error) from None
+    try:
+        value = msgspec.json.decode(body)
+    except msgspec.ValidationError:  # a number out of range, wherever it is
+        raise Malformed([explain(first)]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise _not_json(what, error) from None
+    left = without_empty(value, decoder.type)
+    if left is not value:
+        try:
+            return decoder.decode(msgspec.json.encode(left))
+        except msgspec.ValidationError as error:
+            first = str(error)
+    raise _malformed(left, decoder.type, first, most)
+
+
+def convert(value: Any, kind: type[T]) -> T:
+    """Return plain Python data as ``kind``. Raises Malformed."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        first = str(error)
+    except (RecursionError, OverflowError) as error:
+        raise _not_json("The value", error) from None
+    left = without_empty(value, kind)
+    if left is not value:
+        try:
+            return msgspec.convert(left, kind)
+        except msgspec.ValidationError as error:
+            first = str(error)
+    raise _malformed(left, kind, first)
+
+
+def _not_json(what: str, error: Exception) -> Malformed:
+    if isinstance(error, RecursionError):
+        return Malformed([FieldError("", f"{what} is nested too deeply.")])
+    if isinstance(error, OverflowError):
+        return Malformed([FieldError("", f"{what} holds a number out of range.")])
+    return Malformed([FieldError("", f"{what} is not valid JSON: {error}")])
+
+
+def _malformed(value: Any, kind: Any, first: str, most: int = MOST_ERRORS) -> Malformed:
+    """``first``: the decoder's own complaint, for a value whose fields are all right one by one (a field given
+    twice)."""
+    found = Found(most)
+    part = _check(value, kind, "", found)
+    if not found.errors:
+        return Malformed([explain(first)])
+    return Malformed(found.errors, None if part is UNSET else part)
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+class _Field(NamedTuple):
+    hint: Any
+    required: bool
+    empty_is_absent: bool
+    """Whether an empty string here stands for none: it is optional, and could not be stored."""
+    holds: type[msgspec.Struct] | None
+    """The Struct that the field takes, alone or as the items of a list."""
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, _Field]:
+    """The fields of ``kind`` by their names in JSON."""
+    hints = get_type_hints(kind, include_extras=True)
+    found = {}
+    for field in msgspec.structs.fields(kind):
+        hint = _without_raw(hints[field.name])
+        required = field.default is NODEFAULT and field.default_factory is NODEFAULT
+        item = _item(hint)
+        holds = _object(hint) or (None if item is UNSET else _object(item))
+        empty_is_absent = not required and _is_text(hint) and not _fits("", hint)
+        found[field.encode_name] = _Field(hint, required, empty_is_absent, holds)
+    return found
+
+
+@cache
+def _attributes(kind: type[msgspec.Struct]) -> dict[str, str]:
+    return {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
+
+
+def _is_text(hint: Any) -> bool:
+    """Whether strings are written here: texts, times, dates and choices."""
+    bare = [get_args(choice)[0] if get_origin(choice) is Annotated else choice for choice in _choices(hint)]
+    return any(one in {str, datetime, date} or get_origin(one) is Literal for one in bare)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _without_raw(hint: Any) -> Any:
+    """Rows that are decoded on their own may be anything here."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is msgspec.Raw:
+        return Any
+    if origin is Annotated:
+        return Annotated[(_without_raw(arguments[0]), *arguments[1:])]
+    if origin is list:
+        return list[_without_raw(arguments[0])]  # type: ignore[misc]  # known only here
+    return hint
+
+
+@cache
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, without None and UNSET; else the hint alone."""
+    if get_origin(hint) is Annotated and get_origin(get_args(hint)[0]) in {Union, types.UnionType}:
+        return _choices(get_args(hint)[0])
+    if get_origin(hint) in {Union, types.UnionType}:
+        return tuple(one for part in get_args(hint) for one in _choices(part) if one not in {type(None), UnsetType})
+    return (hint,)
+
+
+@cache
+def _object(hint: Any) -> type[msgspec.Struct] | None:
+    """The Struct that ``hint`` takes, if it takes one."""
+    for choice in _choices(hint):
+        bare = get_args(choice)[0] if get_origin(choice) is Annotated else choice
+        if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
+            return bare
+    return None
+
+
+@cache
+def _item(hint: Any) -> Any:
+    """What the list that ``hint`` takes is made of; UNSET where it takes none."""
+    for choice in _choices(hint):
+        bare = get_args(choice)[0] if get_origin(choice) is Annotated else choice
+        if get_origin(bare) is list:
+            return get_args(bare)[0]
+    return UNSET
+
+
+# --- empty strings ----------------------------------------------------------------------------------------------------
+
+
+def without_empty(value: Any, kind: Any) -> Any:
+    """``value`` without the empty optional strings of ``kind``, at every depth; the same object where it has none."""
+    if isinstance(value, list):
+        items = [without_empty(one, kind) for one in value]
+        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    if not isinstance(value, Mapping):
+        return value
+    fields = _fields(kind)
+    changes: dict[str, Any] = {}
+    for name, one in value.items():
+        field = fields.get(name)
+        if field is None:
+            continue
+        if one == "":
+            if field.empty_is_absent:
+                changes[name] = UNSET
+        elif field.holds is not None and (left := without_empty(one, field.holds)) is not one:
+            changes[name] = left
+    if not changes:
+        return value
+    return {name: one for name, one in {**value, **changes}.items() if one is not UNSET}
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+class Found:
+    """The errors of one value, up to ``most``, and how many unknown names may still be compared with the known ones."""
+
+    def __init__(self, most: int = MOST_ERRORS) -> None:
+        self.guesses = most // ERRORS_A_GUESS
+        self.errors: list[FieldError] = []
+        self._most = most
+
+    @property
+    def full(self) -> bool:
+        return len(self.errors) >= self._most
+
+    def add(self, error: FieldError) -> None:
+        if not self.full:
+            self.errors.append(error)
+
+
+def _check(value: Any, hint: Any, path: str, found: Found) -> Any:
+    """Collect what is wrong in ``value``; return what of it can be used, UNSET where that is nothing."""
+    try:
+        return msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        text = str(error)
+    kind, item = _object(hint), _item(hint)
+    if kind is not None and isinstance(value, Mapping):
+        return _check_object(value, kind, path, found)
+    if item is not UNSET and isinstance(value, list | tuple):
+        return _check_list(value, item, path, found, text)
+    fault = explain(text, path)
+    if text.startswith("Invalid enum value") and (words := _words(hint)):
+        fault = FieldError(fault.field, f"{fault.message}; there are {', '.join(map(str, words))}")
+    found.add(fault)
+    return UNSET
+
+
+@cache
+def _words(hint: Any) -> tuple[Any, ...]:
+    """The words that ``hint`` takes, if it takes only some."""
+    return tuple(word for choice in _choices(hint) if get_origin(choice) is Literal for word in get_args(choice))
+
+
+def _check_object(value: Mapping[str, Any], kind: type[msgspec.Struct], path: str, found: Found) -> Any:
+    fields, names = _fields(kind), _attributes(kind)
+    part = {}
+    for name, one in value.items():
+        if found.full:
+            return UNSET
+        if name not in fields:
+            found.guesses -= 1
+            words = _unknown(nearest(name, tuple(fields)), tuple(fields)) if found.guesses >= 0 else UNKNOWN
+            found.add(FieldError(_join(path, name), words))
+            continue
+        good = _check(one, fields[name].hint, _join(path, name), found)
+        if good is not UNSET:
+            part[names[name]] = good
+    for name, field in fields.items():
+        if field.required and names[name] not in part:
+            if name not in value:
+                found.add(FieldError(_join(path, name), "is required"))
+            part[names[name]] = _blank(field.hint)
+    return kind(**part)
+
+
+def _blank(hint: Any) -> Any:
+    """What stands in a part for a required value that is missing or wrong."""
+    kind = _object(hint)
+    if kind is not None:
+        return _check_object({}, kind, "", Found())
+    return None if _item(hint) is UNSET else []
+
+
+def _check_list(value: list[Any] | tuple[Any, ...], item: Any, path: str, found: Found, text: str) -> Any:
+    before = len(found.errors)
+    for index, one in enumerate(value[:MOST_ITEMS]):
+        if found.full:
+            return UNSET
+        _check(one, item, _join(path, str(index)), found)
+    if len(found.errors) == before:  # each item is right: the list is too short or too long
+        found.add(explain(text, path))
+    return UNSET
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name[:LONGEST_NAME]}".strip(".")
+
+
+@lru_cache(maxsize=256)
+def _unknown(near: str | None, known: tuple[str, ...]) -> str:
+    if near is not None:
+        return f"{UNKNOWN}; did you mean `{near}`?"
+    listed = ", ".join(f"`{name}`" for name in known)
+    return f"{UNKNOWN}; there {f'are {listed}' if listed else 'is none'}"
+
+
+UNKNOWN = "is not a field of this request"
+
+
+@lru_cache(maxsize=1024)
+def nearest(name: str, known: tuple[str, ...]) -> str | None:
+    """The one of ``known`` that ``name`` most likely means: other case or separators, a typo, or some of its words."""
+    if not name or len(name) > LONGEST_NAME:
+        return None
+    plain = _plain(name)
+    pairs, words = _pairs(plain), set(plain.split("_"))
+    best, most = None, NEAR
+    for other in known:
+        theirs, theirs_words = _pairs(other), set(other.split("_"))
+        shared = len(words & theirs_words) / max(len(words), len(theirs_words))
+        swapped = 0.9 if sorted(plain) == sorted(other) else 0.0
+        likeness = max(2 * len(pairs & theirs) / (len(pairs) + len(theirs)), shared, swapped)
+        if likeness > most:
+            best, most = other, likeness
+    return best
+
+
+@lru_cache(maxsize=1024)
+def _pairs(name: str) -> frozenset[str]:
+    """The pairs of neighbouring letters, the ends marked: shared ones tell how alike two names are (Dice)."""
+    ended = f"^{name}$"
+    return frozenset(ended[at : at + 2] for at in range(len(ended) - 1))
+
+
+def _plain(name: str) -> str:
+    """``userId``, ``User-ID`` and ``user id`` as ``user_id``."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
+
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_NAMED = re.compile(r"^Object (?:contains unknown|missing required) field `(?P<field>.*)`$", re.DOTALL)
+_PATTERN = re.compile(r"^Expected `str` matching regex .*$", re.DOTALL)
+
+
+def explain(text: str, prefix: str = "") -> FieldError:
+    """Return msgspec's sentence (``Expected `str`, got `int` - at `$.a[0].b```) with the path as ``a.0.b``."""
+    match = _AT.match(text)
+    what, path = (match["what"], match["path"] or "$") if match else (text, "$")
+    field = prefix + path.removeprefix("$").replace("[...]", "").replace("[", ".").replace("]", "")
+    if named := _NAMED.match(what):
+        field = f"{field}.{named['field'][:LONGEST_NAME]}"
+        what = "is required" if "missing" in what else UNKNOWN
+    elif _PATTERN.match(what):
+        what = "has characters or a form that is not allowed here"
+    elif "timezone" in what:
+        what = "needs a time with an offset, like 2026-11-22T10:15:30Z"
+    return FieldError(field.strip("."), what.replace("`", "'"))

@@ -1,0 +1,1 @@
+"""``flashflow.toml``: model, parser, editor, file, secrets."""

@@ -1,0 +1,373 @@
+"""From the tables of ``flashflow.toml`` to Settings: references filled in, every mistake at its place.
+
+A string may hold references: ``${NAME}`` is the environment variable NAME, ``${keyring:email.password}`` a secret of
+the keyring, ``$${`` a plain ``${``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin
+
+import msgspec
+
+from flashflow.backend.core.errors import FieldError, ValidationError
+from flashflow.backend.settings.model import (
+    ApnsSettings,
+    AppriseSettings,
+    ChannelSettings,
+    DeliverySettings,
+    DesktopSettings,
+    EmailSettings,
+    FcmSettings,
+    PrivacySettings,
+    PushSettings,
+    RetentionSettings,
+    Settings,
+    SmsSettings,
+    WebPushSettings,
+    secret_fields,
+)
+
+Struct = TypeVar("Struct", bound=msgspec.Struct)
+
+CHANNELS: Mapping[str, type[msgspec.Struct]] = {"email": EmailSettings, "sms": SmsSettings}
+PUSH: Mapping[str, type[msgspec.Struct]] = {
+    "fcm": FcmSettings,
+    "apns": ApnsSettings,
+    "webpush": WebPushSettings,
+    "desktop": DesktopSettings,
+}
+PLAIN: Mapping[str, type[msgspec.Struct]] = {
+    "delivery": DeliverySettings,
+    "privacy": PrivacySettings,
+    "retention": RetentionSettings,
+}
+"""The tables that stand by themselves."""
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
+"""A channel that the owner names."""
+TAKEN = frozenset({"in_app", "push", *CHANNELS, *PUSH})
+"""What no channel of the owner's may be called."""
+SET = "set"
+"""What is shown for a secret that there is."""
+
+_REFERENCE = re.compile(
+    r"(?P<plain>\$\$\{)|\$\{(?:keyring:(?P<secret>[A-Za-z0-9_.-]{1,200})|(?P<env>[A-Za-z_][A-Za-z0-9_]*))\}|(?P<broken>\$\{)"
+)
+_HOST = re.compile(r"(?=.{1,255}\Z)(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z_](?:[0-9A-Za-z_.-]*[0-9A-Za-z_])?)(:[0-9]{1,5})?\Z")
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\Z")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_EXPECTED = re.compile(r"Expected `(?P<kind>\w+)[^`]*`(?: of length)?(?P<limit> [<>]=? \S+)?")
+_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "object": "a table"}
+_LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1|\[::1\]")
+
+
+class Lookup(Protocol):
+    """Where references lead."""
+
+    def variable(self, name: str) -> str | None:
+        """The environment variable, or None where it is not set."""
+        ...
+
+    def secret(self, name: str) -> str | None:
+        """The keyring's secret, or None. May raise ValidationError where it cannot be asked."""
+        ...
+
+
+def is_reference(text: str) -> bool:
+    """Whether ``text`` is one reference and nothing else."""
+    match = _REFERENCE.fullmatch(text)
+    return match is not None and bool(match["env"] or match["secret"])
+
+
+def escaped(text: str) -> str:
+    """``text`` written so that it is read back as it is, whatever it looks like."""
+    return text.replace("${", "$${")
+
+
+def settings_of(tables: Mapping[str, Any], lookup: Lookup) -> Settings:
+    """Raises one ValidationError with every mistake at its dotted place; none of its words is a secret's value."""
+    return _Reader(lookup).settings(tables)
+
+
+def struct_at(place: tuple[str, ...]) -> type[msgspec.Struct] | None:
+    """What the table at ``place`` is made of, or None where no table can stand."""
+    match place:
+        case (name,) if name in PLAIN:
+            return PLAIN[name]
+        case ("channels", "push", name):
+            return PUSH.get(name)
+        case ("channels", name) if name in CHANNELS:
+            return CHANNELS[name]
+        case ("channels", name) if NAME.match(name) and name not in TAKEN:
+            return AppriseSettings
+    return None
+
+
+def shown(settings: Settings, tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that is in force, in the file's own shape: a secret as ``"set"`` or None, what the file says by a
+    reference as that reference, a channel that is not configured as None."""
+    channels = _table(tables, "channels")
+    push = _table(channels, "push")
+    return {
+        "channels": {
+            **{name: _shown(getattr(settings, name), _table(channels, name)) for name in CHANNELS},
+            "push": {name: _shown(getattr(settings.push, name), _table(push, name)) for name in PUSH},
+            **{name: _shown(struct, _table(channels, name)) for name, struct in settings.others.items()},
+        },
+        **{name: _shown(getattr(settings, name), _table(tables, name)) for name in PLAIN},
+        "allow_hosts": list(tables.get("allow_hosts", ())) or list(settings.allow_hosts),
+    }
+
+
+def _shown(struct: msgspec.Struct | None, table: Mapping[str, Any]) -> dict[str, Any] | None:
+    if struct is None:
+        return None
+    values: dict[str, Any] = msgspec.to_builtins(struct)
+    secrets = secret_fields(type(struct))
+    for name, value in values.items():
+        written = table.get(name)
+        if isinstance(written, str) and (is_reference(written) if name in secrets else _REFERENCE.search(written)):
+            values[name] = written
+        elif name in secrets:
+            values[name] = None if value is None else SET
+    return values
+
+
+def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = tables.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+class _Reader:
+    """Reads one file, gathering what is wrong with it."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._errors: list[FieldError] = []
+
+    def settings(self, tables: Mapping[str, Any]) -> Settings:
+        self._know(tables, "", ("channels", *PLAIN, "allow_hosts"))
+        channels = self._inner(tables, "channels", "channels")
+        push = self._inner(channels, "push", "channels.push")
+        self._know(push, "channels.push", tuple(PUSH))
+        email = self._optional(channels, "channels", "email", EmailSettings)
+        if email is not None:
+            self._check_email(email)
+        settings = Settings(
+            email=email,
+            sms=self._optional(channels, "channels", "sms", SmsSettings),
+            push=PushSettings(
+                fcm=self._optional(push, "channels.push", "fcm", FcmSettings),
+                apns=self._optional(push, "channels.push", "apns", ApnsSettings),
+                webpush=self._optional(push, "channels.push", "webpush", WebPushSettings),
+                desktop=self._optional(push, "channels.push", "desktop", DesktopSettings) or DesktopSettings(),
+            ),
+            others=self._others(channels),
+            delivery=self._delivery(tables),
+            privacy=self._optional(tables, "", "privacy", PrivacySettings) or PrivacySettings(),
+            retention=self._optional(tables, "", "retention", RetentionSettings) or RetentionSettings(),
+            allow_hosts=self._allow_hosts(tables.get("allow_hosts", [])),
+        )
+        if self._errors:
+            raise ValidationError("; ".join(f"{e.field}: {e.message}" for e in self._errors), tuple(self._errors))
+        return settings
+
+    def _others(self, channels: Mapping[str, Any]) -> dict[str, AppriseSettings]:
+        others = {}
+        for name in channels:
+            if name == "push" or name in CHANNELS:
+                continue
+            place = f"channels.{_key(name)}"
+            if name == "in_app":
+                self._wrong(place, "needs no settings: it is always there")
+            elif name in TAKEN:
+                self._wrong(place, f"is not a channel of its own; did you mean [channels.push.{name}]?")
+            elif not NAME.match(name):
+                self._wrong(place, "is no name for a channel: lower-case letters, digits, _ and - make one")
+            elif isinstance(channels[name], dict) and "url" not in channels[name]:
+                near = difflib.get_close_matches(name, [*CHANNELS, "push"], 1)
+                self._wrong(place, "needs a url, as every channel that you name" + _did_you_mean(near))
+            elif found := self._optional(channels, "channels", name, AppriseSettings):
+                others[name] = found
+        return others
+
+    def _delivery(self, tables: Mapping[str, Any]) -> DeliverySettings:
+        """Of the two delays, one that is not given gives way to the other."""
+        delivery = self._optional(tables, "", "delivery", DeliverySettings) or DeliverySettings()
+        if delivery.base_delay <= delivery.max_delay:
+            return delivery
+        given = _table(tables, "delivery")
+        if "base_delay" not in given:
+            return msgspec.structs.replace(delivery, base_delay=delivery.max_delay)
+        if "max_delay" not in given:
+            return msgspec.structs.replace(delivery, max_delay=delivery.base_delay)
+        self._wrong("delivery.base_delay", "must not be more than max_delay")
+        return delivery
+
+    def _check_email(self, email: EmailSettings) -> None:
+        if email.username and email.security == "none" and not _LOOPBACK.fullmatch(email.host.lower()):
+            self._wrong("channels.email.security", "a username needs starttls or tls, unless the host is this machine")
+        if email.username and email.password is None:
+            self._wrong("channels.email.password", "is required with a username")
+
+    def _allow_hosts(self, given: Any) -> tuple[str, ...]:
+        if not isinstance(given, list):
+            self._wrong("allow_hosts", "must be a list of hosts")
+            return ()
+        hosts = []
+        for index, written in enumerate(given):
+            host = self._filled(written, f"allow_hosts.{index}", False)
+            if isinstance(host, str) and (_HOST.match(host) or _IPV6.match(host)):
+                hosts.append(host)
+            elif host is not _BROKEN:
+                self._wrong(f"allow_hosts.{index}", "must be a host, as in intranet, intranet:8080 or 192.168.1.5")
+        return tuple(hosts)
+
+    def _inner(self, tables: Mapping[str, Any], name: str, place: str) -> Mapping[str, Any]:
+        found = tables.get(name, {})
+        if isinstance(found, dict):
+            return found
+        self._wrong(place, "must be a table")
+        return {}
+
+    def _optional(self, tables: Mapping[str, Any], place: str, name: str, kind: type[Struct]) -> Struct | None:
+        if name not in tables:
+            return None
+        place = f"{place}.{name}" if place else name
+        before = len(self._errors)
+        table = self._inner(tables, name, place)
+        if len(self._errors) > before:
+            return None
+        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        self._know(table, place, tuple(fields))
+        values = {}
+        for key, written in table.items():
+            if key in fields:
+                secret = key in secret_fields(kind)
+                values[key] = self._as_number(written, self._filled(written, f"{place}.{key}", secret), fields[key])
+        for field in fields.values():
+            if field.required and field.encode_name not in table:
+                self._wrong(f"{place}.{field.encode_name}", "is required")
+            elif field.encode_name in values and values[field.encode_name] is not _BROKEN:
+                self._check(f"{place}.{field.encode_name}", field, values[field.encode_name])
+        if len(self._errors) > before:
+            return None
+        found = msgspec.convert(values, kind)
+        if isinstance(found, ChannelSettings) and (found.base_delay or 0.0) > (found.max_delay or math.inf):
+            self._wrong(f"{place}.base_delay", "must not be more than max_delay")
+        return found
+
+    def _check(self, place: str, field: msgspec.structs.FieldInfo, value: Any) -> None:
+        if isinstance(value, float) and not math.isfinite(value):
+            self._wrong(place, "must be a finite number")
+        elif isinstance(value, str) and not value.isascii() and _HALF_A_PAIR.search(value):
+            self._wrong(place, "holds half of a surrogate pair, which no text can")
+        else:
+            try:
+                msgspec.convert(value, field.type)
+            except (msgspec.ValidationError, OverflowError) as error:
+                self._wrong(place, _in_words(str(error), field.type))
+
+    def _as_number(self, written: Any, filled: Any, field: msgspec.structs.FieldInfo) -> Any:
+        """The environment knows only text: where a number belongs, a reference may lead to its digits."""
+        kinds = _kinds(field.type)
+        if written is filled or not isinstance(filled, str) or str in kinds:
+            return filled
+        for kind in (int, float):
+            if kind in kinds or (kind is int and float in kinds):
+                try:
+                    return kind(filled)
+                except ValueError:
+                    continue
+        return filled
+
+    def _filled(self, written: Any, place: str, secret: bool) -> Any:
+        """``written`` with its references filled in; _BROKEN where one leads nowhere, which is noted."""
+        if not isinstance(written, str) or "${" not in written:
+            return written
+        before = len(self._errors)
+        filled = _REFERENCE.sub(lambda match: self._referred(match, place, secret), written)
+        return filled if len(self._errors) == before else _BROKEN
+
+    def _referred(self, match: re.Match[str], place: str, secret: bool) -> str:
+        if match["plain"]:
+            return "${"
+        if name := match["env"]:
+            value = self._lookup.variable(name)
+            if value is None:
+                self._wrong(place, f"the environment variable {name} is not set")
+            return value or ""
+        if name := match["secret"]:
+            return self._from_keyring(name, place, secret)
+        self._wrong(place, "has a ${ that begins no reference, as ${NAME} would be; $${ is a plain one")
+        return ""
+
+    def _from_keyring(self, name: str, place: str, secret: bool) -> str:
+        if not secret:
+            self._wrong(place, "is no secret, and only those may come from the keyring")
+            return ""
+        try:
+            value = self._lookup.secret(name)
+        except ValidationError as error:
+            self._wrong(place, str(error))
+            return ""
+        if value is None:
+            self._wrong(place, f"the keyring has nothing under the name {name}")
+        return value or ""
+
+    def _know(self, table: Mapping[str, Any], place: str, known: tuple[str, ...]) -> None:
+        for key in table:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                where = f"{place}.{_key(key)}" if place else _key(key)
+                self._wrong(where, "is not a setting here" + _did_you_mean(near))
+
+    def _wrong(self, place: str, message: str) -> None:
+        self._errors.append(FieldError(place, message))
+
+
+_BROKEN: Any = object()
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def _in_words(text: str, annotation: Any) -> str:
+    """msgspec's sentence without any value in it: that may have come from the environment."""
+    if "matching regex" in text:
+        return "has characters or a form that is not allowed here"
+    if text.startswith("Invalid enum value"):
+        return "must be one of " + ", ".join(_choices(annotation))
+    if match := _EXPECTED.match(text):
+        return f"must be {_WORDS.get(match['kind'], match['kind'])}" + (match["limit"] or "").replace(
+            " ", " of length " if "of length" in text else " ", 1
+        )
+    return "is not allowed here"
+
+
+def _kinds(annotation: Any) -> frozenset[type]:
+    """The plain types that an annotation lets in."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return frozenset(map(type, get_args(annotation)))
+    if args := get_args(annotation):
+        return frozenset().union(*map(_kinds, args))
+    return frozenset({annotation})
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(choice for part in get_args(annotation) for choice in _choices(part))
+
+
+def _did_you_mean(near: list[str]) -> str:
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _key(key: str) -> str:
+    """A key of the file as it may be shown: one line, and no longer than a name."""
+    return key if _BARE_KEY.match(key) else ascii(key[:64])

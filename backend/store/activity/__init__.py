@@ -1,0 +1,1 @@
+"""Activities and sessions in ``user_activities.db``."""

@@ -1,0 +1,62 @@
+"""What rules ask of ``user_activities.db``: what arrived since, and what happened in a while."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from flashflow.backend.core.encoding import decode_id, to_json
+from flashflow.backend.domain.rule_conditions import Happening
+from flashflow.backend.store.activity.user_index import COLUMNS
+
+_COLUMNS = ", ".join(
+    COLUMNS[name]
+    for name in (
+        "seq", "id", "user_id", "activity_type", "session_id", "app", "timestamp", "received_at", "metadata",
+        "page_url", "referrer", "user_agent",
+    )
+)  # fmt: skip
+SINCE = (
+    f"SELECT {_COLUMNS} FROM user_activities NOT INDEXED WHERE seq > ? AND seq <= ? AND timestamp >= ? "
+    "AND activity_type IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?"
+)
+DURING = (
+    f"SELECT {_COLUMNS} FROM user_activities INDEXED BY user_activities_time "
+    "WHERE timestamp >= ? AND activity_type = ? AND (? IS NULL OR app = ?) ORDER BY timestamp, seq"
+)
+BEGUN = (
+    "SELECT COUNT(*) FROM user_sessions INDEXED BY user_sessions_start "
+    "WHERE start_time >= ?1 AND start_time < ?2 AND (?3 IS NULL OR app = ?3)"
+)
+
+
+class Arrived(NamedTuple):
+    """Activities in order of arrival, and the number of the last that was looked at for them."""
+
+    happenings: list[Happening]
+    reached: int
+
+
+def arrived(
+    conn: sqlite3.Connection, after: int, until: int, since_ms: int, types: Sequence[str], limit: int
+) -> Arrived:
+    """What arrived after number ``after`` up to ``until``, of these types, and happened at ``since_ms`` or later."""
+    rows = conn.execute(SINCE, (after, until, since_ms, to_json(types), limit)).fetchall()
+    return Arrived([_happening(row) for row in rows], rows[-1][0] if len(rows) == limit else until)
+
+
+def during(conn: sqlite3.Connection, since_ms: int, activity_type: str, app: str | None) -> Iterator[Happening]:
+    """What happened from ``since_ms`` on, oldest first, read as it is asked for."""
+    for row in conn.execute(DURING, (since_ms, activity_type, app, app)):
+        yield _happening(row)
+
+
+def _happening(row: tuple[Any, ...]) -> Happening:
+    seq, id_, user_id, kind, session_id, *rest = row
+    return Happening(seq, decode_id(id_), user_id, kind, decode_id(session_id), *rest)
+
+
+def sessions_begun(conn: sqlite3.Connection, start_ms: int, end_ms: int, app: str | None) -> int:
+    """Sessions that began in [``start_ms``, ``end_ms``), of one app or all."""
+    return int(conn.execute(BEGUN, (start_ms, end_ms, app)).fetchone()[0])

@@ -1,0 +1,166 @@
+"""Sessions as the writer has them in mind: as a transaction works on them, and as the last one left them."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import suppress
+from typing import Any
+
+from flashflow.backend.core.timezones import LocalTime
+from flashflow.backend.store.activity.session_rollup import Counted
+from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.rollups.dimensions import agent_key, key_types
+
+IDLE_MS = 30 * 60 * 1000
+"""A session is over after this long without an activity or heartbeat [GA4, PostHog]."""
+LONGEST_MS = 24 * 60 * 60 * 1000
+"""… and after a day in any case."""
+MOST_PAGES_KEPT = 5_000
+"""Pages remembered of a session while it is open; of one with more they are counted from the rows when asked for."""
+
+
+class OpenSession:
+    """A session as a transaction works on it; saved by the book."""
+
+    __slots__ = (
+        "activities", "app", "counted", "device_info", "end_reason", "end_time", "id", "implicit", "ip_address",
+        "is_new", "key_activities", "last_seen", "moved", "pages", "pages_visited", "seq", "shared", "start_time",
+        "tell", "user_agent", "user_id",
+    )  # fmt: skip
+
+    def __init__(self, row: tuple[Any, ...], *, is_new: bool = False) -> None:
+        self.seq: int
+        self.id: bytes | str
+        self.user_id: str
+        self.app: str
+        self.start_time: int
+        self.last_seen: int
+        self.end_time: int | None
+        self.end_reason: str | None
+        self.activities: int
+        self.pages_visited: int
+        self.key_activities: int
+        self.implicit: bool
+        (
+            self.seq, self.id, self.user_id, self.app, self.start_time, self.last_seen, self.end_time, self.end_reason,
+            self.pages_visited, self.activities, self.device_info, self.ip_address, self.user_agent,
+            self.shared, self.key_activities, self.implicit,
+        ) = row  # fmt: skip
+        if not is_new:
+            self.device_info = None  # up to a mebibyte, and only the first write needs it
+        self.counted: Counted | None = None
+        """What the figures have of it; None while it is open."""
+        self.pages: set[int] | None = set() if is_new else None
+        """What stands for its distinct pages; None where only the rows know them all."""
+        self.is_new = is_new
+        self.tell = is_new
+        self.moved = False
+
+    def saved(self) -> None:
+        """It stands in the file now."""
+        self.device_info = None
+        self.is_new = self.tell = self.moved = False
+
+    def touch(self, timestamp: int) -> None:
+        """Stretch the session over ``timestamp``; one that is over and is reached by a late activity stays over."""
+        if timestamp > self.last_seen:
+            self.last_seen = timestamp
+        elif timestamp < self.start_time:
+            self.start_time = timestamp
+            self.moved = True
+        if self.end_time is not None and self.last_seen > self.end_time:
+            self.end_time = self.last_seen
+            self.tell = True
+
+    def note_page(self, page: str | None) -> None:
+        """One more page, or one seen before."""
+        if page is not None and self.pages is not None:
+            self.pages.add(hash(page))  # 64 bits of it: a page's text may have 2,048 characters
+            self.pages_visited = len(self.pages)
+            if self.pages_visited > MOST_PAGES_KEPT:
+                self.pages = None
+
+    def close(self, end_time: int, reason: str) -> None:
+        self.end_time = end_time
+        self.end_reason = reason
+        self.tell = True
+
+    def reopen(self) -> None:
+        """It only looked as if it were over: what came late reaches up to now."""
+        self.end_time = self.end_reason = None
+        self.tell = True
+
+    def is_stale(self, now: int) -> bool:
+        """Whether it would be over at ``now``, had anyone looked: by 30 minutes of silence or by its day."""
+        return now - self.last_seen > IDLE_MS or now - self.start_time >= LONGEST_MS
+
+
+class SessionCache:
+    """Sessions as the last transactions left them, for the next: true as long as this writer alone has written.
+
+    Whoever writes sessions leaves a mark of its own in the file, so another one's shows; a rollback is told by the
+    writer. Both empty it. (``PRAGMA data_version`` would do so for every commit on the writer's other connection.)
+    """
+
+    MOST = 10_000
+
+    def __init__(self, local: LocalTime) -> None:
+        self.local = local
+        self.by_id: dict[bytes | str, OpenSession] = {}
+        self.current: dict[tuple[str, str], OpenSession | None] = {}
+        self.apps: dict[str, int] = {}
+        self.agents: dict[str, int | None] = {}
+        self.key_types: frozenset[str] = frozenset()
+        self.unsettled: set[str] = set()
+        """Users with sessions over whose stored figures lack that; writers add, the upkeep takes."""
+        self._mark = uuid.uuid4().hex
+        self._entered = False
+
+    def enter(self, tx: Tx) -> None:
+        """Make sure that what is kept is what the file says at the start of ``tx``."""
+        if len(self.by_id) > self.MOST:
+            self._drop_ended()
+        (mark,) = tx.conn.execute("SELECT writer FROM figures_state").fetchone()
+        if mark != self._mark or not self._entered or len(self.by_id) > self.MOST:
+            self.clear()
+            self.key_types = key_types(tx.conn)
+            self._entered = True
+            if mark != self._mark:
+                tx.conn.execute("UPDATE figures_state SET writer = ?", (self._mark,))
+        tx.undo.append(self.forget)
+
+    def _drop_ended(self) -> None:
+        """Make room for sessions that are open: what is over is asked for rarely."""
+        self.by_id = {id_: session for id_, session in self.by_id.items() if session.end_time is None}
+        self.current = {
+            place: session
+            for place, session in self.current.items()
+            if session is not None and session.end_time is None
+        }
+
+    def agent(self, tx: Tx, name: str) -> int | None:
+        """The number of a user agent; None where there is no room for another."""
+        if name not in self.agents:
+            if len(self.agents) >= self.MOST:
+                self.agents.clear()
+            self.agents[name] = agent_key(tx, name)
+        return self.agents[name]
+
+    def take_unsettled(self, most: int) -> list[str]:
+        """Up to ``most`` users to settle; nobody else gets them."""
+        taken: list[str] = []
+        with suppress(KeyError):
+            while len(taken) < most:
+                taken.append(self.unsettled.pop())
+        return taken
+
+    def forget(self) -> None:
+        """What is kept, the key types too, is no longer what the file says."""
+        self.clear()
+        self._entered = False
+
+    def clear(self) -> None:
+        self.by_id.clear()
+        self.current.clear()
+        self.apps.clear()
+        self.agents.clear()

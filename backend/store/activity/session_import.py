@@ -1,0 +1,111 @@
+"""Sessions of an export, stored as they were: opened where they are unknown, else joined with what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from flashflow.backend.core.encoding import from_object
+from flashflow.backend.core.errors import Conflict, FlashFlowError
+from flashflow.backend.schemas.records import Tracked
+from flashflow.backend.store.activity import activities, user_index
+from flashflow.backend.store.activity.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionCache
+from flashflow.backend.store.activity.sessionizer import SessionBook
+from flashflow.backend.store.engine.writer import Tx
+
+
+class NewSession(NamedTuple):
+    """A session on its way in; times in milliseconds since 1970, ``device_info`` as JSON text."""
+
+    id: str
+    user_id: str
+    app: str
+    start_time: int
+    last_seen: int
+    end_time: int | None
+    end_reason: str | None
+    device_info: str | None
+    ip_address: str | None
+    user_agent: str | None
+
+
+_ABOUT = ("device_info", "ip_address", "user_agent")
+
+
+def take_in(
+    tx: Tx, requests: Sequence[Sequence[NewSession]], cache: SessionCache
+) -> list[list[Tracked | FlashFlowError]]:
+    """Store the sessions of every request; one answer each, a duplicate where nothing is new."""
+    book = SessionBook(tx, lambda: "", cache)
+    answers: list[list[Tracked | FlashFlowError]] = []
+    fills: list[tuple[str | None, ...]] = []
+    for request in requests:
+        answer: list[Tracked | FlashFlowError] = []
+        for new in request:
+            known = book.find(new.id)
+            if known is None:
+                _open(tx, book, new)
+                changed = True
+            elif (known.app, known.user_id) != (new.app, new.user_id):
+                answer.append(Conflict(f"id: {new.id!r} belongs to another app or user."))
+                continue
+            else:
+                changed = _join(tx, known, new)
+                if changed:
+                    book.mark(known)
+                if _fill(known, new):
+                    fills.append((known.device_info, known.ip_address, known.user_agent, known.id))  # type: ignore[arg-type]
+                    changed = True
+            answer.append(Tracked(activity_id=None, session_id=new.id, duplicate=not changed))
+        answers.append(answer)
+    book.save()
+    if fills:
+        tx.conn.executemany(
+            "UPDATE user_sessions SET device_info = ?, ip_address = ?, user_agent = ? WHERE id = ?", fills
+        )
+    if user_index.counted_to(tx.conn) is None:  # else these wait with the others
+        activities.count_users(tx, {}, book)
+    return answers
+
+
+def _open(tx: Tx, book: SessionBook, new: NewSession) -> None:
+    over = new.end_time is not None or _is_stale(tx, new)
+    session = book.open(
+        new.user_id, new.app, new.id, new.start_time, from_object(new.device_info), new.ip_address, new.user_agent,
+        joins=not over,
+    )  # fmt: skip
+    session.touch(new.last_seen)
+    if over:
+        session.close(max(new.end_time or 0, new.last_seen), new.end_reason or "timeout")
+
+
+def _is_stale(tx: Tx, new: NewSession) -> bool:
+    return tx.now_ms - new.last_seen > IDLE_MS or tx.now_ms - new.start_time >= LONGEST_MS
+
+
+def _join(tx: Tx, known: OpenSession, new: NewSession) -> bool:
+    """Stretch a session over what is said of it, and end it as it was ended; whether that is anything new."""
+    before = _state(known)
+    known.touch(new.start_time)
+    known.touch(new.last_seen)
+    if new.end_time is not None and new.end_reason == "ended":
+        end = max(new.end_time, known.last_seen, (known.end_time or 0) if known.end_reason == "ended" else 0)
+        if (known.end_reason, known.end_time) != ("ended", end):
+            known.close(end, "ended")
+    elif known.end_time is None and known.is_stale(tx.now_ms):
+        known.close(known.last_seen, "timeout")
+    return _state(known) != before
+
+
+def _state(session: OpenSession) -> tuple[object, ...]:
+    return session.start_time, session.last_seen, session.end_time, session.end_reason
+
+
+def _fill(known: OpenSession, new: NewSession) -> bool:
+    """Fill in what is not known yet of the device; whether there was anything."""
+    changed = False
+    for name in _ABOUT:
+        if getattr(known, name) is None and getattr(new, name) is not None:
+            setattr(known, name, getattr(new, name))
+            changed = True
+    return changed

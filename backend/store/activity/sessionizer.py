@@ -1,0 +1,317 @@
+"""Sessions in ``user_activities.db``: which one an activity belongs to, and when one is over (DEFINITIONS.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flashflow.backend.core.encoding import decode_id, encode_id, to_json
+from flashflow.backend.core.errors import Conflict
+from flashflow.backend.core.events import Event
+from flashflow.backend.store.activity import session_rollup, session_table, user_index
+from flashflow.backend.store.activity.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionCache
+from flashflow.backend.store.activity.session_merge import Runs
+from flashflow.backend.store.activity.session_rollup import Counted
+from flashflow.backend.store.activity.session_table import COLUMNS
+from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.rollups.dimensions import app_key
+from flashflow.backend.store.rollups.partitions import BITS, part_of
+
+TAIL_TO_COUNT_IN = 256
+"""Activities outside the index that what looks through a session's activities may meet."""
+MOST_NEAR = 16
+"""Sessions looked at around a moment, those first that began nearest to it: more at once no user has in one app."""
+_STRETCH = LONGEST_MS + 2 * IDLE_MS
+"""What is near to a moment began within so long."""
+
+
+class SessionBook:
+    """The sessions one transaction touches: read once, changed in memory, written once by ``save``."""
+
+    def __init__(self, tx: Tx, new_id: Callable[[], str], cache: SessionCache) -> None:
+        self._tx = tx
+        self._new_id = new_id
+        self._cache = cache
+        cache.enter(tx)
+        self._by_id = cache.by_id
+        self._current = cache.current
+        self._touched: dict[bytes | str, OpenSession] = {}
+        self._touched_at: dict[tuple[str, str, int], dict[bytes | str, OpenSession]] = {}
+        self._reopened: dict[bytes | str, OpenSession] = {}
+        self._meeting: dict[bytes | str, OpenSession] = {}
+        self._seen: dict[bytes | str, OpenSession | None] = {}
+        self.opened: dict[str, int] = {}
+        self.united = False
+        """Whether ``save`` gave activities another session than ``place`` said."""
+
+    def find(self, session_id: str) -> OpenSession | None:
+        """The session of that id, whoever's it is. Who asks for it by its id relies on that: it is implicit no more."""
+        key = encode_id(session_id)
+        session = self._by_id.get(key)
+        if session is None:
+            session = self._load("id = ?", (key,))
+        if session is not None and session.implicit:
+            session.implicit, session.moved = False, True
+            self.mark(session)
+        return session
+
+    def shared(self, session_id: bytes | str) -> OpenSession | None:
+        """The session of that (encoded) id, if several users' activities came under it."""
+        if session_id not in self._seen:
+            self._seen[session_id] = self._load("id = ? AND shared", (session_id,))
+        return self._seen[session_id]
+
+    def place(
+        self,
+        user_id: str,
+        app: str,
+        session_id: str | None,
+        timestamp: int,
+        page: str | None = None,
+        *,
+        is_key: bool = False,
+    ) -> OpenSession:
+        """The session an activity of ``timestamp`` on ``page`` counts in, opened where there is none; ``is_key``: a key
+        activity. Where it brings two sessions together, ``save`` unites them.
+
+        Raises Conflict when ``session_id`` belongs to another app.
+        """
+        if session_id is not None:
+            session = self.find(session_id)
+            if session is None:
+                session = self.open(user_id, app, session_id, timestamp)
+            elif session.app != app:
+                raise Conflict(f"session_id: {session_id!r} belongs to another app.")
+            if session.user_id != user_id and not session.shared:
+                session.shared = session.moved = True
+            if timestamp < self._tx.now_ms - IDLE_MS:
+                if session.last_seen < timestamp:
+                    self._meeting[session.id] = session  # what began meanwhile may go on from it
+            elif (
+                session.end_reason == "timeout" and timestamp - session.start_time < LONGEST_MS
+            ):  # its app goes on with it, whether or not anybody had looked
+                self._reopen(session)
+        else:
+            session = self._join(user_id, app, timestamp)
+        session.touch(timestamp)
+        session.activities += 1
+        session.key_activities += is_key
+        session.note_page(page)
+        self.mark(session)
+        return session
+
+    def open(
+        self,
+        user_id: str,
+        app: str,
+        session_id: str | None,
+        timestamp: int,
+        device_info: dict[str, Any] | None = None,
+        ip_address: str | None = None,
+        user_agent: str | None = None,
+        *,
+        joins: bool = True,
+        implicit: bool = False,
+    ) -> OpenSession:
+        """A new session from ``timestamp`` on; ``joins``: what comes without a session id may fall into it;
+        ``implicit``: nobody asked for it, so it may be united with another."""
+        key = encode_id(session_id or self._new_id())
+        info = to_json(device_info) if device_info else None
+        session = OpenSession(
+            (None, key, user_id, app, timestamp, timestamp, None, None, 0, 0, info, ip_address, user_agent, False, 0,
+             implicit),
+            is_new=True,
+        )  # fmt: skip
+        self._by_id[key] = session
+        self.opened[user_id] = self.opened.get(user_id, 0) + 1
+        if joins:
+            current = self._current_of(user_id, app)
+            if current is None or current.last_seen <= timestamp:
+                self._current[user_id, app] = session
+        self.mark(session)
+        return session
+
+    def mark(self, session: OpenSession) -> None:
+        """Have ``save`` write ``session``."""
+        if session.id not in self._touched or session.moved:
+            self._touched[session.id] = session
+            stretch = (session.user_id, session.app, session.start_time // _STRETCH)
+            self._touched_at.setdefault(stretch, {})[session.id] = session
+
+    def save(self) -> None:
+        """Write what changed; leave an event for every session that opened, ended or was united with another."""
+        if not self._touched:
+            return
+        conn = self._tx.conn
+        told = session_table.write(conn, self._touched.values())
+        gone: list[OpenSession] = []
+        if self._meeting:
+            runs = self._unite()
+            told += session_table.write(conn, runs.changed.values())
+            self._touched |= runs.changed
+            self._reopened |= {s.id: s for s in runs.changed.values() if s.end_time is None}
+            gone = runs.gone
+            for session in runs.changed.values() if self._cache.key_types else ():
+                session_table.count_keys(conn, session)
+            for session in gone:
+                for kept in (self._touched, self._by_id, self._reopened):
+                    kept.pop(session.id, None)
+        for session in self._reopened.values():
+            if session.end_time is None:
+                session_table.recall_pages(conn, session)
+                session_table.save_pages(conn, session)
+        for session in {s.id: s for s in told}.values():
+            if session.id in self._touched:
+                self._tx.events.append(Event("session", decode_id(session.id), session.user_id, session.app))
+        self._settle([s for s in self._touched.values() if s.end_time is not None or s.counted is not None], gone)
+
+    def _unite(self) -> Runs:
+        runs = Runs(self._tx, self.known, self._feed)
+        for session in sorted(self._meeting.values(), key=lambda session: session.start_time):
+            runs.join_from(session)
+        for session in (*runs.changed.values(), *runs.gone):
+            self._current.pop((session.user_id, session.app), None)
+            self.united = True
+        return runs
+
+    def _feed(self) -> None:
+        """Have the index know what a search by user would otherwise look through."""
+        if user_index.tail_length(self._tx.conn) > TAIL_TO_COUNT_IN:
+            user_index.catch_up(self._tx, self._cache.local)
+
+    def _settle(self, sessions: list[OpenSession], gone: list[OpenSession]) -> None:
+        """Count the pages of those that are over, and what they are to their day; ``gone``: became part of others."""
+        unknown = [s for s in sessions if s.end_time is not None and s.pages is None]
+        if unknown:
+            self._feed()
+        for session in unknown:
+            session_table.count_pages(self._tx.conn, session)
+        changes: list[tuple[Counted | None, Counted | None]] = [(session.counted, None) for session in gone]
+        for session in sessions:
+            before = session.counted
+            session.counted = self._counted(session)
+            changes.append((before, session.counted))
+            if before != session.counted:
+                self._cache.unsettled.add(session.user_id)
+        session_rollup.change(self._tx, changes)
+
+    def _counted(self, session: OpenSession) -> Counted | None:
+        if session.end_time is None:
+            return None
+        apps, app = self._cache.apps, session.app
+        if app not in apps:
+            apps[app] = app_key(self._tx, app)
+        duration, pages = session.end_time - session.start_time, session.pages_visited
+        is_engaged = session_rollup.engaged(duration, pages, session.key_activities)
+        return Counted(self._cache.local.day(session.start_time), apps[app], duration, pages, int(is_engaged))
+
+    def _join(self, user_id: str, app: str, timestamp: int) -> OpenSession:
+        place, old = (user_id, app), timestamp < self._tx.now_ms - IDLE_MS
+        current, goes_on = self._current_of(user_id, app), False
+        if current is not None:
+            if current.start_time <= timestamp and _reaches(current, timestamp):
+                return current
+            if timestamp > current.last_seen:
+                current.close(current.last_seen, "timeout")
+                self.mark(current)
+                if not old:
+                    return self.open(user_id, app, None, timestamp, implicit=True)
+                current, goes_on = None, True
+        near = self._near(user_id, app, timestamp)
+        reached = [session for session in near if _reaches(session, timestamp)]
+        if reached:
+            # The one that had begun by then, else the one that began after it.
+            session = min(
+                reached,
+                key=lambda s: (s.start_time > timestamp, abs(s.start_time - timestamp), not s.implicit, repr(s.id)),
+            )
+            if session.end_reason == "timeout" and current is None and not old:
+                self._reopen(session)
+        else:
+            session = self.open(user_id, app, None, timestamp, implicit=True)
+            if current is not None or (old and not goes_on):
+                session.close(timestamp, "timeout")
+                self._current[place] = current
+        if len(near) > bool(reached):
+            self._meeting[session.id] = session
+        return session
+
+    def _reopen(self, session: OpenSession) -> None:
+        current = self._current_of(session.user_id, session.app)
+        if current is None or current.last_seen <= session.last_seen:
+            self._current[session.user_id, session.app] = session
+        session.reopen()
+        self._reopened[session.id] = session
+
+    def _near(self, user_id: str, app: str, timestamp: int) -> list[OpenSession]:
+        """The sessions within 30 minutes of ``timestamp``, of this transaction's and of the file's, but those that were
+        ended before it."""
+        values = {"user": user_id, "app": app, "at": timestamp}
+        rows = self._tx.conn.execute(_NEAR, values).fetchall()
+        near = {session.id: session for session in map(self.known, rows)}
+        for stretch in {(timestamp - LONGEST_MS - IDLE_MS) // _STRETCH, (timestamp + IDLE_MS) // _STRETCH}:
+            near |= self._touched_at.get((user_id, app, stretch), {})
+        return [
+            session
+            for session in near.values()
+            if session.start_time - IDLE_MS <= timestamp <= session.last_seen + IDLE_MS
+            and timestamp - session.start_time <= LONGEST_MS + IDLE_MS
+            and (session.end_reason != "ended" or (session.end_time or 0) >= timestamp)
+        ]
+
+    def _current_of(self, user_id: str, app: str) -> OpenSession | None:
+        place = (user_id, app)
+        if place not in self._current:
+            self._current[place] = self._load(
+                "user_id = ? AND app = ? AND end_time IS NULL ORDER BY last_seen DESC LIMIT 1", place
+            )
+        current = self._current[place]
+        return current if current is not None and current.end_time is None else None
+
+    def _load(self, where: str, values: tuple[Any, ...]) -> OpenSession | None:
+        row = self._tx.conn.execute(f"SELECT {COLUMNS} FROM user_sessions WHERE {where}", values).fetchone()
+        if row is None:
+            return None
+        return self.known(row)
+
+    def known(self, row: tuple[Any, ...]) -> OpenSession:
+        """The session of a row: what this transaction has changed already counts, not what the file still says."""
+        session = self._by_id.get(row[1])
+        if session is None:
+            session = self._by_id[row[1]] = OpenSession(row)
+            session.counted = self._counted(session)
+            if session.end_time is None:
+                session_table.recall_pages(self._tx.conn, session)
+        return session
+
+
+def _reaches(session: OpenSession, timestamp: int) -> bool:
+    """Whether an activity at ``timestamp`` belongs to ``session`` by the 30-minute and the 24-hour rule."""
+    return (
+        session.start_time - IDLE_MS <= timestamp <= session.last_seen + IDLE_MS
+        and max(session.last_seen, timestamp) - min(session.start_time, timestamp) < LONGEST_MS
+    )
+
+
+def close_stale(tx: Tx, cache: SessionCache) -> list[str]:
+    """End up to 1,000 sessions that nobody ended and that are over by their silence or length; returns their users."""
+    book = SessionBook(tx, lambda: "", cache)
+    rows = tx.conn.execute(
+        f"SELECT {COLUMNS} FROM user_sessions WHERE end_time IS NULL AND (last_seen < ? OR start_time <= ?) LIMIT 1000",
+        (tx.now_ms - IDLE_MS, tx.now_ms - LONGEST_MS),
+    ).fetchall()
+    for row in rows:
+        session = book.known(row)
+        session.close(session.last_seen, "timeout")
+        book.mark(session)
+    book.save()
+    return [row[2] for row in rows]
+
+
+_NEAR = (
+    f"SELECT {COLUMNS} FROM user_sessions WHERE {part_of('start_time')} "
+    f"IN (:at - {LONGEST_MS + IDLE_MS} >> {BITS}, :at + {IDLE_MS} >> {BITS}) AND user_id = :user "
+    f"AND start_time BETWEEN :at - {LONGEST_MS + IDLE_MS} AND :at + {IDLE_MS} AND app = :app "
+    f"AND last_seen >= :at - {IDLE_MS} AND (end_reason IS NOT 'ended' OR end_time >= :at) "
+    f"ORDER BY ABS(start_time - :at), seq LIMIT {MOST_NEAR}"
+)

@@ -1,0 +1,313 @@
+"""The figures computed once more from the bare rows: to compare with those that were kept, or to put in their place.
+
+Nothing here shares a statement with ``folding``: each table is one plain question over the rows of some days at once,
+so that no more of them are held than AT_ONCE. Days before ``frozen_before`` have lost activities to pruning and are
+left as they stand.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from flashflow.backend.core.timezones import LocalTime
+from flashflow.backend.schemas.records import Record
+from flashflow.backend.store.activity.session_rollup import ENGAGED
+from flashflow.backend.store.analytics import heavy_users
+from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.rollups import four_week_blocks, packed_timestamps
+from flashflow.backend.store.rollups.aggregate import fold, keyed_rows
+from flashflow.backend.store.rollups.dimensions import VALUES
+from flashflow.backend.store.rollups.partitions import BITS, LONG, part_of, place_in
+from flashflow.backend.store.rollups.schema import DAY_MS, OTHER, week_of
+
+AT_ONCE = 250_000
+"""Activities held at once, some 100 bytes each; a single day may have more."""
+FAR = 10**9
+"""A day later than any, and with a minus earlier."""
+_FOLDED = "a.seq <= (SELECT through FROM figures_state)"
+_LIVE = "COALESCE((SELECT frozen_before FROM figures_state), -1)"
+
+
+class Table(NamedTuple):
+    """A table of figures: what its rows should be, and which of them are compared."""
+
+    name: str
+    rows: str
+    live: str
+    within: str = "day BETWEEN {first} AND {last}"
+    """Those of the days ``first`` to ``last``; an empty one: the table is computed as a whole."""
+
+
+class Window(NamedTuple):
+    """Local days, both included."""
+
+    first: int
+    last: int
+
+
+def names_of_days(kind: str) -> str:
+    """The SELECT of the rows of ``name_days`` that are of one kind."""
+    return (
+        f"SELECT * FROM (SELECT {OTHER[kind]}, hour / 24, app, {kind}, type, COUNT(*) FROM checking "
+        f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4, 5)"
+    )
+
+
+_BOTH_APPS = (
+    "(SELECT user, hour / 24 AS day, app, type FROM checking UNION SELECT user, hour / 24, 0, type FROM checking)"
+)
+_DURATION = "(end_time - start_time)"
+_APP = f"COALESCE((SELECT key FROM figure_names WHERE kind = {OTHER['app']} AND name = s.app), {OTHER['app']})"
+_IS_ENGAGED = ENGAGED.format(duration=_DURATION, pages="pages_visited")
+_PRESENT = "(SELECT app, user, day FROM {days} UNION {all} SELECT 0, user, day FROM {days})"
+
+DAILY = (
+    Table(
+        "user_days",
+        f"SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) - hour / 24 * {DAY_MS}, "
+        "MAX(timestamp) - MIN(timestamp) FROM checking GROUP BY 1, 2, 3",
+        "day >= {live}",
+    ),
+    Table(
+        "user_type_days",
+        f"SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), "
+        f"MIN(timestamp) - hour / 24 * {DAY_MS}, MAX(timestamp) - MIN(timestamp), "
+        f"{packed_timestamps.kept('COUNT(*)', 'timestamp')} FROM checking GROUP BY 1, 2, 3, 4, 5",
+        "day >= {live}",
+        f"week BETWEEN {week_of('{first}')} AND {week_of('{last}')} AND day BETWEEN {{first}} AND {{last}}",
+    ),
+    Table(
+        "activity_hours",
+        "SELECT hour, app, type, COUNT(*) FROM checking GROUP BY 1, 2, 3",
+        "hour >= {live} * 24",
+        "hour BETWEEN {first} * 24 AND {last} * 24 + 23",
+    ),
+    Table(
+        "name_days",
+        " UNION ALL ".join(names_of_days(kind) for kind in ("type", "page", "feature", "referrer")),
+        "day >= {live}",
+    ),
+    Table(
+        "active_days",
+        "SELECT 0, app, day, COUNT(DISTINCT user) FROM {both} GROUP BY 2, 3 "
+        "UNION ALL SELECT type, app, day, COUNT(DISTINCT user) FROM {both} GROUP BY 1, 2, 3".replace(
+            "{both}", _BOTH_APPS
+        ),
+        "day >= {live}",
+    ),
+)
+# Somebody whose first days were pruned still has them in user_days.
+SPANS = Table(
+    "user_spans", f"SELECT app, user, MIN(day), MAX(day) FROM {_PRESENT.replace('{all}', 'ALL')} GROUP BY 1, 2", "1", ""
+)
+COHORTS = Table(
+    "cohort_days",
+    f"SELECT d.app, s.first_day, d.day, COUNT(*) FROM {_PRESENT.replace('{all}', '')} d "
+    "JOIN user_spans s ON s.app = d.app AND s.user = d.user GROUP BY 1, 2, 3",
+    "1",
+)
+WHOLE = (
+    Table("type_weeks", "SELECT DISTINCT type, week FROM user_type_days", "1", ""),
+    Table("name_blocks", four_week_blocks.NAME_ROWS, "1", ""),
+    Table("hour_blocks", four_week_blocks.HOUR_ROWS, "1", ""),
+    Table(
+        "session_days",
+        f"SELECT {{hour}}(start_time) / 24, {_APP}, COUNT(*), SUM{_DURATION}, SUM(pages_visited), "
+        f"SUM({_IS_ENGAGED}) FROM user_sessions s WHERE end_time IS NOT NULL{{within}} GROUP BY 1, 2",
+        "day >= {live}",
+        "",
+    ),
+    Table(
+        "activity_parts",
+        f"WITH RECURSIVE found (part) AS (SELECT MIN(timestamp) >> {BITS} FROM user_activities UNION ALL "
+        f"SELECT (SELECT MIN(timestamp) >> {BITS} FROM user_activities WHERE timestamp >= (found.part + 1) << {BITS}) "
+        f"FROM found WHERE part IS NOT NULL) SELECT part FROM found WHERE EXISTS (SELECT 1 FROM user_activities a "
+        f"WHERE a.timestamp BETWEEN part << {BITS} AND (part << {BITS}) + {LONG - 1} AND {_FOLDED})",
+        "1",
+        "",
+    ),
+)
+BY_DAY = (*DAILY, *WHOLE[:-1], SPANS, COHORTS)
+"""What another zone's days are told by, in an order in which each finds what it is made of."""
+
+_USER = "(SELECT key FROM figure_users u WHERE u.user_id = a.user_id)"
+_UNINDEXED = (
+    f"SELECT COUNT(*) FROM user_activities a WHERE {_FOLDED} AND NOT EXISTS (SELECT 1 FROM activities_by_user p "
+    f"WHERE p.part = {part_of('a.timestamp')} AND p.user = {_USER} AND p.at = {place_in('a.timestamp')} "
+    "AND p.seq = a.seq)"
+)
+
+
+class Difference(Record, frozen=True, kw_only=True):
+    """A table whose rows are not what they should be: how many lack, and how many are there that should not be."""
+
+    table: str
+    missing: int
+    surplus: int
+
+
+def expected_rows(table: Table, hour: str = "local_hour", sessions_within: str = "", days: str = "user_days") -> str:
+    """The SELECT of what a table's rows should be, by the SQL function ``hour`` and the users' ``days``; a condition on
+    the sessions."""
+    return table.rows.replace("{hour}", hour).replace("{within}", sessions_within).replace("{days}", days)
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def verify(conn: sqlite3.Connection) -> Iterator[Difference]:
+    """Compare every table with the bare rows, in one snapshot. ``conn`` is in a transaction; its own temporary tables
+    are all that is written."""
+    windows = list(_windows(conn))
+    found = {table.name: [0, 0] for table in (*DAILY, SPANS, COHORTS, *WHOLE)}
+    for window in windows:
+        _fill(conn, window)
+        for table in DAILY:
+            _compare(conn, table, window, found)
+    conn.execute("DROP TABLE temp.checking")
+    _make_expected(conn, SPANS)
+    for window in windows:
+        conn.execute(_spans(window, "temp.expected"))
+    _compare_expected(conn, SPANS, "1", found)
+    for window in windows:
+        _compare(conn, COHORTS, window, found)
+    for table in WHOLE:
+        _compare(conn, table, None, found)
+    rows, entries = (
+        conn.execute(sql).fetchone()[0]
+        for sql in (
+            f"SELECT COUNT(*) FROM user_activities a NOT INDEXED WHERE {_FOLDED}",
+            "SELECT COUNT(*) FROM activities_by_user",
+        )
+    )
+    (missing,) = conn.execute(_UNINDEXED).fetchone()
+    found["activities_by_user"] = [missing, entries - (rows - missing)]
+    found["user_names"] = [0, 0]
+    for (user,) in conn.execute("SELECT user FROM heavy_users").fetchall():
+        kept, should = f"SELECT * FROM user_names WHERE user = {user}", f"SELECT * FROM ({heavy_users.expected(user)})"
+        for place, (one, other) in enumerate(((should, kept), (kept, should))):
+            found["user_names"][place] += conn.execute(f"SELECT COUNT(*) FROM ({one} EXCEPT {other})").fetchone()[0]
+    for name, (missing, surplus) in found.items():
+        if missing or surplus:
+            yield Difference(table=name, missing=missing, surplus=surplus)
+
+
+def _compare(conn: sqlite3.Connection, table: Table, window: Window | None, found: dict[str, list[int]]) -> None:
+    """Add what is missing and what is too much of a table, within a window or as a whole, to ``found``."""
+    live = table.live.format(live=_LIVE)
+    _make_expected(conn, table)
+    conn.execute(f"INSERT INTO expected {expected_rows(table, days=_days(window))}")
+    conn.execute(f"DELETE FROM expected WHERE NOT ({live})")
+    _compare_expected(conn, table, live if window is None else f"{live} AND {_within(table, window)}", found)
+
+
+def _make_expected(conn: sqlite3.Connection, table: Table) -> None:
+    """An empty table like ``table``, with its key."""
+    described = conn.execute(f"PRAGMA main.table_info({table.name})").fetchall()
+    columns = ", ".join(f"{column} INTEGER" for _, column, *_ in described)
+    keys = ", ".join(column for _, column, _, _, _, of_key in described if of_key)
+    conn.execute(f"CREATE TEMP TABLE expected ({columns}, PRIMARY KEY ({keys}))")
+
+
+def _compare_expected(conn: sqlite3.Connection, table: Table, where: str, found: dict[str, list[int]]) -> None:
+    kept = f"SELECT * FROM {table.name} WHERE {where}"
+    for place, (one, other) in enumerate((("SELECT * FROM expected", kept), (kept, "SELECT * FROM expected"))):
+        found[table.name][place] += conn.execute(f"SELECT COUNT(*) FROM ({one} EXCEPT {other})").fetchone()[0]
+    conn.execute("DROP TABLE temp.expected")
+
+
+# --- making anew ------------------------------------------------------------------------------------------------------
+
+
+def rebuild(tx: Tx, local: LocalTime) -> None:
+    """Put what the bare rows say in the place of what was kept, by ``local``'s days."""
+    conn = tx.conn
+    while fold(tx, local):
+        pass
+    conn.execute("UPDATE figures_state SET zone = ?", (local.zone.key,))
+    windows = list(_windows(conn))
+    four_week_blocks.leave_blocks(conn)
+    _clear(conn, DAILY)
+    for window in windows:
+        _fill(conn, window)
+        for table in DAILY:
+            _insert(conn, table, window)
+    conn.execute("DROP TABLE temp.checking")
+    _clear(conn, (SPANS, COHORTS, *WHOLE))
+    for window in windows:
+        conn.execute(_spans(window, "user_spans"))
+    for window in windows:
+        _insert(conn, COHORTS, window)
+    for table in WHOLE:
+        _insert(conn, table, None)
+    four_week_blocks.keep_blocks(conn)
+    conn.execute("DELETE FROM activities_by_user")
+    for (part,) in conn.execute("SELECT part FROM activity_parts ORDER BY part").fetchall():
+        conn.execute(
+            f"INSERT INTO activities_by_user SELECT ?1, {_USER}, {place_in('a.timestamp')}, a.seq "
+            f"FROM user_activities a WHERE a.timestamp BETWEEN ?2 AND ?3 AND {_FOLDED} ORDER BY 2, 3, 4",
+            (part, part << BITS, (part << BITS) + LONG - 1),
+        )
+    heavy_users.rebuild(conn)
+
+
+def _clear(conn: sqlite3.Connection, tables: Iterable[Table]) -> None:
+    for table in tables:
+        conn.execute(f"DELETE FROM {table.name} WHERE {table.live.format(live=_LIVE)}")
+
+
+def _insert(conn: sqlite3.Connection, table: Table, window: Window | None) -> None:
+    columns = ", ".join(column for _, column, *_ in conn.execute(f"PRAGMA main.table_info({table.name})"))
+    rows, live = expected_rows(table, days=_days(window)), table.live.format(live=_LIVE)
+    conn.execute(f"WITH made ({columns}) AS ({rows}) INSERT INTO {table.name} SELECT * FROM made WHERE {live}")
+
+
+# --- some days at once ------------------------------------------------------------------------------------------------
+
+
+def _windows(conn: sqlite3.Connection) -> Iterator[Window]:
+    """All days there could be, cut so that each window has about AT_ONCE activities (or is a single day)."""
+    first, since = -FAR, -FAR * DAY_MS
+    while True:
+        row = conn.execute(
+            "SELECT local_hour(timestamp) / 24, timestamp FROM user_activities WHERE timestamp >= ? ORDER BY timestamp "
+            "LIMIT 1 OFFSET ?",
+            (since, AT_ONCE),
+        ).fetchone()
+        if row is None:
+            yield Window(first, FAR)
+            return
+        last = max(first, row[0] - 1)
+        yield Window(first, last)
+        first, since = last + 1, last * DAY_MS
+
+
+def _fill(conn: sqlite3.Connection, window: Window) -> None:
+    """The folded activities of a window by their keys, in a temporary table."""
+    conn.execute("DROP TABLE IF EXISTS temp.checking")
+    conn.execute(f"CREATE TEMP TABLE checking (user, {', '.join(VALUES)}, hour, timestamp, seq)")
+    # A local day begins and ends within a day of UTC's of the same name.
+    since, until = (window.first - 1) * DAY_MS, (window.last + 2) * DAY_MS
+    rows = f"user_activities a WHERE a.timestamp BETWEEN {since} AND {until} AND {_FOLDED}"
+    conn.execute(f"INSERT INTO checking {keyed_rows('local_hour(a.timestamp)', rows, '{other}')}")
+    conn.execute(f"DELETE FROM checking WHERE hour NOT BETWEEN {window.first * 24} AND {window.last * 24 + 23}")
+
+
+def _within(table: Table, window: Window) -> str:
+    return table.within.format(first=window.first, last=window.last)
+
+
+def _days(window: Window | None) -> str:
+    """The days of users within a window."""
+    if window is None:
+        return "user_days"
+    return f"(SELECT * FROM user_days WHERE day BETWEEN {window.first} AND {window.last})"
+
+
+def _spans(window: Window, into: str) -> str:
+    return (
+        f"INSERT INTO {into} {expected_rows(SPANS, days=_days(window))} ON CONFLICT DO UPDATE SET "
+        "first_day = MIN(first_day, excluded.first_day), last_day = MAX(last_day, excluded.last_day)"
+    )

@@ -1,0 +1,1 @@
+"""SQLite files: connections, writer thread, checkpoints, backups, locks."""

@@ -1,0 +1,1 @@
+"""Notifications, deliveries, preferences and rules in ``notifications.db``."""

@@ -1,0 +1,89 @@
+"""Notifications of an export, stored as they were: below all that were made here, by their age."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+
+from flashflow.backend.core.encoding import encode_id
+from flashflow.backend.core.errors import Conflict, FlashFlowError
+from flashflow.backend.core.events import Event
+from flashflow.backend.schemas.records import Tracked
+from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.notifications import search
+from flashflow.backend.store.notifications.notifications import last_revision
+from flashflow.backend.store.notifications.preferences import remember_type
+
+LOWEST = -(1 << 61)
+OF_ONE_MS = 1 << 10
+"""A list goes by ``seq``. What is imported gets one by its time (milliseconds since 1970) that no notification made
+here ever has, with room for so many of one millisecond; more of them go on in the next."""
+
+
+class OldNotification(msgspec.Struct, frozen=True, kw_only=True):
+    """A notification on its way in; times in milliseconds since 1970, objects as JSON text."""
+
+    id: str
+    user_id: str
+    app: str
+    title: str
+    message: str
+    notification_type: str
+    channels: str
+    priority: str
+    status: str
+    inbox: str | None
+    data: str | None
+    actions: str | None
+    collapse_key: str | None
+    created_at: int
+    scheduled_at: int | None
+    expires_at: int | None
+    sent_at: int | None
+    delivered_at: int | None
+    read_at: int | None
+    archived_at: int | None
+    snoozed_until: int | None
+    count: int
+    listed_at: int
+
+
+def take_in(tx: Tx, notifications: Sequence[OldNotification]) -> list[Tracked | FlashFlowError]:
+    """Store those that are not there; one answer each, a duplicate where it is."""
+    answers: list[Tracked | FlashFlowError] = []
+    revision = last_revision(tx.conn)
+    types: set[str] = set()
+    seqs: list[int] = []
+    for new in notifications:
+        key = encode_id(new.id)
+        known = tx.conn.execute("SELECT app, user_id FROM notifications WHERE id = ?", (key,)).fetchone()
+        if known is not None and known != (new.app, new.user_id):
+            answers.append(Conflict(f"id: {new.id!r} belongs to another app or user."))
+            continue
+        if known is None:
+            revision += 1
+            seqs.append(_seq(tx.conn, new.created_at))
+            tx.conn.execute(_INSERT, (seqs[-1], revision, key, *msgspec.structs.astuple(new)[1:]))
+            tx.events.append(Event("notification.updated", new.id, new.user_id, new.app))
+            if new.notification_type not in types:
+                types.add(new.notification_type)
+                remember_type(tx, new.notification_type, new.app)
+        answers.append(Tracked(activity_id=None, session_id=None, duplicate=known is not None))
+    search.add_older(tx.conn, seqs)
+    return answers
+
+
+def _seq(conn: sqlite3.Connection, created_at: int) -> int:
+    first = LOWEST + created_at * OF_ONE_MS
+    while True:
+        (seq,) = conn.execute(_NEXT, (first, first, first + OF_ONE_MS - 1)).fetchone()
+        if seq < first + OF_ONE_MS:
+            return int(seq)
+        first += OF_ONE_MS
+
+
+_COLUMNS = ("seq", "revision", *OldNotification.__struct_fields__)
+_INSERT = f"INSERT INTO notifications ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_NEXT = "SELECT COALESCE(MAX(seq) + 1, ?) FROM notifications WHERE seq BETWEEN ? AND ?"

@@ -1,0 +1,80 @@
+"""How far the rules have judged the activities, and what they remember of users, in ``notifications.db``."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+import msgspec
+
+from flashflow.backend.core.encoding import decode_json, to_json
+from flashflow.backend.domain.rule_conditions import NONE_YET, Uses
+from flashflow.backend.store.engine.writer import Tx
+
+_decode_times = msgspec.json.Decoder(tuple[int, ...]).decode
+
+
+class Mark(NamedTuple):
+    """``judged``: the number of the last activity that was judged; ``revision`` grows with every change of a rule."""
+
+    judged: int
+    revision: int
+
+
+def mark(conn: sqlite3.Connection) -> Mark:
+    return Mark(*conn.execute("SELECT judged, revision FROM rule_mark").fetchone())
+
+
+def move_mark(tx: Tx, judged: int) -> None:
+    """Everything up to this activity is judged."""
+    tx.conn.execute("UPDATE rule_mark SET judged = ?", (judged,))
+
+
+def step_back(tx: Tx, last_seq: int) -> None:
+    """Nothing after ``last_seq`` was seen: the activities' file is an older one than that which was judged."""
+    tx.conn.execute("UPDATE rule_mark SET judged = MIN(judged, ?)", (last_seq,))
+    tx.conn.execute("UPDATE rules SET after_seq = ?1 WHERE after_seq > ?1", (last_seq,))
+
+
+def latest_known(conn: sqlite3.Connection) -> int:
+    """The latest activity that the mark or a rule knows of."""
+    return int(conn.execute("SELECT MAX(judged, (SELECT COALESCE(MAX(after_seq), 0) FROM rules)) FROM rule_mark")
+               .fetchone()[0])  # fmt: skip
+
+
+def uses_of(conn: sqlite3.Connection, rule_seq: int, user_id: str) -> Uses:
+    """What a rule remembers of a user."""
+    row = conn.execute(
+        "SELECT times, fired_at FROM rule_uses WHERE rule_seq = ? AND user_id = ?", (rule_seq, user_id)
+    ).fetchone()
+    return NONE_YET if row is None else Uses(decode_json(_decode_times, row[0], ()), row[1])
+
+
+def remembered_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[str, str, Uses]]:
+    """Every rule that remembers a user: its name and app, and what it remembers."""
+    rows = conn.execute(
+        "SELECT r.name, r.app, u.times, u.fired_at FROM rule_uses u JOIN rules r ON r.seq = u.rule_seq "
+        "WHERE u.user_id = ? ORDER BY r.seq",
+        (user_id,),
+    )
+    return [(name, app, Uses(decode_json(_decode_times, times, ()), fired_at)) for name, app, times, fired_at in rows]
+
+
+def remember(tx: Tx, rule_seq: int, user_id: str, uses: Uses, useful_until: int) -> None:
+    """Keep what a rule remembers of a user until it cannot matter any more."""
+    tx.conn.execute(
+        "INSERT INTO rule_uses (rule_seq, user_id, times, fired_at, useful_until) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET times = excluded.times, fired_at = excluded.fired_at, "
+        "useful_until = excluded.useful_until",
+        (rule_seq, user_id, to_json(uses.times), uses.fired_at, useful_until),
+    )
+
+
+def forget(tx: Tx, rule_seq: int, user_id: str) -> None:
+    """Remember nothing of a user."""
+    tx.conn.execute("DELETE FROM rule_uses WHERE rule_seq = ? AND user_id = ?", (rule_seq, user_id))
+
+
+def forget_useless(tx: Tx) -> int:
+    """Drop what cannot matter any more; returns how many rows."""
+    return tx.conn.execute("DELETE FROM rule_uses WHERE useful_until < ?", (tx.now_ms,)).rowcount

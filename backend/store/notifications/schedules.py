@@ -1,0 +1,187 @@
+"""Recurring notifications in ``notifications.db``."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.encoding import decode_cursor, decode_id, decode_json, encode_cursor, encode_id, to_json
+from flashflow.backend.domain.recurrence import Rule
+from flashflow.backend.schemas.records import Record
+from flashflow.backend.store.activity.activities import clause, conditions
+from flashflow.backend.store.engine.sql import take
+from flashflow.backend.store.engine.writer import Tx
+
+_COLUMNS = "seq, id, name, app, request, rule, next_at, last_at, created_at, updated_at"
+
+
+class Schedule(Record, frozen=True, kw_only=True):
+    """A notification that is sent again and again.
+
+    ``next_at`` is None once the rule has ended; ``last_at`` is when it was last sent, ``last_error`` why the time
+    after that it was not, in words.
+    """
+
+    id: str
+    name: str
+    app: str
+    notification: dict[str, Any]
+    rule: Rule
+    next_at: datetime | None
+    last_at: datetime | None
+    last_error: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class SchedulePage(Record, frozen=True, kw_only=True):
+    """Newest first; ``next_cursor`` is None on the last page."""
+
+    schedules: tuple[Schedule, ...]
+    next_cursor: str | None
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is sent: ``notification`` as the caller gave it, ``owner`` the only app whose templates may be filled in
+    (None: any), ``last_error`` why it was refused the last time."""
+
+    notification: dict[str, Any]
+    owner: str | None = None
+    last_error: str | None = None
+
+
+class Row(NamedTuple):
+    """A schedule as it is stored; times in milliseconds since 1970."""
+
+    seq: int
+    id: str
+    name: str
+    app: str
+    request: Request
+    rule: Rule
+    next_at: int | None
+    last_at: int | None
+    created_at: int
+    updated_at: int
+
+    def schedule(self) -> Schedule:
+        """The record that is handed out."""
+        return Schedule(
+            id=self.id,
+            name=self.name,
+            app=self.app,
+            notification=self.request.notification,
+            rule=self.rule,
+            next_at=None if self.next_at is None else to_datetime(self.next_at),
+            last_at=None if self.last_at is None else to_datetime(self.last_at),
+            last_error=self.request.last_error,
+            created_at=to_datetime(self.created_at),
+            updated_at=to_datetime(self.updated_at),
+        )
+
+
+_decode_request = msgspec.json.Decoder(Request).decode
+_decode_rule = msgspec.json.Decoder(Rule).decode
+_DAMAGED = Request(notification={"user_id": ""}, last_error="What was stored of this schedule cannot be read.")
+_DAILY = Rule(every_minutes=24 * 60)
+
+
+def decode_request(text: str) -> Request:
+    """What a schedule sends, as it is stored."""
+    return decode_json(_decode_request, text, _DAMAGED)
+
+
+def find(conn: sqlite3.Connection, schedule_id: str, app: str | None) -> Row | None:
+    """A schedule; another app's is not found (``app`` None sees all)."""
+    row = conn.execute(
+        f"SELECT {_COLUMNS} FROM schedules WHERE id = ? AND (? IS NULL OR app = ?)",
+        (encode_id(schedule_id), app, app),
+    ).fetchone()
+    return None if row is None else _to_row(row)
+
+
+def list_schedules(conn: sqlite3.Connection, app: str | None, limit: int, cursor: str | None) -> SchedulePage:
+    """Schedules, newest first. Raises ValidationError for a cursor that is none."""
+    where, values = conditions([("app = ?", app)])
+    if cursor is not None:
+        where.append("seq < ?")
+        values.extend(decode_cursor(cursor, "schedules", 1))
+    rows, more = take(
+        conn.execute(f"SELECT {_COLUMNS} FROM schedules{clause(where)} ORDER BY seq DESC", values),
+        limit,
+    )
+    following = encode_cursor("schedules", rows[-1][0]) if more else None
+    return SchedulePage(schedules=tuple(_to_row(row).schedule() for row in rows), next_cursor=following)
+
+
+def naming(conn: sqlite3.Connection, user_id: str) -> list[Schedule]:
+    """Every schedule that tells this user something."""
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM schedules ORDER BY seq")
+    found = [_to_row(row).schedule() for row in rows]
+    return [schedule for schedule in found if user_id in users_of(schedule.notification)]
+
+
+def users_of(notification: dict[str, Any]) -> list[str]:
+    """Whom a stored request tells."""
+    several: list[str] = notification.get("user_ids") or []
+    return several or [notification["user_id"]]
+
+
+def due(conn: sqlite3.Connection, now_ms: int, limit: int) -> list[int]:
+    """The ``seq`` of what is due, the longest due first."""
+    rows = conn.execute("SELECT seq FROM schedules WHERE next_at <= ? ORDER BY next_at LIMIT ?", (now_ms, limit))
+    return [seq for (seq,) in rows]
+
+
+def find_due(conn: sqlite3.Connection, seq: int, now_ms: int) -> Row | None:
+    """A schedule, if it is still there and due."""
+    row = conn.execute(f"SELECT {_COLUMNS} FROM schedules WHERE seq = ? AND next_at <= ?", (seq, now_ms)).fetchone()
+    return None if row is None else _to_row(row)
+
+
+def named(conn: sqlite3.Connection, app: str, name: str) -> str | None:
+    """The id of the app's schedule of that name."""
+    row = conn.execute("SELECT id FROM schedules WHERE app = ? AND name = ?", (app, name)).fetchone()
+    return None if row is None else decode_id(row[0])
+
+
+def insert(tx: Tx, schedule_id: str, name: str, app: str, request: Request, rule: Rule, next_at: int) -> None:
+    """Store a new schedule."""
+    tx.conn.execute(
+        "INSERT INTO schedules (id, name, app, request, rule, next_at, created_at, updated_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (encode_id(schedule_id), name, app, to_json(request), to_json(rule), next_at, tx.now_ms, tx.now_ms),
+    )
+
+
+def update(tx: Tx, seq: int, name: str, request: Request, rule: Rule, next_at: int | None) -> None:
+    """Put a caller's change in place."""
+    tx.conn.execute(
+        "UPDATE schedules SET name = ?, request = ?, rule = ?, next_at = ?, updated_at = ? WHERE seq = ?",
+        (name, to_json(request), to_json(rule), next_at, tx.now_ms, seq),
+    )
+
+
+def move_on(tx: Tx, row: Row, next_at: int | None, last_at: int | None, last_error: str | None) -> None:
+    """Note what came of one time and when the next is."""
+    tx.conn.execute("UPDATE schedules SET next_at = ?, last_at = ? WHERE seq = ?", (next_at, last_at, row.seq))
+    if last_error != row.request.last_error:
+        request = msgspec.structs.replace(row.request, last_error=last_error)
+        tx.conn.execute("UPDATE schedules SET request = ? WHERE seq = ?", (to_json(request), row.seq))
+
+
+def delete(tx: Tx, seq: int) -> None:
+    """Forget a schedule; what it has sent stays."""
+    tx.conn.execute("DELETE FROM schedules WHERE seq = ?", (seq,))
+
+
+def _to_row(row: tuple[Any, ...]) -> Row:
+    seq, id_, name, app, request, rule, *times = row
+    stored = decode_json(_decode_rule, rule, _DAILY)
+    # A damaged one is listed, and can be changed or removed; at its times it is refused: it has no recipient.
+    wanted = _DAMAGED if stored is _DAILY else decode_request(request)
+    return Row(seq, decode_id(id_), name, app, wanted, stored, *times)

@@ -1,0 +1,98 @@
+"""Templates in ``notifications.db``."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.encoding import decode_id, from_object, from_strings
+from flashflow.backend.rendering.template_renderer import variables
+from flashflow.backend.schemas.records import Template
+from flashflow.backend.store.engine.sql import take
+
+_COLUMNS = (
+    "id, name, locale, title_template, message_template, channels, category, data_schema, app, created_at, updated_at"
+)
+
+
+def read_template(conn: sqlite3.Connection, name: str, locale: str, owner: str | None) -> Template | None:
+    """Look up the template in ``locale``, else in the next wider one, at last its default text; of one app (``owner``
+    None: of any)."""
+    found = (exact_template(conn, name, wanted, owner) for wanted in wider_locales(locale))
+    return next((template for template in found if template is not None), None)
+
+
+def exact_template(conn: sqlite3.Connection, name: str, locale: str, owner: str | None = None) -> Template | None:
+    """Read the template's text in this locale alone, in any letter case."""
+    row = conn.execute(
+        f"SELECT {_COLUMNS} FROM notification_templates WHERE name = ? AND locale = ? COLLATE NOCASE "
+        "AND (? IS NULL OR app = ?) ORDER BY locale = ? DESC, seq LIMIT 1",  # older files may hold two letter cases
+        (name, locale, owner, owner, locale),
+    ).fetchone()
+    return None if row is None else to_template(row)
+
+
+def wider_locales(locale: str) -> list[str]:
+    """Return ``locale`` and what it falls back to, the default ("") last (RFC 4647, 3.4: look-up).
+
+    ``zh-Hant-TW`` falls back to ``zh-Hant`` and ``zh``. An underscore, as in POSIX names, counts as a hyphen.
+    """
+    subtags = locale.replace("_", "-").split("-")
+    found = []
+    while subtags and subtags[0]:
+        found.append("-".join(subtags))
+        subtags.pop()
+        if len(subtags) > 1 and len(subtags[-1]) == 1:  # a singleton only introduces the subtags that went
+            subtags.pop()
+    return [*found, ""]
+
+
+def list_templates(conn: sqlite3.Connection, app: str | None) -> list[Template]:
+    """Every template and locale, by name."""
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM notification_templates WHERE ? IS NULL OR app = ? ORDER BY name, locale",
+        (app, app),
+    )
+    return [to_template(row) for row in rows]
+
+
+def newest_templates(
+    conn: sqlite3.Connection, app: str | None, before: int, limit: int
+) -> tuple[list[tuple[int, Template]], bool]:
+    """Templates with a ``seq`` below ``before``, each with its own, newest first, and whether there are more. At most
+    ``limit``, fewer once they hold PAGE_BYTES."""
+    rows, more = take(
+        conn.execute(
+            f"SELECT seq, {_COLUMNS} FROM notification_templates "
+            "WHERE seq < ? AND (? IS NULL OR app = ?) ORDER BY seq DESC",
+            (before, app, app),
+        ),
+        limit,
+    )
+    return [(row[0], to_template(row[1:])) for row in rows], more
+
+
+def variables_of(conn: sqlite3.Connection, name: str) -> tuple[str, ...]:
+    """The variables that a template names in any locale."""
+    rows = conn.execute("SELECT title_template, message_template FROM notification_templates WHERE name = ?", (name,))
+    return variables(*(text for row in rows for text in row))
+
+
+def to_template(row: tuple[Any, ...]) -> Template:
+    """A row of _COLUMNS as the record."""
+    id_, name, locale, title, message, channels, category, schema, app, created, updated = row
+    return Template(
+        id=decode_id(id_),
+        name=name,
+        locale=locale,
+        title_template=title,
+        message_template=message,
+        channels=from_strings(channels),
+        category=category,
+        data_schema=from_object(schema) if schema else None,
+        variables=variables(title, message),
+        app=app,
+        created_at=to_datetime(created),
+        updated_at=to_datetime(updated),
+    )

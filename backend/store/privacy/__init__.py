@@ -1,0 +1,1 @@
+"""Erasure, retention, consent and export over both files."""

@@ -1,0 +1,159 @@
+"""Everything there is, a slice at a time: an export holds neither the rows in memory nor a snapshot open.
+
+Each slice is one short read. What is written after an export began is not in it, nor is what is erased meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from flashflow.backend.schemas.records import Activity, Notification, Session
+from flashflow.backend.store.activity import user_index
+from flashflow.backend.store.activity.activities import COLUMNS, clause, conditions, last_seq, to_activity
+from flashflow.backend.store.activity.session_table import READ_COLUMNS, sessions_at, to_session
+from flashflow.backend.store.engine.database import Store
+from flashflow.backend.store.engine.sql import Taken, take
+from flashflow.backend.store.notifications.notifications import COLUMNS as NOTIFICATION_COLUMNS
+from flashflow.backend.store.notifications.notifications import last_places, rows_at, to_notification
+from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS
+
+T = TypeVar("T")
+SLICE = 500
+"""Rows in one slice of an export."""
+SLICE_BYTES = 256 * 1024
+"""A slice takes no further row once its rows are so large together; a single row may be larger."""
+_LOWEST = -(1 << 62)
+LOOK = 20_000
+"""Rows that one slice may look through for them."""
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows: times in milliseconds since 1970, ``since`` included, ``until`` not. A session counts by its start, a
+    notification by when it was made."""
+
+    user_id: str | None = None
+    app: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+def activities(store: Store, wanted: Wanted) -> Iterator[Sequence[Activity]]:
+    """Activities in the order they arrived; a user's by their time."""
+    if wanted.user_id is not None:
+        return _of_user(store, wanted)
+    where, values = _filters(wanted, "timestamp")
+    query = f"SELECT {COLUMNS} FROM user_activities NOT INDEXED{clause(['seq > ?', 'seq <= ?', *where])} "
+    return _by_seq(store, "user_activities", last_seq, query, values, to_activity)
+
+
+def sessions(store: Store, wanted: Wanted) -> Iterator[Sequence[Session]]:
+    """Sessions in the order they were opened."""
+    where, values = _filters(wanted, "start_time")
+    which = clause(["seq > ?", "seq <= ?", *where])
+    if wanted.user_id is None:
+        query = f"SELECT {READ_COLUMNS} FROM user_sessions NOT INDEXED{which} "
+        return _by_seq(store, "user_sessions", _last_session, query, values, to_session)
+    query = f"WITH RECURSIVE {SESSION_PARTS} SELECT seq FROM {BY_PART}{clause(where)} ORDER BY seq"
+    seqs = store.read(lambda conn: array("q", (seq for (seq,) in conn.execute(query, values))))
+    return _at(store, seqs, sessions_at, to_session)
+
+
+def notifications(store: Store, wanted: Wanted) -> Iterator[Sequence[Notification]]:
+    """Notifications in the order they were made. The device tokens they named are left out: those are secrets."""
+    where, values = _filters(wanted, "created_at")
+    if wanted.user_id is not None:
+        return _notifications_of(store, clause(where), values)
+    query = f"SELECT {NOTIFICATION_COLUMNS} FROM notifications NOT INDEXED{clause(['seq > ?', 'seq <= ?', *where])} "
+    last: Callable[[sqlite3.Connection], int] = lambda conn: last_places(conn)[0]  # noqa: E731
+    return _by_seq(store, "notifications", last, query, values, to_notification)
+
+
+def _notifications_of(store: Store, where: str, values: Sequence[Any]) -> Iterator[Sequence[Notification]]:
+    """One user's: no index has them by age, so their numbers (8 bytes each) are put in order first."""
+    query = f"SELECT seq FROM notifications INDEXED BY notifications_inbox{where} ORDER BY seq"
+    seqs = store.read(lambda conn: array("q", (seq for (seq,) in conn.execute(query, values))))
+    return _at(store, seqs, rows_at, to_notification)
+
+
+def _at(
+    store: Store,
+    seqs: Sequence[int],
+    read: Callable[[sqlite3.Connection, Sequence[int]], Iterator[tuple[Any, ...]]],
+    record: Callable[[tuple[Any, ...]], T],
+) -> Iterator[Sequence[T]]:
+    """Slices of the rows at ``seqs``, which rise. A row that is gone meanwhile is left out."""
+    start = 0
+    while start < len(seqs):
+        rows, more = store.read(
+            lambda conn, given=seqs[start : start + SLICE]: take(read(conn, given), SLICE, SLICE_BYTES)  # type: ignore[misc]
+        )
+        start = bisect_right(seqs, rows[-1][0], start) if more else start + SLICE
+        yield [record(row) for row in rows]
+
+
+def _filters(wanted: Wanted, moment: str) -> tuple[list[str], list[Any]]:
+    return conditions(
+        [
+            ("user_id = ?", wanted.user_id),
+            ("app = ?", wanted.app),
+            (f"{moment} >= ?", wanted.since),
+            (f"{moment} < ?", wanted.until),
+        ]
+    )
+
+
+def _by_seq(
+    store: Store,
+    table: str,
+    last: Callable[[sqlite3.Connection], int],
+    query: str,
+    values: Sequence[Any],
+    record: Callable[[tuple[Any, ...]], T],
+) -> Iterator[Sequence[T]]:
+    """Slices by ``seq``, up to what there was at the start."""
+    following = f"SELECT MIN(seq) - 1 FROM {table} WHERE seq > ?"
+    seq: int | None = _LOWEST
+    top = store.read(last)
+    # Between what was imported and what was made here lies a gap that nobody could walk through.
+    while (seq := store.read(lambda conn, after=seq: conn.execute(following, (after,)).fetchone()[0])) is not None:  # type: ignore[misc]
+        if seq >= top:
+            return
+        end = min(top, seq + LOOK)
+        bounds = (seq, end, *values)
+        rows, more = store.read(
+            lambda conn, given=bounds: take(conn.execute(f"{query}ORDER BY seq", given), SLICE, SLICE_BYTES)  # type: ignore[misc]
+        )
+        yield [record(row) for row in rows]
+        seq = rows[-1][0] if more else end
+
+
+def _of_user(store: Store, wanted: Wanted) -> Iterator[Sequence[Activity]]:
+    where, values = conditions([("app = ?", wanted.app)])
+    high = None if wanted.until is None else wanted.until - 1
+    top = store.read(last_seq)
+    low, place = wanted.since, (-1, -1)
+    while True:
+        asked = user_index.Asked(
+            str(wanted.user_id), [*where, "seq <= ?", "(timestamp, seq) > (?, ?)"], [*values, top, *place], low, high
+        )
+        rows, more = store.read(lambda conn, asked=asked: _oldest(conn, asked))  # type: ignore[misc]
+        yield [to_activity(row) for row in rows]
+        if not more:
+            return
+        low = rows[-1][6]
+        place = (low, rows[-1][0])
+
+
+def _oldest(conn: sqlite3.Connection, asked: user_index.Asked) -> Taken:
+    places = user_index.places_of_user(conn, asked, SLICE + 1, oldest=True)
+    return take(user_index.rows_at(conn, [seq for _, seq in places]), SLICE, SLICE_BYTES)
+
+
+def _last_session(conn: sqlite3.Connection) -> int:
+    return int(conn.execute("SELECT COALESCE(MAX(seq), 0) FROM user_sessions").fetchone()[0])

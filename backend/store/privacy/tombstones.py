@@ -1,0 +1,123 @@
+"""Tombstones: whom this file has erased, as salted hashes, and who may be tracked.
+
+Every write that names a user asks inside its own transaction, so nothing can slip in beside an erasure. Where there is
+no tombstone that is one look at an empty table for the whole transaction (2 µs).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from flashflow.backend.core.errors import Erased, FlashFlowError
+from flashflow.backend.store.engine.writer import Tx
+
+ROWS, TRACES = "rows", "traces"
+"""What is left to do of an erasure: the rows; then what the disk still holds of them."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Stone(NamedTuple):
+    """A tombstone; ``left_to_do`` is None once the erasure is finished."""
+
+    user_hash: bytes
+    erased_at: int
+    left_to_do: str | None
+    user_id: str | None
+
+
+def refusal(user_id: str) -> Erased:
+    """What whoever would bring the user back is told."""
+    return Erased(f"The user {user_id!r} was erased, and nothing is stored of them until they are readmitted.")
+
+
+def hash_of(conn: sqlite3.Connection, user_id: str) -> bytes:
+    """What stands for the user: their id cannot be read off it, only guessed and compared."""
+    return _hashed(_salt(conn), user_id)
+
+
+def _salt(conn: sqlite3.Connection) -> bytes:
+    (salt,) = conn.execute("SELECT salt FROM tombstone_salt").fetchone()
+    return bytes(salt)
+
+
+def _hashed(salt: bytes, user_id: str) -> bytes:
+    return hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), key=salt, digest_size=32).digest()
+
+
+def any_erased(conn: sqlite3.Connection) -> bool:
+    """Whether there is a tombstone at all."""
+    return bool(conn.execute("SELECT EXISTS (SELECT 1 FROM tombstones)").fetchone()[0])
+
+
+def find(conn: sqlite3.Connection, user_id: str) -> Stone | None:
+    """The user's tombstone."""
+    if not any_erased(conn):
+        return None
+    row = conn.execute(
+        "SELECT user_hash, erased_at, left_to_do, user_id FROM tombstones WHERE user_hash = ?",
+        (hash_of(conn, user_id),),
+    ).fetchone()
+    return None if row is None else Stone(*row)
+
+
+def erased_among(conn: sqlite3.Connection, user_ids: Iterable[str]) -> frozenset[str]:
+    """Those of ``user_ids`` that are erased."""
+    if not any_erased(conn):
+        return frozenset()
+    salt, found = _salt(conn), "SELECT 1 FROM tombstones WHERE user_hash = ?"
+    return frozenset(
+        user for user in set(user_ids) if conn.execute(found, (_hashed(salt, user),)).fetchone() is not None
+    )
+
+
+def unless_erased(
+    tx: Tx,
+    items: Sequence[T],
+    users_of: Callable[[T], Iterable[str]],
+    write: Callable[[Sequence[T]], Sequence[R | FlashFlowError]],
+) -> list[R | FlashFlowError]:
+    """``write`` the items that name no erased user; the others are refused, each in its place."""
+    if not any_erased(tx.conn):
+        return list(write(items))
+    answers: list[Any] = [_first_refusal(tx.conn, users_of(item)) for item in items]
+    good = [item for item, refused in zip(items, answers, strict=True) if refused is None]
+    written = iter(write(good) if good else ())
+    return [next(written) if answer is None else answer for answer in answers]
+
+
+def _first_refusal(conn: sqlite3.Connection, users: Iterable[str]) -> Erased | None:
+    return next((refusal(user) for user in users if find(conn, user) is not None), None)
+
+
+def raise_stone(tx: Tx, user_id: str, left_to_do: str | None) -> Stone:
+    """Put the tombstone up: from this transaction on nothing is stored of the user. One that stands keeps its time."""
+    tx.conn.execute(
+        "INSERT INTO tombstones (user_hash, erased_at, left_to_do, user_id) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET left_to_do = excluded.left_to_do, user_id = excluded.user_id",
+        (hash_of(tx.conn, user_id), tx.now_ms, left_to_do, None if left_to_do is None else user_id),
+    )
+    stone = find(tx.conn, user_id)
+    assert stone is not None
+    return stone
+
+
+def note_left(tx: Tx, user_hash: bytes, left_to_do: str | None) -> None:
+    """What is still left to do; the user's own id is needed no more."""
+    tx.conn.execute("UPDATE tombstones SET left_to_do = ?, user_id = NULL WHERE user_hash = ?", (left_to_do, user_hash))
+
+
+def unfinished(conn: sqlite3.Connection) -> list[Stone]:
+    """Erasures that a process began and did not finish."""
+    rows = conn.execute("SELECT user_hash, erased_at, left_to_do, user_id FROM tombstones WHERE left_to_do IS NOT NULL")
+    return [Stone(*row) for row in rows]
+
+
+def take_down(tx: Tx, user_id: str) -> bool:
+    """Lift the tombstone; whether there was one."""
+    gone = tx.conn.execute("DELETE FROM tombstones WHERE user_hash = ?", (hash_of(tx.conn, user_id),))
+    return gone.rowcount > 0

@@ -1,0 +1,27 @@
+"""FlashFlow: the notification centre and activity log of one machine or a small team.
+
+``from flashflow import UserActivityService, NotificationService`` gives the two services; they load at first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flashflow.backend import Backend, NotificationService, UserActivityService
+
+__all__ = ["Backend", "NotificationService", "UserActivityService"]
+
+_ROOT = Path(__file__).resolve().parent.parent
+if (_ROOT / "main.py").is_file() and (_ROOT / "backend" / "core").is_dir():
+    # A checkout or a Flet build of the folder: `backend`, `views` and `assets` stand beside this package. An installed
+    # wheel has them inside it. Either way each module has one name, `flashflow.backend...`, and is loaded once.
+    __path__.append(str(_ROOT))
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return getattr(import_module("flashflow.backend"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

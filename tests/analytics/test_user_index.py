@@ -1,0 +1,269 @@
+"""What is kept by user and fed in bulk: at every moment the answers are those of the bare rows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashflow.backend import Filters, UserActivityService
+from flashflow.backend.store.activity import user_index
+from flashflow.backend.store.engine.open import open_store
+from flashflow.backend.store.engine.writer import Write
+from flashflow.backend.store.migrations.activity import ACTIVITY_MIGRATIONS
+from tests.support.fixed_clock import StillClock
+
+USERS = [f"user-{number}" for number in range(12)]
+NOW = StillClock().now
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[UserActivityService]:
+    with UserActivityService(tmp_path / "a.db", clock=StillClock()) as service:
+        yield service
+
+
+def feed(service: UserActivityService) -> None:
+    service.store.run(Write(lambda tx, items: [user_index.catch_up(tx, service.local) for _ in items], None))
+
+
+def mark(service: UserActivityService) -> tuple[int, int | None]:
+    row: tuple[int, int | None] = service.store.read(
+        lambda conn: conn.execute("SELECT through, counted FROM figures_state").fetchone()
+    )
+    return row
+
+
+def counters(service: UserActivityService) -> list[tuple[Any, ...]]:
+    return service.store.read(
+        lambda conn: conn.execute(
+            "SELECT user_id, total_sessions, total_activities, last_activity FROM user_analytics ORDER BY user_id"
+        ).fetchall()
+    )
+
+
+def counted_naively(service: UserActivityService) -> list[tuple[Any, ...]]:
+    return service.store.read(
+        lambda conn: conn.execute(
+            "SELECT user_id, (SELECT COUNT(*) FROM user_sessions s WHERE s.user_id = a.user_id), COUNT(*), "
+            "MAX(timestamp) FROM user_activities a GROUP BY user_id ORDER BY user_id"
+        ).fetchall()
+    )
+
+
+def rows(users: list[str], moment: Any, page: str = "/a") -> list[dict[str, Any]]:
+    return [{"user_id": user, "activity_type": "page_view", "page_url": page, "timestamp": moment} for user in users]
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("track"), st.lists(st.sampled_from(USERS), min_size=1, max_size=12), st.integers(0, 5000)),
+        st.just(("feed", [], 0)),
+        st.just(("settle", [], 0)),
+        st.tuples(st.just("close"), st.lists(st.sampled_from(USERS), min_size=1, max_size=1), st.just(0)),
+        st.tuples(st.just("start"), st.lists(st.sampled_from(USERS), min_size=1, max_size=1), st.just(0)),
+        st.just(("reopen", [], 0)),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=STEPS)
+def test_whatever_was_fed_and_counted_when_the_answers_are_those_of_the_rows(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, list[str], int]]
+) -> None:
+    path, clock = tmp_path_factory.mktemp("timeline") / "a.db", StillClock()
+    service = UserActivityService(path, clock=clock)
+    try:
+        for what, users, back in steps:
+            clock.go(seconds=7)
+            if what == "track":
+                assert service.track_batch(rows(users, clock.at(seconds=-back), f"/{back % 3}")).rejected == ()
+            elif what == "feed":
+                feed(service)
+            elif what == "settle":
+                service.settle_figures()
+            elif what == "start":
+                session_id = service.start_session(users[0]).session.id
+                service.track_activity(users[0], "page_view", page_url="/a", session_id=session_id)
+            elif what == "close":
+                for session in service.get_user_sessions(users[0]).sessions:
+                    service.end_session(session.id)
+            else:
+                service.close()
+                service = UserActivityService(path, clock=clock)
+
+        everything = service.list_activities(limit=10_000).activities
+        for user in USERS:
+            his = [a for a in everything if a.user_id == user]
+            assert list(service.list_activities(user_id=user, limit=10_000).activities) == his
+            figures = service.get_user_analytics(user)
+            assert figures.total_activities == len(his)
+            assert figures.total_sessions == len(service.get_user_sessions(user).sessions)
+            for session in service.get_user_sessions(user).sessions:
+                inside = [a for a in his if a.session_id == session.id]
+                assert session.pages_visited == len({a.page_url for a in inside})
+                assert service.list_activities(session_id=session.id, limit=10_000).activities == tuple(inside)
+        service.settle_figures()
+        assert counters(service) == counted_naively(service)
+        assert mark(service)[1] is None
+    finally:
+        service.close()
+
+
+def test_a_small_write_counts_at_once_and_a_group_of_many_users_within_the_next(service: UserActivityService) -> None:
+    service.track_activity("ada", "page_view")
+    assert counters(service) == counted_naively(service) != []
+    service.track_batch(rows(USERS, NOW))
+    assert mark(service)[1] == 1
+    assert counters(service) != counted_naively(service)
+    service.track_activity("ada", "page_view")
+    assert counters(service) == counted_naively(service)
+    assert mark(service)[1] is None
+
+
+def test_much_that_waits_is_counted_with_a_feed(service: UserActivityService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_index, "COUNT_AT", 20)
+    service.track_batch(rows(USERS, NOW))
+    feed(service)
+    assert mark(service)[1] == 0
+    service.track_batch(rows(USERS * 3, NOW))
+    feed(service)
+    assert mark(service)[1] is None
+    assert counters(service) == counted_naively(service)
+
+
+def test_sessions_that_wait_count_once_whoever_opens_one_meanwhile(service: UserActivityService) -> None:
+    service.track_batch(rows(USERS, NOW))
+    session = service.start_session(USERS[0]).session.id
+    service.track_batch(rows(USERS, NOW))
+    assert service.get_user_analytics(USERS[0]).total_sessions == len(service.get_user_sessions(USERS[0]).sessions) == 2
+    service.settle_figures()
+    service.track_activity(USERS[0], "app_open", session_id=session)
+    assert counters(service) == counted_naively(service)
+    assert service.get_user_analytics(USERS[0]).total_sessions == 2
+
+
+def test_the_index_is_fed_by_itself_once_enough_waits(
+    service: UserActivityService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_index, "FEED_AT", 100)
+    service.track_batch(rows(USERS * 8, NOW))
+    assert mark(service)[0] == 0
+    service.track_batch(rows(USERS, NOW))
+    service.track_activity("ada", "page_view")  # behind the feed in the writer's queue
+    assert mark(service)[0] == 108
+
+
+def test_what_an_earlier_process_left_unfed_counts_towards_the_next_feed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_index, "FEED_AT", 100)
+    for _ in range(3):
+        with UserActivityService(tmp_path / "a.db", clock=StillClock()) as service:
+            service.track_batch(rows(USERS * 3, NOW))
+    with UserActivityService(tmp_path / "a.db", clock=StillClock()) as service:
+        assert mark(service)[0] >= 100
+
+
+def test_a_file_of_the_first_schema_is_brought_along_with_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(open_store(path, ACTIVITY_MIGRATIONS[:1], StillClock(), lambda events: None, lambda text: None)):
+        pass
+    with closing(sqlite3.connect(path)) as conn, conn:
+        conn.executemany(
+            "INSERT INTO user_activities (id, user_id, activity_type, session_id, app, timestamp, received_at) "
+            "VALUES (?, ?, 'page_view', x'00', 'local', ?, 0)",
+            [(f"a{number}", f"user-{number % 3}", 1000 + number) for number in range(30)],
+        )
+    with UserActivityService(path, clock=StillClock()) as service:
+        assert mark(service) == (30, None)
+        assert len(service.list_activities(user_id="user-1").activities) == 10
+
+
+def test_what_was_counted_of_pruned_days_is_brought_along_as_it_stands(tmp_path: Path) -> None:
+    """A file from before parts, weeks and types: its pruned days have no rows that their figures could be made from."""
+    path, day = tmp_path / "a.db", (NOW - timedelta(days=20)).date()
+    with closing(open_store(path, ACTIVITY_MIGRATIONS[:5], StillClock(), lambda events: None, lambda text: None)):
+        pass
+    number = (day - date(1970, 1, 1)).days
+    with closing(sqlite3.connect(path)) as conn, conn:
+        conn.executescript(
+            f"""
+            INSERT INTO figure_users VALUES (1, 'ada');
+            INSERT INTO figure_names (key, kind, name) VALUES (10, 1, 'shop'), (11, 2, 'page_view'), (12, 3, '/a');
+            INSERT INTO user_days VALUES ({number}, 1, 10, 7, {number * 86_400_000});
+            INSERT INTO user_type_days VALUES (11, 1, {number}, 10, 7, {number * 86_400_000}, 5000);
+            INSERT INTO user_spans VALUES (0, 1, {number}, {number}), (10, 1, {number}, {number});
+            INSERT INTO active_days VALUES (0, 0, {number}, 1), (0, 10, {number}, 1), (11, 0, {number}, 1),
+                (11, 10, {number}, 1);
+            INSERT INTO cohort_days VALUES (0, {number}, {number}, 1), (10, {number}, {number}, 1);
+            INSERT INTO activity_hours VALUES ({number * 24}, 10, 11, 7);
+            INSERT INTO name_days VALUES (2, {number}, 10, 11, 7), (3, {number}, 10, 12, 6);
+            UPDATE figures_state SET zone = 'UTC', frozen_before = {number + 1};
+            """
+        )
+    with UserActivityService(path, clock=StillClock(), zone=ZoneInfo("UTC")) as service:
+        of_day = Filters(first=day, last=day)
+        figures = service.analytics.overview(of_day, "none").figures
+        assert (figures["activities"].value, figures["active_users"].value, figures["new_users"].value) == (7, 1, 1)
+        assert [(n.name, n.count) for n in service.analytics.top(of_day, "pages").names] == [("/a", 6)]
+        typed = msgspec.structs.replace(of_day, activity_type="page_view")
+        assert service.analytics.overview(typed, "none").figures["activities"].value == 7
+        assert service.analytics.overview(typed, "none").figures["active_users"].value == 1
+        assert service.analytics.funnel(of_day, ["page_view", "page_view"]).steps[0].users == 1
+        for table, expected in (("user_days", (7, 0, 5000)), ("user_type_days", (7, 0, 5000))):
+            sql = f"SELECT activities, at, span FROM {table}"
+            assert service.store.read(lambda conn, sql=sql: conn.execute(sql).fetchall()) == [expected]
+        assert service.get_user_analytics("ada").total_activities == 7
+        assert service.figures.verify() == ()
+
+
+def test_one_users_questions_never_look_at_everybodys_rows(service: UserActivityService) -> None:
+    """EXPLAIN QUERY PLAN: the index by user, and the tail by its ``seq``."""
+    seen: list[str] = []
+
+    def plans(conn: sqlite3.Connection) -> None:
+        for sql in (
+            "SELECT COUNT(*), MAX(timestamp) FROM user_timeline WHERE user_id = 'ada'",
+            f"SELECT (SELECT COUNT(*) FROM ({user_index.of_session('page_url')})) FROM user_sessions WHERE id = x'00'",
+        ):
+            seen.extend(row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}"))
+
+    service.store.read(plans)
+    assert sum("SEARCH p USING PRIMARY KEY (part=? AND user=?" in step for step in seen) == 2
+    assert sum("SEARCH user_activities USING INTEGER PRIMARY KEY (rowid>?)" in step for step in seen) == 2
+    assert not [step for step in seen if step.split()[:2] in (["SCAN", "p"], ["SCAN", "user_activities"])]
+
+
+def test_a_page_of_a_users_list_reads_no_more_than_it_shows(service: UserActivityService) -> None:
+    moment = NOW
+    for number in range(20):
+        service.track_batch(rows(["ada"] * 100, moment + timedelta(milliseconds=number - 20)))
+    feed(service)
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def ask(conn: sqlite3.Connection) -> int:
+        conn.set_progress_handler(step, 100)
+        try:
+            return len(user_index.newest_of_user(conn, user_index.Asked("ada"), 10))
+        finally:
+            conn.set_progress_handler(None, 0)
+
+    assert service.store.read(ask) == 10
+    assert steps < 60, f"{steps} hundred steps of SQLite's machine for ten rows of two thousand"

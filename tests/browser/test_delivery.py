@@ -1,0 +1,191 @@
+"""Delivery as the person at a real browser sees it: a real server process, a real SMTP server that can misbehave."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.browser import Screen, browsing
+from tests.support.real_parts import require
+from tests.support.server_process import ServerProcess, eventually, serving
+from tests.support.smtp_server import SmtpServer, smtp_server
+
+ME = "ada"
+NO_SUCH_USER = "550 5.1.1 No such user here"
+LATER = "451 4.3.0 Try again later"
+
+
+@pytest.fixture
+def mail() -> Iterator[SmtpServer]:
+    with smtp_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(tmp_path: Path, mail: SmtpServer) -> Iterator[ServerProcess]:
+    """Set up by its file; a second try comes only after ten minutes, unless the person asks for it."""
+    require("chromium")
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / "flashflow.toml").write_text(
+        f'[channels.email]\nhost = "127.0.0.1"\nport = {mail.port}\nsecurity = "none"\nfrom = "flash@example.test"\n'
+        "[delivery]\nmax_attempts = 2\nbase_delay = 3600\nmax_delay = 86400\n",
+        encoding="utf-8",
+    )
+    with serving(data, ui=True, env={"FLASHFLOW_USER": ME, "FLASHFLOW_KEYRING": "off"}) as running:
+        told = running.api("POST", f"/api/users/{ME}/contacts", {"email": "ada@example.test"})
+        assert told.status_code == 200, told.text
+        yield running
+
+
+@pytest.fixture
+def screen(server: ServerProcess) -> Iterator[Screen]:
+    with browsing() as window:
+        window.open(server.launch_link)
+        window.find("button", "Notifications, none unread")
+        yield window
+    assert window.strays == [], "requests left this machine"
+    assert window.noise == [], "the browser's console shows errors"
+
+
+def post(server: ServerProcess, title: str, *channels: str, **more: object) -> str:
+    body = {"user_id": ME, "title": title, "message": "All good", "channels": channels, **more}
+    answer = server.api("POST", "/api/notifications/send", body)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["notification_id"])
+
+
+def as_bytes(frame: str | bytes) -> bytes:
+    return frame if isinstance(frame, bytes) else frame.encode()
+
+
+def show(screen: Screen, title: str) -> None:
+    """Open a notification in full: the bell shows the inbox only, the centre's list of all shows mail-only ones too."""
+    screen.click("button", re.compile("^Notifications, "))
+    screen.click("button", "View all")
+    screen.click("checkbox", "All")
+    screen.click("button", re.compile(f"^{title}"))
+    screen.read("Why you got this")
+
+
+def test_a_refused_mail_says_why_and_retry_now_delivers_it(
+    server: ServerProcess, screen: Screen, mail: SmtpServer
+) -> None:
+    mail.misbehave("RCPT", NO_SUCH_USER)
+    post(server, "Build finished", "in_app", "email")
+    show(screen, "Build finished")
+    screen.read("Failed · ")
+    screen.read("No such user here")
+    assert mail.mails == []
+
+    mail.behave()
+    screen.click("button", "Retry now")
+
+    mail.wait_until(lambda: len(mail.mails) == 1, "the mail")
+    screen.read("Sent · ")
+    screen.read("2 tries")
+    assert mail.mails[0].recipients == ("ada@example.test",)
+
+
+def test_a_mail_that_waits_for_its_next_try_says_when_and_goes_out_when_asked_to(
+    server: ServerProcess, screen: Screen, mail: SmtpServer
+) -> None:
+    mail.misbehave("RCPT", LATER)
+    post(server, "Disk almost full", "in_app", "email")
+    show(screen, "Disk almost full")
+    screen.read("Did not work yet · ")
+    screen.read("Next try ")
+    screen.read("Try again later")
+
+    screen.click("button", "Retry now")
+    screen.read("Given up · ")
+    assert mail.mails == []
+
+    mail.behave()
+    screen.click("button", "Retry now")
+    screen.read("Sent · ")
+    mail.wait_until(lambda: len(mail.mails) == 1, "the mail")
+
+
+def test_what_cannot_be_retried_says_why_not(server: ServerProcess, screen: Screen) -> None:
+    post(server, "Parcel is here", "in_app", "sms")
+    show(screen, "Parcel is here")
+    screen.read("SMS is not configured.")
+
+    screen.click("button", "Retry now")
+
+    screen.read("That did not work, and nothing was changed: SMS is not configured.")
+    screen.click("button", "Set up in Settings")
+    screen.find("switch", "Quiet hours")
+
+
+def test_a_snoozed_notification_waits_beside_the_others_and_can_be_woken(server: ServerProcess, screen: Screen) -> None:
+    notification_id = post(server, "Water the plants", "in_app")
+
+    def place() -> str:
+        return str(server.api("GET", f"/api/notifications/{notification_id}").json()["notification"]["inbox"])
+
+    show(screen, "Water the plants")
+    screen.click("button", "Snooze")
+    screen.click("menuitem", "For 1 hour")
+    screen.read("Snoozed until ")
+    assert place() == "snoozed"
+
+    screen.click("checkbox", "Snoozed")
+    screen.click("button", re.compile("^Water the plants, snoozed"))
+    assert place() == "snoozed", "looking at it does not call it back"
+    screen.click("button", "Wake now")
+    screen.find("button", "Notifications, 1 unread")
+    screen.read("Nothing is snoozed")
+    screen.click("button", "Archive")
+    eventually(lambda: place() == "archived", what="the notification to be archived")
+
+
+def test_an_open_menu_outlives_what_arrives_meanwhile(server: ServerProcess) -> None:
+    notification_id = post(server, "Water the plants", "in_app")
+    with browsing() as window:
+        with window.page.expect_websocket() as opened:
+            window.open(server.launch_link)
+        show(window, "Water the plants")
+        window.click("button", "Snooze")
+        window.find("menuitem", "For 1 hour")
+        with opened.value.expect_event("framereceived", lambda frame: b"Feed the cat" in as_bytes(frame)):
+            post(server, "Feed the cat", "in_app")
+        window.click("menuitem", "For 1 hour")
+        window.read("Snoozed until ")
+    found = server.api("GET", f"/api/notifications/{notification_id}").json()["notification"]
+    assert found["inbox"] == "snoozed"
+
+
+def test_do_not_disturb_from_the_bell_holds_until_it_is_ended(
+    server: ServerProcess, screen: Screen, mail: SmtpServer
+) -> None:
+    screen.click("button", "Notifications, none unread")
+    screen.click("button", "Do not disturb 1 h")
+    screen.find("button", "End do not disturb")
+    screen.page.keyboard.press("Escape")
+    screen.find("button", re.compile(r"^Notifications, none unread, do not disturb until (tomorrow, )?\d\d:\d\d$"))
+
+    post(server, "Lunch is ready", "email")
+    show(screen, "Lunch is ready")
+    screen.read("Held for later · ")
+    screen.read("You do not want to be disturbed now.")
+    screen.read("Goes out ")
+    assert mail.mails == []
+
+    screen.click("button", re.compile("^Notifications, none unread, do not disturb"))
+    screen.click("button", "End do not disturb")
+    screen.find("button", "Do not disturb 1 h")
+    post(server, "Dinner is ready", "email")
+    mail.wait_until(lambda: any(m.message["Subject"] == "Dinner is ready" for m in mail.mails), "the mail")
+
+
+def test_an_update_in_place_counts(server: ServerProcess, screen: Screen) -> None:
+    for _ in range(3):
+        post(server, "Queue is long", "in_app", collapse_key="queue")
+    screen.click("button", "Notifications, 1 unread")
+    screen.click("button", re.compile("^Queue is long, 3 times, unread"))
+    screen.read("×3")

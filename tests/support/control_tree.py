@@ -1,0 +1,68 @@
+"""What the tests of the screens share: finding things in a tree of controls, and records to show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import flet as ft
+import msgspec
+
+from flashflow.backend import Notification
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone(timedelta(hours=1)))
+
+
+def walk(control: Any) -> Iterator[ft.BaseControl]:
+    """A control and everything in it."""
+    yield control
+    for name in ("content", "controls", "title", "actions", "items"):
+        inner = getattr(control, name, None)
+        for child in inner if isinstance(inner, list) else [inner]:
+            if isinstance(child, ft.BaseControl):
+                yield from walk(child)
+
+
+def texts(control: ft.BaseControl) -> list[str]:
+    """Every text that is drawn, buttons' labels too."""
+    found = [c.value for c in walk(control) if isinstance(c, ft.Text)]
+    return found + [c.content for c in walk(control) if isinstance(getattr(c, "content", None), str)]
+
+
+def named(control: ft.BaseControl, name: str) -> Any:
+    """The handler's control of the row or button that a screen reader calls ``name``."""
+    for part in walk(control):
+        if isinstance(part, ft.Semantics) and part.button and part.label == name:
+            return part.content
+        if getattr(part, "content", None) == name or getattr(part, "tooltip", None) == name:
+            return part
+    raise LookupError(name)
+
+
+def notice(number: int, **changes: Any) -> Notification:
+    """An unread notification of the app ci, so many minutes old."""
+    plain = Notification(
+        id=f"n{number}",
+        user_id="me",
+        app="ci",
+        title=f"Build {number}",
+        message="All tests passed",
+        notification_type="builds",
+        channels=("in_app",),
+        priority="normal",
+        status="delivered",
+        inbox="unread",
+        data={},
+        actions=(),
+        collapse_key=None,
+        created_at=NOW - timedelta(minutes=number),
+        scheduled_at=None,
+        expires_at=None,
+        sent_at=None,
+        delivered_at=None,
+        read_at=None,
+        archived_at=None,
+        listed_at=NOW - timedelta(minutes=number),
+    )
+    return msgspec.structs.replace(plain, **changes)

@@ -1,0 +1,186 @@
+"""A notification's story as the detail shows it: what became of every delivery, every try, and what can be done."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import flet as ft
+import pytest
+
+from flashflow.backend import Action, Attempt, Decided, Delivery, NotificationDetail
+from flashflow.views.notifications.actions import tomorrow_morning
+from flashflow.views.notifications.delivery_timeline import Mending
+from flashflow.views.notifications.detail import Deeds, detail_view
+from flashflow.views.shared.delivery_labels import TO_THIS_COMPUTER, would
+from tests.support.control_tree import NOW, named, notice, texts, walk
+
+
+async def _nothing(_: object) -> None: ...
+
+
+DO = Deeds(_nothing, _nothing, _nothing, _nothing, _nothing, Mending(_nothing, _nothing, _nothing, _nothing))
+
+
+def delivery(status: str = "failed", channel: str = "email", **changes: Any) -> Delivery:
+    fields: dict[str, Any] = {
+        "id": f"d-{channel}",
+        "target": None,
+        "code": None,
+        "reason": None,
+        "created_at": NOW,
+        "updated_at": NOW,
+        "next_attempt_at": None,
+    }
+    return Delivery(channel=channel, status=status, **{**fields, **changes})
+
+
+def attempt(outcome: str = "permanent", code: str = "smtp_550", text: str = "5.1.1 No such user") -> Attempt:
+    return Attempt(started_at=NOW, duration_ms=1_250, outcome=outcome, code=code, text=text)
+
+
+def shown(*deliveries: Delivery, whole: bool = False, **changes: Any) -> ft.Column:
+    return detail_view(
+        NotificationDetail(notification=notice(1, **changes), deliveries=deliveries), NOW, DO, whole=whole
+    )
+
+
+def buttons(view: ft.BaseControl) -> set[str]:
+    kinds = (ft.Button, ft.OutlinedButton, ft.FilledTonalButton, ft.TextButton, ft.FilledButton, ft.PopupMenuButton)
+    return {
+        str(c.tooltip if isinstance(c, ft.PopupMenuButton) else c.content) for c in walk(view) if isinstance(c, kinds)
+    }
+
+
+def test_a_notification_in_full_says_why_and_opens_only_web_links() -> None:
+    actions = (Action(label="Open run", url="https://ci.example/1"), Action(label="Bad", url="javascript:alert(1)"))
+    refused = delivery(target="ada@example.test", code="not_configured", reason="E-mail is not configured.")
+    view = shown(refused, title="<b>x</b> **y**", message="one\n[two](javascript:x)", actions=actions)
+    words = texts(view)
+    assert {"<b>x</b> **y**", "one\n[two](javascript:x)", "E-mail · ada@example.test"} <= set(words)
+    assert {"Failed · 12:00:00", "E-mail is not configured.", "Why you got this"} <= set(words)
+    assert not any(isinstance(c, ft.Markdown) for c in walk(view))
+    links = {c.content: (getattr(c.url, "url", None), c.disabled) for c in walk(view) if isinstance(c, ft.Button)}
+    assert links["Open run"] == ("https://ci.example/1", False)
+    bad = named(view, "Bad")
+    assert bad.url is None
+    assert bad.disabled
+
+
+def test_what_was_imported_says_that_its_deliveries_are_not_known() -> None:
+    assert "It was imported: which channels carried it is not known here." in texts(shown(status="delivered"))
+    assert "No channel was asked to carry it yet." in texts(shown(status="pending"))
+
+
+def test_every_try_is_shown_with_the_providers_own_words() -> None:
+    told = "5.1.1 No such user"
+    view = shown(
+        delivery(code="smtp_550", reason=told, attempts=(attempt("transient", "smtp_451", "later"), attempt()))
+    )
+    words = texts(view)
+    assert "2 tries" in words
+    assert {"12:00:00 · 1.2 s · Did not work this time", "smtp_451 · later"} <= set(words)
+    assert {"12:00:00 · 1.2 s · Refused", f"smtp_550 · {told}"} <= set(words)
+    assert told not in words, "the reason is said once, with the try that gave it"
+
+
+def test_many_tries_are_folded_and_can_all_be_had() -> None:
+    tries = tuple(attempt(text=f"no {i}") for i in range(34))
+    folded, whole = shown(delivery(attempts=tries)), shown(delivery(attempts=tries), whole=True)
+    assert "Show all 34 tries" in buttons(folded)
+    assert "smtp_550 · no 33" in texts(folded)
+    assert "smtp_550 · no 0" not in texts(folded)
+    assert "Show all 34 tries" not in buttons(whole)
+    assert "smtp_550 · no 0" in texts(whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"next_attempt_at": NOW + timedelta(seconds=90), "attempts": (attempt("transient"),)}, "Next try at 12:01:30"),
+        ({"next_attempt_at": NOW - timedelta(seconds=1), "attempts": (attempt("transient"),)}, "Next try now"),
+        (
+            {
+                "next_attempt_at": NOW + timedelta(seconds=90),
+                "attempts": (attempt("transient"),),
+                "retry_until": NOW + timedelta(hours=19),
+            },
+            "Next try at 12:01:30, and so on until tomorrow, 07:00",
+        ),
+        ({"status": "held", "release_at": NOW + timedelta(hours=19)}, "Goes out tomorrow, 07:00"),
+        ({"status": "held", "release_at": NOW + timedelta(hours=2)}, "Goes out at 14:00"),
+    ],
+)
+def test_what_comes_next_is_said_with_its_time(changes: dict[str, Any], words: str) -> None:
+    assert words in texts(shown(delivery(**{"status": "pending", **changes})))
+
+
+@pytest.mark.parametrize(
+    ("deliveries", "offered"),
+    [
+        ((delivery("failed"),), True),
+        ((delivery("dead"),), True),
+        ((delivery("pending", attempts=(attempt("transient"),)),), True),
+        ((delivery("pending"),), False),
+        ((delivery("sent"), delivery("suppressed", "sms")), False),
+        ((delivery("failed", "in_app"),), False),
+    ],
+)
+def test_retry_now_is_offered_where_it_can_help(deliveries: tuple[Delivery, ...], offered: bool) -> None:
+    assert ("Retry now" in buttons(shown(*deliveries))) is offered
+
+
+def test_what_was_cancelled_is_not_to_be_retried() -> None:
+    assert "Retry now" not in buttons(shown(delivery("failed"), status="cancelled", inbox=None))
+
+
+def test_what_a_digest_holds_can_be_sent_now() -> None:
+    held = delivery("held", code="digest", reason="Waits for the daily digest.")
+    assert "Send the summary now" in buttons(shown(held))
+    assert "Send the summary now" not in buttons(shown(delivery("held", code="quiet_hours")))
+
+
+@pytest.mark.parametrize(
+    ("inbox", "offered"),
+    [
+        ("unread", {"Mark read", "Snooze", "Archive"}),
+        ("read", {"Mark unread", "Snooze", "Archive"}),
+        ("snoozed", {"Wake now", "Snooze", "Archive"}),
+        ("archived", {"Back to the inbox"}),
+        (None, set()),
+    ],
+)
+def test_each_place_in_the_inbox_offers_what_it_allows(inbox: str | None, offered: set[str]) -> None:
+    assert buttons(shown(inbox=inbox)) == offered
+
+
+def test_how_often_it_came_and_until_when_it_sleeps_are_said() -> None:
+    words = texts(shown(count=3, inbox="snoozed", snoozed_until=NOW + timedelta(hours=20)))
+    assert {"×3", "Snoozed until tomorrow, 08:00"} <= set(words)
+
+
+def test_our_own_reasons_speak_to_the_reader_and_a_providers_words_stay() -> None:
+    mine = delivery(code="no_address", reason="The user has no e-mail address.")
+    theirs = delivery(code="smtp_552", reason="The user has exceeded the quota.")
+    assert "You have no e-mail address." in texts(shown(mine))
+    assert "The user has exceeded the quota." in texts(shown(theirs))
+
+
+def test_what_would_happen_now_knows_of_channels_that_cannot_work() -> None:
+    push = Decided(channel="push", status="pending", code="queued", reason=TO_THIS_COMPUTER)
+    phone = Decided(channel="push", status="pending", code="queued", reason="On its way.")
+    off = Decided(channel="email", status="suppressed", code="channel_off", reason="The user turned e-mail off.")
+    broken = {"desktop": "There is no session."}
+    assert would(push)[0].word == "reaches you"
+    assert (would(push, broken)[0].word, would(push, broken)[1]) == ("does not reach you", "There is no session.")
+    assert would(phone, broken)[0].word == "reaches you"
+    assert (would(off)[0].word, would(off)[1]) == ("is not used", "You turned e-mail off.")
+
+
+def test_tomorrow_morning_is_eight_by_the_wall_clock_over_a_change_of_time() -> None:
+    before = datetime(2026, 10, 24, 23, 30, tzinfo=ZoneInfo("Europe/Berlin"))  # clocks go back in the night
+    assert tomorrow_morning(before).isoformat() == "2026-10-25T08:00:00+01:00"
+    assert tomorrow_morning(datetime(2026, 11, 22, 0, 10, tzinfo=ZoneInfo("UTC"))) == datetime(
+        2026, 11, 23, 8, tzinfo=UTC
+    )

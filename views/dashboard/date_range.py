@@ -1,0 +1,63 @@
+"""What the person asks the dashboard: a period, whether it is compared, and the steps of a funnel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Literal, NamedTuple
+
+from flashflow.backend import Filters
+
+MOST_STEPS = 5
+FEWEST_STEPS = 2
+WINDOWS = (1, 7, 14, 30, 90)
+"""Days a funnel may take."""
+METRICS = {"activities": "Activities", "active_users": "Active users", "sessions": "Sessions"}
+
+
+class Period(NamedTuple):
+    """Days that end today."""
+
+    label: str
+    days: int
+    words: str
+
+
+PERIODS = (
+    Period("Today", 1, "today"),
+    Period("7 days", 7, "in 7 days"),
+    Period("28 days", 28, "in 28 days"),
+    Period("90 days", 90, "in 90 days"),
+    Period("12 months", 365, "in 12 months"),
+)
+
+
+@dataclass
+class Chosen:
+    """One page's choices; they outlive a visit to another screen."""
+
+    period: Period = PERIODS[1]
+    compared: bool = True
+    metric: str = "activities"
+    steps: list[str | None] = field(default_factory=lambda: [None] * FEWEST_STEPS)
+    window: int = 7
+    dropped_at: int | None = None
+
+    def filters(self, today: date) -> Filters:
+        """The period up to ``today``."""
+        return Filters(first=today - timedelta(days=self.period.days - 1), last=today)
+
+    @property
+    def compare(self) -> Literal["previous", "none"]:
+        return "previous" if self.compared else "none"
+
+    @property
+    def interval(self) -> str:
+        """A day is drawn by its hours."""
+        return "hour" if self.period.days == 1 else "day"
+
+    @property
+    def funnel(self) -> tuple[str, ...] | None:
+        """The steps, once enough are chosen and none is left open between them."""
+        steps = tuple(step for step in self.steps if step is not None)
+        return steps if len(steps) == len(self.steps) >= FEWEST_STEPS else None

@@ -1,0 +1,152 @@
+"""Figures in words: how they changed, how long something took, what a score is made of. Pure functions, no Flet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, NamedTuple
+
+from flashflow.views.shared.formatting import grouped, plural
+
+if TYPE_CHECKING:
+    from flashflow.backend import Cohort, Figure
+
+Number = int | float
+Hours = Sequence[Sequence[int]]
+"""Activities by weekday (Monday first) and hour."""
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+NOTHING = "–"
+PARTS = {
+    "C": "sessions with more pages than usual",
+    "D": "sessions longer than usual",
+    "R": "sessions with more pages than usual in the last 7 days",
+    "I": "sessions with a key activity",
+    "F": "active days of 28",
+    "A": "key activities used",
+}
+
+
+class Change(NamedTuple):
+    """A change as it is shown beside its arrow (1 up, -1 down, 0 none) and as it is read aloud."""
+
+    shown: str
+    spoken: str
+    arrow: int = 0
+
+
+def percent(part: Number | None) -> str:
+    """A share: 0.4167 → "42 %", 0.042 → "4.2 %", 0 → "0 %", None → "–"."""
+    if part is None:
+        return NOTHING
+    hundredths = 100 * part
+    if part and abs(hundredths) < 0.1:
+        return "under 0.1 %"
+    if abs(hundredths) < 9.95:
+        return f"{hundredths:.1f}".removesuffix(".0") + " %"
+    return f"{hundredths:,.0f} %"
+
+
+def change(figure: Figure) -> Change | None:
+    """How a figure compares with the one before; None where nothing is compared."""
+    if figure.change is None:
+        return None
+    if isinstance(figure.change, str):
+        return Change("new, nothing before", "new, there was nothing before")
+    if figure.change == 0:
+        return Change("± 0 %", "unchanged")
+    size = percent(abs(figure.change))
+    return Change(size, f"up {size}", 1) if figure.change > 0 else Change(size, f"down {size}", -1)
+
+
+def figure(name: str, value: Number | None) -> str:
+    """A value as its kind is written: counts grouped, shares in per cent."""
+    if value is None:
+        return NOTHING
+    return percent(value) if name.endswith(("_rate", "stickiness")) else grouped(int(value))
+
+
+def took(seconds: float | None) -> str:
+    """ "45 s", "3 min 20 s", "2 h 5 min", "3 days"; None → "–"."""
+    if seconds is None:
+        return NOTHING
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    if whole < 2 * 86_400:
+        return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
+    return plural(round(whole / 86_400), "day")
+
+
+def score(value: float | None) -> str:
+    """An engagement score, without the decimals nobody compares."""
+    return NOTHING if value is None else f"{value:.0f}"
+
+
+def parts(of: Mapping[str, float]) -> tuple[str, ...]:
+    """Every part of a score with its share: "50 % – sessions longer than usual"."""
+    return tuple(f"{percent(of[name])} – {words}" for name, words in PARTS.items() if name in of)
+
+
+def day(of: date, today: date) -> str:
+    """ "today", "yesterday", "22 Nov", with the year where it is not this one."""
+    if (gone := (today - of).days) in (0, 1):
+        return ("today", "yesterday")[gone]
+    return f"{of.day} {of:%b}" if of.year == today.year else f"{of.day} {of:%b} {of.year}"
+
+
+def point(at: str) -> str:
+    """A point of a trend: "2026-11-24" → "Tue 24 Nov", "2026-11-24T09" → "09:00"."""
+    if "T" in at:
+        return f"{at[-2:]}:00"
+    of = date.fromisoformat(at)
+    return f"{of:%a} {of.day} {of:%b}"
+
+
+def course(metric: str, at: Sequence[str], values: Sequence[int], before: Sequence[int]) -> str:
+    """A trend in words: its first, last and highest figure, and what was highest before."""
+    if not values:
+        return f"{metric}: nothing yet"
+    top = max(range(len(values)), key=lambda n: values[n])
+    words = (
+        f"{metric} from {point(at[0])} to {point(at[len(values) - 1])}: first {grouped(values[0])}, "
+        f"last {grouped(values[-1])}, highest {grouped(values[top])} ({point(at[top])})"
+    )
+    return f"{words}. The period before: highest {grouped(max(before))}" if before else words
+
+
+def busiest(hours: Hours) -> str:
+    """The hour of the week with the most activities; the first of several."""
+    most = max(map(max, hours))
+    weekday, hour = next((d, h) for d, row in enumerate(hours) for h, count in enumerate(row) if count == most)
+    return f"Busiest: {weekday_hour(weekday, hour)} with {plural(most, 'activity', 'activities')}"
+
+
+def weekday_hour(weekday: int, hour: int) -> str:
+    return f"{WEEKDAYS[weekday]}, {hour:02}:00 to {(hour + 1) % 24:02}:00"
+
+
+def came_back(cohorts: Sequence[Cohort], average: Sequence[float | None]) -> str:
+    """The grid in one sentence: how many were new, and how many of them were back on days 1 and 7."""
+    new = plural(sum(cohort.size for cohort in cohorts), "new user")
+    known = [
+        f"{percent(share)} were back on day {n}" for n, share in enumerate(average) if n in (1, 7) and share is not None
+    ]
+    return ", ".join((f"{new} in {plural(len(cohorts), 'cohort')}", *known))
+
+
+def incomplete(full: Sequence[str], pending: int) -> tuple[str, ...]:
+    """What the figures lack, each in a sentence."""
+    lines = []
+    if full:
+        kinds = " and ".join(_KINDS.get(kind, f"{kind}s") for kind in full)
+        lines.append(f"There are more different {kinds} than can be counted by name; new ones are in “All others”.")
+    if pending:
+        are = "activity is" if pending == 1 else "activities are"
+        lines.append(f"{grouped(pending)} {are} stored but not in these figures yet: is the disk full?")
+    return tuple(lines)
+
+
+_KINDS = {"type": "activity types", "app": "apps", "page": "pages", "feature": "features", "referrer": "referrers"}

@@ -1,0 +1,119 @@
+"""The dashboard's tiles: a figure each, how it changed, and what it means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import flet as ft
+
+from flashflow.views.controls.tokens import FIGURE, GRID, MUTED, TARGET, hint, small
+from flashflow.views.dashboard import metric_labels
+from flashflow.views.shared.formatting import grouped, share
+from flashflow.views.shared.panel import Part, about
+from flashflow.views.shared.widgets import card
+
+if TYPE_CHECKING:
+    from flashflow.backend import Overview, TodayFigures
+    from flashflow.views.dashboard.date_range import Period
+
+
+class Tile(NamedTuple):
+    """A figure with how it changed and what it means; ``spoken`` is the detail as it is read aloud."""
+
+    label: str
+    figure: str
+    detail: str
+    means: str
+    spoken: str = ""
+    arrow: int = 0
+
+
+FIGURES = (
+    ("active_users", "Active users"),
+    ("sessions", "Sessions"),
+    ("activities", "Activities"),
+    ("engagement_rate", "Engagement rate"),
+)
+ARROWS = {1: ft.Icons.NORTH, -1: ft.Icons.SOUTH}
+"""Drawn as icons: not every font has the triangles."""
+
+
+def tiles(overview: Overview, today: TodayFigures, unread: int, period: Period) -> tuple[Tile, ...]:
+    """The figures in the order a person asks for them."""
+    return (*(_of_period(overview, period, *row) for row in FIGURES), *_of_notices(today, unread))
+
+
+def _of_period(overview: Overview, period: Period, name: str, label: str) -> Tile:
+    figure = overview.figures[name]
+    shown = metric_labels.figure(name, figure.value)
+    means = overview.definitions[name]
+    changed = metric_labels.change(figure)
+    if changed is None:
+        return Tile(label, shown, period.words, means)
+    before = f"from {metric_labels.figure(name, figure.previous)}" if figure.previous else ""
+    detail, spoken = f"{changed.shown} {before}", f"{period.words}, {changed.spoken} {before}"
+    return Tile(label, shown, detail.strip(), means, spoken.strip(), changed.arrow)
+
+
+def _of_notices(today: TodayFigures, unread: int) -> tuple[Tile, Tile]:
+    opened = share(today.read, today.delivered)
+    return (
+        Tile(
+            "Delivered",
+            grouped(today.delivered),
+            f"today, {opened} opened" if opened else "today",
+            "Notices of today that reached an inbox or a device; opened are those marked read.",
+        ),
+        Tile(
+            "Unread",
+            grouped(unread),
+            "for you",
+            "Everything in your inbox that you have not opened yet, whatever its day.",
+        ),
+    )
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class Tiles(Part):
+    """All of them, two by two where it is narrow."""
+
+    def draw(self, rows: tuple[Tile, ...], changes: str) -> ft.Control:
+        return ft.ResponsiveRow([_tile(tile, changes) for tile in rows], spacing=12, run_spacing=12)
+
+
+def _tile(tile: Tile, changes: str) -> ft.Container:
+    """Label, figure, detail, read aloud as one sentence; the button beside it says what it means."""
+    detail: ft.Control = small(tile.detail, lines=2)
+    if tile.arrow:
+        detail = ft.Row([ft.Icon(ARROWS[tile.arrow], size=12, color=MUTED), _fill(detail)], spacing=2)
+    figure = ft.Text(tile.figure, size=FIGURE, weight=ft.FontWeight.W_500)
+    content = ft.Column(
+        [
+            ft.Container(
+                small(tile.label, lines=1),
+                height=TARGET - GRID,
+                alignment=ft.Alignment.CENTER_LEFT,
+                padding=ft.Padding.only(right=TARGET - 2 * GRID),
+            ),
+            figure,
+            detail,
+        ],
+        spacing=4,
+        tight=True,
+    )
+    words = f"{tile.label}: {tile.figure} {tile.spoken or tile.detail}"
+    read = ft.Semantics(label=words, container=True, exclude_semantics=True, content=content)
+    meaning = ft.Container(about(tile.label, tile.means, changes if tile.spoken else ""), right=0, top=0)
+    box = card(
+        ft.Stack([ft.Container(read, padding=ft.Padding.only(left=16, right=12, bottom=12)), meaning]),
+        key=f"tile-{tile.label}",
+        padding=0,
+    )
+    box.tooltip = hint(tile.means)
+    box.col = {"xs": 6, "md": 4, "xl": 2}
+    return box
+
+
+def _fill(text: ft.Control) -> ft.Control:
+    text.expand = True
+    return text

@@ -1,0 +1,112 @@
+"""Who stays: active users of a day, a week and four weeks, and the grid of those who came back."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, ClassVar
+
+import flet as ft
+
+from flashflow.backend import Filters
+from flashflow.views.controls.tokens import ACCENT, GRID, SMALL, body, small
+from flashflow.views.dashboard.metric_labels import came_back, figure, percent
+from flashflow.views.shared.formatting import grouped, plural
+from flashflow.views.shared.panel import Part, about, nothing, panel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flashflow.backend import Cohort, Figure
+
+COHORTS = 14
+DAYS = 13
+CELL = 40
+LABEL = 104
+STRONGEST = 0.5
+"""Of the accent, so that the figure on it stays legible."""
+AUDIENCE = (
+    ("dau", "Daily active users"),
+    ("wau", "Weekly active users"),
+    ("mau", "Monthly active users"),
+    ("stickiness", "Stickiness"),
+)
+
+
+def cohorts_of(today: date) -> Filters:
+    """The days the grid's rows stand for, whatever the period chosen."""
+    return Filters(first=today - timedelta(days=COHORTS - 1), last=today)
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class Audience(Part):
+    """Four figures in a list."""
+
+    NAMES: ClassVar[tuple[str, ...]] = tuple(name for name, _ in AUDIENCE)
+
+    def draw(self, figures: Mapping[str, Figure], definitions: Mapping[str, str]) -> ft.Control:
+        rows: list[ft.Control] = []
+        for name, label in AUDIENCE:
+            shown = figure(name, figures[name].value)
+            words = body(label)
+            words.expand = True
+            value = ft.Text(shown, size=20, weight=ft.FontWeight.W_500)
+            read = ft.Semantics(
+                label=f"{label}: {shown}",
+                container=True,
+                exclude_semantics=True,
+                expand=True,
+                content=ft.Row([words, value]),
+            )
+            rows.append(ft.Row([read, about(label, definitions[name])], spacing=GRID))
+        return panel("Audience", [ft.Container(
+            ft.Column(rows, spacing=0, tight=True), padding=ft.Padding.only(left=16, right=4, top=4, bottom=4)
+        )], padded=False)  # fmt: skip
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class RetentionPart(Part):
+    """A row a day that somebody was new on; a cell holds its share, and is empty where its day is not over."""
+
+    def draw(self, cohorts: tuple[Cohort, ...], average: tuple[float | None, ...], means: str) -> ft.Control:
+        if not cohorts:
+            content: ft.Control = nothing("Nobody was new in the last 14 days.")
+        else:
+            newest = list(reversed(cohorts))[:COHORTS]
+            rows: list[ft.Control] = [_head(), *(_row(cohort) for cohort in newest)]
+            grid = ft.Column(rows, spacing=2, tight=True)
+            content = ft.Semantics(
+                label=f"Retention: {came_back(cohorts, average)}",
+                container=True,
+                exclude_semantics=True,
+                content=ft.Row([grid], scroll=ft.ScrollMode.AUTO),
+            )
+        words = "new users of a day, and how many in 100 were back on day N"
+        return panel("Retention", [content], words=words, means=means)
+
+
+def _head() -> ft.Row:
+    marks: list[ft.Control] = [_cell(ft.Text(str(n), size=SMALL)) for n in range(DAYS + 1)]
+    return ft.Row([ft.Container(small("Day"), width=LABEL), *marks], spacing=2)
+
+
+def _row(cohort: Cohort) -> ft.Row:
+    label = f"{cohort.day:%a} {cohort.day.day} {cohort.day:%b}"
+    who = ft.Row([small(label), body(grouped(cohort.size))], alignment=ft.MainAxisAlignment.SPACE_BETWEEN)
+    row = ft.Row([ft.Container(who, width=LABEL, padding=ft.Padding.only(right=GRID))], spacing=2, key=label)
+    row.controls += [_share(cohort, n) for n in range(DAYS + 1)]
+    return row
+
+
+def _share(cohort: Cohort, n: int) -> ft.Container:
+    users = cohort.users[n] if n < len(cohort.users) else None
+    if users is None or not cohort.size:
+        return _cell(None)
+    part = users / cohort.size
+    box = _cell(ft.Text(percent(part).removesuffix(" %") if part >= 0.001 else "0", size=SMALL))
+    box.bgcolor = ft.Colors.with_opacity(0.04 + (STRONGEST - 0.04) * part, ACCENT)
+    box.tooltip = f"{cohort.day.day} {cohort.day:%b}, day {n}: {users:,} of {plural(cohort.size, 'user')}"
+    return box
+
+
+def _cell(content: ft.Control | None) -> ft.Container:
+    return ft.Container(content, width=CELL, height=28, border_radius=4, alignment=ft.Alignment.CENTER)

@@ -1,0 +1,260 @@
+"""The dashboard: a period's figures, who and what is behind them, and activities as they happen."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import field
+from datetime import date
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import flet as ft
+
+from flashflow.backend import FlashFlowError
+from flashflow.views.controls.tokens import GRID, choice, menu_button
+from flashflow.views.dashboard.date_range import PERIODS, Chosen, Period
+from flashflow.views.dashboard.funnel import STEPS_OFFERED, FunnelPart, taken
+from flashflow.views.dashboard.heat_map import HeatMapPart
+from flashflow.views.dashboard.live_feed import ForYou, LiveFeed
+from flashflow.views.dashboard.metric_labels import incomplete
+from flashflow.views.dashboard.metric_tiles import Tiles, tiles
+from flashflow.views.dashboard.retention import DAYS, Audience, RetentionPart, cohorts_of
+from flashflow.views.dashboard.top_lists import TopNames
+from flashflow.views.dashboard.trend import TrendPart, curve
+from flashflow.views.dashboard.users import UsersPart, user_route
+from flashflow.views.shared.panel import Part, pressing
+from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.widgets import page_column, page_padding, warning
+
+if TYPE_CHECKING:
+    from flashflow.backend import (
+        ActivityPage,
+        Filters,
+        Funnel,
+        HeatMap,
+        Names,
+        NotificationPage,
+        Overview,
+        Retention,
+        TodayFigures,
+        Trend,
+        UserRows,
+    )
+
+FEED, FEED_NARROW = 25, 8
+WAITING = 5
+TOP = 7
+USERS = 8
+KINDS = {"pages": "Pages", "features": "Features", "referrers": "Referrers"}
+
+
+class Found(NamedTuple):
+    """What the dashboard shows."""
+
+    day: date
+    overview: Overview
+    trend: Trend
+    tops: Mapping[str, Names]
+    heat: HeatMap
+    retention: Retention
+    users: UserRows
+    types: tuple[str, ...]
+    funnel: Funnel | None
+    funnel_failed: str | None
+    today: TodayFigures
+    feed: ActivityPage
+    waiting: NotificationPage
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class Dashboard(Screen):
+    """The first screen. Its parts stand as long as its layout does; each is drawn anew when what it shows differs."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "notification", "notification.updated", "system")
+    rest: ClassVar[float] = 1.0  # a figure that changes faster cannot be read
+    ease: ClassVar[float] = 5.0  # a year of millions may take longer than that to ask for
+
+    chosen: Chosen = field(default_factory=Chosen, metadata={"skip": True})
+
+    def init(self) -> None:
+        super().init()
+        self._page: ft.ListView | None = None
+
+    # --- what it asks ---------------------------------------------------------------------------------------------
+
+    def load(self) -> Found:
+        backend, figures, chosen = self.backend, self.backend.figures, self.chosen
+        day, *_ = figures.today_bounds()
+        asked = chosen.filters(day)
+        funnel, funnel_failed = self._funnel(day)
+        return Found(
+            day=day,
+            overview=figures.overview(asked, chosen.compare),
+            trend=figures.trend(asked, chosen.compare, chosen.interval),
+            tops={kind: figures.top(asked, kind, TOP) for kind in KINDS},
+            heat=figures.heatmap(asked),
+            retention=figures.retention(cohorts_of(day), DAYS),
+            users=figures.user_list(asked, USERS),
+            types=self._types(asked),
+            funnel=funnel,
+            funnel_failed=funnel_failed,
+            today=backend.analytics.today(),
+            feed=backend.activity.list_activities(limit=FEED),
+            waiting=backend.notifications.get_user_notifications(backend.me, status="unread", limit=WAITING),
+        )
+
+    def _types(self, asked: Filters) -> tuple[str, ...]:
+        """What a funnel's steps can be: the types there were most of, by name, so that none moves in an open menu."""
+        names = self.backend.figures.top(asked, "types", STEPS_OFFERED).names
+        return tuple(sorted(named.name for named in names if not named.is_other))
+
+    def _funnel(self, day: date) -> tuple[Funnel | None, str | None]:
+        """A funnel that cannot be had is told in its own place."""
+        chosen, steps = self.chosen, self.chosen.funnel
+        if steps is None:
+            return None, None
+        dropped_at = chosen.dropped_at if chosen.dropped_at is None or chosen.dropped_at <= len(steps) else None
+        try:
+            return self.backend.figures.funnel(chosen.filters(day), steps, chosen.window, dropped_at), None
+        except FlashFlowError as refusal:
+            return None, str(refusal)
+
+    # --- what it shows --------------------------------------------------------------------------------------------
+
+    def render(self, found: Found) -> ft.Control:
+        if self._page is None:
+            self._page = self._build()
+        self._page.padding = page_padding(wide=self.wide)
+        self._take(found)
+        return self._page
+
+    def show(self, content: ft.Control, key: str) -> None:
+        """Parts that were taken off the page, or laid out otherwise, are made anew."""
+        if content is not self._page:
+            self._page = None
+        super().show(content, f"{key}-{'wide' if self.wide else 'narrow'}")
+
+    def set_wide(self, wide: bool) -> None:
+        self._page = None
+        super().set_wide(wide)
+
+    def _take(self, found: Found) -> None:
+        overview, chosen, now = found.overview, self.chosen, self.now().replace(second=0, microsecond=0)
+        anything = bool(found.feed.activities)
+        self._picker.take(chosen.period, chosen.compared)
+        self._lacking.take(incomplete(overview.full, overview.pending))
+        rows = tiles(overview, found.today, found.waiting.unread_count, chosen.period)
+        self._tiles.take(rows, overview.definitions["change"])
+        self._trend.take(curve(found.trend, chosen.metric))
+        for kind, part in self._tops.items():
+            part.take(KINDS[kind], found.tops[kind].names, found.tops[kind].definition)
+        self._audience.take({name: overview.figures[name] for name in Audience.NAMES}, overview.definitions)
+        self._heat.take(found.heat.hours, found.heat.timezone, found.heat.definition)
+        self._retention.take(found.retention.cohorts, found.retention.average, found.retention.definition)
+        self._funnel_part.take(found.types, taken(found.funnel), found.funnel_failed)
+        users = found.users
+        self._users.take(users.users, users.next_cursor is not None, users.definition, found.day)
+        self._feed.take(found.feed, self.backend.url, self.backend.me, FEED if self.wide else FEED_NARROW, now)
+        self._for_you.take(found.waiting, now)
+        for shown in self._figures:
+            shown.visible = anything
+        self._lacking.visible = bool(overview.full or overview.pending)
+
+    # --- how it stands --------------------------------------------------------------------------------------------
+
+    def _build(self) -> ft.ListView:
+        self._picker = Picker(choose=self._choose, compare=self._compare, wide=self.wide)
+        self._lacking = Lacking()
+        self._tiles = Tiles()
+        self._trend = TrendPart(choose=self._measure, room=660 if self.wide else 300)
+        self._tops = {kind: TopNames() for kind in KINDS}
+        self._audience = Audience()
+        self._heat = HeatMapPart(room=660 if self.wide else 300)
+        self._retention = RetentionPart()
+        self._funnel_part = FunnelPart(chosen=self.chosen, ask=self.ask_now, open_user=self._open_user)
+        self._users = UsersPart(open_user=self._open_user, open_all=lambda: self.go("/users"))
+        self._feed = LiveFeed()
+        self._for_you = ForYou(screen=self)
+        self._figures: list[ft.Control] = []
+        columns = self._wide_columns() if self.wide else self._narrow_column()
+        return page_column([self._picker, self._lacking, self._tiles, columns], wide=self.wide)
+
+    def _wide_columns(self) -> ft.Control:
+        lists = ft.ResponsiveRow(
+            [_half(part) for part in (*self._tops.values(), self._audience)], spacing=16, run_spacing=16
+        )
+        left = _stack([self._trend, lists, self._heat, self._retention, self._funnel_part, self._users])
+        right = _stack([self._for_you, self._feed])
+        left.expand, right.expand = 2, 1
+        self._figures = [left]
+        return ft.Row([left, right], spacing=16, vertical_alignment=ft.CrossAxisAlignment.START)
+
+    def _narrow_column(self) -> ft.Control:
+        first: list[ft.Control] = [self._trend]
+        rest: list[ft.Control] = [
+            *self._tops.values(), self._audience, self._heat, self._retention, self._funnel_part, self._users
+        ]  # fmt: skip
+        self._figures = [*first, *rest]
+        return _stack([*first, self._for_you, self._feed, *rest])
+
+    # --- what the person does -------------------------------------------------------------------------------------
+
+    async def _choose(self, period: Period) -> None:
+        self.chosen.period = period
+        self._picker.put(period, self.chosen.compared)
+        self.ask_now()
+
+    async def _compare(self, compared: bool) -> None:
+        self.chosen.compared = compared
+        self._picker.put(self.chosen.period, compared)
+        self.ask_now()
+
+    async def _measure(self, metric: str) -> None:
+        self.chosen.metric = metric
+        if self._found is not None:
+            self._trend.put(curve(self._found.trend, metric))
+
+    def _open_user(self, user_id: str) -> None:
+        self.go(user_route(user_id))
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class Picker(Part):
+    """The period, and whether it is compared with the one before."""
+
+    choose: Callable[[Period], Awaitable[None]] = field(metadata={"skip": True})
+    compare: Callable[[bool], Awaitable[None]] = field(metadata={"skip": True})
+    wide: bool = field(default=False, metadata={"skip": True})
+
+    def draw(self, period: Period, compared: bool) -> ft.Control:
+        picks: list[ft.Control]
+        if self.wide:
+            picks = [choice(each.label, each == period, pressing(self.choose, each)) for each in PERIODS]
+        else:
+            items = [ft.PopupMenuItem(each.label, on_click=pressing(self.choose, each)) for each in PERIODS]
+            picks = [menu_button(period.label, items, name=f"Period: {period.label}", key="period")]
+        switch = ft.Switch(
+            label="vs previous", value=compared, on_change=pressing(self.compare, not compared), key="compare"
+        )
+        return ft.Row(
+            [ft.Row(picks, wrap=True, spacing=GRID, run_spacing=4), switch],
+            wrap=True,
+            alignment=ft.MainAxisAlignment.SPACE_BETWEEN,
+            spacing=GRID,
+            run_spacing=4,
+        )
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class Lacking(Part):
+    """What the figures lack, where they lack anything."""
+
+    def draw(self, lines: tuple[str, ...]) -> ft.Control:
+        return ft.Column([warning(line) for line in lines], spacing=GRID, tight=True)
+
+
+def _stack(parts: list[ft.Control]) -> ft.Column:
+    return ft.Column(parts, spacing=16, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
+
+
+def _half(part: Part) -> ft.Container:
+    return ft.Container(part, col={"xs": 12, "md": 6})

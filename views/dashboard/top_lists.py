@@ -1,0 +1,77 @@
+"""The names with the most activities, each with its bar, its count and its share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import flet as ft
+
+from flashflow.views.controls.tokens import ACCENT, MUTED, body, caller_text, small
+from flashflow.views.dashboard.metric_labels import percent
+from flashflow.views.shared.formatting import grouped, one_line, plural
+from flashflow.views.shared.panel import Part, nothing, panel
+
+if TYPE_CHECKING:
+    from flashflow.backend import Named
+
+OTHERS = "All others"
+
+
+class Bar(NamedTuple):
+    """A row; ``length`` is a share of the longest bar."""
+
+    name: str
+    figure: str
+    share: str
+    length: float
+    spoken: str
+    is_other: bool
+
+
+def bars(names: Sequence[Named]) -> tuple[Bar, ...]:
+    """The rows as they stand, most first; what has no name of its own is called all others."""
+    most = max((named.count for named in names), default=0)
+    return tuple(
+        Bar(
+            name := OTHERS if named.is_other else one_line(named.name, 120),
+            grouped(named.count),
+            percent(named.share),
+            named.count / most,
+            f"{name}: {plural(named.count, 'activity', 'activities')}, {percent(named.share)}",
+            named.is_other,
+        )
+        for named in names
+    )
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class TopNames(Part):
+    """One list."""
+
+    def draw(self, title: str, names: tuple[Named, ...], means: str) -> ft.Control:
+        rows: list[ft.Control] = [_row(bar) for bar in bars(names)]
+        if not rows:
+            rows = [nothing("None in this period.")]
+        return panel(title, rows, means=means)
+
+
+def _row(bar: Bar) -> ft.Semantics:
+    name = body(bar.name, lines=1, color=MUTED) if bar.is_other else caller_text(bar.name)
+    name.expand = True
+    share = small(bar.share)
+    share.width, share.text_align = 56, ft.TextAlign.RIGHT
+    line = ft.ProgressBar(
+        value=bar.length,
+        bar_height=4,
+        border_radius=2,
+        color=MUTED if bar.is_other else ACCENT,
+        bgcolor=ft.Colors.TRANSPARENT,
+    )
+    texts = ft.Row([name, body(bar.figure), share], spacing=8)
+    return ft.Semantics(
+        label=bar.spoken,
+        container=True,
+        exclude_semantics=True,
+        content=ft.Column([texts, line], spacing=2, tight=True),
+    )

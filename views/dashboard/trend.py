@@ -1,0 +1,152 @@
+"""The course of a period on a canvas, over that of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import field
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+from zoneinfo import ZoneInfo
+
+import flet as ft
+import flet.canvas as cv
+
+from flashflow.views.controls.tokens import ACCENT, GRID, HAIRLINE, MUTED, SMALL, choice, small
+from flashflow.views.dashboard.date_range import METRICS
+from flashflow.views.dashboard.metric_labels import course, point
+from flashflow.views.shared.formatting import grouped
+from flashflow.views.shared.panel import Chart, nothing, panel, pressing
+
+if TYPE_CHECKING:
+    from flashflow.backend import Trend
+
+HEIGHT = 180.0
+HEAD = 18.0
+"""Room above the highest line for its figure."""
+ROUND = (1, 2, 3, 4, 5, 6, 8)
+
+
+class Curve(NamedTuple):
+    """What is drawn: places, figures as far as they are known, and those of the period before; ``running``: the last
+    of them is not over."""
+
+    metric: str
+    hourly: bool
+    running: bool
+    at: tuple[str, ...]
+    now: tuple[int, ...]
+    before: tuple[int, ...]
+
+
+def curve(trend: Trend, metric: str) -> Curve:
+    """The figures of one metric (by hour there is but one); hours that have not come are left out."""
+    hourly = trend.interval == "hour"
+    metric = "activities" if hourly else metric
+    known = len(trend.points)
+    if hourly and trend.period.until is not None:
+        known = min(known, _hour(trend.period.until, trend.timezone) + 1)
+    return Curve(
+        metric,
+        hourly,
+        trend.period.until is not None,
+        tuple(place.at for place in trend.points),
+        tuple(getattr(place, metric) or 0 for place in trend.points[:known]),
+        tuple(getattr(place, metric) or 0 for place in trend.previous_points),
+    )
+
+
+def _hour(at: datetime, zone: str) -> int:
+    return at.astimezone(ZoneInfo(zone)).hour
+
+
+def ceiling(highest: int) -> int:
+    """The round number (one digit with zeros) that the drawing reaches up to."""
+    power = 1
+    while True:
+        for step in ROUND:
+            if step * power >= highest:
+                return step * power
+        power *= 10
+
+
+def places(values: Sequence[int], of: int, top: int, width: float) -> list[tuple[float, float]]:
+    """Where the figures lie on the canvas, the first of ``of`` at its left edge."""
+    step = width / max(1, of - 1)
+    return [(n * step, HEAD + (HEIGHT - HEAD) * (1 - value / top)) for n, value in enumerate(values)]
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class TrendPart(Chart):
+    """The line, the choice of what it shows, and its axis."""
+
+    choose: Callable[[str], Awaitable[None]] = field(metadata={"skip": True})
+
+    def draw(self, of: Curve) -> ft.Control:
+        label = METRICS[of.metric]
+        content = [] if of.hourly else [_metrics(of.metric, self.choose)]
+        if any(of.now) or any(of.before):
+            words = course(label, of.at, of.now, of.before)
+            drawing = f"{len(of.at)}-{len(of.now)}-{len(of.before)}"
+            content.append(
+                self.chart(shapes(of, self.room), HEIGHT, words, _legend(of), key=drawing, axis=_axis(of.at))
+            )
+        else:
+            content.append(nothing(f"{label}: none in this period."))
+        return panel("Trend", content, words="by hour" if of.hourly else "by day")
+
+    def told(self, x: float, y: float) -> str | None:
+        if self._shown is None:
+            return None
+        of: Curve = self._shown[0]
+        at, now, before = of.at, of.now, of.before
+        n = round(x / self.room * (len(at) - 1))
+        if not 0 <= n < len(at):
+            return None
+        figure = grouped(now[n]) if n < len(now) else "not over yet"
+        words = f"{point(at[n])}: {figure}"
+        return f"{words} · {grouped(before[n])} in the period before" if n < len(before) else words
+
+
+def shapes(of: Curve, width: float) -> list[cv.Shape]:
+    """Two lines across with the figure they stand for, the period before as a pale dashed line, this one filled."""
+    top = ceiling(max((*of.now, *of.before)))
+    style = ft.TextStyle(size=SMALL, color=MUTED)
+    drawn: list[cv.Shape] = []
+    for part in (1.0, 0.5, 0.0):
+        y = HEAD + (HEIGHT - HEAD) * (1 - part) - (0.5 if part == 0 else 0)
+        drawn.append(cv.Line(0, y, width, y, paint=ft.Paint(color=HAIRLINE, stroke_width=1)))
+        if part and (top * part).is_integer():
+            drawn.append(cv.Text(0, y - HEAD, grouped(int(top * part)), style=style))
+    if of.before:
+        drawn.append(_line(places(of.before, len(of.at), top, width), ft.Paint(
+            color=MUTED, stroke_width=1.5, style=ft.PaintingStyle.STROKE, stroke_dash_pattern=[4, 4]
+        )))  # fmt: skip
+    now = places(of.now, len(of.at), top, width)
+    area = [(now[0][0], HEIGHT), *now, (now[-1][0], HEIGHT)]
+    faint = ft.Colors.with_opacity(0.10, ACCENT)
+    drawn.append(_line(area, ft.Paint(color=faint, style=ft.PaintingStyle.FILL)))
+    drawn.append(_line(now, ft.Paint(color=ACCENT, stroke_width=2, style=ft.PaintingStyle.STROKE)))
+    if len(now) == 1:
+        drawn.append(cv.Circle(*now[0], 3, paint=ft.Paint(color=ACCENT)))
+    return drawn
+
+
+def _line(through: Sequence[tuple[float, float]], paint: ft.Paint) -> cv.Path:
+    first, *rest = through
+    elements: list[cv.Path.PathElement] = [cv.Path.MoveTo(*first), *(cv.Path.LineTo(x, y) for x, y in rest)]
+    return cv.Path(elements, paint=paint)
+
+
+def _axis(at: Sequence[str]) -> ft.Control:
+    texts: list[ft.Control] = [small(point(mark)) for mark in (at[0], at[len(at) // 2], at[-1])]
+    return ft.Row(texts, alignment=ft.MainAxisAlignment.SPACE_BETWEEN)
+
+
+def _legend(of: Curve) -> str:
+    line = f"this period, the last {'hour' if of.hourly else 'day'} so far" if of.running else "this period"
+    return f"Line: {line} · dashed: the period before" if of.before else line.capitalize()
+
+
+def _metrics(chosen: str, choose: Callable[[str], Awaitable[None]]) -> ft.Control:
+    chips: list[ft.Control] = [choice(label, name == chosen, pressing(choose, name)) for name, label in METRICS.items()]
+    return ft.Row(chips, key="metrics", wrap=True, spacing=GRID, run_spacing=4)

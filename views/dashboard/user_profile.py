@@ -1,0 +1,225 @@
+"""One user: the figures, and what they did, session by session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import flet as ft
+
+from flashflow.backend import DEFINITIONS
+from flashflow.views.controls.tokens import (
+    FIGURE,
+    GOOD,
+    GRID,
+    MUTED,
+    TARGET,
+    TITLE,
+    body,
+    caller_text,
+    hairline,
+    heading,
+    hint,
+    small,
+)
+from flashflow.views.dashboard.live_feed import activity_row
+from flashflow.views.dashboard.metric_labels import parts, score, took
+from flashflow.views.shared.cli_snippets import track_command
+from flashflow.views.shared.formatting import ago, clock, exact, grouped, one_line, plural
+from flashflow.views.shared.panel import about, nothing, panel, pressing
+from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.widgets import card, empty, page_column
+
+if TYPE_CHECKING:
+    from flashflow.backend import Activity, NameCount, Session, UserAnalytics
+
+SESSIONS = 10
+PAGES_MAX = 20
+FEW = 10
+"""Activities of a session before it is unfolded."""
+MANY = 200
+SHORT = 7
+"""Letters of a figure that fit a narrow tile in full size."""
+
+
+class Visit(NamedTuple):
+    """A session with its newest activities."""
+
+    session: Session
+    activities: tuple[Activity, ...]
+
+
+class Found(NamedTuple):
+    """What the screen shows."""
+
+    figures: UserAnalytics
+    visits: tuple[Visit, ...]
+    more: bool
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class Person(Screen):
+    """The user of the route."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "system")
+    rest: ClassVar[float] = 1.0
+    ease: ClassVar[float] = 5.0
+
+    user_id: str = field(default="", metadata={"skip": True})
+
+    def init(self) -> None:
+        super().init()
+        self._pages = 1
+        self._unfolded: set[str] = set()
+
+    def load(self) -> Found:
+        service = self.backend.activity
+        sessions: list[Session] = []
+        cursor: str | None = None
+        for _ in range(self._pages):
+            page = service.get_user_sessions(self.user_id, limit=SESSIONS, cursor=cursor)
+            sessions += page.sessions
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        visits = tuple(Visit(session, self._activities(session)) for session in sessions)
+        return Found(service.get_user_analytics(self.user_id), visits, cursor is not None)
+
+    def _activities(self, session: Session) -> tuple[Activity, ...]:
+        limit = MANY if session.id in self._unfolded else FEW
+        return self.backend.activity.list_activities(session_id=session.id, limit=limit).activities
+
+    def render(self, found: Found) -> ft.Control:
+        now = self.now()
+        if not found.visits and not found.figures.total_activities:
+            return page_column([_nobody(self.backend.url, self.user_id)], wide=self.wide)
+        sections: list[ft.Control] = [_figures(found.figures, now), _favourites(found.figures)]
+        sections += [self._visit(visit, now) for visit in found.visits]
+        if found.more and self._pages < PAGES_MAX:
+            sections.append(
+                ft.TextButton("Show earlier sessions", key="more", height=TARGET, on_click=pressing(self._more))
+            )
+        return page_column(sections, wide=self.wide)
+
+    def _visit(self, visit: Visit, now: datetime) -> ft.Control:
+        session = visit.session
+        rows: list[ft.Control] = [activity_row(activity, now, of_user=True) for activity in visit.activities]
+        hidden = session.activities - len(visit.activities)
+        if hidden > 0 and session.id not in self._unfolded:
+            words = f"Show {plural(hidden, 'earlier activity', 'earlier activities')}"
+            unfold = ft.TextButton(words, height=TARGET, on_click=pressing(self._unfold, session.id))
+            rows.append(ft.Container(unfold, padding=ft.Padding.symmetric(horizontal=GRID)))
+        elif hidden > 0:
+            rows.append(ft.Container(small(f"The newest {MANY} activities."), padding=2 * GRID))
+        if not rows:
+            rows = [
+                ft.Container(nothing("No activities in this session."), padding=ft.Padding.symmetric(horizontal=16))
+            ]
+        lines = [_visit_head(session, now), hairline(), *rows]
+        return card(
+            ft.Column(lines, spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
+            key=f"session-{session.id}",
+            padding=0,
+        )
+
+    async def _more(self) -> None:
+        self._pages += 1
+        self.ask_now()
+
+    async def _unfold(self, session_id: str) -> None:
+        self._unfolded.add(session_id)
+        self.ask_now()
+
+
+def _figures(of: UserAnalytics, now: datetime) -> ft.Control:
+    """The figures side by side, read aloud one by one."""
+    seen = "never" if of.last_activity is None else ago(of.last_activity, now)
+    tiles: list[ft.Control] = [
+        _tile("Sessions", grouped(of.total_sessions), "in all"),
+        _tile("Activities", grouped(of.total_activities), f"the last {seen}"),
+        _tile("Average session", took(of.avg_session_duration), "from its start to its end"),
+        _tile("Engagement score", score(of.engagement_score), "of 100, over 28 days", of.engagement_parts),
+    ]
+    if of.last_activity is not None:
+        tiles[1].tooltip = hint(exact(of.last_activity, now))
+    return ft.ResponsiveRow(tiles, key="figures", spacing=12, run_spacing=12)
+
+
+def _tile(label: str, figure: str, detail: str, made_of: Mapping[str, float] | None = None) -> ft.Container:
+    lines: list[ft.Control] = [
+        ft.Container(small(label), padding=ft.Padding.only(right=GRID if made_of is None else 3 * GRID)),
+        ft.Text(figure, size=FIGURE if len(figure) <= SHORT else TITLE, weight=ft.FontWeight.W_500),
+        small(detail),
+    ]
+    read = ft.Semantics(
+        label=f"{label}: {figure} {detail}",
+        container=True,
+        exclude_semantics=True,
+        content=ft.Column(lines, spacing=4, tight=True),
+    )
+    stack: list[ft.Control] = [ft.Container(read, padding=ft.Padding.symmetric(horizontal=16, vertical=14))]
+    if made_of is not None:
+        button = about(label, DEFINITIONS["engagement_score"], *parts(made_of))
+        stack.append(ft.Container(button, right=0, top=0))
+    box = card(ft.Stack(stack), key=f"figure-{label}", padding=0)
+    box.col = {"xs": 6, "md": 3}
+    return box
+
+
+def _favourites(of: UserAnalytics) -> ft.Control:
+    lists: list[ft.Control] = [
+        _favourite("Most visited pages", of.most_visited_pages, "No page was named."),
+        _favourite("Favorite features", of.favorite_features, "No feature was used."),
+    ]
+    return ft.ResponsiveRow(lists, key="favourites", spacing=12, run_spacing=12)
+
+
+def _favourite(title: str, names: Sequence[NameCount], none: str) -> ft.Control:
+    rows: list[ft.Control] = [_count(name) for name in names]
+    box = ft.Container(panel(title, rows or [nothing(none)]))
+    box.col = {"xs": 12, "md": 6}
+    return box
+
+
+def _count(of: NameCount) -> ft.Control:
+    name = caller_text(of.name)
+    name.expand = True
+    return ft.Semantics(
+        label=f"{one_line(of.name, 120)}: {plural(of.count, 'activity', 'activities')}",
+        container=True,
+        exclude_semantics=True,
+        content=ft.Row([name, body(grouped(of.count))], spacing=GRID),
+    )
+
+
+def _visit_head(session: Session, now: datetime) -> ft.Control:
+    """When, for how long, and how much was done."""
+    began = ft.Container(heading(clock(session.start_time, now)), tooltip=hint(exact(session.start_time, now)))
+    still = session.end_time is None
+    facts = (
+        f"{took(session.duration)} so far" if still else took(session.duration),
+        plural(session.activities, "activity", "activities"),
+        plural(session.pages_visited, "page"),
+        session.app,
+        {None: "open now", "timeout": "ended by itself", "ended": "ended"}.get(session.end_reason, ""),
+    )
+    words = small(" · ".join(one_line(fact, 60) for fact in facts if fact), color=GOOD if still else MUTED)
+    return ft.Container(
+        ft.Row([began, words], wrap=True, spacing=12, run_spacing=2),
+        padding=ft.Padding.symmetric(horizontal=16, vertical=12),
+    )
+
+
+def _nobody(url: str | None, user_id: str) -> ft.Control:
+    return card(
+        empty(
+            ft.Icons.TIMELINE,
+            "Nothing is recorded of this user",
+            "Sessions and activities will stand here. Record one:",
+            track_command(url, user_id),
+            "record an activity",
+        ),
+        padding=0,
+    )

@@ -1,0 +1,141 @@
+"""The users: the latest seen with their engagement score, a few on the dashboard and all of them page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import field
+from datetime import date
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from urllib.parse import quote
+
+import flet as ft
+
+from flashflow.views.controls.tokens import ACCENT, GRID, TARGET, caller_text, hairline, hint, pressable, small
+from flashflow.views.dashboard.date_range import Chosen
+from flashflow.views.dashboard.metric_labels import day, parts, score
+from flashflow.views.shared.cli_snippets import track_command
+from flashflow.views.shared.formatting import one_line, plural
+from flashflow.views.shared.panel import Part, panel, pressing
+from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.widgets import empty, page_column
+
+if TYPE_CHECKING:
+    from flashflow.backend import UserRow
+
+PAGE = 50
+PAGES_MAX = 10
+
+
+def user_route(user_id: str) -> str:
+    return f"/users/{quote(user_id, safe='')}"
+
+
+def user_words(user: UserRow, today: date) -> str:
+    """A row as it is read aloud."""
+    return (
+        f"{one_line(user.user_id, 120)}, last seen {day(user.last_day, today)}, "
+        f"{plural(user.activities, 'activity', 'activities')}, engagement score {score(user.engagement_score)}"
+    )
+
+
+def user_row(user: UserRow, today: date, open_user: Callable[[str], None]) -> ft.Control:
+    """Who, when last, how much; the score's parts on hover or a long press."""
+
+    async def open_it(_: object) -> None:
+        open_user(user.user_id)
+
+    name = caller_text(user.user_id, strong=True)
+    often = plural(user.activities, "activity", "activities")
+    texts = ft.Column([name, small(f"last seen {day(user.last_day, today)} · {often}", lines=1)], spacing=0, tight=True)
+    texts.expand = True
+    figure = ft.Text(score(user.engagement_score), width=32, text_align=ft.TextAlign.RIGHT)
+    line = ft.ProgressBar(
+        value=(user.engagement_score or 0) / 100, width=56, bar_height=4, border_radius=2, color=ACCENT
+    )
+    row = ft.Row([texts, line, figure], spacing=GRID, vertical_alignment=ft.CrossAxisAlignment.CENTER)
+    made_of = "\n".join(("Engagement score, of 100:", *parts(user.engagement_parts)))
+    explained = ft.Container(row, tooltip=hint(made_of if user.engagement_parts else "Not seen in the last 28 days"))
+    return pressable(user_words(user, today), explained, open_it, key=f"user-{user.user_id}")
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class UsersPart(Part):
+    """The latest seen, and the way to all of them."""
+
+    open_user: Callable[[str], None] = field(metadata={"skip": True})
+    open_all: Callable[[], None] = field(metadata={"skip": True})
+
+    def draw(self, users: tuple[UserRow, ...], more: bool, means: str, today: date) -> ft.Control:
+        rows: list[ft.Control] = [user_row(user, today, self.open_user) for user in users]
+        if not rows:
+            rows = [ft.Container(small("Nobody was active in this period."), padding=2 * GRID)]
+        if more:
+            everyone = ft.TextButton("Show all users", height=TARGET, on_click=pressing(self._all))
+            rows += [hairline(), ft.Container(everyone, padding=ft.Padding.symmetric(horizontal=GRID))]
+        return panel("Users", rows, words="the latest seen, with engagement score", means=means, padded=False)
+
+    async def _all(self) -> None:
+        self.open_all()
+
+
+class Found(NamedTuple):
+    """Pages of users, and the day it is."""
+
+    users: Sequence[UserRow]
+    more: bool
+    definition: str
+    today: date
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class Users(Screen):
+    """Everyone active in the dashboard's period or since."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "system")
+    rest: ClassVar[float] = 1.0
+    ease: ClassVar[float] = 10.0  # every score is worked out anew
+
+    chosen: Chosen = field(default_factory=Chosen, metadata={"skip": True})
+
+    def init(self) -> None:
+        super().init()
+        self._pages = 1
+
+    def load(self) -> Found:
+        figures = self.backend.figures
+        today, *_ = figures.today_bounds()
+        users: list[UserRow] = []
+        cursor: str | None = None
+        definition = ""
+        for _ in range(self._pages):
+            page = figures.user_list(self.chosen.filters(today), limit=PAGE, cursor=cursor)
+            users += page.users
+            cursor, definition = page.next_cursor, page.definition
+            if cursor is None:
+                break
+        return Found(users, cursor is not None, definition, today)
+
+    def render(self, found: Found) -> ft.Control:
+        rows: list[ft.Control] = [user_row(user, found.today, self._open) for user in found.users]
+        if found.more and self._pages < PAGES_MAX:
+            rows.append(ft.TextButton("Show more", key="more", height=TARGET, on_click=pressing(self._more)))
+        if not rows:
+            rows = [
+                empty(
+                    ft.Icons.PERSON_OUTLINE,
+                    "Nobody was active in this period",
+                    "Whoever does something in one of your apps stands here. Record an activity:",
+                    track_command(self.backend.url, self.backend.me),
+                    "record an activity",
+                )
+            ]
+        words = f"active {self.chosen.period.words} or since, the latest seen first"
+        section = panel("Everyone", rows, words=words, means=found.definition, padded=False)
+        return page_column([section], wide=self.wide)
+
+    def _open(self, user_id: str) -> None:
+        self.go(user_route(user_id))
+
+    async def _more(self) -> None:
+        self._pages += 1
+        self.ask_now()

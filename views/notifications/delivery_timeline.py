@@ -1,0 +1,144 @@
+"""Why a notification came the way it did: every delivery, every try, and what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import flet as ft
+
+from flashflow.views.controls.tokens import GRID, HIGH, TARGET, Handler, body, copyable, heading, hint, small
+from flashflow.views.shared.delivery_labels import (
+    PLATFORMS,
+    TO_SET_UP,
+    can_be_retried,
+    channel_name,
+    outcome_of,
+    provider_words,
+    reason_of,
+    state_of,
+)
+from flashflow.views.shared.formatting import clock, exact, lasted, one_line, plural, upcoming
+
+if TYPE_CHECKING:
+    from flashflow.backend import Attempt, Delivery, Notification
+
+SHOWN = 10
+OVER = frozenset({"scheduled", "cancelled", "expired"})
+"""Notifications of which nothing is sent (yet, or any more)."""
+
+
+class Mending(NamedTuple):
+    """What can be done about deliveries."""
+
+    retry: Handler
+    send_digest: Handler
+    settings: Handler
+    show_all: Handler
+
+
+def story(
+    notification: Notification, deliveries: Sequence[Delivery], now: datetime, do: Mending, *, whole: bool = False
+) -> ft.Column:
+    """Every delivery with its tries; ``whole``: all of them, however many."""
+    rows: list[ft.Control] = [heading("Why you got this")]
+    rows += [_delivery(delivery, now, do, whole) for delivery in deliveries]
+    if not deliveries:
+        rows.append(small(_nothing_yet(notification, now)))
+    if buttons := _buttons(notification, deliveries, do):
+        rows.append(ft.Row(buttons, key="mending", wrap=True, spacing=GRID, run_spacing=GRID))
+    return ft.Column(rows, key="why", spacing=2 * GRID, tight=True)
+
+
+def _nothing_yet(notification: Notification, now: datetime) -> str:
+    if notification.status == "scheduled" and notification.scheduled_at is not None:
+        return f"Scheduled for {upcoming(notification.scheduled_at, now)}. Its channels are chosen then."
+    if notification.status in {"scheduled", "pending"}:
+        return "No channel was asked to carry it yet."
+    return "It was imported: which channels carried it is not known here."
+
+
+def _buttons(notification: Notification, deliveries: Sequence[Delivery], do: Mending) -> list[ft.Control]:
+    buttons: list[ft.Control] = []
+    if notification.status not in OVER and any(map(can_be_retried, deliveries)):
+        buttons.append(ft.FilledTonalButton("Retry now", icon=ft.Icons.REFRESH, height=TARGET, on_click=do.retry))
+    if any(d.status == "held" and d.code == "digest" for d in deliveries):
+        words = "Send the summary now"
+        buttons.append(ft.OutlinedButton(words, icon=ft.Icons.SEND_OUTLINED, height=TARGET, on_click=do.send_digest))
+    if any(d.status == "failed" and d.code in TO_SET_UP for d in deliveries):
+        words = "Set up in Settings"
+        buttons.append(ft.TextButton(words, icon=ft.Icons.SETTINGS_OUTLINED, height=TARGET, on_click=do.settings))
+    return buttons
+
+
+def _delivery(delivery: Delivery, now: datetime, do: Mending, whole: bool) -> ft.Row:
+    state = state_of(delivery)
+    target = f" · {PLATFORMS.get(delivery.target, one_line(delivery.target, 80))}" if delivery.target else ""
+    stood = small(f"{state.word} · {clock(delivery.updated_at, now)}", color=state.color)
+    stood.tooltip = hint(exact(delivery.updated_at, now))
+    texts: list[ft.Control] = [body(f"{channel_name(delivery.channel)}{target}"), stood]
+    last = delivery.attempts[-1].text if delivery.attempts else None
+    if (why := reason_of(delivery.code, delivery.reason)) and delivery.reason != last:
+        texts.append(small(why))
+    if comes := _what_comes(delivery, now):
+        texts.append(small(comes, color=HIGH))
+    if delivery.attempts:
+        texts.append(_attempts(delivery, now, do, whole))
+    return ft.Row(
+        [ft.Icon(state.icon, size=20, color=state.color), ft.Column(texts, spacing=2, expand=True, tight=True)],
+        key=f"delivery-{delivery.id}",
+        spacing=12,
+        vertical_alignment=ft.CrossAxisAlignment.START,
+    )
+
+
+def _what_comes(delivery: Delivery, now: datetime) -> str:
+    """When it goes out or is tried again."""
+    if delivery.status == "held" and delivery.release_at is not None:
+        return f"Goes out {_at(delivery.release_at, now)}"
+    if delivery.status == "pending" and delivery.next_attempt_at is not None:
+        if not delivery.attempts:
+            return f"Goes out {_at(delivery.next_attempt_at, now)}" if delivery.next_attempt_at > now else ""
+        comes = "now" if delivery.next_attempt_at <= now else _at(delivery.next_attempt_at, now)
+        until = delivery.retry_until
+        ends = f", and so on until {upcoming(until, now)}" if until is not None and until > now else ""
+        return f"Next try {comes}{ends}"
+    return ""
+
+
+def _at(then: datetime, now: datetime) -> str:
+    """To the second where it is soon."""
+    if then.astimezone(now.tzinfo).date() != now.date():
+        return upcoming(then, now)
+    soon = (then - now).total_seconds() < 3600
+    return f"at {clock(then, now) if soon else upcoming(then, now)}"
+
+
+def _attempts(delivery: Delivery, now: datetime, do: Mending, whole: bool) -> ft.Container:
+    attempts = delivery.attempts
+    shown = attempts if whole else attempts[-SHOWN:]
+    lines: list[ft.Control] = []
+    if len(attempts) > 1:
+        lines.append(small(plural(len(attempts), "try", "tries")))
+    if len(shown) < len(attempts):
+        words = f"Show all {len(attempts):,} tries"
+        lines.append(ft.Row([ft.TextButton(words, height=TARGET, on_click=do.show_all)]))
+    lines += [_attempt(attempt, now) for attempt in shown]
+    return ft.Container(
+        ft.Column(lines, spacing=4, tight=True), key=f"attempts-{delivery.id}", padding=ft.Padding.only(top=4)
+    )
+
+
+def _attempt(attempt: Attempt, now: datetime) -> ft.Row:
+    state = outcome_of(attempt)
+    head = small(f"{clock(attempt.started_at, now)} · {lasted(attempt.duration_ms)} · {state.word}")
+    head.tooltip = hint(exact(attempt.started_at, now))
+    texts: list[ft.Control] = [head]
+    if said := provider_words(attempt.code, attempt.text):
+        texts.append(copyable(small(said)))
+    return ft.Row(
+        [ft.Icon(state.icon, size=16, color=state.color), ft.Column(texts, spacing=0, expand=True, tight=True)],
+        spacing=GRID,
+        vertical_alignment=ft.CrossAxisAlignment.START,
+    )

@@ -1,0 +1,145 @@
+"""One notification in full: what it says, what can be done, and why it came the way it did."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import flet as ft
+
+from flashflow.views.controls.notification_row import PRIORITIES
+from flashflow.views.controls.tokens import (
+    ACCENT,
+    GRID,
+    HIGH,
+    TARGET,
+    TITLE,
+    Handler,
+    body,
+    copyable,
+    hairline,
+    heading,
+    hint,
+    menu_button,
+    small,
+)
+from flashflow.views.notifications.delivery_timeline import Mending, story
+from flashflow.views.shared.formatting import (
+    ago,
+    clock,
+    exact,
+    one_line,
+    paragraphs,
+    reads_rtl,
+    safe_link,
+    times,
+    upcoming,
+)
+
+if TYPE_CHECKING:
+    from flashflow.backend import Action, Notification, NotificationDetail
+
+
+class Deeds(NamedTuple):
+    """What can be done with a notification."""
+
+    toggle_read: Handler
+    toggle_archived: Handler
+    snooze_an_hour: Handler
+    snooze_to_morning: Handler
+    wake: Handler
+    mending: Mending
+
+
+def detail_view(detail: NotificationDetail, now: datetime, do: Deeds, *, whole: bool = False) -> ft.Column:
+    """The whole notification as a column; ``whole``: with every try of its deliveries, however many."""
+    notification = detail.notification
+    parts: list[ft.Control] = [
+        _title(notification),
+        _origin(notification, now),
+        _toolbar(notification, do),
+        hairline(),
+    ]
+    if notification.message:
+        words = body(paragraphs(notification.message))
+        words.rtl = reads_rtl(notification.message)
+        parts.append(copyable(words))
+    if notification.actions:
+        parts.append(ft.Row([_action(a) for a in notification.actions], wrap=True, spacing=GRID, run_spacing=GRID))
+    parts.append(story(notification, detail.deliveries, now, do.mending, whole=whole))
+    return ft.Column(
+        parts, key=f"detail-{notification.id}", spacing=16, horizontal_alignment=ft.CrossAxisAlignment.STRETCH
+    )
+
+
+def _title(notification: Notification) -> ft.Control:
+    title = one_line(notification.title)
+    head = heading(title, size=TITLE)
+    if isinstance(head.content, ft.Text):
+        head.content.rtl = reads_rtl(title)
+    return head
+
+
+def _origin(notification: Notification, now: datetime) -> ft.Row:
+    parts: list[ft.Control] = []
+    if notification.priority in PRIORITIES:
+        word, icon, color = PRIORITIES[notification.priority]
+        parts += [ft.Icon(icon, size=16, color=color), small(word, color=color)]
+    if notification.app:
+        parts.append(small(f"from {one_line(notification.app, 60)}"))
+    parts.append(small(one_line(notification.notification_type, 80)))
+    came = small(f"{clock(notification.listed_at, now)} ({ago(notification.listed_at, now)})")
+    came.tooltip = hint(exact(notification.listed_at, now))
+    parts.append(came)
+    if often := times(notification.count):
+        count = small(often, color=ACCENT)
+        count.tooltip = hint(f"Updated in place: it came {notification.count:,} times")
+        parts.append(count)
+    if notification.inbox == "snoozed" and notification.snoozed_until is not None:
+        parts.append(small(f"Snoozed until {upcoming(notification.snoozed_until, now)}", color=HIGH))
+    return ft.Row(parts, wrap=True, spacing=GRID, run_spacing=4)
+
+
+def _toolbar(notification: Notification, do: Deeds) -> ft.Row:
+    inbox = notification.inbox
+    buttons: list[ft.Control] = []
+    if inbox in ("unread", "read"):
+        unread = inbox == "unread"
+        icon = ft.Icons.MARK_EMAIL_READ_OUTLINED if unread else ft.Icons.MARK_EMAIL_UNREAD_OUTLINED
+        buttons.append(_button("Mark read" if unread else "Mark unread", icon, do.toggle_read))
+    if inbox == "snoozed":
+        buttons.append(_button("Wake now", ft.Icons.ALARM_OFF, do.wake))
+    if inbox in ("unread", "read", "snoozed"):
+        buttons.append(_snooze(do))
+    if inbox is not None:
+        archived = inbox == "archived"
+        icon = ft.Icons.UNARCHIVE_OUTLINED if archived else ft.Icons.ARCHIVE_OUTLINED
+        buttons.append(_button("Back to the inbox" if archived else "Archive", icon, do.toggle_archived))
+    return ft.Row(buttons, wrap=True, spacing=GRID, run_spacing=GRID)
+
+
+def _snooze(do: Deeds) -> ft.Control:
+    items = [
+        ft.PopupMenuItem("For 1 hour", on_click=do.snooze_an_hour),
+        ft.PopupMenuItem("Until tomorrow, 08:00", on_click=do.snooze_to_morning),
+    ]
+    return menu_button("Snooze", items, icon=ft.Icons.SNOOZE, key="snooze")
+
+
+def _button(label: str, icon: ft.IconData, on_click: Handler) -> ft.OutlinedButton:
+    return ft.OutlinedButton(label, icon=icon, height=TARGET, on_click=on_click)
+
+
+def _action(action: Action) -> ft.Control:
+    """A link of the sender's; one that is no plain web address is shown and cannot be pressed."""
+    label = one_line(action.label, 80)
+    link = safe_link(action.url)
+    if link is None:
+        return ft.OutlinedButton(label, height=TARGET, disabled=True, tooltip=f"{label}: not a web address, not opened")
+    return ft.FilledButton(
+        label,
+        height=TARGET,
+        icon=ft.Icons.OPEN_IN_NEW,
+        tooltip=f"Opens {one_line(link, 200)}",
+        url=ft.Url(link, target=ft.UrlTarget.BLANK),
+    )

@@ -1,0 +1,249 @@
+"""The notification centre: what came for the person, and one of it in full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from urllib.parse import quote
+
+import flet as ft
+
+from flashflow.backend import NotFound
+from flashflow.views.controls.notification_row import notice_row
+from flashflow.views.controls.tokens import (
+    GRID,
+    HAIRLINE,
+    MUTED,
+    TARGET,
+    Handler,
+    body,
+    choice,
+    hairline,
+    heading,
+    small,
+)
+from flashflow.views.notifications.actions import deeds
+from flashflow.views.notifications.detail import detail_view
+from flashflow.views.shared.cli_snippets import send_command
+from flashflow.views.shared.formatting import day_heading, plural
+from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.widgets import centred, empty
+
+if TYPE_CHECKING:
+    from flashflow.backend import Notification, NotificationDetail
+
+PAGE = 50
+PAGES_MAX = 20
+UNREAD = "unread"
+INBOX = "inbox"
+"""Unread and read: what the list holds without a status."""
+FILTERS = {
+    UNREAD: "Unread", INBOX: "Inbox", "snoozed": "Snoozed", "archived": "Archived", "scheduled": "Scheduled",
+    "failed": "Failed", "all": "All",
+}  # fmt: skip
+EMPTY = {
+    "snoozed": (ft.Icons.SNOOZE, "Nothing is snoozed", "Notifications you snooze stay here until their time comes."),
+    "archived": (ft.Icons.ARCHIVE_OUTLINED, "Nothing is archived", "Notifications you archive are kept here."),
+    "failed": (
+        ft.Icons.CHECK_CIRCLE_OUTLINE,
+        "Nothing failed",
+        "Notifications that no channel could deliver appear here.",
+    ),
+}
+
+
+class Found(NamedTuple):
+    """What the centre shows; ``missing`` says why the notification asked for is not there."""
+
+    notices: tuple[Notification, ...]
+    unread: int
+    more: bool
+    detail: NotificationDetail | None
+    missing: str | None
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class NotificationCenter(Screen):
+    """The list, and beside it (narrow: instead of it) the notification of the route."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("notification", "notification.updated", "system")
+
+    selected: str | None = field(default=None, metadata={"skip": True})
+
+    def init(self) -> None:
+        super().init()
+        self._filter = UNREAD
+        self._pages = 1
+        self._undo: Sequence[str] = ()
+        self._whole: str | None = None
+
+    def select(self, notification_id: str | None) -> None:
+        """Show this notification in full, or none."""
+        self.selected = notification_id
+        self.ask()
+
+    def load(self) -> Found:
+        services = self.backend.notifications
+        status = None if self._filter == INBOX else self._filter
+        notices: list[Notification] = []
+        cursor: str | None = None
+        for _ in range(self._pages):
+            page = services.get_user_notifications(self.backend.me, status=status, limit=PAGE, cursor=cursor)
+            notices += page.notifications
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        detail, missing = self._load_selected()
+        kept = detail if self._filter in {UNREAD, INBOX} else None
+        return Found(_with(notices, kept), page.unread_count, cursor is not None, detail, missing)
+
+    def _load_selected(self) -> tuple[NotificationDetail | None, str | None]:
+        selected = self.selected
+        if selected is None:
+            return None, None
+        try:
+            detail = self.backend.notifications.get_notification(selected)
+        except NotFound as error:
+            return None, str(error)
+        if detail.notification.user_id != self.backend.me:
+            return None, "This notification is for somebody else."
+        return detail, None
+
+    def render(self, found: Found) -> ft.Control:
+        if not self.wide:
+            return self._detail(found) if self.selected is not None else self._list(found)
+        left = ft.Container(self._list(found), key="list", expand=1)
+        right = ft.Container(self._detail(found), key="detail", expand=1)
+        columns = ft.Row(
+            [left, ft.VerticalDivider(width=1, thickness=1, color=HAIRLINE), right],
+            spacing=0,
+            vertical_alignment=ft.CrossAxisAlignment.STRETCH,
+        )
+        return centred(columns, stretch=True)
+
+    def _list(self, found: Found) -> ft.Column:
+        now = self.now()
+        rows: list[ft.Control] = []
+        day = ""
+        for notice in found.notices:
+            if (today := day_heading(notice.listed_at, now)) != day:
+                day = today
+                rows.append(_day(day))
+            chosen = self.wide and notice.id == self.selected
+            rows.append(notice_row(notice, now, self._opener(notice), selected=chosen))
+        if found.more:
+            rows.append(ft.TextButton("Show older", key="older", height=TARGET, on_click=self._older))
+        if not rows:
+            rows.append(self._empty())
+        scroll = ft.ListView(rows, key="rows", expand=True, padding=ft.Padding.only(left=GRID, right=GRID, bottom=24))
+        return ft.Column(
+            [self._toolbar(found), hairline(), scroll],
+            key="list",
+            spacing=0,
+            expand=True,
+            horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
+        )
+
+    def _toolbar(self, found: Found) -> ft.Container:
+        labels = FILTERS | ({UNREAD: f"Unread {found.unread:,}"} if found.unread else {})
+        chips: list[ft.Control] = [
+            choice(label, name == self._filter, self._filterer(name)) for name, label in labels.items()
+        ]
+        filters = ft.Row(chips, key="filters", wrap=True, spacing=GRID, run_spacing=4)
+        action = ft.TextButton(
+            "Mark all read", icon=ft.Icons.DONE_ALL, height=TARGET, disabled=not found.unread, on_click=self.mark_all
+        )
+        if self._undo:
+            words = f"Undo marking {plural(len(self._undo), 'notification')} read"
+            action = ft.TextButton(words, icon=ft.Icons.UNDO, height=TARGET, on_click=self.undo)
+        return ft.Container(
+            padding=ft.Padding.symmetric(horizontal=16, vertical=GRID),
+            content=ft.Row(
+                [filters, action], wrap=True, alignment=ft.MainAxisAlignment.SPACE_BETWEEN, spacing=GRID, run_spacing=4
+            ),
+        )
+
+    def _empty(self) -> ft.Container:
+        if self._filter in EMPTY:
+            return empty(*EMPTY[self._filter])
+        line = send_command(self.backend.url, self.backend.me)
+        if self._filter == UNREAD:
+            words = "What your apps tell you stands here until you open it. Send yourself one:"
+            return empty(ft.Icons.DONE_ALL, "You are all caught up", words, line, "send a notification")
+        words = "Everything your apps tell you will be kept here. Send yourself one:"
+        return empty(ft.Icons.NOTIFICATIONS_NONE, "No notifications yet", words, line, "send a notification")
+
+    def _detail(self, found: Found) -> ft.Control:
+        if found.detail is None:
+            return _nothing_chosen(found.missing)
+        notification = found.detail.notification
+        content = detail_view(
+            found.detail,
+            self.now(),
+            deeds(self, notification, self._show_all),
+            whole=self._whole == notification.id,
+        )
+        return ft.ListView([content], key="detail", expand=True, padding=ft.Padding.all(24 if self.wide else 16))
+
+    def _opener(self, notice: Notification) -> Handler:
+        async def open_notice(_: object) -> None:
+            self._undo = ()
+            self.go(f"/notifications/{quote(notice.id, safe='')}")
+            # What was put off is not called back by a look, and what only waits to be sent is not sent any less.
+            if notice.inbox == "unread":
+                await self.act(lambda: self.backend.notifications.mark_notification_as_read(notice.id))
+
+        return open_notice
+
+    async def _show_all(self, _: object) -> None:
+        self._whole = self.selected
+        self.ask()
+
+    async def mark_all(self, _: object = None) -> None:
+        """Mark everything read; the way back stays open until something else is done."""
+
+        def change() -> None:
+            self._undo = self.backend.notifications.mark_all_as_read(self.backend.me)
+
+        await self.act(change)
+        self.ask()
+
+    async def undo(self, _: object = None) -> None:
+        """Take the last "Mark all read" back."""
+        ids, self._undo = self._undo, ()
+
+        await self.act(lambda: self.backend.notifications.mark_many_as_unread(ids))
+        self.ask()
+
+    def _filterer(self, name: str) -> Handler:
+        async def choose(_: object) -> None:
+            self._filter = name
+            self._pages = 1
+            self.ask()
+
+        return choose
+
+    async def _older(self, _: object) -> None:
+        self._pages = min(self._pages + 1, PAGES_MAX)
+        self.ask()
+
+
+def _with(notices: list[Notification], detail: NotificationDetail | None) -> tuple[Notification, ...]:
+    """The list with the open notification kept in its place, so that reading one does not make it vanish."""
+    if detail is None or detail.notification.inbox != "read" or any(n.id == detail.notification.id for n in notices):
+        return tuple(notices)
+    return tuple(sorted((*notices, detail.notification), key=lambda n: (n.listed_at, n.id), reverse=True))
+
+
+def _day(day: str) -> ft.Container:
+    words = heading(day, level=3)
+    return ft.Container(words, key=f"day-{day}", padding=ft.Padding.only(left=16, top=16, bottom=4))
+
+
+def _nothing_chosen(missing: str | None) -> ft.Container:
+    icon = ft.Icons.SEARCH_OFF if missing else ft.Icons.NOTIFICATIONS_NONE
+    title = "This notification is not here" if missing else "Nothing chosen"
+    words = missing or "Choose a notification to read it, and to see why it came the way it did."
+    parts: list[ft.Control] = [ft.Icon(icon, size=32, color=MUTED), body(title, strong=True), small(words)]
+    return ft.Container(key="nothing", padding=24, content=ft.Column(parts, spacing=GRID, tight=True))

@@ -1,0 +1,118 @@
+"""One channel's settings as a form over its table of ``flashflow.toml``; what is secret is written and never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import flet as ft
+
+from flashflow.views.controls.tokens import GRID, TARGET, body, small
+from flashflow.views.settings.channel_fields import (
+    FieldSpec,
+    TableSpec,
+    name_complaint,
+    other_table,
+    shown_in,
+    stored_at,
+    told_of_secret,
+    values_of,
+)
+from flashflow.views.shared.form import Entry, Field, Options, Saving, attempt, grid
+
+if TYPE_CHECKING:
+    from flashflow.views.shared.screen_base import Screen
+
+Close = Callable[[str], Awaitable[None]]
+"""Called with what happened, for people; "" where nothing did."""
+
+
+class ChannelForm:
+    """Opened on one table, for the channel called ``label``; ``tables`` is what the settings showed then. ``spec``
+    None asks for a new channel's name, too."""
+
+    def __init__(
+        self, screen: Screen, spec: TableSpec | None, label: str, tables: Mapping[str, Any], close: Close
+    ) -> None:
+        self._screen = screen
+        self._is_new = spec is None
+        self._spec = spec or other_table("")
+        self._tables = tables
+        self._close = close
+        self._stored = None if self._is_new else stored_at(tables, self._spec.place)
+        self._name = Field("Name", helper="What your apps call it when they send") if self._is_new else None
+        self._entries: dict[str, Entry] = {}
+        rows: list[ft.Control] = [self._name.control] if self._name is not None else []
+        rows += [self._made(field) for field in self._spec.fields]
+        self._sure = ft.Container(visible=False)
+        cancel = ft.TextButton("Cancel", height=TARGET, on_click=self._cancel)
+        more: list[ft.Control] = [cancel]
+        if self._stored is not None:
+            more.append(ft.TextButton("Remove…", height=TARGET, on_click=self._ask_to_remove))
+        self._saving = Saving(f"Save: {label}", self._save, *more)
+        self.control = ft.Column(
+            [small(self._spec.words), grid(rows), self._saving.control, self._sure],
+            key="form",
+            spacing=2 * GRID,
+            tight=True,
+        )
+
+    def _made(self, spec: FieldSpec) -> ft.Control:
+        stored = shown_in(spec, self._stored)
+        if spec.choices:
+            options = Options(spec.label, spec.choices, stored)
+            self._entries[spec.name] = options
+            return options.control
+        helper = told_of_secret(spec, self._stored) if spec.secret else spec.helper
+        keyboard = ft.KeyboardType.NUMBER if spec.number else ft.KeyboardType.TEXT
+        field = Field(spec.label, helper=helper, secret=spec.secret, keyboard=keyboard)
+        field.reset(stored)
+        self._entries[spec.name] = field
+        return field.control
+
+    async def _save(self, _: object) -> None:
+        place = self._spec.place
+        if self._name is not None:
+            name = self._name.text
+            complaint = name_complaint(name, self._tables.get("channels", {}))
+            self._name.complain(complaint)
+            if complaint is not None:
+                self._screen.redraw()
+                return
+            place = other_table(name).place
+        typed = {name: entry.text for name, entry in self._entries.items()}
+        values = values_of(self._spec, typed, self._stored)
+        self._saving.busy()
+        self._screen.redraw()
+        await self._finish(lambda: self._screen.backend.change_settings(place, values), place, "Saved")
+
+    async def _finish(self, write: Callable[[], object], place: str, done: str) -> None:
+        refusal = await attempt(write, self._entries, place)
+        if refusal is None:
+            await self._close(done)
+            return
+        self._saving.say(refusal or "Nothing was saved: see above.", good=False)
+        self._screen.redraw()
+
+    async def _cancel(self, _: object) -> None:
+        await self._close("")
+
+    async def _ask_to_remove(self, _: object) -> None:
+        words = body("Remove these settings? What still waits for this channel fails, and says so.")
+        buttons: list[ft.Control] = [
+            ft.FilledTonalButton("Remove", height=TARGET, on_click=self._remove),
+            ft.TextButton("Keep", height=TARGET, on_click=self._keep),
+        ]
+        row = ft.Row(buttons, spacing=GRID, tight=True)
+        self._sure.content = ft.Column([words, row], spacing=GRID, tight=True)
+        self._sure.visible = True
+        self._screen.redraw()
+
+    async def _keep(self, _: object) -> None:
+        self._sure.visible = False
+        self._screen.redraw()
+
+    async def _remove(self, _: object) -> None:
+        place = self._spec.place
+        self._sure.visible = False
+        await self._finish(lambda: self._screen.backend.change_settings(place, None), place, "Removed")

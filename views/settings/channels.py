@@ -1,0 +1,230 @@
+"""The channels: which are set up, the form that sets one up, and a test that shows what really came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import flet as ft
+
+from flashflow.backend import Conflict, FlashFlowError
+from flashflow.views.controls.tokens import GOOD, GRID, HIGH, MUTED, TARGET, URGENT, body, hairline, named_button, small
+from flashflow.views.settings.channel_fields import TABLES, TableSpec, other_table, stored_at
+from flashflow.views.settings.channel_form import ChannelForm
+from flashflow.views.shared.delivery_labels import PLATFORMS, outcome_of, provider_words
+from flashflow.views.shared.form import Columns
+from flashflow.views.shared.formatting import clock, one_line
+from flashflow.views.shared.widgets import card
+
+if TYPE_CHECKING:
+    from flashflow.backend import ChannelState, Trial
+    from flashflow.views.shared.screen_base import Screen
+
+log = logging.getLogger(__name__)
+
+TEXTS: Columns = {"xs": 12, "md": 7}
+BUTTONS: Columns = {"xs": 12, "md": 5}
+MISSING = {
+    "email": "You have given no e-mail address: it stands above, under How to reach you.",
+    "sms": "You have given no phone number: it stands above, under How to reach you.",
+}
+NO_DEVICE = "You have no device that this channel reaches: an app registers one."
+
+
+class Line(NamedTuple):
+    """What is told under a channel, with a provider's own words."""
+
+    icon: ft.IconData
+    color: ft.ColorValue
+    words: str
+    more: str = ""
+
+
+class ChannelRow:
+    """One channel; it stays while the screen does, with its open form and its last test."""
+
+    def __init__(self, owner: ChannelList, route: str) -> None:
+        self._owner = owner
+        self._screen = owner.screen
+        self._route = route
+        self._state: ChannelState | None = None
+        self._tables: Mapping[str, Any] = {}
+        self._head = ft.Column(spacing=0, tight=True)
+        self._told = ft.Container(visible=False)
+        self._form = ft.Container(visible=False)
+        self._testing = False
+        self.control = ft.Column(
+            [self._head, self._told, self._form, hairline()], key=f"channel-{route}", spacing=12, tight=True
+        )
+
+    @property
+    def _spec(self) -> TableSpec | None:
+        """The table that this channel is set up by; None where there is nothing to set up."""
+        if self._route in ("in_app", "desktop"):
+            return None
+        return TABLES.get(self._route) or other_table(self._route)
+
+    def take(self, state: ChannelState, tables: Mapping[str, Any]) -> None:
+        self._state, self._tables = state, tables
+        self._draw()
+
+    def close(self) -> None:
+        """Close the form, if it is open."""
+        self._form.visible, self._form.content = False, None
+        self._draw()
+
+    def _draw(self) -> None:
+        state, spec = self._state, self._spec
+        if state is None:
+            return
+        is_set_up = spec is not None and stored_at(self._tables, spec.place) is not None
+        icon, color, word = _looks(state, is_set_up, spec is not None)
+        texts: list[ft.Control] = [body(f"{one_line(state.label, 60)}: {word}")]
+        if state.detail and (state.works or is_set_up or spec is None):
+            texts.append(small(one_line(state.detail)))
+        what = ft.Row(
+            [ft.Icon(icon, size=20, color=color), ft.Column(texts, spacing=2, expand=True, tight=True)],
+            spacing=12,
+            vertical_alignment=ft.CrossAxisAlignment.START,
+            col=TEXTS,
+        )
+        buttons = ft.Row(
+            self._buttons(state, is_set_up),
+            wrap=True,
+            spacing=GRID,
+            run_spacing=GRID,
+            alignment=ft.MainAxisAlignment.END if self._screen.wide else ft.MainAxisAlignment.START,
+        )
+        side = ft.Container(buttons, padding=ft.Padding.only(left=0 if self._screen.wide else 4 * GRID), col=BUTTONS)
+        center = ft.CrossAxisAlignment.CENTER
+        self._head.controls = [ft.ResponsiveRow([what, side], key="head", vertical_alignment=center, run_spacing=GRID)]
+
+    def _buttons(self, state: ChannelState, is_set_up: bool) -> list[ft.Control]:
+        label = one_line(state.label, 60)
+        buttons: list[ft.Control] = []
+        if self._spec is not None and not self._form.visible:
+            words = "Change" if is_set_up else "Set up"
+            buttons.append(named_button(ft.OutlinedButton, words, f"{words}: {label}", self._open_form, key="change"))
+        if (is_set_up or self._spec is None) and not self._form.visible:
+            words, name = "Testing…" if self._testing else "Send a test", f"Send a test: {label}"
+            buttons.append(
+                named_button(ft.FilledTonalButton, words, name, self._test, disabled=self._testing, key="test")
+            )
+        return buttons
+
+    async def _open_form(self, _: object) -> None:
+        self._owner.close_forms()
+        label = one_line(self._state.label, 60) if self._state is not None else self._route
+        self._form.content = ChannelForm(self._screen, self._spec, label, self._tables, self._closed).control
+        self._form.visible, self._told.visible = True, False
+        self._draw()
+        self._screen.redraw()
+
+    async def _closed(self, words: str) -> None:
+        self.close()
+        if words:
+            self._tell([Line(ft.Icons.CHECK, GOOD, words)])
+        self._screen.redraw()
+
+    async def _test(self, _: object) -> None:
+        self._testing = True
+        self._tell([Line(ft.Icons.SCHEDULE_SEND, MUTED, "The test is on its way. A provider may take 15 seconds.")])
+        self._draw()
+        self._screen.redraw()
+        try:
+            trials = await asyncio.to_thread(self._screen.backend.send_test, self._route)
+            lines = [_trial(trial, self._screen.now()) for trial in trials]
+        except Conflict:
+            lines = [Line(ft.Icons.INFO_OUTLINE, HIGH, MISSING.get(self._route, NO_DEVICE))]
+        except FlashFlowError as error:
+            lines = [Line(ft.Icons.ERROR_OUTLINE, URGENT, str(error))]
+        except Exception as error:
+            log.warning("a test could not be sent", exc_info=True)
+            lines = [Line(ft.Icons.ERROR_OUTLINE, URGENT, f"The test could not be sent: {error}")]
+        self._testing = False
+        self._tell(lines)
+        self._draw()
+        self._screen.redraw()
+
+    def _tell(self, lines: list[Line]) -> None:
+        """A live region: a screen reader says at once what a test came to."""
+        self._told.content = ft.Semantics(
+            label="\n".join(words for line in lines for words in (line.words, line.more) if words),
+            live_region=True,
+            exclude_semantics=True,
+            content=ft.Column([_drawn(line) for line in lines], spacing=4, tight=True),
+        )
+        self._told.padding = ft.Padding.only(left=32)
+        self._told.visible = True
+
+
+class ChannelList:
+    """Every channel, and the way to add another; at most one form is open."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
+        self._rows: dict[str, ChannelRow] = {}
+        self._tables: Mapping[str, Any] = {}
+        self._list = ft.Column(spacing=12, tight=True)
+        self._add = ft.Row(
+            [ft.TextButton("Add another service…", icon=ft.Icons.ADD, height=TARGET, on_click=self._open_new)]
+        )
+        self._new = ft.Container(visible=False)
+        self.control = card(ft.Column([self._list, self._add, self._new], spacing=12, tight=True), key="channels")
+
+    def take(self, states: Sequence[ChannelState], tables: Mapping[str, Any]) -> None:
+        """What there is now."""
+        self._tables = tables
+        self._rows = {state.name: self._rows.get(state.name) or ChannelRow(self, state.name) for state in states}
+        for state in states:
+            self._rows[state.name].take(state, tables)
+        self._list.controls = [row.control for row in self._rows.values()]
+
+    def close_forms(self) -> None:
+        for row in self._rows.values():
+            row.close()
+        self._new.visible, self._new.content = False, None
+        self._add.visible = True
+
+    async def _open_new(self, _: object) -> None:
+        self.close_forms()
+        self._new.content = ChannelForm(self.screen, None, "another service", self._tables, self._closed).control
+        self._new.visible, self._add.visible = True, False
+        self.screen.redraw()
+
+    async def _closed(self, _: str) -> None:
+        self.close_forms()
+        self.screen.redraw()
+
+
+def _looks(state: ChannelState, is_set_up: bool, can_be_set_up: bool) -> tuple[ft.IconData, ft.ColorValue, str]:
+    """What is set up has not been tried by that: only what this machine itself does is said to work."""
+    if state.works:
+        return ft.Icons.CHECK_CIRCLE_OUTLINE, GOOD, "set up" if can_be_set_up else "works"
+    if is_set_up:
+        return ft.Icons.ERROR_OUTLINE, URGENT, "cannot work as it is set up"
+    return ft.Icons.REMOVE_CIRCLE_OUTLINE, MUTED, "not set up" if can_be_set_up else "not available"
+
+
+def _trial(trial: Trial, now: datetime) -> Line:
+    """The true outcome of one test, with the provider's words."""
+    state = outcome_of(trial)
+    target = f"{PLATFORMS[trial.target]}: " if trial.target in PLATFORMS and trial.channel != "desktop" else ""
+    words = f"{target}{state.word} · {clock(now, now)}"
+    return Line(state.icon, state.color, words, provider_words(trial.code, trial.text))
+
+
+def _drawn(line: Line) -> ft.Control:
+    texts: list[ft.Control] = [body(line.words)]
+    if line.more:
+        more = small(line.more)
+        more.selectable = True
+        texts.append(more)
+    return ft.Row(
+        [ft.Icon(line.icon, size=18, color=line.color), ft.Column(texts, spacing=0, expand=True, tight=True)],
+        spacing=GRID,
+        vertical_alignment=ft.CrossAxisAlignment.START,
+    )

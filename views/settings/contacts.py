@@ -1,0 +1,67 @@
+"""My e-mail address and my phone number: where the channels beyond this machine reach me."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import flet as ft
+
+from flashflow.backend import ContactsIn, given
+from flashflow.views.controls.tokens import GRID
+from flashflow.views.shared.form import Field, Saving, attempt, grid
+from flashflow.views.shared.widgets import card
+
+if TYPE_CHECKING:
+    from flashflow.backend import Contact
+    from flashflow.views.shared.screen_base import Screen
+
+
+class Contacts:
+    """A form over my contacts; only what was changed is sent."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._fields = {
+            "email": Field("My e-mail address", keyboard=ft.KeyboardType.EMAIL, on_done=self._edited),
+            "phone": Field(
+                "My phone number",
+                helper="For text messages, as in +49 30 1234567",
+                keyboard=ft.KeyboardType.PHONE,
+                on_done=self._edited,
+            ),
+        }
+        self._saving = Saving("Save my addresses", self._save)
+        fields = grid([field.control for field in self._fields.values()])
+        self.control = card(ft.Column([fields, self._saving.control], spacing=2 * GRID, tight=True), key="contacts")
+
+    def take(self, contact: Contact) -> None:
+        """What is stored now."""
+        self._show(contact, anew=False)
+
+    def _show(self, contact: Contact, *, anew: bool) -> None:
+        for name, stored in (("email", contact.email), ("phone", contact.phone)):
+            field = self._fields[name]
+            if anew:
+                field.reset(stored)
+            else:
+                field.take(stored)
+
+    async def _edited(self, _: object) -> None:
+        """What was said of the last save is over once something is typed."""
+        if any(field.is_changed for field in self._fields.values()):
+            self._saving.say(None)
+            self._screen.redraw()
+
+    async def _save(self, _: object) -> None:
+        changes = {name: field.text or None for name, field in self._fields.items() if field.is_changed}
+        services, me = self._screen.backend.notifications, self._screen.backend.me
+        stored: list[Contact] = []
+
+        def write() -> None:
+            stored.append(services.store.run(services.circumstances.contacting(me, given(ContactsIn, **changes))))
+
+        refusal = await attempt(write, self._fields)
+        if refusal is None:
+            self._show(stored[0], anew=True)
+        self._saving.say("Saved" if refusal is None else refusal or "Nothing was saved.", good=refusal is None)
+        self._screen.redraw()

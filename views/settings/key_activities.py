@@ -1,0 +1,74 @@
+"""Key activities: which types of activity matter, so that they engage a session and count in the score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import flet as ft
+
+from flashflow.views.controls.tokens import GRID, TARGET, caller_text, small
+from flashflow.views.shared.formatting import grouped, one_line
+from flashflow.views.shared.widgets import card
+
+if TYPE_CHECKING:
+    from flashflow.backend import ActivityType
+    from flashflow.views.controls.tokens import Handler
+    from flashflow.views.shared.screen_base import Screen
+
+SHOWN = 100
+"""Types with a switch; beyond that the API is the better place."""
+
+
+class KeyActivities:
+    """A switch for each type; counting the sessions anew may take a while, and is told."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._types: Sequence[ActivityType] = ()
+        self._busy: str | None = None
+        self._list = ft.Column(spacing=0, tight=True)
+        self.control = card(self._list, key="key-activities")
+
+    def take(self, types: Sequence[ActivityType]) -> None:
+        """Those that there are now, the key activities first."""
+        self._types = sorted(types, key=lambda kind: (not kind.key, kind.name))
+        self._draw()
+
+    def _draw(self) -> None:
+        rows: list[ft.Control] = [self._row(kind) for kind in self._types[:SHOWN]]
+        if not rows:
+            rows = [small("No activities yet: every type that your apps record will have its switch here.")]
+        elif (more := len(self._types) - SHOWN) > 0:
+            rows.append(small(f"{grouped(more)} more types: mark them over the API, see /docs."))
+        self._list.controls = rows
+
+    def _row(self, kind: ActivityType) -> ft.Control:
+        name = one_line(kind.name, 120)
+        busy = self._busy == kind.name
+        text = caller_text(kind.name)
+        switch = ft.Switch(
+            value=kind.key,
+            disabled=self._busy is not None,
+            tooltip=f"Key activity: {name}",
+            on_change=self._marker(kind),
+        )
+        read = ft.Semantics(exclude_semantics=True, expand=True, content=text)
+        words: list[ft.Control] = [small("counting sessions anew …")] if busy else []
+        return ft.Row([read, *words, switch], key=f"key-{kind.name}", height=TARGET, spacing=GRID)
+
+    def _marker(self, kind: ActivityType) -> Handler:
+        async def mark(_: object) -> None:
+            self._busy = kind.name
+            self._draw()
+            self._screen.redraw()
+            try:
+                await self._screen.act(
+                    lambda: self._screen.backend.activity.figures.mark_key_activity(kind.name, not kind.key)
+                )
+            finally:
+                self._busy = None
+                self._draw()
+                self._screen.ask_now()
+
+        return mark

@@ -1,0 +1,171 @@
+"""The reusable controls' sources, satisfied in process: the backend's services for "me", heard through ``Live``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from flashflow.backend import DigestIn, TypeIn, build, given
+from flashflow.views.controls.protocols import Inbox
+from flashflow.views.shared.live import Live
+
+if TYPE_CHECKING:
+    from flashflow.backend import Backend, DigestChoice, NotificationType, Preference, TypePreference
+
+NOTIFICATION_KINDS = ("notification", "notification.updated")
+ALL = "*"
+
+
+class MyInbox:
+    """An ``InboxSource`` over the inbox of the person at this machine."""
+
+    def __init__(self, backend: Backend, live: Live) -> None:
+        self._backend = backend
+        self._live = live
+
+    def newest(self, limit: int) -> Inbox:
+        services, me = self._backend.notifications, self._backend.me
+        page = services.get_user_notifications(me, limit=limit)
+        until = services.circumstances.quiet_hours(me).do_not_disturb_until
+        return Inbox(page.notifications, page.unread_count, until)
+
+    def mark_read(self, notification_id: str) -> None:
+        self._backend.notifications.mark_notification_as_read(notification_id)
+
+    def mark_unread(self, notification_ids: Sequence[str]) -> None:
+        self._backend.notifications.mark_many_as_unread(notification_ids)
+
+    def mark_all_read(self) -> tuple[str, ...]:
+        return self._backend.notifications.mark_all_as_read(self._backend.me)
+
+    def disturb_not(self, minutes: int | None) -> None:
+        disturb_not(self._backend, minutes)
+
+    def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        return self._live.listen((*NOTIFICATION_KINDS, "preference"), on_change, mine=True)
+
+
+def disturb_not(backend: Backend, minutes: int | None) -> None:
+    """Keep everything but what is critical from me for so long; None ends it."""
+    services = backend.notifications
+    until = None
+    if minutes is not None:
+        until = backend.clock.now_ms() + timedelta(minutes=minutes) // timedelta(milliseconds=1)
+    services.store.run(services.circumstances.disturb_not(backend.me, until))
+
+
+class MyRhythm(NamedTuple):
+    """Whether a type is collected, as it takes effect."""
+
+    frequency: str
+    at: str | None
+    chosen: bool
+
+
+class MyType(NamedTuple):
+    """A row of the matrix."""
+
+    name: str
+    label: str
+    description: str
+    app: str
+    critical: bool
+    asks_critical: bool
+    rhythm: MyRhythm
+    channels: Mapping[str, bool]
+
+
+class MyMatrix(NamedTuple):
+    """My choices and what they lead to. Whoever sits at this machine owns it, and says what is critical."""
+
+    preferences: tuple[Preference, ...]
+    types: tuple[MyType, ...]
+    rhythm: MyRhythm | None
+    may_mark_critical: bool = True
+
+
+class MyPreferences:
+    """A ``PreferenceSource`` over the preferences of the person at this machine."""
+
+    def __init__(self, backend: Backend, live: Live) -> None:
+        self._backend = backend
+        self._live = live
+
+    def matrix(self) -> MyMatrix:
+        services, me = self._backend.notifications, self._backend.me
+        found = services.get_preferences(me)
+        declared = {kind.name: kind for kind in services.preferences.types()}
+        digests = services.circumstances.digests(me)
+        return MyMatrix(
+            preferences=found.preferences,
+            types=tuple(_row(kind, declared.get(kind.name), digests) for kind in found.types),
+            rhythm=_chosen(digests.get(ALL)),
+        )
+
+    def set_preference(self, notification_type: str, channel: str, enabled: bool) -> None:
+        self._backend.notifications.update_notification_preference(
+            self._backend.me, notification_type, channel, enabled
+        )
+
+    def set_rhythm(self, notification_type: str, frequency: str | None, at: str | None) -> None:
+        services = self._backend.notifications
+        time_of_day = {} if at is None or frequency is None else {"at": at}
+        choice = given(DigestIn, notification_type=notification_type, frequency=frequency, **time_of_day)
+        services.store.run(services.circumstances.digesting(self._backend.me, choice))
+
+    def set_critical(self, notification_type: str, critical: bool) -> None:
+        preferences = self._backend.notifications.preferences
+        kind = next((kind for kind in preferences.types() if kind.name == notification_type), None)
+        if kind is not None:
+            wanted, app = _again(kind, critical), kind.app
+        else:  # listed before anything of it was sent
+            row = next(row for row in self.matrix().types if row.name == notification_type)
+            fields = {"label": row.label, "description": row.description, "critical": critical}
+            wanted, app = build(TypeIn, name=row.name, **fields), row.app
+        self._backend.notifications.store.run(preferences.declaring(wanted, app, owner=None))
+
+    def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        return self._live.listen(("preference", "system", "notification"), on_change)
+
+
+def _chosen(choice: DigestChoice | None) -> MyRhythm | None:
+    return None if choice is None else MyRhythm(choice.frequency, choice.at, True)
+
+
+def _row(kind: TypePreference, declared: NotificationType | None, digests: Mapping[str, DigestChoice]) -> MyType:
+    """What applies is my choice for the type, else for every type, else what its app declared."""
+    rhythm = _chosen(digests.get(kind.name))
+    if rhythm is None and (for_all := digests.get(ALL)) is not None:
+        rhythm = MyRhythm(for_all.frequency, for_all.at, False)
+    if rhythm is None:
+        asked = declared.digest if declared is not None else None
+        rhythm = MyRhythm(asked or "off", declared.digest_at if declared is not None else None, False)
+    return MyType(
+        name=kind.name,
+        label=kind.label,
+        description=kind.description,
+        app=kind.app,
+        critical=kind.critical,
+        asks_critical=declared is not None and declared.asks_critical,
+        rhythm=rhythm,
+        channels=kind.channels,
+    )
+
+
+def _again(kind: NotificationType, critical: bool) -> TypeIn:
+    """The declaration as it stands, but for what is critical."""
+    throttle = None if kind.throttle is None else {"limit": kind.throttle.limit, "minutes": kind.throttle.minutes}
+    return build(
+        TypeIn,
+        name=kind.name,
+        label=kind.label,
+        description=kind.description,
+        channels=list(kind.channels),
+        critical=critical,
+        category=kind.category,
+        digest=kind.digest,
+        digest_at=kind.digest_at,
+        throttle=throttle,
+        failover=[{"channel": stage.channel, "after_minutes": stage.after_minutes} for stage in kind.failover],
+    )

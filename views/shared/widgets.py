@@ -1,0 +1,156 @@
+"""Small parts the screens are made of: cards, commands to copy, and the states between data."""
+
+from __future__ import annotations
+
+import flet as ft
+
+from flashflow.views.controls.tokens import (
+    CARD,
+    GRID,
+    HAIRLINE,
+    HIGH,
+    MUTED,
+    RADIUS,
+    SMALL,
+    TARGET,
+    URGENT,
+    Handler,
+    body,
+    copyable,
+    heading,
+    icon_button,
+    silent,
+    small,
+)
+
+CONTENT_MAX = 1200
+
+
+def card(content: ft.Control, *, key: str | None = None, padding: ft.PaddingValue = 2 * GRID) -> ft.Container:
+    """One surface, a hairline around it."""
+    return ft.Container(
+        key=key, content=content, padding=padding, border_radius=RADIUS, border=ft.Border.all(1, HAIRLINE), bgcolor=CARD
+    )
+
+
+def centred(content: ft.Control, *, stretch: bool = False) -> ft.Row:
+    """The content in the middle of a wide page, at most 1,200 wide."""
+    middle = ft.Container(ft.Container(content, width=CONTENT_MAX), expand=True, expand_loose=True)
+    cross = ft.CrossAxisAlignment.STRETCH if stretch else ft.CrossAxisAlignment.START
+    return ft.Row([middle], alignment=ft.MainAxisAlignment.CENTER, vertical_alignment=cross)
+
+
+def page_column(controls: list[ft.Control], *, wide: bool) -> ft.ListView:
+    """A scrolling page of sections."""
+    sections = ft.Column(controls, key="sections", spacing=3 * GRID, tight=True)
+    return ft.ListView([centred(sections)], expand=True, padding=page_padding(wide=wide))
+
+
+def page_padding(*, wide: bool) -> ft.Padding:
+    """What lies around a page's sections."""
+    side = 3 * GRID if wide else 2 * GRID
+    return ft.Padding.only(left=side, right=side, top=GRID, bottom=3 * GRID)
+
+
+def section(title: str, controls: list[ft.Control], *, words: str = "", key: str | None = None) -> ft.Column:
+    """A titled part of a page."""
+    head: list[ft.Control] = [heading(title)]
+    if words:
+        head.append(small(words))
+    return ft.Column([ft.Column(head, spacing=2, tight=True), *controls], key=key, spacing=12, tight=True)
+
+
+def command(line: str, name: str) -> ft.Container:
+    """A line for the terminal with a button that copies it; ``name`` says what it does."""
+
+    async def copy(event: ft.Event[ft.IconButton]) -> None:
+        await ft.Clipboard().set(line)
+        event.page.show_dialog(ft.SnackBar("Copied", duration=ft.Duration(seconds=2)))
+
+    text = ft.Text(line, size=SMALL, font_family="monospace", selectable=True, expand=True)
+    return ft.Container(
+        content=ft.Row(
+            [text, icon_button(ft.Icons.CONTENT_COPY, f"Copy: {name}", copy)],
+            spacing=GRID,
+            vertical_alignment=ft.CrossAxisAlignment.CENTER,
+        ),
+        padding=ft.Padding.only(left=12, right=4, top=4, bottom=4),
+        border_radius=GRID,
+        bgcolor=ft.Colors.SURFACE_CONTAINER,
+    )
+
+
+def empty(icon: ft.IconData, title: str, words: str, line: str = "", name: str = "") -> ft.Container:
+    """A state with nothing to show: what will stand here, and the one line that fills it."""
+    parts: list[ft.Control] = [
+        silent(ft.Icon(icon, size=32, color=MUTED)),
+        body(title, strong=True),
+        small(words),
+    ]
+    if line:
+        parts.append(command(line, name))
+    return ft.Container(key="empty", padding=2 * GRID, content=ft.Column(parts, spacing=GRID, tight=True))
+
+
+def failure(words: str, retry: Handler) -> ft.Container:
+    """What happened, and the way to try again."""
+    return ft.Container(
+        padding=3 * GRID,
+        content=ft.Column(
+            [
+                ft.Icon(ft.Icons.ERROR_OUTLINE, size=32, color=URGENT),
+                body("This could not be loaded", strong=True),
+                small(f"{words} Nothing was changed."),
+                ft.OutlinedButton("Retry", height=TARGET, on_click=retry),
+            ],
+            spacing=GRID,
+            tight=True,
+        ),
+    )
+
+
+def skeleton() -> ft.Container:
+    """The page's outline while it loads."""
+    bars: list[ft.Control] = [
+        ft.Container(height=height, border_radius=RADIUS, bgcolor=ft.Colors.SURFACE_CONTAINER)
+        for height in (96, 48, 48, 48, 48)
+    ]
+    outline = ft.Column(bars, spacing=2 * GRID, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
+    return ft.Container(
+        padding=3 * GRID, content=ft.Semantics(label="Loading", exclude_semantics=True, content=outline)
+    )
+
+
+def notice_banner(words: str, dismiss: Handler) -> ft.Container:
+    """A sentence the person should read, until it is dismissed."""
+    text = body(words)
+    text.expand = True
+    return ft.Container(
+        content=ft.Row(
+            [
+                ft.Icon(ft.Icons.INFO_OUTLINE, size=20, color=HIGH),
+                text,
+                icon_button(ft.Icons.CLOSE, f"Dismiss: {words}", dismiss),
+            ],
+            spacing=12,
+        ),
+        padding=ft.Padding.only(left=16, right=4, top=4, bottom=4),
+        border_radius=RADIUS,
+        bgcolor=ft.Colors.TERTIARY_CONTAINER,
+    )
+
+
+def warning(words: str) -> ft.Container:
+    """A sentence that stands as long as what it tells of does."""
+    text = copyable(body(words))
+    text.expand = True
+    return ft.Container(
+        ft.Row(
+            [ft.Icon(ft.Icons.WARNING_AMBER, size=20, color=HIGH), text],
+            spacing=12,
+            vertical_alignment=ft.CrossAxisAlignment.START,
+        ),
+        padding=2 * GRID,
+        border_radius=RADIUS,
+        bgcolor=ft.Colors.TERTIARY_CONTAINER,
+    )
