@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,160 +16,61 @@ import pytest
 from tests.support.server_process import ROOT
 
 FLOORS = (
-    # 0: words, errors, events, the clock: they need each other at most
-    (
-        "flashflow.backend.core.errors",
-        "flashflow.backend.core.events",
-        "flashflow.backend.core.clock",
-        "flashflow.backend.schemas.records",
-        "flashflow.backend.domain.delivery_messages",
-        "flashflow.backend.core.counters",
-        "flashflow.backend.core.supervised_thread",
-    ),
-    ("flashflow.backend.core.error_collector",),
-    ("flashflow.backend.schemas.validation",),
-    (
-        "flashflow.backend.core.config",
-        "flashflow.backend.schemas.requests",
-        "flashflow.backend.schemas.references",
-        "flashflow.backend.rendering.template_renderer",
-        "flashflow.backend.core.timezones",
-        "flashflow.backend.domain.metric_definitions",
-        "flashflow.backend.schemas.analytics",
-        "flashflow.backend.settings.model",
-        "flashflow.backend.domain.channel_names",
-        "flashflow.backend.core.private_files",
-        "flashflow.backend.rendering.regex_syntax",
-    ),
-    (
-        "flashflow.backend.settings.toml_editor",
-        "flashflow.backend.settings.parser",
-        "flashflow.backend.settings.keyring",
-        "flashflow.backend.rendering.regex_matcher",
-    ),
-    (
-        "flashflow.backend.rendering.json_schema_rules",
-        "flashflow.backend.domain.recurrence",
-        "flashflow.backend.schemas.delivery_settings",
-    ),
-    ("flashflow.backend.rendering.json_schema_keywords", "flashflow.backend.schemas.rules"),
-    ("flashflow.backend.domain.rule_conditions",),
-    # what the store keeps of a person's wishes and the resolver asks of them
-    (
-        "flashflow.backend.domain.quiet_hours",
-        "flashflow.backend.domain.preferences",
-        "flashflow.backend.domain.device_address",
-    ),
-    # 1: files and channels, side by side
-    (
-        "flashflow.backend.store",
-        "flashflow.backend.delivery",
-        "flashflow.backend.settings.file",
-        "flashflow.backend.rendering.json_schema",
-    ),
-    # 2: below the services what each of them is made of
-    (
-        "flashflow.backend.schemas.values",
-        "flashflow.backend.activity.batch",
-        "flashflow.backend.analytics.date_ranges",
-        "flashflow.backend.data.formats",
-        "flashflow.backend.activity.consent",
-    ),
-    (
-        "flashflow.backend.analytics.query",
-        "flashflow.backend.activity.ingest",
-        "flashflow.backend.data.import_activities",
-        "flashflow.backend.data.parquet",
-    ),
-    (
-        "flashflow.backend.analytics.periods",
-        "flashflow.backend.analytics.users",
-        "flashflow.backend.data.import_notifications",
-    ),
-    (
-        "flashflow.backend.analytics.service",
-        "flashflow.backend.analytics.rollups",
-        "flashflow.backend.notifications.delivery_settings",
-        "flashflow.backend.api_keys",
-        "flashflow.backend.notifications.preferences",
-        "flashflow.backend.notifications.templates",
-    ),
-    (
-        "flashflow.backend.notifications.policy_inputs",
-        "flashflow.backend.notifications.deliveries",
-        "flashflow.backend.delivery.channel_registry",
-        "flashflow.backend.notifications.channel_test",
-    ),
-    ("flashflow.backend.notifications.collapse",),
-    ("flashflow.backend.notifications.release_due",),
-    ("flashflow.backend.domain.metric_alerts", "flashflow.backend.rules.worker"),
-    ("flashflow.backend.rules.messages", "flashflow.backend.rules.dry_run"),
-    ("flashflow.backend.notifications.send", "flashflow.backend.notifications.inbox"),
-    (
-        "flashflow.backend.notifications.retry",
-        "flashflow.backend.notifications.reschedule",
-        "flashflow.backend.notifications.schedules",
-    ),
-    ("flashflow.backend.activity.service", "flashflow.backend.notifications.service"),
-    ("flashflow.backend.rules.evaluator", "flashflow.backend.rules.metrics", "flashflow.backend.data.import_sessions"),
-    # these ask both files
-    (
-        "flashflow.backend.dashboard",
-        "flashflow.backend.rules.service",
-        "flashflow.backend.data.export",
-        "flashflow.backend.data.erasure",
-        "flashflow.backend.data.retention",
-    ),
-    ("flashflow.backend.maintenance", "flashflow.backend.this_computer", "flashflow.backend.health"),
-    # 3
-    ("flashflow.backend.api", "flashflow.backend.jobs"),
-    # 4: the composition root, and what the house hands out
-    ("flashflow.backend.app",),
+    ("backend.core",),
+    ("backend.schemas", "backend.settings"),
+    ("backend.domain", "backend.rendering"),
+    ("backend.store", "backend.store.engine", "backend.delivery.net"),
+    # delivery adapters, side by side; rollup tables
+    ("backend.delivery.email", "backend.delivery.sms", "backend.delivery.push", "backend.delivery.desktop"),
+    ("backend.store.rollups",),
+    ("backend.store.activity", "backend.store.notifications", "backend.delivery"),
+    ("backend.store.analytics", "backend.store.migrations", "backend.store.file_metrics"),
+    ("backend.store.privacy",),
+    ("backend.analytics", "backend.api_keys"),
+    ("backend.activity",),
+    ("backend.notifications",),
+    ("backend.rules", "backend.data"),
+    ("backend.api.http",),
+    ("backend.api.framework",),
+    ("backend.api.routes",),
+    ("backend.api",),
+    ("backend.dashboard", "backend.maintenance", "backend.jobs", "backend.health", "backend.this_computer"),
+    ("backend.app",),
     ("backend",),
-    # 5: both stand on the backend, neither on the other
-    (
-        "flashflow.backend.cli.server_connection",
-        "flashflow.backend.cli.process",
-        "flashflow.backend.cli.export_target",
-        "flashflow.views.controls",
-    ),
-    ("flashflow.backend.cli.commands",),
-    ("flashflow.backend.cli.data", "flashflow.backend.cli.erasure"),
+    ("backend.cli", "views.controls"),
+    ("views.shared",),
+    ("views.dashboard", "views.notifications", "views.settings"),
     ("views",),
-    # 6
-    ("main",),
+    ("",),
 )
-"""Lowest first. An import goes to a lower line, or stays inside its own package."""
+"""Packages below ``flashflow``, lowest first. An import goes to a lower line or stays in its package."""
 
 HOMES = {
-    "flet": ("views", "main"),
-    "flet_web": ("views", "main"),
-    "flet_desktop": ("views", "main"),
-    "peewee": ("flashflow.backend.store",),
-    "playhouse": ("flashflow.backend.store",),
-    "plyer": ("flashflow.backend.delivery.desktop.channel",),
-    "jeepney": ("flashflow.backend.delivery.desktop.channel",),
-    "schedule": ("flashflow.backend.jobs",),
-    "uvicorn": ("flashflow.backend.api.server", "flashflow.backend.api.http.limits"),
-    "uvloop": ("flashflow.backend.api.server",),
-    "httptools": ("flashflow.backend.api.http.limits",),
-    "h11": ("flashflow.backend.api.http.limits",),
-    "starlette": ("flashflow.backend.api",),
+    "flet": ("views",),
+    "flet_web": ("views",),
+    "flet_desktop": ("views",),
+    "peewee": ("backend.store",),
+    "playhouse": ("backend.store",),
+    "plyer": ("backend.delivery.desktop",),
+    "jeepney": ("backend.delivery.desktop",),
+    "schedule": ("backend.jobs",),
+    "uvicorn": ("backend.api.server", "backend.api.http"),
+    "uvloop": ("backend.api.server",),
+    "httptools": ("backend.api.http",),
+    "h11": ("backend.api.http",),
+    "starlette": ("backend.api",),
     "msgspec": ("backend",),
-    "httpx": ("flashflow.backend.delivery.net.http_client",),
-    "cryptography": ("flashflow.backend.delivery",),
-    "jwt": ("flashflow.backend.delivery",),
-    "apprise": ("flashflow.backend.delivery.apprise",),
-    "tomlkit": ("flashflow.backend.settings.toml_editor",),
-    "keyring": ("flashflow.backend.settings.keyring",),
-    "pyarrow": ("flashflow.backend.data.parquet",),
-    "jsonschema": ("flashflow.backend.rendering.json_schema", "flashflow.backend.rendering.json_schema_keywords"),
-    "referencing": ("flashflow.backend.rendering.json_schema",),
+    "httpx": ("backend.delivery.net.http_client",),
+    "cryptography": ("backend.delivery",),
+    "jwt": ("backend.delivery",),
+    "apprise": ("backend.delivery.apprise",),
+    "tomlkit": ("backend.settings.toml_editor",),
+    "keyring": ("backend.settings.keyring",),
+    "pyarrow": ("backend.data.parquet",),
+    "jsonschema": ("backend.rendering",),
+    "referencing": ("backend.rendering",),
 }
-"""Every library that is not Python's own, and the modules (or what their names begin with) that may import it."""
-
-SPLIT = ("flashflow.backend.delivery.desktop.channel", "flashflow.backend.api.http.limits")
-"""Modules that are several files: ``desktop_linux.py`` beside ``desktop.py``."""
+"""Every third-party library, and the packages or modules that may import it."""
 
 
 class Import(NamedTuple):
@@ -180,14 +82,18 @@ class Import(NamedTuple):
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the house by its dotted name."""
-    files = [ROOT / "main.py", *(ROOT / "backend").rglob("*.py"), *(ROOT / "views").rglob("*.py")]
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+    """Every module by its name below ``flashflow``: ``backend.core.errors``; ``""`` is the package itself."""
+    found = {}
+    for folder, prefix in ((ROOT / "flashflow", ()), (ROOT / "backend", ("backend",)), (ROOT / "views", ("views",))):
+        for path in folder.rglob("*.py"):
+            parts = (*prefix, *path.relative_to(folder).with_suffix("").parts)
+            found[".".join(parts).removesuffix("__init__").removesuffix(".")] = path
+    return found
 
 
 @cache
 def imports() -> tuple[Import, ...]:
-    """Every import anywhere in the house, those inside functions included."""
+    """Every import in the product, including those inside functions."""
     return tuple(_imports(modules()))
 
 
@@ -203,49 +109,73 @@ def _imports(known: dict[str, Path]) -> Iterator[Import]:
                 assert node.module is not None
                 for alias in node.names:
                     whole = f"{node.module}.{alias.name}"
-                    yield Import(module, whole if whole in known else node.module, place)
+                    yield Import(module, whole if whole.removeprefix("flashflow.") in known else node.module, place)
 
 
-def within(module: str, place: str) -> bool:
-    return module == place or module.startswith(f"{place}.") or (place in SPLIT and module.startswith(f"{place}_"))
+def ours() -> Iterator[Import]:
+    """Imports of FlashFlow's own modules, with their names below ``flashflow``."""
+    for row in imports():
+        if row.target == "flashflow" or row.target.startswith("flashflow."):
+            yield row._replace(target=row.target.removeprefix("flashflow").removeprefix("."))
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
 
 
 def floor(module: str) -> tuple[int, str]:
-    """The line of FLOORS that ``module`` stands on, and the entry there that speaks for it."""
+    """The line of FLOORS that ``module`` stands on, and its entry there: the longest that matches."""
     found = [
         (number, entry)
         for number, line in enumerate(FLOORS)
         for entry in line
-        if module == entry or (entry != "backend" and module.startswith(f"{entry}."))
+        if module == entry or (not entry and "." not in module) or (entry != "backend" and within(module, entry))
     ]
-    assert found, f"{module} stands on no floor: give it a place in FLOORS (and in DESIGN.md if it is a new kind)"
+    assert found, f"{module} stands on no floor: give its package a place in FLOORS"
     return max(found, key=lambda line: len(line[1]))
 
 
-def test_every_module_has_its_floor_and_imports_only_from_below() -> None:
-    ours = [row for row in imports() if row.target.partition(".")[0] in {"backend", "views", "main"}]
-    assert len(ours) > 200
+def test_every_package_has_its_floor_and_imports_only_from_below() -> None:
+    rows = list(ours())
+    assert len(rows) > 200
     wrong = []
-    for row in ours:
+    for row in rows:
         (here, package), (there, target) = floor(row.module), floor(row.target)
-        if there >= here and package != target:
+        if there >= here and package != target and row.module:  # flashflow/__init__ re-exports for type checkers only
             wrong.append(f"{row.place} imports {row.target}")
     assert wrong == []
 
 
-def test_the_backend_knows_nothing_of_flet_or_the_screens() -> None:
+def test_no_two_files_import_each_other() -> None:
+    graph: dict[str, set[str]] = {}
+    for row in ours():
+        if row.module not in {"", row.target}:
+            graph.setdefault(row.module, set()).add(row.target)
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
+
+
+def test_every_module_is_imported_by_its_one_name() -> None:
+    wrong = [row.place for row in imports() if row.target.partition(".")[0] in {"backend", "views", "assets", "main"}]
+    assert wrong == []
+
+
+def test_the_backend_imports_neither_flet_nor_the_screens() -> None:
     wrong = [
         row.place
         for row in imports()
-        if within(row.module, "backend") and row.target.partition(".")[0] in {"flet", "flet_web", "views", "main"}
+        if within(row.module, "backend")
+        and (within(row.target, "flashflow.views") or row.target.partition(".")[0] in {"flet", "flet_web"})
     ]
     assert wrong == []
 
 
-def test_the_screens_take_only_what_the_backend_hands_out() -> None:
+def test_the_screens_import_only_what_the_backend_exports() -> None:
     wrong = [
         f"{row.place} imports {row.target}"
-        for row in imports()
+        for row in ours()
         if within(row.module, "views") and row.target.startswith("backend.")
     ]
     assert wrong == []
@@ -255,19 +185,19 @@ def test_the_reusable_controls_need_only_flet_and_each_other() -> None:
     wrong = [
         f"{row.place} imports {row.target}"
         for row in imports()
-        if within(row.module, "flashflow.views.controls")
+        if within(row.module, "views.controls")
         and not within(row.target, "flashflow.views.controls")
         and row.target.partition(".")[0] not in {"flet", *sys.stdlib_module_names}
     ]
     assert wrong == []
 
 
-def test_every_library_lives_in_its_one_home() -> None:
+def test_every_library_has_its_one_home() -> None:
     seen: set[str] = set()
     wrong = []
     for row in imports():
         library = row.target.partition(".")[0]
-        if library in sys.stdlib_module_names or library in {"backend", "views", "main"}:
+        if library in sys.stdlib_module_names or library == "flashflow":
             continue
         seen.add(library)
         if not any(within(row.module, home) for home in HOMES.get(library, ())):
@@ -339,19 +269,19 @@ def what_importing_does(*names: str) -> tuple[list[str], list[str], list[str]]:
 
 
 def test_importing_the_backend_does_nothing_and_loads_neither_screens_nor_server() -> None:
-    deeds, threads, loaded = what_importing_does("backend")
+    deeds, threads, loaded = what_importing_does("flashflow.backend")
     assert (deeds, threads) == ([], [])
     assert {"flet", "uvicorn", "starlette", "plyer", "httptools"}.isdisjoint(loaded)
 
 
 def test_importing_the_entry_loads_neither_screens_nor_server() -> None:
-    deeds, threads, loaded = what_importing_does("main")
+    deeds, threads, loaded = what_importing_does("flashflow.command_line")
     assert (deeds, threads) == ([], [])
     assert {"flet", "uvicorn", "starlette", "plyer", "httptools"}.isdisjoint(loaded)
 
 
 @pytest.mark.parametrize("package", ["backend", "views"])
 def test_importing_any_module_opens_starts_connects_and_reads_nothing(package: str) -> None:
-    names = [name for name in modules() if within(name, package)]
+    names = [f"flashflow.{name}" for name in modules() if within(name, package)]
     deeds, threads, _ = what_importing_does(*names)
     assert (deeds, threads) == ([], [])

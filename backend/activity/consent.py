@@ -15,7 +15,8 @@ from flashflow.backend.settings.model import PrivacySettings
 from flashflow.backend.store.activity.activities import NewActivity
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.writer import Tx, Write
-from flashflow.backend.store.privacy import consents, retention, tombstones
+from flashflow.backend.store.privacy import consents, tombstones
+from flashflow.backend.store.rollups import partitions
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -123,7 +124,7 @@ class Admission:
         """Raises ValidationError for a time (milliseconds since 1970) of which rows were pruned: an activity that comes
         a second time could not be known again, and would be counted twice. A quick answer ahead of ``too_old``."""
         if (before := self.pruned_before) is None:
-            before = self._store.read(retention.pruned_before)
+            before = self._store.read(partitions.pruned_before)
         if timestamp < before:
             raise _pruned(before)
 
@@ -131,7 +132,7 @@ class Admission:
         """Those of ``activities``, by their place, whose times were pruned since they were checked, and why not them:
         asked in the transaction that stores them, so that no row slips in behind its pruned first copy."""
         if (before := self.pruned_before) is None:
-            before = self.pruned_before = retention.pruned_before(tx.conn)
+            before = self.pruned_before = partitions.pruned_before(tx.conn)
         if not before:
             return {}
         return {at: _pruned(before) for at, a in enumerate(activities) if a.timestamp < before and a.timed}
@@ -139,7 +140,7 @@ class Admission:
     def has_pruned(self, tx: Tx) -> None:
         """Whoever prunes says so here, in the same transaction."""
         earlier = self.pruned_before
-        self.pruned_before = retention.pruned_before(tx.conn)
+        self.pruned_before = partitions.pruned_before(tx.conn)
         tx.undo.append(lambda: setattr(self, "pruned_before", earlier))
 
     def masked(self, ip_address: str | None) -> str | None:

@@ -29,7 +29,6 @@ from flashflow.backend.core.clock import Clock, IdMaker, SystemClock
 from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound, Stopping, StorageError, ValidationError
 from flashflow.backend.core.events import Bus
 from flashflow.backend.core.timezones import LocalTime, workspace_zone
-from flashflow.backend.data import import_activities
 from flashflow.backend.schemas.records import (
     ActivityPage,
     BatchResult,
@@ -166,12 +165,7 @@ class UserActivityService:
         Idempotency-Key (``key``) rows with a timestamp and without an id get one made from it, so that they are
         known again however late the batch is repeated."""
         batch = self._incoming.batch(rows, sent_at, origin, may_name_app=may_name_app, key=key)
-        return Write(self._track_batches, batch, len(batch[1]))
-
-    def importing(self, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP) -> Write[Batch, BatchResult]:
-        """The write that takes rows of an export back in, as JSON, with the ids and times they left with."""
-        batch = import_activities.prepared(rows, self.clock.now_ms(), app, self.admission)
-        return Write(self._track_batches, batch, len(batch[1]))
+        return Write(self.track_batches, batch, len(batch[1]))
 
     def _track_one(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
         old = self.admission.too_old(tx, items)
@@ -189,7 +183,7 @@ class UserActivityService:
         self._count_in(tx, len(items))
         return answers
 
-    def _track_batches(self, tx: Tx, items: Sequence[Batch]) -> list[BatchResult | FlashFlowError]:
+    def track_batches(self, tx: Tx, items: Sequence[Batch]) -> list[BatchResult | FlashFlowError]:
         items = [without_rows(item, old) if (old := self.admission.too_old(tx, item[1])) else item for item in items]
         refused_users = self.admission.turned_away(tx, (a.user_id for _, good, _ in items for a in good))
         if refused_users:

@@ -25,8 +25,9 @@ from flashflow.backend.api.framework.guard import Browsers, Guard
 from flashflow.backend.api.framework.host_names import HostNames
 from flashflow.backend.api.framework.openapi import document, page
 from flashflow.backend.api.framework.router import Dispatch, sub_routes
-from flashflow.backend.api.http.limits import INTERNAL, http_protocol
+from flashflow.backend.api.http.limits import INTERNAL
 from flashflow.backend.api.http.problem_json import MEDIA_TYPE, problem_bytes
+from flashflow.backend.api.http.protocol import http_protocol
 from flashflow.backend.api.routes import (
     activity,
     admin,

@@ -27,13 +27,13 @@ from flashflow.backend.core.config import ACTIVITY_FILE, NOTIFICATION_FILE, Conf
 from flashflow.backend.core.errors import FlashFlowError, StorageError, ValidationError
 from flashflow.backend.core.timezones import workspace_zone
 from flashflow.backend.data.formats import Format, What, format_of, unguarded
-from flashflow.backend.data.import_activities import MOST_ROWS, ImportedActivityIn, decode_row
+from flashflow.backend.data.import_activities import MOST_ROWS, ImportedActivityIn, decode_row, import_activities_write
 from flashflow.backend.data.import_notifications import (
     ImportedNotificationIn,
     decode_notification,
-    importing_notifications,
+    import_notifications_write,
 )
-from flashflow.backend.data.import_sessions import ImportedSessionIn, decode_session, importing_sessions
+from flashflow.backend.data.import_sessions import ImportedSessionIn, decode_session, import_sessions_write
 from flashflow.backend.data.parquet import rows_of
 from flashflow.backend.data.retention import Kind
 from flashflow.backend.schemas.records import BatchResult
@@ -150,15 +150,15 @@ class Taking(NamedTuple):
 
 
 def _store_activities(backend: Backend, rows: Sequence[bytes]) -> BatchResult:
-    return backend.activity.store.run(backend.activity.importing(rows))
+    return backend.activity.store.run(import_activities_write(backend.activity, rows))
 
 
 def _store_sessions(backend: Backend, rows: Sequence[bytes]) -> BatchResult:
-    return backend.activity.store.run(importing_sessions(backend.activity, rows))
+    return backend.activity.store.run(import_sessions_write(backend.activity, rows))
 
 
 def _store_notifications(backend: Backend, rows: Sequence[bytes]) -> BatchResult:
-    return backend.notifications.store.run(importing_notifications(backend.notifications.clock, rows))
+    return backend.notifications.store.run(import_notifications_write(backend.notifications.clock, rows))
 
 
 TAKINGS = {

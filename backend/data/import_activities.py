@@ -12,11 +12,15 @@ from msgspec import Meta
 from flashflow.backend.activity import batch
 from flashflow.backend.activity.batch import Batch
 from flashflow.backend.activity.consent import Admission
+from flashflow.backend.activity.ingest import LOCAL_APP
+from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.schemas import validation
+from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.schemas.requests import Agent, AppName, Id, Input, Moment, TypeName, Url, UserId
 from flashflow.backend.schemas.values import metadata_json, moment_ms
 from flashflow.backend.store.activity.activities import NewActivity
+from flashflow.backend.store.engine.writer import Write
 
 MOST_ROWS = 1_000
 FUTURE_MS = 60 * 60 * 1000
@@ -97,3 +101,11 @@ def _made_id(row: ImportedActivityIn) -> str:
     number = int.from_bytes(digest) & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62
     h = f"{number:032x}"
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+
+def import_activities_write(
+    service: UserActivityService, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
+) -> Write[Batch, BatchResult]:
+    """Return the write that stores exported rows (JSON) with the ids and times they have."""
+    checked = prepared(rows, service.clock.now_ms(), app, service.admission)
+    return Write(service.track_batches, checked, len(checked[1]))

@@ -82,7 +82,7 @@ def decode_notification(raw: msgspec.Raw | bytes) -> ImportedNotificationIn:
     return decoded(_decoder, raw)
 
 
-def importing_notifications(
+def import_notifications_write(
     clock: Clock, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
 ) -> Write[NotificationRows, BatchResult]:
     """The write that takes rows of an export back in. ``app``: whose those are that name none."""

@@ -22,7 +22,7 @@ from flashflow.backend.schemas.values import metadata_json, moment_ms
 from flashflow.backend.store.activity import session_import
 from flashflow.backend.store.activity.session_import import NewSession
 from flashflow.backend.store.engine.writer import Tx, Write
-from flashflow.backend.store.privacy import retention
+from flashflow.backend.store.rollups import partitions
 
 
 class ImportedSessionIn(Input, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ def decode_session(raw: msgspec.Raw | bytes) -> ImportedSessionIn:
     return decoded(_decoder, raw)
 
 
-def importing_sessions(
+def import_sessions_write(
     service: UserActivityService, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
 ) -> Write[SessionRows, BatchResult]:
     """The write that takes rows of an export back in. ``app``: whose those are that name none."""
@@ -72,7 +72,7 @@ def importing_sessions(
 
 
 def _take_in(service: UserActivityService, tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
-    before = retention.pruned_before(tx.conn)
+    before = partitions.pruned_before(tx.conn)
     items = [without_rows(item, _too_old(item[1], before)) for item in items]
     turned_away = service.admission.turned_away(tx, (s.user_id for _, good, _ in items for s in good))
     if turned_away:

@@ -19,6 +19,7 @@ from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import search
 from flashflow.backend.store.privacy import retention
 from flashflow.backend.store.privacy.retention import Pruned, Slice
+from flashflow.backend.store.rollups import partitions
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Retention:
 
     def kept(self) -> Kept:
         """How much is stored."""
-        before = self._activity.store.read(retention.pruned_before)
+        before = self._activity.store.read(partitions.pruned_before)
         return Kept(
             activity_bytes=self._activity.store.read(retention.bytes_in_use),
             notification_bytes=self._notifications.store.read(retention.bytes_in_use),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from flashflow.backend import UserActivityService
 from flashflow.backend.activity.consent import mask_ip
+from flashflow.backend.data.import_activities import import_activities_write
 from flashflow.backend.settings.model import PrivacySettings
 from tests.support.api_client import BATCH, START, TRACK, fresh, ok, problem, rows_in
 from tests.support.server_process import ServerProcess, eventually, serving
@@ -154,7 +155,7 @@ def test_activities_sessions_and_imports_are_masked_before_they_are_stored(
     service.track_activity("ada", "t", ip_address="192.0.2.77")
     service.start_session("bob", ip_address="2001:db8:1234:5678::1")
     row = b'{"user_id":"eve","activity_type":"t","timestamp":"2026-01-01T00:00:00Z","ip_address":"198.51.100.9"}'
-    service.store.run(service.importing([row]))
+    service.store.run(import_activities_write(service, [row]))
     assert [a.ip_address for a in service.list_activities(user_id="ada").activities] == ["192.0.2.0"]
     assert [s.ip_address for s in service.get_user_sessions("bob").sessions] == ["2001:db8:1234::"]
     assert [a.ip_address for a in service.list_activities(user_id="eve").activities] == ["198.51.100.0"]

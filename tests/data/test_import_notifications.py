@@ -12,7 +12,7 @@ import pytest
 
 from flashflow.backend import Backend, Config, Notification
 from flashflow.backend.data.formats import jsonl
-from flashflow.backend.data.import_notifications import importing_notifications
+from flashflow.backend.data.import_notifications import import_notifications_write
 from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.settings.model import RetentionSettings
 from flashflow.backend.store.privacy import export
@@ -52,7 +52,7 @@ def lines(backend: Backend) -> list[bytes]:
 
 def take_in(backend: Backend, rows: Sequence[bytes]) -> BatchResult:
     service = backend.notifications
-    return service.store.run(importing_notifications(service.clock, rows))
+    return service.store.run(import_notifications_write(service.clock, rows))
 
 
 def row(clock: StillClock, **other: Any) -> bytes:

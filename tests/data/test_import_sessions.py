@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from flashflow.backend import Backend, Config, Filters, Session, UserActivityService
 from flashflow.backend.data.formats import jsonl
-from flashflow.backend.data.import_sessions import importing_sessions
+from flashflow.backend.data.import_activities import import_activities_write
+from flashflow.backend.data.import_sessions import import_sessions_write
 from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.store.privacy import export
 from flashflow.backend.store.privacy.export import Wanted
@@ -42,7 +43,7 @@ def lines(service: UserActivityService, what: str) -> list[bytes]:
 
 
 def take_in(service: UserActivityService, rows: Sequence[bytes]) -> BatchResult:
-    return service.store.run(importing_sessions(service, rows))
+    return service.store.run(import_sessions_write(service, rows))
 
 
 def sessions(service: UserActivityService) -> list[Session]:
@@ -99,7 +100,11 @@ def test_another_file_has_the_same_sessions_and_figures_whichever_came_first(
             for kind in ("sessions", "activities") if sessions_first else ("activities", "sessions"):
                 rows = lines(here, kind)
                 if rows:
-                    write = importing_sessions(there, rows) if kind == "sessions" else there.importing(rows)
+                    write = (
+                        import_sessions_write(there, rows)
+                        if kind == "sessions"
+                        else import_activities_write(there, rows)
+                    )
                     assert there.store.run(write).rejected == ()
         there.close_idle_sessions()
         assert sessions(there) == sessions(here)

@@ -16,13 +16,15 @@ import pytest
 from flashflow.backend import Backend, Config, Filters, StorageError, Tracked, ValidationError, build
 from flashflow.backend.activity.ingest import Origin
 from flashflow.backend.core.clock import SystemClock, to_datetime
+from flashflow.backend.data.import_activities import import_activities_write
 from flashflow.backend.schemas.records import RejectedRow
 from flashflow.backend.schemas.requests import ActivityIn
 from flashflow.backend.settings.model import RetentionSettings
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.activities import NewActivity
 from flashflow.backend.store.engine.writer import Tx, Write
-from flashflow.backend.store.privacy.retention import Slice, pruned_before
+from flashflow.backend.store.privacy.retention import Slice
+from flashflow.backend.store.rollups.partitions import pruned_before
 from tests.data.test_export import fill
 from tests.support.api_client import rows_in
 from tests.support.fixed_clock import StillClock
@@ -151,7 +153,7 @@ def test_what_was_pruned_is_not_taken_again_and_counted_twice(backend: Backend, 
         batch = [{**row, "timestamp": early}, {**row, "timestamp": late, "activity_id": f"of-{late:%d}"}]
         answer = backend.activity.track_batch(batch)
         assert (answer.accepted, answer.duplicates, [r.index for r in answer.rejected]) == (0, 1, [0])
-        imported = backend.activity.store.run(backend.activity.importing([msgspec.json.encode(row)]))
+        imported = backend.activity.store.run(import_activities_write(backend.activity, [msgspec.json.encode(row)]))
         assert (imported.accepted, len(imported.rejected)) == (0, 1)
 
     refused()
@@ -176,7 +178,7 @@ def test_a_row_repeated_in_the_moment_its_first_copy_is_pruned_is_refused(backen
     exported = [msgspec.json.encode(row) for row in rows]
     service.track_batch([said("early", early), said("late", late)])
     singles = [one("late", late), one("early", early), one("other", late)]
-    batch, imported = service.batching(rows, None, origin), service.importing(exported)
+    batch, imported = service.batching(rows, None, origin), import_activities_write(service, exported)
     alone = one("early", early)
     assert backend.retention.prune(clock.now_ms() - 3 * DAY_MS).activities == 1
 

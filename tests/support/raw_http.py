@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from flashflow.backend.api.http.connection_places import Limits
-from flashflow.backend.api.http.limits import http_protocol
+from flashflow.backend.api.http.protocol import http_protocol
 
 PATIENCE = 10.0
 

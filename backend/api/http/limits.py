@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from importlib.util import find_spec
 from types import FunctionType
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from flashflow.backend.api.http.connection_places import Limits, Peer, Watch
@@ -334,21 +333,3 @@ async def answer_500(cycle: Any) -> None:
     ]
     await cycle.send({"type": "http.response.start", "status": INTERNAL.status, "headers": headers})
     await cycle.send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def http_protocol(
-    limits: Limits, parser: Literal["auto", "httptools", "h11"] = "auto", watch: Watch | None = None
-) -> type[asyncio.Protocol]:
-    """A protocol class for one server: give it to ``uvicorn.Config(http=...)`` and to no second server. ``watch`` is
-    for who wants to know of its connections.
-
-    ``auto`` takes httptools where it is installed and h11 elsewhere (phones).
-    """
-    own = {"limits": limits, "watch": watch or Watch(limits)}
-    if parser == "httptools" or (parser == "auto" and find_spec("httptools")):
-        from flashflow.backend.api.http.limits_httptools import GuardedHttpTools
-
-        return type("HttpProtocol", (GuardedHttpTools,), own)
-    from flashflow.backend.api.http.limits_h11 import GuardedH11
-
-    return type("HttpProtocol", (GuardedH11,), own)

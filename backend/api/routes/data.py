@@ -10,9 +10,9 @@ from flashflow.backend.api.framework.serializers import wire
 from flashflow.backend.api.framework.streamed_response import streamed
 from flashflow.backend.api.routes.activity import batched, path_user
 from flashflow.backend.data.formats import MEDIA_TYPES, Format, What
-from flashflow.backend.data.import_activities import ImportIn
-from flashflow.backend.data.import_notifications import ImportNotificationsIn, importing_notifications
-from flashflow.backend.data.import_sessions import ImportSessionsIn, importing_sessions
+from flashflow.backend.data.import_activities import ImportIn, import_activities_write
+from flashflow.backend.data.import_notifications import ImportNotificationsIn, import_notifications_write
+from flashflow.backend.data.import_sessions import ImportSessionsIn, import_sessions_write
 from flashflow.backend.data.retention import Kind
 from flashflow.backend.schemas.requests import AppName, Input, Moment, UserId
 from flashflow.backend.schemas.values import moment_ms
@@ -75,14 +75,14 @@ async def export_notifications(call: Call) -> Answer:
 
 async def import_activities(call: Call) -> Answer:
     body: ImportIn = call.body
-    write = call.services.activity.importing(body.activities, call.caller.app)
+    write = import_activities_write(call.services.activity, body.activities, call.caller.app)
     write.size = len(call.raw)
     return batched(await call.services.activity_writes.run(write))
 
 
 async def import_sessions(call: Call) -> Answer:
     body: ImportSessionsIn = call.body
-    write = importing_sessions(call.services.activity, body.sessions, call.caller.app)
+    write = import_sessions_write(call.services.activity, body.sessions, call.caller.app)
     write.size = len(call.raw)
     return batched(await call.services.activity_writes.run(write))
 
@@ -90,7 +90,7 @@ async def import_sessions(call: Call) -> Answer:
 async def import_notifications(call: Call) -> Answer:
     body: ImportNotificationsIn = call.body
     services = call.services
-    write = importing_notifications(services.notifications.clock, body.notifications, call.caller.app)
+    write = import_notifications_write(services.notifications.clock, body.notifications, call.caller.app)
     write.size = len(call.raw)
     return batched(await services.notification_writes.run(write))
 

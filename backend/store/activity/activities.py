@@ -25,7 +25,7 @@ from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.session_cache import SessionCache
 from flashflow.backend.store.activity.session_table import READ_COLUMNS, session_bounds, sessions_at, to_session
 from flashflow.backend.store.activity.sessionizer import SessionBook
-from flashflow.backend.store.engine.sql import execute_rows, take
+from flashflow.backend.store.engine.sql import clause, conditions, execute_rows, take
 from flashflow.backend.store.engine.writer import TryCarefully, Tx
 from flashflow.backend.store.rollups.partitions import part_of, session_parts
 
@@ -287,17 +287,6 @@ def sessions_after(
         "ORDER BY revision",
         values,
     )
-
-
-def conditions(filters: Sequence[tuple[str, Any]]) -> tuple[list[str], list[Any]]:
-    """The conditions and values of those filters that were asked for."""
-    asked = [(condition, value) for condition, value in filters if value is not None]
-    return [condition for condition, _ in asked], [value for _, value in asked]
-
-
-def clause(where: Sequence[str]) -> str:
-    """`` WHERE a AND b``, or nothing."""
-    return f" WHERE {' AND '.join(where)}" if where else ""
 
 
 def to_activity(row: tuple[Any, ...]) -> Activity:

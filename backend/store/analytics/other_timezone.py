@@ -20,10 +20,9 @@ from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.analytics.timezone_hours import HOUR_MS, Clocks, Told, told
 from flashflow.backend.store.analytics.verify import BY_DAY, expected_rows, names_of_days
-from flashflow.backend.store.privacy.retention import pruned_before
 from flashflow.backend.store.rollups.aggregate import UNITE, keyed_rows
 from flashflow.backend.store.rollups.dimensions import VALUES
-from flashflow.backend.store.rollups.partitions import BITS, between
+from flashflow.backend.store.rollups.partitions import BITS, between, pruned_before
 from flashflow.backend.store.rollups.schema import DAY_MS, FIRST, LAST, OTHER, week_of
 
 MOST_ROWS = 2_000_000

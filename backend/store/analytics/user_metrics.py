@@ -9,9 +9,9 @@ from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.schemas.records import NameCount, UserAnalytics
 from flashflow.backend.store.activity import user_index
-from flashflow.backend.store.activity.activities import conditions
 from flashflow.backend.store.analytics import heavy_users
 from flashflow.backend.store.analytics.engagement_score import FORMULA, Scoring
+from flashflow.backend.store.engine.sql import conditions
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.dimensions import key_of
 from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS

@@ -55,3 +55,14 @@ def execute_rows(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any
 def _text(sql: str, width: int, size: int) -> str:
     row = f"({','.join('?' * width)})"
     return sql.replace("{rows}", ",".join([row] * size))
+
+
+def conditions(filters: Sequence[tuple[str, Any]]) -> tuple[list[str], list[Any]]:
+    """The conditions and values of those filters that were asked for."""
+    asked = [(condition, value) for condition, value in filters if value is not None]
+    return [condition for condition, _ in asked], [value for _, value in asked]
+
+
+def clause(where: Sequence[str]) -> str:
+    """`` WHERE a AND b``, or nothing."""
+    return f" WHERE {' AND '.join(where)}" if where else ""

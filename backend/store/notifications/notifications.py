@@ -20,8 +20,7 @@ from flashflow.backend.core.encoding import (
     to_json,
 )
 from flashflow.backend.schemas.records import Action, Attempt, Delivery, Notification, NotificationPage
-from flashflow.backend.store.activity.activities import clause, conditions
-from flashflow.backend.store.engine.sql import execute_rows
+from flashflow.backend.store.engine.sql import clause, conditions, execute_rows
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import search
 

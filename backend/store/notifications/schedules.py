@@ -12,8 +12,7 @@ from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import decode_cursor, decode_id, decode_json, encode_cursor, encode_id, to_json
 from flashflow.backend.domain.recurrence import Rule
 from flashflow.backend.schemas.records import Record
-from flashflow.backend.store.activity.activities import clause, conditions
-from flashflow.backend.store.engine.sql import take
+from flashflow.backend.store.engine.sql import clause, conditions, take
 from flashflow.backend.store.engine.writer import Tx
 
 _COLUMNS = "seq, id, name, app, request, rule, next_at, last_at, created_at, updated_at"

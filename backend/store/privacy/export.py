@@ -15,10 +15,10 @@ import msgspec
 
 from flashflow.backend.schemas.records import Activity, Notification, Session
 from flashflow.backend.store.activity import user_index
-from flashflow.backend.store.activity.activities import COLUMNS, clause, conditions, last_seq, to_activity
+from flashflow.backend.store.activity.activities import COLUMNS, last_seq, to_activity
 from flashflow.backend.store.activity.session_table import READ_COLUMNS, sessions_at, to_session
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.sql import Taken, take
+from flashflow.backend.store.engine.sql import Taken, clause, conditions, take
 from flashflow.backend.store.notifications.notifications import COLUMNS as NOTIFICATION_COLUMNS
 from flashflow.backend.store.notifications.notifications import last_places, rows_at, to_notification
 from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS

@@ -43,11 +43,6 @@ class Pruned(NamedTuple):
         return bool(self.activities or self.sessions or self.notifications)
 
 
-def pruned_before(conn: sqlite3.Connection) -> int:
-    """Activities older than this (milliseconds since 1970) are no longer all there; 0: nothing was pruned."""
-    return int(conn.execute("SELECT before FROM pruned").fetchone()[0])
-
-
 def prune_activities(tx: Tx, wanted: Slice, cache: SessionCache) -> Pruned:
     """The oldest activities; once there are none that old, sessions that ended before then."""
     user_index.count_tail(tx)  # what goes has to have been counted

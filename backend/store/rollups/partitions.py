@@ -102,3 +102,8 @@ def session_parts(conn: sqlite3.Connection, high: int | None = None) -> Iterator
             return
         yield int(part)
         high = (part << BITS) - 1
+
+
+def pruned_before(conn: sqlite3.Connection) -> int:
+    """Activities older than this (milliseconds since 1970) are no longer all there; 0: nothing was pruned."""
+    return int(conn.execute("SELECT before FROM pruned").fetchone()[0])
