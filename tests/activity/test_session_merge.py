@@ -20,6 +20,7 @@ from flashflow.backend.core.events import Event
 from flashflow.backend.store.activity import session_cache, session_merge, sessionizer
 from flashflow.backend.store.analytics import key_activities
 from flashflow.backend.store.engine.writer import Write
+from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 
 IDLE, LONGEST = 30 * 60, 24 * 3600
@@ -137,7 +138,7 @@ def histories(draw: st.DrawFn) -> list[Made]:
 STEPS = st.lists(st.sampled_from(["one", "some", "close", "fold", "again", "mark", "count"]), min_size=1, max_size=20)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(made=histories(), steps=STEPS, day=st.sampled_from([LONGEST, 2 * 3600]), tail=st.sampled_from([0, 256]))
 def test_any_order_gives_the_sessions_of_the_right_order(
     tmp_path_factory: pytest.TempPathFactory, made: list[Made], steps: list[str], day: int, tail: int
@@ -185,7 +186,7 @@ def test_any_order_gives_the_sessions_of_the_right_order(
 OWN_IDS = st.sampled_from([None, None, "S1", "S2", "019f0000-0000-7000-8000-000000000001"])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     made=st.lists(st.tuples(MADE, st.sampled_from([0, 0, 60, 1500, IDLE, IDLE + 1, LONGEST]), OWN_IDS), max_size=25),
     order=st.randoms(use_true_random=False),

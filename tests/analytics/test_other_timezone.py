@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from flashflow.backend import Filters, UserActivityService, ValidationError
 from flashflow.backend.analytics.service import Analytics
 from flashflow.backend.store.analytics import other_timezone
+from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 from tests.support.naive_metrics import Naive
 from tests.support.random_histories import NOW, ZONES, hold_to
@@ -97,7 +98,7 @@ PERIODS = st.tuples(st.integers(-1, 14), st.integers(0, 14))
 """How many days ago a period ended, and how many days it has before that."""
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(made=MADE, home=st.sampled_from(ZONES), zone=st.sampled_from(ZONES))
 def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
     tmp_path_factory: pytest.TempPathFactory, made: Any, home: str, zone: str
@@ -112,7 +113,7 @@ def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
         assert service.figures.verify() == ()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(
     made=MADE,
     home=st.sampled_from(ZONES),

@@ -21,6 +21,7 @@ from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.privacy import retention as pruning
 from flashflow.backend.store.privacy.rollup_erasure import forget_key, forget_sessions, forget_user
 from flashflow.backend.store.rollups import aggregate, dimensions, four_week_blocks
+from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 from tests.support.naive_metrics import Naive, features
 from tests.support.random_histories import ACTIVITY, NOW, TYPES, ZONES, hold_to, row
@@ -44,7 +45,7 @@ def service(tmp_path: Path) -> Iterator[UserActivityService]:
         yield service
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     steps=STEPS,
     zone=st.sampled_from(ZONES),
@@ -346,7 +347,7 @@ def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(
         assert service.figures.verify() == (), spoil
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(made=st.lists(ACTIVITY, min_size=1, max_size=60), zone=st.sampled_from(ZONES), close=st.booleans())
 def test_a_person_who_is_forgotten_was_never_counted(
     tmp_path_factory: pytest.TempPathFactory, made: list[dict[str, Any]], zone: str, close: bool

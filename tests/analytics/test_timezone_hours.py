@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flashflow.backend.core.timezones import LocalTime, to_day
 from flashflow.backend.store.analytics.timezone_hours import DAY_MS, HOUR_MS, Clocks, told
+from tests.support.examples import examples
 
 ZONES = (
     "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia",
@@ -24,7 +25,7 @@ def clocks(home: str, away: str, first: date, days: int) -> Clocks:
     return Clocks(LocalTime(ZoneInfo(home)), there, there.start(day), there.start(day + days))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     home=st.sampled_from(ZONES),
     away=st.sampled_from(ZONES),

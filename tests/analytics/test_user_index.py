@@ -20,6 +20,7 @@ from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.engine.open import open_store
 from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.migrations.activity import ACTIVITY_MIGRATIONS
+from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 
 USERS = [f"user-{number}" for number in range(12)]
@@ -77,7 +78,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(steps=STEPS)
 def test_whatever_was_fed_and_counted_when_the_answers_are_those_of_the_rows(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, list[str], int]]

@@ -29,6 +29,7 @@ from tests.support.api_client import (
     problem,
     track,
 )
+from tests.support.examples import examples
 from tests.support.server_process import ServerProcess, serving
 
 ADA = {"user_id": "ada"}
@@ -298,7 +299,7 @@ telling = st.sampled_from(
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.removeprefix("/api/"))
 @settings(
-    max_examples=40,
+    max_examples=examples(40),
     deadline=None,
     database=None,
     derandomize=True,
@@ -317,7 +318,7 @@ def test_any_json_gets_a_json_answer_and_never_a_5xx(
         problem(answer, answer.json()["code"])
 
 
-@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@settings(max_examples=examples(60), deadline=None, database=None, derandomize=True)
 @given(rows=st.lists(st.dictionaries(names, telling | values, max_size=3), min_size=1, max_size=5), kept=st.booleans())
 def test_every_row_of_any_batch_is_accounted_for(server: ServerProcess, rows: list[dict[str, Any]], kept: bool) -> None:
     least = ADA | {"activity_type": "x"} if kept else {}

@@ -6,6 +6,7 @@ import http.client
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -29,8 +30,9 @@ from tests.support.api_client import (
     send,
     track,
 )
+from tests.support.examples import examples
 from tests.support.raw_http import Peer
-from tests.support.server_process import ServerProcess, serving
+from tests.support.server_process import ServerProcess, eventually, serving
 
 MIB = 1024 * 1024
 UNKNOWN = "01a203d4-46cd-7000-a0fd-17c6c75a6818"
@@ -239,7 +241,7 @@ parameters = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None, database=None, derandomize=True)
+@settings(max_examples=examples(200), deadline=None, database=None, derandomize=True)
 @given(
     place=st.sampled_from(PLACES),
     word=st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30),
@@ -380,7 +382,13 @@ def test_http_that_is_none_is_400_in_the_same_shape(untouched: ServerProcess) ->
             problem(Raw(answer.status, answer.headers, answer.body.decode()), "bad_request")
 
 
+def open_files(server: ServerProcess) -> int:
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
 def test_a_client_that_leaves_in_the_middle_leaves_no_trace(untouched: ServerProcess) -> None:
+    ok(untouched.api("GET", "/api/health"))
+    before = open_files(untouched)
     for path in (TRACK, "/api/nothing", "/launch/x", "/api/stream", "/"):
         connection = http.client.HTTPConnection("127.0.0.1", untouched.port, timeout=10)
         connection.putrequest("POST" if path != "/api/stream" else "GET", path)
@@ -390,3 +398,4 @@ def test_a_client_that_leaves_in_the_middle_leaves_no_trace(untouched: ServerPro
         connection.endheaders(b"{")
         connection.close()
     ok(untouched.api("GET", "/api/health"))
+    eventually(lambda: open_files(untouched) <= before, what="the connections to be closed")

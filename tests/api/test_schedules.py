@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from flashflow.backend.app import Backend
 from flashflow.backend.core.config import Config
 from tests.support.api_client import JSON, KEYS, TEMPLATES, TIME, UUID7, App, contents, fresh, ok, problem
+from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 from tests.support.server_process import eventually
 
@@ -394,7 +395,7 @@ near = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rule=near | anything, notification=st.none() | anything)
 def test_nothing_that_is_sent_is_answered_with_a_fault(app: App, rule: Any, notification: Any) -> None:
     body = plan(notification=notification) if notification is not None else plan()

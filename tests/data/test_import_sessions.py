@@ -20,6 +20,7 @@ from flashflow.backend.data.import_sessions import import_sessions_write
 from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.store.privacy import export
 from flashflow.backend.store.privacy.export import Wanted
+from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 from tests.support.server_process import flashflow, serving
 
@@ -72,7 +73,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(steps=STEPS, sessions_first=st.booleans())
 def test_another_file_has_the_same_sessions_and_figures_whichever_came_first(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, str, int]], sessions_first: bool

@@ -20,6 +20,7 @@ from flashflow.backend.domain.channel import LEASE_MS
 from flashflow.backend.domain.delivery_messages import Outcome, overall
 from flashflow.backend.schemas.requests import SendIn, build
 from flashflow.backend.store.notifications.outbox import INTERRUPTED_MOST, Claim
+from tests.support.examples import examples
 from tests.support.outbox_driver import BUSY, DELIVERED, REFUSED, ROUTES, SENT, Hands
 
 BACK_OFF = BackOff(max_tries=3)
@@ -426,5 +427,5 @@ class Outbox(RuleBasedStateMachine):
         return decode_id(rows[0][0]) if rows else None
 
 
-Outbox.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+Outbox.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=50, deadline=None)
 test_nothing_is_lost_and_nothing_pretended_whatever_happens = Outbox.TestCase

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from flashflow.backend.domain.delivery_policy import SYSTEMS, Decision, Facts, Target, decide
 from flashflow.backend.domain.preferences import may_use
 from flashflow.backend.domain.quiet_hours import Digest, QuietHours
+from tests.support.examples import examples
 
 NOW = 1_780_000_000_000
 MINUTE = 60_000
@@ -123,7 +124,7 @@ def promised(asked: Facts, decision: Decision) -> tuple[str, str | None]:
     return next(((status, code) for applies, status, code in rules if applies), ("pending", "queued"))
 
 
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=examples(600))
 @given(asked=all_facts)
 def test_every_channel_asked_for_gets_the_first_decision_that_applies(asked: Facts) -> None:
     decided = decide(asked)
@@ -137,7 +138,7 @@ def test_every_channel_asked_for_gets_the_first_decision_that_applies(asked: Fac
     assert pushed in ([], [None], [target.seq for target in asked.devices])
 
 
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=examples(600))
 @given(asked=all_facts)
 def test_what_is_held_has_its_end_and_what_is_pending_its_route(asked: Facts) -> None:
     for decision in decide(asked):
@@ -154,7 +155,7 @@ def test_what_is_held_has_its_end_and_what_is_pending_its_route(asked: Facts) ->
             assert decision.route in asked.routes
 
 
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=examples(600))
 @given(asked=all_facts)
 def test_critical_passes_throttle_digest_and_quiet_and_nothing_else(asked: Facts) -> None:
     usual = decide(msgspec.structs.replace(asked, critical=False))
@@ -167,7 +168,7 @@ def test_critical_passes_throttle_digest_and_quiet_and_nothing_else(asked: Facts
             assert after == before
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(asked=all_facts, critical=st.booleans(), off=st.sampled_from(CHANNELS))
 def test_an_explicit_off_is_obeyed_by_everything(asked: Facts, critical: bool, off: str) -> None:
     said = {**asked.choices, ("*", off): False}
@@ -188,7 +189,7 @@ calm_facts = st.builds(
 """Nothing holds all the channels back, so that what is left is the chain."""
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(asked=calm_facts | all_facts)
 def test_a_chain_is_never_a_dead_end(asked: Facts) -> None:
     decided = decide(asked)

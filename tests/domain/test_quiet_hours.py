@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from flashflow.backend.core.clock import rfc3339, to_datetime, to_ms
 from flashflow.backend.domain.quiet_hours import DAYS, HOUR_MS, Digest, QuietHours, is_zone
+from tests.support.examples import examples
 
 MINUTE_MS = 60_000
 DAY_MS = 24 * HOUR_MS
@@ -276,7 +277,7 @@ def naive_until(quiet: QuietHours, now_ms: int) -> int | None:
     return end if end > now_ms else None
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(quiet=quiet_hours, now_ms=moments)
 @example(quiet=berlin("02:30", "02:30"), now_ms=ms("2026-10-25T00:45"))
 @example(quiet=berlin("02:30", "02:00"), now_ms=ms("2026-03-29T00:30"))
@@ -291,7 +292,7 @@ def test_quiet_hours_agree_with_a_walk_minute_by_minute(quiet: QuietHours, now_m
         assert found >= now_ms + 2 * DAY_MS
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 @given(quiet=quiet_hours, now_ms=moments)
 def test_at_its_end_it_is_quiet_no_more_and_just_before_it_still_is(quiet: QuietHours, now_ms: int) -> None:
     end = quiet.until(now_ms)
@@ -306,7 +307,7 @@ def test_at_its_end_it_is_quiet_no_more_and_just_before_it_still_is(quiet: Quiet
         assert len(quiet.days) == 7
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(quiet=quiet_hours, now_ms=moments, later=st.integers(0, 3 * DAY_MS))
 def test_whenever_one_asks_during_a_quiet_its_end_is_the_same(quiet: QuietHours, now_ms: int, later: int) -> None:
     end = quiet.until(now_ms)
@@ -376,7 +377,7 @@ def test_an_hourly_digest_takes_the_full_hour_that_a_change_leads_to() -> None:
     ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(zone=st.sampled_from(ZONES), now_ms=moments)
 @example(zone=HOWE, now_ms=ms("2026-04-04T14:31"))
 @example(zone=HOWE, now_ms=ms("2026-10-03T15:29"))
@@ -387,7 +388,7 @@ def test_an_hourly_digest_agrees_with_a_walk_minute_by_minute(zone: str, now_ms:
     assert found == next(minute.at for minute in walked if minute.at > now_ms and minute.wall % 60 == 0)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(zone=st.sampled_from(ZONES), at=clock_times, now_ms=moments)
 def test_a_daily_digest_agrees_with_a_walk_minute_by_minute(zone: str, at: str, now_ms: int) -> None:
     """Once for every day: the first minute that shows its time or, where that is skipped, later."""
@@ -401,7 +402,7 @@ def test_a_daily_digest_agrees_with_a_walk_minute_by_minute(zone: str, at: str, 
     assert found == next(slot for slot in times if slot > now_ms)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(zone=st.sampled_from([BERLIN, HOWE, "Asia/Kolkata"]), at=clock_times, now_ms=moments)
 def test_a_daily_digest_goes_out_on_every_local_day_once(zone: str, at: str, now_ms: int) -> None:
     digest, days = Digest(frequency="daily", zone=zone, at=at), []

@@ -17,6 +17,7 @@ from flashflow.backend.core.clock import to_datetime, to_ms
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.domain.recurrence import DAYS, MINUTE_MS, Rule, check, next_after, zone_named
 from flashflow.backend.schemas.requests import build
+from tests.support.examples import examples
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAY_MS = 24 * 60 * MINUTE_MS
@@ -83,7 +84,7 @@ zones = st.sampled_from(ZONES)
 # --- the wall clock ---------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(zones, rules, st.integers(0, 95), moments)
 @example("Europe/Berlin", {}, 10, at("2026-03-28 12:00"))
 @example("Europe/Berlin", {"days": ["sun"]}, 10, at("2026-10-24 12:00"))
@@ -100,7 +101,7 @@ def test_it_is_what_a_walk_over_the_clock_finds(zone: str, when: dict[str, Any],
     assert following(rule, now_ms, ZoneInfo(zone), until) == walk(rule, now_ms, ZoneInfo(zone), until)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(zones, rules, st.integers(0, 1439), moments)
 def test_it_comes_once_on_every_day_that_matches_and_never_goes_back(
     zone: str, when: dict[str, Any], minute: int, now_ms: int

@@ -27,6 +27,7 @@ from flashflow.backend.domain.rule_conditions import (
 from flashflow.backend.rules.messages import activity_data, check_texts, request
 from flashflow.backend.schemas.requests import build
 from flashflow.backend.schemas.rules import OnIn, RuleIn, WhereIn, check_rule
+from tests.support.examples import examples
 
 SEND = {"title": "t", "message": "m"}
 NOON = 1_781_092_800_000
@@ -294,7 +295,7 @@ class History:
         return False
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     times=st.integers(1, 5),
     within=st.integers(0, 60),

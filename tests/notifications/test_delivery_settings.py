@@ -29,6 +29,7 @@ from flashflow.backend.store.notifications.delivery_settings import (
     digest_of,
     quiet_of,
 )
+from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 
 T = TypeVar("T")
@@ -227,7 +228,7 @@ def test_what_is_no_locale_is_refused(desk: Desk, locale: str) -> None:
     refused("locale", lambda: desk.contacts("ada", locale=locale))
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @property_of(text=st.text(min_size=1, max_size=80) | st.emails() | st.from_regex(r"\+[0-9 ().-]{5,20}", fullmatch=True))
 def test_whatever_comes_is_taken_or_refused_with_its_field(desk: Desk, text: str) -> None:
     for field in ("email", "phone", "locale"):

@@ -15,6 +15,7 @@ from flashflow.backend import ValidationError
 from flashflow.backend.core.errors import FlashFlowError
 from flashflow.backend.schemas.records import Decided
 from flashflow.backend.schemas.requests import SendIn, build
+from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 from tests.support.outbox_driver import BUSY, REFUSED, SENT, Hands
 
@@ -117,7 +118,9 @@ Answer = list[tuple[str, str, tuple[Decided, ...]]] | str
 """User, status and deliveries of each; or the refusal."""
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(before=st.lists(steps, max_size=12), request=requests, again=requests)
 def test_it_stores_nothing_and_says_what_send_then_does(
     tmp_path_factory: pytest.TempPathFactory, before: list[tuple[str, Any]], request: dict[str, Any], again: Any

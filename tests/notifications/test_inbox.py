@@ -13,6 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from flashflow.backend import Conflict, NotificationService
 from flashflow.backend.schemas.records import Notification
+from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 
 USERS = ("ada", "bob")
@@ -155,5 +156,5 @@ def is_listed(n: Notification, status: str | None) -> bool:
     return {None: n.inbox in {"unread", "read"}, "all": True}.get(status, status in {n.inbox, n.status})
 
 
-Inbox.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+Inbox.TestCase.settings = settings(max_examples=examples(25), stateful_step_count=25, deadline=None)
 test_the_unread_counts_equal_a_recount_whatever_happens = Inbox.TestCase

@@ -28,6 +28,7 @@ from flashflow.backend.schemas.records import Sent
 from flashflow.backend.schemas.requests import build
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications.schedules import Schedule
+from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 from tests.support.server_process import ROOT
 
@@ -319,7 +320,9 @@ def test_more_than_one_handful_due_at_once_are_all_sent(parts: Parts) -> None:
 
 
 @settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=examples(25),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(
     minutes=st.integers(1, 200),

@@ -16,6 +16,7 @@ from flashflow.backend.schemas.requests import SendIn, build
 from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.notifications import search
 from tests.support.api_client import fresh, ok, send
+from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 from tests.support.server_process import ServerProcess, serving
 
@@ -79,7 +80,7 @@ def test_what_no_row_holds_is_not_found(service: NotificationService, text: str)
 WORDS = st.text(st.sampled_from("aAbBäÄßσςΣиИ会%_\"'\\İ"), min_size=1, max_size=7)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(texts=st.lists(WORDS, min_size=1, max_size=6), wanted=WORDS, changed=WORDS)
 def test_index_tail_and_plain_look_agree_after_every_change(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], wanted: str, changed: str

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flashflow.backend.schemas.requests import SendIn
+from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 from tests.support.outbox_driver import Hands, Stand
 
@@ -123,7 +124,7 @@ def test_a_clock_that_was_set_back_throttles_nobody_for_years(hands: Hands) -> N
     assert chat(hands) == "throttled", "half an hour back is still the same window"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(limit=st.integers(1, 4), minutes=st.integers(1, 60), gaps=st.lists(st.integers(0, 45), min_size=1, max_size=14))
 def test_no_window_ever_holds_more_than_the_limit_and_none_is_kept_back_needlessly(
     tmp_path_factory: pytest.TempPathFactory, limit: int, minutes: int, gaps: list[int]

@@ -23,6 +23,7 @@ from flashflow.backend.core.errors import FieldError, ValidationError
 from flashflow.backend.rendering import json_schema
 from flashflow.backend.rendering.json_schema import MOST_ERRORS, check_data, check_schema
 from flashflow.backend.rendering.regex_matcher import REMEMBERED, Pattern, PatternError
+from tests.support.examples import examples
 
 BOUND_S = 3.0
 """What no check may take, however busy the machine is; alone each takes a fifth of a second at the most."""
@@ -597,7 +598,7 @@ DATA = st.dictionaries(st.sampled_from("abc"), JSON, max_size=3)
 
 
 @given(SCHEMAS, DATA)
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck))
 def test_what_fits_and_what_does_not_is_as_the_library_has_it(schema: dict[str, Any], data: dict[str, Any]) -> None:
     try:
         check_schema(schema)
@@ -646,7 +647,7 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(KEYWORDS), ANYTHING, max_size=6), ANYTHING)
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(500), deadline=None, suppress_health_check=list(HealthCheck))
 def test_nothing_but_a_validation_error_ever_comes_of_it(schema: Any, data: Any) -> None:
     with bounded():
         try:
@@ -679,7 +680,7 @@ EXPRESSIONS = st.recursive(
 
 
 @given(EXPRESSIONS, st.text("ab1_ .ä{}]-", min_size=1, max_size=8))  # up to 3.13 Python has no \\B in an empty text
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(1500), deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_pattern_matches_what_pythons_would(expression: str, text: str) -> None:
     ours = Pattern(expression)
     theirs = re.search(re.sub(r"\$", r"\\Z", expression), text, re.ASCII)
@@ -764,7 +765,7 @@ def test_a_pattern_remembers_only_so_much() -> None:
 
 
 @given(st.text("ab()[]{}*+?|^$\\-,0123dwsbBpuxk<:=!.", max_size=20))
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800), deadline=None)
 def test_no_text_breaks_the_parser(expression: str) -> None:
     with bounded():
         try:

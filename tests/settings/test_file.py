@@ -30,6 +30,7 @@ from flashflow.backend.settings.file import RETRY_POLLS, SettingsFile
 from flashflow.backend.settings.keyring import KeyringSecrets, NoSecrets, SecretStore, SecretsUnavailable, secret_store
 from flashflow.backend.settings.model import AppriseSettings, EmailSettings, FcmSettings, Settings, SmsSettings
 from tests.support.desktop_session import session_bus
+from tests.support.examples import examples
 from tests.support.server_process import ROOT
 
 WHOLE = """\
@@ -373,7 +374,9 @@ def test_only_a_secret_may_come_from_the_keyring(path: Path, memory: Memory) -> 
 
 
 @given(st.data())
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_no_error_ever_quotes_a_secret(path: Path, data: st.DataObject) -> None:
     """Secrets from the file and from the environment, in a file that is broken anywhere."""
     text = WHOLE.replace('security = "tls"', 'security = "${SMTP_PASSWORD}"').replace('"K"', "'${SMTP_PASSWORD}\\n'")
@@ -660,7 +663,9 @@ def test_what_looks_like_a_header_in_a_text_never_becomes_one(path: Path) -> Non
 
 
 @given(st.sampled_from(["", *LAYOUTS.values()]), st.lists(TABLES, max_size=6))
-@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_what_is_saved_is_what_is_loaded(
     path: Path, layout: str, saves: list[tuple[str, dict[str, Any] | None]]
 ) -> None:

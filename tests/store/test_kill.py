@@ -94,8 +94,8 @@ def stored(server: ServerProcess) -> dict[str, list[str]]:
     return found
 
 
-def test_what_was_acknowledged_survives_kill_9_and_stands_there_once(tmp_path: Path) -> None:
-    chance = random.Random()
+def test_what_was_acknowledged_survives_kill_9_and_stands_there_once(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
     acknowledged: dict[str, str] = {}
     sent: set[str] = set()
     for turn in range(ROUNDS):

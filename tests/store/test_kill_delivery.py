@@ -13,10 +13,10 @@ KILLS = 4
 
 
 def test_every_notice_arrives_however_often_the_server_is_killed_and_at_most_one_a_worker_twice(
-    tmp_path: Path,
+    tmp_path: Path, seed: int
 ) -> None:
     with smtp_server() as mail:
-        came = post_and_kill(tmp_path, mail, POSTS, KILLS, random.Random())
+        came = post_and_kill(tmp_path, mail, POSTS, KILLS, random.Random(seed))
     assert sorted(came.answers.values()) == sorted(f"notice-{number}" for number in range(POSTS))
     assert came.statuses == {"sent": POSTS}
     assert came.arrivals.keys() == set(came.answers.values()), "lost"

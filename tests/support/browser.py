@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 from playwright.sync_api import (
+    Browser,
     BrowserContext,
     ConsoleMessage,
     Locator,
@@ -132,14 +133,31 @@ def is_foreign(url: str) -> bool:
     return parts.scheme not in NOT_NETWORK and parts.hostname not in OURS
 
 
+_shared: list[Browser] = []
+
+
+@contextmanager
+def sharing_chromium() -> Iterator[None]:
+    """Keep one Chromium running; ``browsing`` opens its contexts there. Starting one takes a second each."""
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        _shared.append(started)
+        try:
+            yield
+        finally:
+            _shared.remove(started)
+            started.close()
+
+
 @contextmanager
 def browsing(width: int = 1280, height: int = 800) -> Iterator[Screen]:
-    """A fresh Chromium without history or cookies; closed again on the way out."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        try:
-            context = browser.new_context(viewport={"width": width, "height": height})
-            yield Screen(context)
-            context.close()
-        finally:
-            browser.close()
+    """A browser window without history or cookies; closed again on the way out."""
+    if not _shared:
+        with sharing_chromium(), browsing(width, height) as screen:
+            yield screen
+        return
+    context = _shared[0].new_context(viewport={"width": width, "height": height})
+    try:
+        yield Screen(context)
+    finally:
+        context.close()

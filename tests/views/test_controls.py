@@ -307,12 +307,13 @@ def test_a_page_that_went_away_is_dropped_quietly_and_catches_up_when_it_is_back
     assert asked == [1, 1]
 
 
-def test_a_closed_loop_does_not_reach_the_thread_that_committed() -> None:
+def test_a_closed_loop_does_not_reach_the_thread_that_committed(caplog: pytest.LogCaptureFixture) -> None:
     bus = Bus()
     loop = asyncio.new_event_loop()
     Live(bus, "me", loop).start()
     loop.close()
     bus.publish([Event("activity", "1")])
+    assert caplog.records == [], "the bus caught an error of the subscriber"
 
 
 async def test_refreshes_never_overlap_and_none_is_lost() -> None:

@@ -1,0 +1,19 @@
+"""One Chromium for the tests of a file; each test has a context of its own, without history or cookies."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import browser
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _chromium() -> Iterator[None]:
+    if shutil.which("chromium") is None:  # the test's own fixtures skip it or fail it
+        yield
+        return
+    with browser.sharing_chromium():
+        yield
