@@ -24,22 +24,22 @@ from flashflow.backend.core.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERS
 from flashflow.backend.core.errors import Erased, FlashFlowError, StorageError, ValidationError
 from flashflow.backend.core.events import Bus, Event
 from flashflow.backend.core.private_files import write_private
-from flashflow.backend.dashboard import Overview
-from flashflow.backend.data.erasure import Erasing
-from flashflow.backend.data.export import Exports
+from flashflow.backend.dashboard import DashboardMetrics
+from flashflow.backend.data.erasure import Erasure
+from flashflow.backend.data.export import Export
 from flashflow.backend.data.retention import Retention
-from flashflow.backend.delivery.channel_registry import LABELS, Channels, ChannelState
+from flashflow.backend.delivery.channel_registry import LABELS, ChannelRegistry, ChannelState
 from flashflow.backend.delivery.desktop.channel import DesktopChannel, is_web_link
 from flashflow.backend.delivery.net.text import cut
 from flashflow.backend.delivery.outbox import Outbox
-from flashflow.backend.delivery.toast_dismissals import Withdrawals
+from flashflow.backend.delivery.toast_dismissals import ToastDismissals
 from flashflow.backend.jobs import Jobs
-from flashflow.backend.maintenance import Upkeep
-from flashflow.backend.notifications.channel_test import Trial, Trials
+from flashflow.backend.maintenance import Maintenance
+from flashflow.backend.notifications.channel_test import ChannelTest, ChannelTester
 from flashflow.backend.notifications.service import NotificationService
-from flashflow.backend.rules.metrics import FigureMetrics
+from flashflow.backend.rules.metrics import AnalyticsMetrics
 from flashflow.backend.rules.service import Rules
-from flashflow.backend.rules.worker import RuleWatch
+from flashflow.backend.rules.worker import RuleWorker
 from flashflow.backend.settings.file import SettingsFile
 from flashflow.backend.settings.keyring import secret_store
 from flashflow.backend.settings.model import PrivacySettings, Settings
@@ -50,7 +50,7 @@ from flashflow.backend.this_computer import StartWrites, register_this_computer
 
 if TYPE_CHECKING:
     from flashflow.backend.api.app import HttpServer
-    from flashflow.backend.api.framework.context import Readers
+    from flashflow.backend.api.framework.context import ReadThreads
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Backend:
         self._faults: list[str] = []
         self._applying = threading.Lock()
         self.desktop = DesktopChannel(on_action=self._toast_pressed)
-        self._withdrawals = Withdrawals(self.desktop.withdraw)
+        self._withdrawals = ToastDismissals(self.desktop.withdraw)
         self._lock = FolderLock(config.data_dir)
         try:
             self._forget_killed_server()
@@ -112,13 +112,13 @@ class Backend:
         except BaseException:
             self.close()
             raise
-        self.channels = Channels(config.data_dir, self.clock, self.desktop)
+        self.channels = ChannelRegistry(config.data_dir, self.clock, self.desktop)
         secrets = secret_store(os.environ)
         self.settings = SettingsFile(config.data_dir / SETTINGS_FILE, environ=os.environ, secrets=secrets)
-        self.exports = Exports(self.activity, self.notifications)
-        self.erasing = Erasing(self.activity, self.notifications)
+        self.exports = Export(self.activity, self.notifications)
+        self.erasing = Erasure(self.activity, self.notifications)
         self.retention = Retention(self.activity, self.notifications)
-        self.upkeep = Upkeep(
+        self.upkeep = Maintenance(
             self.activity,
             self.notifications,
             self.erasing,
@@ -127,8 +127,8 @@ class Backend:
         )
         self.outbox = Outbox(OutboxTable(self.notifications.store), {}, self.clock)
         self._first_settings()
-        self.overview = Overview(self.activity, self.notifications)
-        self.trials = Trials(
+        self.overview = DashboardMetrics(self.activity, self.notifications)
+        self.trials = ChannelTester(
             self.notifications.store, lambda: self.channels.lanes, self.clock, self.notifications.new_id,
             tell=self.notifications.send_notification, this_computer=lambda: self.notifications.sender.this_computer,
         )  # fmt: skip
@@ -139,14 +139,14 @@ class Backend:
             order=lambda request, app, owner: self.notifications.sending(request, app, owner).item,
             send=self.notifications.sender.send,
             zone=lambda: self.activity.analytics.zone,
-            metrics=FigureMetrics(self.activity.analytics),
+            metrics=AnalyticsMetrics(self.activity.analytics),
         )
-        self.rule_watch = RuleWatch(self.rules.judge)
+        self.rule_watch = RuleWorker(self.rules.judge)
         self.jobs = Jobs()
         self._start_writes = StartWrites()
         self._tells = True
         self._http: HttpServer | None = None
-        self._readers: Readers | None = None
+        self._readers: ReadThreads | None = None
         self._started_at = time.monotonic()
         self._closed = False
 
@@ -158,7 +158,7 @@ class Backend:
         return (*self._told, *self._faults)
 
     @property
-    def analytics(self) -> Overview:
+    def analytics(self) -> DashboardMetrics:
         """The dashboard's figures."""
         return self.overview
 
@@ -173,7 +173,7 @@ class Backend:
             return self.channels.states(missing=f"{SETTINGS_FILE} cannot be read.")
         return self.channels.states()
 
-    def send_test(self, route: str, user_id: str | None = None) -> tuple[Trial, ...]:
+    def send_test(self, route: str, user_id: str | None = None) -> tuple[ChannelTest, ...]:
         """Test a channel, or one route of push, on me (or that user), now; takes as long as the provider does, so call
         it off the event loop. Raises NotFound and Conflict."""
         return self.trials.send_test(route, user_id or self.me)
@@ -276,9 +276,9 @@ class Backend:
     def _bind(self, screens: Screens | None) -> None:
         """Take the port before anything is written. Requests wait in it until all that they need is ready."""
         from flashflow.backend.api.app import HttpServer  # uvicorn and Starlette only where there is an API
-        from flashflow.backend.api.framework.context import Readers
+        from flashflow.backend.api.framework.context import ReadThreads
 
-        self._readers = Readers()
+        self._readers = ReadThreads()
         self._http = HttpServer(self, self._readers, screens, self._started_at)
         self.url = self._http.url
 

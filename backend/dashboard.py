@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.notifications.service import NotificationService
-from flashflow.backend.schemas.records import TodayFigures
+from flashflow.backend.schemas.records import TodayMetrics
 from flashflow.backend.store.analytics.user_metrics import today_notifications
 
 
-class Overview:
+class DashboardMetrics:
     """Questions that need activities and notifications together."""
 
     def __init__(self, activity: UserActivityService, notifications: NotificationService) -> None:
         self._activity = activity
         self._notifications = notifications
 
-    def today(self) -> TodayFigures:
+    def today(self) -> TodayMetrics:
         """The local day so far."""
         day, users, sessions, activities = self._activity.analytics.today()
         _, start, end = self._activity.analytics.today_bounds()
         made, delivered, read = self._notifications.store.read(lambda conn: today_notifications(conn, start, end))
-        return TodayFigures(
+        return TodayMetrics(
             day=day.isoformat(),
             zone=self._activity.analytics.zone.key,
             active_users=users,

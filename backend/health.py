@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from flashflow.backend.core.errors import FlashFlowError
-from flashflow.backend.core.supervised_thread import Steady
+from flashflow.backend.core.supervised_thread import SupervisedThread
 from flashflow.backend.store.engine.database import Store
 
 
@@ -21,7 +21,7 @@ def storage_fault(stores: Sequence[Store]) -> str | None:
     return "rows_missing" if any(store.loss is not None for store in stores) else None
 
 
-def failing_threads(stores: Sequence[Store], others: Iterable[Steady | None]) -> tuple[str, ...]:
+def failing_threads(stores: Sequence[Store], others: Iterable[SupervisedThread | None]) -> tuple[str, ...]:
     """The names of the threads that ended or failed lately: the writers of ``stores``, and ``others``."""
     threads = [*(thread for store in stores for thread in store.writer.threads), *others]
     return tuple(thread.name for thread in threads if thread is not None and thread.is_failing)

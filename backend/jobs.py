@@ -15,7 +15,7 @@ from collections.abc import Callable
 import schedule
 
 from flashflow.backend.core.errors import FlashFlowError
-from flashflow.backend.core.supervised_thread import Steady
+from flashflow.backend.core.supervised_thread import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ class Jobs:
             if thread.is_alive():
                 thread.join(max(0.0, end - time.monotonic()))
 
-    def _thread(self, name: str, scheduler: schedule.Scheduler) -> Steady:
-        return Steady(name, lambda: self._run(scheduler), self._stopping.is_set, self._tick_s)
+    def _thread(self, name: str, scheduler: schedule.Scheduler) -> SupervisedThread:
+        return SupervisedThread(name, lambda: self._run(scheduler), self._stopping.is_set, self._tick_s)
 
     def _run(self, scheduler: schedule.Scheduler) -> None:
         scheduler.run_all()

@@ -12,7 +12,7 @@ from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.clock import rfc3339
 from flashflow.backend.core.errors import FlashFlowError
 from flashflow.backend.core.events import Event
-from flashflow.backend.data.erasure import Erasing
+from flashflow.backend.data.erasure import Erasure
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.store.engine import damaged_text
 from flashflow.backend.store.engine.backup import back_up, backups_folder, is_sound
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
 
 
-class Upkeep:
+class Maintenance:
     """Over both services; ``tell`` keeps what the owner should know, ``say`` puts it into their inbox.
     Every call may be made from any thread."""
 
@@ -33,7 +33,7 @@ class Upkeep:
         self,
         activity: UserActivityService,
         notifications: NotificationService,
-        erasing: Erasing,
+        erasing: Erasure,
         *,
         tell: list[str],
         say: Callable[[str, str], None],

@@ -12,7 +12,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashflow.backend.cli.process import EndSignals, announce, complain, drop, prepare_streams, read_input, reason, say
+from flashflow.backend.cli.process import (
+    EndSignals,
+    announce,
+    complain,
+    drop,
+    prepare_streams,
+    print_line,
+    read_input,
+    reason,
+)
 from flashflow.backend.core.config import VERSION, Config, is_text, load_config
 
 if TYPE_CHECKING:
@@ -50,7 +59,7 @@ def _run(argv: list[str] | None) -> int:
     try:
         options = _parser().parse_args(argv)
     except SystemExit as ended:  # the parser has printed help, a version, or how to use it
-        say("", end="")
+        print_line("", end="")
         return int(ended.code or 0)
     _check_text(options)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -141,7 +150,7 @@ def _web(backend: Backend) -> Any:
 def _key(config: Config, options: argparse.Namespace) -> int:
     from flashflow.backend.api_keys import local_key
 
-    say(local_key(config.data_dir))
+    print_line(local_key(config.data_dir))
     return 0
 
 
@@ -150,11 +159,11 @@ def _keys(config: Config, options: argparse.Namespace) -> int:
 
     if options.action == "add":
         scopes = [scope.strip() for scope in options.scope.split(",") if scope.strip()]
-        commands.keys_add(config, say, options.name, scopes)
+        commands.keys_add(config, print_line, options.name, scopes)
     elif options.action == "revoke":
-        commands.keys_revoke(config, say, options.name)
+        commands.keys_revoke(config, print_line, options.name)
     else:
-        commands.keys_list(config, say)
+        commands.keys_list(config, print_line)
     return 0
 
 
@@ -169,7 +178,7 @@ def _send(config: Config, options: argparse.Namespace) -> int:
         "data": commands.parse_object(options.data, "--data"),
     }
     message = read_input().strip() if words == "-" else words
-    commands.send(config, say, options.user, options.title, message, _given(extra))
+    commands.send(config, print_line, options.user, options.title, message, _given(extra))
     return 0
 
 
@@ -182,7 +191,7 @@ def _track(config: Config, options: argparse.Namespace) -> int:
         "metadata": commands.parse_object(options.metadata, "--metadata"),
     }
     for activity_type in options.type:
-        commands.track(config, say, options.user, activity_type, _given(extra))
+        commands.track(config, print_line, options.user, activity_type, _given(extra))
     return 0
 
 
@@ -193,14 +202,14 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 def _link(config: Config, options: argparse.Namespace) -> int:
     from flashflow.backend.cli import commands
 
-    commands.link(config, say)
+    commands.link(config, print_line)
     return 0
 
 
 def _verify(config: Config, options: argparse.Namespace) -> int:
     from flashflow.backend.cli import commands
 
-    if commands.verify(config, say, rebuild=options.rebuild):
+    if commands.verify(config, print_line, rebuild=options.rebuild):
         return 0
     complain("Some figures differ; `flashflow verify --rebuild` recalculates them.")
     return 1
@@ -210,7 +219,7 @@ def _doctor(config: Config, options: argparse.Namespace) -> int:
     from flashflow.backend.cli import commands
     from flashflow.views.window import why_no_window
 
-    if commands.doctor(config, say, why_no_window(os.environ, fetch=False)):
+    if commands.doctor(config, print_line, why_no_window(os.environ, fetch=False)):
         return 0
     complain("flashflow: The storage cannot be used.")
     return 1
@@ -222,8 +231,8 @@ def _export(config: Config, options: argparse.Namespace) -> int:
     filters = {
         "user_id": options.user,
         "app": options.app,
-        "since": data.moment_text(options.since, "--since"),
-        "until": data.moment_text(options.until, "--until"),
+        "since": data.time_argument(options.since, "--since"),
+        "until": data.time_argument(options.until, "--until"),
     }
     data.export(config, options.what, options.file, options.format, filters)
     return 0
@@ -232,7 +241,7 @@ def _export(config: Config, options: argparse.Namespace) -> int:
 def _import(config: Config, options: argparse.Namespace) -> int:
     from flashflow.backend.cli import data
 
-    done = data.import_file(config, say, complain, options.file, options.format, options.what)
+    done = data.import_file(config, print_line, complain, options.file, options.format, options.what)
     return 1 if done.refused else 0
 
 
@@ -240,29 +249,29 @@ def _prune(config: Config, options: argparse.Namespace) -> int:
     from flashflow.backend.cli import data
 
     before = data.days_ago(options.keep_days) if options.before is None else options.before
-    moment = data.moment_text(before, "--before") or before
-    data.prune(config, say, moment, options.what, dry_run=options.dry_run)
+    moment = data.time_argument(before, "--before") or before
+    data.prune(config, print_line, moment, options.what, dry_run=options.dry_run)
     return 0
 
 
 def _erase(config: Config, options: argparse.Namespace) -> int:
     from flashflow.backend.cli import erasure
 
-    erasure.erase(config, say, options.user, sure=options.yes, even_if_unknown=options.even_if_unknown)
+    erasure.erase(config, print_line, options.user, sure=options.yes, even_if_unknown=options.even_if_unknown)
     return 0
 
 
 def _readmit(config: Config, options: argparse.Namespace) -> int:
     from flashflow.backend.cli import erasure
 
-    erasure.readmit(config, say, options.user)
+    erasure.readmit(config, print_line, options.user)
     return 0
 
 
 def _backup(config: Config, options: argparse.Namespace) -> int:
     from flashflow.backend.cli import data
 
-    data.backup(config, say, options.folder)
+    data.backup(config, print_line, options.folder)
     return 0
 
 

@@ -13,7 +13,7 @@ from flashflow.views.controls.notification_bell import NotificationBell
 from flashflow.views.controls.tokens import GRID, HAIRLINE, TITLE, heading, icon_button, silent
 from flashflow.views.dashboard.date_range import Chosen
 from flashflow.views.dashboard.screen import Dashboard
-from flashflow.views.dashboard.user_profile import Person
+from flashflow.views.dashboard.user_profile import UserProfile
 from flashflow.views.dashboard.users import Users
 from flashflow.views.notifications.screen import NotificationCenter
 from flashflow.views.settings.screen import Settings
@@ -22,7 +22,7 @@ from flashflow.views.shared.live import Live
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.sources import MyInbox
 from flashflow.views.shared.theme import dark, light
-from flashflow.views.shared.widgets import centred, notice_banner
+from flashflow.views.shared.widgets import centred, notices_banner
 
 if TYPE_CHECKING:
     from flashflow.backend import Backend
@@ -48,7 +48,7 @@ PLACES = (
 )
 BEHIND = (
     Place("/users", "Users", ft.Icons.PEOPLE_OUTLINE, ft.Icons.PEOPLE, Users),
-    Place("/users", "User", ft.Icons.PERSON_OUTLINE, ft.Icons.PERSON, Person),
+    Place("/users", "User", ft.Icons.PERSON_OUTLINE, ft.Icons.PERSON, UserProfile),
 )
 DASHBOARD, NOTIFICATIONS, SETTINGS, USERS, USER = range(len(PLACES) + len(BEHIND))
 
@@ -196,7 +196,7 @@ class Shell:
         more: dict[str, object] = {}
         if place.screen in (Dashboard, Users):
             more["chosen"] = self._asked
-        elif place.screen is Person:
+        elif place.screen is UserProfile:
             more["user_id"] = named or ""
         return place.screen(backend=self._backend, live=self._live, go=self._go, wide=self._wide, **more)  # type: ignore[arg-type]
 
@@ -262,7 +262,7 @@ class Shell:
 
     def _draw_banners(self) -> None:
         self._banners.controls = [
-            notice_banner(words, self._dismisser(words))
+            notices_banner(words, self._dismisser(words))
             for words in self._backend.notices
             if words not in self._dismissed
         ]

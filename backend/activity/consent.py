@@ -51,7 +51,7 @@ class Admission:
 
     def consent(self, user_id: str) -> Consent:
         """What the user said, and whether they are tracked."""
-        return self._consent(user_id, self._store.read(lambda conn: consents.word_of(conn, user_id)))
+        return self._consent(user_id, self._store.read(lambda conn: consents.consent_of(conn, user_id)))
 
     def consenting(self, user_id: str, tracking: bool) -> Write[tuple[str, bool], Consent]:
         """The write that keeps what the user said. What was stored of them before stays: erasing is another thing."""
@@ -60,7 +60,7 @@ class Admission:
     def _consents(self, tx: Tx, items: Sequence[tuple[str, bool]]) -> list[Consent | FlashFlowError]:
         def write(good: Sequence[tuple[str, bool]]) -> list[Consent]:
             for user_id, tracking in good:
-                consents.save_word(tx, user_id, tracking)
+                consents.save_consent(tx, user_id, tracking)
             return [self._consent(user_id, (tracking, tx.now_ms)) for user_id, tracking in good]
 
         return tombstones.unless_erased(tx, items, lambda item: (item[0],), write)

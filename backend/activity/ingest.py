@@ -11,12 +11,12 @@ import msgspec
 from flashflow.backend.activity.batch import Batch, decode_row, made_id, rejected
 from flashflow.backend.activity.consent import Admission
 from flashflow.backend.core.clock import Clock
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.schemas.records import RejectedRow
 from flashflow.backend.schemas.requests import ActivityIn, row_json
 from flashflow.backend.schemas.validation import Malformed
-from flashflow.backend.schemas.values import metadata_json, moment_ms
+from flashflow.backend.schemas.values import metadata_json, timestamp_ms
 from flashflow.backend.store.activity.activities import NewActivity
 
 FUTURE_MS = 60 * 60 * 1000
@@ -35,7 +35,7 @@ class Origin(msgspec.Struct, frozen=True):
     user_agent: str | None = None
 
 
-class Incoming:
+class ActivityParser:
     """Makes of what came what can be stored. ``new_id`` names the rows that came without an id."""
 
     def __init__(self, admission: Admission, clock: Clock, new_id: Callable[[], str]) -> None:
@@ -58,7 +58,7 @@ class Incoming:
     ) -> Batch:
         """What of ``rows`` can be stored, and why the rest cannot. Raises ValidationError for a bad ``sent_at``."""
         now = self._clock.now_ms()
-        ahead = 0 if sent_at is None else moment_ms("sent_at", sent_at) - now
+        ahead = 0 if sent_at is None else timestamp_ms("sent_at", sent_at) - now
         correction = ahead if abs(ahead) > SKEW_MS else 0
         places: list[int] = []
         good: list[NewActivity] = []
@@ -81,7 +81,7 @@ class Incoming:
 
     def _every_fault(self, first: Malformed, now: int, correction: int, *, may_name_app: bool) -> ValidationError:
         """Join ``first`` with what else is wrong in the fields that could be read."""
-        faults = Faults()
+        faults = ErrorCollector()
         with faults:
             raise first
         if first.part is not None:
@@ -91,7 +91,7 @@ class Incoming:
 
     def check(self, activity: ActivityIn, now: int, correction: int = 0, *, may_name_app: bool = True) -> None:
         """Raise ValidationError for every field that cannot be stored as it is."""
-        faults = Faults()
+        faults = ErrorCollector()
         if activity.app is not None and not may_name_app:
             faults.add("app", "may be given with an admin key only")
         with faults:
@@ -103,7 +103,7 @@ class Incoming:
     def _time_ms(self, activity: ActivityIn, now: int, correction: int) -> int:
         if activity.timestamp is None:
             return now
-        timestamp = moment_ms("timestamp", activity.timestamp) - correction
+        timestamp = timestamp_ms("timestamp", activity.timestamp) - correction
         if timestamp > now + FUTURE_MS:
             raise ValidationError.of("timestamp", "is more than an hour in the future")
         timestamp = max(timestamp, 0)

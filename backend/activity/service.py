@@ -22,8 +22,8 @@ import msgspec
 
 from flashflow.backend.activity.batch import Batch, result_of, without_rows, without_users
 from flashflow.backend.activity.consent import NO_CONSENT, Admission, row_refusal
-from flashflow.backend.activity.ingest import LOCAL_APP, Incoming, Origin
-from flashflow.backend.analytics.rollups import Figures, functions
+from flashflow.backend.activity.ingest import LOCAL_APP, ActivityParser, Origin
+from flashflow.backend.analytics.rollups import RollupMaintenance, functions
 from flashflow.backend.analytics.service import Analytics
 from flashflow.backend.core.clock import Clock, IdMaker, SystemClock
 from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound, Stopping, StorageError, ValidationError
@@ -40,7 +40,7 @@ from flashflow.backend.schemas.records import (
 )
 from flashflow.backend.schemas.references import SessionRef, session_id_of, session_id_or_none
 from flashflow.backend.schemas.requests import ActivityIn, SessionIn, build
-from flashflow.backend.schemas.values import metadata_json, moment_ms
+from flashflow.backend.schemas.values import metadata_json, timestamp_ms
 from flashflow.backend.store.activity import activities as table
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.activities import NewActivity
@@ -90,10 +90,10 @@ class UserActivityService:
             keep_record=keep_record,
         )  # fmt: skip
         self.models: ActivityModels = activity_models(self.store.database)
-        self.figures = Figures(self.store, self.local, self.cache)
+        self.figures = RollupMaintenance(self.store, self.local, self.cache)
         self.analytics = Analytics(self.store, self.clock, self.local, self.figures.fold)
         self.admission = Admission(self.store)
-        self._incoming = Incoming(self.admission, self.clock, self._new_id)
+        self._incoming = ActivityParser(self.admission, self.clock, self._new_id)
         self._behind: int | None = None
         try:
             self.figures.keep_zone()
@@ -214,8 +214,8 @@ class UserActivityService:
         cursor: str | None = None,
     ) -> ActivityPage:
         """Activities newest first; ``since`` is included, ``until`` is not."""
-        start = None if since is None else moment_ms("since", since)
-        end = None if until is None else moment_ms("until", until)
+        start = None if since is None else timestamp_ms("since", since)
+        end = None if until is None else timestamp_ms("until", until)
         return self.store.read(
             lambda conn: table.list_activities(
                 conn,

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.core.timezones import LocalTime, to_date, to_day
-from flashflow.backend.schemas.analytics import Figure, Number, Period
+from flashflow.backend.schemas.analytics import Metric, Number, Period
 from flashflow.backend.store.analytics.totals import Cut
 
 Compare = Literal["previous", "weekday", "none"]
@@ -19,7 +19,7 @@ MONTH_DAYS = 28
 HOUR_MS = 3_600_000
 
 
-class Days(NamedTuple):
+class DateRange(NamedTuple):
     """Local days ``first`` to ``last``; ``cut`` where only part of the last one is meant."""
 
     first: int
@@ -44,7 +44,7 @@ class Days(NamedTuple):
         )
 
 
-def days_asked(first: date | None, last: date | None, today: int) -> Days:
+def requested_days(first: date | None, last: date | None, today: int) -> DateRange:
     """The days from ``first`` to ``last``; without them the seven that end today. Raises ValidationError."""
     end = today if last is None else to_day(last)
     begin = end - DEFAULT_DAYS + 1 if first is None else to_day(first)
@@ -54,15 +54,15 @@ def days_asked(first: date | None, last: date | None, today: int) -> Days:
         raise ValidationError.of("from", f"may lie {MOST_DAYS} days before to at most")
     if begin < 0 or end > today + MOST_DAYS:
         raise ValidationError.of("from" if begin < 0 else "to", "is out of range")
-    return Days(begin, end)
+    return DateRange(begin, end)
 
 
-def days_back(days: Days, compare: Compare) -> int:
+def days_back(days: DateRange, compare: Compare) -> int:
     """By how many days the period before lies before ``days``."""
     return {"none": 0, "previous": days.length, "weekday": -(-days.length // WEEK_DAYS) * WEEK_DAYS}[compare]
 
 
-def days_before(days: Days, compare: Compare, local: LocalTime, now_ms: int) -> Days | None:
+def days_before(days: DateRange, compare: Compare, local: LocalTime, now_ms: int) -> DateRange | None:
     """As many days before ``days`` (``weekday``: whole weeks before, so that each falls on its own weekday); where
     today is the last of ``days``, cut where today has come to."""
     if compare == "none":
@@ -73,13 +73,13 @@ def days_before(days: Days, compare: Compare, local: LocalTime, now_ms: int) -> 
         return None
     today = local.day(now_ms)
     if days.last < today:
-        return Days(first, last)
+        return DateRange(first, last)
     elapsed = now_ms - local.start(today) if days.last == today else 0
     if days.last > today:  # a period that reaches into the future has come as far as today
         last -= days.last - today
         elapsed = now_ms - local.start(today)
     start, end = local.start(last), local.start(last + 1)
-    return Days(first, last, cut_at(min(start + elapsed, end), last, local))
+    return DateRange(first, last, cut_at(min(start + elapsed, end), last, local))
 
 
 def cut_at(at: int, day: int, local: LocalTime) -> Cut:
@@ -91,13 +91,13 @@ def cut_at(at: int, day: int, local: LocalTime) -> Cut:
     return Cut(at, hour, start, local.start(day))
 
 
-def compared(value: Number | None, previous: Number | None) -> Figure:
+def compared(value: Number | None, previous: Number | None) -> Metric:
     """(now − before) / before; “new” where there was nothing before and there is now; 0 to 0 is no change."""
     if value is None or previous is None:
-        return Figure(value=value, previous=previous)
+        return Metric(value=value, previous=previous)
     if previous == 0:
-        return Figure(value=value, previous=previous, change="new" if value > 0 else 0.0)
-    return Figure(value=value, previous=previous, change=(value - previous) / previous)
+        return Metric(value=value, previous=previous, change="new" if value > 0 else 0.0)
+    return Metric(value=value, previous=previous, change=(value - previous) / previous)
 
 
 def ratio(part: Number, whole: Number) -> float | None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from flashflow.backend.analytics.date_ranges import MONTH_DAYS, WEEK_DAYS, Compare, Days, compared, days_before, ratio
-from flashflow.backend.analytics.query import Asked
+from flashflow.backend.analytics.date_ranges import (
+    MONTH_DAYS,
+    WEEK_DAYS,
+    Compare,
+    DateRange,
+    compared,
+    days_before,
+    ratio,
+)
+from flashflow.backend.analytics.query import QueryContext
 from flashflow.backend.core.timezones import to_date
 from flashflow.backend.domain.metric_definitions import DEFINITIONS
-from flashflow.backend.schemas.analytics import Figure, HeatMap, Named, Names, Overview, Trend, TrendPoint
+from flashflow.backend.schemas.analytics import HeatMap, Metric, Named, Names, Overview, Trend, TrendPoint
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.analytics import cohorts_and_funnels, totals
 from flashflow.backend.store.analytics.totals import SessionSums
@@ -15,7 +23,7 @@ from flashflow.backend.store.rollups.dimensions import full_kinds
 KINDS = {"pages": "page", "features": "feature", "referrers": "referrer", "apps": "app", "types": "type"}
 
 
-def overview(asked: Asked, compare: Compare) -> Overview:
+def overview(asked: QueryContext, compare: Compare) -> Overview:
     before = days_before(asked.days, compare, asked.local, asked.now_ms)
     now = _values(asked, asked.days)
     then = {} if before is None else _values(asked, before)
@@ -30,7 +38,7 @@ def overview(asked: Asked, compare: Compare) -> Overview:
     )
 
 
-def _values(asked: Asked, days: Days) -> dict[str, int | float | None]:
+def _values(asked: QueryContext, days: DateRange) -> dict[str, int | float | None]:
     conn, part = asked.conn, asked.slice(days)
     values: dict[str, int | float | None] = {
         "active_users": cohorts_and_funnels.active_users(conn, part),
@@ -56,19 +64,19 @@ def _of_sessions(sums: SessionSums) -> dict[str, int | float | None]:
 _TRAILING = ("dau", "wau", "mau", "stickiness")
 
 
-def _trailing(asked: Asked) -> dict[str, Figure]:
+def _trailing(asked: QueryContext) -> dict[str, Metric]:
     """Active users of the 1, 7 and 28 days that end with the period (or today, where it reaches beyond)."""
     last = min(asked.days.last, asked.local.day(asked.now_ms))
     dau, wau, mau = (
-        cohorts_and_funnels.active_users(asked.conn, asked.slice(Days(last - days + 1, last)))
+        cohorts_and_funnels.active_users(asked.conn, asked.slice(DateRange(last - days + 1, last)))
         for days in (1, WEEK_DAYS, MONTH_DAYS)
     )
-    daily = cohorts_and_funnels.daily_users(asked.conn, asked.slice(Days(last - MONTH_DAYS + 1, last)))
+    daily = cohorts_and_funnels.daily_users(asked.conn, asked.slice(DateRange(last - MONTH_DAYS + 1, last)))
     values = (dau, wau, mau, ratio(daily / MONTH_DAYS, mau))
-    return {name: Figure(value=value) for name, value in zip(_TRAILING, values, strict=True)}
+    return {name: Metric(value=value) for name, value in zip(_TRAILING, values, strict=True)}
 
 
-def trend(asked: Asked, compare: Compare, interval: str) -> Trend:
+def trend(asked: QueryContext, compare: Compare, interval: str) -> Trend:
     before = days_before(asked.days, compare, asked.local, asked.now_ms)
     points = _by_hour if interval == "hour" else _by_day
     return Trend(
@@ -79,11 +87,11 @@ def trend(asked: Asked, compare: Compare, interval: str) -> Trend:
         points=points(asked, asked.days),
         previous_points=()
         if before is None
-        else points(asked, Days(before.first, before.first + asked.days.length - 1)),
+        else points(asked, DateRange(before.first, before.first + asked.days.length - 1)),
     )
 
 
-def _by_day(asked: Asked, days: Days) -> tuple[TrendPoint, ...]:
+def _by_day(asked: QueryContext, days: DateRange) -> tuple[TrendPoint, ...]:
     counts = totals.by_day(asked.conn, asked.slice(days))
     sessions: dict[int, int] | None = None
     if not asked.type_key:
@@ -102,7 +110,7 @@ def _by_day(asked: Asked, days: Days) -> tuple[TrendPoint, ...]:
     )
 
 
-def _by_hour(asked: Asked, days: Days) -> tuple[TrendPoint, ...]:
+def _by_hour(asked: QueryContext, days: DateRange) -> tuple[TrendPoint, ...]:
     counts = totals.by_hour(asked.conn, asked.slice(days))
     return tuple(
         TrendPoint(
@@ -115,7 +123,7 @@ def _by_hour(asked: Asked, days: Days) -> tuple[TrendPoint, ...]:
     )
 
 
-def top(asked: Asked, kind: str, limit: int) -> Names:
+def top(asked: QueryContext, kind: str, limit: int) -> Names:
     part = asked.slice(asked.days, of_type=kind != "types")
     rows, total = totals.top(asked.conn, KINDS[kind], part, limit)
     return Names(
@@ -127,7 +135,7 @@ def top(asked: Asked, kind: str, limit: int) -> Names:
     )
 
 
-def heatmap(asked: Asked) -> HeatMap:
+def heatmap(asked: QueryContext) -> HeatMap:
     hours = [[0] * 24 for _ in range(7)]
     for weekday, hour, count in totals.heat(asked.conn, asked.slice(asked.days)):
         hours[weekday][hour] = count

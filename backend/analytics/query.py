@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from flashflow.backend.analytics.date_ranges import Days
+from flashflow.backend.analytics.date_ranges import DateRange
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.analytics.totals import Slice
@@ -30,7 +30,7 @@ NO_KEY = -1
 """Stands for a name that no activity ever had."""
 
 
-def key_asked(conn: sqlite3.Connection, kind: str, name: str, field: str) -> int:
+def requested_key(conn: sqlite3.Connection, kind: str, name: str, field: str) -> int:
     """The key of an app or a type that ``field`` of a question names. Raises ValidationError where it may be among
     those that have no figures of their own: nothing true could be said of it."""
     key = key_of(conn, kind, name)
@@ -40,11 +40,11 @@ def key_asked(conn: sqlite3.Connection, kind: str, name: str, field: str) -> int
     return NO_KEY if key is None else key
 
 
-class Asked(msgspec.Struct, frozen=True):
+class QueryContext(msgspec.Struct, frozen=True):
     """A question on its way: the filters in days and keys, at a moment, on one snapshot."""
 
     conn: sqlite3.Connection
-    days: Days
+    days: DateRange
     local: LocalTime
     now_ms: int
     app: str | None
@@ -53,7 +53,7 @@ class Asked(msgspec.Struct, frozen=True):
     home: LocalTime
     """The workspace's clock; ``local`` may be another one's."""
 
-    def slice(self, days: Days, *, of_type: bool = True) -> Slice:
+    def slice(self, days: DateRange, *, of_type: bool = True) -> Slice:
         """Those days of the app and, with ``of_type``, the type."""
         return Slice(days.first, days.last, self.app_key, self.type_key if of_type else 0, days.cut)
 

@@ -34,12 +34,12 @@ def functions(local: LocalTime) -> Callable[[sqlite3.Connection], None]:
         conn.create_function("local_hour", 1, local.hour, deterministic=True)
         conn.create_function("site", 1, site, deterministic=True)
         conn.create_function("feature", 1, feature, deterministic=True)
-        packed_timestamps.give(conn)
+        packed_timestamps.insert_sql(conn)
 
     return prepare
 
 
-class Figures:
+class RollupMaintenance:
     """Keeps the figures of one ``user_activities.db``. Every call may be made from any thread."""
 
     def __init__(self, store: Store, local: LocalTime, cache: SessionCache) -> None:

@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 
 from flashflow.backend.analytics import periods
 from flashflow.backend.analytics import users as analytics_people
-from flashflow.backend.analytics.date_ranges import MONTH_DAYS, Compare, Days, days_asked, days_back
+from flashflow.backend.analytics.date_ranges import MONTH_DAYS, Compare, DateRange, days_back, requested_days
 from flashflow.backend.analytics.periods import KINDS
-from flashflow.backend.analytics.query import Asked, Filters, key_asked
+from flashflow.backend.analytics.query import Filters, QueryContext, requested_key
 from flashflow.backend.core.clock import Clock, to_datetime
 from flashflow.backend.core.errors import StorageError
 from flashflow.backend.core.timezones import LocalTime, to_day
@@ -26,7 +26,7 @@ from flashflow.backend.store.engine.database import Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Reaching = Callable[[Days, int], Reach]
+Reaching = Callable[[DateRange, int], Reach]
 """From the days asked for, and today, to what a question looks at."""
 
 
@@ -48,7 +48,7 @@ class Analytics:
         """Whether another zone's days are asked for: these are counted anew, which may take seconds."""
         return filters.zone is not None and filters.zone.key != self.zone.key
 
-    def ask(self, filters: Filters, question: Callable[[Asked], T], reach: Reaching | None = None) -> T:
+    def ask(self, filters: Filters, question: Callable[[QueryContext], T], reach: Reaching | None = None) -> T:
         """Answer ``question`` over everything stored so far; ``reach``: what it looks at in another zone, which is all
         that it may ask (None: it needs none of that zone's days). Raises ValidationError."""
         try:
@@ -59,13 +59,13 @@ class Analytics:
         now = self._clock.now_ms()
         elsewhere = self.is_elsewhere(filters)
         local = LocalTime(filters.zone) if elsewhere and filters.zone is not None else self._local
-        days = days_asked(filters.first, filters.last, local.day(now))
+        days = requested_days(filters.first, filters.last, local.day(now))
 
         def answer(conn: sqlite3.Connection) -> T:
             kind = filters.activity_type
-            app_key = 0 if filters.app is None else key_asked(conn, "app", filters.app, "app")
-            type_key = 0 if kind is None else key_asked(conn, "type", kind, "activity_type")
-            asked = Asked(conn, days, local, now, filters.app, app_key, type_key, self._local)
+            app_key = 0 if filters.app is None else requested_key(conn, "app", filters.app, "app")
+            type_key = 0 if kind is None else requested_key(conn, "type", kind, "activity_type")
+            asked = QueryContext(conn, days, local, now, filters.app, app_key, type_key, self._local)
             if not elsewhere or reach is None:
                 return question(asked)
             with borrowed(conn, local, app_key, reach(days, local.day(now))):
@@ -182,7 +182,7 @@ def _in_course(filters: Filters, compare: Compare, interval: str) -> Reaching:
 def _as_a_whole(filters: Filters, compare: Compare) -> Reaching:
     tables = _BY_DAY | _OF_PEOPLE | _BY_HOUR | {"name_blocks"}
 
-    def reach(days: Days, today: int) -> Reach:
+    def reach(days: DateRange, today: int) -> Reach:
         back = days_back(days, compare)
         first = min(days.first - back, min(days.last, today) - MONTH_DAYS + 1)
         seams, cut = (days.first, days.first - back, days.last - back + 1), today - back

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-from flashflow.backend.analytics.date_ranges import Days, ratio
-from flashflow.backend.analytics.query import Asked, key_asked
+from flashflow.backend.analytics.date_ranges import DateRange, ratio
+from flashflow.backend.analytics.query import QueryContext, requested_key
 from flashflow.backend.core.encoding import decode_cursor, encode_cursor
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.core.timezones import to_date
@@ -23,7 +23,7 @@ MOST_WINDOW_DAYS = 366
 # --- retention --------------------------------------------------------------------------------------------------------
 
 
-def retention(asked: Asked, days: int, mode: str) -> Retention:
+def retention(asked: QueryContext, days: int, mode: str) -> Retention:
     """A row for every day somebody was new on; what is not over yet is None."""
     part = asked.slice(asked.days, of_type=False)
     sizes = people.cohort_sizes(asked.conn, part)
@@ -72,7 +72,7 @@ def _average(cohorts: Sequence[Cohort], n: int) -> float | None:
 # --- funnel -----------------------------------------------------------------------------------------------------------
 
 
-def funnel(asked: Asked, steps: Sequence[str], window_days: int, dropped_at: int | None, limit: int) -> Funnel:
+def funnel(asked: QueryContext, steps: Sequence[str], window_days: int, dropped_at: int | None, limit: int) -> Funnel:
     """Raises ValidationError for steps, a window or a ``dropped_at`` that cannot be."""
     if not 2 <= len(steps) <= MOST_STEPS:
         raise ValidationError.of("steps", f"must be 2 to {MOST_STEPS} activity types")
@@ -83,9 +83,9 @@ def funnel(asked: Asked, steps: Sequence[str], window_days: int, dropped_at: int
     days, bounds = asked.days, None
     if asked.local is not asked.home:  # which days there are matters to the first step alone, and moments tell that
         bounds = days.bounds(asked.local)
-        days = Days(asked.home.day(bounds[0]), asked.home.day(bounds[1] - 1))
+        days = DateRange(asked.home.day(bounds[0]), asked.home.day(bounds[1] - 1))
     part = asked.slice(days, of_type=False)
-    types = [key_asked(asked.conn, "type", name, "steps") for name in steps]
+    types = [requested_key(asked.conn, "type", name, "steps") for name in steps]
     at = None if dropped_at is None else dropped_at - 1
     walked = people.walk(asked.conn, types, part, window_days, at, limit, bounds)
     return Funnel(
@@ -117,12 +117,12 @@ def _steps(names: Sequence[str], walked: people.Walked) -> Iterator[FunnelStep]:
 # --- users ------------------------------------------------------------------------------------------------------------
 
 
-def _first_day(asked: Asked, user: int) -> int:
+def _first_day(asked: QueryContext, user: int) -> int:
     """The day of somebody who came before what another zone's days were counted of."""
-    return asked.local.day(people.first_moment(asked.conn, asked.app_key, user))
+    return asked.local.day(people.first_activity_at(asked.conn, asked.app_key, user))
 
 
-def user_list(asked: Asked, limit: int, cursor: str | None) -> UserRows:
+def user_list(asked: QueryContext, limit: int, cursor: str | None) -> UserRows:
     """One page; the score of each is worked out now. Raises ValidationError for a cursor that is none."""
     after = None
     if cursor is not None:

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from starlette.types import ASGIApp
 
 from flashflow.backend.activity.service import UserActivityService
-from flashflow.backend.api.framework.context import Desk, Readers, Services
+from flashflow.backend.api.framework.context import BackendDesk, ReadThreads, Services
 from flashflow.backend.api.framework.guard import Browsers
 from flashflow.backend.api.framework.host_names import HostNames, bracketed, is_everywhere
 from flashflow.backend.api.server import HttpThread, bind, make_app
@@ -17,12 +17,12 @@ from flashflow.backend.api_keys import KeyRing
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.config import Config
 from flashflow.backend.core.events import Bus
-from flashflow.backend.core.supervised_thread import Steady
+from flashflow.backend.core.supervised_thread import SupervisedThread
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.rules.service import Rules
 
 
-class Parts(Desk, Protocol):
+class ServerParts(BackendDesk, Protocol):
     """What the server needs of the backend."""
 
     config: Config
@@ -44,7 +44,7 @@ class Closable(Protocol):
 class HttpServer:
     """A server: it is bound once it is made (PortTaken), and answers after ``start``."""
 
-    def __init__(self, parts: Parts, readers: Readers, screens: Closable | None, started_at: float) -> None:
+    def __init__(self, parts: ServerParts, readers: ReadThreads, screens: Closable | None, started_at: float) -> None:
         config = parts.config
         sock = bind(config.host, config.port, next_free=config.next_free_port)
         port = sock.getsockname()[1]
@@ -82,7 +82,7 @@ class HttpServer:
         return self._link_maker()()
 
     @property
-    def thread(self) -> Steady:
+    def thread(self) -> SupervisedThread:
         """The thread that answers."""
         return self._thread.thread
 

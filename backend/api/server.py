@@ -24,7 +24,7 @@ from flashflow.backend.api.framework.endpoint import Answer, AsgiEndpoint, Endpo
 from flashflow.backend.api.framework.guard import Browsers, Guard
 from flashflow.backend.api.framework.host_names import HostNames
 from flashflow.backend.api.framework.openapi import document, page
-from flashflow.backend.api.framework.router import Dispatch, sub_routes
+from flashflow.backend.api.framework.router import Router, sub_routes
 from flashflow.backend.api.http.limits import INTERNAL
 from flashflow.backend.api.http.problem_json import MEDIA_TYPE, problem_bytes
 from flashflow.backend.api.http.protocol import http_protocol
@@ -42,7 +42,7 @@ from flashflow.backend.api.routes import (
 )
 from flashflow.backend.api.routes.stream import Stream, StreamQuery
 from flashflow.backend.core.errors import FlashFlowError
-from flashflow.backend.core.supervised_thread import Steady
+from flashflow.backend.core.supervised_thread import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def make_app(services: Services, screens: ASGIApp | None, url: str) -> ASGIApp:
     handlers: Any = {HTTPException: _problem, TimeoutError: _timed_out, Exception: _failed}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    return Dispatch(ENDPOINTS, services, app)
+    return Router(ENDPOINTS, services, app)
 
 
 def _route(endpoint: Endpoint, app: ASGIApp, below: Mapping[str, frozenset[str]]) -> Route:
@@ -237,7 +237,7 @@ class HttpThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._services: Services | None = None
         self._stopping = threading.Event()
-        self.thread = Steady("flashflow-http", self._run, self._stopping.is_set)
+        self.thread = SupervisedThread("flashflow-http", self._run, self._stopping.is_set)
 
     def start(self) -> None:
         """Return once requests are answered. Raises what kept the server from starting."""

@@ -17,7 +17,7 @@ from flashflow.backend.cli.server_connection import NotProven, ask, running
 from flashflow.backend.core.clock import SystemClock
 from flashflow.backend.core.config import Config
 from flashflow.backend.core.errors import AlreadyRunning, FlashFlowError, ValidationError
-from flashflow.backend.delivery.channel_registry import Channels
+from flashflow.backend.delivery.channel_registry import ChannelRegistry
 from flashflow.backend.settings.file import SettingsFile
 from flashflow.backend.settings.keyring import secret_store
 from flashflow.backend.settings.model import Settings
@@ -178,7 +178,7 @@ def _channels(config: Config, say: Say) -> None:
     except ValidationError as error:
         say(_line(SETTINGS_FILE, False, str(error)))
         settings = Settings()
-    channels = Channels(config.data_dir, SystemClock(), DesktopChannel())
+    channels = ChannelRegistry(config.data_dir, SystemClock(), DesktopChannel())
     lanes = channels.build(settings)
     for state in channels.states():
         if state.name in lanes:

@@ -38,9 +38,9 @@ from flashflow.backend.data.parquet import rows_of
 from flashflow.backend.data.retention import Kind
 from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.schemas.requests import row_json
-from flashflow.backend.schemas.values import moment_ms
+from flashflow.backend.schemas.values import timestamp_ms
 from flashflow.backend.store.engine.backup import back_up, backups_folder, copy_to
-from flashflow.backend.store.privacy.export import Wanted
+from flashflow.backend.store.privacy.export import ExportFilter
 
 READ_S = 60.0
 BODY = 900 * 1024
@@ -66,17 +66,17 @@ def export(config: Config, what: What, target: str, kind: str | None, filters: M
                 out.write(piece)
 
 
-def wanted(given: Mapping[str, str]) -> Wanted:
+def wanted(given: Mapping[str, str]) -> ExportFilter:
     """Filters from the command line. Raises ValidationError."""
-    return Wanted(
+    return ExportFilter(
         user_id=given.get("user_id"),
         app=given.get("app"),
-        since=None if "since" not in given else moment_ms("since", _moment("since", given["since"])),
-        until=None if "until" not in given else moment_ms("until", _moment("until", given["until"])),
+        since=None if "since" not in given else timestamp_ms("since", _moment("since", given["since"])),
+        until=None if "until" not in given else timestamp_ms("until", _moment("until", given["until"])),
     )
 
 
-def moment_text(text: str | None, option: str) -> str | None:
+def time_argument(text: str | None, option: str) -> str | None:
     """A time (RFC 3339), or a day (its first moment in this machine's zone), as RFC 3339. Raises ValidationError."""
     if text is None:
         return None
@@ -140,7 +140,7 @@ class Imported(NamedTuple):
     refused: int
 
 
-class Taking(NamedTuple):
+class ImportKind(NamedTuple):
     """What kind of rows are taken in: how one is read, what its columns are called, and the write that stores some."""
 
     what: str
@@ -162,9 +162,9 @@ def _store_notifications(backend: Backend, rows: Sequence[bytes]) -> BatchResult
 
 
 TAKINGS = {
-    "activities": Taking("activities", decode_row, ImportedActivityIn.__struct_fields__, _store_activities),
-    "sessions": Taking("sessions", decode_session, ImportedSessionIn.__struct_fields__, _store_sessions),
-    "notifications": Taking(
+    "activities": ImportKind("activities", decode_row, ImportedActivityIn.__struct_fields__, _store_activities),
+    "sessions": ImportKind("sessions", decode_session, ImportedSessionIn.__struct_fields__, _store_sessions),
+    "notifications": ImportKind(
         "notifications", decode_notification, ImportedNotificationIn.__struct_fields__, _store_notifications
     ),
 }
@@ -196,7 +196,7 @@ def _pairs(errors: Sequence[Any]) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _importing(config: Config, taking: Taking) -> Iterator[Callable[[Sequence[bytes]], dict[str, Any]]]:
+def _importing(config: Config, taking: ImportKind) -> Iterator[Callable[[Sequence[bytes]], dict[str, Any]]]:
     """What stores a batch: the server where one runs, else the file itself."""
     url = running(config)
     if url is not None:
@@ -234,7 +234,7 @@ def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
 
 
 @contextmanager
-def _lines(name: str, form: Format, taking: Taking) -> Iterator[Iterator[Line]]:
+def _lines(name: str, form: Format, taking: ImportKind) -> Iterator[Iterator[Line]]:
     def read(file: BinaryIO) -> Read:
         return _json_lines(file) if form == "jsonl" else _csv_lines(_text(file), taking)
 
@@ -254,7 +254,7 @@ Read = Iterable[tuple[int, Callable[[], bytes]]]
 """Lines by their number, each yet to be read as JSON, which may raise ValidationError."""
 
 
-def _checked(rows: Read, taking: Taking) -> Iterator[Line]:
+def _checked(rows: Read, taking: ImportKind) -> Iterator[Line]:
     for number, read in rows:
         try:
             row = read()
@@ -292,7 +292,7 @@ def _text(file: BinaryIO) -> Iterator[str]:
         yield line
 
 
-def _csv_lines(text: Iterator[str], taking: Taking) -> Read:
+def _csv_lines(text: Iterator[str], taking: ImportKind) -> Read:
     csv.field_size_limit(MOST_LINE)  # of this process, which does nothing else
     reader = csv.reader(text)
     try:
@@ -355,7 +355,7 @@ def prune(config: Config, say: Say, before: str, what: Kind, *, dry_run: bool) -
     if url is None:
         with Backend(config) as backend:
             work = backend.retention.would_prune if dry_run else backend.retention.prune
-            result = work(moment_ms("before", moment), what)
+            result = work(timestamp_ms("before", moment), what)
             counts = {name: getattr(result, name) for name in counts}
     else:
         more = True

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from flashflow.backend.api.framework.serializers import wire
+from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.api.routes.activity import UserPath
 from flashflow.backend.app import Backend
 from flashflow.backend.cli.commands import Say
@@ -94,7 +94,7 @@ def _erased(config: Config, user: str, *, even_if_unknown: bool) -> Mapping[str,
         return answer
     with Backend(config) as backend:
         try:
-            return wire(backend.erasing.erase(user, even_if_unknown=even_if_unknown))
+            return to_json_types(backend.erasing.erase(user, even_if_unknown=even_if_unknown))
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"The erasure is not finished: {error}. The next start goes on with it.") from error
 

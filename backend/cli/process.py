@@ -49,7 +49,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     return "".join(_PLAIN_TEXT.get(c) or c.encode("ascii", "backslashreplace").decode() for c in part), error.end
 
 
-def say(text: str, end: str = "\n") -> None:
+def print_line(text: str, end: str = "\n") -> None:
     """Print a line at once. Raises Unwritable, and BrokenPipeError where the reader has gone away."""
     try:
         sys.stdout.write(text + end)
@@ -63,7 +63,7 @@ def say(text: str, end: str = "\n") -> None:
 def announce(text: str) -> None:
     """Print a line that a server can do without: it serves with its output closed or on a full disk, too."""
     try:
-        say(text)
+        print_line(text)
     except (Unwritable, BrokenPipeError) as error:
         drop(sys.stdout)
         complain(f"flashflow: {error}")

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 
 
-class Tally:
+class Counter:
     """How often each tuple of labels was counted. Thread-safe; labels come from what the owner configured or from
     words of our own, never from callers, so there are few."""
 

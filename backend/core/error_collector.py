@@ -16,13 +16,13 @@ class JointError(FieldError):
         return made
 
 
-class Faults:
+class ErrorCollector:
     """Collects the refusals of several checks (each in a ``with faults:``), to raise them as one with ``done``."""
 
     def __init__(self) -> None:
         self._errors: list[FieldError] = []
 
-    def __enter__(self) -> Faults:
+    def __enter__(self) -> ErrorCollector:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:

@@ -14,7 +14,7 @@ SHOWN_S = 60.0
 """A thread that failed and runs again counts as failing for so long."""
 
 
-class Steady(threading.Thread):
+class SupervisedThread(threading.Thread):
     """A daemon thread that does ``work`` until ``stopping``: work that raises, or returns before, is begun again after
     ``rest_s``."""
 

@@ -22,8 +22,8 @@ from flashflow.backend.schemas.records import Record
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import search
 from flashflow.backend.store.privacy import erasure, secure_wipe, tombstones
-from flashflow.backend.store.privacy.rollup_erasure import forget_user
-from flashflow.backend.store.privacy.tombstones import ROWS, TRACES, Stone
+from flashflow.backend.store.privacy.rollup_erasure import subtract_user
+from flashflow.backend.store.privacy.tombstones import ROWS, TRACES, Tombstone
 
 ERASED = "erased"
 """The event that tells of an erasure, once the rows are gone."""
@@ -50,7 +50,7 @@ class _Marked(NamedTuple):
     left_to_do: str | None
 
 
-class Erasing:
+class Erasure:
     """Over both services; one erasure at a time."""
 
     def __init__(self, activity: UserActivityService, notifications: NotificationService) -> None:
@@ -75,7 +75,7 @@ class Erasing:
 
     def finish(self) -> int:
         """Finish what an earlier process began; how many erasures that were. While one is under way: nothing."""
-        stones: list[Stone] = []
+        stones: list[Tombstone] = []
 
         def work() -> None:
             stones.extend(self._stores[0].read(tombstones.unfinished))
@@ -107,7 +107,7 @@ class Erasing:
             lambda conn: erasure.knows_notifications(conn, user_id)
         )
 
-    def _go_on(self, stone: Stone, *, swept_before: bool = False) -> ErasedPerson:
+    def _go_on(self, stone: Tombstone, *, swept_before: bool = False) -> ErasedPerson:
         removed: Counter[str] = Counter()
         activity, notifications = self._stores
         if stone.left_to_do == ROWS:
@@ -151,30 +151,30 @@ class Erasing:
 
     def _forget_figures(self, tx: Tx, items: Sequence[str]) -> list[None]:
         for user_id in items:
-            forget_user(tx, self._activity.local, user_id)
+            subtract_user(tx, self._activity.local, user_id)
         return [None] * len(items)
 
     def _forget_activities(self, tx: Tx, items: Sequence[str]) -> list[dict[str, int]]:
-        return [erasure.forget_activities(tx, user_id, self._activity.cache) for user_id in items]
+        return [erasure.erase_activities(tx, user_id, self._activity.cache) for user_id in items]
 
 
 def _forget_notifications(tx: Tx, items: Sequence[str]) -> list[dict[str, int]]:
-    return [erasure.forget_notifications(tx, user_id) for user_id in items]
+    return [erasure.erase_notifications(tx, user_id) for user_id in items]
 
 
 def _forget_tokens(tx: Tx, items: Sequence[tuple[list[int], frozenset[str]]]) -> list[None]:
     for seqs, devices in items:
-        erasure.forget_tokens(tx, seqs, devices)
+        erasure.erase_tokens(tx, seqs, devices)
     return [None] * len(items)
 
 
 def _forget_answers(tx: Tx, items: Sequence[None]) -> list[None]:
-    erasure.forget_answers(tx)
+    erasure.erase_idempotency_answers(tx)
     return [None] * len(items)
 
 
-def _mark(tx: Tx, items: Sequence[_Marked]) -> list[Stone]:
-    return [tombstones.raise_stone(tx, user_id, left_to_do) for user_id, left_to_do in items]
+def _mark(tx: Tx, items: Sequence[_Marked]) -> list[Tombstone]:
+    return [tombstones.add_tombstone(tx, user_id, left_to_do) for user_id, left_to_do in items]
 
 
 def _note(tx: Tx, items: Sequence[tuple[bytes, str | None]]) -> list[None]:
@@ -184,10 +184,10 @@ def _note(tx: Tx, items: Sequence[tuple[bytes, str | None]]) -> list[None]:
 
 
 def _readmit(tx: Tx, items: Sequence[str]) -> list[bool]:
-    return [tombstones.take_down(tx, user_id) for user_id in items]
+    return [tombstones.remove_tombstone(tx, user_id) for user_id in items]
 
 
-def _told(stone: Stone, removed: Counter[str], backups: int, swept: bool, remains: tuple[str, ...]) -> ErasedPerson:
+def _told(stone: Tombstone, removed: Counter[str], backups: int, swept: bool, remains: tuple[str, ...]) -> ErasedPerson:
     return ErasedPerson(
         erased_at=to_datetime(stone.erased_at),
         removed={kind: removed[kind] for kind in KINDS},

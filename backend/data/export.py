@@ -11,35 +11,35 @@ from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.clock import rfc3339
 from flashflow.backend.data.formats import WHAT, Format, What, csv_file, fields_of, jsonl
 from flashflow.backend.data.parquet import parquet
-from flashflow.backend.domain.rule_conditions import Uses
+from flashflow.backend.domain.rule_conditions import RuleState
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.schemas.records import Notification, Record
 from flashflow.backend.store.notifications import delivery_settings, preferences, rule_state, schedules
 from flashflow.backend.store.notifications.notifications import deliveries_by_notification
 from flashflow.backend.store.notifications.schedules import Schedule
 from flashflow.backend.store.privacy import export
-from flashflow.backend.store.privacy.export import Wanted
+from flashflow.backend.store.privacy.export import ExportFilter
 
 encode = msgspec.json.Encoder().encode
 DETAILED = 50
 """Notifications whose deliveries and attempts are read at once."""
 
 
-class Exports:
+class Export:
     """Every export is an iterator of bytes that may be driven from any thread; it holds a slice of rows at a time."""
 
     def __init__(self, activity: UserActivityService, notifications: NotificationService) -> None:
         self._activity = activity
         self._notifications = notifications
 
-    def rows(self, what: What, kind: Format, wanted: Wanted) -> Iterator[bytes]:
+    def rows(self, what: What, kind: Format, wanted: ExportFilter) -> Iterator[bytes]:
         """A file of all the rows that are wanted. Raises NoParquet, at once."""
         slices = self._slices(what, wanted)
         if kind == "jsonl":
             return jsonl(slices)
         return (csv_file if kind == "csv" else parquet)(WHAT[what], slices)
 
-    def _slices(self, what: What, wanted: Wanted) -> Iterator[Sequence[Record]]:
+    def _slices(self, what: What, wanted: ExportFilter) -> Iterator[Sequence[Record]]:
         if what == "notifications":
             return export.notifications(self._notifications.store, wanted)
         made = export.activities if what == "activities" else export.sessions
@@ -47,7 +47,7 @@ class Exports:
 
     def person(self, user_id: str) -> Iterator[bytes]:
         """Everything that both files hold of the user, as one JSON document. Device tokens are masked."""
-        wanted = Wanted(user_id=user_id)
+        wanted = ExportFilter(user_id=user_id)
         now_ms = self._activity.clock.now_ms()
         yield b'{"user_id":%s,"exported_at":%s' % (encode(user_id), encode(rfc3339(now_ms)))
         for name, value in self._about(user_id, now_ms).items():
@@ -94,7 +94,7 @@ class Exports:
         ]
 
 
-def _remembered(rule: str, app: str, uses: Uses) -> dict[str, Any]:
+def _remembered(rule: str, app: str, uses: RuleState) -> dict[str, Any]:
     """When what a rule counts happened last, and when it last told somebody of it."""
     return {
         "rule": rule,

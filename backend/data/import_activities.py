@@ -18,7 +18,7 @@ from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.schemas import validation
 from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.schemas.requests import Agent, AppName, Id, Input, Moment, TypeName, Url, UserId
-from flashflow.backend.schemas.values import metadata_json, moment_ms
+from flashflow.backend.schemas.values import metadata_json, timestamp_ms
 from flashflow.backend.store.activity.activities import NewActivity
 from flashflow.backend.store.engine.writer import Write
 
@@ -72,11 +72,11 @@ def prepared(rows: Sequence[msgspec.Raw | bytes], now_ms: int, app: str, admissi
 
 
 def _prepare(row: ImportedActivityIn, now_ms: int, app: str, admission: Admission) -> NewActivity:
-    timestamp = moment_ms("timestamp", row.timestamp)
+    timestamp = timestamp_ms("timestamp", row.timestamp)
     if timestamp > now_ms + FUTURE_MS:
         raise ValidationError.of("timestamp", "is more than an hour in the future")
     admission.check_age(timestamp)
-    received = now_ms if row.received_at is None else min(moment_ms("received_at", row.received_at), now_ms)
+    received = now_ms if row.received_at is None else min(timestamp_ms("received_at", row.received_at), now_ms)
     return NewActivity(
         row.id or row.activity_id or _made_id(row),
         True,

@@ -13,7 +13,7 @@ from flashflow.backend.activity.consent import row_refusal
 from flashflow.backend.activity.ingest import LOCAL_APP
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.encoding import to_json
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.data.import_activities import FUTURE_MS, MOST_ROWS, decoded
 from flashflow.backend.schemas.records import BatchResult, Inbox, NotificationStatus, Priority
 from flashflow.backend.schemas.requests import (
@@ -29,7 +29,7 @@ from flashflow.backend.schemas.requests import (
     TypeName,
     UserId,
 )
-from flashflow.backend.schemas.values import metadata_json, moment_ms
+from flashflow.backend.schemas.values import metadata_json, timestamp_ms
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import notification_import as importing
 from flashflow.backend.store.notifications.notification_import import OldNotification
@@ -99,7 +99,7 @@ def _take_in(tx: Tx, items: Sequence[NotificationRows]) -> list[BatchResult]:
 
 
 def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotification:
-    faults = Faults()
+    faults = ErrorCollector()
     if row.status in UNSENT:
         faults.add("status", f"is “{row.status}”: it is still to be sent, and an import sends nothing")
     if (row.inbox == "snoozed") != (row.snoozed_until is not None):
@@ -108,7 +108,7 @@ def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotificat
     for name in _MOMENTS:
         with faults:
             if (time := getattr(row, name)) is not None:
-                moments[name] = moment_ms(name, time)
+                moments[name] = timestamp_ms(name, time)
     for name in _PAST:
         if (at := moments[name]) is not None and at > now_ms + FUTURE_MS:
             faults.add(name, "is more than an hour in the future")

@@ -13,12 +13,12 @@ from flashflow.backend.activity.batch import Rows, prepared, result_of, without_
 from flashflow.backend.activity.consent import row_refusal
 from flashflow.backend.activity.ingest import LOCAL_APP
 from flashflow.backend.activity.service import UserActivityService
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import FlashFlowError, ValidationError
 from flashflow.backend.data.import_activities import FUTURE_MS, MOST_ROWS, Address, decoded
 from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.schemas.requests import Agent, AppName, Id, Input, Moment, UserId
-from flashflow.backend.schemas.values import metadata_json, moment_ms
+from flashflow.backend.schemas.values import metadata_json, timestamp_ms
 from flashflow.backend.store.activity import session_import
 from flashflow.backend.store.activity.session_import import NewSession
 from flashflow.backend.store.engine.writer import Tx, Write
@@ -87,12 +87,12 @@ def _too_old(sessions: Sequence[NewSession], before: int) -> dict[int, FlashFlow
 
 
 def _prepare(service: UserActivityService, row: ImportedSessionIn, now_ms: int, app: str) -> NewSession:
-    faults = Faults()
+    faults = ErrorCollector()
     times: dict[str, int | None] = dict.fromkeys(("start_time", "last_seen", "end_time"))
     for name in times:
         with faults:
             if (time := getattr(row, name)) is not None:
-                times[name] = moment_ms(name, time)
+                times[name] = timestamp_ms(name, time)
     start = times["start_time"] or 0
     for name, at in times.items():
         if at is not None and at < start:

@@ -42,7 +42,7 @@ class PruneResult(Record, frozen=True, kw_only=True):
     more: bool
 
 
-class Kept(Record, frozen=True, kw_only=True):
+class RetentionStatus(Record, frozen=True, kw_only=True):
     """How much there is: bytes in use in both files, and since when activities are all there (None: since ever)."""
 
     activity_bytes: int
@@ -61,10 +61,10 @@ class Retention:
         self._thread: threading.Thread | None = None
         self.settings = RetentionSettings()
 
-    def kept(self) -> Kept:
+    def kept(self) -> RetentionStatus:
         """How much is stored."""
         before = self._activity.store.read(partitions.pruned_before)
-        return Kept(
+        return RetentionStatus(
             activity_bytes=self._activity.store.read(retention.bytes_in_use),
             notification_bytes=self._notifications.store.read(retention.bytes_in_use),
             pruned_before=to_datetime(before) if before else None,

@@ -19,7 +19,7 @@ from urllib.parse import unquote_plus
 
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.delivery.net.text import cut, lines, one_line
-from flashflow.backend.domain.channel import BaseChannel, Health, Notice, Outcome, Permanent, Transient
+from flashflow.backend.domain.channel import BaseChannel, DeliveryMessage, Health, Outcome, Permanent, Transient
 from flashflow.backend.settings.model import AppriseSettings
 
 if TYPE_CHECKING:
@@ -92,12 +92,12 @@ class AppriseChannel(BaseChannel):
         self._calls.close()
         self._idle.clear()
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         if notice.expires_at is not None and notice.expires_at <= self._clock.now_ms():
             raise Permanent("expired", "It expired before it could be sent.")
         return self._calls.run(lambda: self._deliver(notice))
 
-    def _deliver(self, notice: Notice) -> Outcome:
+    def _deliver(self, notice: DeliveryMessage) -> Outcome:
         sender = self._take()
         try:
             with _Reasons() as reasons:
@@ -133,7 +133,7 @@ class _Sender:
         self._apprise = apprise
         self.service = cut(one_line(str(plugin.service_name or "The service")), 60)
 
-    def notify(self, notice: Notice) -> bool:
+    def notify(self, notice: DeliveryMessage) -> bool:
         """Whether the service took it."""
         from apprise import NotifyFormat, NotifyType
 
@@ -268,7 +268,7 @@ def _stopping() -> Transient:
     return Transient("stopping", "FlashFlow is stopping.")
 
 
-def _body(notice: Notice) -> str:
+def _body(notice: DeliveryMessage) -> str:
     links = [f"{one_line(link.label)}: {one_line(link.url)}" for link in notice.actions]
     text = lines(notice.message).strip() or one_line(notice.title)
     return "\n\n".join([text, "\n".join(links)] if links else [text])

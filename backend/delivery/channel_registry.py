@@ -8,7 +8,7 @@ from typing import Any
 
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.delivery.back_off import BackOff
-from flashflow.backend.delivery.route_queue import Lane
+from flashflow.backend.delivery.route_queue import RouteQueue
 from flashflow.backend.domain.channel import BaseChannel, Health
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.settings.model import ChannelSettings, DeliverySettings, Settings
@@ -37,7 +37,7 @@ class ChannelState(Record, frozen=True, kw_only=True):
     detail: str
 
 
-class Channels:
+class ChannelRegistry:
     """Builds a channel where its settings are new, and keeps it as long as they stay the same.
 
     ``desktop`` is this computer; ``data_dir`` holds the Web Push keys.
@@ -47,15 +47,15 @@ class Channels:
         self._data_dir = data_dir
         self._clock = clock
         self._desktop = desktop
-        self._built: dict[str, tuple[Any, Lane]] = {}
-        self._lanes: dict[str, Lane] = {}
+        self._built: dict[str, tuple[Any, RouteQueue]] = {}
+        self._lanes: dict[str, RouteQueue] = {}
 
     @property
-    def lanes(self) -> Mapping[str, Lane]:
+    def lanes(self) -> Mapping[str, RouteQueue]:
         """Route → lane, as last built."""
         return self._lanes
 
-    def build(self, settings: Settings) -> Mapping[str, Lane]:
+    def build(self, settings: Settings) -> Mapping[str, RouteQueue]:
         """Lanes for everything that is configured. A channel whose settings are unchanged stays the same object."""
         wanted: dict[str, tuple[Any, ChannelSettings, Callable[[], BaseChannel]]] = {}
         push = settings.push
@@ -82,7 +82,7 @@ class Channels:
                 built[route] = known
                 continue
             here = route == "desktop"
-            lane = Lane(
+            lane = RouteQueue(
                 make(),
                 connections=min(limits.connections, DESKTOP_AT_ONCE) if here else limits.connections,
                 ahead=0 if here else limits.connections,
@@ -136,11 +136,11 @@ class Channels:
         return ApnsChannel(settings.push.apns, self._clock)
 
     def _webpush(self, settings: Settings) -> BaseChannel:
-        from flashflow.backend.delivery.net.ssrf_guard import Reach
+        from flashflow.backend.delivery.net.ssrf_guard import SsrfGuard
         from flashflow.backend.delivery.push.webpush import WebPushChannel
 
         assert settings.push.webpush is not None
-        reach = Reach(settings.allow_hosts)
+        reach = SsrfGuard(settings.allow_hosts)
         return WebPushChannel(
             settings.push.webpush, self._clock, key_path=self._data_dir / VAPID_FILE, reach=reach
         )  # fmt: skip

@@ -21,8 +21,8 @@ from typing import NamedTuple, Protocol
 
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import FlashFlowError
-from flashflow.backend.delivery.route_queue import Lane
-from flashflow.backend.domain.delivery_messages import Claimed, Outcome, Retrial, Tried, Turn
+from flashflow.backend.delivery.route_queue import RouteQueue
+from flashflow.backend.domain.delivery_messages import AttemptResult, Claimed, NextStep, Outcome, Retrial
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +37,14 @@ NEAR_S = 1.0
 
 NextTry = Callable[[Claimed, Outcome, int, int], Retrial | None]
 """After this outcome of a try that began and ended at these times: the next one, None for never."""
-Recorded = Callable[[str, Tried], None]
+Recorded = Callable[[str, AttemptResult], None]
 """Called with the route and the try once a try is on disk."""
 
 
-class Book(Protocol):
+class DeliveryQueue(Protocol):
     """Where deliveries are claimed and recorded. Every call may raise a FlashFlowError and is then tried again."""
 
-    def turns(self, turns: Sequence[Turn]) -> Sequence[Claimed | BaseException | None]: ...
+    def turns(self, turns: Sequence[NextStep]) -> Sequence[Claimed | BaseException | None]: ...
     def give_back(self, delivery_id: str) -> None: ...
 
 
@@ -67,14 +67,14 @@ class _Look:
 _LOOK = _Look()
 
 
-class Clerk:
+class Dispatcher:
     """Serves ``lane`` until nothing is due there and nothing in hand; used once."""
 
     def __init__(
         self,
         route: str,
-        lane: Lane,
-        book: Book,
+        lane: RouteQueue,
+        book: DeliveryQueue,
         clock: Clock,
         *,
         next_try: NextTry,
@@ -89,7 +89,7 @@ class Clerk:
         self._stopping = stopping
         self._recorded = recorded
         self._todo: queue.SimpleQueue[_InHand | None] = queue.SimpleQueue()
-        self._came: queue.SimpleQueue[Tried | _Untried | _Look] = queue.SimpleQueue()
+        self._came: queue.SimpleQueue[AttemptResult | _Untried | _Look] = queue.SimpleQueue()
         self._in_hand = 0
         self._senders = 0
         self._begin_by = 0.0
@@ -102,7 +102,7 @@ class Clerk:
         self._came.put(_LOOK)
 
     def run(self) -> None:
-        tried: list[Tried] = []
+        tried: list[AttemptResult] = []
         try:
             while True:
                 wanted = self._wanted(len(tried))
@@ -138,11 +138,11 @@ class Clerk:
 
     # --- the store
 
-    def _turn(self, tried: Sequence[Tried], wanted: int) -> tuple[int, list[Tried]]:
+    def _turn(self, tried: Sequence[AttemptResult], wanted: int) -> tuple[int, list[AttemptResult]]:
         """How many were claimed, and what of ``tried`` could not be recorded yet: what a provider has taken must not be
         forgotten for a full disk."""
         turns = [
-            Turn(
+            NextStep(
                 route=self._route if place < wanted else None,
                 lease_ms=self._lane.channel.lease_ms,
                 tried=tried[place] if place < len(tried) else None,
@@ -155,7 +155,7 @@ class Clerk:
         except Exception as error:  # noqa: BLE001 told apart below
             results = [error] * len(turns)
         claims: list[Claimed] = []
-        left: list[Tried] = []
+        left: list[AttemptResult] = []
         failed = False
         for turn, result in zip(turns, results, strict=True):
             if isinstance(result, BaseException):
@@ -213,13 +213,13 @@ class Clerk:
             threading.Thread(target=self._send, name=f"flashflow-{self._route}-send", daemon=True).start()
             self._senders += 1
 
-    def _results(self, wait_s: float | None) -> list[Tried]:
+    def _results(self, wait_s: float | None) -> list[AttemptResult]:
         """What has come back, at least one thing unless ``wait_s`` are over or there is reason to look again."""
         came = self._next(wait_s)
-        tried: list[Tried] = []
+        tried: list[AttemptResult] = []
         end = time.monotonic() + GATHER_S
         while came is not None:
-            if isinstance(came, Tried):
+            if isinstance(came, AttemptResult):
                 tried.append(came)
                 self._slow = came.duration_ms > STANDBY_S * 1000
             elif isinstance(came, _Untried):
@@ -230,7 +230,7 @@ class Clerk:
             self._take_back(time.monotonic())
         return tried
 
-    def _next(self, wait_s: float | None) -> Tried | _Untried | _Look | None:
+    def _next(self, wait_s: float | None) -> AttemptResult | _Untried | _Look | None:
         try:
             return self._came.get_nowait() if wait_s == 0 else self._came.get(timeout=wait_s)
         except queue.Empty:
@@ -256,14 +256,14 @@ class Clerk:
                 self._stopping.wait(FAULT_S)  # or the next would fail at once, and again
                 self._came.put(_Untried(None))
 
-    def _try(self, claimed: Claimed) -> Tried:
+    def _try(self, claimed: Claimed) -> AttemptResult:
         lane = self._lane
         started, clock = self._clock.now_ms(), self._clock.monotonic()
         outcome = lane.channel.send(claimed.notice)
         now, monotonic = self._clock.now_ms(), self._clock.monotonic()
         if outcome.retry_after_s and not outcome.alone:
             lane.pause(monotonic + outcome.retry_after_s)
-        return Tried(
+        return AttemptResult(
             delivery_id=claimed.notice.delivery_id,
             started_at=started,
             duration_ms=round((monotonic - clock) * 1000),

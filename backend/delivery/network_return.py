@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from flashflow.backend.domain.delivery_messages import Tried
+from flashflow.backend.domain.delivery_messages import AttemptResult
 
 UNREACHED = ("timeout", "unreachable")
 """Codes of tries that never reached their provider: no route, no such name, connection refused, no answer."""
@@ -37,7 +37,7 @@ class NetworkReturn:
         with self._lock:
             self._unreached.update(set(routes) - LOCAL_ROUTES)
 
-    def record(self, route: str, tried: Tried) -> bool:
+    def record(self, route: str, tried: AttemptResult) -> bool:
         """Take note of one recorded try. Return whether there is a route more to retry."""
         if route in LOCAL_ROUTES:
             return False

@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, get_args
 
 from flashflow.backend.core.clock import Clock
-from flashflow.backend.core.counters import Tally
+from flashflow.backend.core.counters import Counter
 from flashflow.backend.core.errors import FlashFlowError
-from flashflow.backend.core.supervised_thread import Steady
-from flashflow.backend.delivery.dispatcher import Book, Clerk
+from flashflow.backend.core.supervised_thread import SupervisedThread
+from flashflow.backend.delivery.dispatcher import DeliveryQueue, Dispatcher
 from flashflow.backend.delivery.network_return import UNREACHED, NetworkReturn
-from flashflow.backend.delivery.route_queue import Lane
-from flashflow.backend.domain.delivery_messages import Claimed, Outcome, OutcomeName, Retrial, Tried
+from flashflow.backend.delivery.route_queue import RouteQueue
+from flashflow.backend.domain.delivery_messages import AttemptResult, Claimed, Outcome, OutcomeName, Retrial
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ IDLE_S = 30.0
 """How long to wait at most without looking: for a clock that jumped."""
 
 
-class Queue(Book, Protocol):
+class Queue(DeliveryQueue, Protocol):
     """What the outbox needs of the store. Every call may raise a FlashFlowError and is then tried again."""
 
     def recover(self, *, all_leases: bool) -> int: ...
@@ -45,7 +45,7 @@ class Outbox:
     def __init__(
         self,
         queue: Queue,
-        lanes: Mapping[str, Lane],
+        lanes: Mapping[str, RouteQueue],
         clock: Clock,
         *,
         chance: random.Random | None = None,
@@ -53,7 +53,7 @@ class Outbox:
         self._queue = queue
         self._lanes = dict(lanes)
         self._clock = clock
-        self.attempts = Tally()
+        self.attempts = Counter()
         """How many tries were recorded, by route and outcome."""
         self._count_from_zero()
         self._network = NetworkReturn()
@@ -64,8 +64,8 @@ class Outbox:
         self._first = True
         self._changed = False
         self._whole = True
-        self._retired: list[Lane] = []
-        self.thread = Steady("flashflow-outbox", self._run, self._stopping.is_set)
+        self._retired: list[RouteQueue] = []
+        self.thread = SupervisedThread("flashflow-outbox", self._run, self._stopping.is_set)
 
     def start(self) -> None:
         self.thread.start()
@@ -74,7 +74,7 @@ class Outbox:
         """Look again now."""
         self._bell.set()
 
-    def configure(self, lanes: Mapping[str, Lane], *, whole: bool = True) -> None:
+    def configure(self, lanes: Mapping[str, RouteQueue], *, whole: bool = True) -> None:
         """Go on with other lanes; what is under way on one that is gone may end, then its channel is closed. Unless
         these are the ``whole`` of them, what is queued for any other route waits instead of failing."""
         kept = {id(lane) for lane in lanes.values()}
@@ -176,7 +176,7 @@ class Outbox:
             while self._queue.recover(all_leases=self._first):
                 pass
 
-    def _call_clerk(self, route: str, lane: Lane) -> None:
+    def _call_clerk(self, route: str, lane: RouteQueue) -> None:
         """To a lane where something is due."""
         if lane.busy:
             lane.wake()
@@ -186,7 +186,7 @@ class Outbox:
             chance = self._chance.random()
             return lane.back_off.next_try(claimed, outcome, started_at=started_at, now_ms=now_ms, chance=chance)
 
-        clerk = Clerk(
+        clerk = Dispatcher(
             route,
             lane,
             self._queue,
@@ -204,7 +204,7 @@ class Outbox:
             lane.leave()
             raise
 
-    def _serve(self, clerk: Clerk, route: str, lane: Lane) -> None:
+    def _serve(self, clerk: Dispatcher, route: str, lane: RouteQueue) -> None:
         try:
             clerk.run()
         except Exception:
@@ -217,7 +217,7 @@ class Outbox:
     def _count_from_zero(self) -> None:
         self.attempts.expect((route, outcome) for route in self._lanes for outcome in get_args(OutcomeName))
 
-    def _recorded(self, route: str, tried: Tried) -> None:
+    def _recorded(self, route: str, tried: AttemptResult) -> None:
         self.attempts.add(route, tried.outcome.outcome)
         if self._network.record(route, tried):
             self._bell.set()

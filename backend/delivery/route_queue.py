@@ -10,7 +10,7 @@ from flashflow.backend.delivery.back_off import BackOff
 from flashflow.backend.domain.channel import BaseChannel
 
 
-class Lane:
+class RouteQueue:
     """What a route's clerk and the outbox know of each other. Thread-safe; ``now`` is a monotonic time in seconds.
 
     ``connections`` tries run side by side at most, beside those that stand aside. ``ahead`` more deliveries may be

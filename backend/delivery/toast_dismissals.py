@@ -6,19 +6,19 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
-from flashflow.backend.core.supervised_thread import Steady
+from flashflow.backend.core.supervised_thread import SupervisedThread
 
 MOST = 100
 """Of a whole inbox read at once, no more toasts are asked after: no desktop keeps as many."""
 
 
-class Withdrawals:
+class ToastDismissals:
     """One thread, started with the first toast; ``stop`` ends it."""
 
     def __init__(self, withdraw: Callable[[str], object]) -> None:
         self._withdraw = withdraw
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._thread: Steady | None = None
+        self._thread: SupervisedThread | None = None
         self._gate = threading.Lock()
         self._stopped = False
 
@@ -28,13 +28,13 @@ class Withdrawals:
             if self._stopped:
                 return
             if self._thread is None:
-                self._thread = Steady("flashflow-withdraw", self._run, lambda: self._stopped)
+                self._thread = SupervisedThread("flashflow-withdraw", self._run, lambda: self._stopped)
                 self._thread.start()
         for notification_id in notification_ids[-MOST:]:
             self._queue.put(notification_id)
 
     @property
-    def thread(self) -> Steady | None:
+    def thread(self) -> SupervisedThread | None:
         """None before the first toast."""
         return self._thread
 

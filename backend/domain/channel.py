@@ -13,13 +13,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from flashflow.backend.domain.delivery_messages import Notice, Outcome, OutcomeName
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome, OutcomeName
 
 __all__ = [
     "BaseChannel",
     "ChannelError",
+    "DeliveryMessage",
     "Health",
-    "Notice",
     "Outcome",
     "OutcomeName",
     "Permanent",
@@ -103,7 +103,7 @@ class BaseChannel(ABC):
         """How many sends wait for a slow provider beside the others, whose places they do not take."""
         return 0
 
-    def send(self, notice: Notice) -> Outcome:
+    def send(self, notice: DeliveryMessage) -> Outcome:
         """Try once. Never raises: an unforeseen fault is transient and logged."""
         try:
             return self._send(notice)
@@ -120,7 +120,7 @@ class BaseChannel(ABC):
             return Outcome(outcome="transient", code="internal_error", text=type(error).__name__)
 
     @abstractmethod
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         """Try once; raise a ChannelError for anything but success."""
 
     @abstractmethod

@@ -17,7 +17,7 @@ class Link(msgspec.Struct, frozen=True):
     url: str
 
 
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
+class DeliveryMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What a channel is asked to deliver, to one target. Texts are plain and for people: each channel escapes them."""
 
     delivery_id: str
@@ -70,7 +70,7 @@ class Retrial(msgspec.Struct, frozen=True, kw_only=True):
     """The first try, moved on by the time in which the delivery was due and not tried."""
 
 
-class Tried(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt to record; times in milliseconds since 1970, ``retry`` None where there is no next one."""
 
     delivery_id: str
@@ -89,7 +89,7 @@ class Claimed(Protocol):
     @property
     def tries(self) -> int: ...
     @property
-    def notice(self) -> Notice: ...
+    def notice(self) -> DeliveryMessage: ...
     @property
     def due_at(self) -> int: ...
     @property
@@ -98,13 +98,13 @@ class Claimed(Protocol):
     def previous_code(self) -> str | None: ...
 
 
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
+class NextStep(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker wants done in one transaction: its last try recorded, and the next delivery of ``route`` claimed
     (None: claim nothing)."""
 
     route: str | None
     lease_ms: int = 0
-    tried: Tried | None = None
+    tried: AttemptResult | None = None
 
 
 def overall(statuses: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ class Target(msgspec.Struct, frozen=True):
     is_this_computer: bool
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyInputs(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a decision rests on; times in milliseconds since 1970."""
 
     notification_type: str
@@ -69,7 +69,7 @@ class Decision(NamedTuple):
     due: int | None = None
 
 
-def decide(facts: Facts) -> tuple[Decision, ...]:
+def decide(facts: PolicyInputs) -> tuple[Decision, ...]:
     """A decision for every channel asked for, and for push one for every device."""
     decisions: list[Decision] = []
     for channel in dict.fromkeys(facts.channels):
@@ -85,7 +85,7 @@ def decide(facts: Facts) -> tuple[Decision, ...]:
     return tuple(_begun(facts, decisions))
 
 
-def _ways(facts: Facts, channel: str) -> list[Decision]:
+def _ways(facts: PolicyInputs, channel: str) -> list[Decision]:
     """The ways to the user by ``channel``: each ``pending``, or ``failed`` with what is missing."""
     if channel == "push":
         if not facts.devices:
@@ -100,7 +100,7 @@ def _ways(facts: Facts, channel: str) -> list[Decision]:
     return [Decision(channel, None, "pending", "queued", _on_its_way(facts, channel), channel)]
 
 
-def _to_device(facts: Facts, device: Target) -> Decision:
+def _to_device(facts: PolicyInputs, device: Target) -> Decision:
     route = SYSTEMS.get(device.platform, device.platform)
     if route == "desktop" and not device.is_this_computer:
         return _failed("push", device.seq, "other_computer", "Another computer cannot be reached from here.")
@@ -113,7 +113,7 @@ def _to_device(facts: Facts, device: Target) -> Decision:
     return Decision("push", device.seq, "pending", "queued", _on_its_way(facts, route), route)
 
 
-def _on_its_way(facts: Facts, route: str) -> str:
+def _on_its_way(facts: PolicyInputs, route: str) -> str:
     if route == "desktop":
         return "On its way to this computer."
     return "Waits until flashflow.toml can be read." if facts.unread else "On its way."
@@ -123,7 +123,7 @@ def _failed(channel: str, device_seq: int | None, code: str, reason: str) -> Dec
     return Decision(channel, device_seq, "failed", code, reason)
 
 
-def _begun(facts: Facts, decisions: list[Decision]) -> list[Decision]:
+def _begun(facts: PolicyInputs, decisions: list[Decision]) -> list[Decision]:
     """A chain whose first channels cannot be used begins with the next one, at once."""
     waiting = [d for d in decisions if d.code == "failover" and d.due is not None]
     before = [d for d in decisions if d.code != "failover"]
@@ -139,7 +139,7 @@ def _begun(facts: Facts, decisions: list[Decision]) -> list[Decision]:
     ]
 
 
-def _timed(facts: Facts, way: Decision) -> Decision:
+def _timed(facts: PolicyInputs, way: Decision) -> Decision:
     """``way`` now, later or not at all."""
     if way.status != "pending":
         return way
@@ -155,7 +155,7 @@ def _timed(facts: Facts, way: Decision) -> Decision:
     return way._replace(due=facts.now_ms)
 
 
-def _hold(facts: Facts) -> tuple[str, str, int] | None:
+def _hold(facts: PolicyInputs) -> tuple[str, str, int] | None:
     """Code, words and end of what makes it wait; None when nothing does."""
     if facts.digest is not None:
         return "digest", f"Waits for the {facts.digest.frequency} digest.", facts.digest.next(facts.now_ms)

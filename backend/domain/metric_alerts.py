@@ -60,14 +60,14 @@ def read(alert: AlertIn, metrics: Metrics, now_ms: int, zone: ZoneInfo, app: str
     return reading(metrics.value(alert.metric, *today, app), metrics.value(alert.metric, *other, app))
 
 
-def breaks(alert: AlertIn, found: Reading) -> bool:
+def is_breached(alert: AlertIn, found: Reading) -> bool:
     """Whether the change is as large as the alert waits for."""
     if found.change is None or found.before < alert.min_before:
         return False
     return found.change <= alert.change_percent if alert.change_percent < 0 else found.change >= alert.change_percent
 
 
-def moment_due(alert: AlertIn, now_ms: int, zone: ZoneInfo) -> int | None:
+def next_check_at(alert: AlertIn, now_ms: int, zone: ZoneInfo) -> int | None:
     """The newest moment of this day up to ``now_ms`` at which the alert is to be looked at; None before the first."""
     local = _local(now_ms, zone)
     if alert.check_at == HOURLY:
@@ -78,11 +78,11 @@ def moment_due(alert: AlertIn, now_ms: int, zone: ZoneInfo) -> int | None:
 
 def is_due(alert: AlertIn, checked_ms: int, now_ms: int, zone: ZoneInfo) -> bool:
     """Whether it is to be looked at now, last looked at at ``checked_ms``. A clock that was set back begins anew."""
-    moment = moment_due(alert, now_ms, zone)
+    moment = next_check_at(alert, now_ms, zone)
     return checked_ms > now_ms or (moment is not None and checked_ms < moment)
 
 
-def may_tell(fired_ms: int | None, cooldown_minutes: int, now_ms: int, zone: ZoneInfo) -> bool:
+def may_notify(fired_ms: int | None, cooldown_minutes: int, now_ms: int, zone: ZoneInfo) -> bool:
     """Once a day at most, and once in the cool-down."""
     if fired_ms is None:
         return True
@@ -90,7 +90,7 @@ def may_tell(fired_ms: int | None, cooldown_minutes: int, now_ms: int, zone: Zon
     return not same_day and abs(now_ms - fired_ms) >= cooldown_minutes * 60_000
 
 
-def moments(alert: AlertIn, since_ms: int, now_ms: int, zone: ZoneInfo) -> list[int]:
+def check_times(alert: AlertIn, since_ms: int, now_ms: int, zone: ZoneInfo) -> list[int]:
     """Every moment in [``since_ms``, ``now_ms``] at which the alert is looked at, oldest first."""
     day, last = _local(since_ms, zone).date(), _local(now_ms, zone).date()
     found: dict[int, None] = {}

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from msgspec import Meta
 
 from flashflow.backend.core.clock import to_datetime, to_ms
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.schemas.requests import END, Input, Moment, TimeOfDay
 
@@ -28,7 +28,7 @@ UNKNOWN_ZONE = "is not an IANA time zone that is known here, like Europe/Berlin"
 ZONE = r"^[A-Za-z][A-Za-z0-9_+/-]*" + END
 
 
-class Rule(Input, frozen=True, kw_only=True):
+class Recurrence(Input, frozen=True, kw_only=True):
     """Either ``every_minutes``, counted from ``starts_at`` (without it: from when the schedule was made), or ``at`` a
     time of day, on ``days`` (default: all) or on one ``day_of_month`` (a month without that day: its last).
 
@@ -45,9 +45,9 @@ class Rule(Input, frozen=True, kw_only=True):
     ends_at: Moment | None = None
 
 
-def check(rule: Rule) -> None:
+def check(rule: Recurrence) -> None:
     """What the fields' own types cannot say. Raises ValidationError."""
-    faults = Faults()
+    faults = ErrorCollector()
     if (rule.every_minutes is None) == (rule.at is None):
         faults.add("at", "give either at or every_minutes", "every_minutes")
     if rule.days is not None and rule.day_of_month is not None:
@@ -73,7 +73,7 @@ def zone_named(name: str) -> ZoneInfo:
         raise ValidationError.of("timezone", UNKNOWN_ZONE) from None
 
 
-def next_after(rule: Rule, now_ms: int, zone: ZoneInfo, since_ms: int = 0) -> int | None:
+def next_after(rule: Recurrence, now_ms: int, zone: ZoneInfo, since_ms: int = 0) -> int | None:
     """The first time of ``rule`` strictly after ``now_ms``; None where there is none any more.
 
     ``zone`` is where ``at`` is read from the wall where the rule names no zone itself, ``since_ms`` what
@@ -90,7 +90,7 @@ def next_after(rule: Rule, now_ms: int, zone: ZoneInfo, since_ms: int = 0) -> in
     return found if rule.ends_at is None or found <= to_ms(rule.ends_at) else None
 
 
-def _times(rule: Rule, after: int, zone: ZoneInfo) -> Iterator[int]:
+def _times(rule: Recurrence, after: int, zone: ZoneInfo) -> Iterator[int]:
     """The rule's times in order, from one that may still lie before ``after``."""
     moment = time.fromisoformat(rule.at or "00:00")
     # From the day before: what a gap at midnight skips happens on the following day.
@@ -99,7 +99,7 @@ def _times(rule: Rule, after: int, zone: ZoneInfo) -> Iterator[int]:
         yield to_ms(datetime.combine(day, moment, zone))
 
 
-def _dates(rule: Rule, first: date) -> Iterator[date]:
+def _dates(rule: Recurrence, first: date) -> Iterator[date]:
     """The days that the rule names, in order, from about ``first`` on and without end."""
     if rule.day_of_month is not None:
         year, month = first.year, first.month

@@ -24,7 +24,7 @@ _QUOTED = re.compile(rf"(?P<key>{QUOTED_KEY})(\.|\Z)")
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class Happening:
+class ActivityFacts:
     """An activity as rules see it; its metadata is read when the first condition asks for it."""
 
     __slots__ = ("_metadata", "_text", "activity_type", "app", "at_ms", "id", "page_url", "received_ms", "referrer",
@@ -90,7 +90,7 @@ class Condition(NamedTuple):
     op: str
     value: Any
 
-    def holds(self, happening: Happening) -> bool:
+    def holds(self, happening: ActivityFacts) -> bool:
         found = happening.value(self.path)
         if self.op == "exists":
             return (found is not None) is (self.value is not False)
@@ -107,7 +107,7 @@ class Terms(NamedTuple):
     cooldown_ms: int
 
 
-class Uses(NamedTuple):
+class RuleState(NamedTuple):
     """What is remembered of one user: when the newest matches since the last firing happened, oldest first, and when
     the rule last fired."""
 
@@ -115,7 +115,7 @@ class Uses(NamedTuple):
     fired_at: int | None = None
 
 
-NONE_YET = Uses()
+NONE_YET = RuleState()
 
 
 def conditions_of(where: Sequence[WhereIn]) -> tuple[Condition, ...]:
@@ -128,7 +128,7 @@ def terms_of(on: OnIn, cooldown_minutes: int) -> Terms:
     return Terms(on.times, (on.within_minutes or 0) * MINUTE_MS, cooldown_minutes * MINUTE_MS)
 
 
-def match(terms: Terms, uses: Uses, at_ms: int, now_ms: int) -> tuple[bool, Uses]:
+def match(terms: Terms, uses: RuleState, at_ms: int, now_ms: int) -> tuple[bool, RuleState]:
     """Whether the rule fires with one more match, which happened at ``at_ms`` and is judged at ``now_ms``; and what is
     remembered of it if nobody is told (else ``told(now_ms)``).
 
@@ -144,15 +144,15 @@ def match(terms: Terms, uses: Uses, at_ms: int, now_ms: int) -> tuple[bool, Uses
     insort(times, at_ms)
     kept = [time for time in times if time >= times[-1] - terms.within_ms][-terms.times :]
     fires = may_fire and len(kept) == terms.times and at_ms >= kept[0]
-    return fires, Uses(tuple(kept), uses.fired_at)
+    return fires, RuleState(tuple(kept), uses.fired_at)
 
 
-def told(now_ms: int) -> Uses:
+def told(now_ms: int) -> RuleState:
     """What is remembered once somebody was told."""
-    return Uses((), now_ms)
+    return RuleState((), now_ms)
 
 
-def useful_until(terms: Terms, uses: Uses) -> int:
+def useful_until(terms: Terms, uses: RuleState) -> int:
     """Until when ``uses`` can make a difference: matches still count with one that arrives late."""
     counts = uses.times[-1] + terms.within_ms + LATE_MS if uses.times else 0
     cools = uses.fired_at + terms.cooldown_ms if uses.fired_at is not None else 0

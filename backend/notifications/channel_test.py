@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import Conflict, NotFound
-from flashflow.backend.delivery.route_queue import Lane
-from flashflow.backend.domain.delivery_messages import Notice, Outcome
+from flashflow.backend.delivery.route_queue import RouteQueue
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.domain.delivery_policy import SYSTEMS
 from flashflow.backend.schemas.records import Record, Sent
 from flashflow.backend.store.engine.database import Store
@@ -29,7 +29,7 @@ Tell = Callable[..., Sent]
 """``send_notification``: stores a notification for a user."""
 
 
-class Trial(Record, frozen=True, kw_only=True):
+class ChannelTest(Record, frozen=True, kw_only=True):
     """What became of a test, to one target (a platform or the channel itself)."""
 
     channel: str
@@ -39,14 +39,14 @@ class Trial(Record, frozen=True, kw_only=True):
     text: str
 
 
-class Trials:
+class ChannelTester:
     """``lanes`` gives the channels as they are configured now, ``this_computer`` the token of the device that this
     process runs on, once it is registered."""
 
     def __init__(
         self,
         store: Store,
-        lanes: Callable[[], Mapping[str, Lane]],
+        lanes: Callable[[], Mapping[str, RouteQueue]],
         clock: Clock,
         new_id: Callable[[], str],
         *,
@@ -60,7 +60,7 @@ class Trials:
         self._tell = tell
         self._this_computer = this_computer
 
-    def send_test(self, channel: str, user_id: str) -> tuple[Trial, ...]:
+    def send_test(self, channel: str, user_id: str) -> tuple[ChannelTest, ...]:
         """Test ``channel`` (or one route of push) on every target that ``user_id`` has there; takes as long as the
         providers do. Raises NotFound where it is not configured, Conflict where the user has no address for it."""
         if channel == "in_app":
@@ -101,10 +101,10 @@ class Trials:
             return False
         return SYSTEMS.get(platform) == route
 
-    def _try(self, route: str, lane: Lane, user_id: str, address: Address) -> Trial:
+    def _try(self, route: str, lane: RouteQueue, user_id: str, address: Address) -> ChannelTest:
         target, platform, registered_at = address
         outcome: Outcome = lane.channel.send(
-            Notice(
+            DeliveryMessage(
                 delivery_id=self._new_id(),
                 notification_id=self._new_id(),
                 user_id=user_id,
@@ -120,7 +120,7 @@ class Trials:
                 patience_s=PATIENCE_S,
             )
         )
-        return Trial(
+        return ChannelTest(
             channel=route,
             target=platform or route,
             outcome=outcome.outcome,
@@ -129,11 +129,11 @@ class Trials:
         )
 
 
-def _told(sent: Sent) -> Trial:
+def _told(sent: Sent) -> ChannelTest:
     """What became of the test in the inbox."""
     (stands,) = sent.deliveries
     arrived = stands.status == "delivered"
-    return Trial(
+    return ChannelTest(
         channel="in_app",
         target="in_app",
         outcome="delivered" if arrived else "permanent",

@@ -20,7 +20,7 @@ from flashflow.backend.schemas.records import Sent
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import notifications as table
 from flashflow.backend.store.notifications.delivery_state import settle_notification
-from flashflow.backend.store.notifications.digests import pass_on
+from flashflow.backend.store.notifications.digests import pass_outcome_on
 
 REPLACEABLE = {"in_app", "push"}
 """Channels whose messages can be replaced."""
@@ -117,7 +117,7 @@ def update_in_place(
             table.insert_deliveries(tx, [made])
         else:
             redecide(tx, seq, decision, fresh=True)
-            pass_on(tx, seq)
+            pass_outcome_on(tx, seq)
         ring(tx, [made])
     settle_notification(tx, known.seq)
     return Sent(notification_id=known.id, user_id=user_id, status=status, deliveries=decided(decisions))

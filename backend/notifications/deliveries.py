@@ -10,7 +10,7 @@ from flashflow.backend.core.events import Event
 from flashflow.backend.domain.delivery_policy import Decision
 from flashflow.backend.schemas.records import Decided
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.notifications.digests import pass_on
+from flashflow.backend.store.notifications.digests import pass_outcome_on
 from flashflow.backend.store.notifications.notifications import NewDelivery
 
 
@@ -74,7 +74,7 @@ def hand_back(tx: Tx, notification_seq: int, code: str, reason: str, *, only: st
         (code, reason, tx.now_ms, notification_seq),
     ).fetchall()
     for (seq,) in rows:
-        pass_on(tx, seq)
+        pass_outcome_on(tx, seq)
 
 
 def withdraw(tx: Tx, notification_seq: int, notification_id: str, user_id: str, app: str) -> None:

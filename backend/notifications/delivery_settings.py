@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import FlashFlowError, ValidationError
 from flashflow.backend.core.events import Event
 from flashflow.backend.delivery.email.message import parse_address
@@ -23,7 +23,7 @@ from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.writer import Handler, Tx, Write
 from flashflow.backend.store.notifications import delivery_settings as table
 from flashflow.backend.store.notifications.delivery_settings import Contact, DigestChoice, QuietSetting
-from flashflow.backend.store.notifications.re_evaluation import reconsider_queued
+from flashflow.backend.store.notifications.re_evaluation import re_evaluate_queued
 from flashflow.backend.store.privacy.tombstones import unless_erased
 
 Changes = dict[str, Any]
@@ -35,7 +35,7 @@ _BETWEEN_DIGITS = re.compile(r"[ ().\u00a0\u202f\u2010\u2011-]+")
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
 
-class Circumstances:
+class UserDeliverySettings:
     """What decides when and where a user is reached, beside the choices of types and channels.
 
     ``zone`` names the workspace's time zone, for users who have set none.
@@ -54,7 +54,7 @@ class Circumstances:
     def contacting(self, user_id: str, changes: ContactsIn) -> Write[tuple[str, Changes], Contact]:
         """The write that changes contacts; a phone number is stored as E.164. Raises ValidationError."""
         fields = _given(changes)
-        faults = Faults()
+        faults = ErrorCollector()
         with faults:
             if fields.get("email") is not None:
                 _check_email(fields["email"])
@@ -69,7 +69,7 @@ class Circumstances:
         for user_id, fields in items:
             answers.append(table.save_contact(tx, user_id, fields))
             if None in (fields.get("email", ""), fields.get("phone", "")):
-                reconsider_queued(tx, [user_id])
+                re_evaluate_queued(tx, [user_id])
             _tell(tx, user_id)
         return answers
 
@@ -83,7 +83,7 @@ class Circumstances:
     def quieting(self, user_id: str, changes: QuietHoursIn) -> Write[tuple[str, Changes], QuietSetting]:
         """The write that changes quiet hours. Raises ValidationError."""
         fields = _given(changes)
-        faults = Faults()
+        faults = ErrorCollector()
         if fields.get("timezone") is not None and not is_zone(fields["timezone"]):
             faults.add("timezone", "is not an IANA time zone that is known here, like Europe/Berlin")
         if "days" in fields:
@@ -98,7 +98,7 @@ class Circumstances:
         answers, zone = [], self._zone()
         for user_id, fields in items:
             table.save_quiet(tx, user_id, fields)
-            table.reconsider(tx, user_id, "quiet_hours")
+            table.re_evaluate_held(tx, user_id, "quiet_hours")
             _tell(tx, user_id)
             answers.append(table.quiet_setting(tx.conn, user_id, zone, tx.now_ms))
         return answers
@@ -114,7 +114,7 @@ class Circumstances:
         answers = []
         for user_id, until_ms in items:
             table.save_dnd(tx, user_id, until_ms)
-            table.reconsider(tx, user_id, "do_not_disturb")
+            table.re_evaluate_held(tx, user_id, "do_not_disturb")
             _tell(tx, user_id)
             answers.append(None if until_ms is None else to_datetime(until_ms))
         return answers
@@ -137,7 +137,7 @@ class Circumstances:
             at = None if choice.at is UNSET else choice.at
             table.save_digest(tx, user_id, choice.notification_type, choice.frequency, at)
             if choice.frequency in {None, "off"}:
-                table.reconsider(tx, user_id, "digest")
+                table.re_evaluate_held(tx, user_id, "digest")
             _tell(tx, user_id)
             answers.append(table.digests_of(tx.conn, user_id))
         return answers

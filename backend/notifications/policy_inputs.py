@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from flashflow.backend.domain.delivery_policy import Facts, Target
+from flashflow.backend.domain.delivery_policy import PolicyInputs, Target
 from flashflow.backend.domain.device_address import identities
 from flashflow.backend.schemas.records import NotificationType
 from flashflow.backend.store.notifications.delivery_settings import addresses_of, digest_of, quiet_of
@@ -17,7 +17,7 @@ from flashflow.backend.store.notifications.throttles import used_up
 DESKTOP = frozenset({"desktop"})
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Who is to be told what, by which channels."""
 
     user_id: str
@@ -31,7 +31,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """Of ``digest``, ``failover`` and ``throttle``, what has had its say when the delivery was held."""
 
 
-class FactFinder:
+class PolicyInputLoader:
     """Gathers the facts inside a transaction or on a reader's snapshot.
 
     ``routes`` are what is configured, or with ``unread`` what may be; ``this_computer`` is the token of the device this
@@ -44,13 +44,13 @@ class FactFinder:
         self.unread = False
         self.this_computer: str | None = None
 
-    def facts(self, conn: sqlite3.Connection, asked: Question, now_ms: int) -> Facts:
+    def facts(self, conn: sqlite3.Connection, asked: PolicyQuery, now_ms: int) -> PolicyInputs:
         """Everything ``decide`` wants to know. What goes to the inbox alone is asked no more than the choices."""
         choices = choices_of(conn, asked.user_id)
         kind = asked.kind
         category = kind.category if kind is not None and kind.category else asked.category
         critical = kind is not None and kind.critical
-        base = Facts(
+        base = PolicyInputs(
             notification_type=asked.notification_type,
             channels=asked.channels,
             choices=choices,
@@ -85,7 +85,7 @@ class FactFinder:
             failover=_delays(kind, asked) if "failover" not in asked.released else {},
         )
 
-    def _devices(self, conn: sqlite3.Connection, asked: Question) -> list[Target]:
+    def _devices(self, conn: sqlite3.Connection, asked: PolicyQuery) -> list[Target]:
         only = None if asked.device_tokens is None else frozenset().union(*map(identities, asked.device_tokens))
         return [
             Target(seq, platform, identity == self.this_computer)
@@ -94,7 +94,7 @@ class FactFinder:
         ]
 
 
-def _delays(kind: NotificationType | None, asked: Question) -> dict[str, int]:
+def _delays(kind: NotificationType | None, asked: PolicyQuery) -> dict[str, int]:
     """Channel → minutes."""
     stages = () if kind is None else kind.failover
     return {stage.channel: stage.after_minutes for stage in stages if stage.channel in asked.channels}

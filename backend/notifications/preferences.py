@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import encode_id, to_json
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.channel_names import ChannelNames
@@ -28,7 +28,7 @@ from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.models import NotificationModels
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import preferences as table
-from flashflow.backend.store.notifications.re_evaluation import reconsider_queued
+from flashflow.backend.store.notifications.re_evaluation import re_evaluate_queued
 from flashflow.backend.store.privacy.tombstones import unless_erased
 
 GENERAL = NotificationType(
@@ -65,7 +65,7 @@ class Preferences:
 
     def choosing(self, choices: Sequence[PreferenceIn]) -> Write[Sequence[PreferenceIn], tuple[Preference, ...]]:
         """The write that stores choices, the last of several on one place winning. Raises ValidationError."""
-        faults = Faults()
+        faults = ErrorCollector()
         for index, choice in enumerate(choices):
             field = "channel" if len(choices) == 1 else f"preferences.{index}.channel"
             with faults:
@@ -94,7 +94,7 @@ class Preferences:
 
     def check_type(self, declared: TypeIn) -> None:
         """Raise ValidationError for every field that names a channel that does not exist."""
-        faults = Faults()
+        faults = ErrorCollector()
         with faults:
             self._channels.check("channels", declared.channels)
         with faults:
@@ -113,7 +113,7 @@ class Preferences:
             now = to_datetime(tx.now_ms)
             kind = NotificationType(
                 name=declared.name,
-                label=declared.label or table.in_words(declared.name),
+                label=declared.label or table.type_label(declared.name),
                 description=declared.description,
                 channels=tuple(dict.fromkeys(declared.channels)),
                 critical=declared.critical if owner is None else known is not None and known.critical,
@@ -138,7 +138,7 @@ def _chosen(tx: Tx, items: Sequence[Sequence[PreferenceIn]]) -> list[tuple[Prefe
         tx, [(c.user_id, c.notification_type, c.channel, c.enabled) for choices in items for c in choices]
     )
     if turned_off := {c.user_id for choices in items for c in choices if not c.enabled}:
-        reconsider_queued(tx, turned_off)
+        re_evaluate_queued(tx, turned_off)
     for user_id in {c.user_id for choices in items for c in choices}:
         tx.events.append(Event("preference", user_id, user_id))
     now = to_datetime(tx.now_ms)

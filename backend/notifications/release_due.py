@@ -26,13 +26,13 @@ from flashflow.backend.notifications.deliveries import (
     wake,
     withdraw,
 )
-from flashflow.backend.notifications.policy_inputs import FactFinder, Question
+from flashflow.backend.notifications.policy_inputs import PolicyInputLoader, PolicyQuery
 from flashflow.backend.schemas.records import NotificationType, Record
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import notifications as table
 from flashflow.backend.store.notifications.attempts import next_in_chain
 from flashflow.backend.store.notifications.delivery_state import settle_all
-from flashflow.backend.store.notifications.digests import carry
+from flashflow.backend.store.notifications.digests import bundle
 from flashflow.backend.store.notifications.preferences import read_type
 from flashflow.backend.store.notifications.throttles import note_use
 
@@ -134,10 +134,10 @@ class Held(NamedTuple):
     read_at: int | None
 
 
-class Releasing:
+class DueRelease:
     """Handlers for the writer; each answers with how many rows it moved: as long as it is many, call again."""
 
-    def __init__(self, new_id: IdMaker, facts: FactFinder) -> None:
+    def __init__(self, new_id: IdMaker, facts: PolicyInputLoader) -> None:
         self._new_id = new_id
         self._facts = facts
         self._latest: int | None = None
@@ -188,7 +188,7 @@ class Releasing:
 
     def _send(self, tx: Tx, due: Scheduled) -> None:
         kind = read_type(tx.conn, due.notification_type)
-        question = Question(
+        question = PolicyQuery(
             user_id=due.user_id,
             notification_type=due.notification_type,
             channels=from_strings(due.channels),
@@ -263,7 +263,7 @@ class Releasing:
             wake(tx, decode_id(carrier.id))
             for held, _ in group:
                 if held.seq != carrier.seq:
-                    carry(tx, held.seq, carrier.seq, decision.route)
+                    bundle(tx, held.seq, carrier.seq, decision.route)
         told = {held.notification_seq for held in rows}
         for seq in told:
             next_in_chain(tx, seq)
@@ -278,7 +278,7 @@ class Releasing:
             return Decision(held.channel, held.device_seq, "suppressed", "read_first", "It was read first.")
         in_turn = held.in_turn or held.code == "failover"
         channels = (held.channel,) if in_turn else from_strings(held.channels)
-        question = Question(
+        question = PolicyQuery(
             user_id=held.user_id,
             notification_type=held.kind,
             channels=channels if held.channel in channels else (held.channel,),

@@ -12,7 +12,7 @@ from flashflow.backend.core.errors import Conflict, FlashFlowError
 from flashflow.backend.domain.delivery_policy import Decision, decide
 from flashflow.backend.notifications.deliveries import new_delivery, redecide, wake
 from flashflow.backend.notifications.inbox import Wanted, missing
-from flashflow.backend.notifications.policy_inputs import FactFinder, Question
+from flashflow.backend.notifications.policy_inputs import PolicyInputLoader, PolicyQuery
 from flashflow.backend.schemas.records import Notification
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import notifications as table
@@ -23,10 +23,10 @@ OVER = {"scheduled", "cancelled", "expired"}
 GONE = "This device is not registered any more."
 
 
-class Retrying:
+class Retry:
     """A handler for the writer."""
 
-    def __init__(self, new_id: IdMaker, facts: FactFinder) -> None:
+    def __init__(self, new_id: IdMaker, facts: PolicyInputLoader) -> None:
         self._new_id = new_id
         self._facts = facts
 
@@ -84,7 +84,7 @@ class Retrying:
         tokens, category, expires_at = tx.conn.execute(
             "SELECT device_tokens, category, expires_at FROM notifications WHERE seq = ?", (seq,)
         ).fetchone()
-        question = Question(
+        question = PolicyQuery(
             user_id=n.user_id,
             notification_type=n.notification_type,
             channels=n.channels,

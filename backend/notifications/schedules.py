@@ -17,15 +17,15 @@ import msgspec
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import from_object, to_json
-from flashflow.backend.core.error_collector import Faults, within
+from flashflow.backend.core.error_collector import ErrorCollector, within
 from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound, ValidationError
 from flashflow.backend.domain.quiet_hours import is_zone
-from flashflow.backend.domain.recurrence import DAYS, UNKNOWN_ZONE, Rule, check, next_after, zone_named
+from flashflow.backend.domain.recurrence import DAYS, UNKNOWN_ZONE, Recurrence, check, next_after, zone_named
 from flashflow.backend.notifications.send import Order
 from flashflow.backend.schemas.records import Sent
 from flashflow.backend.schemas.requests import Input, Name, SendIn, build
 from flashflow.backend.schemas.validation import convert
-from flashflow.backend.schemas.values import moment_ms
+from flashflow.backend.schemas.values import timestamp_ms
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import schedules as table
@@ -53,10 +53,10 @@ class ScheduleIn(Input, frozen=True, kw_only=True):
 
     name: Name
     notification: SendIn
-    rule: Rule
+    rule: Recurrence
 
 
-class Ran(NamedTuple):
+class ScheduleRun(NamedTuple):
     """A schedule that was sent out of turn, and what became of it."""
 
     schedule: Schedule
@@ -68,7 +68,7 @@ class Plan(NamedTuple):
 
     name: str
     request: Request
-    rule: Rule
+    rule: Recurrence
     order: Order
 
 
@@ -124,7 +124,7 @@ class Schedules:
         """The write that ends and forgets a schedule."""
         return Write(self._remove, (schedule_id, owner))
 
-    def running(self, schedule: Schedule, owner: str | None) -> Write[Seen, Ran]:
+    def running(self, schedule: Schedule, owner: str | None) -> Write[Seen, ScheduleRun]:
         """The write that sends it once now, whenever it is due."""
         users = schedule.notification.get("user_ids") or [schedule.notification.get("user_id")]
         return Write(self._run_now, (schedule.id, owner), len(users))
@@ -161,9 +161,9 @@ class Schedules:
 
     # --- checking -------------------------------------------------------------------------------------------------
 
-    def check(self, asked: ScheduleIn, app: str, owner: str | None) -> tuple[Order, Rule]:
+    def check(self, asked: ScheduleIn, app: str, owner: str | None) -> tuple[Order, Recurrence]:
         """The order and the rule as they are stored. Raises ValidationError for every field that is wrong."""
-        faults = Faults()
+        faults = ErrorCollector()
         order = rule = None
         for field in ("scheduled_at", "expires_at"):
             if getattr(asked.notification, field) is not None:
@@ -182,16 +182,16 @@ class Schedules:
         notification = from_object(to_json(msgspec.structs.replace(asked.notification, app=None)))
         return Plan(asked.name, Request(notification=notification, owner=owner), rule, order)
 
-    def _complete(self, rule: Rule) -> Rule:
+    def _complete(self, rule: Recurrence) -> Recurrence:
         """The rule as it is stored: with its zone, times in UTC, the days in their order."""
         check(rule)
         if rule.timezone is not None and not is_zone(rule.timezone):
             raise ValidationError.of("timezone", UNKNOWN_ZONE)
         moments = {
-            field: None if (moment := getattr(rule, field)) is None else to_datetime(moment_ms(field, moment))
+            field: None if (moment := getattr(rule, field)) is None else to_datetime(timestamp_ms(field, moment))
             for field in ("starts_at", "ends_at")
         }
-        return Rule(
+        return Recurrence(
             every_minutes=rule.every_minutes,
             at=rule.at,
             days=None if rule.days is None else [day for day in DAYS if day in rule.days],
@@ -209,7 +209,7 @@ class Schedules:
             return within("notification", refusal)
         return None
 
-    def _next(self, rule: Rule, tx: Tx, since_ms: int) -> int | None:
+    def _next(self, rule: Recurrence, tx: Tx, since_ms: int) -> int | None:
         return next_after(rule, tx.now_ms, zone_named(self._zone()), since_ms)
 
     # --- handlers for the writer ----------------------------------------------------------------------------------
@@ -258,8 +258,8 @@ class Schedules:
             answers.append(_missing(seen[0]) if row is None else row.schedule())
         return answers
 
-    def _run_now(self, tx: Tx, items: Sequence[Seen]) -> list[Ran | FlashFlowError]:
-        answers: list[Ran | FlashFlowError] = []
+    def _run_now(self, tx: Tx, items: Sequence[Seen]) -> list[ScheduleRun | FlashFlowError]:
+        answers: list[ScheduleRun | FlashFlowError] = []
         for seen in items:
             row = table.find(tx.conn, *seen)
             if row is None:
@@ -270,7 +270,7 @@ class Schedules:
                 answers.append(within("notification", sent) if isinstance(sent, ValidationError) else sent)
                 continue
             table.move_on(tx, row, row.next_at, tx.now_ms, None)
-            answers.append(Ran(_stored(tx, row.id), sent))
+            answers.append(ScheduleRun(_stored(tx, row.id), sent))
         return answers
 
     def _run(self, tx: Tx, items: Sequence[int]) -> list[bool]:

@@ -15,10 +15,10 @@ from flashflow.backend.domain.delivery_messages import overall
 from flashflow.backend.domain.delivery_policy import Decision, decide
 from flashflow.backend.notifications.collapse import InPlace, Open, find_open, follow, standing, update_in_place
 from flashflow.backend.notifications.deliveries import decided, inbox_place, new_delivery, ring
-from flashflow.backend.notifications.policy_inputs import FactFinder, Question
+from flashflow.backend.notifications.policy_inputs import PolicyInputLoader, PolicyQuery
 from flashflow.backend.rendering.json_schema import check_data
 from flashflow.backend.rendering.template_renderer import render
-from flashflow.backend.schemas.records import NotificationType, Rehearsed, Sent
+from flashflow.backend.schemas.records import DryRunResult, NotificationType, Sent
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import notifications as table
 from flashflow.backend.store.notifications.delivery_settings import contact_of
@@ -65,10 +65,10 @@ class Content(msgspec.Struct, frozen=True):
     category: str | None
 
 
-class Sending:
+class Sender:
     """The transactions that make notifications."""
 
-    def __init__(self, new_id: IdMaker, facts: FactFinder) -> None:
+    def __init__(self, new_id: IdMaker, facts: PolicyInputLoader) -> None:
         self._new_id = new_id
         self._facts = facts
 
@@ -102,7 +102,7 @@ class Sending:
         ring(tx, batch.deliveries)
         return answers
 
-    def rehearse(self, conn: sqlite3.Connection, order: Order, now_ms: int) -> tuple[Rehearsed, ...]:
+    def rehearse(self, conn: sqlite3.Connection, order: Order, now_ms: int) -> tuple[DryRunResult, ...]:
         """What ``send`` would do, one for each user, without doing it. Raises ValidationError and Erased as it
         would."""
         types: Types = {}
@@ -117,7 +117,7 @@ class Sending:
                 status = standing(conn, known, follows)
                 decisions = tuple(f.decision for f in follows)
             answers.append(
-                Rehearsed(
+                DryRunResult(
                     user_id=user,
                     title=content.title,
                     message=content.message,
@@ -184,7 +184,7 @@ class Sending:
         if _waits(order, now_ms):
             words = "Waits for its time."
             return tuple(Decision(channel, None, "pending", "scheduled", words) for channel in content.channels)
-        question = Question(
+        question = PolicyQuery(
             user_id=user,
             notification_type=order.notification_type,
             channels=content.channels,

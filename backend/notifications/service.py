@@ -18,24 +18,25 @@ from typing import Any, get_args
 
 from flashflow.backend.core.clock import Clock, IdMaker, SystemClock
 from flashflow.backend.core.encoding import to_json
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.core.events import Bus
 from flashflow.backend.core.timezones import workspace_zone
 from flashflow.backend.domain.channel_names import ChannelNames
-from flashflow.backend.notifications.delivery_settings import Circumstances
+from flashflow.backend.notifications.delivery_settings import UserDeliverySettings
 from flashflow.backend.notifications.inbox import Inbox, Wanted, missing
-from flashflow.backend.notifications.policy_inputs import FactFinder
+from flashflow.backend.notifications.policy_inputs import PolicyInputLoader
 from flashflow.backend.notifications.preferences import Devices, Preferences
-from flashflow.backend.notifications.release_due import DigestRelease, Releasing
+from flashflow.backend.notifications.release_due import DigestRelease, DueRelease
 from flashflow.backend.notifications.reschedule import reschedule
-from flashflow.backend.notifications.retry import Retrying
+from flashflow.backend.notifications.retry import Retry
 from flashflow.backend.notifications.schedules import Schedules
-from flashflow.backend.notifications.send import Order, Sending
+from flashflow.backend.notifications.send import Order, Sender
 from flashflow.backend.notifications.templates import Templates
 from flashflow.backend.schemas.records import (
     Device,
     DeviceRegistered,
+    DryRunResult,
     ListStatus,
     Notification,
     NotificationDetail,
@@ -43,13 +44,12 @@ from flashflow.backend.schemas.records import (
     NotificationType,
     Preference,
     PreferenceMatrix,
-    Rehearsed,
     Sent,
     Template,
 )
 from flashflow.backend.schemas.references import NotificationRef, notification_id_of
 from flashflow.backend.schemas.requests import DeviceIn, PreferenceIn, SendIn, TypeIn, build
-from flashflow.backend.schemas.values import data_json, moment_ms
+from flashflow.backend.schemas.values import data_json, timestamp_ms
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.models import NotificationModels, notification_models
 from flashflow.backend.store.engine.open import open_store
@@ -93,15 +93,15 @@ class NotificationService:
         self.models: NotificationModels = notification_models(self.store.database)
         self.zone = workspace_zone().key
         self.channels = ChannelNames()
-        self.facts = FactFinder(lambda: self.zone)
-        self.sender = Sending(self.new_id, self.facts)
-        self.releasing = Releasing(self.new_id, self.facts)
+        self.facts = PolicyInputLoader(lambda: self.zone)
+        self.sender = Sender(self.new_id, self.facts)
+        self.releasing = DueRelease(self.new_id, self.facts)
         self.inbox = Inbox()
-        self.retrying = Retrying(self.new_id, self.facts)
+        self.retrying = Retry(self.new_id, self.facts)
         self.templates = Templates(self.store, self.models, self.new_id, self.channels)
         self.devices = Devices(self.store, self.models, self.new_id)
         self.preferences = Preferences(self.store, self.channels)
-        self.circumstances = Circumstances(self.store, lambda: self.zone)
+        self.circumstances = UserDeliverySettings(self.store, lambda: self.zone)
         self.schedules = Schedules(
             self.store,
             self.new_id,
@@ -160,7 +160,7 @@ class NotificationService:
         return Write(self.sender.send, order, len(order.users))
 
     def _order(self, request: SendIn, app: str, owner: str | None) -> Order:
-        faults = Faults()
+        faults = ErrorCollector()
         if (request.user_id is None) == (request.user_ids is None):
             faults.add("user_id", "give either user_id or user_ids", "user_ids")
         if request.channel is not None and request.channels is not None:
@@ -175,9 +175,9 @@ class NotificationService:
         with faults:
             self.channels.check("channel" if request.channel else "channels", channels or ())
         with faults:
-            scheduled = None if request.scheduled_at is None else moment_ms("scheduled_at", request.scheduled_at)
+            scheduled = None if request.scheduled_at is None else timestamp_ms("scheduled_at", request.scheduled_at)
         with faults:
-            expires = None if request.expires_at is None else moment_ms("expires_at", request.expires_at)
+            expires = None if request.expires_at is None else timestamp_ms("expires_at", request.expires_at)
         if expires is not None and expires <= max(self.clock.now_ms(), scheduled or 0):
             faults.add("expires_at", "must be in the future, and after scheduled_at", "scheduled_at")
         with faults:
@@ -211,7 +211,7 @@ class NotificationService:
                 moved += count
         return moved
 
-    def rehearse(self, request: SendIn, app: str = LOCAL_APP, owner: str | None = None) -> tuple[Rehearsed, ...]:
+    def rehearse(self, request: SendIn, app: str = LOCAL_APP, owner: str | None = None) -> tuple[DryRunResult, ...]:
         """What ``send`` would do now, one for each user; nothing is stored. Raises ValidationError as it would."""
         order = self._order(request, app, owner)
         return self.store.read(lambda conn: self.sender.rehearse(conn, order, self.clock.now_ms()))
@@ -253,7 +253,7 @@ class NotificationService:
         """
         if status is not None and status not in get_args(ListStatus):
             raise ValidationError.of("status", f"must be one of {', '.join(get_args(ListStatus))}")
-        asked = table.Asked(
+        asked = table.ListFilter(
             user_id=user_id,
             app=app,
             status=status,
@@ -261,8 +261,8 @@ class NotificationService:
             channel=channel,
             priority=priority,
             q=q,
-            since=None if since is None else moment_ms("since", since),
-            until=None if until is None else moment_ms("until", until),
+            since=None if since is None else timestamp_ms("since", since),
+            until=None if until is None else timestamp_ms("until", until),
             limit=limit,
             cursor=cursor,
         )
@@ -322,7 +322,7 @@ class NotificationService:
 
     def snoozing(self, wanted: Wanted, until: datetime) -> Write[tuple[Wanted, int], Notification]:
         """The write behind ``snooze_notification``."""
-        moment = moment_ms("until", until)
+        moment = timestamp_ms("until", until)
         if moment <= self.clock.now_ms():
             raise ValidationError.of("until", "must lie in the future")
         return Write(self.inbox.snooze, (wanted, moment))
@@ -333,7 +333,7 @@ class NotificationService:
 
     def rescheduling(self, wanted: Wanted, scheduled_at: datetime) -> Write[tuple[Wanted, int], Notification]:
         """The write behind ``reschedule_notification``."""
-        when = moment_ms("scheduled_at", scheduled_at)
+        when = timestamp_ms("scheduled_at", scheduled_at)
         if when <= self.clock.now_ms():
             raise ValidationError.of("scheduled_at", "must lie in the future")
         return Write(reschedule, (wanted, when))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.channel_names import ChannelNames
@@ -74,7 +74,7 @@ class Templates:
 
     def check(self, text: TemplateIn | TemplateChangeIn) -> None:
         """Raise ValidationError for every field that cannot be used."""
-        faults = Faults()
+        faults = ErrorCollector()
         with faults:
             self._channels.check("channels", text.channels)
         with faults:

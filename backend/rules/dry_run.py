@@ -10,8 +10,16 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.domain.metric_alerts import Metrics, Reading, breaks, may_tell, moments, read
-from flashflow.backend.domain.rule_conditions import NONE_YET, Happening, Uses, conditions_of, match, terms_of, told
+from flashflow.backend.domain.metric_alerts import Metrics, Reading, check_times, is_breached, may_notify, read
+from flashflow.backend.domain.rule_conditions import (
+    NONE_YET,
+    ActivityFacts,
+    RuleState,
+    conditions_of,
+    match,
+    terms_of,
+    told,
+)
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.schemas.rules import AlertIn, OnIn
 from flashflow.backend.store.activity.rule_queries import during
@@ -65,10 +73,10 @@ def try_activities(
     return _judge(on, cooldown_minutes, during(conn, scope.now_ms - WEEK_MS, on.activity_type, scope.app), most)
 
 
-def _judge(on: OnIn, cooldown_minutes: int, happenings: Iterable[Happening], most: int) -> DryRun:
+def _judge(on: OnIn, cooldown_minutes: int, happenings: Iterable[ActivityFacts], most: int) -> DryRun:
     terms, conditions = terms_of(on, cooldown_minutes), conditions_of(on.where)
-    remembered: dict[str, Uses] = {}
-    newest: deque[Happening] = deque(maxlen=EXAMPLES)
+    remembered: dict[str, RuleState] = {}
+    newest: deque[ActivityFacts] = deque(maxlen=EXAMPLES)
     fired = judged = 0
     complete = True
     for happening in happenings:
@@ -94,12 +102,12 @@ def try_alert(alert: AlertIn, cooldown_minutes: int, scope: Scope, metrics: Metr
     """Look at the figure at every moment of the last seven days at which the alert would have."""
     found: list[tuple[int, Reading]] = []
     judged, fired_at = 0, None
-    for at in moments(alert, scope.now_ms - WEEK_MS, scope.now_ms, zone):
+    for at in check_times(alert, scope.now_ms - WEEK_MS, scope.now_ms, zone):
         judged += 1
-        if not may_tell(fired_at, cooldown_minutes, at, zone):
+        if not may_notify(fired_at, cooldown_minutes, at, zone):
             continue
         seen = read(alert, metrics, at, zone, scope.app)
-        if breaks(alert, seen):
+        if is_breached(alert, seen):
             fired_at = at
             found.append((at, seen))
     examples = tuple(

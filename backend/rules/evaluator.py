@@ -17,13 +17,13 @@ import msgspec
 
 from flashflow.backend.core.errors import Erased, FlashFlowError, ValidationError
 from flashflow.backend.core.events import Event
-from flashflow.backend.domain.metric_alerts import Metrics, Reading, breaks, is_due, may_tell, read
+from flashflow.backend.domain.metric_alerts import Metrics, Reading, is_breached, is_due, may_notify, read
 from flashflow.backend.domain.rule_conditions import (
     MINUTE_MS,
+    ActivityFacts,
     Condition,
-    Happening,
+    RuleState,
     Terms,
-    Uses,
     conditions_of,
     match,
     terms_of,
@@ -60,14 +60,14 @@ any). Raises ValidationError."""
 Sending = Callable[[Tx, Sequence[Order]], Sequence[tuple[Sent, ...] | FlashFlowError]]
 
 
-class Watched(NamedTuple):
+class WatchedRule(NamedTuple):
     """A rule over activities, made ready."""
 
     row: Row
     conditions: tuple[Condition, ...]
     terms: Terms
 
-    def meets(self, happening: Happening) -> bool:
+    def meets(self, happening: ActivityFacts) -> bool:
         row = self.row
         return (
             happening.seq > row.after_seq
@@ -76,20 +76,20 @@ class Watched(NamedTuple):
         )
 
 
-class Book(NamedTuple):
+class RuleBook(NamedTuple):
     """Every rule that is switched on, as of ``revision``; ``after``: up to there no activity concerns any of them."""
 
     revision: int
-    by_type: Mapping[str, Sequence[Watched]]
+    by_type: Mapping[str, Sequence[WatchedRule]]
     has_alerts: bool
     after: int
 
-    def matching(self, happenings: Sequence[Happening]) -> list[Matched]:
+    def matching(self, happenings: Sequence[ActivityFacts]) -> list[Matched]:
         found = [(one, [rule for rule in self.by_type[one.activity_type] if rule.meets(one)]) for one in happenings]
         return [(one, rules) for one, rules in found if rules]
 
 
-Matched = tuple[Happening, list[Watched]]
+Matched = tuple[ActivityFacts, list[WatchedRule]]
 
 
 class Step(NamedTuple):
@@ -101,14 +101,14 @@ class Step(NamedTuple):
     matched: list[Matched]
 
 
-class Judged(NamedTuple):
+class Evaluated(NamedTuple):
     """How far a step came, and how often a rule told somebody."""
 
     reached: int
     fired: int
 
 
-class Judge:
+class RuleEvaluator:
     """Judges the activities of one store by the rules of another."""
 
     def __init__(
@@ -128,7 +128,7 @@ class Judge:
         self._zone = zone
         self._metrics = metrics
         self._one = threading.Lock()
-        self._book: Book | None = None
+        self._book: RuleBook | None = None
         self._stale = True
         self._ending = False
         self._place = -1
@@ -156,7 +156,7 @@ class Judge:
         with self._one:
             until = self._activities.read(last_seq)
             while not self._ending and (step := self._next(until)) is not None:
-                judged = Judged(step.reached, 0)
+                judged = Evaluated(step.reached, 0)
                 if step.matched:
                     answer = self._store.run(Write(self._judge, step))
                     if answer is None:  # a rule was changed meanwhile
@@ -192,7 +192,7 @@ class Judge:
         )  # fmt: skip
         return Step(book.revision, after, found.reached, book.matching(found.happenings))
 
-    def _current(self) -> Book:
+    def _current(self) -> RuleBook:
         """The rules as they are now; only with the lock. What is to be judged must be known before: a rule that comes
         after this look begins after it, too."""
         if self._place < 0:
@@ -238,10 +238,10 @@ class Judge:
 
     # --- handlers for the writer ----------------------------------------------------------------------------------
 
-    def _judge(self, tx: Tx, items: Sequence[Step]) -> list[Judged | None]:
+    def _judge(self, tx: Tx, items: Sequence[Step]) -> list[Evaluated | None]:
         return [self._judged(tx, step) for step in items]
 
-    def _judged(self, tx: Tx, step: Step) -> Judged | None:
+    def _judged(self, tx: Tx, step: Step) -> Evaluated | None:
         mark = rule_state.mark(tx.conn)
         if mark.revision != step.revision or mark.judged > step.after:
             return None
@@ -255,7 +255,7 @@ class Judge:
                 break
         sitting.close()
         rule_state.move_mark(tx, reached)
-        return Judged(reached, sitting.fired)
+        return Evaluated(reached, sitting.fired)
 
     def _note_reading(self, tx: Tx, items: Sequence[tuple[Row, Reading]]) -> list[bool]:
         return [self._noted(tx, row, found) for row, found in items]
@@ -268,7 +268,7 @@ class Judge:
             return False
         table.note_check(tx, row.seq)
         cooldown = row.body.cooldown_minutes
-        if not breaks(alert, found) or not may_tell(row.last_fired_at, cooldown, tx.now_ms, self._zone()):
+        if not is_breached(alert, found) or not may_notify(row.last_fired_at, cooldown, tx.now_ms, self._zone()):
             return False
         error = self._fire(tx, row, _recipients(row, None), alert_data(row.name, alert, found))
         table.note(tx, row.seq, error is None, error)
@@ -306,13 +306,13 @@ class _Sitting:
     def __init__(self, tx: Tx, fire: Callable[[Tx, Row, Sequence[str], dict[str, Any]], str | None]) -> None:
         self._tx = tx
         self._fire = fire
-        self._uses: dict[tuple[int, str], tuple[Watched, Uses]] = {}
+        self._uses: dict[tuple[int, str], tuple[WatchedRule, RuleState]] = {}
         self._outcomes: dict[int, tuple[Row, int, str | None]] = {}
         self._wanted: dict[int, Sequence[str]] = {}
         self.told = 0
         self.fired = 0
 
-    def judge(self, rule: Watched, happening: Happening) -> None:
+    def judge(self, rule: WatchedRule, happening: ActivityFacts) -> None:
         tx, key = self._tx, (rule.row.seq, happening.user_id)
         uses = self._uses[key][1] if key in self._uses else rule_state.uses_of(tx.conn, *key)
         fires, after = match(rule.terms, uses, happening.at_ms, tx.now_ms)
@@ -321,7 +321,7 @@ class _Sitting:
         if after != uses:
             self._uses[key] = (rule, after)
 
-    def _tell(self, rule: Watched, happening: Happening) -> bool:
+    def _tell(self, rule: WatchedRule, happening: ActivityFacts) -> bool:
         row = rule.row
         users = _recipients(row, happening)
         if row.seq not in self._wanted:
@@ -340,7 +340,7 @@ class _Sitting:
             if (until := useful_until(rule.terms, uses)) > tx.now_ms:
                 rule_state.remember(tx, seq, user_id, uses, until)
             else:
-                rule_state.forget(tx, seq, user_id)
+                rule_state.delete_state(tx, seq, user_id)
         for seq, (row, fired, error) in self._outcomes.items():
             table.note(tx, seq, fired, error)
             tx.events.append(Event("rule", row.name, "", row.app))
@@ -352,25 +352,25 @@ def _is_from_outside(error: Exception) -> bool:
     return isinstance(error, FlashFlowError) or (is_storage_fault(error) and not isinstance(error, ours))
 
 
-def _recipients(row: Row, happening: Happening | None) -> list[str]:
+def _recipients(row: Row, happening: ActivityFacts | None) -> list[str]:
     if isinstance(row.body.to, list):
         return row.body.to
     assert happening is not None, "an alert names its recipients"
     return [happening.user_id]
 
 
-def _look(conn: sqlite3.Connection, known: Book | None) -> tuple[rule_state.Mark, Book]:
+def _look(conn: sqlite3.Connection, known: RuleBook | None) -> tuple[rule_state.Mark, RuleBook]:
     mark = rule_state.mark(conn)
     if known is not None and known.revision == mark.revision:
         return mark, known
     rows = table.enabled(conn)
-    by_type: dict[str, list[Watched]] = {}
+    by_type: dict[str, list[WatchedRule]] = {}
     for row in rows:
         if (on := row.body.on) is not None:
-            watched = Watched(row, conditions_of(on.where), terms_of(on, row.body.cooldown_minutes))
+            watched = WatchedRule(row, conditions_of(on.where), terms_of(on, row.body.cooldown_minutes))
             by_type.setdefault(on.activity_type, []).append(watched)
     after = min((one.row.after_seq for some in by_type.values() for one in some), default=0)
-    return mark, Book(mark.revision, by_type, any(row.body.alert is not None for row in rows), after)
+    return mark, RuleBook(mark.revision, by_type, any(row.body.alert is not None for row in rows), after)
 
 
 def _move(tx: Tx, items: Sequence[int]) -> list[None]:

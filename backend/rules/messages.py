@@ -9,12 +9,12 @@ from typing import Any
 
 from flashflow.backend.core.clock import rfc3339
 from flashflow.backend.core.encoding import to_json
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.domain.metric_alerts import Reading
-from flashflow.backend.domain.rule_conditions import Happening
+from flashflow.backend.domain.rule_conditions import ActivityFacts
 from flashflow.backend.rendering.template_renderer import render, variables
 from flashflow.backend.schemas.requests import SendIn
-from flashflow.backend.schemas.rules import AlertIn, RuleChangeIn, TellIn
+from flashflow.backend.schemas.rules import AlertIn, RuleChangeIn, RuleMessageIn
 from flashflow.backend.schemas.values import MOST_DATA
 from flashflow.backend.store.notifications.templates import variables_of
 
@@ -32,7 +32,7 @@ _NOT_NAMED = re.compile(r"[^A-Za-z0-9_]", re.ASCII)
 _LONGEST_KEY = 64 - len(FLAT)
 
 
-def activity_data(rule: str, times: int, happening: Happening, wanted: Sequence[str] = ()) -> dict[str, Any]:
+def activity_data(rule: str, times: int, happening: ActivityFacts, wanted: Sequence[str] = ()) -> dict[str, Any]:
     """What a text may name of an activity: its fields, its ``metadata`` where that is small, and of the metadata's own
     plain values ``metadata_KEY``, those that are ``wanted`` however many there are."""
     data: dict[str, Any] = {
@@ -65,7 +65,7 @@ def alert_data(rule: str, alert: AlertIn, found: Reading) -> dict[str, Any]:
     }
 
 
-def request(send: TellIn, users: Sequence[str], data: Mapping[str, Any]) -> SendIn:
+def request(send: RuleMessageIn, users: Sequence[str], data: Mapping[str, Any]) -> SendIn:
     """What is sent to ``users``: ``data`` and the rule's own, which wins, and both texts filled in from them, with the
     values made to fit. Raises ValidationError naming what is missing."""
     own = send.data or {}
@@ -101,7 +101,7 @@ def request(send: TellIn, users: Sequence[str], data: Mapping[str, Any]) -> Send
 def check_texts(rule: RuleChangeIn) -> None:
     """Whether the rule's own texts name only what there can be. Raises ValidationError."""
     known = (OF_ACTIVITY if rule.on is not None else OF_ALERT) | set(rule.send.data or {})
-    faults = Faults()
+    faults = ErrorCollector()
     for field in ("title", "message"):
         for name in variables(getattr(rule.send, field) or ""):
             if name not in known and not (rule.on is not None and name.startswith(FLAT)):
@@ -110,7 +110,7 @@ def check_texts(rule: RuleChangeIn) -> None:
     faults.done()
 
 
-def wanted_by(conn: sqlite3.Connection, send: TellIn) -> tuple[str, ...]:
+def wanted_by(conn: sqlite3.Connection, send: RuleMessageIn) -> tuple[str, ...]:
     """The variables that the rule's texts name, its own or its template's."""
     own = variables(send.title or "", send.message or "")
     return own if send.template is None else (*own, *variables_of(conn, send.template))

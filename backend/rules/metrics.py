@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from flashflow.backend.analytics.date_ranges import cut_at
-from flashflow.backend.analytics.query import Asked, Filters
+from flashflow.backend.analytics.query import Filters, QueryContext
 from flashflow.backend.analytics.service import Analytics
 from flashflow.backend.store.activity.rule_queries import sessions_begun
 from flashflow.backend.store.analytics import cohorts_and_funnels, totals
 from flashflow.backend.store.analytics.totals import Slice
 
-Question = Callable[[Asked, Slice, int, int], int]
+Question = Callable[[QueryContext, Slice, int, int], int]
 
 QUESTIONS: Mapping[str, Question] = {
     "activities": lambda asked, day, _start, _end: totals.activities(asked.conn, day),
@@ -21,7 +21,7 @@ QUESTIONS: Mapping[str, Question] = {
 }
 
 
-class FigureMetrics:
+class AnalyticsMetrics:
     """``Metrics`` over the figures; spans begin with a day of the workspace and end within it."""
 
     def __init__(self, analytics: Analytics) -> None:
@@ -30,7 +30,7 @@ class FigureMetrics:
     def value(self, metric: str, start_ms: int, end_ms: int, app: str | None) -> int:
         """The figure over [``start_ms``, ``end_ms``), over one app's rows or all (None)."""
 
-        def question(asked: Asked) -> int:
+        def question(asked: QueryContext) -> int:
             day = asked.local.day(start_ms)
             whole = Slice(day, day, asked.app_key, 0, cut_at(end_ms, day, asked.local))
             return QUESTIONS[metric](asked, whole, start_ms, end_ms)

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from flashflow.backend.core.error_collector import Faults, within
+from flashflow.backend.core.error_collector import ErrorCollector, within
 from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound, ValidationError
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.metric_alerts import Metrics
 from flashflow.backend.rules.dry_run import DryRun, Scope, try_activities, try_alert
-from flashflow.backend.rules.evaluator import Judge, Ordering, Sending
+from flashflow.backend.rules.evaluator import Ordering, RuleEvaluator, Sending
 from flashflow.backend.rules.messages import check_texts
 from flashflow.backend.schemas.requests import SendIn, build
 from flashflow.backend.schemas.rules import AlertIn, OnIn, RuleChangeIn, RuleDraftIn, RuleIn, check_rule, check_when
@@ -21,7 +21,7 @@ from flashflow.backend.store.activity.activities import last_seq
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import rules as table
-from flashflow.backend.store.notifications.rule_state import forget_useless
+from flashflow.backend.store.notifications.rule_state import delete_expired_state
 from flashflow.backend.store.notifications.rules import Body, Row, Rule, RulePage, body_of
 from flashflow.backend.store.notifications.templates import read_template
 
@@ -78,7 +78,7 @@ class Rules:
         self._order = order
         self._zone = zone
         self._metrics = metrics
-        self.judge = Judge(store, activities, order=order, send=send, zone=zone, metrics=metrics)
+        self.judge = RuleEvaluator(store, activities, order=order, send=send, zone=zone, metrics=metrics)
 
     # --- what a caller asks ---------------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class Rules:
 
     def check(self, asked: RuleChangeIn, app: str, owner: str | None) -> None:
         """Everything that can be known before it fires. Raises ValidationError for every field that is wrong."""
-        faults = Faults()
+        faults = ErrorCollector()
         with faults:
             check_rule(asked)
         with faults:
@@ -198,7 +198,7 @@ class Rules:
         table.update(tx, row, name, owner, change.body, switched_on=change.enabled)
         watched, watches = (row.body.on, row.body.alert, row.owner), (change.body.on, change.body.alert, owner)
         if watched != watches or (change.enabled and not row.enabled):
-            table.begin_anew(tx, row.seq, self._last())
+            table.reset_state(tx, row.seq, self._last())
         return _told(tx, row.seq)
 
     def _enable(self, tx: Tx, items: Sequence[tuple[RuleRef, bool]]) -> list[Rule | FlashFlowError]:
@@ -209,7 +209,7 @@ class Rules:
         if enabled != row.enabled:
             table.update(tx, row, row.name, row.owner, row.body, switched_on=enabled)
             if enabled:
-                table.begin_anew(tx, row.seq, self._last())
+                table.reset_state(tx, row.seq, self._last())
         return _told(tx, row.seq)
 
     def _dismiss_error(self, tx: Tx, items: Sequence[RuleRef]) -> list[Rule | FlashFlowError]:
@@ -274,7 +274,7 @@ def _taken(name: str) -> Conflict:
 
 
 def _forget(tx: Tx, items: Sequence[None]) -> list[int]:
-    return [forget_useless(tx) for _ in items]
+    return [delete_expired_state(tx) for _ in items]
 
 
 __all__ = ["DryRun", "Rule", "RulePage", "RuleRef", "Rules"]

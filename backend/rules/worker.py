@@ -8,7 +8,7 @@ from typing import Protocol
 
 from flashflow.backend.core.errors import FlashFlowError
 from flashflow.backend.core.events import Event
-from flashflow.backend.core.supervised_thread import Steady
+from flashflow.backend.core.supervised_thread import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ FAULT_S = 1.0
 LONGEST_FAULT_S = 60.0
 
 
-class Judging(Protocol):
+class Evaluates(Protocol):
     """What the thread does."""
 
     @property
@@ -29,15 +29,15 @@ class Judging(Protocol):
     def keep_place(self) -> None: ...
 
 
-class RuleWatch:
+class RuleWorker:
     """Runs from ``start`` to ``stop``; ``hear`` is for the bus."""
 
-    def __init__(self, judge: Judging, rest_s: float = REST_S) -> None:
+    def __init__(self, judge: Evaluates, rest_s: float = REST_S) -> None:
         self._judge = judge
         self._rest_s = rest_s
         self._bell = threading.Event()
         self._stopping = threading.Event()
-        self.thread = Steady("flashflow-rules", self._run, self._stopping.is_set)
+        self.thread = SupervisedThread("flashflow-rules", self._run, self._stopping.is_set)
 
     def start(self) -> None:
         """Judge what came while nobody was there, and then what comes."""

@@ -17,7 +17,7 @@ class Period(Record, frozen=True, kw_only=True):
     until: datetime | None = None
 
 
-class Figure(Record, frozen=True, kw_only=True):
+class Metric(Record, frozen=True, kw_only=True):
     """A value beside the previous period's; ``change`` is a share (0.12: 12 % more), "new" where nothing was before,
     None where there is nothing to compare with."""
 
@@ -32,7 +32,7 @@ class Overview(Record, frozen=True, kw_only=True):
     period: Period
     previous: Period | None
     timezone: str
-    figures: dict[str, Figure]
+    figures: dict[str, Metric]
     definitions: dict[str, str]
     full: tuple[str, ...]
     """Kinds of names with no room for another: what comes new counts as all others."""

@@ -231,7 +231,7 @@ class Decided(Record, frozen=True, kw_only=True):
     reason: str | None
 
 
-class Rehearsed(Record, frozen=True, kw_only=True):
+class DryRunResult(Record, frozen=True, kw_only=True):
     """What a ``send`` would do now: the texts as they would be, and how each channel would stand."""
 
     user_id: str
@@ -386,7 +386,7 @@ class ApiKey(Record, frozen=True, kw_only=True):
     revoked_at: datetime | None
 
 
-class TodayFigures(Record, frozen=True, kw_only=True):
+class TodayMetrics(Record, frozen=True, kw_only=True):
     """The dashboard's figures of the day ``day`` (ISO date) in ``zone`` (IANA name)."""
 
     day: str

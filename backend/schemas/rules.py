@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.schemas.records import Priority
 from flashflow.backend.schemas.requests import (
     END,
@@ -77,7 +77,7 @@ class AlertIn(Input, frozen=True, kw_only=True):
     check_at: CheckAt = "hourly"
 
 
-class TellIn(Input, frozen=True, kw_only=True):
+class RuleMessageIn(Input, frozen=True, kw_only=True):
     """What is sent: a ``template``, or a title and a message in which ``{user_id}`` and the like are filled in."""
 
     template: Name | None = None
@@ -106,7 +106,7 @@ class RuleChangeIn(Input, frozen=True, kw_only=True):
     enabled: bool = True
     on: OnIn | None = None
     alert: AlertIn | None = None
-    send: TellIn
+    send: RuleMessageIn
     to: Recipients = "user"
     cooldown_minutes: Cooldown = 60
 
@@ -125,7 +125,7 @@ class RuleDraftIn(Input, frozen=True, kw_only=True):
     enabled: bool = True
     on: OnIn | None = None
     alert: AlertIn | None = None
-    send: TellIn | None = None
+    send: RuleMessageIn | None = None
     to: Recipients | None = None
     cooldown_minutes: Cooldown = 60
     app: AppName | None = None
@@ -139,7 +139,7 @@ class RuleQuery(Input, frozen=True, kw_only=True):
 
 def check_rule(rule: RuleChangeIn) -> None:
     """What the fields' own types cannot say. Raises ValidationError."""
-    faults = Faults()
+    faults = ErrorCollector()
     if rule.name == RESERVED:
         faults.add("name", f"“{RESERVED}” is an address of its own")
     with faults:
@@ -155,7 +155,7 @@ def check_rule(rule: RuleChangeIn) -> None:
 
 def check_when(on: OnIn | None, alert: AlertIn | None) -> None:
     """Whether it can be told when the rule fires. Raises ValidationError."""
-    faults = Faults()
+    faults = ErrorCollector()
     if (on is None) == (alert is None):
         faults.add("on", "give either on or alert", "alert")
     if alert is not None and alert.change_percent == 0:

@@ -21,7 +21,7 @@ MOST_DATA = 32 * 1024 * 1024
 hold up every other write for ten seconds."""
 
 
-def moment_ms(field: str, moment: datetime) -> int:
+def timestamp_ms(field: str, moment: datetime) -> int:
     """An aware time in milliseconds, refused where it cannot be meant: before 1970 or after 2200."""
     if moment.tzinfo is None:
         raise ValidationError.of(field, "needs a time with an offset, like 2026-11-22T10:15:30Z")

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from flashflow.backend import Filters, NotificationService, UserActivityService
-from flashflow.backend.data.erasure import Erasing
+from flashflow.backend.data.erasure import Erasure
 from flashflow.backend.store.migrations.activity import ACTIVITY_MIGRATIONS
 from flashflow.backend.store.rollups import four_week_blocks
 from tests.support.fixed_clock import StillClock
@@ -110,7 +110,7 @@ def test_whoever_is_erased_is_no_longer_in_a_block(service: UserActivityService,
     service.track_activity("u3", "view", page_url="/only-u3", timestamp=NOW - timedelta(days=90))
     service.figures.fold()
     with NotificationService(path.parent / "n.db", clock=service.clock) as notifications:
-        assert Erasing(service, notifications).erase("u3").removed["activities"] > 200
+        assert Erasure(service, notifications).erase("u3").removed["activities"] > 200
     assert service.figures.verify() == ()
     hold_to_the_days(service)
     with closing(sqlite3.connect(path)) as conn:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flashflow.backend import Filters, UserActivityService
 from flashflow.backend.store.engine.writer import Write
-from flashflow.backend.store.rollups.packed_timestamps import MOST, moment_after, moments_of, moments_united
+from flashflow.backend.store.rollups.packed_timestamps import MOST, first_after, merge, unpack
 from tests.support.fixed_clock import StillClock
 from tests.support.naive_metrics import Naive
 
@@ -34,7 +34,7 @@ def service(tmp_path: Path) -> Iterator[UserActivityService]:
 
 def kept(times: list[int]) -> tuple[int, int, int, bytes | None]:
     """A row's first moment, span, number of activities and moments."""
-    made = moments_of(json.dumps(times)) if len(times) > 2 else None
+    made = unpack(json.dumps(times)) if len(times) > 2 else None
     return min(times), max(times) - min(times), len(times), made
 
 
@@ -45,7 +45,7 @@ def test_two_rows_together_are_as_if_all_had_come_at_once(
     times = [since + time for time in (sorted(times) if in_order else times)]
     one, other = times[:cut], times[cut:]
     if one and other and len(times) > 2:
-        assert moments_united(*kept(one), *kept(other)) == kept(times)[3]
+        assert merge(*kept(one), *kept(other)) == kept(times)[3]
 
 
 @given(times=TIMES.filter(lambda times: len(times) > 2 and min(times) < max(times)), chance=st.randoms())
@@ -53,18 +53,18 @@ def test_the_moment_after_another_is_the_next_there_was(times: list[int], chance
     at, span, _, moments = kept(times)
     assert moments is not None
     for then in (*(time for time in times if time < at + span), chance.randrange(at, at + span)):
-        assert moment_after(at, span, moments, then) == min(time for time in times if time > then)
+        assert first_after(at, span, moments, then) == min(time for time in times if time > then)
 
 
 def test_it_is_three_bytes_a_moment_of_a_day_of_less_than_five_hours() -> None:
-    assert moments_of("[0, 1, 16777215]") == b"\0\0\1"
-    assert moments_of("[16777216, 1, 0]") == b"\0\0\0\1"
+    assert unpack("[0, 1, 16777215]") == b"\0\0\1"
+    assert unpack("[16777216, 1, 0]") == b"\0\0\0\1"
 
 
 def test_of_what_is_not_known_in_part_nothing_is() -> None:
     """A day that was pruned, to which something comes late."""
-    assert moments_united(0, 10, 3, None, 20, 0, 1, None) is None
-    assert moments_united(20, 0, 1, None, 0, 10, 3, None) is None
+    assert merge(0, 10, 3, None, 20, 0, 1, None) is None
+    assert merge(20, 0, 1, None, 0, 10, 3, None) is None
 
 
 @pytest.mark.parametrize("activities", [3, MOST, MOST + 1, 2 * MOST])

@@ -19,7 +19,7 @@ from flashflow.backend.store.analytics import cohorts_and_funnels, heavy_users, 
 from flashflow.backend.store.analytics.key_activities import KEY_TYPES, list_types
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.privacy import retention as pruning
-from flashflow.backend.store.privacy.rollup_erasure import forget_key, forget_sessions, forget_user
+from flashflow.backend.store.privacy.rollup_erasure import subtract_key, subtract_sessions, subtract_user
 from flashflow.backend.store.rollups import aggregate, dimensions, four_week_blocks
 from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
@@ -359,15 +359,15 @@ def test_a_person_who_is_forgotten_was_never_counted(
             service.close_idle_sessions()
 
         def forget(tx: Tx, items: Any) -> list[None]:
-            forget_user(tx, service.local, "ada")
+            subtract_user(tx, service.local, "ada")
             seqs = tx.conn.execute("SELECT seq FROM user_sessions WHERE user_id = 'ada'").fetchall()
-            forget_sessions(tx, service.local, [seq for (seq,) in seqs])
+            subtract_sessions(tx, service.local, [seq for (seq,) in seqs])
             tx.conn.execute(
                 "DELETE FROM activities_by_user WHERE seq IN (SELECT seq FROM user_activities WHERE user_id = 'ada')"
             )
             tx.conn.execute("DELETE FROM user_activities WHERE user_id = 'ada'")
-            forget_user(tx, service.local, "ada")
-            forget_key(tx, "ada")
+            subtract_user(tx, service.local, "ada")
+            subtract_key(tx, "ada")
             tx.conn.execute("DELETE FROM user_sessions WHERE user_id = 'ada'")
             return [None] * len(items)
 

@@ -262,7 +262,7 @@ def test_a_page_of_a_users_list_reads_no_more_than_it_shows(service: UserActivit
     def ask(conn: sqlite3.Connection) -> int:
         conn.set_progress_handler(step, 100)
         try:
-            return len(user_index.newest_of_user(conn, user_index.Asked("ada"), 10))
+            return len(user_index.newest_of_user(conn, user_index.IndexQuery("ada"), 10))
         finally:
             conn.set_progress_handler(None, 0)
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from flashflow.backend import NotificationService, UserActivityService
-from flashflow.backend.dashboard import Overview
+from flashflow.backend.dashboard import DashboardMetrics
 from tests.support.fixed_clock import StillClock
 
 
@@ -196,9 +196,9 @@ def test_today_is_the_local_day_so_far(service: UserActivityService, clock: Stil
         notifications.send_notification("ada", "Two", "2")
         notifications.send_notification("ada", "Three", "3", channel="email")
         clock.go(days=1)
-        tomorrow = Overview(service, notifications).today()
+        tomorrow = DashboardMetrics(service, notifications).today()
         clock.go(days=-1)
-        today = Overview(service, notifications).today()
+        today = DashboardMetrics(service, notifications).today()
     assert (today.day, today.zone, today.active_users, today.activities) == ("2026-06-10", "Asia/Kolkata", 2, 3)
     assert (today.notifications, today.delivered, today.read) == (3, 2, 1)
     assert (tomorrow.day, tomorrow.active_users, tomorrow.activities, tomorrow.notifications) == ("2026-06-11", 0, 0, 0)

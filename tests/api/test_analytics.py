@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from flashflow.backend.analytics import periods
-from flashflow.backend.analytics.query import Asked
+from flashflow.backend.analytics.query import QueryContext
 from flashflow.backend.app import Backend
 from flashflow.backend.core.config import Config
 from flashflow.backend.schemas.analytics import HeatMap
@@ -176,7 +176,7 @@ def test_whoever_asks_for_another_zone_keeps_nobody_else_waiting(
     monkeypatch.setenv("TZ", "UTC")
     begun, over = threading.Semaphore(0), threading.Event()
 
-    def slow(asked: Asked) -> HeatMap:
+    def slow(asked: QueryContext) -> HeatMap:
         if asked.local.zone.key != "UTC":
             begun.release()
             assert over.wait(20)

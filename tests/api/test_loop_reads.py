@@ -19,7 +19,7 @@ from flashflow.backend.schemas.records import ListStatus
 from flashflow.backend.schemas.requests import SendIn, build
 from flashflow.backend.store.engine.step_limit import bounded
 from flashflow.backend.store.engine.writer import HERE_MOST, LoopWrites, Tx, Write
-from flashflow.backend.store.notifications.notifications import Asked, list_places
+from flashflow.backend.store.notifications.notifications import ListFilter, list_places
 from tests.support.fixed_clock import StillClock
 
 ROWS = 20_000
@@ -51,7 +51,7 @@ def service(file: Path) -> Iterator[NotificationService]:
         yield service
 
 
-def steps_of(conn: sqlite3.Connection, asked: Asked) -> int:
+def steps_of(conn: sqlite3.Connection, asked: ListFilter) -> int:
     turns = itertools.count()
     conn.set_progress_handler(lambda: next(turns) < 0, 100)
     list_places(conn, asked)
@@ -73,7 +73,7 @@ def test_a_list_that_may_be_read_on_a_loop_looks_at_few_rows(
 ) -> None:
     if "cursor" in filters:
         filters = {"cursor": service.get_user_notifications("ada", status="all", limit=2).next_cursor}
-    asked = Asked(user_id="ada", status=status, limit=50, **filters)
+    asked = ListFilter(user_id="ada", status=status, limit=50, **filters)
     assert not asked.is_bounded or service.store.read(lambda conn: steps_of(conn, asked)) < PAGE_STEPS
     assert asked.is_bounded or filters or status not in {None, "unread", "snoozed", "archived", "all"}
 

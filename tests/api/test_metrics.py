@@ -18,7 +18,7 @@ import pytest
 from flashflow.backend import NotificationService, UserActivityService
 from flashflow.backend.api.http.prometheus import Sample, gauge, text
 from flashflow.backend.core.config import VERSION
-from flashflow.backend.core.counters import Tally
+from flashflow.backend.core.counters import Counter
 from flashflow.backend.store.file_metrics import measure_activities, measure_notifications
 from tests.support.api_client import BATCH, SEND, START, App, fresh, ok, problem, send, track
 from tests.support.server_process import ServerProcess, eventually, serving
@@ -385,7 +385,7 @@ def test_an_answer_costs_the_same_when_a_hundred_times_as_much_is_stored(tmp_pat
 
 
 def test_a_tally_is_whole_whoever_counts_and_begins_at_nothing() -> None:
-    tally = Tally()
+    tally = Counter()
     tally.expect([("email", "sent"), ("sms", "sent")])
     with ThreadPoolExecutor(8) as pool:
         for _ in pool.map(lambda _: [tally.add("email", "sent") for _ in range(500)], range(8)):

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from flashflow.backend import Backend, Config
-from flashflow.backend.api.framework.serializers import wire, wire_activity_row
+from flashflow.backend.api.framework.serializers import to_json_types, wire_activity_row
 from flashflow.backend.schemas.records import Activity
 from tests.api.test_stream import listening
 from tests.support.api_client import fresh, ok, send, track
@@ -168,7 +168,7 @@ def test_an_activity_is_written_the_same_from_its_row_and_from_its_record(
     )
     (row,) = backend.activity.store.read(lambda conn: list(activities_after(conn, 0, 9, None, None)))
     record: Activity = to_activity(row)
-    assert encode(wire_activity_row(row)) == encode(wire(record))
+    assert encode(wire_activity_row(row)) == encode(to_json_types(record))
 
 
 # --- reads that take too long

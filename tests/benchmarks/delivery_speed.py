@@ -34,9 +34,9 @@ from flashflow.backend import NotificationService  # noqa: E402
 from flashflow.backend.core.clock import SystemClock  # noqa: E402
 from flashflow.backend.delivery.email.channel import EmailChannel  # noqa: E402
 from flashflow.backend.delivery.outbox import Outbox  # noqa: E402
-from flashflow.backend.delivery.route_queue import Lane  # noqa: E402
+from flashflow.backend.delivery.route_queue import RouteQueue  # noqa: E402
 from flashflow.backend.domain.channel import BaseChannel, Health  # noqa: E402
-from flashflow.backend.domain.delivery_messages import Notice, Outcome, Tried  # noqa: E402
+from flashflow.backend.domain.delivery_messages import AttemptResult, DeliveryMessage, Outcome  # noqa: E402
 from flashflow.backend.schemas.requests import SendIn  # noqa: E402
 from flashflow.backend.settings.model import EmailSettings  # noqa: E402
 from flashflow.backend.store.engine.writer import Tx, Write  # noqa: E402
@@ -130,7 +130,7 @@ class Hanging(BaseChannel):
     def __init__(self) -> None:
         self._closed = threading.Event()
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         self._closed.wait()
         return Outcome(outcome="transient", code="closed", text="")
 
@@ -146,9 +146,9 @@ def outbox_run(path: Path, port: int, count: int, *, hanging: bool = False) -> f
     settings = EmailSettings(host="127.0.0.1", port=port, security="none", sender="FlashFlow <hub@example.org>")
     with NotificationService(path) as service:
         queue = OutboxTable(service.store)
-        lanes = {"email": Lane(EmailChannel(settings, service.clock), connections=CONNECTIONS, ahead=CONNECTIONS)}
+        lanes = {"email": RouteQueue(EmailChannel(settings, service.clock), connections=CONNECTIONS, ahead=CONNECTIONS)}
         if hanging:
-            lanes["stuck"] = Lane(Hanging(), connections=CONNECTIONS)
+            lanes["stuck"] = RouteQueue(Hanging(), connections=CONNECTIONS)
         service.facts.routes = frozenset(lanes)
         service.channels.named = ("stuck",)
         service.store.run(Write(_address, None))
@@ -212,7 +212,7 @@ def claim_rate(path: Path, pending: int) -> float:
         for _ in range(250):
             claim = take(queue, "email", tried)
             assert claim is not None
-            tried = Tried(
+            tried = AttemptResult(
                 delivery_id=claim.notice.delivery_id,
                 started_at=clock.now_ms(),
                 duration_ms=1,

@@ -437,7 +437,9 @@ def test_a_stream_misses_nothing_of_what_comes_after_the_newest_rows_were_erased
 def test_an_erasure_that_stopped_between_the_two_files_is_finished_at_the_next_start(tmp_path: Path) -> None:
     with Backend(config(tmp_path)) as backend:
         live(backend, VICTIM)
-        backend.activity.store.run(Write(lambda tx, items: [tombstones.raise_stone(tx, VICTIM, tombstones.ROWS)], None))
+        backend.activity.store.run(
+            Write(lambda tx, items: [tombstones.add_tombstone(tx, VICTIM, tombstones.ROWS)], None)
+        )
     with Backend(config(tmp_path)) as backend:
         backend.start(api=False)
         assert backend.activity.store.read(tombstones.unfinished) == []

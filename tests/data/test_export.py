@@ -25,14 +25,14 @@ from hypothesis import strategies as st
 
 from flashflow.backend import Backend, Config, UserActivityService
 from flashflow.backend.api.framework.streamed_response import streamed
-from flashflow.backend.api.http.connection_places import Limits, Watch
+from flashflow.backend.api.http.connection_places import ConnectionWatch, Limits
 from flashflow.backend.api.http.unread_bytes import Outgoing
 from flashflow.backend.data.formats import csv_lines, unguarded
 from flashflow.backend.data.parquet import rows_of
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.privacy import export
-from flashflow.backend.store.privacy.export import Wanted
+from flashflow.backend.store.privacy.export import ExportFilter
 from tests.support.api_client import BATCH, SCHEDULES, App, fresh, ok, problem, send
 from tests.support.fixed_clock import StillClock
 from tests.support.push_service import Browser
@@ -140,7 +140,7 @@ def test_a_users_rows_come_by_time_from_the_index_and_the_tail_alike(backend: Ba
         if number == 400:
             service.settle_figures()
             service.store.run(Write(lambda tx, items: [user_index.catch_up(tx, service.local)], None))
-    slices = backend.exports.rows("activities", "jsonl", Wanted(user_id="ada"))
+    slices = backend.exports.rows("activities", "jsonl", ExportFilter(user_id="ada"))
     times = [json.loads(line)["timestamp"] for line in b"".join(slices).splitlines()]
     assert len(times) == 700
     assert times == sorted(times)
@@ -170,7 +170,7 @@ def test_a_users_notifications_come_in_order_wherever_they_stand_in_the_inbox(
     told.send_notification("bob", "not hers", "m")
     for number, move in enumerate([told.mark_notification_as_read, told.archive_notification] * 6):
         move(ids[number])
-    rows = [row for part in export.notifications(told.store, Wanted(user_id="ada")) for row in part]
+    rows = [row for part in export.notifications(told.store, ExportFilter(user_id="ada")) for row in part]
     assert [row.id for row in rows] == ids
     assert {row.inbox for row in rows} == {"read", "archived", "unread"}
 
@@ -195,7 +195,7 @@ def test_an_export_holds_no_more_memory_for_two_hundred_thousand_rows_than_for_t
 def test_an_export_has_what_was_there_when_it_began(backend: Backend) -> None:
     for number in range(1_200):
         backend.activity.track_activity("ada", f"t{number}")
-    pieces = backend.exports.rows("activities", "jsonl", Wanted())
+    pieces = backend.exports.rows("activities", "jsonl", ExportFilter())
     first = next(pieces)
     backend.activity.track_activity("ada", "afterwards")
     assert len((first + b"".join(pieces)).splitlines()) == 1_200
@@ -232,7 +232,7 @@ def test_nothing_more_is_made_of_an_export_that_nobody_waits_for(ended_by: str) 
         services = SimpleNamespace(
             readers=SimpleNamespace(soon=ThreadPoolExecutor(1)),
             stopping=asyncio.Event(),
-            outgoing=Outgoing(Watch(Limits())),
+            outgoing=Outgoing(ConnectionWatch(Limits())),
         )
         call: Any = SimpleNamespace(services=services, read=asyncio.to_thread, caller=SimpleNamespace(app="x"))
         gone = asyncio.Event()

@@ -16,7 +16,7 @@ from flashflow.backend.data.import_notifications import import_notifications_wri
 from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.settings.model import RetentionSettings
 from flashflow.backend.store.privacy import export
-from flashflow.backend.store.privacy.export import Wanted
+from flashflow.backend.store.privacy.export import ExportFilter
 from tests.api.test_stream import listening
 from tests.support.api_client import ok, rows_in
 from tests.support.fixed_clock import StillClock
@@ -43,11 +43,11 @@ def there(tmp_path: Path, clock: StillClock) -> Iterator[Backend]:
 
 
 def told(backend: Backend) -> list[Notification]:
-    return [n for some in export.notifications(backend.notifications.store, Wanted()) for n in some]
+    return [n for some in export.notifications(backend.notifications.store, ExportFilter()) for n in some]
 
 
 def lines(backend: Backend) -> list[bytes]:
-    return b"".join(jsonl(export.notifications(backend.notifications.store, Wanted()))).splitlines()
+    return b"".join(jsonl(export.notifications(backend.notifications.store, ExportFilter()))).splitlines()
 
 
 def take_in(backend: Backend, rows: Sequence[bytes]) -> BatchResult:

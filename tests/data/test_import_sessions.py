@@ -19,7 +19,7 @@ from flashflow.backend.data.import_activities import import_activities_write
 from flashflow.backend.data.import_sessions import import_sessions_write
 from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.store.privacy import export
-from flashflow.backend.store.privacy.export import Wanted
+from flashflow.backend.store.privacy.export import ExportFilter
 from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 from tests.support.server_process import flashflow, serving
@@ -40,7 +40,7 @@ def service(tmp_path: Path, clock: StillClock) -> Iterator[UserActivityService]:
 
 def lines(service: UserActivityService, what: str) -> list[bytes]:
     made: Any = export.activities if what == "activities" else export.sessions
-    return b"".join(jsonl(made(service.store, Wanted()))).splitlines()
+    return b"".join(jsonl(made(service.store, ExportFilter()))).splitlines()
 
 
 def take_in(service: UserActivityService, rows: Sequence[bytes]) -> BatchResult:
@@ -48,7 +48,7 @@ def take_in(service: UserActivityService, rows: Sequence[bytes]) -> BatchResult:
 
 
 def sessions(service: UserActivityService) -> list[Session]:
-    return sorted((s for some in export.sessions(service.store, Wanted()) for s in some), key=lambda s: s.id)
+    return sorted((s for some in export.sessions(service.store, ExportFilter()) for s in some), key=lambda s: s.id)
 
 
 def row(clock: StillClock, **other: Any) -> bytes:

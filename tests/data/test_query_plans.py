@@ -16,7 +16,7 @@ from flashflow.backend import Backend, Config
 from flashflow.backend.store.activity.session_cache import SessionCache
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.privacy import erasure, export, retention
-from flashflow.backend.store.privacy.export import Wanted
+from flashflow.backend.store.privacy.export import ExportFilter
 from flashflow.backend.store.privacy.retention import Slice
 
 LARGE = ("user_activities", "user_sessions", "activities_by_user", "notifications", "deliveries", "delivery_attempts",
@@ -70,8 +70,8 @@ def of_write(backend: Any, step: Callable[[Tx], object]) -> list[str]:
 
 def test_an_erasure_finds_its_rows_by_an_index(backend: Backend) -> None:
     cache = SessionCache(backend.activity.local)
-    assert of_write(backend.activity, lambda tx: erasure.forget_activities(tx, "ada", cache)) == []
-    assert of_write(backend.notifications, lambda tx: erasure.forget_notifications(tx, "ada")) == []
+    assert of_write(backend.activity, lambda tx: erasure.erase_activities(tx, "ada", cache)) == []
+    assert of_write(backend.notifications, lambda tx: erasure.erase_notifications(tx, "ada")) == []
 
 
 def test_pruning_finds_its_rows_by_an_index(backend: Backend) -> None:
@@ -81,7 +81,7 @@ def test_pruning_finds_its_rows_by_an_index(backend: Backend) -> None:
 
 
 def test_one_persons_export_finds_its_rows_by_an_index(backend: Backend) -> None:
-    wanted = Wanted(user_id="ada")
+    wanted = ExportFilter(user_id="ada")
     for service, read in (
         (backend.activity, export.activities),
         (backend.activity, export.sessions),

@@ -7,19 +7,19 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from flashflow.backend.delivery.net import circuit_breaker
-from flashflow.backend.delivery.net.circuit_breaker import Patience
+from flashflow.backend.delivery.net.circuit_breaker import CircuitBreaker
 from flashflow.backend.domain.channel import Permanent, Transient
 
 SLOW, OTHER = "https://slow.example", "https://other.example"
 
 
-def late(found: Patience, server: str = SLOW) -> None:
+def late(found: CircuitBreaker, server: str = SLOW) -> None:
     """One try that the server did not answer in time."""
     with pytest.raises(Transient, match="late"), found.asking(server):
         raise Transient("timeout", "It was late.")
 
 
-def asked(found: Patience, server: str = SLOW) -> bool:
+def asked(found: CircuitBreaker, server: str = SLOW) -> bool:
     """Whether a try gets through now, and is answered."""
     try:
         with found.asking(server):
@@ -29,14 +29,14 @@ def asked(found: Patience, server: str = SLOW) -> bool:
 
 
 def test_who_answers_is_asked_by_as_many_as_like() -> None:
-    found = Patience()
+    found = CircuitBreaker()
     with ExitStack() as tries:
         for _ in range(4):
             tries.enter_context(found.asking(SLOW))
 
 
 def test_who_was_late_is_asked_by_one_alone_and_holds_up_nobody_else() -> None:
-    found = Patience()
+    found = CircuitBreaker()
     late(found)
     with found.asking(SLOW):
         assert not asked(found)
@@ -44,7 +44,7 @@ def test_who_was_late_is_asked_by_one_alone_and_holds_up_nobody_else() -> None:
 
 
 def test_once_it_answers_all_may_ask_again() -> None:
-    found = Patience()
+    found = CircuitBreaker()
     late(found)
     assert asked(found)
     with found.asking(SLOW):
@@ -52,7 +52,7 @@ def test_once_it_answers_all_may_ask_again() -> None:
 
 
 def test_an_answer_that_is_no_is_an_answer() -> None:
-    found = Patience()
+    found = CircuitBreaker()
     late(found)
     with pytest.raises(Permanent), found.asking(SLOW):
         raise Permanent("http_400", "No.")
@@ -61,7 +61,7 @@ def test_an_answer_that_is_no_is_an_answer() -> None:
 
 
 def test_late_again_it_is_still_asked_by_one() -> None:
-    found = Patience()
+    found = CircuitBreaker()
     late(found)
     late(found)
     with found.asking(SLOW):
@@ -69,7 +69,7 @@ def test_late_again_it_is_still_asked_by_one() -> None:
 
 
 def test_those_who_were_under_way_when_it_was_first_late_let_no_second_through() -> None:
-    found = Patience()
+    found = CircuitBreaker()
     with ExitStack() as probe:
         with suppress(Transient), found.asking(SLOW):
             late(found)
@@ -80,7 +80,7 @@ def test_those_who_were_under_way_when_it_was_first_late_let_no_second_through()
 
 def test_there_is_an_end_to_how_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit_breaker, "MOST", 2)
-    found = Patience()
+    found = CircuitBreaker()
     for server in (SLOW, OTHER, "https://third.example"):
         late(found, server)
     with found.asking(SLOW):

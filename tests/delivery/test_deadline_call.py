@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from flashflow.backend.delivery.net.deadline_call import OneAtATime
+from flashflow.backend.delivery.net.deadline_call import DeadlineCall
 from flashflow.backend.domain.channel import Transient
 
 DEADLINE = 15.0
 
 
 def test_what_the_work_returned_or_raised_comes_back() -> None:
-    calls = OneAtATime(DEADLINE, "test")
+    calls = DeadlineCall(DEADLINE, "test")
     assert calls.run(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         calls.run(lambda: 1 // 0)
@@ -26,11 +26,11 @@ def test_a_timeout_that_the_work_raises_is_not_taken_for_its_own() -> None:
         raise TimeoutError("of the work")
 
     with pytest.raises(TimeoutError, match="of the work"):
-        OneAtATime(DEADLINE, "test").run(work)
+        DeadlineCall(DEADLINE, "test").run(work)
 
 
 def test_while_a_call_hangs_every_other_is_refused_at_once() -> None:
-    calls, released = OneAtATime(0.1, "test"), threading.Event()
+    calls, released = DeadlineCall(0.1, "test"), threading.Event()
     with pytest.raises(Transient) as hung:
         calls.run(lambda: released.wait(DEADLINE))
     with pytest.raises(Transient) as next_one:
@@ -41,7 +41,7 @@ def test_while_a_call_hangs_every_other_is_refused_at_once() -> None:
 
 
 def test_after_a_hung_call_has_ended_the_others_wait_for_their_turn_again() -> None:
-    calls, released = OneAtATime(0.1, "test"), threading.Event()
+    calls, released = DeadlineCall(0.1, "test"), threading.Event()
     with pytest.raises(Transient):
         calls.run(lambda: released.wait(DEADLINE))
     released.set()

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from flashflow.backend.core.clock import SystemClock
-from flashflow.backend.core.counters import Tally
+from flashflow.backend.core.counters import Counter
 from flashflow.backend.core.errors import FlashFlowError, StorageFull
-from flashflow.backend.delivery.dispatcher import Clerk
-from flashflow.backend.delivery.route_queue import Lane
+from flashflow.backend.delivery.dispatcher import Dispatcher
+from flashflow.backend.delivery.route_queue import RouteQueue
 from flashflow.backend.domain.channel import BaseChannel, Health
-from flashflow.backend.domain.delivery_messages import Notice, Outcome, Turn
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, NextStep, Outcome
 from tests.support.outbox_driver import SENT
 from tests.support.server_process import eventually
 
@@ -25,7 +25,7 @@ PATIENCE = 10.0
 
 class Due(NamedTuple):
     tries: int
-    notice: Notice
+    notice: DeliveryMessage
     due_at: int = 0
     tried_since: int | None = None
     previous_code: str | None = None
@@ -40,11 +40,11 @@ class Book:
         self.given_back: list[str] = []
         self.groups: list[tuple[int, int]] = []
         """How many were recorded and how many claimed, turn by turn."""
-        self.fault: Callable[[Turn], BaseException | None] = lambda turn: None
+        self.fault: Callable[[NextStep], BaseException | None] = lambda turn: None
         self.most_in_hand = 0
         self._in_hand: set[str] = set()
 
-    def turns(self, turns: Sequence[Turn]) -> Sequence[Due | BaseException | None]:
+    def turns(self, turns: Sequence[NextStep]) -> Sequence[Due | BaseException | None]:
         before = len(self.recorded)
         answers = [self.fault(turn) or self._one(turn) for turn in turns]
         self.most_in_hand = max(self.most_in_hand, len(self._in_hand))
@@ -56,7 +56,7 @@ class Book:
         self.given_back.append(delivery_id)
         self.due.append(delivery_id)
 
-    def _one(self, turn: Turn) -> Due | None:
+    def _one(self, turn: NextStep) -> Due | None:
         if turn.tried is not None:
             self._in_hand.remove(turn.tried.delivery_id)
             self.recorded.append(turn.tried.delivery_id)
@@ -67,8 +67,8 @@ class Book:
         return Due(1, notice(id_))
 
 
-def notice(id_: str) -> Notice:
-    return Notice(
+def notice(id_: str) -> DeliveryMessage:
+    return DeliveryMessage(
         delivery_id=id_, notification_id=id_, user_id="u", app="a", title=id_, message="", priority="normal", target="t"
     )
 
@@ -82,7 +82,7 @@ class Sending(BaseChannel):
         self.sent: list[str] = []
         self.let_go = threading.Semaphore(10**6 if is_open else 0)
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         assert self.let_go.acquire(timeout=PATIENCE)
         self.sent.append(notice.delivery_id)
         return SENT
@@ -94,9 +94,9 @@ class Sending(BaseChannel):
 class Office(NamedTuple):
     """A clerk at work."""
 
-    lane: Lane
-    clerk: Clerk
-    attempts: Tally
+    lane: RouteQueue
+    clerk: Dispatcher
+    attempts: Counter
     stopping: threading.Event
     thread: threading.Thread
 
@@ -107,9 +107,9 @@ class Office(NamedTuple):
 
 @contextmanager
 def at_work(book: Book, channel: BaseChannel, *, next_try: Any = None, **limits: Any) -> Iterator[Office]:
-    lane, stopping = Lane(channel, **limits), threading.Event()
-    attempts = Tally()
-    clerk = Clerk(
+    lane, stopping = RouteQueue(channel, **limits), threading.Event()
+    attempts = Counter()
+    clerk = Dispatcher(
         "r", lane, book, SystemClock(), next_try=next_try or (lambda *_: None), stopping=stopping,
         recorded=lambda route, tried: attempts.add(route, tried.outcome.outcome),
     )  # fmt: skip
@@ -168,7 +168,7 @@ def test_a_full_disk_while_a_result_is_recorded_loses_nothing(monkeypatch: pytes
     monkeypatch.setattr("flashflow.backend.delivery.dispatcher.FAULT_S", 0.01)
     book, channel, faults = Book(20), Sending(), iter(range(10))
 
-    def full(turn: Turn) -> FlashFlowError | None:
+    def full(turn: NextStep) -> FlashFlowError | None:
         return StorageFull("full") if turn.tried is not None and next(faults, None) is not None else None
 
     book.fault = full

@@ -21,7 +21,7 @@ from flashflow.backend.delivery.email.message import (
     parse_address,
     parse_sender,
 )
-from flashflow.backend.domain.delivery_messages import Link, Notice
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Link
 from tests.support.notices import notice
 
 NOON_MS = 1_781_092_800_000
@@ -46,7 +46,7 @@ HOSTILE = [
 ]
 
 
-def composed(given: Notice, sender: str = "FlashFlow <flow@flash.example>", target: Address = ADA) -> bytes:
+def composed(given: DeliveryMessage, sender: str = "FlashFlow <flow@flash.example>", target: Address = ADA) -> bytes:
     raw = compose(given, Letterhead(parse_sender(sender)), target, NOON_MS)
     assert re.search(rb"(?<!\r)\n|\r(?!\n)", raw) is None, "a bare CR or LF"
     assert max(map(len, raw.split(b"\r\n"))) <= 998

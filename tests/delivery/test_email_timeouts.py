@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flashflow.backend.delivery.email.channel import ASIDE_SHARE
-from flashflow.backend.delivery.route_queue import Lane
+from flashflow.backend.delivery.route_queue import RouteQueue
 from flashflow.backend.domain.channel import LEASE_MS
 from flashflow.backend.settings.model import EmailSettings
 from tests.delivery.test_route_queue import running
@@ -79,7 +79,7 @@ def test_a_mail_that_waits_long_for_a_step_holds_up_no_other(tmp_path: Path, ste
     with smtp_server() as server, channel(server.port, connections=1, slow_s=0.1) as sending:
         server.misbehave(step, HANG, times=1)
         slow = hands.send("slow", channel="email")
-        with running(hands, {"email": Lane(sending, connections=1, ahead=1)}):
+        with running(hands, {"email": RouteQueue(sending, connections=1, ahead=1)}):
             server.wait_for(step)
             others = [hands.send(str(number), channel="email") for number in range(5)]
             for id_ in others:

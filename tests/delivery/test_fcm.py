@@ -16,7 +16,7 @@ import pytest
 from flashflow.backend.delivery.net.http_client import HttpClient
 from flashflow.backend.delivery.push.fcm import FcmChannel
 from flashflow.backend.domain.channel import Outcome
-from flashflow.backend.domain.delivery_messages import Notice
+from flashflow.backend.domain.delivery_messages import DeliveryMessage
 from flashflow.backend.settings.model import FcmSettings
 from tests.support.fixed_clock import StillClock
 from tests.support.notices import notice
@@ -62,7 +62,7 @@ def fcm_channel(
     return FcmChannel(settings, clock, client=client)
 
 
-def device(*texts: str, **changes: Any) -> Notice:
+def device(*texts: str, **changes: Any) -> DeliveryMessage:
     return notice(*texts, **{"target": DEVICE, "platform": "android", **changes})
 
 

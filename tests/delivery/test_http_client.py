@@ -17,7 +17,14 @@ from typing import Any
 
 import pytest
 
-from flashflow.backend.delivery.net.http_client import Answer, HttpClient, json_object, refusal, retry_after, said
+from flashflow.backend.delivery.net.http_client import (
+    Answer,
+    HttpClient,
+    json_object,
+    provider_message,
+    refusal,
+    retry_after,
+)
 from flashflow.backend.domain.channel import ChannelError, Permanent, Throttled, Transient
 from tests.support.fixed_clock import StillClock
 from tests.support.provider_servers import (
@@ -644,10 +651,10 @@ def test_a_status_has_its_class(status: int, kind: type[ChannelError]) -> None:
 
 
 def test_what_a_provider_says_is_one_short_line_without_secrets() -> None:
-    assert said("it failed\r\nfor key k-123\x00\x1b[31m", "k-123") == "it failed for key […][31m"
-    assert said("a k\x00-1 b", "k-1") == "a […] b"
-    assert len(said("word " * 100_000)) <= 300
-    assert said(None) == said({"a": 1}) == ""
+    assert provider_message("it failed\r\nfor key k-123\x00\x1b[31m", "k-123") == "it failed for key […][31m"
+    assert provider_message("a k\x00-1 b", "k-1") == "a […] b"
+    assert len(provider_message("word " * 100_000)) <= 300
+    assert provider_message(None) == provider_message({"a": 1}) == ""
 
 
 @pytest.mark.parametrize(

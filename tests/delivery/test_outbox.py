@@ -15,9 +15,9 @@ import pytest
 
 from flashflow.backend import NotificationService, StorageFull
 from flashflow.backend.delivery.outbox import Outbox
-from flashflow.backend.delivery.route_queue import Lane
+from flashflow.backend.delivery.route_queue import RouteQueue
 from flashflow.backend.domain.channel import LEASE_MS, BaseChannel, Health, Permanent, Throttled, TokenDead, Transient
-from flashflow.backend.domain.delivery_messages import Notice, Outcome
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications.outbox import OutboxTable
 from tests.support.fixed_clock import StillClock
@@ -35,10 +35,10 @@ class Answering(BaseChannel):
 
     def __init__(self, *answers: Outcome | Exception) -> None:
         self.answers = list(answers) or [SHOWN]
-        self.asked: list[Notice] = []
+        self.asked: list[DeliveryMessage] = []
         self.closed = False
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         self.asked.append(notice)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
@@ -59,7 +59,7 @@ class Hanging(Answering):
         super().__init__()
         self.inside, self.go_on = threading.Semaphore(0), threading.Event()
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         self.inside.release()
         assert self.go_on.wait(PATIENCE)
         return super()._send(notice)
@@ -117,7 +117,7 @@ def running(
     service: NotificationService, clock: StillClock, channels: dict[str, BaseChannel], **options: Any
 ) -> Iterator[Outbox]:
     """An outbox that hears of new notifications; stopped on the way out."""
-    lanes = {route: Lane(channel) for route, channel in channels.items()}
+    lanes = {route: RouteQueue(channel) for route, channel in channels.items()}
     outbox = Outbox(OutboxTable(service.store), lanes, clock, **options)
     unsubscribe = service.bus.subscribe(lambda events: outbox.wake())
     outbox.start()
@@ -305,7 +305,7 @@ def test_a_full_disk_does_not_end_the_outbox(
     table = OutboxTable(service.store)
     claim = FailingAtFirst(table.turns)
     monkeypatch.setattr(table, "turns", claim)
-    outbox = Outbox(table, {"desktop": Lane(Answering())}, clock)
+    outbox = Outbox(table, {"desktop": RouteQueue(Answering())}, clock)
     outbox.start()
     id_ = send(service)
     outbox.wake()
@@ -318,7 +318,7 @@ def test_stopping_waits_for_what_is_about_to_end_and_records_it(
     service: NotificationService, clock: StillClock
 ) -> None:
     channel = Hanging()
-    outbox = Outbox(OutboxTable(service.store), {"desktop": Lane(channel)}, clock)
+    outbox = Outbox(OutboxTable(service.store), {"desktop": RouteQueue(channel)}, clock)
     id_ = send(service)
     outbox.start()
     assert channel.inside.acquire(timeout=PATIENCE)

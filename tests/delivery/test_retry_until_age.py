@@ -19,9 +19,9 @@ from flashflow.backend.delivery.back_off import JITTER_FROM_S, BackOff
 from flashflow.backend.delivery.channel_registry import back_off_of
 from flashflow.backend.delivery.network_return import NetworkReturn
 from flashflow.backend.delivery.outbox import Outbox
-from flashflow.backend.delivery.route_queue import Lane
+from flashflow.backend.delivery.route_queue import RouteQueue
 from flashflow.backend.domain.channel import BaseChannel, Health, Transient
-from flashflow.backend.domain.delivery_messages import Notice, Outcome, Tried
+from flashflow.backend.domain.delivery_messages import AttemptResult, DeliveryMessage, Outcome
 from flashflow.backend.settings.model import ChannelSettings, DeliverySettings
 from tests.support.notices import notice
 from tests.support.outbox_driver import BUSY, SENT, Hands, Stand
@@ -38,7 +38,7 @@ class Claim(NamedTuple):
     due_at: int = 0
     tried_since: int | None = None
     previous_code: str | None = None
-    notice: Notice = notice()
+    notice: DeliveryMessage = notice()
 
 
 @pytest.fixture
@@ -148,9 +148,9 @@ def test_a_channel_has_its_own_back_off_and_where_it_sets_none_that_of_all() -> 
 # --- the network is back ----------------------------------------------------------------------------------------------
 
 
-def tried(outcome: Outcome, at_s: float, previous: str | None = None) -> Tried:
+def tried(outcome: Outcome, at_s: float, previous: str | None = None) -> AttemptResult:
     started = round(at_s * 1000)
-    return Tried(
+    return AttemptResult(
         delivery_id="d", started_at=started, duration_ms=1, outcome=outcome, retry=None, previous_code=previous
     )
 
@@ -212,7 +212,7 @@ class Returning(BaseChannel):
     def __init__(self) -> None:
         self.is_back = False
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         if not self.is_back:
             raise Transient("unreachable", "No route to host.")
         return SENT
@@ -227,14 +227,14 @@ def test_the_first_that_arrives_brings_all_others_of_its_route_and_the_next_star
 ) -> None:
     ids = [hands.send(channel="email") for _ in range(5)]
     channel = Returning()
-    lanes = {"email": Lane(channel, back_off=BackOff(base_s=3600, max_s=86_400))}
+    lanes = {"email": RouteQueue(channel, back_off=BackOff(base_s=3600, max_s=86_400))}
     outbox = Outbox(hands.table, lanes, hands.clock)
     outbox.start()
     try:
         eventually(lambda: all(len(hands.deliveries(id_)[0].attempts) == 1 for id_ in ids))
         if restarted:
             outbox.stop()
-            lanes = {"email": Lane(channel, back_off=BackOff(base_s=3600, max_s=86_400))}
+            lanes = {"email": RouteQueue(channel, back_off=BackOff(base_s=3600, max_s=86_400))}
             outbox = Outbox(hands.table, lanes, hands.clock)
             outbox.start()
         channel.is_back = True

@@ -13,9 +13,9 @@ import pytest
 
 from flashflow.backend.core.clock import SystemClock
 from flashflow.backend.delivery.outbox import Outbox
-from flashflow.backend.delivery.route_queue import Lane
+from flashflow.backend.delivery.route_queue import RouteQueue
 from flashflow.backend.domain.channel import BaseChannel, Health, TargetThrottled, Throttled, Transient
-from flashflow.backend.domain.delivery_messages import Notice, Outcome
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from tests.support.outbox_driver import SENT, Hands
 from tests.support.server_process import eventually
 
@@ -35,7 +35,7 @@ class Gate(BaseChannel):
         self._now = 0
         self._lock = threading.Lock()
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
@@ -73,7 +73,7 @@ def stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def running(hands: Hands, lanes: dict[str, Lane], clock: Any = None, **options: Any) -> Iterator[Outbox]:
+def running(hands: Hands, lanes: dict[str, RouteQueue], clock: Any = None, **options: Any) -> Iterator[Outbox]:
     outbox = Outbox(hands.table, lanes, clock or hands.clock, **options)
     unsubscribe = hands.service.bus.subscribe(lambda events: outbox.wake())
     outbox.start()
@@ -93,7 +93,7 @@ def test_no_more_tries_run_side_by_side_than_there_are_connections(hands: Hands)
     gate = Gate()
     for number in range(8):
         hands.send(str(number), channel="email")
-    with running(hands, {"email": Lane(gate, connections=2, ahead=3)}):
+    with running(hands, {"email": RouteQueue(gate, connections=2, ahead=3)}):
         gate.entered(2)
         eventually(lambda: statuses(hands) == {"sending": 5, "pending": 3})
         for _ in range(8):
@@ -108,7 +108,7 @@ def test_who_stands_by_too_long_gives_its_delivery_back(hands: Hands, monkeypatc
     monkeypatch.setattr("flashflow.backend.delivery.dispatcher.STANDBY_S", 0.05)
     gate = Gate()
     hands.send("first", channel="email")
-    with running(hands, {"email": Lane(gate, connections=1, ahead=1)}):
+    with running(hands, {"email": RouteQueue(gate, connections=1, ahead=1)}):
         gate.entered(1)
         hands.send("second", channel="email")
         claimed = "SELECT COUNT(*) FROM deliveries WHERE status = 'pending' AND updated_at > created_at"
@@ -132,7 +132,7 @@ def test_a_pause_asked_for_stops_those_who_stand_by(hands: Hands) -> None:
     gate.answer = Throttled("slow_down", "Wait.", 300)
     for number in range(3):
         hands.send(str(number), channel="email")
-    with running(hands, {"email": Lane(gate, connections=1, ahead=2)}):
+    with running(hands, {"email": RouteQueue(gate, connections=1, ahead=2)}):
         gate.entered(1)
         eventually(lambda: statuses(hands) == {"sending": 3})
         gate.go_on.release()
@@ -146,7 +146,7 @@ def test_a_pause_that_one_target_needs_stops_no_other(hands: Hands) -> None:
     gate.answer = TargetThrottled("slow_down", "Wait.", 300)
     for number in range(3):
         hands.send(str(number), channel="email")
-    with running(hands, {"email": Lane(gate, connections=1)}):
+    with running(hands, {"email": RouteQueue(gate, connections=1)}):
         eventually(lambda: hands.rows("SELECT DISTINCT code FROM deliveries") == [("slow_down",)])
     assert sorted(gate.asked) == ["0", "1", "2"]
     now = hands.clock.now_ms()
@@ -158,7 +158,7 @@ def test_stopping_gives_back_what_stands_by_and_waits_for_what_is_under_way(hand
     gate = Gate()
     for number in range(3):
         hands.send(str(number), channel="email")
-    with running(hands, {"email": Lane(gate, connections=1, ahead=2)}) as outbox:
+    with running(hands, {"email": RouteQueue(gate, connections=1, ahead=2)}) as outbox:
         gate.entered(1)
         eventually(lambda: statuses(hands) == {"sending": 3})
         stopping = threading.Thread(target=outbox.stop, args=(PATIENCE,))
@@ -175,11 +175,11 @@ def test_stopping_gives_back_what_stands_by_and_waits_for_what_is_under_way(hand
 def test_a_lane_that_is_replaced_sends_nothing_more_by_the_old_settings(hands: Hands) -> None:
     old, new = Gate(), Gate(is_open=True)
     hands.send("0", channel="email")
-    with running(hands, {"email": Lane(old, connections=1, ahead=1)}) as outbox:
+    with running(hands, {"email": RouteQueue(old, connections=1, ahead=1)}) as outbox:
         old.entered(1)
         hands.send("1", channel="email")
         eventually(lambda: statuses(hands) == {"sending": 2})
-        outbox.configure({"email": Lane(new)})
+        outbox.configure({"email": RouteQueue(new)})
         new.entered(1)
         assert (new.asked, old.closed) == (["1"], 0)
         old.go_on.release()
@@ -191,8 +191,8 @@ def test_a_lane_that_is_replaced_sends_nothing_more_by_the_old_settings(hands: H
 def test_a_channel_that_a_new_lane_still_uses_is_not_closed_with_the_old_one(hands: Hands) -> None:
     """This computer stays the same channel when only its number of connections is changed."""
     desktop = Gate(is_open=True)
-    with running(hands, {"desktop": Lane(desktop)}) as outbox:
-        outbox.configure({"desktop": Lane(desktop, connections=1)})
+    with running(hands, {"desktop": RouteQueue(desktop)}) as outbox:
+        outbox.configure({"desktop": RouteQueue(desktop, connections=1)})
         eventually(lambda: not outbox._retired)
         assert desktop.closed == 0
     assert desktop.closed == 1
@@ -203,7 +203,7 @@ def test_a_lane_taken_away_while_the_outbox_looked_is_looked_at_again(
 ) -> None:
     hands.send(channel="email")
     refuse = hands.table.refuse_routes
-    outbox = Outbox(hands.table, {"email": Lane(Gate())}, hands.clock)
+    outbox = Outbox(hands.table, {"email": RouteQueue(Gate())}, hands.clock)
 
     def meanwhile(routes: Any) -> int:
         monkeypatch.setattr(hands.table, "refuse_routes", refuse)
@@ -221,7 +221,7 @@ def test_a_slow_rate_is_kept_and_every_try_recorded_before_the_wait(hands: Hands
     gate = Gate(is_open=True)
     for number in range(3):
         hands.send(str(number), channel="email")
-    with running(hands, {"email": Lane(gate, connections=2, rate_per_second=1 / 3600)}, SystemClock()):
+    with running(hands, {"email": RouteQueue(gate, connections=2, rate_per_second=1 / 3600)}, SystemClock()):
         eventually(lambda: statuses(hands).get("sent") == 1)
         began = time.monotonic()
     assert time.monotonic() - began < 2, "who waits for the next start holds up no stop"
@@ -234,13 +234,13 @@ def test_a_rate_lets_so_many_begin_in_a_second(hands: Hands) -> None:
     for number in range(6):
         hands.send(str(number), channel="email")
     began = time.monotonic()
-    with running(hands, {"email": Lane(gate, connections=3, rate_per_second=20)}, SystemClock()):
+    with running(hands, {"email": RouteQueue(gate, connections=3, rate_per_second=20)}, SystemClock()):
         eventually(lambda: statuses(hands) == {"sent": 6})
     assert time.monotonic() - began >= 5 / 20
 
 
 def test_a_start_that_nothing_was_due_for_is_not_lost() -> None:
-    lane = Lane(Gate(), rate_per_second=1)
+    lane = RouteQueue(Gate(), rate_per_second=1)
     assert lane.reserve(8, 100.0) == 1
     assert (lane.reserve(8, 100.5), lane.wait_s(100.5)) == (0, 0.5)
     assert lane.reserve(8, 101.0) == 1
@@ -251,14 +251,14 @@ def test_a_start_that_nothing_was_due_for_is_not_lost() -> None:
 
 
 def test_without_a_rate_everything_may_begin_at_once() -> None:
-    assert Lane(Gate()).reserve(8, 100.0) == 8
+    assert RouteQueue(Gate()).reserve(8, 100.0) == 8
 
 
 def test_what_is_cancelled_behind_a_slow_provider_does_not_go_out(hands: Hands) -> None:
     gate = Gate()
     hands.send("first", channel="email")
     second = hands.send("second", channel="email")
-    with running(hands, {"email": Lane(gate, connections=1, ahead=1)}):
+    with running(hands, {"email": RouteQueue(gate, connections=1, ahead=1)}):
         gate.entered(1)
         eventually(lambda: statuses(hands) == {"sending": 1, "pending": 1})
         hands.service.cancel_notification(second)
@@ -276,7 +276,7 @@ def test_a_provider_that_is_down_and_says_until_when_is_left_alone_till_then(
     gate.answer.alone = alone
     for number in range(3):
         hands.send(str(number), channel="email")
-    with running(hands, {"email": Lane(gate, connections=1)}):
+    with running(hands, {"email": RouteQueue(gate, connections=1)}):
         eventually(lambda: len(gate.asked) == asked)
         eventually(lambda: statuses(hands) == {"pending": 3})
     assert len(gate.asked) == asked
@@ -286,7 +286,7 @@ def test_a_stall_does_not_make_the_next_starts_come_all_at_once(hands: Hands) ->
     gate = Gate()
     for number in range(8):
         hands.send(str(number), channel="email")
-    with running(hands, {"email": Lane(gate, connections=1, ahead=3, rate_per_second=20)}, SystemClock()):
+    with running(hands, {"email": RouteQueue(gate, connections=1, ahead=3, rate_per_second=20)}, SystemClock()):
         gate.entered(1)
         time.sleep(1.0)  # twenty starts
         assert statuses(hands) == {"sending": 1, "pending": 7}

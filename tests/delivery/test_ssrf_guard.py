@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from flashflow.backend.delivery.net import ssrf_guard as module
-from flashflow.backend.delivery.net.ssrf_guard import Reach, is_public
+from flashflow.backend.delivery.net.ssrf_guard import SsrfGuard, is_public
 from flashflow.backend.domain.channel import ChannelError, Permanent, Transient
 from flashflow.backend.domain.device_address import parse_url
 
@@ -45,7 +45,7 @@ def answering(*answers: Sequence[str]) -> tuple[Callable[[str, int], Sequence[st
 def refusal(host: str, *allowed: str, port: int = 443) -> ChannelError:
     """Why ``host`` is refused, without a look-up."""
     with pytest.raises(ChannelError) as caught:
-        Reach(allowed, lookup=nobody).pin(host, port)
+        SsrfGuard(allowed, lookup=nobody).pin(host, port)
     return caught.value
 
 
@@ -191,7 +191,7 @@ def test_no_private_address_is_reached_however_it_is_written(host: str) -> None:
     assert isinstance(refused, Permanent)
     assert refused.code == "private_address"
     with pytest.raises(Permanent):
-        Reach(lookup=nobody).check_host(host, 443)
+        SsrfGuard(lookup=nobody).check_host(host, 443)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_no_private_address_is_reached_however_it_is_written(host: str) -> None:
     ],
 )
 def test_a_public_address_is_pinned_to_itself_without_a_look_up(host: str, pinned: str) -> None:
-    assert Reach(lookup=nobody).pin(host, 443) == pinned
+    assert SsrfGuard(lookup=nobody).pin(host, 443) == pinned
 
 
 OURS_ALONE = [ipaddress.ip_network(block) for block in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24")]
@@ -307,7 +307,7 @@ def test_whatever_is_no_name_and_no_public_address_is_never_looked_up(host: str)
     lookup, asked = answering([PUBLIC])
     pinned = code = None
     try:
-        pinned = Reach(lookup=lookup).pin(host, 443)
+        pinned = SsrfGuard(lookup=lookup).pin(host, 443)
     except Permanent as error:
         code = error.code
     if pinned is None:
@@ -322,13 +322,13 @@ def test_whatever_is_no_name_and_no_public_address_is_never_looked_up(host: str)
 
 def test_a_name_is_pinned_to_the_first_of_its_addresses() -> None:
     lookup, asked = answering([PUBLIC6, PUBLIC])
-    assert Reach(lookup=lookup).pin("Push.Example.COM", 443) == PUBLIC6
+    assert SsrfGuard(lookup=lookup).pin("Push.Example.COM", 443) == PUBLIC6
     assert asked == ["push.example.com"]
 
 
 def test_a_name_in_other_letters_is_looked_up_as_the_name_server_spells_it() -> None:
     lookup, asked = answering([PUBLIC])
-    assert Reach(lookup=lookup).pin("bücher.example", 443) == PUBLIC
+    assert SsrfGuard(lookup=lookup).pin("bücher.example", 443) == PUBLIC
     assert asked == ["xn--bcher-kva.example"]
 
 
@@ -339,13 +339,13 @@ def test_a_name_with_any_private_address_is_refused(private: str, place: int) ->
     addresses.insert(place, private)
     lookup, _ = answering(addresses)
     with pytest.raises(Permanent) as caught:
-        Reach(lookup=lookup).pin("push.example.com", 443)
+        SsrfGuard(lookup=lookup).pin("push.example.com", 443)
     assert caught.value.code == "private_address"
 
 
 def test_a_name_is_asked_for_once_so_that_changing_its_address_gains_nothing() -> None:
     lookup, asked = answering([PUBLIC], ["127.0.0.1"])
-    guard = Reach(lookup=lookup)
+    guard = SsrfGuard(lookup=lookup)
     assert guard.pin("rebind.example", 443) == PUBLIC
     assert asked == ["rebind.example"]
     with pytest.raises(Permanent):
@@ -360,7 +360,7 @@ def test_a_look_up_that_fails_may_work_later(failure: Exception) -> None:
         raise failure
 
     with pytest.raises(Transient) as caught:
-        Reach(lookup=lookup).pin("push.example.com", 443)
+        SsrfGuard(lookup=lookup).pin("push.example.com", 443)
     assert caught.value.code == "unreachable"
 
 
@@ -368,7 +368,7 @@ def test_a_look_up_that_fails_may_work_later(failure: Exception) -> None:
 def test_an_answer_that_is_no_addresses_is_unreachable(addresses: list[str]) -> None:
     lookup, _ = answering(addresses)
     with pytest.raises(Transient) as caught:
-        Reach(lookup=lookup).pin("push.example.com", 443)
+        SsrfGuard(lookup=lookup).pin("push.example.com", 443)
     assert caught.value.code == "unreachable"
 
 
@@ -381,7 +381,7 @@ def test_a_look_up_that_hangs_costs_its_deadline_one_thread_and_no_other_name() 
             released.wait(DEADLINE)
         return [PUBLIC]
 
-    guard = Reach(lookup=lookup, deadline_s=0.1)
+    guard = SsrfGuard(lookup=lookup, deadline_s=0.1)
     try:
         with ThreadPoolExecutor(6) as pool:
             hung = [pool.submit(guard.pin, "slow.example", 443) for _ in range(6)]
@@ -402,7 +402,7 @@ def test_names_that_never_answer_are_refused_when_there_are_too_many(monkeypatch
         released.wait(DEADLINE)
         return [PUBLIC]
 
-    guard = Reach(lookup=lookup, deadline_s=0.02)
+    guard = SsrfGuard(lookup=lookup, deadline_s=0.02)
     try:
         texts = []
         for number in range(4):
@@ -417,10 +417,10 @@ def test_names_that_never_answer_are_refused_when_there_are_too_many(monkeypatch
 
 def test_the_systems_own_look_up_finds_this_machine_and_is_refused_all_the_same() -> None:
     assert set(module.system_lookup("localhost", 80)) <= {"127.0.0.1", "::1"}
-    guard = Reach(["localhost"])
+    guard = SsrfGuard(["localhost"])
     assert guard.pin("localhost", 80) in {"127.0.0.1", "::1"}
     with pytest.raises(Permanent):
-        Reach().pin("localhost", 80)
+        SsrfGuard().pin("localhost", 80)
 
 
 # --- what the owner lists ---------------------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ def test_the_systems_own_look_up_finds_this_machine_and_is_refused_all_the_same(
     ],
 )
 def test_what_the_owner_lists_is_reached(entry: str, host: str, port: int, pinned: str) -> None:
-    guard = Reach([entry], lookup=lambda name, port: ["10.0.0.7", PUBLIC])
+    guard = SsrfGuard([entry], lookup=lambda name, port: ["10.0.0.7", PUBLIC])
     assert guard.allows(host, port)
     guard.check_host(host, port)
     assert guard.pin(host, port) == pinned
@@ -467,14 +467,14 @@ def test_what_the_owner_lists_is_reached(entry: str, host: str, port: int, pinne
     ],
 )
 def test_nothing_else_is_reached_than_what_the_owner_lists(entry: str, host: str, port: int) -> None:
-    assert not Reach([entry]).allows(host, port)
+    assert not SsrfGuard([entry]).allows(host, port)
     assert refusal(host, entry, port=port).code == "private_address"
 
 
 def test_a_listed_address_does_not_open_a_name_that_leads_to_it() -> None:
     lookup, _ = answering(["127.0.0.1"])
     with pytest.raises(Permanent):
-        Reach(["127.0.0.1"], lookup=lookup).pin("rebind.example", 80)
+        SsrfGuard(["127.0.0.1"], lookup=lookup).pin("rebind.example", 80)
 
 
 @pytest.mark.parametrize(
@@ -498,7 +498,7 @@ def test_a_listed_address_does_not_open_a_name_that_leads_to_it() -> None:
 )
 def test_an_entry_that_cannot_match_is_refused_where_it_is_read(entry: str) -> None:
     with pytest.raises(ValueError, match="allow_hosts"):
-        Reach([entry])
+        SsrfGuard([entry])
 
 
 # --- URLs -------------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flashflow.backend.delivery.net.http_client import HttpClient
-from flashflow.backend.delivery.net.ssrf_guard import Reach
+from flashflow.backend.delivery.net.ssrf_guard import SsrfGuard
 from flashflow.backend.delivery.push.vapid import VapidKeys
 from flashflow.backend.delivery.push.webpush import (
     LARGEST_CONTENT,
@@ -41,7 +41,7 @@ from flashflow.backend.delivery.push.webpush import (
     payload,
     read_subscription,
 )
-from flashflow.backend.domain.channel import Notice, Outcome, Permanent, Transient
+from flashflow.backend.domain.channel import DeliveryMessage, Outcome, Permanent, Transient
 from flashflow.backend.domain.delivery_messages import Link
 from flashflow.backend.settings.model import WebPushSettings
 from tests.support.fixed_clock import StillClock
@@ -78,7 +78,7 @@ def key_path(tmp_path: Path) -> Path:
 
 @contextmanager
 def channel(
-    certificate: Certificate, clock: StillClock, key_path: Path, reach: Reach, **options: Any
+    certificate: Certificate, clock: StillClock, key_path: Path, reach: SsrfGuard, **options: Any
 ) -> Iterator[WebPushChannel]:
     client = HttpClient(resolver=reach, verify=certificate.for_client(), deadline_s=DEADLINE, **options)
     made = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, reach=reach, client=client)
@@ -93,7 +93,7 @@ def sending(
     certificate: Certificate, service: PushService, clock: StillClock, key_path: Path
 ) -> Iterator[WebPushChannel]:
     """A channel whose owner allows the service on loopback."""
-    with channel(certificate, clock, key_path, Reach([service.authority])) as made:
+    with channel(certificate, clock, key_path, SsrfGuard([service.authority])) as made:
         yield made
 
 
@@ -206,7 +206,7 @@ TEXT = st.text(alphabet=st.characters(exclude_categories=()))
 LONG = st.builds(lambda text, times: text * times, TEXT, st.integers(0, 2_000))
 
 
-def long_notice(**changes: Any) -> Notice:
+def long_notice(**changes: Any) -> DeliveryMessage:
     links = tuple(Link("Open", f"https://ci.example.com/{number}/" + "x" * 900) for number in range(3))
     return notice(**{"message": "m" * 9_000, "actions": links, "data": {"k": "d" * 9_000}, **changes})
 
@@ -298,7 +298,7 @@ def test_the_collapse_key_is_the_tag_and_the_count_comes_with_it() -> None:
 # --- the headers ------------------------------------------------------------------------------------------------------
 
 
-def headers_of(sending: WebPushChannel, service: PushService, given: Notice) -> dict[str, str]:
+def headers_of(sending: WebPushChannel, service: PushService, given: DeliveryMessage) -> dict[str, str]:
     assert sending.send(given).code == "accepted"
     return dict(service.received[-1].headers)
 
@@ -501,7 +501,7 @@ def test_a_refusal_is_told_in_the_services_own_words(
 def test_an_endpoint_on_this_machine_gets_nothing_unless_the_owner_lists_it(
     certificate: Certificate, service: PushService, clock: StillClock, key_path: Path, browser: Browser, host: str
 ) -> None:
-    with channel(certificate, clock, key_path, Reach(["nas.local"])) as sending:
+    with channel(certificate, clock, key_path, SsrfGuard(["nas.local"])) as sending:
         outcome = sending.send(notice(target=browser.subscription(f"https://{host}:{service.port}/x")))
     assert (outcome.outcome, outcome.code) == ("permanent", "private_address")
     assert service.connections == 0
@@ -516,7 +516,7 @@ def test_a_name_that_leads_to_this_machine_gets_nothing(
     browser: Browser,
     own_client: bool,
 ) -> None:
-    guard = Reach(lookup=lambda name, port: ["93.184.216.34", "127.0.0.1"])
+    guard = SsrfGuard(lookup=lambda name, port: ["93.184.216.34", "127.0.0.1"])
     client = None if own_client else HttpClient(resolver=guard, verify=certificate.for_client())
     sending = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, reach=guard, client=client)
     try:
@@ -537,7 +537,7 @@ def test_a_name_that_changes_its_address_after_the_check_gains_nothing(
         asked.append(name)
         return answers[min(len(asked), 2) - 1]
 
-    guard = Reach([f"{NAME}:{service.port}"], lookup=lookup)
+    guard = SsrfGuard([f"{NAME}:{service.port}"], lookup=lookup)
     with (
         push_service(certificate, "127.0.0.2", service.port) as inside,
         channel(certificate, clock, key_path, guard) as sending,
@@ -562,7 +562,7 @@ def test_a_redirect_is_not_followed_wherever_it_leads(
 def test_a_service_whose_certificate_nobody_vouches_for_gets_nothing(
     service: PushService, clock: StillClock, key_path: Path, target: str
 ) -> None:
-    guard = Reach([service.authority])
+    guard = SsrfGuard([service.authority])
     sending = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, reach=guard)
     try:
         outcome = sending.send(notice(target=target))
@@ -577,7 +577,7 @@ def test_plain_http_is_for_hosts_that_the_owner_lists(
 ) -> None:
     with push_service(None) as plain:
         target = browser.subscription(plain.origin + "/x")
-        with channel(certificate, clock, key_path, Reach([plain.authority])) as sending:
+        with channel(certificate, clock, key_path, SsrfGuard([plain.authority])) as sending:
             assert sending.send(notice(target=target)).code == "accepted"
         claims_of(plain.received[0].headers["authorization"], plain.origin, clock)
         public = browser.subscription("http://push.example.com/x")
@@ -638,15 +638,15 @@ BAD_TARGETS = {
 def test_what_is_no_subscription_is_never_sent_to(
     certificate: Certificate, clock: StillClock, key_path: Path, target: str
 ) -> None:
-    with channel(certificate, clock, key_path, Reach(lookup=no_look_up)) as sending:
+    with channel(certificate, clock, key_path, SsrfGuard(lookup=no_look_up)) as sending:
         assert sending.send(notice(target=target)) == Outcome(
             outcome="permanent", code="bad_subscription", text=problem_of(target)
         )
 
 
-def problem_of(target: str, reach: Reach | None = None) -> str:
+def problem_of(target: str, reach: SsrfGuard | None = None) -> str:
     with pytest.raises(Permanent) as caught:
-        read_subscription(target, reach or Reach())
+        read_subscription(target, reach or SsrfGuard())
     return caught.value.text
 
 
@@ -665,7 +665,7 @@ def test_what_browsers_give_is_taken_with_padding_and_without() -> None:
         for name, raw in [("p256dh", browser.point), ("auth", browser.auth)]
     }
     assert padded["auth"].endswith("==")
-    read = read_subscription(browser.subscription(GOOD, keys=padded, expirationTime=17, extra={}), Reach())
+    read = read_subscription(browser.subscription(GOOD, keys=padded, expirationTime=17, extra={}), SsrfGuard())
     assert (read.p256dh, read.auth) == (browser.point, browser.auth)
 
 
@@ -681,13 +681,13 @@ def test_what_browsers_give_is_taken_with_padding_and_without() -> None:
     ],
 )
 def test_the_origin_is_written_as_vapid_wants_it(endpoint: str, origin: str) -> None:
-    assert read_subscription(Browser().subscription(endpoint), Reach()).origin == origin
+    assert read_subscription(Browser().subscription(endpoint), SsrfGuard()).origin == origin
 
 
 def test_a_private_endpoint_is_refused_unless_the_owner_lists_it() -> None:
     target = Browser().subscription("https://192.168.1.9:8443/x")
     assert "192.168.1.9" in problem_of(target)
-    assert read_subscription(target, Reach(["192.168.1.9:8443"])).origin == "https://192.168.1.9:8443"
+    assert read_subscription(target, SsrfGuard(["192.168.1.9:8443"])).origin == "https://192.168.1.9:8443"
 
 
 # --- the key ----------------------------------------------------------------------------------------------------------
@@ -698,7 +698,7 @@ def test_the_channel_signs_with_the_same_key_after_a_restart(
 ) -> None:
     seen = set()
     for _ in range(2):
-        with channel(certificate, clock, key_path, Reach()) as made:
+        with channel(certificate, clock, key_path, SsrfGuard()) as made:
             assert made.health().works
             seen.add(made.public_key)
     assert len(seen) == 1
@@ -833,7 +833,7 @@ def test_a_service_that_hangs_costs_one_deadline(
     certificate: Certificate, service: PushService, clock: StillClock, key_path: Path, target: str
 ) -> None:
     service.replies.append(Reply(hang=True))
-    guard = Reach([service.authority])
+    guard = SsrfGuard([service.authority])
     client = HttpClient(resolver=guard, verify=certificate.for_client(), deadline_s=0.3)
     sending = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, reach=guard, client=client)
     try:
@@ -846,7 +846,7 @@ def test_a_service_that_hangs_takes_one_connection_at_most_from_then_on(
     certificate: Certificate, service: PushService, clock: StillClock, key_path: Path, target: str
 ) -> None:
     service.replies.extend([Reply(hang=True)] * 2)
-    guard = Reach([service.authority])
+    guard = SsrfGuard([service.authority])
     client = HttpClient(resolver=guard, verify=certificate.for_client(), deadline_s=0.3)
     sending = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, reach=guard, client=client)
     with ThreadPoolExecutor(1) as pool:
@@ -880,7 +880,7 @@ def test_no_secret_is_repeated_in_a_text_or_a_log_even_if_the_service_repeats_th
         b64(browser.auth),
         header.removeprefix("vapid t=").split(",")[0],
     ]
-    texts = [repr(read_subscription(target, Reach([service.authority])))]
+    texts = [repr(read_subscription(target, SsrfGuard([service.authority])))]
     for secret in [*secrets, service.origin + PATH, header]:
         for body in (f"no: {secret}!", json.dumps({"message": f"no: {secret}!"}), f"<p>no: {secret}!</p>"):
             service.replies.append(Reply(400, body=body.encode()))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashflow.backend.domain.delivery_policy import SYSTEMS, Decision, Facts, Target, decide
+from flashflow.backend.domain.delivery_policy import SYSTEMS, Decision, PolicyInputs, Target, decide
 from flashflow.backend.domain.preferences import may_use
 from flashflow.backend.domain.quiet_hours import Digest, QuietHours
 from tests.support.examples import examples
@@ -44,7 +44,7 @@ digests = st.builds(
     Digest, frequency=st.sampled_from(["hourly", "daily"]), zone=st.just("Europe/Berlin"), at=st.just("08:00")
 )
 all_facts = st.builds(
-    Facts,
+    PolicyInputs,
     notification_type=st.just(BUILDS),
     channels=channels,
     choices=st.dictionaries(places, st.booleans(), max_size=5),
@@ -63,9 +63,9 @@ all_facts = st.builds(
 )
 
 
-def facts(**changes: Any) -> Facts:
+def facts(**changes: Any) -> PolicyInputs:
     """Everything configured, nothing in the way: one phone, one e-mail address, one number."""
-    return Facts(
+    return PolicyInputs(
         **{
             "notification_type": BUILDS,
             "channels": ["push"],
@@ -86,7 +86,7 @@ def brief(decisions: tuple[Decision, ...]) -> dict[str, tuple[str, str | None, i
     }  # fmt: skip
 
 
-def way(asked: Facts, decision: Decision) -> str:
+def way(asked: PolicyInputs, decision: Decision) -> str:
     """The code of what keeps a decision's channel from the user altogether; empty where it can be reached."""
     if decision.channel == "push":
         target = next((t for t in asked.devices if t.seq == decision.device_seq), None)
@@ -103,7 +103,7 @@ def way(asked: Facts, decision: Decision) -> str:
     return ""
 
 
-def promised(asked: Facts, decision: Decision) -> tuple[str, str | None]:
+def promised(asked: PolicyInputs, decision: Decision) -> tuple[str, str | None]:
     """Status and code by the order of the module's docstring, the chain left aside."""
     may = may_use(asked.choices, BUILDS, decision.channel, asked.category)
     quiet_until = None if asked.quiet is None else asked.quiet.until(asked.now_ms)
@@ -126,7 +126,7 @@ def promised(asked: Facts, decision: Decision) -> tuple[str, str | None]:
 
 @settings(deadline=None, max_examples=examples(600))
 @given(asked=all_facts)
-def test_every_channel_asked_for_gets_the_first_decision_that_applies(asked: Facts) -> None:
+def test_every_channel_asked_for_gets_the_first_decision_that_applies(asked: PolicyInputs) -> None:
     decided = decide(asked)
     assert list(dict.fromkeys(d.channel for d in decided)) == list(dict.fromkeys(asked.channels))
     for decision in decided:
@@ -140,7 +140,7 @@ def test_every_channel_asked_for_gets_the_first_decision_that_applies(asked: Fac
 
 @settings(deadline=None, max_examples=examples(600))
 @given(asked=all_facts)
-def test_what_is_held_has_its_end_and_what_is_pending_its_route(asked: Facts) -> None:
+def test_what_is_held_has_its_end_and_what_is_pending_its_route(asked: PolicyInputs) -> None:
     for decision in decide(asked):
         assert decision.status in {"delivered", "pending", "held", "suppressed", "failed"}
         if decision.status == "held":
@@ -157,7 +157,7 @@ def test_what_is_held_has_its_end_and_what_is_pending_its_route(asked: Facts) ->
 
 @settings(deadline=None, max_examples=examples(600))
 @given(asked=all_facts)
-def test_critical_passes_throttle_digest_and_quiet_and_nothing_else(asked: Facts) -> None:
+def test_critical_passes_throttle_digest_and_quiet_and_nothing_else(asked: PolicyInputs) -> None:
     usual = decide(msgspec.structs.replace(asked, critical=False))
     critical = decide(msgspec.structs.replace(asked, critical=True))
     assert not {d.code for d in critical} & PASSED_BY_CRITICAL
@@ -170,7 +170,7 @@ def test_critical_passes_throttle_digest_and_quiet_and_nothing_else(asked: Facts
 
 @settings(deadline=None, max_examples=examples(300))
 @given(asked=all_facts, critical=st.booleans(), off=st.sampled_from(CHANNELS))
-def test_an_explicit_off_is_obeyed_by_everything(asked: Facts, critical: bool, off: str) -> None:
+def test_an_explicit_off_is_obeyed_by_everything(asked: PolicyInputs, critical: bool, off: str) -> None:
     said = {**asked.choices, ("*", off): False}
     decided = decide(msgspec.structs.replace(asked, choices=said, critical=critical))
     assert {(d.status, d.code) for d in decided if d.channel == off} <= {("suppressed", "channel_off")}
@@ -191,7 +191,7 @@ calm_facts = st.builds(
 
 @settings(deadline=None, max_examples=examples(300))
 @given(asked=calm_facts | all_facts)
-def test_a_chain_is_never_a_dead_end(asked: Facts) -> None:
+def test_a_chain_is_never_a_dead_end(asked: PolicyInputs) -> None:
     decided = decide(asked)
     waiting = [d for d in decided if d.code == "failover"]
     before = [d for d in decided if d.code != "failover"]

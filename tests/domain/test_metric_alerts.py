@@ -13,9 +13,9 @@ import pytest
 
 from flashflow.backend import UserActivityService
 from flashflow.backend.core.clock import to_datetime, to_ms
-from flashflow.backend.domain.metric_alerts import breaks, is_due, may_tell, moments, read, reading, spans
+from flashflow.backend.domain.metric_alerts import check_times, is_breached, is_due, may_notify, read, reading, spans
 from flashflow.backend.rules.dry_run import Scope, try_alert
-from flashflow.backend.rules.metrics import QUESTIONS, FigureMetrics
+from flashflow.backend.rules.metrics import QUESTIONS, AnalyticsMetrics
 from flashflow.backend.schemas.requests import build
 from flashflow.backend.schemas.rules import AlertIn
 from flashflow.backend.store.activity.rule_queries import BEGUN
@@ -74,7 +74,7 @@ def test_a_day_that_changes_to_summer_time_is_compared_by_the_clock_on_the_wall(
 def test_it_fires_from_the_change_it_waits_for_and_never_over_tiny_numbers(
     now: int, before: int, percent: float, fires: bool
 ) -> None:
-    assert breaks(alert(change_percent=percent), reading(now, before)) is fires
+    assert is_breached(alert(change_percent=percent), reading(now, before)) is fires
 
 
 def test_from_nothing_to_something_is_no_number() -> None:
@@ -106,20 +106,20 @@ def test_a_clock_that_was_set_back_does_not_silence_an_alert() -> None:
 
 def test_it_tells_once_a_day_and_once_in_its_cool_down() -> None:
     fired = at("2026-06-10 09:00")
-    assert may_tell(None, 60, fired, BERLIN)
-    assert not may_tell(fired, 0, at("2026-06-10 23:59"), BERLIN)
-    assert may_tell(fired, 0, at("2026-06-11 00:00"), BERLIN)
-    assert not may_tell(fired, 3 * 24 * 60, at("2026-06-13 08:59"), BERLIN)
-    assert may_tell(fired, 3 * 24 * 60, at("2026-06-13 09:00"), BERLIN)
+    assert may_notify(None, 60, fired, BERLIN)
+    assert not may_notify(fired, 0, at("2026-06-10 23:59"), BERLIN)
+    assert may_notify(fired, 0, at("2026-06-11 00:00"), BERLIN)
+    assert not may_notify(fired, 3 * 24 * 60, at("2026-06-13 08:59"), BERLIN)
+    assert may_notify(fired, 3 * 24 * 60, at("2026-06-13 09:00"), BERLIN)
 
 
 def test_a_week_has_its_moments_whatever_the_clocks_do() -> None:
     now = at("2026-03-30 12:00")
     week = 7 * 24 * HOUR_MS
-    assert [local(ms) for ms in moments(alert(check_at="02:30"), now - week, now, BERLIN)] == [
+    assert [local(ms) for ms in check_times(alert(check_at="02:30"), now - week, now, BERLIN)] == [
         "03-24 02:30", "03-25 02:30", "03-26 02:30", "03-27 02:30", "03-28 02:30", "03-29 03:00", "03-30 02:30",
     ]  # fmt: skip
-    hours = moments(alert(), now - week, now, BERLIN)
+    hours = check_times(alert(), now - week, now, BERLIN)
     assert len(hours) == 169
     assert {b - a for a, b in pairwise(hours)} == {HOUR_MS}
 
@@ -138,7 +138,7 @@ def test_figures_are_counted_over_their_span_and_app(service: UserActivityServic
     end = start + 4 * HOUR_MS
     rows = [("ada", -30, "shop"), ("ada", 1, "shop"), ("bob", 1, "shop"), ("bob", 2, "blog"), ("cem", 4, "blog")]
     later = [("ada", 4, "shop"), ("dan", -9, "shop"), ("dan", 3, "shop"), ("dan", 3, "blog")]
-    metrics = FigureMetrics(service.analytics)
+    metrics = AnalyticsMetrics(service.analytics)
     for some in (rows, later):
         for user, hours, app in some:
             service.track_activity(user, "x", timestamp=to_datetime(start + hours * HOUR_MS), app=app)
@@ -171,11 +171,11 @@ def test_a_dry_run_tells_the_days_on_which_it_would_have_fired(service: UserActi
         ]
         assert service.track_batch(rows).accepted == users
     check = to_datetime(now - HOUR_MS // 2).astimezone(zone).strftime("%H:%M")
-    found = try_alert(alert(check_at=check), 60, Scope(now, None), FigureMetrics(service.analytics), zone)
+    found = try_alert(alert(check_at=check), 60, Scope(now, None), AnalyticsMetrics(service.analytics), zone)
     assert (found.would_have_fired, found.judged, found.days, found.complete) == (2, 7, 7, True)
     assert [(one.now, one.before) for one in found.examples] == [(4, 12), (4, 12)]  # type: ignore[union-attr]
     assert found.examples[0].at == to_datetime(now - HOUR_MS // 2) - timedelta(days=2)
-    hourly = try_alert(alert(), 60, Scope(now, None), FigureMetrics(service.analytics), zone)
+    hourly = try_alert(alert(), 60, Scope(now, None), AnalyticsMetrics(service.analytics), zone)
     assert hourly.judged in {168, 169}
-    seen = read(alert(), FigureMetrics(service.analytics), now - 2 * 24 * HOUR_MS, zone, None)
+    seen = read(alert(), AnalyticsMetrics(service.analytics), now - 2 * 24 * HOUR_MS, zone, None)
     assert (seen.now, seen.before) == (4, 12)

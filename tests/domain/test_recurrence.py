@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flashflow.backend.core.clock import to_datetime, to_ms
 from flashflow.backend.core.errors import ValidationError
-from flashflow.backend.domain.recurrence import DAYS, MINUTE_MS, Rule, check, next_after, zone_named
+from flashflow.backend.domain.recurrence import DAYS, MINUTE_MS, Recurrence, check, next_after, zone_named
 from flashflow.backend.schemas.requests import build
 from tests.support.examples import examples
 
@@ -35,7 +35,7 @@ def at(text: str, zone: str = "UTC", fold: int = 0) -> int:
     return to_ms(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone), fold=fold))
 
 
-def following(rule: Rule, now_ms: int, zone: ZoneInfo, until: int) -> list[int]:
+def following(rule: Recurrence, now_ms: int, zone: ZoneInfo, until: int) -> list[int]:
     """Every time after ``now_ms`` and before ``until``, one asked for after the other."""
     found: list[int] = []
     while (now_ms := next_after(rule, now_ms, zone) or until) < until:
@@ -43,7 +43,7 @@ def following(rule: Rule, now_ms: int, zone: ZoneInfo, until: int) -> list[int]:
     return found
 
 
-def matches(rule: Rule, day: date) -> bool:
+def matches(rule: Recurrence, day: date) -> bool:
     if rule.day_of_month is not None:
         return day.day == rule.day_of_month or (
             rule.day_of_month > day.day == monthrange(day.year, day.month)[1]
@@ -51,7 +51,7 @@ def matches(rule: Rule, day: date) -> bool:
     return DAYS[day.weekday()] in (rule.days or DAYS)
 
 
-def walk(rule: Rule, now_ms: int, zone: ZoneInfo, until: int, step: timedelta = STEP) -> list[int]:
+def walk(rule: Recurrence, now_ms: int, zone: ZoneInfo, until: int, step: timedelta = STEP) -> list[int]:
     """The same by looking at the wall every ``step``: what it shows for the first time counts; what it jumped over
     counts as long after the jump as it would have been after it."""
     moment = to_datetime(now_ms - now_ms % (step // timedelta(milliseconds=1))) - timedelta(days=3)
@@ -96,7 +96,7 @@ zones = st.sampled_from(ZONES)
 @example("Pacific/Apia", {"day_of_month": 30}, 0, at("2011-12-28 12:00"))
 @example("UTC", {"day_of_month": 31}, 0, at("2028-02-01 12:00"))
 def test_it_is_what_a_walk_over_the_clock_finds(zone: str, when: dict[str, Any], quarter: int, now_ms: int) -> None:
-    rule = Rule(at=f"{quarter // 4:02}:{quarter % 4 * 15:02}", **when)
+    rule = Recurrence(at=f"{quarter // 4:02}:{quarter % 4 * 15:02}", **when)
     until = now_ms + 35 * DAY_MS
     assert following(rule, now_ms, ZoneInfo(zone), until) == walk(rule, now_ms, ZoneInfo(zone), until)
 
@@ -106,7 +106,7 @@ def test_it_is_what_a_walk_over_the_clock_finds(zone: str, when: dict[str, Any],
 def test_it_comes_once_on_every_day_that_matches_and_never_goes_back(
     zone: str, when: dict[str, Any], minute: int, now_ms: int
 ) -> None:
-    rule, local = Rule(at=f"{minute // 60:02}:{minute % 60:02}", **when), ZoneInfo(zone)
+    rule, local = Recurrence(at=f"{minute // 60:02}:{minute % 60:02}", **when), ZoneInfo(zone)
     found = following(rule, now_ms, local, now_ms + 70 * DAY_MS)
     assert all(earlier < later for earlier, later in pairwise([now_ms, *found]))
     shown = [to_datetime(ms).astimezone(local) for ms in found]
@@ -126,13 +126,13 @@ def _skipped(day: date, minute: int, zone: ZoneInfo) -> bool:
 def test_where_clocks_change_a_minute_past_midnight_the_walk_agrees_too() -> None:
     zone = ZoneInfo("America/St_Johns")
     for text, wall in (("2010-03-13 12:00", "00:30"), ("2010-11-06 12:00", "23:30"), ("2010-11-06 12:00", "00:00")):
-        rule, now_ms = Rule(at=wall), at(text)
+        rule, now_ms = Recurrence(at=wall), at(text)
         until = now_ms + 4 * DAY_MS
         assert following(rule, now_ms, zone, until) == walk(rule, now_ms, zone, until, timedelta(minutes=1))
 
 
 def test_a_time_in_a_gap_happens_once_after_it() -> None:
-    rule, began = Rule(at="02:30"), at("2026-03-28 03:00", "Europe/Berlin")
+    rule, began = Recurrence(at="02:30"), at("2026-03-28 03:00", "Europe/Berlin")
     assert following(rule, began, BERLIN, at("2026-03-31 00:00", "Europe/Berlin")) == [
         at("2026-03-29 03:30", "Europe/Berlin"),
         at("2026-03-30 02:30", "Europe/Berlin"),
@@ -140,7 +140,7 @@ def test_a_time_in_a_gap_happens_once_after_it() -> None:
 
 
 def test_a_time_that_comes_twice_happens_the_first_time_and_not_the_second() -> None:
-    rule, first = Rule(at="02:30"), at("2026-10-25 02:30", "Europe/Berlin")
+    rule, first = Recurrence(at="02:30"), at("2026-10-25 02:30", "Europe/Berlin")
     second = at("2026-10-25 02:30", "Europe/Berlin", fold=1)
     assert second - first == 60 * MINUTE_MS
     assert next_after(rule, first - 1, BERLIN) == first
@@ -160,14 +160,16 @@ def test_a_time_that_comes_twice_happens_the_first_time_and_not_the_second() -> 
     ],
 )
 def test_a_month_without_that_day_uses_its_last(day: int, now: str, expected: str) -> None:
-    rule = Rule(at="08:00", day_of_month=day)
+    rule = Recurrence(at="08:00", day_of_month=day)
     assert next_after(rule, at(f"{now} 09:00"), ZoneInfo("UTC")) == at(f"{expected} 08:00")
 
 
 def test_the_rules_own_zone_goes_before_the_one_given() -> None:
     now_ms = at("2026-06-10 12:00")
-    assert next_after(Rule(at="09:00", timezone="Asia/Tokyo"), now_ms, BERLIN) == at("2026-06-11 09:00", "Asia/Tokyo")
-    assert next_after(Rule(at="09:00"), now_ms, BERLIN) == at("2026-06-11 09:00", "Europe/Berlin")
+    assert next_after(Recurrence(at="09:00", timezone="Asia/Tokyo"), now_ms, BERLIN) == at(
+        "2026-06-11 09:00", "Asia/Tokyo"
+    )
+    assert next_after(Recurrence(at="09:00"), now_ms, BERLIN) == at("2026-06-11 09:00", "Europe/Berlin")
 
 
 # --- every so many minutes --------------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def test_the_rules_own_zone_goes_before_the_one_given() -> None:
 def test_every_so_many_minutes_is_counted_from_the_beginning_and_never_drifts(
     minutes: int, begin: int, later: int, starts: bool
 ) -> None:
-    rule = Rule(every_minutes=minutes, starts_at=to_datetime(begin) if starts else None)
+    rule = Recurrence(every_minutes=minutes, starts_at=to_datetime(begin) if starts else None)
     now_ms, step = begin + later, minutes * MINUTE_MS
     found = next_after(rule, now_ms, BERLIN, 0 if starts else begin)
     assert found is not None
@@ -195,20 +197,20 @@ def test_nothing_happens_before_the_start_or_after_the_end(
 ) -> None:
     fields = when if "every_minutes" in when else when | {"at": "09:00"}
     starts, ends = to_datetime(now_ms + start), to_datetime(now_ms + start + days * DAY_MS)
-    rule = Rule(**fields, starts_at=starts, ends_at=ends)
+    rule = Recurrence(**fields, starts_at=starts, ends_at=ends)
     found = following(rule, now_ms, BERLIN, now_ms + 100 * DAY_MS)
     assert all(to_ms(starts) <= ms <= to_ms(ends) for ms in found)
-    free = Rule(**fields, starts_at=starts if "every_minutes" in when else None)
+    free = Recurrence(**fields, starts_at=starts if "every_minutes" in when else None)
     within = following(free, max(now_ms, to_ms(starts) - 1), BERLIN, to_ms(ends) + 1)
     assert found == [ms for ms in within if ms > now_ms]
 
 
 def test_the_start_and_the_end_themselves_belong_to_it() -> None:
     nine = datetime(2026, 6, 11, 9, tzinfo=UTC)
-    rule = Rule(at="09:00", timezone="UTC", starts_at=nine, ends_at=nine)
+    rule = Recurrence(at="09:00", timezone="UTC", starts_at=nine, ends_at=nine)
     assert next_after(rule, at("2026-06-01 00:00"), BERLIN) == to_ms(nine)
     assert next_after(rule, to_ms(nine), BERLIN) is None
-    hourly = Rule(every_minutes=60, starts_at=nine, ends_at=nine + timedelta(hours=1))
+    hourly = Recurrence(every_minutes=60, starts_at=nine, ends_at=nine + timedelta(hours=1))
     assert following(hourly, 0, BERLIN, 2**50) == [to_ms(nine), to_ms(nine) + 60 * MINUTE_MS]
 
 
@@ -251,11 +253,11 @@ def bad_rules() -> Iterator[tuple[dict[str, Any], str]]:
 @pytest.mark.parametrize(("fields", "field"), [*bad_rules()])
 def test_what_is_no_rule_is_refused_by_its_field(fields: dict[str, Any], field: str) -> None:
     with pytest.raises(ValidationError) as refusal:
-        check(build(Rule, **fields))
+        check(build(Recurrence, **fields))
     assert [error.field for error in refusal.value.errors] == [field]
 
 
 @pytest.mark.parametrize("zone", ZONES)
 def test_a_zone_is_known_by_its_iana_name(zone: str) -> None:
-    check(Rule(at="09:00", timezone=zone))
+    check(Recurrence(at="09:00", timezone=zone))
     assert zone_named(zone).key == zone

@@ -15,9 +15,9 @@ from flashflow.backend.domain.rule_conditions import (
     LATE_MS,
     MINUTE_MS,
     NONE_YET,
-    Happening,
+    ActivityFacts,
+    RuleState,
     Terms,
-    Uses,
     conditions_of,
     match,
     terms_of,
@@ -33,12 +33,12 @@ SEND = {"title": "t", "message": "m"}
 NOON = 1_781_092_800_000
 
 
-def happening(metadata: Any = None, **fields: Any) -> Happening:
+def happening(metadata: Any = None, **fields: Any) -> ActivityFacts:
     plain: dict[str, Any] = {
         "seq": 1, "id": "a1", "user_id": "ada", "activity_type": "checkout", "session_id": "s1", "app": "shop",
         "at_ms": NOON, "received_ms": NOON, "page_url": None, "referrer": None, "user_agent": None,
     }  # fmt: skip
-    return Happening(**plain | fields, metadata=None if metadata is None else json.dumps(metadata))
+    return ActivityFacts(**plain | fields, metadata=None if metadata is None else json.dumps(metadata))
 
 
 def holds(field: str, op: str, value: Any, metadata: Any = None, **fields: Any) -> bool:
@@ -262,7 +262,7 @@ def test_what_happened_more_than_a_day_ago_counts_and_tells_nobody() -> None:
     assert match(Terms(1, 0, 0), NONE_YET, 0, LATE_MS)[0]
     assert not match(Terms(1, 0, 0), NONE_YET, 0, LATE_MS + 1)[0]
     yes, uses = match(terms, NONE_YET, 0, 2 * LATE_MS)
-    assert (yes, uses) == (False, Uses((0,), None))
+    assert (yes, uses) == (False, RuleState((0,), None))
     assert match(terms, uses, 2 * LATE_MS, 2 * LATE_MS)[0]
 
 

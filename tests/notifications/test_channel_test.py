@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from flashflow.backend import Conflict, NotFound
-from flashflow.backend.delivery.route_queue import Lane
+from flashflow.backend.delivery.route_queue import RouteQueue
 from flashflow.backend.domain.channel import BaseChannel, Health
-from flashflow.backend.domain.delivery_messages import Notice, Outcome
-from flashflow.backend.notifications.channel_test import Trials
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
+from flashflow.backend.notifications.channel_test import ChannelTester
 from tests.support.outbox_driver import SENT, Hands
 
 
@@ -21,7 +21,7 @@ class Recording(BaseChannel):
     def __init__(self) -> None:
         self.targets: list[str | None] = []
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         self.targets.append(notice.target)
         return SENT
 
@@ -39,9 +39,9 @@ class Parts:
         service = self.hands.service
         for token, platform in (("here", "desktop"), ("elsewhere", "desktop"), ("ab" * 32, "ios"), ("browser", "web")):
             service.register_device_token("ada", token, platform)
-        self.trials = Trials(
+        self.trials = ChannelTester(
             service.store,
-            lambda: {route: Lane(self.channels[route]) for route in self.configured},
+            lambda: {route: RouteQueue(self.channels[route]) for route in self.configured},
             self.hands.clock,
             service.new_id,
             tell=service.send_notification,

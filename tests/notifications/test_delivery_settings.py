@@ -17,7 +17,7 @@ from flashflow.backend import NotificationService, ValidationError
 from flashflow.backend.core.clock import to_ms
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.quiet_hours import DAYS, Digest, QuietHours
-from flashflow.backend.notifications.delivery_settings import Circumstances
+from flashflow.backend.notifications.delivery_settings import UserDeliverySettings
 from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, QuietHoursIn, given
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.writer import Tx, Write
@@ -42,7 +42,7 @@ class Desk:
         self.store: Store = service.store
         self.clock = clock
         self.zone = "Europe/Berlin"
-        self.asked = Circumstances(self.store, lambda: self.zone)
+        self.asked = UserDeliverySettings(self.store, lambda: self.zone)
         self.events: list[Event] = []
         service.bus.subscribe(self.events.extend)
 

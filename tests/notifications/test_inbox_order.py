@@ -16,7 +16,7 @@ from flashflow.backend import NotificationService
 from flashflow.backend.data.import_notifications import importing_notifications
 from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.migrations.notifications import NOTIFICATION_MIGRATIONS
-from flashflow.backend.store.notifications.notifications import Asked, list_notifications
+from flashflow.backend.store.notifications.notifications import ListFilter, list_notifications
 from flashflow.backend.store.privacy import retention
 from flashflow.backend.store.privacy.retention import Slice
 from tests.support.api_client import SEND, fresh, ok
@@ -198,7 +198,7 @@ def test_a_page_takes_as_few_steps_as_it_has_rows(
     full: sqlite3.Connection, status: str | None, bounds: dict[str, int], later_page: bool
 ) -> None:
     """A search through the 100,000 rows would take a million."""
-    asked = Asked(user_id="ada", status=status, limit=10, **bounds)  # type: ignore[arg-type]
+    asked = ListFilter(user_id="ada", status=status, limit=10, **bounds)  # type: ignore[arg-type]
     if later_page:
         first = list_notifications(full, asked)
         if first.next_cursor is None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashflow.backend import NotificationService, ValidationError
-from flashflow.backend.domain.delivery_policy import Facts, Target, decide
+from flashflow.backend.domain.delivery_policy import PolicyInputs, Target, decide
 from flashflow.backend.domain.preferences import may_use
 from flashflow.backend.schemas.records import CHANNELS
 from tests.support.fixed_clock import StillClock
@@ -32,8 +32,8 @@ def service(tmp_path: Path) -> Iterator[NotificationService]:
         yield service
 
 
-def facts(kind: str, channels: list[str], made: dict[tuple[str, str], bool], reach: list[Target]) -> Facts:
-    return Facts(notification_type=kind, channels=channels, choices=made, devices=reach)
+def facts(kind: str, channels: list[str], made: dict[tuple[str, str], bool], reach: list[Target]) -> PolicyInputs:
+    return PolicyInputs(notification_type=kind, channels=channels, choices=made, devices=reach)
 
 
 # --- the resolver, a pure function ------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from flashflow.backend import Conflict, NotFound, NotificationService, ValidationError
 from flashflow.backend.core.clock import to_datetime, to_ms
 from flashflow.backend.core.errors import FlashFlowError, StorageError
-from flashflow.backend.domain.recurrence import Rule
+from flashflow.backend.domain.recurrence import Recurrence
 from flashflow.backend.notifications.schedules import FAULT, ScheduleIn, Schedules
 from flashflow.backend.notifications.send import Order
 from flashflow.backend.schemas.records import Sent
@@ -105,7 +105,7 @@ def test_a_schedule_is_kept_as_it_was_given_with_its_next_time(parts: Parts) -> 
     rule = {"at": "07:30", "days": ["fri", "mon"], "starts_at": "2026-06-11T00:00:00+02:00"}
     made = parts.schedules.create("tea", notification, rule, "kitchen")
     assert (made.name, made.app, made.notification) == ("tea", "kitchen", notification)
-    assert made.rule == Rule(
+    assert made.rule == Recurrence(
         at="07:30", days=["mon", "fri"], timezone="Europe/Berlin", starts_at=moment("2026-06-10 22:00")
     )
     assert made.next_at == moment("2026-06-12 05:30")

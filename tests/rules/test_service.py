@@ -29,11 +29,11 @@ from flashflow.backend import (
 )
 from flashflow.backend.core.clock import rfc3339, to_datetime
 from flashflow.backend.core.errors import FlashFlowError, StorageError
-from flashflow.backend.data.export import Exports
+from flashflow.backend.data.export import Export
 from flashflow.backend.notifications.send import Order
 from flashflow.backend.rules.evaluator import BATCH, FAR, FAULT, MOST_TOLD
 from flashflow.backend.rules.service import Rule, RuleRef, Rules
-from flashflow.backend.rules.worker import RuleWatch
+from flashflow.backend.rules.worker import RuleWorker
 from flashflow.backend.schemas.records import Notification, Sent
 from flashflow.backend.schemas.requests import build
 from flashflow.backend.schemas.rules import RuleChangeIn, RuleIn
@@ -236,7 +236,7 @@ def test_a_persons_export_says_which_rules_remember_them(parts: Parts) -> None:
     parts.did("bob")
     parts.judge()
     moment = rfc3339(parts.clock.now_ms())
-    person = json.loads(b"".join(Exports(parts.activity, parts.service).person("ada")))
+    person = json.loads(b"".join(Export(parts.activity, parts.service).person("ada")))
     assert person["rules"] == [
         {"rule": "hello", "app": "shop", "times": [], "last_fired_at": moment},
         {"rule": "often", "app": "shop", "times": [moment], "last_fired_at": None},
@@ -666,15 +666,15 @@ def test_what_arrived_is_read_by_its_number(parts: Parts) -> None:
 
 
 @pytest.fixture
-def watch(parts: Parts) -> Iterator[RuleWatch]:
-    made = RuleWatch(parts.rules.judge)
+def watch(parts: Parts) -> Iterator[RuleWorker]:
+    made = RuleWorker(parts.rules.judge)
     parts.bus.subscribe(made.hear)
     made.start()
     yield made
     made.stop()
 
 
-def test_what_arrives_is_told_at_once_and_rules_may_come_and_go(parts: Parts, watch: RuleWatch) -> None:
+def test_what_arrives_is_told_at_once_and_rules_may_come_and_go(parts: Parts, watch: RuleWorker) -> None:
     parts.did()
     parts.make()
     first = parts.did()
@@ -716,7 +716,7 @@ class Counting:
 
 def test_without_a_rule_an_activity_wakes_nobody() -> None:
     judge = Counting(watches=False)
-    watch = RuleWatch(judge, rest_s=0)
+    watch = RuleWorker(judge, rest_s=0)
     watch.start()
     assert judge.asked.acquire(timeout=5), "once at the start"
     watch.hear((Event("activity", "a"), Event("session", "s")))
@@ -731,7 +731,7 @@ def test_without_a_rule_an_activity_wakes_nobody() -> None:
 def test_a_thread_that_failed_tries_again(failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
     judge = Counting(watches=True)
     judge.failures = [failure]
-    watch = RuleWatch(judge, rest_s=0)
+    watch = RuleWorker(judge, rest_s=0)
     watch.start()
     for _ in range(2):
         assert judge.asked.acquire(timeout=5)

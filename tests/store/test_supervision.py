@@ -14,7 +14,7 @@ import pytest
 
 from flashflow.backend import Backend, Config
 from flashflow.backend.core.errors import StorageError
-from flashflow.backend.core.supervised_thread import Steady
+from flashflow.backend.core.supervised_thread import SupervisedThread
 from flashflow.backend.jobs import Jobs
 from tests.support.server_process import eventually
 
@@ -103,7 +103,7 @@ def test_work_that_returns_before_its_time_is_begun_again() -> None:
         if count[0] == 3:
             stopping.set()
 
-    thread = Steady("steady", work, stopping.is_set, rest_s=0.01)
+    thread = SupervisedThread("steady", work, stopping.is_set, rest_s=0.01)
     assert not thread.is_failing
     started = time.monotonic()
     thread.start()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from flashflow.backend import NotificationService
 from flashflow.backend.domain.channel import LEASE_MS
-from flashflow.backend.domain.delivery_messages import Notice, Outcome, Retrial, Tried, Turn
+from flashflow.backend.domain.delivery_messages import AttemptResult, DeliveryMessage, NextStep, Outcome, Retrial
 from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, QuietHoursIn, given
 from flashflow.backend.schemas.records import Delivery, Notification, Sent
 from flashflow.backend.store.notifications.outbox import Claim, OutboxTable
@@ -25,9 +25,9 @@ def retrial(at: int, since: int) -> Retrial:
     return Retrial(at=at, until=at, since=since)
 
 
-def take(table: OutboxTable, route: str | None, tried: Tried | None = None) -> Claim | None:
+def take(table: OutboxTable, route: str | None, tried: AttemptResult | None = None) -> Claim | None:
     """One worker's turn by itself."""
-    (claim,) = table.turns([Turn(route=route, lease_ms=LEASE_MS, tried=tried)])
+    (claim,) = table.turns([NextStep(route=route, lease_ms=LEASE_MS, tried=tried)])
     if isinstance(claim, BaseException):
         raise claim
     return claim
@@ -122,7 +122,7 @@ class Hands:
 
     def record_together(self, *tries: tuple[Claim, Outcome]) -> None:
         """In one transaction, as a busy writer does."""
-        turns = [Turn(route=None, tried=self.tried(claim, outcome)) for claim, outcome in tries]
+        turns = [NextStep(route=None, tried=self.tried(claim, outcome)) for claim, outcome in tries]
         assert self.table.turns(turns) == [None] * len(turns)
 
     def tried(
@@ -132,9 +132,9 @@ class Hands:
         retry_in_s: float | None = None,
         started_at: int | None = None,
         retry: Retrial | None = None,
-    ) -> Tried:
+    ) -> AttemptResult:
         now = self.clock.now_ms()
-        return Tried(
+        return AttemptResult(
             delivery_id=claim.notice.delivery_id,
             started_at=now if started_at is None else started_at,
             duration_ms=1,
@@ -142,7 +142,7 @@ class Hands:
             retry=retry if retry_in_s is None else retrial(now + round(retry_in_s * 1000), now),
         )
 
-    def work(self, route: str, outcome: Outcome = SENT, *, retry_in_s: float | None = None) -> list[Notice]:
+    def work(self, route: str, outcome: Outcome = SENT, *, retry_in_s: float | None = None) -> list[DeliveryMessage]:
         """Try all that is due on ``route``, each with this outcome; the notices that went out."""
         notices = []
         while (claim := self.claim(route)) is not None:

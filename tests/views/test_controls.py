@@ -19,7 +19,7 @@ import pytest
 from flashflow.backend import Bus, Event, Notification, NotificationDetail
 from flashflow.views.controls.formatting import bell_name
 from flashflow.views.controls.notification_bell import NotificationBell
-from flashflow.views.controls.notification_row import notice_row, row_name
+from flashflow.views.controls.notification_row import notification_row, row_name
 from flashflow.views.controls.notification_settings import NotificationSettings, reason
 from flashflow.views.controls.protocols import Inbox
 from flashflow.views.controls.refresher import Refresher
@@ -490,8 +490,8 @@ def test_a_row_is_named_by_title_state_and_app() -> None:
     assert row_name(notice(1, inbox="archived", app="")) == "Build 1, archived"
     assert row_name(notice(1, title="a\u202eb\nc")) == "a b c, unread, from ci"
     assert row_name(notice(1, count=3, inbox="snoozed")) == "Build 1, 3 times, snoozed, from ci"
-    assert "×3" in texts(notice_row(notice(1, count=3), NOW, _nothing))
-    assert "×1" not in texts(notice_row(notice(1), NOW, _nothing))
+    assert "×3" in texts(notification_row(notice(1, count=3), NOW, _nothing))
+    assert "×1" not in texts(notification_row(notice(1), NOW, _nothing))
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from flashflow.backend import (
     Backend,
     Cohort,
     Config,
-    Figure,
     Filters,
     FunnelStep,
+    Metric,
     Named,
     Overview,
     Period,
-    TodayFigures,
+    TodayMetrics,
     Trend,
     TrendPoint,
 )
@@ -37,22 +37,22 @@ from flashflow.views.dashboard.metric_labels import (
     change,
     course,
     day,
+    duration_text,
     incomplete,
     parts,
     percent,
     point,
-    took,
 )
 from flashflow.views.dashboard.metric_tiles import tiles
 from flashflow.views.dashboard.retention import cohorts_of
 from flashflow.views.dashboard.screen import Dashboard, Lacking
 from flashflow.views.dashboard.top_lists import OTHERS, bars
-from flashflow.views.dashboard.user_profile import FEW, SESSIONS, Person
+from flashflow.views.dashboard.user_profile import FEW, SESSIONS, UserProfile
 from flashflow.views.dashboard.users import PAGE, Users
 from flashflow.views.settings.key_activities import KeyActivities
 from flashflow.views.settings.screen import Settings
 from flashflow.views.shared.live import Live
-from flashflow.views.shared.panel import Part
+from flashflow.views.shared.panel import Panel
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.web import name_messages_briefly
 from tests.support.control_tree import named, texts, walk
@@ -122,18 +122,18 @@ def test_a_share_is_as_exact_as_it_can_be_read(share: float | None, words: str) 
 
 
 def test_a_change_has_a_word_and_an_arrow_and_never_only_a_colour() -> None:
-    up = change(Figure(value=112, previous=100, change=0.12))
-    down = change(Figure(value=96, previous=100, change=-0.04))
+    up = change(Metric(value=112, previous=100, change=0.12))
+    down = change(Metric(value=96, previous=100, change=-0.04))
     assert up is not None
     assert (up.shown, up.spoken, up.arrow) == ("12 %", "up 12 %", 1)
     assert down is not None
     assert (down.shown, down.spoken, down.arrow) == ("4 %", "down 4 %", -1)
-    new, same = change(Figure(value=3, previous=0, change="new")), change(Figure(value=0, previous=0, change=0.0))
+    new, same = change(Metric(value=3, previous=0, change="new")), change(Metric(value=0, previous=0, change=0.0))
     assert new is not None
     assert (new.shown, new.arrow) == ("new, nothing before", 0)
     assert same is not None
     assert (same.shown, same.spoken) == ("± 0 %", "unchanged")
-    assert change(Figure(value=3)) is None
+    assert change(Metric(value=3)) is None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_change_has_a_word_and_an_arrow_and_never_only_a_colour() -> None:
     ],
 )
 def test_how_long_something_took_is_told_in_two_units_at_most(seconds: float | None, words: str) -> None:
-    assert took(seconds) == words
+    assert duration_text(seconds) == words
 
 
 def test_a_day_is_told_as_near_as_it_is() -> None:
@@ -211,8 +211,8 @@ def test_a_step_of_a_funnel_says_who_took_it_and_how_long_it_took() -> None:
 # --- shapes -----------------------------------------------------------------------------------------------------------
 
 
-def overview(**figures: Figure) -> Overview:
-    none = Figure(value=None)
+def overview(**figures: Metric) -> Overview:
+    none = Metric(value=None)
     known = {"active_users": none, "sessions": none, "activities": none, "engagement_rate": none} | figures
     return Overview(
         period=Period(first=TODAY, last=TODAY),
@@ -226,14 +226,14 @@ def overview(**figures: Figure) -> Overview:
 
 
 def test_the_tiles_tell_the_period_and_the_day() -> None:
-    today = TodayFigures(
+    today = TodayMetrics(
         day="2026-11-22", zone="UTC", active_users=3, sessions=4, activities=12, notifications=9, delivered=8, read=2
     )
     found = overview(
-        active_users=Figure(value=1204, previous=1075, change=0.12),
-        sessions=Figure(value=9, previous=0, change="new"),
-        activities=Figure(value=48220),
-        engagement_rate=Figure(value=0.4, previous=0.5, change=-0.2),
+        active_users=Metric(value=1204, previous=1075, change=0.12),
+        sessions=Metric(value=9, previous=0, change="new"),
+        activities=Metric(value=48220),
+        engagement_rate=Metric(value=0.4, previous=0.5, change=-0.2),
     )
     shown = tiles(found, today, 6, PERIODS[1])
     assert [(t.label, t.figure, t.detail, t.arrow) for t in shown] == [
@@ -296,7 +296,7 @@ def test_the_line_reaches_up_to_a_round_number_over_the_highest_figure() -> None
 
 
 def test_a_chart_says_what_lies_under_the_pointer() -> None:
-    line = trend.TrendPart(choose=nothing, room=200)
+    line = trend.TrendPanel(choose=nothing, room=200)
     line.take(trend.Curve("activities", False, True, ("2026-11-20", "2026-11-21", "2026-11-22"), (4, 1500), (7,)))
     assert "Line: this period, the last day so far · dashed: the period before" in texts(line)
     assert line.told(2, 0) == "Fri 20 Nov: 4 · 7 in the period before"
@@ -306,14 +306,14 @@ def test_a_chart_says_what_lies_under_the_pointer() -> None:
 
     hours = [[0] * 24 for _ in range(7)]
     hours[6][23] = 1
-    week = heat_map.HeatMapPart(room=heat_map.LEFT + 240)
+    week = heat_map.HeatMapPanel(room=heat_map.LEFT + 240)
     week.take(hours, "UTC", "What it means.")
     assert week.told(heat_map.LEFT + 239, heat_map.TOP + 69) == "Sunday, 23:00 to 00:00: 1 activity"
     assert week.told(heat_map.LEFT - 1, heat_map.TOP + 5) is None
 
 
 async def test_what_the_pointer_is_on_stands_in_the_captions_place() -> None:
-    week = heat_map.HeatMapPart(room=heat_map.LEFT + 240)
+    week = heat_map.HeatMapPanel(room=heat_map.LEFT + 240)
     week.take([[1] * 24 for _ in range(7)], "UTC", "What it means.")
     await week._over(Pointed(ft.Offset(heat_map.LEFT + 5, heat_map.TOP + 5)))  # type: ignore[arg-type]
     assert "Monday, 00:00 to 01:00: 1 activity" in texts(week)
@@ -363,7 +363,7 @@ async def nothing(_: object) -> None: ...
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-class Counting(Part):
+class Counting(Panel):
     """A part that counts how often it is drawn."""
 
     drawings = 0
@@ -427,12 +427,12 @@ async def test_the_dashboard_shows_the_line_that_fills_it_and_then_what_there_is
     screen = screen_over(backend, wide=wide)
     picture = drawn(screen)
     assert "No activities yet" in texts(picture)
-    assert not is_shown(picture, trend.TrendPart)
+    assert not is_shown(picture, trend.TrendPanel)
 
     visit(backend, "bob", "page_view", "search")
     picture = drawn(screen)
     assert "No activities yet" not in texts(picture)
-    assert is_shown(picture, trend.TrendPart)
+    assert is_shown(picture, trend.TrendPanel)
     heard = labels(picture)
     assert "Activities: 2 in 7 days, new, there was nothing before" in heard
     assert "/pricing: 1 activity, 100 %" in heard
@@ -450,7 +450,7 @@ async def test_a_refresh_that_finds_nothing_new_draws_nothing(
     screen = screen_over(backend, now=lambda: moment)
     drawn(screen)
     redrawn: list[str] = []
-    monkeypatch.setattr(Part, "redraw", lambda self: redrawn.append(type(self).__name__))
+    monkeypatch.setattr(Panel, "redraw", lambda self: redrawn.append(type(self).__name__))
     drawn(screen)
     assert redrawn == []
 
@@ -534,7 +534,7 @@ async def test_a_person_has_figures_sessions_and_what_they_did_in_each(backend: 
         backend.activity.track_activity("bob", "search", session_id=f"s{n}")
     for _ in range(FEW + 2):
         backend.activity.track_activity("bob", "page_view", page_url="/pricing", session_id="s0")
-    screen = screen_over(backend, Person, user_id="bob")
+    screen = screen_over(backend, UserProfile, user_id="bob")
     picture = drawn(screen)
     heard = labels(picture)
     assert f"Sessions: {SESSIONS + 1} in all" in heard
@@ -549,7 +549,7 @@ async def test_a_person_has_figures_sessions_and_what_they_did_in_each(backend: 
 
 
 async def test_somebody_never_seen_gets_the_line_that_records_them(backend: Backend) -> None:
-    picture = drawn(screen_over(backend, Person, user_id="eve"))
+    picture = drawn(screen_over(backend, UserProfile, user_id="eve"))
     assert "Nothing is recorded of this user" in texts(picture)
     assert any("flashflow track eve page_view" in text for text in texts(picture))
 

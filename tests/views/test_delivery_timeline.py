@@ -11,8 +11,8 @@ import pytest
 
 from flashflow.backend import Action, Attempt, Decided, Delivery, NotificationDetail
 from flashflow.views.notifications.actions import tomorrow_morning
-from flashflow.views.notifications.delivery_timeline import Mending
-from flashflow.views.notifications.detail import Deeds, detail_view
+from flashflow.views.notifications.delivery_timeline import RetryAction
+from flashflow.views.notifications.detail import DetailActions, detail_view
 from flashflow.views.shared.delivery_labels import TO_THIS_COMPUTER, would
 from tests.support.control_tree import NOW, named, notice, texts, walk
 
@@ -20,7 +20,9 @@ from tests.support.control_tree import NOW, named, notice, texts, walk
 async def _nothing(_: object) -> None: ...
 
 
-DO = Deeds(_nothing, _nothing, _nothing, _nothing, _nothing, Mending(_nothing, _nothing, _nothing, _nothing))
+DO = DetailActions(
+    _nothing, _nothing, _nothing, _nothing, _nothing, RetryAction(_nothing, _nothing, _nothing, _nothing)
+)
 
 
 def delivery(status: str = "failed", channel: str = "email", **changes: Any) -> Delivery:

@@ -16,15 +16,15 @@ from flashflow.views.settings.channel_fields import (
     TABLES,
     name_complaint,
     other_table,
+    secret_hint,
     shown_in,
     stored_at,
-    told_of_secret,
     values_of,
 )
 from flashflow.views.settings.screen import Settings
 from flashflow.views.shared.form import Field
 from flashflow.views.shared.live import Live
-from flashflow.views.shared.sources import MyPreferences, MyRhythm
+from flashflow.views.shared.sources import MyDigestSetting, MyPreferences
 from tests.support.control_tree import NOW, named, texts, walk
 
 pytestmark = pytest.mark.anyio
@@ -106,10 +106,10 @@ def test_a_secret_is_never_shown_and_its_field_says_where_it_is() -> None:
     password = next(spec for spec in EMAIL.fields if spec.name == "password")
     for stored in (SET, "${SMTP_PASSWORD}", "${keyring:email.password}"):
         assert shown_in(password, {"password": stored}) == ""
-    assert told_of_secret(password, {"password": SET}) == "Kept. Leave it empty to keep it."
-    assert "keyring" in told_of_secret(password, {"password": "${keyring:email.password}"})
-    assert "${SMTP_PASSWORD}" in told_of_secret(password, {"password": "${SMTP_PASSWORD}"})
-    assert told_of_secret(password, None) == ""
+    assert secret_hint(password, {"password": SET}) == "Kept. Leave it empty to keep it."
+    assert "keyring" in secret_hint(password, {"password": "${keyring:email.password}"})
+    assert "${SMTP_PASSWORD}" in secret_hint(password, {"password": "${SMTP_PASSWORD}"})
+    assert secret_hint(password, None) == ""
 
 
 def test_every_form_fits_its_table(backend: Backend) -> None:
@@ -199,17 +199,17 @@ async def test_how_often_follows_my_choice_then_that_for_all_then_the_app(backen
     services.declare_type("weekly", digest="daily", digest_at="18:00")
     source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
 
-    def weekly() -> MyRhythm:
+    def weekly() -> MyDigestSetting:
         return next(row.rhythm for row in source.matrix().types if row.name == "weekly")
 
-    assert weekly() == MyRhythm("daily", "18:00", False)
+    assert weekly() == MyDigestSetting("daily", "18:00", False)
     source.set_rhythm("*", "hourly", None)
-    assert weekly() == MyRhythm("hourly", None, False)
+    assert weekly() == MyDigestSetting("hourly", None, False)
     source.set_rhythm("weekly", "daily", "07:15")
-    assert weekly() == MyRhythm("daily", "07:15", True)
+    assert weekly() == MyDigestSetting("daily", "07:15", True)
     source.set_rhythm("weekly", None, None)
     source.set_rhythm("*", None, None)
-    assert weekly() == MyRhythm("daily", "18:00", False)
+    assert weekly() == MyDigestSetting("daily", "18:00", False)
     assert source.matrix().rhythm is None
 
 
@@ -371,4 +371,4 @@ async def test_a_digest_set_for_all_shows_in_the_source(backend: Backend) -> Non
     choice = given(DigestIn, notification_type="*", frequency="daily", at="06:45")
     services.store.run(services.circumstances.digesting("ada", choice))
     source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
-    assert source.matrix().rhythm == MyRhythm("daily", "06:45", True)
+    assert source.matrix().rhythm == MyDigestSetting("daily", "06:45", True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import flet as ft
 
-from flashflow.views.controls.protocols import Rhythm
+from flashflow.views.controls.protocols import DigestSetting
 from flashflow.views.controls.tokens import Handler, menu_button
 
 MORNING = "08:00"
@@ -19,7 +19,7 @@ Choose = Callable[[str | None, str | None], Awaitable[None]]
 """Takes the frequency (None: the choice is taken back) and for "daily" the time."""
 
 
-def rhythm_words(rhythm: Rhythm | None) -> str:
+def digest_label(rhythm: DigestSetting | None) -> str:
     """What a rhythm is called: "Every one", "Hourly", "Daily, 08:00"."""
     if rhythm is None:
         return EACH_ITS_OWN
@@ -28,11 +28,11 @@ def rhythm_words(rhythm: Rhythm | None) -> str:
     return "Hourly" if rhythm.frequency == "hourly" else "Every one"
 
 
-def rhythm_menu(label: str, rhythm: Rhythm | None, choose: Choose) -> ft.PopupMenuButton:
+def digest_menu(label: str, rhythm: DigestSetting | None, choose: Choose) -> ft.PopupMenuButton:
     """The menu for the type called ``label``; ``rhythm`` None where nothing was chosen for every type at once."""
     at = (rhythm.at if rhythm is not None and rhythm.frequency == "daily" else None) or MORNING
     frequency = rhythm.frequency if rhythm is not None else None
-    words = rhythm_words(rhythm)
+    words = digest_label(rhythm)
 
     def item(text: str, wanted: str | None, moment: str | None = None) -> ft.PopupMenuItem:
         async def chosen(_: object) -> None:

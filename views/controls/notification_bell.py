@@ -11,8 +11,8 @@ from datetime import datetime
 import flet as ft
 
 from flashflow.views.controls.formatting import badge, bell_name, upcoming
-from flashflow.views.controls.notification_row import notice_row
-from flashflow.views.controls.protocols import Inbox, InboxSource, Notice
+from flashflow.views.controls.notification_row import notification_row
+from flashflow.views.controls.protocols import Inbox, InboxNotification, InboxSource
 from flashflow.views.controls.refresher import Refresher
 from flashflow.views.controls.tokens import (
     ACCENT,
@@ -146,7 +146,7 @@ class NotificationBell(ft.Container):
         """The drop-down as the inbox stands: a head, the rows or why there are none, and "View all"."""
         now = self.now()
         rows: list[ft.Control] = [
-            notice_row(notice, now, self._picker(notice), lines=1) for notice in self._inbox.notices
+            notification_row(notice, now, self._picker(notice), lines=1) for notice in self._inbox.notices
         ]
         if self._error:
             rows = [_line(body(self._error)), ft.TextButton("Retry", height=TARGET, on_click=self._retry)]
@@ -243,7 +243,7 @@ class NotificationBell(ft.Container):
             self._error = f"That did not work: {error}"
         self._draw_panel()
 
-    def _picker(self, notice: Notice) -> Handler:
+    def _picker(self, notice: InboxNotification) -> Handler:
         async def pick(_: object) -> None:
             self._close()
             if self.open_notice is not None:

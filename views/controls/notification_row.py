@@ -7,7 +7,7 @@ from datetime import datetime
 import flet as ft
 
 from flashflow.views.controls.formatting import one_line, times
-from flashflow.views.controls.protocols import Notice
+from flashflow.views.controls.protocols import InboxNotification
 from flashflow.views.controls.tokens import (
     ACCENT,
     HIGH,
@@ -27,7 +27,7 @@ PRIORITIES: dict[str, tuple[str, ft.IconData, ft.ColorValue]] = {
 }
 
 
-def row_name(notice: Notice) -> str:
+def row_name(notice: InboxNotification) -> str:
     """What a screen reader says: "Build finished, unread, from ci", "Disk full, 3 times, read"."""
     state = notice.inbox if notice.inbox in ("unread", "snoozed", "archived") else "read"
     often = f", {notice.count:,} times" if notice.count > 1 else ""
@@ -35,8 +35,8 @@ def row_name(notice: Notice) -> str:
     return f"{one_line(notice.title)}{often}, {state}{source}"
 
 
-def notice_row(
-    notice: Notice, now: datetime, on_click: Handler, *, selected: bool = False, lines: int = 2
+def notification_row(
+    notice: InboxNotification, now: datetime, on_click: Handler, *, selected: bool = False, lines: int = 2
 ) -> ft.MergeSemantics:
     """Title, time, message and where it came from; unread carries a mark and a heavier title."""
     unread = notice.inbox == "unread"

@@ -9,7 +9,7 @@ from dataclasses import field
 
 import flet as ft
 
-from flashflow.views.controls.digest_menu import rhythm_menu
+from flashflow.views.controls.digest_menu import digest_menu
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.protocols import Matrix, PreferenceSource, TypeRow
 from flashflow.views.controls.refresher import Refresher
@@ -236,7 +236,7 @@ class NotificationSettings(ft.Container):
         async def chosen(frequency: str | None, at: str | None) -> None:
             await self.choose_rhythm(row.name if row else ALL, frequency, at)
 
-        return rhythm_menu(label, row.rhythm if row else matrix.rhythm, chosen)
+        return digest_menu(label, row.rhythm if row else matrix.rhythm, chosen)
 
     def _critical(self, row: TypeRow) -> ft.Switch:
         async def switched(event: ft.Event[ft.Switch]) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Protocol
 
 
-class Notice(Protocol):
+class InboxNotification(Protocol):
     """One notification as a list shows it; ``inbox`` is "unread", "read", "snoozed" or "archived", ``count`` how often
     it was updated in place, ``listed_at`` when it last reached the inbox: lists go by that time."""
 
@@ -38,7 +38,7 @@ class Notice(Protocol):
 class Inbox:
     """The newest notices, how many are unread in the whole inbox, and until when the person is not to be disturbed."""
 
-    notices: Sequence[Notice] = ()
+    notices: Sequence[InboxNotification] = ()
     unread: int = 0
     quiet_until: datetime | None = None
 
@@ -61,7 +61,7 @@ class InboxSource(Protocol):
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]: ...
 
 
-class Rhythm(Protocol):
+class DigestSetting(Protocol):
     """Whether notices are collected: ``frequency`` is "off" (every one by itself), "hourly" or "daily", then ``at`` a
     time ("HH:MM"); ``chosen`` where the person said so for this very type."""
 
@@ -92,7 +92,7 @@ class TypeRow(Protocol):
         ...
 
     @property
-    def rhythm(self) -> Rhythm: ...
+    def rhythm(self) -> DigestSetting: ...
     @property
     def channels(self) -> Mapping[str, bool]: ...
 
@@ -117,7 +117,7 @@ class Matrix(Protocol):
     @property
     def types(self) -> Sequence[TypeRow]: ...
     @property
-    def rhythm(self) -> Rhythm | None: ...
+    def rhythm(self) -> DigestSetting | None: ...
     @property
     def may_mark_critical(self) -> bool: ...
 

@@ -11,9 +11,9 @@ import flet as ft
 from flashflow.backend import DEFINITIONS
 from flashflow.views.controls.tokens import ACCENT, GRID, TARGET, body, caller_text, menu_button, named_button, small
 from flashflow.views.dashboard.date_range import FEWEST_STEPS, MOST_STEPS, WINDOWS, Chosen
-from flashflow.views.dashboard.metric_labels import percent, took
+from flashflow.views.dashboard.metric_labels import duration_text, percent
 from flashflow.views.shared.formatting import one_line, plural
-from flashflow.views.shared.panel import Part, panel, pressing
+from flashflow.views.shared.panel import Panel, pressing, titled_panel
 
 if TYPE_CHECKING:
     from flashflow.backend import Funnel, FunnelStep
@@ -42,11 +42,13 @@ def step_words(step: FunnelStep, first: bool) -> str:
     words = f"{one_line(step.activity_type, 80)}: {plural(step.users, 'user')}, {percent(step.share)}"
     if first:
         return words
-    return f"{words}, {percent(step.of_previous)} of the step before, after {took(step.median_seconds)} (median)"
+    return (
+        f"{words}, {percent(step.of_previous)} of the step before, after {duration_text(step.median_seconds)} (median)"
+    )
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class FunnelPart(Part):
+class FunnelPanel(Panel):
     """A builder over ``chosen``, which it changes; ``ask`` looks for the answer."""
 
     chosen: Chosen = field(metadata={"skip": True})
@@ -63,7 +65,7 @@ class FunnelPart(Part):
             content += [self._step(step, n) for n, step in enumerate(funnel.steps, 1)]
             if funnel.dropped_at is not None:
                 content.append(self._dropped(funnel))
-        return panel("Funnel", content, words="who went all the way", means=DEFINITIONS["funnel"])
+        return titled_panel("Funnel", content, words="who went all the way", means=DEFINITIONS["funnel"])
 
     def _builder(self, types: Sequence[str]) -> ft.Control:
         steps = self.chosen.steps
@@ -96,7 +98,9 @@ class FunnelPart(Part):
         line = ft.ProgressBar(value=step.share, bar_height=GRID, border_radius=4, color=ACCENT)
         lines: list[ft.Control] = [ft.Row(head, spacing=GRID), line]
         if n > 1:
-            lines.append(small(f"{percent(step.of_previous)} of the step before · median {took(step.median_seconds)}"))
+            lines.append(
+                small(f"{percent(step.of_previous)} of the step before · median {duration_text(step.median_seconds)}")
+            )
         read = ft.Semantics(
             label=step_words(step, n == 1),
             container=True,

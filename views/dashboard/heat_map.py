@@ -8,7 +8,7 @@ import flet.canvas as cv
 from flashflow.views.controls.tokens import ACCENT, MUTED, SMALL
 from flashflow.views.dashboard.metric_labels import WEEKDAYS, Hours, busiest, weekday_hour
 from flashflow.views.shared.formatting import plural
-from flashflow.views.shared.panel import Chart, nothing, panel
+from flashflow.views.shared.panel import Chart, nothing, titled_panel
 
 LEFT = 34.0
 TOP = 18.0
@@ -34,16 +34,16 @@ def cells(hours: Hours) -> list[list[tuple[int, int]]]:
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class HeatMapPart(Chart):
+class HeatMapPanel(Chart):
     """Seven rows of 24 squares; one shape a strength, so that drawing them costs little."""
 
     def draw(self, hours: Hours, zone: str, means: str) -> ft.Control:
         if not any(map(any, hours)):
-            return panel("When", [nothing("No activities in this period.")], means=means)
+            return titled_panel("When", [nothing("No activities in this period.")], means=means)
         words = busiest(hours)
         pitch = self._pitch
         drawn = self.chart(_shapes(hours, pitch), TOP + 7 * pitch, f"When: {words}", words, key="week")
-        return panel("When", [drawn], words=zone, means=means)
+        return titled_panel("When", [drawn], words=zone, means=means)
 
     @property
     def _pitch(self) -> float:

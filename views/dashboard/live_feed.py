@@ -9,11 +9,11 @@ from urllib.parse import quote, urlsplit
 
 import flet as ft
 
-from flashflow.views.controls.notification_row import notice_row
+from flashflow.views.controls.notification_row import notification_row
 from flashflow.views.controls.tokens import GRID, MUTED, Handler, body, caller_text, small, time_text
 from flashflow.views.shared.cli_snippets import send_command, track_command
 from flashflow.views.shared.formatting import ago, one_line, plural
-from flashflow.views.shared.panel import Part, panel
+from flashflow.views.shared.panel import Panel, titled_panel
 from flashflow.views.shared.widgets import empty
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class LiveFeed(Part):
+class LiveFeed(Panel):
     """The newest activities; without any, the line that records the first."""
 
     def draw(self, feed: ActivityPage, url: str | None, me: str, most: int, now: datetime) -> ft.Control:
@@ -37,11 +37,11 @@ class LiveFeed(Part):
                     "record an activity",
                 )
             ]
-        return panel("Live", rows, words="the newest activities", padded=False)
+        return titled_panel("Live", rows, words="the newest activities", padded=False)
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class ForYou(Part):
+class UnreadList(Panel):
     """The person's own unread notifications."""
 
     screen: Screen = field(metadata={"skip": True})
@@ -49,7 +49,7 @@ class ForYou(Part):
     def draw(self, waiting: NotificationPage, now: datetime) -> ft.Control:
         screen = self.screen
         rows: list[ft.Control] = [
-            notice_row(notice, now, _opener(screen, notice.id), lines=1) for notice in waiting.notifications
+            notification_row(notice, now, _opener(screen, notice.id), lines=1) for notice in waiting.notifications
         ]
         words = plural(waiting.unread_count, "unread notification")
         if not rows:
@@ -63,7 +63,7 @@ class ForYou(Part):
                     "send a notification",
                 )
             ]
-        return panel("For you", rows, words=words, padded=False)
+        return titled_panel("For you", rows, words=words, padded=False)
 
 
 def _opener(screen: Screen, notification_id: str) -> Handler:

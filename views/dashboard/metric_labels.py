@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flashflow.views.shared.formatting import grouped, plural
 
 if TYPE_CHECKING:
-    from flashflow.backend import Cohort, Figure
+    from flashflow.backend import Cohort, Metric
 
 Number = int | float
 Hours = Sequence[Sequence[int]]
@@ -47,7 +47,7 @@ def percent(part: Number | None) -> str:
     return f"{hundredths:,.0f} %"
 
 
-def change(figure: Figure) -> Change | None:
+def change(figure: Metric) -> Change | None:
     """How a figure compares with the one before; None where nothing is compared."""
     if figure.change is None:
         return None
@@ -59,14 +59,14 @@ def change(figure: Figure) -> Change | None:
     return Change(size, f"up {size}", 1) if figure.change > 0 else Change(size, f"down {size}", -1)
 
 
-def figure(name: str, value: Number | None) -> str:
+def metric_text(name: str, value: Number | None) -> str:
     """A value as its kind is written: counts grouped, shares in per cent."""
     if value is None:
         return NOTHING
     return percent(value) if name.endswith(("_rate", "stickiness")) else grouped(int(value))
 
 
-def took(seconds: float | None) -> str:
+def duration_text(seconds: float | None) -> str:
     """ "45 s", "3 min 20 s", "2 h 5 min", "3 days"; None → "–"."""
     if seconds is None:
         return NOTHING

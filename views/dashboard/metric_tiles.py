@@ -9,11 +9,11 @@ import flet as ft
 from flashflow.views.controls.tokens import FIGURE, GRID, MUTED, TARGET, hint, small
 from flashflow.views.dashboard import metric_labels
 from flashflow.views.shared.formatting import grouped, share
-from flashflow.views.shared.panel import Part, about
+from flashflow.views.shared.panel import Panel, about
 from flashflow.views.shared.widgets import card
 
 if TYPE_CHECKING:
-    from flashflow.backend import Overview, TodayFigures
+    from flashflow.backend import Overview, TodayMetrics
     from flashflow.views.dashboard.date_range import Period
 
 
@@ -38,24 +38,24 @@ ARROWS = {1: ft.Icons.NORTH, -1: ft.Icons.SOUTH}
 """Drawn as icons: not every font has the triangles."""
 
 
-def tiles(overview: Overview, today: TodayFigures, unread: int, period: Period) -> tuple[Tile, ...]:
+def tiles(overview: Overview, today: TodayMetrics, unread: int, period: Period) -> tuple[Tile, ...]:
     """The figures in the order a person asks for them."""
     return (*(_of_period(overview, period, *row) for row in FIGURES), *_of_notices(today, unread))
 
 
 def _of_period(overview: Overview, period: Period, name: str, label: str) -> Tile:
     figure = overview.figures[name]
-    shown = metric_labels.figure(name, figure.value)
+    shown = metric_labels.metric_text(name, figure.value)
     means = overview.definitions[name]
     changed = metric_labels.change(figure)
     if changed is None:
         return Tile(label, shown, period.words, means)
-    before = f"from {metric_labels.figure(name, figure.previous)}" if figure.previous else ""
+    before = f"from {metric_labels.metric_text(name, figure.previous)}" if figure.previous else ""
     detail, spoken = f"{changed.shown} {before}", f"{period.words}, {changed.spoken} {before}"
     return Tile(label, shown, detail.strip(), means, spoken.strip(), changed.arrow)
 
 
-def _of_notices(today: TodayFigures, unread: int) -> tuple[Tile, Tile]:
+def _of_notices(today: TodayMetrics, unread: int) -> tuple[Tile, Tile]:
     opened = share(today.read, today.delivered)
     return (
         Tile(
@@ -74,7 +74,7 @@ def _of_notices(today: TodayFigures, unread: int) -> tuple[Tile, Tile]:
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class Tiles(Part):
+class Tiles(Panel):
     """All of them, two by two where it is narrow."""
 
     def draw(self, rows: tuple[Tile, ...], changes: str) -> ft.Control:

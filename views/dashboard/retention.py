@@ -9,14 +9,14 @@ import flet as ft
 
 from flashflow.backend import Filters
 from flashflow.views.controls.tokens import ACCENT, GRID, SMALL, body, small
-from flashflow.views.dashboard.metric_labels import came_back, figure, percent
+from flashflow.views.dashboard.metric_labels import came_back, metric_text, percent
 from flashflow.views.shared.formatting import grouped, plural
-from flashflow.views.shared.panel import Part, about, nothing, panel
+from flashflow.views.shared.panel import Panel, about, nothing, titled_panel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flashflow.backend import Cohort, Figure
+    from flashflow.backend import Cohort, Metric
 
 COHORTS = 14
 DAYS = 13
@@ -38,15 +38,15 @@ def cohorts_of(today: date) -> Filters:
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class Audience(Part):
+class Audience(Panel):
     """Four figures in a list."""
 
     NAMES: ClassVar[tuple[str, ...]] = tuple(name for name, _ in AUDIENCE)
 
-    def draw(self, figures: Mapping[str, Figure], definitions: Mapping[str, str]) -> ft.Control:
+    def draw(self, figures: Mapping[str, Metric], definitions: Mapping[str, str]) -> ft.Control:
         rows: list[ft.Control] = []
         for name, label in AUDIENCE:
-            shown = figure(name, figures[name].value)
+            shown = metric_text(name, figures[name].value)
             words = body(label)
             words.expand = True
             value = ft.Text(shown, size=20, weight=ft.FontWeight.W_500)
@@ -58,13 +58,13 @@ class Audience(Part):
                 content=ft.Row([words, value]),
             )
             rows.append(ft.Row([read, about(label, definitions[name])], spacing=GRID))
-        return panel("Audience", [ft.Container(
+        return titled_panel("Audience", [ft.Container(
             ft.Column(rows, spacing=0, tight=True), padding=ft.Padding.only(left=16, right=4, top=4, bottom=4)
         )], padded=False)  # fmt: skip
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class RetentionPart(Part):
+class RetentionPanel(Panel):
     """A row a day that somebody was new on; a cell holds its share, and is empty where its day is not over."""
 
     def draw(self, cohorts: tuple[Cohort, ...], average: tuple[float | None, ...], means: str) -> ft.Control:
@@ -81,7 +81,7 @@ class RetentionPart(Part):
                 content=ft.Row([grid], scroll=ft.ScrollMode.AUTO),
             )
         words = "new users of a day, and how many in 100 were back on day N"
-        return panel("Retention", [content], words=words, means=means)
+        return titled_panel("Retention", [content], words=words, means=means)
 
 
 def _head() -> ft.Row:

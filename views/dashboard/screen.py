@@ -12,16 +12,16 @@ import flet as ft
 from flashflow.backend import FlashFlowError
 from flashflow.views.controls.tokens import GRID, choice, menu_button
 from flashflow.views.dashboard.date_range import PERIODS, Chosen, Period
-from flashflow.views.dashboard.funnel import STEPS_OFFERED, FunnelPart, taken
-from flashflow.views.dashboard.heat_map import HeatMapPart
-from flashflow.views.dashboard.live_feed import ForYou, LiveFeed
+from flashflow.views.dashboard.funnel import STEPS_OFFERED, FunnelPanel, taken
+from flashflow.views.dashboard.heat_map import HeatMapPanel
+from flashflow.views.dashboard.live_feed import LiveFeed, UnreadList
 from flashflow.views.dashboard.metric_labels import incomplete
 from flashflow.views.dashboard.metric_tiles import Tiles, tiles
-from flashflow.views.dashboard.retention import DAYS, Audience, RetentionPart, cohorts_of
+from flashflow.views.dashboard.retention import DAYS, Audience, RetentionPanel, cohorts_of
 from flashflow.views.dashboard.top_lists import TopNames
-from flashflow.views.dashboard.trend import TrendPart, curve
-from flashflow.views.dashboard.users import UsersPart, user_route
-from flashflow.views.shared.panel import Part, pressing
+from flashflow.views.dashboard.trend import TrendPanel, curve
+from flashflow.views.dashboard.users import UsersPanel, user_route
+from flashflow.views.shared.panel import Panel, pressing
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import page_column, page_padding, warning
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         NotificationPage,
         Overview,
         Retention,
-        TodayFigures,
+        TodayMetrics,
         Trend,
         UserRows,
     )
@@ -47,7 +47,7 @@ USERS = 8
 KINDS = {"pages": "Pages", "features": "Features", "referrers": "Referrers"}
 
 
-class Found(NamedTuple):
+class DashboardData(NamedTuple):
     """What the dashboard shows."""
 
     day: date
@@ -60,7 +60,7 @@ class Found(NamedTuple):
     types: tuple[str, ...]
     funnel: Funnel | None
     funnel_failed: str | None
-    today: TodayFigures
+    today: TodayMetrics
     feed: ActivityPage
     waiting: NotificationPage
 
@@ -81,12 +81,12 @@ class Dashboard(Screen):
 
     # --- what it asks ---------------------------------------------------------------------------------------------
 
-    def load(self) -> Found:
+    def load(self) -> DashboardData:
         backend, figures, chosen = self.backend, self.backend.figures, self.chosen
         day, *_ = figures.today_bounds()
         asked = chosen.filters(day)
         funnel, funnel_failed = self._funnel(day)
-        return Found(
+        return DashboardData(
             day=day,
             overview=figures.overview(asked, chosen.compare),
             trend=figures.trend(asked, chosen.compare, chosen.interval),
@@ -120,7 +120,7 @@ class Dashboard(Screen):
 
     # --- what it shows --------------------------------------------------------------------------------------------
 
-    def render(self, found: Found) -> ft.Control:
+    def render(self, found: DashboardData) -> ft.Control:
         if self._page is None:
             self._page = self._build()
         self._page.padding = page_padding(wide=self.wide)
@@ -137,7 +137,7 @@ class Dashboard(Screen):
         self._page = None
         super().set_wide(wide)
 
-    def _take(self, found: Found) -> None:
+    def _take(self, found: DashboardData) -> None:
         overview, chosen, now = found.overview, self.chosen, self.now().replace(second=0, microsecond=0)
         anything = bool(found.feed.activities)
         self._picker.take(chosen.period, chosen.compared)
@@ -165,15 +165,15 @@ class Dashboard(Screen):
         self._picker = Picker(choose=self._choose, compare=self._compare, wide=self.wide)
         self._lacking = Lacking()
         self._tiles = Tiles()
-        self._trend = TrendPart(choose=self._measure, room=660 if self.wide else 300)
+        self._trend = TrendPanel(choose=self._measure, room=660 if self.wide else 300)
         self._tops = {kind: TopNames() for kind in KINDS}
         self._audience = Audience()
-        self._heat = HeatMapPart(room=660 if self.wide else 300)
-        self._retention = RetentionPart()
-        self._funnel_part = FunnelPart(chosen=self.chosen, ask=self.ask_now, open_user=self._open_user)
-        self._users = UsersPart(open_user=self._open_user, open_all=lambda: self.go("/users"))
+        self._heat = HeatMapPanel(room=660 if self.wide else 300)
+        self._retention = RetentionPanel()
+        self._funnel_part = FunnelPanel(chosen=self.chosen, ask=self.ask_now, open_user=self._open_user)
+        self._users = UsersPanel(open_user=self._open_user, open_all=lambda: self.go("/users"))
         self._feed = LiveFeed()
-        self._for_you = ForYou(screen=self)
+        self._for_you = UnreadList(screen=self)
         self._figures: list[ft.Control] = []
         columns = self._wide_columns() if self.wide else self._narrow_column()
         return page_column([self._picker, self._lacking, self._tiles, columns], wide=self.wide)
@@ -218,7 +218,7 @@ class Dashboard(Screen):
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class Picker(Part):
+class Picker(Panel):
     """The period, and whether it is compared with the one before."""
 
     choose: Callable[[Period], Awaitable[None]] = field(metadata={"skip": True})
@@ -245,7 +245,7 @@ class Picker(Part):
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class Lacking(Part):
+class Lacking(Panel):
     """What the figures lack, where they lack anything."""
 
     def draw(self, lines: tuple[str, ...]) -> ft.Control:
@@ -256,5 +256,5 @@ def _stack(parts: list[ft.Control]) -> ft.Column:
     return ft.Column(parts, spacing=16, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
 
 
-def _half(part: Part) -> ft.Container:
+def _half(part: Panel) -> ft.Container:
     return ft.Container(part, col={"xs": 12, "md": 6})

@@ -10,7 +10,7 @@ import flet as ft
 from flashflow.views.controls.tokens import ACCENT, MUTED, body, caller_text, small
 from flashflow.views.dashboard.metric_labels import percent
 from flashflow.views.shared.formatting import grouped, one_line, plural
-from flashflow.views.shared.panel import Part, nothing, panel
+from flashflow.views.shared.panel import Panel, nothing, titled_panel
 
 if TYPE_CHECKING:
     from flashflow.backend import Named
@@ -46,14 +46,14 @@ def bars(names: Sequence[Named]) -> tuple[Bar, ...]:
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class TopNames(Part):
+class TopNames(Panel):
     """One list."""
 
     def draw(self, title: str, names: tuple[Named, ...], means: str) -> ft.Control:
         rows: list[ft.Control] = [_row(bar) for bar in bars(names)]
         if not rows:
             rows = [nothing("None in this period.")]
-        return panel(title, rows, means=means)
+        return titled_panel(title, rows, means=means)
 
 
 def _row(bar: Bar) -> ft.Semantics:

@@ -15,7 +15,7 @@ from flashflow.views.controls.tokens import ACCENT, GRID, HAIRLINE, MUTED, SMALL
 from flashflow.views.dashboard.date_range import METRICS
 from flashflow.views.dashboard.metric_labels import course, point
 from flashflow.views.shared.formatting import grouped
-from flashflow.views.shared.panel import Chart, nothing, panel, pressing
+from flashflow.views.shared.panel import Chart, nothing, pressing, titled_panel
 
 if TYPE_CHECKING:
     from flashflow.backend import Trend
@@ -76,7 +76,7 @@ def places(values: Sequence[int], of: int, top: int, width: float) -> list[tuple
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class TrendPart(Chart):
+class TrendPanel(Chart):
     """The line, the choice of what it shows, and its axis."""
 
     choose: Callable[[str], Awaitable[None]] = field(metadata={"skip": True})
@@ -92,7 +92,7 @@ class TrendPart(Chart):
             )
         else:
             content.append(nothing(f"{label}: none in this period."))
-        return panel("Trend", content, words="by hour" if of.hourly else "by day")
+        return titled_panel("Trend", content, words="by hour" if of.hourly else "by day")
 
     def told(self, x: float, y: float) -> str | None:
         if self._shown is None:

@@ -25,10 +25,10 @@ from flashflow.views.controls.tokens import (
     small,
 )
 from flashflow.views.dashboard.live_feed import activity_row
-from flashflow.views.dashboard.metric_labels import parts, score, took
+from flashflow.views.dashboard.metric_labels import duration_text, parts, score
 from flashflow.views.shared.cli_snippets import track_command
 from flashflow.views.shared.formatting import ago, clock, exact, grouped, one_line, plural
-from flashflow.views.shared.panel import about, nothing, panel, pressing
+from flashflow.views.shared.panel import about, nothing, pressing, titled_panel
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import card, empty, page_column
 
@@ -51,7 +51,7 @@ class Visit(NamedTuple):
     activities: tuple[Activity, ...]
 
 
-class Found(NamedTuple):
+class UserProfileData(NamedTuple):
     """What the screen shows."""
 
     figures: UserAnalytics
@@ -60,7 +60,7 @@ class Found(NamedTuple):
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class Person(Screen):
+class UserProfile(Screen):
     """The user of the route."""
 
     kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "system")
@@ -74,7 +74,7 @@ class Person(Screen):
         self._pages = 1
         self._unfolded: set[str] = set()
 
-    def load(self) -> Found:
+    def load(self) -> UserProfileData:
         service = self.backend.activity
         sessions: list[Session] = []
         cursor: str | None = None
@@ -85,13 +85,13 @@ class Person(Screen):
             if cursor is None:
                 break
         visits = tuple(Visit(session, self._activities(session)) for session in sessions)
-        return Found(service.get_user_analytics(self.user_id), visits, cursor is not None)
+        return UserProfileData(service.get_user_analytics(self.user_id), visits, cursor is not None)
 
     def _activities(self, session: Session) -> tuple[Activity, ...]:
         limit = MANY if session.id in self._unfolded else FEW
         return self.backend.activity.list_activities(session_id=session.id, limit=limit).activities
 
-    def render(self, found: Found) -> ft.Control:
+    def render(self, found: UserProfileData) -> ft.Control:
         now = self.now()
         if not found.visits and not found.figures.total_activities:
             return page_column([_nobody(self.backend.url, self.user_id)], wide=self.wide)
@@ -139,7 +139,7 @@ def _figures(of: UserAnalytics, now: datetime) -> ft.Control:
     tiles: list[ft.Control] = [
         _tile("Sessions", grouped(of.total_sessions), "in all"),
         _tile("Activities", grouped(of.total_activities), f"the last {seen}"),
-        _tile("Average session", took(of.avg_session_duration), "from its start to its end"),
+        _tile("Average session", duration_text(of.avg_session_duration), "from its start to its end"),
         _tile("Engagement score", score(of.engagement_score), "of 100, over 28 days", of.engagement_parts),
     ]
     if of.last_activity is not None:
@@ -178,7 +178,7 @@ def _favourites(of: UserAnalytics) -> ft.Control:
 
 def _favourite(title: str, names: Sequence[NameCount], none: str) -> ft.Control:
     rows: list[ft.Control] = [_count(name) for name in names]
-    box = ft.Container(panel(title, rows or [nothing(none)]))
+    box = ft.Container(titled_panel(title, rows or [nothing(none)]))
     box.col = {"xs": 12, "md": 6}
     return box
 
@@ -199,7 +199,7 @@ def _visit_head(session: Session, now: datetime) -> ft.Control:
     began = ft.Container(heading(clock(session.start_time, now)), tooltip=hint(exact(session.start_time, now)))
     still = session.end_time is None
     facts = (
-        f"{took(session.duration)} so far" if still else took(session.duration),
+        f"{duration_text(session.duration)} so far" if still else duration_text(session.duration),
         plural(session.activities, "activity", "activities"),
         plural(session.pages_visited, "page"),
         session.app,

@@ -15,7 +15,7 @@ from flashflow.views.dashboard.date_range import Chosen
 from flashflow.views.dashboard.metric_labels import day, parts, score
 from flashflow.views.shared.cli_snippets import track_command
 from flashflow.views.shared.formatting import one_line, plural
-from flashflow.views.shared.panel import Part, panel, pressing
+from flashflow.views.shared.panel import Panel, pressing, titled_panel
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import empty, page_column
 
@@ -30,7 +30,7 @@ def user_route(user_id: str) -> str:
     return f"/users/{quote(user_id, safe='')}"
 
 
-def user_words(user: UserRow, today: date) -> str:
+def user_summary(user: UserRow, today: date) -> str:
     """A row as it is read aloud."""
     return (
         f"{one_line(user.user_id, 120)}, last seen {day(user.last_day, today)}, "
@@ -55,11 +55,11 @@ def user_row(user: UserRow, today: date, open_user: Callable[[str], None]) -> ft
     row = ft.Row([texts, line, figure], spacing=GRID, vertical_alignment=ft.CrossAxisAlignment.CENTER)
     made_of = "\n".join(("Engagement score, of 100:", *parts(user.engagement_parts)))
     explained = ft.Container(row, tooltip=hint(made_of if user.engagement_parts else "Not seen in the last 28 days"))
-    return pressable(user_words(user, today), explained, open_it, key=f"user-{user.user_id}")
+    return pressable(user_summary(user, today), explained, open_it, key=f"user-{user.user_id}")
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class UsersPart(Part):
+class UsersPanel(Panel):
     """The latest seen, and the way to all of them."""
 
     open_user: Callable[[str], None] = field(metadata={"skip": True})
@@ -72,13 +72,13 @@ class UsersPart(Part):
         if more:
             everyone = ft.TextButton("Show all users", height=TARGET, on_click=pressing(self._all))
             rows += [hairline(), ft.Container(everyone, padding=ft.Padding.symmetric(horizontal=GRID))]
-        return panel("Users", rows, words="the latest seen, with engagement score", means=means, padded=False)
+        return titled_panel("Users", rows, words="the latest seen, with engagement score", means=means, padded=False)
 
     async def _all(self) -> None:
         self.open_all()
 
 
-class Found(NamedTuple):
+class UsersData(NamedTuple):
     """Pages of users, and the day it is."""
 
     users: Sequence[UserRow]
@@ -101,7 +101,7 @@ class Users(Screen):
         super().init()
         self._pages = 1
 
-    def load(self) -> Found:
+    def load(self) -> UsersData:
         figures = self.backend.figures
         today, *_ = figures.today_bounds()
         users: list[UserRow] = []
@@ -113,9 +113,9 @@ class Users(Screen):
             cursor, definition = page.next_cursor, page.definition
             if cursor is None:
                 break
-        return Found(users, cursor is not None, definition, today)
+        return UsersData(users, cursor is not None, definition, today)
 
-    def render(self, found: Found) -> ft.Control:
+    def render(self, found: UsersData) -> ft.Control:
         rows: list[ft.Control] = [user_row(user, found.today, self._open) for user in found.users]
         if found.more and self._pages < PAGES_MAX:
             rows.append(ft.TextButton("Show more", key="more", height=TARGET, on_click=pressing(self._more)))
@@ -130,7 +130,7 @@ class Users(Screen):
                 )
             ]
         words = f"active {self.chosen.period.words} or since, the latest seen first"
-        section = panel("Everyone", rows, words=words, means=found.definition, padded=False)
+        section = titled_panel("Everyone", rows, words=words, means=found.definition, padded=False)
         return page_column([section], wide=self.wide)
 
     def _open(self, user_id: str) -> None:

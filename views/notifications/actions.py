@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from flashflow.views.controls.tokens import Handler
-from flashflow.views.notifications.delivery_timeline import Mending
-from flashflow.views.notifications.detail import Deeds
+from flashflow.views.notifications.delivery_timeline import RetryAction
+from flashflow.views.notifications.detail import DetailActions
 
 if TYPE_CHECKING:
     from flashflow.backend import Notification
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MORNING = time(8)
 
 
-def deeds(screen: Screen, notification: Notification, show_all: Handler) -> Deeds:
+def notification_actions(screen: Screen, notification: Notification, show_all: Handler) -> DetailActions:
     """The handlers for one notification as it stands."""
     services, id_ = screen.backend.notifications, notification.id
     unread, archived = notification.inbox == "unread", notification.inbox == "archived"
@@ -34,13 +34,13 @@ def deeds(screen: Screen, notification: Notification, show_all: Handler) -> Deed
     async def settings(_: object) -> None:
         screen.go("/settings")
 
-    return Deeds(
+    return DetailActions(
         toggle_read=on_press(lambda: turn(id_)),
         toggle_archived=on_press(lambda: move(id_)),
         snooze_an_hour=on_press(lambda: services.snooze_notification(id_, screen.now() + timedelta(hours=1))),
         snooze_to_morning=on_press(lambda: services.snooze_notification(id_, tomorrow_morning(screen.now()))),
         wake=on_press(lambda: services.mark_notification_as_unread(id_)),
-        mending=Mending(
+        mending=RetryAction(
             retry=on_press(lambda: services.retry_notification(id_)),
             send_digest=on_press(
                 lambda: services.send_digest_now(notification.user_id, notification.notification_type)

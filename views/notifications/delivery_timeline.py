@@ -15,7 +15,7 @@ from flashflow.views.shared.delivery_labels import (
     can_be_retried,
     channel_name,
     outcome_of,
-    provider_words,
+    provider_text,
     reason_of,
     state_of,
 )
@@ -29,7 +29,7 @@ OVER = frozenset({"scheduled", "cancelled", "expired"})
 """Notifications of which nothing is sent (yet, or any more)."""
 
 
-class Mending(NamedTuple):
+class RetryAction(NamedTuple):
     """What can be done about deliveries."""
 
     retry: Handler
@@ -38,8 +38,8 @@ class Mending(NamedTuple):
     show_all: Handler
 
 
-def story(
-    notification: Notification, deliveries: Sequence[Delivery], now: datetime, do: Mending, *, whole: bool = False
+def timeline(
+    notification: Notification, deliveries: Sequence[Delivery], now: datetime, do: RetryAction, *, whole: bool = False
 ) -> ft.Column:
     """Every delivery with its tries; ``whole``: all of them, however many."""
     rows: list[ft.Control] = [heading("Why you got this")]
@@ -59,7 +59,7 @@ def _nothing_yet(notification: Notification, now: datetime) -> str:
     return "It was imported: which channels carried it is not known here."
 
 
-def _buttons(notification: Notification, deliveries: Sequence[Delivery], do: Mending) -> list[ft.Control]:
+def _buttons(notification: Notification, deliveries: Sequence[Delivery], do: RetryAction) -> list[ft.Control]:
     buttons: list[ft.Control] = []
     if notification.status not in OVER and any(map(can_be_retried, deliveries)):
         buttons.append(ft.FilledTonalButton("Retry now", icon=ft.Icons.REFRESH, height=TARGET, on_click=do.retry))
@@ -72,7 +72,7 @@ def _buttons(notification: Notification, deliveries: Sequence[Delivery], do: Men
     return buttons
 
 
-def _delivery(delivery: Delivery, now: datetime, do: Mending, whole: bool) -> ft.Row:
+def _delivery(delivery: Delivery, now: datetime, do: RetryAction, whole: bool) -> ft.Row:
     state = state_of(delivery)
     target = f" · {PLATFORMS.get(delivery.target, one_line(delivery.target, 80))}" if delivery.target else ""
     stood = small(f"{state.word} · {clock(delivery.updated_at, now)}", color=state.color)
@@ -115,7 +115,7 @@ def _at(then: datetime, now: datetime) -> str:
     return f"at {clock(then, now) if soon else upcoming(then, now)}"
 
 
-def _attempts(delivery: Delivery, now: datetime, do: Mending, whole: bool) -> ft.Container:
+def _attempts(delivery: Delivery, now: datetime, do: RetryAction, whole: bool) -> ft.Container:
     attempts = delivery.attempts
     shown = attempts if whole else attempts[-SHOWN:]
     lines: list[ft.Control] = []
@@ -135,7 +135,7 @@ def _attempt(attempt: Attempt, now: datetime) -> ft.Row:
     head = small(f"{clock(attempt.started_at, now)} · {lasted(attempt.duration_ms)} · {state.word}")
     head.tooltip = hint(exact(attempt.started_at, now))
     texts: list[ft.Control] = [head]
-    if said := provider_words(attempt.code, attempt.text):
+    if said := provider_text(attempt.code, attempt.text):
         texts.append(copyable(small(said)))
     return ft.Row(
         [ft.Icon(state.icon, size=16, color=state.color), ft.Column(texts, spacing=0, expand=True, tight=True)],

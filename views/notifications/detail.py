@@ -23,7 +23,7 @@ from flashflow.views.controls.tokens import (
     menu_button,
     small,
 )
-from flashflow.views.notifications.delivery_timeline import Mending, story
+from flashflow.views.notifications.delivery_timeline import RetryAction, timeline
 from flashflow.views.shared.formatting import (
     ago,
     clock,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from flashflow.backend import Action, Notification, NotificationDetail
 
 
-class Deeds(NamedTuple):
+class DetailActions(NamedTuple):
     """What can be done with a notification."""
 
     toggle_read: Handler
@@ -48,10 +48,10 @@ class Deeds(NamedTuple):
     snooze_an_hour: Handler
     snooze_to_morning: Handler
     wake: Handler
-    mending: Mending
+    mending: RetryAction
 
 
-def detail_view(detail: NotificationDetail, now: datetime, do: Deeds, *, whole: bool = False) -> ft.Column:
+def detail_view(detail: NotificationDetail, now: datetime, do: DetailActions, *, whole: bool = False) -> ft.Column:
     """The whole notification as a column; ``whole``: with every try of its deliveries, however many."""
     notification = detail.notification
     parts: list[ft.Control] = [
@@ -66,7 +66,7 @@ def detail_view(detail: NotificationDetail, now: datetime, do: Deeds, *, whole: 
         parts.append(copyable(words))
     if notification.actions:
         parts.append(ft.Row([_action(a) for a in notification.actions], wrap=True, spacing=GRID, run_spacing=GRID))
-    parts.append(story(notification, detail.deliveries, now, do.mending, whole=whole))
+    parts.append(timeline(notification, detail.deliveries, now, do.mending, whole=whole))
     return ft.Column(
         parts, key=f"detail-{notification.id}", spacing=16, horizontal_alignment=ft.CrossAxisAlignment.STRETCH
     )
@@ -100,7 +100,7 @@ def _origin(notification: Notification, now: datetime) -> ft.Row:
     return ft.Row(parts, wrap=True, spacing=GRID, run_spacing=4)
 
 
-def _toolbar(notification: Notification, do: Deeds) -> ft.Row:
+def _toolbar(notification: Notification, do: DetailActions) -> ft.Row:
     inbox = notification.inbox
     buttons: list[ft.Control] = []
     if inbox in ("unread", "read"):
@@ -118,7 +118,7 @@ def _toolbar(notification: Notification, do: Deeds) -> ft.Row:
     return ft.Row(buttons, wrap=True, spacing=GRID, run_spacing=GRID)
 
 
-def _snooze(do: Deeds) -> ft.Control:
+def _snooze(do: DetailActions) -> ft.Control:
     items = [
         ft.PopupMenuItem("For 1 hour", on_click=do.snooze_an_hour),
         ft.PopupMenuItem("Until tomorrow, 08:00", on_click=do.snooze_to_morning),

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import flet as ft
 
 from flashflow.backend import NotFound
-from flashflow.views.controls.notification_row import notice_row
+from flashflow.views.controls.notification_row import notification_row
 from flashflow.views.controls.tokens import (
     GRID,
     HAIRLINE,
@@ -23,7 +23,7 @@ from flashflow.views.controls.tokens import (
     heading,
     small,
 )
-from flashflow.views.notifications.actions import deeds
+from flashflow.views.notifications.actions import notification_actions
 from flashflow.views.notifications.detail import detail_view
 from flashflow.views.shared.cli_snippets import send_command
 from flashflow.views.shared.formatting import day_heading, plural
@@ -53,7 +53,7 @@ EMPTY = {
 }
 
 
-class Found(NamedTuple):
+class NotificationCenterData(NamedTuple):
     """What the centre shows; ``missing`` says why the notification asked for is not there."""
 
     notices: tuple[Notification, ...]
@@ -83,7 +83,7 @@ class NotificationCenter(Screen):
         self.selected = notification_id
         self.ask()
 
-    def load(self) -> Found:
+    def load(self) -> NotificationCenterData:
         services = self.backend.notifications
         status = None if self._filter == INBOX else self._filter
         notices: list[Notification] = []
@@ -96,7 +96,7 @@ class NotificationCenter(Screen):
                 break
         detail, missing = self._load_selected()
         kept = detail if self._filter in {UNREAD, INBOX} else None
-        return Found(_with(notices, kept), page.unread_count, cursor is not None, detail, missing)
+        return NotificationCenterData(_with(notices, kept), page.unread_count, cursor is not None, detail, missing)
 
     def _load_selected(self) -> tuple[NotificationDetail | None, str | None]:
         selected = self.selected
@@ -110,7 +110,7 @@ class NotificationCenter(Screen):
             return None, "This notification is for somebody else."
         return detail, None
 
-    def render(self, found: Found) -> ft.Control:
+    def render(self, found: NotificationCenterData) -> ft.Control:
         if not self.wide:
             return self._detail(found) if self.selected is not None else self._list(found)
         left = ft.Container(self._list(found), key="list", expand=1)
@@ -122,7 +122,7 @@ class NotificationCenter(Screen):
         )
         return centred(columns, stretch=True)
 
-    def _list(self, found: Found) -> ft.Column:
+    def _list(self, found: NotificationCenterData) -> ft.Column:
         now = self.now()
         rows: list[ft.Control] = []
         day = ""
@@ -131,7 +131,7 @@ class NotificationCenter(Screen):
                 day = today
                 rows.append(_day(day))
             chosen = self.wide and notice.id == self.selected
-            rows.append(notice_row(notice, now, self._opener(notice), selected=chosen))
+            rows.append(notification_row(notice, now, self._opener(notice), selected=chosen))
         if found.more:
             rows.append(ft.TextButton("Show older", key="older", height=TARGET, on_click=self._older))
         if not rows:
@@ -145,7 +145,7 @@ class NotificationCenter(Screen):
             horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
         )
 
-    def _toolbar(self, found: Found) -> ft.Container:
+    def _toolbar(self, found: NotificationCenterData) -> ft.Container:
         labels = FILTERS | ({UNREAD: f"Unread {found.unread:,}"} if found.unread else {})
         chips: list[ft.Control] = [
             choice(label, name == self._filter, self._filterer(name)) for name, label in labels.items()
@@ -174,14 +174,14 @@ class NotificationCenter(Screen):
         words = "Everything your apps tell you will be kept here. Send yourself one:"
         return empty(ft.Icons.NOTIFICATIONS_NONE, "No notifications yet", words, line, "send a notification")
 
-    def _detail(self, found: Found) -> ft.Control:
+    def _detail(self, found: NotificationCenterData) -> ft.Control:
         if found.detail is None:
             return _nothing_chosen(found.missing)
         notification = found.detail.notification
         content = detail_view(
             found.detail,
             self.now(),
-            deeds(self, notification, self._show_all),
+            notification_actions(self, notification, self._show_all),
             whole=self._whole == notification.id,
         )
         return ft.ListView([content], key="detail", expand=True, padding=ft.Padding.all(24 if self.wide else 16))

@@ -133,7 +133,7 @@ def shown_in(spec: FieldSpec, stored: Mapping[str, Any] | None) -> str:
     return spec.default if value is None else str(value)
 
 
-def told_of_secret(spec: FieldSpec, stored: Mapping[str, Any] | None) -> str:
+def secret_hint(spec: FieldSpec, stored: Mapping[str, Any] | None) -> str:
     """What the field says of a secret that it does not show."""
     value = None if stored is None else stored.get(spec.name)
     if value is None:

@@ -13,9 +13,9 @@ from flashflow.views.settings.channel_fields import (
     TableSpec,
     name_complaint,
     other_table,
+    secret_hint,
     shown_in,
     stored_at,
-    told_of_secret,
     values_of,
 )
 from flashflow.views.shared.form import Entry, Field, Options, Saving, attempt, grid
@@ -63,7 +63,7 @@ class ChannelForm:
             options = Options(spec.label, spec.choices, stored)
             self._entries[spec.name] = options
             return options.control
-        helper = told_of_secret(spec, self._stored) if spec.secret else spec.helper
+        helper = secret_hint(spec, self._stored) if spec.secret else spec.helper
         keyboard = ft.KeyboardType.NUMBER if spec.number else ft.KeyboardType.TEXT
         field = Field(spec.label, helper=helper, secret=spec.secret, keyboard=keyboard)
         field.reset(stored)

@@ -14,13 +14,13 @@ from flashflow.backend import Conflict, FlashFlowError
 from flashflow.views.controls.tokens import GOOD, GRID, HIGH, MUTED, TARGET, URGENT, body, hairline, named_button, small
 from flashflow.views.settings.channel_fields import TABLES, TableSpec, other_table, stored_at
 from flashflow.views.settings.channel_form import ChannelForm
-from flashflow.views.shared.delivery_labels import PLATFORMS, outcome_of, provider_words
+from flashflow.views.shared.delivery_labels import PLATFORMS, outcome_of, provider_text
 from flashflow.views.shared.form import Columns
 from flashflow.views.shared.formatting import clock, one_line
 from flashflow.views.shared.widgets import card
 
 if TYPE_CHECKING:
-    from flashflow.backend import ChannelState, Trial
+    from flashflow.backend import ChannelState, ChannelTest
     from flashflow.views.shared.screen_base import Screen
 
 log = logging.getLogger(__name__)
@@ -209,12 +209,12 @@ def _looks(state: ChannelState, is_set_up: bool, can_be_set_up: bool) -> tuple[f
     return ft.Icons.REMOVE_CIRCLE_OUTLINE, MUTED, "not set up" if can_be_set_up else "not available"
 
 
-def _trial(trial: Trial, now: datetime) -> Line:
+def _trial(trial: ChannelTest, now: datetime) -> Line:
     """The true outcome of one test, with the provider's words."""
     state = outcome_of(trial)
     target = f"{PLATFORMS[trial.target]}: " if trial.target in PLATFORMS and trial.channel != "desktop" else ""
     words = f"{target}{state.word} · {clock(now, now)}"
-    return Line(state.icon, state.color, words, provider_words(trial.code, trial.text))
+    return Line(state.icon, state.color, words, provider_text(trial.code, trial.text))
 
 
 def _drawn(line: Line) -> ft.Control:

@@ -14,7 +14,7 @@ from flashflow.views.shared.formatting import exact, one_line
 from flashflow.views.shared.widgets import card, command
 
 if TYPE_CHECKING:
-    from flashflow.backend import ErasedPerson, Kept, PrivacySettings, RetentionSettings
+    from flashflow.backend import ErasedPerson, PrivacySettings, RetentionSettings, RetentionStatus
     from flashflow.views.shared.screen_base import Screen
 
 WHAT_GOES = (
@@ -57,7 +57,7 @@ class YourData:
         )
         self._draw()
 
-    def take(self, kept: Kept, privacy: PrivacySettings, retention: RetentionSettings) -> None:
+    def take(self, kept: RetentionStatus, privacy: PrivacySettings, retention: RetentionSettings) -> None:
         """What is stored now, and by which rules."""
         total = kept.activity_bytes + kept.notification_bytes
         sizes = (

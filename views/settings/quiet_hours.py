@@ -37,7 +37,7 @@ DAYS = {"mon": "Mon", "tue": "Tue", "wed": "Wed", "thu": "Thu", "fri": "Fri", "s
 PLAIN = "For these hours everything but critical notices is held outside the app, and then told as one summary."
 
 
-class Quiet:
+class QuietHoursPanel:
     """The switch and the days are kept at once; a time and the zone when the person leaves the field."""
 
     def __init__(self, screen: Screen) -> None:

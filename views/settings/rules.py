@@ -35,7 +35,7 @@ class RuleList:
         self.screen = screen
         self._rules: Sequence[Rule] = ()
         self._asking: str | None = None
-        self._told: dict[str, Told] = {}
+        self._told: dict[str, RuleSummary] = {}
         self._rows = ft.Column(spacing=12, tight=True)
         self._form = RuleForm(self)
         self._refresher = Refresher(self._refresh, REST)
@@ -156,9 +156,9 @@ class RuleList:
         async def run(_: object) -> None:
             try:
                 found = await asyncio.to_thread(self.screen.backend.rules.dry_run_of, _ref(rule))
-                self._told[rule.id] = Told(tried(found), bad=False)
+                self._told[rule.id] = RuleSummary(tried(found), bad=False)
             except FlashFlowError as refusal:
-                self._told[rule.id] = Told(f"It could not be tried: {refusal}", bad=True)
+                self._told[rule.id] = RuleSummary(f"It could not be tried: {refusal}", bad=True)
             self._draw()
             self.screen.redraw()
 
@@ -281,7 +281,7 @@ class RuleForm:
         return numbers if good else None
 
 
-class Told(NamedTuple):
+class RuleSummary(NamedTuple):
     """What a dry run said."""
 
     words: str

@@ -14,7 +14,7 @@ from flashflow.views.settings.contacts import Contacts
 from flashflow.views.settings.data import YourData
 from flashflow.views.settings.devices import Devices
 from flashflow.views.settings.key_activities import KeyActivities
-from flashflow.views.settings.quiet_hours import Quiet
+from flashflow.views.settings.quiet_hours import QuietHoursPanel
 from flashflow.views.settings.rules import RuleList
 from flashflow.views.shared.cli_snippets import send_command
 from flashflow.views.shared.delivery_labels import CHANNELS
@@ -25,7 +25,16 @@ from flashflow.views.shared.widgets import card, command, page_column, page_padd
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flashflow.backend import ActivityType, ChannelState, Contact, Decided, Device, Kept, QuietSetting, Rule
+    from flashflow.backend import (
+        ActivityType,
+        ChannelState,
+        Contact,
+        Decided,
+        Device,
+        QuietSetting,
+        RetentionStatus,
+        Rule,
+    )
 
 MOST_CHANNELS = 16
 """What one notice can ask for."""
@@ -34,7 +43,7 @@ RULES = "When something happens in an app, somebody is told."
 KEY_WORDS = "What matters in your apps: one of them makes a session engaged, and using them counts in the score."
 
 
-class Found(NamedTuple):
+class SettingsData(NamedTuple):
     """What the screen shows beside the preferences."""
 
     contact: Contact
@@ -46,7 +55,7 @@ class Found(NamedTuple):
     devices: tuple[Device, ...]
     rules: Sequence[Rule]
     types: tuple[ActivityType, ...]
-    kept: Kept
+    kept: RetentionStatus
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -60,7 +69,7 @@ class Settings(Screen):
     def init(self) -> None:
         super().init()
         self._contacts = Contacts(self)
-        self._quiet = Quiet(self)
+        self._quiet = QuietHoursPanel(self)
         self._channels = ChannelList(self)
         self._devices = Devices(self)
         self._rules = RuleList(self)
@@ -86,12 +95,12 @@ class Settings(Screen):
             self._unlisten_rules = None
         self._rules.cancel()
 
-    def load(self) -> Found:
+    def load(self) -> SettingsData:
         backend, services, me = self.backend, self.backend.notifications, self.backend.me
         ordinary = SendIn(
             user_id=me, title="Now?", message="Now?", channels=list(services.channels.all[:MOST_CHANNELS])
         )
-        return Found(
+        return SettingsData(
             contact=services.circumstances.contact(me),
             quiet=services.circumstances.quiet_hours(me),
             decided=services.rehearse(ordinary)[0].deliveries,
@@ -104,7 +113,7 @@ class Settings(Screen):
             kept=backend.retention.kept(),
         )
 
-    def render(self, found: Found) -> ft.Control:
+    def render(self, found: SettingsData) -> ft.Control:
         backend = self.backend
         self._contacts.take(found.contact)
         broken = {state.name: state.detail for state in found.channels if not state.works}

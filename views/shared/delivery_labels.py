@@ -11,7 +11,7 @@ from flashflow.views.controls.tokens import GOOD, HIGH, MUTED, URGENT
 from flashflow.views.shared.formatting import mine, one_line
 
 if TYPE_CHECKING:
-    from flashflow.backend import Attempt, Decided, Delivery, Trial
+    from flashflow.backend import Attempt, ChannelTest, Decided, Delivery
 
 CHANNELS: Mapping[str, str] = {"in_app": "In app", "push": "Push", "email": "E-mail", "sms": "SMS"}
 PLATFORMS: Mapping[str, str] = {
@@ -81,7 +81,7 @@ def state_of(delivery: Delivery) -> State:
     return STATES.get(delivery.status) or State(delivery.status.capitalize(), UNKNOWN, MUTED)
 
 
-def outcome_of(attempt: Attempt | Trial) -> State:
+def outcome_of(attempt: Attempt | ChannelTest) -> State:
     """What came of one try."""
     return OUTCOMES.get(attempt.outcome) or State(attempt.outcome.capitalize(), UNKNOWN, MUTED)
 
@@ -94,7 +94,7 @@ def reason_of(code: str | None, reason: str | None) -> str:
     return one_line(mine(reason) if ours else reason)
 
 
-def provider_words(code: str, text: str) -> str:
+def provider_text(code: str, text: str) -> str:
     """What a provider answered: its code and its own words, "smtp_550 · 5.1.1 No such user"."""
     return " · ".join(filter(None, (one_line(code, 60), one_line(text))))
 

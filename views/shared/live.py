@@ -23,7 +23,7 @@ INTERVAL = 0.1
 Heard = Callable[["tuple[Event, ...]"], None]
 
 
-class Hears(Protocol):
+class EventSource(Protocol):
     """What ``Live`` needs of the bus."""
 
     def subscribe(self, subscriber: Heard, /) -> Callable[[], None]: ...
@@ -48,7 +48,7 @@ class Topic(NamedTuple):
 class Live:
     """One page's ear on the bus. Made, started and stopped in the page's event loop."""
 
-    def __init__(self, bus: Hears, me: str, loop: Loop, interval: float = INTERVAL) -> None:
+    def __init__(self, bus: EventSource, me: str, loop: Loop, interval: float = INTERVAL) -> None:
         self._bus = bus
         self._me = me
         self._loop = loop

@@ -26,7 +26,7 @@ from flashflow.views.shared.widgets import card
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class Part(ft.Container):
+class Panel(ft.Container):
     """``take`` what there is to show; ``draw`` is a pure picture of it.
 
     Isolated: when the screen around it is compared, what stands in here is not, so that a live screen costs only what
@@ -68,7 +68,7 @@ AROUND = 34.0
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class Chart(Part):
+class Chart(Panel):
     """A part that draws on a canvas as wide as there is room, and says what lies under the pointer."""
 
     room: float = field(default=320, metadata={"skip": True})
@@ -129,7 +129,7 @@ class Chart(Part):
             self.redraw()
 
 
-def panel(
+def titled_panel(
     title: str, content: list[ft.Control], *, words: str = "", means: str = "", padded: bool = True
 ) -> ft.Control:
     """A titled card; ``means`` is what its info button explains."""

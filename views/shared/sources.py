@@ -55,7 +55,7 @@ def disturb_not(backend: Backend, minutes: int | None) -> None:
     services.store.run(services.circumstances.disturb_not(backend.me, until))
 
 
-class MyRhythm(NamedTuple):
+class MyDigestSetting(NamedTuple):
     """Whether a type is collected, as it takes effect."""
 
     frequency: str
@@ -72,7 +72,7 @@ class MyType(NamedTuple):
     app: str
     critical: bool
     asks_critical: bool
-    rhythm: MyRhythm
+    rhythm: MyDigestSetting
     channels: Mapping[str, bool]
 
 
@@ -81,7 +81,7 @@ class MyMatrix(NamedTuple):
 
     preferences: tuple[Preference, ...]
     types: tuple[MyType, ...]
-    rhythm: MyRhythm | None
+    rhythm: MyDigestSetting | None
     may_mark_critical: bool = True
 
 
@@ -129,18 +129,18 @@ class MyPreferences:
         return self._live.listen(("preference", "system", "notification"), on_change)
 
 
-def _chosen(choice: DigestChoice | None) -> MyRhythm | None:
-    return None if choice is None else MyRhythm(choice.frequency, choice.at, True)
+def _chosen(choice: DigestChoice | None) -> MyDigestSetting | None:
+    return None if choice is None else MyDigestSetting(choice.frequency, choice.at, True)
 
 
 def _row(kind: TypePreference, declared: NotificationType | None, digests: Mapping[str, DigestChoice]) -> MyType:
     """What applies is my choice for the type, else for every type, else what its app declared."""
     rhythm = _chosen(digests.get(kind.name))
     if rhythm is None and (for_all := digests.get(ALL)) is not None:
-        rhythm = MyRhythm(for_all.frequency, for_all.at, False)
+        rhythm = MyDigestSetting(for_all.frequency, for_all.at, False)
     if rhythm is None:
         asked = declared.digest if declared is not None else None
-        rhythm = MyRhythm(asked or "off", declared.digest_at if declared is not None else None, False)
+        rhythm = MyDigestSetting(asked or "off", declared.digest_at if declared is not None else None, False)
     return MyType(
         name=kind.name,
         label=kind.label,

@@ -121,7 +121,7 @@ def skeleton() -> ft.Container:
     )
 
 
-def notice_banner(words: str, dismiss: Handler) -> ft.Container:
+def notices_banner(words: str, dismiss: Handler) -> ft.Container:
     """A sentence the person should read, until it is dismissed."""
     text = body(words)
     text.expand = True

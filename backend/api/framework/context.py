@@ -11,42 +11,42 @@ from typing import Protocol
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.api.framework.event_feed import EventFeed
 from flashflow.backend.api.framework.serializers import NotificationPages
-from flashflow.backend.api.http.connection_places import Limits, Watch
-from flashflow.backend.api.http.request_metrics import Requests
+from flashflow.backend.api.http.connection_places import ConnectionWatch, Limits
+from flashflow.backend.api.http.request_metrics import RequestMetrics
 from flashflow.backend.api.http.unread_bytes import Outgoing
 from flashflow.backend.api_keys import KeyRing
 from flashflow.backend.core.events import Bus, Event
-from flashflow.backend.data.erasure import ERASED, Erasing
-from flashflow.backend.data.export import Exports
+from flashflow.backend.data.erasure import ERASED, Erasure
+from flashflow.backend.data.export import Export
 from flashflow.backend.data.retention import Retention
 from flashflow.backend.delivery.channel_registry import ChannelState
-from flashflow.backend.notifications.channel_test import Trial
+from flashflow.backend.notifications.channel_test import ChannelTest
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.rules.service import Rules
 from flashflow.backend.store.engine.writer import LoopWrites
 
 
-class Desk(Protocol):
+class BackendDesk(Protocol):
     """What the composition root answers itself."""
 
     def storage_fault(self) -> str | None: ...
     def damaged_rows(self) -> int: ...
     def failing_threads(self) -> tuple[str, ...]: ...
     def channel_states(self) -> tuple[ChannelState, ...]: ...
-    def send_test(self, route: str, user_id: str | None = None) -> tuple[Trial, ...]: ...
+    def send_test(self, route: str, user_id: str | None = None) -> tuple[ChannelTest, ...]: ...
     def web_push_key(self) -> str | None: ...
     def attempts(self) -> dict[tuple[str, ...], int]: ...
     def routes(self) -> tuple[str, ...]: ...
 
     @property
-    def exports(self) -> Exports: ...
+    def exports(self) -> Export: ...
     @property
-    def erasing(self) -> Erasing: ...
+    def erasing(self) -> Erasure: ...
     @property
     def retention(self) -> Retention: ...
 
 
-class Readers:
+class ReadThreads:
     """The threads that answer questions: two for nearly all, and one for what may take seconds, so that those who
     ask for it wait for each other and nobody waits for them."""
 
@@ -70,8 +70,8 @@ class Services:
         rules: Rules,
         keys: KeyRing,
         bus: Bus,
-        readers: Readers,
-        desk: Desk,
+        readers: ReadThreads,
+        desk: BackendDesk,
         new_launch_link: Callable[[], str],
         started_at: float,
     ) -> None:
@@ -93,9 +93,9 @@ class Services:
         self.pages = NotificationPages()
         self.feed = EventFeed(activity.store, notifications.store, bus)
         self.limits = Limits()
-        self.watch = Watch(self.limits)
+        self.watch = ConnectionWatch(self.limits)
         self.outgoing = Outgoing(self.watch)
-        self.requests = Requests()
+        self.requests = RequestMetrics()
         self.stopping = asyncio.Event()
         bus.subscribe(self._hear)
 

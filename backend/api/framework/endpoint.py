@@ -17,9 +17,9 @@ from flashflow.backend.api.framework.body_decoder import BodyDecoder, decode_que
 from flashflow.backend.api.framework.context import Services
 from flashflow.backend.api.http.connection_places import recognise
 from flashflow.backend.api.http.problem_json import MEDIA_TYPE, WHOLE, problem_bytes, problem_of
-from flashflow.backend.api.http.request_metrics import Requests
+from flashflow.backend.api.http.request_metrics import RequestMetrics
 from flashflow.backend.api_keys import Caller
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import (
     FieldError,
     FlashFlowError,
@@ -63,12 +63,12 @@ class Streamed(Answer, frozen=True, kw_only=True):
     go: Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def ok(status: int = 200, /, **payload: Any) -> Answer:
+def success(status: int = 200, /, **payload: Any) -> Answer:
     """``{"success": true, …}``."""
     return Answer(status, encode({"success": True, **payload}))
 
 
-class Call:
+class ApiRequest:
     """What a handler sees of its request."""
 
     __slots__ = ("body", "caller", "headers", "ip_address", "params", "path", "query", "raw", "services")
@@ -138,7 +138,7 @@ class Call:
         for other in (self.services.activity.store, self.services.notifications.store):
             if other is not store and await self.read(lambda at=other: _stands(at, self.caller.app, text)):  # type: ignore[misc]
                 raise _mismatch()
-        return await writes.run(once(write, (self.caller.app, text, fingerprint), render))
+        return await writes.run(idempotent(write, (self.caller.app, text, fingerprint), render))
 
 
 def _stands(store: Store, app: str, key: str) -> bool:
@@ -161,7 +161,7 @@ def _mismatch() -> IdempotencyMismatch:
 _ELSE = (FieldError("Idempotency-Key", "was used before with another request"),)
 
 
-def once(write: Write[I, R], key: tuple[str, str, bytes], render: Callable[[R], Answer]) -> Write[None, Answer]:
+def idempotent(write: Write[I, R], key: tuple[str, str, bytes], render: Callable[[R], Answer]) -> Write[None, Answer]:
     """``write`` with its answer kept in the same transaction: (app, key, fingerprint) again gives the first answer."""
 
     def handle(tx: Tx, items: Sequence[None]) -> Sequence[Answer | FlashFlowError]:
@@ -200,14 +200,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     path: str
     scope: str | None
-    handler: Callable[[Call], Awaitable[Answer]]
+    handler: Callable[[ApiRequest], Awaitable[Answer]]
     summary: str
     answer: str
     body: type[Input] | None = None
     body_optional: bool = False
     query: type[Input] | None = None
     creates: bool = False
-    check: Callable[[Call], object] | None = None
+    check: Callable[[ApiRequest], object] | None = None
     """What the fields' types cannot say, asked of the fields that are right where others are not: raises
     ValidationError for each field that its handler would refuse."""
     media_type: str = "application/json"
@@ -218,7 +218,7 @@ class AsgiEndpoint:
     """An Endpoint as an ASGI app: reads, checks, calls the handler, answers; never raises. Its answers are counted in
     ``requests``, unless whoever calls it counts them."""
 
-    def __init__(self, endpoint: Endpoint, services: Services, requests: Requests | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, services: Services, requests: RequestMetrics | None = None) -> None:
         self._endpoint = endpoint
         self._services = services
         self._requests = requests
@@ -254,7 +254,7 @@ class AsgiEndpoint:
         caller = authorize(self._services, headers, endpoint.scope)
         if endpoint.scope is not None:
             recognise(scope, caller.app)
-        call = Call(scope, self._services, caller, headers)
+        call = ApiRequest(scope, self._services, caller, headers)
         call.raw = body
         has_body = bool(body) or not (self._decoder is None or endpoint.body_optional)
         if has_body:
@@ -271,9 +271,9 @@ class AsgiEndpoint:
             raise RateLimited("This key has asked for more than it has read. Read those answers first.")
         return answer
 
-    def _every_fault(self, call: Call, query: bytes, first: Malformed) -> ValidationError:
+    def _every_fault(self, call: ApiRequest, query: bytes, first: Malformed) -> ValidationError:
         """Join ``first`` with what is wrong in the query and between the fields."""
-        faults = Faults()
+        faults = ErrorCollector()
         with faults:
             raise first
         first.__traceback__ = None  # it leads to this very frame: the request would wait for the garbage collector

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from flashflow.backend.api.framework.serializers import wire, wire_activity_row, wire_notification_row
+from flashflow.backend.api.framework.serializers import notification_row_json, to_json_types, wire_activity_row
 from flashflow.backend.core.events import Bus, Event
 from flashflow.backend.data.formats import line_safe
 from flashflow.backend.store.activity.activities import activities_after, last_seq, sessions_after
@@ -28,7 +28,7 @@ KEPT_BYTES = 4 * 1024 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
-class Place(NamedTuple):
+class StreamPosition(NamedTuple):
     """How far a client has heard: activity seq, session revision, notification seq, notification revision."""
 
     activity: int
@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
     """Events as event-stream bytes, the place after them, and whether a further read may find more."""
 
     events: bytes
-    place: Place
+    place: StreamPosition
     more: bool
 
 
@@ -69,8 +69,8 @@ class EventFeed:
         self._notifications = notifications
         self._loop = asyncio.get_running_loop()
         self._bells: dict[asyncio.Event, Filter] = {}
-        self._reading: dict[tuple[Place, Filter], asyncio.Future[Chunk]] = {}
-        self._kept: dict[tuple[Place, Filter], tuple[object, Chunk]] = {}
+        self._reading: dict[tuple[StreamPosition, Filter], asyncio.Future[Chunk]] = {}
+        self._kept: dict[tuple[StreamPosition, Filter], tuple[object, Chunk]] = {}
         self._generation = object()
         """Replaced when something is committed: a chunk of the generation before may not be all there is."""
         bus.subscribe(self._hear)
@@ -88,13 +88,13 @@ class EventFeed:
         """Drop the kept chunks. Callable from any thread."""
         self._kept = {}
 
-    def now(self) -> Place:
+    def now(self) -> StreamPosition:
         """Where the files stand. Blocks: for a reading thread."""
         activity = self._activity.read(lambda conn: (last_seq(conn), last_revision(conn)))
         seq, revision = self._notifications.read(last_places)
-        return Place(activity[0], activity[1], seq, revision)
+        return StreamPosition(activity[0], activity[1], seq, revision)
 
-    async def after(self, place: Place, who: Filter, read: Reader) -> Chunk:
+    async def after(self, place: StreamPosition, who: Filter, read: Reader) -> Chunk:
         """The chunk after ``place``. Raises TimeoutError and StorageError."""
         key = (place, who)
         generation, kept = self._kept.get(key, (None, None))
@@ -105,7 +105,7 @@ class EventFeed:
             reading = self._reading[key] = asyncio.ensure_future(self._read_once(key, read))
         return await asyncio.shield(reading)
 
-    async def _read_once(self, key: tuple[Place, Filter], read: Reader) -> Chunk:
+    async def _read_once(self, key: tuple[StreamPosition, Filter], read: Reader) -> Chunk:
         generation, kept = self._generation, self._kept
         try:
             chunk = await read(lambda: self._read(*key))
@@ -133,7 +133,7 @@ class EventFeed:
             if concerned:
                 bell.set()
 
-    def _read(self, place: Place, who: Filter) -> Chunk:
+    def _read(self, place: StreamPosition, who: Filter) -> Chunk:
         events = _Events(place)
         whole = self._activity.read(
             lambda conn: _add_sessions(conn, events, who) and _add_activities(conn, events, who)
@@ -145,7 +145,7 @@ class EventFeed:
 class _Events:
     """The events of a chunk while it is filled; ``place`` moves along."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: StreamPosition) -> None:
         self.parts: list[bytes] = []
         self.place = place
         self._bytes = 0
@@ -172,7 +172,7 @@ def _add_sessions(conn: sqlite3.Connection, events: _Events, who: Filter) -> boo
         if events.full:
             return False
         events.place = events.place._replace(session=row[-1])
-        events.add("session", wire(to_session(row[:-1])))
+        events.add("session", to_json_types(to_session(row[:-1])))
     # On to the end of what was looked through: clients that stand there share their next read.
     events.place = events.place._replace(session=max(end, events.place.session))
     return end >= last
@@ -202,7 +202,7 @@ def _add_notifications(conn: sqlite3.Connection, events: _Events, who: Filter) -
         revision, seq = row[-1], row[0]
         heard = max(known, last_known) if following is None and end >= last else known
         events.place = events.place._replace(revision=revision, notification=heard)
-        events.add("notification" if seq > known else "notification.updated", wire_notification_row(row[:-1]))
+        events.add("notification" if seq > known else "notification.updated", notification_row_json(row[:-1]))
     events.place = events.place._replace(revision=max(end, events.place.revision))
     if end >= last:
         events.place = events.place._replace(notification=max(known, last_known))

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from flashflow.backend.api.framework.endpoint import Answer, drain, refusal, respond
 from flashflow.backend.api.framework.host_names import HostNames
 from flashflow.backend.api.http.connection_places import BROWSER, recognise
-from flashflow.backend.api.http.request_metrics import Requests, counting
+from flashflow.backend.api.http.request_metrics import RequestMetrics, counting
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import FlashFlowError, Forbidden, StorageFull, Unauthorized
 from flashflow.backend.core.private_files import read_or_create
@@ -108,7 +108,7 @@ class Browsers:
 class Guard:
     """ASGI middleware around the API and the screens."""
 
-    def __init__(self, app: ASGIApp, hosts: HostNames, browsers: Browsers | None, requests: Requests) -> None:
+    def __init__(self, app: ASGIApp, hosts: HostNames, browsers: Browsers | None, requests: RequestMetrics) -> None:
         self._app = app
         self._requests = requests
         self._hosts = hosts

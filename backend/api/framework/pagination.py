@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from flashflow.backend.api.framework.serializers import wire
+from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.core.encoding import decode_cursor, encode_cursor
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.schemas.requests import Input
@@ -36,7 +36,7 @@ def paged(name: str, rows: Sequence[tuple[int, Record]], page: Page) -> dict[str
         newest = [row for row in newest if row[0] < before]
     shown = newest[: page.limit]
     following = encode_cursor(name, shown[-1][0]) if len(newest) > page.limit else None
-    return {name: [wire(row) for _, row in shown], "next_cursor": following}
+    return {name: [to_json_types(row) for _, row in shown], "next_cursor": following}
 
 
 NEWEST = (1 << 63) - 1
@@ -50,4 +50,7 @@ def paged_rows(
     It may give fewer than ``limit``."""
     before = NEWEST if page.cursor is None else decode_cursor(page.cursor, name, 1)[0]
     rows, more = newest(before, page.limit)
-    return {name: [wire(row) for _, row in rows], "next_cursor": encode_cursor(name, rows[-1][0]) if more else None}
+    return {
+        name: [to_json_types(row) for _, row in rows],
+        "next_cursor": encode_cursor(name, rows[-1][0]) if more else None,
+    }

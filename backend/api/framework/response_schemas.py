@@ -15,7 +15,7 @@ from flashflow.backend.activity.consent import Consent
 from flashflow.backend.data.formats import MEDIA_TYPES
 from flashflow.backend.data.retention import PruneResult
 from flashflow.backend.delivery.channel_registry import ChannelState
-from flashflow.backend.notifications.channel_test import Trial
+from flashflow.backend.notifications.channel_test import ChannelTest
 from flashflow.backend.notifications.release_due import DigestRelease
 from flashflow.backend.rules.dry_run import ActivityExample, AlertExample
 from flashflow.backend.schemas import analytics, records
@@ -124,7 +124,7 @@ SEND = answer(
     deliveries=DECIDED | UnsetType, notifications=list[SENT] | UnsetType,  # type: ignore[valid-type]
     refused=list[REFUSED] | UnsetType,  # type: ignore[valid-type]
 )  # fmt: skip
-REHEARSED = W(records.Rehearsed)
+REHEARSED = W(records.DryRunResult)
 REHEARSAL = answer(
     "SendDryRunAnswer", dry_run=Literal[True], user_id=str | UnsetType, title=str | UnsetType,
     message=str | UnsetType, status=str | UnsetType, deliveries=DECIDED | UnsetType,
@@ -267,7 +267,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "list_channels", answer("ChannelsAnswer", channels=list[W(ChannelState)])  # type: ignore[misc]
     ),
     ("POST", "/api/channels/{name}/test"): _one(
-        "test_channel", answer("ChannelTestAnswer", results=list[W(Trial)])  # type: ignore[misc]
+        "test_channel", answer("ChannelTestAnswer", results=list[W(ChannelTest)])  # type: ignore[misc]
     ),
     ("GET", "/api/web-push-key"): _one("get_web_push_key", answer("WebPushKeyAnswer", public_key=str)),
     ("POST", "/api/notifications/digest/{user_id}/send-now"): _one(

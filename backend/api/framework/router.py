@@ -34,7 +34,7 @@ def sub_routes(endpoints: Sequence[Endpoint]) -> dict[str, frozenset[str]]:
     return {before: frozenset(names) for before, names in found.items() if names}
 
 
-class Dispatch:
+class Router:
     """ASGI: endpoints first, then ``otherwise``."""
 
     def __init__(self, endpoints: Sequence[Endpoint], services: Services, otherwise: ASGIApp) -> None:

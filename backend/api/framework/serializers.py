@@ -15,7 +15,7 @@ from flashflow.backend.core.encoding import DAMAGED, decode_address, decode_id, 
 from flashflow.backend.schemas.records import Delivery, Record, Sent
 from flashflow.backend.store.activity.session_table import to_session
 from flashflow.backend.store.notifications.notifications import (
-    Asked,
+    ListFilter,
     Spot,
     cursor_after,
     list_places,
@@ -28,26 +28,26 @@ _EMPTY_LIST = msgspec.Raw(b"[]")
 _decode_list = msgspec.json.Decoder(list[Any]).decode
 
 
-def when(moment: datetime) -> str:
+def rfc3339_text(moment: datetime) -> str:
     """An aware UTC time as ``2026-11-22T10:15:30.123Z``."""
     return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def wire(record: Record) -> dict[str, Any]:
+def to_json_types(record: Record) -> dict[str, Any]:
     """A record's fields by name, times written out. Nested records are left to the encoder."""
     fields = {}
     for name in record.__struct_fields__:
         value = getattr(record, name)
-        fields[name] = when(value) if isinstance(value, datetime) else value
+        fields[name] = rfc3339_text(value) if isinstance(value, datetime) else value
     return fields
 
 
-def wire_delivery(delivery: Delivery) -> dict[str, Any]:
+def delivery_json(delivery: Delivery) -> dict[str, Any]:
     """A delivery with all of its attempts."""
-    return wire(delivery) | {"attempts": [wire(attempt) for attempt in delivery.attempts]}
+    return to_json_types(delivery) | {"attempts": [to_json_types(attempt) for attempt in delivery.attempts]}
 
 
-def wire_sent(sent: Sent) -> dict[str, Any]:
+def sent_json(sent: Sent) -> dict[str, Any]:
     """What ``send`` answers for one user."""
     return {
         "notification_id": sent.notification_id,
@@ -78,7 +78,7 @@ def _raw(text: str | None, empty: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(text.encode()) if text else empty
 
 
-def wire_notification_row(row: tuple[Any, ...]) -> dict[str, Any]:
+def notification_row_json(row: tuple[Any, ...]) -> dict[str, Any]:
     """A row of the notifications' COLUMNS, as ``wire`` writes its record; JSON columns go out as they are stored.
 
     Lists of fifty are the API's busiest read: this takes a third of the time of the way through records, and a test
@@ -137,7 +137,9 @@ def wire_activity_row(row: tuple[Any, ...]) -> dict[str, Any]:
 def wire_session_row(row: tuple[Any, ...]) -> dict[str, Any]:
     """A row of the sessions' READ_COLUMNS, as ``wire`` writes its record; the device's info goes out as stored."""
     info = 10
-    return wire(to_session((*row[:info], None, *row[info + 1 :]))) | {"device_info": _raw(row[info], _EMPTY_OBJECT)}
+    return to_json_types(to_session((*row[:info], None, *row[info + 1 :]))) | {
+        "device_info": _raw(row[info], _EMPTY_OBJECT)
+    }
 
 
 class NotificationPages:
@@ -153,7 +155,7 @@ class NotificationPages:
         self._most = most
         self._largest = largest
 
-    def page(self, conn: sqlite3.Connection, asked: Asked, most_bytes: int) -> tuple[bytes, bool]:
+    def page(self, conn: sqlite3.Connection, asked: ListFilter, most_bytes: int) -> tuple[bytes, bool]:
         """The body of the answer to ``asked``, and whether it was cut short: it takes no further notification once they
         are ``most_bytes`` together, and gives a cursor instead."""
         spots, unread, more = list_places(conn, asked)
@@ -178,7 +180,7 @@ class NotificationPages:
             part = kept.get((spot.seq, revision))
             if part is None:
                 (row,) = rows_at(conn, [spot.seq])
-                part = msgspec.json.encode(wire_notification_row(row))
+                part = msgspec.json.encode(notification_row_json(row))
                 if len(part) <= self._largest:
                     kept[spot.seq, revision] = part
             parts.append(part)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from starlette.types import Receive, Scope, Send
 
-from flashflow.backend.api.framework.endpoint import Call, Headers, Streamed
+from flashflow.backend.api.framework.endpoint import ApiRequest, Headers, Streamed
 from flashflow.backend.api.http.unread_bytes import WRITE_BYTES
 from flashflow.backend.core.errors import RateLimited
 
@@ -15,7 +15,7 @@ RESERVED = 1024 * 1024
 """Bytes that count as held by a download while its first piece is made: so many run at once for one key."""
 
 
-async def streamed(call: Call, pieces: Iterator[bytes], media_type: str, filename: str) -> Streamed:
+async def streamed(call: ApiRequest, pieces: Iterator[bytes], media_type: str, filename: str) -> Streamed:
     """``pieces`` as a file to download. What keeps the first from being made is raised here, while a refusal can still
     be answered; a fault after it ends the connection before the answer is whole, so that nobody takes it for all.
     Raises RateLimited where this key holds too much already."""

@@ -71,7 +71,7 @@ class Connection(Protocol):
         """Bytes that were written and not taken by its peer."""
 
 
-class Watch:
+class ConnectionWatch:
     """The connections of one server, and the sweep that ends those past a deadline."""
 
     def __init__(self, limits: Limits) -> None:

@@ -16,7 +16,7 @@ from types import FunctionType
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from flashflow.backend.api.http.connection_places import Limits, Peer, Watch
+from flashflow.backend.api.http.connection_places import ConnectionWatch, Limits, Peer
 from flashflow.backend.api.http.problem_json import MEDIA_TYPE, problem_bytes, raw_response
 
 LINGER_S = 1.0
@@ -93,11 +93,11 @@ def _is_text(path: bytes) -> bool:
     return True
 
 
-class Guarded(asyncio.Protocol):
+class LimitedProtocol(asyncio.Protocol):
     """What both of uvicorn's protocols gain. Stands before one of them in the bases; a stamp of 0.0 means unset."""
 
     limits: ClassVar[Limits]
-    watch: ClassVar[Watch]
+    watch: ClassVar[ConnectionWatch]
 
     # uvicorn's own, set in its __init__ and connection_made
     transport: asyncio.Transport
@@ -306,7 +306,7 @@ def rebound(function: Any, **names: Any) -> Any:
 class Parting:
     """A cycle's transport while the last bytes of an early answer go out: its ``close`` is ``part``."""
 
-    def __init__(self, connection: Guarded) -> None:
+    def __init__(self, connection: LimitedProtocol) -> None:
         self._connection = connection
         self.write = connection.transport.write
         self.is_closing = connection.transport.is_closing
@@ -318,7 +318,7 @@ class Parting:
 def prepare_to_part(cycle: Any, message: Any) -> None:
     """Where ``message`` ends the answer and the peer may still be sending, let the close after it be gentle."""
     if message["type"] == "http.response.body" and not message.get("more_body", False) and not cycle.response_complete:
-        connection: Guarded | None = getattr(cycle.on_response, "__self__", None)
+        connection: LimitedProtocol | None = getattr(cycle.on_response, "__self__", None)
         if connection is not None and (cycle.more_body or connection.is_deaf):
             cycle.transport = Parting(connection)
 

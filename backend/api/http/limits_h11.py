@@ -11,7 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from flashflow.backend.api.http.limits import (
-    Guarded,
+    LimitedProtocol,
     Refusal,
     answer_500,
     head_fault,
@@ -81,7 +81,7 @@ class Connection(h11.Connection):
 _handle_events = rebound(H11Protocol.handle_events, RequestResponseCycle=Cycle)
 
 
-class GuardedH11(Guarded, H11Protocol):
+class LimitedH11(LimitedProtocol, H11Protocol):
     conn: Connection
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:

@@ -9,7 +9,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from flashflow.backend.api.http.limits import (
     NOT_HTTP,
-    Guarded,
+    LimitedProtocol,
     Refusal,
     answer_500,
     head_fault,
@@ -84,7 +84,7 @@ _PERCENT = ord("%")
 _start_request = rebound(HttpToolsProtocol.on_headers_complete, RequestResponseCycle=Cycle)
 
 
-class GuardedHttpTools(Guarded, HttpToolsProtocol):
+class LimitedHttpTools(LimitedProtocol, HttpToolsProtocol):
     """``_bytes`` counts what was received since the last whole request: 0 when no part of a next one has come.
 
     A head that began in the middle of a segment, behind the end of another request, is counted from its next segment

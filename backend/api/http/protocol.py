@@ -6,22 +6,22 @@ import asyncio
 from importlib.util import find_spec
 from typing import Literal
 
-from flashflow.backend.api.http.connection_places import Limits, Watch
+from flashflow.backend.api.http.connection_places import ConnectionWatch, Limits
 
 
 def http_protocol(
-    limits: Limits, parser: Literal["auto", "httptools", "h11"] = "auto", watch: Watch | None = None
+    limits: Limits, parser: Literal["auto", "httptools", "h11"] = "auto", watch: ConnectionWatch | None = None
 ) -> type[asyncio.Protocol]:
     """A protocol class for one server: give it to ``uvicorn.Config(http=...)`` and to no second server. ``watch`` is
     for who wants to know of its connections.
 
     ``auto`` takes httptools where it is installed and h11 elsewhere (phones).
     """
-    own = {"limits": limits, "watch": watch or Watch(limits)}
+    own = {"limits": limits, "watch": watch or ConnectionWatch(limits)}
     if parser == "httptools" or (parser == "auto" and find_spec("httptools")):
-        from flashflow.backend.api.http.limits_httptools import GuardedHttpTools
+        from flashflow.backend.api.http.limits_httptools import LimitedHttpTools
 
-        return type("HttpProtocol", (GuardedHttpTools,), own)
-    from flashflow.backend.api.http.limits_h11 import GuardedH11
+        return type("HttpProtocol", (LimitedHttpTools,), own)
+    from flashflow.backend.api.http.limits_h11 import LimitedH11
 
-    return type("HttpProtocol", (GuardedH11,), own)
+    return type("HttpProtocol", (LimitedH11,), own)

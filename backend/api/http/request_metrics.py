@@ -23,7 +23,7 @@ EXPECTED = tuple((method, status) for method in ("DELETE", "GET", "POST", "PUT")
 """Counted from 0 on: a rate needs to have seen a series before its first request."""
 
 
-class Requests:
+class RequestMetrics:
     """The server's counts by method and status."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Requests:
         return self._cells.setdefault((method, status), [0.0] * (len(BOUNDS) + 2))
 
 
-def counting(requests: Requests, scope: Scope, send: Send) -> Send:
+def counting(requests: RequestMetrics, scope: Scope, send: Send) -> Send:
     """``send`` for an answer that is counted when it begins: for all but the endpoints, which count by themselves."""
     if scope["type"] != "http":
         return send

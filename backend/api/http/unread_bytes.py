@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flashflow.backend.api.http.connection_places import Watch
+from flashflow.backend.api.http.connection_places import ConnectionWatch
 
 PER_KEY = 32 * 1024 * 1024
 SMALL = 64 * 1024
@@ -26,7 +26,7 @@ LOOK_S = 0.05
 class Outgoing:
     """Belongs to the server's loop."""
 
-    def __init__(self, watch: Watch, per_key: int = PER_KEY) -> None:
+    def __init__(self, watch: ConnectionWatch, per_key: int = PER_KEY) -> None:
         self._watch = watch
         self._per_key = per_key
         self._held: Counter[str] = Counter()

@@ -8,10 +8,10 @@ import msgspec
 
 from flashflow.backend.activity.consent import NO_CONSENT
 from flashflow.backend.activity.ingest import Origin
-from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
 from flashflow.backend.api.framework.pagination import Page
-from flashflow.backend.api.framework.serializers import wire, wire_activity_row, wire_session_row
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.api.framework.serializers import to_json_types, wire_activity_row, wire_session_row
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import NotFound
 from flashflow.backend.schemas.records import BatchResult, SessionStarted, Tracked
 from flashflow.backend.schemas.requests import (
@@ -26,7 +26,7 @@ from flashflow.backend.schemas.requests import (
     UserId,
     build,
 )
-from flashflow.backend.schemas.values import moment_ms
+from flashflow.backend.schemas.values import timestamp_ms
 from flashflow.backend.store.activity.activities import activity_rows, session_rows
 from flashflow.backend.store.engine.sql import PAGE_BYTES
 
@@ -48,7 +48,7 @@ class UserPath(Input, frozen=True, kw_only=True):
     user_id: UserId
 
 
-def path_user(call: Call) -> str:
+def path_user(call: ApiRequest) -> str:
     """The path's user id. Raises ValidationError."""
     if not call.params["user_id"]:
         raise NotFound("There is nothing at this address.")
@@ -57,27 +57,27 @@ def path_user(call: Call) -> str:
 
 def checked_range(since: datetime | None, until: datetime | None) -> None:
     """Both ends as times that can be meant. Raises ValidationError."""
-    faults = Faults()
+    faults = ErrorCollector()
     for field, moment in (("since", since), ("until", until)):
         with faults:
             if moment is not None:
-                moment_ms(field, moment)
+                timestamp_ms(field, moment)
     faults.done()
 
 
-def origin(call: Call, app: str | None) -> Origin:
+def origin(call: ApiRequest, app: str | None) -> Origin:
     """Who sends, by the key and the connection."""
     return Origin(call.app_for(app), call.ip_address, call.user_agent)
 
 
-async def track(call: Call) -> Answer:
+async def track(call: ApiRequest) -> Answer:
     body: ActivityIn = call.body
     write = call.services.activity.tracking(body, origin(call, body.app))
     return await call.create(call.services.activity.store, call.services.activity_writes, write, _tracked)
 
 
-def _check_track(call: Call) -> None:
-    faults = Faults()
+def _check_track(call: ApiRequest) -> None:
+    faults = ErrorCollector()
     with faults:
         call.app_for(call.body.app)
     with faults:
@@ -85,23 +85,23 @@ def _check_track(call: Call) -> None:
     faults.done()
 
 
-def _check_app(call: Call) -> None:
+def _check_app(call: ApiRequest) -> None:
     call.app_for(call.body.app)
 
 
-def _check_range(call: Call) -> None:
+def _check_range(call: ApiRequest) -> None:
     checked_range(call.query.since, call.query.until)
 
 
 def _tracked(tracked: Tracked) -> Answer:
     if not tracked.stored:
-        return ok(200, activity_id=None, stored=False, reason=tracked.reason)
+        return success(200, activity_id=None, stored=False, reason=tracked.reason)
     if tracked.duplicate:
-        return ok(200, activity_id=tracked.activity_id, duplicate=True)
-    return ok(201, activity_id=tracked.activity_id)
+        return success(200, activity_id=tracked.activity_id, duplicate=True)
+    return success(201, activity_id=tracked.activity_id)
 
 
-async def batch(call: Call) -> Answer:
+async def batch(call: ApiRequest) -> Answer:
     body: BatchIn = call.body
     may_name_app = call.caller.sees is None
     key = call.headers.get(b"idempotency-key")
@@ -121,28 +121,28 @@ def batched(result: BatchResult) -> Answer:
         {"index": row.index, "errors": [{"field": field, "message": message} for field, message in row.errors]}
         for row in result.rejected
     ]
-    return ok(200, accepted=result.accepted, duplicates=result.duplicates, rejected=rejected)
+    return success(200, accepted=result.accepted, duplicates=result.duplicates, rejected=rejected)
 
 
-async def list_activities(call: Call) -> Answer:
+async def list_activities(call: ApiRequest) -> Answer:
     query: ActivityQuery = call.query or ActivityQuery()
     since, until = query.since, query.until
     checked_range(since, until)
     filters = msgspec.structs.asdict(query) | {
         "app": call.app_filter(query.app),
-        "since": None if since is None else moment_ms("since", since),
-        "until": None if until is None else moment_ms("until", until),
+        "since": None if since is None else timestamp_ms("since", since),
+        "until": None if until is None else timestamp_ms("until", until),
     }
 
     def answer() -> Answer:
         store = call.services.activity.store
         rows, following = store.read(lambda conn: activity_rows(conn, **filters, most_bytes=PAGE_BYTES))
-        return ok(activities=[wire_activity_row(row) for row in rows], next_cursor=following)
+        return success(activities=[wire_activity_row(row) for row in rows], next_cursor=following)
 
     return await call.read(answer)
 
 
-async def start_session(call: Call) -> Answer:
+async def start_session(call: ApiRequest) -> Answer:
     body: SessionIn = call.body
     write = call.services.activity.starting(body, origin(call, body.app))
     return await call.create(call.services.activity.store, call.services.activity_writes, write, _started)
@@ -150,36 +150,36 @@ async def start_session(call: Call) -> Answer:
 
 def _started(started: SessionStarted) -> Answer:
     if started.session is None:
-        return ok(200, session_id=None, stored=False, reason=NO_CONSENT)
-    return ok(201 if started.created else 200, session_id=started.session.id)
+        return success(200, session_id=None, stored=False, reason=NO_CONSENT)
+    return success(201 if started.created else 200, session_id=started.session.id)
 
 
-async def end_session(call: Call) -> Answer:
+async def end_session(call: ApiRequest) -> Answer:
     write = call.services.activity.ending(call.params["session_id"], call.caller.sees)
     session = await call.services.activity_writes.run(write)
-    return ok(session=wire(session))
+    return success(session=to_json_types(session))
 
 
-async def heartbeat(call: Call) -> Answer:
+async def heartbeat(call: ApiRequest) -> Answer:
     await call.services.activity_writes.run(call.services.activity.beating(call.params["session_id"], call.caller.sees))
-    return ok()
+    return success()
 
 
-async def list_sessions(call: Call) -> Answer:
+async def list_sessions(call: ApiRequest) -> Answer:
     user_id, query = path_user(call), call.query or Page()
     asked = (user_id, call.caller.sees, query.limit, query.cursor)
 
     def answer() -> Answer:
         rows, following = call.services.activity.store.read(lambda conn: session_rows(conn, *asked, PAGE_BYTES))
-        return ok(sessions=[wire_session_row(row) for row in rows], next_cursor=following)
+        return success(sessions=[wire_session_row(row) for row in rows], next_cursor=following)
 
     return await call.read(answer)
 
 
-async def user_analytics(call: Call) -> Answer:
+async def user_analytics(call: ApiRequest) -> Answer:
     user_id = path_user(call)
     figures = await call.read(lambda: call.services.activity.get_user_analytics(user_id, app=call.caller.sees))
-    return ok(analytics=wire(figures))
+    return success(analytics=to_json_types(figures))
 
 
 ENDPOINTS = (

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import time
 
-from flashflow.backend.api.framework.context import Desk
-from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.context import BackendDesk
+from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
 from flashflow.backend.api.framework.pagination import Page, paged
-from flashflow.backend.api.framework.serializers import wire
+from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.core.config import VERSION
 from flashflow.backend.core.errors import StorageError
 from flashflow.backend.schemas.requests import KeyIn, ProofIn
 
 
-def _damaged(desk: Desk) -> int | None:
+def _damaged(desk: BackendDesk) -> int | None:
     try:
         return desk.damaged_rows()
     except StorageError:  # None: unknown; the fault says why
         return None
 
 
-async def health(call: Call) -> Answer:
+async def health(call: ApiRequest) -> Answer:
     desk = call.services.desk
     fault, damaged = await call.read(lambda: (desk.storage_fault(), _damaged(desk)))
     failing = desk.failing_threads()
-    return ok(
+    return success(
         status="ok" if fault is None and not failing else "degraded",
         version=VERSION,
         uptime_seconds=round(time.monotonic() - call.services.started_at, 3),
@@ -34,32 +34,32 @@ async def health(call: Call) -> Answer:
     )
 
 
-async def prove(call: Call) -> Answer:
+async def prove(call: ApiRequest) -> Answer:
     body: ProofIn = call.body
     # The guard has checked this Host. Without a port it means that of plain HTTP.
     address = call.headers[b"host"].decode("utf-8", "replace").lower()
     if not address.rpartition("]")[2].partition(":")[2]:
         address += ":80"
-    return ok(proof=call.services.keys.prove(body.key_id.lower(), bytes.fromhex(body.nonce), address))
+    return success(proof=call.services.keys.prove(body.key_id.lower(), bytes.fromhex(body.nonce), address))
 
 
-async def list_keys(call: Call) -> Answer:
+async def list_keys(call: ApiRequest) -> Answer:
     keys = await call.read(call.services.keys.numbered)
-    return ok(**paged("keys", keys, call.query or Page()))
+    return success(**paged("keys", keys, call.query or Page()))
 
 
-async def add_key(call: Call) -> Answer:
+async def add_key(call: ApiRequest) -> Answer:
     body: KeyIn = call.body
     secret, made = await call.read(lambda: call.services.keys.add(body.name, body.scopes))
-    return ok(201, key=secret, name=made.name, scopes=made.scopes)
+    return success(201, key=secret, name=made.name, scopes=made.scopes)
 
 
-async def revoke_key(call: Call) -> Answer:
-    return ok(key=wire(await call.read(lambda: call.services.keys.revoke(call.params["name"]))))
+async def revoke_key(call: ApiRequest) -> Answer:
+    return success(key=to_json_types(await call.read(lambda: call.services.keys.revoke(call.params["name"]))))
 
 
-async def launch_link(call: Call) -> Answer:
-    return ok(201, url=call.services.new_launch_link())
+async def launch_link(call: ApiRequest) -> Answer:
+    return success(201, url=call.services.new_launch_link())
 
 
 ENDPOINTS = (

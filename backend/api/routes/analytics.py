@@ -13,10 +13,10 @@ from msgspec import Meta, field
 from flashflow.backend.analytics.date_ranges import Compare
 from flashflow.backend.analytics.query import Filters
 from flashflow.backend.analytics.service import Analytics
-from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
 from flashflow.backend.api.framework.pagination import Cursor, Limit
-from flashflow.backend.api.framework.serializers import wire
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.api.framework.serializers import to_json_types
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.domain.quiet_hours import is_zone
 from flashflow.backend.schemas.analytics import Period
@@ -28,7 +28,7 @@ Steps = Annotated[
 ]
 
 
-class FigureQuery(Input, frozen=True, kw_only=True):
+class AnalyticsQuery(Input, frozen=True, kw_only=True):
     """Local days ``from`` to ``to``, both included; without them the seven that end today. ``tz``: an IANA zone whose
     days are meant instead of the workspace's."""
 
@@ -38,7 +38,7 @@ class FigureQuery(Input, frozen=True, kw_only=True):
     app: AppName | None = None
 
 
-class TypedQuery(FigureQuery, frozen=True, kw_only=True):
+class TypedQuery(AnalyticsQuery, frozen=True, kw_only=True):
     """… over the activities of one type alone."""
 
     activity_type: TypeName | None = None
@@ -60,14 +60,14 @@ class TopQuery(TypedQuery, frozen=True, kw_only=True):
     limit: Limit = 10
 
 
-class RetentionQuery(FigureQuery, frozen=True, kw_only=True):
+class RetentionQuery(AnalyticsQuery, frozen=True, kw_only=True):
     """The days that somebody was new on, and how many days after each to look at."""
 
     days: Annotated[int, Meta(ge=1, le=366)] = 30
     mode: Literal["on", "on_or_after"] = "on"
 
 
-class FunnelQuery(FigureQuery, frozen=True, kw_only=True):
+class FunnelQuery(AnalyticsQuery, frozen=True, kw_only=True):
     """``dropped_at``: name some of those who stopped before that step (2 is the second)."""
 
     steps: Steps
@@ -82,17 +82,17 @@ class VerifyIn(Input, frozen=True, kw_only=True):
     rebuild: bool = False
 
 
-class UsersQuery(FigureQuery, frozen=True, kw_only=True):
+class UsersQuery(AnalyticsQuery, frozen=True, kw_only=True):
     limit: Limit = 50
     cursor: Cursor | None = None
 
 
-Q = TypeVar("Q", bound=FigureQuery)
+Q = TypeVar("Q", bound=AnalyticsQuery)
 
 
-def _filters(call: Call, query: FigureQuery) -> Filters:
+def _filters(call: ApiRequest, query: AnalyticsQuery) -> Filters:
     zone = None
-    faults = Faults()
+    faults = ErrorCollector()
     if query.tz is not None:
         if is_zone(query.tz):
             zone = ZoneInfo(query.tz)
@@ -105,12 +105,17 @@ def _filters(call: Call, query: FigureQuery) -> Filters:
     return Filters(first=query.first, last=query.last, app=call.app_filter(query.app), activity_type=kind, zone=zone)
 
 
-def _check(call: Call) -> None:
+def _check(call: ApiRequest) -> None:
     _filters(call, msgspec.structs.replace(call.query, app=None))
 
 
 async def _ask(
-    call: Call, kind: type[Q], name: str, question: Callable[[Analytics, Filters, Q], Record], *, by_days: bool = True
+    call: ApiRequest,
+    kind: type[Q],
+    name: str,
+    question: Callable[[Analytics, Filters, Q], Record],
+    *,
+    by_days: bool = True,
 ) -> Answer:
     """``by_days``: whether days are asked for, which take long where they are another zone's."""
     query: Q = call.query or kind()
@@ -118,34 +123,37 @@ async def _ask(
     analytics = call.services.activity.analytics
 
     def answer() -> Answer:
-        return ok(**{name: _told(question(analytics, filters, query))})
+        return success(**{name: _told(question(analytics, filters, query))})
 
     return await call.read(answer, long=by_days and analytics.is_elsewhere(filters))
 
 
 def _told(answer: Record) -> dict[str, Any]:
     """An answer with its periods' moments written out as all others are."""
-    return {name: wire(value) if isinstance(value, Period) else value for name, value in wire(answer).items()}
+    return {
+        name: to_json_types(value) if isinstance(value, Period) else value
+        for name, value in to_json_types(answer).items()
+    }
 
 
-async def overview(call: Call) -> Answer:
+async def overview(call: ApiRequest) -> Answer:
     return await _ask(call, OverviewQuery, "overview", lambda a, f, q: a.overview(f, q.compare))
 
 
-async def trend(call: Call) -> Answer:
+async def trend(call: ApiRequest) -> Answer:
     return await _ask(call, TrendQuery, "trend", lambda a, f, q: a.trend(f, q.compare, q.interval))
 
 
-async def top(call: Call) -> Answer:
+async def top(call: ApiRequest) -> Answer:
     kind = call.path.rpartition("/")[2]
     return await _ask(call, TopQuery, kind, lambda a, f, q: a.top(f, kind, q.limit))
 
 
-async def heatmap(call: Call) -> Answer:
+async def heatmap(call: ApiRequest) -> Answer:
     return await _ask(call, TypedQuery, "heatmap", lambda a, f, _: a.heatmap(f))
 
 
-async def retention(call: Call) -> Answer:
+async def retention(call: ApiRequest) -> Answer:
     return await _ask(call, RetentionQuery, "retention", lambda a, f, q: a.retention(f, q.days, q.mode))
 
 
@@ -159,7 +167,7 @@ def _steps(text: str) -> list[str]:
     return [step.strip() for step in text.split(",")]
 
 
-async def funnel(call: Call) -> Answer:
+async def funnel(call: ApiRequest) -> Answer:
     if call.query is None:
         raise ValidationError.of("steps", "is required")
 
@@ -169,7 +177,7 @@ async def funnel(call: Call) -> Answer:
     return await _ask(call, FunnelQuery, "funnel", question, by_days=False)
 
 
-async def users(call: Call) -> Answer:
+async def users(call: ApiRequest) -> Answer:
     query: UsersQuery = call.query or UsersQuery()
     filters = _filters(call, query)
     analytics = call.services.activity.analytics
@@ -177,28 +185,28 @@ async def users(call: Call) -> Answer:
     def answer() -> Answer:
         found = analytics.user_list(filters, query.limit, query.cursor)
         rows = [msgspec.to_builtins(row) for row in found.users]
-        return ok(users=rows, next_cursor=found.next_cursor, period=found.period, definition=found.definition)
+        return success(users=rows, next_cursor=found.next_cursor, period=found.period, definition=found.definition)
 
     return await call.read(answer, long=analytics.is_elsewhere(filters))
 
 
-async def list_types(call: Call) -> Answer:
+async def list_types(call: ApiRequest) -> Answer:
     rows = await call.read(call.services.activity.figures.activity_types)
-    return ok(activity_types=[wire(row) for row in rows])
+    return success(activity_types=[to_json_types(row) for row in rows])
 
 
-async def mark_type(call: Call) -> Answer:
+async def mark_type(call: ApiRequest) -> Answer:
     body: ActivityTypeIn = call.body
     marked = await call.services.activity_writes.run(call.services.activity.figures.marking(body.name, body.key))
     await call.wait(lambda: call.services.activity.figures.recount(RECOUNT_S))
-    return ok(activity_type=wire(marked))
+    return success(activity_type=to_json_types(marked))
 
 
 RECOUNT_S = 4.0
 """After so long the answer goes out; the rest is counted beside whatever else happens."""
 
 
-async def verify(call: Call) -> Answer:
+async def verify(call: ApiRequest) -> Answer:
     figures = call.services.activity.figures
     body: VerifyIn | None = call.body
 
@@ -206,7 +214,9 @@ async def verify(call: Call) -> Answer:
         differences = figures.verify()
         if differences and body is not None and body.rebuild:
             figures.rebuild()
-        return ok(differences=[wire(one) for one in differences], rebuilt=bool(differences and body and body.rebuild))
+        return success(
+            differences=[to_json_types(one) for one in differences], rebuilt=bool(differences and body and body.rebuild)
+        )
 
     return await call.wait(check)
 

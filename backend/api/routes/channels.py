@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
-from flashflow.backend.api.framework.serializers import wire
+from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
+from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.core.errors import NotFound
 from flashflow.backend.schemas.requests import Input, TypeName, UserId
 
 
-class TrialIn(Input, frozen=True, kw_only=True):
+class ChannelTestIn(Input, frozen=True, kw_only=True):
     """Whom to test a channel on; without one, the person at this machine."""
 
     user_id: UserId | None = None
@@ -20,29 +20,32 @@ class DigestNowIn(Input, frozen=True, kw_only=True):
     notification_type: TypeName | None = None
 
 
-async def list_channels(call: Call) -> Answer:
+async def list_channels(call: ApiRequest) -> Answer:
     states = await call.read(call.services.desk.channel_states)
-    return ok(channels=[wire(state) for state in states])
+    return success(channels=[to_json_types(state) for state in states])
 
 
-async def send_test(call: Call) -> Answer:
-    body: TrialIn = call.body or TrialIn()
+async def send_test(call: ApiRequest) -> Answer:
+    body: ChannelTestIn = call.body or ChannelTestIn()
     trials = await call.wait(lambda: call.services.desk.send_test(call.params["name"], body.user_id))
-    return ok(results=[wire(trial) for trial in trials])
+    return success(results=[to_json_types(trial) for trial in trials])
 
 
-async def web_push_key(call: Call) -> Answer:
+async def web_push_key(call: ApiRequest) -> Answer:
     key = await call.read(call.services.desk.web_push_key)
     if key is None:
         raise NotFound("Web Push is not configured ([channels.push.webpush] in flashflow.toml).")
-    return ok(public_key=key)
+    return success(public_key=key)
 
 
-async def send_digest(call: Call) -> Answer:
+async def send_digest(call: ApiRequest) -> Answer:
     body: DigestNowIn = call.body or DigestNowIn()
     write = call.services.notifications.sending_digest(call.params["user_id"], body.notification_type)
     done = await call.services.notification_writes.run(write)
-    return ok(**wire(done) | {"held": [wire(one) for one in done.held], "stopped": [wire(one) for one in done.stopped]})
+    return success(
+        **to_json_types(done)
+        | {"held": [to_json_types(one) for one in done.held], "stopped": [to_json_types(one) for one in done.stopped]}
+    )
 
 
 ENDPOINTS = (
@@ -51,7 +54,7 @@ ENDPOINTS = (
         summary="Every channel, and whether it works on this machine", answer="channels: name, label, works, detail",
     ),
     Endpoint(
-        method="POST", path="/api/channels/{name}/test", scope="admin", handler=send_test, body=TrialIn,
+        method="POST", path="/api/channels/{name}/test", scope="admin", handler=send_test, body=ChannelTestIn,
         body_optional=True,
         summary="Send a test through a channel, or one route of push (desktop, fcm, apns, webpush), now",
         answer="results: channel, target, outcome, code, text; 404 "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from flashflow.backend.activity.consent import Consent
-from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
-from flashflow.backend.api.framework.serializers import wire
+from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
+from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.api.framework.streamed_response import streamed
 from flashflow.backend.api.routes.activity import batched, path_user
 from flashflow.backend.data.formats import MEDIA_TYPES, Format, What
@@ -15,8 +15,8 @@ from flashflow.backend.data.import_notifications import ImportNotificationsIn, i
 from flashflow.backend.data.import_sessions import ImportSessionsIn, import_sessions_write
 from flashflow.backend.data.retention import Kind
 from flashflow.backend.schemas.requests import AppName, Input, Moment, UserId
-from flashflow.backend.schemas.values import moment_ms
-from flashflow.backend.store.privacy.export import Wanted
+from flashflow.backend.schemas.values import timestamp_ms
+from flashflow.backend.store.privacy.export import ExportFilter
 
 
 class ExportQuery(Input, frozen=True, kw_only=True):
@@ -49,45 +49,45 @@ class PruneIn(Input, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
-async def _export(call: Call, what: What) -> Answer:
+async def _export(call: ApiRequest, what: What) -> Answer:
     query: ExportQuery = call.query or ExportQuery()
-    wanted = Wanted(
+    wanted = ExportFilter(
         user_id=query.user_id,
         app=call.app_filter(query.app),
-        since=None if query.since is None else moment_ms("since", query.since),
-        until=None if query.until is None else moment_ms("until", query.until),
+        since=None if query.since is None else timestamp_ms("since", query.since),
+        until=None if query.until is None else timestamp_ms("until", query.until),
     )
     pieces = call.services.exports.rows(what, query.format, wanted)
     return await streamed(call, pieces, MEDIA_TYPES[query.format], f"{what}.{query.format}")
 
 
-async def export_activities(call: Call) -> Answer:
+async def export_activities(call: ApiRequest) -> Answer:
     return await _export(call, "activities")
 
 
-async def export_sessions(call: Call) -> Answer:
+async def export_sessions(call: ApiRequest) -> Answer:
     return await _export(call, "sessions")
 
 
-async def export_notifications(call: Call) -> Answer:
+async def export_notifications(call: ApiRequest) -> Answer:
     return await _export(call, "notifications")
 
 
-async def import_activities(call: Call) -> Answer:
+async def import_activities(call: ApiRequest) -> Answer:
     body: ImportIn = call.body
     write = import_activities_write(call.services.activity, body.activities, call.caller.app)
     write.size = len(call.raw)
     return batched(await call.services.activity_writes.run(write))
 
 
-async def import_sessions(call: Call) -> Answer:
+async def import_sessions(call: ApiRequest) -> Answer:
     body: ImportSessionsIn = call.body
     write = import_sessions_write(call.services.activity, body.sessions, call.caller.app)
     write.size = len(call.raw)
     return batched(await call.services.activity_writes.run(write))
 
 
-async def import_notifications(call: Call) -> Answer:
+async def import_notifications(call: ApiRequest) -> Answer:
     body: ImportNotificationsIn = call.body
     services = call.services
     write = import_notifications_write(services.notifications.clock, body.notifications, call.caller.app)
@@ -95,44 +95,44 @@ async def import_notifications(call: Call) -> Answer:
     return batched(await services.notification_writes.run(write))
 
 
-async def export_person(call: Call) -> Answer:
+async def export_person(call: ApiRequest) -> Answer:
     pieces = call.services.exports.person(path_user(call))
     return await streamed(call, pieces, "application/json", "person.json")
 
 
-async def erase(call: Call) -> Answer:
+async def erase(call: ApiRequest) -> Answer:
     user_id = path_user(call)
     query: EraseQuery = call.query or EraseQuery()
     unknown = query.even_if_unknown == "true"
     erased = await call.wait(lambda: call.services.erasing.erase(user_id, even_if_unknown=unknown))
-    return ok(**wire(erased))
+    return success(**to_json_types(erased))
 
 
-async def readmit(call: Call) -> Answer:
+async def readmit(call: ApiRequest) -> Answer:
     user_id = path_user(call)
-    return ok(readmitted=await call.wait(lambda: call.services.erasing.readmit(user_id)))
+    return success(readmitted=await call.wait(lambda: call.services.erasing.readmit(user_id)))
 
 
-async def get_consent(call: Call) -> Answer:
+async def get_consent(call: ApiRequest) -> Answer:
     user_id = path_user(call)
-    return ok(consent=wire(await call.read(lambda: call.services.activity.admission.consent(user_id))))
+    return success(consent=to_json_types(await call.read(lambda: call.services.activity.admission.consent(user_id))))
 
 
-async def set_consent(call: Call) -> Answer:
+async def set_consent(call: ApiRequest) -> Answer:
     body: ConsentIn = call.body
     write = call.services.activity.admission.consenting(path_user(call), body.tracking)
     consent: Consent = await call.services.activity_writes.run(write)
-    return ok(consent=wire(consent))
+    return success(consent=to_json_types(consent))
 
 
-async def prune(call: Call) -> Answer:
+async def prune(call: ApiRequest) -> Answer:
     body: PruneIn = call.body
-    before_ms = moment_ms("before", body.before)
+    before_ms = timestamp_ms("before", body.before)
     if body.dry_run:
         result = await call.wait(lambda: call.services.retention.would_prune(before_ms, body.what))
     else:
         result = await call.wait(lambda: call.services.retention.prune(before_ms, body.what, seconds=PRUNE_S))
-    return ok(dry_run=body.dry_run, **wire(result))
+    return success(dry_run=body.dry_run, **to_json_types(result))
 
 
 PRUNE_S = 4.0

@@ -6,63 +6,63 @@ from datetime import datetime
 
 from msgspec import UNSET
 
-from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
-from flashflow.backend.api.framework.serializers import when, wire
+from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
+from flashflow.backend.api.framework.serializers import rfc3339_text, to_json_types
 from flashflow.backend.api.routes.activity import path_user
 from flashflow.backend.core.errors import ValidationError
-from flashflow.backend.notifications.delivery_settings import Circumstances
+from flashflow.backend.notifications.delivery_settings import UserDeliverySettings
 from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, DoNotDisturbIn, QuietHoursIn
-from flashflow.backend.schemas.values import moment_ms
+from flashflow.backend.schemas.values import timestamp_ms
 
 
-def _circumstances(call: Call) -> Circumstances:
+def _circumstances(call: ApiRequest) -> UserDeliverySettings:
     return call.services.notifications.circumstances
 
 
-async def get_contacts(call: Call) -> Answer:
+async def get_contacts(call: ApiRequest) -> Answer:
     user_id = path_user(call)
-    return ok(contacts=wire(await call.read(lambda: _circumstances(call).contact(user_id))))
+    return success(contacts=to_json_types(await call.read(lambda: _circumstances(call).contact(user_id))))
 
 
-def _check_contacts(call: Call) -> None:
+def _check_contacts(call: ApiRequest) -> None:
     _circumstances(call).contacting("", call.body)
 
 
-def _check_quiet_hours(call: Call) -> None:
+def _check_quiet_hours(call: ApiRequest) -> None:
     _circumstances(call).quieting("", call.body)
 
 
-async def set_contacts(call: Call) -> Answer:
+async def set_contacts(call: ApiRequest) -> Answer:
     write = _circumstances(call).contacting(path_user(call), call.body)
     contact = await call.services.notification_writes.run(write)
-    return ok(contacts=wire(contact))
+    return success(contacts=to_json_types(contact))
 
 
-async def set_quiet_hours(call: Call) -> Answer:
+async def set_quiet_hours(call: ApiRequest) -> Answer:
     write = _circumstances(call).quieting(path_user(call), call.body)
     setting = await call.services.notification_writes.run(write)
-    return ok(quiet_hours=wire(setting))
+    return success(quiet_hours=to_json_types(setting))
 
 
-async def set_do_not_disturb(call: Call) -> Answer:
+async def set_do_not_disturb(call: ApiRequest) -> Answer:
     user_id, until_ms = path_user(call), _until(call)
     write = _circumstances(call).disturb_not(user_id, until_ms)
     until: datetime | None = await call.services.notification_writes.run(write)
-    return ok(do_not_disturb_until=None if until is None else when(until))
+    return success(do_not_disturb_until=None if until is None else rfc3339_text(until))
 
 
-def _until(call: Call) -> int | None:
+def _until(call: ApiRequest) -> int | None:
     body: DoNotDisturbIn = call.body
     if (body.minutes is UNSET) == (body.until is UNSET):
         raise ValidationError.of("until", "give either minutes or until")
     if body.minutes is not UNSET:
         return call.services.notifications.store.clock.now_ms() + body.minutes * 60_000
-    return None if body.until is None or body.until is UNSET else moment_ms("until", body.until)
+    return None if body.until is None or body.until is UNSET else timestamp_ms("until", body.until)
 
 
-async def set_digest(call: Call) -> Answer:
+async def set_digest(call: ApiRequest) -> Answer:
     write = _circumstances(call).digesting(path_user(call), call.body)
-    return ok(digest=await call.services.notification_writes.run(write))
+    return success(digest=await call.services.notification_writes.run(write))
 
 
 ENDPOINTS = (

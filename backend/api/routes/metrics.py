@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from flashflow.backend.api.framework.context import Services
-from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint
+from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint
 from flashflow.backend.api.http.prometheus import MEDIA_TYPE, Family, Sample, counter, gauge, text
 from flashflow.backend.api.http.request_metrics import BOUNDS
 from flashflow.backend.core.config import VERSION
@@ -18,7 +18,7 @@ from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.file_metrics import Waiting, file_sizes, measure_activities, measure_notifications
 
 
-async def metrics(call: Call) -> Answer:
+async def metrics(call: ApiRequest) -> Answer:
     services = call.services
     served = [*_server(services)]  # counted in this thread, so it is read in it
     kept = await call.read(lambda: [*_process(services), *_stored(services), *_delivery(services), *_files(services)])

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
 from flashflow.backend.api.framework.pagination import Page, paged, paged_rows
-from flashflow.backend.api.framework.serializers import wire, wire_delivery, wire_sent
+from flashflow.backend.api.framework.serializers import delivery_json, sent_json, to_json_types
 from flashflow.backend.api.routes.activity import checked_range, path_user
 from flashflow.backend.core.clock import to_ms
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import Erased, ValidationError
 from flashflow.backend.schemas.records import (
     DeviceRegistered,
@@ -44,7 +44,7 @@ from flashflow.backend.schemas.requests import (
     build,
 )
 from flashflow.backend.store.engine.sql import PAGE_BYTES
-from flashflow.backend.store.notifications.notifications import Asked
+from flashflow.backend.store.notifications.notifications import ListFilter
 
 
 class NotificationQuery(Page, frozen=True, kw_only=True):
@@ -59,7 +59,7 @@ class NotificationQuery(Page, frozen=True, kw_only=True):
     until: Moment | None = None
 
 
-async def send(call: Call) -> Answer:
+async def send(call: ApiRequest) -> Answer:
     body: SendIn = call.body
     service = call.services.notifications
     many = body.user_ids is not None
@@ -69,15 +69,15 @@ async def send(call: Call) -> Answer:
 
     def render(sent: tuple[Sent, ...]) -> Answer:
         if many:
-            told = [wire_sent(one) | {"user_id": one.user_id} for one in sent]
-            return ok(201, notifications=told, **_left_out(body, sent))
-        return ok(201, **wire_sent(sent[0]))
+            told = [sent_json(one) | {"user_id": one.user_id} for one in sent]
+            return success(201, notifications=told, **_left_out(body, sent))
+        return success(201, **sent_json(sent[0]))
 
     return await call.create(service.store, call.services.notification_writes, write, render)
 
 
-def _check_send(call: Call) -> None:
-    faults = Faults()
+def _check_send(call: ApiRequest) -> None:
+    faults = ErrorCollector()
     with faults:
         call.app_for(call.body.app)
     with faults:
@@ -92,31 +92,31 @@ def _left_out(body: SendIn, sent: tuple[Sent, ...]) -> dict[str, Any]:
     return {"refused": [{"user_id": user, "code": Erased.code} for user in refused]} if refused else {}
 
 
-async def _rehearse(call: Call, body: SendIn, many: bool) -> Answer:
+async def _rehearse(call: ApiRequest, body: SendIn, many: bool) -> Answer:
     app, owner = call.app_for(body.app), call.caller.sees
     rehearsed = await call.read(lambda: call.services.notifications.rehearse(body, app, owner))
     if many:
-        return ok(dry_run=True, notifications=[wire(one) for one in rehearsed])
-    return ok(dry_run=True, **wire(rehearsed[0]))
+        return success(dry_run=True, notifications=[to_json_types(one) for one in rehearsed])
+    return success(dry_run=True, **to_json_types(rehearsed[0]))
 
 
-async def snooze(call: Call) -> Answer:
+async def snooze(call: ApiRequest) -> Answer:
     wanted = (call.params["notification_id"], call.caller.sees)
     moved = await call.services.notification_writes.run(
         call.services.notifications.snoozing(wanted, call.body.until)
     )  # fmt: skip
-    return ok(notification=wire(moved))
+    return success(notification=to_json_types(moved))
 
 
-async def reschedule(call: Call) -> Answer:
+async def reschedule(call: ApiRequest) -> Answer:
     wanted = (call.params["notification_id"], call.caller.sees)
     write = call.services.notifications.rescheduling(wanted, call.body.scheduled_at)
     moved = await call.services.notification_writes.run(write)
-    return ok(notification=wire(moved))
+    return success(notification=to_json_types(moved))
 
 
-def _check_list(call: Call) -> None:
-    faults = Faults()
+def _check_list(call: ApiRequest) -> None:
+    faults = ErrorCollector()
     with faults:
         checked_range(call.query.since, call.query.until)
     with faults:
@@ -124,11 +124,11 @@ def _check_list(call: Call) -> None:
     faults.done()
 
 
-async def list_notifications(call: Call) -> Answer:
+async def list_notifications(call: ApiRequest) -> Answer:
     user_id, query = path_user(call), call.query or NotificationQuery()
     if call.query is not None:
         _check_list(call)
-    asked = Asked(
+    asked = ListFilter(
         user_id=user_id,
         app=call.caller.sees,
         status=query.status,
@@ -158,36 +158,36 @@ LOOP_BYTES = 128 * 1024
 """Read on the loop at most; a larger page is read again in a thread."""
 
 
-async def get_notification(call: Call) -> Answer:
+async def get_notification(call: ApiRequest) -> Answer:
     service = call.services.notifications
     detail = await call.read(lambda: service.get_notification(call.params["notification_id"], call.caller.sees))
-    deliveries = [wire_delivery(d) for d in detail.deliveries]
-    return ok(notification=wire(detail.notification) | {"deliveries": deliveries})
+    deliveries = [delivery_json(d) for d in detail.deliveries]
+    return success(notification=to_json_types(detail.notification) | {"deliveries": deliveries})
 
 
-def mover(verb: str) -> Callable[[Call], Awaitable[Answer]]:
+def mover(verb: str) -> Callable[[ApiRequest], Awaitable[Answer]]:
     """The handler that moves one notification through its reader's hands."""
 
-    async def move(call: Call) -> Answer:
+    async def move(call: ApiRequest) -> Answer:
         write = call.services.notifications.moving(verb, (call.params["notification_id"], call.caller.sees))
         moved = await call.services.notification_writes.run(write)
-        return ok(notification=wire(moved))
+        return success(notification=to_json_types(moved))
 
     return move
 
 
-async def read_all(call: Call) -> Answer:
+async def read_all(call: ApiRequest) -> Answer:
     write = call.services.notifications.reading_all(path_user(call), call.caller.sees)
     updated = await call.services.notification_writes.run(write)
-    return ok(updated=len(updated))
+    return success(updated=len(updated))
 
 
-async def set_preferences(call: Call) -> Answer:
+async def set_preferences(call: ApiRequest) -> Answer:
     body: PreferencesIn = call.body
     write = call.services.notifications.preferences.choosing(_choices(body))
 
     def render(saved: tuple[Preference, ...]) -> Answer:
-        return ok(preferences=[wire(choice) for choice in saved])
+        return success(preferences=[to_json_types(choice) for choice in saved])
 
     return render(await call.services.notification_writes.run(write))
 
@@ -195,7 +195,7 @@ async def set_preferences(call: Call) -> Answer:
 def _choices(body: PreferencesIn) -> list[PreferenceIn]:
     one = {field: getattr(body, field) for field in _CHOICE if getattr(body, field) is not None}
     if body.preferences is None:
-        faults = Faults()
+        faults = ErrorCollector()
         for field in _CHOICE:
             if field not in one:
                 faults.add(field, "is required", "preferences")
@@ -209,71 +209,71 @@ def _choices(body: PreferencesIn) -> list[PreferenceIn]:
 _CHOICE = ("user_id", "notification_type", "channel", "enabled")
 
 
-def _check_preferences(call: Call) -> None:
+def _check_preferences(call: ApiRequest) -> None:
     call.services.notifications.preferences.choosing(_choices(call.body))
 
 
-async def get_preferences(call: Call) -> Answer:
+async def get_preferences(call: ApiRequest) -> Answer:
     user_id, service = path_user(call), call.services.notifications
 
     def answer() -> Answer:
         matrix: PreferenceMatrix = service.get_preferences(user_id)
-        return ok(
-            preferences=[wire(choice) for choice in matrix.preferences],
-            quiet_hours=wire(service.circumstances.quiet_hours(user_id)),
+        return success(
+            preferences=[to_json_types(choice) for choice in matrix.preferences],
+            quiet_hours=to_json_types(service.circumstances.quiet_hours(user_id)),
             digest=service.circumstances.digests(user_id),
-            types=[wire(kind) for kind in matrix.types],
+            types=[to_json_types(kind) for kind in matrix.types],
         )
 
     return await call.read(answer)
 
 
-async def list_types(call: Call) -> Answer:
+async def list_types(call: ApiRequest) -> Answer:
     types = await call.read(call.services.notifications.preferences.numbered_types)
-    return ok(**paged("notification_types", types, call.query or Page()))
+    return success(**paged("notification_types", types, call.query or Page()))
 
 
-async def declare_type(call: Call) -> Answer:
+async def declare_type(call: ApiRequest) -> Answer:
     service = call.services.notifications
 
     def render(declared: tuple[NotificationType, bool]) -> Answer:
-        return ok(201 if declared[1] else 200, notification_type=wire(declared[0]))
+        return success(201 if declared[1] else 200, notification_type=to_json_types(declared[0]))
 
     write = service.preferences.declaring(call.body, call.caller.app, call.caller.sees)
     return await call.create(service.store, call.services.notification_writes, write, render)
 
 
-def _check_type(call: Call) -> None:
+def _check_type(call: ApiRequest) -> None:
     call.services.notifications.preferences.check_type(call.body)
 
 
-async def register_device(call: Call) -> Answer:
+async def register_device(call: ApiRequest) -> Answer:
     service = call.services.notifications
 
     def render(registered: DeviceRegistered) -> Answer:
-        return ok(201 if registered.created else 200, device_token_id=registered.device.id)
+        return success(201 if registered.created else 200, device_token_id=registered.device.id)
 
     write = service.devices.registering(call.body, call.caller.app)
     return await call.create(service.store, call.services.notification_writes, write, render)
 
 
-async def list_devices(call: Call) -> Answer:
+async def list_devices(call: ApiRequest) -> Answer:
     user_id, devices = path_user(call), call.services.notifications.devices
-    return await call.read(lambda: ok(**paged_rows("devices", _below(call, devices.newest, user_id), _page(call))))
+    return await call.read(lambda: success(**paged_rows("devices", _below(call, devices.newest, user_id), _page(call))))
 
 
-def _below(call: Call, newest: Callable[..., Any], *whose: str) -> Callable[[int, int], Any]:
+def _below(call: ApiRequest, newest: Callable[..., Any], *whose: str) -> Callable[[int, int], Any]:
     return lambda before, limit: newest(*whose, call.caller.sees, before, limit)
 
 
-def _page(call: Call) -> Page:
+def _page(call: ApiRequest) -> Page:
     return call.query or Page()
 
 
-async def remove_device(call: Call) -> Answer:
+async def remove_device(call: ApiRequest) -> Answer:
     write = call.services.notifications.devices.removing(call.params["device_token_id"], call.caller.sees)
     device = await call.services.notification_writes.run(write)
-    return ok(device=wire(device))
+    return success(device=to_json_types(device))
 
 
 class LocaleQuery(Input, frozen=True, kw_only=True):
@@ -283,53 +283,53 @@ class LocaleQuery(Input, frozen=True, kw_only=True):
 
 
 def _template(template: Template) -> Answer:
-    return ok(template=wire(template))
+    return success(template=to_json_types(template))
 
 
-async def list_templates(call: Call) -> Answer:
+async def list_templates(call: ApiRequest) -> Answer:
     templates = call.services.notifications.templates
-    return await call.read(lambda: ok(**paged_rows("templates", _below(call, templates.newest), _page(call))))
+    return await call.read(lambda: success(**paged_rows("templates", _below(call, templates.newest), _page(call))))
 
 
-async def create_template(call: Call) -> Answer:
+async def create_template(call: ApiRequest) -> Answer:
     service = call.services.notifications
 
     def render(template: Template) -> Answer:
-        return ok(201, template=wire(template))
+        return success(201, template=to_json_types(template))
 
     write = service.templates.creating(call.body, call.caller.app)
     return await call.create(service.store, call.services.notification_writes, write, render)
 
 
-def _check_template(call: Call) -> None:
+def _check_template(call: ApiRequest) -> None:
     call.services.notifications.templates.check(call.body)
 
 
-async def get_template(call: Call) -> Answer:
+async def get_template(call: ApiRequest) -> Answer:
     locale = (call.query or LocaleQuery()).locale
     templates = call.services.notifications.templates
     return _template(await call.read(lambda: templates.get(call.params["name"], locale, call.caller.sees)))
 
 
-async def change_template(call: Call) -> Answer:
+async def change_template(call: ApiRequest) -> Answer:
     body: TemplateChangeIn = call.body
     text = build(TemplateIn, name=call.params["name"], **msgspec.structs.asdict(body))
     write = call.services.notifications.templates.changing(text, call.caller.app, call.caller.sees)
     return _template(await call.services.notification_writes.run(write))
 
 
-async def remove_template(call: Call) -> Answer:
+async def remove_template(call: ApiRequest) -> Answer:
     write = call.services.notifications.templates.removing(call.params["name"], call.caller.sees)
     gone = await call.services.notification_writes.run(write)
-    return ok(deleted=[wire(template) for template in gone])
+    return success(deleted=[to_json_types(template) for template in gone])
 
 
-async def preview_template(call: Call) -> Answer:
+async def preview_template(call: ApiRequest) -> Answer:
     body, templates = call.body, call.services.notifications.templates
     rendered: Any = await call.read(
         lambda: templates.preview(call.params["name"], body.data, body.locale, call.caller.sees)
     )
-    return ok(preview=wire(rendered))
+    return success(preview=to_json_types(rendered))
 
 
 def _moving(verb: str, scope: str, summary: str) -> Endpoint:

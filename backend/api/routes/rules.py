@@ -6,41 +6,41 @@ from typing import Any
 
 import msgspec
 
-from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
 from flashflow.backend.api.framework.pagination import Page
-from flashflow.backend.api.framework.serializers import wire
-from flashflow.backend.core.error_collector import Faults
+from flashflow.backend.api.framework.serializers import to_json_types
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import Forbidden
 from flashflow.backend.rules.service import DryRun, Rule, RuleRef, Rules
 from flashflow.backend.schemas.rules import RuleChangeIn, RuleDraftIn, RuleIn, RuleQuery, check_when
 
 
-def _rules(call: Call) -> Rules:
+def _rules(call: ApiRequest) -> Rules:
     return call.services.rules
 
 
-def _named(call: Call) -> RuleRef:
+def _named(call: ApiRequest) -> RuleRef:
     named = None if call.query is None else call.query.app
     return RuleRef(call.params["name"], call.app_filter(named), call.caller.app)
 
 
-def _watching(call: Call, named: str | None) -> tuple[str, str | None]:
+def _watching(call: ApiRequest, named: str | None) -> tuple[str, str | None]:
     """The app that a rule is for, and the only one whose activities it sees: with admin every app's, unless one is
     named."""
     app = call.app_for(named)
     return app, named if call.caller.sees is None else app
 
 
-def _must_send(call: Call) -> None:
+def _must_send(call: ApiRequest) -> None:
     """A rule sends by itself, so whoever writes one must be allowed to."""
     if not call.caller.may("send"):
         raise Forbidden("This key needs the scope “send” too: a rule sends notifications.")
 
 
-def wire_rule(rule: Rule) -> dict[str, Any]:
+def rule_json(rule: Rule) -> dict[str, Any]:
     """A rule as the API writes it; what decides when it fires is written out whole, and fit to be sent back."""
     when = {name: _whole(getattr(rule, name)) for name in ("on", "alert")}
-    return wire(rule) | when
+    return to_json_types(rule) | when
 
 
 def _whole(part: msgspec.Struct | None) -> dict[str, Any] | None:
@@ -48,16 +48,16 @@ def _whole(part: msgspec.Struct | None) -> dict[str, Any] | None:
 
 
 def _one(rule: Rule) -> Answer:
-    return ok(rule=wire_rule(rule))
+    return success(rule=rule_json(rule))
 
 
 def _tried(result: DryRun) -> Answer:
-    fields: dict[str, Any] = wire(result)
-    return ok(**fields | {"examples": [wire(example) for example in result.examples]})
+    fields: dict[str, Any] = to_json_types(result)
+    return success(**fields | {"examples": [to_json_types(example) for example in result.examples]})
 
 
-def _check(call: Call) -> None:
-    faults = Faults()
+def _check(call: ApiRequest) -> None:
+    faults = ErrorCollector()
     with faults:
         call.app_for(getattr(call.body, "app", None))
     with faults:
@@ -65,51 +65,51 @@ def _check(call: Call) -> None:
     faults.done()
 
 
-def _check_draft(call: Call) -> None:
+def _check_draft(call: ApiRequest) -> None:
     check_when(call.body.on, call.body.alert)
 
 
-async def list_rules(call: Call) -> Answer:
+async def list_rules(call: ApiRequest) -> Answer:
     query = call.query or Page()
     page = await call.read(lambda: _rules(call).page(call.caller.sees, query.limit, query.cursor))
-    return ok(rules=[wire_rule(rule) for rule in page.rules], next_cursor=page.next_cursor)
+    return success(rules=[rule_json(rule) for rule in page.rules], next_cursor=page.next_cursor)
 
 
-async def create_rule(call: Call) -> Answer:
+async def create_rule(call: ApiRequest) -> Answer:
     _must_send(call)
     write = _rules(call).creating(call.body, *_watching(call, call.body.app))
 
     def render(rule: Rule) -> Answer:
-        return ok(201, rule=wire_rule(rule))
+        return success(201, rule=rule_json(rule))
 
     return await call.create(call.services.notifications.store, call.services.notification_writes, write, render)
 
 
-async def get_rule(call: Call) -> Answer:
+async def get_rule(call: ApiRequest) -> Answer:
     named = _named(call)
     return _one(await call.read(lambda: _rules(call).get(named)))
 
 
-async def change_rule(call: Call) -> Answer:
+async def change_rule(call: ApiRequest) -> Answer:
     _must_send(call)
     write = _rules(call).changing(_named(call), call.body, call.caller.sees)
     return _one(await call.services.notification_writes.run(write))
 
 
-async def remove_rule(call: Call) -> Answer:
+async def remove_rule(call: ApiRequest) -> Answer:
     return _one(await call.services.notification_writes.run(_rules(call).removing(_named(call))))
 
 
-async def dismiss_error(call: Call) -> Answer:
+async def dismiss_error(call: ApiRequest) -> Answer:
     return _one(await call.services.notification_writes.run(_rules(call).dismissing_error(_named(call))))
 
 
-async def try_rule(call: Call) -> Answer:
+async def try_rule(call: ApiRequest) -> Answer:
     named = _named(call)
     return _tried(await call.read(lambda: _rules(call).dry_run_of(named)))
 
 
-async def try_draft(call: Call) -> Answer:
+async def try_draft(call: ApiRequest) -> Answer:
     _, watches = _watching(call, call.body.app)
     return _tried(await call.read(lambda: _rules(call).dry_run(call.body, watches)))
 

@@ -5,27 +5,27 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from flashflow.backend.api.framework.endpoint import Answer, Call, Endpoint, ok
+from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
 from flashflow.backend.api.framework.pagination import Page
-from flashflow.backend.api.framework.serializers import when, wire, wire_sent
-from flashflow.backend.core.error_collector import Faults, within
+from flashflow.backend.api.framework.serializers import rfc3339_text, sent_json, to_json_types
+from flashflow.backend.core.error_collector import ErrorCollector, within
 from flashflow.backend.core.errors import ValidationError
-from flashflow.backend.notifications.schedules import Ran, ScheduleIn, Schedules
+from flashflow.backend.notifications.schedules import ScheduleIn, ScheduleRun, Schedules
 from flashflow.backend.store.notifications.schedules import Schedule
 
 
-def wire_schedule(schedule: Schedule) -> dict[str, Any]:
+def schedule_json(schedule: Schedule) -> dict[str, Any]:
     """A schedule as the API writes it; its rule and notification are fit to be sent back in a PUT."""
     rule = {name: getattr(schedule.rule, name) for name in schedule.rule.__struct_fields__}
-    written = {name: when(value) if isinstance(value, datetime) else value for name, value in rule.items()}
-    return wire(schedule) | {"rule": written}
+    written = {name: rfc3339_text(value) if isinstance(value, datetime) else value for name, value in rule.items()}
+    return to_json_types(schedule) | {"rule": written}
 
 
-def _schedules(call: Call) -> Schedules:
+def _schedules(call: ApiRequest) -> Schedules:
     return call.services.notifications.schedules
 
 
-def _app(call: Call, body: ScheduleIn) -> str:
+def _app(call: ApiRequest, body: ScheduleIn) -> str:
     """The app that the schedule is for: the key's own, or with admin the one named."""
     try:
         return call.app_for(body.notification.app)
@@ -34,11 +34,11 @@ def _app(call: Call, body: ScheduleIn) -> str:
 
 
 def _one(schedule: Schedule) -> Answer:
-    return ok(schedule=wire_schedule(schedule))
+    return success(schedule=schedule_json(schedule))
 
 
-def _check(call: Call) -> None:
-    faults = Faults()
+def _check(call: ApiRequest) -> None:
+    faults = ErrorCollector()
     with faults:
         _app(call, call.body)
     with faults:
@@ -46,42 +46,42 @@ def _check(call: Call) -> None:
     faults.done()
 
 
-async def list_schedules(call: Call) -> Answer:
+async def list_schedules(call: ApiRequest) -> Answer:
     query = call.query or Page()
     page = await call.read(lambda: _schedules(call).page(call.caller.sees, query.limit, query.cursor))
-    return ok(schedules=[wire_schedule(schedule) for schedule in page.schedules], next_cursor=page.next_cursor)
+    return success(schedules=[schedule_json(schedule) for schedule in page.schedules], next_cursor=page.next_cursor)
 
 
-async def create_schedule(call: Call) -> Answer:
+async def create_schedule(call: ApiRequest) -> Answer:
     write = _schedules(call).creating(call.body, _app(call, call.body), call.caller.sees)
 
     def render(schedule: Schedule) -> Answer:
-        return ok(201, schedule=wire_schedule(schedule))
+        return success(201, schedule=schedule_json(schedule))
 
     return await call.create(call.services.notifications.store, call.services.notification_writes, write, render)
 
 
-async def get_schedule(call: Call) -> Answer:
+async def get_schedule(call: ApiRequest) -> Answer:
     return _one(await call.read(lambda: _schedules(call).get(call.params["schedule_id"], call.caller.sees)))
 
 
-async def change_schedule(call: Call) -> Answer:
+async def change_schedule(call: ApiRequest) -> Answer:
     write = _schedules(call).changing(call.params["schedule_id"], call.body, call.caller.sees)
     return _one(await call.services.notification_writes.run(write))
 
 
-async def remove_schedule(call: Call) -> Answer:
+async def remove_schedule(call: ApiRequest) -> Answer:
     write = _schedules(call).removing(call.params["schedule_id"], call.caller.sees)
     return _one(await call.services.notification_writes.run(write))
 
 
-async def run_schedule(call: Call) -> Answer:
+async def run_schedule(call: ApiRequest) -> Answer:
     schedule = await call.read(lambda: _schedules(call).get(call.params["schedule_id"], call.caller.sees))
     write = _schedules(call).running(schedule, call.caller.sees)
 
-    def render(ran: Ran) -> Answer:
-        notifications = [wire_sent(one) | {"user_id": one.user_id} for one in ran.sent]
-        return ok(201, schedule=wire_schedule(ran.schedule), notifications=notifications)
+    def render(ran: ScheduleRun) -> Answer:
+        notifications = [sent_json(one) | {"user_id": one.user_id} for one in ran.sent]
+        return success(201, schedule=schedule_json(ran.schedule), notifications=notifications)
 
     return await call.create(call.services.notifications.store, call.services.notification_writes, write, render)
 

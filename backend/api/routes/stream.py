@@ -17,8 +17,8 @@ from starlette.types import Receive, Scope, Send
 
 from flashflow.backend.api.framework.body_decoder import decode_query
 from flashflow.backend.api.framework.context import Services
-from flashflow.backend.api.framework.endpoint import Call, Disconnected, answer_to, authorize, read_body, respond
-from flashflow.backend.api.framework.event_feed import Chunk, Filter, Place
+from flashflow.backend.api.framework.endpoint import ApiRequest, Disconnected, answer_to, authorize, read_body, respond
+from flashflow.backend.api.framework.event_feed import Chunk, Filter, StreamPosition
 from flashflow.backend.api.http.connection_places import recognise
 from flashflow.backend.api.http.unread_bytes import WRITE_BYTES
 from flashflow.backend.core.errors import FlashFlowError, PayloadTooLarge, RateLimited, StorageError, ValidationError
@@ -54,10 +54,10 @@ class Stream:
             caller = authorize(self._services, headers, "read")
             recognise(scope, caller.app)
             query: StreamQuery = decode_query(scope["query_string"], StreamQuery)
-            call = Call(scope, self._services, caller, headers)
+            call = ApiRequest(scope, self._services, caller, headers)
             now = await call.read(self._services.feed.now)
             # A place further on than the files are (a backup took their place) would be waited for in silence.
-            place = Place(*map(min, now, _parse(headers.get(b"last-event-id", b""), now)))
+            place = StreamPosition(*map(min, now, _parse(headers.get(b"last-event-id", b""), now)))
             if scope["method"] != "HEAD":
                 self._check_room(caller.app)
         except Disconnected:
@@ -82,7 +82,7 @@ class Stream:
             return
         await self._follow(call, Filter(query.user_id, caller.sees), place, receive, send)
 
-    async def _follow(self, call: Call, who: Filter, place: Place, receive: Receive, send: Send) -> None:
+    async def _follow(self, call: ApiRequest, who: Filter, place: StreamPosition, receive: Receive, send: Send) -> None:
         bell = asyncio.Event()
         bell.set()
         leave = self._services.feed.listen(bell, who)
@@ -134,7 +134,7 @@ class Stream:
         if not watch.has_room_for_stream():
             raise RateLimited("As many streams are followed as can be; the other places are for requests.")
 
-    async def _next(self, call: Call, place: Place, who: Filter) -> Chunk | None:
+    async def _next(self, call: ApiRequest, place: StreamPosition, who: Filter) -> Chunk | None:
         """The events after ``place``; None where they cannot be read now."""
         try:
             return await self._services.feed.after(place, who, call.read)
@@ -142,7 +142,7 @@ class Stream:
             log.warning("the event stream could not be read and tries again: %s", str(error) or "no answer in time")
             return None
 
-    def _still_admitted(self, call: Call) -> bool:
+    def _still_admitted(self, call: ApiRequest) -> bool:
         """Whether the key still stands: a stream must not outlive its key."""
         try:
             return authorize(self._services, call.headers, "read") == call.caller
@@ -150,12 +150,12 @@ class Stream:
             return False
 
 
-def _id(place: Place) -> bytes:
+def _id(place: StreamPosition) -> bytes:
     """The field that a client comes back with, though no event is sent with it."""
     return b"id: %s\n" % place.text().encode()
 
 
-def _parse(last_event_id: bytes, now: Place) -> Place:
+def _parse(last_event_id: bytes, now: StreamPosition) -> StreamPosition:
     """The place in a Last-Event-ID; ``now`` where there is none. Raises ValidationError."""
     if not last_event_id:
         return now
@@ -163,7 +163,7 @@ def _parse(last_event_id: bytes, now: Place) -> Place:
     if match is None:
         raise ValidationError.of("Last-Event-ID", "is not an id that this stream gave")
     activity, session, notification, revision = map(int, match.groups())
-    return Place(activity, session, notification, revision)
+    return StreamPosition(activity, session, notification, revision)
 
 
 async def _any(ends: set[asyncio.Future[Any]], bell: asyncio.Event, timeout: float) -> bool:

@@ -15,9 +15,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flashflow.backend.delivery.net.deadline_call import OneAtATime
+from flashflow.backend.delivery.net.deadline_call import DeadlineCall
 from flashflow.backend.delivery.net.text import cut, lines, one_line
-from flashflow.backend.domain.channel import BaseChannel, ChannelError, Health, Notice, Outcome, Permanent, Transient
+from flashflow.backend.domain.channel import (
+    BaseChannel,
+    ChannelError,
+    DeliveryMessage,
+    Health,
+    Outcome,
+    Permanent,
+    Transient,
+)
 
 if TYPE_CHECKING:
     from flashflow.backend.delivery.desktop.linux import LinuxNotification, Toast
@@ -50,7 +58,7 @@ class Native(Protocol):
     """One platform's way to show a notice. Calls come one at a time; each raises a ChannelError for anything but
     success."""
 
-    def show(self, notice: Notice) -> Outcome: ...
+    def show(self, notice: DeliveryMessage) -> Outcome: ...
     def withdraw(self, notification_id: str) -> bool: ...
     def probe(self) -> str: ...
     def close(self) -> None: ...
@@ -81,7 +89,7 @@ class DesktopChannel(BaseChannel):
         self._icon = icon
         self._plyer = plyer or _plyer_facade
         self._on_action = on_action
-        self._calls = OneAtATime(deadline_s, "desktop-notice")
+        self._calls = DeadlineCall(deadline_s, "desktop-notice")
         self._native: Native | None = None
         self._closed = False
 
@@ -113,7 +121,7 @@ class DesktopChannel(BaseChannel):
             log.warning("a native notice still hangs; its thread ends with the process")
         self._close_native()
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         return self._calls.run(lambda: self._opened().show(notice))
 
     def _opened(self) -> Native:
@@ -146,7 +154,7 @@ class LinuxDesktop:
         self._facade: LinuxNotification = LinuxNotification(environ, on_action=on_action)
         self._icon = icon.resolve().as_uri() if icon is not None and icon.is_file() else ""
 
-    def show(self, notice: Notice) -> Outcome:
+    def show(self, notice: DeliveryMessage) -> Outcome:
         server = self._facade.show(self._toast(notice))
         return Outcome(outcome="delivered", code="shown", text=f"shown by {server}")
 
@@ -159,7 +167,7 @@ class LinuxDesktop:
     def close(self) -> None:
         self._facade.close()
 
-    def _toast(self, notice: Notice) -> Toast:
+    def _toast(self, notice: DeliveryMessage) -> Toast:
         from flashflow.backend.delivery.desktop.linux import Toast
 
         return Toast(
@@ -187,7 +195,7 @@ class PlyerDesktop:
         usable = icon is not None and icon.is_file() and (icon.suffix.lower() == ".ico" or not self._windows)
         self._icon = str(icon) if usable else ""
 
-    def show(self, notice: Notice) -> Outcome:
+    def show(self, notice: DeliveryMessage) -> Outcome:
         title, message = _title(notice), lines(notice.message).strip()
         if self._windows:
             title, message = cut(title, WINDOWS_TITLE), cut(message, WINDOWS_MESSAGE)
@@ -221,7 +229,7 @@ class PlyerDesktop:
             raise Permanent("plyer_unusable", f"plyer cannot show notices here: {error}.") from error
 
 
-def _title(notice: Notice) -> str:
+def _title(notice: DeliveryMessage) -> str:
     return one_line(notice.title) or APP_NAME
 
 
@@ -230,7 +238,7 @@ def is_web_link(text: str) -> bool:
     return len(text) <= LONGEST_LINK and _WEB_LINK.fullmatch(text) is not None
 
 
-def _buttons(notice: Notice) -> tuple[tuple[str, str], ...]:
+def _buttons(notice: DeliveryMessage) -> tuple[tuple[str, str], ...]:
     links = [link for link in notice.actions if is_web_link(link.url)]
     return tuple((cut(one_line(link.label), BUTTON_LABEL) or "Open", link.url) for link in links[:MOST_BUTTONS])
 

@@ -20,7 +20,15 @@ from flashflow.backend.core.clock import Clock
 from flashflow.backend.delivery.email.message import Address, Letterhead, compose, parse_address, parse_sender
 from flashflow.backend.delivery.email.smtp_connection import Connection, Mail, bare_host
 from flashflow.backend.delivery.email.timeouts import SLOW_S, Deadline, Timeouts, longest_s
-from flashflow.backend.domain.channel import BaseChannel, ChannelError, Health, Notice, Outcome, Permanent, Transient
+from flashflow.backend.domain.channel import (
+    BaseChannel,
+    ChannelError,
+    DeliveryMessage,
+    Health,
+    Outcome,
+    Permanent,
+    Transient,
+)
 from flashflow.backend.settings.model import EmailSettings
 
 PORTS = {"none": 25, "starttls": 587, "tls": 465}
@@ -88,7 +96,7 @@ class EmailChannel(BaseChannel):
         self._pool.close()
         self._lookup.close()
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         mail = self._mail(notice)
         timeouts = Timeouts(self._settings, self._clock, notice.patience_s)
         connection = self._pool.borrow(timeouts.connect())
@@ -113,7 +121,7 @@ class EmailChannel(BaseChannel):
         connection.check(self._clock.monotonic())
         return connection.deliver(mail)
 
-    def _mail(self, notice: Notice) -> Mail:
+    def _mail(self, notice: DeliveryMessage) -> Mail:
         if self._fault:
             raise Permanent(*self._fault)
         assert self._letterhead is not None

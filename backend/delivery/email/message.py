@@ -19,7 +19,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.domain.delivery_messages import Link, Notice
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Link
 
 LINE = 78
 LONGEST_LINE = 998
@@ -141,7 +141,7 @@ def parse_sender(text: str, header: str = "From") -> Sender:
     return Sender(address, f"{header}: {phrase}{fold} <{address}>\r\n")
 
 
-def compose(notice: Notice, letterhead: Letterhead, target: Address, created_ms: int) -> bytes:
+def compose(notice: DeliveryMessage, letterhead: Letterhead, target: Address, created_ms: int) -> bytes:
     """The whole message, every line ending in CRLF; the same for the same notice. 7-bit, but for the headers with an
     address that needs SMTPUTF8."""
     letter = _letter(
@@ -207,7 +207,7 @@ def lines(text: str) -> str:
     return _SURROGATE.sub("\ufffd", _CONTROL.sub("", _LINE_END.sub("\n", text))).strip("\n")
 
 
-def _identity(notice: Notice, domain: str) -> str:
+def _identity(notice: DeliveryMessage, domain: str) -> str:
     """The same Message-ID for every try, so that what arrives twice is known for one; an update is a mail of its own
     in the thread of its notification."""
     update = f".{notice.count}" if notice.count > 1 else ""
@@ -224,7 +224,7 @@ def _id(text: str) -> str:
     return "x-" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
 
-def _list_headers(notice: Notice, letterhead: Letterhead) -> str:
+def _list_headers(notice: DeliveryMessage, letterhead: Letterhead) -> str:
     """Name the list that a mail belongs to (RFC 2919) and the ways out of it (RFC 2369, RFC 8058).
 
     A ``mailto:`` goes to the address for replies or is left out: the sender's own may be read by no one.

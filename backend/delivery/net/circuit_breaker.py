@@ -15,7 +15,7 @@ MOST = 256
 """Servers that are remembered as slow; callers name them, so there has to be an end to it."""
 
 
-class Patience:
+class CircuitBreaker:
     """Whoever was late with an answer is asked by one try at a time until it gives one. Thread-safe.
 
     So a server that hangs costs the others its first tries at most (each no longer than the deadline) and from then on

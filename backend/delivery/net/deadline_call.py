@@ -13,7 +13,7 @@ from flashflow.backend.domain.channel import Transient
 T = TypeVar("T")
 
 
-class OneAtATime:
+class DeadlineCall:
     """Runs one call at a time, each in a daemon thread of its own.
 
     A call that is past its deadline keeps its thread and its place, and until it returns every other is refused at

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from flashflow.backend.core.clock import Clock
-from flashflow.backend.delivery.net.sockets import Resolver, Wire, stopping
+from flashflow.backend.delivery.net.sockets import DeadlineSockets, Resolver, stopping
 from flashflow.backend.delivery.net.text import cut, one_line
 from flashflow.backend.domain.channel import ChannelError, Permanent, Throttled, Transient
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Answer", "HttpClient", "Resolver", "json_object", "refusal", "retry_after", "said"]
+__all__ = ["Answer", "HttpClient", "Resolver", "json_object", "provider_message", "refusal", "retry_after"]
 
 MAX_BODY = 64 * 1024
 """Bytes of an answer that are read; the rest is left, and the connection with it."""
@@ -144,7 +144,7 @@ class _Line:
     """
 
     def __init__(self, http2: bool, resolver: Resolver | None, tls: _Tls) -> None:
-        self.wire = Wire(resolver)
+        self.wire = DeadlineSockets(resolver)
         self._http2 = http2
         self._tls = tls
         self._transport: httpx.HTTPTransport | None = None
@@ -198,14 +198,16 @@ class _Line:
             return error
         if isinstance(error, ssl.SSLError):
             why = getattr(error, "verify_message", "") or (error.reason or "").replace("_", " ").lower()
-            return Transient("tls_failed", said(f"No secure connection to {host}: {why or 'the handshake failed'}."))
+            return Transient(
+                "tls_failed", provider_message(f"No secure connection to {host}: {why or 'the handshake failed'}.")
+            )
         if isinstance(error, TimeoutError):
-            return Transient("timeout", said(f"{host} did not answer in time."))
+            return Transient("timeout", provider_message(f"{host} did not answer in time."))
         if isinstance(error, OSError):
             why = error.strerror or type(error).__name__
-            return Transient("unreachable", said(f"{host} cannot be reached: {why}."))
+            return Transient("unreachable", provider_message(f"{host} cannot be reached: {why}."))
         words = "did not answer in HTTP, or hung up before it had"
-        return Transient("protocol_error", said(f"{host} {words} ({type(error).__name__})."))
+        return Transient("protocol_error", provider_message(f"{host} {words} ({type(error).__name__})."))
 
 
 def retry_after(answer: Answer, clock: Clock) -> float | None:
@@ -255,7 +257,7 @@ def json_object(answer: Answer) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def said(words: object, *secrets: str | None) -> str:
+def provider_message(words: object, *secrets: str | None) -> str:
     """A provider's words for people: one line, at most 300 characters, none of ``secrets`` in it; "" if not a text."""
     text = one_line(words[: 20 * MAX_TEXT]) if isinstance(words, str) else ""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
@@ -278,7 +280,7 @@ def _request(url: str, headers: Mapping[str, str], content: bytes) -> httpx.Requ
         raise Permanent("bad_url", "The address has a port that there is not.")
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise Permanent("bad_header", f"A header cannot be sent as it is: {said(name)}.")
+            raise Permanent("bad_header", f"A header cannot be sent as it is: {provider_message(name)}.")
     ours = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "FlashFlow"}
     given = {name.lower(): value.strip() for name, value in headers.items()}
     return httpx.Request("POST", parsed, headers={**ours, **given}, content=content)

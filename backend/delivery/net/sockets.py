@@ -29,7 +29,7 @@ class Resolver(Protocol):
         ...
 
 
-class Wire:
+class DeadlineSockets:
     """What one thread at a time waits on. Raises TimeoutError past ``deadline`` (in ``time.monotonic``'s seconds),
     Transient ``stopping`` after ``stop``, and OSError; httpx and httpcore let all three through.
 
@@ -129,7 +129,7 @@ class Wire:
 class Stream:
     """A connection. The timeouts it is given are overruled by its wire's deadline."""
 
-    def __init__(self, wire: Wire, sock: socket.socket) -> None:
+    def __init__(self, wire: DeadlineSockets, sock: socket.socket) -> None:
         self._wire = wire
         self._sock = sock
 

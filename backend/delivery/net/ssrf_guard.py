@@ -67,7 +67,7 @@ _LOCAL_NAME = re.compile(r"(.*\.)?(localhost|local|internal)")
 _ENTRY = re.compile(r"(?P<host>\[[^\[\]\s]+\]|[^\[\]\s:/@*]+)(:(?P<port>[0-9]{1,5}))?")
 
 
-class Reach:
+class SsrfGuard:
     """Decides where a connection may go. Thread-safe; holds nothing that needs closing.
 
     ``allow_hosts``: what the owner lets callers reach although it is private, each as it stands in a URL: ``name``,

@@ -16,13 +16,20 @@ from urllib.parse import urlsplit
 import msgspec
 
 from flashflow.backend.core.clock import Clock, rfc3339
-from flashflow.backend.delivery.net.http_client import Answer, HttpClient, json_object, refusal, retry_after, said
+from flashflow.backend.delivery.net.http_client import (
+    Answer,
+    HttpClient,
+    json_object,
+    provider_message,
+    refusal,
+    retry_after,
+)
 from flashflow.backend.delivery.push.payload import Buttons, Fitted, apns_headers, aps, fitted, sendable
 from flashflow.backend.domain.channel import (
     BaseChannel,
     ChannelError,
+    DeliveryMessage,
     Health,
-    Notice,
     Outcome,
     Permanent,
     TargetThrottled,
@@ -63,13 +70,13 @@ class ApnsChannel(BaseChannel):
         except ChannelError as error:
             return Health(works=False, detail=error.text)
         host = urlsplit(self._settings.base_url).hostname
-        return Health(works=True, detail=said(f"{self._settings.topic} through {host}"))
+        return Health(works=True, detail=provider_message(f"{self._settings.topic} through {host}"))
 
     def close(self) -> None:
         """Sends under way end as ``stopping``."""
         self._client.close()
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         device = notice.target or ""
         if not _DEVICE.fullmatch(device):
             raise Permanent("bad_token", "The device's token is not one that APNs gives out.")
@@ -83,10 +90,12 @@ class ApnsChannel(BaseChannel):
                 answer = self._post(url, fresh, notice, content)
         if answer.status != 200:
             raise self._refused(answer, notice)
-        name = said(answer.headers.get("apns-id")) or apns_id(notice.delivery_id)
-        return Outcome(outcome="sent", code="accepted", text=said(f"accepted as {name}{'; ' if note else ''}{note}"))
+        name = provider_message(answer.headers.get("apns-id")) or apns_id(notice.delivery_id)
+        return Outcome(
+            outcome="sent", code="accepted", text=provider_message(f"accepted as {name}{'; ' if note else ''}{note}")
+        )
 
-    def _post(self, url: str, token: str, notice: Notice, content: bytes) -> Answer:
+    def _post(self, url: str, token: str, notice: DeliveryMessage, content: bytes) -> Answer:
         headers = {
             "authorization": f"bearer {token}",
             "apns-topic": self._settings.topic,
@@ -97,7 +106,7 @@ class ApnsChannel(BaseChannel):
         }
         return self._client.post(url, headers=headers, content=content)
 
-    def _refused(self, answer: Answer, notice: Notice) -> ChannelError:
+    def _refused(self, answer: Answer, notice: DeliveryMessage) -> ChannelError:
         reason = _reason(answer)
         code = _snake(reason) or f"http_{answer.status}"
         text = f"APNs answered {answer.status}{': ' if reason else ''}{reason}."
@@ -163,7 +172,7 @@ class ProviderTokens:
         return self._key
 
 
-def payload(notice: Notice) -> Fitted:
+def payload(notice: DeliveryMessage) -> Fitted:
     """At most 4096 bytes; the caller's data stands under ``data``, where it cannot be taken for Apple's words."""
 
     def encode(title: str, text: str, kept: Mapping[str, Any], buttons: Buttons) -> bytes:
@@ -186,7 +195,7 @@ def apns_id(delivery_id: str) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"flashflow:delivery:{delivery_id}"))
 
 
-def _gone(answer: Answer, notice: Notice, code: str, text: str) -> ChannelError:
+def _gone(answer: Answer, notice: DeliveryMessage, code: str, text: str) -> ChannelError:
     """APNs says when it learned that the token is dead. What was registered again since is alive as far as we know:
     that answer is out of date, and a later one will be right."""
     at = json_object(answer).get("timestamp")

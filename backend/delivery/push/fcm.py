@@ -13,14 +13,21 @@ from urllib.parse import quote
 import msgspec
 
 from flashflow.backend.core.clock import Clock
-from flashflow.backend.delivery.net.http_client import Answer, HttpClient, json_object, refusal, retry_after, said
+from flashflow.backend.delivery.net.http_client import (
+    Answer,
+    HttpClient,
+    json_object,
+    provider_message,
+    refusal,
+    retry_after,
+)
 from flashflow.backend.delivery.push.google_token import AccessTokens, Credentials
 from flashflow.backend.delivery.push.payload import Buttons, apns_headers, aps, fitted, sendable
 from flashflow.backend.domain.channel import (
     BaseChannel,
     ChannelError,
+    DeliveryMessage,
     Health,
-    Notice,
     Outcome,
     Permanent,
     Throttled,
@@ -59,7 +66,9 @@ class FcmChannel(BaseChannel):
     def health(self) -> Health:
         """Whether the credentials can be read, and whose they are; Google is not asked."""
         try:
-            return Health(works=True, detail=said(f"Firebase project {self._credentials.account().project_id}"))
+            return Health(
+                works=True, detail=provider_message(f"Firebase project {self._credentials.account().project_id}")
+            )
         except ChannelError as error:
             return Health(works=False, detail=error.text)
 
@@ -67,7 +76,7 @@ class FcmChannel(BaseChannel):
         """Sends under way end as ``stopping``."""
         self._client.close()
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         if notice.platform not in (None, "android", "ios"):
             raise Permanent("unsupported_platform", "FCM is used for Android and iOS devices only.")
         if not _TOKEN.fullmatch(notice.target or ""):
@@ -87,10 +96,10 @@ class FcmChannel(BaseChannel):
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json; charset=utf-8"}
         return self._client.post(url, headers=headers, content=content)
 
-    def _refused(self, answer: Answer, notice: Notice, token: str) -> ChannelError:
+    def _refused(self, answer: Answer, notice: DeliveryMessage, token: str) -> ChannelError:
         name, words = _error(answer)
         code = name.lower() or f"http_{answer.status}"
-        text = said(words, token, notice.target) or f"FCM answered {answer.status}."
+        text = provider_message(words, token, notice.target) or f"FCM answered {answer.status}."
         if answer.status == 404 and name == "UNREGISTERED":
             return TokenDead("unregistered", text)
         if answer.status == 401 and name != "THIRD_PARTY_AUTH_ERROR":
@@ -101,7 +110,7 @@ class FcmChannel(BaseChannel):
         return refusal(answer, self._clock, code, text)
 
 
-def message(notice: Notice, now_ms: int) -> tuple[bytes, str]:
+def message(notice: DeliveryMessage, now_ms: int) -> tuple[bytes, str]:
     """The body of ``messages:send``, its message at most 4096 bytes, and a note of what did not fit into it."""
     data, left_out = _strings(notice)
     fixed: dict[str, Any] = {"token": notice.target}
@@ -120,7 +129,7 @@ def message(notice: Notice, now_ms: int) -> tuple[bytes, str]:
     return b'{"message":' + payload + b"}", "; ".join(filter(None, (note, left_out)))
 
 
-def _android(notice: Notice, now_ms: int) -> dict[str, Any]:
+def _android(notice: DeliveryMessage, now_ms: int) -> dict[str, Any]:
     """``tag`` makes the tray replace a notification that was updated in place. The collapse key makes FCM itself do so
     for a device that is away, but it keeps only four of them a device: so only where the caller asked to collapse."""
     shown = {"tag": notice.notification_id, "notification_priority": _SHOWN_AS.get(notice.priority, "PRIORITY_DEFAULT")}
@@ -136,7 +145,7 @@ def _android(notice: Notice, now_ms: int) -> dict[str, Any]:
     return android
 
 
-def _strings(notice: Notice) -> tuple[dict[str, str], str]:
+def _strings(notice: DeliveryMessage) -> tuple[dict[str, str], str]:
     """Return the data as FCM takes them, strings, each other value as its JSON; and a note of the keys that FCM or the
     notice's own actions need."""
     data, note = sendable(notice.data)
@@ -151,10 +160,12 @@ def _string(value: object) -> str:
 
 
 def _accepted(answer: Answer, note: str) -> Outcome:
-    name = said(json_object(answer).get("name"))
+    name = provider_message(json_object(answer).get("name"))
     if not name:
         raise Transient("bad_answer", "FCM answered 200, but not with a message's name.")
-    return Outcome(outcome="sent", code="accepted", text=said(f"accepted as {name}{'; ' if note else ''}{note}"))
+    return Outcome(
+        outcome="sent", code="accepted", text=provider_message(f"accepted as {name}{'; ' if note else ''}{note}")
+    )
 
 
 def _error(answer: Answer) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from flashflow.backend.core.clock import Clock
-from flashflow.backend.delivery.net.http_client import Answer, HttpClient, json_object, refusal, said
+from flashflow.backend.delivery.net.http_client import Answer, HttpClient, json_object, provider_message, refusal
 from flashflow.backend.domain.channel import ChannelError, Permanent, Transient
 
 if TYPE_CHECKING:
@@ -160,8 +160,10 @@ class AccessTokens:
         return token.strip(), float(min(lasts, ASSERTION_S))
 
     def _refused(self, answer: Answer, told: dict[str, object], assertion: str) -> ChannelError:
-        words = said(told.get("error_description"), assertion) or said(told.get("error"), assertion)
-        text = said(f"Google's token service answered {answer.status}{': ' if words else '.'}{words}")
+        words = provider_message(told.get("error_description"), assertion) or provider_message(
+            told.get("error"), assertion
+        )
+        text = provider_message(f"Google's token service answered {answer.status}{': ' if words else '.'}{words}")
         if answer.status in (400, 401, 403):
             return Permanent("credentials_refused", text)
         return refusal(answer, self._clock, f"token_http_{answer.status}", text)

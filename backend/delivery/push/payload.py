@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line
-from flashflow.backend.domain.channel import Notice, Permanent
+from flashflow.backend.domain.channel import DeliveryMessage, Permanent
 
 MAX_PAYLOAD = 4096
 """Bytes; the same for FCM ("total size of the payload data") and APNs ("maximum payload size")."""
@@ -37,7 +37,7 @@ class Fitted(NamedTuple):
     note: str
 
 
-def fitted(notice: Notice, data: Mapping[str, Any], encode: Encode, limit: int = MAX_PAYLOAD) -> Fitted:
+def fitted(notice: DeliveryMessage, data: Mapping[str, Any], encode: Encode, limit: int = MAX_PAYLOAD) -> Fitted:
     """Encode the notice. Where that is too long the message is cut, then the data is left out, then the buttons, then
     the title is cut. Raises Permanent ``too_large`` if even that is too long."""
     title, message = one_line(notice.title), lines(notice.message).strip()
@@ -71,7 +71,7 @@ def sendable(data: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], str]:
     return data or {}, ""
 
 
-def aps(notice: Notice, buttons: Buttons) -> dict[str, Any]:
+def aps(notice: DeliveryMessage, buttons: Buttons) -> dict[str, Any]:
     """How iOS shows it, beside its texts. Critical alerts need an entitlement from Apple and are not used.
 
     Buttons are the app's to show: by a category that it declared, or by its extension, which may change the content.
@@ -84,7 +84,7 @@ def aps(notice: Notice, buttons: Buttons) -> dict[str, Any]:
     return shown if notice.priority == "low" else {**shown, "sound": "default"}
 
 
-def apns_headers(notice: Notice) -> dict[str, str]:
+def apns_headers(notice: DeliveryMessage) -> dict[str, str]:
     """How APNs carries it: at once unless the priority is low, no later than it expires, in place of the same
     notification's earlier state."""
     headers = {

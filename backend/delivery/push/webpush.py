@@ -21,16 +21,16 @@ import msgspec
 
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import ValidationError
-from flashflow.backend.delivery.net.circuit_breaker import Patience
-from flashflow.backend.delivery.net.http_client import Answer, HttpClient, refusal, retry_after, said
-from flashflow.backend.delivery.net.ssrf_guard import Reach
+from flashflow.backend.delivery.net.circuit_breaker import CircuitBreaker
+from flashflow.backend.delivery.net.http_client import Answer, HttpClient, provider_message, refusal, retry_after
+from flashflow.backend.delivery.net.ssrf_guard import SsrfGuard
 from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line
 from flashflow.backend.delivery.push.vapid import VapidKeys
 from flashflow.backend.domain.channel import (
     BaseChannel,
     ChannelError,
+    DeliveryMessage,
     Health,
-    Notice,
     Outcome,
     Permanent,
     TargetThrottled,
@@ -94,7 +94,7 @@ class WebPushChannel(BaseChannel):
         clock: Clock,
         *,
         key_path: Path,
-        reach: Reach,
+        reach: SsrfGuard,
         client: HttpClient | None = None,
     ) -> None:
         self._subject = settings.subject
@@ -102,7 +102,7 @@ class WebPushChannel(BaseChannel):
         self._key_path = key_path
         self._reach = reach
         self._client = client or HttpClient(connections=settings.connections, resolver=reach)
-        self._patience = Patience()
+        self._patience = CircuitBreaker()
         self._lock = threading.Lock()
         self._loaded: VapidKeys | None = None
 
@@ -123,7 +123,7 @@ class WebPushChannel(BaseChannel):
         """End what is under way; what is sent later is answered ``stopping``."""
         self._client.close()
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         subscription = read_subscription(notice.target, self._reach)
         now_ms = self._clock.now_ms()
         authorization = self._keys().authorization(subscription.origin, self._subject, now_ms / 1000)
@@ -153,7 +153,7 @@ class WebPushChannel(BaseChannel):
         status = answer.status
         if status in (200, 201, 202, 204):
             return Outcome(outcome="sent", code="accepted", text="taken by the push service, which passes it on")
-        text = said(_words(answer.body), *secrets) or f"The push service answered {status} without a word."
+        text = provider_message(_words(answer.body), *secrets) or f"The push service answered {status} without a word."
         if 300 <= status < 400:
             raise Permanent("redirected", f"The push service answered {status}, and a redirect is not followed.")
         if status in (404, 410):
@@ -166,7 +166,7 @@ class WebPushChannel(BaseChannel):
         raise error
 
 
-def read_subscription(target: str | None, reach: Reach) -> Subscription:
+def read_subscription(target: str | None, reach: SsrfGuard) -> Subscription:
     """Raises Permanent ``bad_subscription``, or ``private_address`` where the endpoint's host gives itself away."""
     try:
         given = web_push_address(target or "")
@@ -180,7 +180,7 @@ def read_subscription(target: str | None, reach: Reach) -> Subscription:
     return Subscription(endpoint=given.endpoint, origin=origin_of(parts), p256dh=given.p256dh, auth=given.auth)
 
 
-def payload(notice: Notice) -> bytes:
+def payload(notice: DeliveryMessage) -> bytes:
     """The JSON that the page's service worker gets, at most 3,993 bytes.
 
     If it is too much, ``data`` goes first, then the buttons, then the end of the message, the link and the end of the
@@ -246,7 +246,7 @@ def _padded(length: int) -> int:
     return min(-(-(length + 1) // PADDED_TO) * PADDED_TO, LARGEST_CONTENT + 1)
 
 
-def _ttl_s(notice: Notice, now_ms: int) -> int:
+def _ttl_s(notice: DeliveryMessage, now_ms: int) -> int:
     """How long the service keeps the notice for a browser that is away, in whole seconds."""
     if notice.expires_at is None:
         return LONGEST_TTL_S

@@ -11,14 +11,21 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from flashflow.backend.core.clock import Clock
-from flashflow.backend.delivery.net.http_client import Answer, HttpClient, json_object, refusal, retry_after, said
+from flashflow.backend.delivery.net.http_client import (
+    Answer,
+    HttpClient,
+    json_object,
+    provider_message,
+    refusal,
+    retry_after,
+)
 from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line
 from flashflow.backend.delivery.sms.segments import is_gsm, segments
 from flashflow.backend.domain.channel import (
     BaseChannel,
     ChannelError,
+    DeliveryMessage,
     Health,
-    Notice,
     Outcome,
     Permanent,
     Throttled,
@@ -58,7 +65,7 @@ class SmsChannel(BaseChannel):
         """Messages under way end as ``stopping``."""
         self._client.close()
 
-    def _send(self, notice: Notice) -> Outcome:
+    def _send(self, notice: DeliveryMessage) -> Outcome:
         if not _E164.fullmatch(notice.target or ""):
             raise Permanent("bad_number", "The phone number is not in international form: + and 7 to 15 digits.")
         body = text_of(notice)
@@ -70,7 +77,7 @@ class SmsChannel(BaseChannel):
         answer = self._client.post(self._url, headers=headers, content=self._form(notice, body))
         return self._outcome(answer, body)
 
-    def _form(self, notice: Notice, body: str) -> bytes:
+    def _form(self, notice: DeliveryMessage, body: str) -> bytes:
         sender = self._settings.sender
         field = "MessagingServiceSid" if sender.startswith("MG") else "From"
         form = {"To": notice.target, field: sender, "Body": body}
@@ -87,7 +94,7 @@ class SmsChannel(BaseChannel):
         if not sid:
             raise Transient("bad_answer", f"The provider answered {answer.status}, but not with a message's SID.")
         count = segments(body).count
-        text = said(f"accepted as {sid}, {count} segment{'' if count == 1 else 's'}")
+        text = provider_message(f"accepted as {sid}, {count} segment{'' if count == 1 else 's'}")
         return Outcome(outcome="sent", code="accepted", text=text)
 
     def _refused(self, answer: Answer, told: dict[str, Any]) -> ChannelError:
@@ -101,10 +108,10 @@ class SmsChannel(BaseChannel):
         return refusal(answer, self._clock, code, text)
 
     def _said(self, words: object) -> str:
-        return said(words, self._basic, self._settings.auth_token)
+        return provider_message(words, self._basic, self._settings.auth_token)
 
 
-def text_of(notice: Notice) -> str:
+def text_of(notice: DeliveryMessage) -> str:
     """Title, message and the first link on lines of their own, in at most MAX_BODY UTF-16 units. A title that the
     message begins with anyway is not said twice."""
     title, message = one_line(notice.title), lines(notice.message).strip()

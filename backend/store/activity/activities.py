@@ -27,7 +27,7 @@ from flashflow.backend.store.activity.session_table import READ_COLUMNS, session
 from flashflow.backend.store.activity.sessionizer import SessionBook
 from flashflow.backend.store.engine.sql import clause, conditions, execute_rows, take
 from flashflow.backend.store.engine.writer import TryCarefully, Tx
-from flashflow.backend.store.rollups.partitions import part_of, session_parts
+from flashflow.backend.store.rollups.partitions import partition_of, session_partitions
 
 
 class NewActivity(NamedTuple):
@@ -210,7 +210,7 @@ def activity_rows(  # every filter of API.md, by name
         values.extend(place)
         high = place[0] if high is None else min(high, place[0])
     if user_id is not None:
-        places = user_index.places_of_user(conn, user_index.Asked(user_id, where, values, low, high), limit + 1)
+        places = user_index.places_of_user(conn, user_index.IndexQuery(user_id, where, values, low, high), limit + 1)
     else:
         within, moments = conditions([("timestamp >= ?", low), ("timestamp <= ?", high)])
         places = conn.execute(
@@ -259,9 +259,9 @@ def session_rows(
         place = decode_cursor(cursor, "sessions", 2)
         values.extend(place)
         newest = place[0]
-    within = clause([f"{part_of('start_time')} = ?", "user_id = ?", *where])
+    within = clause([f"{partition_of('start_time')} = ?", "user_id = ?", *where])
     seqs: list[int] = []
-    for part in session_parts(conn, newest):
+    for part in session_partitions(conn, newest):
         found = conn.execute(
             f"SELECT seq FROM user_sessions{within} ORDER BY start_time DESC, seq DESC LIMIT ?",
             (part, user_id, *values, limit + 1 - len(seqs)),

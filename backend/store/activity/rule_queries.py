@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from flashflow.backend.core.encoding import decode_id, to_json
-from flashflow.backend.domain.rule_conditions import Happening
+from flashflow.backend.domain.rule_conditions import ActivityFacts
 from flashflow.backend.store.activity.user_index import COLUMNS
 
 _COLUMNS = ", ".join(
@@ -34,7 +34,7 @@ BEGUN = (
 class Arrived(NamedTuple):
     """Activities in order of arrival, and the number of the last that was looked at for them."""
 
-    happenings: list[Happening]
+    happenings: list[ActivityFacts]
     reached: int
 
 
@@ -46,15 +46,15 @@ def arrived(
     return Arrived([_happening(row) for row in rows], rows[-1][0] if len(rows) == limit else until)
 
 
-def during(conn: sqlite3.Connection, since_ms: int, activity_type: str, app: str | None) -> Iterator[Happening]:
+def during(conn: sqlite3.Connection, since_ms: int, activity_type: str, app: str | None) -> Iterator[ActivityFacts]:
     """What happened from ``since_ms`` on, oldest first, read as it is asked for."""
     for row in conn.execute(DURING, (since_ms, activity_type, app, app)):
         yield _happening(row)
 
 
-def _happening(row: tuple[Any, ...]) -> Happening:
+def _happening(row: tuple[Any, ...]) -> ActivityFacts:
     seq, id_, user_id, kind, session_id, *rest = row
-    return Happening(seq, decode_id(id_), user_id, kind, decode_id(session_id), *rest)
+    return ActivityFacts(seq, decode_id(id_), user_id, kind, decode_id(session_id), *rest)
 
 
 def sessions_begun(conn: sqlite3.Connection, start_ms: int, end_ms: int, app: str | None) -> int:

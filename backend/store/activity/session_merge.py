@@ -15,10 +15,10 @@ from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.session_cache import IDLE_MS, LONGEST_MS, OpenSession
 from flashflow.backend.store.activity.session_table import COLUMNS
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.rollups.partitions import BITS, part_of
+from flashflow.backend.store.rollups.partitions import BITS, partition_of
 
 
-class Runs:
+class SessionMerge:
     """Works on the rows of a transaction's end: activities and sessions are in the file, ``changed`` waits to be
     written and to have its pages and key activities counted, what is ``gone`` is no longer there."""
 
@@ -135,13 +135,13 @@ class Runs:
 
     def _outermost(self, session: OpenSession, low: int, high: int, *, oldest: bool) -> int | None:
         """When the session's first or last activity from ``low`` to ``high`` was."""
-        asked = user_index.Asked(session.user_id, ("session_id = ?",), (session.id,), low, high)
+        asked = user_index.IndexQuery(session.user_id, ("session_id = ?",), (session.id,), low, high)
         rows = user_index.newest_of_user(self._tx.conn, asked, 1, oldest=oldest)
         return rows[0][6] if rows else None
 
 
 _FIND = (
-    f"SELECT {COLUMNS} FROM user_sessions WHERE {part_of('start_time')} IN (:low >> {BITS}, :high >> {BITS}) "
+    f"SELECT {COLUMNS} FROM user_sessions WHERE {partition_of('start_time')} IN (:low >> {BITS}, :high >> {BITS}) "
     "AND user_id = :user AND app = :app AND id <> :id AND end_reason IS NOT 'ended' AND start_time "
 )
 _BEFORE = (

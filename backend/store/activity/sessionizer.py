@@ -10,12 +10,12 @@ from flashflow.backend.core.errors import Conflict
 from flashflow.backend.core.events import Event
 from flashflow.backend.store.activity import session_rollup, session_table, user_index
 from flashflow.backend.store.activity.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionCache
-from flashflow.backend.store.activity.session_merge import Runs
+from flashflow.backend.store.activity.session_merge import SessionMerge
 from flashflow.backend.store.activity.session_rollup import Counted
 from flashflow.backend.store.activity.session_table import COLUMNS
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.dimensions import app_key
-from flashflow.backend.store.rollups.partitions import BITS, part_of
+from flashflow.backend.store.rollups.partitions import BITS, partition_of
 
 TAIL_TO_COUNT_IN = 256
 """Activities outside the index that what looks through a session's activities may meet."""
@@ -165,8 +165,8 @@ class SessionBook:
                 self._tx.events.append(Event("session", decode_id(session.id), session.user_id, session.app))
         self._settle([s for s in self._touched.values() if s.end_time is not None or s.counted is not None], gone)
 
-    def _unite(self) -> Runs:
-        runs = Runs(self._tx, self.known, self._feed)
+    def _unite(self) -> SessionMerge:
+        runs = SessionMerge(self._tx, self.known, self._feed)
         for session in sorted(self._meeting.values(), key=lambda session: session.start_time):
             runs.join_from(session)
         for session in (*runs.changed.values(), *runs.gone):
@@ -309,7 +309,7 @@ def close_stale(tx: Tx, cache: SessionCache) -> list[str]:
 
 
 _NEAR = (
-    f"SELECT {COLUMNS} FROM user_sessions WHERE {part_of('start_time')} "
+    f"SELECT {COLUMNS} FROM user_sessions WHERE {partition_of('start_time')} "
     f"IN (:at - {LONGEST_MS + IDLE_MS} >> {BITS}, :at + {IDLE_MS} >> {BITS}) AND user_id = :user "
     f"AND start_time BETWEEN :at - {LONGEST_MS + IDLE_MS} AND :at + {IDLE_MS} AND app = :app "
     f"AND last_seen >= :at - {IDLE_MS} AND (end_reason IS NOT 'ended' OR end_time >= :at) "

@@ -55,7 +55,7 @@ def _shrink(tx: Tx, session: OpenSession, times: set[int]) -> None:
         session.tell = True
 
 
-def bequeath(tx: Tx, user_id: str, ids: Sequence[bytes | str], cache: SessionCache) -> frozenset[bytes | str]:
+def reassign(tx: Tx, user_id: str, ids: Sequence[bytes | str], cache: SessionCache) -> frozenset[bytes | str]:
     """Leave shared sessions of ``user_id``, whose own activities are gone, to whoever came first of the others, with
     nothing of the user's left in them; returns those that somebody took."""
     book = SessionBook(tx, lambda: "", cache)

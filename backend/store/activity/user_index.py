@@ -147,7 +147,7 @@ def _newest(conn: sqlite3.Connection) -> int:
     return int(conn.execute("SELECT COALESCE(MAX(seq), 0) FROM user_activities").fetchone()[0])
 
 
-class Asked(NamedTuple):
+class IndexQuery(NamedTuple):
     """Which of a user's activities: conditions on COLUMNS with their values, and the time from ``low`` to ``high``
     (milliseconds since 1970, both included; None: without end)."""
 
@@ -159,7 +159,7 @@ class Asked(NamedTuple):
 
 
 def newest_of_user(
-    conn: sqlite3.Connection, asked: Asked, limit: int, *, oldest: bool = False
+    conn: sqlite3.Connection, asked: IndexQuery, limit: int, *, oldest: bool = False
 ) -> list[tuple[Any, ...]]:
     """The newest activities (or the ``oldest``), as rows of COLUMNS."""
     return list(rows_at(conn, [seq for _, seq in places_of_user(conn, asked, limit, oldest=oldest)]))
@@ -176,7 +176,7 @@ def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[tuple[Any
 
 
 def places_of_user(
-    conn: sqlite3.Connection, asked: Asked, limit: int, *, oldest: bool = False
+    conn: sqlite3.Connection, asked: IndexQuery, limit: int, *, oldest: bool = False
 ) -> list[tuple[int, int]]:
     """(timestamp, seq) of the newest activities (or the ``oldest``). No part is read further than to ``limit`` matches,
     and none that lies behind as many."""
@@ -190,7 +190,9 @@ def places_of_user(
         f"ORDER BY p.at {turn}, p.seq {turn} LIMIT {int(limit)}"
     )
     indexed = 0
-    for number, low, high in partitions.parts(conn, asked.low, asked.high, oldest=oldest) if user is not None else ():
+    for number, low, high in (
+        partitions.partitions(conn, asked.low, asked.high, oldest=oldest) if user is not None else ()
+    ):
         rows = conn.execute(fed, (number, user, low, high, *asked.values)).fetchall()
         found += rows
         indexed += len(rows)
@@ -200,7 +202,7 @@ def places_of_user(
     return found[:limit]
 
 
-def _in_tail(conn: sqlite3.Connection, asked: Asked, order: str) -> list[tuple[int, int]]:
+def _in_tail(conn: sqlite3.Connection, asked: IndexQuery, order: str) -> list[tuple[int, int]]:
     where, values = ["user_id = ?", *asked.where], [asked.user_id, *asked.values]
     for condition, moment in (("timestamp >= ?", asked.low), ("timestamp <= ?", asked.high)):
         if moment is not None:

@@ -304,7 +304,7 @@ def seen_users(
     return [(Seen(user_id, first, last), key) for user_id, first, last, key in rows]
 
 
-def first_moment(conn: sqlite3.Connection, app: int, user: int) -> int:
+def first_activity_at(conn: sqlite3.Connection, app: int, user: int) -> int:
     """When a user's first activity (in an app; 0: in any) was, by the workspace's figures."""
     (moment,) = conn.execute(
         f"SELECT MIN({FIRST}) FROM main.user_spans s "

@@ -17,7 +17,7 @@ from flashflow.backend.store.activity.session_table import LIVE_PAGES
 from flashflow.backend.store.analytics import totals
 from flashflow.backend.store.analytics.totals import Slice
 from flashflow.backend.store.rollups.dimensions import key_of
-from flashflow.backend.store.rollups.partitions import BITS, part_of
+from flashflow.backend.store.rollups.partitions import BITS, partition_of
 from flashflow.backend.store.rollups.schema import OTHER
 
 FORMULA = 2
@@ -66,7 +66,8 @@ class Scoring:
         sessions: list[tuple[int, int, int, int]] = self._conn.execute(
             f"SELECT {LIVE_PAGES}, COALESCE(end_time, last_seen) - start_time, start_time, key_activities "
             "FROM json_each(?) t CROSS JOIN user_sessions INDEXED BY user_sessions_user "
-            f"WHERE {part_of('start_time')} = t.value AND user_id = ? AND start_time >= ? AND (? IS NULL OR app = ?)",
+            f"WHERE {partition_of('start_time')} = t.value AND user_id = ? AND start_time >= ? "
+            "AND (? IS NULL OR app = ?)",
             (self._parts, user_id, self._since, app, app),
         ).fetchall()
         (days,) = self._conn.execute(

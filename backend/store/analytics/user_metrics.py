@@ -55,7 +55,7 @@ def _activities_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> t
     (tail,) = conn.execute(
         f"SELECT COUNT(*) FROM {user_index.TAIL} AND user_id = ? AND (? IS NULL OR app = ?)", (user_id, app, app)
     ).fetchone()
-    newest = user_index.newest_of_user(conn, user_index.Asked(user_id, *conditions([("app = ?", app)])), 1)
+    newest = user_index.newest_of_user(conn, user_index.IndexQuery(user_id, *conditions([("app = ?", app)])), 1)
     last = newest[0][6] if newest else None
     if last is None and app is None:
         row = conn.execute("SELECT last_activity FROM user_analytics WHERE user_id = ?", (user_id,)).fetchone()

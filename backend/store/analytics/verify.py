@@ -19,7 +19,7 @@ from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups import four_week_blocks, packed_timestamps
 from flashflow.backend.store.rollups.aggregate import fold, keyed_rows
 from flashflow.backend.store.rollups.dimensions import VALUES
-from flashflow.backend.store.rollups.partitions import BITS, LONG, part_of, place_in
+from flashflow.backend.store.rollups.partitions import BITS, LONG, partition_of, place_in
 from flashflow.backend.store.rollups.schema import DAY_MS, OTHER, week_of
 
 AT_ONCE = 250_000
@@ -74,7 +74,7 @@ DAILY = (
         "user_type_days",
         f"SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), "
         f"MIN(timestamp) - hour / 24 * {DAY_MS}, MAX(timestamp) - MIN(timestamp), "
-        f"{packed_timestamps.kept('COUNT(*)', 'timestamp')} FROM checking GROUP BY 1, 2, 3, 4, 5",
+        f"{packed_timestamps.packed_sql('COUNT(*)', 'timestamp')} FROM checking GROUP BY 1, 2, 3, 4, 5",
         "day >= {live}",
         f"week BETWEEN {week_of('{first}')} AND {week_of('{last}')} AND day BETWEEN {{first}} AND {{last}}",
     ),
@@ -135,7 +135,7 @@ BY_DAY = (*DAILY, *WHOLE[:-1], SPANS, COHORTS)
 _USER = "(SELECT key FROM figure_users u WHERE u.user_id = a.user_id)"
 _UNINDEXED = (
     f"SELECT COUNT(*) FROM user_activities a WHERE {_FOLDED} AND NOT EXISTS (SELECT 1 FROM activities_by_user p "
-    f"WHERE p.part = {part_of('a.timestamp')} AND p.user = {_USER} AND p.at = {place_in('a.timestamp')} "
+    f"WHERE p.part = {partition_of('a.timestamp')} AND p.user = {_USER} AND p.at = {place_in('a.timestamp')} "
     "AND p.seq = a.seq)"
 )
 

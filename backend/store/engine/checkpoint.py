@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from flashflow.backend.core.supervised_thread import Steady
+from flashflow.backend.core.supervised_thread import SupervisedThread
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Checkpointer:
         self._groups = 0
         self._changes = 0
         self._newest = 0.0
-        self.thread: Steady | None = None
+        self.thread: SupervisedThread | None = None
         self._dirty = threading.Event()
         self._wanted = threading.Event()
         self._copied = threading.Event()
@@ -61,7 +61,7 @@ class Checkpointer:
         if not self._dirty.is_set():
             self._dirty.set()
         if self.thread is None:
-            self.thread = Steady(self._name, self._run, lambda: self._stopping)
+            self.thread = SupervisedThread(self._name, self._run, lambda: self._stopping)
             self.thread.start()
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import FlashFlowError, Stopping, StorageError
 from flashflow.backend.core.events import Event
-from flashflow.backend.core.supervised_thread import Steady
+from flashflow.backend.core.supervised_thread import SupervisedThread
 from flashflow.backend.store.engine.checkpoint import Checkpointer
 from flashflow.backend.store.engine.errors import is_storage_fault, storage_error
 from flashflow.backend.store.engine.last_known import LastKnown
@@ -72,7 +72,7 @@ class Writer:
         self._mean_s = 0.0
         self._here: sqlite3.Connection | None = None
         self._open = True
-        self._thread = Steady(name, self._run, lambda: not self._open)
+        self._thread = SupervisedThread(name, self._run, lambda: not self._open)
         self._thread.start()
 
     # --- asking ---------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Writer:
         return True
 
     @property
-    def threads(self) -> list[Steady]:
+    def threads(self) -> list[SupervisedThread]:
         """The threads that have to run for writes to be done and kept."""
         fold = self._checkpointer.thread
         return [self._thread] if fold is None else [self._thread, fold]

@@ -16,7 +16,7 @@ from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.engine.idempotency import IDEMPOTENCY_DDL, mark_damaged_rows
 from flashflow.backend.store.migrations.privacy_tables import privacy_of_activities
 from flashflow.backend.store.rollups.four_week_blocks import make_blocks
-from flashflow.backend.store.rollups.schema import make_figures
+from flashflow.backend.store.rollups.schema import create_rollups
 
 _V1 = """
 CREATE TABLE user_activities (
@@ -111,7 +111,7 @@ def _v3(conn: sqlite3.Connection) -> None:
     its key activities; counters that waited are counted now."""
     conn.execute("DROP VIEW IF EXISTS user_timeline")
     conn.execute("DROP TABLE activities_by_user")
-    make_figures(conn)
+    create_rollups(conn)
     conn.execute("UPDATE figures_state SET counted = (SELECT counted FROM activities_by_user_mark)")
     conn.execute("DROP TABLE activities_by_user_mark")
     conn.execute("ALTER TABLE user_analytics ADD COLUMN formula INTEGER")

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flashflow.backend.core.encoding import encode_id
-from flashflow.backend.domain.delivery_messages import Outcome, Tried
+from flashflow.backend.domain.delivery_messages import AttemptResult, Outcome
 from flashflow.backend.store.engine.sql import execute_rows
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.notifications.cancellation import call_off_all, ends_of
+from flashflow.backend.store.notifications.cancellation import cancel_deliveries, ends_of
 from flashflow.backend.store.notifications.delivery_state import settle_all
 
 ARRIVED = {"delivered", "sent"}
@@ -32,7 +32,7 @@ _MOVE = (
 )
 
 
-def record(tx: Tx, tries: Sequence[Tried]) -> None:
+def record(tx: Tx, tries: Sequence[AttemptResult]) -> None:
     """Store every try and what it makes of its delivery and notification: ``retry`` puts the delivery back into the
     outbox, None ends it. What was erased while it was on its way is passed over."""
     by_id = {encode_id(tried.delivery_id): tried for tried in tries}
@@ -64,12 +64,12 @@ def record(tx: Tx, tries: Sequence[Tried]) -> None:
     execute_rows(tx.conn, _ATTEMPT, attempts)
     execute_rows(tx.conn, _MOVE, list(moves.values()))
     back = [seq for seq, move in moves.items() if move[0] == "pending"]
-    missed |= dict.fromkeys(call_off_all(tx, ends_of(tx, back)) if back else ())
+    missed |= dict.fromkeys(cancel_deliveries(tx, ends_of(tx, back)) if back else ())
     for id_, seq, notification_seq, device_seq, _, _, carries in rows:
         tried = by_id[id_]
         over = {notification_seq: None}
         if carries and seq in moves and tried.retry is None:
-            over |= dict.fromkeys(tell_carried(tx, seq, tried.outcome))
+            over |= dict.fromkeys(resolve_bundled(tx, seq, tried.outcome))
         if device_seq is not None:
             _tell_device(tx, device_seq, tried)
         told |= over
@@ -87,7 +87,7 @@ def attempt(tx: Tx, seq: int, started_at: int, duration_ms: int, outcome: Outcom
     )
 
 
-def tell_carried(tx: Tx, seq: int, outcome: Outcome) -> list[int]:
+def resolve_bundled(tx: Tx, seq: int, outcome: Outcome) -> list[int]:
     """What became of a summary became of everything in it; returns the notifications that it tells of."""
     rows = tx.conn.execute(
         "UPDATE deliveries SET status = ?, code = 'in_summary', reason = ?, updated_at = ? WHERE carrier_seq = ? "
@@ -97,7 +97,7 @@ def tell_carried(tx: Tx, seq: int, outcome: Outcome) -> list[int]:
     return [notification_seq for (notification_seq,) in rows]
 
 
-def _tell_device(tx: Tx, device_seq: int, tried: Tried) -> None:
+def _tell_device(tx: Tx, device_seq: int, tried: AttemptResult) -> None:
     if tried.outcome.outcome == "token_dead":  # unless it was registered again while the provider thought about it
         tx.conn.execute(
             "UPDATE device_tokens SET is_active = 0, updated_at = ? WHERE seq = ? AND updated_at <= ?",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.domain.preferences import may_use
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.notifications.digests import pass_on
+from flashflow.backend.store.notifications.digests import pass_outcome_on
 from flashflow.backend.store.notifications.preferences import choices_of
 
 COLUMNS = (
@@ -80,10 +80,10 @@ def ends_of(tx: Tx, delivery_seqs: Collection[int]) -> dict[int, End]:
     return {row[WIDTH]: end for row in rows if (end := end_of(tx.conn, row[:WIDTH], tx.now_ms)) is not None}
 
 
-def call_off_all(tx: Tx, ends: Mapping[int, End]) -> list[int]:
+def cancel_deliveries(tx: Tx, ends: Mapping[int, End]) -> list[int]:
     """``call_off`` each of these; the notifications that it tells of."""
     for seq, end in ends.items():
-        call_off(tx, seq, end)
+        cancel_delivery(tx, seq, end)
     rows = tx.conn.execute(
         "SELECT DISTINCT notification_seq FROM deliveries WHERE seq IN (SELECT value FROM json_each(?))",
         (to_json(list(ends)),),
@@ -91,11 +91,11 @@ def call_off_all(tx: Tx, ends: Mapping[int, End]) -> list[int]:
     return [notification_seq for (notification_seq,) in rows]
 
 
-def call_off(tx: Tx, seq: int, end: End) -> None:
+def cancel_delivery(tx: Tx, seq: int, end: End) -> None:
     """End a delivery; what it carried goes out without it."""
     tx.conn.execute(
         "UPDATE deliveries SET status = ?, code = ?, reason = ?, next_attempt_at = NULL, lease_until = NULL, "
         "updated_at = ? WHERE seq = ?",
         (*end, tx.now_ms, seq),
     )
-    pass_on(tx, seq)
+    pass_outcome_on(tx, seq)

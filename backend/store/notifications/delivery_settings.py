@@ -206,7 +206,7 @@ def save_digest(tx: Tx, user_id: str, notification_type: str, frequency: str | N
     )
 
 
-def reconsider(tx: Tx, user_id: str, code: str) -> None:
+def re_evaluate_held(tx: Tx, user_id: str, code: str) -> None:
     """Have what is held for this reason decided again within the second: the reason may have gone."""
     tx.conn.execute(
         "UPDATE deliveries SET release_at = ? WHERE status = 'held' AND code = ? AND EXISTS "

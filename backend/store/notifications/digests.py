@@ -7,7 +7,7 @@ from flashflow.backend.core.events import Event
 from flashflow.backend.store.engine.writer import Tx
 
 
-def carry(tx: Tx, seq: int, carrier_seq: int, route: str) -> None:
+def bundle(tx: Tx, seq: int, carrier_seq: int, route: str) -> None:
     """Have one delivery go out with another."""
     tx.conn.execute(
         "UPDATE deliveries SET status = 'pending', code = 'in_summary', reason = 'On its way in a summary.', "
@@ -16,7 +16,7 @@ def carry(tx: Tx, seq: int, carrier_seq: int, route: str) -> None:
     )
 
 
-def pass_on(tx: Tx, seq: int) -> None:
+def pass_outcome_on(tx: Tx, seq: int) -> None:
     """This delivery does not go out: what it carried goes out with the newest of the others, at once."""
     following = tx.conn.execute(
         "SELECT seq, id FROM deliveries WHERE carrier_seq = ? AND status = 'pending' ORDER BY notification_seq DESC "

@@ -116,7 +116,7 @@ def find(conn: sqlite3.Connection, notification_id: str, app: str | None) -> tup
     return row[0], to_notification(row)
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ListFilter(msgspec.Struct, frozen=True, kw_only=True):
     """The filters of a list, by API.md's names; times in milliseconds since 1970."""
 
     user_id: str
@@ -138,7 +138,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in {None, "unread", "snoozed", "archived", "all"} and not any(f is not None for f in filters)
 
 
-def list_notifications(conn: sqlite3.Connection, asked: Asked) -> NotificationPage:
+def list_notifications(conn: sqlite3.Connection, asked: ListFilter) -> NotificationPage:
     """A user's notifications, newest first by ``listed_at``; without ``status`` the inbox as its reader sees it."""
     spots, unread, more = list_places(conn, asked)
     rows = rows_at(conn, [spot.seq for spot in spots])
@@ -198,7 +198,7 @@ def _sources(status: str | None) -> list[tuple[str | None, str | None]]:
             return [(place, status) for place in (None, *IN_INBOX)]
 
 
-def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[Spot], int, bool]:
+def list_places(conn: sqlite3.Connection, asked: ListFilter) -> tuple[list[Spot], int, bool]:
     """The page behind list_notifications, the unread count, and whether there is more."""
     where, values = conditions(
         [
@@ -235,7 +235,7 @@ def list_places(conn: sqlite3.Connection, asked: Asked) -> tuple[list[Spot], int
     return spots, unread_count(conn, asked.user_id, asked.app), len(rows) > asked.limit
 
 
-def _spans(asked: Asked) -> list[tuple[list[str], list[Any]]]:
+def _spans(asked: ListFilter) -> list[tuple[list[str], list[Any]]]:
     """The stretches of an index over (…, listed_at, seq) that a page can be in, as conditions with their values."""
     if asked.cursor is None:
         return [conditions([("listed_at >= ?", asked.since), ("listed_at < ?", asked.until)])]

@@ -10,11 +10,18 @@ from typing import Any
 import msgspec
 
 from flashflow.backend.core.encoding import decode_id, decode_json, encode_id, from_object, to_json
-from flashflow.backend.domain.delivery_messages import Link, Notice, Outcome, Turn
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Link, NextStep, Outcome
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.writer import Tx, Write
-from flashflow.backend.store.notifications.attempts import INTERRUPTED, attempt, next_in_chain, record, tell_carried
-from flashflow.backend.store.notifications.cancellation import COLUMNS, JOINED, WIDTH, call_off_all, end_of, ends_of
+from flashflow.backend.store.notifications.attempts import INTERRUPTED, attempt, next_in_chain, record, resolve_bundled
+from flashflow.backend.store.notifications.cancellation import (
+    COLUMNS,
+    JOINED,
+    WIDTH,
+    cancel_deliveries,
+    end_of,
+    ends_of,
+)
 from flashflow.backend.store.notifications.delivery_state import settle_all
 
 SUMMARY_LINES = 20
@@ -28,7 +35,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A claimed delivery, as ``Claimed`` says."""
 
     tries: int
-    notice: Notice
+    notice: DeliveryMessage
     due_at: int
     tried_since: int | None
     previous_code: str | None
@@ -40,7 +47,7 @@ class OutboxTable:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def turns(self, turns: Sequence[Turn]) -> list[Claim | BaseException | None]:
+    def turns(self, turns: Sequence[NextStep]) -> list[Claim | BaseException | None]:
         """Several workers' turns in one transaction: each one's try recorded, and the next due delivery of its route
         claimed; what that is, or why it could not be done."""
         return self._store.run_all([Write(_turn, turn) for turn in turns])
@@ -109,7 +116,7 @@ _CARRIED = (
 _decode_actions = msgspec.json.Decoder(tuple[Link, ...]).decode
 
 
-def _turn(tx: Tx, items: Sequence[Turn]) -> list[Claim | None]:
+def _turn(tx: Tx, items: Sequence[NextStep]) -> list[Claim | None]:
     record(tx, [item.tried for item in items if item.tried is not None])
     wanted = Counter(item.route for item in items)
     leases = {item.route: item.lease_ms for item in items}
@@ -143,7 +150,7 @@ def _wanted(tx: Tx, route: str, count: int) -> list[tuple[Any, ...]]:
         rows = tx.conn.execute(_WANTED, (route, tx.now_ms, limit)).fetchall()
         ends = {row[WIDTH]: end for row in rows if (end := end_of(tx.conn, row[:WIDTH], tx.now_ms)) is not None}
         if ends:
-            told = call_off_all(tx, ends)
+            told = cancel_deliveries(tx, ends)
             for notification_seq in told:
                 next_in_chain(tx, notification_seq)
             settle_all(tx, told)
@@ -153,7 +160,7 @@ def _wanted(tx: Tx, route: str, count: int) -> list[tuple[Any, ...]]:
     return []
 
 
-def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
+def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> DeliveryMessage:
     (
         seq, id_, _, route, notification, user_id, app, title, message, priority, kind, data, actions, collapse, count,
         created, expires, critical, token, platform, registered, email, phone, carries,
@@ -163,7 +170,7 @@ def _notice(conn: sqlite3.Connection, row: tuple[Any, ...]) -> Notice:
         title, message = summary([(title, message), *carried])
     elif count > 1:
         title = f"{title} ({count})"
-    return Notice(
+    return DeliveryMessage(
         delivery_id=decode_id(id_),
         notification_id=decode_id(notification),
         user_id=user_id,
@@ -254,10 +261,10 @@ def _recover(tx: Tx, items: Sequence[bool]) -> list[int]:
             )
             told[notification_seq] = None
             if dead:
-                told |= dict.fromkeys(tell_carried(tx, seq, _LOST))
+                told |= dict.fromkeys(resolve_bundled(tx, seq, _LOST))
             else:
                 back.append(seq)
-        told |= dict.fromkeys(call_off_all(tx, ends_of(tx, back)))
+        told |= dict.fromkeys(cancel_deliveries(tx, ends_of(tx, back)))
         for notification_seq in told:
             next_in_chain(tx, notification_seq)
         settle_all(tx, told)
@@ -276,7 +283,7 @@ def _refuse(tx: Tx, items: Sequence[tuple[str, ...]]) -> list[int]:
         ).fetchall()
         told = {notification_seq for _, notification_seq in rows}
         for seq, _ in rows:
-            told.update(tell_carried(tx, seq, _UNCONFIGURED))
+            told.update(resolve_bundled(tx, seq, _UNCONFIGURED))
         for notification_seq in told:
             next_in_chain(tx, notification_seq)
         settle_all(tx, told)

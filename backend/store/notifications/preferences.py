@@ -87,7 +87,7 @@ def remember_type(tx: Tx, name: str, app: str) -> None:
         "(name, label, description, channels, critical, app, created_at, updated_at, seq) "
         f"SELECT ?, ?, '', '[\"in_app\"]', 0, ?, ?, ?, {_NEXT_TYPE} "
         "WHERE (SELECT COUNT(*) FROM notification_types) < ? ON CONFLICT DO NOTHING",
-        (name, in_words(name), app, tx.now_ms, tx.now_ms, MOST_TYPES),
+        (name, type_label(name), app, tx.now_ms, tx.now_ms, MOST_TYPES),
     )
 
 
@@ -108,7 +108,7 @@ def save_type(tx: Tx, kind: NotificationType) -> None:
     )  # fmt: skip
 
 
-def in_words(name: str) -> str:
+def type_label(name: str) -> str:
     """``build_finished`` as “Build finished”."""
     words = " ".join(name.replace("_", " ").replace("-", " ").replace(".", " ").split()) or name
     return words[:1].upper() + words[1:]

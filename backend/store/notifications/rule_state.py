@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from flashflow.backend.core.encoding import decode_json, to_json
-from flashflow.backend.domain.rule_conditions import NONE_YET, Uses
+from flashflow.backend.domain.rule_conditions import NONE_YET, RuleState
 from flashflow.backend.store.engine.writer import Tx
 
 _decode_times = msgspec.json.Decoder(tuple[int, ...]).decode
@@ -42,25 +42,27 @@ def latest_known(conn: sqlite3.Connection) -> int:
                .fetchone()[0])  # fmt: skip
 
 
-def uses_of(conn: sqlite3.Connection, rule_seq: int, user_id: str) -> Uses:
+def uses_of(conn: sqlite3.Connection, rule_seq: int, user_id: str) -> RuleState:
     """What a rule remembers of a user."""
     row = conn.execute(
         "SELECT times, fired_at FROM rule_uses WHERE rule_seq = ? AND user_id = ?", (rule_seq, user_id)
     ).fetchone()
-    return NONE_YET if row is None else Uses(decode_json(_decode_times, row[0], ()), row[1])
+    return NONE_YET if row is None else RuleState(decode_json(_decode_times, row[0], ()), row[1])
 
 
-def remembered_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[str, str, Uses]]:
+def remembered_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[str, str, RuleState]]:
     """Every rule that remembers a user: its name and app, and what it remembers."""
     rows = conn.execute(
         "SELECT r.name, r.app, u.times, u.fired_at FROM rule_uses u JOIN rules r ON r.seq = u.rule_seq "
         "WHERE u.user_id = ? ORDER BY r.seq",
         (user_id,),
     )
-    return [(name, app, Uses(decode_json(_decode_times, times, ()), fired_at)) for name, app, times, fired_at in rows]
+    return [
+        (name, app, RuleState(decode_json(_decode_times, times, ()), fired_at)) for name, app, times, fired_at in rows
+    ]
 
 
-def remember(tx: Tx, rule_seq: int, user_id: str, uses: Uses, useful_until: int) -> None:
+def remember(tx: Tx, rule_seq: int, user_id: str, uses: RuleState, useful_until: int) -> None:
     """Keep what a rule remembers of a user until it cannot matter any more."""
     tx.conn.execute(
         "INSERT INTO rule_uses (rule_seq, user_id, times, fired_at, useful_until) VALUES (?, ?, ?, ?, ?) "
@@ -70,11 +72,11 @@ def remember(tx: Tx, rule_seq: int, user_id: str, uses: Uses, useful_until: int)
     )
 
 
-def forget(tx: Tx, rule_seq: int, user_id: str) -> None:
+def delete_state(tx: Tx, rule_seq: int, user_id: str) -> None:
     """Remember nothing of a user."""
     tx.conn.execute("DELETE FROM rule_uses WHERE rule_seq = ? AND user_id = ?", (rule_seq, user_id))
 
 
-def forget_useless(tx: Tx) -> int:
+def delete_expired_state(tx: Tx) -> int:
     """Drop what cannot matter any more; returns how many rows."""
     return tx.conn.execute("DELETE FROM rule_uses WHERE useful_until < ?", (tx.now_ms,)).rowcount

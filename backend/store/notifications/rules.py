@@ -11,7 +11,7 @@ import msgspec
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import decode_cursor, decode_id, decode_json, encode_cursor, encode_id, to_json
 from flashflow.backend.schemas.records import Record
-from flashflow.backend.schemas.rules import AlertIn, OnIn, Recipients, RuleChangeIn, TellIn
+from flashflow.backend.schemas.rules import AlertIn, OnIn, Recipients, RuleChangeIn, RuleMessageIn
 from flashflow.backend.store.engine.sql import clause, conditions, take
 from flashflow.backend.store.engine.writer import Tx
 
@@ -32,7 +32,7 @@ class Rule(Record, frozen=True, kw_only=True):
     enabled: bool
     on: OnIn | None
     alert: AlertIn | None
-    send: TellIn
+    send: RuleMessageIn
     to: Recipients
     cooldown_minutes: int
     fired: int
@@ -55,7 +55,7 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     on: OnIn | None = None
     alert: AlertIn | None = None
-    send: TellIn
+    send: RuleMessageIn
     to: Recipients = "user"
     cooldown_minutes: int = 60
 
@@ -103,7 +103,7 @@ class Row(NamedTuple):
 
 
 _decode_body = msgspec.json.Decoder(Body).decode
-UNREADABLE = Body(send=TellIn(title="Damaged rule", message="What was stored of this rule cannot be read."))
+UNREADABLE = Body(send=RuleMessageIn(title="Damaged rule", message="What was stored of this rule cannot be read."))
 
 
 def body_of(asked: RuleChangeIn) -> Body:
@@ -178,7 +178,7 @@ def update(tx: Tx, row: Row, name: str, owner: str | None, body: Body, *, switch
     )
 
 
-def begin_anew(tx: Tx, seq: int, after_seq: int) -> None:
+def reset_state(tx: Tx, seq: int, after_seq: int) -> None:
     """Count from now on: nothing that happened until now, no check that is due already. Cool-downs go on."""
     tx.conn.execute("UPDATE rules SET after_seq = ?, checked_at = ? WHERE seq = ?", (after_seq, tx.now_ms, seq))
     tx.conn.execute("UPDATE rule_uses SET times = '[]' WHERE rule_seq = ?", (seq,))

@@ -10,7 +10,7 @@ import msgspec
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import decode_cursor, decode_id, decode_json, encode_cursor, encode_id, to_json
-from flashflow.backend.domain.recurrence import Rule
+from flashflow.backend.domain.recurrence import Recurrence
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.store.engine.sql import clause, conditions, take
 from flashflow.backend.store.engine.writer import Tx
@@ -29,7 +29,7 @@ class Schedule(Record, frozen=True, kw_only=True):
     name: str
     app: str
     notification: dict[str, Any]
-    rule: Rule
+    rule: Recurrence
     next_at: datetime | None
     last_at: datetime | None
     last_error: str | None
@@ -61,7 +61,7 @@ class Row(NamedTuple):
     name: str
     app: str
     request: Request
-    rule: Rule
+    rule: Recurrence
     next_at: int | None
     last_at: int | None
     created_at: int
@@ -84,9 +84,9 @@ class Row(NamedTuple):
 
 
 _decode_request = msgspec.json.Decoder(Request).decode
-_decode_rule = msgspec.json.Decoder(Rule).decode
+_decode_rule = msgspec.json.Decoder(Recurrence).decode
 _DAMAGED = Request(notification={"user_id": ""}, last_error="What was stored of this schedule cannot be read.")
-_DAILY = Rule(every_minutes=24 * 60)
+_DAILY = Recurrence(every_minutes=24 * 60)
 
 
 def decode_request(text: str) -> Request:
@@ -148,7 +148,7 @@ def named(conn: sqlite3.Connection, app: str, name: str) -> str | None:
     return None if row is None else decode_id(row[0])
 
 
-def insert(tx: Tx, schedule_id: str, name: str, app: str, request: Request, rule: Rule, next_at: int) -> None:
+def insert(tx: Tx, schedule_id: str, name: str, app: str, request: Request, rule: Recurrence, next_at: int) -> None:
     """Store a new schedule."""
     tx.conn.execute(
         "INSERT INTO schedules (id, name, app, request, rule, next_at, created_at, updated_at) "
@@ -157,7 +157,7 @@ def insert(tx: Tx, schedule_id: str, name: str, app: str, request: Request, rule
     )
 
 
-def update(tx: Tx, seq: int, name: str, request: Request, rule: Rule, next_at: int | None) -> None:
+def update(tx: Tx, seq: int, name: str, request: Request, rule: Recurrence, next_at: int | None) -> None:
     """Put a caller's change in place."""
     tx.conn.execute(
         "UPDATE schedules SET name = ?, request = ?, rule = ?, next_at = ?, updated_at = ? WHERE seq = ?",

@@ -9,13 +9,13 @@ from flashflow.backend.core.encoding import to_json
 from flashflow.backend.store.engine.writer import Tx
 
 
-def word_of(conn: sqlite3.Connection, user_id: str) -> tuple[bool, int] | None:
+def consent_of(conn: sqlite3.Connection, user_id: str) -> tuple[bool, int] | None:
     """What the user said and when (milliseconds since 1970)."""
     row = conn.execute("SELECT tracking, updated_at FROM consents WHERE user_id = ?", (user_id,)).fetchone()
     return None if row is None else (bool(row[0]), row[1])
 
 
-def save_word(tx: Tx, user_id: str, tracking: bool) -> None:
+def save_consent(tx: Tx, user_id: str, tracking: bool) -> None:
     """Keep what the user said, over what they said before."""
     tx.conn.execute(
         "INSERT INTO consents (user_id, tracking, updated_at) VALUES (?, ?, ?) "

@@ -17,12 +17,12 @@ from flashflow.backend.core.encoding import decode_id, from_object, from_strings
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.device_address import identities
 from flashflow.backend.store.activity.session_cache import SessionCache
-from flashflow.backend.store.activity.shared_sessions import Gone, bequeath, without
+from flashflow.backend.store.activity.shared_sessions import Gone, reassign, without
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import rules, schedules
 from flashflow.backend.store.notifications.rules import Body
 from flashflow.backend.store.notifications.schedules import Request
-from flashflow.backend.store.privacy.rollup_erasure import forget_key, forget_sessions
+from flashflow.backend.store.privacy.rollup_erasure import subtract_key, subtract_sessions
 from flashflow.backend.store.rollups.partitions import BITS, BY_PART, LONG, SESSION_PARTS
 
 SLICE = 200
@@ -61,7 +61,7 @@ def _any(conn: sqlite3.Connection, user_id: str, *queries: str) -> bool:
     return any(conn.execute(f"{query} LIMIT 1", (user_id,)).fetchone() for query in queries)
 
 
-def forget_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
+def erase_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
     """Up to SLICE of the user's activities, or once there are none their sessions and the rest; {} when all is gone."""
     rows = tx.conn.execute(
         "SELECT seq, timestamp, session_id, activity_type FROM user_timeline WHERE user_id = ? LIMIT ?",
@@ -82,18 +82,18 @@ def forget_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
         (user_id, SLICE),
     ).fetchall()
     if sessions:
-        left = bequeath(tx, user_id, [id_ for _, id_, shared in sessions if shared], cache)
+        left = reassign(tx, user_id, [id_ for _, id_, shared in sessions if shared], cache)
         seqs = [seq for seq, id_, _ in sessions if id_ not in left]
-        forget_sessions(tx, cache.local, seqs)
+        subtract_sessions(tx, cache.local, seqs)
         _delete(tx.conn, "user_sessions", seqs)
         cache.clear()
         return {"sessions": len(seqs)}
     tx.conn.execute("DELETE FROM user_analytics WHERE user_id = ?", (user_id,))
-    forget_key(tx, user_id)
+    subtract_key(tx, user_id)
     return _counted({"consents": tx.conn.execute("DELETE FROM consents WHERE user_id = ?", (user_id,))})
 
 
-def forget_notifications(tx: Tx, user_id: str) -> Removed:
+def erase_notifications(tx: Tx, user_id: str) -> Removed:
     """Up to SLICE of the user's notifications with their deliveries and attempts, or once there are none the rest; {}
     when all is gone. Their toasts are taken back."""
     rows = tx.conn.execute(
@@ -131,7 +131,7 @@ def _names(devices: frozenset[str], token: str) -> bool:
     return not devices.isdisjoint(identities(token))
 
 
-def forget_tokens(tx: Tx, seqs: Sequence[int], devices: frozenset[str]) -> None:
+def erase_tokens(tx: Tx, seqs: Sequence[int], devices: frozenset[str]) -> None:
     """Take these devices' tokens out of these notifications, and out of schedules. Before the devices themselves go: a
     killed process has to find them again."""
     for seq in seqs:
@@ -298,7 +298,7 @@ def _change_request(tx: Tx, seq: int, request: Request, notification: dict[str, 
     tx.conn.execute("UPDATE schedules SET request = ? WHERE seq = ?", (to_json(request), seq))
 
 
-def forget_answers(tx: Tx) -> None:
+def erase_idempotency_answers(tx: Tx) -> None:
     """Drop every answer kept under an Idempotency-Key: which of them tell of a person cannot be seen from outside."""
     tx.conn.execute("DELETE FROM idempotency_keys")
 

@@ -33,7 +33,7 @@ LOOK = 20_000
 """Rows that one slice may look through for them."""
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class ExportFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which rows: times in milliseconds since 1970, ``since`` included, ``until`` not. A session counts by its start, a
     notification by when it was made."""
 
@@ -43,7 +43,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     until: int | None = None
 
 
-def activities(store: Store, wanted: Wanted) -> Iterator[Sequence[Activity]]:
+def activities(store: Store, wanted: ExportFilter) -> Iterator[Sequence[Activity]]:
     """Activities in the order they arrived; a user's by their time."""
     if wanted.user_id is not None:
         return _of_user(store, wanted)
@@ -52,7 +52,7 @@ def activities(store: Store, wanted: Wanted) -> Iterator[Sequence[Activity]]:
     return _by_seq(store, "user_activities", last_seq, query, values, to_activity)
 
 
-def sessions(store: Store, wanted: Wanted) -> Iterator[Sequence[Session]]:
+def sessions(store: Store, wanted: ExportFilter) -> Iterator[Sequence[Session]]:
     """Sessions in the order they were opened."""
     where, values = _filters(wanted, "start_time")
     which = clause(["seq > ?", "seq <= ?", *where])
@@ -64,7 +64,7 @@ def sessions(store: Store, wanted: Wanted) -> Iterator[Sequence[Session]]:
     return _at(store, seqs, sessions_at, to_session)
 
 
-def notifications(store: Store, wanted: Wanted) -> Iterator[Sequence[Notification]]:
+def notifications(store: Store, wanted: ExportFilter) -> Iterator[Sequence[Notification]]:
     """Notifications in the order they were made. The device tokens they named are left out: those are secrets."""
     where, values = _filters(wanted, "created_at")
     if wanted.user_id is not None:
@@ -97,7 +97,7 @@ def _at(
         yield [record(row) for row in rows]
 
 
-def _filters(wanted: Wanted, moment: str) -> tuple[list[str], list[Any]]:
+def _filters(wanted: ExportFilter, moment: str) -> tuple[list[str], list[Any]]:
     return conditions(
         [
             ("user_id = ?", wanted.user_id),
@@ -133,13 +133,13 @@ def _by_seq(
         seq = rows[-1][0] if more else end
 
 
-def _of_user(store: Store, wanted: Wanted) -> Iterator[Sequence[Activity]]:
+def _of_user(store: Store, wanted: ExportFilter) -> Iterator[Sequence[Activity]]:
     where, values = conditions([("app = ?", wanted.app)])
     high = None if wanted.until is None else wanted.until - 1
     top = store.read(last_seq)
     low, place = wanted.since, (-1, -1)
     while True:
-        asked = user_index.Asked(
+        asked = user_index.IndexQuery(
             str(wanted.user_id), [*where, "seq <= ?", "(timestamp, seq) > (?, ?)"], [*values, top, *place], low, high
         )
         rows, more = store.read(lambda conn, asked=asked: _oldest(conn, asked))  # type: ignore[misc]
@@ -150,7 +150,7 @@ def _of_user(store: Store, wanted: Wanted) -> Iterator[Sequence[Activity]]:
         place = (low, rows[-1][0])
 
 
-def _oldest(conn: sqlite3.Connection, asked: user_index.Asked) -> Taken:
+def _oldest(conn: sqlite3.Connection, asked: user_index.IndexQuery) -> Taken:
     places = user_index.places_of_user(conn, asked, SLICE + 1, oldest=True)
     return take(user_index.rows_at(conn, [seq for _, seq in places]), SLICE, SLICE_BYTES)
 

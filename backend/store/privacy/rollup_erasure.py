@@ -25,7 +25,7 @@ _DAYS = (
 )
 
 
-def forget_user(tx: Tx, local: LocalTime, user_id: str) -> None:
+def subtract_user(tx: Tx, local: LocalTime, user_id: str) -> None:
     """Take the user out of every figure. Called before the first of their activities goes; again, it does nothing. The
     index by user, and the key that leads to it, stay until ``forget_key``."""
     while fold(tx, local):
@@ -38,7 +38,7 @@ def forget_user(tx: Tx, local: LocalTime, user_id: str) -> None:
     _uncount_activities(tx, user)
 
 
-def forget_key(tx: Tx, user_id: str) -> None:
+def subtract_key(tx: Tx, user_id: str) -> None:
     """The last that tells of a user whose activities are gone."""
     user = user_key(tx.conn, user_id)
     tx.conn.execute(
@@ -83,7 +83,7 @@ def _uncount_activities(tx: Tx, user: int) -> None:
     conn.execute("DROP TABLE forgetting")
 
 
-def forget_sessions(tx: Tx, local: LocalTime, seqs: Sequence[int]) -> None:
+def subtract_sessions(tx: Tx, local: LocalTime, seqs: Sequence[int]) -> None:
     """Sessions that are about to be deleted no longer count for their days, if they are over. (A frozen day keeps those
     that were pruned: were it another zone's, it might not have these.)"""
     frozen = tx.conn.execute("SELECT COALESCE(frozen_before, -1) FROM figures_state").fetchone()[0]

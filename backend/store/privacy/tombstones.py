@@ -21,7 +21,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Stone(NamedTuple):
+class Tombstone(NamedTuple):
     """A tombstone; ``left_to_do`` is None once the erasure is finished."""
 
     user_hash: bytes
@@ -54,7 +54,7 @@ def any_erased(conn: sqlite3.Connection) -> bool:
     return bool(conn.execute("SELECT EXISTS (SELECT 1 FROM tombstones)").fetchone()[0])
 
 
-def find(conn: sqlite3.Connection, user_id: str) -> Stone | None:
+def find(conn: sqlite3.Connection, user_id: str) -> Tombstone | None:
     """The user's tombstone."""
     if not any_erased(conn):
         return None
@@ -62,7 +62,7 @@ def find(conn: sqlite3.Connection, user_id: str) -> Stone | None:
         "SELECT user_hash, erased_at, left_to_do, user_id FROM tombstones WHERE user_hash = ?",
         (hash_of(conn, user_id),),
     ).fetchone()
-    return None if row is None else Stone(*row)
+    return None if row is None else Tombstone(*row)
 
 
 def erased_among(conn: sqlite3.Connection, user_ids: Iterable[str]) -> frozenset[str]:
@@ -94,7 +94,7 @@ def _first_refusal(conn: sqlite3.Connection, users: Iterable[str]) -> Erased | N
     return next((refusal(user) for user in users if find(conn, user) is not None), None)
 
 
-def raise_stone(tx: Tx, user_id: str, left_to_do: str | None) -> Stone:
+def add_tombstone(tx: Tx, user_id: str, left_to_do: str | None) -> Tombstone:
     """Put the tombstone up: from this transaction on nothing is stored of the user. One that stands keeps its time."""
     tx.conn.execute(
         "INSERT INTO tombstones (user_hash, erased_at, left_to_do, user_id) VALUES (?, ?, ?, ?) "
@@ -111,13 +111,13 @@ def note_left(tx: Tx, user_hash: bytes, left_to_do: str | None) -> None:
     tx.conn.execute("UPDATE tombstones SET left_to_do = ?, user_id = NULL WHERE user_hash = ?", (left_to_do, user_hash))
 
 
-def unfinished(conn: sqlite3.Connection) -> list[Stone]:
+def unfinished(conn: sqlite3.Connection) -> list[Tombstone]:
     """Erasures that a process began and did not finish."""
     rows = conn.execute("SELECT user_hash, erased_at, left_to_do, user_id FROM tombstones WHERE left_to_do IS NOT NULL")
-    return [Stone(*row) for row in rows]
+    return [Tombstone(*row) for row in rows]
 
 
-def take_down(tx: Tx, user_id: str) -> bool:
+def remove_tombstone(tx: Tx, user_id: str) -> bool:
     """Lift the tombstone; whether there was one."""
     gone = tx.conn.execute("DELETE FROM tombstones WHERE user_hash = ?", (hash_of(tx.conn, user_id),))
     return gone.rowcount > 0

@@ -13,8 +13,8 @@ from typing import Any
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups import packed_timestamps
-from flashflow.backend.store.rollups.dimensions import ABSENT, VALUES, learn
-from flashflow.backend.store.rollups.partitions import part_of, place_in
+from flashflow.backend.store.rollups.dimensions import ABSENT, VALUES, intern
+from flashflow.backend.store.rollups.partitions import partition_of, place_in
 from flashflow.backend.store.rollups.schema import DAY_MS, OF_USER, OTHER, week_of
 
 FOLD_MOST = 50_000
@@ -53,9 +53,9 @@ _UNKNOWN = (
     f"OR feature = {ABSENT} OR referrer = {ABSENT} LIMIT 1"
 )
 _BY_USER = (
-    f"INSERT INTO activities_by_user SELECT {part_of('timestamp')}, user, {place_in('timestamp')}, seq "
+    f"INSERT INTO activities_by_user SELECT {partition_of('timestamp')}, user, {place_in('timestamp')}, seq "
     "FROM temp.folding ORDER BY 1, 2, 3, 4",
-    f"INSERT OR IGNORE INTO activity_parts SELECT DISTINCT {part_of('timestamp')} FROM temp.folding",
+    f"INSERT OR IGNORE INTO activity_parts SELECT DISTINCT {partition_of('timestamp')} FROM temp.folding",
 )
 
 # What a user did for the first time of a day: of any type (0) or of one, in any app (0) or in one.
@@ -99,7 +99,7 @@ _COUNTS = (
     f"MAX(timestamp) - MIN(timestamp) FROM temp.folding WHERE true GROUP BY 1, 2, 3 {UNITE}",
     f"INSERT INTO user_type_days SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), "
     f"MIN(timestamp) - hour / 24 * {DAY_MS}, MAX(timestamp) - MIN(timestamp), "
-    f"{packed_timestamps.kept('COUNT(*)', 'timestamp')} "
+    f"{packed_timestamps.packed_sql('COUNT(*)', 'timestamp')} "
     f"FROM temp.folding WHERE true GROUP BY 1, 2, 3, 4, 5 {UNITE_OF_TYPE}",
     f"INSERT OR IGNORE INTO type_weeks SELECT DISTINCT type, {week_of('hour / 24')} FROM temp.folding",
     "INSERT INTO activity_hours SELECT hour, app, type, COUNT(*) FROM temp.folding WHERE true GROUP BY 1, 2, 3 "
@@ -148,7 +148,7 @@ def _fill(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> None:
     tx.conn.execute(sql, bounds)
     if tx.conn.execute(_UNKNOWN).fetchone():
         tx.conn.execute("DELETE FROM temp.folding")
-        learn(tx, _TAIL, bounds)
+        intern(tx, _TAIL, bounds)
         tx.conn.execute(sql, bounds)
         for kind in VALUES:
             tx.conn.execute(f"UPDATE temp.folding SET {kind} = {OTHER[kind]} WHERE {kind} = {ABSENT}")

@@ -57,7 +57,7 @@ def feature(metadata: str) -> str | None:
     return text if text.strip() else None
 
 
-def learn(tx: Tx, activities: str, bounds: tuple[Any, ...]) -> None:
+def intern(tx: Tx, activities: str, bounds: tuple[Any, ...]) -> None:
     """Give a key to every user and, while there is room, every name in ``activities`` (``user_activities a WHERE …``
     with ``bounds`` for its values)."""
     tx.conn.execute(f"INSERT OR IGNORE INTO figure_users (user_id) SELECT DISTINCT a.user_id FROM {activities}", bounds)

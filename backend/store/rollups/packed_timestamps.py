@@ -20,7 +20,7 @@ MOST = 64
 _NUMBERS = msgspec.json.Decoder(list[int])
 
 
-def kept(activities: str, times: str) -> str:
+def packed_sql(activities: str, times: str) -> str:
     """SQL for the ``moments`` of ``activities`` (a count) at ``times`` (SQL, aggregated)."""
     return f"CASE WHEN {activities} BETWEEN 3 AND {MOST} THEN moments_of(json_group_array({times})) END"
 
@@ -32,19 +32,19 @@ KEPT_AND_NEW = (
 """SQL for the ``moments`` of a row that is there and of one that comes to it."""
 
 
-def give(conn: sqlite3.Connection) -> None:
+def insert_sql(conn: sqlite3.Connection) -> None:
     """Give a connection the functions that the SQL above and ``moment_after`` name."""
-    conn.create_function("moments_of", 1, moments_of, deterministic=True)
-    conn.create_function("moments_united", 8, moments_united, deterministic=True)
-    conn.create_function("moment_after", 4, moment_after, deterministic=True)
+    conn.create_function("moments_of", 1, unpack, deterministic=True)
+    conn.create_function("moments_united", 8, merge, deterministic=True)
+    conn.create_function("moment_after", 4, first_after, deterministic=True)
 
 
-def moments_of(times: str) -> bytes:
+def unpack(times: str) -> bytes:
     """The moments between the first and the last of three or more ``times`` (a JSON array, in any order)."""
     return _packed(_NUMBERS.decode(times))
 
 
-def moments_united(
+def merge(
     at: int, span: int, activities: int, moments: bytes | None,
     more_at: int, more_span: int, more_activities: int, more_moments: bytes | None,
 ) -> bytes | None:  # fmt: skip
@@ -68,7 +68,7 @@ def moments_united(
     return None if one is None or other is None else _packed(one + other)
 
 
-def moment_after(at: int, span: int, moments: bytes, then: int) -> int:
+def first_after(at: int, span: int, moments: bytes, then: int) -> int:
     """The first moment after ``then``, which is not before the first one ``at`` and before the last one."""
     width = _width(span)
     since = (then - at).to_bytes(width, "big")

@@ -19,7 +19,7 @@ ALWAYS = 1 << 62
 """A moment later than any."""
 
 
-class Part(NamedTuple):
+class Partition(NamedTuple):
     """Part ``number``, and from where to where in it (milliseconds since its start, both included) a question asks."""
 
     number: int
@@ -27,7 +27,7 @@ class Part(NamedTuple):
     high: int
 
 
-def part_of(moment: str) -> str:
+def partition_of(moment: str) -> str:
     """SQL for the part of a moment (milliseconds since 1970)."""
     return f"({moment}) >> {BITS}"
 
@@ -41,7 +41,8 @@ def between(low: str, high: str) -> str:
     """SQL that leads from the parts ``t`` to the entries ``p`` of a user from ``low`` to ``high``, both included."""
     start = f"(t.part << {BITS})"
     return (
-        f"t.part BETWEEN {part_of(low)} AND {part_of(high)} AND p.at BETWEEN ({low}) - {start} AND ({high}) - {start}"
+        f"t.part BETWEEN {partition_of(low)} AND {partition_of(high)} "
+        f"AND p.at BETWEEN ({low}) - {start} AND ({high}) - {start}"
     )
 
 
@@ -53,9 +54,9 @@ def rows_of_user(user: str) -> str:
     )
 
 
-def parts(
+def partitions(
     conn: sqlite3.Connection, low: int | None = None, high: int | None = None, *, oldest: bool = False
-) -> Iterator[Part]:
+) -> Iterator[Partition]:
     """The parts of the activities from ``low`` to ``high`` (None: without end), the newest or the ``oldest`` first."""
     low = -ALWAYS if low is None else low
     high = ALWAYS if high is None else high
@@ -64,7 +65,7 @@ def parts(
         (low >> BITS, high >> BITS),
     ).fetchall()
     for (part,) in rows:
-        yield Part(part, max(0, low - (part << BITS)), min(LONG - 1, high - (part << BITS)))
+        yield Partition(part, max(0, low - (part << BITS)), min(LONG - 1, high - (part << BITS)))
 
 
 def drop_empty(conn: sqlite3.Connection, through: int | None = None) -> None:
@@ -91,7 +92,7 @@ BY_PART = (
 """By SESSION_PARTS, the sessions of a user that a condition names."""
 
 
-def session_parts(conn: sqlite3.Connection, high: int | None = None) -> Iterator[int]:
+def session_partitions(conn: sqlite3.Connection, high: int | None = None) -> Iterator[int]:
     """The parts that sessions began in at ``high`` or before, the newest first."""
     high = ALWAYS if high is None else high
     while True:

@@ -33,7 +33,7 @@ def week_of(day: str) -> str:
     return f"({day}) / 7"
 
 
-FIGURES_DDL = """
+ROLLUPS_DDL = """
 CREATE TABLE figure_users (key INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE);
 CREATE TABLE figure_names (
     key INTEGER PRIMARY KEY,
@@ -125,8 +125,8 @@ CREATE TABLE activities_by_user (
 """
 
 
-def make_figures(conn: sqlite3.Connection) -> None:
+def create_rollups(conn: sqlite3.Connection) -> None:
     """Make the tables, with each kind's “all others”."""
-    for statement in (FIGURES_DDL + BY_USER_DDL).split(";\n"):
+    for statement in (ROLLUPS_DDL + BY_USER_DDL).split(";\n"):
         conn.execute(statement)
     conn.executemany("INSERT INTO figure_names (key, kind, name) VALUES (?, ?, '')", [(k, k) for k in OTHER.values()])
