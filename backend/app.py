@@ -127,7 +127,7 @@ class Backend:
         )
         self.outbox = Outbox(OutboxTable(self.notifications.store), {}, self.clock)
         self._first_settings()
-        self.overview = DashboardMetrics(self.activity, self.notifications)
+        self.dashboard = DashboardMetrics(self.activity, self.notifications)
         self.trials = ChannelTester(
             self.notifications.store, lambda: self.channels.lanes, self.clock, self.notifications.new_id,
             tell=self.notifications.send_notification, this_computer=lambda: self.notifications.sender.this_computer,
@@ -158,13 +158,8 @@ class Backend:
         return (*self._told, *self._faults)
 
     @property
-    def analytics(self) -> DashboardMetrics:
-        """The dashboard's figures."""
-        return self.overview
-
-    @property
-    def figures(self) -> Analytics:
-        """The questions over everything that was recorded."""
+    def analytics(self) -> Analytics:
+        """The analytics queries over the recorded activities."""
         return self.activity.analytics
 
     def channel_states(self) -> tuple[ChannelState, ...]:
@@ -217,7 +212,7 @@ class Backend:
         self.jobs.every(3600, self.notifications.retire_stale_devices)
         self.jobs.every(30, self.activity.close_idle_sessions)
         self.jobs.every(5, self.activity.settle_figures)
-        self.jobs.every(5, lambda: self.activity.figures.recount(seconds=1))
+        self.jobs.every(5, lambda: self.activity.rollups.recount(seconds=1))
         self.jobs.every(5, self._tell_of_guard)
         self.jobs.every(3600, self.upkeep.forget_answers)
         self.jobs.every(30, self.rules.judge.check_alerts, long=True)

@@ -1,4 +1,4 @@
-"""The dashboard's figures, over both files."""
+"""Today's metrics for the dashboard, read from both files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from flashflow.backend.store.analytics.user_metrics import today_notifications
 
 
 class DashboardMetrics:
-    """Questions that need activities and notifications together."""
+    """Metrics that need activities and notifications together."""
 
     def __init__(self, activity: UserActivityService, notifications: NotificationService) -> None:
         self._activity = activity
         self._notifications = notifications
 
     def today(self) -> TodayMetrics:
-        """The local day so far."""
+        """Return the metrics of the local day so far."""
         day, users, sessions, activities = self._activity.analytics.today()
         _, start, end = self._activity.analytics.today_bounds()
         made, delivered, read = self._notifications.store.read(lambda conn: today_notifications(conn, start, end))

@@ -90,13 +90,13 @@ class UserActivityService:
             keep_record=keep_record,
         )  # fmt: skip
         self.models: ActivityModels = activity_models(self.store.database)
-        self.figures = RollupMaintenance(self.store, self.local, self.cache)
-        self.analytics = Analytics(self.store, self.clock, self.local, self.figures.fold)
+        self.rollups = RollupMaintenance(self.store, self.local, self.cache)
+        self.analytics = Analytics(self.store, self.clock, self.local, self.rollups.fold)
         self.admission = Admission(self.store)
         self._incoming = ActivityParser(self.admission, self.clock, self._new_id)
         self._behind: int | None = None
         try:
-            self.figures.keep_zone()
+            self.rollups.keep_zone()
         except StorageError as fault:  # a large file is checked beside the work, and set aside at the next start
             log.warning("the figures could not be looked through: %s", fault)
 
@@ -199,7 +199,7 @@ class UserActivityService:
         if self._behind >= user_index.FEED_AT:
             self._behind = 0
             with suppress(Stopping):  # then the next start does it
-                self.store.writer.submit(Bundle([Write(self.figures.catch_up, None)], lambda: None))
+                self.store.writer.submit(Bundle([Write(self.rollups.catch_up, None)], lambda: None))
 
     def list_activities(
         self,
@@ -360,7 +360,7 @@ class UserActivityService:
             since = start - (TRAILING_DAYS + 1) * DAY_MS
             self.cache.unsettled.update(self.store.read(lambda conn: unsettled_users(conn, start, since)))
         if self.store.read(user_index.counted_to) is not None:
-            self.store.run(Write(self.figures.count, None))
+            self.store.run(Write(self.rollups.count, None))
         if not self.cache.unsettled:
             return 0
         # Taken by the writer: what made them unsettled is in the file by then.

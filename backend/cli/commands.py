@@ -121,10 +121,10 @@ def verify(config: Config, say: Say, *, rebuild: bool) -> bool:
         differences = [(d["table"], d["missing"], d["surplus"]) for d in answer["differences"]]
     else:
         with Backend(config) as backend:
-            figures = backend.activity.figures
-            differences = [(d.table, d.missing, d.surplus) for d in figures.verify()]
+            rollups = backend.activity.rollups
+            differences = [(d.table, d.missing, d.surplus) for d in rollups.verify()]
             if differences and rebuild:
-                figures.rebuild()
+                rollups.rebuild()
     for table, missing, surplus in differences:
         say(f"{table}: {missing} rows lack, {surplus} are there that should not be")
     if not differences:

@@ -104,7 +104,7 @@ def hold_to(service: UserActivityService, clock: StillClock, made: Sequence[Made
         figures = service.get_user_analytics(user)
         assert figures.total_sessions == sum(run[0].user == user for run in expected_runs)
         assert figures.total_activities == sum(m.user == user for m in made)
-    assert service.figures.verify() == ()
+    assert service.rollups.verify() == ()
 
 
 def keyed(service: UserActivityService, made: Sequence[Made], day: int) -> None:
@@ -152,20 +152,20 @@ def test_any_order_gives_the_sessions_of_the_right_order(
         patch.setattr(key_activities, "AT_ONCE", 2)
         service = UserActivityService(path, clock=clock)
         try:
-            service.figures.mark_key_activity(KEY)
+            service.rollups.mark_key_activity(KEY)
             left = list(made)
             for at in range(10_000):
                 what = steps[at % len(steps)]
                 if what == "close":
                     service.close_idle_sessions()
                 elif what == "mark":
-                    service.store.run(service.figures.marking(KEY, at % 3 > 0))
+                    service.store.run(service.rollups.marking(KEY, at % 3 > 0))
                 elif what == "count":
                     service.store.run(
                         Write(lambda tx, items, s=service: [key_activities.recount(tx, s.cache) for _ in items], None)
                     )
                 elif what == "fold":
-                    service.figures.fold()
+                    service.rollups.fold()
                 elif what == "again":
                     service.close()
                     service = UserActivityService(path, clock=clock)
@@ -176,7 +176,7 @@ def test_any_order_gives_the_sessions_of_the_right_order(
                 assert service.track_batch(rows).rejected == ()
                 del left[:size]
             service.close_idle_sessions()
-            service.figures.mark_key_activity(KEY)
+            service.rollups.mark_key_activity(KEY)
             hold_to(service, clock, made, day)
             keyed(service, made, day)
         finally:
@@ -209,7 +209,7 @@ def test_sessions_that_apps_know_keep_what_they_have_among_those_that_are_united
         rows = [(one._replace(second=one.second + 8 * 86_400 - second), own) for one, own in rows]
     order.shuffle(rows)
     with UserActivityService(path, clock=clock) as service:
-        service.figures.mark_key_activity(KEY)
+        service.rollups.mark_key_activity(KEY)
         for start in range(0, len(rows), size):
             batch = [one.row(clock) | {"session_id": own} for one, own in rows[start : start + size]]
             assert service.track_batch(batch).rejected == ()
@@ -226,7 +226,7 @@ def test_sessions_that_apps_know_keep_what_they_have_among_those_that_are_united
         for user in ("ada", "bob"):
             sessions_of = service.get_user_sessions(user, limit=1_000).sessions
             assert service.get_user_analytics(user).total_sessions == len(sessions_of)
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["one batch", "one by one"])
@@ -351,7 +351,7 @@ def test_ids_of_both_kinds_at_one_moment_do_no_harm(service: UserActivityService
         service.track_activity("ada", "look", session_id=name, timestamp=clock.at(minutes=minutes))
     service.close_idle_sessions()
     assert sorted(s.activities for s in stored(service)) == [2, 3]
-    assert service.figures.verify() == ()
+    assert service.rollups.verify() == ()
 
 
 def test_the_listener_is_told_of_the_session_that_grew(service: UserActivityService, clock: StillClock) -> None:

@@ -199,7 +199,7 @@ def test_a_session_that_only_looked_over_counts_its_pages_on(tmp_path: Path, clo
         assert (session.end_time, session.pages_visited) == (None, 2)
         service.track_activity("ada", "page_view", page_url="/a")
         assert service.end_session(first.session_id).pages_visited == 2
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
 
 
 def test_what_is_remembered_of_sessions_outlives_a_commit_on_the_writers_other_connection(
@@ -213,7 +213,7 @@ def test_what_is_remembered_of_sessions_outlives_a_commit_on_the_writers_other_c
 
     asyncio.run(in_the_loop(1))
     (session,) = service.cache.by_id.values()
-    service.figures.fold()
+    service.rollups.fold()
     service.close_idle_sessions()
     asyncio.run(in_the_loop(2))
     assert list(service.cache.by_id.values()) == [session]
@@ -233,7 +233,7 @@ def test_an_apps_own_session_goes_on_whether_or_not_anybody_had_looked(
     assert track(service, page_url="/c") == "own"
     (session,) = service.get_user_sessions("ada").sessions
     assert (session.activities, session.pages_visited, session.end_reason) == (3, 3, None)
-    assert service.figures.verify() == ()
+    assert service.rollups.verify() == ()
 
 
 def test_a_late_visit_does_not_hide_the_session_that_is_open(tmp_path: Path, clock: StillClock) -> None:

@@ -51,7 +51,7 @@ def fill(service: UserActivityService) -> None:
     rows[:2_000] = sorted(rows[:2_000], key=lambda row: row["timestamp"])
     for start in range(0, len(rows), 500):
         service.track_batch(rows[start : start + 500])
-        service.figures.fold()
+        service.rollups.fold()
 
 
 def hold_to_the_days(service: UserActivityService, zone: str | None = None) -> None:
@@ -98,20 +98,20 @@ def test_long_ranges_are_read_by_blocks(service: UserActivityService, path: Path
     with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo("Europe/Berlin")) as again:
         assert again.analytics.top(year, "pages", 3).names[0].count >= 1_000_000
         assert again.analytics.heatmap(year).most >= 1_000_000
-        assert {d.table for d in again.figures.verify()} == {"name_blocks", "hour_blocks"}
-        again.figures.rebuild()
-        assert again.figures.verify() == ()
+        assert {d.table for d in again.rollups.verify()} == {"name_blocks", "hour_blocks"}
+        again.rollups.rebuild()
+        assert again.rollups.verify() == ()
         again.track_activity("u1", "view", page_url="/late", timestamp=NOW - timedelta(days=100))
-        assert again.figures.verify() == (), "they are kept again"
+        assert again.rollups.verify() == (), "they are kept again"
         hold_to_the_days(again)
 
 
 def test_whoever_is_erased_is_no_longer_in_a_block(service: UserActivityService, path: Path) -> None:
     service.track_activity("u3", "view", page_url="/only-u3", timestamp=NOW - timedelta(days=90))
-    service.figures.fold()
+    service.rollups.fold()
     with NotificationService(path.parent / "n.db", clock=service.clock) as notifications:
         assert Erasure(service, notifications).erase("u3").removed["activities"] > 200
-    assert service.figures.verify() == ()
+    assert service.rollups.verify() == ()
     hold_to_the_days(service)
     with closing(sqlite3.connect(path)) as conn:
         assert conn.execute("SELECT COUNT(*) FROM name_blocks WHERE activities <= 0").fetchone() == (0,)
@@ -145,9 +145,9 @@ def test_a_file_from_before_blocks_gets_its_own(service: UserActivityService, pa
         days_as_before(conn)
         conn.execute("PRAGMA user_version = 11")
     with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo("Europe/Berlin")) as again:
-        assert again.figures.verify() == ()
+        assert again.rollups.verify() == ()
         again.track_activity("u1", "view", page_url="/late", timestamp=NOW - timedelta(days=100))
-        assert again.figures.verify() == ()
+        assert again.rollups.verify() == ()
         hold_to_the_days(again)
 
 

@@ -50,7 +50,7 @@ def kept(service: UserActivityService) -> int:
 
 
 def settle(service: UserActivityService, clock: StillClock) -> None:
-    service.figures.fold()  # whoever is not in the figures yet is found the next time
+    service.rollups.fold()  # whoever is not in the figures yet is found the next time
     clock.go(hours=1)
     service.close_idle_sessions()
 
@@ -95,17 +95,17 @@ def test_a_sessions_end_shows_who_does_much_and_nothing_else_changes(
     assert heavy(service) == 1
     assert pages(service) == before == {"/a": 19, "/b": 1}
     do(service, clock, 2, "/b")
-    service.figures.fold()
+    service.rollups.fold()
     do(service, clock, 5, "/c")  # not folded yet
     assert pages(service) == {"/a": 19, "/b": 3, "/c": 5}
     assert pages(service, user="bob") == {"/a": 3}
-    assert service.figures.verify() == ()
+    assert service.rollups.verify() == ()
     assert kept(service) == 2 * 27
 
 
 def test_their_rows_are_not_looked_through_any_more(service: UserActivityService, clock: StillClock) -> None:
     do(service, clock, 900)
-    service.figures.fold()
+    service.rollups.fold()
     before = rows_read(service)
     settle(service, clock)
     assert heavy(service) == 1
@@ -116,7 +116,7 @@ def test_an_apps_own_are_told_apart(service: UserActivityService, clock: StillCl
     do(service, clock, 30)
     settle(service, clock)
     service.track_activity("ada", "page_view", page_url="/x", metadata={"feature": "on /x"}, app="wiki")
-    service.figures.fold()
+    service.rollups.fold()
     assert pages(service, "wiki") == {"/x": 1}
     assert pages(service, "local") == {"/a": 30}
     assert pages(service, "never") == {}
@@ -131,20 +131,20 @@ def test_pages_beyond_the_guard_are_looked_for_in_the_rows(
     do(service, clock, 7, "/b")
     for number in range(3):
         do(service, clock, 40 + number, f"/beyond-{number}")
-    service.figures.fold()
+    service.rollups.fold()
     assert pages(service) == {"/a": 30, "/b": 7, "/beyond-0": 40, "/beyond-1": 41, "/beyond-2": 42}
-    assert service.figures.verify() == ()
+    assert service.rollups.verify() == ()
 
 
 def test_a_rebuild_finds_them_and_a_spoilt_table_is_found_out(service: UserActivityService, clock: StillClock) -> None:
     do(service, clock, 25)
-    service.figures.rebuild()
+    service.rollups.rebuild()
     assert heavy(service) == 1
     spoil = "UPDATE user_names SET activities = activities + 1"
     service.store.run(Write(lambda tx, items: [tx.conn.execute(spoil) and None for _ in items], None))
-    assert [d.table for d in service.figures.verify()] == ["user_names"]
-    service.figures.rebuild()
-    assert service.figures.verify() == ()
+    assert [d.table for d in service.rollups.verify()] == ["user_names"]
+    service.rollups.rebuild()
+    assert service.rollups.verify() == ()
 
 
 def test_what_is_pruned_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_what_is_pruned_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         do(service, clock, 4, "/new")
         backend.retention.prune(int((clock.now - timedelta(hours=2)).timestamp() * 1000), "activities")
         assert pages(service) == {"/new": 4}
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
 
 
 def test_who_is_erased_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_who_is_erased_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         assert heavy(service) == 1
         assert kept(service) == 2 * 25
         assert pages(service, user="bob") == {"/a": 25}
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
 
 
 def test_who_was_promoted_half_way_counts_once(service: UserActivityService, clock: StillClock) -> None:
@@ -185,10 +185,10 @@ def test_who_was_promoted_half_way_counts_once(service: UserActivityService, clo
         heavy_users.promote(tx, ["ada", "ada", "nobody"])
         return [None] * len(items)
 
-    service.figures.fold()
+    service.rollups.fold()
     do(service, clock, 10)
     service.store.run(Write(promote, None))
     assert kept(service) == 2 * 30
-    service.figures.fold()
+    service.rollups.fold()
     assert pages(service) == Counter({"/a": 40})
-    assert service.figures.verify() == ()
+    assert service.rollups.verify() == ()

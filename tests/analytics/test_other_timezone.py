@@ -110,7 +110,7 @@ def test_another_zones_days_are_counted_as_if_they_were_the_workspaces(
         hold_to(service, naive, Filters(zone=ZoneInfo(zone)))
         for user in service.analytics.user_list(Filters(zone=ZoneInfo(zone)), limit=100).users:
             assert user.engagement_score == service.get_user_analytics(user.user_id).engagement_score
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
 
 
 @settings(max_examples=examples(20), deadline=None)

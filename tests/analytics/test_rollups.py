@@ -73,14 +73,14 @@ def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
             if what == "track":
                 service.track_batch([row(made) for made in given_])
             elif what == "fold":
-                service.figures.fold()
+                service.rollups.fold()
             elif what == "close":
                 service.close_idle_sessions()
             elif what == "zone":
-                service.figures.use_zone(ZoneInfo(given_))
+                service.rollups.use_zone(ZoneInfo(given_))
             else:
-                service.figures.mark_key_activity(*given_)
-        assert service.figures.verify() == ()
+                service.rollups.mark_key_activity(*given_)
+        assert service.rollups.verify() == ()
         naive = Naive(service.list_activities(limit=10_000).activities, service.analytics.zone)
         hold_to(service, naive, Filters())
         for user in {a.user_id for a in naive.activities}:
@@ -202,7 +202,7 @@ def test_beyond_so_many_names_the_rest_counts_as_all_others(
     }  # fmt: skip
     assert service.analytics.overview(Filters()).full == ("page",)
     assert told == ["figures.page"]
-    assert service.figures.verify() == ()
+    assert service.rollups.verify() == ()
 
 
 def test_a_type_without_figures_of_its_own_is_not_answered_with_none(
@@ -231,7 +231,7 @@ def test_a_type_without_figures_of_its_own_is_not_answered_with_none(
 def test_names_as_frequent_as_each_other_stand_in_order(service: UserActivityService) -> None:
     for page in ("/c", "/a", "/d", "/b", "/d"):
         service.track_activity("ada", "look", page_url=page)
-        service.figures.fold()
+        service.rollups.fold()
     for limit in range(1, 6):
         found = [name.name for name in service.analytics.top(Filters(), "pages", limit).names]
         assert found == ["/d", "/a", "/b", "/c"][:limit]
@@ -248,13 +248,13 @@ def test_whoever_shows_figures_hears_of_a_key_activity_once_it_counts(
         told.extend((event, keys) for event in events)
 
     service.track_activity("ada", "x")
-    service.figures.fold()
+    service.rollups.fold()
     service.bus.subscribe(hear)
     for name, is_key in (("x", True), ("x", True), ("x", False), ("x", False), ("new", False)):
-        service.figures.mark_key_activity(name, is_key)
+        service.rollups.mark_key_activity(name, is_key)
     monkeypatch.setitem(dimensions.MOST, "type", 2)
     with pytest.raises(ValidationError):
-        service.figures.mark_key_activity("one too many")
+        service.rollups.mark_key_activity("one too many")
     service.close()
     changed = Event("system", KEY_TYPES)
     # What changed nothing is not told; a type that nobody knew is in the list now.
@@ -270,18 +270,18 @@ def test_counting_sessions_anew_goes_on_where_a_process_left_it(
         for number in range(7):
             service.track_activity("ada", "buy", session_id=f"s{number}", timestamp=at(f"2026-11-02T0{number}:00"))
         service.close_idle_sessions()
-        service.store.run(service.figures.marking("buy", True))
-        assert service.figures.recount(seconds=0)
+        service.store.run(service.rollups.marking("buy", True))
+        assert service.rollups.recount(seconds=0)
         assert service.analytics.overview(Filters()).figures["engagement_rate"].value == 2 / 7
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
     with UserActivityService(path, **kept) as service:
-        assert not service.figures.recount()
+        assert not service.rollups.recount()
         assert service.analytics.overview(Filters()).figures["engagement_rate"].value == 1
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
 
 
 def test_sessions_of_which_activities_were_pruned_keep_their_key_activities(service: UserActivityService) -> None:
-    service.figures.mark_key_activity("buy")
+    service.rollups.mark_key_activity("buy")
     for hour, kind in ((8, "buy"), (9, "look")):
         service.track_activity("ada", kind, session_id="s", timestamp=at(f"2026-11-02T0{hour}:00"))
     before = round(at("2026-11-02T08:30").timestamp() * 1000)
@@ -289,16 +289,16 @@ def test_sessions_of_which_activities_were_pruned_keep_their_key_activities(serv
     service.store.run(
         Write(lambda tx, items: [pruning.prune_activities(tx, slice_, service.cache) for _ in items], None)
     )
-    service.figures.mark_key_activity("look")
+    service.rollups.mark_key_activity("look")
     (keys,) = service.store.read(lambda conn: conn.execute("SELECT key_activities FROM user_sessions").fetchone())
     assert keys == 1
-    assert service.figures.verify() == ()
+    assert service.rollups.verify() == ()
 
 
 def test_figures_made_anew_are_told_of(service: UserActivityService) -> None:
     told: list[Event] = []
     service.bus.subscribe(told.extend)
-    service.figures.rebuild()
+    service.rollups.rebuild()
     service.close()
     assert told == [Event("system", "figures")]
 
@@ -307,7 +307,7 @@ def test_a_long_tail_is_folded_in_parts(service: UserActivityService, monkeypatc
     monkeypatch.setattr(aggregate, "FOLD_MOST", 7)
     service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x"} for n in range(30)])
     assert service.analytics.overview(Filters()).figures["activities"].value == 30
-    assert service.figures.verify() == ()
+    assert service.rollups.verify() == ()
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 250_000])
@@ -321,7 +321,7 @@ def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(
     )
     session = service.start_session("ada").session
     service.end_session(session.id)
-    service.figures.fold()
+    service.rollups.fold()
     for spoil in (
         "UPDATE user_days SET activities = activities + 1",
         "DELETE FROM name_days WHERE kind = 3",
@@ -341,10 +341,10 @@ def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(
         "DELETE FROM activity_parts",
     ):
         service.store.run(Write(lambda tx, items, sql=spoil: [tx.conn.execute(sql) and None for _ in items], None))
-        wrong = service.figures.verify()
+        wrong = service.rollups.verify()
         assert [one.table for one in wrong if one.missing or one.surplus], spoil
-        service.figures.rebuild()
-        assert service.figures.verify() == (), spoil
+        service.rollups.rebuild()
+        assert service.rollups.verify() == (), spoil
 
 
 @settings(max_examples=examples(40), deadline=None)
@@ -372,7 +372,7 @@ def test_a_person_who_is_forgotten_was_never_counted(
             return [None] * len(items)
 
         service.store.run(Write(forget, None))
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
         hold_to(service, Naive(service.list_activities(limit=10_000).activities, ZoneInfo(zone)), Filters())
         kept = {
             name
@@ -414,7 +414,7 @@ def test_no_question_looks_at_every_activity(
 ) -> None:
     """EXPLAIN QUERY PLAN of every statement that the dashboard's questions run: each goes by an index."""
     service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x", "page_url": "/a"} for n in range(30)])
-    service.figures.fold()
+    service.rollups.fold()
     monkeypatch.setattr(cohorts_and_funnels, "LOOK", look)
     of_days = Filters(first=NOW.date() - timedelta(days=days - 1), last=NOW.date())
     asked: list[str] = []

@@ -227,7 +227,7 @@ def test_what_was_counted_of_pruned_days_is_brought_along_as_it_stands(tmp_path:
             sql = f"SELECT activities, at, span FROM {table}"
             assert service.store.read(lambda conn, sql=sql: conn.execute(sql).fetchall()) == [expected]
         assert service.get_user_analytics("ada").total_activities == 7
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
 
 
 def test_one_users_questions_never_look_at_everybodys_rows(service: UserActivityService) -> None:

@@ -168,9 +168,9 @@ def test_features_that_an_older_version_counted_wrong_are_counted_again(
         older.setattr("flashflow.backend.activity.service.ACTIVITY_MIGRATIONS", ACTIVITY_MIGRATIONS[:13])
         with UserActivityService(path) as service:
             service.track_activity("ada", "x", metadata={"feature": "a\0b"})
-            service.figures.fold()
+            service.rollups.fold()
     with closing(sqlite3.connect(path)) as conn:
         assert conn.execute("UPDATE figure_names SET name = 'a' WHERE name LIKE 'a%b'").rowcount == 1
         conn.commit()
     with UserActivityService(path) as service:
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()

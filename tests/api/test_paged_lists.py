@@ -127,7 +127,7 @@ def users(backend: Backend) -> Pages:
     backend.activity.settle_figures()
 
     def page(limit: int, cursor: str | None) -> tuple[list[str], str | None]:
-        found = backend.figures.user_list(Filters(), limit, cursor)
+        found = backend.analytics.user_list(Filters(), limit, cursor)
         return [row.user_id for row in found.users], found.next_cursor
 
     return page

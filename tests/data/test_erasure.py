@@ -107,7 +107,7 @@ def test_nothing_of_the_person_is_left_in_the_folder_and_everyone_else_stays(tmp
     with Backend(config(tmp_path)) as backend:
         live(backend, "bob", "said-by-bob")
         backend.activity.settle_figures()
-        backend.activity.figures.fold()
+        backend.activity.rollups.fold()
         before = everything(backend.data_dir)
         live(backend, VICTIM)
         backend.activity.settle_figures()
@@ -194,7 +194,7 @@ def test_a_session_that_two_people_share_stays_with_the_other_one(tmp_path: Path
 def test_a_shared_session_knows_nothing_of_the_pages_of_who_is_erased(tmp_path: Path, is_over: bool) -> None:
     with Backend(config(tmp_path)) as backend:
         service = backend.activity
-        service.figures.mark_key_activity("buy")
+        service.rollups.mark_key_activity("buy")
         for user, kind, page in (("bob", "look", "/"), (VICTIM, "buy", "/secret"), (VICTIM, "look", "/other")):
             service.track_activity(user, kind, session_id="shared", page_url=page)
         if is_over:
@@ -205,16 +205,16 @@ def test_a_shared_session_knows_nothing_of_the_pages_of_who_is_erased(tmp_path: 
         assert (
             service.store.read(lambda conn: conn.execute("SELECT key_activities FROM user_sessions").fetchone()[0]) == 0
         )
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
         service.track_activity("bob", "look", session_id="shared", page_url="/more")
         assert service.get_user_sessions("bob").sessions[0].pages_visited == 2
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
 
 
 def test_whoever_is_left_in_a_shared_session_keeps_it_without_its_owner(tmp_path: Path) -> None:
     with Backend(config(tmp_path)) as backend:
         service, now = backend.activity, datetime.now(UTC)
-        service.figures.mark_key_activity("buy")
+        service.rollups.mark_key_activity("buy")
         service.start_session(VICTIM, {"device": MARK}, "shared", "10.1.2.3", "agent")
         for user, minutes, kind in ((VICTIM, 50, "buy"), ("bob", 45, "look"), ("cy", 40, "look"), ("bob", 35, "look")):
             service.track_activity(user, kind, session_id="shared", timestamp=now - timedelta(minutes=minutes))
@@ -227,11 +227,11 @@ def test_whoever_is_left_in_a_shared_session_keeps_it_without_its_owner(tmp_path
         assert service.get_user_analytics("bob").total_sessions == 1
         figures = service.analytics.overview(Filters()).figures
         assert (figures["sessions"].value, figures["avg_session_duration"].value) == (1, 600.0)
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
         backend.erasing.erase("bob")
         backend.erasing.erase("cy")
         assert service.analytics.overview(Filters()).figures["sessions"].value == 0
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
 
 
 @pytest.mark.parametrize("is_over", [True, False])
@@ -246,7 +246,7 @@ def test_a_shared_session_reaches_no_further_than_what_is_left_of_it(tmp_path: P
         (session,) = service.get_user_sessions("bob").sessions
         assert (session.activities, session.duration) == (2, 600.0)
         assert (session.end_time is not None) == is_over
-        assert service.figures.verify() == ()
+        assert service.rollups.verify() == ()
 
 
 def test_a_schedule_for_several_goes_on_without_the_person(tmp_path: Path) -> None:

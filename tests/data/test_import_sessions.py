@@ -112,7 +112,7 @@ def test_another_file_has_the_same_sessions_and_figures_whichever_came_first(
         for user in ("ada", "bob"):
             assert there.get_user_analytics(user) == here.get_user_analytics(user)
         assert there.analytics.overview(Filters()) == here.analytics.overview(Filters())
-        assert there.figures.verify() == ()
+        assert there.rollups.verify() == ()
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
@@ -168,7 +168,7 @@ def test_an_explicit_end_wins_over_silence_and_what_is_missing_is_filled_in(
     (session,) = sessions(service)
     assert (session.end_reason, session.end_time, session.device_info) == ("ended", end, {"os": "y"})
     assert session.user_agent == "agent"
-    assert service.figures.verify() == ()
+    assert service.rollups.verify() == ()
     assert service.get_user_analytics("ada").total_sessions == 1
 
 

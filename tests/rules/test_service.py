@@ -840,7 +840,7 @@ def test_the_figures_are_those_of_the_dashboard(tmp_path: Path) -> None:
         assert backend.rules.judge.check_alerts() == 1
         (notice,) = backend.notifications.get_user_notifications("eve").notifications
         assert notice.message == "3 after 12: -75.0 %"
-        assert backend.analytics.today().active_users == 3
+        assert backend.dashboard.today().active_users == 3
 
 
 # --- tried ------------------------------------------------------------------------------------------------------------

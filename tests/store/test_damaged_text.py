@@ -91,9 +91,9 @@ def look_at_everything(backend: Backend) -> None:
     activity.get_user_analytics("ada")
     activity.track_activity("ada", "click")
     activity.settle_figures()
-    backend.figures.overview(Filters())
-    backend.figures.top(Filters(), "pages", 10)
-    backend.figures.user_list(Filters())
+    backend.analytics.overview(Filters())
+    backend.analytics.top(Filters(), "pages", 10)
+    backend.analytics.user_list(Filters())
     wanted = Wanted(user_id=None, app=None, since=None, until=None)
     for rows in exported_notifications(notes.store, wanted):
         assert rows is not None

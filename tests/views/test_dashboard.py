@@ -464,8 +464,8 @@ async def test_figures_that_lack_something_say_so(backend: Backend, monkeypatch:
     visit(backend, "bob", "page_view")
     screen = screen_over(backend)
     assert not is_shown(drawn(screen), Lacking)
-    answer = msgspec.structs.replace(backend.figures.overview(Filters()), full=("page",), pending=2)
-    monkeypatch.setattr(backend.figures, "overview", lambda *_: answer)
+    answer = msgspec.structs.replace(backend.analytics.overview(Filters()), full=("page",), pending=2)
+    monkeypatch.setattr(backend.analytics, "overview", lambda *_: answer)
     picture = drawn(screen)
     assert is_shown(picture, Lacking)
     assert any("different pages than can be counted" in text for text in texts(picture))
@@ -500,7 +500,7 @@ async def test_what_cannot_be_loaded_offers_to_try_again(backend: Backend, monke
     def broken(*_: object) -> Any:
         raise OSError("The disk is gone.")
 
-    monkeypatch.setattr(backend.figures, "overview", broken)
+    monkeypatch.setattr(backend.analytics, "overview", broken)
     await screen.refresh()
     assert "The disk is gone. Nothing was changed." in texts(screen)
     assert named(screen, "Retry") is not None
@@ -561,7 +561,7 @@ async def test_a_switch_marks_a_key_activity_and_says_while_it_counts(backend: B
     visit(backend, "bob", "checkout", "login")
     screen = screen_over(backend)
     part = KeyActivities(screen)
-    part.take(backend.activity.figures.activity_types())
+    part.take(backend.activity.rollups.activity_types())
     switch = named(part.control, "Key activity: login")
     busy: list[bool] = []
     screen.redraw = lambda: busy.append("counting sessions anew …" in texts(part.control))
@@ -569,8 +569,8 @@ async def test_a_switch_marks_a_key_activity_and_says_while_it_counts(backend: B
     await switch.on_change(None)
 
     assert busy == [True]
-    assert [kind.name for kind in backend.activity.figures.activity_types() if kind.key] == ["login"]
-    part.take(backend.activity.figures.activity_types())
+    assert [kind.name for kind in backend.activity.rollups.activity_types() if kind.key] == ["login"]
+    part.take(backend.activity.rollups.activity_types())
     assert named(part.control, "Key activity: login").value is True
     screen.will_unmount()
 
@@ -599,7 +599,7 @@ async def test_an_open_screen_shows_at_once_what_somebody_else_marked(
     screen.did_mount()
     try:
         await until(before)
-        await asyncio.to_thread(backend.activity.figures.mark_key_activity, "checkout")
+        await asyncio.to_thread(backend.activity.rollups.mark_key_activity, "checkout")
         await until(after)
     finally:
         screen.will_unmount()

@@ -82,29 +82,29 @@ class Dashboard(Screen):
     # --- what it asks ---------------------------------------------------------------------------------------------
 
     def load(self) -> DashboardData:
-        backend, figures, chosen = self.backend, self.backend.figures, self.chosen
-        day, *_ = figures.today_bounds()
+        backend, analytics, chosen = self.backend, self.backend.analytics, self.chosen
+        day, *_ = analytics.today_bounds()
         asked = chosen.filters(day)
         funnel, funnel_failed = self._funnel(day)
         return DashboardData(
             day=day,
-            overview=figures.overview(asked, chosen.compare),
-            trend=figures.trend(asked, chosen.compare, chosen.interval),
-            tops={kind: figures.top(asked, kind, TOP) for kind in KINDS},
-            heat=figures.heatmap(asked),
-            retention=figures.retention(cohorts_of(day), DAYS),
-            users=figures.user_list(asked, USERS),
+            overview=analytics.overview(asked, chosen.compare),
+            trend=analytics.trend(asked, chosen.compare, chosen.interval),
+            tops={kind: analytics.top(asked, kind, TOP) for kind in KINDS},
+            heat=analytics.heatmap(asked),
+            retention=analytics.retention(cohorts_of(day), DAYS),
+            users=analytics.user_list(asked, USERS),
             types=self._types(asked),
             funnel=funnel,
             funnel_failed=funnel_failed,
-            today=backend.analytics.today(),
+            today=backend.dashboard.today(),
             feed=backend.activity.list_activities(limit=FEED),
             waiting=backend.notifications.get_user_notifications(backend.me, status="unread", limit=WAITING),
         )
 
     def _types(self, asked: Filters) -> tuple[str, ...]:
         """What a funnel's steps can be: the types there were most of, by name, so that none moves in an open menu."""
-        names = self.backend.figures.top(asked, "types", STEPS_OFFERED).names
+        names = self.backend.analytics.top(asked, "types", STEPS_OFFERED).names
         return tuple(sorted(named.name for named in names if not named.is_other))
 
     def _funnel(self, day: date) -> tuple[Funnel | None, str | None]:
@@ -114,7 +114,7 @@ class Dashboard(Screen):
             return None, None
         dropped_at = chosen.dropped_at if chosen.dropped_at is None or chosen.dropped_at <= len(steps) else None
         try:
-            return self.backend.figures.funnel(chosen.filters(day), steps, chosen.window, dropped_at), None
+            return self.backend.analytics.funnel(chosen.filters(day), steps, chosen.window, dropped_at), None
         except FlashFlowError as refusal:
             return None, str(refusal)
 

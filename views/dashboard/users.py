@@ -102,13 +102,13 @@ class Users(Screen):
         self._pages = 1
 
     def load(self) -> UsersData:
-        figures = self.backend.figures
-        today, *_ = figures.today_bounds()
+        analytics = self.backend.analytics
+        today, *_ = analytics.today_bounds()
         users: list[UserRow] = []
         cursor: str | None = None
         definition = ""
         for _ in range(self._pages):
-            page = figures.user_list(self.chosen.filters(today), limit=PAGE, cursor=cursor)
+            page = analytics.user_list(self.chosen.filters(today), limit=PAGE, cursor=cursor)
             users += page.users
             cursor, definition = page.next_cursor, page.definition
             if cursor is None:

@@ -64,7 +64,7 @@ class KeyActivities:
             self._screen.redraw()
             try:
                 await self._screen.act(
-                    lambda: self._screen.backend.activity.figures.mark_key_activity(kind.name, not kind.key)
+                    lambda: self._screen.backend.activity.rollups.mark_key_activity(kind.name, not kind.key)
                 )
             finally:
                 self._busy = None

@@ -109,7 +109,7 @@ class Settings(Screen):
             problem=backend.settings.problem,
             devices=services.list_devices(me),
             rules=self._rules.load(),
-            types=backend.activity.figures.activity_types(),
+            types=backend.activity.rollups.activity_types(),
             kept=backend.retention.kept(),
         )
 

@@ -191,14 +191,14 @@ async def users(call: ApiRequest) -> Answer:
 
 
 async def list_types(call: ApiRequest) -> Answer:
-    rows = await call.read(call.services.activity.figures.activity_types)
+    rows = await call.read(call.services.activity.rollups.activity_types)
     return success(activity_types=[to_json_types(row) for row in rows])
 
 
 async def mark_type(call: ApiRequest) -> Answer:
     body: ActivityTypeIn = call.body
-    marked = await call.services.activity_writes.run(call.services.activity.figures.marking(body.name, body.key))
-    await call.wait(lambda: call.services.activity.figures.recount(RECOUNT_S))
+    marked = await call.services.activity_writes.run(call.services.activity.rollups.marking(body.name, body.key))
+    await call.wait(lambda: call.services.activity.rollups.recount(RECOUNT_S))
     return success(activity_type=to_json_types(marked))
 
 
@@ -207,13 +207,13 @@ RECOUNT_S = 4.0
 
 
 async def verify(call: ApiRequest) -> Answer:
-    figures = call.services.activity.figures
+    rollups = call.services.activity.rollups
     body: VerifyIn | None = call.body
 
     def check() -> Answer:
-        differences = figures.verify()
+        differences = rollups.verify()
         if differences and body is not None and body.rebuild:
-            figures.rebuild()
+            rollups.rebuild()
         return success(
             differences=[to_json_types(one) for one in differences], rebuilt=bool(differences and body and body.rebuild)
         )
