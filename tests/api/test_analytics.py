@@ -182,7 +182,7 @@ def test_whoever_asks_for_another_zone_keeps_nobody_else_waiting(
             assert over.wait(20)
         return periods.heatmap(asked)
 
-    monkeypatch.setattr("flashflow.backend.analytics.service.analytics_period", SimpleNamespace(heatmap=slow))
+    monkeypatch.setattr("flashflow.backend.analytics.service.periods", SimpleNamespace(heatmap=slow))
     with Backend(Config(me="ada", data_dir=tmp_path, port=0)) as backend:
         backend.start()
         key, _ = backend.keys.add("asking", ["read"])
