@@ -17,7 +17,7 @@ from flashflow.backend.core.errors import (
     Unauthorized,
     ValidationError,
 )
-from flashflow.backend.core.events import Bus, Event
+from flashflow.backend.core.events import Bus, Event, EventKind
 from flashflow.backend.data.erasure import ErasedPerson
 from flashflow.backend.data.retention import RetentionStatus
 from flashflow.backend.delivery.channel_registry import ChannelState
@@ -109,6 +109,7 @@ __all__ = [
     "DryRunResult",
     "ErasedPerson",
     "Event",
+    "EventKind",
     "FieldError",
     "Filters",
     "FlashFlowError",

@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SYSTEM_TYPE = "flashflow.system"
-GUARD = "figures."
-"""Before the kind of names in the event that says one is full."""
 INSTANCE_FILE = "server.json"
 SETTINGS_FILE = "flashflow.toml"
 FAULT_LIMIT = 2_000
@@ -98,7 +96,7 @@ class Backend:
         self._faults: list[str] = []
         self._applying = threading.Lock()
         self.desktop = DesktopChannel(on_action=self._toast_pressed)
-        self._withdrawals = ToastDismissals(self.desktop.withdraw)
+        self._toast_dismissals = ToastDismissals(self.desktop.withdraw)
         self._lock = FolderLock(config.data_dir)
         try:
             self._forget_killed_server()
@@ -244,7 +242,7 @@ class Backend:
             (self.data_dir / INSTANCE_FILE).unlink(missing_ok=True)
         self.rule_watch.stop()
         self.retention.stop()
-        self._withdrawals.stop()
+        self._toast_dismissals.stop()
         self.outbox.stop()
         if self._readers is not None:
             self._readers.shutdown()
@@ -307,18 +305,16 @@ class Backend:
     def failing_threads(self) -> tuple[str, ...]:
         """The long-lived threads that ended or failed lately, by name."""
         http = None if self._http is None else self._http.thread
-        others = (*self.jobs.threads, self.outbox.thread, self.rule_watch.thread, self._withdrawals.thread, http)
+        others = (*self.jobs.threads, self.outbox.thread, self.rule_watch.thread, self._toast_dismissals.thread, http)
         return health.failing_threads((self.activity.store, self.notifications.store), others)
 
     def _hear(self, events: tuple[Event, ...]) -> None:
         if any(event.kind == "outbox" for event in events):
             self.outbox.wake()
-        read = [event.id for event in events if event.kind == "withdraw"]
+        read = [event.id for event in events if event.kind == "toast.dismissed"]
         if read:
-            self._withdrawals.add(read)
-        full = {event.id for event in events if event.kind == "system" and event.id.startswith(GUARD)}
-        if full:
-            self._full |= full
+            self._toast_dismissals.add(read)
+        self._full |= {event.id for event in events if event.kind == "dimension.full"}
 
     def _toast_pressed(self, notification_id: str, link: str | None) -> None:
         """Whoever presses a toast has read it; a button of it opens its link."""
@@ -340,13 +336,13 @@ class Backend:
         if settings is not None:
             self._apply(settings)
         if settings is not None or self.settings.problem != known:
-            self.bus.publish([Event("system", SETTINGS_FILE)])
+            self.bus.publish([Event("settings")])
 
     def change_settings(self, place: str, values: Mapping[str, object] | None) -> None:
         """Write one table of ``flashflow.toml`` (``channels.email``; None removes it) and take it up. Raises
         ValidationError."""
         self._apply(self.settings.save(place, values))
-        self.bus.publish([Event("system", SETTINGS_FILE)])
+        self.bus.publish([Event("settings")])
 
     def _first_settings(self) -> None:
         """A file with a mistake in it says nothing about what is configured, so nothing that is queued fails for it."""
@@ -388,7 +384,7 @@ class Backend:
     def _tell_of_guard(self) -> None:
         """A kind of names has no room for another: the person hears of it when it happens."""
         full, self._full = self._full, set()
-        for kind in sorted(event.removeprefix(GUARD) for event in full):
+        for kind in sorted(full):
             self._tell(
                 f"There are too many different {kind}s to count each",
                 f"What comes new counts as “all others”. Is there something in an activity's {kind} that is different "

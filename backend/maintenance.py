@@ -110,7 +110,7 @@ class Maintenance:
         self._tell.append(sentence)
         self._say("Your data is damaged", sentence)
         log.error(sentence)
-        self._bus.publish([Event("system", path.name)])
+        self._bus.publish([Event("file.damaged", path.name)])
 
     def damaged_rows(self) -> int:
         """How many rows had text that is not UTF-8, over both files."""

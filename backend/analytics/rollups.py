@@ -21,8 +21,6 @@ from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.rollups import packed_timestamps
 from flashflow.backend.store.rollups.dimensions import feature, site
 
-REBUILT = "figures"
-"""The event that tells that the figures were made anew."""
 WORTH_FOLDING = 256
 """Activities in the tail that an opening folds: sessions still open look for their pages in it."""
 
@@ -92,7 +90,7 @@ class RollupMaintenance:
     def _rebuild(self, tx: Tx, items: Sequence[bool]) -> list[None]:
         rebuild(tx, self._local)
         if any(items):
-            tx.events.append(Event("system", REBUILT))
+            tx.events.append(Event("rollups.rebuilt"))
         self._cache.forget()
         return [None] * len(items)
 

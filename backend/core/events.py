@@ -1,8 +1,7 @@
-"""The bus: what happened, told to whoever asked.
+"""The event bus: publishes committed changes to subscribers in the same process.
 
-A subscriber is called in the thread that committed the change, right after COMMIT, and must only hand the event on
-(to its own loop or queue) and return. Events say *that* something changed and where; whoever shows it asks a service
-for the state, so a missed or doubled event can never show a wrong figure.
+An event says that something changed, not to which state. A subscriber reads the state from a service, so a missed or
+repeated event never leads to a wrong display.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import msgspec
 
 log = logging.getLogger(__name__)
 
-Kind = Literal[
+EventKind = Literal[
     "notification",
     "notification.updated",
     "activity",
@@ -24,22 +23,39 @@ Kind = Literal[
     "preference",
     "device",
     "template",
-    "system",
-    "outbox",
-    "withdraw",
     "rule",
+    "outbox",
+    "toast.dismissed",
+    "settings",
+    "key_activities",
+    "dimension.full",
+    "rollups.rebuilt",
+    "pruning",
+    "erasure",
+    "file.damaged",
 ]
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One committed change. ``id`` is the id of what changed, ``app`` the name of the key that wrote it.
+    """One committed change.
 
-    ``outbox`` says that something waits there to be delivered, ``withdraw`` that a notification's toast is not wanted
-    any more, ``rule`` that a rule was changed or has fired (``id``: its name).
+    ``id`` identifies the changed row and is empty where the kind concerns no single row. ``app`` is the name of the
+    key that wrote it. Kinds whose meaning is not that of their table:
+
+    - ``outbox``: a delivery is due or queued (``id``: the delivery)
+    - ``toast.dismissed``: a notification's desktop toast must close (``id``: the notification)
+    - ``rule``: a rule changed or fired (``id``: its name)
+    - ``settings``: ``flashflow.toml`` was applied, or became unreadable
+    - ``key_activities``: the activity types, or their key activity marks, changed
+    - ``dimension.full``: a dimension (``id``: ``page``, ``type``, …) has no room for another name
+    - ``rollups.rebuilt``: all rollups were recalculated
+    - ``pruning``: expired rows were deleted
+    - ``erasure``: a user was erased (``id`` and ``user_id`` stay empty)
+    - ``file.damaged``: a database file is damaged or was repaired (``id``: its file name)
     """
 
-    kind: Kind
-    id: str
+    kind: EventKind
+    id: str = ""
     user_id: str = ""
     app: str = ""
 
@@ -48,14 +64,17 @@ Subscriber = Callable[[tuple[Event, ...]], None]
 
 
 class Bus:
-    """Publishes batches of events to subscribers. Thread-safe; publishing happens outside the lock."""
+    """Publish batches of events to subscribers. Thread-safe; subscribers are called outside the lock."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._subscribers: tuple[Subscriber, ...] = ()
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call ``subscriber`` with every batch from now on; returns what ends that (safe to call twice)."""
+        """Call ``subscriber`` with every batch from now on, in the thread that committed, right after COMMIT.
+
+        It must only hand the events to a loop or queue and return. Return a function that unsubscribes (idempotent).
+        """
         with self._lock:
             self._subscribers = (*self._subscribers, subscriber)
 
@@ -66,7 +85,7 @@ class Bus:
         return unsubscribe
 
     def publish(self, events: Iterable[Event]) -> None:
-        """Tell every subscriber. One that raises is logged and does not keep the others from hearing."""
+        """Call every subscriber with ``events``; log a subscriber's exception and continue with the next."""
         subscribers = self._subscribers
         if not subscribers:
             return

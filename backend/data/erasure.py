@@ -25,7 +25,6 @@ from flashflow.backend.store.privacy import erasure, secure_wipe, tombstones
 from flashflow.backend.store.privacy.rollup_erasure import subtract_user
 from flashflow.backend.store.privacy.tombstones import ROWS, TRACES, Tombstone
 
-ERASED = "erased"
 """The event that tells of an erasure, once the rows are gone."""
 KINDS = (
     "activities", "sessions", "consents", "notifications", "deliveries", "attempts", "preferences", "contacts",
@@ -114,7 +113,7 @@ class Erasure:
             assert stone.user_id is not None
             notifications.run(Write(_mark, _Marked(stone.user_id, None)))
             removed.update(self._rows(stone.user_id))
-            self._activity.bus.publish([Event("system", ERASED)])  # whoever shows the person looks again
+            self._activity.bus.publish([Event("erasure")])  # without the user: nothing may name them any more
             if swept_before and not removed:
                 activity.run(Write(_note, (stone.user_hash, None)))
                 return _told(stone, removed, 0, True, self._remains(stone.user_id))

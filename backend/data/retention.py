@@ -136,7 +136,7 @@ class Retention:
         if result.notifications:
             search.sweep(self._notifications.store)
         if result.activities or result.sessions or result.notifications:
-            self._activity.bus.publish([Event("system", "pruned")])
+            self._activity.bus.publish([Event("pruning")])
         return result
 
     def _by_size(self, most: int, now_ms: int) -> Pruned:

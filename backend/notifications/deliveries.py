@@ -84,4 +84,4 @@ def withdraw(tx: Tx, notification_seq: int, notification_id: str, user_id: str, 
         "AND status IN ('sending', 'sent', 'delivered')",
         (notification_seq,),
     ).fetchone():
-        tx.events.append(Event("withdraw", notification_id, user_id, app))
+        tx.events.append(Event("toast.dismissed", notification_id, user_id, app))

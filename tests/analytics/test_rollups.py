@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from flashflow.backend import Event, Filters, UserActivityService, ValidationError
 from flashflow.backend.store.analytics import cohorts_and_funnels, heavy_users, key_activities, verify
-from flashflow.backend.store.analytics.key_activities import KEY_TYPES, list_types
+from flashflow.backend.store.analytics.key_activities import list_types
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.privacy import retention as pruning
 from flashflow.backend.store.privacy.rollup_erasure import subtract_key, subtract_sessions, subtract_user
@@ -194,14 +194,14 @@ def test_beyond_so_many_names_the_rest_counts_as_all_others(
 ) -> None:
     monkeypatch.setitem(dimensions.MOST, "page", 3)
     told: list[str] = []
-    service.bus.subscribe(lambda events: told.extend(e.id for e in events if e.kind == "system"))
+    service.bus.subscribe(lambda events: told.extend(e.id for e in events if e.kind == "dimension.full"))
     service.track_batch([{"user_id": "ada", "activity_type": "x", "page_url": f"/{n}"} for n in range(8)])
     pages = service.analytics.top(Filters(), "pages")
     assert {(n.name, n.count, n.is_other) for n in pages.names} == {
         ("/0", 1, False), ("/1", 1, False), ("/2", 1, False), ("", 5, True),
     }  # fmt: skip
     assert service.analytics.overview(Filters()).full == ("page",)
-    assert told == ["figures.page"]
+    assert told == ["page"]
     assert service.rollups.verify() == ()
 
 
@@ -256,7 +256,7 @@ def test_whoever_shows_figures_hears_of_a_key_activity_once_it_counts(
     with pytest.raises(ValidationError):
         service.rollups.mark_key_activity("one too many")
     service.close()
-    changed = Event("system", KEY_TYPES)
+    changed = Event("key_activities")
     # What changed nothing is not told; a type that nobody knew is in the list now.
     assert told == [(changed, ("x",)), (changed, ()), (changed, ())]
 
@@ -300,7 +300,7 @@ def test_figures_made_anew_are_told_of(service: UserActivityService) -> None:
     service.bus.subscribe(told.extend)
     service.rollups.rebuild()
     service.close()
-    assert told == [Event("system", "figures")]
+    assert told == [Event("rollups.rebuilt")]
 
 
 def test_a_long_tail_is_folded_in_parts(service: UserActivityService, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -366,7 +366,7 @@ def test_whoever_shows_the_person_is_told_once_the_rows_are_gone(tmp_path: Path)
         left: list[int] = []
 
         def hear(events: tuple[Event, ...]) -> None:
-            if any(event.kind == "system" for event in events):
+            if any(event.kind == "erasure" for event in events):
                 left.append(len(backend.activity.list_activities(user_id=VICTIM).activities))
 
         backend.bus.subscribe(hear)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flashflow.backend import Backend, Config, StorageError, UserActivityService
+from flashflow.backend import Backend, Config, Event, StorageError, UserActivityService
 from flashflow.backend.core.config import ACTIVITY_FILE, NOTIFICATION_FILE
 from flashflow.backend.store.engine import open
 from flashflow.backend.store.engine.backup import KEEP, back_up, is_sound
@@ -156,7 +156,7 @@ def test_a_large_file_found_damaged_while_running_is_rescued_at_the_next_start(
         monkeypatch.setattr(f"{module}.CHECK_AT_START_BYTES", 100)
     heard = threading.Event()
     with Backend(Config(data_dir=tmp_path, me="ada")) as backend:
-        backend.bus.subscribe(lambda events: heard.set() if events[0].kind == "system" else None)
+        backend.bus.subscribe(lambda events: heard.set() if events[0] == Event("file.damaged", ACTIVITY_FILE) else None)
         backend.start(api=False)
         assert heard.wait(10)
         assert "Restart FlashFlow" in backend.notices[0]

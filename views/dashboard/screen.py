@@ -21,6 +21,7 @@ from flashflow.views.dashboard.retention import DAYS, Audience, RetentionPanel, 
 from flashflow.views.dashboard.top_lists import TopNames
 from flashflow.views.dashboard.trend import TrendPanel, curve
 from flashflow.views.dashboard.users import UsersPanel, user_route
+from flashflow.views.shared.live import NOTIFICATION_KINDS, ROLLUP_KINDS
 from flashflow.views.shared.panel import Panel, pressing
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import page_column, page_padding, warning
@@ -28,6 +29,7 @@ from flashflow.views.shared.widgets import page_column, page_padding, warning
 if TYPE_CHECKING:
     from flashflow.backend import (
         ActivityPage,
+        EventKind,
         Filters,
         Funnel,
         HeatMap,
@@ -69,7 +71,7 @@ class DashboardData(NamedTuple):
 class Dashboard(Screen):
     """The first screen. Its parts stand as long as its layout does; each is drawn anew when what it shows differs."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "notification", "notification.updated", "system")
+    kinds: ClassVar[tuple[EventKind, ...]] = ("activity", "session", *NOTIFICATION_KINDS, *ROLLUP_KINDS)
     rest: ClassVar[float] = 1.0  # a figure that changes faster cannot be read
     ease: ClassVar[float] = 5.0  # a year of millions may take longer than that to ask for
 

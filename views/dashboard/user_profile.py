@@ -28,12 +28,13 @@ from flashflow.views.dashboard.live_feed import activity_row
 from flashflow.views.dashboard.metric_labels import duration_text, parts, score
 from flashflow.views.shared.cli_snippets import track_command
 from flashflow.views.shared.formatting import ago, clock, exact, grouped, one_line, plural
+from flashflow.views.shared.live import ROLLUP_KINDS
 from flashflow.views.shared.panel import about, nothing, pressing, titled_panel
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import card, empty, page_column
 
 if TYPE_CHECKING:
-    from flashflow.backend import Activity, NameCount, Session, UserAnalytics
+    from flashflow.backend import Activity, EventKind, NameCount, Session, UserAnalytics
 
 SESSIONS = 10
 PAGES_MAX = 20
@@ -63,7 +64,7 @@ class UserProfileData(NamedTuple):
 class UserProfile(Screen):
     """The user of the route."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "system")
+    kinds: ClassVar[tuple[EventKind, ...]] = ("activity", "session", *ROLLUP_KINDS)
     rest: ClassVar[float] = 1.0
     ease: ClassVar[float] = 5.0
 

@@ -15,12 +15,13 @@ from flashflow.views.dashboard.date_range import Chosen
 from flashflow.views.dashboard.metric_labels import day, parts, score
 from flashflow.views.shared.cli_snippets import track_command
 from flashflow.views.shared.formatting import one_line, plural
+from flashflow.views.shared.live import ROLLUP_KINDS
 from flashflow.views.shared.panel import Panel, pressing, titled_panel
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import empty, page_column
 
 if TYPE_CHECKING:
-    from flashflow.backend import UserRow
+    from flashflow.backend import EventKind, UserRow
 
 PAGE = 50
 PAGES_MAX = 10
@@ -91,7 +92,7 @@ class UsersData(NamedTuple):
 class Users(Screen):
     """Everyone active in the dashboard's period or since."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("activity", "session", "system")
+    kinds: ClassVar[tuple[EventKind, ...]] = ("activity", "session", *ROLLUP_KINDS)
     rest: ClassVar[float] = 1.0
     ease: ClassVar[float] = 10.0  # every score is worked out anew
 

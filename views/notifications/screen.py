@@ -27,11 +27,12 @@ from flashflow.views.notifications.actions import notification_actions
 from flashflow.views.notifications.detail import detail_view
 from flashflow.views.shared.cli_snippets import send_command
 from flashflow.views.shared.formatting import day_heading, plural
+from flashflow.views.shared.live import NOTIFICATION_KINDS
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import centred, empty
 
 if TYPE_CHECKING:
-    from flashflow.backend import Notification, NotificationDetail
+    from flashflow.backend import EventKind, Notification, NotificationDetail
 
 PAGE = 50
 PAGES_MAX = 20
@@ -67,7 +68,7 @@ class NotificationCenterData(NamedTuple):
 class NotificationCenter(Screen):
     """The list, and beside it (narrow: instead of it) the notification of the route."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("notification", "notification.updated", "system")
+    kinds: ClassVar[tuple[EventKind, ...]] = (*NOTIFICATION_KINDS, "settings", "pruning", "erasure")
 
     selected: str | None = field(default=None, metadata={"skip": True})
 

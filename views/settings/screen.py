@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Contact,
         Decided,
         Device,
+        EventKind,
         QuietSetting,
         RetentionStatus,
         Rule,
@@ -63,7 +64,10 @@ class Settings(Screen):
     """The parts that are filled in stand for as long as the screen does, and take what is found; so nothing that is
     being typed is lost when something changes elsewhere."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("system", "device", "preference", "notification.updated")
+    kinds: ClassVar[tuple[EventKind, ...]] = (
+        "settings", "device", "preference", "notification.updated",
+        "key_activities", "rollups.rebuilt", "pruning", "erasure", "file.damaged",
+    )  # fmt: skip
     rest: ClassVar[float] = 0.3
 
     def init(self) -> None:

@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from flashflow.backend import Event
+    from flashflow.backend import Event, EventKind
 
 log = logging.getLogger(__name__)
 
 INTERVAL = 0.1
+NOTIFICATION_KINDS: tuple[EventKind, ...] = ("notification", "notification.updated")
+ROLLUP_KINDS: tuple[EventKind, ...] = ("key_activities", "rollups.rebuilt", "dimension.full", "pruning", "erasure")
+"""Changes of counted metrics that no activity or session event announces."""
 
 Heard = Callable[["tuple[Event, ...]"], None]
 
@@ -41,7 +44,7 @@ class Loop(Protocol):
 class Topic(NamedTuple):
     """A kind of event; ``mine`` when it concerns the person at this machine."""
 
-    kind: str
+    kind: EventKind
     mine: bool
 
 
@@ -58,7 +61,7 @@ class Live:
         self._pending: set[Topic] = set()
         self._awake = False
         self._unsubscribe: Callable[[], None] | None = None
-        self._listeners: list[tuple[frozenset[str], bool, Callable[[], None]]] = []
+        self._listeners: list[tuple[frozenset[EventKind], bool, Callable[[], None]]] = []
 
     def start(self) -> None:
         """Hear the bus from now on; whatever happened before is looked up once."""
@@ -74,7 +77,7 @@ class Live:
         with self._lock:
             self._pending.clear()
 
-    def listen(self, kinds: Iterable[str], ask: Callable[[], None], *, mine: bool = False) -> Callable[[], None]:
+    def listen(self, kinds: Iterable[EventKind], ask: Callable[[], None], *, mine: bool = False) -> Callable[[], None]:
         """Call ``ask`` in the page's loop when one of ``kinds`` happened (with ``mine``: to this person).
 
         Returns what ends that.

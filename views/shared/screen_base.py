@@ -18,7 +18,7 @@ from flashflow.views.shared.live import Live
 from flashflow.views.shared.widgets import failure, skeleton
 
 if TYPE_CHECKING:
-    from flashflow.backend import Backend
+    from flashflow.backend import Backend, EventKind
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Screen(ft.Container):
     scrolled stays so, a menu that is open still knows whom to tell), while a content that is exchanged is built anew.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ()
+    kinds: ClassVar[tuple[EventKind, ...]] = ()
     rest: ClassVar[float] = 0
     ease: ClassVar[float] = 0
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flashflow.backend import DigestIn, TypeIn, build, given
 from flashflow.views.controls.protocols import Inbox
-from flashflow.views.shared.live import Live
+from flashflow.views.shared.live import NOTIFICATION_KINDS, Live
 
 if TYPE_CHECKING:
     from flashflow.backend import Backend, DigestChoice, NotificationType, Preference, TypePreference
 
-NOTIFICATION_KINDS = ("notification", "notification.updated")
 ALL = "*"
 
 
@@ -126,7 +125,7 @@ class MyPreferences:
         self._backend.notifications.store.run(preferences.declaring(wanted, app, owner=None))
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
-        return self._live.listen(("preference", "system", "notification"), on_change)
+        return self._live.listen(("preference", "settings", "erasure", "notification"), on_change)
 
 
 def _chosen(choice: DigestChoice | None) -> MyDigestSetting | None:

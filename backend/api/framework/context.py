@@ -16,7 +16,7 @@ from flashflow.backend.api.http.request_metrics import RequestMetrics
 from flashflow.backend.api.http.unread_bytes import Outgoing
 from flashflow.backend.api_keys import KeyRing
 from flashflow.backend.core.events import Bus, Event
-from flashflow.backend.data.erasure import ERASED, Erasure
+from flashflow.backend.data.erasure import Erasure
 from flashflow.backend.data.export import Export
 from flashflow.backend.data.retention import Retention
 from flashflow.backend.delivery.channel_registry import ChannelState
@@ -101,6 +101,6 @@ class Services:
 
     def _hear(self, events: tuple[Event, ...]) -> None:
         """On whatever thread tells of it: keep nothing from before an erasure."""
-        if any(event.kind == "system" and event.id == ERASED for event in events):
+        if any(event.kind == "erasure" for event in events):
             self.pages = NotificationPages()
             self.feed.forget()

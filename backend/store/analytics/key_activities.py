@@ -21,8 +21,6 @@ from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.dimensions import app_key, type_key
 from flashflow.backend.store.rollups.schema import OTHER
 
-KEY_TYPES = "key_types"
-"""The event that tells of another list of types, and of the figures that changed with it."""
 AT_ONCE = 1_000
 """Sessions counted anew in one transaction: some 20 ms of the writer's time."""
 TAIL_TO_COUNT_IN = 256
@@ -51,7 +49,7 @@ def mark(tx: Tx, name: str, is_key: bool) -> ActivityType | None:
         tx.conn.execute("DELETE FROM key_recount")
         tx.conn.execute("INSERT INTO key_recount SELECT 0, COALESCE(MAX(seq), 0) FROM user_sessions")
     elif tx.conn.total_changes != before:
-        tx.events.append(Event("system", KEY_TYPES))
+        tx.events.append(Event("key_activities"))
     return ActivityType(name=name, key=is_key)
 
 
@@ -78,7 +76,7 @@ def recount(tx: Tx, cache: SessionCache) -> bool:
         tx.conn.execute("UPDATE key_recount SET after_seq = ?", (rows[-1][0],))
         return True
     tx.conn.execute("DELETE FROM key_recount")
-    tx.events.append(Event("system", KEY_TYPES))
+    tx.events.append(Event("key_activities"))
     return False
 
 

@@ -109,7 +109,7 @@ def erase_notifications(tx: Tx, user_id: str) -> Removed:
     ).fetchone()
     _delete(tx.conn, "notifications", [seq for seq, _, _ in rows])  # and by their foreign keys what hangs on them
     for _, id_, app in rows:
-        tx.events.append(Event("withdraw", decode_id(id_), user_id, app))
+        tx.events.append(Event("toast.dismissed", decode_id(id_), user_id, app))
     return {"notifications": len(rows), "deliveries": deliveries, "attempts": attempts}
 
 

@@ -70,8 +70,8 @@ def intern(tx: Tx, activities: str, bounds: tuple[Any, ...]) -> None:
         ).fetchall()
         if names:
             room = MOST[kind] - _count(tx.conn, number)
-            if len(names) >= room > 0:  # told once: when the last place is taken
-                tx.events.append(Event("system", f"figures.{kind}"))
+            if len(names) >= room > 0:  # published once: when the last place is taken
+                tx.events.append(Event("dimension.full", kind))
             tx.conn.executemany(
                 "INSERT INTO figure_names (kind, name) VALUES (?, ?)", [(number, name) for (name,) in names[:room]]
             )
