@@ -127,7 +127,7 @@ class Backend:
         self._first_settings()
         self.dashboard = DashboardMetrics(self.activity, self.notifications)
         self.trials = ChannelTester(
-            self.notifications.store, lambda: self.channels.lanes, self.clock, self.notifications.new_id,
+            self.notifications.store, lambda: self.channels.route_queues, self.clock, self.notifications.new_id,
             tell=self.notifications.send_notification, this_computer=lambda: self.notifications.sender.this_computer,
         )  # fmt: skip
         self.rules = Rules(
@@ -173,7 +173,7 @@ class Backend:
 
     def web_push_key(self) -> str | None:
         """The key that a browser subscribes with; None where Web Push is not configured."""
-        lane = self.channels.lanes.get("webpush")
+        lane = self.channels.route_queues.get("webpush")
         return None if lane is None else str(lane.channel.public_key)  # type: ignore[attr-defined]
 
     def attempts(self) -> dict[tuple[str, ...], int]:

@@ -7,15 +7,15 @@ import msgspec
 from flashflow.backend.domain.delivery_messages import Claimed, Outcome, Retrial
 
 JITTER_FROM_S = 60.0
-"""Delays below this are exact; from it on each is drawn at random."""
+"""Delays below this are exact; longer ones get full jitter."""
 _RETRIED = frozenset({"transient", "throttled"})
 
 
 class BackOff(msgspec.Struct, frozen=True, kw_only=True):
-    """Exponential back-off with full jitter [AWS Architecture Blog, "Exponential Backoff And Jitter"], until an age.
+    """Exponential back-off with full jitter [AWS Architecture Blog, "Exponential Backoff And Jitter"], up to an age.
 
-    The delay doubles from ``base_s`` to ``max_s``. Retries end with the first failure ``give_up_after_s`` or more after
-    the first try, or after ``max_tries`` where that is set.
+    The delay doubles from ``base_s`` to ``max_s``. Retries end with the first failure at least ``give_up_after_s``
+    seconds after the first try, or after ``max_tries`` tries if set.
     """
 
     base_s: float = 1.0
@@ -24,21 +24,21 @@ class BackOff(msgspec.Struct, frozen=True, kw_only=True):
     max_tries: int | None = None
 
     def delay_s(self, tries: int, chance: float) -> float:
-        """Seconds to wait after ``tries`` failed tries; ``chance`` is in [0, 1)."""
+        """Return the seconds to wait after ``tries`` failed tries; ``chance`` is a random number in [0, 1)."""
         longest: float = min(self.max_s, self.base_s * 2.0 ** min(tries - 1, 40))
-        # Short delays bridge a restart: drawn at random they would all be over before the server is back.
+        # Short delays bridge a server's restart; with jitter all of them could end before it is back.
         return longest if longest < JITTER_FROM_S else longest * chance
 
     def next_try(
         self, claimed: Claimed, outcome: Outcome, *, started_at: int, now_ms: int, chance: float
     ) -> Retrial | None:
-        """When to try again after ``outcome`` of a try that began at ``started_at``; None where the retries end."""
+        """Return the next try after ``outcome`` of a try that started at ``started_at``; None when the retries end."""
         if outcome.outcome not in _RETRIED or (self.max_tries is not None and claimed.tries >= self.max_tries):
             return None
         since = started_at
         if claimed.tried_since is not None:
-            # Time in which it was due and could not be tried (asleep, switched off, queued) does not count: otherwise
-            # a laptop that was closed for a day would give up before its network is back.
+            # Time in which the delivery was due but could not be tried (sleep, shutdown, queue) does not count:
+            # otherwise a laptop closed for a day would give up before its network is back.
             since = min(started_at, claimed.tried_since + max(0, started_at - claimed.due_at))
         end = since + round(self.give_up_after_s * 1000)
         if now_ms >= end:

@@ -1,4 +1,4 @@
-"""The channels that the owner's settings name, as lanes of the outbox; rebuilt when the settings change."""
+"""Build the configured channels and their route queues; rebuild them when the settings change."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ LABELS = {
     "apns": "iPhone and iPad (APNs)",
     "webpush": "Browsers (Web Push)",
 }
-"""Every route that there can be beside those the owner names."""
+"""Label of each built-in route; routes through Apprise are named in the settings."""
 
 
 class ChannelState(Record, frozen=True, kw_only=True):
-    """Whether a channel works on this machine now, and in words why not."""
+    """Whether a channel works on this machine now, and if not, why."""
 
     name: str
     label: str
@@ -38,9 +38,9 @@ class ChannelState(Record, frozen=True, kw_only=True):
 
 
 class ChannelRegistry:
-    """Builds a channel where its settings are new, and keeps it as long as they stay the same.
+    """Channels and route queues by route; a channel is rebuilt only when its settings change.
 
-    ``desktop`` is this computer; ``data_dir`` holds the Web Push keys.
+    ``desktop``: the channel of this computer. ``data_dir``: folder of the Web Push key.
     """
 
     def __init__(self, data_dir: Path, clock: Clock, desktop: BaseChannel) -> None:
@@ -48,15 +48,15 @@ class ChannelRegistry:
         self._clock = clock
         self._desktop = desktop
         self._built: dict[str, tuple[Any, RouteQueue]] = {}
-        self._lanes: dict[str, RouteQueue] = {}
+        self._route_queues: dict[str, RouteQueue] = {}
 
     @property
-    def lanes(self) -> Mapping[str, RouteQueue]:
-        """Route → lane, as last built."""
-        return self._lanes
+    def route_queues(self) -> Mapping[str, RouteQueue]:
+        """Route queues by route, as last built."""
+        return self._route_queues
 
     def build(self, settings: Settings) -> Mapping[str, RouteQueue]:
-        """Lanes for everything that is configured. A channel whose settings are unchanged stays the same object."""
+        """Return a route queue for each configured channel. A channel with unchanged settings stays the same object."""
         wanted: dict[str, tuple[Any, ChannelSettings, Callable[[], BaseChannel]]] = {}
         push = settings.push
         wanted["desktop"] = (push.desktop, push.desktop, lambda: self._desktop)
@@ -82,34 +82,36 @@ class ChannelRegistry:
                 built[route] = known
                 continue
             here = route == "desktop"
-            lane = RouteQueue(
+            route_queue = RouteQueue(
                 make(),
                 connections=min(limits.connections, DESKTOP_AT_ONCE) if here else limits.connections,
                 ahead=0 if here else limits.connections,
                 rate_per_second=limits.rate_per_second,
                 back_off=back_off,
             )
-            built[route] = (made_of, lane)
+            built[route] = (made_of, route_queue)
         self._built = built
-        self._lanes = {route: lane for route, (_, lane) in built.items()}
-        return self._lanes
+        self._route_queues = {route: route_queue for route, (_, route_queue) in built.items()}
+        return self._route_queues
 
     def states(self, missing: str = "Not configured.") -> tuple[ChannelState, ...]:
-        """Channel by channel; probes this computer's desktop, so it may take a moment. ``missing`` says of those that
-        were not built why not."""
-        lanes = dict(self._lanes)
+        """Return the state of every channel. Probes the desktop, so it may block for seconds.
+
+        ``missing``: ``detail`` of the channels that were not built.
+        """
+        route_queues = dict(self._route_queues)
         states = [ChannelState(name="in_app", label=LABELS["in_app"], works=True, detail="The inbox in this window.")]
-        for route in dict.fromkeys((*LABELS, *lanes)):
+        for route in dict.fromkeys((*LABELS, *route_queues)):
             if route == "in_app":
                 continue
-            lane = lanes.get(route)
-            health = Health(works=False, detail=missing) if lane is None else lane.channel.health()
+            route_queue = route_queues.get(route)
+            health = Health(works=False, detail=missing) if route_queue is None else route_queue.channel.health()
             states.append(
                 ChannelState(name=route, label=LABELS.get(route, route), works=health.works, detail=health.detail)
             )
         return tuple(states)
 
-    # Each is imported where it is wanted: httpx and cryptography cost 30 MiB that an app without them need not pay.
+    # Imports are local: httpx and cryptography take 30 MiB that an app without these channels need not pay.
 
     def _email(self, settings: Settings) -> BaseChannel:
         from flashflow.backend.delivery.email.channel import EmailChannel
@@ -152,8 +154,10 @@ class ChannelRegistry:
 
 
 def back_off_of(channel: ChannelSettings, delivery: DeliverySettings) -> BackOff:
-    """A channel's own back-off, and that of ``[delivery]`` where the channel sets none. Of the two delays, one that
-    the channel does not set gives way to the other."""
+    """Merge a channel's back-off settings with the defaults of ``[delivery]``.
+
+    If the channel sets one of the two delays and it conflicts with the default of the other, the channel's own wins.
+    """
     base = delivery.base_delay if channel.base_delay is None else channel.base_delay
     longest = delivery.max_delay if channel.max_delay is None else channel.max_delay
     if channel.base_delay is None:

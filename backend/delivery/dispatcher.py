@@ -1,13 +1,13 @@
-"""A lane's clerk: claims what is due, hands it to the senders, records what became of it.
+"""Dispatcher of one route: claim due deliveries, hand them to sender threads, record the results.
 
-Everything that meets the store goes through this one thread, several turns in one transaction: a transaction costs much
-and a turn in it little, and threads that wait for each other at the store cost more than either. Senders only send::
+Only this thread uses the store, and it batches claims and results into one transaction: a transaction is expensive, a
+statement in it cheap, and threads that contend for the store cost more than either. Senders only send::
 
-    store ← turns ─ clerk ─ todo ─→ senders, one to a connection
-                      ↑                │
-                      └───── came ─────┘
+    store ← batches ─ dispatcher ─ to_send ─→ senders, one per connection
+                          ↑                      │
+                          └────── finished ──────┘
 
-A kill repeats at most what is in hand: as many as the lane has places.
+A killed process repeats at most the deliveries in flight: no more than the route queue's ``places``.
 """
 
 from __future__ import annotations
@@ -27,54 +27,56 @@ from flashflow.backend.domain.delivery_messages import AttemptResult, Claimed, N
 log = logging.getLogger(__name__)
 
 STANDBY_S = 0.25
-"""How long a delivery is kept in hand until a connection is free: what its reader turns off or its sender calls off
-meanwhile goes out all the same. Behind a provider that takes longer nothing is claimed ahead of its turn."""
+"""Longest time in seconds that a claimed delivery waits for a free connection. A cancellation or an opt-out in that
+time has no effect. While a provider takes longer than this, nothing is claimed ahead of a free connection."""
 FAULT_S = 1.0
+"""Pause in seconds after a failure of the store or of a sender."""
 GATHER_S = 0.006
-"""How long a result waits for others at most, while the senders have more to take up than one of them needs."""
+"""Longest time in seconds that a result waits to be recorded together with others, while senders have work queued."""
 NEAR_S = 1.0
-"""The clerk itself waits for a start that the rate allows so soon; for a later one the outbox calls it again."""
+"""Longest wait in seconds for the next start that the rate allows; beyond it the dispatcher ends and the outbox starts
+another one later."""
 
 NextTry = Callable[[Claimed, Outcome, int, int], Retrial | None]
-"""After this outcome of a try that began and ended at these times: the next one, None for never."""
+"""Return the next try after the outcome of a try with this start and end time; None to give up."""
 Recorded = Callable[[str, AttemptResult], None]
-"""Called with the route and the try once a try is on disk."""
+"""Called with the route and the try after the try is on disk."""
 
 
 class DeliveryQueue(Protocol):
-    """Where deliveries are claimed and recorded. Every call may raise a FlashFlowError and is then tried again."""
+    """Store of queued deliveries. Each call may raise a FlashFlowError and is then repeated."""
 
     def turns(self, turns: Sequence[NextStep]) -> Sequence[Claimed | BaseException | None]: ...
     def give_back(self, delivery_id: str) -> None: ...
 
 
-class _InHand(NamedTuple):
+class _InFlight(NamedTuple):
     claimed: Claimed
     until: float
-    """By when it must be begun; of ``time.monotonic``."""
+    """Latest start, in seconds of ``time.monotonic``."""
 
 
 class _Untried(NamedTuple):
-    """A delivery to give back; None where nobody knows what became of it, which its lease will end."""
+    """A delivery to give back; None where its result is unknown, so that only the end of its lease releases it."""
 
     delivery_id: str | None
 
 
-class _Look:
-    """Nothing came back, but there is reason to look again."""
+class _Wake:
+    """Look again although no result came back."""
 
 
-_LOOK = _Look()
+_WAKE = _Wake()
 
 
 class Dispatcher:
-    """Serves ``lane`` until nothing is due there and nothing in hand; used once."""
+    """Serve one route queue until nothing is due and nothing in flight. Used once."""
 
     def __init__(
         self,
         route: str,
-        lane: RouteQueue,
-        book: DeliveryQueue,
+        route_queue: RouteQueue,
+        deliveries: DeliveryQueue,
         clock: Clock,
         *,
         next_try: NextTry,
@@ -82,187 +84,192 @@ class Dispatcher:
         recorded: Recorded,
     ) -> None:
         self._route = route
-        self._lane = lane
-        self._book = book
+        self._route_queue = route_queue
+        self._deliveries = deliveries
         self._clock = clock
         self._next_try = next_try
         self._stopping = stopping
         self._recorded = recorded
-        self._todo: queue.SimpleQueue[_InHand | None] = queue.SimpleQueue()
-        self._came: queue.SimpleQueue[AttemptResult | _Untried | _Look] = queue.SimpleQueue()
-        self._in_hand = 0
+        self._to_send: queue.SimpleQueue[_InFlight | None] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[AttemptResult | _Untried | _Wake] = queue.SimpleQueue()
+        self._in_flight = 0
         self._senders = 0
         self._begin_by = 0.0
-        """By when whatever waits for a sender must be begun, or earlier."""
+        """Earliest ``until`` of the deliveries that wait for a sender, or earlier."""
         self._slow = False
-        """Whether the provider is: then nothing is claimed ahead of a free connection."""
+        """Whether the provider is slow; then nothing is claimed ahead of a free connection."""
 
     def wake(self) -> None:
-        """Look again: something may be due, or the lane may have retired."""
-        self._came.put(_LOOK)
+        """Look again: a delivery may be due, or the route queue retired. Thread-safe."""
+        self._finished.put(_WAKE)
 
     def run(self) -> None:
         tried: list[AttemptResult] = []
         try:
             while True:
-                wanted = self._wanted(len(tried))
-                claimed, tried = self._turn(tried, wanted) if tried or wanted else (0, [])
-                if not self._in_hand and self._is_over(wanted, claimed):
+                claimable = self._claimable(len(tried))
+                claimed, tried = self._commit(tried, claimable) if tried or claimable else (0, [])
+                if not self._in_flight and self._is_over(claimable, claimed):
                     return
-                tried += self._results(0.0 if tried else self._patience_s(more=claimed == wanted))
+                tried += self._results(0.0 if tried else self._wait_s(more=claimed == claimable))
         finally:
             self._take_back()
             for _ in range(self._senders):
-                self._todo.put(None)
+                self._to_send.put(None)
 
     # --- what may be claimed
 
     def _goes_on(self) -> bool:
-        return not self._stopping.is_set() and self._lane.is_open(self._clock.monotonic())
+        return not self._stopping.is_set() and self._route_queue.is_open(self._clock.monotonic())
 
     def _room(self) -> int:
-        return (self._lane.connections if self._slow else self._lane.places) - self._in_hand
+        return (self._route_queue.connections if self._slow else self._route_queue.places) - self._in_flight
 
-    def _wanted(self, tried: int) -> int:
-        """How many deliveries may be claimed while so many are recorded. Where none may be begun any more, those that
-        wait are given back."""
+    def _claimable(self, tried: int) -> int:
+        """Return how many deliveries to claim in the batch that records ``tried`` results.
+
+        Give back the waiting deliveries where none may start any more.
+        """
         if not self._goes_on():
             self._take_back()
             return 0
-        return self._lane.reserve(self._room() + tried, self._clock.monotonic())
+        return self._route_queue.reserve(self._room() + tried, self._clock.monotonic())
 
-    def _is_over(self, wanted: int, claimed: int) -> bool:
-        if not self._goes_on() or wanted > claimed:
+    def _is_over(self, claimable: int, claimed: int) -> bool:
+        if not self._goes_on() or claimable > claimed:
             return True
-        return not wanted and self._lane.wait_s(self._clock.monotonic()) > NEAR_S
+        return not claimable and self._route_queue.wait_s(self._clock.monotonic()) > NEAR_S
 
     # --- the store
 
-    def _turn(self, tried: Sequence[AttemptResult], wanted: int) -> tuple[int, list[AttemptResult]]:
-        """How many were claimed, and what of ``tried`` could not be recorded yet: what a provider has taken must not be
-        forgotten for a full disk."""
-        turns = [
+    def _commit(self, tried: Sequence[AttemptResult], claimable: int) -> tuple[int, list[AttemptResult]]:
+        """Record results and claim deliveries in one transaction.
+
+        Return the number of claims and the results that could not be recorded and must be repeated.
+        """
+        steps = [
             NextStep(
-                route=self._route if place < wanted else None,
-                lease_ms=self._lane.channel.lease_ms,
+                route=self._route if place < claimable else None,
+                lease_ms=self._route_queue.channel.lease_ms,
                 tried=tried[place] if place < len(tried) else None,
             )
-            for place in range(max(len(tried), wanted))
+            for place in range(max(len(tried), claimable))
         ]
         results: Sequence[Claimed | BaseException | None]
         try:
-            results = self._book.turns(turns)
-        except Exception as error:  # noqa: BLE001 told apart below
-            results = [error] * len(turns)
+            results = self._deliveries.turns(steps)
+        except Exception as error:  # noqa: BLE001 distinguished below
+            results = [error] * len(steps)
         claims: list[Claimed] = []
         left: list[AttemptResult] = []
         failed = False
-        for turn, result in zip(turns, results, strict=True):
+        for step, result in zip(steps, results, strict=True):
             if isinstance(result, BaseException):
                 failed = True
                 if isinstance(result, FlashFlowError):
-                    log.warning("%s waits: %s", self._route, result)
-                    left += [turn.tried] if turn.tried is not None else []
+                    log.warning("dispatcher of %s waits: %s", self._route, result)
+                    # The provider has taken these: a full disk must not lose their results.
+                    left += [step.tried] if step.tried is not None else []
                 else:
-                    log.error("a turn of %s failed", self._route, exc_info=result)
+                    log.error("a dispatcher step of %s failed", self._route, exc_info=result)
                 continue
-            if turn.tried is not None:
-                self._recorded(self._route, turn.tried)
+            if step.tried is not None:
+                self._recorded(self._route, step.tried)
             if result is not None:
                 claims.append(result)
-        self._in_hand += len(claims) + len(left) - len(tried)
-        if len(claims) < wanted:
-            self._lane.unreserve(wanted - len(claims))
+        self._in_flight += len(claims) + len(left) - len(tried)
+        if len(claims) < claimable:
+            self._route_queue.unreserve(claimable - len(claims))
         self._hand_out(claims)
         if failed and self._stopping.wait(FAULT_S):
-            self._in_hand -= len(left)  # the next start puts them back
+            self._in_flight -= len(left)  # recovered at the next start
             left = []
         return len(claims), left
 
     def _give_back(self, delivery_id: str | None) -> None:
-        self._in_hand -= 1
+        self._in_flight -= 1
         try:
             if delivery_id is not None:
-                self._book.give_back(delivery_id)
+                self._deliveries.give_back(delivery_id)
         except FlashFlowError as error:
             log.warning("a delivery could not be given back; its lease will end: %s", error)
 
     def _take_back(self, due: float | None = None) -> None:
-        """Give back what waits for a sender: all of it, or what had to be begun by ``due``."""
-        kept: list[_InHand] = []
-        while (waits := _now(self._todo)) is not None:
+        """Give back the deliveries that wait for a sender: all, or those whose ``until`` is not after ``due``."""
+        kept: list[_InFlight] = []
+        while (waits := _now(self._to_send)) is not None:
             if due is None or waits.until <= due:
                 self._give_back(waits.claimed.notice.delivery_id)
                 self._slow = True
             else:
                 kept.append(waits)
         for waits in kept:
-            self._todo.put(waits)
+            self._to_send.put(waits)
         self._begin_by = min((waits.until for waits in kept), default=0.0)
 
     # --- the senders
 
     def _hand_out(self, claims: Sequence[Claimed]) -> None:
         until = time.monotonic() + STANDBY_S
-        if self._todo.empty():
+        if self._to_send.empty():
             self._begin_by = until
         for claimed in claims:
-            self._todo.put(_InHand(claimed, until))
-        while self._senders < min(self._in_hand, self._lane.connections):
+            self._to_send.put(_InFlight(claimed, until))
+        while self._senders < min(self._in_flight, self._route_queue.connections):
             # A daemon, so that a channel that hangs cannot hold up the end of the process.
             threading.Thread(target=self._send, name=f"flashflow-{self._route}-send", daemon=True).start()
             self._senders += 1
 
     def _results(self, wait_s: float | None) -> list[AttemptResult]:
-        """What has come back, at least one thing unless ``wait_s`` are over or there is reason to look again."""
-        came = self._next(wait_s)
+        """Return the results that came back; block up to ``wait_s`` seconds (None: no limit) for a first event."""
+        event = self._next(wait_s)
         tried: list[AttemptResult] = []
         end = time.monotonic() + GATHER_S
-        while came is not None:
-            if isinstance(came, AttemptResult):
-                tried.append(came)
-                self._slow = came.duration_ms > STANDBY_S * 1000
-            elif isinstance(came, _Untried):
-                self._give_back(came.delivery_id)
-            gathers = tried and self._todo.qsize() > 1
-            came = self._next(max(0.0, end - time.monotonic()) if gathers else 0.0)
-        if not self._todo.empty() and time.monotonic() >= self._begin_by:
+        while event is not None:
+            if isinstance(event, AttemptResult):
+                tried.append(event)
+                self._slow = event.duration_ms > STANDBY_S * 1000
+            elif isinstance(event, _Untried):
+                self._give_back(event.delivery_id)
+            gathers = tried and self._to_send.qsize() > 1
+            event = self._next(max(0.0, end - time.monotonic()) if gathers else 0.0)
+        if not self._to_send.empty() and time.monotonic() >= self._begin_by:
             self._take_back(time.monotonic())
         return tried
 
-    def _next(self, wait_s: float | None) -> AttemptResult | _Untried | _Look | None:
+    def _next(self, wait_s: float | None) -> AttemptResult | _Untried | _Wake | None:
         try:
-            return self._came.get_nowait() if wait_s == 0 else self._came.get(timeout=wait_s)
+            return self._finished.get_nowait() if wait_s == 0 else self._finished.get(timeout=wait_s)
         except queue.Empty:
             return None
 
-    def _patience_s(self, *, more: bool) -> float | None:
-        """How long to wait for the next result at most; ``more`` may be due."""
+    def _wait_s(self, *, more: bool) -> float | None:
+        """Return the longest time in seconds to wait for a result; None: no limit. ``more``: more may be due."""
         waits = []
-        if not self._todo.empty():
+        if not self._to_send.empty():
             waits.append(self._begin_by - time.monotonic())
-        if more and self._lane.is_rated and self._room() > 0 and self._goes_on():
-            waits.append(self._lane.wait_s(self._clock.monotonic()))
+        if more and self._route_queue.is_rated and self._room() > 0 and self._goes_on():
+            waits.append(self._route_queue.wait_s(self._clock.monotonic()))
         return max(0.0, min(waits)) if waits else None
 
     def _send(self) -> None:
-        while (waits := self._todo.get()) is not None:
+        while (waits := self._to_send.get()) is not None:
             delivery_id = waits.claimed.notice.delivery_id
             try:
                 begun = self._goes_on() and time.monotonic() < waits.until
-                self._came.put(self._try(waits.claimed) if begun else _Untried(delivery_id))
+                self._finished.put(self._try(waits.claimed) if begun else _Untried(delivery_id))
             except Exception:
                 log.exception("a sender of %s failed", self._route)
-                self._stopping.wait(FAULT_S)  # or the next would fail at once, and again
-                self._came.put(_Untried(None))
+                self._stopping.wait(FAULT_S)  # the next would fail at once, too
+                self._finished.put(_Untried(None))
 
     def _try(self, claimed: Claimed) -> AttemptResult:
-        lane = self._lane
+        route_queue = self._route_queue
         started, clock = self._clock.now_ms(), self._clock.monotonic()
-        outcome = lane.channel.send(claimed.notice)
+        outcome = route_queue.channel.send(claimed.notice)
         now, monotonic = self._clock.now_ms(), self._clock.monotonic()
         if outcome.retry_after_s and not outcome.alone:
-            lane.pause(monotonic + outcome.retry_after_s)
+            route_queue.pause(monotonic + outcome.retry_after_s)
         return AttemptResult(
             delivery_id=claimed.notice.delivery_id,
             started_at=started,
@@ -273,8 +280,8 @@ class Dispatcher:
         )
 
 
-def _now(waiting: queue.SimpleQueue[_InHand | None]) -> _InHand | None:
-    """The first of them; None where there is none."""
+def _now(waiting: queue.SimpleQueue[_InFlight | None]) -> _InFlight | None:
+    """Return the first entry without blocking; None if empty."""
     try:
         return waiting.get_nowait()
     except queue.Empty:

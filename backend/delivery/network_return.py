@@ -1,4 +1,4 @@
-"""Network return: after the first success, retry at once what failed because a provider could not be reached."""
+"""Network return: after the first success, retry at once the deliveries that failed for want of a network."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from flashflow.backend.domain.delivery_messages import AttemptResult
 UNREACHED = ("timeout", "unreachable")
 """Codes of tries that never reached their provider: no route, no such name, connection refused, no answer."""
 LOCAL_ROUTES = frozenset({"desktop"})
-"""Routes that need no network, and so say nothing about it."""
+"""Routes that need no network; their results are ignored."""
+
 FIRST_GAP_S = 5.0
+"""Shortest and longest time in seconds between two retries of a route."""
 LONGEST_GAP_S = 900.0
 
 
 class NetworkReturn:
-    """Knows which routes have deliveries to retry after a success on any route. Thread-safe; ``now`` is monotonic.
+    """Track the routes with deliveries to retry after a success on any route. Thread-safe; ``now`` is monotonic.
 
-    A route is retried at once at most every ``FIRST_GAP_S``, doubling: a server that alone is down must not be asked
-    again with each success of another. A delivery of the route that fails first and then arrives ends the gaps.
+    Between two retries of a route lies a gap that starts at ``FIRST_GAP_S`` and doubles: a server that alone is down
+    must not be contacted after each success of another. A retried delivery that succeeds resets the gap of its route.
     """
 
     def __init__(self) -> None:
@@ -29,16 +31,16 @@ class NetworkReturn:
         self._wanted: set[str] = set()
         """Routes to retry, each as soon as its gap is over."""
         self._gaps: dict[str, tuple[float, float]] = {}
-        """Route → when its gap is over, and how long the next gap is."""
+        """Route → end of its gap, and length of the next gap in seconds."""
         self._succeeded_at = 0
 
     def watch(self, routes: Iterable[str]) -> None:
-        """Take up routes: deliveries of an earlier process may be waiting there."""
+        """Add routes: an earlier process may have left deliveries waiting there."""
         with self._lock:
             self._unreached.update(set(routes) - LOCAL_ROUTES)
 
     def record(self, route: str, tried: AttemptResult) -> bool:
-        """Take note of one recorded try. Return whether there is a route more to retry."""
+        """Register one recorded try; return whether it added a route to retry."""
         if route in LOCAL_ROUTES:
             return False
         with self._lock:
@@ -55,7 +57,7 @@ class NetworkReturn:
             return len(self._wanted) > before
 
     def take(self, now: float) -> str | None:
-        """A route to retry now; its gap begins. Answer with ``retried``."""
+        """Return a route to retry now and start its gap; None if there is none. Follow up with ``retried``."""
         with self._lock:
             for route in self._wanted:
                 over, gap = self._gaps.get(route, (now, FIRST_GAP_S))
@@ -66,12 +68,12 @@ class NetworkReturn:
             return None
 
     def wait_s(self, now: float) -> float | None:
-        """Seconds until a route is due; None where none is wanted."""
+        """Return the seconds until the next route to retry; None if there is none."""
         with self._lock:
             return min((self._gaps.get(route, (now, 0.0))[0] - now for route in self._wanted), default=None)
 
     def retried(self, route: str, count: int | None) -> None:
-        """Take note of how many deliveries of a taken route were waiting; None where that could not be found out."""
+        """Register how many deliveries of a taken route were waiting; None if the store could not say."""
         with self._lock:
             if count is None:
                 self._wanted.add(route)

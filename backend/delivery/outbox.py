@@ -1,7 +1,7 @@
-"""The outbox: sees what is due, calls each route's clerk to it, puts back what was claimed and never recorded.
+"""Outbox: start a dispatcher for each route with due deliveries; recover deliveries claimed but never recorded.
 
-Every route (e-mail, this computer, FCM …) is a lane of its own with its own clerk, senders, rate and queue, so that a
-provider which is slow or down costs the others nothing.
+Each route (e-mail, this computer, FCM …) has its own queue, dispatcher, senders and rate limit, so that a slow or dead
+provider does not delay the others.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from flashflow.backend.domain.delivery_messages import AttemptResult, Claimed, O
 log = logging.getLogger(__name__)
 
 FAULT_S = 1.0
+"""Pause in seconds after a failure."""
 IDLE_S = 30.0
-"""How long to wait at most without looking: for a clock that jumped."""
+"""Longest wait in seconds between two rounds, in case the clock jumped."""
 
 
 class Queue(DeliveryQueue, Protocol):
-    """What the outbox needs of the store. Every call may raise a FlashFlowError and is then tried again."""
+    """Store of queued deliveries. Each call may raise a FlashFlowError and is then repeated."""
 
     def recover(self, *, all_leases: bool) -> int: ...
     def hasten(self, route: str, codes: Sequence[str]) -> int: ...
@@ -40,24 +41,24 @@ class Queue(DeliveryQueue, Protocol):
 
 
 class Outbox:
-    """Runs from ``start`` to ``stop``; ``wake`` tells it that something new may be due."""
+    """Deliver queued notifications in the background, from ``start`` to ``stop``."""
 
     def __init__(
         self,
         queue: Queue,
-        lanes: Mapping[str, RouteQueue],
+        route_queues: Mapping[str, RouteQueue],
         clock: Clock,
         *,
         chance: random.Random | None = None,
     ) -> None:
         self._queue = queue
-        self._lanes = dict(lanes)
+        self._route_queues = dict(route_queues)
         self._clock = clock
         self.attempts = Counter()
-        """How many tries were recorded, by route and outcome."""
+        """Recorded tries by route and outcome."""
         self._count_from_zero()
         self._network = NetworkReturn()
-        self._network.watch(self._lanes)
+        self._network.watch(self._route_queues)
         self._chance = chance or random.Random()  # noqa: S311 jitter needs no secrecy
         self._bell = threading.Event()
         self._stopping = threading.Event()
@@ -71,45 +72,50 @@ class Outbox:
         self.thread.start()
 
     def wake(self) -> None:
-        """Look again now."""
+        """Look for due deliveries now. Thread-safe."""
         self._bell.set()
 
-    def configure(self, lanes: Mapping[str, RouteQueue], *, whole: bool = True) -> None:
-        """Go on with other lanes; what is under way on one that is gone may end, then its channel is closed. Unless
-        these are the ``whole`` of them, what is queued for any other route waits instead of failing."""
-        kept = {id(lane) for lane in lanes.values()}
-        self._retired.extend(lane for lane in self._lanes.values() if id(lane) not in kept)
-        self._lanes, self._whole, self._changed = dict(lanes), whole, True
-        self._network.watch(self._lanes)
+    def configure(self, route_queues: Mapping[str, RouteQueue], *, whole: bool = True) -> None:
+        """Replace the route queues. Sends in progress on a removed queue may finish; then its channel is closed.
+
+        Deliveries of any other route fail, or wait if ``whole`` is false because some settings could not be read.
+        """
+        kept = {id(route_queue) for route_queue in route_queues.values()}
+        self._retired.extend(route_queue for route_queue in self._route_queues.values() if id(route_queue) not in kept)
+        self._route_queues, self._whole, self._changed = dict(route_queues), whole, True
+        self._network.watch(self._route_queues)
         self._count_from_zero()
-        for lane in list(self._retired):  # the outbox's own thread takes out those that are idle
-            lane.retire()
+        for route_queue in list(self._retired):  # the outbox thread removes the idle ones
+            route_queue.retire()
         self._bell.set()
 
     @property
     def routes(self) -> tuple[str, ...]:
-        """Those that have a lane."""
-        return tuple(self._lanes)
+        """Routes that have a queue."""
+        return tuple(self._route_queues)
 
     def stop(self, wait_s: float = 1.5) -> None:
-        """Take nothing new and let go within about ``wait_s``: what is under way may end, what still hangs then has its
-        channel closed, and what hangs after that is put back by the next start."""
+        """Stop within about ``wait_s`` seconds.
+
+        Sends in progress may finish for half of that time; then all channels are closed, which interrupts the rest. A
+        delivery that still hangs after that is recovered at the next start.
+        """
         end = time.monotonic() + wait_s
         self._stopping.set()
         self._bell.set()
         if self.thread.is_alive():
             self.thread.join(wait_s)
-        lanes = [*self._lanes.values(), *self._retired]
-        for lane in lanes:
-            lane.retire()
-        for lane in lanes:
-            lane.wait_until_idle(end - wait_s / 2)
-        for channel in {id(lane.channel): lane.channel for lane in lanes}.values():
+        route_queues = [*self._route_queues.values(), *self._retired]
+        for route_queue in route_queues:
+            route_queue.retire()
+        for route_queue in route_queues:
+            route_queue.wait_until_idle(end - wait_s / 2)
+        for channel in {id(route_queue.channel): route_queue.channel for route_queue in route_queues}.values():
             channel.close()
-        for lane in lanes:
-            lane.wait_until_idle(end)
+        for route_queue in route_queues:
+            route_queue.wait_until_idle(end)
 
-    # --- the dispatcher -------------------------------------------------------------------------------------------
+    # --- the outbox thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -120,46 +126,49 @@ class Outbox:
                 log.warning("the outbox waits: %s", error)
                 wait = FAULT_S
             except Exception:
-                log.exception("the outbox failed; it goes on")
+                log.exception("the outbox failed; it continues")
                 wait = FAULT_S
             if wait > 0:
                 self._bell.wait(wait)
 
     def _round(self) -> float:
-        """Call a clerk wherever something is due and may begin; seconds until the next look."""
+        """Start a dispatcher for each route with a delivery due; return the seconds until the next round."""
         self._put_back()
         if self._changed or self._first:
-            self._changed = False  # what changes from here on is looked at again
+            self._changed = False  # before the call: a later change sets it again
             try:
                 if self._whole:
-                    self._queue.refuse_routes(tuple(self._lanes))
+                    self._queue.refuse_routes(tuple(self._route_queues))
             except BaseException:
                 self._changed = True
                 raise
             self._first = False
-        for gone in [lane for lane in self._retired if not lane.busy]:
+        for gone in [route_queue for route_queue in self._retired if not route_queue.busy]:
             self._retired.remove(gone)
-            if all(lane.channel is not gone.channel for lane in (*self._lanes.values(), *self._retired)):
+            if all(left.channel is not gone.channel for left in (*self._route_queues.values(), *self._retired)):
                 gone.channel.close()
         waits = [IDLE_S, *self._hasten()]
         now = self._clock.now_ms()
-        for route, due in self._queue.next_due(tuple(self._lanes)).items():
-            lane = self._lanes.get(route)
-            if lane is None:
+        for route, due in self._queue.next_due(tuple(self._route_queues)).items():
+            route_queue = self._route_queues.get(route)
+            if route_queue is None:
                 continue
             if due > now:
                 waits.append((due - now) / 1000)
-            elif (wait := lane.wait_s(self._clock.monotonic())) > 0:
+            elif (wait := route_queue.wait_s(self._clock.monotonic())) > 0:
                 waits.append(wait)
             else:
-                self._call_clerk(route, lane)
+                self._dispatch(route, route_queue)
         lease = self._queue.next_lease()
         if lease is not None:
             waits.append(max(0.05, (lease - now) / 1000))
         return max(0.005, min(waits))
 
     def _hasten(self) -> list[float]:
-        """Make due at once what waits for the network, once that is back; seconds until there is more to make due."""
+        """Make deliveries that failed for want of a network due now, once it is back.
+
+        Return the seconds until the next route may be retried, as a list of zero or one.
+        """
         now = self._clock.monotonic()
         while (route := self._network.take(now)) is not None:
             count = None
@@ -176,46 +185,46 @@ class Outbox:
             while self._queue.recover(all_leases=self._first):
                 pass
 
-    def _call_clerk(self, route: str, lane: RouteQueue) -> None:
-        """To a lane where something is due."""
-        if lane.busy:
-            lane.wake()
+    def _dispatch(self, route: str, route_queue: RouteQueue) -> None:
+        """Wake the route's dispatcher, or start one in a thread of its own."""
+        if route_queue.busy:
+            route_queue.wake()
             return
 
         def next_try(claimed: Claimed, outcome: Outcome, started_at: int, now_ms: int) -> Retrial | None:
             chance = self._chance.random()
-            return lane.back_off.next_try(claimed, outcome, started_at=started_at, now_ms=now_ms, chance=chance)
+            return route_queue.back_off.next_try(claimed, outcome, started_at=started_at, now_ms=now_ms, chance=chance)
 
-        clerk = Dispatcher(
+        dispatcher = Dispatcher(
             route,
-            lane,
+            route_queue,
             self._queue,
             self._clock,
             next_try=next_try,
             stopping=self._stopping,
             recorded=self._recorded,
         )
-        if not lane.enter(clerk.wake):  # it retired meanwhile
+        if not route_queue.enter(dispatcher.wake):  # retired in the meantime
             return
         name = f"flashflow-{route}"
         try:  # a daemon, so that a channel that hangs cannot hold up the end of the process
-            threading.Thread(target=self._serve, args=(clerk, route, lane), name=name, daemon=True).start()
+            threading.Thread(target=self._serve, args=(dispatcher, route, route_queue), name=name, daemon=True).start()
         except RuntimeError:
-            lane.leave()
+            route_queue.leave()
             raise
 
-    def _serve(self, clerk: Dispatcher, route: str, lane: RouteQueue) -> None:
+    def _serve(self, dispatcher: Dispatcher, route: str, route_queue: RouteQueue) -> None:
         try:
-            clerk.run()
+            dispatcher.run()
         except Exception:
-            log.exception("the clerk of %s failed", route)
-            self._stopping.wait(FAULT_S)  # or the next would fail at once, and again
+            log.exception("the dispatcher of %s failed", route)
+            self._stopping.wait(FAULT_S)  # the next would fail at once, too
         finally:
-            lane.leave()
+            route_queue.leave()
             self._bell.set()
 
     def _count_from_zero(self) -> None:
-        self.attempts.expect((route, outcome) for route in self._lanes for outcome in get_args(OutcomeName))
+        self.attempts.expect((route, outcome) for route in self._route_queues for outcome in get_args(OutcomeName))
 
     def _recorded(self, route: str, tried: AttemptResult) -> None:
         self.attempts.add(route, tried.outcome.outcome)

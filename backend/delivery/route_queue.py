@@ -1,4 +1,4 @@
-"""One route's way out: its channel, how many tries run side by side, how many may begin in a second."""
+"""Route queue: a route's channel, its concurrency and its rate limit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from flashflow.backend.domain.channel import BaseChannel
 
 
 class RouteQueue:
-    """What a route's clerk and the outbox know of each other. Thread-safe; ``now`` is a monotonic time in seconds.
+    """State shared by a route's dispatcher and the outbox. Thread-safe; ``now`` is monotonic time in seconds.
 
-    ``connections`` tries run side by side at most, beside those that stand aside. ``ahead`` more deliveries may be
-    claimed, so that a connection need not wait while a commit records what it has just done.
+    ``connections``: most concurrent sends, not counting those aside (see ``BaseChannel.aside``). ``ahead``: further
+    deliveries that may be claimed, so that no connection waits for the commit of its last result.
+    ``rate_per_second``: most starts per second, None for no limit.
     """
 
     def __init__(
@@ -28,7 +29,7 @@ class RouteQueue:
     ) -> None:
         self.channel = channel
         self.back_off = back_off or BackOff()
-        """When its failed deliveries are tried again; may be replaced at any time."""
+        """When failed deliveries are tried again. May be replaced at any time."""
         self._connections = connections
         self._ahead = ahead
         self.retired = False
@@ -41,23 +42,23 @@ class RouteQueue:
 
     @property
     def connections(self) -> int:
-        """Tries side by side at most, and those that stand aside."""
+        """Most concurrent sends, including those aside."""
         return self._connections + self.channel.aside
 
     @property
     def places(self) -> int:
-        """Deliveries in hand at most: claimed, and not recorded yet."""
+        """Most deliveries in flight: claimed and not yet recorded."""
         return self.connections + self._ahead
 
-    # --- its clerk, of whom there is one at a time
+    # --- its dispatcher, one at a time
 
     @property
     def busy(self) -> bool:
-        """Whether its clerk is there, and so whether anything may be under way."""
+        """Whether a dispatcher runs, so that sends may be in progress."""
         return self._wake is not None
 
     def enter(self, wake: Callable[[], None]) -> bool:
-        """Take the clerk's place; whether it was free. ``wake`` has this clerk look again."""
+        """Register a dispatcher and its ``wake``; return False if there is one already or the queue is retired."""
         with self._changed:
             if self.retired or self._wake is not None:
                 return False
@@ -65,49 +66,50 @@ class RouteQueue:
             return True
 
     def leave(self) -> None:
+        """Unregister the dispatcher."""
         with self._changed:
             self._wake = None
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """Something may be due."""
+        """Make the dispatcher look for due deliveries."""
         with self._changed:
             if self._wake is not None:
                 self._wake()
 
     def retire(self) -> None:
-        """Begin nothing any more."""
+        """Start no further sends."""
         with self._changed:
             self.retired = True
         self.wake()
 
     def wait_until_idle(self, end: float) -> bool:
-        """Whether nothing is under way any more, by the time ``end`` of ``time.monotonic``."""
+        """Block until no dispatcher runs or ``time.monotonic`` reaches ``end``; return whether none runs."""
         with self._changed:
             return self._changed.wait_for(lambda: not self.busy, max(0.0, end - time.monotonic()))
 
-    # --- when tries may begin
+    # --- rate limit and pause
 
     @property
     def is_rated(self) -> bool:
-        """Whether only so many tries may begin in a second."""
+        """Whether starts per second are limited."""
         return self._gap_s > 0
 
     def pause(self, until: float) -> None:
-        """The provider asked for patience: begin nothing before ``until``."""
+        """Start nothing before ``until``: the provider asked to wait."""
         with self._changed:
             self._paused_until = max(self._paused_until, until)
 
     def is_open(self, now: float) -> bool:
-        """Whether it is neither retired nor pauses."""
+        """Whether the queue is neither retired nor paused."""
         return not self.retired and self._paused_until <= now
 
     def wait_s(self, now: float) -> float:
-        """Seconds until the next try may begin, by its pause and its rate."""
+        """Return the seconds until the next start that pause and rate allow."""
         return max(self._paused_until, self._next_start) - now
 
     def reserve(self, most: int, now: float) -> int:
-        """Take up to ``most`` starts; how many its rate allows now."""
+        """Reserve up to ``most`` starts; return how many the rate allows now."""
         if not self.is_rated or most <= 0:
             return max(0, most)
         with self._changed:
@@ -117,6 +119,6 @@ class RouteQueue:
             return 1
 
     def unreserve(self, count: int) -> None:
-        """Give back starts that were not made."""
+        """Return ``count`` reserved starts that were not used."""
         with self._changed:
             self._next_start -= self._gap_s * count

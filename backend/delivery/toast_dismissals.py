@@ -1,4 +1,4 @@
-"""Toasts to take away, off whatever thread heard that they were read: the desktop may be slow to answer."""
+"""Dismiss desktop toasts of read notifications in a background thread: the desktop may answer slowly."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from flashflow.backend.core.supervised_thread import SupervisedThread
 
 MOST = 100
-"""Of a whole inbox read at once, no more toasts are asked after: no desktop keeps as many."""
+"""Most toasts dismissed for one call (an inbox marked read): no desktop shows more."""
 
 
 class ToastDismissals:
-    """One thread, started with the first toast; ``stop`` ends it."""
+    """Queue of toasts to dismiss and its thread, which starts with the first toast."""
 
     def __init__(self, withdraw: Callable[[str], object]) -> None:
         self._withdraw = withdraw
@@ -23,7 +23,7 @@ class ToastDismissals:
         self._stopped = False
 
     def add(self, notification_ids: Sequence[str]) -> None:
-        """Take these notifications' toasts away, soon."""
+        """Queue the toasts of these notifications for dismissal. Return at once."""
         with self._gate:
             if self._stopped:
                 return
@@ -35,11 +35,11 @@ class ToastDismissals:
 
     @property
     def thread(self) -> SupervisedThread | None:
-        """None before the first toast."""
+        """The background thread; None before the first toast."""
         return self._thread
 
     def stop(self, wait_s: float = 0.5) -> None:
-        """Ask for no more; what is under way may take its time, in a daemon thread."""
+        """Dismiss no more and wait up to ``wait_s`` seconds; a call that hangs stays in its daemon thread."""
         with self._gate:
             self._stopped = True
             thread = self._thread

@@ -1,4 +1,4 @@
-"""A lane's clerk: nothing in hand is lost, repeated or left unrecorded, whatever the store and the senders do."""
+"""Dispatcher: no delivery in flight is lost, repeated or left unrecorded, whatever the store and the senders do."""
 
 from __future__ import annotations
 
@@ -91,39 +91,39 @@ class Sending(BaseChannel):
         return Health(works=True, detail="")
 
 
-class Office(NamedTuple):
-    """A clerk at work."""
+class Running(NamedTuple):
+    """A dispatcher at work."""
 
-    lane: RouteQueue
-    clerk: Dispatcher
+    route_queue: RouteQueue
+    dispatcher: Dispatcher
     attempts: Counter
     stopping: threading.Event
     thread: threading.Thread
 
     def over(self) -> None:
         self.thread.join(PATIENCE)
-        assert not self.thread.is_alive(), "the clerk did not come to an end"
+        assert not self.thread.is_alive(), "the dispatcher did not come to an end"
 
 
 @contextmanager
-def at_work(book: Book, channel: BaseChannel, *, next_try: Any = None, **limits: Any) -> Iterator[Office]:
-    lane, stopping = RouteQueue(channel, **limits), threading.Event()
+def at_work(book: Book, channel: BaseChannel, *, next_try: Any = None, **limits: Any) -> Iterator[Running]:
+    route_queue, stopping = RouteQueue(channel, **limits), threading.Event()
     attempts = Counter()
-    clerk = Dispatcher(
-        "r", lane, book, SystemClock(), next_try=next_try or (lambda *_: None), stopping=stopping,
+    dispatcher = Dispatcher(
+        "r", route_queue, book, SystemClock(), next_try=next_try or (lambda *_: None), stopping=stopping,
         recorded=lambda route, tried: attempts.add(route, tried.outcome.outcome),
     )  # fmt: skip
-    assert lane.enter(clerk.wake)
-    office = Office(lane, clerk, attempts, stopping, threading.Thread(target=clerk.run, daemon=True))
-    office.thread.start()
+    assert route_queue.enter(dispatcher.wake)
+    running = Running(route_queue, dispatcher, attempts, stopping, threading.Thread(target=dispatcher.run, daemon=True))
+    running.thread.start()
     try:
-        yield office
+        yield running
     finally:
         stopping.set()
-        lane.retire()
+        route_queue.retire()
         if isinstance(channel, Sending):
             channel.let_go.release(1000)
-        office.over()
+        running.over()
 
 
 @pytest.fixture(autouse=True)
@@ -134,11 +134,11 @@ def stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_everything_due_goes_out_once_and_is_recorded_and_then_the_clerk_goes() -> None:
     book, channel = Book(500), Sending()
-    with at_work(book, channel, connections=4, ahead=4) as office:
-        office.over()
+    with at_work(book, channel, connections=4, ahead=4) as running:
+        running.over()
     assert sorted(channel.sent) == sorted(book.recorded) == sorted(f"d{number}" for number in range(500))
     assert (book.most_in_hand, book.given_back) == (8, [])
-    assert office.attempts.counts() == {("r", "sent"): 500}
+    assert running.attempts.counts() == {("r", "sent"): 500}
 
 
 def test_what_is_recorded_together_leaves_room_for_as_many_in_the_same_turn() -> None:
@@ -172,20 +172,20 @@ def test_a_full_disk_while_a_result_is_recorded_loses_nothing(monkeypatch: pytes
         return StorageFull("full") if turn.tried is not None and next(faults, None) is not None else None
 
     book.fault = full
-    with at_work(book, channel, connections=2, ahead=2) as office:
-        office.over()
+    with at_work(book, channel, connections=2, ahead=2) as running:
+        running.over()
     assert len(channel.sent) == len(book.recorded) == 20
-    assert office.attempts.counts() == {("r", "sent"): 20}, "counted when it is recorded, not before"
+    assert running.attempts.counts() == {("r", "sent"): 20}, "counted when it is recorded, not before"
     assert next(faults, None) is None
 
 
 def test_a_disk_that_stays_full_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     book, channel = Book(1), Sending()
     book.fault = lambda turn: StorageFull("full") if turn.tried is not None else None
-    with at_work(book, channel) as office:
+    with at_work(book, channel) as running:
         eventually(lambda: channel.sent == ["d0"])
-        office.stopping.set()
-        office.over()
+        running.stopping.set()
+        running.over()
     assert book.recorded == []
 
 
@@ -193,8 +193,8 @@ def test_a_store_that_can_claim_nothing_sends_the_clerk_away(monkeypatch: pytest
     monkeypatch.setattr("flashflow.backend.delivery.dispatcher.FAULT_S", 0.01)
     book = Book(1)
     book.fault = lambda turn: RuntimeError("unforeseen")
-    with at_work(book, Sending()) as office:
-        office.over()
+    with at_work(book, Sending()) as running:
+        running.over()
     assert list(book.due) == ["d0"]
 
 
@@ -206,10 +206,10 @@ def test_a_turn_that_fails_in_an_unforeseen_way_is_left_to_its_lease_and_the_oth
     book.fault = lambda turn: (
         RuntimeError("unforeseen") if turn.tried is not None and turn.tried.delivery_id == "d3" else None
     )
-    with at_work(book, channel, connections=2, ahead=2) as office:
-        office.over()
+    with at_work(book, channel, connections=2, ahead=2) as running:
+        running.over()
     assert sorted(book.recorded) == ["d0", "d1", "d2", "d4", "d5"]
-    assert office.attempts.counts() == {("r", "sent"): 5}
+    assert running.attempts.counts() == {("r", "sent"): 5}
     assert len(channel.sent) == 6
 
 
@@ -223,34 +223,34 @@ def test_a_sender_that_fails_leaves_its_delivery_to_the_lease_and_goes_on(monkey
             failed.append(True)
             raise RuntimeError("unforeseen")
 
-    with at_work(book, channel, next_try=next_try, connections=1) as office:
-        office.over()
+    with at_work(book, channel, next_try=next_try, connections=1) as running:
+        running.over()
     assert len(channel.sent) == 3
     assert sorted(book.recorded) == sorted(channel.sent[1:])
 
 
 def test_what_came_due_meanwhile_is_claimed_while_another_is_under_way() -> None:
     book, channel = Book(1), Sending(is_open=False)
-    with at_work(book, channel, connections=2) as office:
+    with at_work(book, channel, connections=2) as running:
         eventually(lambda: book.groups == [(0, 1)])
         book.due.append("new")
-        office.lane.wake()
+        running.route_queue.wake()
         eventually(lambda: book.groups[1:] == [(0, 1)])
         channel.let_go.release(2)
-        office.over()
+        running.over()
     assert sorted(book.recorded) == ["d0", "new"]
 
 
 def test_while_the_senders_hang_what_was_given_back_is_not_claimed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flashflow.backend.delivery.dispatcher.STANDBY_S", 0.05)
     book, channel = Book(3), Sending(is_open=False)
-    with at_work(book, channel, connections=1, ahead=2) as office:
+    with at_work(book, channel, connections=1, ahead=2) as running:
         eventually(lambda: sorted(book.given_back) == ["d1", "d2"])
-        office.lane.wake()
-        office.lane.wake()
-        eventually(office.clerk._came.empty)
+        running.route_queue.wake()
+        running.route_queue.wake()
+        eventually(running.dispatcher._finished.empty)
         assert len(book.groups) == 1
         channel.let_go.release(1000)
-        office.over()
+        running.over()
     assert sorted(book.recorded) == ["d0", "d1", "d2"]
     assert channel.sent[0] == "d0"

@@ -335,9 +335,9 @@ def test_a_channel_that_hangs_holds_up_neither_the_stop_nor_the_end_of_the_proce
     code = """
 import sys, threading
 from pathlib import Path
-from backend import NotificationService
+from flashflow.backend import NotificationService
 from flashflow.backend.core.clock import SystemClock
-from flashflow.backend.delivery.route_queue import Lane
+from flashflow.backend.delivery.route_queue import RouteQueue
 from flashflow.backend.delivery.outbox import Outbox
 from flashflow.backend.store.notifications.outbox import OutboxTable
 from tests.delivery.test_outbox import Answering
@@ -349,7 +349,7 @@ class Stuck(Answering):
 service = NotificationService(sys.argv[1])
 service.register_device_token("ada", "here", "desktop")
 service.sender.this_computer = "here"
-outbox = Outbox(OutboxTable(service.store), {"desktop": Lane(Stuck())}, SystemClock())
+outbox = Outbox(OutboxTable(service.store), {"desktop": RouteQueue(Stuck())}, SystemClock())
 outbox.start()
 service.send_notification("ada", "T", "M", channel="push")
 outbox.wake()
