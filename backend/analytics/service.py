@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 from flashflow.backend.analytics import periods
 from flashflow.backend.analytics import users as analytics_people
 from flashflow.backend.analytics.date_ranges import MONTH_DAYS, Compare, DateRange, days_back, requested_days
-from flashflow.backend.analytics.periods import KINDS
 from flashflow.backend.analytics.query import Filters, QueryContext, requested_key
 from flashflow.backend.core.clock import Clock, to_datetime
 from flashflow.backend.core.errors import StorageError
@@ -20,14 +19,14 @@ from flashflow.backend.core.timezones import LocalTime, to_day
 from flashflow.backend.schemas.analytics import Funnel, HeatMap, Names, Overview, Retention, Trend, UserRows
 from flashflow.backend.schemas.records import UserAnalytics
 from flashflow.backend.store.analytics.engagement_score import Scoring
-from flashflow.backend.store.analytics.other_timezone import NAMES, Reach, borrowed
+from flashflow.backend.store.analytics.other_timezone import LocalDays, rollups_by
 from flashflow.backend.store.analytics.user_metrics import today_activity, user_analytics
 from flashflow.backend.store.engine.database import Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Reaching = Callable[[DateRange, int], Reach]
-"""From the days asked for, and today, to what a question looks at."""
+DaysRead = Callable[[DateRange, int], LocalDays]
+"""The local days a query reads, from its date range and today."""
 
 
 class Analytics:
@@ -48,7 +47,7 @@ class Analytics:
         """Whether another zone's days are asked for: these are counted anew, which may take seconds."""
         return filters.zone is not None and filters.zone.key != self.zone.key
 
-    def ask(self, filters: Filters, question: Callable[[QueryContext], T], reach: Reaching | None = None) -> T:
+    def ask(self, filters: Filters, question: Callable[[QueryContext], T], days_read: DaysRead | None = None) -> T:
         """Answer ``question`` over everything stored so far; ``reach``: what it looks at in another zone, which is all
         that it may ask (None: it needs none of that zone's days). Raises ValidationError."""
         try:
@@ -66,9 +65,9 @@ class Analytics:
             app_key = 0 if filters.app is None else requested_key(conn, "app", filters.app, "app")
             type_key = 0 if kind is None else requested_key(conn, "type", kind, "activity_type")
             asked = QueryContext(conn, days, local, now, filters.app, app_key, type_key, self._local)
-            if not elsewhere or reach is None:
+            if not elsewhere or days_read is None:
                 return question(asked)
-            with borrowed(conn, local, app_key, reach(days, local.day(now))):
+            with rollups_by(conn, local, days_read(days, local.day(now))):
                 return question(asked)
 
         return self._store.read(answer)
@@ -77,14 +76,14 @@ class Analytics:
 
     def overview(self, filters: Filters, compare: Compare = "previous") -> Overview:
         """Every figure of the period beside those of the one before. Raises ValidationError."""
-        return self.ask(filters, lambda asked: periods.overview(asked, compare), _as_a_whole(filters, compare))
+        return self.ask(filters, lambda asked: periods.overview(asked, compare), _with_trailing(compare))
 
     def trend(self, filters: Filters, compare: Compare = "previous", interval: str = "day") -> Trend:
         """Activities, active users and sessions by day, or activities by hour. Raises ValidationError."""
         return self.ask(
             filters,
             lambda asked: periods.trend(asked, compare, interval),
-            _in_course(filters, compare, interval),
+            lambda days, today: LocalDays(days.first - days_back(days, compare), days.last),
         )
 
     def top(self, filters: Filters, kind: str, limit: int = 10) -> Names:
@@ -92,9 +91,7 @@ class Analytics:
         return self.ask(
             filters,
             lambda asked: periods.top(asked, kind, limit),
-            lambda days, today: Reach(
-                days.first, days.last, frozenset({"name_blocks"}), frozenset({KINDS[kind]}) & NAMES
-            ),
+            lambda days, today: LocalDays(days.first, days.last),
         )
 
     def heatmap(self, filters: Filters) -> HeatMap:
@@ -102,7 +99,7 @@ class Analytics:
         return self.ask(
             filters,
             periods.heatmap,
-            lambda days, today: Reach(days.first, days.last, frozenset({"hour_blocks"})),
+            lambda days, today: LocalDays(days.first, days.last),
         )
 
     # --- who ------------------------------------------------------------------------------------------------------
@@ -110,7 +107,7 @@ class Analytics:
     def retention(self, filters: Filters, days: int = 30, mode: str = "on") -> Retention:
         """Of those who were new on each day of the period, who came back, on day N or (``on_or_after``) from day N on.
         Raises ValidationError."""
-        return self.ask(filters, lambda asked: analytics_people.retention(asked, days, mode), _to_today(mode == "on"))
+        return self.ask(filters, lambda asked: analytics_people.retention(asked, days, mode), _to_today)
 
     def funnel(
         self,
@@ -130,7 +127,7 @@ class Analytics:
     def user_list(self, filters: Filters, limit: int = 50, cursor: str | None = None) -> UserRows:
         """The users active in the period or since, the latest seen first, each with an engagement score. Raises
         ValidationError."""
-        return self.ask(filters, lambda asked: analytics_people.user_list(asked, limit, cursor), _to_today())
+        return self.ask(filters, lambda asked: analytics_people.user_list(asked, limit, cursor), _to_today)
 
     # --- one user, and today --------------------------------------------------------------------------------------
 
@@ -167,42 +164,13 @@ class Analytics:
         return self._local.start(to_day(day))
 
 
-_OF_PEOPLE = frozenset({"user_days", "user_spans", "active_days", "cohort_days"})
-_OF_TYPES = frozenset({"user_spans", "user_type_days", "type_weeks"})
-_BY_DAY = frozenset({"name_days", "active_days", "session_days"})
-_BY_HOUR = frozenset({"activity_hours"})
-_NO_HOURS = (0, -1)
+def _with_trailing(compare: Compare) -> DaysRead:
+    """The range, the one it is compared with, and the days of MAU."""
+    return lambda days, today: LocalDays(
+        min(days.first - days_back(days, compare), min(days.last, today) - MONTH_DAYS + 1), days.last
+    )
 
 
-def _in_course(filters: Filters, compare: Compare, interval: str) -> Reaching:
-    tables = _BY_HOUR if interval == "hour" else _BY_DAY
-    return lambda days, today: _of_type(filters, Reach(days.first - days_back(days, compare), days.last, tables))
-
-
-def _as_a_whole(filters: Filters, compare: Compare) -> Reaching:
-    tables = _BY_DAY | _OF_PEOPLE | _BY_HOUR | {"name_blocks"}
-
-    def reach(days: DateRange, today: int) -> Reach:
-        back = days_back(days, compare)
-        first = min(days.first - back, min(days.last, today) - MONTH_DAYS + 1)
-        seams, cut = (days.first, days.first - back, days.last - back + 1), today - back
-        if not back or days.last < today:
-            return _of_type(filters, Reach(first, days.last, tables, hours=_NO_HOURS, seams=seams))
-        # The period before is cut on the day that today is compared with.
-        return _of_type(filters, Reach(first, days.last, tables, hours=(cut, cut), seams=(*seams, cut, cut + 1)))
-
-    return reach
-
-
-def _of_type(filters: Filters, reach: Reach) -> Reach:
-    """What is looked at where one type of activities is asked for: users by types, and neither sessions nor who is
-    new."""
-    if filters.activity_type is None:
-        return reach
-    tables = reach.tables - {"session_days", "cohort_days"} | _OF_TYPES
-    return reach._replace(tables=tables, types=(filters.activity_type,))
-
-
-def _to_today(cohorts: bool = False) -> Reaching:
-    tables = _OF_PEOPLE if cohorts else _OF_PEOPLE - {"cohort_days"}
-    return lambda days, today: Reach(days.first, max(days.last, today), tables, cohorts=cohorts, seams=(days.last + 1,))
+def _to_today(days: DateRange, today: int) -> LocalDays:
+    # A device's clock may be an hour ahead: its activities may be of tomorrow.
+    return LocalDays(days.first, max(days.last, today + 1))

@@ -37,7 +37,6 @@ def _names() -> list[str]:
 _SLICE_MS = 15 * 60 * 1000
 """Zones part from UTC by whole quarters of an hour, and change at one."""
 _MOST_SLICES = 50_000
-_DAY_MS = 86_400_000
 
 
 class LocalTime:
@@ -69,19 +68,6 @@ class LocalTime:
             local = to_datetime(ms).astimezone(self.zone)
             offset = self._offsets[part] = (local.utcoffset() or timedelta()) // timedelta(milliseconds=1)
         return offset
-
-    def offsets(self, low: int, high: int) -> list[tuple[int, int]]:
-        """The offsets in force from ``low`` to ``high``: each with the moment from which on it is."""
-        found = [(low, self.offset(low))]
-        at = low
-        while at < high:
-            ahead = min(at + _DAY_MS, high)
-            if self.offset(ahead) != found[-1][1]:  # somewhere in between, at a quarter of an hour
-                ahead = min((at // _SLICE_MS + 1) * _SLICE_MS, high)
-                if self.offset(ahead) != found[-1][1]:
-                    found.append((ahead, self.offset(ahead)))
-            at = ahead
-        return found
 
     def day(self, ms: int) -> int:
         """The local day of ``ms``, as days since 1970-01-01."""

@@ -51,39 +51,23 @@ def rows_of(made: list[Any], busy: list[tuple[Any, int]]) -> list[dict[str, Any]
     ]  # fmt: skip
 
 
-def test_more_than_can_be_counted_anew_for_another_zone_is_refused(
+def test_a_range_with_more_raw_rows_than_the_bound_is_refused(
     service: UserActivityService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Days of users and, where the other clock cuts the hours, their activities; of pages the days at both ends."""
-    monkeypatch.setattr(other_timezone, "MOST_ROWS", 5)
+    """Three activities in three sessions are within a bound of six; four in four are beyond it. A funnel has none."""
+    monkeypatch.setattr(other_timezone, "MOST_ROWS", 6)
     ask, elsewhere = service.analytics, Filters(zone=ZoneInfo("Asia/Kathmandu"))
-    for number in range(6):
+    queries = (ask.overview, ask.heatmap, ask.trend, ask.user_list, ask.retention, lambda of: ask.top(of, "pages"))
+    for number in range(3):
         service.track_activity("ada", "x", page_url="/a", timestamp=NOW - timedelta(days=number, hours=2))
-        if number == 4:
-            assert sum(map(sum, ask.heatmap(elsewhere).hours)) == 5
-            assert [user.activities for user in ask.user_list(elsewhere).users] == [5]
-    for question in (ask.overview, ask.heatmap, ask.trend, ask.user_list):
-        with pytest.raises(ValidationError, match="tz: is not the workspace's, and more than 5 rows"):
-            question(elsewhere)
-    assert ask.top(elsewhere, "pages").total == 6
-
-
-def test_only_what_another_clock_cuts_is_counted_anew(
-    service: UserActivityService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two people on three days, forty activities each: six days of users, six sessions; and no hour is cut."""
-    service.track_batch(
-        [
-            {"user_id": user, "activity_type": "x", "timestamp": NOW - timedelta(days=day, minutes=n)}
-            for user in ("ada", "bob") for day in range(3) for n in range(40)
-        ]
-    )  # fmt: skip
-    monkeypatch.setattr(other_timezone, "MOST_ROWS", 12)
-    elsewhere = Filters(zone=ZoneInfo("Asia/Tokyo"))
-    figures = service.analytics.overview(elsewhere).figures
-    assert (figures["activities"].value, figures["dau"].value, figures["sessions"].value) == (240, 2, 6)
-    assert sum(map(sum, service.analytics.heatmap(elsewhere).hours)) == 240
-    assert sum(point.activities for point in service.analytics.trend(elsewhere, interval="hour").points) == 240
+    for query in queries:
+        query(elsewhere)
+    service.track_activity("ada", "x", page_url="/a", timestamp=NOW - timedelta(days=3, hours=2))
+    for query in queries:
+        with pytest.raises(ValidationError, match=r"tz: .* the range has more than 6 activities and sessions"):
+            query(elsewhere)
+    assert ask.funnel(elsewhere, ["x", "x"]).steps[0].users == 1
+    assert service.analytics.trend(Filters(first=NOW.date(), zone=elsewhere.zone), "none").points[0].activities == 1
 
 
 def test_in_another_zone_somebody_who_came_long_before_keeps_their_first_day(service: UserActivityService) -> None:

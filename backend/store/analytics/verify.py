@@ -129,8 +129,8 @@ WHOLE = (
         "",
     ),
 )
-BY_DAY = (*DAILY, *WHOLE[:-1], SPANS, COHORTS)
-"""What another zone's days are told by, in an order in which each finds what it is made of."""
+LOCAL_TABLES = (*DAILY, *WHOLE[:-1], SPANS, COHORTS)
+"""Tables that depend on the time zone, each after those it is computed from."""
 
 _USER = "(SELECT key FROM figure_users u WHERE u.user_id = a.user_id)"
 _UNINDEXED = (
@@ -167,7 +167,7 @@ def verify(conn: sqlite3.Connection) -> Iterator[Difference]:
         for table in DAILY:
             _compare(conn, table, window, found)
     conn.execute("DROP TABLE temp.checking")
-    _make_expected(conn, SPANS)
+    create_like(conn, SPANS)
     for window in windows:
         conn.execute(_spans(window, "temp.expected"))
     _compare_expected(conn, SPANS, "1", found)
@@ -197,18 +197,18 @@ def verify(conn: sqlite3.Connection) -> Iterator[Difference]:
 def _compare(conn: sqlite3.Connection, table: Table, window: Window | None, found: dict[str, list[int]]) -> None:
     """Add what is missing and what is too much of a table, within a window or as a whole, to ``found``."""
     live = table.live.format(live=_LIVE)
-    _make_expected(conn, table)
+    create_like(conn, table)
     conn.execute(f"INSERT INTO expected {expected_rows(table, days=_days(window))}")
     conn.execute(f"DELETE FROM expected WHERE NOT ({live})")
     _compare_expected(conn, table, live if window is None else f"{live} AND {_within(table, window)}", found)
 
 
-def _make_expected(conn: sqlite3.Connection, table: Table) -> None:
-    """An empty table like ``table``, with its key."""
+def create_like(conn: sqlite3.Connection, table: Table, name: str = "expected") -> None:
+    """Create an empty temporary table with the columns and the key of ``table``."""
     described = conn.execute(f"PRAGMA main.table_info({table.name})").fetchall()
     columns = ", ".join(f"{column} INTEGER" for _, column, *_ in described)
     keys = ", ".join(column for _, column, _, _, _, of_key in described if of_key)
-    conn.execute(f"CREATE TEMP TABLE expected ({columns}, PRIMARY KEY ({keys}))")
+    conn.execute(f"CREATE TEMP TABLE {name} ({columns}, PRIMARY KEY ({keys}))")
 
 
 def _compare_expected(conn: sqlite3.Connection, table: Table, where: str, found: dict[str, list[int]]) -> None:
@@ -285,14 +285,19 @@ def _windows(conn: sqlite3.Connection) -> Iterator[Window]:
 
 
 def _fill(conn: sqlite3.Connection, window: Window) -> None:
-    """The folded activities of a window by their keys, in a temporary table."""
+    """Fill ``checking`` with a window's activities."""
+    # A local day starts and ends within a day of the UTC day of the same number.
+    fill_checking(conn, "local_hour", (window.first - 1) * DAY_MS, (window.last + 2) * DAY_MS)
+    conn.execute(f"DELETE FROM checking WHERE hour NOT BETWEEN {window.first * 24} AND {window.last * 24 + 23}")
+
+
+def fill_checking(conn: sqlite3.Connection, hour: str, start: int, end: int) -> None:
+    """Fill the temporary table ``checking`` with the keys of all aggregated activities from ``start`` to before ``end``
+    (milliseconds since 1970); ``hour`` is the SQL function for a timestamp's local hour."""
     conn.execute("DROP TABLE IF EXISTS temp.checking")
     conn.execute(f"CREATE TEMP TABLE checking (user, {', '.join(VALUES)}, hour, timestamp, seq)")
-    # A local day begins and ends within a day of UTC's of the same name.
-    since, until = (window.first - 1) * DAY_MS, (window.last + 2) * DAY_MS
-    rows = f"user_activities a WHERE a.timestamp BETWEEN {since} AND {until} AND {_FOLDED}"
-    conn.execute(f"INSERT INTO checking {keyed_rows('local_hour(a.timestamp)', rows, '{other}')}")
-    conn.execute(f"DELETE FROM checking WHERE hour NOT BETWEEN {window.first * 24} AND {window.last * 24 + 23}")
+    rows = f"user_activities a WHERE a.timestamp >= {start} AND a.timestamp < {end} AND {_FOLDED}"
+    conn.execute(f"INSERT INTO checking {keyed_rows(f'{hour}(a.timestamp)', rows, '{other}')}")
 
 
 def _within(table: Table, window: Window) -> str:
