@@ -19,7 +19,7 @@ from flashflow.backend.store.rollups.partitions import pruned_before
 from flashflow.backend.store.rollups.schema import FIRST
 
 MOST_ROWS = 200_000
-"""Raw activities and sessions that one query may count; each takes about 10 µs."""
+"""Raw activities and sessions that one query may count; each takes about 15 µs."""
 _COUNT_ROWS = (
     "SELECT COUNT(*) FROM (SELECT 1 FROM (SELECT 1 FROM user_activities WHERE timestamp >= :start AND timestamp < :end "
     "UNION ALL SELECT 1 FROM user_sessions INDEXED BY user_sessions_start WHERE start_time >= :start "
