@@ -49,8 +49,8 @@ from flashflow.backend.store.notifications.search import index_tail
 from flashflow.backend.this_computer import StartWrites, register_this_computer
 
 if TYPE_CHECKING:
-    from flashflow.backend.api.app import HttpServer
     from flashflow.backend.api.framework.context import ReadThreads
+    from flashflow.backend.api.server import HttpServer
 
 log = logging.getLogger(__name__)
 
@@ -268,8 +268,8 @@ class Backend:
 
     def _bind(self, screens: Screens | None) -> None:
         """Take the port before anything is written. Requests wait in it until all that they need is ready."""
-        from flashflow.backend.api.app import HttpServer  # uvicorn and Starlette only where there is an API
         from flashflow.backend.api.framework.context import ReadThreads
+        from flashflow.backend.api.server import HttpServer  # uvicorn and Starlette only where there is an API
 
         self._readers = ReadThreads()
         self._http = HttpServer(self, self._readers, screens, self._started_at)

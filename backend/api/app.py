@@ -1,107 +1,168 @@
-"""The HTTP server put together from the backend's parts."""
+"""The API as one ASGI app: the endpoint table, the documents and the screens behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol, cast
+import re
+from collections.abc import Mapping
+from typing import Any
 
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flashflow.backend.activity.service import UserActivityService
-from flashflow.backend.api.framework.context import BackendDesk, ReadThreads, Services
-from flashflow.backend.api.framework.guard import Browsers
-from flashflow.backend.api.framework.host_names import HostNames, bracketed, is_everywhere
-from flashflow.backend.api.server import HttpThread, bind, make_app
-from flashflow.backend.api_keys import KeyRing
-from flashflow.backend.core.clock import Clock
-from flashflow.backend.core.config import Config
-from flashflow.backend.core.events import Bus
-from flashflow.backend.core.supervised_thread import SupervisedThread
-from flashflow.backend.notifications.service import NotificationService
-from flashflow.backend.rules.service import Rules
-
-
-class ServerParts(BackendDesk, Protocol):
-    """What the server needs of the backend."""
-
-    config: Config
-    data_dir: Path
-    clock: Clock
-    bus: Bus
-    activity: UserActivityService
-    notifications: NotificationService
-    rules: Rules
-    keys: KeyRing
-
-
-class Closable(Protocol):
-    """Screens that end with the server."""
-
-    async def close(self) -> None: ...
-
-
-class HttpServer:
-    """A server: it is bound once it is made (PortTaken), and answers after ``start``."""
-
-    def __init__(self, parts: ServerParts, readers: ReadThreads, screens: Closable | None, started_at: float) -> None:
-        config = parts.config
-        sock = bind(config.host, config.port, next_free=config.next_free_port)
-        port = sock.getsockname()[1]
-        name = "127.0.0.1" if is_everywhere(config.host) else config.host
-        self.url = f"http://{bracketed(name)}:{port}"
-        self._browsers = Browsers(parts.data_dir, port, parts.clock) if screens is not None else None
-
-        async def make() -> tuple[ASGIApp, Services]:
-            services = Services(
-                parts.activity,
-                parts.notifications,
-                parts.rules,
-                parts.keys,
-                parts.bus,
-                readers,
-                parts,
-                self._link_maker(),
-                started_at,
-            )
-            return make_app(services, cast("ASGIApp | None", screens), self.url), services
-
-        try:
-            hosts = HostNames(config.host, port, config.allowed_hosts)
-        except BaseException:
-            sock.close()
-            raise
-        self._thread = HttpThread(sock, make, hosts, self._browsers, None if screens is None else screens.close)
-
-    def start(self) -> None:
-        """Return once requests are answered. Raises what kept the server from starting."""
-        self._thread.start()
-
-    def new_launch_link(self) -> str:
-        """A full address that opens the screens in a browser, once. Raises NotFound where no screens are served."""
-        return self._link_maker()()
-
-    @property
-    def thread(self) -> SupervisedThread:
-        """The thread that answers."""
-        return self._thread.thread
-
-    def stop(self) -> None:
-        """End connections and the thread."""
-        self._thread.stop()
-
-    def _link_maker(self) -> Callable[[], str]:
-        browsers = self._browsers
-
-        def make() -> str:
-            if browsers is None:
-                raise _no_screens()
-            return self.url + browsers.new_link()
-
-        return make
+from flashflow.backend.api.framework.context import Services
+from flashflow.backend.api.framework.endpoint import AsgiEndpoint, Endpoint
+from flashflow.backend.api.framework.openapi import document, page
+from flashflow.backend.api.framework.request_body import drain
+from flashflow.backend.api.framework.responses import ApiResponse, encode, error_response, respond
+from flashflow.backend.api.framework.router import Router, sub_routes
+from flashflow.backend.api.http.limits import INTERNAL
+from flashflow.backend.api.http.problem_json import MEDIA_TYPE, problem_bytes
+from flashflow.backend.api.routes import (
+    activity,
+    admin,
+    analytics,
+    channels,
+    data,
+    delivery_settings,
+    devices,
+    metrics,
+    notification_types,
+    notifications,
+    preferences,
+    rules,
+    schedules,
+    templates,
+)
+from flashflow.backend.api.routes.stream import Stream, StreamQuery
 
 
-def _no_screens() -> Exception:
-    from flashflow.backend.core.errors import NotFound
+async def _documented(call: object) -> ApiResponse:
+    raise NotImplementedError("GET /api/stream is served by Stream")
 
-    return NotFound("This server was started with --no-ui.")
+
+STREAM = Endpoint(
+    method="GET", path="/api/stream", scope="read", handler=_documented, query=StreamQuery,
+    summary="What happens, as server-sent events; Last-Event-ID goes on where a reader stood",
+    answer="events: notification, notification.updated, activity, session",
+)  # fmt: skip
+ENDPOINTS = (
+    *activity.ENDPOINTS,
+    *analytics.ENDPOINTS,
+    *notifications.ENDPOINTS,
+    *preferences.ENDPOINTS,
+    *devices.ENDPOINTS,
+    *templates.ENDPOINTS,
+    *notification_types.ENDPOINTS,
+    *schedules.ENDPOINTS,
+    *rules.ENDPOINTS,
+    *channels.ENDPOINTS,
+    *delivery_settings.ENDPOINTS,
+    *data.ENDPOINTS,
+    *admin.ENDPOINTS,
+    *metrics.ENDPOINTS,
+)
+
+
+class Static:
+    """Serve one constant document."""
+
+    def __init__(self, body: bytes, content_type: bytes) -> None:
+        headers = ((b"content-type", content_type), (b"content-security-policy", _DOCS_POLICY))
+        self._response = ApiResponse(200, body, headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, self._response)
+
+
+_DOCS_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+
+
+def make_app(services: Services, screens: ASGIApp | None, url: str) -> ASGIApp:
+    """Return one ASGI app with every route, without the guard. ``url``: the server in the OpenAPI document."""
+    described = (*ENDPOINTS, STREAM)
+    openapi = document(described, url)
+    docs = page(described, openapi["components"]["schemas"])
+    below = sub_routes(ENDPOINTS)
+    made = [
+        *(_route(e, AsgiEndpoint(e, services), below) for e in ENDPOINTS),
+        Route("/api/stream", Stream(services), methods=["GET"]),
+        Route("/openapi.json", Static(encode(openapi), b"application/json"), methods=["GET"]),
+        Route("/docs", Static(docs, b"text/html; charset=utf-8"), methods=["GET"]),
+    ]
+    whole = [route for route in made if not route.param_convertors]
+    routes: list[BaseRoute] = [
+        *whole,
+        # A path without parameters never matches a pattern (“send” is not a notification id), and a method that it
+        # lacks does not fall through to the screens.
+        *(Route(path, NotFoundApp()) for path in dict.fromkeys(route.path for route in whole)),
+        *(route for route in made if route.param_convertors),
+        Route("/api/{rest:path}", NotFoundApp()),
+        Mount("/", screens or NotFoundApp()),
+    ]
+    # Timeouts and errors outside an Endpoint (screens, documents) are problem+json too.
+    handlers: Any = {HTTPException: _problem, TimeoutError: _timed_out, Exception: _failed}
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return Router(ENDPOINTS, services, app)
+
+
+def _route(endpoint: Endpoint, app: ASGIApp, below: Mapping[str, frozenset[str]]) -> Route:
+    """Return the endpoint's route; a trailing ``:path`` id does not match the sub-routes in ``below``."""
+    route = Route(endpoint.path, app, methods=[endpoint.method], include_in_schema=False)
+    before = endpoint.path.partition("{")[0]
+    if endpoint.path.endswith(":path}") and before in below:
+        names = "|".join(map(re.escape, sorted(below[before])))
+        route.path_regex = re.compile(
+            rf"^{re.escape(before)}(?P<{endpoint.path[len(before) + 1 : -6]}>"
+            rf"(?!.*/(?:{names})(?:/|$)).*)$",
+            re.DOTALL,
+        )
+    return route
+
+
+class NotFoundApp:
+    """Answer 404, or 405 where the address has other methods."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": "There is nothing at this address."})
+            return
+        raise HTTPException(404)
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = {"cache-control": "no-store"}
+    if not await drain(request.receive, request.scope["headers"]):
+        headers["connection"] = "close"
+    allowed = _allowed(request)
+    if allowed:
+        body = problem_bytes(
+            405, "method_not_allowed", "Not that method", f"{request.url.path} takes {', '.join(allowed)}."
+        )
+        return Response(body, 405, {"allow": ", ".join(allowed), **headers}, MEDIA_TYPE)
+    body = problem_bytes(404, "not_found", "Not found", "There is nothing at this address.")
+    return Response(body, 404, headers, MEDIA_TYPE)
+
+
+async def _timed_out(request: Request, error: Exception) -> Response:
+    answer = error_response(error, request.method, request.url.path)
+    return Response(answer.body, answer.status, {"cache-control": "no-store"}, MEDIA_TYPE)
+
+
+async def _failed(_request: Request, _error: Exception) -> Response:
+    """Answer 500; Starlette then re-raises the error and uvicorn logs it."""
+    return Response(INTERNAL.body(), INTERNAL.status, {"cache-control": "no-store"}, MEDIA_TYPE)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods that exist at the request's address."""
+    path = request.scope["path"]
+    routes = [r for r in request.app.routes if isinstance(r, Route) and r.methods and r.path_regex.match(path)]
+    exactly = [route for route in routes if route.path == path]
+    return sorted({method for route in exactly or routes for method in route.methods or ()})

@@ -1,181 +1,119 @@
-"""The HTTP thread: one port for the API and, where it is served, the screens."""
+"""The HTTP server: its port, its thread with uvicorn, and its launch links."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol, cast
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from flashflow.backend.api.framework.context import Services
-from flashflow.backend.api.framework.endpoint import Answer, AsgiEndpoint, Endpoint, answer_to, drain, encode, respond
+from flashflow.backend.activity.service import UserActivityService
+from flashflow.backend.api.app import make_app
+from flashflow.backend.api.framework.context import BackendDesk, ReadThreads, Services
 from flashflow.backend.api.framework.guard import Browsers, Guard
-from flashflow.backend.api.framework.host_names import HostNames
-from flashflow.backend.api.framework.openapi import document, page
-from flashflow.backend.api.framework.router import Router, sub_routes
-from flashflow.backend.api.http.limits import INTERNAL
-from flashflow.backend.api.http.problem_json import MEDIA_TYPE, problem_bytes
+from flashflow.backend.api.framework.host_names import HostNames, bracketed, is_everywhere
 from flashflow.backend.api.http.protocol import http_protocol
-from flashflow.backend.api.routes import (
-    activity,
-    admin,
-    analytics,
-    channels,
-    data,
-    delivery_settings,
-    metrics,
-    notifications,
-    rules,
-    schedules,
-)
-from flashflow.backend.api.routes.stream import Stream, StreamQuery
-from flashflow.backend.core.errors import FlashFlowError
+from flashflow.backend.api_keys import KeyRing
+from flashflow.backend.core.clock import Clock
+from flashflow.backend.core.config import Config
+from flashflow.backend.core.errors import FlashFlowError, NotFound
+from flashflow.backend.core.events import Bus
 from flashflow.backend.core.supervised_thread import SupervisedThread
-
-log = logging.getLogger(__name__)
+from flashflow.backend.notifications.service import NotificationService
+from flashflow.backend.rules.service import Rules
 
 STOP_S = 1.5
 PORTS_TO_TRY = 50
 SEND_BUFFER = 256 * 1024
 
 
-async def _documented(call: object) -> Answer:
-    raise NotImplementedError("the stream answers for itself")
+class ServerParts(BackendDesk, Protocol):
+    """The parts of the backend that the server uses."""
+
+    config: Config
+    data_dir: Path
+    clock: Clock
+    bus: Bus
+    activity: UserActivityService
+    notifications: NotificationService
+    rules: Rules
+    keys: KeyRing
 
 
-STREAM = Endpoint(
-    method="GET", path="/api/stream", scope="read", handler=_documented, query=StreamQuery,
-    summary="What happens, as server-sent events; Last-Event-ID goes on where a reader stood",
-    answer="events: notification, notification.updated, activity, session",
-)  # fmt: skip
-ENDPOINTS = (
-    *activity.ENDPOINTS,
-    *analytics.ENDPOINTS,
-    *notifications.ENDPOINTS,
-    *schedules.ENDPOINTS,
-    *rules.ENDPOINTS,
-    *channels.ENDPOINTS,
-    *delivery_settings.ENDPOINTS,
-    *data.ENDPOINTS,
-    *admin.ENDPOINTS,
-    *metrics.ENDPOINTS,
-)
+class Closable(Protocol):
+    """The screens, closed when the server stops."""
+
+    async def close(self) -> None: ...
 
 
-class Static:
-    """One unchanging answer to GET."""
+class HttpServer:
+    """The HTTP server. The constructor binds the port (raises PortTaken); ``start`` begins to answer."""
 
-    def __init__(self, body: bytes, content_type: bytes) -> None:
-        self._answer = Answer(200, body, ((b"content-type", content_type), (b"content-security-policy", _DOCS_POLICY)))
+    def __init__(self, parts: ServerParts, readers: ReadThreads, screens: Closable | None, started_at: float) -> None:
+        config = parts.config
+        sock = bind(config.host, config.port, next_free=config.next_free_port)
+        port = sock.getsockname()[1]
+        name = "127.0.0.1" if is_everywhere(config.host) else config.host
+        self.url = f"http://{bracketed(name)}:{port}"
+        self._browsers = Browsers(parts.data_dir, port, parts.clock) if screens is not None else None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await respond(send, self._answer)
+        async def make() -> tuple[ASGIApp, Services]:
+            services = Services(
+                parts.activity,
+                parts.notifications,
+                parts.rules,
+                parts.keys,
+                parts.bus,
+                readers,
+                parts,
+                self._link_maker(),
+                started_at,
+            )
+            return make_app(services, cast("ASGIApp | None", screens), self.url), services
 
+        try:
+            hosts = HostNames(config.host, port, config.allowed_hosts)
+        except BaseException:
+            sock.close()
+            raise
+        self._thread = HttpThread(sock, make, hosts, self._browsers, None if screens is None else screens.close)
 
-_DOCS_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+    def start(self) -> None:
+        """Start the thread and wait until requests are answered. Re-raises the error of a failed start."""
+        self._thread.start()
 
+    def new_launch_link(self) -> str:
+        """Return a one-time URL that opens the screens in a browser. Raises NotFound without screens."""
+        return self._link_maker()()
 
-def make_app(services: Services, screens: ASGIApp | None, url: str) -> ASGIApp:
-    """Every route as one ASGI app, without the guard, served at ``url``."""
-    described = (*ENDPOINTS, STREAM)
-    openapi = document(described, url)
-    docs = page(described, openapi["components"]["schemas"])
-    below = sub_routes(ENDPOINTS)
-    made = [
-        *(_route(e, AsgiEndpoint(e, services), below) for e in ENDPOINTS),
-        Route("/api/stream", Stream(services), methods=["GET"]),
-        Route("/openapi.json", Static(encode(openapi), b"application/json"), methods=["GET"]),
-        Route("/docs", Static(docs, b"text/html; charset=utf-8"), methods=["GET"]),
-    ]
-    whole = [route for route in made if not route.param_convertors]
-    routes: list[BaseRoute] = [
-        *whole,
-        # An address without parameters is never read as one that has them (“send” is no notification's id), nor does a
-        # method that it lacks lead on to the screens.
-        *(Route(path, Nothing()) for path in dict.fromkeys(route.path for route in whole)),
-        *(route for route in made if route.param_convertors),
-        Route("/api/{rest:path}", Nothing()),
-        Mount("/", screens or Nothing()),
-    ]
-    # A time-out or a fault in what is no Endpoint (the screens, the documents) is told in the same shape.
-    handlers: Any = {HTTPException: _problem, TimeoutError: _timed_out, Exception: _failed}
-    app = Starlette(routes=routes, exception_handlers=handlers)
-    app.router.redirect_slashes = False
-    return Router(ENDPOINTS, services, app)
+    @property
+    def thread(self) -> SupervisedThread:
+        """The thread that runs uvicorn."""
+        return self._thread.thread
 
+    def stop(self) -> None:
+        """Close all connections and end the thread."""
+        self._thread.stop()
 
-def _route(endpoint: Endpoint, app: ASGIApp, below: Mapping[str, frozenset[str]]) -> Route:
-    """The endpoint's route; an id at its end does not reach into the routes ``below`` it."""
-    route = Route(endpoint.path, app, methods=[endpoint.method], include_in_schema=False)
-    before = endpoint.path.partition("{")[0]
-    if endpoint.path.endswith(":path}") and before in below:
-        names = "|".join(map(re.escape, sorted(below[before])))
-        route.path_regex = re.compile(
-            rf"^{re.escape(before)}(?P<{endpoint.path[len(before) + 1 : -6]}>"
-            rf"(?!.*/(?:{names})(?:/|$)).*)$",
-            re.DOTALL,
-        )
-    return route
+    def _link_maker(self) -> Callable[[], str]:
+        browsers = self._browsers
 
+        def make() -> str:
+            if browsers is None:
+                raise NotFound("This server was started with --no-ui.")
+            return self.url + browsers.new_link()
 
-class Nothing:
-    """404 for whatever has no route; 405 where another method has one."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": "There is nothing at this address."})
-            return
-        raise HTTPException(404)
-
-
-async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    headers = {"cache-control": "no-store"}
-    if not await drain(request.receive, request.scope["headers"]):
-        headers["connection"] = "close"
-    allowed = _allowed(request)
-    if allowed:
-        body = problem_bytes(
-            405, "method_not_allowed", "Not that method", f"{request.url.path} takes {', '.join(allowed)}."
-        )
-        return Response(body, 405, {"allow": ", ".join(allowed), **headers}, MEDIA_TYPE)
-    body = problem_bytes(404, "not_found", "Not found", "There is nothing at this address.")
-    return Response(body, 404, headers, MEDIA_TYPE)
-
-
-async def _timed_out(request: Request, error: Exception) -> Response:
-    answer = answer_to(error, request.method, request.url.path)
-    return Response(answer.body, answer.status, {"cache-control": "no-store"}, MEDIA_TYPE)
-
-
-async def _failed(_request: Request, _error: Exception) -> Response:
-    """Starlette raises the error again after this answer, and uvicorn logs it."""
-    return Response(INTERNAL.body(), INTERNAL.status, {"cache-control": "no-store"}, MEDIA_TYPE)
-
-
-def _allowed(request: Request) -> list[str]:
-    """The methods that the request's address has."""
-    path = request.scope["path"]
-    routes = [r for r in request.app.routes if isinstance(r, Route) and r.methods and r.path_regex.match(path)]
-    exactly = [route for route in routes if route.path == path]
-    return sorted({method for route in exactly or routes for method in route.methods or ()})
+        return make
 
 
 def bind(host: str, port: int, *, next_free: bool) -> socket.socket:
-    """A listening socket on ``host``; ``next_free`` goes on to the next ports when one is in use. Raises PortTaken."""
+    """Return a listening socket on ``host``; ``next_free`` tries the following ports. Raises PortTaken."""
     tries = range(port, min(port + PORTS_TO_TRY, 65_536)) if next_free and port else [port]
     problem: OSError | None = None
     for candidate in tries:
@@ -183,13 +121,13 @@ def bind(host: str, port: int, *, next_free: bool) -> socket.socket:
             family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
             sock = socket.socket(family, socket.SOCK_STREAM)
         except UnicodeError as error:
-            raise PortTaken(f"Cannot listen on {host!r}: it is no host name.") from error
+            raise PortTaken(f"Cannot listen on {host!r}: it is not a host name.") from error
         except OSError as error:
             raise PortTaken(f"Cannot listen on {host}: {error.strerror or error}.") from error
         try:
             if sys.platform != "win32":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Its connections inherit it. Left to itself, Linux keeps up to 4 MiB for each client that does not read.
+            # Connections inherit it. By default Linux buffers up to 4 MiB for each client that does not read.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             sock.bind((host, candidate))
             sock.listen(512)
@@ -206,7 +144,7 @@ def bind(host: str, port: int, *, next_free: bool) -> socket.socket:
 
 
 class PortTaken(FlashFlowError):
-    """The port cannot be had, said in one line."""
+    """The port cannot be bound; the message is one line."""
 
     code = "port_taken"
 
@@ -216,7 +154,7 @@ _IN_USE = {98, 48, 10048}
 
 
 class HttpThread:
-    """uvicorn in a thread of its own, on a socket that is already bound."""
+    """Run uvicorn in a thread, on a socket that is already bound."""
 
     def __init__(
         self,
@@ -240,14 +178,14 @@ class HttpThread:
         self.thread = SupervisedThread("flashflow-http", self._run, self._stopping.is_set)
 
     def start(self) -> None:
-        """Return once requests are answered. Raises what kept the server from starting."""
+        """Start the thread and wait until requests are answered. Re-raises the error of a failed start."""
         self.thread.start()
         self._ready.wait()
         if self._failure is not None:
             raise self._failure
 
     def stop(self) -> None:
-        """End streams and connections, then the thread. Safe to call twice."""
+        """End streams and connections, then the thread. A second call does nothing."""
         self._stopping.set()
         loop, server, services = self._loop, self._server, self._services
         if loop is not None and server is not None and services is not None and self.thread.is_alive():
@@ -264,7 +202,7 @@ class HttpThread:
         except BaseException as error:
             if self._ready.is_set():
                 raise
-            self._failure = error  # it never served: the caller of start hears of it
+            self._failure = error  # it never served: start raises it
             self._stopping.set()
         finally:
             self._ready.set()
@@ -288,7 +226,7 @@ class HttpThread:
             proxy_headers=False,
         )
         self._server = uvicorn.Server(config)
-        # A duplicate: uvicorn closes what it gets, and this one is served again if the thread has to start again.
+        # A duplicate: uvicorn closes its socket, and a restarted thread serves the original again.
         serving = asyncio.ensure_future(self._server.serve(sockets=[self._sock.dup()]))
         while not self._server.started and not serving.done():
             await asyncio.sleep(0.005)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from flashflow.backend.api.framework.parameters import UserPath
 from flashflow.backend.api.framework.serializers import to_json_types
-from flashflow.backend.api.routes.activity import UserPath
 from flashflow.backend.app import Backend
 from flashflow.backend.cli.commands import Say
 from flashflow.backend.cli.server_connection import ask, running

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
+from flashflow.backend.api.app import ENDPOINTS, STREAM
 from flashflow.backend.api.framework.openapi import plain
 from flashflow.backend.api.framework.response_schemas import OPERATIONS
-from flashflow.backend.api.server import ENDPOINTS, STREAM
 from tests.support.api_client import (
     BATCH,
     DEVICES,

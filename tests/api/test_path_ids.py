@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from flashflow.backend.api.app import ENDPOINTS
 from flashflow.backend.api.framework.router import sub_routes
-from flashflow.backend.api.server import ENDPOINTS
 from tests.support.api_client import JSON, contents, fresh, ok, problem, raw, track
 from tests.support.server_process import ServerProcess, serving
 

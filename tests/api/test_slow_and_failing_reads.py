@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from flashflow.backend import Backend, Config
-from flashflow.backend.api.framework import endpoint
+from flashflow.backend.api.framework import api_request
+from flashflow.backend.api.routes import activity
 from flashflow.backend.core.errors import StorageError
 from flashflow.backend.store.engine.cancellable_read import Cancelled, Reading
 from flashflow.backend.store.engine.writer import MAX_BYTES, Bundle, Tx, Write
@@ -38,22 +39,22 @@ def ask(backend: Backend, path: str) -> httpx.Response:
 
 
 def test_two_reads_without_an_end_stop_no_other_read(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "ANSWER_S", 0.5)
+    monkeypatch.setattr(api_request, "ANSWER_S", 0.5)
     ended = []
-    real = backend.activity.list_activities
+    real = activity.activity_rows
 
-    def slow(**filters: object) -> object:
+    def slow(conn: sqlite3.Connection, **filters: object) -> object:
         try:
-            return backend.activity.store.read(lambda conn: conn.execute(FOREVER).fetchone())
+            return conn.execute(FOREVER).fetchone()
         finally:
             ended.append(time.monotonic())
 
-    monkeypatch.setattr(backend.activity, "list_activities", slow)
+    monkeypatch.setattr(activity, "activity_rows", slow)
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda path: ask(backend, path), ["/api/activity?user_id=ada"] * 2))
     assert [(a.status_code, a.json()["code"]) for a in answers] == [(504, "timeout")] * 2
     eventually(lambda: len(ended) == 2, what="the end of both")
-    monkeypatch.setattr(backend.activity, "list_activities", real)
+    monkeypatch.setattr(activity, "activity_rows", real)
     assert ask(backend, "/api/activity?user_id=ada").status_code == 200
     assert ask(backend, "/api/health").json()["status"] == "ok", "a read that was ended is no fault"
 

@@ -160,7 +160,7 @@ def test_no_character_of_a_value_ends_a_line_of_an_export(server: ServerProcess,
 def test_an_activity_is_written_the_same_from_its_row_and_from_its_record(
     backend: Backend, metadata: dict[str, Any]
 ) -> None:
-    from flashflow.backend.api.framework.endpoint import encode
+    from flashflow.backend.api.framework.responses import encode
     from flashflow.backend.store.activity.activities import activities_after, to_activity
 
     backend.activity.track_activity(
@@ -179,7 +179,7 @@ def busy_readers(backend: Backend) -> Iterator[threading.Event]:
     """Every reading thread waits, so that no read is answered in time, until the event is set."""
     go = threading.Event()
     assert backend._readers is not None
-    waiting = [backend._readers.soon.submit(go.wait, 10) for _ in range(2)]
+    waiting = [backend._readers.short.submit(go.wait, 10) for _ in range(2)]
     try:
         yield go
     finally:
@@ -199,7 +199,7 @@ READS = [
 def test_every_read_that_takes_too_long_is_a_504_in_the_one_shape(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("flashflow.backend.api.framework.endpoint.ANSWER_S", 0.1)
+    monkeypatch.setattr("flashflow.backend.api.framework.api_request.ANSWER_S", 0.1)
     url, key = str(backend.url), key_of(backend)
     with busy_readers(backend), httpx.Client(base_url=url, headers=key, trust_env=False, timeout=10) as client:
         for method, path in READS:
@@ -213,7 +213,7 @@ def test_every_read_that_takes_too_long_is_a_504_in_the_one_shape(
 def test_a_stream_that_has_begun_goes_on_after_a_read_that_took_too_long(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("flashflow.backend.api.framework.endpoint.ANSWER_S", 0.1)
+    monkeypatch.setattr("flashflow.backend.api.framework.api_request.ANSWER_S", 0.1)
     monkeypatch.setattr("flashflow.backend.api.routes.stream.RETRY_S", 0.05)
     with opened(backend, user_id="ada") as lines:
         block(lines)

@@ -51,12 +51,12 @@ class ReadThreads:
     ask for it wait for each other and nobody waits for them."""
 
     def __init__(self) -> None:
-        self.soon = ThreadPoolExecutor(2, thread_name_prefix="flashflow-read")
-        self.in_turn = ThreadPoolExecutor(1, thread_name_prefix="flashflow-read-long")
+        self.short = ThreadPoolExecutor(2, thread_name_prefix="flashflow-read")
+        self.long = ThreadPoolExecutor(1, thread_name_prefix="flashflow-read-long")
 
     def shutdown(self) -> None:
         """Wait for what has begun; nothing else begins."""
-        for threads in (self.soon, self.in_turn):
+        for threads in (self.short, self.long):
             threads.shutdown(wait=True, cancel_futures=True)
 
 

@@ -56,9 +56,9 @@ class Chunk(NamedTuple):
 
 
 class Reader(Protocol):
-    """``Call.read``: runs a question in a reading thread."""
+    """``ApiRequest.read``: run a query in a reading thread."""
 
-    def __call__(self, question: Callable[[], Chunk]) -> Awaitable[Chunk]: ...
+    def __call__(self, query: Callable[[], Chunk]) -> Awaitable[Chunk]: ...
 
 
 class EventFeed:

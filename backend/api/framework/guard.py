@@ -19,8 +19,9 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flashflow.backend.api.framework.endpoint import Answer, drain, refusal, respond
 from flashflow.backend.api.framework.host_names import HostNames
+from flashflow.backend.api.framework.request_body import drain
+from flashflow.backend.api.framework.responses import ApiResponse, refusal, respond
 from flashflow.backend.api.http.connection_places import BROWSER, recognise
 from flashflow.backend.api.http.request_metrics import RequestMetrics, counting
 from flashflow.backend.core.clock import Clock
@@ -163,7 +164,7 @@ class Guard:
             f"{self._browsers.cookie}={cookie}; Path=/; HttpOnly; SameSite=Strict; Max-Age={COOKIE_DAYS * 86_400}"
         )
         headers = ((b"location", b"/"), (b"set-cookie", set_cookie.encode()), (b"content-type", b"text/plain"))
-        await respond(send, Answer(303, b"", headers), close=not whole)
+        await respond(send, ApiResponse(303, b"", headers), close=not whole)
 
     async def _screens(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._admitted(scope):
@@ -215,11 +216,11 @@ padding:0 1.5rem}}</style>
 <h1>FlashFlow</h1><p>{reason}</p><p>Run <code>flashflow link</code> and open what it prints.</p></html>"""
 
 
-def _closed(scope: Scope, reason: str) -> Answer:
+def _closed(scope: Scope, reason: str) -> ApiResponse:
     """The answer to who may not see the screens: words for a browser, a problem for a program."""
     if any(name == b"accept" and b"text/html" in value for name, value in scope["headers"]):
         headers = ((b"content-type", b"text/html; charset=utf-8"), *_PLAIN)
-        return Answer(401, _PAGE.format(reason=reason).encode(), headers)
+        return ApiResponse(401, _PAGE.format(reason=reason).encode(), headers)
     return refusal(Unauthorized(reason + " " + _HOW_IN))
 
 

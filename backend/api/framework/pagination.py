@@ -23,13 +23,14 @@ class Page(Input, frozen=True, kw_only=True):
     cursor: Cursor | None = None
 
 
-def paged(name: str, rows: Sequence[tuple[int, Record]], page: Page) -> dict[str, Any]:
+def paged(name: str, rows: Sequence[tuple[int, Record]], page: Page | None) -> dict[str, Any]:
     """One page of (sequence number, record), newest first, as ``{name: [...], "next_cursor": ...}``. Raises
     ValidationError.
 
     The sequence number is a total key: two rows of one millisecond keep their order, and a row that is added or removed
     between two pages moves no other.
     """
+    page = page or Page()
     newest = sorted(rows, key=lambda row: row[0], reverse=True)
     if page.cursor is not None:
         (before,) = decode_cursor(page.cursor, name, 1)
@@ -44,10 +45,11 @@ NEWEST = (1 << 63) - 1
 
 
 def paged_rows(
-    name: str, newest: Callable[[int, int], tuple[Sequence[tuple[int, Record]], bool]], page: Page
+    name: str, newest: Callable[[int, int], tuple[Sequence[tuple[int, Record]], bool]], page: Page | None
 ) -> dict[str, Any]:
     """The same over ``newest(before, limit)``: rows with a sequence number below ``before`` and whether there are more.
     It may give fewer than ``limit``."""
+    page = page or Page()
     before = NEWEST if page.cursor is None else decode_cursor(page.cursor, name, 1)[0]
     rows, more = newest(before, page.limit)
     return {

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from starlette.types import Receive, Scope, Send
 
-from flashflow.backend.api.framework.endpoint import ApiRequest, Headers, Streamed
+from flashflow.backend.api.framework.api_request import ApiRequest
+from flashflow.backend.api.framework.request_body import wait_for_disconnect
+from flashflow.backend.api.framework.responses import Headers, StreamedResponse
 from flashflow.backend.api.http.unread_bytes import WRITE_BYTES
 from flashflow.backend.core.errors import RateLimited
 
@@ -15,7 +17,7 @@ RESERVED = 1024 * 1024
 """Bytes that count as held by a download while its first piece is made: so many run at once for one key."""
 
 
-async def streamed(call: ApiRequest, pieces: Iterator[bytes], media_type: str, filename: str) -> Streamed:
+async def streamed(call: ApiRequest, pieces: Iterator[bytes], media_type: str, filename: str) -> StreamedResponse:
     """``pieces`` as a file to download. What keeps the first from being made is raised here, while a refusal can still
     be answered; a fault after it ends the connection before the answer is whole, so that nobody takes it for all.
     Raises RateLimited where this key holds too much already."""
@@ -33,7 +35,7 @@ async def streamed(call: ApiRequest, pieces: Iterator[bytes], media_type: str, f
 
     async def go(scope: Scope, receive: Receive, send: Send) -> None:
         held = len(first)
-        gone = asyncio.ensure_future(_gone(receive))
+        gone = asyncio.ensure_future(wait_for_disconnect(receive))
         loop, services = asyncio.get_running_loop(), call.services
         piece: bytes | None = first
         try:
@@ -44,7 +46,7 @@ async def streamed(call: ApiRequest, pieces: Iterator[bytes], media_type: str, f
                 for start in range(0, len(piece), WRITE_BYTES):
                     part = piece[start : start + WRITE_BYTES]
                     await send({"type": "http.response.body", "body": part, "more_body": True})
-                piece = await loop.run_in_executor(services.readers.soon, next, pieces, None)
+                piece = await loop.run_in_executor(services.readers.short, next, pieces, None)
                 outgoing.change(app, len(piece or b"") - held)
                 held = len(piece or b"")
         finally:
@@ -52,9 +54,4 @@ async def streamed(call: ApiRequest, pieces: Iterator[bytes], media_type: str, f
             outgoing.change(app, -held)
         await send({"type": "http.response.body", "body": b""})
 
-    return Streamed(200, b"", go=go)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    return StreamedResponse(200, b"", go=go)

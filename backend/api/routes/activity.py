@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import msgspec
 
 from flashflow.backend.activity.consent import NO_CONSENT
 from flashflow.backend.activity.ingest import Origin
-from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
+from flashflow.backend.api.framework.api_request import ApiRequest
+from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page
+from flashflow.backend.api.framework.parameters import path_user, time_range
+from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.serializers import to_json_types, wire_activity_row, wire_session_row
 from flashflow.backend.core.error_collector import ErrorCollector
-from flashflow.backend.core.errors import NotFound
 from flashflow.backend.schemas.records import BatchResult, SessionStarted, Tracked
 from flashflow.backend.schemas.requests import (
     ActivityIn,
     AppName,
     BatchIn,
     Id,
-    Input,
     Moment,
     SessionIn,
     TypeName,
     UserId,
-    build,
 )
-from flashflow.backend.schemas.values import timestamp_ms
 from flashflow.backend.store.activity.activities import activity_rows, session_rows
 from flashflow.backend.store.engine.sql import PAGE_BYTES
 
@@ -42,35 +39,12 @@ class ActivityQuery(Page, frozen=True, kw_only=True):
     until: Moment | None = None
 
 
-class UserPath(Input, frozen=True, kw_only=True):
-    """A user id in a path, held to the rules of one in a body."""
-
-    user_id: UserId
-
-
-def path_user(call: ApiRequest) -> str:
-    """The path's user id. Raises ValidationError."""
-    if not call.params["user_id"]:
-        raise NotFound("There is nothing at this address.")
-    return build(UserPath, user_id=call.params["user_id"]).user_id
-
-
-def checked_range(since: datetime | None, until: datetime | None) -> None:
-    """Both ends as times that can be meant. Raises ValidationError."""
-    faults = ErrorCollector()
-    for field, moment in (("since", since), ("until", until)):
-        with faults:
-            if moment is not None:
-                timestamp_ms(field, moment)
-    faults.done()
-
-
 def origin(call: ApiRequest, app: str | None) -> Origin:
     """Who sends, by the key and the connection."""
     return Origin(call.app_for(app), call.ip_address, call.user_agent)
 
 
-async def track(call: ApiRequest) -> Answer:
+async def track(call: ApiRequest) -> ApiResponse:
     body: ActivityIn = call.body
     write = call.services.activity.tracking(body, origin(call, body.app))
     return await call.create(call.services.activity.store, call.services.activity_writes, write, _tracked)
@@ -90,10 +64,10 @@ def _check_app(call: ApiRequest) -> None:
 
 
 def _check_range(call: ApiRequest) -> None:
-    checked_range(call.query.since, call.query.until)
+    time_range(call.query.since, call.query.until)
 
 
-def _tracked(tracked: Tracked) -> Answer:
+def _tracked(tracked: Tracked) -> ApiResponse:
     if not tracked.stored:
         return success(200, activity_id=None, stored=False, reason=tracked.reason)
     if tracked.duplicate:
@@ -101,7 +75,7 @@ def _tracked(tracked: Tracked) -> Answer:
     return success(201, activity_id=tracked.activity_id)
 
 
-async def batch(call: ApiRequest) -> Answer:
+async def batch(call: ApiRequest) -> ApiResponse:
     body: BatchIn = call.body
     may_name_app = call.caller.sees is None
     key = call.headers.get(b"idempotency-key")
@@ -115,7 +89,7 @@ async def batch(call: ApiRequest) -> Answer:
     return await call.create(call.services.activity.store, call.services.activity_writes, write, batched)
 
 
-def batched(result: BatchResult) -> Answer:
+def batched(result: BatchResult) -> ApiResponse:
     """What became of a batch."""
     rejected = [
         {"index": row.index, "errors": [{"field": field, "message": message} for field, message in row.errors]}
@@ -124,17 +98,12 @@ def batched(result: BatchResult) -> Answer:
     return success(200, accepted=result.accepted, duplicates=result.duplicates, rejected=rejected)
 
 
-async def list_activities(call: ApiRequest) -> Answer:
+async def list_activities(call: ApiRequest) -> ApiResponse:
     query: ActivityQuery = call.query or ActivityQuery()
-    since, until = query.since, query.until
-    checked_range(since, until)
-    filters = msgspec.structs.asdict(query) | {
-        "app": call.app_filter(query.app),
-        "since": None if since is None else timestamp_ms("since", since),
-        "until": None if until is None else timestamp_ms("until", until),
-    }
+    since, until = time_range(query.since, query.until)
+    filters = msgspec.structs.asdict(query) | {"app": call.app_filter(query.app), "since": since, "until": until}
 
-    def answer() -> Answer:
+    def answer() -> ApiResponse:
         store = call.services.activity.store
         rows, following = store.read(lambda conn: activity_rows(conn, **filters, most_bytes=PAGE_BYTES))
         return success(activities=[wire_activity_row(row) for row in rows], next_cursor=following)
@@ -142,41 +111,41 @@ async def list_activities(call: ApiRequest) -> Answer:
     return await call.read(answer)
 
 
-async def start_session(call: ApiRequest) -> Answer:
+async def start_session(call: ApiRequest) -> ApiResponse:
     body: SessionIn = call.body
     write = call.services.activity.starting(body, origin(call, body.app))
     return await call.create(call.services.activity.store, call.services.activity_writes, write, _started)
 
 
-def _started(started: SessionStarted) -> Answer:
+def _started(started: SessionStarted) -> ApiResponse:
     if started.session is None:
         return success(200, session_id=None, stored=False, reason=NO_CONSENT)
     return success(201 if started.created else 200, session_id=started.session.id)
 
 
-async def end_session(call: ApiRequest) -> Answer:
+async def end_session(call: ApiRequest) -> ApiResponse:
     write = call.services.activity.ending(call.params["session_id"], call.caller.sees)
     session = await call.services.activity_writes.run(write)
     return success(session=to_json_types(session))
 
 
-async def heartbeat(call: ApiRequest) -> Answer:
+async def heartbeat(call: ApiRequest) -> ApiResponse:
     await call.services.activity_writes.run(call.services.activity.beating(call.params["session_id"], call.caller.sees))
     return success()
 
 
-async def list_sessions(call: ApiRequest) -> Answer:
+async def list_sessions(call: ApiRequest) -> ApiResponse:
     user_id, query = path_user(call), call.query or Page()
     asked = (user_id, call.caller.sees, query.limit, query.cursor)
 
-    def answer() -> Answer:
+    def answer() -> ApiResponse:
         rows, following = call.services.activity.store.read(lambda conn: session_rows(conn, *asked, PAGE_BYTES))
         return success(sessions=[wire_session_row(row) for row in rows], next_cursor=following)
 
     return await call.read(answer)
 
 
-async def user_analytics(call: ApiRequest) -> Answer:
+async def user_analytics(call: ApiRequest) -> ApiResponse:
     user_id = path_user(call)
     figures = await call.read(lambda: call.services.activity.get_user_analytics(user_id, app=call.caller.sees))
     return success(analytics=to_json_types(figures))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
+from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.context import BackendDesk
-from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
+from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page, paged
+from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.core.config import VERSION
 from flashflow.backend.core.errors import StorageError
@@ -20,7 +22,7 @@ def _damaged(desk: BackendDesk) -> int | None:
         return None
 
 
-async def health(call: ApiRequest) -> Answer:
+async def health(call: ApiRequest) -> ApiResponse:
     desk = call.services.desk
     fault, damaged = await call.read(lambda: (desk.storage_fault(), _damaged(desk)))
     failing = desk.failing_threads()
@@ -34,7 +36,7 @@ async def health(call: ApiRequest) -> Answer:
     )
 
 
-async def prove(call: ApiRequest) -> Answer:
+async def prove(call: ApiRequest) -> ApiResponse:
     body: ProofIn = call.body
     # The guard has checked this Host. Without a port it means that of plain HTTP.
     address = call.headers[b"host"].decode("utf-8", "replace").lower()
@@ -43,22 +45,22 @@ async def prove(call: ApiRequest) -> Answer:
     return success(proof=call.services.keys.prove(body.key_id.lower(), bytes.fromhex(body.nonce), address))
 
 
-async def list_keys(call: ApiRequest) -> Answer:
+async def list_keys(call: ApiRequest) -> ApiResponse:
     keys = await call.read(call.services.keys.numbered)
-    return success(**paged("keys", keys, call.query or Page()))
+    return success(**paged("keys", keys, call.query))
 
 
-async def add_key(call: ApiRequest) -> Answer:
+async def add_key(call: ApiRequest) -> ApiResponse:
     body: KeyIn = call.body
     secret, made = await call.read(lambda: call.services.keys.add(body.name, body.scopes))
     return success(201, key=secret, name=made.name, scopes=made.scopes)
 
 
-async def revoke_key(call: ApiRequest) -> Answer:
+async def revoke_key(call: ApiRequest) -> ApiResponse:
     return success(key=to_json_types(await call.read(lambda: call.services.keys.revoke(call.params["name"]))))
 
 
-async def launch_link(call: ApiRequest) -> Answer:
+async def launch_link(call: ApiRequest) -> ApiResponse:
     return success(201, url=call.services.new_launch_link())
 
 

@@ -13,8 +13,10 @@ from msgspec import Meta, field
 from flashflow.backend.analytics.date_ranges import Compare
 from flashflow.backend.analytics.query import Filters
 from flashflow.backend.analytics.service import Analytics
-from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
+from flashflow.backend.api.framework.api_request import ApiRequest
+from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Cursor, Limit
+from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
@@ -116,13 +118,13 @@ async def _ask(
     question: Callable[[Analytics, Filters, Q], Record],
     *,
     by_days: bool = True,
-) -> Answer:
+) -> ApiResponse:
     """``by_days``: whether days are asked for, which take long where they are another zone's."""
     query: Q = call.query or kind()
     filters = _filters(call, query)
     analytics = call.services.activity.analytics
 
-    def answer() -> Answer:
+    def answer() -> ApiResponse:
         return success(**{name: _told(question(analytics, filters, query))})
 
     return await call.read(answer, long=by_days and analytics.is_elsewhere(filters))
@@ -136,24 +138,24 @@ def _told(answer: Record) -> dict[str, Any]:
     }
 
 
-async def overview(call: ApiRequest) -> Answer:
+async def overview(call: ApiRequest) -> ApiResponse:
     return await _ask(call, OverviewQuery, "overview", lambda a, f, q: a.overview(f, q.compare))
 
 
-async def trend(call: ApiRequest) -> Answer:
+async def trend(call: ApiRequest) -> ApiResponse:
     return await _ask(call, TrendQuery, "trend", lambda a, f, q: a.trend(f, q.compare, q.interval))
 
 
-async def top(call: ApiRequest) -> Answer:
+async def top(call: ApiRequest) -> ApiResponse:
     kind = call.path.rpartition("/")[2]
     return await _ask(call, TopQuery, kind, lambda a, f, q: a.top(f, kind, q.limit))
 
 
-async def heatmap(call: ApiRequest) -> Answer:
+async def heatmap(call: ApiRequest) -> ApiResponse:
     return await _ask(call, TypedQuery, "heatmap", lambda a, f, _: a.heatmap(f))
 
 
-async def retention(call: ApiRequest) -> Answer:
+async def retention(call: ApiRequest) -> ApiResponse:
     return await _ask(call, RetentionQuery, "retention", lambda a, f, q: a.retention(f, q.days, q.mode))
 
 
@@ -167,7 +169,7 @@ def _steps(text: str) -> list[str]:
     return [step.strip() for step in text.split(",")]
 
 
-async def funnel(call: ApiRequest) -> Answer:
+async def funnel(call: ApiRequest) -> ApiResponse:
     if call.query is None:
         raise ValidationError.of("steps", "is required")
 
@@ -177,12 +179,12 @@ async def funnel(call: ApiRequest) -> Answer:
     return await _ask(call, FunnelQuery, "funnel", question, by_days=False)
 
 
-async def users(call: ApiRequest) -> Answer:
+async def users(call: ApiRequest) -> ApiResponse:
     query: UsersQuery = call.query or UsersQuery()
     filters = _filters(call, query)
     analytics = call.services.activity.analytics
 
-    def answer() -> Answer:
+    def answer() -> ApiResponse:
         found = analytics.user_list(filters, query.limit, query.cursor)
         rows = [msgspec.to_builtins(row) for row in found.users]
         return success(users=rows, next_cursor=found.next_cursor, period=found.period, definition=found.definition)
@@ -190,12 +192,12 @@ async def users(call: ApiRequest) -> Answer:
     return await call.read(answer, long=analytics.is_elsewhere(filters))
 
 
-async def list_types(call: ApiRequest) -> Answer:
+async def list_types(call: ApiRequest) -> ApiResponse:
     rows = await call.read(call.services.activity.rollups.activity_types)
     return success(activity_types=[to_json_types(row) for row in rows])
 
 
-async def mark_type(call: ApiRequest) -> Answer:
+async def mark_type(call: ApiRequest) -> ApiResponse:
     body: ActivityTypeIn = call.body
     marked = await call.services.activity_writes.run(call.services.activity.rollups.marking(body.name, body.key))
     await call.wait(lambda: call.services.activity.rollups.recount(RECOUNT_S))
@@ -206,11 +208,11 @@ RECOUNT_S = 4.0
 """After so long the answer goes out; the rest is counted beside whatever else happens."""
 
 
-async def verify(call: ApiRequest) -> Answer:
+async def verify(call: ApiRequest) -> ApiResponse:
     rollups = call.services.activity.rollups
     body: VerifyIn | None = call.body
 
-    def check() -> Answer:
+    def check() -> ApiResponse:
         differences = rollups.verify()
         if differences and body is not None and body.rebuild:
             rollups.rebuild()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
+from flashflow.backend.api.framework.api_request import ApiRequest
+from flashflow.backend.api.framework.endpoint import Endpoint
+from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.core.errors import NotFound
 from flashflow.backend.schemas.requests import Input, TypeName, UserId
@@ -20,25 +22,25 @@ class DigestNowIn(Input, frozen=True, kw_only=True):
     notification_type: TypeName | None = None
 
 
-async def list_channels(call: ApiRequest) -> Answer:
+async def list_channels(call: ApiRequest) -> ApiResponse:
     states = await call.read(call.services.desk.channel_states)
     return success(channels=[to_json_types(state) for state in states])
 
 
-async def send_test(call: ApiRequest) -> Answer:
+async def send_test(call: ApiRequest) -> ApiResponse:
     body: ChannelTestIn = call.body or ChannelTestIn()
     trials = await call.wait(lambda: call.services.desk.send_test(call.params["name"], body.user_id))
     return success(results=[to_json_types(trial) for trial in trials])
 
 
-async def web_push_key(call: ApiRequest) -> Answer:
+async def web_push_key(call: ApiRequest) -> ApiResponse:
     key = await call.read(call.services.desk.web_push_key)
     if key is None:
         raise NotFound("Web Push is not configured ([channels.push.webpush] in flashflow.toml).")
     return success(public_key=key)
 
 
-async def send_digest(call: ApiRequest) -> Answer:
+async def send_digest(call: ApiRequest) -> ApiResponse:
     body: DigestNowIn = call.body or DigestNowIn()
     write = call.services.notifications.sending_digest(call.params["user_id"], body.notification_type)
     done = await call.services.notification_writes.run(write)

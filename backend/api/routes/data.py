@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from flashflow.backend.activity.consent import Consent
-from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
+from flashflow.backend.api.framework.api_request import ApiRequest
+from flashflow.backend.api.framework.endpoint import Endpoint
+from flashflow.backend.api.framework.parameters import path_user, time_range
+from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.api.framework.streamed_response import streamed
-from flashflow.backend.api.routes.activity import batched, path_user
+from flashflow.backend.api.routes.activity import batched
 from flashflow.backend.data.formats import MEDIA_TYPES, Format, What
 from flashflow.backend.data.import_activities import ImportIn, import_activities_write
 from flashflow.backend.data.import_notifications import ImportNotificationsIn, import_notifications_write
@@ -49,45 +52,42 @@ class PruneIn(Input, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
-async def _export(call: ApiRequest, what: What) -> Answer:
+async def _export(call: ApiRequest, what: What) -> ApiResponse:
     query: ExportQuery = call.query or ExportQuery()
-    wanted = ExportFilter(
-        user_id=query.user_id,
-        app=call.app_filter(query.app),
-        since=None if query.since is None else timestamp_ms("since", query.since),
-        until=None if query.until is None else timestamp_ms("until", query.until),
-    )
-    pieces = call.services.exports.rows(what, query.format, wanted)
+    app = call.app_filter(query.app)
+    since, until = time_range(query.since, query.until)
+    filters = ExportFilter(user_id=query.user_id, app=app, since=since, until=until)
+    pieces = call.services.exports.rows(what, query.format, filters)
     return await streamed(call, pieces, MEDIA_TYPES[query.format], f"{what}.{query.format}")
 
 
-async def export_activities(call: ApiRequest) -> Answer:
+async def export_activities(call: ApiRequest) -> ApiResponse:
     return await _export(call, "activities")
 
 
-async def export_sessions(call: ApiRequest) -> Answer:
+async def export_sessions(call: ApiRequest) -> ApiResponse:
     return await _export(call, "sessions")
 
 
-async def export_notifications(call: ApiRequest) -> Answer:
+async def export_notifications(call: ApiRequest) -> ApiResponse:
     return await _export(call, "notifications")
 
 
-async def import_activities(call: ApiRequest) -> Answer:
+async def import_activities(call: ApiRequest) -> ApiResponse:
     body: ImportIn = call.body
     write = import_activities_write(call.services.activity, body.activities, call.caller.app)
     write.size = len(call.raw)
     return batched(await call.services.activity_writes.run(write))
 
 
-async def import_sessions(call: ApiRequest) -> Answer:
+async def import_sessions(call: ApiRequest) -> ApiResponse:
     body: ImportSessionsIn = call.body
     write = import_sessions_write(call.services.activity, body.sessions, call.caller.app)
     write.size = len(call.raw)
     return batched(await call.services.activity_writes.run(write))
 
 
-async def import_notifications(call: ApiRequest) -> Answer:
+async def import_notifications(call: ApiRequest) -> ApiResponse:
     body: ImportNotificationsIn = call.body
     services = call.services
     write = import_notifications_write(services.notifications.clock, body.notifications, call.caller.app)
@@ -95,12 +95,12 @@ async def import_notifications(call: ApiRequest) -> Answer:
     return batched(await services.notification_writes.run(write))
 
 
-async def export_person(call: ApiRequest) -> Answer:
+async def export_person(call: ApiRequest) -> ApiResponse:
     pieces = call.services.exports.person(path_user(call))
     return await streamed(call, pieces, "application/json", "person.json")
 
 
-async def erase(call: ApiRequest) -> Answer:
+async def erase(call: ApiRequest) -> ApiResponse:
     user_id = path_user(call)
     query: EraseQuery = call.query or EraseQuery()
     unknown = query.even_if_unknown == "true"
@@ -108,24 +108,24 @@ async def erase(call: ApiRequest) -> Answer:
     return success(**to_json_types(erased))
 
 
-async def readmit(call: ApiRequest) -> Answer:
+async def readmit(call: ApiRequest) -> ApiResponse:
     user_id = path_user(call)
     return success(readmitted=await call.wait(lambda: call.services.erasing.readmit(user_id)))
 
 
-async def get_consent(call: ApiRequest) -> Answer:
+async def get_consent(call: ApiRequest) -> ApiResponse:
     user_id = path_user(call)
     return success(consent=to_json_types(await call.read(lambda: call.services.activity.admission.consent(user_id))))
 
 
-async def set_consent(call: ApiRequest) -> Answer:
+async def set_consent(call: ApiRequest) -> ApiResponse:
     body: ConsentIn = call.body
     write = call.services.activity.admission.consenting(path_user(call), body.tracking)
     consent: Consent = await call.services.activity_writes.run(write)
     return success(consent=to_json_types(consent))
 
 
-async def prune(call: ApiRequest) -> Answer:
+async def prune(call: ApiRequest) -> ApiResponse:
     body: PruneIn = call.body
     before_ms = timestamp_ms("before", body.before)
     if body.dry_run:

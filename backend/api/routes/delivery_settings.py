@@ -6,9 +6,11 @@ from datetime import datetime
 
 from msgspec import UNSET
 
-from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
+from flashflow.backend.api.framework.api_request import ApiRequest
+from flashflow.backend.api.framework.endpoint import Endpoint
+from flashflow.backend.api.framework.parameters import path_user
+from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.serializers import rfc3339_text, to_json_types
-from flashflow.backend.api.routes.activity import path_user
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.notifications.delivery_settings import UserDeliverySettings
 from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, DoNotDisturbIn, QuietHoursIn
@@ -19,7 +21,7 @@ def _circumstances(call: ApiRequest) -> UserDeliverySettings:
     return call.services.notifications.circumstances
 
 
-async def get_contacts(call: ApiRequest) -> Answer:
+async def get_contacts(call: ApiRequest) -> ApiResponse:
     user_id = path_user(call)
     return success(contacts=to_json_types(await call.read(lambda: _circumstances(call).contact(user_id))))
 
@@ -32,19 +34,19 @@ def _check_quiet_hours(call: ApiRequest) -> None:
     _circumstances(call).quieting("", call.body)
 
 
-async def set_contacts(call: ApiRequest) -> Answer:
+async def set_contacts(call: ApiRequest) -> ApiResponse:
     write = _circumstances(call).contacting(path_user(call), call.body)
     contact = await call.services.notification_writes.run(write)
     return success(contacts=to_json_types(contact))
 
 
-async def set_quiet_hours(call: ApiRequest) -> Answer:
+async def set_quiet_hours(call: ApiRequest) -> ApiResponse:
     write = _circumstances(call).quieting(path_user(call), call.body)
     setting = await call.services.notification_writes.run(write)
     return success(quiet_hours=to_json_types(setting))
 
 
-async def set_do_not_disturb(call: ApiRequest) -> Answer:
+async def set_do_not_disturb(call: ApiRequest) -> ApiResponse:
     user_id, until_ms = path_user(call), _until(call)
     write = _circumstances(call).disturb_not(user_id, until_ms)
     until: datetime | None = await call.services.notification_writes.run(write)
@@ -60,7 +62,7 @@ def _until(call: ApiRequest) -> int | None:
     return None if body.until is None or body.until is UNSET else timestamp_ms("until", body.until)
 
 
-async def set_digest(call: ApiRequest) -> Answer:
+async def set_digest(call: ApiRequest) -> ApiResponse:
     write = _circumstances(call).digesting(path_user(call), call.body)
     return success(digest=await call.services.notification_writes.run(write))
 

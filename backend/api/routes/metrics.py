@@ -9,8 +9,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 
+from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.context import Services
-from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint
+from flashflow.backend.api.framework.endpoint import Endpoint
+from flashflow.backend.api.framework.responses import ApiResponse
 from flashflow.backend.api.http.prometheus import MEDIA_TYPE, Family, Sample, counter, gauge, text
 from flashflow.backend.api.http.request_metrics import BOUNDS
 from flashflow.backend.core.config import VERSION
@@ -18,11 +20,11 @@ from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.file_metrics import Waiting, file_sizes, measure_activities, measure_notifications
 
 
-async def metrics(call: ApiRequest) -> Answer:
+async def metrics(call: ApiRequest) -> ApiResponse:
     services = call.services
     served = [*_server(services)]  # counted in this thread, so it is read in it
     kept = await call.read(lambda: [*_process(services), *_stored(services), *_delivery(services), *_files(services)])
-    return Answer(200, text([*kept, *served]), ((b"content-type", MEDIA_TYPE.encode()),))
+    return ApiResponse(200, text([*kept, *served]), ((b"content-type", MEDIA_TYPE.encode()),))
 
 
 def _process(services: Services) -> Iterator[Family]:

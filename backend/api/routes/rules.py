@@ -6,8 +6,10 @@ from typing import Any
 
 import msgspec
 
-from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
+from flashflow.backend.api.framework.api_request import ApiRequest
+from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page
+from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import Forbidden
@@ -47,11 +49,11 @@ def _whole(part: msgspec.Struct | None) -> dict[str, Any] | None:
     return None if part is None else {name: getattr(part, name) for name in part.__struct_fields__}
 
 
-def _one(rule: Rule) -> Answer:
+def _one(rule: Rule) -> ApiResponse:
     return success(rule=rule_json(rule))
 
 
-def _tried(result: DryRun) -> Answer:
+def _tried(result: DryRun) -> ApiResponse:
     fields: dict[str, Any] = to_json_types(result)
     return success(**fields | {"examples": [to_json_types(example) for example in result.examples]})
 
@@ -69,47 +71,47 @@ def _check_draft(call: ApiRequest) -> None:
     check_when(call.body.on, call.body.alert)
 
 
-async def list_rules(call: ApiRequest) -> Answer:
+async def list_rules(call: ApiRequest) -> ApiResponse:
     query = call.query or Page()
     page = await call.read(lambda: _rules(call).page(call.caller.sees, query.limit, query.cursor))
     return success(rules=[rule_json(rule) for rule in page.rules], next_cursor=page.next_cursor)
 
 
-async def create_rule(call: ApiRequest) -> Answer:
+async def create_rule(call: ApiRequest) -> ApiResponse:
     _must_send(call)
     write = _rules(call).creating(call.body, *_watching(call, call.body.app))
 
-    def render(rule: Rule) -> Answer:
+    def render(rule: Rule) -> ApiResponse:
         return success(201, rule=rule_json(rule))
 
     return await call.create(call.services.notifications.store, call.services.notification_writes, write, render)
 
 
-async def get_rule(call: ApiRequest) -> Answer:
+async def get_rule(call: ApiRequest) -> ApiResponse:
     named = _named(call)
     return _one(await call.read(lambda: _rules(call).get(named)))
 
 
-async def change_rule(call: ApiRequest) -> Answer:
+async def change_rule(call: ApiRequest) -> ApiResponse:
     _must_send(call)
     write = _rules(call).changing(_named(call), call.body, call.caller.sees)
     return _one(await call.services.notification_writes.run(write))
 
 
-async def remove_rule(call: ApiRequest) -> Answer:
+async def remove_rule(call: ApiRequest) -> ApiResponse:
     return _one(await call.services.notification_writes.run(_rules(call).removing(_named(call))))
 
 
-async def dismiss_error(call: ApiRequest) -> Answer:
+async def dismiss_error(call: ApiRequest) -> ApiResponse:
     return _one(await call.services.notification_writes.run(_rules(call).dismissing_error(_named(call))))
 
 
-async def try_rule(call: ApiRequest) -> Answer:
+async def try_rule(call: ApiRequest) -> ApiResponse:
     named = _named(call)
     return _tried(await call.read(lambda: _rules(call).dry_run_of(named)))
 
 
-async def try_draft(call: ApiRequest) -> Answer:
+async def try_draft(call: ApiRequest) -> ApiResponse:
     _, watches = _watching(call, call.body.app)
     return _tried(await call.read(lambda: _rules(call).dry_run(call.body, watches)))
 

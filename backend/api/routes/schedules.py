@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from flashflow.backend.api.framework.endpoint import Answer, ApiRequest, Endpoint, success
+from flashflow.backend.api.framework.api_request import ApiRequest
+from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page
+from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.serializers import rfc3339_text, sent_json, to_json_types
 from flashflow.backend.core.error_collector import ErrorCollector, within
 from flashflow.backend.core.errors import ValidationError
@@ -33,7 +35,7 @@ def _app(call: ApiRequest, body: ScheduleIn) -> str:
         raise within("notification", refusal) from None
 
 
-def _one(schedule: Schedule) -> Answer:
+def _one(schedule: Schedule) -> ApiResponse:
     return success(schedule=schedule_json(schedule))
 
 
@@ -46,40 +48,40 @@ def _check(call: ApiRequest) -> None:
     faults.done()
 
 
-async def list_schedules(call: ApiRequest) -> Answer:
+async def list_schedules(call: ApiRequest) -> ApiResponse:
     query = call.query or Page()
     page = await call.read(lambda: _schedules(call).page(call.caller.sees, query.limit, query.cursor))
     return success(schedules=[schedule_json(schedule) for schedule in page.schedules], next_cursor=page.next_cursor)
 
 
-async def create_schedule(call: ApiRequest) -> Answer:
+async def create_schedule(call: ApiRequest) -> ApiResponse:
     write = _schedules(call).creating(call.body, _app(call, call.body), call.caller.sees)
 
-    def render(schedule: Schedule) -> Answer:
+    def render(schedule: Schedule) -> ApiResponse:
         return success(201, schedule=schedule_json(schedule))
 
     return await call.create(call.services.notifications.store, call.services.notification_writes, write, render)
 
 
-async def get_schedule(call: ApiRequest) -> Answer:
+async def get_schedule(call: ApiRequest) -> ApiResponse:
     return _one(await call.read(lambda: _schedules(call).get(call.params["schedule_id"], call.caller.sees)))
 
 
-async def change_schedule(call: ApiRequest) -> Answer:
+async def change_schedule(call: ApiRequest) -> ApiResponse:
     write = _schedules(call).changing(call.params["schedule_id"], call.body, call.caller.sees)
     return _one(await call.services.notification_writes.run(write))
 
 
-async def remove_schedule(call: ApiRequest) -> Answer:
+async def remove_schedule(call: ApiRequest) -> ApiResponse:
     write = _schedules(call).removing(call.params["schedule_id"], call.caller.sees)
     return _one(await call.services.notification_writes.run(write))
 
 
-async def run_schedule(call: ApiRequest) -> Answer:
+async def run_schedule(call: ApiRequest) -> ApiResponse:
     schedule = await call.read(lambda: _schedules(call).get(call.params["schedule_id"], call.caller.sees))
     write = _schedules(call).running(schedule, call.caller.sees)
 
-    def render(ran: ScheduleRun) -> Answer:
+    def render(ran: ScheduleRun) -> ApiResponse:
         notifications = [sent_json(one) | {"user_id": one.user_id} for one in ran.sent]
         return success(201, schedule=schedule_json(ran.schedule), notifications=notifications)
 

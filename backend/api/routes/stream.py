@@ -15,10 +15,12 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from flashflow.backend.api.framework.api_request import ApiRequest, authorize
 from flashflow.backend.api.framework.body_decoder import decode_query
 from flashflow.backend.api.framework.context import Services
-from flashflow.backend.api.framework.endpoint import ApiRequest, Disconnected, answer_to, authorize, read_body, respond
 from flashflow.backend.api.framework.event_feed import Chunk, Filter, StreamPosition
+from flashflow.backend.api.framework.request_body import Disconnected, read_body, wait_for_disconnect
+from flashflow.backend.api.framework.responses import error_response, respond
 from flashflow.backend.api.http.connection_places import recognise
 from flashflow.backend.api.http.unread_bytes import WRITE_BYTES
 from flashflow.backend.core.errors import FlashFlowError, PayloadTooLarge, RateLimited, StorageError, ValidationError
@@ -62,8 +64,8 @@ class Stream:
                 self._check_room(caller.app)
         except Disconnected:
             return
-        except Exception as error:  # noqa: BLE001 answer_to logs it
-            answer = answer_to(error, scope["method"], "/api/stream")
+        except Exception as error:  # noqa: BLE001 error_response logs it
+            answer = error_response(error, scope["method"], "/api/stream")
             await respond(send, answer, close=isinstance(error, PayloadTooLarge))
             return
         await send(
@@ -86,7 +88,7 @@ class Stream:
         bell = asyncio.Event()
         bell.set()
         leave = self._services.feed.listen(bell, who)
-        gone = asyncio.ensure_future(_gone(receive))
+        gone = asyncio.ensure_future(wait_for_disconnect(receive))
         stopping = asyncio.ensure_future(self._services.stopping.wait())
         streams = self._services.watch.streams
         streams[call.caller.app] += 1
@@ -176,8 +178,3 @@ async def _any(ends: set[asyncio.Future[Any]], bell: asyncio.Event, timeout: flo
 
 async def _write(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import NamedTuple
+
+from flashflow.backend.store.engine.write_command import Tx
+
+REMEMBER_MS = 24 * 60 * 60 * 1000
+"""How long an Idempotency-Key is honoured."""
 
 IDEMPOTENCY_DDL = """
 CREATE TABLE idempotency_keys (
@@ -32,3 +38,29 @@ CREATE TABLE damaged_rows (
 def mark_damaged_rows(conn: sqlite3.Connection) -> None:
     """Rows whose text had to be replaced are marked, so that the owner can be told."""
     conn.execute(DAMAGED_ROWS_DDL)
+
+
+class StoredResponse(NamedTuple):
+    """The response to the first request with an Idempotency-Key; ``fingerprint`` is that request's SHA-256."""
+
+    fingerprint: bytes
+    status: int
+    body: bytes
+
+
+def find_response(conn: sqlite3.Connection, app: str, key: str, since_ms: int) -> StoredResponse | None:
+    """Return the response stored under the app's ``key`` after ``since_ms``, if any."""
+    row = conn.execute(
+        "SELECT fingerprint, status, body FROM idempotency_keys WHERE app = ? AND key = ? AND created_at > ?",
+        (app, key, since_ms),
+    ).fetchone()
+    return None if row is None else StoredResponse(bytes(row[0]), row[1], bytes(row[2]))
+
+
+def store_response(tx: Tx, app: str, key: str, response: StoredResponse) -> None:
+    """Store ``response`` under the app's ``key``, in place of an expired one."""
+    tx.conn.execute(
+        "INSERT OR REPLACE INTO idempotency_keys (app, key, fingerprint, status, body, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (app, key, *response, tx.now_ms),
+    )

@@ -1,0 +1,56 @@
+"""Devices: the endpoints over push registrations."""
+
+from __future__ import annotations
+
+from flashflow.backend.api.framework.api_request import ApiRequest
+from flashflow.backend.api.framework.endpoint import Endpoint
+from flashflow.backend.api.framework.pagination import Page, paged_rows
+from flashflow.backend.api.framework.parameters import path_user
+from flashflow.backend.api.framework.responses import ApiResponse, success
+from flashflow.backend.api.framework.serializers import to_json_types
+from flashflow.backend.schemas.records import DeviceRegistered
+from flashflow.backend.schemas.requests import DeviceIn
+
+
+async def register_device(call: ApiRequest) -> ApiResponse:
+    service = call.services.notifications
+
+    def render(registered: DeviceRegistered) -> ApiResponse:
+        return success(201 if registered.created else 200, device_token_id=registered.device.id)
+
+    write = service.devices.registering(call.body, call.caller.app)
+    return await call.create(service.store, call.services.notification_writes, write, render)
+
+
+async def list_devices(call: ApiRequest) -> ApiResponse:
+    user_id, devices = path_user(call), call.services.notifications.devices
+    return await call.read(
+        lambda: success(
+            **paged_rows(
+                "devices", lambda before, limit: devices.newest(user_id, call.caller.sees, before, limit), call.query
+            )
+        )
+    )
+
+
+async def remove_device(call: ApiRequest) -> ApiResponse:
+    write = call.services.notifications.devices.removing(call.params["device_token_id"], call.caller.sees)
+    device = await call.services.notification_writes.run(write)
+    return success(device=to_json_types(device))
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="POST", path="/api/devices/register", scope="manage", handler=register_device, body=DeviceIn,
+        creates=True, summary="Register a device for push",
+        answer="201 device_token_id; the same token again: 200 and the same id",
+    ),
+    Endpoint(
+        method="GET", path="/api/devices/user/{user_id:path}", scope="manage", handler=list_devices,
+        query=Page, summary="A user's devices, newest first, tokens masked", answer="devices, next_cursor",
+    ),
+    Endpoint(
+        method="DELETE", path="/api/devices/{device_token_id}", scope="manage", handler=remove_device,
+        summary="Forget a device", answer="device",
+    ),
+)  # fmt: skip

@@ -1,0 +1,43 @@
+"""Notification types: the endpoints that list and declare them."""
+
+from __future__ import annotations
+
+from flashflow.backend.api.framework.api_request import ApiRequest
+from flashflow.backend.api.framework.endpoint import Endpoint
+from flashflow.backend.api.framework.pagination import Page, paged
+from flashflow.backend.api.framework.responses import ApiResponse, success
+from flashflow.backend.api.framework.serializers import to_json_types
+from flashflow.backend.schemas.records import NotificationType
+from flashflow.backend.schemas.requests import TypeIn
+
+
+async def list_types(call: ApiRequest) -> ApiResponse:
+    types = await call.read(call.services.notifications.preferences.numbered_types)
+    return success(**paged("notification_types", types, call.query))
+
+
+async def declare_type(call: ApiRequest) -> ApiResponse:
+    service = call.services.notifications
+
+    def render(declared: tuple[NotificationType, bool]) -> ApiResponse:
+        return success(201 if declared[1] else 200, notification_type=to_json_types(declared[0]))
+
+    write = service.preferences.declaring(call.body, call.caller.app, call.caller.sees)
+    return await call.create(service.store, call.services.notification_writes, write, render)
+
+
+def _check_type(call: ApiRequest) -> None:
+    call.services.notifications.preferences.check_type(call.body)
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET", path="/api/notification-types", scope="manage", handler=list_types,
+        query=Page, summary="Every type of notice that was declared or used, newest first",
+        answer="notification_types, next_cursor",
+    ),
+    Endpoint(
+        method="POST", path="/api/notification-types", scope="manage", handler=declare_type, body=TypeIn,
+        creates=True, check=_check_type, summary="Declare a type of notice", answer="201 notification_type; again: 200",
+    ),
+)  # fmt: skip

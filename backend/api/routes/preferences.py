@@ -1,0 +1,72 @@
+"""Preferences: the endpoints over a user's choices of types and channels."""
+
+from __future__ import annotations
+
+from flashflow.backend.api.framework.api_request import ApiRequest
+from flashflow.backend.api.framework.endpoint import Endpoint
+from flashflow.backend.api.framework.parameters import path_user
+from flashflow.backend.api.framework.responses import ApiResponse, success
+from flashflow.backend.api.framework.serializers import to_json_types
+from flashflow.backend.core.error_collector import ErrorCollector
+from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.schemas.records import Preference, PreferenceMatrix
+from flashflow.backend.schemas.requests import PreferenceIn, PreferencesIn, build
+
+
+async def set_preferences(call: ApiRequest) -> ApiResponse:
+    body: PreferencesIn = call.body
+    write = call.services.notifications.preferences.choosing(_choices(body))
+
+    def render(saved: tuple[Preference, ...]) -> ApiResponse:
+        return success(preferences=[to_json_types(choice) for choice in saved])
+
+    return render(await call.services.notification_writes.run(write))
+
+
+def _choices(body: PreferencesIn) -> list[PreferenceIn]:
+    one = {field: getattr(body, field) for field in _CHOICE if getattr(body, field) is not None}
+    if body.preferences is None:
+        faults = ErrorCollector()
+        for field in _CHOICE:
+            if field not in one:
+                faults.add(field, "is required", "preferences")
+        faults.done()
+        return [build(PreferenceIn, **one)]
+    if one:
+        raise ValidationError.of("preferences", "give either one choice or a list of them")
+    return body.preferences
+
+
+_CHOICE = ("user_id", "notification_type", "channel", "enabled")
+
+
+def _check_preferences(call: ApiRequest) -> None:
+    call.services.notifications.preferences.choosing(_choices(call.body))
+
+
+async def get_preferences(call: ApiRequest) -> ApiResponse:
+    user_id, service = path_user(call), call.services.notifications
+
+    def answer() -> ApiResponse:
+        matrix: PreferenceMatrix = service.get_preferences(user_id)
+        return success(
+            preferences=[to_json_types(choice) for choice in matrix.preferences],
+            quiet_hours=to_json_types(service.circumstances.quiet_hours(user_id)),
+            digest=service.circumstances.digests(user_id),
+            types=[to_json_types(kind) for kind in matrix.types],
+        )
+
+    return await call.read(answer)
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="POST", path="/api/notifications/preferences", scope="manage", handler=set_preferences,
+        body=PreferencesIn, check=_check_preferences,
+        summary="Choose which types may use which channels", answer="preferences",
+    ),
+    Endpoint(
+        method="GET", path="/api/notifications/preferences/{user_id:path}", scope="manage", handler=get_preferences,
+        summary="A user's choices and the matrix they lead to", answer="preferences, quiet_hours, digest, types",
+    ),
+)  # fmt: skip

@@ -1,0 +1,108 @@
+"""Templates: the endpoints over stored texts with variables."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from flashflow.backend.api.framework.api_request import ApiRequest
+from flashflow.backend.api.framework.endpoint import Endpoint
+from flashflow.backend.api.framework.pagination import Page, paged_rows
+from flashflow.backend.api.framework.responses import ApiResponse, success
+from flashflow.backend.api.framework.serializers import to_json_types
+from flashflow.backend.schemas.records import Template
+from flashflow.backend.schemas.requests import Input, PreviewIn, TemplateChangeIn, TemplateIn, build
+
+
+class LocaleQuery(Input, frozen=True, kw_only=True):
+    """Which of a template's texts."""
+
+    locale: Annotated[str, Meta(max_length=35)] = ""
+
+
+def _template(template: Template) -> ApiResponse:
+    return success(template=to_json_types(template))
+
+
+async def list_templates(call: ApiRequest) -> ApiResponse:
+    templates = call.services.notifications.templates
+    return await call.read(
+        lambda: success(
+            **paged_rows(
+                "templates", lambda before, limit: templates.newest(call.caller.sees, before, limit), call.query
+            )
+        )
+    )
+
+
+async def create_template(call: ApiRequest) -> ApiResponse:
+    service = call.services.notifications
+
+    def render(template: Template) -> ApiResponse:
+        return success(201, template=to_json_types(template))
+
+    write = service.templates.creating(call.body, call.caller.app)
+    return await call.create(service.store, call.services.notification_writes, write, render)
+
+
+def _check_template(call: ApiRequest) -> None:
+    call.services.notifications.templates.check(call.body)
+
+
+async def get_template(call: ApiRequest) -> ApiResponse:
+    locale = (call.query or LocaleQuery()).locale
+    templates = call.services.notifications.templates
+    return _template(await call.read(lambda: templates.get(call.params["name"], locale, call.caller.sees)))
+
+
+async def change_template(call: ApiRequest) -> ApiResponse:
+    body: TemplateChangeIn = call.body
+    text = build(TemplateIn, name=call.params["name"], **msgspec.structs.asdict(body))
+    write = call.services.notifications.templates.changing(text, call.caller.app, call.caller.sees)
+    return _template(await call.services.notification_writes.run(write))
+
+
+async def remove_template(call: ApiRequest) -> ApiResponse:
+    write = call.services.notifications.templates.removing(call.params["name"], call.caller.sees)
+    gone = await call.services.notification_writes.run(write)
+    return success(deleted=[to_json_types(template) for template in gone])
+
+
+async def preview_template(call: ApiRequest) -> ApiResponse:
+    body, templates = call.body, call.services.notifications.templates
+    rendered: Any = await call.read(
+        lambda: templates.preview(call.params["name"], body.data, body.locale, call.caller.sees)
+    )
+    return success(preview=to_json_types(rendered))
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET", path="/api/templates", scope="manage", handler=list_templates, query=Page,
+        summary="Every template, newest first", answer="templates, next_cursor",
+    ),
+    Endpoint(
+        method="POST", path="/api/templates", scope="manage", handler=create_template, body=TemplateIn, creates=True,
+        check=_check_template,
+        summary="Keep a text with variables", answer="201 template; 409 when the name is taken",
+    ),
+    Endpoint(
+        method="POST", path="/api/templates/{name}/preview", scope="manage", handler=preview_template, body=PreviewIn,
+        summary="Fill a template in without sending", answer="preview; 400 names each variable that is missing",
+    ),
+    Endpoint(
+        method="GET", path="/api/templates/{name}", scope="manage", handler=get_template, query=LocaleQuery,
+        summary="One template", answer="template",
+    ),
+    Endpoint(
+        method="PUT", path="/api/templates/{name}", scope="manage", handler=change_template, body=TemplateChangeIn,
+        check=_check_template,
+        summary="Replace a template's text", answer="template",
+    ),
+    Endpoint(
+        method="DELETE", path="/api/templates/{name}", scope="manage", handler=remove_template,
+        summary="Delete a template in every locale", answer="deleted",
+    ),
+)  # fmt: skip
