@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flashflow.backend.activity.service import UserActivityService
-from flashflow.backend.core.clock import rfc3339
+from flashflow.backend.core.clock import DAY_MS, file_stamp
 from flashflow.backend.core.errors import FlashFlowError
 from flashflow.backend.core.events import Event
 from flashflow.backend.data.erasure import Erasure
@@ -21,8 +21,6 @@ from flashflow.backend.store.engine.open import CHECK_AT_START_BYTES
 from flashflow.backend.store.engine.writer import Tx, Write
 
 log = logging.getLogger(__name__)
-
-DAY_MS = 86_400_000
 
 
 class Maintenance:
@@ -62,7 +60,7 @@ class Maintenance:
 
     def back_up_daily(self) -> None:
         """Unless today's backup is there."""
-        today = rfc3339(self._clock.now_ms())[:10].replace("-", "")
+        today = file_stamp(self._clock.now_ms())[:8]
         for path in self._paths:
             if not any(backups_folder(path).glob(f"{path.stem}.{today}*.daily.db")):
                 # A backup is all from before an erasure, and goes with it, or all from after it.

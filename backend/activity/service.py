@@ -25,7 +25,7 @@ from flashflow.backend.activity.consent import NO_CONSENT, Admission, row_refusa
 from flashflow.backend.activity.ingest import LOCAL_APP, ActivityParser, Origin
 from flashflow.backend.analytics.rollups import RollupMaintenance, functions
 from flashflow.backend.analytics.service import Analytics
-from flashflow.backend.core.clock import Clock, IdMaker, SystemClock
+from flashflow.backend.core.clock import DAY_MS, Clock, IdMaker, SystemClock
 from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound, Stopping, StorageError, ValidationError
 from flashflow.backend.core.events import Bus
 from flashflow.backend.core.timezones import LocalTime, workspace_zone
@@ -48,7 +48,7 @@ from flashflow.backend.store.activity.session_cache import SessionCache
 from flashflow.backend.store.activity.session_table import read_session
 from flashflow.backend.store.activity.sessionizer import SessionBook, close_stale
 from flashflow.backend.store.analytics.engagement_score import TRAILING_DAYS
-from flashflow.backend.store.analytics.user_metrics import DAY_MS, store_analytics, unsettled_users
+from flashflow.backend.store.analytics.user_metrics import store_analytics, unsettled_users
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.models import ActivityModels, activity_models
 from flashflow.backend.store.engine.open import open_store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Literal, NamedTuple
 
-from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.clock import HOUR_MS, to_datetime
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.core.timezones import LocalTime, to_date, to_day
 from flashflow.backend.schemas.analytics import Metric, Number, Period
@@ -16,7 +16,6 @@ DEFAULT_DAYS = 7
 MOST_DAYS = 3_660
 WEEK_DAYS = 7
 MONTH_DAYS = 28
-HOUR_MS = 3_600_000
 
 
 class DateRange(NamedTuple):

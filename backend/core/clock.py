@@ -6,9 +6,13 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
 
 
 class Clock(Protocol):
@@ -42,8 +46,27 @@ def to_ms(moment: datetime) -> int:
 
 
 def rfc3339(ms: int) -> str:
-    """``ms`` since 1970 as the API writes it: ``2026-11-22T10:15:30.123Z``."""
-    return to_datetime(ms).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}Z"
+    """Return ``ms`` since 1970 as the API writes it: ``2026-11-22T10:15:30.123Z``."""
+    seconds, rest = divmod(ms, 1000)
+    return f"{_whole_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _whole_second(seconds: int) -> str:
+    return to_datetime(seconds * 1000).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def rfc3339_of(value: datetime) -> str:
+    """Return an aware UTC datetime as ``rfc3339`` does."""
+    return value.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def file_stamp(ms: int) -> str:
+    """Return ``ms`` since 1970 as it stands in file names: ``20261122T101530123Z``."""
+    return rfc3339(ms).translate(_IN_FILE_NAMES)
+
+
+_IN_FILE_NAMES = {ord(character): None for character in "-:."}
 
 
 class IdMaker:

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from flashflow.backend.core.clock import to_datetime, to_ms
+from flashflow.backend.core.clock import HOUR_MS, to_datetime, to_ms
 
 _LINKS = (Path("/etc/localtime"), Path("/var/db/timezone/localtime"))
 
@@ -56,7 +56,7 @@ class LocalTime:
 
     def hour(self, ms: int) -> int:
         """The local hour of ``ms`` since 1970 (UTC); divided by 24 it is the local day."""
-        return (ms + self.offset(ms)) // 3_600_000
+        return (ms + self.offset(ms)) // HOUR_MS
 
     def offset(self, ms: int) -> int:
         """How far the zone's clock is ahead of UTC at ``ms``, in milliseconds."""

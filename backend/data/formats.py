@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from flashflow.backend.core.clock import rfc3339_of
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.schemas.records import Activity, Notification, Record, Session
 
@@ -46,7 +47,7 @@ def fields_of(record: Record) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return f"{value.isoformat(timespec='milliseconds')[:-6]}Z" if isinstance(value, datetime) else value
+    return rfc3339_of(value) if isinstance(value, datetime) else value
 
 
 def line_safe(json: bytes) -> bytes:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from flashflow.backend.activity.service import UserActivityService
-from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.clock import DAY_MS, to_datetime
 from flashflow.backend.core.errors import FlashFlowError
 from flashflow.backend.core.events import Event
 from flashflow.backend.notifications.service import NotificationService
@@ -23,7 +23,6 @@ from flashflow.backend.store.rollups import partitions
 
 log = logging.getLogger(__name__)
 
-DAY_MS = 24 * 60 * 60 * 1000
 MIB = 1024 * 1024
 FEWEST, FIRST, MOST = 25, 100, 500
 """Rows in one transaction."""

@@ -13,10 +13,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from flashflow.backend.core.clock import to_datetime, to_ms
+from flashflow.backend.core.clock import HOUR_MS, to_datetime, to_ms
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-HOUR_MS = 3_600_000
 
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9][A-Za-z0-9_+-]*)*", re.ASCII)
 """A name and not just any path to the file: on Windows ``Europe\\Berlin`` is one, and unknown on the next machine."""

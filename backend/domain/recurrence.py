@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Meta
 
-from flashflow.backend.core.clock import to_datetime, to_ms
+from flashflow.backend.core.clock import MINUTE_MS, to_datetime, to_ms
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.schemas.requests import END, Input, Moment, TimeOfDay
@@ -23,7 +23,6 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
 """In the order of ``date.weekday``."""
 
-MINUTE_MS = 60_000
 UNKNOWN_ZONE = "is not an IANA time zone that is known here, like Europe/Berlin"
 ZONE = r"^[A-Za-z][A-Za-z0-9_+/-]*" + END
 

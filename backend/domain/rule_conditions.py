@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from flashflow.backend.core.clock import DAY_MS, MINUTE_MS
 from flashflow.backend.schemas.rules import ORDERED, QUOTED_KEY, OnIn, WhereIn
 
-MINUTE_MS = 60_000
-LATE_MS = 24 * 60 * MINUTE_MS
+LATE_MS = DAY_MS
 """What arrives later than this after it happened counts, but nobody is told of it any more."""
 
 _QUOTED = re.compile(rf"(?P<key>{QUOTED_KEY})(\.|\Z)")

@@ -15,11 +15,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from flashflow.backend.core.clock import MINUTE_MS
 from flashflow.backend.core.errors import Erased, FlashFlowError, ValidationError
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.metric_alerts import Metrics, Reading, is_breached, is_due, may_notify, read
 from flashflow.backend.domain.rule_conditions import (
-    MINUTE_MS,
     ActivityFacts,
     Condition,
     RuleState,

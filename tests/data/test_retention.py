@@ -15,7 +15,7 @@ import pytest
 
 from flashflow.backend import Backend, Config, Filters, StorageError, Tracked, ValidationError, build
 from flashflow.backend.activity.ingest import Origin
-from flashflow.backend.core.clock import SystemClock, to_datetime
+from flashflow.backend.core.clock import DAY_MS, SystemClock, to_datetime
 from flashflow.backend.data.import_activities import import_activities_write
 from flashflow.backend.schemas.records import RejectedRow
 from flashflow.backend.schemas.requests import ActivityIn
@@ -29,8 +29,6 @@ from tests.data.test_export import fill
 from tests.support.api_client import rows_in
 from tests.support.fixed_clock import StillClock
 from tests.support.server_process import flashflow, serving
-
-DAY_MS = 24 * 60 * 60 * 1000
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flashflow.backend.core.clock import DAY_MS
 from flashflow.backend.delivery.back_off import JITTER_FROM_S, BackOff
 from flashflow.backend.delivery.channel_registry import back_off_of
 from flashflow.backend.delivery.network_return import NetworkReturn
@@ -28,7 +29,6 @@ from tests.support.outbox_driver import BUSY, SENT, Hands, Stand
 from tests.support.server_process import ServerProcess, eventually, free_port, serving
 from tests.support.smtp_server import smtp_server
 
-DAY_MS = 86_400_000
 UNREACHABLE = Outcome(outcome="transient", code="unreachable", text="No route to host.")
 GREYLISTED = "451 4.7.1 Greylisted, come back later"
 

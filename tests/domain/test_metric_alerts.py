@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from flashflow.backend import UserActivityService
-from flashflow.backend.core.clock import to_datetime, to_ms
+from flashflow.backend.core.clock import HOUR_MS, to_datetime, to_ms
 from flashflow.backend.domain.metric_alerts import check_times, is_breached, is_due, may_notify, read, reading, spans
 from flashflow.backend.rules.dry_run import Scope, try_alert
 from flashflow.backend.rules.metrics import QUESTIONS, AnalyticsMetrics
@@ -23,7 +23,6 @@ from tests.support.fixed_clock import StillClock
 
 BERLIN = ZoneInfo("Europe/Berlin")
 KOLKATA = ZoneInfo("Asia/Kolkata")
-HOUR_MS = 3_600_000
 
 
 def alert(**fields: Any) -> AlertIn:

@@ -13,12 +13,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from flashflow.backend.core.clock import rfc3339, to_datetime, to_ms
-from flashflow.backend.domain.quiet_hours import DAYS, HOUR_MS, Digest, QuietHours, is_zone
+from flashflow.backend.core.clock import DAY_MS, HOUR_MS, MINUTE_MS, rfc3339, to_datetime, to_ms
+from flashflow.backend.domain.quiet_hours import DAYS, Digest, QuietHours, is_zone
 from tests.support.examples import examples
 
-MINUTE_MS = 60_000
-DAY_MS = 24 * HOUR_MS
 BERLIN, HOWE = "Europe/Berlin", "Australia/Lord_Howe"
 
 # Berlin goes 02:00 → 03:00 on 29 March 2026 and 03:00 → 02:00 on 25 October; Lord Howe half an hour back on 5 April and

@@ -13,14 +13,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flashflow.backend.core.clock import to_datetime, to_ms
+from flashflow.backend.core.clock import DAY_MS, MINUTE_MS, to_datetime, to_ms
 from flashflow.backend.core.errors import ValidationError
-from flashflow.backend.domain.recurrence import DAYS, MINUTE_MS, Recurrence, check, next_after, zone_named
+from flashflow.backend.domain.recurrence import DAYS, Recurrence, check, next_after, zone_named
 from flashflow.backend.schemas.requests import build
 from tests.support.examples import examples
 
 BERLIN = ZoneInfo("Europe/Berlin")
-DAY_MS = 24 * 60 * MINUTE_MS
 STEP = timedelta(minutes=15)
 
 # Gaps and repeats of an hour, of half an hour and of two, at midnight and over it, by Ramadan; a day that never was.

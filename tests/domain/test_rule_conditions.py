@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashflow.backend import ValidationError
+from flashflow.backend.core.clock import MINUTE_MS
 from flashflow.backend.domain.rule_conditions import (
     LATE_MS,
-    MINUTE_MS,
     NONE_YET,
     ActivityFacts,
     RuleState,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.clock import rfc3339, rfc3339_of
 from flashflow.backend.core.encoding import DAMAGED, decode_address, decode_id, decode_json, encode_json, from_object
 from flashflow.backend.schemas.records import Delivery, Record, Sent
 from flashflow.backend.store.activity.session_table import to_session
@@ -28,17 +27,12 @@ _EMPTY_LIST = msgspec.Raw(b"[]")
 _decode_list = msgspec.json.Decoder(list[Any]).decode
 
 
-def rfc3339_text(moment: datetime) -> str:
-    """An aware UTC time as ``2026-11-22T10:15:30.123Z``."""
-    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
 def to_json_types(record: Record) -> dict[str, Any]:
     """A record's fields by name, times written out. Nested records are left to the encoder."""
     fields = {}
     for name in record.__struct_fields__:
         value = getattr(record, name)
-        fields[name] = rfc3339_text(value) if isinstance(value, datetime) else value
+        fields[name] = rfc3339_of(value) if isinstance(value, datetime) else value
     return fields
 
 
@@ -58,16 +52,8 @@ def sent_json(sent: Sent) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=4096)
-def _second(seconds: int) -> str:
-    return to_datetime(seconds * 1000).strftime("%Y-%m-%dT%H:%M:%S.")
-
-
 def _when_ms(ms: int | None) -> str | None:
-    if ms is None:
-        return None
-    seconds, rest = divmod(ms, 1000)
-    return f"{_second(seconds)}{rest:03d}Z"
+    return None if ms is None else rfc3339(ms)
 
 
 def _raw(text: str | None, empty: msgspec.Raw) -> msgspec.Raw:
@@ -102,7 +88,7 @@ def notification_row_json(row: tuple[Any, ...]) -> dict[str, Any]:
         "data": _raw(data, _EMPTY_OBJECT),
         "actions": _raw(actions, _EMPTY_LIST),
         "collapse_key": collapse,
-        "created_at": _when_ms(created),
+        "created_at": rfc3339(created),
         "scheduled_at": _when_ms(scheduled),
         "expires_at": _when_ms(expires),
         "sent_at": _when_ms(sent),
@@ -111,7 +97,7 @@ def notification_row_json(row: tuple[Any, ...]) -> dict[str, Any]:
         "archived_at": _when_ms(archived),
         "snoozed_until": _when_ms(snoozed),
         "count": count,
-        "listed_at": _when_ms(listed),
+        "listed_at": rfc3339(listed),
     }
 
 
@@ -124,8 +110,8 @@ def wire_activity_row(row: tuple[Any, ...]) -> dict[str, Any]:
         "activity_type": kind,
         "session_id": decode_id(session_id),
         "app": app,
-        "timestamp": _when_ms(timestamp),
-        "received_at": _when_ms(received),
+        "timestamp": rfc3339(timestamp),
+        "received_at": rfc3339(received),
         "metadata": _raw(metadata, _EMPTY_OBJECT),
         "page_url": page,
         "referrer": referrer,

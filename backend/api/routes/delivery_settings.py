@@ -10,7 +10,8 @@ from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.parameters import path_user
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import rfc3339_text, to_json_types
+from flashflow.backend.api.framework.serializers import to_json_types
+from flashflow.backend.core.clock import rfc3339_of
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.notifications.delivery_settings import UserDeliverySettings
 from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, DoNotDisturbIn, QuietHoursIn
@@ -50,7 +51,7 @@ async def set_do_not_disturb(call: ApiRequest) -> ApiResponse:
     user_id, until_ms = path_user(call), _until(call)
     write = _circumstances(call).disturb_not(user_id, until_ms)
     until: datetime | None = await call.services.notification_writes.run(write)
-    return success(do_not_disturb_until=None if until is None else rfc3339_text(until))
+    return success(do_not_disturb_until=None if until is None else rfc3339_of(until))
 
 
 def _until(call: ApiRequest) -> int | None:

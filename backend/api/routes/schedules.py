@@ -9,7 +9,8 @@ from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import rfc3339_text, sent_json, to_json_types
+from flashflow.backend.api.framework.serializers import sent_json, to_json_types
+from flashflow.backend.core.clock import rfc3339_of
 from flashflow.backend.core.error_collector import ErrorCollector, within
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.notifications.schedules import ScheduleIn, ScheduleRun, Schedules
@@ -19,7 +20,7 @@ from flashflow.backend.store.notifications.schedules import Schedule
 def schedule_json(schedule: Schedule) -> dict[str, Any]:
     """A schedule as the API writes it; its rule and notification are fit to be sent back in a PUT."""
     rule = {name: getattr(schedule.rule, name) for name in schedule.rule.__struct_fields__}
-    written = {name: rfc3339_text(value) if isinstance(value, datetime) else value for name, value in rule.items()}
+    written = {name: rfc3339_of(value) if isinstance(value, datetime) else value for name, value in rule.items()}
     return to_json_types(schedule) | {"rule": written}
 
 

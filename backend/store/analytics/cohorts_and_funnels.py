@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from flashflow.backend.core.clock import DAY_MS
 from flashflow.backend.store.analytics.totals import Slice
 from flashflow.backend.store.rollups.partitions import between
-from flashflow.backend.store.rollups.schema import DAY_MS, FIRST, LAST, OF_USER, week_of
+from flashflow.backend.store.rollups.schema import FIRST, LAST, OF_USER, week_of
 
 FEW_DAYS = 32
 """Up to so many days it is quicker to look at everybody's days than to look each user up."""

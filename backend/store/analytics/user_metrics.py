@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.clock import DAY_MS, to_datetime
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.schemas.records import NameCount, UserAnalytics
 from flashflow.backend.store.activity import user_index
@@ -17,7 +17,6 @@ from flashflow.backend.store.rollups.dimensions import key_of
 from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS
 from flashflow.backend.store.rollups.schema import OF_USER
 
-DAY_MS = 24 * 60 * 60 * 1000
 TRAILING_DAYS = 28
 RECENT_DAYS = 7
 TOP = 10

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from flashflow.backend.core.clock import DAY_MS
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.store.activity.session_rollup import ENGAGED
@@ -20,7 +21,7 @@ from flashflow.backend.store.rollups import four_week_blocks, packed_timestamps
 from flashflow.backend.store.rollups.aggregate import fold, keyed_rows
 from flashflow.backend.store.rollups.dimensions import VALUES
 from flashflow.backend.store.rollups.partitions import BITS, LONG, partition_of, place_in
-from flashflow.backend.store.rollups.schema import DAY_MS, OTHER, week_of
+from flashflow.backend.store.rollups.schema import OTHER, week_of
 
 AT_ONCE = 250_000
 """Activities held at once, some 100 bytes each; a single day may have more."""

@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from flashflow.backend.core.clock import Clock, rfc3339
+from flashflow.backend.core.clock import Clock, file_stamp
 from flashflow.backend.store.engine.database import BUSY_TIMEOUT_S, create_private, uri_of
 from flashflow.backend.store.engine.errors import is_damage
 
@@ -30,7 +30,7 @@ def back_up(path: Path, clock: Clock, label: str) -> Path:
     """
     folder = backups_folder(path)
     folder.mkdir(mode=0o700, exist_ok=True)
-    stamp = rfc3339(clock.now_ms()).translate({ord(c): None for c in "-:."})
+    stamp = file_stamp(clock.now_ms())
     target = _placed(path, folder / f"{path.stem}.{stamp}.{label}.db")
     for old in sorted(folder.glob(f"{path.stem}.*.{label}.db"))[:-KEEP]:
         old.unlink()
@@ -41,7 +41,7 @@ def copy_to(path: Path, folder: Path, clock: Clock) -> Path:
     """Copy the live file ``path`` into ``folder``, made where it is missing; what is there stays. Raises sqlite3.Error
     or OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    stamp = rfc3339(clock.now_ms()).translate({ord(c): None for c in "-:."})
+    stamp = file_stamp(clock.now_ms())
     return _placed(path, folder / f"{path.stem}.{stamp}.db")
 
 
@@ -93,7 +93,7 @@ def recover(path: Path, clock: Clock) -> str:
     backup = next((b for b in newest_first(path) if is_sound(b)), None)
     if backup is not None:
         _copy(backup, half)  # first: where there is no room for it, the next start has to find the damage again
-    stamp = rfc3339(clock.now_ms()).translate({ord(c): None for c in "-:."})
+    stamp = file_stamp(clock.now_ms())
     aside = path.with_name(f"{path.name}.damaged-{stamp}")
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)

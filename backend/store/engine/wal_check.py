@@ -14,7 +14,7 @@ import struct
 from contextlib import closing
 from pathlib import Path
 
-from flashflow.backend.core.clock import Clock, rfc3339
+from flashflow.backend.core.clock import Clock, file_stamp
 from flashflow.backend.store.engine.database import create_private
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def keep_damaged(path: Path, clock: Clock, timeout_s: float = 2.0) -> str | None
             (_, frames, _) = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if not _is_damaged(wal, frames):
                 return None
-            stamp = rfc3339(clock.now_ms()).translate({ord(c): None for c in "-:."})
+            stamp = file_stamp(clock.now_ms())
             aside = wal.with_name(f"{path.name}.damaged-{stamp}-wal")
             create_private(aside)
             shutil.copyfile(wal, aside)

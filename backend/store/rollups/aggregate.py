@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from flashflow.backend.core.clock import DAY_MS
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups import packed_timestamps
 from flashflow.backend.store.rollups.dimensions import ABSENT, VALUES, intern
 from flashflow.backend.store.rollups.partitions import partition_of, place_in
-from flashflow.backend.store.rollups.schema import DAY_MS, OF_USER, OTHER, week_of
+from flashflow.backend.store.rollups.schema import OF_USER, OTHER, week_of
 
 FOLD_MOST = 50_000
 """Activities folded in one transaction at most: what bounds how long the next write waits."""

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import sqlite3
 
-DAY_MS = 86_400_000
+from flashflow.backend.core.clock import DAY_MS
+
 OTHER = {"app": 1, "type": 2, "page": 3, "feature": 4, "referrer": 5, "agent": 6}
 """The kinds of names. Each kind's own number is also the key of its “all others”, whose name is empty."""
 OF_USER = "active_days t CROSS JOIN user_days d ON t.type = 0 AND t.app = 0 AND d.day = t.day"
