@@ -1,4 +1,4 @@
-"""The rows of a batch: each is decoded on its own, and each that is refused says why."""
+"""Rows of a batch: each is decoded and accepted or rejected independently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flashflow.backend.store.activity.activities import NewActivity
 
 
 class OfUser(Protocol):
-    """A row that is about a user."""
+    """A row with a user id."""
 
     @property
     def user_id(self) -> str: ...
@@ -27,20 +27,20 @@ class OfUser(Protocol):
 
 U = TypeVar("U", bound=OfUser)
 Rows = tuple[list[int], Sequence[U], list[RejectedRow]]
-"""Where in the batch each good row stood, the good rows, and those that are refused already."""
+"""The indexes of the valid rows in the batch, the valid rows, the rejected rows."""
 Batch = Rows[NewActivity]
 
 _decoder = msgspec.json.Decoder(ActivityIn)
 
 
 def decode_row(raw: msgspec.Raw | bytes) -> ActivityIn:
-    """One row of a batch. Raises ValidationError."""
+    """Decode one row of a batch. Raises ValidationError."""
     return validation.decode_row(_decoder, raw)
 
 
 def made_id(said: datetime | None, parts: Sequence[object]) -> str | None:
-    """The same UUIDv7 for the same ``parts`` (the app, the Idempotency-Key, the row's place and text), beginning with
-    the millisecond that was ``said``; None where none was: then the id has to be a new one."""
+    """Derive a UUIDv7 from ``parts`` (app, Idempotency-Key, the row's index and text) and the row's timestamp ``said``;
+    None without a timestamp: such a row needs a new id."""
     if said is None:
         return None
     digest = hashlib.sha256(repr(parts).encode()).digest()
@@ -53,7 +53,7 @@ _FREE_BITS = (0xFFF << 64) | (1 << 62) - 1
 
 
 def rejected(index: int, error: FlashFlowError) -> RejectedRow:
-    """Why the row at ``index`` was not stored."""
+    """Build the rejection of the row at ``index``."""
     errors = error.errors if isinstance(error, ValidationError) else (FieldError("", str(error)),)
     if isinstance(error, Conflict):
         field, _, message = str(error).partition(": ")
@@ -62,7 +62,7 @@ def rejected(index: int, error: FlashFlowError) -> RejectedRow:
 
 
 def prepared(rows: Sequence[msgspec.Raw | bytes], prepare: Callable[[msgspec.Raw | bytes], U]) -> Rows[U]:
-    """What of ``rows`` can be stored, and why the rest cannot: ``prepare`` raises ValidationError for those."""
+    """Apply ``prepare`` to each row; a row for which it raises ValidationError is rejected."""
     places: list[int] = []
     good: list[U] = []
     refused: list[RejectedRow] = []
@@ -76,12 +76,12 @@ def prepared(rows: Sequence[msgspec.Raw | bytes], prepare: Callable[[msgspec.Raw
 
 
 def without_users(batch: Rows[U], refused: Mapping[str, FlashFlowError]) -> Rows[U]:
-    """``batch`` with the rows of these users among the refused."""
+    """Move the rows of the ``refused`` users to the rejected rows."""
     return without_rows(batch, {at: refused[a.user_id] for at, a in enumerate(batch[1]) if a.user_id in refused})
 
 
 def without_rows(batch: Rows[U], refused: Mapping[int, FlashFlowError]) -> Rows[U]:
-    """``batch`` with those of its good rows, by their place among them, among the refused."""
+    """Move valid rows, by their index among the valid rows, to the rejected rows."""
     places, good, rows = batch
     left = [at for at in range(len(good)) if at not in refused]
     rows = [*rows, *(rejected(places[at], why) for at, why in refused.items())]
@@ -89,7 +89,7 @@ def without_rows(batch: Rows[U], refused: Mapping[int, FlashFlowError]) -> Rows[
 
 
 def result_of(batch: Rows[U], answer: Sequence[Tracked | FlashFlowError] | FlashFlowError) -> BatchResult:
-    """What became of ``batch``: ``answer`` has one outcome for each of its good rows."""
+    """Build the result of ``batch``; ``answer`` has one outcome for each valid row."""
     places, _, refused = batch
     rows = list(refused)
     duplicates = 0

@@ -1,5 +1,7 @@
-"""Who is tracked, and what of them: erased users and those without consent are turned away inside the transaction that
-would have stored them, and addresses are masked before they get there."""
+"""Privacy checks on incoming rows: consent, erased users, pruned times, masked IP addresses.
+
+Users are checked inside the transaction that stores their rows, so that no concurrent erasure is missed.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,11 @@ NO_CONSENT = "no_consent"
 
 
 class WithoutConsent(FlashFlowError):
-    """The user has not agreed to be tracked; never leaves this process as an error."""
+    """The user has not agreed to be tracked. Internal: clients get ``stored: false`` with a reason."""
 
 
 class Consent(Record, frozen=True, kw_only=True):
-    """``tracking`` is what the user said (None: nothing yet), ``setting`` the owner's rule, ``tracked`` the outcome."""
+    """``tracking`` is the user's choice (None: not made), ``setting`` the owner's rule, ``tracked`` the result."""
 
     user_id: str
     tracking: bool | None
@@ -38,23 +40,23 @@ class Consent(Record, frozen=True, kw_only=True):
 
 
 class Admission:
-    """The gate of one ``user_activities.db``; ``settings`` may be exchanged at any time."""
+    """Admission of rows to one ``user_activities.db``; ``settings`` may be replaced at any time."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.settings = PrivacySettings()
         self.pruned_before: int | None = None
-        """Activities older than this (milliseconds since 1970) were pruned; None: it was not asked yet, since a damaged
-        file must still open. Set inside transactions only, so that it is never behind what they find."""
+        """Activities before this time (milliseconds since 1970) were pruned; None: not read yet, since a damaged file
+        must still open. Set inside transactions only, so that it is never older than the file's value."""
 
     # --- consent --------------------------------------------------------------------------------------------------
 
     def consent(self, user_id: str) -> Consent:
-        """What the user said, and whether they are tracked."""
+        """Return the user's choice and whether they are tracked."""
         return self._consent(user_id, self._store.read(lambda conn: consents.consent_of(conn, user_id)))
 
     def consenting(self, user_id: str, tracking: bool) -> Write[tuple[str, bool], Consent]:
-        """The write that keeps what the user said. What was stored of them before stays: erasing is another thing."""
+        """Build the write of the user's choice. Stored rows remain; erasure is a separate call."""
         return Write(self._consents, (user_id, tracking))
 
     def _consents(self, tx: Tx, items: Sequence[tuple[str, bool]]) -> list[Consent | FlashFlowError]:
@@ -76,11 +78,11 @@ class Admission:
             tracked=rule != "none" and (said is True or (said is None and rule == "all")),
         )
 
-    # --- the gate -------------------------------------------------------------------------------------------------
+    # --- admission ------------------------------------------------------------------------------------------------
 
     def turned_away(self, tx: Tx, user_ids: Iterable[str]) -> dict[str, FlashFlowError]:
-        """Those of ``user_ids`` of whom nothing may be stored, and why. ``user_ids`` is looked at only where there is
-        anybody to turn away."""
+        """Return the users of whom nothing may be stored, each with the reason. ``user_ids`` is read only if any user
+        is erased or has refused, or the settings restrict tracking."""
         rule = self.settings.tracking
         stones, noes = consents.any_turned_away(tx.conn)
         if rule == "all" and not stones and not noes:
@@ -88,7 +90,7 @@ class Admission:
         users = set(user_ids)
         refused: dict[str, FlashFlowError] = {}
         if rule == "none":
-            refused.update({user: WithoutConsent(_NOBODY) for user in users})
+            refused.update({user: WithoutConsent(_TRACKING_OFF) for user in users})
         elif rule == "consented":
             refused.update({user: WithoutConsent(_NOT_ASKED) for user in users - _said(tx, True, users)})
         elif noes:
@@ -105,7 +107,7 @@ class Admission:
         write: Callable[[Sequence[T]], Sequence[R | FlashFlowError]],
         not_stored: R,
     ) -> list[R | FlashFlowError]:
-        """``write`` the items of whom may be tracked; ``not_stored`` answers for those without consent."""
+        """Apply ``write`` to the items of users that may be tracked; ``not_stored`` is the result without consent."""
         refused = self.turned_away(tx, map(user_of, items))
         if not refused:
             return list(write(items))
@@ -121,16 +123,19 @@ class Admission:
         return answers
 
     def check_age(self, timestamp: int) -> None:
-        """Raises ValidationError for a time (milliseconds since 1970) of which rows were pruned: an activity that comes
-        a second time could not be known again, and would be counted twice. A quick answer ahead of ``too_old``."""
+        """Raise ValidationError for a time (milliseconds since 1970) of which rows were pruned.
+
+        A retried activity could not be recognised as a duplicate there. Runs before the transaction; ``too_old`` checks
+        again inside it.
+        """
         if (before := self.pruned_before) is None:
             before = self._store.read(partitions.pruned_before)
         if timestamp < before:
             raise _pruned(before)
 
     def too_old(self, tx: Tx, activities: Sequence[NewActivity]) -> dict[int, ValidationError]:
-        """Those of ``activities``, by their place, whose times were pruned since they were checked, and why not them:
-        asked in the transaction that stores them, so that no row slips in behind its pruned first copy."""
+        """Return the errors, by index, of ``activities`` whose times were pruned since ``check_age``. Runs in the
+        transaction that stores them."""
         if (before := self.pruned_before) is None:
             before = self.pruned_before = partitions.pruned_before(tx.conn)
         if not before:
@@ -138,23 +143,23 @@ class Admission:
         return {at: _pruned(before) for at, a in enumerate(activities) if a.timestamp < before and a.timed}
 
     def has_pruned(self, tx: Tx) -> None:
-        """Whoever prunes says so here, in the same transaction."""
+        """Update ``pruned_before``; call it in the transaction that prunes."""
         earlier = self.pruned_before
         self.pruned_before = partitions.pruned_before(tx.conn)
         tx.undo.append(lambda: setattr(self, "pruned_before", earlier))
 
     def masked(self, ip_address: str | None) -> str | None:
-        """The address as it may be stored."""
+        """Return the address to store, masked if the settings say so."""
         return mask_ip(ip_address) if self.settings.mask_ip and ip_address is not None else ip_address
 
 
 def row_refusal(why: FlashFlowError) -> ValidationError:
-    """``why`` as a batch names it for one of its rows."""
+    """Return the error of a batch row of a refused user."""
     return ValidationError.of("user_id", str(why))
 
 
 def mask_ip(text: str) -> str | None:
-    """The network an address is in, IPv4 by its first 24 bits and IPv6 by its first 48; None for what is no address."""
+    """Return the address with its first 24 (IPv4) or 48 (IPv6) bits, the rest 0; None for an invalid address."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -166,14 +171,13 @@ def mask_ip(text: str) -> str | None:
 
 
 def _pruned(before: int) -> ValidationError:
-    words = f"is older than what is kept: activities before {rfc3339(before)} were pruned"
-    return ValidationError.of("timestamp", words)
+    return ValidationError.of("timestamp", f"is too old: activities before {rfc3339(before)} were pruned")
 
 
 def _said(tx: Tx, tracking: bool, users: Iterable[str]) -> frozenset[str]:
     return consents.who_said(tx.conn, tracking, users)
 
 
-_NOBODY = "no_consent: FlashFlow is set to track nobody; the activity was not stored"
+_TRACKING_OFF = "no_consent: tracking is switched off; the activity was not stored"
 _NOT_ASKED = "no_consent: the user has not agreed to be tracked; the activity was not stored"
 _SAID_NO = "no_consent: the user does not want to be tracked; the activity was not stored"

@@ -1,4 +1,4 @@
-"""Activities on their way in, as apps send them: each checked on its own, its time corrected, its origin added."""
+"""Parsing of incoming activities: validation, clock correction, origin."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from flashflow.backend.schemas.values import metadata_json, timestamp_ms
 from flashflow.backend.store.activity.activities import NewActivity
 
 FUTURE_MS = 60 * 60 * 1000
-"""An activity from further ahead is refused [Mixpanel]."""
+"""The furthest future timestamp that is accepted [Mixpanel]."""
 SKEW_MS = 5_000
-"""A batch's clock is corrected when it is off by more [Segment]."""
+"""The clock skew of a batch above which its timestamps are corrected [Segment]."""
 LOCAL_APP = "local"
-"""The app of whatever is written without a key: by this process itself."""
+"""The app of rows that this process writes itself, without an API key."""
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Who sends: the app, and what the connection tells."""
+    """The sender: its app, and the connection's address and user agent."""
 
     app: str = LOCAL_APP
     ip_address: str | None = None
@@ -36,7 +36,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class ActivityParser:
-    """Makes of what came what can be stored. ``new_id`` names the rows that came without an id."""
+    """Convert requests to rows to store. ``new_id`` makes the ids of activities without one."""
 
     def __init__(self, admission: Admission, clock: Clock, new_id: Callable[[], str]) -> None:
         self._admission = admission
@@ -44,7 +44,7 @@ class ActivityParser:
         self._new_id = new_id
 
     def one(self, activity: ActivityIn, origin: Origin) -> NewActivity:
-        """A single activity. Raises ValidationError."""
+        """Convert a single activity. Raises ValidationError."""
         return self._prepare(activity, origin, self._clock.now_ms(), 0)
 
     def batch(
@@ -56,7 +56,7 @@ class ActivityParser:
         may_name_app: bool,
         key: str | None,
     ) -> Batch:
-        """What of ``rows`` can be stored, and why the rest cannot. Raises ValidationError for a bad ``sent_at``."""
+        """Convert each of ``rows`` or reject it. Raises ValidationError for an invalid ``sent_at``."""
         now = self._clock.now_ms()
         ahead = 0 if sent_at is None else timestamp_ms("sent_at", sent_at) - now
         correction = ahead if abs(ahead) > SKEW_MS else 0
@@ -80,7 +80,7 @@ class ActivityParser:
         return places, good, refused
 
     def _every_fault(self, first: Malformed, now: int, correction: int, *, may_name_app: bool) -> ValidationError:
-        """Join ``first`` with what else is wrong in the fields that could be read."""
+        """Add the errors of the fields that could be decoded to ``first``."""
         faults = ErrorCollector()
         with faults:
             raise first
@@ -90,7 +90,7 @@ class ActivityParser:
         return faults.error()
 
     def check(self, activity: ActivityIn, now: int, correction: int = 0, *, may_name_app: bool = True) -> None:
-        """Raise ValidationError for every field that cannot be stored as it is."""
+        """Raise ValidationError that names every invalid field."""
         faults = ErrorCollector()
         if activity.app is not None and not may_name_app:
             faults.add("app", "may be given with an admin key only")
@@ -119,7 +119,7 @@ class ActivityParser:
             timestamp = self._time_ms(activity, now, correction)
             metadata = metadata_json(activity.metadata)
         except ValidationError:
-            self.check(activity, now, correction, may_name_app=may_name_app)  # names the others too
+            self.check(activity, now, correction, may_name_app=may_name_app)  # names all invalid fields
             raise
         return NewActivity(
             activity.activity_id or self._new_id(),

@@ -1,10 +1,10 @@
-"""What users do: activities and the sessions they fall into.
+"""Activities and sessions of users.
 
     with UserActivityService() as service:                     # user_activities.db in the working folder
         service.track_activity("ada", "page_view", page_url="/pricing")
         print(service.get_user_analytics("ada").total_activities)
 
-Every call that changes something returns after COMMIT; every call may be made from any thread.
+Methods that change data return after COMMIT. All methods are thread-safe.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ MOST_ROWS = 1_000
 
 
 class UserActivityService:
-    """Activities, sessions and a user's figures over one ``user_activities.db``.
+    """Activities, sessions and user metrics in one ``user_activities.db``.
 
-    ``db_path`` may be relative to the working folder; with ``keep_record`` a file beside it says what it last held.
-    Raises StorageError (and its kin) when the file cannot be used.
+    ``db_path`` may be relative to the working folder. With ``keep_record`` a file beside it records the last committed
+    state, which detects a lost WAL. Raises StorageError or a subclass when the file cannot be used.
     """
 
     def __init__(
@@ -97,8 +97,8 @@ class UserActivityService:
         self._behind: int | None = None
         try:
             self.rollups.keep_zone()
-        except StorageError as fault:  # a large file is checked beside the work, and set aside at the next start
-            log.warning("the figures could not be looked through: %s", fault)
+        except StorageError as fault:  # a large file is checked in the background, and replaced at the next start
+            log.warning("The rollups could not be brought up to date: %s", fault)
 
     # --- activities -----------------------------------------------------------------------------------------------
 
@@ -118,8 +118,8 @@ class UserActivityService:
     ) -> Tracked:
         """Store one activity. Without ``session_id`` it joins the user's open session or opens one.
 
-        The same ``activity_id`` again changes nothing and answers with ``duplicate``. Raises ValidationError for
-        unusable values and Conflict when the id or the session belongs to another app.
+        A repeated ``activity_id`` changes nothing and returns ``duplicate``. Raises ValidationError, and Conflict when
+        the id or the session belongs to another app.
         """
         activity = build(
             ActivityIn,
@@ -137,19 +137,19 @@ class UserActivityService:
         return self.store.run(self.tracking(activity, Origin(ip_address=ip_address)))
 
     def tracking(self, activity: ActivityIn, origin: Origin) -> Write[NewActivity, Tracked]:
-        """The write behind ``track_activity``."""
+        """Build the write of ``track_activity``. Raises ValidationError."""
         return Write(self._track_one, self._incoming.one(activity, origin))
 
     def check(self, activity: ActivityIn) -> None:
-        """Raise ValidationError for every field whose value could not be stored."""
+        """Raise ValidationError that names every invalid field."""
         self._incoming.check(activity, self.clock.now_ms())
 
     def track_batch(
         self, rows: Sequence[dict[str, Any]], sent_at: datetime | None = None, app: str | None = None
     ) -> BatchResult:
-        """Store what is good of up to 1,000 ``rows`` (the keywords of track_activity) and name what is not."""
+        """Store the valid ones of up to 1,000 ``rows`` (the keywords of track_activity) and return the rejected."""
         if len(rows) > MOST_ROWS:
-            raise ValidationError.of("activities", f"may be {MOST_ROWS} at most")
+            raise ValidationError.of("activities", f"must be {MOST_ROWS} at most")
         return self.store.run(self.batching(rows, sent_at, Origin(app=app or LOCAL_APP)))
 
     def batching(
@@ -161,9 +161,8 @@ class UserActivityService:
         may_name_app: bool = True,
         key: str | None = None,
     ) -> Write[Batch, BatchResult]:
-        """The write behind ``track_batch``: rows, as JSON text or not, each checked on its own. Under an
-        Idempotency-Key (``key``) rows with a timestamp and without an id get one made from it, so that they are
-        known again however late the batch is repeated."""
+        """Build the write of ``track_batch``; rows may be JSON text. Under an Idempotency-Key (``key``) rows with a
+        timestamp and without an id get one derived from it: repeated at any later time, they are duplicates."""
         batch = self._incoming.batch(rows, sent_at, origin, may_name_app=may_name_app, key=key)
         return Write(self.track_batches, batch, len(batch[1]))
 
@@ -193,12 +192,12 @@ class UserActivityService:
         return [result_of(batch, answer) for batch, answer in zip(items, answers, strict=True)]
 
     def _count_in(self, tx: Tx, rows: int) -> None:
-        """Have the index by user fed once enough rows wait for it; in the writer's thread, as the next transaction."""
-        # An earlier process may have left some; asked here, since a damaged file must still open.
+        """Aggregate pending activities once there are enough, in the writer's thread as the next transaction."""
+        # An earlier process may have left some. Read here and not on opening, since a damaged file must still open.
         self._behind = user_index.tail_length(tx.conn) if self._behind is None else self._behind + rows
         if self._behind >= user_index.FEED_AT:
             self._behind = 0
-            with suppress(Stopping):  # then the next start does it
+            with suppress(Stopping):  # the next start does it
                 self.store.writer.submit(Bundle([Write(self.rollups.catch_up, None)], lambda: None))
 
     def list_activities(
@@ -213,7 +212,7 @@ class UserActivityService:
         limit: int = 50,
         cursor: str | None = None,
     ) -> ActivityPage:
-        """Activities newest first; ``since`` is included, ``until`` is not."""
+        """List activities, newest first; ``since`` is included, ``until`` is not."""
         start = None if since is None else timestamp_ms("since", since)
         end = None if until is None else timestamp_ms("until", until)
         return self.store.read(
@@ -241,13 +240,13 @@ class UserActivityService:
         user_agent: str | None = None,
         app: str | None = None,
     ) -> SessionStarted:
-        """Open a session, or find the one of that ``session_id`` (``created`` is false then)."""
+        """Open a session, or return the existing one of ``session_id`` with ``created`` false."""
         ref = session_id_or_none(session_id)
         start = build(SessionIn, user_id=user_id, device_info=device_info, session_id=ref, app=app)
         return self.store.run(self.starting(start, Origin(LOCAL_APP, ip_address, user_agent)))
 
     def starting(self, start: SessionIn, origin: Origin) -> Write[tuple[SessionIn, Origin], SessionStarted]:
-        """The write behind ``start_session``. Raises ValidationError."""
+        """Build the write of ``start_session``. Raises ValidationError."""
         metadata_json(start.device_info, "device_info")
         return Write(self._start, (start, origin))
 
@@ -273,7 +272,7 @@ class UserActivityService:
             else:
                 found.append((known.id, False))
         book.save()
-        if user_index.counted_to(tx.conn) is None:  # else these wait with the others
+        if user_index.counted_to(tx.conn) is None:  # otherwise they are counted with the pending activities
             table.count_users(tx, {}, book)
         return [
             place
@@ -283,13 +282,13 @@ class UserActivityService:
         ]
 
     def end_session(self, session_id: SessionRef) -> Session:
-        """End a session now; one that was over already stays as it was. Raises NotFound."""
+        """End a session now; one that has ended does not change. Raises NotFound."""
         session = self.store.run(self.ending(session_id_of(session_id), None))
         self.settle_figures()
         return session
 
     def ending(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
-        """The write behind ``end_session``; another app's session is not found (``app`` None sees all)."""
+        """Build the write of ``end_session``; a session of another app is not found (``app`` None: any app)."""
         return Write(self._end, (session_id, app))
 
     def _end(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
@@ -311,11 +310,11 @@ class UserActivityService:
         return [place if isinstance(place, FlashFlowError) else read_session(tx.conn, place) for place in found]
 
     def heartbeat(self, session_id: SessionRef) -> Session:
-        """Keep a session alive. Raises NotFound, and Conflict when it is over."""
+        """Keep a session alive. Raises NotFound, and Conflict when it has ended."""
         return self.store.run(self.beating(session_id_of(session_id), None))
 
     def beating(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
-        """The write behind ``heartbeat``."""
+        """Build the write of ``heartbeat``."""
         return Write(self._beat, (session_id, app))
 
     def _beat(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
@@ -339,23 +338,23 @@ class UserActivityService:
     def get_user_sessions(
         self, user_id: str, *, app: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> SessionPage:
-        """A user's sessions, newest first."""
+        """List a user's sessions, newest first."""
         return self.store.read(lambda conn: table.list_sessions(conn, user_id, app, limit, cursor))
 
     def close_idle_sessions(self) -> int:
-        """End every session that has been silent for 30 minutes or is a day long; returns how many."""
+        """End every session without activity for 30 minutes or a day long; return how many users had one."""
         users = self.store.run(Write(lambda tx, items: [close_stale(tx, self.cache) for _ in items], None))
         self.settle_figures()
         return len(users)
 
     def settle_figures(self, most: int = 200) -> int:
-        """Write the figures of up to ``most`` users whose sessions ended into ``user_analytics``; returns how many.
+        """Store the metrics of up to ``most`` users whose sessions ended in ``user_analytics``; return how many.
 
-        They are computed beside the writer: what an ended session costs must not be paid by whoever ends one.
+        They are computed outside the writer's transaction, so that ending a session stays fast.
         """
         day, start, _ = self.analytics.today_bounds()
         if self._settled_on != day:
-            # What an earlier process left undone, and what a new day makes of everybody seen in the last 29.
+            # Users left by an earlier process, and on a new day all seen in the last 29 days: their scores change.
             self._settled_on = day
             since = start - (TRAILING_DAYS + 1) * DAY_MS
             self.cache.unsettled.update(self.store.read(lambda conn: unsettled_users(conn, start, since)))
@@ -363,22 +362,22 @@ class UserActivityService:
             self.store.run(Write(self.rollups.count, None))
         if not self.cache.unsettled:
             return 0
-        # Taken by the writer: what made them unsettled is in the file by then.
+        # Taken in the writer's thread: the changes that made them unsettled are committed by then.
         users = self.store.run(Write(lambda tx, items: [self.cache.take_unsettled(most) for _ in items], None))
         if users:
             self.store.run(Write(_store_figures, self.analytics.users(users)))
         return len(users)
 
-    # --- figures --------------------------------------------------------------------------------------------------
+    # --- metrics --------------------------------------------------------------------------------------------------
 
     def get_user_analytics(self, user_id: str, *, app: str | None = None) -> UserAnalytics:
-        """A user's figures by DEFINITIONS.md; a user never seen has zeros and None."""
+        """Return a user's metrics (domain/metric_definitions); an unknown user has zeros and None."""
         return self.analytics.user(user_id, app)
 
-    # --- its own life ---------------------------------------------------------------------------------------------
+    # --- closing --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Finish the waiting writes and close the file. Safe to call twice."""
+        """Finish the pending writes and close the file. Safe to call twice."""
         self.store.close()
 
     def __enter__(self) -> UserActivityService:

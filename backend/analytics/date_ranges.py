@@ -1,4 +1,4 @@
-"""Periods of local days, the one before that is compared with, and how two numbers compare (DEFINITIONS.md)."""
+"""Date ranges of local days, the comparison range, and the change between two values (domain/metric_definitions)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MONTH_DAYS = 28
 
 
 class DateRange(NamedTuple):
-    """Local days ``first`` to ``last``; ``cut`` where only part of the last one is meant."""
+    """Local days ``first`` to ``last``, both included; ``cut`` ends the last day early."""
 
     first: int
     last: int
@@ -30,11 +30,11 @@ class DateRange(NamedTuple):
         return self.last - self.first + 1
 
     def bounds(self, local: LocalTime) -> tuple[int, int]:
-        """The first and the last-plus-one millisecond of the days, whatever the cut."""
+        """Return the first and the last-plus-one millisecond of the days, ignoring the cut."""
         return local.start(self.first), local.start(self.last + 1)
 
     def record(self, until_ms: int | None = None) -> Period:
-        """As the answers tell it; ``until_ms``: where a day still running has come to."""
+        """Return the response's form; ``until_ms`` is the current time if the last day is not over."""
         until = until_ms if self.cut is None else self.cut.at
         return Period(
             first=to_date(self.first),
@@ -44,26 +44,26 @@ class DateRange(NamedTuple):
 
 
 def requested_days(first: date | None, last: date | None, today: int) -> DateRange:
-    """The days from ``first`` to ``last``; without them the seven that end today. Raises ValidationError."""
+    """Validate ``first`` to ``last``; the default is the seven days that end today. Raises ValidationError."""
     end = today if last is None else to_day(last)
     begin = end - DEFAULT_DAYS + 1 if first is None else to_day(first)
     if begin > end:
-        raise ValidationError.of("from", "must not lie after to")
+        raise ValidationError.of("from", "must not be after to")
     if end - begin >= MOST_DAYS:
-        raise ValidationError.of("from", f"may lie {MOST_DAYS} days before to at most")
+        raise ValidationError.of("from", f"may be at most {MOST_DAYS} days before to")
     if begin < 0 or end > today + MOST_DAYS:
         raise ValidationError.of("from" if begin < 0 else "to", "is out of range")
     return DateRange(begin, end)
 
 
 def days_back(days: DateRange, compare: Compare) -> int:
-    """By how many days the period before lies before ``days``."""
+    """Return the days between ``days`` and its comparison range; ``weekday`` rounds up to whole weeks."""
     return {"none": 0, "previous": days.length, "weekday": -(-days.length // WEEK_DAYS) * WEEK_DAYS}[compare]
 
 
 def days_before(days: DateRange, compare: Compare, local: LocalTime, now_ms: int) -> DateRange | None:
-    """As many days before ``days`` (``weekday``: whole weeks before, so that each falls on its own weekday); where
-    today is the last of ``days``, cut where today has come to."""
+    """Return the comparison range of the same length (``weekday``: shifted by whole weeks), cut at the current time of
+    day where ``days`` ends today. None without a comparison, or where it would start before 1970."""
     if compare == "none":
         return None
     shift = days_back(days, compare)
@@ -74,7 +74,7 @@ def days_before(days: DateRange, compare: Compare, local: LocalTime, now_ms: int
     if days.last < today:
         return DateRange(first, last)
     elapsed = now_ms - local.start(today) if days.last == today else 0
-    if days.last > today:  # a period that reaches into the future has come as far as today
+    if days.last > today:  # a range that ends in the future is compared up to today
         last -= days.last - today
         elapsed = now_ms - local.start(today)
     start, end = local.start(last), local.start(last + 1)
@@ -82,7 +82,10 @@ def days_before(days: DateRange, compare: Compare, local: LocalTime, now_ms: int
 
 
 def cut_at(at: int, day: int, local: LocalTime) -> Cut:
-    """The moment ``at`` in the local day ``day``, with its hour (the first of two that bear one name)."""
+    """Return the cut at ``at`` (milliseconds since 1970) in the local day ``day``.
+
+    Where the clock is set back, two hours have one number: the cut's hour starts with the first.
+    """
     hour = local.hour(at)
     start = at - (at + local.offset(at)) % HOUR_MS
     while local.hour(start - 1) == hour:
@@ -91,7 +94,7 @@ def cut_at(at: int, day: int, local: LocalTime) -> Cut:
 
 
 def compared(value: Number | None, previous: Number | None) -> Metric:
-    """(now − before) / before; “new” where there was nothing before and there is now; 0 to 0 is no change."""
+    """Return the change (now − before) / before; “new” from 0 to more than 0; 0.0 from 0 to 0."""
     if value is None or previous is None:
         return Metric(value=value, previous=previous)
     if previous == 0:
@@ -100,5 +103,5 @@ def compared(value: Number | None, previous: Number | None) -> Metric:
 
 
 def ratio(part: Number, whole: Number) -> float | None:
-    """A share; None of nothing."""
+    """Return ``part / whole``; None if ``whole`` is 0."""
     return part / whole if whole else None

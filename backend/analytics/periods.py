@@ -1,4 +1,4 @@
-"""Questions about a period as a whole: its figures, its course, what was done most, when."""
+"""Queries about a period as a whole: overview, trend, most frequent names, heat map."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _values(asked: QueryContext, days: DateRange) -> dict[str, int | float | Non
         "active_users": cohorts_and_funnels.active_users(conn, part),
         "activities": totals.activities(conn, part),
     }
-    if not asked.type_key:  # a session has activities of many types, and a user is new to all of them
+    if not asked.type_key:  # sessions have activities of many types, and a user is new to all types at once
         values["new_users"] = cohorts_and_funnels.new_users(conn, part)
         values |= _of_sessions(totals.sessions(conn, part, *days.bounds(asked.local), asked.app))
     return values
@@ -65,7 +65,7 @@ _TRAILING = ("dau", "wau", "mau", "stickiness")
 
 
 def _trailing(asked: QueryContext) -> dict[str, Metric]:
-    """Active users of the 1, 7 and 28 days that end with the period (or today, where it reaches beyond)."""
+    """Compute active users of the 1, 7 and 28 days that end with the period, or today if that is earlier."""
     last = min(asked.days.last, asked.local.day(asked.now_ms))
     dau, wau, mau = (
         cohorts_and_funnels.active_users(asked.conn, asked.slice(DateRange(last - days + 1, last)))

@@ -1,4 +1,4 @@
-"""A question over the figures on its way: what was asked for, in days and keys."""
+"""Analytics query: its filters as the client sends them, and resolved to local days and dimension keys."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from flashflow.backend.store.rollups.dimensions import MOST, is_full, key_of
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
-    """What a question is about: local days (both included), an app and a type by name; ``zone`` where the days are not
-    the workspace's."""
+    """Local days (both included), an app and an activity type by name; ``zone`` if the days are of another time zone
+    than the workspace's."""
 
     first: date | None = None
     last: date | None = None
@@ -27,21 +27,22 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NO_KEY = -1
-"""Stands for a name that no activity ever had."""
+"""The key of a name without activities."""
 
 
 def requested_key(conn: sqlite3.Connection, kind: str, name: str, field: str) -> int:
-    """The key of an app or a type that ``field`` of a question names. Raises ValidationError where it may be among
-    those that have no figures of their own: nothing true could be said of it."""
+    """Return the dimension key of the app or type in the query's ``field``. Raises ValidationError where it may be
+    counted under “all others”: its own counts are unknown."""
     key = key_of(conn, kind, name)
     if key is None and is_full(conn, kind):
-        told = f"{name!r} has no figures of its own: what came after the first {MOST[kind]:,} counts as all others"
-        raise ValidationError.of(field, told)
+        raise ValidationError.of(
+            field, f"{name!r} has no counts of its own: names after the first {MOST[kind]:,} count as all others"
+        )
     return NO_KEY if key is None else key
 
 
 class QueryContext(msgspec.Struct, frozen=True):
-    """A question on its way: the filters in days and keys, at a moment, on one snapshot."""
+    """Filters resolved to local days and dimension keys, on one database snapshot at ``now_ms``."""
 
     conn: sqlite3.Connection
     days: DateRange
@@ -51,13 +52,13 @@ class QueryContext(msgspec.Struct, frozen=True):
     app_key: int
     type_key: int
     home: LocalTime
-    """The workspace's clock; ``local`` may be another one's."""
+    """The workspace's time zone; ``local`` may be another."""
 
     def slice(self, days: DateRange, *, of_type: bool = True) -> Slice:
-        """Those days of the app and, with ``of_type``, the type."""
+        """Return ``days`` of the app and, with ``of_type``, of the activity type."""
         return Slice(days.first, days.last, self.app_key, self.type_key if of_type else 0, days.cut)
 
     @property
     def until(self) -> int | None:
-        """Where the period has come to, if it is not over."""
+        """The current time in milliseconds since 1970 if the period is not over."""
         return self.now_ms if self.days.last >= self.local.day(self.now_ms) else None

@@ -1,4 +1,4 @@
-"""The figures' upkeep: folded in time, in the workspace's zone, checked and made anew."""
+"""Rollup maintenance: aggregation of new activities, change of time zone, verification, rebuild, key activities."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from flashflow.backend.store.rollups import packed_timestamps
 from flashflow.backend.store.rollups.dimensions import feature, site
 
 WORTH_FOLDING = 256
-"""Activities in the tail that an opening folds: sessions still open look for their pages in it."""
+"""Pending activities above which opening a file aggregates them: queries of open sessions read each of them."""
 
 
 def functions(local: LocalTime) -> Callable[[sqlite3.Connection], None]:
-    """Gives a connection what the figures' statements need beyond SQL."""
+    """Return a function that registers the SQL functions of the rollup statements on a connection."""
 
     def prepare(conn: sqlite3.Connection) -> None:
         conn.create_function("local_hour", 1, local.hour, deterministic=True)
@@ -38,7 +38,7 @@ def functions(local: LocalTime) -> Callable[[sqlite3.Connection], None]:
 
 
 class RollupMaintenance:
-    """Keeps the figures of one ``user_activities.db``. Every call may be made from any thread."""
+    """Maintain the rollups of one ``user_activities.db``. All methods are thread-safe."""
 
     def __init__(self, store: Store, local: LocalTime, cache: SessionCache) -> None:
         self._store = store
@@ -46,45 +46,45 @@ class RollupMaintenance:
         self._cache = cache
 
     def fold(self) -> None:
-        """Have every activity that is stored in the figures too. Raises StorageError where they cannot be written."""
+        """Aggregate all stored activities into the rollups. Raises StorageError if they cannot be written."""
         while self._store.read(user_index.tail_length) and self._store.run(Write(self.catch_up, None)):
             pass
 
     def catch_up(self, tx: Tx, items: Sequence[None]) -> list[bool]:
-        """The write behind ``fold``: one part of the tail; whether more is left."""
+        """Aggregate one batch of pending activities; return whether more are left."""
         more = user_index.catch_up(tx, self._local)
         return [more] * len(items)
 
     def count(self, tx: Tx, items: Sequence[None]) -> list[bool]:
-        """``catch_up``, and the counters of ``user_analytics`` too."""
+        """Do ``catch_up`` and update the counters of ``user_analytics``."""
         user_index.count_tail(tx)
         return self.catch_up(tx, items)
 
-    # --- the zone -------------------------------------------------------------------------------------------------
+    # --- time zone ------------------------------------------------------------------------------------------------
 
     def use_zone(self, zone: ZoneInfo) -> None:
-        """Count days by another zone's clock from now on; the figures are counted anew."""
+        """Change the workspace's time zone and rebuild the rollups."""
         self._local.move(zone)
         self.keep_zone(tell=True)
 
     def keep_zone(self, *, tell: bool = False) -> None:
-        """Count the figures anew where they were kept by another zone's days than the workspace's, and fold what an
-        earlier process left."""
+        """Rebuild the rollups if they are by another time zone than the workspace's, and aggregate the activities that
+        an earlier process left pending."""
         zone = self._store.read(lambda conn: conn.execute("SELECT zone FROM figures_state").fetchone()[0])
         if zone != self._local.zone.key:
             self._store.run(Write(self._rebuild, tell))
         if self._store.read(user_index.tail_length) > WORTH_FOLDING:
             self.fold()
 
-    # --- the check ------------------------------------------------------------------------------------------------
+    # --- verification ---------------------------------------------------------------------------------------------
 
     def verify(self) -> tuple[Difference, ...]:
-        """Compute every figure once more from the bare rows; what differs from the figures kept. Reads everything."""
+        """Recompute every rollup from the raw rows and return the differences. Reads the whole file."""
         self.fold()
         return self._store.read(lambda conn: tuple(verify(conn)))
 
     def rebuild(self) -> None:
-        """Put what the bare rows say in the place of the figures, in one transaction."""
+        """Recompute every rollup from the raw rows in one transaction."""
         self._store.run(Write(self._rebuild, True))
 
     def _rebuild(self, tx: Tx, items: Sequence[bool]) -> list[None]:
@@ -97,19 +97,19 @@ class RollupMaintenance:
     # --- key activities -------------------------------------------------------------------------------------------
 
     def activity_types(self) -> tuple[ActivityType, ...]:
-        """Every activity type with a figure of its own, and which are key activities."""
+        """List activity types with counts of their own, and which of them are key activities."""
         self.fold()
         return self._store.read(list_types)
 
     def mark_key_activity(self, name: str, is_key: bool = True) -> ActivityType:
-        """Make a type a key activity, which engages a session, and count every session anew by it: beside whatever else
-        is written. Raises ValidationError."""
+        """Mark a type as a key activity, or no longer, and recount the sessions in short transactions. A session with a
+        key activity is engaged. Raises ValidationError."""
         marked = self._store.run(self.marking(name, is_key))
         self.recount()
         return marked
 
     def recount(self, seconds: float | None = None) -> bool:
-        """Count sessions anew for another key activity, for so long at most; whether some are left."""
+        """Recount sessions after a change of key activities for at most ``seconds``; return whether some are left."""
         until = None if seconds is None else time.monotonic() + seconds
         while self._store.read(to_recount):
             self._store.run(Write(lambda tx, items: [recount(tx, self._cache) for _ in items], None))
@@ -118,11 +118,11 @@ class RollupMaintenance:
         return self._store.read(to_recount)
 
     def marking(self, name: str, is_key: bool) -> Write[tuple[str, bool], ActivityType]:
-        """The write behind ``mark_key_activity``; ``recount`` follows it."""
+        """Build the write of ``mark_key_activity``; call ``recount`` after it."""
         return Write(self._mark, (build(ActivityTypeIn, name=name, key=is_key).name, is_key))
 
     def _mark(self, tx: Tx, items: Sequence[tuple[str, bool]]) -> list[ActivityType | FlashFlowError]:
         marked = [mark(tx, name, is_key) for name, is_key in items]
         self._cache.forget()
-        full = ValidationError.of("name", "cannot be counted by itself: there are too many activity types")
+        full = ValidationError.of("name", "cannot have counts of its own: there are too many activity types")
         return [full if one is None else one for one in marked]

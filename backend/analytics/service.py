@@ -1,4 +1,4 @@
-"""Questions over what was stored, each figure by DEFINITIONS.md. The API and the screens ask here alike."""
+"""Analytics queries of the API and the screens; domain/metric_definitions defines each metric."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DaysRead = Callable[[DateRange, int], LocalDays]
 
 
 class Analytics:
-    """Answers from one ``user_activities.db``; days are those of the workspace's zone unless another is asked for."""
+    """Queries over one ``user_activities.db``; days are the workspace's unless the filters name another time zone."""
 
     def __init__(self, store: Store, clock: Clock, local: LocalTime, fold: Callable[[], None]) -> None:
         self._store = store
@@ -40,21 +40,21 @@ class Analytics:
 
     @property
     def zone(self) -> ZoneInfo:
-        """The workspace's zone: its days are those of every figure."""
+        """The workspace's time zone."""
         return self._local.zone
 
     def is_elsewhere(self, filters: Filters) -> bool:
-        """Whether another zone's days are asked for: these are counted anew, which may take seconds."""
+        """Whether the filters name another time zone than the workspace's; such queries may take seconds."""
         return filters.zone is not None and filters.zone.key != self.zone.key
 
     def ask(self, filters: Filters, question: Callable[[QueryContext], T], days_read: DaysRead | None = None) -> T:
-        """Answer ``question`` over everything stored so far; ``reach``: what it looks at in another zone, which is all
-        that it may ask (None: it needs none of that zone's days). Raises ValidationError."""
+        """Run ``question`` on one snapshot that includes every stored activity. ``days_read`` bounds the days that it
+        reads by another time zone's clock (None: it reads the stored rollups). Raises ValidationError."""
         try:
             self._fold()
         except StorageError as fault:
-            # Reads go on: the answers lack what came since, and the overview says how much.
-            log.warning("the figures could not be brought up to date: %s", fault)
+            # Reads go on without the pending activities; the overview's ``pending`` counts them.
+            log.warning("Pending activities could not be aggregated: %s", fault)
         now = self._clock.now_ms()
         elsewhere = self.is_elsewhere(filters)
         local = LocalTime(filters.zone) if elsewhere and filters.zone is not None else self._local
@@ -72,14 +72,14 @@ class Analytics:
 
         return self._store.read(answer)
 
-    # --- the period as a whole ------------------------------------------------------------------------------------
+    # --- periods --------------------------------------------------------------------------------------------------
 
     def overview(self, filters: Filters, compare: Compare = "previous") -> Overview:
-        """Every figure of the period beside those of the one before. Raises ValidationError."""
+        """Return every metric of the period and of the comparison period. Raises ValidationError."""
         return self.ask(filters, lambda asked: periods.overview(asked, compare), _with_trailing(compare))
 
     def trend(self, filters: Filters, compare: Compare = "previous", interval: str = "day") -> Trend:
-        """Activities, active users and sessions by day, or activities by hour. Raises ValidationError."""
+        """Return activities, active users and sessions by day, or activities by hour. Raises ValidationError."""
         return self.ask(
             filters,
             lambda asked: periods.trend(asked, compare, interval),
@@ -87,7 +87,8 @@ class Analytics:
         )
 
     def top(self, filters: Filters, kind: str, limit: int = 10) -> Names:
-        """The most frequent ``pages``, ``features``, ``referrers``, ``apps`` or ``types``. Raises ValidationError."""
+        """Return the most frequent ``pages``, ``features``, ``referrers``, ``apps`` or ``types``. Raises
+        ValidationError."""
         return self.ask(
             filters,
             lambda asked: periods.top(asked, kind, limit),
@@ -95,18 +96,18 @@ class Analytics:
         )
 
     def heatmap(self, filters: Filters) -> HeatMap:
-        """Activities by weekday and hour. Raises ValidationError."""
+        """Return activities by weekday and hour. Raises ValidationError."""
         return self.ask(
             filters,
             periods.heatmap,
             lambda days, today: LocalDays(days.first, days.last),
         )
 
-    # --- who ------------------------------------------------------------------------------------------------------
+    # --- users ----------------------------------------------------------------------------------------------------
 
     def retention(self, filters: Filters, days: int = 30, mode: str = "on") -> Retention:
-        """Of those who were new on each day of the period, who came back, on day N or (``on_or_after``) from day N on.
-        Raises ValidationError."""
+        """Return for each day's new users how many came back on day N, or (``on_or_after``) on day N or later. Raises
+        ValidationError."""
         return self.ask(filters, lambda asked: analytics_people.retention(asked, days, mode), _to_today)
 
     def funnel(
@@ -117,26 +118,26 @@ class Analytics:
         dropped_at: int | None = None,
         limit: int = 50,
     ) -> Funnel:
-        """Who took the ``steps`` (activity types) in order; with ``dropped_at`` (2 for the second step) some of those
-        who stopped before it. Raises ValidationError."""
+        """Return how many users took the ``steps`` (activity types) in order; with ``dropped_at`` (2 for the second
+        step) also up to ``limit`` users who stopped before it. Raises ValidationError."""
         return self.ask(
             filters,
             lambda asked: analytics_people.funnel(asked, steps, window_days, dropped_at, limit),
         )
 
     def user_list(self, filters: Filters, limit: int = 50, cursor: str | None = None) -> UserRows:
-        """The users active in the period or since, the latest seen first, each with an engagement score. Raises
+        """List the users active in the period, the latest seen first, each with an engagement score. Raises
         ValidationError."""
         return self.ask(filters, lambda asked: analytics_people.user_list(asked, limit, cursor), _to_today)
 
     # --- one user, and today --------------------------------------------------------------------------------------
 
     def user(self, user_id: str, app: str | None = None) -> UserAnalytics:
-        """One user's figures, over one app's rows or all."""
+        """Return one user's metrics in one app or in all."""
         return self._store.read(lambda conn: user_analytics(conn, user_id, app, self._scoring(conn, app)))
 
     def users(self, user_ids: Sequence[str]) -> tuple[UserAnalytics, ...]:
-        """The figures of several users over all apps, compared with one look at the workspace."""
+        """Return the metrics of several users over all apps; the workspace's means are read once."""
 
         def answer(conn: sqlite3.Connection) -> tuple[UserAnalytics, ...]:
             scoring = self._scoring(conn, None)
@@ -148,12 +149,12 @@ class Analytics:
         return Scoring(conn, app, self._clock.now_ms(), self._local)
 
     def today(self) -> tuple[date, int, int, int]:
-        """The local day it is, and its active users, sessions started and activities."""
+        """Return today's date, active users, sessions started and activities."""
         day, start, end = self.today_bounds()
         return day, *self._store.read(lambda conn: today_activity(conn, start, end))
 
     def today_bounds(self) -> tuple[date, int, int]:
-        """The local day it is, and its first and its last-plus-one millisecond (23 to 25 hours apart)."""
+        """Return today's date, and its first and its last-plus-one millisecond (23 to 25 hours apart)."""
         day = self._today()
         return day, self._start_of(day), self._start_of(day + timedelta(days=1))
 
@@ -165,7 +166,7 @@ class Analytics:
 
 
 def _with_trailing(compare: Compare) -> DaysRead:
-    """The range, the one it is compared with, and the days of MAU."""
+    """Read the range, its comparison range, and the 28 days of MAU."""
     return lambda days, today: LocalDays(
         min(days.first - days_back(days, compare), min(days.last, today) - MONTH_DAYS + 1), days.last
     )

@@ -1,4 +1,4 @@
-"""Questions that tell people apart: who came back, who went through a funnel, who is there at all."""
+"""Queries that distinguish users: retention, funnel, user list."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from flashflow.backend.store.analytics.engagement_score import Scoring
 
 MOST_STEPS = 10
 MOST_WINDOW_DAYS = 366
-"""The longest time a funnel may take [Mixpanel]."""
+"""The longest conversion window of a funnel [Mixpanel]."""
 
 
 # --- retention --------------------------------------------------------------------------------------------------------
 
 
 def retention(asked: QueryContext, days: int, mode: str) -> Retention:
-    """A row for every day somebody was new on; what is not over yet is None."""
+    """Return a row for each day with new users; counts of days that are not over are None."""
     part = asked.slice(asked.days, of_type=False)
     sizes = people.cohort_sizes(asked.conn, part)
     today = asked.local.day(asked.now_ms)
@@ -53,7 +53,7 @@ def retention(asked: QueryContext, days: int, mode: str) -> Retention:
 
 
 def _or_after(last_seen: Mapping[tuple[int, int], int], sizes: Mapping[int, int], days: int) -> dict[int, list[int]]:
-    """Of each cohort, how many were seen for the last time on day N or later, for N up to ``days``."""
+    """Return for each cohort how many users were seen last on day N or later, for N from 0 to ``days``."""
     counts = {first: [0] * (days + 2) for first in sizes}
     for (first, n), users in last_seen.items():
         counts[first][min(n, days + 1)] += users
@@ -64,7 +64,7 @@ def _or_after(last_seen: Mapping[tuple[int, int], int], sizes: Mapping[int, int]
 
 
 def _average(cohorts: Sequence[Cohort], n: int) -> float | None:
-    """The share of all cohorts whose day N is over, by their sizes."""
+    """Return the share of users of all cohorts whose day N is over."""
     known = [(cohort.users[n], cohort.size) for cohort in cohorts if cohort.users[n] is not None]
     return ratio(sum(users or 0 for users, _ in known), sum(size for _, size in known))
 
@@ -73,7 +73,7 @@ def _average(cohorts: Sequence[Cohort], n: int) -> float | None:
 
 
 def funnel(asked: QueryContext, steps: Sequence[str], window_days: int, dropped_at: int | None, limit: int) -> Funnel:
-    """Raises ValidationError for steps, a window or a ``dropped_at`` that cannot be."""
+    """Return users, drop-offs and times of each step. Raises ValidationError for invalid steps or ``dropped_at``."""
     if not 2 <= len(steps) <= MOST_STEPS:
         raise ValidationError.of("steps", f"must be 2 to {MOST_STEPS} activity types")
     if not all(steps):
@@ -81,7 +81,7 @@ def funnel(asked: QueryContext, steps: Sequence[str], window_days: int, dropped_
     if dropped_at is not None and not 2 <= dropped_at <= len(steps):
         raise ValidationError.of("dropped_at", "must be the number of a step after the first")
     days, bounds = asked.days, None
-    if asked.local is not asked.home:  # which days there are matters to the first step alone, and moments tell that
+    if asked.local is not asked.home:  # only the first step depends on the days: bound it by timestamps instead
         bounds = days.bounds(asked.local)
         days = DateRange(asked.home.day(bounds[0]), asked.home.day(bounds[1] - 1))
     part = asked.slice(days, of_type=False)
@@ -118,12 +118,12 @@ def _steps(names: Sequence[str], walked: people.Walked) -> Iterator[FunnelStep]:
 
 
 def _first_day(asked: QueryContext, user: int) -> int:
-    """The day of somebody who came before what another zone's days were counted of."""
+    """Return the first day of a user whose first activity is before the range counted in another time zone."""
     return asked.local.day(people.first_activity_at(asked.conn, asked.app_key, user))
 
 
 def user_list(asked: QueryContext, limit: int, cursor: str | None) -> UserRows:
-    """One page; the score of each is worked out now. Raises ValidationError for a cursor that is none."""
+    """Return one page and compute each user's score. Raises ValidationError for an invalid cursor."""
     after = None
     if cursor is not None:
         last_day, key = decode_cursor(cursor, "users", 2)

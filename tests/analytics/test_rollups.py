@@ -219,7 +219,7 @@ def test_a_type_without_figures_of_its_own_is_not_answered_with_none(
         lambda: analytics.top(narrowed, "pages"),
         lambda: analytics.heatmap(narrowed),
     ):
-        with pytest.raises(ValidationError, match="activity_type: 't3' has no figures of its own"):
+        with pytest.raises(ValidationError, match="activity_type: 't3' has no counts of its own"):
             question()
     with pytest.raises(ValidationError, match="steps: 't3'"):
         analytics.funnel(Filters(), ["t0", "t3"])

@@ -180,7 +180,7 @@ def test_a_row_repeated_in_the_moment_its_first_copy_is_pruned_is_refused(backen
     alone = one("early", early)
     assert backend.retention.prune(clock.now_ms() - 3 * DAY_MS).activities == 1
 
-    with pytest.raises(ValidationError, match=r"^timestamp: is older than what is kept: .* were pruned$") as refused:
+    with pytest.raises(ValidationError, match=r"^timestamp: is too old: .* were pruned$") as refused:
         service.store.run(alone)
     again, old, other = service.store.writer.run_all(singles)
     assert isinstance(again, Tracked)
