@@ -1,6 +1,6 @@
-"""“Send a test”: one notice through one channel, now, with the outcome as the channel gave it.
+"""“Send a test”: deliver one test message through one channel at once and return the channel's own outcome.
 
-Nothing is stored, but for what the inbox is tested with: that is a notification like any other.
+Nothing is stored, except by the test of the inbox: that is an ordinary notification.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from flashflow.backend.store.notifications.delivery_settings import contact_of
 TITLE = "A test from FlashFlow"
 MESSAGE = "If you can read this, the channel works."
 TYPE = "flashflow.test"
-PATIENCE_S = 45.0
-"""How long a test may take where a channel would wait longer: a request waits for it."""
+TIMEOUT_S = 45.0
+"""Longest time a channel may take for a test: an HTTP request waits for the result."""
 
 Address = tuple[str | None, str | None, int | None]
-"""Target, platform, and when it was registered in ms."""
-Tell = Callable[..., Sent]
-"""``send_notification``: stores a notification for a user."""
+"""Target, platform, and registration time in milliseconds since 1970."""
+SendNotification = Callable[..., Sent]
+"""``NotificationService.send_notification``."""
 
 
 class ChannelTest(Record, frozen=True, kw_only=True):
-    """What became of a test, to one target (a platform or the channel itself)."""
+    """The outcome of a test on one target (a platform or the channel itself)."""
 
     channel: str
     target: str
@@ -40,41 +40,48 @@ class ChannelTest(Record, frozen=True, kw_only=True):
 
 
 class ChannelTester:
-    """``lanes`` gives the channels as they are configured now, ``this_computer`` the token of the device that this
-    process runs on, once it is registered."""
+    """Send tests through the configured channels.
+
+    ``route_queues`` returns the queues configured now by route, ``this_computer`` the token of the device this process
+    runs on, once it is registered.
+    """
 
     def __init__(
         self,
         store: Store,
-        lanes: Callable[[], Mapping[str, RouteQueue]],
+        route_queues: Callable[[], Mapping[str, RouteQueue]],
         clock: Clock,
         new_id: Callable[[], str],
         *,
-        tell: Tell,
+        send_notification: SendNotification,
         this_computer: Callable[[], str | None],
     ) -> None:
         self._store = store
-        self._lanes = lanes
+        self._route_queues = route_queues
         self._clock = clock
         self._new_id = new_id
-        self._tell = tell
+        self._send_notification = send_notification
         self._this_computer = this_computer
 
     def send_test(self, channel: str, user_id: str) -> tuple[ChannelTest, ...]:
-        """Test ``channel`` (or one route of push) on every target that ``user_id`` has there; takes as long as the
-        providers do. Raises NotFound where it is not configured, Conflict where the user has no address for it."""
+        """Test ``channel`` (or one route of push) on every target of ``user_id`` there; block until the providers answer.
+
+        Raises NotFound where the channel is not configured, Conflict where the user has no address for it.
+        """
         if channel == "in_app":
-            sent = self._tell(user_id, TITLE, MESSAGE, notification_type=TYPE, channel=channel, app="flashflow")
-            return (_told(sent),)
-        lanes = self._lanes()
-        routes = [route for route in (SYSTEMS.values() if channel == "push" else [channel]) if route in lanes]
+            sent = self._send_notification(
+                user_id, TITLE, MESSAGE, notification_type=TYPE, channel=channel, app="flashflow"
+            )
+            return (_inbox_result(sent),)
+        queues = self._route_queues()
+        routes = [route for route in (SYSTEMS.values() if channel == "push" else [channel]) if route in queues]
         if not routes:
             raise NotFound(f"The channel {channel!r} is not configured.")
         found = self._store.read(lambda conn: [(route, self._addresses(conn, route, user_id)) for route in routes])
-        trials = [self._try(route, lanes[route], user_id, address) for route, there in found for address in there]
-        if not trials:
+        tests = [self._test(route, queues[route], user_id, address) for route, there in found for address in there]
+        if not tests:
             raise Conflict(f"The user {user_id!r} has no address for this channel.")
-        return tuple(trials)
+        return tuple(tests)
 
     def _addresses(self, conn: sqlite3.Connection, route: str, user_id: str) -> list[Address]:
         if route in {"email", "sms"}:
@@ -90,20 +97,20 @@ class ChannelTester:
         return [
             (token, platform, registered_at)
             for token, platform, registered_at in devices
-            if self._goes_by(route, token, platform)
+            if self._uses_route(route, token, platform)
         ]
 
-    def _goes_by(self, route: str, token: str, platform: str) -> bool:
-        """Whether this device is reached by that route, by the resolver's rules."""
-        if platform == "ios" and "apns" not in self._lanes():
+    def _uses_route(self, route: str, token: str, platform: str) -> bool:
+        """Whether pushes to this device take that route, by the rules of ``domain.delivery_policy``."""
+        if platform == "ios" and "apns" not in self._route_queues():
             return route == "fcm"
         if platform == "desktop" and token != self._this_computer():
             return False
         return SYSTEMS.get(platform) == route
 
-    def _try(self, route: str, lane: RouteQueue, user_id: str, address: Address) -> ChannelTest:
+    def _test(self, route: str, queue: RouteQueue, user_id: str, address: Address) -> ChannelTest:
         target, platform, registered_at = address
-        outcome: Outcome = lane.channel.send(
+        outcome: Outcome = queue.channel.send(
             DeliveryMessage(
                 delivery_id=self._new_id(),
                 notification_id=self._new_id(),
@@ -117,7 +124,7 @@ class ChannelTester:
                 registered_at=registered_at,
                 notification_type=TYPE,
                 created_at=self._clock.now_ms(),
-                patience_s=PATIENCE_S,
+                patience_s=TIMEOUT_S,
             )
         )
         return ChannelTest(
@@ -130,13 +137,13 @@ class ChannelTester:
 
 
 def _told(sent: Sent) -> ChannelTest:
-    """What became of the test in the inbox."""
-    (stands,) = sent.deliveries
-    arrived = stands.status == "delivered"
+    """The outcome of a test of the inbox."""
+    (delivery,) = sent.deliveries
+    arrived = delivery.status == "delivered"
     return ChannelTest(
         channel="in_app",
         target="in_app",
         outcome="delivered" if arrived else "permanent",
-        code=stands.code or "stored",
-        text=stands.reason or "It is in the inbox.",
+        code=delivery.code or "stored",
+        text=delivery.reason or "It is in the inbox.",
     )

@@ -1,4 +1,4 @@
-"""A user's circumstances: contacts, quiet hours, do not disturb, digests."""
+"""A user's delivery settings: contacts, quiet hours, do not disturb, digests."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ Changes = dict[str, Any]
 C = TypeVar("C")
 R = TypeVar("R")
 
-# What people write between the digits, the spaces and hyphens of typesetters among it.
+# Separators between digits, including the no-break spaces and hyphens of typeset text.
 _BETWEEN_DIGITS = re.compile(r"[ ().\u00a0\u202f\u2010\u2011-]+")
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
 
 class UserDeliverySettings:
-    """What decides when and where a user is reached, beside the choices of types and channels.
+    """Read and change delivery settings; preferences by type and channel are in ``preferences``.
 
-    ``zone`` names the workspace's time zone, for users who have set none.
+    ``zone`` names the workspace's time zone, the default for users who have set none.
     """
 
     def __init__(self, store: Store, zone: Callable[[], str]) -> None:
@@ -48,12 +48,12 @@ class UserDeliverySettings:
     # --- contacts -------------------------------------------------------------------------------------------------
 
     def contact(self, user_id: str) -> Contact:
-        """The user's addresses and language; nothing but None for a user never seen."""
+        """The user's addresses and language; every field is None for an unknown user."""
         return self._store.read(lambda conn: table.contact_of(conn, user_id)) or Contact()
 
     def contacting(self, user_id: str, changes: ContactsIn) -> Write[tuple[str, Changes], Contact]:
-        """The write that changes contacts; a phone number is stored as E.164. Raises ValidationError."""
-        fields = _given(changes)
+        """Build the write that changes contacts; a phone number is stored as E.164. Raises ValidationError."""
+        fields = _changed_fields(changes)
         faults = ErrorCollector()
         with faults:
             if fields.get("email") is not None:
@@ -62,7 +62,7 @@ class UserDeliverySettings:
             if fields.get("phone") is not None:
                 fields["phone"] = _as_e164(fields["phone"])
         faults.done()
-        return Write(_of_the_living(self._contact), (user_id, fields))
+        return Write(_unless_erased(self._contact), (user_id, fields))
 
     def _contact(self, tx: Tx, items: Sequence[tuple[str, Changes]]) -> list[Contact]:
         answers = []
@@ -70,19 +70,19 @@ class UserDeliverySettings:
             answers.append(table.save_contact(tx, user_id, fields))
             if None in (fields.get("email", ""), fields.get("phone", "")):
                 re_evaluate_queued(tx, [user_id])
-            _tell(tx, user_id)
+            _publish(tx, user_id)
         return answers
 
     # --- quiet hours and do not disturb ---------------------------------------------------------------------------
 
     def quiet_hours(self, user_id: str) -> QuietSetting:
-        """The quiet hours as they are set, or as they would be once enabled."""
+        """The quiet hours as set, or the defaults."""
         zone, now_ms = self._zone(), self._store.clock.now_ms()
         return self._store.read(lambda conn: table.quiet_setting(conn, user_id, zone, now_ms))
 
     def quieting(self, user_id: str, changes: QuietHoursIn) -> Write[tuple[str, Changes], QuietSetting]:
-        """The write that changes quiet hours. Raises ValidationError."""
-        fields = _given(changes)
+        """Build the write that changes quiet hours. Raises ValidationError."""
+        fields = _changed_fields(changes)
         faults = ErrorCollector()
         if fields.get("timezone") is not None and not is_zone(fields["timezone"]):
             faults.add("timezone", "is not an IANA time zone that is known here, like Europe/Berlin")
@@ -92,44 +92,44 @@ class UserDeliverySettings:
                 faults.add("days", "names a day twice")
             fields["days"] = tuple(day for day in DAYS if day in days)
         faults.done()
-        return Write(_of_the_living(self._quiet), (user_id, fields))
+        return Write(_unless_erased(self._quiet), (user_id, fields))
 
     def _quiet(self, tx: Tx, items: Sequence[tuple[str, Changes]]) -> list[QuietSetting]:
         answers, zone = [], self._zone()
         for user_id, fields in items:
             table.save_quiet(tx, user_id, fields)
             table.re_evaluate_held(tx, user_id, "quiet_hours")
-            _tell(tx, user_id)
+            _publish(tx, user_id)
             answers.append(table.quiet_setting(tx.conn, user_id, zone, tx.now_ms))
         return answers
 
     def disturb_not(self, user_id: str, until_ms: int | None) -> Write[tuple[str, int | None], datetime | None]:
-        """The write that keeps everything but what is critical from the user until then (milliseconds since 1970);
-        None ends it. Raises ValidationError."""
+        """Build the write that holds all but critical deliveries until ``until_ms`` (milliseconds since 1970); None ends
+        it. Raises ValidationError."""
         if until_ms is not None and not self._store.clock.now_ms() < until_ms <= LATEST_MS:
             raise ValidationError.of("until", "must lie in the future, and before 2200")
-        return Write(_of_the_living(self._disturb_not), (user_id, until_ms))
+        return Write(_unless_erased(self._disturb_not), (user_id, until_ms))
 
     def _disturb_not(self, tx: Tx, items: Sequence[tuple[str, int | None]]) -> list[datetime | None]:
         answers = []
         for user_id, until_ms in items:
             table.save_dnd(tx, user_id, until_ms)
             table.re_evaluate_held(tx, user_id, "do_not_disturb")
-            _tell(tx, user_id)
+            _publish(tx, user_id)
             answers.append(None if until_ms is None else to_datetime(until_ms))
         return answers
 
     # --- digests --------------------------------------------------------------------------------------------------
 
     def digests(self, user_id: str) -> dict[str, DigestChoice]:
-        """The user's choices by type, ``*`` for every type; what types declare is not among them."""
+        """The user's digest choices by type, ``*`` for every type; the defaults declared by types are not included."""
         return self._store.read(lambda conn: table.digests_of(conn, user_id))
 
     def digesting(self, user_id: str, choice: DigestIn) -> Write[tuple[str, DigestIn], dict[str, DigestChoice]]:
-        """The write that stores a choice or takes it back: all the user's choices then. Raises ValidationError."""
+        """Build the write that stores or deletes a choice; it returns all choices of the user. Raises ValidationError."""
         if choice.frequency is None and choice.at is not UNSET:
             raise ValidationError.of("at", "goes with a frequency")
-        return Write(_of_the_living(self._digest), (user_id, choice))
+        return Write(_unless_erased(self._digest), (user_id, choice))
 
     def _digest(self, tx: Tx, items: Sequence[tuple[str, DigestIn]]) -> list[dict[str, DigestChoice]]:
         answers = []
@@ -138,13 +138,13 @@ class UserDeliverySettings:
             table.save_digest(tx, user_id, choice.notification_type, choice.frequency, at)
             if choice.frequency in {None, "off"}:
                 table.re_evaluate_held(tx, user_id, "digest")
-            _tell(tx, user_id)
+            _publish(tx, user_id)
             answers.append(table.digests_of(tx.conn, user_id))
         return answers
 
 
-def _of_the_living(write: Callable[[Tx, Sequence[tuple[str, C]]], Sequence[R]]) -> Handler[tuple[str, C], R]:
-    """``write``, but for users who were erased."""
+def _unless_erased(write: Callable[[Tx, Sequence[tuple[str, C]]], Sequence[R]]) -> Handler[tuple[str, C], R]:
+    """Wrap ``write`` so that it refuses erased users."""
 
     def handle(tx: Tx, items: Sequence[tuple[str, C]]) -> list[R | FlashFlowError]:
         return unless_erased(tx, items, lambda item: (item[0],), lambda good: write(tx, good))
@@ -152,16 +152,16 @@ def _of_the_living(write: Callable[[Tx, Sequence[tuple[str, C]]], Sequence[R]]) 
     return handle
 
 
-def _given(changes: Input) -> Changes:
+def _changed_fields(changes: Input) -> Changes:
     return {name: value for name, value in msgspec.structs.asdict(changes).items() if value is not UNSET}
 
 
-def _tell(tx: Tx, user_id: str) -> None:
+def _publish(tx: Tx, user_id: str) -> None:
     tx.events.append(Event("preference", user_id, user_id))
 
 
 def _check_email(text: str) -> None:
-    """Held to what the e-mail channel will be able to send to."""
+    """Accept only addresses that the e-mail channel can send to."""
     try:
         parse_address(text)
     except ValueError as error:
@@ -169,7 +169,7 @@ def _check_email(text: str) -> None:
 
 
 def _as_e164(text: str) -> str:
-    if "(0)" in text:  # without its brackets it would be another number
+    if "(0)" in text:  # dropping the brackets would make it another number
         raise ValidationError.of("phone", "has a (0), which is not dialled from abroad: leave it out")
     number = _BETWEEN_DIGITS.sub("", text)
     if not _E164.fullmatch(number):

@@ -1,4 +1,4 @@
-"""The transactions that move a notification through its reader's hands: read, unread, archive, cancel."""
+"""Inbox transactions on one notification: read, unread, archive, unarchive, snooze, cancel."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from flashflow.backend.schemas.records import Notification
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import notifications as table
 
-Wanted = tuple[str, str | None]
-"""A notification's id, and the only app that may see it (None: any)."""
+NotificationKey = tuple[str, str | None]
+"""A notification's id, and the only app whose notifications are visible (None: any)."""
 
 Change = dict[str, Any] | None
-"""Columns to set; None leaves the notification as it is."""
+"""Columns to set; None: no change."""
 
 READABLE = {"pending", "sent", "delivered", "read", "failed"}
 
 
 def missing(notification_id: str) -> NotFound:
-    """The refusal for a notification that is not there for whoever asks."""
+    """The error for an unknown notification, or another app's."""
     return NotFound(f"There is no notification {notification_id!r}.")
 
 
 class Inbox:
-    """Handlers for the writer; each takes the notifications wanted and answers with them as they are afterwards."""
+    """Writer handlers; each returns the notifications as they are afterwards."""
 
-    def read(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+    def read(self, tx: Tx, items: Sequence[NotificationKey]) -> list[Notification | FlashFlowError]:
         return _each(tx, items, _read)
 
-    def unread(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+    def unread(self, tx: Tx, items: Sequence[NotificationKey]) -> list[Notification | FlashFlowError]:
         return _each(tx, items, _unread)
 
-    def archive(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+    def archive(self, tx: Tx, items: Sequence[NotificationKey]) -> list[Notification | FlashFlowError]:
         return _each(tx, items, _archive)
 
-    def unarchive(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+    def unarchive(self, tx: Tx, items: Sequence[NotificationKey]) -> list[Notification | FlashFlowError]:
         return _each(tx, items, _unarchive)
 
-    def cancel(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+    def cancel(self, tx: Tx, items: Sequence[NotificationKey]) -> list[Notification | FlashFlowError]:
         return _each(tx, items, _cancel)
 
-    def snooze(self, tx: Tx, items: Sequence[tuple[Wanted, int]]) -> list[Notification | FlashFlowError]:
-        """(wanted, until in ms)."""
+    def snooze(self, tx: Tx, items: Sequence[tuple[NotificationKey, int]]) -> list[Notification | FlashFlowError]:
+        """Handle (key, until in milliseconds since 1970)."""
         return [
             answer
-            for wanted, until in items
-            for answer in _each(tx, [wanted], lambda tx, seq, n, until=until: _snooze(tx, seq, n, until))  # type: ignore[misc]
+            for key, until in items
+            for answer in _each(tx, [key], lambda tx, seq, n, until=until: _snooze(tx, seq, n, until))  # type: ignore[misc]
         ]
 
     def read_all(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[tuple[str, ...]]:
-        """(user, app): the ids that were unread and are read now."""
+        """Handle (user, app or None for all): return the ids that became read."""
         answers = []
         for user_id, app in items:
             rows = tx.conn.execute(
@@ -74,17 +74,17 @@ class Inbox:
         return answers
 
     def unread_many(self, tx: Tx, items: Sequence[tuple[str, ...]]) -> list[int]:
-        """Take back ``read_all``: those of the ids that stand as read become unread again; how many did."""
+        """Undo ``read_all``: mark the ids that are still read as unread; return how many changed."""
         answers = []
         for ids in items:
-            told = len(tx.events)
+            before = len(tx.events)
             _each(tx, [(id_, None) for id_ in ids], _unread)
-            answers.append(len(tx.events) - told)  # one for each that changed
+            answers.append(len(tx.events) - before)  # one event for each change
         return answers
 
 
 def _each(
-    tx: Tx, items: Sequence[Wanted], change: Callable[[Tx, int, Notification], Change]
+    tx: Tx, items: Sequence[NotificationKey], change: Callable[[Tx, int, Notification], Change]
 ) -> list[Notification | FlashFlowError]:
     answers: list[Notification | FlashFlowError] = []
     for notification_id, app in items:

@@ -1,4 +1,4 @@
-"""What a decision rests on, looked up: one user's circumstances and what the owner configured."""
+"""Load the inputs of a delivery decision: the user's settings and the configured channels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DESKTOP = frozenset({"desktop"})
 
 
 class PolicyQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is to be told what, by which channels."""
+    """One notification to decide: its user, type and channels. ``expires_at`` in milliseconds since 1970."""
 
     user_id: str
     notification_type: str
@@ -28,14 +28,14 @@ class PolicyQuery(msgspec.Struct, frozen=True, kw_only=True):
     device_tokens: Sequence[str] | None = None
     expires_at: int | None = None
     released: frozenset[str] = frozenset()
-    """Of ``digest``, ``failover`` and ``throttle``, what has had its say when the delivery was held."""
+    """Rules among ``digest``, ``failover`` and ``throttle`` that were applied before and must not hold it again."""
 
 
 class PolicyInputLoader:
-    """Gathers the facts inside a transaction or on a reader's snapshot.
+    """Load policy inputs inside a transaction or on a reader's snapshot.
 
-    ``routes`` are what is configured, or with ``unread`` what may be; ``this_computer`` is the token of the device this
-    process runs on, once it is registered; ``zone`` names the workspace's time zone.
+    ``routes`` are the configured routes, or every possible one while the settings are ``unread``; ``this_computer`` is
+    the token of the device this process runs on, once it is registered; ``zone`` names the workspace's time zone.
     """
 
     def __init__(self, zone: Callable[[], str]) -> None:
@@ -44,57 +44,57 @@ class PolicyInputLoader:
         self.unread = False
         self.this_computer: str | None = None
 
-    def facts(self, conn: sqlite3.Connection, asked: PolicyQuery, now_ms: int) -> PolicyInputs:
-        """Everything ``decide`` wants to know. What goes to the inbox alone is asked no more than the choices."""
-        choices = choices_of(conn, asked.user_id)
-        kind = asked.kind
-        category = kind.category if kind is not None and kind.category else asked.category
+    def load(self, conn: sqlite3.Connection, query: PolicyQuery, now_ms: int) -> PolicyInputs:
+        """Load every input of ``decide``; a notification for the inbox alone needs only the preferences."""
+        choices = choices_of(conn, query.user_id)
+        kind = query.kind
+        category = kind.category if kind is not None and kind.category else query.category
         critical = kind is not None and kind.critical
         base = PolicyInputs(
-            notification_type=asked.notification_type,
-            channels=asked.channels,
+            notification_type=query.notification_type,
+            channels=query.channels,
             choices=choices,
             devices=(),
             category=category,
             critical=critical,
             now_ms=now_ms,
-            expires_at=asked.expires_at,
+            expires_at=query.expires_at,
             routes=self.routes,
             unread=self.unread,
         )
-        outward = [channel for channel in asked.channels if channel != "in_app"]
-        if not outward:
+        external = [channel for channel in query.channels if channel != "in_app"]
+        if not external:
             return base
-        quiet, dnd_until = (None, None) if critical else quiet_of(conn, asked.user_id, self._zone())
+        quiet, dnd_until = (None, None) if critical else quiet_of(conn, query.user_id, self._zone())
         digest = None
-        if not critical and "digest" not in asked.released:
+        if not critical and "digest" not in query.released:
             zone = quiet.zone if quiet is not None else self._zone()
             declared, at = (None, None) if kind is None else (kind.digest, kind.digest_at)
-            digest = digest_of(conn, asked.user_id, asked.notification_type, declared, at, zone)
+            digest = digest_of(conn, query.user_id, query.notification_type, declared, at, zone)
         throttled = {}
-        if kind is not None and kind.throttle is not None and "throttle" not in asked.released:
-            throttled = used_up(conn, asked.user_id, kind, outward, now_ms)
+        if kind is not None and kind.throttle is not None and "throttle" not in query.released:
+            throttled = used_up(conn, query.user_id, kind, external, now_ms)
         return msgspec.structs.replace(
             base,
-            devices=self._devices(conn, asked) if "push" in outward else (),
-            addresses=addresses_of(conn, asked.user_id) if {"email", "sms"} & set(outward) else frozenset(),
+            devices=self._devices(conn, query) if "push" in external else (),
+            addresses=addresses_of(conn, query.user_id) if {"email", "sms"} & set(external) else frozenset(),
             throttled=throttled,
             digest=digest,
             quiet=quiet,
             dnd_until=dnd_until,
-            failover=_delays(kind, asked) if "failover" not in asked.released else {},
+            failover=_delays(kind, query) if "failover" not in query.released else {},
         )
 
-    def _devices(self, conn: sqlite3.Connection, asked: PolicyQuery) -> list[Target]:
-        only = None if asked.device_tokens is None else frozenset().union(*map(identities, asked.device_tokens))
+    def _devices(self, conn: sqlite3.Connection, query: PolicyQuery) -> list[Target]:
+        only = None if query.device_tokens is None else frozenset().union(*map(identities, query.device_tokens))
         return [
             Target(seq, platform, identity == self.this_computer)
-            for seq, identity, platform in targets_of(conn, asked.user_id)
+            for seq, identity, platform in targets_of(conn, query.user_id)
             if only is None or identity in only
         ]
 
 
-def _delays(kind: NotificationType | None, asked: PolicyQuery) -> dict[str, int]:
-    """Channel → minutes."""
+def _delays(kind: NotificationType | None, query: PolicyQuery) -> dict[str, int]:
+    """The delay of each fail-over stage: channel → minutes."""
     stages = () if kind is None else kind.failover
-    return {stage.channel: stage.after_minutes for stage in stages if stage.channel in asked.channels}
+    return {stage.channel: stage.after_minutes for stage in stages if stage.channel in query.channels}

@@ -137,9 +137,9 @@ class Held(NamedTuple):
 class DueRelease:
     """Handlers for the writer; each answers with how many rows it moved: as long as it is many, call again."""
 
-    def __init__(self, new_id: IdMaker, facts: PolicyInputLoader) -> None:
+    def __init__(self, new_id: IdMaker, policy_inputs: PolicyInputLoader) -> None:
         self._new_id = new_id
-        self._facts = facts
+        self._policy_inputs = policy_inputs
         self._latest: int | None = None
 
     def due(self, conn: sqlite3.Connection, now_ms: int) -> list[Step]:
@@ -197,7 +197,7 @@ class DueRelease:
             device_tokens=from_strings(due.device_tokens) if due.device_tokens else None,
             expires_at=due.expires_at,
         )
-        decisions = decide(self._facts.facts(tx.conn, question, tx.now_ms))
+        decisions = decide(self._policy_inputs.load(tx.conn, question, tx.now_ms))
         known = None
         if due.collapse_key is not None:
             known = find_open(tx.conn, due.user_id, due.app, due.collapse_key, decisions)
@@ -288,7 +288,7 @@ class DueRelease:
             expires_at=held.expires_at,
             released=frozenset({"throttle"} | ({"failover"} if in_turn else set()) | (set() if anew else {"digest"})),
         )
-        for decision in decide(self._facts.facts(tx.conn, question, tx.now_ms)):
+        for decision in decide(self._policy_inputs.load(tx.conn, question, tx.now_ms)):
             if decision.channel != held.channel:
                 continue
             if decision.device_seq == held.device_seq or decision.status == "suppressed":

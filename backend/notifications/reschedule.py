@@ -1,4 +1,4 @@
-"""Another time for what is still scheduled."""
+"""Reschedule notifications that are still scheduled."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from flashflow.backend.core.errors import Conflict, FlashFlowError, ValidationError
 from flashflow.backend.core.events import Event
-from flashflow.backend.notifications.inbox import Wanted, missing
+from flashflow.backend.notifications.inbox import NotificationKey, missing
 from flashflow.backend.schemas.records import Notification
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import notifications as table
 
 
-def reschedule(tx: Tx, items: Sequence[tuple[Wanted, int]]) -> list[Notification | FlashFlowError]:
-    """(wanted, when in milliseconds since 1970): move each to its new time. What has gone out stays as it is."""
+def reschedule(tx: Tx, items: Sequence[tuple[NotificationKey, int]]) -> list[Notification | FlashFlowError]:
+    """Handle (reference, time in milliseconds since 1970): move each to its new time. Raises Conflict once it was sent."""
     answers: list[Notification | FlashFlowError] = []
     for (notification_id, app), when in items:
         found = table.find(tx.conn, notification_id, app)
@@ -38,7 +38,7 @@ def reschedule(tx: Tx, items: Sequence[tuple[Wanted, int]]) -> list[Notification
 
 def _refusal(notification: Notification, when: int) -> FlashFlowError | None:
     if notification.status != "scheduled":
-        return Conflict(f"A notification that is {notification.status} cannot be scheduled anew.")
+        return Conflict(f"A notification that is {notification.status} cannot be rescheduled.")
     expires = notification.expires_at
     if expires is not None and when >= round(expires.timestamp() * 1000):
         return ValidationError.of("scheduled_at", "must lie before expires_at")

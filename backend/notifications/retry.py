@@ -11,7 +11,7 @@ from flashflow.backend.core.encoding import decode_id, from_strings
 from flashflow.backend.core.errors import Conflict, FlashFlowError
 from flashflow.backend.domain.delivery_policy import Decision, decide
 from flashflow.backend.notifications.deliveries import new_delivery, redecide, wake
-from flashflow.backend.notifications.inbox import Wanted, missing
+from flashflow.backend.notifications.inbox import NotificationKey, missing
 from flashflow.backend.notifications.policy_inputs import PolicyInputLoader, PolicyQuery
 from flashflow.backend.schemas.records import Notification
 from flashflow.backend.store.engine.writer import Tx
@@ -26,11 +26,11 @@ GONE = "This device is not registered any more."
 class Retry:
     """A handler for the writer."""
 
-    def __init__(self, new_id: IdMaker, facts: PolicyInputLoader) -> None:
+    def __init__(self, new_id: IdMaker, policy_inputs: PolicyInputLoader) -> None:
         self._new_id = new_id
-        self._facts = facts
+        self._policy_inputs = policy_inputs
 
-    def retry(self, tx: Tx, items: Sequence[Wanted]) -> list[Notification | FlashFlowError]:
+    def retry(self, tx: Tx, items: Sequence[NotificationKey]) -> list[Notification | FlashFlowError]:
         """Put every failed and dead delivery of each notification back into the outbox, if it can be reached now;
         a wait between two tries ends too."""
         answers: list[Notification | FlashFlowError] = []
@@ -95,7 +95,7 @@ class Retry:
             released=frozenset({"throttle", "digest", "failover"}),
         )
         # The person asked for it now: neither quiet hours nor a digest hold it back.
-        facts = self._facts.facts(tx.conn, question, tx.now_ms)
+        facts = self._policy_inputs.load(tx.conn, question, tx.now_ms)
         decisions = decide(msgspec.structs.replace(facts, quiet=None, dnd_until=None))
         if n.read_at is None:
             return list(decisions)

@@ -1,8 +1,8 @@
-"""Recurring notifications: kept with their rule, and sent when their time has come.
+"""Recurring notifications: store them with their recurrence rule and send them when due.
 
-That a time has come is decided by the ``next_at`` in the file, and sending and moving it on are one transaction. So
-nothing is lost or repeated by a crash, a clock that is set back or a computer that slept: of the times it missed the
-latest is made up for, the others are not.
+``next_at`` in the file decides when a schedule is due; sending and advancing it are one transaction. A crash, a clock
+set back or a suspended computer neither loses nor repeats a notification: of several missed times only the latest is
+sent.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from flashflow.backend.store.privacy import tombstones
 log = logging.getLogger(__name__)
 
 DUE_AT_ONCE = 100
-FAULT = "It could not be sent, by a fault of FlashFlow's own; its log says more."
+FAULT = "It could not be sent because of an internal error; see FlashFlow's log."
 
-Ordering = Callable[[SendIn, str, str | None], Order]
-"""A checked order from a request, the app that sends it, and the only app whose templates may be filled in (None:
-any). Raises ValidationError."""
-Rehearsing = Callable[[sqlite3.Connection, Order, int], object]
-"""What sending would do now (ms), without doing it. Raises ValidationError as sending would refuse it."""
-Sending = Callable[[Tx, Sequence[Order]], Sequence[tuple[Sent, ...] | FlashFlowError]]
+BuildOrder = Callable[[SendIn, str, str | None], Order]
+"""Check a request into an order; the other arguments are the sending app and the only app whose templates may be used
+(None: any). Raises ValidationError."""
+DryRun = Callable[[sqlite3.Connection, Order, int], object]
+"""Compute the result of sending at a time (milliseconds since 1970) without storing it. Raises ValidationError."""
+SendOrders = Callable[[Tx, Sequence[Order]], Sequence[tuple[Sent, ...] | FlashFlowError]]
 
-Seen = tuple[str, str | None]
-"""A schedule's id, and the only app whose schedules may be seen (None: any)."""
+ScheduleRef = tuple[str, str | None]
+"""A schedule's id, and the only app whose schedules are visible (None: any)."""
 
 
 class ScheduleIn(Input, frozen=True, kw_only=True):
-    """What is sent, as ``/api/notifications/send`` takes it but without ``scheduled_at``, ``expires_at``, and when."""
+    """The body of ``/api/notifications/send`` without ``scheduled_at`` and ``expires_at``, and its recurrence rule."""
 
     name: Name
     notification: SendIn
@@ -57,14 +57,14 @@ class ScheduleIn(Input, frozen=True, kw_only=True):
 
 
 class ScheduleRun(NamedTuple):
-    """A schedule that was sent out of turn, and what became of it."""
+    """A schedule that was run on request, and the notifications it sent."""
 
     schedule: Schedule
     sent: tuple[Sent, ...]
 
 
 class Plan(NamedTuple):
-    """A ScheduleIn whose every field was checked."""
+    """A checked ScheduleIn."""
 
     name: str
     request: Request
@@ -73,16 +73,16 @@ class Plan(NamedTuple):
 
 
 class Schedules:
-    """The schedules of one ``notifications.db``. ``zone`` names the time zone of rules that name none."""
+    """The schedules of one ``notifications.db``. ``zone`` names the default time zone of rules."""
 
     def __init__(
         self,
         store: Store,
         new_id: Callable[[], str],
         *,
-        order: Ordering,
-        rehearse: Rehearsing,
-        send: Sending,
+        order: BuildOrder,
+        rehearse: DryRun,
+        send: SendOrders,
         zone: Callable[[], str],
     ) -> None:
         self._store = store
@@ -92,56 +92,56 @@ class Schedules:
         self._send = send
         self._zone = zone
 
-    # --- what a caller asks ---------------------------------------------------------------------------------------
+    # --- queries and writes ---------------------------------------------------------------------------------------
 
     def get(self, schedule_id: str, app: str | None = None) -> Schedule:
-        """One schedule. Raises NotFound, for another app's too."""
+        """One schedule. Raises NotFound, also for another app's."""
         row = self._store.read(lambda conn: table.find(conn, schedule_id, app))
         if row is None:
             raise _missing(schedule_id)
         return row.schedule()
 
     def page(self, app: str | None = None, limit: int = 50, cursor: str | None = None) -> SchedulePage:
-        """Schedules, newest first. Raises ValidationError for a cursor that is none."""
+        """List schedules, newest first. Raises ValidationError for an invalid cursor."""
         return self._store.read(lambda conn: table.list_schedules(conn, app, limit, cursor))
 
     def create(self, name: str, notification: Mapping[str, Any], rule: Mapping[str, Any], app: str) -> Schedule:
-        """A new schedule. Raises ValidationError, and Conflict when the app has one of that name."""
-        asked = build(ScheduleIn, name=name, notification=dict(notification), rule=dict(rule))
-        return self._store.run(self.creating(asked, app, None))
+        """Create a schedule. Raises ValidationError, and Conflict where the app has one of that name."""
+        body = build(ScheduleIn, name=name, notification=dict(notification), rule=dict(rule))
+        return self._store.run(self.creating(body, app, None))
 
-    def creating(self, asked: ScheduleIn, app: str, owner: str | None) -> Write[Plan, Schedule]:
-        """The write behind ``create``. ``owner``: the only app whose templates may be used (None: any)."""
-        plan = self._plan(asked, app, owner)
+    def creating(self, body: ScheduleIn, app: str, owner: str | None) -> Write[Plan, Schedule]:
+        """Build the write of ``create``. ``owner``: the only app whose templates may be used (None: any)."""
+        plan = self._plan(body, app, owner)
         return Write(self._create, plan, len(plan.order.users))
 
-    def changing(self, schedule_id: str, asked: ScheduleIn, owner: str | None) -> Write[tuple[Seen, Plan], Schedule]:
-        """The write that replaces a schedule. While its rule stays the same, so does its next time."""
-        plan = self._plan(asked, "", owner)
+    def changing(self, schedule_id: str, body: ScheduleIn, owner: str | None) -> Write[tuple[ScheduleRef, Plan], Schedule]:
+        """Build the write that replaces a schedule; an unchanged rule leaves ``next_at`` as it is."""
+        plan = self._plan(body, "", owner)
         return Write(self._change, ((schedule_id, owner), plan), len(plan.order.users))
 
-    def removing(self, schedule_id: str, owner: str | None) -> Write[Seen, Schedule]:
-        """The write that ends and forgets a schedule."""
+    def removing(self, schedule_id: str, owner: str | None) -> Write[ScheduleRef, Schedule]:
+        """Build the write that deletes a schedule."""
         return Write(self._remove, (schedule_id, owner))
 
-    def running(self, schedule: Schedule, owner: str | None) -> Write[Seen, ScheduleRun]:
-        """The write that sends it once now, whenever it is due."""
+    def running(self, schedule: Schedule, owner: str | None) -> Write[ScheduleRef, ScheduleRun]:
+        """Build the write that sends it once now, independent of its rule."""
         users = schedule.notification.get("user_ids") or [schedule.notification.get("user_id")]
         return Write(self._run_now, (schedule.id, owner), len(users))
 
-    # --- what happens by itself -----------------------------------------------------------------------------------
+    # --- periodic job ---------------------------------------------------------------------------------------------
 
     def run_due(self) -> int:
-        """Send what is due, each schedule in a transaction of its own; returns how many were sent.
+        """Send every due schedule, each in its own transaction; return how many were sent.
 
-        What keeps one from being sent keeps no other; a fault of the storage is raised when all have been tried.
+        A failing schedule does not stop the others. Raises StorageError after all have been tried.
         """
         sent, fault = 0, None
         while fault is None and (seqs := self._store.read(self._due)):
             for seq in seqs:
                 try:
                     sent += self._run_one(seq)
-                except FlashFlowError as error:  # it stays due, and is tried again with the next call
+                except FlashFlowError as error:  # it stays due and the next call retries it
                     fault = error
         if fault is not None:
             raise fault
@@ -159,36 +159,36 @@ class Schedules:
             log.exception("a recurring notification failed; it goes on with its next time")
             return self._store.run(Write(self._skip, seq))
 
-    # --- checking -------------------------------------------------------------------------------------------------
+    # --- validation -----------------------------------------------------------------------------------------------
 
-    def check(self, asked: ScheduleIn, app: str, owner: str | None) -> tuple[Order, Recurrence]:
-        """The order and the rule as they are stored. Raises ValidationError for every field that is wrong."""
+    def check(self, body: ScheduleIn, app: str, owner: str | None) -> tuple[Order, Recurrence]:
+        """Check a request into its order and complete rule. Raises ValidationError naming every wrong field."""
         faults = ErrorCollector()
         order = rule = None
         for field in ("scheduled_at", "expires_at"):
-            if getattr(asked.notification, field) is not None:
+            if getattr(body.notification, field) is not None:
                 faults.add(f"notification.{field}", "has no place in a notification that recurs")
         with faults, _inside("notification"):
-            order = self._order(asked.notification, app, owner)
+            order = self._order(body.notification, app, owner)
         with faults, _inside("rule"):
-            rule = self._complete(asked.rule)
+            rule = self._complete(body.rule)
         faults.done()
         assert order is not None
         assert rule is not None
         return order, rule
 
-    def _plan(self, asked: ScheduleIn, app: str, owner: str | None) -> Plan:
-        order, rule = self.check(asked, app, owner)
-        notification = from_object(to_json(msgspec.structs.replace(asked.notification, app=None)))
-        return Plan(asked.name, Request(notification=notification, owner=owner), rule, order)
+    def _plan(self, body: ScheduleIn, app: str, owner: str | None) -> Plan:
+        order, rule = self.check(body, app, owner)
+        notification = from_object(to_json(msgspec.structs.replace(body.notification, app=None)))
+        return Plan(body.name, Request(notification=notification, owner=owner), rule, order)
 
     def _complete(self, rule: Recurrence) -> Recurrence:
-        """The rule as it is stored: with its zone, times in UTC, the days in their order."""
+        """The rule to store: with its zone, times in UTC, days in the order of the week."""
         check(rule)
         if rule.timezone is not None and not is_zone(rule.timezone):
             raise ValidationError.of("timezone", UNKNOWN_ZONE)
-        moments = {
-            field: None if (moment := getattr(rule, field)) is None else to_datetime(timestamp_ms(field, moment))
+        times = {
+            field: None if (value := getattr(rule, field)) is None else to_datetime(timestamp_ms(field, value))
             for field in ("starts_at", "ends_at")
         }
         return Recurrence(
@@ -197,7 +197,7 @@ class Schedules:
             days=None if rule.days is None else [day for day in DAYS if day in rule.days],
             day_of_month=rule.day_of_month,
             timezone=rule.timezone or (None if rule.at is None else self._zone()),
-            **moments,
+            **times,
         )
 
     def _refusal(self, tx: Tx, order: Order) -> FlashFlowError | None:
@@ -230,10 +230,10 @@ class Schedules:
         table.insert(tx, schedule_id, plan.name, app, plan.request, plan.rule, next_at)
         return _stored(tx, schedule_id)
 
-    def _change(self, tx: Tx, items: Sequence[tuple[Seen, Plan]]) -> list[Schedule | FlashFlowError]:
+    def _change(self, tx: Tx, items: Sequence[tuple[ScheduleRef, Plan]]) -> list[Schedule | FlashFlowError]:
         return [self._changed(tx, seen, plan) for seen, plan in items]
 
-    def _changed(self, tx: Tx, seen: Seen, plan: Plan) -> Schedule | FlashFlowError:
+    def _changed(self, tx: Tx, seen: ScheduleRef, plan: Plan) -> Schedule | FlashFlowError:
         row = table.find(tx.conn, *seen)
         if row is None:
             return _missing(seen[0])
@@ -241,7 +241,7 @@ class Schedules:
             return ValidationError.of("notification.app", "cannot be changed: a schedule stays with its app")
         if table.named(tx.conn, row.app, plan.name) not in {None, row.id}:
             return _taken(plan.name)
-        next_at = row.next_at  # it may be due at this very moment: whoever corrects a text must not undo that
+        next_at = row.next_at  # unchanged: correcting a text must not skip a time that is due
         if plan.rule != row.rule and (next_at := self._next(plan.rule, tx, row.created_at)) is None:
             return _never()
         if (refusal := self._refusal(tx, msgspec.structs.replace(plan.order, app=row.app))) is not None:
@@ -249,7 +249,7 @@ class Schedules:
         table.update(tx, row.seq, plan.name, plan.request, plan.rule, next_at)
         return _stored(tx, row.id)
 
-    def _remove(self, tx: Tx, items: Sequence[Seen]) -> list[Schedule | FlashFlowError]:
+    def _remove(self, tx: Tx, items: Sequence[ScheduleRef]) -> list[Schedule | FlashFlowError]:
         answers: list[Schedule | FlashFlowError] = []
         for seen in items:
             row = table.find(tx.conn, *seen)
@@ -258,7 +258,7 @@ class Schedules:
             answers.append(_missing(seen[0]) if row is None else row.schedule())
         return answers
 
-    def _run_now(self, tx: Tx, items: Sequence[Seen]) -> list[ScheduleRun | FlashFlowError]:
+    def _run_now(self, tx: Tx, items: Sequence[ScheduleRef]) -> list[ScheduleRun | FlashFlowError]:
         answers: list[ScheduleRun | FlashFlowError] = []
         for seen in items:
             row = table.find(tx.conn, *seen)
@@ -277,8 +277,7 @@ class Schedules:
         return [self._ran(tx, seq) for seq in items]
 
     def _ran(self, tx: Tx, seq: int) -> bool:
-        # Looked at now and not before: it may have been deleted, changed or sent since it was found due, by this very
-        # transaction too.
+        # Read inside this transaction: it may have been deleted, changed or sent since it was found due.
         row = table.find_due(tx.conn, seq, tx.now_ms)
         if row is None:
             return False
@@ -296,7 +295,7 @@ class Schedules:
     def _move_on(self, tx: Tx, row: Row, last_at: int | None, error: str | None) -> None:
         try:
             next_at = self._next(row.rule, tx, row.created_at)
-        except ValidationError as unknown_zone:  # known when it was made: the machine's list has changed
+        except ValidationError as unknown_zone:  # the machine's time zone list changed since it was created
             next_at, error = None, str(unknown_zone)
         table.move_on(tx, row, next_at, last_at, error)
 

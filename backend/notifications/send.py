@@ -1,4 +1,4 @@
-"""From a request to stored notifications and deliveries, decided and written in one transaction."""
+"""Send: turn orders into stored notifications and decided deliveries, in one transaction."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Types = dict[str, NotificationType | None]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked ``send``: for whom, what, when. Times in milliseconds since 1970."""
+    """A checked SendIn. Times in milliseconds since 1970; ``data`` and ``actions`` as JSON text."""
 
     users: tuple[str, ...]
     app: str
     owner: str | None
-    """The only app whose templates may be filled in; None: any."""
+    """The only app whose templates may be used; None: any."""
     title: str | None
     message: str | None
     template: str | None
@@ -53,11 +53,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     scheduled_at: int | None
     expires_at: int | None
     fallback: str | None = None
-    """What a text says that shows nothing once its template is filled in, where the values are to be made to fit."""
+    """Text in place of a template that renders empty; None: an empty text is refused."""
 
 
 class Content(msgspec.Struct, frozen=True):
-    """What a user will be told, and by which channels."""
+    """A rendered notification and its channels."""
 
     title: str
     message: str
@@ -66,30 +66,30 @@ class Content(msgspec.Struct, frozen=True):
 
 
 class Sender:
-    """The transactions that make notifications."""
+    """Writer handlers that create notifications."""
 
-    def __init__(self, new_id: IdMaker, facts: PolicyInputLoader) -> None:
+    def __init__(self, new_id: IdMaker, policy_inputs: PolicyInputLoader) -> None:
         self._new_id = new_id
-        self._facts = facts
+        self._policy_inputs = policy_inputs
 
     @property
     def this_computer(self) -> str | None:
         """The token of the device this process runs on, once it is registered."""
-        return self._facts.this_computer
+        return self._policy_inputs.this_computer
 
     @this_computer.setter
     def this_computer(self, token: str) -> None:
-        self._facts.this_computer = token
+        self._policy_inputs.this_computer = token
 
     def send(self, tx: Tx, orders: Sequence[Order]) -> list[tuple[Sent, ...] | FlashFlowError]:
-        """Store every order's notifications; an order whose template cannot be filled in is refused whole. Erased
-        users are left out; an order for nobody else is refused."""
+        """Store every order's notifications. Refuse an order whose template cannot be rendered, or whose users are all
+        erased; leave out erased users otherwise."""
         batch = _Batch(tx)
         answers: list[tuple[Sent, ...] | FlashFlowError] = []
         types: Types = {}
         for order in orders:
             try:
-                order = _for_the_living(tx.conn, order)  # noqa: PLW2901 the same order, without the erased
+                order = _without_erased(tx.conn, order)  # noqa: PLW2901 the same order
                 contents = self._contents(tx.conn, order, types)
             except (Erased, ValidationError) as refusal:
                 answers.append(refusal)
@@ -97,17 +97,16 @@ class Sender:
             if types[order.notification_type] is None:
                 remember_type(tx, order.notification_type, order.app)
             kind = types[order.notification_type]
-            answers.append(tuple(self._tell(batch, user, order, contents[user], kind) for user in order.users))
+            answers.append(tuple(self._send_one(batch, user, order, contents[user], kind) for user in order.users))
         batch.write()
         ring(tx, batch.deliveries)
         return answers
 
     def rehearse(self, conn: sqlite3.Connection, order: Order, now_ms: int) -> tuple[DryRunResult, ...]:
-        """What ``send`` would do, one for each user, without doing it. Raises ValidationError and Erased as it
-        would."""
+        """Compute the result of ``send`` for each user without storing it. Raises ValidationError and Erased."""
         types: Types = {}
         answers = []
-        order = _for_the_living(conn, order)
+        order = _without_erased(conn, order)
         for user, content in self._contents(conn, order, types).items():
             decisions = self._decide(conn, user, order, content, types[order.notification_type], now_ms)
             status = _status(order, decisions, now_ms)
@@ -129,11 +128,11 @@ class Sender:
 
     # --- one notification -----------------------------------------------------------------------------------------
 
-    def _tell(self, batch: _Batch, user: str, order: Order, content: Content, kind: NotificationType | None) -> Sent:
+    def _send_one(self, batch: _Batch, user: str, order: Order, content: Content, kind: NotificationType | None) -> Sent:
         tx = batch.tx
         decisions = self._decide(tx.conn, user, order, content, kind, tx.now_ms)
         if order.collapse_key is not None:
-            batch.write()  # the one it may fall into may be of this very transaction
+            batch.write()  # the notification it updates may be in this batch
         known = _open(tx.conn, user, order, decisions, tx.now_ms)
         if known is not None:
             follows = follow(tx.conn, known, decisions)
@@ -155,8 +154,10 @@ class Sender:
         return Sent(notification_id=notification_id, user_id=user, status=status, deliveries=decided(decisions))
 
     def _contents(self, conn: sqlite3.Connection, order: Order, types: Types) -> dict[str, Content]:
-        """Title, message and channels for each user, from the order, its template and its type, in that order.
-        ``types`` keeps what this transaction has read of them. Raises ValidationError."""
+        """Content for each user, from the order, else its template, else its type. Raises ValidationError.
+
+        ``types`` caches the types read in this transaction.
+        """
         if order.notification_type not in types:
             types[order.notification_type] = read_type(conn, order.notification_type)
         kind = types[order.notification_type]
@@ -181,10 +182,10 @@ class Sender:
         kind: NotificationType | None,
         now_ms: int,
     ) -> tuple[Decision, ...]:
-        if _waits(order, now_ms):
-            words = "Waits for its time."
-            return tuple(Decision(channel, None, "pending", "scheduled", words) for channel in content.channels)
-        question = PolicyQuery(
+        if _is_scheduled(order, now_ms):
+            reason = "Waits for its time."
+            return tuple(Decision(channel, None, "pending", "scheduled", reason) for channel in content.channels)
+        query = PolicyQuery(
             user_id=user,
             notification_type=order.notification_type,
             channels=content.channels,
@@ -193,7 +194,7 @@ class Sender:
             device_tokens=order.device_tokens,
             expires_at=order.expires_at,
         )
-        return decide(self._facts.facts(conn, question, now_ms))
+        return decide(self._policy_inputs.load(conn, query, now_ms))
 
     def _row(
         self,
@@ -235,7 +236,7 @@ class Sender:
 
 
 class _Batch:
-    """What one transaction is about to insert."""
+    """Rows that one transaction is about to insert."""
 
     def __init__(self, tx: Tx) -> None:
         self.tx = tx
@@ -249,8 +250,8 @@ class _Batch:
         self.notifications, self._written = [], len(self.deliveries)
 
 
-def _for_the_living(conn: sqlite3.Connection, order: Order) -> Order:
-    """``order`` without the users that were erased. Raises Erased where nobody is left."""
+def _without_erased(conn: sqlite3.Connection, order: Order) -> Order:
+    """``order`` without its erased users. Raises Erased where no user is left."""
     erased = tombstones.erased_among(conn, order.users)
     if not erased:
         return order
@@ -284,8 +285,8 @@ def _content(conn: sqlite3.Connection, order: Order, kind: NotificationType | No
 def _open(
     conn: sqlite3.Connection, user: str, order: Order, decisions: Sequence[Decision], now_ms: int
 ) -> Open | None:  # fmt: skip
-    """The notification that ``order`` updates."""
-    if order.collapse_key is None or _waits(order, now_ms):
+    """The open notification that ``order`` updates."""
+    if order.collapse_key is None or _is_scheduled(order, now_ms):
         return None
     return find_open(conn, user, order.app, order.collapse_key, decisions)
 
@@ -293,13 +294,13 @@ def _open(
 def _note_use(
     tx: Tx, user: str, order: Order, kind: NotificationType | None, decisions: Sequence[Decision]
 ) -> None:  # fmt: skip
-    if kind is not None and kind.throttle is not None and not _waits(order, tx.now_ms):
+    if kind is not None and kind.throttle is not None and not _is_scheduled(order, tx.now_ms):
         note_use(tx, user, kind, sorted({d.channel for d in decisions if d.status in {"pending", "held"}}))
 
 
-def _waits(order: Order, now_ms: int) -> bool:
+def _is_scheduled(order: Order, now_ms: int) -> bool:
     return order.scheduled_at is not None and order.scheduled_at > now_ms
 
 
 def _status(order: Order, decisions: Sequence[Decision], now_ms: int) -> str:
-    return "scheduled" if _waits(order, now_ms) else overall([d.status for d in decisions])
+    return "scheduled" if _is_scheduled(order, now_ms) else overall([d.status for d in decisions])

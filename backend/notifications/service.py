@@ -1,10 +1,10 @@
-"""What users are told: notifications, the inbox, preferences, templates, devices.
+"""Notifications, the inbox, preferences, templates and devices behind one object.
 
     with NotificationService() as service:                     # notifications.db in the working folder
         sent = service.send_notification("ada", "Build finished", "All tests passed.")
         service.mark_notification_as_read(sent.notification_id)
 
-Every call that changes something returns after COMMIT; every call may be made from any thread.
+Every change returns after COMMIT; every method may be called from any thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flashflow.backend.core.events import Bus
 from flashflow.backend.core.timezones import workspace_zone
 from flashflow.backend.domain.channel_names import ChannelNames
 from flashflow.backend.notifications.delivery_settings import UserDeliverySettings
-from flashflow.backend.notifications.inbox import Inbox, Wanted, missing
+from flashflow.backend.notifications.inbox import Inbox, NotificationKey, missing
 from flashflow.backend.notifications.policy_inputs import PolicyInputLoader
 from flashflow.backend.notifications.preferences import Devices, Preferences
 from flashflow.backend.notifications.release_due import DigestRelease, DueRelease
@@ -61,15 +61,15 @@ from flashflow.backend.store.notifications import search
 log = logging.getLogger(__name__)
 
 LOCAL_APP = "local"
-"""The app of whatever is written without a key: by this process itself."""
+"""The app of everything written by this process itself, without an API key."""
 
 
 class NotificationService:
-    """Notices over one ``notifications.db``.
+    """The notifications of one ``notifications.db``.
 
-    ``db_path`` may be relative to the working folder; with ``keep_record`` a file beside it says what it last held.
-    Raises StorageError (and its kin) when the file cannot be used. Alone, it stores and decides; the app's outbox
-    delivers what goes beyond the inbox.
+    ``db_path`` may be relative to the working folder; with ``keep_record`` a file beside it records the last known
+    state. Raises StorageError when the file cannot be used. The service stores and decides deliveries; the outbox of
+    ``Backend`` sends those that leave the inbox.
     """
 
     def __init__(
@@ -130,9 +130,9 @@ class NotificationService:
         actions: Sequence[dict[str, str]] | None = None,
         app: str | None = None,
     ) -> Sent:
-        """Store a notification and decide its deliveries; the answer says how each channel stands and why.
+        """Store a notification and decide its deliveries; return the status and reason for each channel.
 
-        ``title`` and ``message`` or a ``template`` filled in from ``data``. Raises ValidationError.
+        Give ``title`` and ``message``, or a ``template`` to render from ``data``. Raises ValidationError.
         """
         order = build(
             SendIn,
@@ -154,8 +154,8 @@ class NotificationService:
         return self.store.run(self.sending(order, LOCAL_APP))[0]
 
     def sending(self, request: SendIn, app: str, owner: str | None = None) -> Write[Order, tuple[Sent, ...]]:
-        """The write behind ``send_notification``: one Sent for every user asked for. ``owner``: the only app whose
-        templates may be used (None: any)."""
+        """Build the write of ``send_notification``: one Sent for each user. ``owner``: the only app whose templates may
+        be used (None: any)."""
         order = self._order(request, app, owner)
         return Write(self.sender.send, order, len(order.users))
 
@@ -203,8 +203,7 @@ class NotificationService:
         )
 
     def release_due(self) -> int:
-        """Do what its time has come for: send what was scheduled, let go of what was held, wake what was snoozed,
-        expire what is over. Returns how many rows moved."""
+        """Process everything due: scheduled sends, held deliveries, snoozes, expiries. Return the number of rows changed."""
         moved = 0
         for step in self.store.read(lambda conn: self.releasing.due(conn, self.clock.now_ms())):
             while count := self.store.run(Write(step, None)):
@@ -212,20 +211,20 @@ class NotificationService:
         return moved
 
     def rehearse(self, request: SendIn, app: str = LOCAL_APP, owner: str | None = None) -> tuple[DryRunResult, ...]:
-        """What ``send`` would do now, one for each user; nothing is stored. Raises ValidationError as it would."""
+        """Compute the result of ``send`` for each user without storing it. Raises ValidationError."""
         order = self._order(request, app, owner)
         return self.store.read(lambda conn: self.sender.rehearse(conn, order, self.clock.now_ms()))
 
     def send_digest_now(self, user_id: str, notification_type: str | None = None) -> DigestRelease:
-        """Release what the user's digests hold, of one type or of all."""
+        """Release the deliveries held by the user's digests, of one type or of all."""
         return self.store.run(self.sending_digest(user_id, notification_type))
 
     def sending_digest(self, user_id: str, notification_type: str | None) -> Write[Any, DigestRelease]:
-        """The write behind ``send_digest_now``."""
+        """Build the write of ``send_digest_now``."""
         return Write(self.releasing.send_now, (user_id, notification_type))
 
     def retire_stale_devices(self) -> int:
-        """Stop pushing to tokens that were not registered again for 270 days; returns how many."""
+        """Deactivate push tokens that were not registered again for 270 days; return how many."""
         return self.store.run(Write(self.releasing.stale_devices, None))
 
     # --- the inbox ------------------------------------------------------------------------------------------------
@@ -245,15 +244,15 @@ class NotificationService:
         until: datetime | None = None,
         app: str | None = None,
     ) -> NotificationPage:
-        """A user's notifications by ``listed_at``, newest first; without ``status`` the inbox: delivered in the app,
-        unread or read. ``since`` and ``until`` compare ``listed_at``.
+        """List a user's notifications by ``listed_at``, newest first; ``since`` and ``until`` compare ``listed_at``.
 
         ``status``: a place in the inbox (``unread``, ``read``, ``snoozed``, ``archived``), another notification status
-        by name (``scheduled``, ``failed``, ``suppressed``, ...) or ``all``. Raises ValidationError for any other.
+        (``scheduled``, ``failed``, ``suppressed``, ...) or ``all``; None lists the inbox, unread and read. Raises
+        ValidationError for any other.
         """
         if status is not None and status not in get_args(ListStatus):
             raise ValidationError.of("status", f"must be one of {', '.join(get_args(ListStatus))}")
-        asked = table.ListFilter(
+        query = table.ListFilter(
             user_id=user_id,
             app=app,
             status=status,
@@ -266,107 +265,107 @@ class NotificationService:
             limit=limit,
             cursor=cursor,
         )
-        return self.store.read(lambda conn: table.list_notifications(conn, asked))
+        return self.store.read(lambda conn: table.list_notifications(conn, query))
 
     def get_notification(self, notification_id: NotificationRef, app: str | None = None) -> NotificationDetail:
-        """One notification with every delivery and attempt. Raises NotFound."""
-        wanted = notification_id_of(notification_id)
-        detail = self.store.read(lambda conn: _detail(conn, wanted, app))
+        """Get a notification with every delivery and attempt. Raises NotFound."""
+        id_ = notification_id_of(notification_id)
+        detail = self.store.read(lambda conn: _detail(conn, id_, app))
         if detail is None:
-            raise missing(wanted)
+            raise missing(id_)
         return detail
 
     def unread_count(self, user_id: str) -> int:
-        """Unread notices in the user's inbox."""
+        """Count the unread notifications of the user's inbox."""
         return self.store.read(lambda conn: table.unread_count(conn, user_id, None))
 
     def mark_notification_as_read(self, notification_id: NotificationRef) -> Notification:
-        """Read it now; read before, its first ``read_at`` stays. Raises NotFound and Conflict."""
+        """Mark as read; an earlier ``read_at`` stays. Raises NotFound and Conflict."""
         return self.store.run(Write(self.inbox.read, (notification_id_of(notification_id), None)))
 
     def mark_notification_as_unread(self, notification_id: NotificationRef) -> Notification:
-        """Back to unread. Raises NotFound and Conflict."""
+        """Mark as unread. Raises NotFound and Conflict."""
         return self.store.run(Write(self.inbox.unread, (notification_id_of(notification_id), None)))
 
     def mark_all_as_read(self, user_id: str) -> tuple[str, ...]:
-        """Read the whole inbox; returns the ids that were unread."""
+        """Mark the whole inbox as read; return the ids that were unread."""
         return self.store.run(self.reading_all(user_id, None))
 
-    def reading_all(self, user_id: str, app: str | None) -> Write[Wanted, tuple[str, ...]]:
-        """The write behind ``mark_all_as_read``, over one app's notices or all."""
+    def reading_all(self, user_id: str, app: str | None) -> Write[NotificationKey, tuple[str, ...]]:
+        """Build the write of ``mark_all_as_read``, for one app's notifications or all."""
         return Write(self.inbox.read_all, (user_id, app))
 
     def mark_many_as_unread(self, notification_ids: Sequence[NotificationRef]) -> int:
-        """Take back ``mark_all_as_read``; returns how many became unread again."""
+        """Undo ``mark_all_as_read``; return how many became unread."""
         return self.store.run(Write(self.inbox.unread_many, tuple(map(notification_id_of, notification_ids))))
 
     def archive_notification(self, notification_id: NotificationRef) -> Notification:
-        """Out of the inbox, not out of the store. Raises NotFound and Conflict."""
+        """Move out of the inbox; the notification stays stored. Raises NotFound and Conflict."""
         return self.store.run(Write(self.inbox.archive, (notification_id_of(notification_id), None)))
 
     def unarchive_notification(self, notification_id: NotificationRef) -> Notification:
-        """Back into the inbox. Raises NotFound and Conflict."""
+        """Move back into the inbox. Raises NotFound and Conflict."""
         return self.store.run(Write(self.inbox.unarchive, (notification_id_of(notification_id), None)))
 
     def cancel_notification(self, notification_id: NotificationRef) -> Notification:
-        """Stop what is scheduled or still pending. Raises NotFound and Conflict."""
+        """Cancel a scheduled or pending notification. Raises NotFound and Conflict."""
         return self.store.run(Write(self.inbox.cancel, (notification_id_of(notification_id), None)))
 
     def retry_notification(self, notification_id: NotificationRef) -> Notification:
-        """Try again what failed or was given up, now. Raises NotFound, and Conflict where nothing can be."""
+        """Retry failed and dead deliveries now. Raises NotFound, and Conflict where none can be retried."""
         return self.store.run(self.moving("retry", (notification_id_of(notification_id), None)))
 
     def snooze_notification(self, notification_id: NotificationRef, until: datetime) -> Notification:
-        """Out of the unread until then. Raises NotFound, Conflict and ValidationError."""
+        """Hide from the unread until ``until``. Raises NotFound, Conflict and ValidationError."""
         return self.store.run(self.snoozing((notification_id_of(notification_id), None), until))
 
-    def snoozing(self, wanted: Wanted, until: datetime) -> Write[tuple[Wanted, int], Notification]:
-        """The write behind ``snooze_notification``."""
-        moment = timestamp_ms("until", until)
-        if moment <= self.clock.now_ms():
+    def snoozing(self, key: NotificationKey, until: datetime) -> Write[tuple[NotificationKey, int], Notification]:
+        """Build the write of ``snooze_notification``."""
+        until_ms = timestamp_ms("until", until)
+        if until_ms <= self.clock.now_ms():
             raise ValidationError.of("until", "must lie in the future")
-        return Write(self.inbox.snooze, (wanted, moment))
+        return Write(self.inbox.snooze, (key, until_ms))
 
     def reschedule_notification(self, notification_id: NotificationRef, scheduled_at: datetime) -> Notification:
-        """Another time for what is still scheduled. Raises NotFound, Conflict and ValidationError."""
+        """Move a scheduled notification to another time. Raises NotFound, Conflict and ValidationError."""
         return self.store.run(self.rescheduling((notification_id_of(notification_id), None), scheduled_at))
 
-    def rescheduling(self, wanted: Wanted, scheduled_at: datetime) -> Write[tuple[Wanted, int], Notification]:
-        """The write behind ``reschedule_notification``."""
+    def rescheduling(self, key: NotificationKey, scheduled_at: datetime) -> Write[tuple[NotificationKey, int], Notification]:
+        """Build the write of ``reschedule_notification``."""
         when = timestamp_ms("scheduled_at", scheduled_at)
         if when <= self.clock.now_ms():
             raise ValidationError.of("scheduled_at", "must lie in the future")
-        return Write(reschedule, (wanted, when))
+        return Write(reschedule, (key, when))
 
-    def moving(self, verb: str, wanted: Wanted) -> Write[Wanted, Notification]:
-        """The write behind read, unread, archive, unarchive, cancel and retry."""
-        return Write(self.retrying.retry if verb == "retry" else getattr(self.inbox, verb), wanted)
+    def moving(self, verb: str, key: NotificationKey) -> Write[NotificationKey, Notification]:
+        """Build the write of read, unread, archive, unarchive, cancel or retry."""
+        return Write(self.retrying.retry if verb == "retry" else getattr(self.inbox, verb), key)
 
     # --- preferences, types, templates, devices -------------------------------------------------------------------
 
     def get_preferences(self, user_id: str) -> PreferenceMatrix:
-        """The user's choices and the whole matrix as it takes effect."""
+        """The user's preferences and the effective matrix of types and channels."""
         return self.preferences.matrix(user_id)
 
     def update_notification_preference(
         self, user_id: str, notification_type: str, channel: str, enabled: bool
     ) -> Preference:
-        """Choose whether this type (``*`` = all) may use this channel (``*`` = all)."""
+        """Allow or forbid this type (``*`` = all) on this channel (``*`` = all)."""
         choice = build(
             PreferenceIn, user_id=user_id, notification_type=notification_type, channel=channel, enabled=enabled
         )
         return self.store.run(self.preferences.choosing([choice]))[0]
 
     def declare_type(self, name: str, app: str = LOCAL_APP, **fields: Any) -> NotificationType:
-        """Declare a type of notice: label, description, channels, critical, digest. Raises Conflict for another
+        """Declare a notification type: label, description, channels, critical, digest. Raises Conflict for another
         app's type."""
         return self.store.run(self.preferences.declaring(build(TypeIn, name=name, **fields), app, owner=None))[0]
 
     def create_notification_template(
         self, name: str, title_template: str, message_template: str, app: str = LOCAL_APP, **fields: Any
     ) -> Template:
-        """A new template; ``channels``, ``category``, ``data_schema``, ``locale`` as keywords. Raises Conflict when
-        the name and locale are taken."""
+        """Create a template; keywords ``channels``, ``category``, ``data_schema``, ``locale``. Raises Conflict when the
+        name and locale are taken."""
         return self.templates.create(name, title_template, message_template, app, **fields)
 
     def register_device_token(
@@ -385,10 +384,10 @@ class NotificationService:
         """A user's devices, tokens masked."""
         return self.devices.of(user_id)
 
-    # --- its own life ---------------------------------------------------------------------------------------------
+    # --- lifecycle ------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Finish the waiting writes and close the file. Safe to call twice."""
+        """Finish queued writes and close the file. Safe to call twice."""
         self.store.close()
 
     def __enter__(self) -> NotificationService:

@@ -1,4 +1,4 @@
-"""The texts that apps keep here and fill in when they send."""
+"""Message templates of apps: create, change, preview, delete."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import templates as table
 
 Owned = tuple[TemplateIn, str, str | None]
-"""A text, the app that writes it, and the only app whose templates may be changed (None: any)."""
+"""A template body, the writing app, and the only app whose templates may be changed (None: any)."""
 
 
 class Templates:
-    """Templates by name and locale, over Peewee's model of their table."""
+    """Templates by name and locale."""
 
     def __init__(
         self, store: Store, models: NotificationModels, new_id: Callable[[], str], channels: ChannelNames
@@ -35,11 +35,11 @@ class Templates:
         self._new_id = new_id
 
     def all(self, app: str | None = None) -> tuple[Template, ...]:
-        """Every template and locale, by name."""
+        """Every template in every locale, by name."""
         return tuple(self._store.read(lambda conn: table.list_templates(conn, app)))
 
     def newest(self, app: str | None, before: int, limit: int) -> tuple[list[tuple[int, Template]], bool]:
-        """A page of templates with their sequence numbers, the key of a paged list, and whether there are more."""
+        """A page of (``seq``, template), newest first, and whether more follow."""
         return self._store.read(lambda conn: table.newest_templates(conn, app, before, limit))
 
     def get(self, name: str, locale: str = "", app: str | None = None) -> Template:
@@ -50,7 +50,7 @@ class Templates:
         return found
 
     def preview(self, name: str, data: Mapping[str, Any], locale: str = "", app: str | None = None) -> Rendered:
-        """The texts as they would be sent. Raises NotFound, and ValidationError naming what is missing."""
+        """Render the texts as ``send`` would. Raises NotFound, and ValidationError naming missing variables."""
         template = self.get(name, locale, app)
         metadata_json(dict(data), "data")
         if template.data_schema:
@@ -58,22 +58,22 @@ class Templates:
         return render(template.title_template, template.message_template, data)
 
     def create(self, name: str, title_template: str, message_template: str, app: str, **fields: Any) -> Template:
-        """A new template. Raises Conflict when the name and locale are taken."""
+        """Create a template. Raises Conflict when the name and locale are taken."""
         text = build(TemplateIn, name=name, title_template=title_template, message_template=message_template, **fields)
         return self._store.run(self.creating(text, app))
 
     def creating(self, text: TemplateIn, app: str) -> Write[Owned, Template]:
-        """The write behind ``create``. Raises ValidationError."""
+        """Build the write of ``create``. Raises ValidationError."""
         self.check(text)
         return Write(self._create, (text, app, None))
 
     def changing(self, text: TemplateIn, app: str, owner: str | None) -> Write[Owned, Template]:
-        """The write that replaces a template's text in its locale. Raises ValidationError."""
+        """Build the write that replaces a template in its locale. Raises ValidationError."""
         self.check(text)
         return Write(self._change, (text, app, owner))
 
     def check(self, text: TemplateIn | TemplateChangeIn) -> None:
-        """Raise ValidationError for every field that cannot be used."""
+        """Raise ValidationError naming every invalid field."""
         faults = ErrorCollector()
         with faults:
             self._channels.check("channels", text.channels)
@@ -84,7 +84,7 @@ class Templates:
         faults.done()
 
     def removing(self, name: str, owner: str | None) -> Write[tuple[str, str | None], tuple[Template, ...]]:
-        """The write that deletes a template in every locale."""
+        """Build the write that deletes a template in every locale."""
         return Write(self._remove, (name, owner))
 
     def _create(self, tx: Tx, items: Sequence[Owned]) -> list[Template | FlashFlowError]:
@@ -96,7 +96,7 @@ class Templates:
             self._model.insert(
                 id=self._new_id(), app=app, created_at=tx.now_ms, name=text.name, **_columns(text, tx.now_ms)
             ).execute()
-            answers.append(self._told(tx, text, app))
+            answers.append(self._stored(tx, text, app))
         return answers
 
     def _change(self, tx: Tx, items: Sequence[Owned]) -> list[Template | FlashFlowError]:
@@ -109,23 +109,23 @@ class Templates:
             self._model.update(**_columns(text, tx.now_ms)).where(
                 self._model.id == known.id  # type: ignore[attr-defined]
             ).execute()
-            answers.append(self._told(tx, text, app))
+            answers.append(self._stored(tx, text, app))
         return answers
 
     def _remove(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[tuple[Template, ...] | FlashFlowError]:
         answers: list[tuple[Template, ...] | FlashFlowError] = []
         for name, owner in items:
-            gone = tuple(t for t in table.list_templates(tx.conn, owner) if t.name == name)
-            if not gone:
+            deleted = tuple(t for t in table.list_templates(tx.conn, owner) if t.name == name)
+            if not deleted:
                 answers.append(_missing(name))
                 continue
-            for template in gone:
+            for template in deleted:
                 self._model.delete().where(self._model.id == template.id).execute()  # type: ignore[attr-defined]
             tx.events.append(Event("template", name))
-            answers.append(gone)
+            answers.append(deleted)
         return answers
 
-    def _told(self, tx: Tx, text: TemplateIn, app: str) -> Template:
+    def _stored(self, tx: Tx, text: TemplateIn, app: str) -> Template:
         tx.events.append(Event("template", text.name, "", app))
         template = table.exact_template(tx.conn, text.name, text.locale)
         assert template is not None

@@ -1,7 +1,6 @@
-"""What ``notifications.db`` knows of a user's circumstances: addresses, quiet hours, do not disturb, digests.
+"""Delivery settings in ``notifications.db``: contacts, quiet hours, do not disturb, digests."""
 
-The questions are asked inside the transaction of every ``send``: one indexed query each.
-"""
+# Every ``send`` reads these inside its transaction: each read is one indexed query.
 
 from __future__ import annotations
 
@@ -18,11 +17,11 @@ from flashflow.backend.store.engine.writer import Tx
 
 EVERY_TYPE = "*"
 DIGEST_AT = "08:00"
-"""When a daily digest goes out that nobody gave a time."""
+"""The default time of a daily digest."""
 
 
 class Contact(Record, frozen=True, kw_only=True):
-    """How a user is reached beyond this machine, and in which language; ``phone`` is E.164."""
+    """A user's addresses and language; ``phone`` is E.164."""
 
     email: str | None = None
     phone: str | None = None
@@ -31,9 +30,9 @@ class Contact(Record, frozen=True, kw_only=True):
 
 
 class QuietSetting(Record, frozen=True, kw_only=True):
-    """Quiet hours as they are set, and until when the user is not to be disturbed at all.
+    """Quiet hours and do not disturb as set by the user.
 
-    ``timezone`` is what takes effect: the workspace's zone where the user has set none.
+    ``timezone`` is the effective zone: the workspace's where the user has set none.
     """
 
     enabled: bool
@@ -45,7 +44,7 @@ class QuietSetting(Record, frozen=True, kw_only=True):
 
 
 class DigestChoice(Record, frozen=True, kw_only=True):
-    """``off``, ``hourly`` or ``daily``; ``at`` is the time of day ("HH:MM") that ``daily`` goes by."""
+    """``off``, ``hourly`` or ``daily``; ``at`` is the time of day ("HH:MM") of ``daily``."""
 
     frequency: str
     at: str | None
@@ -63,7 +62,7 @@ def contact_of(conn: sqlite3.Connection, user_id: str) -> Contact | None:
 
 
 def addresses_of(conn: sqlite3.Connection, user_id: str) -> frozenset[str]:
-    """Of ``email`` and ``sms``, those that the user has an address for."""
+    """The channels among ``email`` and ``sms`` that the user has an address for."""
     row = conn.execute("SELECT email, phone FROM contacts WHERE user_id = ?", (user_id,)).fetchone()
     if row is None:
         return frozenset()
@@ -71,7 +70,7 @@ def addresses_of(conn: sqlite3.Connection, user_id: str) -> frozenset[str]:
 
 
 def save_contact(tx: Tx, user_id: str, changes: Mapping[str, str | None]) -> Contact:
-    """Store ``changes`` (of ``email``, ``phone``, ``locale``; None removes) over what stood there."""
+    """Apply ``changes`` to ``email``, ``phone``, ``locale``; None deletes a value."""
     known = contact_of(tx.conn, user_id) or Contact()
     if not changes:
         return known
@@ -89,11 +88,11 @@ def save_contact(tx: Tx, user_id: str, changes: Mapping[str, str | None]) -> Con
 
 _QUIET = "SELECT enabled, start_time, end_time, timezone, days, dnd_until FROM quiet_hours WHERE user_id = ?"
 _UNSET: tuple[Any, ...] = (0, "22:00", "07:00", None, None, None)
-"""The table's own defaults, for a user without a row."""
+"""The table's defaults, for a user without a row."""
 
 
 def quiet_of(conn: sqlite3.Connection, user_id: str, default_zone: str) -> tuple[QuietHours | None, int | None]:
-    """The quiet hours where they are enabled, and ``dnd_until`` in milliseconds (which may be over)."""
+    """Enabled quiet hours, and ``dnd_until`` in milliseconds since 1970, which may be past."""
     row = conn.execute(_QUIET, (user_id,)).fetchone()
     if row is None:
         return None, None
@@ -104,7 +103,7 @@ def quiet_of(conn: sqlite3.Connection, user_id: str, default_zone: str) -> tuple
 
 
 def quiet_setting(conn: sqlite3.Connection, user_id: str, default_zone: str, now_ms: int) -> QuietSetting:
-    """The same as the user sees it, enabled or not; a do not disturb that is over is none."""
+    """The setting as shown to the user, enabled or not; a past do not disturb is None."""
     enabled, start, end, zone, days, dnd_until = conn.execute(_QUIET, (user_id,)).fetchone() or _UNSET
     return QuietSetting(
         enabled=bool(enabled),
@@ -117,8 +116,8 @@ def quiet_setting(conn: sqlite3.Connection, user_id: str, default_zone: str, now
 
 
 def save_quiet(tx: Tx, user_id: str, changes: Mapping[str, Any]) -> None:
-    """Store ``changes`` (of ``enabled``, ``start``, ``end``, ``timezone``, ``days``) over what stood there;
-    ``timezone`` None is the workspace's."""
+    """Apply ``changes`` to ``enabled``, ``start``, ``end``, ``timezone``, ``days``; ``timezone`` None means the
+    workspace's."""
     known = tx.conn.execute(_QUIET, (user_id,)).fetchone() or _UNSET
     values = dict(zip(("enabled", "start", "end", "timezone", "days"), known[:5], strict=True)) | dict(changes)
     if isinstance(values["days"], tuple):
@@ -133,7 +132,7 @@ def save_quiet(tx: Tx, user_id: str, changes: Mapping[str, Any]) -> None:
 
 
 def save_dnd(tx: Tx, user_id: str, until_ms: int | None) -> None:
-    """Do not disturb until then; None ends it."""
+    """Set do not disturb until ``until_ms`` (milliseconds since 1970); None ends it."""
     if until_ms is None:
         tx.conn.execute(
             "UPDATE quiet_hours SET dnd_until = NULL, updated_at = ? WHERE user_id = ?", (tx.now_ms, user_id)
@@ -151,7 +150,7 @@ def _days(stored: str | None) -> tuple[str, ...]:
 
 
 def _usable(zone: str | None, default: str) -> str:
-    """A folder may come from a machine that knew zones which this one does not."""
+    """``zone`` where this machine knows it, else ``default``: the data folder may come from another machine."""
     return zone if zone is not None and is_zone(zone) else default
 
 
@@ -166,8 +165,8 @@ def digest_of(
     declared_at: str | None,
     zone: str,
 ) -> Digest | None:
-    """The digest that a notice of this type waits for: the user's choice for the type, else for every type, else what
-    the type declares; None where it goes out by itself. ``zone`` is for users who have set none."""
+    """The digest for a type: the user's choice for it, else for every type, else the type's own; None without a digest.
+    ``zone`` is the default time zone."""
     own_zone, frequency, at = conn.execute(
         "SELECT q.timezone, d.frequency, d.at FROM (SELECT ? AS user_id) u "
         "LEFT JOIN quiet_hours q ON q.user_id = u.user_id "
@@ -191,7 +190,7 @@ def digests_of(conn: sqlite3.Connection, user_id: str) -> dict[str, DigestChoice
 
 
 def save_digest(tx: Tx, user_id: str, notification_type: str, frequency: str | None, at: str | None) -> None:
-    """Store a choice; ``frequency`` None takes it back, ``at`` None leaves the time as it was."""
+    """Store a choice; ``frequency`` None deletes it, ``at`` None keeps the stored time."""
     if frequency is None:
         tx.conn.execute("DELETE FROM digests WHERE user_id = ? AND notification_type = ?", (user_id, notification_type))
         return
@@ -207,7 +206,7 @@ def save_digest(tx: Tx, user_id: str, notification_type: str, frequency: str | N
 
 
 def re_evaluate_held(tx: Tx, user_id: str, code: str) -> None:
-    """Have what is held for this reason decided again within the second: the reason may have gone."""
+    """Make the user's deliveries held for this reason due now, so that they are decided again."""
     tx.conn.execute(
         "UPDATE deliveries SET release_at = ? WHERE status = 'held' AND code = ? AND EXISTS "
         "(SELECT 1 FROM notifications n WHERE n.seq = notification_seq AND n.user_id = ?)",

@@ -1,4 +1,4 @@
-"""Notifications of an export, stored as they were: below all that were made here, by their age."""
+"""Store imported notifications, numbered by age below all that were created here."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from flashflow.backend.store.notifications.preferences import remember_type
 
 LOWEST = -(1 << 61)
 OF_ONE_MS = 1 << 10
-"""A list goes by ``seq``. What is imported gets one by its time (milliseconds since 1970) that no notification made
-here ever has, with room for so many of one millisecond; more of them go on in the next."""
+"""Sequence numbers reserved for each millisecond of ``created_at``; imports beyond it continue in the next one.
+Numbers from LOWEST on are never given to notifications created here."""
 
 
 class OldNotification(msgspec.Struct, frozen=True, kw_only=True):
-    """A notification on its way in; times in milliseconds since 1970, objects as JSON text."""
+    """A row to import; times in milliseconds since 1970, objects as JSON text."""
 
     id: str
     user_id: str
@@ -51,7 +51,7 @@ class OldNotification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def take_in(tx: Tx, notifications: Sequence[OldNotification]) -> list[Tracked | FlashFlowError]:
-    """Store those that are not there; one answer each, a duplicate where it is."""
+    """Store unknown notifications; answer each, as a duplicate where its id is known."""
     answers: list[Tracked | FlashFlowError] = []
     revision = last_revision(tx.conn)
     types: set[str] = set()

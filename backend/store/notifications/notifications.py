@@ -1,4 +1,4 @@
-"""Notifications and their deliveries in ``notifications.db``: stored together, read newest first."""
+"""The ``notifications`` table and reads of deliveries: insert, find, list newest first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _decode_actions = msgspec.json.Decoder(tuple[Action, ...]).decode
 
 
 class NewNotification(NamedTuple):
-    """A row on its way in; times in milliseconds since 1970, objects as JSON text."""
+    """A row to insert; times in milliseconds since 1970, objects as JSON text."""
 
     seq: int
     id: bytes | str
@@ -61,7 +61,7 @@ class NewNotification(NamedTuple):
 
 
 class NewDelivery(NamedTuple):
-    """A delivery on its way in; ``next_attempt_at`` puts it into the outbox."""
+    """A delivery to insert; ``next_attempt_at`` queues it in the outbox."""
 
     id: bytes | str
     notification_seq: int
@@ -88,7 +88,7 @@ def last_places(conn: sqlite3.Connection) -> tuple[int, int]:
 
 
 def last_revision(conn: sqlite3.Connection) -> int:
-    """The highest ``revision`` ever given to a notification, be it gone by now."""
+    """The highest ``revision`` ever given, including deleted notifications."""
     return int(conn.execute(_LAST_REVISION).fetchone()[0])
 
 
@@ -104,12 +104,12 @@ def insert(tx: Tx, notifications: Sequence[NewNotification], deliveries: Sequenc
 
 
 def insert_deliveries(tx: Tx, deliveries: Sequence[NewDelivery]) -> None:
-    """Store deliveries of notifications that are there."""
+    """Store deliveries of stored notifications."""
     execute_rows(tx.conn, _INSERT_DELIVERY, deliveries)
 
 
 def find(conn: sqlite3.Connection, notification_id: str, app: str | None) -> tuple[int, Notification] | None:
-    """A notification with its ``seq``; another app's is not found (``app`` None sees all)."""
+    """Find a notification and its ``seq``; ``app`` limits the search to one app's (None: any)."""
     row = conn.execute(f"SELECT {COLUMNS} FROM notifications WHERE id = ?", (encode_id(notification_id),)).fetchone()
     if row is None or (app is not None and row[3] != app):
         return None
@@ -117,7 +117,7 @@ def find(conn: sqlite3.Connection, notification_id: str, app: str | None) -> tup
 
 
 class ListFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """The filters of a list, by API.md's names; times in milliseconds since 1970."""
+    """The filters of a list, named as in the HTTP API; times in milliseconds since 1970."""
 
     user_id: str
     app: str | None = None
@@ -133,14 +133,14 @@ class ListFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_bounded(self) -> bool:
-        """Whether the index leads straight to the page: rows that are not on it are not read."""
+        """Whether the index alone finds the page, without reading rows outside it."""
         filters = (self.app, self.notification_type, self.channel, self.priority, self.q)
         return self.status in {None, "unread", "snoozed", "archived", "all"} and not any(f is not None for f in filters)
 
 
-def list_notifications(conn: sqlite3.Connection, asked: ListFilter) -> NotificationPage:
-    """A user's notifications, newest first by ``listed_at``; without ``status`` the inbox as its reader sees it."""
-    spots, unread, more = list_places(conn, asked)
+def list_notifications(conn: sqlite3.Connection, query: ListFilter) -> NotificationPage:
+    """List a user's notifications, newest first by ``listed_at``; without ``status`` the inbox, unread and read."""
+    spots, unread, more = list_places(conn, query)
     rows = rows_at(conn, [spot.seq for spot in spots])
     return NotificationPage(
         notifications=tuple(map(to_notification, rows)), unread_count=unread, next_cursor=cursor_after(spots, more=more)
@@ -148,39 +148,38 @@ def list_notifications(conn: sqlite3.Connection, asked: ListFilter) -> Notificat
 
 
 def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-    """Rows of COLUMNS in the order of ``seqs``, read one by one."""
-    # CROSS JOIN keeps the order of the list, and no row has to be sorted: a row may be as large as a request.
+    """Iterate over rows of COLUMNS in the order of ``seqs``."""
+    # CROSS JOIN keeps the order of the list without sorting rows, each of which may be as large as a request.
     return conn.execute(
-        f"SELECT {COLUMNS} FROM (SELECT value AS wanted FROM json_each(?)) CROSS JOIN notifications ON seq = wanted",
+        f"SELECT {COLUMNS} FROM (SELECT value AS listed FROM json_each(?)) CROSS JOIN notifications ON seq = listed",
         (to_json(list(seqs)),),
     )
 
 
 def revisions_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[int]:
-    """The revisions of the notifications at ``seqs``, in their order, read one by one: a revision stands behind the
-    data in its row, so that reading it takes as long as reading those."""
+    """Iterate over the revisions of the notifications at ``seqs``, in their order."""
+    # Lazily: ``revision`` is stored behind ``data`` in its row, so each read costs as much as reading the data.
     rows = conn.execute(
-        "SELECT revision FROM (SELECT value AS wanted FROM json_each(?)) CROSS JOIN notifications ON seq = wanted",
+        "SELECT revision FROM (SELECT value AS listed FROM json_each(?)) CROSS JOIN notifications ON seq = listed",
         (to_json(list(seqs)),),
     )
     return (revision for (revision,) in rows)
 
 
 class Spot(NamedTuple):
-    """Where a notification stands in a list."""
+    """The sort key of a notification in a list."""
 
     listed_at: int
     seq: int
 
 
 def cursor_after(spots: Sequence[Spot], *, more: bool) -> str | None:
-    """The cursor of a page that shows ``spots``; None where there is no more."""
+    """The cursor after a page of ``spots``; None on the last page."""
     return encode_cursor("notifications", *spots[-1]) if more else None
 
 
 IN_INBOX: tuple[str | None, ...] = ("unread", "read", "snoozed", "archived")
-"""Places in the inbox. A row without one (NULL) is scheduled, suppressed, cancelled or expired, or has other channels
-only."""
+"""Values of ``inbox``. NULL: scheduled, suppressed, cancelled, expired, or without the in-app channel."""
 
 
 def _sources(status: str | None) -> list[tuple[str | None, str | None]]:
@@ -189,7 +188,7 @@ def _sources(status: str | None) -> list[tuple[str | None, str | None]]:
         case None:
             return [("unread", None), ("read", None)]
         case "read":
-            return [("read", None), (None, "read")]  # a notification of other channels only has a status, but no place
+            return [("read", None), (None, "read")]  # without the in-app channel it has a status but no inbox place
         case "unread" | "snoozed" | "archived":
             return [(status, None)]
         case "all":
@@ -198,58 +197,58 @@ def _sources(status: str | None) -> list[tuple[str | None, str | None]]:
             return [(place, status) for place in (None, *IN_INBOX)]
 
 
-def list_places(conn: sqlite3.Connection, asked: ListFilter) -> tuple[list[Spot], int, bool]:
-    """The page behind list_notifications, the unread count, and whether there is more."""
+def list_places(conn: sqlite3.Connection, query: ListFilter) -> tuple[list[Spot], int, bool]:
+    """The sort keys of a page of ``list_notifications``, the unread count, and whether more follow."""
     where, values = conditions(
         [
-            ("app = ?", asked.app),
-            ("notification_type = ?", asked.notification_type),
-            ("priority = ?", asked.priority),
+            ("app = ?", query.app),
+            ("notification_type = ?", query.notification_type),
+            ("priority = ?", query.priority),
         ]
     )
-    if asked.channel is not None:
+    if query.channel is not None:
         where.append(
             "CASE WHEN json_valid(channels) THEN EXISTS (SELECT 1 FROM json_each(channels) WHERE value = ?) END"
         )
-        values.append(asked.channel)
+        values.append(query.channel)
     index = "INDEXED BY notifications_inbox"
-    if asked.q:
-        found = search.conditions_of(conn, asked.q)
+    if query.q:
+        found = search.conditions_of(conn, query.q)
         where += found.where
         values += found.values
         index = "NOT INDEXED" if found.narrow else index
-    # The index goes by place, then by time: each place's newest are found by it, and the newest of those are the page.
+    # The index is ordered by place, then time: take the newest of each place, then the newest of those.
     searches, given = [], []
-    for place, status in _sources(asked.status):
-        mine, wanted = conditions([("status = ?", status)])
-        for bounds, ends in _spans(asked):
+    for place, status in _sources(query.status):
+        by_status, status_values = conditions([("status = ?", status)])
+        for bounds, ends in _spans(query):
             searches.append(
                 f"SELECT * FROM (SELECT listed_at, seq FROM notifications {index}"
-                f"{clause(['user_id = ?', 'inbox IS ?', *bounds, *mine, *where])} "
+                f"{clause(['user_id = ?', 'inbox IS ?', *bounds, *by_status, *where])} "
                 "ORDER BY listed_at DESC, seq DESC LIMIT ?)"
             )
-            given += [asked.user_id, place, *ends, *wanted, *values, asked.limit + 1]
+            given += [query.user_id, place, *ends, *status_values, *values, query.limit + 1]
     rows = conn.execute(" UNION ALL ".join(searches), given).fetchall()
     rows.sort(reverse=True)
-    spots = [Spot(*row) for row in rows[: asked.limit]]
-    return spots, unread_count(conn, asked.user_id, asked.app), len(rows) > asked.limit
+    spots = [Spot(*row) for row in rows[: query.limit]]
+    return spots, unread_count(conn, query.user_id, query.app), len(rows) > query.limit
 
 
-def _spans(asked: ListFilter) -> list[tuple[list[str], list[Any]]]:
-    """The stretches of an index over (…, listed_at, seq) that a page can be in, as conditions with their values."""
-    if asked.cursor is None:
-        return [conditions([("listed_at >= ?", asked.since), ("listed_at < ?", asked.until)])]
-    at, seq = decode_cursor(asked.cursor, "notifications", 2)
-    until = at if asked.until is None else min(at, asked.until)
-    spans = [conditions([("listed_at >= ?", asked.since), ("listed_at < ?", until)])]
-    if (asked.since is None or asked.since <= at) and (asked.until is None or asked.until > at):
-        # By itself: SQLite searches by the first half of (listed_at, seq) < (?, ?) only and would read every tie.
+def _spans(query: ListFilter) -> list[tuple[list[str], list[Any]]]:
+    """The ranges of an index over (…, listed_at, seq) that contain the page, as conditions with their values."""
+    if query.cursor is None:
+        return [conditions([("listed_at >= ?", query.since), ("listed_at < ?", query.until)])]
+    at, seq = decode_cursor(query.cursor, "notifications", 2)
+    until = at if query.until is None else min(at, query.until)
+    spans = [conditions([("listed_at >= ?", query.since), ("listed_at < ?", until)])]
+    if (query.since is None or query.since <= at) and (query.until is None or query.until > at):
+        # A range of its own: for (listed_at, seq) < (?, ?) SQLite uses only listed_at and would read every tie.
         spans.append((["listed_at = ?", "seq < ?"], [at, seq]))
     return spans
 
 
 def unread_count(conn: sqlite3.Connection, user_id: str, app: str | None) -> int:
-    """Unread notices in the user's inbox (of one app)."""
+    """Count the unread notifications of the user's inbox, of one app or all."""
     where, values = conditions([("user_id = ?", user_id), ("app = ?", app)])
     row = conn.execute(f"SELECT COALESCE(SUM(unread), 0) FROM inbox_counts{clause(where)}", values).fetchone()
     return int(row[0])
@@ -258,8 +257,8 @@ def unread_count(conn: sqlite3.Connection, user_id: str, app: str | None) -> int
 def notifications_after(
     conn: sqlite3.Connection, revision: int, until: int, user_id: str | None, app: str | None
 ) -> Iterator[tuple[Any, ...]]:
-    """Notifications that changed after ``revision`` and up to ``until``, oldest change first: rows of COLUMNS and the
-    revision; read one by one."""
+    """Iterate over notifications changed after ``revision`` and up to ``until``, oldest change first: rows of COLUMNS and
+    ``revision``."""
     where, values = conditions(
         [("revision > ?", revision), ("revision <= ?", until), ("user_id = ?", user_id), ("app = ?", app)]
     )
@@ -271,7 +270,7 @@ def notifications_after(
 
 
 def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Delivery, ...]:
-    """Every delivery of a notification, each with its attempts, oldest first."""
+    """The deliveries of a notification with their attempts, oldest first."""
     attempts: dict[int, list[Attempt]] = {}
     for seq, started, duration, outcome, code, text, following in conn.execute(
         "SELECT a.delivery_seq, a.started_at, a.duration_ms, a.outcome, a.code, a.text, a.next_try_at "
@@ -286,7 +285,7 @@ def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Deli
                 outcome=outcome,
                 code=code,
                 text=text,
-                next_try_at=_moment(following),
+                next_try_at=_datetime(following),
             )
         )
     rows = conn.execute(
@@ -306,11 +305,11 @@ def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Deli
             reason=reason,
             created_at=to_datetime(created),
             updated_at=to_datetime(updated),
-            next_attempt_at=_moment(following),
+            next_attempt_at=_datetime(following),
             attempts=tuple(attempts.get(seq, ())),
-            release_at=_moment(release) if status == "held" else None,
+            release_at=_datetime(release) if status == "held" else None,
             tries=tries,
-            retry_until=_moment(until) if status in {"pending", "sending"} else None,
+            retry_until=_datetime(until) if status in {"pending", "sending"} else None,
         )
         for (
             seq, id_, channel, platform, status, code, reason, created, updated, following, release, tries, until,
@@ -321,7 +320,7 @@ def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Deli
 def deliveries_by_notification(
     conn: sqlite3.Connection, notification_ids: Sequence[str]
 ) -> dict[str, tuple[Delivery, ...]]:
-    """``deliveries_of`` for each of them that is still there."""
+    """``deliveries_of`` for each stored notification among the ids."""
     found = {}
     for id_ in notification_ids:
         row = conn.execute("SELECT seq FROM notifications WHERE id = ?", (encode_id(id_),)).fetchone()
@@ -331,7 +330,7 @@ def deliveries_by_notification(
 
 
 def to_notification(row: tuple[Any, ...]) -> Notification:
-    """A row of COLUMNS as the record."""
+    """Convert a row of COLUMNS."""
     (
         _, id_, user_id, app, title, message, kind, channels, priority, status, inbox, data, actions, collapse,
         created, scheduled, expires, sent, delivered, read, archived, snoozed, count, listed,
@@ -351,17 +350,17 @@ def to_notification(row: tuple[Any, ...]) -> Notification:
         actions=decode_json(_decode_actions, actions, ()),
         collapse_key=collapse,
         created_at=to_datetime(created),
-        scheduled_at=_moment(scheduled),
-        expires_at=_moment(expires),
-        sent_at=_moment(sent),
-        delivered_at=_moment(delivered),
-        read_at=_moment(read),
-        archived_at=_moment(archived),
-        snoozed_until=_moment(snoozed),
+        scheduled_at=_datetime(scheduled),
+        expires_at=_datetime(expires),
+        sent_at=_datetime(sent),
+        delivered_at=_datetime(delivered),
+        read_at=_datetime(read),
+        archived_at=_datetime(archived),
+        snoozed_until=_datetime(snoozed),
         count=count,
         listed_at=to_datetime(listed),
     )
 
 
-def _moment(ms: int | None) -> Any:
+def _datetime(ms: int | None) -> Any:
     return None if ms is None else to_datetime(ms)

@@ -1,4 +1,4 @@
-"""How far the rules have judged the activities, and what they remember of users, in ``notifications.db``."""
+"""Rule state in ``notifications.db``: the last evaluated activity, and counters for each rule and user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _decode_times = msgspec.json.Decoder(tuple[int, ...]).decode
 
 
 class Mark(NamedTuple):
-    """``judged``: the number of the last activity that was judged; ``revision`` grows with every change of a rule."""
+    """``judged``: ``seq`` of the last evaluated activity; ``revision`` grows with every change of a rule."""
 
     judged: int
     revision: int
@@ -26,24 +26,24 @@ def mark(conn: sqlite3.Connection) -> Mark:
 
 
 def move_mark(tx: Tx, judged: int) -> None:
-    """Everything up to this activity is judged."""
+    """Record that every activity up to ``judged`` is evaluated."""
     tx.conn.execute("UPDATE rule_mark SET judged = ?", (judged,))
 
 
 def step_back(tx: Tx, last_seq: int) -> None:
-    """Nothing after ``last_seq`` was seen: the activities' file is an older one than that which was judged."""
+    """Lower every mark to ``last_seq``: the activity file is older than the one evaluated."""
     tx.conn.execute("UPDATE rule_mark SET judged = MIN(judged, ?)", (last_seq,))
     tx.conn.execute("UPDATE rules SET after_seq = ?1 WHERE after_seq > ?1", (last_seq,))
 
 
 def latest_known(conn: sqlite3.Connection) -> int:
-    """The latest activity that the mark or a rule knows of."""
+    """The highest activity ``seq`` in the mark or in a rule."""
     return int(conn.execute("SELECT MAX(judged, (SELECT COALESCE(MAX(after_seq), 0) FROM rules)) FROM rule_mark")
                .fetchone()[0])  # fmt: skip
 
 
 def uses_of(conn: sqlite3.Connection, rule_seq: int, user_id: str) -> RuleState:
-    """What a rule remembers of a user."""
+    """A rule's state for a user."""
     row = conn.execute(
         "SELECT times, fired_at FROM rule_uses WHERE rule_seq = ? AND user_id = ?", (rule_seq, user_id)
     ).fetchone()
@@ -51,7 +51,7 @@ def uses_of(conn: sqlite3.Connection, rule_seq: int, user_id: str) -> RuleState:
 
 
 def remembered_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[str, str, RuleState]]:
-    """Every rule that remembers a user: its name and app, and what it remembers."""
+    """(rule name, app, state) for every rule with state for the user."""
     rows = conn.execute(
         "SELECT r.name, r.app, u.times, u.fired_at FROM rule_uses u JOIN rules r ON r.seq = u.rule_seq "
         "WHERE u.user_id = ? ORDER BY r.seq",
@@ -63,7 +63,7 @@ def remembered_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[str, str
 
 
 def remember(tx: Tx, rule_seq: int, user_id: str, uses: RuleState, useful_until: int) -> None:
-    """Keep what a rule remembers of a user until it cannot matter any more."""
+    """Store a rule's state for a user until ``useful_until`` (milliseconds since 1970)."""
     tx.conn.execute(
         "INSERT INTO rule_uses (rule_seq, user_id, times, fired_at, useful_until) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT DO UPDATE SET times = excluded.times, fired_at = excluded.fired_at, "
@@ -73,10 +73,10 @@ def remember(tx: Tx, rule_seq: int, user_id: str, uses: RuleState, useful_until:
 
 
 def delete_state(tx: Tx, rule_seq: int, user_id: str) -> None:
-    """Remember nothing of a user."""
+    """Delete a rule's state for a user."""
     tx.conn.execute("DELETE FROM rule_uses WHERE rule_seq = ? AND user_id = ?", (rule_seq, user_id))
 
 
 def delete_expired_state(tx: Tx) -> int:
-    """Drop what cannot matter any more; returns how many rows."""
+    """Delete expired state; return the number of rows."""
     return tx.conn.execute("DELETE FROM rule_uses WHERE useful_until < ?", (tx.now_ms,)).rowcount

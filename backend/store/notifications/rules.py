@@ -1,4 +1,4 @@
-"""Rules in ``notifications.db``: what is watched for, and how often it was told."""
+"""The ``rules`` table: conditions, messages and firing counters."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _COLUMNS = (
 
 
 class Rule(Record, frozen=True, kw_only=True):
-    """A rule as it stands. ``fired`` counts how often it has told somebody; ``last_error`` says in words why the newest
-    failure was one, until it is dismissed. ``watches`` is the only app whose activities it sees; None: every app's."""
+    """A rule. ``fired`` counts sent notifications; ``last_error`` is the text of the latest failure until it is dismissed.
+    ``watches`` is the only app whose activities it evaluates; None: every app's."""
 
     id: str
     name: str
@@ -51,7 +51,7 @@ class RulePage(Record, frozen=True, kw_only=True):
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept of a RuleChangeIn as JSON."""
+    """The part of a RuleChangeIn stored as JSON."""
 
     on: OnIn | None = None
     alert: AlertIn | None = None
@@ -61,8 +61,7 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Row(NamedTuple):
-    """A rule as it is stored; times in milliseconds since 1970. ``after_seq``: the last activity that is not its
-    concern, since it came before the rule did."""
+    """A stored rule; times in milliseconds since 1970. ``after_seq``: only later activities are evaluated."""
 
     seq: int
     id: str
@@ -81,7 +80,7 @@ class Row(NamedTuple):
     updated_at: int
 
     def rule(self) -> Rule:
-        """The record that is handed out."""
+        """Convert to the public record."""
         return Rule(
             id=self.id,
             name=self.name,
@@ -103,22 +102,22 @@ class Row(NamedTuple):
 
 
 _decode_body = msgspec.json.Decoder(Body).decode
-UNREADABLE = Body(send=RuleMessageIn(title="Damaged rule", message="What was stored of this rule cannot be read."))
+UNREADABLE = Body(send=RuleMessageIn(title="Damaged rule", message="The stored text of this rule cannot be read."))
 
 
-def body_of(asked: RuleChangeIn) -> Body:
-    """What is kept of it, as it will be read back: only so can it be compared with what is stored."""
-    body = Body(on=asked.on, alert=asked.alert, send=asked.send, to=asked.to, cooldown_minutes=asked.cooldown_minutes)
+def body_of(change: RuleChangeIn) -> Body:
+    """The stored part of ``change``, after a JSON round trip so that it compares equal to a stored body."""
+    body = Body(on=change.on, alert=change.alert, send=change.send, to=change.to, cooldown_minutes=change.cooldown_minutes)
     return _decode_body(to_json(body))
 
 
 def decode_body(text: str) -> Body:
-    """A rule as it is stored; UNREADABLE where damage has left no such JSON."""
+    """Decode a stored body; UNREADABLE where it is damaged."""
     return decode_json(_decode_body, text, UNREADABLE)
 
 
 def named(conn: sqlite3.Connection, name: str, app: str | None) -> list[Row]:
-    """The rules of that name, one for each app that has one (``app``: this one alone), oldest first."""
+    """The rules of that name, of every app or of ``app`` alone, oldest first."""
     rows = conn.execute(
         f"SELECT {_COLUMNS} FROM rules WHERE name = ? AND (? IS NULL OR app = ?) ORDER BY seq",
         (name, app, app),
@@ -127,24 +126,24 @@ def named(conn: sqlite3.Connection, name: str, app: str | None) -> list[Row]:
 
 
 def by_seq(conn: sqlite3.Connection, seq: int) -> Row | None:
-    """The rule with that number, if it is still there."""
+    """The rule with that ``seq``; None if it was deleted."""
     row = conn.execute(f"SELECT {_COLUMNS} FROM rules WHERE seq = ?", (seq,)).fetchone()
     return None if row is None else _to_row(row)
 
 
 def enabled(conn: sqlite3.Connection) -> list[Row]:
-    """Every rule that is switched on, oldest first."""
+    """Every enabled rule, oldest first."""
     rows = map(_to_row, conn.execute(f"SELECT {_COLUMNS} FROM rules WHERE enabled ORDER BY seq"))
     return [row for row in rows if row.enabled]
 
 
 def count_of(conn: sqlite3.Connection, app: str) -> int:
-    """How many rules the app has."""
+    """Count the app's rules."""
     return int(conn.execute("SELECT COUNT(*) FROM rules WHERE app = ?", (app,)).fetchone()[0])
 
 
 def list_rules(conn: sqlite3.Connection, app: str | None, limit: int, cursor: str | None) -> RulePage:
-    """Rules, newest first. Raises ValidationError for a cursor that is none."""
+    """List rules, newest first. Raises ValidationError for an invalid cursor."""
     where, values = conditions([("app = ?", app)])
     if cursor is not None:
         where.append("seq < ?")
@@ -160,7 +159,7 @@ def list_rules(conn: sqlite3.Connection, app: str | None, limit: int, cursor: st
 def insert(
     tx: Tx, rule_id: str, name: str, app: str, owner: str | None, body: Body, *, switched_on: bool, after_seq: int
 ) -> int:
-    """Store a new rule; returns its number."""
+    """Insert a rule; return its ``seq``."""
     cursor = tx.conn.execute(
         "INSERT INTO rules (id, name, app, owner, enabled, rule, after_seq, checked_at, created_at, updated_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -171,7 +170,7 @@ def insert(
 
 
 def update(tx: Tx, row: Row, name: str, owner: str | None, body: Body, *, switched_on: bool) -> None:
-    """Put a caller's change in place."""
+    """Update a rule's definition."""
     tx.conn.execute(
         "UPDATE rules SET name = ?, owner = ?, enabled = ?, rule = ?, updated_at = ? WHERE seq = ?",
         (name, owner, switched_on, to_json(body), tx.now_ms, row.seq),
@@ -179,14 +178,14 @@ def update(tx: Tx, row: Row, name: str, owner: str | None, body: Body, *, switch
 
 
 def reset_state(tx: Tx, seq: int, after_seq: int) -> None:
-    """Count from now on: nothing that happened until now, no check that is due already. Cool-downs go on."""
+    """Restart counters and checks from now; cool-downs continue."""
     tx.conn.execute("UPDATE rules SET after_seq = ?, checked_at = ? WHERE seq = ?", (after_seq, tx.now_ms, seq))
     tx.conn.execute("UPDATE rule_uses SET times = '[]' WHERE rule_seq = ?", (seq,))
 
 
 def note(tx: Tx, seq: int, fired: int, error: str | None) -> None:
-    """It has told somebody so often more (0: it tried in vain), and why one of these tries failed. A success does not
-    take an error away: its owner has not seen it yet."""
+    """Add ``fired`` sent notifications (0: the attempt failed) and the error of a failed one, if any."""
+    # A success keeps an earlier error: its owner has not seen it yet.
     tx.conn.execute(
         "UPDATE rules SET fired = fired + ?1, last_fired_at = CASE WHEN ?1 THEN ?2 ELSE last_fired_at END, "
         "last_error = COALESCE(?3, last_error), last_error_at = CASE WHEN ?3 IS NULL THEN last_error_at ELSE ?2 END "
@@ -196,21 +195,21 @@ def note(tx: Tx, seq: int, fired: int, error: str | None) -> None:
 
 
 def dismiss_error(tx: Tx, seq: int) -> None:
-    """The owner has seen the last error."""
+    """Clear the last error."""
     tx.conn.execute("UPDATE rules SET last_error = NULL, last_error_at = NULL WHERE seq = ?", (seq,))
 
 
 def note_check(tx: Tx, seq: int) -> None:
-    """An alert was looked at."""
+    """Record that an alert was checked now."""
     tx.conn.execute("UPDATE rules SET checked_at = ? WHERE seq = ?", (tx.now_ms, seq))
 
 
 def delete(tx: Tx, seq: int) -> None:
-    """Forget a rule and what it remembers of users; what it has sent stays."""
+    """Delete a rule and its state; sent notifications stay."""
     tx.conn.execute("DELETE FROM rules WHERE seq = ?", (seq,))
 
 
 def _to_row(row: tuple[Any, ...]) -> Row:
     seq, id_, name, app, owner, on, body, *rest = row
-    stored = decode_body(body)  # an unreadable one is listed, and can be removed, but never fires
+    stored = decode_body(body)  # a damaged rule is listed and can be deleted, but never fires
     return Row(seq, decode_id(id_), name, app, owner, bool(on) and stored is not UNREADABLE, stored, *rest)

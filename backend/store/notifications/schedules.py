@@ -1,4 +1,4 @@
-"""Recurring notifications in ``notifications.db``."""
+"""The ``schedules`` table: recurring notifications."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _COLUMNS = "seq, id, name, app, request, rule, next_at, last_at, created_at, upd
 
 
 class Schedule(Record, frozen=True, kw_only=True):
-    """A notification that is sent again and again.
+    """A recurring notification.
 
-    ``next_at`` is None once the rule has ended; ``last_at`` is when it was last sent, ``last_error`` why the time
-    after that it was not, in words.
+    ``next_at`` is None once the rule has ended; ``last_at`` is the time of the last send, ``last_error`` the text of a
+    failure since then.
     """
 
     id: str
@@ -45,8 +45,8 @@ class SchedulePage(Record, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is sent: ``notification`` as the caller gave it, ``owner`` the only app whose templates may be filled in
-    (None: any), ``last_error`` why it was refused the last time."""
+    """The stored request: ``notification`` as the caller gave it, ``owner`` the only app whose templates may be used
+    (None: any), ``last_error`` the reason of the last refusal."""
 
     notification: dict[str, Any]
     owner: str | None = None
@@ -54,7 +54,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Row(NamedTuple):
-    """A schedule as it is stored; times in milliseconds since 1970."""
+    """A stored schedule; times in milliseconds since 1970."""
 
     seq: int
     id: str
@@ -68,7 +68,7 @@ class Row(NamedTuple):
     updated_at: int
 
     def schedule(self) -> Schedule:
-        """The record that is handed out."""
+        """Convert to the public record."""
         return Schedule(
             id=self.id,
             name=self.name,
@@ -85,17 +85,17 @@ class Row(NamedTuple):
 
 _decode_request = msgspec.json.Decoder(Request).decode
 _decode_rule = msgspec.json.Decoder(Recurrence).decode
-_DAMAGED = Request(notification={"user_id": ""}, last_error="What was stored of this schedule cannot be read.")
+_DAMAGED = Request(notification={"user_id": ""}, last_error="The stored text of this schedule cannot be read.")
 _DAILY = Recurrence(every_minutes=24 * 60)
 
 
 def decode_request(text: str) -> Request:
-    """What a schedule sends, as it is stored."""
+    """Decode a stored request."""
     return decode_json(_decode_request, text, _DAMAGED)
 
 
 def find(conn: sqlite3.Connection, schedule_id: str, app: str | None) -> Row | None:
-    """A schedule; another app's is not found (``app`` None sees all)."""
+    """Find a schedule; ``app`` limits the search to one app's (None: any)."""
     row = conn.execute(
         f"SELECT {_COLUMNS} FROM schedules WHERE id = ? AND (? IS NULL OR app = ?)",
         (encode_id(schedule_id), app, app),
@@ -104,7 +104,7 @@ def find(conn: sqlite3.Connection, schedule_id: str, app: str | None) -> Row | N
 
 
 def list_schedules(conn: sqlite3.Connection, app: str | None, limit: int, cursor: str | None) -> SchedulePage:
-    """Schedules, newest first. Raises ValidationError for a cursor that is none."""
+    """List schedules, newest first. Raises ValidationError for an invalid cursor."""
     where, values = conditions([("app = ?", app)])
     if cursor is not None:
         where.append("seq < ?")
@@ -118,26 +118,26 @@ def list_schedules(conn: sqlite3.Connection, app: str | None, limit: int, cursor
 
 
 def naming(conn: sqlite3.Connection, user_id: str) -> list[Schedule]:
-    """Every schedule that tells this user something."""
+    """Every schedule with this recipient."""
     rows = conn.execute(f"SELECT {_COLUMNS} FROM schedules ORDER BY seq")
     found = [_to_row(row).schedule() for row in rows]
     return [schedule for schedule in found if user_id in users_of(schedule.notification)]
 
 
 def users_of(notification: dict[str, Any]) -> list[str]:
-    """Whom a stored request tells."""
+    """The recipients of a stored request."""
     several: list[str] = notification.get("user_ids") or []
     return several or [notification["user_id"]]
 
 
 def due(conn: sqlite3.Connection, now_ms: int, limit: int) -> list[int]:
-    """The ``seq`` of what is due, the longest due first."""
+    """The ``seq`` of due schedules, the longest due first."""
     rows = conn.execute("SELECT seq FROM schedules WHERE next_at <= ? ORDER BY next_at LIMIT ?", (now_ms, limit))
     return [seq for (seq,) in rows]
 
 
 def find_due(conn: sqlite3.Connection, seq: int, now_ms: int) -> Row | None:
-    """A schedule, if it is still there and due."""
+    """A schedule, if it is stored and due."""
     row = conn.execute(f"SELECT {_COLUMNS} FROM schedules WHERE seq = ? AND next_at <= ?", (seq, now_ms)).fetchone()
     return None if row is None else _to_row(row)
 
@@ -149,7 +149,7 @@ def named(conn: sqlite3.Connection, app: str, name: str) -> str | None:
 
 
 def insert(tx: Tx, schedule_id: str, name: str, app: str, request: Request, rule: Recurrence, next_at: int) -> None:
-    """Store a new schedule."""
+    """Insert a schedule."""
     tx.conn.execute(
         "INSERT INTO schedules (id, name, app, request, rule, next_at, created_at, updated_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -158,7 +158,7 @@ def insert(tx: Tx, schedule_id: str, name: str, app: str, request: Request, rule
 
 
 def update(tx: Tx, seq: int, name: str, request: Request, rule: Recurrence, next_at: int | None) -> None:
-    """Put a caller's change in place."""
+    """Update a schedule's definition."""
     tx.conn.execute(
         "UPDATE schedules SET name = ?, request = ?, rule = ?, next_at = ?, updated_at = ? WHERE seq = ?",
         (name, to_json(request), to_json(rule), next_at, tx.now_ms, seq),
@@ -166,7 +166,7 @@ def update(tx: Tx, seq: int, name: str, request: Request, rule: Recurrence, next
 
 
 def move_on(tx: Tx, row: Row, next_at: int | None, last_at: int | None, last_error: str | None) -> None:
-    """Note what came of one time and when the next is."""
+    """Record the result of a run and the next time."""
     tx.conn.execute("UPDATE schedules SET next_at = ?, last_at = ? WHERE seq = ?", (next_at, last_at, row.seq))
     if last_error != row.request.last_error:
         request = msgspec.structs.replace(row.request, last_error=last_error)
@@ -174,13 +174,13 @@ def move_on(tx: Tx, row: Row, next_at: int | None, last_at: int | None, last_err
 
 
 def delete(tx: Tx, seq: int) -> None:
-    """Forget a schedule; what it has sent stays."""
+    """Delete a schedule; sent notifications stay."""
     tx.conn.execute("DELETE FROM schedules WHERE seq = ?", (seq,))
 
 
 def _to_row(row: tuple[Any, ...]) -> Row:
     seq, id_, name, app, request, rule, *times = row
     stored = decode_json(_decode_rule, rule, _DAILY)
-    # A damaged one is listed, and can be changed or removed; at its times it is refused: it has no recipient.
-    wanted = _DAMAGED if stored is _DAILY else decode_request(request)
-    return Row(seq, decode_id(id_), name, app, wanted, stored, *times)
+    # A damaged schedule is listed and can be changed or deleted; its runs are refused for want of a recipient.
+    decoded = _DAMAGED if stored is _DAILY else decode_request(request)
+    return Row(seq, decode_id(id_), name, app, decoded, stored, *times)

@@ -1,10 +1,9 @@
-"""Search in titles and messages, in any script, whatever the case: an FTS5 index of trigrams, and a look at every row
-that is not in it.
+"""Case-insensitive search in titles and messages, in any script: an FTS5 trigram index plus a scan of unindexed rows.
 
-The index holds the rows up to ``search_state.indexed_to``. Newer ones (the tail) are looked at one by one and indexed
-together later (``catch_up``): so a send costs nothing more, and a file of an earlier FlashFlow opens at once. Triggers
-keep what is indexed true in the same transaction as every change. ``indexed_to`` is NULL where this SQLite has no FTS5
-with trigrams: then every row is looked at.
+The index holds the rows up to ``search_state.indexed_to``. Newer rows (the tail) are scanned one by one and indexed in
+batches later (``catch_up``), so that a send costs nothing extra and an older file opens at once. Triggers update
+indexed rows in the same transaction as every change. ``indexed_to`` is NULL where this SQLite has no FTS5 with
+trigrams: then every row is scanned.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ log = logging.getLogger(__name__)
 
 LOWEST = -(1 << 63)
 CANDIDATES = 5_000
-"""A text that more rows than these may hold is found sooner by walking the list, newest first."""
+"""Above this number of candidates, scanning the list newest first is faster."""
 WORTH_INDEXING = 500
-"""A shorter tail is looked at sooner than it could be indexed."""
+"""A shorter tail is faster to scan than to index."""
 AT_ONCE = 200
 """Rows indexed in one transaction: 5 to 20 ms."""
 MERGED_PAGES = 100
@@ -53,7 +52,7 @@ _TRIGGERS = {
 
 
 def has_trigrams() -> bool:
-    """Whether this SQLite can make the index."""
+    """Whether this SQLite can create the index."""
     with closing(sqlite3.connect(":memory:")) as conn:
         try:
             conn.execute("CREATE VIRTUAL TABLE probe USING fts5(text, tokenize = 'trigram', detail = 'none')")
@@ -63,17 +62,14 @@ def has_trigrams() -> bool:
 
 
 def is_prepared(conn: sqlite3.Connection, *, possible: bool) -> bool:
-    """Whether there is an index exactly where this SQLite can use one."""
+    """Whether an index exists exactly if this SQLite supports one."""
     indexed_to = conn.execute("SELECT indexed_to FROM search_state").fetchone()[0]
     return (indexed_to is not None) == possible
 
 
 def prepare(tx: Tx, items: Sequence[bool]) -> list[None]:
-    """Make the index where there is none and it can be made (the item), empty at first.
-
-    Where it cannot, the file may come from a SQLite that could: its triggers would refuse every change, and its content
-    would outlive the rows.
-    """
+    """Create an empty index if there is none and this SQLite supports one (the item); disable it otherwise."""
+    # An index created by another SQLite: its triggers would fail every change, its content would outlive the rows.
     for possible in items:
         if not possible:
             _disable(tx.conn)
@@ -96,7 +92,7 @@ def _disable(conn: sqlite3.Connection) -> None:
 
 
 def tail_length(conn: sqlite3.Connection, most: int = WORTH_INDEXING) -> int:
-    """How many rows wait to be indexed, counted up to ``most``; 0 where there is no index."""
+    """Count unindexed rows, up to ``most``; 0 without an index."""
     query = (
         "SELECT COUNT(*) FROM (SELECT 1 FROM notifications WHERE seq > (SELECT indexed_to FROM search_state) LIMIT ?)"
     )
@@ -104,7 +100,7 @@ def tail_length(conn: sqlite3.Connection, most: int = WORTH_INDEXING) -> int:
 
 
 def catch_up(tx: Tx, items: Sequence[None]) -> list[int]:
-    """Index the oldest rows of the tail; how many."""
+    """Index the oldest rows of the tail; return how many."""
     seqs = tx.conn.execute(
         "SELECT seq FROM notifications WHERE seq > (SELECT indexed_to FROM search_state) ORDER BY seq LIMIT ?",
         (AT_ONCE,),
@@ -121,7 +117,8 @@ def catch_up(tx: Tx, items: Sequence[None]) -> list[int]:
 
 
 def add_older(conn: sqlite3.Connection, seqs: Sequence[int]) -> None:
-    """Index rows that were numbered below those made here: an import's. A trigger would cost every send a twentieth."""
+    """Index imported rows, which are numbered below ``indexed_to``."""
+    # Not by a trigger: it would slow every send by 5 %.
     (indexed_to,) = conn.execute("SELECT indexed_to FROM search_state").fetchone()
     if indexed_to is not None:
         conn.execute(
@@ -132,8 +129,8 @@ def add_older(conn: sqlite3.Connection, seqs: Sequence[int]) -> None:
 
 
 def merge(tx: Tx, items: Sequence[bool]) -> list[bool]:
-    """One step of merging the index into one segment, which leaves no trace of deleted rows in it. The item: whether it
-    is the first step; the answer: whether there is more to do."""
+    """Run one step of merging the index into a single segment, which removes deleted rows from it. The item: whether it
+    is the first step; the answer: whether more steps follow."""
     answers = []
     for first in items:
         if tx.conn.execute("SELECT indexed_to FROM search_state").fetchone()[0] is None:
@@ -142,64 +139,64 @@ def merge(tx: Tx, items: Sequence[bool]) -> list[bool]:
         before = tx.conn.total_changes
         pages = -MERGED_PAGES if first else MERGED_PAGES
         tx.conn.execute("INSERT INTO notification_search (notification_search, rank) VALUES ('merge', ?)", (pages,))
-        answers.append(tx.conn.total_changes - before >= 2)  # fts5: fewer changes mean that nothing was left
+        answers.append(tx.conn.total_changes - before >= 2)  # fts5: fewer changes mean that the merge is complete
     return answers
 
 
 def prepare_store(store: Store) -> None:
-    """Make the index of a file that was just opened, where there is none yet."""
+    """Create the index of a newly opened file, if there is none."""
     possible = has_trigrams()
     if not store.read(lambda conn: is_prepared(conn, possible=possible)):
         try:
             store.run(Write(prepare, possible))
-        except StorageError as error:  # a full disk: without an index every row is looked at
+        except StorageError as error:  # a full disk: without an index every row is scanned
             log.warning("the search index waits for the next start: %s", error)
 
 
 def index_tail(store: Store, seconds: float = 0.5) -> None:
-    """Index what came since the last time, for about so long at most."""
+    """Index the tail, for at most about ``seconds``."""
     end = store.clock.monotonic() + seconds
     while store.read(tail_length) >= WORTH_INDEXING and store.clock.monotonic() < end:
         store.run(Write(catch_up, None))
 
 
 def sweep(store: Store) -> None:
-    """Leave no trace of deleted rows in the index."""
+    """Remove every trace of deleted rows from the index."""
     more = store.run(Write(merge, True))
     while more:
         more = store.run(Write(merge, False))
 
 
-# --- asking -----------------------------------------------------------------------------------------------------------
+# --- queries ----------------------------------------------------------------------------------------------------------
 
 
-class Found(NamedTuple):
-    """Conditions on ``notifications`` that a search adds."""
+class SearchConditions(NamedTuple):
+    """SQL conditions on ``notifications`` for a search."""
 
     where: list[str]
     values: list[Any]
     narrow: bool
-    """Whether the conditions name the few rows by ``seq``, so that no other index is needed."""
+    """Whether the conditions list rows by ``seq``, so that no other index is needed."""
 
 
-def conditions_of(conn: sqlite3.Connection, text: str) -> Found:
-    """The conditions under which a row holds ``text``."""
+def conditions_of(conn: sqlite3.Connection, text: str) -> SearchConditions:
+    """The conditions for rows that contain ``text``."""
     holds, values = _holds(text)
     query = _match(text)
     (indexed_to,) = conn.execute("SELECT indexed_to FROM search_state").fetchone()
     if query is None or indexed_to is None:
-        return Found([holds], values, narrow=False)
+        return SearchConditions([holds], values, narrow=False)
     try:
         seqs = [seq for (seq,) in conn.execute(_CANDIDATES, (query, CANDIDATES + 1))]
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
             raise
-        log.exception("the search index is damaged; every row is looked at")
-        return Found([holds], values, narrow=False)
+        log.exception("the search index is damaged; every row is scanned")
+        return SearchConditions([holds], values, narrow=False)
     tail = [seq for (seq,) in conn.execute(_TAIL, (indexed_to, CANDIDATES + 1))]
     if len(seqs) + len(tail) > CANDIDATES:
-        return Found([holds], values, narrow=False)
-    return Found(["seq IN (SELECT value FROM json_each(?))", holds], [to_json([*seqs, *tail]), *values], narrow=True)
+        return SearchConditions([holds], values, narrow=False)
+    return SearchConditions(["seq IN (SELECT value FROM json_each(?))", holds], [to_json([*seqs, *tail]), *values], narrow=True)
 
 
 _CANDIDATES = "SELECT rowid FROM notification_search WHERE notification_search MATCH ? LIMIT ?"
@@ -210,15 +207,14 @@ _OTHERWISE_FOLDED = re.compile(
     "\U000104b0-\U000104ff\U00010570-\U000105bf\U00010c80-\U00010cff\U000118a0-\U000118df\U00016e40-\U00016e7f"
     "\U0001e900-\U0001e943]"
 )
-"""Letters that came to Unicode after FTS5's tables were made, and NUL, which ends a query: not searched for by the
-index."""
+"""Characters the index cannot search: letters newer than FTS5's case tables, and NUL, which ends a query."""
 
 
 _ESCAPED = re.compile(r"[\\%_]")
 
 
 def _match(text: str) -> str | None:
-    """The index query for rows that may hold ``text``: all its trigrams, in whatever order. None: ask every row."""
+    """The FTS5 query for candidates: all trigrams of ``text`` in any order. None: scan every row."""
     if len(text) < 3 or _OTHERWISE_FOLDED.search(text):
         return None
     trigrams = dict.fromkeys(text[at : at + 3] for at in range(len(text) - 2))
@@ -227,19 +223,19 @@ def _match(text: str) -> str | None:
 
 
 def _holds(text: str) -> tuple[str, list[Any]]:
-    """The condition that a row holds ``text``, by SQLite itself where it can tell."""
+    """The condition that a row contains ``text``, in plain SQL where LIKE can decide it."""
     if text.isascii() or len(text) <= 2:
-        # LIKE knows no case but ASCII's
+        # LIKE ignores the case of ASCII letters only
         forms = [[c] if c.isascii() else sorted({c, c.lower(), c.upper(), c.title()}) for c in text]
         patterns = ["%" + _ESCAPED.sub(r"\\\g<0>", "".join(form)) + "%" for form in itertools.product(*forms)]
         each = "title LIKE ? ESCAPE '\\' OR message LIKE ? ESCAPE '\\'"
         return f"({' OR '.join([each] * len(patterns))})", [pattern for pattern in patterns for _ in range(2)]
-    # As bytes: text that is not UTF-8 cannot be given to a function.
+    # As bytes: invalid UTF-8 cannot be passed to a function as text.
     return "holds(CAST(title AS BLOB), CAST(message AS BLOB), ?)", [fold(text)]
 
 
 def fold(text: str) -> str:
-    """``text`` without its case, character by character (as FTS5 does it): ``ß`` stays one."""
+    """Casefold ``text`` character by character as FTS5 does: ``ß`` stays one character."""
     folded = text.casefold()
     if len(folded) == len(text):
         return folded
@@ -251,5 +247,5 @@ def _row_holds(title: bytes, message: bytes, folded: str) -> bool:
 
 
 def functions(conn: sqlite3.Connection) -> None:
-    """Give a connection the function that searches need."""
+    """Register the SQL function ``holds`` on a connection."""
     conn.create_function("holds", 3, _row_holds, deterministic=True)

@@ -1,4 +1,4 @@
-"""Templates in ``notifications.db``."""
+"""The ``notification_templates`` table."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _COLUMNS = (
 
 
 def read_template(conn: sqlite3.Connection, name: str, locale: str, owner: str | None) -> Template | None:
-    """Look up the template in ``locale``, else in the next wider one, at last its default text; of one app (``owner``
-    None: of any)."""
-    found = (exact_template(conn, name, wanted, owner) for wanted in wider_locales(locale))
+    """Look up the template in ``locale``, else the next wider one, else its default text; of one app (``owner`` None: of
+    any)."""
+    found = (exact_template(conn, name, candidate, owner) for candidate in wider_locales(locale))
     return next((template for template in found if template is not None), None)
 
 
@@ -43,13 +43,13 @@ def wider_locales(locale: str) -> list[str]:
     while subtags and subtags[0]:
         found.append("-".join(subtags))
         subtags.pop()
-        if len(subtags) > 1 and len(subtags[-1]) == 1:  # a singleton only introduces the subtags that went
+        if len(subtags) > 1 and len(subtags[-1]) == 1:  # a singleton only introduces the removed subtags
             subtags.pop()
     return [*found, ""]
 
 
 def list_templates(conn: sqlite3.Connection, app: str | None) -> list[Template]:
-    """Every template and locale, by name."""
+    """Every template in every locale, by name."""
     rows = conn.execute(
         f"SELECT {_COLUMNS} FROM notification_templates WHERE ? IS NULL OR app = ? ORDER BY name, locale",
         (app, app),
@@ -60,8 +60,8 @@ def list_templates(conn: sqlite3.Connection, app: str | None) -> list[Template]:
 def newest_templates(
     conn: sqlite3.Connection, app: str | None, before: int, limit: int
 ) -> tuple[list[tuple[int, Template]], bool]:
-    """Templates with a ``seq`` below ``before``, each with its own, newest first, and whether there are more. At most
-    ``limit``, fewer once they hold PAGE_BYTES."""
+    """(``seq``, template) pairs below ``before``, newest first, and whether more follow. At most ``limit``, fewer once
+    they exceed PAGE_BYTES."""
     rows, more = take(
         conn.execute(
             f"SELECT seq, {_COLUMNS} FROM notification_templates "
@@ -74,13 +74,13 @@ def newest_templates(
 
 
 def variables_of(conn: sqlite3.Connection, name: str) -> tuple[str, ...]:
-    """The variables that a template names in any locale."""
+    """The variables of a template in all its locales."""
     rows = conn.execute("SELECT title_template, message_template FROM notification_templates WHERE name = ?", (name,))
     return variables(*(text for row in rows for text in row))
 
 
 def to_template(row: tuple[Any, ...]) -> Template:
-    """A row of _COLUMNS as the record."""
+    """Convert a row of _COLUMNS."""
     id_, name, locale, title, message, channels, category, schema, app, created, updated = row
     return Template(
         id=decode_id(id_),

@@ -1,4 +1,4 @@
-"""How often a type has reached a user by a channel lately: the last times, as many as its throttle counts."""
+"""The ``throttles`` table: the latest send times for each user, type and channel, as many as the throttle counts."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _decode = msgspec.json.Decoder(list[int]).decode
 def used_up(
     conn: sqlite3.Connection, user_id: str, kind: NotificationType, channels: Sequence[str], now_ms: int
 ) -> dict[str, str]:
-    """Channel → the rule in words, for those of ``channels`` that have had their share within the window."""
+    """Channel → the rule as text, for ``channels`` whose limit is used up within the window."""
     rule = kind.throttle
     if rule is None:
         return {}
     window_ms = rule.minutes * 60_000
-    words = f"At most {rule.limit} of “{kind.name}” in {rule.minutes} minute{'' if rule.minutes == 1 else 's'}."
+    text = f"At most {rule.limit} of “{kind.name}” in {rule.minutes} minute{'' if rule.minutes == 1 else 's'}."
     return {
-        channel: words
+        channel: text
         for channel in channels
-        # Either way: where the clock was set back, a use may lie ahead, and must not count until it comes again.
+        # abs: after the clock was set back, a recorded time may lie ahead and must not count until then.
         if sum(abs(now_ms - at) < window_ms for at in _times(conn, user_id, kind.name, channel)) >= rule.limit
     }
 
 
 def note_use(tx: Tx, user_id: str, kind: NotificationType, channels: Sequence[str]) -> None:
-    """Count one use of each of ``channels`` now."""
+    """Record one use of each of ``channels`` now."""
     if kind.throttle is None:
         return
     for channel in channels:
