@@ -128,13 +128,14 @@ class Backend:
         self.dashboard = DashboardMetrics(self.activity, self.notifications)
         self.trials = ChannelTester(
             self.notifications.store, lambda: self.channels.route_queues, self.clock, self.notifications.new_id,
-            tell=self.notifications.send_notification, this_computer=lambda: self.notifications.sender.this_computer,
+            send_notification=self.notifications.send_notification,
+            this_computer=lambda: self.notifications.sender.this_computer,
         )  # fmt: skip
         self.rules = Rules(
             self.notifications.store,
             self.activity.store,
             self.notifications.new_id,
-            order=lambda request, app, owner: self.notifications.sending(request, app, owner).item,
+            order=lambda request, app, owner: self.notifications.send_write(request, app, owner).item,
             send=self.notifications.sender.send,
             zone=lambda: self.activity.analytics.zone,
             metrics=AnalyticsMetrics(self.activity.analytics),
@@ -162,7 +163,7 @@ class Backend:
 
     def channel_states(self) -> tuple[ChannelState, ...]:
         """What works on this machine, channel by channel; probes, so call it off the event loop."""
-        if self.notifications.facts.unread:
+        if self.notifications.policy_inputs.unread:
             return self.channels.states(missing=f"{SETTINGS_FILE} cannot be read.")
         return self.channels.states()
 
@@ -331,7 +332,7 @@ class Backend:
         """Take up ``flashflow.toml`` where it has changed."""
         known = self.settings.problem
         settings = self.settings.poll()
-        if settings is None and self.notifications.facts.unread and self.settings.problem is None:
+        if settings is None and self.notifications.policy_inputs.unread and self.settings.problem is None:
             settings = self.settings.settings  # they may be the very defaults that stood in for them
         if settings is not None:
             self._apply(settings)
@@ -356,8 +357,8 @@ class Backend:
     def _apply(self, settings: Settings, *, unread: bool = False) -> None:
         with self._applying:
             lanes = self.channels.build(settings)
-            self.notifications.facts.routes = frozenset(LABELS) if unread else frozenset(lanes)
-            self.notifications.facts.unread = unread
+            self.notifications.policy_inputs.routes = frozenset(LABELS) if unread else frozenset(lanes)
+            self.notifications.policy_inputs.unread = unread
             self.notifications.channels.named = tuple(settings.others)
             self.outbox.configure(lanes, whole=not unread)
             # Of a file that cannot be read nothing is known: addresses are masked, and nothing is pruned, until it can.

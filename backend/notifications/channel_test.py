@@ -1,4 +1,4 @@
-"""“Send a test”: deliver one test message through one channel at once and return the channel's own outcome.
+"""“Send a test”: deliver one test message through one channel at once and return its outcome.
 
 Nothing is stored, except by the test of the inbox: that is an ordinary notification.
 """
@@ -64,7 +64,7 @@ class ChannelTester:
         self._this_computer = this_computer
 
     def send_test(self, channel: str, user_id: str) -> tuple[ChannelTest, ...]:
-        """Test ``channel`` (or one route of push) on every target of ``user_id`` there; block until the providers answer.
+        """Test ``channel`` (or one route of push) on every target of ``user_id``; block until the providers answer.
 
         Raises NotFound where the channel is not configured, Conflict where the user has no address for it.
         """
@@ -136,7 +136,7 @@ class ChannelTester:
         )
 
 
-def _told(sent: Sent) -> ChannelTest:
+def _inbox_result(sent: Sent) -> ChannelTest:
     """The outcome of a test of the inbox."""
     (delivery,) = sent.deliveries
     arrived = delivery.status == "delivered"

@@ -51,7 +51,7 @@ class UserDeliverySettings:
         """The user's addresses and language; every field is None for an unknown user."""
         return self._store.read(lambda conn: table.contact_of(conn, user_id)) or Contact()
 
-    def contacting(self, user_id: str, changes: ContactsIn) -> Write[tuple[str, Changes], Contact]:
+    def contact_write(self, user_id: str, changes: ContactsIn) -> Write[tuple[str, Changes], Contact]:
         """Build the write that changes contacts; a phone number is stored as E.164. Raises ValidationError."""
         fields = _changed_fields(changes)
         faults = ErrorCollector()
@@ -80,7 +80,7 @@ class UserDeliverySettings:
         zone, now_ms = self._zone(), self._store.clock.now_ms()
         return self._store.read(lambda conn: table.quiet_setting(conn, user_id, zone, now_ms))
 
-    def quieting(self, user_id: str, changes: QuietHoursIn) -> Write[tuple[str, Changes], QuietSetting]:
+    def quiet_hours_write(self, user_id: str, changes: QuietHoursIn) -> Write[tuple[str, Changes], QuietSetting]:
         """Build the write that changes quiet hours. Raises ValidationError."""
         fields = _changed_fields(changes)
         faults = ErrorCollector()
@@ -103,14 +103,16 @@ class UserDeliverySettings:
             answers.append(table.quiet_setting(tx.conn, user_id, zone, tx.now_ms))
         return answers
 
-    def disturb_not(self, user_id: str, until_ms: int | None) -> Write[tuple[str, int | None], datetime | None]:
-        """Build the write that holds all but critical deliveries until ``until_ms`` (milliseconds since 1970); None ends
-        it. Raises ValidationError."""
+    def do_not_disturb_write(
+        self, user_id: str, until_ms: int | None
+    ) -> Write[tuple[str, int | None], datetime | None]:
+        """Build the write that holds all but critical deliveries until ``until_ms`` (milliseconds since 1970); None
+        ends it. Raises ValidationError."""
         if until_ms is not None and not self._store.clock.now_ms() < until_ms <= LATEST_MS:
             raise ValidationError.of("until", "must lie in the future, and before 2200")
-        return Write(_unless_erased(self._disturb_not), (user_id, until_ms))
+        return Write(_unless_erased(self._do_not_disturb), (user_id, until_ms))
 
-    def _disturb_not(self, tx: Tx, items: Sequence[tuple[str, int | None]]) -> list[datetime | None]:
+    def _do_not_disturb(self, tx: Tx, items: Sequence[tuple[str, int | None]]) -> list[datetime | None]:
         answers = []
         for user_id, until_ms in items:
             table.save_dnd(tx, user_id, until_ms)
@@ -125,8 +127,8 @@ class UserDeliverySettings:
         """The user's digest choices by type, ``*`` for every type; the defaults declared by types are not included."""
         return self._store.read(lambda conn: table.digests_of(conn, user_id))
 
-    def digesting(self, user_id: str, choice: DigestIn) -> Write[tuple[str, DigestIn], dict[str, DigestChoice]]:
-        """Build the write that stores or deletes a choice; it returns all choices of the user. Raises ValidationError."""
+    def digest_write(self, user_id: str, choice: DigestIn) -> Write[tuple[str, DigestIn], dict[str, DigestChoice]]:
+        """Build the write that stores or deletes a choice and returns all of the user's. Raises ValidationError."""
         if choice.frequency is None and choice.at is not UNSET:
             raise ValidationError.of("at", "goes with a frequency")
         return Write(_unless_erased(self._digest), (user_id, choice))

@@ -63,7 +63,7 @@ class Preferences:
             )
         )
 
-    def choosing(self, choices: Sequence[PreferenceIn]) -> Write[Sequence[PreferenceIn], tuple[Preference, ...]]:
+    def choose_write(self, choices: Sequence[PreferenceIn]) -> Write[Sequence[PreferenceIn], tuple[Preference, ...]]:
         """The write that stores choices, the last of several on one place winning. Raises ValidationError."""
         faults = ErrorCollector()
         for index, choice in enumerate(choices):
@@ -84,7 +84,7 @@ class Preferences:
         """Every type with its sequence number: the key of a paged list."""
         return self._store.read(table.numbered_types)
 
-    def declaring(
+    def declare_write(
         self, declared: TypeIn, app: str, owner: str | None
     ) -> Write[tuple[TypeIn, str, str | None], tuple[NotificationType, bool]]:
         """The write that declares a type: what stands, and whether it is new. ``owner``: the only app whose types
@@ -208,7 +208,7 @@ class Devices:
         """A page of them with their sequence numbers, the key of a paged list, and whether there are more."""
         return self._store.read(lambda conn: table.newest_devices(conn, user_id, app, before, limit))
 
-    def registering(self, device: DeviceIn, app: str) -> Write[Registration, DeviceRegistered]:
+    def register_write(self, device: DeviceIn, app: str) -> Write[Registration, DeviceRegistered]:
         """The write that registers a device, or moves a known one to this user. Raises ValidationError."""
         metadata_json(device.device_info, "device_info")
         return Write(self._register, (device, device_address(device.token, device.platform, device.device_info), app))
@@ -237,7 +237,7 @@ class Devices:
             answers.append(DeviceRegistered(device=now, created=known is None))
         return answers
 
-    def removing(self, device_id: str, app: str | None) -> Write[tuple[str, str | None], Device]:
+    def remove_write(self, device_id: str, app: str | None) -> Write[tuple[str, str | None], Device]:
         """The write that forgets a device; another app's is not found."""
         return Write(self._remove, (device_id, app))
 

@@ -13,7 +13,7 @@ from flashflow.backend.store.notifications import notifications as table
 
 
 def reschedule(tx: Tx, items: Sequence[tuple[NotificationKey, int]]) -> list[Notification | FlashFlowError]:
-    """Handle (reference, time in milliseconds since 1970): move each to its new time. Raises Conflict once it was sent."""
+    """Handle (reference, time in milliseconds since 1970): move each to its new time. Conflict once it was sent."""
     answers: list[Notification | FlashFlowError] = []
     for (notification_id, app), when in items:
         found = table.find(tx.conn, notification_id, app)

@@ -108,23 +108,25 @@ class Schedules:
     def create(self, name: str, notification: Mapping[str, Any], rule: Mapping[str, Any], app: str) -> Schedule:
         """Create a schedule. Raises ValidationError, and Conflict where the app has one of that name."""
         body = build(ScheduleIn, name=name, notification=dict(notification), rule=dict(rule))
-        return self._store.run(self.creating(body, app, None))
+        return self._store.run(self.create_write(body, app, None))
 
-    def creating(self, body: ScheduleIn, app: str, owner: str | None) -> Write[Plan, Schedule]:
+    def create_write(self, body: ScheduleIn, app: str, owner: str | None) -> Write[Plan, Schedule]:
         """Build the write of ``create``. ``owner``: the only app whose templates may be used (None: any)."""
         plan = self._plan(body, app, owner)
         return Write(self._create, plan, len(plan.order.users))
 
-    def changing(self, schedule_id: str, body: ScheduleIn, owner: str | None) -> Write[tuple[ScheduleRef, Plan], Schedule]:
+    def change_write(
+        self, schedule_id: str, body: ScheduleIn, owner: str | None
+    ) -> Write[tuple[ScheduleRef, Plan], Schedule]:
         """Build the write that replaces a schedule; an unchanged rule leaves ``next_at`` as it is."""
         plan = self._plan(body, "", owner)
         return Write(self._change, ((schedule_id, owner), plan), len(plan.order.users))
 
-    def removing(self, schedule_id: str, owner: str | None) -> Write[ScheduleRef, Schedule]:
+    def remove_write(self, schedule_id: str, owner: str | None) -> Write[ScheduleRef, Schedule]:
         """Build the write that deletes a schedule."""
         return Write(self._remove, (schedule_id, owner))
 
-    def running(self, schedule: Schedule, owner: str | None) -> Write[ScheduleRef, ScheduleRun]:
+    def run_write(self, schedule: Schedule, owner: str | None) -> Write[ScheduleRef, ScheduleRun]:
         """Build the write that sends it once now, independent of its rule."""
         users = schedule.notification.get("user_ids") or [schedule.notification.get("user_id")]
         return Write(self._run_now, (schedule.id, owner), len(users))

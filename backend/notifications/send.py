@@ -128,7 +128,9 @@ class Sender:
 
     # --- one notification -----------------------------------------------------------------------------------------
 
-    def _send_one(self, batch: _Batch, user: str, order: Order, content: Content, kind: NotificationType | None) -> Sent:
+    def _send_one(
+        self, batch: _Batch, user: str, order: Order, content: Content, kind: NotificationType | None
+    ) -> Sent:
         tx = batch.tx
         decisions = self._decide(tx.conn, user, order, content, kind, tx.now_ms)
         if order.collapse_key is not None:

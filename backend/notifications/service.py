@@ -93,15 +93,15 @@ class NotificationService:
         self.models: NotificationModels = notification_models(self.store.database)
         self.zone = workspace_zone().key
         self.channels = ChannelNames()
-        self.facts = PolicyInputLoader(lambda: self.zone)
-        self.sender = Sender(self.new_id, self.facts)
-        self.releasing = DueRelease(self.new_id, self.facts)
+        self.policy_inputs = PolicyInputLoader(lambda: self.zone)
+        self.sender = Sender(self.new_id, self.policy_inputs)
+        self.due_release = DueRelease(self.new_id, self.policy_inputs)
         self.inbox = Inbox()
-        self.retrying = Retry(self.new_id, self.facts)
+        self.retrial = Retry(self.new_id, self.policy_inputs)
         self.templates = Templates(self.store, self.models, self.new_id, self.channels)
         self.devices = Devices(self.store, self.models, self.new_id)
         self.preferences = Preferences(self.store, self.channels)
-        self.circumstances = UserDeliverySettings(self.store, lambda: self.zone)
+        self.delivery_settings = UserDeliverySettings(self.store, lambda: self.zone)
         self.schedules = Schedules(
             self.store,
             self.new_id,
@@ -151,9 +151,9 @@ class NotificationService:
             actions=None if actions is None else list(actions),
             app=app,
         )
-        return self.store.run(self.sending(order, LOCAL_APP))[0]
+        return self.store.run(self.send_write(order, LOCAL_APP))[0]
 
-    def sending(self, request: SendIn, app: str, owner: str | None = None) -> Write[Order, tuple[Sent, ...]]:
+    def send_write(self, request: SendIn, app: str, owner: str | None = None) -> Write[Order, tuple[Sent, ...]]:
         """Build the write of ``send_notification``: one Sent for each user. ``owner``: the only app whose templates may
         be used (None: any)."""
         order = self._order(request, app, owner)
@@ -203,9 +203,9 @@ class NotificationService:
         )
 
     def release_due(self) -> int:
-        """Process everything due: scheduled sends, held deliveries, snoozes, expiries. Return the number of rows changed."""
+        """Process everything due: scheduled sends, held deliveries, snoozes, expiries. Return the rows changed."""
         moved = 0
-        for step in self.store.read(lambda conn: self.releasing.due(conn, self.clock.now_ms())):
+        for step in self.store.read(lambda conn: self.due_release.due(conn, self.clock.now_ms())):
             while count := self.store.run(Write(step, None)):
                 moved += count
         return moved
@@ -217,15 +217,15 @@ class NotificationService:
 
     def send_digest_now(self, user_id: str, notification_type: str | None = None) -> DigestRelease:
         """Release the deliveries held by the user's digests, of one type or of all."""
-        return self.store.run(self.sending_digest(user_id, notification_type))
+        return self.store.run(self.send_digest_write(user_id, notification_type))
 
-    def sending_digest(self, user_id: str, notification_type: str | None) -> Write[Any, DigestRelease]:
+    def send_digest_write(self, user_id: str, notification_type: str | None) -> Write[Any, DigestRelease]:
         """Build the write of ``send_digest_now``."""
-        return Write(self.releasing.send_now, (user_id, notification_type))
+        return Write(self.due_release.send_now, (user_id, notification_type))
 
     def retire_stale_devices(self) -> int:
         """Deactivate push tokens that were not registered again for 270 days; return how many."""
-        return self.store.run(Write(self.releasing.stale_devices, None))
+        return self.store.run(Write(self.due_release.stale_devices, None))
 
     # --- the inbox ------------------------------------------------------------------------------------------------
 
@@ -289,9 +289,9 @@ class NotificationService:
 
     def mark_all_as_read(self, user_id: str) -> tuple[str, ...]:
         """Mark the whole inbox as read; return the ids that were unread."""
-        return self.store.run(self.reading_all(user_id, None))
+        return self.store.run(self.read_all_write(user_id, None))
 
-    def reading_all(self, user_id: str, app: str | None) -> Write[NotificationKey, tuple[str, ...]]:
+    def read_all_write(self, user_id: str, app: str | None) -> Write[NotificationKey, tuple[str, ...]]:
         """Build the write of ``mark_all_as_read``, for one app's notifications or all."""
         return Write(self.inbox.read_all, (user_id, app))
 
@@ -313,13 +313,13 @@ class NotificationService:
 
     def retry_notification(self, notification_id: NotificationRef) -> Notification:
         """Retry failed and dead deliveries now. Raises NotFound, and Conflict where none can be retried."""
-        return self.store.run(self.moving("retry", (notification_id_of(notification_id), None)))
+        return self.store.run(self.inbox_write("retry", (notification_id_of(notification_id), None)))
 
     def snooze_notification(self, notification_id: NotificationRef, until: datetime) -> Notification:
         """Hide from the unread until ``until``. Raises NotFound, Conflict and ValidationError."""
-        return self.store.run(self.snoozing((notification_id_of(notification_id), None), until))
+        return self.store.run(self.snooze_write((notification_id_of(notification_id), None), until))
 
-    def snoozing(self, key: NotificationKey, until: datetime) -> Write[tuple[NotificationKey, int], Notification]:
+    def snooze_write(self, key: NotificationKey, until: datetime) -> Write[tuple[NotificationKey, int], Notification]:
         """Build the write of ``snooze_notification``."""
         until_ms = timestamp_ms("until", until)
         if until_ms <= self.clock.now_ms():
@@ -328,18 +328,20 @@ class NotificationService:
 
     def reschedule_notification(self, notification_id: NotificationRef, scheduled_at: datetime) -> Notification:
         """Move a scheduled notification to another time. Raises NotFound, Conflict and ValidationError."""
-        return self.store.run(self.rescheduling((notification_id_of(notification_id), None), scheduled_at))
+        return self.store.run(self.reschedule_write((notification_id_of(notification_id), None), scheduled_at))
 
-    def rescheduling(self, key: NotificationKey, scheduled_at: datetime) -> Write[tuple[NotificationKey, int], Notification]:
+    def reschedule_write(
+        self, key: NotificationKey, scheduled_at: datetime
+    ) -> Write[tuple[NotificationKey, int], Notification]:
         """Build the write of ``reschedule_notification``."""
         when = timestamp_ms("scheduled_at", scheduled_at)
         if when <= self.clock.now_ms():
             raise ValidationError.of("scheduled_at", "must lie in the future")
         return Write(reschedule, (key, when))
 
-    def moving(self, verb: str, key: NotificationKey) -> Write[NotificationKey, Notification]:
+    def inbox_write(self, verb: str, key: NotificationKey) -> Write[NotificationKey, Notification]:
         """Build the write of read, unread, archive, unarchive, cancel or retry."""
-        return Write(self.retrying.retry if verb == "retry" else getattr(self.inbox, verb), key)
+        return Write(self.retrial.retry if verb == "retry" else getattr(self.inbox, verb), key)
 
     # --- preferences, types, templates, devices -------------------------------------------------------------------
 
@@ -354,12 +356,12 @@ class NotificationService:
         choice = build(
             PreferenceIn, user_id=user_id, notification_type=notification_type, channel=channel, enabled=enabled
         )
-        return self.store.run(self.preferences.choosing([choice]))[0]
+        return self.store.run(self.preferences.choose_write([choice]))[0]
 
     def declare_type(self, name: str, app: str = LOCAL_APP, **fields: Any) -> NotificationType:
         """Declare a notification type: label, description, channels, critical, digest. Raises Conflict for another
         app's type."""
-        return self.store.run(self.preferences.declaring(build(TypeIn, name=name, **fields), app, owner=None))[0]
+        return self.store.run(self.preferences.declare_write(build(TypeIn, name=name, **fields), app, owner=None))[0]
 
     def create_notification_template(
         self, name: str, title_template: str, message_template: str, app: str = LOCAL_APP, **fields: Any
@@ -378,7 +380,7 @@ class NotificationService:
     ) -> DeviceRegistered:
         """Register a device for push; the same token again keeps its id and moves to this user."""
         device = build(DeviceIn, user_id=user_id, token=token, platform=platform, device_info=device_info)
-        return self.store.run(self.devices.registering(device, app))
+        return self.store.run(self.devices.register_write(device, app))
 
     def list_devices(self, user_id: str) -> tuple[Device, ...]:
         """A user's devices, tokens masked."""

@@ -60,14 +60,14 @@ class Templates:
     def create(self, name: str, title_template: str, message_template: str, app: str, **fields: Any) -> Template:
         """Create a template. Raises Conflict when the name and locale are taken."""
         text = build(TemplateIn, name=name, title_template=title_template, message_template=message_template, **fields)
-        return self._store.run(self.creating(text, app))
+        return self._store.run(self.create_write(text, app))
 
-    def creating(self, text: TemplateIn, app: str) -> Write[Owned, Template]:
+    def create_write(self, text: TemplateIn, app: str) -> Write[Owned, Template]:
         """Build the write of ``create``. Raises ValidationError."""
         self.check(text)
         return Write(self._create, (text, app, None))
 
-    def changing(self, text: TemplateIn, app: str, owner: str | None) -> Write[Owned, Template]:
+    def change_write(self, text: TemplateIn, app: str, owner: str | None) -> Write[Owned, Template]:
         """Build the write that replaces a template in its locale. Raises ValidationError."""
         self.check(text)
         return Write(self._change, (text, app, owner))
@@ -83,7 +83,7 @@ class Templates:
                 check_schema(text.data_schema)
         faults.done()
 
-    def removing(self, name: str, owner: str | None) -> Write[tuple[str, str | None], tuple[Template, ...]]:
+    def remove_write(self, name: str, owner: str | None) -> Write[tuple[str, str | None], tuple[Template, ...]]:
         """Build the write that deletes a template in every locale."""
         return Write(self._remove, (name, owner))
 

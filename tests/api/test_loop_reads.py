@@ -107,5 +107,5 @@ def test_as_many_sends_as_a_loop_takes_at_once_are_not_too_many(service: Notific
     users = [f"user {number}" for number in range(HERE_MOST)]
     fields = {"user_ids": users, "title": "T" * 100, "message": "m" * 500, "collapse_key": "key"}
     for _ in range(2):
-        order = service.sending(build(SendIn, **fields), "app").item
+        order = service.send_write(build(SendIn, **fields), "app").item
         assert len(service.store.run(Write(send, order, HERE_MOST))) == HERE_MOST

@@ -183,5 +183,5 @@ def test_a_row_that_goes_between_two_pages_moves_no_other(backend: Backend) -> N
     names, cursor = page(3, None)
     for device in backend.notifications.list_devices("ada"):
         if device.device_info["name"] in names:
-            backend.notifications.store.run(backend.notifications.devices.removing(device.id, None))
+            backend.notifications.store.run(backend.notifications.devices.remove_write(device.id, None))
     assert page(ROWS, cursor) == ([name_of(number) for number in reversed(range(ROWS - 3))], None)

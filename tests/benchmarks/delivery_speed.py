@@ -149,7 +149,7 @@ def outbox_run(path: Path, port: int, count: int, *, hanging: bool = False) -> f
         lanes = {"email": RouteQueue(EmailChannel(settings, service.clock), connections=CONNECTIONS, ahead=CONNECTIONS)}
         if hanging:
             lanes["stuck"] = RouteQueue(Hanging(), connections=CONNECTIONS)
-        service.facts.routes = frozenset(lanes)
+        service.policy_inputs.routes = frozenset(lanes)
         service.channels.named = ("stuck",)
         service.store.run(Write(_address, None))
         for channel, number in (("email", count), ("stuck", 100 if hanging else 0)):
@@ -157,7 +157,7 @@ def outbox_run(path: Path, port: int, count: int, *, hanging: bool = False) -> f
                 users = [f"user-{n}" for n in range(start, min(start + 1000, number))]
                 text = "All 312 tests passed."
                 request = SendIn(user_ids=users, title="Build finished", message=text, channel=channel)
-                service.store.run(service.sending(request, "ci"))
+                service.store.run(service.send_write(request, "ci"))
         outbox = Outbox(queue, lanes, service.clock)
         started = time.perf_counter()
         outbox.start()
@@ -199,12 +199,12 @@ def claims() -> None:
 
 def claim_rate(path: Path, pending: int) -> float:
     with NotificationService(path) as service:
-        service.facts.routes = frozenset({"email"})
+        service.policy_inputs.routes = frozenset({"email"})
         service.store.run(Write(_address, None))
         for start in range(0, pending, 1000):
             users = [f"user-{n % 10_000}" for n in range(start, min(start + 1000, pending))]
             service.store.run(
-                service.sending(SendIn(user_ids=users, title="T", message="M", channel="email"), "ci")
+                service.send_write(SendIn(user_ids=users, title="T", message="M", channel="email"), "ci")
             )  # fmt: skip
         queue, clock = OutboxTable(service.store), SystemClock()
         tried = None

@@ -73,10 +73,10 @@ def live(backend: Backend, user: str, mark: str = MARK) -> None:
     )
     text = {"title": mark, "message": mark}
     backend.rules.create(f"rule-{mark}", on={"activity_type": "never"}, send=text, to=[user])
-    circumstances = told.circumstances
-    told.store.run(circumstances.contacting(user, given(ContactsIn, email=f"{mark}@example.org")))
-    told.store.run(circumstances.quieting(user, given(QuietHoursIn, enabled=True)))
-    told.store.run(circumstances.digesting(user, given(DigestIn, notification_type="general", frequency="daily")))
+    circumstances = told.delivery_settings
+    told.store.run(circumstances.contact_write(user, given(ContactsIn, email=f"{mark}@example.org")))
+    told.store.run(circumstances.quiet_hours_write(user, given(QuietHoursIn, enabled=True)))
+    told.store.run(circumstances.digest_write(user, given(DigestIn, notification_type="general", frequency="daily")))
 
 
 def traces(folder: Path, *marks: str) -> dict[str, int]:
@@ -266,7 +266,7 @@ def test_the_tokens_of_the_persons_devices_go_from_what_others_were_sent(tmp_pat
         told.register_device_token(VICTIM, token, "ios")
         told.register_device_token("bob", other, "ios")
         several = {"user_ids": [VICTIM, "bob"], "title": "t", "message": "m", "device_tokens": [token, other]}
-        told.store.run(told.sending(SendIn(**several), "local"))
+        told.store.run(told.send_write(SendIn(**several), "local"))
         told.schedules.create("several", several, {"every_minutes": 60}, "local")
         told.schedules.create("bob's", several | {"user_ids": ["bob"]}, {"every_minutes": 60}, "local")
         backend.erasing.erase(VICTIM)

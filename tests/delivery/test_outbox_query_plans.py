@@ -39,7 +39,7 @@ def hands(tmp_path: Path) -> Iterator[Hands]:
     hands.service.store.run(Write(addressed, None))
     for _ in range(PENDING // len(users)):
         order = build(SendIn, user_ids=users, title="T", message="M", channel="email")
-        hands.service.store.run(hands.service.sending(order, "ci"))
+        hands.service.store.run(hands.service.send_write(order, "ci"))
     yield hands
     hands.service.close()
 

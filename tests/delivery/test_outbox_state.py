@@ -131,7 +131,7 @@ class Outbox(RuleBasedStateMachine):
         fields["scheduled_at"] = None if later is None else now + timedelta(hours=later)
         fields["expires_at"] = None if ends is None else (fields["scheduled_at"] or now) + timedelta(hours=ends)
         request = build(SendIn, title="T", message="M", **fields)
-        sent = self.hands.service.store.run(self.hands.service.sending(request, "ci"))
+        sent = self.hands.service.store.run(self.hands.service.send_write(request, "ci"))
         assert [one.user_id for one in sent] == to
 
     @rule(several=st.lists(st.tuples(channels, keys), min_size=2, max_size=4), ends=hours)
@@ -192,10 +192,10 @@ class Outbox(RuleBasedStateMachine):
             service.register_device_token(user, f"{how}'s phone", "android")
         elif name == "phone":
             for device in service.list_devices(user):
-                service.store.run(service.devices.removing(device.id, None))
+                service.store.run(service.devices.remove_write(device.id, None))
         else:
             there = frozenset(ROUTES) - ({how} if on else set())
-            service.facts.routes = there
+            service.policy_inputs.routes = there
             hands.table.refuse_routes(sorted(there))
 
     # --- workers --------------------------------------------------------------------------------------------------
@@ -383,7 +383,7 @@ class Outbox(RuleBasedStateMachine):
 
     def everything_comes_to_an_end(self) -> None:
         """Nothing else happens, the providers accept, time goes by: then all is final."""
-        self.hands.service.facts.routes = frozenset(ROUTES)
+        self.hands.service.policy_inputs.routes = frozenset(ROUTES)
         for worker in self.under_way:
             self._lose(worker, accepted=True)
         self.under_way.clear()

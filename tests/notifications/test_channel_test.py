@@ -44,7 +44,7 @@ class Parts:
             lambda: {route: RouteQueue(self.channels[route]) for route in self.configured},
             self.hands.clock,
             service.new_id,
-            tell=service.send_notification,
+            send_notification=service.send_notification,
             this_computer=lambda: "here",
         )
 

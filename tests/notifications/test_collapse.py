@@ -217,7 +217,7 @@ def test_within_one_transaction_too(hands: Hands) -> None:
     """A hundred callers at once share a commit; those of one key share a notice."""
     done = threading.Event()
     writes = [
-        hands.service.sending(
+        hands.service.send_write(
             SendIn(user_ids=["ada", "bob"], title=f"{n}", message="M", channels=["in_app", "email"],
                    collapse_key="build" if n % 2 else None),
             "ci",

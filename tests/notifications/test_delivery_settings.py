@@ -47,24 +47,24 @@ class Desk:
         service.bus.subscribe(self.events.extend)
 
     def contacts(self, user_id: str, **fields: str | None) -> Contact:
-        return self.store.run(self.asked.contacting(user_id, given(ContactsIn, **fields)))
+        return self.store.run(self.asked.contact_write(user_id, given(ContactsIn, **fields)))
 
     def quiet(self, user_id: str, *, enabled: bool = True, **fields: Any) -> dict[str, Any]:
-        write = self.asked.quieting(user_id, given(QuietHoursIn, enabled=enabled, **fields))
+        write = self.asked.quiet_hours_write(user_id, given(QuietHoursIn, enabled=enabled, **fields))
         return shown(self.store.run(write))
 
     def quiet_shown(self, user_id: str) -> dict[str, Any]:
         return shown(self.asked.quiet_hours(user_id))
 
     def disturb_not(self, user_id: str, until: datetime | None) -> datetime | None:
-        write = self.asked.disturb_not(user_id, None if until is None else to_ms(until))
+        write = self.asked.do_not_disturb_write(user_id, None if until is None else to_ms(until))
         return self.store.run(write)
 
     def digest(
         self, user_id: str, kind: str, frequency: str | None, **fields: str
     ) -> dict[str, tuple[str, str | None]]:
         choice = given(DigestIn, notification_type=kind, frequency=frequency, **fields)
-        return told(self.store.run(self.asked.digesting(user_id, choice)))
+        return told(self.store.run(self.asked.digest_write(user_id, choice)))
 
     def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
         return self.store.read(question)
@@ -236,7 +236,7 @@ def test_whatever_comes_is_taken_or_refused_with_its_field(desk: Desk, text: str
         assert named in ([], [field])
         assert named or getattr(desk.asked.contact("ada"), field)
     past_the_types = QuietHoursIn(enabled=True, timezone=text)
-    assert named_in_refusal(lambda: desk.asked.quieting("ada", past_the_types)) in ([], ["timezone"])
+    assert named_in_refusal(lambda: desk.asked.quiet_hours_write("ada", past_the_types)) in ([], ["timezone"])
 
 
 # --- quiet hours ------------------------------------------------------------------------------------------------------
@@ -312,7 +312,9 @@ def test_a_zone_that_this_machine_does_not_know_any_more_gives_way_to_the_worksp
 def test_quiet_hours_that_cannot_be_meant_are_refused(desk: Desk, field: str, value: Any, named: str) -> None:
     message = refused(
         named,
-        lambda: desk.store.run(desk.asked.quieting("ada", given(QuietHoursIn, **({"enabled": True} | {field: value})))),
+        lambda: desk.store.run(
+            desk.asked.quiet_hours_write("ada", given(QuietHoursIn, **({"enabled": True} | {field: value})))
+        ),
     )
     assert message
     assert desk.quiet_of("ada") == (None, None)
@@ -439,7 +441,7 @@ def test_every_choice_is_answered_and_one_can_be_taken_back(desk: Desk) -> None:
     ],
 )
 def test_a_digest_that_cannot_be_meant_is_refused(desk: Desk, fields: dict[str, Any], field: str) -> None:
-    refused(field, lambda: desk.store.run(desk.asked.digesting("ada", given(DigestIn, **fields))))
+    refused(field, lambda: desk.store.run(desk.asked.digest_write("ada", given(DigestIn, **fields))))
     assert desk.asked.digests("ada") == {}
 
 

@@ -89,7 +89,7 @@ def asked(hands: Hands, request: dict[str, Any]) -> SendIn:
 def happen(hands: Hands, what: str, how: Any) -> None:
     if what == "send":
         with suppress(ValidationError):
-            hands.service.store.run(hands.service.sending(asked(hands, how), "ci"))
+            hands.service.store.run(hands.service.send_write(asked(hands, how), "ci"))
     elif what == "off":
         hands.service.update_notification_preference(*how)
     elif what == "quiet":
@@ -152,7 +152,7 @@ def _compare(hands: Hands, request: dict[str, Any]) -> None:
 
     happened: Answer
     try:
-        sent = hands.service.store.run(hands.service.sending(asked(hands, request), "ci"))
+        sent = hands.service.store.run(hands.service.send_write(asked(hands, request), "ci"))
         happened = [(one.user_id, one.status, one.deliveries) for one in sent]
         for one in sent:
             n = hands.notification(one.notification_id)

@@ -89,7 +89,7 @@ def test_more_than_a_round_takes_is_still_one_summary(hands: Hands) -> None:
     request = SendIn(user_ids=["ada", "bob"], title="T", message="M", channel="email")
     hands.quiet(user="bob")
     for _ in range(400):
-        hands.service.store.run(hands.service.sending(request, "local"))
+        hands.service.store.run(hands.service.send_write(request, "local"))
     assert hands.go(hours=9) == 800
     mailed = hands.work("email")
     assert sorted((notice.user_id, notice.title) for notice in mailed) == [
@@ -115,7 +115,7 @@ def test_who_gets_what_was_held_is_decided_when_it_is_let_go(hands: Hands) -> No
     hands.service.update_notification_preference("ada", "chat", "*", False)
     hands.contact("ada", phone=None)
     phone = hands.service.list_devices("ada")[0]
-    hands.service.store.run(hands.service.devices.removing(phone.id, None))
+    hands.service.store.run(hands.service.devices.remove_write(phone.id, None))
     hands.go(hours=9)
     assert hands.stands(off)["email"] == Stand("suppressed", "type_off")
     assert hands.stands(nowhere)["sms"] == Stand("failed", "no_address")
@@ -400,7 +400,7 @@ def test_an_idle_second_writes_nothing(hands: Hands) -> None:
     hands.service.mark_notification_as_read(read)
     hands.send(channel="email")
     hands.clock.go(hours=2)
-    assert hands.service.store.read(lambda conn: hands.service.releasing.due(conn, hands.clock.now_ms())) == []
+    assert hands.service.store.read(lambda conn: hands.service.due_release.due(conn, hands.clock.now_ms())) == []
 
 
 # --- fail-over chains -------------------------------------------------------------------------------------------------
@@ -481,7 +481,7 @@ def test_however_a_stage_ends_the_next_begins(chain: Hands, end: str) -> None:
         chain.table.refuse_routes(["email", "sms"])
     else:
         phone = chain.service.list_devices("ada")[0]
-        chain.service.store.run(chain.service.devices.removing(phone.id, None))
+        chain.service.store.run(chain.service.devices.remove_write(phone.id, None))
         assert chain.claim("fcm") is None
     chain.go()
     assert chain.stands(id_)["push"].status in {"failed", "dead"}
@@ -489,7 +489,7 @@ def test_however_a_stage_ends_the_next_begins(chain: Hands, end: str) -> None:
 
 
 def test_a_stage_whose_address_is_gone_by_its_time_passes_its_turn_on(chain: Hands) -> None:
-    chain.service.store.run(chain.service.devices.removing(chain.service.list_devices("ada")[0].id, None))
+    chain.service.store.run(chain.service.devices.remove_write(chain.service.list_devices("ada")[0].id, None))
     id_ = alarm(chain, scheduled_at=chain.clock.at(hours=1))
     chain.quiet("12:00", "14:00")
     chain.go(hours=1)

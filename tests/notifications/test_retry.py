@@ -135,7 +135,7 @@ def test_what_cannot_be_tried_again_says_so_and_stays_as_it_is(hands: Hands, ove
 
 def test_whoever_had_no_device_is_reached_on_those_they_have_now(hands: Hands) -> None:
     phone = hands.service.list_devices("ada")[0]
-    hands.service.store.run(hands.service.devices.removing(phone.id, None))
+    hands.service.store.run(hands.service.devices.remove_write(phone.id, None))
     id_ = hands.send(channel="push")
     assert hands.stands(id_)["push"] == Stand("failed", "no_device")
     with pytest.raises(Conflict, match="no registered device"):
@@ -148,10 +148,10 @@ def test_whoever_had_no_device_is_reached_on_those_they_have_now(hands: Hands) -
 
 
 def test_what_was_not_configured_goes_out_once_it_is(hands: Hands) -> None:
-    hands.service.facts.routes = frozenset()
+    hands.service.policy_inputs.routes = frozenset()
     id_ = hands.send(channels=["email", "push"])
     assert set(hands.stands(id_).values()) == {Stand("failed", "not_configured")}
-    hands.service.facts.routes = frozenset({"email", "fcm"})
+    hands.service.policy_inputs.routes = frozenset({"email", "fcm"})
     hands.service.retry_notification(id_)
     assert len(hands.work("email")) == len(hands.work("fcm")) == 1
 

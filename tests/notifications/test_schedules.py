@@ -59,7 +59,7 @@ class Parts:
 
     def change(self, schedule: Schedule, owner: str | None = None, **more: Any) -> Schedule:
         asked = {"name": "tea", "notification": TEA, "rule": NINE} | more
-        return self.service.store.run(self.schedules.changing(schedule.id, build(ScheduleIn, **asked), owner))
+        return self.service.store.run(self.schedules.change_write(schedule.id, build(ScheduleIn, **asked), owner))
 
     def told(self, user: str = "ada") -> list[datetime]:
         """When the user was told what, oldest first."""
@@ -130,9 +130,9 @@ def test_another_apps_schedule_is_not_there(parts: Parts) -> None:
     asked = build(ScheduleIn, name="x", notification=TEA, rule=NINE)
     for attempt in (
         lambda: parts.schedules.get(made.id, "office"),
-        lambda: run(parts.schedules.changing(made.id, asked, "office")),
-        lambda: run(parts.schedules.removing(made.id, "office")),
-        lambda: run(parts.schedules.running(made, "office")),
+        lambda: run(parts.schedules.change_write(made.id, asked, "office")),
+        lambda: run(parts.schedules.remove_write(made.id, "office")),
+        lambda: run(parts.schedules.run_write(made, "office")),
     ):
         with pytest.raises(NotFound):
             attempt()
@@ -140,7 +140,7 @@ def test_another_apps_schedule_is_not_there(parts: Parts) -> None:
     assert parts.told() == []
     assert parts.schedules.page("office").schedules == ()
     assert parts.schedules.page("kitchen").schedules == parts.schedules.page().schedules == (made,)
-    assert run(parts.schedules.removing(made.id, "kitchen")) == made
+    assert run(parts.schedules.remove_write(made.id, "kitchen")) == made
     with pytest.raises(NotFound):
         parts.now(made)
 
@@ -303,7 +303,7 @@ def test_after_its_end_it_stays_and_is_sent_no_more(parts: Parts) -> None:
 
 def test_run_sends_it_once_now_and_leaves_its_time(parts: Parts) -> None:
     made = parts.make()
-    ran = parts.service.store.run(parts.schedules.running(made, "kitchen"))
+    ran = parts.service.store.run(parts.schedules.run_write(made, "kitchen"))
     assert [sent.user_id for sent in ran.sent] == ["ada"]
     assert parts.told() == [parts.clock.now]
     assert (ran.schedule.next_at, ran.schedule.last_at) == (made.next_at, parts.clock.now)
@@ -355,7 +355,7 @@ def test_a_template_that_is_gone_skips_that_time_says_why_and_spoils_nothing(par
     told = {"user_id": "ada", "template": "tea", "data": {"who": "Ada"}}
     made = parts.schedules.create("tea", told, NINE, "kitchen")
     other = parts.make("other", user_id="bob")
-    service.store.run(service.templates.removing("tea", None))
+    service.store.run(service.templates.remove_write("tea", None))
     parts.clock.now = moment("2026-06-11 07:00")
     assert parts.schedules.run_due() == 1
     now = parts.now(made)
@@ -363,7 +363,7 @@ def test_a_template_that_is_gone_skips_that_time_says_why_and_spoils_nothing(par
     assert now.last_error == "template: there is no template “tea”"
     assert parts.now(other).last_error is None
     with pytest.raises(ValidationError) as refusal:
-        service.store.run(parts.schedules.running(made, None))
+        service.store.run(parts.schedules.run_write(made, None))
     assert [error.field for error in refusal.value.errors] == ["notification.template"]
     service.create_notification_template("tea", "Tea", "For {who}", app="kitchen")
     parts.clock.go(days=1)
@@ -377,8 +377,8 @@ def test_an_apps_schedule_fills_in_its_own_templates_only(parts: Parts) -> None:
     parts.service.create_notification_template("secret", "T", "M", app="office")
     asked = build(ScheduleIn, name="tea", notification={"user_id": "ada", "template": "secret"}, rule=NINE)
     with pytest.raises(ValidationError, match="no template"):
-        parts.service.store.run(parts.schedules.creating(asked, "kitchen", "kitchen"))
-    made = parts.service.store.run(parts.schedules.creating(asked, "kitchen", None))
+        parts.service.store.run(parts.schedules.create_write(asked, "kitchen", "kitchen"))
+    made = parts.service.store.run(parts.schedules.create_write(asked, "kitchen", None))
     parts.clock.go(days=1)
     assert parts.schedules.run_due() == 1
     assert parts.now(made).last_error is None
@@ -388,8 +388,8 @@ def test_a_template_that_another_app_makes_in_its_own_ones_place_is_not_filled_i
     service = parts.service
     service.create_notification_template("tea", "T", "M", app="kitchen")
     asked = build(ScheduleIn, name="tea", notification={"user_id": "ada", "template": "tea"}, rule=NINE)
-    made = service.store.run(parts.schedules.creating(asked, "kitchen", "kitchen"))
-    service.store.run(service.templates.removing("tea", None))
+    made = service.store.run(parts.schedules.create_write(asked, "kitchen", "kitchen"))
+    service.store.run(service.templates.remove_write("tea", None))
     service.create_notification_template("tea", "T", "M", app="office")
     parts.clock.go(days=1)
     assert parts.schedules.run_due() == 0

@@ -172,10 +172,10 @@ def index_bytes(service: NotificationService) -> bytes:
 def test_the_job_indexes_what_is_worth_it_and_imported_rows_are_indexed_at_once(tmp_path: Path) -> None:
     with NotificationService(tmp_path / "n.db") as service:
         users = [f"user {number}" for number in range(search.WORTH_INDEXING - 1)]
-        service.store.run(service.sending(order(users), "app"))
+        service.store.run(service.send_write(order(users), "app"))
         search.index_tail(service.store)
         assert service.store.read(search.tail_length) == search.WORTH_INDEXING - 1
-        service.store.run(service.sending(order(users), "app"))
+        service.store.run(service.send_write(order(users), "app"))
         search.index_tail(service.store, seconds=30)
         assert service.store.read(search.tail_length) < search.WORTH_INDEXING
         (mark,) = service.store.read(lambda conn: conn.execute("SELECT indexed_to FROM search_state").fetchone())

@@ -44,7 +44,7 @@ def test_data_for_many_users_has_a_limit_that_one_user_never_meets(service: Noti
         request = build(
             SendIn, user_ids=[f"u{n}" for n in range(users)], title="T", message="M", data={"x": "y" * length}
         )
-        return len(service.store.run(service.sending(request, "ci")))
+        return len(service.store.run(service.send_write(request, "ci")))
 
     assert send(1, 900_000) == 1
     assert send(1000, 1_000) == 1000
@@ -171,7 +171,7 @@ def test_what_was_scheduled_for_the_past_goes_out_at_once(service: NotificationS
 def test_more_is_released_than_fits_one_round(service: NotificationService, clock: StillClock) -> None:
     users = [f"user {n}" for n in range(600)]
     service.store.run(
-        service.sending(SendIn(user_ids=users, title="T", message="M", scheduled_at=clock.at(minutes=1)), "local")
+        service.send_write(SendIn(user_ids=users, title="T", message="M", scheduled_at=clock.at(minutes=1)), "local")
     )
     clock.go(minutes=1)
     assert [service.release_due() for _ in range(2)] == [600, 0]
@@ -311,10 +311,10 @@ def test_a_device_is_masked_moved_and_removed(service: NotificationService) -> N
     assert first.device.token == "…"
     moved = service.register_device_token("bob", "short", "android", {"model": "x"})
     assert (moved.created, moved.device.id, moved.device.platform) == (False, first.device.id, "android")
-    assert service.store.run(service.devices.removing(first.device.id, None)).user_id == "bob"
+    assert service.store.run(service.devices.remove_write(first.device.id, None)).user_id == "bob"
     assert service.list_devices("bob") == ()
     with pytest.raises(NotFound):
-        service.store.run(service.devices.removing(first.device.id, None))
+        service.store.run(service.devices.remove_write(first.device.id, None))
     with pytest.raises(ValidationError):
         service.register_device_token("ada", "t", "toaster")
 

@@ -162,7 +162,7 @@ def test_a_template_is_kept_changed_listed_and_removed(service: NotificationServ
         service.create_notification_template("build", "x", "y")
     service.create_notification_template("build", "{p} gebaut", "{p}: {n}", locale="de")
     assert [(t.name, t.locale) for t in service.templates.all()] == [("build", ""), ("build", "de")]
-    service.store.run(service.templates.removing("build", None))
+    service.store.run(service.templates.remove_write("build", None))
     assert service.templates.all() == ()
     with pytest.raises(NotFound):
         service.templates.get("build")

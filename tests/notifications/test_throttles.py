@@ -108,7 +108,7 @@ def test_of_many_at_once_only_so_many_pass(hands: Hands) -> None:
     hands.service.declare_type("flood", throttle={"limit": LIMIT, "minutes": MINUTES})
     for _ in range(5):
         request = SendIn(user_ids=["ada", "bob"], title="T", message="M", channel="email", notification_type="flood")
-        hands.service.store.run(hands.service.sending(request, "local"))
+        hands.service.store.run(hands.service.send_write(request, "local"))
     assert len(hands.work("email")) == 2 * LIMIT
 
 

@@ -80,7 +80,7 @@ class Parts:
             self.service.store,
             self.activity.store,
             self.service.new_id,
-            order=lambda request, app, owner: self.service.sending(request, app, owner).item,
+            order=lambda request, app, owner: self.service.send_write(request, app, owner).item,
             send=self.send,
             zone=lambda: self.activity.analytics.zone,
             metrics=self.figures,
@@ -445,7 +445,7 @@ def test_a_rule_that_cannot_tell_says_why_keeps_no_other_and_tells_once_it_can(p
     bad = parts.now("bad")
     assert (bad.fired, bad.last_fired_at) == (0, None)
     assert bad.last_error == "data.metadata_plan is missing"
-    parts.service.store.run(parts.service.templates.removing("sorry", None))
+    parts.service.store.run(parts.service.templates.remove_write("sorry", None))
     parts.did(metadata={"plan": "pro"})
     assert parts.judge() == 1
     assert parts.now("bad").last_error == "template: there is no template “sorry”"

@@ -39,10 +39,14 @@ def fill(backend: Backend) -> None:
         failover=[{"channel": "in_app"}, {"channel": "email", "after_minutes": 5}], category="ci", description="Builds",
     )  # fmt: skip
     notes.create_notification_template("hello", "Hello {name}", "You came {n} times.", data_schema={"type": "object"})
-    notes.store.run(notes.circumstances.contacting("ada", build(ContactsIn, email="ada@example.test", locale="de")))
+    notes.store.run(
+        notes.delivery_settings.contact_write("ada", build(ContactsIn, email="ada@example.test", locale="de"))
+    )
     quiet = {"enabled": True, "start": "22:00", "end": "07:00", "timezone": "Europe/Berlin", "days": ["mon", "tue"]}
-    notes.store.run(notes.circumstances.quieting("ada", build(QuietHoursIn, **quiet)))
-    notes.store.run(notes.circumstances.digesting("ada", given(DigestIn, notification_type="news", frequency="daily")))
+    notes.store.run(notes.delivery_settings.quiet_hours_write("ada", build(QuietHoursIn, **quiet)))
+    notes.store.run(
+        notes.delivery_settings.digest_write("ada", given(DigestIn, notification_type="news", frequency="daily"))
+    )
     notes.update_notification_preference("ada", "news", "email", enabled=False)
     notes.register_device_token("ada", "token", "ios", {"name": "phone"})
     notes.send_notification(
@@ -75,9 +79,9 @@ def look_at_everything(backend: Backend) -> None:
     for listed in (notes.preferences.types, notes.templates.all, lambda: notes.list_devices("ada"), backend.keys.list):
         listed()
     notes.get_preferences("ada")
-    notes.circumstances.contact("ada")
-    notes.circumstances.digests("ada")
-    notes.circumstances.quiet_hours("ada")
+    notes.delivery_settings.contact("ada")
+    notes.delivery_settings.digests("ada")
+    notes.delivery_settings.quiet_hours("ada")
     notes.schedules.page(None)
     backend.rules.page(None)
     for kind in ("builds", "news"):

@@ -54,7 +54,7 @@ class Hands:
     def _open(self) -> NotificationService:
         service = NotificationService(self.path, clock=self.clock)
         service.zone = "UTC"
-        service.facts.routes = frozenset(ROUTES)
+        service.policy_inputs.routes = frozenset(ROUTES)
         service.channels.named = ("slack",)
         self.table = OutboxTable(service.store)
         return service
@@ -67,20 +67,20 @@ class Hands:
 
     def contact(self, user: str, **changes: Any) -> None:
         fields = changes or {"email": f"{user}@example.org", "phone": "+49301234567"}
-        self.service.store.run(self.service.circumstances.contacting(user, given(ContactsIn, **fields)))
+        self.service.store.run(self.service.delivery_settings.contact_write(user, given(ContactsIn, **fields)))
 
     def quiet(self, start: str = "22:00", end: str = "07:00", *, user: str = "ada", on: bool = True) -> None:
         setting = given(QuietHoursIn, enabled=on, start=start, end=end, timezone="UTC")
-        self.service.store.run(self.service.circumstances.quieting(user, setting))
+        self.service.store.run(self.service.delivery_settings.quiet_hours_write(user, setting))
 
     def disturb_not(self, user: str = "ada", **spans: float) -> None:
         until = self.clock.now_ms() + round(StillClock(self.clock.now).go(**spans).timestamp() * 1000)
         until -= self.clock.now_ms()
-        self.service.store.run(self.service.circumstances.disturb_not(user, until))
+        self.service.store.run(self.service.delivery_settings.do_not_disturb_write(user, until))
 
     def digest(self, frequency: str | None, kind: str = "*", *, user: str = "ada", **at: str) -> None:
         choice = given(DigestIn, notification_type=kind, frequency=frequency, **at)
-        self.service.store.run(self.service.circumstances.digesting(user, choice))
+        self.service.store.run(self.service.delivery_settings.digest_write(user, choice))
 
     # --- sending and looking --------------------------------------------------------------------------------------
 

@@ -225,22 +225,22 @@ async def test_contacts_are_saved_and_a_refusal_stands_at_its_field(backend: Bac
     await save(None)
     assert str(email.error).startswith("This is not one e-mail address")
     assert phone.error is None
-    assert backend.notifications.circumstances.contact("ada").phone is None, "nothing is kept of a refused form"
+    assert backend.notifications.delivery_settings.contact("ada").phone is None, "nothing is kept of a refused form"
     email.value = "ada@example.test"
     await save(None)
     assert (email.error, phone.value) == (None, "+49301234567")
     assert "Saved" in texts(page)
-    contact = backend.notifications.circumstances.contact("ada")
+    contact = backend.notifications.delivery_settings.contact("ada")
     assert (contact.email, contact.phone) == ("ada@example.test", "+49301234567")
     email.value = ""
     await save(None)
-    assert backend.notifications.circumstances.contact("ada").email is None
+    assert backend.notifications.delivery_settings.contact("ada").email is None
 
 
 async def test_quiet_hours_are_kept_field_by_field(backend: Backend) -> None:
     screen = screen_over(backend)
     page = drawn(screen)
-    circumstances = backend.notifications.circumstances
+    circumstances = backend.notifications.delivery_settings
     start, zone = field(page, "From"), field(page, "Time zone")
     start.value = "7.30"
     await start.on_blur(None)  # type: ignore[misc, operator]
@@ -266,11 +266,11 @@ async def test_the_last_day_of_quiet_stays(backend: Backend) -> None:
     for label in list(chips)[1:]:
         chips[label].selected = False
         await chips[label].on_select(Turned(chips[label]))  # type: ignore[misc, operator, arg-type]
-    assert backend.notifications.circumstances.quiet_hours("ada").days == ("mon",)
+    assert backend.notifications.delivery_settings.quiet_hours("ada").days == ("mon",)
     chips["Mon"].selected = False
     await chips["Mon"].on_select(Turned(chips["Mon"]))  # type: ignore[misc, operator, arg-type]
     assert chips["Mon"].selected
-    assert backend.notifications.circumstances.quiet_hours("ada").days == ("mon",)
+    assert backend.notifications.delivery_settings.quiet_hours("ada").days == ("mon",)
     assert "One day must stay; turn quiet hours off instead." in texts(page)
 
 
@@ -360,15 +360,15 @@ async def test_do_not_disturb_is_shown_with_its_end(backend: Backend) -> None:
     screen = screen_over(backend)
     page = drawn(screen)
     await named(page, "Do not disturb for 1 hour").on_click(None)
-    assert backend.notifications.circumstances.quiet_hours("ada").do_not_disturb_until is not None
+    assert backend.notifications.delivery_settings.quiet_hours("ada").do_not_disturb_until is not None
     assert any(text.startswith("Do not disturb until ") for text in texts(drawn(screen)))
     await named(page, "End do not disturb").on_click(None)
-    assert backend.notifications.circumstances.quiet_hours("ada").do_not_disturb_until is None
+    assert backend.notifications.delivery_settings.quiet_hours("ada").do_not_disturb_until is None
 
 
 async def test_a_digest_set_for_all_shows_in_the_source(backend: Backend) -> None:
     services = backend.notifications
     choice = given(DigestIn, notification_type="*", frequency="daily", at="06:45")
-    services.store.run(services.circumstances.digesting("ada", choice))
+    services.store.run(services.delivery_settings.digest_write("ada", choice))
     source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
     assert source.matrix().rhythm == MyDigestSetting("daily", "06:45", True)

@@ -58,7 +58,9 @@ class Contacts:
         stored: list[Contact] = []
 
         def write() -> None:
-            stored.append(services.store.run(services.circumstances.contacting(me, given(ContactsIn, **changes))))
+            stored.append(
+                services.store.run(services.delivery_settings.contact_write(me, given(ContactsIn, **changes)))
+            )
 
         refusal = await attempt(write, self._fields)
         if refusal is None:

@@ -107,7 +107,7 @@ class Devices:
         async def remove(_: object) -> None:
             self._asking = None
             services = self._screen.backend.notifications
-            await self._screen.act(lambda: services.store.run(services.devices.removing(device.id, None)))
+            await self._screen.act(lambda: services.store.run(services.devices.remove_write(device.id, None)))
 
         return remove
 

@@ -169,7 +169,7 @@ class QuietHoursPanel:
 
             def write() -> None:
                 change = given(QuietHoursIn, enabled=self._enabled, **changes)
-                stored.append(services.store.run(services.circumstances.quieting(me, change)))
+                stored.append(services.store.run(services.delivery_settings.quiet_hours_write(me, change)))
 
             mentioned = {name: self._fields[name]} if name in self._fields else {}
             refusal = await attempt(write, mentioned)

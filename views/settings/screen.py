@@ -105,8 +105,8 @@ class Settings(Screen):
             user_id=me, title="Now?", message="Now?", channels=list(services.channels.all[:MOST_CHANNELS])
         )
         return SettingsData(
-            contact=services.circumstances.contact(me),
-            quiet=services.circumstances.quiet_hours(me),
+            contact=services.delivery_settings.contact(me),
+            quiet=services.delivery_settings.quiet_hours(me),
             decided=services.rehearse(ordinary)[0].deliveries,
             channels=backend.channel_states(),
             tables=backend.settings.shown(),

@@ -26,7 +26,7 @@ class MyInbox:
     def newest(self, limit: int) -> Inbox:
         services, me = self._backend.notifications, self._backend.me
         page = services.get_user_notifications(me, limit=limit)
-        until = services.circumstances.quiet_hours(me).do_not_disturb_until
+        until = services.delivery_settings.quiet_hours(me).do_not_disturb_until
         return Inbox(page.notifications, page.unread_count, until)
 
     def mark_read(self, notification_id: str) -> None:
@@ -51,7 +51,7 @@ def disturb_not(backend: Backend, minutes: int | None) -> None:
     until = None
     if minutes is not None:
         until = backend.clock.now_ms() + timedelta(minutes=minutes) // timedelta(milliseconds=1)
-    services.store.run(services.circumstances.disturb_not(backend.me, until))
+    services.store.run(services.delivery_settings.do_not_disturb_write(backend.me, until))
 
 
 class MyDigestSetting(NamedTuple):
@@ -95,7 +95,7 @@ class MyPreferences:
         services, me = self._backend.notifications, self._backend.me
         found = services.get_preferences(me)
         declared = {kind.name: kind for kind in services.preferences.types()}
-        digests = services.circumstances.digests(me)
+        digests = services.delivery_settings.digests(me)
         return MyMatrix(
             preferences=found.preferences,
             types=tuple(_row(kind, declared.get(kind.name), digests) for kind in found.types),
@@ -111,7 +111,7 @@ class MyPreferences:
         services = self._backend.notifications
         time_of_day = {} if at is None or frequency is None else {"at": at}
         choice = given(DigestIn, notification_type=notification_type, frequency=frequency, **time_of_day)
-        services.store.run(services.circumstances.digesting(self._backend.me, choice))
+        services.store.run(services.delivery_settings.digest_write(self._backend.me, choice))
 
     def set_critical(self, notification_type: str, critical: bool) -> None:
         preferences = self._backend.notifications.preferences
@@ -122,7 +122,7 @@ class MyPreferences:
             row = next(row for row in self.matrix().types if row.name == notification_type)
             fields = {"label": row.label, "description": row.description, "critical": critical}
             wanted, app = build(TypeIn, name=row.name, **fields), row.app
-        self._backend.notifications.store.run(preferences.declaring(wanted, app, owner=None))
+        self._backend.notifications.store.run(preferences.declare_write(wanted, app, owner=None))
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
         return self._live.listen(("preference", "settings", "erasure", "notification"), on_change)

@@ -42,7 +42,7 @@ async def web_push_key(call: ApiRequest) -> ApiResponse:
 
 async def send_digest(call: ApiRequest) -> ApiResponse:
     body: DigestNowIn = call.body or DigestNowIn()
-    write = call.services.notifications.sending_digest(call.params["user_id"], body.notification_type)
+    write = call.services.notifications.send_digest_write(call.params["user_id"], body.notification_type)
     done = await call.services.notification_writes.run(write)
     return success(
         **to_json_types(done)

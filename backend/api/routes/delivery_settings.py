@@ -18,38 +18,38 @@ from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, Do
 from flashflow.backend.schemas.values import timestamp_ms
 
 
-def _circumstances(call: ApiRequest) -> UserDeliverySettings:
-    return call.services.notifications.circumstances
+def _settings(call: ApiRequest) -> UserDeliverySettings:
+    return call.services.notifications.delivery_settings
 
 
 async def get_contacts(call: ApiRequest) -> ApiResponse:
     user_id = path_user(call)
-    return success(contacts=to_json_types(await call.read(lambda: _circumstances(call).contact(user_id))))
+    return success(contacts=to_json_types(await call.read(lambda: _settings(call).contact(user_id))))
 
 
 def _check_contacts(call: ApiRequest) -> None:
-    _circumstances(call).contacting("", call.body)
+    _settings(call).contact_write("", call.body)
 
 
 def _check_quiet_hours(call: ApiRequest) -> None:
-    _circumstances(call).quieting("", call.body)
+    _settings(call).quiet_hours_write("", call.body)
 
 
 async def set_contacts(call: ApiRequest) -> ApiResponse:
-    write = _circumstances(call).contacting(path_user(call), call.body)
+    write = _settings(call).contact_write(path_user(call), call.body)
     contact = await call.services.notification_writes.run(write)
     return success(contacts=to_json_types(contact))
 
 
 async def set_quiet_hours(call: ApiRequest) -> ApiResponse:
-    write = _circumstances(call).quieting(path_user(call), call.body)
+    write = _settings(call).quiet_hours_write(path_user(call), call.body)
     setting = await call.services.notification_writes.run(write)
     return success(quiet_hours=to_json_types(setting))
 
 
 async def set_do_not_disturb(call: ApiRequest) -> ApiResponse:
     user_id, until_ms = path_user(call), _until(call)
-    write = _circumstances(call).disturb_not(user_id, until_ms)
+    write = _settings(call).do_not_disturb_write(user_id, until_ms)
     until: datetime | None = await call.services.notification_writes.run(write)
     return success(do_not_disturb_until=None if until is None else rfc3339_of(until))
 
@@ -64,7 +64,7 @@ def _until(call: ApiRequest) -> int | None:
 
 
 async def set_digest(call: ApiRequest) -> ApiResponse:
-    write = _circumstances(call).digesting(path_user(call), call.body)
+    write = _settings(call).digest_write(path_user(call), call.body)
     return success(digest=await call.services.notification_writes.run(write))
 
 

@@ -18,7 +18,7 @@ async def register_device(call: ApiRequest) -> ApiResponse:
     def render(registered: DeviceRegistered) -> ApiResponse:
         return success(201 if registered.created else 200, device_token_id=registered.device.id)
 
-    write = service.devices.registering(call.body, call.caller.app)
+    write = service.devices.register_write(call.body, call.caller.app)
     return await call.create(service.store, call.services.notification_writes, write, render)
 
 
@@ -34,7 +34,7 @@ async def list_devices(call: ApiRequest) -> ApiResponse:
 
 
 async def remove_device(call: ApiRequest) -> ApiResponse:
-    write = call.services.notifications.devices.removing(call.params["device_token_id"], call.caller.sees)
+    write = call.services.notifications.devices.remove_write(call.params["device_token_id"], call.caller.sees)
     device = await call.services.notification_writes.run(write)
     return success(device=to_json_types(device))
 

@@ -40,7 +40,7 @@ async def send(call: ApiRequest) -> ApiResponse:
     many = body.user_ids is not None
     if call.query is not None and call.query.dry_run == "true":
         return await _dry_run(call, body, many)
-    write = service.sending(body, call.app_for(body.app), call.caller.sees)
+    write = service.send_write(body, call.app_for(body.app), call.caller.sees)
 
     def render(sent: tuple[Sent, ...]) -> ApiResponse:
         if many:
@@ -56,7 +56,7 @@ def _check_send(call: ApiRequest) -> None:
     with faults:
         call.app_for(call.body.app)
     with faults:
-        call.services.notifications.sending(call.body, call.caller.app, call.caller.sees)
+        call.services.notifications.send_write(call.body, call.caller.app, call.caller.sees)
     faults.done()
 
 
@@ -76,12 +76,12 @@ async def _dry_run(call: ApiRequest, body: SendIn, many: bool) -> ApiResponse:
 
 
 async def snooze(call: ApiRequest) -> ApiResponse:
-    write = call.services.notifications.snoozing(_target(call), call.body.until)
+    write = call.services.notifications.snooze_write(_target(call), call.body.until)
     return await _moved(call, write)
 
 
 async def reschedule(call: ApiRequest) -> ApiResponse:
-    write = call.services.notifications.rescheduling(_target(call), call.body.scheduled_at)
+    write = call.services.notifications.reschedule_write(_target(call), call.body.scheduled_at)
     return await _moved(call, write)
 
 
@@ -152,13 +152,13 @@ def mover(verb: str) -> Callable[[ApiRequest], Awaitable[ApiResponse]]:
     """Return the handler that moves one notification to another inbox or delivery state."""
 
     async def move(call: ApiRequest) -> ApiResponse:
-        return await _moved(call, call.services.notifications.moving(verb, _target(call)))
+        return await _moved(call, call.services.notifications.inbox_write(verb, _target(call)))
 
     return move
 
 
 async def read_all(call: ApiRequest) -> ApiResponse:
-    write = call.services.notifications.reading_all(path_user(call), call.caller.sees)
+    write = call.services.notifications.read_all_write(path_user(call), call.caller.sees)
     updated = await call.services.notification_writes.run(write)
     return success(updated=len(updated))
 

@@ -15,7 +15,7 @@ from flashflow.backend.schemas.requests import PreferenceIn, PreferencesIn, buil
 
 async def set_preferences(call: ApiRequest) -> ApiResponse:
     body: PreferencesIn = call.body
-    write = call.services.notifications.preferences.choosing(_choices(body))
+    write = call.services.notifications.preferences.choose_write(_choices(body))
 
     def render(saved: tuple[Preference, ...]) -> ApiResponse:
         return success(preferences=[to_json_types(choice) for choice in saved])
@@ -41,7 +41,7 @@ _CHOICE = ("user_id", "notification_type", "channel", "enabled")
 
 
 def _check_preferences(call: ApiRequest) -> None:
-    call.services.notifications.preferences.choosing(_choices(call.body))
+    call.services.notifications.preferences.choose_write(_choices(call.body))
 
 
 async def get_preferences(call: ApiRequest) -> ApiResponse:
@@ -51,8 +51,8 @@ async def get_preferences(call: ApiRequest) -> ApiResponse:
         matrix: PreferenceMatrix = service.get_preferences(user_id)
         return success(
             preferences=[to_json_types(choice) for choice in matrix.preferences],
-            quiet_hours=to_json_types(service.circumstances.quiet_hours(user_id)),
-            digest=service.circumstances.digests(user_id),
+            quiet_hours=to_json_types(service.delivery_settings.quiet_hours(user_id)),
+            digest=service.delivery_settings.digests(user_id),
             types=[to_json_types(kind) for kind in matrix.types],
         )
 

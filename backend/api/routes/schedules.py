@@ -56,7 +56,7 @@ async def list_schedules(call: ApiRequest) -> ApiResponse:
 
 
 async def create_schedule(call: ApiRequest) -> ApiResponse:
-    write = _schedules(call).creating(call.body, _app(call, call.body), call.caller.sees)
+    write = _schedules(call).create_write(call.body, _app(call, call.body), call.caller.sees)
 
     def render(schedule: Schedule) -> ApiResponse:
         return success(201, schedule=schedule_json(schedule))
@@ -69,18 +69,18 @@ async def get_schedule(call: ApiRequest) -> ApiResponse:
 
 
 async def change_schedule(call: ApiRequest) -> ApiResponse:
-    write = _schedules(call).changing(call.params["schedule_id"], call.body, call.caller.sees)
+    write = _schedules(call).change_write(call.params["schedule_id"], call.body, call.caller.sees)
     return _one(await call.services.notification_writes.run(write))
 
 
 async def remove_schedule(call: ApiRequest) -> ApiResponse:
-    write = _schedules(call).removing(call.params["schedule_id"], call.caller.sees)
+    write = _schedules(call).remove_write(call.params["schedule_id"], call.caller.sees)
     return _one(await call.services.notification_writes.run(write))
 
 
 async def run_schedule(call: ApiRequest) -> ApiResponse:
     schedule = await call.read(lambda: _schedules(call).get(call.params["schedule_id"], call.caller.sees))
-    write = _schedules(call).running(schedule, call.caller.sees)
+    write = _schedules(call).run_write(schedule, call.caller.sees)
 
     def render(ran: ScheduleRun) -> ApiResponse:
         notifications = [sent_json(one) | {"user_id": one.user_id} for one in ran.sent]

@@ -43,7 +43,7 @@ async def create_template(call: ApiRequest) -> ApiResponse:
     def render(template: Template) -> ApiResponse:
         return success(201, template=to_json_types(template))
 
-    write = service.templates.creating(call.body, call.caller.app)
+    write = service.templates.create_write(call.body, call.caller.app)
     return await call.create(service.store, call.services.notification_writes, write, render)
 
 
@@ -60,12 +60,12 @@ async def get_template(call: ApiRequest) -> ApiResponse:
 async def change_template(call: ApiRequest) -> ApiResponse:
     body: TemplateChangeIn = call.body
     text = build(TemplateIn, name=call.params["name"], **msgspec.structs.asdict(body))
-    write = call.services.notifications.templates.changing(text, call.caller.app, call.caller.sees)
+    write = call.services.notifications.templates.change_write(text, call.caller.app, call.caller.sees)
     return _template(await call.services.notification_writes.run(write))
 
 
 async def remove_template(call: ApiRequest) -> ApiResponse:
-    write = call.services.notifications.templates.removing(call.params["name"], call.caller.sees)
+    write = call.services.notifications.templates.remove_write(call.params["name"], call.caller.sees)
     gone = await call.services.notification_writes.run(write)
     return success(deleted=[to_json_types(template) for template in gone])
 

@@ -257,8 +257,8 @@ def unread_count(conn: sqlite3.Connection, user_id: str, app: str | None) -> int
 def notifications_after(
     conn: sqlite3.Connection, revision: int, until: int, user_id: str | None, app: str | None
 ) -> Iterator[tuple[Any, ...]]:
-    """Iterate over notifications changed after ``revision`` and up to ``until``, oldest change first: rows of COLUMNS and
-    ``revision``."""
+    """Iterate over notifications changed after ``revision`` and up to ``until``, oldest change first: rows of COLUMNS
+    and ``revision``."""
     where, values = conditions(
         [("revision > ?", revision), ("revision <= ?", until), ("user_id = ?", user_id), ("app = ?", app)]
     )

@@ -22,8 +22,8 @@ _COLUMNS = (
 
 
 class Rule(Record, frozen=True, kw_only=True):
-    """A rule. ``fired`` counts sent notifications; ``last_error`` is the text of the latest failure until it is dismissed.
-    ``watches`` is the only app whose activities it evaluates; None: every app's."""
+    """A rule. ``fired`` counts sent notifications; ``last_error`` is the text of the latest failure until
+    dismissed. ``watches`` is the only app whose activities it evaluates; None: every app's."""
 
     id: str
     name: str
@@ -107,7 +107,9 @@ UNREADABLE = Body(send=RuleMessageIn(title="Damaged rule", message="The stored t
 
 def body_of(change: RuleChangeIn) -> Body:
     """The stored part of ``change``, after a JSON round trip so that it compares equal to a stored body."""
-    body = Body(on=change.on, alert=change.alert, send=change.send, to=change.to, cooldown_minutes=change.cooldown_minutes)
+    body = Body(
+        on=change.on, alert=change.alert, send=change.send, to=change.to, cooldown_minutes=change.cooldown_minutes
+    )
     return _decode_body(to_json(body))
 
 

@@ -196,7 +196,9 @@ def conditions_of(conn: sqlite3.Connection, text: str) -> SearchConditions:
     tail = [seq for (seq,) in conn.execute(_TAIL, (indexed_to, CANDIDATES + 1))]
     if len(seqs) + len(tail) > CANDIDATES:
         return SearchConditions([holds], values, narrow=False)
-    return SearchConditions(["seq IN (SELECT value FROM json_each(?))", holds], [to_json([*seqs, *tail]), *values], narrow=True)
+    return SearchConditions(
+        ["seq IN (SELECT value FROM json_each(?))", holds], [to_json([*seqs, *tail]), *values], narrow=True
+    )
 
 
 _CANDIDATES = "SELECT rowid FROM notification_search WHERE notification_search MATCH ? LIMIT ?"

@@ -17,8 +17,8 @@ _COLUMNS = (
 
 
 def read_template(conn: sqlite3.Connection, name: str, locale: str, owner: str | None) -> Template | None:
-    """Look up the template in ``locale``, else the next wider one, else its default text; of one app (``owner`` None: of
-    any)."""
+    """Look up the template in ``locale``, else the next wider one, else its default text; of one app (``owner``
+    None: any)."""
     found = (exact_template(conn, name, candidate, owner) for candidate in wider_locales(locale))
     return next((template for template in found if template is not None), None)
 
