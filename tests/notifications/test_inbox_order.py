@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from flashflow.backend import NotificationService
-from flashflow.backend.data.import_notifications import importing_notifications
+from flashflow.backend.data.import_notifications import import_notifications_write
 from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.migrations.notifications import NOTIFICATION_MIGRATIONS
 from flashflow.backend.store.notifications.notifications import ListFilter, list_notifications
@@ -232,7 +232,7 @@ def test_an_export_keeps_its_order_on_the_way_back_in(tmp_path: Path, hands: Han
     ]
     for number, exported in enumerate((rows, older)):
         with NotificationService(tmp_path / f"{number}.db", clock=hands.clock) as service:
-            assert service.store.run(importing_notifications(hands.clock, exported)).accepted == 2
+            assert service.store.run(import_notifications_write(hands.clock, exported)).accepted == 2
             again = service.get_user_notifications("ada", status="all").notifications
             assert [n.title for n in again] == ["reminder", "now"]
             assert again[0].listed_at == hands.clock.now

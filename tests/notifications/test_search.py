@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashflow.backend import NotificationService
-from flashflow.backend.data.import_notifications import importing_notifications
+from flashflow.backend.data.import_notifications import import_notifications_write
 from flashflow.backend.schemas.requests import SendIn, build
 from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.notifications import search
@@ -179,7 +179,7 @@ def test_the_job_indexes_what_is_worth_it_and_imported_rows_are_indexed_at_once(
         search.index_tail(service.store, seconds=30)
         assert service.store.read(search.tail_length) < search.WORTH_INDEXING
         (mark,) = service.store.read(lambda conn: conn.execute("SELECT indexed_to FROM search_state").fetchone())
-        service.store.run(importing_notifications(service.clock, [OLD]))
+        service.store.run(import_notifications_write(service.clock, [OLD]))
         assert titles(service, "ИМПОРТ") == ["Импорт"]
         assert service.store.read(lambda conn: conn.execute("SELECT MIN(seq) FROM notifications").fetchone())[0] < mark
 
