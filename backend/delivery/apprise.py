@@ -1,7 +1,7 @@
-"""Any other service by its Apprise address, as a channel that the owner named.
+"""Channel for any service with an Apprise address, under the name that the settings give it.
 
-Apprise answers yes or no: a no may be a wrong token or a bad moment, so it counts as transient, with the words that
-Apprise logged about it. Those never reach a log as they are: an address consists of secrets.
+Apprise reports only success or failure. A failure counts as transient, since its cause is unknown, and carries the text
+that Apprise logged. An address consists of secrets: they are removed from that text, and Apprise's own log is off.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 MAX_TEXT = 300
 HIDDEN = "[…]"
 SHORTEST_SECRET = 3
-"""Characters from which on a part of the address is hidden: what is shorter is in every text."""
+"""Characters; shorter parts of the address occur in any text and are not hidden."""
 WORD = 8
-"""Characters up to which it is hidden only where it stands alone."""
+"""Characters; parts of the address up to this length are hidden only as whole words."""
 
 _ASSET = {
     "app_id": "FlashFlow",
@@ -42,14 +42,14 @@ _ASSET = {
     "async_mode": False,
     "interpret_emojis": False,
     "interpret_escapes": False,
-    "http_redirects": False,  # a POST that is sent elsewhere becomes a GET, and its 200 would count as accepted
-    "image_url_mask": "",  # else services fetch pictures from a stranger's site
+    "http_redirects": False,  # a redirected POST becomes a GET, whose 200 would count as accepted
+    "image_url_mask": "",  # otherwise services fetch pictures from a third-party site
     "image_url_logo": "",
     "secure_logging": True,
     "pgp_autogen": False,
     "pem_autogen": False,
     "storage_mode": "memory",
-    "service_timeout": 0,  # the deadline here is the one
+    "service_timeout": 0,  # the channel has its own deadline
 }
 _ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,31}://\S+")
 _AUTHORIZATION = re.compile(r"\b(Basic|Bearer|Token)\s+\S+", re.IGNORECASE)
@@ -61,10 +61,10 @@ _opening = threading.Lock()
 
 
 class AppriseChannel(BaseChannel):
-    """Sends to one Apprise address. Thread-safe: each send under way has a plugin of its own.
+    """Send to one Apprise address. Thread-safe: each send in progress has its own plugin object.
 
-    ``deadline_s`` is for a whole send. Past it the thread may hang on, for Apprise cannot be interrupted; when twice
-    as many hang as may send at once, further ones are put off.
+    ``deadline_s``: seconds for a whole send. Apprise cannot be interrupted, so an overdue send keeps its thread; once
+    twice ``settings.connections`` threads run, further sends fail as ``busy``.
     """
 
     def __init__(self, name: str, settings: AppriseSettings, clock: Clock, *, deadline_s: float = 30.0) -> None:
@@ -76,7 +76,7 @@ class AppriseChannel(BaseChannel):
         self._idle: list[_Sender] = []
 
     def health(self) -> Health:
-        """Whether Apprise is installed and understands the address; nothing is sent. Never raises."""
+        """Check that Apprise is installed and accepts the address, without sending. Never raises."""
         try:
             sender = self._take()
         except Permanent as error:
@@ -88,7 +88,7 @@ class AppriseChannel(BaseChannel):
         return Health(works=True, detail=f"{sender.service} through Apprise, which confirms no delivery")
 
     def close(self) -> None:
-        """Whoever waits is answered ``stopping`` at once, as is every later send."""
+        """End waiting and later sends as ``stopping``."""
         self._calls.close()
         self._idle.clear()
 
@@ -103,12 +103,12 @@ class AppriseChannel(BaseChannel):
             with _Reasons() as reasons:
                 accepted = sender.notify(notice)
         except Exception as error:  # noqa: BLE001 a plugin may raise anything
-            # Its words may be the address; and a plugin that broke is not used again.
+            # The exception's text may contain the address. The broken plugin is not used again.
             raise Transient("apprise_failed", f"Apprise failed ({type(error).__name__}).") from None
         if not accepted:
             words = self._hidden(" ".join(reasons.heard))
             text = f"{sender.service} did not take it; Apprise gives no status" + (f": {words}" if words else ".")
-            # The sentence of every plugin whose request found no way to its service.
+            # Every plugin logs this sentence when its service is unreachable.
             unreachable = "connection error occurred" in words.lower()
             raise Transient("unreachable" if unreachable else "not_accepted", cut(text, MAX_TEXT))
         self._idle.append(sender)
@@ -121,20 +121,20 @@ class AppriseChannel(BaseChannel):
             return _open(self._url)
 
     def _hidden(self, words: str) -> str:
-        """``words`` as one line without anything of the address."""
+        """Return ``words`` as one line with every part of the address replaced."""
         words = _AUTHORIZATION.sub(rf"\1 {HIDDEN}", _ADDRESS.sub(HIDDEN, one_line(words)))
         return self._secrets.sub(HIDDEN, words) if self._secrets else words
 
 
 class _Sender:
-    """An Apprise object with the one service that it notifies; for one thread at a time."""
+    """An Apprise object with its one plugin, for one thread at a time."""
 
     def __init__(self, apprise: Apprise, plugin: NotifyBase) -> None:
         self._apprise = apprise
         self.service = cut(one_line(str(plugin.service_name or "The service")), 60)
 
     def notify(self, notice: DeliveryMessage) -> bool:
-        """Whether the service took it."""
+        """Send; return whether the service accepted."""
         from apprise import NotifyFormat, NotifyType
 
         urgent = notice.priority in ("high", "urgent")
@@ -149,8 +149,8 @@ class _Sender:
 
 
 def _open(url: str) -> _Sender:
-    """Raises Permanent ``apprise_missing`` or ``bad_url``."""
-    with _opening, warnings.catch_warnings():  # its plugins are read here, and some use what Python deprecates
+    """Create a sender for ``url``. Raises Permanent ``apprise_missing`` or ``bad_url``."""
+    with _opening, warnings.catch_warnings():  # loads plugins, some with deprecated calls
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             from apprise import Apprise, AppriseAsset
@@ -161,10 +161,10 @@ def _open(url: str) -> _Sender:
         asset = _asset(AppriseAsset)
         plugin = Apprise.instantiate(url, asset=asset)
     if plugin is None:
-        text = "Apprise does not know this address, finds it incomplete, or misses a package for it."
+        text = "Apprise does not know this address, finds it incomplete, or lacks a package for it."
         raise Permanent("bad_url", text)
     plugin.request_rate_per_sec = 0
-    # Trying again is the outbox's; and a failure that Apprise is told to overlook would be called a success.
+    # The outbox retries. With ``optional`` Apprise would report a failure as a success.
     for name, value in (("retry", 0), ("optional", False)):
         if hasattr(plugin, name):
             setattr(plugin, name, value)
@@ -175,14 +175,14 @@ def _open(url: str) -> _Sender:
 
 
 def _asset(kind: type[AppriseAsset]) -> AppriseAsset:
-    """Settings that older versions do not know are left out."""
+    """Create the asset, leaving out settings that the installed version does not know."""
     named = inspect.signature(kind).parameters
     known: dict[str, Any] = {key: value for key, value in _ASSET.items() if key in named or hasattr(kind, key)}
     return kind(**known)
 
 
 def _fit(plugin: NotifyBase, url: str) -> None:
-    """Cut what is too long for the service, which would otherwise refuse it for ever; the address may say ``split``."""
+    """Truncate texts too long for the service, which would refuse them at each try; ``overflow=`` in the URL wins."""
     from apprise import OverflowMode
 
     if "overflow=" not in url.lower():
@@ -190,7 +190,7 @@ def _fit(plugin: NotifyBase, url: str) -> None:
 
 
 def _keep_quiet() -> None:
-    """Apprise's and urllib3's own log lines hold the address, or parts of it."""
+    """Mute the logs of Apprise and urllib3: their lines contain parts of the address."""
     apprise = logging.getLogger("apprise")
     apprise.propagate = False
     apprise.setLevel(logging.WARNING)
@@ -200,7 +200,7 @@ def _keep_quiet() -> None:
 
 
 class _Reasons(logging.Handler):
-    """What Apprise logs in this thread meanwhile."""
+    """Collect the warnings that Apprise logs in this thread while the context is open."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -275,12 +275,13 @@ def _body(notice: DeliveryMessage) -> str:
 
 
 def _plain(text: str) -> str:
-    """Words that chat services would read as a call on everyone, or on someone, made to be just words."""
+    """Escape mentions (``@everyone``, ``<@…>``), which chat services would resolve."""
     return _CALLS_ON_PEOPLE.sub(_NOT_A_MENTION, text)
 
 
 def _parts(url: str) -> re.Pattern[str] | None:
-    """Whatever in the address may be a secret, as written, as meant, and as HTTP's basic authentication sends it."""
+    """Return a pattern for every part of the address that may be secret: as written, percent-decoded, and as HTTP basic
+    authentication."""
     _, _, rest = url.partition("://")
     found = {rest, unquote_plus(rest)}
     for text in tuple(found):

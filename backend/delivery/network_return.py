@@ -20,8 +20,8 @@ LONGEST_GAP_S = 900.0
 class NetworkReturn:
     """Track the routes with deliveries to retry after a success on any route. Thread-safe; ``now`` is monotonic.
 
-    Between two retries of a route lies a gap that starts at ``FIRST_GAP_S`` and doubles: a server that alone is down
-    must not be contacted after each success of another. A retried delivery that succeeds resets the gap of its route.
+    The gap between two retries of a route starts at ``FIRST_GAP_S`` and doubles: a server that alone is down must not
+    be contacted after each success of another. A retried delivery that succeeds resets the gap of its route.
     """
 
     def __init__(self) -> None:

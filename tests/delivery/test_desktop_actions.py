@@ -506,4 +506,4 @@ def test_a_press_that_comes_to_nothing_is_logged_and_the_next_is_heard(caplog: p
         for shown_id in (1, 2):
             daemon.signal(INVOKED, "us", shown_id, "default")
         assert {presses.next()[0], presses.next()[0]} == {"fails", "works"}
-        until(lambda: [record.message for record in caplog.records] == ["a press on a toast came to nothing"])
+        until(lambda: [record.message for record in caplog.records] == ["an action on a toast failed"])

@@ -222,7 +222,7 @@ def test_health_names_the_daemon_and_shows_nothing(desktop: Session) -> None:
     ids=["nothing set", "empty", "gone", "autolaunch", "tcp", "nonsense", "runtime dir without bus"],
 )
 def test_without_a_session_bus_nothing_is_ever_called_delivered(environ: dict[str, str]) -> None:
-    sentence = "This computer has no desktop session that can show notices."
+    sentence = "This computer has no desktop session that can show notifications."
     with channel(environ) as sending:
         assert sending.send(notice()) == Outcome(outcome="permanent", code="no_session_bus", text=sentence)
         health = sending.health()
@@ -241,7 +241,7 @@ def test_a_bus_without_a_notification_service_is_said_to_be_one(activatable: str
     with session_bus(activatable=activatable) as bus, channel(bus.environ) as sending:
         outcome = sending.send(notice())
         assert (outcome.outcome, outcome.code) == ("permanent", "no_notification_service")
-        assert outcome.text == "No program on this computer shows notices."
+        assert outcome.text == "No program on this computer shows notifications."
 
 
 def test_health_tells_a_service_that_can_be_started_from_none_without_starting_it(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_a_new_daemon_is_never_asked_to_replace_the_old_ones_toasts() -> None:
             finally:
                 daemon.close()
             assert daemon.replaced == [0]
-            until(lambda: sending.health().detail == "No program on this computer shows notices.")
+            until(lambda: sending.health().detail == "No program on this computer shows notifications.")
 
 
 def test_a_bus_that_went_away_is_told_and_a_new_one_is_taken() -> None:

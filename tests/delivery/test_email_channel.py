@@ -138,7 +138,7 @@ def test_without_starttls_nothing_is_sent_in_the_clear(trust: Trust) -> None:
     ("reply", "expected", "words"),
     [
         ("454 4.7.0 TLS not available", ("transient", "smtp_454"), "454 4.7.0 TLS not available"),
-        ("220 ready\r\n250 and a word before TLS", ("transient", "tls_failed"), "went on past its agreement"),
+        ("220 ready\r\n250 and a word before TLS", ("transient", "tls_failed"), "sent more after its agreement"),
     ],
 )
 def test_a_starttls_that_goes_wrong_sends_nothing(
@@ -306,8 +306,8 @@ def test_an_old_server_without_ehlo_will_do() -> None:
         ({}, True, "mail.example:25 without TLS"),
         ({"security": "starttls"}, True, "mail.example:587 with STARTTLS"),
         ({"security": "tls", "username": "u", "password": "p"}, True, "mail.example:465 with TLS"),
-        ({"sender": "nobody"}, False, "The sender's address is not one: not of the form name@host."),
-        ({"username": "u"}, False, "A password goes to another machine only over TLS: set security."),
+        ({"sender": "nobody"}, False, "The sender is not an e-mail address: not of the form name@host."),
+        ({"username": "u"}, False, "A password is sent to another machine only over TLS: set security."),
     ],
 )
 def test_health_says_what_is_configured_and_asks_nobody(changes: dict[str, Any], works: bool, detail: str) -> None:

@@ -148,7 +148,7 @@ def test_data_become_strings_and_reserved_keys_are_left_out_and_told(provider: G
         "fromage": "brie",
         "notification_id": "n1",
     }
-    assert outcome.text.endswith(f"left out of the data, for the name is reserved: {', '.join(reserved)}")
+    assert outcome.text.endswith(f"left out of the data, because the name is reserved: {', '.join(reserved)}")
 
 
 def test_data_that_json_cannot_carry_do_not_hold_up_the_notice(provider: Google, channel: FcmChannel) -> None:

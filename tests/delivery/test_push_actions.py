@@ -96,4 +96,4 @@ def test_actions_win_over_data_of_that_name_and_it_is_said(phone: Phone) -> None
     assert phone.actions == BUTTONS
     assert phone.message["data"]["run"] == "7"
     in_the_way = "actions" in phone.message["data"] and phone.message["data"]["actions"] != "mine"
-    assert in_the_way == outcome.text.endswith("left out of the data, for the name is reserved: actions")
+    assert in_the_way == outcome.text.endswith("left out of the data, because the name is reserved: actions")

@@ -467,7 +467,7 @@ def test_a_service_that_asks_to_wait_speaks_for_no_other(
         (b"UnauthorizedRegistration", "UnauthorizedRegistration"),
         (b"<html>\n<title>Error 403</title><p>the key does\r\nnot match", "Error 403 the key does not match"),
         (b"\xff\x00\x1b[31mred", "\ufffd[31mred"),
-        (b"", "The push service answered 403 without a word."),
+        (b"", "The push service answered 403 without a text."),
         (b"[" * 20_000, "[" * 299 + "…"),
         (b'{"message":{"a":1}}', "{'a': 1}"),
         (b"x" * 70_000, "x" * 299 + "…"),

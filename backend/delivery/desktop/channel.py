@@ -1,7 +1,7 @@
-"""Native notices on this computer.
+"""Desktop channel: native toasts on this computer.
 
-On Linux the notification daemon confirms each one (``desktop_linux``), so "delivered" means that it was shown. On
-Windows and macOS plyer hands the notice to the system and hears nothing back: "sent".
+On Linux the notification daemon confirms each toast, so the result is "delivered" (see ``linux.py``). On Windows and
+macOS plyer hands the toast to the system without a confirmation: "sent".
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ log = logging.getLogger(__name__)
 APP_NAME = "FlashFlow"
 WINDOWS_TITLE = 63
 WINDOWS_MESSAGE = 255
-"""UTF-16 units that NOTIFYICONDATAW has room for, beside the NUL; one more and plyer raises in a thread of its own."""
+"""UTF-16 units in NOTIFYICONDATAW without the NUL; with more, plyer raises in a thread of its own."""
 WINDOWS_SHOWN_S = 10
 
 _URGENCY = {"low": 0, "normal": 1, "high": 1, "urgent": 2}
 _EXPIRE_MS = {"high": 15_000, "urgent": 0}
-"""High is normal that stays longer; urgent stays until someone takes it away."""
+"""Milliseconds: "high" is normal urgency shown longer; "urgent" stays until dismissed."""
 
 MOST_BUTTONS = 3
 BUTTON_LABEL = 60
@@ -51,12 +51,11 @@ LONGEST_LINK = 2048
 _WEB_LINK = re.compile(r"https?://[^\s\x00-\x1f\x7f]+", re.IGNORECASE)
 
 Plyer = Callable[[str], Any]
-"""Gives plyer's notification facade for ``win`` or ``macosx``; raises ImportError if something it needs is missing."""
+"""Return plyer's notification facade for ``win`` or ``macosx``. Raises ImportError if a dependency is missing."""
 
 
 class Native(Protocol):
-    """One platform's way to show a notice. Calls come one at a time; each raises a ChannelError for anything but
-    success."""
+    """Native toasts of one platform. Calls come one at a time and raise a ChannelError on failure."""
 
     def show(self, notice: DeliveryMessage) -> Outcome: ...
     def withdraw(self, notification_id: str) -> bool: ...
@@ -65,11 +64,11 @@ class Native(Protocol):
 
 
 class DesktopChannel(BaseChannel):
-    """Shows notices on this computer's own desktop. Thread-safe.
+    """Show notifications as toasts on this computer. Thread-safe.
 
-    ``deadline_s`` is how long one native call may take; ``platform`` is named as in ``sys.platform``. ``on_action``
-    hears, in a thread of its own, that a toast was pressed: the notification's id and the link of the button (http or
-    https), or None for the toast itself. Only Linux tells.
+    ``deadline_s``: seconds for one native call. ``platform``: as in ``sys.platform``. ``on_action``: called in a thread
+    of its own when a toast was clicked, with the notification's id and the link of the button (http or https), or None
+    for the toast itself; Linux only.
     """
 
     name = "desktop"
@@ -94,17 +93,17 @@ class DesktopChannel(BaseChannel):
         self._closed = False
 
     def withdraw(self, notification_id: str) -> bool:
-        """Take this notification's toast off the screen; whether there was one that could be. Never raises."""
+        """Dismiss this notification's toast; return whether one was dismissed. Never raises."""
         try:
             return self._calls.run(lambda: self._opened().withdraw(notification_id))
         except ChannelError as error:
-            log.info("a toast was not withdrawn: %s", error.text)
+            log.info("a toast was not dismissed: %s", error.text)
         except Exception:
-            log.exception("a toast was not withdrawn")
+            log.exception("a toast was not dismissed")
         return False
 
     def health(self) -> Health:
-        """Whether something here would show a notice, and what. Never raises."""
+        """Check that toasts can be shown, without showing one. Never raises."""
         try:
             return Health(works=True, detail=self._calls.run(lambda: self._opened().probe()))
         except ChannelError as error:
@@ -114,11 +113,11 @@ class DesktopChannel(BaseChannel):
             return Health(works=False, detail=type(error).__name__)
 
     def close(self) -> None:
-        """Let go of the session bus; a call that still hangs is interrupted. Later sends are answered ``stopping``."""
+        """Close the session bus, interrupting a call in progress. Later sends fail as ``stopping``."""
         self._closed = True
         self._close_native()
         if not self._calls.wait_until_idle(1.0):
-            log.warning("a native notice still hangs; its thread ends with the process")
+            log.warning("a native toast call still hangs; its thread ends with the process")
         self._close_native()
 
     def _send(self, notice: DeliveryMessage) -> Outcome:
@@ -133,12 +132,12 @@ class DesktopChannel(BaseChannel):
 
     def _open(self) -> Native:
         if self._platform in ("android", "ios"):
-            raise Permanent("not_on_phones", "On a phone the app itself shows notices, not this channel.")
+            raise Permanent("not_on_phones", "On a phone the app itself shows notifications, not this channel.")
         if self._platform == "linux":
             return LinuxDesktop(self._environ, self._icon, self._on_action)
         if self._platform in ("win32", "darwin"):
             return PlyerDesktop(self._platform, self._icon, self._plyer)
-        raise Permanent("unsupported_platform", f"FlashFlow cannot show native notices on {self._platform}.")
+        raise Permanent("unsupported_platform", f"FlashFlow cannot show native notifications on {self._platform}.")
 
     def _close_native(self) -> None:
         if self._native is not None:
@@ -146,7 +145,7 @@ class DesktopChannel(BaseChannel):
 
 
 class LinuxDesktop:
-    """The session's notification daemon, over D-Bus."""
+    """Toasts through the session's notification daemon, over D-Bus."""
 
     def __init__(self, environ: Mapping[str, str], icon: Path | None, on_action: OnAction | None = None) -> None:
         from flashflow.backend.delivery.desktop.linux import LinuxNotification
@@ -183,10 +182,10 @@ class LinuxDesktop:
 
 
 class PlyerDesktop:
-    """Windows and macOS, where plyer hands the notice over without a confirmation.
+    """Toasts on Windows and macOS through plyer, without a confirmation.
 
-    On Windows plyer shows it from a thread of its own, for ``timeout`` seconds. A thread inherits being a daemon from
-    the one that starts it, so called from a daemon thread it cannot hold up the end of the process.
+    On Windows plyer shows the toast from a thread of its own for ``timeout`` seconds. That thread inherits the daemon
+    flag, so calls from a daemon thread cannot delay the end of the process.
     """
 
     def __init__(self, platform: str, icon: Path | None, plyer: Plyer) -> None:
@@ -204,18 +203,20 @@ class PlyerDesktop:
                 title=title, message=message, app_name=APP_NAME, app_icon=self._icon, timeout=WINDOWS_SHOWN_S
             )
         except Exception as error:
-            raise Transient("native_failed", f"The system did not take the notice ({type(error).__name__}).") from error
+            raise Transient(
+                "native_failed", f"The system did not accept the notification ({type(error).__name__})."
+            ) from error
         return Outcome(outcome="sent", code="handed_over", text="handed to the system, which does not confirm")
 
     def withdraw(self, notification_id: str) -> bool:
-        """Never: plyer gives no id to withdraw by."""
+        """Return False: plyer provides no id to dismiss a toast by."""
         return False
 
     def probe(self) -> str:
-        return "notices are handed to the system, which does not confirm them"
+        return "notifications are handed to the system, which does not confirm them"
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resources are held."""
 
     def _load(self, plyer: Plyer) -> Any:
         try:
@@ -223,7 +224,7 @@ class PlyerDesktop:
         except ImportError as error:
             if self._windows:
                 raise Permanent("plyer_unusable", f"plyer cannot show notices here: {error}.") from error
-            text = "On macOS native notices need the package pyobjus, which is not installed."
+            text = "On macOS native notifications need the package pyobjus, which is not installed."
             raise Permanent("needs_pyobjus", text) from error
         except Exception as error:
             raise Permanent("plyer_unusable", f"plyer cannot show notices here: {error}.") from error
@@ -234,7 +235,7 @@ def _title(notice: DeliveryMessage) -> str:
 
 
 def is_web_link(text: str) -> bool:
-    """Whether it may be handed to a browser: http or https, and nothing that only looks like it."""
+    """Whether the text is an http or https URL that is safe to open in a browser."""
     return len(text) <= LONGEST_LINK and _WEB_LINK.fullmatch(text) is not None
 
 
@@ -244,10 +245,10 @@ def _buttons(notice: DeliveryMessage) -> tuple[tuple[str, str], ...]:
 
 
 def _this_platform() -> str:
-    """``sys.platform``, which calls Android "linux" before Python 3.13."""
+    """Return ``sys.platform``, but "android" also before Python 3.13, which says "linux"."""
     return "android" if hasattr(sys, "getandroidapilevel") else sys.platform
 
 
 def _plyer_facade(system: str) -> Any:
-    """plyer's backend itself: ``plyer.notification`` would print a traceback and stand in a useless one."""
+    """Return plyer's backend. ``plyer.notification`` would print a traceback and substitute an inert one on failure."""
     return importlib.import_module(f"plyer.platforms.{system}.notification").instance()

@@ -1,7 +1,7 @@
-"""Notices on a Linux desktop: plyer's notification facade over org.freedesktop.Notifications.
+"""Linux desktop notifications: plyer's notification facade over org.freedesktop.Notifications.
 
-plyer's own Linux backend runs ``notify-send`` and reports success whatever becomes of it. This one speaks D-Bus, so
-that an id means "shown" and anything else is an error with a name.
+plyer's own Linux backend runs ``notify-send`` and always reports success. This one uses D-Bus: a returned id means
+"shown", anything else is a named error.
 https://specifications.freedesktop.org/notification-spec/latest/protocol.html
 """
 
@@ -31,17 +31,17 @@ from flashflow.backend.delivery.net.text import escaped
 from flashflow.backend.domain.channel import Permanent
 
 PATIENCE_S = 25.0
-"""How long one call waits for its reply: what libdbus and GLib wait."""
+"""Seconds that a call waits for its reply, as in libdbus and GLib."""
 
 _NOTIFICATIONS = DBusAddress(PATH, bus_name=SERVICE, interface=SERVICE)
 _BUS = DBusAddress("/org/freedesktop/DBus", bus_name=BUS, interface=BUS)
 
 
 class Toast(msgspec.Struct, frozen=True, kw_only=True):
-    """What the daemon is asked to show. ``body`` is plain text: escaping it is decided by what the daemon can do."""
+    """Content of a toast. ``body`` is plain text; it is escaped if the daemon reads markup."""
 
     key: str
-    """Toasts of one key replace each other; empty: this one stands alone."""
+    """Toasts with the same key replace each other; empty for none."""
     title: str
     body: str
     app_name: str
@@ -50,31 +50,31 @@ class Toast(msgspec.Struct, frozen=True, kw_only=True):
     urgency: int
     """0 low, 1 normal, 2 critical."""
     expire_ms: int
-    """-1: as the daemon likes; 0: never."""
+    """-1: the daemon decides; 0: never."""
     buttons: tuple[tuple[str, str], ...] = ()
-    """(label, link), where the daemon can show them."""
+    """(label, link) pairs, shown if the daemon supports actions."""
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """The notification daemon that owns the name now."""
+    """Notification daemon that currently owns the service name."""
 
     owner: str
     name: str
     version: str
     markup: bool
-    """Whether bodies are read as markup."""
+    """Whether it reads bodies as markup."""
     actions: bool
-    """Whether toasts can be pressed."""
+    """Whether it supports actions."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".strip()
 
 
 class LinuxNotification(Notification):  # type: ignore[misc]
-    """plyer's facade, and beyond it what the protocol offers: ids, replacing, withdrawing, true errors.
+    """plyer's facade extended by ids, replacement, dismissal and errors. Thread-safe; calls run one at a time.
 
-    Thread-safe: calls queue up behind one another. Texts must be free of control characters (``desktop_text``).
-    With ``on_action`` a toast that has a key can be pressed, as a whole or on its buttons.
+    Texts must be free of control characters (see ``net/text.py``). With ``on_action`` toasts with a key get actions:
+    the toast itself and its buttons.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
         self._server: Server | None = None
 
     def show(self, toast: Toast) -> Server:
-        """Show it, in place of an earlier one of the same key; who shows it. Raises a ChannelError."""
+        """Show a toast, replacing an earlier one with its key; return the daemon. Raises a ChannelError."""
         with self._lock:
             server = self._present_server()
             body = escaped(toast.body) if server.markup else toast.body
@@ -100,7 +100,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
             return server
 
     def withdraw(self, key: str) -> bool:
-        """Take the toast of this key off the screen; whether there was one to take off. Raises a ChannelError."""
+        """Dismiss the toast of ``key``; return whether there was one. Raises a ChannelError."""
         with self._lock:
             if not self._toasts.find(key):
                 return False
@@ -113,7 +113,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
             return True
 
     def probe(self) -> str:
-        """Who would show a notice, found out without showing one. Raises a ChannelError."""
+        """Return the name of the daemon without showing a toast. Raises a ChannelError."""
         with self._lock:
             try:
                 return str(self._present_server(start=False))
@@ -126,7 +126,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
                 return "a notification service that starts when needed"
 
     def close(self) -> None:
-        """Let go of the connection for good, interrupting whatever uses it."""
+        """Close the connections for good, interrupting calls in progress."""
         self._bus.shut()
         self._listening.shut()
         if self._lock.acquire(timeout=1.0):
@@ -136,7 +136,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
                 self._lock.release()
 
     def _notify(self, **kwargs: Any) -> None:
-        """plyer's way in (``notify``); ``timeout`` in seconds, of the hints only ``urgency``."""
+        """Implement plyer's ``notify``: ``timeout`` in seconds; of the hints only ``urgency`` is used."""
         self.show(
             Toast(
                 key="",
@@ -150,8 +150,10 @@ class LinuxNotification(Notification):  # type: ignore[misc]
         )
 
     def _present_server(self, *, start: bool = True) -> Server:
-        """Who owns the name now, started if need be. The ids of a daemon that is gone are forgotten: in the next one
-        they belong to somebody else's toasts."""
+        """Return the current daemon, starting it if needed.
+
+        Ids of a previous daemon are removed: the next one uses them for other toasts.
+        """
         owner = self._owner(start=start)
         if self._server is None or self._server.owner != owner:
             self._toasts.keep_only(owner)
@@ -168,8 +170,10 @@ class LinuxNotification(Notification):  # type: ignore[misc]
         return self._server
 
     def _owner(self, *, start: bool) -> str:
-        """The unique name behind the service's. Asked before every notice: it also finds out, while nothing is lost
-        yet, that the bus went away since the last one."""
+        """Return the unique name of the service's owner.
+
+        Called before every toast, so that a broken bus connection is found before anything is lost.
+        """
         reused = self._bus.connected
         try:
             return self._ask_owner(start=start)
@@ -190,7 +194,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
         return str(owner)
 
     def _offer(self, toast: Toast, server: Server) -> tuple[list[str], dict[str, str | None]]:
-        """The toast's actions as the daemon takes them (key, label, key, label, …), and what each key leads to."""
+        """Return the toast's actions in D-Bus form (key, label, key, label, …) and the link of each key."""
         if not (toast.key and server.actions and self._listening.offers_actions):
             return [], {}
         offered, links = [DEFAULT_ACTION, "Mark as read"], dict[str, str | None]({DEFAULT_ACTION: None})
@@ -201,7 +205,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
         return offered, links
 
     def _shown(self, key: str, links: Mapping[str, str | None], reply: Message) -> None:
-        """The daemon's reply: the id that it gave the toast. Whose word that is, the bus wrote on it."""
+        """Register the id in the daemon's reply, with the sender, which the bus itself writes."""
         (shown_id,) = reply.body
         if key:
             self._toasts.add(shown_id, Live(key, reply.header.fields.get(HeaderFields.sender, ""), links))

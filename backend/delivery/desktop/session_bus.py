@@ -1,4 +1,4 @@
-"""A connection to the session bus on Linux, and its errors as the classes that say what comes next."""
+"""Connection to the D-Bus session bus on Linux; its errors as ChannelErrors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jeepney.wrappers import unwrap_msg  # type: ignore[import-untyped]
 from flashflow.backend.domain.channel import ChannelError, Permanent, Transient
 
 Heard = Callable[[Any], None]
-"""Takes a message as it comes in."""
+"""Called with a received message."""
 
 _ERROR = "org.freedesktop.DBus.Error."
 _NOBODY = (_ERROR + "NameHasNoOwner", _ERROR + "ServiceUnknown", _ERROR + "Spawn.")
@@ -37,10 +37,10 @@ class BusLost(Transient):
 
 
 class Connection(DBusConnection):  # type: ignore[misc]
-    """jeepney's connection, no call of which waits for ever: not even the Hello that its constructor sends.
+    """jeepney's connection with a time limit for every call, including the Hello in its constructor.
 
-    Anybody on the bus may write to anybody: a message that jeepney cannot read (a file descriptor that it did not ask
-    for, a header field of the future) is passed over.
+    Any client on the bus can send to any other: messages that jeepney cannot parse (unexpected file descriptors,
+    unknown header fields) are skipped.
     """
 
     def __init__(self, sock: socket.socket, patience_s: float) -> None:
@@ -63,9 +63,9 @@ class Connection(DBusConnection):  # type: ignore[misc]
 
 
 class SessionBus:
-    """One connection to the session bus, opened at first need and again after the bus went away.
+    """Connection to the session bus, opened at first use and again after it broke.
 
-    For one thread at a time; only ``shut`` may come from another.
+    For one thread at a time; only ``shut`` is for other threads.
     """
 
     def __init__(self, environ: Mapping[str, str], patience_s: float) -> None:
@@ -82,8 +82,10 @@ class SessionBus:
     def call(
         self, target: DBusAddress, member: str, signature: str | None = None, *body: Any, heard: Heard | None = None
     ) -> tuple[Any, ...]:
-        """The reply's values; ``heard`` gets the whole of it first, unless it is an error. Raises Permanent
-        ``no_session_bus``, ``no_notification_service`` or ``refused``; Transient ``timeout`` or ``refused``; BusLost.
+        """Call a method and return the reply's values; ``heard`` gets a successful reply message first.
+
+        Raises Permanent ``no_session_bus``, ``no_notification_service`` or ``refused``; Transient ``timeout`` or
+        ``refused``; BusLost.
         """
         connection = self._connection or self._connect()
         message = new_method_call(target, member, signature, body)
@@ -101,7 +103,7 @@ class SessionBus:
             raise
 
     def drop(self) -> None:
-        """Close the connection; nothing if there is none."""
+        """Close the connection if there is one."""
         connection, self._connection = self._connection, None
         sock, self._socket = self._socket, None
         if connection is not None:
@@ -110,7 +112,7 @@ class SessionBus:
             sock.close()
 
     def shut(self) -> None:
-        """From now on every call fails with BusLost, also the one another thread is waiting in."""
+        """Fail the call in progress and all later ones with BusLost. For other threads."""
         self._shut = True
         self._hang_up()
 
@@ -121,10 +123,10 @@ class SessionBus:
         return reply
 
     def _prepare(self, connection: Connection) -> None:
-        """What a new connection begins with."""
+        """Set up a new connection; overridden by subclasses."""
 
     def _hang_up(self) -> None:
-        """End what another thread is waiting in."""
+        """Shut the socket down, which ends another thread's wait."""
         if (sock := self._socket) is not None:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -146,7 +148,7 @@ class SessionBus:
         return connection
 
     def _address(self) -> str:
-        """Where the session bus listens; without the variable, where systemd puts it (as sd-bus and GLib look)."""
+        """Return the session bus's address: the environment variable, else systemd's default, as in sd-bus and GLib."""
         if address := self._environ.get("DBUS_SESSION_BUS_ADDRESS"):
             return address
         if runtime_dir := self._environ.get("XDG_RUNTIME_DIR"):
@@ -155,10 +157,10 @@ class SessionBus:
 
 
 def _meaning(error: DBusErrorResponse) -> ChannelError:
-    """An error reply as the class that says what comes next."""
+    """Return the ChannelError for an error reply."""
     name = str(error.name)
     if name.startswith(_NOBODY):
-        return Permanent("no_notification_service", "No program on this computer shows notices.")
+        return Permanent("no_notification_service", "No program on this computer shows notifications.")
     if name.startswith(_NO_ANSWER):
         return _no_answer()
     words = error.data[0] if error.data and isinstance(error.data[0], str) else name
@@ -171,4 +173,4 @@ def _no_answer() -> Transient:
 
 
 def _no_session_bus() -> Permanent:
-    return Permanent("no_session_bus", "This computer has no desktop session that can show notices.")
+    return Permanent("no_session_bus", "This computer has no desktop session that can show notifications.")

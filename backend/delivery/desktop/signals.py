@@ -1,8 +1,7 @@
-"""What the notification daemon tells of the toasts it shows: that one was pressed, that one is gone.
+"""Signals of the notification daemon: a toast's action was invoked, a toast was closed.
 
-A daemon may tell everybody, or only the connection that asked for the toast (dunst does): so the connection that
-listens is also the one that toasts with actions are asked for over. On it a reply and the signals after it come in
-order, and a toast is known before anything is heard of it.
+Some daemons (dunst) send signals only to the connection that created the toast, so toasts with actions are sent over
+the connection that listens. On it a reply precedes the signals of its toast, so the toast is registered first.
 https://specifications.freedesktop.org/notification-spec/latest/protocol.html#signals
 """
 
@@ -28,19 +27,19 @@ SERVICE = "org.freedesktop.Notifications"
 PATH = "/org/freedesktop/Notifications"
 BUS = "org.freedesktop.DBus"
 DEFAULT_ACTION = "default"
-"""The key of what pressing the toast itself does."""
+"""Action key of a click on the toast itself."""
 REMEMBERED = 500
-"""Of how many notices the daemon's id is kept, so that they can be replaced, withdrawn or pressed."""
+"""Most toasts whose daemon ids are kept for replacement, dismissal and actions."""
 AT_ONCE = 8
-"""Presses that may be under way: nobody has more fingers, but a daemon gone wild has."""
+"""Most concurrent actions, against a misbehaving daemon."""
 JOIN_S = 0.5
 
 OnAction = Callable[[str, str | None], object]
-"""Called with the notification's id and the link of the button that was pressed; None: the toast itself was."""
+"""Called with the notification's id and the link of the clicked button; None for the toast itself."""
 
 
 class Live(msgspec.Struct):
-    """A toast on the screen: whose notification's, shown by whom (a unique name), and its actions' links by key."""
+    """A toast on the screen: notification id, unique bus name of its daemon, links of its actions by key."""
 
     key: str
     owner: str
@@ -48,7 +47,7 @@ class Live(msgspec.Struct):
 
 
 class Toasts:
-    """Which of the daemon's ids is which notification's toast. Thread-safe, and never longer than ``REMEMBERED``."""
+    """Map between notification ids and the daemon's toast ids, at most ``REMEMBERED``. Thread-safe."""
 
     def __init__(self) -> None:
         self._gate = threading.Lock()
@@ -56,12 +55,12 @@ class Toasts:
         self._live: dict[int, Live] = {}
 
     def find(self, key: str) -> int:
-        """The id of this notification's toast; 0, which is nobody's, where there is none."""
+        """Return the id of this notification's toast; 0, which is never an id, if there is none."""
         with self._gate:
             return self._ids.get(key, 0)
 
     def add(self, shown_id: int, toast: Live) -> None:
-        """It is on the screen now. Of one notification there is one toast, and of one id."""
+        """Register a shown toast, replacing earlier entries of its notification and of its id."""
         with self._gate:
             self._drop(self._ids.get(toast.key, 0))
             self._drop(shown_id)
@@ -71,15 +70,17 @@ class Toasts:
                 self._drop(next(iter(self._ids.values())))
 
     def take(self, key: str) -> int:
-        """Forget this notification's toast; its id, or 0."""
+        """Remove this notification's toast; return its id, or 0."""
         with self._gate:
             shown_id = self._ids.get(key, 0)
             self._drop(shown_id)
             return shown_id
 
     def press(self, owner: str, shown_id: int, action: str) -> tuple[str, str | None] | None:
-        """The notification and the link that ``owner`` says were pressed; None where it showed nothing of the kind.
-        A toast is pressed once, whatever its daemon says after that, until it is shown anew."""
+        """Return the notification id and link of an action that ``owner`` reports; None if it shows no such action.
+
+        Each shown toast reports one action only.
+        """
         with self._gate:
             toast = self._live.get(shown_id)
             if toast is None or toast.owner != owner or action not in toast.links:
@@ -89,14 +90,14 @@ class Toasts:
             return toast.key, link
 
     def gone(self, owner: str, shown_id: int) -> None:
-        """``owner`` says that it took this toast away: by then the id is no longer ours to use."""
+        """Remove a toast that ``owner`` reports as closed: the daemon may use its id again."""
         with self._gate:
             toast = self._live.get(shown_id)
             if toast is not None and toast.owner == owner:
                 self._drop(shown_id)
 
     def keep_only(self, owner: str) -> None:
-        """Another daemon than ``owner`` is gone or has nothing to say any more."""
+        """Remove the toasts of every daemon but ``owner``."""
         with self._gate:
             for shown_id in [shown_id for shown_id, toast in self._live.items() if toast.owner != owner]:
                 self._drop(shown_id)
@@ -108,9 +109,9 @@ class Toasts:
 
 
 class ListeningBus(SessionBus):
-    """A connection of its own for toasts with actions, and a thread that reads whatever comes in over it.
+    """Separate bus connection for toasts with actions, with a thread that reads its messages.
 
-    ``on_action`` is called in a thread of its own for each press of one of ``toasts``.
+    ``on_action`` is called in a new thread for each action on one of ``toasts``.
     """
 
     def __init__(
@@ -127,12 +128,14 @@ class ListeningBus(SessionBus):
 
     @property
     def offers_actions(self) -> bool:
-        """Whether somebody wants to hear of presses."""
+        """Whether a handler for actions is set."""
         return self._on_action is not None
 
     def call(self, *args: Any, heard: Heard | None = None) -> tuple[Any, ...]:
-        """As ``SessionBus``; ``heard`` is called in the reader's thread, before any later message is looked at, and
-        also if the reply comes too late for the caller."""
+        """Call a method as ``SessionBus`` does.
+
+        ``heard`` is called in the reader thread before any later message is handled, even if the caller timed out.
+        """
         if self._ended:
             self.drop()
         return super().call(*args, heard=heard)
@@ -168,9 +171,9 @@ class ListeningBus(SessionBus):
             while True:
                 self._take(connection.receive())
         except OSError:
-            pass  # the bus is gone, or we are: whoever asks next finds out
+            pass  # disconnected; the next call reconnects
         except Exception:
-            log.exception("the desktop's signals are not heard any more; the next toast begins anew")
+            log.exception("reading desktop signals failed; the next toast reconnects")
         finally:
             self._end_waits()
 
@@ -193,8 +196,10 @@ class ListeningBus(SessionBus):
             future.set_exception(ConnectionResetError())
 
     def _hear(self, message: Message) -> None:
-        """The bus itself writes the sender on a message, so nobody can speak for the daemon; but everybody can send
-        us a signal that looks like its."""
+        """Handle a signal.
+
+        Any client can send one, so its sender, which the bus writes, is compared with the toast's daemon.
+        """
         fields = message.header.fields
         sender = fields.get(HeaderFields.sender, "")
         match fields.get(HeaderFields.interface), fields.get(HeaderFields.member), fields.get(HeaderFields.signature):
@@ -211,7 +216,7 @@ class ListeningBus(SessionBus):
 
     def _start(self, notification_id: str, link: str | None) -> None:
         if not self._fingers.acquire(blocking=False):
-            log.warning("a press on a toast was passed over: %d others are not dealt with yet", AT_ONCE)
+            log.warning("an action on a toast was ignored: %d others are still running", AT_ONCE)
             return
         threading.Thread(target=self._act, args=(notification_id, link), name="desktop-action", daemon=True).start()
 
@@ -220,7 +225,7 @@ class ListeningBus(SessionBus):
             if self._on_action is not None and not self._shut:
                 self._on_action(notification_id, link)
         except Exception:
-            log.exception("a press on a toast came to nothing")
+            log.exception("an action on a toast failed")
         finally:
             self._fingers.release()
 
@@ -236,7 +241,7 @@ def _answer(future: Future[Message], heard: Heard | None, reply: Message) -> Non
 
 
 def _rules() -> list[Any]:
-    """What is to be heard: the daemon's two signals, and that there is another daemon."""
+    """Return the match rules: the daemon's two signals and the change of the daemon."""
     said = [
         MatchRule(type="signal", sender=SERVICE, path=PATH, interface=SERVICE, member=member)
         for member in ("ActionInvoked", "NotificationClosed")

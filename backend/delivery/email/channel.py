@@ -1,7 +1,7 @@
-"""E-mail through the owner's SMTP server: one recipient each, over a few connections that are used again.
+"""E-mail channel through the owner's SMTP server: one recipient per mail, over a pool of connections.
 
-"sent" means that the server took the mail (250 after its last dot). A mail whose fate is unknown, because the answer
-to that dot never came, is transient and says so; it goes out again under the same Message-ID.
+"sent" means that the server accepted the mail (250 after the final dot). If the answer to that dot never came, the
+result is unknown: the try counts as transient, and the mail is sent again under the same Message-ID.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from flashflow.backend.settings.model import EmailSettings
 
 PORTS = {"none": 25, "starttls": 587, "tls": 465}
 MAILS_EACH = 100
-"""After so many mails a connection is closed: servers count, too."""
+"""Mails after which a connection is closed: servers limit them."""
 ASIDE_SHARE = 3
-"""How many mails may wait beside the others for a slow server, for each connection of the settings."""
+"""Most mails aside, waiting for a slow server, per connection in the settings."""
 
 Resolve = Callable[..., Sequence[Any]]
-"""``socket.getaddrinfo``, or what answers like it."""
+"""``socket.getaddrinfo`` or a replacement."""
 
 
 class EmailChannel(BaseChannel):
-    """Sends each notice as one mail. Thread-safe.
+    """Send each notification as one mail. Thread-safe.
 
-    At most ``settings.connections`` mails are under way at once. One that has waited ``slow_s`` seconds for a step
-    stands aside: it goes on waiting, and its place is free. Connections that were idle for ``idle_s`` seconds are
-    closed. ``ssl_context`` replaces the system's trusted certificates.
+    At most ``settings.connections`` mails are sent at once. A mail that has waited ``slow_s`` seconds for one step
+    moves aside: it continues to wait and no longer counts. Connections are closed after ``idle_s`` idle seconds.
+    ``ssl_context`` replaces the system's trusted certificates.
     """
 
     name = "email"
@@ -73,7 +73,7 @@ class EmailChannel(BaseChannel):
         self._first = threading.Lock()
 
     def health(self) -> Health:
-        """What is configured; the server is not asked."""
+        """Check the settings without connecting to the server."""
         if self._fault:
             return Health(works=False, detail=self._fault[1])
         if self._settings.ca_file is not None and self._settings.security != "none":
@@ -89,10 +89,10 @@ class EmailChannel(BaseChannel):
         return self._pool.aside
 
     def _call_lane(self) -> None:
-        self.on_aside()  # which its lane may set later
+        self.on_aside()  # looked up here: the route queue may set it later
 
     def close(self) -> None:
-        """Let go of every connection; mails under way end now, as ``stopping`` or ``no_answer_after_data``."""
+        """Close every connection; mails in progress end as ``stopping`` or ``no_answer_after_data``."""
         self._pool.close()
         self._lookup.close()
 
@@ -108,7 +108,7 @@ class EmailChannel(BaseChannel):
                 except ChannelError as error:
                     if connection.begun or error.code in {"timeout", "stopping"}:
                         raise
-                # It was closed meanwhile, or the server has had enough of it: that is no failure of this mail.
+                # The server closed the idle connection or refuses more mails on it: not a failure of this mail.
                 connection = self._pool.replace(connection)
                 connection.timeouts = timeouts
             connection.open(self._lookup.addresses(timeouts.connect()), self._context)
@@ -117,7 +117,7 @@ class EmailChannel(BaseChannel):
             self._pool.give_back(connection)
 
     def _delivered_again(self, connection: Connection, mail: Mail) -> str:
-        """By a connection that was used before."""
+        """Deliver over a connection that was used before."""
         connection.check(self._clock.monotonic())
         return connection.deliver(mail)
 
@@ -126,14 +126,14 @@ class EmailChannel(BaseChannel):
             raise Permanent(*self._fault)
         assert self._letterhead is not None
         target = _target(notice.target)
-        # Now, not when the notice was made: one that was scheduled or held would look as old as it is.
+        # Dated now, not at creation: a scheduled or held notification would look old.
         data = compose(notice, self._letterhead, target, self._clock.now_ms())
         return Mail(self._letterhead.sender.address, target, data)
 
     def _context(self) -> ssl.SSLContext:
-        """Made at the first need: reading the system's certificates takes its time."""
+        """Return the TLS context, created at first use: loading the system's certificates takes time."""
         if self._settings.ca_file is not None and self._ssl_context is None:
-            return _private_trust(self._settings.ca_file)  # read for each connection: it may be renewed
+            return _private_trust(self._settings.ca_file)  # read again for each connection: the file may change
         with self._first:
             if self._ssl_context is None:
                 self._ssl_context = ssl.create_default_context()
@@ -141,7 +141,7 @@ class EmailChannel(BaseChannel):
 
 
 class Pool:
-    """Connections, each lent to one mail at a time; the last one given back goes out first, so the others can age."""
+    """Connection pool, last in, first out, so that surplus connections become idle. Thread-safe."""
 
     def __init__(
         self, settings: EmailSettings, clock: Clock, idle_s: float, slow_s: float, on_aside: Callable[[], None]
@@ -160,18 +160,18 @@ class Pool:
 
     @property
     def aside(self) -> int:
-        """How many lent connections wait for a slow server and take nobody's place."""
+        """Number of lent connections that wait for a slow server and do not count against the limit."""
         return len(self._aside)
 
     def borrow(self, deadline: Deadline) -> Connection:
-        """One that stands, or one still to be opened. Raises Transient ``busy`` if none came free in time."""
+        """Return a connection, open or still to be opened. Raises Transient ``busy`` if none became free in time."""
         with self._changed:
             if not self._changed.wait_for(self._has_one, deadline.left()):
-                raise Transient("busy", "Every connection to the mail server was taken by other mails.")
+                raise Transient("busy", "Every connection to the mail server is in use by other mails.")
             return self._lend(self._idle.pop() if self._idle else self._new())
 
     def replace(self, spent: Connection) -> Connection:
-        """Another for it, still to be opened."""
+        """Exchange ``spent`` for a connection still to be opened."""
         spent.leave()
         with self._changed:
             self._lent.discard(spent)
@@ -214,7 +214,7 @@ class Pool:
         return Connection(self._settings, self._stand_aside, self._slow_s)
 
     def _stand_aside(self, connection: Connection) -> None:
-        """Let another mail begin while this one waits; only so many, for servers count connections."""
+        """Let another mail start while this one waits. Bounded, since servers limit connections."""
         with self._changed:
             if connection in self._aside or len(self._aside) >= ASIDE_SHARE * self._settings.connections:
                 return
@@ -229,7 +229,7 @@ class Pool:
         return connection
 
     def _watch(self) -> None:
-        """See to it that the oldest idle connection is closed in time; the lock is held."""
+        """Start the timer that closes the oldest idle connection. The caller holds the lock."""
         if self._timer is None and self._idle and not self._closed:
             age = self._clock.monotonic() - self._idle[0].idle_since
             self._timer = threading.Timer(max(0.01, self._idle_s - age), self._close_idle)
@@ -296,17 +296,17 @@ class Lookup:
 
 
 def _fault(settings: EmailSettings) -> tuple[str, str] | None:
-    """What is wrong with the settings, for every mail: the code and the words of a Permanent."""
+    """Return the code and text of a Permanent error if the settings prevent every mail, else None."""
     try:
         parse_sender(settings.sender)
     except ValueError as error:
-        return "bad_sender", f"The sender's address is not one: {error}."
+        return "bad_sender", f"The sender is not an e-mail address: {error}."
     try:
         parse_sender(settings.reply_to or settings.sender)
     except ValueError as error:
         return "bad_reply_to", f"reply_to is not an address: {error}."
     if settings.username is not None and settings.security == "none" and not _is_this_machine(settings.host):
-        return "insecure_login", "A password goes to another machine only over TLS: set security."
+        return "insecure_login", "A password is sent to another machine only over TLS: set security."
     return None
 
 
@@ -316,7 +316,10 @@ def _letterhead(settings: EmailSettings) -> Letterhead:
 
 
 def _private_trust(ca_file: str) -> ssl.SSLContext:
-    """Trust the certificates in a file alone. Raises Transient ``tls_failed``: mails can wait for its repair."""
+    """Return a context that trusts only the certificates in a file.
+
+    Raises Transient ``tls_failed``, not Permanent: mails can wait until the owner repairs the file.
+    """
     try:
         return ssl.create_default_context(cafile=str(Path(ca_file).expanduser()))
     except ssl.SSLError:
@@ -339,7 +342,7 @@ def _target(text: str | None) -> Address:
     try:
         return parse_address(text or "")
     except ValueError as error:
-        raise Permanent("bad_address", f"That is not one e-mail address: {error}.") from None
+        raise Permanent("bad_address", f"The target is not one e-mail address: {error}.") from None
 
 
 def _accepted(words: str) -> Outcome:

@@ -1,7 +1,7 @@
-"""A notice as an e-mail: one address, checked strictly; headers that no text can break out of; two bodies alike.
+"""E-mail message: strict addresses, headers safe from injection, a plain-text and an HTML body of equal content.
 
-It is written out here rather than by ``email.message.EmailMessage``, which took 1 ms a mail (measured, Python 3.11.7)
-and gave some titles back altered: its folding loses spaces between encoded words, and what looks like one is decoded.
+It does not use ``email.message.EmailMessage``, which took 1 ms per mail (measured with Python 3.11.7) and altered some
+titles: its folding loses spaces between encoded words and decodes text that looks like one.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from flashflow.backend.domain.delivery_messages import DeliveryMessage, Link
 
 LINE = 78
 LONGEST_LINE = 998
-"""Characters in a line without its CRLF: what it should and what it must keep to (RFC 5322, section 2.1.1)."""
+"""Recommended and hard limit of a line in characters, without its CRLF (RFC 5322, section 2.1.1)."""
 ENCODED_BYTES = 39
-"""What one encoded word takes of UTF-8: as base64 it fits behind ``Subject: `` into the 76 characters that a line with
-an encoded word may have (RFC 2047, section 2)."""
+"""Most UTF-8 bytes in one encoded word: as base64 and after ``Subject: `` they fit into the 76 characters allowed in a
+line with an encoded word (RFC 2047, section 2)."""
 
 _LOCAL = re.compile(r"[\w!#$%&'*+/=?^`{|}~\x80-\U0010ffff-]+(?:\.[\w!#$%&'*+/=?^`{|}~\x80-\U0010ffff-]+)*", re.ASCII)
 _DOMAIN = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*(?!\d+\Z)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 )
 _DEVIATING = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d]")
-"""What IDNA 2003, which Python speaks, turns into other letters, and so into someone else's domain (RFC 5894, 7.2)."""
+"""Letters that IDNA 2003, as implemented by Python, maps to others, which may be another domain (RFC 5894, 7.2)."""
 _SENDER = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 _WORDS = re.compile(r"[!-~]+(?: [!-~]+)*")
 _LABELS = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
@@ -51,7 +51,7 @@ _FOR_PRIORITY = {
     "urgent": "X-Priority: 1 (Highest)\r\nImportance: high\r\n",
 }
 
-# No colours but a grey that reads on white and on black alike: the client's own light or dark ones stay.
+# The only colour is a grey readable on white and on black: the client's light or dark theme stays.
 _HTML = """<!DOCTYPE html>
 <html><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark"><title>{title}</title></head>
@@ -68,7 +68,7 @@ _LINK = (
 
 
 class Address(NamedTuple):
-    """One mailbox. ``domain`` is ASCII, punycode where need be; ``local`` may be any Unicode."""
+    """A mailbox. ``domain`` is ASCII (punycode if needed); ``local`` may be any Unicode."""
 
     local: str
     domain: str
@@ -78,31 +78,33 @@ class Address(NamedTuple):
 
 
 class Sender(NamedTuple):
-    """One mailbox of the owner's, and the header that names it."""
+    """A mailbox of the owner and its header line."""
 
     address: Address
     header: str
 
 
 class Letterhead(NamedTuple):
-    """The headers of every mail of a channel: who sends it, who reads answers, where one click unsubscribes."""
+    """Header data of every mail of a channel: sender, reply address, one-click unsubscribe URL."""
 
     sender: Sender
     reply_to: Sender | None = None
     unsubscribe_url: str | None = None
-    """An https URL of the owner's that takes a one-click POST (RFC 8058)."""
+    """https URL of the owner that accepts a one-click POST (RFC 8058)."""
 
 
 def parse_address(text: str) -> Address:
-    """Exactly one address, and nothing beside it: dot-atom, ``@``, host name (RFC 5321, 4.1.2; its quoted local parts
-    and address literals are refused). Raises ValueError with words for people."""
+    """Parse exactly one address: dot-atom, ``@``, host name (RFC 5321, 4.1.2).
+
+    Quoted local parts and address literals are refused. Raises ValueError with a text for users.
+    """
     if len(text) > 254:
         raise ValueError("longer than 254 characters")
     local, at, domain = text.rpartition("@")
     if not at or not local or not domain:
         raise ValueError("not of the form name@host")
     if not _LOCAL.fullmatch(local) or any(unicodedata.category(char)[0] in "CZ" for char in local):
-        raise ValueError("the part before the @ has characters that are not taken there")
+        raise ValueError("the part before the @ has invalid characters")
     if len(local.encode()) > 64:
         raise ValueError("the part before the @ is longer than 64 bytes")
     address = Address(local, _ascii_domain(domain))
@@ -114,7 +116,7 @@ def parse_address(text: str) -> Address:
 def _ascii_domain(domain: str) -> str:
     if not domain.isascii():
         if _DEVIATING.search(domain):
-            raise ValueError("a letter of the host name is read in two ways: write it in its xn-- form")
+            raise ValueError("a letter of the host name is ambiguous: write the name in its xn-- form")
         try:
             domain = domain.encode("idna").decode("ascii")
         except UnicodeError:
@@ -125,7 +127,7 @@ def _ascii_domain(domain: str) -> str:
 
 
 def parse_sender(text: str, header: str = "From") -> Sender:
-    """Read ``Name <address>`` or an address alone. Raises ValueError with words for people."""
+    """Parse ``Name <address>`` or an address alone. Raises ValueError with a text for users."""
     match = _SENDER.fullmatch(text.strip())
     if match is None:
         address = parse_address(text.strip())
@@ -142,8 +144,10 @@ def parse_sender(text: str, header: str = "From") -> Sender:
 
 
 def compose(notice: DeliveryMessage, letterhead: Letterhead, target: Address, created_ms: int) -> bytes:
-    """The whole message, every line ending in CRLF; the same for the same notice. 7-bit, but for the headers with an
-    address that needs SMTPUTF8."""
+    """Return the whole message with CRLF line ends, identical for identical arguments.
+
+    It is 7-bit, except for headers with an address that needs SMTPUTF8.
+    """
     letter = _letter(
         notice.title, notice.message, notice.actions, notice.app, notice.notification_type, notice.priority
     )  # fmt: skip
@@ -161,7 +165,7 @@ def compose(notice: DeliveryMessage, letterhead: Letterhead, target: Address, cr
 
 
 class _Letter(NamedTuple):
-    """What is the same in every mail that tells the same."""
+    """The part of a mail that does not depend on the recipient."""
 
     subject: str
     headers: str
@@ -169,7 +173,7 @@ class _Letter(NamedTuple):
     body: bytes
 
 
-@lru_cache(maxsize=8)  # what goes to many people at once is written once
+@lru_cache(maxsize=8)  # one notification to many recipients is rendered once
 def _letter(
     title: str,
     message: str,
@@ -183,7 +187,7 @@ def _letter(
     footer = f"Sent by FlashFlow for {one_line(app)} ({one_line(kind)})."
     plain = _part("plain", _plain(message, links, footer))
     html = _part("html", _html(title, message, links, footer))
-    # Of both bodies, so that neither can hold it.
+    # A hash of both bodies, so that neither can contain it.
     boundary = "=_" + hashlib.blake2b(plain + html, digest_size=16).hexdigest()
     cut = f"--{boundary}".encode()
     return _Letter(
@@ -198,18 +202,20 @@ def _letter(
 
 
 def one_line(text: str) -> str:
-    """``text`` with every control character and line end a space."""
+    """Replace every control character and line end by a space."""
     return _SURROGATE.sub("\ufffd", _NOT_ONE_LINE.sub(" ", text)).strip()
 
 
 def lines(text: str) -> str:
-    """``text`` without control characters, its lines ending in ``\\n``."""
+    """Remove control characters and normalise line ends to ``\\n``."""
     return _SURROGATE.sub("\ufffd", _CONTROL.sub("", _LINE_END.sub("\n", text))).strip("\n")
 
 
 def _identity(notice: DeliveryMessage, domain: str) -> str:
-    """The same Message-ID for every try, so that what arrives twice is known for one; an update is a mail of its own
-    in the thread of its notification."""
+    """Return the Message-ID, the same for every try so that duplicates are recognised, and the thread headers.
+
+    An update of a collapsed notification gets its own Message-ID in the same thread.
+    """
     update = f".{notice.count}" if notice.count > 1 else ""
     found = f"Message-ID: <{_id(notice.delivery_id)}{update}@{domain}>\r\n"
     if notice.collapse_key:
@@ -225,9 +231,9 @@ def _id(text: str) -> str:
 
 
 def _list_headers(notice: DeliveryMessage, letterhead: Letterhead) -> str:
-    """Name the list that a mail belongs to (RFC 2919) and the ways out of it (RFC 2369, RFC 8058).
+    """Return the List-Id (RFC 2919) and List-Unsubscribe headers (RFC 2369, RFC 8058).
 
-    A ``mailto:`` goes to the address for replies or is left out: the sender's own may be read by no one.
+    Without a reply address there is no ``mailto:``: the sender's own mailbox may be unread.
     """
     sender, reply_to, url = letterhead
     kind = one_line(notice.notification_type)
@@ -250,8 +256,10 @@ def _list_headers(notice: DeliveryMessage, letterhead: Letterhead) -> str:
 
 
 def _joined(urls: Sequence[str]) -> str:
-    """URLs in brackets, one a line. White space inside the brackets is ignored (RFC 2369); a type of a hundred
-    ideograms needs some. Escapes are lower case: filters count those in capitals as obfuscation."""
+    """Return URLs in brackets, one per line, folded within the brackets where too long (RFC 2369 allows white space).
+
+    Percent-escapes are lower case: spam filters count upper-case ones as obfuscation.
+    """
     bracketed = (f"<{_ESCAPE.sub(lambda match: match[0].lower(), url)}>" for url in urls)
     return ",\r\n ".join("\r\n ".join(url[at : at + 900] for at in range(0, len(url), 900)) for url in bracketed)
 
@@ -274,12 +282,12 @@ def _header(name: str, text: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether it can stand in a header as it is and be read back the same."""
+    """Whether the text needs no encoded words in a header."""
     return _WORDS.fullmatch(text) is not None and "=?" not in text
 
 
 def _encoded(text: str) -> str:
-    """As encoded words (RFC 2047), one a line, none of them ending inside a character."""
+    """Return the text as encoded words (RFC 2047), one per line, split between characters."""
     chunks = [bytearray()]
     for char in text:
         data = char.encode()

@@ -1,8 +1,8 @@
-"""One SMTP connection (RFC 5321) that keeps to a deadline and says of every failure what it means.
+"""SMTP connection (RFC 5321) with deadlines and classified errors.
 
-421 → Throttled: the server closes shop for all mails. Other 4xx → Transient. 5xx → Permanent, a refused login (535)
-too: each further try would be one more towards a locked account. What the owner can repair without touching a mail is
-Transient, so that what waited still goes out: an unreachable server, a certificate that does not hold (``tls_failed``).
+421 → Throttled: the server accepts no mails. Other 4xx → Transient. 5xx → Permanent, including a refused login (535):
+further tries could lock the account. Faults that the owner can repair, such as an unreachable server or an invalid
+certificate (``tls_failed``), are Transient, so that queued mails are sent afterwards.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from flashflow.backend.domain.channel import ChannelError, Permanent, Throttled,
 from flashflow.backend.settings.model import EmailSettings
 
 CHECK_AFTER_S = 5.0
-"""A connection that was idle for longer is asked whether it still stands before a mail is trusted to it."""
+"""Idle seconds after which a connection is tested before the next mail."""
 REPLY_LIMIT = 65_536
 TEXT_LIMIT = 300
 
 T = TypeVar("T")
 OnSlow = Callable[["Connection"], None]
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
-"""It has no file descriptor of its own to close and, where there is poll, takes any number of open files."""
+"""Poll needs no file descriptor of its own and has no limit on descriptor numbers."""
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3} ")
 
 
 class Mail(NamedTuple):
-    """One message on its way."""
+    """A message with its envelope addresses."""
 
     sender: Address
     target: Address
@@ -46,20 +46,19 @@ class Mail(NamedTuple):
 
     @property
     def needs_utf8(self) -> bool:
-        """Whether an address has a local part beyond ASCII, which a header shows as it is."""
+        """Whether an address has a non-ASCII local part, which stands unencoded in a header."""
         return not self.data.isascii()
 
 
 class Connection(smtplib.SMTP):
-    """One SMTP connection, opened once. One thread at a time uses it; only ``abort`` may come from another.
+    """SMTP connection, opened once and used by one thread at a time; only ``abort`` is for other threads.
 
-    Everything it does raises ChannelErrors. smtplib's own reading and writing is replaced, since its timeouts start
-    afresh with every byte: here each step has a deadline of its own. ``on_slow`` is called where a mail has waited
-    ``slow_s`` seconds for one step.
+    Every method raises ChannelErrors. Reading and writing replace smtplib's, whose timeouts restart with every byte:
+    here each step has a deadline. ``on_slow`` is called when a mail has waited ``slow_s`` seconds for one step.
     """
 
     def __init__(self, settings: EmailSettings, on_slow: OnSlow, slow_s: float = SLOW_S) -> None:
-        super().__init__(local_hostname="[127.0.0.1]")  # smtplib would ask the DNS for our name
+        super().__init__(local_hostname="[127.0.0.1]")  # smtplib would look up the local host name
         self._settings = settings
         self._on_slow = on_slow
         self._slow_s = slow_s
@@ -71,16 +70,16 @@ class Connection(smtplib.SMTP):
         self.timeouts: Timeouts
         self._deadline: Deadline
         self.usable = False
-        """Whether it is open and in step with the server."""
+        """Whether the connection is open and in a known state."""
         self.begun = False
-        """Whether the mail at hand was begun: its MAIL was accepted."""
+        """Whether MAIL of the current mail was accepted."""
         self.mails = 0
         self.idle_since = 0.0
 
     # --- opening
 
     def open(self, addresses: Sequence[Any], context: Callable[[], ssl.SSLContext]) -> None:
-        """From nothing to where mails can be sent."""
+        """Connect, secure the connection and log in."""
         self._dial(addresses)
         if self._settings.security == "tls":
             self._secure(context())
@@ -89,18 +88,20 @@ class Connection(smtplib.SMTP):
         self._greet()
         if self._settings.security == "starttls":
             if not self.has_extn("starttls"):
-                raise Permanent("no_starttls", "The mail server does not offer STARTTLS, and nothing is sent without.")
+                raise Permanent(
+                    "no_starttls", "The mail server does not offer STARTTLS, and nothing is sent without it."
+                )
             self._expect(220, self.docmd("STARTTLS"))
-            if self._received:  # said before TLS, and so by anyone (CVE-2011-0411)
-                raise Transient("tls_failed", "The mail server's words went on past its agreement to TLS.")
+            if self._received:  # received before TLS, so possibly injected (CVE-2011-0411)
+                raise Transient("tls_failed", "The mail server sent more after its agreement to STARTTLS.")
             self._secure(context())
-            self._greet()  # anew: what was offered before TLS does not count (RFC 3207, section 4.2)
+            self._greet()  # again: extensions offered before TLS are void (RFC 3207, section 4.2)
         if self._settings.username is not None:
             self._log_in(self._settings.username, self._settings.password or "")
         self.usable = True
 
     def _dial(self, addresses: Sequence[Any]) -> None:
-        failure: ChannelError = Transient("unreachable", "The mail server's name leads nowhere.")
+        failure: ChannelError = Transient("unreachable", "The mail server's name has no address.")
         self._deadline = self.timeouts.connect()
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             try:
@@ -119,7 +120,7 @@ class Connection(smtplib.SMTP):
         raise failure
 
     def _connect(self, address: Any, deadline: Deadline) -> None:
-        """In short waits: not every system ends a connect whose socket is shut down by another thread."""
+        """Connect in short waits: not every system ends a connect when another thread shuts the socket down."""
         self._sock.setblocking(False)
         fault = self._sock.connect_ex(address)
         if fault in {errno.EINPROGRESS, errno.EWOULDBLOCK}:
@@ -158,7 +159,7 @@ class Connection(smtplib.SMTP):
             raise Transient("tls_failed", f"No TLS with the mail server: {why}.") from None
 
     def _log_in(self, user: str, password: str) -> None:
-        """By PLAIN, else LOGIN, and only once: smtplib would offer a refused password again by each method."""
+        """Log in by PLAIN, else LOGIN, once only: smtplib would repeat a refused password with each method."""
         offered = self.esmtp_features.get("auth", "").upper().split()
         if "PLAIN" in offered:
             reply = self.docmd("AUTH", f"PLAIN {_plain(user, password)}")
@@ -174,11 +175,13 @@ class Connection(smtplib.SMTP):
     # --- mails
 
     def check(self, now: float) -> None:
-        """Raises a ChannelError if it cannot take another mail. The server is asked only if the connection was idle for
-        long, or a mail broken off on it."""
+        """Raise a ChannelError if the connection cannot take another mail.
+
+        It sends RSET only if the connection was idle for long or its last mail was interrupted.
+        """
         self.begun = False
         if self._received:
-            raise Transient("connection_lost", "The mail server had said more than it was asked.")
+            raise Transient("connection_lost", "The mail server sent a line without a command.")
         if not self._in_transaction and now - self.idle_since < CHECK_AFTER_S:
             return
         self._deadline = self.timeouts.check()
@@ -190,11 +193,11 @@ class Connection(smtplib.SMTP):
         self._in_transaction = False
 
     def deliver(self, mail: Mail) -> str:
-        """The server's words of acceptance."""
+        """Send a mail; return the text of the server's acceptance."""
         self.begun = False
         if mail.needs_utf8 and not self.has_extn("smtputf8"):
             self.begun = True  # another connection would not help
-            raise Permanent("smtputf8_not_offered", "The mail server takes only addresses of ASCII characters.")
+            raise Permanent("smtputf8_not_offered", "The mail server accepts only ASCII addresses.")
         self.command_encoding = "utf-8" if mail.needs_utf8 else "ascii"
         options = f" SIZE={len(mail.data)}" if "size" in self.esmtp_features else ""
         options += " BODY=8BITMIME SMTPUTF8" if mail.needs_utf8 else ""
@@ -210,7 +213,7 @@ class Connection(smtplib.SMTP):
         try:
             reply = self.getreply()
         except ChannelError as error:
-            text = f"The mail may have arrived: it was handed over whole, but then: {error.text}"
+            text = f"The mail may have arrived: it was sent completely, but then: {error.text}"
             raise Transient("no_answer_after_data", text) from None
         self._in_transaction = False
         self._expect(250, reply)
@@ -219,7 +222,7 @@ class Connection(smtplib.SMTP):
     # --- leaving
 
     def leave(self) -> None:
-        """Say goodbye, without waiting for an answer on which nothing depends."""
+        """Send QUIT and close without waiting for the answer."""
         if self.usable:
             self.usable = False
             with suppress(OSError):
@@ -228,12 +231,12 @@ class Connection(smtplib.SMTP):
         self.close()
 
     def abort(self) -> None:
-        """From another thread: what it waits for ends now."""
+        """Interrupt the current step. For other threads."""
         with self._guard:
             self._aborted = True
             if self.sock is not None:
                 with suppress(OSError):
-                    # Not SSLSocket's own, which takes off its TLS first while the other thread may still be writing.
+                    # SSLSocket.shutdown would drop TLS first while the other thread may still write.
                     socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -248,11 +251,11 @@ class Connection(smtplib.SMTP):
             raise OSError("not connected")
         return self.sock
 
-    # A socket with a timeout asks the system twice for every step, and each question gives the interpreter away: beside
-    # a dozen other workers that is what a mail costs. So it never blocks, and is waited for where it has to be.
+    # A socket with a timeout makes two system calls per step, and each releases the interpreter lock: with a dozen
+    # other workers that dominates the cost of a mail. So the socket is non-blocking and waits only where needed.
 
     def _when_ready(self, step: Callable[[], T], event: int) -> T:
-        """``step`` as soon as it can be done; without TLS it waits for ``event``."""
+        """Repeat ``step`` until it does not block; without TLS wait for ``event`` in between."""
         while True:
             try:
                 return step()
@@ -264,11 +267,11 @@ class Connection(smtplib.SMTP):
                 self._wait(selectors.EVENT_WRITE)
 
     def _holds_more(self) -> bool:
-        """Whether TLS has read more from the wire than it has given out."""
+        """Whether TLS holds decrypted bytes that were not read yet."""
         return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     def _wait(self, event: int) -> None:
-        """Until the socket is ready; raises TimeoutError where that is past the deadline."""
+        """Block until the socket is ready. Raises TimeoutError past the deadline."""
         ready = self._readable if event == selectors.EVENT_READ else _watching(self._sock, event)
         if self._in_transaction and self._slow_s < self._deadline.seconds:
             if ready.select(max(0.0, self._slow_s - self._deadline.spent())):
@@ -298,7 +301,7 @@ class Connection(smtplib.SMTP):
             raise self._lost(error) from None
 
     def getreply(self) -> tuple[int, bytes]:
-        """The code, and the lines without it."""
+        """Read a reply; return its code and its lines without the code."""
         said: list[bytes] = []
         size = 0
         while True:
@@ -338,7 +341,7 @@ class Connection(smtplib.SMTP):
         return Transient("stopping", "FlashFlow is stopping.")
 
     def _expect(self, wanted: int, reply: tuple[int, bytes]) -> None:
-        """Raises what the answer means, unless it is of the wanted kind."""
+        """Raise the error that a reply stands for, unless it has the expected code."""
         code = reply[0]
         if code == wanted or (code // 100 == 2 and wanted == 250):
             return
@@ -347,14 +350,14 @@ class Connection(smtplib.SMTP):
             self.usable = False
         if code == 421:
             raise Throttled("smtp_421", text)
-        # An enhanced code of 4.x.x (RFC 3463) says that it may pass, whatever stands before it.
+        # An enhanced code of 4.x.x (RFC 3463) marks a temporary failure, even with a basic code of 5yz.
         passing = code // 100 == 4 or (_ENHANCED.match(text, 4) is not None and text[4] == "4")
         if code // 100 in {4, 5}:
             raise (Transient if passing else Permanent)(f"smtp_{code}", text)
-        raise Transient("bad_reply", f"The mail server answered out of turn: {text}"[:TEXT_LIMIT])
+        raise Transient("bad_reply", f"The mail server sent an unexpected reply: {text}"[:TEXT_LIMIT])
 
     def _words(self, code: int, reply: bytes) -> str:
-        """What the server said, as one line for people: its enhanced code once, and no secret that it repeats."""
+        """Return the reply as one line for users, with its enhanced code once and without credentials."""
         first, *more = reply.decode("utf-8", "replace").split("\n")
         enhanced = found[0] if (found := _ENHANCED.match(first)) else ""
         text = " ".join([f"{code} {first}", *(line.removeprefix(enhanced) for line in more)])
@@ -372,12 +375,12 @@ def _watching(sock: socket.socket, event: int) -> selectors.BaseSelector:
 
 
 def bare_host(host: str) -> str:
-    """Without the brackets of an IPv6 address."""
+    """Remove the brackets of an IPv6 address."""
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def _plain(user: str, password: str) -> str:
-    """RFC 4616."""
+    """Return the initial response of AUTH PLAIN (RFC 4616)."""
     return _base64(f"\0{user}\0{password}")
 
 

@@ -1,4 +1,4 @@
-"""SMTP time-outs: one for each step of a dialogue, in minutes as RFC 5321, 4.5.3.2 asks, and who waits for it."""
+"""SMTP time-outs: one deadline per step, in minutes as RFC 5321, 4.5.3.2 requires."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from flashflow.backend.domain.channel import Transient
 from flashflow.backend.settings.model import EmailSettings
 
 CHECK_S = 4.0
-"""An idle connection has this long to say that it still stands; one that went deaf is replaced."""
+"""Seconds for the answer of an idle connection; without one it is replaced."""
 SLOW_S = 15.0
-"""A mail whose server takes longer for one step leaves its place to another mail and waits beside it."""
+"""Seconds for one step after which a mail moves aside (see ``BaseChannel.aside``)."""
 COMMANDS = 12
-"""Commands that one mail may need: EHLO and HELO twice, STARTTLS, three for a login, MAIL twice, RCPT, DATA."""
+"""Most commands of one mail: EHLO and HELO twice, STARTTLS, three for a login, MAIL twice, RCPT, DATA."""
 MARGIN_S = 60.0
 
 
@@ -47,9 +47,9 @@ class Deadline:
 
 
 class Timeouts:
-    """The deadlines of one mail's steps, each from the time it is asked for.
+    """Deadlines of one mail's steps, each starting with the call.
 
-    ``patience_s``: the seconds that a caller waits for the whole mail, where someone does.
+    ``patience_s``: seconds that a caller waits for the whole mail, None for no limit.
     """
 
     def __init__(self, settings: EmailSettings, clock: Clock, patience_s: float | None = None) -> None:
@@ -58,27 +58,29 @@ class Timeouts:
         self._whole = None if patience_s is None else Deadline(clock, patience_s)
 
     def connect(self) -> Deadline:
-        """For a free connection, the name look-up, the TCP connection and the TLS handshake, each."""
+        """Deadline for each of: a free connection, the name look-up, the TCP connection, the TLS handshake."""
         return self._deadline(self._settings.connect_timeout)
 
     def greeting(self) -> Deadline:
         return self._deadline(self._settings.greeting_timeout)
 
     def command(self) -> Deadline:
-        """For the answer to any command."""
+        """Deadline for the answer to a command."""
         return self._deadline(self._settings.command_timeout)
 
     def check(self) -> Deadline:
-        """For the answer of a connection that was idle."""
+        """Deadline for the answer of an idle connection."""
         return self._deadline(min(CHECK_S, self._settings.command_timeout))
 
     def data(self) -> Deadline:
-        """For the server to take the text."""
+        """Deadline for sending the message data."""
         return self._deadline(self._settings.data_timeout)
 
     def answer(self) -> Deadline:
-        """For the answer to the last dot: a server looks into a mail then, and a client that hangs up too early gets it
-        delivered and sends it again (RFC 5321, 4.5.3.2.6)."""
+        """Deadline for the answer to the final dot.
+
+        Servers scan the mail then; a client that disconnects too early causes duplicates (RFC 5321, 4.5.3.2.6).
+        """
         return self._deadline(self._settings.answer_timeout)
 
     def _deadline(self, seconds: float) -> Deadline:
@@ -86,7 +88,7 @@ class Timeouts:
 
 
 def longest_s(settings: EmailSettings) -> float:
-    """Return the seconds that one mail can take at most, and a margin."""
+    """Return the longest time in seconds that one mail can take, plus a margin."""
     return (
         4 * settings.connect_timeout
         + settings.greeting_timeout

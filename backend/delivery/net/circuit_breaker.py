@@ -1,4 +1,4 @@
-"""Many servers behind one channel: one that does not answer must not take all of the channel's connections."""
+"""Circuit breaker per server, for channels that send to many: a server that hangs must not take every connection."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from flashflow.backend.delivery.net.text import cut
 from flashflow.backend.domain.channel import Transient
 
 WAIT_S = 30.0
-"""How long those wait that were not let through."""
+"""Seconds after which a refused try is repeated."""
 MOST = 256
-"""Servers that are remembered as slow; callers name them, so there has to be an end to it."""
+"""Most servers remembered as late. Callers choose the servers, so the number is bounded."""
 
 
 class CircuitBreaker:
-    """Whoever was late with an answer is asked by one try at a time until it gives one. Thread-safe.
+    """Allow one try at a time to a server whose last try timed out, until a try does not time out. Thread-safe.
 
-    So a server that hangs costs the others its first tries at most (each no longer than the deadline) and from then on
-    one connection.
+    A server that hangs thus blocks connections for its first tries only (each up to the deadline), then a single one.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._late: dict[str, bool] = {}
-        """Server → whether it is being asked."""
+        """Server → whether a try to it is in progress."""
 
     @contextmanager
     def asking(self, server: str) -> Iterator[None]:
-        """Around one exchange. Raises Transient ``not_asked`` where another try is waiting for this server."""
+        """Wrap one exchange. Raises Transient ``not_asked`` while another try waits for this late server."""
         alone = self._enter(server)
         try:
             yield
@@ -42,7 +41,7 @@ class CircuitBreaker:
         self._leave(server, alone, late=False)
 
     def _enter(self, server: str) -> bool:
-        """Whether this is the one try at a server that was late."""
+        """Return whether this is the single try to a late server."""
         with self._lock:
             if self._late.get(server):
                 words = f"{cut(server, 80)} was late with its last answer; another try is waiting for the next."

@@ -1,8 +1,8 @@
-"""The client that asks providers over HTTP: one POST, one answer, before a deadline.
+"""HTTP client for providers: one POST and its answer within a deadline.
 
-It goes straight to httpx's transport, below its client: so there are no redirects, cookies, proxies, ``.netrc``,
-decompression (a bomb stays small) and no log line with the URL in it. The sockets are our own (``wire.py``), so that
-the deadline holds for the exchange as a whole, and the address is the one that a Resolver allowed.
+It uses httpx's transport directly, not its client: no redirects, cookies, proxies, ``.netrc`` or decompression (no
+decompression bombs), and no log line with the URL. The sockets are those of ``sockets.py``: one deadline covers the
+whole exchange, and connections go only to addresses that the resolver allowed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "HttpClient", "Resolver", "json_object", "provider_message", "refusal", "retry_after"]
 
 MAX_BODY = 64 * 1024
-"""Bytes of an answer that are read; the rest is left, and the connection with it."""
+"""Most bytes of a body that are read; after a longer one the connection is closed."""
 MAX_TEXT = 300
-"""Characters of a provider's words that are kept."""
+"""Most characters kept of a provider's message."""
 MAX_RETRY_AFTER_S = 86_400.0
 IDLE_S = 60.0
-"""How long a connection that nothing is sent over is kept."""
+"""Seconds after which an idle connection is closed."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _RFC850_YEAR = re.compile(r"[0-9]{2}-[A-Za-z]{3}-([0-9]{2}) ")
@@ -43,7 +43,7 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server answered; ``headers`` by lower-case name, ``body`` at most 64 KiB as it came over the wire."""
+    """A server's answer; ``headers`` by lower-case name, ``body`` at most 64 KiB, not decompressed."""
 
     status: int
     headers: Mapping[str, str]
@@ -51,12 +51,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpClient:
-    """Sends POSTs, ``connections`` of them side by side, and keeps connections open between them. Thread-safe.
+    """Send POST requests, at most ``connections`` at once, over persistent connections. Thread-safe.
 
-    ``http2`` means HTTP/2 and nothing else: by ALPN over TLS, with prior knowledge over plain http. ``deadline_s`` is
-    for a whole exchange: waiting for a free connection, looking up, connecting, TLS, sending and receiving.
-    With a ``resolver`` every connection goes to the address it pins, while the Host header, SNI and the certificate's
-    check stay with the name. ``verify`` is a context that is this client's alone: ALPN is set on it.
+    ``http2``: HTTP/2 only, by ALPN over TLS and with prior knowledge over plain http. ``deadline_s``: seconds for a
+    whole exchange, from waiting for a free connection to the end of the answer. ``resolver``: gives the address of each
+    connection; Host header, SNI and certificate check keep the name. ``verify``: a context used by this client only,
+    since ALPN is set on it.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class HttpClient:
         resolver: Resolver | None = None,
         verify: ssl.SSLContext | bool = True,
     ) -> None:
-        if http2:  # at DEBUG hpack would log every header, the authorization among them
+        if http2:  # at DEBUG hpack logs every header, including authorization
             logging.getLogger("hpack").setLevel(logging.INFO)
         self._deadline_s = deadline_s
         self._changed = threading.Condition()
@@ -78,8 +78,11 @@ class HttpClient:
         self._idle = list(self._lines)
 
     def post(self, url: str, *, headers: Mapping[str, str], content: bytes) -> Answer:
-        """The server's answer, whatever its status. Raises Permanent ``bad_url`` or ``bad_header``, what the resolver
-        raises, and Transient ``unreachable``, ``timeout``, ``tls_failed``, ``protocol_error`` or ``stopping``."""
+        """Return the server's answer of any status.
+
+        Raises Permanent ``bad_url`` or ``bad_header``; Transient ``unreachable``, ``timeout``, ``tls_failed``,
+        ``protocol_error`` or ``stopping``; and any error of the resolver.
+        """
         deadline = time.monotonic() + self._deadline_s
         request = _request(url, headers, content)
         line = self._take(deadline)
@@ -89,7 +92,7 @@ class HttpClient:
             self._give_back(line)
 
     def close(self) -> None:
-        """End what is under way, as ``stopping``, and close every connection. May be called twice."""
+        """End exchanges in progress as ``stopping`` and close every connection. Idempotent."""
         with self._changed:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -105,8 +108,8 @@ class HttpClient:
             if self._closed:
                 raise stopping()
             if not self._idle:
-                raise Transient("timeout", "No connection came free in time: every one is waiting for an answer.")
-            return self._idle.pop()  # the one used last, whose connection is the likeliest to stand
+                raise Transient("timeout", "No connection became free in time: all are waiting for an answer.")
+            return self._idle.pop()  # the one used last: most likely still connected
 
     def _give_back(self, line: _Line) -> None:
         with self._changed:
@@ -119,7 +122,7 @@ class HttpClient:
 
 
 class _Tls:
-    """The TLS context of a client, made at first use: reading the certificates takes a while."""
+    """A client's TLS context, created at first use: loading the certificates takes time."""
 
     def __init__(self, verify: ssl.SSLContext | bool) -> None:
         self._verify = verify
@@ -133,14 +136,14 @@ class _Tls:
 
                 self._context = httpx.create_ssl_context(self._verify, trust_env=False)
                 if self._verify is True:
-                    self._context.load_default_certs()  # beside certifi's: what this machine trusts
+                    self._context.load_default_certs()  # in addition to certifi's: those of this machine
             return self._context
 
 
 class _Line:
-    """One thread's way out at a time: a transport of httpx, and the wire below it.
+    """An httpx transport and its sockets, used by one thread at a time.
 
-    Threads do not share an HTTP/2 connection: httpcore would let one wait for another's read, past its own deadline.
+    Threads do not share an HTTP/2 connection: in httpcore one would wait for the read of another, past its deadline.
     """
 
     def __init__(self, http2: bool, resolver: Resolver | None, tls: _Tls) -> None:
@@ -150,13 +153,13 @@ class _Line:
         self._transport: httpx.HTTPTransport | None = None
 
     def exchange(self, request: httpx.Request, deadline: float) -> Answer:
-        """One request and its answer; see ``HttpClient.post`` for what it raises."""
+        """Send one request and return its answer. Raises as ``HttpClient.post`` does."""
         self.wire.deadline = deadline
         try:
             answer, whole = self._answer(request)
-        except Exception as error:  # noqa: BLE001 whatever a server made the libraries do is a failure with a name
+        except Exception as error:  # noqa: BLE001 a server can make the libraries raise anything
             self.hang_up()
-            raise self._named(error, request.url.raw_host) from None  # theirs may repeat what was sent
+            raise self._named(error, request.url.raw_host) from None  # its text may contain the request
         finally:
             self.wire.release()
         if not whole:
@@ -164,7 +167,7 @@ class _Line:
         return answer
 
     def hang_up(self) -> None:
-        """Close the connections. Only for the thread that holds this line."""
+        """Close the connections. Only for the thread that uses them."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
@@ -185,7 +188,7 @@ class _Line:
             self._transport = httpx.HTTPTransport(
                 self._tls.context(), trust_env=False, http1=not self._http2, http2=self._http2, limits=limits
             )
-            # httpx passes no network on to httpcore's pool, which would take one (``network_backend``).
+            # httpx does not pass a ``network_backend`` on to httpcore's pool.
             pool: Any = self._transport._pool
             pool._network_backend = self.wire
         return self._transport
@@ -206,13 +209,15 @@ class _Line:
         if isinstance(error, OSError):
             why = error.strerror or type(error).__name__
             return Transient("unreachable", provider_message(f"{host} cannot be reached: {why}."))
-        words = "did not answer in HTTP, or hung up before it had"
+        words = "did not answer in HTTP, or closed the connection before it had"
         return Transient("protocol_error", provider_message(f"{host} {words} ({type(error).__name__})."))
 
 
 def retry_after(answer: Answer, clock: Clock) -> float | None:
-    """Seconds to wait by the ``Retry-After`` header, a number or an HTTP date (RFC 9110, section 10.2.3): between 0 and
-    a day, None where there is none or it makes no sense."""
+    """Return the seconds of the ``Retry-After`` header, a number or an HTTP date (RFC 9110, section 10.2.3).
+
+    At most a day; None if it is missing or invalid.
+    """
     value = answer.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,20}", value):
         return min(float(value), MAX_RETRY_AFTER_S)
@@ -222,7 +227,7 @@ def retry_after(answer: Answer, clock: Clock) -> float | None:
 
 
 def _http_date(text: str, now: datetime) -> datetime | None:
-    """An HTTP date in any of its three forms (RFC 9110, section 5.6.7), or one of mail's; None for anything else."""
+    """Parse an HTTP date in any of its three forms (RFC 9110, section 5.6.7) or a mail date; None if invalid."""
     try:
         parts = parsedate_tz(text)
         if parts is None:
@@ -239,8 +244,10 @@ def _http_date(text: str, now: datetime) -> datetime | None:
 
 
 def refusal(answer: Answer, clock: Clock, code: str, text: str) -> ChannelError:
-    """The error for an answer that says no, by its status alone: 429 is Throttled, 408, 425 and 5xx are Transient (all
-    with ``Retry-After``), everything else is Permanent. ``text`` has been through ``said``."""
+    """Return the error for an unsuccessful answer by its status. ``text`` must come from ``provider_message``.
+
+    429 is Throttled, 408, 425 and 5xx are Transient, all with ``Retry-After``; others are Permanent.
+    """
     if answer.status == 429:
         return Throttled(code, text, retry_after(answer, clock))
     if answer.status in (408, 425) or answer.status >= 500:
@@ -249,7 +256,7 @@ def refusal(answer: Answer, clock: Clock, code: str, text: str) -> ChannelError:
 
 
 def json_object(answer: Answer) -> dict[str, Any]:
-    """The answer's body, a JSON object; empty where it is anything else."""
+    """Decode the body as a JSON object; return an empty one if it is anything else."""
     try:
         found = msgspec.json.decode(answer.body)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -258,7 +265,7 @@ def json_object(answer: Answer) -> dict[str, Any]:
 
 
 def provider_message(words: object, *secrets: str | None) -> str:
-    """A provider's words for people: one line, at most 300 characters, none of ``secrets`` in it; "" if not a text."""
+    """Return a provider's text as one line of at most 300 characters without ``secrets``; "" if it is not a string."""
     text = one_line(words[: 20 * MAX_TEXT]) if isinstance(words, str) else ""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "[…]")
@@ -273,21 +280,21 @@ def _request(url: str, headers: Mapping[str, str], content: bytes) -> httpx.Requ
     except (httpx.InvalidURL, ValueError):
         raise Permanent("bad_url", "The address is not a URL.") from None
     if parsed.scheme not in ("http", "https") or not parsed.raw_host:
-        raise Permanent("bad_url", "The address does not begin with http:// or https:// and a host.")
+        raise Permanent("bad_url", "The address must begin with http:// or https:// and a host.")
     if parsed.userinfo:
-        raise Permanent("bad_url", "The address has a user name in it.")
+        raise Permanent("bad_url", "The address must not contain a user name.")
     if not 1 <= (parsed.port or 80) <= 65_535:
-        raise Permanent("bad_url", "The address has a port that there is not.")
+        raise Permanent("bad_url", "The port must be between 1 and 65535.")
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise Permanent("bad_header", f"A header cannot be sent as it is: {provider_message(name)}.")
+            raise Permanent("bad_header", f"A header contains invalid characters: {provider_message(name)}.")
     ours = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "FlashFlow"}
     given = {name.lower(): value.strip() for name, value in headers.items()}
     return httpx.Request("POST", parsed, headers={**ours, **given}, content=content)
 
 
 def _body(parts: Iterable[bytes]) -> tuple[bytes, bool]:
-    """At most MAX_BODY bytes, and whether that was all."""
+    """Read at most MAX_BODY bytes; return them and whether the body ended there."""
     body = bytearray()
     for part in parts:
         body += part

@@ -1,4 +1,4 @@
-"""The network below httpx: sockets that one deadline holds as a whole, and that another thread can end."""
+"""Sockets below httpx with one deadline for the whole exchange; another thread can interrupt them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from typing import Any, Protocol
 from flashflow.backend.domain.channel import Transient
 
 _SLICE_S = 0.1
-"""How often a wait that no socket can end looks whether it was stopped."""
+"""Seconds between checks for ``stop`` in waits that a socket shutdown does not end."""
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
 class Resolver(Protocol):
-    """Who may be reached."""
+    """Chooses the address to connect to for a host."""
 
     def pin(self, host: str, port: int) -> str:
-        """The address to connect to for ``host``; raises a ChannelError where there is none or it is not allowed."""
+        """Return the address for ``host``. Raises a ChannelError if there is none or it is not allowed."""
         ...
 
 
 class DeadlineSockets:
-    """What one thread at a time waits on. Raises TimeoutError past ``deadline`` (in ``time.monotonic``'s seconds),
-    Transient ``stopping`` after ``stop``, and OSError; httpx and httpcore let all three through.
+    """Network backend for httpcore, used by one thread at a time; ``Stream`` is its network stream.
 
-    It is what httpcore calls a network backend, and a ``Stream`` is its network stream.
+    Calls raise TimeoutError past ``deadline`` (seconds of ``time.monotonic``), Transient ``stopping`` after ``stop``,
+    and OSError. httpx and httpcore pass all three on.
     """
 
     def __init__(self, resolver: Resolver | None) -> None:
@@ -43,34 +43,34 @@ class DeadlineSockets:
         self._current: socket.socket | None = None
 
     def stop(self) -> None:
-        """From another thread, for good: whatever waits here ends."""
+        """End the current wait and fail every later call. For other threads."""
         self.stopped = True
         current = self._current
         if current is not None:
             with contextlib.suppress(OSError):
-                # Not SSLSocket's own, which would drop the TLS state under the thread that reads.
+                # SSLSocket.shutdown would drop the TLS state of the thread that reads.
                 socket.socket.shutdown(current, socket.SHUT_RDWR)
 
     def use(self, sock: socket.socket) -> None:
-        """``sock`` is what the next call waits for: until the deadline, or until ``stop`` shuts it."""
+        """Set the deadline on ``sock`` before the next call on it, and let ``stop`` shut it down."""
         self._current = sock
         if self.stopped:
             raise stopping()
         sock.settimeout(self.remaining())
 
     def release(self) -> None:
-        """Nothing is waited for any more."""
+        """Detach the current socket from ``stop``."""
         self._current = None
 
     def remaining(self) -> float:
-        """Seconds until the deadline."""
+        """Return the seconds until the deadline. Raises TimeoutError past it."""
         remaining = self.deadline - time.monotonic()
         if remaining <= 0:
             raise TimeoutError
         return remaining
 
     def connect_tcp(self, host: str, port: int, **_: Any) -> Stream:
-        """A connection to the first of the host's addresses that lets one in, each given its share of the time."""
+        """Connect to the first of the host's addresses that accepts; each gets an equal share of the remaining time."""
         addresses = self._addresses(host, port)
         for left in range(len(addresses), 0, -1):
             try:
@@ -78,7 +78,7 @@ class DeadlineSockets:
             except OSError:
                 if left == 1:
                     raise
-        raise OSError(errno.EADDRNOTAVAIL, "it has no address")
+        raise OSError(errno.EADDRNOTAVAIL, "the host has no address")
 
     def _addresses(self, host: str, port: int) -> list[tuple[int, Any]]:
         """Families and addresses. A look-up can hang for longer than any deadline, so it has a thread of its own."""
@@ -96,8 +96,8 @@ class DeadlineSockets:
             host, flags = self._resolver.pin(host, port), socket.AI_NUMERICHOST
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-        except UnicodeError as error:  # a label that is empty or too long
-            raise OSError(errno.EINVAL, "the name is not one") from error
+        except UnicodeError as error:  # an empty or overlong label
+            raise OSError(errno.EINVAL, "invalid host name") from error
         return [(family, address) for family, _, _, _, address in found]
 
     def _connect(self, family: int, address: Any, timeout_s: float) -> socket.socket:
@@ -127,7 +127,7 @@ class DeadlineSockets:
 
 
 class Stream:
-    """A connection. The timeouts it is given are overruled by its wire's deadline."""
+    """A connection. The deadline of its sockets replaces the ``timeout`` arguments."""
 
     def __init__(self, wire: DeadlineSockets, sock: socket.socket) -> None:
         self._wire = wire
@@ -161,7 +161,7 @@ class Stream:
     def get_extra_info(self, info: str) -> Any:
         if info == "ssl_object":
             return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
-        if info == "is_readable":  # asked of an idle connection: if so, the server hung up or is about to
+        if info == "is_readable":  # on an idle connection: the server closed it or is about to
             return self._is_readable()
         return None
 
@@ -177,7 +177,7 @@ class Stream:
 
 
 def stopping() -> Transient:
-    """Why a send ends when its channel is closed."""
+    """Return the error of a send whose channel is closed."""
     return Transient("stopping", "FlashFlow is stopping.")
 
 

@@ -1,7 +1,7 @@
-"""The guard of what callers make this machine reach: no private address, unless the owner lists the host.
+"""SSRF guard: refuse connections to private addresses unless the owner lists the host.
 
-A name is looked up once, every address it has is judged, and one of them is handed back to connect to: a name that
-changes its address between the check and the connection (rebinding) gains nothing, because it is not asked again.
+A name is resolved once, all its addresses are checked, and one of them is returned to connect to. DNS rebinding thus
+has no effect: the name is not resolved again for the connection.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from flashflow.backend.domain.channel import Permanent, Transient
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Lookup = Callable[[str, int], Sequence[str]]
-"""A name and a port to the addresses as text; raises OSError if there are none."""
+"""Resolve a name and a port to addresses as text. Raises OSError if there are none."""
 
 LOOKUPS = 32
-"""Look-ups under way at most. More would mean that somebody's names never answer."""
+"""Most concurrent look-ups. More are only reached by names whose name servers never answer."""
 
-# IANA's IPv4 and IPv6 special-purpose address registries (RFC 6890), written out: what the ipaddress module calls
-# global changed between 3.11.9 and 3.11.10. Blocks that are in the registry and yet lead out are left out.
+# IANA's IPv4 and IPv6 special-purpose address registries (RFC 6890), without the globally reachable blocks. Written
+# out because ``ipaddress.is_global`` changed between Python 3.11.9 and 3.11.10.
 _NOT_PUBLIC_V4 = tuple(
     ipaddress.IPv4Network(block)
     for block in (
@@ -46,7 +46,7 @@ _NOT_PUBLIC_V4 = tuple(
     )
 )
 _GLOBAL_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
-"""All of IPv6 that leads out (RFC 4291, 2.4). Outside are loopback, unspecified, mapped and compatible IPv4, ULA, link-
+"""The public part of IPv6 (RFC 4291, 2.4). Outside are loopback, unspecified, mapped and compatible IPv4, ULA, link-
 and site-local, multicast, discard-only, and NAT64's local prefix 64:ff9b:1::/48 (RFC 8215)."""
 _NOT_PUBLIC_V6 = tuple(
     ipaddress.IPv6Network(block)
@@ -59,7 +59,7 @@ _NOT_PUBLIC_V6 = tuple(
     )
 )
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""How a network without IPv4 reaches it (RFC 6052): as public as the IPv4 address in its last 32 bits."""
+"""IPv4 addresses seen from an IPv6-only network (RFC 6052); the IPv4 address in the last 32 bits decides."""
 
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -68,14 +68,13 @@ _ENTRY = re.compile(r"(?P<host>\[[^\[\]\s]+\]|[^\[\]\s:/@*]+)(:(?P<port>[0-9]{1,
 
 
 class SsrfGuard:
-    """Decides where a connection may go. Thread-safe; holds nothing that needs closing.
+    """Check hosts and choose the addresses to connect to. Thread-safe; needs no closing.
 
-    ``allow_hosts``: what the owner lets callers reach although it is private, each as it stands in a URL: ``name``,
-    ``name:port``, an address, ``[v6]`` or ``[v6]:port``. Raises ValueError for an entry that is none of these.
+    ``allow_hosts``: private hosts that callers may reach, each as in a URL: ``name``, ``name:port``, an address,
+    ``[v6]`` or ``[v6]:port``. Raises ValueError for any other entry.
 
-    ``getaddrinfo`` has no deadline and cannot be interrupted, so each look-up has a daemon thread of its own, left
-    behind after ``deadline_s`` seconds. Not ``OneAtATime``: there one caller's name server that never answers would
-    hold up everybody's names. Here it costs one thread, since whoever asks for the same name waits for the same answer.
+    Each name is looked up in a thread of its own, shared by its callers, and abandoned after ``deadline_s`` seconds: a
+    name server that never answers costs one thread and does not delay other names.
     """
 
     def __init__(
@@ -88,21 +87,23 @@ class SsrfGuard:
         self._running: dict[tuple[str, int], Future[Sequence[str]]] = {}
 
     def allows(self, host: str, port: int) -> bool:
-        """Whether the owner lists this host, as it is written."""
+        """Whether the owner lists this host as written."""
         key = _key(host)
         return (key, None) in self._allowed or (key, port) in self._allowed
 
     def check_host(self, host: str, port: int) -> None:
-        """What can be told without a look-up: raises Permanent ``private_address`` for an address that is not public
-        and for a host written as no honest one is."""
+        """Check a host without a look-up.
+
+        Raises Permanent ``private_address`` for an address that is not public and for an unusual spelling.
+        """
         if not self.allows(host, port):
             _judged(host)
 
     def pin(self, host: str, port: int) -> str:
-        """The one address to connect to for ``host``.
+        """Return the address to connect to for ``host``.
 
-        Raises Permanent ``private_address`` where any of its addresses is not public and the owner does not list it,
-        and Transient ``unreachable`` where there is none to be had.
+        Raises Permanent ``private_address`` if any of its addresses is not public and the owner does not list the host,
+        Transient ``unreachable`` if it has none.
         """
         if self.allows(host, port):
             known = _address(_key(host))
@@ -112,17 +113,17 @@ class SsrfGuard:
             return str(found)
         addresses = self._addresses(found, port)
         if not all(is_public(address) for address in addresses):
-            raise Permanent("private_address", f"{found} leads to an address that is not on the public internet.")
+            raise Permanent("private_address", f"{found} has an address that is not on the public internet.")
         return str(addresses[0])
 
     def _addresses(self, name: str, port: int) -> list[Address]:
         try:
             texts = self._asked(name, port).result(self._deadline_s)
         except (OSError, UnicodeError) as error:
-            raise Transient("unreachable", f"{name} has no address at the moment ({type(error).__name__}).") from None
+            raise Transient("unreachable", f"{name} has no address now ({type(error).__name__}).") from None
         addresses = [_address(text) for text in texts]
         if not addresses or None in addresses:
-            raise Transient("unreachable", f"{name} has no address that can be used.")
+            raise Transient("unreachable", f"{name} has no usable address.")
         return [address for address in addresses if address is not None]
 
     def _asked(self, name: str, port: int) -> Future[Sequence[str]]:
@@ -131,7 +132,7 @@ class SsrfGuard:
             if key in self._running:
                 return self._running[key]
             if len(self._running) >= LOOKUPS:
-                raise Transient("unreachable", f"{name} was not looked up: too many names do not answer.")
+                raise Transient("unreachable", f"{name} was not looked up: too many other look-ups do not answer.")
             future: Future[Sequence[str]] = Future()
             threading.Thread(target=self._look_up, args=(key, future), name="look-up", daemon=True).start()
             self._running[key] = future
@@ -153,13 +154,13 @@ class SsrfGuard:
 
 
 def system_lookup(name: str, port: int) -> list[str]:
-    """Every address the operating system knows for ``name``, the one it would try first in front (RFC 6724)."""
+    """Return every address of ``name`` from the operating system, its preferred one first (RFC 6724)."""
     rows = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     return [str(row[4][0]) for row in rows]
 
 
 def is_public(address: Address) -> bool:
-    """Whether this address leads out to the internet and to nothing nearer."""
+    """Whether this address is on the public internet."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in block for block in _NOT_PUBLIC_V4)
     if address.scope_id is not None:
@@ -170,7 +171,7 @@ def is_public(address: Address) -> bool:
 
 
 def _judged(host: str) -> Address | str:
-    """A public address, or a name that is still to be looked up. Raises Permanent ``private_address``."""
+    """Return a public address, or a name to look up. Raises Permanent ``private_address``."""
     bare = _unbracketed(host)
     if ":" in bare or bare != host:
         address = _address(bare)
@@ -179,11 +180,11 @@ def _judged(host: str) -> Address | str:
     if not _NAME.fullmatch(name):
         raise Permanent("private_address", "The host is not written as a name or an address is.")
     if _NUMBER.fullmatch(name.rpartition(".")[2]):
-        # No name ends in a number (WHATWG URL, "ends in a number"), but 2130706433, 0x7f.1, 127.1 and 0177.0.0.1 are
-        # 127.0.0.1 to the C library.
+        # No name ends in a number (WHATWG URL, "ends in a number"); the C library reads 2130706433, 0x7f.1, 127.1 and
+        # 0177.0.0.1 as 127.0.0.1.
         return _public(_address(name))
     if _LOCAL_NAME.fullmatch(name):
-        raise Permanent("private_address", f"{name} is a name for inside a network or a machine.")
+        raise Permanent("private_address", f"{name} is a name of a local network or machine.")
     return name
 
 
@@ -196,7 +197,7 @@ def _public(address: Address | None) -> Address:
 
 
 def _address(text: str) -> Address | None:
-    """Strict: four decimal numbers, or IPv6 as RFC 4291 writes it."""
+    """Parse four decimal numbers, or IPv6 as in RFC 4291; None for any other spelling."""
     try:
         return ipaddress.ip_address(text)
     except ValueError:
@@ -204,7 +205,7 @@ def _address(text: str) -> Address | None:
 
 
 def _entry(text: str) -> tuple[str, int | None]:
-    """One of ``allow_hosts`` as the host's key and the only port it stands for."""
+    """Parse an entry of ``allow_hosts`` into the host's key and its port, None for any port."""
     bare = _address(text)
     match = _ENTRY.fullmatch(text)
     if bare is None and match is None:
@@ -213,14 +214,14 @@ def _entry(text: str) -> tuple[str, int | None]:
         return _key(text), None
     host, port = match["host"], match["port"]
     if host.startswith("[") and _address(_unbracketed(host)) is None:
-        raise ValueError(f"allow_hosts: “{text}” has brackets around what is no IPv6 address")
+        raise ValueError(f"allow_hosts: “{text}” has brackets around something other than an IPv6 address")
     if port is not None and not 0 < int(port) < 65_536:
-        raise ValueError(f"allow_hosts: “{text}” has a port that cannot be")
+        raise ValueError(f"allow_hosts: the port of “{text}” must be between 1 and 65535")
     return _key(host), None if port is None else int(port)
 
 
 def _key(host: str) -> str:
-    """By what a host is found in the owner's list: addresses in their shortest form, names in lower case."""
+    """Return the key of a host in the owner's list: an address in its shortest form, a name in lower case."""
     bare = _unbracketed(host)
     try:
         return str(_address(bare) or _ascii(bare))
@@ -233,8 +234,10 @@ def _unbracketed(host: str) -> str:
 
 
 def _ascii(name: str) -> str:
-    """As it goes to the name server: a resolver would read “①②⑦.⓪.⓪.①” as 127.0.0.1, so it is read so before it is
-    judged (RFC 3490; full-width letters and dots become plain ones)."""
+    """Return the name as the resolver reads it (RFC 3490: full-width letters and dots become plain ones).
+
+    A resolver takes “①②⑦.⓪.⓪.①” for 127.0.0.1, so the conversion precedes the check.
+    """
     if name.isascii():
         return name.lower()
     try:

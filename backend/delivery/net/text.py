@@ -1,4 +1,4 @@
-"""Texts of strangers made safe to hand to a desktop: always words, never instructions."""
+"""Clean untrusted text for display: no control characters, no markup, limited length."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ _LINE_ENDS = {ord(mark): "\n" for mark in "\r\v\f\x85\u2028\u2029"}
 
 
 def lines(text: str) -> str:
-    """``text`` without control characters, except that lines stay lines. What no encoding can carry (half a surrogate
-    pair) becomes the replacement character; D-Bus would hang up on it, and on a NUL."""
+    """Remove control characters except line ends; replace lone surrogates, which no encoding can carry, by U+FFFD.
+
+    D-Bus closes the connection on a lone surrogate or a NUL.
+    """
     text = text.replace("\r\n", "\n").translate(_LINE_ENDS).replace("\t", " ")
     return "".join(_harmless(char) for char in text)
 
 
 def one_line(text: str) -> str:
-    """``lines`` as one line, every run of white space a single space."""
+    """Apply ``lines`` and replace every run of white space by a single space."""
     return " ".join(lines(text).split())
 
 
 def escaped(text: str) -> str:
-    """For a daemon that reads markup in bodies: the three characters that begin any."""
+    """Escape ``&``, ``<`` and ``>`` for a notification daemon that reads markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def cut(text: str, units: int) -> str:
-    """At most ``units`` UTF-16 code units (what Windows counts), ending in an ellipsis when something was left out."""
+    """Cut to at most ``units`` UTF-16 code units (as Windows counts), with an ellipsis if something was removed."""
     if _units(text) <= units:
         return text
     room = units - _units(ELLIPSIS)

@@ -1,6 +1,6 @@
-"""Apple Push Notification service over HTTP/2, with token authentication.
+"""Apple Push Notification service over HTTP/2 with token authentication.
 
-Its words are Apple's: "Sending notification requests to APNs", "Handling notification responses from APNs".
+Source: Apple, "Sending notification requests to APNs" and "Handling notification responses from APNs".
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 REUSE_S = 2400.0
-"""A provider token is used for 40 minutes: APNs refuses one of more than 60, and a new one more often than every 20."""
+"""Seconds that a provider token is used. APNs refuses tokens older than 60 minutes and more than one in 20 minutes."""
 FORCED_S = 1200.0
 MAX_KEY_FILE = 64 * 1024
 
 _DEVICE = re.compile(r"(?:[0-9A-Fa-f]{2}){1,100}")
 _REASON = re.compile(r"[A-Z][A-Za-z]{1,60}")
 _LAST_MS = 253_402_300_799_999
-"""The end of the year 9999."""
+"""End of the year 9999 in milliseconds."""
 
 
 class ApnsChannel(BaseChannel):
-    """Sends each notice to the device token in ``notice.target``. Thread-safe."""
+    """Send each notification to the device token in ``target``. Thread-safe."""
 
     name = "apns"
 
@@ -64,7 +64,7 @@ class ApnsChannel(BaseChannel):
         self._tokens = ProviderTokens(settings, clock)
 
     def health(self) -> Health:
-        """Whether the key can be read, and where notices would go; Apple is not asked."""
+        """Check that the key can be read, without a request to Apple."""
         try:
             self._tokens.key()
         except ChannelError as error:
@@ -73,7 +73,7 @@ class ApnsChannel(BaseChannel):
         return Health(works=True, detail=provider_message(f"{self._settings.topic} through {host}"))
 
     def close(self) -> None:
-        """Sends under way end as ``stopping``."""
+        """End sends in progress as ``stopping``."""
         self._client.close()
 
     def _send(self, notice: DeliveryMessage) -> Outcome:
@@ -114,7 +114,7 @@ class ApnsChannel(BaseChannel):
             return _gone(answer, notice, code, text)
         if answer.status == 403:
             return Permanent("unauthorized", text)
-        if reason == "IdleTimeout":  # a 400, but it is the connection's fault
+        if reason == "IdleTimeout":  # a 400 that concerns only the connection
             return Transient(code, text)
         if reason == "TooManyRequests":  # "made consecutively to the same device token"
             return TargetThrottled(code, text, retry_after(answer, self._clock))
@@ -122,7 +122,7 @@ class ApnsChannel(BaseChannel):
 
 
 class ProviderTokens:
-    """The signed token that stands for the team, one for all threads."""
+    """Signed provider token of the team, shared by all threads."""
 
     def __init__(self, settings: ApnsSettings, clock: Clock) -> None:
         self._settings = settings
@@ -134,14 +134,16 @@ class ProviderTokens:
         self._forced_at: float | None = None
 
     def key(self) -> EllipticCurvePrivateKey:
-        """Raises Permanent ``bad_credentials``, without a word of what is in the file."""
+        """Return the key. Raises Permanent ``bad_credentials``; its text contains nothing of the file."""
         with self._lock:
             return self._read_key()
 
     def token(self, refused: str | None = None) -> str:
-        """The token in use; a new one when it gets old, or was ``refused`` as expired, which it is taken for only once
-        in 20 minutes: where a clock is wrong, new tokens do not help and APNs would refuse those too. Raises as
-        ``key`` does."""
+        """Return the current token; sign a new one when it is old or was ``refused`` as expired.
+
+        A refusal has this effect once in 20 minutes: if the clock is wrong, APNs would refuse new tokens, too. Raises
+        as ``key`` does.
+        """
         with self._lock:
             if refused is not None and refused == self._token and self._may_force():
                 self._forced_at = self._clock.monotonic()
@@ -161,7 +163,7 @@ class ProviderTokens:
         return self._forced_at is None or self._clock.monotonic() - self._forced_at >= FORCED_S
 
     def _fresh(self) -> bool:
-        """By both clocks: the monotonic one may stand still while a laptop sleeps, the other may jump."""
+        """Check the token's age by both clocks: the monotonic one may stop during sleep, the wall clock may jump."""
         wall_ms, monotonic = self._made_at
         age_s = (self._clock.now_ms() - wall_ms) / 1000
         return 0 <= age_s < REUSE_S and self._clock.monotonic() - monotonic < REUSE_S
@@ -173,7 +175,7 @@ class ProviderTokens:
 
 
 def payload(notice: DeliveryMessage) -> Fitted:
-    """At most 4096 bytes; the caller's data stands under ``data``, where it cannot be taken for Apple's words."""
+    """Return the payload, at most 4096 bytes. The caller's data is under ``data``, apart from Apple's keys."""
 
     def encode(title: str, text: str, kept: Mapping[str, Any], buttons: Buttons) -> bytes:
         shown = {"alert": {"title": title, "body": text}, **aps(notice, buttons)}
@@ -188,7 +190,7 @@ def payload(notice: DeliveryMessage) -> Fitted:
 
 
 def apns_id(delivery_id: str) -> str:
-    """A UUID that is the same at each try of a delivery."""
+    """Return a UUID that is the same at each try of a delivery."""
     try:
         return str(uuid.UUID(delivery_id))
     except ValueError:
@@ -196,11 +198,13 @@ def apns_id(delivery_id: str) -> str:
 
 
 def _gone(answer: Answer, notice: DeliveryMessage, code: str, text: str) -> ChannelError:
-    """APNs says when it learned that the token is dead. What was registered again since is alive as far as we know:
-    that answer is out of date, and a later one will be right."""
+    """Return the error for a 410, which carries the time since when the token is dead.
+
+    If the device registered again after that time, the answer is outdated and the delivery is retried.
+    """
     at = json_object(answer).get("timestamp")
     if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at <= _LAST_MS or notice.registered_at is None:
-        return Permanent(code, f"{text} It is not known which came first, that or the device's registration.")
+        return Permanent(code, f"{text} It is unknown whether that was before the device registered.")
     if at >= notice.registered_at:
         return TokenDead(code, text)
     again = f"The device was registered again at {rfc3339(notice.registered_at)}"

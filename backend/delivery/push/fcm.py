@@ -1,6 +1,6 @@
-"""Firebase Cloud Messaging, HTTP v1: Android, and iOS where the app took its token from Firebase.
+"""Firebase Cloud Messaging (HTTP v1) for Android, and for iOS apps with a Firebase token.
 
-Browsers are reached by Web Push, whoever's service is behind it, and never through here.
+Browsers use Web Push, never FCM.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from flashflow.backend.domain.channel import (
 from flashflow.backend.settings.model import FcmSettings
 
 DEADLINE_S = 9.0
-"""Of each exchange. A send is four at most (token, message, and both again after a 401): less than its lease, with
-the outbox's standby before it."""
+"""Seconds per exchange. A send has at most four (token, message, both repeated after a 401), which together with the
+dispatcher's standby is shorter than its lease."""
 MAX_TTL_S = 2_419_200
-"""Four weeks, FCM's own limit."""
+"""Four weeks, the limit of FCM."""
 QUOTA_WAIT_S = 60.0
-"""How long FCM asks to wait after a 429 that does not say."""
+"""Seconds that FCM's documentation asks to wait after a 429 without Retry-After."""
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,2000}")
 _CODE = re.compile(r"[A-Z][A-Z_]{1,40}")
@@ -52,7 +52,7 @@ _FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 
 
 class FcmChannel(BaseChannel):
-    """Sends each notice to the registration token in ``notice.target``. Thread-safe."""
+    """Send each notification to the registration token in ``target``. Thread-safe."""
 
     name = "fcm"
 
@@ -64,7 +64,7 @@ class FcmChannel(BaseChannel):
         self._tokens = AccessTokens(self._credentials, clock, self._client)
 
     def health(self) -> Health:
-        """Whether the credentials can be read, and whose they are; Google is not asked."""
+        """Check that the credentials can be read, without a request to Google."""
         try:
             return Health(
                 works=True, detail=provider_message(f"Firebase project {self._credentials.account().project_id}")
@@ -73,7 +73,7 @@ class FcmChannel(BaseChannel):
             return Health(works=False, detail=error.text)
 
     def close(self) -> None:
-        """Sends under way end as ``stopping``."""
+        """End sends in progress as ``stopping``."""
         self._client.close()
 
     def _send(self, notice: DeliveryMessage) -> Outcome:
@@ -111,7 +111,7 @@ class FcmChannel(BaseChannel):
 
 
 def message(notice: DeliveryMessage, now_ms: int) -> tuple[bytes, str]:
-    """The body of ``messages:send``, its message at most 4096 bytes, and a note of what did not fit into it."""
+    """Return the body of ``messages:send``, its message at most 4096 bytes, and a note of the parts left out."""
     data, left_out = _strings(notice)
     fixed: dict[str, Any] = {"token": notice.target}
     if notice.platform != "ios":
@@ -130,8 +130,11 @@ def message(notice: DeliveryMessage, now_ms: int) -> tuple[bytes, str]:
 
 
 def _android(notice: DeliveryMessage, now_ms: int) -> dict[str, Any]:
-    """``tag`` makes the tray replace a notification that was updated in place. The collapse key makes FCM itself do so
-    for a device that is away, but it keeps only four of them a device: so only where the caller asked to collapse."""
+    """Return the ``android`` part of a message.
+
+    ``tag`` makes the tray replace an updated notification. The collapse key makes FCM do so for an offline device, but
+    FCM keeps only four keys per device, so it is set only for collapsed notifications.
+    """
     shown = {"tag": notice.notification_id, "notification_priority": _SHOWN_AS.get(notice.priority, "PRIORITY_DEFAULT")}
     android: dict[str, Any] = {
         "priority": "HIGH" if notice.priority in ("high", "urgent") else "NORMAL",
@@ -146,13 +149,12 @@ def _android(notice: DeliveryMessage, now_ms: int) -> dict[str, Any]:
 
 
 def _strings(notice: DeliveryMessage) -> tuple[dict[str, str], str]:
-    """Return the data as FCM takes them, strings, each other value as its JSON; and a note of the keys that FCM or the
-    notice's own actions need."""
+    """Return the data as strings, other values as JSON, and a note of the keys left out because they are reserved."""
     data, note = sendable(notice.data)
     taken = {"actions"} if notice.actions else set()
     kept = {key: _string(value) for key, value in data.items() if not _RESERVED.fullmatch(key) and key not in taken}
     gone = [key for key in data if key not in kept]
-    return kept, f"left out of the data, for the name is reserved: {', '.join(gone)}" if gone else note
+    return kept, f"left out of the data, because the name is reserved: {', '.join(gone)}" if gone else note
 
 
 def _string(value: object) -> str:
@@ -162,14 +164,14 @@ def _string(value: object) -> str:
 def _accepted(answer: Answer, note: str) -> Outcome:
     name = provider_message(json_object(answer).get("name"))
     if not name:
-        raise Transient("bad_answer", "FCM answered 200, but not with a message's name.")
+        raise Transient("bad_answer", "FCM answered 200 without a message name.")
     return Outcome(
         outcome="sent", code="accepted", text=provider_message(f"accepted as {name}{'; ' if note else ''}{note}")
     )
 
 
 def _error(answer: Answer) -> tuple[str, str]:
-    """FCM's own error code where it gave one, else Google's status, and the words to it."""
+    """Return FCM's error code, or else Google's status, and the error text."""
     error = json_object(answer).get("error")
     if not isinstance(error, dict):
         return "", ""

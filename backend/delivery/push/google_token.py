@@ -1,4 +1,4 @@
-"""Google's access tokens for a service account: a signed assertion for a token that lasts an hour (RFC 7523)."""
+"""Access tokens for a Google service account: exchange a signed assertion for a one-hour token (RFC 7523)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ASSERTION_S = 3600
 EARLY_S = 300.0
-"""How long before its end a token is replaced."""
+"""Seconds before expiry at which a token is replaced."""
 MAX_CREDENTIALS = 64 * 1024
 
 
 class ServiceAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a service account's JSON is used."""
+    """The fields used of a service account's JSON."""
 
     project_id: str
     client_email: str
@@ -39,8 +39,11 @@ class ServiceAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Credentials:
-    """A service account and its key, read when first needed, again until they are right, and again when their file
-    changes: keys are renewed under the same name. A file that is gone or half written changes nothing."""
+    """A service account and its key, from a file or as JSON.
+
+    They are read at first use, again until they are valid, and again when the file changes, since keys are renewed
+    under the same name. A missing or incomplete file leaves the last valid pair in use.
+    """
 
     def __init__(self, given: str) -> None:
         self._given = given.lstrip("\ufeff \t\r\n")
@@ -49,11 +52,11 @@ class Credentials:
         self._seen: tuple[int, int, int] | None = None
 
     def account(self) -> ServiceAccount:
-        """Raises Permanent ``bad_credentials``, without a word of what is in them."""
+        """Return the service account. Raises Permanent ``bad_credentials``; its text contains no credentials."""
         return self._pair()[0]
 
     def assertion(self, now_s: int) -> str:
-        """The JWT that Google gives a token for. Raises as ``account`` does."""
+        """Return the signed JWT to exchange for a token. Raises as ``account`` does."""
         import jwt
 
         account, key = self._pair()
@@ -80,7 +83,7 @@ class Credentials:
         return self._read
 
     def _signature(self) -> tuple[int, int, int] | None:
-        """What tells one state of the file from another; None where there is none."""
+        """Return a value that changes with the file; None if there is no file."""
         if not self._is_file:
             return None
         try:
@@ -93,13 +96,13 @@ class Credentials:
         try:
             with Path(self._given).expanduser().open("rb") as file:
                 return file.read(MAX_CREDENTIALS)
-        except (OSError, ValueError, RuntimeError) as error:  # whatever was meant to be a path may itself be a secret
-            why = getattr(error, "strerror", None) or "that is no path"
+        except (OSError, ValueError, RuntimeError) as error:  # the supposed path may itself be a secret
+            why = getattr(error, "strerror", None) or "not a path"
             raise _bad(f"the file cannot be read: {why}") from None
 
 
 class AccessTokens:
-    """One token for all threads; of several that need a new one at once, one asks and the others have its answer."""
+    """Access token shared by all threads; concurrent callers share one request for a new one."""
 
     def __init__(self, credentials: Credentials, clock: Clock, client: HttpClient) -> None:
         self._credentials = credentials
@@ -112,8 +115,10 @@ class AccessTokens:
         self._asking: Future[str] | None = None
 
     def token(self, refused: str | None = None) -> str:
-        """A token that is good for a while, and not the one that was ``refused``. Raises Permanent
-        ``bad_credentials`` or ``credentials_refused``, and Transient or Throttled as the network and Google say."""
+        """Return a token that is not about to expire and not the ``refused`` one.
+
+        Raises Permanent ``bad_credentials`` or ``credentials_refused``; Transient or Throttled for other failures.
+        """
         with self._lock:
             if self._token is not None and self._token != refused and self._fresh():
                 return self._token
@@ -139,7 +144,7 @@ class AccessTokens:
         asking.set_result(token)
 
     def _fresh(self) -> bool:
-        """By both clocks: the monotonic one may stand still while a laptop sleeps, the other may jump."""
+        """Check the token's age by both clocks: the monotonic one may stop during sleep, the wall clock may jump."""
         wall_ms, monotonic = self._got_at
         age_s = (self._clock.now_ms() - wall_ms) / 1000
         return 0 <= age_s < self._good_for_s and self._clock.monotonic() - monotonic < self._good_for_s
@@ -173,7 +178,7 @@ def _account(content: bytes) -> ServiceAccount:
     try:
         return msgspec.json.decode(content, type=ServiceAccount)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise _bad("they are not a service account's JSON with its project_id, key and token_uri") from None
+        raise _bad("they are not the JSON of a service account with project_id, private_key and token_uri") from None
 
 
 def _key(pem: str) -> RSAPrivateKey:

@@ -1,4 +1,4 @@
-"""What FCM and APNs share: a notice cut to 4 KiB, and how an iPhone is told to show it."""
+"""Parts common to FCM and APNs: fitting a notification into 4 KiB, and the APNs headers and ``aps`` dictionary."""
 
 from __future__ import annotations
 
@@ -14,32 +14,35 @@ from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line
 from flashflow.backend.domain.channel import DeliveryMessage, Permanent
 
 MAX_PAYLOAD = 4096
-"""Bytes; the same for FCM ("total size of the payload data") and APNs ("maximum payload size")."""
+"""Bytes; the limit of FCM ("total size of the payload data") and APNs ("maximum payload size")."""
 SHOWN_MESSAGE = 200
-"""Characters of the message that are worth more than the data: about what a phone shows before it is opened."""
+"""Characters of the message kept in preference to the data: about as many as a phone shows unopened."""
 
 _LEVELS = {"low": "passive", "urgent": "time-sensitive"}
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,64}")
 
 CATEGORY = "flashflow.actions"
-"""The category under which an iPhone's app may declare buttons for a notification with actions."""
+"""Category under which an iOS app can declare buttons for notifications with actions."""
 
 Buttons = Sequence[Mapping[str, str]]
 """``label`` and ``url`` of each action."""
 Encode = Callable[[str, str, Mapping[str, Any], Buttons], bytes]
-"""The payload for a title, a message, the data and the buttons (both may be empty)."""
+"""Encode the payload of a title, a message, the data and the buttons (both may be empty)."""
 
 
 class Fitted(NamedTuple):
-    """A payload within the limit; ``note`` says what had to go, for people, "" if nothing."""
+    """A payload within the limit; ``note`` names the parts left out, "" if none."""
 
     payload: bytes
     note: str
 
 
 def fitted(notice: DeliveryMessage, data: Mapping[str, Any], encode: Encode, limit: int = MAX_PAYLOAD) -> Fitted:
-    """Encode the notice. Where that is too long the message is cut, then the data is left out, then the buttons, then
-    the title is cut. Raises Permanent ``too_large`` if even that is too long."""
+    """Encode a notification in at most ``limit`` bytes.
+
+    As needed, cut the message, leave out the data, leave out the buttons, cut the title. Raises Permanent ``too_large``
+    if that is not enough.
+    """
     title, message = one_line(notice.title), lines(notice.message).strip()
     buttons = [{"label": lines(link.label), "url": lines(link.url)} for link in notice.actions]
 
@@ -58,23 +61,23 @@ def fitted(notice: DeliveryMessage, data: Mapping[str, Any], encode: Encode, lim
             return Fitted(encode(title, text, kept, links), " and ".join(cut + gone))
     short = _longest(title, 1, lambda text: len(encode(text, "", {}, [])) <= limit)
     if short is None:
-        raise Permanent("too_large", f"The notice does not fit into {limit} bytes.")
+        raise Permanent("too_large", f"The notification does not fit into {limit} bytes.")
     return Fitted(encode(short, "", {}, []), "only the title fitted")
 
 
 def sendable(data: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], str]:
-    """``data`` if JSON can carry it (half a surrogate pair it cannot), else nothing and a note that says so."""
+    """Return ``data`` if it can be encoded as JSON (lone surrogates cannot), else an empty mapping and a note."""
     try:
         msgspec.json.encode(data)
     except (UnicodeError, TypeError, ValueError, RecursionError):
-        return {}, "the data was left out, for JSON cannot carry it"
+        return {}, "the data was left out, because it cannot be encoded as JSON"
     return data or {}, ""
 
 
 def aps(notice: DeliveryMessage, buttons: Buttons) -> dict[str, Any]:
-    """How iOS shows it, beside its texts. Critical alerts need an entitlement from Apple and are not used.
+    """Return the ``aps`` dictionary without its texts. Critical alerts need an entitlement from Apple and are not used.
 
-    Buttons are the app's to show: by a category that it declared, or by its extension, which may change the content.
+    The app shows the buttons, by its declared category or by an extension that changes the content.
     """
     shown: dict[str, Any] = {
         "thread-id": notice.app,
@@ -85,8 +88,7 @@ def aps(notice: DeliveryMessage, buttons: Buttons) -> dict[str, Any]:
 
 
 def apns_headers(notice: DeliveryMessage) -> dict[str, str]:
-    """How APNs carries it: at once unless the priority is low, no later than it expires, in place of the same
-    notification's earlier state."""
+    """Return the APNs headers: immediate unless the priority is low, expiry, and replacement of the earlier state."""
     headers = {
         "apns-priority": "5" if notice.priority == "low" else "10",
         "apns-collapse-id": collapse_id(notice.notification_id),
@@ -97,14 +99,14 @@ def apns_headers(notice: DeliveryMessage) -> dict[str, str]:
 
 
 def collapse_id(notification_id: str) -> str:
-    """At most 64 bytes that a header can carry."""
+    """Return an id of at most 64 bytes that is valid in a header."""
     if _SAFE_ID.fullmatch(notification_id):
         return notification_id
     return hashlib.sha256(notification_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _longest(text: str, least: int, fits: Callable[[str], bool]) -> str | None:
-    """The longest beginning of ``text`` that fits, its ellipsis included; None if ``least`` characters do not."""
+    """Return the longest prefix of ``text`` that fits with an ellipsis; None if ``least`` characters do not."""
     if fits(text):
         return text
     low, high = min(least, len(text) - 1), len(text) - 1

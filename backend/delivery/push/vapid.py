@@ -1,7 +1,7 @@
-"""Who we are to a push service: one P-256 key pair, made at first use, and what it signs (RFC 8292).
+"""VAPID identity for push services: one P-256 key pair, created at first use, and its signatures (RFC 8292).
 
-Browsers bind a subscription to the public key it was made with. Losing the private key would silence every one of them,
-so it is written whole or not at all, and one that cannot be read is reported and never replaced.
+A browser binds its subscription to the public key. Losing the private key would end every subscription, so the file is
+written atomically, and a file that cannot be read is reported, never replaced.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 LIFETIME_S = 12 * 3600
-"""RFC 8292 allows 24 hours; half of it leaves room for a clock that is wrong."""
+"""Half of the 24 hours that RFC 8292 allows, as a margin for a wrong clock."""
 RENEWED_S = 3600
-"""A signature is made anew when it has less than this left."""
+"""Remaining lifetime in seconds below which a signature is replaced."""
 ORIGINS = 256
-"""Push services whose signatures are remembered; callers name them, so there has to be an end to it."""
+"""Most push services whose signatures are cached. Callers choose the services, so the number is bounded."""
 
 
 class VapidKeys:
@@ -36,15 +36,15 @@ class VapidKeys:
         point = private_key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         self._private_key = private_key
         self.public_key = base64.urlsafe_b64encode(point).rstrip(b"=").decode()
-        """What a browser takes as ``applicationServerKey``: the uncompressed point (65 bytes) as base64url."""
+        """The ``applicationServerKey`` for browsers: the uncompressed point (65 bytes) as base64url."""
         self._lock = threading.Lock()
         self._signed: dict[tuple[str, str], tuple[float, str]] = {}
 
     @classmethod
     def load_or_create(cls, path: Path) -> VapidKeys:
-        """The key pair in ``path`` (a private key as PEM, readable by its owner alone), made where there is none.
+        """Load the key pair from ``path`` (private key as PEM, mode 0600); create the file if there is none.
 
-        Raises Transient ``vapid_key`` if the file cannot be read or written now, Permanent ``vapid_key`` if it is there
+        Raises Transient ``vapid_key`` if the file cannot be read or written now, Permanent ``vapid_key`` if it exists
         and holds no P-256 key.
         """
         try:
@@ -58,15 +58,15 @@ class VapidKeys:
         return cls(_private_key(pem, path.name))
 
     def authorization(self, endpoint_origin: str, subject: str, now_s: float) -> str:
-        """The Authorization header for one push service: ``vapid t=…, k=…``.
+        """Return the Authorization header for one push service: ``vapid t=…, k=…``.
 
-        ``endpoint_origin``: scheme, host and any unusual port of the endpoint; ``subject``: a mailto: or https: address
-        of the owner's; ``now_s``: seconds since 1970.
+        ``endpoint_origin``: scheme, host and any non-default port; ``subject``: mailto: or https: URL of the owner;
+        ``now_s``: Unix time in seconds.
         """
         key = endpoint_origin, subject
         with self._lock:
             since, header = self._signed.get(key, (0.0, ""))
-            # A clock that was set back would make the old one seem to live for longer than a service allows.
+            # After the clock was set back, the cached one would exceed the lifetime that a service allows.
             if not header or not 0 <= now_s - since < LIFETIME_S - RENEWED_S:
                 header = self._sign(endpoint_origin, subject, now_s)
                 self._signed.pop(key, None)
@@ -91,14 +91,12 @@ def _private_key(pem: bytes, name: str) -> EllipticCurvePrivateKey:
         key = load_pem_private_key(pem, None)
         if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
             return key
-    text = (
-        f"{name} holds no P-256 private key. Put the right one back; without it no browser that subscribed is reached."
-    )
+    text = f"{name} holds no P-256 private key. Restore the right one: without it no subscribed browser can be reached."
     raise Permanent("vapid_key", text)
 
 
 def _create(path: Path) -> None:
-    """Write a new key beside ``path`` and give it that name at once, unless somebody else was faster."""
+    """Write a new key and move it to ``path`` atomically, unless another process created one first."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, half = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)  # 0600 from the start
     try:
@@ -115,12 +113,12 @@ def _create(path: Path) -> None:
 
 def _name_it(half: str, path: Path) -> None:
     try:
-        os.link(half, path)  # refuses to take the place of another's, which a rename would not
+        os.link(half, path)  # fails if the file exists, unlike a rename
     except FileExistsError:
         return
     except (OSError, AttributeError):
-        # No hard links here (a phone, a memory card). Two at once could take each other's place, but a data folder has
-        # one FlashFlow and that has one channel.
+        # No hard links (a phone, a memory card). A rename could replace another's key, but a data folder is used by
+        # one FlashFlow with one channel.
         os.replace(half, path)
 
 
@@ -133,7 +131,7 @@ def _new_pem() -> bytes:
 
 
 def _sync_folder(folder: Path) -> None:
-    """So that the name outlives a power cut, as the content does."""
+    """Make the new directory entry durable."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,8 +1,7 @@
-"""Web Push: a notice to one browser, encrypted for it alone, through the push service its maker runs (RFC 8030).
+"""Web Push channel: encrypted notifications to browsers through their makers' push services (RFC 8030).
 
-The service sees how often and how urgently, never what: the body can be read only with the browser's own keys
-(RFC 8291), and it is padded, so that its length tells little. Where the service is, the subscription says, and that
-comes from a caller: every connection goes through the Reach.
+The body can be decrypted only by the browser (RFC 8291) and is padded to hide its length; the service sees time and
+urgency only. The endpoint URL comes from a caller, so every connection passes the SSRF guard.
 """
 
 from __future__ import annotations
@@ -43,14 +42,14 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 LONGEST_TTL_S = 28 * 24 * 3600
-"""What the largest service keeps a notice at most, and how long one waits for its browser without ``expires_at``."""
+"""Longest TTL in seconds of the largest service, used for notifications without ``expires_at``."""
 LARGEST_BODY = 4096
-"""Bytes that every push service takes (RFC 8291, 4)."""
+"""Body size in bytes that every push service accepts (RFC 8291, 4)."""
 LARGEST_CONTENT = LARGEST_BODY - 86 - 16 - 1
-"""What is left of them for the payload: 3,993, after the header, the AEAD's tag and the padding's delimiter."""
+"""Payload bytes (3,993) left after the header, the AEAD tag and the padding delimiter."""
 PADDED_TO = 256
 LEAST_MESSAGE = 500
-"""Bytes of the message that matter more than a second button or a link."""
+"""Bytes of the message kept in preference to a second button or a link."""
 
 _URGENCY = {"low": "low", "normal": "normal", "high": "high", "urgent": "high"}
 _TAG = re.compile(r"<[^<>]*>")
@@ -58,11 +57,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
-    """A browser's subscription, checked: ``p256dh`` is its public point (65 bytes), ``auth`` its secret (16)."""
+    """A validated subscription; ``p256dh`` is the browser's public point (65 bytes), ``auth`` its secret (16 bytes)."""
 
     endpoint: str
     origin: str
-    """The push service as VAPID names it (RFC 8292, 2): scheme and host, and the port if it is unusual."""
+    """Origin of the push service for VAPID (RFC 8292, 2): scheme, host and any non-default port."""
     p256dh: bytes
     auth: bytes
 
@@ -70,8 +69,10 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
         return f"Subscription({self.origin})"  # the rest is secret
 
     def secrets(self) -> list[str]:
-        """What must not be repeated, in every spelling a service might use: whoever has the endpoint's path can be
-        this browser's push service."""
+        """Return the strings to remove from messages, in every spelling that a service may use.
+
+        The endpoint's path is a capability: it suffices to push to this browser.
+        """
         path = self.endpoint[len(self.origin) :]
         parts = [part for part in re.split(r"[/?&=:;,]", path) if len(part) >= 8]
         keys = [to_base64url(key) for key in (self.p256dh, self.auth)]
@@ -80,10 +81,10 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WebPushChannel(BaseChannel):
-    """Sends to browsers. Thread-safe.
+    """Send to browsers. Thread-safe.
 
-    ``key_path``: the file with our VAPID key, made at first use. ``client``, where one is given, was made with
-    ``reach`` as its resolver; the channel closes it.
+    ``key_path``: file of the VAPID key, created at first use. ``client``: must have ``ssrf_guard`` as its resolver; the
+    channel closes it.
     """
 
     name = "webpush"
@@ -108,11 +109,11 @@ class WebPushChannel(BaseChannel):
 
     @property
     def public_key(self) -> str:
-        """What a page hands its browser as ``applicationServerKey``. Raises Transient or Permanent ``vapid_key``."""
+        """The ``applicationServerKey`` for browsers. Raises Transient or Permanent ``vapid_key``."""
         return self._keys().public_key
 
     def health(self) -> Health:
-        """Whether the key can be used; no push service is asked."""
+        """Check that the key can be used, without a request to a push service."""
         try:
             self._keys()
         except ChannelError as error:
@@ -120,7 +121,7 @@ class WebPushChannel(BaseChannel):
         return Health(works=True, detail=f"push services can reach the owner at {self._subject}")
 
     def close(self) -> None:
-        """End what is under way; what is sent later is answered ``stopping``."""
+        """End sends in progress and fail later ones as ``stopping``."""
         self._client.close()
 
     def _send(self, notice: DeliveryMessage) -> Outcome:
@@ -135,7 +136,7 @@ class WebPushChannel(BaseChannel):
             "Urgency": _URGENCY.get(notice.priority, "normal"),
         }
         if notice.collapse_key is not None:
-            # Only then: a service keeps few topics for a browser that is away, and drops what is under the others.
+            # Only then: a service keeps few topics for an offline browser and drops the messages of the others.
             headers["Topic"] = _topic(notice.notification_id)
         body = encrypt(payload(notice), subscription, salt=os.urandom(16), sender=_new_key())
         with self._patience.asking(subscription.origin):
@@ -152,14 +153,14 @@ class WebPushChannel(BaseChannel):
     def _outcome(self, answer: Answer, secrets: list[str]) -> Outcome:
         status = answer.status
         if status in (200, 201, 202, 204):
-            return Outcome(outcome="sent", code="accepted", text="taken by the push service, which passes it on")
-        text = provider_message(_words(answer.body), *secrets) or f"The push service answered {status} without a word."
+            return Outcome(outcome="sent", code="accepted", text="accepted by the push service for the browser")
+        text = provider_message(_words(answer.body), *secrets) or f"The push service answered {status} without a text."
         if 300 <= status < 400:
             raise Permanent("redirected", f"The push service answered {status}, and a redirect is not followed.")
         if status in (404, 410):
             raise TokenDead("gone", text)
-        if status in (406, 429):  # 406 is how Windows' push service, which Edge uses, says "too many"
-            # One of many services, and callers name them: it has no say in when the others are asked.
+        if status in (406, 429):  # Microsoft's push service (Edge) uses 406 for "too many"
+            # One of many services, chosen by callers: its wait must not pause the others.
             raise TargetThrottled(f"http_{status}", text, retry_after(answer, self._clock))
         error = refusal(answer, self._clock, f"http_{status}", text)
         error.alone = error.retry_after_s is not None
@@ -167,7 +168,7 @@ class WebPushChannel(BaseChannel):
 
 
 def read_subscription(target: str | None, reach: SsrfGuard) -> Subscription:
-    """Raises Permanent ``bad_subscription``, or ``private_address`` where the endpoint's host gives itself away."""
+    """Parse and check a target. Raises Permanent ``bad_subscription`` or ``private_address``."""
     try:
         given = web_push_address(target or "")
         parts = parse_url(given.endpoint)
@@ -181,10 +182,10 @@ def read_subscription(target: str | None, reach: SsrfGuard) -> Subscription:
 
 
 def payload(notice: DeliveryMessage) -> bytes:
-    """The JSON that the page's service worker gets, at most 3,993 bytes.
+    """Return the JSON for the page's service worker, at most 3,993 bytes.
 
-    If it is too much, ``data`` goes first, then the buttons, then the end of the message, the link and the end of the
-    title, and ``truncated`` says so. Raises Permanent ``too_large`` if the names alone do not fit.
+    If it is too long, leave out ``data``, then the buttons, the end of the message, the link and the end of the title,
+    and set ``truncated``. Raises Permanent ``too_large`` if ids, type and app alone do not fit.
     """
     title, message = one_line(notice.title) or lines(notice.app), lines(notice.message)
     core: dict[str, Any] = {
@@ -212,14 +213,14 @@ def payload(notice: DeliveryMessage) -> bytes:
     core["message"] = _fitted(message, LEAST_MESSAGE)
     room = LARGEST_CONTENT - len(_encode({**core, "title": ""}))
     if room < 0:
-        raise Permanent("too_large", "The notice's type, app or key alone is more than a push service takes.")
+        raise Permanent("too_large", "The notification's type, app or key alone is larger than a push service accepts.")
     return _encode({**core, "title": _fitted(title, room)})
 
 
 def encrypt(content: bytes, browser: Subscription, *, salt: bytes, sender: EllipticCurvePrivateKey) -> bytes:
-    """The whole body of a push: one padded record in ``aes128gcm`` (RFC 8188), with keys by RFC 8291.
+    """Return the body of a push: one padded ``aes128gcm`` record (RFC 8188) with keys by RFC 8291.
 
-    ``content`` has at most 3,993 bytes; ``salt`` (16 bytes) and ``sender`` are new for every message.
+    ``content``: at most 3,993 bytes. ``salt`` (16 bytes) and ``sender`` must be new for every message.
     """
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -242,28 +243,30 @@ def encrypt(content: bytes, browser: Subscription, *, salt: bytes, sender: Ellip
 
 
 def _padded(length: int) -> int:
-    """The record's length: the content's and its delimiter's, rounded up."""
+    """Return the record's length: content plus delimiter, rounded up to ``PADDED_TO``."""
     return min(-(-(length + 1) // PADDED_TO) * PADDED_TO, LARGEST_CONTENT + 1)
 
 
 def _ttl_s(notice: DeliveryMessage, now_ms: int) -> int:
-    """How long the service keeps the notice for a browser that is away, in whole seconds."""
+    """Return the TTL in whole seconds. Raises Permanent ``expired``."""
     if notice.expires_at is None:
         return LONGEST_TTL_S
     if notice.expires_at <= now_ms:
-        raise Permanent("expired", "The notice expired before it could be sent.")
+        raise Permanent("expired", "The notification expired before it could be sent.")
     return min((notice.expires_at - now_ms) // 1000, LONGEST_TTL_S)
 
 
 def _topic(notification_id: str) -> str:
-    """32 base64url characters (RFC 8030, 5.4), the same for each update of one notification. Hashed: the service reads
-    it."""
+    """Return a topic of 32 base64url characters (RFC 8030, 5.4), the same for every update of a notification.
+
+    It is a hash, because the service can read it.
+    """
     digest = hashlib.sha256(b"topic\0" + notification_id.encode("utf-8", "surrogatepass")).digest()
     return base64.urlsafe_b64encode(digest[:24]).decode()
 
 
 def _words(body: bytes) -> str:
-    """What a service says is wrong: a field of its JSON, or else its text without markup."""
+    """Return the error text of an answer: a field of its JSON, else its text without markup."""
     text = body.decode("utf-8", "replace")
     try:
         found = json.loads(text)
@@ -277,7 +280,7 @@ def _words(body: bytes) -> str:
 
 
 def _plain(data: dict[str, Any] | None) -> msgspec.Raw | None:
-    """``data`` as JSON; None where it is not JSON at heart."""
+    """Encode ``data`` as JSON; None if that is not possible."""
     if data is None:
         return None
     try:
@@ -287,12 +290,12 @@ def _plain(data: dict[str, Any] | None) -> msgspec.Raw | None:
 
 
 def _size(text: str) -> int:
-    """Bytes of ``text`` inside a JSON string."""
+    """Return the bytes that ``text`` takes in a JSON string."""
     return len(_encode(text)) - 2
 
 
 def _fitted(text: str, room: int) -> str:
-    """As much of ``text`` as takes ``room`` bytes in JSON, with an ellipsis where something was left out."""
+    """Cut ``text`` to ``room`` bytes in JSON, with an ellipsis if something was removed."""
     if _size(text) <= room:
         return text
     low, high = 0, min(len(text), room)
@@ -312,4 +315,4 @@ def _new_key() -> EllipticCurvePrivateKey:
 
 
 def _bad(why: str) -> Permanent:
-    return Permanent("bad_subscription", f"This is not a browser's push subscription: {why}.")
+    return Permanent("bad_subscription", f"This is not a valid push subscription: {why}.")

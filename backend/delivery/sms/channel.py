@@ -1,6 +1,6 @@
-"""Text messages through Twilio, or whatever speaks as Twilio's Messages resource does.
+"""SMS channel through Twilio or any service with the API of Twilio's Messages resource.
 
-The provider accepts and sends on its own time, so the best that can be said here is "sent".
+The provider accepts a message and sends it later, so the best result is "sent".
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from flashflow.backend.domain.channel import (
 from flashflow.backend.settings.model import SmsSettings
 
 MAX_BODY = 1_600
-"""What Twilio takes at most; counted in UTF-16 units, which is never less than characters."""
+"""Twilio's limit in characters, applied to UTF-16 units, of which there are at least as many."""
 MAX_LINK = 800
-"""A longer link is left out: it would crowd out the message."""
+"""UTF-16 units; a longer link is left out in favour of the message."""
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _BAD_CREDENTIALS = 20003
@@ -44,7 +44,7 @@ _TOO_MANY_REQUESTS = 20429
 
 
 class SmsChannel(BaseChannel):
-    """Sends each notice as one text message to the number in ``notice.target``. Thread-safe."""
+    """Send each notification as one text message to the number in ``target``. Thread-safe."""
 
     name = "sms"
 
@@ -57,12 +57,12 @@ class SmsChannel(BaseChannel):
         self._basic = base64.b64encode(pair).decode()
 
     def health(self) -> Health:
-        """Where messages would go, and as whom; nothing is tried."""
+        """Return provider and sender from the settings, without a request."""
         host = urlsplit(self._settings.base_url).hostname
         return Health(works=True, detail=f"text messages through {host}, from {one_line(self._settings.sender)}")
 
     def close(self) -> None:
-        """Messages under way end as ``stopping``."""
+        """End requests in progress as ``stopping``."""
         self._client.close()
 
     def _send(self, notice: DeliveryMessage) -> Outcome:
@@ -89,10 +89,12 @@ class SmsChannel(BaseChannel):
             raise self._refused(answer, told)
         if told.get("status") in ("failed", "undelivered", "canceled"):
             code, words = told.get("error_code"), self._said(told.get("error_message"))
-            raise Permanent(_code(code) or "not_sent", words or "The provider took the message but will not send it.")
+            raise Permanent(
+                _code(code) or "not_sent", words or "The provider accepted the message but will not send it."
+            )
         sid = self._said(told.get("sid"))
         if not sid:
-            raise Transient("bad_answer", f"The provider answered {answer.status}, but not with a message's SID.")
+            raise Transient("bad_answer", f"The provider answered {answer.status} without a message SID.")
         count = segments(body).count
         text = provider_message(f"accepted as {sid}, {count} segment{'' if count == 1 else 's'}")
         return Outcome(outcome="sent", code="accepted", text=text)
@@ -112,8 +114,10 @@ class SmsChannel(BaseChannel):
 
 
 def text_of(notice: DeliveryMessage) -> str:
-    """Title, message and the first link on lines of their own, in at most MAX_BODY UTF-16 units. A title that the
-    message begins with anyway is not said twice."""
+    """Return title, message and first link on separate lines, at most MAX_BODY UTF-16 units.
+
+    A title that the message begins with is not repeated.
+    """
     title, message = one_line(notice.title), lines(notice.message).strip()
     text = message if message.startswith(title) else f"{title}\n{message}"
     url = one_line(notice.actions[0].url) if notice.actions else ""
@@ -122,14 +126,16 @@ def text_of(notice: DeliveryMessage) -> str:
 
 
 def shortened(text: str, units: int) -> str:
-    """At most ``units`` UTF-16 units, ended after a word. The ellipsis is three dots where "…" would take the text out
-    of the GSM alphabet, and so double its price."""
+    """Cut to at most ``units`` UTF-16 units, after a word if possible.
+
+    The ellipsis is three dots where "…" would take the text out of the GSM alphabet and so double its price.
+    """
     if _units(text) <= units:
         return text
     dots = "..." if is_gsm(text) else ELLIPSIS
     kept = text.encode("utf-16-le")[: 2 * (units - len(dots))].decode("utf-16-le", "ignore")
     words = re.match(r"(.*\S)\s", kept + text[len(kept)], re.DOTALL)
-    if words and len(words[1]) > len(kept) // 2:  # else it is one long word, or a language without spaces
+    if words and len(words[1]) > len(kept) // 2:  # otherwise: one long word, or a language without spaces
         kept = words[1]
     return kept.rstrip() + dots
 

@@ -1,4 +1,4 @@
-"""How many segments a text costs, by 3GPP TS 23.038 (the alphabets) and TS 23.040 (the header that joins segments)."""
+"""Number of SMS segments of a text, by 3GPP TS 23.038 (alphabets) and TS 23.040 (concatenation header)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ BASIC = frozenset(
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§"
     "¿abcdefghijklmnopqrstuvwxyzäöñüà"
 )
-"""One septet each (6.2.1, without the escape itself)."""
+"""Characters of one septet (6.2.1, without the escape itself)."""
 EXTENSION = frozenset("\f^{}\\[~]|€")
-"""The escape and one more septet (6.2.1.1)."""
+"""Characters of two septets: the escape and one more (6.2.1.1)."""
 
 
 class Segments(msgspec.Struct, frozen=True):
-    """``units`` are septets for GSM-7 and UTF-16 code units for UCS-2; ``count`` is what an operator charges."""
+    """Size of a text; ``units`` are septets (GSM-7) or UTF-16 code units (UCS-2), ``count`` the segments charged."""
 
     encoding: Literal["GSM-7", "UCS-2"]
     units: int
@@ -32,9 +32,11 @@ def is_gsm(text: str) -> bool:
 
 
 def segments(text: str) -> Segments:
-    """What sending ``text`` takes. 140 bytes hold 160 septets or 70 UTF-16 units; where that is not enough, each
-    segment gives 6 bytes to the header that joins them: 153 and 67. Neither an escape and its character nor the halves
-    of a surrogate pair are parted, so a segment may stay one short."""
+    """Count the segments of ``text``.
+
+    140 bytes hold 160 septets or 70 UTF-16 units. In a longer text each segment spends 6 bytes on a header, leaving 153
+    and 67. An escape sequence or surrogate pair is not split, so a segment may be one unit short.
+    """
     if is_gsm(text):
         return _counted("GSM-7", [1 if char in BASIC else 2 for char in text], 160, 153)
     return _counted("UCS-2", [1 if char <= "\uffff" else 2 for char in text], 70, 67)
