@@ -1,4 +1,4 @@
-"""Activities in ``user_activities.db``: stored exactly once, read newest first."""
+"""The ``user_activities`` table: idempotent inserts, queries newest first; queries of a user's sessions."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from flashflow.backend.store.rollups.partitions import partition_of, session_par
 
 
 class NewActivity(NamedTuple):
-    """An activity on its way in; times in milliseconds since 1970, ``metadata`` as JSON text. ``timed``: its time is
-    the sender's own."""
+    """An activity to store; times in milliseconds since 1970, ``metadata`` as JSON text. ``timed``: the sender gave its
+    timestamp."""
 
     id: str
     id_given: bool
@@ -51,7 +51,7 @@ class NewActivity(NamedTuple):
 
 
 USERS_COUNTED_AT_ONCE = 8
-"""A transaction with more users' activities leaves their counters for later."""
+"""A transaction with activities of more users defers the update of their counters."""
 
 Tracking = Sequence[NewActivity]
 """The activities of one request."""
@@ -60,9 +60,10 @@ Tracking = Sequence[NewActivity]
 def track(
     tx: Tx, requests: Sequence[Tracking], new_id: Callable[[], str], cache: SessionCache
 ) -> Sequence[list[Tracked | FlashFlowError] | FlashFlowError]:
-    """Store the activities of every request that waits, their sessions and their users' counters; one answer each.
+    """Store the activities of all ``requests``, their sessions and their users' counters; return one answer each.
 
-    An id that was stored before is rare: it is looked for only once the unique index has refused a group.
+    Raises TryCarefully when the unique index on ids refuses the rows: stored ids are rare, so they are looked up only
+    on the second try.
     """
     book = SessionBook(tx, new_id, cache)
     taken: dict[bytes | str, tuple[str, bytes | str]] = {}
@@ -104,13 +105,13 @@ def track(
             raise TryCarefully from error
         _count(tx, totals, len(rows), book)
         book.save()
-        if book.united:
+        if book.merged:
             return [[_with_session(tx, one) for one in answer] for answer in answers]
     return answers
 
 
 def _with_session(tx: Tx, answer: Tracked | FlashFlowError) -> Tracked | FlashFlowError:
-    """The answer with the session that its activity has by now."""
+    """Return the answer with its activity's session after a session merge."""
     if isinstance(answer, FlashFlowError):
         return answer
     query = "SELECT session_id FROM user_activities WHERE id = ?"
@@ -119,13 +120,13 @@ def _with_session(tx: Tx, answer: Tracked | FlashFlowError) -> Tracked | FlashFl
 
 
 def _origin(tx: Tx, cache: SessionCache, a: NewActivity) -> tuple[str | None, bytes | str | None, int | None]:
-    """``user_agent``, ``ip_address`` and ``agent`` as they stand in the file: an agent that has a number by that."""
+    """Return the columns ``user_agent``, ``ip_address`` and ``agent``; a user agent with a key is stored as the key."""
     number = None if a.user_agent is None else cache.agent(tx, a.user_agent)
     return (a.user_agent if number is None else None, encode_address(a.ip_address), number)
 
 
 def _count(tx: Tx, totals: dict[str, tuple[int, int]], rows: int, book: SessionBook) -> None:
-    """Count the ``rows`` that were just inserted, now or later (``timeline``), and the sessions they opened."""
+    """Count the ``rows`` just inserted and the sessions they opened, now or deferred (``user_index``)."""
     if len(totals) <= USERS_COUNTED_AT_ONCE:
         if user_index.count_tail(tx):
             totals = {}
@@ -150,7 +151,7 @@ def count_users(tx: Tx, totals: dict[str, tuple[int, int]], book: SessionBook) -
 def _known(
     tx: Tx, taken: dict[bytes | str, tuple[str, bytes | str]], key: bytes | str
 ) -> tuple[str, bytes | str] | None:
-    """App and session of the activity that has this id already."""
+    """Return the app and the session of the activity stored under this id."""
     if key in taken or not tx.careful:
         return taken.get(key)
     row: tuple[str, bytes | str] | None = tx.conn.execute(
@@ -169,12 +170,12 @@ COLUMNS = ", ".join(user_index.COLUMNS.values())
 
 
 def list_activities(conn: sqlite3.Connection, *, limit: int, cursor: str | None = None, **filters: Any) -> ActivityPage:
-    """Newest first by ``timestamp``: ``activity_rows`` as records, bounded by ``limit`` alone."""
+    """Return up to ``limit`` activities, newest ``timestamp`` first; filters as in ``activity_rows``."""
     rows, following = activity_rows(conn, limit=limit, cursor=cursor, most_bytes=None, **filters)
     return ActivityPage(activities=tuple(map(to_activity, rows)), next_cursor=following)
 
 
-def activity_rows(  # every filter of API.md, by name
+def activity_rows(
     conn: sqlite3.Connection,
     *,
     user_id: str | None,
@@ -187,8 +188,8 @@ def activity_rows(  # every filter of API.md, by name
     cursor: str | None,
     most_bytes: int | None,
 ) -> tuple[list[tuple[Any, ...]], str | None]:
-    """Rows of COLUMNS, newest first by ``timestamp``, and the next cursor; ``since`` is included, ``until`` is not. At
-    most ``limit``, fewer once they hold ``most_bytes``."""
+    """Return rows of COLUMNS, newest ``timestamp`` first, and the next cursor; ``since`` is included, ``until`` is not.
+    Returns up to ``limit`` rows, fewer once they have ``most_bytes``."""
     low, high = since, None if until is None else until - 1
     if session_id is not None:
         bounds = session_bounds(conn, session_id)
@@ -225,7 +226,7 @@ def activity_rows(  # every filter of API.md, by name
 def activities_after(
     conn: sqlite3.Connection, seq: int, until: int, user_id: str | None, app: str | None
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows of COLUMNS that arrived after ``seq`` and up to ``until``, in order of arrival; read one by one."""
+    """Iterate over rows of COLUMNS after ``seq`` up to ``until``, in order of arrival."""
     where, values = conditions([("seq > ?", seq), ("seq <= ?", until), ("user_id = ?", user_id), ("app = ?", app)])
     return conn.execute(
         f"SELECT {COLUMNS} FROM user_activities NOT INDEXED{clause(where)} ORDER BY seq",
@@ -234,7 +235,7 @@ def activities_after(
 
 
 def last_seq(conn: sqlite3.Connection) -> int:
-    """The highest ``seq`` ever given to an activity."""
+    """Return the highest ``seq`` ever assigned to an activity."""
     row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'user_activities'").fetchone()
     return int(row[0]) if row else 0
 
@@ -242,7 +243,7 @@ def last_seq(conn: sqlite3.Connection) -> int:
 def list_sessions(
     conn: sqlite3.Connection, user_id: str, app: str | None, limit: int, cursor: str | None
 ) -> SessionPage:
-    """A user's sessions, newest start first: ``session_rows`` as records, bounded by ``limit`` alone."""
+    """Return up to ``limit`` sessions of a user, newest start first."""
     rows, following = session_rows(conn, user_id, app, limit, cursor, None)
     return SessionPage(sessions=tuple(map(to_session, rows)), next_cursor=following)
 
@@ -250,8 +251,8 @@ def list_sessions(
 def session_rows(
     conn: sqlite3.Connection, user_id: str, app: str | None, limit: int, cursor: str | None, most_bytes: int | None
 ) -> tuple[list[tuple[Any, ...]], str | None]:
-    """A user's sessions as rows of READ_COLUMNS, newest start first, and the next cursor. At most ``limit``, fewer once
-    they hold ``most_bytes``."""
+    """Return a user's sessions as rows of READ_COLUMNS, newest start first, and the next cursor. Returns up to
+    ``limit`` rows, fewer once they have ``most_bytes``."""
     where, values = conditions([("app = ?", app)])
     newest: int | None = None
     if cursor is not None:
@@ -276,12 +277,12 @@ def session_rows(
 def sessions_after(
     conn: sqlite3.Connection, revision: int, until: int, user_id: str | None, app: str | None
 ) -> Iterator[tuple[Any, ...]]:
-    """Sessions that opened or ended after ``revision`` and up to ``until``, oldest change first: rows of READ_COLUMNS
-    and the revision; read one by one."""
+    """Iterate over sessions that opened or ended after ``revision`` up to ``until``, oldest change first: rows of
+    READ_COLUMNS and the revision."""
     where, values = conditions(
         [("revision > ?", revision), ("revision <= ?", until), ("user_id = ?", user_id), ("app = ?", app)]
     )
-    # By the revision alone: an index of the user's would have to be sorted, and all of it read first.
+    # By the revision's index: rows from a user's index would all be read and sorted before the first is returned.
     return conn.execute(
         f"SELECT {READ_COLUMNS}, revision FROM user_sessions INDEXED BY user_sessions_revision{clause(where)} "
         "ORDER BY revision",
@@ -290,7 +291,7 @@ def sessions_after(
 
 
 def to_activity(row: tuple[Any, ...]) -> Activity:
-    """A row of COLUMNS as the record."""
+    """Convert a row of COLUMNS."""
     (_, id_, user_id, kind, session_id, app, timestamp, received, metadata, page, referrer, agent, ip) = row
     return Activity(
         id=decode_id(id_),

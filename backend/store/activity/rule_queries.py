@@ -1,4 +1,4 @@
-"""What rules ask of ``user_activities.db``: what arrived since, and what happened in a while."""
+"""Queries of the rules: activities since the last check, activities and sessions of a time window."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BEGUN = (
 
 
 class Arrived(NamedTuple):
-    """Activities in order of arrival, and the number of the last that was looked at for them."""
+    """Activities in order of arrival, and the last ``seq`` that was read."""
 
     happenings: list[ActivityFacts]
     reached: int
@@ -41,22 +41,22 @@ class Arrived(NamedTuple):
 def arrived(
     conn: sqlite3.Connection, after: int, until: int, since_ms: int, types: Sequence[str], limit: int
 ) -> Arrived:
-    """What arrived after number ``after`` up to ``until``, of these types, and happened at ``since_ms`` or later."""
+    """Return up to ``limit`` activities of ``types`` after seq ``after`` up to ``until``, from ``since_ms`` on."""
     rows = conn.execute(SINCE, (after, until, since_ms, to_json(types), limit)).fetchall()
-    return Arrived([_happening(row) for row in rows], rows[-1][0] if len(rows) == limit else until)
+    return Arrived([_facts(row) for row in rows], rows[-1][0] if len(rows) == limit else until)
 
 
 def during(conn: sqlite3.Connection, since_ms: int, activity_type: str, app: str | None) -> Iterator[ActivityFacts]:
-    """What happened from ``since_ms`` on, oldest first, read as it is asked for."""
+    """Iterate over the activities of a type timed ``since_ms`` or later, oldest first."""
     for row in conn.execute(DURING, (since_ms, activity_type, app, app)):
-        yield _happening(row)
+        yield _facts(row)
 
 
-def _happening(row: tuple[Any, ...]) -> ActivityFacts:
+def _facts(row: tuple[Any, ...]) -> ActivityFacts:
     seq, id_, user_id, kind, session_id, *rest = row
     return ActivityFacts(seq, decode_id(id_), user_id, kind, decode_id(session_id), *rest)
 
 
 def sessions_begun(conn: sqlite3.Connection, start_ms: int, end_ms: int, app: str | None) -> int:
-    """Sessions that began in [``start_ms``, ``end_ms``), of one app or all."""
+    """Count the sessions of an app (None: all) that began in [``start_ms``, ``end_ms``)."""
     return int(conn.execute(BEGUN, (start_ms, end_ms, app)).fetchone()[0])

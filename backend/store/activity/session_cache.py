@@ -1,4 +1,4 @@
-"""Sessions as the writer has them in mind: as a transaction works on them, and as the last one left them."""
+"""Sessions in the writer's memory: the working copy of one, and a cache from transaction to transaction."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.dimensions import agent_key, key_types
 
 IDLE_MS = 30 * 60 * 1000
-"""A session is over after this long without an activity or heartbeat [GA4, PostHog]."""
+"""A session ends after this time without an activity or heartbeat [GA4, PostHog]."""
 LONGEST_MS = 24 * 60 * 60 * 1000
-"""… and after a day in any case."""
+"""The longest session; then the next one begins."""
 MOST_PAGES_KEPT = 5_000
-"""Pages remembered of a session while it is open; of one with more they are counted from the rows when asked for."""
+"""Distinct pages of an open session held in memory; a session with more has them counted from its rows on demand."""
 
 
 class OpenSession:
-    """A session as a transaction works on it; saved by the book."""
+    """The working copy of a session; ``SessionBook`` saves it."""
 
     __slots__ = (
         "activities", "app", "counted", "device_info", "end_reason", "end_time", "id", "implicit", "ip_address",
@@ -47,22 +47,22 @@ class OpenSession:
             self.shared, self.key_activities, self.implicit,
         ) = row  # fmt: skip
         if not is_new:
-            self.device_info = None  # up to a mebibyte, and only the first write needs it
+            self.device_info = None  # up to 1 MiB, and only the first write needs it
         self.counted: Counted | None = None
-        """What the figures have of it; None while it is open."""
+        """Its share of ``session_days``; None while it is open."""
         self.pages: set[int] | None = set() if is_new else None
-        """What stands for its distinct pages; None where only the rows know them all."""
+        """Hashes of its distinct pages; None where they have to be read from the rows."""
         self.is_new = is_new
         self.tell = is_new
         self.moved = False
 
     def saved(self) -> None:
-        """It stands in the file now."""
+        """Mark it as written."""
         self.device_info = None
         self.is_new = self.tell = self.moved = False
 
     def touch(self, timestamp: int) -> None:
-        """Stretch the session over ``timestamp``; one that is over and is reached by a late activity stays over."""
+        """Extend the session to include ``timestamp``; an ended session stays ended."""
         if timestamp > self.last_seen:
             self.last_seen = timestamp
         elif timestamp < self.start_time:
@@ -73,9 +73,9 @@ class OpenSession:
             self.tell = True
 
     def note_page(self, page: str | None) -> None:
-        """One more page, or one seen before."""
+        """Add a page to the distinct pages."""
         if page is not None and self.pages is not None:
-            self.pages.add(hash(page))  # 64 bits of it: a page's text may have 2,048 characters
+            self.pages.add(hash(page))  # 64 bits: a page may have 2,048 characters
             self.pages_visited = len(self.pages)
             if self.pages_visited > MOST_PAGES_KEPT:
                 self.pages = None
@@ -86,20 +86,20 @@ class OpenSession:
         self.tell = True
 
     def reopen(self) -> None:
-        """It only looked as if it were over: what came late reaches up to now."""
+        """Open it again: a late activity extends it to within 30 minutes of now."""
         self.end_time = self.end_reason = None
         self.tell = True
 
     def is_stale(self, now: int) -> bool:
-        """Whether it would be over at ``now``, had anyone looked: by 30 minutes of silence or by its day."""
+        """Whether it has to end at ``now`` by the 30-minute or the 24-hour rule."""
         return now - self.last_seen > IDLE_MS or now - self.start_time >= LONGEST_MS
 
 
 class SessionCache:
-    """Sessions as the last transactions left them, for the next: true as long as this writer alone has written.
+    """Cache of sessions from one transaction to the next, valid while only this writer writes sessions.
 
-    Whoever writes sessions leaves a mark of its own in the file, so another one's shows; a rollback is told by the
-    writer. Both empty it. (``PRAGMA data_version`` would do so for every commit on the writer's other connection.)
+    Each writer stores its own mark in the file: another mark, or a rollback, empties the cache. (``PRAGMA
+    data_version`` would empty it on every commit of the writer's other connection.)
     """
 
     MOST = 10_000
@@ -112,12 +112,12 @@ class SessionCache:
         self.agents: dict[str, int | None] = {}
         self.key_types: frozenset[str] = frozenset()
         self.unsettled: set[str] = set()
-        """Users with sessions over whose stored figures lack that; writers add, the upkeep takes."""
+        """Users whose stored metrics lack an ended session; writers add them, ``settle_figures`` takes them."""
         self._mark = uuid.uuid4().hex
         self._entered = False
 
     def enter(self, tx: Tx) -> None:
-        """Make sure that what is kept is what the file says at the start of ``tx``."""
+        """Validate the cache against the file at the start of ``tx``."""
         if len(self.by_id) > self.MOST:
             self._drop_ended()
         (mark,) = tx.conn.execute("SELECT writer FROM figures_state").fetchone()
@@ -130,7 +130,7 @@ class SessionCache:
         tx.undo.append(self.forget)
 
     def _drop_ended(self) -> None:
-        """Make room for sessions that are open: what is over is asked for rarely."""
+        """Evict ended sessions: they are needed rarely."""
         self.by_id = {id_: session for id_, session in self.by_id.items() if session.end_time is None}
         self.current = {
             place: session
@@ -139,7 +139,7 @@ class SessionCache:
         }
 
     def agent(self, tx: Tx, name: str) -> int | None:
-        """The number of a user agent; None where there is no room for another."""
+        """Return the key of a user agent; None if there is no room for another."""
         if name not in self.agents:
             if len(self.agents) >= self.MOST:
                 self.agents.clear()
@@ -147,7 +147,7 @@ class SessionCache:
         return self.agents[name]
 
     def take_unsettled(self, most: int) -> list[str]:
-        """Up to ``most`` users to settle; nobody else gets them."""
+        """Remove and return up to ``most`` users to settle."""
         taken: list[str] = []
         with suppress(KeyError):
             while len(taken) < most:
@@ -155,7 +155,7 @@ class SessionCache:
         return taken
 
     def forget(self) -> None:
-        """What is kept, the key types too, is no longer what the file says."""
+        """Invalidate everything, including the key activity types."""
         self.clear()
         self._entered = False
 

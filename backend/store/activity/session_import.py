@@ -1,4 +1,4 @@
-"""Sessions of an export, stored as they were: opened where they are unknown, else joined with what is known of them."""
+"""Import of exported sessions: an unknown session is opened, a known one is merged with the stored row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flashflow.backend.store.engine.writer import Tx
 
 
 class NewSession(NamedTuple):
-    """A session on its way in; times in milliseconds since 1970, ``device_info`` as JSON text."""
+    """A session to import; times in milliseconds since 1970, ``device_info`` as JSON text."""
 
     id: str
     user_id: str
@@ -35,7 +35,7 @@ _ABOUT = ("device_info", "ip_address", "user_agent")
 def take_in(
     tx: Tx, requests: Sequence[Sequence[NewSession]], cache: SessionCache
 ) -> list[list[Tracked | FlashFlowError]]:
-    """Store the sessions of every request; one answer each, a duplicate where nothing is new."""
+    """Store the sessions of all ``requests``; return one answer each, a duplicate where nothing changed."""
     book = SessionBook(tx, lambda: "", cache)
     answers: list[list[Tracked | FlashFlowError]] = []
     fills: list[tuple[str | None, ...]] = []
@@ -63,7 +63,7 @@ def take_in(
         tx.conn.executemany(
             "UPDATE user_sessions SET device_info = ?, ip_address = ?, user_agent = ? WHERE id = ?", fills
         )
-    if user_index.counted_to(tx.conn) is None:  # else these wait with the others
+    if user_index.counted_to(tx.conn) is None:  # otherwise they are counted with the pending activities
         activities.count_users(tx, {}, book)
     return answers
 
@@ -84,7 +84,7 @@ def _is_stale(tx: Tx, new: NewSession) -> bool:
 
 
 def _join(tx: Tx, known: OpenSession, new: NewSession) -> bool:
-    """Stretch a session over what is said of it, and end it as it was ended; whether that is anything new."""
+    """Extend the stored session to the imported times and its end; return whether it changed."""
     before = _state(known)
     known.touch(new.start_time)
     known.touch(new.last_seen)
@@ -102,7 +102,7 @@ def _state(session: OpenSession) -> tuple[object, ...]:
 
 
 def _fill(known: OpenSession, new: NewSession) -> bool:
-    """Fill in what is not known yet of the device; whether there was anything."""
+    """Fill empty device columns from ``new``; return whether any changed."""
     changed = False
     for name in _ABOUT:
         if getattr(known, name) is None and getattr(new, name) is not None:

@@ -1,9 +1,8 @@
-"""Sessions that late activities brought together, made into what they would be had all come in order.
+"""Session merge: sessions connected by late activities become the ones that arrival in order would have made.
 
-The activities of one user in one app that no 30 minutes part are a run; from its first activity on a session takes all
-of it that lies within 24 hours, then the next one begins. A late activity may close the gap between two runs, or put
-another activity first. Only sessions that were opened for want of an id (``implicit``) give their activities away: the
-ids of the others are known outside.
+A run is the activities of one user in one app without a gap of more than 30 minutes. A session takes the run's first
+24 hours, then the next session begins. A late activity may close the gap between two runs or start a run earlier. Only
+``implicit`` sessions (opened without a session id) give activities away: clients know the ids of the others.
 """
 
 from __future__ import annotations
@@ -19,8 +18,11 @@ from flashflow.backend.store.rollups.partitions import BITS, partition_of
 
 
 class SessionMerge:
-    """Works on the rows of a transaction's end: activities and sessions are in the file, ``changed`` waits to be
-    written and to have its pages and key activities counted, what is ``gone`` is no longer there."""
+    """Merge at the end of a transaction, after its activities and sessions are written.
+
+    The caller writes the ``changed`` sessions and recounts their pages and key activities; ``gone`` sessions are
+    deleted. ``feed`` brings the index by user up to date.
+    """
 
     def __init__(
         self,
@@ -36,7 +38,8 @@ class SessionMerge:
         self._gone: set[bytes | str] = set()
 
     def join_from(self, session: OpenSession) -> None:
-        """Have ``session``, or the one before where it goes on from that, take what follows of its run."""
+        """Merge the following sessions of the run into ``session``, or into the one before if ``session`` continues
+        it."""
         if session.id in self._gone:
             return
         at = (self._before(session) if session.implicit else None) or session
@@ -45,9 +48,9 @@ class SessionMerge:
             if following.start_time >= limit:
                 return
             if not self.changed:
-                self._feed()  # activities are about to be looked for by their user
+                self._feed()  # the statements below find activities by user
             if following.last_seen < limit:
-                at = self._unite(at, following)
+                at = self._merge(at, following)
             elif (rest := self._share(at, following, limit)) is not None:
                 at = rest
             else:
@@ -64,28 +67,28 @@ class SessionMerge:
         low = session.start_time if session.implicit else session.last_seen
         return self._find(_AFTER, session, low=low, high=session.last_seen + IDLE_MS)
 
-    def _find(self, sql: str, session: OpenSession, **moments: int) -> OpenSession | None:
-        values = {"user": session.user_id, "app": session.app, "id": session.id, **moments}
+    def _find(self, sql: str, session: OpenSession, **times: int) -> OpenSession | None:
+        values = {"user": session.user_id, "app": session.app, "id": session.id, **times}
         for row in self._tx.conn.execute(sql, values):
             return self._known(row)
         return None
 
-    def _unite(self, at: OpenSession, following: OpenSession) -> OpenSession:
-        """Make one session of both, under the id of the larger where neither is known outside."""
+    def _merge(self, at: OpenSession, following: OpenSession) -> OpenSession:
+        """Merge two sessions into one, under the id of the larger where no client knows either id."""
         swap = at.implicit and following.activities > at.activities
         kept, gone = (following, at) if swap else (at, following)
         self._give(gone, kept, gone.start_time, gone.last_seen)
         goes_on = at.end_time is None or following.end_time is None
         kept.start_time, kept.last_seen = at.start_time, max(at.last_seen, following.last_seen)
         kept.activities += gone.activities
-        kept.pages_visited += gone.pages_visited  # at most: they are counted anew
+        kept.pages_visited += gone.pages_visited  # an upper bound: they are recounted
         self._change(kept, goes_on=goes_on and not kept.is_stale(self._tx.now_ms))
         self._drop(gone)
         return kept
 
     def _share(self, at: OpenSession, following: OpenSession, limit: int) -> OpenSession | None:
-        """Have ``at`` take what ``following`` has before ``limit``; returns the session of the rest. They change ids
-        where fewer activities move then. None: nothing can be told apart any more."""
+        """Move the activities of ``following`` before ``limit`` to ``at``; return the session of the rest. They swap
+        ids where that moves fewer activities. None where activities were pruned: the split is unknown."""
         head = self._outermost(following, following.start_time, limit - 1, oldest=False)
         tail = self._outermost(following, limit, following.last_seen, oldest=True)
         if head is None or tail is None:  # pruned
@@ -114,7 +117,7 @@ class SessionMerge:
             session.close(session.last_seen, "timeout")
         session.pages = None
         self.changed[session.id] = session
-        # The next search looks at the file.
+        # The next search reads the file.
         self._tx.conn.execute(
             "UPDATE user_sessions SET start_time = ?, last_seen = ?, end_time = ?, end_reason = ? WHERE seq = ?",
             (session.start_time, session.last_seen, session.end_time, session.end_reason, session.seq),
@@ -129,14 +132,14 @@ class SessionMerge:
         conn.execute(_UNCOUNT, (session.user_id, session.seq))
 
     def _give(self, owner: OpenSession, to: OpenSession, low: int, high: int) -> int:
-        """Give activities from ``low`` to ``high`` to another session; how many they are."""
+        """Move the activities from ``low`` to ``high`` to another session; return their number."""
         values = {"user": owner.user_id, "id": owner.id, "low": low, "high": high, "to": to.id}
         return self._tx.conn.execute(_GIVE, values).rowcount
 
     def _outermost(self, session: OpenSession, low: int, high: int, *, oldest: bool) -> int | None:
-        """When the session's first or last activity from ``low`` to ``high`` was."""
-        asked = user_index.IndexQuery(session.user_id, ("session_id = ?",), (session.id,), low, high)
-        rows = user_index.newest_of_user(self._tx.conn, asked, 1, oldest=oldest)
+        """Return the time of the session's first or last activity from ``low`` to ``high``."""
+        query = user_index.IndexQuery(session.user_id, ("session_id = ?",), (session.id,), low, high)
+        rows = user_index.newest_of_user(self._tx.conn, query, 1, oldest=oldest)
         return rows[0][6] if rows else None
 
 

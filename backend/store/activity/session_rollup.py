@@ -1,4 +1,4 @@
-"""The sessions that are over, by the local day they began on: what ``session_days`` has of each, and how it changes."""
+"""The rollup ``session_days``: ended sessions by app and the local day they began on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from flashflow.backend.store.engine.writer import Tx
 
 ENGAGED_MS = 10_000
 ENGAGED_PAGES = 2
-"""A session is engaged beyond ten seconds, or from two distinct pages on, or with a key activity [GA4]."""
+"""A session is engaged if longer than ten seconds, with two distinct pages, or with a key activity [GA4]."""
 
 
 class Counted(NamedTuple):
-    """What one session adds to its day: ``duration`` in milliseconds, ``engaged`` 0 or 1."""
+    """One session's share of its day: ``duration`` in milliseconds, ``engaged`` 0 or 1."""
 
     day: int
     app: int
@@ -23,7 +23,7 @@ class Counted(NamedTuple):
 
 
 def engaged(duration_ms: int, pages: int, key_activities: int) -> bool:
-    """Whether a session is an engaged one (DEFINITIONS.md)."""
+    """Whether a session is engaged (domain/metric_definitions)."""
     return duration_ms > ENGAGED_MS or pages >= ENGAGED_PAGES or key_activities > 0
 
 
@@ -38,7 +38,7 @@ _ADD = (
 
 
 def change(tx: Tx, changes: Iterable[tuple[Counted | None, Counted | None]]) -> None:
-    """Take the first of each pair away from its day and add the second to its own."""
+    """Subtract the first of each pair from its day and add the second to its day."""
     sums: dict[tuple[int, int], list[int]] = {}
     for before, after in changes:
         if before == after:

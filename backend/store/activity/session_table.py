@@ -1,4 +1,4 @@
-"""Rows of ``user_sessions``: how they are written, and read as records."""
+"""The ``user_sessions`` table: writes of working copies, reads as records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = (
 
 
 def _of_rows(what: str, column: str) -> str:
-    """SQL for something of a column of the activities of the enclosing query's ``user_sessions``."""
+    """Build SQL for ``what`` over a column of the activities of the enclosing query's ``user_sessions``."""
     of_all = (
         f"SELECT {column} FROM user_activities a WHERE "
         "a.timestamp BETWEEN user_sessions.start_time AND user_sessions.last_seen AND a.session_id = user_sessions.id"
@@ -36,21 +36,21 @@ KEYS = _of_rows(
     f"(SELECT name FROM figure_names WHERE kind = {OTHER['type']} AND marked))",
     "activity_type",
 )
-"""How many of a session's activities are key activities."""
+"""SQL for the number of a session's key activities."""
 LIVE_PAGES = f"CASE WHEN end_time IS NULL AND pages_visited > {MOST_PAGES_KEPT} THEN {PAGES} ELSE pages_visited END"
 READ_COLUMNS = COLUMNS.replace("pages_visited", f"{LIVE_PAGES} AS pages_visited")
 
 
 def write(conn: sqlite3.Connection, sessions: Iterable[OpenSession]) -> list[OpenSession]:
-    """Write what changed; returns those to tell of: they opened, ended, or became more than they were."""
-    told: list[OpenSession] = []
+    """Write ``sessions``; return the ones to publish events for: opened, ended or merged."""
+    published: list[OpenSession] = []
     sessions = tuple(sessions)
     revision, seq = _last_places(conn) if any(s.tell for s in sessions) else (0, 0)
     inserts, updates, moves, endings = [], [], [], []
     for s in sessions:
         if s.tell:
             revision += 1
-            told.append(s)
+            published.append(s)
         if s.is_new:
             s.seq = seq = seq + 1
             inserts.append(
@@ -75,27 +75,27 @@ def write(conn: sqlite3.Connection, sessions: Iterable[OpenSession]) -> list[Ope
     if moves:
         conn.executemany(_MOVE, moves)
     if endings:
-        conn.executemany(_UPDATE_AND_TELL, endings)
-    return told
+        conn.executemany(_UPDATE_AND_PUBLISH, endings)
+    return published
 
 
 def count_pages(conn: sqlite3.Connection, session: OpenSession) -> None:
-    """Have the pages of a session that is over counted from its activities, in the file and in mind."""
+    """Recount an ended session's distinct pages from its activities, in the file and in memory."""
     (session.pages_visited,) = conn.execute(_COUNT_PAGES, (session.id,)).fetchone()
 
 
 def count_keys(conn: sqlite3.Connection, session: OpenSession) -> None:
-    """Have a session's key activities counted, in the file and in mind."""
+    """Recount a session's key activities, in the file and in memory."""
     (session.key_activities,) = conn.execute(_COUNT_KEYS, (session.id,)).fetchone()
 
 
 def save_pages(conn: sqlite3.Connection, session: OpenSession) -> None:
-    """Write how many pages are in mind."""
+    """Write the number of pages held in memory."""
     conn.execute("UPDATE user_sessions SET pages_visited = ? WHERE seq = ?", (session.pages_visited, session.seq))
 
 
 def recall_pages(conn: sqlite3.Connection, session: OpenSession) -> None:
-    """Have the pages of a session that goes on in mind, unless there are too many."""
+    """Load an open session's distinct pages into memory, unless it exceeds MOST_PAGES_KEPT."""
     if session.pages is None and session.pages_visited <= MOST_PAGES_KEPT:
         (pages,) = conn.execute(_PAGES_OF, (session.id,)).fetchone()
         session.pages = {hash(page) for page in from_list(pages) if page is not None}
@@ -103,14 +103,14 @@ def recall_pages(conn: sqlite3.Connection, session: OpenSession) -> None:
 
 
 def _last_places(conn: sqlite3.Connection) -> tuple[int, int]:
-    """The highest ``revision`` and the highest ``seq`` ever given."""
+    """Return the highest ``revision`` and the highest ``seq`` ever assigned."""
     revision = last_revision(conn)
     row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'user_sessions'").fetchone()
     return revision, row[0] if row else 0
 
 
 def last_revision(conn: sqlite3.Connection) -> int:
-    """The highest ``revision`` ever given to a session, be it gone by now."""
+    """Return the highest ``revision`` ever assigned to a session, deleted ones included."""
     return int(conn.execute(_LAST_REVISION).fetchone()[0])
 
 
@@ -120,13 +120,13 @@ _LAST_REVISION = (
 
 
 def read_session(conn: sqlite3.Connection, session_id: bytes | str) -> Session:
-    """The stored session of that (encoded) id, which must exist."""
+    """Read the session with the encoded id ``session_id``, which must exist."""
     row = conn.execute(f"SELECT {READ_COLUMNS} FROM user_sessions WHERE id = ?", (session_id,)).fetchone()
     return to_session(row)
 
 
 def sessions_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-    """Rows of READ_COLUMNS in the order of ``seqs``, read one by one."""
+    """Iterate over rows of READ_COLUMNS in the order of ``seqs``."""
     return conn.execute(
         f"SELECT {READ_COLUMNS} FROM (SELECT value AS wanted FROM json_each(?)) "
         "CROSS JOIN user_sessions ON user_sessions.seq = wanted",
@@ -135,7 +135,7 @@ def sessions_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[tuple
 
 
 class Bounds(NamedTuple):
-    """Where a session's activities lie: whose they are (None: several users' came under its id), and their times."""
+    """Bounds of a session's activities: their user (None: a shared session of several users) and their times."""
 
     user_id: str | None
     start: int
@@ -143,7 +143,7 @@ class Bounds(NamedTuple):
 
 
 def session_bounds(conn: sqlite3.Connection, session_id: str) -> Bounds | None:
-    """What leads an index to a session's activities (see the schema); None for a session never seen."""
+    """Return the user and times by which an index finds a session's activities; None for an unknown session."""
     row = conn.execute(
         "SELECT CASE WHEN NOT shared THEN user_id END, start_time, last_seen FROM user_sessions WHERE id = ?",
         (encode_id(session_id),),
@@ -152,7 +152,7 @@ def session_bounds(conn: sqlite3.Connection, session_id: str) -> Bounds | None:
 
 
 def to_session(row: tuple[Any, ...]) -> Session:
-    """A row of READ_COLUMNS as the record."""
+    """Convert a row of READ_COLUMNS."""
     (_, id_, user_id, app, start, seen, end, reason, pages, activities, info, ip, agent, _, _, _) = row
     return Session(
         id=decode_id(id_),
@@ -181,8 +181,8 @@ _UPDATE = (
     "FROM v WHERE user_sessions.seq = v.seq"
 )
 _MOVE = "UPDATE user_sessions SET start_time = ?, shared = ?, implicit = ? WHERE seq = ?"
-"""Apart from _UPDATE: it sets what indexes hold, and those are written anew even where nothing changes."""
-_UPDATE_AND_TELL = (
+"""Not part of _UPDATE: SQLite rewrites the entries of indexed columns even if their values do not change."""
+_UPDATE_AND_PUBLISH = (
     "UPDATE user_sessions SET start_time = ?, last_seen = ?, end_time = ?, end_reason = ?, activities = ?, "
     "shared = ?, key_activities = ?, implicit = ?, pages_visited = ?, revision = ? WHERE seq = ?"
 )

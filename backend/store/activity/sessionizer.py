@@ -1,4 +1,4 @@
-"""Sessions in ``user_activities.db``: which one an activity belongs to, and when one is over (DEFINITIONS.md)."""
+"""Sessionizer: assigns activities to sessions and ends sessions (30 minutes without activity, or 24 hours)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from flashflow.backend.store.rollups.dimensions import app_key
 from flashflow.backend.store.rollups.partitions import BITS, partition_of
 
 TAIL_TO_COUNT_IN = 256
-"""Activities outside the index that what looks through a session's activities may meet."""
+"""Pending activities that a query of one session's activities may scan; with more, they are aggregated first."""
 MOST_NEAR = 16
-"""Sessions looked at around a moment, those first that began nearest to it: more at once no user has in one app."""
+"""Sessions read around a timestamp, nearest start first: no user has more at once in one app."""
 _STRETCH = LONGEST_MS + 2 * IDLE_MS
-"""What is near to a moment began within so long."""
+"""Sessions near a timestamp began within this time of it."""
 
 
 class SessionBook:
-    """The sessions one transaction touches: read once, changed in memory, written once by ``save``."""
+    """The sessions of one transaction: read once, changed in memory, written once by ``save``."""
 
     def __init__(self, tx: Tx, new_id: Callable[[], str], cache: SessionCache) -> None:
         self._tx = tx
@@ -38,14 +38,14 @@ class SessionBook:
         self._touched: dict[bytes | str, OpenSession] = {}
         self._touched_at: dict[tuple[str, str, int], dict[bytes | str, OpenSession]] = {}
         self._reopened: dict[bytes | str, OpenSession] = {}
-        self._meeting: dict[bytes | str, OpenSession] = {}
+        self._to_merge: dict[bytes | str, OpenSession] = {}
         self._seen: dict[bytes | str, OpenSession | None] = {}
         self.opened: dict[str, int] = {}
-        self.united = False
-        """Whether ``save`` gave activities another session than ``place`` said."""
+        self.merged = False
+        """Whether ``save`` moved activities to other sessions than ``place`` returned."""
 
     def find(self, session_id: str) -> OpenSession | None:
-        """The session of that id, whoever's it is. Who asks for it by its id relies on that: it is implicit no more."""
+        """Return the session with this id, of any user. It is not implicit from now on: the client relies on its id."""
         key = encode_id(session_id)
         session = self._by_id.get(key)
         if session is None:
@@ -56,7 +56,7 @@ class SessionBook:
         return session
 
     def shared(self, session_id: bytes | str) -> OpenSession | None:
-        """The session of that (encoded) id, if several users' activities came under it."""
+        """Return the session with this encoded id if it has activities of several users."""
         if session_id not in self._seen:
             self._seen[session_id] = self._load("id = ? AND shared", (session_id,))
         return self._seen[session_id]
@@ -71,8 +71,8 @@ class SessionBook:
         *,
         is_key: bool = False,
     ) -> OpenSession:
-        """The session an activity of ``timestamp`` on ``page`` counts in, opened where there is none; ``is_key``: a key
-        activity. Where it brings two sessions together, ``save`` unites them.
+        """Return the session of an activity at ``timestamp`` on ``page``, opened if there is none; ``is_key``: it is a
+        key activity. If it connects two sessions, ``save`` merges them.
 
         Raises Conflict when ``session_id`` belongs to another app.
         """
@@ -86,10 +86,10 @@ class SessionBook:
                 session.shared = session.moved = True
             if timestamp < self._tx.now_ms - IDLE_MS:
                 if session.last_seen < timestamp:
-                    self._meeting[session.id] = session  # what began meanwhile may go on from it
+                    self._to_merge[session.id] = session  # later sessions may continue it
             elif (
                 session.end_reason == "timeout" and timestamp - session.start_time < LONGEST_MS
-            ):  # its app goes on with it, whether or not anybody had looked
+            ):  # the client continues it: it has timed out only because ``close_stale`` ran first
                 self._reopen(session)
         else:
             session = self._join(user_id, app, timestamp)
@@ -113,8 +113,8 @@ class SessionBook:
         joins: bool = True,
         implicit: bool = False,
     ) -> OpenSession:
-        """A new session from ``timestamp`` on; ``joins``: what comes without a session id may fall into it;
-        ``implicit``: nobody asked for it, so it may be united with another."""
+        """Open a session at ``timestamp``. ``joins``: activities without a session id may join it; ``implicit``: no
+        client knows its id, so it may be merged into another."""
         key = encode_id(session_id or self._new_id())
         info = to_json(device_info) if device_info else None
         session = OpenSession(
@@ -132,26 +132,26 @@ class SessionBook:
         return session
 
     def mark(self, session: OpenSession) -> None:
-        """Have ``save`` write ``session``."""
+        """Mark ``session`` to be written by ``save``."""
         if session.id not in self._touched or session.moved:
             self._touched[session.id] = session
             stretch = (session.user_id, session.app, session.start_time // _STRETCH)
             self._touched_at.setdefault(stretch, {})[session.id] = session
 
     def save(self) -> None:
-        """Write what changed; leave an event for every session that opened, ended or was united with another."""
+        """Write the changed sessions and add an event for each that opened, ended or was merged."""
         if not self._touched:
             return
         conn = self._tx.conn
-        told = session_table.write(conn, self._touched.values())
+        published = session_table.write(conn, self._touched.values())
         gone: list[OpenSession] = []
-        if self._meeting:
-            runs = self._unite()
-            told += session_table.write(conn, runs.changed.values())
-            self._touched |= runs.changed
-            self._reopened |= {s.id: s for s in runs.changed.values() if s.end_time is None}
-            gone = runs.gone
-            for session in runs.changed.values() if self._cache.key_types else ():
+        if self._to_merge:
+            merge = self._merge()
+            published += session_table.write(conn, merge.changed.values())
+            self._touched |= merge.changed
+            self._reopened |= {s.id: s for s in merge.changed.values() if s.end_time is None}
+            gone = merge.gone
+            for session in merge.changed.values() if self._cache.key_types else ():
                 session_table.count_keys(conn, session)
             for session in gone:
                 for kept in (self._touched, self._by_id, self._reopened):
@@ -160,27 +160,27 @@ class SessionBook:
             if session.end_time is None:
                 session_table.recall_pages(conn, session)
                 session_table.save_pages(conn, session)
-        for session in {s.id: s for s in told}.values():
+        for session in {s.id: s for s in published}.values():
             if session.id in self._touched:
                 self._tx.events.append(Event("session", decode_id(session.id), session.user_id, session.app))
         self._settle([s for s in self._touched.values() if s.end_time is not None or s.counted is not None], gone)
 
-    def _unite(self) -> SessionMerge:
-        runs = SessionMerge(self._tx, self.known, self._feed)
-        for session in sorted(self._meeting.values(), key=lambda session: session.start_time):
-            runs.join_from(session)
-        for session in (*runs.changed.values(), *runs.gone):
+    def _merge(self) -> SessionMerge:
+        merge = SessionMerge(self._tx, self.known, self._feed)
+        for session in sorted(self._to_merge.values(), key=lambda session: session.start_time):
+            merge.join_from(session)
+        for session in (*merge.changed.values(), *merge.gone):
             self._current.pop((session.user_id, session.app), None)
-            self.united = True
-        return runs
+            self.merged = True
+        return merge
 
     def _feed(self) -> None:
-        """Have the index know what a search by user would otherwise look through."""
+        """Aggregate pending activities, which a search by user would scan."""
         if user_index.tail_length(self._tx.conn) > TAIL_TO_COUNT_IN:
             user_index.catch_up(self._tx, self._cache.local)
 
     def _settle(self, sessions: list[OpenSession], gone: list[OpenSession]) -> None:
-        """Count the pages of those that are over, and what they are to their day; ``gone``: became part of others."""
+        """Count the pages of ended sessions and update ``session_days``; ``gone`` sessions were merged into others."""
         unknown = [s for s in sessions if s.end_time is not None and s.pages is None]
         if unknown:
             self._feed()
@@ -220,7 +220,7 @@ class SessionBook:
         near = self._near(user_id, app, timestamp)
         reached = [session for session in near if _reaches(session, timestamp)]
         if reached:
-            # The one that had begun by then, else the one that began after it.
+            # Prefer a session that began before the activity.
             session = min(
                 reached,
                 key=lambda s: (s.start_time > timestamp, abs(s.start_time - timestamp), not s.implicit, repr(s.id)),
@@ -233,7 +233,7 @@ class SessionBook:
                 session.close(timestamp, "timeout")
                 self._current[place] = current
         if len(near) > bool(reached):
-            self._meeting[session.id] = session
+            self._to_merge[session.id] = session
         return session
 
     def _reopen(self, session: OpenSession) -> None:
@@ -244,8 +244,8 @@ class SessionBook:
         self._reopened[session.id] = session
 
     def _near(self, user_id: str, app: str, timestamp: int) -> list[OpenSession]:
-        """The sessions within 30 minutes of ``timestamp``, of this transaction's and of the file's, but those that were
-        ended before it."""
+        """Return the sessions within 30 minutes of ``timestamp``, of this transaction and of the file, except sessions
+        that a client ended before it."""
         values = {"user": user_id, "app": app, "at": timestamp}
         rows = self._tx.conn.execute(_NEAR, values).fetchall()
         near = {session.id: session for session in map(self.known, rows)}
@@ -275,7 +275,7 @@ class SessionBook:
         return self.known(row)
 
     def known(self, row: tuple[Any, ...]) -> OpenSession:
-        """The session of a row: what this transaction has changed already counts, not what the file still says."""
+        """Return the working copy of a row's session, with this transaction's changes."""
         session = self._by_id.get(row[1])
         if session is None:
             session = self._by_id[row[1]] = OpenSession(row)
@@ -294,7 +294,7 @@ def _reaches(session: OpenSession, timestamp: int) -> bool:
 
 
 def close_stale(tx: Tx, cache: SessionCache) -> list[str]:
-    """End up to 1,000 sessions that nobody ended and that are over by their silence or length; returns their users."""
+    """End up to 1,000 open sessions by the 30-minute or the 24-hour rule; return their users."""
     book = SessionBook(tx, lambda: "", cache)
     rows = tx.conn.execute(
         f"SELECT {COLUMNS} FROM user_sessions WHERE end_time IS NULL AND (last_seen < ? OR start_time <= ?) LIMIT 1000",

@@ -1,4 +1,4 @@
-"""Sessions that several users' activities came under (a visitor who logs in half-way), when one of them is erased."""
+"""Shared sessions (activities of several users: a visitor who logs in later) when one of the users is erased."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flashflow.backend.store.rollups.schema import OTHER
 
 
 class Gone(NamedTuple):
-    """An activity that was just deleted: the (encoded) id of its session, its type and its time."""
+    """A deleted activity: the encoded id of its session, its type, its timestamp."""
 
     session: bytes | str
     kind: str
@@ -20,17 +20,16 @@ class Gone(NamedTuple):
 
 
 def without(tx: Tx, user_id: str, activities: Sequence[Gone], cache: SessionCache) -> None:
-    """Another user's session that these fell into has fewer activities, key activities and pages now, and reaches no
-    further than what is left of it."""
+    """Subtract deleted ``activities`` from shared sessions of other users, and shrink these to the activities left."""
     book = SessionBook(tx, lambda: "", cache)
-    moments: dict[bytes | str, set[int]] = {}
+    times_of: dict[bytes | str, set[int]] = {}
     for gone in activities:
         session = book.shared(gone.session)
         if session is not None and session.user_id != user_id:
             session.activities = max(0, session.activities - 1)
             session.key_activities = max(0, session.key_activities - (gone.kind in cache.key_types))
-            moments.setdefault(gone.session, set()).add(gone.timestamp)
-    for id_, times in moments.items():
+            times_of.setdefault(gone.session, set()).add(gone.timestamp)
+    for id_, times in times_of.items():
         session = book.shared(id_)
         assert session is not None
         _shrink(tx, session, times)
@@ -39,7 +38,7 @@ def without(tx: Tx, user_id: str, activities: Sequence[Gone], cache: SessionCach
 
 
 def _shrink(tx: Tx, session: OpenSession, times: set[int]) -> None:
-    """Take from the session's ends what only activities at these times had stretched it to."""
+    """Move the session's start and end to its remaining activities, where deleted ones at ``times`` had set them."""
     first, last = tx.conn.execute(
         "SELECT MIN(timestamp), MAX(timestamp) FROM user_activities WHERE timestamp BETWEEN ? AND ? AND session_id = ?",
         (session.start_time, session.last_seen, session.id),
@@ -56,8 +55,8 @@ def _shrink(tx: Tx, session: OpenSession, times: set[int]) -> None:
 
 
 def reassign(tx: Tx, user_id: str, ids: Sequence[bytes | str], cache: SessionCache) -> frozenset[bytes | str]:
-    """Leave shared sessions of ``user_id``, whose own activities are gone, to whoever came first of the others, with
-    nothing of the user's left in them; returns those that somebody took."""
+    """Reassign shared sessions of ``user_id``, whose own activities are deleted, to the first of the other users, and
+    clear the device columns; return the ids of reassigned sessions."""
     book = SessionBook(tx, lambda: "", cache)
     taken: list[OpenSession] = []
     for id_ in ids:

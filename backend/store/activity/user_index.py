@@ -1,13 +1,13 @@
-"""What is kept by user and would cost every activity a page of its own: fed a few thousand rows at once.
+"""Index of activities by user and counters per user, both updated in batches.
 
-Each user's newest index entry and counters lie on other pages than the next user's, so that keeping them row by row
-was the dearest part of a write (measured: 15 µs of 65, nearly all of it pages for the WAL).
+Entries of different users are on different pages: row by row, they were 15 of 65 µs of a write, nearly all of it WAL
+pages.
 
-- ``activities_by_user`` takes the rows up to its mark, sorted, in one go (``folding``); what came after (the tail) is
-  found by ``seq``. Every question about one user asks both: through the view ``user_timeline``, or as below.
-- The counters of ``user_analytics`` are kept by each small write. A group of many users' activities leaves them, and
-  the sessions it opens, to the next small write or the next idle second, from the rows after ``counted`` and
-  ``sessions_counted`` on.
+- ``activities_by_user`` has the rows up to ``figures_state.through``, added in sorted batches (``rollups.aggregate``).
+  Later rows (the tail) are found by ``seq``. A query about one user reads both: by the view ``user_timeline``, or by
+  the functions below.
+- Small writes update the counters of ``user_analytics``. A write with activities of many users defers them, and its
+  sessions, to the next small write or idle second: rows after ``counted`` and ``sessions_counted``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from flashflow.backend.store.rollups.aggregate import fold
 from flashflow.backend.store.rollups.dimensions import user_key
 
 COUNT_AT = 65_536
-"""Activities left uncounted at most while more and more come; an idle second counts them, too."""
+"""Activities with deferred counters above which they are counted although writes continue."""
 FEED_AT = 16_384
-"""Rows in the tail that are worth a feed; a read looks through at most about so many (some 0.1 µs each)."""
+"""Rows in the tail that start an aggregation; a read scans about as many at most (0.1 µs each)."""
 
 _NAMES = (
     "seq", "id", "user_id", "activity_type", "session_id", "app", "timestamp", "received_at", "metadata", "page_url",
@@ -36,7 +36,7 @@ _NAMES = (
 COLUMNS = {name: name for name in _NAMES} | {
     "user_agent": "COALESCE(user_agent, (SELECT name FROM figure_names WHERE key = agent)) AS user_agent"
 }
-"""An activity's columns, and what each is in a statement over ``user_activities``."""
+"""An activity's columns, and the SQL of each in a statement over ``user_activities``."""
 _OF = {"seq": "p.seq AS seq", "user_id": "u.user_id AS user_id"}
 _SEQ = re.compile(r"\bseq\b")
 _MARK = "(SELECT through FROM figures_state)"
@@ -52,8 +52,8 @@ VIEW_DDL = f"""CREATE VIEW user_timeline AS
 
 
 def of_session(column: str) -> str:
-    """SQL for a column of the activities of the session in the enclosing query's ``user_sessions``; SQLite hands no
-    outer column down into the view, so both parts are written out."""
+    """Build SQL for a column of the activities of the enclosing query's ``user_sessions``."""
+    # Not by the view: SQLite does not push outer columns down into it.
     return (
         f"SELECT a.{column} FROM {_FED} WHERE u.user_id = user_sessions.user_id "
         f"AND {partitions.between('user_sessions.start_time', 'user_sessions.last_seen')} "
@@ -63,7 +63,7 @@ def of_session(column: str) -> str:
 
 
 def rows_of(condition: str) -> str:
-    """SQL for the ``seq`` of the user :user's activities from :low to :high, both included, that meet ``condition``."""
+    """Build SQL for the ``seq`` of user :user's activities from :low to :high, both included, with ``condition``."""
     return (
         f"SELECT a.seq FROM {_FED} WHERE u.user_id = :user AND {partitions.between(':low', ':high')} AND a.{condition} "
         f"UNION ALL SELECT seq FROM {TAIL.replace('user_activities', 'user_activities NOT INDEXED')} "
@@ -76,7 +76,7 @@ SINCE = (
     f"AND {partitions.between('?2', str(partitions.ALWAYS))} "
     f"UNION ALL SELECT activity_type, app FROM {TAIL} AND user_id = ?1 AND timestamp >= ?2"
 )
-"""Type and app of every activity of the user ?1 from the moment ?2 on."""
+"""SQL for the type and app of every activity of user ?1 at time ?2 or later."""
 
 COUNT = (
     "INSERT INTO user_analytics (user_id, total_sessions, total_activities, last_activity) {rows} "
@@ -95,8 +95,8 @@ _COUNT_SESSIONS = COUNT.format(
 
 
 def catch_up(tx: Tx, local: LocalTime) -> bool:
-    """Fold the tail into the figures and the index; whether there is more to fold. What was left uncounted is counted
-    once it is much: every user's counters lie on another page."""
+    """Aggregate one batch of the tail into the rollups and the index, and update deferred counters above COUNT_AT;
+    return whether more is left."""
     counted = counted_to(tx.conn)
     if counted is not None and _newest(tx.conn) - counted > COUNT_AT:
         count_tail(tx)
@@ -104,13 +104,13 @@ def catch_up(tx: Tx, local: LocalTime) -> bool:
 
 
 def counted_to(conn: sqlite3.Connection) -> int | None:
-    """The ``seq`` after which no activity is in the counters; None where all of them are."""
+    """Return the last ``seq`` that the counters include; None if they include all."""
     counted: int | None = conn.execute("SELECT counted FROM figures_state").fetchone()[0]
     return counted
 
 
 def count_later(tx: Tx, seq: int) -> None:
-    """Leave every activity after ``seq``, and every session from now on, out of the counters for now."""
+    """Defer the counters for activities after ``seq`` and for sessions from now on."""
     tx.conn.execute(
         "UPDATE figures_state SET counted = ?, sessions_counted = (SELECT COALESCE(MAX(seq), 0) FROM user_sessions)",
         (seq,),
@@ -118,7 +118,7 @@ def count_later(tx: Tx, seq: int) -> None:
 
 
 def count_tail(tx: Tx) -> bool:
-    """Count what was left for later; whether there was anything."""
+    """Update deferred counters; return whether there were any."""
     counted = counted_to(tx.conn)
     if counted is None:
         return False
@@ -129,7 +129,7 @@ def count_tail(tx: Tx) -> bool:
 
 
 def uncounted_sessions(conn: sqlite3.Connection, user_id: str) -> int:
-    """How many of the user's sessions the counters have not seen yet."""
+    """Return the number of the user's sessions that the counters do not include yet."""
     (count,) = conn.execute(
         "SELECT COUNT(*) FROM user_sessions WHERE user_id = ? AND seq > (SELECT sessions_counted FROM figures_state)",
         (user_id,),
@@ -138,7 +138,7 @@ def uncounted_sessions(conn: sqlite3.Connection, user_id: str) -> int:
 
 
 def tail_length(conn: sqlite3.Connection) -> int:
-    """How many rows (at most: erased ones count) the index has not seen yet."""
+    """Return the length of the tail; an upper bound, since deleted rows count."""
     (through,) = conn.execute(f"SELECT {_MARK}").fetchone()
     return _newest(conn) - int(through)
 
@@ -148,8 +148,8 @@ def _newest(conn: sqlite3.Connection) -> int:
 
 
 class IndexQuery(NamedTuple):
-    """Which of a user's activities: conditions on COLUMNS with their values, and the time from ``low`` to ``high``
-    (milliseconds since 1970, both included; None: without end)."""
+    """Filter of one user's activities: conditions on COLUMNS with their values, and the time from ``low`` to ``high``
+    (milliseconds since 1970, both included; None: unbounded)."""
 
     user_id: str
     where: Sequence[str] = ()
@@ -159,15 +159,15 @@ class IndexQuery(NamedTuple):
 
 
 def newest_of_user(
-    conn: sqlite3.Connection, asked: IndexQuery, limit: int, *, oldest: bool = False
+    conn: sqlite3.Connection, query: IndexQuery, limit: int, *, oldest: bool = False
 ) -> list[tuple[Any, ...]]:
-    """The newest activities (or the ``oldest``), as rows of COLUMNS."""
-    return list(rows_at(conn, [seq for _, seq in places_of_user(conn, asked, limit, oldest=oldest)]))
+    """Return the newest (or ``oldest``) activities as rows of COLUMNS."""
+    return list(rows_at(conn, [seq for _, seq in places_of_user(conn, query, limit, oldest=oldest)]))
 
 
 def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-    """Rows of COLUMNS in the order of ``seqs``, read one by one."""
-    # CROSS JOIN keeps the order of the list, and no row has to be sorted: a row may be as large as a request.
+    """Iterate over rows of COLUMNS in the order of ``seqs``."""
+    # CROSS JOIN keeps the order of the list without sorting the rows, which may be as large as a request.
     return conn.execute(
         f"SELECT {', '.join(COLUMNS.values())} FROM (SELECT value AS wanted FROM json_each(?)) "
         "CROSS JOIN user_activities ON seq = wanted",
@@ -176,39 +176,39 @@ def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[tuple[Any
 
 
 def places_of_user(
-    conn: sqlite3.Connection, asked: IndexQuery, limit: int, *, oldest: bool = False
+    conn: sqlite3.Connection, query: IndexQuery, limit: int, *, oldest: bool = False
 ) -> list[tuple[int, int]]:
-    """(timestamp, seq) of the newest activities (or the ``oldest``). No part is read further than to ``limit`` matches,
-    and none that lies behind as many."""
-    turn = "ASC" if oldest else "DESC"
-    found = _in_tail(conn, asked, f"ORDER BY timestamp {turn}, seq {turn} LIMIT {int(limit)}")
-    user = user_key(conn, asked.user_id)
-    conditions = "".join(f" AND {_SEQ.sub('p.seq', condition)}" for condition in asked.where)
+    """Return (timestamp, seq) of the newest (or ``oldest``) activities. Reads up to ``limit`` matches of each
+    partition, and stops after the partition in which it has ``limit``."""
+    order = "ASC" if oldest else "DESC"
+    found = _in_tail(conn, query, f"ORDER BY timestamp {order}, seq {order} LIMIT {int(limit)}")
+    user = user_key(conn, query.user_id)
+    conditions = "".join(f" AND {_SEQ.sub('p.seq', condition)}" for condition in query.where)
     fed = (
         "SELECT a.timestamp, p.seq FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq "
         f"WHERE p.part = ? AND p.user = ? AND p.at BETWEEN ? AND ?{conditions} "
-        f"ORDER BY p.at {turn}, p.seq {turn} LIMIT {int(limit)}"
+        f"ORDER BY p.at {order}, p.seq {order} LIMIT {int(limit)}"
     )
     indexed = 0
     for number, low, high in (
-        partitions.partitions(conn, asked.low, asked.high, oldest=oldest) if user is not None else ()
+        partitions.partitions(conn, query.low, query.high, oldest=oldest) if user is not None else ()
     ):
-        rows = conn.execute(fed, (number, user, low, high, *asked.values)).fetchall()
+        rows = conn.execute(fed, (number, user, low, high, *query.values)).fetchall()
         found += rows
         indexed += len(rows)
-        if indexed >= limit:  # what follows lies on the far side of all of these
+        if indexed >= limit:  # the next partitions are further away than all of these
             break
     found.sort(reverse=not oldest)
     return found[:limit]
 
 
-def _in_tail(conn: sqlite3.Connection, asked: IndexQuery, order: str) -> list[tuple[int, int]]:
-    where, values = ["user_id = ?", *asked.where], [asked.user_id, *asked.values]
-    for condition, moment in (("timestamp >= ?", asked.low), ("timestamp <= ?", asked.high)):
-        if moment is not None:
+def _in_tail(conn: sqlite3.Connection, query: IndexQuery, order: str) -> list[tuple[int, int]]:
+    where, values = ["user_id = ?", *query.where], [query.user_id, *query.values]
+    for condition, bound in (("timestamp >= ?", query.low), ("timestamp <= ?", query.high)):
+        if bound is not None:
             where.append(condition)
-            values.append(moment)
-    # NOT INDEXED: the few rows of the tail by their seq, not all rows by the index that has their order.
+            values.append(bound)
+    # NOT INDEXED: read the few rows of the tail by seq, not all rows by the index in the requested order.
     rows = TAIL.replace("user_activities", "user_activities NOT INDEXED")
     return conn.execute(
         f"SELECT timestamp, seq FROM {rows} AND {' AND '.join(where)} {order}",
