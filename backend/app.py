@@ -140,7 +140,7 @@ class Backend:
             zone=lambda: self.activity.analytics.zone,
             metrics=AnalyticsMetrics(self.activity.analytics),
         )
-        self.rule_watch = RuleWorker(self.rules.judge)
+        self.rule_worker = RuleWorker(self.rules.evaluator)
         self.jobs = Jobs()
         self._start_writes = StartWrites()
         self._tells = True
@@ -199,9 +199,9 @@ class Backend:
         self._start_writes.add(self._tell_me)
         self._start_writes.run()
         self.bus.subscribe(self._hear)
-        self.bus.subscribe(self.rule_watch.hear)
+        self.bus.subscribe(self.rule_worker.on_events)
         self.outbox.start()
-        self.rule_watch.start()
+        self.rule_worker.start()
         self.jobs.every(5, self._start_writes.run)
         self.jobs.every(2, self.activity.store.probe)
         self.jobs.every(2, self.notifications.store.probe)
@@ -214,8 +214,8 @@ class Backend:
         self.jobs.every(5, lambda: self.activity.rollups.recount(seconds=1))
         self.jobs.every(5, self._tell_of_guard)
         self.jobs.every(3600, self.upkeep.forget_answers)
-        self.jobs.every(30, self.rules.judge.check_alerts, long=True)
-        self.jobs.every(3600, self.rules.forget_useless)
+        self.jobs.every(30, self.rules.evaluator.check_alerts, long=True)
+        self.jobs.every(3600, self.rules.delete_expired_state)
         self.jobs.every(3600, self.upkeep.back_up_daily, long=True)
         self.jobs.every(3600, self.retention.begin)
         self.jobs.every(60, self.erasing.finish, long=True)
@@ -241,7 +241,7 @@ class Backend:
         self.jobs.stop()
         if self._http is not None:  # after the last job that could write it
             (self.data_dir / INSTANCE_FILE).unlink(missing_ok=True)
-        self.rule_watch.stop()
+        self.rule_worker.stop()
         self.retention.stop()
         self._toast_dismissals.stop()
         self.outbox.stop()
@@ -306,7 +306,7 @@ class Backend:
     def failing_threads(self) -> tuple[str, ...]:
         """The long-lived threads that ended or failed lately, by name."""
         http = None if self._http is None else self._http.thread
-        others = (*self.jobs.threads, self.outbox.thread, self.rule_watch.thread, self._toast_dismissals.thread, http)
+        others = (*self.jobs.threads, self.outbox.thread, self.rule_worker.thread, self._toast_dismissals.thread, http)
         return health.failing_threads((self.activity.store, self.notifications.store), others)
 
     def _hear(self, events: tuple[Event, ...]) -> None:

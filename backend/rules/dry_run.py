@@ -1,4 +1,4 @@
-"""A rule's dry run: how often it would have fired in the last seven days. Nothing is stored, nobody is told."""
+"""Dry runs: count how often a rule would have fired in the last seven days. Nothing is stored or sent."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ DAYS = 7
 WEEK_MS = DAYS * 24 * 60 * 60 * 1000
 EXAMPLES = 10
 MOST_JUDGED = 250_000
-"""Activities of the type that are looked at; a trial must end before whoever asked gives up."""
+"""Activities evaluated in one dry run: it must end before the caller's time-out."""
 
 
 class ActivityExample(Record, frozen=True, kw_only=True):
-    """One activity with which the rule would have fired."""
+    """One activity on which the rule would have fired."""
 
     at: datetime
     user_id: str
@@ -40,7 +40,7 @@ class ActivityExample(Record, frozen=True, kw_only=True):
 
 
 class AlertExample(Record, frozen=True, kw_only=True):
-    """One reading with which the alert would have fired."""
+    """One metric reading on which the alert would have fired."""
 
     at: datetime
     now: int
@@ -49,8 +49,9 @@ class AlertExample(Record, frozen=True, kw_only=True):
 
 
 class DryRun(Record, frozen=True, kw_only=True):
-    """How often it would have fired, the newest ten of these times, and how many activities of the type (for an alert:
-    readings) were judged. ``complete`` is false where there were so many that the newest were not looked at."""
+    """Result of a dry run: number of firings, the newest ten as examples, and the number of activities of the type
+    (alert: of readings) evaluated. ``complete`` is false if the newest activities exceeded the limit and were
+    skipped."""
 
     would_have_fired: int
     examples: tuple[ActivityExample, ...] | tuple[AlertExample, ...]
@@ -60,7 +61,7 @@ class DryRun(Record, frozen=True, kw_only=True):
 
 
 class Scope(NamedTuple):
-    """When it is asked, and over whose rows (``app`` None: all)."""
+    """The current time, and the app whose rows are read (``app`` None: all)."""
 
     now_ms: int
     app: str | None
@@ -69,29 +70,29 @@ class Scope(NamedTuple):
 def try_activities(
     conn: sqlite3.Connection, on: OnIn, cooldown_minutes: int, scope: Scope, most: int = MOST_JUDGED
 ) -> DryRun:
-    """Judge what happened in the last seven days, each activity as if at the time it happened."""
-    return _judge(on, cooldown_minutes, during(conn, scope.now_ms - WEEK_MS, on.activity_type, scope.app), most)
+    """Evaluate the activities of the last seven days, each as if it had arrived when it happened."""
+    return _evaluate(on, cooldown_minutes, during(conn, scope.now_ms - WEEK_MS, on.activity_type, scope.app), most)
 
 
-def _judge(on: OnIn, cooldown_minutes: int, happenings: Iterable[ActivityFacts], most: int) -> DryRun:
+def _evaluate(on: OnIn, cooldown_minutes: int, activities: Iterable[ActivityFacts], most: int) -> DryRun:
     terms, conditions = terms_of(on, cooldown_minutes), conditions_of(on.where)
-    remembered: dict[str, RuleState] = {}
+    states: dict[str, RuleState] = {}
     newest: deque[ActivityFacts] = deque(maxlen=EXAMPLES)
     fired = judged = 0
     complete = True
-    for happening in happenings:
+    for activity in activities:
         if judged == most:
             complete = False
             break
         judged += 1
-        if not all(condition.holds(happening) for condition in conditions):
+        if not all(condition.holds(activity) for condition in conditions):
             continue
-        at, user = happening.at_ms, happening.user_id
-        fires, uses = match(terms, remembered.get(user, NONE_YET), at, at)
+        at, user = activity.at_ms, activity.user_id
+        fires, state = match(terms, states.get(user, NONE_YET), at, at)
         if fires:
-            fired, uses = fired + 1, told(at)
-            newest.append(happening)
-        remembered[user] = uses
+            fired, state = fired + 1, told(at)
+            newest.append(activity)
+        states[user] = state
     examples = tuple(
         ActivityExample(at=to_datetime(one.at_ms), user_id=one.user_id, activity_id=one.id) for one in reversed(newest)
     )
@@ -99,7 +100,7 @@ def _judge(on: OnIn, cooldown_minutes: int, happenings: Iterable[ActivityFacts],
 
 
 def try_alert(alert: AlertIn, cooldown_minutes: int, scope: Scope, metrics: Metrics, zone: ZoneInfo) -> DryRun:
-    """Look at the figure at every moment of the last seven days at which the alert would have."""
+    """Read the metric at every check time of the last seven days."""
     found: list[tuple[int, Reading]] = []
     judged, fired_at = 0, None
     for at in check_times(alert, scope.now_ms - WEEK_MS, scope.now_ms, zone):

@@ -1,7 +1,7 @@
-"""Rules at work: what arrived is judged exactly once, and figures are looked at when their time has come.
+"""Evaluate rules: each new activity exactly once, each metric alert when it is due.
 
-Judging an activity, telling whom it concerns, remembering it and moving the mark on are one transaction in
-``notifications.db``; so a crash at any moment neither loses a firing nor repeats one.
+Matching an activity, storing its notifications, the rule state and the position are one transaction in
+``notifications.db``, so a crash neither loses nor repeats a firing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from flashflow.backend.domain.rule_conditions import (
     useful_until,
 )
 from flashflow.backend.notifications.send import Order
-from flashflow.backend.rules.messages import activity_data, alert_data, request, wanted_by
+from flashflow.backend.rules.messages import activity_data, alert_data, request, used_variables
 from flashflow.backend.schemas.records import Sent
 from flashflow.backend.schemas.requests import SendIn
 from flashflow.backend.schemas.rules import WEEK_MINUTES
@@ -40,60 +40,59 @@ from flashflow.backend.store.activity.activities import last_seq
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.errors import is_storage_fault
 from flashflow.backend.store.engine.writer import TryCarefully, Tx, Write
-from flashflow.backend.store.notifications import rule_state
-from flashflow.backend.store.notifications import rules as table
+from flashflow.backend.store.notifications import rule_state, rules
 from flashflow.backend.store.notifications.rules import Row
 
 log = logging.getLogger(__name__)
 
 BATCH = 256
-"""Activities that are judged in one transaction."""
-MOST_TOLD = 500
+"""Activities evaluated in one transaction."""
+MOST_RECIPIENTS = 500
 """Notifications after which a transaction ends early: other writes wait for it."""
-FAR = 10_000
-"""Activities of no rule's concern after which the mark is moved all the same, so that a start need not look at them."""
-FAULT = "It could not be sent, by a fault of FlashFlow's own; its log says more."
+SAVE_POSITION_AFTER = 10_000
+"""Activities without a match after which the position is saved, so that a start need not read them again."""
+FAULT = "An internal error prevented sending; the log has the details."
 
 Ordering = Callable[[SendIn, str, str | None], Order]
-"""A checked order from a request, the app that sends it, and the only app whose templates may be filled in (None:
+"""Checks a request and returns the order. Arguments: request, sending app, only app whose templates may be used (None:
 any). Raises ValidationError."""
 Sending = Callable[[Tx, Sequence[Order]], Sequence[tuple[Sent, ...] | FlashFlowError]]
 
 
 class WatchedRule(NamedTuple):
-    """A rule over activities, made ready."""
+    """A rule over activities with its conditions compiled."""
 
     row: Row
     conditions: tuple[Condition, ...]
     terms: Terms
 
-    def meets(self, happening: ActivityFacts) -> bool:
+    def matches(self, activity: ActivityFacts) -> bool:
         row = self.row
         return (
-            happening.seq > row.after_seq
-            and row.owner in {None, happening.app}
-            and all(condition.holds(happening) for condition in self.conditions)
+            activity.seq > row.after_seq
+            and row.owner in {None, activity.app}
+            and all(condition.holds(activity) for condition in self.conditions)
         )
 
 
-class RuleBook(NamedTuple):
-    """Every rule that is switched on, as of ``revision``; ``after``: up to there no activity concerns any of them."""
+class EnabledRules(NamedTuple):
+    """Enabled rules as of ``revision``. No rule applies to activities up to ``seq`` ``after``."""
 
     revision: int
     by_type: Mapping[str, Sequence[WatchedRule]]
     has_alerts: bool
     after: int
 
-    def matching(self, happenings: Sequence[ActivityFacts]) -> list[Matched]:
-        found = [(one, [rule for rule in self.by_type[one.activity_type] if rule.meets(one)]) for one in happenings]
-        return [(one, rules) for one, rules in found if rules]
+    def matching(self, activities: Sequence[ActivityFacts]) -> list[Matched]:
+        found = [(one, [rule for rule in self.by_type[one.activity_type] if rule.matches(one)]) for one in activities]
+        return [(one, matching) for one, matching in found if matching]
 
 
 Matched = tuple[ActivityFacts, list[WatchedRule]]
 
 
 class Step(NamedTuple):
-    """What is judged at once: the matches among what arrived after ``after`` up to ``reached``."""
+    """Matches evaluated in one transaction, among the activities with ``seq`` in (``after``, ``reached``]."""
 
     revision: int
     after: int
@@ -102,14 +101,14 @@ class Step(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """How far a step came, and how often a rule told somebody."""
+    """The last ``seq`` of a step, and the number of firings."""
 
     reached: int
     fired: int
 
 
 class RuleEvaluator:
-    """Judges the activities of one store by the rules of another."""
+    """Evaluates the activities of one store against the rules of another."""
 
     def __init__(
         self,
@@ -127,104 +126,104 @@ class RuleEvaluator:
         self._send = send
         self._zone = zone
         self._metrics = metrics
-        self._one = threading.Lock()
-        self._book: RuleBook | None = None
+        self._lock = threading.Lock()
+        self._enabled: EnabledRules | None = None
         self._stale = True
-        self._ending = False
-        self._place = -1
-        self._written = 0
+        self._stopping = False
+        self._position = -1
+        self._saved = 0
 
     @property
-    def watches(self) -> bool:
+    def is_watching(self) -> bool:
         """Whether there is, or may be, a rule over activities."""
-        book = self._book
-        return self._stale or book is None or bool(book.by_type)
+        enabled = self._enabled
+        return self._stale or enabled is None or bool(enabled.by_type)
 
-    def look_again(self) -> None:
-        """A rule may have changed."""
+    def invalidate(self) -> None:
+        """Read the rules again before the next activity: one may have changed."""
         self._stale = True
 
-    def end(self) -> None:
-        """Judge no further than the step that is under way; the next start goes on there."""
-        self._ending = True
+    def stop(self) -> None:
+        """Stop after the current step; the next start continues there."""
+        self._stopping = True
 
     # --- activities -----------------------------------------------------------------------------------------------
 
-    def judge_new(self) -> int:
-        """Judge what has arrived by now; returns how often a rule told somebody. Raises StorageError."""
+    def evaluate_new(self) -> int:
+        """Evaluate all activities stored so far; return the number of firings. Raises StorageError."""
         fired = 0
-        with self._one:
+        with self._lock:
             until = self._activities.read(last_seq)
-            while not self._ending and (step := self._next(until)) is not None:
-                judged = Evaluated(step.reached, 0)
+            while not self._stopping and (step := self._next(until)) is not None:
+                done = Evaluated(step.reached, 0)
                 if step.matched:
-                    answer = self._store.run(Write(self._judge, step))
-                    if answer is None:  # a rule was changed meanwhile
+                    answer = self._store.run(Write(self._evaluate, step))
+                    if answer is None:  # a rule changed since the step was prepared
                         continue
-                    judged, self._written = answer, answer.reached
-                self._place = judged.reached
-                fired += judged.fired
-            if self._place - self._written > FAR:
-                self._keep_place()
+                    done, self._saved = answer, answer.reached
+                self._position = done.reached
+                fired += done.fired
+            if self._position - self._saved > SAVE_POSITION_AFTER:
+                self._save_position()
         return fired
 
-    def keep_place(self) -> None:
-        """Have the next start begin where this one ends."""
-        with self._one:
-            if self._place > self._written:
-                self._keep_place()
+    def save_position(self) -> None:
+        """Let the next start continue where this one ended."""
+        with self._lock:
+            if self._position > self._saved:
+                self._save_position()
 
-    def _keep_place(self) -> None:
-        self._store.run(Write(_move, self._place))
-        self._written = self._place
+    def _save_position(self) -> None:
+        self._store.run(Write(_move, self._position))
+        self._saved = self._position
 
     def _next(self, until: int) -> Step | None:
-        book = self._current()
-        if not book.by_type:
+        enabled = self._load_rules()
+        if not enabled.by_type:
             return None
-        after = max(self._place, book.after)
+        after = max(self._position, enabled.after)
         if until <= after:
             return None
         since = self._store.clock.now_ms() - WEEK_MINUTES * MINUTE_MS
-        types = list(book.by_type)
+        types = list(enabled.by_type)
         found = self._activities.read(
             lambda conn: rule_queries.arrived(conn, after, until, since, types, BATCH)
         )  # fmt: skip
-        return Step(book.revision, after, found.reached, book.matching(found.happenings))
+        return Step(enabled.revision, after, found.reached, enabled.matching(found.happenings))
 
-    def _current(self) -> RuleBook:
-        """The rules as they are now; only with the lock. What is to be judged must be known before: a rule that comes
-        after this look begins after it, too."""
-        if self._place < 0:
-            self._begin()
+    def _load_rules(self) -> EnabledRules:
+        """Return the current rules. Requires the lock."""
+        # ``until`` was read before: a rule made after this read begins after ``until`` too.
+        if self._position < 0:
+            self._start()
         self._stale = False
-        mark, self._book = self._store.read(lambda conn: _look(conn, self._book))
-        self._place = max(self._place, mark.judged)
-        return self._book
+        mark, self._enabled = self._store.read(lambda conn: _enabled_rules(conn, self._enabled))
+        self._position = max(self._position, mark.judged)
+        return self._enabled
 
-    def _begin(self) -> None:
-        """Start where the last process ended, or earlier where the activities' file has gone back to a backup."""
+    def _start(self) -> None:
+        """Continue at the saved position, or earlier if ``user_activities.db`` was restored from a backup."""
         last = self._activities.read(last_seq)
         if self._store.read(rule_state.latest_known) > last:
             self._store.run(Write(_step_back, last))
-        self._place = self._written = self._store.read(rule_state.mark).judged
+        self._position = self._saved = self._store.read(rule_state.mark).judged
 
-    # --- figures --------------------------------------------------------------------------------------------------
+    # --- alerts ---------------------------------------------------------------------------------------------------
 
     def check_alerts(self) -> int:
-        """Look at every figure whose time has come; returns how many alerts told somebody. What goes wrong with one
-        keeps no other from being looked at, and is raised at the end."""
-        book = self._book
-        if book is not None and not self._stale and not book.has_alerts:
+        """Check every due alert; return the number of firings. A failing alert does not stop the others; its error is
+        raised at the end."""
+        known = self._enabled
+        if known is not None and not self._stale and not known.has_alerts:
             return 0
         fired, fault = 0, None
-        for row in self._store.read(table.enabled):
+        for row in self._store.read(rules.enabled):
             try:
                 fired += self._check(row)
             except FlashFlowError as error:
                 fault = error
             except Exception:
-                log.exception("the alert %r could not be looked at", row.name)
+                log.exception("the alert %r could not be checked", row.name)
         if fault is not None:
             raise fault
         return fired
@@ -236,48 +235,50 @@ class RuleEvaluator:
         found = read(alert, self._metrics, now, self._zone(), row.owner)
         return self._store.run(Write(self._note_reading, (row, found)))
 
-    # --- handlers for the writer ----------------------------------------------------------------------------------
+    # --- write handlers -------------------------------------------------------------------------------------------
 
-    def _judge(self, tx: Tx, items: Sequence[Step]) -> list[Evaluated | None]:
-        return [self._judged(tx, step) for step in items]
+    def _evaluate(self, tx: Tx, items: Sequence[Step]) -> list[Evaluated | None]:
+        return [self._evaluate_step(tx, step) for step in items]
 
-    def _judged(self, tx: Tx, step: Step) -> Evaluated | None:
+    def _evaluate_step(self, tx: Tx, step: Step) -> Evaluated | None:
         mark = rule_state.mark(tx.conn)
         if mark.revision != step.revision or mark.judged > step.after:
             return None
-        sitting = _Sitting(tx, self._fire)
+        evaluation = _Evaluation(tx, self._fire)
         reached = step.reached
-        for happening, rules in step.matched:
-            for rule in rules:
-                sitting.judge(rule, happening)
-            if sitting.told >= MOST_TOLD:
-                reached = happening.seq
+        for activity, matching in step.matched:
+            for rule in matching:
+                evaluation.evaluate(rule, activity)
+            if evaluation.recipients >= MOST_RECIPIENTS:
+                reached = activity.seq
                 break
-        sitting.close()
+        evaluation.save()
         rule_state.move_mark(tx, reached)
-        return Evaluated(reached, sitting.fired)
+        return Evaluated(reached, evaluation.fired)
 
     def _note_reading(self, tx: Tx, items: Sequence[tuple[Row, Reading]]) -> list[bool]:
         return [self._noted(tx, row, found) for row, found in items]
 
     def _noted(self, tx: Tx, row: Row, found: Reading) -> bool:
-        current = table.by_seq(tx.conn, row.seq)
+        current = rules.by_seq(tx.conn, row.seq)
         alert = row.body.alert
-        # It may have been changed, switched off or looked at since.
+        # It may have been changed, disabled or checked since the reading.
         if current is None or alert is None or current != row:
             return False
-        table.note_check(tx, row.seq)
+        rules.note_check(tx, row.seq)
         cooldown = row.body.cooldown_minutes
         if not is_breached(alert, found) or not may_notify(row.last_fired_at, cooldown, tx.now_ms, self._zone()):
             return False
         error = self._fire(tx, row, _recipients(row, None), alert_data(row.name, alert, found))
-        table.note(tx, row.seq, error is None, error)
+        rules.note(tx, row.seq, error is None, error)
         tx.events.append(Event("rule", row.name, "", row.app))
         return error is None
 
     def _fire(self, tx: Tx, row: Row, users: Sequence[str], data: dict[str, Any]) -> str | None:
-        """Tell ``users``; None, or why not, and then nothing was written. A fault of our own is tried a second time,
-        alone, and then counts as a refusal, so that it stops no other rule."""
+        """Send to ``users``; return None, or the reason why nothing was written.
+
+        An internal error is retried once, alone, and then counts as a refusal, so that it stops no other rule.
+        """
         events = len(tx.events)
         if tx.careful:
             tx.conn.execute("SAVEPOINT firing")  # the transaction's end ends it
@@ -285,92 +286,94 @@ class RuleEvaluator:
             order = self._order(request(row.body.send, users, data), row.app, row.owner)
             answer = self._send(tx, [msgspec.structs.replace(order, fallback=row.name)])[0]
             if isinstance(answer, Erased):  # its words name the user
-                return "Everyone whom it tells was erased."
+                return "All recipients were erased."
             return str(answer) if isinstance(answer, FlashFlowError) else None
         except ValidationError as refusal:
             return str(refusal)
         except Exception as error:
-            if _is_from_outside(error):
+            if _is_transient(error):
                 raise
             if not tx.careful:
                 raise TryCarefully from error
-            log.exception("the rule %r could not tell", row.name)
+            log.exception("the rule %r could not send", row.name)
             tx.conn.execute("ROLLBACK TO firing")
             del tx.events[events:]
             return FAULT
 
 
-class _Sitting:
-    """One transaction's judgements: what is remembered is read once and written once."""
+class _Evaluation:
+    """One transaction's evaluations: each rule state is read once and written once."""
 
     def __init__(self, tx: Tx, fire: Callable[[Tx, Row, Sequence[str], dict[str, Any]], str | None]) -> None:
         self._tx = tx
         self._fire = fire
-        self._uses: dict[tuple[int, str], tuple[WatchedRule, RuleState]] = {}
+        self._states: dict[tuple[int, str], tuple[WatchedRule, RuleState]] = {}
         self._outcomes: dict[int, tuple[Row, int, str | None]] = {}
-        self._wanted: dict[int, Sequence[str]] = {}
-        self.told = 0
+        self._variables: dict[int, Sequence[str]] = {}
+        self.recipients = 0
         self.fired = 0
 
-    def judge(self, rule: WatchedRule, happening: ActivityFacts) -> None:
-        tx, key = self._tx, (rule.row.seq, happening.user_id)
-        uses = self._uses[key][1] if key in self._uses else rule_state.uses_of(tx.conn, *key)
-        fires, after = match(rule.terms, uses, happening.at_ms, tx.now_ms)
-        if fires and self._tell(rule, happening):
+    def evaluate(self, rule: WatchedRule, activity: ActivityFacts) -> None:
+        tx, key = self._tx, (rule.row.seq, activity.user_id)
+        state = self._states[key][1] if key in self._states else rule_state.uses_of(tx.conn, *key)
+        fires, after = match(rule.terms, state, activity.at_ms, tx.now_ms)
+        if fires and self._send(rule, activity):
             after = told(tx.now_ms)
-        if after != uses:
-            self._uses[key] = (rule, after)
+        if after != state:
+            self._states[key] = (rule, after)
 
-    def _tell(self, rule: WatchedRule, happening: ActivityFacts) -> bool:
+    def _send(self, rule: WatchedRule, activity: ActivityFacts) -> bool:
         row = rule.row
-        users = _recipients(row, happening)
-        if row.seq not in self._wanted:
-            self._wanted[row.seq] = wanted_by(self._tx.conn, row.body.send)
-        data = activity_data(row.name, rule.terms.times, happening, self._wanted[row.seq])
+        users = _recipients(row, activity)
+        if row.seq not in self._variables:
+            self._variables[row.seq] = used_variables(self._tx.conn, row.body.send)
+        data = activity_data(row.name, rule.terms.times, activity, self._variables[row.seq])
         error = self._fire(self._tx, row, users, data)
         _, fired, before = self._outcomes.get(row.seq, (row, 0, None))
         self._outcomes[row.seq] = (row, fired + (error is None), error or before)
         self.fired += error is None
-        self.told += len(users)
+        self.recipients += len(users)
         return error is None
 
-    def close(self) -> None:
+    def save(self) -> None:
+        """Write the rule states and the outcome of each rule."""
         tx = self._tx
-        for (seq, user_id), (rule, uses) in self._uses.items():
-            if (until := useful_until(rule.terms, uses)) > tx.now_ms:
-                rule_state.remember(tx, seq, user_id, uses, until)
+        for (seq, user_id), (rule, state) in self._states.items():
+            if (until := useful_until(rule.terms, state)) > tx.now_ms:
+                rule_state.remember(tx, seq, user_id, state, until)
             else:
                 rule_state.delete_state(tx, seq, user_id)
         for seq, (row, fired, error) in self._outcomes.items():
-            table.note(tx, seq, fired, error)
+            rules.note(tx, seq, fired, error)
             tx.events.append(Event("rule", row.name, "", row.app))
 
 
-def _is_from_outside(error: Exception) -> bool:
-    """Whether ``error`` is the storage's own, which trying again later may mend; what we gave it wrongly is not."""
+def _is_transient(error: Exception) -> bool:
+    """Whether ``error`` is a storage fault that a later retry may pass; errors in our own SQL or values are not."""
     ours = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
     return isinstance(error, FlashFlowError) or (is_storage_fault(error) and not isinstance(error, ours))
 
 
-def _recipients(row: Row, happening: ActivityFacts | None) -> list[str]:
+def _recipients(row: Row, activity: ActivityFacts | None) -> list[str]:
     if isinstance(row.body.to, list):
         return row.body.to
-    assert happening is not None, "an alert names its recipients"
-    return [happening.user_id]
+    assert activity is not None, "an alert names its recipients"
+    return [activity.user_id]
 
 
-def _look(conn: sqlite3.Connection, known: RuleBook | None) -> tuple[rule_state.Mark, RuleBook]:
+def _enabled_rules(conn: sqlite3.Connection, known: EnabledRules | None) -> tuple[rule_state.Mark, EnabledRules]:
+    """Return ``known`` while it is current, else read the enabled rules."""
     mark = rule_state.mark(conn)
     if known is not None and known.revision == mark.revision:
         return mark, known
-    rows = table.enabled(conn)
+    rows = rules.enabled(conn)
     by_type: dict[str, list[WatchedRule]] = {}
     for row in rows:
         if (on := row.body.on) is not None:
             watched = WatchedRule(row, conditions_of(on.where), terms_of(on, row.body.cooldown_minutes))
             by_type.setdefault(on.activity_type, []).append(watched)
     after = min((one.row.after_seq for some in by_type.values() for one in some), default=0)
-    return mark, RuleBook(mark.revision, by_type, any(row.body.alert is not None for row in rows), after)
+    return mark, EnabledRules(mark.revision, by_type, any(row.body.alert is not None for row in rows), after)
 
 
 def _move(tx: Tx, items: Sequence[int]) -> list[None]:

@@ -1,4 +1,4 @@
-"""What a rule says: the data that its texts are filled in from, and the request that is sent."""
+"""Messages of rules: the template data of a firing and the request to send."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ _NOT_NAMED = re.compile(r"[^A-Za-z0-9_]", re.ASCII)
 _LONGEST_KEY = 64 - len(FLAT)
 
 
-def activity_data(rule: str, times: int, happening: ActivityFacts, wanted: Sequence[str] = ()) -> dict[str, Any]:
-    """What a text may name of an activity: its fields, its ``metadata`` where that is small, and of the metadata's own
-    plain values ``metadata_KEY``, those that are ``wanted`` however many there are."""
+def activity_data(rule: str, times: int, activity: ActivityFacts, used: Sequence[str] = ()) -> dict[str, Any]:
+    """Template data of an activity: its fields, its ``metadata`` up to LARGEST_METADATA bytes and DEEPEST_METADATA
+    levels, and ``metadata_KEY`` for up to MOST_FLAT scalar values, plus all that are ``used``."""
     data: dict[str, Any] = {
         "rule": rule,
         "times": times,
-        "activity_id": happening.id,
-        "activity_type": happening.activity_type,
-        "user_id": happening.user_id,
-        "session_id": happening.session_id,
-        "app": happening.app,
-        "timestamp": rfc3339(happening.at_ms),
+        "activity_id": activity.id,
+        "activity_type": activity.activity_type,
+        "user_id": activity.user_id,
+        "session_id": activity.session_id,
+        "app": activity.app,
+        "timestamp": rfc3339(activity.at_ms),
     }
-    if happening.page_url is not None:
-        data["page_url"] = happening.page_url
-    metadata = happening.metadata
+    if activity.page_url is not None:
+        data["page_url"] = activity.page_url
+    metadata = activity.metadata
     if metadata and not _is_deep(metadata) and len(to_json(metadata)) <= LARGEST_METADATA:
         data["metadata"] = metadata
-    return data | _flat(metadata, wanted)
+    return data | _flat(metadata, used)
 
 
 def alert_data(rule: str, alert: AlertIn, found: Reading) -> dict[str, Any]:
-    """What a text may name of a figure's change."""
+    """Template data of a metric alert."""
     return {
         "rule": rule,
         "metric": alert.metric,
@@ -66,8 +66,8 @@ def alert_data(rule: str, alert: AlertIn, found: Reading) -> dict[str, Any]:
 
 
 def request(send: RuleMessageIn, users: Sequence[str], data: Mapping[str, Any]) -> SendIn:
-    """What is sent to ``users``: ``data`` and the rule's own, which wins, and both texts filled in from them, with the
-    values made to fit. Raises ValidationError naming what is missing."""
+    """Build the send request: merge ``data`` with the rule's own data (which wins) and render both texts, cutting
+    values that are too long. Raises ValidationError that names missing variables."""
     own = send.data or {}
     whole = {**data, **own}
     title, message = send.title, send.message
@@ -75,7 +75,7 @@ def request(send: RuleMessageIn, users: Sequence[str], data: Mapping[str, Any]) 
         rendered = render(title, message, whole, fallback=data["rule"])
         title, message = rendered.title, rendered.message
         whole = {name: value for name, value in whole.items() if not name.startswith(FLAT) or name in own}
-    # An activity adds nothing that would make a send too large which was checked when the rule was made.
+    # The rule's own data was checked when the rule was made: only the activity's part may make it too large.
     for added in ("metadata", FLAT):
         if len(to_json(whole)) * len(users) > MOST_DATA:
             whole = {
@@ -99,7 +99,7 @@ def request(send: RuleMessageIn, users: Sequence[str], data: Mapping[str, Any]) 
 
 
 def check_texts(rule: RuleChangeIn) -> None:
-    """Whether the rule's own texts name only what there can be. Raises ValidationError."""
+    """Check that the rule's own texts use only known variables. Raises ValidationError."""
     known = (OF_ACTIVITY if rule.on is not None else OF_ALERT) | set(rule.send.data or {})
     faults = ErrorCollector()
     for field in ("title", "message"):
@@ -110,23 +110,22 @@ def check_texts(rule: RuleChangeIn) -> None:
     faults.done()
 
 
-def wanted_by(conn: sqlite3.Connection, send: RuleMessageIn) -> tuple[str, ...]:
-    """The variables that the rule's texts name, its own or its template's."""
+def used_variables(conn: sqlite3.Connection, send: RuleMessageIn) -> tuple[str, ...]:
+    """Return the variables in the rule's own texts and in its template."""
     own = variables(send.title or "", send.message or "")
     return own if send.template is None else (*own, *variables_of(conn, send.template))
 
 
-def _flat(metadata: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
-    """A key's other characters become ``_`` in its variable (``http.status`` → ``metadata_http_status``), unless there
-    is a key of that very name."""
+def _flat(metadata: Mapping[str, Any], used: Sequence[str]) -> dict[str, Any]:
+    """Flatten scalar metadata values: ``http.status`` becomes ``metadata_http_status``, unless a key has that name."""
     named = {FLAT + _NOT_NAMED.sub("_", key): key for key in metadata if len(key) <= _LONGEST_KEY}
     named |= {FLAT + key: key for key in metadata if not _NOT_NAMED.search(key)}
     flat: dict[str, Any] = {}
-    for name in (*wanted, *named):
+    for name in (*used, *named):
         value = metadata.get(named.get(name, ""))
         if name in named and isinstance(value, str | int | float):
             flat[name] = value[:LONGEST_FLAT] if isinstance(value, str) else value
-            if len(flat) >= MOST_FLAT + len(wanted):
+            if len(flat) >= MOST_FLAT + len(used):
                 break
     return flat
 

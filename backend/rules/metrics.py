@@ -1,4 +1,4 @@
-"""The figures that alerts compare, from where the dashboard has its own."""
+"""Metrics that alerts compare, from the same queries as the dashboard."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ QUESTIONS: Mapping[str, Question] = {
 
 
 class AnalyticsMetrics:
-    """``Metrics`` over the figures; spans begin with a day of the workspace and end within it."""
+    """``Metrics`` over the rollups; a span starts at a local midnight and ends within that day."""
 
     def __init__(self, analytics: Analytics) -> None:
         self._analytics = analytics
 
     def value(self, metric: str, start_ms: int, end_ms: int, app: str | None) -> int:
-        """The figure over [``start_ms``, ``end_ms``), over one app's rows or all (None)."""
+        """Return the metric over [``start_ms``, ``end_ms``) for one app or all (None)."""
 
         def question(asked: QueryContext) -> int:
             day = asked.local.day(start_ms)

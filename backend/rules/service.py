@@ -1,4 +1,4 @@
-"""Rules: “when this happens, tell them”. Made, changed, tried and ended here; judged in ``rule_judging``."""
+"""Rules: create, change, dry-run and delete them. ``evaluator`` applies them to activities."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from flashflow.backend.schemas.rules import AlertIn, OnIn, RuleChangeIn, RuleDra
 from flashflow.backend.store.activity.activities import last_seq
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.writer import Tx, Write
-from flashflow.backend.store.notifications import rules as table
+from flashflow.backend.store.notifications import rules
 from flashflow.backend.store.notifications.rule_state import delete_expired_state
 from flashflow.backend.store.notifications.rules import Body, Row, Rule, RulePage, body_of
 from flashflow.backend.store.notifications.templates import read_template
 
 MOST_RULES = 200
 LOCAL_APP = "local"
-"""The app of whatever is written without a key: by this process itself."""
+"""App of everything this process writes by itself, without an API key."""
 
 
 class RuleRef(NamedTuple):
-    """A rule by its name: of ``app`` alone, or (None) of any, where the asker's own comes first."""
+    """A rule by name: of ``app`` only, or (None) of any app, the caller's first."""
 
     name: str
     app: str | None = None
-    asker: str = LOCAL_APP
+    caller: str = LOCAL_APP
 
 
-class Plan(NamedTuple):
-    """A rule whose every field was checked."""
+class NewRule(NamedTuple):
+    """A rule to create, with every field checked. ``owner``: the only app whose activities and templates it uses."""
 
     name: str
     app: str
@@ -48,10 +48,10 @@ class Plan(NamedTuple):
     enabled: bool
 
 
-class Change(NamedTuple):
-    """What is to become of a rule. ``owner``: the only app whose activities and templates the asker may use."""
+class RuleChange(NamedTuple):
+    """The new fields of a rule. ``owner``: the only app whose activities and templates the caller may use."""
 
-    named: RuleRef
+    ref: RuleRef
     name: str | None
     owner: str | None
     body: Body
@@ -78,80 +78,79 @@ class Rules:
         self._order = order
         self._zone = zone
         self._metrics = metrics
-        self.judge = RuleEvaluator(store, activities, order=order, send=send, zone=zone, metrics=metrics)
+        self.evaluator = RuleEvaluator(store, activities, order=order, send=send, zone=zone, metrics=metrics)
 
-    # --- what a caller asks ---------------------------------------------------------------------------------------
+    # --- API ------------------------------------------------------------------------------------------------------
 
-    def get(self, named: RuleRef) -> Rule:
-        """One rule. Raises NotFound, for another app's too, and Conflict where several apps have one of that name."""
-        return self._store.read(lambda conn: _found(conn, named)).rule()
+    def get(self, ref: RuleRef) -> Rule:
+        """Return one rule. Raises NotFound, also for another app's rule, and Conflict if several apps have that
+        name."""
+        return self._store.read(lambda conn: _find(conn, ref)).rule()
 
     def page(self, app: str | None = None, limit: int = 50, cursor: str | None = None) -> RulePage:
-        """Rules, newest first. Raises ValidationError for a cursor that is none."""
-        return self._store.read(lambda conn: table.list_rules(conn, app, limit, cursor))
+        """Return rules, newest first. Raises ValidationError for an invalid cursor."""
+        return self._store.read(lambda conn: rules.list_rules(conn, app, limit, cursor))
 
     def create(self, name: str, app: str = LOCAL_APP, **fields: Any) -> Rule:
-        """A new rule over every app's activities; the fields of RuleIn. Raises ValidationError and Conflict."""
-        return self._store.run(self.creating(build(RuleIn, name=name, **fields), app, None))
+        """Create a rule over every app's activities from the fields of RuleIn. Raises ValidationError and Conflict."""
+        return self._store.run(self.create_write(build(RuleIn, name=name, **fields), app, None))
 
-    def creating(self, asked: RuleIn, app: str, owner: str | None) -> Write[Plan, Rule]:
-        """The write behind ``create``. ``owner``: the only app whose activities it sees and whose templates it may use
-        (None: any)."""
-        self.check(asked, app, owner)
-        return Write(self._create, Plan(asked.name, app, owner, body_of(asked), asked.enabled))
+    def create_write(self, draft: RuleIn, app: str, owner: str | None) -> Write[NewRule, Rule]:
+        """Build the write of ``create``. ``owner``: the only app whose activities and templates it uses (None: any)."""
+        self.check(draft, app, owner)
+        return Write(self._create, NewRule(draft.name, app, owner, body_of(draft), draft.enabled))
 
-    def changing(self, named: RuleRef, asked: RuleChangeIn, owner: str | None) -> Write[Change, Rule]:
-        """The write that replaces a rule; where it watches for something else it counts anew."""
-        self.check(asked, named.asker, owner)
-        return Write(self._change, Change(named, asked.name, owner, body_of(asked), asked.enabled))
+    def change_write(self, ref: RuleRef, draft: RuleChangeIn, owner: str | None) -> Write[RuleChange, Rule]:
+        """Build the write that replaces a rule. A change of ``on`` or ``alert`` resets its state."""
+        self.check(draft, ref.caller, owner)
+        return Write(self._change, RuleChange(ref, draft.name, owner, body_of(draft), draft.enabled))
 
-    def dismissing_error(self, named: RuleRef) -> Write[RuleRef, Rule]:
-        """The write that takes a rule's last error away: its owner has seen it."""
-        return Write(self._dismiss_error, named)
+    def dismiss_error_write(self, ref: RuleRef) -> Write[RuleRef, Rule]:
+        """Build the write that clears a rule's last error."""
+        return Write(self._dismiss_error, ref)
 
-    def removing(self, named: RuleRef) -> Write[RuleRef, Rule]:
-        """The write that ends and forgets a rule."""
-        return Write(self._remove, named)
+    def delete_write(self, ref: RuleRef) -> Write[RuleRef, Rule]:
+        """Build the write that deletes a rule and its state."""
+        return Write(self._delete, ref)
 
-    def enabling(self, named: RuleRef, enabled: bool) -> Write[tuple[RuleRef, bool], Rule]:
-        """The write that switches a rule on, from then on, or off."""
-        return Write(self._enable, (named, enabled))
+    def enable_write(self, ref: RuleRef, enabled: bool) -> Write[tuple[RuleRef, bool], Rule]:
+        """Build the write that enables a rule, for activities from then on, or disables it."""
+        return Write(self._enable, (ref, enabled))
 
     def dry_run(self, draft: RuleDraftIn | Mapping[str, Any], app: str | None = None) -> DryRun:
-        """How often it would have fired in the last seven days, over one app's activities or all. Raises
-        ValidationError."""
-        asked = build(RuleDraftIn, **draft) if isinstance(draft, Mapping) else draft
-        check_when(asked.on, asked.alert)
-        return self._try(asked.on, asked.alert, asked.cooldown_minutes, app)
+        """Dry-run a draft over one app's activities or all. Raises ValidationError."""
+        rule = build(RuleDraftIn, **draft) if isinstance(draft, Mapping) else draft
+        check_when(rule.on, rule.alert)
+        return self._dry_run(rule.on, rule.alert, rule.cooldown_minutes, app)
 
-    def dry_run_of(self, named: RuleRef) -> DryRun:
-        """The dry run of a rule as it stands. Raises NotFound and Conflict."""
-        row = self._store.read(lambda conn: _found(conn, named))
-        return self._try(row.body.on, row.body.alert, row.body.cooldown_minutes, row.owner)
+    def dry_run_of(self, ref: RuleRef) -> DryRun:
+        """Dry-run a stored rule. Raises NotFound and Conflict."""
+        row = self._store.read(lambda conn: _find(conn, ref))
+        return self._dry_run(row.body.on, row.body.alert, row.body.cooldown_minutes, row.owner)
 
-    def forget_useless(self) -> int:
-        """Drop what is remembered of users and cannot matter any more; returns how many rows."""
-        return self._store.run(Write(_forget, None))
+    def delete_expired_state(self) -> int:
+        """Delete rule states that cannot matter any more; return the number of rows."""
+        return self._store.run(Write(_delete_expired_state, None))
 
     # --- checking -------------------------------------------------------------------------------------------------
 
-    def _try(self, on: OnIn | None, alert: AlertIn | None, cooldown_minutes: int, app: str | None) -> DryRun:
+    def _dry_run(self, on: OnIn | None, alert: AlertIn | None, cooldown_minutes: int, app: str | None) -> DryRun:
         scope = Scope(self._store.clock.now_ms(), app)
         if alert is not None:
             return try_alert(alert, cooldown_minutes, scope, self._metrics, self._zone())
         assert on is not None, "check_when"
         return self._activities.read(lambda conn: try_activities(conn, on, cooldown_minutes, scope))
 
-    def check(self, asked: RuleChangeIn, app: str, owner: str | None) -> None:
-        """Everything that can be known before it fires. Raises ValidationError for every field that is wrong."""
+    def check(self, draft: RuleChangeIn, app: str, owner: str | None) -> None:
+        """Check everything that is known before the rule fires. Raises ValidationError with every wrong field."""
         faults = ErrorCollector()
         with faults:
-            check_rule(asked)
+            check_rule(draft)
         with faults:
-            check_texts(asked)
-        send = asked.send
+            check_texts(draft)
+        send = draft.send
         sample = SendIn(
-            user_ids=asked.to if isinstance(asked.to, list) else [app],
+            user_ids=draft.to if isinstance(draft.to, list) else [app],
             title=send.title,
             message=send.message,
             template=send.template,
@@ -165,92 +164,92 @@ class Rules:
                 raise within("send", refusal) from None
         faults.done()
 
-    # --- handlers for the writer ----------------------------------------------------------------------------------
+    # --- write handlers -------------------------------------------------------------------------------------------
 
-    def _create(self, tx: Tx, items: Sequence[Plan]) -> list[Rule | FlashFlowError]:
-        return [self._created(tx, plan) for plan in items]
+    def _create(self, tx: Tx, items: Sequence[NewRule]) -> list[Rule | FlashFlowError]:
+        return [self._create_one(tx, new) for new in items]
 
-    def _created(self, tx: Tx, plan: Plan) -> Rule | FlashFlowError:
-        if table.named(tx.conn, plan.name, plan.app):
-            return _taken(plan.name)
-        if table.count_of(tx.conn, plan.app) >= MOST_RULES:
+    def _create_one(self, tx: Tx, new: NewRule) -> Rule | FlashFlowError:
+        if rules.named(tx.conn, new.name, new.app):
+            return _taken(new.name)
+        if rules.count_of(tx.conn, new.app) >= MOST_RULES:
             return Conflict(f"This app has {MOST_RULES} rules, which is the most.")
-        if (refusal := _template_missing(tx, plan.body, plan.owner)) is not None:
+        if (refusal := _template_missing(tx, new.body, new.owner)) is not None:
             return refusal
-        seq = table.insert(
-            tx, self._new_id(), plan.name, plan.app, plan.owner, plan.body, switched_on=plan.enabled,
+        seq = rules.insert(
+            tx, self._new_id(), new.name, new.app, new.owner, new.body, switched_on=new.enabled,
             after_seq=self._last(),
         )  # fmt: skip
-        return _told(tx, seq)
+        return _publish(tx, seq)
 
-    def _change(self, tx: Tx, items: Sequence[Change]) -> list[Rule | FlashFlowError]:
-        return [_or_refusal(partial(self._changed, tx, change)) for change in items]
+    def _change(self, tx: Tx, items: Sequence[RuleChange]) -> list[Rule | FlashFlowError]:
+        return [_or_refusal(partial(self._change_one, tx, change)) for change in items]
 
-    def _changed(self, tx: Tx, change: Change) -> Rule | FlashFlowError:
-        row = _found(tx.conn, change.named)
+    def _change_one(self, tx: Tx, change: RuleChange) -> Rule | FlashFlowError:
+        row = _find(tx.conn, change.ref)
         name = change.name or row.name
-        # An admin's change leaves a rule within the bounds it was made in; an app's own brings it back into its own.
+        # A change by an admin keeps the rule's owner; a change by an app limits the rule to that app.
         owner = row.owner if change.owner is None else change.owner
-        if name != row.name and table.named(tx.conn, name, row.app):
+        if name != row.name and rules.named(tx.conn, name, row.app):
             return _taken(name)
         if (refusal := _template_missing(tx, change.body, owner)) is not None:
             return refusal
-        table.update(tx, row, name, owner, change.body, switched_on=change.enabled)
-        watched, watches = (row.body.on, row.body.alert, row.owner), (change.body.on, change.body.alert, owner)
-        if watched != watches or (change.enabled and not row.enabled):
-            table.reset_state(tx, row.seq, self._last())
-        return _told(tx, row.seq)
+        rules.update(tx, row, name, owner, change.body, switched_on=change.enabled)
+        before, after = (row.body.on, row.body.alert, row.owner), (change.body.on, change.body.alert, owner)
+        if before != after or (change.enabled and not row.enabled):
+            rules.reset_state(tx, row.seq, self._last())
+        return _publish(tx, row.seq)
 
     def _enable(self, tx: Tx, items: Sequence[tuple[RuleRef, bool]]) -> list[Rule | FlashFlowError]:
-        return [_or_refusal(partial(self._enabled, tx, *item)) for item in items]
+        return [_or_refusal(partial(self._enable_one, tx, *item)) for item in items]
 
-    def _enabled(self, tx: Tx, named: RuleRef, enabled: bool) -> Rule:
-        row = _found(tx.conn, named)
+    def _enable_one(self, tx: Tx, ref: RuleRef, enabled: bool) -> Rule:
+        row = _find(tx.conn, ref)
         if enabled != row.enabled:
-            table.update(tx, row, row.name, row.owner, row.body, switched_on=enabled)
+            rules.update(tx, row, row.name, row.owner, row.body, switched_on=enabled)
             if enabled:
-                table.reset_state(tx, row.seq, self._last())
-        return _told(tx, row.seq)
+                rules.reset_state(tx, row.seq, self._last())
+        return _publish(tx, row.seq)
 
     def _dismiss_error(self, tx: Tx, items: Sequence[RuleRef]) -> list[Rule | FlashFlowError]:
-        return [_or_refusal(partial(_error_dismissed, tx, named)) for named in items]
+        return [_or_refusal(partial(_dismiss_error, tx, ref)) for ref in items]
 
-    def _remove(self, tx: Tx, items: Sequence[RuleRef]) -> list[Rule | FlashFlowError]:
-        return [_or_refusal(partial(_removed, tx, named)) for named in items]
+    def _delete(self, tx: Tx, items: Sequence[RuleRef]) -> list[Rule | FlashFlowError]:
+        return [_or_refusal(partial(_delete, tx, ref)) for ref in items]
 
     def _last(self) -> int:
         return self._activities.read(last_seq)
 
 
-def _found(conn: sqlite3.Connection, named: RuleRef) -> Row:
-    """The one rule that is meant. Raises NotFound and Conflict."""
-    rows = table.named(conn, named.name, named.app)
-    own = [row for row in rows if row.app == named.asker]
+def _find(conn: sqlite3.Connection, ref: RuleRef) -> Row:
+    """Return the row of ``ref``. Raises NotFound and Conflict."""
+    rows = rules.named(conn, ref.name, ref.app)
+    own = [row for row in rows if row.app == ref.caller]
     if not rows:
-        raise NotFound(f"There is no rule “{named.name}”.")
+        raise NotFound(f"There is no rule “{ref.name}”.")
     if own or len(rows) == 1:
         return (own or rows)[0]
     apps = ", ".join(sorted(row.app for row in rows))
-    raise Conflict(f"Several apps have a rule “{named.name}” ({apps}): say which with app.")
+    raise Conflict(f"Several apps have a rule “{ref.name}” ({apps}): say which with app.")
 
 
-def _error_dismissed(tx: Tx, named: RuleRef) -> Rule:
-    row = _found(tx.conn, named)
-    table.dismiss_error(tx, row.seq)
-    return _told(tx, row.seq)
+def _dismiss_error(tx: Tx, ref: RuleRef) -> Rule:
+    row = _find(tx.conn, ref)
+    rules.dismiss_error(tx, row.seq)
+    return _publish(tx, row.seq)
 
 
-def _removed(tx: Tx, named: RuleRef) -> Rule:
-    row = _found(tx.conn, named)
-    table.delete(tx, row.seq)
+def _delete(tx: Tx, ref: RuleRef) -> Rule:
+    row = _find(tx.conn, ref)
+    rules.delete(tx, row.seq)
     tx.events.append(Event("rule", row.name, "", row.app))
     return row.rule()
 
 
-def _or_refusal(deed: Callable[[], Rule | FlashFlowError]) -> Rule | FlashFlowError:
-    """Every ``deed`` looks before it changes anything, so its refusal undoes nothing."""
+def _or_refusal(change: Callable[[], Rule | FlashFlowError]) -> Rule | FlashFlowError:
+    """Return the result of ``change``, or its refusal. ``change`` must not write before it refuses."""
     try:
-        return deed()
+        return change()
     except (NotFound, Conflict) as refusal:
         return refusal
 
@@ -262,8 +261,9 @@ def _template_missing(tx: Tx, body: Body, owner: str | None) -> ValidationError 
     return ValidationError.of("send.template", f"there is no template “{send.template}”")
 
 
-def _told(tx: Tx, seq: int) -> Rule:
-    row = table.by_seq(tx.conn, seq)
+def _publish(tx: Tx, seq: int) -> Rule:
+    """Add the rule's event to the transaction; return the rule."""
+    row = rules.by_seq(tx.conn, seq)
     assert row is not None
     tx.events.append(Event("rule", row.name, "", row.app))
     return row.rule()
@@ -273,7 +273,7 @@ def _taken(name: str) -> Conflict:
     return Conflict(f"This app has a rule “{name}” already; PUT changes it.")
 
 
-def _forget(tx: Tx, items: Sequence[None]) -> list[int]:
+def _delete_expired_state(tx: Tx, items: Sequence[None]) -> list[int]:
     return [delete_expired_state(tx) for _ in items]
 
 

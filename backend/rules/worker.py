@@ -1,4 +1,4 @@
-"""The thread that judges activities as they arrive: woken by the bus, idle without rules and without activities."""
+"""Thread that evaluates activities as they arrive: woken by the bus, idle without rules or activities."""
 
 from __future__ import annotations
 
@@ -12,81 +12,79 @@ from flashflow.backend.core.supervised_thread import SupervisedThread
 
 log = logging.getLogger(__name__)
 
-REST_S = 0.05
-"""Between two rounds: what arrives meanwhile is judged together."""
-FAULT_S = 1.0
-LONGEST_FAULT_S = 60.0
+PAUSE_S = 0.05
+"""Pause between two rounds: activities that arrive meanwhile share one round."""
+FIRST_BACK_OFF_S = 1.0
+LONGEST_BACK_OFF_S = 60.0
 
 
-class Evaluates(Protocol):
-    """What the thread does."""
+class Evaluator(Protocol):
+    """The part of RuleEvaluator that the thread uses."""
 
     @property
-    def watches(self) -> bool: ...
-    def look_again(self) -> None: ...
-    def judge_new(self) -> int: ...
-    def end(self) -> None: ...
-    def keep_place(self) -> None: ...
+    def is_watching(self) -> bool: ...
+    def invalidate(self) -> None: ...
+    def evaluate_new(self) -> int: ...
+    def stop(self) -> None: ...
+    def save_position(self) -> None: ...
 
 
 class RuleWorker:
-    """Runs from ``start`` to ``stop``; ``hear`` is for the bus."""
+    """Runs from ``start`` to ``stop``; subscribe ``on_events`` to the bus."""
 
-    def __init__(self, judge: Evaluates, rest_s: float = REST_S) -> None:
-        self._judge = judge
-        self._rest_s = rest_s
-        self._bell = threading.Event()
+    def __init__(self, evaluator: Evaluator, pause_s: float = PAUSE_S) -> None:
+        self._evaluator = evaluator
+        self._pause_s = pause_s
+        self._wake = threading.Event()
         self._stopping = threading.Event()
         self.thread = SupervisedThread("flashflow-rules", self._run, self._stopping.is_set)
 
     def start(self) -> None:
-        """Judge what came while nobody was there, and then what comes."""
-        self._bell.set()
+        """Evaluate activities stored since the last stop, then new ones."""
+        self._wake.set()
         self.thread.start()
 
-    def hear(self, events: tuple[Event, ...]) -> None:
-        """In the thread that committed: ring the bell and be gone."""
+    def on_events(self, events: tuple[Event, ...]) -> None:
+        """Wake the thread. Runs in the thread that committed, so it does nothing else."""
         if any(event.kind == "rule" for event in events):
-            self._judge.look_again()
-            self._bell.set()
-        elif self._judge.watches and any(event.kind == "activity" for event in events):
-            self._bell.set()
+            self._evaluator.invalidate()
+            self._wake.set()
+        elif self._evaluator.is_watching and any(event.kind == "activity" for event in events):
+            self._wake.set()
 
     def stop(self) -> None:
-        """Finish the step that is under way."""
-        self._judge.end()
+        """Finish the current step and end the thread."""
+        self._evaluator.stop()
         self._stopping.set()
-        self._bell.set()
+        self._wake.set()
         if self.thread.is_alive():
             self.thread.join(5)
 
     def _run(self) -> None:
-        wait_s = FAULT_S
-        self._bell.set()  # after a failure: what came meanwhile
-        while self._bell.wait() and not self._stopping.is_set():
-            self._bell.clear()
-            if self._judged():
-                wait_s = FAULT_S
-                self._stopping.wait(self._rest_s)
+        wait_s = FIRST_BACK_OFF_S
+        self._wake.set()  # after a restart of this thread, evaluate the activities that arrived meanwhile
+        while self._wake.wait() and not self._stopping.is_set():
+            self._wake.clear()
+            if self._evaluate():
+                wait_s = FIRST_BACK_OFF_S
+                self._stopping.wait(self._pause_s)
             else:
-                self._bell.set()
+                self._wake.set()
                 self._stopping.wait(wait_s)
-                wait_s = min(wait_s * 2, LONGEST_FAULT_S)
-        self._end()
-
-    def _judged(self) -> bool:
+                wait_s = min(wait_s * 2, LONGEST_BACK_OFF_S)
         try:
-            self._judge.judge_new()
+            self._evaluator.save_position()
+        except FlashFlowError as fault:  # the next start reads activities without a match again
+            log.info("the position of the rules was not saved: %s", fault)
+
+    def _evaluate(self) -> bool:
+        """Evaluate new activities; return whether that worked."""
+        try:
+            self._evaluator.evaluate_new()
         except FlashFlowError as fault:
-            log.warning("the rules could not judge what arrived, and will try again: %s", fault)
+            log.warning("rules could not be evaluated; retrying: %s", fault)
             return False
         except Exception:
-            log.exception("the rules could not judge what arrived, and will try again")
+            log.exception("rules could not be evaluated; retrying")
             return False
         return True
-
-    def _end(self) -> None:
-        try:
-            self._judge.keep_place()
-        except FlashFlowError as fault:  # the next start looks again at activities that concern no rule
-            log.info("the rules' place was not kept: %s", fault)

@@ -31,7 +31,7 @@ from flashflow.backend.core.clock import rfc3339, to_datetime
 from flashflow.backend.core.errors import FlashFlowError, StorageError
 from flashflow.backend.data.export import Export
 from flashflow.backend.notifications.send import Order
-from flashflow.backend.rules.evaluator import BATCH, FAR, FAULT, MOST_TOLD
+from flashflow.backend.rules.evaluator import BATCH, FAULT, MOST_RECIPIENTS, SAVE_POSITION_AFTER
 from flashflow.backend.rules.service import Rule, RuleRef, Rules
 from flashflow.backend.rules.worker import RuleWorker
 from flashflow.backend.schemas.records import Notification, Sent
@@ -95,15 +95,15 @@ class Parts:
     def make(self, name: str = "hello", app: str = "shop", owner: str | None = None, **more: Any) -> Rule:
         fields: dict[str, Any] = {"on": X, "send": HELLO, "cooldown_minutes": 0} | more
         asked = build(RuleIn, name=name, **{key: value for key, value in fields.items() if value is not None})
-        return self.service.store.run(self.rules.creating(asked, app, owner))
+        return self.service.store.run(self.rules.create_write(asked, app, owner))
 
     def change(self, which: str = "hello", owner: str | None = None, **more: Any) -> Rule:
         fields: dict[str, Any] = {"on": X, "send": HELLO, "cooldown_minutes": 0} | more
         asked = build(RuleChangeIn, **{key: value for key, value in fields.items() if value is not None})
-        return self.service.store.run(self.rules.changing(RuleRef(which, None, "shop"), asked, owner))
+        return self.service.store.run(self.rules.change_write(RuleRef(which, None, "shop"), asked, owner))
 
     def enable(self, enabled: bool, name: str = "hello") -> Rule:
-        return self.service.store.run(self.rules.enabling(RuleRef(name), enabled))
+        return self.service.store.run(self.rules.enable_write(RuleRef(name), enabled))
 
     def now(self, name: str = "hello", app: str | None = None) -> Rule:
         return self.rules.get(RuleRef(name, app, "shop"))
@@ -112,7 +112,7 @@ class Parts:
         return self.activity.track_activity(user, kind, app=app, **more).activity_id
 
     def judge(self) -> int:
-        return self.rules.judge.judge_new()
+        return self.rules.evaluator.evaluate_new()
 
     def notices(self, user: str = "ada") -> list[Notification]:
         """What the user was told, oldest first."""
@@ -151,7 +151,7 @@ def test_a_rule_is_kept_as_it_was_given(parts: Parts) -> None:
     where = [{"field": "metadata.plan", "op": "in", "value": ["pro", 3, True]}]
     on = {"activity_type": "checkout_failed", "where": where, "times": 3, "within_minutes": 10}
     asked = build(RuleIn, name="r", on=on, send=HELLO, to=["eve", "bob"], cooldown_minutes=60, enabled=False)
-    made = parts.service.store.run(parts.rules.creating(asked, "shop", "shop"))
+    made = parts.service.store.run(parts.rules.create_write(asked, "shop", "shop"))
     assert (made.on, made.send, made.to, made.cooldown_minutes) == (asked.on, asked.send, ["eve", "bob"], 60)
     assert (made.name, made.app, made.watches, made.enabled, made.alert) == ("r", "shop", "shop", False, None)
     assert (made.fired, made.last_fired_at, made.last_error, made.created_at) == (0, None, None, parts.clock.now)
@@ -221,7 +221,7 @@ def test_a_removed_rule_is_gone_with_all_it_remembered(parts: Parts) -> None:
     parts.did()
     assert parts.judge() == 1
     assert parts.rows("SELECT COUNT(*) FROM rule_uses") == [(1,)]
-    removed = parts.service.store.run(parts.rules.removing(RuleRef("hello")))
+    removed = parts.service.store.run(parts.rules.delete_write(RuleRef("hello")))
     assert removed.fired == 1
     assert parts.rows("SELECT COUNT(*) FROM rule_uses") == [(0,)]
     parts.did()
@@ -552,10 +552,10 @@ def test_a_rule_that_is_switched_off_between_the_look_and_the_step_tells_nobody(
 
 def test_four_judges_at_once_tell_each_thing_once(parts: Parts) -> None:
     parts.make()
-    judges = [parts.over().judge for _ in range(4)]
+    judges = [parts.over().evaluator for _ in range(4)]
     for _ in range(300):
         parts.did()
-    threads = [threading.Thread(target=judge.judge_new) for judge in judges]
+    threads = [threading.Thread(target=judge.evaluate_new) for judge in judges]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -582,13 +582,13 @@ def test_an_activities_file_that_went_back_to_a_backup_silences_no_rule(parts: P
 def test_a_step_that_would_tell_very_many_ends_early_and_goes_on(parts: Parts) -> None:
     crowd = [f"u{number}" for number in range(100)]
     parts.make(to=crowd)
-    for _ in range(MOST_TOLD // 100 + 3):
+    for _ in range(MOST_RECIPIENTS // 100 + 3):
         parts.did()
     marks: list[int] = []
     parts.bus.subscribe(
         lambda events: marks.append(len(events)) if any(e.kind == "notification" for e in events) else None
     )
-    assert parts.judge() == MOST_TOLD // 100 + 3
+    assert parts.judge() == MOST_RECIPIENTS // 100 + 3
     assert len(marks) == 2
     assert [len(parts.notices(user)) for user in (crowd[0], crowd[-1])] == [8, 8]
 
@@ -597,8 +597,8 @@ def test_a_judge_that_is_to_end_does_so_after_its_step_and_the_next_start_goes_o
     parts.make()
     for _ in range(2 * BATCH):
         parts.did()
-    judge = parts.rules.judge
-    ending = parts.bus.subscribe(lambda _: judge.end())
+    judge = parts.rules.evaluator
+    ending = parts.bus.subscribe(lambda _: judge.stop())
     assert parts.judge() == BATCH
     ending()
     parts.rules = parts.over()
@@ -614,17 +614,17 @@ def test_activities_that_concern_no_rule_cost_no_write_until_there_are_very_many
     parts.did()
     assert parts.judge() == 1
     place = parts.service.store.read(mark).judged
-    for _ in range(FAR // 1000):
+    for _ in range(SAVE_POSITION_AFTER // 1000):
         parts.activity.track_batch([{"user_id": "ada", "activity_type": "other"}] * 1000)
     parts.judge()
     assert parts.service.store.read(mark).judged == place
     parts.activity.track_batch([{"user_id": "ada", "activity_type": "other"}])
     parts.judge()
-    assert parts.service.store.read(mark).judged == place + FAR + 1
+    assert parts.service.store.read(mark).judged == place + SAVE_POSITION_AFTER + 1
     parts.activity.track_batch([{"user_id": "ada", "activity_type": "other"}])
     parts.judge()
-    parts.rules.judge.keep_place()
-    assert parts.service.store.read(mark).judged == place + FAR + 2
+    parts.rules.evaluator.save_position()
+    assert parts.service.store.read(mark).judged == place + SAVE_POSITION_AFTER + 2
 
 
 def test_what_cannot_matter_any_more_is_forgotten(parts: Parts) -> None:
@@ -635,9 +635,9 @@ def test_what_cannot_matter_any_more_is_forgotten(parts: Parts) -> None:
     assert parts.judge() == 2
     assert parts.rows("SELECT COUNT(*) FROM rule_uses") == [(2,)]
     parts.clock.go(minutes=121)
-    assert parts.rules.forget_useless() == 1
+    assert parts.rules.delete_expired_state() == 1
     parts.clock.go(days=1)
-    assert parts.rules.forget_useless() == 1
+    assert parts.rules.delete_expired_state() == 1
 
 
 def test_what_is_remembered_of_a_user_is_bounded(parts: Parts) -> None:
@@ -667,8 +667,8 @@ def test_what_arrived_is_read_by_its_number(parts: Parts) -> None:
 
 @pytest.fixture
 def watch(parts: Parts) -> Iterator[RuleWorker]:
-    made = RuleWorker(parts.rules.judge)
-    parts.bus.subscribe(made.hear)
+    made = RuleWorker(parts.rules.evaluator)
+    parts.bus.subscribe(made.on_events)
     made.start()
     yield made
     made.stop()
@@ -691,52 +691,52 @@ def test_what_arrives_is_told_at_once_and_rules_may_come_and_go(parts: Parts, wa
 
 
 class Counting:
-    """A judge that counts how often it was asked."""
+    """An evaluator that counts its rounds."""
 
-    def __init__(self, watches: bool) -> None:
-        self.watches = watches
-        self.asked = threading.Semaphore(0)
+    def __init__(self, is_watching: bool) -> None:
+        self.is_watching = is_watching
+        self.rounds = threading.Semaphore(0)
         self.failures: list[Exception] = []
 
-    def look_again(self) -> None:
+    def invalidate(self) -> None:
         pass
 
-    def end(self) -> None:
+    def stop(self) -> None:
         pass
 
-    def judge_new(self) -> int:
-        self.asked.release()
+    def evaluate_new(self) -> int:
+        self.rounds.release()
         if self.failures:
             raise self.failures.pop()
         return 0
 
-    def keep_place(self) -> None:
+    def save_position(self) -> None:
         pass
 
 
 def test_without_a_rule_an_activity_wakes_nobody() -> None:
-    judge = Counting(watches=False)
-    watch = RuleWorker(judge, rest_s=0)
-    watch.start()
-    assert judge.asked.acquire(timeout=5), "once at the start"
-    watch.hear((Event("activity", "a"), Event("session", "s")))
-    watch.hear((Event("notification", "n"),))
-    watch.hear((Event("rule", "r"),))
-    assert judge.asked.acquire(timeout=5)
-    watch.stop()
-    assert not judge.asked.acquire(blocking=False), "the activity and the notification woke it too"
+    evaluator = Counting(is_watching=False)
+    worker = RuleWorker(evaluator, pause_s=0)
+    worker.start()
+    assert evaluator.rounds.acquire(timeout=5), "once at the start"
+    worker.on_events((Event("activity", "a"), Event("session", "s")))
+    worker.on_events((Event("notification", "n"),))
+    worker.on_events((Event("rule", "r"),))
+    assert evaluator.rounds.acquire(timeout=5)
+    worker.stop()
+    assert not evaluator.rounds.acquire(blocking=False), "the activity and the notification woke it too"
 
 
 @pytest.mark.parametrize("failure", [StorageError("The disk is full."), ZeroDivisionError("a bug")])
 def test_a_thread_that_failed_tries_again(failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    judge = Counting(watches=True)
-    judge.failures = [failure]
-    watch = RuleWorker(judge, rest_s=0)
-    watch.start()
+    evaluator = Counting(is_watching=True)
+    evaluator.failures = [failure]
+    worker = RuleWorker(evaluator, pause_s=0)
+    worker.start()
     for _ in range(2):
-        assert judge.asked.acquire(timeout=5)
-    watch.stop()
-    assert "will try again" in caplog.text
+        assert evaluator.rounds.acquire(timeout=5)
+    worker.stop()
+    assert "retrying" in caplog.text
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -750,7 +750,7 @@ FELL: dict[str, Any] = {
 
 def test_a_figure_that_fell_is_told_once_a_day(parts: Parts) -> None:
     parts.make("fell", owner="shop", **FELL)
-    check = parts.rules.judge.check_alerts
+    check = parts.rules.evaluator.check_alerts
     parts.figures.today, parts.figures.before = 40, 100
     assert check() == 0, "it has only just been made"
     parts.clock.go(hours=1)
@@ -773,12 +773,12 @@ def test_a_figure_that_is_as_it_was_is_not_told_and_an_alert_that_is_off_not_loo
     parts.make("fell", **FELL)
     parts.figures.today, parts.figures.before = 60, 100
     parts.clock.go(hours=1)
-    assert parts.rules.judge.check_alerts() == 0
+    assert parts.rules.evaluator.check_alerts() == 0
     parts.enable(False, "fell")
     parts.figures.today = 0
     parts.clock.go(hours=1)
     asked = len(parts.figures.asked)
-    assert parts.rules.judge.check_alerts() == 0
+    assert parts.rules.evaluator.check_alerts() == 0
     assert len(parts.figures.asked) == asked
 
 
@@ -788,7 +788,7 @@ def test_without_alerts_no_figure_is_asked_and_nothing_is_read(parts: Parts) -> 
     reads: list[int] = []
     real: Callable[..., Any] = parts.service.store.read
     parts.service.store.read = lambda question: reads.append(1) or real(question)  # type: ignore[assignment, method-assign, func-returns-value]
-    assert parts.rules.judge.check_alerts() == 0
+    assert parts.rules.evaluator.check_alerts() == 0
     assert reads == []
 
 
@@ -798,15 +798,15 @@ def test_an_alert_that_fails_keeps_no_other_from_being_looked_at(parts: Parts) -
     parts.figures.today, parts.figures.before = 40, 100
     parts.clock.go(hours=1)
     parts.failure = ZeroDivisionError("a bug")
-    assert parts.rules.judge.check_alerts() == 1
+    assert parts.rules.evaluator.check_alerts() == 1
     assert (parts.now("bad").last_error, parts.now("good").fired) == (FAULT, 1)
     parts.clock.go(days=1)
     parts.failure = StorageError("The disk is full.")
     with pytest.raises(StorageError):
-        parts.rules.judge.check_alerts()
+        parts.rules.evaluator.check_alerts()
     assert parts.now("good").fired == 2
     parts.failure = None
-    assert parts.rules.judge.check_alerts() == 1
+    assert parts.rules.evaluator.check_alerts() == 1
     assert parts.now("bad").fired == 1
 
 
@@ -819,11 +819,11 @@ def test_a_figure_that_cannot_be_had_keeps_no_other_alert_from_being_looked_at(
     parts.figures.today, parts.figures.before, parts.figures.failure = 40, 100, failure
     parts.clock.go(hours=1)
     with suppress(StorageError):
-        parts.rules.judge.check_alerts()
+        parts.rules.evaluator.check_alerts()
     assert (parts.now("bad").fired, parts.now("good").fired) == (0, 1)
     assert isinstance(failure, StorageError) or "a bug" in caplog.text
     parts.figures.failure = None
-    assert parts.rules.judge.check_alerts() == 1, "it was not looked at, so it still is to be"
+    assert parts.rules.evaluator.check_alerts() == 1, "it was not looked at, so it still is to be"
 
 
 def test_the_figures_are_those_of_the_dashboard(tmp_path: Path) -> None:
@@ -837,7 +837,7 @@ def test_the_figures_are_those_of_the_dashboard(tmp_path: Path) -> None:
             rows = [{"user_id": f"u{n}", "activity_type": "x", "timestamp": when} for n in range(users)]
             backend.activity.track_batch(rows)
         clock.go(hours=1)
-        assert backend.rules.judge.check_alerts() == 1
+        assert backend.rules.evaluator.check_alerts() == 1
         (notice,) = backend.notifications.get_user_notifications("eve").notifications
         assert notice.message == "3 after 12: -75.0 %"
         assert backend.dashboard.today().active_users == 3

@@ -22,7 +22,7 @@ PATIENCE = 10.0
 FAULTS: dict[str, Callable[[Backend], tuple[Any, str]]] = {
     "flashflow-jobs": lambda backend: (backend.jobs._scheduler, "run_pending"),
     "flashflow-outbox": lambda backend: (backend.outbox, "_round"),
-    "flashflow-rules": lambda backend: (backend.rule_watch, "_judged"),
+    "flashflow-rules": lambda backend: (backend.rule_worker, "_evaluate"),
     "flashflow-write-user_activities": lambda backend: (backend.activity.store.writer, "_gather"),
     "flashflow-write-notifications": lambda backend: (backend.notifications.store.writer, "_work"),
     "flashflow-write-user_activities-fold": lambda backend: (
@@ -68,7 +68,7 @@ def test_a_thread_that_fails_is_shown_and_starts_again(
                 backend.notifications.send_notification("ada", "Mean", "while")
             backend.activity.store.writer._checkpointer._wanted.set()
             backend.outbox.wake()
-            backend.rule_watch._bell.set()
+            backend.rule_worker._wake.set()
             return failed.wait(0.05)
 
         eventually(stir, what="the fault")

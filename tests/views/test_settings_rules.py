@@ -81,7 +81,7 @@ async def test_how_often_is_told_with_how_long_ago(backend: Backend) -> None:
     assert fired(rule, screen.now()) == "Has not fired yet"
     for _ in range(3):
         backend.activity.track_activity("ada", "x")
-    backend.rules.judge.judge_new()
+    backend.rules.evaluator.evaluate_new()
     rule = backend.rules.get(RuleRef("r"))
     assert rule.last_fired_at is not None
     assert fired(rule, rule.last_fired_at + timedelta(minutes=4)) == "Fired 3 times, last 4 min ago"
@@ -125,7 +125,7 @@ async def test_a_rule_is_switched_tried_and_deleted_after_a_second_question(back
 async def test_an_error_stands_beside_the_rule_until_it_is_dismissed(backend: Backend) -> None:
     backend.rules.create("r", on={"activity_type": "x"}, send={"title": "t", "message": "{metadata_plan}"})
     backend.activity.track_activity("bob", "x")
-    backend.rules.judge.judge_new()
+    backend.rules.evaluator.evaluate_new()
     screen, words = screen_over(backend), "A notification could not be sent just now: data.metadata_plan is missing"
     page = drawn(screen)
     assert words in texts(page)
@@ -185,5 +185,5 @@ async def test_a_rule_that_fires_is_heard_of(backend: Backend) -> None:
     backend.rules.create("r", on={"activity_type": "x"}, send=SEND)
     backend.activity.track_activity("bob", "x")
     before = heard.count("rule")
-    backend.rules.judge.judge_new()
+    backend.rules.evaluator.evaluate_new()
     assert heard.count("rule") == before + 1 == 2

@@ -131,14 +131,14 @@ class RuleList:
         async def remove(_: object) -> None:
             self._asking = None
             services = self.screen.backend
-            await self.screen.act(lambda: services.notifications.store.run(services.rules.removing(_ref(rule))))
+            await self.screen.act(lambda: services.notifications.store.run(services.rules.delete_write(_ref(rule))))
 
         return remove
 
     def _dismisser(self, rule: Rule) -> Handler:
         async def dismiss(_: object) -> None:
             services = self.screen.backend
-            write = services.rules.dismissing_error(_ref(rule))
+            write = services.rules.dismiss_error_write(_ref(rule))
             await self.screen.act(lambda: services.notifications.store.run(write))
 
         return dismiss
@@ -146,7 +146,7 @@ class RuleList:
     def _switcher(self, rule: Rule) -> Handler:
         async def switch(event: ft.Event[ft.Switch]) -> None:
             services, on = self.screen.backend, bool(event.control.value)
-            write = services.rules.enabling(_ref(rule), on)
+            write = services.rules.enable_write(_ref(rule), on)
             await self.screen.act(lambda: services.notifications.store.run(write))
             self.ask()  # where it was refused the switch goes back
 
@@ -236,7 +236,7 @@ class RuleForm:
             return
 
         def write() -> None:
-            wanted = screen.backend.rules.creating(self._asked(texts, numbers), "local", None)
+            wanted = screen.backend.rules.create_write(self._asked(texts, numbers), "local", None)
             screen.backend.notifications.store.run(wanted)
 
         refusal = await attempt(write, self._fields)

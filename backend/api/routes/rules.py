@@ -79,7 +79,7 @@ async def list_rules(call: ApiRequest) -> ApiResponse:
 
 async def create_rule(call: ApiRequest) -> ApiResponse:
     _must_send(call)
-    write = _rules(call).creating(call.body, *_watching(call, call.body.app))
+    write = _rules(call).create_write(call.body, *_watching(call, call.body.app))
 
     def render(rule: Rule) -> ApiResponse:
         return success(201, rule=rule_json(rule))
@@ -94,16 +94,16 @@ async def get_rule(call: ApiRequest) -> ApiResponse:
 
 async def change_rule(call: ApiRequest) -> ApiResponse:
     _must_send(call)
-    write = _rules(call).changing(_named(call), call.body, call.caller.sees)
+    write = _rules(call).change_write(_named(call), call.body, call.caller.sees)
     return _one(await call.services.notification_writes.run(write))
 
 
 async def remove_rule(call: ApiRequest) -> ApiResponse:
-    return _one(await call.services.notification_writes.run(_rules(call).removing(_named(call))))
+    return _one(await call.services.notification_writes.run(_rules(call).delete_write(_named(call))))
 
 
 async def dismiss_error(call: ApiRequest) -> ApiResponse:
-    return _one(await call.services.notification_writes.run(_rules(call).dismissing_error(_named(call))))
+    return _one(await call.services.notification_writes.run(_rules(call).dismiss_error_write(_named(call))))
 
 
 async def try_rule(call: ApiRequest) -> ApiResponse:
