@@ -18,7 +18,7 @@ from flashflow.backend.core.errors import (
     ValidationError,
 )
 from flashflow.backend.core.events import Bus, Event, EventKind
-from flashflow.backend.data.erasure import ErasedPerson
+from flashflow.backend.data.erasure import ErasedUser
 from flashflow.backend.data.retention import RetentionStatus
 from flashflow.backend.delivery.channel_registry import ChannelState
 from flashflow.backend.domain.metric_definitions import DEFINITIONS
@@ -107,7 +107,7 @@ __all__ = [
     "DigestIn",
     "DryRun",
     "DryRunResult",
-    "ErasedPerson",
+    "ErasedUser",
     "Event",
     "EventKind",
     "FieldError",

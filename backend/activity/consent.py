@@ -84,7 +84,7 @@ class Admission:
         """Return the users of whom nothing may be stored, each with the reason. ``user_ids`` is read only if any user
         is erased or has refused, or the settings restrict tracking."""
         rule = self.settings.tracking
-        stones, noes = consents.any_turned_away(tx.conn)
+        stones, noes = consents.any_refusals(tx.conn)
         if rule == "all" and not stones and not noes:
             return {}
         users = set(user_ids)
@@ -175,7 +175,7 @@ def _pruned(before: int) -> ValidationError:
 
 
 def _said(tx: Tx, tracking: bool, users: Iterable[str]) -> frozenset[str]:
-    return consents.who_said(tx.conn, tracking, users)
+    return consents.users_who_chose(tx.conn, tracking, users)
 
 
 _TRACKING_OFF = "no_consent: tracking is switched off; the activity was not stored"

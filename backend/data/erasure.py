@@ -1,7 +1,7 @@
-"""Erasing a person from both files for good, and letting them back in.
+"""Erase a user from both files for good, and readmit them.
 
-The tombstone comes first, with what is left to do; the rows after it, a few hundred at a time; then what the disk still
-holds of them. Whatever ends the process in between, the next start goes on from there.
+Order: the tombstone with the work left to do, the rows in slices, then traces on disk (WAL, free pages, backups). The
+next start continues an interrupted erasure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from flashflow.backend.store.privacy import erasure, secure_wipe, tombstones
 from flashflow.backend.store.privacy.rollup_erasure import subtract_user
 from flashflow.backend.store.privacy.tombstones import ROWS, TRACES, Tombstone
 
-"""The event that tells of an erasure, once the rows are gone."""
 KINDS = (
     "activities", "sessions", "consents", "notifications", "deliveries", "attempts", "preferences", "contacts",
     "quiet_hours", "digests", "throttles", "devices", "schedules",
@@ -33,9 +32,9 @@ KINDS = (
 )  # fmt: skip
 
 
-class ErasedPerson(Record, frozen=True, kw_only=True):
-    """What an erasure removed. ``swept``: whether the files' free pages hold nothing of it any more; ``remains``: files
-    that were set aside as damaged and still hold what they held, and texts of others that still name the person."""
+class ErasedUser(Record, frozen=True, kw_only=True):
+    """Result of an erasure. ``swept``: no trace is left in free pages and WAL; ``remains``: damaged files that were set
+    aside, which still hold the rows, and texts of apps and other users that name the user."""
 
     erased_at: datetime
     removed: dict[str, int]
@@ -50,54 +49,54 @@ class _Marked(NamedTuple):
 
 
 class Erasure:
-    """Over both services; one erasure at a time."""
+    """Erases users from both stores, one at a time."""
 
     def __init__(self, activity: UserActivityService, notifications: NotificationService) -> None:
         self._activity = activity
         self._stores = (activity.store, notifications.store)
         self._paths = [Path(str(store.database.database)) for store in self._stores]
         self._clock = activity.clock
-        self._one = threading.Lock()
+        self._lock = threading.Lock()
 
-    def erase(self, user_id: str, *, even_if_unknown: bool = False) -> ErasedPerson:
-        """Erase the user, and refuse whatever would bring them back. Erased before: what little there is, zeros.
+    def erase(self, user_id: str, *, even_if_unknown: bool = False) -> ErasedUser:
+        """Erase the user and refuse later writes about them. A second call counts zeros.
 
-        Raises NotFound, and changes nothing, for a user of whom nothing is stored, unless ``even_if_unknown``: a
-        mistyped id must cost neither the earlier backups nor the answers kept under Idempotency-Keys.
+        Raises NotFound, and changes nothing, for a user of whom nothing is stored, unless ``even_if_unknown``.
         """
-        with self._one:
+        # A mistyped id must not cost the backups and the answers stored for Idempotency-Keys.
+        with self._lock:
             earlier = self._stores[0].read(lambda conn: tombstones.find(conn, user_id))
             if earlier is None and not even_if_unknown and not self._knows(user_id):
                 raise NotFound(f"Nothing is stored of {user_id!r}; nothing was changed.")
             stone = self._stores[0].run(Write(_mark, _Marked(user_id, ROWS)))
-            return self._go_on(stone, swept_before=earlier is not None and earlier.left_to_do is None)
+            return self._continue(stone, swept_before=earlier is not None and earlier.left_to_do is None)
 
     def finish(self) -> int:
-        """Finish what an earlier process began; how many erasures that were. While one is under way: nothing."""
+        """Finish erasures that an earlier process began; return their number. Does nothing while one is running."""
         stones: list[Tombstone] = []
 
         def work() -> None:
             stones.extend(self._stores[0].read(tombstones.unfinished))
             for stone in stones:
-                self._go_on(stone)
+                self._continue(stone)
 
         self.unless_erasing(work)
         return len(stones)
 
     def readmit(self, user_id: str) -> bool:
-        """Let the user be stored again; whether they had been erased. What was erased stays erased."""
-        with self._one:
+        """Remove the user's tombstones; return whether they had been erased. Erased rows do not come back."""
+        with self._lock:
             lifted = [store.run(Write(_readmit, user_id)) for store in self._stores]
         return any(lifted)
 
     def unless_erasing(self, work: Callable[[], object]) -> bool:
-        """Do ``work``, and erase nothing meanwhile; False: an erasure is under way, and it was not done."""
-        if not self._one.acquire(blocking=False):
+        """Run ``work`` while no erasure can start; return False, without running it, if an erasure is running."""
+        if not self._lock.acquire(blocking=False):
             return False
         try:
             work()
         finally:
-            self._one.release()
+            self._lock.release()
         return True
 
     def _knows(self, user_id: str) -> bool:
@@ -106,68 +105,68 @@ class Erasure:
             lambda conn: erasure.knows_notifications(conn, user_id)
         )
 
-    def _go_on(self, stone: Tombstone, *, swept_before: bool = False) -> ErasedPerson:
+    def _continue(self, stone: Tombstone, *, swept_before: bool = False) -> ErasedUser:
         removed: Counter[str] = Counter()
         activity, notifications = self._stores
         if stone.left_to_do == ROWS:
             assert stone.user_id is not None
             notifications.run(Write(_mark, _Marked(stone.user_id, None)))
-            removed.update(self._rows(stone.user_id))
-            self._activity.bus.publish([Event("erasure")])  # without the user: nothing may name them any more
+            removed.update(self._erase_rows(stone.user_id))
+            self._activity.bus.publish([Event("erasure")])  # without the user id: nothing may name them any more
             if swept_before and not removed:
                 activity.run(Write(_note, (stone.user_hash, None)))
-                return _told(stone, removed, 0, True, self._remains(stone.user_id))
+                return _erased_user(stone, removed, 0, True, self._remains(stone.user_id))
             for store in self._stores:
-                store.run(Write(_forget_answers, None))
+                store.run(Write(_erase_answers, None))
             activity.run(Write(_note, (stone.user_hash, TRACES)))
-        # The id went with the rows; from here on there is only the hash, in the files as in the backups made of them.
+        # From here on only the hash is stored: the id must be in no new backup.
         search.sweep(notifications)
         swept = sum(secure_wipe.sweep(path) for path in self._paths) == len(self._paths)
         backups = sum(secure_wipe.renew_backups(path, self._clock) for path in self._paths)
         if swept:  # else the next start tries again
             activity.run(Write(_note, (stone.user_hash, None)))
-        return _told(stone, removed, backups, swept, self._remains(stone.user_id))
+        return _erased_user(stone, removed, backups, swept, self._remains(stone.user_id))
 
     def _remains(self, user_id: str | None) -> tuple[str, ...]:
-        """``user_id`` is None where an earlier process removed the rows: then only its hash is left to look for."""
+        # ``user_id`` is None if an earlier process removed the rows: texts cannot be searched by the hash.
         files = tuple(name for path in self._paths for name in secure_wipe.set_aside(path))
         if user_id is None:
             return files
         return files + self._stores[1].read(lambda conn: erasure.mentions(conn, user_id))
 
-    def _rows(self, user_id: str) -> Counter[str]:
+    def _erase_rows(self, user_id: str) -> Counter[str]:
         removed: Counter[str] = Counter()
         activity, notifications = self._stores
-        activity.run(Write(self._forget_figures, user_id))
+        activity.run(Write(self._subtract_from_rollups, user_id))
         if devices := notifications.read(lambda conn: erasure.devices_of(conn, user_id)):
-            named = notifications.read(lambda conn: erasure.naming_devices(conn, devices))
-            for start in range(0, len(named) or 1, erasure.SLICE):
-                notifications.run(Write(_forget_tokens, (named[start : start + erasure.SLICE], devices)))
-        for store, step in ((activity, self._forget_activities), (notifications, _forget_notifications)):
+            seqs = notifications.read(lambda conn: erasure.sent_to_devices(conn, devices))
+            for start in range(0, len(seqs) or 1, erasure.SLICE):
+                notifications.run(Write(_erase_tokens, (seqs[start : start + erasure.SLICE], devices)))
+        for store, step in ((activity, self._erase_activities), (notifications, _erase_notifications)):
             while gone := store.run(Write(step, user_id)):
                 removed.update(gone)
         return removed
 
-    def _forget_figures(self, tx: Tx, items: Sequence[str]) -> list[None]:
+    def _subtract_from_rollups(self, tx: Tx, items: Sequence[str]) -> list[None]:
         for user_id in items:
             subtract_user(tx, self._activity.local, user_id)
         return [None] * len(items)
 
-    def _forget_activities(self, tx: Tx, items: Sequence[str]) -> list[dict[str, int]]:
+    def _erase_activities(self, tx: Tx, items: Sequence[str]) -> list[dict[str, int]]:
         return [erasure.erase_activities(tx, user_id, self._activity.cache) for user_id in items]
 
 
-def _forget_notifications(tx: Tx, items: Sequence[str]) -> list[dict[str, int]]:
+def _erase_notifications(tx: Tx, items: Sequence[str]) -> list[dict[str, int]]:
     return [erasure.erase_notifications(tx, user_id) for user_id in items]
 
 
-def _forget_tokens(tx: Tx, items: Sequence[tuple[list[int], frozenset[str]]]) -> list[None]:
+def _erase_tokens(tx: Tx, items: Sequence[tuple[list[int], frozenset[str]]]) -> list[None]:
     for seqs, devices in items:
         erasure.erase_tokens(tx, seqs, devices)
     return [None] * len(items)
 
 
-def _forget_answers(tx: Tx, items: Sequence[None]) -> list[None]:
+def _erase_answers(tx: Tx, items: Sequence[None]) -> list[None]:
     erasure.erase_idempotency_answers(tx)
     return [None] * len(items)
 
@@ -186,8 +185,10 @@ def _readmit(tx: Tx, items: Sequence[str]) -> list[bool]:
     return [tombstones.remove_tombstone(tx, user_id) for user_id in items]
 
 
-def _told(stone: Tombstone, removed: Counter[str], backups: int, swept: bool, remains: tuple[str, ...]) -> ErasedPerson:
-    return ErasedPerson(
+def _erased_user(
+    stone: Tombstone, removed: Counter[str], backups: int, swept: bool, remains: tuple[str, ...]
+) -> ErasedUser:
+    return ErasedUser(
         erased_at=to_datetime(stone.erased_at),
         removed={kind: removed[kind] for kind in KINDS},
         backups_removed=backups,

@@ -1,4 +1,4 @@
-"""Exports over both files, made while they are sent: of one kind of row, or of one person."""
+"""Exports of one kind of row or of one user, produced while they are sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.clock import rfc3339
-from flashflow.backend.data.formats import WHAT, Format, What, csv_file, fields_of, jsonl
+from flashflow.backend.data.formats import RECORDS, Format, What, csv_file, fields_of, jsonl
 from flashflow.backend.data.parquet import parquet
 from flashflow.backend.domain.rule_conditions import RuleState
 from flashflow.backend.notifications.service import NotificationService
@@ -22,49 +22,49 @@ from flashflow.backend.store.privacy.export import ExportFilter
 
 encode = msgspec.json.Encoder().encode
 DETAILED = 50
-"""Notifications whose deliveries and attempts are read at once."""
+"""Notifications whose deliveries and attempts are read together."""
 
 
 class Export:
-    """Every export is an iterator of bytes that may be driven from any thread; it holds a slice of rows at a time."""
+    """Each export is an iterator of bytes for any thread; it holds one slice of rows in memory."""
 
     def __init__(self, activity: UserActivityService, notifications: NotificationService) -> None:
         self._activity = activity
         self._notifications = notifications
 
-    def rows(self, what: What, kind: Format, wanted: ExportFilter) -> Iterator[bytes]:
-        """A file of all the rows that are wanted. Raises NoParquet, at once."""
-        slices = self._slices(what, wanted)
+    def rows(self, what: What, kind: Format, where: ExportFilter) -> Iterator[bytes]:
+        """Export the rows that match ``where``. Raises NoParquet before the first byte."""
+        slices = self._slices(what, where)
         if kind == "jsonl":
             return jsonl(slices)
-        return (csv_file if kind == "csv" else parquet)(WHAT[what], slices)
+        return (csv_file if kind == "csv" else parquet)(RECORDS[what], slices)
 
-    def _slices(self, what: What, wanted: ExportFilter) -> Iterator[Sequence[Record]]:
+    def _slices(self, what: What, where: ExportFilter) -> Iterator[Sequence[Record]]:
         if what == "notifications":
-            return export.notifications(self._notifications.store, wanted)
-        made = export.activities if what == "activities" else export.sessions
-        return made(self._activity.store, wanted)
+            return export.notifications(self._notifications.store, where)
+        read = export.activities if what == "activities" else export.sessions
+        return read(self._activity.store, where)
 
-    def person(self, user_id: str) -> Iterator[bytes]:
-        """Everything that both files hold of the user, as one JSON document. Device tokens are masked."""
-        wanted = ExportFilter(user_id=user_id)
+    def user(self, user_id: str) -> Iterator[bytes]:
+        """Export everything stored of the user as one JSON document. Device tokens are masked."""
+        where = ExportFilter(user_id=user_id)
         now_ms = self._activity.clock.now_ms()
         yield b'{"user_id":%s,"exported_at":%s' % (encode(user_id), encode(rfc3339(now_ms)))
-        for name, value in self._about(user_id, now_ms).items():
+        for name, value in self._profile(user_id, now_ms).items():
             yield b",%s:%s" % (encode(name), encode(value))
-        yield from _array("activities", _plain(export.activities(self._activity.store, wanted)))
-        yield from _array("sessions", _plain(export.sessions(self._activity.store, wanted)))
-        told = export.notifications(self._notifications.store, wanted)
-        yield from _array("notifications", (self._detailed(some) for rows in told for some in _parts(rows)))
+        yield from _array("activities", _plain(export.activities(self._activity.store, where)))
+        yield from _array("sessions", _plain(export.sessions(self._activity.store, where)))
+        notifications = export.notifications(self._notifications.store, where)
+        yield from _array("notifications", (self._detailed(some) for rows in notifications for some in _parts(rows)))
         yield b"}\n"
 
-    def _about(self, user_id: str, now_ms: int) -> dict[str, Any]:
-        """What is no list that grows: figures, choices, addresses, devices, schedules."""
+    def _profile(self, user_id: str, now_ms: int) -> dict[str, Any]:
+        """Return the parts of bounded size: metrics, preferences, contacts, devices, rule states, schedules."""
         store, zone = self._notifications.store, self._notifications.zone
         consent = self._activity.admission.consent(user_id)
-        figures = self._activity.get_user_analytics(user_id)
+        metrics = self._activity.get_user_analytics(user_id)
 
-        def ask(conn: Any) -> dict[str, Any]:
+        def query(conn: Any) -> dict[str, Any]:
             contact = delivery_settings.contact_of(conn, user_id)
             quiet = delivery_settings.quiet_setting(conn, user_id, zone, now_ms)
             return {
@@ -73,11 +73,11 @@ class Export:
                 "quiet_hours": fields_of(quiet),
                 "digests": {kind: fields_of(c) for kind, c in delivery_settings.digests_of(conn, user_id).items()},
                 "devices": [fields_of(device) for device in preferences.list_devices(conn, user_id, None)],
-                "rules": [_remembered(*row) for row in rule_state.remembered_of(conn, user_id)],
-                "schedules": [_theirs(schedule, user_id) for schedule in schedules.naming(conn, user_id)],
+                "rules": [_rule_state(*row) for row in rule_state.remembered_of(conn, user_id)],
+                "schedules": [_redacted(schedule, user_id) for schedule in schedules.naming(conn, user_id)],
             }
 
-        return {"consent": fields_of(consent), "figures": fields_of(figures), **store.read(ask)}
+        return {"consent": fields_of(consent), "figures": fields_of(metrics), **store.read(query)}
 
     def _detailed(self, rows: Sequence[Notification]) -> list[dict[str, Any]]:
         ids = [row.id for row in rows]
@@ -94,18 +94,18 @@ class Export:
         ]
 
 
-def _remembered(rule: str, app: str, uses: RuleState) -> dict[str, Any]:
-    """When what a rule counts happened last, and when it last told somebody of it."""
+def _rule_state(rule: str, app: str, state: RuleState) -> dict[str, Any]:
+    """A rule's state for a user: the times of the counted activities and of the last firing."""
     return {
         "rule": rule,
         "app": app,
-        "times": [rfc3339(ms) for ms in uses.times],
-        "last_fired_at": None if uses.fired_at is None else rfc3339(uses.fired_at),
+        "times": [rfc3339(ms) for ms in state.times],
+        "last_fired_at": None if state.fired_at is None else rfc3339(state.fired_at),
     }
 
 
-def _theirs(schedule: Schedule, user_id: str) -> dict[str, Any]:
-    """A schedule as far as it is this user's: no other user's id, no device's token."""
+def _redacted(schedule: Schedule, user_id: str) -> dict[str, Any]:
+    """A schedule without other users' ids and without device tokens."""
     notification = {
         name: value for name, value in schedule.notification.items() if name not in {"user_ids", "device_tokens"}
     }

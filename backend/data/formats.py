@@ -1,7 +1,7 @@
-"""How exported rows are written: JSON Lines, CSV, and Parquet where pyarrow is installed.
+"""Export formats: JSON Lines, CSV, and Parquet if pyarrow is installed.
 
-JSON Lines is exact: each line is the object that the API gives. In CSV and Parquet an object is JSON text, and what is
-empty or null is an empty cell, or null.
+JSON Lines is exact: each line is the object of the API. In CSV and Parquet an object is JSON text; an empty object or
+null is an empty cell (CSV) or null (Parquet).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flashflow.backend.schemas.records import Activity, Notification, Record, Se
 Format = Literal["jsonl", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
 What = Literal["activities", "sessions", "notifications"]
-WHAT: Mapping[What, type[Record]] = {"activities": Activity, "sessions": Session, "notifications": Notification}
+RECORDS: Mapping[What, type[Record]] = {"activities": Activity, "sessions": Session, "notifications": Notification}
 MEDIA_TYPES: Mapping[Format, str] = {
     "jsonl": "application/jsonl",
     "csv": "text/csv; charset=utf-8; header=present",
@@ -29,8 +29,8 @@ MEDIA_TYPES: Mapping[Format, str] = {
 }
 
 _RISKY = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
-"""A cell that begins so may be run as a formula by a spreadsheet [OWASP, CSV injection]; the apostrophe, so that it can
-be told from one that was put there."""
+"""First characters of cells that a spreadsheet may run as a formula (OWASP, CSV injection). The apostrophe is among
+them so that ``unguarded`` is exact."""
 encode = msgspec.json.Encoder().encode
 
 
@@ -42,7 +42,7 @@ class NoParquet(ValidationError):
 
 
 def fields_of(record: Record) -> dict[str, Any]:
-    """A record as the API writes it: times as RFC 3339 in UTC with ``Z``."""
+    """A record's fields as the API writes them: times as RFC 3339 in UTC with ``Z``."""
     return {name: _plain(getattr(record, name)) for name in record.__struct_fields__}
 
 
@@ -51,24 +51,24 @@ def _plain(value: Any) -> Any:
 
 
 def line_safe(json: bytes) -> bytes:
-    """``json`` with U+2028, U+2029 and U+0085 escaped: many readers of lines take them for the end of one."""
+    """Escape U+2028, U+2029 and U+0085 in ``json``: many line readers split there."""
     for character, escaped in _SEPARATORS:
         json = json.replace(character, escaped)
     return json
 
 
 _SEPARATORS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
-"""Each can only be that character in UTF-8, and in JSON it stands in strings alone."""
+"""UTF-8 and JSON escape of each. These bytes occur only as that character, and only inside JSON strings."""
 
 
 def jsonl(slices: Iterable[Sequence[Record]]) -> Iterator[bytes]:
-    """A line for each record."""
+    """One line for each record."""
     for rows in slices:
         yield b"".join(line_safe(encode(fields_of(row))) + b"\n" for row in rows)
 
 
 def csv_file(record: type[Record], slices: Iterable[Sequence[Record]]) -> Iterator[bytes]:
-    """A header, and a line for each record."""
+    """A header and one line for each record."""
     names = record.__struct_fields__
     yield csv_lines([names])
     for rows in slices:
@@ -94,21 +94,21 @@ def cell_of(value: Any) -> str:
 
 
 def guarded(cell: str) -> str:
-    """``cell``, led by an apostrophe where a spreadsheet might run it."""
+    """Prefix ``cell`` with an apostrophe if a spreadsheet might run it."""
     return f"'{cell}" if cell.startswith(_RISKY) else cell
 
 
 def unguarded(cell: str) -> str:
-    """What ``guarded`` was given."""
+    """Undo ``guarded``."""
     return cell[1:] if cell.startswith("'") else cell
 
 
 def format_of(name: str, given: str | None) -> Format:
-    """The format that was asked for, else the one that a file's name ends in. Raises ValidationError."""
+    """Return the given format, else the one of the file name's extension. Raises ValidationError."""
     kind = given or {"jsonl": "jsonl", "ndjson": "jsonl", "csv": "csv", "parquet": "parquet"}.get(
         name.rpartition(".")[2].lower(), "jsonl" if name == "-" else ""
     )
     for known in FORMATS:
         if kind == known:
             return known
-    raise ValidationError.of("format", f"cannot be told from the name {name!r}; give --format jsonl, csv or parquet")
+    raise ValidationError.of("format", f"cannot be derived from the name {name!r}; give --format jsonl, csv or parquet")

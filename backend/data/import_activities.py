@@ -1,10 +1,10 @@
-"""Rows of an export on their way back in: each checked on its own, with the times, addresses and ids it left with."""
+"""Import exported activities: check each row on its own; keep its id, times and addresses."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -28,8 +28,8 @@ Address = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[!-~]+\Z"
 
 
 class ImportedActivityIn(Input, frozen=True, kw_only=True):
-    """An activity as an export wrote it. Without an ``id`` (or ``activity_id``) it gets one made from all it says, so
-    that it too is stored once."""
+    """An exported activity. Without ``id`` or ``activity_id`` it gets an id derived from its content, so that it is
+    stored once."""
 
     user_id: UserId
     activity_type: TypeName
@@ -52,22 +52,16 @@ class ImportIn(Input, frozen=True, kw_only=True):
     activities: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MOST_ROWS)]
 
 
-T = TypeVar("T", bound=Input)
 _decoder = msgspec.json.Decoder(ImportedActivityIn)
 
 
 def decode_row(raw: msgspec.Raw | bytes) -> ImportedActivityIn:
-    """One row. Raises ValidationError."""
-    return decoded(_decoder, raw)
-
-
-def decoded(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw | bytes) -> T:
-    """One row of whatever kind ``decoder`` reads. Raises ValidationError."""
-    return validation.decode_row(decoder, raw)
+    """Decode one row. Raises ValidationError."""
+    return validation.decode_row(_decoder, raw)
 
 
 def prepared(rows: Sequence[msgspec.Raw | bytes], now_ms: int, app: str, admission: Admission) -> Batch:
-    """What of ``rows`` can be stored, and why the rest cannot. ``app``: whose those are that name none."""
+    """Check ``rows``; return the valid ones and the rejections. ``app`` is the default app."""
     return batch.prepared(rows, lambda raw: _prepare(decode_row(raw), now_ms, app, admission))
 
 
@@ -96,7 +90,7 @@ def _prepare(row: ImportedActivityIn, now_ms: int, app: str, admission: Admissio
 
 
 def _made_id(row: ImportedActivityIn) -> str:
-    """A UUID (version 8, RFC 9562) of what the row says: the same row has the same id wherever it is imported."""
+    """UUID (version 8, RFC 9562) of the row's content: the same row has the same id on every machine."""
     digest = hashlib.sha256(msgspec.json.encode(row, order="deterministic")).digest()[:16]
     number = int.from_bytes(digest) & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62
     h = f"{number:032x}"
@@ -106,6 +100,6 @@ def _made_id(row: ImportedActivityIn) -> str:
 def import_activities_write(
     service: UserActivityService, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
 ) -> Write[Batch, BatchResult]:
-    """Return the write that stores exported rows (JSON) with the ids and times they have."""
+    """Build the write that stores exported activities (JSON). ``app`` is the default app."""
     checked = prepared(rows, service.clock.now_ms(), app, service.admission)
     return Write(service.track_batches, checked, len(checked[1]))

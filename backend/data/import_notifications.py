@@ -1,4 +1,4 @@
-"""Exported notifications on their way back in, as what was: nothing is ever sent because of an import."""
+"""Import exported notifications as history: an import never sends anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flashflow.backend.activity.ingest import LOCAL_APP
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.core.error_collector import ErrorCollector
-from flashflow.backend.data.import_activities import FUTURE_MS, MOST_ROWS, decoded
+from flashflow.backend.data.import_activities import FUTURE_MS, MOST_ROWS
 from flashflow.backend.schemas.records import BatchResult, Inbox, NotificationStatus, Priority
 from flashflow.backend.schemas.requests import (
     SLUG,
@@ -29,9 +29,10 @@ from flashflow.backend.schemas.requests import (
     TypeName,
     UserId,
 )
+from flashflow.backend.schemas.validation import decode_row
 from flashflow.backend.schemas.values import metadata_json, timestamp_ms
 from flashflow.backend.store.engine.writer import Tx, Write
-from flashflow.backend.store.notifications import notification_import as importing
+from flashflow.backend.store.notifications import notification_import
 from flashflow.backend.store.notifications.notification_import import OldNotification
 from flashflow.backend.store.privacy import tombstones
 
@@ -40,7 +41,7 @@ MOST_COUNTED = 1_000_000_000
 
 
 class ImportedNotificationIn(Input, frozen=True, kw_only=True):
-    """A notification as an export wrote it."""
+    """An exported notification."""
 
     id: Annotated[str, Meta(min_length=1, max_length=200, pattern=SLUG)]
     user_id: UserId
@@ -78,24 +79,24 @@ _decoder = msgspec.json.Decoder(ImportedNotificationIn)
 
 
 def decode_notification(raw: msgspec.Raw | bytes) -> ImportedNotificationIn:
-    """One row. Raises ValidationError."""
-    return decoded(_decoder, raw)
+    """Decode one row. Raises ValidationError."""
+    return decode_row(_decoder, raw)
 
 
 def import_notifications_write(
     clock: Clock, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
 ) -> Write[NotificationRows, BatchResult]:
-    """The write that takes rows of an export back in. ``app``: whose those are that name none."""
+    """Build the write that stores exported notifications (JSON). ``app`` is the default app."""
     now_ms = clock.now_ms()
     checked = prepared(rows, lambda raw: _prepare(decode_notification(raw), now_ms, app))
-    return Write(_take_in, checked, len(checked[1]))
+    return Write(_store, checked, len(checked[1]))
 
 
-def _take_in(tx: Tx, items: Sequence[NotificationRows]) -> list[BatchResult]:
+def _store(tx: Tx, items: Sequence[NotificationRows]) -> list[BatchResult]:
     erased = tombstones.erased_among(tx.conn, {row.user_id for _, good, _ in items for row in good})
     refused = {user: row_refusal(tombstones.refusal(user)) for user in erased}
     items = [without_users(item, refused) for item in items]
-    return [result_of(item, importing.take_in(tx, item[1])) for item in items]
+    return [result_of(item, notification_import.take_in(tx, item[1])) for item in items]
 
 
 def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotification:
@@ -104,23 +105,23 @@ def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotificat
         faults.add("status", f"is “{row.status}”: it is still to be sent, and an import sends nothing")
     if (row.inbox == "snoozed") != (row.snoozed_until is not None):
         faults.add("snoozed_until", "and a snoozed place in the inbox belong together")
-    moments: dict[str, int | None] = dict.fromkeys(_MOMENTS)
-    for name in _MOMENTS:
+    times: dict[str, int | None] = dict.fromkeys(_TIMES)
+    for name in _TIMES:
         with faults:
             if (time := getattr(row, name)) is not None:
-                moments[name] = timestamp_ms(name, time)
+                times[name] = timestamp_ms(name, time)
     for name in _PAST:
-        if (at := moments[name]) is not None and at > now_ms + FUTURE_MS:
+        if (at := times[name]) is not None and at > now_ms + FUTURE_MS:
             faults.add(name, "is more than an hour in the future")
     data = None
     with faults:
         data = metadata_json(row.data, "data")
     faults.done()
-    created = moments.pop("created_at")
+    created = times.pop("created_at")
     assert created is not None
-    listed = moments.pop("listed_at")
-    if listed is None:  # an export of an older version: what was scheduled came at its time
-        listed = max(created, min(moments["scheduled_at"] or 0, now_ms))
+    listed = times.pop("listed_at")
+    if listed is None:  # an export of an older version: a scheduled notification reached the inbox at that time
+        listed = max(created, min(times["scheduled_at"] or 0, now_ms))
     return OldNotification(
         id=row.id,
         user_id=row.user_id,
@@ -138,12 +139,12 @@ def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotificat
         created_at=created,
         count=row.count,
         listed_at=listed,
-        **moments,
+        **times,
     )
 
 
 _PAST = ("created_at", "sent_at", "delivered_at", "read_at", "archived_at", "listed_at")
-_MOMENTS = (
+_TIMES = (
     "created_at", "scheduled_at", "expires_at", "sent_at", "delivered_at", "read_at", "archived_at", "snoozed_until",
     "listed_at",
 )  # fmt: skip

@@ -1,5 +1,5 @@
-"""Exported sessions on their way back in. What grows from a session's activities (its length in activities and pages)
-is read and left aside: it comes back with them, whichever are imported first."""
+"""Import exported sessions. Their counts of activities and pages are ignored: those come with the activities, in any
+order of import."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from flashflow.backend.activity.ingest import LOCAL_APP
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import FlashFlowError, ValidationError
-from flashflow.backend.data.import_activities import FUTURE_MS, MOST_ROWS, Address, decoded
+from flashflow.backend.data.import_activities import FUTURE_MS, MOST_ROWS, Address
 from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.schemas.requests import Agent, AppName, Id, Input, Moment, UserId
+from flashflow.backend.schemas.validation import decode_row
 from flashflow.backend.schemas.values import metadata_json, timestamp_ms
 from flashflow.backend.store.activity import session_import
 from flashflow.backend.store.activity.session_import import NewSession
@@ -26,7 +27,7 @@ from flashflow.backend.store.rollups import partitions
 
 
 class ImportedSessionIn(Input, frozen=True, kw_only=True):
-    """A session as an export wrote it."""
+    """An exported session."""
 
     id: Id
     user_id: UserId
@@ -54,24 +55,24 @@ _decoder = msgspec.json.Decoder(ImportedSessionIn)
 
 
 def decode_session(raw: msgspec.Raw | bytes) -> ImportedSessionIn:
-    """One row. Raises ValidationError."""
-    return decoded(_decoder, raw)
+    """Decode one row. Raises ValidationError."""
+    return decode_row(_decoder, raw)
 
 
 def import_sessions_write(
     service: UserActivityService, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
 ) -> Write[SessionRows, BatchResult]:
-    """The write that takes rows of an export back in. ``app``: whose those are that name none."""
+    """Build the write that stores exported sessions (JSON). ``app`` is the default app."""
     now_ms = service.clock.now_ms()
     checked = prepared(rows, lambda raw: _prepare(service, decode_session(raw), now_ms, app))
 
     def write(tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
-        return _take_in(service, tx, items)
+        return _store(service, tx, items)
 
     return Write(write, checked, len(checked[1]))
 
 
-def _take_in(service: UserActivityService, tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
+def _store(service: UserActivityService, tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
     before = partitions.pruned_before(tx.conn)
     items = [without_rows(item, _too_old(item[1], before)) for item in items]
     turned_away = service.admission.turned_away(tx, (s.user_id for _, good, _ in items for s in good))

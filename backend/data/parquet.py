@@ -1,4 +1,4 @@
-"""Parquet, by pyarrow: the extra ``parquet``."""
+"""Read and write Parquet with pyarrow (the extra ``parquet``)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from flashflow.backend.schemas.records import Record
 
 GROUP = 20_000
 GROUP_BYTES = 4 * 1024 * 1024
-"""Rows in a row group, and about how large their texts are together: what is held in memory."""
+"""Bounds of a row group, which is held in memory: rows, and bytes of text."""
 
 
 def parquet(record: type[Record], slices: Iterable[Sequence[Record]]) -> Iterator[bytes]:
-    """Slices of records as a Parquet file, a row group at a time. Raises NoParquet before the first byte."""
+    """Write slices of records as a Parquet file, one row group at a time. Raises NoParquet before the first byte."""
     pa, pq = _pyarrow()
     return _written(pa, pq, record, slices)
 
 
 def rows_of(path: str) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file. Raises NoParquet, and ValidationError for a file that is none."""
+    """Read the rows of a Parquet file. Raises NoParquet, and ValidationError for any other file."""
     pa, pq = _pyarrow()
     try:
         with pq.ParquetFile(path) as file:
@@ -72,7 +72,7 @@ def _written(pa: Any, pq: Any, record: type[Record], slices: Iterable[Sequence[R
 
 
 def _column(pa: Any, hint: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The column's type, and what makes a value of it."""
+    """Return the column's type and the function that converts a field's value to it."""
     kinds = set(get_args(hint)) - {type(None)} or {hint}
     if datetime in kinds:
         return pa.timestamp("ms", tz="UTC"), lambda value: value
@@ -83,7 +83,7 @@ def _column(pa: Any, hint: Any) -> tuple[Any, Callable[[Any], Any]]:
 
 
 class _Sink(io.RawIOBase):
-    """What a writer wrote since it was last asked."""
+    """Collects the bytes that a writer wrote since the last ``taken``."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How long rows are kept: pruned by age and by size, beside everything else and never in its way."""
+"""Prune rows by age and by size in short transactions, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ MIB = 1024 * 1024
 FEWEST, FIRST, MOST = 25, 100, 500
 """Rows in one transaction."""
 QUICK_S, SLOW_S = 0.005, 0.010
-"""A slice that took less is followed by a larger one, one that took more by a smaller: nobody waits 50 ms for it."""
+"""After a slice that took less, the next one is larger; after one that took more, smaller. Bounds the wait of other
+writes."""
 
 Kind = Literal["all", "activities", "notifications"]
 
 
 class PruneResult(Record, frozen=True, kw_only=True):
-    """What was pruned, or would be; ``more`` says that the time given was not enough for all of it."""
+    """Rows that were pruned, or would be. ``more``: the time limit ended the run before all rows were pruned."""
 
     activities: int
     sessions: int
@@ -42,7 +43,7 @@ class PruneResult(Record, frozen=True, kw_only=True):
 
 
 class RetentionStatus(Record, frozen=True, kw_only=True):
-    """How much there is: bytes in use in both files, and since when activities are all there (None: since ever)."""
+    """Bytes in use in both files, and the time since which all activities are stored (None: nothing was pruned)."""
 
     activity_bytes: int
     notification_bytes: int
@@ -50,7 +51,7 @@ class RetentionStatus(Record, frozen=True, kw_only=True):
 
 
 class Retention:
-    """Over both services. ``settings`` may be exchanged at any time."""
+    """Prunes both stores. ``settings`` may be replaced at any time."""
 
     def __init__(self, activity: UserActivityService, notifications: NotificationService) -> None:
         self._activity = activity
@@ -61,7 +62,7 @@ class Retention:
         self.settings = RetentionSettings()
 
     def kept(self) -> RetentionStatus:
-        """How much is stored."""
+        """Return how much is stored."""
         before = self._activity.store.read(partitions.pruned_before)
         return RetentionStatus(
             activity_bytes=self._activity.store.read(retention.bytes_in_use),
@@ -70,7 +71,7 @@ class Retention:
         )
 
     def prune(self, before_ms: int, what: Kind = "all", *, seconds: float | None = None) -> PruneResult:
-        """Let go of what is older than ``before_ms``; for ``seconds`` at most (None: to the end)."""
+        """Delete rows older than ``before_ms`` (milliseconds since 1970), for at most ``seconds`` (None: no limit)."""
         end = None if seconds is None else self._clock.monotonic() + seconds
         total, more = Pruned(), False
         for step in self._steps(what):
@@ -79,10 +80,10 @@ class Retention:
                 if end is not None and self._clock.monotonic() >= end:
                     more = True
                     break
-        return self._told_of(_result(total, more))
+        return self._publish(_result(total, more))
 
     def would_prune(self, before_ms: int, what: Kind = "all") -> PruneResult:
-        """What ``prune`` would take, without taking it."""
+        """Count the rows that ``prune`` would delete."""
         total = Pruned()
         if what != "notifications":
             total = _sum(total, self._activity.store.read(lambda c: retention.would_prune_activities(c, before_ms)))
@@ -92,10 +93,10 @@ class Retention:
             )
         return _result(total, False)
 
-    # --- by itself ------------------------------------------------------------------------------------------------
+    # --- background -----------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Do what the settings say in a thread of its own, unless it is at it already."""
+        """Start ``enforce`` in a thread, unless one is running or nothing is configured."""
         rules = self.settings
         if rules == RetentionSettings() or (self._thread is not None and self._thread.is_alive()):
             return
@@ -103,7 +104,7 @@ class Retention:
         self._thread.start()
 
     def stop(self) -> None:
-        """End what is under way after its slice."""
+        """Stop after the current slice."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(5)
@@ -112,26 +113,26 @@ class Retention:
         try:
             self.enforce()
         except FlashFlowError as error:
-            log.warning("pruning stopped; it goes on within the hour: %s", error)
+            log.warning("pruning stopped; it continues within the hour: %s", error)
         except Exception:
-            log.exception("pruning failed; it is tried again within the hour")
+            log.exception("pruning failed; it runs again within the hour")
 
     def enforce(self) -> PruneResult:
-        """Prune by age, then by size, as the settings say; how much."""
+        """Prune by age, then by size, as configured."""
         rules, now_ms, total = self.settings, self._clock.now_ms(), Pruned()
         for days, step in (
-            (rules.activities_days, self._activities),
-            (rules.notifications_days, self._told),
+            (rules.activities_days, self._activities_slice),
+            (rules.notifications_days, self._notifications_slice),
         ):
             if days is not None:
                 for done in self._slices(step, now_ms - days * DAY_MS):
                     total = _sum(total, done)
         if rules.max_mb is not None:
             total = _sum(total, self._by_size(rules.max_mb * MIB, now_ms))
-        return self._told_of(_result(total, False))
+        return self._publish(_result(total, False))
 
-    def _told_of(self, result: PruneResult) -> PruneResult:
-        """Have the screens look again where anything went."""
+    def _publish(self, result: PruneResult) -> PruneResult:
+        """Publish an event if rows were deleted, so that screens read again."""
         if result.notifications:
             search.sweep(self._notifications.store)
         if result.activities or result.sessions or result.notifications:
@@ -140,15 +141,15 @@ class Retention:
 
     def _by_size(self, most: int, now_ms: int) -> Pruned:
         total, through = Pruned(), 0
-        for step in (self._activities, self._told):
+        for step in (self._activities_slice, self._notifications_slice):
             if self._size() <= most:
                 break
             for done in self._slices(step, now_ms):
                 total, through = _sum(total, done), max(through, done.through)
                 if self._size() <= most:
                     break
-        if through:  # and the sessions that these activities were of
-            for done in self._slices(self._activities, through):
+        if through:  # and the sessions of these activities
+            for done in self._slices(self._activities_slice, through):
                 total = _sum(total, done)
         return total
 
@@ -158,13 +159,13 @@ class Retention:
 
     def _steps(self, what: Kind) -> Sequence[Callable[[Slice], Pruned]]:
         return {
-            "all": (self._activities, self._told),
-            "activities": (self._activities,),
-            "notifications": (self._told,),
+            "all": (self._activities_slice, self._notifications_slice),
+            "activities": (self._activities_slice,),
+            "notifications": (self._notifications_slice,),
         }[what]
 
     def _slices(self, step: Callable[[Slice], Pruned], before_ms: int) -> Iterator[Pruned]:
-        """One slice after another, as large as the writer bears, until nothing is left or FlashFlow stops."""
+        """Run ``step`` slice by slice until nothing is left or ``stop`` is called; adapt the slice to its duration."""
         rows = FIRST
         while not self._stopping.is_set():
             started = self._clock.monotonic()
@@ -175,20 +176,20 @@ class Retention:
             rows = max(FEWEST, rows // 2) if took > SLOW_S else min(MOST, rows * 2) if took < QUICK_S else rows
             yield done
 
-    def _activities(self, wanted: Slice) -> Pruned:
-        return self._activity.store.run(Write(self._prune_activities, wanted))
+    def _activities_slice(self, which: Slice) -> Pruned:
+        return self._activity.store.run(Write(self._prune_activities, which))
 
-    def _told(self, wanted: Slice) -> Pruned:
-        return self._notifications.store.run(Write(_prune_notifications, wanted))
+    def _notifications_slice(self, which: Slice) -> Pruned:
+        return self._notifications.store.run(Write(_prune_notifications, which))
 
     def _prune_activities(self, tx: Tx, items: Sequence[Slice]) -> list[Pruned]:
-        done = [retention.prune_activities(tx, wanted, self._activity.cache) for wanted in items]
+        done = [retention.prune_activities(tx, which, self._activity.cache) for which in items]
         self._activity.admission.has_pruned(tx)
         return done
 
 
 def _prune_notifications(tx: Tx, items: Sequence[Slice]) -> list[Pruned]:
-    return [retention.prune_notifications(tx, wanted) for wanted in items]
+    return [retention.prune_notifications(tx, which) for which in items]
 
 
 def _sum(one: Pruned, other: Pruned) -> Pruned:

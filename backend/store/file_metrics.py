@@ -1,5 +1,4 @@
-"""What can be said of a file at any time, however large it is: numbers that stand somewhere, and counts over the small
-indexes of what waits. Nothing here goes through a table."""
+"""Metrics of both files in constant time: stored counters, and counts over small partial indexes. No table scans."""
 
 from __future__ import annotations
 
@@ -12,7 +11,8 @@ from flashflow.backend.store.engine.database import Store
 
 
 class ActivityMeasures(NamedTuple):
-    """``activities`` and ``sessions``: how many were ever stored, which is the highest ``seq`` ever given."""
+    """``activities`` and ``sessions``: number ever stored, that is the highest ``seq`` ever assigned; ``unfolded``:
+    activities that the rollups have not counted yet."""
 
     activities: int
     sessions: int
@@ -21,14 +21,14 @@ class ActivityMeasures(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """The queue of a route: how many wait, and since or until when the first of them."""
+    """Queue of a route: its length and the due time of the first delivery (milliseconds since 1970)."""
 
     deliveries: int
     first_at: int
 
 
 class NotificationMeasures(NamedTuple):
-    """``notifications``: how many were ever stored; ``waiting`` by route, where any do."""
+    """``notifications``: number ever stored; ``waiting``: non-empty queues by route."""
 
     notifications: int
     scheduled: int
@@ -39,7 +39,7 @@ class NotificationMeasures(NamedTuple):
 
 
 class FileSizes(NamedTuple):
-    """In bytes."""
+    """Sizes in bytes."""
 
     database: int
     wal: int
@@ -61,7 +61,7 @@ _WAITING = (
 
 
 def measure_activities(conn: sqlite3.Connection) -> ActivityMeasures:
-    """Of ``user_activities.db``."""
+    """Measure ``user_activities.db``."""
     given = dict(conn.execute(_GIVEN).fetchall())
     return ActivityMeasures(
         activities=int(given.get("user_activities", 0)),
@@ -72,7 +72,7 @@ def measure_activities(conn: sqlite3.Connection) -> ActivityMeasures:
 
 
 def measure_notifications(conn: sqlite3.Connection) -> NotificationMeasures:
-    """Of ``notifications.db``."""
+    """Measure ``notifications.db``."""
     given = dict(conn.execute(_GIVEN).fetchall())
     scheduled, snoozed, held, sending = conn.execute(_FEW).fetchone()
     return NotificationMeasures(
@@ -86,7 +86,7 @@ def measure_notifications(conn: sqlite3.Connection) -> NotificationMeasures:
 
 
 def file_sizes(store: Store) -> FileSizes:
-    """Of the file and of its WAL; 0 where there is none."""
+    """Return the sizes of the file and its WAL; 0 for a missing file."""
     path = str(store.database.database)
     return FileSizes(_size(Path(path)), _size(Path(f"{path}-wal")))
 

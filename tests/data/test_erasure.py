@@ -137,9 +137,9 @@ def test_a_persons_export_has_all_that_erasing_them_then_removes(tmp_path: Path)
     with Backend(config(tmp_path)) as backend:
         live(backend, "bob", "said-by-bob")
         live(backend, VICTIM)
-        text = b"".join(backend.exports.person(VICTIM))
+        text = b"".join(backend.exports.user(VICTIM))
         removed = backend.erasing.erase(VICTIM).removed
-        nothing = json.loads(b"".join(backend.exports.person(VICTIM)))
+        nothing = json.loads(b"".join(backend.exports.user(VICTIM)))
     assert b"said-by-bob" not in text
     found = json.loads(text)
     deliveries = [delivery for told in found["notifications"] for delivery in told["deliveries"]]

@@ -14,7 +14,7 @@ from flashflow.views.shared.formatting import exact, one_line
 from flashflow.views.shared.widgets import card, command
 
 if TYPE_CHECKING:
-    from flashflow.backend import ErasedPerson, PrivacySettings, RetentionSettings, RetentionStatus
+    from flashflow.backend import ErasedUser, PrivacySettings, RetentionSettings, RetentionStatus
     from flashflow.views.shared.screen_base import Screen
 
 WHAT_GOES = (
@@ -121,7 +121,7 @@ class YourData:
         self._busy = True
         self._draw()
         self._screen.redraw()
-        done: list[ErasedPerson] = []
+        done: list[ErasedUser] = []
         refusal = await attempt(lambda: done.append(self._screen.backend.erasing.erase(user)), {})
         self._busy, self._asking = False, None
         if refusal is None:

@@ -96,7 +96,7 @@ async def import_notifications(call: ApiRequest) -> ApiResponse:
 
 
 async def export_person(call: ApiRequest) -> ApiResponse:
-    pieces = call.services.exports.person(path_user(call))
+    pieces = call.services.exports.user(path_user(call))
     return await streamed(call, pieces, "application/json", "person.json")
 
 

@@ -1,8 +1,4 @@
-"""Many rows in few steps.
-
-Python's sqlite3 lets go of the interpreter for every step of a statement, and ``executemany`` makes a step of every
-row: beside a busy event loop each one is a wait for the interpreter. A statement over many rows is one step.
-"""
+"""Build and run SQL over many rows."""
 
 from __future__ import annotations
 
@@ -12,23 +8,25 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
 
+from flashflow.backend.core.encoding import to_json
+
 SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
-"""Rows in one statement: a handful of texts, so that each is compiled once."""
+"""Rows in one statement: few different texts, so that SQLite's statement cache has all of them."""
 
 PAGE_BYTES = 2 * 1024 * 1024
-"""A page of a list takes no further row once its rows are so large together; a single row may be larger."""
+"""A page of a list ends once its rows have this many bytes; a single row may be larger."""
 
 
 class Taken(NamedTuple):
-    """Some rows, and whether there are more."""
+    """Rows, and whether there are more."""
 
     rows: list[tuple[Any, ...]]
     more: bool
 
 
 def take(rows: Iterable[tuple[Any, ...]], most: int, most_bytes: int | None = PAGE_BYTES) -> Taken:
-    """The first ``most`` rows, fewer once they hold ``most_bytes``; one at least. ``rows`` is read no further than to
-    the next: a cursor has one row in memory at a time, where its order comes from an index."""
+    """Take the first ``most`` rows, fewer once they have ``most_bytes``, at least one. Reads one row further, so a
+    cursor over an index never has more in memory."""
     taken: list[tuple[Any, ...]] = []
     size = 0
     for row in rows:
@@ -41,6 +39,8 @@ def take(rows: Iterable[tuple[Any, ...]], most: int, most_bytes: int | None = PA
 
 def execute_rows(conn: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
     """Run ``sql`` over all ``rows``; its ``{rows}`` becomes ``(?, …), (?, …), …``."""
+    # sqlite3 releases the interpreter lock at every step of a statement, and ``executemany`` makes one step per row:
+    # beside a busy event loop each is a wait for the lock. A statement over many rows is one step.
     if not rows:
         return
     width, start, left = len(rows[0]), 0, len(rows)
@@ -57,12 +57,17 @@ def _text(sql: str, width: int, size: int) -> str:
     return sql.replace("{rows}", ",".join([row] * size))
 
 
+def delete_rows(conn: sqlite3.Connection, table: str, seqs: Sequence[int]) -> None:
+    """Delete the rows with these ``seqs``."""
+    conn.execute(f"DELETE FROM {table} WHERE seq IN (SELECT value FROM json_each(?))", (to_json(seqs),))
+
+
 def conditions(filters: Sequence[tuple[str, Any]]) -> tuple[list[str], list[Any]]:
-    """The conditions and values of those filters that were asked for."""
-    asked = [(condition, value) for condition, value in filters if value is not None]
-    return [condition for condition, _ in asked], [value for _, value in asked]
+    """Return the conditions and values of the filters whose value is not None."""
+    used = [(condition, value) for condition, value in filters if value is not None]
+    return [condition for condition, _ in used], [value for _, value in used]
 
 
 def clause(where: Sequence[str]) -> str:
-    """`` WHERE a AND b``, or nothing."""
+    """Return `` WHERE a AND b``, or an empty string."""
     return f" WHERE {' AND '.join(where)}" if where else ""

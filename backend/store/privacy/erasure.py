@@ -1,7 +1,7 @@
-"""Taking one person's rows out of both files, in steps short enough that nobody waits for them.
+"""Erase one user's rows from both files in short transactions.
 
-Only under the person's tombstone: nothing new can be stored of them then, so the steps may come one after another.
-Writers have ``secure_delete`` on, so what goes is overwritten with zeros.
+Requires the user's tombstone: it refuses new rows between the steps. Writers have ``secure_delete`` on, so SQLite
+overwrites deleted rows with zeros.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from flashflow.backend.core.events import Event
 from flashflow.backend.domain.device_address import identities
 from flashflow.backend.store.activity.session_cache import SessionCache
 from flashflow.backend.store.activity.shared_sessions import Gone, reassign, without
+from flashflow.backend.store.engine.sql import delete_rows
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import rules, schedules
 from flashflow.backend.store.notifications.rules import Body
 from flashflow.backend.store.notifications.schedules import Request
+from flashflow.backend.store.privacy.retention import delete_from_user_index
 from flashflow.backend.store.privacy.rollup_erasure import subtract_key, subtract_sessions
-from flashflow.backend.store.rollups.partitions import BITS, BY_PART, LONG, SESSION_PARTS
+from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS
 
 SLICE = 200
-"""Rows of the large tables taken in one transaction: some 10 ms of the writer's time."""
+"""Rows of the large tables deleted in one transaction: about 10 ms of the writer's time."""
 
 Removed = dict[str, int]
-"""How many rows went, by what they were."""
+"""Number of deleted rows by kind."""
 
 
 def knows_activities(conn: sqlite3.Connection, user_id: str) -> bool:
-    """Whether anything in the activities' file is about the user."""
+    """Whether ``user_activities.db`` has rows of the user."""
     return _any(
         conn,
         user_id,
@@ -44,7 +46,7 @@ def knows_activities(conn: sqlite3.Connection, user_id: str) -> bool:
 
 
 def knows_notifications(conn: sqlite3.Connection, user_id: str) -> bool:
-    """Whether anything in the notifications' file is about the user, or a schedule or a rule is for or about them."""
+    """Whether ``notifications.db`` has rows of the user, or a schedule or rule that names them."""
     if _any(conn, user_id, *map(_OF_TABLE.format, ("notifications", *_OF_USER.values()))):
         return True
     requests = [schedules.decode_request(text) for (text,) in conn.execute("SELECT request FROM schedules")]
@@ -62,18 +64,14 @@ def _any(conn: sqlite3.Connection, user_id: str, *queries: str) -> bool:
 
 
 def erase_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
-    """Up to SLICE of the user's activities, or once there are none their sessions and the rest; {} when all is gone."""
+    """Delete up to SLICE of the user's activities, then sessions, then the rest; return {} when nothing is left."""
     rows = tx.conn.execute(
         "SELECT seq, timestamp, session_id, activity_type FROM user_timeline WHERE user_id = ? LIMIT ?",
         (user_id, SLICE),
     ).fetchall()
     if rows:
-        _delete(tx.conn, "user_activities", [seq for seq, *_ in rows])
-        tx.conn.executemany(
-            "DELETE FROM activities_by_user WHERE user = (SELECT key FROM figure_users WHERE user_id = ?) "
-            "AND part = ? AND at = ? AND seq = ?",
-            [(user_id, timestamp >> BITS, timestamp & LONG - 1, seq) for seq, timestamp, *_ in rows],
-        )
+        delete_rows(tx.conn, "user_activities", [seq for seq, *_ in rows])
+        delete_from_user_index(tx.conn, [(seq, user_id, timestamp) for seq, timestamp, *_ in rows])
         cache.clear()
         without(tx, user_id, [Gone(session, kind, at) for _, at, session, kind in rows], cache)
         return {"activities": len(rows)}
@@ -85,7 +83,7 @@ def erase_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
         left = reassign(tx, user_id, [id_ for _, id_, shared in sessions if shared], cache)
         seqs = [seq for seq, id_, _ in sessions if id_ not in left]
         subtract_sessions(tx, cache.local, seqs)
-        _delete(tx.conn, "user_sessions", seqs)
+        delete_rows(tx.conn, "user_sessions", seqs)
         cache.clear()
         return {"sessions": len(seqs)}
     tx.conn.execute("DELETE FROM user_analytics WHERE user_id = ?", (user_id,))
@@ -94,20 +92,20 @@ def erase_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
 
 
 def erase_notifications(tx: Tx, user_id: str) -> Removed:
-    """Up to SLICE of the user's notifications with their deliveries and attempts, or once there are none the rest; {}
-    when all is gone. Their toasts are taken back."""
+    """Delete up to SLICE of the user's notifications with deliveries and attempts, then the rest; return {} when
+    nothing is left. Publishes the withdrawal of their toasts."""
     rows = tx.conn.execute(
         "SELECT seq, id, app FROM notifications WHERE user_id = ? LIMIT ?", (user_id, SLICE)
     ).fetchall()
     if not rows:
-        return _forget_circumstances(tx, user_id)
+        return _erase_settings(tx, user_id)
     seqs = to_json([seq for seq, _, _ in rows])
     deliveries, attempts = tx.conn.execute(
         "SELECT COUNT(*), COALESCE(SUM((SELECT COUNT(*) FROM delivery_attempts a WHERE a.delivery_seq = d.seq)), 0) "
         "FROM deliveries d WHERE d.notification_seq IN (SELECT value FROM json_each(?))",
         (seqs,),
     ).fetchone()
-    _delete(tx.conn, "notifications", [seq for seq, _, _ in rows])  # and by their foreign keys what hangs on them
+    delete_rows(tx.conn, "notifications", [seq for seq, _, _ in rows])  # foreign keys cascade to deliveries, attempts
     for _, id_, app in rows:
         tx.events.append(Event("toast.dismissed", decode_id(id_), user_id, app))
     return {"notifications": len(rows), "deliveries": deliveries, "attempts": attempts}
@@ -119,30 +117,30 @@ def devices_of(conn: sqlite3.Connection, user_id: str) -> frozenset[str]:
     return frozenset(identity for (identity,) in rows)
 
 
-def naming_devices(conn: sqlite3.Connection, devices: frozenset[str]) -> list[int]:
-    """Find the notifications, of any user, that were sent to these devices by their tokens. Reads all of them: for a
+def sent_to_devices(conn: sqlite3.Connection, devices: frozenset[str]) -> list[int]:
+    """Return the ``seq`` of notifications, of any user, sent to these devices by token. Scans the table: call it from a
     reader."""
     rows = conn.execute("SELECT seq, device_tokens FROM notifications WHERE device_tokens IS NOT NULL")
-    return [seq for seq, text in rows if any(_names(devices, token) for token in from_strings(text))]
+    return [seq for seq, text in rows if any(_is_of(devices, token) for token in from_strings(text))]
 
 
-def _names(devices: frozenset[str], token: str) -> bool:
+def _is_of(devices: frozenset[str], token: str) -> bool:
     """Whether ``token`` is a spelling of one of these devices."""
     return not devices.isdisjoint(identities(token))
 
 
 def erase_tokens(tx: Tx, seqs: Sequence[int], devices: frozenset[str]) -> None:
-    """Take these devices' tokens out of these notifications, and out of schedules. Before the devices themselves go: a
-    killed process has to find them again."""
+    """Remove these devices' tokens from these notifications and from all schedules."""
+    # Call it before the devices are deleted: after a kill the next start finds the tokens through them.
     for seq in seqs:
         row = tx.conn.execute("SELECT device_tokens FROM notifications WHERE seq = ?", (seq,)).fetchone()
         if row is not None and row[0] is not None:
-            left = [token for token in from_strings(row[0]) if not _names(devices, token)]
+            left = [token for token in from_strings(row[0]) if not _is_of(devices, token)]
             tx.conn.execute("UPDATE notifications SET device_tokens = ? WHERE seq = ?", (to_json(left), seq))
     for seq, text in tx.conn.execute("SELECT seq, request FROM schedules").fetchall():
         request = schedules.decode_request(text)
         given = request.notification.get("device_tokens") or []
-        left = [token for token in given if not _names(devices, token)]
+        left = [token for token in given if not _is_of(devices, token)]
         if left != given:
             _change_request(tx, seq, request, request.notification | {"device_tokens": left})
 
@@ -159,18 +157,18 @@ _OF_USER: Mapping[str, str] = {
 }
 
 
-def _forget_circumstances(tx: Tx, user_id: str) -> Removed:
+def _erase_settings(tx: Tx, user_id: str) -> Removed:
     gone = {
         name: tx.conn.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,)) for name, table in _OF_USER.items()
     }
-    removed = _counted(gone) | _forget_schedules(tx, user_id) | _forget_in_rules(tx, user_id)
+    removed = _counted(gone) | _erase_from_schedules(tx, user_id) | _erase_from_rules(tx, user_id)
     for name in ("inbox_counts", "rule_uses"):
         removed.pop(name, None)
     return removed
 
 
-def _forget_schedules(tx: Tx, user_id: str) -> Removed:
-    """What recurs for this user alone ends; what recurs for others too goes on without them."""
+def _erase_from_schedules(tx: Tx, user_id: str) -> Removed:
+    """Remove the user from every schedule; delete schedules that have no other recipient."""
     removed = changed = 0
     for seq, text in tx.conn.execute("SELECT seq, request FROM schedules").fetchall():
         request = schedules.decode_request(text)
@@ -190,9 +188,8 @@ def _forget_schedules(tx: Tx, user_id: str) -> Removed:
     return _nonzero(schedules=removed, changed_schedules=changed)
 
 
-def _forget_in_rules(tx: Tx, user_id: str) -> Removed:
-    """Take the user out of every rule: as a recipient and as the value of a condition. A rule that was for this user
-    alone, or about them alone, ends."""
+def _erase_from_rules(tx: Tx, user_id: str) -> Removed:
+    """Remove the user from the recipients and conditions of every rule; delete rules for or about this user only."""
     removed = changed = 0
     for seq, name, app, text, error in tx.conn.execute("SELECT seq, name, app, rule, last_error FROM rules").fetchall():
         body = rules.decode_body(text)
@@ -213,12 +210,12 @@ def _forget_in_rules(tx: Tx, user_id: str) -> Removed:
 
 
 def _nonzero(**counts: int) -> Removed:
-    """What was changed and not removed counts as well: the file has to be swept of it."""
+    # Changed rows count as well: the file must be swept of their old content.
     return {name: count for name, count in counts.items() if count}
 
 
 def _rule_without(body: Body, user_id: str) -> Body | None:
-    """The rule for and about everyone else; None where that is no one."""
+    """Return the rule without the user; None if no recipient or no matching user would be left."""
     if isinstance(body.to, list) and user_id in body.to:
         body = msgspec.structs.replace(body, to=[user for user in body.to if user != user_id])
     if body.to == []:
@@ -238,42 +235,42 @@ def _rule_without(body: Body, user_id: str) -> Body | None:
             where.append(condition)
         elif condition.op == "eq":
             return None
-        elif condition.op != "ne":  # which everyone else meets anyhow
+        elif condition.op != "ne":  # all other users meet it
             where.append(condition)
     return msgspec.structs.replace(body, on=msgspec.structs.replace(body.on, where=where))
 
 
 def mentions(conn: sqlite3.Connection, user_id: str) -> tuple[str, ...]:
-    """What still names an erased user and is not theirs to take away: texts that apps and other users keep. Reads all
-    notifications: for a reader."""
+    """List texts of apps and other users that name the erased user; erasure leaves them. Scans all notifications: call
+    it from a reader."""
     word = re.compile(rf"(?<!\w){re.escape(user_id)}(?!\w)")
     found = []
-    for kind, name, texts in _kept_texts(conn):
+    for kind, name, texts in _app_texts(conn):
         if any(map(word.search, (name, *_strings(texts)))):
             found.append(f"the {kind} “{name}”")
-    rows = conn.execute(_OTHERS_TOLD, {"user": user_id, "json": to_json(user_id).strip('"')})
+    rows = conn.execute(_MENTIONING, {"user": user_id, "json": to_json(user_id).strip('"')})
     count = sum(any(map(word.search, _strings([title, message, from_object(data)]))) for title, message, data in rows)
     if count:
         found.append(f"{count:,} {'notification' if count == 1 else 'notifications'} of other users")
     return tuple(dict.fromkeys(found))
 
 
-_OTHERS_TOLD = (
+_MENTIONING = (
     "SELECT title, message, data FROM notifications "
     "WHERE instr(title, :user) OR instr(message, :user) OR instr(data, :json)"
 )
-_TOLD = ("title", "message", "data", "actions", "collapse_key")
+_TEXT_FIELDS = ("title", "message", "data", "actions", "collapse_key")
 
 
-def _kept_texts(conn: sqlite3.Connection) -> Iterator[tuple[str, str, Any]]:
-    """What apps have written of their own accord: its kind, its name, its texts."""
+def _app_texts(conn: sqlite3.Connection) -> Iterator[tuple[str, str, Any]]:
+    """Texts that apps wrote: (kind, name, texts)."""
     for name, text in conn.execute("SELECT name, rule FROM rules ORDER BY name"):
         body = rules.decode_body(text)
         values = [condition.value for condition in body.on.where] if body.on is not None else []
         values.append(text if body is rules.UNREADABLE else None)
-        yield "rule", name, [values, *(msgspec.to_builtins(getattr(body.send, field)) for field in _TOLD)]
+        yield "rule", name, [values, *(msgspec.to_builtins(getattr(body.send, field)) for field in _TEXT_FIELDS)]
     for name, text in conn.execute("SELECT name, request FROM schedules ORDER BY name"):
-        yield "schedule", name, [schedules.decode_request(text).notification.get(field) for field in _TOLD]
+        yield "schedule", name, [schedules.decode_request(text).notification.get(field) for field in _TEXT_FIELDS]
     for name, *texts in conn.execute("SELECT name, title_template, message_template FROM notification_templates"):
         yield "template", name, texts
     for name, *texts in conn.execute("SELECT name, label, description FROM notification_types"):
@@ -281,7 +278,7 @@ def _kept_texts(conn: sqlite3.Connection) -> Iterator[tuple[str, str, Any]]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every string in a value of JSON, the keys of its objects too."""
+    """Every string in a JSON value, including object keys."""
     level = [value]
     while level:
         one = level.pop()
@@ -299,12 +296,8 @@ def _change_request(tx: Tx, seq: int, request: Request, notification: dict[str, 
 
 
 def erase_idempotency_answers(tx: Tx) -> None:
-    """Drop every answer kept under an Idempotency-Key: which of them tell of a person cannot be seen from outside."""
+    """Delete every answer stored for an Idempotency-Key: their bodies cannot be searched for a user."""
     tx.conn.execute("DELETE FROM idempotency_keys")
-
-
-def _delete(conn: sqlite3.Connection, table: str, seqs: Sequence[int]) -> None:
-    conn.execute(f"DELETE FROM {table} WHERE seq IN (SELECT value FROM json_each(?))", (to_json(seqs),))
 
 
 def _counted(gone: Mapping[str, sqlite3.Cursor]) -> Removed:

@@ -1,6 +1,6 @@
-"""Everything there is, a slice at a time: an export holds neither the rows in memory nor a snapshot open.
+"""Read rows for exports, one slice per short read: no snapshot stays open, and memory is bounded.
 
-Each slice is one short read. What is written after an export began is not in it, nor is what is erased meanwhile.
+Rows written after the export began are left out, and so are rows erased meanwhile.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ T = TypeVar("T")
 SLICE = 500
 """Rows in one slice of an export."""
 SLICE_BYTES = 256 * 1024
-"""A slice takes no further row once its rows are so large together; a single row may be larger."""
+"""A slice ends once its rows have this many bytes; a single row may be larger."""
 _LOWEST = -(1 << 62)
-LOOK = 20_000
-"""Rows that one slice may look through for them."""
+SCAN = 20_000
+"""Rows that one slice may scan for matches."""
 
 
 class ExportFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows: times in milliseconds since 1970, ``since`` included, ``until`` not. A session counts by its start, a
-    notification by when it was made."""
+    """Filter of an export: times in milliseconds since 1970, ``since`` inclusive, ``until`` exclusive, compared with an
+    activity's timestamp, a session's start, a notification's creation."""
 
     user_id: str | None = None
     app: str | None = None
@@ -43,31 +43,31 @@ class ExportFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: int | None = None
 
 
-def activities(store: Store, wanted: ExportFilter) -> Iterator[Sequence[Activity]]:
-    """Activities in the order they arrived; a user's by their time."""
-    if wanted.user_id is not None:
-        return _of_user(store, wanted)
-    where, values = _filters(wanted, "timestamp")
+def activities(store: Store, which: ExportFilter) -> Iterator[Sequence[Activity]]:
+    """Activities in the order of arrival; of one user by timestamp."""
+    if which.user_id is not None:
+        return _of_user(store, which)
+    where, values = _filters(which, "timestamp")
     query = f"SELECT {COLUMNS} FROM user_activities NOT INDEXED{clause(['seq > ?', 'seq <= ?', *where])} "
     return _by_seq(store, "user_activities", last_seq, query, values, to_activity)
 
 
-def sessions(store: Store, wanted: ExportFilter) -> Iterator[Sequence[Session]]:
+def sessions(store: Store, which: ExportFilter) -> Iterator[Sequence[Session]]:
     """Sessions in the order they were opened."""
-    where, values = _filters(wanted, "start_time")
-    which = clause(["seq > ?", "seq <= ?", *where])
-    if wanted.user_id is None:
-        query = f"SELECT {READ_COLUMNS} FROM user_sessions NOT INDEXED{which} "
+    where, values = _filters(which, "start_time")
+    if which.user_id is None:
+        bounded = clause(["seq > ?", "seq <= ?", *where])
+        query = f"SELECT {READ_COLUMNS} FROM user_sessions NOT INDEXED{bounded} "
         return _by_seq(store, "user_sessions", _last_session, query, values, to_session)
     query = f"WITH RECURSIVE {SESSION_PARTS} SELECT seq FROM {BY_PART}{clause(where)} ORDER BY seq"
     seqs = store.read(lambda conn: array("q", (seq for (seq,) in conn.execute(query, values))))
     return _at(store, seqs, sessions_at, to_session)
 
 
-def notifications(store: Store, wanted: ExportFilter) -> Iterator[Sequence[Notification]]:
-    """Notifications in the order they were made. The device tokens they named are left out: those are secrets."""
-    where, values = _filters(wanted, "created_at")
-    if wanted.user_id is not None:
+def notifications(store: Store, which: ExportFilter) -> Iterator[Sequence[Notification]]:
+    """Notifications in the order of creation, without device tokens, which are secrets."""
+    where, values = _filters(which, "created_at")
+    if which.user_id is not None:
         return _notifications_of(store, clause(where), values)
     query = f"SELECT {NOTIFICATION_COLUMNS} FROM notifications NOT INDEXED{clause(['seq > ?', 'seq <= ?', *where])} "
     last: Callable[[sqlite3.Connection], int] = lambda conn: last_places(conn)[0]  # noqa: E731
@@ -75,7 +75,7 @@ def notifications(store: Store, wanted: ExportFilter) -> Iterator[Sequence[Notif
 
 
 def _notifications_of(store: Store, where: str, values: Sequence[Any]) -> Iterator[Sequence[Notification]]:
-    """One user's: no index has them by age, so their numbers (8 bytes each) are put in order first."""
+    # No index has a user's notifications by age, so their seqs (8 bytes each) are sorted first.
     query = f"SELECT seq FROM notifications INDEXED BY notifications_inbox{where} ORDER BY seq"
     seqs = store.read(lambda conn: array("q", (seq for (seq,) in conn.execute(query, values))))
     return _at(store, seqs, rows_at, to_notification)
@@ -87,7 +87,7 @@ def _at(
     read: Callable[[sqlite3.Connection, Sequence[int]], Iterator[tuple[Any, ...]]],
     record: Callable[[tuple[Any, ...]], T],
 ) -> Iterator[Sequence[T]]:
-    """Slices of the rows at ``seqs``, which rise. A row that is gone meanwhile is left out."""
+    """Slices of the rows at ``seqs``, which ascend. Rows deleted meanwhile are left out."""
     start = 0
     while start < len(seqs):
         rows, more = store.read(
@@ -97,13 +97,13 @@ def _at(
         yield [record(row) for row in rows]
 
 
-def _filters(wanted: ExportFilter, moment: str) -> tuple[list[str], list[Any]]:
+def _filters(which: ExportFilter, time_column: str) -> tuple[list[str], list[Any]]:
     return conditions(
         [
-            ("user_id = ?", wanted.user_id),
-            ("app = ?", wanted.app),
-            (f"{moment} >= ?", wanted.since),
-            (f"{moment} < ?", wanted.until),
+            ("user_id = ?", which.user_id),
+            ("app = ?", which.app),
+            (f"{time_column} >= ?", which.since),
+            (f"{time_column} < ?", which.until),
         ]
     )
 
@@ -116,15 +116,15 @@ def _by_seq(
     values: Sequence[Any],
     record: Callable[[tuple[Any, ...]], T],
 ) -> Iterator[Sequence[T]]:
-    """Slices by ``seq``, up to what there was at the start."""
+    """Slices by ``seq``, up to the last row at the start."""
     following = f"SELECT MIN(seq) - 1 FROM {table} WHERE seq > ?"
     seq: int | None = _LOWEST
     top = store.read(last)
-    # Between what was imported and what was made here lies a gap that nobody could walk through.
+    # Imported rows have far lower seqs than rows made here: skip the gap instead of scanning it.
     while (seq := store.read(lambda conn, after=seq: conn.execute(following, (after,)).fetchone()[0])) is not None:  # type: ignore[misc]
         if seq >= top:
             return
-        end = min(top, seq + LOOK)
+        end = min(top, seq + SCAN)
         bounds = (seq, end, *values)
         rows, more = store.read(
             lambda conn, given=bounds: take(conn.execute(f"{query}ORDER BY seq", given), SLICE, SLICE_BYTES)  # type: ignore[misc]
@@ -133,16 +133,16 @@ def _by_seq(
         seq = rows[-1][0] if more else end
 
 
-def _of_user(store: Store, wanted: ExportFilter) -> Iterator[Sequence[Activity]]:
-    where, values = conditions([("app = ?", wanted.app)])
-    high = None if wanted.until is None else wanted.until - 1
+def _of_user(store: Store, which: ExportFilter) -> Iterator[Sequence[Activity]]:
+    where, values = conditions([("app = ?", which.app)])
+    high = None if which.until is None else which.until - 1
     top = store.read(last_seq)
-    low, place = wanted.since, (-1, -1)
+    low, place = which.since, (-1, -1)
     while True:
-        asked = user_index.IndexQuery(
-            str(wanted.user_id), [*where, "seq <= ?", "(timestamp, seq) > (?, ?)"], [*values, top, *place], low, high
+        query = user_index.IndexQuery(
+            str(which.user_id), [*where, "seq <= ?", "(timestamp, seq) > (?, ?)"], [*values, top, *place], low, high
         )
-        rows, more = store.read(lambda conn, asked=asked: _oldest(conn, asked))  # type: ignore[misc]
+        rows, more = store.read(lambda conn, query=query: _oldest(conn, query))  # type: ignore[misc]
         yield [to_activity(row) for row in rows]
         if not more:
             return
@@ -150,8 +150,8 @@ def _of_user(store: Store, wanted: ExportFilter) -> Iterator[Sequence[Activity]]
         place = (low, rows[-1][0])
 
 
-def _oldest(conn: sqlite3.Connection, asked: user_index.IndexQuery) -> Taken:
-    places = user_index.places_of_user(conn, asked, SLICE + 1, oldest=True)
+def _oldest(conn: sqlite3.Connection, query: user_index.IndexQuery) -> Taken:
+    places = user_index.places_of_user(conn, query, SLICE + 1, oldest=True)
     return take(user_index.rows_at(conn, [seq for _, seq in places]), SLICE, SLICE_BYTES)
 
 

@@ -1,7 +1,6 @@
-"""One person taken out of the figures, while their activities and sessions can still be read.
+"""Subtract one user from the rollups, while their activities and sessions can still be read.
 
-What was counted of rows that were pruned tells of nobody any more: those sums stay as they are, and only what is kept
-by user goes.
+Sums over pruned rows identify no user: they stay. Only rows keyed by user are deleted.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ _DAYS = (
 
 
 def subtract_user(tx: Tx, local: LocalTime, user_id: str) -> None:
-    """Take the user out of every figure. Called before the first of their activities goes; again, it does nothing. The
-    index by user, and the key that leads to it, stay until ``forget_key``."""
+    """Subtract the user from every rollup; a second call does nothing. Call it before deleting any of their activities.
+    The index by user and the user's key stay until ``subtract_key``."""
     while fold(tx, local):
         pass
     user = user_key(tx.conn, user_id)
     if user is None or not tx.conn.execute("SELECT 1 FROM user_spans WHERE app = 0 AND user = ?", (user,)).fetchone():
         return
     heavy_users.forget(tx.conn, user)
-    _uncount_presence(tx, user)  # by the names of types, which may go with the activities
-    _uncount_activities(tx, user)
+    _subtract_active_days(tx, user)  # first: it reads the keys of types, which may go with the activities
+    _subtract_activities(tx, user)
 
 
 def subtract_key(tx: Tx, user_id: str) -> None:
-    """The last that tells of a user whose activities are gone."""
+    """Delete the index entries and the key of a user whose activities are deleted."""
     user = user_key(tx.conn, user_id)
     tx.conn.execute(
         "DELETE FROM activities_by_user WHERE part IN (SELECT part FROM activity_parts) AND user = ?", (user,)
@@ -48,8 +47,8 @@ def subtract_key(tx: Tx, user_id: str) -> None:
     tx.conn.execute("DELETE FROM figure_users WHERE key = ?", (user,))
 
 
-def _uncount_activities(tx: Tx, user: int) -> None:
-    """The hours and names of the user's activities have fewer; a name that nobody else ever had goes."""
+def _subtract_activities(tx: Tx, user: int) -> None:
+    """Subtract the user's activities from hours and names; delete names that no other user has."""
     conn = tx.conn
     names = ", ".join(VALUES)
     conn.execute("DROP TABLE IF EXISTS temp.forgetting")
@@ -63,7 +62,7 @@ def _uncount_activities(tx: Tx, user: int) -> None:
         "AND activity_hours.app = gone.app AND activity_hours.type = gone.type"
     )
     conn.execute("DELETE FROM activity_hours WHERE activities <= 0 AND hour IN (SELECT hour FROM forgetting)")
-    for kind in ("page", "feature", "referrer", "type"):  # types last: the others' rows name them
+    for kind in ("page", "feature", "referrer", "type"):  # types last: rows of the other kinds refer to them
         number = OTHER[kind]
         conn.execute(
             "UPDATE name_days SET activities = activities - gone.n FROM (SELECT hour / 24 AS day, app, "
@@ -84,8 +83,7 @@ def _uncount_activities(tx: Tx, user: int) -> None:
 
 
 def subtract_sessions(tx: Tx, local: LocalTime, seqs: Sequence[int]) -> None:
-    """Sessions that are about to be deleted no longer count for their days, if they are over. (A frozen day keeps those
-    that were pruned: were it another zone's, it might not have these.)"""
+    """Subtract ended sessions, which are about to be deleted, from their days."""
     frozen = tx.conn.execute("SELECT COALESCE(frozen_before, -1) FROM figures_state").fetchone()[0]
     gone = []
     for app, start, end, pages, key in tx.conn.execute(
@@ -96,6 +94,7 @@ def subtract_sessions(tx: Tx, local: LocalTime, seqs: Sequence[int]) -> None:
         counted = Counted(local.day(start), app_key(tx, app), end - start, pages, int(engaged(end - start, pages, key)))
         if counted.day >= frozen:
             gone.append(counted)
+        # A frozen day may have been counted in another zone, so it may lack this session.
         elif tx.conn.execute(_HAS, counted).fetchone():
             change(tx, [(counted, None)])
     change(tx, ((counted, None) for counted in gone))
@@ -107,8 +106,8 @@ _HAS = (
 )
 
 
-def _uncount_presence(tx: Tx, user: int) -> None:
-    """The user was never there: not on any day, not in any cohort."""
+def _subtract_active_days(tx: Tx, user: int) -> None:
+    """Subtract the user from active-day and cohort counts."""
     conn = tx.conn
     rows = conn.execute(_DAYS, (user,)).fetchall()
     present = {(t, a, day) for kind, _, day, app in rows for t in (0, kind) for a in (0, app)}

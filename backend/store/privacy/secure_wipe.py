@@ -1,4 +1,4 @@
-"""What a file still holds of rows that are gone: pages that moved, the WAL, the backups."""
+"""Remove traces of deleted rows: free pages, the WAL, backups."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from flashflow.backend.store.engine.backup import back_up, backups_folder
 log = logging.getLogger(__name__)
 
 REWRITE_BYTES = 256 * 1024 * 1024
-"""A larger file is not rewritten: that would hold up its writer for longer than a request waits."""
-PATIENCE_S = 10.0
+"""Largest file that is rewritten: for a larger one the writer would wait longer than a request's time-out."""
+WAIT_S = 10.0
 
 
 def sweep(path: Path) -> bool:
-    """Leave no trace of deleted rows in ``path`` and its WAL; whether all of it could be done.
-
-    Deleting overwrites with zeros, but a file that was written without ``secure_delete`` (by another SQLite) may hold
-    copies where its cells once stood: so a file up to REWRITE_BYTES is rewritten.
-    """
-    with closing(sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)) as conn:
+    """Remove traces of deleted rows from ``path`` and its WAL; return whether that was complete."""
+    # ``secure_delete`` overwrites with zeros, but another SQLite may have written the file without it, which leaves
+    # copies in free pages: so a file up to REWRITE_BYTES is rewritten.
+    with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as conn:
         conn.execute("PRAGMA secure_delete = ON").fetchall()
         conn.execute("PRAGMA temp_store = MEMORY").fetchall()
         done = True
@@ -38,21 +36,20 @@ def sweep(path: Path) -> bool:
 
 
 def _empty_wal(conn: sqlite3.Connection) -> bool:
-    """Fold the WAL in and cut it to nothing; a reader in the middle of a long read is waited for."""
-    end = time.monotonic() + PATIENCE_S
+    """Checkpoint and truncate the WAL; wait up to WAIT_S for long reads. Return whether it worked."""
+    end = time.monotonic() + WAIT_S
     while True:
         (busy, _, _) = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if not busy:
             return True
         if time.monotonic() > end:
-            log.warning("the WAL could not be emptied after an erasure: something reads for very long")
+            log.warning("the WAL could not be emptied after an erasure: a read takes too long")
             return False
         time.sleep(0.02)
 
 
 def renew_backups(path: Path, clock: Clock) -> int:
-    """Replace every backup of ``path``, and what is left of one that was broken off, with one of now; how many were
-    removed."""
+    """Replace all backups of ``path``, unfinished ones included, with a new one; return the number removed."""
     folder = backups_folder(path)
     old = [*folder.glob(f"{path.stem}.*.db"), *folder.glob(f"{path.stem}.*.part")] if folder.exists() else []
     if not old:
@@ -67,5 +64,5 @@ def renew_backups(path: Path, clock: Clock) -> int:
 
 
 def set_aside(path: Path) -> tuple[str, ...]:
-    """Damaged files that were set aside and never deleted: they are as they were."""
+    """Names of damaged files that were set aside; erasure does not change them."""
     return tuple(sorted(p.name for p in path.parent.glob(f"{path.name}.damaged-*")))

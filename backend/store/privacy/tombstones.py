@@ -1,7 +1,7 @@
-"""Tombstones: whom this file has erased, as salted hashes, and who may be tracked.
+"""Tombstones: erased users as salted hashes.
 
-Every write that names a user asks inside its own transaction, so nothing can slip in beside an erasure. Where there is
-no tombstone that is one look at an empty table for the whole transaction (2 µs).
+Every write that names a user checks inside its own transaction, so no row can be written during an erasure. Without
+tombstones the check is one read of an empty table per transaction (2 µs).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flashflow.backend.core.errors import Erased, FlashFlowError
 from flashflow.backend.store.engine.writer import Tx
 
 ROWS, TRACES = "rows", "traces"
-"""What is left to do of an erasure: the rows; then what the disk still holds of them."""
+"""Work left to do of an erasure: delete rows; then remove traces on disk."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,12 +31,12 @@ class Tombstone(NamedTuple):
 
 
 def refusal(user_id: str) -> Erased:
-    """What whoever would bring the user back is told."""
+    """Error for a write that names an erased user."""
     return Erased(f"The user {user_id!r} was erased, and nothing is stored of them until they are readmitted.")
 
 
 def hash_of(conn: sqlite3.Connection, user_id: str) -> bytes:
-    """What stands for the user: their id cannot be read off it, only guessed and compared."""
+    """Salted hash of the user id; the id can only be found by guessing and comparing."""
     return _hashed(_salt(conn), user_id)
 
 
@@ -50,12 +50,12 @@ def _hashed(salt: bytes, user_id: str) -> bytes:
 
 
 def any_erased(conn: sqlite3.Connection) -> bool:
-    """Whether there is a tombstone at all."""
+    """Whether there is any tombstone."""
     return bool(conn.execute("SELECT EXISTS (SELECT 1 FROM tombstones)").fetchone()[0])
 
 
 def find(conn: sqlite3.Connection, user_id: str) -> Tombstone | None:
-    """The user's tombstone."""
+    """Return the user's tombstone."""
     if not any_erased(conn):
         return None
     row = conn.execute(
@@ -66,7 +66,7 @@ def find(conn: sqlite3.Connection, user_id: str) -> Tombstone | None:
 
 
 def erased_among(conn: sqlite3.Connection, user_ids: Iterable[str]) -> frozenset[str]:
-    """Those of ``user_ids`` that are erased."""
+    """Return the members of ``user_ids`` that are erased."""
     if not any_erased(conn):
         return frozenset()
     salt, found = _salt(conn), "SELECT 1 FROM tombstones WHERE user_hash = ?"
@@ -81,7 +81,8 @@ def unless_erased(
     users_of: Callable[[T], Iterable[str]],
     write: Callable[[Sequence[T]], Sequence[R | FlashFlowError]],
 ) -> list[R | FlashFlowError]:
-    """``write`` the items that name no erased user; the others are refused, each in its place."""
+    """Pass the items that name no erased user to ``write``; return its results and, in their places, refusals of the
+    others."""
     if not any_erased(tx.conn):
         return list(write(items))
     answers: list[Any] = [_first_refusal(tx.conn, users_of(item)) for item in items]
@@ -95,7 +96,7 @@ def _first_refusal(conn: sqlite3.Connection, users: Iterable[str]) -> Erased | N
 
 
 def add_tombstone(tx: Tx, user_id: str, left_to_do: str | None) -> Tombstone:
-    """Put the tombstone up: from this transaction on nothing is stored of the user. One that stands keeps its time."""
+    """Add the user's tombstone: from this transaction on their rows are refused. An existing one keeps its time."""
     tx.conn.execute(
         "INSERT INTO tombstones (user_hash, erased_at, left_to_do, user_id) VALUES (?, ?, ?, ?) "
         "ON CONFLICT DO UPDATE SET left_to_do = excluded.left_to_do, user_id = excluded.user_id",
@@ -107,17 +108,17 @@ def add_tombstone(tx: Tx, user_id: str, left_to_do: str | None) -> Tombstone:
 
 
 def note_left(tx: Tx, user_hash: bytes, left_to_do: str | None) -> None:
-    """What is still left to do; the user's own id is needed no more."""
+    """Update the work left to do and delete the user id, which is no longer needed."""
     tx.conn.execute("UPDATE tombstones SET left_to_do = ?, user_id = NULL WHERE user_hash = ?", (left_to_do, user_hash))
 
 
 def unfinished(conn: sqlite3.Connection) -> list[Tombstone]:
-    """Erasures that a process began and did not finish."""
+    """Return unfinished erasures."""
     rows = conn.execute("SELECT user_hash, erased_at, left_to_do, user_id FROM tombstones WHERE left_to_do IS NOT NULL")
     return [Tombstone(*row) for row in rows]
 
 
 def remove_tombstone(tx: Tx, user_id: str) -> bool:
-    """Lift the tombstone; whether there was one."""
+    """Remove the user's tombstone; return whether there was one."""
     gone = tx.conn.execute("DELETE FROM tombstones WHERE user_hash = ?", (hash_of(tx.conn, user_id),))
     return gone.rowcount > 0
