@@ -18,7 +18,7 @@ from flashflow.backend import NotificationService
 from flashflow.backend.schemas.records import ListStatus
 from flashflow.backend.schemas.requests import SendIn, build
 from flashflow.backend.store.engine.step_limit import bounded
-from flashflow.backend.store.engine.writer import HERE_MOST, LoopWrites, Tx, Write
+from flashflow.backend.store.engine.writer import INLINE_ROWS, LoopWrites, Tx, Write
 from flashflow.backend.store.notifications.notifications import ListFilter, list_places
 from tests.support.fixed_clock import StillClock
 
@@ -104,8 +104,8 @@ def test_as_many_sends_as_a_loop_takes_at_once_are_not_too_many(service: Notific
         with bounded(tx.conn, on=True):
             return service.sender.send(tx, items)
 
-    users = [f"user {number}" for number in range(HERE_MOST)]
+    users = [f"user {number}" for number in range(INLINE_ROWS)]
     fields = {"user_ids": users, "title": "T" * 100, "message": "m" * 500, "collapse_key": "key"}
     for _ in range(2):
         order = service.send_write(build(SendIn, **fields), "app").item
-        assert len(service.store.run(Write(send, order, HERE_MOST))) == HERE_MOST
+        assert len(service.store.run(Write(send, order, INLINE_ROWS))) == INLINE_ROWS

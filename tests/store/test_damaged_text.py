@@ -17,10 +17,10 @@ import pytest
 from flashflow.backend import Backend, Conflict, DigestIn, build, given
 from flashflow.backend.analytics.query import Filters
 from flashflow.backend.core.config import ACTIVITY_FILE, NOTIFICATION_FILE, Config
-from flashflow.backend.data.export import Wanted
 from flashflow.backend.schemas.delivery_settings import ContactsIn, QuietHoursIn
 from flashflow.backend.store.engine import damaged_text
 from flashflow.backend.store.notifications.notifications import notifications_after
+from flashflow.backend.store.privacy.export import ExportFilter
 from flashflow.backend.store.privacy.export import notifications as exported_notifications
 from tests.support.api_client import SEND, ok, rows_in, send, track
 from tests.support.fixed_clock import StillClock
@@ -98,7 +98,7 @@ def look_at_everything(backend: Backend) -> None:
     backend.analytics.overview(Filters())
     backend.analytics.top(Filters(), "pages", 10)
     backend.analytics.user_list(Filters())
-    wanted = Wanted(user_id=None, app=None, since=None, until=None)
+    wanted = ExportFilter(user_id=None, app=None, since=None, until=None)
     for rows in exported_notifications(notes.store, wanted):
         assert rows is not None
 

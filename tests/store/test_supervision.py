@@ -25,7 +25,7 @@ FAULTS: dict[str, Callable[[Backend], tuple[Any, str]]] = {
     "flashflow-rules": lambda backend: (backend.rule_worker, "_evaluate"),
     "flashflow-write-user_activities": lambda backend: (backend.activity.store.writer, "_gather"),
     "flashflow-write-notifications": lambda backend: (backend.notifications.store.writer, "_work"),
-    "flashflow-write-user_activities-fold": lambda backend: (
+    "flashflow-write-user_activities-checkpoint": lambda backend: (
         backend.activity.store.writer._checkpointer,
         "_wait_until_due",
     ),
@@ -66,7 +66,7 @@ def test_a_thread_that_fails_is_shown_and_starts_again(
             with suppress(StorageError):  # the one write that the writer had in its hands
                 backend.activity.track_activity("ada", "meanwhile")
                 backend.notifications.send_notification("ada", "Mean", "while")
-            backend.activity.store.writer._checkpointer._wanted.set()
+            backend.activity.store.writer._checkpointer._due.set()
             backend.outbox.wake()
             backend.rule_worker._wake.set()
             return failed.wait(0.05)

@@ -1,4 +1,4 @@
-"""Backups, and what happens to a damaged file: set aside, never deleted, the newest good backup put in its place."""
+"""Make backups, and replace a damaged file by the newest sound backup. A damaged file is set aside, never deleted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flashflow.backend.store.engine.errors import is_damage
 log = logging.getLogger(__name__)
 
 KEEP = 7
-"""Backups kept for each file and kind."""
+"""Backups kept for each file and label."""
 
 
 def backups_folder(path: Path) -> Path:
@@ -23,29 +23,27 @@ def backups_folder(path: Path) -> Path:
 
 
 def back_up(path: Path, clock: Clock, label: str) -> Path:
-    """Copy the live file ``path`` as one consistent snapshot; returns the backup, readable by its owner alone.
+    """Copy the live file ``path`` as one consistent snapshot with mode 0600; return the backup's path.
 
-    The name says what it is: ``notifications.20261122T101530123Z.daily.db``. The oldest beyond KEEP of the same
-    label are removed. Raises sqlite3.Error or OSError where the copy cannot be made.
+    Its name is ``notifications.20261122T101530123Z.LABEL.db``. Only the newest KEEP of a label are kept. Raises
+    sqlite3.Error or OSError.
     """
     folder = backups_folder(path)
     folder.mkdir(mode=0o700, exist_ok=True)
-    stamp = file_stamp(clock.now_ms())
-    target = _placed(path, folder / f"{path.stem}.{stamp}.{label}.db")
+    target = _copy_into_place(path, folder / f"{path.stem}.{file_stamp(clock.now_ms())}.{label}.db")
     for old in sorted(folder.glob(f"{path.stem}.*.{label}.db"))[:-KEEP]:
         old.unlink()
     return target
 
 
 def copy_to(path: Path, folder: Path, clock: Clock) -> Path:
-    """Copy the live file ``path`` into ``folder``, made where it is missing; what is there stays. Raises sqlite3.Error
-    or OSError."""
+    """Copy the live file ``path`` into ``folder``, which is created if missing; delete nothing there. Raises
+    sqlite3.Error or OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    stamp = file_stamp(clock.now_ms())
-    return _placed(path, folder / f"{path.stem}.{stamp}.db")
+    return _copy_into_place(path, folder / f"{path.stem}.{file_stamp(clock.now_ms())}.db")
 
 
-def _placed(path: Path, target: Path) -> Path:
+def _copy_into_place(path: Path, target: Path) -> Path:
     half = target.with_suffix(".part")
     _copy(path, half)
     half.rename(target)
@@ -54,24 +52,23 @@ def _placed(path: Path, target: Path) -> Path:
 
 
 def is_sound(path: Path, *, no_room: bool = False) -> bool:
-    """Whether ``path`` is a SQLite file without structural damage (``quick_check``); one without a byte is none.
+    """Whether ``path`` is a SQLite file without structural damage (``quick_check``). An empty file is not.
 
-    Changes nothing: a WAL left behind stays as it is. Raises sqlite3.Error where it cannot be told (a full disk, …).
+    Changes nothing, not even a leftover WAL. Raises sqlite3.Error if the check cannot run (a full disk, …).
     """
     if path.stat().st_size == 0:
         return False
-    # Half a transaction without a WAL (when a new file got its first page) only a writer can take back.
-    # And ``unix-excl`` knows no reading without the right to write.
+    # Only a writer can roll back a hot journal (of a new file's first page), and ``unix-excl`` cannot open read-only.
     mode = "rw" if no_room or path.with_name(path.name + "-journal").exists() else "ro"
     uri = uri_of(path, mode=mode, no_room=no_room)
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)) as conn:
             return bool(conn.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)])
     except sqlite3.DatabaseError as error:
-        # Of a check nothing but the file's own format can be an SQLITE_ERROR.
+        # In a check, SQLITE_ERROR can only come from the file's format.
         if not is_damage(error) and _code(error) != sqlite3.SQLITE_ERROR:
             raise
-        log.warning("%s does not read: %s", path.name, error)
+        log.warning("%s cannot be read: %s", path.name, error)
         return False
 
 
@@ -80,7 +77,8 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def was_emptied(path: Path) -> bool:
-    """Whether ``path`` has no byte although it once had: SQLite would take it for new and drop its WAL."""
+    """Whether ``path`` is empty or missing although a WAL or a backup shows that it had content."""
+    # SQLite would take it for a new file and drop its WAL.
     wal = path.with_name(path.name + "-wal")
     if wal.exists() and wal.stat().st_size:
         return not path.exists() or path.stat().st_size == 0
@@ -88,13 +86,12 @@ def was_emptied(path: Path) -> bool:
 
 
 def recover(path: Path, clock: Clock) -> str:
-    """Set the damaged ``path`` aside and restore the newest sound backup; returns the sentence to tell the person."""
+    """Set the damaged ``path`` aside and restore the newest sound backup; return a sentence for the user."""
     half = path.with_name(path.name + ".part")
     backup = next((b for b in newest_first(path) if is_sound(b)), None)
     if backup is not None:
-        _copy(backup, half)  # first: where there is no room for it, the next start has to find the damage again
-    stamp = file_stamp(clock.now_ms())
-    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+        _copy(backup, half)  # first: if the disk is full, the next start must find the damage again
+    aside = path.with_name(f"{path.name}.damaged-{file_stamp(clock.now_ms())}")
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
         if part.exists():
@@ -108,7 +105,7 @@ def recover(path: Path, clock: Clock) -> str:
 
 
 def _copy(source: Path, half: Path) -> None:
-    """Copy a database, live or not, as one snapshot; what could not be finished is removed again."""
+    """Copy a database, live or not, as one snapshot; remove an unfinished copy."""
     half.unlink(missing_ok=True)
     create_private(half)
     try:
@@ -122,12 +119,12 @@ def _copy(source: Path, half: Path) -> None:
 
 
 def newest_first(path: Path) -> list[Path]:
-    """The backups of ``path``, whatever made them."""
+    """Backups of ``path``, of any label."""
     return sorted(backups_folder(path).glob(f"{path.stem}.*.db"), key=lambda backup: backup.name.split(".")[1])[::-1]
 
 
 def _sync(path: Path) -> None:
-    """Ask the disk to keep ``path`` (Windows has no fsync of folders)."""
+    """Sync a file or folder to disk (Windows cannot sync folders)."""
     if os.name == "nt" and path.is_dir():
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

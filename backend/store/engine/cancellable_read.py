@@ -1,4 +1,4 @@
-"""A read that can be cancelled: SQLite is interrupted where it stands, so that its thread is free for the next one."""
+"""Cancel reads: interrupt SQLite so that the thread is free for the next read."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ _current = threading.local()
 
 
 class Cancelled(TimeoutError):
-    """The read took longer than its caller waited."""
+    """The read exceeded its caller's time-out."""
 
 
 class Reading:
-    """One question that a thread answers with any number of reads. ``cancel`` may be called from any thread."""
+    """A query that one thread runs as any number of reads. Call ``cancel`` from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._conn: sqlite3.Connection | None = None
         self.is_cancelled = False
 
-    def run(self, question: Callable[[], T]) -> T:
-        """Answer ``question`` in this thread. Raises Cancelled."""
+    def run(self, query: Callable[[], T]) -> T:
+        """Run ``query`` in this thread. Raises Cancelled."""
         _current.reading = self
         try:
-            return question()
+            return query()
         finally:
             _current.reading = None
 
     def cancel(self) -> None:
-        """End the read that is under way, and refuse those that would follow."""
+        """Interrupt the current read and refuse later ones."""
         with self._lock:
             self.is_cancelled = True
             if self._conn is not None:
@@ -42,7 +42,7 @@ class Reading:
 
     @contextmanager
     def on(self, conn: sqlite3.Connection) -> Iterator[None]:
-        """While this question reads on ``conn``. Raises Cancelled."""
+        """Context in which this query reads on ``conn``. Raises Cancelled."""
         with self._lock:
             if self.is_cancelled:
                 raise Cancelled
@@ -54,11 +54,11 @@ class Reading:
                 raise Cancelled from error
             raise
         finally:
-            with self._lock:  # from here on an interrupt would meet another thread's question
+            with self._lock:  # from here on an interrupt would hit another query
                 self._conn = outer
 
 
 def current() -> Reading:
-    """The question that this thread answers; one that is never cancelled where it answers none."""
+    """Return this thread's Reading, or a new one, never cancelled, if there is none."""
     reading = getattr(_current, "reading", None)
     return reading if isinstance(reading, Reading) else Reading()

@@ -1,4 +1,4 @@
-"""Text that is not UTF-8 (a disk flipped a bit, another program wrote): found in every table, replaced and marked."""
+"""Find text that is not UTF-8 (a flipped bit, another program's write) in every table, replace it and mark its row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flashflow.backend.store.engine.writer import Tx
 AT_ONCE = 200
 """Rows replaced in one transaction."""
 OBJECTS = frozenset({"data", "metadata", "device_info"})
-"""Columns with JSON objects: text that parses no more is kept inside of one."""
+"""Columns with JSON objects: text that no longer parses is wrapped in one."""
 
 WORDS: Mapping[str, tuple[str, ...]] = {
     "status": tuple(dict.fromkeys((*get_args(NotificationStatus), *get_args(DeliveryStatus)))),
@@ -25,7 +25,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "priority": get_args(Priority),
     "channel": get_args(Channel),
 }
-"""Columns that hold one of these: the one that a damaged text can have been is put back."""
+"""Columns with a closed set of values: a damaged value is restored if only one of them fits."""
 
 
 class Damage(NamedTuple):
@@ -38,11 +38,11 @@ class Damage(NamedTuple):
 
 
 class _NotUtf8(bytes):
-    """What a scan gets for text that is not UTF-8; an id that is a BLOB is plain bytes."""
+    """Text that is not UTF-8, as the scan reads it. A BLOB is plain bytes."""
 
 
 def scan(path: Path) -> Iterator[Damage]:
-    """Every damaged text of a live file, on one snapshot. Reads all of it: for a thread of its own."""
+    """Yield every damaged text of a live file, on one snapshot. Reads the whole file: run it in its own thread."""
     with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as conn:
         conn.execute("BEGIN")
         for name, statement in conn.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall():
@@ -70,13 +70,13 @@ def _checked(stored: bytes) -> str | _NotUtf8:
 
 
 def replace(tx: Tx, items: Sequence[Sequence[Damage]]) -> list[int]:
-    """Replace damaged texts and mark their rows; how many stay as they are, because another row has that key."""
+    """Replace damaged texts and mark their rows; return how many stay because another row has the repaired key."""
     return [sum(not _replaced(tx, damage) for damage in found) for found in items]
 
 
 def _replaced(tx: Tx, damage: Damage) -> bool:
     text = _mended(damage.column, decode_text(damage.stored))
-    # A damaged value has to be given back as the bytes it is: as a parameter it could not be text.
+    # A damaged key value is passed as bytes and cast: Python cannot pass it as text.
     same = [
         f"{name} IS {'CAST(? AS TEXT)' if isinstance(value, _NotUtf8) else '?'}" for name, value in damage.key.items()
     ]
@@ -104,6 +104,23 @@ def _plain(value: Any) -> Any:
     return bytes(value) if isinstance(value, _NotUtf8) else value
 
 
+DAMAGED_ROWS_DDL = """
+CREATE TABLE damaged_rows (
+    table_name TEXT NOT NULL,
+    row INTEGER NOT NULL,
+    column_name TEXT NOT NULL,
+    found_at INTEGER NOT NULL,
+    PRIMARY KEY (table_name, row, column_name)
+) WITHOUT ROWID
+"""
+"""Rows whose text was not UTF-8. ``row`` is the rowid, 0 in a WITHOUT ROWID table, whose key may be a user id."""
+
+
+def mark_damaged_rows(conn: sqlite3.Connection) -> None:
+    """Migration step: create the table of marked rows."""
+    conn.execute(DAMAGED_ROWS_DDL)
+
+
 def count_rows(conn: sqlite3.Connection) -> int:
-    """How many rows were marked as damaged."""
+    """Number of rows marked as damaged."""
     return int(conn.execute("SELECT COUNT(*) FROM (SELECT DISTINCT table_name, row FROM damaged_rows)").fetchone()[0])

@@ -1,4 +1,4 @@
-"""One FlashFlow per data folder, by a lock the operating system drops when the process ends, however it ends."""
+"""Lock the data folder: one FlashFlow per folder. The operating system releases the lock when the process ends."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ LOCK_FILE = "flashflow.lock"
 
 
 class FolderLock:
-    """Holds ``folder`` until ``release``. Raises AlreadyRunning when another process holds it, StorageError when the
-    folder cannot be made or written."""
+    """Holds ``folder`` until ``release``. Raises AlreadyRunning if another process holds it, StorageError if the folder
+    cannot be created or written."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -29,14 +29,14 @@ class FolderLock:
             raise AlreadyRunning(f"FlashFlow is already running on {folder}.")
 
     def release(self) -> None:
-        """Give the folder back. Safe to call twice."""
+        """Release the folder. Safe to call twice."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds ``folder``: false for whatever a process that was killed left behind."""
+    """Whether a running process holds ``folder``; a lock file left by a killed process does not count."""
     try:
         handle = os.open(folder / LOCK_FILE, os.O_RDWR)
     except OSError:
@@ -51,7 +51,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def _lock_in_time(handle: int) -> bool:
-    """Lock, waiting for as long as ``is_locked`` in another process may hold it."""
+    """Lock, retrying for as long as ``is_locked`` in another process may hold the lock."""
     for _ in range(20):
         try:
             _lock(handle)

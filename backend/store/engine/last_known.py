@@ -1,8 +1,7 @@
-"""What a file held when it was last written, kept beside it: SQLite drops a WAL that fails its checksum without a word.
+"""Record the last committed rows in a file beside the database, to detect loss: SQLite silently drops a damaged WAL.
 
-``NAME.db.last`` holds the highest row number of each table (a deletion never lowers it), written after every commit
-and synced at every fold, and after a clean stop the number of rows too. It is written after the commit, so it never
-claims more than was acknowledged.
+``NAME.db.last`` has the highest row number of each table (deletions never lower it) and, after a clean stop, the number
+of rows. It is written after every commit, so it never exceeds what was acknowledged, and synced at every checkpoint.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ log = logging.getLogger(__name__)
 
 ENDING = ".last"
 COUNT_BYTES = 256 * 1024 * 1024
-"""The rows of a larger file are not counted at a stop: that would take seconds."""
+"""Rows of larger files are not counted at a stop: that would take seconds."""
 _SLOT = 1024
-"""Bytes of each of the two records in the file. They are written in turn, so one of them is always whole."""
-WORDS = {
+"""Bytes of each of the two records in the file. They are written alternately, so one is always complete."""
+LABELS = {
     "user_activities": "activities",
     "user_sessions": "sessions",
     "notifications": "notifications",
@@ -39,11 +38,12 @@ WORDS = {
     "schedules": "schedules",
     "rules": "rules",
 }
-"""The tables that an owner knows, in their words."""
+"""Tables that are reported to the user, with their labels."""
 
 
 class Known(msgspec.Struct, frozen=True):
-    """``last``: the highest number by table; ``rows``: how many, only after a clean stop; ``at``: when, in ms."""
+    """``turn``: number of the record; ``at``: time in milliseconds since 1970; ``last``: highest row number by table;
+    ``rows``: number of rows by table, only after a clean stop."""
 
     turn: int
     at: int
@@ -52,7 +52,7 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class LastKnown:
-    """The record beside an open file. ``note`` and ``sync`` are called in the writer's turn, between transactions."""
+    """The record beside an open file. The writer calls ``note`` and ``sync`` between transactions."""
 
     def __init__(self, path: Path, clock: Clock, known: Known | None, last: dict[str, int]) -> None:
         self._path = path
@@ -65,13 +65,13 @@ class LastKnown:
             if not record.exists():
                 write_private(record, b"\0" * 2 * _SLOT)
             self._file = record.open("r+b", buffering=0)
-            self._write(Known(self._turn + 1, clock.now_ms(), last))  # what is missing now is told once
+            self._write(Known(self._turn + 1, clock.now_ms(), last))  # so that a loss is reported only once
             self.sync()
         except (OSError, StorageError) as error:
-            log.warning("%s is not kept until the next start: %s", record.name, error)
+            log.warning("%s is not written until the next start: %s", record.name, error)
 
     def note(self, conn: sqlite3.Connection) -> None:
-        """Record what ``conn``'s file holds after a commit."""
+        """Record the highest row numbers after a commit."""
         if self._file is None:
             return
         last = highest(conn)
@@ -80,12 +80,12 @@ class LastKnown:
             self._last = last
 
     def sync(self) -> None:
-        """Ask the disk to keep the record."""
+        """Sync the record to disk."""
         if self._file is not None:
             os.fsync(self._file.fileno())
 
     def close(self, *, clean: bool) -> None:
-        """End the record; of a file that was closed ``clean`` it has the number of rows. Safe to call twice."""
+        """Close the record; if the database was closed ``clean``, add the number of rows. Safe to call twice."""
         if self._file is None:
             return
         try:
@@ -108,12 +108,12 @@ class LastKnown:
 
 
 def record_of(path: Path) -> Path:
-    """The file beside ``path`` that says what it last held."""
+    """Path of the record beside ``path``."""
     return path.with_name(path.name + ENDING)
 
 
 def read_record(path: Path, tell: Callable[[str], None]) -> Known | None:
-    """Return what ``path`` last held; None where that is not known. ``tell`` hears of a damaged record."""
+    """Read the record of ``path``; None if there is none. ``tell`` receives a message about a damaged record."""
     record = record_of(path)
     try:
         content = record.read_bytes()
@@ -123,9 +123,9 @@ def read_record(path: Path, tell: Callable[[str], None]) -> Known | None:
         log.warning("%s cannot be read: %s", record.name, error.strerror)
         content = b""
     slots = [_parsed(content[start : start + _SLOT]) for start in (0, _SLOT)]
-    whole = [known for known in slots if known is not None]
-    if whole:
-        return max(whole, key=lambda known: known.turn)
+    complete = [known for known in slots if known is not None]
+    if complete:
+        return max(complete, key=lambda known: known.turn)
     if content != b"\0" * 2 * _SLOT:
         tell(f"{record.name} was damaged. It was set aside as {set_aside(record).name} and created again.")
     return None
@@ -141,24 +141,24 @@ def _parsed(slot: bytes) -> Known | None:
 
 
 def highest(conn: sqlite3.Connection) -> dict[str, int]:
-    """The highest row number that each table of ``conn``'s file ever had."""
+    """The highest row number that each table ever had."""
     try:
         return dict(conn.execute("SELECT name, seq FROM sqlite_sequence"))
-    except sqlite3.OperationalError:  # no table of it counts
+    except sqlite3.OperationalError:  # no table has AUTOINCREMENT
         return {}
 
 
 def rows(conn: sqlite3.Connection) -> dict[str, int]:
-    """How many rows there are of what an owner knows."""
+    """Number of rows of each table in LABELS."""
     return {
-        table: conn.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in highest(conn) if table in WORDS
+        table: conn.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in highest(conn) if table in LABELS
     }
 
 
 def missing_from(conn: sqlite3.Connection, known: Known) -> dict[str, int]:
-    """How many rows of each table ``conn``'s file lacks of what it is known to have held."""
+    """Number of rows by table that ``known`` has and ``conn``'s file lacks."""
     there = highest(conn)
-    lost = {table: last - there.get(table, 0) for table, last in known.last.items() if table in WORDS}
+    lost = {table: last - there.get(table, 0) for table, last in known.last.items() if table in LABELS}
     if known.rows and there == known.last:
         counted = rows(conn)
         lost = {table: count - counted.get(table, 0) for table, count in known.rows.items()}
@@ -167,4 +167,4 @@ def missing_from(conn: sqlite3.Connection, known: Known) -> dict[str, int]:
 
 def in_words(counts: dict[str, int]) -> str:
     """``2,500 activities, 12 sessions``."""
-    return ", ".join(f"{count:,} {WORDS[table]}" for table, count in counts.items())
+    return ", ".join(f"{count:,} {LABELS[table]}" for table, count in counts.items())

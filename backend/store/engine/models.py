@@ -1,7 +1,7 @@
-"""The tables as Peewee models, bound to one open file each: opening a second file redirects nothing.
+"""Tables as Peewee models, bound to one open file each.
 
-The schema itself, with its indexes and triggers, is made by the migrations; a test holds the two together.
-Hot paths use constant SQL beside these models, on the same connection.
+Migrations create the schema with its indexes and triggers; a test compares the two. Hot paths use constant SQL on the
+same connection instead of these models.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ else:
 
 
 class IdField(TextLikeField):
-    """An id: 16 bytes for a UUID, text for a caller's own."""
+    """An id: 16 bytes for a UUID, text for any other id of a caller."""
 
     field_type = "BLOB"
 
@@ -50,7 +50,7 @@ class IdField(TextLikeField):
 
 
 class AddressField(TextLikeField):
-    """An IP address: its 4 or 16 bytes."""
+    """An IP address as 4 or 16 bytes."""
 
     field_type = "TEXT"
 
@@ -62,7 +62,7 @@ class AddressField(TextLikeField):
 
 
 class ObjectField(TextField):
-    """A JSON object; NULL reads as an empty one."""
+    """A JSON object; NULL reads as an empty object."""
 
     def db_value(self, value: dict[str, Any] | None) -> str | None:
         return to_json(value) if value else None

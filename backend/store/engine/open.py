@@ -1,4 +1,4 @@
-"""Opening a file: private, sound, at this version's schema; or a clear refusal."""
+"""Open a database file: create, check, recover and migrate it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from flashflow.backend.core.clock import Clock
+from flashflow.backend.core.clock import Clock, rfc3339
 from flashflow.backend.core.encoding import decode_text
 from flashflow.backend.core.errors import SchemaTooNew, StorageError
 from flashflow.backend.core.events import Event
-from flashflow.backend.store.engine.backup import back_up, is_sound, recover, was_emptied
+from flashflow.backend.store.engine.backup import back_up, is_sound, newest_first, recover, was_emptied
 from flashflow.backend.store.engine.database import (
     Database,
     Prepare,
@@ -22,12 +22,11 @@ from flashflow.backend.store.engine.database import (
     uri_of,
 )
 from flashflow.backend.store.engine.errors import is_damage, storage_error
-from flashflow.backend.store.engine.last_known import LastKnown, highest, read_record
-from flashflow.backend.store.engine.loss_report import describe
+from flashflow.backend.store.engine.last_known import Known, LastKnown, highest, in_words, missing_from, read_record
 from flashflow.backend.store.engine.wal_check import keep_damaged
 
 CHECK_AT_START_BYTES = 256 * 1024 * 1024
-"""A larger file is checked in the background after the start (Backend), so that opening stays quick."""
+"""Larger files are checked in the background after the start (``maintenance``), so that opening stays fast."""
 
 Migration = Callable[[sqlite3.Connection], None]
 
@@ -42,10 +41,11 @@ def open_store(
     *,
     keep_record: bool = False,
 ) -> Store:
-    """Open ``path``, making, recovering or migrating it first. ``tell`` hears what a person should know; ``prepare``
-    sees every connection first; with ``keep_record`` a file beside it says what it last held.
+    """Create, recover or migrate ``path``, then open it.
 
-    Raises SchemaTooNew for a file of a newer FlashFlow and StorageError where the file or its folder cannot be used.
+    ``tell`` receives a message for the user if rows were lost or a backup was restored; ``prepare`` sets up each new
+    connection; ``keep_record`` keeps a LastKnown record beside the file. Raises SchemaTooNew for a file of a newer
+    FlashFlow and StorageError if the file or its folder cannot be used.
     """
     recovered = None
     try:
@@ -63,15 +63,15 @@ def open_store(
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise
-            recovered = _recover(path, clock)  # too large to be checked first, and broken where it is read first
+            recovered = _recover(path, clock)  # it was too large to be checked before
             _migrate(path, migrations, clock)
         marker.unlink(missing_ok=True)
         known = read_record(path, tell) if keep_record else None
         with closing(sqlite3.connect(uri_of(path, no_room=no_room), uri=True, isolation_level=None)) as conn:
-            loss = describe(path, conn, known, damaged_wal)
+            loss = describe_loss(path, conn, known, damaged_wal)
             record = LastKnown(path, clock, known, highest(conn)) if keep_record else None
-        if told := " ".join(filter(None, (recovered, loss))):
-            tell(told)
+        if message := " ".join(filter(None, (recovered, loss))):
+            tell(message)
     except OSError as error:
         raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
     except sqlite3.Error as error:
@@ -80,17 +80,46 @@ def open_store(
 
 
 def _recover(path: Path, clock: Clock) -> str:
-    told = recover(path, clock)
+    message = recover(path, clock)
     create_private(path)
-    return told
+    return message
+
+
+def describe_loss(path: Path, conn: sqlite3.Connection, known: Known | None, wal: str | None) -> str | None:
+    """Describe the rows that ``conn``'s file has lost, and the backup that has them; None if none are known to be lost.
+
+    ``known`` is the record of the last write, ``wal`` the name under which a damaged WAL was set aside.
+    """
+    missing = {} if known is None else missing_from(conn, known)
+    sentences = []
+    if wal is not None:
+        sentences.append(f"The WAL of {path.name} was damaged; it was set aside as {wal}.")
+    if missing and known is not None:
+        sentences.append(f"{path.name} lacks {in_words(missing)} that were stored before {rfc3339(known.at)}.")
+        sentences.append(_describe_backup(path, known, missing))
+    elif wal is not None:
+        sentences.append("The latest changes before the end of FlashFlow may be missing.")
+    return " ".join(sentences) or None
+
+
+def _describe_backup(path: Path, known: Known, missing: dict[str, int]) -> str:
+    for backup in newest_first(path):
+        if not is_sound(backup):
+            continue
+        with closing(sqlite3.connect(uri_of(backup, mode="ro"), uri=True)) as copy:
+            lacks = missing_from(copy, known)
+        held = {table: count - lacks.get(table, 0) for table, count in missing.items() if count > lacks.get(table, 0)}
+        if held:
+            return f"The backup {backup.name} holds {in_words(held)} of them."
+    return "No backup holds any of them."
 
 
 def _migrate(path: Path, migrations: Sequence[Migration], clock: Clock, *, no_room: bool = False) -> None:
-    """Bring the file from its ``user_version`` to ``len(migrations)``, in one transaction: all steps or none."""
+    """Migrate the file from its ``user_version`` to ``len(migrations)`` in one transaction."""
     with closing(sqlite3.connect(uri_of(path, no_room=no_room), uri=True, isolation_level=None, timeout=10)) as conn:
         conn.text_factory = decode_text
         version = _version(conn)
-        conn.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # a schema that does not read is damage
+        conn.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # raises if the schema is damaged
         if version > len(migrations):
             raise SchemaTooNew(
                 f"{path.name} was written by a newer FlashFlow (schema {version}, this one knows {len(migrations)}). "
@@ -103,7 +132,7 @@ def _migrate(path: Path, migrations: Sequence[Migration], clock: Clock, *, no_ro
         if version:
             back_up(path, clock, f"before-schema-{len(migrations)}")
         conn.execute("BEGIN IMMEDIATE")
-        # Another process may have migrated while this one waited for the lock.
+        # Another process may have migrated the file while this one waited for the lock.
         for step in range(_version(conn), len(migrations)):
             migrations[step](conn)
             conn.execute(f"PRAGMA user_version = {step + 1}")

@@ -1,4 +1,4 @@
-"""A limit on what SQLite may do on an event loop, for work that no index bounds."""
+"""Limit the steps of a SQLite transaction on an event loop."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from contextlib import contextmanager
 from flashflow.backend.store.engine.errors import result_codes
 
 STEPS = 80_000
-"""Instructions of SQLite's virtual machine, 1 to 3 ms: 60 sends take 30,000, a row that is read 10. No index bounds how
-many rows an inbox, a digest or a session has."""
-COUNTED_BY = 2_000
+"""Instructions of SQLite's virtual machine, 1 to 3 ms: 60 sends take 30,000, reading a row 10. No index bounds the
+number of rows of an inbox, a digest or a session."""
+INTERVAL = 2_000
 
 
 class TooManySteps(Exception):
-    """A transaction on an event loop took more than STEPS. It was rolled back: nothing of it is done."""
+    """A transaction on an event loop exceeded STEPS and was rolled back."""
 
 
 @contextmanager
 def bounded(conn: sqlite3.Connection, *, on: bool) -> Iterator[None]:
-    """While ``on``, interrupt what takes more than STEPS in here. Raises TooManySteps."""
+    """If ``on``, interrupt a transaction that takes more than STEPS. Raises TooManySteps."""
     if not on:
         yield
         return
-    turns = itertools.count(1)
-    conn.set_progress_handler(lambda: next(turns) * COUNTED_BY > STEPS, COUNTED_BY)
+    calls = itertools.count(1)
+    conn.set_progress_handler(lambda: next(calls) * INTERVAL > STEPS, INTERVAL)
     try:
         yield
     except Exception as error:

@@ -1,8 +1,8 @@
-"""Whether a WAL is damaged: SQLite reads it up to the first frame that fails its checksum, and says nothing.
+"""Detect a damaged WAL: SQLite silently ignores everything after the first frame with a wrong checksum.
 
-The format: https://www.sqlite.org/fileformat.html#walformat. A frame that fails is usual at the end, where a power cut
-tore the last transaction, and what is left of an earlier, longer WAL has other salts. It is damage where the header
-fails, or where another transaction follows the one that fails: that one was synced before the other began.
+Format: https://www.sqlite.org/fileformat.html#walformat. A wrong frame at the end is normal (a power cut tore the last
+transaction), and frames of an earlier, longer WAL have other salts. A wrong header is damage, and so is a wrong frame
+that a committed transaction follows: it had been synced before that one began.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _HEADER, _FRAME_HEADER = 32, 24
 
 
 def keep_damaged(path: Path, clock: Clock, timeout_s: float = 2.0) -> str | None:
-    """Copy the damaged WAL of ``path`` aside before SQLite overwrites it; return the copy's name.
+    """Copy a damaged WAL of ``path`` aside before SQLite overwrites it; return the copy's name.
 
-    None where the WAL is sound or empty, or another process has the file open and so reads what it reads.
+    Return None if the WAL is sound or empty, or another process has the file open.
     """
     wal = path.with_name(path.name + "-wal")
     try:
@@ -34,7 +34,7 @@ def keep_damaged(path: Path, clock: Clock, timeout_s: float = 2.0) -> str | None
             return None
         with closing(sqlite3.connect(path, timeout=timeout_s, isolation_level=None)) as conn:
             conn.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
-            conn.execute("BEGIN EXCLUSIVE")  # alone with the file: no other process appends to the WAL meanwhile
+            conn.execute("BEGIN EXCLUSIVE")  # no other process may append to the WAL meanwhile
             conn.execute("COMMIT")
             (_, frames, _) = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if not _is_damaged(wal, frames):
@@ -51,7 +51,7 @@ def keep_damaged(path: Path, clock: Clock, timeout_s: float = 2.0) -> str | None
 
 
 def _is_damaged(wal: Path, frames: int) -> bool:
-    """Whether ``wal``, of which SQLite read ``frames``, has transactions behind them that were committed."""
+    """Whether ``wal`` has committed transactions after the first ``frames``, which SQLite could read."""
     with wal.open("rb") as file:
         header = file.read(_HEADER)
         magic, version, page_size, _ = struct.unpack(">4I", header[:16])
@@ -69,7 +69,7 @@ def _is_damaged(wal: Path, frames: int) -> bool:
 
 
 def _checksum(header: bytes) -> bytes:
-    """SQLite's checksum of a WAL's header, in words of the byte order that its magic number names."""
+    """SQLite's checksum of a WAL header; its magic number gives the byte order."""
     order = ">" if header[3] & 1 else "<"
     words = struct.unpack(f"{order}6I", header)
     one = two = 0

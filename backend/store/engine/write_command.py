@@ -1,4 +1,4 @@
-"""A write: what to do, with what, and where its result goes."""
+"""Write commands: a handler, its item, and the place of its result."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ R = TypeVar("R")
 
 
 class Tx:
-    """What a handler gets: the writer's connection inside BEGIN IMMEDIATE, the time, and where to leave its events.
+    """Argument of a handler: the writer's connection inside BEGIN IMMEDIATE, the time, the events to publish.
 
-    ``careful`` is set on the second try of a handler that raised TryCarefully. ``undo`` is called if the transaction is
-    rolled back: for what a handler remembers beyond it.
+    ``careful`` is set when a handler that raised TryCarefully runs again. ``undo`` is called on a rollback, to restore
+    state that a handler keeps in memory.
     """
 
     __slots__ = ("careful", "conn", "events", "now_ms", "undo")
@@ -31,17 +31,17 @@ class Tx:
 
 
 class TryCarefully(Exception):
-    """Raised by a handler whose shortcut failed: its items are tried again one by one, with ``tx.careful``."""
+    """Raised by a handler whose fast path failed: its items run again one by one, with ``tx.careful``."""
 
 
 Handler = Callable[[Tx, Sequence[I]], Sequence[R | FlashFlowError]]
-"""Takes the items that wait, gives one result or one refusal each, in order. A refused item must not have changed
-anything by then; a handler that raises has its changes undone and its items tried again one by one."""
+"""Takes the waiting items; returns one result or refusal for each, in order. A refused item must not have written
+anything. If a handler raises, its changes are rolled back and its items run again one by one."""
 
 
 class Write(Generic[I, R]):
-    """One write, not yet done: ``handler`` will be called with a group that holds ``item``, of ``weight`` rows and
-    about ``size`` bytes (0 where that is not known)."""
+    """One write to do: ``handler`` is called with a group of items that includes ``item``, of ``weight`` rows and about
+    ``size`` bytes (0 if unknown)."""
 
     __slots__ = ("handler", "item", "size", "weight")
 
@@ -53,8 +53,7 @@ class Write(Generic[I, R]):
 
 
 class Bundle:
-    """Writes handed over together: their results (or refusals) stand in ``results`` when ``done`` is called, once,
-    in the writer's thread."""
+    """Writes submitted together. The writer's thread fills ``results`` (also refusals), then calls ``done`` once."""
 
     __slots__ = ("done", "results", "writes")
 
@@ -65,14 +64,14 @@ class Bundle:
 
     @property
     def rows(self) -> int:
-        """How many rows it writes."""
+        """Number of rows it writes."""
         return sum([write.weight for write in self.writes])
 
     @property
     def size(self) -> int:
-        """About how many bytes it writes."""
+        """Approximate number of bytes it writes."""
         return sum([write.size for write in self.writes])
 
 
 Ticket = tuple[Write[Any, Any], Bundle, int]
-"""A write, and where its result goes."""
+"""A write, its bundle and its place in ``results``."""

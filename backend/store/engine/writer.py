@@ -1,8 +1,8 @@
-"""One writer thread per SQLite file: whatever is waiting when it turns is committed together (group commit).
+"""One writer thread per SQLite file. It commits all waiting writes in one transaction (group commit).
 
-A write is *what to do* (a handler) and *with what* (an item). All waiting items of one handler reach it in one call,
-so a hundred concurrent activities cost one INSERT and one fsync. An answer is given only after COMMIT, with
-``synchronous=FULL`` beneath it: what was answered survives ``kill -9`` and a power cut.
+A write is a handler and an item. All waiting items of a handler are passed in one call, so a hundred concurrent
+activities cost one INSERT and one fsync. Results are returned after COMMIT with ``synchronous=FULL``: they survive
+``kill -9`` and a power cut.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ log = logging.getLogger(__name__)
 
 __all__ = ["Bundle", "Handler", "I", "LoopWrites", "R", "TryCarefully", "Tx", "Write", "Writer"]
 
-HERE_MOST = 64
-HERE_LONGEST_S = 0.004
-HERE_REST = 200
-"""A loop commits up to 64 rows by itself; once that takes 4 ms on average, the writer's thread does the next 200."""
+INLINE_ROWS = 64
+INLINE_BYTES = 256 * 1024
+INLINE_LONGEST_S = 0.004
+INLINE_SKIP = 200
+"""An event loop commits bundles up to INLINE_ROWS and INLINE_BYTES in its own thread; once that takes INLINE_LONGEST_S
+on average, the writer's thread commits the next INLINE_SKIP bundles."""
 
 GATHER_S = 0.002
-"""A loop gathers writes for so long at most, and only while every turn of it brings more."""
+"""Longest time for which an event loop gathers writes while every iteration adds some."""
 
-HERE_BYTES = 256 * 1024
 MAX_GROUP = 2_000
 MAX_BYTES = 16 * 1024 * 1024
-"""Rows and bytes in one transaction, unless one bundle has more: bounds how long the next write waits, and the WAL."""
+"""Rows and bytes in one transaction, unless one bundle has more. Bounds the wait of the next write and the WAL."""
 
 
 class Writer:
-    """Runs writes in its own thread. ``publish`` is called with the events of each commit, after it."""
+    """Runs writes in its own thread. Calls ``publish`` with the events of each commit, after it."""
 
     def __init__(
         self,
@@ -61,37 +62,38 @@ class Writer:
         self._queue: queue.SimpleQueue[Bundle | None] = queue.SimpleQueue()
         self._events: list[Event] = []
         self._record = record
-        self._checkpointer = Checkpointer(connect, f"{name}-fold", on_fold=None if record is None else record.sync)
+        sync = None if record is None else record.sync
+        self._checkpointer = Checkpointer(connect, f"{name}-checkpoint", on_checkpoint=sync)
         self.fault: str | None = None
-        """The code of the storage's fault that a write ended in; None again after one that changed something."""
+        """Error code of the last write if the storage failed; None after the next write that changes rows."""
         self._stopping = False
         self._has_work = False
-        self._gate = threading.Lock()
-        self._turn = threading.Lock()
-        self._rest = 0
+        self._queue_lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        self._skip = 0
         self._mean_s = 0.0
-        self._here: sqlite3.Connection | None = None
+        self._inline_conn: sqlite3.Connection | None = None
         self._open = True
         self._thread = SupervisedThread(name, self._run, lambda: not self._open)
         self._thread.start()
 
-    # --- asking ---------------------------------------------------------------------------------------------------
+    # --- for callers ----------------------------------------------------------------------------------------------
 
     @property
     def waiting(self) -> int:
-        """How many bundles wait for a transaction: about, since they come and go."""
+        """Approximate number of queued bundles."""
         return self._queue.qsize()
 
     def run(self, write: Write[I, R]) -> R:
-        """Do ``write`` and wait for its COMMIT. For threads; an event loop uses LoopWrites."""
+        """Run ``write`` and wait for its COMMIT. For threads; an event loop uses LoopWrites."""
         (result,) = self.run_all([write])
         if isinstance(result, BaseException):
             raise result
         return result
 
     def run_all(self, writes: Sequence[Write[I, R]]) -> list[R | BaseException]:
-        """Do all ``writes``, in one transaction unless one of them cannot be done; for each its result or its refusal.
-        Raises Stopping."""
+        """Run all ``writes``, in one transaction unless one of them fails; return each one's result or refusal. Raises
+        Stopping."""
         done = threading.Event()
         bundle = Bundle(list(writes), done.set)
         self.submit(bundle)
@@ -99,72 +101,69 @@ class Writer:
         return bundle.results
 
     def submit(self, bundle: Bundle) -> None:
-        """Queue ``bundle``. Raises Stopping when the writer takes no more."""
-        with self._gate:
+        """Queue ``bundle``. Raises Stopping after ``stop``."""
+        with self._queue_lock:
             if self._stopping:
                 raise Stopping("FlashFlow is stopping; nothing was written.")
             self._queue.put(bundle)
 
     def stop(self) -> None:
-        """Finish what waits, then end the thread. Safe to call twice."""
-        with self._gate:
+        """Finish queued bundles, then end the thread. Safe to call twice."""
+        with self._queue_lock:
             if not self._stopping:
                 self._stopping = True
                 self._queue.put(None)
         self._thread.join()
-        with self._turn:  # what a loop does at this moment
+        with self._write_lock:  # wait for an inline commit of an event loop
             pass
 
-    # --- doing ----------------------------------------------------------------------------------------------------
+    # --- committing -----------------------------------------------------------------------------------------------
 
-    def here(self, bundle: Bundle) -> bool:
-        """Do ``bundle`` in the calling thread (always the same one) if that is quicker than waking the writer's: when
-        nothing waits or is under way, the bundle is small, and the disk has lately been quick. False: it was not done;
-        submit it.
-
-        On a quick disk the two threads' turns at the interpreter cost more than the commit itself; on a slow one, or
-        while another program holds the file, an event loop must not wait for it.
-        """
-        if bundle.rows > HERE_MOST or bundle.size > HERE_BYTES:
+    def run_inline(self, bundle: Bundle) -> bool:
+        """Commit ``bundle`` in the calling thread (always the same one) if nothing is queued or running, the bundle is
+        small and recent commits were fast. Return False if it was not done: then ``submit`` it."""
+        # On a fast disk the switch between two threads costs more than the commit. On a slow one, or while another
+        # program locks the file, an event loop must not wait.
+        if bundle.rows > INLINE_ROWS or bundle.size > INLINE_BYTES:
             return False
-        if self._rest > 0:
-            self._rest -= 1
+        if self._skip > 0:
+            self._skip -= 1
             return False
-        if not self._turn.acquire(blocking=False):
+        if not self._write_lock.acquire(blocking=False):
             return False
         try:
             if self._stopping or self._has_work or not self._queue.empty():
                 return False
             started = time.perf_counter()
-            if not self._done_here(bundle):
+            if not self._commit_inline(bundle):
                 return False
-            events = self._taken()
+            events = self._take_events()
             self._mean_s += (time.perf_counter() - started - self._mean_s) / 8
-            if self._mean_s > HERE_LONGEST_S:
-                self._mean_s, self._rest = 0.0, HERE_REST
+            if self._mean_s > INLINE_LONGEST_S:
+                self._mean_s, self._skip = 0.0, INLINE_SKIP
         finally:
-            self._turn.release()
+            self._write_lock.release()
         bundle.done()
-        self._tell(events)
+        self._publish_events(events)
         return True
 
-    def _done_here(self, bundle: Bundle) -> bool:
-        """Do ``bundle`` on the caller's own connection, unless that waits for a lock or exceeds the step limit."""
+    def _commit_inline(self, bundle: Bundle) -> bool:
+        """Commit ``bundle`` on the caller's connection; return False if it is locked or exceeds the step limit."""
         try:
-            if self._here is None:
-                self._here = self._connect()
-                self._here.execute("PRAGMA busy_timeout = 0").fetchall()
-            self._here.execute("BEGIN IMMEDIATE")
-            self._work([bundle], self._here, begun=True)
-        except Exception:  # noqa: BLE001 the writer's thread finds out what it is, and can wait
+            if self._inline_conn is None:
+                self._inline_conn = self._connect()
+                self._inline_conn.execute("PRAGMA busy_timeout = 0").fetchall()
+            self._inline_conn.execute("BEGIN IMMEDIATE")
+            self._work([bundle], self._inline_conn, begun=True)
+        except Exception:  # noqa: BLE001 the writer's thread repeats it, reports the error, and can wait for a lock
             return False
         return True
 
     @property
     def threads(self) -> list[SupervisedThread]:
-        """The threads that have to run for writes to be done and kept."""
-        fold = self._checkpointer.thread
-        return [self._thread] if fold is None else [self._thread, fold]
+        """The writer's thread and, once started, the checkpoint thread."""
+        checkpoint = self._checkpointer.thread
+        return [self._thread] if checkpoint is None else [self._thread, checkpoint]
 
     def _run(self) -> None:
         conn: sqlite3.Connection | None = None
@@ -173,20 +172,20 @@ class Writer:
             while self._open:
                 bundles, self._open = self._gather()
                 if bundles:
-                    self._has_work = True  # or a busy loop, which is quicker at the lock, would take turn after turn
-                    with self._turn:
+                    self._has_work = True  # otherwise a busy event loop would take the lock again and again
+                    with self._write_lock:
                         self._has_work = False
                         conn = self._work(bundles, conn)
-                        events = self._taken()
+                        events = self._take_events()
                     while bundles:
                         bundles.pop(0).done()
-                    self._tell(events)
+                    self._publish_events(events)
         except BaseException:
             self._has_work = False
             if conn is not None and conn.in_transaction:
                 conn.rollback()
-            for bundle in bundles:  # nothing that waits may wait for ever
-                _give_up(bundle)
+            for bundle in bundles:  # no caller may wait for ever
+                _fail(bundle)
             raise
         self._checkpointer.stop()
         if conn is not None:
@@ -195,8 +194,8 @@ class Writer:
     def _work(
         self, bundles: list[Bundle], conn: sqlite3.Connection | None, *, begun: bool = False
     ) -> sqlite3.Connection | None:
-        """Commit ``bundles`` together on ``conn``, opened where there is none yet (``begun``: in the transaction that
-        it is in); only with the turn."""
+        """Commit ``bundles`` together on ``conn``, which is opened if None (``begun``: it is in a transaction already).
+        Requires the write lock."""
         tickets = [(write, bundle, place) for bundle in bundles for place, write in enumerate(bundle.writes)]
         try:
             conn = conn or self._connect()
@@ -214,16 +213,16 @@ class Writer:
         return conn
 
     def _after_commit(self, conn: sqlite3.Connection) -> None:
-        """Do what follows a commit. A failure here changes nothing of what was committed."""
+        """Update the record and the checkpointer. A failure here does not affect the commit."""
         try:
             if self._record is not None:
                 self._record.note(conn)
             self._checkpointer.after_commit(conn)
         except Exception:
-            log.exception("the work after a commit failed; what was committed stays")
+            log.exception("the work after a commit failed; the commit is not affected")
 
     def _gather(self) -> tuple[list[Bundle], bool]:
-        """Whatever waits now, up to a group's rows and bytes, and whether there is more to come."""
+        """Wait for a bundle and take all that are queued, up to MAX_GROUP and MAX_BYTES; False after ``stop``."""
         entry = self._queue.get()
         bundles: list[Bundle] = []
         rows = size = 0
@@ -239,18 +238,18 @@ class Writer:
                 break
         return bundles, entry is not None
 
-    def _taken(self) -> list[Event]:
-        """The events of what was committed; only with the turn."""
+    def _take_events(self) -> list[Event]:
+        """Take the events of the commit. Requires the write lock."""
         events, self._events = self._events, []
         return events
 
-    def _tell(self, events: list[Event]) -> None:
-        """Publish ``events``, after whoever waited has been told."""
+    def _publish_events(self, events: list[Event]) -> None:
+        """Publish ``events``. Call it after the callers have their results."""
         if events:
             try:
                 self._publish(events)
             except Exception:
-                log.exception("what was committed could not be told")
+                log.exception("the events of a commit could not be published")
 
     def _commit(
         self, conn: sqlite3.Connection, tickets: list[Ticket], *, careful: bool = False, begun: bool = False
@@ -262,7 +261,7 @@ class Writer:
                 conn.execute("BEGIN IMMEDIATE")
             with bounded(conn, on=begun):
                 results = self._attempt(tx, tickets)
-        except Exception as error:  # told apart below, and handed to whoever waits
+        except Exception as error:  # handled below and passed to the caller
             _roll_back(tx)
             if isinstance(error, TooManySteps):
                 raise
@@ -270,11 +269,11 @@ class Writer:
             if len(tickets) == 1 and (careful or not again):
                 self._refuse(tickets[0], error)
                 return
-            # Some item broke the group: each on its own finds out which, and the others land.
+            # One item failed the group: commit each alone, so that the others succeed.
             for ticket in tickets:
                 self._commit(conn, [ticket], careful=again)
             return
-        if conn.total_changes != changes:  # a full disk takes a write of nothing
+        if conn.total_changes != changes:  # a write of nothing succeeds on a full disk
             self.fault = None
         for (_, bundle, place), result in zip(tickets, results, strict=True):
             bundle.results[place] = result
@@ -303,7 +302,7 @@ class Writer:
         bundle.results[place] = refusal
 
 
-def _give_up(bundle: Bundle) -> None:
+def _fail(bundle: Bundle) -> None:
     refusal = StorageError("The writer failed; it may or may not have been written.")
     bundle.results = [refusal if result is None else result for result in bundle.results]
     bundle.done()
@@ -312,16 +311,16 @@ def _give_up(bundle: Bundle) -> None:
 def _roll_back(tx: Tx) -> None:
     for undo in tx.undo:
         undo()
-    # SQLite has ended the transaction itself after some faults (a full disk among them).
+    # After some faults (a full disk among them) SQLite has ended the transaction itself.
     if tx.conn.in_transaction:
         tx.conn.execute("ROLLBACK")
 
 
 class LoopWrites:
-    """Writes asked for in one go of an event loop, committed together as soon as a turn of it brings no more.
+    """Gathers the writes of an event loop and commits them together once an iteration adds none.
 
-    Belongs to the loop that calls it; one commit, or one wake-up of the writer and one of the loop, serves them all.
-    A write that is not done after ``deadline_s`` raises TimeoutError: it may or may not be done later.
+    Belongs to the loop that calls it. One commit, or one wake-up of the writer and one of the loop, serves them all. A
+    write that takes longer than ``deadline_s`` raises TimeoutError; it may still be committed later.
     """
 
     def __init__(self, writer: Writer, deadline_s: float = 10.0) -> None:
@@ -333,7 +332,7 @@ class LoopWrites:
         self._futures: list[asyncio.Future[Any]] = []
 
     def run(self, write: Write[I, R]) -> asyncio.Future[R]:
-        """Awaitable result of ``write``, after COMMIT. Raises what the write raises."""
+        """Return the awaitable result of ``write``, set after COMMIT. Raises the write's exception."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         if not self._writes:
@@ -345,14 +344,14 @@ class LoopWrites:
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         count = len(self._writes)
-        if self._counted < count < HERE_MOST and loop.time() - self._since < GATHER_S:
-            # More came while this turn went on: as long as every turn brings some, they share one commit.
+        if self._counted < count < INLINE_ROWS and loop.time() - self._since < GATHER_S:
+            # This iteration added writes: wait for the next one, so that they share one commit.
             self._counted = count
             loop.call_soon(self._flush, loop)
             return
         futures, self._futures = self._futures, []
         writes, self._writes = self._writes, []
-        if self._writer.here(bundle := Bundle(writes, _nothing)):
+        if self._writer.run_inline(bundle := Bundle(writes, _nothing)):
             _resolve(futures, bundle.results)
             return
 
@@ -365,7 +364,7 @@ class LoopWrites:
         def resolve() -> None:
             late.cancel()
             _resolve(futures, bundle.results)
-            bundle.done = _nothing  # the two refer to each other: a request would wait for the garbage collector
+            bundle.done = _nothing  # breaks a reference cycle that would keep the request alive until a collection
 
         bundle.done = done
         late = loop.call_later(self._deadline_s, _resolve, futures, [TimeoutError()] * len(futures))
@@ -377,7 +376,7 @@ class LoopWrites:
 
 
 def _nothing() -> None:
-    """Who waits is told in another way."""
+    """Placeholder for ``Bundle.done`` if the results are delivered in another way."""
 
 
 def _resolve(futures: list[asyncio.Future[Any]], results: list[Any]) -> None:

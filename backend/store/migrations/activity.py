@@ -13,7 +13,8 @@ from __future__ import annotations
 import sqlite3
 
 from flashflow.backend.store.activity import user_index
-from flashflow.backend.store.engine.idempotency import IDEMPOTENCY_DDL, mark_damaged_rows
+from flashflow.backend.store.engine.damaged_text import mark_damaged_rows
+from flashflow.backend.store.engine.idempotency import IDEMPOTENCY_DDL
 from flashflow.backend.store.migrations.privacy_tables import privacy_of_activities
 from flashflow.backend.store.rollups.four_week_blocks import make_blocks
 from flashflow.backend.store.rollups.schema import create_rollups

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from flashflow.backend.store.engine.idempotency import IDEMPOTENCY_DDL, mark_damaged_rows
+from flashflow.backend.store.engine.damaged_text import mark_damaged_rows
+from flashflow.backend.store.engine.idempotency import IDEMPOTENCY_DDL
 from flashflow.backend.store.migrations.devices import devices_by_identity
 from flashflow.backend.store.migrations.lists import add_search_state, number_types_and_keys
 from flashflow.backend.store.migrations.privacy_tables import privacy_of_notifications
