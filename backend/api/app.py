@@ -46,7 +46,7 @@ async def _documented(call: object) -> ApiResponse:
 
 STREAM = Endpoint(
     method="GET", path="/api/stream", scope="read", handler=_documented, query=StreamQuery,
-    summary="What happens, as server-sent events; Last-Event-ID goes on where a reader stood",
+    summary="Follow events as server-sent events; Last-Event-ID resumes after an event",
     answer="events: notification, notification.updated, activity, session",
 )  # fmt: skip
 ENDPOINTS = (

@@ -1,1 +1,1 @@
-"""Request handling of the API: guard, routing, decoding, serialising."""
+"""Request handling: guard, routing, decoding, serialising."""

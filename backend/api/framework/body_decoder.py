@@ -1,9 +1,9 @@
-"""Queries and bodies into border objects, with the patterns left out where the bytes themselves show that they hold.
+"""Decode query strings and JSON bodies into request objects.
 
-Most of our patterns say: no control characters, and not blank. JSON forbids a control character inside a string unless
-it is escaped, DEL excepted; and a blank string begins with a space. So where a body has no backslash, no DEL, no string
-that begins with a space (and no ``*``, which the name of a type may not have), every one of those patterns matches, and
-looking for itself would cost a small request more than all the rest of its decoding.
+Most patterns in the schemas say: no control characters, not blank. JSON forbids an unescaped control character in a
+string, DEL excepted, and a blank string begins with a space. So a body without backslash, DEL, a string that begins
+with a space, and ``*`` (forbidden in type names) satisfies these patterns. Matching them costs a small request more
+than the rest of its decoding, so such a body is decoded without them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from flashflow.backend.core.errors import FieldError
 from flashflow.backend.schemas.requests import NAME, TEXT, TYPE, Input
 from flashflow.backend.schemas.validation import Malformed, convert, decode, without_empty
 
-_SHOWN = frozenset({NAME, TEXT, TYPE})
+_IMPLIED = frozenset({NAME, TEXT, TYPE})
 _SUSPECTS = (b"\\", b"\x7f", b'" ', b"*")
 
 
 class BodyDecoder:
-    """Decodes bodies of one kind of Input. ``decode`` raises ValidationError."""
+    """Decode the bodies of one Input type. ``decode`` raises ValidationError."""
 
     def __init__(self, kind: type[Input]) -> None:
         self._kind = kind
@@ -33,7 +33,7 @@ class BodyDecoder:
         self._plain = msgspec.json.Decoder(_without_patterns(kind))
 
     def decode(self, body: bytes) -> Any:
-        """The body as ``kind``, or as its twin with the same fields."""
+        """Return the body as ``kind``, or as its copy without patterns."""
         for suspect in _SUSPECTS:
             if suspect in body:
                 break
@@ -41,8 +41,8 @@ class BodyDecoder:
             try:
                 return self._plain.decode(body)
             except (msgspec.MsgspecError, ValueError, RecursionError):
-                pass  # the strict way says what is wrong
-            if b'""' in body:  # browsers send an empty referrer with every direct visit: no failure, and quick too
+                pass  # the strict decoder names the fault
+            if b'""' in body:  # common: browsers send an empty referrer with every direct visit
                 try:
                     return self._plain.decode(msgspec.json.encode(without_empty(msgspec.json.decode(body), self._kind)))
                 except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -51,7 +51,7 @@ class BodyDecoder:
 
 
 def _without_patterns(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """A twin of ``kind`` whose strings are held to their lengths alone where _SHOWN is all that they are held to."""
+    """Return a copy of ``kind`` whose fields have no pattern of _IMPLIED, only the lengths."""
     hints = get_type_hints(kind, include_extras=True)
     fields: list[Any] = []
     for field in msgspec.structs.fields(kind):
@@ -79,7 +79,7 @@ def _plain(hint: Any) -> Any:
         inner, *notes = arguments
         return Annotated[(_plain(inner), *map(_bare, notes))]
     if origin in {Union, types.UnionType}:
-        return Union[tuple(map(_plain, arguments))]  # noqa: UP007 made of what is only known here
+        return Union[tuple(map(_plain, arguments))]  # noqa: UP007 built at run time
     if origin is list:
         return list[_plain(arguments[0])]  # type: ignore[misc]
     if isinstance(hint, type) and issubclass(hint, Input):
@@ -88,7 +88,7 @@ def _plain(hint: Any) -> Any:
 
 
 def _bare(note: Any) -> Any:
-    if not isinstance(note, Meta) or note.pattern not in _SHOWN:
+    if not isinstance(note, Meta) or note.pattern not in _IMPLIED:
         return note
     return Meta(min_length=note.min_length, max_length=note.max_length)
 
@@ -98,11 +98,9 @@ _NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 
 
 def decode_query(raw: bytes, kind: type[Input]) -> Any:
-    """The query string as ``kind``; unknown, doubled and ill-formed parameters are refused.
-
-    All is text but _NUMBERS: msgspec's own lax reading would take ``since=2026`` for a moment in 1970 and ``null`` for
-    a filter that was not given.
-    """
+    """Return the query string as ``kind``. Raises Malformed for unknown, repeated and invalid parameters."""
+    # Everything but _NUMBERS stays text: msgspec's lax mode reads ``since=2026`` as a time in 1970 and ``null`` as an
+    # absent filter.
     try:
         pairs = parse_qsl(
             raw.decode("ascii"), keep_blank_values=True, strict_parsing=bool(raw), errors="strict", max_num_fields=50

@@ -1,4 +1,4 @@
-"""What the API needs of the rest, in one place."""
+"""The services, writers and threads that request handlers use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flashflow.backend.store.engine.writer import LoopWrites
 
 
 class BackendDesk(Protocol):
-    """What the composition root answers itself."""
+    """Operations of the composition root (``Backend``) that routes call."""
 
     def storage_fault(self) -> str | None: ...
     def damaged_rows(self) -> int: ...
@@ -47,21 +47,20 @@ class BackendDesk(Protocol):
 
 
 class ReadThreads:
-    """The threads that answer questions: two for nearly all, and one for what may take seconds, so that those who
-    ask for it wait for each other and nobody waits for them."""
+    """Thread pools for reads: two threads for short queries, one for queries that may take seconds."""
 
     def __init__(self) -> None:
         self.short = ThreadPoolExecutor(2, thread_name_prefix="flashflow-read")
         self.long = ThreadPoolExecutor(1, thread_name_prefix="flashflow-read-long")
 
     def shutdown(self) -> None:
-        """Wait for what has begun; nothing else begins."""
+        """Wait for running reads and cancel the queued ones."""
         for threads in (self.short, self.long):
             threads.shutdown(wait=True, cancel_futures=True)
 
 
 class Services:
-    """The services, the keys and the writers as this server's loop uses them."""
+    """The services, keys and writers of one server. Belongs to its event loop."""
 
     def __init__(
         self,
@@ -100,7 +99,7 @@ class Services:
         bus.subscribe(self._hear)
 
     def _hear(self, events: tuple[Event, ...]) -> None:
-        """On whatever thread tells of it: keep nothing from before an erasure."""
+        """Drop cached rows after an erasure. Called on the thread that committed it."""
         if any(event.kind == "erasure" for event in events):
             self.pages = NotificationPages()
             self.feed.forget()

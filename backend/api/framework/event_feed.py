@@ -1,4 +1,4 @@
-"""The events of the stream: read from both files a bounded piece at a time, shared by the clients that wait for it."""
+"""Read stream events from both databases in bounded chunks, shared by clients at the same position."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.notifications.notifications import last_places, notifications_after
 
 CHUNK_BYTES = 256 * 1024
-"""A chunk takes no further event once it is this large; a single event may be larger."""
+"""A chunk takes no further event at this size; a single event may be larger."""
 CHUNK_EVENTS = 200
 LOOK = 20_000
-"""Places of each kind that one read looks through, however few of them a filter matches."""
+"""Positions of each kind that one read scans, whether or not the filter matches them."""
 KEPT_BYTES = 4 * 1024 * 1024
-"""Chunks kept for other clients, in bytes together."""
+"""Total bytes of chunks cached for other clients."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class StreamPosition(NamedTuple):
-    """How far a client has heard: activity seq, session revision, notification seq, notification revision."""
+    """A client's position: activity seq, session revision, notification seq, notification revision."""
 
     activity: int
     session: int
@@ -41,14 +41,14 @@ class StreamPosition(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """Whose events: of one user (None: everyone's), written by one app (None: any)."""
+    """Events of one user (None: all), written by one app (None: all)."""
 
     user_id: str | None
     app: str | None
 
 
 class Chunk(NamedTuple):
-    """Events as event-stream bytes, the place after them, and whether a further read may find more."""
+    """Events as event-stream bytes, the position after them, and whether another read may find more."""
 
     events: bytes
     place: StreamPosition
@@ -62,7 +62,7 @@ class Reader(Protocol):
 
 
 class EventFeed:
-    """Belongs to the server's loop. Clients with the same filter at the same place share one read and its bytes."""
+    """Clients with the same filter at the same position share one read and its bytes. Belongs to the event loop."""
 
     def __init__(self, activity: Store, notifications: Store, bus: Bus) -> None:
         self._activity = activity
@@ -72,11 +72,11 @@ class EventFeed:
         self._reading: dict[tuple[StreamPosition, Filter], asyncio.Future[Chunk]] = {}
         self._kept: dict[tuple[StreamPosition, Filter], tuple[object, Chunk]] = {}
         self._generation = object()
-        """Replaced when something is committed: a chunk of the generation before may not be all there is."""
+        """Replaced at every commit: a chunk of an earlier generation may be incomplete."""
         bus.subscribe(self._hear)
 
     def listen(self, bell: asyncio.Event, who: Filter) -> Callable[[], None]:
-        """Set ``bell`` whenever something is committed that ``who`` may match; returns what ends that."""
+        """Set ``bell`` at each commit that ``who`` may match. Return the function that unsubscribes."""
         self._bells[bell] = who
 
         def leave() -> None:
@@ -85,17 +85,17 @@ class EventFeed:
         return leave
 
     def forget(self) -> None:
-        """Drop the kept chunks. Callable from any thread."""
+        """Drop the cached chunks. Thread-safe."""
         self._kept = {}
 
     def now(self) -> StreamPosition:
-        """Where the files stand. Blocks: for a reading thread."""
+        """Return the databases' latest position. Blocks: call it in a reading thread."""
         activity = self._activity.read(lambda conn: (last_seq(conn), last_revision(conn)))
         seq, revision = self._notifications.read(last_places)
         return StreamPosition(activity[0], activity[1], seq, revision)
 
     async def after(self, place: StreamPosition, who: Filter, read: Reader) -> Chunk:
-        """The chunk after ``place``. Raises TimeoutError and StorageError."""
+        """Return the chunk after ``place``. Raises TimeoutError and StorageError."""
         key = (place, who)
         generation, kept = self._kept.get(key, (None, None))
         if kept is not None:
@@ -112,13 +112,14 @@ class EventFeed:
         finally:
             del self._reading[key]
         if chunk.events:
-            kept[key] = (generation, chunk)  # into what ``forget`` has dropped, where it has been called meanwhile
+            # ``forget`` may have replaced the cache since: then this entry is dropped with the old one.
+            kept[key] = (generation, chunk)
             while sum(len(one.events) for _, one in kept.values()) > KEPT_BYTES:
                 del kept[next(iter(kept))]
         return chunk
 
     def _hear(self, events: tuple[Event, ...]) -> None:
-        """In the thread that committed."""
+        """Start a new generation and wake matching clients. Runs in the thread that committed."""
         self._generation = object()
         if self._bells:
             self._loop.call_soon_threadsafe(self._ring, {(event.user_id, event.app) for event in events})
@@ -143,7 +144,7 @@ class EventFeed:
 
 
 class _Events:
-    """The events of a chunk while it is filled; ``place`` moves along."""
+    """A chunk while it is filled; ``place`` is the position after its last event."""
 
     def __init__(self, place: StreamPosition) -> None:
         self.parts: list[bytes] = []
@@ -165,7 +166,7 @@ class _Events:
 
 
 def _add_sessions(conn: sqlite3.Connection, events: _Events, who: Filter) -> bool:
-    """Add what there is and move on; whether that was all."""
+    """Add the next session events and advance the position. False if rows are left."""
     last = last_revision(conn)
     end = min(last, events.place.session + LOOK)
     for row in sessions_after(conn, events.place.session, end, *who):
@@ -173,7 +174,7 @@ def _add_sessions(conn: sqlite3.Connection, events: _Events, who: Filter) -> boo
             return False
         events.place = events.place._replace(session=row[-1])
         events.add("session", to_json_types(to_session(row[:-1])))
-    # On to the end of what was looked through: clients that stand there share their next read.
+    # Advance to the end of the scanned range, so that clients there share their next read.
     events.place = events.place._replace(session=max(end, events.place.session))
     return end >= last
 
@@ -191,8 +192,9 @@ def _add_activities(conn: sqlite3.Connection, events: _Events, who: Filter) -> b
 
 
 def _add_notifications(conn: sqlite3.Connection, events: _Events, who: Filter) -> bool:
-    """Changes come in their own order: one of an older notification comes after newer ones, and is new to this client
-    all the same. So the seq that the client knows stays as it is until everything has been sent."""
+    """Add the next notification events. False if rows are left."""
+    # Revisions are not in seq order: an old notification's change may follow newer notifications. So the client's known
+    # seq advances only after everything has been sent.
     last_known, last = last_places(conn)
     known = events.place.notification
     end = min(last, events.place.revision + LOOK)
@@ -210,7 +212,7 @@ def _add_notifications(conn: sqlite3.Connection, events: _Events, who: Filter) -
 
 
 def _with_next(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...] | None]]:
-    """Each row and the one after it."""
+    """Yield each row with its successor."""
     row = next(rows, None)
     while row is not None:
         following = next(rows, None)

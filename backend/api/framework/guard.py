@@ -1,8 +1,8 @@
-"""The guard around everything on the port: who may talk to it at all, and who may see the screens.
+"""Access checks for every request: Host, Origin and fetch metadata, and the browser cookie for the screens.
 
-A page in the person's browser can send requests to 127.0.0.1, and a name it controls can be made to point here (DNS
-rebinding). So the Host must be one of ours, an Origin must be our own, and what a browser marks as coming
-from another site is refused. The screens and their WebSocket ask for a cookie that only a one-time link hands out.
+A page in the user's browser can send requests to 127.0.0.1, and a host name it controls can resolve to this machine
+(DNS rebinding). So the Host must be allowed, an Origin must be the server's own, and requests that a browser marks as
+cross-site are refused. The screens and their WebSocket need a cookie, which only a one-time link sets.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LINK_PATH = "/launch/"
 API_PATH = "/api/"
 OPEN_PATHS = {"/openapi.json", "/docs"}
 _TOLD_ONCE = (b"host", b"origin", b"sec-fetch-site", b"authorization")
-"""What decides must not be said twice: which of the two would count?"""
+"""Headers that a check reads; a repeated one is refused as ambiguous."""
 _SAFE_SITES = {b"same-origin", b"none"}
 _PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -49,21 +49,21 @@ _PAGE_POLICY = (
 
 
 class Browsers:
-    """Which browsers were let in: one-time links, and cookies signed with a secret that only this folder has."""
+    """One-time launch links, and browser cookies signed with a secret stored in the data folder."""
 
     def __init__(self, folder: Path, port: int, clock: Clock) -> None:
         self._lock = threading.Lock()
         self._clock = clock
         self._start = secrets.token_hex(4)
-        """Begins every link of this start, so that one of an earlier start can be told from a made-up one."""
+        """Prefix of this start's links: distinguishes links of an earlier start from forged ones."""
         self._links: dict[bytes, tuple[float, int]] = {}
-        """The hash of each open link, and when it was made by both clocks."""
+        """Hash of each open link → its creation time on the monotonic clock (s) and the wall clock (ms)."""
         self._used: deque[bytes] = deque(maxlen=64)
         self._secret = _load_secret(folder / SECRET_FILE)
         self.cookie = f"flashflow_{port}"
 
     def new_link(self) -> str:
-        """A path that lets one browser in, once and within LINK_S seconds; the sixteen newest work."""
+        """Return a path that admits one browser within LINK_S seconds. Only the PENDING_LINKS newest are valid."""
         token = f"{self._start}.{secrets.token_urlsafe(32)}"
         with self._lock:
             self._links[_hash(token)] = (self._clock.monotonic(), self._clock.now_ms())
@@ -72,13 +72,13 @@ class Browsers:
         return LINK_PATH + token
 
     def redeem(self, token: str) -> str:
-        """The cookie for an open link. Raises Unauthorized, which says why a link is not open."""
+        """Return the cookie for an open link and close the link. Raises Unauthorized with the reason."""
         digest = _hash(token)
         with self._lock:
             made = self._links.pop(digest, None)
             if made is None:
                 raise Unauthorized(self._why_closed(token, digest))
-            # The monotonic clock stands still while a computer sleeps, the other may be set back.
+            # The monotonic clock stops while a computer sleeps; the wall clock can be set back.
             age = max(self._clock.monotonic() - made[0], (self._clock.now_ms() - made[1]) / 1000)
             if age > LINK_S:
                 raise Unauthorized(_EXPIRED)
@@ -96,7 +96,7 @@ class Browsers:
         return "This link is from an earlier start of FlashFlow."
 
     def admits(self, cookie: str) -> bool:
-        """Whether ``cookie`` was given by us and is not too old."""
+        """Whether ``cookie`` has a valid signature and has not expired."""
         body, _, signature = cookie.rpartition(".")
         if not hmac.compare_digest(self._sign(body).encode(), signature.encode("utf-8", "replace")):
             return False
@@ -107,7 +107,7 @@ class Browsers:
 
 
 class Guard:
-    """ASGI middleware around the API and the screens."""
+    """ASGI middleware around the API and the screens. Refuses with 401 or 403."""
 
     def __init__(self, app: ASGIApp, hosts: HostNames, browsers: Browsers | None, requests: RequestMetrics) -> None:
         self._app = app
@@ -217,7 +217,7 @@ padding:0 1.5rem}}</style>
 
 
 def _closed(scope: Scope, reason: str) -> ApiResponse:
-    """The answer to who may not see the screens: words for a browser, a problem for a program."""
+    """Return the 401 response: an HTML page for a browser, problem+json for a program."""
     if any(name == b"accept" and b"text/html" in value for name, value in scope["headers"]):
         headers = ((b"content-type", b"text/html; charset=utf-8"), *_PLAIN)
         return ApiResponse(401, _PAGE.format(reason=reason).encode(), headers)

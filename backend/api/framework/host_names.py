@@ -1,6 +1,6 @@
 """The Host and Origin headers that this server accepts.
 
-Each entry is expanded once, at start, to every spelling that a client may send; a request costs one look-up in a set.
+Each entry is expanded at start to every spelling that a client may send; a request costs one set look-up.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _ENTRY = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9_.-]{0,2
 
 
 class HostNames:
-    """Loopback and the listening address with the listening port, and the names that the owner allowed.
+    """Loopback and the listening address with the listening port, and the names allowed by the owner.
 
-    ``allowed`` holds the values of ``--allow-host``. ``NAME:PORT`` stands for exactly that port; ``NAME`` for the
-    listening port and for the default port of http and of https. A default port may be left out, as clients do. An
-    allowed name may be served over https by a proxy; the own names are plain http. Raises ValidationError.
+    ``allowed`` holds the values of ``--allow-host``: ``NAME:PORT`` matches that port; ``NAME`` the listening port and
+    the default ports of http and https. Clients may omit a default port. A proxy may serve an allowed name over https;
+    own names are plain http. Raises ValidationError.
     """
 
     def __init__(self, listen: str, port: int, allowed: Sequence[str] = ()) -> None:
@@ -49,23 +49,23 @@ class HostNames:
     def is_same_origin(self, origin: bytes, host: bytes) -> bool:
         """Whether a page of ``origin`` may send requests with this Host header (both in lower case).
 
-        An allowed name counts under any Host, for many proxies put the address that they forward to in its place.
+        An allowed origin is valid with any Host: many proxies replace the Host with the address they forward to.
         """
         return origin in self._origins or origin in self._own.get(host, ())
 
     def websocket_sources(self) -> list[str]:
-        """The addresses of our own WebSocket, for a Content-Security-Policy."""
+        """Return the server's WebSocket origins, for a Content-Security-Policy."""
         origins = self._origins.union(*self._own.values())
         return sorted("ws" + origin.decode().removeprefix("http") for origin in origins)
 
 
 def bracketed(host: str) -> str:
-    """``host`` as it stands in a URL."""
+    """Return ``host`` as written in a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def is_everywhere(listen: str) -> bool:
-    """Whether ``listen`` is the address that stands for every interface: one to bind, never a Host."""
+    """Whether ``listen`` means every interface (0.0.0.0, ::): an address to bind, never a Host."""
     address = _address(listen)
     return address is not None and address.is_unspecified
 
@@ -85,12 +85,12 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _authorities(scheme: str, name: str, port: int) -> set[str]:
-    """``name:port``, and ``name`` alone where that is the scheme's default port."""
+    """Return ``name:port``, and ``name`` alone for the scheme's default port."""
     return {f"{name}:{port}", name} if port == DEFAULT_PORTS[scheme] else {f"{name}:{port}"}
 
 
 def _parse(text: str) -> tuple[str, int | None]:
-    """One ``--allow-host`` as a name in the form that clients send it in, and its port."""
+    """Return one ``--allow-host`` as the name that clients send, and its port if given."""
     if (address := _address(text)) is not None:
         return bracketed(str(address)), None
     try:

@@ -1,4 +1,4 @@
-"""The API's own description: an OpenAPI 3.1 document drawn from the endpoints' table, and a page to read it on."""
+"""The OpenAPI 3.1 document and the HTML page, generated from the endpoint table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flashflow.backend.schemas.requests import ActivityIn, BatchIn
 
 _ERRORS = (
     ("400", "validation_error", "The request is not valid: `errors` names each field."),
-    ("400", "bad_request", "What came is not a valid HTTP/1.1 request."),
+    ("400", "bad_request", "The bytes received are not a valid HTTP/1.1 request."),
     ("401", "unauthorized", "No key, or one that is unknown or revoked. Run `flashflow key`."),
     ("403", "forbidden", "The key lacks a scope, or the request comes from another site."),
     ("404", "not_found", "Nothing there, or another app's row."),
@@ -36,7 +36,7 @@ _ERRORS = (
     ("500", "internal_error", "A fault of FlashFlow's own; its log says more."),
     ("503", "storage_unavailable", "The storage cannot be used now."),
     ("503", "stopping", "FlashFlow is shutting down and takes no more writes."),
-    ("503", "too_many_connections", "So many connections are open that this one has no place; try again in a moment."),
+    ("503", "too_many_connections", "Too many connections are open; try again soon."),
     ("504", "timeout", "No answer in 10 s; send it again with the same id or Idempotency-Key."),
     ("507", "storage_full", "The disk is full. Reading goes on; writing resumes when there is room."),
 )
@@ -44,7 +44,7 @@ _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
 
 def document(endpoints: Sequence[Endpoint], url: str) -> dict[str, Any]:
-    """The OpenAPI document of ``endpoints``, which are served at ``url``."""
+    """Return the OpenAPI document of ``endpoints``, served at ``url``."""
     kinds = [kind for e in endpoints for kind in (e.body, e.query) if kind is not None]
     operations = [OPERATIONS.get((e.method, plain(e.path)), Operation("", {})) for e in endpoints]
     answers = dict.fromkeys(kind for operation in operations for kind in operation.answers.values())
@@ -81,17 +81,20 @@ ROWS = (
     (ImportSessionsIn, "sessions", ImportedSessionIn),
     (ImportNotificationsIn, "notifications", ImportedNotificationIn),
 )
-"""Rows that are decoded one by one, and what each is."""
+"""Body type, its list field and the type of the rows, for rows that are decoded one by one."""
 
 
 def plain(path: str) -> str:
-    """``/api/users/{user_id}`` for ``/api/users/{user_id:path}``."""
+    """Return ``/api/users/{user_id}`` for ``/api/users/{user_id:path}``."""
     return _PARAMETER.sub(r"{\1}", path)
 
 
 def _for_generators(schema: Any) -> Any:
-    """A schema as client generators read it best. A default moves into the description: generated TypeScript takes a
-    field that has one for a required one. An object of any fields says so: else it is taken for an empty one."""
+    """Return a schema adapted to client generators.
+
+    A default moves into the description: generated TypeScript makes a field with a default required. An object without
+    declared properties states ``additionalProperties``: generators treat it as empty otherwise.
+    """
     if isinstance(schema, list):
         return [_for_generators(one) for one in schema]
     if not isinstance(schema, dict):
@@ -106,7 +109,7 @@ def _for_generators(schema: Any) -> Any:
     words = made.get("enum", ())
     if words and all(isinstance(word, str) for word in words):
         made["type"] = "string"
-    elif len(words) == 1 and isinstance(words[0], bool):  # some know no enumeration of truth values
+    elif len(words) == 1 and isinstance(words[0], bool):  # some generators reject an enum of booleans
         made = {"type": "boolean", "const": made.pop("enum")[0], **made}
     if made.get("type") == "object" and "properties" not in made:
         made.setdefault("additionalProperties", True)
@@ -117,7 +120,7 @@ _AS_IS = frozenset({"default", "enum", "required", "const", "properties"})
 
 
 def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, Any]:
-    """A query parameter: it is text, so null is no value of it."""
+    """Return a query parameter. It is text, so a null choice is removed."""
     choices = [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]
     if len(choices) == 1:
         schema = {name: value for name, value in schema.items() if name != "anyOf"} | choices[0]
@@ -177,7 +180,7 @@ _BARE = {"type": "string"}
 
 
 def _refusals(endpoint: Endpoint) -> list[int]:
-    """The statuses of the refusals that the endpoint may answer with."""
+    """Return the error statuses that the endpoint may answer with."""
     writes = endpoint.method != "GET"
     found = {400, 403, 405, 408, 413, 415, 429, 431, 500, 503, 504}
     if endpoint.scope:
@@ -205,7 +208,7 @@ pre{overflow:auto;border:1px solid var(--line);border-radius:8px;padding:.75rem}
 
 
 def page(endpoints: Sequence[Endpoint], components: dict[str, Any]) -> bytes:
-    """The same as one page of HTML without scripts, for a person."""
+    """Return the documentation as one HTML page without scripts."""
     parts = [
         _HEAD,
         f"<p>Version {VERSION}. The same for programs: <a href='/openapi.json'>openapi.json</a>.</p>",

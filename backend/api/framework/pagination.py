@@ -1,4 +1,4 @@
-"""Pages over short lists: those that fit in memory (types, keys), and those whose rows may be large."""
+"""Cursor pagination over sequence numbers, newest first."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ Cursor = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class Page(Input, frozen=True, kw_only=True):
-    """Where in a list: ``cursor`` from the answer before."""
+    """A position in a list: ``cursor`` is ``next_cursor`` of the previous page."""
 
     limit: Limit = 50
     cursor: Cursor | None = None
 
 
 def paged(name: str, rows: Sequence[tuple[int, Record]], page: Page | None) -> dict[str, Any]:
-    """One page of (sequence number, record), newest first, as ``{name: [...], "next_cursor": ...}``. Raises
-    ValidationError.
+    """Return one page of ``rows`` (sequence number, record) as ``{name: [...], "next_cursor": ...}``.
 
-    The sequence number is a total key: two rows of one millisecond keep their order, and a row that is added or removed
-    between two pages moves no other.
+    Sequence numbers are unique, so rows of one millisecond keep their order and rows added or removed between two pages
+    move no other. Raises ValidationError for an invalid cursor.
     """
     page = page or Page()
     newest = sorted(rows, key=lambda row: row[0], reverse=True)
@@ -47,8 +46,11 @@ NEWEST = (1 << 63) - 1
 def paged_rows(
     name: str, newest: Callable[[int, int], tuple[Sequence[tuple[int, Record]], bool]], page: Page | None
 ) -> dict[str, Any]:
-    """The same over ``newest(before, limit)``: rows with a sequence number below ``before`` and whether there are more.
-    It may give fewer than ``limit``."""
+    """Return one page like ``paged``, for lists too large for memory.
+
+    ``newest(before, limit)`` returns rows with a sequence number below ``before``, possibly fewer than ``limit``, and
+    whether more follow.
+    """
     page = page or Page()
     before = NEWEST if page.cursor is None else decode_cursor(page.cursor, name, 1)[0]
     rows, more = newest(before, page.limit)

@@ -1,4 +1,4 @@
-"""What each route answers, as types: the response schemas of the OpenAPI document."""
+"""Response types of every route, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Answers = Mapping[int, type[msgspec.Struct]]
 
 
 class Operation(NamedTuple):
-    """A route's operation id, and what it answers by status: a type in JSON, or media types."""
+    """A route's operation id, and its response type by status; for other than JSON, the media types."""
 
     name: str
     answers: Answers
@@ -38,7 +38,7 @@ class Operation(NamedTuple):
 
 @cache
 def written(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """``kind`` as an answer writes it: every field is there, whatever its default; so in the records inside it."""
+    """Return ``kind`` with every field required, as responses write it; nested records too."""
     hints = get_type_hints(kind, include_extras=True)
     fields = [(f.encode_name, _CHANGED.get((kind.__name__, f.name), _written(hints[f.name]))) for f in
               msgspec.structs.fields(kind)]  # fmt: skip
@@ -52,7 +52,7 @@ def _written(hint: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, records.Record):
         return written(hint)
     if origin in {Union, types.UnionType}:
-        return Union[tuple(map(_written, arguments))]  # noqa: UP007 made of what is only known here
+        return Union[tuple(map(_written, arguments))]  # noqa: UP007 built at run time
     if origin is tuple:
         return list[_written(arguments[0])]  # type: ignore[misc]
     if origin in {list, dict}:
@@ -61,7 +61,7 @@ def _written(hint: Any) -> Any:
 
 
 _NAMES: Mapping[type, str] = {Rule: "RuleState", Schedule: "ScheduleState"}
-"""Records whose names requests have too."""
+"""Schema names of records whose own names belong to request types."""
 _EXAMPLES = Annotated[
     list[Any],
     Meta(
@@ -82,13 +82,13 @@ _CHANGED: Mapping[tuple[str, str], Any] = {
     ("Delivery", "status"): records.DeliveryStatus,
     ("Decided", "status"): records.DeliveryStatus,
 }
-"""Fields that are plain text in a record and one of a few words in an answer."""
+"""(type, field) → its type in responses, for fields that are ``str`` in the record and an enum in the API."""
 BESIDE = (written(ActivityExample), written(AlertExample))
-"""Types that are named in a schema only."""
+"""Types referenced only inside other schemas."""
 
 
 def answer(name: str, /, **fields: Any) -> type[msgspec.Struct]:
-    """``{"success": true, …}`` with these fields; one that may be missing is ``… | UnsetType``."""
+    """Return a response type: ``success`` and these fields; an optional one is ``… | UnsetType``."""
     made: list[Any] = [("success", Literal[True])]
     for field, hint in fields.items():
         made.append((field, hint, UNSET) if UnsetType in get_args(hint) else (field, hint))
@@ -96,12 +96,12 @@ def answer(name: str, /, **fields: Any) -> type[msgspec.Struct]:
 
 
 def part(name: str, /, **fields: Any) -> type[msgspec.Struct]:
-    """An object inside an answer."""
+    """Return an object type nested in a response."""
     return msgspec.defstruct(name, list(fields.items()), kw_only=True)
 
 
 def plus(name: str, kind: type[msgspec.Struct], /, **fields: Any) -> type[msgspec.Struct]:
-    """An answer (or with ``inside`` an object in one) that has a record's fields beside others."""
+    """Return a response type with the fields of the record ``kind`` and others."""
     whole = written(kind)
     return answer(name, **get_type_hints(whole, include_extras=True), **fields)
 
@@ -148,7 +148,7 @@ PLAIN: Answers = {}
 
 
 def listed(name: str, field: str, kind: type[msgspec.Struct], **more: Any) -> type[msgspec.Struct]:
-    """One page of ``kind``."""
+    """Return the response type of one page of ``kind``."""
     return answer(name, **{field: list[W(kind)]}, **more, next_cursor=Text)  # type: ignore[misc]
 
 
@@ -328,4 +328,4 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/api/metrics"): Operation("get_metrics", PLAIN, ("text/plain",)),
     ("GET", "/api/stream"): Operation("stream_events", PLAIN, ("text/event-stream",)),
 }  # fmt: skip
-"""(method, path) → what the document says of it."""
+"""(method, path) → operation."""

@@ -1,8 +1,8 @@
-"""The short way to an endpoint: by its whole path, or by the path before its last parameter.
+"""Fast routing: find an endpoint by its whole path, or by the path before its last parameter.
 
-Starlette's router tries one pattern after another inside three layers of error handling, which costs a small request
-half its time. An Endpoint answers for its own errors, so it needs none of that; whatever is not found here (another
-method, the documentation, the screens) goes the long way.
+Starlette's router tries one pattern after another inside three layers of error handling: half the time of a small
+request. An AsgiEndpoint handles its own errors and needs none of it. Requests not found here (other methods, documents,
+screens) go through Starlette.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BELOW = re.compile(r"(?P<before>[^{}]*/)\{\w+(?::path)?\}/(?P<segment>[^/{}]+).
 
 
 def sub_routes(endpoints: Sequence[Endpoint]) -> dict[str, frozenset[str]]:
-    """The path before an id that may hold slashes → the segments that follow such an id in other routes."""
+    """Map the path before a ``:path`` id to the segments that follow such an id in other routes."""
     found: dict[str, set[str]] = {}
     for endpoint in endpoints:
         if (match := _TAIL.fullmatch(endpoint.path)) and match["path"]:
@@ -35,7 +35,7 @@ def sub_routes(endpoints: Sequence[Endpoint]) -> dict[str, frozenset[str]]:
 
 
 class Router:
-    """ASGI: endpoints first, then ``otherwise``."""
+    """Route to an endpoint, else to the ASGI app ``otherwise``."""
 
     def __init__(self, endpoints: Sequence[Endpoint], services: Services, otherwise: ASGIApp) -> None:
         self._otherwise = otherwise
@@ -60,7 +60,7 @@ class Router:
             await self._otherwise(scope, receive, counting(self._requests, scope, send))
 
     def _leads_below(self, scope: Scope, before: str) -> bool:
-        """Whether a segment after the id names a sub-route: ``ada/consent`` does, the id ``ada%2Fconsent`` does not."""
+        """Whether a segment after the id is a sub-route: ``ada/consent`` has one, the id ``ada%2Fconsent`` has none."""
         names = self._below.get(before)
         if names is None:
             return False

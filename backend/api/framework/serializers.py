@@ -1,4 +1,4 @@
-"""Records as the API writes them: times as RFC 3339 in UTC with milliseconds and ``Z``, everything else as it is."""
+"""Records and rows as JSON. Times are RFC 3339 in UTC with milliseconds and ``Z``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _decode_list = msgspec.json.Decoder(list[Any]).decode
 
 
 def to_json_types(record: Record) -> dict[str, Any]:
-    """A record's fields by name, times written out. Nested records are left to the encoder."""
+    """Return a record's fields by name, with times as text. Nested records are left to the encoder."""
     fields = {}
     for name in record.__struct_fields__:
         value = getattr(record, name)
@@ -37,12 +37,12 @@ def to_json_types(record: Record) -> dict[str, Any]:
 
 
 def delivery_json(delivery: Delivery) -> dict[str, Any]:
-    """A delivery with all of its attempts."""
+    """Return a delivery with its attempts."""
     return to_json_types(delivery) | {"attempts": [to_json_types(attempt) for attempt in delivery.attempts]}
 
 
 def sent_json(sent: Sent) -> dict[str, Any]:
-    """What ``send`` answers for one user."""
+    """Return one user's part of a ``send`` response."""
     return {
         "notification_id": sent.notification_id,
         "status": sent.status,
@@ -57,7 +57,7 @@ def _when_ms(ms: int | None) -> str | None:
 
 
 def _raw(text: str | None, empty: msgspec.Raw) -> msgspec.Raw:
-    if text and DAMAGED in text:  # it may be JSON no more
+    if text and DAMAGED in text:  # replaced bytes: may no longer be valid JSON
         return msgspec.Raw(
             encode_json(from_object(text) if empty is _EMPTY_OBJECT else decode_json(_decode_list, text, []))
         )
@@ -65,10 +65,9 @@ def _raw(text: str | None, empty: msgspec.Raw) -> msgspec.Raw:
 
 
 def notification_row_json(row: tuple[Any, ...]) -> dict[str, Any]:
-    """A row of the notifications' COLUMNS, as ``wire`` writes its record; JSON columns go out as they are stored.
+    """Return a row of the notifications' COLUMNS as ``to_json_types`` writes its record; stored JSON is copied.
 
-    Lists of fifty are the API's busiest read: this takes a third of the time of the way through records, and a test
-    holds the two equal.
+    Takes a third of the time of the conversion through records, for the API's busiest read. A test keeps both equal.
     """
     (
         _, id_, user_id, app, title, message, kind, channels, priority, status, inbox, data, actions, collapse,
@@ -102,7 +101,7 @@ def notification_row_json(row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def wire_activity_row(row: tuple[Any, ...]) -> dict[str, Any]:
-    """A row of the activities' COLUMNS, as ``wire`` writes its record; the metadata go out as they are stored."""
+    """Return a row of the activities' COLUMNS as ``to_json_types`` writes its record; stored JSON is copied."""
     (_, id_, user_id, kind, session_id, app, timestamp, received, metadata, page, referrer, agent, ip) = row
     return {
         "id": decode_id(id_),
@@ -121,7 +120,7 @@ def wire_activity_row(row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def wire_session_row(row: tuple[Any, ...]) -> dict[str, Any]:
-    """A row of the sessions' READ_COLUMNS, as ``wire`` writes its record; the device's info goes out as stored."""
+    """Return a row of the sessions' READ_COLUMNS as ``to_json_types`` writes its record; stored JSON is copied."""
     info = 10
     return to_json_types(to_session((*row[:info], None, *row[info + 1 :]))) | {
         "device_info": _raw(row[info], _EMPTY_OBJECT)
@@ -129,11 +128,10 @@ def wire_session_row(row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 class NotificationPages:
-    """Pages of notifications as JSON, each notification encoded once for every revision of it.
+    """Encode pages of notifications as JSON; cache each notification by its revision.
 
-    A revision changes with every change of its notification and never comes back, so what is kept here can be asked
-    for forever and is never stale. Any thread may ask: each step on the dictionary is atomic, and a page that another
-    thread drops is encoded again.
+    A change gives its notification a new, unique revision, so entries are never stale. Thread-safe: each dictionary
+    operation is atomic, and an entry dropped by another thread is encoded again.
     """
 
     def __init__(self, most: int = 2048, largest: int = 8192) -> None:
@@ -141,10 +139,12 @@ class NotificationPages:
         self._most = most
         self._largest = largest
 
-    def page(self, conn: sqlite3.Connection, asked: ListFilter, most_bytes: int) -> tuple[bytes, bool]:
-        """The body of the answer to ``asked``, and whether it was cut short: it takes no further notification once they
-        are ``most_bytes`` together, and gives a cursor instead."""
-        spots, unread, more = list_places(conn, asked)
+    def page(self, conn: sqlite3.Connection, filters: ListFilter, most_bytes: int) -> tuple[bytes, bool]:
+        """Return the response body for ``filters``, and whether it was cut short.
+
+        The page takes no further notification at ``most_bytes`` in total; its cursor continues there.
+        """
+        spots, unread, more = list_places(conn, filters)
         parts = self._encoded(conn, spots, most_bytes)
         cut = len(parts) < len(spots)
         body = b'{"success":true,"notifications":[%s],"unread_count":%d,"next_cursor":%s}' % (

@@ -1,4 +1,4 @@
-"""Answers too large to be held: sent a piece at a time, as fast as the client reads."""
+"""Downloads sent piece by piece, as fast as the client reads."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from flashflow.backend.api.http.unread_bytes import WRITE_BYTES
 from flashflow.backend.core.errors import RateLimited
 
 RESERVED = 1024 * 1024
-"""Bytes that count as held by a download while its first piece is made: so many run at once for one key."""
+"""Bytes reserved for a download while its first piece is made: limits the downloads of one key."""
 
 
 async def streamed(call: ApiRequest, pieces: Iterator[bytes], media_type: str, filename: str) -> StreamedResponse:
-    """``pieces`` as a file to download. What keeps the first from being made is raised here, while a refusal can still
-    be answered; a fault after it ends the connection before the answer is whole, so that nobody takes it for all.
-    Raises RateLimited where this key holds too much already."""
+    """Return ``pieces`` as a file to download.
+
+    Raises the errors of the first piece, and RateLimited if this key has too many unread bytes. A later error closes
+    the connection before the end, so that no client takes the file as complete.
+    """
     app, outgoing = call.caller.app, call.services.outgoing
     if not outgoing.has_room(app, RESERVED):
         raise RateLimited("This key has asked for more than it has read. Read those answers first.")

@@ -1,8 +1,8 @@
-"""The places that a server has for connections, and which connection has to leave when there are too many.
+"""Limits on connections, and the choice of the one to close when there are too many.
 
-A key's owner may hold many connections, and a client without a key costs nothing to start: neither may keep the others
-out. Streams and WebSockets leave some places free for requests; beyond that, the newest connection is let in and one
-that only waits is closed, of the group (a key's, the browsers', those without a key) that holds most.
+Neither one key's client nor clients without a key may exclude all others. Streams and WebSockets leave some connections
+free for requests. Beyond the limit a new connection is accepted and an idle one is closed, taken from the group (a key,
+the browsers, clients without a key) that has most.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Protocol
 import msgspec
 
 REASONS = ("bad_request", "headers_too_large", "request_timeout", "too_many_connections")
-"""The codes of what is refused before there is a request to hand on."""
+"""Problem codes of requests refused before a handler is called."""
 BROWSER = ""
-"""Stands for an app's name where a browser has shown its cookie."""
+"""App name of a browser with a valid cookie."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What connections may use. ``header_bytes`` is the request line and the headers together; ``max_streams`` counts
-    event streams and WebSockets, ``max_unknown`` connections that have shown no key."""
+    """Limits on connections. ``header_bytes``: request line and headers together; ``max_streams``: event streams and
+    WebSockets; ``max_unknown``: connections without a key."""
 
     header_bytes: int = 16 * 1024
     request_deadline_s: float = 10.0
@@ -34,7 +34,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Peer:
-    """Who is at the other end of a connection: the app whose key it has shown last, BROWSER, or None so far."""
+    """A connection's client: the app of the last valid key, BROWSER, or None so far."""
 
     __slots__ = ("app",)
 
@@ -43,56 +43,56 @@ class Peer:
 
 
 def recognise(scope: MutableMapping[str, Any], app: str) -> None:
-    """Note whose connection the request with this ASGI scope came on."""
+    """Record ``app`` as the client of the connection with this ASGI scope."""
     peer: Peer | None = scope.get("flashflow.peer")
     if peer is not None:
         peer.app = app
 
 
 class Connection(Protocol):
-    """What is asked of a connection here."""
+    """The operations of a connection that the watch uses."""
 
     peer: Peer
     loop: asyncio.AbstractEventLoop
 
     def check(self, now: float) -> None:
-        """End it where it is past a deadline."""
+        """Close it if a deadline has passed. ``now``: loop time in seconds."""
 
     def waits_since(self) -> float | None:
-        """Since when it has waited for bytes from its peer; None while an answer is under way."""
+        """Loop time since when it waits for bytes from its peer; None while a response is under way."""
 
     def is_stuck(self) -> bool:
-        """Whether its peer does not take what was written."""
+        """Whether its peer does not read the bytes written."""
 
     def send_away(self) -> None:
-        """End it for the sake of another."""
+        """Close it to free its place."""
 
     def unsent(self) -> int:
-        """Bytes that were written and not taken by its peer."""
+        """Bytes written and not yet read by its peer."""
 
 
 class ConnectionWatch:
-    """The connections of one server, and the sweep that ends those past a deadline."""
+    """The connections of one server, and the periodic sweep for passed deadlines."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.connections: dict[Connection, None] = {}
-        """In the order they came."""
+        """In the order of arrival."""
         self.sockets: set[Any] = set()
-        """uvicorn's own set: these connections, and those that have become WebSockets."""
+        """uvicorn's own set: these connections, and WebSockets."""
         self.lingering = 0
         self.streams: Counter[str] = Counter()
-        """Event streams by the app whose key opened them."""
+        """Event streams by app."""
         self.refused = Counter(dict.fromkeys(REASONS, 0))
-        """How many requests were refused before there was anything to hand on, by the code of the refusal."""
+        """Refused requests by problem code (REASONS)."""
         self.stuck: set[Connection] = set()
-        """Those whose buffer is above its high-water mark."""
+        """Connections whose write buffer is above its high-water mark."""
         self._unknown: dict[Connection, None] = {}
         self._interval = min(0.5, max(0.02, min(limits.request_deadline_s, limits.write_deadline_s) / 20))
         self._armed = False
 
     def add(self, connection: Connection, sockets: set[Any]) -> bool:
-        """Take ``connection`` in, at the cost of others where there are too many; False where it has no place."""
+        """Register ``connection``, closing another one above a limit. False if none can be closed."""
         self.sockets = sockets
         self.connections[connection] = None
         self._unknown[connection] = None
@@ -107,17 +107,17 @@ class ConnectionWatch:
         return _make_room(one for one in self.connections if one is not connection)
 
     def discard(self, connection: Connection) -> None:
-        """``connection`` is gone, or has become a WebSocket."""
+        """Remove a closed connection, or one that became a WebSocket."""
         self.connections.pop(connection, None)
         self.stuck.discard(connection)
         self._unknown.pop(connection, None)
 
     def unsent(self, app: str) -> int:
-        """Bytes that the clients with this app's key have not taken yet."""
+        """Bytes written to and not yet read by clients with this app's key."""
         return sum(connection.unsent() for connection in self.stuck if connection.peer.app == app)
 
     def has_room_for_stream(self) -> bool:
-        """Whether one more connection may be held for long; the rest is for requests."""
+        """Whether one more event stream or WebSocket may open."""
         websockets = len(self.sockets) - len(self.connections)
         return websockets + self.streams.total() < self.limits.max_streams
 
@@ -136,7 +136,7 @@ class ConnectionWatch:
 
 
 def _make_room(connections: Iterable[Connection]) -> bool:
-    """End one of ``connections`` that waits, else one that does not read; False where there is neither."""
+    """Close one idle connection, else one whose peer does not read. False if there is neither."""
     candidates: list[tuple[float, Connection]] = []
     stuck: list[tuple[float, Connection]] = []
     for connection in connections:

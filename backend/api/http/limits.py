@@ -1,10 +1,9 @@
-"""What one connection may cost: bytes of header, seconds until a request is whole, seconds of not reading.
+"""Limits of one connection: header bytes, seconds until a request is complete, seconds without reading.
 
-uvicorn keeps a half-open connection for ever, takes 70 KB of header and says its own errors as text. The classes made
-by ``http_protocol`` are uvicorn's, with those three put right; ``uvicorn.Config(http=...)`` takes them.
+uvicorn keeps a half-open connection for ever, accepts 70 KB of headers and sends its errors as text. LimitedProtocol
+changes these three in uvicorn's protocol classes.
 
-Time costs a request nothing: no timer is created for one. A connection notes when its request began and one sweep per
-server compares the notes, as long as there is any connection.
+Deadlines need no timer per request: a connection records when its request began, and one sweep per server compares.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from flashflow.backend.api.http.problem_json import MEDIA_TYPE, problem_bytes, r
 
 LINGER_S = 1.0
 LINGER_BYTES = 1024 * 1024
-"""How long a refused peer may take to read the answer, and how much it may still send, to be discarded. Closing at
-once with unread bytes would reset the connection: a peer that is still sending gets a broken pipe in place of the
-answer, and on some systems the reset destroys an answer that has arrived."""
+"""How long a refused peer may take to read the response, and how many bytes it may still send (discarded). Closing at
+once with unread bytes resets the connection: a peer that is still sending gets a broken pipe instead of the response,
+and on some systems the reset discards a response that has arrived."""
 
 LINGERING_MAX = 64
-"""So many refused peers are waited for at once; the ones above are closed without the courtesy."""
+"""Refused connections that linger at once; further ones are closed immediately."""
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 
 
 class Refusal(NamedTuple):
-    """An answer that is given before, or instead of, any handler."""
+    """A problem+json response sent before, or instead of, any handler."""
 
     status: int
     code: str
@@ -64,13 +63,13 @@ def too_many(limit: int) -> Refusal:
 
 
 def head_fault(target: bytes, version: str, names: list[bytes]) -> str | None:
-    """Why a request with this target, HTTP version and header names (in lower case) is refused, or None.
+    """Return why a request with this target, HTTP version and header names (lower case) is refused, or None.
 
-    Only the origin form is served (RFC 9112 section 3.2.1): a proxy's absolute form would carry a second host past the
-    Host check. A path that is not text after unescaping names nothing here.
+    Only the origin form is served (RFC 9112 section 3.2.1): an absolute form would carry a second host past the Host
+    check. A path must be UTF-8 after unescaping.
     """
     if version not in ("1.1", "1.0"):
-        return f"HTTP/{version} is not spoken here."
+        return f"HTTP/{version} is not supported."
     if not target.startswith(b"/") or not target.isascii():
         return "The request target must be a path that starts with / and is ASCII."
     if ord("%") in target and not _is_text(target.partition(b"?")[0]):
@@ -94,7 +93,7 @@ def _is_text(path: bytes) -> bool:
 
 
 class LimitedProtocol(asyncio.Protocol):
-    """What both of uvicorn's protocols gain. Stands before one of them in the bases; a stamp of 0.0 means unset."""
+    """Mixin before one of uvicorn's protocol classes. Times are loop times in seconds; 0.0 means unset."""
 
     limits: ClassVar[Limits]
     watch: ClassVar[ConnectionWatch]
@@ -122,7 +121,7 @@ class LimitedProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.limit_concurrency = None  # max_connections is in its place
+        self.limit_concurrency = None  # max_connections replaces it
         self._since = self.loop.time()
         if not self.watch.add(self, self.connections):
             self.refuse(too_many(self.limits.max_connections))
@@ -143,43 +142,43 @@ class LimitedProtocol(asyncio.Protocol):
         super().resume_writing()
 
     def shutdown(self) -> None:
-        """uvicorn's call at a graceful stop: a refused connection has nothing to wait for but an answer under way."""
+        """Close at a graceful stop. A refused connection waits only for a response under way."""
         if not self._deaf:
             super().shutdown()  # type: ignore[misc]
         elif self._lingering or not self._is_answering():
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Where uvicorn gives up on a request, whatever the reason; ``fault`` holds ours."""
+        """Refuse an invalid request. uvicorn calls this on a parser error; ``fault`` holds the reason."""
         self.refuse(self.fault or NOT_HTTP)
 
     def is_in_body(self) -> bool:
-        """Whether what was last read belongs to a body, not to the head of a request."""
+        """Whether the last bytes read belong to a body, not to a request head."""
         raise NotImplementedError
 
     def is_queued(self) -> bool:
-        """Whether the request being received waits for the answer to an earlier one (pipelining)."""
+        """Whether the request being received waits for an earlier response (pipelining)."""
         return False
 
     def check(self, now: float) -> None:
-        """Called by the sweep."""
+        """Close the connection if a deadline has passed. Called by the sweep; ``now``: loop time."""
         if self._abort_at:
             if now >= self._abort_at:
                 self.transport.abort()
-        elif self.transport.is_closing():  # and still here: its last bytes are not being read
+        elif self.transport.is_closing():  # and not closed yet: the peer does not read the last bytes
             self._abort_at = now + self.limits.write_deadline_s
         elif self._deaf:
             return
         elif self._since:
             if not self.transport.is_reading() or (self._is_answering() and not self.cycle.more_body):
-                self._since = now  # the wait is ours, not the peer's
+                self._since = now  # the server is busy, not the peer
             elif now - self._since >= self.limits.request_deadline_s:
                 self._time_out()
         elif self._idle_since and now - self._idle_since >= self.timeout_keep_alive:
             self.transport.close()
 
     def waits_since(self) -> float | None:
-        """Since when this connection has waited for bytes from its peer; None where it does not."""
+        """Loop time since when this connection waits for bytes from its peer; None if it does not."""
         if self._deaf or self._abort_at or self.transport.is_closing() or not self.transport.is_reading():
             return None
         if self._is_answering() and not self.cycle.more_body:
@@ -187,25 +186,25 @@ class LimitedProtocol(asyncio.Protocol):
         return self._since or self._idle_since or None
 
     def is_stuck(self) -> bool:
-        """Whether the peer does not read what was written."""
+        """Whether the peer does not read the bytes written."""
         return bool(self.flow.write_paused) and not self._lingering
 
     def unsent(self) -> int:
-        """Bytes that were written and not taken by the peer."""
+        """Bytes written and not yet read by the peer."""
         return self.transport.get_write_buffer_size()
 
     def send_away(self) -> None:
-        """Make room for another connection."""
+        """Close this connection to make room for another."""
         if self.is_stuck():
             self.transport.abort()
         elif self._since:
             self.refuse(too_many(self.limits.max_connections))
         else:
-            self.transport.close()  # between two requests, as after keep-alive
+            self.transport.close()  # idle between two requests
 
     @property
     def is_deaf(self) -> bool:
-        """Whether what comes is not read as a request any more."""
+        """Whether input is no longer read as requests."""
         return self._deaf
 
     def _time_out(self) -> None:
@@ -216,10 +215,10 @@ class LimitedProtocol(asyncio.Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer and let go. Nothing more is read as a request, for where the next one would begin is unknown.
+        """Send ``refusal`` and close. Further input is discarded: the start of a next request is unknown.
 
-        An earlier request on this connection that is still being answered keeps its answer, and the connection ends
-        after it; an answer that has begun for the refused request itself is cut, for it cannot be taken back.
+        An earlier request still being answered gets its response first. A response already begun for the refused
+        request is cut off.
         """
         if self._deaf or self.transport.is_closing():
             return
@@ -239,18 +238,18 @@ class LimitedProtocol(asyncio.Protocol):
                 self.transport.abort()
                 return
         elif cycle is not None and self.is_in_body():
-            self.part()  # answered before its body was here, and one request has one answer
+            self.part()  # already answered before its body arrived
             return
         self.say(refusal)
 
     def say(self, refusal: Refusal) -> None:
-        """Write the answer as the last thing on this connection, and give the peer time to read it."""
+        """Write ``refusal`` as the last response of this connection, and give the peer time to read it."""
         self.watch.refused[refusal.code] += 1
         self.transport.write(raw_response(refusal.status, refusal.body()))
         self.part()
 
     def part(self) -> None:
-        """Write nothing more, and close when the peer has, or after LINGER_S seconds of discarding what it sends."""
+        """Write nothing more; close when the peer does, or after LINGER_S seconds of discarding its input."""
         if self._lingering or self.transport.is_closing():
             return
         self._deaf = True
@@ -264,22 +263,22 @@ class LimitedProtocol(asyncio.Protocol):
         self.flow.resume_reading()
         try:
             self.transport.write_eof()
-        except OSError:  # the peer is gone already
+        except OSError:  # the peer has closed
             self.transport.abort()
 
     def discard(self, data: bytes) -> None:
-        """What comes after a refusal. Beyond LINGER_BYTES it stays with the peer until the connection ends."""
+        """Discard input after a refusal. Beyond LINGER_BYTES it is no longer read."""
         if self._lingering:
             self._discarded += len(data)
             if self._discarded > LINGER_BYTES:
                 self.flow.pause_reading()
 
     def rest(self) -> None:
-        """The connection is idle between requests, for ``timeout_keep_alive`` at most."""
+        """Start the idle period between requests, ``timeout_keep_alive`` at most."""
         self._idle_since = self.loop.time()
 
     def let_go(self) -> bool:
-        """Leave the connection to a WebSocket; False where too many are held already, and this one is refused."""
+        """Hand the connection over to a WebSocket. False, and refused, if too many are open."""
         if not self.watch.has_room_for_stream():
             self.refuse(too_many(self.limits.max_streams))
             return False
@@ -295,16 +294,16 @@ class LimitedProtocol(asyncio.Protocol):
 
 
 def rebound(function: Any, **names: Any) -> Any:
-    """A copy of ``function`` that finds ``names`` where it looked for its module's own.
+    """Return a copy of ``function`` whose globals have ``names`` replaced.
 
-    uvicorn names the class of its request cycle inside two long functions. Giving each new cycle another class instead
-    was measured at 2 us a request, a tenth of all it costs.
+    uvicorn instantiates its request cycle class inside two long functions. Changing each cycle's class afterwards was
+    measured at 2 us a request, a tenth of its total cost.
     """
     return FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
 
 
 class Parting:
-    """A cycle's transport while the last bytes of an early answer go out: its ``close`` is ``part``."""
+    """A cycle's transport during an early response: ``close`` lingers instead of resetting the connection."""
 
     def __init__(self, connection: LimitedProtocol) -> None:
         self._connection = connection
@@ -316,7 +315,7 @@ class Parting:
 
 
 def prepare_to_part(cycle: Any, message: Any) -> None:
-    """Where ``message`` ends the answer and the peer may still be sending, let the close after it be gentle."""
+    """Make the close after ``message`` linger, if it ends a response while the peer may still be sending."""
     if message["type"] == "http.response.body" and not message.get("more_body", False) and not cycle.response_complete:
         connection: LimitedProtocol | None = getattr(cycle.on_response, "__self__", None)
         if connection is not None and (cycle.more_body or connection.is_deaf):
@@ -324,7 +323,7 @@ def prepare_to_part(cycle: Any, message: Any) -> None:
 
 
 async def answer_500(cycle: Any) -> None:
-    """uvicorn's answer for an application that failed without answering, in our shape."""
+    """Send problem+json for an application that failed before responding."""
     body = INTERNAL.body()
     headers = [
         (b"content-type", MEDIA_TYPE.encode()),

@@ -1,4 +1,4 @@
-"""The limits on uvicorn's h11 protocol, which serves where httptools is not to be had."""
+"""Limits for uvicorn's h11 protocol, used where httptools is not installed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Cycle(RequestResponseCycle):
 
 
 class Connection(h11.Connection):
-    """h11 as strict as llhttp: it measures a head only while it is incomplete, and lets Transfer-Encoding win."""
+    """h11 made as strict as llhttp. h11 measures only incomplete heads, and prefers Transfer-Encoding to a length."""
 
     def __init__(self, header_bytes: int) -> None:
         super().__init__(h11.SERVER, header_bytes)
@@ -70,7 +70,7 @@ class Connection(h11.Connection):
             return too_large(self.header_bytes)
         names = [name for name, _ in request.headers]
         framed = b"content-length" in names or b"transfer-encoding" in names
-        if framed and len(_FRAMING.findall(head)) > 1:  # h11 merges equal lengths before it hands them out
+        if framed and len(_FRAMING.findall(head)) > 1:  # h11 merges equal lengths
             return malformed("The length of the body is given more than once.")
         fault = head_fault(request.target, request.http_version.decode("ascii"), names)
         if fault is None and request.method == b"CONNECT":

@@ -1,4 +1,4 @@
-"""The limits on uvicorn's httptools protocol."""
+"""Limits for uvicorn's httptools protocol."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from flashflow.backend.api.http.problem_json import WHOLE
 
 
 class Cycle(RequestResponseCycle):
-    """uvicorn's, with a short way for an answer that comes whole (the ASGI extension WHOLE).
+    """uvicorn's request cycle, with a fast path for complete responses (the ASGI extension WHOLE).
 
-    Two messages and a look at every header for what may not stand in it cost a small answer a third of its time on the
-    wire's side; the API's usual headers are known beforehand, and its lengths are those of the bytes.
+    Two messages and the check of every header take a third of the protocol time of a small response. The API's usual
+    headers are known to be valid, and its lengths are correct.
     """
 
     _unbounded = False
-    """Whether an HTTP/1.0 client gets a body of unknown length."""
+    """Whether the response to an HTTP/1.0 client has a body of unknown length."""
 
     async def send(self, message: Any) -> None:
         if message["type"] != WHOLE:
@@ -43,7 +43,7 @@ class Cycle(RequestResponseCycle):
         if self.disconnected:
             return
         if self.response_started:
-            raise RuntimeError("A whole answer came after another had begun.")
+            raise RuntimeError("A complete response was sent after another had begun.")
         parts = [STATUS_LINE[message["status"]]]
         for name, value in self.default_headers:
             parts += (name, b": ", value, b"\r\n")
@@ -60,13 +60,13 @@ class Cycle(RequestResponseCycle):
         self.on_response()
 
     def _until_close(self, message: Any) -> None:
-        """HTTP/1.0 knows no chunks (RFC 9112 section 7.1): a body without a length lasts until the connection ends."""
+        """End a body without a length by closing: HTTP/1.0 has no chunks (RFC 9112 section 7.1)."""
         if message["type"] == "http.response.start":
             self._unbounded = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
             if self._unbounded:
                 self.chunked_encoding = self.keep_alive = False
         elif self._unbounded:
-            self.expected_content_length = len(message.get("body", b""))  # what uvicorn counts down from
+            self.expected_content_length = len(message.get("body", b""))  # uvicorn counts it down
 
     async def send_500_response(self) -> None:
         await answer_500(self)
@@ -77,7 +77,7 @@ _EXTENSIONS: dict[str, dict[object, object]] = {WHOLE: {}}
 
 
 class Refused(Exception):
-    """Raised inside a parser callback to stop the parser; the reason is in the connection's ``fault``."""
+    """Stops the parser from inside a callback; the reason is the connection's ``fault``."""
 
 
 _PERCENT = ord("%")
@@ -85,13 +85,13 @@ _start_request = rebound(HttpToolsProtocol.on_headers_complete, RequestResponseC
 
 
 class LimitedHttpTools(LimitedProtocol, HttpToolsProtocol):
-    """``_bytes`` counts what was received since the last whole request: 0 when no part of a next one has come.
+    """The limits on llhttp. ``_bytes`` counts the bytes received since the last complete request.
 
-    A head that began in the middle of a segment, behind the end of another request, is counted from its next segment
-    on; such a one, and one whose count leaves room for doubt, is measured exactly when it is complete.
+    A head that begins in the middle of a segment, after another request, is counted from its next segment on and
+    measured exactly when complete; so is one whose count may be above the limit.
 
-    This is the hot path: ``data_received``, ``on_message_complete`` and ``on_response_complete`` stand in place of
-    uvicorn's, not around them. What they save, a timer for each answer above all, pays for what is checked.
+    This is the hot path: ``data_received``, ``on_message_complete`` and ``on_response_complete`` replace uvicorn's
+    methods. The time saved, mainly a timer per response, pays for the checks.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -147,7 +147,7 @@ class LimitedHttpTools(LimitedProtocol, HttpToolsProtocol):
             self._other_protocol = not self._should_upgrade()
             if not self._other_protocol:
                 if self._is_answering():
-                    self._stop(malformed("A WebSocket cannot be asked for before the last answer is here."))
+                    self._stop(malformed("A WebSocket cannot be requested before the previous response has arrived."))
                 super().on_headers_complete()
             return
         self.scope["extensions"] = _EXTENSIONS
@@ -155,13 +155,13 @@ class LimitedHttpTools(LimitedProtocol, HttpToolsProtocol):
         _start_request(self)
         if not plain:
             if self.scope["http_version"] == "1.0":
-                self.cycle.waiting_for_100_continue = False  # RFC 9110 section 10.1.1: ignored in HTTP/1.0
-            self.headers = []  # trailers are collected here, and do not join the headers a handler trusts
+                self.cycle.waiting_for_100_continue = False  # RFC 9110 section 10.1.1: Expect is ignored in HTTP/1.0
+            self.headers = []  # trailers are collected here, apart from the headers a handler trusts
 
     def _is_plain(self) -> bool:
-        """Whether this head is in order at a glance (0.3 us where ``_check_head`` takes 0.8).
+        """Whether this head is valid by a quick check (0.3 us; ``_check_head`` takes 0.8).
 
-        Without a Connection header of either name, llhttp keeps alive what has the version 1.1 and nothing else.
+        Without a Connection or Proxy-Connection header, llhttp keeps only HTTP/1.1 alive.
         """
         url = self.url
         fields = dict(self.headers)
@@ -213,16 +213,16 @@ class LimitedHttpTools(LimitedProtocol, HttpToolsProtocol):
             self.rest()
             return
         cycle, app = self.pipeline.pop()
-        if cycle.disconnected:  # refused while it waited for its turn
+        if cycle.disconnected:  # refused while queued
             self.say(self.fault or NOT_HTTP)
         else:
             self._start_asgi_task(cycle, app)
 
     def _upgrade(self, rest: bytes) -> None:
-        """Hand over to WebSocket; answer a request that offers anything else (Java's client: h2c) as if it did not.
+        """Hand over to WebSocket; ignore an offer of another protocol, such as h2c by Java's client.
 
-        RFC 9110 section 7.8 wants such an offer ignored. The parser takes it for accepted and skips the body, which
-        would then be read as the next request; so the head is read again without the offer.
+        RFC 9110 section 7.8: such an offer is ignored. The parser assumes it accepted and skips the body, which would
+        be parsed as the next request; so the head is parsed again without the offer.
         """
         if not self._other_protocol:
             if self.let_go():

@@ -1,4 +1,4 @@
-"""How every refusal is said over HTTP: one RFC 9457 body, wherever in the server it was decided."""
+"""The body of every error response: problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from flashflow.backend.core.errors import FieldError, FlashFlowError, Validation
 MEDIA_TYPE = "application/problem+json"
 
 WHOLE = "flashflow.answer"
-"""An ASGI extension of our own protocol: one message with ``status``, ``head`` (the headers' bytes, but for date,
-length and connection) and ``body`` in place of two."""
+"""ASGI extension of LimitedHttpTools: one message with ``status``, ``head`` (header bytes without date, length and
+connection) and ``body`` replaces two."""
 
 
 class FieldProblem(msgspec.Struct, frozen=True):
-    """One bad field; ``field`` is a dotted path, empty for the whole body."""
+    """One invalid field; ``field`` is a dotted path, empty for the whole body."""
 
     field: str
     message: str
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of an error answer, its fields in the order they are written."""
+    """The body of an error response, fields in written order."""
 
     type: str
     title: str
@@ -36,7 +36,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def problem_bytes(status: int, code: str, title: str, detail: str, errors: Sequence[FieldError] = ()) -> bytes:
-    """The JSON of one problem. ``type`` leads to the paragraph of our own documentation about ``code``."""
+    """Return the JSON of one problem. ``type`` links to the row about ``code`` on the /docs page."""
     fields = tuple(FieldProblem(_text(error.field), _text(error.message)) for error in errors)
     return msgspec.json.encode(
         Problem(
@@ -51,13 +51,13 @@ def problem_bytes(status: int, code: str, title: str, detail: str, errors: Seque
 
 
 def problem_of(error: FlashFlowError) -> tuple[int, bytes]:
-    """The status and the body that answer ``error``."""
+    """Return the status and the body for ``error``."""
     errors = error.errors if isinstance(error, ValidationError) else ()
     return error.status, problem_bytes(error.status, error.code, error.title, str(error) or error.title, errors)
 
 
 def raw_response(status: int, body: bytes) -> bytes:
-    """A whole HTTP/1.1 answer, for where there is no request to answer through: the connection ends after it."""
+    """Return a complete HTTP/1.1 response that closes the connection, for use without a request cycle."""
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
         f"content-type: {MEDIA_TYPE}\r\n"
@@ -69,5 +69,5 @@ def raw_response(status: int, body: bytes) -> bytes:
 
 
 def _text(text: str) -> str:
-    """``text`` as it can be encoded: a lone surrogate in what a caller sent must not turn its 400 into a 500."""
+    """Return ``text`` without lone surrogates: one from a client's input must not turn a 400 into a 500."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""The text format that Prometheus reads, version 0.0.4: a handful of families, each with its help, type and samples.
+"""The Prometheus text format, version 0.0.4: metric families with help, type and samples.
 
 [https://prometheus.io/docs/instrumenting/exposition_formats/]
 """
@@ -14,7 +14,7 @@ NO_LABELS: Mapping[str, str] = {}
 
 
 class Sample(NamedTuple):
-    """One number; ``suffix`` is what a histogram's samples have behind its name."""
+    """One value; ``suffix`` follows the family's name (histograms: ``_bucket``, ``_sum``, ``_count``)."""
 
     value: float
     labels: Mapping[str, str] = NO_LABELS
@@ -22,7 +22,7 @@ class Sample(NamedTuple):
 
 
 class Family(NamedTuple):
-    """What is said under one name, which gets PREFIX."""
+    """The samples under one name; PREFIX is added to it."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -31,23 +31,23 @@ class Family(NamedTuple):
 
 
 def counter(name: str, help_: str, *samples: Sample) -> Family:
-    """What only ever grows, until a restart; ``name`` ends in ``_total``."""
+    """Return a counter: grows until a restart; ``name`` ends in ``_total``."""
     return Family(name, "counter", help_, samples)
 
 
 def gauge(name: str, help_: str, *samples: Sample) -> Family:
-    """What goes up and down."""
+    """Return a gauge: goes up and down."""
     return Family(name, "gauge", help_, samples)
 
 
 def text(families: Iterable[Family]) -> bytes:
-    """``families`` as lines."""
+    """Return ``families`` in the text format."""
     lines: list[str] = []
     for name, kind, help_, samples in families:
         lines.append(f"# HELP {PREFIX}{name} {_escaped(help_)}\n# TYPE {PREFIX}{name} {kind}\n")
         for value, labels, suffix in samples:
-            said = ",".join(f'{label}="{_quotable(word)}"' for label, word in labels.items())
-            lines.append(f"{PREFIX}{name}{suffix}{f'{{{said}}}' if said else ''} {value!r}\n")
+            pairs = ",".join(f'{label}="{_quotable(word)}"' for label, word in labels.items())
+            lines.append(f"{PREFIX}{name}{suffix}{f'{{{pairs}}}' if pairs else ''} {value!r}\n")
     return "".join(lines).encode()
 
 

@@ -1,4 +1,4 @@
-"""Choose the HTTP parser of the server: httptools where it is installed, else h11."""
+"""Choose the HTTP parser: httptools where installed, else h11."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from flashflow.backend.api.http.connection_places import ConnectionWatch, Limits
 def http_protocol(
     limits: Limits, parser: Literal["auto", "httptools", "h11"] = "auto", watch: ConnectionWatch | None = None
 ) -> type[asyncio.Protocol]:
-    """A protocol class for one server: give it to ``uvicorn.Config(http=...)`` and to no second server. ``watch`` is
-    for who wants to know of its connections.
+    """Return the protocol class of one server, for ``uvicorn.Config(http=...)``. ``watch`` collects its connections.
 
-    ``auto`` takes httptools where it is installed and h11 elsewhere (phones).
+    ``auto`` chooses httptools where installed, else h11 (phones).
     """
     own = {"limits": limits, "watch": watch or ConnectionWatch(limits)}
     if parser == "httptools" or (parser == "auto" and find_spec("httptools")):

@@ -1,7 +1,7 @@
-"""How many requests were answered, how, and how long each took until its answer began.
+"""Counts and durations of answered requests, by method and status.
 
-Belongs to the server's loop: it counts there and is read there, so nothing is locked. A request costs it two looks at
-the clock, one at a table and two additions.
+Belongs to the server's event loop, so it needs no lock. A request costs two clock readings, one dictionary look-up and
+two additions.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from starlette.types import Message, Scope, Send
 from flashflow.backend.api.http.problem_json import WHOLE
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)
-"""Seconds: the upper ends of the histogram's buckets, before the one without an end."""
+"""Upper ends of the histogram's buckets in seconds; a last bucket has no upper end."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 OTHER = "other"
-"""Any other method: a caller can make up as many as it likes."""
+"""Label of every other method, to bound the number of labels."""
 EXPECTED = tuple((method, status) for method in ("DELETE", "GET", "POST", "PUT") for status in (200, 400, 500))
-"""Counted from 0 on: a rate needs to have seen a series before its first request."""
+"""Series that exist from the start: ``rate()`` needs a value before the first request."""
 
 
 class RequestMetrics:
-    """The server's counts by method and status."""
+    """Counts and durations by method and status."""
 
     def __init__(self) -> None:
         self._cells: dict[tuple[str, int], list[float]] = {}
-        """How many requests fell into each bucket, and at the end the seconds of all."""
+        """(method, status) → requests in each bucket, then the sum of seconds."""
         for method, status in EXPECTED:
             self._cell(method, status)
 
     def add(self, method: str, status: int, seconds: float) -> None:
-        """One more; ``method`` is one of METHODS or OTHER."""
+        """Count one request; ``method`` is one of METHODS or OTHER."""
         cell = self._cells.get((method, status)) or self._cell(method, status)
         cell[bisect_left(BOUNDS, seconds)] += 1
         cell[-1] += seconds
 
     def counts(self) -> Counter[tuple[str, str]]:
-        """(method, class of status) → requests."""
+        """Return requests by (method, status class)."""
         found: Counter[tuple[str, str]] = Counter()
         for (method, status), cell in self._cells.items():
             found[method, f"{status // 100}xx"] += int(sum(cell[:-1]))
         return found
 
     def durations(self) -> dict[str, tuple[list[int], float]]:
-        """Method → how many took up to each of BOUNDS, and all of them at the end; and the seconds of all."""
+        """Return by method the cumulative counts for BOUNDS and for all, and the sum of seconds."""
         sums: dict[str, list[float]] = {}
         for (method, _), cell in self._cells.items():
             known = sums.setdefault(method, [0.0] * len(cell))
@@ -65,7 +65,7 @@ class RequestMetrics:
 
 
 def counting(requests: RequestMetrics, scope: Scope, send: Send) -> Send:
-    """``send`` for an answer that is counted when it begins: for all but the endpoints, which count by themselves."""
+    """Return ``send`` wrapped to count the response at its start. Endpoints count by themselves."""
     if scope["type"] != "http":
         return send
     started = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Bytes of answers that clients have not taken yet: bounded for each key.
+"""Response bytes that clients have not read yet, bounded for each key.
 
-A client that asks for much and reads nothing must not fill the memory. What waits in the connections' buffers is known
-to the connections (``Watch.unsent``); what a stream or a download holds beside that is counted here while it is held.
+A client that requests much and reads nothing must not fill the memory. The connections count the bytes in their write
+buffers (``ConnectionWatch.unsent``); bytes held by a stream or a download in addition are counted here.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from flashflow.backend.api.http.connection_places import ConnectionWatch
 
 PER_KEY = 32 * 1024 * 1024
 SMALL = 64 * 1024
-"""An answer up to this size is never refused: a client can always be told something."""
+"""A response up to this size is never refused, so errors can always be sent."""
 WRITE_BYTES = 64 * 1024
-"""How much of a stream or a download is written at once: what is written is copied for each client."""
+"""Bytes of a stream or a download written at once: each write is copied per client."""
 LOOK_S = 0.05
-"""How often a stream that waits for room looks again: buffers empty without a word."""
+"""Seconds between two checks of a stream that waits for room: buffers send no event when they drain."""
 
 
 class Outgoing:
-    """Belongs to the server's loop."""
+    """Unread bytes by app. Belongs to the event loop."""
 
     def __init__(self, watch: ConnectionWatch, per_key: int = PER_KEY) -> None:
         self._watch = watch
@@ -32,7 +32,7 @@ class Outgoing:
         self._held: Counter[str] = Counter()
 
     def has_room(self, app: str, size: int) -> bool:
-        """Whether ``size`` more bytes may be held for this key; always where nothing is."""
+        """Whether ``size`` more bytes may be held for this key; always true if it holds none."""
         if size <= SMALL:
             return True
         held = self._held[app] + self._watch.unsent(app)
@@ -40,7 +40,7 @@ class Outgoing:
 
     @contextmanager
     def hold(self, app: str, size: int) -> Iterator[None]:
-        """Count ``size`` bytes as held."""
+        """Count ``size`` bytes as held inside the ``with`` block."""
         self.change(app, size)
         try:
             yield
@@ -48,7 +48,7 @@ class Outgoing:
             self.change(app, -size)
 
     def change(self, app: str, by: int) -> None:
-        """Count ``by`` bytes more as held, or fewer."""
+        """Add ``by`` bytes, which may be negative, to the held ones."""
         self._held[app] += by
         if not self._held[app]:
             del self._held[app]

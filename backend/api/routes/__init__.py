@@ -1,1 +1,1 @@
-"""Endpoints of the API, one module per domain word."""
+"""Endpoints of the API, one module per resource."""

@@ -1,4 +1,4 @@
-"""Activities, sessions, figures: the endpoints over UserActivityService."""
+"""Activities, sessions and user analytics: the endpoints over UserActivityService."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ActivityQuery(Page, frozen=True, kw_only=True):
 
 
 def origin(call: ApiRequest, app: str | None) -> Origin:
-    """Who sends, by the key and the connection."""
+    """Return the row's origin: app, IP address and user agent."""
     return Origin(call.app_for(app), call.ip_address, call.user_agent)
 
 
@@ -90,7 +90,7 @@ async def batch(call: ApiRequest) -> ApiResponse:
 
 
 def batched(result: BatchResult) -> ApiResponse:
-    """What became of a batch."""
+    """Return the response to a batch: counts, and each rejected row with its errors."""
     rejected = [
         {"index": row.index, "errors": [{"field": field, "message": message} for field, message in row.errors]}
         for row in result.rejected
@@ -156,7 +156,7 @@ ENDPOINTS = (
         method="POST", path="/api/activity/track", scope="track", handler=track, body=ActivityIn, creates=True,
         check=_check_track,
         summary="Store one activity",
-        answer="201 activity_id; the same activity_id again: 200 and duplicate; without consent: 200 and stored false",
+        answer="201 activity_id; 200 and duplicate for a known activity_id; 200 and stored false without consent",
     ),
     Endpoint(
         method="POST", path="/api/activity/batch", scope="track", handler=batch, body=BatchIn, creates=True,
@@ -170,15 +170,15 @@ ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/session/start", scope="track", handler=start_session, body=SessionIn, creates=True,
         check=_check_app,
-        summary="Open a session", answer="201 session_id; a session that exists: 200",
+        summary="Open a session", answer="201 session_id; 200 for an existing session",
     ),
     Endpoint(
         method="POST", path="/api/session/end/{session_id:path}", scope="track", handler=end_session,
-        summary="End a session", answer="session; again: the same answer",
+        summary="End a session", answer="session; repeated: the same response",
     ),
     Endpoint(
         method="POST", path="/api/session/heartbeat/{session_id:path}", scope="track", handler=heartbeat,
-        summary="Keep a session alive", answer="success; 409 when it is over",
+        summary="Keep a session alive", answer="success; 409 if it has ended",
     ),
     Endpoint(
         method="GET", path="/api/sessions/user/{user_id:path}", scope="read", handler=list_sessions, query=Page,
@@ -186,6 +186,6 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="GET", path="/api/analytics/user/{user_id:path}", scope="read", handler=user_analytics,
-        summary="A user's figures", answer="analytics; a user never seen: zeros and nulls",
+        summary="A user's analytics", answer="analytics; a user never seen: zeros and nulls",
     ),
 )  # fmt: skip

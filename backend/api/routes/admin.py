@@ -1,4 +1,4 @@
-"""Health, proof, keys, and the link that opens the window in a browser."""
+"""Health, server proof, API keys and launch links."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flashflow.backend.schemas.requests import KeyIn, ProofIn
 def _damaged(desk: BackendDesk) -> int | None:
     try:
         return desk.damaged_rows()
-    except StorageError:  # None: unknown; the fault says why
+    except StorageError:  # None: unknown; the storage fault has the reason
         return None
 
 
@@ -38,7 +38,7 @@ async def health(call: ApiRequest) -> ApiResponse:
 
 async def prove(call: ApiRequest) -> ApiResponse:
     body: ProofIn = call.body
-    # The guard has checked this Host. Without a port it means that of plain HTTP.
+    # The guard has checked this Host. Without a port it means port 80.
     address = call.headers[b"host"].decode("utf-8", "replace").lower()
     if not address.rpartition("]")[2].partition(":")[2]:
         address += ":80"
@@ -66,7 +66,7 @@ async def launch_link(call: ApiRequest) -> ApiResponse:
 
 ENDPOINTS = (
     Endpoint(
-        method="GET", path="/api/health", scope=None, handler=health, summary="Whether FlashFlow works",
+        method="GET", path="/api/health", scope=None, handler=health, summary="Report whether FlashFlow works",
         answer="status, version, uptime_seconds, storage, damaged_rows, threads; no key needed",
     ),
     Endpoint(
@@ -77,11 +77,11 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="GET", path="/api/keys", scope="admin", handler=list_keys, query=Page,
-        summary="The keys' names and scopes, newest first", answer="keys, next_cursor",
+        summary="List the keys' names and scopes, newest first", answer="keys, next_cursor",
     ),
     Endpoint(
-        method="POST", path="/api/keys", scope="admin", handler=add_key, body=KeyIn, summary="Make a key for an app",
-        answer="201 key (shown once), name, scopes; Idempotency-Key is not honoured here: a key is never stored",
+        method="POST", path="/api/keys", scope="admin", handler=add_key, body=KeyIn, summary="Create a key for an app",
+        answer="201 key (shown once), name, scopes; Idempotency-Key is ignored: a key is never stored",
     ),
     Endpoint(
         method="DELETE", path="/api/keys/{name}", scope="admin", handler=revoke_key, summary="Revoke a key",
@@ -89,6 +89,6 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/launch", scope="admin", handler=launch_link,
-        summary="A link that opens the window in a browser, once", answer="201 url",
+        summary="Create a one-time link that opens the screens in a browser", answer="201 url",
     ),
 )  # fmt: skip

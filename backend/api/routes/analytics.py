@@ -1,4 +1,4 @@
-"""The questions over the figures: the endpoints over Analytics. With a `read` key all are over that app's rows."""
+"""Analytics: overview, trend, top lists, retention, funnel, users, activity types. A `read` key sees its app's rows."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Steps = Annotated[
 
 
 class AnalyticsQuery(Input, frozen=True, kw_only=True):
-    """Local days ``from`` to ``to``, both included; without them the seven that end today. ``tz``: an IANA zone whose
-    days are meant instead of the workspace's."""
+    """Local days ``from`` to ``to``, both included; by default the last seven, including today. ``tz``: the IANA zone
+    of the days; by default the workspace's."""
 
     first: date | None = field(default=None, name="from")
     last: date | None = field(default=None, name="to")
@@ -41,19 +41,19 @@ class AnalyticsQuery(Input, frozen=True, kw_only=True):
 
 
 class TypedQuery(AnalyticsQuery, frozen=True, kw_only=True):
-    """… over the activities of one type alone."""
+    """``activity_type``: count activities of this type only."""
 
     activity_type: TypeName | None = None
 
 
 class OverviewQuery(TypedQuery, frozen=True, kw_only=True):
-    """``compare``: with the ``previous`` days, with those whole weeks before (``weekday``), or not at all."""
+    """``compare``: with the ``previous`` days, with the same weekdays whole weeks before (``weekday``), or not."""
 
     compare: Compare = "previous"
 
 
 class TrendQuery(OverviewQuery, frozen=True, kw_only=True):
-    """… by day, or by hour (activities alone)."""
+    """``interval``: by day, or by hour (activities only)."""
 
     interval: Literal["day", "hour"] = "day"
 
@@ -63,14 +63,14 @@ class TopQuery(TypedQuery, frozen=True, kw_only=True):
 
 
 class RetentionQuery(AnalyticsQuery, frozen=True, kw_only=True):
-    """The days that somebody was new on, and how many days after each to look at."""
+    """First days of the cohorts, and the number of days to follow each."""
 
     days: Annotated[int, Meta(ge=1, le=366)] = 30
     mode: Literal["on", "on_or_after"] = "on"
 
 
 class FunnelQuery(AnalyticsQuery, frozen=True, kw_only=True):
-    """``dropped_at``: name some of those who stopped before that step (2 is the second)."""
+    """``dropped_at``: list users who stopped before that step (2 is the second)."""
 
     steps: Steps
     window_days: Annotated[int, Meta(ge=1, le=366)] = 7
@@ -79,7 +79,7 @@ class FunnelQuery(AnalyticsQuery, frozen=True, kw_only=True):
 
 
 class VerifyIn(Input, frozen=True, kw_only=True):
-    """``rebuild``: put right what differs."""
+    """``rebuild``: repair the differences."""
 
     rebuild: bool = False
 
@@ -111,56 +111,56 @@ def _check(call: ApiRequest) -> None:
     _filters(call, msgspec.structs.replace(call.query, app=None))
 
 
-async def _ask(
+async def _respond(
     call: ApiRequest,
     kind: type[Q],
     name: str,
-    question: Callable[[Analytics, Filters, Q], Record],
+    calculate: Callable[[Analytics, Filters, Q], Record],
     *,
     by_days: bool = True,
 ) -> ApiResponse:
-    """``by_days``: whether days are asked for, which take long where they are another zone's."""
+    """Answer one query. ``by_days``: it counts local days, which is slow in a zone other than the workspace's."""
     query: Q = call.query or kind()
     filters = _filters(call, query)
     analytics = call.services.activity.analytics
 
     def answer() -> ApiResponse:
-        return success(**{name: _told(question(analytics, filters, query))})
+        return success(**{name: _json(calculate(analytics, filters, query))})
 
     return await call.read(answer, long=by_days and analytics.is_elsewhere(filters))
 
 
-def _told(answer: Record) -> dict[str, Any]:
-    """An answer with its periods' moments written out as all others are."""
+def _json(record: Record) -> dict[str, Any]:
+    """Return ``record`` as JSON types, with the times of its periods as RFC 3339."""
     return {
         name: to_json_types(value) if isinstance(value, Period) else value
-        for name, value in to_json_types(answer).items()
+        for name, value in to_json_types(record).items()
     }
 
 
 async def overview(call: ApiRequest) -> ApiResponse:
-    return await _ask(call, OverviewQuery, "overview", lambda a, f, q: a.overview(f, q.compare))
+    return await _respond(call, OverviewQuery, "overview", lambda a, f, q: a.overview(f, q.compare))
 
 
 async def trend(call: ApiRequest) -> ApiResponse:
-    return await _ask(call, TrendQuery, "trend", lambda a, f, q: a.trend(f, q.compare, q.interval))
+    return await _respond(call, TrendQuery, "trend", lambda a, f, q: a.trend(f, q.compare, q.interval))
 
 
 async def top(call: ApiRequest) -> ApiResponse:
     kind = call.path.rpartition("/")[2]
-    return await _ask(call, TopQuery, kind, lambda a, f, q: a.top(f, kind, q.limit))
+    return await _respond(call, TopQuery, kind, lambda a, f, q: a.top(f, kind, q.limit))
 
 
 async def heatmap(call: ApiRequest) -> ApiResponse:
-    return await _ask(call, TypedQuery, "heatmap", lambda a, f, _: a.heatmap(f))
+    return await _respond(call, TypedQuery, "heatmap", lambda a, f, _: a.heatmap(f))
 
 
 async def retention(call: ApiRequest) -> ApiResponse:
-    return await _ask(call, RetentionQuery, "retention", lambda a, f, q: a.retention(f, q.days, q.mode))
+    return await _respond(call, RetentionQuery, "retention", lambda a, f, q: a.retention(f, q.days, q.mode))
 
 
 def _steps(text: str) -> list[str]:
-    """The steps' names; as a JSON list where one of them has a comma."""
+    """Return the steps' names from a comma-separated or JSON list."""
     if text.lstrip().startswith("["):
         try:
             return msgspec.json.decode(text, type=list[str])
@@ -173,10 +173,10 @@ async def funnel(call: ApiRequest) -> ApiResponse:
     if call.query is None:
         raise ValidationError.of("steps", "is required")
 
-    def question(analytics: Analytics, filters: Filters, query: FunnelQuery) -> Record:
+    def calculate(analytics: Analytics, filters: Filters, query: FunnelQuery) -> Record:
         return analytics.funnel(filters, _steps(query.steps), query.window_days, query.dropped_at, query.limit)
 
-    return await _ask(call, FunnelQuery, "funnel", question, by_days=False)
+    return await _respond(call, FunnelQuery, "funnel", calculate, by_days=False)
 
 
 async def users(call: ApiRequest) -> ApiResponse:
@@ -205,7 +205,7 @@ async def mark_type(call: ApiRequest) -> ApiResponse:
 
 
 RECOUNT_S = 4.0
-"""After so long the answer goes out; the rest is counted beside whatever else happens."""
+"""Seconds until the response; the recount then continues in the background."""
 
 
 async def verify(call: ApiRequest) -> ApiResponse:
@@ -223,13 +223,13 @@ async def verify(call: ApiRequest) -> ApiResponse:
     return await call.wait(check)
 
 
-_SHOWN = "period, names (name, count, share; an empty name is all others), total, definition"
+_SHOWN = "period, names (name, count, share; an empty name: all others), total, definition"
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/analytics/overview", scope="read", handler=overview, query=OverviewQuery,
         check=_check,
-        summary="The figures of a period beside those of the one before",
-        answer="overview: period, previous, timezone, figures (value, previous, change), definitions, full, pending",
+        summary="The metrics of a period and of the period before",
+        answer="overview: period, previous, timezone, `figures` (value, previous, change), definitions, full, pending",
     ),
     Endpoint(
         method="GET", path="/api/analytics/trend", scope="read", handler=trend, query=TrendQuery,
@@ -259,19 +259,19 @@ ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/analytics/retention", scope="read", handler=retention, query=RetentionQuery,
         check=_check,
-        summary="Who came back, by the day they were new on",
+        summary="Retention of users by the day of their first activity",
         answer="retention: cohorts (day, size, users on each day from 0 on; null: not over), average",
     ),
     Endpoint(
         method="GET", path="/api/analytics/funnel", scope="read", handler=funnel, query=FunnelQuery,
         check=_check,
-        summary="Who took these steps in order, and who stopped",
+        summary="Users who took these steps in order, and who stopped",
         answer="funnel: steps (activity_type, users, share, of_previous, dropped, median_seconds), dropped_users",
     ),
     Endpoint(
         method="GET", path="/api/analytics/users", scope="read", handler=users, query=UsersQuery,
         check=_check,
-        summary="Users of the period, the latest seen first, with their engagement scores",
+        summary="Users of the period with engagement scores, last seen first",
         answer="users (user_id, first_day, last_day, activities, engagement_score, engagement_parts), next_cursor",
     ),
     Endpoint(
@@ -280,11 +280,11 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/activity-types", scope="admin", handler=mark_type, body=ActivityTypeIn,
-        summary="Make a type of activity a key activity, or none any more", answer="activity_type: name, key",
+        summary="Mark or unmark an activity type as key activity", answer="activity_type: name, key",
     ),
     Endpoint(
         method="POST", path="/api/analytics/verify", scope="admin", handler=verify, body=VerifyIn, body_optional=True,
-        summary="Compute every figure once more from the bare rows; reads everything and may take minutes",
-        answer="differences (table, missing, surplus rows; none is good), rebuilt",
+        summary="Recalculate every metric from the raw rows; may take minutes",
+        answer="differences (table, missing and surplus rows; empty if all is correct), rebuilt",
     ),
 )  # fmt: skip

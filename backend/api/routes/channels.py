@@ -1,4 +1,4 @@
-"""The channels: which work, a test through one, the key that browsers subscribe with."""
+"""Channels: states, test sends, the Web Push key, and digests sent now."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from flashflow.backend.schemas.requests import Input, TypeName, UserId
 
 
 class ChannelTestIn(Input, frozen=True, kw_only=True):
-    """Whom to test a channel on; without one, the person at this machine."""
+    """``user_id``: the recipient; by default this machine's user."""
 
     user_id: UserId | None = None
 
 
 class DigestNowIn(Input, frozen=True, kw_only=True):
-    """Of which type; without one, of all."""
+    """``notification_type``: the digest to send; by default all."""
 
     notification_type: TypeName | None = None
 
@@ -53,23 +53,24 @@ async def send_digest(call: ApiRequest) -> ApiResponse:
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/channels", scope="manage", handler=list_channels,
-        summary="Every channel, and whether it works on this machine", answer="channels: name, label, works, detail",
+        summary="List the channels and whether each works on this machine",
+        answer="channels: name, label, works, detail",
     ),
     Endpoint(
         method="POST", path="/api/channels/{name}/test", scope="admin", handler=send_test, body=ChannelTestIn,
         body_optional=True,
-        summary="Send a test through a channel, or one route of push (desktop, fcm, apns, webpush), now",
+        summary="Send a test now, through a channel or one push route (desktop, fcm, apns, webpush)",
         answer="results: channel, target, outcome, code, text; 404 "
-        "where it is not configured, 409 where the user has no address for it",
+        "if it is not configured, 409 if the user has no address for it",
     ),
     Endpoint(
         method="GET", path="/api/web-push-key", scope="manage", handler=web_push_key,
-        summary="The applicationServerKey that browsers subscribe with", answer="public_key; 404 where not configured",
+        summary="The applicationServerKey for browsers' push subscriptions", answer="public_key; 404 if not configured",
     ),
     Endpoint(
         method="POST", path="/api/notifications/digest/{user_id:path}/send-now", scope="manage", handler=send_digest,
-        body=DigestNowIn, body_optional=True, summary="Send what a user's digests hold, now",
-        answer="released: how many deliveries go out; held_count and held: what of the user's is held still and why; "
-        "stopped: what was suppressed or failed",
+        body=DigestNowIn, body_optional=True, summary="Send a user's digests now",
+        answer="released: the number of deliveries sent; held_count and held: deliveries still held, and why; "
+        "stopped: deliveries suppressed or failed",
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The owner's data: taken out, put back in, erased, pruned, and each user's consent."""
+"""Export, import, erasure, pruning, and user consent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flashflow.backend.store.privacy.export import ExportFilter
 
 
 class ExportQuery(Input, frozen=True, kw_only=True):
-    """Which rows and how they are written; ``since`` is included, ``until`` is not."""
+    """Rows to export and their format; ``since`` is included, ``until`` is not."""
 
     format: Format = "jsonl"
     user_id: UserId | None = None
@@ -33,19 +33,19 @@ class ExportQuery(Input, frozen=True, kw_only=True):
 
 
 class ConsentIn(Input, frozen=True, kw_only=True):
-    """Whether the user agrees that what they do is stored."""
+    """Whether the user agrees to be tracked."""
 
     tracking: bool
 
 
 class EraseQuery(Input, frozen=True, kw_only=True):
-    """``even_if_unknown=true``: put up the tombstone of a user of whom nothing is stored too."""
+    """``even_if_unknown=true``: record the erasure even of a user without stored rows."""
 
     even_if_unknown: Literal["true", "false"] = "false"
 
 
 class PruneIn(Input, frozen=True, kw_only=True):
-    """What may go: whatever is older than ``before``. ``dry_run``: only say how much."""
+    """Rows to delete: older than ``before``. ``dry_run``: only count them."""
 
     before: Moment
     what: Kind = "all"
@@ -136,9 +136,9 @@ async def prune(call: ApiRequest) -> ApiResponse:
 
 
 PRUNE_S = 4.0
-"""After so long the answer says that there is more."""
+"""Seconds until the response reports that more rows are left."""
 
-_ROWS = "the rows as a file, sent while it is made: JSON Lines, CSV or Parquet"
+_ROWS = "the rows as a streamed file: JSON Lines, CSV or Parquet"
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/export/activities", scope="read", handler=export_activities, query=ExportQuery,
@@ -154,22 +154,22 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/import/activities", scope="admin", handler=import_activities, body=ImportIn,
-        summary="Take up to 1,000 rows of an export back in, with their ids, apps, times and addresses",
+        summary="Import up to 1,000 exported activities with their ids, apps, times and IP addresses",
         answer="accepted, duplicates, and each rejected row with its errors",
     ),
     Endpoint(
         method="POST", path="/api/import/sessions", scope="admin", handler=import_sessions, body=ImportSessionsIn,
-        summary="Take up to 1,000 exported sessions back in; their activities and pages come with the activities",
+        summary="Import up to 1,000 exported sessions; activities and pages are imported as activities",
         answer="accepted, duplicates, and each rejected row with its errors",
     ),
     Endpoint(
         method="POST", path="/api/import/notifications", scope="admin", handler=import_notifications,
-        body=ImportNotificationsIn, summary="Take up to 1,000 exported notifications back in; none is sent",
+        body=ImportNotificationsIn, summary="Import up to 1,000 exported notifications; none is sent",
         answer="accepted, duplicates, and each rejected row with its errors",
     ),
     Endpoint(
         method="GET", path="/api/users/{user_id:path}/export", scope="admin", handler=export_person,
-        summary="Everything that is stored of a user", answer="one JSON document, sent while it is made",
+        summary="Export everything stored about a user", answer="one JSON document, streamed",
     ),
     Endpoint(
         method="GET", path="/api/users/{user_id:path}/consent", scope="manage", handler=get_consent,
@@ -177,21 +177,21 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/users/{user_id:path}/consent", scope="manage", handler=set_consent, body=ConsentIn,
-        summary="Keep whether a user agrees to be tracked", answer="consent: tracking, updated_at, setting, tracked",
+        summary="Set whether a user agrees to be tracked", answer="consent: tracking, updated_at, setting, tracked",
     ),
     Endpoint(
         method="POST", path="/api/users/{user_id:path}/readmit", scope="admin", handler=readmit,
-        summary="Let an erased user be stored again", answer="readmitted: whether the user had been erased",
+        summary="Allow an erased user to be stored again", answer="readmitted: whether the user had been erased",
     ),
     Endpoint(
         method="POST", path="/api/prune", scope="admin", handler=prune, body=PruneIn,
-        summary="Let go of what is older than a moment; figures stay",
-        answer="activities, sessions, notifications: how many; more: ask again",
+        summary="Delete rows older than a time; analytics stay",
+        answer="activities, sessions, notifications: numbers of rows; more: repeat the request",
     ),
     Endpoint(
         method="DELETE", path="/api/users/{user_id:path}", scope="admin", handler=erase,
-        query=EraseQuery, summary="Erase a user from both files, from their free pages and from the backups",
-        answer="erased_at, removed: how many rows of each kind, backups_removed, remains; again: zeros; 404 where "
-        "nothing is stored of them, unless even_if_unknown=true",
+        query=EraseQuery, summary="Erase a user from both databases, their free pages and the backups",
+        answer="erased_at, removed: rows of each kind, backups_removed, remains; repeated: zeros; 404 if "
+        "nothing is stored about the user, unless even_if_unknown=true",
     ),
 )  # fmt: skip

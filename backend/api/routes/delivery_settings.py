@@ -1,4 +1,4 @@
-"""A user's circumstances: contacts, quiet hours, do not disturb, digests."""
+"""A user's delivery settings: contacts, quiet hours, do not disturb, digests."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ async def set_digest(call: ApiRequest) -> ApiResponse:
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/users/{user_id:path}/contacts", scope="manage", handler=get_contacts,
-        summary="How a user is reached beyond this machine", answer="contacts: email, phone, locale, updated_at",
+        summary="A user's e-mail address, phone number and language",
+        answer="contacts: email, phone, locale, updated_at",
     ),
     Endpoint(
         method="POST", path="/api/users/{user_id:path}/contacts", scope="manage", handler=set_contacts,
@@ -82,18 +83,18 @@ ENDPOINTS = (
     Endpoint(
         method="PUT", path="/api/notifications/quiet-hours/{user_id:path}", scope="manage", handler=set_quiet_hours,
         body=QuietHoursIn, check=_check_quiet_hours,
-        summary="Hold what is not critical during these hours; what is not given stays",
+        summary="Hold non-critical notifications during these hours; omitted fields stay",
         answer="quiet_hours",
     ),
     Endpoint(
         method="POST", path="/api/notifications/do-not-disturb/{user_id:path}", scope="manage",
         handler=set_do_not_disturb, body=DoNotDisturbIn,
-        summary="Hold what is not critical for some minutes or until a moment; until null ends it",
+        summary="Hold non-critical notifications for some minutes or until a time; until null ends it",
         answer="do_not_disturb_until",
     ),
     Endpoint(
         method="PUT", path="/api/notifications/digest/{user_id:path}", scope="manage", handler=set_digest,
-        body=DigestIn, summary="Collect notices of a type (* for all) and tell them at once; null: as declared",
+        body=DigestIn, summary="Collect notifications of a type (* for all) into a digest; null: as declared",
         answer="digest: the user's choices by type, each with frequency and at",
     ),
 )  # fmt: skip

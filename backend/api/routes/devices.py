@@ -43,7 +43,7 @@ ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/devices/register", scope="manage", handler=register_device, body=DeviceIn,
         creates=True, summary="Register a device for push",
-        answer="201 device_token_id; the same token again: 200 and the same id",
+        answer="201 device_token_id; 200 and the same id for a known token",
     ),
     Endpoint(
         method="GET", path="/api/devices/user/{user_id:path}", scope="manage", handler=list_devices,
@@ -51,6 +51,6 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="DELETE", path="/api/devices/{device_token_id}", scope="manage", handler=remove_device,
-        summary="Forget a device", answer="device",
+        summary="Remove a device", answer="device",
     ),
 )  # fmt: skip

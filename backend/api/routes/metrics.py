@@ -1,6 +1,6 @@
-"""What Prometheus asks: how FlashFlow is doing, in numbers over everything, without a user, a text or a key in them.
+"""Prometheus metrics: totals over all apps, without user ids, texts or keys.
 
-Every number is known or stands in an index of what waits, so an answer costs the same over ten million rows.
+Every value is a stored counter or comes from an index of waiting rows, so the cost does not grow with the tables.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from flashflow.backend.store.file_metrics import Waiting, file_sizes, measure_ac
 
 async def metrics(call: ApiRequest) -> ApiResponse:
     services = call.services
-    served = [*_server(services)]  # counted in this thread, so it is read in it
+    served = [*_server(services)]  # RequestMetrics belongs to this thread
     kept = await call.read(lambda: [*_process(services), *_stored(services), *_delivery(services), *_files(services)])
     return ApiResponse(200, text([*kept, *served]), ((b"content-type", MEDIA_TYPE.encode()),))
 
 
 def _process(services: Services) -> Iterator[Family]:
-    yield gauge("build_info", "The version that runs; always 1.", Sample(1, {"version": VERSION}))
+    yield gauge("build_info", "The running version, as a label; always 1.", Sample(1, {"version": VERSION}))
     yield gauge(
-        "process_start_time_seconds", "When it was started, in seconds since 1970.", Sample(services.started_time)
+        "process_start_time_seconds", "Start of the process, in seconds since 1970.", Sample(services.started_time)
     )
     memory = resident_memory()
     if memory is not None:
         yield gauge("process_resident_memory_bytes", "Memory of the process that is in RAM.", Sample(memory))
 
 
-_EVER = " since the file was made: a restart does not begin anew, nor is what was erased taken off."
+_EVER = " since the database was created: restarts and erasures do not reduce it."
 
 
 def _stored(services: Services) -> Iterator[Family]:
@@ -47,22 +47,22 @@ def _stored(services: Services) -> Iterator[Family]:
     yield counter("sessions_started_total", f"Sessions opened{_EVER}", Sample(now.sessions))
     yield counter("notifications_stored_total", f"Notifications stored{_EVER}", Sample(told.notifications))
     yield gauge(
-        "activities_unfolded", "Activities that the index by user and the figures have not taken in yet.",
+        "activities_unfolded", "Activities not yet included in the user index and the rollups.",
         Sample(now.unfolded),
     )  # fmt: skip
     yield gauge("sessions_open", "Sessions that have not ended.", Sample(now.open_sessions))
-    yield gauge("notifications_scheduled", "Notifications that wait for their time.", Sample(told.scheduled))
-    yield gauge("notifications_snoozed", "Notifications that a reader put off.", Sample(told.snoozed))
-    yield gauge("deliveries_held", "Deliveries held back by quiet hours, a digest or a chain.", Sample(told.held))
-    yield gauge("deliveries_sending", "Deliveries that are under way.", Sample(told.sending))
+    yield gauge("notifications_scheduled", "Notifications scheduled for later.", Sample(told.scheduled))
+    yield gauge("notifications_snoozed", "Notifications snoozed by a user.", Sample(told.snoozed))
+    yield gauge("deliveries_held", "Deliveries held by quiet hours, a digest or a fail-over chain.", Sample(told.held))
+    yield gauge("deliveries_sending", "Deliveries being sent.", Sample(told.sending))
     queues = {route: Waiting(0, 0) for route in services.desk.routes()} | told.waiting
     yield gauge(
-        "deliveries_waiting", "Deliveries that wait for their first or next try.",
+        "deliveries_waiting", "Deliveries waiting for their first or next attempt.",
         *(Sample(queue.deliveries, {"channel": route}) for route, queue in sorted(queues.items())),
     )  # fmt: skip
     clock_ms = services.notifications.store.clock.now_ms()
     yield gauge(
-        "deliveries_overdue_seconds", "How long ago the first waiting delivery was due; 0 where none is.",
+        "deliveries_overdue_seconds", "Seconds since the first waiting delivery was due; 0 if none is.",
         *(Sample(_overdue_s(queue, clock_ms), {"channel": route}) for route, queue in sorted(queues.items())),
     )  # fmt: skip
 
@@ -73,7 +73,7 @@ def _overdue_s(queue: Waiting, now_ms: int) -> float:
 
 def _delivery(services: Services) -> Iterator[Family]:
     yield counter(
-        "delivery_attempts_total", "Tries to deliver, by what came of them.",
+        "delivery_attempts_total", "Delivery attempts by outcome.",
         *(
             Sample(count, {"channel": route, "outcome": outcome})
             for (route, outcome), count in sorted(services.desk.attempts().items())
@@ -86,10 +86,10 @@ def _files(services: Services) -> Iterator[Family]:
     sizes = {name: file_sizes(store) for name, store in stores.items()}
     yield _by_file("database_size_bytes", "Size of the file.", {name: size.database for name, size in sizes.items()})
     yield _by_file("database_wal_size_bytes", "Size of its WAL.", {name: size.wal for name, size in sizes.items()})
-    yield _by_file("writer_queue_length", "Groups of writes that wait for a transaction.", {
+    yield _by_file("writer_queue_length", "Write groups waiting for a transaction.", {
         name: store.writer.waiting for name, store in stores.items()
     })  # fmt: skip
-    yield _by_file("database_fault", "1 if the storage failed the last write, else 0.", {
+    yield _by_file("database_fault", "1 if the last write failed, else 0.", {
         name: _faulty(store) for name, store in stores.items()
     })  # fmt: skip
 
@@ -105,14 +105,14 @@ def _faulty(store: Store) -> int:
 def _server(services: Services) -> Iterator[Family]:
     requests, watch = services.requests, services.watch
     yield counter(
-        "http_requests_total", "Requests that were answered.",
+        "http_requests_total", "Requests answered.",
         *(
             Sample(count, {"method": method, "status": status})
             for (method, status), count in sorted(requests.counts().items())
         ),
     )  # fmt: skip
     yield Family(
-        "http_request_duration_seconds", "histogram", "From a request's head to the beginning of its answer.",
+        "http_request_duration_seconds", "histogram", "Seconds from a request's head to the start of its response.",
         [sample for method, (up_to, total) in sorted(requests.durations().items())
          for sample in _histogram(method, up_to, total)],
     )  # fmt: skip
@@ -121,7 +121,7 @@ def _server(services: Services) -> Iterator[Family]:
         *(Sample(count, {"reason": reason}) for reason, count in sorted(watch.refused.items())),
     )  # fmt: skip
     yield gauge("http_connections", "Open connections.", Sample(len(watch.connections)))
-    yield gauge("event_stream_clients", "Clients that hear GET /api/stream now.", Sample(watch.streams.total()))
+    yield gauge("event_stream_clients", "Clients connected to GET /api/stream.", Sample(watch.streams.total()))
 
 
 def _histogram(method: str, up_to: list[int], total: float) -> Iterator[Sample]:
@@ -132,7 +132,7 @@ def _histogram(method: str, up_to: list[int], total: float) -> Iterator[Sample]:
 
 
 def resident_memory() -> int | None:
-    """The process's bytes in RAM, where the system tells them by one small file (Linux, Android); else None."""
+    """Return the resident memory in bytes; None on systems without /proc (Linux and Android have it)."""
     if not sys.platform.startswith(("linux", "android")):
         return None
     with open("/proc/self/statm", "rb") as file:
@@ -142,7 +142,7 @@ def resident_memory() -> int | None:
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/metrics", scope="manage", handler=metrics, media_type="text/plain",
-        summary="How FlashFlow is doing, for Prometheus: every app's totals, no user, text or key",
-        answer="the text format 0.0.4",
+        summary="Metrics for Prometheus: totals over all apps",
+        answer="the Prometheus text format 0.0.4",
     ),
 )  # fmt: skip

@@ -33,11 +33,12 @@ def _check_type(call: ApiRequest) -> None:
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/notification-types", scope="manage", handler=list_types,
-        query=Page, summary="Every type of notice that was declared or used, newest first",
+        query=Page, summary="List notification types, declared or used, newest first",
         answer="notification_types, next_cursor",
     ),
     Endpoint(
         method="POST", path="/api/notification-types", scope="manage", handler=declare_type, body=TypeIn,
-        creates=True, check=_check_type, summary="Declare a type of notice", answer="201 notification_type; again: 200",
+        creates=True, check=_check_type,
+        summary="Declare a notification type", answer="201 notification_type; repeated: 200",
     ),
 )  # fmt: skip

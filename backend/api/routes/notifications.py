@@ -23,7 +23,7 @@ from flashflow.backend.store.notifications.notifications import ListFilter
 
 
 class NotificationQuery(Page, frozen=True, kw_only=True):
-    """The filters of a user's notifications; without ``status`` the inbox: unread and read."""
+    """The filters of a user's notifications; without ``status``: the inbox (unread and read)."""
 
     status: ListStatus | None = None
     notification_type: TypeName | None = None
@@ -166,7 +166,7 @@ async def read_all(call: ApiRequest) -> ApiResponse:
 def _moving(verb: str, scope: str, summary: str) -> Endpoint:
     return Endpoint(
         method="POST", path=f"/api/notifications/{verb}/{{notification_id}}", scope=scope, handler=mover(verb),
-        summary=summary, answer="notification; 409 where its state does not allow it",
+        summary=summary, answer="notification; 409 if its state does not allow it",
     )  # fmt: skip
 
 
@@ -174,37 +174,37 @@ ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/notifications/send", scope="send", handler=send, body=SendIn, creates=True,
         query=SendQuery, check=_check_send,
-        summary="Tell a user, or up to 1,000; with dry_run=true say what would happen",
-        answer="201 notification_id, status, deliveries; for user_ids: notifications, one each",
+        summary="Send a notification to one user or up to 1,000; dry_run=true only shows the result",
+        answer="201 notification_id, status, deliveries; for user_ids: notifications, one per user",
     ),
     Endpoint(
         method="GET", path="/api/notifications/user/{user_id:path}", scope="read", handler=list_notifications,
         query=NotificationQuery, check=_check_list,
-        summary="A user's inbox, newest first by listed_at; other statuses by name",
+        summary="List a user's inbox, newest first by listed_at, or notifications of another status",
         answer="notifications, unread_count, next_cursor",
     ),
     _moving("read", "read", "Mark a notification as read; the first read_at stays"),
     Endpoint(
         method="POST", path="/api/notifications/read-all/{user_id:path}", scope="read", handler=read_all,
-        summary="Read a user's whole inbox", answer="updated: how many were unread",
+        summary="Mark a user's whole inbox as read", answer="updated: the number that were unread",
     ),
     _moving("unread", "read", "Mark a notification as unread"),
-    _moving("archive", "read", "Take a notification out of the inbox"),
-    _moving("unarchive", "read", "Put a notification back into the inbox"),
-    _moving("cancel", "send", "Stop what is scheduled or pending"),
+    _moving("archive", "read", "Move a notification from the inbox to the archive"),
+    _moving("unarchive", "read", "Move a notification back to the inbox"),
+    _moving("cancel", "send", "Cancel a scheduled or pending notification"),
     Endpoint(
         method="POST", path="/api/notifications/reschedule/{notification_id}", scope="send", handler=reschedule,
-        body=RescheduleIn, summary="Give what is scheduled another time",
-        answer="notification; 409 where it has gone out already",
+        body=RescheduleIn, summary="Change the time of a scheduled notification",
+        answer="notification; 409 if it has been sent",
     ),
-    _moving("retry", "send", "Try again now what failed or was given up"),
+    _moving("retry", "send", "Retry failed deliveries now"),
     Endpoint(
         method="POST", path="/api/notifications/snooze/{notification_id}", scope="read", handler=snooze,
-        body=SnoozeIn, summary="Take a notification out of the unread until a time",
-        answer="notification; 409 where it is not in the inbox",
+        body=SnoozeIn, summary="Snooze a notification until a time",
+        answer="notification; 409 if it is not in the inbox",
     ),
     Endpoint(
         method="GET", path="/api/notifications/{notification_id}", scope="read", handler=get_notification,
-        summary="One notification with its deliveries and every attempt", answer="notification",
+        summary="One notification with its deliveries and attempts", answer="notification",
     ),
 )  # fmt: skip

@@ -63,10 +63,10 @@ ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/notifications/preferences", scope="manage", handler=set_preferences,
         body=PreferencesIn, check=_check_preferences,
-        summary="Choose which types may use which channels", answer="preferences",
+        summary="Set which types may use which channels", answer="preferences",
     ),
     Endpoint(
         method="GET", path="/api/notifications/preferences/{user_id:path}", scope="manage", handler=get_preferences,
-        summary="A user's choices and the matrix they lead to", answer="preferences, quiet_hours, digest, types",
+        summary="A user's choices and the resulting matrix", answer="preferences, quiet_hours, digest, types",
     ),
 )  # fmt: skip

@@ -27,20 +27,19 @@ def _named(call: ApiRequest) -> RuleRef:
 
 
 def _watching(call: ApiRequest, named: str | None) -> tuple[str, str | None]:
-    """The app that a rule is for, and the only one whose activities it sees: with admin every app's, unless one is
-    named."""
+    """Return the rule's app, and the app whose activities it evaluates (None: all, for admin without a named app)."""
     app = call.app_for(named)
     return app, named if call.caller.sees is None else app
 
 
 def _must_send(call: ApiRequest) -> None:
-    """A rule sends by itself, so whoever writes one must be allowed to."""
+    """Raise Forbidden unless the key may send: a rule sends notifications by itself."""
     if not call.caller.may("send"):
         raise Forbidden("This key needs the scope “send” too: a rule sends notifications.")
 
 
 def rule_json(rule: Rule) -> dict[str, Any]:
-    """A rule as the API writes it; what decides when it fires is written out whole, and fit to be sent back."""
+    """Return a rule as JSON. ``on`` and ``alert`` are complete, so that a client can send them back."""
     when = {name: _whole(getattr(rule, name)) for name in ("on", "alert")}
     return to_json_types(rule) | when
 
@@ -119,18 +118,18 @@ async def try_draft(call: ApiRequest) -> ApiResponse:
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/rules", scope="manage", handler=list_rules, query=Page,
-        summary="This app's rules, newest first", answer="rules, next_cursor",
+        summary="List this app's rules, newest first", answer="rules, next_cursor",
     ),
     Endpoint(
         method="POST", path="/api/rules", scope="manage", handler=create_rule, body=RuleIn, creates=True,
         check=_check,
-        summary="When something happens, tell somebody; needs the scope send too",
-        answer="201 rule; 409 when this app has one of that name, or 200 of them",
+        summary="Create a rule that sends a notification on an event; needs the scope send too",
+        answer="201 rule; 409 if this app has a rule of that name, or 200 rules",
     ),
     Endpoint(
         method="POST", path="/api/rules/dry-run", scope="manage", handler=try_draft, body=RuleDraftIn,
         check=_check_draft,
-        summary="How often such a rule would have fired in the last seven days",
+        summary="How often a draft rule would have fired in the last seven days",
         answer="would_have_fired, examples (the newest ten), days, judged, complete",
     ),
     Endpoint(
@@ -144,11 +143,11 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="DELETE", path="/api/rules/{name}", scope="manage", handler=remove_rule, query=RuleQuery,
-        summary="End a rule; what it has sent stays", answer="rule, as it was",
+        summary="Delete a rule; sent notifications stay", answer="the deleted rule",
     ),
     Endpoint(
         method="POST", path="/api/rules/{name}/dismiss-error", scope="manage", handler=dismiss_error, query=RuleQuery,
-        summary="Clear a rule's last_error once it has been seen", answer="rule",
+        summary="Clear a rule's last_error", answer="rule",
     ),
     Endpoint(
         method="POST", path="/api/rules/{name}/dry-run", scope="manage", handler=try_rule, query=RuleQuery,

@@ -18,7 +18,7 @@ from flashflow.backend.store.notifications.schedules import Schedule
 
 
 def schedule_json(schedule: Schedule) -> dict[str, Any]:
-    """A schedule as the API writes it; its rule and notification are fit to be sent back in a PUT."""
+    """Return a schedule as JSON. ``rule`` and ``notification`` are complete, so that a client can PUT them back."""
     rule = {name: getattr(schedule.rule, name) for name in schedule.rule.__struct_fields__}
     written = {name: rfc3339_of(value) if isinstance(value, datetime) else value for name, value in rule.items()}
     return to_json_types(schedule) | {"rule": written}
@@ -29,7 +29,7 @@ def _schedules(call: ApiRequest) -> Schedules:
 
 
 def _app(call: ApiRequest, body: ScheduleIn) -> str:
-    """The app that the schedule is for: the key's own, or with admin the one named."""
+    """Return the schedule's app: the key's, or with admin the one named. Raises ValidationError."""
     try:
         return call.app_for(body.notification.app)
     except ValidationError as refusal:
@@ -92,20 +92,20 @@ async def run_schedule(call: ApiRequest) -> ApiResponse:
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/schedules", scope="send", handler=list_schedules, query=Page,
-        summary="What this app sends again and again, newest first", answer="schedules, next_cursor",
+        summary="List this app's schedules, newest first", answer="schedules, next_cursor",
     ),
     Endpoint(
         method="POST", path="/api/schedules", scope="send", handler=create_schedule, body=ScheduleIn, creates=True,
         check=_check,
-        summary="Send a notification again and again", answer="201 schedule; 409 when this app has one of that name",
+        summary="Create a recurring notification", answer="201 schedule; 409 if this app has one of that name",
     ),
     Endpoint(
         method="POST", path="/api/schedules/{schedule_id}/run", scope="send", handler=run_schedule, creates=True,
-        summary="Send it once now; its next time stays", answer="201 schedule; notifications, one for each user",
+        summary="Send it once now; its next time stays", answer="201 schedule; notifications, one per user",
     ),
     Endpoint(
         method="GET", path="/api/schedules/{schedule_id}", scope="send", handler=get_schedule,
-        summary="One schedule; last_error says why it was refused the last time", answer="schedule",
+        summary="One schedule; last_error says why its last run was refused", answer="schedule",
     ),
     Endpoint(
         method="PUT", path="/api/schedules/{schedule_id}", scope="send", handler=change_schedule, body=ScheduleIn,
@@ -114,6 +114,6 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="DELETE", path="/api/schedules/{schedule_id}", scope="send", handler=remove_schedule,
-        summary="End a schedule; what it has sent stays", answer="schedule, as it was",
+        summary="Delete a schedule; sent notifications stay", answer="the deleted schedule",
     ),
 )  # fmt: skip

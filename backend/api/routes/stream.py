@@ -1,9 +1,9 @@
-"""Server-sent events: what happens, as it happens, with nothing missed across a reconnect.
+"""Server-sent events that survive reconnects and restarts without a gap.
 
-The bus only rings; what is sent is read from the files, from the place where this client stands. That place is the
-event's id: the last activity, the last change of a session, and the last notification and change of one. A client that
-comes back with ``Last-Event-ID`` goes on from there, over restarts too. The place is sent at once and with every ping,
-so that a client which has heard nothing yet misses nothing either.
+The event bus only wakes clients; events are read from the databases, from the client's position. The position is the
+event's id: last activity, last session change, last notification and last notification change. A client that reconnects
+with ``Last-Event-ID`` continues from there. The position is also sent first and with every ping, so that a client
+without any event yet misses nothing.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ log = logging.getLogger(__name__)
 
 PING_S = 15.0
 QUIET_S = 0.02
-"""After a burst has been sent, how long to gather the next: a thousand activities a second make fifty reads."""
+"""Seconds to collect events between two chunks: limits a client to fifty reads a second."""
 RETRY_S = 1.0
-"""After a read that failed; the stream goes on with the next that succeeds."""
+"""Seconds until the next read after a failed one."""
 
 _PLACE = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})-(\d{1,18})", re.ASCII)
 
 
 class StreamQuery(Input, frozen=True, kw_only=True):
-    """Whose events; everyone's where the key allows it."""
+    """``user_id``: only this user's events; by default every user's."""
 
     user_id: UserId | None = None
 
@@ -58,7 +58,7 @@ class Stream:
             query: StreamQuery = decode_query(scope["query_string"], StreamQuery)
             call = ApiRequest(scope, self._services, caller, headers)
             now = await call.read(self._services.feed.now)
-            # A place further on than the files are (a backup took their place) would be waited for in silence.
+            # A position beyond the databases (after a restored backup) would wait without any event.
             place = StreamPosition(*map(min, now, _parse(headers.get(b"last-event-id", b""), now)))
             if scope["method"] != "HEAD":
                 self._check_room(caller.app)
@@ -103,13 +103,13 @@ class Stream:
                 if not self._still_admitted(call):
                     break
                 chunk = await self._next(call, place, who)
-                if chunk is None:  # nothing was skipped: the next read begins at the same place
+                if chunk is None:  # the next read begins at the same position
                     bell.set()
                     await asyncio.wait({gone, stopping}, timeout=RETRY_S, return_when=asyncio.FIRST_COMPLETED)
                     continue
                 outgoing, app, size = self._services.outgoing, call.caller.app, len(chunk.events)
                 if not outgoing.has_room(app, size):
-                    del chunk  # it is read again once this key's other clients have read theirs
+                    del chunk  # read again when this key's other clients have caught up
                     bell.set()
                     await outgoing.room(app, size, {gone, stopping})
                     continue
@@ -129,23 +129,23 @@ class Stream:
             await send({"type": "http.response.body", "body": b""})
 
     def _check_room(self, app: str) -> None:
-        """Raises RateLimited where this key, or all keys together, follow as many streams as they may."""
+        """Raise RateLimited if this key, or all keys together, have the maximum of streams."""
         watch = self._services.watch
         if watch.streams[app] >= watch.limits.streams_per_key:
             raise RateLimited(f"This key follows {watch.limits.streams_per_key} streams already. Close one first.")
         if not watch.has_room_for_stream():
-            raise RateLimited("As many streams are followed as can be; the other places are for requests.")
+            raise RateLimited("The maximum number of streams is open. Try again later.")
 
     async def _next(self, call: ApiRequest, place: StreamPosition, who: Filter) -> Chunk | None:
-        """The events after ``place``; None where they cannot be read now."""
+        """Return the events after ``place``; None if they cannot be read now."""
         try:
             return await self._services.feed.after(place, who, call.read)
         except (TimeoutError, StorageError) as error:
-            log.warning("the event stream could not be read and tries again: %s", str(error) or "no answer in time")
+            log.warning("event stream read failed, retrying: %s", str(error) or "no answer in time")
             return None
 
     def _still_admitted(self, call: ApiRequest) -> bool:
-        """Whether the key still stands: a stream must not outlive its key."""
+        """Whether the key is still valid with the same scopes: a stream must not outlive its key."""
         try:
             return authorize(self._services, call.headers, "read") == call.caller
         except FlashFlowError:
@@ -153,23 +153,23 @@ class Stream:
 
 
 def _id(place: StreamPosition) -> bytes:
-    """The field that a client comes back with, though no event is sent with it."""
+    """Return an id field without an event: it sets the client's Last-Event-ID."""
     return b"id: %s\n" % place.text().encode()
 
 
 def _parse(last_event_id: bytes, now: StreamPosition) -> StreamPosition:
-    """The place in a Last-Event-ID; ``now`` where there is none. Raises ValidationError."""
+    """Return the position in a Last-Event-ID; ``now`` if there is none. Raises ValidationError."""
     if not last_event_id:
         return now
     match = _PLACE.fullmatch(last_event_id.decode("latin-1"))
     if match is None:
-        raise ValidationError.of("Last-Event-ID", "is not an id that this stream gave")
+        raise ValidationError.of("Last-Event-ID", "is not an id of this stream")
     activity, session, notification, revision = map(int, match.groups())
     return StreamPosition(activity, session, notification, revision)
 
 
 async def _any(ends: set[asyncio.Future[Any]], bell: asyncio.Event, timeout: float) -> bool:
-    """Wait for the bell or an end; False after ``timeout`` seconds without either."""
+    """Wait for ``bell`` or one of ``ends``. False after ``timeout`` seconds without either."""
     ringing = asyncio.ensure_future(bell.wait())
     done, _ = await asyncio.wait({ringing, *ends}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     ringing.cancel()

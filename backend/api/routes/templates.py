@@ -17,7 +17,7 @@ from flashflow.backend.schemas.requests import Input, PreviewIn, TemplateChangeI
 
 
 class LocaleQuery(Input, frozen=True, kw_only=True):
-    """Which of a template's texts."""
+    """``locale``: the language of the text; by default the one without a locale."""
 
     locale: Annotated[str, Meta(max_length=35)] = ""
 
@@ -81,16 +81,16 @@ async def preview_template(call: ApiRequest) -> ApiResponse:
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/templates", scope="manage", handler=list_templates, query=Page,
-        summary="Every template, newest first", answer="templates, next_cursor",
+        summary="List templates, newest first", answer="templates, next_cursor",
     ),
     Endpoint(
         method="POST", path="/api/templates", scope="manage", handler=create_template, body=TemplateIn, creates=True,
         check=_check_template,
-        summary="Keep a text with variables", answer="201 template; 409 when the name is taken",
+        summary="Create a template: a text with variables", answer="201 template; 409 if the name is taken",
     ),
     Endpoint(
         method="POST", path="/api/templates/{name}/preview", scope="manage", handler=preview_template, body=PreviewIn,
-        summary="Fill a template in without sending", answer="preview; 400 names each variable that is missing",
+        summary="Render a template without sending", answer="preview; 400 names each missing variable",
     ),
     Endpoint(
         method="GET", path="/api/templates/{name}", scope="manage", handler=get_template, query=LocaleQuery,
