@@ -96,7 +96,7 @@ class Backend:
         self._faults: list[str] = []
         self._applying = threading.Lock()
         self.desktop = DesktopChannel(on_action=self._toast_pressed)
-        self._toast_dismissals = ToastDismissals(self.desktop.withdraw)
+        self._toast_dismissals = ToastDismissals(self.desktop.dismiss)
         self._lock = FolderLock(config.data_dir)
         try:
             self._forget_killed_server()

@@ -54,7 +54,7 @@ _ASSET = {
 _ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,31}://\S+")
 _AUTHORIZATION = re.compile(r"\b(Basic|Bearer|Token)\s+\S+", re.IGNORECASE)
 _BETWEEN_PARTS = re.compile(r"[\s/?#&=@:;,+]+")
-_CALLS_ON_PEOPLE = re.compile(r"(@(?=(?:everyone|here|channel|all)\b)|<(?=[@!#&]))", re.IGNORECASE)
+_MENTION = re.compile(r"(@(?=(?:everyone|here|channel|all)\b)|<(?=[@!#&]))", re.IGNORECASE)
 _NOT_A_MENTION = "\\1\N{ZERO WIDTH SPACE}"
 
 _opening = threading.Lock()
@@ -71,7 +71,7 @@ class AppriseChannel(BaseChannel):
         self.name = name
         self._url = settings.url
         self._clock = clock
-        self._secrets = _parts(settings.url)
+        self._secrets = _secrets_pattern(settings.url)
         self._calls = _Calls(2 * settings.connections, deadline_s, f"apprise-{name}")
         self._idle: list[_Sender] = []
 
@@ -92,27 +92,27 @@ class AppriseChannel(BaseChannel):
         self._calls.close()
         self._idle.clear()
 
-    def _send(self, notice: DeliveryMessage) -> Outcome:
-        if notice.expires_at is not None and notice.expires_at <= self._clock.now_ms():
+    def _send(self, notification: DeliveryMessage) -> Outcome:
+        if notification.expires_at is not None and notification.expires_at <= self._clock.now_ms():
             raise Permanent("expired", "It expired before it could be sent.")
-        return self._calls.run(lambda: self._deliver(notice))
+        return self._calls.run(lambda: self._deliver(notification))
 
-    def _deliver(self, notice: DeliveryMessage) -> Outcome:
+    def _deliver(self, notification: DeliveryMessage) -> Outcome:
         sender = self._take()
         try:
             with _Reasons() as reasons:
-                accepted = sender.notify(notice)
+                accepted = sender.notify(notification)
         except Exception as error:  # noqa: BLE001 a plugin may raise anything
             # The exception's text may contain the address. The broken plugin is not used again.
             raise Transient("apprise_failed", f"Apprise failed ({type(error).__name__}).") from None
         if not accepted:
-            words = self._hidden(" ".join(reasons.heard))
-            text = f"{sender.service} did not take it; Apprise gives no status" + (f": {words}" if words else ".")
+            words = self._hidden(" ".join(reasons.messages))
+            text = f"{sender.service} did not accept it; Apprise gives no status" + (f": {words}" if words else ".")
             # Every plugin logs this sentence when its service is unreachable.
             unreachable = "connection error occurred" in words.lower()
             raise Transient("unreachable" if unreachable else "not_accepted", cut(text, MAX_TEXT))
         self._idle.append(sender)
-        return Outcome(outcome="sent", code="accepted", text=f"{sender.service} took it")
+        return Outcome(outcome="sent", code="accepted", text=f"{sender.service} accepted it")
 
     def _take(self) -> _Sender:
         try:
@@ -133,15 +133,15 @@ class _Sender:
         self._apprise = apprise
         self.service = cut(one_line(str(plugin.service_name or "The service")), 60)
 
-    def notify(self, notice: DeliveryMessage) -> bool:
+    def notify(self, notification: DeliveryMessage) -> bool:
         """Send; return whether the service accepted."""
         from apprise import NotifyFormat, NotifyType
 
-        urgent = notice.priority in ("high", "urgent")
+        urgent = notification.priority in ("high", "urgent")
         return bool(
             self._apprise.notify(
-                title=_plain(one_line(notice.title)),
-                body=_plain(_body(notice)),
+                title=_plain(one_line(notification.title)),
+                body=_plain(_body(notification)),
                 notify_type=NotifyType.WARNING if urgent else NotifyType.INFO,
                 body_format=NotifyFormat.TEXT,
             )
@@ -157,7 +157,7 @@ def _open(url: str) -> _Sender:
         except ImportError:
             text = "The package apprise is not installed: pip install apprise"
             raise Permanent("apprise_missing", text) from None
-        _keep_quiet()
+        _mute_logs()
         asset = _asset(AppriseAsset)
         plugin = Apprise.instantiate(url, asset=asset)
     if plugin is None:
@@ -168,7 +168,7 @@ def _open(url: str) -> _Sender:
     for name, value in (("retry", 0), ("optional", False)):
         if hasattr(plugin, name):
             setattr(plugin, name, value)
-    _fit(plugin, url)
+    _truncate(plugin, url)
     apprise = Apprise(asset=asset)
     apprise.add(plugin)
     return _Sender(apprise, plugin)
@@ -181,7 +181,7 @@ def _asset(kind: type[AppriseAsset]) -> AppriseAsset:
     return kind(**known)
 
 
-def _fit(plugin: NotifyBase, url: str) -> None:
+def _truncate(plugin: NotifyBase, url: str) -> None:
     """Truncate texts too long for the service, which would refuse them at each try; ``overflow=`` in the URL wins."""
     from apprise import OverflowMode
 
@@ -189,7 +189,7 @@ def _fit(plugin: NotifyBase, url: str) -> None:
         plugin.overflow_mode = OverflowMode.TRUNCATE
 
 
-def _keep_quiet() -> None:
+def _mute_logs() -> None:
     """Mute the logs of Apprise and urllib3: their lines contain parts of the address."""
     apprise = logging.getLogger("apprise")
     apprise.propagate = False
@@ -204,12 +204,12 @@ class _Reasons(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.heard: list[str] = []
+        self.messages: list[str] = []
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread and len(self.heard) < 5:
-            self.heard.append(record.getMessage()[: 20 * MAX_TEXT])
+        if record.thread == self._thread and len(self.messages) < 5:
+            self.messages.append(record.getMessage()[: 20 * MAX_TEXT])
 
     def __enter__(self) -> _Reasons:
         logging.getLogger("apprise").addHandler(self)
@@ -268,18 +268,18 @@ def _stopping() -> Transient:
     return Transient("stopping", "FlashFlow is stopping.")
 
 
-def _body(notice: DeliveryMessage) -> str:
-    links = [f"{one_line(link.label)}: {one_line(link.url)}" for link in notice.actions]
-    text = lines(notice.message).strip() or one_line(notice.title)
+def _body(notification: DeliveryMessage) -> str:
+    links = [f"{one_line(link.label)}: {one_line(link.url)}" for link in notification.actions]
+    text = lines(notification.message).strip() or one_line(notification.title)
     return "\n\n".join([text, "\n".join(links)] if links else [text])
 
 
 def _plain(text: str) -> str:
     """Escape mentions (``@everyone``, ``<@…>``), which chat services would resolve."""
-    return _CALLS_ON_PEOPLE.sub(_NOT_A_MENTION, text)
+    return _MENTION.sub(_NOT_A_MENTION, text)
 
 
-def _parts(url: str) -> re.Pattern[str] | None:
+def _secrets_pattern(url: str) -> re.Pattern[str] | None:
     """Return a pattern for every part of the address that may be secret: as written, percent-decoded, and as HTTP basic
     authentication."""
     _, _, rest = url.partition("://")

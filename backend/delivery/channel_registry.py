@@ -142,9 +142,9 @@ class ChannelRegistry:
         from flashflow.backend.delivery.push.webpush import WebPushChannel
 
         assert settings.push.webpush is not None
-        reach = SsrfGuard(settings.allow_hosts)
+        ssrf_guard = SsrfGuard(settings.allow_hosts)
         return WebPushChannel(
-            settings.push.webpush, self._clock, key_path=self._data_dir / VAPID_FILE, reach=reach
+            settings.push.webpush, self._clock, key_path=self._data_dir / VAPID_FILE, ssrf_guard=ssrf_guard
         )  # fmt: skip
 
     def _apprise(self, name: str, settings: Settings) -> BaseChannel:

@@ -28,7 +28,7 @@ class NetworkReturn:
         self._lock = threading.Lock()
         self._unreached: set[str] = set()
         """Routes that may have deliveries waiting after an UNREACHED failure."""
-        self._wanted: set[str] = set()
+        self._to_retry: set[str] = set()
         """Routes to retry, each as soon as its gap is over."""
         self._gaps: dict[str, tuple[float, float]] = {}
         """Route → end of its gap, and length of the next gap in seconds."""
@@ -44,25 +44,25 @@ class NetworkReturn:
         if route in LOCAL_ROUTES:
             return False
         with self._lock:
-            before = len(self._wanted)
+            before = len(self._to_retry)
             if tried.outcome.outcome in {"sent", "delivered"}:
                 self._succeeded_at = max(self._succeeded_at, tried.started_at + tried.duration_ms)
                 if tried.previous_code in UNREACHED:
                     self._gaps.pop(route, None)
-                self._wanted |= self._unreached
+                self._to_retry |= self._unreached
             elif tried.outcome.code in UNREACHED:
                 self._unreached.add(route)
                 if tried.started_at <= self._succeeded_at:  # the network came back while this try was under way
-                    self._wanted.add(route)
-            return len(self._wanted) > before
+                    self._to_retry.add(route)
+            return len(self._to_retry) > before
 
     def take(self, now: float) -> str | None:
         """Return a route to retry now and start its gap; None if there is none. Follow up with ``retried``."""
         with self._lock:
-            for route in self._wanted:
+            for route in self._to_retry:
                 over, gap = self._gaps.get(route, (now, FIRST_GAP_S))
                 if over <= now:
-                    self._wanted.discard(route)
+                    self._to_retry.discard(route)
                     self._gaps[route] = (now + gap, min(2 * gap, LONGEST_GAP_S))
                     return route
             return None
@@ -70,13 +70,13 @@ class NetworkReturn:
     def wait_s(self, now: float) -> float | None:
         """Return the seconds until the next route to retry; None if there is none."""
         with self._lock:
-            return min((self._gaps.get(route, (now, 0.0))[0] - now for route in self._wanted), default=None)
+            return min((self._gaps.get(route, (now, 0.0))[0] - now for route in self._to_retry), default=None)
 
     def retried(self, route: str, count: int | None) -> None:
         """Register how many deliveries of a taken route were waiting; None if the store could not say."""
         with self._lock:
             if count is None:
-                self._wanted.add(route)
+                self._to_retry.add(route)
             elif count == 0:
                 self._unreached.discard(route)
                 self._gaps.pop(route, None)

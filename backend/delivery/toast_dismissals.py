@@ -15,8 +15,8 @@ MOST = 100
 class ToastDismissals:
     """Queue of toasts to dismiss and its thread, which starts with the first toast."""
 
-    def __init__(self, withdraw: Callable[[str], object]) -> None:
-        self._withdraw = withdraw
+    def __init__(self, dismiss: Callable[[str], object]) -> None:
+        self._dismiss = dismiss
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread: SupervisedThread | None = None
         self._gate = threading.Lock()
@@ -28,7 +28,7 @@ class ToastDismissals:
             if self._stopped:
                 return
             if self._thread is None:
-                self._thread = SupervisedThread("flashflow-withdraw", self._run, lambda: self._stopped)
+                self._thread = SupervisedThread("flashflow-dismiss", self._run, lambda: self._stopped)
                 self._thread.start()
         for notification_id in notification_ids[-MOST:]:
             self._queue.put(notification_id)
@@ -49,4 +49,4 @@ class ToastDismissals:
 
     def _run(self) -> None:
         while (notification_id := self._queue.get()) is not None and not self._stopped:
-            self._withdraw(notification_id)
+            self._dismiss(notification_id)

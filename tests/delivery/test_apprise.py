@@ -102,7 +102,7 @@ def channel(
 def test_a_notice_arrives_with_its_title_and_message(server: Server) -> None:
     with channel(f"json://user:pass@{server.address}/hook?+X-Team=blue") as sending:
         outcome = sending.send(notice("Build finished", "All 312 tests passed\nin 4 min"))
-    assert outcome == Outcome(outcome="sent", code="accepted", text="JSON took it")
+    assert outcome == Outcome(outcome="sent", code="accepted", text="JSON accepted it")
     assert len(server.got) == 1
     got = server.got[0]
     assert got.path == "/hook"
@@ -221,7 +221,7 @@ def test_a_no_is_transient_and_told_in_apprises_words(server: Server, status: in
         outcome = sending.send(notice())
     assert (outcome.outcome, outcome.code) == ("transient", "not_accepted")
     assert outcome.text.startswith(
-        "JSON did not take it; Apprise gives no status: Failed to send JSON POST notification"
+        "JSON did not accept it; Apprise gives no status: Failed to send JSON POST notification"
     )
     assert f"error={status}" in outcome.text
     assert len(server.got) == 1, "it was sent elsewhere, or again"

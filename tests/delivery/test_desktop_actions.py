@@ -107,7 +107,7 @@ def test_a_toast_that_was_pressed_can_still_be_taken_away(desktop: Session) -> N
         desktop.press()
         presses.next()
         assert desktop.displayed() == 1
-        assert sending.withdraw("pressed and read")
+        assert sending.dismiss("pressed and read")
         assert desktop.displayed() == 0
 
 
@@ -128,7 +128,7 @@ def test_a_toast_waved_away_was_not_read_and_is_not_asked_to_be_replaced(desktop
         show(sending, "waved away")
         desktop.dismiss()
         show(sending, "after it")
-        assert not sending.withdraw("waved away")
+        assert not sending.dismiss("waved away")
         show(sending, "waved away", title="back again")
         assert desktop.next_asked("Notify", title="back again").values[1] == 0
         desktop.press()
@@ -189,7 +189,7 @@ def test_a_daemon_without_actions_gets_none_and_nobody_listens() -> None:
         assert listeners() == []
         show(sending, "plain", DOCS)
         assert daemon.asked[1][1] == 1
-        assert sending.withdraw("plain")
+        assert sending.dismiss("plain")
         assert daemon.closed == [1]
 
 
@@ -267,7 +267,7 @@ def test_what_a_stranger_says_in_the_daemons_words_changes_nothing(hostile: str,
         delivered(stranger)
         daemon.signal(INVOKED, "us", 1, "link-1")
         assert presses.next() == ("ours", DOCS.url)
-        assert sending.withdraw("ours")
+        assert sending.dismiss("ours")
         assert len(listeners()) == 1
     assert presses.heard.empty()
 
@@ -281,7 +281,7 @@ def test_what_makes_no_sense_changes_nothing_even_if_the_daemon_says_it(wrong: s
         raw(daemon._connection, member, signature, body, daemon.client)
         daemon.signal(INVOKED, "us", 1, "link-1")
         assert presses.next() == ("ours", DOCS.url)
-        assert sending.withdraw("ours")
+        assert sending.dismiss("ours")
     assert presses.heard.empty()
 
 
@@ -345,7 +345,7 @@ def test_presses_are_heard_of_the_next_daemon_and_none_of_the_old_ones_toasts() 
             daemon.signal(INVOKED, "us", 1, "default")
             daemon.signal(INVOKED, "us", 2, "default")
             assert presses.next() == ("new", None)
-            assert not sending.withdraw("old")
+            assert not sending.dismiss("old")
             assert len(listeners()) == 1
     assert presses.heard.empty()
 

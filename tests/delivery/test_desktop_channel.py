@@ -139,10 +139,10 @@ def test_a_withdrawn_notice_leaves_the_screen_once(desktop: Session, unique: str
     with channel(desktop.environ) as sending:
         sending.send(notice(notification_id=unique))
         assert desktop.displayed() == 1
-        assert sending.withdraw(unique)
+        assert sending.dismiss(unique)
         assert desktop.displayed() == 0
-        assert not sending.withdraw(unique)
-        assert not sending.withdraw("never sent")
+        assert not sending.dismiss(unique)
+        assert not sending.dismiss("never sent")
 
 
 def test_only_the_latest_notices_are_remembered(desktop: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_only_the_latest_notices_are_remembered(desktop: Session, monkeypatch: p
     with channel(desktop.environ) as sending:
         for number in ("one", "two", "one", "three"):
             sending.send(notice(notification_id=number))
-        assert [sending.withdraw(number) for number in ("two", "one", "three")] == [False, True, True]
+        assert [sending.dismiss(number) for number in ("two", "one", "three")] == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_daemon_that_hangs_costs_one_deadline_and_the_next_send_none() -> None
 
 def test_the_thread_of_a_hung_call_gives_up_by_itself(tmp_path: Path) -> None:
     with mute_bus(tmp_path / "bus"):
-        facade = linux.LinuxNotification({"XDG_RUNTIME_DIR": str(tmp_path)}, patience_s=0.2)
+        facade = linux.LinuxNotification({"XDG_RUNTIME_DIR": str(tmp_path)}, timeout_s=0.2)
         with pytest.raises(Transient, match="did not answer"):
             facade.probe()
 

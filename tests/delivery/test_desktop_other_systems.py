@@ -73,7 +73,7 @@ def test_where_there_is_no_desktop_of_ours_it_is_permanent(platform: str, code: 
     outcome = sending.send(notice())
     assert (outcome.outcome, outcome.code) == ("permanent", code)
     assert not sending.health().works
-    assert not sending.withdraw("n1")
+    assert not sending.dismiss("n1")
 
 
 def test_importing_the_channel_costs_no_library() -> None:

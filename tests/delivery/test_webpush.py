@@ -78,10 +78,12 @@ def key_path(tmp_path: Path) -> Path:
 
 @contextmanager
 def channel(
-    certificate: Certificate, clock: StillClock, key_path: Path, reach: SsrfGuard, **options: Any
+    certificate: Certificate, clock: StillClock, key_path: Path, ssrf_guard: SsrfGuard, **options: Any
 ) -> Iterator[WebPushChannel]:
-    client = HttpClient(resolver=reach, verify=certificate.for_client(), deadline_s=DEADLINE, **options)
-    made = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, reach=reach, client=client)
+    client = HttpClient(resolver=ssrf_guard, verify=certificate.for_client(), deadline_s=DEADLINE, **options)
+    made = WebPushChannel(
+        WebPushSettings(subject=SUBJECT), clock, key_path=key_path, ssrf_guard=ssrf_guard, client=client
+    )
     try:
         yield made
     finally:
@@ -518,7 +520,9 @@ def test_a_name_that_leads_to_this_machine_gets_nothing(
 ) -> None:
     guard = SsrfGuard(lookup=lambda name, port: ["93.184.216.34", "127.0.0.1"])
     client = None if own_client else HttpClient(resolver=guard, verify=certificate.for_client())
-    sending = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, reach=guard, client=client)
+    sending = WebPushChannel(
+        WebPushSettings(subject=SUBJECT), clock, key_path=key_path, ssrf_guard=guard, client=client
+    )
     try:
         outcome = sending.send(notice(target=browser.subscription(f"https://{NAME}:{service.port}/x")))
     finally:
@@ -563,7 +567,7 @@ def test_a_service_whose_certificate_nobody_vouches_for_gets_nothing(
     service: PushService, clock: StillClock, key_path: Path, target: str
 ) -> None:
     guard = SsrfGuard([service.authority])
-    sending = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, reach=guard)
+    sending = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, ssrf_guard=guard)
     try:
         outcome = sending.send(notice(target=target))
     finally:
@@ -644,9 +648,9 @@ def test_what_is_no_subscription_is_never_sent_to(
         )
 
 
-def problem_of(target: str, reach: SsrfGuard | None = None) -> str:
+def problem_of(target: str, ssrf_guard: SsrfGuard | None = None) -> str:
     with pytest.raises(Permanent) as caught:
-        read_subscription(target, reach or SsrfGuard())
+        read_subscription(target, ssrf_guard or SsrfGuard())
     return caught.value.text
 
 
@@ -835,7 +839,9 @@ def test_a_service_that_hangs_costs_one_deadline(
     service.replies.append(Reply(hang=True))
     guard = SsrfGuard([service.authority])
     client = HttpClient(resolver=guard, verify=certificate.for_client(), deadline_s=0.3)
-    sending = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, reach=guard, client=client)
+    sending = WebPushChannel(
+        WebPushSettings(subject=SUBJECT), clock, key_path=key_path, ssrf_guard=guard, client=client
+    )
     try:
         assert sending.send(notice(target=target)).code == "timeout"
     finally:
@@ -848,7 +854,9 @@ def test_a_service_that_hangs_takes_one_connection_at_most_from_then_on(
     service.replies.extend([Reply(hang=True)] * 2)
     guard = SsrfGuard([service.authority])
     client = HttpClient(resolver=guard, verify=certificate.for_client(), deadline_s=0.3)
-    sending = WebPushChannel(WebPushSettings(subject=SUBJECT), clock, key_path=key_path, reach=guard, client=client)
+    sending = WebPushChannel(
+        WebPushSettings(subject=SUBJECT), clock, key_path=key_path, ssrf_guard=guard, client=client
+    )
     with ThreadPoolExecutor(1) as pool:
         assert sending.send(notice(target=target)).code == "timeout"
         service.asked.clear()

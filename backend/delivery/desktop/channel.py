@@ -57,8 +57,8 @@ Plyer = Callable[[str], Any]
 class Native(Protocol):
     """Native toasts of one platform. Calls come one at a time and raise a ChannelError on failure."""
 
-    def show(self, notice: DeliveryMessage) -> Outcome: ...
-    def withdraw(self, notification_id: str) -> bool: ...
+    def show(self, notification: DeliveryMessage) -> Outcome: ...
+    def dismiss(self, notification_id: str) -> bool: ...
     def probe(self) -> str: ...
     def close(self) -> None: ...
 
@@ -92,10 +92,10 @@ class DesktopChannel(BaseChannel):
         self._native: Native | None = None
         self._closed = False
 
-    def withdraw(self, notification_id: str) -> bool:
+    def dismiss(self, notification_id: str) -> bool:
         """Dismiss this notification's toast; return whether one was dismissed. Never raises."""
         try:
-            return self._calls.run(lambda: self._opened().withdraw(notification_id))
+            return self._calls.run(lambda: self._opened().dismiss(notification_id))
         except ChannelError as error:
             log.info("a toast was not dismissed: %s", error.text)
         except Exception:
@@ -120,8 +120,8 @@ class DesktopChannel(BaseChannel):
             log.warning("a native toast call still hangs; its thread ends with the process")
         self._close_native()
 
-    def _send(self, notice: DeliveryMessage) -> Outcome:
-        return self._calls.run(lambda: self._opened().show(notice))
+    def _send(self, notification: DeliveryMessage) -> Outcome:
+        return self._calls.run(lambda: self._opened().show(notification))
 
     def _opened(self) -> Native:
         if self._closed:
@@ -153,12 +153,12 @@ class LinuxDesktop:
         self._facade: LinuxNotification = LinuxNotification(environ, on_action=on_action)
         self._icon = icon.resolve().as_uri() if icon is not None and icon.is_file() else ""
 
-    def show(self, notice: DeliveryMessage) -> Outcome:
-        server = self._facade.show(self._toast(notice))
+    def show(self, notification: DeliveryMessage) -> Outcome:
+        server = self._facade.show(self._toast(notification))
         return Outcome(outcome="delivered", code="shown", text=f"shown by {server}")
 
-    def withdraw(self, notification_id: str) -> bool:
-        return self._facade.withdraw(notification_id)
+    def dismiss(self, notification_id: str) -> bool:
+        return self._facade.dismiss(notification_id)
 
     def probe(self) -> str:
         return self._facade.probe()
@@ -166,18 +166,18 @@ class LinuxDesktop:
     def close(self) -> None:
         self._facade.close()
 
-    def _toast(self, notice: DeliveryMessage) -> Toast:
+    def _toast(self, notification: DeliveryMessage) -> Toast:
         from flashflow.backend.delivery.desktop.linux import Toast
 
         return Toast(
-            key=notice.notification_id,
-            title=_title(notice),
-            body=lines(notice.message),
+            key=notification.notification_id,
+            title=_title(notification),
+            body=lines(notification.message),
             app_name=APP_NAME,
             icon=self._icon,
-            urgency=_URGENCY.get(notice.priority, 1),
-            expire_ms=_EXPIRE_MS.get(notice.priority, -1),
-            buttons=_buttons(notice),
+            urgency=_URGENCY.get(notification.priority, 1),
+            expire_ms=_EXPIRE_MS.get(notification.priority, -1),
+            buttons=_buttons(notification),
         )
 
 
@@ -194,8 +194,8 @@ class PlyerDesktop:
         usable = icon is not None and icon.is_file() and (icon.suffix.lower() == ".ico" or not self._windows)
         self._icon = str(icon) if usable else ""
 
-    def show(self, notice: DeliveryMessage) -> Outcome:
-        title, message = _title(notice), lines(notice.message).strip()
+    def show(self, notification: DeliveryMessage) -> Outcome:
+        title, message = _title(notification), lines(notification.message).strip()
         if self._windows:
             title, message = cut(title, WINDOWS_TITLE), cut(message, WINDOWS_MESSAGE)
         try:
@@ -208,7 +208,7 @@ class PlyerDesktop:
             ) from error
         return Outcome(outcome="sent", code="handed_over", text="handed to the system, which does not confirm")
 
-    def withdraw(self, notification_id: str) -> bool:
+    def dismiss(self, notification_id: str) -> bool:
         """Return False: plyer provides no id to dismiss a toast by."""
         return False
 
@@ -230,8 +230,8 @@ class PlyerDesktop:
             raise Permanent("plyer_unusable", f"plyer cannot show notices here: {error}.") from error
 
 
-def _title(notice: DeliveryMessage) -> str:
-    return one_line(notice.title) or APP_NAME
+def _title(notification: DeliveryMessage) -> str:
+    return one_line(notification.title) or APP_NAME
 
 
 def is_web_link(text: str) -> bool:
@@ -239,8 +239,8 @@ def is_web_link(text: str) -> bool:
     return len(text) <= LONGEST_LINK and _WEB_LINK.fullmatch(text) is not None
 
 
-def _buttons(notice: DeliveryMessage) -> tuple[tuple[str, str], ...]:
-    links = [link for link in notice.actions if is_web_link(link.url)]
+def _buttons(notification: DeliveryMessage) -> tuple[tuple[str, str], ...]:
+    links = [link for link in notification.actions if is_web_link(link.url)]
     return tuple((cut(one_line(link.label), BUTTON_LABEL) or "Open", link.url) for link in links[:MOST_BUTTONS])
 
 

@@ -30,7 +30,7 @@ from flashflow.backend.delivery.desktop.signals import (
 from flashflow.backend.delivery.net.text import escaped
 from flashflow.backend.domain.channel import Permanent
 
-PATIENCE_S = 25.0
+TIMEOUT_S = 25.0
 """Seconds that a call waits for its reply, as in libdbus and GLib."""
 
 _NOTIFICATIONS = DBusAddress(PATH, bus_name=SERVICE, interface=SERVICE)
@@ -78,33 +78,33 @@ class LinuxNotification(Notification):  # type: ignore[misc]
     """
 
     def __init__(
-        self, environ: Mapping[str, str], *, patience_s: float = PATIENCE_S, on_action: OnAction | None = None
+        self, environ: Mapping[str, str], *, timeout_s: float = TIMEOUT_S, on_action: OnAction | None = None
     ) -> None:
         self._toasts = Toasts()
-        self._bus = SessionBus(environ, patience_s)
-        self._listening = ListeningBus(environ, patience_s, self._toasts, on_action)
+        self._bus = SessionBus(environ, timeout_s)
+        self._listening = ListeningBus(environ, timeout_s, self._toasts, on_action)
         self._lock = threading.RLock()
         self._server: Server | None = None
 
     def show(self, toast: Toast) -> Server:
         """Show a toast, replacing an earlier one with its key; return the daemon. Raises a ChannelError."""
         with self._lock:
-            server = self._present_server()
+            server = self._current_server()
             body = escaped(toast.body) if server.markup else toast.body
             actions, links = self._offer(toast, server)
             words = toast.app_name, self._toasts.find(toast.key), toast.icon, toast.title, body
             rest: tuple[Any, ...] = (actions, {"urgency": ("y", toast.urgency)}, toast.expire_ms)
             bus = self._listening if links else self._bus
             shown = partial(self._shown, toast.key, links)
-            bus.call(_NOTIFICATIONS, "Notify", "susssasa{sv}i", *words, *rest, heard=shown)
+            bus.call(_NOTIFICATIONS, "Notify", "susssasa{sv}i", *words, *rest, on_reply=shown)
             return server
 
-    def withdraw(self, key: str) -> bool:
+    def dismiss(self, key: str) -> bool:
         """Dismiss the toast of ``key``; return whether there was one. Raises a ChannelError."""
         with self._lock:
             if not self._toasts.find(key):
                 return False
-            self._present_server(start=False)
+            self._current_server(start=False)
             shown_id = self._toasts.take(key)
             if not shown_id:
                 return False
@@ -116,7 +116,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
         """Return the name of the daemon without showing a toast. Raises a ChannelError."""
         with self._lock:
             try:
-                return str(self._present_server(start=False))
+                return str(self._current_server(start=False))
             except Permanent as error:
                 if error.code != "no_notification_service":
                     raise
@@ -131,7 +131,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
         self._listening.shut()
         if self._lock.acquire(timeout=1.0):
             try:
-                self._forget_server()
+                self._drop_server()
             finally:
                 self._lock.release()
 
@@ -149,7 +149,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
             )
         )
 
-    def _present_server(self, *, start: bool = True) -> Server:
+    def _current_server(self, *, start: bool = True) -> Server:
         """Return the current daemon, starting it if needed.
 
         Ids of a previous daemon are removed: the next one uses them for other toasts.
@@ -176,14 +176,14 @@ class LinuxNotification(Notification):  # type: ignore[misc]
         """
         reused = self._bus.connected
         try:
-            return self._ask_owner(start=start)
+            return self._query_owner(start=start)
         except BusLost:
-            self._forget_server()
+            self._drop_server()
             if not reused:
                 raise
-        return self._ask_owner(start=start)
+        return self._query_owner(start=start)
 
-    def _ask_owner(self, *, start: bool) -> str:
+    def _query_owner(self, *, start: bool) -> str:
         try:
             (owner,) = self._bus.call(_BUS, "GetNameOwner", "s", SERVICE)
         except Permanent as error:
@@ -210,7 +210,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
         if key:
             self._toasts.add(shown_id, Live(key, reply.header.fields.get(HeaderFields.sender, ""), links))
 
-    def _forget_server(self) -> None:
+    def _drop_server(self) -> None:
         self._bus.drop()
         self._listening.drop()
         self._toasts.keep_only("")

@@ -20,13 +20,13 @@ from jeepney.wrappers import unwrap_msg  # type: ignore[import-untyped]
 
 from flashflow.backend.domain.channel import ChannelError, Permanent, Transient
 
-Heard = Callable[[Any], None]
+OnReply = Callable[[Any], None]
 """Called with a received message."""
 
 _ERROR = "org.freedesktop.DBus.Error."
-_NOBODY = (_ERROR + "NameHasNoOwner", _ERROR + "ServiceUnknown", _ERROR + "Spawn.")
+_NO_SERVICE = (_ERROR + "NameHasNoOwner", _ERROR + "ServiceUnknown", _ERROR + "Spawn.")
 _NO_ANSWER = (_ERROR + "NoReply", _ERROR + "Timeout", _ERROR + "TimedOut")
-_HOPELESS = (_ERROR + "AccessDenied", _ERROR + "InvalidArgs", _ERROR + "NotSupported", _ERROR + "Unknown")
+_PERMANENT = (_ERROR + "AccessDenied", _ERROR + "InvalidArgs", _ERROR + "NotSupported", _ERROR + "Unknown")
 
 
 class BusLost(Transient):
@@ -43,12 +43,12 @@ class Connection(DBusConnection):  # type: ignore[misc]
     unknown header fields) are skipped.
     """
 
-    def __init__(self, sock: socket.socket, patience_s: float) -> None:
-        self._patience_s = patience_s
+    def __init__(self, sock: socket.socket, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         super().__init__(sock)
 
     def send_and_get_reply(self, message: Any, *, timeout: float | None = None) -> Any:
-        return super().send_and_get_reply(message, timeout=self._patience_s if timeout is None else timeout)
+        return super().send_and_get_reply(message, timeout=self._timeout_s if timeout is None else timeout)
 
     def _receive(self, deadline: float | None) -> Any:
         while True:
@@ -68,9 +68,9 @@ class SessionBus:
     For one thread at a time; only ``shut`` is for other threads.
     """
 
-    def __init__(self, environ: Mapping[str, str], patience_s: float) -> None:
+    def __init__(self, environ: Mapping[str, str], timeout_s: float) -> None:
         self._environ = environ
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
         self._connection: Connection | None = None
         self._shut = False
@@ -80,9 +80,14 @@ class SessionBus:
         return self._connection is not None
 
     def call(
-        self, target: DBusAddress, member: str, signature: str | None = None, *body: Any, heard: Heard | None = None
+        self,
+        target: DBusAddress,
+        member: str,
+        signature: str | None = None,
+        *body: Any,
+        on_reply: OnReply | None = None,
     ) -> tuple[Any, ...]:
-        """Call a method and return the reply's values; ``heard`` gets a successful reply message first.
+        """Call a method and return the reply's values; ``on_reply`` gets a successful reply message first.
 
         Raises Permanent ``no_session_bus``, ``no_notification_service`` or ``refused``; Transient ``timeout`` or
         ``refused``; BusLost.
@@ -90,9 +95,9 @@ class SessionBus:
         connection = self._connection or self._connect()
         message = new_method_call(target, member, signature, body)
         try:
-            return tuple(unwrap_msg(self._exchange(connection, message, heard)))
+            return tuple(unwrap_msg(self._exchange(connection, message, on_reply)))
         except DBusErrorResponse as error:
-            raise _meaning(error) from error
+            raise _channel_error(error) from error
         except TimeoutError as error:
             raise _no_answer() from error
         except OSError as error:
@@ -116,10 +121,10 @@ class SessionBus:
         self._shut = True
         self._hang_up()
 
-    def _exchange(self, connection: Connection, message: Message, heard: Heard | None) -> Message:
+    def _exchange(self, connection: Connection, message: Message, on_reply: OnReply | None) -> Message:
         reply = connection.send_and_get_reply(message)
-        if heard is not None and reply.header.message_type is MessageType.method_return:
-            heard(reply)
+        if on_reply is not None and reply.header.message_type is MessageType.method_return:
+            on_reply(reply)
         return reply
 
     def _prepare(self, connection: Connection) -> None:
@@ -136,7 +141,7 @@ class SessionBus:
             raise BusLost
         try:
             self._socket = prep_socket(get_bus(self._address()))
-            connection = Connection(self._socket, self._patience_s)
+            connection = Connection(self._socket, self._timeout_s)
             self._connection = connection
             self._prepare(connection)
         except TimeoutError as error:
@@ -156,16 +161,16 @@ class SessionBus:
         raise _no_session_bus()
 
 
-def _meaning(error: DBusErrorResponse) -> ChannelError:
+def _channel_error(error: DBusErrorResponse) -> ChannelError:
     """Return the ChannelError for an error reply."""
     name = str(error.name)
-    if name.startswith(_NOBODY):
+    if name.startswith(_NO_SERVICE):
         return Permanent("no_notification_service", "No program on this computer shows notifications.")
     if name.startswith(_NO_ANSWER):
         return _no_answer()
     words = error.data[0] if error.data and isinstance(error.data[0], str) else name
     text = f"The notification service refused: {words}"
-    return Permanent("refused", text) if name.startswith(_HOPELESS) else Transient("refused", text)
+    return Permanent("refused", text) if name.startswith(_PERMANENT) else Transient("refused", text)
 
 
 def _no_answer() -> Transient:

@@ -19,7 +19,7 @@ from jeepney import HeaderFields, MatchRule, Message, MessageType  # type: ignor
 from jeepney.bus_messages import message_bus  # type: ignore[import-untyped]
 from jeepney.wrappers import unwrap_msg  # type: ignore[import-untyped]
 
-from flashflow.backend.delivery.desktop.session_bus import Connection, Heard, SessionBus
+from flashflow.backend.delivery.desktop.session_bus import Connection, OnReply, SessionBus
 
 log = logging.getLogger(__name__)
 
@@ -115,30 +115,30 @@ class ListeningBus(SessionBus):
     """
 
     def __init__(
-        self, environ: Mapping[str, str], patience_s: float, toasts: Toasts, on_action: OnAction | None
+        self, environ: Mapping[str, str], timeout_s: float, toasts: Toasts, on_action: OnAction | None
     ) -> None:
-        super().__init__(environ, patience_s)
+        super().__init__(environ, timeout_s)
         self._toasts = toasts
         self._on_action = on_action
         self._gate = threading.Lock()
-        self._waiting: dict[int, tuple[Future[Message], Heard | None]] = {}
+        self._waiting: dict[int, tuple[Future[Message], OnReply | None]] = {}
         self._reader: threading.Thread | None = None
         self._ended = False
-        self._fingers = threading.BoundedSemaphore(AT_ONCE)
+        self._slots = threading.BoundedSemaphore(AT_ONCE)
 
     @property
     def offers_actions(self) -> bool:
         """Whether a handler for actions is set."""
         return self._on_action is not None
 
-    def call(self, *args: Any, heard: Heard | None = None) -> tuple[Any, ...]:
+    def call(self, *args: Any, on_reply: OnReply | None = None) -> tuple[Any, ...]:
         """Call a method as ``SessionBus`` does.
 
-        ``heard`` is called in the reader thread before any later message is handled, even if the caller timed out.
+        ``on_reply`` is called in the reader thread before any later message is handled, even if the caller timed out.
         """
         if self._ended:
             self.drop()
-        return super().call(*args, heard=heard)
+        return super().call(*args, on_reply=on_reply)
 
     def drop(self) -> None:
         reader, self._reader = self._reader, None
@@ -154,15 +154,15 @@ class ListeningBus(SessionBus):
         self._reader = threading.Thread(target=self._read, args=(connection,), name="desktop-signals", daemon=True)
         self._reader.start()
 
-    def _exchange(self, connection: Connection, message: Message, heard: Heard | None) -> Message:
+    def _exchange(self, connection: Connection, message: Message, on_reply: OnReply | None) -> Message:
         future: Future[Message] = Future()
         serial = next(connection.outgoing_serial)
         with self._gate:
             if self._ended:
                 raise ConnectionResetError
-            self._waiting[serial] = future, heard
+            self._waiting[serial] = future, on_reply
         connection.send(message, serial=serial)
-        return future.result(self._patience_s)
+        return future.result(self._timeout_s)
 
     # --- the reader's thread --------------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class ListeningBus(SessionBus):
     def _take(self, message: Message) -> None:
         kind = message.header.message_type
         if kind is MessageType.signal:
-            self._hear(message)
+            self._handle_signal(message)
         elif kind in (MessageType.method_return, MessageType.error):
             with self._gate:
                 waiting = self._waiting.pop(message.header.fields.get(HeaderFields.reply_serial, 0), None)
@@ -195,7 +195,7 @@ class ListeningBus(SessionBus):
         for future, _ in waiting:
             future.set_exception(ConnectionResetError())
 
-    def _hear(self, message: Message) -> None:
+    def _handle_signal(self, message: Message) -> None:
         """Handle a signal.
 
         Any client can send one, so its sender, which the bus writes, is compared with the toast's daemon.
@@ -215,7 +215,7 @@ class ListeningBus(SessionBus):
                     self._toasts.keep_only(owner)
 
     def _start(self, notification_id: str, link: str | None) -> None:
-        if not self._fingers.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             log.warning("an action on a toast was ignored: %d others are still running", AT_ONCE)
             return
         threading.Thread(target=self._act, args=(notification_id, link), name="desktop-action", daemon=True).start()
@@ -227,13 +227,13 @@ class ListeningBus(SessionBus):
         except Exception:
             log.exception("an action on a toast failed")
         finally:
-            self._fingers.release()
+            self._slots.release()
 
 
-def _answer(future: Future[Message], heard: Heard | None, reply: Message) -> None:
+def _answer(future: Future[Message], on_reply: OnReply | None, reply: Message) -> None:
     try:
-        if heard is not None and reply.header.message_type is MessageType.method_return:
-            heard(reply)
+        if on_reply is not None and reply.header.message_type is MessageType.method_return:
+            on_reply(reply)
     except Exception as error:  # noqa: BLE001 it is raised again where the call was made
         future.set_exception(error)
     else:
@@ -242,10 +242,10 @@ def _answer(future: Future[Message], heard: Heard | None, reply: Message) -> Non
 
 def _rules() -> list[Any]:
     """Return the match rules: the daemon's two signals and the change of the daemon."""
-    said = [
+    signals = [
         MatchRule(type="signal", sender=SERVICE, path=PATH, interface=SERVICE, member=member)
         for member in ("ActionInvoked", "NotificationClosed")
     ]
     changed = MatchRule(type="signal", sender=BUS, interface=BUS, member="NameOwnerChanged")
     changed.add_arg_condition(0, SERVICE)
-    return [*said, changed]
+    return [*signals, changed]

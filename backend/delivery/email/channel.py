@@ -96,9 +96,9 @@ class EmailChannel(BaseChannel):
         self._pool.close()
         self._lookup.close()
 
-    def _send(self, notice: DeliveryMessage) -> Outcome:
-        mail = self._mail(notice)
-        timeouts = Timeouts(self._settings, self._clock, notice.patience_s)
+    def _send(self, notification: DeliveryMessage) -> Outcome:
+        mail = self._mail(notification)
+        timeouts = Timeouts(self._settings, self._clock, notification.patience_s)
         connection = self._pool.borrow(timeouts.connect())
         connection.timeouts = timeouts
         try:
@@ -121,13 +121,13 @@ class EmailChannel(BaseChannel):
         connection.check(self._clock.monotonic())
         return connection.deliver(mail)
 
-    def _mail(self, notice: DeliveryMessage) -> Mail:
+    def _mail(self, notification: DeliveryMessage) -> Mail:
         if self._fault:
             raise Permanent(*self._fault)
         assert self._letterhead is not None
-        target = _target(notice.target)
+        target = _target(notification.target)
         # Dated now, not at creation: a scheduled or held notification would look old.
-        data = compose(notice, self._letterhead, target, self._clock.now_ms())
+        data = compose(notification, self._letterhead, target, self._clock.now_ms())
         return Mail(self._letterhead.sender.address, target, data)
 
     def _context(self) -> ssl.SSLContext:

@@ -143,22 +143,27 @@ def parse_sender(text: str, header: str = "From") -> Sender:
     return Sender(address, f"{header}: {phrase}{fold} <{address}>\r\n")
 
 
-def compose(notice: DeliveryMessage, letterhead: Letterhead, target: Address, created_ms: int) -> bytes:
+def compose(notification: DeliveryMessage, letterhead: Letterhead, target: Address, created_ms: int) -> bytes:
     """Return the whole message with CRLF line ends, identical for identical arguments.
 
     It is 7-bit, except for headers with an address that needs SMTPUTF8.
     """
     letter = _letter(
-        notice.title, notice.message, notice.actions, notice.app, notice.notification_type, notice.priority
-    )  # fmt: skip
+        notification.title,
+        notification.message,
+        notification.actions,
+        notification.app,
+        notification.notification_type,
+        notification.priority,
+    )
     sender, reply_to, _ = letterhead
     head = (
         f"{sender.header}{reply_to.header if reply_to else ''}To: {target}\r\n{letter.subject}"
         f"Date: {format_datetime(to_datetime(created_ms))}\r\n"
-        f"{_identity(notice, sender.address.domain)}"
+        f"{_identity(notification, sender.address.domain)}"
         f"{letter.headers}"
-        f"{'' if notice.critical else _list_headers(notice, letterhead)}"
-        f"{_header('X-FlashFlow-Notification', one_line(notice.notification_id))}"
+        f"{'' if notification.critical else _list_headers(notification, letterhead)}"
+        f"{_header('X-FlashFlow-Notification', one_line(notification.notification_id))}"
         f"{letter.opening}"
     )
     return head.encode() + letter.body
@@ -211,15 +216,15 @@ def lines(text: str) -> str:
     return _SURROGATE.sub("\ufffd", _CONTROL.sub("", _LINE_END.sub("\n", text))).strip("\n")
 
 
-def _identity(notice: DeliveryMessage, domain: str) -> str:
+def _identity(notification: DeliveryMessage, domain: str) -> str:
     """Return the Message-ID, the same for every try so that duplicates are recognised, and the thread headers.
 
     An update of a collapsed notification gets its own Message-ID in the same thread.
     """
-    update = f".{notice.count}" if notice.count > 1 else ""
-    found = f"Message-ID: <{_id(notice.delivery_id)}{update}@{domain}>\r\n"
-    if notice.collapse_key:
-        thread = f"<{_id(notice.notification_id)}.thread@{domain}>"
+    update = f".{notification.count}" if notification.count > 1 else ""
+    found = f"Message-ID: <{_id(notification.delivery_id)}{update}@{domain}>\r\n"
+    if notification.collapse_key:
+        thread = f"<{_id(notification.notification_id)}.thread@{domain}>"
         found += f"In-Reply-To: {thread}\r\nReferences: {thread}\r\n"
     return found
 
@@ -230,20 +235,20 @@ def _id(text: str) -> str:
     return "x-" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
 
-def _list_headers(notice: DeliveryMessage, letterhead: Letterhead) -> str:
+def _list_headers(notification: DeliveryMessage, letterhead: Letterhead) -> str:
     """Return the List-Id (RFC 2919) and List-Unsubscribe headers (RFC 2369, RFC 8058).
 
     Without a reply address there is no ``mailto:``: the sender's own mailbox may be unread.
     """
     sender, reply_to, url = letterhead
-    kind = one_line(notice.notification_type)
-    found = f"List-Id: <{_label(kind)}.{_label(notice.app)}.{sender.address.domain}>\r\n"
+    kind = one_line(notification.notification_type)
+    found = f"List-Id: <{_label(kind)}.{_label(notification.app)}.{sender.address.domain}>\r\n"
     ways = []
     if url is not None:
         query = {
-            "user_id": notice.user_id,
-            "notification_type": notice.notification_type,
-            "notification_id": notice.notification_id,
+            "user_id": notification.user_id,
+            "notification_type": notification.notification_type,
+            "notification_id": notification.notification_id,
         }
         ways.append(f"{url}{'&' if '?' in url else '?'}{urlencode(query, quote_via=quote, errors='replace')}")
     if reply_to is not None:

@@ -217,7 +217,7 @@ class Connection(smtplib.SMTP):
             raise Transient("no_answer_after_data", text) from None
         self._in_transaction = False
         self._expect(250, reply)
-        return self._words(*reply)
+        return self._reply_text(*reply)
 
     # --- leaving
 
@@ -302,17 +302,17 @@ class Connection(smtplib.SMTP):
 
     def getreply(self) -> tuple[int, bytes]:
         """Read a reply; return its code and its lines without the code."""
-        said: list[bytes] = []
+        lines: list[bytes] = []
         size = 0
         while True:
             line = self._line()
             size += len(line)
-            said.append(line[4:].strip())
+            lines.append(line[4:].strip())
             if not line[:3].isdigit() or line[3:4] not in b" -\r\n" or size > REPLY_LIMIT:
                 self.usable = False
                 raise Transient("bad_reply", "The mail server does not speak SMTP.")
             if line[3:4] != b"-":
-                return int(line[:3]), b"\n".join(said)
+                return int(line[:3]), b"\n".join(lines)
 
     def _line(self) -> bytes:
         while (end := self._received.find(b"\n") + 1) == 0 and len(self._received) <= REPLY_LIMIT:
@@ -340,12 +340,12 @@ class Connection(smtplib.SMTP):
     def _stopping(self) -> Transient:
         return Transient("stopping", "FlashFlow is stopping.")
 
-    def _expect(self, wanted: int, reply: tuple[int, bytes]) -> None:
+    def _expect(self, expected: int, reply: tuple[int, bytes]) -> None:
         """Raise the error that a reply stands for, unless it has the expected code."""
         code = reply[0]
-        if code == wanted or (code // 100 == 2 and wanted == 250):
+        if code == expected or (code // 100 == 2 and expected == 250):
             return
-        text = self._words(*reply)
+        text = self._reply_text(*reply)
         if code // 100 not in {4, 5} or code == 421:
             self.usable = False
         if code == 421:
@@ -356,7 +356,7 @@ class Connection(smtplib.SMTP):
             raise (Transient if passing else Permanent)(f"smtp_{code}", text)
         raise Transient("bad_reply", f"The mail server sent an unexpected reply: {text}"[:TEXT_LIMIT])
 
-    def _words(self, code: int, reply: bytes) -> str:
+    def _reply_text(self, code: int, reply: bytes) -> str:
         """Return the reply as one line for users, with its enhanced code once and without credentials."""
         first, *more = reply.decode("utf-8", "replace").split("\n")
         enhanced = found[0] if (found := _ENHANCED.match(first)) else ""

@@ -27,7 +27,7 @@ class CircuitBreaker:
         """Server → whether a try to it is in progress."""
 
     @contextmanager
-    def asking(self, server: str) -> Iterator[None]:
+    def exchange(self, server: str) -> Iterator[None]:
         """Wrap one exchange. Raises Transient ``not_asked`` while another try waits for this late server."""
         alone = self._enter(server)
         try:

@@ -74,8 +74,8 @@ class HttpClient:
         self._changed = threading.Condition()
         self._closed = False
         tls = _Tls(verify)
-        self._lines = tuple(_Line(http2, resolver, tls) for _ in range(connections))
-        self._idle = list(self._lines)
+        self._connections = tuple(_Connection(http2, resolver, tls) for _ in range(connections))
+        self._idle = list(self._connections)
 
     def post(self, url: str, *, headers: Mapping[str, str], content: bytes) -> Answer:
         """Return the server's answer of any status.
@@ -85,11 +85,11 @@ class HttpClient:
         """
         deadline = time.monotonic() + self._deadline_s
         request = _request(url, headers, content)
-        line = self._take(deadline)
+        connection = self._take(deadline)
         try:
-            return line.exchange(request, deadline)
+            return connection.exchange(request, deadline)
         finally:
-            self._give_back(line)
+            self._give_back(connection)
 
     def close(self) -> None:
         """End exchanges in progress as ``stopping`` and close every connection. Idempotent."""
@@ -97,12 +97,12 @@ class HttpClient:
             self._closed = True
             idle, self._idle = self._idle, []
             self._changed.notify_all()
-        for line in self._lines:
-            line.wire.stop()
-        for line in idle:
-            line.hang_up()
+        for connection in self._connections:
+            connection.sockets.stop()
+        for connection in idle:
+            connection.disconnect()
 
-    def _take(self, deadline: float) -> _Line:
+    def _take(self, deadline: float) -> _Connection:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._idle, max(0.0, deadline - time.monotonic()))
             if self._closed:
@@ -111,14 +111,14 @@ class HttpClient:
                 raise Transient("timeout", "No connection became free in time: all are waiting for an answer.")
             return self._idle.pop()  # the one used last: most likely still connected
 
-    def _give_back(self, line: _Line) -> None:
+    def _give_back(self, connection: _Connection) -> None:
         with self._changed:
             closed = self._closed
             if not closed:
-                self._idle.append(line)
+                self._idle.append(connection)
                 self._changed.notify()
         if closed:
-            line.hang_up()
+            connection.disconnect()
 
 
 class _Tls:
@@ -140,33 +140,33 @@ class _Tls:
             return self._context
 
 
-class _Line:
+class _Connection:
     """An httpx transport and its sockets, used by one thread at a time.
 
     Threads do not share an HTTP/2 connection: in httpcore one would wait for the read of another, past its deadline.
     """
 
     def __init__(self, http2: bool, resolver: Resolver | None, tls: _Tls) -> None:
-        self.wire = DeadlineSockets(resolver)
+        self.sockets = DeadlineSockets(resolver)
         self._http2 = http2
         self._tls = tls
         self._transport: httpx.HTTPTransport | None = None
 
     def exchange(self, request: httpx.Request, deadline: float) -> Answer:
         """Send one request and return its answer. Raises as ``HttpClient.post`` does."""
-        self.wire.deadline = deadline
+        self.sockets.deadline = deadline
         try:
             answer, whole = self._answer(request)
         except Exception as error:  # noqa: BLE001 a server can make the libraries raise anything
-            self.hang_up()
-            raise self._named(error, request.url.raw_host) from None  # its text may contain the request
+            self.disconnect()
+            raise self._channel_error(error, request.url.raw_host) from None  # its text may contain the request
         finally:
-            self.wire.release()
+            self.sockets.release()
         if not whole:
-            self.hang_up()
+            self.disconnect()
         return answer
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         """Close the connections. Only for the thread that uses them."""
         transport, self._transport = self._transport, None
         if transport is not None:
@@ -190,12 +190,12 @@ class _Line:
             )
             # httpx does not pass a ``network_backend`` on to httpcore's pool.
             pool: Any = self._transport._pool
-            pool._network_backend = self.wire
+            pool._network_backend = self.sockets
         return self._transport
 
-    def _named(self, error: Exception, raw_host: bytes) -> ChannelError:
+    def _channel_error(self, error: Exception, raw_host: bytes) -> ChannelError:
         host = raw_host.decode("ascii", "replace")
-        if self.wire.stopped:
+        if self.sockets.stopped:
             return stopping()
         if isinstance(error, ChannelError):
             return error

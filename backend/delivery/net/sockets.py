@@ -129,17 +129,17 @@ class DeadlineSockets:
 class Stream:
     """A connection. The deadline of its sockets replaces the ``timeout`` arguments."""
 
-    def __init__(self, wire: DeadlineSockets, sock: socket.socket) -> None:
-        self._wire = wire
+    def __init__(self, sockets: DeadlineSockets, sock: socket.socket) -> None:
+        self._sockets = sockets
         self._sock = sock
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        self._wire.use(self._sock)
+        self._sockets.use(self._sock)
         return self._sock.recv(max_bytes)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         while buffer:
-            self._wire.use(self._sock)
+            self._sockets.use(self._sock)
             buffer = buffer[self._sock.send(buffer) :]
 
     def close(self) -> None:
@@ -151,12 +151,12 @@ class Stream:
         sock = self._sock
         try:
             sock = ssl_context.wrap_socket(sock, server_hostname=server_hostname, do_handshake_on_connect=False)
-            self._wire.use(sock)
+            self._sockets.use(sock)
             sock.do_handshake()
         except BaseException:
             sock.close()
             raise
-        return Stream(self._wire, sock)
+        return Stream(self._sockets, sock)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "ssl_object":

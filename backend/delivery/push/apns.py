@@ -76,42 +76,42 @@ class ApnsChannel(BaseChannel):
         """End sends in progress as ``stopping``."""
         self._client.close()
 
-    def _send(self, notice: DeliveryMessage) -> Outcome:
-        device = notice.target or ""
+    def _send(self, notification: DeliveryMessage) -> Outcome:
+        device = notification.target or ""
         if not _DEVICE.fullmatch(device):
             raise Permanent("bad_token", "The device's token is not one that APNs gives out.")
         url = f"{self._settings.base_url.rstrip('/')}/3/device/{device}"
-        content, note = payload(notice)
+        content, note = payload(notification)
         token = self._tokens.token()
-        answer = self._post(url, token, notice, content)
+        answer = self._post(url, token, notification, content)
         if answer.status == 403 and _reason(answer) == "ExpiredProviderToken":
             fresh = self._tokens.token(refused=token)
             if fresh != token:
-                answer = self._post(url, fresh, notice, content)
+                answer = self._post(url, fresh, notification, content)
         if answer.status != 200:
-            raise self._refused(answer, notice)
-        name = provider_message(answer.headers.get("apns-id")) or apns_id(notice.delivery_id)
+            raise self._refused(answer, notification)
+        name = provider_message(answer.headers.get("apns-id")) or apns_id(notification.delivery_id)
         return Outcome(
             outcome="sent", code="accepted", text=provider_message(f"accepted as {name}{'; ' if note else ''}{note}")
         )
 
-    def _post(self, url: str, token: str, notice: DeliveryMessage, content: bytes) -> Answer:
+    def _post(self, url: str, token: str, notification: DeliveryMessage, content: bytes) -> Answer:
         headers = {
             "authorization": f"bearer {token}",
             "apns-topic": self._settings.topic,
             "apns-push-type": "alert",
-            "apns-id": apns_id(notice.delivery_id),
+            "apns-id": apns_id(notification.delivery_id),
             "content-type": "application/json",
-            **apns_headers(notice),
+            **apns_headers(notification),
         }
         return self._client.post(url, headers=headers, content=content)
 
-    def _refused(self, answer: Answer, notice: DeliveryMessage) -> ChannelError:
+    def _refused(self, answer: Answer, notification: DeliveryMessage) -> ChannelError:
         reason = _reason(answer)
         code = _snake(reason) or f"http_{answer.status}"
         text = f"APNs answered {answer.status}{': ' if reason else ''}{reason}."
         if answer.status == 410:
-            return _gone(answer, notice, code, text)
+            return _gone(answer, notification, code, text)
         if answer.status == 403:
             return Permanent("unauthorized", text)
         if reason == "IdleTimeout":  # a 400 that concerns only the connection
@@ -174,18 +174,18 @@ class ProviderTokens:
         return self._key
 
 
-def payload(notice: DeliveryMessage) -> Fitted:
+def payload(notification: DeliveryMessage) -> Fitted:
     """Return the payload, at most 4096 bytes. The caller's data is under ``data``, apart from Apple's keys."""
 
     def encode(title: str, text: str, kept: Mapping[str, Any], buttons: Buttons) -> bytes:
-        shown = {"alert": {"title": title, "body": text}, **aps(notice, buttons)}
-        content: dict[str, Any] = {"aps": shown, "notification_id": notice.notification_id}
+        shown = {"alert": {"title": title, "body": text}, **aps(notification, buttons)}
+        content: dict[str, Any] = {"aps": shown, "notification_id": notification.notification_id}
         return msgspec.json.encode(
             content | ({"actions": buttons} if buttons else {}) | ({"data": kept} if kept else {})
         )
 
-    data, left_out = sendable(notice.data)
-    content, note = fitted(notice, data, encode)
+    data, left_out = sendable(notification.data)
+    content, note = fitted(notification, data, encode)
     return Fitted(content, note or left_out)
 
 
@@ -197,17 +197,17 @@ def apns_id(delivery_id: str) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"flashflow:delivery:{delivery_id}"))
 
 
-def _gone(answer: Answer, notice: DeliveryMessage, code: str, text: str) -> ChannelError:
+def _gone(answer: Answer, notification: DeliveryMessage, code: str, text: str) -> ChannelError:
     """Return the error for a 410, which carries the time since when the token is dead.
 
     If the device registered again after that time, the answer is outdated and the delivery is retried.
     """
     at = json_object(answer).get("timestamp")
-    if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at <= _LAST_MS or notice.registered_at is None:
+    if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at <= _LAST_MS or notification.registered_at is None:
         return Permanent(code, f"{text} It is unknown whether that was before the device registered.")
-    if at >= notice.registered_at:
+    if at >= notification.registered_at:
         return TokenDead(code, text)
-    again = f"The device was registered again at {rfc3339(notice.registered_at)}"
+    again = f"The device was registered again at {rfc3339(notification.registered_at)}"
     return Transient(f"{code}_before", f"{text} That was at {rfc3339(at)}. {again}.")
 
 

@@ -76,30 +76,30 @@ class FcmChannel(BaseChannel):
         """End sends in progress as ``stopping``."""
         self._client.close()
 
-    def _send(self, notice: DeliveryMessage) -> Outcome:
-        if notice.platform not in (None, "android", "ios"):
+    def _send(self, notification: DeliveryMessage) -> Outcome:
+        if notification.platform not in (None, "android", "ios"):
             raise Permanent("unsupported_platform", "FCM is used for Android and iOS devices only.")
-        if not _TOKEN.fullmatch(notice.target or ""):
+        if not _TOKEN.fullmatch(notification.target or ""):
             raise Permanent("bad_token", "The device's token is not one that FCM gives out.")
         url = f"{self._base_url}/v1/projects/{quote(self._credentials.account().project_id, safe='')}/messages:send"
-        content, note = message(notice, self._clock.now_ms())
+        content, note = message(notification, self._clock.now_ms())
         token = self._tokens.token()
         answer = self._post(url, token, content)
         if answer.status == 401 and _error(answer)[0] != "THIRD_PARTY_AUTH_ERROR":
             token = self._tokens.token(refused=token)
             answer = self._post(url, token, content)
         if answer.status != 200:
-            raise self._refused(answer, notice, token)
+            raise self._refused(answer, notification, token)
         return _accepted(answer, note)
 
     def _post(self, url: str, token: str, content: bytes) -> Answer:
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json; charset=utf-8"}
         return self._client.post(url, headers=headers, content=content)
 
-    def _refused(self, answer: Answer, notice: DeliveryMessage, token: str) -> ChannelError:
+    def _refused(self, answer: Answer, notification: DeliveryMessage, token: str) -> ChannelError:
         name, words = _error(answer)
         code = name.lower() or f"http_{answer.status}"
-        text = provider_message(words, token, notice.target) or f"FCM answered {answer.status}."
+        text = provider_message(words, token, notification.target) or f"FCM answered {answer.status}."
         if answer.status == 404 and name == "UNREGISTERED":
             return TokenDead("unregistered", text)
         if answer.status == 401 and name != "THIRD_PARTY_AUTH_ERROR":
@@ -110,48 +110,51 @@ class FcmChannel(BaseChannel):
         return refusal(answer, self._clock, code, text)
 
 
-def message(notice: DeliveryMessage, now_ms: int) -> tuple[bytes, str]:
+def message(notification: DeliveryMessage, now_ms: int) -> tuple[bytes, str]:
     """Return the body of ``messages:send``, its message at most 4096 bytes, and a note of the parts left out."""
-    data, left_out = _strings(notice)
-    fixed: dict[str, Any] = {"token": notice.target}
-    if notice.platform != "ios":
-        fixed["android"] = _android(notice, now_ms)
+    data, left_out = _strings(notification)
+    fixed: dict[str, Any] = {"token": notification.target}
+    if notification.platform != "ios":
+        fixed["android"] = _android(notification, now_ms)
 
     def encode(title: str, text: str, kept: Mapping[str, str], buttons: Buttons) -> bytes:
-        values = {**kept, "notification_id": notice.notification_id}
+        values = {**kept, "notification_id": notification.notification_id}
         if buttons:
             values["actions"] = msgspec.json.encode(buttons).decode()
-        if notice.platform == "ios":
-            fixed["apns"] = {"headers": apns_headers(notice), "payload": {"aps": aps(notice, buttons)}}
+        if notification.platform == "ios":
+            fixed["apns"] = {"headers": apns_headers(notification), "payload": {"aps": aps(notification, buttons)}}
         return msgspec.json.encode({**fixed, "notification": {"title": title, "body": text}, "data": values})
 
-    payload, note = fitted(notice, data, encode)
+    payload, note = fitted(notification, data, encode)
     return b'{"message":' + payload + b"}", "; ".join(filter(None, (note, left_out)))
 
 
-def _android(notice: DeliveryMessage, now_ms: int) -> dict[str, Any]:
+def _android(notification: DeliveryMessage, now_ms: int) -> dict[str, Any]:
     """Return the ``android`` part of a message.
 
     ``tag`` makes the tray replace an updated notification. The collapse key makes FCM do so for an offline device, but
     FCM keeps only four keys per device, so it is set only for collapsed notifications.
     """
-    shown = {"tag": notice.notification_id, "notification_priority": _SHOWN_AS.get(notice.priority, "PRIORITY_DEFAULT")}
+    shown = {
+        "tag": notification.notification_id,
+        "notification_priority": _SHOWN_AS.get(notification.priority, "PRIORITY_DEFAULT"),
+    }
     android: dict[str, Any] = {
-        "priority": "HIGH" if notice.priority in ("high", "urgent") else "NORMAL",
+        "priority": "HIGH" if notification.priority in ("high", "urgent") else "NORMAL",
         "notification": shown,
     }
-    if notice.collapse_key is not None:
-        android["collapse_key"] = notice.notification_id
-    if notice.expires_at is not None:
-        left_s = (notice.expires_at - now_ms) // 1000
+    if notification.collapse_key is not None:
+        android["collapse_key"] = notification.notification_id
+    if notification.expires_at is not None:
+        left_s = (notification.expires_at - now_ms) // 1000
         android["ttl"] = f"{min(max(left_s, 0), MAX_TTL_S)}s"
     return android
 
 
-def _strings(notice: DeliveryMessage) -> tuple[dict[str, str], str]:
+def _strings(notification: DeliveryMessage) -> tuple[dict[str, str], str]:
     """Return the data as strings, other values as JSON, and a note of the keys left out because they are reserved."""
-    data, note = sendable(notice.data)
-    taken = {"actions"} if notice.actions else set()
+    data, note = sendable(notification.data)
+    taken = {"actions"} if notification.actions else set()
     kept = {key: _string(value) for key, value in data.items() if not _RESERVED.fullmatch(key) and key not in taken}
     gone = [key for key in data if key not in kept]
     return kept, f"left out of the data, because the name is reserved: {', '.join(gone)}" if gone else note

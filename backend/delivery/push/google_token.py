@@ -112,7 +112,7 @@ class AccessTokens:
         self._token: str | None = None
         self._good_for_s = 0.0
         self._got_at = (0, 0.0)
-        self._asking: Future[str] | None = None
+        self._request: Future[str] | None = None
 
     def token(self, refused: str | None = None) -> str:
         """Return a token that is not about to expire and not the ``refused`` one.
@@ -122,26 +122,26 @@ class AccessTokens:
         with self._lock:
             if self._token is not None and self._token != refused and self._fresh():
                 return self._token
-            asking, mine = self._asking, self._asking is None
-            if asking is None:
-                asking = self._asking = Future()
-        if mine:
-            self._ask(asking)
-        return asking.result()
+            request, is_first = self._request, self._request is None
+            if request is None:
+                request = self._request = Future()
+        if is_first:
+            self._renew(request)
+        return request.result()
 
-    def _ask(self, asking: Future[str]) -> None:
+    def _renew(self, request: Future[str]) -> None:
         try:
             token, lasts_s = self._fetch()
         except BaseException as error:  # noqa: BLE001 raised again in every thread that waits
             with self._lock:
-                self._token = self._asking = None
-            asking.set_exception(error)
+                self._token = self._request = None
+            request.set_exception(error)
             return
         with self._lock:
-            self._token, self._asking = token, None
+            self._token, self._request = token, None
             self._good_for_s = max(lasts_s - EARLY_S, lasts_s / 2)
             self._got_at = self._clock.now_ms(), self._clock.monotonic()
-        asking.set_result(token)
+        request.set_result(token)
 
     def _fresh(self) -> bool:
         """Check the token's age by both clocks: the monotonic one may stop during sleep, the wall clock may jump."""
@@ -154,19 +154,19 @@ class AccessTokens:
         form = urlencode({"grant_type": GRANT, "assertion": assertion}).encode("ascii")
         headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
         answer = self._client.post(self._credentials.account().token_uri, headers=headers, content=form)
-        told = json_object(answer)
+        reply = json_object(answer)
         if answer.status != 200:
-            raise self._refused(answer, told, assertion)
-        token, lasts = told.get("access_token"), told.get("expires_in")
+            raise self._refused(answer, reply, assertion)
+        token, lasts = reply.get("access_token"), reply.get("expires_in")
         if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token.strip():
             raise Transient("token_bad_answer", "Google's token service answered without a token.")
         if not isinstance(lasts, int | float) or isinstance(lasts, bool) or lasts <= 0:
             lasts = ASSERTION_S
         return token.strip(), float(min(lasts, ASSERTION_S))
 
-    def _refused(self, answer: Answer, told: dict[str, object], assertion: str) -> ChannelError:
-        words = provider_message(told.get("error_description"), assertion) or provider_message(
-            told.get("error"), assertion
+    def _refused(self, answer: Answer, reply: dict[str, object], assertion: str) -> ChannelError:
+        words = provider_message(reply.get("error_description"), assertion) or provider_message(
+            reply.get("error"), assertion
         )
         text = provider_message(f"Google's token service answered {answer.status}{': ' if words else '.'}{words}")
         if answer.status in (400, 401, 403):

@@ -37,14 +37,14 @@ class Fitted(NamedTuple):
     note: str
 
 
-def fitted(notice: DeliveryMessage, data: Mapping[str, Any], encode: Encode, limit: int = MAX_PAYLOAD) -> Fitted:
+def fitted(notification: DeliveryMessage, data: Mapping[str, Any], encode: Encode, limit: int = MAX_PAYLOAD) -> Fitted:
     """Encode a notification in at most ``limit`` bytes.
 
     As needed, cut the message, leave out the data, leave out the buttons, cut the title. Raises Permanent ``too_large``
     if that is not enough.
     """
-    title, message = one_line(notice.title), lines(notice.message).strip()
-    buttons = [{"label": lines(link.label), "url": lines(link.url)} for link in notice.actions]
+    title, message = one_line(notification.title), lines(notification.message).strip()
+    buttons = [{"label": lines(link.label), "url": lines(link.url)} for link in notification.actions]
 
     def fits(kept: Mapping[str, Any], links: Buttons, text: str) -> bool:
         return len(encode(title, text, kept, links)) <= limit
@@ -74,27 +74,27 @@ def sendable(data: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], str]:
     return data or {}, ""
 
 
-def aps(notice: DeliveryMessage, buttons: Buttons) -> dict[str, Any]:
+def aps(notification: DeliveryMessage, buttons: Buttons) -> dict[str, Any]:
     """Return the ``aps`` dictionary without its texts. Critical alerts need an entitlement from Apple and are not used.
 
     The app shows the buttons, by its declared category or by an extension that changes the content.
     """
     shown: dict[str, Any] = {
-        "thread-id": notice.app,
-        "interruption-level": _LEVELS.get(notice.priority, "active"),
+        "thread-id": notification.app,
+        "interruption-level": _LEVELS.get(notification.priority, "active"),
         **({"category": CATEGORY, "mutable-content": 1} if buttons else {}),
     }
-    return shown if notice.priority == "low" else {**shown, "sound": "default"}
+    return shown if notification.priority == "low" else {**shown, "sound": "default"}
 
 
-def apns_headers(notice: DeliveryMessage) -> dict[str, str]:
+def apns_headers(notification: DeliveryMessage) -> dict[str, str]:
     """Return the APNs headers: immediate unless the priority is low, expiry, and replacement of the earlier state."""
     headers = {
-        "apns-priority": "5" if notice.priority == "low" else "10",
-        "apns-collapse-id": collapse_id(notice.notification_id),
+        "apns-priority": "5" if notification.priority == "low" else "10",
+        "apns-collapse-id": collapse_id(notification.notification_id),
     }
-    if notice.expires_at is not None:
-        headers["apns-expiration"] = str(max(1, notice.expires_at // 1000))  # 0 would mean: now or never
+    if notification.expires_at is not None:
+        headers["apns-expiration"] = str(max(1, notification.expires_at // 1000))  # 0 would mean: now or never
     return headers
 
 

@@ -95,15 +95,15 @@ class WebPushChannel(BaseChannel):
         clock: Clock,
         *,
         key_path: Path,
-        reach: SsrfGuard,
+        ssrf_guard: SsrfGuard,
         client: HttpClient | None = None,
     ) -> None:
         self._subject = settings.subject
         self._clock = clock
         self._key_path = key_path
-        self._reach = reach
-        self._client = client or HttpClient(connections=settings.connections, resolver=reach)
-        self._patience = CircuitBreaker()
+        self._ssrf_guard = ssrf_guard
+        self._client = client or HttpClient(connections=settings.connections, resolver=ssrf_guard)
+        self._circuit_breaker = CircuitBreaker()
         self._lock = threading.Lock()
         self._loaded: VapidKeys | None = None
 
@@ -124,22 +124,22 @@ class WebPushChannel(BaseChannel):
         """End sends in progress and fail later ones as ``stopping``."""
         self._client.close()
 
-    def _send(self, notice: DeliveryMessage) -> Outcome:
-        subscription = read_subscription(notice.target, self._reach)
+    def _send(self, notification: DeliveryMessage) -> Outcome:
+        subscription = read_subscription(notification.target, self._ssrf_guard)
         now_ms = self._clock.now_ms()
         authorization = self._keys().authorization(subscription.origin, self._subject, now_ms / 1000)
         headers = {
             "Authorization": authorization,
             "Content-Encoding": "aes128gcm",
             "Content-Type": "application/octet-stream",
-            "TTL": str(_ttl_s(notice, now_ms)),
-            "Urgency": _URGENCY.get(notice.priority, "normal"),
+            "TTL": str(_ttl_s(notification, now_ms)),
+            "Urgency": _URGENCY.get(notification.priority, "normal"),
         }
-        if notice.collapse_key is not None:
+        if notification.collapse_key is not None:
             # Only then: a service keeps few topics for an offline browser and drops the messages of the others.
-            headers["Topic"] = _topic(notice.notification_id)
-        body = encrypt(payload(notice), subscription, salt=os.urandom(16), sender=_new_key())
-        with self._patience.asking(subscription.origin):
+            headers["Topic"] = _topic(notification.notification_id)
+        body = encrypt(payload(notification), subscription, salt=os.urandom(16), sender=_new_key())
+        with self._circuit_breaker.exchange(subscription.origin):
             answer = self._client.post(subscription.endpoint, headers=headers, content=body)
         signed = authorization.removeprefix("vapid t=").partition(",")[0]
         return self._outcome(answer, [*subscription.secrets(), authorization, signed])
@@ -154,7 +154,10 @@ class WebPushChannel(BaseChannel):
         status = answer.status
         if status in (200, 201, 202, 204):
             return Outcome(outcome="sent", code="accepted", text="accepted by the push service for the browser")
-        text = provider_message(_words(answer.body), *secrets) or f"The push service answered {status} without a text."
+        text = (
+            provider_message(_error_text(answer.body), *secrets)
+            or f"The push service answered {status} without a text."
+        )
         if 300 <= status < 400:
             raise Permanent("redirected", f"The push service answered {status}, and a redirect is not followed.")
         if status in (404, 410):
@@ -167,7 +170,7 @@ class WebPushChannel(BaseChannel):
         raise error
 
 
-def read_subscription(target: str | None, reach: SsrfGuard) -> Subscription:
+def read_subscription(target: str | None, ssrf_guard: SsrfGuard) -> Subscription:
     """Parse and check a target. Raises Permanent ``bad_subscription`` or ``private_address``."""
     try:
         given = web_push_address(target or "")
@@ -175,35 +178,35 @@ def read_subscription(target: str | None, reach: SsrfGuard) -> Subscription:
     except (ValidationError, ValueError) as error:
         raise _bad(str(error)) from None
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    if parts.scheme != "https" and not reach.allows(host, port):
+    if parts.scheme != "https" and not ssrf_guard.allows(host, port):
         raise _bad("the endpoint does not begin with https://")
-    reach.check_host(host, port)
+    ssrf_guard.check_host(host, port)
     return Subscription(endpoint=given.endpoint, origin=origin_of(parts), p256dh=given.p256dh, auth=given.auth)
 
 
-def payload(notice: DeliveryMessage) -> bytes:
+def payload(notification: DeliveryMessage) -> bytes:
     """Return the JSON for the page's service worker, at most 3,993 bytes.
 
     If it is too long, leave out ``data``, then the buttons, the end of the message, the link and the end of the title,
     and set ``truncated``. Raises Permanent ``too_large`` if ids, type and app alone do not fit.
     """
-    title, message = one_line(notice.title) or lines(notice.app), lines(notice.message)
+    title, message = one_line(notification.title) or lines(notification.app), lines(notification.message)
     core: dict[str, Any] = {
         "title": title,
         "message": message,
-        "notification_id": lines(notice.notification_id),
-        "type": lines(notice.notification_type),
-        "app": lines(notice.app),
-        "priority": notice.priority,
-        "tag": lines(notice.collapse_key or notice.notification_id),
-        "count": notice.count,
+        "notification_id": lines(notification.notification_id),
+        "type": lines(notification.notification_type),
+        "app": lines(notification.app),
+        "priority": notification.priority,
+        "tag": lines(notification.collapse_key or notification.notification_id),
+        "count": notification.count,
     }
-    links = [{"label": lines(link.label), "url": lines(link.url)} for link in notice.actions]
+    links = [{"label": lines(link.label), "url": lines(link.url)} for link in notification.actions]
     link = {"url": links[0]["url"]} if links else {}
     buttons = {**link, "actions": links} if links else {}
-    data = _plain(notice.data)
+    data = _plain(notification.data)
     whole = _encode({**core, **buttons, **({} if data is None else {"data": data})})
-    if len(whole) <= LARGEST_CONTENT and (data is not None or notice.data is None):
+    if len(whole) <= LARGEST_CONTENT and (data is not None or notification.data is None):
         return whole
     core["truncated"] = True
     for rest in (buttons, link, {}):
@@ -247,13 +250,13 @@ def _padded(length: int) -> int:
     return min(-(-(length + 1) // PADDED_TO) * PADDED_TO, LARGEST_CONTENT + 1)
 
 
-def _ttl_s(notice: DeliveryMessage, now_ms: int) -> int:
+def _ttl_s(notification: DeliveryMessage, now_ms: int) -> int:
     """Return the TTL in whole seconds. Raises Permanent ``expired``."""
-    if notice.expires_at is None:
+    if notification.expires_at is None:
         return LONGEST_TTL_S
-    if notice.expires_at <= now_ms:
+    if notification.expires_at <= now_ms:
         raise Permanent("expired", "The notification expired before it could be sent.")
-    return min((notice.expires_at - now_ms) // 1000, LONGEST_TTL_S)
+    return min((notification.expires_at - now_ms) // 1000, LONGEST_TTL_S)
 
 
 def _topic(notification_id: str) -> str:
@@ -265,7 +268,7 @@ def _topic(notification_id: str) -> str:
     return base64.urlsafe_b64encode(digest[:24]).decode()
 
 
-def _words(body: bytes) -> str:
+def _error_text(body: bytes) -> str:
     """Return the error text of an answer: a field of its JSON, else its text without markup."""
     text = body.decode("utf-8", "replace")
     try:

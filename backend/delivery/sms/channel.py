@@ -65,62 +65,62 @@ class SmsChannel(BaseChannel):
         """End requests in progress as ``stopping``."""
         self._client.close()
 
-    def _send(self, notice: DeliveryMessage) -> Outcome:
-        if not _E164.fullmatch(notice.target or ""):
+    def _send(self, notification: DeliveryMessage) -> Outcome:
+        if not _E164.fullmatch(notification.target or ""):
             raise Permanent("bad_number", "The phone number is not in international form: + and 7 to 15 digits.")
-        body = text_of(notice)
+        body = text_of(notification)
         headers = {
             "authorization": f"Basic {self._basic}",
             "content-type": "application/x-www-form-urlencoded",
             "accept": "application/json",
         }
-        answer = self._client.post(self._url, headers=headers, content=self._form(notice, body))
+        answer = self._client.post(self._url, headers=headers, content=self._form(notification, body))
         return self._outcome(answer, body)
 
-    def _form(self, notice: DeliveryMessage, body: str) -> bytes:
+    def _form(self, notification: DeliveryMessage, body: str) -> bytes:
         sender = self._settings.sender
         field = "MessagingServiceSid" if sender.startswith("MG") else "From"
-        form = {"To": notice.target, field: sender, "Body": body}
+        form = {"To": notification.target, field: sender, "Body": body}
         return urlencode(form, errors="replace").encode("ascii")
 
     def _outcome(self, answer: Answer, body: str) -> Outcome:
-        told = json_object(answer)
+        reply = json_object(answer)
         if not 200 <= answer.status < 300:
-            raise self._refused(answer, told)
-        if told.get("status") in ("failed", "undelivered", "canceled"):
-            code, words = told.get("error_code"), self._said(told.get("error_message"))
+            raise self._refused(answer, reply)
+        if reply.get("status") in ("failed", "undelivered", "canceled"):
+            code, words = reply.get("error_code"), self._clean(reply.get("error_message"))
             raise Permanent(
                 _code(code) or "not_sent", words or "The provider accepted the message but will not send it."
             )
-        sid = self._said(told.get("sid"))
+        sid = self._clean(reply.get("sid"))
         if not sid:
             raise Transient("bad_answer", f"The provider answered {answer.status} without a message SID.")
         count = segments(body).count
         text = provider_message(f"accepted as {sid}, {count} segment{'' if count == 1 else 's'}")
         return Outcome(outcome="sent", code="accepted", text=text)
 
-    def _refused(self, answer: Answer, told: dict[str, Any]) -> ChannelError:
-        number = told.get("code")
+    def _refused(self, answer: Answer, reply: dict[str, Any]) -> ChannelError:
+        number = reply.get("code")
         code = _code(number) or f"http_{answer.status}"
-        text = self._said(told.get("message")) or f"The provider answered {answer.status}."
+        text = self._clean(reply.get("message")) or f"The provider answered {answer.status}."
         if answer.status == 401 or number == _BAD_CREDENTIALS:
             return Permanent("unauthorized", text)
         if number == _TOO_MANY_REQUESTS:
             return Throttled(code, text, retry_after(answer, self._clock))
         return refusal(answer, self._clock, code, text)
 
-    def _said(self, words: object) -> str:
+    def _clean(self, words: object) -> str:
         return provider_message(words, self._basic, self._settings.auth_token)
 
 
-def text_of(notice: DeliveryMessage) -> str:
+def text_of(notification: DeliveryMessage) -> str:
     """Return title, message and first link on separate lines, at most MAX_BODY UTF-16 units.
 
     A title that the message begins with is not repeated.
     """
-    title, message = one_line(notice.title), lines(notice.message).strip()
+    title, message = one_line(notification.title), lines(notification.message).strip()
     text = message if message.startswith(title) else f"{title}\n{message}"
-    url = one_line(notice.actions[0].url) if notice.actions else ""
+    url = one_line(notification.actions[0].url) if notification.actions else ""
     link = f"\n{url}" if url and len(url) <= MAX_LINK else ""
     return shortened(text.strip(), MAX_BODY - _units(link)) + link
 
