@@ -1,4 +1,4 @@
-"""Time and identity, handed in through constructors so that a test can hold them still."""
+"""Clocks, time conversions and ids. Clocks are passed to constructors so that tests can fix the time."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ DAY_MS = 24 * HOUR_MS
 
 
 class Clock(Protocol):
-    """What FlashFlow asks of time."""
+    """Source of wall-clock and monotonic time."""
 
     def now_ms(self) -> int:
-        """Milliseconds since 1970 in UTC (wall clock: it may jump)."""
+        """Return milliseconds since 1970 in UTC. Wall-clock time may jump."""
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow."""
+        """Return seconds that never decrease."""
 
 
 class SystemClock:
-    """The machine's own clocks."""
+    """Clock of the operating system."""
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
@@ -36,13 +36,13 @@ class SystemClock:
 
 
 def to_datetime(ms: int) -> datetime:
-    """``ms`` since 1970 as an aware UTC datetime, exact to the millisecond."""
+    """Convert ``ms`` since 1970 to an aware UTC datetime, exact to the millisecond."""
     return EPOCH + timedelta(milliseconds=ms)
 
 
-def to_ms(moment: datetime) -> int:
-    """An aware datetime as whole milliseconds since 1970, rounded down."""
-    return (moment - EPOCH) // timedelta(milliseconds=1)
+def to_ms(value: datetime) -> int:
+    """Convert an aware datetime to whole milliseconds since 1970, rounded down."""
+    return (value - EPOCH) // timedelta(milliseconds=1)
 
 
 def rfc3339(ms: int) -> str:
@@ -70,10 +70,10 @@ _IN_FILE_NAMES = {ord(character): None for character in "-:."}
 
 
 class IdMaker:
-    """UUIDv7s that increase within one process, also inside one millisecond.
+    """Generator of UUIDv7s that increase within one process, also within one millisecond.
 
-    Method 1 of RFC 9562, section 6.2: the twelve bits after the version count up within a millisecond, and the
-    millisecond runs ahead of the clock when they are used up.
+    Uses method 1 of RFC 9562, section 6.2: the 12 bits after the version count up within a millisecond. When they are
+    used up, the millisecond runs ahead of the clock.
     """
 
     def __init__(self, clock: Clock, random: Callable[[int], bytes] = os.urandom) -> None:
@@ -82,13 +82,13 @@ class IdMaker:
         self._tick = 0
 
     def __call__(self) -> str:
-        """A new id as text."""
+        """Return a new id as text."""
         h = self.raw().hex()
         return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
     def raw(self) -> bytes:
-        """A new id as its 16 bytes."""
-        # Two threads may draw the same tick; the 62 random bits still tell their ids apart.
+        """Return a new id as its 16 bytes."""
+        # Two threads may draw the same tick; their ids still differ in 62 random bits.
         self._tick = tick = max(self._clock.now_ms() << 12, self._tick + 1)
         tail = int.from_bytes(self._random(8), "big") & 0x3FFFFFFFFFFFFFFF | 0x8000000000000000
         return ((tick >> 12) << 80 | 0x7000 << 64 | (tick & 0xFFF) << 64 | tail).to_bytes(16, "big")

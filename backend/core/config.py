@@ -1,4 +1,4 @@
-"""Where FlashFlow lives and listens: read once at start from arguments, the environment and the platform."""
+"""Start configuration (data folder, address, user), from arguments, the environment and platform defaults."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOTIFICATION_FILE = "notifications.db"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that is decided before anything starts."""
+    """Start configuration; it does not change while the process runs."""
 
     data_dir: Path
     host: str = DEFAULT_HOST
@@ -28,7 +28,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     next_free_port: bool = False
     allowed_hosts: tuple[str, ...] = ()
     me: str = "me"
-    """The user at this machine: whose inbox the bell shows, whose device this computer is."""
+    """Id of the user at this machine: the bell shows their inbox, and this computer is their device."""
 
 
 def load_config(
@@ -40,9 +40,9 @@ def load_config(
     next_free_port: bool = False,
     allowed_hosts: tuple[str, ...] = (),
 ) -> Config:
-    """Arguments win over the environment, the environment over the platform's defaults.
+    """Build the configuration. Arguments override the environment, which overrides the platform's defaults.
 
-    Raises ValidationError where a value cannot be what it says.
+    Raises ValidationError for an invalid value.
     """
     return Config(
         data_dir=_folder("--data-dir", data_dir) if data_dir else default_data_dir(environ),
@@ -55,15 +55,17 @@ def load_config(
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
-    """``FLASHFLOW_DATA_DIR``, on phones and in packaged apps Flet's folder, else the platform's own place. Raises
-    ValidationError where there is none."""
+    """Return ``FLASHFLOW_DATA_DIR``, Flet's folder in packaged apps and on phones, else the platform's data folder.
+
+    Raises ValidationError where none can be determined.
+    """
     if chosen := environ.get("FLASHFLOW_DATA_DIR"):
         return _folder("FLASHFLOW_DATA_DIR", chosen)
     if packaged := environ.get("FLET_APP_STORAGE_DATA"):
         return Path(packaged)
     hint = "; name a data folder with --data-dir or FLASHFLOW_DATA_DIR"
     if sys.platform != "win32" and not os.path.isabs(environ.get("HOME", os.sep)):
-        # Python would take it from the working folder on, a different one each time.
+        # Python would resolve it against the working folder, which differs from start to start.
         raise ValidationError.of("HOME", f"{environ['HOME']!r} is not an absolute path{hint}")
     home = _folder("HOME", "~", hint)
     if sys.platform == "win32":
@@ -71,16 +73,16 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
     if sys.platform == "darwin":
         return home / "Library" / "Application Support" / "FlashFlow"
     xdg = environ.get("XDG_DATA_HOME", "")
-    # The XDG specification: a relative path is to be ignored.
+    # The XDG specification ignores a relative path.
     return (_folder("XDG_DATA_HOME", xdg) if os.path.isabs(xdg) else home / ".local" / "share") / "flashflow"
 
 
 def _folder(source: str, text: str, hint: str = "") -> Path:
-    """An absolute path. Raises ValidationError, which names ``source``."""
+    """Make ``text`` an absolute path. Raises ValidationError for the field ``source``."""
     try:
         path = Path(text).expanduser().absolute()
     except (RuntimeError, OSError) as error:
-        # No such user, no home folder, or a working folder that was removed.
+        # Unknown user, no home folder, or a working folder that was removed.
         words = error.strerror if isinstance(error, OSError) else str(error)
         raise ValidationError.of(source, f"{text!r} names no folder ({words}){hint}") from None
     if not is_text(str(path)):
@@ -114,7 +116,7 @@ def _is_user_id(text: str) -> bool:
 
 
 def is_text(text: str) -> bool:
-    """Whether ``text`` can be written as UTF-8: bytes of the environment or an argument that were no text cannot."""
+    """Whether ``text`` can be encoded as UTF-8; undecodable bytes of an argument or variable cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

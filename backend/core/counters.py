@@ -1,4 +1,4 @@
-"""Counts of what happened since the start, by labels: kept in memory, from any thread."""
+"""In-memory counters by labels, for metrics."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from collections.abc import Iterable
 
 
 class Counter:
-    """How often each tuple of labels was counted. Thread-safe; labels come from what the owner configured or from
-    words of our own, never from callers, so there are few."""
+    """Counter of events since the start by a tuple of labels. Thread-safe.
+
+    Labels come from the owner's settings or from constants, never from callers, so their number is bounded.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[tuple[str, ...], int] = {}
 
     def add(self, *labels: str) -> None:
-        """One more."""
+        """Increment the count of ``labels``."""
         with self._lock:
             self._counts[labels] = self._counts.get(labels, 0) + 1
 
     def expect(self, rows: Iterable[tuple[str, ...]]) -> None:
-        """Count these from 0 on: a rate needs to have seen them before the first."""
+        """Add rows with count 0, so that a rate can be computed for the first event."""
         with self._lock:
             for labels in rows:
                 self._counts.setdefault(labels, 0)
 
     def counts(self) -> dict[tuple[str, ...], int]:
-        """All of them, as they stand."""
+        """Return a copy of all counts."""
         with self._lock:
             return dict(self._counts)

@@ -1,4 +1,4 @@
-"""How values stand in the files: ids, JSON, and places in a list."""
+"""Encodings of stored values: ids, IP addresses, JSON, list cursors."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _decode_strings = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 def encode_id(text: str) -> bytes | str:
-    """A canonical UUID as its 16 bytes, anything else as it is: ids are looked up by the very text they came as."""
+    """Encode a canonical UUID as its 16 bytes; leave any other text, so that ids are found as they were given."""
     return bytes.fromhex(text.replace("-", "")) if _UUID.fullmatch(text) else text
 
 
 def decode_id(stored: bytes | str) -> str:
-    """The text that encode_id was given."""
+    """Decode the result of encode_id."""
     if isinstance(stored, str):
         return stored
     h = stored.hex()
@@ -42,7 +42,7 @@ def decode_id(stored: bytes | str) -> str:
 
 @lru_cache(maxsize=1024)
 def encode_address(text: str | None) -> bytes | str | None:
-    """An IP address in its usual spelling as its 4 or 16 bytes, any other text as it is."""
+    """Encode an IP address in canonical form as its 4 or 16 bytes; leave any other text."""
     try:
         address = None if text is None else ip_address(text)
     except ValueError:
@@ -52,26 +52,26 @@ def encode_address(text: str | None) -> bytes | str | None:
 
 @lru_cache(maxsize=1024)
 def decode_address(stored: bytes | str | None) -> str | None:
-    """The text that encode_address was given."""
+    """Decode the result of encode_address."""
     return str(ip_address(stored)) if isinstance(stored, bytes) else stored
 
 
 def to_json(value: object) -> str:
-    """Compact JSON text."""
+    """Encode as compact JSON text."""
     return encode_json(value).decode()
 
 
 DAMAGED = "\N{REPLACEMENT CHARACTER}"
-"""Stands where a byte of stored text was not UTF-8."""
+"""Replacement for a byte of stored text that is not UTF-8."""
 
 
 def decode_text(stored: bytes) -> str:
-    """Stored text; a byte that is not UTF-8 becomes U+FFFD."""
+    """Decode stored text; a byte that is not UTF-8 becomes U+FFFD."""
     return str(stored, "utf-8", "replace")
 
 
 def decode_json(decode: Callable[[str], D], text: str | None, otherwise: D) -> D:
-    """Stored JSON by ``decode``; ``otherwise`` where nothing is stored, or damage has left no JSON of that shape."""
+    """Decode stored JSON with ``decode``; return ``otherwise`` for no text and, logged, for invalid JSON."""
     if not text:
         return otherwise
     try:
@@ -82,27 +82,27 @@ def decode_json(decode: Callable[[str], D], text: str | None, otherwise: D) -> D
 
 
 def from_object(text: str | None) -> dict[str, Any]:
-    """A stored JSON object; nothing stored is an empty one. Text that is none is kept under ``damaged_text``."""
+    """Decode a stored JSON object; no text gives ``{}``, invalid text an object with the key ``damaged_text``."""
     return decode_json(_decode_object, text, {"damaged_text": text} if text else {})
 
 
 def from_strings(text: str | None) -> tuple[str, ...]:
-    """A stored JSON list of strings."""
+    """Decode a stored JSON list of strings."""
     return decode_json(_decode_strings, text, ())
 
 
 def from_list(text: str) -> tuple[str | None, ...]:
-    """A JSON list of texts and nulls, as SQLite makes it."""
+    """Decode a JSON list of texts and nulls, as SQLite's ``json_group_array`` returns it."""
     return decode_json(_decode_list, text, ())
 
 
 def encode_cursor(of: str, *place: int) -> str:
-    """An opaque place in a list; ``of``: which list."""
+    """Encode a position in the list ``of`` as an opaque cursor."""
     return base64.urlsafe_b64encode(encode_json((of, *place))).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, of: str, length: int) -> tuple[int, ...]:
-    """The place that encode_cursor was given for that list. Raises ValidationError for anything else."""
+    """Decode a cursor of the list ``of`` with ``length`` numbers. Raises ValidationError."""
     try:
         raw = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
         made_for, *place = msgspec.json.decode(raw, type=list[str | int])

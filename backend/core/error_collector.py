@@ -1,4 +1,4 @@
-"""Collect several reasons for one refusal, so that a caller meets all of them at once."""
+"""Collect field errors of several checks, so that one answer names all of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from flashflow.backend.core.errors import FieldError, ValidationError
 
 
 class JointError(FieldError):
-    """A reason that depends on ``others`` too: where one of these fields is wrong itself, it may be a false one."""
+    """Field error that depends on the fields ``others`` too; it is dropped where one of these is in error itself."""
 
     others: tuple[str, ...]
 
@@ -17,7 +17,7 @@ class JointError(FieldError):
 
 
 class ErrorCollector:
-    """Collects the refusals of several checks (each in a ``with faults:``), to raise them as one with ``done``."""
+    """Collector of ValidationErrors: run each check in ``with errors:``, then call ``done`` to raise them as one."""
 
     def __init__(self) -> None:
         self._errors: list[FieldError] = []
@@ -35,27 +35,27 @@ class ErrorCollector:
         return True
 
     def add(self, field: str, message: str, *others: str) -> None:
-        """Note one more, unless this field, a part of it or one of the ``others`` it depends on is named already."""
+        """Add an error, unless ``field``, a part of it or one of ``others`` already has one."""
         with self:
             raise ValidationError("", (JointError(field, message, others),))
 
     def done(self) -> None:
-        """Raise ValidationError if anything was collected."""
+        """Raise ValidationError if there are errors."""
         if self._errors:
             raise self.error()
 
     def error(self) -> ValidationError:
-        """Everything collected as one refusal."""
+        """Return all errors as one ValidationError."""
         return ValidationError(sentence(tuple(self._errors)), tuple(self._errors))
 
 
 def within(field: str, refusal: ValidationError) -> ValidationError:
-    """``refusal``, its fields' paths led by ``field``."""
-    errors = tuple(_led(field, error) for error in refusal.errors)
+    """Return ``refusal`` with ``field`` prefixed to the paths of its errors."""
+    errors = tuple(_prefixed(field, error) for error in refusal.errors)
     return ValidationError(sentence(errors), errors)
 
 
-def _led(by: str, error: FieldError) -> FieldError:
+def _prefixed(by: str, error: FieldError) -> FieldError:
     field = f"{by}.{error.field}".rstrip(".")
     if isinstance(error, JointError):
         return JointError(field, error.message, tuple(f"{by}.{other}" for other in error.others))
@@ -67,7 +67,7 @@ def _covers(field: str, known: str) -> bool:
 
 
 def sentence(errors: tuple[FieldError, ...]) -> str:
-    """The first five errors as one text."""
+    """Join the first five errors into one text."""
     texts = [f"{e.field}: {e.message}" if e.field else e.message for e in errors[:5]]
     if len(errors) > len(texts):
         texts.append(f"and {len(errors) - len(texts)} more")

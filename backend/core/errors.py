@@ -1,4 +1,4 @@
-"""Everything FlashFlow refuses, as one tree.
+"""Exception hierarchy.
 
 FlashFlowError
 ├── ValidationError        400  validation_error
@@ -17,7 +17,7 @@ FlashFlowError
 │   └── AlreadyRunning
 └── Stopping               503  stopping
 
-``code`` is stable and meant for programs; the message is for people. ``status`` is how the HTTP API answers it.
+``code`` is stable and for programs; the message is for users. ``status`` is the HTTP status of the API's response.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from typing import ClassVar, NamedTuple
 
 
 class FieldError(NamedTuple):
-    """One reason a request was refused: ``field`` is a dotted path (``metadata.price``), empty for the whole body."""
+    """One invalid field: ``field`` is a dotted path (``metadata.price``), empty for the whole body."""
 
     field: str
     message: str
 
 
 class FlashFlowError(Exception):
-    """Base of every error FlashFlow raises on purpose."""
+    """Base class of all errors that FlashFlow raises intentionally."""
 
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 500
@@ -41,7 +41,7 @@ class FlashFlowError(Exception):
 
 
 class ValidationError(FlashFlowError):
-    """The input is not what it should be; nothing was changed."""
+    """Invalid input; nothing was changed."""
 
     code = "validation_error"
     status = 400
@@ -53,12 +53,12 @@ class ValidationError(FlashFlowError):
 
     @classmethod
     def of(cls, field: str, message: str) -> ValidationError:
-        """A single bad field, said in one sentence."""
+        """Build the error of a single field."""
         return cls(f"{field}: {message}" if field else message, (FieldError(field, message),))
 
 
 class IdempotencyMismatch(ValidationError):
-    """The Idempotency-Key was used before with another body."""
+    """An Idempotency-Key was reused with another body."""
 
     code = "idempotency_mismatch"
     status = 422
@@ -90,7 +90,7 @@ class Conflict(FlashFlowError):
 
 
 class Erased(FlashFlowError):
-    """The user was erased: nothing is stored of them until they are readmitted."""
+    """The user was erased; nothing is stored for them until they are readmitted."""
 
     code = "erased"
     status = 410
@@ -110,7 +110,7 @@ class UnsupportedMediaType(FlashFlowError):
 
 
 class RateLimited(FlashFlowError):
-    """One key holds as much as one key may; what it holds has to end first."""
+    """An API key reached its limit of concurrent requests or streams."""
 
     code = "rate_limited"
     status = 429
@@ -118,7 +118,7 @@ class RateLimited(FlashFlowError):
 
 
 class StorageError(FlashFlowError):
-    """The data folder or a file in it cannot be used now."""
+    """The data folder or a file in it cannot be used at present."""
 
     code = "storage_unavailable"
     status = 503
@@ -126,7 +126,7 @@ class StorageError(FlashFlowError):
 
 
 class StorageFull(StorageError):
-    """No room on the disk. Reads go on; writes resume by themselves when there is room."""
+    """The disk is full. Reads continue; writes resume when there is space."""
 
     code = "storage_full"
     status = 507
@@ -134,15 +134,15 @@ class StorageFull(StorageError):
 
 
 class SchemaTooNew(StorageError):
-    """The file was written by a newer FlashFlow."""
+    """The file was written by a newer version of FlashFlow."""
 
 
 class AlreadyRunning(StorageError):
-    """Another FlashFlow uses this data folder."""
+    """Another FlashFlow process uses this data folder."""
 
 
 class Stopping(FlashFlowError):
-    """FlashFlow is shutting down and takes no more writes."""
+    """FlashFlow is shutting down and accepts no writes."""
 
     code = "stopping"
     status = 503

@@ -1,4 +1,4 @@
-"""Small files of the data folder: written whole or not at all, readable by their owner alone."""
+"""Small files of the data folder, written atomically with mode 0600."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content`` in one step, synced, with mode 0600. Raises StorageError."""
+    """Write ``content`` to ``path`` atomically, synced, with mode 0600. Raises StorageError."""
     half = path.with_name(f".{path.name}.part")
     try:
-        half.unlink(missing_ok=True)  # of a process that was killed
+        half.unlink(missing_ok=True)  # left by a process that was killed
         with open(os.open(half, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
             file.write(content)
             file.flush()
@@ -40,11 +40,11 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def read_or_create(
-    path: Path, parse: Callable[[bytes], T | None], create: Callable[[], bytes], tell: Callable[[str], None]
+    path: Path, parse: Callable[[bytes], T | None], create: Callable[[], bytes], report: Callable[[str], None]
 ) -> T:
     """Return the parsed content of ``path``; create it where it is missing.
 
-    A file that cannot be read, or whose content ``parse`` refuses (None), is set aside and created again; ``tell``
+    A file that cannot be read, or whose content ``parse`` refuses (None), is set aside and created again; ``report``
     receives one sentence that names both files. Raises StorageError where the folder cannot be used.
     """
     damaged = True
@@ -53,7 +53,7 @@ def read_or_create(
     except FileNotFoundError:
         found, damaged = None, False
     except OSError as error:
-        # The sentence for ``tell``, or the refusal, names the file.
+        # The sentence for ``report``, or the refusal, names the file.
         log.info("%s cannot be read: %s", path.name, error.strerror)
         found = None
     if found is not None:
@@ -71,7 +71,7 @@ def read_or_create(
                 aside.rename(path)
         raise
     if aside is not None:
-        tell(f"{path.name} was damaged. It was set aside as {aside.name} and created again.")
+        report(f"{path.name} was damaged. It was set aside as {aside.name} and created again.")
     return fresh
 
 
@@ -87,7 +87,7 @@ def set_aside(path: Path) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a new name in ``folder`` survive a power cut; Windows and some network drives cannot sync folders."""
+    """Sync ``folder`` so that a new name in it survives a power cut; ignored where folders cannot be synced."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

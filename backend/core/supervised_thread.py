@@ -1,4 +1,4 @@
-"""Long-lived threads that start their work again when it fails, and that show it."""
+"""Long-lived threads that restart their work after a failure and report it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ log = logging.getLogger(__name__)
 
 REST_S = 1.0
 SHOWN_S = 60.0
-"""A thread that failed and runs again counts as failing for so long."""
+"""Seconds after a failure for which a restarted thread counts as failing."""
 
 
 class SupervisedThread(threading.Thread):
-    """A daemon thread that does ``work`` until ``stopping``: work that raises, or returns before, is begun again after
-    ``rest_s``."""
+    """Daemon thread that runs ``work`` until ``stopping`` returns True.
+
+    When ``work`` raises or returns before that, it is called again after ``rest_s`` seconds.
+    """
 
     def __init__(
         self, name: str, work: Callable[[], None], stopping: Callable[[], bool], rest_s: float = REST_S
@@ -29,7 +31,7 @@ class SupervisedThread(threading.Thread):
 
     @property
     def is_failing(self) -> bool:
-        """Whether it failed lately, or ended before its time."""
+        """Whether the thread failed within SHOWN_S seconds, or ended before ``stopping``."""
         if self.ident is None or self._stopping():
             return False
         return not self.is_alive() or (self._failed_at is not None and time.monotonic() - self._failed_at < SHOWN_S)
@@ -38,7 +40,7 @@ class SupervisedThread(threading.Thread):
         while True:
             try:
                 self._work()
-            except BaseException:  # whatever it is, the work has to go on
+            except BaseException:  # any exception: the work must continue
                 log.exception("the thread %s failed; it starts again", self.name)
             else:
                 if self._stopping():

@@ -1,4 +1,4 @@
-"""The workspace's time zone, an IANA name (the machine's own unless ``TZ`` says another), and its days and hours."""
+"""Workspace time zone (``TZ``, else the machine's) and conversions to its local days and hours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LINKS = (Path("/etc/localtime"), Path("/var/db/timezone/localtime"))
 
 
 def workspace_zone() -> ZoneInfo:
-    """The zone of this machine; UTC where it cannot be told."""
+    """Return the zone of this machine; UTC where it cannot be determined."""
     for name in _names():
         try:
             return ZoneInfo(name)
@@ -35,14 +35,14 @@ def _names() -> list[str]:
 
 
 _SLICE_MS = 15 * 60 * 1000
-"""Zones part from UTC by whole quarters of an hour, and change at one."""
+"""Offsets from UTC are whole quarters of an hour, and change at one."""
 _MOST_SLICES = 50_000
 
 
 class LocalTime:
-    """Moments as a zone's wall clock shows them: its days and hours, counted from 1970-01-01 00:00 on that clock.
+    """Local days and hours of a zone, counted from 1970-01-01 00:00 local time.
 
-    The hours of a day are its 24 names: where the clock is put back, two hours bear one name.
+    A day has 24 hour numbers: where the clock is set back, two hours share one number.
     """
 
     def __init__(self, zone: ZoneInfo) -> None:
@@ -50,16 +50,16 @@ class LocalTime:
         self._offsets: dict[int, int] = {}
 
     def move(self, zone: ZoneInfo) -> None:
-        """Show another zone's clock from now on."""
+        """Change the zone."""
         self.zone = zone
         self._offsets = {}
 
     def hour(self, ms: int) -> int:
-        """The local hour of ``ms`` since 1970 (UTC); divided by 24 it is the local day."""
+        """Return the local hour of ``ms`` since 1970 (UTC); divided by 24 it is the local day."""
         return (ms + self.offset(ms)) // HOUR_MS
 
     def offset(self, ms: int) -> int:
-        """How far the zone's clock is ahead of UTC at ``ms``, in milliseconds."""
+        """Return the zone's offset from UTC at ``ms``, in milliseconds."""
         part = ms // _SLICE_MS
         offset = self._offsets.get(part)
         if offset is None:
@@ -70,22 +70,22 @@ class LocalTime:
         return offset
 
     def day(self, ms: int) -> int:
-        """The local day of ``ms``, as days since 1970-01-01."""
+        """Return the local day of ``ms``, as days since 1970-01-01."""
         return self.hour(ms) // 24
 
     def start(self, day: int) -> int:
-        """The first millisecond of the local day ``day``; the next day's start is 23 to 25 hours on."""
+        """Return the first millisecond of the local day ``day``; the next day starts 23 to 25 hours later."""
         midnight = datetime.combine(to_date(day), time(), self.zone)
         return to_ms(midnight.astimezone(UTC))
 
 
 def to_date(day: int) -> date:
-    """The date that is ``day`` days after 1970-01-01."""
+    """Convert days since 1970-01-01 to a date."""
     return date.fromordinal(_FIRST + day)
 
 
 def to_day(when: date) -> int:
-    """The days from 1970-01-01 to ``when``."""
+    """Convert a date to days since 1970-01-01."""
     return when.toordinal() - _FIRST
 
 
