@@ -1,1 +1,1 @@
-"""Pure rules of the domain: no I/O, no database, no clock of its own."""
+"""Pure domain rules: no I/O, no database, no clock."""

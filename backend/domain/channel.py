@@ -1,8 +1,7 @@
-"""What every channel promises: ``send`` never raises and always says truthfully what happened.
+"""Base class and errors of delivery channels.
 
-A channel's own ``_send`` raises one of the errors below, or returns what the provider answered; the class of the error
-decides what comes next: Permanent → failed, TokenDead → failed and the device is deactivated, Transient and
-Throttled → another try later.
+A channel's ``_send`` returns the provider's outcome or raises a ChannelError, whose class decides the next step:
+Permanent → failed, TokenDead → failed and the device deactivated, Transient and Throttled → retried later.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class ChannelError(Exception):
-    """A try that failed. ``code`` is stable; the message is for people."""
+    """Failed delivery attempt. ``code`` is stable; ``text`` is for users."""
 
     outcome: OutcomeName = "transient"
     alone = False
@@ -46,37 +45,37 @@ class ChannelError(Exception):
 
 
 class Permanent(ChannelError):
-    """Trying again cannot help."""
+    """A retry cannot succeed."""
 
     outcome = "permanent"
 
 
 class Transient(ChannelError):
-    """It may work later."""
+    """A retry may succeed."""
 
     outcome = "transient"
 
 
 class Throttled(ChannelError):
-    """The provider asked to wait."""
+    """The provider asked for a delay."""
 
     outcome = "throttled"
 
 
 class TargetThrottled(Throttled):
-    """The provider asked to wait with this one target: the others need not."""
+    """The provider asked for a delay for this target only."""
 
     alone = True
 
 
 class TokenDead(ChannelError):
-    """This device or address is gone for good."""
+    """The device or address no longer exists."""
 
     outcome = "token_dead"
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a channel can work here and now, and in words why not."""
+    """Whether a channel works at present, with the reason if not."""
 
     works: bool
     detail: str
@@ -85,26 +84,26 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 LEASE_MS = 60_000
 
 
-def _no_one() -> None:
-    """Called where no lane listens."""
+def _ignore() -> None:
+    """Default of ``on_aside``."""
 
 
 class BaseChannel(ABC):
-    """One way to reach a person."""
+    """A way to deliver notifications to a user."""
 
     name: str = ""
     lease_ms: int = LEASE_MS
-    """Longer than one send can take: after it a delivery that was not recorded is tried again."""
-    on_aside: Callable[[], None] = staticmethod(_no_one)
-    """Called when ``aside`` has grown; set by the lane."""
+    """Milliseconds, longer than one send takes; afterwards a claimed delivery without a result is tried again."""
+    on_aside: Callable[[], None] = staticmethod(_ignore)
+    """Callback for when ``aside`` has grown; set by the route queue."""
 
     @property
     def aside(self) -> int:
-        """How many sends wait for a slow provider beside the others, whose places they do not take."""
+        """Number of sends that wait for a slow provider without occupying a worker of the route queue."""
         return 0
 
     def send(self, notice: DeliveryMessage) -> Outcome:
-        """Try once. Never raises: an unforeseen fault is transient and logged."""
+        """Send once. Never raises: an unexpected exception is logged and reported as transient."""
         try:
             return self._send(notice)
         except ChannelError as error:
@@ -121,11 +120,11 @@ class BaseChannel(ABC):
 
     @abstractmethod
     def _send(self, notice: DeliveryMessage) -> Outcome:
-        """Try once; raise a ChannelError for anything but success."""
+        """Send once. Raises ChannelError on failure."""
 
     @abstractmethod
     def health(self) -> Health:
-        """Probe, without showing anything to anyone."""
+        """Check whether the channel works, without sending a notification."""
 
     def close(self) -> None:
-        """Let go of connections; called once at the end."""
+        """Close connections. Called once, at shutdown."""

@@ -1,4 +1,4 @@
-"""The channels there are: the four, and those the owner named."""
+"""Names of the built-in and the owner's own channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flashflow.backend.schemas.records import CHANNELS
 
 
 class ChannelNames:
-    """``named`` are the owner's, from ``flashflow.toml``."""
+    """Known channel names; ``named`` are the owner's, from ``flashflow.toml``."""
 
     def __init__(self) -> None:
         self.named: tuple[str, ...] = ()
@@ -19,7 +19,7 @@ class ChannelNames:
         return (*CHANNELS, *self.named)
 
     def check(self, field: str, channels: Iterable[str]) -> None:
-        """Raises ValidationError for a channel that there is not."""
+        """Raises ValidationError for an unknown channel."""
         for channel in channels:
             if channel not in CHANNELS and channel not in self.named:
                 raise ValidationError.of(field, f"there is no channel “{channel}”; there are {', '.join(self.all)}")

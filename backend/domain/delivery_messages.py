@@ -1,4 +1,4 @@
-"""What passes between the store and the channels: a notice to deliver, and what became of it."""
+"""Messages between the store and the channels: a delivery, its outcome and its next attempt."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ OutcomeName = Literal["delivered", "sent", "permanent", "transient", "throttled"
 
 
 class Link(msgspec.Struct, frozen=True):
-    """A button of a notice; ``url`` is http or https."""
+    """Button of a notification; ``url`` is http or https."""
 
     label: str
     url: str
 
 
 class DeliveryMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a channel is asked to deliver, to one target. Texts are plain and for people: each channel escapes them."""
+    """A notification for one target of a channel. Texts are plain text; each channel escapes them."""
 
     delivery_id: str
     notification_id: str
@@ -28,50 +28,50 @@ class DeliveryMessage(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     priority: str
     target: str | None
-    """The device's token or the address; None where the channel has none."""
+    """Device token or address; None where the channel has no targets."""
     platform: str | None = None
-    """The device's platform where ``target`` is one: ios, android, web or desktop."""
+    """Platform of a device target: ios, android, web or desktop."""
     registered_at: int | None = None
-    """When the device's token was last registered, in milliseconds since 1970."""
+    """Time of the token's last registration, in milliseconds since 1970."""
     notification_type: str = "general"
     critical: bool = False
-    """Whether the owner marked the type critical."""
+    """Whether the owner marked the notification type as critical."""
     data: dict[str, Any] | None = None
     actions: tuple[Link, ...] = ()
     collapse_key: str | None = None
     count: int = 1
-    """How often this notification was updated in place by its ``collapse_key``, the first time included."""
+    """Number of sends collapsed into this notification by its ``collapse_key``, the first included."""
     created_at: int = 0
     """Milliseconds since 1970."""
     expires_at: int | None = None
-    """Milliseconds since 1970; what cannot arrive before is not worth delivering."""
+    """Milliseconds since 1970; afterwards the notification must not be delivered."""
     patience_s: float | None = None
-    """Seconds until whoever asked for this send stops waiting; None where it may take as long as it needs."""
+    """Seconds until the caller of this send stops waiting; None without such a limit."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one try. ``code`` is stable and for programs, ``text`` is for people (the provider's words)."""
+    """Result of one attempt. ``code`` is stable and for programs; ``text`` is the provider's message."""
 
     outcome: OutcomeName
     code: str
     text: str
     retry_after_s: float | None = None
     alone: bool = False
-    """Whether the wait that was asked for is this target's alone; else it is the whole provider's."""
+    """Whether ``retry_after_s`` applies to this target only; else to the whole provider."""
 
 
 class Retrial(msgspec.Struct, frozen=True, kw_only=True):
-    """The next try of a delivery; times in milliseconds since 1970."""
+    """Next attempt of a delivery; times in milliseconds since 1970."""
 
     at: int
     until: int
-    """When the retries end."""
+    """End of the retries."""
     since: int
-    """The first try, moved on by the time in which the delivery was due and not tried."""
+    """Time of the first attempt, moved by the time during which the delivery was due but not attempted."""
 
 
 class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt to record; times in milliseconds since 1970, ``retry`` None where there is no next one."""
+    """Attempt to record; times in milliseconds since 1970, ``retry`` None where no further attempt follows."""
 
     delivery_id: str
     started_at: int
@@ -79,12 +79,15 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     retry: Retrial | None
     previous_code: str | None = None
-    """The delivery's code before this try."""
+    """The delivery's code before this attempt."""
 
 
 class Claimed(Protocol):
-    """A delivery to try; ``tries`` includes this one. Times in milliseconds since 1970: ``due_at`` is when it was to be
-    tried, ``tried_since`` as in Retrial (None before the first recorded try), ``previous_code`` as in Tried."""
+    """Claimed delivery; ``tries`` includes the attempt at hand. Times are milliseconds since 1970.
+
+    ``due_at`` is the planned time of the attempt, ``tried_since`` is ``Retrial.since`` (None before the first recorded
+    attempt), ``previous_code`` as in AttemptResult.
+    """
 
     @property
     def tries(self) -> int: ...
@@ -99,8 +102,8 @@ class Claimed(Protocol):
 
 
 class NextStep(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker wants done in one transaction: its last try recorded, and the next delivery of ``route`` claimed
-    (None: claim nothing)."""
+    """A worker's next transaction: record the attempt ``tried``, then claim a delivery of ``route`` (None: claim
+    nothing)."""
 
     route: str | None
     lease_ms: int = 0
@@ -108,7 +111,7 @@ class NextStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def overall(statuses: Sequence[str]) -> str:
-    """A notification's status from its deliveries': the best that happened, else what may still happen."""
+    """Derive a notification's status from those of its deliveries: the best reached, else the best still possible."""
     for found, status in (
         (("delivered",), "delivered"),
         (("sent",), "sent"),

@@ -1,11 +1,11 @@
-"""Who gets what: one pure function from the facts to a decision for every channel, each with its reason.
+"""Delivery policy: a pure function from policy inputs to one decision, with its reason, per channel and device.
 
-In this order, the first that applies: the user's "off" (for the channel, the type, its category, everything), expiry,
-whether the channel can reach the user at all, then what only the owner's critical types pass: throttle, digest, do not
-disturb and quiet hours; at last the place in a fail-over chain. A reader's "off" is obeyed even by what is critical.
+The first rule that applies decides, in this order: the user's "off" (for the channel, the type, its category or
+everything; critical types obey it too), expiry, whether the channel can reach the user, then the rules that critical
+types skip (throttle, digest, do not disturb, quiet hours), then the place in a fail-over chain.
 
-A chain waits for the user to read the notice elsewhere. Where nothing else can tell them of it (the inbox alone does
-not count, once something more was asked for that cannot go out), its next stage begins at once.
+A fail-over stage waits for the user to read the notification by another channel. Where no other channel can deliver,
+the next stage starts at once; the inbox does not count as one where another channel was requested.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SYSTEMS = {"android": "fcm", "ios": "apns", "web": "webpush", "desktop": "deskto
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A device that push can be asked to reach."""
+    """Registered device of the user."""
 
     seq: int
     platform: str
@@ -31,7 +31,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class PolicyInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a decision rests on; times in milliseconds since 1970."""
+    """All inputs of a decision; times in milliseconds since 1970."""
 
     notification_type: str
     channels: Sequence[str]
@@ -39,26 +39,26 @@ class PolicyInputs(msgspec.Struct, frozen=True, kw_only=True):
     devices: Sequence[Target]
     category: str | None = None
     critical: bool = False
-    """The owner put this type on the critical list."""
+    """Whether the owner marked the type as critical."""
     now_ms: int = 0
     expires_at: int | None = None
     routes: frozenset[str] = frozenset({"desktop"})
-    """What is configured: fcm, apns, webpush, desktop, email, sms and the channels the owner named."""
+    """Configured routes: fcm, apns, webpush, desktop, email, sms and the owner's own channels."""
     unread: bool = False
-    """The owner's settings could not be read yet: ``routes`` are all that there may be."""
+    """Whether the settings could not be read yet; ``routes`` then holds every possible route."""
     addresses: frozenset[str] = frozenset()
-    """Of ``email`` and ``sms``, those the user has an address for."""
+    """Channels among ``email`` and ``sms`` for which the user has an address."""
     throttled: Mapping[str, str] = {}
-    """Channel → the rule in words, for those that have had their share in this window."""
+    """Channel → text of the throttle rule, for channels that reached their limit."""
     digest: Digest | None = None
     quiet: QuietHours | None = None
     dnd_until: int | None = None
     failover: Mapping[str, int] = {}
-    """Channel → minutes to wait for the user to read it elsewhere first; 0 and what is not named go at once."""
+    """Channel → minutes to wait for the user to read it elsewhere first; 0 or no entry: no wait."""
 
 
 class Decision(NamedTuple):
-    """What becomes of one delivery: in the inbox, in the outbox, held until ``due``, suppressed or failed."""
+    """Decision for one delivery: delivered (inbox), pending (outbox), held until ``due``, suppressed or failed."""
 
     channel: str
     device_seq: int | None
@@ -69,62 +69,62 @@ class Decision(NamedTuple):
     due: int | None = None
 
 
-def decide(facts: PolicyInputs) -> tuple[Decision, ...]:
-    """A decision for every channel asked for, and for push one for every device."""
+def decide(inputs: PolicyInputs) -> tuple[Decision, ...]:
+    """Decide for every requested channel; for push, for every device."""
     decisions: list[Decision] = []
-    for channel in dict.fromkeys(facts.channels):
-        allowed, code, why = may_use(facts.choices, facts.notification_type, channel, facts.category)
+    for channel in dict.fromkeys(inputs.channels):
+        allowed, code, why = may_use(inputs.choices, inputs.notification_type, channel, inputs.category)
         if not allowed:
             decisions.append(Decision(channel, None, "suppressed", code, why))
-        elif facts.expires_at is not None and facts.expires_at <= facts.now_ms:
+        elif inputs.expires_at is not None and inputs.expires_at <= inputs.now_ms:
             decisions.append(Decision(channel, None, "suppressed", "expired", "It expired first."))
         elif channel == "in_app":
             decisions.append(Decision(channel, None, "delivered", None, None))
         else:
-            decisions.extend(_timed(facts, way) for way in _ways(facts, channel))
-    return tuple(_begun(facts, decisions))
+            decisions.extend(_timed(inputs, delivery) for delivery in _routed(inputs, channel))
+    return tuple(_start_failover(inputs, decisions))
 
 
-def _ways(facts: PolicyInputs, channel: str) -> list[Decision]:
-    """The ways to the user by ``channel``: each ``pending``, or ``failed`` with what is missing."""
+def _routed(inputs: PolicyInputs, channel: str) -> list[Decision]:
+    """List the deliveries by ``channel``: each ``pending``, or ``failed`` with the reason."""
     if channel == "push":
-        if not facts.devices:
+        if not inputs.devices:
             return [_failed("push", None, "no_device", "The user has no registered device.")]
-        return [_to_device(facts, device) for device in facts.devices]
-    if channel not in facts.routes:
+        return [_to_device(inputs, device) for device in inputs.devices]
+    if channel not in inputs.routes:
         name = {"email": "E-mail", "sms": "SMS"}.get(channel, f"“{channel}”")
         return [_failed(channel, None, "not_configured", f"{name} is not configured.")]
-    if channel in {"email", "sms"} and channel not in facts.addresses:
+    if channel in {"email", "sms"} and channel not in inputs.addresses:
         what = "e-mail address" if channel == "email" else "phone number"
         return [_failed(channel, None, "no_address", f"The user has no {what}.")]
-    return [Decision(channel, None, "pending", "queued", _on_its_way(facts, channel), channel)]
+    return [Decision(channel, None, "pending", "queued", _on_its_way(inputs, channel), channel)]
 
 
-def _to_device(facts: PolicyInputs, device: Target) -> Decision:
+def _to_device(inputs: PolicyInputs, device: Target) -> Decision:
     route = SYSTEMS.get(device.platform, device.platform)
     if route == "desktop" and not device.is_this_computer:
         return _failed("push", device.seq, "other_computer", "Another computer cannot be reached from here.")
-    if route == "apns" and route not in facts.routes and "fcm" in facts.routes:
-        route = "fcm"  # Firebase reaches Apple's devices too
-    if route not in facts.routes:
+    if route == "apns" and route not in inputs.routes and "fcm" in inputs.routes:
+        route = "fcm"  # Firebase delivers to Apple devices too
+    if route not in inputs.routes:
         return _failed(
             "push", device.seq, "not_configured", f"Push to {device.platform} devices is not configured."
         )  # fmt: skip
-    return Decision("push", device.seq, "pending", "queued", _on_its_way(facts, route), route)
+    return Decision("push", device.seq, "pending", "queued", _on_its_way(inputs, route), route)
 
 
-def _on_its_way(facts: PolicyInputs, route: str) -> str:
+def _on_its_way(inputs: PolicyInputs, route: str) -> str:
     if route == "desktop":
         return "On its way to this computer."
-    return "Waits until flashflow.toml can be read." if facts.unread else "On its way."
+    return "Waits until flashflow.toml can be read." if inputs.unread else "On its way."
 
 
 def _failed(channel: str, device_seq: int | None, code: str, reason: str) -> Decision:
     return Decision(channel, device_seq, "failed", code, reason)
 
 
-def _begun(facts: PolicyInputs, decisions: list[Decision]) -> list[Decision]:
-    """A chain whose first channels cannot be used begins with the next one, at once."""
+def _start_failover(inputs: PolicyInputs, decisions: list[Decision]) -> list[Decision]:
+    """Start the first fail-over stage at once where no earlier channel can deliver."""
     waiting = [d for d in decisions if d.code == "failover" and d.due is not None]
     before = [d for d in decisions if d.code != "failover"]
     elsewhere = [d for d in before if d.channel != "in_app"] or before
@@ -132,36 +132,36 @@ def _begun(facts: PolicyInputs, decisions: list[Decision]) -> list[Decision]:
         return decisions
     first = min(d.due for d in waiting if d.due is not None)
     return [
-        d._replace(status="pending", code="queued", reason="On its way.", due=facts.now_ms)
+        d._replace(status="pending", code="queued", reason="On its way.", due=inputs.now_ms)
         if d.code == "failover" and d.due == first
         else d
         for d in decisions
     ]
 
 
-def _timed(facts: PolicyInputs, way: Decision) -> Decision:
-    """``way`` now, later or not at all."""
-    if way.status != "pending":
-        return way
-    if not facts.critical:
-        if rule := facts.throttled.get(way.channel):
-            return way._replace(status="suppressed", code="throttled", reason=rule)
-        if (hold := _hold(facts)) is not None:
+def _timed(inputs: PolicyInputs, delivery: Decision) -> Decision:
+    """Apply throttle, digest, do not disturb, quiet hours and fail-over to a pending ``delivery``."""
+    if delivery.status != "pending":
+        return delivery
+    if not inputs.critical:
+        if rule := inputs.throttled.get(delivery.channel):
+            return delivery._replace(status="suppressed", code="throttled", reason=rule)
+        if (hold := _hold(inputs)) is not None:
             code, words, due = hold
-            return way._replace(status="held", code=code, reason=words, due=due)
-    if minutes := facts.failover.get(way.channel, 0):
+            return delivery._replace(status="held", code=code, reason=words, due=due)
+    if minutes := inputs.failover.get(delivery.channel, 0):
         words = f"Goes out if it is still unread after {minutes} minute{'' if minutes == 1 else 's'}."
-        return way._replace(status="held", code="failover", reason=words, due=facts.now_ms + minutes * 60_000)
-    return way._replace(due=facts.now_ms)
+        return delivery._replace(status="held", code="failover", reason=words, due=inputs.now_ms + minutes * 60_000)
+    return delivery._replace(due=inputs.now_ms)
 
 
-def _hold(facts: PolicyInputs) -> tuple[str, str, int] | None:
-    """Code, words and end of what makes it wait; None when nothing does."""
-    if facts.digest is not None:
-        return "digest", f"Waits for the {facts.digest.frequency} digest.", facts.digest.next(facts.now_ms)
-    if facts.dnd_until is not None and facts.dnd_until > facts.now_ms:
-        return "do_not_disturb", "The user does not want to be disturbed now.", facts.dnd_until
-    ends = None if facts.quiet is None else facts.quiet.until(facts.now_ms)
-    if facts.quiet is None or ends is None:
+def _hold(inputs: PolicyInputs) -> tuple[str, str, int] | None:
+    """Return code, reason and end (milliseconds since 1970) of a hold; None without one."""
+    if inputs.digest is not None:
+        return "digest", f"Waits for the {inputs.digest.frequency} digest.", inputs.digest.next(inputs.now_ms)
+    if inputs.dnd_until is not None and inputs.dnd_until > inputs.now_ms:
+        return "do_not_disturb", "The user does not want to be disturbed now.", inputs.dnd_until
+    ends = None if inputs.quiet is None else inputs.quiet.until(inputs.now_ms)
+    if inputs.quiet is None or ends is None:
         return None
-    return "quiet_hours", f"Quiet hours until {facts.quiet.end} ({facts.quiet.zone}).", ends
+    return "quiet_hours", f"Quiet hours until {inputs.quiet.end} ({inputs.quiet.zone}).", ends

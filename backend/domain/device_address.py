@@ -1,4 +1,4 @@
-"""Device addresses: the target a push provider would reach, read from any spelling an app may register."""
+"""Device addresses: parse the push registrations of apps, in all their spellings, to one canonical target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)={0,2}")
 _APNS = re.compile(r"(?:[0-9a-f]{2}){1,100}")
 _DESCRIPTION = str.maketrans("", "", "<> ")
-"""iOS describes a token as ``<740f4707 bebcf74f>``, and many apps send that text."""
+"""Characters of an iOS token's description (``<740f4707 bebcf74f>``), which many apps send."""
 _ADDRESS_FIELDS = frozenset({"subscription", "endpoint", "expirationTime", "keys", "p256dh", "auth"})
 
 # The curve P-256, y² = x³ - 3x + b over the integers modulo p (FIPS 186-5, SP 800-186, 3.2.1.3).
@@ -27,18 +27,18 @@ _B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
 
 
 class DeviceAddress(NamedTuple):
-    """Where pushes for one device go."""
+    """Canonical push address of a device."""
 
     identity: str
-    """Equal for two registrations if and only if the provider would reach the same device."""
+    """Equal for two registrations exactly if the provider reaches the same device."""
     token: str
-    """What the channel sends to, in one spelling: a browser's subscription as JSON, else the token."""
+    """Target in canonical form: a browser's subscription as JSON, else the token."""
     info: dict[str, Any]
     """The registration's ``device_info`` without the parts of a subscription."""
 
 
 class WebPushAddress(NamedTuple):
-    """A browser's subscription: the push service's URL, a P-256 point (65 bytes) and a secret (16 bytes)."""
+    """Web Push subscription: the push service's URL, a P-256 point (65 bytes) and a secret (16 bytes)."""
 
     endpoint: str
     p256dh: bytes
@@ -63,7 +63,7 @@ def device_address(token: str, platform: str, info: Mapping[str, Any] | None = N
 
 
 def identity_of(token: str, platform: str, info: Mapping[str, Any] | None = None) -> str:
-    """Return the identity of a registration that may be wrong, such as one from before they were checked."""
+    """Return the identity of a registration that may be invalid, such as one stored before validation existed."""
     try:
         return device_address(token, platform, info).identity
     except ValidationError:
@@ -85,26 +85,26 @@ def web_push_address(token: str) -> WebPushAddress:
 
 
 def parse_url(url: str) -> SplitResult:
-    """Split a caller's URL, which has a host and a possible port. Raises ValueError with words for people.
+    """Split a caller's URL. Raises ValueError with a text for users.
 
-    What two parsers could read in two ways is refused: user names, fragments, backslashes, white space, and what cannot
-    be seen. Whether the host is public is checked when the connection is made.
+    URLs that parsers may interpret differently are refused: user names, fragments, backslashes, white space and
+    invisible characters. Whether the host is public is checked when the connection is made.
     """
     if len(url) > LONGEST_URL:
         raise ValueError(f"is longer than {LONGEST_URL} characters")
     if not url.isprintable() or any(char.isspace() or char == "\\" for char in url):
-        raise ValueError("has white space, control characters or backslashes in it")
+        raise ValueError("contains white space, control characters or backslashes")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise ValueError("is not one") from None
+        raise ValueError("is not a valid URL") from None
     if parts.scheme not in {"https", "http"}:
-        raise ValueError("begins with neither https:// nor http://")
+        raise ValueError("does not begin with https:// or http://")
     if not host or port == 0:
-        raise ValueError("has no host, or no port that can be")
+        raise ValueError("has no host, or an invalid port")
     if "@" in parts.netloc:
-        raise ValueError("has a user name in it")
+        raise ValueError("contains a user name")
     if "#" in url:
         raise ValueError("has a fragment")
     return parts
@@ -127,7 +127,7 @@ Source = tuple[str, Mapping[str, Any]]
 
 
 def _sources(token: str, info: Mapping[str, Any]) -> list[Source]:
-    """The places to look for each part, the first that has it wins."""
+    """List the objects that may hold a part of the subscription, in order of precedence."""
     whole = _object(token) or {}
     places = [
         ("token", whole),
@@ -207,7 +207,7 @@ def _web_push_address(token: str, sources: Sequence[Source]) -> WebPushAddress:
 
 def _endpoint_fault(url: str) -> str | None:
     if not url.isascii():
-        return "has letters in it that a browser would have encoded"
+        return "contains letters that a browser would have encoded"
     try:
         parse_url(url)
     except ValueError as error:
@@ -227,7 +227,7 @@ def _subscription_json(address: WebPushAddress) -> str:
 
 
 def to_base64url(raw: bytes) -> str:
-    """Without padding (RFC 4648, 5)."""
+    """Encode as base64url without padding (RFC 4648, 5)."""
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
@@ -246,7 +246,7 @@ def _is_secret(raw: bytes) -> bool:
 
 
 def _is_p256_point(raw: bytes) -> bool:
-    """Whether ``raw`` is an uncompressed point of P-256; one off the curve would give our keys away bit by bit."""
+    """Whether ``raw`` is an uncompressed point of P-256; a point off the curve would leak our keys."""
     if len(raw) != 65 or raw[0] != 4:
         return False
     x, y = int.from_bytes(raw[1:33], "big"), int.from_bytes(raw[33:], "big")

@@ -1,5 +1,6 @@
-"""When a metric alert is looked at, which times it compares, and whether it fires. Pure; times are milliseconds since
-1970, days and times of day those of the workspace's zone.
+"""Metric alerts: check times, compared periods, and whether an alert fires. Pure.
+
+Times are milliseconds since 1970; days and times of day are those of the workspace's zone.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ from flashflow.backend.schemas.rules import AlertIn
 
 HOURLY = "hourly"
 BACK = {"same_weekday": 7, "previous_day": 1}
-"""Days between what is compared."""
+"""Days between the compared periods, by ``AlertIn.compare``."""
 
 
 class Metrics(Protocol):
-    """Where figures come from."""
+    """Source of metric values."""
 
     def value(self, metric: str, start_ms: int, end_ms: int, app: str | None) -> int:
-        """The figure over [``start_ms``, ``end_ms``), over one app's rows or all (None)."""
+        """Return the metric over [``start_ms``, ``end_ms``), for one app or all (None)."""
 
 
 class Span(NamedTuple):
-    """From ``start_ms`` up to and without ``end_ms``."""
+    """Time span [``start_ms``, ``end_ms``)."""
 
     start_ms: int
     end_ms: int
 
 
 class Reading(NamedTuple):
-    """A figure of today so far, the one it is compared with, and the change in per cent (None: from nothing)."""
+    """Metric of today so far, the compared value, and the change in per cent (None: the compared value is 0)."""
 
     now: int
     before: int
@@ -40,7 +41,7 @@ class Reading(NamedTuple):
 
 
 def spans(alert: AlertIn, now_ms: int, zone: ZoneInfo) -> tuple[Span, Span]:
-    """Today so far, and the other day up to the same time of day."""
+    """Return today so far, and the compared day up to the same time of day."""
     local = _local(now_ms, zone)
     other = local.date() - timedelta(days=BACK[alert.compare])
     today = Span(_start_of(local.date(), zone), now_ms)
@@ -48,27 +49,27 @@ def spans(alert: AlertIn, now_ms: int, zone: ZoneInfo) -> tuple[Span, Span]:
 
 
 def reading(now: int, before: int) -> Reading:
-    """The change as DEFINITIONS.md has it: from nothing to something is no number, from nothing to nothing is 0 %."""
+    """Compute the change as docs/analytics.md defines it: from 0 to more is None, from 0 to 0 is 0 %."""
     if before == 0:
         return Reading(now, before, None if now else 0.0)
     return Reading(now, before, (now - before) * 100 / before)
 
 
 def read(alert: AlertIn, metrics: Metrics, now_ms: int, zone: ZoneInfo, app: str | None) -> Reading:
-    """Both figures as they are at ``now_ms``."""
+    """Read both values as of ``now_ms``."""
     today, other = spans(alert, now_ms, zone)
     return reading(metrics.value(alert.metric, *today, app), metrics.value(alert.metric, *other, app))
 
 
 def is_breached(alert: AlertIn, found: Reading) -> bool:
-    """Whether the change is as large as the alert waits for."""
+    """Whether the change reaches the alert's threshold."""
     if found.change is None or found.before < alert.min_before:
         return False
     return found.change <= alert.change_percent if alert.change_percent < 0 else found.change >= alert.change_percent
 
 
 def next_check_at(alert: AlertIn, now_ms: int, zone: ZoneInfo) -> int | None:
-    """The newest moment of this day up to ``now_ms`` at which the alert is to be looked at; None before the first."""
+    """Return today's latest check time up to ``now_ms``; None before the first."""
     local = _local(now_ms, zone)
     if alert.check_at == HOURLY:
         return to_ms(local.replace(minute=0, second=0, microsecond=0))
@@ -77,13 +78,13 @@ def next_check_at(alert: AlertIn, now_ms: int, zone: ZoneInfo) -> int | None:
 
 
 def is_due(alert: AlertIn, checked_ms: int, now_ms: int, zone: ZoneInfo) -> bool:
-    """Whether it is to be looked at now, last looked at at ``checked_ms``. A clock that was set back begins anew."""
-    moment = next_check_at(alert, now_ms, zone)
-    return checked_ms > now_ms or (moment is not None and checked_ms < moment)
+    """Whether a check is due, the last one having been at ``checked_ms`` (in the future: the clock was set back)."""
+    check_ms = next_check_at(alert, now_ms, zone)
+    return checked_ms > now_ms or (check_ms is not None and checked_ms < check_ms)
 
 
 def may_notify(fired_ms: int | None, cooldown_minutes: int, now_ms: int, zone: ZoneInfo) -> bool:
-    """Once a day at most, and once in the cool-down."""
+    """Whether a notification is allowed: at most one a day, and one per cool-down."""
     if fired_ms is None:
         return True
     same_day = _local(fired_ms, zone).date() == _local(now_ms, zone).date()
@@ -91,7 +92,7 @@ def may_notify(fired_ms: int | None, cooldown_minutes: int, now_ms: int, zone: Z
 
 
 def check_times(alert: AlertIn, since_ms: int, now_ms: int, zone: ZoneInfo) -> list[int]:
-    """Every moment in [``since_ms``, ``now_ms``] at which the alert is looked at, oldest first."""
+    """List the alert's check times in [``since_ms``, ``now_ms``], oldest first."""
     day, last = _local(since_ms, zone).date(), _local(now_ms, zone).date()
     found: dict[int, None] = {}
     while day <= last:

@@ -1,10 +1,10 @@
-"""What each figure means, in the words that stand beside it on the screen and in the API (DEFINITIONS.md)."""
+"""Definitions of the metrics, as screens and the API show them (docs/analytics.md)."""
 
 from __future__ import annotations
 
 DEFINITIONS = {
     "active_users": "Different users with at least one activity in the period.",
-    "new_users": "Users whose first activity ever lies in the period.",
+    "new_users": "Users whose first activity ever is in the period.",
     "sessions": (
         "Visits that began in the period. A visit ends after 30 minutes without an activity, or after 24 hours, and "
         "is never split at midnight."

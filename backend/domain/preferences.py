@@ -1,4 +1,4 @@
-"""What a user lets reach them: pure, from their choices to a verdict for one type and channel."""
+"""Preference rules: pure, from a user's choices to a verdict for one type and channel."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 Choices = Mapping[tuple[str, str], bool]
-"""A user's choices: (notification type, channel) → may it be used; ``*`` is every type or channel,
-``category:NAME`` every type of a category."""
+"""A user's choices: (notification type, channel) → allowed. ``*`` stands for every type or channel,
+``category:NAME`` for every type of a category."""
 
 WORDS = {"in_app": "the app", "push": "push", "email": "e-mail", "sms": "SMS"}
 ALL = "*"
@@ -15,7 +15,7 @@ CATEGORY = "category:"
 
 
 class Verdict(NamedTuple):
-    """Whether something may be used, the rule's code and its words."""
+    """Whether a channel may be used, with the code and the text of the deciding rule."""
 
     allowed: bool
     code: str
@@ -23,9 +23,9 @@ class Verdict(NamedTuple):
 
 
 def may_use(choices: Choices, notification_type: str, channel: str, category: str | None = None) -> Verdict:
-    """Whether the user lets this type use this channel.
+    """Whether the user allows this type on this channel.
 
-    An explicit "off" for a whole channel is always obeyed; after it the most specific choice wins.
+    An explicit "off" for a whole channel always applies; otherwise the most specific choice does.
     """
     word = WORDS.get(channel, channel)
     if choices.get((ALL, channel)) is False:

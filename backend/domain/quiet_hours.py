@@ -1,7 +1,7 @@
-"""When a person wants quiet and when a digest goes out: wall-clock times in an IANA zone, as milliseconds since 1970.
+"""Quiet hours and digest times: wall-clock times in an IANA zone, as milliseconds since 1970.
 
-A wall-clock time that a change to summer time skips means the moment after the gap; one that comes twice ends quiet
-hours the second time and begins them the first, so that nobody is woken in between.
+A wall-clock time in a gap (start of summer time) means the end of the gap. Of a time that occurs twice, quiet hours
+start at the first and end at the second, so that they are not interrupted.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from flashflow.backend.core.clock import HOUR_MS, to_datetime, to_ms
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9][A-Za-z0-9_+-]*)*", re.ASCII)
-"""A name and not just any path to the file: on Windows ``Europe\\Berlin`` is one, and unknown on the next machine."""
+"""Zone names, not any path to a zone file: ``Europe\\Berlin`` works on Windows only."""
 _NO_ZONES = re.compile(r"(?:posix|right)/.*|posixrules|localtime|Factory", re.IGNORECASE)
-"""What lies beside the zones in many a zoneinfo folder: ``right/`` counts leap seconds, ``localtime`` is another zone
-on every machine."""
+"""Files in zoneinfo folders that are no zones: ``right/`` counts leap seconds, ``localtime`` differs by machine."""
 
 
 class QuietHours(msgspec.Struct, frozen=True, kw_only=True):
-    """Quiet from ``start`` to ``end`` ("HH:MM"), over midnight where ``end`` is not later; equal: the whole day.
+    """Quiet hours from ``start`` to ``end`` ("HH:MM"), over midnight where ``end`` is earlier; equal: 24 hours.
 
-    ``days`` are those on which a quiet time begins (``mon`` … ``sun``); ``zone`` is an IANA name.
+    ``days`` are the days on which they start (``mon`` … ``sun``); ``zone`` is an IANA name.
     """
 
     start: str
@@ -36,9 +35,9 @@ class QuietHours(msgspec.Struct, frozen=True, kw_only=True):
     days: tuple[str, ...] = DAYS
 
     def until(self, now_ms: int) -> int | None:
-        """When the quiet that covers ``now_ms`` ends, with what follows it without a gap; None outside quiet hours."""
+        """Return the end of the quiet hours at ``now_ms``, adjacent ones included; None outside quiet hours."""
         end = self._end_of(now_ms)
-        for _ in range(8):  # quiet all day every day never ends: a week is looked ahead
+        for _ in range(8):  # quiet hours of 24 hours every day never end: look a week ahead
             following = None if end is None else self._end_of(end)
             if following is None:
                 return end
@@ -49,7 +48,7 @@ class QuietHours(msgspec.Struct, frozen=True, kw_only=True):
         zone = _zone(self.zone)
         today = _local(now_ms, zone).date()
         start, end = time.fromisoformat(self.start), time.fromisoformat(self.end)
-        for ahead in (-1, 0, 1):  # where clocks went back over midnight, tomorrow has begun once already
+        for ahead in (-1, 0, 1):  # where clocks go back over midnight, tomorrow starts twice
             day = today + timedelta(days=ahead)
             if DAYS[day.weekday()] not in self.days or at_wall(day, start, zone) > now_ms:
                 continue
@@ -60,24 +59,24 @@ class QuietHours(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Digest(msgspec.Struct, frozen=True, kw_only=True):
-    """Collected and told at once: every full hour, or daily ``at`` a time ("HH:MM") in ``zone``."""
+    """Digest times: every full hour, or daily ``at`` a time ("HH:MM") in ``zone``."""
 
     frequency: str
     zone: str
     at: str = "08:00"
 
     def next(self, now_ms: int) -> int:
-        """The next time it goes out, after ``now_ms``."""
+        """Return the next digest time after ``now_ms``."""
         zone = _zone(self.zone)
         if self.frequency == "hourly":
             return _full_hour(now_ms, zone)
-        today, moment = _local(now_ms, zone).date(), time.fromisoformat(self.at)
-        times = (at_wall(today + timedelta(days=ahead), moment, zone) for ahead in range(3))
+        today, of_day = _local(now_ms, zone).date(), time.fromisoformat(self.at)
+        times = (at_wall(today + timedelta(days=ahead), of_day, zone) for ahead in range(3))
         return next(at for at in times if at > now_ms)
 
 
 def is_zone(name: str) -> bool:
-    """Whether ``name`` is an IANA zone whose rules this machine has."""
+    """Whether ``name`` is an IANA zone known on this machine."""
     if len(name) > 64 or not _ZONE.fullmatch(name) or _NO_ZONES.fullmatch(name):
         return False
     try:
@@ -87,17 +86,17 @@ def is_zone(name: str) -> bool:
     return True
 
 
-def at_wall(day: date, moment: time, zone: ZoneInfo, *, last: bool = False) -> int:
-    """That wall-clock time as milliseconds since 1970; ``last``: where it comes twice, the second."""
-    local = datetime.combine(day, moment, zone)
+def at_wall(day: date, of_day: time, zone: ZoneInfo, *, last: bool = False) -> int:
+    """Convert a wall-clock time to milliseconds since 1970; ``last`` selects the second of two occurrences."""
+    local = datetime.combine(day, of_day, zone)
     first, second = to_ms(local), to_ms(local.replace(fold=1))
-    if second < first:  # PEP 495: only a time in a gap is read so, and the gap lies between the two readings
+    if second < first:  # PEP 495: the time is in a gap, which is between the two readings
         return _change(second, first, zone)
     return second if last else first
 
 
 def _full_hour(now_ms: int, zone: ZoneInfo) -> int:
-    """The next full hour on the wall: a zone may be half an hour off UTC, and may come to be so within the hour."""
+    """Return the next full hour of local time; a zone's offset may be half an hour, and may change within the hour."""
     while True:
         offset = _offset(now_ms, zone)
         at = now_ms + HOUR_MS - (now_ms + offset) % HOUR_MS
@@ -109,7 +108,7 @@ def _full_hour(now_ms: int, zone: ZoneInfo) -> int:
 
 
 def _change(before: int, after: int, zone: ZoneInfo) -> int:
-    """The first moment after ``before`` with the offset that the zone has at ``after``."""
+    """Return the first time after ``before`` with the offset that the zone has at ``after``, by bisection."""
     offset = _offset(after, zone)
     while after - before > 1:
         middle = (before + after) // 2
@@ -131,5 +130,5 @@ def _local(ms: int, zone: ZoneInfo) -> datetime:
 
 @lru_cache(maxsize=128)
 def _zone(name: str) -> ZoneInfo:
-    # ZoneInfo itself keeps but eight of those that nobody holds.
+    # ZoneInfo's own cache holds only eight unreferenced zones.
     return ZoneInfo(name)

@@ -1,7 +1,7 @@
-"""When something recurring happens next; pure, in milliseconds since 1970 (UTC).
+"""Recurrence of schedules: a pure function to the next occurrence, in milliseconds since 1970 (UTC).
 
-A wall-clock time that a change to summer time skips happens once, as much later as the clocks were put forward; one
-that comes twice happens once, the first time. Nothing is counted up from one occurrence to the next, so nothing drifts.
+A wall-clock time in a gap (start of summer time) occurs once, later by the length of the gap; one that occurs twice
+counts the first time. Each occurrence is computed from the rule, not from the previous one, so errors do not add up.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from flashflow.backend.schemas.requests import END, Input, Moment, TimeOfDay
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
-"""In the order of ``date.weekday``."""
+"""Days in the order of ``date.weekday``."""
 
 UNKNOWN_ZONE = "is not an IANA time zone that is known here, like Europe/Berlin"
 ZONE = r"^[A-Za-z][A-Za-z0-9_+/-]*" + END
 
 
 class Recurrence(Input, frozen=True, kw_only=True):
-    """Either ``every_minutes``, counted from ``starts_at`` (without it: from when the schedule was made), or ``at`` a
-    time of day, on ``days`` (default: all) or on one ``day_of_month`` (a month without that day: its last).
+    """Recurrence rule: either ``every_minutes``, counted from ``starts_at`` (default: the schedule's creation), or
+    ``at`` a time of day, on ``days`` (default: all) or one ``day_of_month`` (in shorter months their last day).
 
-    ``timezone`` is an IANA name (default: this machine's). Nothing happens before ``starts_at`` or after ``ends_at``;
-    at either moment it may.
+    ``timezone`` is an IANA name (default: this machine's). ``starts_at`` and ``ends_at`` are inclusive bounds.
     """
 
     every_minutes: Annotated[int, Meta(ge=1, le=10_080)] | None = None
@@ -45,7 +44,7 @@ class Recurrence(Input, frozen=True, kw_only=True):
 
 
 def check(rule: Recurrence) -> None:
-    """What the fields' own types cannot say. Raises ValidationError."""
+    """Check rules between fields. Raises ValidationError."""
     faults = ErrorCollector()
     if (rule.every_minutes is None) == (rule.at is None):
         faults.add("at", "give either at or every_minutes", "every_minutes")
@@ -65,7 +64,7 @@ def check(rule: Recurrence) -> None:
 
 
 def zone_named(name: str) -> ZoneInfo:
-    """The time zone of that IANA name. Raises ValidationError where this machine knows none."""
+    """Return the time zone with that IANA name. Raises ValidationError for an unknown one."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -73,10 +72,10 @@ def zone_named(name: str) -> ZoneInfo:
 
 
 def next_after(rule: Recurrence, now_ms: int, zone: ZoneInfo, since_ms: int = 0) -> int | None:
-    """The first time of ``rule`` strictly after ``now_ms``; None where there is none any more.
+    """Return the first occurrence of ``rule`` strictly after ``now_ms``; None after the last.
 
-    ``zone`` is where ``at`` is read from the wall where the rule names no zone itself, ``since_ms`` what
-    ``every_minutes`` is counted from where the rule has no ``starts_at``. Raises ValidationError for a zone unknown.
+    ``zone`` applies to ``at`` where the rule has no zone. ``since_ms`` is the start of ``every_minutes`` where the rule
+    has no ``starts_at``. Raises ValidationError for an unknown zone.
     """
     starts = None if rule.starts_at is None else to_ms(rule.starts_at)
     if rule.every_minutes is not None:
@@ -90,16 +89,16 @@ def next_after(rule: Recurrence, now_ms: int, zone: ZoneInfo, since_ms: int = 0)
 
 
 def _times(rule: Recurrence, after: int, zone: ZoneInfo) -> Iterator[int]:
-    """The rule's times in order, from one that may still lie before ``after``."""
-    moment = time.fromisoformat(rule.at or "00:00")
-    # From the day before: what a gap at midnight skips happens on the following day.
+    """Yield the rule's times in order, starting at or before the first one after ``after``."""
+    of_day = time.fromisoformat(rule.at or "00:00")
+    # From the day before: a time in a gap at midnight occurs on the following day.
     for day in _dates(rule, to_datetime(after).astimezone(zone).date() - timedelta(days=1)):
-        # fold=0 is what we promise: of two the first, and in a gap the offset that held before it.
-        yield to_ms(datetime.combine(day, moment, zone))
+        # fold=0: of two occurrences the first, and in a gap the offset before it.
+        yield to_ms(datetime.combine(day, of_day, zone))
 
 
 def _dates(rule: Recurrence, first: date) -> Iterator[date]:
-    """The days that the rule names, in order, from about ``first`` on and without end."""
+    """Yield the rule's days in order, from about ``first``, without end."""
     if rule.day_of_month is not None:
         year, month = first.year, first.month
         while True:

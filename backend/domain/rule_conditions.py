@@ -1,8 +1,7 @@
-"""Whether an activity makes a rule fire: its conditions, its count within a time, its cool-down. Pure; times are
-milliseconds since 1970.
+"""Rule evaluation: conditions on an activity, matches within a time span, cool-down. Pure.
 
-Conditions compare like with like: a text is never a number, true is not 1. What is missing or ``null`` meets no
-condition but ``ne`` and ``exists: false``.
+Times are milliseconds since 1970. Conditions compare values of the same JSON type only: a text never equals a number,
+``true`` is not 1. A missing or ``null`` value satisfies only ``ne`` and ``exists: false``.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from flashflow.backend.core.clock import DAY_MS, MINUTE_MS
 from flashflow.backend.schemas.rules import ORDERED, QUOTED_KEY, OnIn, WhereIn
 
 LATE_MS = DAY_MS
-"""What arrives later than this after it happened counts, but nobody is told of it any more."""
+"""An activity received later than this after its time counts as a match, but does not make a rule fire."""
 
 _QUOTED = re.compile(rf"(?P<key>{QUOTED_KEY})(\.|\Z)")
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class ActivityFacts:
-    """An activity as rules see it; its metadata is read when the first condition asks for it."""
+    """Activity as input of rules; its metadata is decoded at first use."""
 
     __slots__ = ("_metadata", "_text", "activity_type", "app", "at_ms", "id", "page_url", "received_ms", "referrer",
                  "seq", "session_id", "user_agent", "user_id")  # fmt: skip
@@ -67,7 +66,7 @@ class ActivityFacts:
         return self._metadata
 
     def value(self, path: Path) -> Any:
-        """What stands at ``path``; None where nothing does."""
+        """Return the value at ``path``; None where there is none."""
         if path.name != "metadata":
             return getattr(self, path.name)
         found = _inside(self.metadata, path.keys)
@@ -75,8 +74,10 @@ class ActivityFacts:
 
 
 class Path(NamedTuple):
-    """Where a value stands: in ``name``, and in the metadata at ``keys``, each of which may be part of a key with dots.
-    ``quoted``: the keys alone, where the field quotes any."""
+    """Path of a condition's field: ``name``, and in the metadata ``keys``, several of which may form one dotted key.
+
+    ``quoted`` holds the exact keys where the field quotes any.
+    """
 
     name: str
     keys: tuple[str, ...] = ()
@@ -84,7 +85,7 @@ class Path(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """A WhereIn made ready."""
+    """Prepared WhereIn."""
 
     path: Path
     op: str
@@ -100,7 +101,7 @@ class Condition(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """When a rule fires: so many matches within ``within_ms``, at most once in ``cooldown_ms``."""
+    """Firing terms of a rule: ``times`` matches within ``within_ms``, at most once in ``cooldown_ms``."""
 
     times: int
     within_ms: int
@@ -108,8 +109,8 @@ class Terms(NamedTuple):
 
 
 class RuleState(NamedTuple):
-    """What is remembered of one user: when the newest matches since the last firing happened, oldest first, and when
-    the rule last fired."""
+    """A rule's state for one user: times of the newest matches since the last firing (oldest first), and the time of
+    the last firing."""
 
     times: tuple[int, ...] = ()
     fired_at: int | None = None
@@ -119,22 +120,21 @@ NONE_YET = RuleState()
 
 
 def conditions_of(where: Sequence[WhereIn]) -> tuple[Condition, ...]:
-    """The conditions made ready."""
+    """Prepare the conditions."""
     return tuple(Condition(_path(one.field), one.op, one.value) for one in where)
 
 
 def terms_of(on: OnIn, cooldown_minutes: int) -> Terms:
-    """How often it must happen, and how often it is told."""
+    """Prepare the firing terms."""
     return Terms(on.times, (on.within_minutes or 0) * MINUTE_MS, cooldown_minutes * MINUTE_MS)
 
 
 def match(terms: Terms, uses: RuleState, at_ms: int, now_ms: int) -> tuple[bool, RuleState]:
-    """Whether the rule fires with one more match, which happened at ``at_ms`` and is judged at ``now_ms``; and what is
-    remembered of it if nobody is told (else ``told(now_ms)``).
+    """Evaluate a match of time ``at_ms`` at ``now_ms``. Return whether the rule fires, and its state if no notification
+    is sent (after one it is ``after_firing(now_ms)``).
 
-    With ``times`` 1 every match will do; else the match must be one of the ``times`` newest since the last firing, and
-    these must lie within ``within_ms``. A firing begins the count anew. While the rule cools down matches go on
-    counting.
+    With ``times`` 1 any match fires. Otherwise the match must be one of the ``times`` newest since the last firing, and
+    these must lie within ``within_ms``. A firing resets the count. Matches count during the cool-down too.
     """
     cooling = uses.fired_at is not None and abs(now_ms - uses.fired_at) < terms.cooldown_ms
     may_fire = not cooling and now_ms - at_ms <= LATE_MS
@@ -147,13 +147,13 @@ def match(terms: Terms, uses: RuleState, at_ms: int, now_ms: int) -> tuple[bool,
     return fires, RuleState(tuple(kept), uses.fired_at)
 
 
-def told(now_ms: int) -> RuleState:
-    """What is remembered once somebody was told."""
+def after_firing(now_ms: int) -> RuleState:
+    """Return the state after a firing that sent a notification."""
     return RuleState((), now_ms)
 
 
 def useful_until(terms: Terms, uses: RuleState) -> int:
-    """Until when ``uses`` can make a difference: matches still count with one that arrives late."""
+    """Return the time until which ``uses`` can affect an evaluation, late activities included."""
     counts = uses.times[-1] + terms.within_ms + LATE_MS if uses.times else 0
     cools = uses.fired_at + terms.cooldown_ms if uses.fired_at is not None else 0
     return max(counts, cools)
@@ -174,7 +174,7 @@ def _path(field: str) -> Path:
 
 
 def _inside(found: Any, keys: Sequence[str]) -> Any:
-    """The value at ``keys``, of which several may be one key with dots: the longest that leads to a value."""
+    """Return the value at ``keys``; several of them may form one dotted key, the longest with a value wins."""
     if not keys:
         return found
     if isinstance(found, dict):
@@ -185,7 +185,7 @@ def _inside(found: Any, keys: Sequence[str]) -> Any:
 
 
 def _at(found: Any, keys: Sequence[str]) -> Any:
-    """The value at exactly these ``keys``."""
+    """Return the value at exactly these ``keys``."""
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
     return found
@@ -196,7 +196,7 @@ def _same(found: Any, value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """A bool is an int to Python, and neither to a person."""
+    """Return the JSON kind of a value; a bool is an int in Python, not in JSON."""
     if isinstance(value, bool):
         return "truth"
     if isinstance(value, int | float):

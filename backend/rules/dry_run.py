@@ -15,10 +15,10 @@ from flashflow.backend.domain.rule_conditions import (
     NONE_YET,
     ActivityFacts,
     RuleState,
+    after_firing,
     conditions_of,
     match,
     terms_of,
-    told,
 )
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.schemas.rules import AlertIn, OnIn
@@ -90,7 +90,7 @@ def _evaluate(on: OnIn, cooldown_minutes: int, activities: Iterable[ActivityFact
         at, user = activity.at_ms, activity.user_id
         fires, state = match(terms, states.get(user, NONE_YET), at, at)
         if fires:
-            fired, state = fired + 1, told(at)
+            fired, state = fired + 1, after_firing(at)
             newest.append(activity)
         states[user] = state
     examples = tuple(

@@ -24,10 +24,10 @@ from flashflow.backend.domain.rule_conditions import (
     Condition,
     RuleState,
     Terms,
+    after_firing,
     conditions_of,
     match,
     terms_of,
-    told,
     useful_until,
 )
 from flashflow.backend.notifications.send import Order
@@ -318,7 +318,7 @@ class _Evaluation:
         state = self._states[key][1] if key in self._states else rule_state.uses_of(tx.conn, *key)
         fires, after = match(rule.terms, state, activity.at_ms, tx.now_ms)
         if fires and self._send(rule, activity):
-            after = told(tx.now_ms)
+            after = after_firing(tx.now_ms)
         if after != state:
             self._states[key] = (rule, after)
 

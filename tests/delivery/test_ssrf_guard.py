@@ -568,5 +568,5 @@ def test_no_text_makes_the_check_of_a_url_raise_anything_else(url: str) -> None:
 
 
 def test_what_is_wrong_with_a_url_is_said_without_repeating_it() -> None:
-    with pytest.raises(ValueError, match=r"^has a user name in it$"):
+    with pytest.raises(ValueError, match=r"^contains a user name$"):
         parse_url("https://user:secret@push.example.com/")

@@ -18,10 +18,10 @@ from flashflow.backend.domain.rule_conditions import (
     ActivityFacts,
     RuleState,
     Terms,
+    after_firing,
     conditions_of,
     match,
     terms_of,
-    told,
     useful_until,
 )
 from flashflow.backend.rules.messages import activity_data, check_texts, request
@@ -232,7 +232,7 @@ def fires(terms: Terms, times: list[int], late: int = 0) -> list[int]:
         yes, uses = match(terms, uses, at, at + late)
         if yes:
             fired.append(at)
-            uses = told(at + late)
+            uses = after_firing(at + late)
     return fired
 
 
@@ -253,8 +253,8 @@ def test_a_rule_that_cools_down_is_silent_and_goes_on_counting() -> None:
     assert fires(once, [0, 1, 999, 1000, 1999, 2000]) == [0, 1000, 2000]
     thrice = Terms(3, 100, 1000)
     assert fires(thrice, [0, 1, 2, 950, 960, 970, 1001, 1002]) == [2, 1002]
-    assert match(once, told(5000), 4500, 4500)[0] is False, "a clock set back a little changes nothing"
-    assert match(once, told(5_000_000), 4500, 4500)[0], "one set back far does not silence it for ever"
+    assert match(once, after_firing(5000), 4500, 4500)[0] is False, "a clock set back a little changes nothing"
+    assert match(once, after_firing(5_000_000), 4500, 4500)[0], "one set back far does not silence it for ever"
 
 
 def test_what_happened_more_than_a_day_ago_counts_and_tells_nobody() -> None:
@@ -312,7 +312,7 @@ def test_what_is_remembered_is_enough_to_judge_as_if_all_were(
         yes, after = match(terms, uses, now + late, now)
         assert yes == history.judge(now + late, now)
         assert len(after.times) <= times
-        uses = told(now) if yes else after
+        uses = after_firing(now) if yes else after
         if useful_until(terms, uses) <= now:
             uses = NONE_YET
 
