@@ -175,7 +175,6 @@ ENDPOINT = "https://push.example.com/x"
         ("mine", {"subscription": {"endpoint": ENDPOINT, "keys": {"p256dh": SHORT, "auth": SHORT}}},
          ["device_info.subscription.keys.p256dh", "device_info.subscription.keys.auth"]),
     ],
-    ids=repr,
 )  # fmt: skip
 def test_a_subscription_that_no_push_can_be_encrypted_for_is_refused_with_its_fields(
     world: World, token: object, info: dict[str, Any], fields: list[str]
