@@ -287,6 +287,8 @@ class Backend:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
+            if path.is_dir():  # set aside when the address is written
+                return
             raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
 
     def new_launch_link(self) -> str:

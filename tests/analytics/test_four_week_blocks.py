@@ -143,6 +143,7 @@ def test_a_file_from_before_blocks_gets_its_own(service: UserActivityService, pa
             for when in ("more", "else", "less"):
                 conn.execute(f"DROP TRIGGER {table}_{when}")
         days_as_before(conn)
+        conn.execute("DROP TABLE damaged_rows")
         conn.execute("PRAGMA user_version = 11")
     with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo("Europe/Berlin")) as again:
         assert again.rollups.verify() == ()

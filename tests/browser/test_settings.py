@@ -98,7 +98,10 @@ def post(server: ServerProcess, title: str, **more: object) -> str:
 
 
 def show(screen: Screen, title: str) -> None:
+    """Open a notification in full. The bell shows the inbox only; the list of all shows mail-only ones too."""
     screen.click("button", re.compile("^Notifications, "))
+    screen.click("button", "View all")
+    screen.click("checkbox", "All")
     screen.click("button", re.compile(f"^{title}"))
     screen.read("Why you got this")
 

@@ -53,7 +53,7 @@ def take_in(
                 changed = _join(tx, known, new)
                 if changed:
                     book.mark(known)
-                if _fill(known, new):
+                if _fill(tx, known, new):
                     fills.append((known.device_info, known.ip_address, known.user_agent, known.id))  # type: ignore[arg-type]
                     changed = True
             answer.append(Tracked(activity_id=None, session_id=new.id, duplicate=not changed))
@@ -101,9 +101,12 @@ def _state(session: OpenSession) -> tuple[object, ...]:
     return session.start_time, session.last_seen, session.end_time, session.end_reason
 
 
-def _fill(known: OpenSession, new: NewSession) -> bool:
+def _fill(tx: Tx, known: OpenSession, new: NewSession) -> bool:
     """Fill empty device columns from ``new``; return whether any changed."""
     changed = False
+    if known.device_info is None and not known.is_new:  # sessions are kept in memory without it
+        stored = tx.conn.execute("SELECT device_info FROM user_sessions WHERE id = ?", (known.id,)).fetchone()
+        known.device_info = stored[0]
     for name in _ABOUT:
         if getattr(known, name) is None and getattr(new, name) is not None:
             setattr(known, name, getattr(new, name))

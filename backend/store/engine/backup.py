@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -9,8 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 from flashflow.backend.core.clock import Clock, file_stamp
+from flashflow.backend.core.errors import StorageError, StorageFull
 from flashflow.backend.store.engine.database import BUSY_TIMEOUT_S, create_private, uri_of
-from flashflow.backend.store.engine.errors import is_damage
+from flashflow.backend.store.engine.errors import is_damage, storage_error
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +28,17 @@ def back_up(path: Path, clock: Clock, label: str) -> Path:
     """Copy the live file ``path`` as one consistent snapshot with mode 0600; return the backup's path.
 
     Its name is ``notifications.20261122T101530123Z.LABEL.db``. Only the newest KEEP of a label are kept. Raises
-    sqlite3.Error or OSError.
+    StorageError, StorageFull where the disk is full.
     """
     folder = backups_folder(path)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    target = _copy_into_place(path, folder / f"{path.stem}.{file_stamp(clock.now_ms())}.{label}.db")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        target = _copy_into_place(path, folder / f"{path.stem}.{file_stamp(clock.now_ms())}.{label}.db")
+    except sqlite3.Error as error:
+        raise storage_error(error) from error
+    except OSError as error:
+        kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+        raise kind(f"{path.name} cannot be backed up: {error.strerror}.") from error
     for old in sorted(folder.glob(f"{path.stem}.*.{label}.db"))[:-KEEP]:
         old.unlink()
     return target

@@ -33,6 +33,8 @@ AT_ONCE = 200
 MERGED_PAGES = 100
 """Pages of the index merged in one transaction: 5 to 20 ms."""
 MOST_TRIGRAMS = 60
+FTS5_FORMAT = 4
+"""The version that FTS5 writes into the index's own table of settings."""
 
 _INDEX = (
     "CREATE VIRTUAL TABLE notification_search USING fts5(title, message, content = 'notifications', "
@@ -64,7 +66,13 @@ def has_trigrams() -> bool:
 def is_prepared(conn: sqlite3.Connection, *, possible: bool) -> bool:
     """Whether an index exists exactly if this SQLite supports one."""
     indexed_to = conn.execute("SELECT indexed_to FROM search_state").fetchone()[0]
-    return (indexed_to is not None) == possible
+    return (indexed_to is not None) == possible and (indexed_to is None or _has_version(conn))
+
+
+def _has_version(conn: sqlite3.Connection) -> bool:
+    """Whether FTS5 finds its format in the index: without it every change of a notification fails."""
+    found = "SELECT 1 FROM notification_search_config WHERE k = 'version' AND v = ?"
+    return conn.execute(found, (FTS5_FORMAT,)).fetchone() is not None
 
 
 def prepare(tx: Tx, items: Sequence[bool]) -> list[None]:
@@ -79,6 +87,9 @@ def prepare(tx: Tx, items: Sequence[bool]) -> list[None]:
             for name, body in _TRIGGERS.items():
                 tx.conn.execute(f"CREATE TRIGGER {name} {body}")
             tx.conn.execute("UPDATE search_state SET indexed_to = ?", (LOWEST,))
+        elif not _has_version(tx.conn):
+            tx.conn.execute("DELETE FROM notification_search_config")
+            tx.conn.execute("INSERT INTO notification_search_config (k, v) VALUES ('version', ?)", (FTS5_FORMAT,))
     return [None] * len(items)
 
 
