@@ -14,8 +14,9 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flashflow.backend.api.framework.context import Services
+from flashflow.backend.api.framework.docs_page import page
 from flashflow.backend.api.framework.endpoint import AsgiEndpoint, Endpoint
-from flashflow.backend.api.framework.openapi import document, page
+from flashflow.backend.api.framework.openapi import document
 from flashflow.backend.api.framework.request_body import drain
 from flashflow.backend.api.framework.responses import ApiResponse, encode, error_response, respond
 from flashflow.backend.api.framework.router import Router, sub_routes

@@ -15,9 +15,10 @@ from starlette.types import ASGIApp
 
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.api.app import make_app
-from flashflow.backend.api.framework.context import BackendDesk, ReadThreads, Services
-from flashflow.backend.api.framework.guard import Browsers, Guard
+from flashflow.backend.api.framework.context import BackendOperations, ReadThreads, Services
+from flashflow.backend.api.framework.guard import Guard
 from flashflow.backend.api.framework.host_names import HostNames, bracketed, is_everywhere
+from flashflow.backend.api.framework.launch_links import LaunchLinks
 from flashflow.backend.api.http.protocol import http_protocol
 from flashflow.backend.api_keys import KeyRing
 from flashflow.backend.core.clock import Clock
@@ -33,7 +34,7 @@ PORTS_TO_TRY = 50
 SEND_BUFFER = 256 * 1024
 
 
-class ServerParts(BackendDesk, Protocol):
+class ServerParts(BackendOperations, Protocol):
     """The parts of the backend that the server uses."""
 
     config: Config
@@ -61,7 +62,7 @@ class HttpServer:
         port = sock.getsockname()[1]
         name = "127.0.0.1" if is_everywhere(config.host) else config.host
         self.url = f"http://{bracketed(name)}:{port}"
-        self._browsers = Browsers(parts.data_dir, port, parts.clock) if screens is not None else None
+        self._links = LaunchLinks(parts.data_dir, port, parts.clock) if screens is not None else None
 
         async def make() -> tuple[ASGIApp, Services]:
             services = Services(
@@ -82,7 +83,7 @@ class HttpServer:
         except BaseException:
             sock.close()
             raise
-        self._thread = HttpThread(sock, make, hosts, self._browsers, None if screens is None else screens.close)
+        self._thread = HttpThread(sock, make, hosts, self._links, None if screens is None else screens.close)
 
     def start(self) -> None:
         """Start the thread and wait until requests are answered. Re-raises the error of a failed start."""
@@ -102,12 +103,12 @@ class HttpServer:
         self._thread.stop()
 
     def _link_maker(self) -> Callable[[], str]:
-        browsers = self._browsers
+        links = self._links
 
         def make() -> str:
-            if browsers is None:
+            if links is None:
                 raise NotFound("This server was started with --no-ui.")
-            return self.url + browsers.new_link()
+            return self.url + links.new_link()
 
         return make
 
@@ -161,13 +162,13 @@ class HttpThread:
         sock: socket.socket,
         make: Callable[[], Awaitable[tuple[ASGIApp, Services]]],
         hosts: HostNames,
-        browsers: Browsers | None,
+        links: LaunchLinks | None,
         finish: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._sock = sock
         self._make = make
         self._hosts = hosts
-        self._browsers = browsers
+        self._links = links
         self._finish = finish
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -212,9 +213,9 @@ class HttpThread:
         app, services = await self._make()
         self._services = services
         config = uvicorn.Config(
-            Guard(app, self._hosts, self._browsers, services.requests),
+            Guard(app, self._hosts, self._links, services.requests),
             http=http_protocol(services.limits, watch=services.watch),
-            ws="websockets-sansio" if self._browsers is not None else "none",
+            ws="websockets-sansio" if self._links is not None else "none",
             lifespan="off",
             log_config=None,
             access_log=False,

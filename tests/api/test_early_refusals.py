@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flashflow.backend.api.http.connection_places import Limits
+from flashflow.backend.api.http.connection_limits import Limits
 from tests.support.api_client import JSON, SEND, TRACK, Raw, problem
 from tests.support.raw_http import PATIENCE, Running, head
 from tests.support.raw_http import serving as serving_raw

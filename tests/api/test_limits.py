@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from flashflow.backend.api.http.connection_places import Limits
+from flashflow.backend.api.http.connection_limits import Limits
 from flashflow.backend.api.http.problem_json import problem_bytes, problem_of
 from flashflow.backend.core.errors import NotFound, ValidationError
 from tests.support.raw_http import PATIENCE, Running, head, serving

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from flashflow.backend import Backend, Config
-from flashflow.backend.api.framework.serializers import to_json_types, wire_activity_row
+from flashflow.backend.api.framework.serializers import activity_row_json, to_json_types
 from flashflow.backend.schemas.records import Activity
 from tests.api.test_stream import listening
 from tests.support.api_client import fresh, ok, send, track
@@ -168,7 +168,7 @@ def test_an_activity_is_written_the_same_from_its_row_and_from_its_record(
     )
     (row,) = backend.activity.store.read(lambda conn: list(activities_after(conn, 0, 9, None, None)))
     record: Activity = to_activity(row)
-    assert encode(wire_activity_row(row)) == encode(to_json_types(record))
+    assert encode(activity_row_json(row)) == encode(to_json_types(record))
 
 
 # --- reads that take too long
@@ -219,7 +219,7 @@ def test_a_stream_that_has_begun_goes_on_after_a_read_that_took_too_long(
         block(lines)
         with busy_readers(backend) as go:
             sent = backend.notifications.send_notification(user_id="ada", title="t", message="m")
-            eventually(lambda: "could not be read" in caplog.text)
+            eventually(lambda: "event stream read failed" in caplog.text)
             go.set()
             assert json.loads(block(lines)["data"])["id"] == sent.notification_id
     assert not [record for record in caplog.records if record.exc_info]

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from flashflow.backend import Backend, Config, UserActivityService
 from flashflow.backend.api.framework.streamed_response import streamed
-from flashflow.backend.api.http.connection_places import ConnectionWatch, Limits
+from flashflow.backend.api.http.connection_limits import ConnectionWatch, Limits
 from flashflow.backend.api.http.unread_bytes import Outgoing
 from flashflow.backend.data.formats import csv_lines, unguarded
 from flashflow.backend.data.parquet import rows_of

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import uvicorn
 
-from flashflow.backend.api.http.connection_places import Limits
+from flashflow.backend.api.http.connection_limits import Limits
 from flashflow.backend.api.http.protocol import http_protocol
 
 PATIENCE = 10.0

@@ -11,7 +11,7 @@ from typing import Protocol
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.api.framework.event_feed import EventFeed
 from flashflow.backend.api.framework.serializers import NotificationPages
-from flashflow.backend.api.http.connection_places import ConnectionWatch, Limits
+from flashflow.backend.api.http.connection_limits import ConnectionWatch, Limits
 from flashflow.backend.api.http.request_metrics import RequestMetrics
 from flashflow.backend.api.http.unread_bytes import Outgoing
 from flashflow.backend.api_keys import KeyRing
@@ -26,7 +26,7 @@ from flashflow.backend.rules.service import Rules
 from flashflow.backend.store.engine.writer import LoopWrites
 
 
-class BackendDesk(Protocol):
+class BackendOperations(Protocol):
     """Operations of the composition root (``Backend``) that routes call."""
 
     def storage_fault(self) -> str | None: ...
@@ -70,7 +70,7 @@ class Services:
         keys: KeyRing,
         bus: Bus,
         readers: ReadThreads,
-        desk: BackendDesk,
+        backend: BackendOperations,
         new_launch_link: Callable[[], str],
         started_at: float,
     ) -> None:
@@ -80,15 +80,15 @@ class Services:
         self.keys = keys
         self.bus = bus
         self.readers = readers
-        self.desk = desk
+        self.backend = backend
         self.new_launch_link = new_launch_link
         self.started_at = started_at
         self.started_time = time.time() - (time.monotonic() - started_at)
         self.activity_writes = LoopWrites(activity.store.writer)
         self.notification_writes = LoopWrites(notifications.store.writer)
-        self.exports = desk.exports
-        self.erasing = desk.erasing
-        self.retention = desk.retention
+        self.exports = backend.exports
+        self.erasing = backend.erasing
+        self.retention = backend.retention
         self.pages = NotificationPages()
         self.feed = EventFeed(activity.store, notifications.store, bus)
         self.limits = Limits()
@@ -96,10 +96,10 @@ class Services:
         self.outgoing = Outgoing(self.watch)
         self.requests = RequestMetrics()
         self.stopping = asyncio.Event()
-        bus.subscribe(self._hear)
+        bus.subscribe(self._on_events)
 
-    def _hear(self, events: tuple[Event, ...]) -> None:
+    def _on_events(self, events: tuple[Event, ...]) -> None:
         """Drop cached rows after an erasure. Called on the thread that committed it."""
         if any(event.kind == "erasure" for event in events):
             self.pages = NotificationPages()
-            self.feed.forget()
+            self.feed.clear()

@@ -19,7 +19,7 @@ from flashflow.backend.api.framework.responses import (
     refusal,
     respond,
 )
-from flashflow.backend.api.http.connection_places import recognise
+from flashflow.backend.api.http.connection_limits import recognise
 from flashflow.backend.api.http.problem_json import WHOLE
 from flashflow.backend.api.http.request_metrics import RequestMetrics
 from flashflow.backend.core.error_collector import ErrorCollector
@@ -104,7 +104,7 @@ class AsgiEndpoint:
             raise self._every_fault(call, scope["query_string"], error) from None
         response = await endpoint.handler(call)
         if endpoint.method == "GET" and not self._services.outgoing.has_room(caller.app, len(response.body)):
-            raise RateLimited("This key has asked for more than it has read. Read those answers first.")
+            raise RateLimited("This key has too many unread response bytes. Read the open responses first.")
         return response
 
     def _every_fault(self, call: ApiRequest, query: bytes, first: Malformed) -> ValidationError:

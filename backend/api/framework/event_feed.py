@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from flashflow.backend.api.framework.serializers import notification_row_json, to_json_types, wire_activity_row
+from flashflow.backend.api.framework.serializers import activity_row_json, notification_row_json, to_json_types
 from flashflow.backend.core.events import Bus, Event
 from flashflow.backend.data.formats import line_safe
 from flashflow.backend.store.activity.activities import activities_after, last_seq, sessions_after
@@ -20,9 +20,9 @@ from flashflow.backend.store.notifications.notifications import last_places, not
 CHUNK_BYTES = 256 * 1024
 """A chunk takes no further event at this size; a single event may be larger."""
 CHUNK_EVENTS = 200
-LOOK = 20_000
+SCAN = 20_000
 """Positions of each kind that one read scans, whether or not the filter matches them."""
-KEPT_BYTES = 4 * 1024 * 1024
+CACHE_BYTES = 4 * 1024 * 1024
 """Total bytes of chunks cached for other clients."""
 
 _encode = msgspec.json.Encoder().encode
@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
     """Events as event-stream bytes, the position after them, and whether another read may find more."""
 
     events: bytes
-    place: StreamPosition
+    position: StreamPosition
     more: bool
 
 
@@ -68,25 +68,25 @@ class EventFeed:
         self._activity = activity
         self._notifications = notifications
         self._loop = asyncio.get_running_loop()
-        self._bells: dict[asyncio.Event, Filter] = {}
+        self._listeners: dict[asyncio.Event, Filter] = {}
         self._reading: dict[tuple[StreamPosition, Filter], asyncio.Future[Chunk]] = {}
-        self._kept: dict[tuple[StreamPosition, Filter], tuple[object, Chunk]] = {}
+        self._cached: dict[tuple[StreamPosition, Filter], tuple[object, Chunk]] = {}
         self._generation = object()
         """Replaced at every commit: a chunk of an earlier generation may be incomplete."""
-        bus.subscribe(self._hear)
+        bus.subscribe(self._on_events)
 
-    def listen(self, bell: asyncio.Event, who: Filter) -> Callable[[], None]:
-        """Set ``bell`` at each commit that ``who`` may match. Return the function that unsubscribes."""
-        self._bells[bell] = who
+    def subscribe(self, wake: asyncio.Event, who: Filter) -> Callable[[], None]:
+        """Set ``wake`` at each commit that ``who`` may match. Return the function that unsubscribes."""
+        self._listeners[wake] = who
 
-        def leave() -> None:
-            self._bells.pop(bell, None)
+        def unsubscribe() -> None:
+            self._listeners.pop(wake, None)
 
-        return leave
+        return unsubscribe
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop the cached chunks. Thread-safe."""
-        self._kept = {}
+        self._cached = {}
 
     def now(self) -> StreamPosition:
         """Return the databases' latest position. Blocks: call it in a reading thread."""
@@ -94,67 +94,67 @@ class EventFeed:
         seq, revision = self._notifications.read(last_places)
         return StreamPosition(activity[0], activity[1], seq, revision)
 
-    async def after(self, place: StreamPosition, who: Filter, read: Reader) -> Chunk:
-        """Return the chunk after ``place``. Raises TimeoutError and StorageError."""
-        key = (place, who)
-        generation, kept = self._kept.get(key, (None, None))
-        if kept is not None:
-            return kept if generation is self._generation else kept._replace(more=True)
+    async def after(self, position: StreamPosition, who: Filter, read: Reader) -> Chunk:
+        """Return the chunk after ``position``. Raises TimeoutError and StorageError."""
+        key = (position, who)
+        generation, cached = self._cached.get(key, (None, None))
+        if cached is not None:
+            return cached if generation is self._generation else cached._replace(more=True)
         reading = self._reading.get(key)
         if reading is None:
             reading = self._reading[key] = asyncio.ensure_future(self._read_once(key, read))
         return await asyncio.shield(reading)
 
     async def _read_once(self, key: tuple[StreamPosition, Filter], read: Reader) -> Chunk:
-        generation, kept = self._generation, self._kept
+        generation, cached = self._generation, self._cached
         try:
             chunk = await read(lambda: self._read(*key))
         finally:
             del self._reading[key]
         if chunk.events:
-            # ``forget`` may have replaced the cache since: then this entry is dropped with the old one.
-            kept[key] = (generation, chunk)
-            while sum(len(one.events) for _, one in kept.values()) > KEPT_BYTES:
-                del kept[next(iter(kept))]
+            # ``clear`` may have replaced the cache since: then this entry is dropped with the old one.
+            cached[key] = (generation, chunk)
+            while sum(len(one.events) for _, one in cached.values()) > CACHE_BYTES:
+                del cached[next(iter(cached))]
         return chunk
 
-    def _hear(self, events: tuple[Event, ...]) -> None:
+    def _on_events(self, events: tuple[Event, ...]) -> None:
         """Start a new generation and wake matching clients. Runs in the thread that committed."""
         self._generation = object()
-        if self._bells:
-            self._loop.call_soon_threadsafe(self._ring, {(event.user_id, event.app) for event in events})
+        if self._listeners:
+            self._loop.call_soon_threadsafe(self._wake_listeners, {(event.user_id, event.app) for event in events})
 
-    def _ring(self, changed: set[tuple[str, str]]) -> None:
+    def _wake_listeners(self, changed: set[tuple[str, str]]) -> None:
         users, apps = {user for user, _ in changed}, {app for _, app in changed}
-        for bell, (user_id, app) in self._bells.items():
+        for wake, (user_id, app) in self._listeners.items():
             if user_id is None or app is None:
                 concerned = (user_id is None or user_id in users) and (app is None or app in apps)
             else:
                 concerned = (user_id, app) in changed
             if concerned:
-                bell.set()
+                wake.set()
 
-    def _read(self, place: StreamPosition, who: Filter) -> Chunk:
-        events = _Events(place)
+    def _read(self, position: StreamPosition, who: Filter) -> Chunk:
+        events = _Events(position)
         whole = self._activity.read(
             lambda conn: _add_sessions(conn, events, who) and _add_activities(conn, events, who)
         )
         whole = whole and self._notifications.read(lambda conn: _add_notifications(conn, events, who))
-        return Chunk(b"".join(events.parts), events.place, not whole)
+        return Chunk(b"".join(events.parts), events.position, not whole)
 
 
 class _Events:
-    """A chunk while it is filled; ``place`` is the position after its last event."""
+    """A chunk while it is filled; ``position`` is the position after its last event."""
 
-    def __init__(self, place: StreamPosition) -> None:
+    def __init__(self, position: StreamPosition) -> None:
         self.parts: list[bytes] = []
-        self.place = place
+        self.position = position
         self._bytes = 0
 
     def add(self, kind: str, data: dict[str, Any]) -> None:
         event = b"event: %s\nid: %s\ndata: %s\n\n" % (
             kind.encode(),
-            self.place.text().encode(),
+            self.position.text().encode(),
             line_safe(_encode(data)),
         )
         self.parts.append(event)
@@ -168,26 +168,26 @@ class _Events:
 def _add_sessions(conn: sqlite3.Connection, events: _Events, who: Filter) -> bool:
     """Add the next session events and advance the position. False if rows are left."""
     last = last_revision(conn)
-    end = min(last, events.place.session + LOOK)
-    for row in sessions_after(conn, events.place.session, end, *who):
+    end = min(last, events.position.session + SCAN)
+    for row in sessions_after(conn, events.position.session, end, *who):
         if events.full:
             return False
-        events.place = events.place._replace(session=row[-1])
+        events.position = events.position._replace(session=row[-1])
         events.add("session", to_json_types(to_session(row[:-1])))
     # Advance to the end of the scanned range, so that clients there share their next read.
-    events.place = events.place._replace(session=max(end, events.place.session))
+    events.position = events.position._replace(session=max(end, events.position.session))
     return end >= last
 
 
 def _add_activities(conn: sqlite3.Connection, events: _Events, who: Filter) -> bool:
     last = last_seq(conn)
-    end = min(last, events.place.activity + LOOK)
-    for row in activities_after(conn, events.place.activity, end, *who):
+    end = min(last, events.position.activity + SCAN)
+    for row in activities_after(conn, events.position.activity, end, *who):
         if events.full:
             return False
-        events.place = events.place._replace(activity=row[0])
-        events.add("activity", wire_activity_row(row))
-    events.place = events.place._replace(activity=max(end, events.place.activity))
+        events.position = events.position._replace(activity=row[0])
+        events.add("activity", activity_row_json(row))
+    events.position = events.position._replace(activity=max(end, events.position.activity))
     return end >= last
 
 
@@ -196,18 +196,18 @@ def _add_notifications(conn: sqlite3.Connection, events: _Events, who: Filter) -
     # Revisions are not in seq order: an old notification's change may follow newer notifications. So the client's known
     # seq advances only after everything has been sent.
     last_known, last = last_places(conn)
-    known = events.place.notification
-    end = min(last, events.place.revision + LOOK)
-    for row, following in _with_next(notifications_after(conn, events.place.revision, end, *who)):
+    known = events.position.notification
+    end = min(last, events.position.revision + SCAN)
+    for row, following in _with_next(notifications_after(conn, events.position.revision, end, *who)):
         if events.full:
             return False
         revision, seq = row[-1], row[0]
-        heard = max(known, last_known) if following is None and end >= last else known
-        events.place = events.place._replace(revision=revision, notification=heard)
+        known_seq = max(known, last_known) if following is None and end >= last else known
+        events.position = events.position._replace(revision=revision, notification=known_seq)
         events.add("notification" if seq > known else "notification.updated", notification_row_json(row[:-1]))
-    events.place = events.place._replace(revision=max(end, events.place.revision))
+    events.position = events.position._replace(revision=max(end, events.position.revision))
     if end >= last:
-        events.place = events.place._replace(notification=max(known, last_known))
+        events.position = events.position._replace(notification=max(known, last_known))
     return end >= last
 
 

@@ -1,8 +1,7 @@
-"""The OpenAPI 3.1 document and the HTML page, generated from the endpoint table."""
+"""The OpenAPI 3.1 document generated from the endpoint table."""
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from flashflow.backend.data.import_notifications import ImportedNotificationIn, 
 from flashflow.backend.data.import_sessions import ImportedSessionIn, ImportSessionsIn
 from flashflow.backend.schemas.requests import ActivityIn, BatchIn
 
-_ERRORS = (
+PROBLEMS = (
     ("400", "validation_error", "The request is not valid: `errors` names each field."),
     ("400", "bad_request", "The bytes received are not a valid HTTP/1.1 request."),
     ("401", "unauthorized", "No key, or one that is unknown or revoked. Run `flashflow key`."),
@@ -40,6 +39,7 @@ _ERRORS = (
     ("504", "timeout", "No answer in 10 s; send it again with the same id or Idempotency-Key."),
     ("507", "storage_full", "The disk is full. Reading goes on; writing resumes when there is room."),
 )
+"""Status, code and meaning of every problem."""
 _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
 
@@ -170,7 +170,7 @@ def _responses(endpoint: Endpoint, operation: Operation) -> dict[str, Any]:
         made["200"] = {"description": words, "content": {kind: {"schema": _BARE} for kind in operation.media_types}}
     problem = {"application/problem+json": {"schema": {"$ref": f"{_SCHEMAS}Problem"}}}
     for status in _refusals(endpoint):
-        codes = [f"`{code}`" for known, code, _ in _ERRORS if known == str(status)]
+        codes = [f"`{code}`" for known, code, _ in PROBLEMS if known == str(status)]
         made[str(status)] = {"description": ", ".join(codes), "content": problem}
     made["default"] = {"description": "A problem (RFC 9457)", "content": problem}
     return made
@@ -192,83 +192,3 @@ def _refusals(endpoint: Endpoint) -> list[int]:
     if endpoint.creates:
         found |= {422}
     return sorted(found)
-
-
-_HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>FlashFlow API</title><style>
-:root{color-scheme:light dark;--line:#8884}
-body{font:15px/1.55 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:2rem 1.25rem 4rem}
-h1{font-size:1.6rem}h2{margin-top:2.5rem;text-transform:capitalize}
-details{border:1px solid var(--line);border-radius:12px;margin:.5rem 0;padding:.6rem 1rem}
-summary{cursor:pointer}code{font:13px ui-monospace,monospace}
-summary code{font-weight:600}table{border-collapse:collapse;width:100%}
-td,th{text-align:left;border-bottom:1px solid var(--line);padding:.3rem .6rem .3rem 0;vertical-align:top}
-pre{overflow:auto;border:1px solid var(--line);border-radius:8px;padding:.75rem}
-</style><h1>FlashFlow API</h1>"""
-
-
-def page(endpoints: Sequence[Endpoint], components: dict[str, Any]) -> bytes:
-    """Return the documentation as one HTML page without scripts."""
-    parts = [
-        _HEAD,
-        f"<p>Version {VERSION}. The same for programs: <a href='/openapi.json'>openapi.json</a>.</p>",
-        "<p>Every route but <code>/api/health</code> and <code>/api/proof</code> needs a key: "
-        "<code>flashflow key</code> prints this machine's, "
-        "<code>flashflow keys add NAME --scope send,read</code> makes one for an app.</p>",
-        "<pre>curl -H \"Authorization: Bearer $(flashflow key)\" -H 'Content-Type: application/json' \\\n"
-        '     -d \'{"user_id": "ada", "title": "Hello", "message": "It works."}\' '
-        "http://127.0.0.1:8750/api/notifications/send</pre>",
-    ]
-    tag = ""
-    for endpoint in endpoints:
-        if (group := endpoint.path.split("/")[2]) != tag:
-            tag = group
-            parts.append(f"<h2>{html.escape(tag.replace('-', ' '))}</h2>")
-        parts.append(_entry(endpoint, components))
-    parts.append("<h2>Errors</h2><p>Every refusal is <code>application/problem+json</code> (RFC 9457).</p><table>")
-    parts.extend(
-        f"<tr id='errors-{code}'><td>{status}</td><td><code>{code}</code></td><td>{html.escape(words)}</td></tr>"
-        for status, code, words in _ERRORS
-    )
-    parts.append("</table></html>")
-    return "".join(parts).encode()
-
-
-def _entry(endpoint: Endpoint, components: dict[str, Any]) -> str:
-    path = html.escape(plain(endpoint.path))
-    scope = f"Scope <code>{endpoint.scope}</code>. " if endpoint.scope else "No key needed. "
-    rows = _fields("body", endpoint.body, components) + _fields("query", endpoint.query, components)
-    table = f"<table><tr><th>Field</th><th>In</th><th>Type</th></tr>{rows}</table>" if rows else ""
-    return (
-        f"<details><summary><code>{endpoint.method} {path}</code> · {html.escape(endpoint.summary)}</summary>"
-        f"<p>{scope}Answers {html.escape(endpoint.answer)}.</p>{table}</details>"
-    )
-
-
-def _fields(place: str, kind: type | None, components: dict[str, Any]) -> str:
-    if kind is None:
-        return ""
-    schema = components[kind.__name__]
-    required = set(schema.get("required", ()))
-    return "".join(
-        f"<tr><td><code>{html.escape(name)}</code>{' *' if name in required else ''}</td><td>{place}</td>"
-        f"<td>{html.escape(_type(field))}</td></tr>"
-        for name, field in schema.get("properties", {}).items()
-    )
-
-
-def _type(schema: dict[str, Any]) -> str:
-    if "anyOf" in schema:
-        return " or ".join(_type(s) for s in schema["anyOf"] if s.get("type") != "null")
-    if "enum" in schema:
-        return ", ".join(map(str, schema["enum"]))
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
-    kind = str(schema.get("format") or schema.get("type") or "any")
-    if kind == "array":
-        return f"list of {_type(schema.get('items', {}))}"
-    limits = [f"{word} {schema[key]}" for key, word in _LIMITS if key in schema]
-    return f"{kind} ({', '.join(limits)})" if limits else kind
-
-
-_LIMITS = (("minLength", "from"), ("maxLength", "to"), ("minimum", "from"), ("maximum", "to"))

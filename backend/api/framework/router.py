@@ -72,10 +72,10 @@ class Router:
         app = self._exact.get((method, path))
         if app is not None or path in self._paths:
             return app
-        for before, wanted, name, whole, tail_app in self._tails:
+        for before, route_method, name, whole, tail_app in self._tails:
             if path.startswith(before):
                 rest = path[len(before) :]
-                if wanted == method and rest and (whole or "/" not in rest):
+                if route_method == method and rest and (whole or "/" not in rest):
                     if "/" in rest and self._leads_below(scope, before):
                         return None
                     scope["path_params"] = {name: rest}

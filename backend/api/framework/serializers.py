@@ -52,7 +52,7 @@ def sent_json(sent: Sent) -> dict[str, Any]:
     }
 
 
-def _when_ms(ms: int | None) -> str | None:
+def _rfc3339_ms(ms: int | None) -> str | None:
     return None if ms is None else rfc3339(ms)
 
 
@@ -88,19 +88,19 @@ def notification_row_json(row: tuple[Any, ...]) -> dict[str, Any]:
         "actions": _raw(actions, _EMPTY_LIST),
         "collapse_key": collapse,
         "created_at": rfc3339(created),
-        "scheduled_at": _when_ms(scheduled),
-        "expires_at": _when_ms(expires),
-        "sent_at": _when_ms(sent),
-        "delivered_at": _when_ms(delivered),
-        "read_at": _when_ms(read),
-        "archived_at": _when_ms(archived),
-        "snoozed_until": _when_ms(snoozed),
+        "scheduled_at": _rfc3339_ms(scheduled),
+        "expires_at": _rfc3339_ms(expires),
+        "sent_at": _rfc3339_ms(sent),
+        "delivered_at": _rfc3339_ms(delivered),
+        "read_at": _rfc3339_ms(read),
+        "archived_at": _rfc3339_ms(archived),
+        "snoozed_until": _rfc3339_ms(snoozed),
         "count": count,
         "listed_at": rfc3339(listed),
     }
 
 
-def wire_activity_row(row: tuple[Any, ...]) -> dict[str, Any]:
+def activity_row_json(row: tuple[Any, ...]) -> dict[str, Any]:
     """Return a row of the activities' COLUMNS as ``to_json_types`` writes its record; stored JSON is copied."""
     (_, id_, user_id, kind, session_id, app, timestamp, received, metadata, page, referrer, agent, ip) = row
     return {
@@ -119,7 +119,7 @@ def wire_activity_row(row: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-def wire_session_row(row: tuple[Any, ...]) -> dict[str, Any]:
+def session_row_json(row: tuple[Any, ...]) -> dict[str, Any]:
     """Return a row of the sessions' READ_COLUMNS as ``to_json_types`` writes its record; stored JSON is copied."""
     info = 10
     return to_json_types(to_session((*row[:info], None, *row[info + 1 :]))) | {
@@ -135,7 +135,7 @@ class NotificationPages:
     """
 
     def __init__(self, most: int = 2048, largest: int = 8192) -> None:
-        self._kept: dict[tuple[int, int], bytes] = {}
+        self._cache: dict[tuple[int, int], bytes] = {}
         self._most = most
         self._largest = largest
 
@@ -155,20 +155,20 @@ class NotificationPages:
         return body, cut
 
     def _encoded(self, conn: sqlite3.Connection, spots: Sequence[Spot], most_bytes: int) -> list[bytes]:
-        kept = self._kept
-        if len(kept) > self._most:
-            kept.clear()
+        cache = self._cache
+        if len(cache) > self._most:
+            cache.clear()
         parts: list[bytes] = []
         size = 0
         for spot, revision in zip(spots, revisions_at(conn, [spot.seq for spot in spots]), strict=True):
             if size >= most_bytes:
                 break
-            part = kept.get((spot.seq, revision))
+            part = cache.get((spot.seq, revision))
             if part is None:
                 (row,) = rows_at(conn, [spot.seq])
                 part = msgspec.json.encode(notification_row_json(row))
                 if len(part) <= self._largest:
-                    kept[spot.seq, revision] = part
+                    cache[spot.seq, revision] = part
             parts.append(part)
             size += len(part)
         return parts

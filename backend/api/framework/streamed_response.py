@@ -25,7 +25,7 @@ async def streamed(call: ApiRequest, pieces: Iterator[bytes], media_type: str, f
     """
     app, outgoing = call.caller.app, call.services.outgoing
     if not outgoing.has_room(app, RESERVED):
-        raise RateLimited("This key has asked for more than it has read. Read those answers first.")
+        raise RateLimited("This key has too many unread response bytes. Read the open responses first.")
     with outgoing.hold(app, RESERVED):
         first = await call.read(lambda: next(pieces, b""))
     outgoing.change(app, len(first))

@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from flashflow.backend.api.http.connection_places import ConnectionWatch, Limits, Peer
+from flashflow.backend.api.http.connection_limits import ConnectionWatch, Limits, Peer
 from flashflow.backend.api.http.problem_json import MEDIA_TYPE, problem_bytes, raw_response
 
 LINGER_S = 1.0
@@ -114,7 +114,7 @@ class LimitedProtocol(asyncio.Protocol):
         self._since = 0.0
         self._idle_since = 0.0
         self._abort_at = 0.0
-        self._deaf = False
+        self._input_closed = False
         self._lingering = False
         self._discarded = 0
         self.peer = Peer()
@@ -127,7 +127,7 @@ class LimitedProtocol(asyncio.Protocol):
             self.refuse(too_many(self.limits.max_connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget()
+        self._unregister()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -143,7 +143,7 @@ class LimitedProtocol(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Close at a graceful stop. A refused connection waits only for a response under way."""
-        if not self._deaf:
+        if not self._input_closed:
             super().shutdown()  # type: ignore[misc]
         elif self._lingering or not self._is_answering():
             self.transport.close()
@@ -167,7 +167,7 @@ class LimitedProtocol(asyncio.Protocol):
                 self.transport.abort()
         elif self.transport.is_closing():  # and not closed yet: the peer does not read the last bytes
             self._abort_at = now + self.limits.write_deadline_s
-        elif self._deaf:
+        elif self._input_closed:
             return
         elif self._since:
             if not self.transport.is_reading() or (self._is_answering() and not self.cycle.more_body):
@@ -179,7 +179,7 @@ class LimitedProtocol(asyncio.Protocol):
 
     def waits_since(self) -> float | None:
         """Loop time since when this connection waits for bytes from its peer; None if it does not."""
-        if self._deaf or self._abort_at or self.transport.is_closing() or not self.transport.is_reading():
+        if self._input_closed or self._abort_at or self.transport.is_closing() or not self.transport.is_reading():
             return None
         if self._is_answering() and not self.cycle.more_body:
             return None
@@ -193,7 +193,7 @@ class LimitedProtocol(asyncio.Protocol):
         """Bytes written and not yet read by the peer."""
         return self.transport.get_write_buffer_size()
 
-    def send_away(self) -> None:
+    def evict(self) -> None:
         """Close this connection to make room for another."""
         if self.is_stuck():
             self.transport.abort()
@@ -203,9 +203,9 @@ class LimitedProtocol(asyncio.Protocol):
             self.transport.close()  # idle between two requests
 
     @property
-    def is_deaf(self) -> bool:
+    def is_input_closed(self) -> bool:
         """Whether input is no longer read as requests."""
-        return self._deaf
+        return self._input_closed
 
     def _time_out(self) -> None:
         detail = f"The request was not received completely within {self.limits.request_deadline_s:g} seconds."
@@ -220,9 +220,9 @@ class LimitedProtocol(asyncio.Protocol):
         An earlier request still being answered gets its response first. A response already begun for the refused
         request is cut off.
         """
-        if self._deaf or self.transport.is_closing():
+        if self._input_closed or self.transport.is_closing():
             return
-        self._deaf = True
+        self._input_closed = True
         cycle = self.cycle
         if self._is_answering():
             if not cycle.more_body:
@@ -238,21 +238,21 @@ class LimitedProtocol(asyncio.Protocol):
                 self.transport.abort()
                 return
         elif cycle is not None and self.is_in_body():
-            self.part()  # already answered before its body arrived
+            self.linger()  # already answered before its body arrived
             return
-        self.say(refusal)
+        self.write_refusal(refusal)
 
-    def say(self, refusal: Refusal) -> None:
+    def write_refusal(self, refusal: Refusal) -> None:
         """Write ``refusal`` as the last response of this connection, and give the peer time to read it."""
         self.watch.refused[refusal.code] += 1
         self.transport.write(raw_response(refusal.status, refusal.body()))
-        self.part()
+        self.linger()
 
-    def part(self) -> None:
+    def linger(self) -> None:
         """Write nothing more; close when the peer does, or after LINGER_S seconds of discarding its input."""
         if self._lingering or self.transport.is_closing():
             return
-        self._deaf = True
+        self._input_closed = True
         self._unset_keepalive_if_required()
         if self.watch.lingering >= LINGERING_MAX or not self.transport.can_write_eof():
             self.transport.close()
@@ -273,20 +273,20 @@ class LimitedProtocol(asyncio.Protocol):
             if self._discarded > LINGER_BYTES:
                 self.flow.pause_reading()
 
-    def rest(self) -> None:
+    def start_idle(self) -> None:
         """Start the idle period between requests, ``timeout_keep_alive`` at most."""
         self._idle_since = self.loop.time()
 
-    def let_go(self) -> bool:
+    def hand_over(self) -> bool:
         """Hand the connection over to a WebSocket. False, and refused, if too many are open."""
         if not self.watch.has_room_for_stream():
             self.refuse(too_many(self.limits.max_streams))
             return False
-        self._deaf = True
-        self._forget()
+        self._input_closed = True
+        self._unregister()
         return True
 
-    def _forget(self) -> None:
+    def _unregister(self) -> None:
         self.watch.discard(self)
         if self._lingering:
             self._lingering = False
@@ -302,7 +302,7 @@ def rebound(function: Any, **names: Any) -> Any:
     return FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
 
 
-class Parting:
+class LingeringTransport:
     """A cycle's transport during an early response: ``close`` lingers instead of resetting the connection."""
 
     def __init__(self, connection: LimitedProtocol) -> None:
@@ -311,15 +311,15 @@ class Parting:
         self.is_closing = connection.transport.is_closing
 
     def close(self) -> None:
-        self._connection.part()
+        self._connection.linger()
 
 
-def prepare_to_part(cycle: Any, message: Any) -> None:
+def prepare_to_linger(cycle: Any, message: Any) -> None:
     """Make the close after ``message`` linger, if it ends a response while the peer may still be sending."""
     if message["type"] == "http.response.body" and not message.get("more_body", False) and not cycle.response_complete:
         connection: LimitedProtocol | None = getattr(cycle.on_response, "__self__", None)
-        if connection is not None and (cycle.more_body or connection.is_deaf):
-            cycle.transport = Parting(connection)
+        if connection is not None and (cycle.more_body or connection.is_input_closed):
+            cycle.transport = LingeringTransport(connection)
 
 
 async def answer_500(cycle: Any) -> None:

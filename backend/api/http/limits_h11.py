@@ -16,7 +16,7 @@ from flashflow.backend.api.http.limits import (
     answer_500,
     head_fault,
     malformed,
-    prepare_to_part,
+    prepare_to_linger,
     rebound,
     too_large,
 )
@@ -30,7 +30,7 @@ class Cycle(RequestResponseCycle):
         self.scope["flashflow.peer"] = self.on_response.__self__.peer  # type: ignore[typeddict-unknown-key,attr-defined]
 
     async def send(self, message: Any) -> None:
-        prepare_to_part(self, message)
+        prepare_to_linger(self, message)
         await super().send(message)
 
     async def send_500_response(self) -> None:
@@ -89,7 +89,7 @@ class LimitedH11(LimitedProtocol, H11Protocol):
         self.conn = Connection(self.limits.header_bytes)
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._input_closed:
             self.discard(data)
         else:
             super().data_received(data)
@@ -101,7 +101,7 @@ class LimitedH11(LimitedProtocol, H11Protocol):
             super().on_response_complete()
 
     def handle_events(self) -> None:
-        if self._deaf:
+        if self._input_closed:
             return
         self._idle_since = 0.0
         _handle_events(self)
@@ -111,7 +111,7 @@ class LimitedH11(LimitedProtocol, H11Protocol):
             return
         self._since = 0.0
         if state is h11.IDLE and self.cycle is not None and self.cycle.response_complete:
-            self.rest()
+            self.start_idle()
 
     def send_400_response(self, msg: str) -> None:
         self.fault = self.conn.fault
@@ -121,5 +121,5 @@ class LimitedH11(LimitedProtocol, H11Protocol):
         return self.conn.in_body
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        if self.let_go():
+        if self.hand_over():
             super().handle_websocket_upgrade(event)

@@ -14,7 +14,7 @@ from flashflow.backend.api.http.limits import (
     answer_500,
     head_fault,
     malformed,
-    prepare_to_part,
+    prepare_to_linger,
     rebound,
     too_large,
 )
@@ -33,7 +33,7 @@ class Cycle(RequestResponseCycle):
 
     async def send(self, message: Any) -> None:
         if message["type"] != WHOLE:
-            prepare_to_part(self, message)
+            prepare_to_linger(self, message)
             if self.scope["http_version"] == "1.0":
                 self._until_close(message)
             await super().send(message)
@@ -102,7 +102,7 @@ class LimitedHttpTools(LimitedProtocol, HttpToolsProtocol):
         self._other_protocol = False
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._input_closed:
             self.discard(data)
             return
         self._idle_since = 0.0
@@ -119,7 +119,7 @@ class LimitedHttpTools(LimitedProtocol, HttpToolsProtocol):
         if self._bytes or self.scope is not cycle.scope:
             self._received_part()
         elif cycle.response_complete:
-            self.rest()
+            self.start_idle()
 
     def _received_part(self) -> None:
         if not self._bytes:
@@ -210,11 +210,11 @@ class LimitedHttpTools(LimitedProtocol, HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if not self.pipeline:
-            self.rest()
+            self.start_idle()
             return
         cycle, app = self.pipeline.pop()
         if cycle.disconnected:  # refused while queued
-            self.say(self.fault or NOT_HTTP)
+            self.write_refusal(self.fault or NOT_HTTP)
         else:
             self._start_asgi_task(cycle, app)
 
@@ -225,7 +225,7 @@ class LimitedHttpTools(LimitedProtocol, HttpToolsProtocol):
         be parsed as the next request; so the head is parsed again without the offer.
         """
         if not self._other_protocol:
-            if self.let_go():
+            if self.hand_over():
                 self.handle_websocket_upgrade()
             return
         self._other_protocol = self._in_body = False

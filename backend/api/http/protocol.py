@@ -6,7 +6,7 @@ import asyncio
 from importlib.util import find_spec
 from typing import Literal
 
-from flashflow.backend.api.http.connection_places import ConnectionWatch, Limits
+from flashflow.backend.api.http.connection_limits import ConnectionWatch, Limits
 
 
 def http_protocol(

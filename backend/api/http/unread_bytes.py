@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flashflow.backend.api.http.connection_places import ConnectionWatch
+from flashflow.backend.api.http.connection_limits import ConnectionWatch
 
 PER_KEY = 32 * 1024 * 1024
 SMALL = 64 * 1024
 """A response up to this size is never refused, so errors can always be sent."""
 WRITE_BYTES = 64 * 1024
 """Bytes of a stream or a download written at once: each write is copied per client."""
-LOOK_S = 0.05
+CHECK_S = 0.05
 """Seconds between two checks of a stream that waits for room: buffers send no event when they drain."""
 
 
@@ -56,4 +56,4 @@ class Outgoing:
     async def room(self, app: str, size: int, ends: set[asyncio.Future[Any]]) -> None:
         """Wait until ``has_room``, or until one of ``ends`` is done."""
         while not self.has_room(app, size) and not any(end.done() for end in ends):
-            await asyncio.wait(ends, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=CHECK_S, return_when=asyncio.FIRST_COMPLETED)

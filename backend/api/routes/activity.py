@@ -11,7 +11,7 @@ from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page
 from flashflow.backend.api.framework.parameters import path_user, time_range
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import to_json_types, wire_activity_row, wire_session_row
+from flashflow.backend.api.framework.serializers import activity_row_json, session_row_json, to_json_types
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.schemas.records import BatchResult, SessionStarted, Tracked
 from flashflow.backend.schemas.requests import (
@@ -106,7 +106,7 @@ async def list_activities(call: ApiRequest) -> ApiResponse:
     def answer() -> ApiResponse:
         store = call.services.activity.store
         rows, following = store.read(lambda conn: activity_rows(conn, **filters, most_bytes=PAGE_BYTES))
-        return success(activities=[wire_activity_row(row) for row in rows], next_cursor=following)
+        return success(activities=[activity_row_json(row) for row in rows], next_cursor=following)
 
     return await call.read(answer)
 
@@ -136,19 +136,19 @@ async def heartbeat(call: ApiRequest) -> ApiResponse:
 
 async def list_sessions(call: ApiRequest) -> ApiResponse:
     user_id, query = path_user(call), call.query or Page()
-    asked = (user_id, call.caller.sees, query.limit, query.cursor)
+    page = (user_id, call.caller.sees, query.limit, query.cursor)
 
     def answer() -> ApiResponse:
-        rows, following = call.services.activity.store.read(lambda conn: session_rows(conn, *asked, PAGE_BYTES))
-        return success(sessions=[wire_session_row(row) for row in rows], next_cursor=following)
+        rows, following = call.services.activity.store.read(lambda conn: session_rows(conn, *page, PAGE_BYTES))
+        return success(sessions=[session_row_json(row) for row in rows], next_cursor=following)
 
     return await call.read(answer)
 
 
 async def user_analytics(call: ApiRequest) -> ApiResponse:
     user_id = path_user(call)
-    figures = await call.read(lambda: call.services.activity.get_user_analytics(user_id, app=call.caller.sees))
-    return success(analytics=to_json_types(figures))
+    analytics = await call.read(lambda: call.services.activity.get_user_analytics(user_id, app=call.caller.sees))
+    return success(analytics=to_json_types(analytics))
 
 
 ENDPOINTS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from flashflow.backend.api.framework.api_request import ApiRequest
-from flashflow.backend.api.framework.context import BackendDesk
+from flashflow.backend.api.framework.context import BackendOperations
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page, paged
 from flashflow.backend.api.framework.responses import ApiResponse, success
@@ -15,17 +15,17 @@ from flashflow.backend.core.errors import StorageError
 from flashflow.backend.schemas.requests import KeyIn, ProofIn
 
 
-def _damaged(desk: BackendDesk) -> int | None:
+def _damaged(backend: BackendOperations) -> int | None:
     try:
-        return desk.damaged_rows()
+        return backend.damaged_rows()
     except StorageError:  # None: unknown; the storage fault has the reason
         return None
 
 
 async def health(call: ApiRequest) -> ApiResponse:
-    desk = call.services.desk
-    fault, damaged = await call.read(lambda: (desk.storage_fault(), _damaged(desk)))
-    failing = desk.failing_threads()
+    backend = call.services.backend
+    fault, damaged = await call.read(lambda: (backend.storage_fault(), _damaged(backend)))
+    failing = backend.failing_threads()
     return success(
         status="ok" if fault is None and not failing else "degraded",
         version=VERSION,

@@ -23,18 +23,18 @@ class DigestNowIn(Input, frozen=True, kw_only=True):
 
 
 async def list_channels(call: ApiRequest) -> ApiResponse:
-    states = await call.read(call.services.desk.channel_states)
+    states = await call.read(call.services.backend.channel_states)
     return success(channels=[to_json_types(state) for state in states])
 
 
 async def send_test(call: ApiRequest) -> ApiResponse:
     body: ChannelTestIn = call.body or ChannelTestIn()
-    trials = await call.wait(lambda: call.services.desk.send_test(call.params["name"], body.user_id))
+    trials = await call.wait(lambda: call.services.backend.send_test(call.params["name"], body.user_id))
     return success(results=[to_json_types(trial) for trial in trials])
 
 
 async def web_push_key(call: ApiRequest) -> ApiResponse:
-    key = await call.read(call.services.desk.web_push_key)
+    key = await call.read(call.services.backend.web_push_key)
     if key is None:
         raise NotFound("Web Push is not configured ([channels.push.webpush] in flashflow.toml).")
     return success(public_key=key)

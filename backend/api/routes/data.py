@@ -95,7 +95,7 @@ async def import_notifications(call: ApiRequest) -> ApiResponse:
     return batched(await services.notification_writes.run(write))
 
 
-async def export_person(call: ApiRequest) -> ApiResponse:
+async def export_user(call: ApiRequest) -> ApiResponse:
     pieces = call.services.exports.user(path_user(call))
     return await streamed(call, pieces, "application/json", "person.json")
 
@@ -168,7 +168,7 @@ ENDPOINTS = (
         answer="accepted, duplicates, and each rejected row with its errors",
     ),
     Endpoint(
-        method="GET", path="/api/users/{user_id:path}/export", scope="admin", handler=export_person,
+        method="GET", path="/api/users/{user_id:path}/export", scope="admin", handler=export_user,
         summary="Export everything stored about a user", answer="one JSON document, streamed",
     ),
     Endpoint(

@@ -23,8 +23,8 @@ from flashflow.backend.store.file_metrics import Waiting, file_sizes, measure_ac
 async def metrics(call: ApiRequest) -> ApiResponse:
     services = call.services
     served = [*_server(services)]  # RequestMetrics belongs to this thread
-    kept = await call.read(lambda: [*_process(services), *_stored(services), *_delivery(services), *_files(services)])
-    return ApiResponse(200, text([*kept, *served]), ((b"content-type", MEDIA_TYPE.encode()),))
+    stored = await call.read(lambda: [*_process(services), *_stored(services), *_delivery(services), *_files(services)])
+    return ApiResponse(200, text([*stored, *served]), ((b"content-type", MEDIA_TYPE.encode()),))
 
 
 def _process(services: Services) -> Iterator[Family]:
@@ -41,21 +41,23 @@ _EVER = " since the database was created: restarts and erasures do not reduce it
 
 
 def _stored(services: Services) -> Iterator[Family]:
-    now = services.activity.store.read(measure_activities)
-    told = services.notifications.store.read(measure_notifications)
-    yield counter("activities_stored_total", f"Activities stored{_EVER}", Sample(now.activities))
-    yield counter("sessions_started_total", f"Sessions opened{_EVER}", Sample(now.sessions))
-    yield counter("notifications_stored_total", f"Notifications stored{_EVER}", Sample(told.notifications))
+    activity = services.activity.store.read(measure_activities)
+    delivery = services.notifications.store.read(measure_notifications)
+    yield counter("activities_stored_total", f"Activities stored{_EVER}", Sample(activity.activities))
+    yield counter("sessions_started_total", f"Sessions opened{_EVER}", Sample(activity.sessions))
+    yield counter("notifications_stored_total", f"Notifications stored{_EVER}", Sample(delivery.notifications))
     yield gauge(
         "activities_unfolded", "Activities not yet included in the user index and the rollups.",
-        Sample(now.unfolded),
+        Sample(activity.unfolded),
     )  # fmt: skip
-    yield gauge("sessions_open", "Sessions that have not ended.", Sample(now.open_sessions))
-    yield gauge("notifications_scheduled", "Notifications scheduled for later.", Sample(told.scheduled))
-    yield gauge("notifications_snoozed", "Notifications snoozed by a user.", Sample(told.snoozed))
-    yield gauge("deliveries_held", "Deliveries held by quiet hours, a digest or a fail-over chain.", Sample(told.held))
-    yield gauge("deliveries_sending", "Deliveries being sent.", Sample(told.sending))
-    queues = {route: Waiting(0, 0) for route in services.desk.routes()} | told.waiting
+    yield gauge("sessions_open", "Sessions that have not ended.", Sample(activity.open_sessions))
+    yield gauge("notifications_scheduled", "Notifications scheduled for later.", Sample(delivery.scheduled))
+    yield gauge("notifications_snoozed", "Notifications snoozed by a user.", Sample(delivery.snoozed))
+    yield gauge(
+        "deliveries_held", "Deliveries held by quiet hours, a digest or a fail-over chain.", Sample(delivery.held)
+    )
+    yield gauge("deliveries_sending", "Deliveries being sent.", Sample(delivery.sending))
+    queues = {route: Waiting(0, 0) for route in services.backend.routes()} | delivery.waiting
     yield gauge(
         "deliveries_waiting", "Deliveries waiting for their first or next attempt.",
         *(Sample(queue.deliveries, {"channel": route}) for route, queue in sorted(queues.items())),
@@ -76,7 +78,7 @@ def _delivery(services: Services) -> Iterator[Family]:
         "delivery_attempts_total", "Delivery attempts by outcome.",
         *(
             Sample(count, {"channel": route, "outcome": outcome})
-            for (route, outcome), count in sorted(services.desk.attempts().items())
+            for (route, outcome), count in sorted(services.backend.attempts().items())
         ),
     )  # fmt: skip
 

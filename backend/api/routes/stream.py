@@ -21,7 +21,7 @@ from flashflow.backend.api.framework.context import Services
 from flashflow.backend.api.framework.event_feed import Chunk, Filter, StreamPosition
 from flashflow.backend.api.framework.request_body import Disconnected, read_body, wait_for_disconnect
 from flashflow.backend.api.framework.responses import error_response, respond
-from flashflow.backend.api.http.connection_places import recognise
+from flashflow.backend.api.http.connection_limits import recognise
 from flashflow.backend.api.http.unread_bytes import WRITE_BYTES
 from flashflow.backend.core.errors import FlashFlowError, PayloadTooLarge, RateLimited, StorageError, ValidationError
 from flashflow.backend.schemas.requests import Input, UserId
@@ -34,7 +34,7 @@ QUIET_S = 0.02
 RETRY_S = 1.0
 """Seconds until the next read after a failed one."""
 
-_PLACE = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})-(\d{1,18})", re.ASCII)
+_POSITION = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})-(\d{1,18})", re.ASCII)
 
 
 class StreamQuery(Input, frozen=True, kw_only=True):
@@ -59,7 +59,7 @@ class Stream:
             call = ApiRequest(scope, self._services, caller, headers)
             now = await call.read(self._services.feed.now)
             # A position beyond the databases (after a restored backup) would wait without any event.
-            place = StreamPosition(*map(min, now, _parse(headers.get(b"last-event-id", b""), now)))
+            position = StreamPosition(*map(min, now, _parse(headers.get(b"last-event-id", b""), now)))
             if scope["method"] != "HEAD":
                 self._check_room(caller.app)
         except Disconnected:
@@ -82,47 +82,49 @@ class Stream:
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        await self._follow(call, Filter(query.user_id, caller.sees), place, receive, send)
+        await self._follow(call, Filter(query.user_id, caller.sees), position, receive, send)
 
-    async def _follow(self, call: ApiRequest, who: Filter, place: StreamPosition, receive: Receive, send: Send) -> None:
-        bell = asyncio.Event()
-        bell.set()
-        leave = self._services.feed.listen(bell, who)
+    async def _follow(
+        self, call: ApiRequest, who: Filter, position: StreamPosition, receive: Receive, send: Send
+    ) -> None:
+        wake = asyncio.Event()
+        wake.set()
+        unsubscribe = self._services.feed.subscribe(wake, who)
         gone = asyncio.ensure_future(wait_for_disconnect(receive))
         stopping = asyncio.ensure_future(self._services.stopping.wait())
         streams = self._services.watch.streams
         streams[call.caller.app] += 1
         try:
-            await _write(send, b"retry: 1000\n: FlashFlow\n%s\n" % _id(place))
+            await _write(send, b"retry: 1000\n: FlashFlow\n%s\n" % _id(position))
             while not gone.done() and not stopping.done():
-                if not bell.is_set():
-                    if not await _any({gone, stopping}, bell, PING_S):
-                        await _write(send, b": ping\n%s\n" % _id(place))
+                if not wake.is_set():
+                    if not await _wait_any({gone, stopping}, wake, PING_S):
+                        await _write(send, b": ping\n%s\n" % _id(position))
                     continue
-                bell.clear()
+                wake.clear()
                 if not self._still_admitted(call):
                     break
-                chunk = await self._next(call, place, who)
+                chunk = await self._next(call, position, who)
                 if chunk is None:  # the next read begins at the same position
-                    bell.set()
+                    wake.set()
                     await asyncio.wait({gone, stopping}, timeout=RETRY_S, return_when=asyncio.FIRST_COMPLETED)
                     continue
                 outgoing, app, size = self._services.outgoing, call.caller.app, len(chunk.events)
                 if not outgoing.has_room(app, size):
                     del chunk  # read again when this key's other clients have caught up
-                    bell.set()
+                    wake.set()
                     await outgoing.room(app, size, {gone, stopping})
                     continue
-                place = chunk.place
+                position = chunk.position
                 if chunk.more:
-                    bell.set()
+                    wake.set()
                 with outgoing.hold(app, size):
                     for start in range(0, size, WRITE_BYTES):
                         await _write(send, chunk.events[start : start + WRITE_BYTES])
                 await asyncio.sleep(QUIET_S if chunk.events else 0)
         finally:
             streams[call.caller.app] -= 1
-            leave()
+            unsubscribe()
             gone.cancel()
             stopping.cancel()
         if not gone.done() or gone.cancelled():
@@ -136,10 +138,10 @@ class Stream:
         if not watch.has_room_for_stream():
             raise RateLimited("The maximum number of streams is open. Try again later.")
 
-    async def _next(self, call: ApiRequest, place: StreamPosition, who: Filter) -> Chunk | None:
-        """Return the events after ``place``; None if they cannot be read now."""
+    async def _next(self, call: ApiRequest, position: StreamPosition, who: Filter) -> Chunk | None:
+        """Return the events after ``position``; None if they cannot be read now."""
         try:
-            return await self._services.feed.after(place, who, call.read)
+            return await self._services.feed.after(position, who, call.read)
         except (TimeoutError, StorageError) as error:
             log.warning("event stream read failed, retrying: %s", str(error) or "no answer in time")
             return None
@@ -152,27 +154,27 @@ class Stream:
             return False
 
 
-def _id(place: StreamPosition) -> bytes:
+def _id(position: StreamPosition) -> bytes:
     """Return an id field without an event: it sets the client's Last-Event-ID."""
-    return b"id: %s\n" % place.text().encode()
+    return b"id: %s\n" % position.text().encode()
 
 
 def _parse(last_event_id: bytes, now: StreamPosition) -> StreamPosition:
     """Return the position in a Last-Event-ID; ``now`` if there is none. Raises ValidationError."""
     if not last_event_id:
         return now
-    match = _PLACE.fullmatch(last_event_id.decode("latin-1"))
+    match = _POSITION.fullmatch(last_event_id.decode("latin-1"))
     if match is None:
         raise ValidationError.of("Last-Event-ID", "is not an id of this stream")
     activity, session, notification, revision = map(int, match.groups())
     return StreamPosition(activity, session, notification, revision)
 
 
-async def _any(ends: set[asyncio.Future[Any]], bell: asyncio.Event, timeout: float) -> bool:
-    """Wait for ``bell`` or one of ``ends``. False after ``timeout`` seconds without either."""
-    ringing = asyncio.ensure_future(bell.wait())
-    done, _ = await asyncio.wait({ringing, *ends}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    ringing.cancel()
+async def _wait_any(ends: set[asyncio.Future[Any]], wake: asyncio.Event, timeout: float) -> bool:
+    """Wait for ``wake`` or one of ``ends``. False after ``timeout`` seconds without either."""
+    waking = asyncio.ensure_future(wake.wait())
+    done, _ = await asyncio.wait({waking, *ends}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    waking.cancel()
     return bool(done)
 
 

@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from flashflow.backend.api.http.connection_places import Limits
+from flashflow.backend.api.http.connection_limits import Limits
 from tests.support.api_client import App, fresh, ok
 from tests.support.raw_http import Peer, head
 from tests.support.raw_http import serving as serving_raw

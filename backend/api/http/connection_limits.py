@@ -64,7 +64,7 @@ class Connection(Protocol):
     def is_stuck(self) -> bool:
         """Whether its peer does not read the bytes written."""
 
-    def send_away(self) -> None:
+    def evict(self) -> None:
         """Close it to free its place."""
 
     def unsent(self) -> int:
@@ -148,7 +148,7 @@ def _make_room(connections: Iterable[Connection]) -> bool:
     candidates = candidates or stuck
     if not candidates:
         return False
-    crowd = Counter(connection.peer.app for _, connection in candidates).most_common(1)[0][0]
-    _, oldest = min((one for one in candidates if one[1].peer.app == crowd), key=lambda one: one[0])
-    oldest.send_away()
+    largest_group = Counter(connection.peer.app for _, connection in candidates).most_common(1)[0][0]
+    _, oldest = min((one for one in candidates if one[1].peer.app == largest_group), key=lambda one: one[0])
+    oldest.evict()
     return True
