@@ -32,7 +32,7 @@ def functions(local: LocalTime) -> Callable[[sqlite3.Connection], None]:
         conn.create_function("local_hour", 1, local.hour, deterministic=True)
         conn.create_function("site", 1, site, deterministic=True)
         conn.create_function("feature", 1, feature, deterministic=True)
-        packed_timestamps.insert_sql(conn)
+        packed_timestamps.register_functions(conn)
 
     return prepare
 

@@ -87,26 +87,26 @@ def funnel(asked: QueryContext, steps: Sequence[str], window_days: int, dropped_
     part = asked.slice(days, of_type=False)
     types = [requested_key(asked.conn, "type", name, "steps") for name in steps]
     at = None if dropped_at is None else dropped_at - 1
-    walked = people.walk(asked.conn, types, part, window_days, at, limit, bounds)
+    counts = people.walk(asked.conn, types, part, window_days, at, limit, bounds)
     return Funnel(
         period=asked.days.record(asked.until),
         timezone=asked.local.zone.key,
         window_days=window_days,
-        steps=tuple(_steps(steps, walked)),
+        steps=tuple(_steps(steps, counts)),
         dropped_at=dropped_at,
-        dropped_users=tuple(people.user_ids(asked.conn, walked.dropped)),
+        dropped_users=tuple(people.user_ids(asked.conn, counts.dropped)),
         definition=DEFINITIONS["funnel"],
     )
 
 
-def _steps(names: Sequence[str], walked: people.Walked) -> Iterator[FunnelStep]:
-    before = walked.began
-    for name, spent in zip(names, (None, *walked.spent), strict=True):
+def _steps(names: Sequence[str], counts: people.FunnelCounts) -> Iterator[FunnelStep]:
+    before = counts.began
+    for name, spent in zip(names, (None, *counts.spent), strict=True):
         users = before if spent is None else len(spent)
         yield FunnelStep(
             activity_type=name,
             users=users,
-            share=ratio(users, walked.began) or 0.0,
+            share=ratio(users, counts.began) or 0.0,
             of_previous=ratio(users, before) or 0.0,
             dropped=before - users,
             median_seconds=statistics.median(spent) / 1000 if spent else None,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flashflow.backend import Filters, UserActivityService
 from flashflow.backend.store.engine.writer import Write
-from flashflow.backend.store.rollups.packed_timestamps import MOST, first_after, merge, unpack
+from flashflow.backend.store.rollups.packed_timestamps import MOST, first_after, merge, pack
 from tests.support.fixed_clock import StillClock
 from tests.support.naive_metrics import Naive
 
@@ -34,7 +34,7 @@ def service(tmp_path: Path) -> Iterator[UserActivityService]:
 
 def kept(times: list[int]) -> tuple[int, int, int, bytes | None]:
     """A row's first moment, span, number of activities and moments."""
-    made = unpack(json.dumps(times)) if len(times) > 2 else None
+    made = pack(json.dumps(times)) if len(times) > 2 else None
     return min(times), max(times) - min(times), len(times), made
 
 
@@ -57,8 +57,8 @@ def test_the_moment_after_another_is_the_next_there_was(times: list[int], chance
 
 
 def test_it_is_three_bytes_a_moment_of_a_day_of_less_than_five_hours() -> None:
-    assert unpack("[0, 1, 16777215]") == b"\0\0\1"
-    assert unpack("[16777216, 1, 0]") == b"\0\0\0\1"
+    assert pack("[0, 1, 16777215]") == b"\0\0\1"
+    assert pack("[16777216, 1, 0]") == b"\0\0\0\1"
 
 
 def test_of_what_is_not_known_in_part_nothing_is() -> None:

@@ -1,4 +1,4 @@
-"""The engagement score, 0 to 100, after Peterson's visitor engagement indices (2007), with Pendo's adoption.
+"""Engagement score, 0 to 100, after Peterson's visitor engagement indices (2007), with Pendo's adoption.
 
 100 × the mean of C (sessions with more pages than the workspace's mean), D (longer than its mean), R (both deep and
 within 7 days), I (with a key activity), F (active days / 28) and A (key activity types used, of those defined), over
@@ -21,7 +21,7 @@ from flashflow.backend.store.rollups.partitions import BITS, partition_of
 from flashflow.backend.store.rollups.schema import OTHER
 
 FORMULA = 2
-"""The version of the formula; stored figures of another one are worked out anew."""
+"""Version of the formula; stored scores of another version are recomputed."""
 TRAILING_DAYS = 28
 RECENT_DAYS = 7
 
@@ -39,7 +39,7 @@ _KEY_TYPES_USED = (
 
 
 class Scoring:
-    """Scores on one snapshot: what the users are compared with is looked up once."""
+    """Compute scores on one snapshot; the workspace's means are read once."""
 
     def __init__(self, conn: sqlite3.Connection, app: str | None, now_ms: int, local: LocalTime) -> None:
         self._conn = conn
@@ -52,7 +52,7 @@ class Scoring:
         trailing = Slice(today - TRAILING_DAYS + 1, today + 1, self._app_key)
         far = local.start(today + 2)
         self._parts = to_json(list(range(self._since >> BITS, (far >> BITS) + 1)))
-        # The workspace's days, whichever zone's the question around it is about.
+        # The stored table: a query in another time zone still scores by the workspace's days.
         sums = totals.sessions(conn, trailing, self._since, far, app, "main.session_days")
         self._mean_pages = sums.pages / sums.sessions if sums.sessions else 0.0
         self._mean_ms = sums.duration / sums.sessions if sums.sessions else 0.0
@@ -61,7 +61,7 @@ class Scoring:
         ).fetchone()
 
     def of(self, user_id: str) -> tuple[float, dict[str, float]]:
-        """A user's score and its parts; nobody seen in the trailing days is engaged: 0 and no parts."""
+        """Return a user's score and its parts; 0 and no parts without activity in the trailing days."""
         app = self._app
         sessions: list[tuple[int, int, int, int]] = self._conn.execute(
             f"SELECT {LIVE_PAGES}, COALESCE(end_time, last_seen) - start_time, start_time, key_activities "
@@ -93,7 +93,7 @@ class Scoring:
 
 
 def score_of(parts: dict[str, float]) -> float:
-    """100 × the mean of the parts."""
+    """Return 100 × the mean of the parts."""
     return round(100 * sum(parts.values()) / len(parts), 2)
 
 

@@ -1,8 +1,7 @@
-"""What those use most who do very much: counted as it happens, for their rows are too many to look through.
+"""Most used pages and features of heavy users: users with at least HEAVY_AT activities have a rollup, ``user_names``.
 
-Most users have so few activities that their pages and features are counted from the rows when somebody asks. One person
-alone on a machine may have a million; from HEAVY_AT on a user's names are kept in ``user_names``, folded in with the
-other figures. They are those of the stored rows at every moment: pruned and erased rows leave them.
+Other users' pages and features are counted from their rows on demand; a heavy user may have a million rows. The rollup
+counts the stored rows only: pruned and erased rows are subtracted.
 """
 
 from __future__ import annotations
@@ -20,15 +19,14 @@ from flashflow.backend.store.rollups.partitions import rows_of_user
 from flashflow.backend.store.rollups.schema import OTHER
 
 HEAVY_AT = 10_000
-"""Activities from which on a user's names are kept: some 15 ms of looking through rows."""
+"""Activities above which a user has the rollup: about 15 ms of reading rows."""
 KINDS = ("page", "feature")
 Counts = tuple[Counter[str], Counter[str]]
-"""How often each page, and each feature, was used."""
+"""Activities by page, and by feature."""
 
 
 def used_most(conn: sqlite3.Connection, user_id: str, app: str | None, most: int) -> Counts:
-    """A user's pages and features with their numbers, over one app's rows or all; enough of them for the first
-    ``most``."""
+    """Count a user's pages and features in one app or in all; complete for the first ``most`` of each."""
     user = user_key(conn, user_id)
     if user is not None and is_heavy(conn, user):
         kept = _kept(conn, user, app)
@@ -41,7 +39,7 @@ def used_most(conn: sqlite3.Connection, user_id: str, app: str | None, most: int
 
 
 def _is_enough(counts: Counter[str], most: int) -> bool:
-    """Whether none of those counted together as “all others” can be among the first ``most``."""
+    """Whether no name counted as “all others” can be among the first ``most``."""
     named = sorted((n for name, n in counts.items() if name), reverse=True)[:most]
     return counts[""] == 0 or (len(named) == most and counts[""] < named[-1])
 
@@ -77,11 +75,11 @@ def is_heavy(conn: sqlite3.Connection, user: int) -> bool:
     return conn.execute("SELECT 1 FROM heavy_users WHERE user = ?", (user,)).fetchone() is not None
 
 
-# --- keeping them -----------------------------------------------------------------------------------------------------
+# --- maintenance ------------------------------------------------------------------------------------------------------
 
 
 def expected(user: int) -> str:
-    """The SELECT of what a heavy user's rows in ``user_names`` should be."""
+    """Build the SELECT of a heavy user's rows of ``user_names`` from the raw rows."""
     return _names(keyed_rows("0", rows_of_user(str(int(user))), "{other}"))
 
 
@@ -95,7 +93,7 @@ def _names(keyed: str, sign: str = "") -> str:
 
 
 def promote(tx: Tx, user_ids: Collection[str]) -> None:
-    """Keep these users' names from now on, if that is not done yet."""
+    """Make these users heavy users, if they are not yet."""
     for user_id in user_ids:
         user = user_key(tx.conn, user_id)
         if user is not None and not is_heavy(tx.conn, user):
@@ -104,7 +102,7 @@ def promote(tx: Tx, user_ids: Collection[str]) -> None:
 
 
 def lose(tx: Tx, seqs: Sequence[int]) -> None:
-    """Activities that are about to be deleted no longer count for their users."""
+    """Subtract activities that are about to be deleted."""
     if tx.conn.execute("SELECT 1 FROM heavy_users LIMIT 1").fetchone() is None:
         return
     users = "SELECT user_id FROM figure_users WHERE key IN (SELECT user FROM heavy_users)"
@@ -118,7 +116,7 @@ def lose(tx: Tx, seqs: Sequence[int]) -> None:
 
 
 def rebuild(conn: sqlite3.Connection) -> None:
-    """Find out who is one, and count their names anew. After ``user_days`` and the index by user."""
+    """Recompute the heavy users and their names; call it after ``user_days`` and the index by user are rebuilt."""
     conn.execute("DELETE FROM user_names")
     conn.execute("DELETE FROM heavy_users")
     conn.execute(
@@ -129,6 +127,6 @@ def rebuild(conn: sqlite3.Connection) -> None:
 
 
 def forget(conn: sqlite3.Connection, user: int) -> None:
-    """The last that tells what a user used."""
+    """Delete a user's rows."""
     conn.execute("DELETE FROM user_names WHERE user = ?", (user,))
     conn.execute("DELETE FROM heavy_users WHERE user = ?", (user,))

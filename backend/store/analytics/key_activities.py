@@ -1,8 +1,7 @@
-"""Which activity types are key activities: those that make a session engaged and count for adoption.
+"""Key activities: activity types that make a session engaged and count for adoption.
 
-Another key activity changes sessions of all times. They are counted anew some at once, in short transactions beside
-everything else, each from its own activities: so it makes no difference what comes, moves or goes meanwhile, and a
-process that ends goes on at the next start.
+A change recounts all stored sessions, in short transactions between other writes. Each session is recounted from its
+own activities, so concurrent writes do not matter, and the recount continues after a restart.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from flashflow.backend.store.rollups.dimensions import app_key, type_key
 from flashflow.backend.store.rollups.schema import OTHER
 
 AT_ONCE = 1_000
-"""Sessions counted anew in one transaction: some 20 ms of the writer's time."""
+"""Sessions recounted in one transaction: about 20 ms of the writer's time."""
 TAIL_TO_COUNT_IN = 256
-"""Activities outside the index that each session's count may look through."""
+"""Pending activities that each session's count may scan; with more, they are aggregated first."""
 
 
 def list_types(conn: sqlite3.Connection) -> tuple[ActivityType, ...]:
-    """Every type that has a figure of its own, by name."""
+    """List the types with counts of their own, by name."""
     rows = conn.execute(
         "SELECT name, marked FROM figure_names WHERE kind = ? AND name <> '' ORDER BY name", (OTHER["type"],)
     )
@@ -36,8 +35,8 @@ def list_types(conn: sqlite3.Connection) -> tuple[ActivityType, ...]:
 
 
 def mark(tx: Tx, name: str, is_key: bool) -> ActivityType | None:
-    """Make ``name`` a key activity or none any more; ``recount`` has the sessions so far follow. None where there is no
-    room for another name."""
+    """Mark ``name`` as a key activity, or no longer, and schedule the recount. None if there is no room for another
+    name."""
     before = tx.conn.total_changes
     key = type_key(tx, name)
     if key is None:
@@ -54,13 +53,13 @@ def mark(tx: Tx, name: str, is_key: bool) -> ActivityType | None:
 
 
 def to_recount(conn: sqlite3.Connection) -> bool:
-    """Whether there are sessions to count anew."""
+    """Whether sessions are left to recount."""
     return conn.execute("SELECT 1 FROM key_recount").fetchone() is not None
 
 
 def recount(tx: Tx, cache: SessionCache) -> bool:
-    """Count the key activities of the next AT_ONCE sessions anew, and what they are to their day; whether there is more
-    to do. Sessions of which activities were pruned keep what they have."""
+    """Recount the key activities of the next AT_ONCE sessions and update ``session_days``; return whether any are left.
+    Sessions with pruned activities do not change."""
     place = tx.conn.execute("SELECT after_seq, until_seq FROM key_recount").fetchone()
     if place is None:
         return False
@@ -83,7 +82,7 @@ def recount(tx: Tx, cache: SessionCache) -> bool:
 def _changes(
     tx: Tx, cache: SessionCache, rows: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[Counted | None, Counted | None]]:
-    """What each session that is over was to its day and is now; frozen days stay as they are."""
+    """Iterate over each ended session's share of its day before and after; frozen days do not change."""
     (frozen,) = tx.conn.execute("SELECT COALESCE(frozen_before, -1) FROM figures_state").fetchone()
     for _, app, start, end, pages, _, before, now in rows:
         if end is None or (day := cache.local.day(start)) < frozen:

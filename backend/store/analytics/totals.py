@@ -1,8 +1,7 @@
-"""Questions over the figures that sum: activities, sessions, names, hours. Answers are plain numbers and rows.
+"""Queries over the rollups that sum: activities, sessions, names, hours.
 
-A ``Slice`` says which days, and how far into the last of them: for a period that is compared with one still running,
-``cut`` is where the other has come to. Every question reads figures alone, except for the one hour that a cut goes
-through, and sessions that are still open.
+The comparison range of a period that is not over is cut at the current time of day (``Slice.cut``). The queries read
+rollups only, except for the hour of a cut and for open sessions.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from flashflow.backend.store.rollups.schema import OTHER
 
 
 class Cut(NamedTuple):
-    """A moment inside the last day: ``at``, its local ``hour``, the start of that hour and the day's own."""
+    """A time ``at`` in the last day, its local ``hour``, and the starts of that hour and of the day; times in
+    milliseconds since 1970."""
 
     at: int
     hour: int
@@ -28,7 +28,7 @@ class Cut(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """Local days ``first`` to ``last``, both included; ``app`` and ``type`` as keys, 0 for all; -1: no such one."""
+    """Local days ``first`` to ``last``, both included; keys of an ``app`` and a ``type``, 0 for all, -1 for unknown."""
 
     first: int
     last: int
@@ -38,7 +38,7 @@ class Slice(NamedTuple):
 
     @property
     def nothing(self) -> bool:
-        """Whether it names an app or a type that no activity ever had."""
+        """Whether the app or the type is unknown: the slice is empty."""
         return self.app < 0 or self.type < 0
 
 
@@ -59,63 +59,63 @@ _SESSIONS_NOW = (
     "FROM user_sessions{by} WHERE {where})"
 )
 OPEN = " INDEXED BY user_sessions_open"
-"""Sessions still open are few: SQLite, which cannot know, would look through all that began in the days."""
+"""Open sessions are few, but SQLite would choose the index by start and read all sessions of the days."""
 
 
-def activities(conn: sqlite3.Connection, asked: Slice) -> int:
-    """How many activities there were."""
-    if asked.nothing:
+def activities(conn: sqlite3.Connection, part: Slice) -> int:
+    """Count the activities of a slice."""
+    if part.nothing:
         return 0
-    whole = asked if asked.cut is None else asked._replace(last=asked.last - 1)
+    whole = part if part.cut is None else part._replace(last=part.last - 1)
     of_types = f"WHERE kind = {OTHER['type']}"
     rows, values = _counted(conn, whole, "name", "day", f"name_days {of_types}", f"name_blocks {of_types}")
     (count,) = conn.execute(f"SELECT COALESCE(SUM(activities), 0) FROM ({rows})", values).fetchone()
-    if asked.cut is None:
+    if part.cut is None:
         return int(count)
-    where, values = _scope(asked)
+    where, values = _scope(part)
     (hours,) = conn.execute(
         f"SELECT COALESCE(SUM(activities), 0) FROM activity_hours WHERE hour >= ? AND hour < ?{where}",
-        (asked.last * 24, asked.cut.hour, *values),
+        (part.last * 24, part.cut.hour, *values),
     ).fetchone()
-    return int(count) + int(hours) + _in_the_hour(conn, asked, asked.cut)
+    return int(count) + int(hours) + _in_the_hour(conn, part, part.cut)
 
 
-def _in_the_hour(conn: sqlite3.Connection, asked: Slice, cut: Cut) -> int:
-    """Activities of the hour that ``cut`` goes through, before it; by the bare rows."""
+def _in_the_hour(conn: sqlite3.Connection, part: Slice, cut: Cut) -> int:
+    """Count the activities of the cut's hour before the cut, from the raw rows."""
     (count,) = conn.execute(
         "SELECT COUNT(*) FROM user_activities WHERE timestamp >= ? AND timestamp < ? "
         "AND seq <= (SELECT through FROM figures_state) "
         "AND (? = 0 OR app = (SELECT name FROM figure_names WHERE key = ?)) "
         "AND (? = 0 OR activity_type = (SELECT name FROM figure_names WHERE key = ?))",
-        (cut.hour_start, cut.at, asked.app, asked.app, asked.type, asked.type),
+        (cut.hour_start, cut.at, part.app, part.app, part.type, part.type),
     ).fetchone()
     return int(count)
 
 
 def sessions(
-    conn: sqlite3.Connection, asked: Slice, start_ms: int, end_ms: int, app: str | None, kept: str = "session_days"
+    conn: sqlite3.Connection, part: Slice, start_ms: int, end_ms: int, app: str | None, kept: str = "session_days"
 ) -> SessionSums:  # fmt: skip
-    """Sessions that began in the slice, whose first and last-plus-one milliseconds are given, with ``app`` by name;
-    ``kept``: the table of those that are over."""
-    if asked.nothing:
+    """Sum the sessions that began in the slice, which is from ``start_ms`` to before ``end_ms``; ``app`` is the name of
+    its app, ``kept`` the rollup of ended sessions."""
+    if part.nothing:
         return NO_SESSIONS
-    days = asked.last if asked.cut is None else asked.last - 1
-    parts = [_ended(conn, asked, days, kept)]
+    days = part.last if part.cut is None else part.last - 1
+    parts = [_ended(conn, part, days, kept)]
     named, name = ("", ()) if app is None else (" AND app = ?", (app,))
-    if asked.cut is not None:  # of the last day's, those that had begun by then
+    if part.cut is not None:  # sessions of the last day that began before the cut
         where = f"start_time >= ? AND start_time < ? AND end_time IS NOT NULL{named}"
-        parts.append(_now(conn, where, (asked.cut.day_start, asked.cut.at, *name)))
+        parts.append(_now(conn, where, (part.cut.day_start, part.cut.at, *name)))
     where = f"end_time IS NULL AND start_time >= ? AND start_time < ?{named}"
-    parts.append(_now(conn, where, (start_ms, end_ms if asked.cut is None else asked.cut.at, *name), OPEN))
+    parts.append(_now(conn, where, (start_ms, end_ms if part.cut is None else part.cut.at, *name), OPEN))
     return SessionSums(*(sum(column) for column in zip(*parts, strict=True)))
 
 
-def _ended(conn: sqlite3.Connection, asked: Slice, last: int, kept: str) -> SessionSums:
-    where, values = ("", ()) if not asked.app else (" AND app = ?", (asked.app,))
+def _ended(conn: sqlite3.Connection, part: Slice, last: int, kept: str) -> SessionSums:
+    where, values = ("", ()) if not part.app else (" AND app = ?", (part.app,))
     row = conn.execute(
         "SELECT COALESCE(SUM(sessions), 0), COALESCE(SUM(duration), 0), COALESCE(SUM(pages), 0), "
         f"COALESCE(SUM(engaged), 0) FROM {kept} WHERE day BETWEEN ? AND ?{where}",
-        (asked.first, last, *values),
+        (part.first, last, *values),
     ).fetchone()
     return SessionSums(*row)
 
@@ -124,51 +124,51 @@ def _now(conn: sqlite3.Connection, where: str, values: tuple[Any, ...], by: str 
     return SessionSums(*conn.execute(_SESSIONS_NOW.replace("{where}", where).replace("{by}", by), values).fetchone())
 
 
-def by_day(conn: sqlite3.Connection, asked: Slice) -> dict[int, tuple[int, int]]:
-    """Day → activities and active users, for days that had any. A cut is not looked at."""
-    if asked.nothing:
+def by_day(conn: sqlite3.Connection, part: Slice) -> dict[int, tuple[int, int]]:
+    """Return day → activities and active users, for days with any. Ignores a cut."""
+    if part.nothing:
         return {}
-    where, values = _scope(asked)
+    where, values = _scope(part)
     counts = conn.execute(
         f"SELECT day, SUM(activities) FROM name_days WHERE kind = {OTHER['type']} AND day BETWEEN ? AND ?{where} "
         "GROUP BY 1",
-        (asked.first, asked.last, *values),
+        (part.first, part.last, *values),
     ).fetchall()
     users = dict(
         conn.execute(
             "SELECT day, users FROM active_days WHERE type = ? AND app = ? AND day BETWEEN ? AND ?",
-            (asked.type, asked.app, asked.first, asked.last),
+            (part.type, part.app, part.first, part.last),
         ).fetchall()
     )
     return {day: (count, users.get(day, 0)) for day, count in counts}
 
 
-def by_hour(conn: sqlite3.Connection, asked: Slice) -> dict[int, int]:
-    """Local hour → activities, for hours that had any."""
-    if asked.nothing:
+def by_hour(conn: sqlite3.Connection, part: Slice) -> dict[int, int]:
+    """Return local hour → activities, for hours with any."""
+    if part.nothing:
         return {}
-    where, values = _scope(asked)
+    where, values = _scope(part)
     rows = conn.execute(
         f"SELECT hour, SUM(activities) FROM activity_hours WHERE hour BETWEEN ? AND ?{where} GROUP BY 1",
-        (asked.first * 24, asked.last * 24 + 23, *values),
+        (part.first * 24, part.last * 24 + 23, *values),
     )
     return dict(rows.fetchall())
 
 
-def sessions_by_day(conn: sqlite3.Connection, asked: Slice) -> dict[int, int]:
-    """Day → sessions that began on it and are over."""
-    if asked.nothing:
+def sessions_by_day(conn: sqlite3.Connection, part: Slice) -> dict[int, int]:
+    """Return day → ended sessions that began on it."""
+    if part.nothing:
         return {}
-    where, values = ("", ()) if not asked.app else (" AND app = ?", (asked.app,))
+    where, values = ("", ()) if not part.app else (" AND app = ?", (part.app,))
     rows = conn.execute(
         f"SELECT day, SUM(sessions) FROM session_days WHERE day BETWEEN ? AND ?{where} GROUP BY 1",
-        (asked.first, asked.last, *values),
+        (part.first, part.last, *values),
     )
     return dict(rows.fetchall())
 
 
 def open_starts(conn: sqlite3.Connection, app: str | None, start_ms: int, end_ms: int) -> list[int]:
-    """When the sessions that are still open began."""
+    """Return the start times of open sessions that began from ``start_ms`` to before ``end_ms``."""
     rows = conn.execute(
         f"SELECT start_time FROM user_sessions{OPEN} WHERE end_time IS NULL AND start_time >= ? AND start_time < ? "
         "AND (? IS NULL OR app = ?)",
@@ -177,27 +177,27 @@ def open_starts(conn: sqlite3.Connection, app: str | None, start_ms: int, end_ms
     return [start for (start,) in rows]
 
 
-def heat(conn: sqlite3.Connection, asked: Slice) -> list[tuple[int, int, int]]:
-    """(weekday from Monday 0, hour, activities) for every hour of the week that had any."""
-    if asked.nothing:
+def heat(conn: sqlite3.Connection, part: Slice) -> list[tuple[int, int, int]]:
+    """Return (weekday, Monday is 0; hour; activities) for every hour of the week with any."""
+    if part.nothing:
         return []
-    rows, values = _counted(conn, asked, "hour", "hour", "activity_hours WHERE true", "hour_blocks WHERE true")
+    rows, values = _counted(conn, part, "hour", "hour", "activity_hours WHERE true", "hour_blocks WHERE true")
     # 1970-01-01 was a Thursday.
     return conn.execute(
         f"SELECT (hour / 24 + 3) % 7, hour % 24, SUM(activities) FROM ({rows}) GROUP BY 1, 2", values
     ).fetchall()
 
 
-def top(conn: sqlite3.Connection, kind: str, asked: Slice, limit: int) -> tuple[list[tuple[str, int]], int]:
-    """The names of ``kind`` with the most activities (an empty name: all others), equal ones by name, and the sum over
-    all names. Of a type alone what was counted before types were is left out."""
-    if asked.nothing:
+def top(conn: sqlite3.Connection, kind: str, part: Slice, limit: int) -> tuple[list[tuple[str, int]], int]:
+    """Return ``limit`` names of ``kind`` with the most activities, ties by name (an empty name: all others), and the
+    sum over all names. By type, counts from before the rollup had types are left out."""
+    if part.nothing:
         return [], 0
-    # Apps are told by the types' rows: each activity has one type and one app.
+    # Apps are counted from the types' rows: each activity has one type and one app.
     column, stored = ("app", "type") if kind == "app" else ("name", kind)
     of_kind = f"WHERE kind = {OTHER[stored]}"
     blocks = None if kind == "app" else f"name_blocks {of_kind}"
-    rows, values = _counted(conn, asked, column, "day", f"name_days {of_kind}", blocks)
+    rows, values = _counted(conn, part, column, "day", f"name_days {of_kind}", blocks)
     counts = conn.execute(
         f"SELECT {column}, SUM(activities) AS n FROM ({rows}) GROUP BY 1 ORDER BY 2 DESC", values
     ).fetchall()
@@ -214,33 +214,33 @@ _NAMES = "SELECT n.key, n.name FROM json_each(?) k CROSS JOIN figure_names n ON 
 
 
 def _counted(
-    conn: sqlite3.Connection, asked: Slice, what: str, moment: str, days: str, blocks: str | None
+    conn: sqlite3.Connection, part: Slice, what: str, unit: str, days: str, blocks: str | None
 ) -> tuple[str, tuple[int, ...]]:
-    """SQL for the column ``what`` and the activities of a slice's rows, and its values: of whole ``blocks``, where
-    these will do, and of ``days``, whose rows are by the ``moment`` (``day`` or ``hour``)."""
-    unit = 24 if moment == "hour" else 1
+    """Build SQL for the column ``what`` and the activities of a slice's rows, and its values: from whole ``blocks`` and
+    from ``days``, whose rows are by ``unit`` (``day`` or ``hour``)."""
+    per_day = 24 if unit == "hour" else 1
     parts: list[str] = []
     bounds: list[int] = []
-    spans: Sequence[tuple[int, int]] = ((asked.first, asked.last),)
-    if blocks is not None and not (asked.app and asked.type):
-        reach = conn.execute(
-            f"SELECT (SELECT MIN({moment}) FROM {days}) / {unit}, (SELECT MAX({moment}) FROM {days}) / {unit}"
+    spans: Sequence[tuple[int, int]] = ((part.first, part.last),)
+    if blocks is not None and not (part.app and part.type):
+        stored = conn.execute(
+            f"SELECT (SELECT MIN({unit}) FROM {days}) / {per_day}, (SELECT MAX({unit}) FROM {days}) / {per_day}"
         ).fetchone()
-        if found := blocks_within(asked.first, asked.last, *reach):
+        if found := blocks_within(part.first, part.last, *stored):
             parts.append(f"SELECT {what}, activities FROM {blocks} AND app = ? AND type = ? AND block BETWEEN ? AND ?")
-            bounds += (asked.app, asked.type, found.first, found.last)
+            bounds += (part.app, part.type, found.first, found.last)
             spans = found.left_over
-    where, values = _scope(asked)
+    where, values = _scope(part)
     for first, last in spans:
-        parts.append(f"SELECT {what}, activities FROM {days} AND {moment} BETWEEN ? AND ?{where}")
-        bounds += (first * unit, last * unit + unit - 1, *values)
+        parts.append(f"SELECT {what}, activities FROM {days} AND {unit} BETWEEN ? AND ?{where}")
+        bounds += (first * per_day, last * per_day + per_day - 1, *values)
     return " UNION ALL ".join(parts), tuple(bounds)
 
 
-def _scope(asked: Slice) -> tuple[str, tuple[int, ...]]:
-    """The conditions on app and type of ``activity_hours`` and ``name_days``."""
+def _scope(part: Slice) -> tuple[str, tuple[int, ...]]:
+    """Build the conditions on app and type of ``activity_hours`` and ``name_days``, and their values."""
     where, values = "", []
-    for column, key in (("app", asked.app), ("type", asked.type)):
+    for column, key in (("app", part.app), ("type", part.type)):
         if key:
             where += f" AND {column} = ?"
             values.append(key)

@@ -1,4 +1,4 @@
-"""The figures of one user and of today, straight from the rows (DEFINITIONS.md)."""
+"""Metrics of one user (domain/metric_definitions), their stored copy in ``user_analytics``, and today's counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOP = 10
 
 
 def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, scoring: Scoring) -> UserAnalytics:
-    """Every figure of ``user_id``, over one app's rows or all (``scoring`` of the same)."""
+    """Compute the metrics of ``user_id`` in one app or in all; ``scoring`` is for the same app."""
     total, last = _activities_of(conn, user_id, app)
     sessions, mean = _sessions_of(conn, user_id, app)
     pages, features = heavy_users.used_most(conn, user_id, app, TOP)
@@ -48,7 +48,8 @@ _COUNTED = (
 
 
 def _activities_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tuple[int, int | None]:
-    """How many activities there ever were, by the figures (which outlive pruning) and the tail; and the latest."""
+    """Return the number of activities ever, by the rollups (which pruning does not change) and the tail, and the time
+    of the latest."""
     key = 0 if app is None else (key_of(conn, "app", app) or -1)
     (folded,) = conn.execute(_COUNTED, (user_id, key, key)).fetchone()
     (tail,) = conn.execute(
@@ -63,7 +64,7 @@ def _activities_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> t
 
 
 def _sessions_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tuple[int, float | None]:
-    """How many sessions there ever were (of one app: that are still stored), and their mean length in seconds."""
+    """Return the number of sessions ever (of one app: stored ones), and their mean length in seconds."""
     total, mean = conn.execute(
         f"WITH RECURSIVE {SESSION_PARTS} SELECT COUNT(*), "
         "AVG(CASE WHEN end_time IS NOT NULL THEN (end_time - start_time) / 1000.0 END) "
@@ -77,7 +78,7 @@ def _sessions_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tup
 
 
 def store_analytics(tx: Tx, figures: Sequence[UserAnalytics]) -> None:
-    """Write the figures that a session's end settles into ``user_analytics``; see who has become a heavy user."""
+    """Store metrics in ``user_analytics`` after sessions ended, and promote heavy users."""
     tx.conn.executemany(
         "UPDATE user_analytics SET avg_session_duration = ?, most_visited_pages = ?, favorite_features = ?, "
         "engagement_score = ?, engagement_parts = ?, computed_at = ?, formula = ? WHERE user_id = ?",
@@ -99,7 +100,7 @@ def store_analytics(tx: Tx, figures: Sequence[UserAnalytics]) -> None:
 
 
 def _as_counts(names: Sequence[NameCount]) -> str:
-    """Most frequent first, as a JSON object: half as long as a list of objects, and most of what a user takes."""
+    """Encode counts as a JSON object, most frequent first: half as long as a list of objects."""
     return to_json({one.name: one.count for one in names})
 
 
@@ -113,9 +114,8 @@ _UNSETTLED = (
 
 
 def unsettled_users(conn: sqlite3.Connection, day_start: int, since: int) -> list[str]:
-    """Users whose stored figures are not today's: seen, or with one of the latest sessions ended, after they were
-    written; or seen at ``since`` or later and written before ``day_start`` or by another formula (a score looks back 28
-    days)."""
+    """Return users whose stored metrics are outdated: written before their latest activity or a recent session's end;
+    or seen at ``since`` or later and written before ``day_start`` or by another formula (a score covers 28 days)."""
     return [user_id for (user_id,) in conn.execute(_UNSETTLED, (since, day_start, FORMULA))]
 
 
@@ -125,7 +125,7 @@ def _top(counts: Mapping[str, int]) -> tuple[NameCount, ...]:
 
 
 def today_activity(conn: sqlite3.Connection, start_ms: int, end_ms: int) -> tuple[int, int, int]:
-    """Active users, sessions started and activities in ``[start_ms, end_ms)``."""
+    """Count active users, sessions started and activities in ``[start_ms, end_ms)``."""
     users, activities = conn.execute(
         "SELECT COUNT(DISTINCT user_id), COUNT(*) FROM user_activities WHERE timestamp >= ? AND timestamp < ?",
         (start_ms, end_ms),
@@ -137,8 +137,8 @@ def today_activity(conn: sqlite3.Connection, start_ms: int, end_ms: int) -> tupl
 
 
 def today_notifications(conn: sqlite3.Connection, start_ms: int, end_ms: int) -> tuple[int, int, int]:
-    """Notifications that reached the inbox or were stored in ``[start_ms, end_ms)``, and of these the delivered and
-    the read."""
+    """Count notifications that reached the inbox or were stored in ``[start_ms, end_ms)``, and of these the delivered
+    and the read."""
     made, delivered, read = conn.execute(
         "SELECT COUNT(*), COUNT(delivered_at), COUNT(read_at) FROM notifications "
         "WHERE listed_at >= ? AND listed_at < ?",

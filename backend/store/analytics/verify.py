@@ -1,8 +1,8 @@
-"""The figures computed once more from the bare rows: to compare with those that were kept, or to put in their place.
+"""Recomputation of the rollups from the raw rows: ``verify`` compares them with the stored ones, ``rebuild`` replaces
+those.
 
-Nothing here shares a statement with ``folding``: each table is one plain question over the rows of some days at once,
-so that no more of them are held than AT_ONCE. Days before ``frozen_before`` have lost activities to pruning and are
-left as they stand.
+It shares no statement with ``rollups.aggregate``: each table is one SELECT over a window of days with about AT_ONCE
+activities. Days before ``frozen_before`` have lost activities to pruning and do not change.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from flashflow.backend.store.rollups.partitions import BITS, LONG, partition_of,
 from flashflow.backend.store.rollups.schema import OTHER, week_of
 
 AT_ONCE = 250_000
-"""Activities held at once, some 100 bytes each; a single day may have more."""
+"""Activities of one window, about 100 bytes each; a single day may have more."""
 FAR = 10**9
-"""A day later than any, and with a minus earlier."""
+"""A local day later than any; -FAR is earlier than any."""
 _FOLDED = "a.seq <= (SELECT through FROM figures_state)"
 _LIVE = "COALESCE((SELECT frozen_before FROM figures_state), -1)"
 
 
 class Table(NamedTuple):
-    """A table of figures: what its rows should be, and which of them are compared."""
+    """A rollup table: the SELECT of its ``rows``, and the condition on rows that are not frozen (``live``)."""
 
     name: str
     rows: str
     live: str
     within: str = "day BETWEEN {first} AND {last}"
-    """Those of the days ``first`` to ``last``; an empty one: the table is computed as a whole."""
+    """The condition on rows of the days ``first`` to ``last``; empty: the table is computed as a whole."""
 
 
 class Window(NamedTuple):
@@ -49,7 +49,7 @@ class Window(NamedTuple):
 
 
 def names_of_days(kind: str) -> str:
-    """The SELECT of the rows of ``name_days`` that are of one kind."""
+    """Build the SELECT of the rows of ``name_days`` of one kind."""
     return (
         f"SELECT * FROM (SELECT {OTHER[kind]}, hour / 24, app, {kind}, type, COUNT(*) FROM checking "
         f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4, 5)"
@@ -99,7 +99,7 @@ DAILY = (
         "day >= {live}",
     ),
 )
-# Somebody whose first days were pruned still has them in user_days.
+# Pruned first days of a user are still in user_days.
 SPANS = Table(
     "user_spans", f"SELECT app, user, MIN(day), MAX(day) FROM {_PRESENT.replace('{all}', 'ALL')} GROUP BY 1, 2", "1", ""
 )
@@ -142,7 +142,7 @@ _UNINDEXED = (
 
 
 class Difference(Record, frozen=True, kw_only=True):
-    """A table whose rows are not what they should be: how many lack, and how many are there that should not be."""
+    """The number of missing and of surplus rows of a table."""
 
     table: str
     missing: int
@@ -150,17 +150,17 @@ class Difference(Record, frozen=True, kw_only=True):
 
 
 def expected_rows(table: Table, hour: str = "local_hour", sessions_within: str = "", days: str = "user_days") -> str:
-    """The SELECT of what a table's rows should be, by the SQL function ``hour`` and the users' ``days``; a condition on
-    the sessions."""
+    """Build the SELECT of a table's rows; ``hour`` is the SQL function for the local hour, ``sessions_within`` a
+    condition on sessions, ``days`` the source of users' days."""
     return table.rows.replace("{hour}", hour).replace("{within}", sessions_within).replace("{days}", days)
 
 
-# --- comparing --------------------------------------------------------------------------------------------------------
+# --- comparison -------------------------------------------------------------------------------------------------------
 
 
 def verify(conn: sqlite3.Connection) -> Iterator[Difference]:
-    """Compare every table with the bare rows, in one snapshot. ``conn`` is in a transaction; its own temporary tables
-    are all that is written."""
+    """Compare every table with the raw rows, in one snapshot. ``conn`` is in a transaction; only temporary tables are
+    written."""
     windows = list(_windows(conn))
     found = {table.name: [0, 0] for table in (*DAILY, SPANS, COHORTS, *WHOLE)}
     for window in windows:
@@ -196,7 +196,7 @@ def verify(conn: sqlite3.Connection) -> Iterator[Difference]:
 
 
 def _compare(conn: sqlite3.Connection, table: Table, window: Window | None, found: dict[str, list[int]]) -> None:
-    """Add what is missing and what is too much of a table, within a window or as a whole, to ``found``."""
+    """Add the numbers of missing and surplus rows of a table, within a window or as a whole, to ``found``."""
     live = table.live.format(live=_LIVE)
     create_like(conn, table)
     conn.execute(f"INSERT INTO expected {expected_rows(table, days=_days(window))}")
@@ -219,11 +219,11 @@ def _compare_expected(conn: sqlite3.Connection, table: Table, where: str, found:
     conn.execute("DROP TABLE temp.expected")
 
 
-# --- making anew ------------------------------------------------------------------------------------------------------
+# --- rebuild ----------------------------------------------------------------------------------------------------------
 
 
 def rebuild(tx: Tx, local: LocalTime) -> None:
-    """Put what the bare rows say in the place of what was kept, by ``local``'s days."""
+    """Recompute every table from the raw rows by ``local``'s days."""
     conn = tx.conn
     while fold(tx, local):
         pass
@@ -265,11 +265,11 @@ def _insert(conn: sqlite3.Connection, table: Table, window: Window | None) -> No
     conn.execute(f"WITH made ({columns}) AS ({rows}) INSERT INTO {table.name} SELECT * FROM made WHERE {live}")
 
 
-# --- some days at once ------------------------------------------------------------------------------------------------
+# --- windows of days --------------------------------------------------------------------------------------------------
 
 
 def _windows(conn: sqlite3.Connection) -> Iterator[Window]:
-    """All days there could be, cut so that each window has about AT_ONCE activities (or is a single day)."""
+    """Iterate over windows that cover all days; each has about AT_ONCE activities, or is a single day."""
     first, since = -FAR, -FAR * DAY_MS
     while True:
         row = conn.execute(
@@ -306,7 +306,7 @@ def _within(table: Table, window: Window) -> str:
 
 
 def _days(window: Window | None) -> str:
-    """The days of users within a window."""
+    """Build the source of users' days within a window."""
     if window is None:
         return "user_days"
     return f"(SELECT * FROM user_days WHERE day BETWEEN {window.first} AND {window.last})"

@@ -1,13 +1,12 @@
-"""Activities folded into the figures, a few thousand at once, in one transaction with the mark that says how far.
+"""Aggregation of activities into the rollups, in batches, in one transaction with ``figures_state.through``.
 
-Row by row, what is kept by user would cost every activity several pages of the WAL (measured: a third of a write); in
-bulk and in each table's own order it costs a tenth of that. What came after the mark (the tail) is folded before a
-question is asked, so no answer leaves it out.
+Row by row, the rollups by user would cost several WAL pages an activity (a third of a write); in batches, each in its
+table's order, they cost a tenth of that. Activities after ``through`` (the tail) are aggregated before each query, so
+that every query includes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from flashflow.backend.core.clock import DAY_MS
@@ -19,7 +18,7 @@ from flashflow.backend.store.rollups.partitions import partition_of, place_in
 from flashflow.backend.store.rollups.schema import OF_USER, OTHER, week_of
 
 FOLD_MOST = 50_000
-"""Activities folded in one transaction at most: what bounds how long the next write waits."""
+"""Activities in one batch: it bounds the wait of the next write."""
 
 _SLICE_MS = 15 * 60 * 1000
 
@@ -30,16 +29,11 @@ _FOLDING = """CREATE TEMP TABLE IF NOT EXISTS folding (
 _NEW = "CREATE TEMP TABLE IF NOT EXISTS folding_new (type INTEGER, user INTEGER, day INTEGER, app INTEGER)"
 
 
-def keyed_rows(
-    hour: str, source: str, absent: str = str(ABSENT), kinds: Collection[str] = frozenset(VALUES)
-) -> str:  # fmt: skip
-    """A SELECT of ``source``'s activities ``a`` as user, app, type, page, feature, referrer, hour, timestamp and seq; a
-    name without a key as ``absent``, in which ``{other}`` is its kind's “all others”. Names that are not of ``kinds``
-    are NULL."""
+def keyed_rows(hour: str, source: str, absent: str = str(ABSENT)) -> str:
+    """Build a SELECT of the activities ``a`` of ``source``: user, app, type, page, feature, referrer as keys, ``hour``,
+    timestamp and seq. A name without a key is ``absent``, where ``{other}`` stands for its kind's “all others”."""
     names = ", ".join(
-        "NULL"
-        if kind not in kinds
-        else f"CASE WHEN {value} IS NOT NULL THEN COALESCE((SELECT key FROM figure_names "
+        f"CASE WHEN {value} IS NOT NULL THEN COALESCE((SELECT key FROM figure_names "
         f"WHERE kind = {OTHER[kind]} AND name = {value}), {absent.format(other=OTHER[kind])}) END"
         for kind, value in VALUES.items()
     )
@@ -59,7 +53,7 @@ _BY_USER = (
     f"INSERT OR IGNORE INTO activity_parts SELECT DISTINCT {partition_of('timestamp')} FROM temp.folding",
 )
 
-# What a user did for the first time of a day: of any type (0) or of one, in any app (0) or in one.
+# A user's first activity of a day: of any type (0) or of one, in any app (0) or in one.
 _NEW_DAYS = (
     "INSERT INTO temp.folding_new SELECT DISTINCT 0, user, hour / 24, app FROM temp.folding f WHERE NOT EXISTS "
     "(SELECT 1 FROM user_days d WHERE d.day = f.hour / 24 AND d.user = f.user AND d.app = f.app)",
@@ -72,12 +66,12 @@ _NEW_DAYS = (
     f"AND NOT EXISTS (SELECT 1 FROM user_type_days d WHERE d.week = {week_of('f.day')} AND d.type = f.type "
     "AND d.user = f.user AND d.day = f.day)",
 )
-UNITE = (
+_UPSERT = (
     "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities, at = MIN(at, excluded.at), "
     "span = MAX(at + span, excluded.at + excluded.span) - MIN(at, excluded.at)"
 )
-"""How a row of ``user_days`` takes in another of its key; and one of ``user_type_days``:"""
-UNITE_OF_TYPE = f"{UNITE}, moments = {packed_timestamps.KEPT_AND_NEW}"
+"""The upsert clause of ``user_days``."""
+_UPSERT_OF_TYPE = f"{_UPSERT}, {packed_timestamps.COLUMN} = {packed_timestamps.KEPT_AND_NEW}"
 _MOVED = (
     "SELECT f.app, f.user, s.first_day FROM temp.folding_new f JOIN user_spans s ON s.app = f.app AND s.user = f.user "
     "WHERE f.type = 0 AND f.day < s.first_day GROUP BY 1, 2"
@@ -97,11 +91,11 @@ _COUNTS = (
     "INSERT INTO active_days SELECT type, app, day, COUNT(*) FROM temp.folding_new WHERE true GROUP BY 1, 2, 3 "
     "ON CONFLICT DO UPDATE SET users = users + excluded.users",
     f"INSERT INTO user_days SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) - hour / 24 * {DAY_MS}, "
-    f"MAX(timestamp) - MIN(timestamp) FROM temp.folding WHERE true GROUP BY 1, 2, 3 {UNITE}",
+    f"MAX(timestamp) - MIN(timestamp) FROM temp.folding WHERE true GROUP BY 1, 2, 3 {_UPSERT}",
     f"INSERT INTO user_type_days SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), "
     f"MIN(timestamp) - hour / 24 * {DAY_MS}, MAX(timestamp) - MIN(timestamp), "
     f"{packed_timestamps.packed_sql('COUNT(*)', 'timestamp')} "
-    f"FROM temp.folding WHERE true GROUP BY 1, 2, 3, 4, 5 {UNITE_OF_TYPE}",
+    f"FROM temp.folding WHERE true GROUP BY 1, 2, 3, 4, 5 {_UPSERT_OF_TYPE}",
     f"INSERT OR IGNORE INTO type_weeks SELECT DISTINCT type, {week_of('hour / 24')} FROM temp.folding",
     "INSERT INTO activity_hours SELECT hour, app, type, COUNT(*) FROM temp.folding WHERE true GROUP BY 1, 2, 3 "
     "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities",
@@ -121,7 +115,7 @@ _COUNTS = (
 
 
 def fold(tx: Tx, local: LocalTime) -> bool:
-    """Fold the oldest of the tail, FOLD_MOST activities at most; whether more is left."""
+    """Aggregate the oldest activities of the tail, up to FOLD_MOST; return whether more are left."""
     conn = tx.conn
     through, newest = conn.execute(
         "SELECT through, COALESCE((SELECT MAX(seq) FROM user_activities), 0) FROM figures_state"
@@ -144,7 +138,7 @@ def fold(tx: Tx, local: LocalTime) -> bool:
 
 
 def _fill(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> None:
-    """The tail's rows by their keys; those who have none yet get theirs first."""
+    """Fill ``folding`` with the keys of the tail's rows; new users and names are assigned keys first."""
     sql = _FILL.format(hour=_hour_of(tx, local, bounds))
     tx.conn.execute(sql, bounds)
     if tx.conn.execute(_UNKNOWN).fetchone():
@@ -156,7 +150,7 @@ def _fill(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> None:
 
 
 def _hour_of(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> str:
-    """SQL for an activity's local hour: plain arithmetic where one offset holds for all of the tail."""
+    """Build SQL for an activity's local hour: arithmetic where the tail has one UTC offset, a function otherwise."""
     low, high = tx.conn.execute(f"SELECT MIN(timestamp), MAX(timestamp) FROM {_TAIL}", bounds).fetchone()
     if low is not None and low >= DAY_MS and high - low <= 2 * DAY_MS:
         offsets = {local.offset(at) for at in (*range(low, high, _SLICE_MS), high)}
@@ -166,7 +160,7 @@ def _hour_of(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> str:
 
 
 def _move_cohorts(tx: Tx) -> None:
-    """Where somebody's first day turns out to be an earlier one, all his days count for that cohort."""
+    """Move the days of users whose first day is now earlier to the cohort of that day."""
     moves: list[tuple[Any, ...]] = []
     for app, user, old in tx.conn.execute(_MOVED).fetchall():
         (first,) = tx.conn.execute(

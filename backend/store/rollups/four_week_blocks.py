@@ -1,9 +1,8 @@
-"""Names and hours summed over four weeks: what keeps a question over a year from adding up every day, app and type.
+"""Rollups of names and hours by blocks of four weeks: a query over a year reads few rows.
 
-A block is 28 local days, counted from 1970-01-01; it has every weekday four times, so that ``hour_blocks`` can tell a
-block's hours by their place in the week (0 to 167, from Thursday). ``app`` 0 and ``type`` 0 mean all of them together;
-of one app and one type at once there are the days alone. SQLite's triggers keep both tables what their days add up to,
-whoever writes these.
+A block is 28 local days, counted from 1970-01-01. It has every weekday four times, so ``hour_blocks`` has the hour of
+the week (0 to 167, from Thursday 00:00). ``app`` 0 and ``type`` 0 mean all; queries for one app and one type together
+read the tables by day. Triggers update both tables on every write to ``name_days`` and ``activity_hours``.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 DAYS = 28
 WORTH = 2 * DAYS
-"""Days of a range from which on blocks are looked at."""
+"""The shortest range in days that reads blocks."""
 WEEK_HOURS = 7 * 24
 
 _TABLES = """
@@ -38,7 +37,7 @@ CREATE TABLE hour_blocks (
 
 
 def _sums(kind: str, of: str, table: str) -> str:
-    """The SELECT of the rows that ``table``'s days add up to, by apps and types together and each for itself."""
+    """Build the SELECT of the blocks of ``table``: over all apps and types, by app, and by type."""
     return " UNION ALL ".join(
         f"SELECT {kind}{app}, {type_}, {of}, SUM(activities) FROM {table}{where} GROUP BY {kind}{grouped}{of}"
         for app, type_, where, grouped in (
@@ -54,7 +53,7 @@ HOUR_ROWS = _sums("", f"hour / {24 * DAYS}, hour % {WEEK_HOURS}", "activity_hour
 
 
 def _triggers(blocks: str, days: str, keys: dict[str, str]) -> tuple[str, ...]:
-    """What keeps ``blocks`` right; ``keys``: its columns beside app and type, by the columns of ``days``."""
+    """Build the triggers on ``days`` that update ``blocks``; ``keys``: its columns and their SQL over a row."""
 
     def of(row: str, text: str) -> str:
         return text.replace("{row}", row)
@@ -84,7 +83,7 @@ def _triggers(blocks: str, days: str, keys: dict[str, str]) -> tuple[str, ...]:
 
 
 def make_blocks(conn: sqlite3.Connection) -> None:
-    """Make the tables, of the days there are, and have SQLite keep them."""
+    """Create the tables and their triggers, and fill them from the stored days."""
     for statement in _TABLES.split(";\n"):
         conn.execute(statement)
     conn.execute(f"INSERT INTO name_blocks {NAME_ROWS}")
@@ -93,7 +92,7 @@ def make_blocks(conn: sqlite3.Connection) -> None:
 
 
 def keep_blocks(conn: sqlite3.Connection) -> None:
-    """Have SQLite keep the tables what their days add up to."""
+    """Create the triggers that update the tables."""
     names = {"kind": "{row}.kind", "block": f"{{row}}.day / {DAYS}", "name": "{row}.name"}
     hours = {"block": f"{{row}}.hour / {24 * DAYS}", "hour": f"{{row}}.hour % {WEEK_HOURS}"}
     for trigger in (*_triggers("name_blocks", "name_days", names), *_triggers("hour_blocks", "activity_hours", hours)):
@@ -101,15 +100,14 @@ def keep_blocks(conn: sqlite3.Connection) -> None:
 
 
 def leave_blocks(conn: sqlite3.Connection) -> None:
-    """Leave the tables as they are until ``keep_blocks``, in the same transaction: for who makes them anew anyway."""
+    """Drop the triggers for a rebuild of the tables; ``keep_blocks`` follows in the same transaction."""
     for blocks in ("name_blocks", "hour_blocks"):
         for when in ("more", "else", "less"):
             conn.execute(f"DROP TRIGGER {blocks}_{when}")
 
 
 class Blocks(NamedTuple):
-    """Blocks ``first`` to ``last``, both included, that lie within the days ``from_day`` to ``to_day``: of these the
-    days before and after the blocks are left over."""
+    """Blocks ``first`` to ``last``, both included, within the days ``from_day`` to ``to_day``, both included."""
 
     first: int
     last: int
@@ -118,13 +116,13 @@ class Blocks(NamedTuple):
 
     @property
     def left_over(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The days before and after, both included; of an empty range the last comes before the first."""
+        """The days before and after the blocks, both included; an empty range ends before it starts."""
         return (self.from_day, self.first * DAYS - 1), ((self.last + 1) * DAYS, self.to_day)
 
 
 def blocks_within(first: int, last: int, oldest: int | None, newest: int | None) -> Blocks | None:
-    """The blocks to add up for the days ``first`` to ``last`` of a table whose days reach from ``oldest`` to
-    ``newest``; None where the days alone will do."""
+    """Return the blocks to sum for the days ``first`` to ``last`` of a table with days from ``oldest`` to ``newest``;
+    None where the query reads days only."""
     if oldest is None or newest is None or last - first + 1 < WORTH:
         return None
     begin = oldest // DAYS if first <= oldest else -(-first // DAYS)

@@ -1,9 +1,8 @@
-"""A user's rows lie in parts of some three days each, and within a part by user.
+"""Time partitions of the indexes by user: about three days each, sorted by user within a partition.
 
-An index by user alone has each user's newest entry on a page of its own, so the more there is, the more pages a write
-touches (measured at ten million activities: one page for every second activity, a third of the time tracking took). A
-part holds few enough pages that every write meets the same ones again. What a question asks of a user it looks up in
-each part that its time reaches into; a moment alone says which part that is.
+An index by user alone has each user's newest entry on another page: at ten million activities, a page for every second
+activity and a third of the time of tracking. A partition has few enough pages that consecutive writes share them. A
+query about a user looks into each partition of its time range.
 """
 
 from __future__ import annotations
@@ -13,32 +12,32 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 BITS = 28
-"""A part is 2**28 milliseconds: 3.1 days. A shorter one costs a write fewer pages, a question of a year more looks."""
+"""A partition is 2**28 ms, 3.1 days. A shorter one costs a write fewer pages and a year's query more looks."""
 LONG = 1 << BITS
 ALWAYS = 1 << 62
-"""A moment later than any."""
+"""A time later than any, in milliseconds since 1970."""
 
 
 class Partition(NamedTuple):
-    """Part ``number``, and from where to where in it (milliseconds since its start, both included) a question asks."""
+    """Partition ``number``, and the range in it that a query reads (milliseconds since its start, both included)."""
 
     number: int
     low: int
     high: int
 
 
-def partition_of(moment: str) -> str:
-    """SQL for the part of a moment (milliseconds since 1970)."""
-    return f"({moment}) >> {BITS}"
+def partition_of(timestamp: str) -> str:
+    """Build SQL for the partition of a timestamp."""
+    return f"({timestamp}) >> {BITS}"
 
 
-def place_in(moment: str) -> str:
-    """SQL for where in its part a moment lies."""
-    return f"({moment}) & {LONG - 1}"
+def place_in(timestamp: str) -> str:
+    """Build SQL for the offset of a timestamp in its partition, in milliseconds."""
+    return f"({timestamp}) & {LONG - 1}"
 
 
 def between(low: str, high: str) -> str:
-    """SQL that leads from the parts ``t`` to the entries ``p`` of a user from ``low`` to ``high``, both included."""
+    """Build the condition to join partitions ``t`` with index entries ``p`` from ``low`` to ``high``, both included."""
     start = f"(t.part << {BITS})"
     return (
         f"t.part BETWEEN {partition_of(low)} AND {partition_of(high)} "
@@ -47,7 +46,7 @@ def between(low: str, high: str) -> str:
 
 
 def rows_of_user(user: str) -> str:
-    """SQL for all indexed activities ``a`` of a user, by its key."""
+    """Build SQL for all indexed activities ``a`` of the user with the key ``user``."""
     return (
         "activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part "
         f"CROSS JOIN user_activities a ON a.seq = p.seq WHERE p.user = {user}"
@@ -57,7 +56,7 @@ def rows_of_user(user: str) -> str:
 def partitions(
     conn: sqlite3.Connection, low: int | None = None, high: int | None = None, *, oldest: bool = False
 ) -> Iterator[Partition]:
-    """The parts of the activities from ``low`` to ``high`` (None: without end), the newest or the ``oldest`` first."""
+    """Iterate over the partitions from ``low`` to ``high`` (None: unbounded), newest or ``oldest`` first."""
     low = -ALWAYS if low is None else low
     high = ALWAYS if high is None else high
     rows = conn.execute(
@@ -69,7 +68,7 @@ def partitions(
 
 
 def drop_empty(conn: sqlite3.Connection, through: int | None = None) -> None:
-    """Let parts go that hold nobody's activities any more (those up to the moment ``through``, or all)."""
+    """Delete empty partitions up to the time ``through`` (None: all)."""
     conn.execute(
         "DELETE FROM activity_parts WHERE part <= ? AND NOT EXISTS "
         "(SELECT 1 FROM activities_by_user p WHERE p.part = activity_parts.part)",
@@ -77,23 +76,23 @@ def drop_empty(conn: sqlite3.Connection, through: int | None = None) -> None:
     )
 
 
-# Sessions are told apart by an index over part, user and start; which parts there are their starts say.
+# Sessions have an index by partition, user and start; their partitions are computed from their starts.
 
 SESSION_PARTS = (
     f"session_parts (part) AS (SELECT MAX(start_time) >> {BITS} FROM user_sessions UNION ALL "
     f"SELECT (SELECT MAX(start_time) >> {BITS} FROM user_sessions WHERE start_time < s.part << {BITS}) "
     "FROM session_parts s WHERE s.part IS NOT NULL)"
 )
-"""A recursive CTE: the parts that sessions began in, the newest first."""
+"""A recursive CTE: the partitions in which sessions began, newest first."""
 BY_PART = (
     "session_parts t CROSS JOIN user_sessions INDEXED BY user_sessions_user "
     f"ON user_sessions.start_time >> {BITS} = t.part"
 )
-"""By SESSION_PARTS, the sessions of a user that a condition names."""
+"""Join SESSION_PARTS to sessions by their index; a condition on the user follows."""
 
 
 def session_partitions(conn: sqlite3.Connection, high: int | None = None) -> Iterator[int]:
-    """The parts that sessions began in at ``high`` or before, the newest first."""
+    """Iterate over the partitions in which sessions began at ``high`` or before, newest first."""
     high = ALWAYS if high is None else high
     while True:
         (part,) = conn.execute(
@@ -106,5 +105,5 @@ def session_partitions(conn: sqlite3.Connection, high: int | None = None) -> Ite
 
 
 def pruned_before(conn: sqlite3.Connection) -> int:
-    """Activities older than this (milliseconds since 1970) are no longer all there; 0: nothing was pruned."""
+    """Return the time before which activities were pruned (milliseconds since 1970); 0 if none were."""
     return int(conn.execute("SELECT before FROM pruned").fetchone()[0])

@@ -1,15 +1,14 @@
-"""The figures' tables in ``user_activities.db``: narrow ones, each shaped by the question it answers.
+"""Schema of the rollup tables in ``user_activities.db``: narrow tables, one for each query.
 
-Users and names stand as small integers; ``app`` 0 and ``type`` 0 mean all of them together. ``day`` is a local day
-(days since 1970-01-01 on the workspace's clock), ``week`` seven of them, ``hour`` a local hour (24 to a day). What a
-user did of a type lies by weeks first, so that every write meets the same few pages again; ``type_weeks`` says which
-weeks there are of a type. ``at`` is a user's first moment of a day, in milliseconds after UTC's midnight of a day of
-that number (fewer bytes than a moment takes; it may be negative), ``span`` how long after it the last one is, and
-``moments`` holds what lies between (``moments``).
-
-``figures_state`` says how far all of it reaches: activities up to ``seq`` ``through`` are counted, by the clock of
-``zone``; days before ``frozen_before`` no longer have all their activities behind them and are left as they stand;
-``writer`` is the mark of who wrote sessions last.
+- Users and names are integer keys (``dimensions``); ``app`` 0 and ``type`` 0 mean all.
+- ``day``: local days since 1970-01-01 by the workspace's clock; ``week``: seven of them; ``hour``: 24 a day.
+- ``at``: a user's first activity of a day, in milliseconds after the UTC midnight of the day of the same number
+  (shorter than a timestamp; may be negative); ``span``: the milliseconds from it to the last; ``moments``: see
+  ``packed_timestamps``.
+- ``user_type_days`` begins with the week, so that consecutive writes share pages; ``type_weeks`` lists a type's weeks.
+- ``figures_state``: activities up to seq ``through`` are aggregated, by the clock of ``zone``; days before
+  ``frozen_before`` have lost activities to pruning and do not change; ``writer`` is the mark of the last writer of
+  sessions (``SessionCache``).
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ import sqlite3
 from flashflow.backend.core.clock import DAY_MS
 
 OTHER = {"app": 1, "type": 2, "page": 3, "feature": 4, "referrer": 5, "agent": 6}
-"""The kinds of names. Each kind's own number is also the key of its “all others”, whose name is empty."""
+"""Kinds of names. A kind's number is also the key of its “all others”, whose name is empty."""
 OF_USER = "active_days t CROSS JOIN user_days d ON t.type = 0 AND t.app = 0 AND d.day = t.day"
-"""The days ``d`` of whatever ``d.user`` is asked for: one look for each day that somebody was there."""
+"""The days ``d`` of one ``d.user``: one look-up for each day with any active user."""
 
 
 FIRST = f"(d.day * {DAY_MS} + d.at)"
 LAST = f"({FIRST} + d.span)"
-"""The first and the last moment of a row ``d`` of ``user_days`` or ``user_type_days``."""
+"""SQL for the first and the last timestamp of a row ``d`` of ``user_days`` or ``user_type_days``."""
 
 
 def week_of(day: str) -> str:
-    """SQL for the seven days, counted from 1970-01-01, that a local day is one of."""
+    """Build SQL for the week of a local day, counted from 1970-01-01."""
     return f"({day}) / 7"
 
 
@@ -127,7 +126,7 @@ CREATE TABLE activities_by_user (
 
 
 def create_rollups(conn: sqlite3.Connection) -> None:
-    """Make the tables, with each kind's “all others”."""
+    """Create the tables, with each kind's “all others”."""
     for statement in (ROLLUPS_DDL + BY_USER_DDL).split(";\n"):
         conn.execute(statement)
     conn.executemany("INSERT INTO figure_names (key, kind, name) VALUES (?, ?, '')", [(k, k) for k in OTHER.values()])
