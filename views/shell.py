@@ -9,20 +9,20 @@ from urllib.parse import quote, unquote, urlsplit
 
 import flet as ft
 
+from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.notification_bell import NotificationBell
 from flashflow.views.controls.tokens import GRID, HAIRLINE, TITLE, heading, icon_button, silent
-from flashflow.views.dashboard.date_range import Chosen
+from flashflow.views.dashboard.date_range import Selection
 from flashflow.views.dashboard.screen import Dashboard
 from flashflow.views.dashboard.user_profile import UserProfile
 from flashflow.views.dashboard.users import Users
 from flashflow.views.notifications.screen import NotificationCenter
 from flashflow.views.settings.screen import Settings
-from flashflow.views.shared.formatting import one_line
 from flashflow.views.shared.live import Live
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.sources import MyInbox
 from flashflow.views.shared.theme import dark, light
-from flashflow.views.shared.widgets import centred, notices_banner
+from flashflow.views.shared.widgets import banner, centred
 
 if TYPE_CHECKING:
     from flashflow.backend import Backend
@@ -32,7 +32,7 @@ CLOCK = 60.0
 
 
 class Place(NamedTuple):
-    """A screen; those of ``PLACES`` stand in the navigation, the others behind the first of them."""
+    """A screen with its route. ``PLACES`` are in the navigation; ``BEHIND`` are opened from the dashboard."""
 
     route: str
     label: str
@@ -54,7 +54,7 @@ DASHBOARD, NOTIFICATIONS, SETTINGS, USERS, USER = range(len(PLACES) + len(BEHIND
 
 
 def parse(route: str) -> tuple[int, str | None]:
-    """The place a route means, and the notification or user it names; an unknown route means the dashboard."""
+    """Parse a route into a place index and the notification or user id in it; an unknown route is the dashboard."""
     parts = [unquote(part) for part in urlsplit(route).path.split("/") if part]
     named = parts[1] if len(parts) == 2 else None
     if parts[:1] == ["notifications"] and len(parts) <= 2:
@@ -65,7 +65,7 @@ def parse(route: str) -> tuple[int, str | None]:
 
 
 def make_main(backend: Backend) -> Callable[[ft.Page], Awaitable[None]]:
-    """The Flet main over this backend: called once for every session."""
+    """Return the Flet main function for this backend; Flet calls it once per session."""
 
     async def main(page: ft.Page) -> None:
         Shell(page, backend).open()
@@ -85,10 +85,10 @@ class Shell:
         self._place = -1
         self._named: str | None = None
         self._came_from = "/"
-        self._asked = Chosen()
+        self._selection = Selection()
         self._dismissed: set[str] = set()
         self._bell = NotificationBell(
-            source=MyInbox(backend, self._live), open_notice=self._open_notice, open_all=self._open_all
+            source=MyInbox(backend, self._live), open_notification=self._open_notification, open_all=self._open_all
         )
         self._body = ft.Container(expand=True)
         self._banners = ft.Column(spacing=GRID, tight=True)
@@ -99,7 +99,7 @@ class Shell:
         self._divider = ft.VerticalDivider(width=1, thickness=1, color=HAIRLINE)
 
     def open(self) -> None:
-        """Dress the page, mount everything and start to listen."""
+        """Set up the page, mount the controls and subscribe to events."""
         page = self._page
         page.title = "FlashFlow"
         page.theme, page.dark_theme, page.theme_mode = light(), dark(), ft.ThemeMode.SYSTEM
@@ -164,7 +164,7 @@ class Shell:
         return (self._page.width or 0) >= WIDE
 
     def _lay_out(self) -> None:
-        """Rail or bar, by the page's width."""
+        """Show the rail on a wide page, the bar on a narrow one."""
         self._rail.visible = self._divider.visible = self._wide
         self._bar.visible = not self._wide
         side = (3 if self._wide else 2) * GRID
@@ -174,7 +174,7 @@ class Shell:
         banners.padding = ft.Padding.only(left=side, right=side, bottom=GRID if self._banners.controls else 0)
 
     def _go_to(self, route: str) -> None:
-        """Show what the route means."""
+        """Show the screen of a route."""
         index, named = parse(route)
         place = (*PLACES, *BEHIND)[index]
         if index != self._place or self._screen is None or (index == USER and named != self._named):
@@ -192,10 +192,10 @@ class Shell:
         self._rail.selected_index = self._bar.selected_index = index if index < len(PLACES) else DASHBOARD
 
     def _make(self, place: Place, named: str | None) -> Screen:
-        """The screen of a place; what was chosen on the dashboard outlives a visit elsewhere."""
+        """Build the screen of a place. Dashboard and Users share one ``Selection``, which is kept across screens."""
         more: dict[str, object] = {}
         if place.screen in (Dashboard, Users):
-            more["chosen"] = self._asked
+            more["chosen"] = self._selection
         elif place.screen is UserProfile:
             more["user_id"] = named or ""
         return place.screen(backend=self._backend, live=self._live, go=self._go, wide=self._wide, **more)  # type: ignore[arg-type]
@@ -204,7 +204,7 @@ class Shell:
         self._page.navigate(route)
 
     async def _up(self, _: object) -> None:
-        """From one thing to the list it stands in."""
+        """Go from a detail page to its list."""
         if self._place == USER:
             self._go(self._came_from)
         else:
@@ -213,7 +213,7 @@ class Shell:
     async def _chosen(self, event: ft.Event[ft.NavigationRail] | ft.Event[ft.NavigationBar]) -> None:
         self._go(PLACES[event.control.selected_index or DASHBOARD].route)
 
-    async def _open_notice(self, notification_id: str) -> None:
+    async def _open_notification(self, notification_id: str) -> None:
         self._go(f"{PLACES[NOTIFICATIONS].route}/{quote(notification_id, safe='')}")
 
     async def _open_all(self) -> None:
@@ -234,7 +234,7 @@ class Shell:
         self._listen()
 
     async def _shown_or_hidden(self, _: ft.AppLifecycleStateChangeEvent) -> None:
-        """A hidden page is left alone; it catches up when it is seen again."""
+        """Pause updates while the page is hidden; refresh when it is visible again."""
         if self._page.app_visible:
             self._listen()
         else:
@@ -255,16 +255,14 @@ class Shell:
             self._ticking = asyncio.get_running_loop().create_task(self._tick())
 
     async def _tick(self) -> None:
-        """Relative times are written again every minute."""
+        """Refresh relative times every CLOCK seconds."""
         while True:
             await asyncio.sleep(CLOCK)
-            self._live.ask_everyone()
+            self._live.refresh_all()
 
     def _draw_banners(self) -> None:
         self._banners.controls = [
-            notices_banner(words, self._dismisser(words))
-            for words in self._backend.notices
-            if words not in self._dismissed
+            banner(words, self._dismisser(words)) for words in self._backend.notices if words not in self._dismissed
         ]
 
     def _dismisser(self, words: str) -> Callable[[object], Awaitable[None]]:

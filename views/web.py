@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from flashflow.views.page_connection import serve_page
 
 if TYPE_CHECKING:
     from flashflow.backend import Backend
@@ -17,10 +15,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+END_S = 5.0
+"""Seconds that Flet has to end a session after its page disconnects."""
+AHEAD = 16
+"""Messages read ahead of Flet, so that a disconnect behind them is noticed."""
 
 
 class WebScreens:
-    """An ASGI app for the server's port; the first request costs the second that Flet takes to load."""
+    """ASGI app for the server's port. Flet takes about one second to import, so the first request loads it."""
 
     def __init__(self, backend: Backend, assets: Path) -> None:
         self._backend = backend
@@ -38,12 +44,12 @@ class WebScreens:
             self._loading = asyncio.ensure_future(self._load())
         app = await asyncio.shield(self._loading)
         if scope["type"] == "websocket":
-            await serve_page(app, scope, receive, _forgiving(send))
+            await serve_page(app, scope, receive, _ignoring_disconnect(send))
         else:
             await app(scope, receive, send)
 
     async def close(self) -> None:
-        """End the sessions; a server that starts again loads them again. Safe to call when none was asked for."""
+        """End all sessions; the next request loads Flet's app again. Safe to call when nothing was loaded."""
         self._loading = None
         await self._life.aclose()
 
@@ -57,7 +63,7 @@ class WebScreens:
 
         from flashflow.views.shell import make_main
 
-        name_messages_briefly()
+        shorten_message_text()
         return ft.run(
             make_main(self._backend),
             name="",
@@ -67,12 +73,9 @@ class WebScreens:
         )
 
 
-def name_messages_briefly() -> None:
-    """Keep Flet from putting all it sends into words.
-
-    Flet 1.0.5 writes every message out for a debug log that nobody reads: for a chart that is 0.15 s, most of what a
-    refresh costs.
-    """
+def shorten_message_text() -> None:
+    """Replace ``Message.__str__`` in Flet with a short description."""
+    # Flet 1.0.5 formats every message for a disabled debug log: 0.15 s for a chart, most of the cost of a refresh.
     from flet.messaging.protocol import Message as Sent
 
     Sent.__str__ = _brief  # type: ignore[method-assign]
@@ -82,17 +85,43 @@ def _brief(message: object) -> str:
     return f"a {type(message).__name__}"
 
 
-def _forgiving(send: Callable[[Message], Awaitable[None]]) -> Callable[[Message], Awaitable[None]]:
-    """A ``send`` that lets a message to a page that went away fall.
-
-    Flet 1.0.5 ends a session only when reading tells it so: a send that raises leaves the session open for ever, with
-    its queue growing at every refresh. Reading tells it right after.
-    """
+def _ignoring_disconnect(send: Callable[[Message], Awaitable[None]]) -> Callable[[Message], Awaitable[None]]:
+    """Wrap ``send`` so that it drops messages to a disconnected page."""
+    # Flet 1.0.5 ends a session only when receiving fails. A send that raises leaves the session open for ever, and its
+    # queue grows at every refresh. Receiving fails right after.
 
     async def forgiving(message: Message) -> None:
         try:
             await send(message)
         except OSError:
-            log.debug("the page went away while it was sent to")
+            log.debug("the page disconnected during a send")
 
     return forgiving
+
+
+async def serve_page(app: App, scope: Message, receive: Receive, send: Send) -> None:
+    """Run ``app`` for one WebSocket; cancel it if it still runs END_S after the browser disconnected."""
+    # Flet 1.0.5 waits for ever when a page disconnects before its first message, or when it cannot parse that message.
+    # Each such session keeps about 46 KiB.
+    messages: asyncio.Queue[Message] = asyncio.Queue(AHEAD)
+
+    async def listen() -> None:
+        while True:
+            message = await receive()
+            await messages.put(message)
+            if message["type"] == "websocket.disconnect":
+                return
+
+    listening = asyncio.ensure_future(listen())
+    running = asyncio.ensure_future(app(scope, messages.get, send))
+    try:
+        await asyncio.wait((listening, running), return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            await asyncio.wait((running,), timeout=END_S)
+        if running.done():
+            running.result()
+    finally:
+        for task in (listening, running):
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task

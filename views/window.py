@@ -1,4 +1,4 @@
-"""The desktop window: Flet's client as a process beside ours, on a socket that only this user can reach."""
+"""Desktop window: Flet's client in its own process, connected over a socket that only this user can open."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ OPEN_S = 10.0
 
 
 def why_no_window(environ: Mapping[str, str], *, fetch: bool) -> str | None:
-    """None when a window can be shown, else one sentence that says why not.
+    """Return None when a window can be shown, else the reason in one sentence.
 
-    ``fetch``: get Flet's desktop client if it is not there yet (its first use downloads it).
+    ``fetch``: download Flet's desktop client if it is missing.
     """
     if sys.platform == "linux" and not (environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY")):
         return "There is no display."
@@ -38,15 +38,15 @@ def why_no_window(environ: Mapping[str, str], *, fetch: bool) -> str | None:
     socket.setdefaulttimeout(FETCH_S)
     try:
         flet_desktop.ensure_client_cached()
-    except Exception as error:  # noqa: BLE001 whatever keeps the client away, the browser can show the screens
-        return f"Flet's desktop client cannot be had ({error})."
+    except Exception as error:  # noqa: BLE001 without a client, for any reason, the browser shows the screens
+        return f"Flet's desktop client could not be downloaded ({error})."
     finally:
         socket.setdefaulttimeout(before)
     return None
 
 
 def show(backend: Backend, assets: Path) -> None:
-    """Show the window until the person closes it or the process is asked to end."""
+    """Show the window until the user closes it or the process receives a stop signal."""
     asyncio.run(_show(backend, assets))
 
 
@@ -56,7 +56,7 @@ async def _show(backend: Backend, assets: Path) -> None:
 
     from flashflow.views.shell import make_main
 
-    with tempfile.TemporaryDirectory(prefix="flashflow-") as folder:  # 0700: nobody else reaches the socket
+    with tempfile.TemporaryDirectory(prefix="flashflow-") as folder:  # mode 0700: no other user can open the socket
         port, address = _address(folder)
         serving = asyncio.ensure_future(ft.run_async(make_main(backend), view=None, port=port))
         await asyncio.wait_for(_listening(address, serving), OPEN_S)
@@ -80,20 +80,20 @@ async def _show(backend: Backend, assets: Path) -> None:
 
 
 def _on_end_signals(end: Callable[[], None]) -> None:
-    """Call ``end`` on this loop at SIGINT, SIGTERM or SIGHUP, even where SIGSTOP and SIGCONT came before."""
+    """Call ``end`` in this loop on SIGINT, SIGTERM or SIGHUP, also after SIGSTOP and SIGCONT."""
     loop = asyncio.get_running_loop()
     if sys.platform == "win32":
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(end))
         return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
-            # The loop's own handler wakes it from whichever thread the system interrupts.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # ignored under nohup
+            # The loop's own handler wakes the loop, whichever thread the signal interrupts.
             loop.add_signal_handler(number, end)
 
 
 def _address(folder: str) -> tuple[int, str]:
-    """Flet's port (0 for a socket file) and the address its client is given."""
+    """Return Flet's port (0 for a socket file) and the address for its client."""
     if sys.platform == "win32":
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

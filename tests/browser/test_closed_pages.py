@@ -14,10 +14,9 @@ import pytest
 
 from flashflow import command_line as main
 from flashflow.backend import Backend, Config
-from flashflow.views import page_connection
-from flashflow.views.page_connection import serve_page
+from flashflow.views import web
 from flashflow.views.shell import Shell
-from flashflow.views.web import WebScreens
+from flashflow.views.web import WebScreens, serve_page
 from tests.support.closed_pages import EXPIRES, Browser
 from tests.support.server_process import ROOT, eventually
 
@@ -62,7 +61,7 @@ def test_closed_pages_are_given_back_while_others_are_opened(backend: Backend, m
 def test_pages_that_leave_before_their_first_message_are_given_back(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, first_message: bytes | None
 ) -> None:
-    monkeypatch.setattr(page_connection, "END_S", 0.2)
+    monkeypatch.setattr(web, "END_S", 0.2)
     # The tracebacks that pytest keeps of the log would keep the pages.
     monkeypatch.setattr(logging.getLogger("flet_web.fastapi"), "disabled", True)
     browser = Browser(str(backend.url), backend.new_launch_link())
@@ -83,7 +82,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 @pytest.mark.parametrize("reads", [0, 1, 2])
 def test_an_app_that_waits_for_ever_ends_after_its_browser(monkeypatch: pytest.MonkeyPatch, reads: int) -> None:
-    monkeypatch.setattr(page_connection, "END_S", 0.05)
+    monkeypatch.setattr(web, "END_S", 0.05)
     ended: list[str] = []
 
     async def app(scope: dict[str, Any], receive: Receive, send: Any) -> None:
@@ -105,5 +104,6 @@ def test_an_app_that_waits_for_ever_ends_after_its_browser(monkeypatch: pytest.M
 
         await asyncio.wait_for(serve_page(app, {"type": "websocket"}, receive, send), 10)
 
-    asyncio.run(run())
+    with ThreadPoolExecutor(1) as pool:  # Playwright's event loop runs in this thread
+        pool.submit(asyncio.run, run()).result()
     assert ended == ["app"]

@@ -101,7 +101,7 @@ def test_a_period_and_what_the_line_shows_are_chosen_and_kept(server: ServerProc
 
 
 def test_a_figure_says_what_it_means(server: ServerProcess, screen: Screen) -> None:
-    screen.click("button", "What “Engagement rate” means")
+    screen.click("button", "Explain “Engagement rate”")
     screen.read("The share of sessions that lasted over 10 seconds")
     screen.click("button", "Close")
 
@@ -111,7 +111,7 @@ def test_a_person_is_opened_from_the_list_and_the_browser_goes_back(server: Serv
 
     screen.click("button", re.compile("^bob, last seen today, 2 activities, engagement score"))
 
-    screen.read("Sessions: 1 in all")
+    screen.read("Sessions: 1 in total")
     screen.read("Most visited pages")
     screen.read("search, local, just now")
     visit(server, "bob", "purchase")
@@ -126,7 +126,7 @@ def test_a_person_is_opened_from_the_list_and_the_browser_goes_back(server: Serv
 def test_a_user_nobody_knows_gets_the_line_that_records_them(server: ServerProcess, screen: Screen) -> None:
     screen.page.goto(f"{server.url}/users/nobody%2Fhere", wait_until="commit")
     screen.page.locator("flt-semantics-placeholder").evaluate("element => element.click()")
-    screen.read("Nothing is recorded of this user")
+    screen.read("No activities of this user")
     screen.click("button", "Back")
     screen.find("switch", "vs previous")
 
@@ -145,7 +145,7 @@ def test_a_funnel_is_built_from_the_types_there_are_and_names_who_dropped_out(
 
     screen.read("page_view: 2 users, 100 %")
     screen.read("checkout: 1 user, 50 %, 50 % of the step before")
-    screen.click("button", "Show who dropped out before step 2")
+    screen.click("button", "Show users who dropped out before step 2")
     screen.click("button", "Open carla")
     screen.read("Activities: 1")
     screen.find("button", "Back")

@@ -86,7 +86,7 @@ def test_a_refused_mail_says_why_and_retry_now_delivers_it(
 
     mail.wait_until(lambda: len(mail.mails) == 1, "the mail")
     screen.read("Sent · ")
-    screen.read("2 tries")
+    screen.read("2 attempts")
     assert mail.mails[0].recipients == ("ada@example.test",)
 
 
@@ -96,12 +96,12 @@ def test_a_mail_that_waits_for_its_next_try_says_when_and_goes_out_when_asked_to
     mail.misbehave("RCPT", LATER)
     post(server, "Disk almost full", "in_app", "email")
     show(screen, "Disk almost full")
-    screen.read("Did not work yet · ")
-    screen.read("Next try ")
+    screen.read("Retrying · ")
+    screen.read("Next attempt ")
     screen.read("Try again later")
 
     screen.click("button", "Retry now")
-    screen.read("Given up · ")
+    screen.read("Failed for good · ")
     assert mail.mails == []
 
     mail.behave()
@@ -117,7 +117,7 @@ def test_what_cannot_be_retried_says_why_not(server: ServerProcess, screen: Scre
 
     screen.click("button", "Retry now")
 
-    screen.read("That did not work, and nothing was changed: SMS is not configured.")
+    screen.read("Nothing was changed: SMS is not configured.")
     screen.click("button", "Set up in Settings")
     screen.find("switch", "Quiet hours")
 
@@ -173,7 +173,7 @@ def test_do_not_disturb_from_the_bell_holds_until_it_is_ended(
     show(screen, "Lunch is ready")
     screen.read("Held for later · ")
     screen.read("You do not want to be disturbed now.")
-    screen.read("Goes out ")
+    screen.read("Will be sent ")
     assert mail.mails == []
 
     screen.click("button", re.compile("^Notifications, none unread, do not disturb"))

@@ -51,7 +51,7 @@ def test_a_rule_made_in_the_form_tells_me_and_its_row_says_so_live(server: Serve
     screen.click("button", "Save the new rule")
 
     screen.read("When checkout_failed happens 3 times within 10 min")
-    screen.read("Tells you “Trouble”, at most once an hour")
+    screen.read("Notifies you with “Trouble”, at most once an hour")
     screen.read("Has not fired yet")
     for _ in range(4):
         track(server, "bob", "checkout_failed")
@@ -66,7 +66,7 @@ def test_a_rule_made_in_the_form_tells_me_and_its_row_says_so_live(server: Serve
     eventually(lambda: not ok(server.api("GET", f"{RULES}/checkout_failed"))["rule"]["enabled"])
     screen.click("button", "Delete: checkout_failed")
     screen.click("button", "Delete for good: checkout_failed")
-    screen.read("No rule yet.")
+    screen.read("No rules yet.")
     assert ok(server.api("GET", RULES))["rules"] == []
 
 

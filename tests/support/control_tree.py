@@ -40,7 +40,7 @@ def named(control: ft.BaseControl, name: str) -> Any:
     raise LookupError(name)
 
 
-def notice(number: int, **changes: Any) -> Notification:
+def sample_notification(number: int, **changes: Any) -> Notification:
     """An unread notification of the app ci, so many minutes old."""
     plain = Notification(
         id=f"n{number}",

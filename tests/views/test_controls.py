@@ -17,24 +17,15 @@ import msgspec
 import pytest
 
 from flashflow.backend import Bus, Event, Notification, NotificationDetail
-from flashflow.views.controls.formatting import bell_name
-from flashflow.views.controls.notification_bell import NotificationBell
-from flashflow.views.controls.notification_row import notification_row, row_name
-from flashflow.views.controls.notification_settings import NotificationSettings, reason
-from flashflow.views.controls.protocols import Inbox
-from flashflow.views.controls.refresher import Refresher
-from flashflow.views.notifications.screen import _with
-from flashflow.views.shared.cli_snippets import send_command, track_command
-from flashflow.views.shared.formatting import (
+from flashflow.views.controls.formatting import (
     ago,
-    as_time,
     badge,
+    bell_name,
     clock,
-    complaint,
     day_heading,
+    elapsed_text,
     exact,
     grouped,
-    lasted,
     one_line,
     paragraphs,
     plural,
@@ -43,9 +34,17 @@ from flashflow.views.shared.formatting import (
     share,
     upcoming,
 )
+from flashflow.views.controls.notification_bell import NotificationBell
+from flashflow.views.controls.notification_row import notification_row, row_name
+from flashflow.views.controls.notification_settings import NotificationSettings, reason
+from flashflow.views.controls.protocols import Inbox
+from flashflow.views.controls.refresher import Refresher
+from flashflow.views.notifications.screen import _with
+from flashflow.views.shared.cli_snippets import send_command, track_command
+from flashflow.views.shared.form import as_time, error_sentence
 from flashflow.views.shared.live import Live
 from flashflow.views.shell import parse
-from tests.support.control_tree import NOW, named, notice, texts, walk
+from tests.support.control_tree import NOW, named, sample_notification, texts, walk
 
 
 async def _nothing(_: object) -> None: ...
@@ -133,14 +132,14 @@ def test_a_time_of_day_is_taken_as_people_type_it(typed: str, time: str) -> None
     ],
 )
 def test_a_refusal_beside_a_field_is_a_sentence(message: str, words: str) -> None:
-    assert complaint(message) == words
+    assert error_sentence(message) == words
 
 
 def test_figures_are_grouped_and_counted_in_words() -> None:
     assert grouped(1234567) == "1,234,567"
     assert plural(1, "activity", "activities") == "1 activity"
     assert plural(1204, "notification") == "1,204 notifications"
-    assert [lasted(0), lasted(999), lasted(1000), lasted(1449), lasted(15_000)] == [
+    assert [elapsed_text(0), elapsed_text(999), elapsed_text(1000), elapsed_text(1449), elapsed_text(15_000)] == [
         "0 ms",
         "999 ms",
         "1 s",
@@ -325,10 +324,10 @@ async def test_refreshes_never_overlap_and_none_is_lost() -> None:
         await gate.wait()
 
     refresher = Refresher(refresh)
-    refresher.ask()
+    refresher.request_refresh()
     await asyncio.sleep(0)
     for _ in range(50):
-        refresher.ask()
+        refresher.request_refresh()
     assert len(runs) == 1
     gate.set()
     for _ in range(5):
@@ -368,7 +367,7 @@ class FakeInbox:
         self._set(set(ids), "read")
         return ids
 
-    def disturb_not(self, minutes: int | None) -> None:
+    def set_do_not_disturb(self, minutes: int | None) -> None:
         self.quiet_until = None if minutes is None else NOW + timedelta(minutes=minutes)
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
@@ -399,7 +398,13 @@ async def test_the_bell_shows_how_many_are_unread(unread: int, text: str | None,
 
 
 async def test_the_drop_down_lists_the_newest_ten_with_their_state() -> None:
-    source = FakeInbox([notice(1), notice(2, inbox="read", priority="urgent"), *(notice(i) for i in range(3, 15))])
+    source = FakeInbox(
+        [
+            sample_notification(1),
+            sample_notification(2, inbox="read", priority="urgent"),
+            *(sample_notification(i) for i in range(3, 15)),
+        ]
+    )
     panel = (await bell_over(source)).panel_content()
     rows = [c.label for c in walk(panel) if isinstance(c, ft.Semantics) and c.button]
     assert len(rows) == 10
@@ -408,13 +413,13 @@ async def test_the_drop_down_lists_the_newest_ten_with_their_state() -> None:
 
 
 async def test_one_click_opens_a_notice_and_marks_it_read() -> None:
-    source = FakeInbox([notice(1), notice(2)])
+    source = FakeInbox([sample_notification(1), sample_notification(2)])
     opened: list[str] = []
 
-    async def open_notice(notification_id: str) -> None:
+    async def open_notification(notification_id: str) -> None:
         opened.append(notification_id)
 
-    bell = await bell_over(source, open_notice=open_notice)
+    bell = await bell_over(source, open_notification=open_notification)
     await named(bell.panel_content(), "Build 2, unread, from ci").on_click(None)
     assert opened == ["n2"]
     assert [n.inbox for n in source.notices] == ["unread", "read"]
@@ -424,7 +429,7 @@ async def test_one_click_opens_a_notice_and_marks_it_read() -> None:
 
 
 async def test_mark_all_read_can_be_taken_back() -> None:
-    source = FakeInbox([notice(1), notice(2, inbox="read"), notice(3)])
+    source = FakeInbox([sample_notification(1), sample_notification(2, inbox="read"), sample_notification(3)])
     bell = await bell_over(source)
     await named(bell.panel_content(), "Mark all read").on_click(None)
     assert {n.inbox for n in source.notices} == {"read"}
@@ -435,11 +440,11 @@ async def test_mark_all_read_can_be_taken_back() -> None:
 
 
 async def test_a_source_that_fails_is_told_in_the_drop_down() -> None:
-    source = FakeInbox([notice(1)])
+    source = FakeInbox([sample_notification(1)])
     bell = await bell_over(source)
     source.broken = True
     await bell.mark_all()
-    assert "That did not work: the disk is full" in texts(bell.panel_content())
+    assert "The change could not be saved: the disk is full" in texts(bell.panel_content())
     await bell.refresh()
     assert "The inbox could not be read: the disk is full" in texts(bell.panel_content())
     source.broken = False
@@ -481,17 +486,17 @@ async def test_quiet_that_is_over_is_not_shown() -> None:
 
 async def test_an_empty_drop_down_says_what_will_stand_there() -> None:
     panel = (await bell_over(FakeInbox())).panel_content()
-    assert any(text.startswith("Nothing here yet") for text in texts(panel))
+    assert any(text.startswith("No notifications yet") for text in texts(panel))
     assert named(panel, "Mark all read").disabled
 
 
 def test_a_row_is_named_by_title_state_and_app() -> None:
-    assert row_name(notice(1)) == "Build 1, unread, from ci"
-    assert row_name(notice(1, inbox="archived", app="")) == "Build 1, archived"
-    assert row_name(notice(1, title="a\u202eb\nc")) == "a b c, unread, from ci"
-    assert row_name(notice(1, count=3, inbox="snoozed")) == "Build 1, 3 times, snoozed, from ci"
-    assert "×3" in texts(notification_row(notice(1, count=3), NOW, _nothing))
-    assert "×1" not in texts(notification_row(notice(1), NOW, _nothing))
+    assert row_name(sample_notification(1)) == "Build 1, unread, from ci"
+    assert row_name(sample_notification(1, inbox="archived", app="")) == "Build 1, archived"
+    assert row_name(sample_notification(1, title="a\u202eb\nc")) == "a b c, unread, from ci"
+    assert row_name(sample_notification(1, count=3, inbox="snoozed")) == "Build 1, 3 times, snoozed, from ci"
+    assert "×3" in texts(notification_row(sample_notification(1, count=3), NOW, _nothing))
+    assert "×1" not in texts(notification_row(sample_notification(1), NOW, _nothing))
 
 
 @dataclass(frozen=True)
@@ -517,14 +522,14 @@ class Row:
     app: str = "ci"
     critical: bool = False
     asks_critical: bool = False
-    rhythm: Often = Often()
+    digest: Often = Often()
 
 
 @dataclass(frozen=True)
 class FakeMatrix:
     preferences: tuple[Choice, ...] = ()
     types: tuple[Row, ...] = ()
-    rhythm: Often | None = None
+    digest: Often | None = None
     may_mark_critical: bool = False
 
 
@@ -545,7 +550,7 @@ class FakePreferences:
         choice = Choice(notification_type, channel, enabled)
         self.matrix_now = replace(self.matrix_now, preferences=(*self.matrix_now.preferences, choice))
 
-    def set_rhythm(self, notification_type: str, frequency: str | None, at: str | None) -> None:
+    def set_digest(self, notification_type: str, frequency: str | None, at: str | None) -> None:
         self.asked.append((notification_type, frequency, at))
 
     def set_critical(self, notification_type: str, critical: bool) -> None:
@@ -586,7 +591,7 @@ async def test_a_switch_asks_the_source_and_shows_why() -> None:
     assert "You turned it off" in texts(settings)
     source.broken = True
     await settings.choose("builds", "sms", True)
-    assert "The choice was not kept: the disk is full" in texts(settings)
+    assert "The preference could not be saved: the disk is full" in texts(settings)
 
 
 @pytest.mark.parametrize("wide", [True, False])
@@ -606,7 +611,7 @@ async def test_only_who_may_say_what_is_critical_gets_the_switch(wide: bool) -> 
     await settings.refresh()
     name = "Builds is critical: passes quiet hours"
     assert name not in switches(settings)
-    assert "from ci · asks to be critical" in texts(settings)
+    assert "from ci · requests critical" in texts(settings)
     source.matrix_now = replace(source.matrix_now, may_mark_critical=True)
     await settings.refresh()
     assert switches(settings)[name].value is False
@@ -615,7 +620,7 @@ async def test_only_who_may_say_what_is_critical_gets_the_switch(wide: bool) -> 
 
 
 @pytest.mark.parametrize(
-    ("rhythm", "words"),
+    ("digest", "words"),
     [
         (Often(), "Every one"),
         (Often("hourly"), "Hourly"),
@@ -623,19 +628,19 @@ async def test_only_who_may_say_what_is_critical_gets_the_switch(wide: bool) -> 
         (Often("daily", "18:30", True), "Daily, 18:30"),
     ],
 )
-async def test_how_often_a_type_comes_is_said_and_chosen(rhythm: Often, words: str) -> None:
-    source = FakePreferences(FakeMatrix(types=(replace(BUILDS, rhythm=rhythm),)))
+async def test_how_often_a_type_comes_is_said_and_chosen(digest: Often, words: str) -> None:
+    source = FakePreferences(FakeMatrix(types=(replace(BUILDS, digest=digest),)))
     settings = NotificationSettings(source=source)
     await settings.refresh()
     menu = named(settings, f"Builds: {words}")
     labels = [item.content for item in menu.items]
-    at = rhythm.at or "08:00"
-    assert labels[:3] == ["Every one", "Collected, every hour", f"Collected, daily at {at}"]
-    assert [item.checked for item in menu.items[:3]] == [rhythm.frequency == f for f in ("off", "hourly", "daily")]
-    assert ("Take my choice back" in labels) is rhythm.chosen
+    at = digest.at or "08:00"
+    assert labels[:3] == ["Every one", "Digest, every hour", f"Digest, daily at {at}"]
+    assert [item.checked for item in menu.items[:3]] == [digest.frequency == f for f in ("off", "hourly", "daily")]
+    assert ("Reset to default" in labels) is digest.chosen
     for item in (*menu.items[:3], *menu.items[4:]):
         await item.on_click(None)
-    back = [("builds", None, None)] if rhythm.chosen else []
+    back = [("builds", None, None)] if digest.chosen else []
     assert source.asked == [("builds", "off", None), ("builds", "hourly", None), ("builds", "daily", at), *back]
 
 
@@ -654,10 +659,10 @@ async def test_a_channel_turned_off_for_all_cannot_be_turned_on_for_one() -> Non
 
 
 def test_reading_a_notification_does_not_make_it_vanish_from_the_list() -> None:
-    opened = NotificationDetail(notification=notice(2, inbox="read"), deliveries=())
-    assert [n.id for n in _with([notice(1), notice(3)], opened)] == ["n1", "n2", "n3"]
-    archived = NotificationDetail(notification=notice(2, inbox="archived"), deliveries=())
-    assert [n.id for n in _with([notice(1)], archived)] == ["n1"]
+    opened = NotificationDetail(notification=sample_notification(2, inbox="read"), deliveries=())
+    assert [n.id for n in _with([sample_notification(1), sample_notification(3)], opened)] == ["n1", "n2", "n3"]
+    archived = NotificationDetail(notification=sample_notification(2, inbox="archived"), deliveries=())
+    assert [n.id for n in _with([sample_notification(1)], archived)] == ["n1"]
 
 
 def test_the_reusable_controls_import_only_flet() -> None:

@@ -29,23 +29,23 @@ from flashflow.backend import (
 )
 from flashflow.views.controls.refresher import Refresher
 from flashflow.views.dashboard import heat_map, metric_labels, trend
-from flashflow.views.dashboard.date_range import PERIODS, Chosen
+from flashflow.views.dashboard.date_range import PERIODS, Selection
 from flashflow.views.dashboard.funnel import step_words
 from flashflow.views.dashboard.metric_labels import (
     busiest,
-    came_back,
     change,
-    course,
-    day,
+    data_warnings,
+    day_text,
     duration_text,
-    incomplete,
-    parts,
     percent,
-    point,
+    point_text,
+    retention_summary,
+    score_parts,
+    trend_summary,
 )
 from flashflow.views.dashboard.metric_tiles import tiles
 from flashflow.views.dashboard.retention import cohorts_of
-from flashflow.views.dashboard.screen import Dashboard, Lacking
+from flashflow.views.dashboard.screen import Dashboard, DataWarnings
 from flashflow.views.dashboard.top_lists import OTHERS, bars
 from flashflow.views.dashboard.user_profile import FEW, SESSIONS, UserProfile
 from flashflow.views.dashboard.users import PAGE, Users
@@ -54,7 +54,7 @@ from flashflow.views.settings.screen import Settings
 from flashflow.views.shared.live import Live
 from flashflow.views.shared.panel import Panel
 from flashflow.views.shared.screen_base import Screen
-from flashflow.views.web import name_messages_briefly
+from flashflow.views.web import shorten_message_text
 from tests.support.control_tree import named, texts, walk
 
 pytestmark = pytest.mark.anyio
@@ -130,7 +130,7 @@ def test_a_change_has_a_word_and_an_arrow_and_never_only_a_colour() -> None:
     assert (down.shown, down.spoken, down.arrow) == ("4 %", "down 4 %", -1)
     new, same = change(Metric(value=3, previous=0, change="new")), change(Metric(value=0, previous=0, change=0.0))
     assert new is not None
-    assert (new.shown, new.arrow) == ("new, nothing before", 0)
+    assert (new.shown, new.arrow) == ("new, none before", 0)
     assert same is not None
     assert (same.shown, same.spoken) == ("± 0 %", "unchanged")
     assert change(Metric(value=3)) is None
@@ -155,18 +155,18 @@ def test_how_long_something_took_is_told_in_two_units_at_most(seconds: float | N
 
 def test_a_day_is_told_as_near_as_it_is() -> None:
     days = [TODAY, TODAY - timedelta(1), TODAY - timedelta(9), TODAY - timedelta(400)]
-    assert [day(of, TODAY) for of in days] == ["today", "yesterday", "13 Nov", "18 Oct 2025"]
-    assert [point("2026-11-24"), point("2026-11-24T09")] == ["Tue 24 Nov", "09:00"]
+    assert [day_text(of, TODAY) for of in days] == ["today", "yesterday", "13 Nov", "18 Oct 2025"]
+    assert [point_text("2026-11-24"), point_text("2026-11-24T09")] == ["Tue 24 Nov", "09:00"]
 
 
 def test_a_trend_is_read_aloud_by_its_first_last_and_highest_figure() -> None:
     at = ("2026-11-20", "2026-11-21", "2026-11-22")
-    words = course("Activities", at, (412, 1560, 230), (300, 20, 10))
+    words = trend_summary("Activities", at, (412, 1560, 230), (300, 20, 10))
     assert words == (
         "Activities from Fri 20 Nov to Sun 22 Nov: first 412, last 230, highest 1,560 (Sat 21 Nov). "
         "The period before: highest 300"
     )
-    assert course("Activities", at, (1,), ()) == (
+    assert trend_summary("Activities", at, (1,), ()) == (
         "Activities from Fri 20 Nov to Fri 20 Nov: first 1, last 1, highest 1 (Fri 20 Nov)"
     )
 
@@ -181,20 +181,20 @@ def test_the_busiest_hour_is_named() -> None:
 
 def test_the_grid_says_how_many_were_back() -> None:
     cohorts = [Cohort(day=TODAY, size=8, users=(None,)), Cohort(day=TODAY - timedelta(1), size=2, users=(2, None))]
-    assert came_back(cohorts, (1.0, None)) == "10 new users in 2 cohorts"
-    assert came_back(cohorts, (1.0, 0.25, 0.5)) == "10 new users in 2 cohorts, 25 % were back on day 1"
+    assert retention_summary(cohorts, (1.0, None)) == "10 new users in 2 cohorts"
+    assert retention_summary(cohorts, (1.0, 0.25, 0.5)) == "10 new users in 2 cohorts, 25 % returned on day 1"
 
 
 def test_a_score_names_only_the_parts_it_has() -> None:
-    assert parts({"D": 0.5, "F": 0.25}) == ("50 % – sessions longer than usual", "25 % – active days of 28")
+    assert score_parts({"D": 0.5, "F": 0.25}) == ("50 % – sessions longer than usual", "25 % – active days of 28")
     assert [metric_labels.score(46.67), metric_labels.score(None)] == ["47", "–"]
 
 
 def test_what_the_figures_lack_is_said_and_nothing_else() -> None:
-    assert incomplete((), 0) == ()
-    assert incomplete(("page", "type"), 1200) == (
-        "There are more different pages and activity types than can be counted by name; new ones are in “All others”.",
-        "1,200 activities are stored but not in these figures yet: is the disk full?",
+    assert data_warnings((), 0) == ()
+    assert data_warnings(("page", "type"), 1200) == (
+        "The limit of distinct pages and activity types is reached; new ones are counted as “All others”.",
+        "1,200 activities are stored but not counted in the metrics yet. The disk may be full.",
     )
 
 
@@ -236,9 +236,9 @@ def test_the_tiles_tell_the_period_and_the_day() -> None:
         engagement_rate=Metric(value=0.4, previous=0.5, change=-0.2),
     )
     shown = tiles(found, today, 6, PERIODS[1])
-    assert [(t.label, t.figure, t.detail, t.arrow) for t in shown] == [
+    assert [(t.label, t.value, t.detail, t.arrow) for t in shown] == [
         ("Active users", "1,204", "12 % from 1,075", 1),
-        ("Sessions", "9", "new, nothing before", 0),
+        ("Sessions", "9", "new, none before", 0),
         ("Activities", "48,220", "in 7 days", 0),
         ("Engagement rate", "40 %", "20 % from 50 %", -1),
         ("Delivered", "8", "today, 25 % opened", 0),
@@ -255,7 +255,7 @@ def test_bars_are_as_long_as_their_share_of_the_longest_and_all_others_have_a_na
             Named(name="/\u202eevil\n", count=10, share=0.1),
         )
     )
-    assert [(row.name, row.figure, row.share, row.length) for row in rows] == [
+    assert [(row.name, row.activities, row.share, row.length) for row in rows] == [
         ("/pricing", "40", "40 %", 1.0),
         (OTHERS, "30", "30 %", 0.75),
         ("/ evil", "10", "10 %", 0.25),
@@ -296,25 +296,25 @@ def test_the_line_reaches_up_to_a_round_number_over_the_highest_figure() -> None
 
 
 def test_a_chart_says_what_lies_under_the_pointer() -> None:
-    line = trend.TrendPanel(choose=nothing, room=200)
-    line.take(trend.Curve("activities", False, True, ("2026-11-20", "2026-11-21", "2026-11-22"), (4, 1500), (7,)))
+    line = trend.TrendPanel(choose=ignore, room=200)
+    line.set_data(trend.Curve("activities", False, True, ("2026-11-20", "2026-11-21", "2026-11-22"), (4, 1500), (7,)))
     assert "Line: this period, the last day so far · dashed: the period before" in texts(line)
-    assert line.told(2, 0) == "Fri 20 Nov: 4 · 7 in the period before"
-    assert line.told(99, 0) == "Sat 21 Nov: 1,500"
-    assert line.told(200, 0) == "Sun 22 Nov: not over yet"
-    assert line.told(900, 0) is None
+    assert line.describe_at(2, 0) == "Fri 20 Nov: 4 · 7 in the period before"
+    assert line.describe_at(99, 0) == "Sat 21 Nov: 1,500"
+    assert line.describe_at(200, 0) == "Sun 22 Nov: not over yet"
+    assert line.describe_at(900, 0) is None
 
     hours = [[0] * 24 for _ in range(7)]
     hours[6][23] = 1
     week = heat_map.HeatMapPanel(room=heat_map.LEFT + 240)
-    week.take(hours, "UTC", "What it means.")
-    assert week.told(heat_map.LEFT + 239, heat_map.TOP + 69) == "Sunday, 23:00 to 00:00: 1 activity"
-    assert week.told(heat_map.LEFT - 1, heat_map.TOP + 5) is None
+    week.set_data(hours, "UTC", "What it means.")
+    assert week.describe_at(heat_map.LEFT + 239, heat_map.TOP + 69) == "Sunday, 23:00 to 00:00: 1 activity"
+    assert week.describe_at(heat_map.LEFT - 1, heat_map.TOP + 5) is None
 
 
 async def test_what_the_pointer_is_on_stands_in_the_captions_place() -> None:
     week = heat_map.HeatMapPanel(room=heat_map.LEFT + 240)
-    week.take([[1] * 24 for _ in range(7)], "UTC", "What it means.")
+    week.set_data([[1] * 24 for _ in range(7)], "UTC", "What it means.")
     await week._over(Pointed(ft.Offset(heat_map.LEFT + 5, heat_map.TOP + 5)))  # type: ignore[arg-type]
     assert "Monday, 00:00 to 01:00: 1 activity" in texts(week)
     await week._left(None)
@@ -332,7 +332,7 @@ def test_every_hour_of_the_week_is_a_cell_and_the_busiest_the_strongest() -> Non
 
 
 def test_a_funnel_is_asked_for_once_every_step_is_chosen() -> None:
-    chosen = Chosen()
+    chosen = Selection()
     assert chosen.funnel is None
     chosen.steps = ["a", "b"]
     assert chosen.funnel == ("a", "b")
@@ -342,7 +342,7 @@ def test_a_funnel_is_asked_for_once_every_step_is_chosen() -> None:
 
 def test_a_period_ends_today_and_has_as_many_days_as_it_says() -> None:
     for period in PERIODS:
-        asked = Chosen(period=period).filters(TODAY)
+        asked = Selection(period=period).filters(TODAY)
         assert asked.last == TODAY
         assert asked.first is not None
         assert (TODAY - asked.first).days + 1 == period.days
@@ -357,7 +357,7 @@ class Pointed:
         self.local_position = at
 
 
-async def nothing(_: object) -> None: ...
+async def ignore(_: object) -> None: ...
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -376,7 +376,7 @@ class Counting(Panel):
 def test_a_part_is_drawn_only_when_what_it_shows_differs() -> None:
     part = Counting()
     for shown in ((1, "a"), (1, "a"), (2, "a"), (2, "a")):
-        part.take(*shown)
+        part.set_data(*shown)
     assert part.drawings == 2
     assert texts(part) == ["(2, 'a')"]
 
@@ -393,10 +393,10 @@ async def test_a_refresh_that_takes_long_is_followed_by_a_longer_rest() -> None:
         nonlocal asked
         asked += 1
         if asked == 1:
-            refresher.ask()
+            refresher.request_refresh()
 
     refresher = Refresher(refresh, 1.0, 5.0, now=lambda: next(times), sleep=rest)
-    refresher.ask()
+    refresher.request_refresh()
     for _ in range(5):
         await asyncio.sleep(0)
     assert rests == [2.5, 1.0]
@@ -409,7 +409,7 @@ def test_what_is_sent_to_a_page_is_not_put_into_words() -> None:
         def __repr__(self) -> str:
             raise AssertionError("a message was put into words")
 
-    name_messages_briefly()
+    shorten_message_text()
     assert f"send_message: {Message(MessageAction.PATCH_CONTROL, Body())}" == "send_message: a Message"
 
 
@@ -434,7 +434,7 @@ async def test_the_dashboard_shows_the_line_that_fills_it_and_then_what_there_is
     assert "No activities yet" not in texts(picture)
     assert is_shown(picture, trend.TrendPanel)
     heard = labels(picture)
-    assert "Activities: 2 in 7 days, new, there was nothing before" in heard
+    assert "Activities: 2 in 7 days, new, none before" in heard
     assert "/pricing: 1 activity, 100 %" in heard
     assert "Daily active users: 1" in heard
     assert "Retention: 1 new user in 1 cohort" in heard
@@ -463,13 +463,13 @@ async def test_a_refresh_that_finds_nothing_new_draws_nothing(
 async def test_figures_that_lack_something_say_so(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     visit(backend, "bob", "page_view")
     screen = screen_over(backend)
-    assert not is_shown(drawn(screen), Lacking)
+    assert not is_shown(drawn(screen), DataWarnings)
     answer = msgspec.structs.replace(backend.analytics.overview(Filters()), full=("page",), pending=2)
     monkeypatch.setattr(backend.analytics, "overview", lambda *_: answer)
     picture = drawn(screen)
-    assert is_shown(picture, Lacking)
-    assert any("different pages than can be counted" in text for text in texts(picture))
-    assert any("2 activities are stored but not in these figures yet" in text for text in texts(picture))
+    assert is_shown(picture, DataWarnings)
+    assert any("limit of distinct pages is reached" in text for text in texts(picture))
+    assert any("2 activities are stored but not counted in the metrics yet" in text for text in texts(picture))
 
 
 async def test_without_comparison_no_change_is_shown(backend: Backend) -> None:
@@ -491,7 +491,7 @@ async def test_a_funnel_that_cannot_be_is_told_in_its_place(backend: Backend) ->
     screen.chosen.steps = ["page_view", "purchase"]
     screen.chosen.dropped_at = 2
     assert screen.load().funnel.dropped_users == ("bob",)
-    assert named(drawn(screen), "Hide who dropped out before step 2") is not None
+    assert named(drawn(screen), "Hide users who dropped out before step 2") is not None
 
 
 async def test_what_cannot_be_loaded_offers_to_try_again(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -537,7 +537,7 @@ async def test_a_person_has_figures_sessions_and_what_they_did_in_each(backend: 
     screen = screen_over(backend, UserProfile, user_id="bob")
     picture = drawn(screen)
     heard = labels(picture)
-    assert f"Sessions: {SESSIONS + 1} in all" in heard
+    assert f"Sessions: {SESSIONS + 1} in total" in heard
     assert f"/pricing: {FEW + 2} activities" in heard
     assert "Show earlier sessions" in texts(picture)
 
@@ -550,7 +550,7 @@ async def test_a_person_has_figures_sessions_and_what_they_did_in_each(backend: 
 
 async def test_somebody_never_seen_gets_the_line_that_records_them(backend: Backend) -> None:
     picture = drawn(screen_over(backend, UserProfile, user_id="eve"))
-    assert "Nothing is recorded of this user" in texts(picture)
+    assert "No activities of this user" in texts(picture)
     assert any("flashflow track eve page_view" in text for text in texts(picture))
 
 
@@ -561,16 +561,16 @@ async def test_a_switch_marks_a_key_activity_and_says_while_it_counts(backend: B
     visit(backend, "bob", "checkout", "login")
     screen = screen_over(backend)
     part = KeyActivities(screen)
-    part.take(backend.activity.rollups.activity_types())
+    part.set_data(backend.activity.rollups.activity_types())
     switch = named(part.control, "Key activity: login")
     busy: list[bool] = []
-    screen.redraw = lambda: busy.append("counting sessions anew …" in texts(part.control))
+    screen.redraw = lambda: busy.append("recalculating sessions …" in texts(part.control))
 
     await switch.on_change(None)
 
     assert busy == [True]
     assert [kind.name for kind in backend.activity.rollups.activity_types() if kind.key] == ["login"]
-    part.take(backend.activity.rollups.activity_types())
+    part.set_data(backend.activity.rollups.activity_types())
     assert named(part.control, "Key activity: login").value is True
     screen.will_unmount()
 
@@ -608,5 +608,5 @@ async def test_an_open_screen_shows_at_once_what_somebody_else_marked(
 
 async def test_without_types_the_list_says_what_will_stand_there(backend: Backend) -> None:
     part = KeyActivities(screen_over(backend))
-    part.take(())
+    part.set_data(())
     assert any("No activities yet" in text for text in texts(part.control))

@@ -11,17 +11,17 @@ import pytest
 
 from flashflow.backend import Action, Attempt, Decided, Delivery, NotificationDetail
 from flashflow.views.notifications.actions import tomorrow_morning
-from flashflow.views.notifications.delivery_timeline import RetryAction
+from flashflow.views.notifications.delivery_timeline import TimelineActions
 from flashflow.views.notifications.detail import DetailActions, detail_view
-from flashflow.views.shared.delivery_labels import TO_THIS_COMPUTER, would
-from tests.support.control_tree import NOW, named, notice, texts, walk
+from flashflow.views.shared.delivery_labels import SENT_TO_THIS_COMPUTER, current_outcome
+from tests.support.control_tree import NOW, named, sample_notification, texts, walk
 
 
 async def _nothing(_: object) -> None: ...
 
 
 DO = DetailActions(
-    _nothing, _nothing, _nothing, _nothing, _nothing, RetryAction(_nothing, _nothing, _nothing, _nothing)
+    _nothing, _nothing, _nothing, _nothing, _nothing, TimelineActions(_nothing, _nothing, _nothing, _nothing)
 )
 
 
@@ -44,7 +44,7 @@ def attempt(outcome: str = "permanent", code: str = "smtp_550", text: str = "5.1
 
 def shown(*deliveries: Delivery, whole: bool = False, **changes: Any) -> ft.Column:
     return detail_view(
-        NotificationDetail(notification=notice(1, **changes), deliveries=deliveries), NOW, DO, whole=whole
+        NotificationDetail(notification=sample_notification(1, **changes), deliveries=deliveries), NOW, DO, whole=whole
     )
 
 
@@ -71,8 +71,8 @@ def test_a_notification_in_full_says_why_and_opens_only_web_links() -> None:
 
 
 def test_what_was_imported_says_that_its_deliveries_are_not_known() -> None:
-    assert "It was imported: which channels carried it is not known here." in texts(shown(status="delivered"))
-    assert "No channel was asked to carry it yet." in texts(shown(status="pending"))
+    assert "It was imported without its deliveries." in texts(shown(status="delivered"))
+    assert "It has not been handed to a channel yet." in texts(shown(status="pending"))
 
 
 def test_every_try_is_shown_with_the_providers_own_words() -> None:
@@ -81,8 +81,8 @@ def test_every_try_is_shown_with_the_providers_own_words() -> None:
         delivery(code="smtp_550", reason=told, attempts=(attempt("transient", "smtp_451", "later"), attempt()))
     )
     words = texts(view)
-    assert "2 tries" in words
-    assert {"12:00:00 · 1.2 s · Did not work this time", "smtp_451 · later"} <= set(words)
+    assert "2 attempts" in words
+    assert {"12:00:00 · 1.2 s · Temporary failure", "smtp_451 · later"} <= set(words)
     assert {"12:00:00 · 1.2 s · Refused", f"smtp_550 · {told}"} <= set(words)
     assert told not in words, "the reason is said once, with the try that gave it"
 
@@ -90,28 +90,31 @@ def test_every_try_is_shown_with_the_providers_own_words() -> None:
 def test_many_tries_are_folded_and_can_all_be_had() -> None:
     tries = tuple(attempt(text=f"no {i}") for i in range(34))
     folded, whole = shown(delivery(attempts=tries)), shown(delivery(attempts=tries), whole=True)
-    assert "Show all 34 tries" in buttons(folded)
+    assert "Show all 34 attempts" in buttons(folded)
     assert "smtp_550 · no 33" in texts(folded)
     assert "smtp_550 · no 0" not in texts(folded)
-    assert "Show all 34 tries" not in buttons(whole)
+    assert "Show all 34 attempts" not in buttons(whole)
     assert "smtp_550 · no 0" in texts(whole)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"next_attempt_at": NOW + timedelta(seconds=90), "attempts": (attempt("transient"),)}, "Next try at 12:01:30"),
-        ({"next_attempt_at": NOW - timedelta(seconds=1), "attempts": (attempt("transient"),)}, "Next try now"),
+        (
+            {"next_attempt_at": NOW + timedelta(seconds=90), "attempts": (attempt("transient"),)},
+            "Next attempt at 12:01:30",
+        ),
+        ({"next_attempt_at": NOW - timedelta(seconds=1), "attempts": (attempt("transient"),)}, "Next attempt now"),
         (
             {
                 "next_attempt_at": NOW + timedelta(seconds=90),
                 "attempts": (attempt("transient"),),
                 "retry_until": NOW + timedelta(hours=19),
             },
-            "Next try at 12:01:30, and so on until tomorrow, 07:00",
+            "Next attempt at 12:01:30, repeated until tomorrow, 07:00",
         ),
-        ({"status": "held", "release_at": NOW + timedelta(hours=19)}, "Goes out tomorrow, 07:00"),
-        ({"status": "held", "release_at": NOW + timedelta(hours=2)}, "Goes out at 14:00"),
+        ({"status": "held", "release_at": NOW + timedelta(hours=19)}, "Will be sent tomorrow, 07:00"),
+        ({"status": "held", "release_at": NOW + timedelta(hours=2)}, "Will be sent at 14:00"),
     ],
 )
 def test_what_comes_next_is_said_with_its_time(changes: dict[str, Any], words: str) -> None:
@@ -139,8 +142,8 @@ def test_what_was_cancelled_is_not_to_be_retried() -> None:
 
 def test_what_a_digest_holds_can_be_sent_now() -> None:
     held = delivery("held", code="digest", reason="Waits for the daily digest.")
-    assert "Send the summary now" in buttons(shown(held))
-    assert "Send the summary now" not in buttons(shown(delivery("held", code="quiet_hours")))
+    assert "Send the digest now" in buttons(shown(held))
+    assert "Send the digest now" not in buttons(shown(delivery("held", code="quiet_hours")))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_what_a_digest_holds_can_be_sent_now() -> None:
         ("unread", {"Mark read", "Snooze", "Archive"}),
         ("read", {"Mark unread", "Snooze", "Archive"}),
         ("snoozed", {"Wake now", "Snooze", "Archive"}),
-        ("archived", {"Back to the inbox"}),
+        ("archived", {"Move to inbox"}),
         (None, set()),
     ],
 )
@@ -170,14 +173,17 @@ def test_our_own_reasons_speak_to_the_reader_and_a_providers_words_stay() -> Non
 
 
 def test_what_would_happen_now_knows_of_channels_that_cannot_work() -> None:
-    push = Decided(channel="push", status="pending", code="queued", reason=TO_THIS_COMPUTER)
+    push = Decided(channel="push", status="pending", code="queued", reason=SENT_TO_THIS_COMPUTER)
     phone = Decided(channel="push", status="pending", code="queued", reason="On its way.")
     off = Decided(channel="email", status="suppressed", code="channel_off", reason="The user turned e-mail off.")
     broken = {"desktop": "There is no session."}
-    assert would(push)[0].word == "reaches you"
-    assert (would(push, broken)[0].word, would(push, broken)[1]) == ("does not reach you", "There is no session.")
-    assert would(phone, broken)[0].word == "reaches you"
-    assert (would(off)[0].word, would(off)[1]) == ("is not used", "You turned e-mail off.")
+    assert current_outcome(push)[0].word == "reaches you"
+    assert (current_outcome(push, broken)[0].word, current_outcome(push, broken)[1]) == (
+        "does not reach you",
+        "There is no session.",
+    )
+    assert current_outcome(phone, broken)[0].word == "reaches you"
+    assert (current_outcome(off)[0].word, current_outcome(off)[1]) == ("is not used", "You turned e-mail off.")
 
 
 def test_tomorrow_morning_is_eight_by_the_wall_clock_over_a_change_of_time() -> None:

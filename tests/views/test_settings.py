@@ -14,7 +14,7 @@ from flashflow.backend import Backend, Config, DigestIn, given
 from flashflow.views.settings.channel_fields import (
     SET,
     TABLES,
-    name_complaint,
+    name_error,
     other_table,
     secret_hint,
     shown_in,
@@ -106,7 +106,7 @@ def test_a_secret_is_never_shown_and_its_field_says_where_it_is() -> None:
     password = next(spec for spec in EMAIL.fields if spec.name == "password")
     for stored in (SET, "${SMTP_PASSWORD}", "${keyring:email.password}"):
         assert shown_in(password, {"password": stored}) == ""
-    assert secret_hint(password, {"password": SET}) == "Kept. Leave it empty to keep it."
+    assert secret_hint(password, {"password": SET}) == "Stored. Leave empty to keep it."
     assert "keyring" in secret_hint(password, {"password": "${keyring:email.password}"})
     assert "${SMTP_PASSWORD}" in secret_hint(password, {"password": "${SMTP_PASSWORD}"})
     assert secret_hint(password, None) == ""
@@ -141,11 +141,11 @@ def test_every_form_fits_its_table(backend: Backend) -> None:
     "name", ["", "My Service", "a.b", "0a", "é", "x" * 33, "email", "push", "in_app", "fcm", "ntfy"]
 )
 def test_a_name_that_no_channel_can_have_is_refused_at_its_field(name: str) -> None:
-    assert name_complaint(name, {"email": None, "sms": None, "push": {}, "ntfy": {}}) is not None
+    assert name_error(name, {"email": None, "sms": None, "push": {}, "ntfy": {}}) is not None
 
 
 def test_a_plain_name_is_taken() -> None:
-    assert name_complaint("my-service_2", {"email": None}) is None
+    assert name_error("my-service_2", {"email": None}) is None
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------
@@ -153,12 +153,12 @@ def test_a_plain_name_is_taken() -> None:
 
 def test_what_is_being_typed_outlives_a_change_elsewhere() -> None:
     line = Field("Host")
-    line.take("one")
+    line.set_data("one")
     assert line.text == "one"
-    line.take("two")
+    line.set_data("two")
     assert line.text == "two"
     line.control.value = "typing"
-    line.take("three")
+    line.set_data("three")
     assert line.text == "typing"
     assert line.is_changed
     line.reset("four")
@@ -200,17 +200,17 @@ async def test_how_often_follows_my_choice_then_that_for_all_then_the_app(backen
     source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
 
     def weekly() -> MyDigestSetting:
-        return next(row.rhythm for row in source.matrix().types if row.name == "weekly")
+        return next(row.digest for row in source.matrix().types if row.name == "weekly")
 
     assert weekly() == MyDigestSetting("daily", "18:00", False)
-    source.set_rhythm("*", "hourly", None)
+    source.set_digest("*", "hourly", None)
     assert weekly() == MyDigestSetting("hourly", None, False)
-    source.set_rhythm("weekly", "daily", "07:15")
+    source.set_digest("weekly", "daily", "07:15")
     assert weekly() == MyDigestSetting("daily", "07:15", True)
-    source.set_rhythm("weekly", None, None)
-    source.set_rhythm("*", None, None)
+    source.set_digest("weekly", None, None)
+    source.set_digest("*", None, None)
     assert weekly() == MyDigestSetting("daily", "18:00", False)
-    assert source.matrix().rhythm is None
+    assert source.matrix().digest is None
 
 
 # --- the screen -------------------------------------------------------------------------------------------------------
@@ -240,21 +240,21 @@ async def test_contacts_are_saved_and_a_refusal_stands_at_its_field(backend: Bac
 async def test_quiet_hours_are_kept_field_by_field(backend: Backend) -> None:
     screen = screen_over(backend)
     page = drawn(screen)
-    circumstances = backend.notifications.delivery_settings
+    settings = backend.notifications.delivery_settings
     start, zone = field(page, "From"), field(page, "Time zone")
     start.value = "7.30"
     await start.on_blur(None)  # type: ignore[misc, operator]
-    assert start.value == circumstances.quiet_hours("ada").start == "07:30"
+    assert start.value == settings.quiet_hours("ada").start == "07:30"
     start.value = "25:00"
     await start.on_blur(None)  # type: ignore[misc, operator]
-    assert start.error == "Write a time of day, like 22:00."
+    assert start.error == "Enter a time of day, for example 22:00."
     zone.value = "Mars/One"
     await zone.on_blur(None)  # type: ignore[misc, operator]
     assert str(zone.error).startswith("This is not an IANA time zone")
     on = switch(page, "Quiet hours")
     on.value = True
     await on.on_change(Turned(on))  # type: ignore[misc, operator, arg-type]
-    setting = circumstances.quiet_hours("ada")
+    setting = settings.quiet_hours("ada")
     assert (setting.enabled, setting.start) == (True, "07:30")
 
 
@@ -271,7 +271,7 @@ async def test_the_last_day_of_quiet_stays(backend: Backend) -> None:
     await chips["Mon"].on_select(Turned(chips["Mon"]))  # type: ignore[misc, operator, arg-type]
     assert chips["Mon"].selected
     assert backend.notifications.delivery_settings.quiet_hours("ada").days == ("mon",)
-    assert "One day must stay; turn quiet hours off instead." in texts(page)
+    assert "Select at least one day, or turn quiet hours off." in texts(page)
 
 
 async def test_the_screen_says_what_a_notice_would_do_now(backend: Backend) -> None:
@@ -324,7 +324,7 @@ async def test_a_test_with_nobody_to_send_it_to_says_what_is_missing(backend: Ba
     screen = screen_over(backend)
     page = drawn(screen)
     await named(page, "Send a test: E-mail").on_click(None)
-    assert any(text.startswith("You have given no e-mail address") for text in texts(page))
+    assert any(text.startswith("You have no e-mail address") for text in texts(page))
 
 
 async def test_a_file_that_cannot_be_used_is_told_with_its_place(backend: Backend) -> None:
@@ -371,4 +371,4 @@ async def test_a_digest_set_for_all_shows_in_the_source(backend: Backend) -> Non
     choice = given(DigestIn, notification_type="*", frequency="daily", at="06:45")
     services.store.run(services.delivery_settings.digest_write("ada", choice))
     source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
-    assert source.matrix().rhythm == MyDigestSetting("daily", "06:45", True)
+    assert source.matrix().digest == MyDigestSetting("daily", "06:45", True)

@@ -38,7 +38,7 @@ def drawn(backend: Backend) -> ft.Control:
 
 
 def whom(page: ft.Control) -> ft.TextField:
-    return next(c for c in walk(page) if isinstance(c, ft.TextField) and c.label == "Whom: the user id")
+    return next(c for c in walk(page) if isinstance(c, ft.TextField) and c.label == "User id")
 
 
 async def test_it_says_where_the_data_is_how_large_and_by_which_rules(backend: Backend) -> None:
@@ -47,40 +47,39 @@ async def test_it_says_where_the_data_is_how_large_and_by_which_rules(backend: B
     found = texts(drawn(backend))
     assert str(backend.data_dir) in found
     assert "flashflow export activities.csv" in found
-    assert (
-        "Keeps activities for 90 days and notifications for ever. Above 500 MB the oldest go first. Figures stay."
-        in found
+    rules = (
+        "Keeps activities for 90 days and notifications without a time limit. "
+        "Above 500 MB the oldest are deleted first. Metrics are kept."
     )
-    assert "Keeps the activities of those who agreed. IP addresses are masked before they are stored." in found
+    assert rules in found
+    assert "Stores activities of users who consented. IP addresses are masked before they are stored." in found
 
 
 async def test_a_person_is_erased_only_after_a_second_question_that_says_what_goes(backend: Backend) -> None:
     backend.activity.track_activity("bob", "t")
     backend.notifications.send_notification("bob", "t", "m")
     page = drawn(backend)
-    await named(page, "Erase a person").on_click(None)
-    assert whom(page).error == "Say whom."
+    await named(page, "Erase a user").on_click(None)
+    assert whom(page).error == "Enter a user id."
     whom(page).value = "bob"
-    await named(page, "Erase a person").on_click(None)
+    await named(page, "Erase a user").on_click(None)
     assert "Erase “bob”?" in texts(page)
     assert any("every backup" in text and "cannot be undone" in text for text in texts(page))
     assert backend.activity.list_activities(user_id="bob").activities
     await named(page, "Keep: bob").on_click(None)
     assert "Erase “bob”?" not in texts(page)
-    await named(page, "Erase a person").on_click(None)
+    await named(page, "Erase a user").on_click(None)
     await named(page, "Erase for good: bob").on_click(None)
-    assert "“bob” is erased: 1 activity, 1 session and 1 notification, and everything that belongs to them." in texts(
-        page
-    )
+    assert "“bob” was erased: 1 activity, 1 session and 1 notification and all related data." in texts(page)
     assert whom(page).value == ""
     with pytest.raises(Erased):
         backend.activity.track_activity("bob", "late")
 
 
 def test_sizes_and_rules_in_words() -> None:
-    assert [data_labels.size(n) for n in (1, 1023, 1024, 1536, 12 * 1024**2, 3 * 1024**5)] == [
+    assert [data_labels.size_text(n) for n in (1, 1023, 1024, 1536, 12 * 1024**2, 3 * 1024**5)] == [
         "1 byte", "1,023 bytes", "1 KB", "1.5 KB", "12 MB", "3,072 TB",
     ]  # fmt: skip
-    assert data_labels.keeping(RetentionSettings()) == "Keeps everything, for ever."
-    assert data_labels.tracking(PrivacySettings(tracking="none")).startswith("Keeps nobody's activities.")
-    assert data_labels.erased("bob", {"activities": 0}).startswith("Nothing was stored of “bob”.")
+    assert data_labels.retention_text(RetentionSettings()) == "Keeps everything without a time limit."
+    assert data_labels.tracking_text(PrivacySettings(tracking="none")).startswith("Stores no activities.")
+    assert data_labels.erasure_text("bob", {"activities": 0}).startswith("Nothing was stored about “bob”.")

@@ -12,7 +12,15 @@ import flet as ft
 import pytest
 
 from flashflow.backend import Backend, Config, Rule, RuleRef
-from flashflow.views.settings.rule_labels import fired, length, name_for, per, then, tried, when
+from flashflow.views.settings.rule_labels import (
+    action_text,
+    condition_text,
+    dry_run_text,
+    history_text,
+    interval_text,
+    name_for,
+    period_text,
+)
 from flashflow.views.settings.screen import Settings
 from flashflow.views.shared.live import Live
 from tests.support.control_tree import named, texts, walk
@@ -48,29 +56,35 @@ def screen_over(backend: Backend) -> Settings:
     ("fields", "first", "second"),
     [
         ({"on": THRICE}, "When checkout_failed happens 3 times within 10 min",
-         "Tells the user “Sorry”, at most once an hour"),
-        ({"on": {"activity_type": "x"}, "to": ["ada"], "cooldown_minutes": 0}, "When x happens", "Tells you “Sorry”"),
+         "Notifies the user with “Sorry”, at most once an hour"),
+        ({"on": {"activity_type": "x"}, "to": ["ada"], "cooldown_minutes": 0}, "When x happens",
+         "Notifies you with “Sorry”"),
         ({"on": {"activity_type": "x", "times": 2, "within_minutes": 1440, "where": [
             {"field": "metadata.plan", "op": "in", "value": ["pro", True, 5]},
             {"field": "page_url", "op": "exists", "value": False}]},
           "to": ["ada", "bob", "cem", "dan", "eve"], "cooldown_minutes": 90},
-         "When x happens 2 times within 1 day where metadata.plan is one of pro, true, 5 and page_url is not there",
-         "Tells you, bob, cem and 2 others “Sorry”, at most once in 90 min"),
+         "When x happens 2 times within 1 day where metadata.plan is one of pro, true, 5 and page_url is missing",
+         "Notifies you, bob, cem and 2 others with “Sorry”, at most once in 90 min"),
         ({"alert": {"metric": "active_users", "change_percent": -50}, "to": ["bob"], "cooldown_minutes": 0},
-         "When active users fall by 50 % or more against the same weekday last week",
-         "Tells bob “Sorry”, at most once a day"),
+         "When active users fall by 50 % or more compared with the same weekday last week",
+         "Notifies bob with “Sorry”, at most once a day"),
     ],
 )  # fmt: skip
 async def test_a_rule_reads_as_a_sentence(backend: Backend, fields: dict[str, Any], first: str, second: str) -> None:
     rule = backend.rules.create("r", **{"send": SEND} | fields)
-    assert (when(rule), then(rule, "ada")) == (first, second)
+    assert (condition_text(rule), action_text(rule, "ada")) == (first, second)
 
 
 def test_lengths_and_names_are_plain() -> None:
-    assert [length(minutes) for minutes in (1, 59, 60, 90, 120, 1440, 10080)] == [
+    assert [period_text(minutes) for minutes in (1, 59, 60, 90, 120, 1440, 10080)] == [
         "1 min", "59 min", "1 hour", "90 min", "2 hours", "1 day", "1 week",
     ]  # fmt: skip
-    assert [per(minutes) for minutes in (60, 1440, 10080, 120)] == ["an hour", "a day", "a week", "in 2 hours"]
+    assert [interval_text(minutes) for minutes in (60, 1440, 10080, 120)] == [
+        "an hour",
+        "a day",
+        "a week",
+        "in 2 hours",
+    ]
     assert name_for("checkout failed/é", {"checkout-failed"}) == "checkout-failed-2"
     assert (name_for("Ω", set()), name_for("dry-run", set())) == ("rule", "dry-run-2")
 
@@ -78,14 +92,14 @@ def test_lengths_and_names_are_plain() -> None:
 async def test_how_often_is_told_with_how_long_ago(backend: Backend) -> None:
     screen = screen_over(backend)
     rule = backend.rules.create("r", on={"activity_type": "x"}, send=SEND, cooldown_minutes=0)
-    assert fired(rule, screen.now()) == "Has not fired yet"
+    assert history_text(rule, screen.now()) == "Has not fired yet"
     for _ in range(3):
         backend.activity.track_activity("ada", "x")
     backend.rules.evaluator.evaluate_new()
     rule = backend.rules.get(RuleRef("r"))
     assert rule.last_fired_at is not None
-    assert fired(rule, rule.last_fired_at + timedelta(minutes=4)) == "Fired 3 times, last 4 min ago"
-    assert tried(backend.rules.dry_run_of(RuleRef("r"))) == "Would have fired 3 times in the last 7 days."
+    assert history_text(rule, rule.last_fired_at + timedelta(minutes=4)) == "Fired 3 times, last 4 min ago"
+    assert dry_run_text(backend.rules.dry_run_of(RuleRef("r"))) == "Would have fired 3 times in the last 7 days."
 
 
 # --- the screen -------------------------------------------------------------------------------------------------------
@@ -102,7 +116,7 @@ async def test_a_rule_is_switched_tried_and_deleted_after_a_second_question(back
     screen = screen_over(backend)
     page = drawn(screen)
     assert "When checkout_failed happens 3 times within 10 min" in texts(page)
-    assert "Tells the user “Sorry”, at most once an hour" in texts(page)
+    assert "Notifies the user with “Sorry”, at most once an hour" in texts(page)
     await named(page, "Dry run: late").on_click(None)
     assert "Would have fired once in the last 7 days." in texts(page)
 
@@ -119,7 +133,7 @@ async def test_a_rule_is_switched_tried_and_deleted_after_a_second_question(back
     await named(page, "Delete: late").on_click(None)
     await named(page, "Delete for good: late").on_click(None)
     assert rules_of(backend) == ()
-    assert any(text.startswith("No rule yet.") for text in texts(drawn(screen)))
+    assert any(text.startswith("No rules yet.") for text in texts(drawn(screen)))
 
 
 async def test_an_error_stands_beside_the_rule_until_it_is_dismissed(backend: Backend) -> None:
@@ -149,7 +163,7 @@ async def test_the_form_makes_a_rule_for_me_or_for_the_user(backend: Backend) ->
 
     words = (("Title", "Sorry"), ("Message", "{user_id} could not pay"))
     await add(("Activity type", "checkout failed"), ("Times", "3"), ("Within minutes", "10"), *words)
-    await add(("Activity type", "checkout failed"), ("Minutes between notices", "0"), *words, whom="user")
+    await add(("Activity type", "checkout failed"), ("Minutes between notifications", "0"), *words, whom="user")
     newest, first = rules_of(backend)
     assert (first.name, first.to, first.cooldown_minutes) == ("checkout-failed", ["ada"], 60)
     assert first.on is not None

@@ -112,7 +112,10 @@ def test_a_signal_closes_the_window_and_stops_within_three_seconds(opened: Opene
     ("env", "words"),
     [
         ({}, "There is no display."),
-        ({"DISPLAY": ":99", "FLET_CLIENT_URL": "http://127.0.0.1:9/client.tar.gz"}, "desktop client cannot be had"),
+        (
+            {"DISPLAY": ":99", "FLET_CLIENT_URL": "http://127.0.0.1:9/client.tar.gz"},
+            "desktop client could not be downloaded",
+        ),
     ],
 )
 def test_without_display_or_client_it_says_so_in_one_line_and_serves_the_browser(

@@ -1,4 +1,4 @@
-"""Every one by itself, or collected and told at once: the menu that chooses for one type of notice."""
+"""Menu that sets a type's digest: each notification by itself, or an hourly or daily digest."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from flashflow.views.controls.protocols import DigestSetting
 from flashflow.views.controls.tokens import Handler, menu_button
 
 MORNING = "08:00"
-"""When a daily summary goes out that nobody gave a time."""
-EACH_ITS_OWN = "As each type says"
+"""Default time of a daily digest."""
+PER_TYPE = "Set per type"
 
 Choose = Callable[[str | None, str | None], Awaitable[None]]
-"""Takes the frequency (None: the choice is taken back) and for "daily" the time."""
+"""Called with the frequency (None: reset to the default) and, for "daily", the time."""
 
 
-def digest_label(rhythm: DigestSetting | None) -> str:
-    """What a rhythm is called: "Every one", "Hourly", "Daily, 08:00"."""
-    if rhythm is None:
-        return EACH_ITS_OWN
-    if rhythm.frequency == "daily":
-        return f"Daily, {rhythm.at or MORNING}"
-    return "Hourly" if rhythm.frequency == "hourly" else "Every one"
+def digest_label(digest: DigestSetting | None) -> str:
+    """Return the label of a digest setting: "Every one", "Hourly", "Daily, 08:00"."""
+    if digest is None:
+        return PER_TYPE
+    if digest.frequency == "daily":
+        return f"Daily, {digest.at or MORNING}"
+    return "Hourly" if digest.frequency == "hourly" else "Every one"
 
 
-def digest_menu(label: str, rhythm: DigestSetting | None, choose: Choose) -> ft.PopupMenuButton:
-    """The menu for the type called ``label``; ``rhythm`` None where nothing was chosen for every type at once."""
-    at = (rhythm.at if rhythm is not None and rhythm.frequency == "daily" else None) or MORNING
-    frequency = rhythm.frequency if rhythm is not None else None
-    words = digest_label(rhythm)
+def digest_menu(label: str, digest: DigestSetting | None, choose: Choose) -> ft.PopupMenuButton:
+    """Return the menu for the type named ``label``; ``digest`` is None for all types while nothing is set for them."""
+    at = (digest.at if digest is not None and digest.frequency == "daily" else None) or MORNING
+    current = digest.frequency if digest is not None else None
+    words = digest_label(digest)
 
-    def item(text: str, wanted: str | None, moment: str | None = None) -> ft.PopupMenuItem:
+    def item(text: str, frequency: str | None, time_of_day: str | None = None) -> ft.PopupMenuItem:
         async def chosen(_: object) -> None:
-            await choose(wanted, moment)
+            await choose(frequency, time_of_day)
 
-        return ft.PopupMenuItem(text, checked=wanted == frequency, on_click=chosen)
+        return ft.PopupMenuItem(text, checked=frequency == current, on_click=chosen)
 
     items = [
         item("Every one", "off"),
-        item("Collected, every hour", "hourly"),
-        item(f"Collected, daily at {at}", "daily", at),
-        ft.PopupMenuItem("Collected, daily at another time…", on_click=_ask(at, choose)),
+        item("Digest, every hour", "hourly"),
+        item(f"Digest, daily at {at}", "daily", at),
+        ft.PopupMenuItem("Digest, daily at another time…", on_click=_time_picker(at, choose)),
     ]
-    if rhythm is not None and rhythm.chosen:
-        items.append(ft.PopupMenuItem("Take my choice back", on_click=_take_back(choose)))
+    if digest is not None and digest.chosen:
+        items.append(ft.PopupMenuItem("Reset to default", on_click=_reset(choose)))
     return menu_button(words, items, name=f"{label}: {words}", outlined=False)
 
 
-def _take_back(choose: Choose) -> Handler:
-    async def take_back(_: object) -> None:
+def _reset(choose: Choose) -> Handler:
+    async def reset(_: object) -> None:
         await choose(None, None)
 
-    return take_back
+    return reset
 
 
-def _ask(at: str, choose: Choose) -> Handler:
-    async def ask(event: Any) -> None:
+def _time_picker(at: str, choose: Choose) -> Handler:
+    async def show(event: Any) -> None:
         async def picked(answer: ft.Event[ft.TimePicker]) -> None:
             if answer.control.value is not None:
                 await choose("daily", f"{answer.control.value:%H:%M}")
@@ -69,10 +69,10 @@ def _ask(at: str, choose: Choose) -> Handler:
                 value=time.fromisoformat(at),
                 entry_mode=ft.TimePickerEntryMode.INPUT,
                 hour_format=ft.TimePickerHourFormat.H24,
-                help_text="When the daily summary goes out",
+                help_text="Time of the daily digest",
                 confirm_text="Save",
                 on_change=picked,
             )
         )
 
-    return ask
+    return show

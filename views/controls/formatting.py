@@ -1,9 +1,10 @@
-"""Words for times and counts: pure functions, no Flet."""
+"""Format times, counts and texts of callers. Pure functions, no Flet."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from unicodedata import bidirectional
+from urllib.parse import urlsplit
 
 MINUTE = 60
 HOUR = 60 * MINUTE
@@ -13,10 +14,10 @@ JOINERS = "\u200c\u200d"
 
 
 def ago(then: datetime, now: datetime) -> str:
-    """How long ago in a few words: "just now", "4 min ago", "2 h ago", "yesterday", "3 days ago", "12 Mar 2025".
+    """Format a past time: "just now", "4 min ago", "2 h ago", "yesterday", "3 days ago", "12 Mar 2025".
 
-    Both times are aware; days are those of ``now``'s zone. A time ahead of ``now`` (clocks differ) reads "just now" up
-    to a minute and as its date and hour beyond.
+    Both times are aware; days are calendar days in ``now``'s zone. A future time (clocks differ) is "just now" within a
+    minute and a date with a time of day beyond it.
     """
     then = then.astimezone(now.tzinfo)
     seconds = (now - then).total_seconds()
@@ -35,13 +36,13 @@ def ago(then: datetime, now: datetime) -> str:
 
 
 def day_month(day: datetime, now: datetime) -> str:
-    """ "12 Mar", with the year where it is not this one."""
+    """ "12 Mar", with the year unless it is the current year."""
     text = f"{day.day} {day:%b}"
     return text if day.year == now.year else f"{text} {day.year}"
 
 
 def day_heading(then: datetime, now: datetime) -> str:
-    """The heading a list is grouped under: "Today", "Yesterday", "Friday", "12 Mar"."""
+    """Return the heading of a day in a list: "Today", "Yesterday", "Friday", "12 Mar"."""
     then = then.astimezone(now.tzinfo)
     days = (now.date() - then.date()).days
     if days <= 0:
@@ -52,19 +53,19 @@ def day_heading(then: datetime, now: datetime) -> str:
 
 
 def exact(then: datetime, now: datetime) -> str:
-    """The full time in ``now``'s zone: "Sunday 22 November 2026, 12:04:11"."""
+    """Format date and time in ``now``'s zone: "Sunday 22 November 2026, 12:04:11"."""
     then = then.astimezone(now.tzinfo)
     return f"{then:%A} {then.day} {then:%B} {then.year}, {then:%H:%M:%S}"
 
 
 def clock(then: datetime, now: datetime) -> str:
-    """The time of day, with the day where it is not today: "12:04:11", "12 Mar, 12:04:11"."""
+    """Format the time of day, with the date unless it is today: "12:04:11", "12 Mar, 12:04:11"."""
     then = then.astimezone(now.tzinfo)
     return f"{then:%H:%M:%S}" if then.date() == now.date() else f"{day_month(then, now)}, {then:%H:%M:%S}"
 
 
 def upcoming(then: datetime, now: datetime) -> str:
-    """A time ahead, as short as it can be said: "14:05", "tomorrow, 07:00", "Friday, 07:00", "12 Mar, 07:00"."""
+    """Format a future time: "14:05", "tomorrow, 07:00", "Friday, 07:00", "12 Mar, 07:00"."""
     then = then.astimezone(now.tzinfo)
     days = (then.date() - now.date()).days
     if days == 0:
@@ -74,47 +75,80 @@ def upcoming(then: datetime, now: datetime) -> str:
     return f"{then:%A}, {then:%H:%M}" if 1 < days < 7 else f"{day_month(then, now)}, {then:%H:%M}"
 
 
-def next_minute(now: datetime) -> timedelta:
-    """How long until the minute turns, when relative times want to be written again."""
-    return timedelta(seconds=MINUTE) - timedelta(seconds=now.second, microseconds=now.microsecond)
-
-
 def badge(unread: int) -> str | None:
-    """What stands in a badge: None at zero, "99+" at most."""
+    """Return the text of the unread badge: None at zero, "99+" above BADGE_MAX."""
     if unread <= 0:
         return None
     return str(unread) if unread <= BADGE_MAX else f"{BADGE_MAX}+"
 
 
 def bell_name(unread: int, quiet_until: str | None = None) -> str:
-    """The bell's name for screen readers: "Notifications, 3 unread, do not disturb until 14:05"."""
+    """Return the bell's accessible name: "Notifications, 3 unread, do not disturb until 14:05"."""
     name = f"Notifications, {unread:,} unread" if unread > 0 else "Notifications, none unread"
     return f"{name}, do not disturb until {quiet_until}" if quiet_until else name
 
 
 def times(count: int) -> str | None:
-    """How often a notice was updated in place: "×3", None where it came once."""
+    """Return how often a notification was sent under one collapse key: "×3"; None for once."""
     return f"×{count:,}" if count > 1 else None
 
 
+def grouped(number: int) -> str:
+    """1234567 → "1,234,567"."""
+    return f"{number:,}"
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """ "1 activity", "2 activities"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def share(part: int, whole: int) -> str | None:
+    """Return a percentage, "98.7 %"; None when ``whole`` is zero."""
+    if whole <= 0:
+        return None
+    return f"{100 * part / whole:.1f}".removesuffix(".0") + " %"
+
+
+def elapsed_text(milliseconds: int) -> str:
+    """Format a duration: "120 ms", "1.4 s", "15 s"."""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    return f"{milliseconds / 1000:.1f}".removesuffix(".0") + " s"
+
+
 def one_line(text: str, limit: int = 300) -> str:
-    """Text as one line of at most ``limit`` characters; line breaks and control characters become spaces."""
+    """Shorten text to one line of ``limit`` characters; line breaks and control characters become spaces."""
     line = " ".join(_shown(text).split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 def paragraphs(text: str) -> str:
-    """Text with its line breaks kept, other control characters (bidi overrides too) taken out."""
+    """Replace control characters, bidi overrides too, with spaces; keep line breaks."""
     return "\n".join(_shown(line).rstrip() for line in text.splitlines()).strip()
 
 
 def reads_rtl(text: str) -> bool:
-    """Whether the first letter that has a direction reads from right to left."""
+    """Return whether the first character with a direction reads from right to left."""
     for character in text:
         direction = bidirectional(character)
         if direction in ("L", "R", "AL"):
             return direction != "L"
     return False
+
+
+def safe_link(url: str) -> str | None:
+    """Return the URL if it is http or https with a host and without a user name, else None."""
+    if any(c.isspace() or not c.isprintable() for c in url):
+        return None
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return None
+    if parts.scheme.lower() not in ("http", "https") or not host or parts.username is not None:
+        return None
+    return url
 
 
 def _shown(text: str) -> str:

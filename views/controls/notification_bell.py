@@ -1,4 +1,4 @@
-"""The bell: how many notices are unread, and the newest ten one click away. It reads the same in any Flet app."""
+"""Notification bell for any Flet app: a badge with the unread count and a panel with the newest ten."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def _now() -> datetime:
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class NotificationBell(ft.Container):
-    """A bell button with a badge and a drop-down, live from ``source``.
+    """A bell button with a badge and a panel, live from ``source``.
 
-    ``open_notice`` is called with the id of the notice that was picked, ``open_all`` when "View all" is pressed.
+    ``open_notification`` is called with the id of the selected notification, ``open_all`` when "View all" is pressed.
     """
 
     source: InboxSource = field(metadata={"skip": True})
-    open_notice: Callable[[str], Awaitable[None]] | None = field(default=None, metadata={"skip": True})
+    open_notification: Callable[[str], Awaitable[None]] | None = field(default=None, metadata={"skip": True})
     open_all: Callable[[], Awaitable[None]] | None = field(default=None, metadata={"skip": True})
     now: Callable[[], datetime] = field(default=_now, metadata={"skip": True})
 
@@ -82,8 +82,8 @@ class NotificationBell(ft.Container):
         self._draw()
 
     def did_mount(self) -> None:
-        self._unsubscribe = self.source.subscribe(self._refresher.ask)
-        self._refresher.ask()
+        self._unsubscribe = self.source.subscribe(self._refresher.request_refresh)
+        self._refresher.request_refresh()
 
     def will_unmount(self) -> None:
         if self._unsubscribe is not None:
@@ -93,21 +93,21 @@ class NotificationBell(ft.Container):
 
     @property
     def unread(self) -> int:
-        """How many notices are unread, as last heard."""
+        """Unread notifications at the last refresh."""
         return self._inbox.unread
 
     @property
     def badge_text(self) -> str | None:
-        """What stands in the badge, None where there is none."""
+        """Text of the badge, None while it is hidden."""
         return self._count.value if self._badge.visible else None
 
     @property
     def name(self) -> str:
-        """The button's name for screen readers."""
+        """Accessible name of the button."""
         return str(self._button.tooltip)
 
     async def refresh(self) -> None:
-        """Look at the source again and show what it says."""
+        """Read the source and show its state."""
         try:
             self._inbox = await asyncio.to_thread(self.source.newest, NEWEST)
             self._error = None
@@ -120,11 +120,11 @@ class NotificationBell(ft.Container):
         self._draw_panel()
 
     async def open_panel(self, _: object = None) -> None:
-        """Open the drop-down under the bell; a second click (a double one, say) opens no second one."""
+        """Open the panel under the bell, unless it is open (a double click)."""
         if self._panel is not None:
             return
         self._undo = ()
-        # In a list, where Flet matches what is drawn anew with what stood there: the rows stay where they are scrolled.
+        # In a list, because Flet matches list items by key with the previous ones: the scroll position stays.
         self._frame = ft.Stack([self.panel_content()])
         self._panel = ft.AlertDialog(
             content=self._frame,
@@ -140,18 +140,19 @@ class NotificationBell(ft.Container):
             on_dismiss=self._dismissed,
         )
         self.page.show_dialog(self._panel)
-        self._refresher.ask()
+        self._refresher.request_refresh()
 
     def panel_content(self) -> ft.Container:
-        """The drop-down as the inbox stands: a head, the rows or why there are none, and "View all"."""
+        """Return the panel: a head, the rows or a message, and "View all"."""
         now = self.now()
         rows: list[ft.Control] = [
-            notification_row(notice, now, self._picker(notice), lines=1) for notice in self._inbox.notices
+            notification_row(notification, now, self._picker(notification), lines=1)
+            for notification in self._inbox.notifications
         ]
         if self._error:
             rows = [_line(body(self._error)), ft.TextButton("Retry", height=TARGET, on_click=self._retry)]
         elif not rows:
-            rows = [_line(small("Nothing here yet. What your apps tell you will appear in this list."))]
+            rows = [_line(small("No notifications yet. Notifications from your apps appear here."))]
         return ft.Container(
             key="bell-panel",
             width=PANEL_WIDTH,
@@ -182,17 +183,17 @@ class NotificationBell(ft.Container):
         )
 
     def _foot(self, now: datetime) -> ft.Container:
-        """The ways out of here, and quiet for an hour or the end of it."""
+        """Return the buttons "View all" and do not disturb."""
         view_all = ft.TextButton("View all", on_click=self._view_all, height=TARGET)
         until = self._quiet_until(now)
         if until is None:
-            quiet = ft.TextButton("Do not disturb 1 h", icon=QUIET, on_click=self.disturb_not, height=TARGET)
+            quiet = ft.TextButton("Do not disturb 1 h", icon=QUIET, on_click=self.start_do_not_disturb, height=TARGET)
             parts: list[ft.Control] = [view_all, quiet]
         else:
             words = ft.Row(
                 [ft.Icon(QUIET, size=18, color=HIGH), body(f"Do not disturb until {until}")], spacing=MARGIN, tight=True
             )
-            end = named_button(ft.TextButton, "End", "End do not disturb", self.disturb_again)
+            end = named_button(ft.TextButton, "End", "End do not disturb", self.end_do_not_disturb)
             parts = [view_all, ft.Row([words, end], key="quiet", spacing=MARGIN, tight=True, wrap=True)]
         return ft.Container(
             padding=MARGIN,
@@ -207,30 +208,30 @@ class NotificationBell(ft.Container):
         )
 
     def _quiet_until(self, now: datetime) -> str | None:
-        """Until when the person is not to be disturbed; None once that is over."""
+        """Return the end of do not disturb as text; None when it is off."""
         until = self._inbox.quiet_until
         return None if until is None or until <= now else upcoming(until, now)
 
-    async def disturb_not(self, _: object = None) -> None:
-        """Quiet for an hour."""
-        await self._do(lambda: self.source.disturb_not(60))
+    async def start_do_not_disturb(self, _: object = None) -> None:
+        """Turn do not disturb on for one hour."""
+        await self._do(lambda: self.source.set_do_not_disturb(60))
 
-    async def disturb_again(self, _: object = None) -> None:
-        """End the quiet now."""
-        await self._do(lambda: self.source.disturb_not(None))
+    async def end_do_not_disturb(self, _: object = None) -> None:
+        """Turn do not disturb off."""
+        await self._do(lambda: self.source.set_do_not_disturb(None))
 
     async def _retry(self, _: object) -> None:
-        self._refresher.ask()
+        self._refresher.request_refresh()
 
     async def mark_all(self, _: object = None) -> None:
-        """Mark everything read; the way back stays open until the drop-down closes."""
+        """Mark all notifications read; ``undo`` is offered until the panel closes."""
         await self._do(self._mark_all)
 
     def _mark_all(self) -> None:
         self._undo = self.source.mark_all_read()
 
     async def undo(self, _: object = None) -> None:
-        """Take the last "Mark all read" back."""
+        """Undo the last "Mark all read"."""
         ids, self._undo = self._undo, ()
         await self._do(lambda: self.source.mark_unread(ids))
 
@@ -239,17 +240,17 @@ class NotificationBell(ft.Container):
             await asyncio.to_thread(act)
             self._error = None
         except Exception as error:
-            log.debug("the inbox refused", exc_info=True)
-            self._error = f"That did not work: {error}"
+            log.debug("the inbox could not be changed", exc_info=True)
+            self._error = f"The change could not be saved: {error}"
         self._draw_panel()
 
-    def _picker(self, notice: InboxNotification) -> Handler:
+    def _picker(self, notification: InboxNotification) -> Handler:
         async def pick(_: object) -> None:
             self._close()
-            if self.open_notice is not None:
-                await self.open_notice(notice.id)
-            if notice.inbox == "unread":
-                await self._do(lambda: self.source.mark_read(notice.id))
+            if self.open_notification is not None:
+                await self.open_notification(notification.id)
+            if notification.inbox == "unread":
+                await self._do(lambda: self.source.mark_read(notification.id))
 
         return pick
 
@@ -287,7 +288,7 @@ def _line(text: ft.Text) -> ft.Container:
 
 
 def _list(rows: list[ft.Control]) -> ft.Column:
-    """Rows that scroll; a scrolling column takes all the height there is, so two or fewer do not."""
+    """Return the rows, scrolling if there are more than two: a scrolling column takes all the height."""
     if len(rows) <= 2:
         return ft.Column(rows, key="few", spacing=0, tight=True)
     return ft.Column(rows, key="many", spacing=0, scroll=ft.ScrollMode.AUTO, expand=True, expand_loose=True)

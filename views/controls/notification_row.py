@@ -1,4 +1,4 @@
-"""One notification as a row: in the bell's drop-down and in the centre."""
+"""One notification as a row, in the bell's panel and in the notification centre."""
 
 from __future__ import annotations
 
@@ -27,40 +27,42 @@ PRIORITIES: dict[str, tuple[str, ft.IconData, ft.ColorValue]] = {
 }
 
 
-def row_name(notice: InboxNotification) -> str:
-    """What a screen reader says: "Build finished, unread, from ci", "Disk full, 3 times, read"."""
-    state = notice.inbox if notice.inbox in ("unread", "snoozed", "archived") else "read"
-    often = f", {notice.count:,} times" if notice.count > 1 else ""
-    source = f", from {one_line(notice.app)}" if notice.app else ""
-    return f"{one_line(notice.title)}{often}, {state}{source}"
+def row_name(notification: InboxNotification) -> str:
+    """Return the row's accessible name: "Build finished, unread, from ci", "Disk full, 3 times, read"."""
+    state = notification.inbox if notification.inbox in ("unread", "snoozed", "archived") else "read"
+    often = f", {notification.count:,} times" if notification.count > 1 else ""
+    source = f", from {one_line(notification.app)}" if notification.app else ""
+    return f"{one_line(notification.title)}{often}, {state}{source}"
 
 
 def notification_row(
-    notice: InboxNotification, now: datetime, on_click: Handler, *, selected: bool = False, lines: int = 2
+    notification: InboxNotification, now: datetime, on_click: Handler, *, selected: bool = False, lines: int = 2
 ) -> ft.MergeSemantics:
-    """Title, time, message and where it came from; unread carries a mark and a heavier title."""
-    unread = notice.inbox == "unread"
-    title = caller_text(notice.title, strong=unread, lines=2)
+    """Return a row with title, time, message, app and priority; unread rows have a dot and a bold title."""
+    unread = notification.inbox == "unread"
+    title = caller_text(notification.title, strong=unread, lines=2)
     title.expand = True
-    head: list[ft.Control] = [title, time_text(notice.listed_at, now)]
-    if often := times(notice.count):
+    head: list[ft.Control] = [title, time_text(notification.listed_at, now)]
+    if often := times(notification.count):
         head.insert(1, small(often, color=ACCENT))
     texts: list[ft.Control] = [ft.Row(head, spacing=8, vertical_alignment=ft.CrossAxisAlignment.START)]
-    if notice.message:
-        message = caller_text(notice.message, lines=lines)
+    if notification.message:
+        message = caller_text(notification.message, lines=lines)
         message.color = MUTED
         texts.append(message)
-    texts.append(origin(notice.app, notice.priority))
+    texts.append(origin(notification.app, notification.priority))
     content = ft.Row(
         [_mark(unread), ft.Column(texts, spacing=4, expand=True, tight=True)],
         spacing=12,
         vertical_alignment=ft.CrossAxisAlignment.START,
     )
-    return pressable(row_name(notice), content, on_click, selected=selected, key=f"notice-{notice.id}")
+    return pressable(
+        row_name(notification), content, on_click, selected=selected, key=f"notification-{notification.id}"
+    )
 
 
 def origin(app: str, priority: str) -> ft.Row:
-    """Where a notice came from, with its priority where that is more than normal."""
+    """Return the app of a notification and its priority when it is above normal."""
     parts: list[ft.Control] = []
     if priority in PRIORITIES:
         word, icon, color = PRIORITIES[priority]
@@ -73,7 +75,7 @@ def origin(app: str, priority: str) -> ft.Row:
 
 
 def _mark(unread: bool) -> ft.Container:
-    """The unread mark: a dot in the accent, or its empty place, so that titles stay in line."""
+    """Return the unread dot, or its empty space so that titles stay aligned."""
     return ft.Container(
         width=8, height=8, margin=ft.Margin.only(top=6), border_radius=4, bgcolor=ACCENT if unread else None
     )

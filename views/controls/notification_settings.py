@@ -1,4 +1,4 @@
-"""The preference matrix: which type of notice may use which channel, with plain words beside each switch."""
+"""Preference matrix: a switch for each notification type and channel, with the reason for its state."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ ALL = "*"
 ALL_LABEL = "All notifications"
 NAME = 240
 CELL = 96
-RHYTHM = 176
+DIGEST = 176
 MARGINS = 4 * GRID
 CRITICAL_WORDS = "passes quiet hours"
 CHANNEL_LABELS = {"in_app": "In app", "push": "Push", "email": "E-mail", "sms": "SMS"}
 
 
 def reason(matrix: Matrix, notification_type: str, channel: str) -> str | None:
-    """Which of the person's own choices decides this switch, in words; None where nothing was chosen."""
+    """Describe the preference that decides this switch; None if the user set none."""
     choices = {(c.notification_type, c.channel): c.enabled for c in matrix.preferences}
     if notification_type != ALL and choices.get((ALL, channel)) is False:
         return "Off for all"
@@ -58,17 +58,17 @@ def reason(matrix: Matrix, notification_type: str, channel: str) -> str | None:
 
 
 def whole_channel(matrix: Matrix, channel: str) -> bool:
-    """Whether the channel may be used at all: the value of the "All notifications" switch."""
+    """Return the value of the channel's "All notifications" switch."""
     choices = {(c.notification_type, c.channel): c.enabled for c in matrix.preferences}
     return choices.get((ALL, channel), choices.get((ALL, ALL), True))
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class NotificationSettings(ft.Container):
-    """Switches for every type and channel, live from ``source``: a table where there is room, else a card a type.
+    """Switches for every type and channel, live from ``source``: a table if it fits, else one card per type.
 
-    ``labels`` names channels, the first shown first; the matrix says which there are. ``wide`` says which layout
-    stands until the width is known.
+    ``labels`` gives the channels' labels and their order; the matrix gives the channels. ``wide`` selects the layout
+    until the width is known.
     """
 
     source: PreferenceSource = field(metadata={"skip": True})
@@ -87,8 +87,8 @@ class NotificationSettings(ft.Container):
         self.content = self._shown
 
     def did_mount(self) -> None:
-        self._unsubscribe = self.source.subscribe(self._refresher.ask)
-        self._refresher.ask()
+        self._unsubscribe = self.source.subscribe(self._refresher.request_refresh)
+        self._refresher.request_refresh()
 
     def will_unmount(self) -> None:
         if self._unsubscribe is not None:
@@ -97,7 +97,7 @@ class NotificationSettings(ft.Container):
         self._refresher.cancel()
 
     async def refresh(self) -> None:
-        """Look at the source again and show what it says."""
+        """Read the source and show its state."""
         try:
             self._matrix = await asyncio.to_thread(self.source.matrix)
             self._error = None
@@ -107,15 +107,15 @@ class NotificationSettings(ft.Container):
         self._show()
 
     async def choose(self, notification_type: str, channel: str, enabled: bool) -> None:
-        """Ask the source to keep a choice; the switches follow when it says that it has."""
+        """Save a preference; the switch changes when the source reports the change."""
         await self._keep(lambda: self.source.set_preference(notification_type, channel, enabled))
 
-    async def choose_rhythm(self, notification_type: str, frequency: str | None, at: str | None) -> None:
-        """Ask for every one, or for a summary; None takes the choice back."""
-        await self._keep(lambda: self.source.set_rhythm(notification_type, frequency, at))
+    async def choose_digest(self, notification_type: str, frequency: str | None, at: str | None) -> None:
+        """Save a digest setting; a ``frequency`` of None resets it to the default."""
+        await self._keep(lambda: self.source.set_digest(notification_type, frequency, at))
 
     async def mark_critical(self, notification_type: str, critical: bool) -> None:
-        """Let a type pass quiet hours, or not."""
+        """Save whether a type is critical and passes quiet hours."""
         await self._keep(lambda: self.source.set_critical(notification_type, critical))
 
     async def _keep(self, choice: Callable[[], object]) -> None:
@@ -123,12 +123,12 @@ class NotificationSettings(ft.Container):
             await asyncio.to_thread(choice)
             self._error = None
         except Exception as error:
-            log.debug("the preference was refused", exc_info=True)
-            self._error = f"The choice was not kept: {error}"
+            log.debug("a preference could not be saved", exc_info=True)
+            self._error = f"The preference could not be saved: {error}"
             self._show()
 
     def matrix_content(self) -> ft.Column:
-        """The whole matrix as it stands."""
+        """Return the matrix as a table or as cards."""
         parts: list[ft.Control] = []
         if self._error:
             icon = ft.Icon(ft.Icons.ERROR_OUTLINE, size=20, color=URGENT)
@@ -139,18 +139,18 @@ class NotificationSettings(ft.Container):
             self._channels = _channels(self._matrix, self.labels)
             parts.append(self._table(self._matrix) if self._has_room else self._cards(self._matrix))
             if not self._matrix.types:
-                parts.append(small("A type of its own appears here as soon as an app declares or sends one."))
+                parts.append(small("A type appears here as soon as an app declares it or sends a notification of it."))
         return ft.Column(parts, key="table" if self._has_room else "cards", spacing=2 * GRID)
 
     @property
     def _has_room(self) -> bool:
-        """Whether the table fits; before the width is known, ``wide`` says so."""
+        """Whether the table fits; ``wide`` until the width is known."""
         columns = len(self._channels) + 1
-        return self._width >= NAME + CELL * columns + RHYTHM + MARGINS if self._width else self.wide
+        return self._width >= NAME + CELL * columns + DIGEST + MARGINS if self._width else self.wide
 
     def _table(self, matrix: Matrix) -> ft.Container:
         heads = [_column_head(label, CELL) for label in self._channels.values()]
-        heads.append(_column_head("How often", RHYTHM))
+        heads.append(_column_head("How often", DIGEST))
         if matrix.may_mark_critical:
             heads.append(_column_head("Critical", CELL))
         head = ft.Row([ft.Container(expand=True), *heads], spacing=0)
@@ -172,8 +172,8 @@ class NotificationSettings(ft.Container):
             )
             for channel in self._channels
         ]
-        rhythm = self._rhythm(matrix, row)
-        cells.append(ft.Container(rhythm, width=RHYTHM, alignment=ft.Alignment.CENTER))
+        digest = self._digest(matrix, row)
+        cells.append(ft.Container(digest, width=DIGEST, alignment=ft.Alignment.CENTER))
         if matrix.may_mark_critical:
             mark = self._critical(row) if row else None
             cells.append(ft.Container(mark, width=CELL, alignment=ft.Alignment.CENTER))
@@ -195,7 +195,7 @@ class NotificationSettings(ft.Container):
             if why := self._why(matrix, row, channel):
                 texts.append(small(why))
             lines += [hairline(), _line(texts, self._switch(matrix, row, channel))]
-        often: list[ft.Control] = [silent(body("How often")), self._rhythm(matrix, row)]
+        often: list[ft.Control] = [silent(body("How often")), self._digest(matrix, row)]
         lines += [hairline(), ft.Row(often, wrap=True, alignment=ft.MainAxisAlignment.SPACE_BETWEEN)]
         if row is not None and matrix.may_mark_critical:
             texts = [silent(body("Critical")), small(CRITICAL_WORDS)]
@@ -230,13 +230,13 @@ class NotificationSettings(ft.Container):
 
         return switched
 
-    def _rhythm(self, matrix: Matrix, row: TypeRow | None) -> ft.Control:
+    def _digest(self, matrix: Matrix, row: TypeRow | None) -> ft.Control:
         label = one_line(row.label, 80) if row else ALL_LABEL
 
         async def chosen(frequency: str | None, at: str | None) -> None:
-            await self.choose_rhythm(row.name if row else ALL, frequency, at)
+            await self.choose_digest(row.name if row else ALL, frequency, at)
 
-        return digest_menu(label, row.rhythm if row else matrix.rhythm, chosen)
+        return digest_menu(label, row.digest if row else matrix.digest, chosen)
 
     def _critical(self, row: TypeRow) -> ft.Switch:
         async def switched(event: ft.Event[ft.Switch]) -> None:
@@ -246,7 +246,7 @@ class NotificationSettings(ft.Container):
         return ft.Switch(value=row.critical, tooltip=name, on_change=switched)
 
     async def _retry(self, _: object) -> None:
-        self._refresher.ask()
+        self._refresher.request_refresh()
 
     async def _resized(self, event: ft.LayoutSizeChangeEvent[ft.LayoutControl]) -> None:
         had_room, self._width = self._has_room, event.width
@@ -254,15 +254,15 @@ class NotificationSettings(ft.Container):
             self._show()
 
     def _show(self) -> None:
-        """Drawn anew inside a list, where Flet matches what has a key with what stood there: a menu that is open stays
-        so and still knows whom to tell, which it does not where the content itself is exchanged."""
+        # In a list, because Flet matches list items by key with the previous ones and keeps an open menu working;
+        # content that is assigned directly is built again.
         self._shown.controls = [self.matrix_content()]
         if is_mounted(self):
             self.update()
 
 
 def _channels(matrix: Matrix, labels: Mapping[str, str]) -> dict[str, str]:
-    """The channels that the rows tell of, by their names here: those of ``labels`` first."""
+    """Return the label of each channel in the matrix, in the order of ``labels`` and then of the matrix."""
     found = [channel for row in matrix.types for channel in row.channels] or list(labels)
     known = [channel for channel in labels if channel in found]
     return {channel: labels.get(channel) or one_line(channel, 40) for channel in dict.fromkeys((*known, *found))}
@@ -277,11 +277,11 @@ def _line(texts: list[ft.Control], control: ft.Control) -> ft.Row:
 
 
 def _words(row: TypeRow | None) -> ft.Column:
-    """What a row is about: its label, what it is for, and which app sends it."""
+    """Return a row's label, its description and its app."""
     if row is None:
         texts: list[ft.Control] = [
             heading(ALL_LABEL, level=3),
-            small("Turn a channel off here and nothing uses it, whatever is chosen below."),
+            small("A channel that is off here is off for every type below."),
         ]
         return ft.Column(texts, spacing=2, tight=True)
     title = caller_text(row.label or row.name, strong=True, lines=2)
@@ -290,7 +290,7 @@ def _words(row: TypeRow | None) -> ft.Column:
         texts.append(small(one_line(row.description, 200)))
     origin = [f"from {one_line(row.app, 60)}"] if row.app else []
     if row.critical or row.asks_critical:
-        origin.append("critical" if row.critical else "asks to be critical")
+        origin.append("critical" if row.critical else "requests critical")
     if origin:
         texts.append(small(" · ".join(origin)))
     return ft.Column(texts, spacing=2, tight=True)

@@ -1,7 +1,7 @@
-"""What the reusable controls need to know, and nothing more: the app satisfies it in process, a client over HTTP.
+"""Data sources of the reusable controls. The app implements them in process, a client over HTTP.
 
-``subscribe`` calls ``on_change`` in the event loop it was called from, whenever what the source shows may have changed.
-Everything else may block (a control calls it in a worker thread) and must be safe to call from several threads.
+``subscribe`` calls ``on_change``, in the event loop it was called from, whenever the source's data may have changed.
+Every other method may block (controls call it in a worker thread) and must be thread-safe.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from typing import Protocol
 
 
 class InboxNotification(Protocol):
-    """One notification as a list shows it; ``inbox`` is "unread", "read", "snoozed" or "archived", ``count`` how often
-    it was updated in place, ``listed_at`` when it last reached the inbox: lists go by that time."""
+    """A notification in a list.
+
+    ``inbox``: "unread", "read", "snoozed" or "archived". ``count``: times it was sent under its collapse key.
+    ``listed_at``: time it last entered the inbox, the sort key of lists.
+    """
 
     @property
     def id(self) -> str: ...
@@ -36,34 +39,36 @@ class InboxNotification(Protocol):
 
 @dataclass(frozen=True)
 class Inbox:
-    """The newest notices, how many are unread in the whole inbox, and until when the person is not to be disturbed."""
+    """The newest notifications, the unread count of the whole inbox, and the end of do not disturb (None: off)."""
 
-    notices: Sequence[InboxNotification] = ()
+    notifications: Sequence[InboxNotification] = ()
     unread: int = 0
     quiet_until: datetime | None = None
 
 
 class InboxSource(Protocol):
-    """One person's in-app inbox."""
+    """One user's in-app inbox."""
 
     def newest(self, limit: int) -> Inbox: ...
     def mark_read(self, notification_id: str) -> object: ...
     def mark_unread(self, notification_ids: Sequence[str]) -> object: ...
 
     def mark_all_read(self) -> Sequence[str]:
-        """Marks every unread notice read; returns the ids that changed, so that it can be undone."""
+        """Mark every unread notification read; return the changed ids, for undo."""
         ...
 
-    def disturb_not(self, minutes: int | None) -> object:
-        """Keeps everything but what is critical from reaching the person for so long; None ends it."""
+    def set_do_not_disturb(self, minutes: int | None) -> object:
+        """Hold all but critical notifications for ``minutes``; None ends it."""
         ...
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]: ...
 
 
 class DigestSetting(Protocol):
-    """Whether notices are collected: ``frequency`` is "off" (every one by itself), "hourly" or "daily", then ``at`` a
-    time ("HH:MM"); ``chosen`` where the person said so for this very type."""
+    """A digest setting: ``frequency`` is "off" (no digest), "hourly" or "daily"; ``at`` is the time ("HH:MM") of daily.
+
+    ``chosen``: the user set it for this type.
+    """
 
     @property
     def frequency(self) -> str: ...
@@ -74,7 +79,7 @@ class DigestSetting(Protocol):
 
 
 class TypeRow(Protocol):
-    """One type of notice and, per channel, whether it may be used."""
+    """A notification type; ``channels`` tells whether it may use each channel."""
 
     @property
     def name(self) -> str: ...
@@ -88,17 +93,17 @@ class TypeRow(Protocol):
     def critical(self) -> bool: ...
     @property
     def asks_critical(self) -> bool:
-        """Whether the app that sends it wishes it to be critical."""
+        """Whether the app requests that the type be critical."""
         ...
 
     @property
-    def rhythm(self) -> DigestSetting: ...
+    def digest(self) -> DigestSetting: ...
     @property
     def channels(self) -> Mapping[str, bool]: ...
 
 
 class Choice(Protocol):
-    """A choice the person made; ``*`` stands for every type or every channel."""
+    """A preference that the user set; ``*`` stands for every type or every channel."""
 
     @property
     def notification_type(self) -> str: ...
@@ -109,27 +114,29 @@ class Choice(Protocol):
 
 
 class Matrix(Protocol):
-    """The choices made and the rows they lead to; ``rhythm`` is what the person chose for every type at once,
-    ``may_mark_critical`` whether it is theirs to say what is critical."""
+    """The user's preferences and their effect on each type.
+
+    ``digest``: the user's setting for all types, None if not set. ``may_mark_critical``: whether the user may set it.
+    """
 
     @property
     def preferences(self) -> Sequence[Choice]: ...
     @property
     def types(self) -> Sequence[TypeRow]: ...
     @property
-    def rhythm(self) -> DigestSetting | None: ...
+    def digest(self) -> DigestSetting | None: ...
     @property
     def may_mark_critical(self) -> bool: ...
 
 
 class PreferenceSource(Protocol):
-    """One person's notification preferences."""
+    """One user's notification preferences."""
 
     def matrix(self) -> Matrix: ...
     def set_preference(self, notification_type: str, channel: str, enabled: bool) -> object: ...
 
-    def set_rhythm(self, notification_type: str, frequency: str | None, at: str | None) -> object:
-        """Keeps a choice for a type (``*`` = all); ``frequency`` None takes it back."""
+    def set_digest(self, notification_type: str, frequency: str | None, at: str | None) -> object:
+        """Save the digest setting of a type (``*`` = all); a ``frequency`` of None resets it."""
         ...
 
     def set_critical(self, notification_type: str, critical: bool) -> object: ...

@@ -1,4 +1,4 @@
-"""One refresh at a time, however often it is asked for."""
+"""Run one refresh at a time, however many are requested."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ log = logging.getLogger(__name__)
 
 
 class Refresher:
-    """Runs one refresh at a time: asked while it runs, it runs once more after, however often it was asked.
+    """Run one refresh at a time; any number of requests during a refresh cause one more after it.
 
-    After each it rests for ``rest`` seconds, for refreshes that cost more than their news is worth, and at least
-    ``ease`` times as long as the refresh took.
+    If ``rest`` is set, wait after each refresh: ``rest`` seconds, or ``ease`` times the refresh's duration if longer.
     """
 
     def __init__(
@@ -34,13 +33,13 @@ class Refresher:
         self._again = False
         self._task: asyncio.Task[None] | None = None
 
-    def ask(self) -> None:
+    def request_refresh(self) -> None:
         self._again = True
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def cancel(self) -> None:
-        """Forget what was asked; a refresh that runs is broken off."""
+        """Drop pending requests and cancel a running refresh."""
         self._again = False
         if self._task is not None:
             self._task.cancel()

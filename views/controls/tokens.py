@@ -1,7 +1,7 @@
-"""Tokens and the small parts every control here is made of.
+"""Design tokens (colours, sizes) and the basic parts of every control.
 
-Semantics: a part that can be pressed is one node, a button, whose name is what the caller says; what is drawn inside
-it is kept out of the tree, so the name stays the same whatever the layout.
+Accessibility: a part that can be pressed is one semantics node, a button with the name given by the caller. Its content
+is excluded from the semantics tree, so that the name does not depend on the layout.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CARD = ft.Colors.SURFACE_CONTAINER_LOWEST
 BODY = 14
 SMALL = 12
 TITLE = 20
-FIGURE = 28
+METRIC = 28
 
 RADIUS = 12
 GRID = 8
@@ -36,12 +36,12 @@ Handler = Callable[[Any], Awaitable[None]]
 
 
 def silent(content: ft.Control) -> ft.Semantics:
-    """What is seen but not read aloud."""
+    """Hide content from screen readers."""
     return ft.Semantics(exclude_semantics=True, content=content)
 
 
 def icon_button(icon: ft.IconData, name: str, on_click: Handler, *, key: str | None = None) -> ft.MergeSemantics:
-    """A button of one icon, at least 48 by 48, named by its tooltip."""
+    """Return an icon button of TARGET by TARGET; its tooltip is its accessible name."""
     return ft.MergeSemantics(
         key=key,
         content=ft.IconButton(icon, tooltip=name, icon_size=20, width=TARGET, height=TARGET, on_click=on_click),
@@ -57,7 +57,7 @@ def named_button(
     disabled: bool = False,
     key: str | None = None,
 ) -> ft.MergeSemantics:
-    """A button whose ``words`` say too little without what stands beside it; a screen reader hears ``name``."""
+    """Return a button labelled ``words`` with the longer accessible name ``name``."""
     button = kind(content=silent(ft.Text(words)), tooltip=name, height=TARGET, on_click=on_click, disabled=disabled)
     return ft.MergeSemantics(key=key, content=button)
 
@@ -65,7 +65,7 @@ def named_button(
 def pressable(
     name: str, content: ft.Control, on_click: Handler, *, selected: bool = False, key: str | None = None
 ) -> ft.MergeSemantics:
-    """A row that is a button named ``name``."""
+    """Return a row that is a button with the accessible name ``name``."""
     return ft.MergeSemantics(
         key=key,
         content=ft.Semantics(
@@ -93,7 +93,7 @@ def menu_button(
     outlined: bool = True,
     key: str | None = None,
 ) -> ft.PopupMenuButton:
-    """A button that opens a menu; ``name`` is what a screen reader says, where the label alone would not do."""
+    """Return a button that opens a menu; ``name`` is its accessible name if the label is too short."""
     words = ft.Text(label, size=BODY, color=ACCENT if outlined else None)
     parts: list[ft.Control] = [words, ft.Icon(ft.Icons.ARROW_DROP_DOWN, size=20, color=MUTED)]
     if icon is not None:
@@ -116,7 +116,7 @@ def menu_button(
 
 
 def choice(label: str, selected: bool, on_select: Handler, *, checkmark: bool = False) -> ft.Chip:
-    """A choice among others that breaks into lines where there is no room beside them."""
+    """Return a chip for one option among several."""
     return ft.Chip(
         label,
         selected=selected,
@@ -128,43 +128,44 @@ def choice(label: str, selected: bool, on_select: Handler, *, checkmark: bool = 
 
 
 def body(text: str, *, strong: bool = False, lines: int | None = None, color: ft.ColorValue | None = None) -> ft.Text:
-    """Plain text at 14; ``lines`` cuts it with an ellipsis."""
+    """Return text of size BODY; ``lines`` limits it with an ellipsis."""
     return _text(text, BODY, ft.FontWeight.W_600 if strong else ft.FontWeight.W_400, lines, color)
 
 
 def small(text: str, *, lines: int | None = None, color: ft.ColorValue = MUTED) -> ft.Text:
-    """Secondary text at 12."""
+    """Return secondary text of size SMALL."""
     return _text(text, SMALL, ft.FontWeight.W_400, lines, color)
 
 
 def copyable(text: ft.Text) -> ft.Semantics:
-    """Text that can be selected; Flutter alone would tell a screen reader of a field to type into."""
+    """Make text selectable."""
+    # Without the label Flutter announces selectable text as an input field.
     text.selectable = True
     return ft.Semantics(label=text.value, exclude_semantics=True, content=text)
 
 
 def caller_text(text: str, *, strong: bool = False, lines: int = 1) -> ft.Text:
-    """A caller's words on one paragraph, in their own direction."""
+    """Return text from a caller as one paragraph in its own writing direction."""
     control = body(one_line(text), strong=strong, lines=lines)
     control.rtl, control.text_align = reads_rtl(text), ft.TextAlign.LEFT
     return control
 
 
 def time_text(then: datetime, now: datetime) -> ft.Text:
-    """A relative time with the exact one on hover."""
+    """Return a relative time with the exact time as tooltip."""
     control = small(ago(then, now))
     control.tooltip = hint(exact(then, now))
     return control
 
 
 def hint(words: str, *, tap: bool = False) -> ft.Tooltip:
-    """A tooltip for eyes only: what is read aloud says it in its own place."""
+    """Return a tooltip that screen readers skip; ``tap`` opens it by a tap instead of a long press."""
     trigger = ft.TooltipTriggerMode.TAP if tap else ft.TooltipTriggerMode.LONG_PRESS
     return ft.Tooltip(words, exclude_from_semantics=True, trigger_mode=trigger)  # type: ignore[arg-type]  # Flet's own: no enum, strings
 
 
 def heading(text: str, *, size: int = BODY, level: int = 2) -> ft.Semantics:
-    """A heading for eyes and for screen readers."""
+    """Return a heading, marked as one for screen readers."""
     return ft.Semantics(
         label=text,
         header=True,
@@ -179,7 +180,7 @@ def hairline() -> ft.Divider:
 
 
 def is_mounted(control: ft.BaseControl) -> bool:
-    """Whether the control stands on a page, so that ``update()`` has somewhere to go."""
+    """Return whether the control is on a page, which ``update()`` requires."""
     try:
         return control.page is not None
     except RuntimeError:

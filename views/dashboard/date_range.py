@@ -1,4 +1,4 @@
-"""What the person asks the dashboard: a period, whether it is compared, and the steps of a funnel."""
+"""Dashboard selections: period, comparison, trend metric and funnel steps."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from flashflow.backend import Filters
 MOST_STEPS = 5
 FEWEST_STEPS = 2
 WINDOWS = (1, 7, 14, 30, 90)
-"""Days a funnel may take."""
+"""Conversion windows of a funnel, in days."""
 METRICS = {"activities": "Activities", "active_users": "Active users", "sessions": "Sessions"}
 
 
 class Period(NamedTuple):
-    """Days that end today."""
+    """A number of days that ends today."""
 
     label: str
     days: int
@@ -33,8 +33,8 @@ PERIODS = (
 
 
 @dataclass
-class Chosen:
-    """One page's choices; they outlive a visit to another screen."""
+class Selection:
+    """One page's selections; they are kept while the page shows another screen."""
 
     period: Period = PERIODS[1]
     compared: bool = True
@@ -44,7 +44,7 @@ class Chosen:
     dropped_at: int | None = None
 
     def filters(self, today: date) -> Filters:
-        """The period up to ``today``."""
+        """Return the filters for the period up to ``today``."""
         return Filters(first=today - timedelta(days=self.period.days - 1), last=today)
 
     @property
@@ -53,11 +53,11 @@ class Chosen:
 
     @property
     def interval(self) -> str:
-        """A day is drawn by its hours."""
+        """Interval of the trend: "hour" for one day, else "day"."""
         return "hour" if self.period.days == 1 else "day"
 
     @property
     def funnel(self) -> tuple[str, ...] | None:
-        """The steps, once enough are chosen and none is left open between them."""
+        """The funnel's steps; None until at least FEWEST_STEPS are set and none is empty."""
         steps = tuple(step for step in self.steps if step is not None)
         return steps if len(steps) == len(self.steps) >= FEWEST_STEPS else None

@@ -1,4 +1,4 @@
-"""The funnel: its steps chosen from the activity types there are, who took them, and who dropped out."""
+"""Funnel panel: steps chosen from the activity types, users per step and users who dropped out."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import TYPE_CHECKING, NamedTuple
 import flet as ft
 
 from flashflow.backend import DEFINITIONS
+from flashflow.views.controls.formatting import one_line, plural
 from flashflow.views.controls.tokens import ACCENT, GRID, TARGET, body, caller_text, menu_button, named_button, small
-from flashflow.views.dashboard.date_range import FEWEST_STEPS, MOST_STEPS, WINDOWS, Chosen
+from flashflow.views.dashboard.date_range import FEWEST_STEPS, MOST_STEPS, WINDOWS, Selection
 from flashflow.views.dashboard.metric_labels import duration_text, percent
-from flashflow.views.shared.formatting import one_line, plural
-from flashflow.views.shared.panel import Panel, pressing, titled_panel
+from flashflow.views.shared.panel import Panel, on_press, titled_panel
 
 if TYPE_CHECKING:
     from flashflow.backend import Funnel, FunnelStep
 
 STEPS_OFFERED = 60
-"""Types in a step's menu."""
+"""Largest number of types in a step's menu."""
 
 
-class Taken(NamedTuple):
-    """What of an answer is drawn: its steps, and who did not get to step ``dropped_at``."""
+class FunnelResult(NamedTuple):
+    """The drawn part of a funnel; ``dropped_users`` did not get to step ``dropped_at``."""
 
     steps: tuple[FunnelStep, ...]
     dropped_at: int | None
     dropped_users: tuple[str, ...]
 
 
-def taken(funnel: Funnel | None) -> Taken | None:
-    """The answer without its moment."""
+def funnel_result(funnel: Funnel | None) -> FunnelResult | None:
+    """Return the funnel without its timestamp, so that an unchanged funnel is not redrawn."""
     if funnel is None:
         return None
-    return Taken(funnel.steps, funnel.dropped_at, funnel.dropped_users)
+    return FunnelResult(funnel.steps, funnel.dropped_at, funnel.dropped_users)
 
 
 def step_words(step: FunnelStep, first: bool) -> str:
-    """A step in one sentence, as it is read aloud."""
+    """Return the accessible name of a step."""
     words = f"{one_line(step.activity_type, 80)}: {plural(step.users, 'user')}, {percent(step.share)}"
     if first:
         return words
@@ -49,35 +49,35 @@ def step_words(step: FunnelStep, first: bool) -> str:
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class FunnelPanel(Panel):
-    """A builder over ``chosen``, which it changes; ``ask`` looks for the answer."""
+    """Funnel builder that edits ``chosen``; ``on_change`` requests the result."""
 
-    chosen: Chosen = field(metadata={"skip": True})
-    ask: Callable[[], None] = field(metadata={"skip": True})
+    chosen: Selection = field(metadata={"skip": True})
+    on_change: Callable[[], None] = field(metadata={"skip": True})
     open_user: Callable[[str], None] = field(metadata={"skip": True})
 
-    def draw(self, types: tuple[str, ...], funnel: Taken | None, failed: str | None) -> ft.Control:
+    def draw(self, types: tuple[str, ...], funnel: FunnelResult | None, failed: str | None) -> ft.Control:
         content: list[ft.Control] = [self._builder(types)]
         if failed is not None:
             content.append(body(failed))
         elif funnel is None:
-            content.append(small("Choose the activities that should follow each other, in their order."))
+            content.append(small("Choose the activity types of the steps, in order."))
         else:
             content += [self._step(step, n) for n, step in enumerate(funnel.steps, 1)]
             if funnel.dropped_at is not None:
                 content.append(self._dropped(funnel))
-        return titled_panel("Funnel", content, words="who went all the way", means=DEFINITIONS["funnel"])
+        return titled_panel("Funnel", content, words="users who completed every step", means=DEFINITIONS["funnel"])
 
     def _builder(self, types: Sequence[str]) -> ft.Control:
         steps = self.chosen.steps
         parts: list[ft.Control] = [self._chooser(n, step, types) for n, step in enumerate(steps)]
         if len(steps) < MOST_STEPS:
-            parts.append(ft.TextButton("Add a step", icon=ft.Icons.ADD, height=TARGET, on_click=pressing(self._add)))
+            parts.append(ft.TextButton("Add a step", icon=ft.Icons.ADD, height=TARGET, on_click=on_press(self._add)))
         if len(steps) > FEWEST_STEPS:
             last = f"Remove step {len(steps)}"
-            parts.append(ft.TextButton(last, icon=ft.Icons.REMOVE, height=TARGET, on_click=pressing(self._remove)))
+            parts.append(ft.TextButton(last, icon=ft.Icons.REMOVE, height=TARGET, on_click=on_press(self._remove)))
         days = plural(self.chosen.window, "day")
         items = [
-            ft.PopupMenuItem(f"Within {plural(window, 'day')}", on_click=pressing(self._within, window))
+            ft.PopupMenuItem(f"Within {plural(window, 'day')}", on_click=on_press(self._within, window))
             for window in WINDOWS
         ]
         parts.append(menu_button(f"Within {days}", items, name=f"Window of the funnel: within {days}", key="window"))
@@ -85,7 +85,7 @@ class FunnelPanel(Panel):
 
     def _chooser(self, n: int, step: str | None, types: Sequence[str]) -> ft.Control:
         label = f"{n + 1} · {one_line(step, 30)}" if step is not None else f"{n + 1} · Choose a step"
-        items = [ft.PopupMenuItem(one_line(name, 60), on_click=pressing(self._take_step, n, name)) for name in types]
+        items = [ft.PopupMenuItem(one_line(name, 60), on_click=on_press(self._take_step, n, name)) for name in types]
         if not items:
             items = [ft.PopupMenuItem("No activities yet", disabled=True)]
         name = f"Step {n + 1} of the funnel: {one_line(step, 60) if step is not None else 'not chosen'}"
@@ -110,18 +110,18 @@ class FunnelPanel(Panel):
         if n == 1 or not step.dropped:
             return read
         shown = self.chosen.dropped_at == n
-        words = "Hide them" if shown else f"Who dropped out: {plural(step.dropped, 'user')}"
-        spoken = f"{'Hide' if shown else 'Show'} who dropped out before step {n}"
-        button = named_button(ft.TextButton, words, spoken, pressing(self._show, None if shown else n))
+        words = "Hide users" if shown else f"Dropped out: {plural(step.dropped, 'user')}"
+        spoken = f"{'Hide' if shown else 'Show'} users who dropped out before step {n}"
+        button = named_button(ft.TextButton, words, spoken, on_press(self._show, None if shown else n))
         return ft.Column([read, button], key=f"taken-{n}", spacing=0, tight=True)
 
-    def _dropped(self, funnel: Taken) -> ft.Control:
-        of = f"Did not get to step {funnel.dropped_at}"
+    def _dropped(self, funnel: FunnelResult) -> ft.Control:
+        of = f"Did not reach step {funnel.dropped_at}"
         gone = funnel.steps[(funnel.dropped_at or 1) - 1].dropped
         if gone > len(funnel.dropped_users):
             of += f": {len(funnel.dropped_users)} of {plural(gone, 'user')}"
         users: list[ft.Control] = [
-            named_button(ft.TextButton, one_line(user, 30), f"Open {one_line(user, 120)}", pressing(self._open, user))
+            named_button(ft.TextButton, one_line(user, 30), f"Open {one_line(user, 120)}", on_press(self._open, user))
             for user in funnel.dropped_users
         ]
         return ft.Column([small(of), ft.Row(users, wrap=True, spacing=0, run_spacing=0)], key="dropped", tight=True)
@@ -145,12 +145,12 @@ class FunnelPanel(Panel):
     async def _changed(self) -> None:
         self.chosen.dropped_at = None
         self.redraw()
-        self.ask()
+        self.on_change()
 
     async def _show(self, n: int | None) -> None:
         self.chosen.dropped_at = n
         self.redraw()
-        self.ask()
+        self.on_change()
 
     async def _open(self, user: str) -> None:
         self.open_user(user)

@@ -1,4 +1,4 @@
-"""Activities as they happen, and what waits for the person: the dashboard's two lists."""
+"""Dashboard lists: the newest activities and the local user's unread notifications."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from urllib.parse import quote, urlsplit
 
 import flet as ft
 
+from flashflow.views.controls.formatting import ago, one_line, plural
 from flashflow.views.controls.notification_row import notification_row
 from flashflow.views.controls.tokens import GRID, MUTED, Handler, body, caller_text, small, time_text
 from flashflow.views.shared.cli_snippets import send_command, track_command
-from flashflow.views.shared.formatting import ago, one_line, plural
 from flashflow.views.shared.panel import Panel, titled_panel
 from flashflow.views.shared.widgets import empty
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class LiveFeed(Panel):
-    """The newest activities; without any, the line that records the first."""
+    """The newest activities, or a command that records the first."""
 
     def draw(self, feed: ActivityPage, url: str | None, me: str, most: int, now: datetime) -> ft.Control:
         rows: list[ft.Control] = [activity_row(activity, now) for activity in feed.activities[:most]]
@@ -32,7 +32,7 @@ class LiveFeed(Panel):
                 empty(
                     ft.Icons.TIMELINE,
                     "No activities yet",
-                    "What your apps' users do will run by here as it happens. Record the first one:",
+                    "Activities of your apps' users appear here as they happen. Record the first one:",
                     track_command(url, me),
                     "record an activity",
                 )
@@ -42,14 +42,15 @@ class LiveFeed(Panel):
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class UnreadList(Panel):
-    """The person's own unread notifications."""
+    """The local user's unread notifications."""
 
     screen: Screen = field(metadata={"skip": True})
 
     def draw(self, waiting: NotificationPage, now: datetime) -> ft.Control:
         screen = self.screen
         rows: list[ft.Control] = [
-            notification_row(notice, now, _opener(screen, notice.id), lines=1) for notice in waiting.notifications
+            notification_row(notification, now, _opener(screen, notification.id), lines=1)
+            for notification in waiting.notifications
         ]
         words = plural(waiting.unread_count, "unread notification")
         if not rows:
@@ -58,7 +59,7 @@ class UnreadList(Panel):
                 empty(
                     ft.Icons.DONE_ALL,
                     "You are all caught up",
-                    "Notifications for you will stand here until you open them. Send yourself one:",
+                    "Notifications stay here until you open them. Send yourself one:",
                     send_command(screen.backend.url, screen.backend.me),
                     "send a notification",
                 )
@@ -67,15 +68,15 @@ class UnreadList(Panel):
 
 
 def _opener(screen: Screen, notification_id: str) -> Handler:
-    async def open_notice(_: object) -> None:
+    async def open_notification(_: object) -> None:
         screen.go(f"/notifications/{quote(notification_id, safe='')}")
         await screen.act(lambda: screen.backend.notifications.mark_notification_as_read(notification_id))
 
-    return open_notice
+    return open_notification
 
 
 def activity_row(activity: Activity, now: datetime, *, of_user: bool = False) -> ft.Semantics:
-    """Who did what, where, and when, read aloud as one sentence; ``of_user``: among a user's own, without the name."""
+    """Return a row with user, type, page, app and time; ``of_user`` omits the user. One accessible name for the row."""
     who = "" if of_user else one_line(activity.user_id, 120)
     what = one_line(activity.activity_type, 80)
     where = " · ".join(part for part in (page(activity.page_url), one_line(activity.app, 60)) if part)
@@ -107,7 +108,7 @@ def _dot() -> ft.Container:
 
 
 def page(url: str | None) -> str:
-    """The page's path without its host and query: what a person recognises."""
+    """Return the path of a page URL, without host and query."""
     if not url:
         return ""
     try:

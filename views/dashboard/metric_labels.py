@@ -1,4 +1,4 @@
-"""Figures in words: how they changed, how long something took, what a score is made of. Pure functions, no Flet."""
+"""Format metrics: values, changes, durations, score parts, trend summaries. Pure functions, no Flet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
-from flashflow.views.shared.formatting import grouped, plural
+from flashflow.views.controls.formatting import grouped, plural
 
 if TYPE_CHECKING:
     from flashflow.backend import Cohort, Metric
@@ -28,7 +28,7 @@ PARTS = {
 
 
 class Change(NamedTuple):
-    """A change as it is shown beside its arrow (1 up, -1 down, 0 none) and as it is read aloud."""
+    """Text of a change beside its arrow (1 up, -1 down, 0 none), and its text for screen readers."""
 
     shown: str
     spoken: str
@@ -36,7 +36,7 @@ class Change(NamedTuple):
 
 
 def percent(part: Number | None) -> str:
-    """A share: 0.4167 → "42 %", 0.042 → "4.2 %", 0 → "0 %", None → "–"."""
+    """Format a share: 0.4167 → "42 %", 0.042 → "4.2 %", 0 → "0 %", None → "–"."""
     if part is None:
         return NOTHING
     hundredths = 100 * part
@@ -47,20 +47,20 @@ def percent(part: Number | None) -> str:
     return f"{hundredths:,.0f} %"
 
 
-def change(figure: Metric) -> Change | None:
-    """How a figure compares with the one before; None where nothing is compared."""
-    if figure.change is None:
+def change(metric: Metric) -> Change | None:
+    """Describe the change from the previous period; None without a comparison."""
+    if metric.change is None:
         return None
-    if isinstance(figure.change, str):
-        return Change("new, nothing before", "new, there was nothing before")
-    if figure.change == 0:
+    if isinstance(metric.change, str):
+        return Change("new, none before", "new, none before")
+    if metric.change == 0:
         return Change("± 0 %", "unchanged")
-    size = percent(abs(figure.change))
-    return Change(size, f"up {size}", 1) if figure.change > 0 else Change(size, f"down {size}", -1)
+    size = percent(abs(metric.change))
+    return Change(size, f"up {size}", 1) if metric.change > 0 else Change(size, f"down {size}", -1)
 
 
 def metric_text(name: str, value: Number | None) -> str:
-    """A value as its kind is written: counts grouped, shares in per cent."""
+    """Format a metric's value: counts with thousands separators, rates in per cent."""
     if value is None:
         return NOTHING
     return percent(value) if name.endswith(("_rate", "stickiness")) else grouped(int(value))
@@ -81,44 +81,44 @@ def duration_text(seconds: float | None) -> str:
 
 
 def score(value: float | None) -> str:
-    """An engagement score, without the decimals nobody compares."""
+    """Format an engagement score as a whole number."""
     return NOTHING if value is None else f"{value:.0f}"
 
 
-def parts(of: Mapping[str, float]) -> tuple[str, ...]:
-    """Every part of a score with its share: "50 % – sessions longer than usual"."""
+def score_parts(of: Mapping[str, float]) -> tuple[str, ...]:
+    """Describe each part of a score: "50 % – sessions longer than usual"."""
     return tuple(f"{percent(of[name])} – {words}" for name, words in PARTS.items() if name in of)
 
 
-def day(of: date, today: date) -> str:
-    """ "today", "yesterday", "22 Nov", with the year where it is not this one."""
+def day_text(of: date, today: date) -> str:
+    """Format a day: "today", "yesterday", "22 Nov", with the year unless it is the current year."""
     if (gone := (today - of).days) in (0, 1):
         return ("today", "yesterday")[gone]
     return f"{of.day} {of:%b}" if of.year == today.year else f"{of.day} {of:%b} {of.year}"
 
 
-def point(at: str) -> str:
-    """A point of a trend: "2026-11-24" → "Tue 24 Nov", "2026-11-24T09" → "09:00"."""
+def point_text(at: str) -> str:
+    """Format a point of a trend: "2026-11-24" → "Tue 24 Nov", "2026-11-24T09" → "09:00"."""
     if "T" in at:
         return f"{at[-2:]}:00"
     of = date.fromisoformat(at)
     return f"{of:%a} {of.day} {of:%b}"
 
 
-def course(metric: str, at: Sequence[str], values: Sequence[int], before: Sequence[int]) -> str:
-    """A trend in words: its first, last and highest figure, and what was highest before."""
+def trend_summary(metric: str, at: Sequence[str], values: Sequence[int], before: Sequence[int]) -> str:
+    """Summarise a trend: its first, last and highest value, and the highest of the period before."""
     if not values:
         return f"{metric}: nothing yet"
     top = max(range(len(values)), key=lambda n: values[n])
     words = (
-        f"{metric} from {point(at[0])} to {point(at[len(values) - 1])}: first {grouped(values[0])}, "
-        f"last {grouped(values[-1])}, highest {grouped(values[top])} ({point(at[top])})"
+        f"{metric} from {point_text(at[0])} to {point_text(at[len(values) - 1])}: first {grouped(values[0])}, "
+        f"last {grouped(values[-1])}, highest {grouped(values[top])} ({point_text(at[top])})"
     )
     return f"{words}. The period before: highest {grouped(max(before))}" if before else words
 
 
 def busiest(hours: Hours) -> str:
-    """The hour of the week with the most activities; the first of several."""
+    """Describe the hour of the week with the most activities (the first in a tie)."""
     most = max(map(max, hours))
     weekday, hour = next((d, h) for d, row in enumerate(hours) for h, count in enumerate(row) if count == most)
     return f"Busiest: {weekday_hour(weekday, hour)} with {plural(most, 'activity', 'activities')}"
@@ -128,24 +128,24 @@ def weekday_hour(weekday: int, hour: int) -> str:
     return f"{WEEKDAYS[weekday]}, {hour:02}:00 to {(hour + 1) % 24:02}:00"
 
 
-def came_back(cohorts: Sequence[Cohort], average: Sequence[float | None]) -> str:
-    """The grid in one sentence: how many were new, and how many of them were back on days 1 and 7."""
+def retention_summary(cohorts: Sequence[Cohort], average: Sequence[float | None]) -> str:
+    """Summarise retention: new users, cohorts, and the share that returned on days 1 and 7."""
     new = plural(sum(cohort.size for cohort in cohorts), "new user")
     known = [
-        f"{percent(share)} were back on day {n}" for n, share in enumerate(average) if n in (1, 7) and share is not None
+        f"{percent(share)} returned on day {n}" for n, share in enumerate(average) if n in (1, 7) and share is not None
     ]
     return ", ".join((f"{new} in {plural(len(cohorts), 'cohort')}", *known))
 
 
-def incomplete(full: Sequence[str], pending: int) -> tuple[str, ...]:
-    """What the figures lack, each in a sentence."""
+def data_warnings(full: Sequence[str], pending: int) -> tuple[str, ...]:
+    """Return a warning for each limit that makes the metrics incomplete."""
     lines = []
     if full:
         kinds = " and ".join(_KINDS.get(kind, f"{kind}s") for kind in full)
-        lines.append(f"There are more different {kinds} than can be counted by name; new ones are in “All others”.")
+        lines.append(f"The limit of distinct {kinds} is reached; new ones are counted as “All others”.")
     if pending:
         are = "activity is" if pending == 1 else "activities are"
-        lines.append(f"{grouped(pending)} {are} stored but not in these figures yet: is the disk full?")
+        lines.append(f"{grouped(pending)} {are} stored but not counted in the metrics yet. The disk may be full.")
     return tuple(lines)
 
 

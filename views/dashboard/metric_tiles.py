@@ -1,4 +1,4 @@
-"""The dashboard's tiles: a figure each, how it changed, and what it means."""
+"""Dashboard tiles: a metric with its change and its definition."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
 
-from flashflow.views.controls.tokens import FIGURE, GRID, MUTED, TARGET, hint, small
+from flashflow.views.controls.formatting import grouped, share
+from flashflow.views.controls.tokens import GRID, METRIC, MUTED, TARGET, hint, small
 from flashflow.views.dashboard import metric_labels
-from flashflow.views.shared.formatting import grouped, share
 from flashflow.views.shared.panel import Panel, about
 from flashflow.views.shared.widgets import card
 
@@ -18,75 +18,75 @@ if TYPE_CHECKING:
 
 
 class Tile(NamedTuple):
-    """A figure with how it changed and what it means; ``spoken`` is the detail as it is read aloud."""
+    """A metric with its change and definition; ``spoken`` is the detail for screen readers."""
 
     label: str
-    figure: str
+    value: str
     detail: str
     means: str
     spoken: str = ""
     arrow: int = 0
 
 
-FIGURES = (
+METRICS = (
     ("active_users", "Active users"),
     ("sessions", "Sessions"),
     ("activities", "Activities"),
     ("engagement_rate", "Engagement rate"),
 )
 ARROWS = {1: ft.Icons.NORTH, -1: ft.Icons.SOUTH}
-"""Drawn as icons: not every font has the triangles."""
+"""Icons, because some fonts lack arrow characters."""
 
 
 def tiles(overview: Overview, today: TodayMetrics, unread: int, period: Period) -> tuple[Tile, ...]:
-    """The figures in the order a person asks for them."""
-    return (*(_of_period(overview, period, *row) for row in FIGURES), *_of_notices(today, unread))
+    """Return the tiles in display order."""
+    return (*(_of_period(overview, period, *row) for row in METRICS), *_of_notifications(today, unread))
 
 
 def _of_period(overview: Overview, period: Period, name: str, label: str) -> Tile:
-    figure = overview.figures[name]
-    shown = metric_labels.metric_text(name, figure.value)
+    metric = overview.figures[name]
+    shown = metric_labels.metric_text(name, metric.value)
     means = overview.definitions[name]
-    changed = metric_labels.change(figure)
+    changed = metric_labels.change(metric)
     if changed is None:
         return Tile(label, shown, period.words, means)
-    before = f"from {metric_labels.metric_text(name, figure.previous)}" if figure.previous else ""
+    before = f"from {metric_labels.metric_text(name, metric.previous)}" if metric.previous else ""
     detail, spoken = f"{changed.shown} {before}", f"{period.words}, {changed.spoken} {before}"
     return Tile(label, shown, detail.strip(), means, spoken.strip(), changed.arrow)
 
 
-def _of_notices(today: TodayMetrics, unread: int) -> tuple[Tile, Tile]:
+def _of_notifications(today: TodayMetrics, unread: int) -> tuple[Tile, Tile]:
     opened = share(today.read, today.delivered)
     return (
         Tile(
             "Delivered",
             grouped(today.delivered),
             f"today, {opened} opened" if opened else "today",
-            "Notices of today that reached an inbox or a device; opened are those marked read.",
+            "Notifications delivered today to an inbox or a device; opened ones were marked read.",
         ),
         Tile(
             "Unread",
             grouped(unread),
             "for you",
-            "Everything in your inbox that you have not opened yet, whatever its day.",
+            "All unread notifications in your inbox, of any day.",
         ),
     )
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Tiles(Panel):
-    """All of them, two by two where it is narrow."""
+    """All tiles, two per row on a narrow page."""
 
     def draw(self, rows: tuple[Tile, ...], changes: str) -> ft.Control:
         return ft.ResponsiveRow([_tile(tile, changes) for tile in rows], spacing=12, run_spacing=12)
 
 
 def _tile(tile: Tile, changes: str) -> ft.Container:
-    """Label, figure, detail, read aloud as one sentence; the button beside it says what it means."""
+    """Return a tile with label, value and detail, one accessible name, and a button with the definition."""
     detail: ft.Control = small(tile.detail, lines=2)
     if tile.arrow:
         detail = ft.Row([ft.Icon(ARROWS[tile.arrow], size=12, color=MUTED), _fill(detail)], spacing=2)
-    figure = ft.Text(tile.figure, size=FIGURE, weight=ft.FontWeight.W_500)
+    value = ft.Text(tile.value, size=METRIC, weight=ft.FontWeight.W_500)
     content = ft.Column(
         [
             ft.Container(
@@ -95,13 +95,13 @@ def _tile(tile: Tile, changes: str) -> ft.Container:
                 alignment=ft.Alignment.CENTER_LEFT,
                 padding=ft.Padding.only(right=TARGET - 2 * GRID),
             ),
-            figure,
+            value,
             detail,
         ],
         spacing=4,
         tight=True,
     )
-    words = f"{tile.label}: {tile.figure} {tile.spoken or tile.detail}"
+    words = f"{tile.label}: {tile.value} {tile.spoken or tile.detail}"
     read = ft.Semantics(label=words, container=True, exclude_semantics=True, content=content)
     meaning = ft.Container(about(tile.label, tile.means, changes if tile.spoken else ""), right=0, top=0)
     box = card(

@@ -1,4 +1,4 @@
-"""Who stays: active users of a day, a week and four weeks, and the grid of those who came back."""
+"""Audience panel (daily, weekly and monthly active users) and retention grid."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 import flet as ft
 
 from flashflow.backend import Filters
+from flashflow.views.controls.formatting import grouped, plural
 from flashflow.views.controls.tokens import ACCENT, GRID, SMALL, body, small
-from flashflow.views.dashboard.metric_labels import came_back, metric_text, percent
-from flashflow.views.shared.formatting import grouped, plural
-from flashflow.views.shared.panel import Panel, about, nothing, titled_panel
+from flashflow.views.dashboard.metric_labels import metric_text, percent, retention_summary
+from flashflow.views.shared.panel import Panel, about, no_data, titled_panel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ DAYS = 13
 CELL = 40
 LABEL = 104
 STRONGEST = 0.5
-"""Of the accent, so that the figure on it stays legible."""
+"""Highest opacity of a cell, so that its text stays legible."""
 AUDIENCE = (
     ("dau", "Daily active users"),
     ("wau", "Weekly active users"),
@@ -33,20 +33,20 @@ AUDIENCE = (
 
 
 def cohorts_of(today: date) -> Filters:
-    """The days the grid's rows stand for, whatever the period chosen."""
+    """Return the filters for the grid: the last COHORTS days, independent of the selected period."""
     return Filters(first=today - timedelta(days=COHORTS - 1), last=today)
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Audience(Panel):
-    """Four figures in a list."""
+    """The metrics of AUDIENCE in a list."""
 
     NAMES: ClassVar[tuple[str, ...]] = tuple(name for name, _ in AUDIENCE)
 
-    def draw(self, figures: Mapping[str, Metric], definitions: Mapping[str, str]) -> ft.Control:
+    def draw(self, metrics: Mapping[str, Metric], definitions: Mapping[str, str]) -> ft.Control:
         rows: list[ft.Control] = []
         for name, label in AUDIENCE:
-            shown = metric_text(name, figures[name].value)
+            shown = metric_text(name, metrics[name].value)
             words = body(label)
             words.expand = True
             value = ft.Text(shown, size=20, weight=ft.FontWeight.W_500)
@@ -65,22 +65,22 @@ class Audience(Panel):
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class RetentionPanel(Panel):
-    """A row a day that somebody was new on; a cell holds its share, and is empty where its day is not over."""
+    """A row per day with new users; a cell is the share that returned, empty until its day is over."""
 
     def draw(self, cohorts: tuple[Cohort, ...], average: tuple[float | None, ...], means: str) -> ft.Control:
         if not cohorts:
-            content: ft.Control = nothing("Nobody was new in the last 14 days.")
+            content: ft.Control = no_data("No new users in the last 14 days.")
         else:
             newest = list(reversed(cohorts))[:COHORTS]
             rows: list[ft.Control] = [_head(), *(_row(cohort) for cohort in newest)]
             grid = ft.Column(rows, spacing=2, tight=True)
             content = ft.Semantics(
-                label=f"Retention: {came_back(cohorts, average)}",
+                label=f"Retention: {retention_summary(cohorts, average)}",
                 container=True,
                 exclude_semantics=True,
                 content=ft.Row([grid], scroll=ft.ScrollMode.AUTO),
             )
-        words = "new users of a day, and how many in 100 were back on day N"
+        words = "new users of a day, and the percentage that returned on day N"
         return titled_panel("Retention", [content], words=words, means=means)
 
 

@@ -1,4 +1,4 @@
-"""The dashboard: a period's figures, who and what is behind them, and activities as they happen."""
+"""Dashboard: a period's metrics, users, funnel and live activities."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import flet as ft
 
 from flashflow.backend import FlashFlowError
 from flashflow.views.controls.tokens import GRID, choice, menu_button
-from flashflow.views.dashboard.date_range import PERIODS, Chosen, Period
-from flashflow.views.dashboard.funnel import STEPS_OFFERED, FunnelPanel, taken
+from flashflow.views.dashboard.date_range import PERIODS, Period, Selection
+from flashflow.views.dashboard.funnel import STEPS_OFFERED, FunnelPanel, funnel_result
 from flashflow.views.dashboard.heat_map import HeatMapPanel
 from flashflow.views.dashboard.live_feed import LiveFeed, UnreadList
-from flashflow.views.dashboard.metric_labels import incomplete
+from flashflow.views.dashboard.metric_labels import data_warnings
 from flashflow.views.dashboard.metric_tiles import Tiles, tiles
 from flashflow.views.dashboard.retention import DAYS, Audience, RetentionPanel, cohorts_of
 from flashflow.views.dashboard.top_lists import TopNames
 from flashflow.views.dashboard.trend import TrendPanel, curve
 from flashflow.views.dashboard.users import UsersPanel, user_route
 from flashflow.views.shared.live import NOTIFICATION_KINDS, ROLLUP_KINDS
-from flashflow.views.shared.panel import Panel, pressing
+from flashflow.views.shared.panel import Panel, on_press
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import page_column, page_padding, warning
 
@@ -50,7 +50,7 @@ KINDS = {"pages": "Pages", "features": "Features", "referrers": "Referrers"}
 
 
 class DashboardData(NamedTuple):
-    """What the dashboard shows."""
+    """Data of the dashboard."""
 
     day: date
     overview: Overview
@@ -69,34 +69,34 @@ class DashboardData(NamedTuple):
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Dashboard(Screen):
-    """The first screen. Its parts stand as long as its layout does; each is drawn anew when what it shows differs."""
+    """The first screen. Its panels live as long as the layout; each is redrawn when its data changes."""
 
     kinds: ClassVar[tuple[EventKind, ...]] = ("activity", "session", *NOTIFICATION_KINDS, *ROLLUP_KINDS)
-    rest: ClassVar[float] = 1.0  # a figure that changes faster cannot be read
-    ease: ClassVar[float] = 5.0  # a year of millions may take longer than that to ask for
+    rest: ClassVar[float] = 1.0  # a value that changes faster cannot be read
+    ease: ClassVar[float] = 5.0  # a query over a year with millions of activities may take longer
 
-    chosen: Chosen = field(default_factory=Chosen, metadata={"skip": True})
+    chosen: Selection = field(default_factory=Selection, metadata={"skip": True})
 
     def init(self) -> None:
         super().init()
         self._page: ft.ListView | None = None
 
-    # --- what it asks ---------------------------------------------------------------------------------------------
+    # --- query ----------------------------------------------------------------------------------------------------
 
     def load(self) -> DashboardData:
         backend, analytics, chosen = self.backend, self.backend.analytics, self.chosen
         day, *_ = analytics.today_bounds()
-        asked = chosen.filters(day)
+        filters = chosen.filters(day)
         funnel, funnel_failed = self._funnel(day)
         return DashboardData(
             day=day,
-            overview=analytics.overview(asked, chosen.compare),
-            trend=analytics.trend(asked, chosen.compare, chosen.interval),
-            tops={kind: analytics.top(asked, kind, TOP) for kind in KINDS},
-            heat=analytics.heatmap(asked),
+            overview=analytics.overview(filters, chosen.compare),
+            trend=analytics.trend(filters, chosen.compare, chosen.interval),
+            tops={kind: analytics.top(filters, kind, TOP) for kind in KINDS},
+            heat=analytics.heatmap(filters),
             retention=analytics.retention(cohorts_of(day), DAYS),
-            users=analytics.user_list(asked, USERS),
-            types=self._types(asked),
+            users=analytics.user_list(filters, USERS),
+            types=self._types(filters),
             funnel=funnel,
             funnel_failed=funnel_failed,
             today=backend.dashboard.today(),
@@ -104,13 +104,13 @@ class Dashboard(Screen):
             waiting=backend.notifications.get_user_notifications(backend.me, status="unread", limit=WAITING),
         )
 
-    def _types(self, asked: Filters) -> tuple[str, ...]:
-        """What a funnel's steps can be: the types there were most of, by name, so that none moves in an open menu."""
-        names = self.backend.analytics.top(asked, "types", STEPS_OFFERED).names
+    def _types(self, filters: Filters) -> tuple[str, ...]:
+        """Return the most frequent activity types, sorted by name so that none moves in an open menu."""
+        names = self.backend.analytics.top(filters, "types", STEPS_OFFERED).names
         return tuple(sorted(named.name for named in names if not named.is_other))
 
     def _funnel(self, day: date) -> tuple[Funnel | None, str | None]:
-        """A funnel that cannot be had is told in its own place."""
+        """Return the funnel, or the error that its panel shows."""
         chosen, steps = self.chosen, self.chosen.funnel
         if steps is None:
             return None, None
@@ -120,17 +120,17 @@ class Dashboard(Screen):
         except FlashFlowError as refusal:
             return None, str(refusal)
 
-    # --- what it shows --------------------------------------------------------------------------------------------
+    # --- show -----------------------------------------------------------------------------------------------------
 
     def render(self, found: DashboardData) -> ft.Control:
         if self._page is None:
             self._page = self._build()
         self._page.padding = page_padding(wide=self.wide)
-        self._take(found)
+        self._set_data(found)
         return self._page
 
     def show(self, content: ft.Control, key: str) -> None:
-        """Parts that were taken off the page, or laid out otherwise, are made anew."""
+        """Show content; panels that leave the page are built again at the next ``render``."""
         if content is not self._page:
             self._page = None
         super().show(content, f"{key}-{'wide' if self.wide else 'narrow'}")
@@ -139,46 +139,46 @@ class Dashboard(Screen):
         self._page = None
         super().set_wide(wide)
 
-    def _take(self, found: DashboardData) -> None:
+    def _set_data(self, found: DashboardData) -> None:
         overview, chosen, now = found.overview, self.chosen, self.now().replace(second=0, microsecond=0)
         anything = bool(found.feed.activities)
-        self._picker.take(chosen.period, chosen.compared)
-        self._lacking.take(incomplete(overview.full, overview.pending))
+        self._picker.set_data(chosen.period, chosen.compared)
+        self._warnings.set_data(data_warnings(overview.full, overview.pending))
         rows = tiles(overview, found.today, found.waiting.unread_count, chosen.period)
-        self._tiles.take(rows, overview.definitions["change"])
-        self._trend.take(curve(found.trend, chosen.metric))
+        self._tiles.set_data(rows, overview.definitions["change"])
+        self._trend.set_data(curve(found.trend, chosen.metric))
         for kind, part in self._tops.items():
-            part.take(KINDS[kind], found.tops[kind].names, found.tops[kind].definition)
-        self._audience.take({name: overview.figures[name] for name in Audience.NAMES}, overview.definitions)
-        self._heat.take(found.heat.hours, found.heat.timezone, found.heat.definition)
-        self._retention.take(found.retention.cohorts, found.retention.average, found.retention.definition)
-        self._funnel_part.take(found.types, taken(found.funnel), found.funnel_failed)
+            part.set_data(KINDS[kind], found.tops[kind].names, found.tops[kind].definition)
+        self._audience.set_data({name: overview.figures[name] for name in Audience.NAMES}, overview.definitions)
+        self._heat.set_data(found.heat.hours, found.heat.timezone, found.heat.definition)
+        self._retention.set_data(found.retention.cohorts, found.retention.average, found.retention.definition)
+        self._funnel_part.set_data(found.types, funnel_result(found.funnel), found.funnel_failed)
         users = found.users
-        self._users.take(users.users, users.next_cursor is not None, users.definition, found.day)
-        self._feed.take(found.feed, self.backend.url, self.backend.me, FEED if self.wide else FEED_NARROW, now)
-        self._for_you.take(found.waiting, now)
-        for shown in self._figures:
-            shown.visible = anything
-        self._lacking.visible = bool(overview.full or overview.pending)
+        self._users.set_data(users.users, users.next_cursor is not None, users.definition, found.day)
+        self._feed.set_data(found.feed, self.backend.url, self.backend.me, FEED if self.wide else FEED_NARROW, now)
+        self._for_you.set_data(found.waiting, now)
+        for panel in self._activity_panels:
+            panel.visible = anything
+        self._warnings.visible = bool(overview.full or overview.pending)
 
-    # --- how it stands --------------------------------------------------------------------------------------------
+    # --- layout ---------------------------------------------------------------------------------------------------
 
     def _build(self) -> ft.ListView:
         self._picker = Picker(choose=self._choose, compare=self._compare, wide=self.wide)
-        self._lacking = Lacking()
+        self._warnings = DataWarnings()
         self._tiles = Tiles()
         self._trend = TrendPanel(choose=self._measure, room=660 if self.wide else 300)
         self._tops = {kind: TopNames() for kind in KINDS}
         self._audience = Audience()
         self._heat = HeatMapPanel(room=660 if self.wide else 300)
         self._retention = RetentionPanel()
-        self._funnel_part = FunnelPanel(chosen=self.chosen, ask=self.ask_now, open_user=self._open_user)
+        self._funnel_part = FunnelPanel(chosen=self.chosen, on_change=self.refresh_now, open_user=self._open_user)
         self._users = UsersPanel(open_user=self._open_user, open_all=lambda: self.go("/users"))
         self._feed = LiveFeed()
         self._for_you = UnreadList(screen=self)
-        self._figures: list[ft.Control] = []
+        self._activity_panels: list[ft.Control] = []
         columns = self._wide_columns() if self.wide else self._narrow_column()
-        return page_column([self._picker, self._lacking, self._tiles, columns], wide=self.wide)
+        return page_column([self._picker, self._warnings, self._tiles, columns], wide=self.wide)
 
     def _wide_columns(self) -> ft.Control:
         lists = ft.ResponsiveRow(
@@ -187,7 +187,7 @@ class Dashboard(Screen):
         left = _stack([self._trend, lists, self._heat, self._retention, self._funnel_part, self._users])
         right = _stack([self._for_you, self._feed])
         left.expand, right.expand = 2, 1
-        self._figures = [left]
+        self._activity_panels = [left]
         return ft.Row([left, right], spacing=16, vertical_alignment=ft.CrossAxisAlignment.START)
 
     def _narrow_column(self) -> ft.Control:
@@ -195,25 +195,25 @@ class Dashboard(Screen):
         rest: list[ft.Control] = [
             *self._tops.values(), self._audience, self._heat, self._retention, self._funnel_part, self._users
         ]  # fmt: skip
-        self._figures = [*first, *rest]
+        self._activity_panels = [*first, *rest]
         return _stack([*first, self._for_you, self._feed, *rest])
 
-    # --- what the person does -------------------------------------------------------------------------------------
+    # --- actions --------------------------------------------------------------------------------------------------
 
     async def _choose(self, period: Period) -> None:
         self.chosen.period = period
-        self._picker.put(period, self.chosen.compared)
-        self.ask_now()
+        self._picker.replace_data(period, self.chosen.compared)
+        self.refresh_now()
 
     async def _compare(self, compared: bool) -> None:
         self.chosen.compared = compared
-        self._picker.put(self.chosen.period, compared)
-        self.ask_now()
+        self._picker.replace_data(self.chosen.period, compared)
+        self.refresh_now()
 
     async def _measure(self, metric: str) -> None:
         self.chosen.metric = metric
         if self._found is not None:
-            self._trend.put(curve(self._found.trend, metric))
+            self._trend.replace_data(curve(self._found.trend, metric))
 
     def _open_user(self, user_id: str) -> None:
         self.go(user_route(user_id))
@@ -221,7 +221,7 @@ class Dashboard(Screen):
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Picker(Panel):
-    """The period, and whether it is compared with the one before."""
+    """Selection of the period and of the comparison with the period before."""
 
     choose: Callable[[Period], Awaitable[None]] = field(metadata={"skip": True})
     compare: Callable[[bool], Awaitable[None]] = field(metadata={"skip": True})
@@ -230,12 +230,12 @@ class Picker(Panel):
     def draw(self, period: Period, compared: bool) -> ft.Control:
         picks: list[ft.Control]
         if self.wide:
-            picks = [choice(each.label, each == period, pressing(self.choose, each)) for each in PERIODS]
+            picks = [choice(each.label, each == period, on_press(self.choose, each)) for each in PERIODS]
         else:
-            items = [ft.PopupMenuItem(each.label, on_click=pressing(self.choose, each)) for each in PERIODS]
+            items = [ft.PopupMenuItem(each.label, on_click=on_press(self.choose, each)) for each in PERIODS]
             picks = [menu_button(period.label, items, name=f"Period: {period.label}", key="period")]
         switch = ft.Switch(
-            label="vs previous", value=compared, on_change=pressing(self.compare, not compared), key="compare"
+            label="vs previous", value=compared, on_change=on_press(self.compare, not compared), key="compare"
         )
         return ft.Row(
             [ft.Row(picks, wrap=True, spacing=GRID, run_spacing=4), switch],
@@ -247,8 +247,8 @@ class Picker(Panel):
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class Lacking(Panel):
-    """What the figures lack, where they lack anything."""
+class DataWarnings(Panel):
+    """Warnings about incomplete metrics."""
 
     def draw(self, lines: tuple[str, ...]) -> ft.Control:
         return ft.Column([warning(line) for line in lines], spacing=GRID, tight=True)

@@ -1,4 +1,4 @@
-"""The names with the most activities, each with its bar, its count and its share."""
+"""Top lists: the pages, features and referrers with the most activities."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
 
+from flashflow.views.controls.formatting import grouped, one_line, plural
 from flashflow.views.controls.tokens import ACCENT, MUTED, body, caller_text, small
 from flashflow.views.dashboard.metric_labels import percent
-from flashflow.views.shared.formatting import grouped, one_line, plural
-from flashflow.views.shared.panel import Panel, nothing, titled_panel
+from flashflow.views.shared.panel import Panel, no_data, titled_panel
 
 if TYPE_CHECKING:
     from flashflow.backend import Named
@@ -19,10 +19,10 @@ OTHERS = "All others"
 
 
 class Bar(NamedTuple):
-    """A row; ``length`` is a share of the longest bar."""
+    """A row; ``length`` is relative to the longest bar, from 0 to 1."""
 
     name: str
-    figure: str
+    activities: str
     share: str
     length: float
     spoken: str
@@ -30,7 +30,7 @@ class Bar(NamedTuple):
 
 
 def bars(names: Sequence[Named]) -> tuple[Bar, ...]:
-    """The rows as they stand, most first; what has no name of its own is called all others."""
+    """Return the rows in order; names beyond the limit are one row, OTHERS."""
     most = max((named.count for named in names), default=0)
     return tuple(
         Bar(
@@ -47,12 +47,12 @@ def bars(names: Sequence[Named]) -> tuple[Bar, ...]:
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class TopNames(Panel):
-    """One list."""
+    """A titled top list."""
 
     def draw(self, title: str, names: tuple[Named, ...], means: str) -> ft.Control:
         rows: list[ft.Control] = [_row(bar) for bar in bars(names)]
         if not rows:
-            rows = [nothing("None in this period.")]
+            rows = [no_data("None in this period.")]
         return titled_panel(title, rows, means=means)
 
 
@@ -68,7 +68,7 @@ def _row(bar: Bar) -> ft.Semantics:
         color=MUTED if bar.is_other else ACCENT,
         bgcolor=ft.Colors.TRANSPARENT,
     )
-    texts = ft.Row([name, body(bar.figure), share], spacing=8)
+    texts = ft.Row([name, body(bar.activities), share], spacing=8)
     return ft.Semantics(
         label=bar.spoken,
         container=True,

@@ -1,4 +1,4 @@
-"""The course of a period on a canvas, over that of the one before."""
+"""Trend chart: a metric over a period, with the period before."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from zoneinfo import ZoneInfo
 import flet as ft
 import flet.canvas as cv
 
+from flashflow.views.controls.formatting import grouped
 from flashflow.views.controls.tokens import ACCENT, GRID, HAIRLINE, MUTED, SMALL, choice, small
 from flashflow.views.dashboard.date_range import METRICS
-from flashflow.views.dashboard.metric_labels import course, point
-from flashflow.views.shared.formatting import grouped
-from flashflow.views.shared.panel import Chart, nothing, pressing, titled_panel
+from flashflow.views.dashboard.metric_labels import point_text, trend_summary
+from flashflow.views.shared.panel import Chart, no_data, on_press, titled_panel
 
 if TYPE_CHECKING:
     from flashflow.backend import Trend
 
 HEIGHT = 180.0
 HEAD = 18.0
-"""Room above the highest line for its figure."""
+"""Height above the top grid line for its label."""
 ROUND = (1, 2, 3, 4, 5, 6, 8)
 
 
 class Curve(NamedTuple):
-    """What is drawn: places, figures as far as they are known, and those of the period before; ``running``: the last
-    of them is not over."""
+    """Data of the chart: points in time, values so far, and the values of the period before.
+
+    ``running``: the last point is not over.
+    """
 
     metric: str
     hourly: bool
@@ -39,7 +41,7 @@ class Curve(NamedTuple):
 
 
 def curve(trend: Trend, metric: str) -> Curve:
-    """The figures of one metric (by hour there is but one); hours that have not come are left out."""
+    """Return one metric's values (by hour only activities); future hours are left out."""
     hourly = trend.interval == "hour"
     metric = "activities" if hourly else metric
     known = len(trend.points)
@@ -60,7 +62,7 @@ def _hour(at: datetime, zone: str) -> int:
 
 
 def ceiling(highest: int) -> int:
-    """The round number (one digit with zeros) that the drawing reaches up to."""
+    """Return the chart's upper bound: the lowest ROUND step times a power of ten that is at least ``highest``."""
     power = 1
     while True:
         for step in ROUND:
@@ -70,14 +72,14 @@ def ceiling(highest: int) -> int:
 
 
 def places(values: Sequence[int], of: int, top: int, width: float) -> list[tuple[float, float]]:
-    """Where the figures lie on the canvas, the first of ``of`` at its left edge."""
+    """Return the canvas coordinates of values, the first of ``of`` points at the left edge."""
     step = width / max(1, of - 1)
     return [(n * step, HEAD + (HEIGHT - HEAD) * (1 - value / top)) for n, value in enumerate(values)]
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class TrendPanel(Chart):
-    """The line, the choice of what it shows, and its axis."""
+    """The chart with its axis and the choice of its metric."""
 
     choose: Callable[[str], Awaitable[None]] = field(metadata={"skip": True})
 
@@ -85,16 +87,16 @@ class TrendPanel(Chart):
         label = METRICS[of.metric]
         content = [] if of.hourly else [_metrics(of.metric, self.choose)]
         if any(of.now) or any(of.before):
-            words = course(label, of.at, of.now, of.before)
+            words = trend_summary(label, of.at, of.now, of.before)
             drawing = f"{len(of.at)}-{len(of.now)}-{len(of.before)}"
             content.append(
                 self.chart(shapes(of, self.room), HEIGHT, words, _legend(of), key=drawing, axis=_axis(of.at))
             )
         else:
-            content.append(nothing(f"{label}: none in this period."))
+            content.append(no_data(f"{label}: none in this period."))
         return titled_panel("Trend", content, words="by hour" if of.hourly else "by day")
 
-    def told(self, x: float, y: float) -> str | None:
+    def describe_at(self, x: float, y: float) -> str | None:
         if self._shown is None:
             return None
         of: Curve = self._shown[0]
@@ -102,13 +104,13 @@ class TrendPanel(Chart):
         n = round(x / self.room * (len(at) - 1))
         if not 0 <= n < len(at):
             return None
-        figure = grouped(now[n]) if n < len(now) else "not over yet"
-        words = f"{point(at[n])}: {figure}"
+        value = grouped(now[n]) if n < len(now) else "not over yet"
+        words = f"{point_text(at[n])}: {value}"
         return f"{words} · {grouped(before[n])} in the period before" if n < len(before) else words
 
 
 def shapes(of: Curve, width: float) -> list[cv.Shape]:
-    """Two lines across with the figure they stand for, the period before as a pale dashed line, this one filled."""
+    """Return the grid lines with labels, the period before as a dashed line, and this period as a filled line."""
     top = ceiling(max((*of.now, *of.before)))
     style = ft.TextStyle(size=SMALL, color=MUTED)
     drawn: list[cv.Shape] = []
@@ -138,7 +140,7 @@ def _line(through: Sequence[tuple[float, float]], paint: ft.Paint) -> cv.Path:
 
 
 def _axis(at: Sequence[str]) -> ft.Control:
-    texts: list[ft.Control] = [small(point(mark)) for mark in (at[0], at[len(at) // 2], at[-1])]
+    texts: list[ft.Control] = [small(point_text(mark)) for mark in (at[0], at[len(at) // 2], at[-1])]
     return ft.Row(texts, alignment=ft.MainAxisAlignment.SPACE_BETWEEN)
 
 
@@ -148,5 +150,5 @@ def _legend(of: Curve) -> str:
 
 
 def _metrics(chosen: str, choose: Callable[[str], Awaitable[None]]) -> ft.Control:
-    chips: list[ft.Control] = [choice(label, name == chosen, pressing(choose, name)) for name, label in METRICS.items()]
+    chips: list[ft.Control] = [choice(label, name == chosen, on_press(choose, name)) for name, label in METRICS.items()]
     return ft.Row(chips, key="metrics", wrap=True, spacing=GRID, run_spacing=4)

@@ -1,4 +1,4 @@
-"""One user: the figures, and what they did, session by session."""
+"""User profile: a user's metrics and activities by session."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import flet as ft
 
 from flashflow.backend import DEFINITIONS
+from flashflow.views.controls.formatting import ago, clock, exact, grouped, one_line, plural
 from flashflow.views.controls.tokens import (
-    FIGURE,
     GOOD,
     GRID,
+    METRIC,
     MUTED,
     TARGET,
     TITLE,
@@ -25,11 +26,10 @@ from flashflow.views.controls.tokens import (
     small,
 )
 from flashflow.views.dashboard.live_feed import activity_row
-from flashflow.views.dashboard.metric_labels import duration_text, parts, score
+from flashflow.views.dashboard.metric_labels import duration_text, score, score_parts
 from flashflow.views.shared.cli_snippets import track_command
-from flashflow.views.shared.formatting import ago, clock, exact, grouped, one_line, plural
 from flashflow.views.shared.live import ROLLUP_KINDS
-from flashflow.views.shared.panel import about, nothing, pressing, titled_panel
+from flashflow.views.shared.panel import about, no_data, on_press, titled_panel
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import card, empty, page_column
 
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 SESSIONS = 10
 PAGES_MAX = 20
 FEW = 10
-"""Activities of a session before it is unfolded."""
+"""Activities shown of a session until it is expanded."""
 MANY = 200
 SHORT = 7
-"""Letters of a figure that fit a narrow tile in full size."""
+"""Longest value, in characters, that fits a narrow tile at size METRIC."""
 
 
 class Visit(NamedTuple):
@@ -53,9 +53,9 @@ class Visit(NamedTuple):
 
 
 class UserProfileData(NamedTuple):
-    """What the screen shows."""
+    """Data of the screen."""
 
-    figures: UserAnalytics
+    metrics: UserAnalytics
     visits: tuple[Visit, ...]
     more: bool
 
@@ -94,13 +94,13 @@ class UserProfile(Screen):
 
     def render(self, found: UserProfileData) -> ft.Control:
         now = self.now()
-        if not found.visits and not found.figures.total_activities:
-            return page_column([_nobody(self.backend.url, self.user_id)], wide=self.wide)
-        sections: list[ft.Control] = [_figures(found.figures, now), _favourites(found.figures)]
+        if not found.visits and not found.metrics.total_activities:
+            return page_column([_no_activities(self.backend.url, self.user_id)], wide=self.wide)
+        sections: list[ft.Control] = [_metrics(found.metrics, now), _favourites(found.metrics)]
         sections += [self._visit(visit, now) for visit in found.visits]
         if found.more and self._pages < PAGES_MAX:
             sections.append(
-                ft.TextButton("Show earlier sessions", key="more", height=TARGET, on_click=pressing(self._more))
+                ft.TextButton("Show earlier sessions", key="more", height=TARGET, on_click=on_press(self._more))
             )
         return page_column(sections, wide=self.wide)
 
@@ -110,13 +110,13 @@ class UserProfile(Screen):
         hidden = session.activities - len(visit.activities)
         if hidden > 0 and session.id not in self._unfolded:
             words = f"Show {plural(hidden, 'earlier activity', 'earlier activities')}"
-            unfold = ft.TextButton(words, height=TARGET, on_click=pressing(self._unfold, session.id))
+            unfold = ft.TextButton(words, height=TARGET, on_click=on_press(self._unfold, session.id))
             rows.append(ft.Container(unfold, padding=ft.Padding.symmetric(horizontal=GRID)))
         elif hidden > 0:
             rows.append(ft.Container(small(f"The newest {MANY} activities."), padding=2 * GRID))
         if not rows:
             rows = [
-                ft.Container(nothing("No activities in this session."), padding=ft.Padding.symmetric(horizontal=16))
+                ft.Container(no_data("No activities in this session."), padding=ft.Padding.symmetric(horizontal=16))
             ]
         lines = [_visit_head(session, now), hairline(), *rows]
         return card(
@@ -127,59 +127,59 @@ class UserProfile(Screen):
 
     async def _more(self) -> None:
         self._pages += 1
-        self.ask_now()
+        self.refresh_now()
 
     async def _unfold(self, session_id: str) -> None:
         self._unfolded.add(session_id)
-        self.ask_now()
+        self.refresh_now()
 
 
-def _figures(of: UserAnalytics, now: datetime) -> ft.Control:
-    """The figures side by side, read aloud one by one."""
+def _metrics(of: UserAnalytics, now: datetime) -> ft.Control:
+    """Return the metric tiles side by side."""
     seen = "never" if of.last_activity is None else ago(of.last_activity, now)
     tiles: list[ft.Control] = [
-        _tile("Sessions", grouped(of.total_sessions), "in all"),
+        _tile("Sessions", grouped(of.total_sessions), "in total"),
         _tile("Activities", grouped(of.total_activities), f"the last {seen}"),
-        _tile("Average session", duration_text(of.avg_session_duration), "from its start to its end"),
+        _tile("Average session", duration_text(of.avg_session_duration), "from start to end"),
         _tile("Engagement score", score(of.engagement_score), "of 100, over 28 days", of.engagement_parts),
     ]
     if of.last_activity is not None:
         tiles[1].tooltip = hint(exact(of.last_activity, now))
-    return ft.ResponsiveRow(tiles, key="figures", spacing=12, run_spacing=12)
+    return ft.ResponsiveRow(tiles, key="metrics", spacing=12, run_spacing=12)
 
 
-def _tile(label: str, figure: str, detail: str, made_of: Mapping[str, float] | None = None) -> ft.Container:
+def _tile(label: str, value: str, detail: str, made_of: Mapping[str, float] | None = None) -> ft.Container:
     lines: list[ft.Control] = [
         ft.Container(small(label), padding=ft.Padding.only(right=GRID if made_of is None else 3 * GRID)),
-        ft.Text(figure, size=FIGURE if len(figure) <= SHORT else TITLE, weight=ft.FontWeight.W_500),
+        ft.Text(value, size=METRIC if len(value) <= SHORT else TITLE, weight=ft.FontWeight.W_500),
         small(detail),
     ]
     read = ft.Semantics(
-        label=f"{label}: {figure} {detail}",
+        label=f"{label}: {value} {detail}",
         container=True,
         exclude_semantics=True,
         content=ft.Column(lines, spacing=4, tight=True),
     )
     stack: list[ft.Control] = [ft.Container(read, padding=ft.Padding.symmetric(horizontal=16, vertical=14))]
     if made_of is not None:
-        button = about(label, DEFINITIONS["engagement_score"], *parts(made_of))
+        button = about(label, DEFINITIONS["engagement_score"], *score_parts(made_of))
         stack.append(ft.Container(button, right=0, top=0))
-    box = card(ft.Stack(stack), key=f"figure-{label}", padding=0)
+    box = card(ft.Stack(stack), key=f"metric-{label}", padding=0)
     box.col = {"xs": 6, "md": 3}
     return box
 
 
 def _favourites(of: UserAnalytics) -> ft.Control:
     lists: list[ft.Control] = [
-        _favourite("Most visited pages", of.most_visited_pages, "No page was named."),
-        _favourite("Favorite features", of.favorite_features, "No feature was used."),
+        _favourite("Most visited pages", of.most_visited_pages, "No pages."),
+        _favourite("Favorite features", of.favorite_features, "No features."),
     ]
     return ft.ResponsiveRow(lists, key="favourites", spacing=12, run_spacing=12)
 
 
 def _favourite(title: str, names: Sequence[NameCount], none: str) -> ft.Control:
     rows: list[ft.Control] = [_count(name) for name in names]
-    box = ft.Container(titled_panel(title, rows or [nothing(none)]))
+    box = ft.Container(titled_panel(title, rows or [no_data(none)]))
     box.col = {"xs": 12, "md": 6}
     return box
 
@@ -196,7 +196,7 @@ def _count(of: NameCount) -> ft.Control:
 
 
 def _visit_head(session: Session, now: datetime) -> ft.Control:
-    """When, for how long, and how much was done."""
+    """Return a session's head: start, duration, counts, app and end."""
     began = ft.Container(heading(clock(session.start_time, now)), tooltip=hint(exact(session.start_time, now)))
     still = session.end_time is None
     facts = (
@@ -204,7 +204,7 @@ def _visit_head(session: Session, now: datetime) -> ft.Control:
         plural(session.activities, "activity", "activities"),
         plural(session.pages_visited, "page"),
         session.app,
-        {None: "open now", "timeout": "ended by itself", "ended": "ended"}.get(session.end_reason, ""),
+        {None: "open now", "timeout": "ended by timeout", "ended": "ended"}.get(session.end_reason, ""),
     )
     words = small(" · ".join(one_line(fact, 60) for fact in facts if fact), color=GOOD if still else MUTED)
     return ft.Container(
@@ -213,12 +213,12 @@ def _visit_head(session: Session, now: datetime) -> ft.Control:
     )
 
 
-def _nobody(url: str | None, user_id: str) -> ft.Control:
+def _no_activities(url: str | None, user_id: str) -> ft.Control:
     return card(
         empty(
             ft.Icons.TIMELINE,
-            "Nothing is recorded of this user",
-            "Sessions and activities will stand here. Record one:",
+            "No activities of this user",
+            "Sessions and activities appear here. Record one:",
             track_command(url, user_id),
             "record an activity",
         ),

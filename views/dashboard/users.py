@@ -1,4 +1,4 @@
-"""The users: the latest seen with their engagement score, a few on the dashboard and all of them page by page."""
+"""User lists with engagement scores: a panel of the dashboard and a screen with all users, latest first."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 import flet as ft
 
+from flashflow.views.controls.formatting import one_line, plural
 from flashflow.views.controls.tokens import ACCENT, GRID, TARGET, caller_text, hairline, hint, pressable, small
-from flashflow.views.dashboard.date_range import Chosen
-from flashflow.views.dashboard.metric_labels import day, parts, score
+from flashflow.views.dashboard.date_range import Selection
+from flashflow.views.dashboard.metric_labels import day_text, score, score_parts
 from flashflow.views.shared.cli_snippets import track_command
-from flashflow.views.shared.formatting import one_line, plural
 from flashflow.views.shared.live import ROLLUP_KINDS
-from flashflow.views.shared.panel import Panel, pressing, titled_panel
+from flashflow.views.shared.panel import Panel, on_press, titled_panel
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import empty, page_column
 
@@ -32,36 +32,38 @@ def user_route(user_id: str) -> str:
 
 
 def user_summary(user: UserRow, today: date) -> str:
-    """A row as it is read aloud."""
+    """Return the accessible name of a row."""
     return (
-        f"{one_line(user.user_id, 120)}, last seen {day(user.last_day, today)}, "
+        f"{one_line(user.user_id, 120)}, last seen {day_text(user.last_day, today)}, "
         f"{plural(user.activities, 'activity', 'activities')}, engagement score {score(user.engagement_score)}"
     )
 
 
 def user_row(user: UserRow, today: date, open_user: Callable[[str], None]) -> ft.Control:
-    """Who, when last, how much; the score's parts on hover or a long press."""
+    """Return a row with last day, activities and score; the tooltip lists the score's parts."""
 
     async def open_it(_: object) -> None:
         open_user(user.user_id)
 
     name = caller_text(user.user_id, strong=True)
     often = plural(user.activities, "activity", "activities")
-    texts = ft.Column([name, small(f"last seen {day(user.last_day, today)} · {often}", lines=1)], spacing=0, tight=True)
+    texts = ft.Column(
+        [name, small(f"last seen {day_text(user.last_day, today)} · {often}", lines=1)], spacing=0, tight=True
+    )
     texts.expand = True
-    figure = ft.Text(score(user.engagement_score), width=32, text_align=ft.TextAlign.RIGHT)
+    value = ft.Text(score(user.engagement_score), width=32, text_align=ft.TextAlign.RIGHT)
     line = ft.ProgressBar(
         value=(user.engagement_score or 0) / 100, width=56, bar_height=4, border_radius=2, color=ACCENT
     )
-    row = ft.Row([texts, line, figure], spacing=GRID, vertical_alignment=ft.CrossAxisAlignment.CENTER)
-    made_of = "\n".join(("Engagement score, of 100:", *parts(user.engagement_parts)))
+    row = ft.Row([texts, line, value], spacing=GRID, vertical_alignment=ft.CrossAxisAlignment.CENTER)
+    made_of = "\n".join(("Engagement score, of 100:", *score_parts(user.engagement_parts)))
     explained = ft.Container(row, tooltip=hint(made_of if user.engagement_parts else "Not seen in the last 28 days"))
     return pressable(user_summary(user, today), explained, open_it, key=f"user-{user.user_id}")
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class UsersPanel(Panel):
-    """The latest seen, and the way to all of them."""
+    """The latest active users and a button to all users."""
 
     open_user: Callable[[str], None] = field(metadata={"skip": True})
     open_all: Callable[[], None] = field(metadata={"skip": True})
@@ -69,18 +71,18 @@ class UsersPanel(Panel):
     def draw(self, users: tuple[UserRow, ...], more: bool, means: str, today: date) -> ft.Control:
         rows: list[ft.Control] = [user_row(user, today, self.open_user) for user in users]
         if not rows:
-            rows = [ft.Container(small("Nobody was active in this period."), padding=2 * GRID)]
+            rows = [ft.Container(small("No active users in this period."), padding=2 * GRID)]
         if more:
-            everyone = ft.TextButton("Show all users", height=TARGET, on_click=pressing(self._all))
+            everyone = ft.TextButton("Show all users", height=TARGET, on_click=on_press(self._all))
             rows += [hairline(), ft.Container(everyone, padding=ft.Padding.symmetric(horizontal=GRID))]
-        return titled_panel("Users", rows, words="the latest seen, with engagement score", means=means, padded=False)
+        return titled_panel("Users", rows, words="latest active, with engagement score", means=means, padded=False)
 
     async def _all(self) -> None:
         self.open_all()
 
 
 class UsersData(NamedTuple):
-    """Pages of users, and the day it is."""
+    """The loaded users, and today's date."""
 
     users: Sequence[UserRow]
     more: bool
@@ -90,13 +92,13 @@ class UsersData(NamedTuple):
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Users(Screen):
-    """Everyone active in the dashboard's period or since."""
+    """All users active in the dashboard's period or later."""
 
     kinds: ClassVar[tuple[EventKind, ...]] = ("activity", "session", *ROLLUP_KINDS)
     rest: ClassVar[float] = 1.0
-    ease: ClassVar[float] = 10.0  # every score is worked out anew
+    ease: ClassVar[float] = 10.0  # every refresh calculates every score
 
-    chosen: Chosen = field(default_factory=Chosen, metadata={"skip": True})
+    chosen: Selection = field(default_factory=Selection, metadata={"skip": True})
 
     def init(self) -> None:
         super().init()
@@ -119,19 +121,19 @@ class Users(Screen):
     def render(self, found: UsersData) -> ft.Control:
         rows: list[ft.Control] = [user_row(user, found.today, self._open) for user in found.users]
         if found.more and self._pages < PAGES_MAX:
-            rows.append(ft.TextButton("Show more", key="more", height=TARGET, on_click=pressing(self._more)))
+            rows.append(ft.TextButton("Show more", key="more", height=TARGET, on_click=on_press(self._more)))
         if not rows:
             rows = [
                 empty(
                     ft.Icons.PERSON_OUTLINE,
-                    "Nobody was active in this period",
-                    "Whoever does something in one of your apps stands here. Record an activity:",
+                    "No active users in this period",
+                    "Users of your apps appear here. Record an activity:",
                     track_command(self.backend.url, self.backend.me),
                     "record an activity",
                 )
             ]
-        words = f"active {self.chosen.period.words} or since, the latest seen first"
-        section = titled_panel("Everyone", rows, words=words, means=found.definition, padded=False)
+        words = f"active {self.chosen.period.words} or later, latest first"
+        section = titled_panel("All users", rows, words=words, means=found.definition, padded=False)
         return page_column([section], wide=self.wide)
 
     def _open(self, user_id: str) -> None:
@@ -139,4 +141,4 @@ class Users(Screen):
 
     async def _more(self) -> None:
         self._pages += 1
-        self.ask_now()
+        self.refresh_now()

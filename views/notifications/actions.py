@@ -1,4 +1,4 @@
-"""What a person does with one notification, asked of the services; what came of it arrives over the bus."""
+"""Handlers of the actions on one notification: read, archive, snooze, retry. Results arrive over the bus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from flashflow.views.controls.tokens import Handler
-from flashflow.views.notifications.delivery_timeline import RetryAction
+from flashflow.views.notifications.delivery_timeline import TimelineActions
 from flashflow.views.notifications.detail import DetailActions
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ MORNING = time(8)
 
 
 def notification_actions(screen: Screen, notification: Notification, show_all: Handler) -> DetailActions:
-    """The handlers for one notification as it stands."""
+    """Return the handlers for a notification in its current state."""
     services, id_ = screen.backend.notifications, notification.id
     unread, archived = notification.inbox == "unread", notification.inbox == "archived"
     turn = services.mark_notification_as_read if unread else services.mark_notification_as_unread
@@ -40,7 +40,7 @@ def notification_actions(screen: Screen, notification: Notification, show_all: H
         snooze_an_hour=on_press(lambda: services.snooze_notification(id_, screen.now() + timedelta(hours=1))),
         snooze_to_morning=on_press(lambda: services.snooze_notification(id_, tomorrow_morning(screen.now()))),
         wake=on_press(lambda: services.mark_notification_as_unread(id_)),
-        mending=RetryAction(
+        timeline_actions=TimelineActions(
             retry=on_press(lambda: services.retry_notification(id_)),
             send_digest=on_press(
                 lambda: services.send_digest_now(notification.user_id, notification.notification_type)
@@ -52,7 +52,7 @@ def notification_actions(screen: Screen, notification: Notification, show_all: H
 
 
 def tomorrow_morning(now: datetime) -> datetime:
-    """Tomorrow at 08:00 by the clock of ``now``'s zone, or of this machine's where ``now`` has but an offset."""
+    """Return 08:00 tomorrow in ``now``'s zone, or in this machine's zone if ``now`` has only an offset."""
     day = now.date() + timedelta(days=1)
     if isinstance(now.tzinfo, ZoneInfo):
         return datetime.combine(day, MORNING, now.tzinfo)

@@ -1,4 +1,4 @@
-"""Why a notification came the way it did: every delivery, every try, and what comes next."""
+"""Delivery timeline of a notification: its deliveries, their attempts and the next step."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
 
+from flashflow.views.controls.formatting import clock, elapsed_text, exact, one_line, plural, upcoming
 from flashflow.views.controls.tokens import GRID, HIGH, TARGET, Handler, body, copyable, heading, hint, small
 from flashflow.views.shared.delivery_labels import (
+    FIXABLE_IN_SETTINGS,
     PLATFORMS,
-    TO_SET_UP,
     can_be_retried,
     channel_name,
     outcome_of,
@@ -19,18 +20,17 @@ from flashflow.views.shared.delivery_labels import (
     reason_of,
     state_of,
 )
-from flashflow.views.shared.formatting import clock, exact, lasted, one_line, plural, upcoming
 
 if TYPE_CHECKING:
     from flashflow.backend import Attempt, Delivery, Notification
 
 SHOWN = 10
 OVER = frozenset({"scheduled", "cancelled", "expired"})
-"""Notifications of which nothing is sent (yet, or any more)."""
+"""Statuses in which nothing is being sent."""
 
 
-class RetryAction(NamedTuple):
-    """What can be done about deliveries."""
+class TimelineActions(NamedTuple):
+    """Handlers of the timeline's buttons."""
 
     retry: Handler
     send_digest: Handler
@@ -39,9 +39,14 @@ class RetryAction(NamedTuple):
 
 
 def timeline(
-    notification: Notification, deliveries: Sequence[Delivery], now: datetime, do: RetryAction, *, whole: bool = False
+    notification: Notification,
+    deliveries: Sequence[Delivery],
+    now: datetime,
+    do: TimelineActions,
+    *,
+    whole: bool = False,
 ) -> ft.Column:
-    """Every delivery with its tries; ``whole``: all of them, however many."""
+    """Return every delivery with its latest SHOWN attempts; ``whole``: with all attempts."""
     rows: list[ft.Control] = [heading("Why you got this")]
     rows += [_delivery(delivery, now, do, whole) for delivery in deliveries]
     if not deliveries:
@@ -53,26 +58,26 @@ def timeline(
 
 def _nothing_yet(notification: Notification, now: datetime) -> str:
     if notification.status == "scheduled" and notification.scheduled_at is not None:
-        return f"Scheduled for {upcoming(notification.scheduled_at, now)}. Its channels are chosen then."
+        return f"Scheduled for {upcoming(notification.scheduled_at, now)}. Its channels will be chosen then."
     if notification.status in {"scheduled", "pending"}:
-        return "No channel was asked to carry it yet."
-    return "It was imported: which channels carried it is not known here."
+        return "It has not been handed to a channel yet."
+    return "It was imported without its deliveries."
 
 
-def _buttons(notification: Notification, deliveries: Sequence[Delivery], do: RetryAction) -> list[ft.Control]:
+def _buttons(notification: Notification, deliveries: Sequence[Delivery], do: TimelineActions) -> list[ft.Control]:
     buttons: list[ft.Control] = []
     if notification.status not in OVER and any(map(can_be_retried, deliveries)):
         buttons.append(ft.FilledTonalButton("Retry now", icon=ft.Icons.REFRESH, height=TARGET, on_click=do.retry))
     if any(d.status == "held" and d.code == "digest" for d in deliveries):
-        words = "Send the summary now"
+        words = "Send the digest now"
         buttons.append(ft.OutlinedButton(words, icon=ft.Icons.SEND_OUTLINED, height=TARGET, on_click=do.send_digest))
-    if any(d.status == "failed" and d.code in TO_SET_UP for d in deliveries):
+    if any(d.status == "failed" and d.code in FIXABLE_IN_SETTINGS for d in deliveries):
         words = "Set up in Settings"
         buttons.append(ft.TextButton(words, icon=ft.Icons.SETTINGS_OUTLINED, height=TARGET, on_click=do.settings))
     return buttons
 
 
-def _delivery(delivery: Delivery, now: datetime, do: RetryAction, whole: bool) -> ft.Row:
+def _delivery(delivery: Delivery, now: datetime, do: TimelineActions, whole: bool) -> ft.Row:
     state = state_of(delivery)
     target = f" · {PLATFORMS.get(delivery.target, one_line(delivery.target, 80))}" if delivery.target else ""
     stood = small(f"{state.word} · {clock(delivery.updated_at, now)}", color=state.color)
@@ -81,7 +86,7 @@ def _delivery(delivery: Delivery, now: datetime, do: RetryAction, whole: bool) -
     last = delivery.attempts[-1].text if delivery.attempts else None
     if (why := reason_of(delivery.code, delivery.reason)) and delivery.reason != last:
         texts.append(small(why))
-    if comes := _what_comes(delivery, now):
+    if comes := _next_step(delivery, now):
         texts.append(small(comes, color=HIGH))
     if delivery.attempts:
         texts.append(_attempts(delivery, now, do, whole))
@@ -93,36 +98,36 @@ def _delivery(delivery: Delivery, now: datetime, do: RetryAction, whole: bool) -
     )
 
 
-def _what_comes(delivery: Delivery, now: datetime) -> str:
-    """When it goes out or is tried again."""
+def _next_step(delivery: Delivery, now: datetime) -> str:
+    """Return when the delivery is sent or tried next; "" if neither."""
     if delivery.status == "held" and delivery.release_at is not None:
-        return f"Goes out {_at(delivery.release_at, now)}"
+        return f"Will be sent {_at(delivery.release_at, now)}"
     if delivery.status == "pending" and delivery.next_attempt_at is not None:
         if not delivery.attempts:
-            return f"Goes out {_at(delivery.next_attempt_at, now)}" if delivery.next_attempt_at > now else ""
+            return f"Will be sent {_at(delivery.next_attempt_at, now)}" if delivery.next_attempt_at > now else ""
         comes = "now" if delivery.next_attempt_at <= now else _at(delivery.next_attempt_at, now)
         until = delivery.retry_until
-        ends = f", and so on until {upcoming(until, now)}" if until is not None and until > now else ""
-        return f"Next try {comes}{ends}"
+        ends = f", repeated until {upcoming(until, now)}" if until is not None and until > now else ""
+        return f"Next attempt {comes}{ends}"
     return ""
 
 
 def _at(then: datetime, now: datetime) -> str:
-    """To the second where it is soon."""
+    """Format a time today, with seconds within the next hour, or a later date."""
     if then.astimezone(now.tzinfo).date() != now.date():
         return upcoming(then, now)
     soon = (then - now).total_seconds() < 3600
     return f"at {clock(then, now) if soon else upcoming(then, now)}"
 
 
-def _attempts(delivery: Delivery, now: datetime, do: RetryAction, whole: bool) -> ft.Container:
+def _attempts(delivery: Delivery, now: datetime, do: TimelineActions, whole: bool) -> ft.Container:
     attempts = delivery.attempts
     shown = attempts if whole else attempts[-SHOWN:]
     lines: list[ft.Control] = []
     if len(attempts) > 1:
-        lines.append(small(plural(len(attempts), "try", "tries")))
+        lines.append(small(plural(len(attempts), "attempt")))
     if len(shown) < len(attempts):
-        words = f"Show all {len(attempts):,} tries"
+        words = f"Show all {len(attempts):,} attempts"
         lines.append(ft.Row([ft.TextButton(words, height=TARGET, on_click=do.show_all)]))
     lines += [_attempt(attempt, now) for attempt in shown]
     return ft.Container(
@@ -132,7 +137,7 @@ def _attempts(delivery: Delivery, now: datetime, do: RetryAction, whole: bool) -
 
 def _attempt(attempt: Attempt, now: datetime) -> ft.Row:
     state = outcome_of(attempt)
-    head = small(f"{clock(attempt.started_at, now)} · {lasted(attempt.duration_ms)} · {state.word}")
+    head = small(f"{clock(attempt.started_at, now)} · {elapsed_text(attempt.duration_ms)} · {state.word}")
     head.tooltip = hint(exact(attempt.started_at, now))
     texts: list[ft.Control] = [head]
     if said := provider_text(attempt.code, attempt.text):

@@ -1,4 +1,4 @@
-"""One notification in full: what it says, what can be done, and why it came the way it did."""
+"""Detail view of a notification: its content, actions and delivery timeline."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
 
+from flashflow.views.controls.formatting import (
+    ago,
+    clock,
+    exact,
+    one_line,
+    paragraphs,
+    reads_rtl,
+    safe_link,
+    times,
+    upcoming,
+)
 from flashflow.views.controls.notification_row import PRIORITIES
 from flashflow.views.controls.tokens import (
     ACCENT,
@@ -23,36 +34,25 @@ from flashflow.views.controls.tokens import (
     menu_button,
     small,
 )
-from flashflow.views.notifications.delivery_timeline import RetryAction, timeline
-from flashflow.views.shared.formatting import (
-    ago,
-    clock,
-    exact,
-    one_line,
-    paragraphs,
-    reads_rtl,
-    safe_link,
-    times,
-    upcoming,
-)
+from flashflow.views.notifications.delivery_timeline import TimelineActions, timeline
 
 if TYPE_CHECKING:
     from flashflow.backend import Action, Notification, NotificationDetail
 
 
 class DetailActions(NamedTuple):
-    """What can be done with a notification."""
+    """Handlers of the actions on a notification."""
 
     toggle_read: Handler
     toggle_archived: Handler
     snooze_an_hour: Handler
     snooze_to_morning: Handler
     wake: Handler
-    mending: RetryAction
+    timeline_actions: TimelineActions
 
 
 def detail_view(detail: NotificationDetail, now: datetime, do: DetailActions, *, whole: bool = False) -> ft.Column:
-    """The whole notification as a column; ``whole``: with every try of its deliveries, however many."""
+    """Return the notification as a column; ``whole``: with all attempts of its deliveries."""
     notification = detail.notification
     parts: list[ft.Control] = [
         _title(notification),
@@ -66,7 +66,7 @@ def detail_view(detail: NotificationDetail, now: datetime, do: DetailActions, *,
         parts.append(copyable(words))
     if notification.actions:
         parts.append(ft.Row([_action(a) for a in notification.actions], wrap=True, spacing=GRID, run_spacing=GRID))
-    parts.append(timeline(notification, detail.deliveries, now, do.mending, whole=whole))
+    parts.append(timeline(notification, detail.deliveries, now, do.timeline_actions, whole=whole))
     return ft.Column(
         parts, key=f"detail-{notification.id}", spacing=16, horizontal_alignment=ft.CrossAxisAlignment.STRETCH
     )
@@ -93,7 +93,7 @@ def _origin(notification: Notification, now: datetime) -> ft.Row:
     parts.append(came)
     if often := times(notification.count):
         count = small(often, color=ACCENT)
-        count.tooltip = hint(f"Updated in place: it came {notification.count:,} times")
+        count.tooltip = hint(f"Sent {notification.count:,} times and shown once")
         parts.append(count)
     if notification.inbox == "snoozed" and notification.snoozed_until is not None:
         parts.append(small(f"Snoozed until {upcoming(notification.snoozed_until, now)}", color=HIGH))
@@ -114,7 +114,7 @@ def _toolbar(notification: Notification, do: DetailActions) -> ft.Row:
     if inbox is not None:
         archived = inbox == "archived"
         icon = ft.Icons.UNARCHIVE_OUTLINED if archived else ft.Icons.ARCHIVE_OUTLINED
-        buttons.append(_button("Back to the inbox" if archived else "Archive", icon, do.toggle_archived))
+        buttons.append(_button("Move to inbox" if archived else "Archive", icon, do.toggle_archived))
     return ft.Row(buttons, wrap=True, spacing=GRID, run_spacing=GRID)
 
 
@@ -131,11 +131,11 @@ def _button(label: str, icon: ft.IconData, on_click: Handler) -> ft.OutlinedButt
 
 
 def _action(action: Action) -> ft.Control:
-    """A link of the sender's; one that is no plain web address is shown and cannot be pressed."""
+    """Return a button for the sender's link, disabled unless ``safe_link`` accepts it."""
     label = one_line(action.label, 80)
     link = safe_link(action.url)
     if link is None:
-        return ft.OutlinedButton(label, height=TARGET, disabled=True, tooltip=f"{label}: not a web address, not opened")
+        return ft.OutlinedButton(label, height=TARGET, disabled=True, tooltip=f"{label}: not a valid web address")
     return ft.FilledButton(
         label,
         height=TARGET,

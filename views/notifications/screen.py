@@ -1,4 +1,4 @@
-"""The notification centre: what came for the person, and one of it in full."""
+"""Notification centre: the local user's notifications and the detail of one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from urllib.parse import quote
 import flet as ft
 
 from flashflow.backend import NotFound
+from flashflow.views.controls.formatting import day_heading, plural
 from flashflow.views.controls.notification_row import notification_row
 from flashflow.views.controls.tokens import (
     GRID,
@@ -26,7 +27,6 @@ from flashflow.views.controls.tokens import (
 from flashflow.views.notifications.actions import notification_actions
 from flashflow.views.notifications.detail import detail_view
 from flashflow.views.shared.cli_snippets import send_command
-from flashflow.views.shared.formatting import day_heading, plural
 from flashflow.views.shared.live import NOTIFICATION_KINDS
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import centred, empty
@@ -38,26 +38,26 @@ PAGE = 50
 PAGES_MAX = 20
 UNREAD = "unread"
 INBOX = "inbox"
-"""Unread and read: what the list holds without a status."""
+"""Unread and read: the list without a status filter."""
 FILTERS = {
     UNREAD: "Unread", INBOX: "Inbox", "snoozed": "Snoozed", "archived": "Archived", "scheduled": "Scheduled",
     "failed": "Failed", "all": "All",
 }  # fmt: skip
 EMPTY = {
-    "snoozed": (ft.Icons.SNOOZE, "Nothing is snoozed", "Notifications you snooze stay here until their time comes."),
+    "snoozed": (ft.Icons.SNOOZE, "Nothing is snoozed", "Snoozed notifications stay here until their snooze ends."),
     "archived": (ft.Icons.ARCHIVE_OUTLINED, "Nothing is archived", "Notifications you archive are kept here."),
     "failed": (
         ft.Icons.CHECK_CIRCLE_OUTLINE,
         "Nothing failed",
-        "Notifications that no channel could deliver appear here.",
+        "Notifications that no channel could deliver are listed here.",
     ),
 }
 
 
 class NotificationCenterData(NamedTuple):
-    """What the centre shows; ``missing`` says why the notification asked for is not there."""
+    """Data of the notification centre; ``missing`` is the reason why the selected notification cannot be shown."""
 
-    notices: tuple[Notification, ...]
+    notifications: tuple[Notification, ...]
     unread: int
     more: bool
     detail: NotificationDetail | None
@@ -66,7 +66,7 @@ class NotificationCenterData(NamedTuple):
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class NotificationCenter(Screen):
-    """The list, and beside it (narrow: instead of it) the notification of the route."""
+    """The list with the notification of the route beside it, or instead of it on a narrow page."""
 
     kinds: ClassVar[tuple[EventKind, ...]] = (*NOTIFICATION_KINDS, "settings", "pruning", "erasure")
 
@@ -80,24 +80,26 @@ class NotificationCenter(Screen):
         self._whole: str | None = None
 
     def select(self, notification_id: str | None) -> None:
-        """Show this notification in full, or none."""
+        """Show the detail of this notification, or of none."""
         self.selected = notification_id
-        self.ask()
+        self.request_refresh()
 
     def load(self) -> NotificationCenterData:
         services = self.backend.notifications
         status = None if self._filter == INBOX else self._filter
-        notices: list[Notification] = []
+        notifications: list[Notification] = []
         cursor: str | None = None
         for _ in range(self._pages):
             page = services.get_user_notifications(self.backend.me, status=status, limit=PAGE, cursor=cursor)
-            notices += page.notifications
+            notifications += page.notifications
             cursor = page.next_cursor
             if cursor is None:
                 break
         detail, missing = self._load_selected()
         kept = detail if self._filter in {UNREAD, INBOX} else None
-        return NotificationCenterData(_with(notices, kept), page.unread_count, cursor is not None, detail, missing)
+        return NotificationCenterData(
+            _with(notifications, kept), page.unread_count, cursor is not None, detail, missing
+        )
 
     def _load_selected(self) -> tuple[NotificationDetail | None, str | None]:
         selected = self.selected
@@ -108,7 +110,7 @@ class NotificationCenter(Screen):
         except NotFound as error:
             return None, str(error)
         if detail.notification.user_id != self.backend.me:
-            return None, "This notification is for somebody else."
+            return None, "This notification belongs to another user."
         return detail, None
 
     def render(self, found: NotificationCenterData) -> ft.Control:
@@ -127,12 +129,12 @@ class NotificationCenter(Screen):
         now = self.now()
         rows: list[ft.Control] = []
         day = ""
-        for notice in found.notices:
-            if (today := day_heading(notice.listed_at, now)) != day:
+        for notification in found.notifications:
+            if (today := day_heading(notification.listed_at, now)) != day:
                 day = today
                 rows.append(_day(day))
-            chosen = self.wide and notice.id == self.selected
-            rows.append(notification_row(notice, now, self._opener(notice), selected=chosen))
+            chosen = self.wide and notification.id == self.selected
+            rows.append(notification_row(notification, now, self._opener(notification), selected=chosen))
         if found.more:
             rows.append(ft.TextButton("Show older", key="older", height=TARGET, on_click=self._older))
         if not rows:
@@ -170,9 +172,9 @@ class NotificationCenter(Screen):
             return empty(*EMPTY[self._filter])
         line = send_command(self.backend.url, self.backend.me)
         if self._filter == UNREAD:
-            words = "What your apps tell you stands here until you open it. Send yourself one:"
+            words = "Notifications stay here until you open them. Send yourself one:"
             return empty(ft.Icons.DONE_ALL, "You are all caught up", words, line, "send a notification")
-        words = "Everything your apps tell you will be kept here. Send yourself one:"
+        words = "All notifications from your apps are kept here. Send yourself one:"
         return empty(ft.Icons.NOTIFICATIONS_NONE, "No notifications yet", words, line, "send a notification")
 
     def _detail(self, found: NotificationCenterData) -> ft.Control:
@@ -187,54 +189,58 @@ class NotificationCenter(Screen):
         )
         return ft.ListView([content], key="detail", expand=True, padding=ft.Padding.all(24 if self.wide else 16))
 
-    def _opener(self, notice: Notification) -> Handler:
-        async def open_notice(_: object) -> None:
+    def _opener(self, notification: Notification) -> Handler:
+        async def open_notification(_: object) -> None:
             self._undo = ()
-            self.go(f"/notifications/{quote(notice.id, safe='')}")
-            # What was put off is not called back by a look, and what only waits to be sent is not sent any less.
-            if notice.inbox == "unread":
-                await self.act(lambda: self.backend.notifications.mark_notification_as_read(notice.id))
+            self.go(f"/notifications/{quote(notification.id, safe='')}")
+            # Opening does not end a snooze and does not cancel a scheduled notification.
+            if notification.inbox == "unread":
+                await self.act(lambda: self.backend.notifications.mark_notification_as_read(notification.id))
 
-        return open_notice
+        return open_notification
 
     async def _show_all(self, _: object) -> None:
         self._whole = self.selected
-        self.ask()
+        self.request_refresh()
 
     async def mark_all(self, _: object = None) -> None:
-        """Mark everything read; the way back stays open until something else is done."""
+        """Mark all notifications read; ``undo`` is offered until the next action."""
 
         def change() -> None:
             self._undo = self.backend.notifications.mark_all_as_read(self.backend.me)
 
         await self.act(change)
-        self.ask()
+        self.request_refresh()
 
     async def undo(self, _: object = None) -> None:
-        """Take the last "Mark all read" back."""
+        """Undo the last "Mark all read"."""
         ids, self._undo = self._undo, ()
 
         await self.act(lambda: self.backend.notifications.mark_many_as_unread(ids))
-        self.ask()
+        self.request_refresh()
 
     def _filterer(self, name: str) -> Handler:
         async def choose(_: object) -> None:
             self._filter = name
             self._pages = 1
-            self.ask()
+            self.request_refresh()
 
         return choose
 
     async def _older(self, _: object) -> None:
         self._pages = min(self._pages + 1, PAGES_MAX)
-        self.ask()
+        self.request_refresh()
 
 
-def _with(notices: list[Notification], detail: NotificationDetail | None) -> tuple[Notification, ...]:
-    """The list with the open notification kept in its place, so that reading one does not make it vanish."""
-    if detail is None or detail.notification.inbox != "read" or any(n.id == detail.notification.id for n in notices):
-        return tuple(notices)
-    return tuple(sorted((*notices, detail.notification), key=lambda n: (n.listed_at, n.id), reverse=True))
+def _with(notifications: list[Notification], detail: NotificationDetail | None) -> tuple[Notification, ...]:
+    """Return the list with the open notification in it, so that it stays listed after it was marked read."""
+    if (
+        detail is None
+        or detail.notification.inbox != "read"
+        or any(n.id == detail.notification.id for n in notifications)
+    ):
+        return tuple(notifications)
+    return tuple(sorted((*notifications, detail.notification), key=lambda n: (n.listed_at, n.id), reverse=True))
 
 
 def _day(day: str) -> ft.Container:
@@ -244,7 +250,7 @@ def _day(day: str) -> ft.Container:
 
 def _nothing_chosen(missing: str | None) -> ft.Container:
     icon = ft.Icons.SEARCH_OFF if missing else ft.Icons.NOTIFICATIONS_NONE
-    title = "This notification is not here" if missing else "Nothing chosen"
-    words = missing or "Choose a notification to read it, and to see why it came the way it did."
+    title = "Notification not found" if missing else "No notification selected"
+    words = missing or "Select a notification to read it and to see how it was delivered."
     parts: list[ft.Control] = [ft.Icon(icon, size=32, color=MUTED), body(title, strong=True), small(words)]
     return ft.Container(key="nothing", padding=24, content=ft.Column(parts, spacing=GRID, tight=True))

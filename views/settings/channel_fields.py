@@ -1,4 +1,4 @@
-"""The tables of ``flashflow.toml`` as forms: the fields there are, and what is written of what was typed. No Flet."""
+"""Forms over the channel tables of ``flashflow.toml``: field definitions, input to settings values. No Flet."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 SET = "set"
-"""What the settings show for a secret that there is."""
-UNSAID: Mapping[str, object] = {
+"""Placeholder that the settings show for a stored secret."""
+HIDDEN_DEFAULTS: Mapping[str, object] = {
     "connections": 4,
     "rate_per_second": None,
     "connect_timeout": 30.0,
@@ -17,14 +17,14 @@ UNSAID: Mapping[str, object] = {
     "data_timeout": 180.0,
     "answer_timeout": 600.0,
 }
-"""What no form asks for, with the values that need not stand in the file."""
+"""Settings without a form field; a value equal to the default is not written to the file."""
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-"""What an owner's channel may be called, here and in a ``send``."""
+"""Valid name of a custom channel, here and in a ``send``."""
 _KEYRING = re.compile(r"\$\{keyring:[^}]*\}")
 
 
 class Choice(NamedTuple):
-    """One of several values: what it is called, and what it means."""
+    """One option of a setting with its label and description."""
 
     value: str
     label: str
@@ -32,7 +32,7 @@ class Choice(NamedTuple):
 
 
 class FieldSpec(NamedTuple):
-    """One setting. ``default`` is in force where the file says nothing; a secret is shown to nobody."""
+    """One setting. ``default`` applies when the file has no value; a secret is never shown."""
 
     name: str
     label: str
@@ -42,11 +42,11 @@ class FieldSpec(NamedTuple):
     default: str = ""
     choices: tuple[Choice, ...] = ()
     goes_with: str = ""
-    """The field without which this one has no meaning: emptied with it."""
+    """The field that this one depends on: emptying that one empties this one."""
 
 
 class TableSpec(NamedTuple):
-    """One table of the file, with what the owner should know before filling it in."""
+    """One table of the file with the introduction of its form."""
 
     place: str
     words: str
@@ -54,48 +54,48 @@ class TableSpec(NamedTuple):
 
 
 SECURITIES = (
-    Choice("starttls", "STARTTLS", "The usual, on port 587"),
-    Choice("tls", "TLS", "From the first byte, on port 465"),
-    Choice("none", "None", "Only for a server on this machine; port 25"),
+    Choice("starttls", "STARTTLS", "The usual choice, on port 587"),
+    Choice("tls", "TLS", "Encrypted from the first byte, on port 465"),
+    Choice("none", "None", "Not encrypted, only for a server on this machine; port 25"),
 )
 
 TABLES: Mapping[str, TableSpec] = {
     "email": TableSpec(
         "channels.email",
-        "The mail server that your notices leave through, as in a mail program's settings for sending.",
+        "The outgoing mail server that sends your notifications, as in a mail program's settings.",
         (
-            FieldSpec("host", "Mail server", "As in smtp.example.org"),
-            FieldSpec("port", "Port", "Empty: the usual one for the security chosen", number=True),
+            FieldSpec("host", "Mail server", "For example smtp.example.org"),
+            FieldSpec("port", "Port", "Empty: the default port for the chosen security", number=True),
             FieldSpec("security", "Security", default="starttls", choices=SECURITIES),
-            FieldSpec("username", "User name", "Empty where the server asks for none"),
+            FieldSpec("username", "User name", "Empty if the server requires none"),
             FieldSpec("password", "Password", secret=True, goes_with="username"),
-            FieldSpec("from", "Sender", "As in FlashFlow <me@example.org>"),
-            FieldSpec("reply_to", "Replies go to", "An address that someone reads; empty: the sender's"),
+            FieldSpec("from", "Sender", "For example FlashFlow <me@example.org>"),
+            FieldSpec("reply_to", "Replies go to", "Address for replies; empty: the sender's address"),
         ),
     ),
     "sms": TableSpec(
         "channels.sms",
-        "Twilio, or a service that speaks as it does. Each message costs what your provider asks for it.",
+        "Twilio or a service with a compatible API. Your provider charges for each message.",
         (
             FieldSpec("account_sid", "Account SID"),
             FieldSpec("auth_token", "Auth token", secret=True),
-            FieldSpec("from", "Sender", "A number as in +49 30 1234567, or a messaging service's SID"),
+            FieldSpec("from", "Sender", "A number like +49 30 1234567, or a messaging service SID"),
             FieldSpec("base_url", "Service address", default="https://api.twilio.com"),
         ),
     ),
     "fcm": TableSpec(
         "channels.push.fcm",
-        "Firebase Cloud Messaging reaches the Android devices (and, without APNs, the iPhones) of your own apps.",
+        "Firebase Cloud Messaging delivers to Android devices (and, without APNs, to iPhones) that run your own apps.",
         (
-            FieldSpec("credentials", "Service account", "The path of its JSON file, or that JSON itself", secret=True),
+            FieldSpec("credentials", "Service account", "Path of the JSON file, or the JSON itself", secret=True),
             FieldSpec("base_url", "Service address", default="https://fcm.googleapis.com"),
         ),
     ),
     "apns": TableSpec(
         "channels.push.apns",
-        "Apple's push service reaches the iPhones and iPads of your own app, with a key from your developer account.",
+        "Apple's push service delivers to iPhones and iPads that run your app, with a key of your developer account.",
         (
-            FieldSpec("key_file", "Key file", "The path of the .p8 file"),
+            FieldSpec("key_file", "Key file", "Path of the .p8 file"),
             FieldSpec("key_id", "Key ID"),
             FieldSpec("team_id", "Team ID"),
             FieldSpec("topic", "Topic", "The app's bundle ID"),
@@ -104,21 +104,21 @@ TABLES: Mapping[str, TableSpec] = {
     ),
     "webpush": TableSpec(
         "channels.push.webpush",
-        "Reaches the browsers that subscribed. Its keys are made at the first use.",
-        (FieldSpec("subject", "Your contact for push services", "As in mailto:me@example.org"),),
+        "Delivers to browsers that subscribed. FlashFlow generates the keys at first use.",
+        (FieldSpec("subject", "Your contact for push services", "For example mailto:me@example.org"),),
     ),
 }
 
 
 def other_table(name: str) -> TableSpec:
-    """The table of a channel that the owner named."""
-    words = "Any service that Apprise knows, by its address: ntfy, Slack, Telegram, Matrix and a hundred more."
-    url = FieldSpec("url", "Apprise address", "As in ntfy://my-topic or slack://token/channel", secret=True)
+    """Return the table of a custom channel."""
+    words = "Any service that Apprise supports, by its URL: ntfy, Slack, Telegram, Matrix and a hundred more."
+    url = FieldSpec("url", "Apprise URL", "For example ntfy://my-topic or slack://token/channel", secret=True)
     return TableSpec(f"channels.{name}", words, (url,))
 
 
 def stored_at(tables: Mapping[str, Any], place: str) -> Mapping[str, Any] | None:
-    """What the settings show at ``place``; None where the channel is not set up."""
+    """Return the settings at the dotted path ``place``; None if there are none."""
     found: Any = tables
     for name in place.split("."):
         found = found.get(name) if isinstance(found, Mapping) else None
@@ -126,7 +126,7 @@ def stored_at(tables: Mapping[str, Any], place: str) -> Mapping[str, Any] | None
 
 
 def shown_in(spec: FieldSpec, stored: Mapping[str, Any] | None) -> str:
-    """What stands in the field when the form opens."""
+    """Return the initial value of a field."""
     if spec.secret:
         return ""
     value = None if stored is None else stored.get(spec.name)
@@ -134,26 +134,26 @@ def shown_in(spec: FieldSpec, stored: Mapping[str, Any] | None) -> str:
 
 
 def secret_hint(spec: FieldSpec, stored: Mapping[str, Any] | None) -> str:
-    """What the field says of a secret that it does not show."""
+    """Return the helper text of a secret field, which tells where a stored secret comes from."""
     value = None if stored is None else stored.get(spec.name)
     if value is None:
         return spec.helper
     if value == SET or _KEYRING.fullmatch(str(value)):
         where = " in this computer's keyring" if value != SET else ""
-        return f"Kept{where}. Leave it empty to keep it."
-    return f"Taken from {value}. Leave it empty to keep that."
+        return f"Stored{where}. Leave empty to keep it."
+    return f"Read from {value}. Leave empty to keep it."
 
 
 def values_of(table: TableSpec, typed: Mapping[str, str], stored: Mapping[str, Any] | None) -> dict[str, object]:
-    """What to write: what was typed, and what stands in the file that no form asks for.
+    """Return the values to write: the input, and stored settings that have no form field.
 
-    An empty secret is left out and so stays as it is; one whose companion was emptied is taken away ("").
+    An empty secret is left out, which keeps the stored one; "" removes a secret whose ``goes_with`` field is empty.
     """
     known = {spec.name for spec in table.fields}
     values: dict[str, object] = {
         name: value
         for name, value in (stored or {}).items()
-        if name not in known and value is not None and value != UNSAID.get(name)
+        if name not in known and value is not None and value != HIDDEN_DEFAULTS.get(name)
     }
     for spec in table.fields:
         text = typed.get(spec.name, "") if spec.secret else typed.get(spec.name, "").strip()
@@ -166,12 +166,12 @@ def values_of(table: TableSpec, typed: Mapping[str, str], stored: Mapping[str, A
     return values
 
 
-def name_complaint(name: str, taken: Mapping[str, object]) -> str | None:
-    """What is wrong with a new channel's name, for people."""
+def name_error(name: str, taken: Mapping[str, object]) -> str | None:
+    """Return the error in a new channel's name; None if it is valid."""
     if not name:
-        return "Give it a name."
+        return "Enter a name."
     if not NAME.fullmatch(name):
-        return "Use small letters, digits, - and _, beginning with a letter, at most 32."
+        return "The name must start with a letter and have at most 32 lower-case letters, digits, - or _."
     if name in {*taken, "in_app", "fcm", "apns", "webpush", "desktop"}:
-        return "There is a channel of this name."
+        return "A channel with this name already exists."
     return None

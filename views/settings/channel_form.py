@@ -1,4 +1,4 @@
-"""One channel's settings as a form over its table of ``flashflow.toml``; what is secret is written and never shown."""
+"""Form for one channel's table of ``flashflow.toml``; secrets are written but never shown."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from flashflow.views.controls.tokens import GRID, TARGET, body, small
 from flashflow.views.settings.channel_fields import (
     FieldSpec,
     TableSpec,
-    name_complaint,
+    name_error,
     other_table,
     secret_hint,
     shown_in,
     stored_at,
     values_of,
 )
-from flashflow.views.shared.form import Entry, Field, Options, Saving, attempt, grid
+from flashflow.views.shared.form import Entry, Field, Options, SaveBar, grid, submit
 
 if TYPE_CHECKING:
     from flashflow.views.shared.screen_base import Screen
 
 Close = Callable[[str], Awaitable[None]]
-"""Called with what happened, for people; "" where nothing did."""
+"""Called with the result to show; "" if nothing was changed."""
 
 
 class ChannelForm:
-    """Opened on one table, for the channel called ``label``; ``tables`` is what the settings showed then. ``spec``
-    None asks for a new channel's name, too."""
+    """Form for the channel ``label``; ``tables`` are the settings. Without ``spec`` it adds a custom channel."""
 
     def __init__(
         self, screen: Screen, spec: TableSpec | None, label: str, tables: Mapping[str, Any], close: Close
@@ -40,18 +39,18 @@ class ChannelForm:
         self._tables = tables
         self._close = close
         self._stored = None if self._is_new else stored_at(tables, self._spec.place)
-        self._name = Field("Name", helper="What your apps call it when they send") if self._is_new else None
+        self._name = Field("Name", helper="The name that your apps use when they send") if self._is_new else None
         self._entries: dict[str, Entry] = {}
         rows: list[ft.Control] = [self._name.control] if self._name is not None else []
         rows += [self._made(field) for field in self._spec.fields]
-        self._sure = ft.Container(visible=False)
+        self._confirmation = ft.Container(visible=False)
         cancel = ft.TextButton("Cancel", height=TARGET, on_click=self._cancel)
         more: list[ft.Control] = [cancel]
         if self._stored is not None:
-            more.append(ft.TextButton("Remove…", height=TARGET, on_click=self._ask_to_remove))
-        self._saving = Saving(f"Save: {label}", self._save, *more)
+            more.append(ft.TextButton("Remove…", height=TARGET, on_click=self._confirm_removal))
+        self._saving = SaveBar(f"Save: {label}", self._save, *more)
         self.control = ft.Column(
-            [small(self._spec.words), grid(rows), self._saving.control, self._sure],
+            [small(self._spec.words), grid(rows), self._saving.control, self._confirmation],
             key="form",
             spacing=2 * GRID,
             tight=True,
@@ -74,9 +73,9 @@ class ChannelForm:
         place = self._spec.place
         if self._name is not None:
             name = self._name.text
-            complaint = name_complaint(name, self._tables.get("channels", {}))
-            self._name.complain(complaint)
-            if complaint is not None:
+            error = name_error(name, self._tables.get("channels", {}))
+            self._name.show_error(error)
+            if error is not None:
                 self._screen.redraw()
                 return
             place = other_table(name).place
@@ -87,32 +86,32 @@ class ChannelForm:
         await self._finish(lambda: self._screen.backend.change_settings(place, values), place, "Saved")
 
     async def _finish(self, write: Callable[[], object], place: str, done: str) -> None:
-        refusal = await attempt(write, self._entries, place)
+        refusal = await submit(write, self._entries, place)
         if refusal is None:
             await self._close(done)
             return
-        self._saving.say(refusal or "Nothing was saved: see above.", good=False)
+        self._saving.show_result(refusal or "Nothing was saved. Correct the fields above.", good=False)
         self._screen.redraw()
 
     async def _cancel(self, _: object) -> None:
         await self._close("")
 
-    async def _ask_to_remove(self, _: object) -> None:
-        words = body("Remove these settings? What still waits for this channel fails, and says so.")
+    async def _confirm_removal(self, _: object) -> None:
+        words = body("Remove these settings? Deliveries that wait for this channel will fail.")
         buttons: list[ft.Control] = [
             ft.FilledTonalButton("Remove", height=TARGET, on_click=self._remove),
             ft.TextButton("Keep", height=TARGET, on_click=self._keep),
         ]
         row = ft.Row(buttons, spacing=GRID, tight=True)
-        self._sure.content = ft.Column([words, row], spacing=GRID, tight=True)
-        self._sure.visible = True
+        self._confirmation.content = ft.Column([words, row], spacing=GRID, tight=True)
+        self._confirmation.visible = True
         self._screen.redraw()
 
     async def _keep(self, _: object) -> None:
-        self._sure.visible = False
+        self._confirmation.visible = False
         self._screen.redraw()
 
     async def _remove(self, _: object) -> None:
         place = self._spec.place
-        self._sure.visible = False
+        self._confirmation.visible = False
         await self._finish(lambda: self._screen.backend.change_settings(place, None), place, "Removed")

@@ -1,4 +1,4 @@
-"""The channels: which are set up, the form that sets one up, and a test that shows what really came of it."""
+"""Channel list: the state of each channel, its settings form, and a test with its real outcome."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import flet as ft
 
 from flashflow.backend import Conflict, FlashFlowError
+from flashflow.views.controls.formatting import clock, one_line
 from flashflow.views.controls.tokens import GOOD, GRID, HIGH, MUTED, TARGET, URGENT, body, hairline, named_button, small
 from flashflow.views.settings.channel_fields import TABLES, TableSpec, other_table, stored_at
 from flashflow.views.settings.channel_form import ChannelForm
 from flashflow.views.shared.delivery_labels import PLATFORMS, outcome_of, provider_text
 from flashflow.views.shared.form import Columns
-from flashflow.views.shared.formatting import clock, one_line
 from flashflow.views.shared.widgets import card
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 TEXTS: Columns = {"xs": 12, "md": 7}
 BUTTONS: Columns = {"xs": 12, "md": 5}
 MISSING = {
-    "email": "You have given no e-mail address: it stands above, under How to reach you.",
-    "sms": "You have given no phone number: it stands above, under How to reach you.",
+    "email": "You have no e-mail address. Add it above, under Delivery settings.",
+    "sms": "You have no phone number. Add it above, under Delivery settings.",
 }
-NO_DEVICE = "You have no device that this channel reaches: an app registers one."
+NO_DEVICE = "You have no device for this channel. Apps register devices."
 
 
 class Line(NamedTuple):
-    """What is told under a channel, with a provider's own words."""
+    """A message under a channel; ``more`` is a provider's own text."""
 
     icon: ft.IconData
     color: ft.ColorValue
@@ -44,7 +44,7 @@ class Line(NamedTuple):
 
 
 class ChannelRow:
-    """One channel; it stays while the screen does, with its open form and its last test."""
+    """One channel with its form and the result of its last test; it lives as long as the screen."""
 
     def __init__(self, owner: ChannelList, route: str) -> None:
         self._owner = owner
@@ -53,26 +53,26 @@ class ChannelRow:
         self._state: ChannelState | None = None
         self._tables: Mapping[str, Any] = {}
         self._head = ft.Column(spacing=0, tight=True)
-        self._told = ft.Container(visible=False)
+        self._message = ft.Container(visible=False)
         self._form = ft.Container(visible=False)
         self._testing = False
         self.control = ft.Column(
-            [self._head, self._told, self._form, hairline()], key=f"channel-{route}", spacing=12, tight=True
+            [self._head, self._message, self._form, hairline()], key=f"channel-{route}", spacing=12, tight=True
         )
 
     @property
     def _spec(self) -> TableSpec | None:
-        """The table that this channel is set up by; None where there is nothing to set up."""
+        """The channel's settings table; None for a channel without settings."""
         if self._route in ("in_app", "desktop"):
             return None
         return TABLES.get(self._route) or other_table(self._route)
 
-    def take(self, state: ChannelState, tables: Mapping[str, Any]) -> None:
+    def set_data(self, state: ChannelState, tables: Mapping[str, Any]) -> None:
         self._state, self._tables = state, tables
         self._draw()
 
     def close(self) -> None:
-        """Close the form, if it is open."""
+        """Close the form if it is open."""
         self._form.visible, self._form.content = False, None
         self._draw()
 
@@ -81,7 +81,7 @@ class ChannelRow:
         if state is None:
             return
         is_set_up = spec is not None and stored_at(self._tables, spec.place) is not None
-        icon, color, word = _looks(state, is_set_up, spec is not None)
+        icon, color, word = _status(state, is_set_up, spec is not None)
         texts: list[ft.Control] = [body(f"{one_line(state.label, 60)}: {word}")]
         if state.detail and (state.works or is_set_up or spec is None):
             texts.append(small(one_line(state.detail)))
@@ -119,19 +119,19 @@ class ChannelRow:
         self._owner.close_forms()
         label = one_line(self._state.label, 60) if self._state is not None else self._route
         self._form.content = ChannelForm(self._screen, self._spec, label, self._tables, self._closed).control
-        self._form.visible, self._told.visible = True, False
+        self._form.visible, self._message.visible = True, False
         self._draw()
         self._screen.redraw()
 
     async def _closed(self, words: str) -> None:
         self.close()
         if words:
-            self._tell([Line(ft.Icons.CHECK, GOOD, words)])
+            self._show_message([Line(ft.Icons.CHECK, GOOD, words)])
         self._screen.redraw()
 
     async def _test(self, _: object) -> None:
         self._testing = True
-        self._tell([Line(ft.Icons.SCHEDULE_SEND, MUTED, "The test is on its way. A provider may take 15 seconds.")])
+        self._show_message([Line(ft.Icons.SCHEDULE_SEND, MUTED, "Sending the test. A provider may take 15 seconds.")])
         self._draw()
         self._screen.redraw()
         try:
@@ -145,24 +145,24 @@ class ChannelRow:
             log.warning("a test could not be sent", exc_info=True)
             lines = [Line(ft.Icons.ERROR_OUTLINE, URGENT, f"The test could not be sent: {error}")]
         self._testing = False
-        self._tell(lines)
+        self._show_message(lines)
         self._draw()
         self._screen.redraw()
 
-    def _tell(self, lines: list[Line]) -> None:
-        """A live region: a screen reader says at once what a test came to."""
-        self._told.content = ft.Semantics(
+    def _show_message(self, lines: list[Line]) -> None:
+        """Show messages under the channel, in a live region that screen readers announce."""
+        self._message.content = ft.Semantics(
             label="\n".join(words for line in lines for words in (line.words, line.more) if words),
             live_region=True,
             exclude_semantics=True,
             content=ft.Column([_drawn(line) for line in lines], spacing=4, tight=True),
         )
-        self._told.padding = ft.Padding.only(left=32)
-        self._told.visible = True
+        self._message.padding = ft.Padding.only(left=32)
+        self._message.visible = True
 
 
 class ChannelList:
-    """Every channel, and the way to add another; at most one form is open."""
+    """All channels and a form to add another; at most one form is open."""
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
@@ -175,12 +175,12 @@ class ChannelList:
         self._new = ft.Container(visible=False)
         self.control = card(ft.Column([self._list, self._add, self._new], spacing=12, tight=True), key="channels")
 
-    def take(self, states: Sequence[ChannelState], tables: Mapping[str, Any]) -> None:
-        """What there is now."""
+    def set_data(self, states: Sequence[ChannelState], tables: Mapping[str, Any]) -> None:
+        """Set the channels and their settings."""
         self._tables = tables
         self._rows = {state.name: self._rows.get(state.name) or ChannelRow(self, state.name) for state in states}
         for state in states:
-            self._rows[state.name].take(state, tables)
+            self._rows[state.name].set_data(state, tables)
         self._list.controls = [row.control for row in self._rows.values()]
 
     def close_forms(self) -> None:
@@ -200,17 +200,20 @@ class ChannelList:
         self.screen.redraw()
 
 
-def _looks(state: ChannelState, is_set_up: bool, can_be_set_up: bool) -> tuple[ft.IconData, ft.ColorValue, str]:
-    """What is set up has not been tried by that: only what this machine itself does is said to work."""
+def _status(state: ChannelState, is_set_up: bool, can_be_set_up: bool) -> tuple[ft.IconData, ft.ColorValue, str]:
+    """Return icon, colour and label of a channel's state.
+
+    "works" is only for channels without a remote service; a configured service may still refuse.
+    """
     if state.works:
         return ft.Icons.CHECK_CIRCLE_OUTLINE, GOOD, "set up" if can_be_set_up else "works"
     if is_set_up:
-        return ft.Icons.ERROR_OUTLINE, URGENT, "cannot work as it is set up"
+        return ft.Icons.ERROR_OUTLINE, URGENT, "cannot work with these settings"
     return ft.Icons.REMOVE_CIRCLE_OUTLINE, MUTED, "not set up" if can_be_set_up else "not available"
 
 
 def _trial(trial: ChannelTest, now: datetime) -> Line:
-    """The true outcome of one test, with the provider's words."""
+    """Return the outcome of one test with the provider's text."""
     state = outcome_of(trial)
     target = f"{PLATFORMS[trial.target]}: " if trial.target in PLATFORMS and trial.channel != "desktop" else ""
     words = f"{target}{state.word} · {clock(now, now)}"

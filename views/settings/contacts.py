@@ -1,4 +1,4 @@
-"""My e-mail address and my phone number: where the channels beyond this machine reach me."""
+"""Form for the local user's e-mail address and phone number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import flet as ft
 
 from flashflow.backend import ContactsIn, given
 from flashflow.views.controls.tokens import GRID
-from flashflow.views.shared.form import Field, Saving, attempt, grid
+from flashflow.views.shared.form import Field, SaveBar, grid, submit
 from flashflow.views.shared.widgets import card
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Contacts:
-    """A form over my contacts; only what was changed is sent."""
+    """The contacts form; it sends only changed fields."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -25,31 +25,31 @@ class Contacts:
             "email": Field("My e-mail address", keyboard=ft.KeyboardType.EMAIL, on_done=self._edited),
             "phone": Field(
                 "My phone number",
-                helper="For text messages, as in +49 30 1234567",
+                helper="For SMS, for example +49 30 1234567",
                 keyboard=ft.KeyboardType.PHONE,
                 on_done=self._edited,
             ),
         }
-        self._saving = Saving("Save my addresses", self._save)
+        self._saving = SaveBar("Save my addresses", self._save)
         fields = grid([field.control for field in self._fields.values()])
         self.control = card(ft.Column([fields, self._saving.control], spacing=2 * GRID, tight=True), key="contacts")
 
-    def take(self, contact: Contact) -> None:
-        """What is stored now."""
-        self._show(contact, anew=False)
+    def set_data(self, contact: Contact) -> None:
+        """Show the stored contacts, except in fields with unsaved input."""
+        self._show(contact, reset=False)
 
-    def _show(self, contact: Contact, *, anew: bool) -> None:
+    def _show(self, contact: Contact, *, reset: bool) -> None:
         for name, stored in (("email", contact.email), ("phone", contact.phone)):
             field = self._fields[name]
-            if anew:
+            if reset:
                 field.reset(stored)
             else:
-                field.take(stored)
+                field.set_data(stored)
 
     async def _edited(self, _: object) -> None:
-        """What was said of the last save is over once something is typed."""
+        """Hide the result of the last save after new input."""
         if any(field.is_changed for field in self._fields.values()):
-            self._saving.say(None)
+            self._saving.show_result(None)
             self._screen.redraw()
 
     async def _save(self, _: object) -> None:
@@ -62,8 +62,8 @@ class Contacts:
                 services.store.run(services.delivery_settings.contact_write(me, given(ContactsIn, **changes)))
             )
 
-        refusal = await attempt(write, self._fields)
+        refusal = await submit(write, self._fields)
         if refusal is None:
-            self._show(stored[0], anew=True)
-        self._saving.say("Saved" if refusal is None else refusal or "Nothing was saved.", good=refusal is None)
+            self._show(stored[0], reset=True)
+        self._saving.show_result("Saved" if refusal is None else refusal or "Nothing was saved.", good=refusal is None)
         self._screen.redraw()

@@ -1,10 +1,10 @@
-"""How the person's data is told of: sizes, rules, what an erasure takes. Pure functions, no Flet."""
+"""Texts about stored data: sizes, retention and privacy rules, erasure results. Pure functions, no Flet."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flashflow.views.shared.formatting import plural
+from flashflow.views.controls.formatting import plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +21,8 @@ _KINDS = {
 }
 
 
-def size(count: int) -> str:
-    """Bytes in words, 1 MB being 1,024 KB: "12.4 MB"."""
+def size_text(count: int) -> str:
+    """Format bytes with 1 KB = 1,024 bytes: "12.4 MB"."""
     number, unit = float(count), 0
     while number >= 1024 and unit < len(_UNITS) - 1:
         number, unit = number / 1024, unit + 1
@@ -31,35 +31,35 @@ def size(count: int) -> str:
     return f"{number:,.1f}".removesuffix(".0") + f" {_UNITS[unit]}"
 
 
-def keeping(rules: RetentionSettings) -> str:
-    """How long rows are kept."""
+def retention_text(rules: RetentionSettings) -> str:
+    """Describe the retention rules."""
     if (rules.activities_days, rules.notifications_days, rules.max_mb) == (None, None, None):
-        return "Keeps everything, for ever."
-    told = [
-        f"{what} for {plural(days, 'day')}" if days is not None else f"{what} for ever"
-        for what, days in (("activities", rules.activities_days), ("notifications", rules.notifications_days))
+        return "Keeps everything without a time limit."
+    kept = [
+        f"{kind} for {plural(days, 'day')}" if days is not None else f"{kind} without a time limit"
+        for kind, days in (("activities", rules.activities_days), ("notifications", rules.notifications_days))
     ]
-    words = f"Keeps {' and '.join(told)}."
+    words = f"Keeps {' and '.join(kept)}."
     if rules.max_mb is not None:
-        words += f" Above {size(rules.max_mb * 1024 * 1024)} the oldest go first."
-    return f"{words} Figures stay."
+        words += f" Above {size_text(rules.max_mb * 1024 * 1024)} the oldest are deleted first."
+    return f"{words} Metrics are kept."
 
 
-def tracking(rules: PrivacySettings) -> str:
-    """Of whom activities are kept, and what of their addresses."""
+def tracking_text(rules: PrivacySettings) -> str:
+    """Describe whose activities are stored and how IP addresses are stored."""
     who = {
-        "all": "Keeps the activities of everybody who has not said no.",
-        "consented": "Keeps the activities of those who agreed.",
-        "none": "Keeps nobody's activities.",
+        "all": "Stores activities of all users except those who declined.",
+        "consented": "Stores activities of users who consented.",
+        "none": "Stores no activities.",
     }[rules.tracking]
-    what = "IP addresses are masked before they are stored." if rules.mask_ip else "IP addresses are stored whole."
-    return f"{who} {what}"
+    addresses = "IP addresses are masked before they are stored." if rules.mask_ip else "IP addresses are stored whole."
+    return f"{who} {addresses}"
 
 
-def erased(user: str, removed: Mapping[str, int]) -> str:
-    """What an erasure took."""
-    told = [plural(removed[kind], *words) for kind, words in _KINDS.items() if removed.get(kind)]
-    if not told:
-        return f"Nothing was stored of “{user}”. Whatever comes of them now is refused."
-    listed = told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
-    return f"“{user}” is erased: {listed}, and everything that belongs to them."
+def erasure_text(user: str, removed: Mapping[str, int]) -> str:
+    """Describe what an erasure deleted."""
+    deleted = [plural(removed[kind], *words) for kind, words in _KINDS.items() if removed.get(kind)]
+    if not deleted:
+        return f"Nothing was stored about “{user}”. Later activities and notifications of this user are refused."
+    listed = deleted[0] if len(deleted) == 1 else f"{', '.join(deleted[:-1])} and {deleted[-1]}"
+    return f"“{user}” was erased: {listed} and all related data."

@@ -1,4 +1,4 @@
-"""My devices: what push reaches, and what an app registered once and nobody uses any more."""
+"""Device list: the local user's push devices, active and inactive."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import flet as ft
 
+from flashflow.views.controls.formatting import ago, exact, one_line
 from flashflow.views.controls.tokens import GOOD, GRID, MUTED, Handler, body, hairline, hint, named_button, small
 from flashflow.views.shared.delivery_labels import PLATFORMS
-from flashflow.views.shared.formatting import ago, exact, one_line
 from flashflow.views.shared.widgets import card
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ KINDS = {**PLATFORMS, "desktop": "Computer"}
 
 
 class Devices:
-    """The list, with a second question before one is removed."""
+    """The device list; removing a device needs a confirmation."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self._asking: str | None = None
+        self._confirming: str | None = None
         self._devices: Sequence[Device] = ()
         self._list = ft.Column(spacing=12, tight=True)
         self.control = card(self._list, key="devices")
 
-    def take(self, devices: Sequence[Device]) -> None:
+    def set_data(self, devices: Sequence[Device]) -> None:
         self._devices = devices
         self._draw()
 
@@ -48,12 +48,12 @@ class Devices:
                 rows.append(hairline())
             rows.append(self._row(device, now))
         if not rows:
-            rows.append(small("No device is registered. An app registers its own, by POST /api/devices/register."))
+            rows.append(small("No device is registered. Apps register devices with POST /api/devices/register."))
         self._list.controls = rows
 
     def _row(self, device: Device, now: datetime) -> ft.Control:
         name = device_name(device)
-        state = "Active" if device.is_active else "Not used any more"
+        state = "Active" if device.is_active else "Inactive"
         used = "never used" if device.last_used_at is None else f"last used {ago(device.last_used_at, now)}"
         origin = f" · from {one_line(device.app, 60)}" if device.app not in ("", "local") else ""
         detail = small(f"{state} · {used} · {device.token}{origin}")
@@ -61,13 +61,15 @@ class Devices:
             detail.tooltip = hint(exact(device.last_used_at, now))
         texts: list[ft.Control] = [body(name), detail]
         buttons: list[ft.Control] = []
-        if self._asking == device.id:
+        if self._confirming == device.id:
             texts.append(body(_question(device)))
             sure = f"Remove for good: {name}"
             buttons.append(named_button(ft.FilledTonalButton, "Remove", sure, self._remover(device), key="remove"))
-            buttons.append(named_button(ft.TextButton, "Keep", f"Keep: {name}", self._asker(None), key="keep"))
+            buttons.append(named_button(ft.TextButton, "Keep", f"Keep: {name}", self._confirm(None), key="keep"))
         else:
-            buttons.append(named_button(ft.TextButton, "Remove…", f"Remove: {name}", self._asker(device.id), key="ask"))
+            buttons.append(
+                named_button(ft.TextButton, "Remove…", f"Remove: {name}", self._confirm(device.id), key="ask")
+            )
         what = ft.Row(
             [
                 ft.Icon(
@@ -95,17 +97,17 @@ class Devices:
             run_spacing=4,
         )
 
-    def _asker(self, device_id: str | None) -> Handler:
-        async def ask(_: object) -> None:
-            self._asking = device_id
+    def _confirm(self, device_id: str | None) -> Handler:
+        async def confirm(_: object) -> None:
+            self._confirming = device_id
             self._draw()
             self._screen.redraw()
 
-        return ask
+        return confirm
 
     def _remover(self, device: Device) -> Handler:
         async def remove(_: object) -> None:
-            self._asking = None
+            self._confirming = None
             services = self._screen.backend.notifications
             await self._screen.act(lambda: services.store.run(services.devices.remove_write(device.id, None)))
 
@@ -113,7 +115,7 @@ class Devices:
 
 
 def device_name(device: Device) -> str:
-    """What a device is called: its kind, and its own name where its app said one."""
+    """Return the device's kind, with the name or model that its app registered."""
     kind = KINDS.get(device.platform, device.platform)
     own = device.device_info.get("name") or device.device_info.get("model")
     return f"{kind} · {one_line(own, 60)}" if isinstance(own, str) and own.strip() else kind
@@ -121,5 +123,5 @@ def device_name(device: Device) -> str:
 
 def _question(device: Device) -> str:
     if device.platform == "desktop":
-        return "Remove it? A computer that runs FlashFlow comes back at its next start."
-    return "Remove it? Push reaches it no more, until its app registers it again."
+        return "Remove it? A computer that runs FlashFlow is registered again at its next start."
+    return "Remove it? It receives no push notifications until its app registers it again."

@@ -1,4 +1,4 @@
-"""Key activities: which types of activity matter, so that they engage a session and count in the score."""
+"""Key activities: types that make a session engaged and count in the engagement score."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import flet as ft
 
+from flashflow.views.controls.formatting import grouped, one_line
 from flashflow.views.controls.tokens import GRID, TARGET, caller_text, small
-from flashflow.views.shared.formatting import grouped, one_line
 from flashflow.views.shared.widgets import card
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from flashflow.views.shared.screen_base import Screen
 
 SHOWN = 100
-"""Types with a switch; beyond that the API is the better place."""
+"""Largest number of types with a switch; the API sets the others."""
 
 
 class KeyActivities:
-    """A switch for each type; counting the sessions anew may take a while, and is told."""
+    """A switch for each type; a row shows progress while its sessions are recalculated."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -30,17 +30,17 @@ class KeyActivities:
         self._list = ft.Column(spacing=0, tight=True)
         self.control = card(self._list, key="key-activities")
 
-    def take(self, types: Sequence[ActivityType]) -> None:
-        """Those that there are now, the key activities first."""
+    def set_data(self, types: Sequence[ActivityType]) -> None:
+        """Set the activity types; key activities are listed first."""
         self._types = sorted(types, key=lambda kind: (not kind.key, kind.name))
         self._draw()
 
     def _draw(self) -> None:
         rows: list[ft.Control] = [self._row(kind) for kind in self._types[:SHOWN]]
         if not rows:
-            rows = [small("No activities yet: every type that your apps record will have its switch here.")]
+            rows = [small("No activities yet. Each activity type that your apps record appears here.")]
         elif (more := len(self._types) - SHOWN) > 0:
-            rows.append(small(f"{grouped(more)} more types: mark them over the API, see /docs."))
+            rows.append(small(f"{grouped(more)} more types: use the API to change them, see /docs."))
         self._list.controls = rows
 
     def _row(self, kind: ActivityType) -> ft.Control:
@@ -54,7 +54,7 @@ class KeyActivities:
             on_change=self._marker(kind),
         )
         read = ft.Semantics(exclude_semantics=True, expand=True, content=text)
-        words: list[ft.Control] = [small("counting sessions anew …")] if busy else []
+        words: list[ft.Control] = [small("recalculating sessions …")] if busy else []
         return ft.Row([read, *words, switch], key=f"key-{kind.name}", height=TARGET, spacing=GRID)
 
     def _marker(self, kind: ActivityType) -> Handler:
@@ -69,6 +69,6 @@ class KeyActivities:
             finally:
                 self._busy = None
                 self._draw()
-                self._screen.ask_now()
+                self._screen.refresh_now()
 
         return mark

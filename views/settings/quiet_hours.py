@@ -1,4 +1,4 @@
-"""Quiet hours and do not disturb, and what they mean for an ordinary notice right now."""
+"""Quiet hours and do not disturb, with their current effect on a normal notification."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import flet as ft
 
 from flashflow.backend import QuietHoursIn, given
+from flashflow.views.controls.formatting import upcoming
 from flashflow.views.controls.tokens import (
     GRID,
     HIGH,
@@ -23,10 +24,9 @@ from flashflow.views.controls.tokens import (
     silent,
     small,
 )
-from flashflow.views.shared.delivery_labels import channel_name, would
-from flashflow.views.shared.form import HALF, QUARTER, Field, attempt, grid
-from flashflow.views.shared.formatting import as_time, upcoming
-from flashflow.views.shared.sources import disturb_not
+from flashflow.views.shared.delivery_labels import channel_name, current_outcome
+from flashflow.views.shared.form import HALF, QUARTER, Field, as_time, grid, submit
+from flashflow.views.shared.sources import set_do_not_disturb
 from flashflow.views.shared.widgets import card
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from flashflow.views.shared.screen_base import Screen
 
 DAYS = {"mon": "Mon", "tue": "Tue", "wed": "Wed", "thu": "Thu", "fri": "Fri", "sat": "Sat", "sun": "Sun"}
-PLAIN = "For these hours everything but critical notices is held outside the app, and then told as one summary."
+PLAIN = "During these hours all but critical notifications are held, except in the app, and then sent as one digest."
 
 
 class QuietHoursPanel:
-    """The switch and the days are kept at once; a time and the zone when the person leaves the field."""
+    """Quiet hours form. The switch and the days are saved at once, times and zone when their field loses focus."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -50,15 +50,15 @@ class QuietHoursPanel:
             "end": Field("To", col=QUARTER, on_done=self._leaver("end")),
             "timezone": Field(
                 "Time zone",
-                helper="As in Europe/Berlin; empty: this computer's own",
+                helper="For example Europe/Berlin; empty: this computer's time zone",
                 col=HALF,
                 on_done=self._leaver("timezone"),
             ),
         }
         self._switch = ft.Switch(tooltip="Quiet hours", on_change=self._switched)
         self._chips = {day: choice(label, False, self._picker(day), checkmark=True) for day, label in DAYS.items()}
-        self._told = small("", color=URGENT)
-        self._told.visible = False
+        self._error = small("", color=URGENT)
+        self._error.visible = False
         self._disturb = ft.Column(spacing=0, tight=True)
         self._now = ft.Column(spacing=0, tight=True)
         self.control = card(
@@ -78,12 +78,12 @@ class QuietHoursPanel:
                     ),
                     grid([field.control for field in self._fields.values()]),
                     ft.Row(
-                        [silent(small("Beginning on")), *self._chips.values()],
+                        [silent(small("Starting on")), *self._chips.values()],
                         wrap=True,
                         spacing=GRID,
                         run_spacing=GRID,
                     ),
-                    self._told,
+                    self._error,
                     hairline(),
                     self._disturb,
                     hairline(),
@@ -95,12 +95,14 @@ class QuietHoursPanel:
             key="quiet",
         )
 
-    def take(self, setting: QuietSetting, decided: Sequence[Decided], broken: Mapping[str, str], now: datetime) -> None:
-        """What is stored now, and what it leads to; ``broken``: channels that cannot work, and why."""
+    def set_data(
+        self, setting: QuietSetting, decided: Sequence[Decided], broken: Mapping[str, str], now: datetime
+    ) -> None:
+        """Set the stored setting and its effect; ``broken``: reason by channel that cannot work."""
         self._enabled, self._days = setting.enabled, setting.days
         self._switch.value = setting.enabled
         for name, field in self._fields.items():
-            field.take(getattr(setting, name))
+            field.set_data(getattr(setting, name))
         for day, chip in self._chips.items():
             chip.selected = day in setting.days
         self._disturb.controls = [self._disturb_row(setting.do_not_disturb_until, now)]
@@ -119,7 +121,7 @@ class QuietHoursPanel:
 
     def _disturber(self, minutes: int | None) -> Handler:
         async def press(_: object) -> None:
-            await self._screen.act(lambda: disturb_not(self._screen.backend, minutes))
+            await self._screen.act(lambda: set_do_not_disturb(self._screen.backend, minutes))
 
         return press
 
@@ -127,15 +129,15 @@ class QuietHoursPanel:
         self._enabled = bool(event.control.value)
         await self._keep()
 
-    def _tell(self, words: str | None) -> None:
-        self._told.value, self._told.visible = words or "", bool(words)
+    def _show_error(self, words: str | None) -> None:
+        self._error.value, self._error.visible = words or "", bool(words)
 
     def _leaver(self, name: str) -> Handler:
         async def leave(_: object) -> None:
             async with self._one_write:
                 field = self._fields[name]
                 if not field.is_changed:
-                    field.complain(None)
+                    field.show_error(None)
                     self._screen.redraw()
                     return
             await self._keep(name)
@@ -147,7 +149,7 @@ class QuietHoursPanel:
             chosen = set(self._days) | {day} if event.control.selected else set(self._days) - {day}
             if not chosen:
                 event.control.selected = True
-                self._tell("One day must stay; turn quiet hours off instead.")
+                self._show_error("Select at least one day, or turn quiet hours off.")
                 self._screen.redraw()
                 return
             self._days = tuple(d for d in DAYS if d in chosen)
@@ -156,7 +158,7 @@ class QuietHoursPanel:
         return pick
 
     async def _keep(self, name: str | None = None) -> None:
-        """Send one change, one after another: each carries the switch as the person left it."""
+        """Save one change. Saves run one at a time, each with the current state of the switch."""
         async with self._one_write:
             changes: dict[str, object] = {}
             if name == "days":
@@ -172,19 +174,19 @@ class QuietHoursPanel:
                 stored.append(services.store.run(services.delivery_settings.quiet_hours_write(me, change)))
 
             mentioned = {name: self._fields[name]} if name in self._fields else {}
-            refusal = await attempt(write, mentioned)
+            refusal = await submit(write, mentioned)
             if refusal is None and name in self._fields:
                 self._fields[name].reset(getattr(stored[0], name))
             elif refusal == "" and name in {"start", "end"}:
-                self._fields[name].complain("Write a time of day, like 22:00.")
-            self._tell(refusal)
+                self._fields[name].show_error("Enter a time of day, for example 22:00.")
+            self._show_error(refusal)
             self._screen.redraw()
 
 
 def now_lines(decided: Sequence[Decided], broken: Mapping[str, str]) -> ft.Column:
-    """What an ordinary notice would do this moment, channel by channel."""
-    lines: list[ft.Control] = [heading("Now: what an ordinary notice would do", level=3)]
-    for channel, state, why in dict.fromkeys((d.channel, *would(d, broken)) for d in decided):
+    """Return how each channel would treat a normal notification sent now."""
+    lines: list[ft.Control] = [heading("Now: delivery of a normal notification", level=3)]
+    for channel, state, why in dict.fromkeys((d.channel, *current_outcome(d, broken)) for d in decided):
         texts: list[ft.Control] = [body(f"{channel_name(channel)} {state.word}")]
         if why:
             texts.append(small(why))

@@ -1,4 +1,4 @@
-"""A rule in plain words: when it happens, who is told, how often that was. Pure functions, no Flet."""
+"""Texts about rules: condition, recipients, history, dry run. Pure functions, no Flet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from flashflow.views.shared.formatting import ago, grouped, one_line, plural
+from flashflow.views.controls.formatting import ago, grouped, one_line, plural
 
 if TYPE_CHECKING:
     from flashflow.backend import DryRun, Rule
@@ -21,49 +21,48 @@ OPS = {
 _NO_SLUG = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def when(rule: Rule) -> str:
-    """ "When checkout_failed happens 3 times within 10 min"."""
+def condition_text(rule: Rule) -> str:
+    """Describe a condition: "When checkout_failed happens 3 times within 10 min"."""
     if rule.alert is not None:
         percent = f"{abs(rule.alert.change_percent):g}"
         moved = "fall" if rule.alert.change_percent < 0 else "rise"
         metric = rule.alert.metric.replace("_", " ")
-        return f"When {metric} {moved} by {percent} % or more against {COMPARED[rule.alert.compare]}"
+        return f"When {metric} {moved} by {percent} % or more compared with {COMPARED[rule.alert.compare]}"
     assert rule.on is not None
     words = f"When {one_line(rule.on.activity_type, 100)} happens"
     if rule.on.times > 1:
-        words += f" {grouped(rule.on.times)} times within {length(rule.on.within_minutes or 0)}"
+        words += f" {grouped(rule.on.times)} times within {period_text(rule.on.within_minutes or 0)}"
     if rule.on.where:
         words += " where " + " and ".join(_condition(one) for one in rule.on.where)
     return words
 
 
-def then(rule: Rule, me: str) -> str:
-    """ "Tells the user by the template “sorry”, at most once an hour"."""
-    text = (
-        f"by the template “{rule.send.template}”" if rule.send.template else f"“{one_line(rule.send.title or '', 80)}”"
-    )
-    often = f", at most once {per(rule.cooldown_minutes)}" if rule.cooldown_minutes else ""
+def action_text(rule: Rule, me: str) -> str:
+    """Describe the action: "Notifies the user with the template “sorry”, at most once an hour"."""
+    template, title = rule.send.template, one_line(rule.send.title or "", 80)
+    text = f"with the template “{template}”" if template else f"with “{title}”"
+    often = f", at most once {interval_text(rule.cooldown_minutes)}" if rule.cooldown_minutes else ""
     if rule.alert is not None:
         often = ", at most once a day"
-    return f"Tells {_whom(rule.to, me)} {text}{often}"
+    return f"Notifies {_recipients(rule.to, me)} {text}{often}"
 
 
-def fired(rule: Rule, now: datetime) -> str:
-    """ "fired 12 times, last 4 min ago"."""
+def history_text(rule: Rule, now: datetime) -> str:
+    """Describe the history: "Fired 12 times, last 4 min ago"."""
     if not rule.fired or rule.last_fired_at is None:
         return "Has not fired yet"
     return f"Fired {_times(rule.fired)}, last {ago(rule.last_fired_at, now)}"
 
 
-def tried(result: DryRun) -> str:
-    """ "Would have fired 12 times in the last 7 days"."""
+def dry_run_text(result: DryRun) -> str:
+    """Describe a dry run: "Would have fired 12 times in the last 7 days"."""
     words = f"Would have fired {_times(result.would_have_fired)} in the last {result.days} days."
     if not result.complete:
-        words += f" Only the oldest {grouped(result.judged)} activities were looked at."
+        words += f" Only the oldest {grouped(result.judged)} activities were checked."
     return words
 
 
-def length(minutes: int) -> str:
+def period_text(minutes: int) -> str:
     """ "10 min", "1 hour", "2 days"."""
     for size, name in LENGTHS:
         if minutes and minutes % size == 0:
@@ -71,16 +70,16 @@ def length(minutes: int) -> str:
     return f"{grouped(minutes)} min"
 
 
-def per(minutes: int) -> str:
+def interval_text(minutes: int) -> str:
     """ "an hour", "a day", "in 90 min"."""
     for size, name in LENGTHS:
         if minutes == size:
             return f"an {name}" if name == "hour" else f"a {name}"
-    return f"in {length(minutes)}"
+    return f"in {period_text(minutes)}"
 
 
 def name_for(activity_type: str, taken: Collection[str]) -> str:
-    """A name for a new rule that no other has."""
+    """Return an unused rule name derived from the activity type."""
     slug = _NO_SLUG.sub("-", activity_type).strip("-._")[:80] or "rule"
     number, name = 1, slug
     while name in taken or name == "dry-run":
@@ -93,7 +92,7 @@ def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{grouped(count)} times")
 
 
-def _whom(to: str | list[str], me: str) -> str:
+def _recipients(to: str | list[str], me: str) -> str:
     if isinstance(to, str):
         return "the user"
     names = ["you" if user == me else one_line(user, 60) for user in to]
@@ -105,7 +104,7 @@ def _whom(to: str | list[str], me: str) -> str:
 def _condition(one: Any) -> str:
     field = one_line(one.field, 80)
     if one.op == "exists":
-        return f"{field} is {'not ' if one.value is False else ''}there"
+        return f"{field} is {'missing' if one.value is False else 'present'}"
     values = one.value if isinstance(one.value, list) else [one.value]
     return f"{field} {OPS[one.op]} {', '.join(one_line(_value(value), 40) for value in values[:5])}"
 

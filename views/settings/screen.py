@@ -1,4 +1,4 @@
-"""Settings: how and when the person is reached, by which channels, on which devices, and where apps find the API."""
+"""Settings: preferences, delivery settings, channels, devices, rules, key activities, data and API access."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     )
 
 MOST_CHANNELS = 16
-"""What one notice can ask for."""
+"""Largest number of channels in one notification."""
 
-RULES = "When something happens in an app, somebody is told."
-KEY_WORDS = "What matters in your apps: one of them makes a session engaged, and using them counts in the score."
+RULES = "Send a notification when an activity happens or a metric changes."
+KEY_WORDS = "A session with a key activity is engaged, and key activities count in the engagement score."
 
 
 class SettingsData(NamedTuple):
-    """What the screen shows beside the preferences."""
+    """Data of the screen, except the preferences."""
 
     contact: Contact
     quiet: QuietSetting
@@ -61,8 +61,7 @@ class SettingsData(NamedTuple):
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Settings(Screen):
-    """The parts that are filled in stand for as long as the screen does, and take what is found; so nothing that is
-    being typed is lost when something changes elsewhere."""
+    """The settings screen. Its parts live as long as the screen, so that a refresh keeps unsaved input."""
 
     kinds: ClassVar[tuple[EventKind, ...]] = (
         "settings", "device", "preference", "notification.updated",
@@ -90,7 +89,7 @@ class Settings(Screen):
 
     def did_mount(self) -> None:
         super().did_mount()
-        self._unlisten_rules = self.live.listen(("rule",), self._rules.ask)
+        self._unlisten_rules = self.live.listen(("rule",), self._rules.request_refresh)
 
     def will_unmount(self) -> None:
         super().will_unmount()
@@ -119,17 +118,17 @@ class Settings(Screen):
 
     def render(self, found: SettingsData) -> ft.Control:
         backend = self.backend
-        self._contacts.take(found.contact)
+        self._contacts.set_data(found.contact)
         broken = {state.name: state.detail for state in found.channels if not state.works}
-        self._quiet.take(found.quiet, found.decided, broken, self.now())
-        self._channels.take(found.channels, found.tables)
+        self._quiet.set_data(found.quiet, found.decided, broken, self.now())
+        self._channels.set_data(found.channels, found.tables)
         self._problem.visible = found.problem is not None
         self._problem.content = _problem(str(backend.data_dir / SETTINGS_FILE), found.problem)
-        self._devices.take(found.devices)
-        self._rules.take(found.rules)
-        self._key_activities.take(found.types)
+        self._devices.set_data(found.devices)
+        self._rules.set_data(found.rules)
+        self._key_activities.set_data(found.types)
         rules = backend.settings.settings
-        self._data.take(found.kept, rules.privacy, rules.retention)
+        self._data.set_data(found.kept, rules.privacy, rules.retention)
         self._api.content = _api(backend.url, backend.me)
         self._about.content = copyable(small(f"FlashFlow {backend.version} · data in {backend.data_dir}"))
         if self._page is None:
@@ -139,22 +138,27 @@ class Settings(Screen):
 
     def _sections(self) -> list[ft.Control]:
         me = self.backend.me
-        unused = "A notification that may use no channel is kept, and not shown."
-        file = f"Kept in {SETTINGS_FILE} in the data folder, which you may also write yourself."
+        unused = "A notification that may use no channel is stored but not delivered."
+        file = f"Stored in {SETTINGS_FILE} in the data folder, which you may also edit."
         return [
             self._problem,
-            section("What may reach you", [self._matrix], words=f"For {me}. {unused}", key="preferences"),
+            section("Notification preferences", [self._matrix], words=f"For {me}. {unused}", key="preferences"),
             section(
-                "How to reach you",
+                "Delivery settings",
                 [self._contacts.control, self._quiet.control],
-                words=f"For {me}, beyond this window.",
+                words=f"For {me}: contacts, quiet hours and do not disturb.",
                 key="reach",
             ),
             section("Channels", [self._channels.control], words=file, key="channels-section"),
-            section("Your devices", [self._devices.control], words="What push reaches.", key="devices-section"),
+            section(
+                "Your devices",
+                [self._devices.control],
+                words="They receive push notifications.",
+                key="devices-section",
+            ),
             section("Rules", [self._rules.control], words=RULES, key="rules-section"),
             section("Key activities", [self._key_activities.control], words=KEY_WORDS, key="key-activities-section"),
-            section("Your data", [self._data.control], words="On this computer, and nowhere else.", key="data-section"),
+            section("Your data", [self._data.control], words="Stored only on this computer.", key="data-section"),
             self._api,
             self._about,
         ]
@@ -163,7 +167,7 @@ class Settings(Screen):
 def _problem(path: str, problem: str | None) -> ft.Control | None:
     if problem is None:
         return None
-    return warning(f"{path} cannot be used as it stands, so what was in force before stays: {problem}")
+    return warning(f"{path} is not valid, so the previous settings stay in effect: {problem}")
 
 
 def _api(url: str | None, me: str) -> ft.Column:
@@ -171,12 +175,12 @@ def _api(url: str | None, me: str) -> ft.Column:
         off = body("The API is off. Other programs cannot send notifications or record activities through it.")
         return section("For your apps", [card(off)], key="api")
     steps: list[ft.Control] = [
-        small("The address"),
+        small("API address"),
         command(url, "the API address"),
-        small("A key, printed in a terminal. Give each app its own with: flashflow keys add NAME --scope send,track"),
+        small("Print an API key. Create one for each app with: flashflow keys add NAME --scope send,track"),
         command("flashflow key", "print the key"),
-        small("Try it: this sends you a notification"),
+        small("Try it: send yourself a notification"),
         command(send_command(url, me), "send a notification"),
     ]
-    words = "Programs on this computer send notifications and record activities here."
+    words = "Programs on this computer send notifications and record activities through this API."
     return section("For your apps", [card(ft.Column(steps, spacing=GRID, tight=True))], words=words, key="api")

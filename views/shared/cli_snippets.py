@@ -1,4 +1,4 @@
-"""The one line that fills an empty screen: a command to copy into a terminal. Pure functions, no Flet."""
+"""Terminal commands shown on empty screens. Pure functions, no Flet."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 
 def send_command(url: str | None, me: str) -> str:
-    """Sends ``me`` a first notification: over the API, or by the command line where the API is off."""
+    """Return a command that sends ``me`` a notification: curl, or the command line when the API is off."""
     if url is None:
         return shlex.join(["flashflow", "send", me, "Hello", "It works"])
     return _post(url, "/api/notifications/send", {"user_id": me, "title": "Hello", "message": "It works"})
 
 
 def track_command(url: str | None, me: str) -> str:
-    """Records a first activity of ``me``."""
+    """Return a command that records an activity of ``me``."""
     if url is None:
         return shlex.join(["flashflow", "track", me, "page_view"])
     return _post(url, "/api/activity/track", {"user_id": me, "activity_type": "page_view", "page_url": "/"})

@@ -1,4 +1,4 @@
-"""What becomes of a delivery, in words with an icon: the same in a notification's story and in Settings."""
+"""Labels and icons for deliveries, attempts and channels; used by the delivery timeline and by Settings."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
 
+from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.tokens import GOOD, HIGH, MUTED, URGENT
-from flashflow.views.shared.formatting import mine, one_line
 
 if TYPE_CHECKING:
     from flashflow.backend import Attempt, ChannelTest, Decided, Delivery
@@ -20,18 +20,23 @@ PLATFORMS: Mapping[str, str] = {
     "android": "Android phone",
     "web": "Browser",
 }
-DECIDED_HERE = frozenset({"no_device", "no_address", "not_configured", "do_not_disturb", "other_computer"})
-"""Codes whose reasons are our own sentences, beside those of the choices (``…_on``, ``…_off``); the others carry a
-provider's words, which stay as they are."""
-TO_SET_UP = frozenset({"not_configured", "no_address", "no_device"})
-"""What the person can mend in Settings."""
+OWN_REASONS = frozenset({"no_device", "no_address", "not_configured", "do_not_disturb", "other_computer"})
+"""Codes (besides ``…_on`` and ``…_off``) whose reason FlashFlow wrote; other reasons quote a provider unchanged."""
+FIXABLE_IN_SETTINGS = frozenset({"not_configured", "no_address", "no_device"})
+"""Codes that the user can fix in Settings."""
 
-TO_THIS_COMPUTER = "On its way to this computer."
-"""The resolver's words for a push to the computer that FlashFlow runs on."""
+SENT_TO_THIS_COMPUTER = "On its way to this computer."
+"""Reason that the delivery policy gives for a push to the computer that FlashFlow runs on."""
+
+_SECOND_PERSON = (
+    ("The user has ", "You have "),
+    ("The user turned ", "You turned "),
+    ("The user does not ", "You do not "),
+)
 
 
 class State(NamedTuple):
-    """A word, its icon and its colour."""
+    """A label with its icon and colour."""
 
     word: str
     icon: ft.IconData
@@ -46,17 +51,17 @@ STATES: Mapping[str, State] = {
     "held": State("Held for later", ft.Icons.PAUSE_CIRCLE_OUTLINE, HIGH),
     "suppressed": State("Not sent", ft.Icons.BLOCK, MUTED),
     "failed": State("Failed", ft.Icons.ERROR_OUTLINE, URGENT),
-    "dead": State("Given up", ft.Icons.ERROR_OUTLINE, URGENT),
+    "dead": State("Failed for good", ft.Icons.ERROR_OUTLINE, URGENT),
 }
-TRYING_AGAIN = State("Did not work yet", ft.Icons.SYNC_PROBLEM, HIGH)
+RETRYING = State("Retrying", ft.Icons.SYNC_PROBLEM, HIGH)
 
 OUTCOMES: Mapping[str, State] = {
     "delivered": State("Delivered", ft.Icons.CHECK_CIRCLE_OUTLINE, GOOD),
     "sent": State("Accepted", ft.Icons.CHECK, GOOD),
     "permanent": State("Refused", ft.Icons.ERROR_OUTLINE, URGENT),
-    "transient": State("Did not work this time", ft.Icons.SYNC_PROBLEM, HIGH),
-    "throttled": State("Asked to wait", ft.Icons.HOURGLASS_EMPTY, HIGH),
-    "token_dead": State("Device gone", ft.Icons.ERROR_OUTLINE, URGENT),
+    "transient": State("Temporary failure", ft.Icons.SYNC_PROBLEM, HIGH),
+    "throttled": State("Rate limited", ft.Icons.HOURGLASS_EMPTY, HIGH),
+    "token_dead": State("Device unregistered", ft.Icons.ERROR_OUTLINE, URGENT),
 }
 
 NOW: Mapping[str, State] = {
@@ -70,41 +75,48 @@ UNKNOWN = ft.Icons.HELP_OUTLINE
 
 
 def channel_name(channel: str) -> str:
-    """A channel as people call it; one that the owner named goes by that name."""
+    """Return the channel's label; a custom channel is shown by its name."""
     return CHANNELS.get(channel, one_line(channel, 40))
 
 
 def state_of(delivery: Delivery) -> State:
-    """Where a delivery stands."""
+    """Return the label of a delivery's status."""
     if delivery.status == "pending" and delivery.attempts:
-        return TRYING_AGAIN
+        return RETRYING
     return STATES.get(delivery.status) or State(delivery.status.capitalize(), UNKNOWN, MUTED)
 
 
 def outcome_of(attempt: Attempt | ChannelTest) -> State:
-    """What came of one try."""
+    """Return the label of an attempt's outcome."""
     return OUTCOMES.get(attempt.outcome) or State(attempt.outcome.capitalize(), UNKNOWN, MUTED)
 
 
+def second_person(reason: str) -> str:
+    """Put a reason into the second person: "The user has no phone number." → "You have no phone number."."""
+    for theirs, ours in _SECOND_PERSON:
+        reason = reason.replace(theirs, ours)
+    return reason
+
+
 def reason_of(code: str | None, reason: str | None) -> str:
-    """Why, to the reader: our own sentences speak to them, a provider's words stay as they are."""
+    """Return a delivery's reason for display: FlashFlow's own in the second person, a provider's unchanged."""
     if reason is None:
         return ""
-    ours = code is not None and (code in DECIDED_HERE or code.endswith(("_on", "_off")))
-    return one_line(mine(reason) if ours else reason)
+    ours = code is not None and (code in OWN_REASONS or code.endswith(("_on", "_off")))
+    return one_line(second_person(reason) if ours else reason)
 
 
 def provider_text(code: str, text: str) -> str:
-    """What a provider answered: its code and its own words, "smtp_550 · 5.1.1 No such user"."""
+    """Return a provider's code and text: "smtp_550 · 5.1.1 No such user"."""
     return " · ".join(filter(None, (one_line(code, 60), one_line(text))))
 
 
-def would(decided: Decided, broken: Mapping[str, str] = {}) -> tuple[State, str]:
-    """What would become of a notice by one channel now, and why where that is not plain.
+def current_outcome(decided: Decided, broken: Mapping[str, str] = {}) -> tuple[State, str]:
+    """Return how a channel would treat a notification sent now, and the reason unless it would be delivered.
 
-    ``broken``: routes that are set up and cannot work, with the reason. The decision knows nothing of that.
+    ``broken``: reason by route, for routes that are configured but do not work; ``decided`` does not include these.
     """
-    route = "desktop" if decided.channel == "push" and decided.reason == TO_THIS_COMPUTER else decided.channel
+    route = "desktop" if decided.channel == "push" and decided.reason == SENT_TO_THIS_COMPUTER else decided.channel
     if decided.status == "pending" and route in broken:
         return NOW["failed"], broken[route]
     state = NOW.get(decided.status) or State(decided.status, UNKNOWN, MUTED)
@@ -113,7 +125,7 @@ def would(decided: Decided, broken: Mapping[str, str] = {}) -> tuple[State, str]
 
 
 def can_be_retried(delivery: Delivery) -> bool:
-    """Whether “Retry now” has something to do: it failed, was given up, or waits for its next try."""
+    """Whether "Retry now" applies: the delivery failed, is dead, or waits for its next attempt."""
     if delivery.channel == "in_app":
         return False
     return delivery.status in {"failed", "dead"} or (delivery.status == "pending" and bool(delivery.attempts))

@@ -1,9 +1,10 @@
-"""Fields to fill in: each keeps what is being typed through a redraw, and shows what is wrong in its own place."""
+"""Form fields that keep unsaved input through a redraw and show their own validation error."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -11,27 +12,30 @@ import flet as ft
 
 from flashflow.backend import FlashFlowError, ValidationError
 from flashflow.views.controls.tokens import BODY, GOOD, GRID, URGENT, Handler, body, icon_button, named_button, small
-from flashflow.views.shared.formatting import complaint
 
 log = logging.getLogger(__name__)
 
+_HOURS = re.compile(r"(\d{1,2})(?:[:.h ]?(\d{2}))?")
+_TOO_LONG = re.compile(r"Expected 'str' of length <= (\d+)")
+_VERBS = frozenset({"is", "are", "must", "has", "have", "holds", "names", "needs", "goes", "does", "was"})
+
 Columns = dict[str | ft.ResponsiveRowBreakpoint, int | float]
-"""Of twelve, how many columns a field takes by the page's width."""
+"""Columns of twelve that a field spans, by breakpoint."""
 HALF: Columns = {"xs": 12, "md": 6}
 QUARTER: Columns = {"xs": 6, "md": 3}
 WHOLE: Columns = {"xs": 12}
 
 
 class Entry(Protocol):
-    """Something to fill in, and a place to say what is wrong with it."""
+    """A form input with a place for its error."""
 
     @property
     def text(self) -> str: ...
-    def complain(self, words: str | None) -> None: ...
+    def show_error(self, words: str | None) -> None: ...
 
 
 class Options:
-    """One of several values, each (value, label, what it means)."""
+    """Radio buttons over (value, label, description)."""
 
     def __init__(self, label: str, options: Iterable[tuple[str, str, str]], value: str) -> None:
         rows: list[ft.Control] = []
@@ -47,12 +51,12 @@ class Options:
     def text(self) -> str:
         return self._group.value or ""
 
-    def complain(self, words: str | None) -> None:
+    def show_error(self, words: str | None) -> None:
         self._error.value, self._error.visible = words or "", words is not None
 
 
 class Field:
-    """A line of text. ``take`` shows what is stored, unless the person is changing it just now."""
+    """A one-line text field. ``set_data`` shows the stored value unless the field has unsaved input."""
 
     def __init__(
         self,
@@ -64,7 +68,7 @@ class Field:
         col: Columns | None = None,
         on_done: Handler | None = None,
     ) -> None:
-        """``on_done`` is called when the person leaves the field or presses Enter."""
+        """``on_done`` is called when the field loses focus or Enter is pressed."""
         self._stored = ""
         self._secret = secret
         self.control = ft.TextField(
@@ -88,7 +92,7 @@ class Field:
 
     @property
     def text(self) -> str:
-        """What stands in it, without the space around it; a secret as it is."""
+        """Current input, stripped of surrounding space unless it is a secret."""
         typed = self.control.value or ""
         return typed if self._secret else typed.strip()
 
@@ -96,19 +100,19 @@ class Field:
     def is_changed(self) -> bool:
         return self.text != self._stored
 
-    def take(self, stored: str | None) -> None:
-        """What is stored now."""
+    def set_data(self, stored: str | None) -> None:
+        """Set the stored value; show it unless the field has unsaved input."""
         if not self.is_changed:
             self.control.value = stored or ""
         self._stored = stored or ""
 
     def reset(self, stored: str | None = None) -> None:
-        """Show what is stored, whatever was typed."""
+        """Discard unsaved input and show the stored value."""
         self._stored = stored or ""
         self.control.value = self._stored
-        self.complain(None)
+        self.show_error(None)
 
-    def complain(self, words: str | None) -> None:
+    def show_error(self, words: str | None) -> None:
         self.control.error = words
 
     async def _reveal(self, _: object) -> None:
@@ -116,41 +120,41 @@ class Field:
         self.control.update()
 
 
-class Saving:
-    """The line under a form: its button, and what came of pressing it."""
+class SaveBar:
+    """A form's save button with the result of the last save."""
 
     def __init__(self, name: str, save: Handler, *more: ft.Control) -> None:
-        """``name`` begins with "Save" and says what."""
+        """``name`` is the accessible name and begins with "Save"."""
         self._button = named_button(ft.FilledButton, "Save", name, save)
-        self._told = ft.Row(spacing=GRID, visible=False, vertical_alignment=ft.CrossAxisAlignment.START)
+        self._result = ft.Row(spacing=GRID, visible=False, vertical_alignment=ft.CrossAxisAlignment.START)
         buttons = ft.Row([self._button, *more], wrap=True, spacing=GRID, run_spacing=GRID)
-        self.control = ft.Column([buttons, self._told], spacing=GRID, tight=True)
+        self.control = ft.Column([buttons, self._result], spacing=GRID, tight=True)
 
     def busy(self) -> None:
-        self._button.disabled, self._told.visible = True, False
+        self._button.disabled, self._result.visible = True, False
 
-    def say(self, words: str | None, *, good: bool = True) -> None:
-        """Show how it went, beside the button; None: nothing to say."""
+    def show_result(self, words: str | None, *, good: bool = True) -> None:
+        """Show the result below the button; None hides it."""
         self._button.disabled = False
-        self._told.visible = words is not None
+        self._result.visible = words is not None
         icon, color = (ft.Icons.CHECK, GOOD) if good else (ft.Icons.ERROR_OUTLINE, URGENT)
         text = small(words or "", color=color) if good else body(words or "", color=color)
         text.expand = True
-        self._told.controls = [ft.Icon(icon, size=18, color=color), text]
+        self._result.controls = [ft.Icon(icon, size=18, color=color), text]
 
 
 def grid(controls: Sequence[ft.Control]) -> ft.ResponsiveRow:
-    """Fields side by side where there is room."""
+    """Lay fields out side by side where there is room."""
     return ft.ResponsiveRow(list(controls), spacing=2 * GRID, run_spacing=2 * GRID)
 
 
-async def attempt(write: Callable[[], object], fields: Mapping[str, Entry], place: str = "") -> str | None:
-    """Do ``write`` in a worker thread. A refusal of a field (``place.name``) is shown at it; what is left is returned.
+async def submit(write: Callable[[], object], fields: Mapping[str, Entry], place: str = "") -> str | None:
+    """Run ``write`` in a worker thread and show each validation error of ``place.name`` at the field ``name``.
 
-    Returns None when it was done, "" when every refusal found its field.
+    Returns None on success, else the errors that belong to no field ("" when every error has one).
     """
     for field in fields.values():
-        field.complain(None)
+        field.show_error(None)
     try:
         await asyncio.to_thread(write)
     except ValidationError as error:
@@ -159,7 +163,7 @@ async def attempt(write: Callable[[], object], fields: Mapping[str, Entry], plac
         return str(error)
     except Exception as error:
         log.warning("a form could not be saved", exc_info=True)
-        return f"That did not work: {error}"
+        return f"The form could not be saved: {error}"
     return None
 
 
@@ -168,7 +172,21 @@ def _shown(error: ValidationError, fields: Mapping[str, Entry], place: str) -> s
     for path, message in error.errors:
         name = path.removeprefix(f"{place}.") if place else path
         if name in fields:
-            fields[name].complain(complaint(message))
+            fields[name].show_error(error_sentence(message))
         else:
             left.append(f"{path}: {message}" if path else message)
     return "; ".join(left) if error.errors else str(error)
+
+
+def error_sentence(message: str) -> str:
+    """Turn a field's validation message into a sentence: "is required" → "This is required."."""
+    if too_long := _TOO_LONG.search(message):
+        return f"This is longer than {too_long[1]} characters."
+    words = f"This {message}" if message.split(" ", 1)[0] in _VERBS else message[:1].upper() + message[1:]
+    return words if words.endswith((".", "?", "!")) else f"{words}."
+
+
+def as_time(text: str) -> str:
+    """Normalise a typed time of day ("7", "7.30", "0730") to "07:30"; return any other text unchanged."""
+    match = _HOURS.fullmatch(text.strip())
+    return f"{int(match[1]):02}:{match[2] or '00'}" if match else text.strip()

@@ -1,8 +1,8 @@
-"""The only crossing from backend threads to a page.
+"""Deliver bus events from backend threads to one page's event loop; no other module crosses these threads.
 
-The bus calls ``Live`` in the thread that committed a change. ``Live`` remembers what kind it was, wakes the page's
-event loop at most once an interval (the first time at once), and there asks whoever listens to look again. A burst of
-any size costs a page one refresh an interval, and one more after it.
+The bus calls ``Live`` in the thread that committed a change. ``Live`` collects the kinds of events and wakes the page's
+event loop at most once per interval (the first event at once), where listeners refresh. A burst of any size costs a
+page one refresh per interval, and one more after it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ NOTIFICATION_KINDS: tuple[EventKind, ...] = ("notification", "notification.updat
 ROLLUP_KINDS: tuple[EventKind, ...] = ("key_activities", "rollups.rebuilt", "dimension.full", "pruning", "erasure")
 """Changes of counted metrics that no activity or session event announces."""
 
-Heard = Callable[["tuple[Event, ...]"], None]
+Subscriber = Callable[["tuple[Event, ...]"], None]
 
 
 class EventSource(Protocol):
-    """What ``Live`` needs of the bus."""
+    """The part of the event bus that ``Live`` uses."""
 
-    def subscribe(self, subscriber: Heard, /) -> Callable[[], None]: ...
+    def subscribe(self, subscriber: Subscriber, /) -> Callable[[], None]: ...
 
 
 class Loop(Protocol):
-    """What ``Live`` needs of an event loop."""
+    """The part of an event loop that ``Live`` uses."""
 
     def call_soon_threadsafe(
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -42,14 +42,14 @@ class Loop(Protocol):
 
 
 class Topic(NamedTuple):
-    """A kind of event; ``mine`` when it concerns the person at this machine."""
+    """A kind of event; ``mine`` when its user is the local user."""
 
     kind: EventKind
     mine: bool
 
 
 class Live:
-    """One page's ear on the bus. Made, started and stopped in the page's event loop."""
+    """One page's subscription to the bus. Create, start and stop it in the page's event loop."""
 
     def __init__(self, bus: EventSource, me: str, loop: Loop, interval: float = INTERVAL) -> None:
         self._bus = bus
@@ -64,25 +64,27 @@ class Live:
         self._listeners: list[tuple[frozenset[EventKind], bool, Callable[[], None]]] = []
 
     def start(self) -> None:
-        """Hear the bus from now on; whatever happened before is looked up once."""
+        """Subscribe to the bus and refresh every listener once, for events missed so far."""
         if self._unsubscribe is None:
-            self._unsubscribe = self._bus.subscribe(self._hear)
-            self.ask_everyone()
+            self._unsubscribe = self._bus.subscribe(self._on_events)
+            self.refresh_all()
 
     def stop(self) -> None:
-        """Hear nothing more, until ``start`` is called again."""
+        """Unsubscribe from the bus until ``start`` is called again."""
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
         with self._lock:
             self._pending.clear()
 
-    def listen(self, kinds: Iterable[EventKind], ask: Callable[[], None], *, mine: bool = False) -> Callable[[], None]:
-        """Call ``ask`` in the page's loop when one of ``kinds`` happened (with ``mine``: to this person).
+    def listen(
+        self, kinds: Iterable[EventKind], refresh: Callable[[], None], *, mine: bool = False
+    ) -> Callable[[], None]:
+        """Call ``refresh`` in the page's loop after an event of ``kinds`` (``mine``: only events of the local user).
 
-        Returns what ends that.
+        Returns a function that unsubscribes.
         """
-        entry = (frozenset(kinds), mine, ask)
+        entry = (frozenset(kinds), mine, refresh)
         self._listeners.append(entry)
 
         def unlisten() -> None:
@@ -90,13 +92,13 @@ class Live:
 
         return unlisten
 
-    def ask_everyone(self) -> None:
-        """Ask every listener to look again: after a reconnect, or when the minute turned."""
-        for _, _, ask in tuple(self._listeners):
-            ask()
+    def refresh_all(self) -> None:
+        """Refresh every listener: after a reconnect, or to update relative times."""
+        for _, _, refresh in tuple(self._listeners):
+            refresh()
 
-    def _hear(self, events: tuple[Event, ...]) -> None:
-        """In a backend thread: remember and hand over."""
+    def _on_events(self, events: tuple[Event, ...]) -> None:
+        """Record events and wake the page's loop. Runs in a backend thread."""
         topics = {Topic(event.kind, event.user_id == self._me) for event in events}
         with self._lock:
             self._pending |= topics
@@ -104,18 +106,18 @@ class Live:
                 return
             self._awake = True
         try:
-            self._loop.call_soon_threadsafe(self._tell, context=self._context)
-        except RuntimeError:  # the loop is closed: the page is gone, and so is whoever would look
+            self._loop.call_soon_threadsafe(self._notify, context=self._context)
+        except RuntimeError:  # the loop is closed: the page has ended
             log.debug("the page's loop is closed")
 
-    def _tell(self) -> None:
-        """In the page's loop: tell what is pending, then rest for one interval."""
+    def _notify(self) -> None:
+        """Call the listeners of pending events, then wait one interval. Runs in the page's loop."""
         with self._lock:
             topics, self._pending = self._pending, set()
             if not topics or self._unsubscribe is None:
                 self._awake = False
                 return
-        self._loop.call_later(self._interval, self._tell)
-        for kinds, mine, ask in tuple(self._listeners):
+        self._loop.call_later(self._interval, self._notify)
+        for kinds, mine, refresh in tuple(self._listeners):
             if any(t.kind in kinds and (t.mine or not mine) for t in topics):
-                ask()
+                refresh()

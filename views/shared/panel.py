@@ -1,4 +1,4 @@
-"""Parts of a screen that are drawn anew only when what they show differs, each by itself."""
+"""Panels: parts of a screen, each redrawn only when its data changes."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from flashflow.views.shared.widgets import card
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Panel(ft.Container):
-    """``take`` what there is to show; ``draw`` is a pure picture of it.
+    """A part of a screen; ``draw`` is a pure function of the data given to ``set_data``.
 
-    Isolated: when the screen around it is compared, what stands in here is not, so that a live screen costs only what
-    changes. Take only what is drawn: an answer's own moment (``period.until``) differs every time. The picture stands
-    in a list, where Flet matches it by key with the one before.
+    Pass ``set_data`` only what is drawn: a value that differs every time (``period.until``) causes a redraw every time.
+    Isolated: Flet does not compare the panel's content when the surrounding screen changes.
     """
 
     def init(self) -> None:
+        # In a list, because Flet matches list items by key with the previous ones; other content it builds again.
         self._frame = ft.Column(spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
         self.content = self._frame
         self._shown: tuple[Any, ...] | None = None
 
-    def take(self, *shown: Any) -> None:
-        """Show this, if it is not what stands here already."""
+    def set_data(self, *shown: Any) -> None:
+        """Show the data if it differs from the data shown."""
         if shown != self._shown:
-            self.put(*shown)
+            self.replace_data(*shown)
 
-    def put(self, *shown: Any) -> None:
-        """Show this whatever stands here: a chip that was pressed has changed on the page by itself."""
+    def replace_data(self, *shown: Any) -> None:
+        """Show the data even if it is unchanged: a pressed chip has already changed itself on the page."""
         self._shown = shown
         self.redraw()
 
     def redraw(self) -> None:
-        """Draw what was taken once more, for whatever else changed."""
+        """Draw the current data again, after other state changed."""
         if self._shown is None:
             return
         picture = self.draw(*self._shown)
@@ -64,12 +64,12 @@ class Panel(ft.Container):
 
 
 AROUND = 34.0
-"""What a panel's border and padding take of its width."""
+"""Width of a panel's border and padding, in logical pixels."""
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Chart(Panel):
-    """A part that draws on a canvas as wide as there is room, and says what lies under the pointer."""
+    """A panel with a canvas as wide as the panel and a caption for the value under the pointer."""
 
     room: float = field(default=320, metadata={"skip": True})
 
@@ -88,8 +88,10 @@ class Chart(Panel):
         key: str,
         axis: ft.Control | None = None,
     ) -> ft.Column:
-        """The canvas with its axis and its caption, read aloud as ``label``; a drawing with another ``key`` takes the
-        last one's place without being compared with it."""
+        """Return the canvas with its axis and caption; ``label`` is its accessible name.
+
+        Flet replaces a drawing whose ``key`` differs from the previous one instead of comparing them.
+        """
         canvas = cv.Canvas(shapes, height=height)
         watched = ft.GestureDetector(
             canvas,
@@ -105,8 +107,8 @@ class Chart(Panel):
             lines.insert(1, silent(axis))
         return ft.Column(lines, key=key, spacing=GRID, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
 
-    def told(self, x: float, y: float) -> str | None:
-        """What lies there, in words; None where nothing does."""
+    def describe_at(self, x: float, y: float) -> str | None:
+        """Describe the value at a point of the canvas; None where there is none."""
         raise NotImplementedError
 
     async def _resized(self, event: ft.LayoutSizeChangeEvent[ft.LayoutControl]) -> None:
@@ -117,13 +119,14 @@ class Chart(Panel):
 
     async def _over(self, event: ft.HoverEvent[ft.GestureDetector] | ft.TapEvent[ft.GestureDetector]) -> None:
         if event.local_position is not None:
-            self._point(self.told(event.local_position.x, event.local_position.y))
+            self._point(self.describe_at(event.local_position.x, event.local_position.y))
 
     async def _left(self, _: object) -> None:
         self._point(None)
 
     def _point(self, words: str | None) -> None:
-        """Say it in the caption's place. The picture is drawn anew: what Flet has compared it does not let change."""
+        """Show ``words`` as the caption."""
+        # Redraw all of it: Flet does not allow changes to a control that it has compared.
         if words != self._pointed:
             self._pointed = words
             self.redraw()
@@ -132,7 +135,7 @@ class Chart(Panel):
 def titled_panel(
     title: str, content: list[ft.Control], *, words: str = "", means: str = "", padded: bool = True
 ) -> ft.Control:
-    """A titled card; ``means`` is what its info button explains."""
+    """Return a titled card; ``means`` is the text behind its info button."""
     texts: list[ft.Control] = [heading(title)]
     if words:
         texts.append(small(words))
@@ -142,7 +145,7 @@ def titled_panel(
     if means:
         head.append(about(title, means))
     row = ft.Row(head, spacing=GRID, vertical_alignment=ft.CrossAxisAlignment.CENTER)
-    above = 2 if means else 15  # beside a button the head is as high as that
+    above = 2 if means else 15  # a button makes the head taller by itself
     top = ft.Container(row, padding=ft.Padding.only(left=16, right=4 if means else 16, top=above, bottom=above))
     if not padded:
         body: ft.Control = ft.Column(content, spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
@@ -155,8 +158,8 @@ def titled_panel(
     return card(ft.Column(parts, spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH), padding=0)
 
 
-def about(what: str, means: str, *more: str) -> ft.MergeSemantics:
-    """An info button that says what a figure means."""
+def about(title: str, means: str, *more: str) -> ft.MergeSemantics:
+    """Return an info button that explains a metric."""
 
     async def explain(event: ft.Event[ft.IconButton]) -> None:
         page = event.page
@@ -167,22 +170,22 @@ def about(what: str, means: str, *more: str) -> ft.MergeSemantics:
         lines: list[ft.Control] = [ft.Text(words, size=BODY) for words in (means, *more) if words]
         page.show_dialog(
             ft.AlertDialog(
-                title=ft.Text(what, size=TITLE),
+                title=ft.Text(title, size=TITLE),
                 content=ft.Container(ft.Column(lines, spacing=12, tight=True), width=400),
                 actions=[ft.TextButton("Close", height=TARGET, on_click=close)],
             )
         )
 
-    return icon_button(ft.Icons.INFO_OUTLINE, f"What “{what}” means", explain)
+    return icon_button(ft.Icons.INFO_OUTLINE, f"Explain “{title}”", explain)
 
 
-def nothing(words: str) -> ft.Control:
-    """A part with nothing to show in this period."""
+def no_data(words: str) -> ft.Control:
+    """Return the content of a panel without data in this period."""
     return ft.Container(small(words), key="nothing", padding=ft.Padding.symmetric(vertical=GRID))
 
 
-def pressing(action: Callable[..., Awaitable[None]], *given: Any) -> Handler:
-    """A handler that awaits ``action`` with what was given when it was made."""
+def on_press(action: Callable[..., Awaitable[None]], *given: Any) -> Handler:
+    """Return an event handler that awaits ``action(*given)``."""
 
     async def press(_: object) -> None:
         await action(*given)

@@ -1,4 +1,4 @@
-"""What the three screens share: load in a worker thread, then show the data, a skeleton, or what went wrong."""
+"""Base class of the screens: load data in a worker thread, then show the data, a skeleton or an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import flet as ft
 
 from flashflow.views.controls.refresher import Refresher
 from flashflow.views.controls.tokens import is_mounted
-from flashflow.views.shared.formatting import mine
+from flashflow.views.shared.delivery_labels import second_person
 from flashflow.views.shared.live import Live
 from flashflow.views.shared.widgets import failure, skeleton
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 0.15
+SKELETON_AFTER_S = 0.15
 
 
 def _now() -> datetime:
@@ -31,11 +31,10 @@ def _now() -> datetime:
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Screen(ft.Container):
-    """A screen that shows what ``load`` found, again after every event of ``kinds``.
+    """A screen that shows the data of ``load`` and refreshes after every event of ``kinds``.
 
-    ``render`` is a pure picture of the data: each refresh draws it anew, and Flet sends the page only what differs.
-    For that the picture stands in a list: there Flet matches what has a key with what stood there before (what is
-    scrolled stays so, a menu that is open still knows whom to tell), while a content that is exchanged is built anew.
+    ``render`` is a pure function of the data; Flet sends the page only the differences. ``rest`` and ``ease`` limit how
+    often it refreshes: see ``Refresher``.
     """
 
     kinds: ClassVar[tuple[EventKind, ...]] = ()
@@ -50,6 +49,8 @@ class Screen(ft.Container):
 
     def init(self) -> None:
         self.expand = True
+        # In a list, because Flet matches list items by key with the previous ones and keeps scroll positions and open
+        # menus; content that is assigned directly is built again.
         self._frame = ft.Column(spacing=0, expand=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
         self.content = self._frame
         self._found: Any = None
@@ -57,8 +58,8 @@ class Screen(ft.Container):
         self._unlisten: Callable[[], None] | None = None
 
     def did_mount(self) -> None:
-        self._unlisten = self.live.listen(self.kinds, self.ask)
-        self.ask()
+        self._unlisten = self.live.listen(self.kinds, self.request_refresh)
+        self.request_refresh()
 
     def will_unmount(self) -> None:
         if self._unlisten is not None:
@@ -66,25 +67,25 @@ class Screen(ft.Container):
             self._unlisten = None
         self._refresher.cancel()
 
-    def ask(self) -> None:
-        """Look again as soon as the last look is over."""
-        self._refresher.ask()
+    def request_refresh(self) -> None:
+        """Refresh as soon as the current refresh and its rest are over."""
+        self._refresher.request_refresh()
 
-    def ask_now(self) -> None:
-        """Look again at once: what the person did does not wait out the rest after a look."""
+    def refresh_now(self) -> None:
+        """Refresh at once, without the rest after a refresh: for changes that the user made."""
         self._refresher.cancel()
-        self._refresher.ask()
+        self._refresher.request_refresh()
 
     def load(self) -> Any:
-        """Ask the services. Runs in a worker thread."""
+        """Query the services. Runs in a worker thread."""
         raise NotImplementedError
 
     def render(self, found: Any) -> ft.Control:
-        """Draw what ``load`` found."""
+        """Return the control that shows the data of ``load``."""
         raise NotImplementedError
 
     def set_wide(self, wide: bool) -> None:
-        """Take the layout for a wide or a narrow page."""
+        """Switch to the layout of a wide or a narrow page."""
         self.wide = wide
         if self._found is not None:
             self.show(self.render(self._found), "data")
@@ -92,7 +93,7 @@ class Screen(ft.Container):
     async def refresh(self) -> None:
         loading = asyncio.create_task(asyncio.to_thread(self.load))
         if self._found is None:
-            done, _ = await asyncio.wait({loading}, timeout=PATIENCE)
+            done, _ = await asyncio.wait({loading}, timeout=SKELETON_AFTER_S)
             if not done:
                 self.show(skeleton(), "skeleton")
         try:
@@ -105,13 +106,13 @@ class Screen(ft.Container):
             self.show(failure(str(error), self._retry), "failure")
 
     async def act(self, action: Callable[[], object]) -> None:
-        """Do something in a worker thread; what came of it arrives over the bus, a refusal is told at once."""
+        """Run ``action`` in a worker thread and show an error. Its result arrives over the bus."""
         try:
             await asyncio.to_thread(action)
         except Exception as error:
             log.warning("an action was refused", exc_info=True)
             if is_mounted(self):
-                self.page.show_dialog(ft.SnackBar(f"That did not work, and nothing was changed: {mine(str(error))}"))
+                self.page.show_dialog(ft.SnackBar(f"Nothing was changed: {second_person(str(error))}"))
 
     def show(self, content: ft.Control, key: str) -> None:
         content.key, content.expand = key, True
@@ -119,9 +120,9 @@ class Screen(ft.Container):
         self.redraw()
 
     def redraw(self) -> None:
-        """Send the page what changed in this screen's parts."""
+        """Send the changes in this screen to the page."""
         if is_mounted(self):
             self.update()
 
     async def _retry(self, _: object) -> None:
-        self.ask()
+        self.request_refresh()

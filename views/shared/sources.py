@@ -1,4 +1,4 @@
-"""The reusable controls' sources, satisfied in process: the backend's services for "me", heard through ``Live``."""
+"""Data sources of the reusable controls: the backend's services for the local user, live through ``Live``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALL = "*"
 
 
 class MyInbox:
-    """An ``InboxSource`` over the inbox of the person at this machine."""
+    """``InboxSource`` over the local user's inbox."""
 
     def __init__(self, backend: Backend, live: Live) -> None:
         self._backend = backend
@@ -38,15 +38,15 @@ class MyInbox:
     def mark_all_read(self) -> tuple[str, ...]:
         return self._backend.notifications.mark_all_as_read(self._backend.me)
 
-    def disturb_not(self, minutes: int | None) -> None:
-        disturb_not(self._backend, minutes)
+    def set_do_not_disturb(self, minutes: int | None) -> None:
+        set_do_not_disturb(self._backend, minutes)
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
         return self._live.listen((*NOTIFICATION_KINDS, "preference"), on_change, mine=True)
 
 
-def disturb_not(backend: Backend, minutes: int | None) -> None:
-    """Keep everything but what is critical from me for so long; None ends it."""
+def set_do_not_disturb(backend: Backend, minutes: int | None) -> None:
+    """Turn do not disturb on for the local user for ``minutes``; None turns it off."""
     services = backend.notifications
     until = None
     if minutes is not None:
@@ -55,7 +55,7 @@ def disturb_not(backend: Backend, minutes: int | None) -> None:
 
 
 class MyDigestSetting(NamedTuple):
-    """Whether a type is collected, as it takes effect."""
+    """A type's effective digest setting."""
 
     frequency: str
     at: str | None
@@ -63,7 +63,7 @@ class MyDigestSetting(NamedTuple):
 
 
 class MyType(NamedTuple):
-    """A row of the matrix."""
+    """A row of the preference matrix."""
 
     name: str
     label: str
@@ -71,21 +71,21 @@ class MyType(NamedTuple):
     app: str
     critical: bool
     asks_critical: bool
-    rhythm: MyDigestSetting
+    digest: MyDigestSetting
     channels: Mapping[str, bool]
 
 
 class MyMatrix(NamedTuple):
-    """My choices and what they lead to. Whoever sits at this machine owns it, and says what is critical."""
+    """The local user's preferences and their effect. The local user owns the machine and may mark types critical."""
 
     preferences: tuple[Preference, ...]
     types: tuple[MyType, ...]
-    rhythm: MyDigestSetting | None
+    digest: MyDigestSetting | None
     may_mark_critical: bool = True
 
 
 class MyPreferences:
-    """A ``PreferenceSource`` over the preferences of the person at this machine."""
+    """``PreferenceSource`` over the local user's preferences."""
 
     def __init__(self, backend: Backend, live: Live) -> None:
         self._backend = backend
@@ -99,7 +99,7 @@ class MyPreferences:
         return MyMatrix(
             preferences=found.preferences,
             types=tuple(_row(kind, declared.get(kind.name), digests) for kind in found.types),
-            rhythm=_chosen(digests.get(ALL)),
+            digest=_chosen(digests.get(ALL)),
         )
 
     def set_preference(self, notification_type: str, channel: str, enabled: bool) -> None:
@@ -107,7 +107,7 @@ class MyPreferences:
             self._backend.me, notification_type, channel, enabled
         )
 
-    def set_rhythm(self, notification_type: str, frequency: str | None, at: str | None) -> None:
+    def set_digest(self, notification_type: str, frequency: str | None, at: str | None) -> None:
         services = self._backend.notifications
         time_of_day = {} if at is None or frequency is None else {"at": at}
         choice = given(DigestIn, notification_type=notification_type, frequency=frequency, **time_of_day)
@@ -117,12 +117,12 @@ class MyPreferences:
         preferences = self._backend.notifications.preferences
         kind = next((kind for kind in preferences.types() if kind.name == notification_type), None)
         if kind is not None:
-            wanted, app = _again(kind, critical), kind.app
-        else:  # listed before anything of it was sent
+            declaration, app = _with_critical(kind, critical), kind.app
+        else:  # a type in the matrix that no app has declared
             row = next(row for row in self.matrix().types if row.name == notification_type)
             fields = {"label": row.label, "description": row.description, "critical": critical}
-            wanted, app = build(TypeIn, name=row.name, **fields), row.app
-        self._backend.notifications.store.run(preferences.declare_write(wanted, app, owner=None))
+            declaration, app = build(TypeIn, name=row.name, **fields), row.app
+        self._backend.notifications.store.run(preferences.declare_write(declaration, app, owner=None))
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
         return self._live.listen(("preference", "settings", "erasure", "notification"), on_change)
@@ -133,13 +133,13 @@ def _chosen(choice: DigestChoice | None) -> MyDigestSetting | None:
 
 
 def _row(kind: TypePreference, declared: NotificationType | None, digests: Mapping[str, DigestChoice]) -> MyType:
-    """What applies is my choice for the type, else for every type, else what its app declared."""
-    rhythm = _chosen(digests.get(kind.name))
-    if rhythm is None and (for_all := digests.get(ALL)) is not None:
-        rhythm = MyDigestSetting(for_all.frequency, for_all.at, False)
-    if rhythm is None:
-        asked = declared.digest if declared is not None else None
-        rhythm = MyDigestSetting(asked or "off", declared.digest_at if declared is not None else None, False)
+    """Return a matrix row. The digest is the user's for the type, else for all types, else the declared one."""
+    digest = _chosen(digests.get(kind.name))
+    if digest is None and (for_all := digests.get(ALL)) is not None:
+        digest = MyDigestSetting(for_all.frequency, for_all.at, False)
+    if digest is None:
+        declared_digest = declared.digest if declared is not None else None
+        digest = MyDigestSetting(declared_digest or "off", declared.digest_at if declared is not None else None, False)
     return MyType(
         name=kind.name,
         label=kind.label,
@@ -147,13 +147,13 @@ def _row(kind: TypePreference, declared: NotificationType | None, digests: Mappi
         app=kind.app,
         critical=kind.critical,
         asks_critical=declared is not None and declared.asks_critical,
-        rhythm=rhythm,
+        digest=digest,
         channels=kind.channels,
     )
 
 
-def _again(kind: NotificationType, critical: bool) -> TypeIn:
-    """The declaration as it stands, but for what is critical."""
+def _with_critical(kind: NotificationType, critical: bool) -> TypeIn:
+    """Return the type's declaration with ``critical`` replaced."""
     throttle = None if kind.throttle is None else {"limit": kind.throttle.limit, "minutes": kind.throttle.minutes}
     return build(
         TypeIn,

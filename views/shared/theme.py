@@ -1,4 +1,4 @@
-"""The theme, light and dark, from one seed; its tokens are in ``views/controls/look.py``."""
+"""Light and dark theme from one seed colour; the tokens are in ``views/controls/tokens.py``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SEED = "#5B5BD6"
 
 
 def light() -> ft.Theme:
-    """Amber and green stand in roles no widget of ours uses by itself, so both themes carry them by one name."""
+    # Amber (tertiary) and green (tertiary_fixed_dim) use roles that no Flet widget uses by default.
     return _theme(
         ft.ColorScheme(
             primary="#5B5BD6",

@@ -1,4 +1,4 @@
-"""Small parts the screens are made of: cards, commands to copy, and the states between data."""
+"""Shared widgets: cards, sections, copyable commands, and empty, loading and error states."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ CONTENT_MAX = 1200
 
 
 def card(content: ft.Control, *, key: str | None = None, padding: ft.PaddingValue = 2 * GRID) -> ft.Container:
-    """One surface, a hairline around it."""
+    """Return a container with a border and rounded corners."""
     return ft.Container(
         key=key, content=content, padding=padding, border_radius=RADIUS, border=ft.Border.all(1, HAIRLINE), bgcolor=CARD
     )
 
 
 def centred(content: ft.Control, *, stretch: bool = False) -> ft.Row:
-    """The content in the middle of a wide page, at most 1,200 wide."""
+    """Centre the content, at most CONTENT_MAX logical pixels wide."""
     middle = ft.Container(ft.Container(content, width=CONTENT_MAX), expand=True, expand_loose=True)
     cross = ft.CrossAxisAlignment.STRETCH if stretch else ft.CrossAxisAlignment.START
     return ft.Row([middle], alignment=ft.MainAxisAlignment.CENTER, vertical_alignment=cross)
 
 
 def page_column(controls: list[ft.Control], *, wide: bool) -> ft.ListView:
-    """A scrolling page of sections."""
+    """Return a scrolling page of sections."""
     sections = ft.Column(controls, key="sections", spacing=3 * GRID, tight=True)
     return ft.ListView([centred(sections)], expand=True, padding=page_padding(wide=wide))
 
 
 def page_padding(*, wide: bool) -> ft.Padding:
-    """What lies around a page's sections."""
+    """Return the padding around a page's sections."""
     side = 3 * GRID if wide else 2 * GRID
     return ft.Padding.only(left=side, right=side, top=GRID, bottom=3 * GRID)
 
 
 def section(title: str, controls: list[ft.Control], *, words: str = "", key: str | None = None) -> ft.Column:
-    """A titled part of a page."""
+    """Return a titled part of a page."""
     head: list[ft.Control] = [heading(title)]
     if words:
         head.append(small(words))
@@ -61,7 +61,7 @@ def section(title: str, controls: list[ft.Control], *, words: str = "", key: str
 
 
 def command(line: str, name: str) -> ft.Container:
-    """A line for the terminal with a button that copies it; ``name`` says what it does."""
+    """Return a terminal command with a copy button; ``name`` describes it in the accessible name "Copy: …"."""
 
     async def copy(event: ft.Event[ft.IconButton]) -> None:
         await ft.Clipboard().set(line)
@@ -81,7 +81,7 @@ def command(line: str, name: str) -> ft.Container:
 
 
 def empty(icon: ft.IconData, title: str, words: str, line: str = "", name: str = "") -> ft.Container:
-    """A state with nothing to show: what will stand here, and the one line that fills it."""
+    """Return an empty state: a title, an explanation, and a command that creates the first entry."""
     parts: list[ft.Control] = [
         silent(ft.Icon(icon, size=32, color=MUTED)),
         body(title, strong=True),
@@ -93,7 +93,7 @@ def empty(icon: ft.IconData, title: str, words: str, line: str = "", name: str =
 
 
 def failure(words: str, retry: Handler) -> ft.Container:
-    """What happened, and the way to try again."""
+    """Return an error state with a retry button."""
     return ft.Container(
         padding=3 * GRID,
         content=ft.Column(
@@ -110,7 +110,7 @@ def failure(words: str, retry: Handler) -> ft.Container:
 
 
 def skeleton() -> ft.Container:
-    """The page's outline while it loads."""
+    """Return placeholder bars shown while a page loads."""
     bars: list[ft.Control] = [
         ft.Container(height=height, border_radius=RADIUS, bgcolor=ft.Colors.SURFACE_CONTAINER)
         for height in (96, 48, 48, 48, 48)
@@ -121,8 +121,8 @@ def skeleton() -> ft.Container:
     )
 
 
-def notices_banner(words: str, dismiss: Handler) -> ft.Container:
-    """A sentence the person should read, until it is dismissed."""
+def banner(words: str, dismiss: Handler) -> ft.Container:
+    """Return a dismissible banner with a startup notice."""
     text = body(words)
     text.expand = True
     return ft.Container(
@@ -141,7 +141,7 @@ def notices_banner(words: str, dismiss: Handler) -> ft.Container:
 
 
 def warning(words: str) -> ft.Container:
-    """A sentence that stands as long as what it tells of does."""
+    """Return a warning that cannot be dismissed."""
     text = copyable(body(words))
     text.expand = True
     return ft.Container(
