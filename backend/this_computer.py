@@ -14,7 +14,7 @@ from pathlib import Path
 from flashflow.backend.core.errors import Erased, StorageError
 from flashflow.backend.core.private_files import read_or_create
 from flashflow.backend.notifications.service import NotificationService
-from flashflow.backend.store.notifications.preferences import desktop_tokens
+from flashflow.backend.store.notifications.devices import desktop_tokens
 
 log = logging.getLogger(__name__)
 

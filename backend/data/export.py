@@ -14,8 +14,8 @@ from flashflow.backend.data.parquet import parquet
 from flashflow.backend.domain.rule_conditions import RuleState
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.schemas.records import Notification, Record
-from flashflow.backend.store.notifications import delivery_settings, preferences, rule_state, schedules
-from flashflow.backend.store.notifications.notifications import deliveries_by_notification
+from flashflow.backend.store.notifications import delivery_settings, devices, preferences, rule_state, schedules
+from flashflow.backend.store.notifications.deliveries import deliveries_by_notification
 from flashflow.backend.store.notifications.schedules import Schedule
 from flashflow.backend.store.privacy import export
 from flashflow.backend.store.privacy.export import ExportFilter
@@ -72,7 +72,7 @@ class Export:
                 "contacts": None if contact is None else fields_of(contact),
                 "quiet_hours": fields_of(quiet),
                 "digests": {kind: fields_of(c) for kind, c in delivery_settings.digests_of(conn, user_id).items()},
-                "devices": [fields_of(device) for device in preferences.list_devices(conn, user_id, None)],
+                "devices": [fields_of(device) for device in devices.list_devices(conn, user_id, None)],
                 "rules": [_rule_state(*row) for row in rule_state.remembered_of(conn, user_id)],
                 "schedules": [_redacted(schedule, user_id) for schedule in schedules.naming(conn, user_id)],
             }

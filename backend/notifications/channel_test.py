@@ -16,6 +16,7 @@ from flashflow.backend.domain.delivery_policy import SYSTEMS
 from flashflow.backend.schemas.records import Record, Sent
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.notifications.delivery_settings import contact_of
+from flashflow.backend.store.notifications.devices import active_tokens
 
 TITLE = "A test from FlashFlow"
 MESSAGE = "If you can read this, the channel works."
@@ -90,13 +91,9 @@ class ChannelTester:
             return [] if found is None else [(found, None, None)]
         if route not in SYSTEMS.values():
             return [(None, None, None)]
-        devices = conn.execute(
-            "SELECT token, platform, updated_at FROM device_tokens WHERE user_id = ? AND is_active",
-            (user_id,),
-        )
         return [
             (token, platform, registered_at)
-            for token, platform, registered_at in devices
+            for token, platform, registered_at in active_tokens(conn, user_id)
             if self._uses_route(route, token, platform)
         ]
 

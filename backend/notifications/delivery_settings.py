@@ -23,7 +23,7 @@ from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.writer import Handler, Tx, Write
 from flashflow.backend.store.notifications import delivery_settings as table
 from flashflow.backend.store.notifications.delivery_settings import Contact, DigestChoice, QuietSetting
-from flashflow.backend.store.notifications.re_evaluation import re_evaluate_queued
+from flashflow.backend.store.notifications.delivery_state import re_evaluate_held, re_evaluate_queued
 from flashflow.backend.store.privacy.tombstones import unless_erased
 
 Changes = dict[str, Any]
@@ -98,7 +98,7 @@ class UserDeliverySettings:
         answers, zone = [], self._zone()
         for user_id, fields in items:
             table.save_quiet(tx, user_id, fields)
-            table.re_evaluate_held(tx, user_id, "quiet_hours")
+            re_evaluate_held(tx, user_id, "quiet_hours")
             _publish(tx, user_id)
             answers.append(table.quiet_setting(tx.conn, user_id, zone, tx.now_ms))
         return answers
@@ -116,7 +116,7 @@ class UserDeliverySettings:
         answers = []
         for user_id, until_ms in items:
             table.save_dnd(tx, user_id, until_ms)
-            table.re_evaluate_held(tx, user_id, "do_not_disturb")
+            re_evaluate_held(tx, user_id, "do_not_disturb")
             _publish(tx, user_id)
             answers.append(None if until_ms is None else to_datetime(until_ms))
         return answers
@@ -139,7 +139,7 @@ class UserDeliverySettings:
             at = None if choice.at is UNSET else choice.at
             table.save_digest(tx, user_id, choice.notification_type, choice.frequency, at)
             if choice.frequency in {None, "off"}:
-                table.re_evaluate_held(tx, user_id, "digest")
+                re_evaluate_held(tx, user_id, "digest")
             _publish(tx, user_id)
             answers.append(table.digests_of(tx.conn, user_id))
         return answers

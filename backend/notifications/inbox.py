@@ -9,10 +9,11 @@ from typing import Any
 from flashflow.backend.core.encoding import decode_id
 from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound
 from flashflow.backend.core.events import Event
-from flashflow.backend.notifications.deliveries import hand_back, withdraw
 from flashflow.backend.schemas.records import Notification
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import notifications as table
+from flashflow.backend.store.notifications.delivery_state import dismiss_toast, has_external_delivery, suppress_unsent
+from flashflow.backend.store.notifications.notification_state import read_all, update_notification
 
 NotificationKey = tuple[str, str | None]
 """A notification's id, and the only app whose notifications are visible (None: any)."""
@@ -58,16 +59,10 @@ class Inbox:
         """Handle (user, app or None for all): return the ids that became read."""
         answers = []
         for user_id, app in items:
-            rows = tx.conn.execute(
-                "UPDATE notifications SET inbox = 'read', status = 'read', read_at = ?, revision = n.revision "
-                "FROM (SELECT seq, ? + row_number() OVER (ORDER BY seq) AS revision FROM notifications "
-                "WHERE user_id = ? AND inbox = 'unread' AND (? IS NULL OR app = ?)) n "
-                "WHERE notifications.seq = n.seq RETURNING id, app, notifications.seq",
-                (tx.now_ms, table.last_revision(tx.conn), user_id, app, app),
-            ).fetchall()
+            rows = read_all(tx, user_id, app)
             for id_, writer, seq in rows:
                 _was_read(tx, seq, decode_id(id_), user_id, writer)
-            # One event for each app's: whoever shows this user's inbox asks for its state.
+            # One event for each app: a client that shows this user's inbox then reads its state.
             for writer, id_ in {writer: id_ for id_, writer, _ in rows}.items():
                 tx.events.append(Event("notification.updated", decode_id(id_), user_id, writer))
             answers.append(tuple(decode_id(id_) for id_, _, _ in rows))
@@ -99,17 +94,11 @@ def _each(
             answers.append(refusal)
             continue
         if columns is not None:
-            _update(tx.conn, seq, columns)
+            update_notification(tx, seq, columns)
             tx.events.append(Event("notification.updated", notification.id, notification.user_id, notification.app))
             notification = _again(tx.conn, notification_id)
         answers.append(notification)
     return answers
-
-
-def _update(conn: sqlite3.Connection, seq: int, columns: dict[str, Any]) -> None:
-    columns = {**columns, "revision": table.last_revision(conn) + 1}
-    names = ", ".join(f"{name} = ?" for name in columns)
-    conn.execute(f"UPDATE notifications SET {names} WHERE seq = ?", (*columns.values(), seq))  # noqa: S608
 
 
 def _again(conn: sqlite3.Connection, notification_id: str) -> Notification:
@@ -134,12 +123,11 @@ def _was_read(tx: Tx, seq: int, id_: str, user_id: str, app: str) -> None:
     _dealt_with(tx, seq, (id_, user_id, app), "read_first", "It was read first.")
 
 
-def _dealt_with(tx: Tx, seq: int, whose: tuple[str, str, str], code: str, reason: str) -> None:
-    """Whoever has dealt with it needs no toast, no digest and no next channel of a chain. ``whose``: its id, user and
-    app."""
-    if tx.conn.execute("SELECT 1 FROM deliveries WHERE notification_seq = ? AND route <> ''", (seq,)).fetchone():
-        hand_back(tx, seq, code, reason, only="status = 'held' OR channel = 'push'")
-        withdraw(tx, seq, *whose)
+def _dealt_with(tx: Tx, seq: int, key: tuple[str, str, str], code: str, reason: str) -> None:
+    """Stop push, digests and fail-over of a notification its reader has dealt with; ``key``: its id, user and app."""
+    if has_external_delivery(tx, seq):
+        suppress_unsent(tx, seq, code, reason, only_interrupting=True)
+        dismiss_toast(tx, seq, *key)
 
 
 def _unread(tx: Tx, seq: int, n: Notification) -> Change:
@@ -184,6 +172,6 @@ def _cancel(tx: Tx, seq: int, n: Notification) -> Change:
         return None
     if n.status not in {"scheduled", "pending"}:
         raise Conflict(f"A notification that is {n.status} cannot be cancelled.")
-    withdraw(tx, seq, n.id, n.user_id, n.app)  # it may be on its way at this moment
-    hand_back(tx, seq, "cancelled", "It was cancelled.")
+    dismiss_toast(tx, seq, n.id, n.user_id, n.app)  # it may be on its way now
+    suppress_unsent(tx, seq, "cancelled", "It was cancelled.")
     return {"status": "cancelled", "inbox": None, "snoozed_until": None}

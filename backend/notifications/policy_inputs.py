@@ -11,7 +11,8 @@ from flashflow.backend.domain.delivery_policy import PolicyInputs, Target
 from flashflow.backend.domain.device_address import identities
 from flashflow.backend.schemas.records import NotificationType
 from flashflow.backend.store.notifications.delivery_settings import addresses_of, digest_of, quiet_of
-from flashflow.backend.store.notifications.preferences import choices_of, targets_of
+from flashflow.backend.store.notifications.devices import targets_of
+from flashflow.backend.store.notifications.preferences import choices_of
 from flashflow.backend.store.notifications.throttles import used_up
 
 DESKTOP = frozenset({"desktop"})

@@ -1,20 +1,16 @@
-"""Preferences, types and devices: what decides how a user is reached."""
+"""Users' preferences by type and channel, and the declared types."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.encoding import encode_id, to_json
 from flashflow.backend.core.error_collector import ErrorCollector
-from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound
+from flashflow.backend.core.errors import Conflict, FlashFlowError
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.channel_names import ChannelNames
-from flashflow.backend.domain.device_address import DeviceAddress, device_address
 from flashflow.backend.domain.preferences import ALL, may_use
 from flashflow.backend.schemas.records import (
-    Device,
-    DeviceRegistered,
     NotificationType,
     Preference,
     PreferenceMatrix,
@@ -22,13 +18,12 @@ from flashflow.backend.schemas.records import (
     Throttle,
     TypePreference,
 )
-from flashflow.backend.schemas.requests import DeviceIn, PreferenceIn, TypeIn
-from flashflow.backend.schemas.values import metadata_json
+from flashflow.backend.schemas.requests import PreferenceIn, TypeIn
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.models import NotificationModels
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import preferences as table
-from flashflow.backend.store.notifications.re_evaluation import re_evaluate_queued
+from flashflow.backend.store.notifications import types
+from flashflow.backend.store.notifications.delivery_state import re_evaluate_queued
 from flashflow.backend.store.privacy.tombstones import unless_erased
 
 GENERAL = NotificationType(
@@ -45,26 +40,27 @@ GENERAL = NotificationType(
 
 
 class Preferences:
-    """What users chose, what apps declared, and the matrix that follows."""
+    """Preferences of users, types of apps, and the effective matrix of both."""
 
     def __init__(self, store: Store, channels: ChannelNames) -> None:
         self._store = store
         self._channels = channels
 
     def matrix(self, user_id: str) -> PreferenceMatrix:
-        """The choices, and every type with every channel as it takes effect."""
+        """The user's preferences, and the effective setting of every type and channel."""
         return self._store.read(
             lambda conn: _matrix(
                 user_id,
                 table.preferences_of(conn, user_id),
                 table.choices_of(conn, user_id),
-                table.list_types(conn),
+                types.list_types(conn),
                 self._channels.all,
             )
         )
 
     def choose_write(self, choices: Sequence[PreferenceIn]) -> Write[Sequence[PreferenceIn], tuple[Preference, ...]]:
-        """The write that stores choices, the last of several on one place winning. Raises ValidationError."""
+        """Build the write that stores preferences; of several for one type and channel the last wins. Raises
+        ValidationError."""
         faults = ErrorCollector()
         for index, choice in enumerate(choices):
             field = "channel" if len(choices) == 1 else f"preferences.{index}.channel"
@@ -77,23 +73,25 @@ class Preferences:
         return unless_erased(tx, items, lambda choices: (c.user_id for c in choices), lambda good: _chosen(tx, good))
 
     def types(self) -> tuple[NotificationType, ...]:
-        """Every type that was declared or used."""
-        return self._store.read(table.list_types)
+        """Every type declared or used."""
+        return self._store.read(types.list_types)
 
     def numbered_types(self) -> list[tuple[int, NotificationType]]:
-        """Every type with its sequence number: the key of a paged list."""
-        return self._store.read(table.numbered_types)
+        """Every type with its ``seq``, the key of a paged list."""
+        return self._store.read(types.numbered_types)
 
     def declare_write(
         self, declared: TypeIn, app: str, owner: str | None
     ) -> Write[tuple[TypeIn, str, str | None], tuple[NotificationType, bool]]:
-        """The write that declares a type: what stands, and whether it is new. ``owner``: the only app whose types
-        may be changed (None: any); only who may change any decides what is critical."""
+        """Build the write that declares a type and returns it with whether it is new.
+
+        ``owner``: the only app whose types may be changed; only None, any app, may make a type critical.
+        """
         self.check_type(declared)
         return Write(self._declare, (declared, app, owner))
 
     def check_type(self, declared: TypeIn) -> None:
-        """Raise ValidationError for every field that names a channel that does not exist."""
+        """Raise ValidationError naming every field with an unknown channel."""
         faults = ErrorCollector()
         with faults:
             self._channels.check("channels", declared.channels)
@@ -106,14 +104,14 @@ class Preferences:
     ) -> list[tuple[NotificationType, bool] | FlashFlowError]:
         answers: list[tuple[NotificationType, bool] | FlashFlowError] = []
         for declared, app, owner in items:
-            known = table.read_type(tx.conn, declared.name)
+            known = types.read_type(tx.conn, declared.name)
             if known is not None and owner is not None and known.app != owner:
                 answers.append(Conflict(f"The type “{declared.name}” belongs to another app."))
                 continue
             now = to_datetime(tx.now_ms)
             kind = NotificationType(
                 name=declared.name,
-                label=declared.label or table.type_label(declared.name),
+                label=declared.label or types.type_label(declared.name),
                 description=declared.description,
                 channels=tuple(dict.fromkeys(declared.channels)),
                 critical=declared.critical if owner is None else known is not None and known.critical,
@@ -127,7 +125,7 @@ class Preferences:
                 created_at=known.created_at if known else now,
                 updated_at=now,
             )
-            table.save_type(tx, kind)
+            types.save_type(tx, kind)
             tx.events.append(Event("preference", declared.name))
             answers.append((kind, known is None))
         return answers
@@ -186,73 +184,3 @@ def _matrix(
             )
         )
     return PreferenceMatrix(user_id=user_id, preferences=preferences, types=tuple(rows))
-
-
-Registration = tuple[DeviceIn, DeviceAddress, str]
-"""A device, where pushes for it go, and the app that registers it."""
-
-
-class Devices:
-    """The devices that push can reach."""
-
-    def __init__(self, store: Store, models: NotificationModels, new_id: Callable[[], str]) -> None:
-        self._store = store
-        self._model = models.device
-        self._new_id = new_id
-
-    def of(self, user_id: str, app: str | None = None) -> tuple[Device, ...]:
-        """A user's devices, newest first, tokens masked."""
-        return tuple(self._store.read(lambda conn: table.list_devices(conn, user_id, app)))
-
-    def newest(self, user_id: str, app: str | None, before: int, limit: int) -> tuple[list[tuple[int, Device]], bool]:
-        """A page of them with their sequence numbers, the key of a paged list, and whether there are more."""
-        return self._store.read(lambda conn: table.newest_devices(conn, user_id, app, before, limit))
-
-    def register_write(self, device: DeviceIn, app: str) -> Write[Registration, DeviceRegistered]:
-        """The write that registers a device, or moves a known one to this user. Raises ValidationError."""
-        metadata_json(device.device_info, "device_info")
-        return Write(self._register, (device, device_address(device.token, device.platform, device.device_info), app))
-
-    def _register(self, tx: Tx, items: Sequence[Registration]) -> list[DeviceRegistered | FlashFlowError]:
-        return unless_erased(tx, items, lambda item: (item[0].user_id,), lambda good: self._registered(tx, good))
-
-    def _registered(self, tx: Tx, items: Sequence[Registration]) -> list[DeviceRegistered]:
-        answers = []
-        for device, address, app in items:
-            known = table.device_by_identity(tx.conn, address.identity)
-            tx.conn.execute(
-                "INSERT INTO device_tokens (id, user_id, token, identity, platform, device_info, is_active, app, "
-                "created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (identity) DO UPDATE SET "
-                "user_id = excluded.user_id, token = excluded.token, platform = excluded.platform, "
-                "device_info = excluded.device_info, is_active = 1, app = excluded.app, "
-                "updated_at = excluded.updated_at",
-                (
-                    encode_id(self._new_id()), device.user_id, address.token, address.identity, device.platform,
-                    to_json(address.info) if address.info else None, app, tx.now_ms, tx.now_ms,
-                ),
-            )  # fmt: skip
-            now = table.device_by_identity(tx.conn, address.identity)
-            assert now is not None
-            tx.events.append(Event("device", now.id, device.user_id, app))
-            answers.append(DeviceRegistered(device=now, created=known is None))
-        return answers
-
-    def remove_write(self, device_id: str, app: str | None) -> Write[tuple[str, str | None], Device]:
-        """The write that forgets a device; another app's is not found."""
-        return Write(self._remove, (device_id, app))
-
-    def _remove(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Device | FlashFlowError]:
-        answers: list[Device | FlashFlowError] = []
-        for device_id, app in items:
-            row = tx.conn.execute(
-                "SELECT identity FROM device_tokens WHERE id = ? AND (? IS NULL OR app = ?)",
-                (encode_id(device_id), app, app),
-            ).fetchone()
-            device = None if row is None else table.device_by_identity(tx.conn, row[0])
-            if device is None:
-                answers.append(NotFound(f"There is no device {device_id!r}."))
-                continue
-            tx.conn.execute("DELETE FROM device_tokens WHERE id = ?", (encode_id(device_id),))
-            tx.events.append(Event("device", device.id, device.user_id, device.app))
-            answers.append(device)
-        return answers

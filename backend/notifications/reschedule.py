@@ -10,6 +10,7 @@ from flashflow.backend.notifications.inbox import NotificationKey, missing
 from flashflow.backend.schemas.records import Notification
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import notifications as table
+from flashflow.backend.store.notifications.notification_state import update_notification
 
 
 def reschedule(tx: Tx, items: Sequence[tuple[NotificationKey, int]]) -> list[Notification | FlashFlowError]:
@@ -25,10 +26,7 @@ def reschedule(tx: Tx, items: Sequence[tuple[NotificationKey, int]]) -> list[Not
         if refusal is not None:
             answers.append(refusal)
             continue
-        tx.conn.execute(
-            "UPDATE notifications SET scheduled_at = ?, revision = ? WHERE seq = ?",
-            (when, table.last_revision(tx.conn) + 1, seq),
-        )
+        update_notification(tx, seq, {"scheduled_at": when})
         tx.events.append(Event("notification.updated", notification.id, notification.user_id, notification.app))
         again = table.find(tx.conn, notification_id, None)
         assert again is not None

@@ -13,8 +13,7 @@ from flashflow.backend.core.errors import Erased, FlashFlowError, ValidationErro
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.delivery_messages import overall
 from flashflow.backend.domain.delivery_policy import Decision, decide
-from flashflow.backend.notifications.collapse import InPlace, Open, find_open, follow, standing, update_in_place
-from flashflow.backend.notifications.deliveries import decided, inbox_place, new_delivery, ring
+from flashflow.backend.notifications.collapse import decided, follow_ups, status_after, update_in_place
 from flashflow.backend.notifications.policy_inputs import PolicyInputLoader, PolicyQuery
 from flashflow.backend.rendering.json_schema import check_data
 from flashflow.backend.rendering.template_renderer import render
@@ -22,10 +21,17 @@ from flashflow.backend.schemas.records import DryRunResult, NotificationType, Se
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import notifications as table
 from flashflow.backend.store.notifications.delivery_settings import contact_of
-from flashflow.backend.store.notifications.notifications import NewDelivery, NewNotification
-from flashflow.backend.store.notifications.preferences import read_type, remember_type
+from flashflow.backend.store.notifications.delivery_state import NewDelivery, insert_deliveries, new_delivery
+from flashflow.backend.store.notifications.notification_state import (
+    NewContent,
+    OpenNotification,
+    find_open,
+    inbox_place,
+)
+from flashflow.backend.store.notifications.notifications import NewNotification
 from flashflow.backend.store.notifications.templates import read_template
 from flashflow.backend.store.notifications.throttles import note_use
+from flashflow.backend.store.notifications.types import read_type, remember_type
 from flashflow.backend.store.privacy import tombstones
 
 Types = dict[str, NotificationType | None]
@@ -99,7 +105,6 @@ class Sender:
             kind = types[order.notification_type]
             answers.append(tuple(self._send_one(batch, user, order, contents[user], kind) for user in order.users))
         batch.write()
-        ring(tx, batch.deliveries)
         return answers
 
     def rehearse(self, conn: sqlite3.Connection, order: Order, now_ms: int) -> tuple[DryRunResult, ...]:
@@ -112,9 +117,9 @@ class Sender:
             status = _status(order, decisions, now_ms)
             known = _open(conn, user, order, decisions, now_ms)
             if known is not None:
-                follows = follow(conn, known, decisions)
-                status = standing(conn, known, follows)
-                decisions = tuple(f.decision for f in follows)
+                planned = follow_ups(conn, known, decisions)
+                status = status_after(conn, known, planned)
+                decisions = tuple(f.decision for f in planned)
             answers.append(
                 DryRunResult(
                     user_id=user,
@@ -137,11 +142,11 @@ class Sender:
             batch.write()  # the notification it updates may be in this batch
         known = _open(tx.conn, user, order, decisions, tx.now_ms)
         if known is not None:
-            follows = follow(tx.conn, known, decisions)
-            _note_use(tx, user, order, kind, [f.decision for f in follows if f.change != "stays"])
-            change = InPlace(content.title, content.message, order.data, order.actions, order.priority,
+            planned = follow_ups(tx.conn, known, decisions)
+            _note_use(tx, user, order, kind, [f.decision for f in planned if f.change != "stays"])
+            replacement = NewContent(content.title, content.message, order.data, order.actions, order.priority,
                              order.expires_at)  # fmt: skip
-            sent = update_in_place(tx, known, user, change, follows, self._new_id)
+            sent = update_in_place(tx, known, user, replacement, planned, self._new_id)
             batch.revision = table.last_revision(tx.conn)
             return sent
         _note_use(tx, user, order, kind, decisions)
@@ -245,11 +250,11 @@ class _Batch:
         self.deliveries: list[NewDelivery] = []
         self.notifications: list[NewNotification] = []
         self.seq, self.revision = table.last_places(tx.conn)
-        self._written = 0
 
     def write(self) -> None:
-        table.insert(self.tx, self.notifications, self.deliveries[self._written :])
-        self.notifications, self._written = [], len(self.deliveries)
+        table.insert(self.tx, self.notifications)
+        insert_deliveries(self.tx, self.deliveries)
+        self.notifications, self.deliveries = [], []
 
 
 def _without_erased(conn: sqlite3.Connection, order: Order) -> Order:
@@ -286,7 +291,7 @@ def _content(conn: sqlite3.Connection, order: Order, kind: NotificationType | No
 
 def _open(
     conn: sqlite3.Connection, user: str, order: Order, decisions: Sequence[Decision], now_ms: int
-) -> Open | None:  # fmt: skip
+) -> OpenNotification | None:  # fmt: skip
     """The open notification that ``order`` updates."""
     if order.collapse_key is None or _is_scheduled(order, now_ms):
         return None

@@ -24,9 +24,10 @@ from flashflow.backend.core.events import Bus
 from flashflow.backend.core.timezones import workspace_zone
 from flashflow.backend.domain.channel_names import ChannelNames
 from flashflow.backend.notifications.delivery_settings import UserDeliverySettings
+from flashflow.backend.notifications.devices import Devices
 from flashflow.backend.notifications.inbox import Inbox, NotificationKey, missing
 from flashflow.backend.notifications.policy_inputs import PolicyInputLoader
-from flashflow.backend.notifications.preferences import Devices, Preferences
+from flashflow.backend.notifications.preferences import Preferences
 from flashflow.backend.notifications.release_due import DigestRelease, DueRelease
 from flashflow.backend.notifications.reschedule import reschedule
 from flashflow.backend.notifications.retry import Retry
@@ -57,6 +58,7 @@ from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.migrations.notifications import NOTIFICATION_MIGRATIONS
 from flashflow.backend.store.notifications import notifications as table
 from flashflow.backend.store.notifications import search
+from flashflow.backend.store.notifications.deliveries import deliveries_of
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +101,7 @@ class NotificationService:
         self.inbox = Inbox()
         self.retrial = Retry(self.new_id, self.policy_inputs)
         self.templates = Templates(self.store, self.models, self.new_id, self.channels)
-        self.devices = Devices(self.store, self.models, self.new_id)
+        self.devices = Devices(self.store, self.new_id)
         self.preferences = Preferences(self.store, self.channels)
         self.delivery_settings = UserDeliverySettings(self.store, lambda: self.zone)
         self.schedules = Schedules(
@@ -411,4 +413,4 @@ def _detail(conn: Any, notification_id: str, app: str | None) -> NotificationDet
     found = table.find(conn, notification_id, app)
     if found is None:
         return None
-    return NotificationDetail(notification=found[1], deliveries=table.deliveries_of(conn, found[0]))
+    return NotificationDetail(notification=found[1], deliveries=deliveries_of(conn, found[0]))

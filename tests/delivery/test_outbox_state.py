@@ -19,7 +19,8 @@ from flashflow.backend.delivery.back_off import BackOff
 from flashflow.backend.domain.channel import LEASE_MS
 from flashflow.backend.domain.delivery_messages import Outcome, overall
 from flashflow.backend.schemas.requests import SendIn, build
-from flashflow.backend.store.notifications.outbox import INTERRUPTED_MOST, Claim
+from flashflow.backend.store.notifications.delivery_state import INTERRUPTED_MOST
+from flashflow.backend.store.notifications.outbox import Claim
 from tests.support.examples import examples
 from tests.support.outbox_driver import BUSY, DELIVERED, REFUSED, ROUTES, SENT, Hands
 

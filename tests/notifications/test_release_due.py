@@ -11,7 +11,8 @@ import pytest
 
 from flashflow.backend import Conflict, ValidationError
 from flashflow.backend.schemas.requests import SendIn
-from flashflow.backend.store.notifications.outbox import INTERRUPTED_MOST, SUMMARY_LINES
+from flashflow.backend.store.notifications.delivery_state import INTERRUPTED_MOST
+from flashflow.backend.store.notifications.outbox import SUMMARY_LINES
 from tests.support.fixed_clock import StillClock
 from tests.support.outbox_driver import BUSY, DELIVERED, REFUSED, Hands, Stand
 

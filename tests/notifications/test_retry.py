@@ -9,7 +9,7 @@ import pytest
 
 from flashflow.backend import Conflict, NotFound
 from flashflow.backend.domain.delivery_messages import Outcome
-from flashflow.backend.store.notifications.outbox import INTERRUPTED_MOST
+from flashflow.backend.store.notifications.delivery_state import INTERRUPTED_MOST
 from tests.support.outbox_driver import BUSY, REFUSED, SENT, Hands, Stand
 
 QUEUED = Stand("pending", "queued")

@@ -203,12 +203,3 @@ def save_digest(tx: Tx, user_id: str, notification_type: str, frequency: str | N
         "ON CONFLICT DO UPDATE SET frequency = excluded.frequency, at = excluded.at, updated_at = excluded.updated_at",
         (user_id, notification_type, frequency, at, tx.now_ms),
     )
-
-
-def re_evaluate_held(tx: Tx, user_id: str, code: str) -> None:
-    """Make the user's deliveries held for this reason due now, so that they are decided again."""
-    tx.conn.execute(
-        "UPDATE deliveries SET release_at = ? WHERE status = 'held' AND code = ? AND EXISTS "
-        "(SELECT 1 FROM notifications n WHERE n.seq = notification_seq AND n.user_id = ?)",
-        (tx.now_ms, code, user_id),
-    )

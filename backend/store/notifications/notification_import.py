@@ -14,7 +14,7 @@ from flashflow.backend.schemas.records import Tracked
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import search
 from flashflow.backend.store.notifications.notifications import last_revision
-from flashflow.backend.store.notifications.preferences import remember_type
+from flashflow.backend.store.notifications.types import remember_type
 
 LOWEST = -(1 << 61)
 OF_ONE_MS = 1 << 10

@@ -1,4 +1,4 @@
-"""The ``notifications`` table and reads of deliveries: insert, find, list newest first."""
+"""The ``notifications`` table: insert, find, list newest first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flashflow.backend.core.encoding import (
     from_strings,
     to_json,
 )
-from flashflow.backend.schemas.records import Action, Attempt, Delivery, Notification, NotificationPage
+from flashflow.backend.schemas.records import Action, Notification, NotificationPage
 from flashflow.backend.store.engine.sql import clause, conditions, execute_rows
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import search
@@ -60,25 +60,7 @@ class NewNotification(NamedTuple):
     listed_at: int
 
 
-class NewDelivery(NamedTuple):
-    """A delivery to insert; ``next_attempt_at`` queues it in the outbox."""
-
-    id: bytes | str
-    notification_seq: int
-    channel: str
-    device_seq: int | None
-    status: str
-    code: str | None
-    reason: str | None
-    created_at: int
-    updated_at: int
-    next_attempt_at: int | None
-    route: str
-    release_at: int | None
-
-
 _INSERT = f"INSERT INTO notifications ({', '.join(NewNotification._fields)}) VALUES {{rows}}"
-_INSERT_DELIVERY = f"INSERT INTO deliveries ({', '.join(NewDelivery._fields)}) VALUES {{rows}}"
 
 
 def last_places(conn: sqlite3.Connection) -> tuple[int, int]:
@@ -97,15 +79,9 @@ _LAST_REVISION = (
 )
 
 
-def insert(tx: Tx, notifications: Sequence[NewNotification], deliveries: Sequence[NewDelivery]) -> None:
-    """Store notifications with their deliveries."""
+def insert(tx: Tx, notifications: Sequence[NewNotification]) -> None:
+    """Store notifications; ``delivery_state.insert_deliveries`` stores their deliveries."""
     execute_rows(tx.conn, _INSERT, notifications)
-    insert_deliveries(tx, deliveries)
-
-
-def insert_deliveries(tx: Tx, deliveries: Sequence[NewDelivery]) -> None:
-    """Store deliveries of stored notifications."""
-    execute_rows(tx.conn, _INSERT_DELIVERY, deliveries)
 
 
 def find(conn: sqlite3.Connection, notification_id: str, app: str | None) -> tuple[int, Notification] | None:
@@ -267,66 +243,6 @@ def notifications_after(
         "ORDER BY revision",
         values,
     )
-
-
-def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Delivery, ...]:
-    """The deliveries of a notification with their attempts, oldest first."""
-    attempts: dict[int, list[Attempt]] = {}
-    for seq, started, duration, outcome, code, text, following in conn.execute(
-        "SELECT a.delivery_seq, a.started_at, a.duration_ms, a.outcome, a.code, a.text, a.next_try_at "
-        "FROM delivery_attempts a JOIN deliveries d ON d.seq = a.delivery_seq "
-        "WHERE d.notification_seq = ? ORDER BY a.seq",
-        (notification_seq,),
-    ):
-        attempts.setdefault(seq, []).append(
-            Attempt(
-                started_at=to_datetime(started),
-                duration_ms=duration,
-                outcome=outcome,
-                code=code,
-                text=text,
-                next_try_at=_datetime(following),
-            )
-        )
-    rows = conn.execute(
-        "SELECT d.seq, d.id, d.channel, t.platform, d.status, d.code, d.reason, d.created_at, d.updated_at, "
-        "d.next_attempt_at, d.release_at, d.tries, d.retry_until "
-        "FROM deliveries d LEFT JOIN device_tokens t ON t.seq = d.device_seq "
-        "WHERE d.notification_seq = ? ORDER BY d.seq",
-        (notification_seq,),
-    )
-    return tuple(
-        Delivery(
-            id=decode_id(id_),
-            channel=channel,
-            target=platform,
-            status=status,
-            code=code,
-            reason=reason,
-            created_at=to_datetime(created),
-            updated_at=to_datetime(updated),
-            next_attempt_at=_datetime(following),
-            attempts=tuple(attempts.get(seq, ())),
-            release_at=_datetime(release) if status == "held" else None,
-            tries=tries,
-            retry_until=_datetime(until) if status in {"pending", "sending"} else None,
-        )
-        for (
-            seq, id_, channel, platform, status, code, reason, created, updated, following, release, tries, until,
-        ) in rows
-    )  # fmt: skip
-
-
-def deliveries_by_notification(
-    conn: sqlite3.Connection, notification_ids: Sequence[str]
-) -> dict[str, tuple[Delivery, ...]]:
-    """``deliveries_of`` for each stored notification among the ids."""
-    found = {}
-    for id_ in notification_ids:
-        row = conn.execute("SELECT seq FROM notifications WHERE id = ?", (encode_id(id_),)).fetchone()
-        if row is not None:
-            found[id_] = deliveries_of(conn, row[0])
-    return found
 
 
 def to_notification(row: tuple[Any, ...]) -> Notification:
