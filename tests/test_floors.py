@@ -67,8 +67,7 @@ HOMES = {
     "tomlkit": ("backend.settings.toml_editor",),
     "keyring": ("backend.settings.keyring",),
     "pyarrow": ("backend.data.parquet",),
-    "jsonschema": ("backend.rendering",),
-    "referencing": ("backend.rendering",),
+    "jsonschema_rs": ("backend.rendering.json_schema",),
 }
 """Every third-party library, and the packages or modules that may import it."""
 

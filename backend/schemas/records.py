@@ -335,7 +335,11 @@ class NotificationType(Record, frozen=True, kw_only=True):
 
 
 class Template(Record, frozen=True, kw_only=True):
-    """Texts with named variables; ``locale`` is empty for the default text."""
+    """Texts with named variables; ``locale`` is empty for the default text.
+
+    ``data_schema_checked``: whether the data of each send is checked against ``data_schema``; false without a schema
+    and on systems that have no package jsonschema-rs.
+    """
 
     id: str
     name: str
@@ -345,6 +349,7 @@ class Template(Record, frozen=True, kw_only=True):
     channels: tuple[str, ...]
     category: str | None
     data_schema: dict[str, Any] | None
+    data_schema_checked: bool
     variables: tuple[str, ...]
     app: str
     created_at: datetime

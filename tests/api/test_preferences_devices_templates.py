@@ -174,6 +174,7 @@ def test_a_type_that_was_only_used_is_listed_too(server: ServerProcess) -> None:
 
 def test_a_template_is_created_read_listed_changed_and_deleted(server: ServerProcess) -> None:
     made = template(server, channels=["in_app", "email"], category="builds", data_schema={"type": "object"})
+    assert made["data_schema_checked"] is True
     path = f"{TEMPLATES}/{made['name']}"
     assert UUID7.fullmatch(made["id"])
     assert made["variables"] == ["who", "n"]
@@ -182,6 +183,7 @@ def test_a_template_is_created_read_listed_changed_and_deleted(server: ServerPro
     text = {"title_template": "Bye", "message_template": "Gone {when}"}
     changed = ok(server.api("PUT", path, text))["template"]
     expected = made | text | {"channels": [], "category": None, "data_schema": None, "variables": ["when"]}
+    expected["data_schema_checked"] = False
     assert changed == expected | {"updated_at": changed["updated_at"]}
     assert ok(server.api("GET", path))["template"] == changed
     assert ok(server.api("DELETE", path)) == {"success": True, "deleted": [changed]}

@@ -7,6 +7,7 @@ from typing import Any
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import decode_id, from_object, from_strings
+from flashflow.backend.rendering import json_schema
 from flashflow.backend.rendering.template_renderer import variables
 from flashflow.backend.schemas.records import Template
 from flashflow.backend.store.engine.sql import take
@@ -91,6 +92,7 @@ def to_template(row: tuple[Any, ...]) -> Template:
         channels=from_strings(channels),
         category=category,
         data_schema=from_object(schema) if schema else None,
+        data_schema_checked=bool(schema) and json_schema.available(),
         variables=variables(title, message),
         app=app,
         created_at=to_datetime(created),
