@@ -12,12 +12,11 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
 from flashflow.backend.core.clock import Clock
+from flashflow.backend.core.deadline import DeadlineCalls, Reason
 from flashflow.backend.delivery.net.text import cut, lines, one_line
 from flashflow.backend.domain.channel import BaseChannel, DeliveryMessage, Health, Outcome, Permanent, Transient
 from flashflow.backend.settings.model import AppriseSettings
@@ -72,7 +71,8 @@ class AppriseChannel(BaseChannel):
         self._url = settings.url
         self._clock = clock
         self._secrets = _secrets_pattern(settings.url)
-        self._calls = _Calls(2 * settings.connections, deadline_s, f"apprise-{name}")
+        self._deadline_s = deadline_s
+        self._calls = DeadlineCalls(deadline_s, f"apprise-{name}", self._no_answer, limit=2 * settings.connections)
         self._idle: list[_Sender] = []
 
     def health(self) -> Health:
@@ -113,6 +113,14 @@ class AppriseChannel(BaseChannel):
             raise Transient("unreachable" if unreachable else "not_accepted", cut(text, MAX_TEXT))
         self._idle.append(sender)
         return Outcome(outcome="sent", code="accepted", text=f"{sender.service} accepted it")
+
+    def _no_answer(self, reason: Reason) -> Transient:
+        texts: dict[Reason, str] = {
+            "busy": "Earlier sends to this service still hang.",
+            "timeout": f"The service did not answer within {self._deadline_s:g} seconds but may still accept it.",
+            "stopping": "FlashFlow is stopping.",
+        }
+        return Transient(reason, texts[reason])
 
     def _take(self) -> _Sender:
         try:
@@ -217,55 +225,6 @@ class _Reasons(logging.Handler):
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger("apprise").removeHandler(self)
-
-
-class _Calls:
-    """Runs each call in a daemon thread of its own, at most ``limit`` of them, and waits for it up to a deadline."""
-
-    def __init__(self, limit: int, deadline_s: float, name: str) -> None:
-        self._limit = limit
-        self._deadline_s = deadline_s
-        self._name = name
-        self._changed = threading.Condition()
-        self._running = 0
-        self._closed = False
-
-    def run(self, work: Callable[[], Outcome]) -> Outcome:
-        """What ``work`` returned or raised; raises Transient ``busy``, ``timeout`` or ``stopping``."""
-        future: Future[Outcome] = Future()
-        with self._changed:
-            if self._closed:
-                raise _stopping()
-            if self._running >= self._limit:
-                raise Transient("busy", "Earlier sends to this service still hang.")
-            threading.Thread(target=self._carry_out, args=(work, future), name=self._name, daemon=True).start()
-            self._running += 1
-            ended = self._changed.wait_for(lambda: self._closed or future.done(), self._deadline_s)
-        if future.done():
-            return future.result()
-        if ended:
-            raise _stopping()
-        raise Transient(
-            "timeout", f"The service did not answer within {self._deadline_s:g} seconds; it may yet have taken it."
-        )
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def _carry_out(self, work: Callable[[], Outcome], future: Future[Outcome]) -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 it is raised again where the call was made
-            future.set_exception(error)
-        with self._changed:
-            self._running -= 1
-            self._changed.notify_all()
-
-
-def _stopping() -> Transient:
-    return Transient("stopping", "FlashFlow is stopping.")
 
 
 def _body(notification: DeliveryMessage) -> str:

@@ -6,8 +6,9 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
 from typing import Protocol, TypeVar
+
+from flashflow.backend.core.deadline import DeadlineCalls, Reason
 
 T = TypeVar("T")
 
@@ -67,7 +68,9 @@ class KeyringSecrets:
 
     def __init__(self, service: str = "FlashFlow", *, patience_s: float = 2.0) -> None:
         self._service = service
-        self._calls = _OneCall(patience_s)
+        self._patience_s = patience_s
+        self._calls = DeadlineCalls(patience_s, "keyring", self._no_answer)
+        self._turn = threading.Lock()
         self._opening = threading.Lock()
         self._backend: Keyring | None = None
         self._missing: str | None = None
@@ -111,12 +114,19 @@ class KeyringSecrets:
 
     def _ask(self, work: Callable[[], T]) -> T:
         try:
-            return self._calls.run(work)
+            with self._turn:
+                return self._calls.run(work)
         except SecretsUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 each backend has errors of its own
             # Their text stays out: it may quote what the backend was given.
             raise SecretsUnavailable(f"The keyring refused ({type(error).__name__}).") from None
+
+    def _no_answer(self, reason: Reason) -> SecretsUnavailable:
+        if reason != "timeout":
+            return SecretsUnavailable("The keyring has not answered yet: it may be waiting to be unlocked.")
+        log.warning("the keyring did not answer within %g seconds; it may be locked", self._patience_s)
+        return SecretsUnavailable(f"The keyring did not answer within {self._patience_s:g} seconds: it may be locked.")
 
 
 class Keyring(Protocol):
@@ -177,34 +187,3 @@ def _usable(backend: object) -> Keyring | None:
     if module.startswith(_NO_KEYRING) or getattr(backend, "priority", 0) < _RECOMMENDED:
         return None
     return backend  # type: ignore[return-value]
-
-
-class _OneCall:
-    """Runs calls one at a time, each in a daemon thread; past its deadline a call keeps its place until it returns."""
-
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
-        self._turn = threading.Lock()
-        self._hung: Future[object] | None = None
-
-    def run(self, work: Callable[[], T]) -> T:
-        """What ``work`` returned or raised; SecretsUnavailable where it, or one before it, does not come back."""
-        with self._turn:
-            if self._hung is not None and not self._hung.done():
-                raise SecretsUnavailable("The keyring has not answered yet: it may be waiting to be unlocked.")
-            future: Future[T] = Future()
-            threading.Thread(target=_carry_out, args=(work, future), name="keyring", daemon=True).start()
-            if not wait([future], self._patience_s).done:
-                self._hung = future  # type: ignore[assignment]
-                log.warning("the keyring did not answer within %g seconds; it may be locked", self._patience_s)
-                raise SecretsUnavailable(
-                    f"The keyring did not answer within {self._patience_s:g} seconds: it may be locked."
-                )
-        return future.result()
-
-
-def _carry_out(work: Callable[[], T], future: Future[T]) -> None:
-    try:
-        future.set_result(work())
-    except BaseException as error:  # noqa: BLE001 it is raised again where the call was made
-        future.set_exception(error)

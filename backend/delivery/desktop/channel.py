@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flashflow.backend.delivery.net.deadline_call import DeadlineCall
+from flashflow.backend.core.deadline import DeadlineCalls, Reason
 from flashflow.backend.delivery.net.text import cut, lines, one_line
 from flashflow.backend.domain.channel import (
     BaseChannel,
@@ -88,7 +88,8 @@ class DesktopChannel(BaseChannel):
         self._icon = icon
         self._plyer = plyer or _plyer_facade
         self._on_action = on_action
-        self._calls = DeadlineCall(deadline_s, "desktop-notice")
+        self._deadline_s = deadline_s
+        self._calls = DeadlineCalls(deadline_s, "desktop-toast", self._no_answer)
         self._native: Native | None = None
         self._closed = False
 
@@ -129,6 +130,11 @@ class DesktopChannel(BaseChannel):
         if self._native is None:
             self._native = self._open()
         return self._native
+
+    def _no_answer(self, reason: Reason) -> Transient:
+        if reason == "timeout":
+            return Transient(reason, f"The desktop did not answer within {self._deadline_s:g} seconds.")
+        return Transient(reason, "The desktop has not answered the previous call yet.")
 
     def _open(self) -> Native:
         if self._platform in ("android", "ios"):

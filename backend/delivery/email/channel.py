@@ -13,13 +13,16 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flashflow.backend.core.clock import Clock
+from flashflow.backend.core.deadline import run_in_thread
 from flashflow.backend.delivery.email.message import Address, Letterhead, compose, parse_address, parse_sender
 from flashflow.backend.delivery.email.smtp_connection import Connection, Mail, bare_host
 from flashflow.backend.delivery.email.timeouts import SLOW_S, Deadline, Timeouts, longest_s
+from flashflow.backend.delivery.net.sockets import stopping
 from flashflow.backend.domain.channel import (
     BaseChannel,
     ChannelError,
@@ -224,7 +227,7 @@ class Pool:
 
     def _lend(self, connection: Connection) -> Connection:
         if self._closed:
-            raise Transient("stopping", "FlashFlow is stopping.")
+            raise stopping()
         self._lent.add(connection)
         return connection
 
@@ -248,51 +251,37 @@ class Pool:
 
 
 class Lookup:
-    """A host's addresses. ``getaddrinfo`` knows no deadline, so a thread asks, and only one at a time."""
+    """Look up a host's addresses, one look-up at a time, shared by its callers. Thread-safe."""
 
     def __init__(self, host: str, port: int, resolve: Resolve) -> None:
-        self._host = host
-        self._port = port
-        self._resolve = resolve
+        self._work = partial(resolve, host, port, type=socket.SOCK_STREAM)
         self._lock = threading.Lock()
-        self._asked: Future[Sequence[Any]] | None = None
+        self._running: Future[Sequence[Any]] | None = None
         self._closed = False
 
     def addresses(self, deadline: Deadline) -> Sequence[Any]:
-        """As ``getaddrinfo`` gives them. Raises Transient ``unreachable`` or ``timeout``."""
+        """Return the rows of ``getaddrinfo``. Raises Transient ``unreachable``, ``timeout`` or ``stopping``."""
         with self._lock:
             if self._closed:
-                raise Transient("stopping", "FlashFlow is stopping.")
-            if self._asked is None or self._asked.done():
-                self._asked = Future()
-                threading.Thread(target=self._ask, args=(self._asked,), name="email-lookup", daemon=True).start()
-            asked = self._asked
+                raise stopping()
+            if self._running is None or self._running.done():
+                self._running = run_in_thread("email-lookup", self._work)
+            running = self._running
         try:
-            return asked.result(deadline.left())
+            return running.result(deadline.left())
         except TimeoutError:
             raise deadline.passed() from None
         except (OSError, UnicodeError) as error:
-            why = getattr(error, "strerror", None) or "that is no host name"
+            why = getattr(error, "strerror", None) or "invalid host name"
             raise Transient("unreachable", f"The mail server's name was not found: {why}.") from None
 
     def close(self) -> None:
-        """Who waits waits no longer."""
+        """End waiting and later look-ups as ``stopping``."""
         with self._lock:
             self._closed = True
-            if self._asked is not None:
-                self._answer(self._asked.set_exception, Transient("stopping", "FlashFlow is stopping."))
-
-    def _ask(self, asked: Future[Sequence[Any]]) -> None:
-        try:
-            found = self._resolve(self._host, self._port, type=socket.SOCK_STREAM)
-        except Exception as error:  # noqa: BLE001 it is raised again where the question was asked
-            self._answer(asked.set_exception, error)
-        else:
-            self._answer(asked.set_result, found)
-
-    def _answer(self, settle: Callable[[Any], None], answer: object) -> None:
-        with suppress(InvalidStateError):
-            settle(answer)
+            if self._running is not None:
+                with suppress(InvalidStateError):
+                    self._running.set_exception(stopping())
 
 
 def _fault(settings: EmailSettings) -> tuple[str, str] | None:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from flashflow.backend.delivery.email.message import Address
 from flashflow.backend.delivery.email.timeouts import SLOW_S, Deadline, Overdue, Timeouts
+from flashflow.backend.delivery.net.sockets import stopping
 from flashflow.backend.domain.channel import ChannelError, Permanent, Throttled, Transient
 from flashflow.backend.settings.model import EmailSettings
 
@@ -130,7 +131,7 @@ class Connection(smtplib.SMTP):
                     pass
             fault = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if self._aborted:
-            raise self._stopping()
+            raise stopping()
         if fault:
             raise OSError(fault, os.strerror(fault))
 
@@ -154,7 +155,7 @@ class Connection(smtplib.SMTP):
             raise self._deadline.passed() from None
         except (OSError, ValueError) as error:
             if self._aborted:
-                raise self._stopping() from None
+                raise stopping() from None
             why = getattr(error, "verify_message", "") or getattr(error, "reason", "") or type(error).__name__
             raise Transient("tls_failed", f"No TLS with the mail server: {why}.") from None
 
@@ -285,7 +286,7 @@ class Connection(smtplib.SMTP):
             self.sock = sock
             self._readable = _watching(sock, selectors.EVENT_READ)
             if self._aborted:
-                raise self._stopping()
+                raise stopping()
 
     def putcmd(self, cmd: str, args: str = "") -> None:
         self._deadline = self.timeouts.command()
@@ -332,13 +333,10 @@ class Connection(smtplib.SMTP):
     def _lost(self, error: OSError | None) -> ChannelError:
         self.usable = False
         if self._aborted:
-            return self._stopping()
+            return stopping()
         if isinstance(error, TimeoutError):
             return self._deadline.passed()
         return Transient("connection_lost", "The mail server closed the connection.")
-
-    def _stopping(self) -> Transient:
-        return Transient("stopping", "FlashFlow is stopping.")
 
     def _expect(self, expected: int, reply: tuple[int, bytes]) -> None:
         """Raise the error that a reply stands for, unless it has the expected code."""

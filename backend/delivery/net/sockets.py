@@ -8,12 +8,12 @@ import os
 import selectors
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
+from functools import partial
 from typing import Any, Protocol
 
+from flashflow.backend.core.deadline import run_in_thread
 from flashflow.backend.domain.channel import Transient
 
 _SLICE_S = 0.1
@@ -81,10 +81,8 @@ class DeadlineSockets:
         raise OSError(errno.EADDRNOTAVAIL, "the host has no address")
 
     def _addresses(self, host: str, port: int) -> list[tuple[int, Any]]:
-        """Families and addresses. A look-up can hang for longer than any deadline, so it has a thread of its own."""
-        future: Future[list[tuple[int, Any]]] = Future()
-        work = (self._look_up, host, port, future)
-        threading.Thread(target=_carry_out, args=work, name="look-up", daemon=True).start()
+        """Look up a host in a thread; return (family, address) pairs."""
+        future = run_in_thread("look-up", partial(self._look_up, host, port))
         while not wait([future], min(_SLICE_S, self.remaining())).done:
             if self.stopped:
                 raise stopping()
@@ -179,10 +177,3 @@ class Stream:
 def stopping() -> Transient:
     """Return the error of a send whose channel is closed."""
     return Transient("stopping", "FlashFlow is stopping.")
-
-
-def _carry_out(work: Callable[[str, int], Any], host: str, port: int, future: Future[Any]) -> None:
-    try:
-        future.set_result(work(host, port))
-    except BaseException as error:  # noqa: BLE001 it is raised again where the result is waited for
-        future.set_exception(error)

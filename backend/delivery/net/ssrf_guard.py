@@ -12,7 +12,9 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 
+from flashflow.backend.core.deadline import run_in_thread
 from flashflow.backend.domain.channel import Permanent, Transient
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -118,7 +120,7 @@ class SsrfGuard:
 
     def _addresses(self, name: str, port: int) -> list[Address]:
         try:
-            texts = self._asked(name, port).result(self._deadline_s)
+            texts = self._look_up(name, port).result(self._deadline_s)
         except (OSError, UnicodeError) as error:
             raise Transient("unreachable", f"{name} has no address now ({type(error).__name__}).") from None
         addresses = [_address(text) for text in texts]
@@ -126,31 +128,16 @@ class SsrfGuard:
             raise Transient("unreachable", f"{name} has no usable address.")
         return [address for address in addresses if address is not None]
 
-    def _asked(self, name: str, port: int) -> Future[Sequence[str]]:
-        key = name, port
+    def _look_up(self, name: str, port: int) -> Future[Sequence[str]]:
         with self._lock:
-            if key in self._running:
-                return self._running[key]
-            if len(self._running) >= LOOKUPS:
-                raise Transient("unreachable", f"{name} was not looked up: too many other look-ups do not answer.")
-            future: Future[Sequence[str]] = Future()
-            threading.Thread(target=self._look_up, args=(key, future), name="look-up", daemon=True).start()
-            self._running[key] = future
-            return future
-
-    def _look_up(self, key: tuple[str, int], future: Future[Sequence[str]]) -> None:
-        found: Sequence[str] = ()
-        failure: BaseException | None = None
-        try:
-            found = self._lookup(*key)
-        except BaseException as error:  # noqa: BLE001 it is raised again where the name was asked for
-            failure = error
-        with self._lock:  # before the answer is out: whoever asks after that asks anew
-            del self._running[key]
-        if failure is None:
-            future.set_result(found)
-        else:
-            future.set_exception(failure)
+            # Only look-ups in progress are shared: an address may change between two calls.
+            self._running = {key: future for key, future in self._running.items() if not future.done()}
+            if (name, port) not in self._running:
+                if len(self._running) >= LOOKUPS:
+                    text = f"{name} was not looked up: too many other look-ups do not answer."
+                    raise Transient("unreachable", text)
+                self._running[name, port] = run_in_thread("look-up", partial(self._lookup, name, port))
+            return self._running[name, port]
 
 
 def system_lookup(name: str, port: int) -> list[str]:
