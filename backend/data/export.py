@@ -73,8 +73,8 @@ class Export:
                 "quiet_hours": fields_of(quiet),
                 "digests": {kind: fields_of(c) for kind, c in delivery_settings.digests_of(conn, user_id).items()},
                 "devices": [fields_of(device) for device in devices.list_devices(conn, user_id, None)],
-                "rules": [_rule_state(*row) for row in rule_state.remembered_of(conn, user_id)],
-                "schedules": [_redacted(schedule, user_id) for schedule in schedules.naming(conn, user_id)],
+                "rules": [_rule_state(*row) for row in rule_state.states_of_user(conn, user_id)],
+                "schedules": [_redacted(schedule, user_id) for schedule in schedules.with_recipient(conn, user_id)],
             }
 
         return {"consent": fields_of(consent), "figures": fields_of(metrics), **store.read(query)}

@@ -21,7 +21,7 @@ from flashflow.backend.core.error_collector import ErrorCollector, within
 from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound, ValidationError
 from flashflow.backend.domain.quiet_hours import is_zone
 from flashflow.backend.domain.recurrence import DAYS, UNKNOWN_ZONE, Recurrence, check, next_after, zone_named
-from flashflow.backend.notifications.send import Order
+from flashflow.backend.notifications.orders import Order
 from flashflow.backend.schemas.records import Sent
 from flashflow.backend.schemas.requests import Input, Name, SendIn, build
 from flashflow.backend.schemas.validation import convert
@@ -233,12 +233,12 @@ class Schedules:
         return _stored(tx, schedule_id)
 
     def _change(self, tx: Tx, items: Sequence[tuple[ScheduleRef, Plan]]) -> list[Schedule | FlashFlowError]:
-        return [self._changed(tx, seen, plan) for seen, plan in items]
+        return [self._changed(tx, ref, plan) for ref, plan in items]
 
-    def _changed(self, tx: Tx, seen: ScheduleRef, plan: Plan) -> Schedule | FlashFlowError:
-        row = table.find(tx.conn, *seen)
+    def _changed(self, tx: Tx, ref: ScheduleRef, plan: Plan) -> Schedule | FlashFlowError:
+        row = table.find(tx.conn, *ref)
         if row is None:
-            return _missing(seen[0])
+            return _missing(ref[0])
         if plan.order.app not in {"", row.app}:
             return ValidationError.of("notification.app", "cannot be changed: a schedule stays with its app")
         if table.named(tx.conn, row.app, plan.name) not in {None, row.id}:
@@ -253,19 +253,19 @@ class Schedules:
 
     def _remove(self, tx: Tx, items: Sequence[ScheduleRef]) -> list[Schedule | FlashFlowError]:
         answers: list[Schedule | FlashFlowError] = []
-        for seen in items:
-            row = table.find(tx.conn, *seen)
+        for ref in items:
+            row = table.find(tx.conn, *ref)
             if row is not None:
                 table.delete(tx, row.seq)
-            answers.append(_missing(seen[0]) if row is None else row.schedule())
+            answers.append(_missing(ref[0]) if row is None else row.schedule())
         return answers
 
     def _run_now(self, tx: Tx, items: Sequence[ScheduleRef]) -> list[ScheduleRun | FlashFlowError]:
         answers: list[ScheduleRun | FlashFlowError] = []
-        for seen in items:
-            row = table.find(tx.conn, *seen)
+        for ref in items:
+            row = table.find(tx.conn, *ref)
             if row is None:
-                answers.append(_missing(seen[0]))
+                answers.append(_missing(ref[0]))
                 continue
             sent = self._sent(tx, row)
             if isinstance(sent, FlashFlowError):

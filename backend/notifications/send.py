@@ -14,6 +14,7 @@ from flashflow.backend.core.events import Event
 from flashflow.backend.domain.delivery_messages import overall
 from flashflow.backend.domain.delivery_policy import Decision, decide
 from flashflow.backend.notifications.collapse import decided, follow_ups, status_after, update_in_place
+from flashflow.backend.notifications.orders import Order
 from flashflow.backend.notifications.policy_inputs import PolicyInputLoader, PolicyQuery
 from flashflow.backend.rendering.json_schema import check_data
 from flashflow.backend.rendering.template_renderer import render
@@ -35,31 +36,6 @@ from flashflow.backend.store.notifications.types import read_type, remember_type
 from flashflow.backend.store.privacy import tombstones
 
 Types = dict[str, NotificationType | None]
-
-
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked SendIn. Times in milliseconds since 1970; ``data`` and ``actions`` as JSON text."""
-
-    users: tuple[str, ...]
-    app: str
-    owner: str | None
-    """The only app whose templates may be used; None: any."""
-    title: str | None
-    message: str | None
-    template: str | None
-    locale: str
-    """Empty: the locale in the user's contacts."""
-    notification_type: str
-    channels: tuple[str, ...] | None
-    data: str | None
-    priority: str
-    actions: str | None
-    collapse_key: str | None
-    device_tokens: tuple[str, ...] | None
-    scheduled_at: int | None
-    expires_at: int | None
-    fallback: str | None = None
-    """Text in place of a template that renders empty; None: an empty text is refused."""
 
 
 class Content(msgspec.Struct, frozen=True):

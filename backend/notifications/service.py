@@ -17,8 +17,6 @@ from types import TracebackType
 from typing import Any, get_args
 
 from flashflow.backend.core.clock import Clock, IdMaker, SystemClock
-from flashflow.backend.core.encoding import to_json
-from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.core.events import Bus
 from flashflow.backend.core.timezones import workspace_zone
@@ -26,13 +24,14 @@ from flashflow.backend.domain.channel_names import ChannelNames
 from flashflow.backend.notifications.delivery_settings import UserDeliverySettings
 from flashflow.backend.notifications.devices import Devices
 from flashflow.backend.notifications.inbox import Inbox, NotificationKey, missing
+from flashflow.backend.notifications.orders import Order, check_order
 from flashflow.backend.notifications.policy_inputs import PolicyInputLoader
 from flashflow.backend.notifications.preferences import Preferences
 from flashflow.backend.notifications.release_due import DigestRelease, DueRelease
 from flashflow.backend.notifications.reschedule import reschedule
 from flashflow.backend.notifications.retry import Retry
 from flashflow.backend.notifications.schedules import Schedules
-from flashflow.backend.notifications.send import Order, Sender
+from flashflow.backend.notifications.send import Sender
 from flashflow.backend.notifications.templates import Templates
 from flashflow.backend.schemas.records import (
     Device,
@@ -50,7 +49,7 @@ from flashflow.backend.schemas.records import (
 )
 from flashflow.backend.schemas.references import NotificationRef, notification_id_of
 from flashflow.backend.schemas.requests import DeviceIn, PreferenceIn, SendIn, TypeIn, build
-from flashflow.backend.schemas.values import data_json, timestamp_ms
+from flashflow.backend.schemas.values import timestamp_ms
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.models import NotificationModels, notification_models
 from flashflow.backend.store.engine.open import open_store
@@ -162,47 +161,7 @@ class NotificationService:
         return Write(self.sender.send, order, len(order.users))
 
     def _order(self, request: SendIn, app: str, owner: str | None) -> Order:
-        faults = ErrorCollector()
-        if (request.user_id is None) == (request.user_ids is None):
-            faults.add("user_id", "give either user_id or user_ids", "user_ids")
-        if request.channel is not None and request.channels is not None:
-            faults.add("channel", "give either channel or channels", "channels")
-        if request.template is None:
-            for field in ("title", "message"):
-                if getattr(request, field) is None:
-                    faults.add(field, "is required where no template is given", "template")
-        channels = _channels(request)
-        users = tuple(dict.fromkeys(request.user_ids or [request.user_id or ""]))
-        scheduled = expires = data = None
-        with faults:
-            self.channels.check("channel" if request.channel else "channels", channels or ())
-        with faults:
-            scheduled = None if request.scheduled_at is None else timestamp_ms("scheduled_at", request.scheduled_at)
-        with faults:
-            expires = None if request.expires_at is None else timestamp_ms("expires_at", request.expires_at)
-        if expires is not None and expires <= max(self.clock.now_ms(), scheduled or 0):
-            faults.add("expires_at", "must be in the future, and after scheduled_at", "scheduled_at")
-        with faults:
-            data = data_json(request.data, len(users))
-        faults.done()
-        return Order(
-            users=users,
-            app=request.app or app,
-            owner=owner,
-            title=request.title,
-            message=request.message,
-            template=request.template,
-            locale=request.locale or "",
-            notification_type=request.notification_type,
-            channels=channels,
-            data=data,
-            priority=request.priority,
-            actions=to_json(request.actions) if request.actions else None,
-            collapse_key=request.collapse_key,
-            device_tokens=tuple(request.device_tokens) if request.device_tokens else None,
-            scheduled_at=scheduled,
-            expires_at=expires,
-        )
+        return check_order(request, app, owner, self.channels, self.clock.now_ms())
 
     def release_due(self) -> int:
         """Process everything due: scheduled sends, held deliveries, snoozes, expiries. Return the rows changed."""
@@ -401,12 +360,6 @@ class NotificationService:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _channels(request: SendIn) -> tuple[str, ...] | None:
-    if request.channel is not None:
-        return (request.channel,)
-    return tuple(dict.fromkeys(request.channels)) if request.channels else None
 
 
 def _detail(conn: Any, notification_id: str, app: str | None) -> NotificationDetail | None:

@@ -30,7 +30,7 @@ from flashflow.backend.domain.rule_conditions import (
     terms_of,
     useful_until,
 )
-from flashflow.backend.notifications.send import Order
+from flashflow.backend.notifications.orders import Order
 from flashflow.backend.rules.messages import activity_data, alert_data, request, used_variables
 from flashflow.backend.schemas.records import Sent
 from flashflow.backend.schemas.requests import SendIn

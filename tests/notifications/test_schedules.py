@@ -22,8 +22,8 @@ from flashflow.backend import Conflict, NotFound, NotificationService, Validatio
 from flashflow.backend.core.clock import to_datetime, to_ms
 from flashflow.backend.core.errors import FlashFlowError, StorageError
 from flashflow.backend.domain.recurrence import Recurrence
+from flashflow.backend.notifications.orders import Order
 from flashflow.backend.notifications.schedules import FAULT, ScheduleIn, Schedules
-from flashflow.backend.notifications.send import Order
 from flashflow.backend.schemas.records import Sent
 from flashflow.backend.schemas.requests import build
 from flashflow.backend.store.engine.writer import Tx, Write

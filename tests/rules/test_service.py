@@ -30,7 +30,7 @@ from flashflow.backend import (
 from flashflow.backend.core.clock import rfc3339, to_datetime
 from flashflow.backend.core.errors import FlashFlowError, StorageError
 from flashflow.backend.data.export import Export
-from flashflow.backend.notifications.send import Order
+from flashflow.backend.notifications.orders import Order
 from flashflow.backend.rules.evaluator import BATCH, FAULT, MOST_RECIPIENTS, SAVE_POSITION_AFTER
 from flashflow.backend.rules.service import Rule, RuleRef, Rules
 from flashflow.backend.rules.worker import RuleWorker

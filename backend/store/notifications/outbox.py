@@ -90,9 +90,9 @@ _NEXT_LEASE = "SELECT MIN(lease_until) FROM deliveries WHERE status = 'sending'"
 
 def _turn(tx: Tx, items: Sequence[NextStep]) -> list[Claim | None]:
     delivery_state.record_attempts(tx, [item.tried for item in items if item.tried is not None])
-    wanted = Counter(item.route for item in items)
+    counts = Counter(item.route for item in items)
     leases = {item.route: item.lease_ms for item in items}
-    claims = {route: _claim(tx, route, count, leases[route]) for route, count in wanted.items() if route is not None}
+    claims = {route: _claim(tx, route, count, leases[route]) for route, count in counts.items() if route is not None}
     return [claims[item.route].pop() if item.route is not None and claims[item.route] else None for item in items]
 
 

@@ -50,7 +50,7 @@ def uses_of(conn: sqlite3.Connection, rule_seq: int, user_id: str) -> RuleState:
     return NONE_YET if row is None else RuleState(decode_json(_decode_times, row[0], ()), row[1])
 
 
-def remembered_of(conn: sqlite3.Connection, user_id: str) -> list[tuple[str, str, RuleState]]:
+def states_of_user(conn: sqlite3.Connection, user_id: str) -> list[tuple[str, str, RuleState]]:
     """(rule name, app, state) for every rule with state for the user."""
     rows = conn.execute(
         "SELECT r.name, r.app, u.times, u.fired_at FROM rule_uses u JOIN rules r ON r.seq = u.rule_seq "

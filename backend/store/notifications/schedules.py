@@ -117,7 +117,7 @@ def list_schedules(conn: sqlite3.Connection, app: str | None, limit: int, cursor
     return SchedulePage(schedules=tuple(_to_row(row).schedule() for row in rows), next_cursor=following)
 
 
-def naming(conn: sqlite3.Connection, user_id: str) -> list[Schedule]:
+def with_recipient(conn: sqlite3.Connection, user_id: str) -> list[Schedule]:
     """Every schedule with this recipient."""
     rows = conn.execute(f"SELECT {_COLUMNS} FROM schedules ORDER BY seq")
     found = [_to_row(row).schedule() for row in rows]
