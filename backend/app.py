@@ -210,7 +210,7 @@ class Backend:
         self.jobs.every(2, self.follow_settings)
         self.jobs.every(3600, self.notifications.retire_stale_devices)
         self.jobs.every(30, self.activity.close_idle_sessions)
-        self.jobs.every(5, self.activity.settle_figures)
+        self.jobs.every(5, self.activity.settle_metrics)
         self.jobs.every(5, lambda: self.activity.rollups.recount(seconds=1))
         self.jobs.every(5, self._tell_of_guard)
         self.jobs.every(3600, self.upkeep.forget_answers)

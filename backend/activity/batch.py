@@ -38,13 +38,13 @@ def decode_row(raw: msgspec.Raw | bytes) -> ActivityIn:
     return validation.decode_row(_decoder, raw)
 
 
-def made_id(said: datetime | None, parts: Sequence[object]) -> str | None:
-    """Derive a UUIDv7 from ``parts`` (app, Idempotency-Key, the row's index and text) and the row's timestamp ``said``;
-    None without a timestamp: such a row needs a new id."""
-    if said is None:
+def derive_id(timestamp: datetime | None, parts: Sequence[object]) -> str | None:
+    """Derive a UUIDv7 from ``parts`` (app, Idempotency-Key, the row's index and text) and the row's ``timestamp``; None
+    without a timestamp: such a row needs a new id."""
+    if timestamp is None:
         return None
     digest = hashlib.sha256(repr(parts).encode()).digest()
-    ms = max(to_ms(said), 0) & (1 << 48) - 1
+    ms = max(to_ms(timestamp), 0) & (1 << 48) - 1
     number = ms << 80 | 0x7000 << 64 | 0x8000 << 48 | int.from_bytes(digest, "big") & _FREE_BITS
     return str(uuid.UUID(int=number))
 
@@ -61,7 +61,7 @@ def rejected(index: int, error: FlashFlowError) -> RejectedRow:
     return RejectedRow(index=index, errors=tuple((e.field, e.message) for e in errors))
 
 
-def prepared(rows: Sequence[msgspec.Raw | bytes], prepare: Callable[[msgspec.Raw | bytes], U]) -> Rows[U]:
+def prepare_rows(rows: Sequence[msgspec.Raw | bytes], prepare: Callable[[msgspec.Raw | bytes], U]) -> Rows[U]:
     """Apply ``prepare`` to each row; a row for which it raises ValidationError is rejected."""
     places: list[int] = []
     good: list[U] = []

@@ -55,7 +55,7 @@ class Admission:
         """Return the user's choice and whether they are tracked."""
         return self._consent(user_id, self._store.read(lambda conn: consents.consent_of(conn, user_id)))
 
-    def consenting(self, user_id: str, tracking: bool) -> Write[tuple[str, bool], Consent]:
+    def consent_write(self, user_id: str, tracking: bool) -> Write[tuple[str, bool], Consent]:
         """Build the write of the user's choice. Stored rows remain; erasure is a separate call."""
         return Write(self._consents, (user_id, tracking))
 
@@ -67,20 +67,20 @@ class Admission:
 
         return tombstones.unless_erased(tx, items, lambda item: (item[0],), write)
 
-    def _consent(self, user_id: str, word: tuple[bool, int] | None) -> Consent:
+    def _consent(self, user_id: str, choice: tuple[bool, int] | None) -> Consent:
         rule = self.settings.tracking
-        said = None if word is None else word[0]
+        tracking = None if choice is None else choice[0]
         return Consent(
             user_id=user_id,
-            tracking=said,
-            updated_at=None if word is None else to_datetime(word[1]),
+            tracking=tracking,
+            updated_at=None if choice is None else to_datetime(choice[1]),
             setting=rule,
-            tracked=rule != "none" and (said is True or (said is None and rule == "all")),
+            tracked=rule != "none" and (tracking is True or (tracking is None and rule == "all")),
         )
 
     # --- admission ------------------------------------------------------------------------------------------------
 
-    def turned_away(self, tx: Tx, user_ids: Iterable[str]) -> dict[str, FlashFlowError]:
+    def refused_users(self, tx: Tx, user_ids: Iterable[str]) -> dict[str, FlashFlowError]:
         """Return the users of whom nothing may be stored, each with the reason. ``user_ids`` is read only if any user
         is erased or has refused, or the settings restrict tracking."""
         rule = self.settings.tracking
@@ -99,7 +99,7 @@ class Admission:
             refused.update({user: tombstones.refusal(user) for user in tombstones.erased_among(tx.conn, users)})
         return refused
 
-    def admitted(
+    def write_admitted(
         self,
         tx: Tx,
         items: Sequence[T],
@@ -108,7 +108,7 @@ class Admission:
         not_stored: R,
     ) -> list[R | FlashFlowError]:
         """Apply ``write`` to the items of users that may be tracked; ``not_stored`` is the result without consent."""
-        refused = self.turned_away(tx, map(user_of, items))
+        refused = self.refused_users(tx, map(user_of, items))
         if not refused:
             return list(write(items))
         good = [item for item in items if user_of(item) not in refused]
@@ -125,15 +125,15 @@ class Admission:
     def check_age(self, timestamp: int) -> None:
         """Raise ValidationError for a time (milliseconds since 1970) of which rows were pruned.
 
-        A retried activity could not be recognised as a duplicate there. Runs before the transaction; ``too_old`` checks
-        again inside it.
+        A retried activity could not be recognised as a duplicate there. Runs before the transaction;
+        ``pruned_rows`` checks again inside it.
         """
         if (before := self.pruned_before) is None:
             before = self._store.read(partitions.pruned_before)
         if timestamp < before:
             raise _pruned(before)
 
-    def too_old(self, tx: Tx, activities: Sequence[NewActivity]) -> dict[int, ValidationError]:
+    def pruned_rows(self, tx: Tx, activities: Sequence[NewActivity]) -> dict[int, ValidationError]:
         """Return the errors, by index, of ``activities`` whose times were pruned since ``check_age``. Runs in the
         transaction that stores them."""
         if (before := self.pruned_before) is None:
@@ -142,7 +142,7 @@ class Admission:
             return {}
         return {at: _pruned(before) for at, a in enumerate(activities) if a.timestamp < before and a.timed}
 
-    def has_pruned(self, tx: Tx) -> None:
+    def update_pruned_before(self, tx: Tx) -> None:
         """Update ``pruned_before``; call it in the transaction that prunes."""
         earlier = self.pruned_before
         self.pruned_before = partitions.pruned_before(tx.conn)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from flashflow.backend.activity.batch import Batch, decode_row, made_id, rejected
+from flashflow.backend.activity.batch import Batch, decode_row, derive_id, rejected
 from flashflow.backend.activity.consent import Admission
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.error_collector import ErrorCollector
@@ -69,7 +69,7 @@ class ActivityParser:
                 activity = decode_row(raw)
                 if activity.activity_id is None and key is not None:
                     activity = msgspec.structs.replace(
-                        activity, activity_id=made_id(activity.timestamp, (origin.app, key, index, raw))
+                        activity, activity_id=derive_id(activity.timestamp, (origin.app, key, index, raw))
                     )
                 good.append(self._prepare(activity, origin, now, correction, may_name_app=may_name_app))
                 places.append(index)

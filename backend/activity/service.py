@@ -23,7 +23,7 @@ import msgspec
 from flashflow.backend.activity.batch import Batch, result_of, without_rows, without_users
 from flashflow.backend.activity.consent import NO_CONSENT, Admission, row_refusal
 from flashflow.backend.activity.ingest import LOCAL_APP, ActivityParser, Origin
-from flashflow.backend.analytics.rollups import RollupMaintenance, functions
+from flashflow.backend.analytics.rollups import RollupMaintenance, sql_functions
 from flashflow.backend.analytics.service import Analytics
 from flashflow.backend.core.clock import DAY_MS, Clock, IdMaker, SystemClock
 from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound, Stopping, StorageError, ValidationError
@@ -86,17 +86,17 @@ class UserActivityService:
         self._settled_on: date | None = None
         say = log.warning if tell is None else tell.append
         self.store: Store = open_store(
-            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say, functions(self.local),
+            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say, sql_functions(self.local),
             keep_record=keep_record,
         )  # fmt: skip
         self.models: ActivityModels = activity_models(self.store.database)
         self.rollups = RollupMaintenance(self.store, self.local, self.cache)
-        self.analytics = Analytics(self.store, self.clock, self.local, self.rollups.fold)
+        self.analytics = Analytics(self.store, self.clock, self.local, self.rollups.aggregate_pending)
         self.admission = Admission(self.store)
         self._incoming = ActivityParser(self.admission, self.clock, self._new_id)
         self._behind: int | None = None
         try:
-            self.rollups.keep_zone()
+            self.rollups.apply_zone()
         except StorageError as fault:  # a large file is checked in the background, and replaced at the next start
             log.warning("The rollups could not be brought up to date: %s", fault)
 
@@ -134,9 +134,9 @@ class UserActivityService:
             activity_id=activity_id,
             app=app,
         )
-        return self.store.run(self.tracking(activity, Origin(ip_address=ip_address)))
+        return self.store.run(self.track_write(activity, Origin(ip_address=ip_address)))
 
-    def tracking(self, activity: ActivityIn, origin: Origin) -> Write[NewActivity, Tracked]:
+    def track_write(self, activity: ActivityIn, origin: Origin) -> Write[NewActivity, Tracked]:
         """Build the write of ``track_activity``. Raises ValidationError."""
         return Write(self._track_one, self._incoming.one(activity, origin))
 
@@ -150,9 +150,9 @@ class UserActivityService:
         """Store the valid ones of up to 1,000 ``rows`` (the keywords of track_activity) and return the rejected."""
         if len(rows) > MOST_ROWS:
             raise ValidationError.of("activities", f"must be {MOST_ROWS} at most")
-        return self.store.run(self.batching(rows, sent_at, Origin(app=app or LOCAL_APP)))
+        return self.store.run(self.batch_write(rows, sent_at, Origin(app=app or LOCAL_APP)))
 
-    def batching(
+    def batch_write(
         self,
         rows: Sequence[msgspec.Raw | dict[str, Any]],
         sent_at: datetime | None,
@@ -167,14 +167,16 @@ class UserActivityService:
         return Write(self.track_batches, batch, len(batch[1]))
 
     def _track_one(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
-        old = self.admission.too_old(tx, items)
+        old = self.admission.pruned_rows(tx, items)
         if not old:
             return self._admit(tx, items)
         admitted = iter(self._admit(tx, [a for at, a in enumerate(items) if at not in old]))
         return [old[at] if at in old else next(admitted) for at in range(len(items))]
 
     def _admit(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
-        return self.admission.admitted(tx, items, lambda a: a.user_id, lambda good: self._store(tx, good), _NOT_STORED)
+        return self.admission.write_admitted(
+            tx, items, lambda a: a.user_id, lambda good: self._store(tx, good), _NOT_STORED
+        )
 
     def _store(self, tx: Tx, items: Sequence[NewActivity]) -> list[Tracked | FlashFlowError]:
         answers = table.track(tx, [items], self._new_id, self.cache)[0]
@@ -183,8 +185,10 @@ class UserActivityService:
         return answers
 
     def track_batches(self, tx: Tx, items: Sequence[Batch]) -> list[BatchResult | FlashFlowError]:
-        items = [without_rows(item, old) if (old := self.admission.too_old(tx, item[1])) else item for item in items]
-        refused_users = self.admission.turned_away(tx, (a.user_id for _, good, _ in items for a in good))
+        items = [
+            without_rows(item, old) if (old := self.admission.pruned_rows(tx, item[1])) else item for item in items
+        ]
+        refused_users = self.admission.refused_users(tx, (a.user_id for _, good, _ in items for a in good))
         if refused_users:
             items = [without_users(item, {u: row_refusal(why) for u, why in refused_users.items()}) for item in items]
         answers = table.track(tx, [good for _, good, _ in items], self._new_id, self.cache)
@@ -195,7 +199,7 @@ class UserActivityService:
         """Aggregate pending activities once there are enough, in the writer's thread as the next transaction."""
         # An earlier process may have left some. Read here and not on opening, since a damaged file must still open.
         self._behind = user_index.tail_length(tx.conn) if self._behind is None else self._behind + rows
-        if self._behind >= user_index.FEED_AT:
+        if self._behind >= user_index.AGGREGATE_AT:
             self._behind = 0
             with suppress(Stopping):  # the next start does it
                 self.store.writer.submit(Bundle([Write(self.rollups.catch_up, None)], lambda: None))
@@ -243,15 +247,15 @@ class UserActivityService:
         """Open a session, or return the existing one of ``session_id`` with ``created`` false."""
         ref = session_id_or_none(session_id)
         start = build(SessionIn, user_id=user_id, device_info=device_info, session_id=ref, app=app)
-        return self.store.run(self.starting(start, Origin(LOCAL_APP, ip_address, user_agent)))
+        return self.store.run(self.start_session_write(start, Origin(LOCAL_APP, ip_address, user_agent)))
 
-    def starting(self, start: SessionIn, origin: Origin) -> Write[tuple[SessionIn, Origin], SessionStarted]:
+    def start_session_write(self, start: SessionIn, origin: Origin) -> Write[tuple[SessionIn, Origin], SessionStarted]:
         """Build the write of ``start_session``. Raises ValidationError."""
         metadata_json(start.device_info, "device_info")
         return Write(self._start, (start, origin))
 
     def _start(self, tx: Tx, items: Sequence[tuple[SessionIn, Origin]]) -> list[SessionStarted | FlashFlowError]:
-        return self.admission.admitted(
+        return self.admission.write_admitted(
             tx, items, lambda item: item[0].user_id, lambda good: self._open(tx, good), _NOT_OPENED
         )
 
@@ -283,11 +287,11 @@ class UserActivityService:
 
     def end_session(self, session_id: SessionRef) -> Session:
         """End a session now; one that has ended does not change. Raises NotFound."""
-        session = self.store.run(self.ending(session_id_of(session_id), None))
-        self.settle_figures()
+        session = self.store.run(self.end_session_write(session_id_of(session_id), None))
+        self.settle_metrics()
         return session
 
-    def ending(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
+    def end_session_write(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
         """Build the write of ``end_session``; a session of another app is not found (``app`` None: any app)."""
         return Write(self._end, (session_id, app))
 
@@ -311,9 +315,9 @@ class UserActivityService:
 
     def heartbeat(self, session_id: SessionRef) -> Session:
         """Keep a session alive. Raises NotFound, and Conflict when it has ended."""
-        return self.store.run(self.beating(session_id_of(session_id), None))
+        return self.store.run(self.heartbeat_write(session_id_of(session_id), None))
 
-    def beating(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
+    def heartbeat_write(self, session_id: str, app: str | None) -> Write[tuple[str, str | None], Session]:
         """Build the write of ``heartbeat``."""
         return Write(self._beat, (session_id, app))
 
@@ -328,7 +332,7 @@ class UserActivityService:
                 why = session.end_reason or "timeout"
                 found.append(Conflict(f"The session {session_id!r} is over ({why}); start a new one."))
             else:
-                if not self.admission.turned_away(tx, (session.user_id,)):
+                if not self.admission.refused_users(tx, (session.user_id,)):
                     session.touch(tx.now_ms)
                     book.mark(session)
                 found.append(session.id)
@@ -344,10 +348,10 @@ class UserActivityService:
     def close_idle_sessions(self) -> int:
         """End every session without activity for 30 minutes or a day long; return how many users had one."""
         users = self.store.run(Write(lambda tx, items: [close_stale(tx, self.cache) for _ in items], None))
-        self.settle_figures()
+        self.settle_metrics()
         return len(users)
 
-    def settle_figures(self, most: int = 200) -> int:
+    def settle_metrics(self, most: int = 200) -> int:
         """Store the metrics of up to ``most`` users whose sessions ended in ``user_analytics``; return how many.
 
         They are computed outside the writer's transaction, so that ending a session stays fast.
@@ -365,7 +369,7 @@ class UserActivityService:
         # Taken in the writer's thread: the changes that made them unsettled are committed by then.
         users = self.store.run(Write(lambda tx, items: [self.cache.take_unsettled(most) for _ in items], None))
         if users:
-            self.store.run(Write(_store_figures, self.analytics.users(users)))
+            self.store.run(Write(_store_metrics, self.analytics.users(users)))
         return len(users)
 
     # --- metrics --------------------------------------------------------------------------------------------------
@@ -393,7 +397,7 @@ _NOT_STORED = Tracked(activity_id=None, session_id=None, stored=False, reason=NO
 _NOT_OPENED = SessionStarted(session=None, created=False)
 
 
-def _store_figures(tx: Tx, items: Sequence[tuple[UserAnalytics, ...]]) -> list[None]:
-    for figures in items:
-        store_analytics(tx, figures)
+def _store_metrics(tx: Tx, items: Sequence[tuple[UserAnalytics, ...]]) -> list[None]:
+    for metrics in items:
+        store_analytics(tx, metrics)
     return [None] * len(items)

@@ -23,30 +23,30 @@ from flashflow.backend.store.rollups.dimensions import full_kinds
 KINDS = {"pages": "page", "features": "feature", "referrers": "referrer", "apps": "app", "types": "type"}
 
 
-def overview(asked: QueryContext, compare: Compare) -> Overview:
-    before = days_before(asked.days, compare, asked.local, asked.now_ms)
-    now = _values(asked, asked.days)
-    then = {} if before is None else _values(asked, before)
+def overview(query: QueryContext, compare: Compare) -> Overview:
+    before = days_before(query.days, compare, query.local, query.now_ms)
+    now = _values(query, query.days)
+    then = {} if before is None else _values(query, before)
     return Overview(
-        period=asked.days.record(asked.until),
+        period=query.days.record(query.until),
         previous=None if before is None else before.record(),
-        timezone=asked.local.zone.key,
-        figures={name: compared(value, then.get(name)) for name, value in now.items()} | _trailing(asked),
+        timezone=query.local.zone.key,
+        figures={name: compared(value, then.get(name)) for name, value in now.items()} | _trailing(query),
         definitions={name: DEFINITIONS[name] for name in (*now, *_TRAILING, "change")},
-        full=full_kinds(asked.conn),
-        pending=user_index.tail_length(asked.conn),
+        full=full_kinds(query.conn),
+        pending=user_index.tail_length(query.conn),
     )
 
 
-def _values(asked: QueryContext, days: DateRange) -> dict[str, int | float | None]:
-    conn, part = asked.conn, asked.slice(days)
+def _values(query: QueryContext, days: DateRange) -> dict[str, int | float | None]:
+    conn, part = query.conn, query.slice(days)
     values: dict[str, int | float | None] = {
         "active_users": cohorts_and_funnels.active_users(conn, part),
         "activities": totals.activities(conn, part),
     }
-    if not asked.type_key:  # sessions have activities of many types, and a user is new to all types at once
+    if not query.type_key:  # sessions have activities of many types, and a user is new to all types at once
         values["new_users"] = cohorts_and_funnels.new_users(conn, part)
-        values |= _of_sessions(totals.sessions(conn, part, *days.bounds(asked.local), asked.app))
+        values |= _of_sessions(totals.sessions(conn, part, *days.bounds(query.local), query.app))
     return values
 
 
@@ -64,40 +64,40 @@ def _of_sessions(sums: SessionSums) -> dict[str, int | float | None]:
 _TRAILING = ("dau", "wau", "mau", "stickiness")
 
 
-def _trailing(asked: QueryContext) -> dict[str, Metric]:
+def _trailing(query: QueryContext) -> dict[str, Metric]:
     """Compute active users of the 1, 7 and 28 days that end with the period, or today if that is earlier."""
-    last = min(asked.days.last, asked.local.day(asked.now_ms))
+    last = min(query.days.last, query.local.day(query.now_ms))
     dau, wau, mau = (
-        cohorts_and_funnels.active_users(asked.conn, asked.slice(DateRange(last - days + 1, last)))
+        cohorts_and_funnels.active_users(query.conn, query.slice(DateRange(last - days + 1, last)))
         for days in (1, WEEK_DAYS, MONTH_DAYS)
     )
-    daily = cohorts_and_funnels.daily_users(asked.conn, asked.slice(DateRange(last - MONTH_DAYS + 1, last)))
+    daily = cohorts_and_funnels.daily_users(query.conn, query.slice(DateRange(last - MONTH_DAYS + 1, last)))
     values = (dau, wau, mau, ratio(daily / MONTH_DAYS, mau))
     return {name: Metric(value=value) for name, value in zip(_TRAILING, values, strict=True)}
 
 
-def trend(asked: QueryContext, compare: Compare, interval: str) -> Trend:
-    before = days_before(asked.days, compare, asked.local, asked.now_ms)
+def trend(query: QueryContext, compare: Compare, interval: str) -> Trend:
+    before = days_before(query.days, compare, query.local, query.now_ms)
     points = _by_hour if interval == "hour" else _by_day
     return Trend(
-        period=asked.days.record(asked.until),
+        period=query.days.record(query.until),
         previous=None if before is None else before.record(),
-        timezone=asked.local.zone.key,
+        timezone=query.local.zone.key,
         interval=interval,
-        points=points(asked, asked.days),
+        points=points(query, query.days),
         previous_points=()
         if before is None
-        else points(asked, DateRange(before.first, before.first + asked.days.length - 1)),
+        else points(query, DateRange(before.first, before.first + query.days.length - 1)),
     )
 
 
-def _by_day(asked: QueryContext, days: DateRange) -> tuple[TrendPoint, ...]:
-    counts = totals.by_day(asked.conn, asked.slice(days))
+def _by_day(query: QueryContext, days: DateRange) -> tuple[TrendPoint, ...]:
+    counts = totals.by_day(query.conn, query.slice(days))
     sessions: dict[int, int] | None = None
-    if not asked.type_key:
-        sessions = totals.sessions_by_day(asked.conn, asked.slice(days))
-        for start in totals.open_starts(asked.conn, asked.app, *days.bounds(asked.local)):
-            day = asked.local.day(start)
+    if not query.type_key:
+        sessions = totals.sessions_by_day(query.conn, query.slice(days))
+        for start in totals.open_starts(query.conn, query.app, *days.bounds(query.local)):
+            day = query.local.day(start)
             sessions[day] = sessions.get(day, 0) + 1
     return tuple(
         TrendPoint(
@@ -110,8 +110,8 @@ def _by_day(asked: QueryContext, days: DateRange) -> tuple[TrendPoint, ...]:
     )
 
 
-def _by_hour(asked: QueryContext, days: DateRange) -> tuple[TrendPoint, ...]:
-    counts = totals.by_hour(asked.conn, asked.slice(days))
+def _by_hour(query: QueryContext, days: DateRange) -> tuple[TrendPoint, ...]:
+    counts = totals.by_hour(query.conn, query.slice(days))
     return tuple(
         TrendPoint(
             at=f"{to_date(hour // 24).isoformat()}T{hour % 24:02d}",
@@ -123,11 +123,11 @@ def _by_hour(asked: QueryContext, days: DateRange) -> tuple[TrendPoint, ...]:
     )
 
 
-def top(asked: QueryContext, kind: str, limit: int) -> Names:
-    part = asked.slice(asked.days, of_type=kind != "types")
-    rows, total = totals.top(asked.conn, KINDS[kind], part, limit)
+def top(query: QueryContext, kind: str, limit: int) -> Names:
+    part = query.slice(query.days, of_type=kind != "types")
+    rows, total = totals.top(query.conn, KINDS[kind], part, limit)
     return Names(
-        period=asked.days.record(asked.until),
+        period=query.days.record(query.until),
         kind=kind,
         names=tuple(Named(name=name, count=count, share=count / total, is_other=not name) for name, count in rows),
         total=total,
@@ -135,13 +135,13 @@ def top(asked: QueryContext, kind: str, limit: int) -> Names:
     )
 
 
-def heatmap(asked: QueryContext) -> HeatMap:
+def heatmap(query: QueryContext) -> HeatMap:
     hours = [[0] * 24 for _ in range(7)]
-    for weekday, hour, count in totals.heat(asked.conn, asked.slice(asked.days)):
+    for weekday, hour, count in totals.heat(query.conn, query.slice(query.days)):
         hours[weekday][hour] = count
     return HeatMap(
-        period=asked.days.record(asked.until),
-        timezone=asked.local.zone.key,
+        period=query.days.record(query.until),
+        timezone=query.local.zone.key,
         hours=tuple(tuple(row) for row in hours),
         most=max(max(row) for row in hours),
         definition=DEFINITIONS["heatmap"],

@@ -21,11 +21,11 @@ from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.rollups import packed_timestamps
 from flashflow.backend.store.rollups.dimensions import feature, site
 
-WORTH_FOLDING = 256
+AGGREGATE_ON_OPEN = 256
 """Pending activities above which opening a file aggregates them: queries of open sessions read each of them."""
 
 
-def functions(local: LocalTime) -> Callable[[sqlite3.Connection], None]:
+def sql_functions(local: LocalTime) -> Callable[[sqlite3.Connection], None]:
     """Return a function that registers the SQL functions of the rollup statements on a connection."""
 
     def prepare(conn: sqlite3.Connection) -> None:
@@ -45,7 +45,7 @@ class RollupMaintenance:
         self._local = local
         self._cache = cache
 
-    def fold(self) -> None:
+    def aggregate_pending(self) -> None:
         """Aggregate all stored activities into the rollups. Raises StorageError if they cannot be written."""
         while self._store.read(user_index.tail_length) and self._store.run(Write(self.catch_up, None)):
             pass
@@ -65,22 +65,22 @@ class RollupMaintenance:
     def use_zone(self, zone: ZoneInfo) -> None:
         """Change the workspace's time zone and rebuild the rollups."""
         self._local.move(zone)
-        self.keep_zone(tell=True)
+        self.apply_zone(publish=True)
 
-    def keep_zone(self, *, tell: bool = False) -> None:
+    def apply_zone(self, *, publish: bool = False) -> None:
         """Rebuild the rollups if they are by another time zone than the workspace's, and aggregate the activities that
         an earlier process left pending."""
         zone = self._store.read(lambda conn: conn.execute("SELECT zone FROM figures_state").fetchone()[0])
         if zone != self._local.zone.key:
-            self._store.run(Write(self._rebuild, tell))
-        if self._store.read(user_index.tail_length) > WORTH_FOLDING:
-            self.fold()
+            self._store.run(Write(self._rebuild, publish))
+        if self._store.read(user_index.tail_length) > AGGREGATE_ON_OPEN:
+            self.aggregate_pending()
 
     # --- verification ---------------------------------------------------------------------------------------------
 
     def verify(self) -> tuple[Difference, ...]:
         """Recompute every rollup from the raw rows and return the differences. Reads the whole file."""
-        self.fold()
+        self.aggregate_pending()
         return self._store.read(lambda conn: tuple(verify(conn)))
 
     def rebuild(self) -> None:
@@ -91,20 +91,20 @@ class RollupMaintenance:
         rebuild(tx, self._local)
         if any(items):
             tx.events.append(Event("rollups.rebuilt"))
-        self._cache.forget()
+        self._cache.invalidate()
         return [None] * len(items)
 
     # --- key activities -------------------------------------------------------------------------------------------
 
     def activity_types(self) -> tuple[ActivityType, ...]:
         """List activity types with counts of their own, and which of them are key activities."""
-        self.fold()
+        self.aggregate_pending()
         return self._store.read(list_types)
 
     def mark_key_activity(self, name: str, is_key: bool = True) -> ActivityType:
         """Mark a type as a key activity, or no longer, and recount the sessions in short transactions. A session with a
         key activity is engaged. Raises ValidationError."""
-        marked = self._store.run(self.marking(name, is_key))
+        marked = self._store.run(self.mark_key_activity_write(name, is_key))
         self.recount()
         return marked
 
@@ -117,12 +117,12 @@ class RollupMaintenance:
                 break
         return self._store.read(to_recount)
 
-    def marking(self, name: str, is_key: bool) -> Write[tuple[str, bool], ActivityType]:
+    def mark_key_activity_write(self, name: str, is_key: bool) -> Write[tuple[str, bool], ActivityType]:
         """Build the write of ``mark_key_activity``; call ``recount`` after it."""
         return Write(self._mark, (build(ActivityTypeIn, name=name, key=is_key).name, is_key))
 
     def _mark(self, tx: Tx, items: Sequence[tuple[str, bool]]) -> list[ActivityType | FlashFlowError]:
         marked = [mark(tx, name, is_key) for name, is_key in items]
-        self._cache.forget()
+        self._cache.invalidate()
         full = ValidationError.of("name", "cannot have counts of its own: there are too many activity types")
         return [full if one is None else one for one in marked]

@@ -9,8 +9,7 @@ from datetime import date, timedelta
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-from flashflow.backend.analytics import periods
-from flashflow.backend.analytics import users as analytics_people
+from flashflow.backend.analytics import periods, users
 from flashflow.backend.analytics.date_ranges import MONTH_DAYS, Compare, DateRange, days_back, requested_days
 from flashflow.backend.analytics.query import Filters, QueryContext, requested_key
 from flashflow.backend.core.clock import Clock, to_datetime
@@ -32,43 +31,43 @@ DaysRead = Callable[[DateRange, int], LocalDays]
 class Analytics:
     """Queries over one ``user_activities.db``; days are the workspace's unless the filters name another time zone."""
 
-    def __init__(self, store: Store, clock: Clock, local: LocalTime, fold: Callable[[], None]) -> None:
+    def __init__(self, store: Store, clock: Clock, local: LocalTime, aggregate_pending: Callable[[], None]) -> None:
         self._store = store
         self._clock = clock
         self._local = local
-        self._fold = fold
+        self._aggregate_pending = aggregate_pending
 
     @property
     def zone(self) -> ZoneInfo:
         """The workspace's time zone."""
         return self._local.zone
 
-    def is_elsewhere(self, filters: Filters) -> bool:
+    def uses_other_timezone(self, filters: Filters) -> bool:
         """Whether the filters name another time zone than the workspace's; such queries may take seconds."""
         return filters.zone is not None and filters.zone.key != self.zone.key
 
-    def ask(self, filters: Filters, question: Callable[[QueryContext], T], days_read: DaysRead | None = None) -> T:
-        """Run ``question`` on one snapshot that includes every stored activity. ``days_read`` bounds the days that it
+    def run(self, filters: Filters, query: Callable[[QueryContext], T], days_read: DaysRead | None = None) -> T:
+        """Run ``query`` on one snapshot that includes every stored activity. ``days_read`` bounds the days that it
         reads by another time zone's clock (None: it reads the stored rollups). Raises ValidationError."""
         try:
-            self._fold()
+            self._aggregate_pending()
         except StorageError as fault:
             # Reads go on without the pending activities; the overview's ``pending`` counts them.
             log.warning("Pending activities could not be aggregated: %s", fault)
         now = self._clock.now_ms()
-        elsewhere = self.is_elsewhere(filters)
-        local = LocalTime(filters.zone) if elsewhere and filters.zone is not None else self._local
+        other_zone = self.uses_other_timezone(filters)
+        local = LocalTime(filters.zone) if other_zone and filters.zone is not None else self._local
         days = requested_days(filters.first, filters.last, local.day(now))
 
         def answer(conn: sqlite3.Connection) -> T:
             kind = filters.activity_type
             app_key = 0 if filters.app is None else requested_key(conn, "app", filters.app, "app")
             type_key = 0 if kind is None else requested_key(conn, "type", kind, "activity_type")
-            asked = QueryContext(conn, days, local, now, filters.app, app_key, type_key, self._local)
-            if not elsewhere or days_read is None:
-                return question(asked)
+            context = QueryContext(conn, days, local, now, filters.app, app_key, type_key, self._local)
+            if not other_zone or days_read is None:
+                return query(context)
             with rollups_by(conn, local, days_read(days, local.day(now))):
-                return question(asked)
+                return query(context)
 
         return self._store.read(answer)
 
@@ -76,28 +75,28 @@ class Analytics:
 
     def overview(self, filters: Filters, compare: Compare = "previous") -> Overview:
         """Return every metric of the period and of the comparison period. Raises ValidationError."""
-        return self.ask(filters, lambda asked: periods.overview(asked, compare), _with_trailing(compare))
+        return self.run(filters, lambda context: periods.overview(context, compare), _with_trailing(compare))
 
     def trend(self, filters: Filters, compare: Compare = "previous", interval: str = "day") -> Trend:
         """Return activities, active users and sessions by day, or activities by hour. Raises ValidationError."""
-        return self.ask(
+        return self.run(
             filters,
-            lambda asked: periods.trend(asked, compare, interval),
+            lambda context: periods.trend(context, compare, interval),
             lambda days, today: LocalDays(days.first - days_back(days, compare), days.last),
         )
 
     def top(self, filters: Filters, kind: str, limit: int = 10) -> Names:
         """Return the most frequent ``pages``, ``features``, ``referrers``, ``apps`` or ``types``. Raises
         ValidationError."""
-        return self.ask(
+        return self.run(
             filters,
-            lambda asked: periods.top(asked, kind, limit),
+            lambda context: periods.top(context, kind, limit),
             lambda days, today: LocalDays(days.first, days.last),
         )
 
     def heatmap(self, filters: Filters) -> HeatMap:
         """Return activities by weekday and hour. Raises ValidationError."""
-        return self.ask(
+        return self.run(
             filters,
             periods.heatmap,
             lambda days, today: LocalDays(days.first, days.last),
@@ -108,7 +107,7 @@ class Analytics:
     def retention(self, filters: Filters, days: int = 30, mode: str = "on") -> Retention:
         """Return for each day's new users how many came back on day N, or (``on_or_after``) on day N or later. Raises
         ValidationError."""
-        return self.ask(filters, lambda asked: analytics_people.retention(asked, days, mode), _to_today)
+        return self.run(filters, lambda context: users.retention(context, days, mode), _to_today)
 
     def funnel(
         self,
@@ -120,15 +119,15 @@ class Analytics:
     ) -> Funnel:
         """Return how many users took the ``steps`` (activity types) in order; with ``dropped_at`` (2 for the second
         step) also up to ``limit`` users who stopped before it. Raises ValidationError."""
-        return self.ask(
+        return self.run(
             filters,
-            lambda asked: analytics_people.funnel(asked, steps, window_days, dropped_at, limit),
+            lambda context: users.funnel(context, steps, window_days, dropped_at, limit),
         )
 
     def user_list(self, filters: Filters, limit: int = 50, cursor: str | None = None) -> UserRows:
         """List the users active in the period, the latest seen first, each with an engagement score. Raises
         ValidationError."""
-        return self.ask(filters, lambda asked: analytics_people.user_list(asked, limit, cursor), _to_today)
+        return self.run(filters, lambda context: users.user_list(context, limit, cursor), _to_today)
 
     # --- one user, and today --------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.core.timezones import to_date
 from flashflow.backend.domain.metric_definitions import DEFINITIONS
 from flashflow.backend.schemas.analytics import Cohort, Funnel, FunnelStep, Retention, UserRow, UserRows
-from flashflow.backend.store.analytics import cohorts_and_funnels as people
+from flashflow.backend.store.analytics import cohorts_and_funnels
 from flashflow.backend.store.analytics.engagement_score import Scoring
 
 MOST_STEPS = 10
@@ -23,16 +23,16 @@ MOST_WINDOW_DAYS = 366
 # --- retention --------------------------------------------------------------------------------------------------------
 
 
-def retention(asked: QueryContext, days: int, mode: str) -> Retention:
+def retention(query: QueryContext, days: int, mode: str) -> Retention:
     """Return a row for each day with new users; counts of days that are not over are None."""
-    part = asked.slice(asked.days, of_type=False)
-    sizes = people.cohort_sizes(asked.conn, part)
-    today = asked.local.day(asked.now_ms)
+    part = query.slice(query.days, of_type=False)
+    sizes = cohorts_and_funnels.cohort_sizes(query.conn, part)
+    today = query.local.day(query.now_ms)
     if mode == "on":
-        found = people.returned_on(asked.conn, part, days)
+        found = cohorts_and_funnels.returned_on(query.conn, part, days)
         counts = {first: [found.get((first, n), 0) for n in range(days + 1)] for first in sizes}
     else:
-        counts = _or_after(people.last_seen_after(asked.conn, part), sizes, days)
+        counts = _or_after(cohorts_and_funnels.last_seen_after(query.conn, part), sizes, days)
     cohorts = tuple(
         Cohort(
             day=to_date(first),
@@ -42,8 +42,8 @@ def retention(asked: QueryContext, days: int, mode: str) -> Retention:
         for first in sorted(sizes)
     )
     return Retention(
-        period=asked.days.record(asked.until),
-        timezone=asked.local.zone.key,
+        period=query.days.record(query.until),
+        timezone=query.local.zone.key,
         mode=mode,
         days=days,
         cohorts=cohorts,
@@ -72,7 +72,7 @@ def _average(cohorts: Sequence[Cohort], n: int) -> float | None:
 # --- funnel -----------------------------------------------------------------------------------------------------------
 
 
-def funnel(asked: QueryContext, steps: Sequence[str], window_days: int, dropped_at: int | None, limit: int) -> Funnel:
+def funnel(query: QueryContext, steps: Sequence[str], window_days: int, dropped_at: int | None, limit: int) -> Funnel:
     """Return users, drop-offs and times of each step. Raises ValidationError for invalid steps or ``dropped_at``."""
     if not 2 <= len(steps) <= MOST_STEPS:
         raise ValidationError.of("steps", f"must be 2 to {MOST_STEPS} activity types")
@@ -80,26 +80,26 @@ def funnel(asked: QueryContext, steps: Sequence[str], window_days: int, dropped_
         raise ValidationError.of("steps", "has a step without a name")
     if dropped_at is not None and not 2 <= dropped_at <= len(steps):
         raise ValidationError.of("dropped_at", "must be the number of a step after the first")
-    days, bounds = asked.days, None
-    if asked.local is not asked.home:  # only the first step depends on the days: bound it by timestamps instead
-        bounds = days.bounds(asked.local)
-        days = DateRange(asked.home.day(bounds[0]), asked.home.day(bounds[1] - 1))
-    part = asked.slice(days, of_type=False)
-    types = [requested_key(asked.conn, "type", name, "steps") for name in steps]
+    days, bounds = query.days, None
+    if query.local is not query.home:  # only the first step depends on the days: bound it by timestamps instead
+        bounds = days.bounds(query.local)
+        days = DateRange(query.home.day(bounds[0]), query.home.day(bounds[1] - 1))
+    part = query.slice(days, of_type=False)
+    types = [requested_key(query.conn, "type", name, "steps") for name in steps]
     at = None if dropped_at is None else dropped_at - 1
-    counts = people.walk(asked.conn, types, part, window_days, at, limit, bounds)
+    counts = cohorts_and_funnels.walk(query.conn, types, part, window_days, at, limit, bounds)
     return Funnel(
-        period=asked.days.record(asked.until),
-        timezone=asked.local.zone.key,
+        period=query.days.record(query.until),
+        timezone=query.local.zone.key,
         window_days=window_days,
         steps=tuple(_steps(steps, counts)),
         dropped_at=dropped_at,
-        dropped_users=tuple(people.user_ids(asked.conn, counts.dropped)),
+        dropped_users=tuple(cohorts_and_funnels.user_ids(query.conn, counts.dropped)),
         definition=DEFINITIONS["funnel"],
     )
 
 
-def _steps(names: Sequence[str], counts: people.FunnelCounts) -> Iterator[FunnelStep]:
+def _steps(names: Sequence[str], counts: cohorts_and_funnels.FunnelCounts) -> Iterator[FunnelStep]:
     before = counts.began
     for name, spent in zip(names, (None, *counts.spent), strict=True):
         users = before if spent is None else len(spent)
@@ -117,29 +117,29 @@ def _steps(names: Sequence[str], counts: people.FunnelCounts) -> Iterator[Funnel
 # --- users ------------------------------------------------------------------------------------------------------------
 
 
-def _first_day(asked: QueryContext, user: int) -> int:
+def _first_day(query: QueryContext, user: int) -> int:
     """Return the first day of a user whose first activity is before the range counted in another time zone."""
-    return asked.local.day(people.first_activity_at(asked.conn, asked.app_key, user))
+    return query.local.day(cohorts_and_funnels.first_activity_at(query.conn, query.app_key, user))
 
 
-def user_list(asked: QueryContext, limit: int, cursor: str | None) -> UserRows:
+def user_list(query: QueryContext, limit: int, cursor: str | None) -> UserRows:
     """Return one page and compute each user's score. Raises ValidationError for an invalid cursor."""
     after = None
     if cursor is not None:
         last_day, key = decode_cursor(cursor, "users", 2)
         after = (last_day, key)
-    part = asked.slice(asked.days, of_type=False)
-    found = people.seen_users(asked.conn, part, limit + 1, after)
+    part = query.slice(query.days, of_type=False)
+    found = cohorts_and_funnels.seen_users(query.conn, part, limit + 1, after)
     more, found = len(found) > limit, found[:limit]
-    counts = people.count_by_user(asked.conn, part, [key for _, key in found])
-    scoring = Scoring(asked.conn, asked.app, asked.now_ms, asked.home)
+    counts = cohorts_and_funnels.count_by_user(query.conn, part, [key for _, key in found])
+    scoring = Scoring(query.conn, query.app, query.now_ms, query.home)
     rows = []
     for seen, key in found:
         score, parts = scoring.of(seen.user_id)
         rows.append(
             UserRow(
                 user_id=seen.user_id,
-                first_day=to_date(seen.first_day if seen.first_day >= 0 else _first_day(asked, key)),
+                first_day=to_date(seen.first_day if seen.first_day >= 0 else _first_day(query, key)),
                 last_day=to_date(seen.last_day),
                 activities=counts.get(key, 0),
                 engagement_score=score,
@@ -147,7 +147,7 @@ def user_list(asked: QueryContext, limit: int, cursor: str | None) -> UserRows:
             )
         )
     return UserRows(
-        period=asked.days.record(asked.until),
+        period=query.days.record(query.until),
         users=tuple(rows),
         next_cursor=encode_cursor("users", found[-1][0].last_day, found[-1][1]) if more else None,
         definition=DEFINITIONS["engagement_score"],

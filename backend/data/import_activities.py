@@ -60,9 +60,9 @@ def decode_row(raw: msgspec.Raw | bytes) -> ImportedActivityIn:
     return validation.decode_row(_decoder, raw)
 
 
-def prepared(rows: Sequence[msgspec.Raw | bytes], now_ms: int, app: str, admission: Admission) -> Batch:
+def prepare_rows(rows: Sequence[msgspec.Raw | bytes], now_ms: int, app: str, admission: Admission) -> Batch:
     """Check ``rows``; return the valid ones and the rejections. ``app`` is the default app."""
-    return batch.prepared(rows, lambda raw: _prepare(decode_row(raw), now_ms, app, admission))
+    return batch.prepare_rows(rows, lambda raw: _prepare(decode_row(raw), now_ms, app, admission))
 
 
 def _prepare(row: ImportedActivityIn, now_ms: int, app: str, admission: Admission) -> NewActivity:
@@ -101,5 +101,5 @@ def import_activities_write(
     service: UserActivityService, rows: Sequence[msgspec.Raw | bytes], app: str = LOCAL_APP
 ) -> Write[Batch, BatchResult]:
     """Build the write that stores exported activities (JSON). ``app`` is the default app."""
-    checked = prepared(rows, service.clock.now_ms(), app, service.admission)
+    checked = prepare_rows(rows, service.clock.now_ms(), app, service.admission)
     return Write(service.track_batches, checked, len(checked[1]))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from flashflow.backend.activity.batch import Rows, prepared, result_of, without_users
+from flashflow.backend.activity.batch import Rows, prepare_rows, result_of, without_users
 from flashflow.backend.activity.consent import row_refusal
 from flashflow.backend.activity.ingest import LOCAL_APP
 from flashflow.backend.core.clock import Clock
@@ -88,7 +88,7 @@ def import_notifications_write(
 ) -> Write[NotificationRows, BatchResult]:
     """Build the write that stores exported notifications (JSON). ``app`` is the default app."""
     now_ms = clock.now_ms()
-    checked = prepared(rows, lambda raw: _prepare(decode_notification(raw), now_ms, app))
+    checked = prepare_rows(rows, lambda raw: _prepare(decode_notification(raw), now_ms, app))
     return Write(_store, checked, len(checked[1]))
 
 

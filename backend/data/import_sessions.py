@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from flashflow.backend.activity.batch import Rows, prepared, result_of, without_rows, without_users
+from flashflow.backend.activity.batch import Rows, prepare_rows, result_of, without_rows, without_users
 from flashflow.backend.activity.consent import row_refusal
 from flashflow.backend.activity.ingest import LOCAL_APP
 from flashflow.backend.activity.service import UserActivityService
@@ -64,7 +64,7 @@ def import_sessions_write(
 ) -> Write[SessionRows, BatchResult]:
     """Build the write that stores exported sessions (JSON). ``app`` is the default app."""
     now_ms = service.clock.now_ms()
-    checked = prepared(rows, lambda raw: _prepare(service, decode_session(raw), now_ms, app))
+    checked = prepare_rows(rows, lambda raw: _prepare(service, decode_session(raw), now_ms, app))
 
     def write(tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
         return _store(service, tx, items)
@@ -75,10 +75,10 @@ def import_sessions_write(
 def _store(service: UserActivityService, tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
     before = partitions.pruned_before(tx.conn)
     items = [without_rows(item, _too_old(item[1], before)) for item in items]
-    turned_away = service.admission.turned_away(tx, (s.user_id for _, good, _ in items for s in good))
-    if turned_away:
-        items = [without_users(item, {u: row_refusal(why) for u, why in turned_away.items()}) for item in items]
-    answers = session_import.take_in(tx, [good for _, good, _ in items], service.cache)
+    refused_users = service.admission.refused_users(tx, (s.user_id for _, good, _ in items for s in good))
+    if refused_users:
+        items = [without_users(item, {u: row_refusal(why) for u, why in refused_users.items()}) for item in items]
+    answers = session_import.import_sessions(tx, [good for _, good, _ in items], service.cache)
     return [result_of(item, answer) for item, answer in zip(items, answers, strict=True)]
 
 

@@ -184,7 +184,7 @@ class Retention:
 
     def _prune_activities(self, tx: Tx, items: Sequence[Slice]) -> list[Pruned]:
         done = [retention.prune_activities(tx, which, self._activity.cache) for which in items]
-        self._activity.admission.has_pruned(tx)
+        self._activity.admission.update_pruned_before(tx)
         return done
 
 

@@ -22,7 +22,7 @@ from flashflow.backend.domain.rule_conditions import (
 )
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.schemas.rules import AlertIn, OnIn
-from flashflow.backend.store.activity.rule_queries import during
+from flashflow.backend.store.activity.rule_queries import activities_of_type
 
 DAYS = 7
 WEEK_MS = DAYS * 24 * 60 * 60 * 1000
@@ -71,7 +71,9 @@ def try_activities(
     conn: sqlite3.Connection, on: OnIn, cooldown_minutes: int, scope: Scope, most: int = MOST_JUDGED
 ) -> DryRun:
     """Evaluate the activities of the last seven days, each as if it had arrived when it happened."""
-    return _evaluate(on, cooldown_minutes, during(conn, scope.now_ms - WEEK_MS, on.activity_type, scope.app), most)
+    return _evaluate(
+        on, cooldown_minutes, activities_of_type(conn, scope.now_ms - WEEK_MS, on.activity_type, scope.app), most
+    )
 
 
 def _evaluate(on: OnIn, cooldown_minutes: int, activities: Iterable[ActivityFacts], most: int) -> DryRun:

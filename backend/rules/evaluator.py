@@ -187,9 +187,9 @@ class RuleEvaluator:
         since = self._store.clock.now_ms() - WEEK_MINUTES * MINUTE_MS
         types = list(enabled.by_type)
         found = self._activities.read(
-            lambda conn: rule_queries.arrived(conn, after, until, since, types, BATCH)
+            lambda conn: rule_queries.activities_since(conn, after, until, since, types, BATCH)
         )  # fmt: skip
-        return Step(enabled.revision, after, found.reached, enabled.matching(found.happenings))
+        return Step(enabled.revision, after, found.reached, enabled.matching(found.activities))
 
     def _load_rules(self) -> EnabledRules:
         """Return the current rules. Requires the lock."""

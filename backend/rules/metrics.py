@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from flashflow.backend.analytics.date_ranges import cut_at
 from flashflow.backend.analytics.query import Filters, QueryContext
 from flashflow.backend.analytics.service import Analytics
-from flashflow.backend.store.activity.rule_queries import sessions_begun
+from flashflow.backend.store.activity.rule_queries import count_sessions
 from flashflow.backend.store.analytics import cohorts_and_funnels, totals
 from flashflow.backend.store.analytics.totals import Slice
 
@@ -17,7 +17,7 @@ QUESTIONS: Mapping[str, Question] = {
     "activities": lambda asked, day, _start, _end: totals.activities(asked.conn, day),
     "active_users": lambda asked, day, _start, _end: cohorts_and_funnels.active_users(asked.conn, day),
     "new_users": lambda asked, day, _start, _end: cohorts_and_funnels.new_users(asked.conn, day),
-    "sessions": lambda asked, _day, start_ms, end_ms: sessions_begun(asked.conn, start_ms, end_ms, asked.app),
+    "sessions": lambda asked, _day, start_ms, end_ms: count_sessions(asked.conn, start_ms, end_ms, asked.app),
 }
 
 
@@ -35,4 +35,4 @@ class AnalyticsMetrics:
             whole = Slice(day, day, asked.app_key, 0, cut_at(end_ms, day, asked.local))
             return QUESTIONS[metric](asked, whole, start_ms, end_ms)
 
-        return self._analytics.ask(Filters(app=app), question)
+        return self._analytics.run(Filters(app=app), question)

@@ -32,7 +32,7 @@ def service(tmp_path: Path) -> Iterator[UserActivityService]:
 
 
 def say(service: UserActivityService, user: str, tracking: bool) -> None:
-    service.store.run(service.admission.consenting(user, tracking))
+    service.store.run(service.admission.consent_write(user, tracking))
 
 
 def kept(service: UserActivityService) -> list[str]:

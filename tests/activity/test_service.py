@@ -107,7 +107,7 @@ def test_rows_under_an_idempotency_key_are_known_again_however_late(
     row = {"user_id": "ada", "activity_type": "x", "timestamp": clock.now.isoformat()}
 
     def sent(key: str | None, *rows: dict[str, Any]) -> tuple[int, int]:
-        result = service.store.run(service.batching(rows, clock.now, Origin(), key=key))
+        result = service.store.run(service.batch_write(rows, clock.now, Origin(), key=key))
         return result.accepted, result.duplicates
 
     assert sent("one", row, row) == (2, 0)

@@ -159,13 +159,13 @@ def test_any_order_gives_the_sessions_of_the_right_order(
                 if what == "close":
                     service.close_idle_sessions()
                 elif what == "mark":
-                    service.store.run(service.rollups.marking(KEY, at % 3 > 0))
+                    service.store.run(service.rollups.mark_key_activity_write(KEY, at % 3 > 0))
                 elif what == "count":
                     service.store.run(
                         Write(lambda tx, items, s=service: [key_activities.recount(tx, s.cache) for _ in items], None)
                     )
                 elif what == "fold":
-                    service.rollups.fold()
+                    service.rollups.aggregate_pending()
                 elif what == "again":
                     service.close()
                     service = UserActivityService(path, clock=clock)

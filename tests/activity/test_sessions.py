@@ -208,12 +208,12 @@ def test_what_is_remembered_of_sessions_outlives_a_commit_on_the_writers_other_c
     """A loop commits on a connection of its own, a fold on the writer's: neither is a stranger to the other."""
 
     async def in_the_loop(number: int) -> None:
-        write = service.tracking(ActivityIn(user_id="ada", activity_type="x", page_url=f"/{number}"), Origin())
+        write = service.track_write(ActivityIn(user_id="ada", activity_type="x", page_url=f"/{number}"), Origin())
         await LoopWrites(service.store.writer).run(write)
 
     asyncio.run(in_the_loop(1))
     (session,) = service.cache.by_id.values()
-    service.rollups.fold()
+    service.rollups.aggregate_pending()
     service.close_idle_sessions()
     asyncio.run(in_the_loop(2))
     assert list(service.cache.by_id.values()) == [session]

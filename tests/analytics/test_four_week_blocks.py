@@ -51,7 +51,7 @@ def fill(service: UserActivityService) -> None:
     rows[:2_000] = sorted(rows[:2_000], key=lambda row: row["timestamp"])
     for start in range(0, len(rows), 500):
         service.track_batch(rows[start : start + 500])
-        service.rollups.fold()
+        service.rollups.aggregate_pending()
 
 
 def hold_to_the_days(service: UserActivityService, zone: str | None = None) -> None:
@@ -108,7 +108,7 @@ def test_long_ranges_are_read_by_blocks(service: UserActivityService, path: Path
 
 def test_whoever_is_erased_is_no_longer_in_a_block(service: UserActivityService, path: Path) -> None:
     service.track_activity("u3", "view", page_url="/only-u3", timestamp=NOW - timedelta(days=90))
-    service.rollups.fold()
+    service.rollups.aggregate_pending()
     with NotificationService(path.parent / "n.db", clock=service.clock) as notifications:
         assert Erasure(service, notifications).erase("u3").removed["activities"] > 200
     assert service.rollups.verify() == ()

@@ -50,7 +50,7 @@ def kept(service: UserActivityService) -> int:
 
 
 def settle(service: UserActivityService, clock: StillClock) -> None:
-    service.rollups.fold()  # whoever is not in the figures yet is found the next time
+    service.rollups.aggregate_pending()  # whoever is not in the figures yet is found the next time
     clock.go(hours=1)
     service.close_idle_sessions()
 
@@ -74,7 +74,7 @@ def rows_read(service: UserActivityService) -> int:
     def ask(conn: Any) -> None:
         conn.set_progress_handler(step, 100)
         try:
-            heavy_users.used_most(conn, "ada", None, 10)
+            heavy_users.most_used(conn, "ada", None, 10)
         finally:
             conn.set_progress_handler(None, 0)
 
@@ -95,7 +95,7 @@ def test_a_sessions_end_shows_who_does_much_and_nothing_else_changes(
     assert heavy(service) == 1
     assert pages(service) == before == {"/a": 19, "/b": 1}
     do(service, clock, 2, "/b")
-    service.rollups.fold()
+    service.rollups.aggregate_pending()
     do(service, clock, 5, "/c")  # not folded yet
     assert pages(service) == {"/a": 19, "/b": 3, "/c": 5}
     assert pages(service, user="bob") == {"/a": 3}
@@ -105,7 +105,7 @@ def test_a_sessions_end_shows_who_does_much_and_nothing_else_changes(
 
 def test_their_rows_are_not_looked_through_any_more(service: UserActivityService, clock: StillClock) -> None:
     do(service, clock, 900)
-    service.rollups.fold()
+    service.rollups.aggregate_pending()
     before = rows_read(service)
     settle(service, clock)
     assert heavy(service) == 1
@@ -116,7 +116,7 @@ def test_an_apps_own_are_told_apart(service: UserActivityService, clock: StillCl
     do(service, clock, 30)
     settle(service, clock)
     service.track_activity("ada", "page_view", page_url="/x", metadata={"feature": "on /x"}, app="wiki")
-    service.rollups.fold()
+    service.rollups.aggregate_pending()
     assert pages(service, "wiki") == {"/x": 1}
     assert pages(service, "local") == {"/a": 30}
     assert pages(service, "never") == {}
@@ -131,7 +131,7 @@ def test_pages_beyond_the_guard_are_looked_for_in_the_rows(
     do(service, clock, 7, "/b")
     for number in range(3):
         do(service, clock, 40 + number, f"/beyond-{number}")
-    service.rollups.fold()
+    service.rollups.aggregate_pending()
     assert pages(service) == {"/a": 30, "/b": 7, "/beyond-0": 40, "/beyond-1": 41, "/beyond-2": 42}
     assert service.rollups.verify() == ()
 
@@ -185,10 +185,10 @@ def test_who_was_promoted_half_way_counts_once(service: UserActivityService, clo
         heavy_users.promote(tx, ["ada", "ada", "nobody"])
         return [None] * len(items)
 
-    service.rollups.fold()
+    service.rollups.aggregate_pending()
     do(service, clock, 10)
     service.store.run(Write(promote, None))
     assert kept(service) == 2 * 30
-    service.rollups.fold()
+    service.rollups.aggregate_pending()
     assert pages(service) == Counter({"/a": 40})
     assert service.rollups.verify() == ()

@@ -84,7 +84,7 @@ def test_a_funnel_over_one_busy_day_takes_the_next_moment(
     chance.shuffle(rows)
     for part in range(folds):
         service.track_batch(rows[part::folds])
-        service.rollups.fold()
+        service.rollups.aggregate_pending()
     assert service.rollups.verify() == ()
     naive = Naive(service.list_activities(limit=1_000).activities, ZoneInfo("UTC"))
     steps = ["view"] * 5
@@ -102,7 +102,7 @@ def test_no_bare_row_is_asked_but_of_very_busy_days(
             for n in range(activities)
         ]
     )
-    service.rollups.fold()
+    service.rollups.aggregate_pending()
     service.store.run(Write(lambda tx, items: [tx.conn.execute("DELETE FROM activities_by_user") and None], None))
     found = service.analytics.funnel(QUARTER, ["view", "view", "view"]).steps
     assert [s.users for s in found[1:]] == [reached] * 2

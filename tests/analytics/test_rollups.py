@@ -73,7 +73,7 @@ def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
             if what == "track":
                 service.track_batch([row(made) for made in given_])
             elif what == "fold":
-                service.rollups.fold()
+                service.rollups.aggregate_pending()
             elif what == "close":
                 service.close_idle_sessions()
             elif what == "zone":
@@ -231,7 +231,7 @@ def test_a_type_without_figures_of_its_own_is_not_answered_with_none(
 def test_names_as_frequent_as_each_other_stand_in_order(service: UserActivityService) -> None:
     for page in ("/c", "/a", "/d", "/b", "/d"):
         service.track_activity("ada", "look", page_url=page)
-        service.rollups.fold()
+        service.rollups.aggregate_pending()
     for limit in range(1, 6):
         found = [name.name for name in service.analytics.top(Filters(), "pages", limit).names]
         assert found == ["/d", "/a", "/b", "/c"][:limit]
@@ -248,7 +248,7 @@ def test_whoever_shows_figures_hears_of_a_key_activity_once_it_counts(
         told.extend((event, keys) for event in events)
 
     service.track_activity("ada", "x")
-    service.rollups.fold()
+    service.rollups.aggregate_pending()
     service.bus.subscribe(hear)
     for name, is_key in (("x", True), ("x", True), ("x", False), ("x", False), ("new", False)):
         service.rollups.mark_key_activity(name, is_key)
@@ -270,7 +270,7 @@ def test_counting_sessions_anew_goes_on_where_a_process_left_it(
         for number in range(7):
             service.track_activity("ada", "buy", session_id=f"s{number}", timestamp=at(f"2026-11-02T0{number}:00"))
         service.close_idle_sessions()
-        service.store.run(service.rollups.marking("buy", True))
+        service.store.run(service.rollups.mark_key_activity_write("buy", True))
         assert service.rollups.recount(seconds=0)
         assert service.analytics.overview(Filters()).figures["engagement_rate"].value == 2 / 7
         assert service.rollups.verify() == ()
@@ -304,7 +304,7 @@ def test_figures_made_anew_are_told_of(service: UserActivityService) -> None:
 
 
 def test_a_long_tail_is_folded_in_parts(service: UserActivityService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aggregate, "FOLD_MOST", 7)
+    monkeypatch.setattr(aggregate, "MOST_IN_BATCH", 7)
     service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x"} for n in range(30)])
     assert service.analytics.overview(Filters()).figures["activities"].value == 30
     assert service.rollups.verify() == ()
@@ -321,7 +321,7 @@ def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(
     )
     session = service.start_session("ada").session
     service.end_session(session.id)
-    service.rollups.fold()
+    service.rollups.aggregate_pending()
     for spoil in (
         "UPDATE user_days SET activities = activities + 1",
         "DELETE FROM name_days WHERE kind = 3",
@@ -414,7 +414,7 @@ def test_no_question_looks_at_every_activity(
 ) -> None:
     """EXPLAIN QUERY PLAN of every statement that the dashboard's questions run: each goes by an index."""
     service.track_batch([{"user_id": f"u{n % 3}", "activity_type": "x", "page_url": "/a"} for n in range(30)])
-    service.rollups.fold()
+    service.rollups.aggregate_pending()
     monkeypatch.setattr(cohorts_and_funnels, "LOOK", look)
     of_days = Filters(first=NOW.date() - timedelta(days=days - 1), last=NOW.date())
     asked: list[str] = []

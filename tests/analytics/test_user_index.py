@@ -93,7 +93,7 @@ def test_whatever_was_fed_and_counted_when_the_answers_are_those_of_the_rows(
             elif what == "feed":
                 feed(service)
             elif what == "settle":
-                service.settle_figures()
+                service.settle_metrics()
             elif what == "start":
                 session_id = service.start_session(users[0]).session.id
                 service.track_activity(users[0], "page_view", page_url="/a", session_id=session_id)
@@ -115,7 +115,7 @@ def test_whatever_was_fed_and_counted_when_the_answers_are_those_of_the_rows(
                 inside = [a for a in his if a.session_id == session.id]
                 assert session.pages_visited == len({a.page_url for a in inside})
                 assert service.list_activities(session_id=session.id, limit=10_000).activities == tuple(inside)
-        service.settle_figures()
+        service.settle_metrics()
         assert counters(service) == counted_naively(service)
         assert mark(service)[1] is None
     finally:
@@ -149,7 +149,7 @@ def test_sessions_that_wait_count_once_whoever_opens_one_meanwhile(service: User
     session = service.start_session(USERS[0]).session.id
     service.track_batch(rows(USERS, NOW))
     assert service.get_user_analytics(USERS[0]).total_sessions == len(service.get_user_sessions(USERS[0]).sessions) == 2
-    service.settle_figures()
+    service.settle_metrics()
     service.track_activity(USERS[0], "app_open", session_id=session)
     assert counters(service) == counted_naively(service)
     assert service.get_user_analytics(USERS[0]).total_sessions == 2
@@ -158,7 +158,7 @@ def test_sessions_that_wait_count_once_whoever_opens_one_meanwhile(service: User
 def test_the_index_is_fed_by_itself_once_enough_waits(
     service: UserActivityService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(user_index, "FEED_AT", 100)
+    monkeypatch.setattr(user_index, "AGGREGATE_AT", 100)
     service.track_batch(rows(USERS * 8, NOW))
     assert mark(service)[0] == 0
     service.track_batch(rows(USERS, NOW))
@@ -169,7 +169,7 @@ def test_the_index_is_fed_by_itself_once_enough_waits(
 def test_what_an_earlier_process_left_unfed_counts_towards_the_next_feed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(user_index, "FEED_AT", 100)
+    monkeypatch.setattr(user_index, "AGGREGATE_AT", 100)
     for _ in range(3):
         with UserActivityService(tmp_path / "a.db", clock=StillClock()) as service:
             service.track_batch(rows(USERS * 3, NOW))

@@ -161,11 +161,11 @@ def test_figures_that_a_crash_left_unwritten_are_written_after_the_next_start(
     with UserActivityService(tmp_path / "left.db", clock=clock) as first:
         session_id = first.track_activity("ada", "page_view", page_url="/a").session_id
         clock.go(minutes=2)
-        first.store.run(first.ending(session_id, None))  # as the API does it; the job never came to it
+        first.store.run(first.end_session_write(session_id, None))  # as the API does it; the job never came to it
         assert first.models.analytics.get_by_id("ada").avg_session_duration is None
     with UserActivityService(tmp_path / "left.db", clock=clock) as second:
-        assert second.settle_figures() == 1
-        assert second.settle_figures() == 0
+        assert second.settle_metrics() == 1
+        assert second.settle_metrics() == 0
         assert second.models.analytics.get_by_id("ada").avg_session_duration == 120.0
 
 
@@ -227,5 +227,5 @@ def test_what_comes_late_into_a_session_that_is_over_reaches_the_stored_figures(
     stored = "SELECT total_sessions, avg_session_duration FROM user_analytics"
     assert service.store.read(lambda conn: conn.execute(stored).fetchone()) == (2, 300.0)
     service.track_activity("ada", "x", timestamp=clock.at(minutes=-100))  # unites them
-    service.settle_figures()
+    service.settle_metrics()
     assert service.store.read(lambda conn: conn.execute(stored).fetchone()) == (1, 3900.0)

@@ -168,7 +168,7 @@ def test_features_that_an_older_version_counted_wrong_are_counted_again(
         older.setattr("flashflow.backend.activity.service.ACTIVITY_MIGRATIONS", ACTIVITY_MIGRATIONS[:13])
         with UserActivityService(path) as service:
             service.track_activity("ada", "x", metadata={"feature": "a\0b"})
-            service.rollups.fold()
+            service.rollups.aggregate_pending()
     with closing(sqlite3.connect(path)) as conn:
         assert conn.execute("UPDATE figure_names SET name = 'a' WHERE name LIKE 'a%b'").rowcount == 1
         conn.commit()

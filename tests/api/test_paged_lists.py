@@ -124,7 +124,7 @@ def sessions(backend: Backend) -> Pages:
 def users(backend: Backend) -> Pages:
     for number in range(ROWS):
         backend.activity.track_activity(name_of(number), "click")
-    backend.activity.settle_figures()
+    backend.activity.settle_metrics()
 
     def page(limit: int, cursor: str | None) -> tuple[list[str], str | None]:
         found = backend.analytics.user_list(Filters(), limit, cursor)

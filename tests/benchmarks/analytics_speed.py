@@ -84,7 +84,7 @@ def fill(path: Path, activities: int, until_ms: int, *, roaming: bool = False) -
         clock.ms = until_ms
         while service.close_idle_sessions():
             pass
-        service.settle_figures()
+        service.settle_metrics()
     return Made(tuple(rates))
 
 

@@ -63,7 +63,7 @@ def live(backend: Backend, user: str, mark: str = MARK) -> None:
         activity.track_activity(user, f"t{number}", page_url=f"/{mark}/{number}", metadata={mark: mark * 3})
     activity.start_session(user, {mark: mark}, session_id=f"session-{mark}")
     activity.end_session(f"session-{mark}")
-    activity.store.run(activity.admission.consenting(user, True))
+    activity.store.run(activity.admission.consent_write(user, True))
     for number in range(5):
         told.send_notification(user, f"{mark} {number}", mark, channels=["in_app", "push"], data={mark: mark})
     told.update_notification_preference(user, "general", "push", False)
@@ -106,11 +106,11 @@ def everything(data: Path) -> dict[str, list[Any]]:
 def test_nothing_of_the_person_is_left_in_the_folder_and_everyone_else_stays(tmp_path: Path) -> None:
     with Backend(config(tmp_path)) as backend:
         live(backend, "bob", "said-by-bob")
-        backend.activity.settle_figures()
-        backend.activity.rollups.fold()
+        backend.activity.settle_metrics()
+        backend.activity.rollups.aggregate_pending()
         before = everything(backend.data_dir)
         live(backend, VICTIM)
-        backend.activity.settle_figures()
+        backend.activity.settle_metrics()
         for name in FILES:
             back_up(backend.data_dir / name, backend.clock, "daily")
         assert {name.split(".")[0] for name in traces(backend.data_dir, VICTIM, MARK)} == {
@@ -516,5 +516,5 @@ def test_the_gate_asks_nothing_of_the_rows_where_nobody_was_erased(tmp_path: Pat
             asked.append("asked")
             yield "ada"
 
-        refused = service.store.run(Write(lambda tx, items: [service.admission.turned_away(tx, users())], None))
+        refused = service.store.run(Write(lambda tx, items: [service.admission.refused_users(tx, users())], None))
         assert (refused, asked) == ({}, [])

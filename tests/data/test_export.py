@@ -138,7 +138,7 @@ def test_a_users_rows_come_by_time_from_the_index_and_the_tail_alike(backend: Ba
     for number in range(700):
         service.track_activity("ada", f"t{number}", timestamp=clock.at(seconds=-(number * 7919 % 700)))
         if number == 400:
-            service.settle_figures()
+            service.settle_metrics()
             service.store.run(Write(lambda tx, items: [user_index.catch_up(tx, service.local)], None))
     slices = backend.exports.rows("activities", "jsonl", ExportFilter(user_id="ada"))
     times = [json.loads(line)["timestamp"] for line in b"".join(slices).splitlines()]

@@ -170,13 +170,13 @@ def test_a_row_repeated_in_the_moment_its_first_copy_is_pruned_is_refused(backen
         return {"user_id": "ada", "activity_type": "a", "timestamp": moment, "activity_id": name}
 
     def one(name: str, moment: datetime) -> Write[NewActivity, Tracked]:
-        return service.tracking(build(ActivityIn, **said(name, moment)), origin)
+        return service.track_write(build(ActivityIn, **said(name, moment)), origin)
 
     rows = [said("early", early), said("new", late), said("late", late)]
     exported = [msgspec.json.encode(row) for row in rows]
     service.track_batch([said("early", early), said("late", late)])
     singles = [one("late", late), one("early", early), one("other", late)]
-    batch, imported = service.batching(rows, None, origin), import_activities_write(service, exported)
+    batch, imported = service.batch_write(rows, None, origin), import_activities_write(service, exported)
     alone = one("early", early)
     assert backend.retention.prune(clock.now_ms() - 3 * DAY_MS).activities == 1
 
@@ -202,7 +202,7 @@ def test_a_row_repeated_in_the_moment_its_first_copy_is_pruned_is_refused(backen
 def test_a_row_without_a_time_of_its_own_is_never_too_old(backend: Backend, clock: StillClock) -> None:
     service = backend.activity
     service.track_activity("ada", "a", timestamp=clock.at(minutes=30))
-    waiting = service.tracking(ActivityIn(user_id="ada", activity_type="b"), Origin())
+    waiting = service.track_write(ActivityIn(user_id="ada", activity_type="b"), Origin())
     assert backend.retention.prune(clock.now_ms() + DAY_MS).activities == 1
     assert not service.store.run(waiting).duplicate
 

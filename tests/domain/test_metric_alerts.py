@@ -141,7 +141,7 @@ def test_figures_are_counted_over_their_span_and_app(service: UserActivityServic
     for some in (rows, later):
         for user, hours, app in some:
             service.track_activity(user, "x", timestamp=to_datetime(start + hours * HOUR_MS), app=app)
-        service.settle_figures()  # some of it is in the figures, and some is not yet
+        service.settle_metrics()  # some of it is in the figures, and some is not yet
 
     def values(app: str | None) -> dict[str, int]:
         return {name: metrics.value(name, start, end, app) for name in QUESTIONS}

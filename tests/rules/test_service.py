@@ -305,7 +305,7 @@ def test_every_field_of_an_activity_can_be_asked_about(parts: Parts) -> None:
     for _ in range(3):
         parts.did(session_id="s1", page_url="/p", referrer="/r", user_agent="Fox")
         parts.did(session_id="s1", page_url="/p", referrer="/r", user_agent="Bear")
-        parts.activity.settle_figures()
+        parts.activity.settle_metrics()
     assert parts.judge() == 3
 
 
@@ -538,14 +538,14 @@ def test_a_rule_that_is_switched_off_between_the_look_and_the_step_tells_nobody(
     parts.make()
     parts.make("other")
     parts.did()
-    real = rule_queries.arrived
+    real = rule_queries.activities_since
 
-    def meddling(*asked: Any) -> rule_queries.Arrived:
+    def meddling(*asked: Any) -> rule_queries.ActivityBatch:
         monkeypatch.undo()
         parts.enable(False)
         return real(*asked)
 
-    monkeypatch.setattr(rule_queries, "arrived", meddling)
+    monkeypatch.setattr(rule_queries, "activities_since", meddling)
     assert parts.judge() == 1
     assert (parts.now().fired, parts.now("other").fired) == (0, 1)
 

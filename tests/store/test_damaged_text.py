@@ -62,7 +62,7 @@ def fill(backend: Backend) -> None:
         "ada", "click", page_url="/a", referrer="https://a.test/", user_agent="Mozilla", metadata={"feature": "x"},
     )  # fmt: skip
     activity.start_session("ada", device_info={"os": "Linux"})
-    activity.settle_figures()
+    activity.settle_metrics()
 
 
 def look_at_everything(backend: Backend) -> None:
@@ -94,7 +94,7 @@ def look_at_everything(backend: Backend) -> None:
     activity.get_user_sessions("ada")
     activity.get_user_analytics("ada")
     activity.track_activity("ada", "click")
-    activity.settle_figures()
+    activity.settle_metrics()
     backend.analytics.overview(Filters())
     backend.analytics.top(Filters(), "pages", 10)
     backend.analytics.user_list(Filters())

@@ -46,7 +46,7 @@ def origin(call: ApiRequest, app: str | None) -> Origin:
 
 async def track(call: ApiRequest) -> ApiResponse:
     body: ActivityIn = call.body
-    write = call.services.activity.tracking(body, origin(call, body.app))
+    write = call.services.activity.track_write(body, origin(call, body.app))
     return await call.create(call.services.activity.store, call.services.activity_writes, write, _tracked)
 
 
@@ -79,7 +79,7 @@ async def batch(call: ApiRequest) -> ApiResponse:
     body: BatchIn = call.body
     may_name_app = call.caller.sees is None
     key = call.headers.get(b"idempotency-key")
-    write = call.services.activity.batching(
+    write = call.services.activity.batch_write(
         body.activities,
         body.sent_at,
         origin(call, None),
@@ -113,7 +113,7 @@ async def list_activities(call: ApiRequest) -> ApiResponse:
 
 async def start_session(call: ApiRequest) -> ApiResponse:
     body: SessionIn = call.body
-    write = call.services.activity.starting(body, origin(call, body.app))
+    write = call.services.activity.start_session_write(body, origin(call, body.app))
     return await call.create(call.services.activity.store, call.services.activity_writes, write, _started)
 
 
@@ -124,13 +124,15 @@ def _started(started: SessionStarted) -> ApiResponse:
 
 
 async def end_session(call: ApiRequest) -> ApiResponse:
-    write = call.services.activity.ending(call.params["session_id"], call.caller.sees)
+    write = call.services.activity.end_session_write(call.params["session_id"], call.caller.sees)
     session = await call.services.activity_writes.run(write)
     return success(session=to_json_types(session))
 
 
 async def heartbeat(call: ApiRequest) -> ApiResponse:
-    await call.services.activity_writes.run(call.services.activity.beating(call.params["session_id"], call.caller.sees))
+    await call.services.activity_writes.run(
+        call.services.activity.heartbeat_write(call.params["session_id"], call.caller.sees)
+    )
     return success()
 
 

@@ -127,7 +127,7 @@ async def _respond(
     def answer() -> ApiResponse:
         return success(**{name: _json(calculate(analytics, filters, query))})
 
-    return await call.read(answer, long=by_days and analytics.is_elsewhere(filters))
+    return await call.read(answer, long=by_days and analytics.uses_other_timezone(filters))
 
 
 def _json(record: Record) -> dict[str, Any]:
@@ -189,7 +189,7 @@ async def users(call: ApiRequest) -> ApiResponse:
         rows = [msgspec.to_builtins(row) for row in found.users]
         return success(users=rows, next_cursor=found.next_cursor, period=found.period, definition=found.definition)
 
-    return await call.read(answer, long=analytics.is_elsewhere(filters))
+    return await call.read(answer, long=analytics.uses_other_timezone(filters))
 
 
 async def list_types(call: ApiRequest) -> ApiResponse:
@@ -199,7 +199,9 @@ async def list_types(call: ApiRequest) -> ApiResponse:
 
 async def mark_type(call: ApiRequest) -> ApiResponse:
     body: ActivityTypeIn = call.body
-    marked = await call.services.activity_writes.run(call.services.activity.rollups.marking(body.name, body.key))
+    marked = await call.services.activity_writes.run(
+        call.services.activity.rollups.mark_key_activity_write(body.name, body.key)
+    )
     await call.wait(lambda: call.services.activity.rollups.recount(RECOUNT_S))
     return success(activity_type=to_json_types(marked))
 

@@ -120,7 +120,7 @@ async def get_consent(call: ApiRequest) -> ApiResponse:
 
 async def set_consent(call: ApiRequest) -> ApiResponse:
     body: ConsentIn = call.body
-    write = call.services.activity.admission.consenting(path_user(call), body.tracking)
+    write = call.services.activity.admission.consent_write(path_user(call), body.tracking)
     consent: Consent = await call.services.activity_writes.run(write)
     return success(consent=to_json_types(consent))
 

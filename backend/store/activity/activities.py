@@ -213,11 +213,11 @@ def activity_rows(
     if user_id is not None:
         places = user_index.places_of_user(conn, user_index.IndexQuery(user_id, where, values, low, high), limit + 1)
     else:
-        within, moments = conditions([("timestamp >= ?", low), ("timestamp <= ?", high)])
+        within, times = conditions([("timestamp >= ?", low), ("timestamp <= ?", high)])
         places = conn.execute(
             f"SELECT timestamp, seq FROM user_activities{clause([*where, *within])} "
             "ORDER BY timestamp DESC, seq DESC LIMIT ?",
-            (*values, *moments, limit + 1),
+            (*values, *times, limit + 1),
         ).fetchall()
     rows, more = take(user_index.rows_at(conn, [seq for _, seq in places]), limit, most_bytes)
     return rows, encode_cursor("activities", rows[-1][6], rows[-1][0]) if more else None

@@ -31,22 +31,24 @@ BEGUN = (
 )
 
 
-class Arrived(NamedTuple):
+class ActivityBatch(NamedTuple):
     """Activities in order of arrival, and the last ``seq`` that was read."""
 
-    happenings: list[ActivityFacts]
+    activities: list[ActivityFacts]
     reached: int
 
 
-def arrived(
+def activities_since(
     conn: sqlite3.Connection, after: int, until: int, since_ms: int, types: Sequence[str], limit: int
-) -> Arrived:
+) -> ActivityBatch:
     """Return up to ``limit`` activities of ``types`` after seq ``after`` up to ``until``, from ``since_ms`` on."""
     rows = conn.execute(SINCE, (after, until, since_ms, to_json(types), limit)).fetchall()
-    return Arrived([_facts(row) for row in rows], rows[-1][0] if len(rows) == limit else until)
+    return ActivityBatch([_facts(row) for row in rows], rows[-1][0] if len(rows) == limit else until)
 
 
-def during(conn: sqlite3.Connection, since_ms: int, activity_type: str, app: str | None) -> Iterator[ActivityFacts]:
+def activities_of_type(
+    conn: sqlite3.Connection, since_ms: int, activity_type: str, app: str | None
+) -> Iterator[ActivityFacts]:
     """Iterate over the activities of a type timed ``since_ms`` or later, oldest first."""
     for row in conn.execute(DURING, (since_ms, activity_type, app, app)):
         yield _facts(row)
@@ -57,6 +59,6 @@ def _facts(row: tuple[Any, ...]) -> ActivityFacts:
     return ActivityFacts(seq, decode_id(id_), user_id, kind, decode_id(session_id), *rest)
 
 
-def sessions_begun(conn: sqlite3.Connection, start_ms: int, end_ms: int, app: str | None) -> int:
+def count_sessions(conn: sqlite3.Connection, start_ms: int, end_ms: int, app: str | None) -> int:
     """Count the sessions of an app (None: all) that began in [``start_ms``, ``end_ms``)."""
     return int(conn.execute(BEGUN, (start_ms, end_ms, app)).fetchone()[0])

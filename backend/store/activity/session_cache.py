@@ -23,9 +23,27 @@ class OpenSession:
     """The working copy of a session; ``SessionBook`` saves it."""
 
     __slots__ = (
-        "activities", "app", "counted", "device_info", "end_reason", "end_time", "id", "implicit", "ip_address",
-        "is_new", "key_activities", "last_seen", "moved", "pages", "pages_visited", "seq", "shared", "start_time",
-        "tell", "user_agent", "user_id",
+        "activities",
+        "app",
+        "counted",
+        "device_info",
+        "end_reason",
+        "end_time",
+        "id",
+        "implicit",
+        "ip_address",
+        "is_new",
+        "key_activities",
+        "last_seen",
+        "moved",
+        "pages",
+        "pages_visited",
+        "publish",
+        "seq",
+        "shared",
+        "start_time",
+        "user_agent",
+        "user_id",
     )  # fmt: skip
 
     def __init__(self, row: tuple[Any, ...], *, is_new: bool = False) -> None:
@@ -53,13 +71,13 @@ class OpenSession:
         self.pages: set[int] | None = set() if is_new else None
         """Hashes of its distinct pages; None where they have to be read from the rows."""
         self.is_new = is_new
-        self.tell = is_new
+        self.publish = is_new
         self.moved = False
 
     def saved(self) -> None:
         """Mark it as written."""
         self.device_info = None
-        self.is_new = self.tell = self.moved = False
+        self.is_new = self.publish = self.moved = False
 
     def touch(self, timestamp: int) -> None:
         """Extend the session to include ``timestamp``; an ended session stays ended."""
@@ -70,7 +88,7 @@ class OpenSession:
             self.moved = True
         if self.end_time is not None and self.last_seen > self.end_time:
             self.end_time = self.last_seen
-            self.tell = True
+            self.publish = True
 
     def note_page(self, page: str | None) -> None:
         """Add a page to the distinct pages."""
@@ -83,12 +101,12 @@ class OpenSession:
     def close(self, end_time: int, reason: str) -> None:
         self.end_time = end_time
         self.end_reason = reason
-        self.tell = True
+        self.publish = True
 
     def reopen(self) -> None:
         """Open it again: a late activity extends it to within 30 minutes of now."""
         self.end_time = self.end_reason = None
-        self.tell = True
+        self.publish = True
 
     def is_stale(self, now: int) -> bool:
         """Whether it has to end at ``now`` by the 30-minute or the 24-hour rule."""
@@ -112,7 +130,7 @@ class SessionCache:
         self.agents: dict[str, int | None] = {}
         self.key_types: frozenset[str] = frozenset()
         self.unsettled: set[str] = set()
-        """Users whose stored metrics lack an ended session; writers add them, ``settle_figures`` takes them."""
+        """Users whose stored metrics lack an ended session; writers add them, ``settle_metrics`` takes them."""
         self._mark = uuid.uuid4().hex
         self._entered = False
 
@@ -127,7 +145,7 @@ class SessionCache:
             self._entered = True
             if mark != self._mark:
                 tx.conn.execute("UPDATE figures_state SET writer = ?", (self._mark,))
-        tx.undo.append(self.forget)
+        tx.undo.append(self.invalidate)
 
     def _drop_ended(self) -> None:
         """Evict ended sessions: they are needed rarely."""
@@ -154,7 +172,7 @@ class SessionCache:
                 taken.append(self.unsettled.pop())
         return taken
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Invalidate everything, including the key activity types."""
         self.clear()
         self._entered = False

@@ -32,7 +32,7 @@ class NewSession(NamedTuple):
 _ABOUT = ("device_info", "ip_address", "user_agent")
 
 
-def take_in(
+def import_sessions(
     tx: Tx, requests: Sequence[Sequence[NewSession]], cache: SessionCache
 ) -> list[list[Tracked | FlashFlowError]]:
     """Store the sessions of all ``requests``; return one answer each, a duplicate where nothing changed."""

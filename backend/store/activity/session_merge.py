@@ -21,16 +21,16 @@ class SessionMerge:
     """Merge at the end of a transaction, after its activities and sessions are written.
 
     The caller writes the ``changed`` sessions and recounts their pages and key activities; ``gone`` sessions are
-    deleted. ``feed`` brings the index by user up to date.
+    deleted. ``aggregate_pending`` brings the index by user up to date.
     """
 
     def __init__(
         self,
         tx: Tx,
         known: Callable[[tuple[Any, ...]], OpenSession],
-        feed: Callable[[], None],
+        aggregate_pending: Callable[[], None],
     ) -> None:
-        self._feed = feed
+        self._aggregate_pending = aggregate_pending
         self._tx = tx
         self._known = known
         self.changed: dict[bytes | str, OpenSession] = {}
@@ -48,7 +48,7 @@ class SessionMerge:
             if following.start_time >= limit:
                 return
             if not self.changed:
-                self._feed()  # the statements below find activities by user
+                self._aggregate_pending()  # the statements below find activities by user
             if following.last_seen < limit:
                 at = self._merge(at, following)
             elif (rest := self._share(at, following, limit)) is not None:

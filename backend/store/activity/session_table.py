@@ -45,10 +45,10 @@ def write(conn: sqlite3.Connection, sessions: Iterable[OpenSession]) -> list[Ope
     """Write ``sessions``; return the ones to publish events for: opened, ended or merged."""
     published: list[OpenSession] = []
     sessions = tuple(sessions)
-    revision, seq = _last_places(conn) if any(s.tell for s in sessions) else (0, 0)
+    revision, seq = _last_places(conn) if any(s.publish for s in sessions) else (0, 0)
     inserts, updates, moves, endings = [], [], [], []
     for s in sessions:
-        if s.tell:
+        if s.publish:
             revision += 1
             published.append(s)
         if s.is_new:
@@ -58,7 +58,7 @@ def write(conn: sqlite3.Connection, sessions: Iterable[OpenSession]) -> list[Ope
                  s.pages_visited, s.activities, s.device_info, s.ip_address, s.user_agent, s.shared,
                  s.key_activities, s.implicit, revision)
             )  # fmt: skip
-        elif s.tell:
+        elif s.publish:
             endings.append(
                 (s.start_time, s.last_seen, s.end_time, s.end_reason, s.activities, s.shared, s.key_activities,
                  s.implicit, s.pages_visited, revision, s.seq)

@@ -166,7 +166,7 @@ class SessionBook:
         self._settle([s for s in self._touched.values() if s.end_time is not None or s.counted is not None], gone)
 
     def _merge(self) -> SessionMerge:
-        merge = SessionMerge(self._tx, self.known, self._feed)
+        merge = SessionMerge(self._tx, self.known, self._aggregate_pending)
         for session in sorted(self._to_merge.values(), key=lambda session: session.start_time):
             merge.join_from(session)
         for session in (*merge.changed.values(), *merge.gone):
@@ -174,7 +174,7 @@ class SessionBook:
             self.merged = True
         return merge
 
-    def _feed(self) -> None:
+    def _aggregate_pending(self) -> None:
         """Aggregate pending activities, which a search by user would scan."""
         if user_index.tail_length(self._tx.conn) > TAIL_TO_COUNT_IN:
             user_index.catch_up(self._tx, self._cache.local)
@@ -183,7 +183,7 @@ class SessionBook:
         """Count the pages of ended sessions and update ``session_days``; ``gone`` sessions were merged into others."""
         unknown = [s for s in sessions if s.end_time is not None and s.pages is None]
         if unknown:
-            self._feed()
+            self._aggregate_pending()
         for session in unknown:
             session_table.count_pages(self._tx.conn, session)
         changes: list[tuple[Counted | None, Counted | None]] = [(session.counted, None) for session in gone]

@@ -51,7 +51,7 @@ def _shrink(tx: Tx, session: OpenSession, times: set[int]) -> None:
     if (start, seen) != (session.start_time, session.last_seen):
         if session.end_reason == "timeout" or session.end_time in times:
             session.end_time = session.last_seen
-        session.tell = True
+        session.publish = True
 
 
 def reassign(tx: Tx, user_id: str, ids: Sequence[bytes | str], cache: SessionCache) -> frozenset[bytes | str]:
@@ -71,7 +71,7 @@ def reassign(tx: Tx, user_id: str, ids: Sequence[bytes | str], cache: SessionCac
             session.key_activities = sum(keys for *_, keys in rows)
             if session.end_time is not None:
                 session.end_time = session.last_seen
-            session.tell = True
+            session.publish = True
             tx.conn.execute(_HAND_OVER, (session.user_id, session.seq))
             tx.conn.execute(_COUNT, (session.user_id, session.seq))
             book.mark(session)

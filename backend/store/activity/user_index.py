@@ -21,12 +21,12 @@ from flashflow.backend.core.encoding import to_json
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups import partitions
-from flashflow.backend.store.rollups.aggregate import fold
+from flashflow.backend.store.rollups.aggregate import aggregate_batch
 from flashflow.backend.store.rollups.dimensions import user_key
 
 COUNT_AT = 65_536
 """Activities with deferred counters above which they are counted although writes continue."""
-FEED_AT = 16_384
+AGGREGATE_AT = 16_384
 """Rows in the tail that start an aggregation; a read scans about as many at most (0.1 µs each)."""
 
 _NAMES = (
@@ -40,14 +40,14 @@ COLUMNS = {name: name for name in _NAMES} | {
 _OF = {"seq": "p.seq AS seq", "user_id": "u.user_id AS user_id"}
 _SEQ = re.compile(r"\bseq\b")
 _MARK = "(SELECT through FROM figures_state)"
-_FED = (
+_INDEXED = (
     "figure_users u CROSS JOIN activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part AND p.user = u.key "
     "CROSS JOIN user_activities a ON a.seq = p.seq"
 )
 TAIL = f"user_activities WHERE seq > {_MARK}"
 
 VIEW_DDL = f"""CREATE VIEW user_timeline AS
-    SELECT {", ".join(_OF.get(c, sql) for c, sql in COLUMNS.items())} FROM {_FED}
+    SELECT {", ".join(_OF.get(c, sql) for c, sql in COLUMNS.items())} FROM {_INDEXED}
     UNION ALL SELECT {", ".join(COLUMNS.values())} FROM {TAIL}"""
 
 
@@ -55,7 +55,7 @@ def of_session(column: str) -> str:
     """Build SQL for a column of the activities of the enclosing query's ``user_sessions``."""
     # Not by the view: SQLite does not push outer columns down into it.
     return (
-        f"SELECT a.{column} FROM {_FED} WHERE u.user_id = user_sessions.user_id "
+        f"SELECT a.{column} FROM {_INDEXED} WHERE u.user_id = user_sessions.user_id "
         f"AND {partitions.between('user_sessions.start_time', 'user_sessions.last_seen')} "
         f"AND a.session_id = user_sessions.id UNION ALL SELECT {column} FROM {TAIL} "
         "AND user_id = user_sessions.user_id AND session_id = user_sessions.id"
@@ -65,14 +65,14 @@ def of_session(column: str) -> str:
 def rows_of(condition: str) -> str:
     """Build SQL for the ``seq`` of user :user's activities from :low to :high, both included, with ``condition``."""
     return (
-        f"SELECT a.seq FROM {_FED} WHERE u.user_id = :user AND {partitions.between(':low', ':high')} AND a.{condition} "
-        f"UNION ALL SELECT seq FROM {TAIL.replace('user_activities', 'user_activities NOT INDEXED')} "
+        f"SELECT a.seq FROM {_INDEXED} WHERE u.user_id = :user AND {partitions.between(':low', ':high')} "
+        f"AND a.{condition} UNION ALL SELECT seq FROM {TAIL.replace('user_activities', 'user_activities NOT INDEXED')} "
         f"AND user_id = :user AND timestamp BETWEEN :low AND :high AND {condition}"
     )
 
 
 SINCE = (
-    f"SELECT a.activity_type, a.app FROM {_FED} WHERE u.user_id = ?1 "
+    f"SELECT a.activity_type, a.app FROM {_INDEXED} WHERE u.user_id = ?1 "
     f"AND {partitions.between('?2', str(partitions.ALWAYS))} "
     f"UNION ALL SELECT activity_type, app FROM {TAIL} AND user_id = ?1 AND timestamp >= ?2"
 )
@@ -100,7 +100,7 @@ def catch_up(tx: Tx, local: LocalTime) -> bool:
     counted = counted_to(tx.conn)
     if counted is not None and _newest(tx.conn) - counted > COUNT_AT:
         count_tail(tx)
-    return fold(tx, local)
+    return aggregate_batch(tx, local)
 
 
 def counted_to(conn: sqlite3.Connection) -> int | None:
@@ -184,7 +184,7 @@ def places_of_user(
     found = _in_tail(conn, query, f"ORDER BY timestamp {order}, seq {order} LIMIT {int(limit)}")
     user = user_key(conn, query.user_id)
     conditions = "".join(f" AND {_SEQ.sub('p.seq', condition)}" for condition in query.where)
-    fed = (
+    indexed_rows = (
         "SELECT a.timestamp, p.seq FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq "
         f"WHERE p.part = ? AND p.user = ? AND p.at BETWEEN ? AND ?{conditions} "
         f"ORDER BY p.at {order}, p.seq {order} LIMIT {int(limit)}"
@@ -193,7 +193,7 @@ def places_of_user(
     for number, low, high in (
         partitions.partitions(conn, query.low, query.high, oldest=oldest) if user is not None else ()
     ):
-        rows = conn.execute(fed, (number, user, low, high, *query.values)).fetchall()
+        rows = conn.execute(indexed_rows, (number, user, low, high, *query.values)).fetchall()
         found += rows
         indexed += len(rows)
         if indexed >= limit:  # the next partitions are further away than all of these

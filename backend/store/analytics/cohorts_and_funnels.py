@@ -228,7 +228,7 @@ def walk(
         before = str(between_ms[0] - 1)
         timestamp, more = _next_after(before, types[0], app), f"{of_app} AND {LAST} > {before}"
     if _is_read_faster(conn, part._replace(type=types[0])):
-        way = (
+        rows = (
             f"SELECT d.user AS user, MIN({_WHEN.format(timestamp=timestamp)}) AS at0 FROM {_OF_TYPE} "
             f"AND d.day BETWEEN {part.first} AND {part.last}{more} WHERE t.type = {types[0]} "
             f"AND t.week BETWEEN {week_of(str(part.first))} AND {week_of(str(part.last))} GROUP BY d.user"
@@ -238,13 +238,13 @@ def walk(
             type=types[0], user="s.user", timestamp=timestamp, more=more,
             since=f"MAX({part.first}, s.first_day)", until=f"MIN({part.last}, s.last_day)",
         )  # fmt: skip
-        way = (
+        rows = (
             f"SELECT s.user AS user, {first} AS at0 FROM user_spans s "
             f"WHERE s.app = {app} AND s.last_day >= {part.first} AND s.first_day <= {part.last}"
         )
     if between_ms is not None:
         within = f"at0 & {_TIMESTAMP} < {between_ms[1]}"
-        way = f"SELECT user, CASE WHEN {within} THEN at0 END AS at0 FROM ({way}{_ROW_BY_ROW})"
+        rows = f"SELECT user, CASE WHEN {within} THEN at0 END AS at0 FROM ({rows}{_ROW_BY_ROW})"
     over = f"(at0 & {_TIMESTAMP}) + {window_days * DAY_MS}"
     for n, kind in enumerate(types[1:], 1):
         then = f"(at{n - 1} & {_TIMESTAMP})"
@@ -252,7 +252,7 @@ def walk(
             type=kind, user="w.user", timestamp=_next_after(then, kind, app), more=f"{of_app} AND {LAST} > {then}",
             since=f"(at{n - 1} >> {_DAY})", until=f"(at0 >> {_DAY}) + {window_days + 1}",
         )  # fmt: skip
-        way = f"SELECT w.*, CASE WHEN {then} <= {over} THEN {following} END AS at{n} FROM ({way}{_ROW_BY_ROW}) w"
+        rows = f"SELECT w.*, CASE WHEN {then} <= {over} THEN {following} END AS at{n} FROM ({rows}{_ROW_BY_ROW}) w"
     took = [f"at{n} IS NOT NULL AND at{n} & {_TIMESTAMP} <= {over}" for n in range(len(types))]
     answers = ["COUNT(at0)"]
     for n in range(1, len(types)):
@@ -261,7 +261,7 @@ def walk(
     if dropped_at is not None:
         stopped = f"{took[dropped_at - 1]} AND NOT ({took[dropped_at]})"
         answers.append(f"json_group_array(user) FILTER (WHERE {stopped})")
-    began, *lists = conn.execute(f"SELECT {', '.join(answers)} FROM ({way}{_ROW_BY_ROW})").fetchone()
+    began, *lists = conn.execute(f"SELECT {', '.join(answers)} FROM ({rows}{_ROW_BY_ROW})").fetchone()
     numbers = [msgspec.json.decode(text, type=list[int]) for text in lists]
     return FunnelCounts(began, tuple(numbers[: len(types) - 1]), numbers[-1][:limit] if dropped_at is not None else [])
 

@@ -25,7 +25,7 @@ Counts = tuple[Counter[str], Counter[str]]
 """Activities by page, and by feature."""
 
 
-def used_most(conn: sqlite3.Connection, user_id: str, app: str | None, most: int) -> Counts:
+def most_used(conn: sqlite3.Connection, user_id: str, app: str | None, most: int) -> Counts:
     """Count a user's pages and features in one app or in all; complete for the first ``most`` of each."""
     user = user_key(conn, user_id)
     if user is not None and is_heavy(conn, user):
@@ -101,7 +101,7 @@ def promote(tx: Tx, user_ids: Collection[str]) -> None:
             tx.conn.execute(f"INSERT INTO user_names {expected(user)}")
 
 
-def lose(tx: Tx, seqs: Sequence[int]) -> None:
+def subtract(tx: Tx, seqs: Sequence[int]) -> None:
     """Subtract activities that are about to be deleted."""
     if tx.conn.execute("SELECT 1 FROM heavy_users LIMIT 1").fetchone() is None:
         return
@@ -126,7 +126,7 @@ def rebuild(conn: sqlite3.Connection) -> None:
         conn.execute(f"INSERT INTO user_names {expected(user)}")
 
 
-def forget(conn: sqlite3.Connection, user: int) -> None:
+def erase(conn: sqlite3.Connection, user: int) -> None:
     """Delete a user's rows."""
     conn.execute("DELETE FROM user_names WHERE user = ?", (user,))
     conn.execute("DELETE FROM heavy_users WHERE user = ?", (user,))

@@ -70,7 +70,7 @@ def recount(tx: Tx, cache: SessionCache) -> bool:
     tx.conn.executemany("UPDATE user_sessions SET key_activities = ? WHERE seq = ?", [(r[7], r[0]) for r in changed])
     session_rollup.change(tx, _changes(tx, cache, changed))
     cache.unsettled.update(row[5] for row in changed)
-    cache.forget()
+    cache.invalidate()
     if len(rows) == AT_ONCE:
         tx.conn.execute("UPDATE key_recount SET after_seq = ?", (rows[-1][0],))
         return True

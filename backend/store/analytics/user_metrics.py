@@ -26,7 +26,7 @@ def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, scor
     """Compute the metrics of ``user_id`` in one app or in all; ``scoring`` is for the same app."""
     total, last = _activities_of(conn, user_id, app)
     sessions, mean = _sessions_of(conn, user_id, app)
-    pages, features = heavy_users.used_most(conn, user_id, app, TOP)
+    pages, features = heavy_users.most_used(conn, user_id, app, TOP)
     score, parts = scoring.of(user_id)
     return UserAnalytics(
         user_id=user_id,
@@ -77,7 +77,7 @@ def _sessions_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tup
     return total, mean
 
 
-def store_analytics(tx: Tx, figures: Sequence[UserAnalytics]) -> None:
+def store_analytics(tx: Tx, metrics: Sequence[UserAnalytics]) -> None:
     """Store metrics in ``user_analytics`` after sessions ended, and promote heavy users."""
     tx.conn.executemany(
         "UPDATE user_analytics SET avg_session_duration = ?, most_visited_pages = ?, favorite_features = ?, "
@@ -93,10 +93,10 @@ def store_analytics(tx: Tx, figures: Sequence[UserAnalytics]) -> None:
                 FORMULA,
                 user.user_id,
             )
-            for user in figures
+            for user in metrics
         ],
     )
-    heavy_users.promote(tx, [user.user_id for user in figures if user.total_activities >= heavy_users.HEAVY_AT])
+    heavy_users.promote(tx, [user.user_id for user in metrics if user.total_activities >= heavy_users.HEAVY_AT])
 
 
 def _as_counts(names: Sequence[NameCount]) -> str:

@@ -18,7 +18,7 @@ from flashflow.backend.store.activity.session_rollup import ENGAGED
 from flashflow.backend.store.analytics import heavy_users
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups import four_week_blocks, packed_timestamps
-from flashflow.backend.store.rollups.aggregate import fold, keyed_rows
+from flashflow.backend.store.rollups.aggregate import aggregate_batch, keyed_rows
 from flashflow.backend.store.rollups.dimensions import VALUES
 from flashflow.backend.store.rollups.partitions import BITS, LONG, partition_of, place_in
 from flashflow.backend.store.rollups.schema import OTHER, week_of
@@ -27,7 +27,7 @@ AT_ONCE = 250_000
 """Activities of one window, about 100 bytes each; a single day may have more."""
 FAR = 10**9
 """A local day later than any; -FAR is earlier than any."""
-_FOLDED = "a.seq <= (SELECT through FROM figures_state)"
+_AGGREGATED = "a.seq <= (SELECT through FROM figures_state)"
 _LIVE = "COALESCE((SELECT frozen_before FROM figures_state), -1)"
 
 
@@ -125,7 +125,7 @@ WHOLE = (
         f"WITH RECURSIVE found (part) AS (SELECT MIN(timestamp) >> {BITS} FROM user_activities UNION ALL "
         f"SELECT (SELECT MIN(timestamp) >> {BITS} FROM user_activities WHERE timestamp >= (found.part + 1) << {BITS}) "
         f"FROM found WHERE part IS NOT NULL) SELECT part FROM found WHERE EXISTS (SELECT 1 FROM user_activities a "
-        f"WHERE a.timestamp BETWEEN part << {BITS} AND (part << {BITS}) + {LONG - 1} AND {_FOLDED})",
+        f"WHERE a.timestamp BETWEEN part << {BITS} AND (part << {BITS}) + {LONG - 1} AND {_AGGREGATED})",
         "1",
         "",
     ),
@@ -135,7 +135,7 @@ LOCAL_TABLES = (*DAILY, *WHOLE[:-1], SPANS, COHORTS)
 
 _USER = "(SELECT key FROM figure_users u WHERE u.user_id = a.user_id)"
 _UNINDEXED = (
-    f"SELECT COUNT(*) FROM user_activities a WHERE {_FOLDED} AND NOT EXISTS (SELECT 1 FROM activities_by_user p "
+    f"SELECT COUNT(*) FROM user_activities a WHERE {_AGGREGATED} AND NOT EXISTS (SELECT 1 FROM activities_by_user p "
     f"WHERE p.part = {partition_of('a.timestamp')} AND p.user = {_USER} AND p.at = {place_in('a.timestamp')} "
     "AND p.seq = a.seq)"
 )
@@ -179,7 +179,7 @@ def verify(conn: sqlite3.Connection) -> Iterator[Difference]:
     rows, entries = (
         conn.execute(sql).fetchone()[0]
         for sql in (
-            f"SELECT COUNT(*) FROM user_activities a NOT INDEXED WHERE {_FOLDED}",
+            f"SELECT COUNT(*) FROM user_activities a NOT INDEXED WHERE {_AGGREGATED}",
             "SELECT COUNT(*) FROM activities_by_user",
         )
     )
@@ -187,8 +187,11 @@ def verify(conn: sqlite3.Connection) -> Iterator[Difference]:
     found["activities_by_user"] = [missing, entries - (rows - missing)]
     found["user_names"] = [0, 0]
     for (user,) in conn.execute("SELECT user FROM heavy_users").fetchall():
-        kept, should = f"SELECT * FROM user_names WHERE user = {user}", f"SELECT * FROM ({heavy_users.expected(user)})"
-        for place, (one, other) in enumerate(((should, kept), (kept, should))):
+        stored, correct = (
+            f"SELECT * FROM user_names WHERE user = {user}",
+            f"SELECT * FROM ({heavy_users.expected(user)})",
+        )
+        for place, (one, other) in enumerate(((correct, stored), (stored, correct))):
             found["user_names"][place] += conn.execute(f"SELECT COUNT(*) FROM ({one} EXCEPT {other})").fetchone()[0]
     for name, (missing, surplus) in found.items():
         if missing or surplus:
@@ -213,8 +216,8 @@ def create_like(conn: sqlite3.Connection, table: Table, name: str = "expected") 
 
 
 def _compare_expected(conn: sqlite3.Connection, table: Table, where: str, found: dict[str, list[int]]) -> None:
-    kept = f"SELECT * FROM {table.name} WHERE {where}"
-    for place, (one, other) in enumerate((("SELECT * FROM expected", kept), (kept, "SELECT * FROM expected"))):
+    stored = f"SELECT * FROM {table.name} WHERE {where}"
+    for place, (one, other) in enumerate((("SELECT * FROM expected", stored), (stored, "SELECT * FROM expected"))):
         found[table.name][place] += conn.execute(f"SELECT COUNT(*) FROM ({one} EXCEPT {other})").fetchone()[0]
     conn.execute("DROP TABLE temp.expected")
 
@@ -225,7 +228,7 @@ def _compare_expected(conn: sqlite3.Connection, table: Table, where: str, found:
 def rebuild(tx: Tx, local: LocalTime) -> None:
     """Recompute every table from the raw rows by ``local``'s days."""
     conn = tx.conn
-    while fold(tx, local):
+    while aggregate_batch(tx, local):
         pass
     conn.execute("UPDATE figures_state SET zone = ?", (local.zone.key,))
     windows = list(_windows(conn))
@@ -248,7 +251,7 @@ def rebuild(tx: Tx, local: LocalTime) -> None:
     for (part,) in conn.execute("SELECT part FROM activity_parts ORDER BY part").fetchall():
         conn.execute(
             f"INSERT INTO activities_by_user SELECT ?1, {_USER}, {place_in('a.timestamp')}, a.seq "
-            f"FROM user_activities a WHERE a.timestamp BETWEEN ?2 AND ?3 AND {_FOLDED} ORDER BY 2, 3, 4",
+            f"FROM user_activities a WHERE a.timestamp BETWEEN ?2 AND ?3 AND {_AGGREGATED} ORDER BY 2, 3, 4",
             (part, part << BITS, (part << BITS) + LONG - 1),
         )
     heavy_users.rebuild(conn)
@@ -297,7 +300,7 @@ def fill_checking(conn: sqlite3.Connection, hour: str, start: int, end: int) -> 
     (milliseconds since 1970); ``hour`` is the SQL function for a timestamp's local hour."""
     conn.execute("DROP TABLE IF EXISTS temp.checking")
     conn.execute(f"CREATE TEMP TABLE checking (user, {', '.join(VALUES)}, hour, timestamp, seq)")
-    rows = f"user_activities a WHERE a.timestamp >= {start} AND a.timestamp < {end} AND {_FOLDED}"
+    rows = f"user_activities a WHERE a.timestamp >= {start} AND a.timestamp < {end} AND {_AGGREGATED}"
     conn.execute(f"INSERT INTO checking {keyed_rows(f'{hour}(a.timestamp)', rows, '{other}')}")
 
 

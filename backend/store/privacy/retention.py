@@ -52,7 +52,7 @@ def prune_activities(tx: Tx, which: Slice, cache: SessionCache) -> Pruned:
         "SELECT seq, user_id, timestamp FROM user_activities WHERE timestamp < ? ORDER BY timestamp LIMIT ?", which
     ).fetchall()
     if rows:
-        heavy_users.lose(tx, [seq for seq, _, _ in rows])
+        heavy_users.subtract(tx, [seq for seq, _, _ in rows])
         delete_rows(tx.conn, "user_activities", [seq for seq, _, _ in rows])
         delete_from_user_index(tx.conn, rows)
         through = rows[-1][2]

@@ -12,7 +12,7 @@ from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.activity.session_rollup import Counted, change, engaged
 from flashflow.backend.store.analytics import heavy_users
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.rollups.aggregate import fold, keyed_rows
+from flashflow.backend.store.rollups.aggregate import aggregate_batch, keyed_rows
 from flashflow.backend.store.rollups.dimensions import VALUES, app_key, user_key
 from flashflow.backend.store.rollups.partitions import drop_empty, rows_of_user
 from flashflow.backend.store.rollups.schema import OF_USER, OTHER, week_of
@@ -27,12 +27,12 @@ _DAYS = (
 def subtract_user(tx: Tx, local: LocalTime, user_id: str) -> None:
     """Subtract the user from every rollup; a second call does nothing. Call it before deleting any of their activities.
     The index by user and the user's key stay until ``subtract_key``."""
-    while fold(tx, local):
+    while aggregate_batch(tx, local):
         pass
     user = user_key(tx.conn, user_id)
     if user is None or not tx.conn.execute("SELECT 1 FROM user_spans WHERE app = 0 AND user = ?", (user,)).fetchone():
         return
-    heavy_users.forget(tx.conn, user)
+    heavy_users.erase(tx.conn, user)
     _subtract_active_days(tx, user)  # first: it reads the keys of types, which may go with the activities
     _subtract_activities(tx, user)
 

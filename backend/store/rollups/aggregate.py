@@ -17,16 +17,16 @@ from flashflow.backend.store.rollups.dimensions import ABSENT, VALUES, intern
 from flashflow.backend.store.rollups.partitions import partition_of, place_in
 from flashflow.backend.store.rollups.schema import OF_USER, OTHER, week_of
 
-FOLD_MOST = 50_000
+MOST_IN_BATCH = 50_000
 """Activities in one batch: it bounds the wait of the next write."""
 
 _SLICE_MS = 15 * 60 * 1000
 
-_FOLDING = """CREATE TEMP TABLE IF NOT EXISTS folding (
+_BATCH = """CREATE TEMP TABLE IF NOT EXISTS batch (
     user INTEGER, app INTEGER, type INTEGER, page INTEGER, feature INTEGER, referrer INTEGER, hour INTEGER,
     timestamp INTEGER, seq INTEGER
 )"""
-_NEW = "CREATE TEMP TABLE IF NOT EXISTS folding_new (type INTEGER, user INTEGER, day INTEGER, app INTEGER)"
+_NEW = "CREATE TEMP TABLE IF NOT EXISTS new_days (type INTEGER, user INTEGER, day INTEGER, app INTEGER)"
 
 
 def keyed_rows(hour: str, source: str, absent: str = str(ABSENT)) -> str:
@@ -42,27 +42,27 @@ def keyed_rows(hour: str, source: str, absent: str = str(ABSENT)) -> str:
 
 
 _TAIL = "user_activities a NOT INDEXED WHERE a.seq > ? AND a.seq <= ?"
-_FILL = "INSERT INTO temp.folding " + keyed_rows("{hour}", _TAIL)
+_FILL = "INSERT INTO temp.batch " + keyed_rows("{hour}", _TAIL)
 _UNKNOWN = (
-    f"SELECT 1 FROM temp.folding WHERE user IS NULL OR app = {ABSENT} OR type = {ABSENT} OR page = {ABSENT} "
+    f"SELECT 1 FROM temp.batch WHERE user IS NULL OR app = {ABSENT} OR type = {ABSENT} OR page = {ABSENT} "
     f"OR feature = {ABSENT} OR referrer = {ABSENT} LIMIT 1"
 )
 _BY_USER = (
     f"INSERT INTO activities_by_user SELECT {partition_of('timestamp')}, user, {place_in('timestamp')}, seq "
-    "FROM temp.folding ORDER BY 1, 2, 3, 4",
-    f"INSERT OR IGNORE INTO activity_parts SELECT DISTINCT {partition_of('timestamp')} FROM temp.folding",
+    "FROM temp.batch ORDER BY 1, 2, 3, 4",
+    f"INSERT OR IGNORE INTO activity_parts SELECT DISTINCT {partition_of('timestamp')} FROM temp.batch",
 )
 
 # A user's first activity of a day: of any type (0) or of one, in any app (0) or in one.
 _NEW_DAYS = (
-    "INSERT INTO temp.folding_new SELECT DISTINCT 0, user, hour / 24, app FROM temp.folding f WHERE NOT EXISTS "
+    "INSERT INTO temp.new_days SELECT DISTINCT 0, user, hour / 24, app FROM temp.batch f WHERE NOT EXISTS "
     "(SELECT 1 FROM user_days d WHERE d.day = f.hour / 24 AND d.user = f.user AND d.app = f.app)",
-    "INSERT INTO temp.folding_new SELECT DISTINCT type, user, hour / 24, app FROM temp.folding f WHERE NOT EXISTS "
+    "INSERT INTO temp.new_days SELECT DISTINCT type, user, hour / 24, app FROM temp.batch f WHERE NOT EXISTS "
     f"(SELECT 1 FROM user_type_days d WHERE d.week = {week_of('f.hour / 24')} AND d.type = f.type "
     "AND d.user = f.user AND d.day = f.hour / 24 AND d.app = f.app)",
-    "INSERT INTO temp.folding_new SELECT DISTINCT 0, user, day, 0 FROM temp.folding_new f WHERE type = 0 "
+    "INSERT INTO temp.new_days SELECT DISTINCT 0, user, day, 0 FROM temp.new_days f WHERE type = 0 "
     "AND NOT EXISTS (SELECT 1 FROM user_days d WHERE d.day = f.day AND d.user = f.user)",
-    "INSERT INTO temp.folding_new SELECT DISTINCT type, user, day, 0 FROM temp.folding_new f WHERE type <> 0 "
+    "INSERT INTO temp.new_days SELECT DISTINCT type, user, day, 0 FROM temp.new_days f WHERE type <> 0 "
     f"AND NOT EXISTS (SELECT 1 FROM user_type_days d WHERE d.week = {week_of('f.day')} AND d.type = f.type "
     "AND d.user = f.user AND d.day = f.day)",
 )
@@ -73,7 +73,7 @@ _UPSERT = (
 """The upsert clause of ``user_days``."""
 _UPSERT_OF_TYPE = f"{_UPSERT}, {packed_timestamps.COLUMN} = {packed_timestamps.KEPT_AND_NEW}"
 _MOVED = (
-    "SELECT f.app, f.user, s.first_day FROM temp.folding_new f JOIN user_spans s ON s.app = f.app AND s.user = f.user "
+    "SELECT f.app, f.user, s.first_day FROM temp.new_days f JOIN user_spans s ON s.app = f.app AND s.user = f.user "
     "WHERE f.type = 0 AND f.day < s.first_day GROUP BY 1, 2"
 )
 _DAYS_OF = f"SELECT DISTINCT d.day FROM {OF_USER} WHERE d.user = ? AND (? = 0 OR d.app = ?)"
@@ -82,31 +82,31 @@ _ADD_COHORT = (
     "ON CONFLICT DO UPDATE SET users = users + excluded.users"
 )
 _COUNTS = (
-    "INSERT INTO user_spans SELECT app, user, MIN(day), MAX(day) FROM temp.folding_new WHERE type = 0 GROUP BY 1, 2 "
+    "INSERT INTO user_spans SELECT app, user, MIN(day), MAX(day) FROM temp.new_days WHERE type = 0 GROUP BY 1, 2 "
     "ON CONFLICT DO UPDATE SET first_day = MIN(first_day, excluded.first_day), "
     "last_day = MAX(last_day, excluded.last_day)",
-    "INSERT INTO cohort_days SELECT f.app, s.first_day, f.day, COUNT(*) FROM temp.folding_new f "
+    "INSERT INTO cohort_days SELECT f.app, s.first_day, f.day, COUNT(*) FROM temp.new_days f "
     "JOIN user_spans s ON s.app = f.app AND s.user = f.user WHERE f.type = 0 GROUP BY 1, 2, 3 "
     "ON CONFLICT DO UPDATE SET users = users + excluded.users",
-    "INSERT INTO active_days SELECT type, app, day, COUNT(*) FROM temp.folding_new WHERE true GROUP BY 1, 2, 3 "
+    "INSERT INTO active_days SELECT type, app, day, COUNT(*) FROM temp.new_days WHERE true GROUP BY 1, 2, 3 "
     "ON CONFLICT DO UPDATE SET users = users + excluded.users",
     f"INSERT INTO user_days SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) - hour / 24 * {DAY_MS}, "
-    f"MAX(timestamp) - MIN(timestamp) FROM temp.folding WHERE true GROUP BY 1, 2, 3 {_UPSERT}",
+    f"MAX(timestamp) - MIN(timestamp) FROM temp.batch WHERE true GROUP BY 1, 2, 3 {_UPSERT}",
     f"INSERT INTO user_type_days SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), "
     f"MIN(timestamp) - hour / 24 * {DAY_MS}, MAX(timestamp) - MIN(timestamp), "
     f"{packed_timestamps.packed_sql('COUNT(*)', 'timestamp')} "
-    f"FROM temp.folding WHERE true GROUP BY 1, 2, 3, 4, 5 {_UPSERT_OF_TYPE}",
-    f"INSERT OR IGNORE INTO type_weeks SELECT DISTINCT type, {week_of('hour / 24')} FROM temp.folding",
-    "INSERT INTO activity_hours SELECT hour, app, type, COUNT(*) FROM temp.folding WHERE true GROUP BY 1, 2, 3 "
+    f"FROM temp.batch WHERE true GROUP BY 1, 2, 3, 4, 5 {_UPSERT_OF_TYPE}",
+    f"INSERT OR IGNORE INTO type_weeks SELECT DISTINCT type, {week_of('hour / 24')} FROM temp.batch",
+    "INSERT INTO activity_hours SELECT hour, app, type, COUNT(*) FROM temp.batch WHERE true GROUP BY 1, 2, 3 "
     "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities",
     *(
-        f"INSERT INTO name_days SELECT {OTHER[kind]}, hour / 24, app, {kind}, type, COUNT(*) FROM temp.folding "
+        f"INSERT INTO name_days SELECT {OTHER[kind]}, hour / 24, app, {kind}, type, COUNT(*) FROM temp.batch "
         f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4, 5 ON CONFLICT DO UPDATE SET "
         "activities = activities + excluded.activities"
         for kind in ("type", "page", "feature", "referrer")
     ),
     *(  # ``heavy_users``
-        f"INSERT INTO user_names SELECT user, app, {OTHER[kind]}, {kind}, COUNT(*) FROM temp.folding "
+        f"INSERT INTO user_names SELECT user, app, {OTHER[kind]}, {kind}, COUNT(*) FROM temp.batch "
         f"WHERE {kind} IS NOT NULL AND user IN (SELECT user FROM heavy_users) GROUP BY 1, 2, 4 "
         "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities"
         for kind in ("page", "feature")
@@ -114,16 +114,16 @@ _COUNTS = (
 )
 
 
-def fold(tx: Tx, local: LocalTime) -> bool:
-    """Aggregate the oldest activities of the tail, up to FOLD_MOST; return whether more are left."""
+def aggregate_batch(tx: Tx, local: LocalTime) -> bool:
+    """Aggregate the oldest activities of the tail, up to MOST_IN_BATCH; return whether more are left."""
     conn = tx.conn
     through, newest = conn.execute(
         "SELECT through, COALESCE((SELECT MAX(seq) FROM user_activities), 0) FROM figures_state"
     ).fetchone()
     if newest <= through:
         return False
-    end = min(newest, through + FOLD_MOST)
-    conn.execute(_FOLDING)
+    end = min(newest, through + MOST_IN_BATCH)
+    conn.execute(_BATCH)
     conn.execute(_NEW)
     _fill(tx, local, (through, end))
     for statement in (*_BY_USER, *_NEW_DAYS):
@@ -131,22 +131,22 @@ def fold(tx: Tx, local: LocalTime) -> bool:
     _move_cohorts(tx)
     for statement in _COUNTS:
         conn.execute(statement)
-    conn.execute("DELETE FROM temp.folding")
-    conn.execute("DELETE FROM temp.folding_new")
+    conn.execute("DELETE FROM temp.batch")
+    conn.execute("DELETE FROM temp.new_days")
     conn.execute("UPDATE figures_state SET through = ?", (end,))
     return bool(end < newest)
 
 
 def _fill(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> None:
-    """Fill ``folding`` with the keys of the tail's rows; new users and names are assigned keys first."""
+    """Fill ``batch`` with the keys of the tail's rows; new users and names are assigned keys first."""
     sql = _FILL.format(hour=_hour_of(tx, local, bounds))
     tx.conn.execute(sql, bounds)
     if tx.conn.execute(_UNKNOWN).fetchone():
-        tx.conn.execute("DELETE FROM temp.folding")
+        tx.conn.execute("DELETE FROM temp.batch")
         intern(tx, _TAIL, bounds)
         tx.conn.execute(sql, bounds)
         for kind in VALUES:
-            tx.conn.execute(f"UPDATE temp.folding SET {kind} = {OTHER[kind]} WHERE {kind} = {ABSENT}")
+            tx.conn.execute(f"UPDATE temp.batch SET {kind} = {OTHER[kind]} WHERE {kind} = {ABSENT}")
 
 
 def _hour_of(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> str:
@@ -164,7 +164,7 @@ def _move_cohorts(tx: Tx) -> None:
     moves: list[tuple[Any, ...]] = []
     for app, user, old in tx.conn.execute(_MOVED).fetchall():
         (first,) = tx.conn.execute(
-            "SELECT MIN(day) FROM temp.folding_new WHERE type = 0 AND app = ? AND user = ?", (app, user)
+            "SELECT MIN(day) FROM temp.new_days WHERE type = 0 AND app = ? AND user = ?", (app, user)
         ).fetchone()
         for (day,) in tx.conn.execute(_DAYS_OF, (user, app, app)):
             moves += [(app, old, day, -1), (app, first, day, 1)]
