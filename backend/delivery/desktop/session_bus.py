@@ -58,7 +58,7 @@ class Connection(DBusConnection):  # type: ignore[misc]
                 raise
             except Exception:
                 if self.parser.next_msg_size is None:
-                    raise  # not even its length: there is no telling where the next one begins
+                    raise  # its length is unknown, so the next message cannot be found
                 self.parser.next_msg_size = None
 
 

@@ -20,9 +20,10 @@ from typing import Any
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.deadline import run_in_thread
 from flashflow.backend.delivery.email.message import Address, Letterhead, compose, parse_address, parse_sender
-from flashflow.backend.delivery.email.smtp_connection import Connection, Mail, bare_host
+from flashflow.backend.delivery.email.smtp_connection import Connection, Mail
 from flashflow.backend.delivery.email.timeouts import SLOW_S, Deadline, Timeouts, longest_s
 from flashflow.backend.delivery.net.sockets import stopping
+from flashflow.backend.delivery.net.text import bare_host
 from flashflow.backend.domain.channel import (
     BaseChannel,
     ChannelError,

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 from flashflow.backend.delivery.email.message import Address
 from flashflow.backend.delivery.email.timeouts import SLOW_S, Deadline, Overdue, Timeouts
 from flashflow.backend.delivery.net.sockets import stopping
+from flashflow.backend.delivery.net.text import bare_host
 from flashflow.backend.domain.channel import ChannelError, Permanent, Throttled, Transient
 from flashflow.backend.settings.model import EmailSettings
 
@@ -370,11 +371,6 @@ def _watching(sock: socket.socket, event: int) -> selectors.BaseSelector:
     ready = _Selector()
     ready.register(sock, event)
     return ready
-
-
-def bare_host(host: str) -> str:
-    """Remove the brackets of an IPv6 address."""
-    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def _plain(user: str, password: str) -> str:

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from flashflow.backend.core.deadline import run_in_thread
+from flashflow.backend.delivery.net.text import bare_host
 from flashflow.backend.domain.channel import Permanent, Transient
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -159,7 +160,7 @@ def is_public(address: Address) -> bool:
 
 def _judged(host: str) -> Address | str:
     """Return a public address, or a name to look up. Raises Permanent ``private_address``."""
-    bare = _unbracketed(host)
+    bare = bare_host(host)
     if ":" in bare or bare != host:
         address = _address(bare)
         return _public(None if isinstance(address, ipaddress.IPv4Address) else address)
@@ -200,7 +201,7 @@ def _entry(text: str) -> tuple[str, int | None]:
     if bare is not None or match is None:
         return _key(text), None
     host, port = match["host"], match["port"]
-    if host.startswith("[") and _address(_unbracketed(host)) is None:
+    if host.startswith("[") and _address(bare_host(host)) is None:
         raise ValueError(f"allow_hosts: “{text}” has brackets around something other than an IPv6 address")
     if port is not None and not 0 < int(port) < 65_536:
         raise ValueError(f"allow_hosts: the port of “{text}” must be between 1 and 65535")
@@ -209,15 +210,11 @@ def _entry(text: str) -> tuple[str, int | None]:
 
 def _key(host: str) -> str:
     """Return the key of a host in the owner's list: an address in its shortest form, a name in lower case."""
-    bare = _unbracketed(host)
+    bare = bare_host(host)
     try:
         return str(_address(bare) or _ascii(bare))
     except Permanent:
         return bare
-
-
-def _unbracketed(host: str) -> str:
-    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def _ascii(name: str) -> str:

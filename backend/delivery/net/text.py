@@ -30,11 +30,11 @@ def escaped(text: str) -> str:
 
 def cut(text: str, units: int) -> str:
     """Cut to at most ``units`` UTF-16 code units (as Windows counts), with an ellipsis if something was removed."""
-    if _units(text) <= units:
+    if utf16_units(text) <= units:
         return text
-    room = units - _units(ELLIPSIS)
+    room = units - utf16_units(ELLIPSIS)
     end = 0
-    while (room := room - _units(text[end])) >= 0:
+    while (room := room - utf16_units(text[end])) >= 0:
         end += 1
     return text[:end].rstrip() + ELLIPSIS
 
@@ -46,5 +46,11 @@ def _harmless(char: str) -> str:
     return char if category != "Cc" or char == "\n" else ""
 
 
-def _units(text: str) -> int:
+def utf16_units(text: str) -> int:
+    """Return the number of UTF-16 code units."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def bare_host(host: str) -> str:
+    """Remove the brackets of an IPv6 address."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host

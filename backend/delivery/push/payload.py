@@ -53,13 +53,13 @@ def fitted(notification: DeliveryMessage, data: Mapping[str, Any], encode: Encod
     if buttons:
         tries.insert(1, ({}, buttons, SHOWN_MESSAGE))
     for kept, links, least in tries:
-        text = _longest(message, least, partial(fits, kept, links))
+        text = longest(message, least, partial(fits, kept, links))
         if text is not None:
             cut = ["the message was cut"] if text != message else []
             gone = ["the data was left out"] if data and not kept else []
             gone += ["the actions were left out"] if buttons and not links else []
             return Fitted(encode(title, text, kept, links), " and ".join(cut + gone))
-    short = _longest(title, 1, lambda text: len(encode(text, "", {}, [])) <= limit)
+    short = longest(title, 1, lambda text: len(encode(text, "", {}, [])) <= limit)
     if short is None:
         raise Permanent("too_large", f"The notification does not fit into {limit} bytes.")
     return Fitted(encode(short, "", {}, []), "only the title fitted")
@@ -105,7 +105,7 @@ def collapse_id(notification_id: str) -> str:
     return hashlib.sha256(notification_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _longest(text: str, least: int, fits: Callable[[str], bool]) -> str | None:
+def longest(text: str, least: int, fits: Callable[[str], bool]) -> str | None:
     """Return the longest prefix of ``text`` that fits with an ellipsis; None if ``least`` characters do not."""
     if fits(text):
         return text

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flashflow.backend.core.private_files import sync_folder
 from flashflow.backend.domain.channel import Permanent, Transient
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _create(path: Path) -> None:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(half)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _name_it(half: str, path: Path) -> None:
@@ -128,14 +129,3 @@ def _new_pem() -> bytes:
 
     key = ec.generate_private_key(ec.SECP256R1())
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new directory entry durable."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

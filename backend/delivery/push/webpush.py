@@ -23,7 +23,8 @@ from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.delivery.net.circuit_breaker import CircuitBreaker
 from flashflow.backend.delivery.net.http_client import Answer, HttpClient, provider_message, refusal, retry_after
 from flashflow.backend.delivery.net.ssrf_guard import SsrfGuard
-from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line
+from flashflow.backend.delivery.net.text import lines, one_line
+from flashflow.backend.delivery.push.payload import longest
 from flashflow.backend.delivery.push.vapid import VapidKeys
 from flashflow.backend.domain.channel import (
     BaseChannel,
@@ -212,12 +213,12 @@ def payload(notification: DeliveryMessage) -> bytes:
     for rest in (buttons, link, {}):
         room = LARGEST_CONTENT - len(_encode({**core, "message": "", **rest}))
         if room >= min(_size(message), LEAST_MESSAGE):
-            return _encode({**core, "message": _fitted(message, room), **rest})
-    core["message"] = _fitted(message, LEAST_MESSAGE)
+            return _encode({**core, "message": _cut(message, room), **rest})
+    core["message"] = _cut(message, LEAST_MESSAGE)
     room = LARGEST_CONTENT - len(_encode({**core, "title": ""}))
     if room < 0:
         raise Permanent("too_large", "The notification's type, app or key alone is larger than a push service accepts.")
-    return _encode({**core, "title": _fitted(title, room)})
+    return _encode({**core, "title": _cut(title, room)})
 
 
 def encrypt(content: bytes, browser: Subscription, *, salt: bytes, sender: EllipticCurvePrivateKey) -> bytes:
@@ -297,18 +298,9 @@ def _size(text: str) -> int:
     return len(_encode(text)) - 2
 
 
-def _fitted(text: str, room: int) -> str:
+def _cut(text: str, room: int) -> str:
     """Cut ``text`` to ``room`` bytes in JSON, with an ellipsis if something was removed."""
-    if _size(text) <= room:
-        return text
-    low, high = 0, min(len(text), room)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _size(text[:middle].rstrip() + ELLIPSIS) <= room:
-            low = middle
-        else:
-            high = middle - 1
-    return text[:low].rstrip() + ELLIPSIS if low else ""
+    return longest(text, 0, lambda cut: _size(cut) <= room) or ""
 
 
 def _new_key() -> EllipticCurvePrivateKey:

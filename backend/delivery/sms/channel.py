@@ -19,7 +19,7 @@ from flashflow.backend.delivery.net.http_client import (
     refusal,
     retry_after,
 )
-from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line
+from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line, utf16_units
 from flashflow.backend.delivery.sms.segments import is_gsm, segments
 from flashflow.backend.domain.channel import (
     BaseChannel,
@@ -122,7 +122,7 @@ def text_of(notification: DeliveryMessage) -> str:
     text = message if message.startswith(title) else f"{title}\n{message}"
     url = one_line(notification.actions[0].url) if notification.actions else ""
     link = f"\n{url}" if url and len(url) <= MAX_LINK else ""
-    return shortened(text.strip(), MAX_BODY - _units(link)) + link
+    return shortened(text.strip(), MAX_BODY - utf16_units(link)) + link
 
 
 def shortened(text: str, units: int) -> str:
@@ -130,7 +130,7 @@ def shortened(text: str, units: int) -> str:
 
     The ellipsis is three dots where "…" would take the text out of the GSM alphabet and so double its price.
     """
-    if _units(text) <= units:
+    if utf16_units(text) <= units:
         return text
     dots = "..." if is_gsm(text) else ELLIPSIS
     kept = text.encode("utf-16-le")[: 2 * (units - len(dots))].decode("utf-16-le", "ignore")
@@ -142,7 +142,3 @@ def shortened(text: str, units: int) -> str:
 
 def _code(number: object) -> str:
     return f"twilio_{number}" if isinstance(number, int) and not isinstance(number, bool) else ""
-
-
-def _units(text: str) -> int:
-    return len(text.encode("utf-16-le")) // 2
