@@ -114,7 +114,7 @@ def _read(tx: Tx, seq: int, n: Notification) -> Change:
         raise Conflict(f"A notification that is {n.status} cannot be read.")
     columns: dict[str, Any] = {"read_at": tx.now_ms, "status": "read"}
     if n.inbox in {"unread", "snoozed"}:
-        columns |= {"inbox": "read"} | _ended_snooze(tx, n)
+        columns |= {"inbox": "read"} | _end_snooze(tx, n)
     _was_read(tx, seq, n.id, n.user_id, n.app)
     return columns
 
@@ -135,11 +135,11 @@ def _unread(tx: Tx, seq: int, n: Notification) -> Change:
         return None
     if n.inbox not in {"read", "snoozed"}:
         raise Conflict("Only a read notification of the inbox can become unread.")
-    return {"read_at": None, "status": "delivered", "inbox": "unread"} | _ended_snooze(tx, n)
+    return {"read_at": None, "status": "delivered", "inbox": "unread"} | _end_snooze(tx, n)
 
 
-def _ended_snooze(tx: Tx, n: Notification) -> dict[str, Any]:
-    """The columns of a snooze that ends: the notification reaches the inbox again."""
+def _end_snooze(tx: Tx, n: Notification) -> dict[str, Any]:
+    """The columns that end a snooze: the notification returns to the top of the inbox."""
     return {"snoozed_until": None, "listed_at": tx.now_ms} if n.inbox == "snoozed" else {}
 
 

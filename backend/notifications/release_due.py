@@ -19,7 +19,7 @@ from flashflow.backend.notifications.policy_inputs import PolicyInputLoader, Pol
 from flashflow.backend.schemas.records import NotificationType, Record
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import delivery_state, notification_state
-from flashflow.backend.store.notifications.deliveries import Unreleased, still_held, unreleased_among
+from flashflow.backend.store.notifications.deliveries import Unreleased, is_clock_set_back, still_held, unreleased_among
 from flashflow.backend.store.notifications.delivery_state import HeldDelivery, new_delivery
 from flashflow.backend.store.notifications.devices import deactivate_stale
 from flashflow.backend.store.notifications.notification_state import COLLAPSED, NewContent, ScheduledNotification
@@ -61,7 +61,7 @@ class DueRelease:
         """The steps that have something to do at ``now_ms``."""
         steps: list[Step] = []
         # Rows from the future can exist only at the start or after the clock has gone back.
-        if (self._latest is None or now_ms < self._latest) and delivery_state.is_clock_set_back(conn, now_ms):
+        if (self._latest is None or now_ms < self._latest) and is_clock_set_back(conn, now_ms):
             steps.append(self.set_back)
         self._latest = now_ms
         found = notification_state.due(conn, now_ms)

@@ -154,5 +154,19 @@ def _unreleased(conn: sqlite3.Connection, which: str, *values: object) -> tuple[
     )
 
 
+# --- a clock that was set back ----------------------------------------------------------------------------------------
+
+_IN_FUTURE = "SELECT seq FROM deliveries WHERE updated_at > :now AND "
+_CLOCK_SET_BACK = (
+    f"SELECT EXISTS ({_IN_FUTURE} status = 'pending' AND next_attempt_at IS NOT NULL) "
+    f"OR EXISTS ({_IN_FUTURE} status = 'held') OR EXISTS ({_IN_FUTURE} status = 'sending')"
+)
+
+
+def is_clock_set_back(conn: sqlite3.Connection, now_ms: int) -> bool:
+    """Whether a waiting delivery was written after ``now_ms``."""
+    return bool(conn.execute(_CLOCK_SET_BACK, {"now": now_ms}).fetchone()[0])
+
+
 def _datetime(ms: int | None) -> Any:
     return None if ms is None else to_datetime(ms)

@@ -315,17 +315,6 @@ def apply_release(tx: Tx, released: Sequence[tuple[HeldDelivery, Decision]], dig
 
 # --- a clock that was set back ----------------------------------------------------------------------------------------
 
-_IN_FUTURE = "SELECT seq FROM deliveries WHERE updated_at > :now AND "
-_CLOCK_SET_BACK = (
-    f"SELECT EXISTS ({_IN_FUTURE} {_QUEUED}) OR EXISTS ({_IN_FUTURE} status = 'held') "
-    f"OR EXISTS ({_IN_FUTURE} status = 'sending')"
-)
-
-
-def is_clock_set_back(conn: sqlite3.Connection, now_ms: int) -> bool:
-    """Whether a waiting delivery was written after ``now_ms``."""
-    return bool(conn.execute(_CLOCK_SET_BACK, {"now": now_ms}).fetchone()[0])
-
 
 def shift_waits(tx: Tx) -> int:
     """Shift waits written by a clock that was ahead so that as much of each is left as then; return how many."""
