@@ -262,12 +262,12 @@ class Shell:
 
     def _draw_banners(self) -> None:
         self._banners.controls = [
-            banner(words, self._dismisser(words)) for words in self._backend.notices if words not in self._dismissed
+            banner(text, self._dismisser(text)) for text in self._backend.notices if text not in self._dismissed
         ]
 
-    def _dismisser(self, words: str) -> Callable[[object], Awaitable[None]]:
+    def _dismisser(self, text: str) -> Callable[[object], Awaitable[None]]:
         async def dismiss(_: object) -> None:
-            self._dismissed.add(words)
+            self._dismissed.add(text)
             self._draw_banners()
             self._lay_out()
             self._page.update()

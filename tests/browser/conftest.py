@@ -1,4 +1,4 @@
-"""One Chromium for the tests of a file; each test has a context of its own, without history or cookies."""
+"""One Chromium per test file; each test has its own context without history or cookies."""
 
 from __future__ import annotations
 

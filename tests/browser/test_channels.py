@@ -1,4 +1,4 @@
-"""Every channel through the whole app: ``flashflow.toml``, one POST, what each provider got, what the API says."""
+"""Every channel end to end: ``flashflow.toml``, one POST, each provider's request, the API's answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ANDROID = "android-token-0123456789"
 
 
 class World:
-    """Every provider on loopback, and a FlashFlow that was told of them."""
+    """Every provider on loopback, and a FlashFlow configured for them."""
 
     mail: SmtpServer
     sms: Twilio
@@ -128,7 +128,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-def test_one_post_reaches_its_reader_by_every_channel(world: World) -> None:
+def test_one_post_is_delivered_by_every_channel(world: World) -> None:
     id_ = world.send(channels=["in_app", "email", "sms", "push"], data={"build": 312})
     accepted = dict.fromkeys(("email", "sms", "push android", "push ios", "push web"), ("sent", "accepted"))
     eventually(lambda: world.stands(id_) == {"in_app": ("delivered", None)} | accepted)
@@ -145,7 +145,7 @@ def test_one_post_reaches_its_reader_by_every_channel(world: World) -> None:
     assert world.browser.message(world.pushes.received[-1].body)["message"] == "All 312 tests passed."
 
 
-def test_a_provider_that_recovers_is_tried_again_and_every_try_is_told(world: World) -> None:
+def test_a_provider_that_recovers_is_retried_and_every_attempt_is_recorded(world: World) -> None:
     world.sms.answers = [world.sms.error(500, 20500, "Internal Server Error")] * 2
     id_ = world.send(channel="sms")
     eventually(lambda: world.stands(id_) == {"sms": ("sent", "accepted")})
@@ -154,7 +154,7 @@ def test_a_provider_that_recovers_is_tried_again_and_every_try_is_told(world: Wo
     assert "Internal Server Error" in delivery["attempts"][0]["text"]
 
 
-def test_a_refusal_is_told_in_the_providers_words_and_can_be_tried_again(world: World) -> None:
+def test_a_refusal_has_the_providers_text_and_can_be_retried(world: World) -> None:
     world.mail.misbehave("RCPT", "550 5.1.1 No such user here", times=1)
     id_ = world.send(channel="email")
     eventually(lambda: world.stands(id_) == {"email": ("failed", "smtp_550")})
@@ -164,7 +164,7 @@ def test_a_refusal_is_told_in_the_providers_words_and_can_be_tried_again(world: 
     assert world.server.api("POST", f"/api/notifications/retry/{id_}").status_code == 409
 
 
-def test_a_device_that_its_provider_calls_dead_is_asked_no_more(world: World) -> None:
+def test_a_device_with_a_dead_token_is_not_used_again(world: World) -> None:
     api = world.server.api
     api("POST", "/api/devices/register", {"user_id": "bob", "token": "bobs-old-phone", "platform": "android"})
     world.google.answers = [world.google.error(404, "NOT_FOUND", "Requested entity was not found.", "UNREGISTERED")]
@@ -227,7 +227,7 @@ def test_settings_are_taken_up_while_it_runs_and_a_broken_file_changes_nothing(w
     eventually(lambda: works("sms"))
 
 
-def test_a_channel_that_the_owner_named_is_one_like_the_others(world: World) -> None:
+def test_a_custom_channel_works_like_the_others(world: World) -> None:
     hook = Provider()
     before = world.settings.read_text(encoding="utf-8")
     with http_server(hook) as port:

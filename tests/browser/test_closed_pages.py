@@ -1,4 +1,4 @@
-"""A page of the UI that was closed is given back: the memory levels off, however many were opened."""
+"""Memory of closed pages is released, however many were opened."""
 
 from __future__ import annotations
 

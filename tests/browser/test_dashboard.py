@@ -1,4 +1,4 @@
-"""The figures at a real browser: apps post activities over HTTP, and a person sees what they amount to, live."""
+"""The dashboard in a real browser: apps post activities over HTTP, and the metrics change live."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.server_process import ServerProcess, eventually, serving
 
 ME = "ada"
 TALL = 3200
-"""The whole screen at once: what is scrolled out of sight is not in the semantics tree."""
+"""Large enough for the whole screen: parts scrolled out of view are not in the semantics tree."""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def screen(server: ServerProcess) -> Iterator[Screen]:
 
 
 def track(server: ServerProcess, user_id: str, activity_type: str, **more: Any) -> None:
-    """An activity, as a sibling app posts it."""
+    """Post an activity as another app does."""
     body = {"user_id": user_id, "activity_type": activity_type, **more}
     assert server.api("POST", "/api/activity/track", body).status_code == 201
 
@@ -49,7 +49,7 @@ def visit(server: ServerProcess, user_id: str, *types: str) -> None:
 
 
 def chosen(screen: Screen, name: str) -> None:
-    """Wait until a choice shows that it is the one."""
+    """Wait until a chip is shown as selected."""
     expect(screen.find("checkbox", name)).to_have_attribute("aria-checked", "true", timeout=DEADLINE)
 
 
@@ -76,7 +76,7 @@ def test_posted_activities_change_tiles_trend_and_lists_live(server: ServerProce
     screen.find("img", re.compile("^Activities from .*last 4"))
 
 
-def test_a_period_and_what_the_line_shows_are_chosen_and_kept(server: ServerProcess, screen: Screen) -> None:
+def test_the_period_and_the_trends_metric_are_kept(server: ServerProcess, screen: Screen) -> None:
     visit(server, "bob", "page_view", "search")
     screen.read("Activities: 2 in 7 days")
 
@@ -100,13 +100,13 @@ def test_a_period_and_what_the_line_shows_are_chosen_and_kept(server: ServerProc
     screen.find("img", re.compile("^Activities from 00:00"))
 
 
-def test_a_figure_says_what_it_means(server: ServerProcess, screen: Screen) -> None:
+def test_a_metric_has_a_definition(server: ServerProcess, screen: Screen) -> None:
     screen.click("button", "Explain “Engagement rate”")
     screen.read("The share of sessions that lasted over 10 seconds")
     screen.click("button", "Close")
 
 
-def test_a_person_is_opened_from_the_list_and_the_browser_goes_back(server: ServerProcess, screen: Screen) -> None:
+def test_a_profile_opens_from_the_list_and_the_browser_goes_back(server: ServerProcess, screen: Screen) -> None:
     visit(server, "bob", "page_view", "search")
 
     screen.click("button", re.compile("^bob, last seen today, 2 activities, engagement score"))
@@ -123,7 +123,7 @@ def test_a_person_is_opened_from_the_list_and_the_browser_goes_back(server: Serv
     screen.read("Activities: 3 in 7 days")
 
 
-def test_a_user_nobody_knows_gets_the_line_that_records_them(server: ServerProcess, screen: Screen) -> None:
+def test_an_unknown_user_gets_a_command_that_records_an_activity(server: ServerProcess, screen: Screen) -> None:
     screen.page.goto(f"{server.url}/users/nobody%2Fhere", wait_until="commit")
     screen.page.locator("flt-semantics-placeholder").evaluate("element => element.click()")
     screen.read("No activities of this user")
@@ -131,7 +131,7 @@ def test_a_user_nobody_knows_gets_the_line_that_records_them(server: ServerProce
     screen.find("switch", "vs previous")
 
 
-def test_a_funnel_is_built_from_the_types_there_are_and_names_who_dropped_out(
+def test_a_funnel_is_built_from_existing_types_and_lists_users_who_dropped_out(
     server: ServerProcess, screen: Screen
 ) -> None:
     visit(server, "bob", "page_view", "checkout")
@@ -166,7 +166,7 @@ def test_a_key_activity_is_marked_in_settings(server: ServerProcess, screen: Scr
     screen.expect_checked("switch", "Key activity: checkout", True)
 
 
-def test_what_another_app_marks_shows_at_once_in_settings_and_on_the_dashboard(
+def test_a_key_activity_marked_by_an_app_shows_in_settings_and_on_the_dashboard(
     server: ServerProcess, screen: Screen
 ) -> None:
     visit(server, "bob", "checkout")

@@ -1,4 +1,4 @@
-"""Delivery as the person at a real browser sees it: a real server process, a real SMTP server that can misbehave."""
+"""Delivery in a real browser, with a real server process and a real SMTP server that can fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mail() -> Iterator[SmtpServer]:
 
 @pytest.fixture
 def server(tmp_path: Path, mail: SmtpServer) -> Iterator[ServerProcess]:
-    """Set up by its file; a second try comes only after ten minutes, unless the person asks for it."""
+    """Configured by its file; the second attempt follows after ten minutes, unless the user retries."""
     require("chromium")
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
@@ -63,7 +63,7 @@ def as_bytes(frame: str | bytes) -> bytes:
 
 
 def show(screen: Screen, title: str) -> None:
-    """Open a notification in full: the bell shows the inbox only, the centre's list of all shows mail-only ones too."""
+    """Open a notification's detail from the list of all: the bell shows no mail-only ones."""
     screen.click("button", re.compile("^Notifications, "))
     screen.click("button", "View all")
     screen.click("checkbox", "All")
@@ -90,7 +90,7 @@ def test_a_refused_mail_says_why_and_retry_now_delivers_it(
     assert mail.mails[0].recipients == ("ada@example.test",)
 
 
-def test_a_mail_that_waits_for_its_next_try_says_when_and_goes_out_when_asked_to(
+def test_a_mail_that_waits_for_its_next_attempt_says_when_and_can_be_retried_now(
     server: ServerProcess, screen: Screen, mail: SmtpServer
 ) -> None:
     mail.misbehave("RCPT", LATER)
@@ -110,7 +110,7 @@ def test_a_mail_that_waits_for_its_next_try_says_when_and_goes_out_when_asked_to
     mail.wait_until(lambda: len(mail.mails) == 1, "the mail")
 
 
-def test_what_cannot_be_retried_says_why_not(server: ServerProcess, screen: Screen) -> None:
+def test_a_retry_that_is_refused_says_why(server: ServerProcess, screen: Screen) -> None:
     post(server, "Parcel is here", "in_app", "sms")
     show(screen, "Parcel is here")
     screen.read("SMS is not configured.")
@@ -144,7 +144,7 @@ def test_a_snoozed_notification_waits_beside_the_others_and_can_be_woken(server:
     eventually(lambda: place() == "archived", what="the notification to be archived")
 
 
-def test_an_open_menu_outlives_what_arrives_meanwhile(server: ServerProcess) -> None:
+def test_an_open_menu_survives_a_refresh(server: ServerProcess) -> None:
     notification_id = post(server, "Water the plants", "in_app")
     with browsing() as window:
         with window.page.expect_websocket() as opened:

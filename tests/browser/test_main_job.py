@@ -1,4 +1,4 @@
-"""The main job, end to end: an app posts over HTTP, a person at a real browser sees it, reads it, decides about it."""
+"""The main job end to end: an app posts over HTTP, a user in a real browser sees it, reads it, acts on it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def screen(server: ServerProcess) -> Iterator[Screen]:
 
 
 def post(server: ServerProcess, title: str, **more: object) -> str:
-    """A notification for the person at this machine, as a sibling app sends it; its id."""
+    """Send the local user a notification as another app does; return its id."""
     answer = server.api(
         "POST", "/api/notifications/send", {"user_id": ME, "title": title, "message": "All good", **more}
     )
@@ -68,7 +68,7 @@ def test_a_notification_read_elsewhere_leaves_the_badge_of_an_open_window(
     screen.find("button", NONE_UNREAD)
 
 
-def test_a_double_click_on_the_bell_opens_one_drop_down(server: ServerProcess, screen: Screen) -> None:
+def test_a_double_click_on_the_bell_opens_one_panel(server: ServerProcess, screen: Screen) -> None:
     post(server, "Build finished")
 
     screen.find("button", ONE_UNREAD).dblclick()

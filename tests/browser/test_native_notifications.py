@@ -1,4 +1,4 @@
-"""From a POST to a notice that a real notification daemon received, and back to the truth in the API."""
+"""Desktop toasts on a real notification daemon: from a POST to the toast and back to the API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.desktop_session import Session, notification_session
 
 
 class Desk(NamedTuple):
-    """Ada's computer: her desktop, FlashFlow on it, and what her browser was told to open."""
+    """Ada's computer: her desktop, FlashFlow on it, and the links that her browser opened."""
 
     session: Session
     server: ServerProcess
@@ -44,7 +44,7 @@ class Desk(NamedTuple):
         return found
 
     def see_it_go(self) -> None:
-        """The toast is taken away: FlashFlow asks for it, and the screen is empty."""
+        """Wait until FlashFlow has closed the toast."""
         self.session.next_asked("CloseNotification")
         eventually(lambda: self.session.displayed() == 0, what="an empty screen")
 
@@ -69,7 +69,7 @@ def desk(ada: Desk) -> Desk:
 
 
 def settled(server: ServerProcess, notification_id: str) -> dict[str, Any]:
-    """The notification once its push delivery is past trying."""
+    """The notification once its push delivery is final."""
 
     def look() -> dict[str, Any] | None:
         found: dict[str, Any] = server.api("GET", f"/api/notifications/{notification_id}").json()["notification"]
@@ -97,7 +97,7 @@ def test_a_push_to_the_person_here_is_shown_by_the_daemon_and_reported_as_delive
 
 
 @pytest.mark.parametrize("how", ["read/{}", "read-all/ada", "archive/{}", "snooze/{}"])
-def test_a_toast_goes_away_once_its_notification_is_dealt_with(desk: Desk, how: str) -> None:
+def test_a_toast_is_dismissed_once_its_notification_is_read_or_archived(desk: Desk, how: str) -> None:
     sent = desk.show()
     body = {"until": moment(3600)} if how.startswith("snooze") else None
     answer = desk.server.api("POST", f"/api/notifications/{how.format(sent)}", body)
@@ -105,19 +105,19 @@ def test_a_toast_goes_away_once_its_notification_is_dealt_with(desk: Desk, how: 
     desk.see_it_go()
 
 
-def test_a_toast_goes_away_once_its_notification_has_expired(desk: Desk) -> None:
+def test_a_toast_is_dismissed_once_its_notification_has_expired(desk: Desk) -> None:
     sent = desk.show(expires_at=moment(3.5))
     desk.see_it_go()
     assert desk.status(sent) == "expired"
 
 
-def test_what_is_shown_already_cannot_be_cancelled_and_stays_on_the_screen(desk: Desk) -> None:
+def test_a_shown_toast_cannot_be_cancelled(desk: Desk) -> None:
     sent = desk.show()
     assert desk.post(f"cancel/{sent}") == 409
     assert (desk.status(sent), desk.session.displayed()) == ("delivered", 1)
 
 
-def test_what_was_cancelled_before_its_time_is_never_shown(desk: Desk) -> None:
+def test_a_cancelled_scheduled_notification_is_never_shown(desk: Desk) -> None:
     body = {"user_id": "ada", "title": "never", "message": "m", "channels": ["push"], "scheduled_at": moment(2)}
     sent = desk.server.api("POST", "/api/notifications/send", body).json()["notification_id"]
     assert desk.post(f"cancel/{sent}") == 200
@@ -126,7 +126,7 @@ def test_what_was_cancelled_before_its_time_is_never_shown(desk: Desk) -> None:
     assert (desk.status(sent), desk.status(last)) == ("cancelled", "delivered")
 
 
-def test_what_is_told_again_replaces_its_toast(desk: Desk) -> None:
+def test_an_update_in_place_replaces_its_toast(desk: Desk) -> None:
     first = desk.show(collapse_key="ci", message="at 10:00")
     again = desk.show(collapse_key="ci", message="at 10:05")
     assert again == first
@@ -134,7 +134,7 @@ def test_what_is_told_again_replaces_its_toast(desk: Desk) -> None:
     assert (shown.title, shown.body) == ("Build failed (2)", "at 10:05")
 
 
-def test_pressing_a_toast_reads_its_notification_and_takes_it_away(desk: Desk) -> None:
+def test_pressing_a_toast_marks_its_notification_read_and_dismisses_it(desk: Desk) -> None:
     sent = desk.show()
     desk.session.press()
     desk.see_it_go()
@@ -153,7 +153,7 @@ def test_pressing_a_button_opens_its_link_too(desk: Desk) -> None:
     desk.opened.unlink()
 
 
-def test_a_toast_that_is_waved_away_leaves_its_notification_unread(desk: Desk) -> None:
+def test_a_dismissed_toast_leaves_its_notification_unread(desk: Desk) -> None:
     waved_away = desk.show()
     desk.session.dismiss()
     pressed = desk.show()
@@ -163,7 +163,7 @@ def test_a_toast_that_is_waved_away_leaves_its_notification_unread(desk: Desk) -
 
 
 def moment(seconds: float) -> str:
-    """So long from now."""
+    """A time so many seconds from now."""
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
@@ -179,7 +179,7 @@ def test_without_a_desktop_session_the_delivery_fails_and_says_why(tmp_path: Pat
     assert len(push["attempts"]) == 1
 
 
-def test_push_to_someone_elses_phone_answers_honestly_that_it_is_not_configured(tmp_path: Path) -> None:
+def test_push_to_another_users_phone_is_reported_as_not_configured(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         server.api("POST", "/api/devices/register", {"user_id": "bob", "token": "t" * 40, "platform": "android"})
         body = {"user_id": "bob", "title": "Hi", "message": "there", "channels": ["push", "sms"]}

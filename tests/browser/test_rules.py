@@ -1,4 +1,4 @@
-"""Rules at a real browser, with a real server process: made in the form, at work at once, tried and ended."""
+"""Rules in a real browser, with a real server process: create, fire, dry run and delete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.server_process import ServerProcess, eventually, serving
 
 ME = "ada"
 TALL = 3400
-"""The whole screen at once: what is scrolled out of sight is not in the semantics tree."""
+"""Large enough for the whole screen: parts scrolled out of view are not in the semantics tree."""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def screen(server: ServerProcess) -> Iterator[Screen]:
     assert window.noise == [], "the browser's console shows errors"
 
 
-def test_a_rule_made_in_the_form_tells_me_and_its_row_says_so_live(server: ServerProcess, screen: Screen) -> None:
+def test_a_rule_made_in_the_form_notifies_me_and_its_row_refreshes(server: ServerProcess, screen: Screen) -> None:
     screen.click("button", "Add a rule")
     write(screen, "Activity type", "checkout_failed")
     write(screen, "Times", "3")

@@ -1,4 +1,4 @@
-"""Settings at a real browser, with a real server process and a real SMTP server: what is filled in takes effect."""
+"""Settings in a real browser, with a real server process and a real SMTP server."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.support.smtp_server import SmtpServer, smtp_server
 
 ME = "ada"
 TALL = 2600
-"""The whole screen at once: what is scrolled out of sight is not in the semantics tree."""
+"""Large enough for the whole screen: parts scrolled out of view are not in the semantics tree."""
 FOCUSED = "name => document.activeElement?.tagName === 'INPUT' && document.activeElement.ariaLabel === name"
 TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-"""The page has the cursor before Flutter listens to it: what is typed in between, quicker than anyone can, is lost."""
+"""Seconds until Flutter reads a focused field: input typed earlier, faster than by hand, is lost."""
 HOLDS = "text => document.activeElement?.value === text"
 
 
@@ -98,7 +98,7 @@ def post(server: ServerProcess, title: str, **more: object) -> str:
 
 
 def show(screen: Screen, title: str) -> None:
-    """Open a notification in full. The bell shows the inbox only; the list of all shows mail-only ones too."""
+    """Open a notification's detail from the list of all: the bell shows no mail-only ones."""
     screen.click("button", re.compile("^Notifications, "))
     screen.click("button", "View all")
     screen.click("checkbox", "All")
@@ -106,7 +106,7 @@ def show(screen: Screen, title: str) -> None:
     screen.read("Why you got this")
 
 
-def test_my_addresses_are_saved_as_the_service_takes_them(server: ServerProcess, screen: Screen) -> None:
+def test_contacts_are_saved_in_their_normalised_form(server: ServerProcess, screen: Screen) -> None:
     write(screen, "My e-mail address", "ada")
     screen.click("button", "Save my addresses")
     screen.read("This is not one e-mail address")
@@ -162,7 +162,7 @@ def test_the_form_shows_each_mistake_at_its_field(server: ServerProcess, screen:
     assert not (server.data_dir / "flashflow.toml").exists(), "nothing is kept of a refused form"
 
 
-def test_a_service_by_its_apprise_address_becomes_a_channel(server: ServerProcess, screen: Screen) -> None:
+def test_an_apprise_url_becomes_a_channel(server: ServerProcess, screen: Screen) -> None:
     screen.click("button", "Add another service…")
     write(screen, "Name", "My hook")
     write(screen, "Apprise URL", "json://127.0.0.1:1/hook")
@@ -200,9 +200,7 @@ def test_quiet_hours_set_here_hold_a_notification_which_says_until_when(
     assert mail.mails == []
 
 
-def test_how_often_and_what_is_critical_are_chosen_by_type(
-    server: ServerProcess, screen: Screen, mail: SmtpServer
-) -> None:
+def test_digests_and_critical_types_are_set_by_type(server: ServerProcess, screen: Screen, mail: SmtpServer) -> None:
     give_address(server)
     set_up_email(screen, mail, "right")
     server.api("POST", "/api/notification-types", {"name": "builds", "label": "Builds", "description": "From CI"})
@@ -230,7 +228,7 @@ def test_how_often_and_what_is_critical_are_chosen_by_type(
     mail.wait_until(lambda: len(mail.mails) == 2, "the mail that passes the digest")
 
 
-def test_a_device_can_be_sent_away(server: ServerProcess, screen: Screen) -> None:
+def test_a_device_can_be_removed(server: ServerProcess, screen: Screen) -> None:
     phone = {"user_id": ME, "token": "t" * 40, "platform": "android", "device_info": {"name": "Old phone"}}
     assert server.api("POST", "/api/devices/register", phone).status_code == 201
     screen.click("button", "Remove: Android phone · Old phone")
@@ -243,7 +241,7 @@ def test_a_device_can_be_sent_away(server: ServerProcess, screen: Screen) -> Non
     eventually(lambda: "Old phone" not in names(), what="the device to be gone")
 
 
-def test_a_file_that_cannot_be_used_is_told_at_the_top(server: ServerProcess, screen: Screen) -> None:
+def test_an_invalid_settings_file_is_shown_at_the_top(server: ServerProcess, screen: Screen) -> None:
     path = server.data_dir / "flashflow.toml"
     path.write_text("[channels.email]\nhost = 5\n", encoding="utf-8")
     screen.read(f"{path} is not valid")

@@ -1,4 +1,4 @@
-"""What the tests of the screens share: finding things in a tree of controls, and records to show."""
+"""Helpers for tests of the screens: search a tree of controls, sample records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone(timedelta(hours=1)))
 
 
 def walk(control: Any) -> Iterator[ft.BaseControl]:
-    """A control and everything in it."""
+    """Yield a control and all its descendants."""
     yield control
     for name in ("content", "controls", "title", "actions", "items"):
         inner = getattr(control, name, None)
@@ -25,13 +25,13 @@ def walk(control: Any) -> Iterator[ft.BaseControl]:
 
 
 def texts(control: ft.BaseControl) -> list[str]:
-    """Every text that is drawn, buttons' labels too."""
+    """Return every drawn text, button labels too."""
     found = [c.value for c in walk(control) if isinstance(c, ft.Text)]
     return found + [c.content for c in walk(control) if isinstance(getattr(c, "content", None), str)]
 
 
 def named(control: ft.BaseControl, name: str) -> Any:
-    """The handler's control of the row or button that a screen reader calls ``name``."""
+    """Return the control that handles the row or button with the accessible name ``name``."""
     for part in walk(control):
         if isinstance(part, ft.Semantics) and part.button and part.label == name:
             return part.content
@@ -41,7 +41,7 @@ def named(control: ft.BaseControl, name: str) -> Any:
 
 
 def sample_notification(number: int, **changes: Any) -> Notification:
-    """An unread notification of the app ci, so many minutes old."""
+    """Return an unread notification of the app ci, ``number`` minutes old."""
     plain = Notification(
         id=f"n{number}",
         user_id="me",

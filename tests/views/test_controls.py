@@ -1,4 +1,4 @@
-"""The screens' words, the crossing from backend threads, and the reusable controls built without a page."""
+"""Formatting, ``Live``, ``Refresher`` and the reusable controls, built without a page."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-# --- words ---------------------------------------------------------------------------------------------------------
+# --- texts ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def anyio_backend() -> str:
         (-7200, "22 Nov, 14:00"),
     ],
 )
-def test_relative_times_say_what_a_person_would(seconds: int, words: str) -> None:
+def test_relative_times_are_rounded(seconds: int, words: str) -> None:
     assert ago(NOW - timedelta(seconds=seconds), NOW) == words
 
 
@@ -89,7 +89,7 @@ def test_a_few_hours_across_midnight_stay_hours() -> None:
     assert ago(early - timedelta(hours=3), early) == "3 h ago"
 
 
-def test_times_are_told_in_the_readers_zone() -> None:
+def test_times_are_shown_in_the_readers_zone() -> None:
     then = datetime(2026, 11, 21, 23, 30, 5, tzinfo=UTC)
     assert exact(then, NOW) == "Sunday 22 November 2026, 00:30:05"
     assert clock(then, NOW) == "00:30:05"
@@ -102,7 +102,7 @@ def test_times_are_told_in_the_readers_zone() -> None:
     ]
 
 
-def test_times_ahead_are_told_as_short_as_they_can_be() -> None:
+def test_future_times_are_short() -> None:
     ahead = [timedelta(hours=2), timedelta(hours=20), timedelta(days=3), timedelta(days=9), timedelta(days=60)]
     assert [upcoming(NOW + t, NOW) for t in ahead] == [
         "14:00",
@@ -117,7 +117,7 @@ def test_times_ahead_are_told_as_short_as_they_can_be() -> None:
     ("typed", "time"),
     [("7", "07:00"), (" 7.30 ", "07:30"), ("0730", "07:30"), ("22:15", "22:15"), ("25", "25:00"), ("noon", "noon")],
 )
-def test_a_time_of_day_is_taken_as_people_type_it(typed: str, time: str) -> None:
+def test_typed_times_of_day_are_normalised(typed: str, time: str) -> None:
     assert as_time(typed) == time
 
 
@@ -131,11 +131,11 @@ def test_a_time_of_day_is_taken_as_people_type_it(typed: str, time: str) -> None
         ("is not a setting here; did you mean host?", "This is not a setting here; did you mean host?"),
     ],
 )
-def test_a_refusal_beside_a_field_is_a_sentence(message: str, words: str) -> None:
+def test_a_validation_message_becomes_a_sentence(message: str, words: str) -> None:
     assert error_sentence(message) == words
 
 
-def test_figures_are_grouped_and_counted_in_words() -> None:
+def test_numbers_are_grouped_and_have_plurals() -> None:
     assert grouped(1234567) == "1,234,567"
     assert plural(1, "activity", "activities") == "1 activity"
     assert plural(1204, "notification") == "1,204 notifications"
@@ -189,7 +189,7 @@ def test_a_web_address_is_a_link() -> None:
     assert safe_link("HTTP://LOCALHOST:80/") == "HTTP://LOCALHOST:80/"
 
 
-def test_the_line_that_fills_an_empty_screen_can_be_pasted() -> None:
+def test_the_command_on_an_empty_screen_can_be_pasted() -> None:
     line = send_command("http://127.0.0.1:8750", 'o\'hara "x"; rm -rf ~')
     assert line.startswith("curl http://127.0.0.1:8750/api/notifications/send ")
     assert '"Authorization: Bearer $(flashflow key)"' in line
@@ -271,7 +271,7 @@ def test_a_burst_from_many_threads_costs_one_refresh_an_interval() -> None:
     assert len(loop.soon) == 1
 
 
-def test_a_listener_hears_its_kinds_and_with_mine_only_its_person() -> None:
+def test_a_listener_gets_its_kinds_and_with_mine_only_its_users_events() -> None:
     bus = Bus()
     live, loop = live_on(bus)
     heard: list[str] = []
@@ -287,7 +287,7 @@ def test_a_listener_hears_its_kinds_and_with_mine_only_its_person() -> None:
     assert heard == ["any", "mine", "any"]
 
 
-def test_a_page_that_went_away_is_dropped_quietly_and_catches_up_when_it_is_back() -> None:
+def test_a_disconnected_page_is_ignored_and_refreshes_after_a_reconnect() -> None:
     bus = Bus()
     live, loop = live_on(bus)
     asked: list[int] = []
@@ -340,7 +340,7 @@ async def test_refreshes_never_overlap_and_none_is_lost() -> None:
 
 @dataclass
 class FakeInbox:
-    """An InboxSource in memory; tells its listeners as the bus would."""
+    """An InboxSource in memory that calls its listeners as the bus would."""
 
     notices: list[Notification] = field(default_factory=list)
     extra_unread: int = 0
@@ -397,7 +397,7 @@ async def test_the_bell_shows_how_many_are_unread(unread: int, text: str | None,
     assert (bell.badge_text, bell.name, bell.unread) == (text, name, unread)
 
 
-async def test_the_drop_down_lists_the_newest_ten_with_their_state() -> None:
+async def test_the_panel_lists_the_newest_ten_with_their_state() -> None:
     source = FakeInbox(
         [
             sample_notification(1),
@@ -412,7 +412,7 @@ async def test_the_drop_down_lists_the_newest_ten_with_their_state() -> None:
     assert {"1 min ago", "Urgent", "View all", "Mark all read"} <= set(texts(panel))
 
 
-async def test_one_click_opens_a_notice_and_marks_it_read() -> None:
+async def test_one_click_opens_a_notification_and_marks_it_read() -> None:
     source = FakeInbox([sample_notification(1), sample_notification(2)])
     opened: list[str] = []
 
@@ -428,7 +428,7 @@ async def test_one_click_opens_a_notice_and_marks_it_read() -> None:
     assert bell.unread == 1
 
 
-async def test_mark_all_read_can_be_taken_back() -> None:
+async def test_mark_all_read_can_be_undone() -> None:
     source = FakeInbox([sample_notification(1), sample_notification(2, inbox="read"), sample_notification(3)])
     bell = await bell_over(source)
     await named(bell.panel_content(), "Mark all read").on_click(None)
@@ -439,7 +439,7 @@ async def test_mark_all_read_can_be_taken_back() -> None:
     assert "Undo marking 2 read" not in texts(bell.panel_content())
 
 
-async def test_a_source_that_fails_is_told_in_the_drop_down() -> None:
+async def test_the_panel_shows_the_error_of_a_source() -> None:
     source = FakeInbox([sample_notification(1)])
     bell = await bell_over(source)
     source.broken = True
@@ -464,7 +464,7 @@ async def test_the_bell_listens_while_it_is_mounted() -> None:
     assert bell.unread == 7
 
 
-async def test_an_hour_of_quiet_from_the_drop_down_and_its_end() -> None:
+async def test_do_not_disturb_starts_and_ends_in_the_panel() -> None:
     source = FakeInbox(extra_unread=2)
     bell = await bell_over(source)
     await named(bell.panel_content(), "Do not disturb 1 h").on_click(None)
@@ -478,13 +478,13 @@ async def test_an_hour_of_quiet_from_the_drop_down_and_its_end() -> None:
     assert bell.name == "Notifications, 2 unread"
 
 
-async def test_quiet_that_is_over_is_not_shown() -> None:
+async def test_do_not_disturb_in_the_past_is_not_shown() -> None:
     bell = await bell_over(FakeInbox(quiet_until=NOW))
     assert bell.name == "Notifications, none unread"
     assert "Do not disturb 1 h" in texts(bell.panel_content())
 
 
-async def test_an_empty_drop_down_says_what_will_stand_there() -> None:
+async def test_an_empty_panel_says_so() -> None:
     panel = (await bell_over(FakeInbox())).panel_content()
     assert any(text.startswith("No notifications yet") for text in texts(panel))
     assert named(panel, "Mark all read").disabled
@@ -535,7 +535,7 @@ class FakeMatrix:
 
 @dataclass
 class FakePreferences:
-    """A PreferenceSource in memory; ``asked`` is what was asked of it beside choices."""
+    """A PreferenceSource in memory; ``asked`` records every call except choices."""
 
     matrix_now: FakeMatrix
     broken: bool = False
@@ -581,7 +581,7 @@ async def test_the_matrix_has_a_named_switch_for_every_type_and_channel(wide: bo
     }
 
 
-async def test_a_switch_asks_the_source_and_shows_why() -> None:
+async def test_a_switch_writes_to_the_source_and_shows_its_reason() -> None:
     source = FakePreferences(FakeMatrix(types=(BUILDS,)))
     settings = NotificationSettings(source=source)
     await settings.refresh()
@@ -595,7 +595,7 @@ async def test_a_switch_asks_the_source_and_shows_why() -> None:
 
 
 @pytest.mark.parametrize("wide", [True, False])
-async def test_the_columns_are_the_channels_that_there_are(wide: bool) -> None:
+async def test_the_columns_are_the_existing_channels(wide: bool) -> None:
     row = replace(BUILDS, channels={"ntfy": True, **BUILDS.channels})
     settings = NotificationSettings(source=FakePreferences(FakeMatrix(types=(row,))), wide=wide)
     await settings.refresh()
@@ -604,7 +604,7 @@ async def test_the_columns_are_the_channels_that_there_are(wide: bool) -> None:
 
 
 @pytest.mark.parametrize("wide", [True, False])
-async def test_only_who_may_say_what_is_critical_gets_the_switch(wide: bool) -> None:
+async def test_the_critical_switch_needs_the_permission(wide: bool) -> None:
     row = replace(BUILDS, asks_critical=True)
     source = FakePreferences(FakeMatrix(types=(row,)))
     settings = NotificationSettings(source=source, wide=wide)
@@ -628,7 +628,7 @@ async def test_only_who_may_say_what_is_critical_gets_the_switch(wide: bool) -> 
         (Often("daily", "18:30", True), "Daily, 18:30"),
     ],
 )
-async def test_how_often_a_type_comes_is_said_and_chosen(digest: Often, words: str) -> None:
+async def test_the_digest_menu_shows_and_changes_the_setting(digest: Often, words: str) -> None:
     source = FakePreferences(FakeMatrix(types=(replace(BUILDS, digest=digest),)))
     settings = NotificationSettings(source=source)
     await settings.refresh()
@@ -658,7 +658,7 @@ async def test_a_channel_turned_off_for_all_cannot_be_turned_on_for_one() -> Non
 # --- what the screens draw -----------------------------------------------------------------------------------------
 
 
-def test_reading_a_notification_does_not_make_it_vanish_from_the_list() -> None:
+def test_a_notification_stays_in_the_list_after_it_was_read() -> None:
     opened = NotificationDetail(notification=sample_notification(2, inbox="read"), deliveries=())
     assert [n.id for n in _with([sample_notification(1), sample_notification(3)], opened)] == ["n1", "n2", "n3"]
     archived = NotificationDetail(notification=sample_notification(2, inbox="archived"), deliveries=())

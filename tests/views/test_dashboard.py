@@ -1,4 +1,4 @@
-"""The figures on the screen: their words, their shapes, and the dashboard built over a real backend without a page."""
+"""Metric labels, charts, and the dashboard built over a real backend without a page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from flashflow.backend import (
 from flashflow.views.controls.refresher import Refresher
 from flashflow.views.dashboard import heat_map, metric_labels, trend
 from flashflow.views.dashboard.date_range import PERIODS, Selection
-from flashflow.views.dashboard.funnel import step_words
+from flashflow.views.dashboard.funnel import step_text
 from flashflow.views.dashboard.metric_labels import (
     busiest,
     change,
@@ -80,18 +80,18 @@ def screen_over(backend: Backend, kind: type[Screen] = Dashboard, **more: Any) -
 
 
 def drawn(screen: Any) -> ft.Control:
-    """Load and draw, as a refresh does."""
+    """Load and draw the screen, as a refresh does."""
     screen.show(screen.render(screen.load()), "data")
     return screen
 
 
 def labels(control: ft.BaseControl) -> list[str]:
-    """What a screen reader hears of what cannot be pressed."""
+    """Accessible names of parts that cannot be pressed."""
     return [c.label for c in walk(control) if isinstance(c, ft.Semantics) and c.label is not None and not c.button]
 
 
 def is_shown(control: ft.BaseControl, kind: type[ft.Control]) -> bool:
-    """Whether a part of this kind stands in the picture, with all around it visible."""
+    """Whether the picture has a visible part of this kind."""
     if not getattr(control, "visible", True):
         return False
     if isinstance(control, kind):
@@ -100,7 +100,7 @@ def is_shown(control: ft.BaseControl, kind: type[ft.Control]) -> bool:
     return any(is_shown(child, kind) for child in inner if isinstance(child, ft.BaseControl))
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- texts ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def is_shown(control: ft.BaseControl, kind: type[ft.Control]) -> bool:
         (12.5, "1,250 %"),
     ],
 )
-def test_a_share_is_as_exact_as_it_can_be_read(share: float | None, words: str) -> None:
+def test_a_share_has_a_decimal_only_below_ten_per_cent(share: float | None, words: str) -> None:
     assert percent(share) == words
 
 
-def test_a_change_has_a_word_and_an_arrow_and_never_only_a_colour() -> None:
+def test_a_change_has_a_text_and_an_arrow_and_never_only_a_colour() -> None:
     up = change(Metric(value=112, previous=100, change=0.12))
     down = change(Metric(value=96, previous=100, change=-0.04))
     assert up is not None
@@ -149,17 +149,17 @@ def test_a_change_has_a_word_and_an_arrow_and_never_only_a_colour() -> None:
         (259_200, "3 days"),
     ],
 )
-def test_how_long_something_took_is_told_in_two_units_at_most(seconds: float | None, words: str) -> None:
+def test_a_duration_has_at_most_two_units(seconds: float | None, words: str) -> None:
     assert duration_text(seconds) == words
 
 
-def test_a_day_is_told_as_near_as_it_is() -> None:
+def test_recent_days_have_names() -> None:
     days = [TODAY, TODAY - timedelta(1), TODAY - timedelta(9), TODAY - timedelta(400)]
     assert [day_text(of, TODAY) for of in days] == ["today", "yesterday", "13 Nov", "18 Oct 2025"]
     assert [point_text("2026-11-24"), point_text("2026-11-24T09")] == ["Tue 24 Nov", "09:00"]
 
 
-def test_a_trend_is_read_aloud_by_its_first_last_and_highest_figure() -> None:
+def test_a_trend_is_summarised_by_its_first_last_and_highest_value() -> None:
     at = ("2026-11-20", "2026-11-21", "2026-11-22")
     words = trend_summary("Activities", at, (412, 1560, 230), (300, 20, 10))
     assert words == (
@@ -179,7 +179,7 @@ def test_the_busiest_hour_is_named() -> None:
     assert metric_labels.weekday_hour(6, 23) == "Sunday, 23:00 to 00:00"
 
 
-def test_the_grid_says_how_many_were_back() -> None:
+def test_retention_is_summarised_by_returning_users() -> None:
     cohorts = [Cohort(day=TODAY, size=8, users=(None,)), Cohort(day=TODAY - timedelta(1), size=2, users=(2, None))]
     assert retention_summary(cohorts, (1.0, None)) == "10 new users in 2 cohorts"
     assert retention_summary(cohorts, (1.0, 0.25, 0.5)) == "10 new users in 2 cohorts, 25 % returned on day 1"
@@ -190,7 +190,7 @@ def test_a_score_names_only_the_parts_it_has() -> None:
     assert [metric_labels.score(46.67), metric_labels.score(None)] == ["47", "–"]
 
 
-def test_what_the_figures_lack_is_said_and_nothing_else() -> None:
+def test_incomplete_metrics_have_one_warning_for_each_limit() -> None:
     assert data_warnings((), 0) == ()
     assert data_warnings(("page", "type"), 1200) == (
         "The limit of distinct pages and activity types is reached; new ones are counted as “All others”.",
@@ -198,14 +198,14 @@ def test_what_the_figures_lack_is_said_and_nothing_else() -> None:
     )
 
 
-def test_a_step_of_a_funnel_says_who_took_it_and_how_long_it_took() -> None:
+def test_a_funnel_step_has_users_shares_and_a_median_time() -> None:
     step = FunnelStep(
         activity_type="checkout", users=106, share=0.35, of_previous=0.5, dropped=106, median_seconds=236.0
     )
-    assert step_words(step, first=False) == (
+    assert step_text(step, first=False) == (
         "checkout: 106 users, 35 %, 50 % of the step before, after 3 min 56 s (median)"
     )
-    assert step_words(step, first=True) == "checkout: 106 users, 35 %"
+    assert step_text(step, first=True) == "checkout: 106 users, 35 %"
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def overview(**figures: Metric) -> Overview:
     )
 
 
-def test_the_tiles_tell_the_period_and_the_day() -> None:
+def test_tiles_show_the_period_and_today() -> None:
     today = TodayMetrics(
         day="2026-11-22", zone="UTC", active_users=3, sessions=4, activities=12, notifications=9, delivered=8, read=2
     )
@@ -247,7 +247,7 @@ def test_the_tiles_tell_the_period_and_the_day() -> None:
     assert shown[0].spoken == "in 7 days, up 12 % from 1,075"
 
 
-def test_bars_are_as_long_as_their_share_of_the_longest_and_all_others_have_a_name() -> None:
+def test_bars_are_relative_to_the_longest_and_other_names_are_one_row() -> None:
     rows = bars(
         (
             Named(name="/pricing", count=40, share=0.4),
@@ -278,14 +278,14 @@ def hourly(until: datetime | None) -> Trend:
     )
 
 
-def test_hours_that_have_not_come_are_not_drawn_as_nothing() -> None:
+def test_future_hours_are_not_drawn_as_zero() -> None:
     of = trend.curve(hourly(datetime(2026, 11, 22, 8, 30, tzinfo=UTC)), "active_users")
     assert (of.metric, len(of.at), of.now) == ("activities", 24, tuple(range(10)))  # 09:30 in Berlin
     assert of.before == tuple(range(24))
     assert trend.curve(hourly(None), "activities").now == tuple(range(24))
 
 
-def test_the_line_reaches_up_to_a_round_number_over_the_highest_figure() -> None:
+def test_the_chart_ends_at_a_round_number_above_the_highest_value() -> None:
     assert [trend.ceiling(n) for n in (0, 1, 7, 9, 10, 590, 1001)] == [1, 1, 8, 10, 10, 600, 2000]
     of = trend.Curve("activities", False, True, ("2026-11-21", "2026-11-22"), (0, 10), (5, 5))
     lines = [shape for shape in trend.shapes(of, 100) if isinstance(shape, cv.Path)]
@@ -295,7 +295,7 @@ def test_the_line_reaches_up_to_a_round_number_over_the_highest_figure() -> None
     assert [(e.x, e.y) for e in now.elements] == [(0, trend.HEIGHT), (100, trend.HEAD)]  # type: ignore[attr-defined]
 
 
-def test_a_chart_says_what_lies_under_the_pointer() -> None:
+def test_a_chart_describes_the_value_under_the_pointer() -> None:
     line = trend.TrendPanel(choose=ignore, room=200)
     line.set_data(trend.Curve("activities", False, True, ("2026-11-20", "2026-11-21", "2026-11-22"), (4, 1500), (7,)))
     assert "Line: this period, the last day so far · dashed: the period before" in texts(line)
@@ -312,7 +312,7 @@ def test_a_chart_says_what_lies_under_the_pointer() -> None:
     assert week.describe_at(heat_map.LEFT - 1, heat_map.TOP + 5) is None
 
 
-async def test_what_the_pointer_is_on_stands_in_the_captions_place() -> None:
+async def test_the_caption_shows_the_value_under_the_pointer() -> None:
     week = heat_map.HeatMapPanel(room=heat_map.LEFT + 240)
     week.set_data([[1] * 24 for _ in range(7)], "UTC", "What it means.")
     await week._over(Pointed(ft.Offset(heat_map.LEFT + 5, heat_map.TOP + 5)))  # type: ignore[arg-type]
@@ -331,7 +331,7 @@ def test_every_hour_of_the_week_is_a_cell_and_the_busiest_the_strongest() -> Non
     assert [heat_map.strength(n, 4) for n in range(5)] == [0, 1, 2, 3, 4]
 
 
-def test_a_funnel_is_asked_for_once_every_step_is_chosen() -> None:
+def test_a_funnel_is_queried_once_every_step_is_chosen() -> None:
     chosen = Selection()
     assert chosen.funnel is None
     chosen.steps = ["a", "b"]
@@ -364,7 +364,7 @@ async def ignore(_: object) -> None: ...
 
 
 class Counting(Panel):
-    """A part that counts how often it is drawn."""
+    """A panel that counts its draws."""
 
     drawings = 0
 
@@ -373,7 +373,7 @@ class Counting(Panel):
         return ft.Text(str(shown))
 
 
-def test_a_part_is_drawn_only_when_what_it_shows_differs() -> None:
+def test_a_panel_is_drawn_only_when_its_data_changes() -> None:
     part = Counting()
     for shown in ((1, "a"), (1, "a"), (2, "a"), (2, "a")):
         part.set_data(*shown)
@@ -402,7 +402,7 @@ async def test_a_refresh_that_takes_long_is_followed_by_a_longer_rest() -> None:
     assert rests == [2.5, 1.0]
 
 
-def test_what_is_sent_to_a_page_is_not_put_into_words() -> None:
+def test_messages_to_a_page_are_not_formatted() -> None:
     from flet.messaging.protocol import Message, MessageAction
 
     class Body:
@@ -423,7 +423,7 @@ def visit(backend: Backend, user: str, *types: str) -> None:
 
 
 @pytest.mark.parametrize("wide", [True, False])
-async def test_the_dashboard_shows_the_line_that_fills_it_and_then_what_there_is(backend: Backend, wide: bool) -> None:
+async def test_an_empty_dashboard_shows_a_command_and_then_the_activities(backend: Backend, wide: bool) -> None:
     screen = screen_over(backend, wide=wide)
     picture = drawn(screen)
     assert "No activities yet" in texts(picture)
@@ -442,9 +442,7 @@ async def test_the_dashboard_shows_the_line_that_fills_it_and_then_what_there_is
     assert [name for name in people if name.startswith("bob, last seen today, 2 activities, engagement score ")]
 
 
-async def test_a_refresh_that_finds_nothing_new_draws_nothing(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_refresh_without_changes_draws_nothing(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     visit(backend, "bob", "page_view", "search")
     moment = datetime.now(UTC)
     screen = screen_over(backend, now=lambda: moment)
@@ -460,7 +458,7 @@ async def test_a_refresh_that_finds_nothing_new_draws_nothing(
     assert "Picker" not in redrawn
 
 
-async def test_figures_that_lack_something_say_so(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_incomplete_metrics_show_a_warning(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     visit(backend, "bob", "page_view")
     screen = screen_over(backend)
     assert not is_shown(drawn(screen), DataWarnings)
@@ -481,7 +479,7 @@ async def test_without_comparison_no_change_is_shown(backend: Backend) -> None:
     assert "Activities: 1 today" in labels(drawn(screen))
 
 
-async def test_a_funnel_that_cannot_be_is_told_in_its_place(backend: Backend) -> None:
+async def test_a_funnel_error_is_shown_in_its_panel(backend: Backend) -> None:
     visit(backend, "bob", "page_view", "search")
     screen = screen_over(backend)
     screen.chosen.steps = ["page_view"] * 11  # more than can be asked for
@@ -494,7 +492,7 @@ async def test_a_funnel_that_cannot_be_is_told_in_its_place(backend: Backend) ->
     assert named(drawn(screen), "Hide users who dropped out before step 2") is not None
 
 
-async def test_what_cannot_be_loaded_offers_to_try_again(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_load_offers_a_retry(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = screen_over(backend)
 
     def broken(*_: object) -> Any:
@@ -512,7 +510,7 @@ async def test_what_cannot_be_loaded_offers_to_try_again(backend: Backend, monke
 # --- people -----------------------------------------------------------------------------------------------------------
 
 
-async def test_all_users_come_page_by_page_and_open_a_person(backend: Backend) -> None:
+async def test_all_users_are_paged_and_open_a_profile(backend: Backend) -> None:
     rows = [{"user_id": f"u/{n}", "activity_type": "search"} for n in range(PAGE + 1)]
     backend.activity.track_batch(rows)
     gone: list[str] = []
@@ -529,7 +527,7 @@ async def test_all_users_come_page_by_page_and_open_a_person(backend: Backend) -
     assert gone == ["/users/u%2F0"]
 
 
-async def test_a_person_has_figures_sessions_and_what_they_did_in_each(backend: Backend) -> None:
+async def test_a_profile_has_metrics_and_sessions_with_activities(backend: Backend) -> None:
     for n in range(SESSIONS + 1):
         backend.activity.track_activity("bob", "search", session_id=f"s{n}")
     for _ in range(FEW + 2):
@@ -548,7 +546,7 @@ async def test_a_person_has_figures_sessions_and_what_they_did_in_each(backend: 
     assert sum("page_view, /pricing" in label for label in labels(drawn(screen))) == FEW + 2
 
 
-async def test_somebody_never_seen_gets_the_line_that_records_them(backend: Backend) -> None:
+async def test_an_unknown_user_gets_a_command_that_records_an_activity(backend: Backend) -> None:
     picture = drawn(screen_over(backend, UserProfile, user_id="eve"))
     assert "No activities of this user" in texts(picture)
     assert any("flashflow track eve page_view" in text for text in texts(picture))
@@ -557,7 +555,7 @@ async def test_somebody_never_seen_gets_the_line_that_records_them(backend: Back
 # --- key activities ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_switch_marks_a_key_activity_and_says_while_it_counts(backend: Backend) -> None:
+async def test_a_switch_marks_a_key_activity_and_shows_the_recalculation(backend: Backend) -> None:
     visit(backend, "bob", "checkout", "login")
     screen = screen_over(backend)
     part = KeyActivities(screen)
@@ -576,7 +574,7 @@ async def test_a_switch_marks_a_key_activity_and_says_while_it_counts(backend: B
 
 
 @pytest.mark.parametrize(("kind", "before", "after"), [(Dashboard, "0 %", "100 %"), (Settings, False, True)])
-async def test_an_open_screen_shows_at_once_what_somebody_else_marked(
+async def test_an_open_screen_shows_a_key_activity_marked_elsewhere(
     backend: Backend, kind: type[Screen], before: object, after: object
 ) -> None:
     visit(backend, "bob", "checkout")
@@ -606,7 +604,7 @@ async def test_an_open_screen_shows_at_once_what_somebody_else_marked(
         screen.live.stop()
 
 
-async def test_without_types_the_list_says_what_will_stand_there(backend: Backend) -> None:
+async def test_without_types_the_list_says_so(backend: Backend) -> None:
     part = KeyActivities(screen_over(backend))
     part.set_data(())
     assert any("No activities yet" in text for text in texts(part.control))

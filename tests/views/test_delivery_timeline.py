@@ -1,4 +1,4 @@
-"""A notification's story as the detail shows it: what became of every delivery, every try, and what can be done."""
+"""The detail view of a notification: deliveries, attempts and actions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def buttons(view: ft.BaseControl) -> set[str]:
     }
 
 
-def test_a_notification_in_full_says_why_and_opens_only_web_links() -> None:
+def test_the_detail_has_a_timeline_and_opens_only_web_links() -> None:
     actions = (Action(label="Open run", url="https://ci.example/1"), Action(label="Bad", url="javascript:alert(1)"))
     refused = delivery(target="ada@example.test", code="not_configured", reason="E-mail is not configured.")
     view = shown(refused, title="<b>x</b> **y**", message="one\n[two](javascript:x)", actions=actions)
@@ -70,12 +70,12 @@ def test_a_notification_in_full_says_why_and_opens_only_web_links() -> None:
     assert bad.disabled
 
 
-def test_what_was_imported_says_that_its_deliveries_are_not_known() -> None:
+def test_an_imported_notification_has_no_deliveries() -> None:
     assert "It was imported without its deliveries." in texts(shown(status="delivered"))
     assert "It has not been handed to a channel yet." in texts(shown(status="pending"))
 
 
-def test_every_try_is_shown_with_the_providers_own_words() -> None:
+def test_every_attempt_is_shown_with_the_providers_text() -> None:
     told = "5.1.1 No such user"
     view = shown(
         delivery(code="smtp_550", reason=told, attempts=(attempt("transient", "smtp_451", "later"), attempt()))
@@ -87,7 +87,7 @@ def test_every_try_is_shown_with_the_providers_own_words() -> None:
     assert told not in words, "the reason is said once, with the try that gave it"
 
 
-def test_many_tries_are_folded_and_can_all_be_had() -> None:
+def test_only_the_latest_attempts_are_shown_until_all_are_requested() -> None:
     tries = tuple(attempt(text=f"no {i}") for i in range(34))
     folded, whole = shown(delivery(attempts=tries)), shown(delivery(attempts=tries), whole=True)
     assert "Show all 34 attempts" in buttons(folded)
@@ -117,7 +117,7 @@ def test_many_tries_are_folded_and_can_all_be_had() -> None:
         ({"status": "held", "release_at": NOW + timedelta(hours=2)}, "Will be sent at 14:00"),
     ],
 )
-def test_what_comes_next_is_said_with_its_time(changes: dict[str, Any], words: str) -> None:
+def test_the_next_step_has_its_time(changes: dict[str, Any], words: str) -> None:
     assert words in texts(shown(delivery(**{"status": "pending", **changes})))
 
 
@@ -132,15 +132,15 @@ def test_what_comes_next_is_said_with_its_time(changes: dict[str, Any], words: s
         ((delivery("failed", "in_app"),), False),
     ],
 )
-def test_retry_now_is_offered_where_it_can_help(deliveries: tuple[Delivery, ...], offered: bool) -> None:
+def test_retry_now_is_offered_for_retryable_deliveries(deliveries: tuple[Delivery, ...], offered: bool) -> None:
     assert ("Retry now" in buttons(shown(*deliveries))) is offered
 
 
-def test_what_was_cancelled_is_not_to_be_retried() -> None:
+def test_a_cancelled_notification_cannot_be_retried() -> None:
     assert "Retry now" not in buttons(shown(delivery("failed"), status="cancelled", inbox=None))
 
 
-def test_what_a_digest_holds_can_be_sent_now() -> None:
+def test_a_held_digest_can_be_sent_now() -> None:
     held = delivery("held", code="digest", reason="Waits for the daily digest.")
     assert "Send the digest now" in buttons(shown(held))
     assert "Send the digest now" not in buttons(shown(delivery("held", code="quiet_hours")))
@@ -156,23 +156,23 @@ def test_what_a_digest_holds_can_be_sent_now() -> None:
         (None, set()),
     ],
 )
-def test_each_place_in_the_inbox_offers_what_it_allows(inbox: str | None, offered: set[str]) -> None:
+def test_each_inbox_state_offers_its_actions(inbox: str | None, offered: set[str]) -> None:
     assert buttons(shown(inbox=inbox)) == offered
 
 
-def test_how_often_it_came_and_until_when_it_sleeps_are_said() -> None:
+def test_the_count_and_the_end_of_the_snooze_are_shown() -> None:
     words = texts(shown(count=3, inbox="snoozed", snoozed_until=NOW + timedelta(hours=20)))
     assert {"×3", "Snoozed until tomorrow, 08:00"} <= set(words)
 
 
-def test_our_own_reasons_speak_to_the_reader_and_a_providers_words_stay() -> None:
+def test_own_reasons_are_in_the_second_person_and_a_providers_text_is_unchanged() -> None:
     mine = delivery(code="no_address", reason="The user has no e-mail address.")
     theirs = delivery(code="smtp_552", reason="The user has exceeded the quota.")
     assert "You have no e-mail address." in texts(shown(mine))
     assert "The user has exceeded the quota." in texts(shown(theirs))
 
 
-def test_what_would_happen_now_knows_of_channels_that_cannot_work() -> None:
+def test_the_current_outcome_includes_broken_channels() -> None:
     push = Decided(channel="push", status="pending", code="queued", reason=SENT_TO_THIS_COMPUTER)
     phone = Decided(channel="push", status="pending", code="queued", reason="On its way.")
     off = Decided(channel="email", status="suppressed", code="channel_off", reason="The user turned e-mail off.")
@@ -186,7 +186,7 @@ def test_what_would_happen_now_knows_of_channels_that_cannot_work() -> None:
     assert (current_outcome(off)[0].word, current_outcome(off)[1]) == ("is not used", "You turned e-mail off.")
 
 
-def test_tomorrow_morning_is_eight_by_the_wall_clock_over_a_change_of_time() -> None:
+def test_tomorrow_morning_is_eight_by_the_wall_clock_across_a_dst_change() -> None:
     before = datetime(2026, 10, 24, 23, 30, tzinfo=ZoneInfo("Europe/Berlin"))  # clocks go back in the night
     assert tomorrow_morning(before).isoformat() == "2026-10-25T08:00:00+01:00"
     assert tomorrow_morning(datetime(2026, 11, 22, 0, 10, tzinfo=ZoneInfo("UTC"))) == datetime(

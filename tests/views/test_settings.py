@@ -1,4 +1,4 @@
-"""The settings screen built over a real backend, without a page: what it shows, what it asks for, what it writes."""
+"""The settings screen built over a real backend, without a page."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def screen_over(backend: Backend) -> Settings:
 
 
 def drawn(screen: Settings) -> ft.Control:
-    """Load and draw, as a refresh does."""
+    """Load and draw the screen, as a refresh does."""
     screen.content = screen.render(screen.load())
     return screen.content
 
@@ -73,7 +73,7 @@ class Turned:
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
-def test_a_form_writes_what_was_typed_and_keeps_what_it_does_not_ask_for() -> None:
+def test_a_form_writes_its_input_and_keeps_settings_without_a_field() -> None:
     stored = {"host": "old", "connections": 9, "rate_per_second": None, "password": SET, "port": None}
     typed = {"host": " smtp.example.org ", "port": "2525", "security": "tls", "username": "ada", "password": ""}
     assert values_of(EMAIL, typed, stored) == {
@@ -85,18 +85,18 @@ def test_a_form_writes_what_was_typed_and_keeps_what_it_does_not_ask_for() -> No
     }
 
 
-def test_defaults_need_not_stand_in_the_file() -> None:
+def test_defaults_are_not_written() -> None:
     stored = {"connections": 4, "base_url": "https://api.twilio.com"}
     typed = {"account_sid": "AC1", "auth_token": "t", "from": "+1", "base_url": "https://api.twilio.com"}
     assert values_of(TABLES["sms"], typed, stored) == {"account_sid": "AC1", "auth_token": "t", "from": "+1"}
 
 
-def test_a_password_goes_with_its_user_name_and_is_taken_to_the_letter() -> None:
+def test_a_password_needs_its_user_name_and_is_not_stripped() -> None:
     assert values_of(EMAIL, {"username": "", "password": "left over"}, None) == {"password": ""}
     assert values_of(EMAIL, {"username": "ada", "password": " spaced "}, None)["password"] == " spaced "
 
 
-def test_what_is_no_number_is_left_for_the_settings_to_refuse() -> None:
+def test_an_invalid_number_is_left_for_the_settings_to_refuse() -> None:
     assert values_of(EMAIL, {"port": "${PORT}"}, None)["port"] == "${PORT}"
     assert values_of(EMAIL, {"port": "9" * 5000}, None)["port"] == "9" * 5000
     assert values_of(EMAIL, {"port": "٣"}, None)["port"] == "٣"
@@ -151,7 +151,7 @@ def test_a_plain_name_is_taken() -> None:
 # --- fields -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_being_typed_outlives_a_change_elsewhere() -> None:
+def test_unsaved_input_survives_a_change_elsewhere() -> None:
     line = Field("Host")
     line.set_data("one")
     assert line.text == "one"
@@ -168,7 +168,7 @@ def test_what_is_being_typed_outlives_a_change_elsewhere() -> None:
 # --- the preferences' source ------------------------------------------------------------------------------------------
 
 
-async def test_marking_a_type_critical_keeps_the_rest_of_what_its_app_declared(backend: Backend) -> None:
+async def test_marking_a_type_critical_keeps_the_rest_of_its_declaration(backend: Backend) -> None:
     services = backend.notifications
     services.declare_type(
         "builds", app="ci", label="Builds", description="d", channels=["in_app", "email"], category="dev",
@@ -187,14 +187,14 @@ async def test_marking_a_type_critical_keeps_the_rest_of_what_its_app_declared(b
     assert not next(row for row in source.matrix().types if row.name == "builds").critical
 
 
-async def test_a_type_that_nothing_declared_can_be_critical(backend: Backend) -> None:
+async def test_an_undeclared_type_can_be_critical(backend: Backend) -> None:
     source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
     source.set_critical("general", True)
     row = next(row for row in source.matrix().types if row.name == "general")
     assert (row.critical, row.label) == (True, "General")
 
 
-async def test_how_often_follows_my_choice_then_that_for_all_then_the_app(backend: Backend) -> None:
+async def test_a_digest_is_the_users_then_the_one_for_all_then_the_declared_one(backend: Backend) -> None:
     services = backend.notifications
     services.declare_type("weekly", digest="daily", digest_at="18:00")
     source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
@@ -216,7 +216,7 @@ async def test_how_often_follows_my_choice_then_that_for_all_then_the_app(backen
 # --- the screen -------------------------------------------------------------------------------------------------------
 
 
-async def test_contacts_are_saved_and_a_refusal_stands_at_its_field(backend: Backend) -> None:
+async def test_contacts_are_saved_and_an_error_is_shown_at_its_field(backend: Backend) -> None:
     screen = screen_over(backend)
     page = drawn(screen)
     email, phone = field(page, "My e-mail address"), field(page, "My phone number")
@@ -237,7 +237,7 @@ async def test_contacts_are_saved_and_a_refusal_stands_at_its_field(backend: Bac
     assert backend.notifications.delivery_settings.contact("ada").email is None
 
 
-async def test_quiet_hours_are_kept_field_by_field(backend: Backend) -> None:
+async def test_quiet_hours_are_saved_field_by_field(backend: Backend) -> None:
     screen = screen_over(backend)
     page = drawn(screen)
     settings = backend.notifications.delivery_settings
@@ -274,7 +274,7 @@ async def test_the_last_day_of_quiet_stays(backend: Backend) -> None:
     assert "Select at least one day, or turn quiet hours off." in texts(page)
 
 
-async def test_the_screen_says_what_a_notice_would_do_now(backend: Backend) -> None:
+async def test_the_screen_shows_the_current_outcome_of_each_channel(backend: Backend) -> None:
     screen = screen_over(backend)
     words = texts(drawn(screen))
     assert {"In app reaches you", "E-mail does not reach you", "E-mail is not configured."} <= set(words)
@@ -319,7 +319,7 @@ async def test_a_channel_is_set_up_changed_and_removed(backend: Backend) -> None
     assert "E-mail: not set up" in texts(drawn(screen))
 
 
-async def test_a_test_with_nobody_to_send_it_to_says_what_is_missing(backend: Backend) -> None:
+async def test_a_channel_test_without_a_contact_says_so(backend: Backend) -> None:
     backend.change_settings("channels.email", {"host": "127.0.0.1", "security": "none", "from": "me@example.test"})
     screen = screen_over(backend)
     page = drawn(screen)
@@ -327,7 +327,7 @@ async def test_a_test_with_nobody_to_send_it_to_says_what_is_missing(backend: Ba
     assert any(text.startswith("You have no e-mail address") for text in texts(page))
 
 
-async def test_a_file_that_cannot_be_used_is_told_with_its_place(backend: Backend) -> None:
+async def test_an_invalid_settings_file_is_shown_with_its_path(backend: Backend) -> None:
     screen = screen_over(backend)
     drawn(screen)
     path = backend.data_dir / "flashflow.toml"
@@ -341,7 +341,7 @@ async def test_a_file_that_cannot_be_used_is_told_with_its_place(backend: Backen
     assert not [text for text in texts(drawn(screen)) if str(path) in text]
 
 
-async def test_a_device_is_removed_after_a_second_question(backend: Backend) -> None:
+async def test_removing_a_device_needs_a_confirmation(backend: Backend) -> None:
     backend.notifications.register_device_token("ada", "t" * 40, "ios", {"name": "Ada's phone"})
     backend.notifications.register_device_token("bob", "b" * 40, "web")
     screen = screen_over(backend)

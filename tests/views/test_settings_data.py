@@ -1,4 +1,4 @@
-"""“Your data” in the settings: what it says of the files and the rules, and that it erases whom it was told to."""
+"""The card “Your data” in Settings: sizes, rules and erasure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def whom(page: ft.Control) -> ft.TextField:
     return next(c for c in walk(page) if isinstance(c, ft.TextField) and c.label == "User id")
 
 
-async def test_it_says_where_the_data_is_how_large_and_by_which_rules(backend: Backend) -> None:
+async def test_the_card_shows_location_sizes_and_rules(backend: Backend) -> None:
     backend.change_settings("retention", {"activities_days": 90, "max_mb": 500})
     backend.change_settings("privacy", {"mask_ip": True, "tracking": "consented"})
     found = texts(drawn(backend))
@@ -55,7 +55,7 @@ async def test_it_says_where_the_data_is_how_large_and_by_which_rules(backend: B
     assert "Stores activities of users who consented. IP addresses are masked before they are stored." in found
 
 
-async def test_a_person_is_erased_only_after_a_second_question_that_says_what_goes(backend: Backend) -> None:
+async def test_erasing_a_user_needs_a_confirmation_that_lists_the_effects(backend: Backend) -> None:
     backend.activity.track_activity("bob", "t")
     backend.notifications.send_notification("bob", "t", "m")
     page = drawn(backend)
@@ -76,7 +76,7 @@ async def test_a_person_is_erased_only_after_a_second_question_that_says_what_go
         backend.activity.track_activity("bob", "late")
 
 
-def test_sizes_and_rules_in_words() -> None:
+def test_sizes_and_rules_as_text() -> None:
     assert [data_labels.size_text(n) for n in (1, 1023, 1024, 1536, 12 * 1024**2, 3 * 1024**5)] == [
         "1 byte", "1,023 bytes", "1 KB", "1.5 KB", "12 MB", "3,072 TB",
     ]  # fmt: skip

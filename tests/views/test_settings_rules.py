@@ -1,4 +1,4 @@
-"""The rules in Settings, built over a real backend, without a page; and the words that they are told in."""
+"""The rules in Settings, built over a real backend without a page, and their texts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def screen_over(backend: Backend) -> Settings:
     return Settings(backend=backend, live=live, go=lambda _: None, wide=True)
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- texts ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ async def test_a_rule_reads_as_a_sentence(backend: Backend, fields: dict[str, An
     assert (condition_text(rule), action_text(rule, "ada")) == (first, second)
 
 
-def test_lengths_and_names_are_plain() -> None:
+def test_periods_and_rule_names() -> None:
     assert [period_text(minutes) for minutes in (1, 59, 60, 90, 120, 1440, 10080)] == [
         "1 min", "59 min", "1 hour", "90 min", "2 hours", "1 day", "1 week",
     ]  # fmt: skip
@@ -89,7 +89,7 @@ def test_lengths_and_names_are_plain() -> None:
     assert (name_for("Ω", set()), name_for("dry-run", set())) == ("rule", "dry-run-2")
 
 
-async def test_how_often_is_told_with_how_long_ago(backend: Backend) -> None:
+async def test_the_history_has_a_count_and_a_relative_time(backend: Backend) -> None:
     screen = screen_over(backend)
     rule = backend.rules.create("r", on={"activity_type": "x"}, send=SEND, cooldown_minutes=0)
     assert history_text(rule, screen.now()) == "Has not fired yet"
@@ -109,7 +109,7 @@ def rules_of(backend: Backend) -> tuple[Rule, ...]:
     return backend.rules.page().rules
 
 
-async def test_a_rule_is_switched_tried_and_deleted_after_a_second_question(backend: Backend) -> None:
+async def test_a_rule_is_switched_tried_and_deleted_after_a_confirmation(backend: Backend) -> None:
     backend.rules.create("late", on=THRICE, send=SEND)
     for _ in range(7):
         backend.activity.track_activity("bob", "checkout_failed")
@@ -136,7 +136,7 @@ async def test_a_rule_is_switched_tried_and_deleted_after_a_second_question(back
     assert any(text.startswith("No rules yet.") for text in texts(drawn(screen)))
 
 
-async def test_an_error_stands_beside_the_rule_until_it_is_dismissed(backend: Backend) -> None:
+async def test_an_error_is_shown_with_the_rule_until_it_is_dismissed(backend: Backend) -> None:
     backend.rules.create("r", on={"activity_type": "x"}, send={"title": "t", "message": "{metadata_plan}"})
     backend.activity.track_activity("bob", "x")
     backend.rules.evaluator.evaluate_new()
@@ -172,7 +172,7 @@ async def test_the_form_makes_a_rule_for_me_or_for_the_user(backend: Backend) ->
     assert field(page, "Activity type").value == "", "the form is empty for the next"
 
 
-async def test_what_is_wrong_in_the_form_stands_at_its_field(backend: Backend) -> None:
+async def test_form_errors_are_shown_at_their_field(backend: Backend) -> None:
     page = drawn(screen_over(backend))
     await named(page, "Add a rule").on_click(None)
     save = named(page, "Save the new rule").on_click
@@ -193,7 +193,7 @@ async def test_what_is_wrong_in_the_form_stands_at_its_field(backend: Backend) -
     assert rules_of(backend) == ()
 
 
-async def test_a_rule_that_fires_is_heard_of(backend: Backend) -> None:
+async def test_a_fired_rule_refreshes_the_list(backend: Backend) -> None:
     heard: list[str] = []
     backend.bus.subscribe(lambda events: heard.extend(event.kind for event in events))
     backend.rules.create("r", on={"activity_type": "x"}, send=SEND)

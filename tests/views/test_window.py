@@ -118,7 +118,7 @@ def test_a_signal_closes_the_window_and_stops_within_three_seconds(opened: Opene
         ),
     ],
 )
-def test_without_display_or_client_it_says_so_in_one_line_and_serves_the_browser(
+def test_without_a_display_or_client_one_line_says_so_and_the_browser_is_served(
     tmp_path: Path, env: dict[str, str], words: str
 ) -> None:
     out = tmp_path / "out"

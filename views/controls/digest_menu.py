@@ -32,7 +32,7 @@ def digest_menu(label: str, digest: DigestSetting | None, choose: Choose) -> ft.
     """Return the menu for the type named ``label``; ``digest`` is None for all types while nothing is set for them."""
     at = (digest.at if digest is not None and digest.frequency == "daily" else None) or MORNING
     current = digest.frequency if digest is not None else None
-    words = digest_label(digest)
+    current_label = digest_label(digest)
 
     def item(text: str, frequency: str | None, time_of_day: str | None = None) -> ft.PopupMenuItem:
         async def chosen(_: object) -> None:
@@ -48,7 +48,7 @@ def digest_menu(label: str, digest: DigestSetting | None, choose: Choose) -> ft.
     ]
     if digest is not None and digest.chosen:
         items.append(ft.PopupMenuItem("Reset to default", on_click=_reset(choose)))
-    return menu_button(words, items, name=f"{label}: {words}", outlined=False)
+    return menu_button(current_label, items, name=f"{label}: {current_label}", outlined=False)
 
 
 def _reset(choose: Choose) -> Handler:

@@ -190,11 +190,11 @@ class NotificationBell(ft.Container):
             quiet = ft.TextButton("Do not disturb 1 h", icon=QUIET, on_click=self.start_do_not_disturb, height=TARGET)
             parts: list[ft.Control] = [view_all, quiet]
         else:
-            words = ft.Row(
+            status = ft.Row(
                 [ft.Icon(QUIET, size=18, color=HIGH), body(f"Do not disturb until {until}")], spacing=MARGIN, tight=True
             )
             end = named_button(ft.TextButton, "End", "End do not disturb", self.end_do_not_disturb)
-            parts = [view_all, ft.Row([words, end], key="quiet", spacing=MARGIN, tight=True, wrap=True)]
+            parts = [view_all, ft.Row([status, end], key="quiet", spacing=MARGIN, tight=True, wrap=True)]
         return ft.Container(
             padding=MARGIN,
             content=ft.Row(

@@ -132,9 +132,9 @@ class NotificationSettings(ft.Container):
         parts: list[ft.Control] = []
         if self._error:
             icon = ft.Icon(ft.Icons.ERROR_OUTLINE, size=20, color=URGENT)
-            words = body(self._error)
-            words.expand = True
-            parts.append(ft.Row([icon, words, ft.TextButton("Retry", height=TARGET, on_click=self._retry)]))
+            text = body(self._error)
+            text.expand = True
+            parts.append(ft.Row([icon, text, ft.TextButton("Retry", height=TARGET, on_click=self._retry)]))
         if self._matrix is not None:
             self._channels = _channels(self._matrix, self.labels)
             parts.append(self._table(self._matrix) if self._has_room else self._cards(self._matrix))
@@ -177,9 +177,9 @@ class NotificationSettings(ft.Container):
         if matrix.may_mark_critical:
             mark = self._critical(row) if row else None
             cells.append(ft.Container(mark, width=CELL, alignment=ft.Alignment.CENTER))
-        words = _words(row)
-        words.expand = True
-        return ft.Row([words, *cells], key=f"type-{row.name if row else ALL}", spacing=0)
+        text = _type_text(row)
+        text.expand = True
+        return ft.Row([text, *cells], key=f"type-{row.name if row else ALL}", spacing=0)
 
     def _cards(self, matrix: Matrix) -> ft.Column:
         cards: list[ft.Control] = [
@@ -189,7 +189,7 @@ class NotificationSettings(ft.Container):
         return ft.Column(cards, key="matrix", spacing=12)
 
     def _type_card(self, matrix: Matrix, row: TypeRow | None) -> ft.Container:
-        lines: list[ft.Control] = [_words(row)]
+        lines: list[ft.Control] = [_type_text(row)]
         for channel, label in self._channels.items():
             texts: list[ft.Control] = [silent(body(label))]
             if why := self._why(matrix, row, channel):
@@ -276,7 +276,7 @@ def _line(texts: list[ft.Control], control: ft.Control) -> ft.Row:
     return ft.Row([ft.Column(texts, spacing=0, expand=True, tight=True), control])
 
 
-def _words(row: TypeRow | None) -> ft.Column:
+def _type_text(row: TypeRow | None) -> ft.Column:
     """Return a row's label, its description and its app."""
     if row is None:
         texts: list[ft.Control] = [

@@ -40,6 +40,11 @@ def silent(content: ft.Control) -> ft.Semantics:
     return ft.Semantics(exclude_semantics=True, content=content)
 
 
+def read_as(name: str, content: ft.Control, *, key: str | None = None, expand: bool | None = None) -> ft.Semantics:
+    """Group content into one semantics node with the accessible name ``name``."""
+    return ft.Semantics(key=key, label=name, container=True, exclude_semantics=True, expand=expand, content=content)
+
+
 def icon_button(icon: ft.IconData, name: str, on_click: Handler, *, key: str | None = None) -> ft.MergeSemantics:
     """Return an icon button of TARGET by TARGET; its tooltip is its accessible name."""
     return ft.MergeSemantics(
@@ -50,15 +55,15 @@ def icon_button(icon: ft.IconData, name: str, on_click: Handler, *, key: str | N
 
 def named_button(
     kind: Callable[..., ft.LayoutControl],
-    words: str,
+    text: str,
     name: str,
     on_click: Handler,
     *,
     disabled: bool = False,
     key: str | None = None,
 ) -> ft.MergeSemantics:
-    """Return a button labelled ``words`` with the longer accessible name ``name``."""
-    button = kind(content=silent(ft.Text(words)), tooltip=name, height=TARGET, on_click=on_click, disabled=disabled)
+    """Return a button labelled ``text`` with the longer accessible name ``name``."""
+    button = kind(content=silent(ft.Text(text)), tooltip=name, height=TARGET, on_click=on_click, disabled=disabled)
     return ft.MergeSemantics(key=key, content=button)
 
 
@@ -94,8 +99,8 @@ def menu_button(
     key: str | None = None,
 ) -> ft.PopupMenuButton:
     """Return a button that opens a menu; ``name`` is its accessible name if the label is too short."""
-    words = ft.Text(label, size=BODY, color=ACCENT if outlined else None)
-    parts: list[ft.Control] = [words, ft.Icon(ft.Icons.ARROW_DROP_DOWN, size=20, color=MUTED)]
+    face_label = ft.Text(label, size=BODY, color=ACCENT if outlined else None)
+    parts: list[ft.Control] = [face_label, ft.Icon(ft.Icons.ARROW_DROP_DOWN, size=20, color=MUTED)]
     if icon is not None:
         parts.insert(0, ft.Icon(icon, size=18, color=ACCENT))
     face = ft.Container(
@@ -158,10 +163,10 @@ def time_text(then: datetime, now: datetime) -> ft.Text:
     return control
 
 
-def hint(words: str, *, tap: bool = False) -> ft.Tooltip:
+def hint(text: str, *, tap: bool = False) -> ft.Tooltip:
     """Return a tooltip that screen readers skip; ``tap`` opens it by a tap instead of a long press."""
     trigger = ft.TooltipTriggerMode.TAP if tap else ft.TooltipTriggerMode.LONG_PRESS
-    return ft.Tooltip(words, exclude_from_semantics=True, trigger_mode=trigger)  # type: ignore[arg-type]  # Flet's own: no enum, strings
+    return ft.Tooltip(text, exclude_from_semantics=True, trigger_mode=trigger)  # type: ignore[arg-type]  # Flet's own: no enum, strings
 
 
 def heading(text: str, *, size: int = BODY, level: int = 2) -> ft.Semantics:

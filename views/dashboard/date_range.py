@@ -20,7 +20,7 @@ class Period(NamedTuple):
 
     label: str
     days: int
-    words: str
+    phrase: str
 
 
 PERIODS = (

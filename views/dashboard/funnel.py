@@ -10,7 +10,17 @@ import flet as ft
 
 from flashflow.backend import DEFINITIONS
 from flashflow.views.controls.formatting import one_line, plural
-from flashflow.views.controls.tokens import ACCENT, GRID, TARGET, body, caller_text, menu_button, named_button, small
+from flashflow.views.controls.tokens import (
+    ACCENT,
+    GRID,
+    TARGET,
+    body,
+    caller_text,
+    menu_button,
+    named_button,
+    read_as,
+    small,
+)
 from flashflow.views.dashboard.date_range import FEWEST_STEPS, MOST_STEPS, WINDOWS, Selection
 from flashflow.views.dashboard.metric_labels import duration_text, percent
 from flashflow.views.shared.panel import Panel, on_press, titled_panel
@@ -37,13 +47,13 @@ def funnel_result(funnel: Funnel | None) -> FunnelResult | None:
     return FunnelResult(funnel.steps, funnel.dropped_at, funnel.dropped_users)
 
 
-def step_words(step: FunnelStep, first: bool) -> str:
+def step_text(step: FunnelStep, first: bool) -> str:
     """Return the accessible name of a step."""
-    words = f"{one_line(step.activity_type, 80)}: {plural(step.users, 'user')}, {percent(step.share)}"
+    text = f"{one_line(step.activity_type, 80)}: {plural(step.users, 'user')}, {percent(step.share)}"
     if first:
-        return words
+        return text
     return (
-        f"{words}, {percent(step.of_previous)} of the step before, after {duration_text(step.median_seconds)} (median)"
+        f"{text}, {percent(step.of_previous)} of the step before, after {duration_text(step.median_seconds)} (median)"
     )
 
 
@@ -65,7 +75,7 @@ class FunnelPanel(Panel):
             content += [self._step(step, n) for n, step in enumerate(funnel.steps, 1)]
             if funnel.dropped_at is not None:
                 content.append(self._dropped(funnel))
-        return titled_panel("Funnel", content, words="users who completed every step", means=DEFINITIONS["funnel"])
+        return titled_panel("Funnel", content, subtitle="users who completed every step", means=DEFINITIONS["funnel"])
 
     def _builder(self, types: Sequence[str]) -> ft.Control:
         steps = self.chosen.steps
@@ -101,18 +111,13 @@ class FunnelPanel(Panel):
             lines.append(
                 small(f"{percent(step.of_previous)} of the step before · median {duration_text(step.median_seconds)}")
             )
-        read = ft.Semantics(
-            label=step_words(step, n == 1),
-            container=True,
-            exclude_semantics=True,
-            content=ft.Column(lines, spacing=4, tight=True),
-        )
+        read = read_as(step_text(step, n == 1), ft.Column(lines, spacing=4, tight=True))
         if n == 1 or not step.dropped:
             return read
         shown = self.chosen.dropped_at == n
-        words = "Hide users" if shown else f"Dropped out: {plural(step.dropped, 'user')}"
+        text = "Hide users" if shown else f"Dropped out: {plural(step.dropped, 'user')}"
         spoken = f"{'Hide' if shown else 'Show'} users who dropped out before step {n}"
-        button = named_button(ft.TextButton, words, spoken, on_press(self._show, None if shown else n))
+        button = named_button(ft.TextButton, text, spoken, on_press(self._show, None if shown else n))
         return ft.Column([read, button], key=f"taken-{n}", spacing=0, tight=True)
 
     def _dropped(self, funnel: FunnelResult) -> ft.Control:

@@ -40,10 +40,10 @@ class HeatMapPanel(Chart):
     def draw(self, hours: Hours, zone: str, means: str) -> ft.Control:
         if not any(map(any, hours)):
             return titled_panel("When", [no_data("No activities in this period.")], means=means)
-        words = busiest(hours)
+        text = busiest(hours)
         pitch = self._pitch
-        drawn = self.chart(_shapes(hours, pitch), TOP + 7 * pitch, f"When: {words}", words, key="week")
-        return titled_panel("When", [drawn], words=zone, means=means)
+        drawn = self.chart(_shapes(hours, pitch), TOP + 7 * pitch, f"When: {text}", text, key="week")
+        return titled_panel("When", [drawn], subtitle=zone, means=means)
 
     @property
     def _pitch(self) -> float:

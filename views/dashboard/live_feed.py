@@ -11,7 +11,7 @@ import flet as ft
 
 from flashflow.views.controls.formatting import ago, one_line, plural
 from flashflow.views.controls.notification_row import notification_row
-from flashflow.views.controls.tokens import GRID, MUTED, Handler, body, caller_text, small, time_text
+from flashflow.views.controls.tokens import GRID, MUTED, Handler, body, caller_text, read_as, small, time_text
 from flashflow.views.shared.cli_snippets import send_command, track_command
 from flashflow.views.shared.panel import Panel, titled_panel
 from flashflow.views.shared.widgets import empty
@@ -37,7 +37,7 @@ class LiveFeed(Panel):
                     "record an activity",
                 )
             ]
-        return titled_panel("Live", rows, words="the newest activities", padded=False)
+        return titled_panel("Live", rows, subtitle="the newest activities", padded=False)
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -52,9 +52,9 @@ class UnreadList(Panel):
             notification_row(notification, now, _opener(screen, notification.id), lines=1)
             for notification in waiting.notifications
         ]
-        words = plural(waiting.unread_count, "unread notification")
+        text = plural(waiting.unread_count, "unread notification")
         if not rows:
-            words = "nothing unread"
+            text = "nothing unread"
             rows = [
                 empty(
                     ft.Icons.DONE_ALL,
@@ -64,7 +64,7 @@ class UnreadList(Panel):
                     "send a notification",
                 )
             ]
-        return titled_panel("For you", rows, words=words, padded=False)
+        return titled_panel("For you", rows, subtitle=text, padded=False)
 
 
 def _opener(screen: Screen, notification_id: str) -> Handler:
@@ -92,12 +92,10 @@ def activity_row(activity: Activity, now: datetime, *, of_user: bool = False) ->
         spacing=12,
         vertical_alignment=ft.CrossAxisAlignment.START,
     )
-    return ft.Semantics(
+    return read_as(
+        ", ".join(part for part in (who, what, where, ago(activity.timestamp, now)) if part),
+        ft.Container(content, padding=ft.Padding.symmetric(horizontal=16, vertical=GRID)),
         key=f"activity-{activity.id}",
-        label=", ".join(part for part in (who, what, where, ago(activity.timestamp, now)) if part),
-        container=True,
-        exclude_semantics=True,
-        content=ft.Container(content, padding=ft.Padding.symmetric(horizontal=16, vertical=GRID)),
     )
 
 

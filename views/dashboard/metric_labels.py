@@ -87,7 +87,7 @@ def score(value: float | None) -> str:
 
 def score_parts(of: Mapping[str, float]) -> tuple[str, ...]:
     """Describe each part of a score: "50 % – sessions longer than usual"."""
-    return tuple(f"{percent(of[name])} – {words}" for name, words in PARTS.items() if name in of)
+    return tuple(f"{percent(of[name])} – {label}" for name, label in PARTS.items() if name in of)
 
 
 def day_text(of: date, today: date) -> str:
@@ -110,11 +110,11 @@ def trend_summary(metric: str, at: Sequence[str], values: Sequence[int], before:
     if not values:
         return f"{metric}: nothing yet"
     top = max(range(len(values)), key=lambda n: values[n])
-    words = (
+    text = (
         f"{metric} from {point_text(at[0])} to {point_text(at[len(values) - 1])}: first {grouped(values[0])}, "
         f"last {grouped(values[-1])}, highest {grouped(values[top])} ({point_text(at[top])})"
     )
-    return f"{words}. The period before: highest {grouped(max(before))}" if before else words
+    return f"{text}. The period before: highest {grouped(max(before))}" if before else text
 
 
 def busiest(hours: Hours) -> str:

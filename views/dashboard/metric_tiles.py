@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import flet as ft
 
 from flashflow.views.controls.formatting import grouped, share
-from flashflow.views.controls.tokens import GRID, METRIC, MUTED, TARGET, hint, small
+from flashflow.views.controls.tokens import GRID, METRIC, MUTED, TARGET, hint, read_as, small
 from flashflow.views.dashboard import metric_labels
 from flashflow.views.shared.panel import Panel, about
 from flashflow.views.shared.widgets import card
@@ -49,9 +49,9 @@ def _of_period(overview: Overview, period: Period, name: str, label: str) -> Til
     means = overview.definitions[name]
     changed = metric_labels.change(metric)
     if changed is None:
-        return Tile(label, shown, period.words, means)
+        return Tile(label, shown, period.phrase, means)
     before = f"from {metric_labels.metric_text(name, metric.previous)}" if metric.previous else ""
-    detail, spoken = f"{changed.shown} {before}", f"{period.words}, {changed.spoken} {before}"
+    detail, spoken = f"{changed.shown} {before}", f"{period.phrase}, {changed.spoken} {before}"
     return Tile(label, shown, detail.strip(), means, spoken.strip(), changed.arrow)
 
 
@@ -101,8 +101,8 @@ def _tile(tile: Tile, changes: str) -> ft.Container:
         spacing=4,
         tight=True,
     )
-    words = f"{tile.label}: {tile.value} {tile.spoken or tile.detail}"
-    read = ft.Semantics(label=words, container=True, exclude_semantics=True, content=content)
+    text = f"{tile.label}: {tile.value} {tile.spoken or tile.detail}"
+    read = read_as(text, content)
     meaning = ft.Container(about(tile.label, tile.means, changes if tile.spoken else ""), right=0, top=0)
     box = card(
         ft.Stack([ft.Container(read, padding=ft.Padding.only(left=16, right=12, bottom=12)), meaning]),

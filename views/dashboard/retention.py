@@ -9,7 +9,7 @@ import flet as ft
 
 from flashflow.backend import Filters
 from flashflow.views.controls.formatting import grouped, plural
-from flashflow.views.controls.tokens import ACCENT, GRID, SMALL, body, small
+from flashflow.views.controls.tokens import ACCENT, GRID, SMALL, body, read_as, small
 from flashflow.views.dashboard.metric_labels import metric_text, percent, retention_summary
 from flashflow.views.shared.panel import Panel, about, no_data, titled_panel
 
@@ -47,16 +47,10 @@ class Audience(Panel):
         rows: list[ft.Control] = []
         for name, label in AUDIENCE:
             shown = metric_text(name, metrics[name].value)
-            words = body(label)
-            words.expand = True
+            text = body(label)
+            text.expand = True
             value = ft.Text(shown, size=20, weight=ft.FontWeight.W_500)
-            read = ft.Semantics(
-                label=f"{label}: {shown}",
-                container=True,
-                exclude_semantics=True,
-                expand=True,
-                content=ft.Row([words, value]),
-            )
+            read = read_as(f"{label}: {shown}", ft.Row([text, value]), expand=True)
             rows.append(ft.Row([read, about(label, definitions[name])], spacing=GRID))
         return titled_panel("Audience", [ft.Container(
             ft.Column(rows, spacing=0, tight=True), padding=ft.Padding.only(left=16, right=4, top=4, bottom=4)
@@ -74,14 +68,10 @@ class RetentionPanel(Panel):
             newest = list(reversed(cohorts))[:COHORTS]
             rows: list[ft.Control] = [_head(), *(_row(cohort) for cohort in newest)]
             grid = ft.Column(rows, spacing=2, tight=True)
-            content = ft.Semantics(
-                label=f"Retention: {retention_summary(cohorts, average)}",
-                container=True,
-                exclude_semantics=True,
-                content=ft.Row([grid], scroll=ft.ScrollMode.AUTO),
-            )
-        words = "new users of a day, and the percentage that returned on day N"
-        return titled_panel("Retention", [content], words=words, means=means)
+            scrolling = ft.Row([grid], scroll=ft.ScrollMode.AUTO)
+            content = read_as(f"Retention: {retention_summary(cohorts, average)}", scrolling)
+        text = "new users of a day, and the percentage that returned on day N"
+        return titled_panel("Retention", [content], subtitle=text, means=means)
 
 
 def _head() -> ft.Row:

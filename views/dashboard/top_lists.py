@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import flet as ft
 
 from flashflow.views.controls.formatting import grouped, one_line, plural
-from flashflow.views.controls.tokens import ACCENT, MUTED, body, caller_text, small
+from flashflow.views.controls.tokens import ACCENT, MUTED, body, caller_text, read_as, small
 from flashflow.views.dashboard.metric_labels import percent
 from flashflow.views.shared.panel import Panel, no_data, titled_panel
 
@@ -69,9 +69,4 @@ def _row(bar: Bar) -> ft.Semantics:
         bgcolor=ft.Colors.TRANSPARENT,
     )
     texts = ft.Row([name, body(bar.activities), share], spacing=8)
-    return ft.Semantics(
-        label=bar.spoken,
-        container=True,
-        exclude_semantics=True,
-        content=ft.Column([texts, line], spacing=2, tight=True),
-    )
+    return read_as(bar.spoken, ft.Column([texts, line], spacing=2, tight=True))

@@ -87,14 +87,12 @@ class TrendPanel(Chart):
         label = METRICS[of.metric]
         content = [] if of.hourly else [_metrics(of.metric, self.choose)]
         if any(of.now) or any(of.before):
-            words = trend_summary(label, of.at, of.now, of.before)
+            text = trend_summary(label, of.at, of.now, of.before)
             drawing = f"{len(of.at)}-{len(of.now)}-{len(of.before)}"
-            content.append(
-                self.chart(shapes(of, self.room), HEIGHT, words, _legend(of), key=drawing, axis=_axis(of.at))
-            )
+            content.append(self.chart(shapes(of, self.room), HEIGHT, text, _legend(of), key=drawing, axis=_axis(of.at)))
         else:
             content.append(no_data(f"{label}: none in this period."))
-        return titled_panel("Trend", content, words="by hour" if of.hourly else "by day")
+        return titled_panel("Trend", content, subtitle="by hour" if of.hourly else "by day")
 
     def describe_at(self, x: float, y: float) -> str | None:
         if self._shown is None:
@@ -105,8 +103,8 @@ class TrendPanel(Chart):
         if not 0 <= n < len(at):
             return None
         value = grouped(now[n]) if n < len(now) else "not over yet"
-        words = f"{point_text(at[n])}: {value}"
-        return f"{words} · {grouped(before[n])} in the period before" if n < len(before) else words
+        text = f"{point_text(at[n])}: {value}"
+        return f"{text} · {grouped(before[n])} in the period before" if n < len(before) else text
 
 
 def shapes(of: Curve, width: float) -> list[cv.Shape]:

@@ -23,6 +23,7 @@ from flashflow.views.controls.tokens import (
     hairline,
     heading,
     hint,
+    read_as,
     small,
 )
 from flashflow.views.dashboard.live_feed import activity_row
@@ -109,8 +110,8 @@ class UserProfile(Screen):
         rows: list[ft.Control] = [activity_row(activity, now, of_user=True) for activity in visit.activities]
         hidden = session.activities - len(visit.activities)
         if hidden > 0 and session.id not in self._unfolded:
-            words = f"Show {plural(hidden, 'earlier activity', 'earlier activities')}"
-            unfold = ft.TextButton(words, height=TARGET, on_click=on_press(self._unfold, session.id))
+            text = f"Show {plural(hidden, 'earlier activity', 'earlier activities')}"
+            unfold = ft.TextButton(text, height=TARGET, on_click=on_press(self._unfold, session.id))
             rows.append(ft.Container(unfold, padding=ft.Padding.symmetric(horizontal=GRID)))
         elif hidden > 0:
             rows.append(ft.Container(small(f"The newest {MANY} activities."), padding=2 * GRID))
@@ -154,12 +155,7 @@ def _tile(label: str, value: str, detail: str, made_of: Mapping[str, float] | No
         ft.Text(value, size=METRIC if len(value) <= SHORT else TITLE, weight=ft.FontWeight.W_500),
         small(detail),
     ]
-    read = ft.Semantics(
-        label=f"{label}: {value} {detail}",
-        container=True,
-        exclude_semantics=True,
-        content=ft.Column(lines, spacing=4, tight=True),
-    )
+    read = read_as(f"{label}: {value} {detail}", ft.Column(lines, spacing=4, tight=True))
     stack: list[ft.Control] = [ft.Container(read, padding=ft.Padding.symmetric(horizontal=16, vertical=14))]
     if made_of is not None:
         button = about(label, DEFINITIONS["engagement_score"], *score_parts(made_of))
@@ -187,12 +183,8 @@ def _favourite(title: str, names: Sequence[NameCount], none: str) -> ft.Control:
 def _count(of: NameCount) -> ft.Control:
     name = caller_text(of.name)
     name.expand = True
-    return ft.Semantics(
-        label=f"{one_line(of.name, 120)}: {plural(of.count, 'activity', 'activities')}",
-        container=True,
-        exclude_semantics=True,
-        content=ft.Row([name, body(grouped(of.count))], spacing=GRID),
-    )
+    spoken = f"{one_line(of.name, 120)}: {plural(of.count, 'activity', 'activities')}"
+    return read_as(spoken, ft.Row([name, body(grouped(of.count))], spacing=GRID))
 
 
 def _visit_head(session: Session, now: datetime) -> ft.Control:
@@ -206,9 +198,9 @@ def _visit_head(session: Session, now: datetime) -> ft.Control:
         session.app,
         {None: "open now", "timeout": "ended by timeout", "ended": "ended"}.get(session.end_reason, ""),
     )
-    words = small(" · ".join(one_line(fact, 60) for fact in facts if fact), color=GOOD if still else MUTED)
+    text = small(" · ".join(one_line(fact, 60) for fact in facts if fact), color=GOOD if still else MUTED)
     return ft.Container(
-        ft.Row([began, words], wrap=True, spacing=12, run_spacing=2),
+        ft.Row([began, text], wrap=True, spacing=12, run_spacing=2),
         padding=ft.Padding.symmetric(horizontal=16, vertical=12),
     )
 

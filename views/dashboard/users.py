@@ -75,7 +75,7 @@ class UsersPanel(Panel):
         if more:
             everyone = ft.TextButton("Show all users", height=TARGET, on_click=on_press(self._all))
             rows += [hairline(), ft.Container(everyone, padding=ft.Padding.symmetric(horizontal=GRID))]
-        return titled_panel("Users", rows, words="latest active, with engagement score", means=means, padded=False)
+        return titled_panel("Users", rows, subtitle="latest active, with engagement score", means=means, padded=False)
 
     async def _all(self) -> None:
         self.open_all()
@@ -132,8 +132,8 @@ class Users(Screen):
                     "record an activity",
                 )
             ]
-        words = f"active {self.chosen.period.words} or later, latest first"
-        section = titled_panel("All users", rows, words=words, means=found.definition, padded=False)
+        text = f"active {self.chosen.period.phrase} or later, latest first"
+        section = titled_panel("All users", rows, subtitle=text, means=found.definition, padded=False)
         return page_column([section], wide=self.wide)
 
     def _open(self, user_id: str) -> None:

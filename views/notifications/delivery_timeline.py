@@ -69,11 +69,11 @@ def _buttons(notification: Notification, deliveries: Sequence[Delivery], do: Tim
     if notification.status not in OVER and any(map(can_be_retried, deliveries)):
         buttons.append(ft.FilledTonalButton("Retry now", icon=ft.Icons.REFRESH, height=TARGET, on_click=do.retry))
     if any(d.status == "held" and d.code == "digest" for d in deliveries):
-        words = "Send the digest now"
-        buttons.append(ft.OutlinedButton(words, icon=ft.Icons.SEND_OUTLINED, height=TARGET, on_click=do.send_digest))
+        text = "Send the digest now"
+        buttons.append(ft.OutlinedButton(text, icon=ft.Icons.SEND_OUTLINED, height=TARGET, on_click=do.send_digest))
     if any(d.status == "failed" and d.code in FIXABLE_IN_SETTINGS for d in deliveries):
-        words = "Set up in Settings"
-        buttons.append(ft.TextButton(words, icon=ft.Icons.SETTINGS_OUTLINED, height=TARGET, on_click=do.settings))
+        text = "Set up in Settings"
+        buttons.append(ft.TextButton(text, icon=ft.Icons.SETTINGS_OUTLINED, height=TARGET, on_click=do.settings))
     return buttons
 
 
@@ -127,8 +127,8 @@ def _attempts(delivery: Delivery, now: datetime, do: TimelineActions, whole: boo
     if len(attempts) > 1:
         lines.append(small(plural(len(attempts), "attempt")))
     if len(shown) < len(attempts):
-        words = f"Show all {len(attempts):,} attempts"
-        lines.append(ft.Row([ft.TextButton(words, height=TARGET, on_click=do.show_all)]))
+        text = f"Show all {len(attempts):,} attempts"
+        lines.append(ft.Row([ft.TextButton(text, height=TARGET, on_click=do.show_all)]))
     lines += [_attempt(attempt, now) for attempt in shown]
     return ft.Container(
         ft.Column(lines, spacing=4, tight=True), key=f"attempts-{delivery.id}", padding=ft.Padding.only(top=4)

@@ -61,9 +61,9 @@ def detail_view(detail: NotificationDetail, now: datetime, do: DetailActions, *,
         hairline(),
     ]
     if notification.message:
-        words = body(paragraphs(notification.message))
-        words.rtl = reads_rtl(notification.message)
-        parts.append(copyable(words))
+        text = body(paragraphs(notification.message))
+        text.rtl = reads_rtl(notification.message)
+        parts.append(copyable(text))
     if notification.actions:
         parts.append(ft.Row([_action(a) for a in notification.actions], wrap=True, spacing=GRID, run_spacing=GRID))
     parts.append(timeline(notification, detail.deliveries, now, do.timeline_actions, whole=whole))

@@ -158,8 +158,8 @@ class NotificationCenter(Screen):
             "Mark all read", icon=ft.Icons.DONE_ALL, height=TARGET, disabled=not found.unread, on_click=self.mark_all
         )
         if self._undo:
-            words = f"Undo marking {plural(len(self._undo), 'notification')} read"
-            action = ft.TextButton(words, icon=ft.Icons.UNDO, height=TARGET, on_click=self.undo)
+            text = f"Undo marking {plural(len(self._undo), 'notification')} read"
+            action = ft.TextButton(text, icon=ft.Icons.UNDO, height=TARGET, on_click=self.undo)
         return ft.Container(
             padding=ft.Padding.symmetric(horizontal=16, vertical=GRID),
             content=ft.Row(
@@ -172,10 +172,10 @@ class NotificationCenter(Screen):
             return empty(*EMPTY[self._filter])
         line = send_command(self.backend.url, self.backend.me)
         if self._filter == UNREAD:
-            words = "Notifications stay here until you open them. Send yourself one:"
-            return empty(ft.Icons.DONE_ALL, "You are all caught up", words, line, "send a notification")
-        words = "All notifications from your apps are kept here. Send yourself one:"
-        return empty(ft.Icons.NOTIFICATIONS_NONE, "No notifications yet", words, line, "send a notification")
+            text = "Notifications stay here until you open them. Send yourself one:"
+            return empty(ft.Icons.DONE_ALL, "You are all caught up", text, line, "send a notification")
+        text = "All notifications from your apps are kept here. Send yourself one:"
+        return empty(ft.Icons.NOTIFICATIONS_NONE, "No notifications yet", text, line, "send a notification")
 
     def _detail(self, found: NotificationCenterData) -> ft.Control:
         if found.detail is None:
@@ -244,13 +244,13 @@ def _with(notifications: list[Notification], detail: NotificationDetail | None) 
 
 
 def _day(day: str) -> ft.Container:
-    words = heading(day, level=3)
-    return ft.Container(words, key=f"day-{day}", padding=ft.Padding.only(left=16, top=16, bottom=4))
+    text = heading(day, level=3)
+    return ft.Container(text, key=f"day-{day}", padding=ft.Padding.only(left=16, top=16, bottom=4))
 
 
 def _nothing_chosen(missing: str | None) -> ft.Container:
     icon = ft.Icons.SEARCH_OFF if missing else ft.Icons.NOTIFICATIONS_NONE
     title = "Notification not found" if missing else "No notification selected"
-    words = missing or "Select a notification to read it and to see how it was delivered."
-    parts: list[ft.Control] = [ft.Icon(icon, size=32, color=MUTED), body(title, strong=True), small(words)]
+    text = missing or "Select a notification to read it and to see how it was delivered."
+    parts: list[ft.Control] = [ft.Icon(icon, size=32, color=MUTED), body(title, strong=True), small(text)]
     return ft.Container(key="nothing", padding=24, content=ft.Column(parts, spacing=GRID, tight=True))

@@ -28,7 +28,7 @@ class Choice(NamedTuple):
 
     value: str
     label: str
-    words: str
+    description: str
 
 
 class FieldSpec(NamedTuple):
@@ -49,7 +49,7 @@ class TableSpec(NamedTuple):
     """One table of the file with the introduction of its form."""
 
     place: str
-    words: str
+    introduction: str
     fields: tuple[FieldSpec, ...]
 
 
@@ -112,9 +112,9 @@ TABLES: Mapping[str, TableSpec] = {
 
 def other_table(name: str) -> TableSpec:
     """Return the table of a custom channel."""
-    words = "Any service that Apprise supports, by its URL: ntfy, Slack, Telegram, Matrix and a hundred more."
+    text = "Any service that Apprise supports, by its URL: ntfy, Slack, Telegram, Matrix and a hundred more."
     url = FieldSpec("url", "Apprise URL", "For example ntfy://my-topic or slack://token/channel", secret=True)
-    return TableSpec(f"channels.{name}", words, (url,))
+    return TableSpec(f"channels.{name}", text, (url,))
 
 
 def stored_at(tables: Mapping[str, Any], place: str) -> Mapping[str, Any] | None:

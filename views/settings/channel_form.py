@@ -50,7 +50,7 @@ class ChannelForm:
             more.append(ft.TextButton("Remove…", height=TARGET, on_click=self._confirm_removal))
         self._saving = SaveBar(f"Save: {label}", self._save, *more)
         self.control = ft.Column(
-            [small(self._spec.words), grid(rows), self._saving.control, self._confirmation],
+            [small(self._spec.introduction), grid(rows), self._saving.control, self._confirmation],
             key="form",
             spacing=2 * GRID,
             tight=True,
@@ -97,13 +97,13 @@ class ChannelForm:
         await self._close("")
 
     async def _confirm_removal(self, _: object) -> None:
-        words = body("Remove these settings? Deliveries that wait for this channel will fail.")
+        text = body("Remove these settings? Deliveries that wait for this channel will fail.")
         buttons: list[ft.Control] = [
             ft.FilledTonalButton("Remove", height=TARGET, on_click=self._remove),
             ft.TextButton("Keep", height=TARGET, on_click=self._keep),
         ]
         row = ft.Row(buttons, spacing=GRID, tight=True)
-        self._confirmation.content = ft.Column([words, row], spacing=GRID, tight=True)
+        self._confirmation.content = ft.Column([text, row], spacing=GRID, tight=True)
         self._confirmation.visible = True
         self._screen.redraw()
 

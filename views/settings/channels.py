@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
     icon: ft.IconData
     color: ft.ColorValue
-    words: str
+    text: str
     more: str = ""
 
 
@@ -106,12 +106,12 @@ class ChannelRow:
         label = one_line(state.label, 60)
         buttons: list[ft.Control] = []
         if self._spec is not None and not self._form.visible:
-            words = "Change" if is_set_up else "Set up"
-            buttons.append(named_button(ft.OutlinedButton, words, f"{words}: {label}", self._open_form, key="change"))
+            text = "Change" if is_set_up else "Set up"
+            buttons.append(named_button(ft.OutlinedButton, text, f"{text}: {label}", self._open_form, key="change"))
         if (is_set_up or self._spec is None) and not self._form.visible:
-            words, name = "Testing…" if self._testing else "Send a test", f"Send a test: {label}"
+            text, name = "Testing…" if self._testing else "Send a test", f"Send a test: {label}"
             buttons.append(
-                named_button(ft.FilledTonalButton, words, name, self._test, disabled=self._testing, key="test")
+                named_button(ft.FilledTonalButton, text, name, self._test, disabled=self._testing, key="test")
             )
         return buttons
 
@@ -123,10 +123,10 @@ class ChannelRow:
         self._draw()
         self._screen.redraw()
 
-    async def _closed(self, words: str) -> None:
+    async def _closed(self, text: str) -> None:
         self.close()
-        if words:
-            self._show_message([Line(ft.Icons.CHECK, GOOD, words)])
+        if text:
+            self._show_message([Line(ft.Icons.CHECK, GOOD, text)])
         self._screen.redraw()
 
     async def _test(self, _: object) -> None:
@@ -152,7 +152,7 @@ class ChannelRow:
     def _show_message(self, lines: list[Line]) -> None:
         """Show messages under the channel, in a live region that screen readers announce."""
         self._message.content = ft.Semantics(
-            label="\n".join(words for line in lines for words in (line.words, line.more) if words),
+            label="\n".join(text for line in lines for text in (line.text, line.more) if text),
             live_region=True,
             exclude_semantics=True,
             content=ft.Column([_drawn(line) for line in lines], spacing=4, tight=True),
@@ -216,12 +216,12 @@ def _trial(trial: ChannelTest, now: datetime) -> Line:
     """Return the outcome of one test with the provider's text."""
     state = outcome_of(trial)
     target = f"{PLATFORMS[trial.target]}: " if trial.target in PLATFORMS and trial.channel != "desktop" else ""
-    words = f"{target}{state.word} · {clock(now, now)}"
-    return Line(state.icon, state.color, words, provider_text(trial.code, trial.text))
+    text = f"{target}{state.word} · {clock(now, now)}"
+    return Line(state.icon, state.color, text, provider_text(trial.code, trial.text))
 
 
 def _drawn(line: Line) -> ft.Control:
-    texts: list[ft.Control] = [body(line.words)]
+    texts: list[ft.Control] = [body(line.text)]
     if line.more:
         more = small(line.more)
         more.selectable = True

@@ -101,8 +101,8 @@ class YourData:
             ft.Row([sure, keep], wrap=True, spacing=GRID, run_spacing=GRID),
         ]
 
-    def _show_message(self, words: str | None, *, good: bool = True) -> None:
-        self._message.controls = [] if words is None else [body(words, color=GOOD if good else URGENT)]
+    def _show_message(self, text: str | None, *, good: bool = True) -> None:
+        self._message.controls = [] if text is None else [body(text, color=GOOD if good else URGENT)]
 
     async def _confirm_erasure(self, _: object) -> None:
         self._show_message(None)

@@ -39,10 +39,10 @@ def retention_text(rules: RetentionSettings) -> str:
         f"{kind} for {plural(days, 'day')}" if days is not None else f"{kind} without a time limit"
         for kind, days in (("activities", rules.activities_days), ("notifications", rules.notifications_days))
     ]
-    words = f"Keeps {' and '.join(kept)}."
+    text = f"Keeps {' and '.join(kept)}."
     if rules.max_mb is not None:
-        words += f" Above {size_text(rules.max_mb * 1024 * 1024)} the oldest are deleted first."
-    return f"{words} Metrics are kept."
+        text += f" Above {size_text(rules.max_mb * 1024 * 1024)} the oldest are deleted first."
+    return f"{text} Metrics are kept."
 
 
 def tracking_text(rules: PrivacySettings) -> str:
@@ -58,7 +58,7 @@ def tracking_text(rules: PrivacySettings) -> str:
 
 def erasure_text(user: str, removed: Mapping[str, int]) -> str:
     """Describe what an erasure deleted."""
-    deleted = [plural(removed[kind], *words) for kind, words in _KINDS.items() if removed.get(kind)]
+    deleted = [plural(removed[kind], *names) for kind, names in _KINDS.items() if removed.get(kind)]
     if not deleted:
         return f"Nothing was stored about “{user}”. Later activities and notifications of this user are refused."
     listed = deleted[0] if len(deleted) == 1 else f"{', '.join(deleted[:-1])} and {deleted[-1]}"

@@ -54,8 +54,8 @@ class KeyActivities:
             on_change=self._marker(kind),
         )
         read = ft.Semantics(exclude_semantics=True, expand=True, content=text)
-        words: list[ft.Control] = [small("recalculating sessions …")] if busy else []
-        return ft.Row([read, *words, switch], key=f"key-{kind.name}", height=TARGET, spacing=GRID)
+        progress: list[ft.Control] = [small("recalculating sessions …")] if busy else []
+        return ft.Row([read, *progress, switch], key=f"key-{kind.name}", height=TARGET, spacing=GRID)
 
     def _marker(self, kind: ActivityType) -> Handler:
         async def mark(_: object) -> None:

@@ -109,15 +109,15 @@ class QuietHoursPanel:
         self._now.controls = [now_lines(decided, broken)]
 
     def _disturb_row(self, until: datetime | None, now: datetime) -> ft.Row:
-        words = body("Do not disturb", strong=True)
+        text = body("Do not disturb", strong=True)
         minutes: int | None = 60
         label, name = "For 1 hour", "Do not disturb for 1 hour"
         if until is not None:
-            words = body(f"Do not disturb until {upcoming(until, now)}", strong=True, color=HIGH)
+            text = body(f"Do not disturb until {upcoming(until, now)}", strong=True, color=HIGH)
             label, name, minutes = "End", "End do not disturb", None
         button = named_button(ft.OutlinedButton, label, name, self._disturber(minutes))
-        words.expand = True
-        return ft.Row([words, button], key="disturb", spacing=12)
+        text.expand = True
+        return ft.Row([text, button], key="disturb", spacing=12)
 
     def _disturber(self, minutes: int | None) -> Handler:
         async def press(_: object) -> None:
@@ -129,8 +129,8 @@ class QuietHoursPanel:
         self._enabled = bool(event.control.value)
         await self._keep()
 
-    def _show_error(self, words: str | None) -> None:
-        self._error.value, self._error.visible = words or "", bool(words)
+    def _show_error(self, text: str | None) -> None:
+        self._error.value, self._error.visible = text or "", bool(text)
 
     def _leaver(self, name: str) -> Handler:
         async def leave(_: object) -> None:

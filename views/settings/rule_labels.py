@@ -29,12 +29,12 @@ def condition_text(rule: Rule) -> str:
         metric = rule.alert.metric.replace("_", " ")
         return f"When {metric} {moved} by {percent} % or more compared with {COMPARED[rule.alert.compare]}"
     assert rule.on is not None
-    words = f"When {one_line(rule.on.activity_type, 100)} happens"
+    text = f"When {one_line(rule.on.activity_type, 100)} happens"
     if rule.on.times > 1:
-        words += f" {grouped(rule.on.times)} times within {period_text(rule.on.within_minutes or 0)}"
+        text += f" {grouped(rule.on.times)} times within {period_text(rule.on.within_minutes or 0)}"
     if rule.on.where:
-        words += " where " + " and ".join(_condition(one) for one in rule.on.where)
-    return words
+        text += " where " + " and ".join(_condition(one) for one in rule.on.where)
+    return text
 
 
 def action_text(rule: Rule, me: str) -> str:
@@ -56,10 +56,10 @@ def history_text(rule: Rule, now: datetime) -> str:
 
 def dry_run_text(result: DryRun) -> str:
     """Describe a dry run: "Would have fired 12 times in the last 7 days"."""
-    words = f"Would have fired {_times(result.would_have_fired)} in the last {result.days} days."
+    text = f"Would have fired {_times(result.would_have_fired)} in the last {result.days} days."
     if not result.complete:
-        words += f" Only the oldest {grouped(result.judged)} activities were checked."
-    return words
+        text += f" Only the oldest {grouped(result.judged)} activities were checked."
+    return text
 
 
 def period_text(minutes: int) -> str:

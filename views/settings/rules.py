@@ -87,10 +87,10 @@ class RuleList:
         texts: list[ft.Control] = [body(condition_text(rule), strong=True), body(action_text(rule, me)), history]
         if rule.last_error:
             when_failed = f" {ago(rule.last_error_at, now)}" if rule.last_error_at is not None else ""
-            words = f"A notification could not be sent{when_failed}: {one_line(rule.last_error)}"
-            texts.append(small(words, color=URGENT))
+            text = f"A notification could not be sent{when_failed}: {one_line(rule.last_error)}"
+            texts.append(small(text, color=URGENT))
         if result := self._dry_runs.get(rule.id):
-            texts.append(body(result.words, color=URGENT if result.bad else None))
+            texts.append(body(result.text, color=URGENT if result.bad else None))
         buttons = ft.Row(self._buttons(rule), wrap=True, spacing=GRID, run_spacing=GRID)
         texts.append(ft.Container(buttons, padding=ft.Padding.only(top=GRID)))
         switch = ft.Switch(value=rule.enabled, tooltip=f"Rule {rule.name}", on_change=self._switcher(rule))
@@ -287,7 +287,7 @@ class RuleForm:
 class RuleSummary(NamedTuple):
     """Result of a dry run."""
 
-    words: str
+    text: str
     bad: bool
 
 

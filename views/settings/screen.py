@@ -142,23 +142,23 @@ class Settings(Screen):
         file = f"Stored in {SETTINGS_FILE} in the data folder, which you may also edit."
         return [
             self._problem,
-            section("Notification preferences", [self._matrix], words=f"For {me}. {unused}", key="preferences"),
+            section("Notification preferences", [self._matrix], subtitle=f"For {me}. {unused}", key="preferences"),
             section(
                 "Delivery settings",
                 [self._contacts.control, self._quiet.control],
-                words=f"For {me}: contacts, quiet hours and do not disturb.",
+                subtitle=f"For {me}: contacts, quiet hours and do not disturb.",
                 key="reach",
             ),
-            section("Channels", [self._channels.control], words=file, key="channels-section"),
+            section("Channels", [self._channels.control], subtitle=file, key="channels-section"),
             section(
                 "Your devices",
                 [self._devices.control],
-                words="They receive push notifications.",
+                subtitle="They receive push notifications.",
                 key="devices-section",
             ),
-            section("Rules", [self._rules.control], words=RULES, key="rules-section"),
-            section("Key activities", [self._key_activities.control], words=KEY_WORDS, key="key-activities-section"),
-            section("Your data", [self._data.control], words="Stored only on this computer.", key="data-section"),
+            section("Rules", [self._rules.control], subtitle=RULES, key="rules-section"),
+            section("Key activities", [self._key_activities.control], subtitle=KEY_WORDS, key="key-activities-section"),
+            section("Your data", [self._data.control], subtitle="Stored only on this computer.", key="data-section"),
             self._api,
             self._about,
         ]
@@ -182,5 +182,5 @@ def _api(url: str | None, me: str) -> ft.Column:
         small("Try it: send yourself a notification"),
         command(send_command(url, me), "send a notification"),
     ]
-    words = "Programs on this computer send notifications and record activities through this API."
-    return section("For your apps", [card(ft.Column(steps, spacing=GRID, tight=True))], words=words, key="api")
+    text = "Programs on this computer send notifications and record activities through this API."
+    return section("For your apps", [card(ft.Column(steps, spacing=GRID, tight=True))], subtitle=text, key="api")

@@ -31,7 +31,7 @@ class Entry(Protocol):
 
     @property
     def text(self) -> str: ...
-    def show_error(self, words: str | None) -> None: ...
+    def show_error(self, text: str | None) -> None: ...
 
 
 class Options:
@@ -39,9 +39,9 @@ class Options:
 
     def __init__(self, label: str, options: Iterable[tuple[str, str, str]], value: str) -> None:
         rows: list[ft.Control] = []
-        for option, name, words in options:
+        for option, name, description in options:
             rows.append(ft.Radio(label=name, value=option))
-            rows.append(ft.Container(small(words), padding=ft.Padding.only(left=5 * GRID, bottom=GRID)))
+            rows.append(ft.Container(small(description), padding=ft.Padding.only(left=5 * GRID, bottom=GRID)))
         self._group = ft.RadioGroup(ft.Column(rows, spacing=0, tight=True), value=value)
         self._error = small("", color=URGENT)
         self._error.visible = False
@@ -51,8 +51,8 @@ class Options:
     def text(self) -> str:
         return self._group.value or ""
 
-    def show_error(self, words: str | None) -> None:
-        self._error.value, self._error.visible = words or "", words is not None
+    def show_error(self, text: str | None) -> None:
+        self._error.value, self._error.visible = text or "", text is not None
 
 
 class Field:
@@ -112,8 +112,8 @@ class Field:
         self.control.value = self._stored
         self.show_error(None)
 
-    def show_error(self, words: str | None) -> None:
-        self.control.error = words
+    def show_error(self, text: str | None) -> None:
+        self.control.error = text
 
     async def _reveal(self, _: object) -> None:
         self.control.password = not self.control.password
@@ -133,14 +133,14 @@ class SaveBar:
     def busy(self) -> None:
         self._button.disabled, self._result.visible = True, False
 
-    def show_result(self, words: str | None, *, good: bool = True) -> None:
+    def show_result(self, text: str | None, *, good: bool = True) -> None:
         """Show the result below the button; None hides it."""
         self._button.disabled = False
-        self._result.visible = words is not None
+        self._result.visible = text is not None
         icon, color = (ft.Icons.CHECK, GOOD) if good else (ft.Icons.ERROR_OUTLINE, URGENT)
-        text = small(words or "", color=color) if good else body(words or "", color=color)
-        text.expand = True
-        self._result.controls = [ft.Icon(icon, size=18, color=color), text]
+        message = small(text or "", color=color) if good else body(text or "", color=color)
+        message.expand = True
+        self._result.controls = [ft.Icon(icon, size=18, color=color), message]
 
 
 def grid(controls: Sequence[ft.Control]) -> ft.ResponsiveRow:
@@ -182,8 +182,8 @@ def error_sentence(message: str) -> str:
     """Turn a field's validation message into a sentence: "is required" → "This is required."."""
     if too_long := _TOO_LONG.search(message):
         return f"This is longer than {too_long[1]} characters."
-    words = f"This {message}" if message.split(" ", 1)[0] in _VERBS else message[:1].upper() + message[1:]
-    return words if words.endswith((".", "?", "!")) else f"{words}."
+    text = f"This {message}" if message.split(" ", 1)[0] in _VERBS else message[:1].upper() + message[1:]
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def as_time(text: str) -> str:

@@ -124,21 +124,21 @@ class Chart(Panel):
     async def _left(self, _: object) -> None:
         self._point(None)
 
-    def _point(self, words: str | None) -> None:
-        """Show ``words`` as the caption."""
+    def _point(self, text: str | None) -> None:
+        """Show ``text`` as the caption."""
         # Redraw all of it: Flet does not allow changes to a control that it has compared.
-        if words != self._pointed:
-            self._pointed = words
+        if text != self._pointed:
+            self._pointed = text
             self.redraw()
 
 
 def titled_panel(
-    title: str, content: list[ft.Control], *, words: str = "", means: str = "", padded: bool = True
+    title: str, content: list[ft.Control], *, subtitle: str = "", means: str = "", padded: bool = True
 ) -> ft.Control:
     """Return a titled card; ``means`` is the text behind its info button."""
     texts: list[ft.Control] = [heading(title)]
-    if words:
-        texts.append(small(words))
+    if subtitle:
+        texts.append(small(subtitle))
     named = ft.Row(texts, wrap=True, spacing=GRID, run_spacing=2, vertical_alignment=ft.CrossAxisAlignment.CENTER)
     named.expand = True
     head: list[ft.Control] = [named]
@@ -167,7 +167,7 @@ def about(title: str, means: str, *more: str) -> ft.MergeSemantics:
         async def close(_: object) -> None:
             page.pop_dialog()
 
-        lines: list[ft.Control] = [ft.Text(words, size=BODY) for words in (means, *more) if words]
+        lines: list[ft.Control] = [ft.Text(text, size=BODY) for text in (means, *more) if text]
         page.show_dialog(
             ft.AlertDialog(
                 title=ft.Text(title, size=TITLE),
@@ -179,9 +179,9 @@ def about(title: str, means: str, *more: str) -> ft.MergeSemantics:
     return icon_button(ft.Icons.INFO_OUTLINE, f"Explain “{title}”", explain)
 
 
-def no_data(words: str) -> ft.Control:
+def no_data(text: str) -> ft.Control:
     """Return the content of a panel without data in this period."""
-    return ft.Container(small(words), key="nothing", padding=ft.Padding.symmetric(vertical=GRID))
+    return ft.Container(small(text), key="nothing", padding=ft.Padding.symmetric(vertical=GRID))
 
 
 def on_press(action: Callable[..., Awaitable[None]], *given: Any) -> Handler:

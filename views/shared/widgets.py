@@ -52,11 +52,11 @@ def page_padding(*, wide: bool) -> ft.Padding:
     return ft.Padding.only(left=side, right=side, top=GRID, bottom=3 * GRID)
 
 
-def section(title: str, controls: list[ft.Control], *, words: str = "", key: str | None = None) -> ft.Column:
+def section(title: str, controls: list[ft.Control], *, subtitle: str = "", key: str | None = None) -> ft.Column:
     """Return a titled part of a page."""
     head: list[ft.Control] = [heading(title)]
-    if words:
-        head.append(small(words))
+    if subtitle:
+        head.append(small(subtitle))
     return ft.Column([ft.Column(head, spacing=2, tight=True), *controls], key=key, spacing=12, tight=True)
 
 
@@ -80,19 +80,19 @@ def command(line: str, name: str) -> ft.Container:
     )
 
 
-def empty(icon: ft.IconData, title: str, words: str, line: str = "", name: str = "") -> ft.Container:
+def empty(icon: ft.IconData, title: str, text: str, line: str = "", name: str = "") -> ft.Container:
     """Return an empty state: a title, an explanation, and a command that creates the first entry."""
     parts: list[ft.Control] = [
         silent(ft.Icon(icon, size=32, color=MUTED)),
         body(title, strong=True),
-        small(words),
+        small(text),
     ]
     if line:
         parts.append(command(line, name))
     return ft.Container(key="empty", padding=2 * GRID, content=ft.Column(parts, spacing=GRID, tight=True))
 
 
-def failure(words: str, retry: Handler) -> ft.Container:
+def failure(text: str, retry: Handler) -> ft.Container:
     """Return an error state with a retry button."""
     return ft.Container(
         padding=3 * GRID,
@@ -100,7 +100,7 @@ def failure(words: str, retry: Handler) -> ft.Container:
             [
                 ft.Icon(ft.Icons.ERROR_OUTLINE, size=32, color=URGENT),
                 body("This could not be loaded", strong=True),
-                small(f"{words} Nothing was changed."),
+                small(f"{text} Nothing was changed."),
                 ft.OutlinedButton("Retry", height=TARGET, on_click=retry),
             ],
             spacing=GRID,
@@ -121,16 +121,16 @@ def skeleton() -> ft.Container:
     )
 
 
-def banner(words: str, dismiss: Handler) -> ft.Container:
+def banner(text: str, dismiss: Handler) -> ft.Container:
     """Return a dismissible banner with a startup notice."""
-    text = body(words)
-    text.expand = True
+    message = body(text)
+    message.expand = True
     return ft.Container(
         content=ft.Row(
             [
                 ft.Icon(ft.Icons.INFO_OUTLINE, size=20, color=HIGH),
-                text,
-                icon_button(ft.Icons.CLOSE, f"Dismiss: {words}", dismiss),
+                message,
+                icon_button(ft.Icons.CLOSE, f"Dismiss: {text}", dismiss),
             ],
             spacing=12,
         ),
@@ -140,13 +140,13 @@ def banner(words: str, dismiss: Handler) -> ft.Container:
     )
 
 
-def warning(words: str) -> ft.Container:
+def warning(text: str) -> ft.Container:
     """Return a warning that cannot be dismissed."""
-    text = copyable(body(words))
-    text.expand = True
+    message = copyable(body(text))
+    message.expand = True
     return ft.Container(
         ft.Row(
-            [ft.Icon(ft.Icons.WARNING_AMBER, size=20, color=HIGH), text],
+            [ft.Icon(ft.Icons.WARNING_AMBER, size=20, color=HIGH), message],
             spacing=12,
             vertical_alignment=ft.CrossAxisAlignment.START,
         ),
