@@ -26,8 +26,7 @@ class Desk(NamedTuple):
     opened: Path
 
     def show(self, **changes: Any) -> str:
-        """Post a notification and see its toast, alone on the screen; the notification's id. It stays until it is
-        taken away."""
+        """Post a notification, check that its toast is the only one on the screen, and return its id."""
         body = {"user_id": "ada", "title": "Build failed", "message": "in 4 min", "channels": ["push", "in_app"]}
         answer = self.server.api("POST", "/api/notifications/send", body | {"priority": "urgent"} | changes)
         assert answer.status_code == 201, answer.text
@@ -43,7 +42,7 @@ class Desk(NamedTuple):
         found: str = self.server.api("GET", f"/api/notifications/{notification_id}").json()["notification"]["status"]
         return found
 
-    def see_it_go(self) -> None:
+    def see_it_close(self) -> None:
         """Wait until FlashFlow has closed the toast."""
         self.session.next_asked("CloseNotification")
         eventually(lambda: self.session.displayed() == 0, what="an empty screen")
@@ -102,12 +101,12 @@ def test_a_toast_is_dismissed_once_its_notification_is_read_or_archived(desk: De
     body = {"until": moment(3600)} if how.startswith("snooze") else None
     answer = desk.server.api("POST", f"/api/notifications/{how.format(sent)}", body)
     assert answer.status_code == 200, answer.text
-    desk.see_it_go()
+    desk.see_it_close()
 
 
 def test_a_toast_is_dismissed_once_its_notification_has_expired(desk: Desk) -> None:
     sent = desk.show(expires_at=moment(3.5))
-    desk.see_it_go()
+    desk.see_it_close()
     assert desk.status(sent) == "expired"
 
 
@@ -137,7 +136,7 @@ def test_an_update_in_place_replaces_its_toast(desk: Desk) -> None:
 def test_pressing_a_toast_marks_its_notification_read_and_dismisses_it(desk: Desk) -> None:
     sent = desk.show()
     desk.session.press()
-    desk.see_it_go()
+    desk.see_it_close()
     assert desk.status(sent) == "read"
     assert not desk.opened.exists()
 
@@ -146,7 +145,7 @@ def test_pressing_a_button_opens_its_link_too(desk: Desk) -> None:
     url = "https://example.com/log?a=1&b=$(id);'--x"
     sent = desk.show(actions=[{"label": "Open the log", "url": url}])
     desk.session.press("Open the log")
-    desk.see_it_go()
+    desk.see_it_close()
     assert desk.status(sent) == "read"
     eventually(desk.opened.exists, what="the browser")
     assert eventually(desk.opened.read_text, what="the link") == f"{url}\n"

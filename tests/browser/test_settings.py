@@ -23,7 +23,7 @@ TALL = 2600
 """Large enough for the whole screen: parts scrolled out of view are not in the semantics tree."""
 FOCUSED = "name => document.activeElement?.tagName === 'INPUT' && document.activeElement.ariaLabel === name"
 TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-"""Seconds until Flutter reads a focused field: input typed earlier, faster than by hand, is lost."""
+"""Flutter reads a focused field two frames after the page focused it; earlier input is lost."""
 HOLDS = "text => document.activeElement?.value === text"
 
 
@@ -52,8 +52,7 @@ def screen(server: ServerProcess) -> Iterator[Screen]:
 
 
 def write(screen: Screen, label: str, text: str) -> None:
-    """Type into a field as a person does: once the cursor is in it. A field that moves away under the pointer, because
-    something above it has just opened or closed, is tried again."""
+    """Type into a field once it has the focus; retry if it moves because something above it opened or closed."""
     end = time.monotonic() + DEADLINE / 1000
     while time.monotonic() < end:
         screen.click("textbox", label)

@@ -1,5 +1,4 @@
-"""The desktop start path as far as it goes without Flet's own client, which is fetched from outside: a stand-in client
-process takes its place and does what the real one does at this border (connect to the socket, end when closed)."""
+"""Desktop start with a stand-in for Flet's client: it connects to the socket and ends when closed."""
 
 from __future__ import annotations
 
