@@ -15,7 +15,7 @@ from flashflow.backend.schemas.requests import ActivityTypeIn, build
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.session_cache import SessionCache
 from flashflow.backend.store.analytics.key_activities import list_types, mark, recount, to_recount
-from flashflow.backend.store.analytics.verify import Difference, rebuild, verify
+from flashflow.backend.store.analytics.verify import Difference, rebuild, stored_zone, verify
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.rollups import packed_timestamps
@@ -70,7 +70,7 @@ class RollupMaintenance:
     def apply_zone(self, *, publish: bool = False) -> None:
         """Rebuild the rollups if they are by another time zone than the workspace's, and aggregate the activities that
         an earlier process left pending."""
-        zone = self._store.read(lambda conn: conn.execute("SELECT zone FROM figures_state").fetchone()[0])
+        zone = self._store.read(stored_zone)
         if zone != self._local.zone.key:
             self._store.run(Write(self._rebuild, publish))
         if self._store.read(user_index.tail_length) > AGGREGATE_ON_OPEN:

@@ -16,8 +16,6 @@ from flashflow.backend.store.analytics import cohorts_and_funnels
 from flashflow.backend.store.analytics.engagement_score import Scoring
 
 MOST_STEPS = 10
-MOST_WINDOW_DAYS = 366
-"""The longest conversion window of a funnel [Mixpanel]."""
 
 
 # --- retention --------------------------------------------------------------------------------------------------------

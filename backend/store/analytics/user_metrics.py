@@ -17,8 +17,6 @@ from flashflow.backend.store.rollups.dimensions import key_of
 from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS
 from flashflow.backend.store.rollups.schema import OF_USER
 
-TRAILING_DAYS = 28
-RECENT_DAYS = 7
 TOP = 10
 
 

@@ -225,6 +225,11 @@ def _compare_expected(conn: sqlite3.Connection, table: Table, where: str, found:
 # --- rebuild ----------------------------------------------------------------------------------------------------------
 
 
+def stored_zone(conn: sqlite3.Connection) -> str:
+    """Return the name of the time zone by which the stored rollups were counted; empty in a new file."""
+    return str(conn.execute("SELECT zone FROM figures_state").fetchone()[0])
+
+
 def rebuild(tx: Tx, local: LocalTime) -> None:
     """Recompute every table from the raw rows by ``local``'s days."""
     conn = tx.conn
