@@ -1,11 +1,10 @@
-"""The schema of ``user_activities.db``, as the steps that lead to it. A step that shipped is never edited.
+"""Schema of ``user_activities.db`` as migration steps. A shipped step is never edited.
 
-Times are milliseconds since 1970 (UTC). ``seq`` is the order of arrival; AUTOINCREMENT so that a number never
-comes back and an event stream's place in it stays true. No index holds what every activity changes (a session's
-``last_seen``): each would cost every activity a page of the WAL. Nor is there one by session: a session's activities
-lie within its times, so they are found by its user and those times, or by the times alone where ``shared`` says that
-another user's activity came under the same session id (an app whose visitor logs in half-way). A user agent that
-repeats stands as its number among the names (``agent``), an address as its bytes.
+- Times are milliseconds since 1970 (UTC), IP addresses bytes, frequent user agents dimension keys (``agent``).
+- ``seq`` is the order of arrival, with AUTOINCREMENT: a number is never reused, so stream positions stay valid.
+- No index has a column that every activity changes (``last_seen``): it would add a WAL page to every activity.
+- No index by session: a session's activities are found by user and time range, or by time range alone if ``shared``
+  says that another user's activity has the same session id (a visitor who logs in).
 """
 
 from __future__ import annotations
@@ -96,7 +95,7 @@ DROP INDEX user_activities_user;
 
 
 def _v2(conn: sqlite3.Connection) -> None:
-    """A user's activities are found through an index that is fed in bulk (``timeline``)."""
+    """Index activities by user in a table that is filled in bulk (``user_index``)."""
     for statement in _V2.split(";\n"):
         conn.execute(statement)
 
@@ -108,8 +107,8 @@ _PAGES_V2 = (
 
 
 def _v3(conn: sqlite3.Connection) -> None:
-    """The figures, and the index by user with small keys: the first opening fills both from the rows. A session knows
-    its key activities; counters that waited are counted now."""
+    """Create the rollups and the index by user with integer keys, filled at the first opening; add key activities to
+    sessions and recalculate the pages of open sessions."""
     conn.execute("DROP VIEW IF EXISTS user_timeline")
     conn.execute("DROP TABLE activities_by_user")
     create_rollups(conn)
@@ -122,7 +121,7 @@ def _v3(conn: sqlite3.Connection) -> None:
 
 
 def _v5(conn: sqlite3.Connection) -> None:
-    """Sessions, too, may wait to be counted: after this ``seq``, where ``counted`` says that something waits."""
+    """Let sessions wait to be counted too: those after ``sessions_counted``, if ``counted`` is not NULL."""
     conn.execute("ALTER TABLE figures_state ADD COLUMN sessions_counted INTEGER")
     conn.execute(
         "UPDATE figures_state SET sessions_counted = (SELECT COALESCE(MAX(seq), 0) FROM user_sessions) "
@@ -152,7 +151,7 @@ CREATE INDEX user_sessions_user ON user_sessions (start_time >> 28, user_id, sta
 
 
 def _v6(conn: sqlite3.Connection) -> None:
-    """What is found by user lies in parts of some three days (``parts``)."""
+    """Partition rows by user into parts of about three days (``partitions``)."""
     conn.execute("DROP VIEW IF EXISTS user_timeline")
     for statement in _V6.split(";\n"):
         conn.execute(statement)
@@ -200,14 +199,13 @@ UPDATE figures_state SET zone = '';
 
 
 def _v7(conn: sqlite3.Connection) -> None:
-    """What a user did of a type lies by weeks (``schema_figures``)."""
+    """Order activity days by user and type by week (``rollups/schema``)."""
     for statement in _V7.split(";\n"):
         conn.execute(statement)
 
 
 def _v8(conn: sqlite3.Connection) -> None:
-    """Names are counted by type, too: the first opening fills them in from the rows (as for another zone). Of days that
-    were pruned nobody knows it any more: 0."""
+    """Count names by type; the first opening recalculates them, as after a change of zone. Pruned days get type 0."""
     for statement in _V8.split(";\n"):
         conn.execute(statement)
 
@@ -226,20 +224,20 @@ CREATE TABLE user_names (
 
 
 def _v9(conn: sqlite3.Connection) -> None:
-    """The names of users who do very much (``heavy_users``); the rebuild of step 8 or a session's end finds them."""
+    """Keep name counts of users with very many activities (``heavy_users``); step 8's rebuild or a session's end fills
+    them."""
     for statement in _V9.split(";\n"):
         conn.execute(statement)
 
 
 def _v10(conn: sqlite3.Connection) -> None:
-    """A session opened for an activity that named none may be united with another (``session_runs``); of those that
-    are there already nobody knows whose id they have."""
+    """Mark sessions that FlashFlow opened itself, which may be merged (``session_merge``). Existing sessions
+    keep 0: the origin of their ids is unknown."""
     conn.execute("ALTER TABLE user_sessions ADD COLUMN implicit INTEGER NOT NULL DEFAULT 0")
 
 
 def _v11(conn: sqlite3.Connection) -> None:
-    """How far sessions were counted anew for other key activities (``key_types``); no row where there is nothing to
-    count."""
+    """Store the progress of recalculating sessions after a change of key activities; no row if none is running."""
     conn.execute("CREATE TABLE key_recount (after_seq INTEGER NOT NULL, until_seq INTEGER NOT NULL)")
 
 
@@ -281,16 +279,15 @@ UPDATE figures_state SET zone = '';
 
 
 def _v13(conn: sqlite3.Connection) -> None:
-    """A user's days know their last moment, and of each type what lies between the first and the last (``moments``).
-    The first opening fills both in from the rows (as for another zone). Of days that were pruned nobody knows any more
-    what lies between: NULL."""
+    """Store the last time of a user's day and, by type, the times between the first and the last (packed timestamps).
+    The first opening recalculates both, as after a change of zone. Pruned days get NULL."""
     for statement in _V13.split(";\n"):
         conn.execute(statement)
 
 
 def _v14(conn: sqlite3.Connection) -> None:
-    """Features named by a blank text or one with a NUL were counted as all others or under half a name: the first
-    opening counts again (as for another zone) where there are any."""
+    """Recalculate the rollups if there are blank feature names or names with NUL, which were counted under a wrong
+    name."""
     conn.execute(
         "UPDATE figures_state SET zone = '' WHERE EXISTS (SELECT 1 FROM user_activities "
         "WHERE metadata LIKE '%\"feature\"%' AND json_valid(metadata) AND json_type(metadata, '$.feature') = 'text' "

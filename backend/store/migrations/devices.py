@@ -1,4 +1,4 @@
-"""Migration steps of ``device_tokens``. A step that shipped is never edited."""
+"""Migration steps of ``device_tokens``. A shipped step is never edited."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from flashflow.backend.domain.device_address import device_address, identity_of
 
 
 def devices_by_identity(conn: sqlite3.Connection) -> None:
-    """Key devices by what the push provider would reach, and merge those that were several spellings of one.
+    """Identify devices by their provider address and merge registrations that are spellings of one device.
 
-    The latest registration stays; deliveries to the others go to it, unless the same notification goes there already.
+    The latest registration stays and takes over the deliveries of the others, unless it has one of the same
+    notification.
     """
     conn.execute("ALTER TABLE device_tokens ADD COLUMN identity TEXT NOT NULL DEFAULT ''")
-    conn.execute("DROP INDEX device_tokens_token")  # several spellings become one token on the way
+    conn.execute("DROP INDEX device_tokens_token")  # the updates below may produce equal tokens for a while
     rows = conn.execute(
         "SELECT seq, token, platform, device_info FROM device_tokens ORDER BY updated_at DESC, seq DESC"
     ).fetchall()
@@ -26,7 +27,7 @@ def devices_by_identity(conn: sqlite3.Connection) -> None:
         info = from_object(text)
         try:
             identity, token, info = device_address(given, platform, info)
-        except ValidationError:  # it cannot be sent to, but a registration with the right keys can replace it
+        except ValidationError:  # not deliverable, but a registration with correct keys can replace it
             identity, token = identity_of(given, platform, info), given
         if kept.setdefault(identity, seq) == seq:
             conn.execute(
@@ -41,7 +42,7 @@ def devices_by_identity(conn: sqlite3.Connection) -> None:
 
 
 def _move_deliveries(conn: sqlite3.Connection, merged: Mapping[int, int]) -> None:
-    """Point deliveries at the device that stays, by one scan: there is no index over devices."""
+    """Point deliveries at the device that stays, with one scan: there is no index by device."""
     moved = conn.execute(
         "SELECT seq, notification_seq, device_seq FROM deliveries WHERE device_seq IN (SELECT value FROM json_each(?))",
         (to_json(list(merged)),),

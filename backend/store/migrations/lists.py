@@ -1,4 +1,4 @@
-"""Steps of the schema of ``notifications.db`` for its lists. A step that shipped is never edited."""
+"""Migration steps of ``notifications.db`` for lists. A shipped step is never edited."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 
 
 def number_types_and_keys(conn: sqlite3.Connection) -> None:
-    """Number types and keys by their age: two of one millisecond have no order by time."""
+    """Number types and keys by age: the time alone gives no order within a millisecond."""
     for table in ("notification_types", "api_keys"):
         conn.execute(f"ALTER TABLE {table} ADD COLUMN seq INTEGER NOT NULL DEFAULT 0")
         conn.execute(
@@ -18,6 +18,6 @@ def number_types_and_keys(conn: sqlite3.Connection) -> None:
 
 
 def add_search_state(conn: sqlite3.Connection) -> None:
-    """Up to which row the search index goes; it is made at the opening, where SQLite can make one."""
+    """Store up to which row the search index goes. Opening the file creates the index if SQLite supports it."""
     conn.execute("CREATE TABLE search_state (indexed_to INTEGER)")
     conn.execute("INSERT INTO search_state VALUES (NULL)")

@@ -1,7 +1,7 @@
-"""The schema of ``notifications.db``, as the steps that lead to it. A step that shipped is never edited.
+"""Schema of ``notifications.db`` as migration steps. A shipped step is never edited.
 
-Times are milliseconds since 1970 (UTC). ``revision`` grows with every change of a notification, so that an event
-stream can ask for what changed since. The unread counts are kept by triggers: no write path can forget them.
+Times are milliseconds since 1970 (UTC). ``revision`` grows with every change of a notification, so that an event stream
+can read later changes. Triggers update the unread counts, so that no write path can miss them.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ CREATE INDEX schedules_due ON schedules (next_at) WHERE next_at IS NOT NULL;
 
 
 def _v2(conn: sqlite3.Connection) -> None:
-    """Deliveries go by routes, each with its own queue; they may be held, and carried in a summary."""
+    """Give deliveries a route with its own queue; let them be held and bundled in a digest."""
     for statement in _DELIVERY_BY_ROUTE.split(";\n"):
         conn.execute(statement)
 
@@ -266,8 +266,8 @@ CREATE INDEX notifications_expiring ON notifications (expires_at)
 
 
 def _v3(conn: sqlite3.Connection) -> None:
-    """What is decided again later needs the template's category, and whether a delivery's turn in a fail-over chain
-    has come; what was archived never expires, so it is not looked through every second."""
+    """Store the inputs of a later re-evaluation: the template's category and the fail-over state of a delivery. Leave
+    archived notifications, which never expire, out of the index by expiry."""
     for statement in _DECIDED_AGAIN.split(";\n"):
         conn.execute(statement)
 
@@ -314,8 +314,7 @@ _RULES_CHANGED = (
 
 
 def _v4(conn: sqlite3.Connection) -> None:
-    """Rules, what they remember of users, how far they have judged, and a count of their changes that no write can
-    forget."""
+    """Create rules, their state by user, their position in the activities, and a revision that triggers increment."""
     for statement in _RULES.split(";\n"):
         conn.execute(statement)
     for word, event in (
@@ -327,12 +326,12 @@ def _v4(conn: sqlite3.Connection) -> None:
 
 
 def _v6(conn: sqlite3.Connection) -> None:
-    """``notifications_inbox`` finds a user's rows as well, and every notification paid for both."""
+    """Drop the index by user: ``notifications_inbox`` serves the same queries, and every insert paid for both."""
     conn.execute("DROP INDEX notifications_user")
 
 
 def _v7(conn: sqlite3.Connection) -> None:
-    """An attempt says when the next was to follow."""
+    """Add the time of the next try to attempts."""
     conn.execute("ALTER TABLE delivery_attempts ADD COLUMN next_try_at INTEGER")
 
 
@@ -348,20 +347,21 @@ CREATE INDEX notifications_listed ON notifications (listed_at);
 
 
 def _add_listed_at(conn: sqlite3.Connection) -> None:
-    """Add ``listed_at``, the time that lists and retention go by: when a notification last reached the inbox, or was
-    stored where it has not. Every index ends with ``seq``, so (listed_at, seq) is a total order."""
+    """Add ``listed_at``, the time by which lists and retention go: the last arrival in the inbox, or before
+    that the time of storing. Every index ends with ``seq``, so (listed_at, seq) is a total order."""
     for statement in _LISTED_AT.split(";\n"):
         conn.execute(statement)
 
 
 def _add_retry_age(conn: sqlite3.Connection) -> None:
-    """Retries end at an age: since when a delivery is tried, and until when that goes on."""
+    """Limit retries by age: add the time of the first try and the time until which retries continue."""
     conn.execute("ALTER TABLE deliveries ADD COLUMN tried_since INTEGER")
     conn.execute("ALTER TABLE deliveries ADD COLUMN retry_until INTEGER")
 
 
 def _index_open_collapse_keys(conn: sqlite3.Connection) -> None:
-    """Leave out of ``notifications_collapse`` what no update can fall into: a key may have been read 100,000 times."""
+    """Limit ``notifications_collapse`` to notifications that a collapse can update: a key may have 100,000
+    read ones."""
     conn.execute("DROP INDEX notifications_collapse")
     conn.execute(
         "CREATE INDEX notifications_collapse ON notifications (user_id, app, collapse_key) WHERE collapse_key IS NOT "
@@ -370,7 +370,7 @@ def _index_open_collapse_keys(conn: sqlite3.Connection) -> None:
 
 
 def _add_time_of_rule_errors(conn: sqlite3.Connection) -> None:
-    """A rule's last error is kept until it is dismissed, and says when that was."""
+    """Add the time of a rule's last error, which stays until it is dismissed."""
     conn.execute("ALTER TABLE rules ADD COLUMN last_error_at INTEGER")
     conn.execute("UPDATE rules SET last_error_at = updated_at WHERE last_error IS NOT NULL")
 

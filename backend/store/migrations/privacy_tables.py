@@ -1,6 +1,6 @@
-"""What both files keep so that their rows can go: tombstones, consent, and counters that outlive the rows they count.
+"""Migration steps for erasure and pruning in both files: tombstones, consent, highest revisions.
 
-Each function here is one step of its file's migrations. A step that shipped is never edited.
+A shipped step is never edited.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INSERT INTO tombstone_salt VALUES (randomblob(32));
 CREATE TABLE highest_revision (revision INTEGER NOT NULL);
 INSERT INTO highest_revision VALUES (0)
 """
-"""``left_to_do`` and ``user_id`` stand only while an erasure is under way: what a killed process has to finish."""
+"""``left_to_do`` and ``user_id`` are set only during an erasure, so that the next start can finish it."""
 
 _CONSENTS = """
 CREATE TABLE consents (
@@ -31,12 +31,12 @@ CREATE INDEX consents_refused ON consents (user_id) WHERE tracking = 0;
 CREATE TABLE pruned (before INTEGER NOT NULL);
 INSERT INTO pruned VALUES (0)
 """
-"""``pruned.before``: activities older than this time are no longer all there, so nothing may be counted from them
-again (milliseconds since 1970; 0: nothing was pruned)."""
+"""``pruned.before``: activities before this time (milliseconds since 1970; 0: nothing was pruned) may be missing, so
+nothing may be recalculated from them."""
 
 
 def _keep_revision(conn: sqlite3.Connection, table: str) -> None:
-    """An event stream's place is a revision: one that was given must never be given again, though its row goes."""
+    """Store the highest revision when its row is deleted: stream positions are revisions and must never be reused."""
     conn.execute(
         f"CREATE TRIGGER {table}_revision_kept AFTER DELETE ON {table} "
         f"WHEN OLD.revision > COALESCE((SELECT MAX(revision) FROM {table}), 0) "
@@ -45,14 +45,14 @@ def _keep_revision(conn: sqlite3.Connection, table: str) -> None:
 
 
 def privacy_of_activities(conn: sqlite3.Connection) -> None:
-    """``user_activities.db``: rows can be erased and pruned, and consent is kept."""
+    """Add tombstones, consent and pruning to ``user_activities.db``."""
     for statement in (_TOMBSTONES + ";\n" + _CONSENTS).split(";\n"):
         conn.execute(statement)
     _keep_revision(conn, "user_sessions")
 
 
 def privacy_of_notifications(conn: sqlite3.Connection) -> None:
-    """``notifications.db``: rows can be erased and pruned."""
+    """Add tombstones to ``notifications.db``."""
     for statement in _TOMBSTONES.split(";\n"):
         conn.execute(statement)
     _keep_revision(conn, "notifications")

@@ -93,7 +93,7 @@ def erase_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
 
 def erase_notifications(tx: Tx, user_id: str) -> Removed:
     """Delete up to SLICE of the user's notifications with deliveries and attempts, then the rest; return {} when
-    nothing is left. Publishes the withdrawal of their toasts."""
+    nothing is left. Publishes events that dismiss their toasts."""
     rows = tx.conn.execute(
         "SELECT seq, id, app FROM notifications WHERE user_id = ? LIMIT ?", (user_id, SLICE)
     ).fetchall()
