@@ -61,7 +61,7 @@ class Retention:
         self._thread: threading.Thread | None = None
         self.settings = RetentionSettings()
 
-    def kept(self) -> RetentionStatus:
+    def status(self) -> RetentionStatus:
         """Return how much is stored."""
         before = self._activity.store.read(partitions.pruned_before)
         return RetentionStatus(
@@ -154,8 +154,8 @@ class Retention:
         return total
 
     def _size(self) -> int:
-        kept = self.kept()
-        return kept.activity_bytes + kept.notification_bytes
+        status = self.status()
+        return status.activity_bytes + status.notification_bytes
 
     def _steps(self, what: Kind) -> Sequence[Callable[[Slice], Pruned]]:
         return {

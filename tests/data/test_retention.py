@@ -76,7 +76,7 @@ def test_what_is_older_than_the_days_goes_and_the_figures_stay(backend: Backend,
     )
     before = to_datetime(backend.activity.store.read(pruned_before))
     assert clock.at(days=-4) < before <= clock.at(days=-3)
-    assert backend.retention.kept().pruned_before == before
+    assert backend.retention.status().pruned_before == before
     again = backend.retention.enforce()
     assert (again.activities, again.sessions, again.notifications) == (0, 0, 0)
 
@@ -237,11 +237,11 @@ def test_what_is_still_to_happen_is_not_cut_short(backend: Backend, clock: Still
 def test_a_file_over_its_size_loses_its_oldest_activities_and_no_more_than_it_must(tmp_path: Path) -> None:
     with Backend(Config(data_dir=tmp_path, port=0, me="ada"), clock=StillClock()) as backend:
         fill(tmp_path / "user_activities.db", 60_000)
-        full = backend.retention.kept().activity_bytes
+        full = backend.retention.status().activity_bytes
         most = full * 3 // 4 // (1024 * 1024)
         backend.retention.settings = RetentionSettings(max_mb=most)
         done = backend.retention.enforce()
-        kept = backend.retention.kept()
+        kept = backend.retention.status()
         assert kept.activity_bytes + kept.notification_bytes <= most * 1024 * 1024
         assert 0.1 < done.activities / 60_000 < 0.7  # the figures stay whole
         (oldest,) = rows_in(tmp_path / "user_activities.db", "SELECT MIN(timestamp) FROM user_activities")[0]

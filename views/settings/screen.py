@@ -113,7 +113,7 @@ class Settings(Screen):
             devices=services.list_devices(me),
             rules=self._rules.load(),
             types=backend.activity.rollups.activity_types(),
-            kept=backend.retention.kept(),
+            kept=backend.retention.status(),
         )
 
     def render(self, found: SettingsData) -> ft.Control:
