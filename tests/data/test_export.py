@@ -230,7 +230,7 @@ def test_nothing_more_is_made_of_an_export_that_nobody_waits_for(ended_by: str) 
 
     async def run() -> None:
         services = SimpleNamespace(
-            readers=SimpleNamespace(soon=ThreadPoolExecutor(1)),
+            readers=SimpleNamespace(short=ThreadPoolExecutor(1)),
             stopping=asyncio.Event(),
             outgoing=Outgoing(ConnectionWatch(Limits())),
         )
