@@ -174,8 +174,8 @@ class Backend:
 
     def web_push_key(self) -> str | None:
         """The key that a browser subscribes with; None where Web Push is not configured."""
-        lane = self.channels.route_queues.get("webpush")
-        return None if lane is None else str(lane.channel.public_key)  # type: ignore[attr-defined]
+        route_queue = self.channels.route_queues.get("webpush")
+        return None if route_queue is None else str(route_queue.channel.public_key)  # type: ignore[attr-defined]
 
     def attempts(self) -> dict[tuple[str, ...], int]:
         """How many tries were recorded since the start, by route and outcome."""
@@ -358,11 +358,11 @@ class Backend:
 
     def _apply(self, settings: Settings, *, unread: bool = False) -> None:
         with self._applying:
-            lanes = self.channels.build(settings)
-            self.notifications.policy_inputs.routes = frozenset(LABELS) if unread else frozenset(lanes)
+            route_queues = self.channels.build(settings)
+            self.notifications.policy_inputs.routes = frozenset(LABELS) if unread else frozenset(route_queues)
             self.notifications.policy_inputs.unread = unread
             self.notifications.channels.named = tuple(settings.others)
-            self.outbox.configure(lanes, whole=not unread)
+            self.outbox.configure(route_queues, whole=not unread)
             # Of a file that cannot be read nothing is known: addresses are masked, and nothing is pruned, until it can.
             self.activity.admission.settings = PrivacySettings(mask_ip=True) if unread else settings.privacy
             self.retention.settings = settings.retention

@@ -179,13 +179,13 @@ def _channels(config: Config, say: Say) -> None:
         say(_line(SETTINGS_FILE, False, str(error)))
         settings = Settings()
     channels = ChannelRegistry(config.data_dir, SystemClock(), DesktopChannel())
-    lanes = channels.build(settings)
+    route_queues = channels.build(settings)
     for state in channels.states():
-        if state.name in lanes:
+        if state.name in route_queues:
             name = "native notices" if state.name == "desktop" else state.label
             say(_line(name, state.works, state.detail))
-    for lane in lanes.values():
-        lane.channel.close()
+    for route_queue in route_queues.values():
+        route_queue.channel.close()
 
 
 def _line(name: str, works: bool, detail: str) -> str:

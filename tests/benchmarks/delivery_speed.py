@@ -146,10 +146,12 @@ def outbox_run(path: Path, port: int, count: int, *, hanging: bool = False) -> f
     settings = EmailSettings(host="127.0.0.1", port=port, security="none", sender="FlashFlow <hub@example.org>")
     with NotificationService(path) as service:
         queue = OutboxTable(service.store)
-        lanes = {"email": RouteQueue(EmailChannel(settings, service.clock), connections=CONNECTIONS, ahead=CONNECTIONS)}
+        route_queues = {
+            "email": RouteQueue(EmailChannel(settings, service.clock), connections=CONNECTIONS, ahead=CONNECTIONS)
+        }
         if hanging:
-            lanes["stuck"] = RouteQueue(Hanging(), connections=CONNECTIONS)
-        service.policy_inputs.routes = frozenset(lanes)
+            route_queues["stuck"] = RouteQueue(Hanging(), connections=CONNECTIONS)
+        service.policy_inputs.routes = frozenset(route_queues)
         service.channels.named = ("stuck",)
         service.store.run(Write(_address, None))
         for channel, number in (("email", count), ("stuck", 100 if hanging else 0)):
@@ -158,7 +160,7 @@ def outbox_run(path: Path, port: int, count: int, *, hanging: bool = False) -> f
                 text = "All 312 tests passed."
                 request = SendIn(user_ids=users, title="Build finished", message=text, channel=channel)
                 service.store.run(service.send_write(request, "ci"))
-        outbox = Outbox(queue, lanes, service.clock)
+        outbox = Outbox(queue, route_queues, service.clock)
         started = time.perf_counter()
         outbox.start()
         while service.store.read(_left):

@@ -117,8 +117,8 @@ def running(
     service: NotificationService, clock: StillClock, channels: dict[str, BaseChannel], **options: Any
 ) -> Iterator[Outbox]:
     """An outbox that hears of new notifications; stopped on the way out."""
-    lanes = {route: RouteQueue(channel) for route, channel in channels.items()}
-    outbox = Outbox(OutboxTable(service.store), lanes, clock, **options)
+    route_queues = {route: RouteQueue(channel) for route, channel in channels.items()}
+    outbox = Outbox(OutboxTable(service.store), route_queues, clock, **options)
     unsubscribe = service.bus.subscribe(lambda events: outbox.wake())
     outbox.start()
     try:

@@ -227,15 +227,15 @@ def test_the_first_that_arrives_brings_all_others_of_its_route_and_the_next_star
 ) -> None:
     ids = [hands.send(channel="email") for _ in range(5)]
     channel = Returning()
-    lanes = {"email": RouteQueue(channel, back_off=BackOff(base_s=3600, max_s=86_400))}
-    outbox = Outbox(hands.table, lanes, hands.clock)
+    route_queues = {"email": RouteQueue(channel, back_off=BackOff(base_s=3600, max_s=86_400))}
+    outbox = Outbox(hands.table, route_queues, hands.clock)
     outbox.start()
     try:
         eventually(lambda: all(len(hands.deliveries(id_)[0].attempts) == 1 for id_ in ids))
         if restarted:
             outbox.stop()
-            lanes = {"email": RouteQueue(channel, back_off=BackOff(base_s=3600, max_s=86_400))}
-            outbox = Outbox(hands.table, lanes, hands.clock)
+            route_queues = {"email": RouteQueue(channel, back_off=BackOff(base_s=3600, max_s=86_400))}
+            outbox = Outbox(hands.table, route_queues, hands.clock)
             outbox.start()
         channel.is_back = True
         hands.service.retry_notification(ids[2])

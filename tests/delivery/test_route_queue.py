@@ -1,4 +1,4 @@
-"""A lane's connections, its rate, its pauses and its end: what is in hand is recorded, given back or sent, once."""
+"""Route queue: concurrency, rate, pause and end; each delivery in flight is recorded, given back or sent, once."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def running(hands: Hands, lanes: dict[str, RouteQueue], clock: Any = None, **options: Any) -> Iterator[Outbox]:
-    outbox = Outbox(hands.table, lanes, clock or hands.clock, **options)
+def running(hands: Hands, route_queues: dict[str, RouteQueue], clock: Any = None, **options: Any) -> Iterator[Outbox]:
+    outbox = Outbox(hands.table, route_queues, clock or hands.clock, **options)
     unsubscribe = hands.service.bus.subscribe(lambda events: outbox.wake())
     outbox.start()
     try:
@@ -240,14 +240,14 @@ def test_a_rate_lets_so_many_begin_in_a_second(hands: Hands) -> None:
 
 
 def test_a_start_that_nothing_was_due_for_is_not_lost() -> None:
-    lane = RouteQueue(Gate(), rate_per_second=1)
-    assert lane.reserve(8, 100.0) == 1
-    assert (lane.reserve(8, 100.5), lane.wait_s(100.5)) == (0, 0.5)
-    assert lane.reserve(8, 101.0) == 1
-    lane.unreserve(1)
-    assert lane.reserve(0, 101.0) == 0
-    assert lane.reserve(8, 101.0) == 1
-    assert lane.reserve(8, 101.9) == 0
+    route_queue = RouteQueue(Gate(), rate_per_second=1)
+    assert route_queue.reserve(8, 100.0) == 1
+    assert (route_queue.reserve(8, 100.5), route_queue.wait_s(100.5)) == (0, 0.5)
+    assert route_queue.reserve(8, 101.0) == 1
+    route_queue.unreserve(1)
+    assert route_queue.reserve(0, 101.0) == 0
+    assert route_queue.reserve(8, 101.0) == 1
+    assert route_queue.reserve(8, 101.9) == 0
 
 
 def test_without_a_rate_everything_may_begin_at_once() -> None:
