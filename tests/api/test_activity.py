@@ -1,4 +1,4 @@
-"""Activities, sessions and a user's figures over HTTP, as API.md promises them to sibling apps."""
+"""Activities, sessions and user analytics over HTTP, as documented in API.md."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_a_page_has_fifty_rows_unless_asked_and_two_hundred_at_most(server: Serv
 # --- sessions
 
 
-def test_a_session_starts_once_and_ends_with_its_figures(server: ServerProcess) -> None:
+def test_a_session_starts_once_and_ends_with_its_totals(server: ServerProcess) -> None:
     user = fresh()
     body = ok(server.api("POST", START, {"user_id": user, "device_info": {"os": "Linux"}}), 201)
     assert set(body) == {"success", "session_id"}
@@ -291,10 +291,10 @@ def test_sessions_are_paged_newest_first(server: ServerProcess) -> None:
     assert [session["id"] for session in paged] == ids[::-1]
 
 
-# --- figures
+# --- analytics
 
 
-def test_a_users_figures_are_the_sums_of_what_was_sent(server: ServerProcess) -> None:
+def test_a_users_analytics_are_the_sums_of_the_sent_activities(server: ServerProcess) -> None:
     user = fresh()
     session_id = ok(server.api("POST", START, {"user_id": user}), 201)["session_id"]
     for page in ("/a", "/a", "/b"):

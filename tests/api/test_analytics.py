@@ -1,4 +1,4 @@
-"""The questions over HTTP: shapes, filters, whose rows they are over, refusals; and the check from the command line."""
+"""Analytics over HTTP: response shapes, filters, visible rows, refusals; and ``flashflow verify``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def days_ago(days: int) -> str:
 
 @pytest.fixture(scope="module")
 def app(server: ServerProcess) -> App:
-    """An app whose four users did this and that over the last days."""
+    """An app with four users and their activities of the last days."""
     app = App(server, "track", "read")
     rows = [
         {
@@ -73,7 +73,7 @@ def app(server: ServerProcess) -> App:
     return app
 
 
-def test_the_overview_puts_each_figure_beside_the_one_before_and_says_what_it_means(app: App) -> None:
+def test_the_overview_has_each_metric_with_its_previous_value_and_definition(app: App) -> None:
     overview = ok(app.api("GET", "/api/analytics/overview"))["overview"]
     figures = overview["figures"]
     assert figures["active_users"] == {"value": 3, "previous": 1, "change": 2.0}
@@ -135,7 +135,7 @@ def test_users_are_paged_the_latest_seen_first(app: App) -> None:
     assert set(first["users"][0]["engagement_parts"]) == {"C", "D", "R", "F"}
 
 
-def test_a_read_key_sees_figures_over_its_own_rows_alone(server: ServerProcess, app: App) -> None:
+def test_a_read_key_sees_analytics_over_its_own_rows_only(server: ServerProcess, app: App) -> None:
     other = App(server, "track", "read")
     track(other, "ada", "page_view", page_url="/other")
     mine = ok(other.api("GET", "/api/analytics/overview"))["overview"]["figures"]
@@ -148,7 +148,7 @@ def test_a_read_key_sees_figures_over_its_own_rows_alone(server: ServerProcess, 
     assert {app.name, other.name} <= names
 
 
-def test_a_type_narrows_what_can_be_narrowed(app: App) -> None:
+def test_an_activity_type_filters_the_metrics_that_support_it(app: App) -> None:
     figures = ok(app.api("GET", "/api/analytics/overview?activity_type=page_view"))["overview"]["figures"]
     assert (figures["activities"]["value"], figures["active_users"]["value"]) == (5, 3)
     assert "sessions" not in figures
@@ -169,9 +169,7 @@ def test_another_zone_has_other_days(server: ServerProcess) -> None:
     assert (there["figures"]["activities"]["value"], there["timezone"]) == (1, "Asia/Kolkata")
 
 
-def test_whoever_asks_for_another_zone_keeps_nobody_else_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_query_in_another_zone_delays_no_other_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASHFLOW_KEYRING", "off")
     monkeypatch.setenv("TZ", "UTC")
     begun, over = threading.Semaphore(0), threading.Event()
@@ -231,7 +229,7 @@ def test_whoever_asks_for_another_zone_keeps_nobody_else_waiting(
         ("heatmap?steps=a,b", "steps"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_by_its_name(app: App, query: str, field: str) -> None:
+def test_an_invalid_parameter_is_refused_by_its_name(app: App, query: str, field: str) -> None:
     problem(app.api("GET", f"/api/analytics/{query}"), "validation_error", field)
 
 
@@ -262,7 +260,7 @@ def test_a_key_activity_engages_a_session(server: ServerProcess) -> None:
     assert ok(app.api("GET", rate))["overview"]["figures"]["engagement_rate"]["value"] == 0
 
 
-def test_the_check_finds_nothing_wrong_after_a_kill_and_mends_what_is(tmp_path: Path) -> None:
+def test_verify_finds_no_difference_after_a_kill_and_repairs_one(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         key = {"Authorization": f"Bearer {server.key}"}
 
@@ -302,7 +300,7 @@ def test_the_check_finds_nothing_wrong_after_a_kill_and_mends_what_is(tmp_path: 
         assert (done.returncode, done.stdout.strip()) == (0, "Every figure is what the activities say.")
 
 
-def test_a_period_that_still_runs_tells_its_moment_as_all_others_are_told(app: App) -> None:
+def test_the_end_of_a_running_period_has_the_format_of_all_times(app: App) -> None:
     for route, name in (("overview", "overview"), ("trend", "trend"), ("pages", "pages")):
         until = ok(app.api("GET", f"/api/analytics/{route}"))[name]["period"]["until"]
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", until)

@@ -1,4 +1,4 @@
-"""Whatever comes in gets its clear problem+json, changes nothing and is never a 5xx."""
+"""Invalid input gets problem+json, changes nothing and is never a 5xx."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ GOOD: dict[str, dict[str, Any]] = {
     RULES: {"name": "r", "on": {"activity_type": "x"}, "send": {"title": "t", "message": "m"}},
     f"{RULES}/dry-run": {"on": {"activity_type": "x"}},
 }
-"""Every POST that takes a body, and the least it takes."""
+"""Every POST with a body, and its smallest valid body."""
 
 OBJECTS = {
     TRACK: "metadata",
@@ -57,7 +57,7 @@ OBJECTS = {
     TEMPLATES: "data_schema",
     f"{TEMPLATES}/known/preview": "data",
 }
-"""Where a caller's own object goes in."""
+"""The field of each POST that takes an arbitrary object."""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def untouched(server: ServerProcess) -> Iterator[ServerProcess]:
-    """The server, and after the test nothing in its files has changed."""
+    """The server; fails if the test changed its databases."""
     before = contents(server)
     yield server
     assert contents(server) == before
@@ -114,7 +114,7 @@ NOT_JSON = {
 
 
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
-def test_what_is_not_json_is_refused_everywhere(untouched: ServerProcess, body: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused_everywhere(untouched: ServerProcess, body: bytes) -> None:
     for path in GOOD:
         problem(untouched.api("POST", path, content=body, headers=JSON), "validation_error")
     problem(untouched.api("PUT", f"{TEMPLATES}/known", content=body, headers=JSON), "validation_error")
@@ -140,7 +140,7 @@ def test_a_number_that_is_none_changes_nothing_and_is_no_5xx(server: ServerProce
 
 
 @pytest.mark.parametrize("deep", [99, 100, 900, *range(960, 1000, 4), DEEP])
-def test_nesting_is_taken_to_a_hundred_levels_and_what_was_taken_can_be_read(server: ServerProcess, deep: int) -> None:
+def test_nesting_is_accepted_to_a_hundred_levels_and_can_be_read_back(server: ServerProcess, deep: int) -> None:
     nested = '{"who":"x","a":' + "[" * (deep - 1) + "]" * (deep - 1) + "}"
     user = fresh()
     for path, field in OBJECTS.items():
@@ -183,7 +183,7 @@ STRINGS = {
     DEVICES: {"user_id": 255, "token": 4096},
     KEYS: {"name": 64},
 }  # fmt: skip
-"""Every string a caller may name, and how long it may be."""
+"""Every string field of a request, and its maximum length."""
 
 
 @pytest.mark.parametrize("path", STRINGS, ids=lambda path: path.removeprefix("/api/"))
@@ -271,7 +271,7 @@ def test_a_time_that_is_none_or_cannot_be_meant_is_refused(untouched: ServerProc
 
 
 def test_a_text_that_fails_at_its_end_is_refused_at_once(untouched: ServerProcess) -> None:
-    """Trying it from every place would take the server a second, and nobody else would be answered meanwhile."""
+    """A pattern that backtracks from every position would block the server for a second."""
     body = GOOD[SEND] | {"message": "a" * 9_999 + "\0"}
     began = time.monotonic()
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Requests that are wrong around their body: media type, method, address, query, size. And odd, but good, user ids."""
+"""Requests wrong in media type, method, address, query or size; and unusual but valid user ids."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def untouched(server: ServerProcess) -> Iterator[ServerProcess]:
-    """The server, and after the test nothing in its files has changed."""
+    """The server; fails if the test changed its databases."""
     before = contents(server)
     yield server
     assert contents(server) == before
@@ -146,7 +146,7 @@ def test_an_address_that_is_none_is_404(untouched: ServerProcess, path: str) -> 
         problem(answer, "not_found")
 
 
-def test_a_list_of_nobody_is_404(untouched: ServerProcess) -> None:
+def test_a_list_for_an_empty_user_id_is_404(untouched: ServerProcess) -> None:
     for path in ("/api/notifications/user/", "/api/analytics/user/", "/api/sessions/user/", "/api/devices/user/"):
         problem(raw(untouched, "GET", path), "not_found")
 

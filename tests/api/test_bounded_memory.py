@@ -1,4 +1,4 @@
-"""Large rows do not fill the memory, however many clients ask for them and do not read."""
+"""Memory stays bounded when many clients request large rows and do not read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USER = "ada"
 ROWS = 12
 LARGE = {"k": "x" * 900_000}
 UNREAD_MIB = 160
-"""What unread streams, lists and exports may add to the memory of the process, with 12 rows of 0.9 MB of each kind."""
+"""MiB that unread streams, lists and exports may add to the process, with 12 rows of 0.9 MB of each kind."""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_an_export_of_large_rows_has_all_of_them(server: ServerProcess, what: st
 
 
 def memory(server: ServerProcess, what: str) -> int:
-    """MiB of a line of /proc/PID/status."""
+    """Return a line of /proc/PID/status in MiB."""
     text = Path(f"/proc/{server.pid}/status").read_text("ascii")
     return int(next(line.split()[1] for line in text.splitlines() if line.startswith(what))) // 1024
 
@@ -102,7 +102,7 @@ UNREAD: dict[str, tuple[int, str, str]] = {
 
 
 def ask(server: ServerProcess, path: str, more: str = "", key: str | None = None) -> Peer:
-    """A client that asks and does not read."""
+    """Send a request and do not read the response."""
     peer = Peer(server.port, receive_buffer=4096)
     head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Bearer {key or server.key}\r\n"
     return peer.send(f"{head}{more}\r\n".encode())
@@ -123,7 +123,7 @@ def test_clients_that_do_not_read_do_not_fill_the_memory(
         assert memory(server, "VmHWM") - before < UNREAD_MIB
 
 
-def test_a_key_that_reads_nothing_is_told_so_and_no_other_key_is(server: ServerProcess) -> None:
+def test_a_key_that_reads_nothing_is_refused_and_no_other_key_is(server: ServerProcess) -> None:
     greedy, other = App(server, "admin"), App(server, "admin")
     path = f"/api/notifications/user/{USER}?limit=200"
 

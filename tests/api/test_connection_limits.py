@@ -1,4 +1,4 @@
-"""Neither a key nor a client without one can hold every connection: there is always a place for a request."""
+"""Neither one key nor clients without a key can hold every connection: requests are always accepted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.raw_http import serving as serving_raw
 from tests.support.server_process import ServerProcess, eventually, serving
 
 CROWD = 540
-"""More connections than there are places (512)."""
+"""More connections than the limit (512)."""
 PER_KEY = Limits().streams_per_key
 WAITING = {
     "nothing sent": b"",

@@ -1,4 +1,4 @@
-"""What API.md promises of the whole API: health, its own description, keys, and safe repetition."""
+"""API.md's promises for the whole API: health, OpenAPI, keys and idempotency."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ CREATING: dict[str, Callable[[str], dict[str, Any]]] = {
     },
     RULES: lambda word: {"name": word, "on": {"activity_type": word}, "send": {"title": "t", "message": "m"}},
 }  # fmt: skip
-"""Every POST that creates something, and a body for it."""
+"""Every POST that creates a row, and a body for it."""
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def patterns(node: Any) -> Iterator[str]:
             yield from patterns(part)
 
 
-def test_what_is_required_is_described_as_required(document: dict[str, Any]) -> None:
+def test_required_fields_are_described_as_required(document: dict[str, Any]) -> None:
     required = {
         path: set(schema(document, operations(document)["POST", path]).get("required", ())) for path in CREATING
     }
@@ -281,7 +281,7 @@ def test_the_type_of_every_problem_leads_to_its_paragraph(server: ServerProcess)
 
 
 def codes(kind: type[FlashFlowError]) -> set[str]:
-    """What every error under ``kind`` is called over HTTP."""
+    """Return the codes of all error classes below ``kind``."""
     return {sub.code for sub in kind.__subclasses__()}.union(*map(codes, kind.__subclasses__())) - {"error"}
 
 

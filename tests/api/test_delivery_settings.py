@@ -1,4 +1,4 @@
-"""A user's contacts, quiet hours, do not disturb and digests over HTTP, as API.md promises them to sibling apps."""
+"""Contacts, quiet hours, do not disturb and digests over HTTP, as documented in API.md."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def chosen(server: ServerProcess, user: str) -> dict[str, Any]:
     return ok(server.api("GET", f"{PREFERENCES}/{quote(user)}"))
 
 
-def ahead(moment: str) -> timedelta:
-    """How far ``moment`` lies ahead; its spelling is the API's."""
-    assert TIME.fullmatch(moment)
-    return datetime.fromisoformat(moment) - datetime.now(UTC)
+def ahead(text: str) -> timedelta:
+    """Return the time until ``text``, which must have the API's format."""
+    assert TIME.fullmatch(text)
+    return datetime.fromisoformat(text) - datetime.now(UTC)
 
 
 # --- contacts
@@ -143,7 +143,7 @@ def test_a_contact_that_is_refused_changes_none_of_the_others(server: ServerProc
 # --- quiet hours
 
 
-def test_quiet_hours_begin_with_what_is_usual(server: ServerProcess) -> None:
+def test_quiet_hours_start_with_the_defaults(server: ServerProcess) -> None:
     user = fresh()
     assert chosen(server, user)["quiet_hours"] == UNSET
     body = ok(server.api("PUT", quiet_hours(user), {"enabled": True}))
@@ -151,7 +151,7 @@ def test_quiet_hours_begin_with_what_is_usual(server: ServerProcess) -> None:
     assert chosen(server, user)["quiet_hours"] == body["quiet_hours"]
 
 
-def test_quiet_hours_are_set_and_what_is_not_given_stays(server: ServerProcess) -> None:
+def test_quiet_hours_are_set_and_omitted_fields_stay(server: ServerProcess) -> None:
     user = fresh()
     wanted = {"enabled": True, "start": "21:15", "end": "06:45", "timezone": "Europe/Berlin", "days": ["sun", "fri"]}
     first = ok(server.api("PUT", quiet_hours(user), wanted))["quiet_hours"]
@@ -218,7 +218,7 @@ def test_do_not_disturb_for_some_minutes(server: ServerProcess) -> None:
     assert chosen(server, user)["quiet_hours"] == UNSET | {"enabled": True}
 
 
-def test_do_not_disturb_until_a_moment_in_any_offset(server: ServerProcess) -> None:
+def test_do_not_disturb_until_a_time_in_any_offset(server: ServerProcess) -> None:
     user = fresh()
     body = ok(server.api("POST", do_not_disturb(user), {"until": "2150-06-01T12:00:00.5+05:45"}))
     assert body["do_not_disturb_until"] == "2150-06-01T06:15:00.500Z"
@@ -344,7 +344,7 @@ def test_only_who_may_manage_gets_in(server: ServerProcess, method: str, address
 
 
 @pytest.mark.parametrize(("method", "address", "body"), ROUTES, ids=lambda part: getattr(part, "__name__", None))
-def test_what_is_no_json_is_refused(server: ServerProcess, method: str, address: Any, body: Any) -> None:
+def test_a_body_that_is_not_json_is_refused(server: ServerProcess, method: str, address: Any, body: Any) -> None:
     if body is None:
         return
     for junk in (b"", b"{", b"null", b'{"email": NaN}', b'{"email": "\xff"}', b'{"email": "\\ud800"}', b"[" * 5000):

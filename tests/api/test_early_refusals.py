@@ -1,4 +1,4 @@
-"""A refusal that comes while the client is still sending reaches it, and not as a broken pipe."""
+"""A refusal reaches a client that is still sending, instead of a broken pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An empty optional string counts as absent, wherever a caller may write one."""
+"""An empty optional string counts as absent in every request."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_an_empty_place_in_the_stream_counts_as_absent(server: ServerProcess) ->
         assert answer.status_code == 200
 
 
-def test_what_is_required_is_refused_when_it_is_empty(server: ServerProcess) -> None:
+def test_an_empty_required_field_is_refused(server: ServerProcess) -> None:
     problem(
         server.api("POST", TRACK, {"user_id": "", "activity_type": ""}), "validation_error", "user_id", "activity_type"
     )
@@ -149,7 +149,7 @@ FEATURES = {"": "x", " ": "x", "a": "a", " a ": " a ", "a\0b": "a\ufffdb", "\0":
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_a_feature_is_what_is_named_and_a_blank_name_is_none(server: ServerProcess, feature: str) -> None:
+def test_a_feature_needs_a_name_that_is_not_blank(server: ServerProcess, feature: str) -> None:
     user = fresh()
     ok(server.api("POST", TRACK, {"user_id": user, "activity_type": "x", "metadata": {"feature": feature}}), 201)
     analytics = ok(server.api("GET", f"/api/analytics/user/{user}"))["analytics"]

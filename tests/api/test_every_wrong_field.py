@@ -1,4 +1,4 @@
-"""A refusal names every field that is wrong, wherever it is, and for an unknown field the nearest known one."""
+"""A refusal names every invalid field, and for an unknown field the nearest known one."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_a_word_that_is_none_of_a_few_is_answered_with_the_few(server: ServerPro
     assert (error["field"], "mon, tue, wed" in error["message"]) == ("days.0", True)
 
 
-def test_what_a_refusal_says_is_bounded(server: ServerProcess) -> None:
+def test_the_length_of_a_refusal_is_bounded(server: ServerProcess) -> None:
     body = {f"{n}{'x' * 200}": n for n in range(3000)}
     answer = server.api("POST", TRACK, body)
     assert len(problem(answer, "validation_error")["errors"]) == 100

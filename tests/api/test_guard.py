@@ -1,4 +1,4 @@
-"""Who may talk to the port at all: programs of this machine, and browsers that were let in."""
+"""Access to the port: programs of this machine, and browsers that followed a launch link."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def cookie(answer: httpx.Response) -> str:
 
 
 def socket_status(server: ServerProcess, path: str, origin: str | None, **headers: str) -> int:
-    """What a WebSocket is answered: 101, or the refusal."""
+    """Return the status of a WebSocket handshake: 101, or the refusal."""
     url = f"ws://127.0.0.1:{server.port}{path}"
     try:
         with connect(url, origin=origin, additional_headers=headers, proxy=None, open_timeout=20) as websocket:  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def test_a_request_without_a_host_or_with_two_is_refused(server: ServerProcess) 
         ("Authorization", "Bearer wrong", "Bearer {key}"),
     ],
 )
-def test_what_decides_cannot_be_said_twice(server: ServerProcess, name: str, bad: str, good: str) -> None:
+def test_a_header_that_a_check_reads_cannot_be_repeated(server: ServerProcess, name: str, bad: str, good: str) -> None:
     good = good.format(port=server.port, key=server.key)
     for first, second in ((bad, good), (good, bad), (good, good)):
         start = f"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{name}: {first}\r\n{name}: {second}\r\n"
@@ -154,7 +154,7 @@ def test_a_page_of_another_origin_is_refused_with_or_without_a_key(
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "", "anything", "CROSS-SITE"])
-def test_what_a_browser_marks_as_another_sites_is_refused(server: ServerProcess, site: str, admitted: str) -> None:
+def test_a_request_marked_as_cross_site_is_refused(server: ServerProcess, site: str, admitted: str) -> None:
     headers = {"Sec-Fetch-Site": site, "Cookie": admitted}
     for method, path in (("GET", "/"), ("GET", "/api/activity"), ("POST", TRACK)):
         problem(raw(server, method, path, BODY if method == "POST" else None, headers | JSON), "forbidden")
@@ -329,7 +329,7 @@ def test_without_screens_there_is_nothing_to_let_a_browser_into(tmp_path: Any) -
         assert socket_status(server, "/ws", server.url) != 101
 
 
-def test_what_was_refused_is_not_written(server: ServerProcess) -> None:
+def test_a_refused_request_writes_nothing(server: ServerProcess) -> None:
     user = fresh()
     body = json.dumps({"user_id": user, "activity_type": "x"}).encode()
     for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"}):

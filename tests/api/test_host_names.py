@@ -1,4 +1,4 @@
-"""Which Host and Origin headers are accepted: behind a proxy, through a forwarded port, and on port 80."""
+"""Accepted Host and Origin headers: behind a proxy, through a forwarded port, on port 80."""
 
 from __future__ import annotations
 

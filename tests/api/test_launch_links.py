@@ -1,4 +1,4 @@
-"""A launch link lets a browser in once, for ten minutes, while the FlashFlow that gave it runs; a dead one says why."""
+"""A launch link admits one browser within ten minutes of the same start; a closed one gives the reason."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PAGE = {"Accept": "text/html"}
 
 
 class NoScreens:
-    """Stands where the screens would be: a link is followed before any of them is asked for."""
+    """Replaces the screens: a link is followed before any of them is requested."""
 
     async def __call__(self, scope: object, receive: object, send: object) -> None:
         raise AssertionError("no screen is opened here")
 
     async def close(self) -> None:
-        """There is nothing to end."""
+        """Nothing to close."""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def follow(link: str) -> httpx.Response:
 
 
 def refused(answer: httpx.Response, words: str) -> None:
-    """A page for a person: what is wrong with the link, and how to get another."""
+    """Check for the HTML page with the reason and the way to a new link."""
     assert (answer.status_code, answer.headers["content-type"]) == (401, "text/html; charset=utf-8")
     assert words in answer.text
     assert "flashflow link" in answer.text

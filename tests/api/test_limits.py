@@ -1,4 +1,4 @@
-"""What one connection may cost, over a real uvicorn on a real port, with either parser."""
+"""Limits of one connection, over a real uvicorn on a real port, with either parser."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ WEIRD = {
 
 
 @pytest.mark.parametrize("weird", WEIRD.values(), ids=WEIRD.keys())
-def test_what_is_not_a_request_is_a_4xx_and_a_closed_connection(
+def test_bytes_that_are_no_request_get_a_4xx_and_a_closed_connection(
     shared: Running, weird: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     peer = shared.peer().send(weird)

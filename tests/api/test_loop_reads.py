@@ -30,7 +30,7 @@ NOW = datetime(2026, 6, 10, 12, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user with many rows in each place of the inbox: delivered by one app, a year ago."""
+    """A user with many rows in each status of the inbox: delivered by one app, a year ago."""
     path = tmp_path_factory.mktemp("many") / "notifications.db"
     NotificationService(path, clock=StillClock(NOW)).close()
     with closing(sqlite3.connect(path)) as conn:

@@ -1,4 +1,4 @@
-"""GET /api/metrics: every line of it is what Prometheus reads, and every number is what was done."""
+"""GET /api/metrics: valid Prometheus text with correct values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SUFFIXES = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_sum", "
 
 
 class Told(NamedTuple):
-    """One answer, taken apart: the type of each name, and each sample by its name and labels."""
+    """A parsed response: the type of each name, and each sample by name and labels."""
 
     types: dict[str, str]
     samples: dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -44,7 +44,7 @@ class Told(NamedTuple):
 
 
 def parsed(body: str) -> Told:
-    """Stricter than Prometheus itself: anything that is not as the format's page has it fails."""
+    """Parse strictly by the format's page; any deviation fails."""
     assert body.endswith("\n")
     told = Told({}, {})
     helped, name = "", ""
@@ -110,7 +110,7 @@ def told_by(caller: ServerProcess | App) -> Told:
 # --- the format
 
 
-def test_it_is_prometheus_text_and_says_what_it_should(server: ServerProcess) -> None:
+def test_it_is_prometheus_text_with_the_expected_families(server: ServerProcess) -> None:
     told = told_by(server)
     assert told("build_info", version=VERSION) == 1
     health = server.api("GET", "/api/health").json()
@@ -240,7 +240,7 @@ def test_methods_of_a_callers_own_making_share_one_label(server: ServerProcess) 
     assert ("flashflow_http_requests_total", frozenset({("method", "HEAD"), ("status", "2xx")})) not in before.samples
 
 
-def test_what_is_no_request_is_counted_by_the_reason_it_was_refused(server: ServerProcess) -> None:
+def test_an_invalid_request_is_counted_by_the_reason_of_its_refusal(server: ServerProcess) -> None:
     before = told_by(server)
     with closing(socket.create_connection(("127.0.0.1", server.port), timeout=10)) as raw:
         raw.sendall(b"BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -289,7 +289,7 @@ def test_who_hears_the_stream_is_counted_while_they_do(server: ServerProcess) ->
     eventually(lambda: told_by(server)("event_stream_clients") == 0, what="the client's going")
 
 
-def test_what_is_stored_stays_counted_after_a_restart(tmp_path: Path) -> None:
+def test_stored_rows_stay_counted_after_a_restart(tmp_path: Path) -> None:
     with serving(tmp_path) as first:
         track(first, "ada")
         assert told_by(first)("activities_stored_total") == 1
@@ -317,7 +317,7 @@ def test_it_is_for_keys_that_manage_and_tells_nothing_of_anybody(server: ServerP
         assert word not in answer.text
 
 
-def test_the_description_says_what_kind_of_text_it_is(server: ServerProcess) -> None:
+def test_openapi_has_the_media_type_of_the_metrics(server: ServerProcess) -> None:
     document = httpx.get(f"{server.url}/openapi.json", trust_env=False).json()
     operation = document["paths"][METRICS]["get"]
     assert operation["responses"]["200"]["content"] == {"text/plain": {"schema": {"type": "string"}}}
@@ -357,7 +357,7 @@ def test_no_question_goes_through_a_table(tmp_path: Path) -> None:
 
 
 def test_an_answer_costs_the_same_when_a_hundred_times_as_much_is_stored(tmp_path: Path) -> None:
-    """In steps of SQLite's machine: nothing of what was stored is open, scheduled or waits."""
+    """SQLite virtual machine steps; no stored row is open, scheduled or waiting."""
     steps = 0
 
     def step() -> int:
@@ -384,7 +384,7 @@ def test_an_answer_costs_the_same_when_a_hundred_times_as_much_is_stored(tmp_pat
         assert cost(service) <= few + 1
 
 
-def test_a_tally_is_whole_whoever_counts_and_begins_at_nothing() -> None:
+def test_a_counter_is_exact_across_threads_and_starts_at_zero() -> None:
     tally = Counter()
     tally.expect([("email", "sent"), ("sms", "sent")])
     with ThreadPoolExecutor(8) as pool:

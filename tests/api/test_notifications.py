@@ -1,4 +1,4 @@
-"""Sending and the inbox over HTTP, as API.md promises them to sibling apps."""
+"""Sending and the inbox over HTTP, as documented in API.md."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_each_priority_is_kept_and_can_be_asked_for(server: ServerProcess, prior
     assert ids(inbox(server, user, priority=priority)) == [given]
 
 
-def test_what_cannot_be_delivered_says_so_at_once_with_its_reason(server: ServerProcess) -> None:
+def test_an_undeliverable_notification_has_its_reason_at_once(server: ServerProcess) -> None:
     asked = {"user_id": fresh(), "title": "t", "message": "m", "channels": ["email", "sms", "push"]}
     body = ok(server.api("POST", SEND, asked), 201)
     assert body["status"] == "failed"
@@ -133,7 +133,7 @@ def test_a_notice_to_many_is_answered_and_stored_for_each_of_them_once(server: S
         assert ids(inbox(server, one["user_id"])) == [one["notification_id"]]
 
 
-def test_a_thousand_users_can_be_told_at_once_and_not_one_more(server: ServerProcess) -> None:
+def test_one_request_sends_to_a_thousand_users_at_most(server: ServerProcess) -> None:
     users = [f"{fresh()}-{number}" for number in range(1001)]
     asked = {"title": "t", "message": "m"}
     problem(server.api("POST", SEND, asked | {"user_ids": users}), "validation_error", "user_ids")
@@ -157,7 +157,7 @@ def test_a_thousand_users_can_be_told_at_once_and_not_one_more(server: ServerPro
         ({"template": "there-is-none"}, "template"),
     ],
 )
-def test_what_contradicts_itself_is_refused(server: ServerProcess, change: dict[str, Any], field: str) -> None:
+def test_contradictory_fields_are_refused(server: ServerProcess, change: dict[str, Any], field: str) -> None:
     asked = {"user_id": fresh(), "title": "t", "message": "m"} | change
     answer = server.api("POST", SEND, {name: value for name, value in asked.items() if value is not None})
     problem(answer, "validation_error", field)
@@ -187,7 +187,7 @@ def test_without_channels_a_notice_takes_those_of_its_type_else_the_inbox(server
     assert unknown["channels"] == ["in_app"]
 
 
-def test_what_the_user_switched_off_is_suppressed_and_the_answer_says_why(server: ServerProcess) -> None:
+def test_a_disabled_type_is_suppressed_and_the_response_has_the_reason(server: ServerProcess) -> None:
     user = fresh()
     choice = {"user_id": user, "notification_type": "ads", "channel": "in_app", "enabled": False}
     ok(server.api("POST", PREFERENCES, choice))
@@ -204,7 +204,7 @@ def test_what_the_user_switched_off_is_suppressed_and_the_answer_says_why(server
 # --- time
 
 
-def test_what_is_scheduled_waits_and_arrives_at_its_time(server: ServerProcess) -> None:
+def test_a_scheduled_notification_arrives_at_its_time(server: ServerProcess) -> None:
     user = fresh()
     due = soon(seconds=0.8)
     body = ok(server.api("POST", SEND, {"user_id": user, "title": "t", "message": "m", "scheduled_at": due}), 201)
@@ -223,7 +223,7 @@ def test_a_time_that_has_passed_is_now(server: ServerProcess) -> None:
     assert ok(server.api("POST", SEND, asked), 201)["status"] == "delivered"
 
 
-def test_what_has_expired_leaves_the_inbox(server: ServerProcess) -> None:
+def test_an_expired_notification_leaves_the_inbox(server: ServerProcess) -> None:
     user = fresh()
     given = send(server, user, expires_at=soon(seconds=0.8))
     kept = send(server, user)
@@ -233,7 +233,7 @@ def test_what_has_expired_leaves_the_inbox(server: ServerProcess) -> None:
     problem(server.api("POST", f"/api/notifications/read/{given}"), "conflict")
 
 
-def test_cancel_stops_what_is_scheduled_and_nothing_that_was_delivered(server: ServerProcess) -> None:
+def test_cancel_stops_a_scheduled_notification_and_not_a_delivered_one(server: ServerProcess) -> None:
     waiting = send(server, fresh(), scheduled_at=soon(days=1))
     moved = move(server, "cancel", waiting)
     assert (moved["status"], moved["inbox"]) == ("cancelled", None)
@@ -292,7 +292,7 @@ def test_an_archived_notice_that_is_read_stays_archived(server: ServerProcess) -
     assert move(server, "unarchive", given)["inbox"] == "read"
 
 
-def test_what_never_was_in_the_inbox_cannot_be_archived(server: ServerProcess) -> None:
+def test_a_notification_never_in_the_inbox_cannot_be_archived(server: ServerProcess) -> None:
     given = send(server, fresh(), channel="email")
     for verb in ("archive", "unarchive", "unread"):
         problem(server.api("POST", f"/api/notifications/{verb}/{given}"), "conflict")

@@ -1,4 +1,4 @@
-"""The OpenAPI document is complete: what every route answers is what it says, and client generators can read it."""
+"""The OpenAPI document describes every response, and client generators can read it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_server_is_named_by_its_address(server: ServerProcess, document: dic
     assert [one["url"] for one in document["servers"]] == [server.url]
 
 
-def test_no_schema_has_what_generators_misread(document: dict[str, Any]) -> None:
+def test_no_schema_has_a_form_that_generators_misread(document: dict[str, Any]) -> None:
     for schema in schemas(document["components"]["schemas"]):
         assert "default" not in schema, "generated TypeScript would take the field for a required one"
         if schema.get("type") == "array":
@@ -96,7 +96,7 @@ def test_names_are_those_of_types(document: dict[str, Any]) -> None:
     assert all(re.fullmatch(r"[A-Z][A-Za-z]+", name) for name in document["components"]["schemas"])
 
 
-def test_only_what_may_be_left_out_is_not_required(document: dict[str, Any]) -> None:
+def test_only_optional_fields_are_not_required(document: dict[str, Any]) -> None:
     known = document["components"]["schemas"]
     assert set(known["Notification"]["required"]) == set(known["Notification"]["properties"])
     assert known["TrackAnswer"]["required"] == ["success", "activity_id"]
@@ -117,7 +117,7 @@ def test_every_answer_has_its_media_type(document: dict[str, Any]) -> None:
 
 
 class Recorder:
-    """Asks the server, and holds each answer to the document: its status, its media type, its body."""
+    """Requests the server and validates status, media type and body of each response against the document."""
 
     def __init__(self, server: ServerProcess, document: dict[str, Any]) -> None:
         self.seen: set[tuple[str, str, int]] = set()

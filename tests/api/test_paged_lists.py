@@ -1,4 +1,4 @@
-"""Every paged list goes by a total key: rows of one millisecond keep their order over page borders."""
+"""Every paged list uses a unique key: rows of one millisecond keep their order across pages."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Pages = Callable[[int, str | None], tuple[list[str], str | None]]
 
 @pytest.fixture
 def backend(tmp_path: Path) -> Iterator[Backend]:
-    """All rows are made in the same millisecond: this clock stands still."""
+    """All rows are created in one millisecond: the clock is stopped."""
     with Backend(Config(data_dir=tmp_path, me="ada"), clock=StillClock()) as backend:
         yield backend
 
 
 def name_of(number: int) -> str:
-    """Names whose order is neither that of their making nor its reverse."""
+    """Names in an order that is neither the order of creation nor its reverse."""
     return f"row-{number * 3 % ROWS}"
 
 
 def in_memory(rows: Callable[[], Sequence[Row]]) -> Pages:
-    """A list that fits in memory, as its route pages it."""
+    """Page a list that fits in memory as its route does."""
 
     def page(limit: int, cursor: str | None) -> tuple[list[str], str | None]:
         answer = paged("rows", rows(), Page(limit=limit, cursor=cursor))
@@ -42,7 +42,7 @@ def in_memory(rows: Callable[[], Sequence[Row]]) -> Pages:
 
 
 def row_by_row(newest: Callable[[int, int], tuple[Sequence[Row], bool]]) -> Pages:
-    """A list whose rows may be large, as its route pages it."""
+    """Page a list of large rows as its route does."""
 
     def page(limit: int, cursor: str | None) -> tuple[list[str], str | None]:
         answer = paged_rows("rows", newest, Page(limit=limit, cursor=cursor))

@@ -1,4 +1,4 @@
-"""An id in a path ends where a known sub-route begins; what its percent-encoded slashes hide belongs to the id."""
+"""An id in a path ends where a known sub-route begins; percent-encoded slashes belong to the id."""
 
 from __future__ import annotations
 

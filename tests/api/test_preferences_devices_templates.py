@@ -1,4 +1,4 @@
-"""Preferences, types, templates, devices and keys over HTTP, as API.md promises them to sibling apps."""
+"""Preferences, types, templates, devices and keys over HTTP, as documented in API.md."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_list_with_one_bad_choice_stores_none_of_it(server: ServerProcess) -> 
 
 
 @pytest.mark.parametrize("missing", ["user_id", "notification_type", "channel", "enabled"])
-def test_an_incomplete_choice_names_what_is_missing(server: ServerProcess, missing: str) -> None:
+def test_an_incomplete_choice_names_the_missing_fields(server: ServerProcess, missing: str) -> None:
     body = choice(fresh(), "ads", "email", enabled=True)
     del body[missing]
     problem(server.api("POST", PREFERENCES, body), "validation_error", missing)
@@ -212,7 +212,7 @@ def test_a_template_speaks_the_language_asked_for_else_its_default(server: Serve
     assert len(ok(server.api("DELETE", path))["deleted"]) == 2
 
 
-def test_a_preview_shows_the_texts_or_names_exactly_what_is_missing_and_sends_nothing(server: ServerProcess) -> None:
+def test_a_preview_shows_the_texts_or_names_the_missing_variables_and_sends_nothing(server: ServerProcess) -> None:
     path = f"{TEMPLATES}/{template(server)['name']}/preview"
     body = ok(server.api("POST", path, {"data": {"who": "Ada", "n": 3}}))
     assert body == {"success": True, "preview": {"title": "Hi Ada", "message": "3 new"}}
@@ -222,7 +222,7 @@ def test_a_preview_shows_the_texts_or_names_exactly_what_is_missing_and_sends_no
 
 
 @pytest.mark.parametrize("text", ["{who.__class__}", "{0}", "{who!r}", "{who:>9999999}", "%(who)s", "{ }", "$", "{{}}"])
-def test_what_is_no_variable_stays_as_it_stands(server: ServerProcess, text: str) -> None:
+def test_text_that_is_not_a_variable_stays_unchanged(server: ServerProcess, text: str) -> None:
     made = template(server, title_template="t", message_template=text)
     assert made["variables"] == []
     body = ok(server.api("POST", f"{TEMPLATES}/{made['name']}/preview", {"data": {"who": "x"}}))

@@ -1,4 +1,4 @@
-"""Rules over HTTP: made, shown, changed, tried and ended by the app that they belong to, and at work in the server."""
+"""Rules over HTTP: create, show, change, dry-run and delete by the owning app; and rules firing in the server."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_rule_is_answered_and_read_back_whole(app: App) -> None:
     assert ok(app.api("GET", RULES)) == {"success": True, "rules": [made], "next_cursor": None}
 
 
-def test_what_is_shown_can_be_sent_back_and_changes_nothing(app: App) -> None:
+def test_a_shown_rule_can_be_sent_back_and_changes_nothing(app: App) -> None:
     text = {"title": "t", "message": "{now}"}
     for body in (rule(), rule(on=None, alert=FELL, to=["eve"], send=text)):
         made = make(app, {name: value for name, value in body.items() if value is not None})
@@ -145,9 +145,7 @@ TEXT = {"title": "t", "message": "m"}
         ({"app": "another"}, "app"),
     ],
 )  # fmt: skip
-def test_what_will_not_do_is_refused_by_its_name_and_makes_nothing(
-    app: App, change: dict[str, Any], field: str
-) -> None:
+def test_an_invalid_rule_is_refused_by_its_field_and_not_created(app: App, change: dict[str, Any], field: str) -> None:
     problem(app.api("POST", RULES, rule() | change), "validation_error", field)
     assert ok(app.api("GET", RULES))["rules"] == []
 

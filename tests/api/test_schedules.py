@@ -1,4 +1,4 @@
-"""Recurring notifications over HTTP: planned, shown, changed, run and ended by the app that they belong to."""
+"""Recurring notifications over HTTP: create, show, change, run and delete by the owning app."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NINE = {"at": "09:00", "timezone": "Europe/Berlin"}
 
 
 class Server:
-    """The whole backend in this process, on a clock that stands still, asked over a real port."""
+    """The backend in this process with a stopped clock, on a real port."""
 
     def __init__(self, folder: Path) -> None:
         self.data_dir = folder
@@ -70,7 +70,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def app(server: Server) -> App:
-    """An app that may send, and nothing else."""
+    """An app with the scope send only."""
     return App(server, "send")  # type: ignore[arg-type]
 
 
@@ -108,7 +108,7 @@ def test_a_schedule_is_answered_and_read_back_whole(app: App) -> None:
     assert ok(app.api("GET", SCHEDULES)) == {"success": True, "schedules": [made], "next_cursor": None}
 
 
-def test_what_is_shown_can_be_sent_back_and_changes_nothing(server: Server, app: App) -> None:
+def test_a_shown_schedule_can_be_sent_back_and_changes_nothing(server: Server, app: App) -> None:
     rule = {"every_minutes": 90, "starts_at": "2026-07-01T10:00:00.5+02:00", "ends_at": "2027-01-01T00:00:00Z"}
     made = make(app, plan(rule=rule))
     assert made["next_at"] == made["rule"]["starts_at"] == "2026-07-01T08:00:00.500Z"
@@ -176,7 +176,7 @@ def test_lists_are_paged_newest_first_and_stay_stable(app: App) -> None:
 # --- its time and out of turn -----------------------------------------------------------------------------------------
 
 
-def test_at_its_time_the_user_is_told_once(server: Server, app: App) -> None:
+def test_at_its_time_the_user_is_notified_once(server: Server, app: App) -> None:
     user = fresh()
     made = make(app, plan(user, {"every_minutes": 30}))
     server.clock.go(minutes=29)
@@ -359,7 +359,7 @@ def test_data_that_could_not_be_stored_is_refused(server: Server, app: App, numb
     assert contents(server) == before  # type: ignore[arg-type]
 
 
-def test_what_is_nested_to_the_limit_is_kept_shown_and_sent(server: Server, app: App) -> None:
+def test_nesting_to_the_limit_is_stored_shown_and_sent(server: Server, app: App) -> None:
     user = fresh()
     body = plan(user, {"every_minutes": 1})
     body["notification"]["data"] = json.loads('{"a":' + "[" * 99 + "]" * 99 + "}")

@@ -1,4 +1,4 @@
-"""What a key may do: every endpoint against every scope, and one app against another's rows."""
+"""Access rights of a key: every endpoint with every scope, and one app's access to another's rows."""
 
 from __future__ import annotations
 
@@ -114,11 +114,11 @@ NEEDS = {
     ("POST", "/api/users/{user_id}/readmit"): "admin",
     ("DELETE", "/api/users/{user_id}"): "admin",
 }
-"""API.md's scopes, endpoint by endpoint. Moving a notice through its reader's hands belongs to reading."""
+"""API.md's scopes by endpoint. Marking a notification as read or archived needs ``read``."""
 
 OPEN = {("GET", "/api/health"), ("POST", "/api/proof")}
 ANSWERED = [place for place in NEEDS if place[1] != "/api/stream"]
-"""Without the one whose answer never ends."""
+"""Every endpoint but the stream, whose response does not end."""
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +129,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module")
 def apps(server: ServerProcess) -> dict[str, App]:
-    """An app for every scope alone."""
+    """One app per scope."""
     return {scope: App(server, scope) for scope in SCOPES}
 
 
 @pytest.fixture(scope="module")
 def stranger(server: ServerProcess) -> Iterator[httpx.Client]:
-    """Somebody on this machine without a key."""
+    """A client on this machine without a key."""
     with httpx.Client(base_url=server.url, trust_env=False, timeout=20) as client:
         yield client
 
@@ -260,7 +260,7 @@ def two(server: ServerProcess) -> tuple[App, App]:
     return App(server, "track", "send", "read", "manage"), App(server, "track", "send", "read", "manage")
 
 
-def test_lists_and_figures_hold_the_apps_own_rows_alone(server: ServerProcess, two: tuple[App, App]) -> None:
+def test_lists_and_analytics_hold_only_the_apps_own_rows(server: ServerProcess, two: tuple[App, App]) -> None:
     user = fresh()
     kept: dict[str, list[Any]] = {}
     for app in two:

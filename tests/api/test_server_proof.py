@@ -1,4 +1,4 @@
-"""A client can tell the real server from another program on its port; the command line sends no key before it has."""
+"""A client can distinguish the server from another program on its port; the command line sends no key before that."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def challenge(key: str, nonce: bytes) -> dict[str, Any]:
-    """The body of a challenge, by the documented formula."""
+    """Return the body of a challenge, by the documented formula."""
     digest = hashlib.sha256(key.encode()).digest()
     return {"key_id": hashlib.sha256(b"id" + digest).hexdigest()[:16], "nonce": nonce.hex()}
 
@@ -100,7 +100,7 @@ def test_a_challenge_for_another_host_is_refused(server: ServerProcess) -> None:
 
 
 class Squatter:
-    """A program on the server's port that answers as ``kind`` says and keeps the headers of every request."""
+    """A program on the server's port that answers by ``kind`` and records the headers of every request."""
 
     def __init__(self, port: int, kind: str, real: str, key: str) -> None:
         self.seen: list[str] = []

@@ -1,4 +1,4 @@
-"""Slow reads are ended when their caller has waited long enough; failing ones show; a commit is never taken back."""
+"""Slow reads end at their deadline; failing reads show in the health; a commit is never reported as failed."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_read_that_fails_is_logged_and_shown(
     assert (backend.data_dir / "notifications.db.suspect").exists() is lasting
 
 
-def test_what_was_committed_is_never_refused(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_committed_write_is_never_refused(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(conn: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("no thread can be started")
 

@@ -1,4 +1,4 @@
-"""The event stream: what happens, as it happens, with nothing missed across a reconnect."""
+"""The event stream: live events, and no gap across a reconnect."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Event(NamedTuple):
 
 
 class Listener:
-    """A client of the stream; ``last`` is the id it would come back with."""
+    """A client of the stream; ``last`` is the id for its Last-Event-ID."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
         self.last = ""
 
     def event(self) -> Event:
-        """The next event; comments are passed over."""
+        """Return the next event, skipping comments."""
         fields: dict[str, str] = {}
         for line in self._lines:
             if not line:
@@ -55,7 +55,7 @@ class Listener:
         return [self.event() for _ in range(count)]
 
     def until(self, wanted: Callable[[Event], bool]) -> list[Event]:
-        """Every event up to the one wanted, with it."""
+        """Return every event up to the matching one, included."""
         found = [self.event()]
         while not wanted(found[-1]):
             found.append(self.event())
@@ -70,7 +70,7 @@ class Listener:
 def listening(
     server: ServerProcess, key: str | None = None, last: str | None = None, user: str | None = None
 ) -> Iterator[Listener]:
-    """A stream whose beginning has arrived: what happens from here on is heard."""
+    """Open a stream and wait for its first bytes: later events reach it."""
     headers = {"Authorization": f"Bearer {key or server.key}"} | ({} if last is None else {"Last-Event-ID": last})
     query = {} if user is None else {"user_id": user}
     with (
@@ -119,7 +119,7 @@ def test_each_kind_of_event_arrives_with_the_row_as_the_lists_show_it(server: Se
     assert [ended.data] == ok(server.api("GET", f"/api/sessions/user/{user}"))["sessions"]
 
 
-def test_every_move_of_a_notice_is_told(server: ServerProcess) -> None:
+def test_every_state_change_of_a_notification_is_an_event(server: ServerProcess) -> None:
     user = fresh()
     with listening(server, user=user) as stream:
         notice = send(server, user)
@@ -141,7 +141,7 @@ def test_events_of_a_kind_come_in_order_each_with_its_own_id(server: ServerProce
     assert len({event.id for event in events}) == 30
 
 
-def test_only_what_was_asked_for_is_heard(server: ServerProcess) -> None:
+def test_only_the_requested_users_events_arrive(server: ServerProcess) -> None:
     user, other = fresh(), fresh()
     with listening(server, user=user) as stream:
         send(server, other)
@@ -150,7 +150,7 @@ def test_only_what_was_asked_for_is_heard(server: ServerProcess) -> None:
         assert stream.event().about == ("notification", notice)
 
 
-def test_everyone_is_heard_where_nobody_was_asked_for(server: ServerProcess) -> None:
+def test_every_users_events_arrive_without_a_user_filter(server: ServerProcess) -> None:
     users = [fresh(), fresh()]
     with listening(server) as stream:
         given = {send(server, user) for user in users}
@@ -172,7 +172,7 @@ def test_an_app_hears_its_own_rows_alone_and_admin_hears_all(server: ServerProce
         assert {event.data["app"] for event in own.until(lambda event: event.data["id"] == notice)} == {one.name}
 
 
-def test_what_admin_reads_for_a_user_is_told_to_every_app_that_sent_it(server: ServerProcess) -> None:
+def test_reading_all_as_admin_is_an_event_for_every_sending_app(server: ServerProcess) -> None:
     apps = [App(server, "read", "send") for _ in range(3)]
     user = fresh()
     given = [send(app, user) for app in apps]
@@ -278,7 +278,7 @@ def test_a_stop_ends_the_stream_as_http_says(tmp_path: Path) -> None:
 
 
 def test_a_place_further_on_than_the_files_are_is_now(server: ServerProcess) -> None:
-    """After a backup took the files' place, ids come back that clients think they have heard."""
+    """After a restored backup, ids repeat that clients have already received."""
     user = fresh()
     with listening(server, user=user, last="-".join(["9" * 18] * 4)) as stream:
         notice = send(server, user)
@@ -296,7 +296,7 @@ def test_a_place_that_this_stream_never_gave_is_refused(server: ServerProcess, l
 # --- who holds whom up
 
 
-def test_one_who_does_not_read_holds_nobody_up(server: ServerProcess) -> None:
+def test_a_client_that_does_not_read_delays_no_other(server: ServerProcess) -> None:
     user = fresh()
     with socket.socket() as lazy:
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -330,7 +330,7 @@ def test_the_head_of_the_stream_leaves_the_connection_free(server: ServerProcess
         assert client.get("/api/health").status_code == 200
 
 
-def test_what_is_no_row_of_the_stream_is_not_on_it(server: ServerProcess) -> None:
+def test_events_without_a_row_are_not_on_the_stream(server: ServerProcess) -> None:
     with listening(server) as stream:
         text = {"name": fresh("template"), "title_template": "t", "message_template": "m"}
         ok(server.api("POST", TEMPLATES, text), 201)

@@ -1,4 +1,4 @@
-"""The event stream for clients that come and go: its ids, its lines, and reads that fail while it runs."""
+"""The event stream for reconnecting clients: ids, line breaks, and reads that fail meanwhile."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_an_activity_is_written_the_same_from_its_row_and_from_its_record(
 
 @contextmanager
 def busy_readers(backend: Backend) -> Iterator[threading.Event]:
-    """Every reading thread waits, so that no read is answered in time, until the event is set."""
+    """Block every reading thread until the event is set, so that reads time out."""
     go = threading.Event()
     assert backend._readers is not None
     waiting = [backend._readers.short.submit(go.wait, 10) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""An erasure of a user of whom nothing is stored changes nothing, unless its tombstone is asked for."""
+"""Erasing a user without stored rows changes nothing, unless the request asks for a tombstone."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("what", KNOWN)
-def test_whoever_is_in_any_table_is_known(server: ServerProcess, what: str) -> None:
+def test_a_user_in_any_table_is_known(server: ServerProcess, what: str) -> None:
     user = fresh()
     method, path, body = KNOWN[what]
     written = json.loads(json.dumps(body).replace('"U"', f'"{user}"'))
