@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flashflow.backend.activity.service import UserActivityService
-from flashflow.backend.core.clock import DAY_MS, file_stamp
+from flashflow.backend.core.clock import file_stamp
 from flashflow.backend.core.errors import FlashFlowError
 from flashflow.backend.core.events import Event
 from flashflow.backend.data.erasure import Erasure
@@ -17,6 +17,7 @@ from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.store.engine import damaged_text
 from flashflow.backend.store.engine.backup import back_up, backups_folder, is_sound
 from flashflow.backend.store.engine.database import Store, mark_suspect
+from flashflow.backend.store.engine.idempotency import delete_expired_responses
 from flashflow.backend.store.engine.open import CHECK_AT_START_BYTES
 from flashflow.backend.store.engine.writer import Tx, Write
 
@@ -129,5 +130,5 @@ class Maintenance:
 
 
 def _forget(tx: Tx, items: Sequence[None]) -> list[None]:
-    tx.conn.execute("DELETE FROM idempotency_keys WHERE created_at < ?", (tx.now_ms - DAY_MS,))
+    delete_expired_responses(tx)
     return [None] * len(items)

@@ -94,9 +94,7 @@ class ApiRequest:
         """Run ``work`` in a thread of its own: it may take half a minute (a provider, a rebuild)."""
         return await asyncio.to_thread(work)
 
-    async def create(
-        self, store: Store, writes: LoopWrites, write: Write[I, R], render: Callable[[R], ApiResponse]
-    ) -> ApiResponse:
+    async def create(self, writes: LoopWrites, write: Write[I, R], render: Callable[[R], ApiResponse]) -> ApiResponse:
         """Run ``write`` and render its result. With an Idempotency-Key it runs once in REMEMBER_MS."""
         write.size = len(self.raw)
         key = self.headers.get(b"idempotency-key")
@@ -106,10 +104,11 @@ class ApiRequest:
         if not 1 <= len(text) <= 255 or not text.isprintable():
             raise ValidationError.of("Idempotency-Key", "must be 1 to 255 printable characters")
         fingerprint = hashlib.sha256(self.path.encode("utf-8", "surrogateescape") + b"\n" + self.raw).digest()
-        for other in (self.services.activity.store, self.services.notifications.store):
-            # A key in the other file belongs to another request: each file serves routes of its own.
-            if other is not store and await self.read(lambda at=other: _is_used(at, self.caller.app, text)):  # type: ignore[misc]
-                raise _mismatch()
+        services = self.services
+        # A key in the other database belongs to another request: each database has routes of its own.
+        other = services.notifications.store if writes is services.activity_writes else services.activity.store
+        if await self.read(lambda: _is_used(other, self.caller.app, text)):
+            raise _mismatch()
         return await writes.run(_idempotent(write, (self.caller.app, text, fingerprint), render))
 
 

@@ -78,7 +78,6 @@ class Services:
         self.notifications = notifications
         self.rules = rules
         self.keys = keys
-        self.bus = bus
         self.readers = readers
         self.backend = backend
         self.new_launch_link = new_launch_link

@@ -44,8 +44,6 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     check: Callable[[ApiRequest], object] | None = None
     """Checks beyond the fields' types. Also runs on the valid fields when others are malformed, so that one response
     names every fault. Raises ValidationError."""
-    media_type: str = "application/json"
-    tag: str = ""
 
 
 class AsgiEndpoint:

@@ -47,7 +47,7 @@ def origin(call: ApiRequest, app: str | None) -> Origin:
 async def track(call: ApiRequest) -> ApiResponse:
     body: ActivityIn = call.body
     write = call.services.activity.track_write(body, origin(call, body.app))
-    return await call.create(call.services.activity.store, call.services.activity_writes, write, _tracked)
+    return await call.create(call.services.activity_writes, write, _tracked)
 
 
 def _check_track(call: ApiRequest) -> None:
@@ -86,7 +86,7 @@ async def batch(call: ApiRequest) -> ApiResponse:
         may_name_app=may_name_app,
         key=None if key is None else key.decode("latin-1"),
     )
-    return await call.create(call.services.activity.store, call.services.activity_writes, write, batched)
+    return await call.create(call.services.activity_writes, write, batched)
 
 
 def batched(result: BatchResult) -> ApiResponse:
@@ -114,7 +114,7 @@ async def list_activities(call: ApiRequest) -> ApiResponse:
 async def start_session(call: ApiRequest) -> ApiResponse:
     body: SessionIn = call.body
     write = call.services.activity.start_session_write(body, origin(call, body.app))
-    return await call.create(call.services.activity.store, call.services.activity_writes, write, _started)
+    return await call.create(call.services.activity_writes, write, _started)
 
 
 def _started(started: SessionStarted) -> ApiResponse:

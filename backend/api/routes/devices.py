@@ -19,7 +19,7 @@ async def register_device(call: ApiRequest) -> ApiResponse:
         return success(201 if registered.created else 200, device_token_id=registered.device.id)
 
     write = service.devices.register_write(call.body, call.caller.app)
-    return await call.create(service.store, call.services.notification_writes, write, render)
+    return await call.create(call.services.notification_writes, write, render)
 
 
 async def list_devices(call: ApiRequest) -> ApiResponse:

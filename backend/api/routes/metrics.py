@@ -143,7 +143,7 @@ def resident_memory() -> int | None:
 
 ENDPOINTS = (
     Endpoint(
-        method="GET", path="/api/metrics", scope="manage", handler=metrics, media_type="text/plain",
+        method="GET", path="/api/metrics", scope="manage", handler=metrics,
         summary="Metrics for Prometheus: totals over all apps",
         answer="the Prometheus text format 0.0.4",
     ),

@@ -23,7 +23,7 @@ async def declare_type(call: ApiRequest) -> ApiResponse:
         return success(201 if declared[1] else 200, notification_type=to_json_types(declared[0]))
 
     write = service.preferences.declare_write(call.body, call.caller.app, call.caller.sees)
-    return await call.create(service.store, call.services.notification_writes, write, render)
+    return await call.create(call.services.notification_writes, write, render)
 
 
 def _check_type(call: ApiRequest) -> None:

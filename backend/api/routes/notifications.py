@@ -48,7 +48,7 @@ async def send(call: ApiRequest) -> ApiResponse:
             return success(201, notifications=rows, **_refused_users(body, sent))
         return success(201, **sent_json(sent[0]))
 
-    return await call.create(service.store, call.services.notification_writes, write, render)
+    return await call.create(call.services.notification_writes, write, render)
 
 
 def _check_send(call: ApiRequest) -> None:

@@ -83,7 +83,7 @@ async def create_rule(call: ApiRequest) -> ApiResponse:
     def render(rule: Rule) -> ApiResponse:
         return success(201, rule=rule_json(rule))
 
-    return await call.create(call.services.notifications.store, call.services.notification_writes, write, render)
+    return await call.create(call.services.notification_writes, write, render)
 
 
 async def get_rule(call: ApiRequest) -> ApiResponse:

@@ -61,7 +61,7 @@ async def create_schedule(call: ApiRequest) -> ApiResponse:
     def render(schedule: Schedule) -> ApiResponse:
         return success(201, schedule=schedule_json(schedule))
 
-    return await call.create(call.services.notifications.store, call.services.notification_writes, write, render)
+    return await call.create(call.services.notification_writes, write, render)
 
 
 async def get_schedule(call: ApiRequest) -> ApiResponse:
@@ -86,7 +86,7 @@ async def run_schedule(call: ApiRequest) -> ApiResponse:
         notifications = [sent_json(one) | {"user_id": one.user_id} for one in ran.sent]
         return success(201, schedule=schedule_json(ran.schedule), notifications=notifications)
 
-    return await call.create(call.services.notifications.store, call.services.notification_writes, write, render)
+    return await call.create(call.services.notification_writes, write, render)
 
 
 ENDPOINTS = (

@@ -44,7 +44,7 @@ async def create_template(call: ApiRequest) -> ApiResponse:
         return success(201, template=to_json_types(template))
 
     write = service.templates.create_write(call.body, call.caller.app)
-    return await call.create(service.store, call.services.notification_writes, write, render)
+    return await call.create(call.services.notification_writes, write, render)
 
 
 def _check_template(call: ApiRequest) -> None:

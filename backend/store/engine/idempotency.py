@@ -1,4 +1,4 @@
-"""Answers stored for Idempotency-Keys: the same table in both files."""
+"""Responses stored for Idempotency-Keys: the same table in both databases."""
 
 from __future__ import annotations
 
@@ -48,3 +48,8 @@ def store_response(tx: Tx, app: str, key: str, response: StoredResponse) -> None
         "VALUES (?, ?, ?, ?, ?, ?)",
         (app, key, *response, tx.now_ms),
     )
+
+
+def delete_expired_responses(tx: Tx) -> None:
+    """Delete the responses stored more than REMEMBER_MS ago."""
+    tx.conn.execute("DELETE FROM idempotency_keys WHERE created_at < ?", (tx.now_ms - REMEMBER_MS,))
