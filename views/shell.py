@@ -84,7 +84,7 @@ class Shell:
         self._screen: Screen | None = None
         self._place = -1
         self._named: str | None = None
-        self._came_from = "/"
+        self._previous_route = "/"
         self._selection = Selection()
         self._dismissed: set[str] = set()
         self._bell = NotificationBell(
@@ -179,7 +179,7 @@ class Shell:
         place = (*PLACES, *BEHIND)[index]
         if index != self._place or self._screen is None or (index == USER and named != self._named):
             if index == USER:
-                self._came_from = BEHIND[0].route if self._place == USERS else PLACES[DASHBOARD].route
+                self._previous_route = BEHIND[0].route if self._place == USERS else PLACES[DASHBOARD].route
             self._screen = self._make(place, named)
             self._body.content = self._screen
         self._place, self._named = index, named
@@ -206,7 +206,7 @@ class Shell:
     async def _up(self, _: object) -> None:
         """Go from a detail page to its list."""
         if self._place == USER:
-            self._go(self._came_from)
+            self._go(self._previous_route)
         else:
             self._go(PLACES[DASHBOARD if self._place == USERS else NOTIFICATIONS].route)
 

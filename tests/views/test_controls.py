@@ -39,7 +39,7 @@ from flashflow.views.controls.notification_row import notification_row, row_name
 from flashflow.views.controls.notification_settings import NotificationSettings, reason
 from flashflow.views.controls.protocols import Inbox
 from flashflow.views.controls.refresher import Refresher
-from flashflow.views.notifications.screen import _with
+from flashflow.views.notifications.screen import _with_open_notification
 from flashflow.views.shared.cli_snippets import send_command, track_command
 from flashflow.views.shared.form import as_time, error_sentence
 from flashflow.views.shared.live import Live
@@ -660,9 +660,13 @@ async def test_a_channel_turned_off_for_all_cannot_be_turned_on_for_one() -> Non
 
 def test_a_notification_stays_in_the_list_after_it_was_read() -> None:
     opened = NotificationDetail(notification=sample_notification(2, inbox="read"), deliveries=())
-    assert [n.id for n in _with([sample_notification(1), sample_notification(3)], opened)] == ["n1", "n2", "n3"]
+    assert [n.id for n in _with_open_notification([sample_notification(1), sample_notification(3)], opened)] == [
+        "n1",
+        "n2",
+        "n3",
+    ]
     archived = NotificationDetail(notification=sample_notification(2, inbox="archived"), deliveries=())
-    assert [n.id for n in _with([sample_notification(1)], archived)] == ["n1"]
+    assert [n.id for n in _with_open_notification([sample_notification(1)], archived)] == ["n1"]
 
 
 def test_the_reusable_controls_import_only_flet() -> None:

@@ -1,1 +1,1 @@
-"""Controls that stand in any Flet app: they import only Flet and declare the narrow Protocol they need."""
+"""Reusable controls for any Flet app: they import only Flet, and read their data through the protocols here."""

@@ -46,7 +46,7 @@ SHORT = 7
 """Longest value, in characters, that fits a narrow tile at size METRIC."""
 
 
-class Visit(NamedTuple):
+class SessionData(NamedTuple):
     """A session with its newest activities."""
 
     session: Session
@@ -57,7 +57,7 @@ class UserProfileData(NamedTuple):
     """Data of the screen."""
 
     metrics: UserAnalytics
-    visits: tuple[Visit, ...]
+    sessions: tuple[SessionData, ...]
     more: bool
 
 
@@ -86,8 +86,8 @@ class UserProfile(Screen):
             cursor = page.next_cursor
             if cursor is None:
                 break
-        visits = tuple(Visit(session, self._activities(session)) for session in sessions)
-        return UserProfileData(service.get_user_analytics(self.user_id), visits, cursor is not None)
+        data = tuple(SessionData(session, self._activities(session)) for session in sessions)
+        return UserProfileData(service.get_user_analytics(self.user_id), data, cursor is not None)
 
     def _activities(self, session: Session) -> tuple[Activity, ...]:
         limit = MANY if session.id in self._unfolded else FEW
@@ -95,20 +95,20 @@ class UserProfile(Screen):
 
     def render(self, found: UserProfileData) -> ft.Control:
         now = self.now()
-        if not found.visits and not found.metrics.total_activities:
+        if not found.sessions and not found.metrics.total_activities:
             return page_column([_no_activities(self.backend.url, self.user_id)], wide=self.wide)
         sections: list[ft.Control] = [_metrics(found.metrics, now), _favourites(found.metrics)]
-        sections += [self._visit(visit, now) for visit in found.visits]
+        sections += [self._session_card(data, now) for data in found.sessions]
         if found.more and self._pages < PAGES_MAX:
             sections.append(
                 ft.TextButton("Show earlier sessions", key="more", height=TARGET, on_click=on_press(self._more))
             )
         return page_column(sections, wide=self.wide)
 
-    def _visit(self, visit: Visit, now: datetime) -> ft.Control:
-        session = visit.session
-        rows: list[ft.Control] = [activity_row(activity, now, of_user=True) for activity in visit.activities]
-        hidden = session.activities - len(visit.activities)
+    def _session_card(self, data: SessionData, now: datetime) -> ft.Control:
+        session = data.session
+        rows: list[ft.Control] = [activity_row(activity, now, of_user=True) for activity in data.activities]
+        hidden = session.activities - len(data.activities)
         if hidden > 0 and session.id not in self._unfolded:
             text = f"Show {plural(hidden, 'earlier activity', 'earlier activities')}"
             unfold = ft.TextButton(text, height=TARGET, on_click=on_press(self._unfold, session.id))
@@ -119,7 +119,7 @@ class UserProfile(Screen):
             rows = [
                 ft.Container(no_data("No activities in this session."), padding=ft.Padding.symmetric(horizontal=16))
             ]
-        lines = [_visit_head(session, now), hairline(), *rows]
+        lines = [_session_head(session, now), hairline(), *rows]
         return card(
             ft.Column(lines, spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
             key=f"session-{session.id}",
@@ -187,7 +187,7 @@ def _count(of: NameCount) -> ft.Control:
     return read_as(spoken, ft.Row([name, body(grouped(of.count))], spacing=GRID))
 
 
-def _visit_head(session: Session, now: datetime) -> ft.Control:
+def _session_head(session: Session, now: datetime) -> ft.Control:
     """Return a session's head: start, duration, counts, app and end."""
     began = ft.Container(heading(clock(session.start_time, now)), tooltip=hint(exact(session.start_time, now)))
     still = session.end_time is None

@@ -50,13 +50,13 @@ def timeline(
     rows: list[ft.Control] = [heading("Why you got this")]
     rows += [_delivery(delivery, now, do, whole) for delivery in deliveries]
     if not deliveries:
-        rows.append(small(_nothing_yet(notification, now)))
+        rows.append(small(_no_deliveries_text(notification, now)))
     if buttons := _buttons(notification, deliveries, do):
         rows.append(ft.Row(buttons, key="mending", wrap=True, spacing=GRID, run_spacing=GRID))
     return ft.Column(rows, key="why", spacing=2 * GRID, tight=True)
 
 
-def _nothing_yet(notification: Notification, now: datetime) -> str:
+def _no_deliveries_text(notification: Notification, now: datetime) -> str:
     if notification.status == "scheduled" and notification.scheduled_at is not None:
         return f"Scheduled for {upcoming(notification.scheduled_at, now)}. Its channels will be chosen then."
     if notification.status in {"scheduled", "pending"}:

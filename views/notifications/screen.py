@@ -98,7 +98,7 @@ class NotificationCenter(Screen):
         detail, missing = self._load_selected()
         kept = detail if self._filter in {UNREAD, INBOX} else None
         return NotificationCenterData(
-            _with(notifications, kept), page.unread_count, cursor is not None, detail, missing
+            _with_open_notification(notifications, kept), page.unread_count, cursor is not None, detail, missing
         )
 
     def _load_selected(self) -> tuple[NotificationDetail | None, str | None]:
@@ -179,7 +179,7 @@ class NotificationCenter(Screen):
 
     def _detail(self, found: NotificationCenterData) -> ft.Control:
         if found.detail is None:
-            return _nothing_chosen(found.missing)
+            return _no_selection(found.missing)
         notification = found.detail.notification
         content = detail_view(
             found.detail,
@@ -232,7 +232,9 @@ class NotificationCenter(Screen):
         self.request_refresh()
 
 
-def _with(notifications: list[Notification], detail: NotificationDetail | None) -> tuple[Notification, ...]:
+def _with_open_notification(
+    notifications: list[Notification], detail: NotificationDetail | None
+) -> tuple[Notification, ...]:
     """Return the list with the open notification in it, so that it stays listed after it was marked read."""
     if (
         detail is None
@@ -248,7 +250,7 @@ def _day(day: str) -> ft.Container:
     return ft.Container(text, key=f"day-{day}", padding=ft.Padding.only(left=16, top=16, bottom=4))
 
 
-def _nothing_chosen(missing: str | None) -> ft.Container:
+def _no_selection(missing: str | None) -> ft.Container:
     icon = ft.Icons.SEARCH_OFF if missing else ft.Icons.NOTIFICATIONS_NONE
     title = "Notification not found" if missing else "No notification selected"
     text = missing or "Select a notification to read it and to see how it was delivered."

@@ -42,7 +42,7 @@ class ChannelForm:
         self._name = Field("Name", helper="The name that your apps use when they send") if self._is_new else None
         self._entries: dict[str, Entry] = {}
         rows: list[ft.Control] = [self._name.control] if self._name is not None else []
-        rows += [self._made(field) for field in self._spec.fields]
+        rows += [self._field(field) for field in self._spec.fields]
         self._confirmation = ft.Container(visible=False)
         cancel = ft.TextButton("Cancel", height=TARGET, on_click=self._cancel)
         more: list[ft.Control] = [cancel]
@@ -56,7 +56,7 @@ class ChannelForm:
             tight=True,
         )
 
-    def _made(self, spec: FieldSpec) -> ft.Control:
+    def _field(self, spec: FieldSpec) -> ft.Control:
         stored = shown_in(spec, self._stored)
         if spec.choices:
             options = Options(spec.label, spec.choices, stored)

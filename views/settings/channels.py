@@ -136,7 +136,7 @@ class ChannelRow:
         self._screen.redraw()
         try:
             trials = await asyncio.to_thread(self._screen.backend.send_test, self._route)
-            lines = [_trial(trial, self._screen.now()) for trial in trials]
+            lines = [_test_result(trial, self._screen.now()) for trial in trials]
         except Conflict:
             lines = [Line(ft.Icons.INFO_OUTLINE, HIGH, MISSING.get(self._route, NO_DEVICE))]
         except FlashFlowError as error:
@@ -155,7 +155,7 @@ class ChannelRow:
             label="\n".join(text for line in lines for text in (line.text, line.more) if text),
             live_region=True,
             exclude_semantics=True,
-            content=ft.Column([_drawn(line) for line in lines], spacing=4, tight=True),
+            content=ft.Column([_message_row(line) for line in lines], spacing=4, tight=True),
         )
         self._message.padding = ft.Padding.only(left=32)
         self._message.visible = True
@@ -212,7 +212,7 @@ def _status(state: ChannelState, is_set_up: bool, can_be_set_up: bool) -> tuple[
     return ft.Icons.REMOVE_CIRCLE_OUTLINE, MUTED, "not set up" if can_be_set_up else "not available"
 
 
-def _trial(trial: ChannelTest, now: datetime) -> Line:
+def _test_result(trial: ChannelTest, now: datetime) -> Line:
     """Return the outcome of one test with the provider's text."""
     state = outcome_of(trial)
     target = f"{PLATFORMS[trial.target]}: " if trial.target in PLATFORMS and trial.channel != "desktop" else ""
@@ -220,7 +220,7 @@ def _trial(trial: ChannelTest, now: datetime) -> Line:
     return Line(state.icon, state.color, text, provider_text(trial.code, trial.text))
 
 
-def _drawn(line: Line) -> ft.Control:
+def _message_row(line: Line) -> ft.Control:
     texts: list[ft.Control] = [body(line.text)]
     if line.more:
         more = small(line.more)

@@ -57,12 +57,12 @@ class YourData:
         )
         self._draw()
 
-    def set_data(self, kept: RetentionStatus, privacy: PrivacySettings, retention: RetentionSettings) -> None:
+    def set_data(self, stored: RetentionStatus, privacy: PrivacySettings, retention: RetentionSettings) -> None:
         """Set the stored sizes and the rules."""
-        total = kept.activity_bytes + kept.notification_bytes
+        total = stored.activity_bytes + stored.notification_bytes
         sizes = (
-            f"{data_labels.size_text(total)}: activities {data_labels.size_text(kept.activity_bytes)}, "
-            f"notifications {data_labels.size_text(kept.notification_bytes)}"
+            f"{data_labels.size_text(total)}: activities {data_labels.size_text(stored.activity_bytes)}, "
+            f"notifications {data_labels.size_text(stored.notification_bytes)}"
         )
         self._where.controls = [
             copyable(body(str(self._screen.backend.data_dir), strong=True)),
@@ -72,8 +72,8 @@ class YourData:
             body(data_labels.retention_text(retention)),
             body(data_labels.tracking_text(privacy)),
         ]
-        if kept.pruned_before is not None:
-            rules.append(small(f"Activities before {exact(kept.pruned_before, self._screen.now())} were deleted."))
+        if stored.pruned_before is not None:
+            rules.append(small(f"Activities before {exact(stored.pruned_before, self._screen.now())} were deleted."))
         rules.append(small("Set in [retention] and [privacy] of flashflow.toml; see docs/data.md."))
         self._rules.controls = rules
 

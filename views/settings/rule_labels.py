@@ -12,7 +12,7 @@ from flashflow.views.controls.formatting import ago, grouped, one_line, plural
 if TYPE_CHECKING:
     from flashflow.backend import DryRun, Rule
 
-LENGTHS = ((10_080, "week"), (1_440, "day"), (60, "hour"))
+PERIODS = ((10_080, "week"), (1_440, "day"), (60, "hour"))
 COMPARED = {"same_weekday": "the same weekday last week", "previous_day": "the day before"}
 OPS = {
     "eq": "is", "ne": "is not", "lt": "is below", "lte": "is at most", "gt": "is above", "gte": "is at least",
@@ -64,7 +64,7 @@ def dry_run_text(result: DryRun) -> str:
 
 def period_text(minutes: int) -> str:
     """ "10 min", "1 hour", "2 days"."""
-    for size, name in LENGTHS:
+    for size, name in PERIODS:
         if minutes and minutes % size == 0:
             return plural(minutes // size, name)
     return f"{grouped(minutes)} min"
@@ -72,7 +72,7 @@ def period_text(minutes: int) -> str:
 
 def interval_text(minutes: int) -> str:
     """ "an hour", "a day", "in 90 min"."""
-    for size, name in LENGTHS:
+    for size, name in PERIODS:
         if minutes == size:
             return f"an {name}" if name == "hour" else f"a {name}"
     return f"in {period_text(minutes)}"

@@ -56,7 +56,7 @@ class SettingsData(NamedTuple):
     devices: tuple[Device, ...]
     rules: Sequence[Rule]
     types: tuple[ActivityType, ...]
-    kept: RetentionStatus
+    retention: RetentionStatus
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -113,7 +113,7 @@ class Settings(Screen):
             devices=services.list_devices(me),
             rules=self._rules.load(),
             types=backend.activity.rollups.activity_types(),
-            kept=backend.retention.status(),
+            retention=backend.retention.status(),
         )
 
     def render(self, found: SettingsData) -> ft.Control:
@@ -128,7 +128,7 @@ class Settings(Screen):
         self._rules.set_data(found.rules)
         self._key_activities.set_data(found.types)
         rules = backend.settings.settings
-        self._data.set_data(found.kept, rules.privacy, rules.retention)
+        self._data.set_data(found.retention, rules.privacy, rules.retention)
         self._api.content = _api(backend.url, backend.me)
         self._about.content = copyable(small(f"FlashFlow {backend.version} · data in {backend.data_dir}"))
         if self._page is None:

@@ -64,7 +64,7 @@ OUTCOMES: Mapping[str, State] = {
     "token_dead": State("Device unregistered", ft.Icons.ERROR_OUTLINE, URGENT),
 }
 
-NOW: Mapping[str, State] = {
+CURRENT_OUTCOMES: Mapping[str, State] = {
     "delivered": State("reaches you", ft.Icons.CHECK_CIRCLE_OUTLINE, GOOD),
     "pending": State("reaches you", ft.Icons.CHECK_CIRCLE_OUTLINE, GOOD),
     "held": State("waits", ft.Icons.PAUSE_CIRCLE_OUTLINE, HIGH),
@@ -118,8 +118,8 @@ def current_outcome(decided: Decided, broken: Mapping[str, str] = {}) -> tuple[S
     """
     route = "desktop" if decided.channel == "push" and decided.reason == SENT_TO_THIS_COMPUTER else decided.channel
     if decided.status == "pending" and route in broken:
-        return NOW["failed"], broken[route]
-    state = NOW.get(decided.status) or State(decided.status, UNKNOWN, MUTED)
+        return CURRENT_OUTCOMES["failed"], broken[route]
+    state = CURRENT_OUTCOMES.get(decided.status) or State(decided.status, UNKNOWN, MUTED)
     plain = decided.status in {"delivered", "pending"}
     return state, "" if plain else reason_of(decided.code, decided.reason)
 
