@@ -1,4 +1,4 @@
-"""Answers to the questions over the figures, as the API and the screens get them."""
+"""Results of analytics queries, as the API and the screens receive them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Number = int | float
 
 
 class Period(Record, frozen=True, kw_only=True):
-    """Local days, both included; ``until`` is where the last of them has come to, None where it is over."""
+    """Inclusive range of local days; ``until`` is the current time within its last day, None once that day is over."""
 
     first: date
     last: date
@@ -18,8 +18,8 @@ class Period(Record, frozen=True, kw_only=True):
 
 
 class Metric(Record, frozen=True, kw_only=True):
-    """A value beside the previous period's; ``change`` is a share (0.12: 12 % more), "new" where nothing was before,
-    None where there is nothing to compare with."""
+    """Value of a period and of the previous one. ``change`` is a share (0.12: 12 % more), "new" where the previous
+    value is 0, None without a comparison."""
 
     value: Number | None
     previous: Number | None = None
@@ -27,7 +27,7 @@ class Metric(Record, frozen=True, kw_only=True):
 
 
 class Overview(Record, frozen=True, kw_only=True):
-    """The figures of a period by name, each with its meaning in ``definitions``."""
+    """Metrics of a period by name, with their ``definitions``."""
 
     period: Period
     previous: Period | None
@@ -35,13 +35,13 @@ class Overview(Record, frozen=True, kw_only=True):
     figures: dict[str, Metric]
     definitions: dict[str, str]
     full: tuple[str, ...]
-    """Kinds of names with no room for another: what comes new counts as all others."""
+    """Dimensions that are full: a new name counts as "all others"."""
     pending: int
-    """Activities that are stored and not in the figures yet: none, but where the disk is full."""
+    """Stored activities that the rollups do not include yet; 0 unless the disk is full."""
 
 
 class TrendPoint(Record, frozen=True, kw_only=True):
-    """One day (``2026-11-26``) or hour (``2026-11-26T10``); None where an hour has no such figure."""
+    """Values of one day (``2026-11-26``) or hour (``2026-11-26T10``); None for metrics without hourly values."""
 
     at: str
     activities: int
@@ -50,7 +50,7 @@ class TrendPoint(Record, frozen=True, kw_only=True):
 
 
 class Trend(Record, frozen=True, kw_only=True):
-    """The period's points, oldest first, and the previous period's at the same places."""
+    """Points of the period, oldest first, and of the previous period at the same positions."""
 
     period: Period
     previous: Period | None
@@ -61,7 +61,7 @@ class Trend(Record, frozen=True, kw_only=True):
 
 
 class Named(Record, frozen=True, kw_only=True):
-    """A name and its activities; ``share`` of all that have such a name; an empty name is all others together."""
+    """Activities of one name, and their share of all activities with such a name; an empty name is "all others"."""
 
     name: str
     count: int
@@ -70,7 +70,7 @@ class Named(Record, frozen=True, kw_only=True):
 
 
 class Names(Record, frozen=True, kw_only=True):
-    """The names with the most activities, most first."""
+    """Names with the most activities, in descending order."""
 
     period: Period
     kind: str
@@ -90,7 +90,7 @@ class HeatMap(Record, frozen=True, kw_only=True):
 
 
 class Cohort(Record, frozen=True, kw_only=True):
-    """The users whose first day was ``day``: how many, and how many of them on each following day (None: not over)."""
+    """Users whose first day was ``day``: their number, and how many returned on day N (None: that day is not over)."""
 
     day: date
     size: int
@@ -98,7 +98,7 @@ class Cohort(Record, frozen=True, kw_only=True):
 
 
 class Retention(Record, frozen=True, kw_only=True):
-    """A row for each day of the period that somebody was new on; ``average`` by day N, weighted by cohort size."""
+    """Cohorts of the period, one per day with new users; ``average`` by day N, weighted by cohort size."""
 
     period: Period
     timezone: str
@@ -110,7 +110,7 @@ class Retention(Record, frozen=True, kw_only=True):
 
 
 class FunnelStep(Record, frozen=True, kw_only=True):
-    """A step: who took it, as a share of the first and of the one before, and how long it took from that one."""
+    """Step of a funnel: users who took it, their share of the first and of the previous step, seconds since it."""
 
     activity_type: str
     users: int
@@ -121,7 +121,7 @@ class FunnelStep(Record, frozen=True, kw_only=True):
 
 
 class Funnel(Record, frozen=True, kw_only=True):
-    """The steps in order; ``dropped_users`` are some of those who took the step before ``dropped_at`` and not that."""
+    """Steps in order; ``dropped_users`` is a sample of users who took the step before ``dropped_at`` only."""
 
     period: Period
     timezone: str
@@ -133,7 +133,7 @@ class Funnel(Record, frozen=True, kw_only=True):
 
 
 class UserRow(Record, frozen=True, kw_only=True):
-    """A user of the period: local days of the first and the last activity ever, and what came in between."""
+    """User active in the period; first and last day and number of activities are over all time."""
 
     user_id: str
     first_day: date
@@ -144,7 +144,7 @@ class UserRow(Record, frozen=True, kw_only=True):
 
 
 class UserRows(Record, frozen=True, kw_only=True):
-    """The latest seen first."""
+    """Page of users, most recently active first."""
 
     period: Period
     users: tuple[UserRow, ...]
@@ -153,7 +153,7 @@ class UserRows(Record, frozen=True, kw_only=True):
 
 
 class ActivityType(Record, frozen=True, kw_only=True):
-    """A type of activity, and whether the owner made it a key activity."""
+    """Activity type, and whether the owner marked it as a key activity."""
 
     name: str
     key: bool

@@ -1,4 +1,4 @@
-"""What FlashFlow takes of a user's circumstances. A field that is not given stays as it was; ``null`` is a value."""
+"""Requests that change a user's delivery settings. An omitted field stays unchanged; ``null`` is a value."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Zone = Annotated[str, Meta(min_length=1, max_length=64, description="An IANA nam
 
 
 class ContactsIn(Input, frozen=True, kw_only=True):
-    """How a user is reached beyond this machine, and in which language; ``null`` removes."""
+    """A user's contacts and language; ``null`` removes one."""
 
     email: Email | UnsetType | None = UNSET
     phone: Phone | UnsetType | None = UNSET
@@ -31,7 +31,7 @@ class ContactsIn(Input, frozen=True, kw_only=True):
 
 
 class QuietHoursIn(Input, frozen=True, kw_only=True):
-    """When a user wants quiet; ``timezone`` null is the workspace's, ``days`` are those on which the quiet begins."""
+    """A user's quiet hours; ``timezone`` null is the workspace's, ``days`` are the days on which they start."""
 
     enabled: bool
     start: ClockTime | UnsetType = UNSET
@@ -41,15 +41,15 @@ class QuietHoursIn(Input, frozen=True, kw_only=True):
 
 
 class DoNotDisturbIn(Input, frozen=True, kw_only=True):
-    """Either ``minutes`` from now or ``until`` a moment; ``until`` null ends it."""
+    """Do not disturb for ``minutes`` or ``until`` a time; ``until`` null ends it."""
 
     minutes: Annotated[int, Meta(ge=1, le=WEEK_MINUTES)] | UnsetType = UNSET
     until: Moment | UnsetType | None = UNSET
 
 
 class DigestIn(Input, frozen=True, kw_only=True):
-    """Whether notices of this type (``*`` = all) are collected, and told every hour or daily ``at`` a time;
-    ``frequency`` null takes the choice back."""
+    """Whether notifications of a type (``*`` = all) are bundled into an hourly digest or a daily one ``at`` a time;
+    ``frequency`` null removes the choice."""
 
     notification_type: TypeOrAll
     frequency: Literal["off", "hourly", "daily"] | None
@@ -57,7 +57,6 @@ class DigestIn(Input, frozen=True, kw_only=True):
 
 
 def given(kind: type[T], **fields: object) -> T:
-    """A border object from exactly the arguments that are given, None among them, checked like a request. Raises
-    ValidationError."""
+    """Build a request object from exactly the given arguments, None included. Raises ValidationError."""
     body = row_json(fields)
     return decode(msgspec.json.Decoder(kind), body)

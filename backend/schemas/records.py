@@ -1,4 +1,4 @@
-"""What FlashFlow hands out: frozen, typed objects. Times are aware UTC datetimes, durations are seconds."""
+"""Result objects of the services and the API. Times are aware UTC datetimes, durations are seconds."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ ListStatus = Literal[
     "unread", "read", "snoozed", "archived", "all",
     "scheduled", "pending", "sent", "delivered", "failed", "suppressed", "cancelled", "expired",
 ]  # fmt: skip
-"""Filter of a user's notification list: a place in the inbox, a notification status, or all."""
+"""Filter of a user's notification list: an inbox state, a notification status, or all."""
 DeliveryStatus = Literal["pending", "sending", "sent", "delivered", "held", "suppressed", "failed", "dead"]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of what is read from the store."""
+    """Base class of result objects."""
 
 
 class Tracked(Record, frozen=True, kw_only=True):
-    """The answer to one activity: ``duplicate`` when this ``activity_id`` had been stored before. Where it was not
-    ``stored``, ``reason`` says why (``no_consent``), and there are no ids."""
+    """Result of tracking one activity. ``duplicate``: the ``activity_id`` was already stored. If not ``stored``,
+    ``reason`` holds the cause (``no_consent``) and the ids are None."""
 
     activity_id: str | None
     session_id: str | None
@@ -43,14 +43,14 @@ class Tracked(Record, frozen=True, kw_only=True):
 
 
 class RejectedRow(Record, frozen=True, kw_only=True):
-    """A row of a batch that was not stored: its ``index`` in the batch and why, as (field, message) pairs."""
+    """Refused row of a batch: its ``index`` and the errors as (field, message) pairs."""
 
     index: int
     errors: tuple[tuple[str, str], ...]
 
 
 class BatchResult(Record, frozen=True, kw_only=True):
-    """What became of a batch: counts of rows stored and already known, and the rows refused."""
+    """Result of a batch: number of rows stored and already known, and the refused rows."""
 
     accepted: int
     duplicates: int
@@ -58,7 +58,7 @@ class BatchResult(Record, frozen=True, kw_only=True):
 
 
 class Activity(Record, frozen=True, kw_only=True):
-    """One thing a user did."""
+    """Activity of a user."""
 
     id: str
     user_id: str
@@ -75,10 +75,10 @@ class Activity(Record, frozen=True, kw_only=True):
 
 
 class Session(Record, frozen=True, kw_only=True):
-    """A visit. ``duration`` is in seconds up to ``end_time``, or up to ``last_seen`` while it is open.
+    """Session of a user. ``duration`` is in seconds up to ``end_time``, or up to ``last_seen`` while it is open.
 
     ``pages_visited`` counts distinct pages, ``activities`` counts activities; ``end_reason`` is ``ended`` or
-    ``timeout`` (DEFINITIONS.md, Session).
+    ``timeout`` (docs/analytics.md).
     """
 
     id: str
@@ -101,29 +101,29 @@ class Session(Record, frozen=True, kw_only=True):
 
 
 class SessionStarted(Record, frozen=True, kw_only=True):
-    """``created`` is false when the session was there already, or is None for want of consent."""
+    """Result of starting a session; ``created`` is False for an existing session, and without consent (None)."""
 
     session: Session | None
     created: bool
 
     @property
     def session_id(self) -> str | None:
-        """The session's id; None where there is no session."""
+        """Id of the session; None without one."""
         return None if self.session is None else self.session.id
 
 
 class NameCount(Record, frozen=True, kw_only=True):
-    """A page or a feature and how often it was used."""
+    """Page or feature, and the number of its uses."""
 
     name: str
     count: int
 
 
 class UserAnalytics(Record, frozen=True, kw_only=True):
-    """The figures of one user.
+    """Metrics of one user.
 
     ``avg_session_duration`` is in seconds over ended sessions (None before the first), ``engagement_score`` 0 to 100
-    with its parts in ``engagement_parts`` (DEFINITIONS.md, Engagement score).
+    with its parts in ``engagement_parts`` (docs/analytics.md).
     """
 
     user_id: str
@@ -138,15 +138,15 @@ class UserAnalytics(Record, frozen=True, kw_only=True):
 
 
 class Action(Record, frozen=True, kw_only=True):
-    """A button of a notification."""
+    """Button of a notification."""
 
     label: str
     url: str
 
 
 class Attempt(Record, frozen=True, kw_only=True):
-    """One try of one delivery: when, for how long, what came of it, the provider's own words, and when the next try was
-    to follow (None: there was to be none)."""
+    """Attempt of a delivery: start, duration, outcome, the provider's message, and the planned time of the next attempt
+    (None: none follows)."""
 
     started_at: datetime
     duration_ms: int
@@ -157,7 +157,7 @@ class Attempt(Record, frozen=True, kw_only=True):
 
 
 class Delivery(Record, frozen=True, kw_only=True):
-    """One channel (and one device of it) of a notification; ``code`` and ``reason`` say why it is where it is."""
+    """Delivery of a notification by one channel (to one device); ``code`` and ``reason`` explain ``status``."""
 
     id: str
     channel: str
@@ -171,15 +171,14 @@ class Delivery(Record, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...] = ()
     release_at: datetime | None = None
     tries: int = 0
-    """How many tries were begun since it was last queued afresh."""
+    """Attempts started since the delivery was last queued."""
     retry_until: datetime | None = None
-    """Until when it is tried again; None where no try has failed yet or none follows."""
+    """End of the retries; None where no attempt has failed or none follows."""
 
 
 class Notification(Record, frozen=True, kw_only=True):
-    """A notification for one user. ``inbox`` is its place in the in-app inbox, None where it has none; ``listed_at``
-    orders lists: when it last reached the inbox (new, at its scheduled time, after a snooze, updated), else when it was
-    stored."""
+    """Notification for one user. ``inbox`` is its inbox state, None where it is not in the inbox. Lists are ordered by
+    ``listed_at``: the time it last entered the inbox (new, scheduled, after a snooze, updated), else of storing."""
 
     id: str
     user_id: str
@@ -211,19 +210,19 @@ class Notification(Record, frozen=True, kw_only=True):
 
 
 class NotificationDetail(Record, frozen=True, kw_only=True):
-    """A notification with every delivery and every attempt."""
+    """Notification with all deliveries and attempts."""
 
     notification: Notification
     deliveries: tuple[Delivery, ...]
 
     @property
     def notification_id(self) -> str:
-        """The notification's id."""
+        """Id of the notification."""
         return self.notification.id
 
 
 class Decided(Record, frozen=True, kw_only=True):
-    """How one delivery stood when it was stored; ``code`` and ``reason`` say why."""
+    """Policy decision for one delivery; ``code`` and ``reason`` explain ``status``."""
 
     channel: str
     status: str
@@ -232,7 +231,7 @@ class Decided(Record, frozen=True, kw_only=True):
 
 
 class DryRunResult(Record, frozen=True, kw_only=True):
-    """What a ``send`` would do now: the texts as they would be, and how each channel would stand."""
+    """Result of a dry run of ``send``: rendered texts and the decision per channel."""
 
     user_id: str
     title: str
@@ -242,7 +241,7 @@ class DryRunResult(Record, frozen=True, kw_only=True):
 
 
 class Sent(Record, frozen=True, kw_only=True):
-    """What became of one ``send``: the stored notification and how each channel stands."""
+    """Result of ``send`` for one user: the stored notification and the decision per channel."""
 
     notification_id: str
     user_id: str
@@ -251,7 +250,7 @@ class Sent(Record, frozen=True, kw_only=True):
 
 
 class NotificationPage(Record, frozen=True, kw_only=True):
-    """Newest first; ``next_cursor`` is None on the last page; ``unread_count`` is over the whole inbox."""
+    """Page of notifications, newest first; ``next_cursor`` is None on the last; ``unread_count`` covers the inbox."""
 
     notifications: tuple[Notification, ...]
     unread_count: int
@@ -269,7 +268,7 @@ class SessionPage(Record, frozen=True, kw_only=True):
 
 
 class Preference(Record, frozen=True, kw_only=True):
-    """A choice a user made; ``*`` stands for every type or every channel."""
+    """A user's choice; ``*`` stands for every type or channel."""
 
     user_id: str
     notification_type: str
@@ -279,7 +278,7 @@ class Preference(Record, frozen=True, kw_only=True):
 
 
 class TypePreference(Record, frozen=True, kw_only=True):
-    """One row of the matrix as it takes effect: channel → whether it may be used, and which rule says so."""
+    """Row of the preference matrix: channel → whether it may be used, and the text of the deciding rule."""
 
     name: str
     label: str
@@ -291,7 +290,7 @@ class TypePreference(Record, frozen=True, kw_only=True):
 
 
 class PreferenceMatrix(Record, frozen=True, kw_only=True):
-    """Everything a settings screen needs of one user: choices made, and the matrix they lead to."""
+    """A user's choices and the resulting preference matrix."""
 
     user_id: str
     preferences: tuple[Preference, ...]
@@ -299,23 +298,23 @@ class PreferenceMatrix(Record, frozen=True, kw_only=True):
 
 
 class Throttle(Record, frozen=True, kw_only=True):
-    """At most ``limit`` of one type to one user by one channel within ``minutes``."""
+    """Throttle: at most ``limit`` of a type to one user by one channel within ``minutes``."""
 
     limit: int
     minutes: int
 
 
 class Stage(Record, frozen=True, kw_only=True):
-    """One channel of a fail-over chain: it is used if the notice is still unread after so many minutes."""
+    """Stage of a fail-over chain: used if the notification is unread after ``after_minutes``."""
 
     channel: str
     after_minutes: int
 
 
 class NotificationType(Record, frozen=True, kw_only=True):
-    """What a sibling app declares about a type of notice; ``channels`` are used where a ``send`` names none.
+    """Notification type that an app declared; ``channels`` is the default of ``send``.
 
-    ``critical`` is the owner's mark, ``asks_critical`` what the app wished for.
+    ``critical`` is set by the owner; ``asks_critical`` is the app's request.
     """
 
     name: str
@@ -335,7 +334,7 @@ class NotificationType(Record, frozen=True, kw_only=True):
 
 
 class Template(Record, frozen=True, kw_only=True):
-    """Texts with named variables; ``locale`` is empty for the default text.
+    """Template with named variables; ``locale`` is empty for the default text.
 
     ``data_schema_checked``: whether the data of each send is checked against ``data_schema``; false without a schema
     and on systems that have no package jsonschema-rs.
@@ -357,14 +356,14 @@ class Template(Record, frozen=True, kw_only=True):
 
 
 class Rendered(Record, frozen=True, kw_only=True):
-    """A template with its variables filled in."""
+    """Rendered template."""
 
     title: str
     message: str
 
 
 class Device(Record, frozen=True, kw_only=True):
-    """A registered device; ``token`` is masked."""
+    """Registered device; ``token`` is masked."""
 
     id: str
     user_id: str
@@ -383,7 +382,7 @@ class DeviceRegistered(Record, frozen=True, kw_only=True):
 
 
 class ApiKey(Record, frozen=True, kw_only=True):
-    """A key's public side; the key itself is shown once, when it is made."""
+    """API key without its secret, which is shown only once, at creation."""
 
     name: str
     scopes: tuple[str, ...]
@@ -392,7 +391,7 @@ class ApiKey(Record, frozen=True, kw_only=True):
 
 
 class TodayMetrics(Record, frozen=True, kw_only=True):
-    """The dashboard's figures of the day ``day`` (ISO date) in ``zone`` (IANA name)."""
+    """Dashboard metrics of ``day`` (ISO date) in ``zone`` (IANA name)."""
 
     day: str
     zone: str

@@ -1,4 +1,4 @@
-"""Ids as callers give them: the id itself, or an object of this package that has it."""
+"""Id parameters of the services: an id, or an object of this package that has one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from flashflow.backend.core.errors import ValidationError
 
 
 class HasSessionId(Protocol):
-    """A session, or the answer to one that was started or tracked into."""
+    """Session, or the result of starting one or tracking into one."""
 
     @property
     def session_id(self) -> str | None: ...
 
 
 class HasNotificationId(Protocol):
-    """A notification, or the answer to one that was sent."""
+    """Notification, or the result of sending one."""
 
     @property
     def notification_id(self) -> str: ...
@@ -26,17 +26,17 @@ NotificationRef = str | HasNotificationId
 
 
 def session_id_or_none(reference: SessionRef | None) -> str | None:
-    """The id; None for None, and for a session that was not opened for want of consent."""
+    """Return the id; None for None, and for a session that was not opened for lack of consent."""
     return _id("session_id", reference)
 
 
 def session_id_of(reference: SessionRef) -> str:
-    """The id. Raises ValidationError for an object without one."""
+    """Return the id. Raises ValidationError for an object without one."""
     return _required("session_id", reference)
 
 
 def notification_id_of(reference: NotificationRef) -> str:
-    """The id. Raises ValidationError for an object without one."""
+    """Return the id. Raises ValidationError for an object without one."""
     return _required("notification_id", reference)
 
 

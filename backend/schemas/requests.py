@@ -1,7 +1,7 @@
-"""What FlashFlow takes: every border object, its limits and its spelling, checked in one place by msgspec.
+"""Request objects with their limits and formats, validated by msgspec.
 
-The HTTP API decodes bodies straight into these; the services build them from their arguments. Unknown fields, wrong
-types, empty and over-long strings and times without an offset are refused with the field's path.
+The HTTP API decodes bodies into them; the services build them from their arguments. Unknown fields, wrong types, empty
+or too long strings and times without an offset are refused with the field's path.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from flashflow.backend.schemas.validation import convert
 
 T = TypeVar("T")
 
-# No control characters: they have no place in an identifier, and NUL ends strings in too many libraries.
-# END and not "$", which would let a trailing newline through. That something is to be seen is asked ahead, once: as
-# `[…]*[…][…]*` the question cost the square of the length, a second for one message that ends in NUL.
+# No control characters: they have no use in an identifier, and NUL ends strings in many libraries.
+# END, not "$", which would accept a trailing newline. A look-ahead requires one visible character: the pattern
+# `[…]*[…][…]*` takes quadratic time, a second for a message that ends in NUL.
 END = r"(?![\s\S])"
 NAME = r"^(?=[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])[^\x00-\x1f\x7f]*" + END
 TEXT = r"^(?=[^\x00]*[^\x00-\x20])[^\x00]*" + END
@@ -42,7 +42,7 @@ LinkUrl = Annotated[str, Meta(min_length=1, max_length=2048, pattern=LINK)]
 Agent = Annotated[str, Meta(min_length=1, max_length=512, pattern=NAME)]
 Title = Annotated[str, Meta(min_length=1, max_length=300, pattern=NAME)]
 Message = Annotated[str, Meta(min_length=1, max_length=10_000, pattern=TEXT)]
-# A browser's subscription may be JSON over several lines.
+# A browser's subscription may be JSON in several lines.
 TOKEN = rf"{NAME}|^\s*\{{[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*{END}"
 Token = Annotated[str, Meta(min_length=1, max_length=4096, pattern=TOKEN)]
 CHANNEL = r"^[a-z][a-z0-9_-]*" + END
@@ -60,11 +60,11 @@ Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset"
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Base of what comes in."""
+    """Base class of requests."""
 
 
 class ActivityIn(Input, frozen=True, kw_only=True):
-    """One thing a user did."""
+    """Activity of a user."""
 
     user_id: UserId
     activity_type: TypeName
@@ -79,21 +79,21 @@ class ActivityIn(Input, frozen=True, kw_only=True):
 
 
 class BatchIn(Input, frozen=True, kw_only=True):
-    """Up to 1,000 activities; each row is checked on its own."""
+    """Batch of up to 1,000 activities; each row is validated separately."""
 
     activities: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=1000)]
     sent_at: Moment | None = None
 
 
 class ActivityTypeIn(Input, frozen=True, kw_only=True):
-    """Whether activities of this type are key activities: one makes a session engaged."""
+    """Whether activities of this type are key activities; a session with one counts as engaged."""
 
     name: TypeName
     key: bool
 
 
 class SessionIn(Input, frozen=True, kw_only=True):
-    """A visit that begins."""
+    """Start of a session."""
 
     user_id: UserId
     device_info: dict[str, Any] | None = None
@@ -102,7 +102,7 @@ class SessionIn(Input, frozen=True, kw_only=True):
 
 
 class ActionIn(Input, frozen=True, kw_only=True):
-    """A button of a notification; only http and https links."""
+    """Button of a notification; http and https links only."""
 
     label: Annotated[str, Meta(min_length=1, max_length=60, pattern=NAME)]
     url: LinkUrl
@@ -131,7 +131,7 @@ class SendIn(Input, frozen=True, kw_only=True):
 
 
 class PreferenceIn(Input, frozen=True, kw_only=True):
-    """A choice: may notices of this type (``*`` = all) use this channel (``*`` = all)?"""
+    """A user's choice: whether a notification type (``*`` = all) may use a channel (``*`` = all)."""
 
     user_id: UserId
     notification_type: TypeOrAll
@@ -150,7 +150,7 @@ class PreferencesIn(Input, frozen=True, kw_only=True):
 
 
 class TemplateIn(Input, frozen=True, kw_only=True):
-    """A text with variables (``{name}``)."""
+    """Template with variables (``{name}``)."""
 
     name: Annotated[str, Meta(min_length=1, max_length=100, pattern=SLUG)]
     title_template: Title
@@ -162,7 +162,7 @@ class TemplateIn(Input, frozen=True, kw_only=True):
 
 
 class TemplateChangeIn(Input, frozen=True, kw_only=True):
-    """What a template's text becomes."""
+    """New content of a template."""
 
     title_template: Title
     message_template: Message
@@ -173,29 +173,29 @@ class TemplateChangeIn(Input, frozen=True, kw_only=True):
 
 
 class PreviewIn(Input, frozen=True, kw_only=True):
-    """The variables to try a template with."""
+    """Variables for a preview of a template."""
 
     data: dict[str, Any] = {}
     locale: Annotated[str, Meta(max_length=35)] = ""
 
 
 class ThrottleIn(Input, frozen=True, kw_only=True):
-    """At most ``limit`` to one user by one channel within ``minutes``."""
+    """Throttle: at most ``limit`` notifications to one user by one channel within ``minutes``."""
 
     limit: Annotated[int, Meta(ge=1, le=100)]
     minutes: Annotated[int, Meta(ge=1, le=10_080)] = 60
 
 
 class StageIn(Input, frozen=True, kw_only=True):
-    """A channel of a fail-over chain: used when the notice is still unread after so many minutes (0: at once)."""
+    """Stage of a fail-over chain: used while the notification is unread after ``after_minutes`` (0: at once)."""
 
     channel: Channel
     after_minutes: Annotated[int, Meta(ge=0, le=10_080)] = 0
 
 
 class TypeIn(Input, frozen=True, kw_only=True):
-    """A type of notice that an app declares. ``critical`` is the owner's to grant: without an admin key it is a
-    wish, shown as ``asks_critical``."""
+    """Notification type that an app declares. Only an admin key grants ``critical``; from another key it is a request,
+    shown as ``asks_critical``."""
 
     name: TypeName
     label: Name | None = None
@@ -210,25 +210,25 @@ class TypeIn(Input, frozen=True, kw_only=True):
 
 
 class SnoozeIn(Input, frozen=True, kw_only=True):
-    """Until when a notice stays out of the unread."""
+    """End of a snooze."""
 
     until: Moment
 
 
 class RescheduleIn(Input, frozen=True, kw_only=True):
-    """When it is to go out instead."""
+    """New send time."""
 
     scheduled_at: Moment
 
 
 class SendQuery(Input, frozen=True, kw_only=True):
-    """``dry_run=true``: say what would happen, and store nothing."""
+    """Options of send; ``dry_run=true`` reports the result without storing anything."""
 
     dry_run: Literal["true", "false"] = "false"
 
 
 class DeviceIn(Input, frozen=True, kw_only=True):
-    """A device that can be reached by push."""
+    """Device registration for push."""
 
     user_id: UserId
     token: Token
@@ -237,14 +237,14 @@ class DeviceIn(Input, frozen=True, kw_only=True):
 
 
 class KeyIn(Input, frozen=True, kw_only=True):
-    """A key for an app."""
+    """New API key of an app."""
 
     name: AppName
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=5)]
 
 
 class ProofIn(Input, frozen=True, kw_only=True):
-    """A challenge to the server, sent by a client before it sends its key."""
+    """Challenge to the server, sent by a client before it sends its key."""
 
     key_id: Annotated[
         str,
@@ -257,7 +257,7 @@ class ProofIn(Input, frozen=True, kw_only=True):
 
 
 def build(kind: type[T], **fields: object) -> T:
-    """A border object from arguments, checked like a request. Raises ValidationError."""
+    """Build a request object from arguments; None means omitted. Raises ValidationError."""
     given = {name: value for name, value in fields.items() if value is not None}
     for name, value in given.items():
         if not isinstance(value, datetime):
@@ -266,19 +266,19 @@ def build(kind: type[T], **fields: object) -> T:
 
 
 def row_json(row: Mapping[str, Any]) -> bytes:
-    """A row of a batch as the JSON of a request. Raises ValidationError."""
+    """Encode a row of a batch as the JSON of a request. Raises ValidationError."""
     return _as_json("", row)
 
 
 def _as_json(name: str, value: object) -> bytes:
-    """What Python can hold and JSON cannot say (NaN, half a surrogate pair, a set) is refused as a decoder would."""
+    """Encode as JSON. Raises ValidationError for values without a JSON form (NaN, a lone surrogate, a set)."""
     try:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False, default=_moment).encode()
+        return json.dumps(value, allow_nan=False, ensure_ascii=False, default=_encode_time).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ValidationError.of(name, f"is not plain JSON: {error}") from None
 
 
-def _moment(value: object) -> str:
+def _encode_time(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
+    raise TypeError(f"{type(value).__name__} has no JSON form")

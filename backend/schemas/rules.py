@@ -1,4 +1,4 @@
-"""What FlashFlow takes of rules: when something is to be told, what, and to whom."""
+"""Requests for rules: trigger, message and recipients."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from flashflow.backend.schemas.requests import (
 WEEK_MINUTES = 7 * 24 * 60
 MONTH_MINUTES = 30 * 24 * 60
 RESERVED = "dry-run"
-"""No rule's name: ``/api/rules/dry-run`` is another address."""
+"""Reserved rule name: ``/api/rules/dry-run`` is a route of its own."""
 
 QUOTED_KEY = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u(?![dD][89A-Fa-f])[0-9A-Fa-f]{4})*"'
-"""A key of the metadata as JSON writes it, without escaped surrogates."""
+"""Metadata key as a JSON string, without escaped surrogates."""
 FIELD = (
     r"^(activity_type|app|page_url|referrer|session_id|user_agent|user_id|"
     rf"metadata(\.({QUOTED_KEY}|[^.\x00-\x1f\x7f]+)){{1,8}})" + END
@@ -46,8 +46,8 @@ ORDERED = frozenset({"lt", "lte", "gt", "gte"})
 
 
 class WhereIn(Input, frozen=True, kw_only=True):
-    """A condition on one field of an activity: ``page_url``, ``referrer``, ``app``, ``user_id``, ``session_id``,
-    ``user_agent``, or ``metadata.KEY`` (``metadata.cart.total`` reaches inside; a key with dots in it may be quoted, as
+    """Condition on one field of an activity: ``page_url``, ``referrer``, ``app``, ``user_id``, ``session_id``,
+    ``user_agent``, or ``metadata.KEY`` (``metadata.cart.total`` is a nested value; a key with dots may be quoted, as
     in ``metadata."http.status"``)."""
 
     field: Annotated[
@@ -58,7 +58,7 @@ class WhereIn(Input, frozen=True, kw_only=True):
 
 
 class OnIn(Input, frozen=True, kw_only=True):
-    """An activity of this type, where every condition holds, so many times by one user within so many minutes."""
+    """Activity trigger: ``times`` activities of a type by one user within ``within_minutes``, all conditions met."""
 
     activity_type: TypeName
     where: Annotated[list[WhereIn], Meta(max_length=10)] = msgspec.field(default_factory=list)
@@ -67,8 +67,8 @@ class OnIn(Input, frozen=True, kw_only=True):
 
 
 class AlertIn(Input, frozen=True, kw_only=True):
-    """A figure of today so far that differs by so many per cent (-50: fell by half or more) from the same hours of
-    yesterday or of this weekday a week ago, where it was at least ``min_before``."""
+    """Metric alert: today's value so far differs by ``change_percent`` (-50: fell by half or more) from the same hours
+    of yesterday or of the same weekday last week, whose value must be at least ``min_before``."""
 
     metric: Literal["active_users", "activities", "sessions", "new_users"]
     compare: Literal["same_weekday", "previous_day"] = "same_weekday"
@@ -78,7 +78,7 @@ class AlertIn(Input, frozen=True, kw_only=True):
 
 
 class RuleMessageIn(Input, frozen=True, kw_only=True):
-    """What is sent: a ``template``, or a title and a message in which ``{user_id}`` and the like are filled in."""
+    """Message of a rule: a ``template``, or a title and a message with variables such as ``{user_id}``."""
 
     template: Name | None = None
     title: Title | None = None
@@ -94,13 +94,14 @@ class RuleMessageIn(Input, frozen=True, kw_only=True):
 
 Recipients = Literal["user"] | Annotated[list[UserId], Meta(min_length=1, max_length=100)]
 Cooldown = Annotated[
-    int, Meta(ge=0, le=MONTH_MINUTES, description="At most one notice in so many minutes, for each user; 0: every time")
+    int,
+    Meta(ge=0, le=MONTH_MINUTES, description="Minutes between two notifications to one user; 0: no limit"),
 ]
 
 
 class RuleChangeIn(Input, frozen=True, kw_only=True):
-    """What a rule becomes; with ``name`` it is renamed. Give either ``on`` or ``alert``; ``to`` is ``"user"`` (who
-    did it) or a list of user ids, which an alert needs."""
+    """New content of a rule; ``name`` renames it. Requires either ``on`` or ``alert``. ``to`` is ``"user"`` (the user
+    of the activity) or a list of user ids, which an alert requires."""
 
     name: RuleName | None = None
     enabled: bool = True
@@ -119,7 +120,7 @@ class RuleIn(RuleChangeIn, frozen=True, kw_only=True):
 
 
 class RuleDraftIn(Input, frozen=True, kw_only=True):
-    """A rule to try: what decides when it fires; the rest may stand there too."""
+    """Rule for a dry run; only the trigger is required."""
 
     name: RuleName | None = None
     enabled: bool = True
@@ -132,20 +133,20 @@ class RuleDraftIn(Input, frozen=True, kw_only=True):
 
 
 class RuleQuery(Input, frozen=True, kw_only=True):
-    """Whose rule, where an admin key sees several apps' of one name."""
+    """Rule's app, needed where an admin key sees several rules with one name."""
 
     app: AppName | None = None
 
 
 def check_rule(rule: RuleChangeIn) -> None:
-    """What the fields' own types cannot say. Raises ValidationError."""
+    """Check rules between fields. Raises ValidationError."""
     faults = ErrorCollector()
     if rule.name == RESERVED:
-        faults.add("name", f"“{RESERVED}” is an address of its own")
+        faults.add("name", f"“{RESERVED}” is reserved")
     with faults:
         check_when(rule.on, rule.alert)
     if rule.alert is not None and rule.to == "user":
-        faults.add("to", "must be a list of user ids: an alert is about nobody in particular")
+        faults.add("to", "must be a list of user ids: an alert has no user of its own")
     if rule.send.template is None:
         for field in ("title", "message"):
             if getattr(rule.send, field) is None:
@@ -154,7 +155,7 @@ def check_rule(rule: RuleChangeIn) -> None:
 
 
 def check_when(on: OnIn | None, alert: AlertIn | None) -> None:
-    """Whether it can be told when the rule fires. Raises ValidationError."""
+    """Check the trigger. Raises ValidationError."""
     faults = ErrorCollector()
     if (on is None) == (alert is None):
         faults.add("on", "give either on or alert", "alert")
@@ -166,24 +167,24 @@ def check_when(on: OnIn | None, alert: AlertIn | None) -> None:
         if on.times == 1 and on.within_minutes is not None:
             faults.add("on.within_minutes", "goes with times of 2 or more", "on.times")
         for place, condition in enumerate(on.where):
-            if wrong := _complaint(condition):
+            if wrong := _value_error(condition):
                 faults.add(f"on.where.{place}.value", wrong)
     faults.done()
 
 
-def _complaint(condition: WhereIn) -> str | None:
-    """What is wrong with the condition's value."""
+def _value_error(condition: WhereIn) -> str | None:
+    """Return the error of the condition's value, or None."""
     op, value = condition.op, condition.value
     if op == "exists":
         return None if value is None or isinstance(value, bool) else "must be true or false, or left out, for exists"
     if value is None:
-        return "is required; exists asks whether there is anything"
+        return "is required; use exists to test for any value"
     if (op == "in") != isinstance(value, list):
         return "must be a list for in" if op == "in" else f"must not be a list for {op}"
-    return _scalar_complaint(op, value)
+    return _scalar_error(op, value)
 
 
-def _scalar_complaint(op: str, value: str | float | bool | list[str | int | float | bool]) -> str | None:
+def _scalar_error(op: str, value: str | float | bool | list[str | int | float | bool]) -> str | None:
     if op in ORDERED and isinstance(value, bool):
         return f"must be a number or a text for {op}"
     if op == "contains" and value == "":

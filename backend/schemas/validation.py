@@ -1,7 +1,7 @@
-"""Decode what callers send, and name every field that is wrong.
+"""Decode requests and report every invalid field.
 
-One decode in C takes what is right. Only where that fails is the value looked at again, field by field: an empty
-optional string is then left out, and what is still wrong is collected with its path.
+Valid input takes one msgspec decode. Only after a failure is the value checked field by field: empty optional strings
+are dropped, and remaining errors are collected with their paths.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from flashflow.backend.core.errors import FieldError, ValidationError
 T = TypeVar("T")
 
 MOST_ERRORS = 100
-"""Wrong fields named in one answer."""
+"""Field errors in one response."""
 MOST_ROW_ERRORS = 12
-"""Wrong fields named for each row of a batch: a thousand hostile rows must not hold the event loop for seconds."""
+"""Field errors per row of a batch: 1,000 hostile rows must not block the event loop for seconds."""
 ERRORS_A_GUESS = 4
-"""Errors for each unknown field that is compared with the known ones: the first few are, for that takes its time."""
+"""One unknown field per so many possible errors gets a suggestion, because comparing names takes time."""
 MOST_ITEMS = 1000
-"""Items of a list that are looked at: no list may have more."""
+"""Items of a list that are checked; no list may have more."""
 LONGEST_NAME = 64
-"""Characters of an unknown field's name up to which a nearest name is looked for; names go out cut to this length."""
+"""Characters of an unknown field's name: longer names get no suggestion and are cut in the response."""
 NEAR = 0.4
-"""How alike two names must be, from 0 to 1, before one is offered for the other."""
+"""Similarity, from 0 to 1, above which a known name is suggested."""
 
 
 class Malformed(ValidationError):
-    """A value that does not fit its type. ``part`` is made of the fields that do fit, with None for a required one
-    that does not (an object of such fields, or an empty list); None where it cannot be made. Rules between fields can
-    be checked on it."""
+    """Value that does not match its type.
+
+    ``part`` is built from the valid fields, for checks of rules between fields. An invalid required field is None (an
+    object of such fields, or an empty list). ``part`` is None where it cannot be built.
+    """
 
     def __init__(self, errors: Iterable[FieldError], part: Any = None) -> None:
         named = tuple(errors)
@@ -47,12 +49,12 @@ class Malformed(ValidationError):
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, what: str = "The body") -> T:
-    """Return ``body`` as the decoder's type. Raises Malformed, which names up to MOST_ERRORS fields."""
+    """Decode ``body``. Raises Malformed with up to MOST_ERRORS fields."""
     return _decode(decoder, body, what, MOST_ERRORS)
 
 
 def decode_row(decoder: msgspec.json.Decoder[T], row: bytes | msgspec.Raw) -> T:
-    """Return one of many rows as the decoder's type. Raises Malformed, which names up to MOST_ROW_ERRORS fields."""
+    """Decode one row of a batch. Raises Malformed with up to MOST_ROW_ERRORS fields."""
     return _decode(decoder, row, "The row", MOST_ROW_ERRORS)
 
 
@@ -65,7 +67,7 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, what: s
         raise _not_json(what, error) from None
     try:
         value = msgspec.json.decode(body)
-    except msgspec.ValidationError:  # a number out of range, wherever it is
+    except msgspec.ValidationError:  # a number out of range
         raise Malformed([explain(first)]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise _not_json(what, error) from None
@@ -79,7 +81,7 @@ def _decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, what: s
 
 
 def convert(value: Any, kind: type[T]) -> T:
-    """Return plain Python data as ``kind``. Raises Malformed."""
+    """Convert plain Python data to ``kind``. Raises Malformed."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -104,9 +106,9 @@ def _not_json(what: str, error: Exception) -> Malformed:
 
 
 def _malformed(value: Any, kind: Any, first: str, most: int = MOST_ERRORS) -> Malformed:
-    """``first``: the decoder's own complaint, for a value whose fields are all right one by one (a field given
-    twice)."""
-    found = Found(most)
+    """Collect the errors of ``value``. ``first`` is msgspec's message, used where each field by itself is valid (a
+    duplicate field)."""
+    found = FieldErrors(most)
     part = _check(value, kind, "", found)
     if not found.errors:
         return Malformed([explain(first)])
@@ -120,14 +122,14 @@ class _Field(NamedTuple):
     hint: Any
     required: bool
     empty_is_absent: bool
-    """Whether an empty string here stands for none: it is optional, and could not be stored."""
+    """Whether an empty string means absent: the field is optional and does not accept an empty string."""
     holds: type[msgspec.Struct] | None
-    """The Struct that the field takes, alone or as the items of a list."""
+    """Struct of the field's value, or of the items of its list."""
 
 
 @cache
 def _fields(kind: type[msgspec.Struct]) -> dict[str, _Field]:
-    """The fields of ``kind`` by their names in JSON."""
+    """Return the fields of ``kind`` by JSON name."""
     hints = get_type_hints(kind, include_extras=True)
     found = {}
     for field in msgspec.structs.fields(kind):
@@ -146,7 +148,7 @@ def _attributes(kind: type[msgspec.Struct]) -> dict[str, str]:
 
 
 def _is_text(hint: Any) -> bool:
-    """Whether strings are written here: texts, times, dates and choices."""
+    """Whether the JSON value is a string: text, time, date or choice."""
     bare = [get_args(choice)[0] if get_origin(choice) is Annotated else choice for choice in _choices(hint)]
     return any(one in {str, datetime, date} or get_origin(one) is Literal for one in bare)
 
@@ -160,7 +162,7 @@ def _fits(value: object, hint: Any) -> bool:
 
 
 def _without_raw(hint: Any) -> Any:
-    """Rows that are decoded on their own may be anything here."""
+    """Replace Raw by Any: rows are validated separately."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is msgspec.Raw:
         return Any
@@ -173,7 +175,7 @@ def _without_raw(hint: Any) -> Any:
 
 @cache
 def _choices(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, without None and UNSET; else the hint alone."""
+    """Return the members of a union without None and UNSET; else the hint alone."""
     if get_origin(hint) is Annotated and get_origin(get_args(hint)[0]) in {Union, types.UnionType}:
         return _choices(get_args(hint)[0])
     if get_origin(hint) in {Union, types.UnionType}:
@@ -183,7 +185,7 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 
 @cache
 def _object(hint: Any) -> type[msgspec.Struct] | None:
-    """The Struct that ``hint`` takes, if it takes one."""
+    """Return the Struct that ``hint`` accepts, or None."""
     for choice in _choices(hint):
         bare = get_args(choice)[0] if get_origin(choice) is Annotated else choice
         if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
@@ -193,7 +195,7 @@ def _object(hint: Any) -> type[msgspec.Struct] | None:
 
 @cache
 def _item(hint: Any) -> Any:
-    """What the list that ``hint`` takes is made of; UNSET where it takes none."""
+    """Return the item type of the list that ``hint`` accepts; UNSET where it accepts none."""
     for choice in _choices(hint):
         bare = get_args(choice)[0] if get_origin(choice) is Annotated else choice
         if get_origin(bare) is list:
@@ -205,7 +207,7 @@ def _item(hint: Any) -> Any:
 
 
 def without_empty(value: Any, kind: Any) -> Any:
-    """``value`` without the empty optional strings of ``kind``, at every depth; the same object where it has none."""
+    """Return ``value`` without empty optional strings, at every depth; the same object where there are none."""
     if isinstance(value, list):
         items = [without_empty(one, kind) for one in value]
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
@@ -230,8 +232,8 @@ def without_empty(value: Any, kind: Any) -> Any:
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 
-class Found:
-    """The errors of one value, up to ``most``, and how many unknown names may still be compared with the known ones."""
+class FieldErrors:
+    """Errors of one value, up to ``most``, and the number of name suggestions left."""
 
     def __init__(self, most: int = MOST_ERRORS) -> None:
         self.guesses = most // ERRORS_A_GUESS
@@ -247,8 +249,8 @@ class Found:
             self.errors.append(error)
 
 
-def _check(value: Any, hint: Any, path: str, found: Found) -> Any:
-    """Collect what is wrong in ``value``; return what of it can be used, UNSET where that is nothing."""
+def _check(value: Any, hint: Any, path: str, found: FieldErrors) -> Any:
+    """Collect the errors of ``value``. Return its valid part, UNSET where there is none."""
     try:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
@@ -267,11 +269,11 @@ def _check(value: Any, hint: Any, path: str, found: Found) -> Any:
 
 @cache
 def _words(hint: Any) -> tuple[Any, ...]:
-    """The words that ``hint`` takes, if it takes only some."""
+    """Return the values that ``hint`` accepts, if it is a choice."""
     return tuple(word for choice in _choices(hint) if get_origin(choice) is Literal for word in get_args(choice))
 
 
-def _check_object(value: Mapping[str, Any], kind: type[msgspec.Struct], path: str, found: Found) -> Any:
+def _check_object(value: Mapping[str, Any], kind: type[msgspec.Struct], path: str, found: FieldErrors) -> Any:
     fields, names = _fields(kind), _attributes(kind)
     part = {}
     for name, one in value.items():
@@ -294,20 +296,20 @@ def _check_object(value: Mapping[str, Any], kind: type[msgspec.Struct], path: st
 
 
 def _blank(hint: Any) -> Any:
-    """What stands in a part for a required value that is missing or wrong."""
+    """Return the placeholder for a missing or invalid required value."""
     kind = _object(hint)
     if kind is not None:
-        return _check_object({}, kind, "", Found())
+        return _check_object({}, kind, "", FieldErrors())
     return None if _item(hint) is UNSET else []
 
 
-def _check_list(value: list[Any] | tuple[Any, ...], item: Any, path: str, found: Found, text: str) -> Any:
+def _check_list(value: list[Any] | tuple[Any, ...], item: Any, path: str, found: FieldErrors, text: str) -> Any:
     before = len(found.errors)
     for index, one in enumerate(value[:MOST_ITEMS]):
         if found.full:
             return UNSET
         _check(one, item, _join(path, str(index)), found)
-    if len(found.errors) == before:  # each item is right: the list is too short or too long
+    if len(found.errors) == before:  # each item is valid: the list is too short or too long
         found.add(explain(text, path))
     return UNSET
 
@@ -329,7 +331,7 @@ UNKNOWN = "is not a field of this request"
 
 @lru_cache(maxsize=1024)
 def nearest(name: str, known: tuple[str, ...]) -> str | None:
-    """The one of ``known`` that ``name`` most likely means: other case or separators, a typo, or some of its words."""
+    """Return the known name closest to ``name`` (other case or separators, a typo, some of its words), or None."""
     if not name or len(name) > LONGEST_NAME:
         return None
     plain = _plain(name)
@@ -347,13 +349,13 @@ def nearest(name: str, known: tuple[str, ...]) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _pairs(name: str) -> frozenset[str]:
-    """The pairs of neighbouring letters, the ends marked: shared ones tell how alike two names are (Dice)."""
+    """Return the letter pairs of ``name``, ends marked, for Dice similarity."""
     ended = f"^{name}$"
     return frozenset(ended[at : at + 2] for at in range(len(ended) - 1))
 
 
 def _plain(name: str) -> str:
-    """``userId``, ``User-ID`` and ``user id`` as ``user_id``."""
+    """Normalize ``userId``, ``User-ID`` and ``user id`` to ``user_id``."""
     return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
 
 
@@ -363,7 +365,7 @@ _PATTERN = re.compile(r"^Expected `str` matching regex .*$", re.DOTALL)
 
 
 def explain(text: str, prefix: str = "") -> FieldError:
-    """Return msgspec's sentence (``Expected `str`, got `int` - at `$.a[0].b```) with the path as ``a.0.b``."""
+    """Convert msgspec's message (``Expected `str`, got `int` - at `$.a[0].b```) to an error of the path ``a.0.b``."""
     match = _AT.match(text)
     what, path = (match["what"], match["path"] or "$") if match else (text, "$")
     field = prefix + path.removeprefix("$").replace("[...]", "").replace("[", ".").replace("]", "")

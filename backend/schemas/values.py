@@ -1,4 +1,4 @@
-"""Border values that msgspec's types cannot check alone."""
+"""Checks of request values that msgspec types cannot express."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from flashflow.backend.core.encoding import to_json
 from flashflow.backend.core.errors import ValidationError
 
 LATEST_MS = 7_258_118_400_000
-"""The year 2200: beyond it (and before 1970) a time is a mistake."""
+"""Year 2200; later times (and times before 1970) are refused as errors."""
 
 DEEPEST = 100
-"""Levels that a caller's object may have. Python gives up at about a thousand, less whatever called: without a limit of
-our own, what one place could still store another could no longer read."""
+"""Nesting levels of a caller's object. Python's recursion limit depends on the call stack, so without a fixed limit one
+function could store an object that another could not read."""
 
 MOST_DATA = 32 * 1024 * 1024
-"""Characters of ``data`` that one request may have stored, all its users together: 1 MiB for each of a thousand would
-hold up every other write for ten seconds."""
+"""Characters of ``data`` that one request may store over all its users: 1 MiB for each of 1,000 users would block other
+writes for ten seconds."""
 
 
-def timestamp_ms(field: str, moment: datetime) -> int:
-    """An aware time in milliseconds, refused where it cannot be meant: before 1970 or after 2200."""
-    if moment.tzinfo is None:
+def timestamp_ms(field: str, value: datetime) -> int:
+    """Convert an aware time to milliseconds since 1970. Raises ValidationError before 1970 and after 2200."""
+    if value.tzinfo is None:
         raise ValidationError.of(field, "needs a time with an offset, like 2026-11-22T10:15:30Z")
-    ms = to_ms(moment)
+    ms = to_ms(value)
     if not 0 <= ms <= LATEST_MS:
-        raise ValidationError.of(field, "must lie between 1970 and 2200")
+        raise ValidationError.of(field, "must be between 1970 and 2200")
     return ms
 
 
 def metadata_json(value: dict[str, Any] | None, field: str = "metadata") -> str | None:
-    """A caller's object as JSON text; refused where it is not JSON at heart (sets, NaN, …) or nested too deeply."""
+    """Encode a caller's object as JSON. Raises ValidationError for values without a JSON form and too deep nesting."""
     if not value:
         return None
     try:
@@ -45,7 +45,7 @@ def metadata_json(value: dict[str, Any] | None, field: str = "metadata") -> str 
 
 
 def data_json(value: dict[str, Any] | None, users: int) -> str | None:
-    """``metadata_json`` of a notification's ``data``, which is stored once for each of so many users."""
+    """Encode a notification's ``data``, which is stored once per user. Raises ValidationError."""
     text = metadata_json(value, "data")
     if text is not None and len(text) * users > MOST_DATA:
         raise ValidationError.of("data", f"is too long for {users} users: {MOST_DATA // users} characters at most")
@@ -53,7 +53,7 @@ def data_json(value: dict[str, Any] | None, users: int) -> str | None:
 
 
 def _depth(value: object) -> int:
-    """How many objects and lists lie inside each other."""
+    """Return the nesting depth of objects and lists."""
     depth = 0
     level: list[Any] = [value]
     while level := [inner for inner in level if isinstance(inner, dict | list | tuple)]:

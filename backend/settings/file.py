@@ -1,4 +1,4 @@
-"""``flashflow.toml`` in the data folder: read, read again when it changes, and written with the owner's words kept."""
+"""``flashflow.toml`` in the data folder: load, reload after changes, and save with the owner's comments kept."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flashflow.backend.core.errors import Conflict, StorageError, StorageFull, ValidationError
-from flashflow.backend.settings.keyring import Keeping, SecretStore, SecretsUnavailable
+from flashflow.backend.core.errors import Conflict, StorageError, ValidationError
+from flashflow.backend.core.private_files import write_private
+from flashflow.backend.settings.keyring import PendingSecrets, SecretStore, SecretsUnavailable
 from flashflow.backend.settings.model import Settings, secret_fields
 from flashflow.backend.settings.parser import escaped, is_reference, settings_of, shown, struct_at
 from flashflow.backend.settings.toml_editor import MOST, Place, Table, edited, parsed, table_at, with_table
@@ -22,18 +23,18 @@ from flashflow.backend.settings.toml_editor import MOST, Place, Table, edited, p
 log = logging.getLogger(__name__)
 
 RETRY_POLLS = 15
-"""After how many polls a keyring that gave no answer is asked again: half a minute at one poll in two seconds."""
+"""Polls until a keyring that did not respond is tried again: half a minute at one poll in two seconds."""
 
 _HEADER = """\
-# FlashFlow's settings. What you change here is taken up within seconds.
-# ${NAME} stands for an environment variable, $${ for a plain ${.
+# FlashFlow's settings. Changes take effect within seconds.
+# ${NAME} stands for an environment variable, $${ for a literal ${.
 """
 _TICK_NS = 100_000_000
-"""No file system that keeps its times finer than a second counts them coarser than this."""
+"""Resolution of file times; file systems that store fractions of a second are at least this fine."""
 
 
 class Signature(NamedTuple):
-    """What tells one state of a file from another without reading it."""
+    """State of a file, for detecting changes without reading it."""
 
     mtime_ns: int
     size: int
@@ -41,16 +42,16 @@ class Signature(NamedTuple):
 
 
 class _File(NamedTuple):
-    """What was read; ``signature`` is None where there is no file."""
+    """Content of the file; ``signature`` is None where there is no file."""
 
     text: str
     signature: Signature | None
 
 
 class SettingsFile:
-    """The settings in force and the file they stand in. Thread-safe.
+    """Active settings and their file. Thread-safe.
 
-    Whatever is wrong with the file later on, the last good settings stay in force and ``problem`` says what it is.
+    While the file is invalid, the last valid settings stay active and ``problem`` describes the error.
     """
 
     def __init__(self, path: Path, *, environ: Mapping[str, str], secrets: SecretStore) -> None:
@@ -59,62 +60,61 @@ class SettingsFile:
         self._secrets = secrets
         self._lock = threading.RLock()
         self._problem: str | None = None
-        self._settings = self._told = Settings()
+        self._settings = self._returned = Settings()
         self._tables: Table = {}
         self._seen: Signature | None = None
-        self._recent = False  # read so soon after it was written that another write may bear the same time
+        self._recent = False  # read so soon after a write that another write may have the same time
         self._emptied: Signature | bool | None = False
         self._retry_in: int | None = None
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the file as it stands, for people; None while it is in force."""
+        """Error of the current file, for users; None while it is valid."""
         return self._problem
 
     @property
     def settings(self) -> Settings:
-        """What is in force: what was last read or saved without a mistake, the defaults before that."""
+        """Active settings: the last valid ones read or saved, before that the defaults."""
         return self._settings
 
     def load(self) -> Settings:
-        """Read the file now; none is the defaults. A mode that lets others read it is tightened.
+        """Read the file; without one, use the defaults. Restrict its mode to 0600.
 
-        Raises ValidationError with each mistake's dotted place, or the line where it is no TOML.
+        Raises ValidationError with the dotted place of each error, or the line of a TOML error.
         """
         with self._lock:
-            self._read_again(self._read())
-            self._told = self._settings
+            self._reload(self._read())
+            self._returned = self._settings
             return self._settings
 
     def changed(self) -> bool:
-        """Whether the file looks other than when it was last read."""
+        """Whether the file has changed since it was last read."""
         return self._signature() != self._seen
 
     def poll(self) -> Settings | None:
-        """The settings, if they are others than ``load`` or ``poll`` last returned. Raises nothing.
+        """Return the settings if they differ from those that ``load`` or ``poll`` last returned. Raises nothing.
 
-        Costs one ``stat`` while nothing changes. A file that is suddenly gone or empty is believed the second time: an
-        editor may be about to write it.
+        Costs one ``stat`` while nothing changes. A missing or empty file counts only at the second poll, because an
+        editor may be writing it.
         """
         with self._lock:
             if self.changed() or self._recent or self._is_time_to_retry():
                 with contextlib.suppress(ValidationError):
                     file = self._read()
                     if not self._may_be_half_written(file):
-                        self._read_again(file)
-            if self._settings == self._told:
+                        self._reload(file)
+            if self._settings == self._returned:
                 return None
-            self._told = self._settings
+            self._returned = self._settings
             return self._settings
 
     def save(self, place: str, values: Mapping[str, object] | None) -> Settings:
-        """Write the table at ``place`` (``"channels.email"``, or ``""`` for what stands above all tables); None
-        removes it.
+        """Write the table at ``place`` (``"channels.email"``, or ``""`` for the top level); None removes it.
 
-        ``values`` are by the file's own names, strings with references as the file has them; what is None or left out
-        goes, except that a secret then stays as it is (``""`` removes it). A secret that is not one reference is taken
-        literally, into the keyring where one works, else into the file. Returns the settings now in force; the next
-        ``poll`` returns them too. Raises ValidationError, Conflict and StorageError, the file being as it was.
+        ``values`` have the file's names and may contain references. A value that is None or omitted is removed, except
+        that a secret then stays unchanged (``""`` removes it). A literal secret goes into the keyring where one works,
+        else into the file. Return the settings now active; the next ``poll`` returns them too. Raises ValidationError,
+        Conflict and StorageError, with the file unchanged.
         """
         keys: Place = tuple(place.split(".")) if place else ()
         if keys and struct_at(keys) is None:
@@ -123,36 +123,36 @@ class SettingsFile:
             file = self._read()
             tables = parsed(file.text)
             before = table_at(tables, keys) or {}
-            wanted, literals = _wanted(keys, before, {} if values is None and not keys else values)
-            settings = settings_of(with_table(tables, keys, wanted), self._lookup())
-            if wanted is None and table_at(tables, keys) is None:
+            table, literals = _new_table(keys, before, {} if values is None and not keys else values)
+            settings = settings_of(with_table(tables, keys, table), self._lookup())
+            if table is None and table_at(tables, keys) is None:
                 self._take(settings, tables, file.signature)
                 return settings
-            keeping = Keeping(self._secrets)
+            pending = PendingSecrets(self._secrets)
             try:
                 for field, value in literals.items():
-                    if wanted is not None and keeping.put(_kept_as(keys, field), value):
-                        wanted[field] = _reference(keys, field)
-                text = edited(file.text or _HEADER, keys, wanted)
+                    if table is not None and pending.put(_secret_name(keys, field), value):
+                        table[field] = _reference(keys, field)
+                text = edited(file.text or _HEADER, keys, table)
                 if self._signature() != file.signature:
-                    raise Conflict("flashflow.toml was changed by someone else just now; please look and try again.")
+                    raise Conflict("flashflow.toml was changed at the same time; please check it and try again.")
                 _write(self._path, text)
             except BaseException:
-                keeping.undo()
+                pending.undo()
                 raise
             self._take(settings, parsed(text), self._signature())
-            self._forget(keys, before, wanted or {})
+            self._forget(keys, before, table or {})
             return settings
 
     def shown(self) -> dict[str, Any]:
-        """What is in force, in the file's shape, for the settings screen and for answers: a secret is ``"set"`` or
-        None, a reference stands as written."""
+        """Return the active settings in the file's structure: a secret is ``"set"`` or None, a reference stays
+        unresolved."""
         with self._lock:
             return shown(self._settings, self._tables)
 
     # --- reading ---
 
-    def _read_again(self, file: _File) -> None:
+    def _reload(self, file: _File) -> None:
         lookup = self._lookup()
         self._retry_in = None
         try:
@@ -187,7 +187,7 @@ class SettingsFile:
 
     def _read(self) -> _File:
         try:
-            if not stat.S_ISREG(os.stat(self._path).st_mode):  # opening a pipe would wait for someone to write
+            if not stat.S_ISREG(os.stat(self._path).st_mode):  # opening a pipe would block
                 raise OSError(errno.EINVAL, "it is not a file")
             with open(self._path, "rb") as file:
                 status = os.fstat(file.fileno())
@@ -214,18 +214,18 @@ class SettingsFile:
     def _lookup(self) -> _Lookup:
         return _Lookup(self._environ, self._secrets)
 
-    def _forget(self, keys: Place, before: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        """Take out of the keyring what this table referred to and refers to no more."""
+    def _forget(self, keys: Place, before: Mapping[str, Any], table: Mapping[str, Any]) -> None:
+        """Remove secrets from the keyring that this table no longer refers to."""
         for field in _secrets_of(keys):
-            if before.get(field) == _reference(keys, field) != wanted.get(field):
+            if before.get(field) == _reference(keys, field) != table.get(field):
                 try:
-                    self._secrets.delete(_kept_as(keys, field))
+                    self._secrets.delete(_secret_name(keys, field))
                 except SecretsUnavailable as error:
                     log.warning("a secret that is no longer used is still in the keyring: %s", error)
 
 
 class _Lookup:
-    """The environment and the keyring, for one reading."""
+    """Environment and keyring, as source of references for one read."""
 
     def __init__(self, environ: Mapping[str, str], secrets: SecretStore) -> None:
         self._environ = environ
@@ -243,16 +243,16 @@ class _Lookup:
             raise ValidationError.of("", str(error)) from None
 
 
-def _wanted(
+def _new_table(
     keys: Place, before: Mapping[str, Any], values: Mapping[str, object] | None
 ) -> tuple[Table | None, dict[str, str]]:
-    """What the table is to say, and which of its secrets were given literally: for now they stand in it, escaped."""
+    """Return the table's new values and its literal secrets, which the values contain in escaped form."""
     if values is None:
         return None, {}
     if not keys and values.keys() - {"allow_hosts"}:
-        raise ValidationError.of("", "Above all tables only allow_hosts can stand.")
+        raise ValidationError.of("", "Only allow_hosts is allowed outside of tables.")
     secrets = _secrets_of(keys)
-    wanted: Table = {}
+    table: Table = {}
     literals: dict[str, str] = {}
     for name in [*values, *(secrets - values.keys())]:
         value = values.get(name)
@@ -264,8 +264,8 @@ def _wanted(
             literals[name] = value
             value = escaped(value)
         if value is not None:
-            wanted[name] = list(value) if isinstance(value, tuple) else value
-    return wanted, literals
+            table[name] = list(value) if isinstance(value, tuple) else value
+    return table, literals
 
 
 def _secrets_of(keys: Place) -> frozenset[str]:
@@ -273,13 +273,13 @@ def _secrets_of(keys: Place) -> frozenset[str]:
     return frozenset() if kind is None else secret_fields(kind)
 
 
-def _kept_as(keys: Place, field: str) -> str:
-    """The name of a table's secret in the keyring: ``email.password``, ``push.fcm.credentials``, ``ntfy.url``."""
+def _secret_name(keys: Place, field: str) -> str:
+    """Return the name of a table's secret in the keyring: ``email.password``, ``push.fcm.credentials``."""
     return ".".join((*keys[1:], field))
 
 
 def _reference(keys: Place, field: str) -> str:
-    return f"${{keyring:{_kept_as(keys, field)}}}"
+    return f"${{keyring:{_secret_name(keys, field)}}}"
 
 
 def _signature(status: os.stat_result) -> Signature:
@@ -287,7 +287,7 @@ def _signature(status: os.stat_result) -> Signature:
 
 
 def _tighten(status: os.stat_result, path: Path) -> None:
-    """The file holds secrets: nobody else is to read it."""
+    """Restrict the file's mode to its owner, because it may contain secrets."""
     if os.name == "posix" and status.st_mode & 0o077:
         try:
             os.chmod(path, 0o600)
@@ -296,31 +296,10 @@ def _tighten(status: os.stat_result, path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """All or nothing, and nobody else's to read from its first byte on. Raises StorageError."""
-    target = Path(os.path.realpath(path))  # a link stays one
-    fresh = target.with_name(f".{target.name}.new")
+    """Write atomically with mode 0600. Raises StorageError."""
+    target = Path(os.path.realpath(path))  # so that a link stays a link
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh.unlink(missing_ok=True)  # of a run that was killed
-        with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, target)
-        _sync_folder(target.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
-        kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
-        raise kind(f"flashflow.toml cannot be written: {error.strerror}.") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that the new name outlives a power cut. Windows and some network drives have no fsync of folders."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):
-                os.fsync(handle)
-        finally:
-            os.close(handle)
+        raise StorageError(f"{target} cannot be used: {error.strerror}.") from error
+    write_private(target, text.encode())

@@ -1,4 +1,4 @@
-"""Where the owner's secrets are kept outside ``flashflow.toml``: the operating system's keyring, where one works."""
+"""Storage of secrets outside ``flashflow.toml``: the operating system's keyring, where one works."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _TO_PROBE = "probe"
-"""A name that is never kept: asking for it shows whether the keyring answers."""
+"""Name without a secret, read to test whether the keyring responds."""
 _NO_KEYRING = ("keyring.backends.fail", "keyring.backends.null", "keyrings.alt")
-"""Modules of backends that keep nothing, keep it in the open, or ask for a password on the terminal."""
+"""Modules of backends that store nothing, store plain text, or prompt for a password on the terminal."""
 _RECOMMENDED = 1
-"""The priority from which on the keyring library itself would choose a backend."""
+"""Lowest priority of a backend that the keyring library would choose."""
 
 
 class SecretsUnavailable(Exception):
-    """No keyring works here and now; the message says why, for people."""
+    """No keyring works at present; the message gives the reason to the user."""
 
 
 class SecretStore(Protocol):
-    """Keeps secrets by name. Every call may raise SecretsUnavailable."""
+    """Store of secrets by name. Every call may raise SecretsUnavailable."""
 
     def get(self, name: str) -> str | None:
-        """The secret, or None where there is none of that name."""
+        """Return the secret, or None for an unknown name."""
         ...
 
     def set(self, name: str, value: str) -> None:
-        """Keep ``value``; once this returns, ``get`` gives it back."""
+        """Store ``value``; after this returns, ``get`` returns it."""
         ...
 
     def delete(self, name: str) -> None:
-        """Forget it; no error where there is none."""
+        """Remove the secret; no error for an unknown name."""
         ...
 
 
 class NoSecrets:
-    """Where no keyring is, on purpose or for want of one: secrets then stand in the file."""
+    """Store for devices without a keyring, or with it switched off; secrets are then written to the file."""
 
     def __init__(self, reason: str = "There is no keyring on this device.") -> None:
         self._reason = reason
@@ -61,34 +61,33 @@ class NoSecrets:
 class KeyringSecrets:
     """The operating system's keyring through the ``keyring`` library. Thread-safe.
 
-    Nothing is asked before the first call, which probes once whether the keyring works. Each call has ``patience_s``
-    and a thread of its own, since a locked keyring waits for a person: past it the call raises, and so does every
-    other at once until that thread is back.
+    The first call probes whether the keyring works. Each call runs in a thread and has ``timeout_s``, since a locked
+    keyring waits for the user. After a timeout, calls raise at once until that thread has ended.
     """
 
-    def __init__(self, service: str = "FlashFlow", *, patience_s: float = 2.0) -> None:
+    def __init__(self, service: str = "FlashFlow", *, timeout_s: float = 2.0) -> None:
         self._service = service
-        self._patience_s = patience_s
-        self._calls = DeadlineCalls(patience_s, "keyring", self._no_answer)
-        self._turn = threading.Lock()
+        self._timeout_s = timeout_s
+        self._calls = DeadlineCalls(timeout_s, "keyring", self._no_answer)
+        self._one_call = threading.Lock()
         self._opening = threading.Lock()
         self._backend: Keyring | None = None
         self._missing: str | None = None
 
     def get(self, name: str) -> str | None:
         backend = self._opened()
-        return self._ask(lambda: backend.get_password(self._service, name))
+        return self._call(lambda: backend.get_password(self._service, name))
 
     def set(self, name: str, value: str) -> None:
         backend = self._opened()
-        self._ask(lambda: backend.set_password(self._service, name, value))
+        self._call(lambda: backend.set_password(self._service, name, value))
         if self.get(name) != value:
             raise SecretsUnavailable("The keyring did not keep what it was given.")
 
     def delete(self, name: str) -> None:
         backend = self._opened()
-        if self._ask(lambda: backend.get_password(self._service, name)) is not None:
-            self._ask(lambda: backend.delete_password(self._service, name))
+        if self._call(lambda: backend.get_password(self._service, name)) is not None:
+            self._call(lambda: backend.delete_password(self._service, name))
 
     def _opened(self) -> Keyring:
         with self._opening:
@@ -99,53 +98,53 @@ class KeyringSecrets:
             return self._backend
 
     def _open(self) -> Keyring:
-        """The probe. That there is none is remembered; that it was slow or locked is not: it may be unlocked later."""
+        """Probe the keyring. A missing one is remembered; a slow or locked one is not: it may be unlocked later."""
         try:
-            import keyring  # outside the deadline: reading it from a slow disk is not hanging
+            import keyring  # outside the deadline: an import from a slow disk is no hang
         except ImportError:
             self._missing = "The package keyring is not installed."
             raise SecretsUnavailable(self._missing) from None
-        backend = self._ask(lambda: _usable(keyring.get_keyring()))
+        backend = self._call(lambda: _usable(keyring.get_keyring()))
         if backend is None:
             self._missing = "This computer has no keyring that works."
             raise SecretsUnavailable(self._missing)
-        self._ask(lambda: backend.get_password(self._service, _TO_PROBE))
+        self._call(lambda: backend.get_password(self._service, _TO_PROBE))
         return backend
 
-    def _ask(self, work: Callable[[], T]) -> T:
+    def _call(self, work: Callable[[], T]) -> T:
         try:
-            with self._turn:
+            with self._one_call:
                 return self._calls.run(work)
         except SecretsUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 each backend has errors of its own
-            # Their text stays out: it may quote what the backend was given.
+        except Exception as error:  # noqa: BLE001 each backend raises its own errors
+            # Without the error's text, which may quote the secret.
             raise SecretsUnavailable(f"The keyring refused ({type(error).__name__}).") from None
 
     def _no_answer(self, reason: Reason) -> SecretsUnavailable:
         if reason != "timeout":
             return SecretsUnavailable("The keyring has not answered yet: it may be waiting to be unlocked.")
-        log.warning("the keyring did not answer within %g seconds; it may be locked", self._patience_s)
-        return SecretsUnavailable(f"The keyring did not answer within {self._patience_s:g} seconds: it may be locked.")
+        log.warning("the keyring did not answer within %g seconds; it may be locked", self._timeout_s)
+        return SecretsUnavailable(f"The keyring did not answer within {self._timeout_s:g} seconds: it may be locked.")
 
 
 class Keyring(Protocol):
-    """What is asked of the library's backends."""
+    """Interface of the library's backends."""
 
     def get_password(self, service: str, username: str) -> str | None: ...
     def set_password(self, service: str, username: str, password: str) -> None: ...
     def delete_password(self, service: str, username: str) -> None: ...
 
 
-class Keeping:
-    """Secrets that are being put into a store, until it is certain that they are to stay there."""
+class PendingSecrets:
+    """Writes secrets to a store and can undo them, until the caller has written the settings file."""
 
     def __init__(self, store: SecretStore) -> None:
         self._store = store
         self._before: dict[str, str | None] = {}
 
     def put(self, name: str, value: str) -> bool:
-        """Whether the store keeps it now."""
+        """Store ``value``. Return whether the store accepted it."""
         try:
             before = self._store.get(name)
             self._store.set(name, value)
@@ -156,7 +155,7 @@ class Keeping:
         return True
 
     def undo(self) -> None:
-        """What was there before is there again, as far as the store answers."""
+        """Restore the previous values, as far as the store responds."""
         for name, value in self._before.items():
             try:
                 if value is None:
@@ -168,7 +167,7 @@ class Keeping:
 
 
 def secret_store(environ: Mapping[str, str], *, platform: str | None = None) -> SecretStore:
-    """What this device has: its keyring, unless it is a phone or FLASHFLOW_KEYRING is ``off``."""
+    """Return this device's store: the keyring, unless it is a phone or FLASHFLOW_KEYRING is ``off``."""
     if environ.get("FLASHFLOW_KEYRING", "").strip().lower() == "off":
         return NoSecrets("The keyring is switched off by FLASHFLOW_KEYRING.")
     # Python before 3.13 calls Android "linux".
@@ -179,7 +178,7 @@ def secret_store(environ: Mapping[str, str], *, platform: str | None = None) -> 
 
 
 def _usable(backend: object) -> Keyring | None:
-    """``backend`` if it keeps secrets, encrypted and without a terminal; of a chain the first decides, as in it."""
+    """Return ``backend`` if it stores secrets encrypted and without a terminal. Of a chain the first one decides."""
     module = type(backend).__module__
     if module == "keyring.backends.chainer":
         chain = list(getattr(backend, "backends", ()))

@@ -1,7 +1,4 @@
-"""What the owner sets: the channels, the delivery's patience, what callers may make this machine reach.
-
-These are the values alone, checked; ``backend/settings_file.py`` reads and writes them as ``flashflow.toml``.
-"""
+"""Settings of ``flashflow.toml`` as validated values: channels, delivery, privacy, retention, allowed hosts."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-# \Z and not "$", which would let a trailing newline through.
+# \Z, not "$", which would accept a trailing newline.
 Text = Annotated[
     str, Meta(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z")
 ]
 Secret = Annotated[str, Meta(min_length=1, max_length=10_000, extra={"secret": True})]
-"""Never in a log, an error, ``/health`` or an export."""
-# Without a user and password, which would make a secret of what is shown.
+"""Value that never appears in a log, an error, ``/health`` or an export."""
+# No user and password: base URLs are shown, so they must not contain secrets.
 BaseUrl = Annotated[str, Meta(min_length=8, max_length=2_000, pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?\Z")]
 UnsubscribeUrl = Annotated[str, Meta(max_length=500, pattern=r"^https://[A-Za-z0-9.:\[\]-]+([/?][!$-;=?-\[\]-~]*)?\Z")]
 Connections = Annotated[int, Meta(ge=1, le=64)]
@@ -29,18 +26,17 @@ MaxDelay = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every channel may be told: how many tries run side by side, how many may begin in a second, and how long a
-    failed delivery is tried again."""
+    """Settings of every channel: concurrent attempts, attempts started per second, and retries."""
 
     connections: Connections = 4
     rate_per_second: Rate | None = None
     give_up_after: GiveUpAfter | None = None
-    """This and both delays, in seconds: what ``[delivery]`` says where None."""
+    """Seconds, as are both delays; None: the value of ``[delivery]``."""
     base_delay: BaseDelay | None = None
     max_delay: MaxDelay | None = None
 
     def __repr__(self) -> str:
-        """Without the secrets: a repr ends up in logs and tracebacks."""
+        """Omit secrets, because a repr appears in logs and tracebacks."""
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
@@ -55,17 +51,17 @@ class EmailSettings(ChannelSettings, frozen=True, kw_only=True):
     host: Text
     sender: Text = msgspec.field(name="from")
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
-    """Without one: 587 for starttls, 465 for tls, 25 for none."""
+    """Default: 587 for starttls, 465 for tls, 25 for none."""
     security: Literal["none", "starttls", "tls"] = "starttls"
     username: Text | None = None
     password: Secret | None = None
     reply_to: Text | None = None
-    """The address that reads replies, and requests to unsubscribe by mail."""
+    """Address for replies and for requests to unsubscribe by mail."""
     unsubscribe_url: UnsubscribeUrl | None = None
     """The owner's own https URL for one-click unsubscription (RFC 8058)."""
     ca_file: Text | None = None
-    """The path of a PEM file with the certificates to trust instead of the system's."""
-    # Seconds for each step of a dialogue, as long as RFC 5321, 4.5.3.2 asks: servers delay on purpose.
+    """Path of a PEM file with the certificates to trust instead of the system's."""
+    # Seconds per step of an SMTP dialogue, as RFC 5321, 4.5.3.2 requires: servers delay on purpose.
     connect_timeout: StepTimeout = 30.0
     greeting_timeout: StepTimeout = 300.0
     command_timeout: StepTimeout = 300.0
@@ -74,7 +70,7 @@ class EmailSettings(ChannelSettings, frozen=True, kw_only=True):
 
 
 class SmsSettings(ChannelSettings, frozen=True, kw_only=True):
-    """``[channels.sms]``: Twilio, or whatever speaks as it does."""
+    """``[channels.sms]``: Twilio, or a service with the same API."""
 
     account_sid: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_-]+\Z")]
     auth_token: Secret
@@ -100,7 +96,7 @@ class ApnsSettings(ChannelSettings, frozen=True, kw_only=True):
 
 
 class WebPushSettings(ChannelSettings, frozen=True, kw_only=True):
-    """``[channels.push.webpush]``: ``subject`` is how a push service reaches the owner (RFC 8292)."""
+    """``[channels.push.webpush]``: ``subject`` is the owner's contact for push services (RFC 8292)."""
 
     subject: Annotated[str, Meta(max_length=500, pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://\S+)\Z")]
 
@@ -119,13 +115,13 @@ class PushSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class AppriseSettings(ChannelSettings, frozen=True, kw_only=True):
-    """``[channels.NAME]``: any service by its Apprise address."""
+    """``[channels.NAME]``: a service by its Apprise URL."""
 
     url: Secret
 
 
 class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[delivery]``: exponential back-off until an age; times in seconds. ``max_attempts`` may end it earlier."""
+    """``[delivery]``: exponential back-off up to an age, in seconds; ``max_attempts`` may end it earlier."""
 
     give_up_after: GiveUpAfter = 86_400.0
     base_delay: BaseDelay = 1.0
@@ -134,41 +130,40 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class PrivacySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[privacy]``: what is kept of whom. A user's own no is obeyed under every rule but "none", which keeps nothing
-    of anybody."""
+    """``[privacy]``: which activities are stored. A user's refusal applies to "all" too; "none" stores nothing."""
 
     mask_ip: bool = False
-    """IPv4 addresses lose their last 8 bits, IPv6 ones their last 80, before they are stored."""
+    """Whether the last 8 bits of IPv4 and 80 bits of IPv6 addresses are cleared before they are stored."""
     tracking: Literal["all", "consented", "none"] = "all"
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[retention]``: how long rows are kept. What is not set is kept for ever."""
+    """``[retention]``: age and size limits of stored rows; None: no limit."""
 
     activities_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
     notifications_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
     max_mb: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
-    """Megabytes (2**20 bytes) that both files may fill; above it the oldest activities go."""
+    """Size limit of both files in megabytes (2**20 bytes); above it the oldest activities are pruned."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything in ``flashflow.toml``; a channel that is None is not configured."""
+    """All settings of ``flashflow.toml``; a channel that is None is not configured."""
 
     email: EmailSettings | None = None
     sms: SmsSettings | None = None
     push: PushSettings = PushSettings()
     others: dict[str, AppriseSettings] = {}
-    """Channels that the owner named, by name."""
+    """The owner's own channels, by name."""
     delivery: DeliverySettings = DeliverySettings()
     privacy: PrivacySettings = PrivacySettings()
     retention: RetentionSettings = RetentionSettings()
     allow_hosts: tuple[str, ...] = ()
-    """Hosts (``name``, ``name:port`` or an address) that callers' URLs may reach although they are private."""
+    """Private hosts (``name``, ``name:port`` or an address) that callers' URLs may reach."""
 
 
 @cache
 def secret_fields(kind: type[msgspec.Struct]) -> frozenset[str]:
-    """The names, as in the file, of a struct's fields that are a ``Secret``."""
+    """Return the names, as in the file, of a struct's secret fields."""
     return frozenset(field.encode_name for field in msgspec.structs.fields(kind) if _is_secret(field.type))
 
 

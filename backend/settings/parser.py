@@ -1,7 +1,7 @@
-"""From the tables of ``flashflow.toml`` to Settings: references filled in, every mistake at its place.
+"""Convert the tables of ``flashflow.toml`` to Settings: resolve references, report every error with its place.
 
-A string may hold references: ``${NAME}`` is the environment variable NAME, ``${keyring:email.password}`` a secret of
-the keyring, ``$${`` a plain ``${``.
+A string may contain references: ``${NAME}`` is the environment variable NAME, ``${keyring:email.password}`` a secret
+of the keyring, ``$${`` a literal ``${``.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ PLAIN: Mapping[str, type[msgspec.Struct]] = {
     "privacy": PrivacySettings,
     "retention": RetentionSettings,
 }
-"""The tables that stand by themselves."""
+"""Tables outside ``[channels]``."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
-"""A channel that the owner names."""
+"""Pattern of the owner's channel names."""
 TAKEN = frozenset({"in_app", "push", *CHANNELS, *PUSH})
-"""What no channel of the owner's may be called."""
+"""Reserved channel names."""
 SET = "set"
-"""What is shown for a secret that there is."""
+"""Placeholder shown for an existing secret."""
 
 _REFERENCE = re.compile(
     r"(?P<plain>\$\$\{)|\$\{(?:keyring:(?P<secret>[A-Za-z0-9_.-]{1,200})|(?P<env>[A-Za-z_][A-Za-z0-9_]*))\}|(?P<broken>\$\{)"
@@ -66,35 +66,35 @@ _LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1|\[::1\]")
 
 
 class Lookup(Protocol):
-    """Where references lead."""
+    """Source of the values of references."""
 
     def variable(self, name: str) -> str | None:
-        """The environment variable, or None where it is not set."""
+        """Return the environment variable, or None where it is not set."""
         ...
 
     def secret(self, name: str) -> str | None:
-        """The keyring's secret, or None. May raise ValidationError where it cannot be asked."""
+        """Return the keyring's secret, or None. Raises ValidationError where the keyring does not respond."""
         ...
 
 
 def is_reference(text: str) -> bool:
-    """Whether ``text`` is one reference and nothing else."""
+    """Whether ``text`` is exactly one reference."""
     match = _REFERENCE.fullmatch(text)
     return match is not None and bool(match["env"] or match["secret"])
 
 
 def escaped(text: str) -> str:
-    """``text`` written so that it is read back as it is, whatever it looks like."""
+    """Escape ``text`` so that it contains no references."""
     return text.replace("${", "$${")
 
 
 def settings_of(tables: Mapping[str, Any], lookup: Lookup) -> Settings:
-    """Raises one ValidationError with every mistake at its dotted place; none of its words is a secret's value."""
+    """Build the settings. Raises one ValidationError with every error at its dotted place, without secret values."""
     return _Reader(lookup).settings(tables)
 
 
 def struct_at(place: tuple[str, ...]) -> type[msgspec.Struct] | None:
-    """What the table at ``place`` is made of, or None where no table can stand."""
+    """Return the struct of the table at ``place``, or None where no table is allowed."""
     match place:
         case (name,) if name in PLAIN:
             return PLAIN[name]
@@ -108,8 +108,8 @@ def struct_at(place: tuple[str, ...]) -> type[msgspec.Struct] | None:
 
 
 def shown(settings: Settings, tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that is in force, in the file's own shape: a secret as ``"set"`` or None, what the file says by a
-    reference as that reference, a channel that is not configured as None."""
+    """Return the active settings in the file's structure: a secret as ``"set"`` or None, a reference unresolved, a
+    channel that is not configured as None."""
     channels = _table(tables, "channels")
     push = _table(channels, "push")
     return {
@@ -143,17 +143,17 @@ def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 class _Reader:
-    """Reads one file, gathering what is wrong with it."""
+    """Reads one file and collects its errors."""
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         self._errors: list[FieldError] = []
 
     def settings(self, tables: Mapping[str, Any]) -> Settings:
-        self._know(tables, "", ("channels", *PLAIN, "allow_hosts"))
+        self._check_names(tables, "", ("channels", *PLAIN, "allow_hosts"))
         channels = self._inner(tables, "channels", "channels")
         push = self._inner(channels, "push", "channels.push")
-        self._know(push, "channels.push", tuple(PUSH))
+        self._check_names(push, "channels.push", tuple(PUSH))
         email = self._optional(channels, "channels", "email", EmailSettings)
         if email is not None:
             self._check_email(email)
@@ -183,20 +183,20 @@ class _Reader:
                 continue
             place = f"channels.{_key(name)}"
             if name == "in_app":
-                self._wrong(place, "needs no settings: it is always there")
+                self._wrong(place, "needs no settings: it is always available")
             elif name in TAKEN:
                 self._wrong(place, f"is not a channel of its own; did you mean [channels.push.{name}]?")
             elif not NAME.match(name):
-                self._wrong(place, "is no name for a channel: lower-case letters, digits, _ and - make one")
+                self._wrong(place, "is not a valid channel name: use lower-case letters, digits, _ and -")
             elif isinstance(channels[name], dict) and "url" not in channels[name]:
                 near = difflib.get_close_matches(name, [*CHANNELS, "push"], 1)
-                self._wrong(place, "needs a url, as every channel that you name" + _did_you_mean(near))
+                self._wrong(place, "needs a url, like every channel that you name" + _did_you_mean(near))
             elif found := self._optional(channels, "channels", name, AppriseSettings):
                 others[name] = found
         return others
 
     def _delivery(self, tables: Mapping[str, Any]) -> DeliverySettings:
-        """Of the two delays, one that is not given gives way to the other."""
+        """Read ``[delivery]``; a default delay is adjusted to a configured one."""
         delivery = self._optional(tables, "", "delivery", DeliverySettings) or DeliverySettings()
         if delivery.base_delay <= delivery.max_delay:
             return delivery
@@ -243,7 +243,7 @@ class _Reader:
         if len(self._errors) > before:
             return None
         fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-        self._know(table, place, tuple(fields))
+        self._check_names(table, place, tuple(fields))
         values = {}
         for key, written in table.items():
             if key in fields:
@@ -265,15 +265,15 @@ class _Reader:
         if isinstance(value, float) and not math.isfinite(value):
             self._wrong(place, "must be a finite number")
         elif isinstance(value, str) and not value.isascii() and _HALF_A_PAIR.search(value):
-            self._wrong(place, "holds half of a surrogate pair, which no text can")
+            self._wrong(place, "contains an unpaired surrogate")
         else:
             try:
                 msgspec.convert(value, field.type)
             except (msgspec.ValidationError, OverflowError) as error:
-                self._wrong(place, _in_words(str(error), field.type))
+                self._wrong(place, _message(str(error), field.type))
 
     def _as_number(self, written: Any, filled: Any, field: msgspec.structs.FieldInfo) -> Any:
-        """The environment knows only text: where a number belongs, a reference may lead to its digits."""
+        """Convert the text of a reference to the number that the field requires."""
         kinds = _kinds(field.type)
         if written is filled or not isinstance(filled, str) or str in kinds:
             return filled
@@ -286,7 +286,7 @@ class _Reader:
         return filled
 
     def _filled(self, written: Any, place: str, secret: bool) -> Any:
-        """``written`` with its references filled in; _BROKEN where one leads nowhere, which is noted."""
+        """Resolve the references in ``written``; return _BROKEN, and record the error, where one has no value."""
         if not isinstance(written, str) or "${" not in written:
             return written
         before = len(self._errors)
@@ -303,12 +303,12 @@ class _Reader:
             return value or ""
         if name := match["secret"]:
             return self._from_keyring(name, place, secret)
-        self._wrong(place, "has a ${ that begins no reference, as ${NAME} would be; $${ is a plain one")
+        self._wrong(place, "has a ${ that is not a reference such as ${NAME}; write $${ for a literal ${")
         return ""
 
     def _from_keyring(self, name: str, place: str, secret: bool) -> str:
         if not secret:
-            self._wrong(place, "is no secret, and only those may come from the keyring")
+            self._wrong(place, "is not a secret; only secrets may come from the keyring")
             return ""
         try:
             value = self._lookup.secret(name)
@@ -316,10 +316,10 @@ class _Reader:
             self._wrong(place, str(error))
             return ""
         if value is None:
-            self._wrong(place, f"the keyring has nothing under the name {name}")
+            self._wrong(place, f"the keyring has no secret named {name}")
         return value or ""
 
-    def _know(self, table: Mapping[str, Any], place: str, known: tuple[str, ...]) -> None:
+    def _check_names(self, table: Mapping[str, Any], place: str, known: tuple[str, ...]) -> None:
         for key in table:
             if key not in known:
                 near = difflib.get_close_matches(key, known, 1)
@@ -334,8 +334,8 @@ _BROKEN: Any = object()
 _HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
-def _in_words(text: str, annotation: Any) -> str:
-    """msgspec's sentence without any value in it: that may have come from the environment."""
+def _message(text: str, annotation: Any) -> str:
+    """Rewrite msgspec's message without the value, which may come from the environment."""
     if "matching regex" in text:
         return "has characters or a form that is not allowed here"
     if text.startswith("Invalid enum value"):
@@ -348,7 +348,7 @@ def _in_words(text: str, annotation: Any) -> str:
 
 
 def _kinds(annotation: Any) -> frozenset[type]:
-    """The plain types that an annotation lets in."""
+    """Return the plain types that an annotation accepts."""
     if get_origin(annotation) is Annotated:
         return _kinds(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
@@ -369,5 +369,5 @@ def _did_you_mean(near: list[str]) -> str:
 
 
 def _key(key: str) -> str:
-    """A key of the file as it may be shown: one line, and no longer than a name."""
+    """Return a key of the file in a form fit for messages: one line of limited length."""
     return key if _BARE_KEY.match(key) else ascii(key[:64])

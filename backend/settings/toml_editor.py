@@ -1,8 +1,8 @@
-"""The text of ``flashflow.toml``: read strictly, and changed a table at a time with everything else left as it stands.
+"""Parse and edit the text of ``flashflow.toml``, one table at a time, leaving the rest unchanged.
 
-A table under its own ``[header]`` is cut out and tomlkit sees nothing but its lines: across tables it moves comments
-about. Other spellings (inline tables, dotted keys) are left to tomlkit as a whole. Either way the new text is read
-again and must say exactly what was meant.
+A table under its own ``[header]`` is cut out and edited by tomlkit alone, because tomlkit moves comments between
+tables. Other forms (inline tables, dotted keys) are edited by tomlkit in the whole file. In both cases the new text is
+parsed again and must contain exactly the intended values.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 from flashflow.backend.core.errors import ValidationError
 
 Place = tuple[str, ...]
-"""A table by its keys: ``("channels", "email")``; none for the top of the file."""
+"""Keys of a table: ``("channels", "email")``; empty for the top level."""
 Table = dict[str, Any]
 
 MOST = 1_000_000
-"""Characters of a file that are read: what is longer is no settings file."""
+"""Limit of the file's length in characters."""
 
 _ANY_HEADER = re.compile(r"^[ \t]*\[", re.MULTILINE)
 
 
 def parsed(text: str) -> Table:
-    """The file's tables. Raises ValidationError with the line and column of a mistake."""
+    """Parse the file. Raises ValidationError with line and column."""
     if len(text) > MOST:
         raise ValidationError.of("", f"flashflow.toml is longer than {MOST:,} characters.")
     try:
@@ -36,12 +36,12 @@ def parsed(text: str) -> Table:
         raise ValidationError.of("", f"flashflow.toml is not valid TOML: {error}") from None
     except RecursionError:
         raise ValidationError.of("", "flashflow.toml is nested too deeply.") from None
-    except ValueError:  # thousands of digits, a date that is none
+    except ValueError:  # thousands of digits, an invalid date
         raise ValidationError.of("", "flashflow.toml holds a number or a date out of range.") from None
 
 
 def table_at(tables: Mapping[str, Any], place: Place) -> Table | None:
-    """The table at ``place``, or None where there is none."""
+    """Return the table at ``place``, or None."""
     found: Any = tables
     for key in place:
         found = found.get(key) if isinstance(found, dict) else None
@@ -49,8 +49,8 @@ def table_at(tables: Mapping[str, Any], place: Place) -> Table | None:
 
 
 def with_table(tables: Mapping[str, Any], place: Place, values: Mapping[str, Any] | None) -> Table:
-    """A copy of ``tables`` in which ``place`` says ``values``, or is gone for None. At the top only plain values are
-    exchanged. Raises ValidationError where something that is no table stands in the way."""
+    """Return a copy of ``tables`` with ``values`` at ``place``, or without it for None. At the top level only plain
+    values are replaced. Raises ValidationError where a parent is not a table."""
     changed: Table = copy.deepcopy(dict(tables))
     if not place:
         kept = {key: value for key, value in changed.items() if isinstance(value, dict)}
@@ -68,21 +68,20 @@ def with_table(tables: Mapping[str, Any], place: Place, values: Mapping[str, Any
 
 
 def edited(text: str, place: Place, values: Mapping[str, Any] | None) -> str:
-    """``text`` with the table at ``place`` saying ``values``, or without it for None.
+    """Return ``text`` with ``values`` in the table at ``place``, or without the table for None.
 
-    Comments, order and what did not change stay. Raises ValidationError where the file is written in a way that
-    cannot be changed without harm.
+    Comments, order and unchanged values stay. Raises ValidationError where the file's form cannot be edited safely.
     """
     tables = parsed(text)
     if values is None and table_at(tables, place) is None:
         return text
     meant = _without_bare(with_table(tables, place, values))
-    for way in (_edited_section, _edited_whole, _written_anew):
+    for way in (_edited_section, _edited_whole, _moved_to_end):
         changed = _tried(way, text, place, values)
         if changed is not None and _says(changed, meant):
             return changed
     raise ValidationError.of(
-        ".".join(place), "cannot be changed in the way that flashflow.toml is written; please edit the file by hand"
+        ".".join(place), "cannot be edited in the form that flashflow.toml has; please edit the file by hand"
     )
 
 
@@ -104,7 +103,7 @@ def _says(text: str, meant: Table) -> bool:
 
 
 def _edited_section(text: str, place: Place, values: Mapping[str, Any] | None) -> str | None:
-    """By the table's own lines, appended at the end if there are none; None where it is not written like that."""
+    """Edit the lines below the table's header, or append the table; None where it has another form."""
     newline = "\r\n" if "\r\n" in text else "\n"
     found = _section(text, place)
     if found is None:
@@ -113,7 +112,7 @@ def _edited_section(text: str, place: Place, values: Mapping[str, Any] | None) -
     body, tail = _split_tail(text[body_start:end])
     if values is None:
         return text[:start] + tail + text[end:]
-    if not place and not body:  # what opens the file stays first, what describes the next table stays with it
+    if not place and not body:  # comments at the top stay first, comments of the next table stay with it
         cut = tail.rfind(newline * 2) + len(newline * 2) if newline * 2 in tail else 0
         head, tail = tail[:cut], newline + tail[cut:]
         return text[:start] + head + _edited_lines("", values, newline) + tail + text[end:]
@@ -122,7 +121,7 @@ def _edited_section(text: str, place: Place, values: Mapping[str, Any] | None) -
 
 
 def _section(text: str, place: Place) -> tuple[int, int, int] | None:
-    """Where the table's header and its lines begin and where they end; None where there is not just one header."""
+    """Return the offsets of the table's header, first line and end; None unless there is exactly one header."""
     start = body = 0
     if place:
         names = r"[ \t]*\.[ \t]*".join(re.escape(key) for key in place)
@@ -135,7 +134,7 @@ def _section(text: str, place: Place) -> tuple[int, int, int] | None:
 
 
 def _split_tail(lines: str) -> tuple[str, str]:
-    """A table's lines, and the blank lines and comments after its last value: they belong to what follows."""
+    """Split a table's lines from the blank lines and comments after its last value, which belong to the next table."""
     each = re.findall(r"[^\n]*\n|[^\n]+", lines)
     tail = list(takewhile(lambda line: not line.strip() or line.lstrip().startswith("#"), reversed(each)))
     split = len(each) - len(tail)
@@ -165,7 +164,7 @@ def _appended(text: str, place: Place, values: Mapping[str, Any] | None, newline
 
 
 def _edited_whole(text: str, place: Place, values: Mapping[str, Any] | None) -> str:
-    """By tomlkit's view of the whole file."""
+    """Edit the whole file with tomlkit."""
     import tomlkit
     from tomlkit.items import InlineTable
 
@@ -189,8 +188,8 @@ def _edited_whole(text: str, place: Place, values: Mapping[str, Any] | None) -> 
     return tomlkit.dumps(document)
 
 
-def _written_anew(text: str, place: Place, values: Mapping[str, Any] | None) -> str | None:
-    """The table taken out by tomlkit and put at the end, without the comments in it."""
+def _moved_to_end(text: str, place: Place, values: Mapping[str, Any] | None) -> str | None:
+    """Remove the table with tomlkit and append it at the end, without its comments."""
     newline = "\r\n" if "\r\n" in text else "\n"
     return _appended(_edited_whole(text, place, None), place, values, newline) if place else None
 
@@ -200,7 +199,7 @@ def _ended(lines: str, newline: str) -> str:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values are written alike: 1, 1.0 and true are three."""
+    """Whether two values are equal in TOML: 1, 1.0 and true differ."""
     one, other = (value.unwrap() if hasattr(value, "unwrap") else value for value in (one, other))
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
@@ -210,8 +209,8 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _without_bare(tables: Table) -> Table:
-    """Without the tables of tables that are empty: whether ``[channels]`` stands above ``[channels.email]`` makes no
-    difference. An empty table of values does: it says that a channel is there."""
+    """Drop empty parent tables: a ``[channels]`` header above ``[channels.email]`` has no meaning. An empty table of
+    values has one: it configures a channel."""
     channels = tables.get("channels")
     if not isinstance(channels, dict):
         return tables

@@ -233,10 +233,10 @@ def test_a_file_from_windows_is_read_as_well(path: Path, start: str, newline: st
         ("[channels.push.fmc]\ncredentials='x'", "channels.push.fmc", "did you mean fcm?"),
         ("[channels.push.webpush]\nsubject='x'", "channels.push.webpush.subject", "characters or a form"),
         ("[channels.emial]\nhost='h'", "channels.emial", "did you mean email?"),
-        ("[channels.in_app]", "channels.in_app", "always there"),
+        ("[channels.in_app]", "channels.in_app", "always available"),
         ("[channels.fcm]\ncredentials='x'", "channels.fcm", "did you mean [channels.push.fcm]?"),
-        ("[channels.Chat]\nurl='x://y'", "channels.Chat", "is no name for a channel"),
-        ("[channels.'a b\\n']\nurl='x://y'", "channels.'a b\\\\n'", "is no name for a channel"),
+        ("[channels.Chat]\nurl='x://y'", "channels.Chat", "is not a valid channel name"),
+        ("[channels.'a b\\n']\nurl='x://y'", "channels.'a b\\\\n'", "is not a valid channel name"),
         ("[channels.chat]\nurl=''", "channels.chat.url", "of length >= 1"),
         ("[channels.chat]\nurl='x://y'\nconnections=65", "channels.chat.connections", "<= 64"),
         ("[channels.chat]\nurl='x://y'\nrate_per_second=0", "channels.chat.rate_per_second", "> 0"),
@@ -352,10 +352,10 @@ def test_what_a_reference_leads_to_is_not_looked_through_for_more(path: Path) ->
     ("value", "message"),
     [
         ("${MISSING}", "the environment variable MISSING is not set"),
-        ("a ${ b", "begins no reference"),
-        ("${}", "begins no reference"),
-        ("${A B}", "begins no reference"),
-        ("${keyring:}", "begins no reference"),
+        ("a ${ b", "is not a reference"),
+        ("${}", "is not a reference"),
+        ("${A B}", "is not a reference"),
+        ("${keyring:}", "is not a reference"),
         ("${keyring:x.url}", "There is no keyring on this device."),
     ],
 )
@@ -368,7 +368,7 @@ def test_a_reference_that_leads_nowhere_is_named(path: Path, value: str, message
 def test_only_a_secret_may_come_from_the_keyring(path: Path, memory: Memory) -> None:
     memory.kept["FlashFlow", "email.password"] = "hunter2"
     path.write_text("[channels.email]\nhost = '${keyring:email.password}'\nfrom = 'f'\n")
-    with pytest.raises(ValidationError, match=r"channels\.email\.host: is no secret") as caught:
+    with pytest.raises(ValidationError, match=r"channels\.email\.host: is not a secret") as caught:
         opened(path, secrets=KeyringSecrets()).load()
     assert "hunter2" not in str(caught.value)
 
@@ -734,7 +734,7 @@ def test_a_link_stays_a_link(path: Path, tmp_path: Path) -> None:
         ("channels.email", {"host": "h"}, "channels.email.from: is required"),
         ("channels.email", {**MAIL, "sender": "x"}, "channels.email.sender"),
         ("channels.email", {**MAIL, "password": 5}, "channels.email.password: must be text"),
-        ("channels.email", {**MAIL, "host": "\ud800"}, "half of a surrogate pair"),
+        ("channels.email", {**MAIL, "host": "\ud800"}, "an unpaired surrogate"),
         ("channels.email", {**MAIL, "host": object()}, "channels.email.host"),
         ("channels.email", {**MAIL, "host": "${NO}"}, "NO is not set"),
         ("channels.push", {}, "channels.push: is not a table"),
@@ -742,7 +742,7 @@ def test_a_link_stays_a_link(path: Path, tmp_path: Path) -> None:
         ("channels.Chat", {"url": "x"}, "channels.Chat: is not a table"),
         ("channels.a.b", {"url": "x"}, "is not a table"),
         ("else", {}, "is not a table"),
-        ("", {"delivery": {}}, "only allow_hosts"),
+        ("", {"delivery": {}}, "Only allow_hosts"),
     ],
 )
 def test_what_is_not_valid_is_not_written(path: Path, place: str, values: dict[str, Any], message: str) -> None:
@@ -853,7 +853,7 @@ def test_a_save_that_fails_puts_the_keyring_back(path: Path, memory: Memory) -> 
     file = opened(path, secrets=KeyringSecrets())
     file.save("channels.email", {**MAIL, "password": "old"})
     text = path.read_text()
-    (path.parent / ".flashflow.toml.new").mkdir()  # in the way of the new file
+    (path.parent / ".flashflow.toml.part").mkdir()  # in the way of the new file
     with pytest.raises(StorageError):
         file.save("channels.email", {**MAIL, "password": "new"})
     with pytest.raises(StorageError):
@@ -954,7 +954,7 @@ def test_a_locked_keyring_costs_one_wait_and_is_used_once_it_is_unlocked(path: P
     backend.kept["FlashFlow", "chat.url"] = "slack://x"
     path.write_text("[channels.chat]\nurl = '${keyring:chat.url}'\n")
     with installed(backend):
-        file = opened(path, secrets=KeyringSecrets(patience_s=0.3))
+        file = opened(path, secrets=KeyringSecrets(timeout_s=0.3))
         began = time.monotonic()
         with pytest.raises(ValidationError, match="may be locked"):
             file.load()
