@@ -31,7 +31,7 @@ ASSETS = Path(str(files("flashflow.assets")))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 refused or failed, 2 usage."""
+    """Run the command line. Return the exit code: 0 success, 1 refused or failed, 2 usage error."""
     from flashflow.backend.core.errors import FlashFlowError
 
     prepare_streams()
@@ -40,12 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     except FlashFlowError as error:
         problem = str(error)
     except BrokenPipeError:
-        problem = ""  # as with any filter: its reader has had enough
+        problem = ""  # the reader has closed the pipe
     except KeyboardInterrupt:
         return 130
     except (OSError, UnicodeError) as error:
         problem = f"{reason(error)}."
-    except Exception as error:  # one line for a person, and how to learn where it happened
+    except Exception as error:  # one line for the user, and how to get the traceback
         if os.environ.get("FLASHFLOW_DEBUG"):
             raise
         problem = f"Unexpected {type(error).__name__}: {reason(error)}. Run it with FLASHFLOW_DEBUG=1 to see where."
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str] | None) -> int:
     try:
         options = _parser().parse_args(argv)
-    except SystemExit as ended:  # the parser has printed help, a version, or how to use it
+    except SystemExit as ended:  # the parser has printed help, version or usage
         print_line("", end="")
         return int(ended.code or 0)
     _check_text(options)
@@ -67,7 +67,7 @@ def _run(argv: list[str] | None) -> int:
 
 
 def _check_text(options: argparse.Namespace) -> None:
-    """Raises ValidationError for an argument that is no text; the name of a file may be any bytes."""
+    """Raises ValidationError for an argument that is not text; file names may be any bytes."""
     from flashflow.backend.core.errors import ValidationError
 
     for name, value in vars(options).items():
@@ -88,7 +88,7 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 def _open(config: Config, options: argparse.Namespace) -> int:
-    """The window; where there can be none, the same screens in the browser."""
+    """Show the window, or without a display the same screens in the browser."""
     from flashflow.views.window import why_no_window
 
     problem = why_no_window(os.environ, fetch=True)
@@ -106,14 +106,14 @@ def _open(config: Config, options: argparse.Namespace) -> int:
 
 
 def _serve(config: Config, options: argparse.Namespace, *, screens: bool | None = None) -> int:
-    """API and web screens on one port until SIGINT, SIGTERM or SIGHUP."""
+    """Serve the API and the web screens on one port until SIGINT, SIGTERM or SIGHUP."""
     from flashflow.backend import Backend
 
     with EndSignals() as ended, Backend(config) as backend:
-        wanted = not options.no_ui if screens is None else screens
-        backend.start(screens=_web(backend) if wanted else None)
+        with_screens = not options.no_ui if screens is None else screens
+        backend.start(screens=_web(backend) if with_screens else None)
         announce(f"FlashFlow {VERSION} answers at {backend.url}")
-        if wanted:
+        if with_screens:
             announce(f"Open {backend.new_launch_link()}")
             if screens:
                 _open_browser(backend.new_launch_link())
@@ -125,16 +125,16 @@ def _serve(config: Config, options: argparse.Namespace, *, screens: bool | None 
 
 
 def _settle_down() -> None:
-    """Exclude what the start made from every later garbage collection, so that each of them is short.
+    """Exclude objects of the start from later garbage collections, to keep these short.
 
-    The thresholds stay Python's own: with higher ones no page of the UI that was closed was ever given back.
+    The thresholds stay at Python's defaults: with higher ones, closed UI pages were never freed.
     """
     gc.collect()
     gc.freeze()
 
 
 def _open_browser(link: str) -> None:
-    """Open the link by itself where a person would see it happen; the printed one works in any case."""
+    """Open the link in a browser where there is a display; the printed link works in any case."""
     import webbrowser
 
     if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
@@ -211,7 +211,7 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
 
     if commands.verify(config, print_line, rebuild=options.rebuild):
         return 0
-    complain("Some figures differ; `flashflow verify --rebuild` recalculates them.")
+    complain("Some rollups differ; `flashflow verify --rebuild` recalculates them.")
     return 1
 
 
@@ -249,8 +249,8 @@ def _prune(config: Config, options: argparse.Namespace) -> int:
     from flashflow.backend.cli import data
 
     before = data.days_ago(options.keep_days) if options.before is None else options.before
-    moment = data.time_argument(before, "--before") or before
-    data.prune(config, print_line, moment, options.what, dry_run=options.dry_run)
+    before = data.time_argument(before, "--before") or before
+    data.prune(config, print_line, before, options.what, dry_run=options.dry_run)
     return 0
 
 
@@ -301,17 +301,17 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--host", default=argparse.SUPPRESS, help="address to listen on (127.0.0.1)")
     server.add_argument("--port", type=_port, default=argparse.SUPPRESS, help="port to listen on (8750)")
     server.add_argument(
-        "--next-free-port", action="store_true", default=argparse.SUPPRESS, help="go on to the next port if it is taken"
+        "--next-free-port", action="store_true", default=argparse.SUPPRESS, help="use the next free port if it is taken"
     )
     server.add_argument(
         "--allow-host", action="append", metavar="NAME[:PORT]", default=argparse.SUPPRESS,
-        help="a further name that FlashFlow is reached by: through a proxy, a forwarded port or --host",
+        help="another host name of FlashFlow: through a proxy, a forwarded port or --host",
     )  # fmt: skip
     parser = argparse.ArgumentParser(
         prog="flashflow", description="The notification centre and activity log of this machine.",
         parents=[common, server],
     )  # fmt: skip
-    # Not data_dir: that would be the default of each command too, and win over what stands before the command.
+    # Not data_dir: each command would inherit the default, which would override an option before the command.
     parser.set_defaults(no_ui=False)
     parser.add_argument("--version", action="version", version=f"flashflow {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -319,25 +319,25 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--no-ui", action="store_true", help="the API alone")
     commands.add_parser("key", parents=[common], help="print the local API key")
     commands.add_parser("link", parents=[common], help="print a link that opens the running FlashFlow in a browser")
-    commands.add_parser("doctor", parents=[common], help="say what works on this machine")
-    verify = commands.add_parser("verify", parents=[common], help="compute every figure once more and compare")
-    verify.add_argument("--rebuild", action="store_true", help="put right what differs")
-    keys = commands.add_parser("keys", parents=[common], help="make, list and revoke keys for apps")
+    commands.add_parser("doctor", parents=[common], help="check the parts of the system on this machine")
+    verify = commands.add_parser("verify", parents=[common], help="recalculate the rollups and compare")
+    verify.add_argument("--rebuild", action="store_true", help="replace rollups that differ")
+    keys = commands.add_parser("keys", parents=[common], help="create, list and revoke API keys")
     actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
-    add = actions.add_parser("add", parents=[common], help="make a key; it is printed once, alone on the last line")
+    add = actions.add_parser("add", parents=[common], help="create a key; it is printed once, alone on the last line")
     add.add_argument("name")
-    add.add_argument("--scope", required=True, help="track,send,read,manage,admin: those it shall have")
-    actions.add_parser("list", parents=[common], help="names, scopes, whether in use")
-    actions.add_parser("revoke", parents=[common], help="end a key for good").add_argument("name")
-    send = commands.add_parser("send", parents=[common], help="tell a user something")
+    add.add_argument("--scope", required=True, help="scopes, comma-separated: track,send,read,manage,admin")
+    actions.add_parser("list", parents=[common], help="list names, scopes and status")
+    actions.add_parser("revoke", parents=[common], help="revoke a key permanently").add_argument("name")
+    send = commands.add_parser("send", parents=[common], help="send a notification to a user")
     send.add_argument("user")
     send.add_argument("title")
     send.add_argument("message", nargs="+", help="the text; - reads it from standard input")
-    send.add_argument("--type", help="the type of notice (general)")
+    send.add_argument("--type", help="notification type (general)")
     send.add_argument("--priority", choices=("low", "normal", "high", "urgent"))
     send.add_argument("--channel", action="append", metavar="NAME", help="in_app, push, email, sms or one of your own")
     send.add_argument("--data", help="a JSON object")
-    track = commands.add_parser("track", parents=[common], help="note what a user did")
+    track = commands.add_parser("track", parents=[common], help="record activities of a user")
     track.add_argument("user")
     track.add_argument("type", nargs="+")
     track.add_argument("--session", metavar="ID")
@@ -348,34 +348,34 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _data_commands(commands: Any, common: argparse.ArgumentParser) -> None:
-    """The commands that take data out, bring it in, and let it go."""
+    """Add the commands for export, import, pruning, erasure and backup."""
     formats = ("jsonl", "csv", "parquet")
-    export = commands.add_parser("export", parents=[common], help="write what is stored to a file")
+    export = commands.add_parser("export", parents=[common], help="write stored rows to a file")
     export.add_argument("file", nargs="?", default="-", metavar="FILE", help="- is standard output")
     export.add_argument("--what", choices=("activities", "sessions", "notifications"), default="activities")
     export.add_argument("--format", choices=formats, help="by the file's name, else jsonl")
     export.add_argument("--user", metavar="ID")
     export.add_argument("--app", metavar="NAME")
-    export.add_argument("--since", metavar="TIME", help="a day or a time with an offset; it is included")
-    export.add_argument("--until", metavar="TIME", help="… and this one is not")
-    read = commands.add_parser("import", parents=[common], help="take an export back in; again changes nothing")
+    export.add_argument("--since", metavar="TIME", help="a day or a time with an offset, inclusive")
+    export.add_argument("--until", metavar="TIME", help="a day or a time with an offset, exclusive")
+    read = commands.add_parser("import", parents=[common], help="import an export; a repeated import changes nothing")
     read.add_argument("file", metavar="FILE", help="- is standard input")
     read.add_argument("--what", choices=("activities", "sessions", "notifications"), default="activities")
     read.add_argument("--format", choices=formats, help="by the file's name, else jsonl")
-    prune = commands.add_parser("prune", parents=[common], help="let go of what is old; figures stay")
+    prune = commands.add_parser("prune", parents=[common], help="delete old rows; rollups stay")
     which = prune.add_mutually_exclusive_group(required=True)
     which.add_argument("--before", metavar="TIME", help="a day or a time with an offset")
     which.add_argument("--keep-days", type=_days, metavar="N")
     prune.add_argument("--what", choices=("all", "activities", "notifications"), default="all")
-    prune.add_argument("--dry-run", action="store_true", help="only say how much")
-    erase = commands.add_parser("erase", parents=[common], help="erase a person for good, from both files and backups")
+    prune.add_argument("--dry-run", action="store_true", help="only count the rows")
+    erase = commands.add_parser("erase", parents=[common], help="erase a user permanently, from both files and backups")
     erase.add_argument("user", metavar="USER_ID")
     erase.add_argument("--yes", action="store_true", help="do not ask")
-    erase.add_argument("--even-if-unknown", action="store_true", help="put up a tombstone where nothing is stored too")
-    readmit = commands.add_parser("readmit", parents=[common], help="let an erased person be stored again")
+    erase.add_argument("--even-if-unknown", action="store_true", help="create a tombstone even if nothing is stored")
+    readmit = commands.add_parser("readmit", parents=[common], help="allow data of an erased user to be stored again")
     readmit.add_argument("user", metavar="USER_ID")
-    backup = commands.add_parser("backup", parents=[common], help="copy both files, running or not")
-    backup.add_argument("folder", nargs="?", metavar="DIR", help="the data folder's own backups")
+    backup = commands.add_parser("backup", parents=[common], help="copy both files; works while FlashFlow runs")
+    backup.add_argument("folder", nargs="?", metavar="DIR", help="target folder (default: the data folder's backups)")
 
 
 def _days(text: str) -> int:

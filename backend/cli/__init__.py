@@ -1,1 +1,1 @@
-"""Commands of ``flashflow``."""
+"""Commands of the ``flashflow`` command line."""

@@ -1,4 +1,4 @@
-"""The command line's work: the server that runs on the data folder is asked; without one the folder is opened."""
+"""Commands of the command line. They call the server that runs on the data folder, or open the folder without one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DELIVER_S = 8.0
 
 
 def send(config: Config, say: Say, user: str, title: str, message: str, options: Mapping[str, Any]) -> None:
-    """``flashflow send``: says the notification's id and what became of each delivery."""
+    """``flashflow send``: print the notification's id and the status of each delivery."""
     body = {"user_id": user, "title": title, "message": message, **options}
     url = running(config)
     if url is not None:
@@ -46,7 +46,7 @@ def send(config: Config, say: Say, user: str, title: str, message: str, options:
 
 
 def _delivered(backend: Backend, notification_id: str) -> list[tuple[str, str, str | None]]:
-    """The deliveries once nothing is on its way any more, or after DELIVER_S seconds."""
+    """Wait until each delivery was attempted, DELIVER_S seconds at most; return (channel, status, reason)."""
     deadline = time.monotonic() + DELIVER_S
     while True:
         deliveries = backend.notifications.get_notification(notification_id).deliveries
@@ -57,7 +57,7 @@ def _delivered(backend: Backend, notification_id: str) -> list[tuple[str, str, s
 
 
 def track(config: Config, say: Say, user: str, activity_type: str, options: Mapping[str, Any]) -> None:
-    """``flashflow track``: says the activity's id."""
+    """``flashflow track``: print the activity's id."""
     body = {"user_id": user, "activity_type": activity_type, **options}
     url = running(config)
     if url is not None:
@@ -71,7 +71,7 @@ def track(config: Config, say: Say, user: str, activity_type: str, options: Mapp
 
 
 def keys_add(config: Config, say: Say, name: str, scopes: Sequence[str]) -> None:
-    """``flashflow keys add``: the new key, once, alone on the last line."""
+    """``flashflow keys add``: print the new key alone on the last line."""
     url = running(config)
     if url is not None:
         key = str(ask(config, url, "POST", "/api/keys", {"name": name, "scopes": list(scopes)})["key"])
@@ -86,7 +86,7 @@ def keys_add(config: Config, say: Say, name: str, scopes: Sequence[str]) -> None
 
 
 def keys_list(config: Config, say: Say) -> None:
-    """``flashflow keys list``: a line each."""
+    """``flashflow keys list``: print one key per line."""
     url = running(config)
     if url is not None:
         rows = [(k["name"], k["scopes"], k["revoked_at"]) for k in ask(config, url, "GET", "/api/keys")["keys"]]
@@ -99,7 +99,7 @@ def keys_list(config: Config, say: Say) -> None:
 
 
 def keys_revoke(config: Config, say: Say, name: str) -> None:
-    """``flashflow keys revoke``."""
+    """``flashflow keys revoke``: revoke a key."""
     _revoke(config, name)
     say(f"The key “{name}” is revoked.")
 
@@ -114,7 +114,7 @@ def _revoke(config: Config, name: str) -> None:
 
 
 def verify(config: Config, say: Say, *, rebuild: bool) -> bool:
-    """``flashflow verify``: whether the figures are those of the bare rows, or are again after a rebuild."""
+    """``flashflow verify``: compare the rollups with the raw rows. Return whether they match, or were rebuilt."""
     url = running(config)
     if url is not None:
         answer = ask(config, url, "POST", "/api/analytics/verify", {"rebuild": rebuild}, timeout=VERIFY_S)
@@ -126,16 +126,16 @@ def verify(config: Config, say: Say, *, rebuild: bool) -> bool:
             if differences and rebuild:
                 rollups.rebuild()
     for table, missing, surplus in differences:
-        say(f"{table}: {missing} rows lack, {surplus} are there that should not be")
+        say(f"{table}: {missing} rows missing, {surplus} surplus")
     if not differences:
-        say("Every figure is what the activities say.")
+        say("All rollups match the activities.")
     elif rebuild:
-        say("The figures were made anew from the activities.")
+        say("The rollups were recalculated from the activities.")
     return rebuild or not differences
 
 
 def link(config: Config, say: Say) -> None:
-    """``flashflow link``: an address that opens the running FlashFlow in a browser, once."""
+    """``flashflow link``: print an address that opens the running FlashFlow in a browser, once."""
     url = running(config)
     if url is None:
         raise FlashFlowError("FlashFlow is not running here. Start it with `flashflow serve`.")
@@ -143,7 +143,7 @@ def link(config: Config, say: Say) -> None:
 
 
 def parse_object(text: str | None, option: str) -> dict[str, Any] | None:
-    """A JSON object from the command line. Raises ValidationError."""
+    """Parse a JSON object from the command line. Raises ValidationError."""
     if text is None:
         return None
     try:
@@ -153,7 +153,7 @@ def parse_object(text: str | None, option: str) -> dict[str, Any] | None:
 
 
 def doctor(config: Config, say: Say, display: str | None) -> bool:
-    """``flashflow doctor``: what works on this machine, a line each; whether the storage does."""
+    """``flashflow doctor``: print one line per part of the system. Return whether the storage works."""
     say(_line("display", display is None, display or "a window can be shown"))
     try:
         url = running(config)
@@ -169,7 +169,7 @@ def doctor(config: Config, say: Say, display: str | None) -> bool:
 
 
 def _channels(config: Config, say: Say) -> None:
-    """This computer's notices, and every channel that ``flashflow.toml`` configures; nothing is sent."""
+    """Print the state of desktop notifications and of every configured channel; send nothing."""
     from flashflow.backend.delivery.desktop.channel import DesktopChannel
 
     file = SettingsFile(config.data_dir / SETTINGS_FILE, environ=os.environ, secrets=secret_store(os.environ))
@@ -179,13 +179,13 @@ def _channels(config: Config, say: Say) -> None:
         say(_line(SETTINGS_FILE, False, str(error)))
         settings = Settings()
     channels = ChannelRegistry(config.data_dir, SystemClock(), DesktopChannel())
-    route_queues = channels.build(settings)
+    queues = channels.build(settings)
     for state in channels.states():
-        if state.name in route_queues:
-            name = "native notices" if state.name == "desktop" else state.label
+        if state.name in queues:
+            name = "native notifications" if state.name == "desktop" else state.label
             say(_line(name, state.works, state.detail))
-    for route_queue in route_queues.values():
-        route_queue.channel.close()
+    for queue in queues.values():
+        queue.channel.close()
 
 
 def _line(name: str, works: bool, detail: str) -> str:
@@ -198,14 +198,14 @@ def _storage(config: Config, url: str | None) -> tuple[bool, str]:
     try:
         with Backend(config) as backend:
             fault = backend.storage_fault()
-            told = " ".join(backend.notices)
+            notices = " ".join(backend.notices)
     except AlreadyRunning:
         return True, f"{config.data_dir}, in use by another FlashFlow"
     except FlashFlowError as error:
         return False, str(error)
     if fault is not None:
         return False, f"{config.data_dir}: {fault}"
-    return True, f"{config.data_dir}, both files sound and writable{f'. {told}' if told else ''}"
+    return True, f"{config.data_dir}, both files sound and writable{f'. {notices}' if notices else ''}"
 
 
 def _port(config: Config, url: str | None) -> tuple[bool, str]:

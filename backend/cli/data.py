@@ -1,4 +1,4 @@
-"""The command line's work with the owner's data: export, import, prune, backup."""
+"""Data commands of the command line: export, import, prune, backup."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ from flashflow.backend.store.privacy.export import ExportFilter
 
 READ_S = 60.0
 BODY = 900 * 1024
-"""Bytes of rows in one request: less than the 1 MiB that a body may have."""
+"""Bytes of rows in one request, below the body limit of 1 MiB."""
 MOST_LINE = 2 * BODY
-"""Bytes, or characters, of a line that are read: no row may be as long."""
+"""Bytes or characters read of one line, more than any valid row has."""
 
 
 # --- export -----------------------------------------------------------------------------------------------------------
 
 
 def export(config: Config, what: What, target: str, kind: str | None, filters: Mapping[str, Any]) -> None:
-    """``flashflow export``: to a file that appears once it is whole, or to standard output (``-``)."""
+    """``flashflow export``: write to a file, which appears when complete, or to standard output (``-``)."""
     form = format_of(target, kind)
     given = {name: value for name, value in filters.items() if value is not None}
     url = running(config)
@@ -62,39 +62,39 @@ def export(config: Config, what: What, target: str, kind: str | None, filters: M
             _fetch(config, url, f"/api/export/{what}?{urlencode({'format': form, **given})}", out)
             return
         with Backend(config) as backend:
-            for piece in backend.exports.rows(what, form, wanted(given)):
+            for piece in backend.exports.rows(what, form, export_filter(given)):
                 out.write(piece)
 
 
-def wanted(given: Mapping[str, str]) -> ExportFilter:
-    """Filters from the command line. Raises ValidationError."""
+def export_filter(given: Mapping[str, str]) -> ExportFilter:
+    """Build the filter from command line options. Raises ValidationError."""
     return ExportFilter(
         user_id=given.get("user_id"),
         app=given.get("app"),
-        since=None if "since" not in given else timestamp_ms("since", _moment("since", given["since"])),
-        until=None if "until" not in given else timestamp_ms("until", _moment("until", given["until"])),
+        since=None if "since" not in given else timestamp_ms("since", _parse_time("since", given["since"])),
+        until=None if "until" not in given else timestamp_ms("until", _parse_time("until", given["until"])),
     )
 
 
 def time_argument(text: str | None, option: str) -> str | None:
-    """A time (RFC 3339), or a day (its first moment in this machine's zone), as RFC 3339. Raises ValidationError."""
+    """Convert a time, or a day (its start in this machine's zone), to RFC 3339. Raises ValidationError."""
     if text is None:
         return None
     try:
         day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=workspace_zone())
     except ValueError:
-        return _moment(option, text).isoformat()
+        return _parse_time(option, text).isoformat()
     return day.astimezone(UTC).isoformat()
 
 
-def _moment(option: str, text: str) -> datetime:
+def _parse_time(option: str, text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        value = datetime.fromisoformat(text)
     except ValueError:
         raise ValidationError.of(option, "is neither a day, like 2026-11-22, nor a time with an offset") from None
-    if moment.tzinfo is None:
+    if value.tzinfo is None:
         raise ValidationError.of(option, "needs a time with an offset, like 2026-11-22T10:15:30Z")
-    return moment
+    return value
 
 
 def _fetch(config: Config, url: str, path: str, out: BinaryIO) -> None:
@@ -110,12 +110,12 @@ def _fetch(config: Config, url: str, path: str, out: BinaryIO) -> None:
 
 
 def _pieces(response: HTTPResponse, url: str) -> Iterator[bytes]:
-    """The body in pieces of up to 64 KiB. Raises StorageError where it ends before it is whole."""
+    """Yield the body in pieces of up to 64 KiB. Raises StorageError for an incomplete body."""
     while True:
         try:
             piece = response.read(64 * 1024)
         except (OSError, HTTPException) as error:
-            raise StorageError(f"FlashFlow at {url} broke off: {error!r}. What came is not whole.") from error
+            raise StorageError(f"FlashFlow at {url} broke off: {error!r}. The export is incomplete.") from error
         if not piece:
             return
         yield piece
@@ -125,7 +125,7 @@ def _pieces(response: HTTPResponse, url: str) -> Iterator[bytes]:
 
 
 class Line(NamedTuple):
-    """A row of a file as JSON, and where it stands; or why it is none."""
+    """Row of a file as JSON with its line number, or its error."""
 
     number: int
     row: bytes
@@ -133,7 +133,7 @@ class Line(NamedTuple):
 
 
 class Imported(NamedTuple):
-    """What became of the rows of a file."""
+    """Number of imported, already stored and refused rows of a file."""
 
     accepted: int
     duplicates: int
@@ -141,7 +141,7 @@ class Imported(NamedTuple):
 
 
 class ImportKind(NamedTuple):
-    """What kind of rows are taken in: how one is read, what its columns are called, and the write that stores some."""
+    """Kind of importable rows: decoder, column names, and the function that stores a batch."""
 
     what: str
     decode: Callable[[bytes], object]
@@ -161,7 +161,7 @@ def _store_notifications(backend: Backend, rows: Sequence[bytes]) -> BatchResult
     return backend.notifications.store.run(import_notifications_write(backend.notifications.clock, rows))
 
 
-TAKINGS = {
+IMPORT_KINDS = {
     "activities": ImportKind("activities", decode_row, ImportedActivityIn.__struct_fields__, _store_activities),
     "sessions": ImportKind("sessions", decode_session, ImportedSessionIn.__struct_fields__, _store_sessions),
     "notifications": ImportKind(
@@ -169,14 +169,14 @@ TAKINGS = {
     ),
 }
 _JSON_CELLS = ("metadata", "device_info", "data", "actions", "channels", "count")
-"""Columns whose cells are JSON text."""
+"""Columns whose cells hold JSON text."""
 
 
 def import_file(config: Config, say: Say, complain: Say, name: str, kind: str | None, what: str) -> Imported:
-    """``flashflow import``: every good row lands, every bad one is named by its line. Raises FlashFlowError."""
-    form, taking = format_of(name, kind), TAKINGS[what]
+    """``flashflow import``: store valid rows, report each invalid row with its line. Raises FlashFlowError."""
+    form, import_kind = format_of(name, kind), IMPORT_KINDS[what]
     accepted = duplicates = refused = 0
-    with _importing(config, taking) as store, _lines(name, form, taking) as lines:
+    with _importing(config, import_kind) as store, _lines(name, form, import_kind) as lines:
         for batch in _batches(lines):
             good = [line for line in batch if line.error is None]
             errors = [(line.number, line.error.errors) for line in batch if line.error is not None]
@@ -196,16 +196,16 @@ def _pairs(errors: Sequence[Any]) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _importing(config: Config, taking: ImportKind) -> Iterator[Callable[[Sequence[bytes]], dict[str, Any]]]:
-    """What stores a batch: the server where one runs, else the file itself."""
+def _importing(config: Config, import_kind: ImportKind) -> Iterator[Callable[[Sequence[bytes]], dict[str, Any]]]:
+    """Yield the function that stores a batch: through a running server, else in the file."""
     url = running(config)
     if url is not None:
-        yield lambda rows: _post(config, url, taking.what, rows)
+        yield lambda rows: _post(config, url, import_kind.what, rows)
         return
     with Backend(config) as backend:
 
         def store(rows: Sequence[bytes]) -> dict[str, Any]:
-            result = taking.store(backend, rows)
+            result = import_kind.store(backend, rows)
             rejected = [
                 {"index": row.index, "errors": [{"field": f, "message": m} for f, m in row.errors]}
                 for row in result.rejected
@@ -234,33 +234,33 @@ def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
 
 
 @contextmanager
-def _lines(name: str, form: Format, taking: ImportKind) -> Iterator[Iterator[Line]]:
+def _lines(name: str, form: Format, import_kind: ImportKind) -> Iterator[Iterator[Line]]:
     def read(file: BinaryIO) -> Read:
-        return _json_lines(file) if form == "jsonl" else _csv_lines(_text(file), taking)
+        return _json_lines(file) if form == "jsonl" else _csv_lines(_text(file), import_kind)
 
     try:
         if form == "parquet":
-            yield _checked(enumerate(map(_of_parquet, rows_of(name)), 1), taking)
+            yield _checked(enumerate(map(_of_parquet, rows_of(name)), 1), import_kind)
         elif name == "-":
-            yield _checked(read(sys.stdin.buffer), taking)
+            yield _checked(read(sys.stdin.buffer), import_kind)
         else:
             with open(name, "rb") as file:
-                yield _checked(read(file), taking)
+                yield _checked(read(file), import_kind)
     except OSError as error:
         raise FlashFlowError(f"{name} cannot be read: {error.strerror or error}.") from error
 
 
 Read = Iterable[tuple[int, Callable[[], bytes]]]
-"""Lines by their number, each yet to be read as JSON, which may raise ValidationError."""
+"""Lines by number, each with a function that returns its JSON or raises ValidationError."""
 
 
-def _checked(rows: Read, taking: ImportKind) -> Iterator[Line]:
+def _checked(rows: Read, import_kind: ImportKind) -> Iterator[Line]:
     for number, read in rows:
         try:
             row = read()
             if len(row) > BODY:
-                raise ValidationError.of("", "is larger than a request may be")
-            taking.decode(row)
+                raise ValidationError.of("", "is larger than the limit of a request")
+            import_kind.decode(row)
         except ValidationError as error:
             yield Line(number, b"", error)
         else:
@@ -272,7 +272,7 @@ def _json_lines(file: BinaryIO) -> Read:
     while line := file.readline(MOST_LINE):
         number += 1
         rest = line
-        # Of a longer line the first part is enough to refuse it by; the rest is passed over, not held.
+        # The first part of a longer line suffices to refuse it; the rest is skipped, not held in memory.
         while not rest.endswith(b"\n") and (rest := file.readline(MOST_LINE)):
             pass
         text = line.strip(b"\xef\xbb\xbf \t\r\n")
@@ -281,27 +281,29 @@ def _json_lines(file: BinaryIO) -> Read:
 
 
 def _text(file: BinaryIO) -> Iterator[str]:
-    """Lines that end in LF, CR LF or CR; each keeps its end, which may stand inside a cell. Bytes that are not UTF-8
-    stay surrogates, so that only their row is refused. Raises ValidationError for a line beyond MOST_LINE."""
+    """Yield lines with their ends (LF, CR LF or CR), which may be part of a cell. Bytes that are not UTF-8 become
+    surrogates, so that only their row is refused. Raises ValidationError for a line of MOST_LINE characters."""
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     number = 0
     while line := text.readline(MOST_LINE):
         number += 1
         if len(line) == MOST_LINE:
-            raise ValidationError.of(f"line {number}", "is larger than a request may be")
+            raise ValidationError.of(f"line {number}", "is larger than the limit of a request")
         yield line
 
 
-def _csv_lines(text: Iterator[str], taking: ImportKind) -> Read:
-    csv.field_size_limit(MOST_LINE)  # of this process, which does nothing else
+def _csv_lines(text: Iterator[str], import_kind: ImportKind) -> Read:
+    csv.field_size_limit(MOST_LINE)  # global, but this process only imports
     reader = csv.reader(text)
     try:
         names = next(reader, [])
     except csv.Error as error:
-        raise ValidationError.of("line 1", f"is no CSV: {error}") from None
-    unknown = [name for name in names if name not in taking.columns]
+        raise ValidationError.of("line 1", f"is not valid CSV: {error}") from None
+    unknown = [name for name in names if name not in import_kind.columns]
     if unknown or len(set(names)) < len(names):
-        raise ValidationError.of("line 1", f"names no columns of {taking.what}: {', '.join(unknown or names)[:200]}")
+        raise ValidationError.of(
+            "line 1", f"names no columns of {import_kind.what}: {', '.join(unknown or names)[:200]}"
+        )
     at = reader.line_num
     while True:
         try:
@@ -309,7 +311,7 @@ def _csv_lines(text: Iterator[str], taking: ImportKind) -> Read:
         except StopIteration:
             return
         except csv.Error as error:
-            raise ValidationError.of(f"line {at + 1}", f"is no CSV: {error}") from None
+            raise ValidationError.of(f"line {at + 1}", f"is not valid CSV: {error}") from None
         if cells:
             yield at + 1, lambda cells=cells: _of_csv(names, cells)  # type: ignore[misc]
         at = reader.line_num
@@ -348,33 +350,35 @@ def _encode(row: dict[str, Any]) -> bytes:
 
 
 def prune(config: Config, say: Say, before: str, what: Kind, *, dry_run: bool) -> None:
-    """``flashflow prune``: what was let go of, or would be."""
-    moment = _moment("--before", before)
+    """``flashflow prune``: delete old rows, or count them with ``dry_run``; print the numbers."""
+    before_time = _parse_time("--before", before)
     url = running(config)
     counts = {"activities": 0, "sessions": 0, "notifications": 0}
     if url is None:
         with Backend(config) as backend:
             work = backend.retention.would_prune if dry_run else backend.retention.prune
-            result = work(timestamp_ms("before", moment), what)
+            result = work(timestamp_ms("before", before_time), what)
             counts = {name: getattr(result, name) for name in counts}
     else:
         more = True
         while more:
-            body = {"before": moment.isoformat(), "what": what, "dry_run": dry_run}
+            body = {"before": before_time.isoformat(), "what": what, "dry_run": dry_run}
             answer = ask(config, url, "POST", "/api/prune", body)
             counts = {name: count + answer[name] for name, count in counts.items()}
             more = answer["more"]
-    done = "Would let go of" if dry_run else "Let go of"
-    say(f"{done} {', '.join(f'{count:,} {name}' for name, count in counts.items())} from before {moment.isoformat()}.")
+    done = "Would prune" if dry_run else "Pruned"
+    say(
+        f"{done} {', '.join(f'{count:,} {name}' for name, count in counts.items())} from before {before_time.isoformat()}."
+    )
 
 
 def days_ago(days: int) -> str:
-    """So many days ago, as RFC 3339."""
+    """Return the time ``days`` days ago, as RFC 3339."""
     return (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds")
 
 
 def backup(config: Config, say: Say, folder: str | None) -> None:
-    """``flashflow backup``: a copy of both files, whether FlashFlow runs or not; says where."""
+    """``flashflow backup``: copy both files, also while FlashFlow runs; print the paths of the copies."""
     clock = SystemClock()
     found = [path for name in (ACTIVITY_FILE, NOTIFICATION_FILE) if (path := config.data_dir / name).exists()]
     if not found:

@@ -1,4 +1,4 @@
-"""The command line's work with one person: erased for good, and let back in."""
+"""Commands that erase and readmit a user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flashflow.backend.core.errors import FlashFlowError, NotFound, StorageError
 from flashflow.backend.schemas.requests import build
 
 ERASE_S = 1_800.0
-"""Files are rewritten, and fresh backups made."""
+"""Seconds; an erasure rewrites the files and their backups."""
 
 _KINDS = {
     "activities": ("activity", "activities"),
@@ -39,40 +39,40 @@ _KINDS = {
 
 
 def erase(config: Config, say: Say, user: str, *, sure: bool, even_if_unknown: bool = False) -> None:
-    """``flashflow erase``: what was removed, and what remains. Asks on the terminal unless ``sure``."""
+    """``flashflow erase``: print what was removed and what remains. Ask on the terminal unless ``sure``."""
     user = _user(user)
     if not sure:
         _confirm(user)
     try:
-        told = _erased(config, user, even_if_unknown=even_if_unknown)
+        result = _erased(config, user, even_if_unknown=even_if_unknown)
     except NotFound as unknown:
-        raise NotFound(f"{unknown} With --even-if-unknown a tombstone is put up all the same.") from None
-    removed = [_count(count, kind) for kind, count in told["removed"].items() if count]
+        raise NotFound(f"{unknown} --even-if-unknown creates a tombstone anyway.") from None
+    removed = [_count(count, kind) for kind, count in result["removed"].items() if count]
     if removed:
         say(f"“{user}” is erased. Removed: {', '.join(removed)}.")
     else:
         say(f"Nothing was stored of “{user}”.")
-    say(_SWEPT if told["swept"] else _NOT_SWEPT)
-    backups = told["backups_removed"]
+    say(_SWEPT if result["swept"] else _NOT_SWEPT)
+    backups = result["backups_removed"]
     say(f"Backups removed: {backups:,}; fresh ones took their place." if backups else "No backup had to be removed.")
     say(_REMAINS)
-    if told["remains"]:
-        say(f"These are as they were, and may still name the person: {', '.join(told['remains'])}.")
+    if result["remains"]:
+        say(f"These are unchanged and may still contain the user: {', '.join(result['remains'])}.")
 
 
 _SWEPT = "The files' free pages were swept."
 _NOT_SWEPT = (
-    "The files' free pages could not be swept now, and may still hold some of it: it is tried again at the next start, "
-    "and every minute while FlashFlow runs."
+    "The files' free pages could not be swept now, and may still contain erased rows. "
+    "The sweep is tried again at the next start, and every minute while FlashFlow runs."
 )
 _REMAINS = (
-    "What remains: a tombstone, which refuses whatever comes of them from now on (`flashflow readmit` lifts it), and "
-    "copies that were made elsewhere."
+    "Remaining: a tombstone, which refuses new data of this user (`flashflow readmit` lifts it), and copies outside "
+    "the data folder."
 )
 
 
 def readmit(config: Config, say: Say, user: str) -> None:
-    """``flashflow readmit``: whether the user had been erased."""
+    """``flashflow readmit``: lift an erasure; print whether there was one."""
     user = _user(user)
     url = running(config)
     if url is not None:
@@ -100,14 +100,14 @@ def _erased(config: Config, user: str, *, even_if_unknown: bool) -> Mapping[str,
 
 
 def _user(user: str) -> str:
-    """The id, held to the rules that the API has. Raises ValidationError."""
+    """Validate a user id as the API does. Raises ValidationError."""
     return build(UserPath, user_id=user).user_id
 
 
 def _confirm(user: str) -> None:
-    """Have a person say so. Raises FlashFlowError without one, or when they do not."""
+    """Ask for confirmation on the terminal. Raises FlashFlowError without a terminal, or without consent."""
     if not sys.stdin.isatty():
-        raise FlashFlowError("Nothing was erased: it cannot be undone, so without a terminal say --yes.")
+        raise FlashFlowError("Nothing was erased: it cannot be undone, so --yes is required without a terminal.")
     sys.stderr.write(f"Erase everything stored of “{user}”, and all earlier backups, for good? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:

@@ -1,4 +1,4 @@
-"""Where an export is written to: standard output, a file that appears once it is whole, or a pipe, device or link."""
+"""Target of an export: standard output, a file that appears when complete, or a pipe or device."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from flashflow.backend.core.errors import FlashFlowError
 
 @contextmanager
 def writing_to(name: str) -> Iterator[BinaryIO]:
-    """The file, pipe or device that an export goes to. Raises FlashFlowError where it cannot be written."""
+    """Open the target of an export. Raises FlashFlowError where it cannot be written."""
     try:
         if name == "-":
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         elif _is_plain(name):
-            # What a link names, so that the link stays one.
+            # The target of a link, so that the link stays one.
             with _replacing(Path(os.path.realpath(name))) as out:
                 yield out
         else:
@@ -30,14 +30,14 @@ def writing_to(name: str) -> Iterator[BinaryIO]:
                 yield out
     except OSError as error:
         if name == "-" and isinstance(error, BrokenPipeError):
-            raise  # its reader has had enough
+            raise  # the reader has closed the pipe
         place = "Standard output" if name == "-" else name
         raise FlashFlowError(f"{place} cannot be written: {error.strerror or error}.") from error
 
 
 def _is_plain(name: str) -> bool:
-    """Whether ``name`` is a plain file, or none yet. A pipe, a device or an open descriptor (``/dev/stdout``) must be
-    written through: a new file in its place would reach no reader."""
+    """Whether ``name`` is a regular file or does not exist. A pipe, a device or an open descriptor (``/dev/stdout``)
+    must be written directly: a new file in its place would reach no reader."""
     place = os.path.abspath(name)
     if place in {"/dev/stdout", "/dev/stderr"} or place.startswith(("/dev/fd/", "/proc/")):
         return False
@@ -49,7 +49,7 @@ def _is_plain(name: str) -> bool:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file, readable by its owner alone, that takes the name ``path`` once it is whole."""
+    """Open a new file of mode 0600 and rename it to ``path`` when complete."""
     handle, half = tempfile.mkstemp(suffix=".part", prefix=f".{path.stem[:32]}.", dir=path.parent)
     try:
         with open(handle, "wb") as out:

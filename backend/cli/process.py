@@ -1,4 +1,4 @@
-"""The process around the command line: its standard streams, and the signals that ask it to end."""
+"""Process of the command line: standard streams and termination signals."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _PLAIN_TEXT = {"“": '"', "”": '"', "‘": "'", "’": "'", "…": "...", "�
 
 
 class Unwritable(FlashFlowError):
-    """Standard output takes no more."""
+    """Standard output cannot be written."""
 
 
 def prepare_streams() -> None:
-    """Open the standard streams that the caller closed, and make every character printable in any locale."""
+    """Open standard streams that the caller closed, and make every character printable in any locale."""
     for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            # Else the next file that is opened gets this number, and what is printed ends up in it. The wrong mode
-            # keeps reading and writing an error, as it is for a stream that is closed.
+            # Otherwise the next opened file gets this number and receives the printed text. The wrong mode keeps
+            # reading and writing an error, as for a closed stream.
             os.open(os.devnull, flags)
     # None where the descriptor was closed when the interpreter started.
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -42,7 +42,7 @@ def prepare_streams() -> None:
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Replace what the stream's encoding lacks: by plain punctuation where there is some, else by its escape."""
+    """Replace characters that the stream's encoding lacks: by plain punctuation, else by an escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     part = error.object[error.start : error.end]
@@ -50,7 +50,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def print_line(text: str, end: str = "\n") -> None:
-    """Print a line at once. Raises Unwritable, and BrokenPipeError where the reader has gone away."""
+    """Print and flush a line. Raises Unwritable, and BrokenPipeError where the reader has closed the pipe."""
     try:
         sys.stdout.write(text + end)
         sys.stdout.flush()
@@ -61,7 +61,7 @@ def print_line(text: str, end: str = "\n") -> None:
 
 
 def announce(text: str) -> None:
-    """Print a line that a server can do without: it serves with its output closed or on a full disk, too."""
+    """Print a line; a failure is reported but does not end a server whose output is closed or on a full disk."""
     try:
         print_line(text)
     except (Unwritable, BrokenPipeError) as error:
@@ -70,7 +70,7 @@ def announce(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Print a line on standard error; where that cannot be written there is no other place to say so."""
+    """Print a line on standard error; a failure is ignored."""
     try:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
@@ -79,21 +79,21 @@ def complain(text: str) -> None:
 
 
 def drop(stream: TextIO) -> None:
-    """Send ``stream`` nowhere from now on, so that what is still buffered fails no more when the process ends."""
+    """Redirect ``stream`` to the null device, so that buffered text raises no error at exit."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
 
 
 def reason(error: Exception) -> str:
-    """What failed and on which file, without the numbers and quotes of Python."""
+    """Format an exception for users, without error numbers and quotes."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error).rstrip(".") or type(error).__name__
 
 
 def read_input() -> str:
-    """All of standard input as text. Raises FlashFlowError where it cannot be read, is no text or is without end."""
+    """Read standard input as text. Raises FlashFlowError where it cannot be read, is no text or is too long."""
     try:
         text = sys.stdin.read(MOST_INPUT + 1)
         text.encode()
@@ -108,10 +108,10 @@ def read_input() -> str:
 
 
 class EndSignals:
-    """SIGINT, SIGTERM and SIGHUP as something to wait for.
+    """Context manager for waiting on SIGINT, SIGTERM and SIGHUP.
 
-    The interpreter writes each signal's number to a socket, in whichever thread the system delivers it. A wait for a
-    lock would end only where that is the main thread, and after SIGSTOP and SIGCONT it often is another.
+    The interpreter writes each signal's number to a socket, in any thread. Waiting for a lock would end only in the
+    main thread, and after SIGSTOP and SIGCONT the system often delivers a signal to another one.
     """
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class EndSignals:
         self._writer.setblocking(False)
         self._numbers = {signal.SIGINT, signal.SIGTERM}
         hang_up = getattr(signal, "SIGHUP", None)
-        # nohup has it ignored, and means it.
+        # nohup sets it to ignored.
         if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
             self._numbers.add(hang_up)
 
@@ -137,6 +137,6 @@ class EndSignals:
         self._writer.close()
 
     def wait(self) -> None:
-        """Return once one of the signals has come, be it before this call."""
+        """Block until one of the signals has arrived; one before this call counts."""
         while not self._numbers.intersection(self._reader.recv(64)):
             pass

@@ -1,4 +1,4 @@
-"""The running server as the command line reaches it: found by the data folder, proven, and only then shown the key."""
+"""Connection to the running server: find it by the data folder and let it prove its identity before sending the key."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from flashflow.backend.store.engine.folder_lock import is_locked
 
 ASK_S = 15.0
 PROOF_BYTES = 64 * 1024
-"""Bytes of an answer to a challenge that are read; the program that sends it is not yet known."""
+"""Limit of bytes read of a response to a challenge, which comes from a program not identified yet."""
 
 
 class NotProven(FlashFlowError):
-    """The program at the server's address is not this folder's server; no key was sent to it."""
+    """The program at the server's address is not this folder's server; the key was not sent."""
 
 
 def running(config: Config) -> str | None:
-    """The address of the server that runs on this data folder; None when none answers. Raises NotProven."""
+    """Return the address of the server that runs on this data folder; None without one. Raises NotProven."""
     try:
         instance = msgspec.json.decode((config.data_dir / INSTANCE_FILE).read_bytes(), type=Instance)
     except (OSError, msgspec.DecodeError):
         return None
-    # A server that was killed leaves its file behind, and its port to any program.
+    # A killed server leaves its file behind, and its port may be used by another program.
     if not _is_alive(instance.pid) or not is_locked(config.data_dir):
         return None
     try:
@@ -54,8 +54,8 @@ def ask(
     body: Mapping[str, Any] | bytes | None = None,
     timeout: float = ASK_S,
 ) -> dict[str, Any]:
-    """One call of the running server with the local key; ``body`` may be JSON already. Raises FlashFlowError in the
-    server's own words, NotFound for a 404."""
+    """Send a request to the running server with the local key; bytes in ``body`` are JSON. Raises FlashFlowError with
+    the server's message, NotFound for status 404."""
     content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     headers = key_header(config) | ({} if body is None else {"Content-Type": "application/json"})
     with proven(config, url, timeout) as connection, answering(url):
@@ -71,20 +71,20 @@ def ask(
 
 
 def key_header(config: Config) -> dict[str, str]:
-    """The header that carries the local key; only for a connection that is proven."""
+    """Return the header with the local key, for proven connections only."""
     return {"Authorization": f"Bearer {local_key(config.data_dir)}"}
 
 
 @contextmanager
 def proven(config: Config, url: str, timeout: float = ASK_S) -> Iterator[http.client.HTTPConnection]:
-    """A connection whose other end has proven that it knows the local key. Raises NotProven, and StorageError where
-    nothing answers."""
+    """Connect, and let the server prove that it knows the local key. Raises NotProven, and StorageError where no server
+    responds."""
     with answering(url):
         connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=min(timeout, ASK_S))
     try:
         with answering(url):
             connection.connect()
-            connection.auto_open = 0  # the key must not go out on a second connection, which would not be proven
+            connection.auto_open = 0  # the key must not be sent on a second, unproven connection
             _prove(connection, config)
             connection.sock.settimeout(timeout)
         yield connection
@@ -94,7 +94,7 @@ def proven(config: Config, url: str, timeout: float = ASK_S) -> Iterator[http.cl
 
 @contextmanager
 def answering(url: str) -> Iterator[None]:
-    """Raise StorageError where the server does not answer, or breaks off, in this block."""
+    """Convert connection errors within this block to StorageError."""
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -102,7 +102,7 @@ def answering(url: str) -> Iterator[None]:
 
 
 def _prove(connection: http.client.HTTPConnection, config: Config) -> None:
-    """Challenge the other end (``POST /api/proof``). Raises NotProven."""
+    """Challenge the server (``POST /api/proof``). Raises NotProven."""
     digest, nonce = digest_of(local_key(config.data_dir)), secrets.token_bytes(32)
     challenge = json.dumps({"key_id": id_of(digest), "nonce": nonce.hex()})
     connection.request("POST", "/api/proof", challenge, {"Content-Type": "application/json"})
@@ -123,7 +123,7 @@ def _prove(connection: http.client.HTTPConnection, config: Config) -> None:
 
 def _is_alive(pid: int) -> bool:
     if sys.platform == "win32":
-        return True  # signal 0 is Ctrl-C there; the folder's lock says enough
+        return True  # signal 0 is Ctrl-C there; the folder's lock suffices
     try:
         os.kill(pid, 0)
     except PermissionError:

@@ -285,7 +285,7 @@ def test_verify_finds_no_difference_after_a_kill_and_repairs_one(tmp_path: Path)
         for writer in writers:
             writer.join(20)
     done = flashflow("verify", data_dir=tmp_path / "data")
-    assert (done.returncode, done.stdout.strip()) == (0, "Every figure is what the activities say.")
+    assert (done.returncode, done.stdout.strip()) == (0, "All rollups match the activities.")
 
     with closing(sqlite3.connect(tmp_path / "data" / "user_activities.db")) as conn, conn:
         assert conn.execute("UPDATE activity_hours SET activities = activities + 1").rowcount > 0
@@ -297,7 +297,7 @@ def test_verify_finds_no_difference_after_a_kill_and_repairs_one(tmp_path: Path)
     with serving(tmp_path / "data") as server:
         assert ok(server.api("POST", "/api/analytics/verify")) == {"success": True, "differences": [], "rebuilt": False}
         done = flashflow("verify", data_dir=tmp_path / "data")
-        assert (done.returncode, done.stdout.strip()) == (0, "Every figure is what the activities say.")
+        assert (done.returncode, done.stdout.strip()) == (0, "All rollups match the activities.")
 
 
 def test_the_end_of_a_running_period_has_the_format_of_all_times(app: App) -> None:

@@ -63,7 +63,7 @@ def test_erase_says_what_was_removed_and_what_remains_and_readmit_lifts_it(folde
     assert first == f"“{ADA}” is erased. Removed: 2 activities, 1 session, 1 notification, 1 delivery."
     assert swept == "The files' free pages were swept."
     assert backups == "Backups removed: 2; fresh ones took their place."
-    assert remains.startswith("What remains: a tombstone")
+    assert remains.startswith("Remaining: a tombstone")
     assert damaged.endswith(f": {FILE}.damaged-20260101T000000000Z.")
     assert users(folder) == {"bob"}
     late = flashflow("track", ADA, "late", data_dir=folder)

@@ -276,9 +276,9 @@ def test_the_command_says_how_much_and_does_it_with_the_server_running_or_not(tm
         would = flashflow("prune", "--before", "2023-11-14T22:30:00Z", "--dry-run", data_dir=data)
         assert would.stdout.startswith("Would let go of 999 activities"), would
         done = flashflow("prune", "--before", "2023-11-14T22:30:00Z", data_dir=data)
-        assert done.stdout.startswith("Let go of 999 activities"), done
+        assert done.stdout.startswith("Pruned 999 activities"), done
     done = flashflow("prune", "--keep-days", "30", data_dir=data)
-    assert done.stdout.startswith("Let go of 2,001 activities"), done
+    assert done.stdout.startswith("Pruned 2,001 activities"), done
     assert rows_in(data / "user_activities.db", "SELECT activity_type FROM user_activities") == [("today",)]
     assert flashflow("prune", data_dir=data).returncode == 2
 
