@@ -351,25 +351,23 @@ def _encode(row: dict[str, Any]) -> bytes:
 
 def prune(config: Config, say: Say, before: str, what: Kind, *, dry_run: bool) -> None:
     """``flashflow prune``: delete old rows, or count them with ``dry_run``; print the numbers."""
-    before_time = _parse_time("--before", before)
+    cut_off = _parse_time("--before", before)
     url = running(config)
     counts = {"activities": 0, "sessions": 0, "notifications": 0}
     if url is None:
         with Backend(config) as backend:
             work = backend.retention.would_prune if dry_run else backend.retention.prune
-            result = work(timestamp_ms("before", before_time), what)
+            result = work(timestamp_ms("before", cut_off), what)
             counts = {name: getattr(result, name) for name in counts}
     else:
         more = True
         while more:
-            body = {"before": before_time.isoformat(), "what": what, "dry_run": dry_run}
+            body = {"before": cut_off.isoformat(), "what": what, "dry_run": dry_run}
             answer = ask(config, url, "POST", "/api/prune", body)
             counts = {name: count + answer[name] for name, count in counts.items()}
             more = answer["more"]
     done = "Would prune" if dry_run else "Pruned"
-    say(
-        f"{done} {', '.join(f'{count:,} {name}' for name, count in counts.items())} from before {before_time.isoformat()}."
-    )
+    say(f"{done} {', '.join(f'{count:,} {name}' for name, count in counts.items())} from before {cut_off.isoformat()}.")
 
 
 def days_ago(days: int) -> str:

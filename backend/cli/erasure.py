@@ -81,7 +81,7 @@ def readmit(config: Config, say: Say, user: str) -> None:
         with Backend(config) as backend:
             lifted = backend.erasing.readmit(user)
     if lifted:
-        say(f"“{user}” may be stored again; what was erased stays erased.")
+        say(f"“{user}” may be stored again; erased data stays erased.")
     else:
         say(f"“{user}” is not erased; nothing was changed.")
 

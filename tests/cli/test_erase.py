@@ -69,8 +69,7 @@ def test_erase_says_what_was_removed_and_what_remains_and_readmit_lifts_it(folde
     late = flashflow("track", ADA, "late", data_dir=folder)
     assert (late.returncode, "was erased" in late.stderr) == (1, True)
     assert (
-        flashflow("readmit", ADA, data_dir=folder).stdout
-        == f"“{ADA}” may be stored again; what was erased stays erased.\n"
+        flashflow("readmit", ADA, data_dir=folder).stdout == f"“{ADA}” may be stored again; erased data stays erased.\n"
     )
     assert flashflow("track", ADA, "again", data_dir=folder).returncode == 0
     assert rows_in(folder / FILE, "SELECT activity_type FROM user_activities ORDER BY seq") == [("a",), ("again",)]
