@@ -1,4 +1,4 @@
-"""FlashFlow without its screens: the services, their records, and the Backend that wires them together."""
+"""FlashFlow without its screens: services, their result objects, and the Backend that connects them."""
 
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.analytics.query import Filters

@@ -1,6 +1,6 @@
-"""API keys: one for each app, with scopes, stored as hashes; and the local key that apps of the same OS user find.
+"""API keys: per-app keys with scopes, stored as hashes, and the local key for apps of the same OS user.
 
-A key is 256 random bits, so a plain SHA-256 is enough to store it by: there is nothing to guess.
+A key has 256 random bits, so a plain SHA-256 suffices for storing it.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ LOCAL = "local"
 KEY_FILE = "local.key"
 _KEY = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{37,}}")
 PROOF_LABEL = b"flashflow-proof-1"
-"""Keeps a proof's HMAC apart from any other use of a stored hash."""
+"""Separates a proof's HMAC from other uses of a stored hash."""
 REMEMBERED = 256
 HOW = "Run `flashflow key` for the local key, or `flashflow keys add NAME --scope …` for an app's own."
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks: the app's name and what it may do."""
+    """Authenticated app: name and scopes."""
 
     app: str
     scopes: frozenset[str]
 
     def may(self, scope: str) -> bool:
-        """Whether the key has ``scope``; admin has all."""
+        """Whether the key has ``scope``; admin includes every scope."""
         return scope in self.scopes or "admin" in self.scopes
 
     @property
     def sees(self) -> str | None:
-        """The only app whose rows this caller may see; None sees all."""
+        """App whose rows this caller may read; None: all apps."""
         return None if "admin" in self.scopes else self.app
 
 
 class KeyRing:
-    """The keys of one ``notifications.db``, and the local key in ``folder``; ``tell`` hears of a damaged one."""
+    """Keys of one ``notifications.db``, and the local key in ``folder``; ``report`` is called if that is damaged."""
 
     def __init__(
-        self, store: Store, models: NotificationModels, folder: Path, tell: Callable[[str], None] = log.warning
+        self, store: Store, models: NotificationModels, folder: Path, report: Callable[[str], None] = log.warning
     ) -> None:
         self._store = store
         self._model = models.api_key
-        self.local_key = local_key(folder, tell)
+        self.local_key = local_key(folder, report)
         self._callers: dict[bytes, Caller] = {}
         self._good: dict[bytes, Caller] = {}
         self._digests: dict[str, bytes] = {}
@@ -71,12 +71,12 @@ class KeyRing:
         self._reload()
 
     def bearer(self, authorization: bytes) -> Caller:
-        """Who sends this Authorization header. Raises Unauthorized.
+        """Authenticate an Authorization header. Raises Unauthorized.
 
-        A header that was good is remembered as it is until the keys change, so that an app's thousandth request costs
-        one look-up; what is not known takes the long way through ``caller``, and tells nothing by its time.
+        Valid headers are cached until the keys change, so that repeated requests cost one look-up. Unknown headers go
+        through ``caller``, which takes constant time.
         """
-        # Taken before the keys are looked at: if they change meanwhile, what is remembered here is forgotten with it.
+        # Read before the keys: if these change meanwhile, this cache is replaced, and the entry added below with it.
         good = self._good
         known = good.get(authorization)
         if known is not None:
@@ -90,40 +90,40 @@ class KeyRing:
         return caller
 
     def caller(self, key: str) -> Caller:
-        """Who holds ``key``. Raises Unauthorized for a key that is unknown or revoked."""
+        """Authenticate a key. Raises Unauthorized for an unknown or revoked one."""
         digest = digest_of(key)
         found = None
         for stored, caller in self._callers.items():
-            # Every key is compared, each in constant time: how long it takes tells nothing.
+            # Compare all keys, each in constant time, so that the time reveals nothing.
             if hmac.compare_digest(stored, digest):
                 found = caller
         if found is not None:
             return found
-        raise Unauthorized(f"This key is not known, or was revoked. {HOW}")
+        raise Unauthorized(f"This key is unknown or revoked. {HOW}")
 
     def prove(self, key_id: str, nonce: bytes, address: str) -> str:
-        """Prove knowledge of a key in use without being shown it; see ``proof_of``. Raises NotFound."""
+        """Prove knowledge of an active key, see ``proof_of``. Raises NotFound."""
         digest = self._digests.get(key_id)
         if digest is None:
             raise NotFound("There is no key with this id in use.")
         return proof_of(digest, nonce, address)
 
     def add(self, name: str, scopes: Sequence[str]) -> tuple[str, ApiKey]:
-        """Make a key; it is returned here and never again. Raises Conflict when the name is in use."""
-        wanted = build(KeyIn, name=name, scopes=list(scopes))
-        if wanted.name == LOCAL:
+        """Create a key and return it with its public data. Raises Conflict when the name is in use."""
+        request = build(KeyIn, name=name, scopes=list(scopes))
+        if request.name == LOCAL:
             raise ValidationError.of("name", "“local” is the local key's own name")
         key = PREFIX + secrets.token_urlsafe(32)
-        made = self._store.run(Write(self._insert, (wanted, digest_of(key))))
+        made = self._store.run(Write(self._insert, (request, digest_of(key))))
         self._reload()
         return key, made
 
     def list(self) -> tuple[ApiKey, ...]:
-        """Every key's public side, by name; the local key is not among them."""
+        """Return public data of all keys by name, without the local key."""
         return tuple(key for _, key in self.numbered())
 
     def numbered(self) -> Sequence[tuple[int, ApiKey]]:
-        """``list`` with the sequence numbers: the key of a paged list."""
+        """Return ``list`` with sequence numbers, for paging."""
         rows = self._store.read(
             lambda conn: conn.execute(
                 "SELECT seq, name, scopes, created_at, revoked_at FROM api_keys ORDER BY name"
@@ -132,25 +132,25 @@ class KeyRing:
         return [(seq, _to_key(row)) for seq, *row in rows]
 
     def revoke(self, name: str) -> ApiKey:
-        """End a key now and for good. Raises NotFound."""
+        """Revoke a key permanently. Raises NotFound."""
         gone = self._store.run(Write(self._revoke, name))
         self._reload()
         return gone
 
     def _insert(self, tx: Tx, items: Sequence[tuple[KeyIn, bytes]]) -> Sequence[ApiKey | Conflict]:
         answers: list[ApiKey | Conflict] = []
-        for wanted, digest in items:
-            scopes = tuple(scope for scope in SCOPES if scope in wanted.scopes)
+        for request, digest in items:
+            scopes = tuple(scope for scope in SCOPES if scope in request.scopes)
             row = tx.conn.execute(
                 "INSERT INTO api_keys (name, hash, scopes, created_at, seq) "
                 "VALUES (?, ?, ?, ?, (SELECT COALESCE(MAX(seq), 0) + 1 FROM api_keys)) "
                 "ON CONFLICT DO UPDATE SET hash = excluded.hash, scopes = excluded.scopes, "
                 "created_at = excluded.created_at, seq = excluded.seq, revoked_at = NULL WHERE revoked_at IS NOT NULL "
                 "RETURNING name, scopes, created_at, revoked_at",
-                (wanted.name, digest, to_json(scopes), tx.now_ms),
+                (request.name, digest, to_json(scopes), tx.now_ms),
             ).fetchone()
             answers.append(
-                Conflict(f"There is a key “{wanted.name}” already; revoke it first.") if row is None else _to_key(row)
+                Conflict(f"There is a key “{request.name}” already; revoke it first.") if row is None else _to_key(row)
             )
         return answers
 
@@ -166,7 +166,7 @@ class KeyRing:
         return answers
 
     def _reload(self) -> None:
-        # One after the other: what was read before a key was revoked must not be put in place after it.
+        # One at a time: rows read before a revocation must not replace those read after it.
         with self._changing:
             rows = self._store.read(
                 lambda conn: conn.execute("SELECT hash, name, scopes FROM api_keys WHERE revoked_at IS NULL").fetchall()
@@ -178,14 +178,14 @@ class KeyRing:
             self._good = {}
 
 
-def local_key(folder: Path, tell: Callable[[str], None] = log.warning) -> str:
+def local_key(folder: Path, report: Callable[[str], None] = log.warning) -> str:
     """Return the key in ``folder``'s file, created where it is missing or damaged. Raises StorageError."""
     path = folder / KEY_FILE
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{path} cannot be used: {error}") from error
-    return read_or_create(path, _parse_key, _new_key, tell)
+    return read_or_create(path, _parse_key, _new_key, report)
 
 
 def _new_key() -> bytes:
@@ -198,18 +198,20 @@ def _parse_key(content: bytes) -> str | None:
 
 
 def id_of(digest: bytes) -> str:
-    """The public id of a stored hash: the first 16 hexadecimal digits of SHA-256("id" + hash)."""
+    """Return the public id of a stored hash: the first 16 hexadecimal digits of SHA-256("id" + hash)."""
     return hashlib.sha256(b"id" + digest).hexdigest()[:16]
 
 
 def proof_of(digest: bytes, nonce: bytes, address: str) -> str:
-    """HMAC-SHA256 under a stored hash over PROOF_LABEL, the client's 32 bytes and the address it asked, in
-    hexadecimal. The address (``127.0.0.1:8750``) makes a proof that was relayed from another port worthless."""
+    """Return the hexadecimal HMAC-SHA256, keyed with a stored hash, of PROOF_LABEL, nonce and address.
+
+    The address (``127.0.0.1:8750``) invalidates a proof relayed from another port.
+    """
     return hmac.digest(digest, PROOF_LABEL + nonce + address.encode(), "sha256").hex()
 
 
 def digest_of(key: str) -> bytes:
-    """The hash by which a key is stored."""
+    """Return the hash under which a key is stored."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 

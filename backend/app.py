@@ -1,4 +1,4 @@
-"""The whole backend in one read: what there is, what it needs, in which order it starts and stops."""
+"""Composition root: create all services and workers, start and stop them in order."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ SYSTEM_TYPE = "flashflow.system"
 INSTANCE_FILE = "server.json"
 SETTINGS_FILE = "flashflow.toml"
 FAULT_LIMIT = 2_000
-"""Characters of what is wrong with the settings that are told in the inbox."""
+"""Characters of a settings error in the inbox notification."""
 
 
 class Screens(Protocol):
-    """The web screens as an ASGI app; ``close`` ends their sessions."""
+    """Web screens as an ASGI app; ``close`` ends their sessions."""
 
     async def __call__(self, scope: object, receive: object, send: object) -> None: ...
 
@@ -70,17 +70,17 @@ class Screens(Protocol):
 
 
 class Instance(msgspec.Struct, frozen=True):
-    """Where the running server is: for the command line and for sibling apps of the same OS user."""
+    """Address and process of the running server, for the command line and apps of the same OS user."""
 
     url: str
     pid: int
 
 
 class Backend:
-    """Everything behind the screens and the API, over one data folder.
+    """All services over one data folder, for the screens and the API.
 
-    ``with Backend(config) as backend`` opens the files; ``start`` runs the workers and, if asked, the API. Raises
-    StorageError and its kin (AlreadyRunning, SchemaTooNew) where the folder cannot be used.
+    ``with Backend(config) as backend`` opens the files; ``start`` runs the workers and, optionally, the API. Raises
+    StorageError or a subclass (AlreadyRunning, SchemaTooNew) where the folder cannot be used.
     """
 
     def __init__(self, config: Config, *, clock: Clock | None = None) -> None:
@@ -91,9 +91,9 @@ class Backend:
         self.data_dir: Path = config.data_dir
         self.url: str | None = None
         self.bus = Bus()
-        self._told: list[str] = []
+        self._notices: list[str] = []
         self._full: set[str] = set()
-        self._faults: list[str] = []
+        self._settings_errors: list[str] = []
         self._applying = threading.Lock()
         self.desktop = DesktopChannel(on_action=self._toast_pressed)
         self._toast_dismissals = ToastDismissals(self.desktop.dismiss)
@@ -101,12 +101,22 @@ class Backend:
         try:
             self._forget_killed_server()
             self.activity = UserActivityService(
-                config.data_dir / ACTIVITY_FILE, bus=self.bus, clock=self.clock, tell=self._told, keep_record=True
+                config.data_dir / ACTIVITY_FILE,
+                bus=self.bus,
+                clock=self.clock,
+                tell=self._notices,
+                keep_record=True,
             )
             self.notifications = NotificationService(
-                config.data_dir / NOTIFICATION_FILE, bus=self.bus, clock=self.clock, tell=self._told, keep_record=True
+                config.data_dir / NOTIFICATION_FILE,
+                bus=self.bus,
+                clock=self.clock,
+                tell=self._notices,
+                keep_record=True,
             )
-            self.keys = KeyRing(self.notifications.store, self.notifications.models, config.data_dir, self._told.append)
+            self.keys = KeyRing(
+                self.notifications.store, self.notifications.models, config.data_dir, self._notices.append
+            )
         except BaseException:
             self.close()
             raise
@@ -120,8 +130,8 @@ class Backend:
             self.activity,
             self.notifications,
             self.erasing,
-            tell=self._told,
-            say=lambda title, sentence: self._tell(title, sentence, "high"),
+            notices=self._notices,
+            notify=lambda title, sentence: self._notify_me(title, sentence, "high"),
         )
         self.outbox = Outbox(OutboxTable(self.notifications.store), {}, self.clock)
         self._first_settings()
@@ -143,18 +153,18 @@ class Backend:
         self.rule_worker = RuleWorker(self.rules.evaluator)
         self.jobs = Jobs()
         self._start_writes = StartWrites()
-        self._tells = True
+        self._has_unsent_notices = True
         self._http: HttpServer | None = None
         self._readers: ReadThreads | None = None
         self._started_at = time.monotonic()
         self._closed = False
 
-    # --- what the screens ask -------------------------------------------------------------------------------------
+    # --- for the screens ------------------------------------------------------------------------------------------
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What happened at start that the person should know."""
-        return (*self._told, *self._faults)
+        """Messages about the files and settings from the start, for the owner."""
+        return (*self._notices, *self._settings_errors)
 
     @property
     def analytics(self) -> Analytics:
@@ -162,41 +172,41 @@ class Backend:
         return self.activity.analytics
 
     def channel_states(self) -> tuple[ChannelState, ...]:
-        """What works on this machine, channel by channel; probes, so call it off the event loop."""
+        """Probe every channel. Blocks: do not call it on the event loop."""
         if self.notifications.policy_inputs.unread:
             return self.channels.states(missing=f"{SETTINGS_FILE} cannot be read.")
         return self.channels.states()
 
     def send_test(self, route: str, user_id: str | None = None) -> tuple[ChannelTest, ...]:
-        """Test a channel, or one route of push, on me (or that user), now; takes as long as the provider does, so call
-        it off the event loop. Raises NotFound and Conflict."""
+        """Send a test by a channel, or one route of push, to the owner or ``user_id``. Blocks until the provider has
+        answered: do not call it on the event loop. Raises NotFound and Conflict."""
         return self.trials.send_test(route, user_id or self.me)
 
     def web_push_key(self) -> str | None:
-        """The key that a browser subscribes with; None where Web Push is not configured."""
+        """Return the public key for browser subscriptions; None where Web Push is not configured."""
         route_queue = self.channels.route_queues.get("webpush")
         return None if route_queue is None else str(route_queue.channel.public_key)  # type: ignore[attr-defined]
 
     def attempts(self) -> dict[tuple[str, ...], int]:
-        """How many tries were recorded since the start, by route and outcome."""
+        """Return the number of attempts since the start, by route and outcome."""
         return self.outbox.attempts.counts()
 
     def routes(self) -> tuple[str, ...]:
-        """The routes that are configured."""
+        """Return the configured routes."""
         return self.outbox.routes
 
-    # --- life -----------------------------------------------------------------------------------------------------
+    # --- start and stop -------------------------------------------------------------------------------------------
 
     def start(self, *, api: bool = True, screens: Screens | None = None) -> None:
-        """Run the outbox and the jobs, and with ``api`` the HTTP thread (``screens`` on the same port).
+        """Start the outbox and the jobs, and with ``api`` the HTTP server (``screens`` on the same port).
 
-        Raises PortTaken when the port cannot be had.
+        Raises PortTaken where the port is in use.
         """
         self.upkeep.finish_erasing()
         if api:
             self._bind(screens)
         self._start_writes.add(self._register_this_computer)
-        self._start_writes.add(self._tell_me)
+        self._start_writes.add(self._send_notices)
         self._start_writes.run()
         self.bus.subscribe(self._hear)
         self.bus.subscribe(self.rule_worker.on_events)
@@ -212,8 +222,8 @@ class Backend:
         self.jobs.every(30, self.activity.close_idle_sessions)
         self.jobs.every(5, self.activity.settle_metrics)
         self.jobs.every(5, lambda: self.activity.rollups.recount(seconds=1))
-        self.jobs.every(5, self._tell_of_guard)
-        self.jobs.every(3600, self.upkeep.forget_answers)
+        self.jobs.every(5, self._notify_of_full_dimensions)
+        self.jobs.every(3600, self.upkeep.delete_old_responses)
         self.jobs.every(30, self.rules.evaluator.check_alerts, long=True)
         self.jobs.every(3600, self.rules.delete_expired_state)
         self.jobs.every(3600, self.upkeep.back_up_daily, long=True)
@@ -229,17 +239,17 @@ class Backend:
             self._start_writes.run()
 
     def stop(self) -> None:
-        """Stop every thread and close the files with their WALs folded in. Safe to call twice."""
+        """Stop every thread, checkpoint and close the files. Idempotent."""
         if self._closed:
             return
         self._closed = True
-        if self._told and self._tells:  # a command opened the files and found something: it is said once only
-            self._start_writes.add(self._tell_me)
+        if self._notices and self._has_unsent_notices:  # a command opened the files: notices are sent once only
+            self._start_writes.add(self._send_notices)
             self._start_writes.run()
         if self._http is not None:
             self._http.stop()
         self.jobs.stop()
-        if self._http is not None:  # after the last job that could write it
+        if self._http is not None:  # after the last job that may write it
             (self.data_dir / INSTANCE_FILE).unlink(missing_ok=True)
         self.rule_worker.stop()
         self.retention.stop()
@@ -250,7 +260,7 @@ class Backend:
         self.close()
 
     def close(self) -> None:
-        """Close the files and give the folder back."""
+        """Close the files and release the folder lock."""
         try:
             for name in ("activity", "notifications"):
                 service = getattr(self, name, None)
@@ -265,12 +275,12 @@ class Backend:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
-    # --- the parts ------------------------------------------------------------------------------------------------
+    # --- parts ----------------------------------------------------------------------------------------------------
 
     def _bind(self, screens: Screens | None) -> None:
-        """Take the port before anything is written. Requests wait in it until all that they need is ready."""
+        """Bind the port before any write. Requests wait in its queue until the services have started."""
         from flashflow.backend.api.framework.context import ReadThreads
-        from flashflow.backend.api.server import HttpServer  # uvicorn and Starlette only where there is an API
+        from flashflow.backend.api.server import HttpServer  # import uvicorn and Starlette only for the API
 
         self._readers = ReadThreads()
         self._http = HttpServer(self, self._readers, screens, self._started_at)
@@ -282,7 +292,7 @@ class Backend:
             write_private(self.data_dir / INSTANCE_FILE, msgspec.json.encode(instance))
 
     def _forget_killed_server(self) -> None:
-        """Remove the address that a killed server left: another program may listen there by now."""
+        """Remove the address file of a killed server: another program may listen at that address."""
         path = self.data_dir / INSTANCE_FILE
         try:
             path.unlink(missing_ok=True)
@@ -292,21 +302,21 @@ class Backend:
             raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
 
     def new_launch_link(self) -> str:
-        """A full address that opens the screens in a browser, once. Raises StorageError without an API."""
+        """Return a one-time address that opens the screens in a browser. Raises StorageError without an API."""
         if self._http is None:
             raise StorageError("There is no server to open.")
         return self._http.new_launch_link()
 
     def damaged_rows(self) -> int:
-        """How many rows had text that is not UTF-8 and was replaced."""
+        """Return the number of rows whose text was not UTF-8."""
         return self.upkeep.damaged_rows()
 
     def storage_fault(self) -> str | None:
-        """None when both files read and the last writes worked, else a word for what is wrong (nothing private)."""
+        """Return a code for the storage's fault; None without one."""
         return health.storage_fault((self.activity.store, self.notifications.store))
 
     def failing_threads(self) -> tuple[str, ...]:
-        """The long-lived threads that ended or failed lately, by name."""
+        """Return the names of failing threads."""
         http = None if self._http is None else self._http.thread
         others = (*self.jobs.threads, self.outbox.thread, self.rule_worker.thread, self._toast_dismissals.thread, http)
         return health.failing_threads((self.activity.store, self.notifications.store), others)
@@ -320,7 +330,7 @@ class Backend:
         self._full |= {event.id for event in events if event.kind == "dimension.full"}
 
     def _toast_pressed(self, notification_id: str, link: str | None) -> None:
-        """Whoever presses a toast has read it; a button of it opens its link."""
+        """Mark the notification of a pressed toast as read, and open the link of a pressed button."""
         try:
             self.notifications.mark_notification_as_read(notification_id)
         except FlashFlowError as refusal:
@@ -331,29 +341,29 @@ class Backend:
     # --- settings -------------------------------------------------------------------------------------------------
 
     def follow_settings(self) -> None:
-        """Take up ``flashflow.toml`` where it has changed."""
+        """Apply ``flashflow.toml`` if it has changed."""
         known = self.settings.problem
         settings = self.settings.poll()
         if settings is None and self.notifications.policy_inputs.unread and self.settings.problem is None:
-            settings = self.settings.settings  # they may be the very defaults that stood in for them
+            settings = self.settings.settings  # they may equal the defaults applied before
         if settings is not None:
             self._apply(settings)
         if settings is not None or self.settings.problem != known:
             self.bus.publish([Event("settings")])
 
     def change_settings(self, place: str, values: Mapping[str, object] | None) -> None:
-        """Write one table of ``flashflow.toml`` (``channels.email``; None removes it) and take it up. Raises
+        """Write one table of ``flashflow.toml`` (``channels.email``; None removes it) and apply it. Raises
         ValidationError."""
         self._apply(self.settings.save(place, values))
         self.bus.publish([Event("settings")])
 
     def _first_settings(self) -> None:
-        """A file with a mistake in it says nothing about what is configured, so nothing that is queued fails for it."""
+        """Load the settings. After an error every route counts as configured, so that no queued delivery fails."""
         try:
             self._apply(self.settings.load())
         except ValidationError as error:
-            words = f"{SETTINGS_FILE} cannot be read, so whatever goes beyond this computer waits until it can: {error}"
-            self._faults.append(cut(words, FAULT_LIMIT))
+            words = f"{SETTINGS_FILE} cannot be read; deliveries beyond this computer wait until it can: {error}"
+            self._settings_errors.append(cut(words, FAULT_LIMIT))
             self._apply(Settings(), unread=True)
 
     def _apply(self, settings: Settings, *, unread: bool = False) -> None:
@@ -363,34 +373,39 @@ class Backend:
             self.notifications.policy_inputs.unread = unread
             self.notifications.channels.named = tuple(settings.others)
             self.outbox.configure(route_queues, whole=not unread)
-            # Of a file that cannot be read nothing is known: addresses are masked, and nothing is pruned, until it can.
+            # With an unreadable file, use the most careful settings: mask addresses, prune nothing.
             self.activity.admission.settings = PrivacySettings(mask_ip=True) if unread else settings.privacy
             self.retention.settings = settings.retention
 
     def _register_this_computer(self) -> None:
-        register_this_computer(self.notifications, self.data_dir, self.me, self._told.append)
+        register_this_computer(self.notifications, self.data_dir, self.me, self._notices.append)
 
-    def _tell_me(self) -> None:
-        """Send what happened to the files to my inbox, where it stays until I have seen it."""
+    def _send_notices(self) -> None:
+        """Send the notices of the start to the owner's inbox."""
         losses = {self.activity.store.loss, self.notifications.store.loss}
-        told = [("Some of your data is missing" if s in losses else "Your data was recovered", s) for s in self._told]
-        for title, sentence in [*told, *(("Your settings cannot be used", sentence) for sentence in self._faults)]:
-            self._start_writes.add(partial(self._tell, title, sentence, "high"))
-        self._tells = False
+        messages = [
+            ("Some of your data is missing" if s in losses else "Your data was recovered", s) for s in self._notices
+        ]
+        for title, sentence in [
+            *messages,
+            *(("Your settings cannot be used", sentence) for sentence in self._settings_errors),
+        ]:
+            self._start_writes.add(partial(self._notify_me, title, sentence, "high"))
+        self._has_unsent_notices = False
 
-    def _tell(self, title: str, sentence: str, priority: str) -> None:
+    def _notify_me(self, title: str, sentence: str, priority: str) -> None:
         with suppress(Erased):
             self.notifications.send_notification(
                 self.me, title, sentence, notification_type=SYSTEM_TYPE, priority=priority, app="flashflow"
             )
 
-    def _tell_of_guard(self) -> None:
-        """A kind of names has no room for another: the person hears of it when it happens."""
+    def _notify_of_full_dimensions(self) -> None:
+        """Notify the owner of dimensions that became full."""
         full, self._full = self._full, set()
         for kind in sorted(full):
-            self._tell(
+            self._notify_me(
                 f"There are too many different {kind}s to count each",
-                f"What comes new counts as “all others”. Is there something in an activity's {kind} that is different "
-                "every time, like an id? It belongs into its metadata.",
+                f"New ones count as “all others”. Does an activity's {kind} contain a value that differs every time, "
+                "like an id? Such a value belongs in its metadata.",
                 "normal",
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What ``/api/health`` knows of the files and the threads: a word or a name, nothing private."""
+"""State of files and threads for ``/api/health``: codes and thread names only, no private data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flashflow.backend.store.engine.database import Store
 
 
 def storage_fault(stores: Sequence[Store]) -> str | None:
-    """None when every file reads, the last writes worked and no rows were missing at the start, else a code."""
+    """Return a code for the storage's fault; None when files are readable, writes succeed and no rows are missing."""
     for store in stores:
         try:
             store.read(lambda conn: conn.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone())
@@ -22,6 +22,6 @@ def storage_fault(stores: Sequence[Store]) -> str | None:
 
 
 def failing_threads(stores: Sequence[Store], others: Iterable[SupervisedThread | None]) -> tuple[str, ...]:
-    """The names of the threads that ended or failed lately: the writers of ``stores``, and ``others``."""
+    """Return the names of failing threads: the writers of ``stores``, and ``others``."""
     threads = [*(thread for store in stores for thread in store.writer.threads), *others]
     return tuple(thread.name for thread in threads if thread is not None and thread.is_failing)

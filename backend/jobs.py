@@ -1,9 +1,4 @@
-"""What happens every so often, by ``schedule``'s own Scheduler. Jobs fail alone.
-
-``schedule`` reads the wall clock, which may jump: a clock set back an hour would silence it for an hour. So nothing
-here decides by it *what* is due (each job asks the database), and when the two clocks part, every job runs and starts
-anew.
-"""
+"""Periodic jobs, run by a private Scheduler of the package ``schedule``. A job's failure does not affect others."""
 
 from __future__ import annotations
 
@@ -25,8 +20,10 @@ STOP_S = 5.0
 
 
 class Jobs:
-    """A thread that ticks a scheduler, and one more for each job that may take long. ``every`` before ``start``;
-    ``stop`` ends them within one tick, or after the job that is under way."""
+    """Threads that run periodic jobs: one for short jobs, one for each long job.
+
+    Call ``every`` before ``start``. ``stop`` ends the threads within one tick, or after the job in progress.
+    """
 
     def __init__(self, tick_s: float = TICK_S) -> None:
         self._scheduler = schedule.Scheduler()
@@ -35,14 +32,13 @@ class Jobs:
         self.threads = [self._thread("flashflow-jobs", self._scheduler)]
 
     def every(self, seconds: int, job: Callable[[], object], *, long: bool = False) -> None:
-        """Run ``job`` every ``seconds``; what it raises is logged and stops no other job. A ``long`` one has a thread
-        of its own, so that no other waits for it."""
+        """Run ``job`` every ``seconds``; its exceptions are logged. A ``long`` job gets its own thread."""
 
-        def alone() -> None:
+        def run_safely() -> None:
             try:
                 job()
             except FlashFlowError as refusal:
-                log.warning("a job could not be done; it runs again in %d s: %s", seconds, refusal)
+                log.warning("a job was refused; it runs again in %d s: %s", seconds, refusal)
             except Exception:
                 log.exception("a job failed; it runs again in %d s", seconds)
 
@@ -50,7 +46,7 @@ class Jobs:
         if long:
             scheduler = schedule.Scheduler()
             self.threads.append(self._thread(f"flashflow-job-{len(self.threads)}", scheduler))
-        scheduler.every(seconds).seconds.do(alone)
+        scheduler.every(seconds).seconds.do(run_safely)
 
     def start(self) -> None:
         for thread in self.threads:
@@ -68,10 +64,12 @@ class Jobs:
 
     def _run(self, scheduler: schedule.Scheduler) -> None:
         scheduler.run_all()
-        apart = time.time() - time.monotonic()
+        clock_offset = time.time() - time.monotonic()
         while not self._stopping.wait(self._tick_s):
-            now_apart = time.time() - time.monotonic()
-            if abs(now_apart - apart) > JUMP_S:
-                apart = now_apart
+            new_offset = time.time() - time.monotonic()
+            if abs(new_offset - clock_offset) > JUMP_S:
+                # `schedule` reads the wall clock: set back an hour, it would pause for an hour. Running a job early is
+                # harmless, because each job asks the database for due work.
+                clock_offset = new_offset
                 scheduler.run_all()
             scheduler.run_pending()

@@ -1,4 +1,4 @@
-"""What the two files need from time to time: backups, a check, and the end of what an earlier process left undone."""
+"""Maintenance of the two files: backups, integrity checks, text repair, unfinished erasures."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 
 
 class Maintenance:
-    """Over both services; ``tell`` keeps what the owner should know, ``say`` puts it into their inbox.
-    Every call may be made from any thread."""
+    """Maintenance over both services. Thread-safe.
+
+    ``notices`` collects messages for the owner; ``notify`` sends one to their inbox, with title and text.
+    """
 
     def __init__(
         self,
@@ -34,47 +36,47 @@ class Maintenance:
         notifications: NotificationService,
         erasing: Erasure,
         *,
-        tell: list[str],
-        say: Callable[[str, str], None],
+        notices: list[str],
+        notify: Callable[[str, str], None],
     ) -> None:
         self._stores = (activity.store, notifications.store)
         self._paths = tuple(Path(str(store.database.database)) for store in self._stores)
         self._clock = activity.clock
         self._bus = activity.bus
         self._erasing = erasing
-        self._tell = tell
-        self._say = say
+        self._notices = notices
+        self._notify = notify
         self._replacing: threading.Thread | None = None
         self._replaced: set[tuple[str, str]] = set()
 
     def finish_erasing(self) -> None:
-        """Before anything is answered; what cannot be done now is tried again every minute."""
+        """Finish erasures that an earlier process left, before the first request. Failures are retried every minute."""
         try:
             self._erasing.finish()
         except FlashFlowError as error:
             log.warning("an erasure could not be finished at the start: %s", error)
 
-    def forget_answers(self) -> None:
-        """Drop answers under an Idempotency-Key after their 24 hours."""
+    def delete_old_responses(self) -> None:
+        """Delete responses stored under an Idempotency-Key after 24 hours."""
         for store in self._stores:
-            store.run(Write(_forget, None))
+            store.run(Write(_delete_responses, None))
 
     def back_up_daily(self) -> None:
-        """Unless today's backup is there."""
+        """Back up each file once a day."""
         today = file_stamp(self._clock.now_ms())[:8]
         for path in self._paths:
             if not any(backups_folder(path).glob(f"{path.stem}.{today}*.daily.db")):
-                # A backup is all from before an erasure, and goes with it, or all from after it.
+                # Not during an erasure: a backup must be entirely from before it (and is deleted by it) or after it.
                 self._erasing.unless_erasing(lambda at=path: back_up(at, self._clock, "daily"))  # type: ignore[misc]
 
     def check_large_files(self) -> None:
-        """Those that were too large to be looked through before the start, in a thread of its own."""
+        """Check files that were too large for the check at start, in a separate thread."""
         large = [path for path in self._paths if path.stat().st_size > CHECK_AT_START_BYTES]
         if large:
             threading.Thread(target=self._check, args=(large,), name="flashflow-check", daemon=True).start()
 
     def replace_damaged_text(self) -> None:
-        """Find, replace and mark text that is not UTF-8, once a read has come upon some; in a thread of its own."""
+        """Replace and mark text that is not UTF-8, after a read has found some; in a separate thread."""
         damaged = [store for store in self._stores if store.database.tolerant]
         if damaged and not (self._replacing is not None and self._replacing.is_alive()):
             self._replacing = threading.Thread(
@@ -106,13 +108,13 @@ class Maintenance:
                 )
 
     def _report(self, path: Path, sentence: str) -> None:
-        self._tell.append(sentence)
-        self._say("Your data is damaged", sentence)
+        self._notices.append(sentence)
+        self._notify("Your data is damaged", sentence)
         log.error(sentence)
         self._bus.publish([Event("file.damaged", path.name)])
 
     def damaged_rows(self) -> int:
-        """How many rows had text that is not UTF-8, over both files."""
+        """Return the number of rows in both files whose text was not UTF-8."""
         return sum(store.read(damaged_text.count_rows) for store in self._stores)
 
     def _check(self, paths: list[Path]) -> None:
@@ -129,6 +131,6 @@ class Maintenance:
                 )
 
 
-def _forget(tx: Tx, items: Sequence[None]) -> list[None]:
+def _delete_responses(tx: Tx, items: Sequence[None]) -> list[None]:
     delete_expired_responses(tx)
     return [None] * len(items)

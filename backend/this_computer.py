@@ -1,4 +1,4 @@
-"""This computer as a device of its owner, and what the start of FlashFlow owes the files."""
+"""Registration of this computer as a device, and the queue of writes at start."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _ID = re.compile(r"computer:[0-9a-f-]{36}")
 
 
 def register_this_computer(
-    notifications: NotificationService, folder: Path, user_id: str, tell: Callable[[str], None]
+    notifications: NotificationService, folder: Path, user_id: str, report: Callable[[str], None]
 ) -> None:
-    """Make this computer a device of ``user_id``: the push channel reaches it natively. Raises StorageError."""
+    """Register this computer as a device of ``user_id``, for native notifications. Raises StorageError."""
     name = socket.gethostname() or "this computer"
 
     def create() -> bytes:
-        # Under the id that it had, where that is known: a second device row would get a failed push each time.
+        # Reuse the id of an existing registration: each push to a second device row would fail.
         known = notifications.store.read(lambda conn: desktop_tokens(conn, user_id, name))
         return (known[0] if len(known) == 1 and _ID.fullmatch(known[0]) else f"computer:{uuid.uuid4()}").encode()
 
-    token = read_or_create(folder / ID_FILE, _parse, create, tell)
+    token = read_or_create(folder / ID_FILE, _parse, create, report)
     notifications.sender.this_computer = token
-    with suppress(Erased):  # its owner was erased: then this computer belongs to no user
+    with suppress(Erased):  # the owner was erased, so this computer has no user
         notifications.register_device_token(user_id, token, "desktop", {"name": name})
 
 
@@ -45,23 +45,23 @@ def _parse(content: bytes) -> str | None:
 
 
 class StartWrites:
-    """The writes that a start owes, in order. One that the storage refuses waits, with those after it, for ``run``."""
+    """Queue of writes at start, in order. A write that the storage refuses waits for the next ``run``."""
 
     def __init__(self) -> None:
-        self._left: list[Callable[[], object]] = []
-        self._one = threading.Lock()
+        self._queue: list[Callable[[], object]] = []
+        self._running = threading.Lock()
 
     def add(self, write: Callable[[], object]) -> None:
-        """Queue ``write``; it is called until it raises no StorageError."""
-        self._left.append(write)
+        """Queue ``write``; it is retried while it raises StorageError."""
+        self._queue.append(write)
 
     def run(self) -> None:
-        """Do the queued writes, up to the first that is refused."""
-        with self._one:
-            while self._left:
+        """Run queued writes, up to the first that is refused."""
+        with self._running:
+            while self._queue:
                 try:
-                    self._left[0]()
+                    self._queue[0]()
                 except StorageError as error:
-                    log.warning("a write of the start waits for the storage: %s", error)
+                    log.warning("a write at start waits for the storage: %s", error)
                     return
-                del self._left[0]
+                del self._queue[0]
