@@ -107,7 +107,7 @@ def _user(user: str) -> str:
 def _confirm(user: str) -> None:
     """Ask for confirmation on the terminal. Raises FlashFlowError without a terminal, or without consent."""
     if not sys.stdin.isatty():
-        raise FlashFlowError("Nothing was erased: it cannot be undone, so --yes is required without a terminal.")
+        raise FlashFlowError("Nothing was erased: without a terminal, --yes is required.")
     sys.stderr.write(f"Erase everything stored of “{user}”, and all earlier backups, for good? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
