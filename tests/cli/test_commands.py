@@ -151,9 +151,9 @@ def test_doctor_says_line_by_line_what_works(folder: Path) -> None:
     assert done.returncode == 0
     lines = {line[5:].split(":")[0]: line[:3].strip() for line in done.stdout.splitlines()}
     assert lines["display"] == "no"
-    assert lines["native notices"] == "no"
+    assert lines["native notifications"] == "no"
     assert lines["storage"] == "ok"
-    assert set(lines) >= {"display", "storage", "port", "native notices"}
+    assert set(lines) >= {"display", "storage", "port", "native notifications"}
 
 
 def test_doctor_fails_where_the_storage_cannot_be_used(tmp_path: Path) -> None:

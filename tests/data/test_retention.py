@@ -271,10 +271,10 @@ def test_the_command_says_how_much_and_does_it_with_the_server_running_or_not(tm
         fill(data / "user_activities.db", 3_000)
         backend.activity.track_activity("ada", "today")
     would = flashflow("prune", "--keep-days", "30", "--dry-run", data_dir=data)
-    assert would.stdout.startswith("Would let go of 3,000 activities, 0 sessions, 0 notifications")
+    assert would.stdout.startswith("Would prune 3,000 activities, 0 sessions, 0 notifications")
     with serving(data):
         would = flashflow("prune", "--before", "2023-11-14T22:30:00Z", "--dry-run", data_dir=data)
-        assert would.stdout.startswith("Would let go of 999 activities"), would
+        assert would.stdout.startswith("Would prune 999 activities"), would
         done = flashflow("prune", "--before", "2023-11-14T22:30:00Z", data_dir=data)
         assert done.stdout.startswith("Pruned 999 activities"), done
     done = flashflow("prune", "--keep-days", "30", data_dir=data)
