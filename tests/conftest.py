@@ -17,6 +17,7 @@ from tests.support.examples import FACTORS, examples
 
 SEED = "FLASHFLOW_TEST_SEED"
 LOCKS = "FLASHFLOW_TEST_LOCKS"
+SLOW = ("tests/browser", "hostile_environment", "tests/store", "rendering", "tests/data", "tests/cli", "tests/api")
 
 for _name in FACTORS:
     settings.register_profile(
@@ -33,6 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[LOCKS] = tempfile.mkdtemp(prefix="flashflow-tests-")
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = int(os.environ[SEED])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The slowest files first: one of them left for the end would run beside an idle worker.
+    items.sort(key=lambda item: next((n for n, part in enumerate(SLOW) if part in str(item.path)), len(SLOW)))
 
 
 def pytest_report_header() -> str:
