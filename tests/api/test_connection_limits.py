@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,7 +165,13 @@ def test_one_key_may_follow_so_many_streams_and_leaves_the_others_theirs(server:
         assert eventually(again)
 
 
+def sockets_of(server: ServerProcess) -> int:
+    folder = Path(f"/proc/{server.process.pid}/fd")
+    return sum(os.readlink(entry).startswith("socket:") for entry in folder.iterdir())
+
+
 def test_the_streams_of_all_keys_leave_places_for_requests(server: ServerProcess) -> None:
+    eventually(lambda: sockets_of(server) < 20, what="the end of the streams of earlier tests")
     keys = [App(server, "read").key for _ in range(4)]
     with ExitStack() as stack:
         peers = [peer for key in keys for peer in crowd(server, stack, request(server, "/api/stream", key), PER_KEY)]
