@@ -26,6 +26,7 @@ from flashflow.backend.schemas.requests import KeyIn, build
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.models import NotificationModels
 from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.notifications import api_keys
 
 log = logging.getLogger(__name__)
 
@@ -124,11 +125,7 @@ class KeyRing:
 
     def numbered(self) -> Sequence[tuple[int, ApiKey]]:
         """Return ``list`` with sequence numbers, for paging."""
-        rows = self._store.read(
-            lambda conn: conn.execute(
-                "SELECT seq, name, scopes, created_at, revoked_at FROM api_keys ORDER BY name"
-            ).fetchall()
-        )
+        rows = self._store.read(api_keys.list_keys)
         return [(seq, _to_key(row)) for seq, *row in rows]
 
     def revoke(self, name: str) -> ApiKey:
@@ -141,14 +138,7 @@ class KeyRing:
         answers: list[ApiKey | Conflict] = []
         for request, digest in items:
             scopes = tuple(scope for scope in SCOPES if scope in request.scopes)
-            row = tx.conn.execute(
-                "INSERT INTO api_keys (name, hash, scopes, created_at, seq) "
-                "VALUES (?, ?, ?, ?, (SELECT COALESCE(MAX(seq), 0) + 1 FROM api_keys)) "
-                "ON CONFLICT DO UPDATE SET hash = excluded.hash, scopes = excluded.scopes, "
-                "created_at = excluded.created_at, seq = excluded.seq, revoked_at = NULL WHERE revoked_at IS NOT NULL "
-                "RETURNING name, scopes, created_at, revoked_at",
-                (request.name, digest, to_json(scopes), tx.now_ms),
-            ).fetchone()
+            row = api_keys.insert_key(tx.conn, request.name, digest, to_json(scopes), tx.now_ms)
             answers.append(
                 Conflict(f"There is a key “{request.name}” already; revoke it first.") if row is None else _to_key(row)
             )
@@ -157,20 +147,14 @@ class KeyRing:
     def _revoke(self, tx: Tx, items: Sequence[str]) -> Sequence[ApiKey | NotFound]:
         answers: list[ApiKey | NotFound] = []
         for name in items:
-            row = tx.conn.execute(
-                "UPDATE api_keys SET revoked_at = ? WHERE name = ? AND revoked_at IS NULL "
-                "RETURNING name, scopes, created_at, revoked_at",
-                (tx.now_ms, name),
-            ).fetchone()
+            row = api_keys.revoke_key(tx.conn, name, tx.now_ms)
             answers.append(NotFound(f"There is no key “{name}” in use.") if row is None else _to_key(row))
         return answers
 
     def _reload(self) -> None:
         # One at a time: rows read before a revocation must not replace those read after it.
         with self._changing:
-            rows = self._store.read(
-                lambda conn: conn.execute("SELECT hash, name, scopes FROM api_keys WHERE revoked_at IS NULL").fetchall()
-            )
+            rows = self._store.read(api_keys.active_keys)
             callers = {bytes(digest): Caller(name, frozenset(from_strings(scopes))) for digest, name, scopes in rows}
             callers[digest_of(self.local_key)] = Caller(LOCAL, frozenset({"admin"}))
             self._callers = callers

@@ -50,7 +50,7 @@ def kept(service: UserActivityService) -> int:
 
 
 def settle(service: UserActivityService, clock: StillClock) -> None:
-    service.rollups.aggregate_pending()  # whoever is not in the figures yet is found the next time
+    service.rollups.aggregate_pending()  # a user without a rollup row is found at the next run
     clock.go(hours=1)
     service.close_idle_sessions()
 

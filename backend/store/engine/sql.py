@@ -71,3 +71,8 @@ def conditions(filters: Sequence[tuple[str, Any]]) -> tuple[list[str], list[Any]
 def clause(where: Sequence[str]) -> str:
     """Return `` WHERE a AND b``, or an empty string."""
     return f" WHERE {' AND '.join(where)}" if where else ""
+
+
+def is_readable(conn: sqlite3.Connection) -> bool:
+    """Read one row of the schema. Raises sqlite3.Error where the file cannot be read."""
+    return conn.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
