@@ -17,7 +17,7 @@ from flashflow.backend.core.errors import Conflict, StorageError, ValidationErro
 from flashflow.backend.core.private_files import write_private
 from flashflow.backend.settings.keyring import PendingSecrets, SecretStore, SecretsUnavailable
 from flashflow.backend.settings.model import Settings, secret_fields
-from flashflow.backend.settings.parser import escaped, is_reference, settings_of, shown, struct_at
+from flashflow.backend.settings.parser import References, escaped, is_reference, settings_of, shown, struct_at
 from flashflow.backend.settings.toml_editor import MOST, Place, Table, edited, parsed, table_at, with_table
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class SettingsFile:
             tables = parsed(file.text)
             before = table_at(tables, keys) or {}
             table, literals = _new_table(keys, before, {} if values is None and not keys else values)
-            settings = settings_of(with_table(tables, keys, table), self._lookup())
+            settings = settings_of(with_table(tables, keys, table), References(self._environ, self._secrets))
             if table is None and table_at(tables, keys) is None:
                 self._take(settings, tables, file.signature)
                 return settings
@@ -153,13 +153,13 @@ class SettingsFile:
     # --- reading ---
 
     def _reload(self, file: _File) -> None:
-        lookup = self._lookup()
+        references = References(self._environ, self._secrets)
         self._retry_in = None
         try:
             tables = parsed(file.text)
-            settings = settings_of(tables, lookup)
+            settings = settings_of(tables, references)
         except ValidationError as error:
-            self._retry_in = RETRY_POLLS if lookup.refused else None
+            self._retry_in = RETRY_POLLS if references.refused else None
             self._note(str(error), file.signature)
             raise
         self._take(settings, tables, file.signature)
@@ -211,9 +211,6 @@ class SettingsFile:
         except OSError:
             return None
 
-    def _lookup(self) -> _Lookup:
-        return _Lookup(self._environ, self._secrets)
-
     def _forget(self, keys: Place, before: Mapping[str, Any], table: Mapping[str, Any]) -> None:
         """Remove secrets from the keyring that this table no longer refers to."""
         for field in _secrets_of(keys):
@@ -222,25 +219,6 @@ class SettingsFile:
                     self._secrets.delete(_secret_name(keys, field))
                 except SecretsUnavailable as error:
                     log.warning("a secret that is no longer used is still in the keyring: %s", error)
-
-
-class _Lookup:
-    """Environment and keyring, as source of references for one read."""
-
-    def __init__(self, environ: Mapping[str, str], secrets: SecretStore) -> None:
-        self._environ = environ
-        self._secrets = secrets
-        self.refused = False
-
-    def variable(self, name: str) -> str | None:
-        return self._environ.get(name)
-
-    def secret(self, name: str) -> str | None:
-        try:
-            return self._secrets.get(name)
-        except SecretsUnavailable as error:
-            self.refused = True
-            raise ValidationError.of("", str(error)) from None
 
 
 def _new_table(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
@@ -14,6 +13,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_SERVICE = "FlashFlow"
 _TO_PROBE = "probe"
 """Name without a secret, read to test whether the keyring responds."""
 _NO_KEYRING = ("keyring.backends.fail", "keyring.backends.null", "keyrings.alt")
@@ -26,76 +26,44 @@ class SecretsUnavailable(Exception):
     """No keyring works at present; the message gives the reason to the user."""
 
 
-class SecretStore(Protocol):
-    """Store of secrets by name. Every call may raise SecretsUnavailable."""
+class SecretStore:
+    """The operating system's keyring through the ``keyring`` library. For one thread at a time.
+
+    ``missing`` is the reason why this device has none; secrets are then written to the file. Otherwise the first call
+    probes the keyring. Each call runs in a thread and has ``timeout_s``, since a locked keyring waits for the user.
+    After a timeout, calls raise at once until that thread has ended. Every call may raise SecretsUnavailable.
+    """
+
+    def __init__(self, missing: str | None = None, *, timeout_s: float = 2.0) -> None:
+        self._missing = missing
+        self._timeout_s = timeout_s
+        self._calls = DeadlineCalls(timeout_s, "keyring", self._no_answer)
+        self._backend: Keyring | None = None
 
     def get(self, name: str) -> str | None:
         """Return the secret, or None for an unknown name."""
-        ...
+        backend = self._opened()
+        return self._call(lambda: backend.get_password(_SERVICE, name))
 
     def set(self, name: str, value: str) -> None:
         """Store ``value``; after this returns, ``get`` returns it."""
-        ...
-
-    def delete(self, name: str) -> None:
-        """Remove the secret; no error for an unknown name."""
-        ...
-
-
-class NoSecrets:
-    """Store for devices without a keyring, or with it switched off; secrets are then written to the file."""
-
-    def __init__(self, reason: str = "There is no keyring on this device.") -> None:
-        self._reason = reason
-
-    def get(self, name: str) -> str | None:
-        raise SecretsUnavailable(self._reason)
-
-    def set(self, name: str, value: str) -> None:
-        raise SecretsUnavailable(self._reason)
-
-    def delete(self, name: str) -> None:
-        raise SecretsUnavailable(self._reason)
-
-
-class KeyringSecrets:
-    """The operating system's keyring through the ``keyring`` library. Thread-safe.
-
-    The first call probes whether the keyring works. Each call runs in a thread and has ``timeout_s``, since a locked
-    keyring waits for the user. After a timeout, calls raise at once until that thread has ended.
-    """
-
-    def __init__(self, service: str = "FlashFlow", *, timeout_s: float = 2.0) -> None:
-        self._service = service
-        self._timeout_s = timeout_s
-        self._calls = DeadlineCalls(timeout_s, "keyring", self._no_answer)
-        self._one_call = threading.Lock()
-        self._opening = threading.Lock()
-        self._backend: Keyring | None = None
-        self._missing: str | None = None
-
-    def get(self, name: str) -> str | None:
         backend = self._opened()
-        return self._call(lambda: backend.get_password(self._service, name))
-
-    def set(self, name: str, value: str) -> None:
-        backend = self._opened()
-        self._call(lambda: backend.set_password(self._service, name, value))
+        self._call(lambda: backend.set_password(_SERVICE, name, value))
         if self.get(name) != value:
             raise SecretsUnavailable("The keyring did not keep what it was given.")
 
     def delete(self, name: str) -> None:
+        """Remove the secret; no error for an unknown name."""
         backend = self._opened()
-        if self._call(lambda: backend.get_password(self._service, name)) is not None:
-            self._call(lambda: backend.delete_password(self._service, name))
+        if self.get(name) is not None:
+            self._call(lambda: backend.delete_password(_SERVICE, name))
 
     def _opened(self) -> Keyring:
-        with self._opening:
-            if self._missing is not None:
-                raise SecretsUnavailable(self._missing)
-            if self._backend is None:
-                self._backend = self._open()
-            return self._backend
+        if self._missing is not None:
+            raise SecretsUnavailable(self._missing)
+        if self._backend is None:
+            self._backend = self._open()
+        return self._backend
 
     def _open(self) -> Keyring:
         """Probe the keyring. A missing one is remembered; a slow or locked one is not: it may be unlocked later."""
@@ -108,13 +76,12 @@ class KeyringSecrets:
         if backend is None:
             self._missing = "This computer has no keyring that works."
             raise SecretsUnavailable(self._missing)
-        self._call(lambda: backend.get_password(self._service, _TO_PROBE))
+        self._call(lambda: backend.get_password(_SERVICE, _TO_PROBE))
         return backend
 
     def _call(self, work: Callable[[], T]) -> T:
         try:
-            with self._one_call:
-                return self._calls.run(work)
+            return self._calls.run(work)
         except SecretsUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 each backend raises its own errors
@@ -169,12 +136,12 @@ class PendingSecrets:
 def secret_store(environ: Mapping[str, str], *, platform: str | None = None) -> SecretStore:
     """Return this device's store: the keyring, unless it is a phone or FLASHFLOW_KEYRING is ``off``."""
     if environ.get("FLASHFLOW_KEYRING", "").strip().lower() == "off":
-        return NoSecrets("The keyring is switched off by FLASHFLOW_KEYRING.")
+        return SecretStore("The keyring is switched off by FLASHFLOW_KEYRING.")
     # Python before 3.13 calls Android "linux".
     here = platform or ("android" if hasattr(sys, "getandroidapilevel") else sys.platform)
     if here in ("android", "ios"):
-        return NoSecrets()
-    return KeyringSecrets()
+        return SecretStore("There is no keyring on this device.")
+    return SecretStore()
 
 
 def _usable(backend: object) -> Keyring | None:

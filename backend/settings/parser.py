@@ -10,11 +10,12 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
 from flashflow.backend.core.errors import FieldError, ValidationError
+from flashflow.backend.settings.keyring import SecretStore, SecretsUnavailable
 from flashflow.backend.settings.model import (
     ApnsSettings,
     AppriseSettings,
@@ -31,8 +32,6 @@ from flashflow.backend.settings.model import (
     WebPushSettings,
     secret_fields,
 )
-
-Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 CHANNELS: Mapping[str, type[msgspec.Struct]] = {"email": EmailSettings, "sms": SmsSettings}
 PUSH: Mapping[str, type[msgspec.Struct]] = {
@@ -65,16 +64,14 @@ _WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "
 _LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1|\[::1\]")
 
 
-class Lookup(Protocol):
-    """Source of the values of references."""
+class References:
+    """Environment and keyring, the sources of references, for one read of the file."""
 
-    def variable(self, name: str) -> str | None:
-        """Return the environment variable, or None where it is not set."""
-        ...
-
-    def secret(self, name: str) -> str | None:
-        """Return the keyring's secret, or None. Raises ValidationError where the keyring does not respond."""
-        ...
+    def __init__(self, environ: Mapping[str, str], secrets: SecretStore) -> None:
+        self.environ = environ
+        self.secrets = secrets
+        self.refused = False
+        """Whether the keyring did not respond."""
 
 
 def is_reference(text: str) -> bool:
@@ -88,9 +85,9 @@ def escaped(text: str) -> str:
     return text.replace("${", "$${")
 
 
-def settings_of(tables: Mapping[str, Any], lookup: Lookup) -> Settings:
+def settings_of(tables: Mapping[str, Any], references: References) -> Settings:
     """Build the settings. Raises one ValidationError with every error at its dotted place, without secret values."""
-    return _Reader(lookup).settings(tables)
+    return _Reader(references).settings(tables)
 
 
 def struct_at(place: tuple[str, ...]) -> type[msgspec.Struct] | None:
@@ -145,8 +142,8 @@ def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 class _Reader:
     """Reads one file and collects its errors."""
 
-    def __init__(self, lookup: Lookup) -> None:
-        self._lookup = lookup
+    def __init__(self, references: References) -> None:
+        self._references = references
         self._errors: list[FieldError] = []
 
     def settings(self, tables: Mapping[str, Any]) -> Settings:
@@ -154,24 +151,18 @@ class _Reader:
         channels = self._inner(tables, "channels", "channels")
         push = self._inner(channels, "push", "channels.push")
         self._check_names(push, "channels.push", tuple(PUSH))
-        email = self._optional(channels, "channels", "email", EmailSettings)
-        if email is not None:
+        built_in = self._tables(channels, "channels", CHANNELS)
+        if email := built_in.get("email"):
             self._check_email(email)
         settings = Settings(
-            email=email,
-            sms=self._optional(channels, "channels", "sms", SmsSettings),
-            push=PushSettings(
-                fcm=self._optional(push, "channels.push", "fcm", FcmSettings),
-                apns=self._optional(push, "channels.push", "apns", ApnsSettings),
-                webpush=self._optional(push, "channels.push", "webpush", WebPushSettings),
-                desktop=self._optional(push, "channels.push", "desktop", DesktopSettings) or DesktopSettings(),
-            ),
+            **built_in,
+            push=PushSettings(**self._tables(push, "channels.push", PUSH)),
             others=self._others(channels),
-            delivery=self._delivery(tables),
-            privacy=self._optional(tables, "", "privacy", PrivacySettings) or PrivacySettings(),
-            retention=self._optional(tables, "", "retention", RetentionSettings) or RetentionSettings(),
+            **self._tables(tables, "", PLAIN),
             allow_hosts=self._allow_hosts(tables.get("allow_hosts", [])),
         )
+        if settings.delivery.base_delay > settings.delivery.max_delay:
+            settings = msgspec.structs.replace(settings, delivery=self._delivery(settings.delivery, tables["delivery"]))
         if self._errors:
             raise ValidationError("; ".join(f"{e.field}: {e.message}" for e in self._errors), tuple(self._errors))
         return settings
@@ -191,16 +182,12 @@ class _Reader:
             elif isinstance(channels[name], dict) and "url" not in channels[name]:
                 near = difflib.get_close_matches(name, [*CHANNELS, "push"], 1)
                 self._wrong(place, "needs a url, like every channel that you name" + _did_you_mean(near))
-            elif found := self._optional(channels, "channels", name, AppriseSettings):
-                others[name] = found
+            else:
+                others.update(self._tables(channels, "channels", {name: AppriseSettings}))
         return others
 
-    def _delivery(self, tables: Mapping[str, Any]) -> DeliverySettings:
-        """Read ``[delivery]``; a default delay is adjusted to a configured one."""
-        delivery = self._optional(tables, "", "delivery", DeliverySettings) or DeliverySettings()
-        if delivery.base_delay <= delivery.max_delay:
-            return delivery
-        given = _table(tables, "delivery")
+    def _delivery(self, delivery: DeliverySettings, given: Mapping[str, Any]) -> DeliverySettings:
+        """Adjust a default delay to the configured one that conflicts with it."""
         if "base_delay" not in given:
             return msgspec.structs.replace(delivery, base_delay=delivery.max_delay)
         if "max_delay" not in given:
@@ -234,9 +221,16 @@ class _Reader:
         self._wrong(place, "must be a table")
         return {}
 
-    def _optional(self, tables: Mapping[str, Any], place: str, name: str, kind: type[Struct]) -> Struct | None:
-        if name not in tables:
-            return None
+    def _tables(
+        self, tables: Mapping[str, Any], place: str, kinds: Mapping[str, type[msgspec.Struct]]
+    ) -> dict[str, Any]:
+        """Read those of the named tables that are there and valid."""
+        found = {name: self._struct(tables, place, name, kind) for name, kind in kinds.items() if name in tables}
+        return {name: struct for name, struct in found.items() if struct is not None}
+
+    def _struct(
+        self, tables: Mapping[str, Any], place: str, name: str, kind: type[msgspec.Struct]
+    ) -> msgspec.Struct | None:
         place = f"{place}.{name}" if place else name
         before = len(self._errors)
         table = self._inner(tables, name, place)
@@ -297,7 +291,7 @@ class _Reader:
         if match["plain"]:
             return "${"
         if name := match["env"]:
-            value = self._lookup.variable(name)
+            value = self._references.environ.get(name)
             if value is None:
                 self._wrong(place, f"the environment variable {name} is not set")
             return value or ""
@@ -311,8 +305,9 @@ class _Reader:
             self._wrong(place, "is not a secret; only secrets may come from the keyring")
             return ""
         try:
-            value = self._lookup.secret(name)
-        except ValidationError as error:
+            value = self._references.secrets.get(name)
+        except SecretsUnavailable as error:
+            self._references.refused = True
             self._wrong(place, str(error))
             return ""
         if value is None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any
 
@@ -77,29 +78,13 @@ def edited(text: str, place: Place, values: Mapping[str, Any] | None) -> str:
         return text
     meant = _without_bare(with_table(tables, place, values))
     for way in (_edited_section, _edited_whole, _moved_to_end):
-        changed = _tried(way, text, place, values)
-        if changed is not None and _says(changed, meant):
-            return changed
+        with suppress(Exception):  # tomlkit stumbles over its own tables in many ways; the next way is tried
+            changed = way(text, place, values)
+            if changed is not None and _same(_without_bare(parsed(changed)), meant):
+                return changed
     raise ValidationError.of(
         ".".join(place), "cannot be edited in the form that flashflow.toml has; please edit the file by hand"
     )
-
-
-_Way = Callable[[str, Place, Mapping[str, Any] | None], str | None]
-
-
-def _tried(way: _Way, text: str, place: Place, values: Mapping[str, Any] | None) -> str | None:
-    try:
-        return way(text, place, values)
-    except Exception:  # noqa: BLE001 tomlkit stumbles over its own tables in many ways; the next way is tried
-        return None
-
-
-def _says(text: str, meant: Table) -> bool:
-    try:
-        return _same(_without_bare(parsed(text)), meant)
-    except ValidationError:
-        return False
 
 
 def _edited_section(text: str, place: Place, values: Mapping[str, Any] | None) -> str | None:
@@ -145,14 +130,17 @@ def _edited_lines(lines: str, values: Mapping[str, Any], newline: str) -> str:
     import tomlkit
 
     document = tomlkit.parse(_ended(lines, newline))
-    known = document.unwrap()
-    for key in known.keys() - values.keys():
-        del document[key]
+    _update(document, values, keep_tables=False)
+    return tomlkit.dumps(document).replace("\r\n", "\n").replace("\n", newline)
+
+
+def _update(table: Any, values: Mapping[str, Any], *, keep_tables: bool) -> None:
+    """Set the values of a tomlkit table, leaving equal ones as they are written."""
+    for key in [key for key in table if key not in values and not (keep_tables and isinstance(table[key], dict))]:
+        del table[key]
     for key, value in values.items():
-        if key not in known or not _same(known[key], value):
-            document[key] = value
-    written = tomlkit.dumps(document)
-    return written.replace("\r\n", "\n").replace("\n", newline)
+        if key not in table or not _same(table[key], value):
+            table[key] = value
 
 
 def _appended(text: str, place: Place, values: Mapping[str, Any] | None, newline: str) -> str | None:
@@ -179,12 +167,7 @@ def _edited_whole(text: str, place: Place, values: Mapping[str, Any] | None) -> 
         return tomlkit.dumps(document)
     if place and place[-1] not in parent:
         parent[place[-1]] = tomlkit.inline_table() if isinstance(parent, InlineTable) else tomlkit.table()
-    table = parent[place[-1]] if place else parent
-    for key in [key for key in table if key not in values and (place or not isinstance(table[key], dict))]:
-        del table[key]
-    for key, value in values.items():
-        if key not in table or not _same(table[key], value):
-            table[key] = value
+    _update(parent[place[-1]] if place else parent, values, keep_tables=not place)
     return tomlkit.dumps(document)
 
 

@@ -13,7 +13,7 @@ import pytest
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.delivery.email.channel import EmailChannel
 from flashflow.backend.settings.file import SettingsFile
-from flashflow.backend.settings.keyring import NoSecrets
+from flashflow.backend.settings.keyring import SecretStore
 from tests.support.api_client import SEND, fresh, ok
 from tests.support.email_sending import HOST, TO_ADA, channel, said, self_signed, settings
 from tests.support.fixed_clock import StillClock
@@ -166,5 +166,7 @@ def test_an_unsubscribe_url_that_mail_programs_would_not_post_to_is_refused(tmp_
         f'[channels.email]\nhost = "h"\nfrom = "a@b.example"\nunsubscribe_url = "{url}"\n', encoding="utf-8"
     )
     with pytest.raises(ValidationError) as caught:
-        SettingsFile(tmp_path / "flashflow.toml", environ={}, secrets=NoSecrets()).load()
+        SettingsFile(
+            tmp_path / "flashflow.toml", environ={}, secrets=SecretStore("There is no keyring on this device.")
+        ).load()
     assert [error.field for error in caught.value.errors] == ["channels.email.unsubscribe_url"]

@@ -27,7 +27,7 @@ from keyring.backend import KeyringBackend
 
 from flashflow.backend.core.errors import Conflict, StorageError, ValidationError
 from flashflow.backend.settings.file import RETRY_POLLS, SettingsFile
-from flashflow.backend.settings.keyring import KeyringSecrets, NoSecrets, SecretStore, SecretsUnavailable, secret_store
+from flashflow.backend.settings.keyring import SecretStore, SecretsUnavailable, secret_store
 from flashflow.backend.settings.model import AppriseSettings, EmailSettings, FcmSettings, Settings, SmsSettings
 from tests.support.desktop_session import session_bus
 from tests.support.examples import examples
@@ -137,7 +137,7 @@ class installed:
 
 
 def opened(path: Path, environ: Mapping[str, str] = ENVIRON, secrets: SecretStore | None = None) -> SettingsFile:
-    return SettingsFile(path, environ=environ, secrets=secrets or NoSecrets())
+    return SettingsFile(path, environ=environ, secrets=secrets or SecretStore("There is no keyring on this device."))
 
 
 def written(path: Path, text: str, environ: Mapping[str, str] = ENVIRON) -> SettingsFile:
@@ -369,7 +369,7 @@ def test_only_a_secret_may_come_from_the_keyring(path: Path, memory: Memory) -> 
     memory.kept["FlashFlow", "email.password"] = "hunter2"
     path.write_text("[channels.email]\nhost = '${keyring:email.password}'\nfrom = 'f'\n")
     with pytest.raises(ValidationError, match=r"channels\.email\.host: is not a secret") as caught:
-        opened(path, secrets=KeyringSecrets()).load()
+        opened(path, secrets=SecretStore()).load()
     assert "hunter2" not in str(caught.value)
 
 
@@ -767,7 +767,7 @@ def test_a_broken_file_is_not_written_over_but_can_lose_what_is_wrong(path: Path
 
 
 def test_saving_what_someone_else_has_just_changed_is_a_conflict(path: Path, memory: Memory) -> None:
-    class Meddling(KeyringSecrets):
+    class Meddling(SecretStore):
         def set(self, name: str, value: str) -> None:
             super().set(name, value)
             path.write_text("[delivery]\nmax_attempts = 7\n")
@@ -791,14 +791,14 @@ def test_a_save_is_news_for_the_poll(path: Path) -> None:
 
 
 def test_a_secret_goes_to_the_keyring_and_the_file_refers_to_it(path: Path, memory: Memory) -> None:
-    file = opened(path, secrets=KeyringSecrets())
+    file = opened(path, secrets=SecretStore())
     saved = file.save("channels.email", {**MAIL, "password": "hunter2 ${x}"})
     assert memory.kept == {("FlashFlow", "email.password"): "hunter2 ${x}"}
     assert 'password = "${keyring:email.password}"' in path.read_text()
     assert "hunter2" not in path.read_text()
     assert saved.email is not None
     assert saved.email.password == "hunter2 ${x}"
-    assert opened(path, secrets=KeyringSecrets()).load() == saved
+    assert opened(path, secrets=SecretStore()).load() == saved
     file.save("channels.push.fcm", {"credentials": '{"a":\n1}'})
     file.save("channels.chat", {"url": "slack://hunter2"})
     assert set(memory.kept) == {("FlashFlow", name) for name in ("email.password", "push.fcm.credentials", "chat.url")}
@@ -817,7 +817,7 @@ def test_without_a_keyring_a_secret_stands_in_the_file_that_only_its_owner_reads
 def test_a_secret_that_is_not_given_is_kept_and_an_empty_one_removed(
     path: Path, memory: Memory, has_keyring: bool
 ) -> None:
-    file = opened(path, secrets=KeyringSecrets() if has_keyring else NoSecrets())
+    file = opened(path, secrets=SecretStore() if has_keyring else SecretStore("There is no keyring on this device."))
     file.save("channels.email", {**MAIL, "password": "hunter2"})
     for values in ({**MAIL, "password": None, "port": 25}, {**MAIL, "port": None}):
         email = file.save("channels.email", values).email
@@ -832,7 +832,7 @@ def test_a_secret_that_is_not_given_is_kept_and_an_empty_one_removed(
 
 
 def test_a_reference_is_saved_as_one_and_the_keyring_forgets(path: Path, memory: Memory) -> None:
-    file = opened(path, secrets=KeyringSecrets())
+    file = opened(path, secrets=SecretStore())
     file.save("channels.email", {**MAIL, "password": "hunter2"})
     saved = file.save("channels.email", {**MAIL, "password": "${SMTP_PASSWORD}"})
     assert saved.email is not None
@@ -842,7 +842,7 @@ def test_a_reference_is_saved_as_one_and_the_keyring_forgets(path: Path, memory:
 
 
 def test_a_removed_channel_leaves_nothing_in_the_keyring(path: Path, memory: Memory) -> None:
-    file = opened(path, secrets=KeyringSecrets())
+    file = opened(path, secrets=SecretStore())
     file.save("channels.chat", {"url": "slack://hunter2"})
     file.save("channels.chat", None)
     assert memory.kept == {}
@@ -850,7 +850,7 @@ def test_a_removed_channel_leaves_nothing_in_the_keyring(path: Path, memory: Mem
 
 
 def test_a_save_that_fails_puts_the_keyring_back(path: Path, memory: Memory) -> None:
-    file = opened(path, secrets=KeyringSecrets())
+    file = opened(path, secrets=SecretStore())
     file.save("channels.email", {**MAIL, "password": "old"})
     text = path.read_text()
     (path.parent / ".flashflow.toml.part").mkdir()  # in the way of the new file
@@ -872,7 +872,7 @@ def test_what_is_shown_has_every_value_but_no_secret(path: Path, memory: Memory)
         .replace('url = "slack://hunter2-a/', 'url = "slack://${SID}/hunter2-a/')
     )
     path.write_text(text)
-    file = opened(path, {**ENVIRON, "SID": "1"}, KeyringSecrets())
+    file = opened(path, {**ENVIRON, "SID": "1"}, SecretStore())
     assert file.load().sms is not None
     shown = file.shown()
     assert shown["channels"]["email"]["password"] == "${SMTP_PASSWORD}"
@@ -919,7 +919,7 @@ Alternative.__module__ = "keyrings.alt.file"
 )
 def test_a_keyring_that_keeps_nothing_safely_counts_as_none(path: Path, make: Any) -> None:
     with installed(make()):
-        secrets = KeyringSecrets()
+        secrets = SecretStore()
         for call in (lambda: secrets.get("x"), lambda: secrets.set("x", "y"), lambda: secrets.delete("x")):
             with pytest.raises(SecretsUnavailable, match="no keyring that works"):
                 call()
@@ -933,7 +933,7 @@ def test_a_keyring_that_does_not_keep_what_it_was_given_is_not_trusted(path: Pat
             super().set_password(service, username, password[:3])
 
     with installed(Forgetful()):
-        opened(path, secrets=KeyringSecrets()).save("channels.chat", {"url": "slack://hunter2"})
+        opened(path, secrets=SecretStore()).save("channels.chat", {"url": "slack://hunter2"})
     assert 'url = "slack://hunter2"' in path.read_text()
 
 
@@ -944,7 +944,7 @@ def test_a_keyring_that_raises_is_told_without_its_words(path: Path) -> None:
 
     path.write_text("[channels.chat]\nurl = '${keyring:chat.url}'\n")
     with installed(Broken()), pytest.raises(ValidationError) as caught:
-        opened(path, secrets=KeyringSecrets()).load()
+        opened(path, secrets=SecretStore()).load()
     assert str(caught.value) == "channels.chat.url: The keyring refused (RuntimeError)."
     assert caught.value.__context__ is None or "hunter2" not in repr(caught.value.__context__)
 
@@ -954,7 +954,7 @@ def test_a_locked_keyring_costs_one_wait_and_is_used_once_it_is_unlocked(path: P
     backend.kept["FlashFlow", "chat.url"] = "slack://x"
     path.write_text("[channels.chat]\nurl = '${keyring:chat.url}'\n")
     with installed(backend):
-        file = opened(path, secrets=KeyringSecrets(timeout_s=0.3))
+        file = opened(path, secrets=SecretStore(timeout_s=0.3))
         began = time.monotonic()
         with pytest.raises(ValidationError, match="may be locked"):
             file.load()
@@ -1018,10 +1018,11 @@ def test_phones_and_those_who_switch_it_off_have_no_keyring(
     for call in (lambda: secrets.get("x"), lambda: secrets.set("x", "y"), lambda: secrets.delete("x")):
         with pytest.raises(SecretsUnavailable, match=reason):
             call()
-    assert isinstance(secret_store({}, platform="linux"), KeyringSecrets)
+    secret_store({}, platform="linux").set("x", "y")
+    assert list(memory.kept.values()) == ["y"]
 
 
 def test_without_the_package_there_is_no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keyring", None)
     with pytest.raises(SecretsUnavailable, match="not installed"):
-        KeyringSecrets().get("x")
+        SecretStore().get("x")
