@@ -18,7 +18,8 @@ from urllib.parse import unquote_plus
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.deadline import DeadlineCalls, Reason
 from flashflow.backend.delivery.net.text import cut, lines, one_line
-from flashflow.backend.domain.channel import BaseChannel, DeliveryMessage, Health, Outcome, Permanent, Transient
+from flashflow.backend.domain.channel import BaseChannel, Permanent, Transient, accepted
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.settings.model import AppriseSettings
 
 if TYPE_CHECKING:
@@ -75,18 +76,6 @@ class AppriseChannel(BaseChannel):
         self._calls = DeadlineCalls(deadline_s, f"apprise-{name}", self._no_answer, limit=2 * settings.connections)
         self._idle: list[_Sender] = []
 
-    def health(self) -> Health:
-        """Check that Apprise is installed and accepts the address, without sending. Never raises."""
-        try:
-            sender = self._take()
-        except Permanent as error:
-            return Health(works=False, detail=error.text)
-        except Exception as error:  # noqa: BLE001 a plugin may raise anything
-            log.warning("the channel %s could not be probed: %s", self.name, type(error).__name__)
-            return Health(works=False, detail=type(error).__name__)
-        self._idle.append(sender)
-        return Health(works=True, detail=f"{sender.service} through Apprise, which confirms no delivery")
-
     def close(self) -> None:
         """End waiting and later sends as ``stopping``."""
         self._calls.close()
@@ -97,22 +86,34 @@ class AppriseChannel(BaseChannel):
             raise Permanent("expired", "It expired before it could be sent.")
         return self._calls.run(lambda: self._deliver(notification))
 
+    def _probe(self) -> str:
+        """Check that Apprise is installed and accepts the address."""
+        try:
+            sender = self._take()
+        except Permanent:
+            raise
+        except Exception as error:  # noqa: BLE001 a plugin may raise anything, and its text may contain the address
+            log.warning("the channel %s could not be probed: %s", self.name, type(error).__name__)
+            raise Transient("apprise_failed", type(error).__name__) from None
+        self._idle.append(sender)
+        return f"{sender.service} through Apprise, which confirms no delivery"
+
     def _deliver(self, notification: DeliveryMessage) -> Outcome:
         sender = self._take()
         try:
             with _Reasons() as reasons:
-                accepted = sender.notify(notification)
+                taken = sender.notify(notification)
         except Exception as error:  # noqa: BLE001 a plugin may raise anything
             # The exception's text may contain the address. The broken plugin is not used again.
             raise Transient("apprise_failed", f"Apprise failed ({type(error).__name__}).") from None
-        if not accepted:
+        if not taken:
             words = self._hidden(" ".join(reasons.messages))
             text = f"{sender.service} did not accept it; Apprise gives no status" + (f": {words}" if words else ".")
             # Every plugin logs this sentence when its service is unreachable.
             unreachable = "connection error occurred" in words.lower()
             raise Transient("unreachable" if unreachable else "not_accepted", cut(text, MAX_TEXT))
         self._idle.append(sender)
-        return Outcome(outcome="sent", code="accepted", text=f"{sender.service} accepted it")
+        return accepted(f"{sender.service} accepted it")
 
     def _no_answer(self, reason: Reason) -> Transient:
         texts: dict[Reason, str] = {

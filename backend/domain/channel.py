@@ -14,20 +14,6 @@ import msgspec
 
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome, OutcomeName
 
-__all__ = [
-    "BaseChannel",
-    "ChannelError",
-    "DeliveryMessage",
-    "Health",
-    "Outcome",
-    "OutcomeName",
-    "Permanent",
-    "TargetThrottled",
-    "Throttled",
-    "TokenDead",
-    "Transient",
-]
-
 log = logging.getLogger(__name__)
 
 
@@ -72,6 +58,11 @@ class TokenDead(ChannelError):
     """The device or address no longer exists."""
 
     outcome = "token_dead"
+
+
+def accepted(text: str) -> Outcome:
+    """Return the outcome of a delivery that the provider took over."""
+    return Outcome(outcome="sent", code="accepted", text=text)
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,9 +113,19 @@ class BaseChannel(ABC):
     def _send(self, notice: DeliveryMessage) -> Outcome:
         """Send once. Raises ChannelError on failure."""
 
-    @abstractmethod
     def health(self) -> Health:
-        """Check whether the channel works, without sending a notification."""
+        """Check whether the channel works, without sending a notification. Never raises."""
+        try:
+            return Health(works=True, detail=self._probe())
+        except ChannelError as error:
+            return Health(works=False, detail=error.text)
+        except Exception as error:
+            log.exception("the channel %s could not be probed", self.name)
+            return Health(works=False, detail=type(error).__name__)
+
+    @abstractmethod
+    def _probe(self) -> str:
+        """Return what the channel sends through. Raises ChannelError if it does not work."""
 
     def close(self) -> None:
         """Close connections. Called once, at shutdown."""

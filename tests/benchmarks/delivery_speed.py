@@ -35,7 +35,7 @@ from flashflow.backend.core.clock import SystemClock  # noqa: E402
 from flashflow.backend.delivery.email.channel import EmailChannel  # noqa: E402
 from flashflow.backend.delivery.outbox import Outbox  # noqa: E402
 from flashflow.backend.delivery.route_queue import RouteQueue  # noqa: E402
-from flashflow.backend.domain.channel import BaseChannel, Health  # noqa: E402
+from flashflow.backend.domain.channel import BaseChannel  # noqa: E402
 from flashflow.backend.domain.delivery_messages import AttemptResult, DeliveryMessage, Outcome  # noqa: E402
 from flashflow.backend.schemas.requests import SendIn  # noqa: E402
 from flashflow.backend.settings.model import EmailSettings  # noqa: E402
@@ -134,8 +134,8 @@ class Hanging(BaseChannel):
         self._closed.wait()
         return Outcome(outcome="transient", code="closed", text="")
 
-    def health(self) -> Health:
-        return Health(works=True, detail="")
+    def _probe(self) -> str:
+        return ""
 
     def close(self) -> None:
         self._closed.set()

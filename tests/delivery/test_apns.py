@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from flashflow.backend.delivery.net.http_client import HttpClient
 from flashflow.backend.delivery.push.apns import ApnsChannel
-from flashflow.backend.domain.channel import Outcome
+from flashflow.backend.domain.delivery_messages import Outcome
 from flashflow.backend.settings.model import ApnsSettings
 from tests.support.fixed_clock import StillClock
 from tests.support.notices import notice

@@ -17,7 +17,8 @@ import pytest
 from flashflow.backend.delivery.desktop import linux, signals
 from flashflow.backend.delivery.desktop.channel import DesktopChannel
 from flashflow.backend.delivery.desktop.session_bus import BusLost
-from flashflow.backend.domain.channel import Outcome, Transient
+from flashflow.backend.domain.channel import Transient
+from flashflow.backend.domain.delivery_messages import Outcome
 from tests.support.desktop_session import DEADLINE, Session, SilentDaemon, notification_session, session_bus, until
 from tests.support.notices import notice
 

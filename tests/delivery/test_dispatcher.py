@@ -15,7 +15,7 @@ from flashflow.backend.core.counters import Counter
 from flashflow.backend.core.errors import FlashFlowError, StorageFull
 from flashflow.backend.delivery.dispatcher import Dispatcher
 from flashflow.backend.delivery.route_queue import RouteQueue
-from flashflow.backend.domain.channel import BaseChannel, Health
+from flashflow.backend.domain.channel import BaseChannel
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, NextStep, Outcome
 from tests.support.outbox_driver import SENT
 from tests.support.server_process import eventually
@@ -87,8 +87,8 @@ class Sending(BaseChannel):
         self.sent.append(notice.delivery_id)
         return SENT
 
-    def health(self) -> Health:
-        return Health(works=True, detail="")
+    def _probe(self) -> str:
+        return ""
 
 
 class Running(NamedTuple):

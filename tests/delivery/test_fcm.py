@@ -15,8 +15,7 @@ import pytest
 
 from flashflow.backend.delivery.net.http_client import HttpClient
 from flashflow.backend.delivery.push.fcm import FcmChannel
-from flashflow.backend.domain.channel import Outcome
-from flashflow.backend.domain.delivery_messages import DeliveryMessage
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.settings.model import FcmSettings
 from tests.support.fixed_clock import StillClock
 from tests.support.notices import notice

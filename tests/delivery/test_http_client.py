@@ -17,14 +17,7 @@ from typing import Any
 
 import pytest
 
-from flashflow.backend.delivery.net.http_client import (
-    Answer,
-    HttpClient,
-    json_object,
-    provider_message,
-    refusal,
-    retry_after,
-)
+from flashflow.backend.delivery.net.http_client import Answer, HttpClient, provider_message
 from flashflow.backend.domain.channel import ChannelError, Permanent, Throttled, Transient
 from tests.support.fixed_clock import StillClock
 from tests.support.provider_servers import (
@@ -597,8 +590,8 @@ def answer(status: int = 503, body: bytes = b"", **headers: str) -> Answer:
     ],
 )
 def test_retry_after_is_seconds_between_now_and_a_day(value: str, seconds: float | None) -> None:
-    assert retry_after(answer(retry_after=value), StillClock()) == seconds
-    assert retry_after(answer(), StillClock()) is None
+    assert answer(retry_after=value).retry_after_s(StillClock()) == seconds
+    assert answer().retry_after_s(StillClock()) is None
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/New_York"])
@@ -624,7 +617,7 @@ def test_every_form_of_an_http_date_is_read_as_utc_wherever_the_machine_stands(
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        assert retry_after(answer(retry_after=written), StillClock()) == seconds
+        assert answer(retry_after=written).retry_after_s(StillClock()) == seconds
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -633,7 +626,7 @@ def test_every_form_of_an_http_date_is_read_as_utc_wherever_the_machine_stands(
 def test_retry_after_reads_the_date_it_was_written_as() -> None:
     clock = StillClock()
     written = format_datetime(clock.now + timedelta(seconds=33), usegmt=True)
-    assert retry_after(answer(retry_after=written), clock) == 33.0
+    assert answer(retry_after=written).retry_after_s(clock) == 33.0
 
 
 @pytest.mark.parametrize(
@@ -645,7 +638,7 @@ def test_retry_after_reads_the_date_it_was_written_as() -> None:
     ],
 )
 def test_a_status_has_its_class(status: int, kind: type[ChannelError]) -> None:
-    error = refusal(answer(status, retry_after="9"), StillClock(), "code", "text")
+    error = answer(status, retry_after="9").refusal(StillClock(), "code", "text")
     assert (type(error), error.code, error.text) == (kind, "code", "text")
     assert error.retry_after_s == (None if kind is Permanent else 9.0)
 
@@ -661,7 +654,7 @@ def test_what_a_provider_says_is_one_short_line_without_secrets() -> None:
     "body", [b"", b"{", b"[1]", b'"x"', b"\xff", b"[" * 60_000, b"<html>", b'{"a":"\xed\xa0\x80"}']
 )
 def test_a_body_that_is_no_json_object_has_no_fields(body: bytes) -> None:
-    assert json_object(answer(body=body)) == {}
+    assert answer(body=body).json_object() == {}
 
 
 def test_closing_leaves_no_socket_open(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 from flashflow.backend import NotificationService, StorageFull
 from flashflow.backend.delivery.outbox import Outbox
 from flashflow.backend.delivery.route_queue import RouteQueue
-from flashflow.backend.domain.channel import LEASE_MS, BaseChannel, Health, Permanent, Throttled, TokenDead, Transient
+from flashflow.backend.domain.channel import LEASE_MS, BaseChannel, Permanent, Throttled, TokenDead, Transient
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications.outbox import OutboxTable
@@ -45,8 +45,8 @@ class Answering(BaseChannel):
             raise answer
         return answer
 
-    def health(self) -> Health:
-        return Health(works=True, detail="a fake")
+    def _probe(self) -> str:
+        return "a fake"
 
     def close(self) -> None:
         self.closed = True

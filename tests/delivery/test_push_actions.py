@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flashflow.backend.domain.channel import BaseChannel, Outcome
-from flashflow.backend.domain.delivery_messages import Link
+from flashflow.backend.domain.channel import BaseChannel
+from flashflow.backend.domain.delivery_messages import Link, Outcome
 from tests.delivery.test_apns import apns_channel
 from tests.delivery.test_fcm import fcm_channel
 from tests.support.fixed_clock import StillClock

@@ -21,7 +21,7 @@ from flashflow.backend.delivery.channel_registry import back_off_of
 from flashflow.backend.delivery.network_return import NetworkReturn
 from flashflow.backend.delivery.outbox import Outbox
 from flashflow.backend.delivery.route_queue import RouteQueue
-from flashflow.backend.domain.channel import BaseChannel, Health, Transient
+from flashflow.backend.domain.channel import BaseChannel, Transient
 from flashflow.backend.domain.delivery_messages import AttemptResult, DeliveryMessage, Outcome
 from flashflow.backend.settings.model import ChannelSettings, DeliverySettings
 from tests.support.notices import notice
@@ -217,8 +217,8 @@ class Returning(BaseChannel):
             raise Transient("unreachable", "No route to host.")
         return SENT
 
-    def health(self) -> Health:
-        return Health(works=True, detail="a fake")
+    def _probe(self) -> str:
+        return "a fake"
 
 
 @pytest.mark.parametrize("restarted", [False, True])

@@ -14,7 +14,7 @@ import pytest
 from flashflow.backend.core.clock import SystemClock
 from flashflow.backend.delivery.outbox import Outbox
 from flashflow.backend.delivery.route_queue import RouteQueue
-from flashflow.backend.domain.channel import BaseChannel, Health, TargetThrottled, Throttled, Transient
+from flashflow.backend.domain.channel import BaseChannel, TargetThrottled, Throttled, Transient
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from tests.support.outbox_driver import SENT, Hands
 from tests.support.server_process import eventually
@@ -48,8 +48,8 @@ class Gate(BaseChannel):
             raise self.answer
         return self.answer
 
-    def health(self) -> Health:
-        return Health(works=True, detail="a fake")
+    def _probe(self) -> str:
+        return "a fake"
 
     def close(self) -> None:
         self.closed += 1

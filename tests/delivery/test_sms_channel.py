@@ -12,8 +12,7 @@ import pytest
 from flashflow.backend.delivery.net.http_client import HttpClient
 from flashflow.backend.delivery.sms.channel import SmsChannel, text_of
 from flashflow.backend.delivery.sms.segments import BASIC, EXTENSION, Segments, segments
-from flashflow.backend.domain.channel import Outcome
-from flashflow.backend.domain.delivery_messages import Link
+from flashflow.backend.domain.delivery_messages import Link, Outcome
 from flashflow.backend.settings.model import SmsSettings
 from tests.support.fixed_clock import StillClock
 from tests.support.notices import notice

@@ -17,7 +17,8 @@ from flashflow.backend.core.clock import SystemClock
 from flashflow.backend.delivery.email.channel import MAILS_EACH, EmailChannel, Pool
 from flashflow.backend.delivery.email.smtp_connection import CHECK_AFTER_S
 from flashflow.backend.delivery.email.timeouts import Deadline
-from flashflow.backend.domain.channel import Outcome, Transient
+from flashflow.backend.domain.channel import Transient
+from flashflow.backend.domain.delivery_messages import Outcome
 from tests.support.email_sending import ACCEPTED, LONG_S, SHORT_S, SOON_S, TO_ADA, channel, said, self_signed, settings
 from tests.support.fixed_clock import StillClock
 from tests.support.notices import notice

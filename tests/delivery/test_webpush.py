@@ -41,8 +41,8 @@ from flashflow.backend.delivery.push.webpush import (
     payload,
     read_subscription,
 )
-from flashflow.backend.domain.channel import DeliveryMessage, Outcome, Permanent, Transient
-from flashflow.backend.domain.delivery_messages import Link
+from flashflow.backend.domain.channel import Permanent, Transient
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Link, Outcome
 from flashflow.backend.settings.model import WebPushSettings
 from tests.support.fixed_clock import StillClock
 from tests.support.notices import notice

@@ -9,7 +9,7 @@ import pytest
 
 from flashflow.backend import Conflict, NotFound
 from flashflow.backend.delivery.route_queue import RouteQueue
-from flashflow.backend.domain.channel import BaseChannel, Health
+from flashflow.backend.domain.channel import BaseChannel
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.notifications.channel_test import ChannelTester
 from tests.support.outbox_driver import SENT, Hands
@@ -25,8 +25,8 @@ class Recording(BaseChannel):
         self.targets.append(notice.target)
         return SENT
 
-    def health(self) -> Health:
-        return Health(works=True, detail="a fake")
+    def _probe(self) -> str:
+        return "a fake"
 
 
 class Parts:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flashflow.backend.core.clock import Clock, SystemClock
 from flashflow.backend.delivery.email.channel import EmailChannel
 from flashflow.backend.delivery.email.timeouts import SLOW_S
-from flashflow.backend.domain.channel import Outcome
+from flashflow.backend.domain.delivery_messages import Outcome
 from flashflow.backend.settings.model import EmailSettings
 from tests.support.notices import notice
 from tests.support.smtp_server import HOST

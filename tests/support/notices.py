@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flashflow.backend.domain.channel import DeliveryMessage
+from flashflow.backend.domain.delivery_messages import DeliveryMessage
 
 
 def notice(title: str = "Build finished", message: str = "All 312 tests passed", **changes: Any) -> DeliveryMessage:

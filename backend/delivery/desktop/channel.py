@@ -17,15 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flashflow.backend.core.deadline import DeadlineCalls, Reason
 from flashflow.backend.delivery.net.text import cut, lines, one_line
-from flashflow.backend.domain.channel import (
-    BaseChannel,
-    ChannelError,
-    DeliveryMessage,
-    Health,
-    Outcome,
-    Permanent,
-    Transient,
-)
+from flashflow.backend.domain.channel import BaseChannel, ChannelError, Permanent, Transient
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 
 if TYPE_CHECKING:
     from flashflow.backend.delivery.desktop.linux import LinuxNotification, Toast
@@ -103,16 +96,6 @@ class DesktopChannel(BaseChannel):
             log.exception("a toast was not dismissed")
         return False
 
-    def health(self) -> Health:
-        """Check that toasts can be shown, without showing one. Never raises."""
-        try:
-            return Health(works=True, detail=self._calls.run(lambda: self._opened().probe()))
-        except ChannelError as error:
-            return Health(works=False, detail=error.text)
-        except Exception as error:
-            log.exception("the desktop could not be probed")
-            return Health(works=False, detail=type(error).__name__)
-
     def close(self) -> None:
         """Close the session bus, interrupting a call in progress. Later sends fail as ``stopping``."""
         self._closed = True
@@ -123,6 +106,9 @@ class DesktopChannel(BaseChannel):
 
     def _send(self, notification: DeliveryMessage) -> Outcome:
         return self._calls.run(lambda: self._opened().show(notification))
+
+    def _probe(self) -> str:
+        return self._calls.run(lambda: self._opened().probe())
 
     def _opened(self) -> Native:
         if self._closed:

@@ -24,15 +24,8 @@ from flashflow.backend.delivery.email.smtp_connection import Connection, Mail
 from flashflow.backend.delivery.email.timeouts import SLOW_S, Deadline, Timeouts, longest_s
 from flashflow.backend.delivery.net.sockets import stopping
 from flashflow.backend.delivery.net.text import bare_host
-from flashflow.backend.domain.channel import (
-    BaseChannel,
-    ChannelError,
-    DeliveryMessage,
-    Health,
-    Outcome,
-    Permanent,
-    Transient,
-)
+from flashflow.backend.domain.channel import BaseChannel, ChannelError, Permanent, Transient, accepted
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.settings.model import EmailSettings
 
 PORTS = {"none": 25, "starttls": 587, "tls": 465}
@@ -76,18 +69,6 @@ class EmailChannel(BaseChannel):
         self._ssl_context = ssl_context
         self._first = threading.Lock()
 
-    def health(self) -> Health:
-        """Check the settings without connecting to the server."""
-        if self._fault:
-            return Health(works=False, detail=self._fault[1])
-        if self._settings.ca_file is not None and self._settings.security != "none":
-            try:
-                _private_trust(self._settings.ca_file)
-            except Transient as error:
-                return Health(works=False, detail=error.text)
-        security = {"none": "without TLS", "starttls": "with STARTTLS", "tls": "with TLS"}[self._settings.security]
-        return Health(works=True, detail=f"{self._settings.host}:{self._port} {security}")
-
     @property
     def aside(self) -> int:
         return self._pool.aside
@@ -100,6 +81,15 @@ class EmailChannel(BaseChannel):
         self._pool.close()
         self._lookup.close()
 
+    def _probe(self) -> str:
+        """Check the settings without connecting to the server."""
+        if self._fault:
+            raise Permanent(*self._fault)
+        if self._settings.ca_file is not None and self._settings.security != "none":
+            _private_trust(self._settings.ca_file)
+        security = {"none": "without TLS", "starttls": "with STARTTLS", "tls": "with TLS"}[self._settings.security]
+        return f"{self._settings.host}:{self._port} {security}"
+
     def _send(self, notification: DeliveryMessage) -> Outcome:
         mail = self._mail(notification)
         timeouts = Timeouts(self._settings, self._clock, notification.patience_s)
@@ -108,7 +98,7 @@ class EmailChannel(BaseChannel):
         try:
             if connection.usable:
                 try:
-                    return _accepted(self._delivered_again(connection, mail))
+                    return accepted(self._delivered_again(connection, mail))
                 except ChannelError as error:
                     if connection.begun or error.code in {"timeout", "stopping"}:
                         raise
@@ -116,7 +106,7 @@ class EmailChannel(BaseChannel):
                 connection = self._pool.replace(connection)
                 connection.timeouts = timeouts
             connection.open(self._lookup.addresses(timeouts.connect()), self._context)
-            return _accepted(connection.deliver(mail))
+            return accepted(connection.deliver(mail))
         finally:
             self._pool.give_back(connection)
 
@@ -333,7 +323,3 @@ def _target(text: str | None) -> Address:
         return parse_address(text or "")
     except ValueError as error:
         raise Permanent("bad_address", f"The target is not one e-mail address: {error}.") from None
-
-
-def _accepted(words: str) -> Outcome:
-    return Outcome(outcome="sent", code="accepted", text=words)

@@ -22,12 +22,10 @@ import msgspec
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.delivery.net.sockets import DeadlineSockets, Resolver, stopping
 from flashflow.backend.delivery.net.text import cut, one_line
-from flashflow.backend.domain.channel import ChannelError, Permanent, Throttled, Transient
+from flashflow.backend.domain.channel import BaseChannel, ChannelError, Permanent, Throttled, Transient
 
 if TYPE_CHECKING:
     import httpx
-
-__all__ = ["Answer", "HttpClient", "Resolver", "json_object", "provider_message", "refusal", "retry_after"]
 
 MAX_BODY = 64 * 1024
 """Most bytes of a body that are read; after a longer one the connection is closed."""
@@ -48,6 +46,37 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+    def json_object(self) -> dict[str, Any]:
+        """Decode the body as a JSON object; return an empty one if it is anything else."""
+        try:
+            found = msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def retry_after_s(self, clock: Clock) -> float | None:
+        """Return the seconds of the ``Retry-After`` header, a number or an HTTP date (RFC 9110, section 10.2.3).
+
+        At most a day; None if it is missing or invalid.
+        """
+        value = self.headers.get("retry-after", "").strip()
+        if re.fullmatch(r"[0-9]{1,20}", value):
+            return min(float(value), MAX_RETRY_AFTER_S)
+        now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
+        until = _http_date(value, now)
+        return None if until is None else min(max((until - now).total_seconds(), 0.0), MAX_RETRY_AFTER_S)
+
+    def refusal(self, clock: Clock, code: str, text: str) -> ChannelError:
+        """Return the error for an unsuccessful answer by its status. ``text`` must come from ``provider_message``.
+
+        429 is Throttled, 408, 425 and 5xx are Transient, all with ``Retry-After``; others are Permanent.
+        """
+        if self.status == 429:
+            return Throttled(code, text, self.retry_after_s(clock))
+        if self.status in (408, 425) or self.status >= 500:
+            return Transient(code, text, self.retry_after_s(clock))
+        return Permanent(code, text)
 
 
 class HttpClient:
@@ -119,6 +148,16 @@ class HttpClient:
                 self._changed.notify()
         if closed:
             connection.disconnect()
+
+
+class HttpChannel(BaseChannel):
+    """Channel that sends over ``_client``."""
+
+    _client: HttpClient
+
+    def close(self) -> None:
+        """End sends in progress and fail later ones as ``stopping``."""
+        self._client.close()
 
 
 class _Tls:
@@ -213,19 +252,6 @@ class _Connection:
         return Transient("protocol_error", provider_message(f"{host} {words} ({type(error).__name__})."))
 
 
-def retry_after(answer: Answer, clock: Clock) -> float | None:
-    """Return the seconds of the ``Retry-After`` header, a number or an HTTP date (RFC 9110, section 10.2.3).
-
-    At most a day; None if it is missing or invalid.
-    """
-    value = answer.headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,20}", value):
-        return min(float(value), MAX_RETRY_AFTER_S)
-    now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
-    until = _http_date(value, now)
-    return None if until is None else min(max((until - now).total_seconds(), 0.0), MAX_RETRY_AFTER_S)
-
-
 def _http_date(text: str, now: datetime) -> datetime | None:
     """Parse an HTTP date in any of its three forms (RFC 9110, section 5.6.7) or a mail date; None if invalid."""
     try:
@@ -241,27 +267,6 @@ def _http_date(text: str, now: datetime) -> datetime | None:
         return date + timedelta(seconds=(second == 60) - (offset_s or 0))
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-
-
-def refusal(answer: Answer, clock: Clock, code: str, text: str) -> ChannelError:
-    """Return the error for an unsuccessful answer by its status. ``text`` must come from ``provider_message``.
-
-    429 is Throttled, 408, 425 and 5xx are Transient, all with ``Retry-After``; others are Permanent.
-    """
-    if answer.status == 429:
-        return Throttled(code, text, retry_after(answer, clock))
-    if answer.status in (408, 425) or answer.status >= 500:
-        return Transient(code, text, retry_after(answer, clock))
-    return Permanent(code, text)
-
-
-def json_object(answer: Answer) -> dict[str, Any]:
-    """Decode the body as a JSON object; return an empty one if it is anything else."""
-    try:
-        found = msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def provider_message(words: object, *secrets: str | None) -> str:

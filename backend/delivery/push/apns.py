@@ -16,26 +16,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from flashflow.backend.core.clock import Clock, rfc3339
-from flashflow.backend.delivery.net.http_client import (
-    Answer,
-    HttpClient,
-    json_object,
-    provider_message,
-    refusal,
-    retry_after,
-)
+from flashflow.backend.delivery.net.http_client import Answer, HttpChannel, HttpClient, provider_message
 from flashflow.backend.delivery.push.payload import Buttons, Fitted, apns_headers, aps, fitted, sendable
-from flashflow.backend.domain.channel import (
-    BaseChannel,
-    ChannelError,
-    DeliveryMessage,
-    Health,
-    Outcome,
-    Permanent,
-    TargetThrottled,
-    TokenDead,
-    Transient,
-)
+from flashflow.backend.domain.channel import ChannelError, Permanent, TargetThrottled, TokenDead, Transient, accepted
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.settings.model import ApnsSettings
 
 if TYPE_CHECKING:
@@ -52,7 +36,7 @@ _LAST_MS = 253_402_300_799_999
 """End of the year 9999 in milliseconds."""
 
 
-class ApnsChannel(BaseChannel):
+class ApnsChannel(HttpChannel):
     """Send each notification to the device token in ``target``. Thread-safe."""
 
     name = "apns"
@@ -63,18 +47,11 @@ class ApnsChannel(BaseChannel):
         self._client = client or HttpClient(http2=True, connections=settings.connections)
         self._tokens = ProviderTokens(settings, clock)
 
-    def health(self) -> Health:
+    def _probe(self) -> str:
         """Check that the key can be read, without a request to Apple."""
-        try:
-            self._tokens.key()
-        except ChannelError as error:
-            return Health(works=False, detail=error.text)
+        self._tokens.key()
         host = urlsplit(self._settings.base_url).hostname
-        return Health(works=True, detail=provider_message(f"{self._settings.topic} through {host}"))
-
-    def close(self) -> None:
-        """End sends in progress as ``stopping``."""
-        self._client.close()
+        return provider_message(f"{self._settings.topic} through {host}")
 
     def _send(self, notification: DeliveryMessage) -> Outcome:
         device = notification.target or ""
@@ -91,9 +68,7 @@ class ApnsChannel(BaseChannel):
         if answer.status != 200:
             raise self._refused(answer, notification)
         name = provider_message(answer.headers.get("apns-id")) or apns_id(notification.delivery_id)
-        return Outcome(
-            outcome="sent", code="accepted", text=provider_message(f"accepted as {name}{'; ' if note else ''}{note}")
-        )
+        return accepted(provider_message(f"accepted as {name}{'; ' if note else ''}{note}"))
 
     def _post(self, url: str, token: str, notification: DeliveryMessage, content: bytes) -> Answer:
         headers = {
@@ -117,8 +92,8 @@ class ApnsChannel(BaseChannel):
         if reason == "IdleTimeout":  # a 400 that concerns only the connection
             return Transient(code, text)
         if reason == "TooManyRequests":  # "made consecutively to the same device token"
-            return TargetThrottled(code, text, retry_after(answer, self._clock))
-        return refusal(answer, self._clock, code, text)
+            return TargetThrottled(code, text, answer.retry_after_s(self._clock))
+        return answer.refusal(self._clock, code, text)
 
 
 class ProviderTokens:
@@ -202,7 +177,7 @@ def _gone(answer: Answer, notification: DeliveryMessage, code: str, text: str) -
 
     If the device registered again after that time, the answer is outdated and the delivery is retried.
     """
-    at = json_object(answer).get("timestamp")
+    at = answer.json_object().get("timestamp")
     if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at <= _LAST_MS or notification.registered_at is None:
         return Permanent(code, f"{text} It is unknown whether that was before the device registered.")
     if at >= notification.registered_at:
@@ -212,7 +187,7 @@ def _gone(answer: Answer, notification: DeliveryMessage, code: str, text: str) -
 
 
 def _reason(answer: Answer) -> str:
-    reason = json_object(answer).get("reason")
+    reason = answer.json_object().get("reason")
     return reason if isinstance(reason, str) and _REASON.fullmatch(reason) else ""
 
 

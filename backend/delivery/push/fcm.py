@@ -13,27 +13,11 @@ from urllib.parse import quote
 import msgspec
 
 from flashflow.backend.core.clock import Clock
-from flashflow.backend.delivery.net.http_client import (
-    Answer,
-    HttpClient,
-    json_object,
-    provider_message,
-    refusal,
-    retry_after,
-)
+from flashflow.backend.delivery.net.http_client import Answer, HttpChannel, HttpClient, provider_message
 from flashflow.backend.delivery.push.google_token import AccessTokens, Credentials
 from flashflow.backend.delivery.push.payload import Buttons, apns_headers, aps, fitted, sendable
-from flashflow.backend.domain.channel import (
-    BaseChannel,
-    ChannelError,
-    DeliveryMessage,
-    Health,
-    Outcome,
-    Permanent,
-    Throttled,
-    TokenDead,
-    Transient,
-)
+from flashflow.backend.domain.channel import ChannelError, Permanent, Throttled, TokenDead, Transient, accepted
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.settings.model import FcmSettings
 
 DEADLINE_S = 9.0
@@ -51,7 +35,7 @@ _SHOWN_AS = {"low": "PRIORITY_LOW", "high": "PRIORITY_HIGH", "urgent": "PRIORITY
 _FCM_ERROR = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 
 
-class FcmChannel(BaseChannel):
+class FcmChannel(HttpChannel):
     """Send each notification to the registration token in ``target``. Thread-safe."""
 
     name = "fcm"
@@ -63,18 +47,9 @@ class FcmChannel(BaseChannel):
         self._credentials = Credentials(settings.credentials)
         self._tokens = AccessTokens(self._credentials, clock, self._client)
 
-    def health(self) -> Health:
+    def _probe(self) -> str:
         """Check that the credentials can be read, without a request to Google."""
-        try:
-            return Health(
-                works=True, detail=provider_message(f"Firebase project {self._credentials.account().project_id}")
-            )
-        except ChannelError as error:
-            return Health(works=False, detail=error.text)
-
-    def close(self) -> None:
-        """End sends in progress as ``stopping``."""
-        self._client.close()
+        return provider_message(f"Firebase project {self._credentials.account().project_id}")
 
     def _send(self, notification: DeliveryMessage) -> Outcome:
         if notification.platform not in (None, "android", "ios"):
@@ -105,9 +80,9 @@ class FcmChannel(BaseChannel):
         if answer.status == 401 and name != "THIRD_PARTY_AUTH_ERROR":
             return Permanent("unauthorized", text)
         if answer.status == 429:
-            wait_s = retry_after(answer, self._clock)
+            wait_s = answer.retry_after_s(self._clock)
             return Throttled(code, text, QUOTA_WAIT_S if wait_s is None else wait_s)
-        return refusal(answer, self._clock, code, text)
+        return answer.refusal(self._clock, code, text)
 
 
 def message(notification: DeliveryMessage, now_ms: int) -> tuple[bytes, str]:
@@ -165,17 +140,15 @@ def _string(value: object) -> str:
 
 
 def _accepted(answer: Answer, note: str) -> Outcome:
-    name = provider_message(json_object(answer).get("name"))
+    name = provider_message(answer.json_object().get("name"))
     if not name:
         raise Transient("bad_answer", "FCM answered 200 without a message name.")
-    return Outcome(
-        outcome="sent", code="accepted", text=provider_message(f"accepted as {name}{'; ' if note else ''}{note}")
-    )
+    return accepted(provider_message(f"accepted as {name}{'; ' if note else ''}{note}"))
 
 
 def _error(answer: Answer) -> tuple[str, str]:
     """Return FCM's error code, or else Google's status, and the error text."""
-    error = json_object(answer).get("error")
+    error = answer.json_object().get("error")
     if not isinstance(error, dict):
         return "", ""
     details = error.get("details")

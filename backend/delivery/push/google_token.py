@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from flashflow.backend.core.clock import Clock
-from flashflow.backend.delivery.net.http_client import Answer, HttpClient, json_object, provider_message, refusal
+from flashflow.backend.delivery.net.http_client import Answer, HttpClient, provider_message
 from flashflow.backend.domain.channel import ChannelError, Permanent, Transient
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class AccessTokens:
         form = urlencode({"grant_type": GRANT, "assertion": assertion}).encode("ascii")
         headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
         answer = self._client.post(self._credentials.account().token_uri, headers=headers, content=form)
-        reply = json_object(answer)
+        reply = answer.json_object()
         if answer.status != 200:
             raise self._refused(answer, reply, assertion)
         token, lasts = reply.get("access_token"), reply.get("expires_in")
@@ -171,7 +171,7 @@ class AccessTokens:
         text = provider_message(f"Google's token service answered {answer.status}{': ' if words else '.'}{words}")
         if answer.status in (400, 401, 403):
             return Permanent("credentials_refused", text)
-        return refusal(answer, self._clock, f"token_http_{answer.status}", text)
+        return answer.refusal(self._clock, f"token_http_{answer.status}", text)
 
 
 def _account(content: bytes) -> ServiceAccount:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line
-from flashflow.backend.domain.channel import DeliveryMessage, Permanent
+from flashflow.backend.domain.channel import Permanent
+from flashflow.backend.domain.delivery_messages import DeliveryMessage
 
 MAX_PAYLOAD = 4096
 """Bytes; the limit of FCM ("total size of the payload data") and APNs ("maximum payload size")."""

@@ -21,21 +21,13 @@ import msgspec
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.delivery.net.circuit_breaker import CircuitBreaker
-from flashflow.backend.delivery.net.http_client import Answer, HttpClient, provider_message, refusal, retry_after
+from flashflow.backend.delivery.net.http_client import Answer, HttpChannel, HttpClient, provider_message
 from flashflow.backend.delivery.net.ssrf_guard import SsrfGuard
 from flashflow.backend.delivery.net.text import lines, one_line
 from flashflow.backend.delivery.push.payload import longest
 from flashflow.backend.delivery.push.vapid import VapidKeys
-from flashflow.backend.domain.channel import (
-    BaseChannel,
-    ChannelError,
-    DeliveryMessage,
-    Health,
-    Outcome,
-    Permanent,
-    TargetThrottled,
-    TokenDead,
-)
+from flashflow.backend.domain.channel import Permanent, TargetThrottled, TokenDead, accepted
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.domain.device_address import origin_of, parse_url, to_base64url, web_push_address
 from flashflow.backend.settings.model import WebPushSettings
 
@@ -81,7 +73,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
         return [spelling for text in plain for spelling in (text, quote(text, safe=""), unquote(text))]
 
 
-class WebPushChannel(BaseChannel):
+class WebPushChannel(HttpChannel):
     """Send to browsers. Thread-safe.
 
     ``key_path``: file of the VAPID key, created at first use. ``client``: must have ``ssrf_guard`` as its resolver; the
@@ -113,17 +105,10 @@ class WebPushChannel(BaseChannel):
         """The ``applicationServerKey`` for browsers. Raises Transient or Permanent ``vapid_key``."""
         return self._keys().public_key
 
-    def health(self) -> Health:
+    def _probe(self) -> str:
         """Check that the key can be used, without a request to a push service."""
-        try:
-            self._keys()
-        except ChannelError as error:
-            return Health(works=False, detail=error.text)
-        return Health(works=True, detail=f"push services can reach the owner at {self._subject}")
-
-    def close(self) -> None:
-        """End sends in progress and fail later ones as ``stopping``."""
-        self._client.close()
+        self._keys()
+        return f"push services can reach the owner at {self._subject}"
 
     def _send(self, notification: DeliveryMessage) -> Outcome:
         subscription = read_subscription(notification.target, self._ssrf_guard)
@@ -154,7 +139,7 @@ class WebPushChannel(BaseChannel):
     def _outcome(self, answer: Answer, secrets: list[str]) -> Outcome:
         status = answer.status
         if status in (200, 201, 202, 204):
-            return Outcome(outcome="sent", code="accepted", text="accepted by the push service for the browser")
+            return accepted("accepted by the push service for the browser")
         text = (
             provider_message(_error_text(answer.body), *secrets)
             or f"The push service answered {status} without a text."
@@ -165,8 +150,8 @@ class WebPushChannel(BaseChannel):
             raise TokenDead("gone", text)
         if status in (406, 429):  # Microsoft's push service (Edge) uses 406 for "too many"
             # One of many services, chosen by callers: its wait must not pause the others.
-            raise TargetThrottled(f"http_{status}", text, retry_after(answer, self._clock))
-        error = refusal(answer, self._clock, f"http_{status}", text)
+            raise TargetThrottled(f"http_{status}", text, answer.retry_after_s(self._clock))
+        error = answer.refusal(self._clock, f"http_{status}", text)
         error.alone = error.retry_after_s is not None
         raise error
 

@@ -11,26 +11,11 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from flashflow.backend.core.clock import Clock
-from flashflow.backend.delivery.net.http_client import (
-    Answer,
-    HttpClient,
-    json_object,
-    provider_message,
-    refusal,
-    retry_after,
-)
+from flashflow.backend.delivery.net.http_client import Answer, HttpChannel, HttpClient, provider_message
 from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line, utf16_units
 from flashflow.backend.delivery.sms.segments import is_gsm, segments
-from flashflow.backend.domain.channel import (
-    BaseChannel,
-    ChannelError,
-    DeliveryMessage,
-    Health,
-    Outcome,
-    Permanent,
-    Throttled,
-    Transient,
-)
+from flashflow.backend.domain.channel import ChannelError, Permanent, Throttled, Transient, accepted
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.settings.model import SmsSettings
 
 MAX_BODY = 1_600
@@ -43,7 +28,7 @@ _BAD_CREDENTIALS = 20003
 _TOO_MANY_REQUESTS = 20429
 
 
-class SmsChannel(BaseChannel):
+class SmsChannel(HttpChannel):
     """Send each notification as one text message to the number in ``target``. Thread-safe."""
 
     name = "sms"
@@ -56,14 +41,10 @@ class SmsChannel(BaseChannel):
         pair = f"{settings.account_sid}:{settings.auth_token}".encode("utf-8", "replace")
         self._basic = base64.b64encode(pair).decode()
 
-    def health(self) -> Health:
+    def _probe(self) -> str:
         """Return provider and sender from the settings, without a request."""
         host = urlsplit(self._settings.base_url).hostname
-        return Health(works=True, detail=f"text messages through {host}, from {one_line(self._settings.sender)}")
-
-    def close(self) -> None:
-        """End requests in progress as ``stopping``."""
-        self._client.close()
+        return f"text messages through {host}, from {one_line(self._settings.sender)}"
 
     def _send(self, notification: DeliveryMessage) -> Outcome:
         if not _E164.fullmatch(notification.target or ""):
@@ -84,7 +65,7 @@ class SmsChannel(BaseChannel):
         return urlencode(form, errors="replace").encode("ascii")
 
     def _outcome(self, answer: Answer, body: str) -> Outcome:
-        reply = json_object(answer)
+        reply = answer.json_object()
         if not 200 <= answer.status < 300:
             raise self._refused(answer, reply)
         if reply.get("status") in ("failed", "undelivered", "canceled"):
@@ -96,8 +77,7 @@ class SmsChannel(BaseChannel):
         if not sid:
             raise Transient("bad_answer", f"The provider answered {answer.status} without a message SID.")
         count = segments(body).count
-        text = provider_message(f"accepted as {sid}, {count} segment{'' if count == 1 else 's'}")
-        return Outcome(outcome="sent", code="accepted", text=text)
+        return accepted(provider_message(f"accepted as {sid}, {count} segment{'' if count == 1 else 's'}"))
 
     def _refused(self, answer: Answer, reply: dict[str, Any]) -> ChannelError:
         number = reply.get("code")
@@ -106,8 +86,8 @@ class SmsChannel(BaseChannel):
         if answer.status == 401 or number == _BAD_CREDENTIALS:
             return Permanent("unauthorized", text)
         if number == _TOO_MANY_REQUESTS:
-            return Throttled(code, text, retry_after(answer, self._clock))
-        return refusal(answer, self._clock, code, text)
+            return Throttled(code, text, answer.retry_after_s(self._clock))
+        return answer.refusal(self._clock, code, text)
 
     def _clean(self, words: object) -> str:
         return provider_message(words, self._basic, self._settings.auth_token)
