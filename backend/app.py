@@ -142,12 +142,9 @@ class Backend:
             this_computer=lambda: self.notifications.sender.this_computer,
         )  # fmt: skip
         self.rules = Rules(
-            self.notifications.store,
-            self.activity.store,
-            self.notifications.new_id,
-            order=lambda request, app, owner: self.notifications.send_write(request, app, owner).item,
+            self.activity,
+            self.notifications,
             send=self.notifications.sender.send,
-            zone=lambda: self.activity.analytics.zone,
             metrics=AnalyticsMetrics(self.activity.analytics),
         )
         self.rule_worker = RuleWorker(self.rules.evaluator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from flashflow.backend.activity.service import UserActivityService
@@ -19,7 +19,7 @@ from flashflow.backend.store.engine.backup import back_up, backups_folder, is_so
 from flashflow.backend.store.engine.database import Store, mark_suspect
 from flashflow.backend.store.engine.idempotency import delete_expired_responses
 from flashflow.backend.store.engine.open import CHECK_AT_START_BYTES
-from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.engine.writer import Write
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Maintenance:
     def delete_old_responses(self) -> None:
         """Delete responses stored under an Idempotency-Key after 24 hours."""
         for store in self._stores:
-            store.run(Write(_delete_responses, None))
+            store.write(delete_expired_responses)
 
     def back_up_daily(self) -> None:
         """Back up each file once a day."""
@@ -129,8 +129,3 @@ class Maintenance:
                 self._report(
                     path, f"{path.name} is damaged. Restart FlashFlow: it will set the file aside and restore a backup."
                 )
-
-
-def _delete_responses(tx: Tx, items: Sequence[None]) -> list[None]:
-    delete_expired_responses(tx)
-    return [None] * len(items)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from flashflow.backend.core.errors import FieldError, ValidationError
 
 
@@ -53,6 +56,15 @@ def within(field: str, refusal: ValidationError) -> ValidationError:
     """Return ``refusal`` with ``field`` prefixed to the paths of its errors."""
     errors = tuple(_prefixed(field, error) for error in refusal.errors)
     return ValidationError(sentence(errors), errors)
+
+
+@contextmanager
+def inside(field: str) -> Iterator[None]:
+    """Raise a ValidationError of the block as one ``within`` the field."""
+    try:
+        yield
+    except ValidationError as refusal:
+        raise within(field, refusal) from None
 
 
 def _prefixed(by: str, error: FieldError) -> FieldError:

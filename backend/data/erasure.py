@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.clock import to_datetime
@@ -19,7 +19,6 @@ from flashflow.backend.core.errors import NotFound
 from flashflow.backend.core.events import Event
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.schemas.records import Record
-from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import search
 from flashflow.backend.store.privacy import erasure, secure_wipe, tombstones
 from flashflow.backend.store.privacy.rollup_erasure import subtract_user
@@ -43,11 +42,6 @@ class ErasedUser(Record, frozen=True, kw_only=True):
     remains: tuple[str, ...]
 
 
-class _Marked(NamedTuple):
-    user_id: str
-    left_to_do: str | None
-
-
 class Erasure:
     """Erases users from both stores, one at a time."""
 
@@ -68,7 +62,7 @@ class Erasure:
             earlier = self._stores[0].read(lambda conn: tombstones.find(conn, user_id))
             if earlier is None and not even_if_unknown and not self._knows(user_id):
                 raise NotFound(f"Nothing is stored of {user_id!r}; nothing was changed.")
-            stone = self._stores[0].run(Write(_mark, _Marked(user_id, ROWS)))
+            stone = self._stores[0].write(lambda tx: tombstones.add_tombstone(tx, user_id, ROWS))
             return self._continue(stone, swept_before=earlier is not None and earlier.left_to_do is None)
 
     def finish(self) -> int:
@@ -86,7 +80,7 @@ class Erasure:
     def readmit(self, user_id: str) -> bool:
         """Remove the user's tombstones; return whether they had been erased. Erased rows do not come back."""
         with self._lock:
-            lifted = [store.run(Write(_readmit, user_id)) for store in self._stores]
+            lifted = [store.write(lambda tx: tombstones.remove_tombstone(tx, user_id)) for store in self._stores]
         return any(lifted)
 
     def unless_erasing(self, work: Callable[[], object]) -> bool:
@@ -107,25 +101,29 @@ class Erasure:
 
     def _continue(self, stone: Tombstone, *, swept_before: bool = False) -> ErasedUser:
         removed: Counter[str] = Counter()
-        activity, notifications = self._stores
+        _, notifications = self._stores
+        user_id = stone.user_id
         if stone.left_to_do == ROWS:
-            assert stone.user_id is not None
-            notifications.run(Write(_mark, _Marked(stone.user_id, None)))
-            removed.update(self._erase_rows(stone.user_id))
+            assert user_id is not None
+            notifications.write(lambda tx: tombstones.add_tombstone(tx, user_id, None))
+            removed.update(self._erase_rows(user_id))
             self._activity.bus.publish([Event("erasure")])  # without the user id: nothing may name them any more
             if swept_before and not removed:
-                activity.run(Write(_note, (stone.user_hash, None)))
-                return _erased_user(stone, removed, 0, True, self._remains(stone.user_id))
+                self._note_left(stone, None)
+                return _erased_user(stone, removed, 0, True, self._remains(user_id))
             for store in self._stores:
-                store.run(Write(_erase_answers, None))
-            activity.run(Write(_note, (stone.user_hash, TRACES)))
+                store.write(erasure.erase_idempotency_answers)
+            self._note_left(stone, TRACES)
         # From here on only the hash is stored: the id must be in no new backup.
         search.sweep(notifications)
         swept = sum(secure_wipe.sweep(path) for path in self._paths) == len(self._paths)
         backups = sum(secure_wipe.renew_backups(path, self._clock) for path in self._paths)
         if swept:  # else the next start tries again
-            activity.run(Write(_note, (stone.user_hash, None)))
-        return _erased_user(stone, removed, backups, swept, self._remains(stone.user_id))
+            self._note_left(stone, None)
+        return _erased_user(stone, removed, backups, swept, self._remains(user_id))
+
+    def _note_left(self, stone: Tombstone, left_to_do: str | None) -> None:
+        self._stores[0].write(lambda tx: tombstones.note_left(tx, stone.user_hash, left_to_do))
 
     def _remains(self, user_id: str | None) -> tuple[str, ...]:
         # ``user_id`` is None if an earlier process removed the rows: texts cannot be searched by the hash.
@@ -137,52 +135,17 @@ class Erasure:
     def _erase_rows(self, user_id: str) -> Counter[str]:
         removed: Counter[str] = Counter()
         activity, notifications = self._stores
-        activity.run(Write(self._subtract_from_rollups, user_id))
+        activity.write(lambda tx: subtract_user(tx, self._activity.local, user_id))
         if devices := notifications.read(lambda conn: erasure.devices_of(conn, user_id)):
             seqs = notifications.read(lambda conn: erasure.sent_to_devices(conn, devices))
             for start in range(0, len(seqs) or 1, erasure.SLICE):
-                notifications.run(Write(_erase_tokens, (seqs[start : start + erasure.SLICE], devices)))
-        for store, step in ((activity, self._erase_activities), (notifications, _erase_notifications)):
-            while gone := store.run(Write(step, user_id)):
-                removed.update(gone)
+                some = seqs[start : start + erasure.SLICE]
+                notifications.write(partial(erasure.erase_tokens, seqs=some, devices=devices))
+        while gone := activity.write(lambda tx: erasure.erase_activities(tx, user_id, self._activity.cache)):
+            removed.update(gone)
+        while gone := notifications.write(lambda tx: erasure.erase_notifications(tx, user_id)):
+            removed.update(gone)
         return removed
-
-    def _subtract_from_rollups(self, tx: Tx, items: Sequence[str]) -> list[None]:
-        for user_id in items:
-            subtract_user(tx, self._activity.local, user_id)
-        return [None] * len(items)
-
-    def _erase_activities(self, tx: Tx, items: Sequence[str]) -> list[dict[str, int]]:
-        return [erasure.erase_activities(tx, user_id, self._activity.cache) for user_id in items]
-
-
-def _erase_notifications(tx: Tx, items: Sequence[str]) -> list[dict[str, int]]:
-    return [erasure.erase_notifications(tx, user_id) for user_id in items]
-
-
-def _erase_tokens(tx: Tx, items: Sequence[tuple[list[int], frozenset[str]]]) -> list[None]:
-    for seqs, devices in items:
-        erasure.erase_tokens(tx, seqs, devices)
-    return [None] * len(items)
-
-
-def _erase_answers(tx: Tx, items: Sequence[None]) -> list[None]:
-    erasure.erase_idempotency_answers(tx)
-    return [None] * len(items)
-
-
-def _mark(tx: Tx, items: Sequence[_Marked]) -> list[Tombstone]:
-    return [tombstones.add_tombstone(tx, user_id, left_to_do) for user_id, left_to_do in items]
-
-
-def _note(tx: Tx, items: Sequence[tuple[bytes, str | None]]) -> list[None]:
-    for user_hash, left_to_do in items:
-        tombstones.note_left(tx, user_hash, left_to_do)
-    return [None] * len(items)
-
-
-def _readmit(tx: Tx, items: Sequence[str]) -> list[bool]:
-    return [tombstones.remove_tombstone(tx, user_id) for user_id in items]
 
 
 def _erased_user(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Literal
 
@@ -15,7 +15,7 @@ from flashflow.backend.core.events import Event
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.settings.model import RetentionSettings
-from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import search
 from flashflow.backend.store.privacy import retention
 from flashflow.backend.store.privacy.retention import Pruned, Slice
@@ -74,7 +74,8 @@ class Retention:
         """Delete rows older than ``before_ms`` (milliseconds since 1970), for at most ``seconds`` (None: no limit)."""
         end = None if seconds is None else self._clock.monotonic() + seconds
         total, more = Pruned(), False
-        for step in self._steps(what):
+        steps = {"activities": self._activities_slice, "notifications": self._notifications_slice}
+        for step in steps.values() if what == "all" else (steps[what],):
             for done in self._slices(step, before_ms):
                 total = _sum(total, done)
                 if end is not None and self._clock.monotonic() >= end:
@@ -84,14 +85,12 @@ class Retention:
 
     def would_prune(self, before_ms: int, what: Kind = "all") -> PruneResult:
         """Count the rows that ``prune`` would delete."""
-        total = Pruned()
+        activities = notifications = Pruned()
         if what != "notifications":
-            total = _sum(total, self._activity.store.read(lambda c: retention.would_prune_activities(c, before_ms)))
+            activities = self._activity.store.read(lambda c: retention.would_prune_activities(c, before_ms))
         if what != "activities":
-            total = _sum(
-                total, self._notifications.store.read(lambda c: retention.would_prune_notifications(c, before_ms))
-            )
-        return _result(total, False)
+            notifications = self._notifications.store.read(lambda c: retention.would_prune_notifications(c, before_ms))
+        return _result(_sum(activities, notifications), False)
 
     # --- background -----------------------------------------------------------------------------------------------
 
@@ -157,13 +156,6 @@ class Retention:
         status = self.status()
         return status.activity_bytes + status.notification_bytes
 
-    def _steps(self, what: Kind) -> Sequence[Callable[[Slice], Pruned]]:
-        return {
-            "all": (self._activities_slice, self._notifications_slice),
-            "activities": (self._activities_slice,),
-            "notifications": (self._notifications_slice,),
-        }[what]
-
     def _slices(self, step: Callable[[Slice], Pruned], before_ms: int) -> Iterator[Pruned]:
         """Run ``step`` slice by slice until nothing is left or ``stop`` is called; adapt the slice to its duration."""
         rows = FIRST
@@ -177,28 +169,21 @@ class Retention:
             yield done
 
     def _activities_slice(self, which: Slice) -> Pruned:
-        return self._activity.store.run(Write(self._prune_activities, which))
+        return self._activity.store.write(lambda tx: self._prune_activities(tx, which))
 
     def _notifications_slice(self, which: Slice) -> Pruned:
-        return self._notifications.store.run(Write(_prune_notifications, which))
+        return self._notifications.store.write(lambda tx: retention.prune_notifications(tx, which))
 
-    def _prune_activities(self, tx: Tx, items: Sequence[Slice]) -> list[Pruned]:
-        done = [retention.prune_activities(tx, which, self._activity.cache) for which in items]
+    def _prune_activities(self, tx: Tx, which: Slice) -> Pruned:
+        done = retention.prune_activities(tx, which, self._activity.cache)
         self._activity.admission.update_pruned_before(tx)
         return done
 
 
-def _prune_notifications(tx: Tx, items: Sequence[Slice]) -> list[Pruned]:
-    return [retention.prune_notifications(tx, which) for which in items]
-
-
 def _sum(one: Pruned, other: Pruned) -> Pruned:
-    return Pruned(
-        one.activities + other.activities, one.sessions + other.sessions, one.notifications + other.notifications
-    )
+    return Pruned(*map(sum, zip(one[:3], other[:3], strict=True)))
 
 
 def _result(total: Pruned, more: bool) -> PruneResult:
-    return PruneResult(
-        activities=total.activities, sessions=total.sessions, notifications=total.notifications, more=more
-    )
+    activities, sessions, notifications, _ = total
+    return PruneResult(activities=activities, sessions=sessions, notifications=notifications, more=more)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from flashflow.backend.core.encoding import to_json
@@ -34,6 +36,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None
     fallback: str | None = None
     """Text in place of a template that renders empty; None: an empty text is refused."""
+
+
+BuildOrder = Callable[[SendIn, str, str | None], Order]
+"""Check a request into an order; the other arguments are the sending app and the only app whose templates may be used
+(None: any). Raises ValidationError."""
 
 
 def check_order(request: SendIn, app: str, owner: str | None, known_channels: ChannelNames, now_ms: int) -> Order:

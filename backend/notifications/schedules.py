@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import from_object, to_json
-from flashflow.backend.core.error_collector import ErrorCollector, within
-from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound, ValidationError
+from flashflow.backend.core.error_collector import ErrorCollector, inside
+from flashflow.backend.core.errors import Conflict, Erased, FlashFlowError, NotFound, ValidationError
 from flashflow.backend.domain.quiet_hours import is_zone
 from flashflow.backend.domain.recurrence import DAYS, UNKNOWN_ZONE, Recurrence, check, next_after, zone_named
-from flashflow.backend.notifications.orders import Order
+from flashflow.backend.notifications.orders import BuildOrder, Order
+from flashflow.backend.notifications.send import DryRun, SendOrders
 from flashflow.backend.schemas.records import Sent
 from flashflow.backend.schemas.requests import Input, Name, SendIn, build
 from flashflow.backend.schemas.validation import convert
 from flashflow.backend.schemas.values import timestamp_ms
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.engine.writer import Tx, Write, each_item
 from flashflow.backend.store.notifications import schedules as table
 from flashflow.backend.store.notifications.schedules import Request, Row, Schedule, SchedulePage
 from flashflow.backend.store.privacy import tombstones
@@ -36,13 +36,6 @@ log = logging.getLogger(__name__)
 
 DUE_AT_ONCE = 100
 FAULT = "It could not be sent because of an internal error; see FlashFlow's log."
-
-BuildOrder = Callable[[SendIn, str, str | None], Order]
-"""Check a request into an order; the other arguments are the sending app and the only app whose templates may be used
-(None: any). Raises ValidationError."""
-DryRun = Callable[[sqlite3.Connection, Order, int], object]
-"""Compute the result of sending at a time (milliseconds since 1970) without storing it. Raises ValidationError."""
-SendOrders = Callable[[Tx, Sequence[Order]], Sequence[tuple[Sent, ...] | FlashFlowError]]
 
 ScheduleRef = tuple[str, str | None]
 """A schedule's id, and the only app whose schedules are visible (None: any)."""
@@ -81,14 +74,14 @@ class Schedules:
         new_id: Callable[[], str],
         *,
         order: BuildOrder,
-        rehearse: DryRun,
+        dry_run: DryRun,
         send: SendOrders,
         zone: Callable[[], str],
     ) -> None:
         self._store = store
         self._new_id = new_id
         self._order = order
-        self._rehearse = rehearse
+        self._dry_run = dry_run
         self._send = send
         self._zone = zone
 
@@ -96,10 +89,7 @@ class Schedules:
 
     def get(self, schedule_id: str, app: str | None = None) -> Schedule:
         """One schedule. Raises NotFound, also for another app's."""
-        row = self._store.read(lambda conn: table.find(conn, schedule_id, app))
-        if row is None:
-            raise _missing(schedule_id)
-        return row.schedule()
+        return self._store.read(lambda conn: _find(conn, (schedule_id, app))).schedule()
 
     def page(self, app: str | None = None, limit: int = 50, cursor: str | None = None) -> SchedulePage:
         """List schedules, newest first. Raises ValidationError for an invalid cursor."""
@@ -154,12 +144,13 @@ class Schedules:
 
     def _run_one(self, seq: int) -> bool:
         try:
-            return self._store.run(Write(self._run, seq))
+            return self._store.write(lambda tx: self._run(tx, seq))
         except FlashFlowError:
             raise
         except Exception:
             log.exception("a recurring notification failed; it goes on with its next time")
-            return self._store.run(Write(self._skip, seq))
+            self._store.write(lambda tx: self._skip(tx, seq))
+            return False
 
     # --- validation -----------------------------------------------------------------------------------------------
 
@@ -170,9 +161,9 @@ class Schedules:
         for field in ("scheduled_at", "expires_at"):
             if getattr(body.notification, field) is not None:
                 faults.add(f"notification.{field}", "has no place in a notification that recurs")
-        with faults, _inside("notification"):
+        with faults, inside("notification"):
             order = self._order(body.notification, app, owner)
-        with faults, _inside("rule"):
+        with faults, inside("rule"):
             rule = self._complete(body.rule)
         faults.done()
         assert order is not None
@@ -202,97 +193,83 @@ class Schedules:
             **times,
         )
 
-    def _refusal(self, tx: Tx, order: Order) -> FlashFlowError | None:
+    def _check_sending(self, tx: Tx, order: Order) -> None:
+        """Raise Erased or ValidationError where ``order`` could not be sent now."""
         for user in sorted(tombstones.erased_among(tx.conn, order.users)):
-            return tombstones.refusal(user)
-        try:
-            self._rehearse(tx.conn, order, tx.now_ms)
-        except ValidationError as refusal:
-            return within("notification", refusal)
-        return None
+            raise tombstones.refusal(user)
+        with inside("notification"):
+            self._dry_run(tx.conn, order, tx.now_ms)
 
     def _next(self, rule: Recurrence, tx: Tx, since_ms: int) -> int | None:
         return next_after(rule, tx.now_ms, zone_named(self._zone()), since_ms)
 
+    def _first(self, rule: Recurrence, tx: Tx, since_ms: int) -> int:
+        """Return the next time of a new rule. Raises ValidationError where there is none."""
+        next_at = self._next(rule, tx, since_ms)
+        if next_at is None:
+            raise ValidationError.of("rule.ends_at", "leaves no time at which this would happen")
+        return next_at
+
     # --- handlers for the writer ----------------------------------------------------------------------------------
 
-    def _create(self, tx: Tx, items: Sequence[Plan]) -> list[Schedule | FlashFlowError]:
-        return [self._created(tx, plan) for plan in items]
-
-    def _created(self, tx: Tx, plan: Plan) -> Schedule | FlashFlowError:
+    @each_item
+    def _create(self, tx: Tx, plan: Plan) -> Schedule:
         app = plan.order.app
         if table.named(tx.conn, app, plan.name) is not None:
-            return _taken(plan.name)
-        next_at = self._next(plan.rule, tx, tx.now_ms)
-        if next_at is None:
-            return _never()
-        if (refusal := self._refusal(tx, plan.order)) is not None:
-            return refusal
+            raise _taken(plan.name)
+        next_at = self._first(plan.rule, tx, tx.now_ms)
+        self._check_sending(tx, plan.order)
         schedule_id = self._new_id()
         table.insert(tx, schedule_id, plan.name, app, plan.request, plan.rule, next_at)
-        return _stored(tx, schedule_id)
+        return _find(tx.conn, (schedule_id, None)).schedule()
 
-    def _change(self, tx: Tx, items: Sequence[tuple[ScheduleRef, Plan]]) -> list[Schedule | FlashFlowError]:
-        return [self._changed(tx, ref, plan) for ref, plan in items]
-
-    def _changed(self, tx: Tx, ref: ScheduleRef, plan: Plan) -> Schedule | FlashFlowError:
-        row = table.find(tx.conn, *ref)
-        if row is None:
-            return _missing(ref[0])
+    @each_item
+    def _change(self, tx: Tx, item: tuple[ScheduleRef, Plan]) -> Schedule:
+        ref, plan = item
+        row = _find(tx.conn, ref)
         if plan.order.app not in {"", row.app}:
-            return ValidationError.of("notification.app", "cannot be changed: a schedule stays with its app")
+            raise ValidationError.of("notification.app", "cannot be changed: a schedule stays with its app")
         if table.named(tx.conn, row.app, plan.name) not in {None, row.id}:
-            return _taken(plan.name)
+            raise _taken(plan.name)
         next_at = row.next_at  # unchanged: correcting a text must not skip a time that is due
-        if plan.rule != row.rule and (next_at := self._next(plan.rule, tx, row.created_at)) is None:
-            return _never()
-        if (refusal := self._refusal(tx, msgspec.structs.replace(plan.order, app=row.app))) is not None:
-            return refusal
+        if plan.rule != row.rule:
+            next_at = self._first(plan.rule, tx, row.created_at)
+        self._check_sending(tx, msgspec.structs.replace(plan.order, app=row.app))
         table.update(tx, row.seq, plan.name, plan.request, plan.rule, next_at)
-        return _stored(tx, row.id)
+        return _find(tx.conn, (row.id, None)).schedule()
 
-    def _remove(self, tx: Tx, items: Sequence[ScheduleRef]) -> list[Schedule | FlashFlowError]:
-        answers: list[Schedule | FlashFlowError] = []
-        for ref in items:
-            row = table.find(tx.conn, *ref)
-            if row is not None:
-                table.delete(tx, row.seq)
-            answers.append(_missing(ref[0]) if row is None else row.schedule())
-        return answers
+    @each_item
+    def _remove(self, tx: Tx, ref: ScheduleRef) -> Schedule:
+        row = _find(tx.conn, ref)
+        table.delete(tx, row.seq)
+        return row.schedule()
 
-    def _run_now(self, tx: Tx, items: Sequence[ScheduleRef]) -> list[ScheduleRun | FlashFlowError]:
-        answers: list[ScheduleRun | FlashFlowError] = []
-        for ref in items:
-            row = table.find(tx.conn, *ref)
-            if row is None:
-                answers.append(_missing(ref[0]))
-                continue
+    @each_item
+    def _run_now(self, tx: Tx, ref: ScheduleRef) -> ScheduleRun:
+        row = _find(tx.conn, ref)
+        with inside("notification"):
             sent = self._sent(tx, row)
-            if isinstance(sent, FlashFlowError):
-                answers.append(within("notification", sent) if isinstance(sent, ValidationError) else sent)
-                continue
-            table.move_on(tx, row, row.next_at, tx.now_ms, None)
-            answers.append(ScheduleRun(_stored(tx, row.id), sent))
-        return answers
+        table.move_on(tx, row, row.next_at, tx.now_ms, None)
+        return ScheduleRun(_find(tx.conn, (row.id, None)).schedule(), sent)
 
-    def _run(self, tx: Tx, items: Sequence[int]) -> list[bool]:
-        return [self._ran(tx, seq) for seq in items]
+    # --- transactions of the periodic job -------------------------------------------------------------------------
 
-    def _ran(self, tx: Tx, seq: int) -> bool:
+    def _run(self, tx: Tx, seq: int) -> bool:
         # Read inside this transaction: it may have been deleted, changed or sent since it was found due.
         row = table.find_due(tx.conn, seq, tx.now_ms)
         if row is None:
             return False
-        sent = self._sent(tx, row)
-        refused = isinstance(sent, FlashFlowError)
-        self._move_on(tx, row, row.last_at if refused else tx.now_ms, str(sent) if refused else None)
-        return not refused
+        try:
+            self._sent(tx, row)
+        except (ValidationError, Erased) as refusal:
+            self._move_on(tx, row, row.last_at, str(refusal))
+            return False
+        self._move_on(tx, row, tx.now_ms, None)
+        return True
 
-    def _skip(self, tx: Tx, items: Sequence[int]) -> list[bool]:
-        for seq in items:
-            if (row := table.find_due(tx.conn, seq, tx.now_ms)) is not None:
-                self._move_on(tx, row, row.last_at, FAULT)
-        return [False] * len(items)
+    def _skip(self, tx: Tx, seq: int) -> None:
+        if (row := table.find_due(tx.conn, seq, tx.now_ms)) is not None:
+            self._move_on(tx, row, row.last_at, FAULT)
 
     def _move_on(self, tx: Tx, row: Row, last_at: int | None, error: str | None) -> None:
         try:
@@ -301,36 +278,21 @@ class Schedules:
             next_at, error = None, str(unknown_zone)
         table.move_on(tx, row, next_at, last_at, error)
 
-    def _sent(self, tx: Tx, row: Row) -> tuple[Sent, ...] | FlashFlowError:
-        try:
-            request = convert(row.request.notification, SendIn)
-            order = self._order(request, row.app, row.request.owner)
-        except ValidationError as refusal:
-            return refusal
-        return self._send(tx, [order])[0]
+    def _sent(self, tx: Tx, row: Row) -> tuple[Sent, ...]:
+        """Send the row's notification. Raises ValidationError and Erased, before anything is written."""
+        order = self._order(convert(row.request.notification, SendIn), row.app, row.request.owner)
+        (sent,) = self._send(tx, [order])
+        if isinstance(sent, FlashFlowError):
+            raise sent
+        return sent
 
 
-@contextmanager
-def _inside(field: str) -> Iterator[None]:
-    try:
-        yield
-    except ValidationError as refusal:
-        raise within(field, refusal) from None
-
-
-def _stored(tx: Tx, schedule_id: str) -> Schedule:
-    row = table.find(tx.conn, schedule_id, None)
-    assert row is not None
-    return row.schedule()
-
-
-def _missing(schedule_id: str) -> NotFound:
-    return NotFound(f"There is no schedule {schedule_id!r}.")
+def _find(conn: sqlite3.Connection, ref: ScheduleRef) -> Row:
+    row = table.find(conn, *ref)
+    if row is None:
+        raise NotFound(f"There is no schedule {ref[0]!r}.")
+    return row
 
 
 def _taken(name: str) -> Conflict:
     return Conflict(f"This app has a schedule “{name}” already; PUT changes it.")
-
-
-def _never() -> ValidationError:
-    return ValidationError.of("rule.ends_at", "leaves no time at which this would happen")

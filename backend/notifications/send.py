@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -36,6 +36,10 @@ from flashflow.backend.store.notifications.types import read_type, remember_type
 from flashflow.backend.store.privacy import tombstones
 
 Types = dict[str, NotificationType | None]
+SendOrders = Callable[[Tx, Sequence[Order]], Sequence[tuple[Sent, ...] | FlashFlowError]]
+"""``Sender.send``."""
+DryRun = Callable[[sqlite3.Connection, Order, int], object]
+"""``Sender.dry_run``: the other arguments are the order and the time in milliseconds since 1970."""
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -83,7 +87,7 @@ class Sender:
         batch.write()
         return answers
 
-    def rehearse(self, conn: sqlite3.Connection, order: Order, now_ms: int) -> tuple[DryRunResult, ...]:
+    def dry_run(self, conn: sqlite3.Connection, order: Order, now_ms: int) -> tuple[DryRunResult, ...]:
         """Compute the result of ``send`` for each user without storing it. Raises ValidationError and Erased."""
         types: Types = {}
         answers = []

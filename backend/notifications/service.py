@@ -106,8 +106,8 @@ class NotificationService:
         self.schedules = Schedules(
             self.store,
             self.new_id,
-            order=self._order,
-            rehearse=self.sender.rehearse,
+            order=self.order,
+            dry_run=self.sender.dry_run,
             send=self.sender.send,
             zone=lambda: self.zone,
         )
@@ -157,10 +157,11 @@ class NotificationService:
     def send_write(self, request: SendIn, app: str, owner: str | None = None) -> Write[Order, tuple[Sent, ...]]:
         """Build the write of ``send_notification``: one Sent for each user. ``owner``: the only app whose templates may
         be used (None: any)."""
-        order = self._order(request, app, owner)
+        order = self.order(request, app, owner)
         return Write(self.sender.send, order, len(order.users))
 
-    def _order(self, request: SendIn, app: str, owner: str | None) -> Order:
+    def order(self, request: SendIn, app: str, owner: str | None) -> Order:
+        """Check a request into an order. Raises ValidationError."""
         return check_order(request, app, owner, self.channels, self.clock.now_ms())
 
     def release_due(self) -> int:
@@ -171,10 +172,10 @@ class NotificationService:
                 moved += count
         return moved
 
-    def rehearse(self, request: SendIn, app: str = LOCAL_APP, owner: str | None = None) -> tuple[DryRunResult, ...]:
+    def dry_run(self, request: SendIn, app: str = LOCAL_APP, owner: str | None = None) -> tuple[DryRunResult, ...]:
         """Compute the result of ``send`` for each user without storing it. Raises ValidationError."""
-        order = self._order(request, app, owner)
-        return self.store.read(lambda conn: self.sender.rehearse(conn, order, self.clock.now_ms()))
+        order = self.order(request, app, owner)
+        return self.store.read(lambda conn: self.sender.dry_run(conn, order, self.clock.now_ms()))
 
     def send_digest_now(self, user_id: str, notification_type: str | None = None) -> DigestRelease:
         """Release the deliveries held by the user's digests, of one type or of all."""

@@ -10,11 +10,12 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import msgspec
 
+from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.clock import MINUTE_MS
 from flashflow.backend.core.errors import Erased, FlashFlowError, ValidationError
 from flashflow.backend.core.events import Event
@@ -30,16 +31,14 @@ from flashflow.backend.domain.rule_conditions import (
     terms_of,
     useful_until,
 )
-from flashflow.backend.notifications.orders import Order
+from flashflow.backend.notifications.send import SendOrders
+from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.rules.messages import activity_data, alert_data, request, used_variables
-from flashflow.backend.schemas.records import Sent
-from flashflow.backend.schemas.requests import SendIn
 from flashflow.backend.schemas.rules import WEEK_MINUTES
 from flashflow.backend.store.activity import rule_queries
 from flashflow.backend.store.activity.activities import last_seq
-from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.errors import is_storage_fault
-from flashflow.backend.store.engine.writer import TryCarefully, Tx, Write
+from flashflow.backend.store.engine.writer import TryCarefully, Tx
 from flashflow.backend.store.notifications import rule_state, rules
 from flashflow.backend.store.notifications.rules import Row
 
@@ -52,11 +51,6 @@ MOST_RECIPIENTS = 500
 SAVE_POSITION_AFTER = 10_000
 """Activities without a match after which the position is saved, so that a start need not read them again."""
 FAULT = "An internal error prevented sending; the log has the details."
-
-Ordering = Callable[[SendIn, str, str | None], Order]
-"""Checks a request and returns the order. Arguments: request, sending app, only app whose templates may be used (None:
-any). Raises ValidationError."""
-Sending = Callable[[Tx, Sequence[Order]], Sequence[tuple[Sent, ...] | FlashFlowError]]
 
 
 class WatchedRule(NamedTuple):
@@ -112,19 +106,17 @@ class RuleEvaluator:
 
     def __init__(
         self,
-        store: Store,
-        activities: Store,
+        activity: UserActivityService,
+        notifications: NotificationService,
         *,
-        order: Ordering,
-        send: Sending,
-        zone: Callable[[], ZoneInfo],
+        send: SendOrders,
         metrics: Metrics,
     ) -> None:
-        self._store = store
-        self._activities = activities
-        self._order = order
+        self._store = notifications.store
+        self._activities = activity.store
+        self._order = notifications.order
+        self._analytics = activity.analytics
         self._send = send
-        self._zone = zone
         self._metrics = metrics
         self._lock = threading.Lock()
         self._enabled: EnabledRules | None = None
@@ -157,7 +149,7 @@ class RuleEvaluator:
             while not self._stopping and (step := self._next(until)) is not None:
                 done = Evaluated(step.reached, 0)
                 if step.matched:
-                    answer = self._store.run(Write(self._evaluate, step))
+                    answer = self._store.write(partial(self._evaluate, step=step))
                     if answer is None:  # a rule changed since the step was prepared
                         continue
                     done, self._saved = answer, answer.reached
@@ -174,7 +166,7 @@ class RuleEvaluator:
                 self._save_position()
 
     def _save_position(self) -> None:
-        self._store.run(Write(_move, self._position))
+        self._store.write(lambda tx: rule_state.move_mark(tx, self._position))
         self._saved = self._position
 
     def _next(self, until: int) -> Step | None:
@@ -205,7 +197,7 @@ class RuleEvaluator:
         """Continue at the saved position, or earlier if ``user_activities.db`` was restored from a backup."""
         last = self._activities.read(last_seq)
         if self._store.read(rule_state.latest_known) > last:
-            self._store.run(Write(_step_back, last))
+            self._store.write(lambda tx: rule_state.step_back(tx, last))
         self._position = self._saved = self._store.read(rule_state.mark).judged
 
     # --- alerts ---------------------------------------------------------------------------------------------------
@@ -230,17 +222,14 @@ class RuleEvaluator:
 
     def _check(self, row: Row) -> bool:
         alert, now = row.body.alert, self._store.clock.now_ms()
-        if alert is None or not is_due(alert, row.checked_at, now, self._zone()):
+        if alert is None or not is_due(alert, row.checked_at, now, self._analytics.zone):
             return False
-        found = read(alert, self._metrics, now, self._zone(), row.owner)
-        return self._store.run(Write(self._note_reading, (row, found)))
+        found = read(alert, self._metrics, now, self._analytics.zone, row.owner)
+        return self._store.write(lambda tx: self._note_reading(tx, row, found))
 
-    # --- write handlers -------------------------------------------------------------------------------------------
+    # --- transactions ---------------------------------------------------------------------------------------------
 
-    def _evaluate(self, tx: Tx, items: Sequence[Step]) -> list[Evaluated | None]:
-        return [self._evaluate_step(tx, step) for step in items]
-
-    def _evaluate_step(self, tx: Tx, step: Step) -> Evaluated | None:
+    def _evaluate(self, tx: Tx, step: Step) -> Evaluated | None:
         mark = rule_state.mark(tx.conn)
         if mark.revision != step.revision or mark.judged > step.after:
             return None
@@ -256,18 +245,15 @@ class RuleEvaluator:
         rule_state.move_mark(tx, reached)
         return Evaluated(reached, evaluation.fired)
 
-    def _note_reading(self, tx: Tx, items: Sequence[tuple[Row, Reading]]) -> list[bool]:
-        return [self._noted(tx, row, found) for row, found in items]
-
-    def _noted(self, tx: Tx, row: Row, found: Reading) -> bool:
+    def _note_reading(self, tx: Tx, row: Row, found: Reading) -> bool:
         current = rules.by_seq(tx.conn, row.seq)
         alert = row.body.alert
         # It may have been changed, disabled or checked since the reading.
         if current is None or alert is None or current != row:
             return False
         rules.note_check(tx, row.seq)
-        cooldown = row.body.cooldown_minutes
-        if not is_breached(alert, found) or not may_notify(row.last_fired_at, cooldown, tx.now_ms, self._zone()):
+        zone, cooldown = self._analytics.zone, row.body.cooldown_minutes
+        if not is_breached(alert, found) or not may_notify(row.last_fired_at, cooldown, tx.now_ms, zone):
             return False
         error = self._fire(tx, row, _recipients(row, None), alert_data(row.name, alert, found))
         rules.note(tx, row.seq, error is None, error)
@@ -374,15 +360,3 @@ def _enabled_rules(conn: sqlite3.Connection, known: EnabledRules | None) -> tupl
             by_type.setdefault(on.activity_type, []).append(watched)
     after = min((one.row.after_seq for some in by_type.values() for one in some), default=0)
     return mark, EnabledRules(mark.revision, by_type, any(row.body.alert is not None for row in rows), after)
-
-
-def _move(tx: Tx, items: Sequence[int]) -> list[None]:
-    for judged in items:
-        rule_state.move_mark(tx, judged)
-    return [None] * len(items)
-
-
-def _step_back(tx: Tx, items: Sequence[int]) -> list[None]:
-    for last in items:
-        rule_state.step_back(tx, last)
-    return [None] * len(items)

@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from flashflow.backend.core.clock import rfc3339
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.core.error_collector import ErrorCollector
@@ -69,33 +71,22 @@ def request(send: RuleMessageIn, users: Sequence[str], data: Mapping[str, Any]) 
     """Build the send request: merge ``data`` with the rule's own data (which wins) and render both texts, cutting
     values that are too long. Raises ValidationError that names missing variables."""
     own = send.data or {}
-    whole = {**data, **own}
+    merged = {**data, **own}
     title, message = send.title, send.message
     if send.template is None and title is not None and message is not None:
-        rendered = render(title, message, whole, fallback=data["rule"])
+        rendered = render(title, message, merged, fallback=data["rule"])
         title, message = rendered.title, rendered.message
-        whole = {name: value for name, value in whole.items() if not name.startswith(FLAT) or name in own}
+        merged = {name: value for name, value in merged.items() if not name.startswith(FLAT) or name in own}
     # The rule's own data was checked when the rule was made: only the activity's part may make it too large.
     for added in ("metadata", FLAT):
-        if len(to_json(whole)) * len(users) > MOST_DATA:
-            whole = {
+        if len(to_json(merged)) * len(users) > MOST_DATA:
+            merged = {
                 name: value
-                for name, value in whole.items()
+                for name, value in merged.items()
                 if name in own or not (name == added or (added == FLAT and name.startswith(FLAT)))
             }
-    return SendIn(
-        user_ids=list(users),
-        title=title,
-        message=message,
-        template=send.template,
-        locale=send.locale,
-        notification_type=send.notification_type,
-        channels=send.channels,
-        data=whole,
-        priority=send.priority,
-        collapse_key=send.collapse_key,
-        actions=send.actions,
-    )
+    fields = msgspec.structs.asdict(send) | {"title": title, "message": message, "data": merged}
+    return SendIn(user_ids=list(users), **fields)
 
 
 def check_texts(rule: RuleChangeIn) -> None:

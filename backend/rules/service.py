@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
-from flashflow.backend.core.error_collector import ErrorCollector, within
-from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound, ValidationError
+import msgspec
+
+from flashflow.backend.activity.ingest import LOCAL_APP
+from flashflow.backend.activity.service import UserActivityService
+from flashflow.backend.core.error_collector import ErrorCollector, inside
+from flashflow.backend.core.errors import Conflict, NotFound, ValidationError
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.metric_alerts import Metrics
+from flashflow.backend.notifications.send import SendOrders
+from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.rules.dry_run import DryRun, Scope, try_activities, try_alert
-from flashflow.backend.rules.evaluator import Ordering, RuleEvaluator, Sending
+from flashflow.backend.rules.evaluator import RuleEvaluator
 from flashflow.backend.rules.messages import check_texts
 from flashflow.backend.schemas.requests import SendIn, build
 from flashflow.backend.schemas.rules import AlertIn, OnIn, RuleChangeIn, RuleDraftIn, RuleIn, check_rule, check_when
 from flashflow.backend.store.activity.activities import last_seq
-from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.engine.writer import Tx, Write, each_item
 from flashflow.backend.store.notifications import rules
 from flashflow.backend.store.notifications.rule_state import delete_expired_state
 from flashflow.backend.store.notifications.rules import Body, Row, Rule, RulePage, body_of
 from flashflow.backend.store.notifications.templates import read_template
 
 MOST_RULES = 200
-LOCAL_APP = "local"
-"""App of everything this process writes by itself, without an API key."""
 
 
 class RuleRef(NamedTuple):
@@ -63,22 +64,19 @@ class Rules:
 
     def __init__(
         self,
-        store: Store,
-        activities: Store,
-        new_id: Callable[[], str],
+        activity: UserActivityService,
+        notifications: NotificationService,
         *,
-        order: Ordering,
-        send: Sending,
-        zone: Callable[[], ZoneInfo],
+        send: SendOrders,
         metrics: Metrics,
     ) -> None:
-        self._store = store
-        self._activities = activities
-        self._new_id = new_id
-        self._order = order
-        self._zone = zone
+        self._store = notifications.store
+        self._activities = activity.store
+        self._analytics = activity.analytics
+        self._new_id = notifications.new_id
+        self._order = notifications.order
         self._metrics = metrics
-        self.evaluator = RuleEvaluator(store, activities, order=order, send=send, zone=zone, metrics=metrics)
+        self.evaluator = RuleEvaluator(activity, notifications, send=send, metrics=metrics)
 
     # --- API ------------------------------------------------------------------------------------------------------
 
@@ -107,11 +105,11 @@ class Rules:
 
     def dismiss_error_write(self, ref: RuleRef) -> Write[RuleRef, Rule]:
         """Build the write that clears a rule's last error."""
-        return Write(self._dismiss_error, ref)
+        return Write(_dismiss_error, ref)
 
     def delete_write(self, ref: RuleRef) -> Write[RuleRef, Rule]:
         """Build the write that deletes a rule and its state."""
-        return Write(self._delete, ref)
+        return Write(_delete, ref)
 
     def enable_write(self, ref: RuleRef, enabled: bool) -> Write[tuple[RuleRef, bool], Rule]:
         """Build the write that enables a rule, for activities from then on, or disables it."""
@@ -130,14 +128,14 @@ class Rules:
 
     def delete_expired_state(self) -> int:
         """Delete rule states that cannot matter any more; return the number of rows."""
-        return self._store.run(Write(_delete_expired_state, None))
+        return self._store.write(delete_expired_state)
 
     # --- checking -------------------------------------------------------------------------------------------------
 
     def _dry_run(self, on: OnIn | None, alert: AlertIn | None, cooldown_minutes: int, app: str | None) -> DryRun:
         scope = Scope(self._store.clock.now_ms(), app)
         if alert is not None:
-            return try_alert(alert, cooldown_minutes, scope, self._metrics, self._zone())
+            return try_alert(alert, cooldown_minutes, scope, self._metrics, self._analytics.zone)
         assert on is not None, "check_when"
         return self._activities.read(lambda conn: try_activities(conn, on, cooldown_minutes, scope))
 
@@ -148,74 +146,51 @@ class Rules:
             check_rule(draft)
         with faults:
             check_texts(draft)
-        send = draft.send
-        sample = SendIn(
-            user_ids=draft.to if isinstance(draft.to, list) else [app],
-            title=send.title,
-            message=send.message,
-            template=send.template,
-            channels=send.channels,
-            data=send.data,
-        )
-        with faults:
-            try:
-                self._order(sample, app, owner)
-            except ValidationError as refusal:
-                raise within("send", refusal) from None
+        users = draft.to if isinstance(draft.to, list) else [app]
+        sample = SendIn(user_ids=users, **msgspec.structs.asdict(draft.send))
+        with faults, inside("send"):
+            self._order(sample, app, owner)
         faults.done()
 
     # --- write handlers -------------------------------------------------------------------------------------------
 
-    def _create(self, tx: Tx, items: Sequence[NewRule]) -> list[Rule | FlashFlowError]:
-        return [self._create_one(tx, new) for new in items]
-
-    def _create_one(self, tx: Tx, new: NewRule) -> Rule | FlashFlowError:
+    @each_item
+    def _create(self, tx: Tx, new: NewRule) -> Rule:
         if rules.named(tx.conn, new.name, new.app):
-            return _taken(new.name)
+            raise _taken(new.name)
         if rules.count_of(tx.conn, new.app) >= MOST_RULES:
-            return Conflict(f"This app has {MOST_RULES} rules, which is the most.")
-        if (refusal := _template_missing(tx, new.body, new.owner)) is not None:
-            return refusal
+            raise Conflict(f"This app has {MOST_RULES} rules, which is the most.")
+        _check_template(tx, new.body, new.owner)
         seq = rules.insert(
             tx, self._new_id(), new.name, new.app, new.owner, new.body, switched_on=new.enabled,
             after_seq=self._last(),
         )  # fmt: skip
         return _publish(tx, seq)
 
-    def _change(self, tx: Tx, items: Sequence[RuleChange]) -> list[Rule | FlashFlowError]:
-        return [_or_refusal(partial(self._change_one, tx, change)) for change in items]
-
-    def _change_one(self, tx: Tx, change: RuleChange) -> Rule | FlashFlowError:
+    @each_item
+    def _change(self, tx: Tx, change: RuleChange) -> Rule:
         row = _find(tx.conn, change.ref)
         name = change.name or row.name
         # A change by an admin keeps the rule's owner; a change by an app limits the rule to that app.
         owner = row.owner if change.owner is None else change.owner
         if name != row.name and rules.named(tx.conn, name, row.app):
-            return _taken(name)
-        if (refusal := _template_missing(tx, change.body, owner)) is not None:
-            return refusal
+            raise _taken(name)
+        _check_template(tx, change.body, owner)
         rules.update(tx, row, name, owner, change.body, switched_on=change.enabled)
         before, after = (row.body.on, row.body.alert, row.owner), (change.body.on, change.body.alert, owner)
         if before != after or (change.enabled and not row.enabled):
             rules.reset_state(tx, row.seq, self._last())
         return _publish(tx, row.seq)
 
-    def _enable(self, tx: Tx, items: Sequence[tuple[RuleRef, bool]]) -> list[Rule | FlashFlowError]:
-        return [_or_refusal(partial(self._enable_one, tx, *item)) for item in items]
-
-    def _enable_one(self, tx: Tx, ref: RuleRef, enabled: bool) -> Rule:
+    @each_item
+    def _enable(self, tx: Tx, item: tuple[RuleRef, bool]) -> Rule:
+        ref, enabled = item
         row = _find(tx.conn, ref)
         if enabled != row.enabled:
             rules.update(tx, row, row.name, row.owner, row.body, switched_on=enabled)
             if enabled:
                 rules.reset_state(tx, row.seq, self._last())
         return _publish(tx, row.seq)
-
-    def _dismiss_error(self, tx: Tx, items: Sequence[RuleRef]) -> list[Rule | FlashFlowError]:
-        return [_or_refusal(partial(_dismiss_error, tx, ref)) for ref in items]
-
-    def _delete(self, tx: Tx, items: Sequence[RuleRef]) -> list[Rule | FlashFlowError]:
-        return [_or_refusal(partial(_delete, tx, ref)) for ref in items]
 
     def _last(self) -> int:
         return self._activities.read(last_seq)
@@ -233,12 +208,14 @@ def _find(conn: sqlite3.Connection, ref: RuleRef) -> Row:
     raise Conflict(f"Several apps have a rule “{ref.name}” ({apps}): say which with app.")
 
 
+@each_item
 def _dismiss_error(tx: Tx, ref: RuleRef) -> Rule:
     row = _find(tx.conn, ref)
     rules.dismiss_error(tx, row.seq)
     return _publish(tx, row.seq)
 
 
+@each_item
 def _delete(tx: Tx, ref: RuleRef) -> Rule:
     row = _find(tx.conn, ref)
     rules.delete(tx, row.seq)
@@ -246,19 +223,11 @@ def _delete(tx: Tx, ref: RuleRef) -> Rule:
     return row.rule()
 
 
-def _or_refusal(change: Callable[[], Rule | FlashFlowError]) -> Rule | FlashFlowError:
-    """Return the result of ``change``, or its refusal. ``change`` must not write before it refuses."""
-    try:
-        return change()
-    except (NotFound, Conflict) as refusal:
-        return refusal
-
-
-def _template_missing(tx: Tx, body: Body, owner: str | None) -> ValidationError | None:
+def _check_template(tx: Tx, body: Body, owner: str | None) -> None:
+    """Raise ValidationError where the rule's template does not exist."""
     send = body.send
-    if send.template is None or read_template(tx.conn, send.template, send.locale or "", owner) is not None:
-        return None
-    return ValidationError.of("send.template", f"there is no template “{send.template}”")
+    if send.template is not None and read_template(tx.conn, send.template, send.locale or "", owner) is None:
+        raise ValidationError.of("send.template", f"there is no template “{send.template}”")
 
 
 def _publish(tx: Tx, seq: int) -> Rule:
@@ -271,10 +240,6 @@ def _publish(tx: Tx, seq: int) -> Rule:
 
 def _taken(name: str) -> Conflict:
     return Conflict(f"This app has a rule “{name}” already; PUT changes it.")
-
-
-def _delete_expired_state(tx: Tx, items: Sequence[None]) -> list[int]:
-    return [delete_expired_state(tx) for _ in items]
 
 
 __all__ = ["DryRun", "Rule", "RulePage", "RuleRef", "Rules"]

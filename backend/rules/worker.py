@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Protocol
 
 from flashflow.backend.core.errors import FlashFlowError
 from flashflow.backend.core.events import Event
 from flashflow.backend.core.supervised_thread import SupervisedThread
+from flashflow.backend.rules.evaluator import RuleEvaluator
 
 log = logging.getLogger(__name__)
 
@@ -18,21 +18,10 @@ FIRST_BACK_OFF_S = 1.0
 LONGEST_BACK_OFF_S = 60.0
 
 
-class Evaluator(Protocol):
-    """The part of RuleEvaluator that the thread uses."""
-
-    @property
-    def is_watching(self) -> bool: ...
-    def invalidate(self) -> None: ...
-    def evaluate_new(self) -> int: ...
-    def stop(self) -> None: ...
-    def save_position(self) -> None: ...
-
-
 class RuleWorker:
     """Runs from ``start`` to ``stop``; subscribe ``on_events`` to the bus."""
 
-    def __init__(self, evaluator: Evaluator, pause_s: float = PAUSE_S) -> None:
+    def __init__(self, evaluator: RuleEvaluator, pause_s: float = PAUSE_S) -> None:
         self._evaluator = evaluator
         self._pause_s = pause_s
         self._wake = threading.Event()

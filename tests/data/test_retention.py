@@ -212,7 +212,7 @@ def test_a_pruning_that_is_undone_refuses_nothing(backend: Backend, clock: Still
     service.track_activity("ada", "a", timestamp=early)
 
     def prune(tx: Tx, items: Sequence[None]) -> list[None]:
-        backend.retention._prune_activities(tx, [Slice(clock.now_ms(), 100)])
+        backend.retention._prune_activities(tx, Slice(clock.now_ms(), 100))
         raise StorageError("in the middle of it")
 
     with pytest.raises(StorageError):

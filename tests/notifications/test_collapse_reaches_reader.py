@@ -78,9 +78,9 @@ def test_an_update_of_what_was_dealt_with_goes_out_by_every_channel(hands: Hands
     step(hands, first)
     hands.clock.go(minutes=1)
     request = SendIn(user_id="ada", title="2", message="M", collapse_key="build", channels=ALL)
-    (rehearsed,) = hands.service.rehearse(request)
+    (result,) = hands.service.dry_run(request)
     sent = hands.sent("2", collapse_key="build", channels=ALL)
-    assert (rehearsed.status, rehearsed.deliveries) == (sent.status, sent.deliveries)
+    assert (result.status, result.deliveries) == (sent.status, sent.deliveries)
     assert {d.channel: d.status for d in sent.deliveries} == dict.fromkeys(ALL, "pending") | {"in_app": "delivered"}
     assert (sent.notification_id == first) == (step in WAKING)
     n = hands.notification(sent.notification_id)

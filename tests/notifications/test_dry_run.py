@@ -141,9 +141,9 @@ def _compare(hands: Hands, request: dict[str, Any]) -> None:
     foreseen: Answer
     texts = {}
     try:
-        rehearsed = hands.service.rehearse(asked(hands, request), "ci")
-        foreseen = [(one.user_id, one.status, one.deliveries) for one in rehearsed]
-        texts = {one.user_id: (one.title, one.message) for one in rehearsed}
+        dry_run = hands.service.dry_run(asked(hands, request), "ci")
+        foreseen = [(one.user_id, one.status, one.deliveries) for one in dry_run]
+        texts = {one.user_id: (one.title, one.message) for one in dry_run}
     except FlashFlowError as refusal:
         foreseen = str(refusal)
     assert dump(hands.path) == stored
@@ -176,13 +176,13 @@ def test_what_would_be_refused_is_refused(tmp_path: Path) -> None:
     ):
         before = dump(hands.path)
         with pytest.raises(ValidationError):
-            hands.service.rehearse(build(SendIn, user_id="ada", **bad))
+            hands.service.dry_run(build(SendIn, user_id="ada", **bad))
         assert dump(hands.path) == before
     hands.service.close()
 
 
 def test_a_type_that_is_only_tried_is_not_listed(tmp_path: Path) -> None:
     hands = prepared(tmp_path)
-    hands.service.rehearse(build(SendIn, user_id="ada", title="T", message="M", notification_type="brand new"))
+    hands.service.dry_run(build(SendIn, user_id="ada", title="T", message="M", notification_type="brand new"))
     assert "brand new" not in {kind.name for kind in hands.service.preferences.types()}
     hands.service.close()

@@ -79,8 +79,8 @@ def over(service: NotificationService, parts: Parts | None = None, zone: str = "
     return Schedules(
         service.store,
         service.new_id,
-        order=service._order,
-        rehearse=service.sender.rehearse,
+        order=service.order,
+        dry_run=service.sender.dry_run,
         send=service.sender.send if parts is None else parts.send,
         zone=lambda: zone,
     )

@@ -76,15 +76,7 @@ class Parts:
 
     def over(self) -> Rules:
         """As the Backend makes its own."""
-        return Rules(
-            self.service.store,
-            self.activity.store,
-            self.service.new_id,
-            order=lambda request, app, owner: self.service.send_write(request, app, owner).item,
-            send=self.send,
-            zone=lambda: self.activity.analytics.zone,
-            metrics=self.figures,
-        )
+        return Rules(self.activity, self.service, send=self.send, metrics=self.figures)
 
     def send(self, tx: Tx, orders: Sequence[Order]) -> Sequence[tuple[Sent, ...] | FlashFlowError]:
         answers = self.service.sender.send(tx, orders)

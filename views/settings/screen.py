@@ -106,7 +106,7 @@ class Settings(Screen):
         return SettingsData(
             contact=services.delivery_settings.contact(me),
             quiet=services.delivery_settings.quiet_hours(me),
-            decided=services.rehearse(ordinary)[0].deliveries,
+            decided=services.dry_run(ordinary)[0].deliveries,
             channels=backend.channel_states(),
             tables=backend.settings.shown(),
             problem=backend.settings.problem,

@@ -69,7 +69,7 @@ def _refused_users(body: SendIn, sent: tuple[Sent, ...]) -> dict[str, Any]:
 
 async def _dry_run(call: ApiRequest, body: SendIn, many: bool) -> ApiResponse:
     app, owner = call.app_for(body.app), call.caller.sees
-    results = await call.read(lambda: call.services.notifications.rehearse(body, app, owner))
+    results = await call.read(lambda: call.services.notifications.dry_run(body, app, owner))
     if many:
         return success(dry_run=True, notifications=[to_json_types(one) for one in results])
     return success(dry_run=True, **to_json_types(results[0]))

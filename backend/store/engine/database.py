@@ -177,6 +177,11 @@ class Store:
         """Run ``write``; return after its COMMIT."""
         return self.writer.run(write)
 
+    def write(self, step: Callable[[Tx], R]) -> R:
+        """Run ``step`` in a transaction of the writer; return its result after COMMIT."""
+        write: Write[None, R] = Write(lambda tx, items: [step(tx) for _ in items], None)
+        return self.run(write)
+
     def run_all(self, writes: Sequence[Write[I, R]]) -> list[R | BaseException]:
         """Run all ``writes``, in one transaction unless one of them fails; return each one's result or refusal. Raises
         Stopping."""

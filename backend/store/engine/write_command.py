@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from functools import wraps
+from typing import Any, Generic, TypeVar, overload
 
-from flashflow.backend.core.errors import FlashFlowError
+from flashflow.backend.core.errors import Conflict, Erased, FlashFlowError, NotFound, ValidationError
 from flashflow.backend.core.events import Event
 
 I = TypeVar("I")  # noqa: E741 an item
 R = TypeVar("R")
+S = TypeVar("S")
+
+REFUSALS = (ValidationError, NotFound, Conflict, Erased)
 
 
 class Tx:
@@ -37,6 +41,32 @@ class TryCarefully(Exception):
 Handler = Callable[[Tx, Sequence[I]], Sequence[R | FlashFlowError]]
 """Takes the waiting items; returns one result or refusal for each, in order. A refused item must not have written
 anything. If a handler raises, its changes are rolled back and its items run again one by one."""
+
+
+@overload
+def each_item(change: Callable[[Tx, I], R]) -> Callable[[Tx, Sequence[I]], list[R | FlashFlowError]]: ...
+
+
+@overload
+def each_item(change: Callable[[S, Tx, I], R]) -> Callable[[S, Tx, Sequence[I]], list[R | FlashFlowError]]: ...
+
+
+def each_item(change: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """Make a handler of a function or method that does one item. A refusal that it raises, before it has written
+    anything, is the result of that item only."""
+
+    @wraps(change)
+    def handle(*args: Any) -> list[Any]:
+        *context, items = args
+        results: list[Any] = []
+        for item in items:
+            try:
+                results.append(change(*context, item))
+            except REFUSALS as refusal:
+                results.append(refusal)
+        return results
+
+    return handle
 
 
 class Write(Generic[I, R]):

@@ -24,11 +24,21 @@ from flashflow.backend.store.engine.checkpoint import Checkpointer
 from flashflow.backend.store.engine.errors import is_storage_fault, storage_error
 from flashflow.backend.store.engine.last_known import LastKnown
 from flashflow.backend.store.engine.step_limit import TooManySteps, bounded
-from flashflow.backend.store.engine.write_command import Bundle, Handler, I, R, Ticket, TryCarefully, Tx, Write
+from flashflow.backend.store.engine.write_command import (
+    Bundle,
+    Handler,
+    I,
+    R,
+    Ticket,
+    TryCarefully,
+    Tx,
+    Write,
+    each_item,
+)
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Bundle", "Handler", "I", "LoopWrites", "R", "TryCarefully", "Tx", "Write", "Writer"]
+__all__ = ["Bundle", "Handler", "I", "LoopWrites", "R", "TryCarefully", "Tx", "Write", "Writer", "each_item"]
 
 INLINE_ROWS = 64
 INLINE_BYTES = 256 * 1024
