@@ -24,7 +24,6 @@ from flashflow.backend.core.private_files import read_or_create
 from flashflow.backend.schemas.records import SCOPES, ApiKey
 from flashflow.backend.schemas.requests import KeyIn, build
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.models import NotificationModels
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import api_keys
 
@@ -59,11 +58,8 @@ class Caller(msgspec.Struct, frozen=True):
 class KeyRing:
     """Keys of one ``notifications.db``, and the local key in ``folder``; ``report`` is called if that is damaged."""
 
-    def __init__(
-        self, store: Store, models: NotificationModels, folder: Path, report: Callable[[str], None] = log.warning
-    ) -> None:
+    def __init__(self, store: Store, folder: Path, report: Callable[[str], None] = log.warning) -> None:
         self._store = store
-        self._model = models.api_key
         self.local_key = local_key(folder, report)
         self._callers: dict[bytes, Caller] = {}
         self._good: dict[bytes, Caller] = {}

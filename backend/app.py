@@ -114,9 +114,7 @@ class Backend:
                 tell=self._notices,
                 keep_record=True,
             )
-            self.keys = KeyRing(
-                self.notifications.store, self.notifications.models, config.data_dir, self._notices.append
-            )
+            self.keys = KeyRing(self.notifications.store, config.data_dir, self._notices.append)
         except BaseException:
             self.close()
             raise

@@ -20,12 +20,20 @@ FLOORS = (
     ("backend.schemas", "backend.settings"),
     ("backend.domain", "backend.rendering"),
     ("backend.store", "backend.store.engine", "backend.delivery.net"),
+    # tables, below every statement over them
+    (
+        "backend.store.activity.models",
+        "backend.store.rollups.models",
+        "backend.store.notifications.models",
+        "backend.store.privacy.models",
+    ),
     # delivery adapters, side by side; rollup tables
     ("backend.delivery.email", "backend.delivery.sms", "backend.delivery.push", "backend.delivery.desktop"),
     ("backend.store.rollups",),
     ("backend.store.activity", "backend.store.notifications", "backend.delivery"),
     ("backend.store.analytics", "backend.store.migrations", "backend.store.file_metrics"),
     ("backend.store.privacy",),
+    ("backend.store.files",),
     ("backend.analytics", "backend.api_keys"),
     ("backend.activity",),
     ("backend.notifications",),

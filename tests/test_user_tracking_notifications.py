@@ -21,6 +21,9 @@ if str(ROOT) not in sys.path:
 
 # The lines above let this file run alone.
 from flashflow.backend import Bus, Conflict, Event, NotFound, NotificationService, UserActivityService, ValidationError  # noqa: E402
+from flashflow.backend.store.activity.models import UserActivity, UserAnalytics, UserSession  # noqa: E402
+from flashflow.backend.store.files import ACTIVITY_FILE, NOTIFICATION_FILE  # noqa: E402
+from flashflow.backend.store.notifications.models import Notification  # noqa: E402
 
 NOON = datetime(2026, 6, 10, 12, tzinfo=UTC)
 
@@ -81,18 +84,22 @@ def test_the_models_read_what_the_services_wrote(
     tracked = activities.track_activity("ada", "export", metadata={"feature": "csv"})
     sent = notifications.send_notification("ada", "Build finished", "All tests passed.", data={"build": 7})
 
-    activity = activities.models.activity.get(id=tracked.activity_id)
-    assert (activity.user_id, activity.activity_type, activity.metadata) == ("ada", "export", {"feature": "csv"})
-    assert activities.models.session.get().id == tracked.session_id
-    assert activities.models.analytics.get_by_id("ada").total_activities == 1
-    notification = notifications.models.notification.get(id=sent.notification_id)
-    assert (notification.title, notification.data, notification.channels) == (
-        "Build finished",
-        {"build": 7},
-        ("in_app",),
-    )
-    for model in (*activities.models, *notifications.models):
-        model.select().count()
+    with activities.store.database.bind_ctx(ACTIVITY_FILE.models):
+        activity = UserActivity.get(UserActivity.id == tracked.activity_id)
+        assert (activity.user_id, activity.activity_type, activity.metadata) == ("ada", "export", {"feature": "csv"})
+        assert UserSession.get().id == tracked.session_id
+        assert UserAnalytics.get_by_id("ada").total_activities == 1
+        for model in ACTIVITY_FILE.models:
+            model.select().count()
+    with notifications.store.database.bind_ctx(NOTIFICATION_FILE.models):
+        notification = Notification.get(Notification.id == sent.notification_id)
+        assert (notification.title, notification.data, notification.channels) == (
+            "Build finished",
+            {"build": 7},
+            ("in_app",),
+        )
+        for model in NOTIFICATION_FILE.models:
+            model.select().count()
 
 
 def counted(path: Path, *tables: str) -> list[int]:

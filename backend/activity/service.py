@@ -50,7 +50,6 @@ from flashflow.backend.store.activity.sessionizer import SessionBook, close_stal
 from flashflow.backend.store.analytics.engagement_score import TRAILING_DAYS
 from flashflow.backend.store.analytics.user_metrics import store_analytics, unsettled_users
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.models import ActivityModels, activity_models
 from flashflow.backend.store.engine.open import open_store
 from flashflow.backend.store.engine.writer import Bundle, Tx, Write
 from flashflow.backend.store.migrations.activity import ACTIVITY_MIGRATIONS
@@ -89,7 +88,6 @@ class UserActivityService:
             Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say, sql_functions(self.local),
             keep_record=keep_record,
         )  # fmt: skip
-        self.models: ActivityModels = activity_models(self.store.database)
         self.rollups = RollupMaintenance(self.store, self.local, self.cache)
         self.analytics = Analytics(self.store, self.clock, self.local, self.rollups.aggregate_pending)
         self.admission = Admission(self.store)

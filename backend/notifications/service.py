@@ -51,7 +51,6 @@ from flashflow.backend.schemas.references import NotificationRef, notification_i
 from flashflow.backend.schemas.requests import DeviceIn, PreferenceIn, SendIn, TypeIn, build
 from flashflow.backend.schemas.values import timestamp_ms
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.models import NotificationModels, notification_models
 from flashflow.backend.store.engine.open import open_store
 from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.migrations.notifications import NOTIFICATION_MIGRATIONS
@@ -91,7 +90,6 @@ class NotificationService:
             keep_record=keep_record,
         )  # fmt: skip
         search.prepare_store(self.store)
-        self.models: NotificationModels = notification_models(self.store.database)
         self.zone = workspace_zone().key
         self.channels = ChannelNames()
         self.policy_inputs = PolicyInputLoader(lambda: self.zone)
@@ -99,7 +97,7 @@ class NotificationService:
         self.due_release = DueRelease(self.new_id, self.policy_inputs)
         self.inbox = Inbox()
         self.retrial = Retry(self.new_id, self.policy_inputs)
-        self.templates = Templates(self.store, self.models, self.new_id, self.channels)
+        self.templates = Templates(self.store, self.new_id, self.channels)
         self.devices = Devices(self.store, self.new_id)
         self.preferences = Preferences(self.store, self.channels)
         self.delivery_settings = UserDeliverySettings(self.store, lambda: self.zone)

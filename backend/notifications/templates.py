@@ -15,7 +15,6 @@ from flashflow.backend.schemas.records import Rendered, Template
 from flashflow.backend.schemas.requests import TemplateChangeIn, TemplateIn, build
 from flashflow.backend.schemas.values import metadata_json
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.models import NotificationModels
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import templates as table
 
@@ -26,12 +25,9 @@ Owned = tuple[TemplateIn, str, str | None]
 class Templates:
     """Templates by name and locale."""
 
-    def __init__(
-        self, store: Store, models: NotificationModels, new_id: Callable[[], str], channels: ChannelNames
-    ) -> None:
+    def __init__(self, store: Store, new_id: Callable[[], str], channels: ChannelNames) -> None:
         self._store = store
         self._channels = channels
-        self._model = models.template
         self._new_id = new_id
 
     def all(self, app: str | None = None) -> tuple[Template, ...]:
@@ -93,9 +89,7 @@ class Templates:
             if table.exact_template(tx.conn, text.name, text.locale) is not None:
                 answers.append(Conflict(f"There is a template “{text.name}” already; PUT changes it."))
                 continue
-            self._model.insert(
-                id=self._new_id(), app=app, created_at=tx.now_ms, name=text.name, **_columns(text, tx.now_ms)
-            ).execute()
+            table.insert_template(tx, self._new_id(), app, text)
             answers.append(self._stored(tx, text, app))
         return answers
 
@@ -106,9 +100,7 @@ class Templates:
             if known is None or (owner is not None and known.app != owner):
                 answers.append(_missing(text.name))
                 continue
-            self._model.update(**_columns(text, tx.now_ms)).where(
-                self._model.id == known.id  # type: ignore[attr-defined]
-            ).execute()
+            table.update_template(tx, known.id, text)
             answers.append(self._stored(tx, text, app))
         return answers
 
@@ -120,7 +112,7 @@ class Templates:
                 answers.append(_missing(name))
                 continue
             for template in deleted:
-                self._model.delete().where(self._model.id == template.id).execute()  # type: ignore[attr-defined]
+                table.delete_template(tx, template.id)
             tx.events.append(Event("template", name))
             answers.append(deleted)
         return answers
@@ -130,18 +122,6 @@ class Templates:
         template = table.exact_template(tx.conn, text.name, text.locale)
         assert template is not None
         return template
-
-
-def _columns(text: TemplateIn, now_ms: int) -> dict[str, Any]:
-    return {
-        "locale": text.locale,
-        "title_template": text.title_template,
-        "message_template": text.message_template,
-        "channels": tuple(dict.fromkeys(text.channels)),
-        "category": text.category,
-        "data_schema": text.data_schema,
-        "updated_at": now_ms,
-    }
 
 
 def _missing(name: str) -> NotFound:

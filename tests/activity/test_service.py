@@ -14,6 +14,7 @@ import pytest
 from flashflow.backend import Bus, Conflict, Event, UserActivityService, ValidationError
 from flashflow.backend.activity.ingest import Origin
 from tests.support.fixed_clock import StillClock
+from tests.support.stored_rows import stored_metrics
 
 
 @pytest.fixture
@@ -252,7 +253,7 @@ def test_counters_equal_a_recount_whatever_happened_in_whatever_order(tmp_path: 
                 late = clock.at(minutes=-chance.choice([0, 0, 5, 100, 3000]))
                 known.append(track(service, late, user_id=user, page_url=f"/{chance.randrange(4)}"))
     for user in ("ada", "bob"):
-        figures = service.models.analytics.get_by_id(user)
+        figures = stored_metrics(service, user)
         counted = service.get_user_analytics(user)
         assert figures.total_activities == counted.total_activities > 50
         assert figures.total_sessions == counted.total_sessions > 20

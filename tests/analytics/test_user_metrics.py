@@ -12,6 +12,7 @@ import pytest
 from flashflow.backend import NotificationService, UserActivityService
 from flashflow.backend.dashboard import DashboardMetrics
 from tests.support.fixed_clock import StillClock
+from tests.support.stored_rows import stored_metrics
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_the_stored_figures_follow_a_session_that_ended_by_itself(
     service.track_activity("ada", "page_view", page_url="/b")
     clock.go(minutes=31)
     assert service.close_idle_sessions() == 1
-    assert service.models.analytics.get_by_id("ada").avg_session_duration == 60.0
+    assert stored_metrics(service, "ada").avg_session_duration == 60.0
 
 
 def test_figures_that_a_crash_left_unwritten_are_written_after_the_next_start(
@@ -162,18 +163,18 @@ def test_figures_that_a_crash_left_unwritten_are_written_after_the_next_start(
         session_id = first.track_activity("ada", "page_view", page_url="/a").session_id
         clock.go(minutes=2)
         first.store.run(first.end_session_write(session_id, None))  # as the API does it; the job never came to it
-        assert first.models.analytics.get_by_id("ada").avg_session_duration is None
+        assert stored_metrics(first, "ada").avg_session_duration is None
     with UserActivityService(tmp_path / "left.db", clock=clock) as second:
         assert second.settle_metrics() == 1
         assert second.settle_metrics() == 0
-        assert second.models.analytics.get_by_id("ada").avg_session_duration == 120.0
+        assert stored_metrics(second, "ada").avg_session_duration == 120.0
 
 
 def test_the_stored_figures_are_those_of_the_last_end(service: UserActivityService, clock: StillClock) -> None:
     session_id = service.track_activity("ada", "page_view", page_url="/a").session_id
     clock.go(minutes=5)
     service.end_session(session_id)
-    stored = service.models.analytics.get_by_id("ada")
+    stored = stored_metrics(service, "ada")
     asked = service.get_user_analytics("ada")
     assert stored.avg_session_duration == asked.avg_session_duration == 300.0
     assert (stored.engagement_score, stored.engagement_parts) == (asked.engagement_score, asked.engagement_parts)

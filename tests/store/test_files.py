@@ -171,34 +171,6 @@ def test_opening_a_file_again_changes_nothing_of_its_schema(tmp_path: Path) -> N
     assert not (tmp_path / "backups").exists()
 
 
-@pytest.mark.parametrize("service", [UserActivityService, NotificationService])
-def test_the_models_say_what_the_schema_says(tmp_path: Path, service: Any) -> None:
-    with service(tmp_path / "x.db") as opened_service:
-        for model in opened_service.models:
-            table = model._meta.table_name
-            columns = opened_service.store.read(
-                lambda conn, table=table: conn.execute(f"PRAGMA table_info({table})").fetchall()
-            )
-            schema = {name: (type_, bool(required), bool(key)) for _, name, type_, required, _, key in columns}
-            keys = {field.name for field in model._meta.get_primary_keys()}
-            fields = {
-                field.column_name: (
-                    {"AUTO": "INTEGER", "BIGINT": "INTEGER", "BOOL": "INTEGER", "FLOAT": "REAL", "INT": "INTEGER"}.get(
-                        field.field_type, field.field_type
-                    ),
-                    not field.null,
-                    field.name in keys,
-                )
-                for field in model._meta.sorted_fields
-            }
-            # SQLite lists no NOT NULL for what stands alone as the key.
-            assert {n: (t, k) for n, (t, _, k) in fields.items()} == {n: (t, k) for n, (t, _, k) in schema.items()}, (
-                table
-            )
-            for name, (_, required, key) in schema.items():
-                assert key or required == fields[name][1], f"{table}.{name}"
-
-
 def add_notes(conn: sqlite3.Connection) -> None:
     conn.execute("CREATE TABLE notes (text TEXT)")
 

@@ -12,7 +12,7 @@ from flashflow.backend.schemas.records import Session
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.session_cache import MOST_PAGES_KEPT, OpenSession
 from flashflow.backend.store.engine.sql import execute_rows
-from flashflow.backend.store.rollups.schema import OTHER
+from flashflow.backend.store.rollups.models import OTHER
 
 COLUMNS = (
     "seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, activities, "

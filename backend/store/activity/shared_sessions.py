@@ -8,7 +8,7 @@ from typing import NamedTuple
 from flashflow.backend.store.activity.session_cache import OpenSession, SessionCache
 from flashflow.backend.store.activity.sessionizer import SessionBook
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.rollups.schema import OTHER
+from flashflow.backend.store.rollups.models import OTHER
 
 
 class Gone(NamedTuple):

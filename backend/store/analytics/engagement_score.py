@@ -17,8 +17,8 @@ from flashflow.backend.store.activity.session_table import LIVE_PAGES
 from flashflow.backend.store.analytics import totals
 from flashflow.backend.store.analytics.totals import Slice
 from flashflow.backend.store.rollups.dimensions import key_of
+from flashflow.backend.store.rollups.models import OTHER
 from flashflow.backend.store.rollups.partitions import BITS, partition_of
-from flashflow.backend.store.rollups.schema import OTHER
 
 FORMULA = 2
 """Version of the formula; stored scores of another version are recomputed."""

@@ -15,8 +15,8 @@ from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.aggregate import keyed_rows
 from flashflow.backend.store.rollups.dimensions import FEATURE, PAGE_VIEW, user_key
+from flashflow.backend.store.rollups.models import OTHER
 from flashflow.backend.store.rollups.partitions import rows_of_user
-from flashflow.backend.store.rollups.schema import OTHER
 
 HEAVY_AT = 10_000
 """Activities above which a user has the rollup: about 15 ms of reading rows."""

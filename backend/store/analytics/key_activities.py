@@ -18,7 +18,7 @@ from flashflow.backend.store.activity.session_rollup import Counted, engaged
 from flashflow.backend.store.activity.session_table import KEYS
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.dimensions import app_key, type_key
-from flashflow.backend.store.rollups.schema import OTHER
+from flashflow.backend.store.rollups.models import OTHER
 
 AT_ONCE = 1_000
 """Sessions recounted in one transaction: about 20 ms of the writer's time."""

@@ -14,7 +14,7 @@ from flashflow.backend.core.encoding import to_json
 from flashflow.backend.store.activity.session_rollup import ENGAGED
 from flashflow.backend.store.activity.session_table import LIVE_PAGES
 from flashflow.backend.store.rollups.four_week_blocks import blocks_within
-from flashflow.backend.store.rollups.schema import OTHER
+from flashflow.backend.store.rollups.models import OTHER
 
 
 class Cut(NamedTuple):

@@ -20,8 +20,9 @@ from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups import four_week_blocks, packed_timestamps
 from flashflow.backend.store.rollups.aggregate import aggregate_batch, keyed_rows
 from flashflow.backend.store.rollups.dimensions import VALUES
+from flashflow.backend.store.rollups.models import OTHER
 from flashflow.backend.store.rollups.partitions import BITS, LONG, partition_of, place_in
-from flashflow.backend.store.rollups.schema import OTHER, week_of
+from flashflow.backend.store.rollups.schema import week_of
 
 AT_ONCE = 250_000
 """Activities of one window, about 100 bytes each; a single day may have more."""

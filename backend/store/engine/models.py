@@ -1,29 +1,33 @@
-"""Tables as Peewee models, bound to one open file each.
+"""Base class and fields of the Peewee models, which are the schema of both files.
 
-Migrations create the schema with its indexes and triggers; a test compares the two. Hot paths use constant SQL on the
-same connection instead of these models.
+Models are not bound to a database: ``schema`` creates the tables of a file from them, ``statement`` compiles queries
+over them. Each domain's models stand in ``models`` of its store package; ``store.files`` lists them by file.
+
+In ``Meta``, ``triggers`` and ``initial_rows`` are SQL statements that follow the creation of the table.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 from peewee import (
+    SQL,
+    BigAutoField,
     BigIntegerField,
-    BlobField,
     BooleanField,
     CompositeKey,
+    Default,
     Field,
-    FloatField,
-    IntegerField,
+    ForeignKeyField,
     Model,
-    SqliteDatabase,
     TextField,
 )
 
 from flashflow.backend.core.encoding import (
     decode_address,
     decode_id,
+    decode_json,
     encode_address,
     encode_id,
     from_object,
@@ -33,8 +37,9 @@ from flashflow.backend.core.encoding import (
 
 if TYPE_CHECKING:
     TextLikeField = Field[str]
+    BytesLikeField = Field[bytes]
 else:
-    TextLikeField = Field  # generic only in its stubs
+    TextLikeField = BytesLikeField = Field  # generic only in its stubs
 
 
 class IdField(TextLikeField):
@@ -61,6 +66,23 @@ class AddressField(TextLikeField):
         return decode_address(value)
 
 
+class BytesField(BytesLikeField):
+    """Bytes as they are."""
+
+    field_type = "BLOB"
+
+
+class MillisecondsField(BigIntegerField):
+    """A time in milliseconds since 1970 (UTC)."""
+
+
+class SequenceField(BigAutoField):
+    """The order of arrival. AUTOINCREMENT: a number is never reused, so that positions in streams stay valid."""
+
+    def __init__(self) -> None:
+        super().__init__(constraints=[SQL("AUTOINCREMENT")])
+
+
 class ObjectField(TextField):
     """A JSON object; NULL reads as an empty object."""
 
@@ -81,259 +103,93 @@ class StringsField(TextField):
         return from_strings(value)
 
 
-class ActivityModels(NamedTuple):
-    """The tables of ``user_activities.db``."""
+class JsonField(TextField):
+    """JSON of one type. NULL, and JSON that does not parse, read as ``otherwise``."""
 
-    activity: type[Model]
-    session: type[Model]
-    analytics: type[Model]
+    def __init__(self, type_: Any, otherwise: Any, **options: Any) -> None:
+        self._decode = msgspec.json.Decoder(type_).decode
+        self._otherwise = otherwise
+        super().__init__(**options)
 
+    def db_value(self, value: Any) -> str | None:
+        return to_json(value) if value else None
 
-class NotificationModels(NamedTuple):
-    """The tables of ``notifications.db``."""
-
-    notification: type[Model]
-    delivery: type[Model]
-    attempt: type[Model]
-    preference: type[Model]
-    template: type[Model]
-    device: type[Model]
-    api_key: type[Model]
-    notification_type: type[Model]
+    def python_value(self, value: str | None) -> Any:
+        return decode_json(self._decode, value, self._otherwise)
 
 
-def activity_models(db: SqliteDatabase) -> ActivityModels:
-    """The activity tables, bound to ``db``."""
-
-    class Base(Model):
-        class Meta:
-            database = db
-            legacy_table_names = False
-
-    class UserActivity(Base):
-        seq = IntegerField(primary_key=True)
-        id = IdField(unique=True)
-        user_id = TextField()
-        activity_type = TextField()
-        session_id = IdField()
-        app = TextField()
-        timestamp = BigIntegerField()
-        received_at = BigIntegerField()
-        metadata = ObjectField(null=True)
-        page_url = TextField(null=True)
-        referrer = TextField(null=True)
-        user_agent = TextField(null=True)
-        ip_address = AddressField(null=True)
-        agent = IntegerField(null=True)
-
-        class Meta:
-            table_name = "user_activities"
-
-    class UserSession(Base):
-        seq = IntegerField(primary_key=True)
-        id = IdField(unique=True)
-        user_id = TextField()
-        app = TextField()
-        start_time = BigIntegerField()
-        last_seen = BigIntegerField()
-        end_time = BigIntegerField(null=True)
-        end_reason = TextField(null=True)
-        pages_visited = IntegerField(default=0)
-        activities = IntegerField(default=0)
-        device_info = ObjectField(null=True)
-        ip_address = TextField(null=True)
-        user_agent = TextField(null=True)
-        shared = BooleanField(default=False)
-        revision = IntegerField(unique=True)
-        key_activities = IntegerField(default=0)
-        implicit = BooleanField(default=False)
-
-        class Meta:
-            table_name = "user_sessions"
-
-    class UserAnalytics(Base):
-        user_id = TextField(primary_key=True)
-        total_sessions = IntegerField(default=0)
-        total_activities = IntegerField(default=0)
-        last_activity = BigIntegerField(null=True)
-        avg_session_duration = FloatField(null=True)
-        most_visited_pages = TextField(null=True)
-        favorite_features = TextField(null=True)
-        engagement_score = FloatField(null=True)
-        engagement_parts = ObjectField(null=True)
-        computed_at = BigIntegerField(null=True)
-        formula = IntegerField(null=True)
-
-        class Meta:
-            table_name = "user_analytics"
-            without_rowid = True
-
-    return ActivityModels(UserActivity, UserSession, UserAnalytics)
+def zero() -> BigIntegerField:
+    """Make an integer column whose default in SQL is 0."""
+    return BigIntegerField(default=0, constraints=[Default(0)])
 
 
-def notification_models(db: SqliteDatabase) -> NotificationModels:
-    """The notification tables, bound to ``db``."""
+def false() -> BooleanField:
+    """Make a boolean column whose default in SQL is false."""
+    return BooleanField(default=False, constraints=[Default(0)])
 
-    class Base(Model):
-        class Meta:
-            database = db
-            legacy_table_names = False
 
-    class Notification(Base):
-        seq = IntegerField(primary_key=True)
-        id = IdField(unique=True)
-        user_id = TextField()
-        app = TextField()
-        title = TextField()
-        message = TextField()
-        notification_type = TextField()
-        channels = StringsField()
-        priority = TextField()
-        status = TextField()
-        inbox = TextField(null=True)
-        data = ObjectField(null=True)
-        actions = TextField(null=True)
-        device_tokens = StringsField(null=True)
-        collapse_key = TextField(null=True)
-        created_at = BigIntegerField()
-        scheduled_at = BigIntegerField(null=True)
-        expires_at = BigIntegerField(null=True)
-        sent_at = BigIntegerField(null=True)
-        delivered_at = BigIntegerField(null=True)
-        read_at = BigIntegerField(null=True)
-        archived_at = BigIntegerField(null=True)
-        revision = IntegerField(unique=True)
-        count = IntegerField(default=1)
-        snoozed_until = BigIntegerField(null=True)
-        category = TextField(null=True)
-        listed_at = BigIntegerField(default=0)
+def parent(model: type[Model], column: str) -> ForeignKeyField:
+    """Make the column that names a row of ``model``, which takes this row with it when it is deleted."""
+    # Without an index of its own: those of a table are all named and listed below it.
+    return ForeignKeyField(model, column_name=column, on_delete="CASCADE", backref="+", index=False, lazy_load=False)
 
-        class Meta:
-            table_name = "notifications"
 
-    class Delivery(Base):
-        seq = IntegerField(primary_key=True)
-        id = IdField(unique=True)
-        notification_seq = IntegerField()
-        channel = TextField()
-        device_seq = IntegerField(null=True)
-        status = TextField()
-        code = TextField(null=True)
-        reason = TextField(null=True)
-        created_at = BigIntegerField()
-        updated_at = BigIntegerField()
-        next_attempt_at = BigIntegerField(null=True)
-        lease_until = BigIntegerField(null=True)
-        tries = IntegerField(default=0)
-        route = TextField(default="")
-        release_at = BigIntegerField(null=True)
-        carrier_seq = IntegerField(null=True)
-        in_turn = BooleanField(default=False)
-        tried_since = BigIntegerField(null=True)
-        retry_until = BigIntegerField(null=True)
+class BaseModel(Model):
+    """A table."""
 
-        class Meta:
-            table_name = "deliveries"
+    class Meta:
+        legacy_table_names = False
 
-    class DeliveryAttempt(Base):
-        seq = IntegerField(primary_key=True)
-        delivery_seq = IntegerField()
-        started_at = BigIntegerField()
-        duration_ms = IntegerField()
-        outcome = TextField()
-        code = TextField()
-        text = TextField()
-        next_try_at = BigIntegerField(null=True)
 
-        class Meta:
-            table_name = "delivery_attempts"
+class HighestRevision(BaseModel):
+    """One row in each file: the highest revision of a deleted row."""
 
-    class NotificationPreference(Base):
-        user_id = TextField()
-        notification_type = TextField()
-        channel = TextField()
-        enabled = BooleanField()
-        updated_at = BigIntegerField()
+    # Stream positions are revisions and must never be reused.
+    revision = BigIntegerField()
 
-        class Meta:
-            table_name = "notification_preferences"
-            primary_key = CompositeKey("user_id", "notification_type", "channel")
-            without_rowid = True
+    class Meta:
+        table_name = "highest_revision"
+        primary_key = False
+        initial_rows: ClassVar = ("INSERT INTO highest_revision VALUES (0)",)
 
-    class NotificationType(Base):
-        name = TextField(primary_key=True)
-        label = TextField()
-        description = TextField()
-        channels = StringsField()
-        critical = BooleanField()
-        digest = TextField(null=True)
-        app = TextField()
-        created_at = BigIntegerField()
-        updated_at = BigIntegerField()
-        category = TextField(null=True)
-        asks_critical = BooleanField(default=False)
-        digest_at = TextField(null=True)
-        throttle = TextField(null=True)
-        failover = TextField(null=True)
-        seq = IntegerField(default=0, unique=True)
 
-        class Meta:
-            table_name = "notification_types"
-            without_rowid = True
-
-    class NotificationTemplate(Base):
-        seq = IntegerField(primary_key=True)
-        id = IdField(unique=True)
-        name = TextField()
-        locale = TextField()
-        title_template = TextField()
-        message_template = TextField()
-        channels = StringsField()
-        category = TextField(null=True)
-        data_schema = ObjectField(null=True)
-        app = TextField()
-        created_at = BigIntegerField()
-        updated_at = BigIntegerField()
-
-        class Meta:
-            table_name = "notification_templates"
-
-    class DeviceToken(Base):
-        seq = IntegerField(primary_key=True)
-        id = IdField(unique=True)
-        user_id = TextField()
-        token = TextField()
-        identity = TextField(unique=True)
-        platform = TextField()
-        device_info = ObjectField(null=True)
-        is_active = BooleanField()
-        app = TextField()
-        created_at = BigIntegerField()
-        updated_at = BigIntegerField()
-        last_used_at = BigIntegerField(null=True)
-
-        class Meta:
-            table_name = "device_tokens"
-
-    class ApiKey(Base):
-        name = TextField(primary_key=True)
-        hash = BlobField()
-        scopes = StringsField()
-        created_at = BigIntegerField()
-        revoked_at = BigIntegerField(null=True)
-        seq = IntegerField(default=0, unique=True)
-
-        class Meta:
-            table_name = "api_keys"
-            without_rowid = True
-
-    return NotificationModels(
-        Notification,
-        Delivery,
-        DeliveryAttempt,
-        NotificationPreference,
-        NotificationTemplate,
-        DeviceToken,
-        ApiKey,
-        NotificationType,
+def keep_revision(table: str) -> str:
+    """Build the trigger that stores the highest revision of ``table`` when its row is deleted."""
+    return (
+        f"CREATE TRIGGER {table}_revision_kept AFTER DELETE ON {table} "
+        f"WHEN OLD.revision > COALESCE((SELECT MAX(revision) FROM {table}), 0) "
+        "BEGIN UPDATE highest_revision SET revision = MAX(revision, OLD.revision); END"
     )
+
+
+class IdempotencyKey(BaseModel):
+    """The response stored for an Idempotency-Key; ``fingerprint`` is the request's SHA-256."""
+
+    app = TextField()
+    key = TextField()
+    fingerprint = BytesField()
+    status = BigIntegerField()
+    body = BytesField()
+    created_at = MillisecondsField()
+
+    class Meta:
+        table_name = "idempotency_keys"
+        primary_key = CompositeKey("app", "key")
+        without_rowid = True
+
+
+IdempotencyKey.add_index(IdempotencyKey.created_at, name="idempotency_keys_age")
+
+
+class DamagedRow(BaseModel):
+    """A row whose text was not UTF-8. ``row`` is the rowid, 0 in a WITHOUT ROWID table, whose key may be a user id."""
+
+    table_name = TextField()
+    row = BigIntegerField()
+    column_name = TextField()
+    found_at = MillisecondsField()
+
+    class Meta:
+        table_name = "damaged_rows"
+        primary_key = CompositeKey("table_name", "row", "column_name")
+        without_rowid = True

@@ -6,11 +6,13 @@ import sqlite3
 from typing import Any
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.encoding import decode_id, from_object, from_strings
+from flashflow.backend.core.encoding import decode_id, encode_id, from_object, from_strings, to_json
 from flashflow.backend.rendering import json_schema
 from flashflow.backend.rendering.template_renderer import variables
 from flashflow.backend.schemas.records import Template
+from flashflow.backend.schemas.requests import TemplateIn
 from flashflow.backend.store.engine.sql import take
+from flashflow.backend.store.engine.writer import Tx
 
 _COLUMNS = (
     "id, name, locale, title_template, message_template, channels, category, data_schema, app, created_at, updated_at"
@@ -72,6 +74,36 @@ def newest_templates(
         limit,
     )
     return [(row[0], to_template(row[1:])) for row in rows], more
+
+
+def insert_template(tx: Tx, template_id: str, app: str, text: TemplateIn) -> None:
+    """Insert a template of ``app``."""
+    tx.conn.execute(
+        "INSERT INTO notification_templates (id, app, name, created_at, locale, title_template, message_template, "
+        "channels, category, data_schema, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (encode_id(template_id), app, text.name, tx.now_ms, *_content(text), tx.now_ms),
+    )
+
+
+def update_template(tx: Tx, template_id: str, text: TemplateIn) -> None:
+    """Replace everything but the name and the app."""
+    tx.conn.execute(
+        "UPDATE notification_templates SET locale = ?, title_template = ?, message_template = ?, channels = ?, "
+        "category = ?, data_schema = ?, updated_at = ? WHERE id = ?",
+        (*_content(text), tx.now_ms, encode_id(template_id)),
+    )
+
+
+def _content(text: TemplateIn) -> tuple[str | None, ...]:
+    """Locale, title, message, channels (JSON), category and schema of the data (JSON)."""
+    channels = to_json(tuple(dict.fromkeys(text.channels)))
+    schema = to_json(text.data_schema) if text.data_schema else None
+    return text.locale, text.title_template, text.message_template, channels, text.category, schema
+
+
+def delete_template(tx: Tx, template_id: str) -> None:
+    """Delete a template in its locale."""
+    tx.conn.execute("DELETE FROM notification_templates WHERE id = ?", (encode_id(template_id),))
 
 
 def variables_of(conn: sqlite3.Connection, name: str) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from flashflow.backend.store.analytics import heavy_users
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.aggregate import aggregate_batch, keyed_rows
 from flashflow.backend.store.rollups.dimensions import VALUES, app_key, user_key
+from flashflow.backend.store.rollups.models import OTHER
 from flashflow.backend.store.rollups.partitions import drop_empty, rows_of_user
-from flashflow.backend.store.rollups.schema import OF_USER, OTHER, week_of
+from flashflow.backend.store.rollups.schema import OF_USER, week_of
 
 _DAYS = (
     f"SELECT DISTINCT d.type, d.week, d.day, d.app FROM (SELECT DISTINCT {week_of('d.day')} AS week FROM {OF_USER} "

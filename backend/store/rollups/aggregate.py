@@ -14,8 +14,9 @@ from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups import packed_timestamps
 from flashflow.backend.store.rollups.dimensions import ABSENT, VALUES, intern
+from flashflow.backend.store.rollups.models import OTHER
 from flashflow.backend.store.rollups.partitions import partition_of, place_in
-from flashflow.backend.store.rollups.schema import OF_USER, OTHER, week_of
+from flashflow.backend.store.rollups.schema import OF_USER, week_of
 
 MOST_IN_BATCH = 50_000
 """Activities in one batch: it bounds the wait of the next write."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from flashflow.backend.core.events import Event
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.rollups.schema import OTHER
+from flashflow.backend.store.rollups.models import OTHER
 
 MOST_AGENTS = 1_000
 MOST = {"app": 1_000, "type": 1_000, "page": 10_000, "feature": 5_000, "referrer": 5_000}

@@ -10,10 +10,11 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-DAYS = 28
+from flashflow.backend.store.rollups.models import BLOCK_DAYS, HOUR_BLOCK_TRIGGERS, NAME_BLOCK_TRIGGERS, WEEK_HOURS
+
+DAYS = BLOCK_DAYS
 WORTH = 2 * DAYS
 """The shortest range in days that reads blocks."""
-WEEK_HOURS = 7 * 24
 
 _TABLES = """
 CREATE TABLE name_blocks (
@@ -52,36 +53,6 @@ NAME_ROWS = _sums("kind, ", f"day / {DAYS}, name", "name_days")
 HOUR_ROWS = _sums("", f"hour / {24 * DAYS}, hour % {WEEK_HOURS}", "activity_hours")
 
 
-def _triggers(blocks: str, days: str, keys: dict[str, str]) -> tuple[str, ...]:
-    """Build the triggers on ``days`` that update ``blocks``; ``keys``: its columns and their SQL over a row."""
-
-    def of(row: str, text: str) -> str:
-        return text.replace("{row}", row)
-
-    def add(row: str, amount: str) -> str:
-        columns, values = ", ".join(keys), ", ".join(of(row, value) for value in keys.values())
-        return " ".join(
-            f"INSERT INTO {blocks} (app, type, {columns}, activities) SELECT {app}, {type_}, {values}, {amount} "
-            f"WHERE {where} ON CONFLICT DO UPDATE SET activities = activities + excluded.activities;"
-            for app, type_, where in (
-                ("0", "0", "true"),
-                (f"{row}.app", "0", "true"),
-                ("0", f"{row}.type", f"{row}.type > 0"),
-            )
-        )
-
-    here = " AND ".join(f"{column} = {of('old', value)}" for column, value in keys.items())
-    where = f"{here} AND app IN (0, old.app) AND type IN (0, old.type) AND (app = 0 OR type = 0)"
-    return (
-        f"CREATE TRIGGER {blocks}_more AFTER INSERT ON {days} BEGIN {add('new', 'new.activities')} END",
-        f"CREATE TRIGGER {blocks}_else AFTER UPDATE OF activities ON {days} WHEN new.activities <> old.activities "
-        f"BEGIN {add('new', 'new.activities - old.activities')} END",
-        f"CREATE TRIGGER {blocks}_less AFTER DELETE ON {days} BEGIN "
-        f"UPDATE {blocks} SET activities = activities - old.activities WHERE {where}; "
-        f"DELETE FROM {blocks} WHERE {where} AND activities = 0; END",
-    )
-
-
 def make_blocks(conn: sqlite3.Connection) -> None:
     """Create the tables and their triggers, and fill them from the stored days."""
     for statement in _TABLES.split(";\n"):
@@ -93,9 +64,7 @@ def make_blocks(conn: sqlite3.Connection) -> None:
 
 def keep_blocks(conn: sqlite3.Connection) -> None:
     """Create the triggers that update the tables."""
-    names = {"kind": "{row}.kind", "block": f"{{row}}.day / {DAYS}", "name": "{row}.name"}
-    hours = {"block": f"{{row}}.hour / {24 * DAYS}", "hour": f"{{row}}.hour % {WEEK_HOURS}"}
-    for trigger in (*_triggers("name_blocks", "name_days", names), *_triggers("hour_blocks", "activity_hours", hours)):
+    for trigger in (*NAME_BLOCK_TRIGGERS, *HOUR_BLOCK_TRIGGERS):
         conn.execute(trigger)
 
 

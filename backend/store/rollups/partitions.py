@@ -11,8 +11,10 @@ import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
 
-BITS = 28
-"""A partition is 2**28 ms, 3.1 days. A shorter one costs a write fewer pages and a year's query more looks."""
+from flashflow.backend.store.activity.models import PARTITION_BITS
+
+BITS = PARTITION_BITS
+"""A shorter partition costs a write fewer pages and a year's query more looks."""
 LONG = 1 << BITS
 ALWAYS = 1 << 62
 """A time later than any, in milliseconds since 1970."""

@@ -16,9 +16,8 @@ from __future__ import annotations
 import sqlite3
 
 from flashflow.backend.core.clock import DAY_MS
+from flashflow.backend.store.rollups.models import OTHER
 
-OTHER = {"app": 1, "type": 2, "page": 3, "feature": 4, "referrer": 5, "agent": 6}
-"""Kinds of names. A kind's number is also the key of its “all others”, whose name is empty."""
 OF_USER = "active_days t CROSS JOIN user_days d ON t.type = 0 AND t.app = 0 AND d.day = t.day"
 """The days ``d`` of one ``d.user``: one look-up for each day with any active user."""
 

@@ -1,0 +1,176 @@
+"""The schema of a file: create it from the models, and compare an open file with it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, Literal, NamedTuple
+
+from peewee import SchemaManager, SqliteDatabase
+
+from flashflow.backend.store.engine.models import BaseModel
+
+Kind = Literal["table", "column", "index", "trigger", "view"]
+_TOKEN = re.compile(r"'[^']*'|\w+|[^\w\s\"()]+")
+"""A string, a word or an operator; no quotes of names and no parentheses."""
+
+
+class FileSchema(NamedTuple):
+    """Everything in one file: its tables in the order of their creation, and its views as SQL.
+
+    Tables and triggers whose names begin with one of ``optional`` may exist or not.
+    """
+
+    models: tuple[type[BaseModel], ...]
+    views: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+class Difference(NamedTuple):
+    """One difference of a file from its schema."""
+
+    kind: Kind
+    name: str
+    """A column as ``table.column``."""
+    state: Literal["missing", "additional", "different"]
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"The {self.kind} {self.name} is {self.state}{self.detail}."
+
+
+class _Recorder(SqliteDatabase):
+    """A database that records statements instead of running them."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.statements: list[str] = []
+
+    def execute_sql(self, sql: str, *_: Any) -> None:
+        self.statements.append(sql)
+
+
+def statements(schema: FileSchema) -> Iterator[str]:
+    """Yield the statements that create an empty file of ``schema``, with its first rows."""
+    for model in schema.models:
+        recorder = _Recorder()
+        manager = SchemaManager(model, recorder)
+        manager.create_table(safe=False)
+        manager.create_indexes(safe=False)
+        yield from recorder.statements
+        for addition in ("triggers", "initial_rows"):
+            yield from getattr(model._meta, addition, ())
+    yield from schema.views
+
+
+def create(conn: sqlite3.Connection, schema: FileSchema) -> None:
+    """Create every table, index, trigger and view, in the caller's transaction."""
+    for statement in statements(schema):
+        conn.execute(statement)
+
+
+class Table(NamedTuple):
+    """A table as SQLite reports it."""
+
+    columns: Mapping[str, str]
+    """Type, NOT NULL, default and place in the primary key of each column, in the order of the columns."""
+    options: tuple[str, ...]
+    """``AUTOINCREMENT``, ``STRICT``, ``WITHOUT ROWID``, CHECK constraints, columns that must be unique, references."""
+
+
+class Contents(NamedTuple):
+    """The schema that a file has. Indexes, triggers and views: their SQL as ``_plain`` returns it."""
+
+    tables: Mapping[str, Table]
+    indexes: Mapping[str, str]
+    triggers: Mapping[str, str]
+    views: Mapping[str, str]
+
+
+def read_contents(conn: sqlite3.Connection) -> Contents:
+    """Read the schema of a file."""
+    rows = conn.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY rowid"
+    ).fetchall()
+    found: dict[str, dict[str, str]] = {"table": {}, "index": {}, "trigger": {}, "view": {}}
+    for kind, name, sql in rows:
+        found[kind][name] = sql
+    tables = {name: _read_table(conn, name, sql) for name, sql in found["table"].items()}
+    indexes, triggers, views = (
+        {name: _plain(sql) for name, sql in found[kind].items()} for kind in ("index", "trigger", "view")
+    )
+    return Contents(tables, indexes, triggers, views)
+
+
+def _read_table(conn: sqlite3.Connection, name: str, sql: str) -> Table:
+    columns = {}
+    for _, column, type_, not_null, default, place, _ in conn.execute(f'PRAGMA table_xinfo("{name}")'):
+        # A primary key is never NULL in our tables: it is the rowid, or the table has none.
+        words = [type_, "NOT NULL" if not_null or place else "", f"DEFAULT {default}" if default is not None else ""]
+        columns[column] = " ".join(filter(None, [*words, f"KEY {place}" if place else ""]))
+    plain = re.sub(r'["\s]+', " ", sql).upper()
+    options = [word for word in ("AUTOINCREMENT", "STRICT", "WITHOUT ROWID") if word in plain]
+    options += re.findall(r"CHECK \(.*?\)", plain)
+    for index, unique, origin in (row[1:4] for row in conn.execute(f'PRAGMA index_list("{name}")').fetchall()):
+        if unique and origin == "u":
+            options.append(f"UNIQUE {[row[2] for row in conn.execute(f'PRAGMA index_info({index})')]}")
+    options += [f"REFERENCES {row[2:]}" for row in conn.execute(f'PRAGMA foreign_key_list("{name}")')]
+    return Table(columns, tuple(options))
+
+
+def _plain(sql: str) -> str:
+    """Return ``sql`` without quotes of names, spaces, parentheses and letter case, in which equal SQL may differ."""
+    return " ".join(_TOKEN.findall(sql.lower()))
+
+
+def describe_differences(conn: sqlite3.Connection, schema: FileSchema) -> list[Difference]:
+    """Compare the schema of an open file with ``schema``."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+        create(model, schema)
+        expected = read_contents(model)
+    found = read_contents(conn)
+    differences: list[Difference] = []
+    for name, table in expected.tables.items():
+        if name in found.tables:
+            differences += _compare_tables(name, found.tables[name], table)
+    differences += _compare_names("table", found.tables, expected.tables, schema.optional)
+    others: tuple[tuple[Kind, Mapping[str, str], Mapping[str, str]], ...] = (
+        ("index", found.indexes, expected.indexes),
+        ("trigger", found.triggers, expected.triggers),
+        ("view", found.views, expected.views),
+    )
+    for kind, there, wanted in others:
+        differences += _compare_names(kind, there, wanted, schema.optional)
+        differences += [
+            Difference(kind, name, "different") for name in wanted if name in there and there[name] != wanted[name]
+        ]
+    return differences
+
+
+def _compare_names(
+    kind: Kind,
+    found: Mapping[str, object],
+    expected: Mapping[str, object],
+    optional: Sequence[str],
+) -> Iterator[Difference]:
+    for name in expected:
+        if name not in found:
+            yield Difference(kind, name, "missing")
+    for name in found:
+        if name not in expected and not name.startswith(tuple(optional)):
+            yield Difference(kind, name, "additional")
+
+
+def _compare_tables(name: str, found: Table, expected: Table) -> Iterator[Difference]:
+    def places(columns: Mapping[str, str]) -> dict[str, str]:
+        return {f"{name}.{column}": text for column, text in columns.items()}
+
+    there, wanted = places(found.columns), places(expected.columns)
+    yield from _compare_names("column", there, wanted, ())
+    for column, text in wanted.items():
+        if column in there and there[column] != text:
+            yield Difference("column", column, "different", f": {there[column]} instead of {text}")
+    if found.options != expected.options:
+        yield Difference("table", name, "different", f": {found.options} instead of {expected.options}")

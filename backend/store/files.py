@@ -1,0 +1,72 @@
+"""The two files and their tables."""
+
+from __future__ import annotations
+
+from flashflow.backend.store.activity import models as activity
+from flashflow.backend.store.activity.user_index import VIEW_DDL
+from flashflow.backend.store.engine.models import DamagedRow, HighestRevision, IdempotencyKey
+from flashflow.backend.store.engine.schema import FileSchema
+from flashflow.backend.store.notifications import models as notifications
+from flashflow.backend.store.privacy import models as privacy
+from flashflow.backend.store.rollups import models as rollups
+
+_IN_BOTH = (IdempotencyKey, DamagedRow, HighestRevision, privacy.Tombstone, privacy.TombstoneSalt)
+
+ACTIVITY_FILE = FileSchema(
+    models=(
+        activity.UserActivity,
+        activity.UserSession,
+        activity.UserAnalytics,
+        activity.ActivityByUser,
+        activity.ActivityPart,
+        activity.KeyRecount,
+        rollups.UserKey,
+        rollups.NameKey,
+        rollups.RollupState,
+        rollups.UserDay,
+        rollups.UserTypeDay,
+        rollups.TypeWeek,
+        rollups.UserSpan,
+        rollups.ActiveDay,
+        rollups.CohortDay,
+        rollups.SessionDay,
+        rollups.NameDay,
+        rollups.ActivityHour,
+        rollups.NameBlock,
+        rollups.HourBlock,
+        rollups.HeavyUser,
+        rollups.UserName,
+        privacy.Consent,
+        privacy.Pruned,
+        *_IN_BOTH,
+    ),
+    views=(VIEW_DDL,),
+)
+"""``user_activities.db``."""
+
+NOTIFICATION_FILE = FileSchema(
+    models=(
+        notifications.Notification,
+        notifications.InboxCount,
+        notifications.Delivery,
+        notifications.DeliveryAttempt,
+        notifications.NotificationPreference,
+        notifications.NotificationType,
+        notifications.NotificationTemplate,
+        notifications.DeviceToken,
+        notifications.ApiKey,
+        notifications.Contact,
+        notifications.QuietHours,
+        notifications.Digest,
+        notifications.ThrottleUse,
+        notifications.Schedule,
+        notifications.Rule,
+        notifications.RuleUse,
+        notifications.RuleMark,
+        notifications.SearchState,
+        *_IN_BOTH,
+    ),
+    # ``search`` creates the index and its triggers where SQLite supports it.
+    optional=("notification_search", "search_"),
+)
+"""``notifications.db``."""
