@@ -36,7 +36,7 @@ def in_memory(rows: Callable[[], Sequence[Row]]) -> Pages:
 
     def page(limit: int, cursor: str | None) -> tuple[list[str], str | None]:
         answer = paged("rows", rows(), Page(limit=limit, cursor=cursor))
-        return [row.get("name") or row["device_info"]["name"] for row in answer["rows"]], answer["next_cursor"]
+        return [getattr(row, "name", None) or row.device_info["name"] for row in answer["rows"]], answer["next_cursor"]
 
     return page
 
@@ -46,7 +46,7 @@ def row_by_row(newest: Callable[[int, int], tuple[Sequence[Row], bool]]) -> Page
 
     def page(limit: int, cursor: str | None) -> tuple[list[str], str | None]:
         answer = paged_rows("rows", newest, Page(limit=limit, cursor=cursor))
-        return [row.get("name") or row["device_info"]["name"] for row in answer["rows"]], answer["next_cursor"]
+        return [getattr(row, "name", None) or row.device_info["name"] for row in answer["rows"]], answer["next_cursor"]
 
     return page
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -21,7 +21,6 @@ from flashflow.backend.api.framework.responses import (
 )
 from flashflow.backend.api.http.connection_limits import recognise
 from flashflow.backend.api.http.problem_json import WHOLE
-from flashflow.backend.api.http.request_metrics import RequestMetrics
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import PayloadTooLarge, RateLimited, ValidationError
 from flashflow.backend.schemas.requests import Input
@@ -37,6 +36,12 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     handler: Callable[[ApiRequest], Awaitable[ApiResponse]]
     summary: str
     answer: str
+    """The response in words."""
+    responses: Mapping[int, type[msgspec.Struct]] = {}
+    """Response type by status; empty for other than JSON."""
+    media_types: tuple[str, ...] = ("application/json",)
+    operation: str = ""
+    """The operation id in OpenAPI; by default the handler's name."""
     body: type[Input] | None = None
     body_optional: bool = False
     query: type[Input] | None = None
@@ -47,15 +52,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AsgiEndpoint:
-    """Serve an Endpoint over ASGI: read, validate, call the handler, respond. Never raises.
+    """Serve an Endpoint over ASGI: read, validate, call the handler, respond, count. Never raises."""
 
-    Responses are counted in ``requests``; None if the caller counts them.
-    """
-
-    def __init__(self, endpoint: Endpoint, services: Services, requests: RequestMetrics | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, services: Services) -> None:
         self._endpoint = endpoint
         self._services = services
-        self._requests = requests
         self._decoder = None if endpoint.body is None else BodyDecoder(endpoint.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,8 +71,7 @@ class AsgiEndpoint:
             return
         except Exception as error:  # noqa: BLE001 error_response logs it
             response = error_response(error, self._endpoint.method, self._endpoint.path)
-        if self._requests is not None:
-            self._requests.add(self._endpoint.method, response.status, time.perf_counter() - started)
+        self._services.requests.add(scope["method"], response.status, time.perf_counter() - started)
         if isinstance(response, StreamedResponse):
             await response.go(scope, receive, send)
             return

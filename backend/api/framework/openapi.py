@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from flashflow.backend.api.framework.endpoint import Endpoint
-from flashflow.backend.api.framework.response_schemas import BESIDE, OPERATIONS, Operation
+from flashflow.backend.api.framework.response_schemas import EXAMPLE_KINDS, SCHEMAS
 from flashflow.backend.api.http.problem_json import Problem
 from flashflow.backend.core.config import VERSION
 from flashflow.backend.data.import_activities import ImportedActivityIn, ImportIn
@@ -46,17 +46,15 @@ _PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 def document(endpoints: Sequence[Endpoint], url: str) -> dict[str, Any]:
     """Return the OpenAPI document of ``endpoints``, served at ``url``."""
     kinds = [kind for e in endpoints for kind in (e.body, e.query) if kind is not None]
-    operations = [OPERATIONS.get((e.method, plain(e.path)), Operation("", {})) for e in endpoints]
-    answers = dict.fromkeys(kind for operation in operations for kind in operation.answers.values())
-    named = [*kinds, *answers, *BESIDE, *(kind for _, _, kind in ROWS), Problem]
-    _, components = msgspec.json.schema_components(named, ref_template=f"{_SCHEMAS}{{name}}")
+    answers = dict.fromkeys(kind for e in endpoints for kind in e.responses.values())
+    named = [*kinds, *answers, *EXAMPLE_KINDS, *(kind for _, _, kind in ROWS), Problem]
+    _, components = msgspec.json.schema_components(named, ref_template=f"{SCHEMAS}{{name}}")
     for kind, field, row in ROWS:
-        components[kind.__name__]["properties"][field]["items"] = {"$ref": _SCHEMAS + row.__name__}
+        components[kind.__name__]["properties"][field]["items"] = {"$ref": SCHEMAS + row.__name__}
     components = {name: _for_generators(schema) for name, schema in components.items()}
     paths: dict[str, dict[str, Any]] = {}
-    for endpoint, operation in zip(endpoints, operations, strict=True):
-        described = _operation(endpoint, operation, components)
-        paths.setdefault(plain(endpoint.path), {})[endpoint.method.lower()] = described
+    for endpoint in endpoints:
+        paths.setdefault(plain(endpoint.path), {})[endpoint.method.lower()] = _operation(endpoint, components)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -74,7 +72,6 @@ def document(endpoints: Sequence[Endpoint], url: str) -> dict[str, Any]:
     }
 
 
-_SCHEMAS = "#/components/schemas/"
 ROWS = (
     (BatchIn, "activities", ActivityIn),
     (ImportIn, "activities", ImportedActivityIn),
@@ -127,17 +124,17 @@ def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, A
     return {"name": name, "in": "query", "required": required, "schema": schema}
 
 
-def _operation(endpoint: Endpoint, operation: Operation, components: dict[str, Any]) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, components: dict[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "summary": endpoint.summary,
         "description": f"Needs the scope `{endpoint.scope}`." if endpoint.scope else "Needs no key.",
-        "operationId": operation.name or re.sub(r"\W+", "_", f"{endpoint.method} {endpoint.path}").strip("_").lower(),
+        "operationId": endpoint.operation or endpoint.handler.__name__,
         "tags": [endpoint.path.split("/")[2]],
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in _PARAMETER.findall(endpoint.path)
         ],
-        "responses": _responses(endpoint, operation),
+        "responses": _responses(endpoint),
     }
     if endpoint.scope:
         described["security"] = [{"key": []}]
@@ -152,23 +149,23 @@ def _operation(endpoint: Endpoint, operation: Operation, components: dict[str, A
              "schema": {"type": "string", "maxLength": 255}}
         )  # fmt: skip
     if endpoint.body is not None:
-        content = {"application/json": {"schema": {"$ref": _SCHEMAS + endpoint.body.__name__}}}
+        content = {"application/json": {"schema": {"$ref": SCHEMAS + endpoint.body.__name__}}}
         described["requestBody"] = {"required": not endpoint.body_optional, "content": content}
     return described
 
 
-def _responses(endpoint: Endpoint, operation: Operation) -> dict[str, Any]:
+def _responses(endpoint: Endpoint) -> dict[str, Any]:
     words = endpoint.answer.removeprefix("201 ")
     made: dict[str, Any] = {
         str(status): {
             "description": words,
-            "content": {"application/json": {"schema": {"$ref": _SCHEMAS + kind.__name__}}},
+            "content": {"application/json": {"schema": {"$ref": SCHEMAS + kind.__name__}}},
         }
-        for status, kind in sorted(operation.answers.items())
+        for status, kind in sorted(endpoint.responses.items())
     }
     if not made:
-        made["200"] = {"description": words, "content": {kind: {"schema": _BARE} for kind in operation.media_types}}
-    problem = {"application/problem+json": {"schema": {"$ref": f"{_SCHEMAS}Problem"}}}
+        made["200"] = {"description": words, "content": {kind: {"schema": _BARE} for kind in endpoint.media_types}}
+    problem = {"application/problem+json": {"schema": {"$ref": f"{SCHEMAS}Problem"}}}
     for status in _refusals(endpoint):
         codes = [f"`{code}`" for known, code, _ in PROBLEMS if known == str(status)]
         made[str(status)] = {"description": ", ".join(codes), "content": problem}

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.core.encoding import decode_cursor, encode_cursor
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.schemas.requests import Input
@@ -29,14 +28,13 @@ def paged(name: str, rows: Sequence[tuple[int, Record]], page: Page | None) -> d
     Sequence numbers are unique, so rows of one millisecond keep their order and rows added or removed between two pages
     move no other. Raises ValidationError for an invalid cursor.
     """
-    page = page or Page()
     newest = sorted(rows, key=lambda row: row[0], reverse=True)
-    if page.cursor is not None:
-        (before,) = decode_cursor(page.cursor, name, 1)
-        newest = [row for row in newest if row[0] < before]
-    shown = newest[: page.limit]
-    following = encode_cursor(name, shown[-1][0]) if len(newest) > page.limit else None
-    return {name: [to_json_types(row) for _, row in shown], "next_cursor": following}
+
+    def below(before: int, limit: int) -> tuple[Sequence[tuple[int, Record]], bool]:
+        found = [row for row in newest if row[0] < before]
+        return found[:limit], len(found) > limit
+
+    return paged_rows(name, below, page)
 
 
 NEWEST = (1 << 63) - 1
@@ -54,7 +52,4 @@ def paged_rows(
     page = page or Page()
     before = NEWEST if page.cursor is None else decode_cursor(page.cursor, name, 1)[0]
     rows, more = newest(before, page.limit)
-    return {
-        name: [to_json_types(row) for _, row in rows],
-        "next_cursor": encode_cursor(name, rows[-1][0]) if more else None,
-    }
+    return {name: [row for _, row in rows], "next_cursor": encode_cursor(name, rows[-1][0]) if more else None}

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from flashflow.backend.api.framework.serializers import with_times_as_text
 from flashflow.backend.api.http.problem_json import MEDIA_TYPE, problem_bytes, problem_of
 from flashflow.backend.core.errors import FlashFlowError
 
@@ -34,8 +35,9 @@ class StreamedResponse(ApiResponse, frozen=True, kw_only=True):
 
 
 def success(status: int = 200, /, **payload: Any) -> ApiResponse:
-    """Return ``{"success": true, …}`` with ``payload``."""
-    return ApiResponse(status, encode({"success": True, **payload}))
+    """Return ``{"success": true, …}`` with ``payload``: records, lists of records, and what the encoder takes."""
+    fields = {name: with_times_as_text(value) for name, value in payload.items()}
+    return ApiResponse(status, encode({"success": True, **fields}))
 
 
 def refusal(error: FlashFlowError) -> ApiResponse:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
 from flashflow.backend.core.clock import rfc3339, rfc3339_of
 from flashflow.backend.core.encoding import DAMAGED, decode_address, decode_id, decode_json, encode_json, from_object
-from flashflow.backend.schemas.records import Delivery, Record, Sent
+from flashflow.backend.schemas.records import Record
+from flashflow.backend.schemas.requests import Input
 from flashflow.backend.store.activity.session_table import to_session
 from flashflow.backend.store.notifications.notifications import (
     ListFilter,
@@ -28,28 +30,40 @@ _decode_list = msgspec.json.Decoder(list[Any]).decode
 
 
 def to_json_types(record: Record) -> dict[str, Any]:
-    """Return a record's fields by name, with times as text. Nested records are left to the encoder."""
-    fields = {}
-    for name in record.__struct_fields__:
-        value = getattr(record, name)
-        fields[name] = rfc3339_of(value) if isinstance(value, datetime) else value
+    """Return a record's fields by name, with times as text, in nested records too. The rest is left to the encoder."""
+    fields = msgspec.structs.asdict(record)
+    for name in _fields_with_times(type(record)):
+        fields[name] = with_times_as_text(fields[name])
     return fields
 
 
-def delivery_json(delivery: Delivery) -> dict[str, Any]:
-    """Return a delivery with its attempts."""
-    return to_json_types(delivery) | {"attempts": [to_json_types(attempt) for attempt in delivery.attempts]}
+def with_times_as_text(value: Any) -> Any:
+    """Return a record, a list of records or a time for the encoder, which would write microseconds."""
+    if isinstance(value, datetime):
+        return rfc3339_of(value)
+    if isinstance(value, Record):
+        return to_json_types(value) if _fields_with_times(type(value)) else value
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Record):
+        return [with_times_as_text(one) for one in value]
+    return value
 
 
-def sent_json(sent: Sent) -> dict[str, Any]:
-    """Return one user's part of a ``send`` response."""
-    return {
-        "notification_id": sent.notification_id,
-        "status": sent.status,
-        "deliveries": [
-            {"channel": d.channel, "status": d.status, "reason": d.reason, "code": d.code} for d in sent.deliveries
-        ],
-    }
+@cache
+def _fields_with_times(kind: type[Record]) -> tuple[str, ...]:
+    return tuple(name for name, hint in get_type_hints(kind).items() if _has_times(hint))
+
+
+def _has_times(hint: Any) -> bool:
+    if isinstance(hint, type) and issubclass(hint, Record):
+        return bool(_fields_with_times(hint))
+    return hint is datetime or any(map(_has_times, get_args(hint)))
+
+
+def complete(part: Input | None) -> dict[str, Any] | None:
+    """Return every field of a request object, so that a client can send it back: the encoder omits defaults."""
+    if part is None:
+        return None
+    return {name: with_times_as_text(value) for name, value in msgspec.structs.asdict(part).items()}
 
 
 def _rfc3339_ms(ms: int | None) -> str | None:

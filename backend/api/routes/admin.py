@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.context import BackendOperations
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page, paged
+from flashflow.backend.api.framework.response_schemas import page_type, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.core.config import VERSION
 from flashflow.backend.core.errors import StorageError
+from flashflow.backend.schemas.records import ApiKey, Scope
 from flashflow.backend.schemas.requests import KeyIn, ProofIn
 
 
@@ -22,7 +24,7 @@ def _damaged(backend: BackendOperations) -> int | None:
         return None
 
 
-async def health(call: ApiRequest) -> ApiResponse:
+async def get_health(call: ApiRequest) -> ApiResponse:
     backend = call.services.backend
     fault, damaged = await call.read(lambda: (backend.storage_fault(), _damaged(backend)))
     failing = backend.failing_threads()
@@ -36,7 +38,7 @@ async def health(call: ApiRequest) -> ApiResponse:
     )
 
 
-async def prove(call: ApiRequest) -> ApiResponse:
+async def prove_server(call: ApiRequest) -> ApiResponse:
     body: ProofIn = call.body
     # The guard has checked this Host. Without a port it means port 80.
     address = call.headers[b"host"].decode("utf-8", "replace").lower()
@@ -50,45 +52,54 @@ async def list_keys(call: ApiRequest) -> ApiResponse:
     return success(**paged("keys", keys, call.query))
 
 
-async def add_key(call: ApiRequest) -> ApiResponse:
+async def create_key(call: ApiRequest) -> ApiResponse:
     body: KeyIn = call.body
     secret, made = await call.read(lambda: call.services.keys.add(body.name, body.scopes))
     return success(201, key=secret, name=made.name, scopes=made.scopes)
 
 
 async def revoke_key(call: ApiRequest) -> ApiResponse:
-    return success(key=to_json_types(await call.read(lambda: call.services.keys.revoke(call.params["name"]))))
+    return success(key=await call.read(lambda: call.services.keys.revoke(call.params["name"])))
 
 
-async def launch_link(call: ApiRequest) -> ApiResponse:
+async def create_launch_link(call: ApiRequest) -> ApiResponse:
     return success(201, url=call.services.new_launch_link())
 
 
 ENDPOINTS = (
     Endpoint(
-        method="GET", path="/api/health", scope=None, handler=health, summary="Report whether FlashFlow works",
+        method="GET", path="/api/health", scope=None, handler=get_health, summary="Report whether FlashFlow works",
         answer="status, version, uptime_seconds, storage, damaged_rows, threads; no key needed",
+        responses={200: response_type(
+            "HealthAnswer", status=Literal["ok", "degraded"], version=str, uptime_seconds=float, storage=str,
+            damaged_rows=int, threads=str,
+        )},
     ),
     Endpoint(
-        method="POST", path="/api/proof", scope=None, handler=prove, body=ProofIn,
+        method="POST", path="/api/proof", scope=None, handler=prove_server, body=ProofIn,
         summary="Prove to a client, before it sends its key, that this server knows that key",
         answer="proof: the HMAC-SHA256 in hexadecimal, under SHA-256(key), of “flashflow-proof-1”, the nonce's bytes "
         "and the Host with its port; no key needed; 404 for a key that is not in use",
+        responses={200: response_type("ProofAnswer", proof=str)},
     ),
     Endpoint(
         method="GET", path="/api/keys", scope="admin", handler=list_keys, query=Page,
         summary="List the keys' names and scopes, newest first", answer="keys, next_cursor",
+        responses={200: page_type("KeysAnswer", "keys", ApiKey)},
     ),
     Endpoint(
-        method="POST", path="/api/keys", scope="admin", handler=add_key, body=KeyIn, summary="Create a key for an app",
+        method="POST", path="/api/keys", scope="admin", handler=create_key, body=KeyIn,
+        summary="Create a key for an app",
         answer="201 key (shown once), name, scopes; Idempotency-Key is ignored: a key is never stored",
+        responses={201: response_type("KeyCreatedAnswer", key=str, name=str, scopes=list[Scope])},
     ),
     Endpoint(
         method="DELETE", path="/api/keys/{name}", scope="admin", handler=revoke_key, summary="Revoke a key",
-        answer="key",
+        answer="key", responses={200: response_type("KeyAnswer", key=ApiKey)},
     ),
     Endpoint(
-        method="POST", path="/api/launch", scope="admin", handler=launch_link,
+        method="POST", path="/api/launch", scope="admin", handler=create_launch_link,
         summary="Create a one-time link that opens the screens in a browser", answer="201 url",
+        responses={201: response_type("LaunchAnswer", url=str)},
     ),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -16,14 +16,25 @@ from flashflow.backend.analytics.service import Analytics
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Cursor, Limit
+from flashflow.backend.api.framework.response_schemas import page_type, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.domain.quiet_hours import is_zone
-from flashflow.backend.schemas.analytics import Period
+from flashflow.backend.schemas.analytics import (
+    ActivityType,
+    Funnel,
+    HeatMap,
+    Names,
+    Overview,
+    Period,
+    Retention,
+    Trend,
+    UserRow,
+)
 from flashflow.backend.schemas.records import Record
-from flashflow.backend.schemas.requests import ActivityTypeIn, AppName, Input, TypeName
+from flashflow.backend.schemas.requests import ActivityTypeIn, AppName, Input, TypeName, build
+from flashflow.backend.store.analytics.verify import Difference
 
 Steps = Annotated[
     str, Meta(min_length=1, max_length=1100, description="2 to 10 activity types, with commas between, or a JSON list")
@@ -111,52 +122,46 @@ def _check(call: ApiRequest) -> None:
     _filters(call, msgspec.structs.replace(call.query, app=None))
 
 
-async def _respond(
-    call: ApiRequest,
-    kind: type[Q],
+def _endpoint(
     name: str,
+    query_type: type[Q],
+    record: type[Record],
     calculate: Callable[[Analytics, Filters, Q], Record],
     *,
+    summary: str,
+    answer: str,
+    operation: str = "",
     by_days: bool = True,
-) -> ApiResponse:
-    """Answer one query. ``by_days``: it counts local days, which is slow in a zone other than the workspace's."""
-    query: Q = call.query or kind()
-    filters = _filters(call, query)
-    analytics = call.services.activity.analytics
+) -> Endpoint:
+    """Return the endpoint of one analytics query; its ``record`` stands under ``name`` in the response.
 
-    def answer() -> ApiResponse:
-        return success(**{name: _json(calculate(analytics, filters, query))})
+    ``by_days``: it counts local days, which is slow in a zone other than the workspace's.
+    """
 
-    return await call.read(answer, long=by_days and analytics.uses_other_timezone(filters))
+    async def handle(call: ApiRequest) -> ApiResponse:
+        query: Q = call.query or build(query_type)
+        filters = _filters(call, query)
+        analytics = call.services.activity.analytics
 
+        def read() -> ApiResponse:
+            return success(**{name: calculate(analytics, filters, query)})
 
-def _json(record: Record) -> dict[str, Any]:
-    """Return ``record`` as JSON types, with the times of its periods as RFC 3339."""
-    return {
-        name: to_json_types(value) if isinstance(value, Period) else value
-        for name, value in to_json_types(record).items()
-    }
+        return await call.read(read, long=by_days and analytics.uses_other_timezone(filters))
 
-
-async def overview(call: ApiRequest) -> ApiResponse:
-    return await _respond(call, OverviewQuery, "overview", lambda a, f, q: a.overview(f, q.compare))
-
-
-async def trend(call: ApiRequest) -> ApiResponse:
-    return await _respond(call, TrendQuery, "trend", lambda a, f, q: a.trend(f, q.compare, q.interval))
+    title = operation.title().replace("_", "") or record.__name__
+    return Endpoint(
+        method="GET", path=f"/api/analytics/{name}", scope="read", handler=handle, query=query_type, check=_check,
+        operation=operation or f"get_{name}", summary=summary, answer=answer,
+        responses={200: response_type(f"{title}Answer", **{name: record})},
+    )  # fmt: skip
 
 
-async def top(call: ApiRequest) -> ApiResponse:
-    kind = call.path.rpartition("/")[2]
-    return await _respond(call, TopQuery, kind, lambda a, f, q: a.top(f, kind, q.limit))
-
-
-async def heatmap(call: ApiRequest) -> ApiResponse:
-    return await _respond(call, TypedQuery, "heatmap", lambda a, f, _: a.heatmap(f))
-
-
-async def retention(call: ApiRequest) -> ApiResponse:
-    return await _respond(call, RetentionQuery, "retention", lambda a, f, q: a.retention(f, q.days, q.mode))
+def _top(kind: str, summary: str) -> Endpoint:
+    """Return the endpoint of the names with the most activities."""
+    return _endpoint(
+        kind, TopQuery, Names, lambda a, f, q: a.top(f, kind, q.limit), operation=f"top_{kind}", summary=summary,
+        answer=f"{kind}: period, names (name, count, share; an empty name: all others), total, definition",
+    )  # fmt: skip
 
 
 def _steps(text: str) -> list[str]:
@@ -169,48 +174,39 @@ def _steps(text: str) -> list[str]:
     return [step.strip() for step in text.split(",")]
 
 
-async def funnel(call: ApiRequest) -> ApiResponse:
-    if call.query is None:
-        raise ValidationError.of("steps", "is required")
-
-    def calculate(analytics: Analytics, filters: Filters, query: FunnelQuery) -> Record:
-        return analytics.funnel(filters, _steps(query.steps), query.window_days, query.dropped_at, query.limit)
-
-    return await _respond(call, FunnelQuery, "funnel", calculate, by_days=False)
+def _funnel(analytics: Analytics, filters: Filters, query: FunnelQuery) -> Funnel:
+    return analytics.funnel(filters, _steps(query.steps), query.window_days, query.dropped_at, query.limit)
 
 
-async def users(call: ApiRequest) -> ApiResponse:
+async def list_users(call: ApiRequest) -> ApiResponse:
     query: UsersQuery = call.query or UsersQuery()
     filters = _filters(call, query)
     analytics = call.services.activity.analytics
 
-    def answer() -> ApiResponse:
-        found = analytics.user_list(filters, query.limit, query.cursor)
-        rows = [msgspec.to_builtins(row) for row in found.users]
-        return success(users=rows, next_cursor=found.next_cursor, period=found.period, definition=found.definition)
+    def read() -> ApiResponse:
+        return success(**msgspec.structs.asdict(analytics.user_list(filters, query.limit, query.cursor)))
 
-    return await call.read(answer, long=analytics.uses_other_timezone(filters))
+    return await call.read(read, long=analytics.uses_other_timezone(filters))
 
 
-async def list_types(call: ApiRequest) -> ApiResponse:
-    rows = await call.read(call.services.activity.rollups.activity_types)
-    return success(activity_types=[to_json_types(row) for row in rows])
+async def list_activity_types(call: ApiRequest) -> ApiResponse:
+    return success(activity_types=await call.read(call.services.activity.rollups.activity_types))
 
 
-async def mark_type(call: ApiRequest) -> ApiResponse:
+async def mark_activity_type(call: ApiRequest) -> ApiResponse:
     body: ActivityTypeIn = call.body
     marked = await call.services.activity_writes.run(
         call.services.activity.rollups.mark_key_activity_write(body.name, body.key)
     )
     await call.wait(lambda: call.services.activity.rollups.recount(RECOUNT_S))
-    return success(activity_type=to_json_types(marked))
+    return success(activity_type=marked)
 
 
 RECOUNT_S = 4.0
 """Seconds until the response; the recount then continues in the background."""
 
 
-async def verify(call: ApiRequest) -> ApiResponse:
+async def verify_analytics(call: ApiRequest) -> ApiResponse:
     rollups = call.services.activity.rollups
     body: VerifyIn | None = call.body
 
@@ -218,75 +214,63 @@ async def verify(call: ApiRequest) -> ApiResponse:
         differences = rollups.verify()
         if differences and body is not None and body.rebuild:
             rollups.rebuild()
-        return success(
-            differences=[to_json_types(one) for one in differences], rebuilt=bool(differences and body and body.rebuild)
-        )
+        return success(differences=differences, rebuilt=bool(differences and body and body.rebuild))
 
     return await call.wait(check)
 
 
-_SHOWN = "period, names (name, count, share; an empty name: all others), total, definition"
 ENDPOINTS = (
-    Endpoint(
-        method="GET", path="/api/analytics/overview", scope="read", handler=overview, query=OverviewQuery,
-        check=_check,
+    _endpoint(
+        "overview", OverviewQuery, Overview, lambda a, f, q: a.overview(f, q.compare),
         summary="The metrics of a period and of the period before",
         answer="overview: period, previous, timezone, `figures` (value, previous, change), definitions, full, pending",
     ),
-    Endpoint(
-        method="GET", path="/api/analytics/trend", scope="read", handler=trend, query=TrendQuery,
-        check=_check,
+    _endpoint(
+        "trend", TrendQuery, Trend, lambda a, f, q: a.trend(f, q.compare, q.interval),
         summary="Activities, active users and sessions by day, or activities by hour",
         answer="trend: points (at, activities, active_users, sessions) and previous_points",
     ),
-    *(
-        Endpoint(
-            method="GET", path=f"/api/analytics/{kind}", scope="read", handler=top, query=TopQuery,
-            check=_check,
-            summary=f"The {what}", answer=f"{kind}: {_SHOWN}",
-        )
-        for kind, what in (
-            ("pages", "pages with the most activities"),
-            ("features", "features used most"),
-            ("referrers", "hosts that visitors came from"),
-            ("apps", "apps by their activities"),
-            ("types", "activity types by their activities"),
-        )
-    ),
-    Endpoint(
-        method="GET", path="/api/analytics/heatmap", scope="read", handler=heatmap, query=TypedQuery,
-        check=_check,
+    _top("pages", "The pages with the most activities"),
+    _top("features", "The features used most"),
+    _top("referrers", "The hosts that visitors came from"),
+    _top("apps", "The apps by their activities"),
+    _top("types", "The activity types by their activities"),
+    _endpoint(
+        "heatmap", TypedQuery, HeatMap, lambda a, f, _: a.heatmap(f),
         summary="Activities by weekday and hour", answer="heatmap: hours (seven rows from Monday, of 24), most",
     ),
-    Endpoint(
-        method="GET", path="/api/analytics/retention", scope="read", handler=retention, query=RetentionQuery,
-        check=_check,
+    _endpoint(
+        "retention", RetentionQuery, Retention, lambda a, f, q: a.retention(f, q.days, q.mode),
         summary="Retention of users by the day of their first activity",
         answer="retention: cohorts (day, size, users on each day from 0 on; null: not over), average",
     ),
-    Endpoint(
-        method="GET", path="/api/analytics/funnel", scope="read", handler=funnel, query=FunnelQuery,
-        check=_check,
+    _endpoint(
+        "funnel", FunnelQuery, Funnel, _funnel, by_days=False,
         summary="Users who took these steps in order, and who stopped",
         answer="funnel: steps (activity_type, users, share, of_previous, dropped, median_seconds), dropped_users",
     ),
     Endpoint(
-        method="GET", path="/api/analytics/users", scope="read", handler=users, query=UsersQuery,
+        method="GET", path="/api/analytics/users", scope="read", handler=list_users, query=UsersQuery,
         check=_check,
         summary="Users of the period with engagement scores, last seen first",
         answer="users (user_id, first_day, last_day, activities, engagement_score, engagement_parts), next_cursor",
+        responses={200: page_type("UsersAnswer", "users", UserRow, period=Period, definition=str)},
     ),
     Endpoint(
-        method="GET", path="/api/activity-types", scope="admin", handler=list_types,
+        method="GET", path="/api/activity-types", scope="admin", handler=list_activity_types,
         summary="Activity types, and which are key activities", answer="activity_types: name, key",
+        responses={200: response_type("ActivityTypesAnswer", activity_types=list[ActivityType])},
     ),
     Endpoint(
-        method="POST", path="/api/activity-types", scope="admin", handler=mark_type, body=ActivityTypeIn,
+        method="POST", path="/api/activity-types", scope="admin", handler=mark_activity_type, body=ActivityTypeIn,
         summary="Mark or unmark an activity type as key activity", answer="activity_type: name, key",
+        responses={200: response_type("ActivityTypeAnswer", activity_type=ActivityType)},
     ),
     Endpoint(
-        method="POST", path="/api/analytics/verify", scope="admin", handler=verify, body=VerifyIn, body_optional=True,
+        method="POST", path="/api/analytics/verify", scope="admin", handler=verify_analytics, body=VerifyIn,
+        body_optional=True,
         summary="Recalculate every metric from the raw rows; may take minutes",
         answer="differences (table, missing and surplus rows; empty if all is correct), rebuilt",
+        responses={200: response_type("VerifyAnswer", differences=list[Difference], rebuilt=bool)},
     ),
 )  # fmt: skip

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
+from flashflow.backend.api.framework.response_schemas import response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.core.errors import NotFound
+from flashflow.backend.delivery.channel_registry import ChannelState
+from flashflow.backend.notifications.channel_test import ChannelTest
+from flashflow.backend.notifications.release_due import DigestRelease
 from flashflow.backend.schemas.requests import Input, TypeName, UserId
 
 
@@ -23,31 +28,26 @@ class DigestNowIn(Input, frozen=True, kw_only=True):
 
 
 async def list_channels(call: ApiRequest) -> ApiResponse:
-    states = await call.read(call.services.backend.channel_states)
-    return success(channels=[to_json_types(state) for state in states])
+    return success(channels=await call.read(call.services.backend.channel_states))
 
 
-async def send_test(call: ApiRequest) -> ApiResponse:
+async def test_channel(call: ApiRequest) -> ApiResponse:
     body: ChannelTestIn = call.body or ChannelTestIn()
-    trials = await call.wait(lambda: call.services.backend.send_test(call.params["name"], body.user_id))
-    return success(results=[to_json_types(trial) for trial in trials])
+    return success(results=await call.wait(lambda: call.services.backend.send_test(call.params["name"], body.user_id)))
 
 
-async def web_push_key(call: ApiRequest) -> ApiResponse:
+async def get_web_push_key(call: ApiRequest) -> ApiResponse:
     key = await call.read(call.services.backend.web_push_key)
     if key is None:
         raise NotFound("Web Push is not configured ([channels.push.webpush] in flashflow.toml).")
     return success(public_key=key)
 
 
-async def send_digest(call: ApiRequest) -> ApiResponse:
+async def send_digest_now(call: ApiRequest) -> ApiResponse:
     body: DigestNowIn = call.body or DigestNowIn()
     write = call.services.notifications.send_digest_write(call.params["user_id"], body.notification_type)
-    done = await call.services.notification_writes.run(write)
-    return success(
-        **to_json_types(done)
-        | {"held": [to_json_types(one) for one in done.held], "stopped": [to_json_types(one) for one in done.stopped]}
-    )
+    released = await call.services.notification_writes.run(write)
+    return success(**msgspec.structs.asdict(released))
 
 
 ENDPOINTS = (
@@ -55,22 +55,26 @@ ENDPOINTS = (
         method="GET", path="/api/channels", scope="manage", handler=list_channels,
         summary="List the channels and whether each works on this machine",
         answer="channels: name, label, works, detail",
+        responses={200: response_type("ChannelsAnswer", channels=list[ChannelState])},
     ),
     Endpoint(
-        method="POST", path="/api/channels/{name}/test", scope="admin", handler=send_test, body=ChannelTestIn,
+        method="POST", path="/api/channels/{name}/test", scope="admin", handler=test_channel, body=ChannelTestIn,
         body_optional=True,
         summary="Send a test now, through a channel or one push route (desktop, fcm, apns, webpush)",
         answer="results: channel, target, outcome, code, text; 404 "
         "if it is not configured, 409 if the user has no address for it",
+        responses={200: response_type("ChannelTestAnswer", results=list[ChannelTest])},
     ),
     Endpoint(
-        method="GET", path="/api/web-push-key", scope="manage", handler=web_push_key,
+        method="GET", path="/api/web-push-key", scope="manage", handler=get_web_push_key,
         summary="The applicationServerKey for browsers' push subscriptions", answer="public_key; 404 if not configured",
+        responses={200: response_type("WebPushKeyAnswer", public_key=str)},
     ),
     Endpoint(
-        method="POST", path="/api/notifications/digest/{user_id:path}/send-now", scope="manage", handler=send_digest,
-        body=DigestNowIn, body_optional=True, summary="Send a user's digests now",
+        method="POST", path="/api/notifications/digest/{user_id:path}/send-now", scope="manage",
+        handler=send_digest_now, body=DigestNowIn, body_optional=True, summary="Send a user's digests now",
         answer="released: the number of deliveries sent; held_count and held: deliveries still held, and why; "
         "stopped: deliveries suppressed or failed",
+        responses={200: response_type("DigestReleaseAnswer", DigestRelease)},
     ),
 )  # fmt: skip

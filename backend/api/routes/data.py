@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
 
 from flashflow.backend.activity.consent import Consent
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.parameters import path_user, time_range
+from flashflow.backend.api.framework.response_schemas import BATCH, part, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.api.framework.streamed_response import streamed
 from flashflow.backend.api.routes.activity import batched
 from flashflow.backend.data.formats import MEDIA_TYPES, Format, What
 from flashflow.backend.data.import_activities import ImportIn, import_activities_write
 from flashflow.backend.data.import_notifications import ImportNotificationsIn, import_notifications_write
 from flashflow.backend.data.import_sessions import ImportSessionsIn, import_sessions_write
-from flashflow.backend.data.retention import Kind
+from flashflow.backend.data.retention import Kind, PruneResult
+from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.schemas.requests import AppName, Input, Moment, UserId
 from flashflow.backend.schemas.values import timestamp_ms
+from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.privacy.export import ExportFilter
 
 
@@ -52,47 +57,54 @@ class PruneIn(Input, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
-async def _export(call: ApiRequest, what: What) -> ApiResponse:
-    query: ExportQuery = call.query or ExportQuery()
-    app = call.app_filter(query.app)
-    since, until = time_range(query.since, query.until)
-    filters = ExportFilter(user_id=query.user_id, app=app, since=since, until=until)
-    pieces = call.services.exports.rows(what, query.format, filters)
-    return await streamed(call, pieces, MEDIA_TYPES[query.format], f"{what}.{query.format}")
+def _export(what: What) -> Endpoint:
+    """Return the endpoint that streams the rows of one kind."""
+
+    async def export(call: ApiRequest) -> ApiResponse:
+        query: ExportQuery = call.query or ExportQuery()
+        app = call.app_filter(query.app)
+        since, until = time_range(query.since, query.until)
+        filters = ExportFilter(user_id=query.user_id, app=app, since=since, until=until)
+        pieces = call.services.exports.rows(what, query.format, filters)
+        return await streamed(call, pieces, MEDIA_TYPES[query.format], f"{what}.{query.format}")
+
+    return Endpoint(
+        method="GET", path=f"/api/export/{what}", scope="read", handler=export, query=ExportQuery,
+        operation=f"export_{what}", summary=f"Export {what}",
+        answer="the rows as a streamed file: JSON Lines, CSV or Parquet",
+        media_types=tuple(kind.partition(";")[0] for kind in MEDIA_TYPES.values()),
+    )  # fmt: skip
 
 
-async def export_activities(call: ApiRequest) -> ApiResponse:
-    return await _export(call, "activities")
+def _import(
+    what: What, body: type[Input], write_for: Callable[[ApiRequest], Write[Any, BatchResult]], summary: str
+) -> Endpoint:
+    """Return the endpoint that imports exported rows of one kind."""
+
+    async def import_rows(call: ApiRequest) -> ApiResponse:
+        services = call.services
+        writes = services.notification_writes if what == "notifications" else services.activity_writes
+        write = write_for(call)
+        write.size = len(call.raw)
+        return batched(await writes.run(write))
+
+    return Endpoint(
+        method="POST", path=f"/api/import/{what}", scope="admin", handler=import_rows, body=body,
+        operation=f"import_{what}", summary=summary,
+        answer="accepted, duplicates, and each rejected row with its errors", responses={200: BATCH},
+    )  # fmt: skip
 
 
-async def export_sessions(call: ApiRequest) -> ApiResponse:
-    return await _export(call, "sessions")
+def _activities_write(call: ApiRequest) -> Write[Any, BatchResult]:
+    return import_activities_write(call.services.activity, call.body.activities, call.caller.app)
 
 
-async def export_notifications(call: ApiRequest) -> ApiResponse:
-    return await _export(call, "notifications")
+def _sessions_write(call: ApiRequest) -> Write[Any, BatchResult]:
+    return import_sessions_write(call.services.activity, call.body.sessions, call.caller.app)
 
 
-async def import_activities(call: ApiRequest) -> ApiResponse:
-    body: ImportIn = call.body
-    write = import_activities_write(call.services.activity, body.activities, call.caller.app)
-    write.size = len(call.raw)
-    return batched(await call.services.activity_writes.run(write))
-
-
-async def import_sessions(call: ApiRequest) -> ApiResponse:
-    body: ImportSessionsIn = call.body
-    write = import_sessions_write(call.services.activity, body.sessions, call.caller.app)
-    write.size = len(call.raw)
-    return batched(await call.services.activity_writes.run(write))
-
-
-async def import_notifications(call: ApiRequest) -> ApiResponse:
-    body: ImportNotificationsIn = call.body
-    services = call.services
-    write = import_notifications_write(services.notifications.clock, body.notifications, call.caller.app)
-    write.size = len(call.raw)
-    return batched(await services.notification_writes.run(write))
+def _notifications_write(call: ApiRequest) -> Write[Any, BatchResult]:
+    return import_notifications_write(call.services.notifications.clock, call.body.notifications, call.caller.app)
 
 
 async def export_user(call: ApiRequest) -> ApiResponse:
@@ -100,29 +112,28 @@ async def export_user(call: ApiRequest) -> ApiResponse:
     return await streamed(call, pieces, "application/json", "person.json")
 
 
-async def erase(call: ApiRequest) -> ApiResponse:
+async def erase_user(call: ApiRequest) -> ApiResponse:
     user_id = path_user(call)
     query: EraseQuery = call.query or EraseQuery()
     unknown = query.even_if_unknown == "true"
     erased = await call.wait(lambda: call.services.erasing.erase(user_id, even_if_unknown=unknown))
-    return success(**to_json_types(erased))
+    return success(**msgspec.structs.asdict(erased))
 
 
-async def readmit(call: ApiRequest) -> ApiResponse:
+async def readmit_user(call: ApiRequest) -> ApiResponse:
     user_id = path_user(call)
     return success(readmitted=await call.wait(lambda: call.services.erasing.readmit(user_id)))
 
 
 async def get_consent(call: ApiRequest) -> ApiResponse:
     user_id = path_user(call)
-    return success(consent=to_json_types(await call.read(lambda: call.services.activity.admission.consent(user_id))))
+    return success(consent=await call.read(lambda: call.services.activity.admission.consent(user_id)))
 
 
 async def set_consent(call: ApiRequest) -> ApiResponse:
     body: ConsentIn = call.body
     write = call.services.activity.admission.consent_write(path_user(call), body.tracking)
-    consent: Consent = await call.services.activity_writes.run(write)
-    return success(consent=to_json_types(consent))
+    return success(consent=await call.services.activity_writes.run(write))
 
 
 async def prune(call: ApiRequest) -> ApiResponse:
@@ -132,66 +143,67 @@ async def prune(call: ApiRequest) -> ApiResponse:
         result = await call.wait(lambda: call.services.retention.would_prune(before_ms, body.what))
     else:
         result = await call.wait(lambda: call.services.retention.prune(before_ms, body.what, seconds=PRUNE_S))
-    return success(dry_run=body.dry_run, **to_json_types(result))
+    return success(dry_run=body.dry_run, **msgspec.structs.asdict(result))
 
 
 PRUNE_S = 4.0
 """Seconds until the response reports that more rows are left."""
 
-_ROWS = "the rows as a streamed file: JSON Lines, CSV or Parquet"
+_OBJECT = dict[str, Any]
+CONSENT = response_type("ConsentAnswer", consent=Consent)
 ENDPOINTS = (
-    Endpoint(
-        method="GET", path="/api/export/activities", scope="read", handler=export_activities, query=ExportQuery,
-        summary="Export activities", answer=_ROWS,
+    _export("activities"),
+    _export("sessions"),
+    _export("notifications"),
+    _import(
+        "activities", ImportIn, _activities_write,
+        "Import up to 1,000 exported activities with their ids, apps, times and IP addresses",
     ),
-    Endpoint(
-        method="GET", path="/api/export/sessions", scope="read", handler=export_sessions, query=ExportQuery,
-        summary="Export sessions", answer=_ROWS,
+    _import(
+        "sessions", ImportSessionsIn, _sessions_write,
+        "Import up to 1,000 exported sessions; activities and pages are imported as activities",
     ),
-    Endpoint(
-        method="GET", path="/api/export/notifications", scope="read", handler=export_notifications, query=ExportQuery,
-        summary="Export notifications", answer=_ROWS,
-    ),
-    Endpoint(
-        method="POST", path="/api/import/activities", scope="admin", handler=import_activities, body=ImportIn,
-        summary="Import up to 1,000 exported activities with their ids, apps, times and IP addresses",
-        answer="accepted, duplicates, and each rejected row with its errors",
-    ),
-    Endpoint(
-        method="POST", path="/api/import/sessions", scope="admin", handler=import_sessions, body=ImportSessionsIn,
-        summary="Import up to 1,000 exported sessions; activities and pages are imported as activities",
-        answer="accepted, duplicates, and each rejected row with its errors",
-    ),
-    Endpoint(
-        method="POST", path="/api/import/notifications", scope="admin", handler=import_notifications,
-        body=ImportNotificationsIn, summary="Import up to 1,000 exported notifications; none is sent",
-        answer="accepted, duplicates, and each rejected row with its errors",
+    _import(
+        "notifications", ImportNotificationsIn, _notifications_write,
+        "Import up to 1,000 exported notifications; none is sent",
     ),
     Endpoint(
         method="GET", path="/api/users/{user_id:path}/export", scope="admin", handler=export_user,
         summary="Export everything stored about a user", answer="one JSON document, streamed",
+        responses={200: part(
+            "UserExport", user_id=str, exported_at=Moment, consent=_OBJECT, figures=_OBJECT, preferences=list[_OBJECT],
+            contacts=_OBJECT | None, quiet_hours=_OBJECT, digests=_OBJECT, devices=list[_OBJECT], rules=list[_OBJECT],
+            schedules=list[_OBJECT], activities=list[_OBJECT], sessions=list[_OBJECT], notifications=list[_OBJECT],
+        )},
     ),
     Endpoint(
         method="GET", path="/api/users/{user_id:path}/consent", scope="manage", handler=get_consent,
         summary="Whether a user is tracked", answer="consent: tracking, updated_at, setting, tracked",
+        responses={200: CONSENT},
     ),
     Endpoint(
         method="POST", path="/api/users/{user_id:path}/consent", scope="manage", handler=set_consent, body=ConsentIn,
         summary="Set whether a user agrees to be tracked", answer="consent: tracking, updated_at, setting, tracked",
+        responses={200: CONSENT},
     ),
     Endpoint(
-        method="POST", path="/api/users/{user_id:path}/readmit", scope="admin", handler=readmit,
+        method="POST", path="/api/users/{user_id:path}/readmit", scope="admin", handler=readmit_user,
         summary="Allow an erased user to be stored again", answer="readmitted: whether the user had been erased",
+        responses={200: response_type("ReadmitAnswer", readmitted=bool)},
     ),
     Endpoint(
         method="POST", path="/api/prune", scope="admin", handler=prune, body=PruneIn,
         summary="Delete rows older than a time; analytics stay",
         answer="activities, sessions, notifications: numbers of rows; more: repeat the request",
+        responses={200: response_type("PruneAnswer", PruneResult, dry_run=bool)},
     ),
     Endpoint(
-        method="DELETE", path="/api/users/{user_id:path}", scope="admin", handler=erase,
+        method="DELETE", path="/api/users/{user_id:path}", scope="admin", handler=erase_user,
         query=EraseQuery, summary="Erase a user from both databases, their free pages and the backups",
         answer="erased_at, removed: rows of each kind, backups_removed, remains; repeated: zeros; 404 if "
         "nothing is stored about the user, unless even_if_unknown=true",
+        responses={200: response_type(
+            "EraseAnswer", erased_at=Moment, removed=dict[str, int], backups_removed=int, swept=bool, remains=list[str],
+        )},
     ),
 )  # fmt: skip

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from msgspec import UNSET
 
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.parameters import path_user
+from flashflow.backend.api.framework.response_schemas import response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import to_json_types
-from flashflow.backend.core.clock import rfc3339_of
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.notifications.delivery_settings import UserDeliverySettings
 from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, DoNotDisturbIn, QuietHoursIn
+from flashflow.backend.schemas.requests import Moment
 from flashflow.backend.schemas.values import timestamp_ms
+from flashflow.backend.store.notifications.delivery_settings import Contact, DigestChoice, QuietSetting
 
 
 def _settings(call: ApiRequest) -> UserDeliverySettings:
@@ -24,7 +23,7 @@ def _settings(call: ApiRequest) -> UserDeliverySettings:
 
 async def get_contacts(call: ApiRequest) -> ApiResponse:
     user_id = path_user(call)
-    return success(contacts=to_json_types(await call.read(lambda: _settings(call).contact(user_id))))
+    return success(contacts=await call.read(lambda: _settings(call).contact(user_id)))
 
 
 def _check_contacts(call: ApiRequest) -> None:
@@ -37,21 +36,18 @@ def _check_quiet_hours(call: ApiRequest) -> None:
 
 async def set_contacts(call: ApiRequest) -> ApiResponse:
     write = _settings(call).contact_write(path_user(call), call.body)
-    contact = await call.services.notification_writes.run(write)
-    return success(contacts=to_json_types(contact))
+    return success(contacts=await call.services.notification_writes.run(write))
 
 
 async def set_quiet_hours(call: ApiRequest) -> ApiResponse:
     write = _settings(call).quiet_hours_write(path_user(call), call.body)
-    setting = await call.services.notification_writes.run(write)
-    return success(quiet_hours=to_json_types(setting))
+    return success(quiet_hours=await call.services.notification_writes.run(write))
 
 
 async def set_do_not_disturb(call: ApiRequest) -> ApiResponse:
     user_id, until_ms = path_user(call), _until(call)
     write = _settings(call).do_not_disturb_write(user_id, until_ms)
-    until: datetime | None = await call.services.notification_writes.run(write)
-    return success(do_not_disturb_until=None if until is None else rfc3339_of(until))
+    return success(do_not_disturb_until=await call.services.notification_writes.run(write))
 
 
 def _until(call: ApiRequest) -> int | None:
@@ -68,33 +64,36 @@ async def set_digest(call: ApiRequest) -> ApiResponse:
     return success(digest=await call.services.notification_writes.run(write))
 
 
+CONTACTS = response_type("ContactsAnswer", contacts=Contact)
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/users/{user_id:path}/contacts", scope="manage", handler=get_contacts,
         summary="A user's e-mail address, phone number and language",
-        answer="contacts: email, phone, locale, updated_at",
+        answer="contacts: email, phone, locale, updated_at", responses={200: CONTACTS},
     ),
     Endpoint(
         method="POST", path="/api/users/{user_id:path}/contacts", scope="manage", handler=set_contacts,
         body=ContactsIn, check=_check_contacts,
         summary="Set a user's e-mail address, phone number and language; null removes one",
-        answer="contacts: email, phone, locale, updated_at",
+        answer="contacts: email, phone, locale, updated_at", responses={200: CONTACTS},
     ),
     Endpoint(
         method="PUT", path="/api/notifications/quiet-hours/{user_id:path}", scope="manage", handler=set_quiet_hours,
         body=QuietHoursIn, check=_check_quiet_hours,
         summary="Hold non-critical notifications during these hours; omitted fields stay",
-        answer="quiet_hours",
+        answer="quiet_hours", responses={200: response_type("QuietHoursAnswer", quiet_hours=QuietSetting)},
     ),
     Endpoint(
         method="POST", path="/api/notifications/do-not-disturb/{user_id:path}", scope="manage",
         handler=set_do_not_disturb, body=DoNotDisturbIn,
         summary="Hold non-critical notifications for some minutes or until a time; until null ends it",
         answer="do_not_disturb_until",
+        responses={200: response_type("DoNotDisturbAnswer", do_not_disturb_until=Moment | None)},
     ),
     Endpoint(
         method="PUT", path="/api/notifications/digest/{user_id:path}", scope="manage", handler=set_digest,
         body=DigestIn, summary="Collect notifications of a type (* for all) into a digest; null: as declared",
         answer="digest: the user's choices by type, each with frequency and at",
+        responses={200: response_type("DigestAnswer", digest=dict[str, DigestChoice])},
     ),
 )  # fmt: skip

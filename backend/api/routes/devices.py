@@ -6,9 +6,9 @@ from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page, paged_rows
 from flashflow.backend.api.framework.parameters import path_user
+from flashflow.backend.api.framework.response_schemas import page_type, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import to_json_types
-from flashflow.backend.schemas.records import DeviceRegistered
+from flashflow.backend.schemas.records import Device, DeviceRegistered
 from flashflow.backend.schemas.requests import DeviceIn
 
 
@@ -35,22 +35,24 @@ async def list_devices(call: ApiRequest) -> ApiResponse:
 
 async def remove_device(call: ApiRequest) -> ApiResponse:
     write = call.services.notifications.devices.remove_write(call.params["device_token_id"], call.caller.sees)
-    device = await call.services.notification_writes.run(write)
-    return success(device=to_json_types(device))
+    return success(device=await call.services.notification_writes.run(write))
 
 
+REGISTERED = response_type("DeviceRegisteredAnswer", device_token_id=str)
 ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/devices/register", scope="manage", handler=register_device, body=DeviceIn,
         creates=True, summary="Register a device for push",
         answer="201 device_token_id; 200 and the same id for a known token",
+        responses={200: REGISTERED, 201: REGISTERED},
     ),
     Endpoint(
         method="GET", path="/api/devices/user/{user_id:path}", scope="manage", handler=list_devices,
         query=Page, summary="A user's devices, newest first, tokens masked", answer="devices, next_cursor",
+        responses={200: page_type("DevicesAnswer", "devices", Device)},
     ),
     Endpoint(
         method="DELETE", path="/api/devices/{device_token_id}", scope="manage", handler=remove_device,
-        summary="Remove a device", answer="device",
+        summary="Remove a device", answer="device", responses={200: response_type("DeviceAnswer", device=Device)},
     ),
 )  # fmt: skip

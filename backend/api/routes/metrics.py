@@ -20,7 +20,7 @@ from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.file_metrics import Waiting, file_sizes, measure_activities, measure_notifications
 
 
-async def metrics(call: ApiRequest) -> ApiResponse:
+async def get_metrics(call: ApiRequest) -> ApiResponse:
     services = call.services
     served = [*_server(services)]  # RequestMetrics belongs to this thread
     stored = await call.read(lambda: [*_process(services), *_stored(services), *_delivery(services), *_files(services)])
@@ -143,8 +143,8 @@ def resident_memory() -> int | None:
 
 ENDPOINTS = (
     Endpoint(
-        method="GET", path="/api/metrics", scope="manage", handler=metrics,
+        method="GET", path="/api/metrics", scope="manage", handler=get_metrics,
         summary="Metrics for Prometheus: totals over all apps",
-        answer="the Prometheus text format 0.0.4",
+        answer="the Prometheus text format 0.0.4", media_types=("text/plain",),
     ),
 )  # fmt: skip

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+import msgspec
+from msgspec import Meta, UnsetType
 
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page
 from flashflow.backend.api.framework.parameters import path_user, time_range
+from flashflow.backend.api.framework.response_schemas import DECIDED, SENT, page_type, part, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import delivery_json, sent_json, to_json_types
+from flashflow.backend.api.framework.serializers import to_json_types, with_times_as_text
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import Erased
-from flashflow.backend.schemas.records import ListStatus, Notification, Priority, Sent
+from flashflow.backend.schemas.records import (
+    Delivery,
+    DryRunResult,
+    ListStatus,
+    Notification,
+    NotificationStatus,
+    Priority,
+    Sent,
+)
 from flashflow.backend.schemas.requests import Channel, Moment, RescheduleIn, SendIn, SendQuery, SnoozeIn, TypeName
 from flashflow.backend.store.engine.sql import PAGE_BYTES
 from flashflow.backend.store.engine.writer import Write
@@ -34,7 +43,7 @@ class NotificationQuery(Page, frozen=True, kw_only=True):
     until: Moment | None = None
 
 
-async def send(call: ApiRequest) -> ApiResponse:
+async def send_notification(call: ApiRequest) -> ApiResponse:
     body: SendIn = call.body
     service = call.services.notifications
     many = body.user_ids is not None
@@ -44,9 +53,9 @@ async def send(call: ApiRequest) -> ApiResponse:
 
     def render(sent: tuple[Sent, ...]) -> ApiResponse:
         if many:
-            rows = [sent_json(one) | {"user_id": one.user_id} for one in sent]
-            return success(201, notifications=rows, **_refused_users(body, sent))
-        return success(201, **sent_json(sent[0]))
+            return success(201, notifications=sent, **_refused_users(body, sent))
+        (one,) = sent
+        return success(201, notification_id=one.notification_id, status=one.status, deliveries=one.deliveries)
 
     return await call.create(call.services.notification_writes, write, render)
 
@@ -71,16 +80,16 @@ async def _dry_run(call: ApiRequest, body: SendIn, many: bool) -> ApiResponse:
     app, owner = call.app_for(body.app), call.caller.sees
     results = await call.read(lambda: call.services.notifications.dry_run(body, app, owner))
     if many:
-        return success(dry_run=True, notifications=[to_json_types(one) for one in results])
-    return success(dry_run=True, **to_json_types(results[0]))
+        return success(dry_run=True, notifications=results)
+    return success(dry_run=True, **msgspec.structs.asdict(results[0]))
 
 
-async def snooze(call: ApiRequest) -> ApiResponse:
+async def snooze_notification(call: ApiRequest) -> ApiResponse:
     write = call.services.notifications.snooze_write(_target(call), call.body.until)
     return await _moved(call, write)
 
 
-async def reschedule(call: ApiRequest) -> ApiResponse:
+async def reschedule_notification(call: ApiRequest) -> ApiResponse:
     write = call.services.notifications.reschedule_write(_target(call), call.body.scheduled_at)
     return await _moved(call, write)
 
@@ -91,8 +100,7 @@ def _target(call: ApiRequest) -> tuple[str, str | None]:
 
 
 async def _moved(call: ApiRequest, write: Write[Any, Notification]) -> ApiResponse:
-    moved = await call.services.notification_writes.run(write)
-    return success(notification=to_json_types(moved))
+    return success(notification=await call.services.notification_writes.run(write))
 
 
 def _check_list(call: ApiRequest) -> tuple[int | None, int | None]:
@@ -144,67 +152,87 @@ LOOP_BYTES = 128 * 1024
 async def get_notification(call: ApiRequest) -> ApiResponse:
     service = call.services.notifications
     detail = await call.read(lambda: service.get_notification(*_target(call)))
-    deliveries = [delivery_json(d) for d in detail.deliveries]
+    deliveries = with_times_as_text(detail.deliveries)
     return success(notification=to_json_types(detail.notification) | {"deliveries": deliveries})
 
 
-def mover(verb: str) -> Callable[[ApiRequest], Awaitable[ApiResponse]]:
-    """Return the handler that moves one notification to another inbox or delivery state."""
-
-    async def move(call: ApiRequest) -> ApiResponse:
-        return await _moved(call, call.services.notifications.inbox_write(verb, _target(call)))
-
-    return move
-
-
-async def read_all(call: ApiRequest) -> ApiResponse:
+async def read_all_notifications(call: ApiRequest) -> ApiResponse:
     write = call.services.notifications.read_all_write(path_user(call), call.caller.sees)
     updated = await call.services.notification_writes.run(write)
     return success(updated=len(updated))
 
 
 def _moving(verb: str, scope: str, summary: str) -> Endpoint:
+    """Return the endpoint that moves one notification to another inbox or delivery state."""
+
+    async def move(call: ApiRequest) -> ApiResponse:
+        return await _moved(call, call.services.notifications.inbox_write(verb, _target(call)))
+
     return Endpoint(
-        method="POST", path=f"/api/notifications/{verb}/{{notification_id}}", scope=scope, handler=mover(verb),
-        summary=summary, answer="notification; 409 if its state does not allow it",
+        method="POST", path=f"/api/notifications/{verb}/{{notification_id}}", scope=scope, handler=move,
+        operation=f"{verb}_notification", summary=summary,
+        answer="notification; 409 if its state does not allow it", responses={200: MOVED},
     )  # fmt: skip
+
+
+REFUSED: Any = part("RefusedUser", user_id=str, code=str)
+_OPTIONAL_DECIDED = DECIDED | UnsetType
+MOVED = response_type("NotificationAnswer", notification=Notification)
 
 
 ENDPOINTS = (
     Endpoint(
-        method="POST", path="/api/notifications/send", scope="send", handler=send, body=SendIn, creates=True,
-        query=SendQuery, check=_check_send,
+        method="POST", path="/api/notifications/send", scope="send", handler=send_notification, body=SendIn,
+        query=SendQuery, creates=True, check=_check_send,
         summary="Send a notification to one user or up to 1,000; dry_run=true only shows the result",
         answer="201 notification_id, status, deliveries; for user_ids: notifications, one per user",
+        responses={
+            200: response_type(
+                "SendDryRunAnswer", dry_run=Literal[True], user_id=str | UnsetType, title=str | UnsetType,
+                message=str | UnsetType, status=str | UnsetType, deliveries=_OPTIONAL_DECIDED,
+                notifications=list[DryRunResult] | UnsetType,
+            ),
+            201: response_type(
+                "SendAnswer", notification_id=str | UnsetType, status=NotificationStatus | UnsetType,
+                deliveries=_OPTIONAL_DECIDED, notifications=list[SENT] | UnsetType,
+                refused=list[REFUSED] | UnsetType,
+            ),
+        },
     ),
     Endpoint(
         method="GET", path="/api/notifications/user/{user_id:path}", scope="read", handler=list_notifications,
         query=NotificationQuery, check=_check_list,
         summary="List a user's inbox, newest first by listed_at, or notifications of another status",
         answer="notifications, unread_count, next_cursor",
+        responses={200: page_type("NotificationsAnswer", "notifications", Notification, unread_count=int)},
     ),
     _moving("read", "read", "Mark a notification as read; the first read_at stays"),
     Endpoint(
-        method="POST", path="/api/notifications/read-all/{user_id:path}", scope="read", handler=read_all,
+        method="POST", path="/api/notifications/read-all/{user_id:path}", scope="read", handler=read_all_notifications,
         summary="Mark a user's whole inbox as read", answer="updated: the number that were unread",
+        responses={200: response_type("ReadAllAnswer", updated=int)},
     ),
     _moving("unread", "read", "Mark a notification as unread"),
     _moving("archive", "read", "Move a notification from the inbox to the archive"),
     _moving("unarchive", "read", "Move a notification back to the inbox"),
     _moving("cancel", "send", "Cancel a scheduled or pending notification"),
     Endpoint(
-        method="POST", path="/api/notifications/reschedule/{notification_id}", scope="send", handler=reschedule,
-        body=RescheduleIn, summary="Change the time of a scheduled notification",
-        answer="notification; 409 if it has been sent",
+        method="POST", path="/api/notifications/reschedule/{notification_id}", scope="send",
+        handler=reschedule_notification, body=RescheduleIn, summary="Change the time of a scheduled notification",
+        answer="notification; 409 if it has been sent", responses={200: MOVED},
     ),
     _moving("retry", "send", "Retry failed deliveries now"),
     Endpoint(
-        method="POST", path="/api/notifications/snooze/{notification_id}", scope="read", handler=snooze,
+        method="POST", path="/api/notifications/snooze/{notification_id}", scope="read", handler=snooze_notification,
         body=SnoozeIn, summary="Snooze a notification until a time",
-        answer="notification; 409 if it is not in the inbox",
+        answer="notification; 409 if it is not in the inbox", responses={200: MOVED},
     ),
     Endpoint(
         method="GET", path="/api/notifications/{notification_id}", scope="read", handler=get_notification,
         summary="One notification with its deliveries and attempts", answer="notification",
+        responses={200: response_type(
+            "NotificationDetailAnswer",
+            notification=part("NotificationDetail", Notification, deliveries=list[Delivery]),
+        )},
     ),
 )  # fmt: skip

@@ -5,22 +5,19 @@ from __future__ import annotations
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.parameters import path_user
+from flashflow.backend.api.framework.response_schemas import response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
-from flashflow.backend.schemas.records import Preference, PreferenceMatrix
+from flashflow.backend.schemas.records import Preference, TypePreference
 from flashflow.backend.schemas.requests import PreferenceIn, PreferencesIn, build
+from flashflow.backend.store.notifications.delivery_settings import DigestChoice, QuietSetting
 
 
 async def set_preferences(call: ApiRequest) -> ApiResponse:
     body: PreferencesIn = call.body
     write = call.services.notifications.preferences.choose_write(_choices(body))
-
-    def render(saved: tuple[Preference, ...]) -> ApiResponse:
-        return success(preferences=[to_json_types(choice) for choice in saved])
-
-    return render(await call.services.notification_writes.run(write))
+    return success(preferences=await call.services.notification_writes.run(write))
 
 
 def _choices(body: PreferencesIn) -> list[PreferenceIn]:
@@ -47,16 +44,16 @@ def _check_preferences(call: ApiRequest) -> None:
 async def get_preferences(call: ApiRequest) -> ApiResponse:
     user_id, service = path_user(call), call.services.notifications
 
-    def answer() -> ApiResponse:
-        matrix: PreferenceMatrix = service.get_preferences(user_id)
+    def read() -> ApiResponse:
+        matrix = service.get_preferences(user_id)
         return success(
-            preferences=[to_json_types(choice) for choice in matrix.preferences],
-            quiet_hours=to_json_types(service.delivery_settings.quiet_hours(user_id)),
+            preferences=matrix.preferences,
+            quiet_hours=service.delivery_settings.quiet_hours(user_id),
             digest=service.delivery_settings.digests(user_id),
-            types=[to_json_types(kind) for kind in matrix.types],
+            types=matrix.types,
         )
 
-    return await call.read(answer)
+    return await call.read(read)
 
 
 ENDPOINTS = (
@@ -64,9 +61,14 @@ ENDPOINTS = (
         method="POST", path="/api/notifications/preferences", scope="manage", handler=set_preferences,
         body=PreferencesIn, check=_check_preferences,
         summary="Set which types may use which channels", answer="preferences",
+        responses={200: response_type("PreferencesAnswer", preferences=list[Preference])},
     ),
     Endpoint(
         method="GET", path="/api/notifications/preferences/{user_id:path}", scope="manage", handler=get_preferences,
         summary="A user's choices and the resulting matrix", answer="preferences, quiet_hours, digest, types",
+        responses={200: response_type(
+            "PreferenceMatrixAnswer", preferences=list[Preference], quiet_hours=QuietSetting,
+            digest=dict[str, DigestChoice], types=list[TypePreference],
+        )},
     ),
 )  # fmt: skip

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page
+from flashflow.backend.api.framework.response_schemas import EXAMPLES, page_type, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import to_json_types
+from flashflow.backend.api.framework.serializers import complete, to_json_types
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import Forbidden
-from flashflow.backend.rules.service import DryRun, Rule, RuleRef, Rules
+from flashflow.backend.rules.service import Rule, RuleRef, Rules
 from flashflow.backend.schemas.rules import RuleChangeIn, RuleDraftIn, RuleIn, RuleQuery, check_when
 
 
@@ -40,21 +39,11 @@ def _must_send(call: ApiRequest) -> None:
 
 def rule_json(rule: Rule) -> dict[str, Any]:
     """Return a rule as JSON. ``on`` and ``alert`` are complete, so that a client can send them back."""
-    when = {name: _whole(getattr(rule, name)) for name in ("on", "alert")}
-    return to_json_types(rule) | when
-
-
-def _whole(part: msgspec.Struct | None) -> dict[str, Any] | None:
-    return None if part is None else {name: getattr(part, name) for name in part.__struct_fields__}
+    return to_json_types(rule) | {"on": complete(rule.on), "alert": complete(rule.alert)}
 
 
 def _one(rule: Rule) -> ApiResponse:
     return success(rule=rule_json(rule))
-
-
-def _tried(result: DryRun) -> ApiResponse:
-    fields: dict[str, Any] = to_json_types(result)
-    return success(**fields | {"examples": [to_json_types(example) for example in result.examples]})
 
 
 def _check(call: ApiRequest) -> None:
@@ -101,57 +90,64 @@ async def remove_rule(call: ApiRequest) -> ApiResponse:
     return _one(await call.services.notification_writes.run(_rules(call).delete_write(_named(call))))
 
 
-async def dismiss_error(call: ApiRequest) -> ApiResponse:
+async def dismiss_rule_error(call: ApiRequest) -> ApiResponse:
     return _one(await call.services.notification_writes.run(_rules(call).dismiss_error_write(_named(call))))
 
 
-async def try_rule(call: ApiRequest) -> ApiResponse:
+async def dry_run_rule(call: ApiRequest) -> ApiResponse:
     named = _named(call)
-    return _tried(await call.read(lambda: _rules(call).dry_run_of(named)))
+    return success(**to_json_types(await call.read(lambda: _rules(call).dry_run_of(named))))
 
 
-async def try_draft(call: ApiRequest) -> ApiResponse:
+async def dry_run_rule_draft(call: ApiRequest) -> ApiResponse:
     _, watches = _watching(call, call.body.app)
-    return _tried(await call.read(lambda: _rules(call).dry_run(call.body, watches)))
+    return success(**to_json_types(await call.read(lambda: _rules(call).dry_run(call.body, watches))))
 
 
+RULE = response_type("RuleAnswer", rule=Rule)
+DRY_RUN = response_type(
+    "RuleDryRunAnswer", would_have_fired=int, examples=EXAMPLES, days=int, judged=int, complete=bool
+)
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/rules", scope="manage", handler=list_rules, query=Page,
         summary="List this app's rules, newest first", answer="rules, next_cursor",
+        responses={200: page_type("RulesAnswer", "rules", Rule)},
     ),
     Endpoint(
         method="POST", path="/api/rules", scope="manage", handler=create_rule, body=RuleIn, creates=True,
         check=_check,
         summary="Create a rule that sends a notification on an event; needs the scope send too",
         answer="201 rule; 409 if this app has a rule of that name, or 200 rules",
+        responses={201: RULE},
     ),
     Endpoint(
-        method="POST", path="/api/rules/dry-run", scope="manage", handler=try_draft, body=RuleDraftIn,
+        method="POST", path="/api/rules/dry-run", scope="manage", handler=dry_run_rule_draft, body=RuleDraftIn,
         check=_check_draft,
         summary="How often a draft rule would have fired in the last seven days",
-        answer="would_have_fired, examples (the newest ten), days, judged, complete",
+        answer="would_have_fired, examples (the newest ten), days, judged, complete", responses={200: DRY_RUN},
     ),
     Endpoint(
         method="GET", path="/api/rules/{name}", scope="manage", handler=get_rule, query=RuleQuery,
         summary="One rule; last_error says why a notification could not be sent, until it is dismissed",
-        answer="rule",
+        answer="rule", responses={200: RULE},
     ),
     Endpoint(
         method="PUT", path="/api/rules/{name}", scope="manage", handler=change_rule, body=RuleChangeIn,
         query=RuleQuery, check=_check, summary="Replace a rule; needs the scope send too", answer="rule",
+        responses={200: RULE},
     ),
     Endpoint(
         method="DELETE", path="/api/rules/{name}", scope="manage", handler=remove_rule, query=RuleQuery,
-        summary="Delete a rule; sent notifications stay", answer="the deleted rule",
+        summary="Delete a rule; sent notifications stay", answer="the deleted rule", responses={200: RULE},
     ),
     Endpoint(
-        method="POST", path="/api/rules/{name}/dismiss-error", scope="manage", handler=dismiss_error, query=RuleQuery,
-        summary="Clear a rule's last_error", answer="rule",
+        method="POST", path="/api/rules/{name}/dismiss-error", scope="manage", handler=dismiss_rule_error,
+        query=RuleQuery, summary="Clear a rule's last_error", answer="rule", responses={200: RULE},
     ),
     Endpoint(
-        method="POST", path="/api/rules/{name}/dry-run", scope="manage", handler=try_rule, query=RuleQuery,
+        method="POST", path="/api/rules/{name}/dry-run", scope="manage", handler=dry_run_rule, query=RuleQuery,
         summary="How often this rule would have fired in the last seven days",
-        answer="would_have_fired, examples (the newest ten), days, judged, complete",
+        answer="would_have_fired, examples (the newest ten), days, judged, complete", responses={200: DRY_RUN},
     ),
 )  # fmt: skip

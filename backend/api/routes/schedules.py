@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page
+from flashflow.backend.api.framework.response_schemas import SENT, page_type, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
-from flashflow.backend.api.framework.serializers import sent_json, to_json_types
-from flashflow.backend.core.clock import rfc3339_of
+from flashflow.backend.api.framework.serializers import complete, to_json_types
 from flashflow.backend.core.error_collector import ErrorCollector, within
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.notifications.schedules import ScheduleIn, ScheduleRun, Schedules
@@ -19,9 +18,7 @@ from flashflow.backend.store.notifications.schedules import Schedule
 
 def schedule_json(schedule: Schedule) -> dict[str, Any]:
     """Return a schedule as JSON. ``rule`` and ``notification`` are complete, so that a client can PUT them back."""
-    rule = {name: getattr(schedule.rule, name) for name in schedule.rule.__struct_fields__}
-    written = {name: rfc3339_of(value) if isinstance(value, datetime) else value for name, value in rule.items()}
-    return to_json_types(schedule) | {"rule": written}
+    return to_json_types(schedule) | {"rule": complete(schedule.rule)}
 
 
 def _schedules(call: ApiRequest) -> Schedules:
@@ -83,37 +80,43 @@ async def run_schedule(call: ApiRequest) -> ApiResponse:
     write = _schedules(call).run_write(schedule, call.caller.sees)
 
     def render(ran: ScheduleRun) -> ApiResponse:
-        notifications = [sent_json(one) | {"user_id": one.user_id} for one in ran.sent]
-        return success(201, schedule=schedule_json(ran.schedule), notifications=notifications)
+        return success(201, schedule=schedule_json(ran.schedule), notifications=ran.sent)
 
     return await call.create(call.services.notification_writes, write, render)
 
 
+SCHEDULE = response_type("ScheduleAnswer", schedule=Schedule)
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/schedules", scope="send", handler=list_schedules, query=Page,
         summary="List this app's schedules, newest first", answer="schedules, next_cursor",
+        responses={200: page_type("SchedulesAnswer", "schedules", Schedule)},
     ),
     Endpoint(
         method="POST", path="/api/schedules", scope="send", handler=create_schedule, body=ScheduleIn, creates=True,
         check=_check,
         summary="Create a recurring notification", answer="201 schedule; 409 if this app has one of that name",
+        responses={201: SCHEDULE},
     ),
     Endpoint(
         method="POST", path="/api/schedules/{schedule_id}/run", scope="send", handler=run_schedule, creates=True,
         summary="Send it once now; its next time stays", answer="201 schedule; notifications, one per user",
+        responses={201: response_type("ScheduleRunAnswer", schedule=Schedule, notifications=list[SENT])},
     ),
     Endpoint(
         method="GET", path="/api/schedules/{schedule_id}", scope="send", handler=get_schedule,
         summary="One schedule; last_error says why its last run was refused", answer="schedule",
+        responses={200: SCHEDULE},
     ),
     Endpoint(
         method="PUT", path="/api/schedules/{schedule_id}", scope="send", handler=change_schedule, body=ScheduleIn,
         check=_check,
         summary="Replace a schedule; with the same rule its next time stays", answer="schedule",
+        responses={200: SCHEDULE},
     ),
     Endpoint(
         method="DELETE", path="/api/schedules/{schedule_id}", scope="send", handler=remove_schedule,
         summary="Delete a schedule; sent notifications stay", answer="the deleted schedule",
+        responses={200: SCHEDULE},
     ),
 )  # fmt: skip
