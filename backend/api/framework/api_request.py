@@ -39,13 +39,14 @@ def authorize(services: Services, headers: dict[bytes, bytes], scope: str | None
 class ApiRequest:
     """One authorized request. ``body`` and ``query`` are None where the client sent none."""
 
-    __slots__ = ("body", "caller", "headers", "ip_address", "params", "path", "query", "raw", "services")
+    __slots__ = ("body", "caller", "headers", "ip_address", "method", "params", "path", "query", "raw", "services")
 
     def __init__(self, scope: Scope, services: Services, caller: Caller, headers: dict[bytes, bytes]) -> None:
         self.services = services
         self.caller = caller
         self.headers = headers
         self.params: dict[str, str] = scope.get("path_params") or {}
+        self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.ip_address: str | None = scope["client"][0] if scope.get("client") else None
         self.raw = b""

@@ -13,11 +13,11 @@ from flashflow.backend.api.framework.host_names import HostNames
 from flashflow.backend.api.framework.launch_links import COOKIE_DAYS, LINK_PATH, LaunchLinks
 from flashflow.backend.api.framework.request_body import drain
 from flashflow.backend.api.framework.responses import ApiResponse, refusal, respond
+from flashflow.backend.api.framework.router import API_PATH
 from flashflow.backend.api.http.connection_limits import BROWSER, recognise
 from flashflow.backend.api.http.request_metrics import RequestMetrics, counting
 from flashflow.backend.core.errors import FlashFlowError, Forbidden, Unauthorized
 
-API_PATH = "/api/"
 OPEN_PATHS = {"/openapi.json", "/docs"}
 _SINGLE_HEADERS = (b"host", b"origin", b"sec-fetch-site", b"authorization")
 """Headers that a check reads; a repeated one is refused as ambiguous."""

@@ -1,85 +1,141 @@
-"""Fast routing: find an endpoint by its whole path, or by the path before its last parameter.
+"""Routing: find an endpoint by its whole path, or by the path around its one parameter; else 404, 405 or the screens.
 
 Starlette's router tries one pattern after another inside three layers of error handling: half the time of a small
-request. An AsgiEndpoint handles its own errors and needs none of it. Requests not found here (other methods, documents,
-screens) go through Starlette.
+request. The apps routed to here handle their own errors and need none of it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flashflow.backend.api.framework.context import Services
 from flashflow.backend.api.framework.endpoint import AsgiEndpoint, Endpoint
+from flashflow.backend.api.framework.request_body import drain
+from flashflow.backend.api.framework.responses import ApiResponse, respond
+from flashflow.backend.api.http.problem_json import problem_bytes
 from flashflow.backend.api.http.request_metrics import counting
 
-_TAIL = re.compile(r"(?P<before>[^{}]*/)\{(?P<name>\w+)(?P<path>:path)?\}")
+API_PATH = "/api/"
+NOTHING_HERE = "There is nothing at this address."
+_PARAMETER = re.compile(r"(?P<before>[^{}]*/)\{(?P<name>\w+)(?P<whole>:path)?\}(?P<after>(?:/[^{}]+)?)")
 
-_BELOW = re.compile(r"(?P<before>[^{}]*/)\{\w+(?::path)?\}/(?P<segment>[^/{}]+).*")
+Methods = dict[str, ASGIApp]
+
+
+class Pattern(NamedTuple):
+    """Paths with a parameter between ``before`` and ``after``; the value of a ``whole`` one may have slashes."""
+
+    before: str
+    name: str
+    whole: bool
+    after: str
+
+    def value_in(self, path: str) -> str | None:
+        """Return the parameter's value; None if ``path`` does not match."""
+        start, end = len(self.before), len(path) - len(self.after)
+        if end < start or not path.startswith(self.before) or not path.endswith(self.after):
+            return None
+        value = path[start:end]
+        return value if self.whole or (value and "/" not in value) else None
+
+
+def _pattern(path: str) -> Pattern | None:
+    """Return the pattern of an endpoint's path; None for a path without a parameter."""
+    match = _PARAMETER.fullmatch(path)
+    return None if match is None else Pattern(match["before"], match["name"], bool(match["whole"]), match["after"])
 
 
 def sub_routes(endpoints: Sequence[Endpoint]) -> dict[str, frozenset[str]]:
     """Map the path before a ``:path`` id to the segments that follow such an id in other routes."""
-    found: dict[str, set[str]] = {}
-    for endpoint in endpoints:
-        if (match := _TAIL.fullmatch(endpoint.path)) and match["path"]:
-            found.setdefault(match["before"], set())
-    for endpoint in endpoints:
-        if (match := _BELOW.fullmatch(endpoint.path)) and match["before"] in found:
-            found[match["before"]].add(match["segment"])
+    patterns = [pattern for endpoint in endpoints if (pattern := _pattern(endpoint.path))]
+    found: dict[str, set[str]] = {pattern.before: set() for pattern in patterns if pattern.whole and not pattern.after}
+    for pattern in patterns:
+        if pattern.after and pattern.before in found:
+            found[pattern.before].add(pattern.after.split("/")[1])
     return {before: frozenset(names) for before, names in found.items() if names}
 
 
 class Router:
-    """Route to an endpoint, else to the ASGI app ``otherwise``."""
+    """Route to an endpoint, to one of the ``documents`` by path, or to the ASGI app ``screens`` (None: answer 404)."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], services: Services, otherwise: ASGIApp) -> None:
-        self._otherwise = otherwise
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        services: Services,
+        documents: Mapping[str, ASGIApp],
+        screens: ASGIApp | None,
+    ) -> None:
         self._requests = services.requests
-        self._exact: dict[tuple[str, str], ASGIApp] = {}
-        tails: list[tuple[str, str, str, bool, ASGIApp]] = []
+        self._screens = screens
+        self._exact: dict[str, Methods] = {path: {"GET": app, "HEAD": app} for path, app in documents.items()}
+        patterns: dict[Pattern, Methods] = {}
         for endpoint in endpoints:
-            app = AsgiEndpoint(endpoint, services, services.requests)
-            if "{" not in endpoint.path:
-                self._exact[endpoint.method, endpoint.path] = app
-            elif match := _TAIL.fullmatch(endpoint.path):
-                tails.append((match["before"], endpoint.method, match["name"], bool(match["path"]), app))
+            app = AsgiEndpoint(endpoint, services)
+            pattern = _pattern(endpoint.path)
+            found = self._exact.setdefault(endpoint.path, {}) if pattern is None else patterns.setdefault(pattern, {})
+            found[endpoint.method] = app
+            if endpoint.method == "GET":
+                found["HEAD"] = app
+        # The longest first: “/api/notifications/user/ada” is not the notification “user/ada”.
+        longest_first = sorted(patterns.items(), key=lambda one: (-len(one[0].before), -len(one[0].after)))
+        self._patterns = [(pattern.before, pattern, apps) for pattern, apps in longest_first]
         self._below = sub_routes(endpoints)
-        self._paths = {path for _, path in self._exact}
-        self._tails = sorted(tails, key=lambda tail: -len(tail[0]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._find(scope) if scope["type"] == "http" else None
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        path, method = scope["path"], scope["method"]
+        methods = self._exact.get(path)
+        app = None if methods is None else methods.get(method)
+        if methods is None:
+            methods = {}
+            for before, pattern, apps in self._patterns:
+                if not path.startswith(before):
+                    continue
+                value = pattern.value_in(path)
+                if value is None or (not pattern.after and "/" in value and self._leads_below(scope, before)):
+                    continue
+                if (app := apps.get(method)) is not None:
+                    scope["path_params"] = {pattern.name: value}
+                    break
+                methods |= apps
         if app is not None:
             await app(scope, receive, send)
+            return
+        send = counting(self._requests, scope, send)
+        if methods or path.startswith(API_PATH):
+            await _refuse(sorted(methods), scope, receive, send)
         else:
-            await self._otherwise(scope, receive, counting(self._requests, scope, send))
+            await self._other(scope, receive, send)
 
     def _leads_below(self, scope: Scope, before: str) -> bool:
         """Whether a segment after the id is a sub-route: ``ada/consent`` has one, the id ``ada%2Fconsent`` has none."""
-        names = self._below.get(before)
-        if names is None:
-            return False
         segments = scope["raw_path"].split(b"/")[before.count("/") + 1 :]
-        return any(unquote_to_bytes(segment).decode() in names for segment in segments)
+        return any(unquote_to_bytes(segment).decode() in self._below.get(before, ()) for segment in segments)
 
-    def _find(self, scope: Scope) -> ASGIApp | None:
-        path, method = scope["path"], scope["method"]
-        app = self._exact.get((method, path))
-        if app is not None or path in self._paths:
-            return app
-        for before, route_method, name, whole, tail_app in self._tails:
-            if path.startswith(before):
-                rest = path[len(before) :]
-                if route_method == method and rest and (whole or "/" not in rest):
-                    if "/" in rest and self._leads_below(scope, before):
-                        return None
-                    scope["path_params"] = {name: rest}
-                    return tail_app
-                if whole:
-                    return None
-        return None
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._screens is not None:
+            await self._screens(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": NOTHING_HERE})
+        else:
+            await _refuse([], scope, receive, send)
+
+
+async def _refuse(allowed: list[str], scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 404, or 405 where the address has ``allowed`` methods."""
+    drained = await drain(receive, scope["headers"])
+    if allowed:
+        methods = ", ".join(allowed)
+        body = problem_bytes(405, "method_not_allowed", "Not that method", f"{scope['path']} takes {methods}.")
+        response = ApiResponse(405, body, ((b"allow", methods.encode()),))
+    else:
+        response = ApiResponse(404, problem_bytes(404, "not_found", "Not found", NOTHING_HERE))
+    await respond(send, response, close=not drained)

@@ -16,14 +16,12 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from flashflow.backend.api.framework.api_request import ApiRequest, authorize
-from flashflow.backend.api.framework.body_decoder import decode_query
-from flashflow.backend.api.framework.context import Services
+from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.event_feed import Chunk, Filter, StreamPosition
-from flashflow.backend.api.framework.request_body import Disconnected, read_body, wait_for_disconnect
-from flashflow.backend.api.framework.responses import error_response, respond
-from flashflow.backend.api.http.connection_limits import recognise
+from flashflow.backend.api.framework.request_body import wait_for_disconnect
+from flashflow.backend.api.framework.responses import ApiResponse, StreamedResponse
 from flashflow.backend.api.http.unread_bytes import WRITE_BYTES
-from flashflow.backend.core.errors import FlashFlowError, PayloadTooLarge, RateLimited, StorageError, ValidationError
+from flashflow.backend.core.errors import FlashFlowError, RateLimited, StorageError, ValidationError
 from flashflow.backend.schemas.requests import Input, UserId
 
 log = logging.getLogger(__name__)
@@ -43,115 +41,101 @@ class StreamQuery(Input, frozen=True, kw_only=True):
     user_id: UserId | None = None
 
 
-class Stream:
-    """GET /api/stream as an ASGI app."""
+async def stream_events(call: ApiRequest) -> ApiResponse:
+    query: StreamQuery = call.query or StreamQuery()
+    now = await call.read(call.services.feed.now)
+    # A position beyond the databases (after a restored backup) would wait without any event.
+    position = StreamPosition(*map(min, now, _parse(call.headers.get(b"last-event-id", b""), now)))
+    if call.method != "HEAD":
+        _check_room(call)
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        try:
-            await read_body(receive, headers)
-            caller = authorize(self._services, headers, "read")
-            recognise(scope, caller.app)
-            query: StreamQuery = decode_query(scope["query_string"], StreamQuery)
-            call = ApiRequest(scope, self._services, caller, headers)
-            now = await call.read(self._services.feed.now)
-            # A position beyond the databases (after a restored backup) would wait without any event.
-            position = StreamPosition(*map(min, now, _parse(headers.get(b"last-event-id", b""), now)))
-            if scope["method"] != "HEAD":
-                self._check_room(caller.app)
-        except Disconnected:
-            return
-        except Exception as error:  # noqa: BLE001 error_response logs it
-            answer = error_response(error, scope["method"], "/api/stream")
-            await respond(send, answer, close=isinstance(error, PayloadTooLarge))
-            return
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [
-                    (b"content-type", b"text/event-stream; charset=utf-8"),
-                    (b"cache-control", b"no-store"),
-                    (b"x-accel-buffering", b"no"),
-                ],
-            }
-        )
+    async def go(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        await self._follow(call, Filter(query.user_id, caller.sees), position, receive, send)
+        await _follow(call, Filter(query.user_id, call.caller.sees), position, receive, send)
 
-    async def _follow(
-        self, call: ApiRequest, who: Filter, position: StreamPosition, receive: Receive, send: Send
-    ) -> None:
-        wake = asyncio.Event()
-        wake.set()
-        unsubscribe = self._services.feed.subscribe(wake, who)
-        gone = asyncio.ensure_future(wait_for_disconnect(receive))
-        stopping = asyncio.ensure_future(self._services.stopping.wait())
-        streams = self._services.watch.streams
-        streams[call.caller.app] += 1
-        try:
-            await _write(send, b"retry: 1000\n: FlashFlow\n%s\n" % _id(position))
-            while not gone.done() and not stopping.done():
-                if not wake.is_set():
-                    if not await _wait_any({gone, stopping}, wake, PING_S):
-                        await _write(send, b": ping\n%s\n" % _id(position))
-                    continue
-                wake.clear()
-                if not self._still_admitted(call):
-                    break
-                chunk = await self._next(call, position, who)
-                if chunk is None:  # the next read begins at the same position
-                    wake.set()
-                    await asyncio.wait({gone, stopping}, timeout=RETRY_S, return_when=asyncio.FIRST_COMPLETED)
-                    continue
-                outgoing, app, size = self._services.outgoing, call.caller.app, len(chunk.events)
-                if not outgoing.has_room(app, size):
-                    del chunk  # read again when this key's other clients have caught up
-                    wake.set()
-                    await outgoing.room(app, size, {gone, stopping})
-                    continue
-                position = chunk.position
-                if chunk.more:
-                    wake.set()
-                with outgoing.hold(app, size):
-                    for start in range(0, size, WRITE_BYTES):
-                        await _write(send, chunk.events[start : start + WRITE_BYTES])
-                await asyncio.sleep(QUIET_S if chunk.events else 0)
-        finally:
-            streams[call.caller.app] -= 1
-            unsubscribe()
-            gone.cancel()
-            stopping.cancel()
-        if not gone.done() or gone.cancelled():
-            await send({"type": "http.response.body", "body": b""})
+    return StreamedResponse(200, b"", go=go)
 
-    def _check_room(self, app: str) -> None:
-        """Raise RateLimited if this key, or all keys together, have the maximum of streams."""
-        watch = self._services.watch
-        if watch.streams[app] >= watch.limits.streams_per_key:
-            raise RateLimited(f"This key follows {watch.limits.streams_per_key} streams already. Close one first.")
-        if not watch.has_room_for_stream():
-            raise RateLimited("The maximum number of streams is open. Try again later.")
 
-    async def _next(self, call: ApiRequest, position: StreamPosition, who: Filter) -> Chunk | None:
-        """Return the events after ``position``; None if they cannot be read now."""
-        try:
-            return await self._services.feed.after(position, who, call.read)
-        except (TimeoutError, StorageError) as error:
-            log.warning("event stream read failed, retrying: %s", str(error) or "no answer in time")
-            return None
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
 
-    def _still_admitted(self, call: ApiRequest) -> bool:
-        """Whether the key is still valid with the same scopes: a stream must not outlive its key."""
-        try:
-            return authorize(self._services, call.headers, "read") == call.caller
-        except FlashFlowError:
-            return False
+
+async def _follow(call: ApiRequest, who: Filter, position: StreamPosition, receive: Receive, send: Send) -> None:
+    services, app = call.services, call.caller.app
+    wake = asyncio.Event()
+    wake.set()
+    unsubscribe = services.feed.subscribe(wake, who)
+    gone = asyncio.ensure_future(wait_for_disconnect(receive))
+    stopping = asyncio.ensure_future(services.stopping.wait())
+    streams = services.watch.streams
+    streams[app] += 1
+    try:
+        await _write(send, b"retry: 1000\n: FlashFlow\n%s\n" % _id(position))
+        while not gone.done() and not stopping.done():
+            if not wake.is_set():
+                if not await _wait_any({gone, stopping}, wake, PING_S):
+                    await _write(send, b": ping\n%s\n" % _id(position))
+                continue
+            wake.clear()
+            if not _is_still_admitted(call):
+                break
+            chunk = await _next(call, position, who)
+            if chunk is None:  # the next read begins at the same position
+                wake.set()
+                await asyncio.wait({gone, stopping}, timeout=RETRY_S, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            outgoing, size = services.outgoing, len(chunk.events)
+            if not outgoing.has_room(app, size):
+                del chunk  # read again when this key's other clients have caught up
+                wake.set()
+                await outgoing.room(app, size, {gone, stopping})
+                continue
+            position = chunk.position
+            if chunk.more:
+                wake.set()
+            with outgoing.hold(app, size):
+                for start in range(0, size, WRITE_BYTES):
+                    await _write(send, chunk.events[start : start + WRITE_BYTES])
+            await asyncio.sleep(QUIET_S if chunk.events else 0)
+    finally:
+        streams[app] -= 1
+        unsubscribe()
+        gone.cancel()
+        stopping.cancel()
+    if not gone.done() or gone.cancelled():
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _check_room(call: ApiRequest) -> None:
+    """Raise RateLimited if this key, or all keys together, have the maximum of streams."""
+    watch = call.services.watch
+    if watch.streams[call.caller.app] >= watch.limits.streams_per_key:
+        raise RateLimited(f"This key follows {watch.limits.streams_per_key} streams already. Close one first.")
+    if not watch.has_room_for_stream():
+        raise RateLimited("The maximum number of streams is open. Try again later.")
+
+
+async def _next(call: ApiRequest, position: StreamPosition, who: Filter) -> Chunk | None:
+    """Return the events after ``position``; None if they cannot be read now."""
+    try:
+        return await call.services.feed.after(position, who, call.read)
+    except (TimeoutError, StorageError) as error:
+        log.warning("event stream read failed, retrying: %s", str(error) or "no answer in time")
+        return None
+
+
+def _is_still_admitted(call: ApiRequest) -> bool:
+    """Whether the key is still valid with the same scopes: a stream must not outlive its key."""
+    try:
+        return authorize(call.services, call.headers, "read") == call.caller
+    except FlashFlowError:
+        return False
 
 
 def _id(position: StreamPosition) -> bytes:
@@ -180,3 +164,12 @@ async def _wait_any(ends: set[asyncio.Future[Any]], wake: asyncio.Event, timeout
 
 async def _write(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET", path="/api/stream", scope="read", handler=stream_events, query=StreamQuery,
+        summary="Follow events as server-sent events; Last-Event-ID resumes after an event",
+        answer="events: notification, notification.updated, activity, session", media_types=("text/event-stream",),
+    ),
+)  # fmt: skip
