@@ -8,6 +8,8 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,6 @@ from flashflow.backend.cli.process import (
     drop,
     prepare_streams,
     print_line,
-    read_input,
     reason,
 )
 from flashflow.backend.core.config import VERSION, Config, is_text, load_config
@@ -57,44 +58,53 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str] | None) -> int:
     try:
-        options = _parser().parse_args(argv)
+        options = vars(_parser().parse_args(argv))
     except SystemExit as ended:  # the parser has printed help, version or usage
         print_line("", end="")
         return int(ended.code or 0)
     _check_text(options)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    return int(_RUN[options.command](_config(options), options))
+    config = load_config(
+        os.environ,
+        data_dir=options.pop("data_dir", None),
+        host=options.pop("host", None),
+        port=options.pop("port", None),
+        next_free_port=options.pop("next_free_port", False),
+        allowed_hosts=tuple(options.pop("allow_host", ())),
+    )
+    run: Callable[..., int | None] = options.pop("run")
+    return run(config, **options) or 0
 
 
-def _check_text(options: argparse.Namespace) -> None:
+def _late(name: str) -> Callable[..., int | None]:
+    """Return the function ``name`` ("module:function") of ``backend.cli``; its module is imported by the call."""
+
+    def run(config: Config, **options: Any) -> int | None:
+        module, _, function = name.partition(":")
+        command: Callable[..., int | None] = getattr(import_module(f"flashflow.backend.cli.{module}"), function)
+        return command(config, **options)
+
+    return run
+
+
+def _check_text(options: Mapping[str, Any]) -> None:
     """Raises ValidationError for an argument that is not text; file names may be any bytes."""
     from flashflow.backend.core.errors import ValidationError
 
-    for name, value in vars(options).items():
+    for name, value in options.items():
         for text in value if isinstance(value, list) else [value]:
             if name not in {"file", "folder"} and isinstance(text, str) and not is_text(text):
                 raise ValidationError.of(name, "is not text in this locale's encoding")
 
 
-def _config(options: argparse.Namespace) -> Config:
-    return load_config(
-        os.environ,
-        data_dir=getattr(options, "data_dir", None),
-        host=getattr(options, "host", None),
-        port=getattr(options, "port", None),
-        next_free_port=getattr(options, "next_free_port", False),
-        allowed_hosts=tuple(getattr(options, "allow_host", None) or ()),
-    )
-
-
-def _open(config: Config, options: argparse.Namespace) -> int:
+def _open(config: Config) -> int:
     """Show the window, or without a display the same screens in the browser."""
     from flashflow.views.window import why_no_window
 
     problem = why_no_window(os.environ, fetch=True)
     if problem is not None:
         announce(f"{problem} FlashFlow opens in the browser instead.")
-        return _serve(config, options, screens=True)
+        return _serve(config, in_browser=True)
     from flashflow.backend import Backend
     from flashflow.views.window import show
 
@@ -105,18 +115,17 @@ def _open(config: Config, options: argparse.Namespace) -> int:
     return 0
 
 
-def _serve(config: Config, options: argparse.Namespace, *, screens: bool | None = None) -> int:
+def _serve(config: Config, *, no_ui: bool = False, in_browser: bool = False) -> int:
     """Serve the API and the web screens on one port until SIGINT, SIGTERM or SIGHUP."""
     from flashflow.backend import Backend
 
     with EndSignals() as ended, Backend(config) as backend:
-        with_screens = not options.no_ui if screens is None else screens
-        backend.start(screens=_web(backend) if with_screens else None)
+        backend.start(screens=None if no_ui else _web(backend))
         announce(f"FlashFlow {VERSION} answers at {backend.url}")
-        if with_screens:
+        if not no_ui:
             announce(f"Open {backend.new_launch_link()}")
-            if screens:
-                _open_browser(backend.new_launch_link())
+        if in_browser:
+            _open_browser(backend.new_launch_link())
         for notice in backend.notices:
             complain(notice)
         _settle_down()
@@ -147,154 +156,22 @@ def _web(backend: Backend) -> Any:
     return WebScreens(backend, ASSETS)
 
 
-def _key(config: Config, options: argparse.Namespace) -> int:
+def _key(config: Config) -> None:
     from flashflow.backend.api_keys import local_key
 
     print_line(local_key(config.data_dir))
-    return 0
 
 
-def _keys(config: Config, options: argparse.Namespace) -> int:
-    from flashflow.backend.cli import commands
-
-    if options.action == "add":
-        scopes = [scope.strip() for scope in options.scope.split(",") if scope.strip()]
-        commands.keys_add(config, print_line, options.name, scopes)
-    elif options.action == "revoke":
-        commands.keys_revoke(config, print_line, options.name)
-    else:
-        commands.keys_list(config, print_line)
-    return 0
-
-
-def _send(config: Config, options: argparse.Namespace) -> int:
-    from flashflow.backend.cli import commands
-
-    words = " ".join(options.message)
-    extra: dict[str, Any] = {
-        "notification_type": options.type,
-        "priority": options.priority,
-        "channels": options.channel,
-        "data": commands.parse_object(options.data, "--data"),
-    }
-    message = read_input().strip() if words == "-" else words
-    commands.send(config, print_line, options.user, options.title, message, _given(extra))
-    return 0
-
-
-def _track(config: Config, options: argparse.Namespace) -> int:
-    from flashflow.backend.cli import commands
-
-    extra = {
-        "session_id": options.session,
-        "page_url": options.page_url,
-        "metadata": commands.parse_object(options.metadata, "--metadata"),
-    }
-    for activity_type in options.type:
-        commands.track(config, print_line, options.user, activity_type, _given(extra))
-    return 0
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _link(config: Config, options: argparse.Namespace) -> int:
-    from flashflow.backend.cli import commands
-
-    commands.link(config, print_line)
-    return 0
-
-
-def _verify(config: Config, options: argparse.Namespace) -> int:
-    from flashflow.backend.cli import commands
-
-    if commands.verify(config, print_line, rebuild=options.rebuild):
-        return 0
-    complain("Some rollups differ; `flashflow verify --rebuild` recalculates them.")
-    return 1
-
-
-def _doctor(config: Config, options: argparse.Namespace) -> int:
+def _doctor(config: Config) -> int:
     from flashflow.backend.cli import commands
     from flashflow.views.window import why_no_window
 
-    if commands.doctor(config, print_line, why_no_window(os.environ, fetch=False)):
-        return 0
-    complain("flashflow: The storage cannot be used.")
-    return 1
-
-
-def _export(config: Config, options: argparse.Namespace) -> int:
-    from flashflow.backend.cli import data
-
-    filters = {
-        "user_id": options.user,
-        "app": options.app,
-        "since": data.time_argument(options.since, "--since"),
-        "until": data.time_argument(options.until, "--until"),
-    }
-    data.export(config, options.what, options.file, options.format, filters)
-    return 0
-
-
-def _import(config: Config, options: argparse.Namespace) -> int:
-    from flashflow.backend.cli import data
-
-    done = data.import_file(config, print_line, complain, options.file, options.format, options.what)
-    return 1 if done.refused else 0
-
-
-def _prune(config: Config, options: argparse.Namespace) -> int:
-    from flashflow.backend.cli import data
-
-    before = data.days_ago(options.keep_days) if options.before is None else options.before
-    before = data.time_argument(before, "--before") or before
-    data.prune(config, print_line, before, options.what, dry_run=options.dry_run)
-    return 0
-
-
-def _erase(config: Config, options: argparse.Namespace) -> int:
-    from flashflow.backend.cli import erasure
-
-    erasure.erase(config, print_line, options.user, sure=options.yes, even_if_unknown=options.even_if_unknown)
-    return 0
-
-
-def _readmit(config: Config, options: argparse.Namespace) -> int:
-    from flashflow.backend.cli import erasure
-
-    erasure.readmit(config, print_line, options.user)
-    return 0
-
-
-def _backup(config: Config, options: argparse.Namespace) -> int:
-    from flashflow.backend.cli import data
-
-    data.backup(config, print_line, options.folder)
-    return 0
-
-
-_RUN = {
-    None: _open,
-    "serve": _serve,
-    "key": _key,
-    "keys": _keys,
-    "send": _send,
-    "track": _track,
-    "link": _link,
-    "verify": _verify,
-    "doctor": _doctor,
-    "export": _export,
-    "import": _import,
-    "prune": _prune,
-    "erase": _erase,
-    "readmit": _readmit,
-    "backup": _backup,
-}
+    return commands.doctor(config, why_no_window(os.environ, fetch=False))
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Return the parser. ``run`` is the command's function; the other options are its arguments, under their names."""
+    # SUPPRESS: a command's default would override an option before the command.
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--data-dir", default=argparse.SUPPRESS, help="where FlashFlow keeps its files")
     server = argparse.ArgumentParser(add_help=False)
@@ -311,25 +188,33 @@ def _parser() -> argparse.ArgumentParser:
         prog="flashflow", description="The notification centre and activity log of this machine.",
         parents=[common, server],
     )  # fmt: skip
-    # Not data_dir: each command would inherit the default, which would override an option before the command.
-    parser.set_defaults(no_ui=False)
+    parser.set_defaults(run=_open)
     parser.add_argument("--version", action="version", version=f"flashflow {VERSION}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    serve = commands.add_parser("serve", parents=[common, server], help="run without a window: API and web screens")
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    def command(
+        name: str, help: str, run: Callable[..., int | None], to: Any = commands, *parents: argparse.ArgumentParser
+    ) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = to.add_parser(name, parents=[common, *parents], help=help)
+        made.set_defaults(run=run)
+        return made
+
+    serve = command("serve", "run without a window: API and web screens", _serve, commands, server)
     serve.add_argument("--no-ui", action="store_true", help="the API alone")
-    commands.add_parser("key", parents=[common], help="print the local API key")
-    commands.add_parser("link", parents=[common], help="print a link that opens the running FlashFlow in a browser")
-    commands.add_parser("doctor", parents=[common], help="check the parts of the system on this machine")
-    verify = commands.add_parser("verify", parents=[common], help="recalculate the rollups and compare")
+    command("key", "print the local API key", _key)
+    command("link", "print a link that opens the running FlashFlow in a browser", _late("commands:link"))
+    command("doctor", "check the parts of the system on this machine", _doctor)
+    verify = command("verify", "recalculate the rollups and compare", _late("commands:verify"))
     verify.add_argument("--rebuild", action="store_true", help="replace rollups that differ")
     keys = commands.add_parser("keys", parents=[common], help="create, list and revoke API keys")
-    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
-    add = actions.add_parser("add", parents=[common], help="create a key; it is printed once, alone on the last line")
+    actions = keys.add_subparsers(metavar="ACTION", required=True)
+    text = "create a key; it is printed once, alone on the last line"
+    add = command("add", text, _late("commands:keys_add"), actions)
     add.add_argument("name")
     add.add_argument("--scope", required=True, help="scopes, comma-separated: track,send,read,manage,admin")
-    actions.add_parser("list", parents=[common], help="list names, scopes and status")
-    actions.add_parser("revoke", parents=[common], help="revoke a key permanently").add_argument("name")
-    send = commands.add_parser("send", parents=[common], help="send a notification to a user")
+    command("list", "list names, scopes and status", _late("commands:keys_list"), actions)
+    command("revoke", "revoke a key permanently", _late("commands:keys_revoke"), actions).add_argument("name")
+    send = command("send", "send a notification to a user", _late("commands:send"))
     send.add_argument("user")
     send.add_argument("title")
     send.add_argument("message", nargs="+", help="the text; - reads it from standard input")
@@ -337,44 +222,44 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("--priority", choices=("low", "normal", "high", "urgent"))
     send.add_argument("--channel", action="append", metavar="NAME", help="in_app, push, email, sms or one of your own")
     send.add_argument("--data", help="a JSON object")
-    track = commands.add_parser("track", parents=[common], help="record activities of a user")
+    track = command("track", "record activities of a user", _late("commands:track"))
     track.add_argument("user")
     track.add_argument("type", nargs="+")
     track.add_argument("--session", metavar="ID")
     track.add_argument("--page-url", metavar="URL")
     track.add_argument("--metadata", help="a JSON object")
-    _data_commands(commands, common)
+    _add_data_commands(command)
     return parser
 
 
-def _data_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+def _add_data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands for export, import, pruning, erasure and backup."""
-    formats = ("jsonl", "csv", "parquet")
-    export = commands.add_parser("export", parents=[common], help="write stored rows to a file")
+    kinds, formats = ("activities", "sessions", "notifications"), ("jsonl", "csv", "parquet")
+    export = command("export", "write stored rows to a file", _late("data:export"))
     export.add_argument("file", nargs="?", default="-", metavar="FILE", help="- is standard output")
-    export.add_argument("--what", choices=("activities", "sessions", "notifications"), default="activities")
+    export.add_argument("--what", choices=kinds, default="activities")
     export.add_argument("--format", choices=formats, help="by the file's name, else jsonl")
     export.add_argument("--user", metavar="ID")
     export.add_argument("--app", metavar="NAME")
     export.add_argument("--since", metavar="TIME", help="a day or a time with an offset, inclusive")
     export.add_argument("--until", metavar="TIME", help="a day or a time with an offset, exclusive")
-    read = commands.add_parser("import", parents=[common], help="import an export; a repeated import changes nothing")
+    read = command("import", "import an export; a repeated import changes nothing", _late("data:import_file"))
     read.add_argument("file", metavar="FILE", help="- is standard input")
-    read.add_argument("--what", choices=("activities", "sessions", "notifications"), default="activities")
+    read.add_argument("--what", choices=kinds, default="activities")
     read.add_argument("--format", choices=formats, help="by the file's name, else jsonl")
-    prune = commands.add_parser("prune", parents=[common], help="delete old rows; rollups stay")
+    prune = command("prune", "delete old rows; rollups stay", _late("data:prune"))
     which = prune.add_mutually_exclusive_group(required=True)
     which.add_argument("--before", metavar="TIME", help="a day or a time with an offset")
     which.add_argument("--keep-days", type=_days, metavar="N")
     prune.add_argument("--what", choices=("all", "activities", "notifications"), default="all")
     prune.add_argument("--dry-run", action="store_true", help="only count the rows")
-    erase = commands.add_parser("erase", parents=[common], help="erase a user permanently, from both files and backups")
+    erase = command("erase", "erase a user permanently, from both files and backups", _late("erasure:erase"))
     erase.add_argument("user", metavar="USER_ID")
     erase.add_argument("--yes", action="store_true", help="do not ask")
     erase.add_argument("--even-if-unknown", action="store_true", help="create a tombstone even if nothing is stored")
-    readmit = commands.add_parser("readmit", parents=[common], help="allow data of an erased user to be stored again")
+    readmit = command("readmit", "allow data of an erased user to be stored again", _late("erasure:readmit"))
     readmit.add_argument("user", metavar="USER_ID")
-    backup = commands.add_parser("backup", parents=[common], help="copy both files; works while FlashFlow runs")
+    backup = command("backup", "copy both files; works while FlashFlow runs", _late("data:backup"))
     backup.add_argument("folder", nargs="?", metavar="DIR", help="target folder (default: the data folder's backups)")
 
 

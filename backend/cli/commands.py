@@ -6,14 +6,15 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from flashflow.backend.app import SETTINGS_FILE, Backend
-from flashflow.backend.cli.server_connection import NotProven, ask, running
+from flashflow.backend.cli.process import complain, print_line, read_input
+from flashflow.backend.cli.server_connection import NotProven, running
 from flashflow.backend.core.clock import SystemClock
 from flashflow.backend.core.config import Config
 from flashflow.backend.core.errors import AlreadyRunning, FlashFlowError, ValidationError
@@ -22,27 +23,47 @@ from flashflow.backend.settings.file import SettingsFile
 from flashflow.backend.settings.keyring import secret_store
 from flashflow.backend.settings.model import Settings
 
-Say = Callable[[str], None]
 VERIFY_S = 1_800.0
 DELIVER_S = 8.0
 
 
-def send(config: Config, say: Say, user: str, title: str, message: str, options: Mapping[str, Any]) -> None:
+def send(
+    config: Config,
+    *,
+    user: str,
+    title: str,
+    message: list[str],
+    type: str | None,
+    priority: str | None,
+    channel: list[str] | None,
+    data: str | None,
+) -> None:
     """``flashflow send``: print the notification's id and the status of each delivery."""
-    body = {"user_id": user, "title": title, "message": message, **options}
-    url = running(config)
-    if url is not None:
-        answer = ask(config, url, "POST", "/api/notifications/send", body)
+    options = {
+        "notification_type": type,
+        "priority": priority,
+        "channels": channel,
+        "data": _parse_object(data, "--data"),
+    }
+    words = " ".join(message)
+    body: dict[str, Any] = {
+        "user_id": user,
+        "title": title,
+        "message": read_input().strip() if words == "-" else words,
+        **_given(options),
+    }
+    if server := running(config):
+        answer = server.ask("POST", "/api/notifications/send", body)
         deliveries = [(d["channel"], d["status"], d["reason"]) for d in answer["deliveries"]]
-        say(str(answer["notification_id"]))
+        print_line(str(answer["notification_id"]))
     else:
         with Backend(config) as backend:
             backend.start(api=False)
             sent = backend.notifications.send_notification(**body)
-            say(sent.notification_id)
+            print_line(sent.notification_id)
             deliveries = _delivered(backend, sent.notification_id)
-    for channel, status, reason in deliveries:
-        say(f"  {channel}: {status}{f' ({reason})' if reason else ''}")
+    for name, status, reason in deliveries:
+        print_line(f"  {name}: {status}{f' ({reason})' if reason else ''}")
 
 
 def _delivered(backend: Backend, notification_id: str) -> list[tuple[str, str, str | None]]:
@@ -56,93 +77,24 @@ def _delivered(backend: Backend, notification_id: str) -> list[tuple[str, str, s
         time.sleep(0.05)
 
 
-def track(config: Config, say: Say, user: str, activity_type: str, options: Mapping[str, Any]) -> None:
-    """``flashflow track``: print the activity's id."""
-    body = {"user_id": user, "activity_type": activity_type, **options}
-    url = running(config)
-    if url is not None:
-        activity_id = ask(config, url, "POST", "/api/activity/track", body)["activity_id"]
-    else:
-        with Backend(config) as backend:
-            activity_id = backend.activity.track_activity(**body).activity_id
-    if activity_id is None:
-        raise FlashFlowError(f"Nothing was stored: there is no consent to track {user!r}.")
-    say(str(activity_id))
+def track(
+    config: Config, *, user: str, type: list[str], session: str | None, page_url: str | None, metadata: str | None
+) -> None:
+    """``flashflow track``: record an activity of each type; print their ids."""
+    options = {"session_id": session, "page_url": page_url, "metadata": _parse_object(metadata, "--metadata")}
+    for activity_type in type:
+        body: dict[str, Any] = {"user_id": user, "activity_type": activity_type, **_given(options)}
+        if server := running(config):
+            activity_id = server.ask("POST", "/api/activity/track", body)["activity_id"]
+        else:
+            with Backend(config) as backend:
+                activity_id = backend.activity.track_activity(**body).activity_id
+        if activity_id is None:
+            raise FlashFlowError(f"Nothing was stored: there is no consent to track {user!r}.")
+        print_line(str(activity_id))
 
 
-def keys_add(config: Config, say: Say, name: str, scopes: Sequence[str]) -> None:
-    """``flashflow keys add``: print the new key alone on the last line."""
-    url = running(config)
-    if url is not None:
-        key = str(ask(config, url, "POST", "/api/keys", {"name": name, "scopes": list(scopes)})["key"])
-    else:
-        with Backend(config) as backend:
-            key, _ = backend.keys.add(name, scopes)
-    try:
-        say(f"The key of “{name}” ({', '.join(scopes)}). It is shown only now:\n{key}")
-    except (FlashFlowError, BrokenPipeError) as error:
-        _revoke(config, name)
-        raise FlashFlowError(f"{error} The key “{name}” was never shown, so it is revoked again.") from error
-
-
-def keys_list(config: Config, say: Say) -> None:
-    """``flashflow keys list``: print one key per line."""
-    url = running(config)
-    if url is not None:
-        rows = [(k["name"], k["scopes"], k["revoked_at"]) for k in ask(config, url, "GET", "/api/keys")["keys"]]
-    else:
-        with Backend(config) as backend:
-            rows = [(k.name, list(k.scopes), k.revoked_at) for k in backend.keys.list()]
-    say("local\tadmin\tin use")
-    for name, scopes, revoked in rows:
-        say(f"{name}\t{','.join(scopes)}\t{'revoked' if revoked else 'in use'}")
-
-
-def keys_revoke(config: Config, say: Say, name: str) -> None:
-    """``flashflow keys revoke``: revoke a key."""
-    _revoke(config, name)
-    say(f"The key “{name}” is revoked.")
-
-
-def _revoke(config: Config, name: str) -> None:
-    url = running(config)
-    if url is not None:
-        ask(config, url, "DELETE", f"/api/keys/{quote(name, safe='')}")
-    else:
-        with Backend(config) as backend:
-            backend.keys.revoke(name)
-
-
-def verify(config: Config, say: Say, *, rebuild: bool) -> bool:
-    """``flashflow verify``: compare the rollups with the raw rows. Return whether they match, or were rebuilt."""
-    url = running(config)
-    if url is not None:
-        answer = ask(config, url, "POST", "/api/analytics/verify", {"rebuild": rebuild}, timeout=VERIFY_S)
-        differences = [(d["table"], d["missing"], d["surplus"]) for d in answer["differences"]]
-    else:
-        with Backend(config) as backend:
-            rollups = backend.activity.rollups
-            differences = [(d.table, d.missing, d.surplus) for d in rollups.verify()]
-            if differences and rebuild:
-                rollups.rebuild()
-    for table, missing, surplus in differences:
-        say(f"{table}: {missing} rows missing, {surplus} surplus")
-    if not differences:
-        say("All rollups match the activities.")
-    elif rebuild:
-        say("The rollups were recalculated from the activities.")
-    return rebuild or not differences
-
-
-def link(config: Config, say: Say) -> None:
-    """``flashflow link``: print an address that opens the running FlashFlow in a browser, once."""
-    url = running(config)
-    if url is None:
-        raise FlashFlowError("FlashFlow is not running here. Start it with `flashflow serve`.")
-    say(str(ask(config, url, "POST", "/api/launch")["url"]))
-
-
-def parse_object(text: str | None, option: str) -> dict[str, Any] | None:
+def _parse_object(text: str | None, option: str) -> dict[str, Any] | None:
     """Parse a JSON object from the command line. Raises ValidationError."""
     if text is None:
         return None
@@ -152,23 +104,103 @@ def parse_object(text: str | None, option: str) -> dict[str, Any] | None:
         raise ValidationError.of(option, f"is not a JSON object: {error}") from None
 
 
-def doctor(config: Config, say: Say, display: str | None) -> bool:
-    """``flashflow doctor``: print one line per part of the system. Return whether the storage works."""
-    say(_line("display", display is None, display or "a window can be shown"))
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def keys_add(config: Config, *, name: str, scope: str) -> None:
+    """``flashflow keys add``: print the new key alone on the last line."""
+    scopes = [each.strip() for each in scope.split(",") if each.strip()]
+    if server := running(config):
+        key = str(server.ask("POST", "/api/keys", {"name": name, "scopes": scopes})["key"])
+    else:
+        with Backend(config) as backend:
+            key, _ = backend.keys.add(name, scopes)
     try:
-        url = running(config)
+        print_line(f"The key of “{name}” ({', '.join(scopes)}). It is shown only now:\n{key}")
+    except (FlashFlowError, BrokenPipeError) as error:
+        _revoke(config, name)
+        raise FlashFlowError(f"{error} The key “{name}” was never shown, so it is revoked again.") from error
+
+
+def keys_list(config: Config) -> None:
+    """``flashflow keys list``: print one key per line."""
+    if server := running(config):
+        rows = [(k["name"], k["scopes"], k["revoked_at"]) for k in server.ask("GET", "/api/keys")["keys"]]
+    else:
+        with Backend(config) as backend:
+            rows = [(k.name, list(k.scopes), k.revoked_at) for k in backend.keys.list()]
+    print_line("local\tadmin\tin use")
+    for name, scopes, revoked in rows:
+        print_line(f"{name}\t{','.join(scopes)}\t{'revoked' if revoked else 'in use'}")
+
+
+def keys_revoke(config: Config, *, name: str) -> None:
+    """``flashflow keys revoke``: revoke a key."""
+    _revoke(config, name)
+    print_line(f"The key “{name}” is revoked.")
+
+
+def _revoke(config: Config, name: str) -> None:
+    if server := running(config):
+        server.ask("DELETE", f"/api/keys/{quote(name, safe='')}")
+    else:
+        with Backend(config) as backend:
+            backend.keys.revoke(name)
+
+
+def verify(config: Config, *, rebuild: bool) -> int:
+    """``flashflow verify``: compare the rollups with the raw rows. Return 0 if they match or were rebuilt, else 1."""
+    if server := running(config):
+        answer = server.ask("POST", "/api/analytics/verify", {"rebuild": rebuild}, timeout=VERIFY_S)
+        differences = [(d["table"], d["missing"], d["surplus"]) for d in answer["differences"]]
+    else:
+        with Backend(config) as backend:
+            rollups = backend.activity.rollups
+            differences = [(d.table, d.missing, d.surplus) for d in rollups.verify()]
+            if differences and rebuild:
+                rollups.rebuild()
+    for table, missing, surplus in differences:
+        print_line(f"{table}: {missing} rows missing, {surplus} surplus")
+    if not differences:
+        print_line("All rollups match the activities.")
+    elif rebuild:
+        print_line("The rollups were recalculated from the activities.")
+    else:
+        complain("Some rollups differ; `flashflow verify --rebuild` recalculates them.")
+        return 1
+    return 0
+
+
+def link(config: Config) -> None:
+    """``flashflow link``: print an address that opens the running FlashFlow in a browser, once."""
+    server = running(config)
+    if server is None:
+        raise FlashFlowError("FlashFlow is not running here. Start it with `flashflow serve`.")
+    print_line(str(server.ask("POST", "/api/launch")["url"]))
+
+
+def doctor(config: Config, display: str | None) -> int:
+    """``flashflow doctor``: print one line per part of the system; ``display`` is the reason why no window can be
+    shown. Return 0 if the storage works, else 1."""
+    _print_state("display", display is None, display or "a window can be shown")
+    url = None
+    try:
+        if server := running(config):
+            url = server.url
     except NotProven as error:
-        url = None
-        say(_line("server", False, str(error)))
-    storage, detail = _storage(config, url)
-    say(_line("storage", storage, detail))
-    say(_line("port", *_port(config, url)))
-    _channels(config, say)
-    say(_line("python", True, f"{sys.version.split()[0]} on {sys.platform}"))
-    return storage
+        _print_state("server", False, str(error))
+    works, detail = _storage(config, url)
+    _print_state("storage", works, detail)
+    _print_state("port", *_port(config, url))
+    _print_channels(config)
+    _print_state("python", True, f"{sys.version.split()[0]} on {sys.platform}")
+    if not works:
+        complain("flashflow: The storage cannot be used.")
+    return 0 if works else 1
 
 
-def _channels(config: Config, say: Say) -> None:
+def _print_channels(config: Config) -> None:
     """Print the state of desktop notifications and of every configured channel; send nothing."""
     from flashflow.backend.delivery.desktop.channel import DesktopChannel
 
@@ -176,20 +208,20 @@ def _channels(config: Config, say: Say) -> None:
     try:
         settings = file.load()
     except ValidationError as error:
-        say(_line(SETTINGS_FILE, False, str(error)))
+        _print_state(SETTINGS_FILE, False, str(error))
         settings = Settings()
     channels = ChannelRegistry(config.data_dir, SystemClock(), DesktopChannel())
     queues = channels.build(settings)
     for state in channels.states():
         if state.name in queues:
             name = "native notifications" if state.name == "desktop" else state.label
-            say(_line(name, state.works, state.detail))
+            _print_state(name, state.works, state.detail)
     for queue in queues.values():
         queue.channel.close()
 
 
-def _line(name: str, works: bool, detail: str) -> str:
-    return f"{'ok' if works else 'no':>3}  {name}: {detail}"
+def _print_state(name: str, works: bool, detail: str) -> None:
+    print_line(f"{'ok' if works else 'no':>3}  {name}: {detail}")
 
 
 def _storage(config: Config, url: str | None) -> tuple[bool, str]:

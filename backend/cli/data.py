@@ -8,7 +8,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -18,10 +18,9 @@ from urllib.parse import urlencode
 import msgspec
 
 from flashflow.backend.app import Backend
-from flashflow.backend.cli.commands import Say
 from flashflow.backend.cli.export_target import writing_to
-from flashflow.backend.cli.process import reason
-from flashflow.backend.cli.server_connection import answering, ask, key_header, proven, running
+from flashflow.backend.cli.process import complain, print_line, reason
+from flashflow.backend.cli.server_connection import Server, running
 from flashflow.backend.core.clock import SystemClock
 from flashflow.backend.core.config import ACTIVITY_FILE, NOTIFICATION_FILE, Config
 from flashflow.backend.core.errors import FlashFlowError, StorageError, ValidationError
@@ -37,7 +36,7 @@ from flashflow.backend.data.import_sessions import ImportedSessionIn, decode_ses
 from flashflow.backend.data.parquet import rows_of
 from flashflow.backend.data.retention import Kind
 from flashflow.backend.schemas.records import BatchResult
-from flashflow.backend.schemas.requests import row_json
+from flashflow.backend.schemas.requests import Input, row_json
 from flashflow.backend.schemas.values import timestamp_ms
 from flashflow.backend.store.engine.backup import back_up, backups_folder, copy_to
 from flashflow.backend.store.privacy.export import ExportFilter
@@ -52,42 +51,44 @@ MOST_LINE = 2 * BODY
 # --- export -----------------------------------------------------------------------------------------------------------
 
 
-def export(config: Config, what: What, target: str, kind: str | None, filters: Mapping[str, Any]) -> None:
+def export(
+    config: Config,
+    *,
+    file: str,
+    what: What,
+    format: str | None,
+    user: str | None,
+    app: str | None,
+    since: str | None,
+    until: str | None,
+) -> None:
     """``flashflow export``: write to a file, which appears when complete, or to standard output (``-``)."""
-    form = format_of(target, kind)
-    given = {name: value for name, value in filters.items() if value is not None}
-    url = running(config)
-    with writing_to(target) as out:
-        if url is not None:
-            _fetch(config, url, f"/api/export/{what}?{urlencode({'format': form, **given})}", out)
+    times = {
+        name: _parse_time(f"--{name}", text) for name, text in (("since", since), ("until", until)) if text is not None
+    }
+    form = format_of(file, format)
+    server = running(config)
+    with writing_to(file) as out:
+        if server is not None:
+            texts = {name: time.isoformat() for name, time in times.items()}
+            filters = {"format": form, "user_id": user, "app": app, **texts}
+            query = urlencode({name: value for name, value in filters.items() if value is not None})
+            _fetch(server, f"/api/export/{what}?{query}", out)
             return
+        bounds = {name: timestamp_ms(name, time) for name, time in times.items()}
         with Backend(config) as backend:
-            for piece in backend.exports.rows(what, form, export_filter(given)):
+            for piece in backend.exports.rows(what, form, ExportFilter(user_id=user, app=app, **bounds)):
                 out.write(piece)
 
 
-def export_filter(given: Mapping[str, str]) -> ExportFilter:
-    """Build the filter from command line options. Raises ValidationError."""
-    return ExportFilter(
-        user_id=given.get("user_id"),
-        app=given.get("app"),
-        since=None if "since" not in given else timestamp_ms("since", _parse_time("since", given["since"])),
-        until=None if "until" not in given else timestamp_ms("until", _parse_time("until", given["until"])),
-    )
-
-
-def time_argument(text: str | None, option: str) -> str | None:
-    """Convert a time, or a day (its start in this machine's zone), to RFC 3339. Raises ValidationError."""
-    if text is None:
-        return None
+def _parse_time(option: str, text: str) -> datetime:
+    """Parse a time, or a day (its start in this machine's zone). Raises ValidationError."""
     try:
         day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=workspace_zone())
     except ValueError:
-        return _parse_time(option, text).isoformat()
-    return day.astimezone(UTC).isoformat()
-
-
-def _parse_time(option: str, text: str) -> datetime:
+        pass
+    else:
+        return day.astimezone(UTC)
     try:
         value = datetime.fromisoformat(text)
     except ValueError:
@@ -97,15 +98,15 @@ def _parse_time(option: str, text: str) -> datetime:
     return value
 
 
-def _fetch(config: Config, url: str, path: str, out: BinaryIO) -> None:
-    with proven(config, url, READ_S) as connection:
-        with answering(url):
-            connection.request("GET", path, headers=key_header(config))
+def _fetch(server: Server, path: str, out: BinaryIO) -> None:
+    with server.proven(READ_S) as connection:
+        with server.answering():
+            connection.request("GET", path, headers=server.key_header)
             response = connection.getresponse()
             problem = None if response.status == 200 else msgspec.json.decode(response.read())
         if problem is not None:
             raise FlashFlowError(str(problem.get("detail") or problem.get("title")))
-        for piece in _pieces(response, url):
+        for piece in _pieces(response, server.url):
             out.write(piece)
 
 
@@ -132,20 +133,17 @@ class Line(NamedTuple):
     error: ValidationError | None = None
 
 
-class Imported(NamedTuple):
-    """Number of imported, already stored and refused rows of a file."""
-
-    accepted: int
-    duplicates: int
-    refused: int
+Pairs = Sequence[tuple[str, str]]
+"""Field and message of each error of a row."""
+Stored = tuple[int, int, Sequence[tuple[int, Pairs]]]
+"""Result of a batch: number of rows stored and already known, and the index and errors of each refused row."""
 
 
 class ImportKind(NamedTuple):
-    """Kind of importable rows: decoder, column names, and the function that stores a batch."""
+    """Kind of importable rows: decoder, record with the column names, and the function that stores a batch."""
 
-    what: str
     decode: Callable[[bytes], object]
-    columns: tuple[str, ...]
+    record: type[Input]
     store: Callable[[Backend, Sequence[bytes]], BatchResult]
 
 
@@ -161,63 +159,57 @@ def _store_notifications(backend: Backend, rows: Sequence[bytes]) -> BatchResult
     return backend.notifications.store.run(import_notifications_write(backend.notifications.clock, rows))
 
 
-IMPORT_KINDS = {
-    "activities": ImportKind("activities", decode_row, ImportedActivityIn.__struct_fields__, _store_activities),
-    "sessions": ImportKind("sessions", decode_session, ImportedSessionIn.__struct_fields__, _store_sessions),
-    "notifications": ImportKind(
-        "notifications", decode_notification, ImportedNotificationIn.__struct_fields__, _store_notifications
-    ),
+IMPORT_KINDS: Mapping[What, ImportKind] = {
+    "activities": ImportKind(decode_row, ImportedActivityIn, _store_activities),
+    "sessions": ImportKind(decode_session, ImportedSessionIn, _store_sessions),
+    "notifications": ImportKind(decode_notification, ImportedNotificationIn, _store_notifications),
 }
 _JSON_CELLS = ("metadata", "device_info", "data", "actions", "channels", "count")
 """Columns whose cells hold JSON text."""
 
 
-def import_file(config: Config, say: Say, complain: Say, name: str, kind: str | None, what: str) -> Imported:
-    """``flashflow import``: store valid rows, report each invalid row with its line. Raises FlashFlowError."""
-    form, import_kind = format_of(name, kind), IMPORT_KINDS[what]
+def import_file(config: Config, *, file: str, format: str | None, what: What) -> int:
+    """``flashflow import``: store valid rows, report each invalid row with its line. Return 0, or 1 if a row was
+    refused. Raises FlashFlowError."""
+    form = format_of(file, format)
     accepted = duplicates = refused = 0
-    with _importing(config, import_kind) as store, _lines(name, form, import_kind) as lines:
+    with _storing(config, what) as store, _lines(file, form, what) as lines:
         for batch in _batches(lines):
             good = [line for line in batch if line.error is None]
-            errors = [(line.number, line.error.errors) for line in batch if line.error is not None]
+            errors: list[tuple[int, Pairs]] = [(line.number, line.error.errors) for line in batch if line.error]
             if good:
-                answer = store([line.row for line in good])
-                accepted, duplicates = accepted + answer["accepted"], duplicates + answer["duplicates"]
-                errors += [(good[row["index"]].number, _pairs(row["errors"])) for row in answer["rejected"]]
+                more_accepted, more_duplicates, rejected = store([line.row for line in good])
+                accepted, duplicates = accepted + more_accepted, duplicates + more_duplicates
+                errors += [(good[index].number, pairs) for index, pairs in rejected]
             refused += len(errors)
             for number, pairs in sorted(errors):
                 complain(f"line {number}: " + "; ".join(f"{f}: {m}" if f else m for f, m in pairs))
-    say(f"{accepted:,} imported, {duplicates:,} were there already, {refused:,} refused.")
-    return Imported(accepted, duplicates, refused)
-
-
-def _pairs(errors: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple((e["field"], e["message"]) for e in errors)
+    print_line(f"{accepted:,} imported, {duplicates:,} were there already, {refused:,} refused.")
+    return 1 if refused else 0
 
 
 @contextmanager
-def _importing(config: Config, import_kind: ImportKind) -> Iterator[Callable[[Sequence[bytes]], dict[str, Any]]]:
+def _storing(config: Config, what: What) -> Iterator[Callable[[Sequence[bytes]], Stored]]:
     """Yield the function that stores a batch: through a running server, else in the file."""
-    url = running(config)
-    if url is not None:
-        yield lambda rows: _post(config, url, import_kind.what, rows)
+    if server := running(config):
+
+        def post(rows: Sequence[bytes]) -> Stored:
+            answer = server.ask("POST", f"/api/import/{what}", b'{"%s":[%s]}' % (what.encode(), b",".join(rows)))
+            rejected = [
+                (row["index"], [(error["field"], error["message"]) for error in row["errors"]])
+                for row in answer["rejected"]
+            ]
+            return answer["accepted"], answer["duplicates"], rejected
+
+        yield post
         return
     with Backend(config) as backend:
 
-        def store(rows: Sequence[bytes]) -> dict[str, Any]:
-            result = import_kind.store(backend, rows)
-            rejected = [
-                {"index": row.index, "errors": [{"field": f, "message": m} for f, m in row.errors]}
-                for row in result.rejected
-            ]
-            return {"accepted": result.accepted, "duplicates": result.duplicates, "rejected": rejected}
+        def store(rows: Sequence[bytes]) -> Stored:
+            result = IMPORT_KINDS[what].store(backend, rows)
+            return result.accepted, result.duplicates, [(row.index, row.errors) for row in result.rejected]
 
         yield store
-
-
-def _post(config: Config, url: str, what: str, rows: Sequence[bytes]) -> dict[str, Any]:
-    body = b'{"%s":[%s]}' % (what.encode(), b",".join(rows))
-    return ask(config, url, "POST", f"/api/import/{what}", body)
 
 
 def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
@@ -234,18 +226,13 @@ def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
 
 
 @contextmanager
-def _lines(name: str, form: Format, import_kind: ImportKind) -> Iterator[Iterator[Line]]:
-    def read(file: BinaryIO) -> Read:
-        return _json_lines(file) if form == "jsonl" else _csv_lines(_text(file), import_kind)
-
+def _lines(name: str, form: Format, what: What) -> Iterator[Iterator[Line]]:
     try:
         if form == "parquet":
-            yield _checked(enumerate(map(_of_parquet, rows_of(name)), 1), import_kind)
-        elif name == "-":
-            yield _checked(read(sys.stdin.buffer), import_kind)
-        else:
-            with open(name, "rb") as file:
-                yield _checked(read(file), import_kind)
+            yield _checked(enumerate(map(_of_parquet, rows_of(name)), 1), what)
+            return
+        with nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as file:
+            yield _checked(_json_lines(file) if form == "jsonl" else _csv_lines(_text(file), what), what)
     except OSError as error:
         raise FlashFlowError(f"{name} cannot be read: {error.strerror or error}.") from error
 
@@ -254,13 +241,14 @@ Read = Iterable[tuple[int, Callable[[], bytes]]]
 """Lines by number, each with a function that returns its JSON or raises ValidationError."""
 
 
-def _checked(rows: Read, import_kind: ImportKind) -> Iterator[Line]:
+def _checked(rows: Read, what: What) -> Iterator[Line]:
+    decode = IMPORT_KINDS[what].decode
     for number, read in rows:
         try:
             row = read()
             if len(row) > BODY:
                 raise ValidationError.of("", "is larger than the limit of a request")
-            import_kind.decode(row)
+            decode(row)
         except ValidationError as error:
             yield Line(number, b"", error)
         else:
@@ -292,18 +280,17 @@ def _text(file: BinaryIO) -> Iterator[str]:
         yield line
 
 
-def _csv_lines(text: Iterator[str], import_kind: ImportKind) -> Read:
+def _csv_lines(text: Iterator[str], what: What) -> Read:
     csv.field_size_limit(MOST_LINE)  # global, but this process only imports
+    columns = IMPORT_KINDS[what].record.__struct_fields__
     reader = csv.reader(text)
     try:
         names = next(reader, [])
     except csv.Error as error:
         raise ValidationError.of("line 1", f"is not valid CSV: {error}") from None
-    unknown = [name for name in names if name not in import_kind.columns]
+    unknown = [name for name in names if name not in columns]
     if unknown or len(set(names)) < len(names):
-        raise ValidationError.of(
-            "line 1", f"names no columns of {import_kind.what}: {', '.join(unknown or names)[:200]}"
-        )
+        raise ValidationError.of("line 1", f"names no columns of {what}: {', '.join(unknown or names)[:200]}")
     at = reader.line_num
     while True:
         try:
@@ -336,12 +323,8 @@ def _as_row(row: dict[str, Any]) -> bytes:
             msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             raise ValidationError.of(name, "is not JSON") from None
-    return _encode(row) if texts else row_json(row)
-
-
-def _encode(row: dict[str, Any]) -> bytes:
     try:
-        return msgspec.json.encode(row)
+        return msgspec.json.encode(row) if texts else row_json(row)
     except UnicodeEncodeError:
         raise ValidationError.of("", "is not UTF-8") from None
 
@@ -349,33 +332,31 @@ def _encode(row: dict[str, Any]) -> bytes:
 # --- prune and backup -------------------------------------------------------------------------------------------------
 
 
-def prune(config: Config, say: Say, before: str, what: Kind, *, dry_run: bool) -> None:
+def prune(config: Config, *, before: str | None, keep_days: int | None, what: Kind, dry_run: bool) -> None:
     """``flashflow prune``: delete old rows, or count them with ``dry_run``; print the numbers."""
-    cut_off = _parse_time("--before", before)
-    url = running(config)
+    if before is not None:
+        cut_off = _parse_time("--before", before)
+    else:
+        now = datetime.now(UTC)
+        cut_off = now.replace(microsecond=now.microsecond // 1000 * 1000) - timedelta(days=keep_days or 0)
     counts = {"activities": 0, "sessions": 0, "notifications": 0}
-    if url is None:
+    if server := running(config):
+        more = True
+        while more:
+            answer = server.ask("POST", "/api/prune", {"before": cut_off.isoformat(), "what": what, "dry_run": dry_run})
+            counts = {name: count + answer[name] for name, count in counts.items()}
+            more = answer["more"]
+    else:
         with Backend(config) as backend:
             work = backend.retention.would_prune if dry_run else backend.retention.prune
             result = work(timestamp_ms("before", cut_off), what)
             counts = {name: getattr(result, name) for name in counts}
-    else:
-        more = True
-        while more:
-            body = {"before": cut_off.isoformat(), "what": what, "dry_run": dry_run}
-            answer = ask(config, url, "POST", "/api/prune", body)
-            counts = {name: count + answer[name] for name, count in counts.items()}
-            more = answer["more"]
     done = "Would prune" if dry_run else "Pruned"
-    say(f"{done} {', '.join(f'{count:,} {name}' for name, count in counts.items())} from before {cut_off.isoformat()}.")
+    listed = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    print_line(f"{done} {listed} from before {cut_off.isoformat()}.")
 
 
-def days_ago(days: int) -> str:
-    """Return the time ``days`` days ago, as RFC 3339."""
-    return (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds")
-
-
-def backup(config: Config, say: Say, folder: str | None) -> None:
+def backup(config: Config, *, folder: str | None) -> None:
     """``flashflow backup``: copy both files, also while FlashFlow runs; print the paths of the copies."""
     clock = SystemClock()
     found = [path for name in (ACTIVITY_FILE, NOTIFICATION_FILE) if (path := config.data_dir / name).exists()]
@@ -385,8 +366,8 @@ def backup(config: Config, say: Say, folder: str | None) -> None:
         for path in found:
             target = None if folder is None else Path(folder)
             if target is None or os.path.realpath(target) == os.path.realpath(backups_folder(path)):
-                say(str(back_up(path, clock, "manual")))
+                print_line(str(back_up(path, clock, "manual")))
             else:
-                say(str(copy_to(path, target, clock)))
+                print_line(str(copy_to(path, target, clock)))
     except (OSError, sqlite3.Error) as error:
         raise StorageError(f"The backup could not be made: {reason(error)}.") from error

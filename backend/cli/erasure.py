@@ -11,8 +11,8 @@ from urllib.parse import quote
 from flashflow.backend.api.framework.parameters import UserPath
 from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.app import Backend
-from flashflow.backend.cli.commands import Say
-from flashflow.backend.cli.server_connection import ask, running
+from flashflow.backend.cli.process import print_line
+from flashflow.backend.cli.server_connection import running
 from flashflow.backend.core.config import Config
 from flashflow.backend.core.errors import FlashFlowError, NotFound, StorageError
 from flashflow.backend.schemas.requests import build
@@ -38,10 +38,10 @@ _KINDS = {
 }
 
 
-def erase(config: Config, say: Say, user: str, *, sure: bool, even_if_unknown: bool = False) -> None:
-    """``flashflow erase``: print what was removed and what remains. Ask on the terminal unless ``sure``."""
+def erase(config: Config, *, user: str, yes: bool, even_if_unknown: bool) -> None:
+    """``flashflow erase``: print what was removed and what remains. Ask on the terminal unless ``yes``."""
     user = _user(user)
-    if not sure:
+    if not yes:
         _confirm(user)
     try:
         result = _erased(config, user, even_if_unknown=even_if_unknown)
@@ -49,15 +49,17 @@ def erase(config: Config, say: Say, user: str, *, sure: bool, even_if_unknown: b
         raise NotFound(f"{unknown} --even-if-unknown creates a tombstone anyway.") from None
     removed = [_count(count, kind) for kind, count in result["removed"].items() if count]
     if removed:
-        say(f"“{user}” is erased. Removed: {', '.join(removed)}.")
+        print_line(f"“{user}” is erased. Removed: {', '.join(removed)}.")
     else:
-        say(f"Nothing was stored of “{user}”.")
-    say(_SWEPT if result["swept"] else _NOT_SWEPT)
-    backups = result["backups_removed"]
-    say(f"Backups removed: {backups:,}; fresh ones took their place." if backups else "No backup had to be removed.")
-    say(_REMAINS)
+        print_line(f"Nothing was stored of “{user}”.")
+    print_line(_SWEPT if result["swept"] else _NOT_SWEPT)
+    if backups := result["backups_removed"]:
+        print_line(f"Backups removed: {backups:,}; fresh ones took their place.")
+    else:
+        print_line("No backup had to be removed.")
+    print_line(_REMAINS)
     if result["remains"]:
-        say(f"These are unchanged and may still contain the user: {', '.join(result['remains'])}.")
+        print_line(f"These are unchanged and may still contain the user: {', '.join(result['remains'])}.")
 
 
 _SWEPT = "The files' free pages were swept."
@@ -71,27 +73,24 @@ _REMAINS = (
 )
 
 
-def readmit(config: Config, say: Say, user: str) -> None:
+def readmit(config: Config, *, user: str) -> None:
     """``flashflow readmit``: lift an erasure; print whether there was one."""
     user = _user(user)
-    url = running(config)
-    if url is not None:
-        lifted = bool(ask(config, url, "POST", f"/api/users/{quote(user, safe='')}/readmit")["readmitted"])
+    if server := running(config):
+        lifted = bool(server.ask("POST", f"/api/users/{quote(user, safe='')}/readmit")["readmitted"])
     else:
         with Backend(config) as backend:
             lifted = backend.erasing.readmit(user)
     if lifted:
-        say(f"“{user}” may be stored again; erased data stays erased.")
+        print_line(f"“{user}” may be stored again; erased data stays erased.")
     else:
-        say(f"“{user}” is not erased; nothing was changed.")
+        print_line(f"“{user}” is not erased; nothing was changed.")
 
 
 def _erased(config: Config, user: str, *, even_if_unknown: bool) -> Mapping[str, Any]:
-    url = running(config)
-    if url is not None:
+    if server := running(config):
         path = f"/api/users/{quote(user, safe='')}" + ("?even_if_unknown=true" if even_if_unknown else "")
-        answer: Mapping[str, Any] = ask(config, url, "DELETE", path, timeout=ERASE_S)
-        return answer
+        return server.ask("DELETE", path, timeout=ERASE_S)
     with Backend(config) as backend:
         try:
             return to_json_types(backend.erasing.erase(user, even_if_unknown=even_if_unknown))

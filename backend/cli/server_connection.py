@@ -30,8 +30,63 @@ class NotProven(FlashFlowError):
     """The program at the server's address is not this folder's server; the key was not sent."""
 
 
-def running(config: Config) -> str | None:
-    """Return the address of the server that runs on this data folder; None without one. Raises NotProven."""
+class Server:
+    """The server that runs on a data folder; requests carry the folder's local key."""
+
+    def __init__(self, config: Config, url: str) -> None:
+        self.url = url
+        self._config = config
+
+    def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | bytes | None = None, timeout: float = ASK_S
+    ) -> dict[str, Any]:
+        """Send a request; bytes in ``body`` are JSON. Raises FlashFlowError with the server's message, NotFound for
+        status 404."""
+        content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        headers = self.key_header | ({} if body is None else {"Content-Type": "application/json"})
+        with self.proven(timeout) as connection, self.answering():
+            connection.request(method, path, content, headers)
+            response = connection.getresponse()
+            answer = json.loads(response.read() or b"{}")
+        if not isinstance(answer, dict):
+            raise StorageError(f"FlashFlow at {self.url} did not answer with a JSON object.")
+        if response.status >= 400:
+            kind = NotFound if response.status == 404 else FlashFlowError
+            raise kind(str(answer.get("detail") or answer.get("title") or response.status))
+        return answer
+
+    @property
+    def key_header(self) -> dict[str, str]:
+        """The header with the local key, for proven connections only."""
+        return {"Authorization": f"Bearer {local_key(self._config.data_dir)}"}
+
+    @contextmanager
+    def proven(self, timeout: float = ASK_S) -> Iterator[http.client.HTTPConnection]:
+        """Connect, and let the server prove that it knows the local key. Raises NotProven, and StorageError where no
+        server responds."""
+        with self.answering():
+            connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=min(timeout, ASK_S))
+        try:
+            with self.answering():
+                connection.connect()
+                connection.auto_open = 0  # the key must not be sent on a second, unproven connection
+                _prove(connection, self._config)
+                connection.sock.settimeout(timeout)
+            yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Convert connection errors within this block to StorageError."""
+        try:
+            yield
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise StorageError(f"FlashFlow at {self.url} did not answer: {error or type(error).__name__}") from error
+
+
+def running(config: Config) -> Server | None:
+    """Return the server that runs on this data folder; None without one. Raises NotProven."""
     try:
         instance = msgspec.json.decode((config.data_dir / INSTANCE_FILE).read_bytes(), type=Instance)
     except (OSError, msgspec.DecodeError):
@@ -39,66 +94,12 @@ def running(config: Config) -> str | None:
     # A killed server leaves its file behind, and its port may be used by another program.
     if not _is_alive(instance.pid) or not is_locked(config.data_dir):
         return None
+    server = Server(config, instance.url)
     try:
-        with proven(config, instance.url):
-            return instance.url
+        with server.proven():
+            return server
     except StorageError:
         return None
-
-
-def ask(
-    config: Config,
-    url: str,
-    method: str,
-    path: str,
-    body: Mapping[str, Any] | bytes | None = None,
-    timeout: float = ASK_S,
-) -> dict[str, Any]:
-    """Send a request to the running server with the local key; bytes in ``body`` are JSON. Raises FlashFlowError with
-    the server's message, NotFound for status 404."""
-    content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    headers = key_header(config) | ({} if body is None else {"Content-Type": "application/json"})
-    with proven(config, url, timeout) as connection, answering(url):
-        connection.request(method, path, content, headers)
-        response = connection.getresponse()
-        answer = json.loads(response.read() or b"{}")
-    if not isinstance(answer, dict):
-        raise StorageError(f"FlashFlow at {url} did not answer with a JSON object.")
-    if response.status >= 400:
-        kind = NotFound if response.status == 404 else FlashFlowError
-        raise kind(str(answer.get("detail") or answer.get("title") or response.status))
-    return answer
-
-
-def key_header(config: Config) -> dict[str, str]:
-    """Return the header with the local key, for proven connections only."""
-    return {"Authorization": f"Bearer {local_key(config.data_dir)}"}
-
-
-@contextmanager
-def proven(config: Config, url: str, timeout: float = ASK_S) -> Iterator[http.client.HTTPConnection]:
-    """Connect, and let the server prove that it knows the local key. Raises NotProven, and StorageError where no server
-    responds."""
-    with answering(url):
-        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=min(timeout, ASK_S))
-    try:
-        with answering(url):
-            connection.connect()
-            connection.auto_open = 0  # the key must not be sent on a second, unproven connection
-            _prove(connection, config)
-            connection.sock.settimeout(timeout)
-        yield connection
-    finally:
-        connection.close()
-
-
-@contextmanager
-def answering(url: str) -> Iterator[None]:
-    """Convert connection errors within this block to StorageError."""
-    try:
-        yield
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise StorageError(f"FlashFlow at {url} did not answer: {error or type(error).__name__}") from error
 
 
 def _prove(connection: http.client.HTTPConnection, config: Config) -> None:
