@@ -104,7 +104,7 @@ class StringsField(TextField):
 
 
 class JsonField(TextField):
-    """JSON of one type. NULL, and JSON that does not parse, read as ``otherwise``."""
+    """JSON of one type. NULL, which an empty value is stored as, and damaged JSON read as ``otherwise``."""
 
     def __init__(self, type_: Any, otherwise: Any, **options: Any) -> None:
         self._decode = msgspec.json.Decoder(type_).decode
@@ -112,7 +112,7 @@ class JsonField(TextField):
         super().__init__(**options)
 
     def db_value(self, value: Any) -> str | None:
-        return to_json(value) if value else None
+        return None if self.null and not value else to_json(value)
 
     def python_value(self, value: str | None) -> Any:
         return decode_json(self._decode, value, self._otherwise)
@@ -120,12 +120,12 @@ class JsonField(TextField):
 
 def zero() -> BigIntegerField:
     """Make an integer column whose default in SQL is 0."""
-    return BigIntegerField(default=0, constraints=[Default(0)])
+    return BigIntegerField(constraints=[Default(0)])
 
 
 def false() -> BooleanField:
     """Make a boolean column whose default in SQL is false."""
-    return BooleanField(default=False, constraints=[Default(0)])
+    return BooleanField(constraints=[Default(0)])
 
 
 def parent(model: type[Model], column: str) -> ForeignKeyField:

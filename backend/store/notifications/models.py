@@ -61,10 +61,10 @@ class Notification(BaseModel):
     read_at = MillisecondsField(null=True)
     archived_at = MillisecondsField(null=True)
     revision = BigIntegerField()
-    count = BigIntegerField(default=1, constraints=[Default(1)])
+    count = BigIntegerField(constraints=[Default(1)])
     snoozed_until = MillisecondsField(null=True)
     category = TextField(null=True)
-    listed_at = MillisecondsField(default=0, constraints=[Default(0)])
+    listed_at = MillisecondsField(constraints=[Default(0)])
 
     class Meta:
         table_name = "notifications"
@@ -150,7 +150,7 @@ class Delivery(BaseModel):
     next_attempt_at = MillisecondsField(null=True)
     lease_until = MillisecondsField(null=True)
     tries = zero()
-    route = TextField(default="", constraints=[Default("''")])
+    route = TextField(constraints=[Default("''")])
     release_at = MillisecondsField(null=True)
     carrier_seq = BigIntegerField(null=True)
     in_turn = false()
@@ -275,7 +275,7 @@ class DeviceToken(BaseModel):
     created_at = MillisecondsField()
     updated_at = MillisecondsField()
     last_used_at = MillisecondsField(null=True)
-    identity = TextField(default="", constraints=[Default("''")])
+    identity = TextField(constraints=[Default("''")])
 
     class Meta:
         table_name = "device_tokens"
@@ -322,8 +322,8 @@ class QuietHours(BaseModel):
 
     user_id = TextField(primary_key=True)
     enabled = false()
-    start_time = TextField(default="22:00", constraints=[Default("'22:00'")])
-    end_time = TextField(default="07:00", constraints=[Default("'07:00'")])
+    start_time = TextField(constraints=[Default("'22:00'")])
+    end_time = TextField(constraints=[Default("'07:00'")])
     timezone = TextField(null=True)
     days = TextField(null=True)
     dnd_until = MillisecondsField(null=True)

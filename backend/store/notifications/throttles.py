@@ -5,13 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-import msgspec
+from peewee import EXCLUDED
 
-from flashflow.backend.core.encoding import decode_json, to_json
 from flashflow.backend.schemas.records import NotificationType
+from flashflow.backend.store.engine.statement import Statement, slot
 from flashflow.backend.store.engine.writer import Tx
-
-_decode = msgspec.json.Decoder(list[int]).decode
+from flashflow.backend.store.notifications.models import ThrottleUse
 
 
 def used_up(
@@ -37,16 +36,31 @@ def note_use(tx: Tx, user_id: str, kind: NotificationType, channels: Sequence[st
         return
     for channel in channels:
         times = [*_times(tx.conn, user_id, kind.name, channel), tx.now_ms][-kind.throttle.limit :]
-        tx.conn.execute(
-            "INSERT INTO throttles (user_id, notification_type, channel, times) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET times = excluded.times",
-            (user_id, kind.name, channel, to_json(times)),
-        )
+        _SAVE.run(tx.conn, user=user_id, type=kind.name, channel=channel, times=times)
 
 
-def _times(conn: sqlite3.Connection, user_id: str, name: str, channel: str) -> list[int]:
-    row = conn.execute(
-        "SELECT times FROM throttles WHERE user_id = ? AND notification_type = ? AND channel = ?",
-        (user_id, name, channel),
-    ).fetchone()
-    return [] if row is None else decode_json(_decode, row[0], [])
+def _times(conn: sqlite3.Connection, user_id: str, name: str, channel: str) -> Sequence[int]:
+    times: Sequence[int] | None = _TIMES.value(conn, user=user_id, type=name, channel=channel)
+    return times or ()
+
+
+_TIMES = Statement(
+    ThrottleUse.select(ThrottleUse.times).where(
+        ThrottleUse.user_id == slot("user"),
+        ThrottleUse.notification_type == slot("type"),
+        ThrottleUse.channel == slot("channel"),
+    )
+)
+_SAVE = Statement(
+    ThrottleUse.insert(
+        {
+            ThrottleUse.user_id: slot("user"),
+            ThrottleUse.notification_type: slot("type"),
+            ThrottleUse.channel: slot("channel"),
+            ThrottleUse.times: slot("times", ThrottleUse.times),
+        }
+    ).on_conflict(
+        conflict_target=[ThrottleUse.user_id, ThrottleUse.notification_type, ThrottleUse.channel],
+        update={ThrottleUse.times: EXCLUDED.times},
+    )
+)

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import NamedTuple
 
-import msgspec
+from peewee import Select, fn
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.encoding import decode_json, from_strings, to_json
 from flashflow.backend.schemas.records import NotificationType, Stage, Throttle
+from flashflow.backend.store.engine.statement import Statement, columns, next_number, slot, slots
 from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.notifications import models
 
 MOST_TYPES = 1_000
 """Types stored by their first use; further ones work but are not listed. A guard against ids in type names."""
 
-_TYPE_COLUMNS = (
-    "name, label, description, channels, critical, digest, app, created_at, updated_at, asks_critical, category, "
-    "digest_at, throttle, failover"
-)
-_NEXT_TYPE = "(SELECT COALESCE(MAX(seq), 0) + 1 FROM notification_types)"
-_decode_throttle = msgspec.json.Decoder(Throttle).decode
-_decode_failover = msgspec.json.Decoder(tuple[Stage, ...]).decode
+
+class _Row(NamedTuple):
+    """A row of the table."""
+
+    seq: int
+    name: str
+    label: str
+    description: str
+    channels: tuple[str, ...]
+    critical: bool
+    digest: str | None
+    app: str
+    created_at: int
+    updated_at: int
+    asks_critical: bool
+    category: str | None
+    digest_at: str | None
+    throttle: Throttle | None
+    failover: tuple[Stage, ...]
 
 
 def read_type(conn: sqlite3.Connection, name: str) -> NotificationType | None:
     """Read the type of that name, declared or used."""
-    row = conn.execute(f"SELECT {_TYPE_COLUMNS} FROM notification_types WHERE name = ?", (name,)).fetchone()
+    row = _READ.one(conn, name=name)
     return None if row is None else _to_type(row)
 
 
@@ -37,36 +50,33 @@ def list_types(conn: sqlite3.Connection) -> tuple[NotificationType, ...]:
 
 def numbered_types(conn: sqlite3.Connection) -> list[tuple[int, NotificationType]]:
     """Every type with its ``seq``, by name."""
-    rows = conn.execute(f"SELECT seq, {_TYPE_COLUMNS} FROM notification_types ORDER BY name")
-    return [(seq, _to_type(tuple(row))) for seq, *row in rows]
+    return [(row.seq, _to_type(row)) for row in _LIST.all(conn)]
 
 
 def remember_type(tx: Tx, name: str, app: str) -> None:
     """Insert a type that is used before it was declared, up to MOST_TYPES."""
-    tx.conn.execute(
-        "INSERT INTO notification_types "
-        "(name, label, description, channels, critical, app, created_at, updated_at, seq) "
-        f"SELECT ?, ?, '', '[\"in_app\"]', 0, ?, ?, ?, {_NEXT_TYPE} "
-        "WHERE (SELECT COUNT(*) FROM notification_types) < ? ON CONFLICT DO NOTHING",
-        (name, type_label(name), app, tx.now_ms, tx.now_ms, MOST_TYPES),
-    )
+    _REMEMBER.run(tx.conn, name=name, label=type_label(name), app=app, now=tx.now_ms)
 
 
 def save_type(tx: Tx, kind: NotificationType) -> None:
     """Insert or replace a declared type; its ``created_at`` stays."""
-    tx.conn.execute(
-        f"INSERT INTO notification_types ({_TYPE_COLUMNS}, seq) "
-        f"VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,{_NEXT_TYPE}) "
-        "ON CONFLICT DO UPDATE SET label = excluded.label, description = excluded.description, "
-        "channels = excluded.channels, critical = excluded.critical, digest = excluded.digest, app = excluded.app, "
-        "updated_at = excluded.updated_at, asks_critical = excluded.asks_critical, category = excluded.category, "
-        "digest_at = excluded.digest_at, throttle = excluded.throttle, failover = excluded.failover",
-        (
-            kind.name, kind.label, kind.description, to_json(kind.channels), kind.critical, kind.digest, kind.app,
-            tx.now_ms, tx.now_ms, kind.asks_critical, kind.category, kind.digest_at,
-            to_json(kind.throttle) if kind.throttle else None, to_json(kind.failover) if kind.failover else None,
-        ),
-    )  # fmt: skip
+    _SAVE.run(
+        tx.conn,
+        name=kind.name,
+        label=kind.label,
+        description=kind.description,
+        channels=kind.channels,
+        critical=kind.critical,
+        digest=kind.digest,
+        app=kind.app,
+        created_at=tx.now_ms,
+        updated_at=tx.now_ms,
+        asks_critical=kind.asks_critical,
+        category=kind.category,
+        digest_at=kind.digest_at,
+        throttle=kind.throttle,
+        failover=kind.failover,
+    )
 
 
 def type_label(name: str) -> str:
@@ -75,24 +85,50 @@ def type_label(name: str) -> str:
     return label[:1].upper() + label[1:]
 
 
-def _to_type(row: tuple[Any, ...]) -> NotificationType:
-    (
-        name, label, description, channels, critical, digest, app, created, updated, asks, category, digest_at,
-        throttle, failover,
-    ) = row  # fmt: skip
+def _to_type(row: _Row) -> NotificationType:
     return NotificationType(
-        name=name,
-        label=label,
-        description=description,
-        channels=from_strings(channels),
-        critical=bool(critical),
-        digest=digest,
-        app=app,
-        created_at=to_datetime(created),
-        updated_at=to_datetime(updated),
-        asks_critical=bool(asks),
-        category=category,
-        digest_at=digest_at,
-        throttle=decode_json(_decode_throttle, throttle, None),
-        failover=decode_json(_decode_failover, failover, ()),
+        name=row.name,
+        label=row.label,
+        description=row.description,
+        channels=row.channels,
+        critical=row.critical,
+        digest=row.digest,
+        app=row.app,
+        created_at=to_datetime(row.created_at),
+        updated_at=to_datetime(row.updated_at),
+        asks_critical=row.asks_critical,
+        category=row.category,
+        digest_at=row.digest_at,
+        throttle=row.throttle,
+        failover=row.failover,
     )
+
+
+_KINDS = models.NotificationType
+_READ = Statement(_KINDS.select(*columns(_KINDS, _Row)).where(_KINDS.name == slot("name")), _Row)
+_LIST = Statement(_KINDS.select(*columns(_KINDS, _Row)).order_by(_KINDS.name), _Row)
+_COUNT = _KINDS.select(fn.COUNT(_KINDS.name))
+_REMEMBER = Statement(
+    _KINDS.insert_from(
+        Select(
+            columns=[
+                slot("name"), slot("label"), "", '["in_app"]', 0, slot("app"), slot("now"), slot("now"),
+                next_number(_KINDS.seq),
+            ]
+        ).where(_COUNT < MOST_TYPES),
+        [
+            _KINDS.name, _KINDS.label, _KINDS.description, _KINDS.channels, _KINDS.critical, _KINDS.app,
+            _KINDS.created_at, _KINDS.updated_at, _KINDS.seq,
+        ],
+    ).on_conflict("NOTHING", conflict_target=[_KINDS.name])
+)  # fmt: skip
+_DECLARED = (
+    _KINDS.label, _KINDS.description, _KINDS.channels, _KINDS.critical, _KINDS.digest, _KINDS.app, _KINDS.updated_at,
+    _KINDS.asks_critical, _KINDS.category, _KINDS.digest_at, _KINDS.throttle, _KINDS.failover,
+)  # fmt: skip
+"""The columns that a declaration replaces."""
+_SAVE = Statement(
+    _KINDS.insert(
+        {**slots(_KINDS.name, _KINDS.created_at, *_DECLARED), _KINDS.seq: next_number(_KINDS.seq)}
+    ).on_conflict(conflict_target=[_KINDS.name], preserve=_DECLARED)
+)

@@ -1,0 +1,105 @@
+"""The contract of every statement: it runs on an empty and on a filled file, and its rows name its columns."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import pkgutil
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flashflow.backend.store
+from flashflow.backend import NotificationService, UserActivityService
+from flashflow.backend.store.engine.database import Store
+from flashflow.backend.store.engine.models import AddressField, IdField, JsonField, ObjectField, StringsField
+from flashflow.backend.store.engine.statement import STATEMENTS
+from tests.support.filled_files import fill
+
+for module in pkgutil.walk_packages(flashflow.backend.store.__path__, "flashflow.backend.store."):
+    importlib.import_module(module.name)
+
+OF_THE_STORE = tuple(statement for statement in STATEMENTS if statement.place.startswith("flashflow."))
+TEMPORARY: tuple[str, ...] = ()
+"""Temporary tables that statements read, as SQL that creates them."""
+SLOTS = re.compile(r"'(?:[^']|'')*'|(?<![:\w]):([a-z_]\w*)")
+SAMPLES: dict[type, Any] = {IdField: "an-id", AddressField: "10.0.0.7", StringsField: ("a",), ObjectField: {"a": 1}}
+numbers = itertools.count(1_000_000)
+
+
+@pytest.fixture(scope="module", params=["empty", "filled"])
+def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Store]]:
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    with ExitStack() as stack:
+        activities = stack.enter_context(UserActivityService(folder / "user_activities.db"))
+        notifications = stack.enter_context(NotificationService(folder / "notifications.db"))
+        if request.param == "filled":
+            fill(activities, notifications)
+        yield activities.store, notifications.store
+
+
+def sample(convert: Any) -> Any:
+    """A value that ``convert`` encodes; a number of its own where nothing is encoded."""
+    if convert is None:
+        return next(numbers)
+    field = getattr(convert, "__self__", None)
+    if field is None:  # a list
+        return [1]
+    return () if isinstance(field, JsonField) else SAMPLES.get(type(field), 1)
+
+
+def run(conn: sqlite3.Connection, statement: Any) -> list[str] | None:
+    """Run ``statement`` once; return the names of its columns, None where a constraint refused the values."""
+    compiled = statement.compiled
+    if "{rows:" in compiled.sql:
+        names = re.search(r"\{rows:([^}]*)\}", compiled.sql)[1].split(",")  # type: ignore[index]
+        statement.many(conn, [[sample(compiled.slots.get(name.strip())) for name in names]])
+        return []
+    values = {name: sample(compiled.slots.get(name)) for name in SLOTS.findall(compiled.sql) if name}
+    try:
+        cursor = statement.run(conn, **values)
+        found = [name for name, *_ in cursor.description or ()]
+        cursor.close()
+        for row in statement.all(conn, **values):
+            assert statement.row is None or [getattr(row, name) for name in statement.row._fields] == list(row)
+    except sqlite3.IntegrityError:
+        return None
+    return found
+
+
+@pytest.mark.parametrize("statement", OF_THE_STORE, ids=lambda statement: statement.place.removeprefix("flashflow."))
+def test_a_statement_runs_and_its_rows_name_its_columns(statement: Any, stores: tuple[Store, Store]) -> None:
+    def trial(conn: sqlite3.Connection) -> list[str] | None:
+        conn.execute("SAVEPOINT trial")
+        try:
+            for table in TEMPORARY:
+                conn.execute(table)
+            return run(conn, statement)
+        finally:
+            conn.execute("ROLLBACK TO trial")
+            conn.execute("RELEASE trial")
+
+    ran = False
+    for store in stores:
+        try:
+            found = store.read(trial)
+        except Exception as error:
+            if "no such table" not in str(error.__cause__):
+                raise
+            continue
+        ran = True
+        if statement.row is not None:
+            assert found in (None, list(statement.row._fields))
+        elif found is not None:
+            assert len(found) <= 1, f"{found} need a row with names"
+    assert ran, f"{statement.place} reads tables of neither file"
+
+
+def test_no_two_statements_stand_at_one_place() -> None:
+    places = [statement.place for statement in OF_THE_STORE]
+    assert len(places) == len(set(places))
