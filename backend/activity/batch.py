@@ -12,9 +12,7 @@ import msgspec
 
 from flashflow.backend.core.clock import to_ms
 from flashflow.backend.core.errors import Conflict, FieldError, FlashFlowError, ValidationError
-from flashflow.backend.schemas import validation
 from flashflow.backend.schemas.records import BatchResult, RejectedRow, Tracked
-from flashflow.backend.schemas.requests import ActivityIn
 from flashflow.backend.store.activity.activities import NewActivity
 
 
@@ -25,17 +23,13 @@ class OfUser(Protocol):
     def user_id(self) -> str: ...
 
 
+MOST_ROWS = 1_000
+"""Rows in one batch or import."""
+
 U = TypeVar("U", bound=OfUser)
 Rows = tuple[list[int], Sequence[U], list[RejectedRow]]
 """The indexes of the valid rows in the batch, the valid rows, the rejected rows."""
 Batch = Rows[NewActivity]
-
-_decoder = msgspec.json.Decoder(ActivityIn)
-
-
-def decode_row(raw: msgspec.Raw | bytes) -> ActivityIn:
-    """Decode one row of a batch. Raises ValidationError."""
-    return validation.decode_row(_decoder, raw)
 
 
 def derive_id(timestamp: datetime | None, parts: Sequence[object]) -> str | None:
@@ -77,7 +71,8 @@ def prepare_rows(rows: Sequence[msgspec.Raw | bytes], prepare: Callable[[msgspec
 
 def without_users(batch: Rows[U], refused: Mapping[str, FlashFlowError]) -> Rows[U]:
     """Move the rows of the ``refused`` users to the rejected rows."""
-    return without_rows(batch, {at: refused[a.user_id] for at, a in enumerate(batch[1]) if a.user_id in refused})
+    why = {user: ValidationError.of("user_id", str(refusal)) for user, refusal in refused.items()}
+    return without_rows(batch, {at: why[a.user_id] for at, a in enumerate(batch[1]) if a.user_id in why})
 
 
 def without_rows(batch: Rows[U], refused: Mapping[int, FlashFlowError]) -> Rows[U]:

@@ -153,11 +153,6 @@ class Admission:
         return mask_ip(ip_address) if self.settings.mask_ip and ip_address is not None else ip_address
 
 
-def row_refusal(why: FlashFlowError) -> ValidationError:
-    """Return the error of a batch row of a refused user."""
-    return ValidationError.of("user_id", str(why))
-
-
 def mask_ip(text: str) -> str | None:
     """Return the address with its first 24 (IPv4) or 48 (IPv6) bits, the rest 0; None for an invalid address."""
     try:

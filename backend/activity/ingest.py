@@ -8,18 +8,18 @@ from typing import Any
 
 import msgspec
 
-from flashflow.backend.activity.batch import Batch, decode_row, derive_id, rejected
+from flashflow.backend.activity.batch import Batch, derive_id, rejected
 from flashflow.backend.activity.consent import Admission
-from flashflow.backend.core.clock import Clock
+from flashflow.backend.core.clock import HOUR_MS, Clock
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.schemas.records import RejectedRow
 from flashflow.backend.schemas.requests import ActivityIn, row_json
-from flashflow.backend.schemas.validation import Malformed
+from flashflow.backend.schemas.validation import Malformed, decode_row
 from flashflow.backend.schemas.values import metadata_json, timestamp_ms
 from flashflow.backend.store.activity.activities import NewActivity
 
-FUTURE_MS = 60 * 60 * 1000
+FUTURE_MS = HOUR_MS
 """The furthest future timestamp that is accepted [Mixpanel]."""
 SKEW_MS = 5_000
 """The clock skew of a batch above which its timestamps are corrected [Segment]."""
@@ -33,6 +33,18 @@ class Origin(msgspec.Struct, frozen=True):
     app: str = LOCAL_APP
     ip_address: str | None = None
     user_agent: str | None = None
+
+
+_decoder = msgspec.json.Decoder(ActivityIn)
+
+
+def past_ms(field: str, value: datetime, now_ms: int, correction: int = 0) -> int:
+    """Convert a time to milliseconds since 1970, less ``correction``. Raises ValidationError for a time after
+    FUTURE_MS from now."""
+    ms = timestamp_ms(field, value) - correction
+    if ms > now_ms + FUTURE_MS:
+        raise ValidationError.of(field, "is more than an hour in the future")
+    return ms
 
 
 class ActivityParser:
@@ -66,7 +78,7 @@ class ActivityParser:
         for index, row in enumerate(rows):
             try:
                 raw = bytes(row) if isinstance(row, msgspec.Raw) else row_json(row)
-                activity = decode_row(raw)
+                activity = decode_row(_decoder, raw)
                 if activity.activity_id is None and key is not None:
                     activity = msgspec.structs.replace(
                         activity, activity_id=derive_id(activity.timestamp, (origin.app, key, index, raw))
@@ -103,10 +115,7 @@ class ActivityParser:
     def _time_ms(self, activity: ActivityIn, now: int, correction: int) -> int:
         if activity.timestamp is None:
             return now
-        timestamp = timestamp_ms("timestamp", activity.timestamp) - correction
-        if timestamp > now + FUTURE_MS:
-            raise ValidationError.of("timestamp", "is more than an hour in the future")
-        timestamp = max(timestamp, 0)
+        timestamp = max(past_ms("timestamp", activity.timestamp, now, correction), 0)
         self._admission.check_age(timestamp)
         return timestamp
 

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from flashflow.backend.activity.batch import MOST_ROWS
 from flashflow.backend.app import Backend
 from flashflow.backend.cli.export_target import writing_to
 from flashflow.backend.cli.process import complain, print_line, reason
@@ -26,7 +27,7 @@ from flashflow.backend.core.config import ACTIVITY_FILE, NOTIFICATION_FILE, Conf
 from flashflow.backend.core.errors import FlashFlowError, StorageError, ValidationError
 from flashflow.backend.core.timezones import workspace_zone
 from flashflow.backend.data.formats import Format, What, format_of, unguarded
-from flashflow.backend.data.import_activities import MOST_ROWS, ImportedActivityIn, decode_row, import_activities_write
+from flashflow.backend.data.import_activities import ImportedActivityIn, decode_activity, import_activities_write
 from flashflow.backend.data.import_notifications import (
     ImportedNotificationIn,
     decode_notification,
@@ -160,7 +161,7 @@ def _store_notifications(backend: Backend, rows: Sequence[bytes]) -> BatchResult
 
 
 IMPORT_KINDS: Mapping[What, ImportKind] = {
-    "activities": ImportKind(decode_row, ImportedActivityIn, _store_activities),
+    "activities": ImportKind(decode_activity, ImportedActivityIn, _store_activities),
     "sessions": ImportKind(decode_session, ImportedSessionIn, _store_sessions),
     "notifications": ImportKind(decode_notification, ImportedNotificationIn, _store_notifications),
 }

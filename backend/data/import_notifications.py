@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from flashflow.backend.activity.batch import Rows, prepare_rows, result_of, without_users
-from flashflow.backend.activity.consent import row_refusal
-from flashflow.backend.activity.ingest import LOCAL_APP
+from flashflow.backend.activity.batch import MOST_ROWS, Rows, prepare_rows, result_of, without_users
+from flashflow.backend.activity.ingest import LOCAL_APP, past_ms
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.core.error_collector import ErrorCollector
-from flashflow.backend.data.import_activities import FUTURE_MS, MOST_ROWS
 from flashflow.backend.schemas.records import BatchResult, Inbox, NotificationStatus, Priority
 from flashflow.backend.schemas.requests import (
     SLUG,
@@ -75,12 +74,7 @@ class ImportNotificationsIn(Input, frozen=True, kw_only=True):
 
 
 NotificationRows = Rows[OldNotification]
-_decoder = msgspec.json.Decoder(ImportedNotificationIn)
-
-
-def decode_notification(raw: msgspec.Raw | bytes) -> ImportedNotificationIn:
-    """Decode one row. Raises ValidationError."""
-    return decode_row(_decoder, raw)
+decode_notification = partial(decode_row, msgspec.json.Decoder(ImportedNotificationIn))
 
 
 def import_notifications_write(
@@ -94,7 +88,7 @@ def import_notifications_write(
 
 def _store(tx: Tx, items: Sequence[NotificationRows]) -> list[BatchResult]:
     erased = tombstones.erased_among(tx.conn, {row.user_id for _, good, _ in items for row in good})
-    refused = {user: row_refusal(tombstones.refusal(user)) for user in erased}
+    refused = {user: tombstones.refusal(user) for user in erased}
     items = [without_users(item, refused) for item in items]
     return [result_of(item, notification_import.take_in(tx, item[1])) for item in items]
 
@@ -109,10 +103,7 @@ def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotificat
     for name in _TIMES:
         with faults:
             if (time := getattr(row, name)) is not None:
-                times[name] = timestamp_ms(name, time)
-    for name in _PAST:
-        if (at := times[name]) is not None and at > now_ms + FUTURE_MS:
-            faults.add(name, "is more than an hour in the future")
+                times[name] = timestamp_ms(name, time) if name in _PLANNED else past_ms(name, time, now_ms)
     data = None
     with faults:
         data = metadata_json(row.data, "data")
@@ -143,7 +134,7 @@ def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotificat
     )
 
 
-_PAST = ("created_at", "sent_at", "delivered_at", "read_at", "archived_at", "listed_at")
+_PLANNED = {"scheduled_at", "expires_at", "snoozed_until"}
 _TIMES = (
     "created_at", "scheduled_at", "expires_at", "sent_at", "delivered_at", "read_at", "archived_at", "snoozed_until",
     "listed_at",

@@ -4,22 +4,22 @@ order of import."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from flashflow.backend.activity.batch import Rows, prepare_rows, result_of, without_rows, without_users
-from flashflow.backend.activity.consent import row_refusal
-from flashflow.backend.activity.ingest import LOCAL_APP
+from flashflow.backend.activity.batch import MOST_ROWS, Rows, prepare_rows, result_of, without_rows, without_users
+from flashflow.backend.activity.ingest import LOCAL_APP, past_ms
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import FlashFlowError, ValidationError
-from flashflow.backend.data.import_activities import FUTURE_MS, MOST_ROWS, Address
+from flashflow.backend.data.import_activities import Address
 from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.schemas.requests import Agent, AppName, Id, Input, Moment, UserId
 from flashflow.backend.schemas.validation import decode_row
-from flashflow.backend.schemas.values import metadata_json, timestamp_ms
+from flashflow.backend.schemas.values import metadata_json
 from flashflow.backend.store.activity import session_import
 from flashflow.backend.store.activity.session_import import NewSession
 from flashflow.backend.store.engine.writer import Tx, Write
@@ -51,12 +51,7 @@ class ImportSessionsIn(Input, frozen=True, kw_only=True):
 
 
 SessionRows = Rows[NewSession]
-_decoder = msgspec.json.Decoder(ImportedSessionIn)
-
-
-def decode_session(raw: msgspec.Raw | bytes) -> ImportedSessionIn:
-    """Decode one row. Raises ValidationError."""
-    return decode_row(_decoder, raw)
+decode_session = partial(decode_row, msgspec.json.Decoder(ImportedSessionIn))
 
 
 def import_sessions_write(
@@ -65,11 +60,7 @@ def import_sessions_write(
     """Build the write that stores exported sessions (JSON). ``app`` is the default app."""
     now_ms = service.clock.now_ms()
     checked = prepare_rows(rows, lambda raw: _prepare(service, decode_session(raw), now_ms, app))
-
-    def write(tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
-        return _store(service, tx, items)
-
-    return Write(write, checked, len(checked[1]))
+    return Write(partial(_store, service), checked, len(checked[1]))
 
 
 def _store(service: UserActivityService, tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
@@ -77,7 +68,7 @@ def _store(service: UserActivityService, tx: Tx, items: Sequence[SessionRows]) -
     items = [without_rows(item, _too_old(item[1], before)) for item in items]
     refused_users = service.admission.refused_users(tx, (s.user_id for _, good, _ in items for s in good))
     if refused_users:
-        items = [without_users(item, {u: row_refusal(why) for u, why in refused_users.items()}) for item in items]
+        items = [without_users(item, refused_users) for item in items]
     answers = session_import.import_sessions(tx, [good for _, good, _ in items], service.cache)
     return [result_of(item, answer) for item, answer in zip(items, answers, strict=True)]
 
@@ -93,13 +84,11 @@ def _prepare(service: UserActivityService, row: ImportedSessionIn, now_ms: int, 
     for name in times:
         with faults:
             if (time := getattr(row, name)) is not None:
-                times[name] = timestamp_ms(name, time)
+                times[name] = past_ms(name, time, now_ms)
     start = times["start_time"] or 0
     for name, at in times.items():
         if at is not None and at < start:
             faults.add(name, "is before start_time", "start_time")
-        if at is not None and at > now_ms + FUTURE_MS:
-            faults.add(name, "is more than an hour in the future")
     if (row.end_time is None) != (row.end_reason is None):
         faults.add("end_reason", "and end_time belong together")
     device_info = None
