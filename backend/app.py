@@ -104,14 +104,14 @@ class Backend:
                 config.data_dir / ACTIVITY_FILE,
                 bus=self.bus,
                 clock=self.clock,
-                tell=self._notices,
+                messages=self._notices,
                 keep_record=True,
             )
             self.notifications = NotificationService(
                 config.data_dir / NOTIFICATION_FILE,
                 bus=self.bus,
                 clock=self.clock,
-                tell=self._notices,
+                messages=self._notices,
                 keep_record=True,
             )
             self.keys = KeyRing(self.notifications.store, config.data_dir, self._notices.append)

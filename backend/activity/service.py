@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from flashflow.backend.activity.batch import Batch, result_of, without_rows, without_users
-from flashflow.backend.activity.consent import NO_CONSENT, Admission, row_refusal
+from flashflow.backend.activity.batch import MOST_ROWS, Batch, result_of, without_rows, without_users
+from flashflow.backend.activity.consent import NO_CONSENT, Admission
 from flashflow.backend.activity.ingest import LOCAL_APP, ActivityParser, Origin
 from flashflow.backend.analytics.rollups import RollupMaintenance, sql_functions
 from flashflow.backend.analytics.service import Analytics
@@ -56,15 +55,13 @@ from flashflow.backend.store.migrations.activity import ACTIVITY_MIGRATIONS
 
 log = logging.getLogger(__name__)
 
-MOST_ROWS = 1_000
-"""Activities in one batch."""
-
 
 class UserActivityService:
     """Activities, sessions and user metrics in one ``user_activities.db``.
 
     ``db_path`` may be relative to the working folder. With ``keep_record`` a file beside it records the last committed
-    state, which detects a lost WAL. Raises StorageError or a subclass when the file cannot be used.
+    state, which detects a lost WAL. ``messages`` receives sentences for the owner about a damaged file; without it they
+    are logged. Raises StorageError or a subclass when the file cannot be used.
     """
 
     def __init__(
@@ -73,7 +70,7 @@ class UserActivityService:
         *,
         bus: Bus | None = None,
         clock: Clock | None = None,
-        tell: list[str] | None = None,
+        messages: list[str] | None = None,
         zone: ZoneInfo | None = None,
         keep_record: bool = False,
     ) -> None:
@@ -83,10 +80,10 @@ class UserActivityService:
         self.local = LocalTime(zone or workspace_zone())
         self.cache = SessionCache(self.local)
         self._settled_on: date | None = None
-        say = log.warning if tell is None else tell.append
+        report = log.warning if messages is None else messages.append
         self.store: Store = open_store(
-            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, say, sql_functions(self.local),
-            keep_record=keep_record,
+            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, report,
+            sql_functions(self.local), keep_record=keep_record,
         )  # fmt: skip
         self.rollups = RollupMaintenance(self.store, self.local, self.cache)
         self.analytics = Analytics(self.store, self.clock, self.local, self.rollups.aggregate_pending)
@@ -188,7 +185,7 @@ class UserActivityService:
         ]
         refused_users = self.admission.refused_users(tx, (a.user_id for _, good, _ in items for a in good))
         if refused_users:
-            items = [without_users(item, {u: row_refusal(why) for u, why in refused_users.items()}) for item in items]
+            items = [without_users(item, refused_users) for item in items]
         answers = table.track(tx, [good for _, good, _ in items], self._new_id, self.cache)
         self._count_in(tx, sum([len(good) for _, good, _ in items]))
         return [result_of(batch, answer) for batch, answer in zip(items, answers, strict=True)]
@@ -200,7 +197,7 @@ class UserActivityService:
         if self._behind >= user_index.AGGREGATE_AT:
             self._behind = 0
             with suppress(Stopping):  # the next start does it
-                self.store.writer.submit(Bundle([Write(self.rollups.catch_up, None)], lambda: None))
+                self.store.writer.submit(Bundle([Write(lambda tx, _: [self.rollups.catch_up(tx)], None)], lambda: None))
 
     def list_activities(
         self,
@@ -345,7 +342,7 @@ class UserActivityService:
 
     def close_idle_sessions(self) -> int:
         """End every session without activity for 30 minutes or a day long; return how many users had one."""
-        users = self.store.run(Write(lambda tx, items: [close_stale(tx, self.cache) for _ in items], None))
+        users = self.store.write(lambda tx: close_stale(tx, self.cache))
         self.settle_metrics()
         return len(users)
 
@@ -361,13 +358,14 @@ class UserActivityService:
             since = start - (TRAILING_DAYS + 1) * DAY_MS
             self.cache.unsettled.update(self.store.read(lambda conn: unsettled_users(conn, start, since)))
         if self.store.read(user_index.counted_to) is not None:
-            self.store.run(Write(self.rollups.count, None))
+            self.store.write(self.rollups.count)
         if not self.cache.unsettled:
             return 0
         # Taken in the writer's thread: the changes that made them unsettled are committed by then.
-        users = self.store.run(Write(lambda tx, items: [self.cache.take_unsettled(most) for _ in items], None))
+        users = self.store.write(lambda tx: self.cache.take_unsettled(most))
         if users:
-            self.store.run(Write(_store_metrics, self.analytics.users(users)))
+            metrics = self.analytics.users(users)
+            self.store.write(lambda tx: store_analytics(tx, metrics))
         return len(users)
 
     # --- metrics --------------------------------------------------------------------------------------------------
@@ -385,17 +383,9 @@ class UserActivityService:
     def __enter__(self) -> UserActivityService:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
 
 _NOT_STORED = Tracked(activity_id=None, session_id=None, stored=False, reason=NO_CONSENT)
 _NOT_OPENED = SessionStarted(session=None, created=False)
-
-
-def _store_metrics(tx: Tx, items: Sequence[tuple[UserAnalytics, ...]]) -> list[None]:
-    for metrics in items:
-        store_analytics(tx, metrics)
-    return [None] * len(items)

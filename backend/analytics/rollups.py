@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
-from flashflow.backend.core.errors import FlashFlowError, ValidationError
+from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.core.events import Event
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.schemas.analytics import ActivityType
@@ -17,7 +17,7 @@ from flashflow.backend.store.activity.session_cache import SessionCache
 from flashflow.backend.store.analytics.key_activities import list_types, mark, recount, to_recount
 from flashflow.backend.store.analytics.verify import Difference, rebuild, stored_zone, verify
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.engine.writer import Tx, Write, each_item
 from flashflow.backend.store.rollups import packed_timestamps
 from flashflow.backend.store.rollups.dimensions import feature, site
 
@@ -47,18 +47,17 @@ class RollupMaintenance:
 
     def aggregate_pending(self) -> None:
         """Aggregate all stored activities into the rollups. Raises StorageError if they cannot be written."""
-        while self._store.read(user_index.tail_length) and self._store.run(Write(self.catch_up, None)):
+        while self._store.read(user_index.tail_length) and self._store.write(self.catch_up):
             pass
 
-    def catch_up(self, tx: Tx, items: Sequence[None]) -> list[bool]:
+    def catch_up(self, tx: Tx) -> bool:
         """Aggregate one batch of pending activities; return whether more are left."""
-        more = user_index.catch_up(tx, self._local)
-        return [more] * len(items)
+        return user_index.catch_up(tx, self._local)
 
-    def count(self, tx: Tx, items: Sequence[None]) -> list[bool]:
+    def count(self, tx: Tx) -> bool:
         """Do ``catch_up`` and update the counters of ``user_analytics``."""
         user_index.count_tail(tx)
-        return self.catch_up(tx, items)
+        return self.catch_up(tx)
 
     # --- time zone ------------------------------------------------------------------------------------------------
 
@@ -72,7 +71,7 @@ class RollupMaintenance:
         an earlier process left pending."""
         zone = self._store.read(stored_zone)
         if zone != self._local.zone.key:
-            self._store.run(Write(self._rebuild, publish))
+            self._store.write(lambda tx: self._rebuild(tx, publish))
         if self._store.read(user_index.tail_length) > AGGREGATE_ON_OPEN:
             self.aggregate_pending()
 
@@ -85,14 +84,13 @@ class RollupMaintenance:
 
     def rebuild(self) -> None:
         """Recompute every rollup from the raw rows in one transaction."""
-        self._store.run(Write(self._rebuild, True))
+        self._store.write(lambda tx: self._rebuild(tx, True))
 
-    def _rebuild(self, tx: Tx, items: Sequence[bool]) -> list[None]:
+    def _rebuild(self, tx: Tx, publish: bool) -> None:
         rebuild(tx, self._local)
-        if any(items):
+        if publish:
             tx.events.append(Event("rollups.rebuilt"))
         self._cache.invalidate()
-        return [None] * len(items)
 
     # --- key activities -------------------------------------------------------------------------------------------
 
@@ -112,7 +110,7 @@ class RollupMaintenance:
         """Recount sessions after a change of key activities for at most ``seconds``; return whether some are left."""
         until = None if seconds is None else time.monotonic() + seconds
         while self._store.read(to_recount):
-            self._store.run(Write(lambda tx, items: [recount(tx, self._cache) for _ in items], None))
+            self._store.write(lambda tx: recount(tx, self._cache))
             if until is not None and time.monotonic() > until:
                 break
         return self._store.read(to_recount)
@@ -121,8 +119,10 @@ class RollupMaintenance:
         """Build the write of ``mark_key_activity``; call ``recount`` after it."""
         return Write(self._mark, (build(ActivityTypeIn, name=name, key=is_key).name, is_key))
 
-    def _mark(self, tx: Tx, items: Sequence[tuple[str, bool]]) -> list[ActivityType | FlashFlowError]:
-        marked = [mark(tx, name, is_key) for name, is_key in items]
+    @each_item
+    def _mark(self, tx: Tx, item: tuple[str, bool]) -> ActivityType:
+        marked = mark(tx, *item)
         self._cache.invalidate()
-        full = ValidationError.of("name", "cannot have counts of its own: there are too many activity types")
-        return [full if one is None else one for one in marked]
+        if marked is None:
+            raise ValidationError.of("name", "cannot have counts of its own: there are too many activity types")
+        return marked

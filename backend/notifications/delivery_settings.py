@@ -62,16 +62,13 @@ class UserDeliverySettings:
             if fields.get("phone") is not None:
                 fields["phone"] = _as_e164(fields["phone"])
         faults.done()
-        return Write(_unless_erased(self._contact), (user_id, fields))
+        return Write(_handler(self._contact), (user_id, fields))
 
-    def _contact(self, tx: Tx, items: Sequence[tuple[str, Changes]]) -> list[Contact]:
-        answers = []
-        for user_id, fields in items:
-            answers.append(table.save_contact(tx, user_id, fields))
-            if None in (fields.get("email", ""), fields.get("phone", "")):
-                re_evaluate_queued(tx, [user_id])
-            _publish(tx, user_id)
-        return answers
+    def _contact(self, tx: Tx, user_id: str, fields: Changes) -> Contact:
+        contact = table.save_contact(tx, user_id, fields)
+        if None in (fields.get("email", ""), fields.get("phone", "")):
+            re_evaluate_queued(tx, [user_id])
+        return contact
 
     # --- quiet hours and do not disturb ---------------------------------------------------------------------------
 
@@ -92,16 +89,12 @@ class UserDeliverySettings:
                 faults.add("days", "names a day twice")
             fields["days"] = tuple(day for day in DAYS if day in days)
         faults.done()
-        return Write(_unless_erased(self._quiet), (user_id, fields))
+        return Write(_handler(self._quiet), (user_id, fields))
 
-    def _quiet(self, tx: Tx, items: Sequence[tuple[str, Changes]]) -> list[QuietSetting]:
-        answers, zone = [], self._zone()
-        for user_id, fields in items:
-            table.save_quiet(tx, user_id, fields)
-            re_evaluate_held(tx, user_id, "quiet_hours")
-            _publish(tx, user_id)
-            answers.append(table.quiet_setting(tx.conn, user_id, zone, tx.now_ms))
-        return answers
+    def _quiet(self, tx: Tx, user_id: str, fields: Changes) -> QuietSetting:
+        table.save_quiet(tx, user_id, fields)
+        re_evaluate_held(tx, user_id, "quiet_hours")
+        return table.quiet_setting(tx.conn, user_id, self._zone(), tx.now_ms)
 
     def do_not_disturb_write(
         self, user_id: str, until_ms: int | None
@@ -110,16 +103,12 @@ class UserDeliverySettings:
         ends it. Raises ValidationError."""
         if until_ms is not None and not self._store.clock.now_ms() < until_ms <= LATEST_MS:
             raise ValidationError.of("until", "must lie in the future, and before 2200")
-        return Write(_unless_erased(self._do_not_disturb), (user_id, until_ms))
+        return Write(_handler(self._do_not_disturb), (user_id, until_ms))
 
-    def _do_not_disturb(self, tx: Tx, items: Sequence[tuple[str, int | None]]) -> list[datetime | None]:
-        answers = []
-        for user_id, until_ms in items:
-            table.save_dnd(tx, user_id, until_ms)
-            re_evaluate_held(tx, user_id, "do_not_disturb")
-            _publish(tx, user_id)
-            answers.append(None if until_ms is None else to_datetime(until_ms))
-        return answers
+    def _do_not_disturb(self, tx: Tx, user_id: str, until_ms: int | None) -> datetime | None:
+        table.save_dnd(tx, user_id, until_ms)
+        re_evaluate_held(tx, user_id, "do_not_disturb")
+        return None if until_ms is None else to_datetime(until_ms)
 
     # --- digests --------------------------------------------------------------------------------------------------
 
@@ -131,35 +120,32 @@ class UserDeliverySettings:
         """Build the write that stores or deletes a choice and returns all of the user's. Raises ValidationError."""
         if choice.frequency is None and choice.at is not UNSET:
             raise ValidationError.of("at", "goes with a frequency")
-        return Write(_unless_erased(self._digest), (user_id, choice))
+        return Write(_handler(self._digest), (user_id, choice))
 
-    def _digest(self, tx: Tx, items: Sequence[tuple[str, DigestIn]]) -> list[dict[str, DigestChoice]]:
-        answers = []
-        for user_id, choice in items:
-            at = None if choice.at is UNSET else choice.at
-            table.save_digest(tx, user_id, choice.notification_type, choice.frequency, at)
-            if choice.frequency in {None, "off"}:
-                re_evaluate_held(tx, user_id, "digest")
-            _publish(tx, user_id)
-            answers.append(table.digests_of(tx.conn, user_id))
-        return answers
+    def _digest(self, tx: Tx, user_id: str, choice: DigestIn) -> dict[str, DigestChoice]:
+        at = None if choice.at is UNSET else choice.at
+        table.save_digest(tx, user_id, choice.notification_type, choice.frequency, at)
+        if choice.frequency in {None, "off"}:
+            re_evaluate_held(tx, user_id, "digest")
+        return table.digests_of(tx.conn, user_id)
 
 
-def _unless_erased(write: Callable[[Tx, Sequence[tuple[str, C]]], Sequence[R]]) -> Handler[tuple[str, C], R]:
-    """Wrap ``write`` so that it refuses erased users."""
+def _handler(change: Callable[[Tx, str, C], R]) -> Handler[tuple[str, C], R]:
+    """Make a handler that applies ``change`` to (user, choice), publishes it, and refuses erased users."""
+
+    def apply(tx: Tx, item: tuple[str, C]) -> R:
+        result = change(tx, *item)
+        tx.events.append(Event("preference", item[0], item[0]))
+        return result
 
     def handle(tx: Tx, items: Sequence[tuple[str, C]]) -> list[R | FlashFlowError]:
-        return unless_erased(tx, items, lambda item: (item[0],), lambda good: write(tx, good))
+        return unless_erased(tx, items, lambda item: (item[0],), lambda good: [apply(tx, item) for item in good])
 
     return handle
 
 
 def _changed_fields(changes: Input) -> Changes:
     return {name: value for name, value in msgspec.structs.asdict(changes).items() if value is not UNSET}
-
-
-def _publish(tx: Tx, user_id: str) -> None:
-    tx.events.append(Event("preference", user_id, user_id))
 
 
 def _check_email(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from flashflow.backend.core.clock import DAY_MS
 from flashflow.backend.core.errors import FlashFlowError, NotFound
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.device_address import DeviceAddress, device_address
@@ -11,12 +12,16 @@ from flashflow.backend.schemas.records import Device, DeviceRegistered
 from flashflow.backend.schemas.requests import DeviceIn
 from flashflow.backend.schemas.values import metadata_json
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.engine.writer import Tx, Write, each_item
 from flashflow.backend.store.notifications import devices as table
 from flashflow.backend.store.privacy.tombstones import unless_erased
 
 Registration = tuple[DeviceIn, DeviceAddress, str]
 """A device, its push address, and the registering app."""
+
+
+STALE_MS = 270 * DAY_MS
+"""A token that no app has registered again for this long is stale [Firebase, "Manage FCM registration tokens"]."""
 
 
 class Devices:
@@ -51,18 +56,20 @@ class Devices:
             answers.append(DeviceRegistered(device=now, created=known is None))
         return answers
 
+    def retire_stale(self) -> int:
+        """Deactivate tokens that no app has registered again for 270 days; return how many."""
+        return self._store.write(lambda tx: table.deactivate_stale(tx, tx.now_ms - STALE_MS))
+
     def remove_write(self, device_id: str, app: str | None) -> Write[tuple[str, str | None], Device]:
         """Build the write that deletes a device; another app's is not found."""
         return Write(self._remove, (device_id, app))
 
-    def _remove(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Device | FlashFlowError]:
-        answers: list[Device | FlashFlowError] = []
-        for device_id, app in items:
-            device = table.find_device(tx.conn, device_id, app)
-            if device is None:
-                answers.append(NotFound(f"There is no device {device_id!r}."))
-                continue
-            table.delete_device(tx, device_id)
-            tx.events.append(Event("device", device.id, device.user_id, device.app))
-            answers.append(device)
-        return answers
+    @each_item
+    def _remove(self, tx: Tx, item: tuple[str, str | None]) -> Device:
+        device_id, app = item
+        device = table.find_device(tx.conn, device_id, app)
+        if device is None:
+            raise NotFound(f"There is no device {device_id!r}.")
+        table.delete_device(tx, device_id)
+        tx.events.append(Event("device", device.id, device.user_id, device.app))
+        return device

@@ -1,19 +1,22 @@
-"""Inbox transactions on one notification: read, unread, archive, unarchive, snooze, cancel."""
+"""Inbox transactions on one notification: read, unread, archive, unarchive, snooze, cancel, reschedule."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from flashflow.backend.core.clock import to_ms
 from flashflow.backend.core.encoding import decode_id
-from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound
+from flashflow.backend.core.errors import Conflict, NotFound, ValidationError
 from flashflow.backend.core.events import Event
 from flashflow.backend.schemas.records import Notification
-from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.engine.writer import Handler, Tx, each_item
 from flashflow.backend.store.notifications import notifications as table
 from flashflow.backend.store.notifications.delivery_state import dismiss_toast, has_external_delivery, suppress_unsent
-from flashflow.backend.store.notifications.notification_state import read_all, update_notification
+from flashflow.backend.store.notifications.notification_state import read_all as mark_all_read
+from flashflow.backend.store.notifications.notification_state import update_notification
 
 NotificationKey = tuple[str, str | None]
 """A notification's id, and the only app whose notifications are visible (None: any)."""
@@ -24,87 +27,58 @@ Change = dict[str, Any] | None
 READABLE = {"pending", "sent", "delivered", "read", "failed"}
 
 
-def missing(notification_id: str) -> NotFound:
-    """The error for an unknown notification, or another app's."""
-    return NotFound(f"There is no notification {notification_id!r}.")
+def find(conn: sqlite3.Connection, key: NotificationKey) -> tuple[int, Notification]:
+    """Return the notification and its ``seq``. Raises NotFound, also for another app's."""
+    found = table.find(conn, *key)
+    if found is None:
+        raise NotFound(f"There is no notification {key[0]!r}.")
+    return found
 
 
-class Inbox:
-    """Writer handlers; each returns the notifications as they are afterwards."""
-
-    def read(self, tx: Tx, items: Sequence[NotificationKey]) -> list[Notification | FlashFlowError]:
-        return _each(tx, items, _read)
-
-    def unread(self, tx: Tx, items: Sequence[NotificationKey]) -> list[Notification | FlashFlowError]:
-        return _each(tx, items, _unread)
-
-    def archive(self, tx: Tx, items: Sequence[NotificationKey]) -> list[Notification | FlashFlowError]:
-        return _each(tx, items, _archive)
-
-    def unarchive(self, tx: Tx, items: Sequence[NotificationKey]) -> list[Notification | FlashFlowError]:
-        return _each(tx, items, _unarchive)
-
-    def cancel(self, tx: Tx, items: Sequence[NotificationKey]) -> list[Notification | FlashFlowError]:
-        return _each(tx, items, _cancel)
-
-    def snooze(self, tx: Tx, items: Sequence[tuple[NotificationKey, int]]) -> list[Notification | FlashFlowError]:
-        """Handle (key, until in milliseconds since 1970)."""
-        return [
-            answer
-            for key, until in items
-            for answer in _each(tx, [key], lambda tx, seq, n, until=until: _snooze(tx, seq, n, until))  # type: ignore[misc]
-        ]
-
-    def read_all(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[tuple[str, ...]]:
-        """Handle (user, app or None for all): return the ids that became read."""
-        answers = []
-        for user_id, app in items:
-            rows = read_all(tx, user_id, app)
-            for id_, writer, seq in rows:
-                _was_read(tx, seq, decode_id(id_), user_id, writer)
-            # One event for each app: a client that shows this user's inbox then reads its state.
-            for writer, id_ in {writer: id_ for id_, writer, _ in rows}.items():
-                tx.events.append(Event("notification.updated", decode_id(id_), user_id, writer))
-            answers.append(tuple(decode_id(id_) for id_, _, _ in rows))
-        return answers
-
-    def unread_many(self, tx: Tx, items: Sequence[tuple[str, ...]]) -> list[int]:
-        """Undo ``read_all``: mark the ids that are still read as unread; return how many changed."""
-        answers = []
-        for ids in items:
-            before = len(tx.events)
-            _each(tx, [(id_, None) for id_ in ids], _unread)
-            answers.append(len(tx.events) - before)  # one event for each change
-        return answers
+def change(tx: Tx, key: NotificationKey, columns_of: Callable[[Tx, int, Notification], Change]) -> Notification:
+    """Set the columns that ``columns_of`` returns; return the notification as it is afterwards. Raises NotFound."""
+    seq, notification = find(tx.conn, key)
+    columns = columns_of(tx, seq, notification)
+    if columns is None:
+        return notification
+    update_notification(tx, seq, columns)
+    tx.events.append(Event("notification.updated", notification.id, notification.user_id, notification.app))
+    return find(tx.conn, key)[1]
 
 
-def _each(
-    tx: Tx, items: Sequence[NotificationKey], change: Callable[[Tx, int, Notification], Change]
-) -> list[Notification | FlashFlowError]:
-    answers: list[Notification | FlashFlowError] = []
-    for notification_id, app in items:
-        found = table.find(tx.conn, notification_id, app)
-        if found is None:
-            answers.append(missing(notification_id))
-            continue
-        seq, notification = found
-        try:
-            columns = change(tx, seq, notification)
-        except Conflict as refusal:
-            answers.append(refusal)
-            continue
-        if columns is not None:
-            update_notification(tx, seq, columns)
-            tx.events.append(Event("notification.updated", notification.id, notification.user_id, notification.app))
-            notification = _again(tx.conn, notification_id)
-        answers.append(notification)
-    return answers
+@each_item
+def snooze(tx: Tx, item: tuple[NotificationKey, int]) -> Notification:
+    """Handle (key, until in milliseconds since 1970)."""
+    key, until = item
+    return change(tx, key, partial(_snooze, until=until))
 
 
-def _again(conn: sqlite3.Connection, notification_id: str) -> Notification:
-    found = table.find(conn, notification_id, None)
-    assert found is not None
-    return found[1]
+@each_item
+def reschedule(tx: Tx, item: tuple[NotificationKey, int]) -> Notification:
+    """Handle (key, time in milliseconds since 1970): move a scheduled notification to that time."""
+    key, when = item
+    return change(tx, key, partial(_reschedule, when=when))
+
+
+@each_item
+def read_all(tx: Tx, item: tuple[str, str | None]) -> tuple[str, ...]:
+    """Handle (user, app or None for all): return the ids that became read."""
+    user_id, app = item
+    rows = mark_all_read(tx, user_id, app)
+    for id_, writer, seq in rows:
+        _was_read(tx, seq, decode_id(id_), user_id, writer)
+    # One event for each app: a client that shows this user's inbox then reads its state.
+    for writer, id_ in {writer: id_ for id_, writer, _ in rows}.items():
+        tx.events.append(Event("notification.updated", decode_id(id_), user_id, writer))
+    return tuple(decode_id(id_) for id_, _, _ in rows)
+
+
+@each_item
+def unread_many(tx: Tx, ids: Sequence[str]) -> int:
+    """Undo ``read_all``: mark the ids that are still read as unread; return how many changed."""
+    before = len(tx.events)
+    HANDLERS["unread"](tx, [(id_, None) for id_ in ids])
+    return len(tx.events) - before  # one event for each change
 
 
 def _read(tx: Tx, seq: int, n: Notification) -> Change:
@@ -175,3 +149,28 @@ def _cancel(tx: Tx, seq: int, n: Notification) -> Change:
     dismiss_toast(tx, seq, n.id, n.user_id, n.app)  # it may be on its way now
     suppress_unsent(tx, seq, "cancelled", "It was cancelled.")
     return {"status": "cancelled", "inbox": None, "snoozed_until": None}
+
+
+def _reschedule(tx: Tx, seq: int, n: Notification, when: int) -> Change:
+    if n.status != "scheduled":
+        raise Conflict(f"A notification that is {n.status} cannot be rescheduled.")
+    if n.expires_at is not None and when >= to_ms(n.expires_at):
+        raise ValidationError.of("scheduled_at", "must lie before expires_at")
+    return {"scheduled_at": when}
+
+
+def _handler(columns_of: Callable[[Tx, int, Notification], Change]) -> Handler[NotificationKey, Notification]:
+    @each_item
+    def handle(tx: Tx, key: NotificationKey) -> Notification:
+        return change(tx, key, columns_of)
+
+    return handle
+
+
+HANDLERS: Mapping[str, Handler[NotificationKey, Notification]] = {
+    "read": _handler(_read),
+    "unread": _handler(_unread),
+    "archive": _handler(_archive),
+    "unarchive": _handler(_unarchive),
+    "cancel": _handler(_cancel),
+}

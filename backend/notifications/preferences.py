@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 
 from flashflow.backend.core.clock import to_datetime
@@ -20,7 +21,7 @@ from flashflow.backend.schemas.records import (
 )
 from flashflow.backend.schemas.requests import PreferenceIn, TypeIn
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.engine.writer import Tx, Write, each_item
 from flashflow.backend.store.notifications import preferences as table
 from flashflow.backend.store.notifications import types
 from flashflow.backend.store.notifications.delivery_state import re_evaluate_queued
@@ -48,15 +49,7 @@ class Preferences:
 
     def matrix(self, user_id: str) -> PreferenceMatrix:
         """The user's preferences, and the effective setting of every type and channel."""
-        return self._store.read(
-            lambda conn: _matrix(
-                user_id,
-                table.preferences_of(conn, user_id),
-                table.choices_of(conn, user_id),
-                types.list_types(conn),
-                self._channels.all,
-            )
-        )
+        return self._store.read(lambda conn: _matrix(conn, user_id, self._channels.all))
 
     def choose_write(self, choices: Sequence[PreferenceIn]) -> Write[Sequence[PreferenceIn], tuple[Preference, ...]]:
         """Build the write that stores preferences; of several for one type and channel the last wins. Raises
@@ -99,36 +92,33 @@ class Preferences:
             self._channels.check("failover", [stage.channel for stage in declared.failover])
         faults.done()
 
-    def _declare(
-        self, tx: Tx, items: Sequence[tuple[TypeIn, str, str | None]]
-    ) -> list[tuple[NotificationType, bool] | FlashFlowError]:
-        answers: list[tuple[NotificationType, bool] | FlashFlowError] = []
-        for declared, app, owner in items:
-            known = types.read_type(tx.conn, declared.name)
-            if known is not None and owner is not None and known.app != owner:
-                answers.append(Conflict(f"The type “{declared.name}” belongs to another app."))
-                continue
-            now = to_datetime(tx.now_ms)
-            kind = NotificationType(
-                name=declared.name,
-                label=declared.label or types.type_label(declared.name),
-                description=declared.description,
-                channels=tuple(dict.fromkeys(declared.channels)),
-                critical=declared.critical if owner is None else known is not None and known.critical,
-                asks_critical=declared.critical,
-                category=declared.category,
-                digest=declared.digest,
-                digest_at=declared.digest_at,
-                throttle=_throttle(declared),
-                failover=tuple(Stage(channel=s.channel, after_minutes=s.after_minutes) for s in declared.failover),
-                app=known.app if known is not None and owner is None else app,
-                created_at=known.created_at if known else now,
-                updated_at=now,
-            )
-            types.save_type(tx, kind)
-            tx.events.append(Event("preference", declared.name))
-            answers.append((kind, known is None))
-        return answers
+    @each_item
+    def _declare(self, tx: Tx, item: tuple[TypeIn, str, str | None]) -> tuple[NotificationType, bool]:
+        declared, app, owner = item
+        known = types.read_type(tx.conn, declared.name)
+        if known is not None and owner is not None and known.app != owner:
+            raise Conflict(f"The type “{declared.name}” belongs to another app.")
+        now = to_datetime(tx.now_ms)
+        throttle = declared.throttle
+        kind = NotificationType(
+            name=declared.name,
+            label=declared.label or types.type_label(declared.name),
+            description=declared.description,
+            channels=tuple(dict.fromkeys(declared.channels)),
+            critical=declared.critical if owner is None else known is not None and known.critical,
+            asks_critical=declared.critical,
+            category=declared.category,
+            digest=declared.digest,
+            digest_at=declared.digest_at,
+            throttle=None if throttle is None else Throttle(limit=throttle.limit, minutes=throttle.minutes),
+            failover=tuple(Stage(channel=s.channel, after_minutes=s.after_minutes) for s in declared.failover),
+            app=known.app if known is not None and owner is None else app,
+            created_at=known.created_at if known else now,
+            updated_at=now,
+        )
+        types.save_type(tx, kind)
+        tx.events.append(Event("preference", declared.name))
+        return kind, known is None
 
 
 def _chosen(tx: Tx, items: Sequence[Sequence[PreferenceIn]]) -> list[tuple[Preference, ...]]:
@@ -155,22 +145,12 @@ def _chosen(tx: Tx, items: Sequence[Sequence[PreferenceIn]]) -> list[tuple[Prefe
     ]
 
 
-def _throttle(declared: TypeIn) -> Throttle | None:
-    rule = declared.throttle
-    return None if rule is None else Throttle(limit=rule.limit, minutes=rule.minutes)
-
-
-def _matrix(
-    user_id: str,
-    preferences: tuple[Preference, ...],
-    choices: dict[tuple[str, str], bool],
-    types: tuple[NotificationType, ...],
-    channels: Sequence[str],
-) -> PreferenceMatrix:
-    if all(kind.name != GENERAL.name for kind in types):
-        types = (GENERAL, *types)
+def _matrix(conn: sqlite3.Connection, user_id: str, channels: Sequence[str]) -> PreferenceMatrix:
+    choices, kinds = table.choices_of(conn, user_id), types.list_types(conn)
+    if all(kind.name != GENERAL.name for kind in kinds):
+        kinds = (GENERAL, *kinds)
     rows = []
-    for kind in types:
+    for kind in kinds:
         verdicts = {channel: may_use(choices, kind.name, channel, kind.category) for channel in channels}
         rows.append(
             TypePreference(
@@ -183,4 +163,4 @@ def _matrix(
                 reasons={channel: verdict[2] for channel, verdict in verdicts.items()},
             )
         )
-    return PreferenceMatrix(user_id=user_id, preferences=preferences, types=tuple(rows))
+    return PreferenceMatrix(user_id=user_id, preferences=table.preferences_of(conn, user_id), types=tuple(rows))

@@ -1,4 +1,4 @@
-"""Process everything due: scheduled notifications, held deliveries, snoozes, expiries, stale devices.
+"""Process everything due: scheduled notifications, held deliveries, snoozes, expiries.
 
 The database and the transaction's clock decide, in steps of a few hundred rows: after a jump of the clock or a suspend
 each thing still happens, once.
@@ -17,11 +17,10 @@ from flashflow.backend.domain.delivery_policy import Decision, decide
 from flashflow.backend.notifications.collapse import follow_ups, update_in_place
 from flashflow.backend.notifications.policy_inputs import PolicyInputLoader, PolicyQuery
 from flashflow.backend.schemas.records import NotificationType, Record
-from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.engine.writer import Tx, each_item
 from flashflow.backend.store.notifications import delivery_state, notification_state
 from flashflow.backend.store.notifications.deliveries import Unreleased, is_clock_set_back, still_held, unreleased_among
 from flashflow.backend.store.notifications.delivery_state import HeldDelivery, new_delivery
-from flashflow.backend.store.notifications.devices import deactivate_stale
 from flashflow.backend.store.notifications.notification_state import COLLAPSED, NewContent, ScheduledNotification
 from flashflow.backend.store.notifications.throttles import note_use
 from flashflow.backend.store.notifications.types import read_type
@@ -31,12 +30,10 @@ TOGETHER = 2_500
 """Held deliveries released in one step at most. Beyond it a user gets more than one digest."""
 MOST_NAMED = 200
 """Deliveries named in the result of a digest that is sent now."""
-STALE_MS = 270 * 24 * 60 * 60 * 1000
-"""A token that no app has registered again for this long is stale [Firebase, "Manage FCM registration tokens"]."""
 DIGEST_CODES = {"quiet_hours", "do_not_disturb", "digest"}
 """Deliveries held for one of these reasons are released together, as a digest."""
 
-Step = Callable[[Tx, Sequence[None]], list[int]]
+Step = Callable[[Tx], int]
 
 
 class DigestRelease(Record, frozen=True, kw_only=True):
@@ -50,7 +47,7 @@ class DigestRelease(Record, frozen=True, kw_only=True):
 
 
 class DueRelease:
-    """Writer handlers; each returns the number of rows it changed and is called again until that is 0."""
+    """Transactions; each returns the number of rows it changed and is called again until that is 0."""
 
     def __init__(self, new_id: IdMaker, policy_inputs: PolicyInputLoader) -> None:
         self._new_id = new_id
@@ -68,7 +65,7 @@ class DueRelease:
         often = (self.scheduled, self.held, self.snoozed, self.expire)
         return steps + [step for step, due in zip(often, found, strict=True) if due or (steps and step == self.held)]
 
-    def set_back(self, tx: Tx, items: Sequence[None]) -> list[int]:
+    def set_back(self, tx: Tx) -> int:
         """After the clock was set back, shift waits computed with the old time; times set by a user or app stay."""
         moved = delivery_state.shift_waits(tx)
         for held in delivery_state.held_in_future(tx):
@@ -78,16 +75,16 @@ class DueRelease:
                 due = tx.now_ms + max(0, held.release_at - held.updated_at)
             delivery_state.shift_held(tx, held.seq, due or tx.now_ms)
             moved += 1
-        return [moved] * len(items)
+        return moved
 
     # --- scheduled notifications ----------------------------------------------------------------------------------
 
-    def scheduled(self, tx: Tx, items: Sequence[None]) -> list[int]:
+    def scheduled(self, tx: Tx) -> int:
         """Send scheduled notifications; their recipients' settings now decide, not those at scheduling."""
         found = notification_state.scheduled_due(tx, DUE_AT_ONCE)
         for scheduled in found:
             self._send(tx, scheduled)
-        return [len(found)] * len(items)
+        return len(found)
 
     def _send(self, tx: Tx, due: ScheduledNotification) -> None:
         kind = read_type(tx.conn, due.notification_type)
@@ -144,9 +141,9 @@ class DueRelease:
 
     # --- held deliveries ------------------------------------------------------------------------------------------
 
-    def held(self, tx: Tx, items: Sequence[None]) -> list[int]:
+    def held(self, tx: Tx) -> int:
         """Release held deliveries whose time has come; those of one user and channel become one digest."""
-        return [len(self._release(tx, delivery_state.held_due(tx, DUE_AT_ONCE, TOGETHER)))] * len(items)
+        return len(self._release(tx, delivery_state.held_due(tx, DUE_AT_ONCE, TOGETHER)))
 
     def _release(self, tx: Tx, rows: Sequence[HeldDelivery]) -> list[tuple[HeldDelivery, Decision]]:
         decisions = [(held, self._decide(tx, held)) for held in rows]
@@ -177,12 +174,11 @@ class DueRelease:
                 return decision._replace(device_seq=held.device_seq)
         return Decision(held.channel, held.device_seq, "failed", "no_device", "This device is not registered any more.")
 
-    def send_now(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[DigestRelease]:
+    @each_item
+    def send_now(self, tx: Tx, item: tuple[str, str | None]) -> DigestRelease:
         """Handle (user, type or None for all): release the user's digests, 2,500 deliveries at once; the rest follows
         with the next step."""
-        return [self._send_digest(tx, user_id, notification_type) for user_id, notification_type in items]
-
-    def _send_digest(self, tx: Tx, user_id: str, notification_type: str | None) -> DigestRelease:
+        user_id, notification_type = item
         rows = delivery_state.held_by_digest(tx, user_id, notification_type)
         delivery_state.release_now(tx, [held.seq for held in rows])
         decisions = self._release(tx, rows[:TOGETHER])
@@ -195,16 +191,12 @@ class DueRelease:
             stopped=unreleased_among(tx.conn, stopped, MOST_NAMED),
         )
 
-    # --- snoozes, expiries, devices -------------------------------------------------------------------------------
+    # --- snoozes, expiries ----------------------------------------------------------------------------------------
 
-    def snoozed(self, tx: Tx, items: Sequence[None]) -> list[int]:
+    def snoozed(self, tx: Tx) -> int:
         """Mark notifications as unread whose snooze has ended."""
-        return [notification_state.wake_snoozed(tx, DUE_AT_ONCE)] * len(items)
+        return notification_state.wake_snoozed(tx, DUE_AT_ONCE)
 
-    def expire(self, tx: Tx, items: Sequence[None]) -> list[int]:
+    def expire(self, tx: Tx) -> int:
         """Remove expired unread notifications from the inbox and the outbox."""
-        return [notification_state.expire_due(tx, DUE_AT_ONCE)] * len(items)
-
-    def stale_devices(self, tx: Tx, items: Sequence[None]) -> list[int]:
-        """Deactivate tokens that no app has registered again for 270 days."""
-        return [deactivate_stale(tx, tx.now_ms - STALE_MS)] * len(items)
+        return notification_state.expire_due(tx, DUE_AT_ONCE)

@@ -8,14 +8,13 @@ import msgspec
 
 from flashflow.backend.core.clock import IdMaker
 from flashflow.backend.core.encoding import from_strings
-from flashflow.backend.core.errors import Conflict, FlashFlowError
+from flashflow.backend.core.errors import Conflict
 from flashflow.backend.domain.delivery_policy import Decision, decide
-from flashflow.backend.notifications.inbox import NotificationKey, missing
+from flashflow.backend.notifications.inbox import NotificationKey, find
 from flashflow.backend.notifications.policy_inputs import PolicyInputLoader, PolicyQuery
 from flashflow.backend.schemas.records import Notification
-from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.engine.writer import Tx, each_item
 from flashflow.backend.store.notifications import delivery_state
-from flashflow.backend.store.notifications import notifications as table
 from flashflow.backend.store.notifications.delivery_state import new_delivery
 from flashflow.backend.store.notifications.notification_state import policy_columns
 from flashflow.backend.store.notifications.types import read_type
@@ -31,28 +30,13 @@ class Retry:
         self._new_id = new_id
         self._policy_inputs = policy_inputs
 
-    def retry(self, tx: Tx, items: Sequence[NotificationKey]) -> list[Notification | FlashFlowError]:
-        """Queue every failed and dead delivery of each notification that can be sent now; end waits between attempts.
+    @each_item
+    def retry(self, tx: Tx, key: NotificationKey) -> Notification:
+        """Queue every failed and dead delivery of the notification that can be sent now; end waits between attempts.
 
-        Answers Conflict where no delivery can be retried.
+        Raises NotFound, and Conflict where no delivery can be retried.
         """
-        answers: list[Notification | FlashFlowError] = []
-        for notification_id, app in items:
-            found = table.find(tx.conn, notification_id, app)
-            if found is None:
-                answers.append(missing(notification_id))
-                continue
-            try:
-                self._retry(tx, *found)
-            except Conflict as refusal:
-                answers.append(refusal)
-                continue
-            again = table.find(tx.conn, notification_id, app)
-            assert again is not None
-            answers.append(again[1])
-        return answers
-
-    def _retry(self, tx: Tx, seq: int, n: Notification) -> None:
+        seq, n = find(tx.conn, key)
         if n.status in OVER:
             raise Conflict(f"A notification that is {n.status} cannot be tried again.")
         deliveries = delivery_state.retriable(tx, seq)
@@ -74,6 +58,7 @@ class Retry:
         if len(reasons) == len(deliveries):
             raise Conflict(" ".join(dict.fromkeys(filter(None, reasons))))
         delivery_state.settle_notifications(tx, [seq])
+        return find(tx.conn, key)[1]
 
     def _decisions(self, tx: Tx, seq: int, n: Notification) -> list[Decision]:
         """Decide the notification for the present time, device by device for push."""

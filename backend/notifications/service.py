@@ -10,25 +10,26 @@ Every change returns after COMMIT; every method may be called from any thread.
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, get_args
 
+from flashflow.backend.activity.ingest import LOCAL_APP
 from flashflow.backend.core.clock import Clock, IdMaker, SystemClock
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.core.events import Bus
 from flashflow.backend.core.timezones import workspace_zone
 from flashflow.backend.domain.channel_names import ChannelNames
+from flashflow.backend.notifications import inbox
 from flashflow.backend.notifications.delivery_settings import UserDeliverySettings
 from flashflow.backend.notifications.devices import Devices
-from flashflow.backend.notifications.inbox import Inbox, NotificationKey, missing
+from flashflow.backend.notifications.inbox import NotificationKey
 from flashflow.backend.notifications.orders import Order, check_order
 from flashflow.backend.notifications.policy_inputs import PolicyInputLoader
 from flashflow.backend.notifications.preferences import Preferences
 from flashflow.backend.notifications.release_due import DigestRelease, DueRelease
-from flashflow.backend.notifications.reschedule import reschedule
 from flashflow.backend.notifications.retry import Retry
 from flashflow.backend.notifications.schedules import Schedules
 from flashflow.backend.notifications.send import Sender
@@ -60,16 +61,14 @@ from flashflow.backend.store.notifications.deliveries import deliveries_of
 
 log = logging.getLogger(__name__)
 
-LOCAL_APP = "local"
-"""The app of everything written by this process itself, without an API key."""
-
 
 class NotificationService:
     """The notifications of one ``notifications.db``.
 
     ``db_path`` may be relative to the working folder; with ``keep_record`` a file beside it records the last known
-    state. Raises StorageError when the file cannot be used. The service stores and decides deliveries; the outbox of
-    ``Backend`` sends those that leave the inbox.
+    state. ``messages`` receives sentences for the owner about a damaged file; without it they are logged. Raises
+    StorageError when the file cannot be used. The service stores and decides deliveries; the outbox of ``Backend``
+    sends those that leave the inbox.
     """
 
     def __init__(
@@ -78,15 +77,15 @@ class NotificationService:
         *,
         bus: Bus | None = None,
         clock: Clock | None = None,
-        tell: list[str] | None = None,
+        messages: list[str] | None = None,
         keep_record: bool = False,
     ) -> None:
         self.bus = bus or Bus()
         self.clock = clock or SystemClock()
         self.new_id = IdMaker(self.clock)
-        say = log.warning if tell is None else tell.append
+        report = log.warning if messages is None else messages.append
         self.store: Store = open_store(
-            Path(db_path).absolute(), NOTIFICATION_MIGRATIONS, self.clock, self.bus.publish, say, search.functions,
+            Path(db_path).absolute(), NOTIFICATION_MIGRATIONS, self.clock, self.bus.publish, report, search.functions,
             keep_record=keep_record,
         )  # fmt: skip
         search.prepare_store(self.store)
@@ -95,7 +94,6 @@ class NotificationService:
         self.policy_inputs = PolicyInputLoader(lambda: self.zone)
         self.sender = Sender(self.new_id, self.policy_inputs)
         self.due_release = DueRelease(self.new_id, self.policy_inputs)
-        self.inbox = Inbox()
         self.retrial = Retry(self.new_id, self.policy_inputs)
         self.templates = Templates(self.store, self.new_id, self.channels)
         self.devices = Devices(self.store, self.new_id)
@@ -166,7 +164,7 @@ class NotificationService:
         """Process everything due: scheduled sends, held deliveries, snoozes, expiries. Return the rows changed."""
         moved = 0
         for step in self.store.read(lambda conn: self.due_release.due(conn, self.clock.now_ms())):
-            while count := self.store.run(Write(step, None)):
+            while count := self.store.write(step):
                 moved += count
         return moved
 
@@ -185,7 +183,7 @@ class NotificationService:
 
     def retire_stale_devices(self) -> int:
         """Deactivate push tokens that were not registered again for 270 days; return how many."""
-        return self.store.run(Write(self.due_release.stale_devices, None))
+        return self.devices.retire_stale()
 
     # --- the inbox ------------------------------------------------------------------------------------------------
 
@@ -229,11 +227,13 @@ class NotificationService:
 
     def get_notification(self, notification_id: NotificationRef, app: str | None = None) -> NotificationDetail:
         """Get a notification with every delivery and attempt. Raises NotFound."""
-        id_ = notification_id_of(notification_id)
-        detail = self.store.read(lambda conn: _detail(conn, id_, app))
-        if detail is None:
-            raise missing(id_)
-        return detail
+        key = notification_id_of(notification_id), app
+
+        def query(conn: sqlite3.Connection) -> NotificationDetail:
+            seq, notification = inbox.find(conn, key)
+            return NotificationDetail(notification=notification, deliveries=deliveries_of(conn, seq))
+
+        return self.store.read(query)
 
     def unread_count(self, user_id: str) -> int:
         """Count the unread notifications of the user's inbox."""
@@ -241,11 +241,11 @@ class NotificationService:
 
     def mark_notification_as_read(self, notification_id: NotificationRef) -> Notification:
         """Mark as read; an earlier ``read_at`` stays. Raises NotFound and Conflict."""
-        return self.store.run(Write(self.inbox.read, (notification_id_of(notification_id), None)))
+        return self._change("read", notification_id)
 
     def mark_notification_as_unread(self, notification_id: NotificationRef) -> Notification:
         """Mark as unread. Raises NotFound and Conflict."""
-        return self.store.run(Write(self.inbox.unread, (notification_id_of(notification_id), None)))
+        return self._change("unread", notification_id)
 
     def mark_all_as_read(self, user_id: str) -> tuple[str, ...]:
         """Mark the whole inbox as read; return the ids that were unread."""
@@ -253,27 +253,27 @@ class NotificationService:
 
     def read_all_write(self, user_id: str, app: str | None) -> Write[NotificationKey, tuple[str, ...]]:
         """Build the write of ``mark_all_as_read``, for one app's notifications or all."""
-        return Write(self.inbox.read_all, (user_id, app))
+        return Write(inbox.read_all, (user_id, app))
 
     def mark_many_as_unread(self, notification_ids: Sequence[NotificationRef]) -> int:
         """Undo ``mark_all_as_read``; return how many became unread."""
-        return self.store.run(Write(self.inbox.unread_many, tuple(map(notification_id_of, notification_ids))))
+        return self.store.run(Write(inbox.unread_many, tuple(map(notification_id_of, notification_ids))))
 
     def archive_notification(self, notification_id: NotificationRef) -> Notification:
         """Move out of the inbox; the notification stays stored. Raises NotFound and Conflict."""
-        return self.store.run(Write(self.inbox.archive, (notification_id_of(notification_id), None)))
+        return self._change("archive", notification_id)
 
     def unarchive_notification(self, notification_id: NotificationRef) -> Notification:
         """Move back into the inbox. Raises NotFound and Conflict."""
-        return self.store.run(Write(self.inbox.unarchive, (notification_id_of(notification_id), None)))
+        return self._change("unarchive", notification_id)
 
     def cancel_notification(self, notification_id: NotificationRef) -> Notification:
         """Cancel a scheduled or pending notification. Raises NotFound and Conflict."""
-        return self.store.run(Write(self.inbox.cancel, (notification_id_of(notification_id), None)))
+        return self._change("cancel", notification_id)
 
     def retry_notification(self, notification_id: NotificationRef) -> Notification:
         """Retry failed and dead deliveries now. Raises NotFound, and Conflict where none can be retried."""
-        return self.store.run(self.inbox_write("retry", (notification_id_of(notification_id), None)))
+        return self._change("retry", notification_id)
 
     def snooze_notification(self, notification_id: NotificationRef, until: datetime) -> Notification:
         """Hide from the unread until ``until``. Raises NotFound, Conflict and ValidationError."""
@@ -281,10 +281,7 @@ class NotificationService:
 
     def snooze_write(self, key: NotificationKey, until: datetime) -> Write[tuple[NotificationKey, int], Notification]:
         """Build the write of ``snooze_notification``."""
-        until_ms = timestamp_ms("until", until)
-        if until_ms <= self.clock.now_ms():
-            raise ValidationError.of("until", "must lie in the future")
-        return Write(self.inbox.snooze, (key, until_ms))
+        return Write(inbox.snooze, (key, self._future_ms("until", until)))
 
     def reschedule_notification(self, notification_id: NotificationRef, scheduled_at: datetime) -> Notification:
         """Move a scheduled notification to another time. Raises NotFound, Conflict and ValidationError."""
@@ -294,14 +291,20 @@ class NotificationService:
         self, key: NotificationKey, scheduled_at: datetime
     ) -> Write[tuple[NotificationKey, int], Notification]:
         """Build the write of ``reschedule_notification``."""
-        when = timestamp_ms("scheduled_at", scheduled_at)
-        if when <= self.clock.now_ms():
-            raise ValidationError.of("scheduled_at", "must lie in the future")
-        return Write(reschedule, (key, when))
+        return Write(inbox.reschedule, (key, self._future_ms("scheduled_at", scheduled_at)))
+
+    def _future_ms(self, field: str, when: datetime) -> int:
+        ms = timestamp_ms(field, when)
+        if ms <= self.clock.now_ms():
+            raise ValidationError.of(field, "must lie in the future")
+        return ms
 
     def inbox_write(self, verb: str, key: NotificationKey) -> Write[NotificationKey, Notification]:
         """Build the write of read, unread, archive, unarchive, cancel or retry."""
-        return Write(self.retrial.retry if verb == "retry" else getattr(self.inbox, verb), key)
+        return Write(self.retrial.retry if verb == "retry" else inbox.HANDLERS[verb], key)
+
+    def _change(self, verb: str, notification_id: NotificationRef) -> Notification:
+        return self.store.run(self.inbox_write(verb, (notification_id_of(notification_id), None)))
 
     # --- preferences, types, templates, devices -------------------------------------------------------------------
 
@@ -355,14 +358,5 @@ class NotificationService:
     def __enter__(self) -> NotificationService:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _detail(conn: Any, notification_id: str, app: str | None) -> NotificationDetail | None:
-    found = table.find(conn, notification_id, app)
-    if found is None:
-        return None
-    return NotificationDetail(notification=found[1], deliveries=deliveries_of(conn, found[0]))

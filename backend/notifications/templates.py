@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flashflow.backend.core.error_collector import ErrorCollector
-from flashflow.backend.core.errors import Conflict, FlashFlowError, NotFound
+from flashflow.backend.core.errors import Conflict, NotFound
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.channel_names import ChannelNames
 from flashflow.backend.rendering.json_schema import check_data, check_schema
@@ -15,7 +15,7 @@ from flashflow.backend.schemas.records import Rendered, Template
 from flashflow.backend.schemas.requests import TemplateChangeIn, TemplateIn, build
 from flashflow.backend.schemas.values import metadata_json
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.engine.writer import Tx, Write, each_item
 from flashflow.backend.store.notifications import templates as table
 
 Owned = tuple[TemplateIn, str, str | None]
@@ -83,39 +83,33 @@ class Templates:
         """Build the write that deletes a template in every locale."""
         return Write(self._remove, (name, owner))
 
-    def _create(self, tx: Tx, items: Sequence[Owned]) -> list[Template | FlashFlowError]:
-        answers: list[Template | FlashFlowError] = []
-        for text, app, _ in items:
-            if table.exact_template(tx.conn, text.name, text.locale) is not None:
-                answers.append(Conflict(f"There is a template “{text.name}” already; PUT changes it."))
-                continue
-            table.insert_template(tx, self._new_id(), app, text)
-            answers.append(self._stored(tx, text, app))
-        return answers
+    @each_item
+    def _create(self, tx: Tx, item: Owned) -> Template:
+        text, app, _ = item
+        if table.exact_template(tx.conn, text.name, text.locale) is not None:
+            raise Conflict(f"There is a template “{text.name}” already; PUT changes it.")
+        table.insert_template(tx, self._new_id(), app, text)
+        return self._stored(tx, text, app)
 
-    def _change(self, tx: Tx, items: Sequence[Owned]) -> list[Template | FlashFlowError]:
-        answers: list[Template | FlashFlowError] = []
-        for text, app, owner in items:
-            known = table.exact_template(tx.conn, text.name, text.locale)
-            if known is None or (owner is not None and known.app != owner):
-                answers.append(_missing(text.name))
-                continue
-            table.update_template(tx, known.id, text)
-            answers.append(self._stored(tx, text, app))
-        return answers
+    @each_item
+    def _change(self, tx: Tx, item: Owned) -> Template:
+        text, app, owner = item
+        known = table.exact_template(tx.conn, text.name, text.locale)
+        if known is None or (owner is not None and known.app != owner):
+            raise _missing(text.name)
+        table.update_template(tx, known.id, text)
+        return self._stored(tx, text, app)
 
-    def _remove(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[tuple[Template, ...] | FlashFlowError]:
-        answers: list[tuple[Template, ...] | FlashFlowError] = []
-        for name, owner in items:
-            deleted = tuple(t for t in table.list_templates(tx.conn, owner) if t.name == name)
-            if not deleted:
-                answers.append(_missing(name))
-                continue
-            for template in deleted:
-                table.delete_template(tx, template.id)
-            tx.events.append(Event("template", name))
-            answers.append(deleted)
-        return answers
+    @each_item
+    def _remove(self, tx: Tx, item: tuple[str, str | None]) -> tuple[Template, ...]:
+        name, owner = item
+        deleted = tuple(t for t in table.list_templates(tx.conn, owner) if t.name == name)
+        if not deleted:
+            raise _missing(name)
+        for template in deleted:
+            table.delete_template(tx, template.id)
+        tx.events.append(Event("template", name))
+        return deleted
 
     def _stored(self, tx: Tx, text: TemplateIn, app: str) -> Template:
         tx.events.append(Event("template", text.name, "", app))

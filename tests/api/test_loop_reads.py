@@ -15,6 +15,7 @@ from typing import Any, get_args
 import pytest
 
 from flashflow.backend import NotificationService
+from flashflow.backend.notifications import inbox
 from flashflow.backend.schemas.records import ListStatus
 from flashflow.backend.schemas.requests import SendIn, build
 from flashflow.backend.store.engine.step_limit import bounded
@@ -85,7 +86,7 @@ def test_a_write_of_many_rows_leaves_the_loop_and_is_done_once(service: Notifica
     def read_all(tx: Tx, items: Sequence[Any]) -> Sequence[Any]:
         threads.append(threading.current_thread().name)
         tx.undo.append(lambda: undone.append(threads[-1]))
-        return service.inbox.read_all(tx, items)
+        return inbox.read_all(tx, items)
 
     async def ask() -> list[tuple[str, ...]]:
         writes = LoopWrites(service.store.writer, deadline_s=60)

@@ -157,7 +157,7 @@ def test_what_was_pruned_is_not_taken_again_and_counted_twice(backend: Backend, 
     refused()
     backend.activity.admission.pruned_before = None  # as after the next start
     refused()
-    backend.activity.store.run(Write(backend.activity.rollups.catch_up, None))
+    backend.activity.store.write(backend.activity.rollups.catch_up)
     assert rows_in(backend.data_dir / "user_activities.db", total) == counted
 
 

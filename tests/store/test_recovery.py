@@ -83,7 +83,7 @@ def test_a_damaged_file_is_set_aside_and_the_newest_good_backup_takes_its_place(
     wreck(path)
     content = path.read_bytes()
 
-    with UserActivityService(path, clock=clock, tell=told) as service:
+    with UserActivityService(path, clock=clock, messages=told) as service:
         assert sorted(row.activity_type for row in service.list_activities().activities) == ["one", "two"]
         service.track_activity("ada", "four")
     (aside,) = [file for file in tmp_path.glob("*.damaged-*") if not file.name.endswith(("-wal", "-shm"))]
@@ -98,7 +98,7 @@ def test_without_a_backup_the_damaged_file_is_kept_and_a_new_one_started(tmp_pat
     told: list[str] = []
     path = filled(tmp_path / "a.db", *(f"type {number}" for number in range(50)))
     wreck(path)
-    with UserActivityService(path, tell=told) as service:
+    with UserActivityService(path, messages=told) as service:
         assert service.list_activities().activities == ()
     assert len(told) == 1
     assert "no good backup" in told[0]
@@ -119,7 +119,7 @@ def test_the_wal_and_shm_of_a_damaged_file_go_with_it(tmp_path: Path) -> None:
     os.truncate(path, 0)
     kept = wal.read_bytes()
 
-    UserActivityService(path, tell=[]).close()
+    UserActivityService(path, messages=[]).close()
     (aside,) = after_a_kill.glob("*.damaged-*-wal")
     assert aside.read_bytes() == kept
     assert len(list(after_a_kill.glob("*.damaged-*-shm"))) == 1
@@ -130,11 +130,11 @@ def test_a_file_that_was_emptied_is_restored_and_a_new_one_is_simply_new(tmp_pat
     path = filled(tmp_path / "a.db", "one")
     back_up(path, StillClock(), "daily")
     os.truncate(path, 0)
-    with UserActivityService(path, tell=told) as service:
+    with UserActivityService(path, messages=told) as service:
         assert [row.activity_type for row in service.list_activities().activities] == ["one"]
     assert len(told) == 1
     (tmp_path / "new.db").touch()
-    with UserActivityService(tmp_path / "new.db", tell=told):
+    with UserActivityService(tmp_path / "new.db", messages=told):
         assert len(told) == 1
 
 
