@@ -27,7 +27,8 @@ from flashflow.backend.delivery.channel_registry import ChannelState as ChannelS
 from flashflow.backend.domain.metric_definitions import DEFINITIONS as DEFINITIONS
 from flashflow.backend.notifications.channel_test import ChannelTest as ChannelTest
 from flashflow.backend.notifications.service import NotificationService as NotificationService
-from flashflow.backend.rules.service import DryRun as DryRun, Rule as Rule, RuleRef as RuleRef, Rules as Rules
+from flashflow.backend.rules.dry_run import DryRun as DryRun
+from flashflow.backend.rules.service import RuleRef as RuleRef, Rules as Rules
 from flashflow.backend.schemas.analytics import (
     ActivityType as ActivityType,
     Cohort as Cohort,
@@ -89,3 +90,4 @@ from flashflow.backend.store.notifications.delivery_settings import (
     DigestChoice as DigestChoice,
     QuietSetting as QuietSetting,
 )
+from flashflow.backend.store.notifications.rules import Rule as Rule

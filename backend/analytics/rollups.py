@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
-from zoneinfo import ZoneInfo
 
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.core.events import Event
@@ -61,17 +60,12 @@ class RollupMaintenance:
 
     # --- time zone ------------------------------------------------------------------------------------------------
 
-    def use_zone(self, zone: ZoneInfo) -> None:
-        """Change the workspace's time zone and rebuild the rollups."""
-        self._local.move(zone)
-        self.apply_zone(publish=True)
-
-    def apply_zone(self, *, publish: bool = False) -> None:
+    def apply_zone(self) -> None:
         """Rebuild the rollups if they are by another time zone than the workspace's, and aggregate the activities that
         an earlier process left pending."""
         zone = self._store.read(stored_zone)
         if zone != self._local.zone.key:
-            self._store.write(lambda tx: self._rebuild(tx, publish))
+            self._store.write(self._rebuild)
         if self._store.read(user_index.tail_length) > AGGREGATE_ON_OPEN:
             self.aggregate_pending()
 
@@ -84,12 +78,15 @@ class RollupMaintenance:
 
     def rebuild(self) -> None:
         """Recompute every rollup from the raw rows in one transaction."""
-        self._store.write(lambda tx: self._rebuild(tx, True))
 
-    def _rebuild(self, tx: Tx, publish: bool) -> None:
-        rebuild(tx, self._local)
-        if publish:
+        def step(tx: Tx) -> None:
+            self._rebuild(tx)
             tx.events.append(Event("rollups.rebuilt"))
+
+        self._store.write(step)
+
+    def _rebuild(self, tx: Tx) -> None:
+        rebuild(tx, self._local)
         self._cache.invalidate()
 
     # --- key activities -------------------------------------------------------------------------------------------

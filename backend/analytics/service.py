@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from flashflow.backend.analytics import periods, users
 from flashflow.backend.analytics.date_ranges import MONTH_DAYS, Compare, DateRange, days_back, requested_days
 from flashflow.backend.analytics.query import Filters, QueryContext, requested_key
-from flashflow.backend.core.clock import Clock, to_datetime
+from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import StorageError
-from flashflow.backend.core.timezones import LocalTime, to_day
+from flashflow.backend.core.timezones import LocalTime, to_date
 from flashflow.backend.schemas.analytics import Funnel, HeatMap, Names, Overview, Retention, Trend, UserRows
 from flashflow.backend.schemas.records import UserAnalytics
 from flashflow.backend.store.analytics.engagement_score import Scoring
@@ -91,16 +91,12 @@ class Analytics:
         return self.run(
             filters,
             lambda context: periods.top(context, kind, limit),
-            lambda days, today: LocalDays(days.first, days.last),
+            _in_range,
         )
 
     def heatmap(self, filters: Filters) -> HeatMap:
         """Return activities by weekday and hour. Raises ValidationError."""
-        return self.run(
-            filters,
-            periods.heatmap,
-            lambda days, today: LocalDays(days.first, days.last),
-        )
+        return self.run(filters, periods.heatmap, _in_range)
 
     # --- users ----------------------------------------------------------------------------------------------------
 
@@ -119,10 +115,7 @@ class Analytics:
     ) -> Funnel:
         """Return how many users took the ``steps`` (activity types) in order; with ``dropped_at`` (2 for the second
         step) also up to ``limit`` users who stopped before it. Raises ValidationError."""
-        return self.run(
-            filters,
-            lambda context: users.funnel(context, steps, window_days, dropped_at, limit),
-        )
+        return self.run(filters, lambda context: users.funnel(context, steps, window_days, dropped_at, limit))
 
     def user_list(self, filters: Filters, limit: int = 50, cursor: str | None = None) -> UserRows:
         """List the users active in the period, the latest seen first, each with an engagement score. Raises
@@ -154,14 +147,8 @@ class Analytics:
 
     def today_bounds(self) -> tuple[date, int, int]:
         """Return today's date, and its first and its last-plus-one millisecond (23 to 25 hours apart)."""
-        day = self._today()
-        return day, self._start_of(day), self._start_of(day + timedelta(days=1))
-
-    def _today(self) -> date:
-        return to_datetime(self._clock.now_ms()).astimezone(self._local.zone).date()
-
-    def _start_of(self, day: date) -> int:
-        return self._local.start(to_day(day))
+        day = self._local.day(self._clock.now_ms())
+        return to_date(day), self._local.start(day), self._local.start(day + 1)
 
 
 def _with_trailing(compare: Compare) -> DaysRead:
@@ -169,6 +156,10 @@ def _with_trailing(compare: Compare) -> DaysRead:
     return lambda days, today: LocalDays(
         min(days.first - days_back(days, compare), min(days.last, today) - MONTH_DAYS + 1), days.last
     )
+
+
+def _in_range(days: DateRange, today: int) -> LocalDays:
+    return LocalDays(days.first, days.last)
 
 
 def _to_today(days: DateRange, today: int) -> LocalDays:

@@ -1,15 +1,31 @@
-"""Workspace time zone (``TZ``, else the machine's) and conversions to its local days and hours."""
+"""Time zones: the workspace's (``TZ``, else the machine's), wall-clock times, and local days and hours.
+
+Instants are milliseconds since 1970 (UTC). A wall-clock time in a gap (start of summer time) means the end of the gap.
+"""
 
 from __future__ import annotations
 
 import os
-from datetime import UTC, date, datetime, time, timedelta
+import re
+from datetime import date, datetime, time, timedelta
+from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from flashflow.backend.core.clock import HOUR_MS, to_datetime, to_ms
+from flashflow.backend.core.clock import HOUR_MS, MINUTE_MS, to_datetime, to_ms
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+"""Days in the order of ``date.weekday``."""
+
+UNKNOWN_ZONE = "is not an IANA time zone that is known here, like Europe/Berlin"
+NO_ZONE = (ZoneInfoNotFoundError, ValueError, OSError)
+"""Exceptions of ZoneInfo for a name that it does not know."""
 
 _LINKS = (Path("/etc/localtime"), Path("/var/db/timezone/localtime"))
+_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9][A-Za-z0-9_+-]*)*", re.ASCII)
+"""Zone names, not any path to a zone file: ``Europe\\Berlin`` works on Windows only."""
+_NO_ZONES = re.compile(r"(?:posix|right)/.*|posixrules|localtime|Factory", re.IGNORECASE)
+"""Files in zoneinfo folders that are no zones: ``right/`` counts leap seconds, ``localtime`` differs by machine."""
 
 
 def workspace_zone() -> ZoneInfo:
@@ -17,7 +33,7 @@ def workspace_zone() -> ZoneInfo:
     for name in _names():
         try:
             return ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
+        except NO_ZONE:
             continue
     return ZoneInfo("UTC")
 
@@ -34,7 +50,56 @@ def _names() -> list[str]:
     return [name for name in names if name]
 
 
-_SLICE_MS = 15 * 60 * 1000
+@lru_cache(maxsize=128)
+def zone_of(name: str) -> ZoneInfo:
+    """Return the zone with that IANA name. Raises one of NO_ZONE."""
+    # ZoneInfo's own cache holds only eight unreferenced zones.
+    return ZoneInfo(name)
+
+
+def is_zone(name: str) -> bool:
+    """Whether ``name`` is an IANA zone known on this machine."""
+    if len(name) > 64 or not _ZONE.fullmatch(name) or _NO_ZONES.fullmatch(name):
+        return False
+    try:
+        zone_of(name)
+    except NO_ZONE:
+        return False
+    return True
+
+
+def local_time(ms: int, zone: ZoneInfo) -> datetime:
+    """Return the wall-clock time at ``ms``."""
+    return to_datetime(ms).astimezone(zone)
+
+
+def offset_ms(ms: int, zone: ZoneInfo) -> int:
+    """Return the zone's offset from UTC at ``ms``, in milliseconds."""
+    return (local_time(ms, zone).utcoffset() or timedelta()) // timedelta(milliseconds=1)
+
+
+def at_wall(day: date, of_day: time, zone: ZoneInfo, *, last: bool = False) -> int:
+    """Convert a wall-clock time to milliseconds since 1970; ``last`` selects the second of two occurrences."""
+    local = datetime.combine(day, of_day, zone)
+    first, second = to_ms(local), to_ms(local.replace(fold=1))
+    if second < first:  # PEP 495: the time is in a gap, which is between the two readings
+        return offset_change(second, first, zone)
+    return second if last else first
+
+
+def offset_change(before: int, after: int, zone: ZoneInfo) -> int:
+    """Return the first time after ``before`` with the offset that the zone has at ``after``, by bisection."""
+    offset = offset_ms(after, zone)
+    while after - before > 1:
+        middle = (before + after) // 2
+        if offset_ms(middle, zone) == offset:
+            after = middle
+        else:
+            before = middle
+    return after
+
+
+_SLICE_MS = 15 * MINUTE_MS
 """Offsets from UTC are whole quarters of an hour, and change at one."""
 _MOST_SLICES = 50_000
 
@@ -49,11 +114,6 @@ class LocalTime:
         self.zone = zone
         self._offsets: dict[int, int] = {}
 
-    def move(self, zone: ZoneInfo) -> None:
-        """Change the zone."""
-        self.zone = zone
-        self._offsets = {}
-
     def hour(self, ms: int) -> int:
         """Return the local hour of ``ms`` since 1970 (UTC); divided by 24 it is the local day."""
         return (ms + self.offset(ms)) // HOUR_MS
@@ -65,8 +125,7 @@ class LocalTime:
         if offset is None:
             if len(self._offsets) >= _MOST_SLICES:
                 self._offsets.clear()
-            local = to_datetime(ms).astimezone(self.zone)
-            offset = self._offsets[part] = (local.utcoffset() or timedelta()) // timedelta(milliseconds=1)
+            offset = self._offsets[part] = offset_ms(ms, self.zone)
         return offset
 
     def day(self, ms: int) -> int:
@@ -75,8 +134,7 @@ class LocalTime:
 
     def start(self, day: int) -> int:
         """Return the first millisecond of the local day ``day``; the next day starts 23 to 25 hours later."""
-        midnight = datetime.combine(to_date(day), time(), self.zone)
-        return to_ms(midnight.astimezone(UTC))
+        return at_wall(to_date(day), time(), self.zone)
 
 
 def to_date(day: int) -> date:

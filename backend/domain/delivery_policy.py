@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from flashflow.backend.core.clock import MINUTE_MS
 from flashflow.backend.domain.preferences import Choices, may_use
 from flashflow.backend.domain.quiet_hours import Digest, QuietHours
 
@@ -151,7 +152,7 @@ def _timed(inputs: PolicyInputs, delivery: Decision) -> Decision:
             return delivery._replace(status="held", code=code, reason=words, due=due)
     if minutes := inputs.failover.get(delivery.channel, 0):
         words = f"Goes out if it is still unread after {minutes} minute{'' if minutes == 1 else 's'}."
-        return delivery._replace(status="held", code="failover", reason=words, due=inputs.now_ms + minutes * 60_000)
+        return delivery._replace(status="held", code="failover", reason=words, due=inputs.now_ms + minutes * MINUTE_MS)
     return delivery._replace(due=inputs.now_ms)
 
 

@@ -5,12 +5,12 @@ Times are milliseconds since 1970; days and times of day are those of the worksp
 
 from __future__ import annotations
 
-from datetime import date, datetime, time, timedelta
+from datetime import time, timedelta
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
-from flashflow.backend.core.clock import to_datetime, to_ms
-from flashflow.backend.domain.quiet_hours import at_wall
+from flashflow.backend.core.clock import MINUTE_MS, to_ms
+from flashflow.backend.core.timezones import at_wall, local_time
 from flashflow.backend.schemas.rules import AlertIn
 
 HOURLY = "hourly"
@@ -42,10 +42,10 @@ class Reading(NamedTuple):
 
 def spans(alert: AlertIn, now_ms: int, zone: ZoneInfo) -> tuple[Span, Span]:
     """Return today so far, and the compared day up to the same time of day."""
-    local = _local(now_ms, zone)
+    local = local_time(now_ms, zone)
     other = local.date() - timedelta(days=BACK[alert.compare])
-    today = Span(_start_of(local.date(), zone), now_ms)
-    return today, Span(_start_of(other, zone), at_wall(other, local.time(), zone, last=bool(local.fold)))
+    today = Span(at_wall(local.date(), time(), zone), now_ms)
+    return today, Span(at_wall(other, time(), zone), at_wall(other, local.time(), zone, last=bool(local.fold)))
 
 
 def reading(now: int, before: int) -> Reading:
@@ -70,7 +70,7 @@ def is_breached(alert: AlertIn, found: Reading) -> bool:
 
 def next_check_at(alert: AlertIn, now_ms: int, zone: ZoneInfo) -> int | None:
     """Return today's latest check time up to ``now_ms``; None before the first."""
-    local = _local(now_ms, zone)
+    local = local_time(now_ms, zone)
     if alert.check_at == HOURLY:
         return to_ms(local.replace(minute=0, second=0, microsecond=0))
     at = at_wall(local.date(), time.fromisoformat(alert.check_at), zone)
@@ -87,24 +87,16 @@ def may_notify(fired_ms: int | None, cooldown_minutes: int, now_ms: int, zone: Z
     """Whether a notification is allowed: at most one a day, and one per cool-down."""
     if fired_ms is None:
         return True
-    same_day = _local(fired_ms, zone).date() == _local(now_ms, zone).date()
-    return not same_day and abs(now_ms - fired_ms) >= cooldown_minutes * 60_000
+    same_day = local_time(fired_ms, zone).date() == local_time(now_ms, zone).date()
+    return not same_day and abs(now_ms - fired_ms) >= cooldown_minutes * MINUTE_MS
 
 
 def check_times(alert: AlertIn, since_ms: int, now_ms: int, zone: ZoneInfo) -> list[int]:
     """List the alert's check times in [``since_ms``, ``now_ms``], oldest first."""
-    day, last = _local(since_ms, zone).date(), _local(now_ms, zone).date()
+    day, last = local_time(since_ms, zone).date(), local_time(now_ms, zone).date()
     found: dict[int, None] = {}
     while day <= last:
         times = [time(hour) for hour in range(24)] if alert.check_at == HOURLY else [time.fromisoformat(alert.check_at)]
         found |= dict.fromkeys(at_wall(day, one, zone) for one in times)
         day += timedelta(days=1)
     return sorted(at for at in found if since_ms <= at <= now_ms)
-
-
-def _start_of(day: date, zone: ZoneInfo) -> int:
-    return at_wall(day, time(), zone)
-
-
-def _local(ms: int, zone: ZoneInfo) -> datetime:
-    return to_datetime(ms).astimezone(zone)

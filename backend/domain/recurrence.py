@@ -10,20 +10,20 @@ from calendar import monthrange
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from typing import Annotated, Literal, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from msgspec import Meta
 
-from flashflow.backend.core.clock import MINUTE_MS, to_datetime, to_ms
+from flashflow.backend.core.clock import MINUTE_MS, to_ms
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.core.timezones import NO_ZONE, UNKNOWN_ZONE, is_zone, local_time, zone_of
 from flashflow.backend.schemas.requests import END, Input, Moment, TimeOfDay
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
 """Days in the order of ``date.weekday``."""
 
-UNKNOWN_ZONE = "is not an IANA time zone that is known here, like Europe/Berlin"
 ZONE = r"^[A-Za-z][A-Za-z0-9_+/-]*" + END
 
 
@@ -55,9 +55,8 @@ def check(rule: Recurrence) -> None:
             faults.add(field, "goes with at, not with every_minutes", "at")
     if rule.days is not None and len(set(rule.days)) != len(rule.days):
         faults.add("days", "names a day twice")
-    if rule.timezone is not None:
-        with faults:
-            zone_named(rule.timezone)
+    if rule.timezone is not None and not is_zone(rule.timezone):
+        faults.add("timezone", UNKNOWN_ZONE)
     if rule.starts_at is not None and rule.ends_at is not None and rule.ends_at < rule.starts_at:
         faults.add("ends_at", "must not be before starts_at")
     faults.done()
@@ -66,8 +65,8 @@ def check(rule: Recurrence) -> None:
 def zone_named(name: str) -> ZoneInfo:
     """Return the time zone with that IANA name. Raises ValidationError for an unknown one."""
     try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return zone_of(name)
+    except NO_ZONE:
         raise ValidationError.of("timezone", UNKNOWN_ZONE) from None
 
 
@@ -92,7 +91,7 @@ def _times(rule: Recurrence, after: int, zone: ZoneInfo) -> Iterator[int]:
     """Yield the rule's times in order, starting at or before the first one after ``after``."""
     of_day = time.fromisoformat(rule.at or "00:00")
     # From the day before: a time in a gap at midnight occurs on the following day.
-    for day in _dates(rule, to_datetime(after).astimezone(zone).date() - timedelta(days=1)):
+    for day in _dates(rule, local_time(after, zone).date() - timedelta(days=1)):
         # fold=0: of two occurrences the first, and in a gap the offset before it.
         yield to_ms(datetime.combine(day, of_day, zone))
 

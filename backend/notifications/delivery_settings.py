@@ -14,8 +14,8 @@ from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import FlashFlowError, ValidationError
 from flashflow.backend.core.events import Event
+from flashflow.backend.core.timezones import DAYS, UNKNOWN_ZONE, is_zone
 from flashflow.backend.delivery.email.message import parse_address
-from flashflow.backend.domain.quiet_hours import DAYS, is_zone
 from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, QuietHoursIn
 from flashflow.backend.schemas.requests import Input
 from flashflow.backend.schemas.values import LATEST_MS
@@ -82,7 +82,7 @@ class UserDeliverySettings:
         fields = _changed_fields(changes)
         faults = ErrorCollector()
         if fields.get("timezone") is not None and not is_zone(fields["timezone"]):
-            faults.add("timezone", "is not an IANA time zone that is known here, like Europe/Berlin")
+            faults.add("timezone", UNKNOWN_ZONE)
         if "days" in fields:
             days = fields["days"]
             if len(set(days)) != len(days):

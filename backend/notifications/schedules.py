@@ -18,8 +18,7 @@ from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import from_object, to_json
 from flashflow.backend.core.error_collector import ErrorCollector, inside
 from flashflow.backend.core.errors import Conflict, Erased, FlashFlowError, NotFound, ValidationError
-from flashflow.backend.domain.quiet_hours import is_zone
-from flashflow.backend.domain.recurrence import DAYS, UNKNOWN_ZONE, Recurrence, check, next_after, zone_named
+from flashflow.backend.domain.recurrence import DAYS, Recurrence, check, next_after, zone_named
 from flashflow.backend.notifications.orders import BuildOrder, Order
 from flashflow.backend.notifications.send import DryRun, SendOrders
 from flashflow.backend.schemas.records import Sent
@@ -178,8 +177,6 @@ class Schedules:
     def _complete(self, rule: Recurrence) -> Recurrence:
         """The rule to store: with its zone, times in UTC, days in the order of the week."""
         check(rule)
-        if rule.timezone is not None and not is_zone(rule.timezone):
-            raise ValidationError.of("timezone", UNKNOWN_ZONE)
         times = {
             field: None if (value := getattr(rule, field)) is None else to_datetime(timestamp_ms(field, value))
             for field in ("starts_at", "ends_at")

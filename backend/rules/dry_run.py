@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.clock import DAY_MS, to_datetime
 from flashflow.backend.domain.metric_alerts import Metrics, Reading, check_times, is_breached, may_notify, read
 from flashflow.backend.domain.rule_conditions import (
     NONE_YET,
@@ -25,7 +23,7 @@ from flashflow.backend.schemas.rules import AlertIn, OnIn
 from flashflow.backend.store.activity.rule_queries import activities_of_type
 
 DAYS = 7
-WEEK_MS = DAYS * 24 * 60 * 60 * 1000
+WEEK_MS = DAYS * DAY_MS
 EXAMPLES = 10
 MOST_JUDGED = 250_000
 """Activities evaluated in one dry run: it must end before the caller's time-out."""
@@ -60,30 +58,16 @@ class DryRun(Record, frozen=True, kw_only=True):
     complete: bool
 
 
-class Scope(NamedTuple):
-    """The current time, and the app whose rows are read (``app`` None: all)."""
-
-    now_ms: int
-    app: str | None
-
-
-def try_activities(
-    conn: sqlite3.Connection, on: OnIn, cooldown_minutes: int, scope: Scope, most: int = MOST_JUDGED
-) -> DryRun:
-    """Evaluate the activities of the last seven days, each as if it had arrived when it happened."""
-    return _evaluate(
-        on, cooldown_minutes, activities_of_type(conn, scope.now_ms - WEEK_MS, on.activity_type, scope.app), most
-    )
-
-
-def _evaluate(on: OnIn, cooldown_minutes: int, activities: Iterable[ActivityFacts], most: int) -> DryRun:
+def try_activities(conn: sqlite3.Connection, on: OnIn, cooldown_minutes: int, now_ms: int, app: str | None) -> DryRun:
+    """Evaluate the activities of the last seven days, of one app or all (None), each as if it had arrived when it
+    happened."""
     terms, conditions = terms_of(on, cooldown_minutes), conditions_of(on.where)
     states: dict[str, RuleState] = {}
     newest: deque[ActivityFacts] = deque(maxlen=EXAMPLES)
     fired = judged = 0
     complete = True
-    for activity in activities:
-        if judged == most:
+    for activity in activities_of_type(conn, now_ms - WEEK_MS, on.activity_type, app):
+        if judged == MOST_JUDGED:
             complete = False
             break
         judged += 1
@@ -101,15 +85,17 @@ def _evaluate(on: OnIn, cooldown_minutes: int, activities: Iterable[ActivityFact
     return DryRun(would_have_fired=fired, examples=examples, days=DAYS, judged=judged, complete=complete)
 
 
-def try_alert(alert: AlertIn, cooldown_minutes: int, scope: Scope, metrics: Metrics, zone: ZoneInfo) -> DryRun:
-    """Read the metric at every check time of the last seven days."""
+def try_alert(
+    alert: AlertIn, cooldown_minutes: int, now_ms: int, app: str | None, metrics: Metrics, zone: ZoneInfo
+) -> DryRun:
+    """Read the metric of one app or all (None) at every check time of the last seven days."""
     found: list[tuple[int, Reading]] = []
     judged, fired_at = 0, None
-    for at in check_times(alert, scope.now_ms - WEEK_MS, scope.now_ms, zone):
+    for at in check_times(alert, now_ms - WEEK_MS, now_ms, zone):
         judged += 1
         if not may_notify(fired_at, cooldown_minutes, at, zone):
             continue
-        seen = read(alert, metrics, at, zone, scope.app)
+        seen = read(alert, metrics, at, zone, app)
         if is_breached(alert, seen):
             fired_at = at
             found.append((at, seen))

@@ -16,7 +16,7 @@ from flashflow.backend.core.events import Event
 from flashflow.backend.domain.metric_alerts import Metrics
 from flashflow.backend.notifications.send import SendOrders
 from flashflow.backend.notifications.service import NotificationService
-from flashflow.backend.rules.dry_run import DryRun, Scope, try_activities, try_alert
+from flashflow.backend.rules.dry_run import DryRun, try_activities, try_alert
 from flashflow.backend.rules.evaluator import RuleEvaluator
 from flashflow.backend.rules.messages import check_texts
 from flashflow.backend.schemas.requests import SendIn, build
@@ -133,11 +133,11 @@ class Rules:
     # --- checking -------------------------------------------------------------------------------------------------
 
     def _dry_run(self, on: OnIn | None, alert: AlertIn | None, cooldown_minutes: int, app: str | None) -> DryRun:
-        scope = Scope(self._store.clock.now_ms(), app)
+        now_ms = self._store.clock.now_ms()
         if alert is not None:
-            return try_alert(alert, cooldown_minutes, scope, self._metrics, self._analytics.zone)
+            return try_alert(alert, cooldown_minutes, now_ms, app, self._metrics, self._analytics.zone)
         assert on is not None, "check_when"
-        return self._activities.read(lambda conn: try_activities(conn, on, cooldown_minutes, scope))
+        return self._activities.read(lambda conn: try_activities(conn, on, cooldown_minutes, now_ms, app))
 
     def check(self, draft: RuleChangeIn, app: str, owner: str | None) -> None:
         """Check everything that is known before the rule fires. Raises ValidationError with every wrong field."""
@@ -240,6 +240,3 @@ def _publish(tx: Tx, seq: int) -> Rule:
 
 def _taken(name: str) -> Conflict:
     return Conflict(f"This app has a rule “{name}” already; PUT changes it.")
-
-
-__all__ = ["DryRun", "Rule", "RulePage", "RuleRef", "Rules"]

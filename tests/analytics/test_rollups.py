@@ -25,6 +25,7 @@ from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 from tests.support.naive_metrics import Naive, features
 from tests.support.random_histories import ACTIVITY, NOW, TYPES, ZONES, hold_to, row
+from tests.support.time_zone import use_zone
 
 STEPS = st.lists(
     st.one_of(
@@ -77,7 +78,7 @@ def test_the_figures_are_those_of_the_rows_in_whatever_order_they_came(
             elif what == "close":
                 service.close_idle_sessions()
             elif what == "zone":
-                service.rollups.use_zone(ZoneInfo(given_))
+                use_zone(service, given_)
             else:
                 service.rollups.mark_key_activity(*given_)
         assert service.rollups.verify() == ()

@@ -13,6 +13,7 @@ from flashflow.backend import NotificationService, UserActivityService
 from flashflow.backend.dashboard import DashboardMetrics
 from tests.support.fixed_clock import StillClock
 from tests.support.stored_rows import stored_metrics
+from tests.support.time_zone import use_zone
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_active_days_are_local_days_of_their_own_time(
     service: UserActivityService, clock: StillClock, zone: str, now: str, moments: list[str], days: int
 ) -> None:
     clock.now = datetime.fromisoformat(now)
-    service.rollups.use_zone(ZoneInfo(zone))
+    use_zone(service, zone)
     for moment in moments:
         service.track_activity("ada", "x", timestamp=datetime.fromisoformat(moment))
     assert service.get_user_analytics("ada").engagement_parts["F"] == days / 28
@@ -187,7 +188,7 @@ def test_the_stored_figures_are_those_of_the_last_end(service: UserActivityServi
 
 def test_today_is_the_local_day_so_far(service: UserActivityService, clock: StillClock, tmp_path: Path) -> None:
     """Noon UTC of the 10th is 17:30 in Kolkata, whose day began at 18:30 UTC of the 9th."""
-    service.rollups.use_zone(ZoneInfo("Asia/Kolkata"))
+    use_zone(service, "Asia/Kolkata")
     for moment in ("2026-06-09T18:29Z", "2026-06-09T18:30Z", "2026-06-10T11:00Z"):
         service.track_activity("ada", "x", timestamp=datetime.fromisoformat(moment))
     service.track_activity("bob", "x")
@@ -213,7 +214,7 @@ def test_a_day_of_a_change_of_clocks_is_as_long_as_it_is(
     service: UserActivityService, clock: StillClock, now: str, hours: int
 ) -> None:
     clock.now = datetime.fromisoformat(now)
-    service.rollups.use_zone(ZoneInfo("Europe/Berlin"))
+    use_zone(service, "Europe/Berlin")
     _, start, end = service.analytics.today_bounds()
     assert (end - start) / 3_600_000 == hours
 

@@ -14,7 +14,7 @@ import pytest
 from flashflow.backend import UserActivityService
 from flashflow.backend.core.clock import HOUR_MS, to_datetime, to_ms
 from flashflow.backend.domain.metric_alerts import check_times, is_breached, is_due, may_notify, read, reading, spans
-from flashflow.backend.rules.dry_run import Scope, try_alert
+from flashflow.backend.rules.dry_run import try_alert
 from flashflow.backend.rules.metrics import QUESTIONS, AnalyticsMetrics
 from flashflow.backend.schemas.requests import build
 from flashflow.backend.schemas.rules import AlertIn
@@ -170,11 +170,11 @@ def test_a_dry_run_tells_the_days_on_which_it_would_have_fired(service: UserActi
         ]
         assert service.track_batch(rows).accepted == users
     check = to_datetime(now - HOUR_MS // 2).astimezone(zone).strftime("%H:%M")
-    found = try_alert(alert(check_at=check), 60, Scope(now, None), AnalyticsMetrics(service.analytics), zone)
+    found = try_alert(alert(check_at=check), 60, now, None, AnalyticsMetrics(service.analytics), zone)
     assert (found.would_have_fired, found.judged, found.days, found.complete) == (2, 7, 7, True)
     assert [(one.now, one.before) for one in found.examples] == [(4, 12), (4, 12)]  # type: ignore[union-attr]
     assert found.examples[0].at == to_datetime(now - HOUR_MS // 2) - timedelta(days=2)
-    hourly = try_alert(alert(), 60, Scope(now, None), AnalyticsMetrics(service.analytics), zone)
+    hourly = try_alert(alert(), 60, now, None, AnalyticsMetrics(service.analytics), zone)
     assert hourly.judged in {168, 169}
     seen = read(alert(), AnalyticsMetrics(service.analytics), now - 2 * 24 * HOUR_MS, zone, None)
     assert (seen.now, seen.before) == (4, 12)

@@ -14,7 +14,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from flashflow.backend.core.clock import DAY_MS, HOUR_MS, MINUTE_MS, rfc3339, to_datetime, to_ms
-from flashflow.backend.domain.quiet_hours import DAYS, Digest, QuietHours, is_zone
+from flashflow.backend.core.timezones import DAYS, is_zone
+from flashflow.backend.domain.quiet_hours import Digest, QuietHours
 from tests.support.examples import examples
 
 BERLIN, HOWE = "Europe/Berlin", "Australia/Lord_Howe"

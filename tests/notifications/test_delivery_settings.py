@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from flashflow.backend import NotificationService, ValidationError
 from flashflow.backend.core.clock import to_ms
 from flashflow.backend.core.events import Event
-from flashflow.backend.domain.quiet_hours import DAYS, Digest, QuietHours
+from flashflow.backend.core.timezones import DAYS
+from flashflow.backend.domain.quiet_hours import Digest, QuietHours
 from flashflow.backend.notifications.delivery_settings import UserDeliverySettings
 from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, QuietHoursIn, given
 from flashflow.backend.store.engine.database import Store

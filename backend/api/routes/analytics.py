@@ -20,7 +20,7 @@ from flashflow.backend.api.framework.response_schemas import page_type, response
 from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
-from flashflow.backend.domain.quiet_hours import is_zone
+from flashflow.backend.core.timezones import is_zone
 from flashflow.backend.schemas.analytics import (
     ActivityType,
     Funnel,

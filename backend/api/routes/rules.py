@@ -12,8 +12,9 @@ from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.serializers import complete, to_json_types
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import Forbidden
-from flashflow.backend.rules.service import Rule, RuleRef, Rules
+from flashflow.backend.rules.service import RuleRef, Rules
 from flashflow.backend.schemas.rules import RuleChangeIn, RuleDraftIn, RuleIn, RuleQuery, check_when
+from flashflow.backend.store.notifications.rules import Rule
 
 
 def _rules(call: ApiRequest) -> Rules:

@@ -11,7 +11,8 @@ from typing import Any
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import from_strings, to_json
-from flashflow.backend.domain.quiet_hours import DAYS, Digest, QuietHours, is_zone
+from flashflow.backend.core.timezones import DAYS, is_zone
+from flashflow.backend.domain.quiet_hours import Digest, QuietHours
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.store.engine.writer import Tx
 
