@@ -17,14 +17,9 @@ import msgspec
 import pytest
 
 from flashflow.backend import Bus, Event, Notification, NotificationDetail
+from flashflow.views.controls.badge import badge_text, bell_name
 from flashflow.views.controls.formatting import (
-    ago,
-    badge,
-    bell_name,
-    clock,
-    day_heading,
     elapsed_text,
-    exact,
     grouped,
     one_line,
     paragraphs,
@@ -32,13 +27,13 @@ from flashflow.views.controls.formatting import (
     reads_rtl,
     safe_link,
     share,
-    upcoming,
 )
 from flashflow.views.controls.notification_bell import NotificationBell
 from flashflow.views.controls.notification_row import notification_row, row_name
 from flashflow.views.controls.notification_settings import NotificationSettings, reason
 from flashflow.views.controls.protocols import Inbox
 from flashflow.views.controls.refresher import Refresher
+from flashflow.views.controls.relative_time import ago, clock, day_heading, exact, upcoming
 from flashflow.views.notifications.screen import _with_open_notification
 from flashflow.views.shared.cli_snippets import send_command, track_command
 from flashflow.views.shared.form import as_time, error_sentence
@@ -150,7 +145,7 @@ def test_numbers_are_grouped_and_have_plurals() -> None:
 
 
 def test_the_badge_is_empty_at_zero_and_stops_at_99() -> None:
-    assert [badge(n) for n in (-1, 0, 5, 99, 100, 5000)] == [None, None, "5", "99", "99+", "99+"]
+    assert [badge_text(n) for n in (-1, 0, 5, 99, 100, 5000)] == [None, None, "5", "99", "99+", "99+"]
     assert bell_name(0) == "Notifications, none unread"
     assert bell_name(3) == "Notifications, 3 unread"
 

@@ -11,6 +11,7 @@ import flet as ft
 import pytest
 
 from flashflow.backend import Backend, Config, DigestIn, given
+from flashflow.views.controls.protocols import DigestSetting
 from flashflow.views.settings.channel_fields import (
     SET,
     TABLES,
@@ -24,7 +25,7 @@ from flashflow.views.settings.channel_fields import (
 from flashflow.views.settings.screen import Settings
 from flashflow.views.shared.form import Field
 from flashflow.views.shared.live import Live
-from flashflow.views.shared.sources import MyDigestSetting, MyPreferences
+from flashflow.views.shared.sources import MyPreferences
 from tests.support.control_tree import NOW, named, texts, walk
 
 pytestmark = pytest.mark.anyio
@@ -199,17 +200,17 @@ async def test_a_digest_is_the_users_then_the_one_for_all_then_the_declared_one(
     services.declare_type("weekly", digest="daily", digest_at="18:00")
     source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
 
-    def weekly() -> MyDigestSetting:
+    def weekly() -> DigestSetting:
         return next(row.digest for row in source.matrix().types if row.name == "weekly")
 
-    assert weekly() == MyDigestSetting("daily", "18:00", False)
+    assert weekly() == DigestSetting("daily", "18:00", False)
     source.set_digest("*", "hourly", None)
-    assert weekly() == MyDigestSetting("hourly", None, False)
+    assert weekly() == DigestSetting("hourly", None, False)
     source.set_digest("weekly", "daily", "07:15")
-    assert weekly() == MyDigestSetting("daily", "07:15", True)
+    assert weekly() == DigestSetting("daily", "07:15", True)
     source.set_digest("weekly", None, None)
     source.set_digest("*", None, None)
-    assert weekly() == MyDigestSetting("daily", "18:00", False)
+    assert weekly() == DigestSetting("daily", "18:00", False)
     assert source.matrix().digest is None
 
 
@@ -371,4 +372,4 @@ async def test_a_digest_set_for_all_shows_in_the_source(backend: Backend) -> Non
     choice = given(DigestIn, notification_type="*", frequency="daily", at="06:45")
     services.store.run(services.delivery_settings.digest_write("ada", choice))
     source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
-    assert source.matrix().digest == MyDigestSetting("daily", "06:45", True)
+    assert source.matrix().digest == DigestSetting("daily", "06:45", True)

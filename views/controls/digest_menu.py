@@ -9,7 +9,7 @@ from typing import Any
 import flet as ft
 
 from flashflow.views.controls.protocols import DigestSetting
-from flashflow.views.controls.tokens import Handler, menu_button
+from flashflow.views.controls.tokens import Handler, menu_button, on_press
 
 MORNING = "08:00"
 """Default time of a daily digest."""
@@ -35,9 +35,7 @@ def digest_menu(label: str, digest: DigestSetting | None, choose: Choose) -> ft.
     current_label = digest_label(digest)
 
     def item(text: str, frequency: str | None, time_of_day: str | None = None) -> ft.PopupMenuItem:
-        async def chosen(_: object) -> None:
-            await choose(frequency, time_of_day)
-
+        chosen = on_press(choose, frequency, time_of_day)
         return ft.PopupMenuItem(text, checked=frequency == current, on_click=chosen)
 
     items = [
@@ -47,15 +45,8 @@ def digest_menu(label: str, digest: DigestSetting | None, choose: Choose) -> ft.
         ft.PopupMenuItem("Digest, daily at another time…", on_click=_time_picker(at, choose)),
     ]
     if digest is not None and digest.chosen:
-        items.append(ft.PopupMenuItem("Reset to default", on_click=_reset(choose)))
+        items.append(ft.PopupMenuItem("Reset to default", on_click=on_press(choose, None, None)))
     return menu_button(current_label, items, name=f"{label}: {current_label}", outlined=False)
-
-
-def _reset(choose: Choose) -> Handler:
-    async def reset(_: object) -> None:
-        await choose(None, None)
-
-    return reset
 
 
 def _time_picker(at: str, choose: Choose) -> Handler:

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import field
 from datetime import datetime
 
 import flet as ft
 
-from flashflow.views.controls.formatting import badge, bell_name, upcoming
+from flashflow.views.controls.badge import Badge, bell_name
 from flashflow.views.controls.notification_row import notification_row
 from flashflow.views.controls.protocols import Inbox, InboxNotification, InboxSource
-from flashflow.views.controls.refresher import Refresher
+from flashflow.views.controls.refresher import LiveControl
+from flashflow.views.controls.relative_time import upcoming
 from flashflow.views.controls.tokens import (
-    ACCENT,
     HAIRLINE,
     HIGH,
     RADIUS,
     TARGET,
     TITLE,
-    Handler,
     body,
+    column,
+    flow,
     hairline,
     heading,
     is_mounted,
     named_button,
-    silent,
+    on_press,
     small,
 )
-
-log = logging.getLogger(__name__)
 
 NEWEST = 10
 PANEL_WIDTH = 400
@@ -39,12 +36,8 @@ QUIET = ft.Icons.NOTIFICATIONS_PAUSED_OUTLINED
 MARGIN = 8
 
 
-def _now() -> datetime:
-    return datetime.now().astimezone()
-
-
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class NotificationBell(ft.Container):
+class NotificationBell(LiveControl):
     """A bell button with a badge and a panel, live from ``source``.
 
     ``open_notification`` is called with the id of the selected notification, ``open_all`` when "View all" is pressed.
@@ -53,43 +46,21 @@ class NotificationBell(ft.Container):
     source: InboxSource = field(metadata={"skip": True})
     open_notification: Callable[[str], Awaitable[None]] | None = field(default=None, metadata={"skip": True})
     open_all: Callable[[], Awaitable[None]] | None = field(default=None, metadata={"skip": True})
-    now: Callable[[], datetime] = field(default=_now, metadata={"skip": True})
 
     def init(self) -> None:
+        super().init()
         self._inbox = Inbox()
-        self._error: str | None = None
         self._undo: Sequence[str] = ()
         self._panel: ft.AlertDialog | None = None
-        self._refresher = Refresher(self.refresh)
-        self._unsubscribe: Callable[[], None] | None = None
         self._button = ft.IconButton(
             ft.Icons.NOTIFICATIONS_OUTLINED, width=TARGET, height=TARGET, on_click=self.open_panel
         )
-        self._count = ft.Text(size=11, weight=ft.FontWeight.W_600, color=ft.Colors.ON_PRIMARY)
-        self._badge = ft.TransparentPointer(
-            right=2,
-            top=4,
-            content=silent(
-                ft.Container(
-                    content=self._count,
-                    bgcolor=ACCENT,
-                    border_radius=9,
-                    padding=ft.Padding.symmetric(horizontal=5, vertical=1),
-                )
-            ),
-        )
-        self.content = ft.MergeSemantics(content=ft.Stack([self._button, self._badge]))
+        self._badge = Badge()
+        self.content = ft.MergeSemantics(content=ft.Stack([self._button, self._badge.control]))
         self._draw()
 
-    def did_mount(self) -> None:
-        self._unsubscribe = self.source.subscribe(self._refresher.request_refresh)
-        self._refresher.request_refresh()
-
-    def will_unmount(self) -> None:
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-            self._unsubscribe = None
-        self._refresher.cancel()
+    def subscribe(self) -> Callable[[], None]:
+        return self.source.subscribe(self.request_refresh)
 
     @property
     def unread(self) -> int:
@@ -99,7 +70,7 @@ class NotificationBell(ft.Container):
     @property
     def badge_text(self) -> str | None:
         """Text of the badge, None while it is hidden."""
-        return self._count.value if self._badge.visible else None
+        return self._badge.text
 
     @property
     def name(self) -> str:
@@ -108,15 +79,10 @@ class NotificationBell(ft.Container):
 
     async def refresh(self) -> None:
         """Read the source and show its state."""
-        try:
-            self._inbox = await asyncio.to_thread(self.source.newest, NEWEST)
-            self._error = None
-        except Exception as error:
-            log.debug("the inbox could not be read", exc_info=True)
-            self._error = f"The inbox could not be read: {error}"
+        read = await self.attempt(lambda: self.source.newest(NEWEST), "The inbox could not be read")
+        self._inbox = read or self._inbox
         self._draw()
-        if is_mounted(self):
-            self.update()
+        self.redraw()
         self._draw_panel()
 
     async def open_panel(self, _: object = None) -> None:
@@ -140,35 +106,22 @@ class NotificationBell(ft.Container):
             on_dismiss=self._dismissed,
         )
         self.page.show_dialog(self._panel)
-        self._refresher.request_refresh()
+        self.request_refresh()
 
     def panel_content(self) -> ft.Container:
         """Return the panel: a head, the rows or a message, and "View all"."""
         now = self.now()
         rows: list[ft.Control] = [
-            notification_row(notification, now, self._picker(notification), lines=1)
+            notification_row(notification, now, on_press(self._open, notification), lines=1)
             for notification in self._inbox.notifications
         ]
         if self._error:
-            rows = [_line(body(self._error)), ft.TextButton("Retry", height=TARGET, on_click=self._retry)]
+            retry = ft.TextButton("Retry", height=TARGET, on_click=on_press(self.request_refresh))
+            rows = [_line(body(self._error)), retry]
         elif not rows:
             rows = [_line(small("No notifications yet. Notifications from your apps appear here."))]
-        return ft.Container(
-            key="bell-panel",
-            width=PANEL_WIDTH,
-            content=ft.Column(
-                [
-                    self._head(),
-                    hairline(),
-                    _list(rows),
-                    hairline(),
-                    self._foot(now),
-                ],
-                spacing=0,
-                tight=True,
-                horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
-            ),
-        )
+        parts = [self._head(), hairline(), _list(rows), hairline(), self._foot(now)]
+        return ft.Container(column(parts, stretch=True), key="bell-panel", width=PANEL_WIDTH)
 
     def _head(self) -> ft.Container:
         action: ft.Control = ft.TextButton(
@@ -195,17 +148,9 @@ class NotificationBell(ft.Container):
             )
             end = named_button(ft.TextButton, "End", "End do not disturb", self.end_do_not_disturb)
             parts = [view_all, ft.Row([status, end], key="quiet", spacing=MARGIN, tight=True, wrap=True)]
-        return ft.Container(
-            padding=MARGIN,
-            content=ft.Row(
-                parts,
-                alignment=ft.MainAxisAlignment.SPACE_BETWEEN,
-                vertical_alignment=ft.CrossAxisAlignment.CENTER,
-                spacing=MARGIN,
-                run_spacing=0,
-                wrap=True,
-            ),
-        )
+        row = flow(parts, spacing=MARGIN, run_spacing=0)
+        row.alignment = ft.MainAxisAlignment.SPACE_BETWEEN
+        return ft.Container(row, padding=MARGIN)
 
     def _quiet_until(self, now: datetime) -> str | None:
         """Return the end of do not disturb as text; None when it is off."""
@@ -220,9 +165,6 @@ class NotificationBell(ft.Container):
         """Turn do not disturb off."""
         await self._do(lambda: self.source.set_do_not_disturb(None))
 
-    async def _retry(self, _: object) -> None:
-        self._refresher.request_refresh()
-
     async def mark_all(self, _: object = None) -> None:
         """Mark all notifications read; ``undo`` is offered until the panel closes."""
         await self._do(self._mark_all)
@@ -235,24 +177,16 @@ class NotificationBell(ft.Container):
         ids, self._undo = self._undo, ()
         await self._do(lambda: self.source.mark_unread(ids))
 
-    async def _do(self, act: Callable[[], object]) -> None:
-        try:
-            await asyncio.to_thread(act)
-            self._error = None
-        except Exception as error:
-            log.debug("the inbox could not be changed", exc_info=True)
-            self._error = f"The change could not be saved: {error}"
+    async def _do(self, action: Callable[[], object]) -> None:
+        await self.attempt(action, "The change could not be saved")
         self._draw_panel()
 
-    def _picker(self, notification: InboxNotification) -> Handler:
-        async def pick(_: object) -> None:
-            self._close()
-            if self.open_notification is not None:
-                await self.open_notification(notification.id)
-            if notification.inbox == "unread":
-                await self._do(lambda: self.source.mark_read(notification.id))
-
-        return pick
+    async def _open(self, notification: InboxNotification) -> None:
+        self._close()
+        if self.open_notification is not None:
+            await self.open_notification(notification.id)
+        if notification.inbox == "unread":
+            await self._do(lambda: self.source.mark_read(notification.id))
 
     async def _view_all(self, _: object) -> None:
         self._close()
@@ -270,9 +204,7 @@ class NotificationBell(ft.Container):
         self._panel = None
 
     def _draw(self) -> None:
-        text = badge(self._inbox.unread)
-        self._count.value = text or ""
-        self._badge.visible = text is not None
+        self._badge.set_unread(self._inbox.unread)
         until = self._quiet_until(self.now())
         self._button.tooltip = bell_name(self._inbox.unread, until)
         self._button.icon = QUIET if until else ft.Icons.NOTIFICATIONS_OUTLINED

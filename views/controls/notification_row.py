@@ -16,6 +16,9 @@ from flashflow.views.controls.tokens import (
     URGENT,
     Handler,
     caller_text,
+    flow,
+    growing,
+    mark_row,
     pressable,
     small,
     time_text,
@@ -40,8 +43,7 @@ def notification_row(
 ) -> ft.MergeSemantics:
     """Return a row with title, time, message, app and priority; unread rows have a dot and a bold title."""
     unread = notification.inbox == "unread"
-    title = caller_text(notification.title, strong=unread, lines=2)
-    title.expand = True
+    title = growing(caller_text(notification.title, strong=unread, lines=2))
     head: list[ft.Control] = [title, time_text(notification.listed_at, now)]
     if often := times(notification.count):
         head.insert(1, small(often, color=ACCENT))
@@ -51,14 +53,9 @@ def notification_row(
         message.color = MUTED
         texts.append(message)
     texts.append(origin(notification.app, notification.priority))
-    content = ft.Row(
-        [_mark(unread), ft.Column(texts, spacing=4, expand=True, tight=True)],
-        spacing=12,
-        vertical_alignment=ft.CrossAxisAlignment.START,
-    )
-    return pressable(
-        row_name(notification), content, on_click, selected=selected, key=f"notification-{notification.id}"
-    )
+    content = mark_row(_mark(unread), texts, spacing=4)
+    key = f"notification-{notification.id}"
+    return pressable(row_name(notification), content, on_click, selected=selected, key=key)
 
 
 def origin(app: str, priority: str) -> ft.Row:
@@ -66,16 +63,14 @@ def origin(app: str, priority: str) -> ft.Row:
     parts: list[ft.Control] = []
     if priority in PRIORITIES:
         word, icon, color = PRIORITIES[priority]
-        parts.append(
-            ft.Row([ft.Icon(icon, size=16, color=color), ft.Text(word, size=SMALL, color=color)], spacing=4, tight=True)
-        )
+        text = ft.Text(word, size=SMALL, color=color)
+        parts.append(ft.Row([ft.Icon(icon, size=16, color=color), text], spacing=4, tight=True))
     if app:
         parts.append(small(one_line(app, 60)))
-    return ft.Row(parts, spacing=8, run_spacing=4, wrap=True)
+    return flow(parts, run_spacing=4)
 
 
 def _mark(unread: bool) -> ft.Container:
     """Return the unread dot, or its empty space so that titles stay aligned."""
-    return ft.Container(
-        width=8, height=8, margin=ft.Margin.only(top=6), border_radius=4, bgcolor=ACCENT if unread else None
-    )
+    color = ACCENT if unread else None
+    return ft.Container(width=8, height=8, margin=ft.Margin.only(top=6), border_radius=4, bgcolor=color)

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import field
+from functools import partial
 
 import flet as ft
 
 from flashflow.views.controls.digest_menu import digest_menu
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.protocols import Matrix, PreferenceSource, TypeRow
-from flashflow.views.controls.refresher import Refresher
+from flashflow.views.controls.refresher import LiveControl
 from flashflow.views.controls.tokens import (
-    CARD,
     GRID,
-    HAIRLINE,
-    RADIUS,
     TARGET,
     URGENT,
-    Handler,
     body,
     caller_text,
+    card,
+    column,
+    growing,
     hairline,
     heading,
-    is_mounted,
+    on_press,
+    on_switch,
     silent,
     small,
 )
-
-log = logging.getLogger(__name__)
 
 ALL = "*"
 ALL_LABEL = "All notifications"
@@ -64,7 +61,7 @@ def whole_channel(matrix: Matrix, channel: str) -> bool:
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class NotificationSettings(ft.Container):
+class NotificationSettings(LiveControl):
     """Switches for every type and channel, live from ``source``: a table if it fits, else one card per type.
 
     ``labels`` gives the channels' labels and their order; the matrix gives the channels. ``wide`` selects the layout
@@ -76,34 +73,20 @@ class NotificationSettings(ft.Container):
     wide: bool = field(default=False, metadata={"skip": True})
 
     def init(self) -> None:
+        super().init()
         self._matrix: Matrix | None = None
         self._width = 0.0
-        self._error: str | None = None
         self._channels: Mapping[str, str] = self.labels
-        self._refresher = Refresher(self.refresh)
-        self._unsubscribe: Callable[[], None] | None = None
         self.on_size_change = self._resized
         self._shown = ft.Column([self.matrix_content()], spacing=0, tight=True)
         self.content = self._shown
 
-    def did_mount(self) -> None:
-        self._unsubscribe = self.source.subscribe(self._refresher.request_refresh)
-        self._refresher.request_refresh()
-
-    def will_unmount(self) -> None:
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-            self._unsubscribe = None
-        self._refresher.cancel()
+    def subscribe(self) -> Callable[[], None]:
+        return self.source.subscribe(self.request_refresh)
 
     async def refresh(self) -> None:
         """Read the source and show its state."""
-        try:
-            self._matrix = await asyncio.to_thread(self.source.matrix)
-            self._error = None
-        except Exception as error:
-            log.debug("the preferences could not be read", exc_info=True)
-            self._error = f"The preferences could not be read: {error}"
+        self._matrix = await self.attempt(self.source.matrix, "The preferences could not be read") or self._matrix
         self._show()
 
     async def choose(self, notification_type: str, channel: str, enabled: bool) -> None:
@@ -118,13 +101,9 @@ class NotificationSettings(ft.Container):
         """Save whether a type is critical and passes quiet hours."""
         await self._keep(lambda: self.source.set_critical(notification_type, critical))
 
-    async def _keep(self, choice: Callable[[], object]) -> None:
-        try:
-            await asyncio.to_thread(choice)
-            self._error = None
-        except Exception as error:
-            log.debug("a preference could not be saved", exc_info=True)
-            self._error = f"The preference could not be saved: {error}"
+    async def _keep(self, save: Callable[[], object]) -> None:
+        await self.attempt(save, "The preference could not be saved")
+        if self._error:
             self._show()
 
     def matrix_content(self) -> ft.Column:
@@ -132,9 +111,8 @@ class NotificationSettings(ft.Container):
         parts: list[ft.Control] = []
         if self._error:
             icon = ft.Icon(ft.Icons.ERROR_OUTLINE, size=20, color=URGENT)
-            text = body(self._error)
-            text.expand = True
-            parts.append(ft.Row([icon, text, ft.TextButton("Retry", height=TARGET, on_click=self._retry)]))
+            retry = ft.TextButton("Retry", height=TARGET, on_click=on_press(self.request_refresh))
+            parts.append(ft.Row([icon, growing(body(self._error)), retry]))
         if self._matrix is not None:
             self._channels = _channels(self._matrix, self.labels)
             parts.append(self._table(self._matrix) if self._has_room else self._cards(self._matrix))
@@ -157,29 +135,16 @@ class NotificationSettings(ft.Container):
         rows: list[ft.Control] = [head, hairline(), self._table_row(matrix, None)]
         for row in matrix.types:
             rows += [hairline(), self._table_row(matrix, row)]
-        return _card(ft.Column(rows, spacing=GRID), key="matrix")
+        return card(ft.Column(rows, spacing=GRID), key="matrix")
 
     def _table_row(self, matrix: Matrix, row: TypeRow | None) -> ft.Row:
-        cells = [
-            ft.Container(
-                width=CELL,
-                content=ft.Column(
-                    [self._switch(matrix, row, channel), *self._why_text(matrix, row, channel)],
-                    spacing=0,
-                    tight=True,
-                    horizontal_alignment=ft.CrossAxisAlignment.CENTER,
-                ),
-            )
-            for channel in self._channels
-        ]
+        cells = [ft.Container(self._switch_cell(matrix, row, channel), width=CELL) for channel in self._channels]
         digest = self._digest(matrix, row)
         cells.append(ft.Container(digest, width=DIGEST, alignment=ft.Alignment.CENTER))
         if matrix.may_mark_critical:
             mark = self._critical(row) if row else None
             cells.append(ft.Container(mark, width=CELL, alignment=ft.Alignment.CENTER))
-        text = _type_text(row)
-        text.expand = True
-        return ft.Row([text, *cells], key=f"type-{row.name if row else ALL}", spacing=0)
+        return ft.Row([growing(_type_text(row)), *cells], key=f"type-{row.name if row else ALL}", spacing=0)
 
     def _cards(self, matrix: Matrix) -> ft.Column:
         cards: list[ft.Control] = [
@@ -200,15 +165,15 @@ class NotificationSettings(ft.Container):
         if row is not None and matrix.may_mark_critical:
             texts = [silent(body("Critical")), small(CRITICAL_WORDS)]
             lines += [hairline(), _line(texts, self._critical(row))]
-        return _card(ft.Column(lines, spacing=GRID), key=f"type-{row.name if row else ALL}")
+        return card(ft.Column(lines, spacing=GRID), key=f"type-{row.name if row else ALL}")
 
-    def _why_text(self, matrix: Matrix, row: TypeRow | None, channel: str) -> list[ft.Control]:
-        why = self._why(matrix, row, channel)
-        if why is None:
-            return []
-        text = small(why)
-        text.text_align = ft.TextAlign.CENTER
-        return [text]
+    def _switch_cell(self, matrix: Matrix, row: TypeRow | None, channel: str) -> ft.Column:
+        parts: list[ft.Control] = [self._switch(matrix, row, channel)]
+        if why := self._why(matrix, row, channel):
+            text = small(why)
+            text.text_align = ft.TextAlign.CENTER
+            parts.append(text)
+        return ft.Column(parts, spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.CENTER)
 
     def _why(self, matrix: Matrix, row: TypeRow | None, channel: str) -> str | None:
         return reason(matrix, row.name if row else ALL, channel)
@@ -221,32 +186,16 @@ class NotificationSettings(ft.Container):
             value=row.channels.get(channel, False) if row else whole,
             disabled=blocked,
             tooltip=f"{label} by {self._channels[channel]}",
-            on_change=self._switcher(row.name if row else ALL, channel),
+            on_change=on_switch(self.choose, row.name if row else ALL, channel),
         )
 
-    def _switcher(self, notification_type: str, channel: str) -> Handler:
-        async def switched(event: ft.Event[ft.Switch]) -> None:
-            await self.choose(notification_type, channel, bool(event.control.value))
-
-        return switched
-
     def _digest(self, matrix: Matrix, row: TypeRow | None) -> ft.Control:
-        label = one_line(row.label, 80) if row else ALL_LABEL
-
-        async def chosen(frequency: str | None, at: str | None) -> None:
-            await self.choose_digest(row.name if row else ALL, frequency, at)
-
-        return digest_menu(label, row.digest if row else matrix.digest, chosen)
+        name, label = (row.name, one_line(row.label, 80)) if row else (ALL, ALL_LABEL)
+        return digest_menu(label, row.digest if row else matrix.digest, partial(self.choose_digest, name))
 
     def _critical(self, row: TypeRow) -> ft.Switch:
-        async def switched(event: ft.Event[ft.Switch]) -> None:
-            await self.mark_critical(row.name, bool(event.control.value))
-
         name = f"{one_line(row.label, 80)} is critical: {CRITICAL_WORDS}"
-        return ft.Switch(value=row.critical, tooltip=name, on_change=switched)
-
-    async def _retry(self, _: object) -> None:
-        self._refresher.request_refresh()
+        return ft.Switch(value=row.critical, tooltip=name, on_change=on_switch(self.mark_critical, row.name))
 
     async def _resized(self, event: ft.LayoutSizeChangeEvent[ft.LayoutControl]) -> None:
         had_room, self._width = self._has_room, event.width
@@ -257,8 +206,7 @@ class NotificationSettings(ft.Container):
         # In a list, because Flet matches list items by key with the previous ones and keeps an open menu working;
         # content that is assigned directly is built again.
         self._shown.controls = [self.matrix_content()]
-        if is_mounted(self):
-            self.update()
+        self.redraw()
 
 
 def _channels(matrix: Matrix, labels: Mapping[str, str]) -> dict[str, str]:
@@ -279,13 +227,9 @@ def _line(texts: list[ft.Control], control: ft.Control) -> ft.Row:
 def _type_text(row: TypeRow | None) -> ft.Column:
     """Return a row's label, its description and its app."""
     if row is None:
-        texts: list[ft.Control] = [
-            heading(ALL_LABEL, level=3),
-            small("A channel that is off here is off for every type below."),
-        ]
-        return ft.Column(texts, spacing=2, tight=True)
-    title = caller_text(row.label or row.name, strong=True, lines=2)
-    texts = [title]
+        text = small("A channel that is off here is off for every type below.")
+        return column([heading(ALL_LABEL, level=3), text], 2)
+    texts = [caller_text(row.label or row.name, strong=True, lines=2)]
     if row.description:
         texts.append(small(one_line(row.description, 200)))
     origin = [f"from {one_line(row.app, 60)}"] if row.app else []
@@ -293,15 +237,4 @@ def _type_text(row: TypeRow | None) -> ft.Column:
         origin.append("critical" if row.critical else "requests critical")
     if origin:
         texts.append(small(" · ".join(origin)))
-    return ft.Column(texts, spacing=2, tight=True)
-
-
-def _card(content: ft.Control, *, key: str) -> ft.Container:
-    return ft.Container(
-        key=key,
-        content=content,
-        padding=2 * GRID,
-        border_radius=RADIUS,
-        border=ft.Border.all(1, HAIRLINE),
-        bgcolor=CARD,
-    )
+    return column(texts, 2)

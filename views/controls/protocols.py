@@ -64,42 +64,33 @@ class InboxSource(Protocol):
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]: ...
 
 
-class DigestSetting(Protocol):
+@dataclass(frozen=True)
+class DigestSetting:
     """A digest setting: ``frequency`` is "off" (no digest), "hourly" or "daily"; ``at`` is the time ("HH:MM") of daily.
 
     ``chosen``: the user set it for this type.
     """
 
-    @property
-    def frequency(self) -> str: ...
-    @property
-    def at(self) -> str | None: ...
-    @property
-    def chosen(self) -> bool: ...
+    frequency: str
+    at: str | None
+    chosen: bool
 
 
-class TypeRow(Protocol):
-    """A notification type; ``channels`` tells whether it may use each channel."""
+@dataclass(frozen=True)
+class TypeRow:
+    """A notification type; ``channels`` tells whether it may use each channel.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def app(self) -> str: ...
-    @property
-    def critical(self) -> bool: ...
-    @property
-    def asks_critical(self) -> bool:
-        """Whether the app requests that the type be critical."""
-        ...
+    ``asks_critical``: its app requests that the type be critical.
+    """
 
-    @property
-    def digest(self) -> DigestSetting: ...
-    @property
-    def channels(self) -> Mapping[str, bool]: ...
+    name: str
+    label: str
+    description: str
+    app: str
+    critical: bool
+    asks_critical: bool
+    digest: DigestSetting
+    channels: Mapping[str, bool]
 
 
 class Choice(Protocol):
@@ -113,20 +104,17 @@ class Choice(Protocol):
     def enabled(self) -> bool: ...
 
 
-class Matrix(Protocol):
+@dataclass(frozen=True)
+class Matrix:
     """The user's preferences and their effect on each type.
 
     ``digest``: the user's setting for all types, None if not set. ``may_mark_critical``: whether the user may set it.
     """
 
-    @property
-    def preferences(self) -> Sequence[Choice]: ...
-    @property
-    def types(self) -> Sequence[TypeRow]: ...
-    @property
-    def digest(self) -> DigestSetting | None: ...
-    @property
-    def may_mark_critical(self) -> bool: ...
+    preferences: Sequence[Choice]
+    types: Sequence[TypeRow]
+    digest: DigestSetting | None
+    may_mark_critical: bool
 
 
 class PreferenceSource(Protocol):

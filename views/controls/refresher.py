@@ -1,4 +1,4 @@
-"""Run one refresh at a time, however many are requested."""
+"""Refreshes, one at a time however many are requested, and the base of controls that refresh after changes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import field
+from datetime import datetime
+from typing import ClassVar, TypeVar
+
+import flet as ft
+
+from flashflow.views.controls.tokens import is_mounted
+
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -55,3 +64,63 @@ class Refresher:
                 log.warning("a refresh failed", exc_info=True)
             if self._rest:
                 await self._sleep(max(self._rest, self._ease * (self._now() - began)))
+
+
+def _now() -> datetime:
+    return datetime.now().astimezone()
+
+
+@ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
+class LiveControl(ft.Container):
+    """A control that refreshes when it is mounted, and on every change after that until it is unmounted.
+
+    ``rest`` and ``ease`` limit how often it refreshes: see ``Refresher``.
+    """
+
+    rest: ClassVar[float] = 0
+    ease: ClassVar[float] = 0
+
+    now: Callable[[], datetime] = field(default=_now, metadata={"skip": True})
+
+    def init(self) -> None:
+        self._error: str | None = None
+        self._refresher = Refresher(self.refresh, self.rest, self.ease)
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def did_mount(self) -> None:
+        self._unsubscribe = self.subscribe()
+        self.request_refresh()
+
+    def will_unmount(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+        self._refresher.cancel()
+
+    def subscribe(self) -> Callable[[], None]:
+        """Call ``request_refresh`` after every change; return a function that ends it."""
+        raise NotImplementedError
+
+    async def refresh(self) -> None:
+        """Read the data and show it."""
+        raise NotImplementedError
+
+    def request_refresh(self) -> None:
+        """Refresh as soon as the current refresh and its rest are over."""
+        self._refresher.request_refresh()
+
+    def redraw(self) -> None:
+        """Send the changes in this control to the page."""
+        if is_mounted(self):
+            self.update()
+
+    async def attempt(self, action: Callable[[], Result], failure: str) -> Result | None:
+        """Run ``action`` in a worker thread; None, and ``failure`` with its reason to show, if it failed."""
+        try:
+            result = await asyncio.to_thread(action)
+        except Exception as error:
+            log.debug(failure, exc_info=True)
+            self._error = f"{failure}: {error}"
+            return None
+        self._error = None
+        return result

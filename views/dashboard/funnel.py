@@ -16,14 +16,18 @@ from flashflow.views.controls.tokens import (
     TARGET,
     body,
     caller_text,
+    column,
+    flow,
+    growing,
     menu_button,
     named_button,
+    on_press,
     read_as,
     small,
 )
 from flashflow.views.dashboard.date_range import FEWEST_STEPS, MOST_STEPS, WINDOWS, Selection
 from flashflow.views.dashboard.metric_labels import duration_text, percent
-from flashflow.views.shared.panel import Panel, on_press, titled_panel
+from flashflow.views.shared.panel import Panel, titled_panel
 
 if TYPE_CHECKING:
     from flashflow.backend import Funnel, FunnelStep
@@ -81,29 +85,35 @@ class FunnelPanel(Panel):
         steps = self.chosen.steps
         parts: list[ft.Control] = [self._chooser(n, step, types) for n, step in enumerate(steps)]
         if len(steps) < MOST_STEPS:
-            parts.append(ft.TextButton("Add a step", icon=ft.Icons.ADD, height=TARGET, on_click=on_press(self._add)))
+            add = on_press(self._change, steps.append, None)
+            parts.append(ft.TextButton("Add a step", icon=ft.Icons.ADD, height=TARGET, on_click=add))
         if len(steps) > FEWEST_STEPS:
-            last = f"Remove step {len(steps)}"
-            parts.append(ft.TextButton(last, icon=ft.Icons.REMOVE, height=TARGET, on_click=on_press(self._remove)))
-        days = plural(self.chosen.window, "day")
+            last, remove = f"Remove step {len(steps)}", on_press(self._change, steps.pop)
+            parts.append(ft.TextButton(last, icon=ft.Icons.REMOVE, height=TARGET, on_click=remove))
         items = [
-            ft.PopupMenuItem(f"Within {plural(window, 'day')}", on_click=on_press(self._within, window))
+            ft.PopupMenuItem(
+                f"Within {plural(window, 'day')}",
+                on_click=on_press(self._change, setattr, self.chosen, "window", window),
+            )
             for window in WINDOWS
         ]
+        days = plural(self.chosen.window, "day")
         parts.append(menu_button(f"Within {days}", items, name=f"Window of the funnel: within {days}", key="window"))
-        return ft.Row(parts, wrap=True, spacing=GRID, run_spacing=GRID)
+        return flow(parts)
 
     def _chooser(self, n: int, step: str | None, types: Sequence[str]) -> ft.Control:
         label = f"{n + 1} · {one_line(step, 30)}" if step is not None else f"{n + 1} · Choose a step"
-        items = [ft.PopupMenuItem(one_line(name, 60), on_click=on_press(self._take_step, n, name)) for name in types]
+        take, steps = self._change, self.chosen.steps
+        items = [
+            ft.PopupMenuItem(one_line(name, 60), on_click=on_press(take, steps.__setitem__, n, name)) for name in types
+        ]
         if not items:
             items = [ft.PopupMenuItem("No activities yet", disabled=True)]
         name = f"Step {n + 1} of the funnel: {one_line(step, 60) if step is not None else 'not chosen'}"
         return menu_button(label, items, name=name, key=f"step-{n}")
 
     def _step(self, step: FunnelStep, n: int) -> ft.Control:
-        name = caller_text(step.activity_type, strong=True)
-        name.expand = True
+        name = growing(caller_text(step.activity_type, strong=True))
         head: list[ft.Control] = [name, body(plural(step.users, "user")), small(percent(step.share))]
         line = ft.ProgressBar(value=step.share, bar_height=GRID, border_radius=4, color=ACCENT)
         lines: list[ft.Control] = [ft.Row(head, spacing=GRID), line]
@@ -111,14 +121,14 @@ class FunnelPanel(Panel):
             lines.append(
                 small(f"{percent(step.of_previous)} of the step before · median {duration_text(step.median_seconds)}")
             )
-        read = read_as(step_text(step, n == 1), ft.Column(lines, spacing=4, tight=True))
+        read = read_as(step_text(step, n == 1), column(lines, 4))
         if n == 1 or not step.dropped:
             return read
         shown = self.chosen.dropped_at == n
         text = "Hide users" if shown else f"Dropped out: {plural(step.dropped, 'user')}"
         spoken = f"{'Hide' if shown else 'Show'} users who dropped out before step {n}"
         button = named_button(ft.TextButton, text, spoken, on_press(self._show, None if shown else n))
-        return ft.Column([read, button], key=f"taken-{n}", spacing=0, tight=True)
+        return column([read, button], key=f"taken-{n}")
 
     def _dropped(self, funnel: FunnelResult) -> ft.Control:
         of = f"Did not reach step {funnel.dropped_at}"
@@ -126,36 +136,19 @@ class FunnelPanel(Panel):
         if gone > len(funnel.dropped_users):
             of += f": {len(funnel.dropped_users)} of {plural(gone, 'user')}"
         users: list[ft.Control] = [
-            named_button(ft.TextButton, one_line(user, 30), f"Open {one_line(user, 120)}", on_press(self._open, user))
+            named_button(
+                ft.TextButton, one_line(user, 30), f"Open {one_line(user, 120)}", on_press(self.open_user, user)
+            )
             for user in funnel.dropped_users
         ]
-        return ft.Column([small(of), ft.Row(users, wrap=True, spacing=0, run_spacing=0)], key="dropped", tight=True)
+        return ft.Column([small(of), flow(users, spacing=0, run_spacing=0)], key="dropped", tight=True)
 
-    async def _take_step(self, n: int, name: str) -> None:
-        self.chosen.steps[n] = name
-        await self._changed()
+    def _change(self, change: Callable[..., object], *given: object) -> None:
+        """Change the steps or the window, which hides the users who dropped out."""
+        change(*given)
+        self._show(None)
 
-    async def _add(self) -> None:
-        self.chosen.steps.append(None)
-        await self._changed()
-
-    async def _remove(self) -> None:
-        self.chosen.steps.pop()
-        await self._changed()
-
-    async def _within(self, window: int) -> None:
-        self.chosen.window = window
-        await self._changed()
-
-    async def _changed(self) -> None:
-        self.chosen.dropped_at = None
-        self.redraw()
-        self.on_change()
-
-    async def _show(self, n: int | None) -> None:
+    def _show(self, n: int | None) -> None:
         self.chosen.dropped_at = n
         self.redraw()
         self.on_change()
-
-    async def _open(self, user: str) -> None:
-        self.open_user(user)

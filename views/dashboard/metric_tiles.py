@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import flet as ft
 
 from flashflow.views.controls.formatting import grouped, share
-from flashflow.views.controls.tokens import GRID, METRIC, MUTED, TARGET, hint, read_as, small
+from flashflow.views.controls.tokens import (
+    GRID,
+    METRIC,
+    MUTED,
+    TARGET,
+    card,
+    column,
+    growing,
+    hint,
+    read_as,
+    small,
+)
 from flashflow.views.dashboard import metric_labels
 from flashflow.views.shared.panel import Panel, about
-from flashflow.views.shared.widgets import card
 
 if TYPE_CHECKING:
     from flashflow.backend import Overview, TodayMetrics
@@ -64,12 +74,7 @@ def _of_notifications(today: TodayMetrics, unread: int) -> tuple[Tile, Tile]:
             f"today, {opened} opened" if opened else "today",
             "Notifications delivered today to an inbox or a device; opened ones were marked read.",
         ),
-        Tile(
-            "Unread",
-            grouped(unread),
-            "for you",
-            "All unread notifications in your inbox, of any day.",
-        ),
+        Tile("Unread", grouped(unread), "for you", "All unread notifications in your inbox, of any day."),
     )
 
 
@@ -85,35 +90,22 @@ def _tile(tile: Tile, changes: str) -> ft.Container:
     """Return a tile with label, value and detail, one accessible name, and a button with the definition."""
     detail: ft.Control = small(tile.detail, lines=2)
     if tile.arrow:
-        detail = ft.Row([ft.Icon(ARROWS[tile.arrow], size=12, color=MUTED), _fill(detail)], spacing=2)
+        detail = ft.Row(
+            [ft.Icon(ARROWS[tile.arrow], size=12, color=MUTED), growing(small(tile.detail, lines=2))], spacing=2
+        )
+    label = ft.Container(
+        small(tile.label, lines=1),
+        height=TARGET - GRID,
+        alignment=ft.Alignment.CENTER_LEFT,
+        padding=ft.Padding.only(right=TARGET - 2 * GRID),
+    )
     value = ft.Text(tile.value, size=METRIC, weight=ft.FontWeight.W_500)
-    content = ft.Column(
-        [
-            ft.Container(
-                small(tile.label, lines=1),
-                height=TARGET - GRID,
-                alignment=ft.Alignment.CENTER_LEFT,
-                padding=ft.Padding.only(right=TARGET - 2 * GRID),
-            ),
-            value,
-            detail,
-        ],
-        spacing=4,
-        tight=True,
-    )
     text = f"{tile.label}: {tile.value} {tile.spoken or tile.detail}"
-    read = read_as(text, content)
-    meaning = ft.Container(about(tile.label, tile.means, changes if tile.spoken else ""), right=0, top=0)
-    box = card(
-        ft.Stack([ft.Container(read, padding=ft.Padding.only(left=16, right=12, bottom=12)), meaning]),
-        key=f"tile-{tile.label}",
-        padding=0,
+    read = ft.Container(
+        read_as(text, column([label, value, detail], 4)), padding=ft.Padding.only(left=16, right=12, bottom=12)
     )
+    meaning = ft.Container(about(tile.label, tile.means, changes if tile.spoken else ""), right=0, top=0)
+    box = card(ft.Stack([read, meaning]), key=f"tile-{tile.label}", padding=0)
     box.tooltip = hint(tile.means)
     box.col = {"xs": 6, "md": 4, "xl": 2}
     return box
-
-
-def _fill(text: ft.Control) -> ft.Control:
-    text.expand = True
-    return text

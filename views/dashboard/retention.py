@@ -9,7 +9,7 @@ import flet as ft
 
 from flashflow.backend import Filters
 from flashflow.views.controls.formatting import grouped, plural
-from flashflow.views.controls.tokens import ACCENT, GRID, SMALL, body, read_as, small
+from flashflow.views.controls.tokens import ACCENT, GRID, SMALL, body, column, growing, read_as, small
 from flashflow.views.dashboard.metric_labels import metric_text, percent, retention_summary
 from flashflow.views.shared.panel import Panel, about, no_data, titled_panel
 
@@ -47,14 +47,11 @@ class Audience(Panel):
         rows: list[ft.Control] = []
         for name, label in AUDIENCE:
             shown = metric_text(name, metrics[name].value)
-            text = body(label)
-            text.expand = True
             value = ft.Text(shown, size=20, weight=ft.FontWeight.W_500)
-            read = read_as(f"{label}: {shown}", ft.Row([text, value]), expand=True)
+            read = read_as(f"{label}: {shown}", ft.Row([growing(body(label)), value]), expand=True)
             rows.append(ft.Row([read, about(label, definitions[name])], spacing=GRID))
-        return titled_panel("Audience", [ft.Container(
-            ft.Column(rows, spacing=0, tight=True), padding=ft.Padding.only(left=16, right=4, top=4, bottom=4)
-        )], padded=False)  # fmt: skip
+        padding = ft.Padding.only(left=16, right=4, top=4, bottom=4)
+        return titled_panel("Audience", [ft.Container(column(rows), padding=padding)], padded=False)
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -67,8 +64,7 @@ class RetentionPanel(Panel):
         else:
             newest = list(reversed(cohorts))[:COHORTS]
             rows: list[ft.Control] = [_head(), *(_row(cohort) for cohort in newest)]
-            grid = ft.Column(rows, spacing=2, tight=True)
-            scrolling = ft.Row([grid], scroll=ft.ScrollMode.AUTO)
+            scrolling = ft.Row([column(rows, 2)], scroll=ft.ScrollMode.AUTO)
             content = read_as(f"Retention: {retention_summary(cohorts, average)}", scrolling)
         text = "new users of a day, and the percentage that returned on day N"
         return titled_panel("Retention", [content], subtitle=text, means=means)

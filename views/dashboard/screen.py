@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import flet as ft
 
 from flashflow.backend import FlashFlowError
-from flashflow.views.controls.tokens import GRID, choice, menu_button
+from flashflow.views.controls.tokens import GRID, choice, column, ends, flow, menu_button, on_press
 from flashflow.views.dashboard.date_range import PERIODS, Period, Selection
 from flashflow.views.dashboard.funnel import STEPS_OFFERED, FunnelPanel, funnel_result
 from flashflow.views.dashboard.heat_map import HeatMapPanel
@@ -22,7 +22,7 @@ from flashflow.views.dashboard.top_lists import TopNames
 from flashflow.views.dashboard.trend import TrendPanel, curve
 from flashflow.views.dashboard.users import UsersPanel, user_route
 from flashflow.views.shared.live import NOTIFICATION_KINDS, ROLLUP_KINDS
-from flashflow.views.shared.panel import Panel, on_press
+from flashflow.views.shared.panel import Panel
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import page_column, page_padding, warning
 
@@ -181,22 +181,21 @@ class Dashboard(Screen):
         return page_column([self._picker, self._warnings, self._tiles, columns], wide=self.wide)
 
     def _wide_columns(self) -> ft.Control:
-        lists = ft.ResponsiveRow(
-            [_half(part) for part in (*self._tops.values(), self._audience)], spacing=16, run_spacing=16
-        )
-        left = _stack([self._trend, lists, self._heat, self._retention, self._funnel_part, self._users])
-        right = _stack([self._for_you, self._feed])
+        halves: list[ft.Control] = [
+            ft.Container(part, col={"xs": 12, "md": 6}) for part in (*self._tops.values(), self._audience)
+        ]
+        lists = ft.ResponsiveRow(halves, spacing=16, run_spacing=16)
+        parts = [self._trend, lists, self._heat, self._retention, self._funnel_part, self._users]
+        left, right = column(parts, 16, stretch=True), column([self._for_you, self._feed], 16, stretch=True)
         left.expand, right.expand = 2, 1
         self._activity_panels = [left]
         return ft.Row([left, right], spacing=16, vertical_alignment=ft.CrossAxisAlignment.START)
 
     def _narrow_column(self) -> ft.Control:
-        first: list[ft.Control] = [self._trend]
-        rest: list[ft.Control] = [
-            *self._tops.values(), self._audience, self._heat, self._retention, self._funnel_part, self._users
-        ]  # fmt: skip
-        self._activity_panels = [*first, *rest]
-        return _stack([*first, self._for_you, self._feed, *rest])
+        tops = self._tops.values()
+        rest = [*tops, self._audience, self._heat, self._retention, self._funnel_part, self._users]
+        self._activity_panels = [self._trend, *rest]
+        return column([self._trend, self._for_you, self._feed, *rest], 16, stretch=True)
 
     # --- actions --------------------------------------------------------------------------------------------------
 
@@ -237,13 +236,7 @@ class Picker(Panel):
         switch = ft.Switch(
             label="vs previous", value=compared, on_change=on_press(self.compare, not compared), key="compare"
         )
-        return ft.Row(
-            [ft.Row(picks, wrap=True, spacing=GRID, run_spacing=4), switch],
-            wrap=True,
-            alignment=ft.MainAxisAlignment.SPACE_BETWEEN,
-            spacing=GRID,
-            run_spacing=4,
-        )
+        return ends(flow(picks, run_spacing=4), switch)
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -251,12 +244,4 @@ class DataWarnings(Panel):
     """Warnings about incomplete metrics."""
 
     def draw(self, lines: tuple[str, ...]) -> ft.Control:
-        return ft.Column([warning(line) for line in lines], spacing=GRID, tight=True)
-
-
-def _stack(parts: list[ft.Control]) -> ft.Column:
-    return ft.Column(parts, spacing=16, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
-
-
-def _half(part: Panel) -> ft.Container:
-    return ft.Container(part, col={"xs": 12, "md": 6})
+        return column([warning(line) for line in lines], GRID)

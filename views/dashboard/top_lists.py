@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import flet as ft
 
 from flashflow.views.controls.formatting import grouped, one_line, plural
-from flashflow.views.controls.tokens import ACCENT, MUTED, body, caller_text, read_as, small
+from flashflow.views.controls.tokens import ACCENT, MUTED, body, caller_text, column, growing, read_as, small
 from flashflow.views.dashboard.metric_labels import percent
 from flashflow.views.shared.panel import Panel, no_data, titled_panel
 
@@ -50,23 +50,14 @@ class TopNames(Panel):
     """A titled top list."""
 
     def draw(self, title: str, names: tuple[Named, ...], means: str) -> ft.Control:
-        rows: list[ft.Control] = [_row(bar) for bar in bars(names)]
-        if not rows:
-            rows = [no_data("None in this period.")]
+        rows: list[ft.Control] = [_row(bar) for bar in bars(names)] or [no_data("None in this period.")]
         return titled_panel(title, rows, means=means)
 
 
 def _row(bar: Bar) -> ft.Semantics:
     name = body(bar.name, lines=1, color=MUTED) if bar.is_other else caller_text(bar.name)
-    name.expand = True
     share = small(bar.share)
     share.width, share.text_align = 56, ft.TextAlign.RIGHT
-    line = ft.ProgressBar(
-        value=bar.length,
-        bar_height=4,
-        border_radius=2,
-        color=MUTED if bar.is_other else ACCENT,
-        bgcolor=ft.Colors.TRANSPARENT,
-    )
-    texts = ft.Row([name, body(bar.activities), share], spacing=8)
-    return read_as(bar.spoken, ft.Column([texts, line], spacing=2, tight=True))
+    color = MUTED if bar.is_other else ACCENT
+    line = ft.ProgressBar(bar.length, bar_height=4, border_radius=2, color=color, bgcolor=ft.Colors.TRANSPARENT)
+    return read_as(bar.spoken, column([ft.Row([growing(name), body(bar.activities), share], spacing=8), line], 2))

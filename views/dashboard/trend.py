@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import field
-from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -12,10 +11,10 @@ import flet as ft
 import flet.canvas as cv
 
 from flashflow.views.controls.formatting import grouped
-from flashflow.views.controls.tokens import ACCENT, GRID, HAIRLINE, MUTED, SMALL, choice, small
+from flashflow.views.controls.tokens import ACCENT, HAIRLINE, MUTED, SMALL, choice, flow, on_press, small
 from flashflow.views.dashboard.date_range import METRICS
 from flashflow.views.dashboard.metric_labels import point_text, trend_summary
-from flashflow.views.shared.panel import Chart, no_data, on_press, titled_panel
+from flashflow.views.shared.panel import Chart, no_data, titled_panel
 
 if TYPE_CHECKING:
     from flashflow.backend import Trend
@@ -46,7 +45,7 @@ def curve(trend: Trend, metric: str) -> Curve:
     metric = "activities" if hourly else metric
     known = len(trend.points)
     if hourly and trend.period.until is not None:
-        known = min(known, _hour(trend.period.until, trend.timezone) + 1)
+        known = min(known, trend.period.until.astimezone(ZoneInfo(trend.timezone)).hour + 1)
     return Curve(
         metric,
         hourly,
@@ -55,10 +54,6 @@ def curve(trend: Trend, metric: str) -> Curve:
         tuple(getattr(place, metric) or 0 for place in trend.points[:known]),
         tuple(getattr(place, metric) or 0 for place in trend.previous_points),
     )
-
-
-def _hour(at: datetime, zone: str) -> int:
-    return at.astimezone(ZoneInfo(zone)).hour
 
 
 def ceiling(highest: int) -> int:
@@ -118,9 +113,8 @@ def shapes(of: Curve, width: float) -> list[cv.Shape]:
         if part and (top * part).is_integer():
             drawn.append(cv.Text(0, y - HEAD, grouped(int(top * part)), style=style))
     if of.before:
-        drawn.append(_line(places(of.before, len(of.at), top, width), ft.Paint(
-            color=MUTED, stroke_width=1.5, style=ft.PaintingStyle.STROKE, stroke_dash_pattern=[4, 4]
-        )))  # fmt: skip
+        dashed = ft.Paint(color=MUTED, stroke_width=1.5, style=ft.PaintingStyle.STROKE, stroke_dash_pattern=[4, 4])
+        drawn.append(_line(places(of.before, len(of.at), top, width), dashed))
     now = places(of.now, len(of.at), top, width)
     area = [(now[0][0], HEIGHT), *now, (now[-1][0], HEIGHT)]
     faint = ft.Colors.with_opacity(0.10, ACCENT)
@@ -149,4 +143,4 @@ def _legend(of: Curve) -> str:
 
 def _metrics(chosen: str, choose: Callable[[str], Awaitable[None]]) -> ft.Control:
     chips: list[ft.Control] = [choice(label, name == chosen, on_press(choose, name)) for name, label in METRICS.items()]
-    return ft.Row(chips, key="metrics", wrap=True, spacing=GRID, run_spacing=4)
+    return flow(chips, key="metrics", run_spacing=4)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import flet as ft
 
 from flashflow.backend import DEFINITIONS
-from flashflow.views.controls.formatting import ago, clock, exact, grouped, one_line, plural
+from flashflow.views.controls.formatting import grouped, one_line, plural
+from flashflow.views.controls.relative_time import ago, clock, exact
 from flashflow.views.controls.tokens import (
     GOOD,
     GRID,
@@ -20,19 +21,23 @@ from flashflow.views.controls.tokens import (
     TITLE,
     body,
     caller_text,
+    card,
+    column,
+    flow,
+    growing,
     hairline,
     heading,
     hint,
+    on_press,
     read_as,
     small,
 )
 from flashflow.views.dashboard.live_feed import activity_row
 from flashflow.views.dashboard.metric_labels import duration_text, score, score_parts
-from flashflow.views.shared.cli_snippets import track_command
 from flashflow.views.shared.live import ROLLUP_KINDS
-from flashflow.views.shared.panel import about, no_data, on_press, titled_panel
+from flashflow.views.shared.panel import about, no_data, titled_panel
 from flashflow.views.shared.screen_base import Screen
-from flashflow.views.shared.widgets import card, empty, page_column
+from flashflow.views.shared.widgets import no_activities, page_column
 
 if TYPE_CHECKING:
     from flashflow.backend import Activity, EventKind, NameCount, Session, UserAnalytics
@@ -96,7 +101,9 @@ class UserProfile(Screen):
     def render(self, found: UserProfileData) -> ft.Control:
         now = self.now()
         if not found.sessions and not found.metrics.total_activities:
-            return page_column([_no_activities(self.backend.url, self.user_id)], wide=self.wide)
+            text = "Sessions and activities appear here. Record one:"
+            none = no_activities("No activities of this user", text, self.backend.url, self.user_id)
+            return page_column([card(none, padding=0)], wide=self.wide)
         sections: list[ft.Control] = [_metrics(found.metrics, now), _favourites(found.metrics)]
         sections += [self._session_card(data, now) for data in found.sessions]
         if found.more and self._pages < PAGES_MAX:
@@ -116,15 +123,10 @@ class UserProfile(Screen):
         elif hidden > 0:
             rows.append(ft.Container(small(f"The newest {MANY} activities."), padding=2 * GRID))
         if not rows:
-            rows = [
-                ft.Container(no_data("No activities in this session."), padding=ft.Padding.symmetric(horizontal=16))
-            ]
+            none = no_data("No activities in this session.")
+            rows = [ft.Container(none, padding=ft.Padding.symmetric(horizontal=16))]
         lines = [_session_head(session, now), hairline(), *rows]
-        return card(
-            ft.Column(lines, spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
-            key=f"session-{session.id}",
-            padding=0,
-        )
+        return card(column(lines, stretch=True), key=f"session-{session.id}", padding=0)
 
     async def _more(self) -> None:
         self._pages += 1
@@ -155,7 +157,7 @@ def _tile(label: str, value: str, detail: str, made_of: Mapping[str, float] | No
         ft.Text(value, size=METRIC if len(value) <= SHORT else TITLE, weight=ft.FontWeight.W_500),
         small(detail),
     ]
-    read = read_as(f"{label}: {value} {detail}", ft.Column(lines, spacing=4, tight=True))
+    read = read_as(f"{label}: {value} {detail}", column(lines, 4))
     stack: list[ft.Control] = [ft.Container(read, padding=ft.Padding.symmetric(horizontal=16, vertical=14))]
     if made_of is not None:
         button = about(label, DEFINITIONS["engagement_score"], *score_parts(made_of))
@@ -166,7 +168,7 @@ def _tile(label: str, value: str, detail: str, made_of: Mapping[str, float] | No
 
 
 def _favourites(of: UserAnalytics) -> ft.Control:
-    lists: list[ft.Control] = [
+    lists = [
         _favourite("Most visited pages", of.most_visited_pages, "No pages."),
         _favourite("Favorite features", of.favorite_features, "No features."),
     ]
@@ -174,17 +176,13 @@ def _favourites(of: UserAnalytics) -> ft.Control:
 
 
 def _favourite(title: str, names: Sequence[NameCount], none: str) -> ft.Control:
-    rows: list[ft.Control] = [_count(name) for name in names]
-    box = ft.Container(titled_panel(title, rows or [no_data(none)]))
-    box.col = {"xs": 12, "md": 6}
-    return box
+    rows = [_count(name) for name in names] or [no_data(none)]
+    return ft.Container(titled_panel(title, rows), col={"xs": 12, "md": 6})
 
 
 def _count(of: NameCount) -> ft.Control:
-    name = caller_text(of.name)
-    name.expand = True
     spoken = f"{one_line(of.name, 120)}: {plural(of.count, 'activity', 'activities')}"
-    return read_as(spoken, ft.Row([name, body(grouped(of.count))], spacing=GRID))
+    return read_as(spoken, ft.Row([growing(caller_text(of.name)), body(grouped(of.count))], spacing=GRID))
 
 
 def _session_head(session: Session, now: datetime) -> ft.Control:
@@ -199,20 +197,5 @@ def _session_head(session: Session, now: datetime) -> ft.Control:
         {None: "open now", "timeout": "ended by timeout", "ended": "ended"}.get(session.end_reason, ""),
     )
     text = small(" · ".join(one_line(fact, 60) for fact in facts if fact), color=GOOD if still else MUTED)
-    return ft.Container(
-        ft.Row([began, text], wrap=True, spacing=12, run_spacing=2),
-        padding=ft.Padding.symmetric(horizontal=16, vertical=12),
-    )
-
-
-def _no_activities(url: str | None, user_id: str) -> ft.Control:
-    return card(
-        empty(
-            ft.Icons.TIMELINE,
-            "No activities of this user",
-            "Sessions and activities appear here. Record one:",
-            track_command(url, user_id),
-            "record an activity",
-        ),
-        padding=0,
-    )
+    row = flow([began, text], spacing=12, run_spacing=2)
+    return ft.Container(row, padding=ft.Padding.symmetric(horizontal=16, vertical=12))

@@ -11,14 +11,25 @@ from urllib.parse import quote
 import flet as ft
 
 from flashflow.views.controls.formatting import one_line, plural
-from flashflow.views.controls.tokens import ACCENT, GRID, TARGET, caller_text, hairline, hint, pressable, small
+from flashflow.views.controls.tokens import (
+    ACCENT,
+    GRID,
+    TARGET,
+    caller_text,
+    column,
+    growing,
+    hairline,
+    hint,
+    on_press,
+    pressable,
+    small,
+)
 from flashflow.views.dashboard.date_range import Selection
 from flashflow.views.dashboard.metric_labels import day_text, score, score_parts
-from flashflow.views.shared.cli_snippets import track_command
 from flashflow.views.shared.live import ROLLUP_KINDS
-from flashflow.views.shared.panel import Panel, on_press, titled_panel
+from flashflow.views.shared.panel import Panel, titled_panel
 from flashflow.views.shared.screen_base import Screen
-from flashflow.views.shared.widgets import empty, page_column
+from flashflow.views.shared.widgets import no_activities, page_column
 
 if TYPE_CHECKING:
     from flashflow.backend import EventKind, UserRow
@@ -42,23 +53,16 @@ def user_summary(user: UserRow, today: date) -> str:
 def user_row(user: UserRow, today: date, open_user: Callable[[str], None]) -> ft.Control:
     """Return a row with last day, activities and score; the tooltip lists the score's parts."""
 
-    async def open_it(_: object) -> None:
-        open_user(user.user_id)
-
-    name = caller_text(user.user_id, strong=True)
     often = plural(user.activities, "activity", "activities")
-    texts = ft.Column(
-        [name, small(f"last seen {day_text(user.last_day, today)} · {often}", lines=1)], spacing=0, tight=True
-    )
-    texts.expand = True
+    seen = small(f"last seen {day_text(user.last_day, today)} · {often}", lines=1)
+    texts = growing(column([caller_text(user.user_id, strong=True), seen]))
+    line = ft.ProgressBar((user.engagement_score or 0) / 100, width=56, bar_height=4, border_radius=2, color=ACCENT)
     value = ft.Text(score(user.engagement_score), width=32, text_align=ft.TextAlign.RIGHT)
-    line = ft.ProgressBar(
-        value=(user.engagement_score or 0) / 100, width=56, bar_height=4, border_radius=2, color=ACCENT
-    )
     row = ft.Row([texts, line, value], spacing=GRID, vertical_alignment=ft.CrossAxisAlignment.CENTER)
     made_of = "\n".join(("Engagement score, of 100:", *score_parts(user.engagement_parts)))
     explained = ft.Container(row, tooltip=hint(made_of if user.engagement_parts else "Not seen in the last 28 days"))
-    return pressable(user_summary(user, today), explained, open_it, key=f"user-{user.user_id}")
+    opened, key = on_press(open_user, user.user_id), f"user-{user.user_id}"
+    return pressable(user_summary(user, today), explained, opened, key=key)
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -73,12 +77,9 @@ class UsersPanel(Panel):
         if not rows:
             rows = [ft.Container(small("No active users in this period."), padding=2 * GRID)]
         if more:
-            everyone = ft.TextButton("Show all users", height=TARGET, on_click=on_press(self._all))
+            everyone = ft.TextButton("Show all users", height=TARGET, on_click=on_press(self.open_all))
             rows += [hairline(), ft.Container(everyone, padding=ft.Padding.symmetric(horizontal=GRID))]
         return titled_panel("Users", rows, subtitle="latest active, with engagement score", means=means, padded=False)
-
-    async def _all(self) -> None:
-        self.open_all()
 
 
 class UsersData(NamedTuple):
@@ -123,15 +124,9 @@ class Users(Screen):
         if found.more and self._pages < PAGES_MAX:
             rows.append(ft.TextButton("Show more", key="more", height=TARGET, on_click=on_press(self._more)))
         if not rows:
-            rows = [
-                empty(
-                    ft.Icons.PERSON_OUTLINE,
-                    "No active users in this period",
-                    "Users of your apps appear here. Record an activity:",
-                    track_command(self.backend.url, self.backend.me),
-                    "record an activity",
-                )
-            ]
+            text = "Users of your apps appear here. Record an activity:"
+            url, me = self.backend.url, self.backend.me
+            rows = [no_activities("No active users in this period", text, url, me, ft.Icons.PERSON_OUTLINE)]
         text = f"active {self.chosen.period.phrase} or later, latest first"
         section = titled_panel("All users", rows, subtitle=text, means=found.definition, padded=False)
         return page_column([section], wide=self.wide)

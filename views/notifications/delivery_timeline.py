@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
 
-from flashflow.views.controls.formatting import clock, elapsed_text, exact, one_line, plural, upcoming
+from flashflow.views.controls.formatting import elapsed_text, one_line, plural
+from flashflow.views.controls.relative_time import clock, exact, upcoming
 from flashflow.views.controls.tokens import GRID, HIGH, TARGET, Handler, body, copyable, heading, hint, small
 from flashflow.views.shared.delivery_labels import (
     FIXABLE_IN_SETTINGS,

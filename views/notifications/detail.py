@@ -7,18 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
 
-from flashflow.views.controls.formatting import (
-    ago,
-    clock,
-    exact,
-    one_line,
-    paragraphs,
-    reads_rtl,
-    safe_link,
-    times,
-    upcoming,
-)
+from flashflow.views.controls.formatting import one_line, paragraphs, reads_rtl, safe_link, times
 from flashflow.views.controls.notification_row import PRIORITIES
+from flashflow.views.controls.relative_time import ago, clock, exact, upcoming
 from flashflow.views.controls.tokens import (
     ACCENT,
     GRID,

@@ -10,8 +10,9 @@ from urllib.parse import quote
 import flet as ft
 
 from flashflow.backend import NotFound
-from flashflow.views.controls.formatting import day_heading, plural
+from flashflow.views.controls.formatting import plural
 from flashflow.views.controls.notification_row import notification_row
+from flashflow.views.controls.relative_time import day_heading
 from flashflow.views.controls.tokens import (
     GRID,
     HAIRLINE,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import flet as ft
 
-from flashflow.views.controls.tokens import GRID, TARGET, body, small
+from flashflow.views.controls.tokens import GRID, TARGET, body, column, on_press, small
 from flashflow.views.settings.channel_fields import (
     FieldSpec,
     TableSpec,
@@ -43,18 +43,17 @@ class ChannelForm:
         self._entries: dict[str, Entry] = {}
         rows: list[ft.Control] = [self._name.control] if self._name is not None else []
         rows += [self._field(field) for field in self._spec.fields]
-        self._confirmation = ft.Container(visible=False)
-        cancel = ft.TextButton("Cancel", height=TARGET, on_click=self._cancel)
-        more: list[ft.Control] = [cancel]
+        remove = ft.FilledTonalButton("Remove", height=TARGET, on_click=self._remove)
+        keep = ft.TextButton("Keep", height=TARGET, on_click=on_press(self._confirm_removal, False))
+        text = body("Remove these settings? Deliveries that wait for this channel will fail.")
+        question = column([text, ft.Row([remove, keep], spacing=GRID, tight=True)], GRID)
+        self._confirmation = ft.Container(question, visible=False)
+        more: list[ft.Control] = [ft.TextButton("Cancel", height=TARGET, on_click=on_press(self._close, ""))]
         if self._stored is not None:
-            more.append(ft.TextButton("Remove…", height=TARGET, on_click=self._confirm_removal))
+            more.append(ft.TextButton("Remove…", height=TARGET, on_click=on_press(self._confirm_removal, True)))
         self._saving = SaveBar(f"Save: {label}", self._save, *more)
-        self.control = ft.Column(
-            [small(self._spec.introduction), grid(rows), self._saving.control, self._confirmation],
-            key="form",
-            spacing=2 * GRID,
-            tight=True,
-        )
+        parts = [small(self._spec.introduction), grid(rows), self._saving.control, self._confirmation]
+        self.control = column(parts, 2 * GRID, key="form")
 
     def _field(self, spec: FieldSpec) -> ft.Control:
         stored = shown_in(spec, self._stored)
@@ -93,22 +92,8 @@ class ChannelForm:
         self._saving.show_result(refusal or "Nothing was saved. Correct the fields above.", good=False)
         self._screen.redraw()
 
-    async def _cancel(self, _: object) -> None:
-        await self._close("")
-
-    async def _confirm_removal(self, _: object) -> None:
-        text = body("Remove these settings? Deliveries that wait for this channel will fail.")
-        buttons: list[ft.Control] = [
-            ft.FilledTonalButton("Remove", height=TARGET, on_click=self._remove),
-            ft.TextButton("Keep", height=TARGET, on_click=self._keep),
-        ]
-        row = ft.Row(buttons, spacing=GRID, tight=True)
-        self._confirmation.content = ft.Column([text, row], spacing=GRID, tight=True)
-        self._confirmation.visible = True
-        self._screen.redraw()
-
-    async def _keep(self, _: object) -> None:
-        self._confirmation.visible = False
+    def _confirm_removal(self, asked: bool) -> None:
+        self._confirmation.visible = asked
         self._screen.redraw()
 
     async def _remove(self, _: object) -> None:

@@ -11,13 +11,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import flet as ft
 
 from flashflow.backend import Conflict, FlashFlowError
-from flashflow.views.controls.formatting import clock, one_line
-from flashflow.views.controls.tokens import GOOD, GRID, HIGH, MUTED, TARGET, URGENT, body, hairline, named_button, small
+from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.relative_time import clock
+from flashflow.views.controls.tokens import (
+    GOOD,
+    GRID,
+    HIGH,
+    MUTED,
+    TARGET,
+    URGENT,
+    body,
+    card,
+    column,
+    flow,
+    hairline,
+    mark_row,
+    named_button,
+    on_press,
+    small,
+)
 from flashflow.views.settings.channel_fields import TABLES, TableSpec, other_table, stored_at
 from flashflow.views.settings.channel_form import ChannelForm
 from flashflow.views.shared.delivery_labels import PLATFORMS, outcome_of, provider_text
 from flashflow.views.shared.form import Columns
-from flashflow.views.shared.widgets import card
 
 if TYPE_CHECKING:
     from flashflow.backend import ChannelState, ChannelTest
@@ -52,13 +68,11 @@ class ChannelRow:
         self._route = route
         self._state: ChannelState | None = None
         self._tables: Mapping[str, Any] = {}
-        self._head = ft.Column(spacing=0, tight=True)
+        self._head = column([])
         self._message = ft.Container(visible=False)
         self._form = ft.Container(visible=False)
         self._testing = False
-        self.control = ft.Column(
-            [self._head, self._message, self._form, hairline()], key=f"channel-{route}", spacing=12, tight=True
-        )
+        self.control = column([self._head, self._message, self._form, hairline()], 12, key=f"channel-{route}")
 
     @property
     def _spec(self) -> TableSpec | None:
@@ -85,20 +99,14 @@ class ChannelRow:
         texts: list[ft.Control] = [body(f"{one_line(state.label, 60)}: {word}")]
         if state.detail and (state.works or is_set_up or spec is None):
             texts.append(small(one_line(state.detail)))
-        what = ft.Row(
-            [ft.Icon(icon, size=20, color=color), ft.Column(texts, spacing=2, expand=True, tight=True)],
-            spacing=12,
-            vertical_alignment=ft.CrossAxisAlignment.START,
-            col=TEXTS,
+        what, buttons = (
+            mark_row(ft.Icon(icon, size=20, color=color), texts, spacing=2),
+            flow(self._buttons(state, is_set_up)),
         )
-        buttons = ft.Row(
-            self._buttons(state, is_set_up),
-            wrap=True,
-            spacing=GRID,
-            run_spacing=GRID,
-            alignment=ft.MainAxisAlignment.END if self._screen.wide else ft.MainAxisAlignment.START,
-        )
-        side = ft.Container(buttons, padding=ft.Padding.only(left=0 if self._screen.wide else 4 * GRID), col=BUTTONS)
+        what.col = TEXTS
+        wide = self._screen.wide
+        buttons.alignment = ft.MainAxisAlignment.END if wide else ft.MainAxisAlignment.START
+        side = ft.Container(buttons, padding=ft.Padding.only(left=0 if wide else 4 * GRID), col=BUTTONS)
         center = ft.CrossAxisAlignment.CENTER
         self._head.controls = [ft.ResponsiveRow([what, side], key="head", vertical_alignment=center, run_spacing=GRID)]
 
@@ -155,7 +163,7 @@ class ChannelRow:
             label="\n".join(text for line in lines for text in (line.text, line.more) if text),
             live_region=True,
             exclude_semantics=True,
-            content=ft.Column([_message_row(line) for line in lines], spacing=4, tight=True),
+            content=column([_message_row(line) for line in lines], 4),
         )
         self._message.padding = ft.Padding.only(left=32)
         self._message.visible = True
@@ -168,12 +176,12 @@ class ChannelList:
         self.screen = screen
         self._rows: dict[str, ChannelRow] = {}
         self._tables: Mapping[str, Any] = {}
-        self._list = ft.Column(spacing=12, tight=True)
-        self._add = ft.Row(
-            [ft.TextButton("Add another service…", icon=ft.Icons.ADD, height=TARGET, on_click=self._open_new)]
-        )
+        self._list = column([], 12)
+        opened = on_press(self._open_new)
+        add = ft.TextButton("Add another service…", icon=ft.Icons.ADD, height=TARGET, on_click=opened)
+        self._add = ft.Row([add])
         self._new = ft.Container(visible=False)
-        self.control = card(ft.Column([self._list, self._add, self._new], spacing=12, tight=True), key="channels")
+        self.control = card(column([self._list, self._add, self._new], 12), key="channels")
 
     def set_data(self, states: Sequence[ChannelState], tables: Mapping[str, Any]) -> None:
         """Set the channels and their settings."""
@@ -189,7 +197,7 @@ class ChannelList:
         self._new.visible, self._new.content = False, None
         self._add.visible = True
 
-    async def _open_new(self, _: object) -> None:
+    def _open_new(self) -> None:
         self.close_forms()
         self._new.content = ChannelForm(self.screen, None, "another service", self._tables, self._closed).control
         self._new.visible, self._add.visible = True, False
@@ -226,8 +234,4 @@ def _message_row(line: Line) -> ft.Control:
         more = small(line.more)
         more.selectable = True
         texts.append(more)
-    return ft.Row(
-        [ft.Icon(line.icon, size=18, color=line.color), ft.Column(texts, spacing=0, expand=True, tight=True)],
-        spacing=GRID,
-        vertical_alignment=ft.CrossAxisAlignment.START,
-    )
+    return mark_row(ft.Icon(line.icon, size=18, color=line.color), texts, gap=GRID)

@@ -7,11 +7,27 @@ from typing import TYPE_CHECKING
 
 import flet as ft
 
-from flashflow.views.controls.formatting import exact, one_line
-from flashflow.views.controls.tokens import GOOD, GRID, URGENT, body, copyable, hairline, named_button, silent, small
+from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.relative_time import exact
+from flashflow.views.controls.tokens import (
+    GOOD,
+    GRID,
+    URGENT,
+    body,
+    card,
+    column,
+    copyable,
+    flow,
+    hairline,
+    named_button,
+    on_press,
+    silent,
+    small,
+)
 from flashflow.views.settings import data_labels
+from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.form import Field, grid, submit
-from flashflow.views.shared.widgets import card, command
+from flashflow.views.shared.widgets import command
 
 if TYPE_CHECKING:
     from flashflow.backend import ErasedUser, PrivacySettings, RetentionSettings, RetentionStatus
@@ -24,20 +40,17 @@ ERASURE_SCOPE = (
 )
 
 
-class YourData:
+class YourData(SettingsPart):
     """The data card; erasing a user needs a confirmation."""
 
     def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-        self._confirming: str | None = None
+        super().__init__(screen)
         self._busy = False
-        self._where = ft.Column(spacing=2, tight=True)
-        self._rules = ft.Column(spacing=2, tight=True)
+        self._where, self._rules = column([], 2), column([], 2)
         self._field = Field("User id", helper="The id that your apps use for the user")
-        self._erasing = ft.Column(spacing=12, tight=True)
-        self._message = ft.Column(spacing=0, tight=True)
+        self._erasing, self._message = column([], 12), column([])
         self.control = card(
-            ft.Column(
+            column(
                 [
                     self._where,
                     small("Export your activities as csv, jsonl or parquet; flashflow import reads them back"),
@@ -50,89 +63,71 @@ class YourData:
                     self._erasing,
                     self._message,
                 ],
-                spacing=2 * GRID,
-                tight=True,
+                2 * GRID,
             ),
             key="data",
         )
-        self._draw()
+        self.draw()
 
     def set_data(self, stored: RetentionStatus, privacy: PrivacySettings, retention: RetentionSettings) -> None:
         """Set the stored sizes and the rules."""
-        total = stored.activity_bytes + stored.notification_bytes
-        sizes = (
-            f"{data_labels.size_text(total)}: activities {data_labels.size_text(stored.activity_bytes)}, "
-            f"notifications {data_labels.size_text(stored.notification_bytes)}"
-        )
+        size = data_labels.size_text
+        parts = f"activities {size(stored.activity_bytes)}, notifications {size(stored.notification_bytes)}"
+        total = size(stored.activity_bytes + stored.notification_bytes)
         self._where.controls = [
-            copyable(body(str(self._screen.backend.data_dir), strong=True)),
-            small(sizes),
+            copyable(body(str(self.screen.backend.data_dir), strong=True)),
+            small(f"{total}: {parts}"),
         ]
         rules: list[ft.Control] = [
             body(data_labels.retention_text(retention)),
             body(data_labels.tracking_text(privacy)),
         ]
         if stored.pruned_before is not None:
-            rules.append(small(f"Activities before {exact(stored.pruned_before, self._screen.now())} were deleted."))
+            rules.append(small(f"Activities before {exact(stored.pruned_before, self.screen.now())} were deleted."))
         rules.append(small("Set in [retention] and [privacy] of flashflow.toml; see docs/data.md."))
         self._rules.controls = rules
 
-    def _draw(self) -> None:
-        head = ft.Column(
-            [silent(body("Erase a user", strong=True)), small("Delete everything stored about a user, permanently.")],
-            spacing=2,
-            tight=True,
-        )
+    def draw(self) -> None:
+        text = small("Delete everything stored about a user, permanently.")
+        head = column([silent(body("Erase a user", strong=True)), text], 2)
         if self._confirming is None:
             ask = named_button(
-                ft.OutlinedButton, "Erase a user…", "Erase a user", self._confirm_erasure, key="ask-erase"
+                ft.OutlinedButton, "Erase a user…", "Erase a user", on_press(self._confirm_erasure), key="ask-erase"
             )
             self._erasing.controls = [head, grid([self._field.control]), ask]
             return
-        name = one_line(self._confirming, 120)
+        name, busy = one_line(self._confirming, 120), self._busy
+        erase = on_press(self._erase, self._confirming)
         sure = named_button(
-            ft.FilledButton, "Erase for good", f"Erase for good: {name}", self._erase, disabled=self._busy, key="erase"
+            ft.FilledButton, "Erase for good", f"Erase for good: {name}", erase, disabled=busy, key="erase"
         )
-        keep = named_button(ft.TextButton, "Keep", f"Keep: {name}", self._keep, disabled=self._busy, key="keep-user")
         self._erasing.controls = [
             head,
             body(f"Erase “{name}”?", strong=True, color=URGENT),
             body(ERASURE_SCOPE),
-            ft.Row([sure, keep], wrap=True, spacing=GRID, run_spacing=GRID),
+            flow([sure, self.keep_button(name, disabled=busy, key="keep-user")]),
         ]
 
     def _show_message(self, text: str | None, *, good: bool = True) -> None:
         self._message.controls = [] if text is None else [body(text, color=GOOD if good else URGENT)]
 
-    async def _confirm_erasure(self, _: object) -> None:
+    async def _confirm_erasure(self) -> None:
         self._show_message(None)
-        if not self._field.text:
-            self._field.show_error("Enter a user id.")
-        else:
-            self._field.show_error(None)
-            self._confirming = self._field.text
-        self._draw()
-        self._screen.redraw()
+        user = self._field.text
+        self._field.show_error(None if user else "Enter a user id.")
+        await self.confirm(user or None)
 
-    async def _keep(self, _: object) -> None:
-        self._confirming = None
-        self._draw()
-        self._screen.redraw()
-
-    async def _erase(self, _: object) -> None:
-        user = self._confirming
-        if user is None or self._busy:
+    async def _erase(self, user: str) -> None:
+        if self._busy:
             return
         self._busy = True
-        self._draw()
-        self._screen.redraw()
+        self.redraw()
         done: list[ErasedUser] = []
-        refusal = await submit(lambda: done.append(self._screen.backend.erasing.erase(user)), {})
+        refusal = await submit(lambda: done.append(self.screen.backend.erasing.erase(user)), {})
         self._busy, self._confirming = False, None
         if refusal is None:
             self._field.reset()
             self._show_message(data_labels.erasure_text(one_line(user, 120), done[0].removed))
         else:
             self._show_message(refusal or "Nothing was erased.", good=False)
-        self._draw()
-        self._screen.redraw()
+        self.redraw()

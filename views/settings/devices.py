@@ -8,10 +8,24 @@ from typing import TYPE_CHECKING
 
 import flet as ft
 
-from flashflow.views.controls.formatting import ago, exact, one_line
-from flashflow.views.controls.tokens import GOOD, GRID, MUTED, Handler, body, hairline, hint, named_button, small
+from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.relative_time import ago, exact
+from flashflow.views.controls.tokens import (
+    GOOD,
+    GRID,
+    MUTED,
+    body,
+    card,
+    column,
+    hairline,
+    hint,
+    mark_row,
+    named_button,
+    on_press,
+    small,
+)
+from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.delivery_labels import PLATFORMS
-from flashflow.views.shared.widgets import card
 
 if TYPE_CHECKING:
     from flashflow.backend import Device
@@ -26,22 +40,21 @@ ICONS = {
 KINDS = {**PLATFORMS, "desktop": "Computer"}
 
 
-class Devices:
+class Devices(SettingsPart):
     """The device list; removing a device needs a confirmation."""
 
     def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-        self._confirming: str | None = None
+        super().__init__(screen)
         self._devices: Sequence[Device] = ()
-        self._list = ft.Column(spacing=12, tight=True)
+        self._list = column([], 12)
         self.control = card(self._list, key="devices")
 
     def set_data(self, devices: Sequence[Device]) -> None:
         self._devices = devices
-        self._draw()
+        self.draw()
 
-    def _draw(self) -> None:
-        now = self._screen.now()
+    def draw(self) -> None:
+        now = self.screen.now()
         rows: list[ft.Control] = []
         for device in self._devices:
             if rows:
@@ -60,58 +73,33 @@ class Devices:
         if device.last_used_at is not None:
             detail.tooltip = hint(exact(device.last_used_at, now))
         texts: list[ft.Control] = [body(name), detail]
-        buttons: list[ft.Control] = []
         if self._confirming == device.id:
             texts.append(body(_question(device)))
-            sure = f"Remove for good: {name}"
-            buttons.append(named_button(ft.FilledTonalButton, "Remove", sure, self._remover(device), key="remove"))
-            buttons.append(named_button(ft.TextButton, "Keep", f"Keep: {name}", self._confirm(None), key="keep"))
+            sure, remove = f"Remove for good: {name}", on_press(self._remove, device)
+            buttons = [
+                named_button(ft.FilledTonalButton, "Remove", sure, remove, key="remove"),
+                self.keep_button(name),
+            ]
         else:
-            buttons.append(
-                named_button(ft.TextButton, "Remove…", f"Remove: {name}", self._confirm(device.id), key="ask")
-            )
-        what = ft.Row(
-            [
-                ft.Icon(
-                    ICONS.get(device.platform, ft.Icons.DEVICES_OTHER),
-                    size=20,
-                    color=GOOD if device.is_active else MUTED,
-                ),
-                ft.Column(texts, spacing=2, expand=True, tight=True),
-            ],
-            spacing=12,
-            vertical_alignment=ft.CrossAxisAlignment.START,
-            col={"xs": 12, "md": 8},
-        )
-        wide = self._screen.wide
+            ask = on_press(self.confirm, device.id)
+            buttons = [named_button(ft.TextButton, "Remove…", f"Remove: {name}", ask, key="ask")]
+        color = GOOD if device.is_active else MUTED
+        icon = ft.Icon(ICONS.get(device.platform, ft.Icons.DEVICES_OTHER), size=20, color=color)
+        what = mark_row(icon, texts, spacing=2)
+        what.col = {"xs": 12, "md": 8}
+        wide = self.screen.wide
         end = ft.MainAxisAlignment.END if wide else ft.MainAxisAlignment.START
         actions = ft.Container(
             ft.Row(buttons, wrap=True, spacing=GRID, alignment=end),
             padding=ft.Padding.only(left=0 if wide else 2 * GRID),
             col={"xs": 12, "md": 4},
         )
-        return ft.ResponsiveRow(
-            [what, actions],
-            key=f"device-{device.id}",
-            vertical_alignment=ft.CrossAxisAlignment.CENTER,
-            run_spacing=4,
-        )
+        center = ft.CrossAxisAlignment.CENTER
+        return ft.ResponsiveRow([what, actions], key=f"device-{device.id}", vertical_alignment=center, run_spacing=4)
 
-    def _confirm(self, device_id: str | None) -> Handler:
-        async def confirm(_: object) -> None:
-            self._confirming = device_id
-            self._draw()
-            self._screen.redraw()
-
-        return confirm
-
-    def _remover(self, device: Device) -> Handler:
-        async def remove(_: object) -> None:
-            self._confirming = None
-            services = self._screen.backend.notifications
-            await self._screen.act(lambda: services.store.run(services.devices.remove_write(device.id, None)))
-
-        return remove
+    async def _remove(self, device: Device) -> None:
+        self._confirming = None
+        await self.write(self.screen.backend.notifications.devices.remove_write, device.id, None)
 
 
 def device_name(device: Device) -> str:

@@ -8,34 +8,33 @@ from typing import TYPE_CHECKING
 import flet as ft
 
 from flashflow.views.controls.formatting import grouped, one_line
-from flashflow.views.controls.tokens import GRID, TARGET, caller_text, small
-from flashflow.views.shared.widgets import card
+from flashflow.views.controls.tokens import GRID, TARGET, caller_text, card, column, on_press, small
+from flashflow.views.settings.part import SettingsPart
 
 if TYPE_CHECKING:
     from flashflow.backend import ActivityType
-    from flashflow.views.controls.tokens import Handler
     from flashflow.views.shared.screen_base import Screen
 
 SHOWN = 100
 """Largest number of types with a switch; the API sets the others."""
 
 
-class KeyActivities:
+class KeyActivities(SettingsPart):
     """A switch for each type; a row shows progress while its sessions are recalculated."""
 
     def __init__(self, screen: Screen) -> None:
-        self._screen = screen
+        super().__init__(screen)
         self._types: Sequence[ActivityType] = ()
         self._busy: str | None = None
-        self._list = ft.Column(spacing=0, tight=True)
+        self._list = column([])
         self.control = card(self._list, key="key-activities")
 
     def set_data(self, types: Sequence[ActivityType]) -> None:
         """Set the activity types; key activities are listed first."""
         self._types = sorted(types, key=lambda kind: (not kind.key, kind.name))
-        self._draw()
+        self.draw()
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
         rows: list[ft.Control] = [self._row(kind) for kind in self._types[:SHOWN]]
         if not rows:
             rows = [small("No activities yet. Each activity type that your apps record appears here.")]
@@ -46,29 +45,23 @@ class KeyActivities:
     def _row(self, kind: ActivityType) -> ft.Control:
         name = one_line(kind.name, 120)
         busy = self._busy == kind.name
-        text = caller_text(kind.name)
         switch = ft.Switch(
             value=kind.key,
             disabled=self._busy is not None,
             tooltip=f"Key activity: {name}",
-            on_change=self._marker(kind),
+            on_change=on_press(self._mark, kind),
         )
-        read = ft.Semantics(exclude_semantics=True, expand=True, content=text)
+        read = ft.Semantics(exclude_semantics=True, expand=True, content=caller_text(kind.name))
         progress: list[ft.Control] = [small("recalculating sessions …")] if busy else []
         return ft.Row([read, *progress, switch], key=f"key-{kind.name}", height=TARGET, spacing=GRID)
 
-    def _marker(self, kind: ActivityType) -> Handler:
-        async def mark(_: object) -> None:
-            self._busy = kind.name
-            self._draw()
-            self._screen.redraw()
-            try:
-                await self._screen.act(
-                    lambda: self._screen.backend.activity.rollups.mark_key_activity(kind.name, not kind.key)
-                )
-            finally:
-                self._busy = None
-                self._draw()
-                self._screen.refresh_now()
-
-        return mark
+    async def _mark(self, kind: ActivityType) -> None:
+        self._busy = kind.name
+        self.redraw()
+        try:
+            rollups = self.screen.backend.activity.rollups
+            await self.screen.act(lambda: rollups.mark_key_activity(kind.name, not kind.key))
+        finally:
+            self._busy = None
+            self.draw()
+            self.screen.refresh_now()

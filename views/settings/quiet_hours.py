@@ -10,24 +10,31 @@ from typing import TYPE_CHECKING
 import flet as ft
 
 from flashflow.backend import QuietHoursIn, given
-from flashflow.views.controls.formatting import upcoming
+from flashflow.views.controls.relative_time import upcoming
 from flashflow.views.controls.tokens import (
     GRID,
     HIGH,
     URGENT,
     Handler,
     body,
+    card,
     choice,
+    column,
+    flow,
+    growing,
     hairline,
     heading,
+    mark_row,
     named_button,
+    on_press,
+    on_switch,
     silent,
     small,
 )
+from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.delivery_labels import channel_name, current_outcome
-from flashflow.views.shared.form import HALF, QUARTER, Field, as_time, grid, submit
+from flashflow.views.shared.form import QUARTER, Field, as_time, grid, submit
 from flashflow.views.shared.sources import set_do_not_disturb
-from flashflow.views.shared.widgets import card
 
 if TYPE_CHECKING:
     from flashflow.backend import Decided, QuietSetting
@@ -37,63 +44,40 @@ DAYS = {"mon": "Mon", "tue": "Tue", "wed": "Wed", "thu": "Thu", "fri": "Fri", "s
 PLAIN = "During these hours all but critical notifications are held, except in the app, and then sent as one digest."
 
 
-class QuietHoursPanel:
+class QuietHoursPanel(SettingsPart):
     """Quiet hours form. The switch and the days are saved at once, times and zone when their field loses focus."""
 
     def __init__(self, screen: Screen) -> None:
-        self._screen = screen
+        super().__init__(screen)
         self._one_write = asyncio.Lock()
         self._enabled = False
         self._days: tuple[str, ...] = tuple(DAYS)
         self._fields = {
-            "start": Field("From", col=QUARTER, on_done=self._leaver("start")),
-            "end": Field("To", col=QUARTER, on_done=self._leaver("end")),
+            "start": Field("From", col=QUARTER, on_done=on_press(self._leave, "start")),
+            "end": Field("To", col=QUARTER, on_done=on_press(self._leave, "end")),
             "timezone": Field(
                 "Time zone",
                 helper="For example Europe/Berlin; empty: this computer's time zone",
-                col=HALF,
-                on_done=self._leaver("timezone"),
+                on_done=on_press(self._leave, "timezone"),
             ),
         }
-        self._switch = ft.Switch(tooltip="Quiet hours", on_change=self._switched)
+        self._switch = ft.Switch(tooltip="Quiet hours", on_change=on_switch(self._turn))
         self._chips = {day: choice(label, False, self._picker(day), checkmark=True) for day, label in DAYS.items()}
         self._error = small("", color=URGENT)
         self._error.visible = False
-        self._disturb = ft.Column(spacing=0, tight=True)
-        self._now = ft.Column(spacing=0, tight=True)
-        self.control = card(
-            ft.Column(
-                [
-                    ft.Row(
-                        [
-                            ft.Column(
-                                [silent(body("Quiet hours", strong=True)), small(PLAIN)],
-                                spacing=2,
-                                expand=True,
-                                tight=True,
-                            ),
-                            self._switch,
-                        ],
-                        spacing=12,
-                    ),
-                    grid([field.control for field in self._fields.values()]),
-                    ft.Row(
-                        [silent(small("Starting on")), *self._chips.values()],
-                        wrap=True,
-                        spacing=GRID,
-                        run_spacing=GRID,
-                    ),
-                    self._error,
-                    hairline(),
-                    self._disturb,
-                    hairline(),
-                    self._now,
-                ],
-                spacing=2 * GRID,
-                tight=True,
-            ),
-            key="quiet",
-        )
+        self._disturb, self._now = column([]), column([])
+        title = column([silent(body("Quiet hours", strong=True)), small(PLAIN)], 2)
+        parts = [
+            ft.Row([growing(title), self._switch], spacing=12),
+            grid([field.control for field in self._fields.values()]),
+            flow([silent(small("Starting on")), *self._chips.values()]),
+            self._error,
+            hairline(),
+            self._disturb,
+            hairline(),
+            self._now,
+        ]
+        self.control = card(column(parts, 2 * GRID), key="quiet")
 
     def set_data(
         self, setting: QuietSetting, decided: Sequence[Decided], broken: Mapping[str, str], now: datetime
@@ -115,34 +99,27 @@ class QuietHoursPanel:
         if until is not None:
             text = body(f"Do not disturb until {upcoming(until, now)}", strong=True, color=HIGH)
             label, name, minutes = "End", "End do not disturb", None
-        button = named_button(ft.OutlinedButton, label, name, self._disturber(minutes))
-        text.expand = True
-        return ft.Row([text, button], key="disturb", spacing=12)
+        button = named_button(ft.OutlinedButton, label, name, on_press(self._set_do_not_disturb, minutes))
+        return ft.Row([growing(text), button], key="disturb", spacing=12)
 
-    def _disturber(self, minutes: int | None) -> Handler:
-        async def press(_: object) -> None:
-            await self._screen.act(lambda: set_do_not_disturb(self._screen.backend, minutes))
+    async def _set_do_not_disturb(self, minutes: int | None) -> None:
+        await self.screen.act(lambda: set_do_not_disturb(self.screen.backend, minutes))
 
-        return press
-
-    async def _switched(self, event: ft.Event[ft.Switch]) -> None:
-        self._enabled = bool(event.control.value)
+    async def _turn(self, on: bool) -> None:
+        self._enabled = on
         await self._keep()
 
     def _show_error(self, text: str | None) -> None:
         self._error.value, self._error.visible = text or "", bool(text)
 
-    def _leaver(self, name: str) -> Handler:
-        async def leave(_: object) -> None:
-            async with self._one_write:
-                field = self._fields[name]
-                if not field.is_changed:
-                    field.show_error(None)
-                    self._screen.redraw()
-                    return
-            await self._keep(name)
-
-        return leave
+    async def _leave(self, name: str) -> None:
+        async with self._one_write:
+            field = self._fields[name]
+            if not field.is_changed:
+                field.show_error(None)
+                self.screen.redraw()
+                return
+        await self._keep(name)
 
     def _picker(self, day: str) -> Handler:
         async def pick(event: ft.Event[ft.Chip]) -> None:
@@ -150,7 +127,7 @@ class QuietHoursPanel:
             if not chosen:
                 event.control.selected = True
                 self._show_error("Select at least one day, or turn quiet hours off.")
-                self._screen.redraw()
+                self.screen.redraw()
                 return
             self._days = tuple(d for d in DAYS if d in chosen)
             await self._keep("days")
@@ -166,7 +143,7 @@ class QuietHoursPanel:
             elif name is not None:
                 text = self._fields[name].text
                 changes[name] = (text or None) if name == "timezone" else as_time(text)
-            services, me = self._screen.backend.notifications, self._screen.backend.me
+            services, me = self.screen.backend.notifications, self.screen.backend.me
             stored: list[QuietSetting] = []
 
             def write() -> None:
@@ -180,21 +157,13 @@ class QuietHoursPanel:
             elif refusal == "" and name in {"start", "end"}:
                 self._fields[name].show_error("Enter a time of day, for example 22:00.")
             self._show_error(refusal)
-            self._screen.redraw()
+            self.screen.redraw()
 
 
 def now_lines(decided: Sequence[Decided], broken: Mapping[str, str]) -> ft.Column:
     """Return how each channel would treat a normal notification sent now."""
     lines: list[ft.Control] = [heading("Now: delivery of a normal notification", level=3)]
     for channel, state, why in dict.fromkeys((d.channel, *current_outcome(d, broken)) for d in decided):
-        texts: list[ft.Control] = [body(f"{channel_name(channel)} {state.word}")]
-        if why:
-            texts.append(small(why))
-        lines.append(
-            ft.Row(
-                [ft.Icon(state.icon, size=20, color=state.color), ft.Column(texts, spacing=0, expand=True, tight=True)],
-                spacing=12,
-                vertical_alignment=ft.CrossAxisAlignment.START,
-            )
-        )
-    return ft.Column(lines, key="now", spacing=GRID, tight=True)
+        texts = [body(f"{channel_name(channel)} {state.word}"), *([small(why)] if why else [])]
+        lines.append(mark_row(ft.Icon(state.icon, size=20, color=state.color), texts))
+    return column(lines, GRID, key="now")

@@ -7,7 +7,8 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from flashflow.views.controls.formatting import ago, grouped, one_line, plural
+from flashflow.views.controls.formatting import grouped, one_line, plural
+from flashflow.views.controls.relative_time import ago
 
 if TYPE_CHECKING:
     from flashflow.backend import DryRun, Rule

@@ -9,12 +9,26 @@ from typing import TYPE_CHECKING, NamedTuple
 import flet as ft
 
 from flashflow.backend import FlashFlowError, RuleIn, RuleRef, build
-from flashflow.views.controls.formatting import ago, exact, one_line
+from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.refresher import Refresher
-from flashflow.views.controls.tokens import GRID, URGENT, Handler, body, hairline, hint, named_button, small
+from flashflow.views.controls.relative_time import ago, exact
+from flashflow.views.controls.tokens import (
+    GRID,
+    URGENT,
+    body,
+    card,
+    column,
+    flow,
+    hairline,
+    hint,
+    named_button,
+    on_press,
+    on_switch,
+    small,
+)
+from flashflow.views.settings.part import SettingsPart
 from flashflow.views.settings.rule_labels import action_text, condition_text, dry_run_text, history_text, name_for
-from flashflow.views.shared.form import HALF, QUARTER, WHOLE, Field, Options, SaveBar, grid, submit
-from flashflow.views.shared.widgets import card
+from flashflow.views.shared.form import QUARTER, WHOLE, Field, Options, SaveBar, grid, submit
 
 if TYPE_CHECKING:
     from flashflow.backend import Rule
@@ -28,18 +42,17 @@ REQUIRED = ("on.activity_type", "send.title", "send.message")
 WHOLE_NUMBERS = ("on.times", "on.within_minutes", "cooldown_minutes")
 
 
-class RuleList:
+class RuleList(SettingsPart):
     """All rules with their actions, and the form for a new rule."""
 
     def __init__(self, screen: Screen) -> None:
-        self.screen = screen
+        super().__init__(screen)
         self._rules: Sequence[Rule] = ()
-        self._confirming: str | None = None
         self._dry_runs: dict[str, RuleSummary] = {}
-        self._rows = ft.Column(spacing=12, tight=True)
+        self._rows = column([], 12)
         self._form = RuleForm(self)
         self._refresher = Refresher(self._refresh, REST)
-        self.control = card(ft.Column([self._rows, self._form.control], spacing=12, tight=True), key="rules")
+        self.control = card(column([self._rows, self._form.control], 12), key="rules")
 
     @property
     def names(self) -> frozenset[str]:
@@ -52,7 +65,7 @@ class RuleList:
 
     def set_data(self, rules: Sequence[Rule]) -> None:
         self._rules = rules
-        self._draw()
+        self.draw()
 
     def request_refresh(self) -> None:
         """Refresh soon: a rule was changed or has fired."""
@@ -70,7 +83,7 @@ class RuleList:
         self.set_data(rules)
         self.screen.redraw()
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
         rows: list[ft.Control] = []
         for rule in self._rules:
             rows += [self._row(rule), hairline()]
@@ -91,9 +104,8 @@ class RuleList:
             texts.append(small(text, color=URGENT))
         if result := self._dry_runs.get(rule.id):
             texts.append(body(result.text, color=URGENT if result.bad else None))
-        buttons = ft.Row(self._buttons(rule), wrap=True, spacing=GRID, run_spacing=GRID)
-        texts.append(ft.Container(buttons, padding=ft.Padding.only(top=GRID)))
-        switch = ft.Switch(value=rule.enabled, tooltip=f"Rule {rule.name}", on_change=self._switcher(rule))
+        texts.append(ft.Container(flow(self._buttons(rule)), padding=ft.Padding.only(top=GRID)))
+        switch = ft.Switch(value=rule.enabled, tooltip=f"Rule {rule.name}", on_change=on_switch(self._enable, rule))
         return ft.Row(
             [ft.Column(texts, spacing=2, expand=True, tight=True), switch],
             key=f"rule-{rule.id}",
@@ -102,67 +114,36 @@ class RuleList:
         )
 
     def _buttons(self, rule: Rule) -> list[ft.Control]:
-        name = rule.name
+        name, rules = rule.name, self.screen.backend.rules
         if self._confirming == rule.id:
+            sure, delete = f"Delete for good: {name}", on_press(self._delete, rule)
             return [
-                named_button(
-                    ft.FilledTonalButton, "Delete", f"Delete for good: {name}", self._remover(rule), key="sure"
-                ),
-                named_button(ft.TextButton, "Keep", f"Keep: {name}", self._confirm(None), key="keep"),
+                named_button(ft.FilledTonalButton, "Delete", sure, delete, key="sure"),
+                self.keep_button(name),
             ]
-        dismiss = named_button(
-            ft.TextButton, "Dismiss the error", f"Dismiss the error: {name}", self._dismisser(rule), key="dismiss"
-        )
-        return [
-            named_button(ft.OutlinedButton, "Dry run", f"Dry run: {name}", self._tryer(rule), key="try"),
-            *([dismiss] if rule.last_error else []),
-            named_button(ft.TextButton, "Delete…", f"Delete: {name}", self._confirm(rule.id), key="ask"),
-        ]
+        dry_run, ask = on_press(self._dry_run, rule), on_press(self.confirm, rule.id)
+        buttons = [named_button(ft.OutlinedButton, "Dry run", f"Dry run: {name}", dry_run, key="try")]
+        if rule.last_error:
+            dismiss = on_press(self.write, rules.dismiss_error_write, _ref(rule))
+            text = "Dismiss the error"
+            buttons.append(named_button(ft.TextButton, text, f"{text}: {name}", dismiss, key="dismiss"))
+        return [*buttons, named_button(ft.TextButton, "Delete…", f"Delete: {name}", ask, key="ask")]
 
-    def _confirm(self, rule_id: str | None) -> Handler:
-        async def confirm(_: object) -> None:
-            self._confirming = rule_id
-            self._draw()
-            self.screen.redraw()
+    async def _delete(self, rule: Rule) -> None:
+        self._confirming = None
+        await self.write(self.screen.backend.rules.delete_write, _ref(rule))
 
-        return confirm
+    async def _enable(self, rule: Rule, on: bool) -> None:
+        await self.write(self.screen.backend.rules.enable_write, _ref(rule), on)
+        self.request_refresh()  # if the change was refused, the switch returns to the stored state
 
-    def _remover(self, rule: Rule) -> Handler:
-        async def remove(_: object) -> None:
-            self._confirming = None
-            services = self.screen.backend
-            await self.screen.act(lambda: services.notifications.store.run(services.rules.delete_write(_ref(rule))))
-
-        return remove
-
-    def _dismisser(self, rule: Rule) -> Handler:
-        async def dismiss(_: object) -> None:
-            services = self.screen.backend
-            write = services.rules.dismiss_error_write(_ref(rule))
-            await self.screen.act(lambda: services.notifications.store.run(write))
-
-        return dismiss
-
-    def _switcher(self, rule: Rule) -> Handler:
-        async def switch(event: ft.Event[ft.Switch]) -> None:
-            services, on = self.screen.backend, bool(event.control.value)
-            write = services.rules.enable_write(_ref(rule), on)
-            await self.screen.act(lambda: services.notifications.store.run(write))
-            self.request_refresh()  # if the change was refused, the switch returns to the stored state
-
-        return switch
-
-    def _tryer(self, rule: Rule) -> Handler:
-        async def run(_: object) -> None:
-            try:
-                found = await asyncio.to_thread(self.screen.backend.rules.dry_run_of, _ref(rule))
-                self._dry_runs[rule.id] = RuleSummary(dry_run_text(found), bad=False)
-            except FlashFlowError as refusal:
-                self._dry_runs[rule.id] = RuleSummary(f"The dry run failed: {refusal}", bad=True)
-            self._draw()
-            self.screen.redraw()
-
-        return run
+    async def _dry_run(self, rule: Rule) -> None:
+        try:
+            result = await asyncio.to_thread(self.screen.backend.rules.dry_run_of, _ref(rule))
+            self._dry_runs[rule.id] = RuleSummary(dry_run_text(result), bad=False)
+        except FlashFlowError as refusal:
+            self._dry_runs[rule.id] = RuleSummary(f"The dry run failed: {refusal}", bad=True)
+        self.redraw()
 
 
 class RuleForm:
@@ -170,46 +151,31 @@ class RuleForm:
 
     def __init__(self, owner: RuleList) -> None:
         self._owner = owner
+        number = ft.KeyboardType.NUMBER
         self._fields = {
-            "on.activity_type": Field(
-                "Activity type", helper="As the app sends it, for example checkout_failed", col=HALF
-            ),
-            "on.times": Field("Times", helper="Activities needed", keyboard=ft.KeyboardType.NUMBER, col=QUARTER),
-            "on.within_minutes": Field(
-                "Within minutes", helper="If more than one", keyboard=ft.KeyboardType.NUMBER, col=QUARTER
-            ),
-            "send.title": Field("Title", col=HALF),
-            "send.message": Field("Message", helper="Placeholders: {user_id}, {page_url}, {metadata_plan}", col=HALF),
+            "on.activity_type": Field("Activity type", helper="As the app sends it, for example checkout_failed"),
+            "on.times": Field("Times", helper="Activities needed", keyboard=number, col=QUARTER),
+            "on.within_minutes": Field("Within minutes", helper="If more than one", keyboard=number, col=QUARTER),
+            "send.title": Field("Title"),
+            "send.message": Field("Message", helper="Placeholders: {user_id}, {page_url}, {metadata_plan}"),
             "cooldown_minutes": Field(
                 "Minutes between notifications",
                 helper="At most one per user in this time; 0: no limit",
-                keyboard=ft.KeyboardType.NUMBER,
-                col=HALF,
+                keyboard=number,
             ),
         }
-        self._recipient = Options(
-            "Recipient",
-            [
-                ("me", "Me", "Activities of any user notify you."),
-                ("user", "The user", "An activity notifies its own user."),
-            ],
-            "me",
-        )
-        cancel = named_button(ft.TextButton, "Cancel", "Cancel the new rule", self._shower(False))
+        recipients = [
+            ("me", "Me", "Activities of any user notify you."),
+            ("user", "The user", "An activity notifies its own user."),
+        ]
+        self._recipient = Options("Recipient", recipients, "me")
+        cancel = named_button(ft.TextButton, "Cancel", "Cancel the new rule", on_press(self._show, False))
         self._saving = SaveBar("Save the new rule", self._save, cancel)
-        self._body = ft.Container(
-            ft.Column(
-                [
-                    grid([*(field.control for field in self._fields.values()), self._recipient.control]),
-                    self._saving.control,
-                ],
-                spacing=2 * GRID,
-                tight=True,
-            ),
-            visible=False,
-        )
-        self._open = named_button(ft.OutlinedButton, "Add a rule", "Add a rule", self._shower(True), key="add")
-        self.control = ft.Column([ft.Row([self._open], wrap=True), self._body], spacing=12, tight=True, col=WHOLE)
+        fields = grid([*(field.control for field in self._fields.values()), self._recipient.control])
+        self._body = ft.Container(column([fields, self._saving.control], 2 * GRID), visible=False)
+        self._open = named_button(ft.OutlinedButton, "Add a rule", "Add a rule", on_press(self._show, True), key="add")
+        self.control = column([ft.Row([self._open], wrap=True), self._body], 12)
+        self.control.col = WHOLE
         self._empty()
 
     def _empty(self) -> None:
@@ -218,23 +184,17 @@ class RuleForm:
             field.reset("")
             field.control.value = start.get(name, "")
 
-    def _shower(self, shown: bool) -> Handler:
-        async def show(_: object) -> None:
-            self._show(shown)
-            self._owner.screen.redraw()
-
-        return show
-
     def _show(self, shown: bool) -> None:
         self._body.visible, self._open.visible = shown, not shown
         self._saving.show_result(None)
         self._empty()
+        self._owner.screen.redraw()
 
     async def _save(self, _: object) -> None:
         screen, texts = self._owner.screen, {name: field.text for name, field in self._fields.items()}
-        numbers, whole = self._numbers(texts), self._all_given(texts)
-        if numbers is None or not whole:
-            self._saving.show_result("Nothing was saved.", good=False)
+        numbers, complete = self._numbers(texts), self._all_given(texts)
+        if numbers is None or not complete:
+            self._saving.show_refusal("")
             screen.redraw()
             return
 
@@ -246,8 +206,8 @@ class RuleForm:
         if refusal is None:
             self._show(False)
         else:
-            self._saving.show_result(refusal or "Nothing was saved.", good=False)
-        screen.redraw()
+            self._saving.show_refusal(refusal)
+            screen.redraw()
 
     def _rule(self, texts: dict[str, str], numbers: dict[str, int]) -> RuleIn:
         """Return the input as a rule. Raises ValidationError."""

@@ -8,7 +8,7 @@ import flet as ft
 
 from flashflow.backend import SETTINGS_FILE, SendIn
 from flashflow.views.controls.notification_settings import NotificationSettings
-from flashflow.views.controls.tokens import GRID, body, copyable, small
+from flashflow.views.controls.tokens import GRID, body, card, column, copyable, small
 from flashflow.views.settings.channels import ChannelList
 from flashflow.views.settings.contacts import Contacts
 from flashflow.views.settings.data import YourData
@@ -17,10 +17,9 @@ from flashflow.views.settings.key_activities import KeyActivities
 from flashflow.views.settings.quiet_hours import QuietHoursPanel
 from flashflow.views.settings.rules import RuleList
 from flashflow.views.shared.cli_snippets import send_command
-from flashflow.views.shared.delivery_labels import CHANNELS
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.sources import MyPreferences
-from flashflow.views.shared.widgets import card, command, page_column, page_padding, section, warning
+from flashflow.views.shared.widgets import command, page_column, page_padding, section, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 MOST_CHANNELS = 16
 """Largest number of channels in one notification."""
 
+DEVICES = "They receive push notifications."
 RULES = "Send a notification when an activity happens or a metric changes."
 KEY_WORDS = "A session with a key activity is engaged, and key activities count in the engagement score."
 
@@ -76,27 +76,24 @@ class Settings(Screen):
         self._channels = ChannelList(self)
         self._devices = Devices(self)
         self._rules = RuleList(self)
-        self._unlisten_rules: Callable[[], None] | None = None
         self._key_activities = KeyActivities(self)
         self._data = YourData(self)
-        self._matrix = NotificationSettings(
-            source=MyPreferences(self.backend, self.live), labels=CHANNELS, wide=self.wide
-        )
+        self._matrix = NotificationSettings(source=MyPreferences(self.backend, self.live), wide=self.wide)
         self._problem = ft.Container(key="problem", visible=False)
         self._api = ft.Container()
         self._about = ft.Container()
         self._page: ft.ListView | None = None
 
-    def did_mount(self) -> None:
-        super().did_mount()
-        self._unlisten_rules = self.live.listen(("rule",), self._rules.request_refresh)
+    def subscribe(self) -> Callable[[], None]:
+        unlisten = super().subscribe()
+        unlisten_rules = self.live.listen(("rule",), self._rules.request_refresh)
 
-    def will_unmount(self) -> None:
-        super().will_unmount()
-        if self._unlisten_rules is not None:
-            self._unlisten_rules()
-            self._unlisten_rules = None
-        self._rules.cancel()
+        def end() -> None:
+            unlisten()
+            unlisten_rules()
+            self._rules.cancel()
+
+        return end
 
     def load(self) -> SettingsData:
         backend, services, me = self.backend, self.backend.notifications, self.backend.me
@@ -150,12 +147,7 @@ class Settings(Screen):
                 key="reach",
             ),
             section("Channels", [self._channels.control], subtitle=file, key="channels-section"),
-            section(
-                "Your devices",
-                [self._devices.control],
-                subtitle="They receive push notifications.",
-                key="devices-section",
-            ),
+            section("Your devices", [self._devices.control], subtitle=DEVICES, key="devices-section"),
             section("Rules", [self._rules.control], subtitle=RULES, key="rules-section"),
             section("Key activities", [self._key_activities.control], subtitle=KEY_WORDS, key="key-activities-section"),
             section("Your data", [self._data.control], subtitle="Stored only on this computer.", key="data-section"),
@@ -183,4 +175,4 @@ def _api(url: str | None, me: str) -> ft.Column:
         command(send_command(url, me), "send a notification"),
     ]
     text = "Programs on this computer send notifications and record activities through this API."
-    return section("For your apps", [card(ft.Column(steps, spacing=GRID, tight=True))], subtitle=text, key="api")
+    return section("For your apps", [card(column(steps, GRID))], subtitle=text, key="api")

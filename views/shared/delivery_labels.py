@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import flet as ft
 
 from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.notification_settings import CHANNEL_LABELS
 from flashflow.views.controls.tokens import GOOD, HIGH, MUTED, URGENT
 
 if TYPE_CHECKING:
     from flashflow.backend import Attempt, ChannelTest, Decided, Delivery
 
-CHANNELS: Mapping[str, str] = {"in_app": "In app", "push": "Push", "email": "E-mail", "sms": "SMS"}
 PLATFORMS: Mapping[str, str] = {
     "desktop": "This computer",
     "ios": "iPhone",
@@ -76,7 +76,7 @@ UNKNOWN = ft.Icons.HELP_OUTLINE
 
 def channel_name(channel: str) -> str:
     """Return the channel's label; a custom channel is shown by its name."""
-    return CHANNELS.get(channel, one_line(channel, 40))
+    return CHANNEL_LABELS.get(channel, one_line(channel, 40))
 
 
 def state_of(delivery: Delivery) -> State:

@@ -6,12 +6,24 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
 
 import flet as ft
 
 from flashflow.backend import FlashFlowError, ValidationError
-from flashflow.views.controls.tokens import BODY, GOOD, GRID, URGENT, Handler, body, icon_button, named_button, small
+from flashflow.views.controls.tokens import (
+    BODY,
+    GOOD,
+    GRID,
+    URGENT,
+    Handler,
+    body,
+    column,
+    flow,
+    growing,
+    icon_button,
+    named_button,
+    small,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +38,6 @@ QUARTER: Columns = {"xs": 6, "md": 3}
 WHOLE: Columns = {"xs": 12}
 
 
-class Entry(Protocol):
-    """A form input with a place for its error."""
-
-    @property
-    def text(self) -> str: ...
-    def show_error(self, text: str | None) -> None: ...
-
-
 class Options:
     """Radio buttons over (value, label, description)."""
 
@@ -42,10 +46,11 @@ class Options:
         for option, name, description in options:
             rows.append(ft.Radio(label=name, value=option))
             rows.append(ft.Container(small(description), padding=ft.Padding.only(left=5 * GRID, bottom=GRID)))
-        self._group = ft.RadioGroup(ft.Column(rows, spacing=0, tight=True), value=value)
+        self._group = ft.RadioGroup(column(rows), value=value)
         self._error = small("", color=URGENT)
         self._error.visible = False
-        self.control = ft.Column([small(label), self._group, self._error], spacing=4, tight=True, col=WHOLE)
+        self.control = column([small(label), self._group, self._error], 4)
+        self.control.col = WHOLE
 
     @property
     def text(self) -> str:
@@ -120,6 +125,10 @@ class Field:
         self.control.update()
 
 
+Entry = Field | Options
+"""A form input with a place for its error."""
+
+
 class SaveBar:
     """A form's save button with the result of the last save."""
 
@@ -127,8 +136,7 @@ class SaveBar:
         """``name`` is the accessible name and begins with "Save"."""
         self._button = named_button(ft.FilledButton, "Save", name, save)
         self._result = ft.Row(spacing=GRID, visible=False, vertical_alignment=ft.CrossAxisAlignment.START)
-        buttons = ft.Row([self._button, *more], wrap=True, spacing=GRID, run_spacing=GRID)
-        self.control = ft.Column([buttons, self._result], spacing=GRID, tight=True)
+        self.control = column([flow([self._button, *more]), self._result], GRID)
 
     def busy(self) -> None:
         self._button.disabled, self._result.visible = True, False
@@ -139,8 +147,11 @@ class SaveBar:
         self._result.visible = text is not None
         icon, color = (ft.Icons.CHECK, GOOD) if good else (ft.Icons.ERROR_OUTLINE, URGENT)
         message = small(text or "", color=color) if good else body(text or "", color=color)
-        message.expand = True
-        self._result.controls = [ft.Icon(icon, size=18, color=color), message]
+        self._result.controls = [ft.Icon(icon, size=18, color=color), growing(message)]
+
+    def show_refusal(self, refusal: str) -> None:
+        """Show that nothing was saved, and why if no field tells."""
+        self.show_result(refusal or "Nothing was saved.", good=False)
 
 
 def grid(controls: Sequence[ft.Control]) -> ft.ResponsiveRow:

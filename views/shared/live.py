@@ -7,14 +7,15 @@ page one refresh per interval, and one more after it.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from flashflow.backend import Event, EventKind
+    from flashflow.backend import Bus, Event, EventKind
 
 log = logging.getLogger(__name__)
 
@@ -22,23 +23,6 @@ INTERVAL = 0.1
 NOTIFICATION_KINDS: tuple[EventKind, ...] = ("notification", "notification.updated")
 ROLLUP_KINDS: tuple[EventKind, ...] = ("key_activities", "rollups.rebuilt", "dimension.full", "pruning", "erasure")
 """Changes of counted metrics that no activity or session event announces."""
-
-Subscriber = Callable[["tuple[Event, ...]"], None]
-
-
-class EventSource(Protocol):
-    """The part of the event bus that ``Live`` uses."""
-
-    def subscribe(self, subscriber: Subscriber, /) -> Callable[[], None]: ...
-
-
-class Loop(Protocol):
-    """The part of an event loop that ``Live`` uses."""
-
-    def call_soon_threadsafe(
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
-    ) -> object: ...
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> object: ...
 
 
 class Topic(NamedTuple):
@@ -51,7 +35,7 @@ class Topic(NamedTuple):
 class Live:
     """One page's subscription to the bus. Create, start and stop it in the page's event loop."""
 
-    def __init__(self, bus: EventSource, me: str, loop: Loop, interval: float = INTERVAL) -> None:
+    def __init__(self, bus: Bus, me: str, loop: asyncio.AbstractEventLoop, interval: float = INTERVAL) -> None:
         self._bus = bus
         self._me = me
         self._loop = loop

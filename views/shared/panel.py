@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Any
 
@@ -14,15 +14,17 @@ from flashflow.views.controls.tokens import (
     GRID,
     TARGET,
     TITLE,
-    Handler,
+    card,
+    column,
+    growing,
     hairline,
     heading,
     icon_button,
     is_mounted,
+    on_press,
     silent,
     small,
 )
-from flashflow.views.shared.widgets import card
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -35,7 +37,7 @@ class Panel(ft.Container):
 
     def init(self) -> None:
         # In a list, because Flet matches list items by key with the previous ones; other content it builds again.
-        self._frame = ft.Column(spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
+        self._frame = column([], stretch=True)
         self.content = self._frame
         self._shown: tuple[Any, ...] | None = None
 
@@ -105,7 +107,7 @@ class Chart(Panel):
         lines: list[ft.Control] = [drawn, silent(small(self._pointed or caption, lines=2))]
         if axis is not None:
             lines.insert(1, silent(axis))
-        return ft.Column(lines, key=key, spacing=GRID, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
+        return column(lines, GRID, key=key, stretch=True)
 
     def describe_at(self, x: float, y: float) -> str | None:
         """Describe the value at a point of the canvas; None where there is none."""
@@ -133,29 +135,23 @@ class Chart(Panel):
 
 
 def titled_panel(
-    title: str, content: list[ft.Control], *, subtitle: str = "", means: str = "", padded: bool = True
+    title: str, content: Sequence[ft.Control], *, subtitle: str = "", means: str = "", padded: bool = True
 ) -> ft.Control:
     """Return a titled card; ``means`` is the text behind its info button."""
     texts: list[ft.Control] = [heading(title)]
     if subtitle:
         texts.append(small(subtitle))
     named = ft.Row(texts, wrap=True, spacing=GRID, run_spacing=2, vertical_alignment=ft.CrossAxisAlignment.CENTER)
-    named.expand = True
-    head: list[ft.Control] = [named]
-    if means:
-        head.append(about(title, means))
+    head = [growing(named), *([about(title, means)] if means else [])]
     row = ft.Row(head, spacing=GRID, vertical_alignment=ft.CrossAxisAlignment.CENTER)
     above = 2 if means else 15  # a button makes the head taller by itself
     top = ft.Container(row, padding=ft.Padding.only(left=16, right=4 if means else 16, top=above, bottom=above))
-    if not padded:
-        body: ft.Control = ft.Column(content, spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
+    if padded:
+        padding = ft.Padding.only(left=16, right=16, top=12, bottom=16)
+        body: ft.Control = ft.Container(column(content, 12, stretch=True), padding=padding)
     else:
-        body = ft.Container(
-            ft.Column(content, spacing=12, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
-            padding=ft.Padding.only(left=16, right=16, top=12, bottom=16),
-        )
-    parts = [top, hairline(), body]
-    return card(ft.Column(parts, spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH), padding=0)
+        body = column(content, stretch=True)
+    return card(column([top, hairline(), body], stretch=True), padding=0)
 
 
 def about(title: str, means: str, *more: str) -> ft.MergeSemantics:
@@ -164,15 +160,15 @@ def about(title: str, means: str, *more: str) -> ft.MergeSemantics:
     async def explain(event: ft.Event[ft.IconButton]) -> None:
         page = event.page
 
-        async def close(_: object) -> None:
+        def close() -> None:
             page.pop_dialog()
 
         lines: list[ft.Control] = [ft.Text(text, size=BODY) for text in (means, *more) if text]
         page.show_dialog(
             ft.AlertDialog(
                 title=ft.Text(title, size=TITLE),
-                content=ft.Container(ft.Column(lines, spacing=12, tight=True), width=400),
-                actions=[ft.TextButton("Close", height=TARGET, on_click=close)],
+                content=ft.Container(column(lines, 12), width=400),
+                actions=[ft.TextButton("Close", height=TARGET, on_click=on_press(close))],
             )
         )
 
@@ -182,12 +178,3 @@ def about(title: str, means: str, *more: str) -> ft.MergeSemantics:
 def no_data(text: str) -> ft.Control:
     """Return the content of a panel without data in this period."""
     return ft.Container(small(text), key="nothing", padding=ft.Padding.symmetric(vertical=GRID))
-
-
-def on_press(action: Callable[..., Awaitable[None]], *given: Any) -> Handler:
-    """Return an event handler that awaits ``action(*given)``."""
-
-    async def press(_: object) -> None:
-        await action(*given)
-
-    return press

@@ -6,13 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import flet as ft
 
-from flashflow.views.controls.refresher import Refresher
-from flashflow.views.controls.tokens import is_mounted
+from flashflow.views.controls.refresher import LiveControl
+from flashflow.views.controls.tokens import is_mounted, on_press
 from flashflow.views.shared.delivery_labels import second_person
 from flashflow.views.shared.live import Live
 from flashflow.views.shared.widgets import failure, skeleton
@@ -25,56 +24,36 @@ log = logging.getLogger(__name__)
 SKELETON_AFTER_S = 0.15
 
 
-def _now() -> datetime:
-    return datetime.now().astimezone()
-
-
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
-class Screen(ft.Container):
+class Screen(LiveControl):
     """A screen that shows the data of ``load`` and refreshes after every event of ``kinds``.
 
-    ``render`` is a pure function of the data; Flet sends the page only the differences. ``rest`` and ``ease`` limit how
-    often it refreshes: see ``Refresher``.
+    ``render`` is a pure function of the data; Flet sends the page only the differences.
     """
 
     kinds: ClassVar[tuple[EventKind, ...]] = ()
-    rest: ClassVar[float] = 0
-    ease: ClassVar[float] = 0
 
     backend: Backend = field(metadata={"skip": True})
     live: Live = field(metadata={"skip": True})
     go: Callable[[str], None] = field(metadata={"skip": True})
     wide: bool = field(default=False, metadata={"skip": True})
-    now: Callable[[], datetime] = field(default=_now, metadata={"skip": True})
 
     def init(self) -> None:
+        super().init()
         self.expand = True
         # In a list, because Flet matches list items by key with the previous ones and keeps scroll positions and open
         # menus; content that is assigned directly is built again.
         self._frame = ft.Column(spacing=0, expand=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
         self.content = self._frame
         self._found: Any = None
-        self._refresher = Refresher(self.refresh, self.rest, self.ease)
-        self._unlisten: Callable[[], None] | None = None
 
-    def did_mount(self) -> None:
-        self._unlisten = self.live.listen(self.kinds, self.request_refresh)
-        self.request_refresh()
-
-    def will_unmount(self) -> None:
-        if self._unlisten is not None:
-            self._unlisten()
-            self._unlisten = None
-        self._refresher.cancel()
-
-    def request_refresh(self) -> None:
-        """Refresh as soon as the current refresh and its rest are over."""
-        self._refresher.request_refresh()
+    def subscribe(self) -> Callable[[], None]:
+        return self.live.listen(self.kinds, self.request_refresh)
 
     def refresh_now(self) -> None:
         """Refresh at once, without the rest after a refresh: for changes that the user made."""
         self._refresher.cancel()
-        self._refresher.request_refresh()
+        self.request_refresh()
 
     def load(self) -> Any:
         """Query the services. Runs in a worker thread."""
@@ -103,7 +82,7 @@ class Screen(ft.Container):
         except Exception as error:
             log.warning("a screen could not be loaded", exc_info=True)
             self._found = None
-            self.show(failure(str(error), self._retry), "failure")
+            self.show(failure(str(error), on_press(self.request_refresh)), "failure")
 
     async def act(self, action: Callable[[], object]) -> None:
         """Run ``action`` in a worker thread and show an error. Its result arrives over the bus."""
@@ -118,11 +97,3 @@ class Screen(ft.Container):
         content.key, content.expand = key, True
         self._frame.controls = [content]
         self.redraw()
-
-    def redraw(self) -> None:
-        """Send the changes in this screen to the page."""
-        if is_mounted(self):
-            self.update()
-
-    async def _retry(self, _: object) -> None:
-        self.request_refresh()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from flashflow.backend import DigestIn, TypeIn, build, given
-from flashflow.views.controls.protocols import Inbox
+from flashflow.views.controls.protocols import DigestSetting, Inbox, Matrix, TypeRow
 from flashflow.views.shared.live import NOTIFICATION_KINDS, Live
 
 if TYPE_CHECKING:
-    from flashflow.backend import Backend, DigestChoice, NotificationType, Preference, TypePreference
+    from flashflow.backend import Backend, DigestChoice, NotificationType, TypePreference
 
 ALL = "*"
 
@@ -54,36 +54,6 @@ def set_do_not_disturb(backend: Backend, minutes: int | None) -> None:
     services.store.run(services.delivery_settings.do_not_disturb_write(backend.me, until))
 
 
-class MyDigestSetting(NamedTuple):
-    """A type's effective digest setting."""
-
-    frequency: str
-    at: str | None
-    chosen: bool
-
-
-class MyType(NamedTuple):
-    """A row of the preference matrix."""
-
-    name: str
-    label: str
-    description: str
-    app: str
-    critical: bool
-    asks_critical: bool
-    digest: MyDigestSetting
-    channels: Mapping[str, bool]
-
-
-class MyMatrix(NamedTuple):
-    """The local user's preferences and their effect. The local user owns the machine and may mark types critical."""
-
-    preferences: tuple[Preference, ...]
-    types: tuple[MyType, ...]
-    digest: MyDigestSetting | None
-    may_mark_critical: bool = True
-
-
 class MyPreferences:
     """``PreferenceSource`` over the local user's preferences."""
 
@@ -91,15 +61,16 @@ class MyPreferences:
         self._backend = backend
         self._live = live
 
-    def matrix(self) -> MyMatrix:
+    def matrix(self) -> Matrix:
         services, me = self._backend.notifications, self._backend.me
         found = services.get_preferences(me)
         declared = {kind.name: kind for kind in services.preferences.types()}
         digests = services.delivery_settings.digests(me)
-        return MyMatrix(
+        return Matrix(
             preferences=found.preferences,
             types=tuple(_row(kind, declared.get(kind.name), digests) for kind in found.types),
             digest=_chosen(digests.get(ALL)),
+            may_mark_critical=True,  # the local user owns the machine
         )
 
     def set_preference(self, notification_type: str, channel: str, enabled: bool) -> None:
@@ -128,19 +99,19 @@ class MyPreferences:
         return self._live.listen(("preference", "settings", "erasure", "notification"), on_change)
 
 
-def _chosen(choice: DigestChoice | None) -> MyDigestSetting | None:
-    return None if choice is None else MyDigestSetting(choice.frequency, choice.at, True)
+def _chosen(choice: DigestChoice | None) -> DigestSetting | None:
+    return None if choice is None else DigestSetting(choice.frequency, choice.at, True)
 
 
-def _row(kind: TypePreference, declared: NotificationType | None, digests: Mapping[str, DigestChoice]) -> MyType:
+def _row(kind: TypePreference, declared: NotificationType | None, digests: Mapping[str, DigestChoice]) -> TypeRow:
     """Return a matrix row. The digest is the user's for the type, else for all types, else the declared one."""
     digest = _chosen(digests.get(kind.name))
     if digest is None and (for_all := digests.get(ALL)) is not None:
-        digest = MyDigestSetting(for_all.frequency, for_all.at, False)
+        digest = DigestSetting(for_all.frequency, for_all.at, False)
     if digest is None:
-        declared_digest = declared.digest if declared is not None else None
-        digest = MyDigestSetting(declared_digest or "off", declared.digest_at if declared is not None else None, False)
-    return MyType(
+        own = (declared.digest, declared.digest_at) if declared is not None else (None, None)
+        digest = DigestSetting(own[0] or "off", own[1], False)
+    return TypeRow(
         name=kind.name,
         label=kind.label,
         description=kind.description,

@@ -1,13 +1,13 @@
-"""Shared widgets: cards, sections, copyable commands, and empty, loading and error states."""
+"""Shared widgets: pages, sections, copyable commands, and empty, loading and error states."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import flet as ft
 
 from flashflow.views.controls.tokens import (
-    CARD,
     GRID,
-    HAIRLINE,
     HIGH,
     MUTED,
     RADIUS,
@@ -16,21 +16,17 @@ from flashflow.views.controls.tokens import (
     URGENT,
     Handler,
     body,
+    column,
     copyable,
+    growing,
     heading,
     icon_button,
     silent,
     small,
 )
+from flashflow.views.shared.cli_snippets import send_command, track_command
 
 CONTENT_MAX = 1200
-
-
-def card(content: ft.Control, *, key: str | None = None, padding: ft.PaddingValue = 2 * GRID) -> ft.Container:
-    """Return a container with a border and rounded corners."""
-    return ft.Container(
-        key=key, content=content, padding=padding, border_radius=RADIUS, border=ft.Border.all(1, HAIRLINE), bgcolor=CARD
-    )
 
 
 def centred(content: ft.Control, *, stretch: bool = False) -> ft.Row:
@@ -42,7 +38,7 @@ def centred(content: ft.Control, *, stretch: bool = False) -> ft.Row:
 
 def page_column(controls: list[ft.Control], *, wide: bool) -> ft.ListView:
     """Return a scrolling page of sections."""
-    sections = ft.Column(controls, key="sections", spacing=3 * GRID, tight=True)
+    sections = column(controls, 3 * GRID, key="sections")
     return ft.ListView([centred(sections)], expand=True, padding=page_padding(wide=wide))
 
 
@@ -52,12 +48,10 @@ def page_padding(*, wide: bool) -> ft.Padding:
     return ft.Padding.only(left=side, right=side, top=GRID, bottom=3 * GRID)
 
 
-def section(title: str, controls: list[ft.Control], *, subtitle: str = "", key: str | None = None) -> ft.Column:
+def section(title: str, controls: Sequence[ft.Control], *, subtitle: str = "", key: str | None = None) -> ft.Column:
     """Return a titled part of a page."""
-    head: list[ft.Control] = [heading(title)]
-    if subtitle:
-        head.append(small(subtitle))
-    return ft.Column([ft.Column(head, spacing=2, tight=True), *controls], key=key, spacing=12, tight=True)
+    head = [heading(title), *([small(subtitle)] if subtitle else [])]
+    return column([column(head, 2), *controls], 12, key=key)
 
 
 def command(line: str, name: str) -> ft.Container:
@@ -82,31 +76,32 @@ def command(line: str, name: str) -> ft.Container:
 
 def empty(icon: ft.IconData, title: str, text: str, line: str = "", name: str = "") -> ft.Container:
     """Return an empty state: a title, an explanation, and a command that creates the first entry."""
-    parts: list[ft.Control] = [
-        silent(ft.Icon(icon, size=32, color=MUTED)),
-        body(title, strong=True),
-        small(text),
-    ]
-    if line:
-        parts.append(command(line, name))
-    return ft.Container(key="empty", padding=2 * GRID, content=ft.Column(parts, spacing=GRID, tight=True))
+    parts = [silent(ft.Icon(icon, size=32, color=MUTED)), body(title, strong=True), small(text)]
+    return ft.Container(column([*parts, *([command(line, name)] if line else [])], GRID), key="empty", padding=2 * GRID)
+
+
+def no_activities(
+    title: str, text: str, url: str | None, user_id: str, icon: ft.IconData = ft.Icons.TIMELINE
+) -> ft.Container:
+    """Return the empty state of a list of activities or users, with a command that records an activity."""
+    return empty(icon, title, text, track_command(url, user_id), "record an activity")
+
+
+def nothing_unread(url: str | None, me: str) -> ft.Container:
+    """Return the empty state of unread notifications, with a command that sends one."""
+    text = "Notifications stay here until you open them. Send yourself one:"
+    return empty(ft.Icons.DONE_ALL, "You are all caught up", text, send_command(url, me), "send a notification")
 
 
 def failure(text: str, retry: Handler) -> ft.Container:
     """Return an error state with a retry button."""
-    return ft.Container(
-        padding=3 * GRID,
-        content=ft.Column(
-            [
-                ft.Icon(ft.Icons.ERROR_OUTLINE, size=32, color=URGENT),
-                body("This could not be loaded", strong=True),
-                small(f"{text} Nothing was changed."),
-                ft.OutlinedButton("Retry", height=TARGET, on_click=retry),
-            ],
-            spacing=GRID,
-            tight=True,
-        ),
-    )
+    parts = [
+        ft.Icon(ft.Icons.ERROR_OUTLINE, size=32, color=URGENT),
+        body("This could not be loaded", strong=True),
+        small(f"{text} Nothing was changed."),
+        ft.OutlinedButton("Retry", height=TARGET, on_click=retry),
+    ]
+    return ft.Container(column(parts, GRID), padding=3 * GRID)
 
 
 def skeleton() -> ft.Container:
@@ -116,41 +111,23 @@ def skeleton() -> ft.Container:
         for height in (96, 48, 48, 48, 48)
     ]
     outline = ft.Column(bars, spacing=2 * GRID, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
-    return ft.Container(
-        padding=3 * GRID, content=ft.Semantics(label="Loading", exclude_semantics=True, content=outline)
-    )
+    return ft.Container(ft.Semantics(content=outline, label="Loading", exclude_semantics=True), padding=3 * GRID)
 
 
 def banner(text: str, dismiss: Handler) -> ft.Container:
     """Return a dismissible banner with a startup notice."""
-    message = body(text)
-    message.expand = True
-    return ft.Container(
-        content=ft.Row(
-            [
-                ft.Icon(ft.Icons.INFO_OUTLINE, size=20, color=HIGH),
-                message,
-                icon_button(ft.Icons.CLOSE, f"Dismiss: {text}", dismiss),
-            ],
-            spacing=12,
-        ),
-        padding=ft.Padding.only(left=16, right=4, top=4, bottom=4),
-        border_radius=RADIUS,
-        bgcolor=ft.Colors.TERTIARY_CONTAINER,
-    )
+    icon = ft.Icon(ft.Icons.INFO_OUTLINE, size=20, color=HIGH)
+    close = icon_button(ft.Icons.CLOSE, f"Dismiss: {text}", dismiss)
+    row = ft.Row([icon, growing(body(text)), close], spacing=12)
+    return _highlighted(row, ft.Padding.only(left=16, right=4, top=4, bottom=4))
 
 
 def warning(text: str) -> ft.Container:
     """Return a warning that cannot be dismissed."""
-    message = copyable(body(text))
-    message.expand = True
-    return ft.Container(
-        ft.Row(
-            [ft.Icon(ft.Icons.WARNING_AMBER, size=20, color=HIGH), message],
-            spacing=12,
-            vertical_alignment=ft.CrossAxisAlignment.START,
-        ),
-        padding=2 * GRID,
-        border_radius=RADIUS,
-        bgcolor=ft.Colors.TERTIARY_CONTAINER,
-    )
+    icon = ft.Icon(ft.Icons.WARNING_AMBER, size=20, color=HIGH)
+    row = ft.Row([icon, growing(copyable(body(text)))], spacing=12, vertical_alignment=ft.CrossAxisAlignment.START)
+    return _highlighted(row, 2 * GRID)
+
+
+def _highlighted(content: ft.Control, padding: ft.PaddingValue) -> ft.Container:
+    return ft.Container(content, padding=padding, border_radius=RADIUS, bgcolor=ft.Colors.TERTIARY_CONTAINER)
