@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -50,7 +50,7 @@ from flashflow.backend.this_computer import StartWrites, register_this_computer
 
 if TYPE_CHECKING:
     from flashflow.backend.api.framework.context import ReadThreads
-    from flashflow.backend.api.server import HttpServer
+    from flashflow.backend.api.server import HttpServer, Screens
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +59,6 @@ INSTANCE_FILE = "server.json"
 SETTINGS_FILE = "flashflow.toml"
 FAULT_LIMIT = 2_000
 """Characters of a settings error in the inbox notification."""
-
-
-class Screens(Protocol):
-    """Web screens as an ASGI app; ``close`` ends their sessions."""
-
-    async def __call__(self, scope: object, receive: object, send: object) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 class Instance(msgspec.Struct, frozen=True):

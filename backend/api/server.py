@@ -6,111 +6,126 @@ import asyncio
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Protocol, cast
+from collections.abc import Callable
+from typing import Protocol
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 
-from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.api.app import make_app
-from flashflow.backend.api.framework.context import BackendOperations, ReadThreads, Services
+from flashflow.backend.api.framework.context import BackendParts, ReadThreads, Services
 from flashflow.backend.api.framework.guard import Guard
 from flashflow.backend.api.framework.host_names import HostNames, bracketed, is_everywhere
 from flashflow.backend.api.framework.launch_links import LaunchLinks
 from flashflow.backend.api.http.protocol import http_protocol
-from flashflow.backend.api_keys import KeyRing
-from flashflow.backend.core.clock import Clock
-from flashflow.backend.core.config import Config
 from flashflow.backend.core.errors import FlashFlowError, NotFound
-from flashflow.backend.core.events import Bus
 from flashflow.backend.core.supervised_thread import SupervisedThread
-from flashflow.backend.notifications.service import NotificationService
-from flashflow.backend.rules.service import Rules
 
 STOP_S = 1.5
 PORTS_TO_TRY = 50
 SEND_BUFFER = 256 * 1024
 
 
-class ServerParts(BackendOperations, Protocol):
-    """The parts of the backend that the server uses."""
+class Screens(Protocol):
+    """The screens as an ASGI app, closed when the server stops."""
 
-    config: Config
-    data_dir: Path
-    clock: Clock
-    bus: Bus
-    activity: UserActivityService
-    notifications: NotificationService
-    rules: Rules
-    keys: KeyRing
-
-
-class Closable(Protocol):
-    """The screens, closed when the server stops."""
-
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
     async def close(self) -> None: ...
 
 
 class HttpServer:
-    """The HTTP server. The constructor binds the port (raises PortTaken); ``start`` begins to answer."""
+    """Run uvicorn in a thread. The constructor binds the port (raises PortTaken); ``start`` begins to answer."""
 
-    def __init__(self, parts: ServerParts, readers: ReadThreads, screens: Closable | None, started_at: float) -> None:
+    def __init__(self, parts: BackendParts, readers: ReadThreads, screens: Screens | None, started_at: float) -> None:
         config = parts.config
-        sock = bind(config.host, config.port, next_free=config.next_free_port)
-        port = sock.getsockname()[1]
+        self._parts = parts
+        self._readers = readers
+        self._screens = screens
+        self._started_at = started_at
+        self._sock = bind(config.host, config.port, next_free=config.next_free_port)
+        port = self._sock.getsockname()[1]
         name = "127.0.0.1" if is_everywhere(config.host) else config.host
         self.url = f"http://{bracketed(name)}:{port}"
-        self._links = LaunchLinks(parts.data_dir, port, parts.clock) if screens is not None else None
-
-        async def make() -> tuple[ASGIApp, Services]:
-            services = Services(
-                parts.activity,
-                parts.notifications,
-                parts.rules,
-                parts.keys,
-                parts.bus,
-                readers,
-                parts,
-                self._link_maker(),
-                started_at,
-            )
-            return make_app(services, cast("ASGIApp | None", screens), self.url), services
-
         try:
-            hosts = HostNames(config.host, port, config.allowed_hosts)
+            self._links = LaunchLinks(parts.data_dir, port, parts.clock) if screens is not None else None
+            self._hosts = HostNames(config.host, port, config.allowed_hosts)
         except BaseException:
-            sock.close()
+            self._sock.close()
             raise
-        self._thread = HttpThread(sock, make, hosts, self._links, None if screens is None else screens.close)
-
-    def start(self) -> None:
-        """Start the thread and wait until requests are answered. Re-raises the error of a failed start."""
-        self._thread.start()
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._server: uvicorn.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._services: Services | None = None
+        self._stopping = threading.Event()
+        self.thread = SupervisedThread("flashflow-http", self._run, self._stopping.is_set)
 
     def new_launch_link(self) -> str:
         """Return a one-time URL that opens the screens in a browser. Raises NotFound without screens."""
-        return self._link_maker()()
+        if self._links is None:
+            raise NotFound("This server was started with --no-ui.")
+        return self.url + self._links.new_link()
 
-    @property
-    def thread(self) -> SupervisedThread:
-        """The thread that runs uvicorn."""
-        return self._thread.thread
+    def start(self) -> None:
+        """Start the thread and wait until requests are answered. Re-raises the error of a failed start."""
+        self.thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
-        """Close all connections and end the thread."""
-        self._thread.stop()
+        """End streams and connections, then the thread. A second call does nothing."""
+        self._stopping.set()
+        loop, server, services = self._loop, self._server, self._services
+        if loop is not None and server is not None and services is not None and self.thread.is_alive():
+            loop.call_soon_threadsafe(services.stopping.set)
+            server.should_exit = True
+        if self.thread.ident is not None:
+            self.thread.join(STOP_S + 2)
+        self._sock.close()
 
-    def _link_maker(self) -> Callable[[], str]:
-        links = self._links
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._serve())
+        except BaseException as error:
+            if self._ready.is_set():
+                raise
+            self._failure = error  # it never served: start raises it
+            self._stopping.set()
+        finally:
+            self._ready.set()
 
-        def make() -> str:
-            if links is None:
-                raise NotFound("This server was started with --no-ui.")
-            return self.url + links.new_link()
-
-        return make
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        services = Services(self._parts, self._readers, self.new_launch_link, self._started_at)
+        app = make_app(services, self._screens, self.url)
+        self._services = services
+        config = uvicorn.Config(
+            Guard(app, self._hosts, self._links, services.requests),
+            http=http_protocol(services.limits, watch=services.watch),
+            ws="websockets-sansio" if self._links is not None else "none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=1,
+            ws_max_size=1024 * 1024,
+            proxy_headers=False,
+        )
+        self._server = uvicorn.Server(config)
+        # A duplicate: uvicorn closes its socket, and a restarted thread serves the original again.
+        serving = asyncio.ensure_future(self._server.serve(sockets=[self._sock.dup()]))
+        while not self._server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        self._ready.set()
+        try:
+            await serving
+        finally:
+            if self._screens is not None:
+                await self._screens.close()
 
 
 def bind(host: str, port: int, *, next_free: bool) -> socket.socket:
@@ -152,91 +167,6 @@ class PortTaken(FlashFlowError):
 
 _IN_USE = {98, 48, 10048}
 """EADDRINUSE on Linux, macOS and Windows."""
-
-
-class HttpThread:
-    """Run uvicorn in a thread, on a socket that is already bound."""
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        make: Callable[[], Awaitable[tuple[ASGIApp, Services]]],
-        hosts: HostNames,
-        links: LaunchLinks | None,
-        finish: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
-        self._sock = sock
-        self._make = make
-        self._hosts = hosts
-        self._links = links
-        self._finish = finish
-        self._ready = threading.Event()
-        self._failure: BaseException | None = None
-        self._server: uvicorn.Server | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._services: Services | None = None
-        self._stopping = threading.Event()
-        self.thread = SupervisedThread("flashflow-http", self._run, self._stopping.is_set)
-
-    def start(self) -> None:
-        """Start the thread and wait until requests are answered. Re-raises the error of a failed start."""
-        self.thread.start()
-        self._ready.wait()
-        if self._failure is not None:
-            raise self._failure
-
-    def stop(self) -> None:
-        """End streams and connections, then the thread. A second call does nothing."""
-        self._stopping.set()
-        loop, server, services = self._loop, self._server, self._services
-        if loop is not None and server is not None and services is not None and self.thread.is_alive():
-            loop.call_soon_threadsafe(services.stopping.set)
-            server.should_exit = True
-        if self.thread.ident is not None:
-            self.thread.join(STOP_S + 2)
-        self._sock.close()
-
-    def _run(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                runner.run(self._serve())
-        except BaseException as error:
-            if self._ready.is_set():
-                raise
-            self._failure = error  # it never served: start raises it
-            self._stopping.set()
-        finally:
-            self._ready.set()
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        app, services = await self._make()
-        self._services = services
-        config = uvicorn.Config(
-            Guard(app, self._hosts, self._links, services.requests),
-            http=http_protocol(services.limits, watch=services.watch),
-            ws="websockets-sansio" if self._links is not None else "none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            timeout_keep_alive=15,
-            timeout_graceful_shutdown=1,
-            ws_max_size=1024 * 1024,
-            proxy_headers=False,
-        )
-        self._server = uvicorn.Server(config)
-        # A duplicate: uvicorn closes its socket, and a restarted thread serves the original again.
-        serving = asyncio.ensure_future(self._server.serve(sockets=[self._sock.dup()]))
-        while not self._server.started and not serving.done():
-            await asyncio.sleep(0.005)
-        self._ready.set()
-        try:
-            await serving
-        finally:
-            if self._finish is not None:
-                await self._finish()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

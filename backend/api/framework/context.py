@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Protocol
 
 from flashflow.backend.activity.service import UserActivityService
@@ -15,6 +16,8 @@ from flashflow.backend.api.http.connection_limits import ConnectionWatch, Limits
 from flashflow.backend.api.http.request_metrics import RequestMetrics
 from flashflow.backend.api.http.unread_bytes import Outgoing
 from flashflow.backend.api_keys import KeyRing
+from flashflow.backend.core.clock import Clock
+from flashflow.backend.core.config import Config
 from flashflow.backend.core.events import Bus, Event
 from flashflow.backend.data.erasure import Erasure
 from flashflow.backend.data.export import Export
@@ -26,8 +29,20 @@ from flashflow.backend.rules.service import Rules
 from flashflow.backend.store.engine.writer import LoopWrites
 
 
-class BackendOperations(Protocol):
-    """Operations of the composition root (``Backend``) that routes call."""
+class BackendParts(Protocol):
+    """The parts and operations of the composition root (``Backend``) that the server and its routes use."""
+
+    config: Config
+    data_dir: Path
+    clock: Clock
+    bus: Bus
+    activity: UserActivityService
+    notifications: NotificationService
+    rules: Rules
+    keys: KeyRing
+    exports: Export
+    erasing: Erasure
+    retention: Retention
 
     def storage_fault(self) -> str | None: ...
     def damaged_rows(self) -> int: ...
@@ -37,13 +52,6 @@ class BackendOperations(Protocol):
     def web_push_key(self) -> str | None: ...
     def attempts(self) -> dict[tuple[str, ...], int]: ...
     def routes(self) -> tuple[str, ...]: ...
-
-    @property
-    def exports(self) -> Export: ...
-    @property
-    def erasing(self) -> Erasure: ...
-    @property
-    def retention(self) -> Retention: ...
 
 
 class ReadThreads:
@@ -63,39 +71,30 @@ class Services:
     """The services, keys and writers of one server. Belongs to its event loop."""
 
     def __init__(
-        self,
-        activity: UserActivityService,
-        notifications: NotificationService,
-        rules: Rules,
-        keys: KeyRing,
-        bus: Bus,
-        readers: ReadThreads,
-        backend: BackendOperations,
-        new_launch_link: Callable[[], str],
-        started_at: float,
+        self, backend: BackendParts, readers: ReadThreads, new_launch_link: Callable[[], str], started_at: float
     ) -> None:
-        self.activity = activity
-        self.notifications = notifications
-        self.rules = rules
-        self.keys = keys
-        self.readers = readers
         self.backend = backend
-        self.new_launch_link = new_launch_link
-        self.started_at = started_at
-        self.started_time = time.time() - (time.monotonic() - started_at)
-        self.activity_writes = LoopWrites(activity.store.writer)
-        self.notification_writes = LoopWrites(notifications.store.writer)
+        self.activity = backend.activity
+        self.notifications = backend.notifications
+        self.rules = backend.rules
+        self.keys = backend.keys
         self.exports = backend.exports
         self.erasing = backend.erasing
         self.retention = backend.retention
+        self.readers = readers
+        self.new_launch_link = new_launch_link
+        self.started_at = started_at
+        self.started_time = time.time() - (time.monotonic() - started_at)
+        self.activity_writes = LoopWrites(self.activity.store.writer)
+        self.notification_writes = LoopWrites(self.notifications.store.writer)
         self.pages = NotificationPages()
-        self.feed = EventFeed(activity.store, notifications.store, bus)
+        self.feed = EventFeed(self.activity.store, self.notifications.store, backend.bus)
         self.limits = Limits()
         self.watch = ConnectionWatch(self.limits)
         self.outgoing = Outgoing(self.watch)
         self.requests = RequestMetrics()
         self.stopping = asyncio.Event()
-        bus.subscribe(self._on_events)
+        backend.bus.subscribe(self._on_events)
 
     def _on_events(self, events: tuple[Event, ...]) -> None:
         """Drop cached rows after an erasure. Called on the thread that committed it."""

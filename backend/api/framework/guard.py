@@ -40,9 +40,6 @@ class Guard:
         self._policy = _PAGE_POLICY.format(sockets=" ".join(hosts.websocket_sources())).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         fault = self._fault(scope, headers)
         if fault is not None:

@@ -6,7 +6,7 @@ import time
 from typing import Literal
 
 from flashflow.backend.api.framework.api_request import ApiRequest
-from flashflow.backend.api.framework.context import BackendOperations
+from flashflow.backend.api.framework.context import BackendParts
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page, paged
 from flashflow.backend.api.framework.response_schemas import page_type, response_type
@@ -17,7 +17,7 @@ from flashflow.backend.schemas.records import ApiKey, Scope
 from flashflow.backend.schemas.requests import KeyIn, ProofIn
 
 
-def _damaged(backend: BackendOperations) -> int | None:
+def _damaged(backend: BackendParts) -> int | None:
     try:
         return backend.damaged_rows()
     except StorageError:  # None: unknown; the storage fault has the reason
