@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from flashflow.backend.api.framework.parameters import UserPath
 from flashflow.backend.api.framework.serializers import to_json_types
 from flashflow.backend.app import Backend
 from flashflow.backend.cli.process import print_line
 from flashflow.backend.cli.server_connection import running
 from flashflow.backend.core.config import Config
 from flashflow.backend.core.errors import FlashFlowError, NotFound, StorageError
-from flashflow.backend.schemas.requests import build
+from flashflow.backend.schemas.requests import UserPath, build
 
 ERASE_S = 1_800.0
 """Seconds; an erasure rewrites the files and their backups."""

@@ -78,6 +78,12 @@ class ActivityIn(Input, frozen=True, kw_only=True):
     app: AppName | None = None
 
 
+class UserPath(Input, frozen=True, kw_only=True):
+    """A user id in a path, held to the rules of one in a body."""
+
+    user_id: UserId
+
+
 class BatchIn(Input, frozen=True, kw_only=True):
     """Batch of up to 1,000 activities; each row is validated separately."""
 
@@ -149,18 +155,6 @@ class PreferencesIn(Input, frozen=True, kw_only=True):
     preferences: Annotated[list[PreferenceIn], Meta(min_length=1, max_length=1000)] | None = None
 
 
-class TemplateIn(Input, frozen=True, kw_only=True):
-    """Template with variables (``{name}``)."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=100, pattern=SLUG)]
-    title_template: Title
-    message_template: Message
-    channels: list[Channel] = []
-    category: Name | None = None
-    data_schema: dict[str, Any] | None = None
-    locale: Annotated[str, Meta(max_length=35, pattern=LOCALE)] = ""
-
-
 class TemplateChangeIn(Input, frozen=True, kw_only=True):
     """New content of a template."""
 
@@ -170,6 +164,12 @@ class TemplateChangeIn(Input, frozen=True, kw_only=True):
     category: Name | None = None
     data_schema: dict[str, Any] | None = None
     locale: Annotated[str, Meta(max_length=35, pattern=LOCALE)] = ""
+
+
+class TemplateIn(TemplateChangeIn, frozen=True, kw_only=True):
+    """Template with variables (``{name}``)."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=100, pattern=SLUG)]
 
 
 class PreviewIn(Input, frozen=True, kw_only=True):

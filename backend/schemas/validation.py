@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import NODEFAULT, UNSET, UnsetType
+from msgspec import UNSET, UnsetType
 
 from flashflow.backend.core.error_collector import sentence
 from flashflow.backend.core.errors import FieldError, ValidationError
@@ -119,6 +119,7 @@ def _malformed(value: Any, kind: Any, first: str, most: int = MOST_ERRORS) -> Ma
 
 
 class _Field(NamedTuple):
+    attribute: str
     hint: Any
     required: bool
     empty_is_absent: bool
@@ -134,23 +135,15 @@ def _fields(kind: type[msgspec.Struct]) -> dict[str, _Field]:
     found = {}
     for field in msgspec.structs.fields(kind):
         hint = _without_raw(hints[field.name])
-        required = field.default is NODEFAULT and field.default_factory is NODEFAULT
-        item = _item(hint)
-        holds = _object(hint) or (None if item is UNSET else _object(item))
-        empty_is_absent = not required and _is_text(hint) and not _fits("", hint)
-        found[field.encode_name] = _Field(hint, required, empty_is_absent, holds)
+        holds = _object(hint) or _object(_item(hint))
+        empty_is_absent = not field.required and _is_text(hint) and not _fits("", hint)
+        found[field.encode_name] = _Field(field.name, hint, field.required, empty_is_absent, holds)
     return found
-
-
-@cache
-def _attributes(kind: type[msgspec.Struct]) -> dict[str, str]:
-    return {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
 
 
 def _is_text(hint: Any) -> bool:
     """Whether the JSON value is a string: text, time, date or choice."""
-    bare = [get_args(choice)[0] if get_origin(choice) is Annotated else choice for choice in _choices(hint)]
-    return any(one in {str, datetime, date} or get_origin(one) is Literal for one in bare)
+    return any(one in {str, datetime, date} or get_origin(one) is Literal for one in _choices(hint))
 
 
 def _fits(value: object, hint: Any) -> bool:
@@ -175,8 +168,8 @@ def _without_raw(hint: Any) -> Any:
 
 @cache
 def _choices(hint: Any) -> tuple[Any, ...]:
-    """Return the members of a union without None and UNSET; else the hint alone."""
-    if get_origin(hint) is Annotated and get_origin(get_args(hint)[0]) in {Union, types.UnionType}:
+    """Return the members of a union without None, UNSET and limits; else the hint alone, without its limits."""
+    if get_origin(hint) is Annotated:
         return _choices(get_args(hint)[0])
     if get_origin(hint) in {Union, types.UnionType}:
         return tuple(one for part in get_args(hint) for one in _choices(part) if one not in {type(None), UnsetType})
@@ -186,21 +179,13 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 @cache
 def _object(hint: Any) -> type[msgspec.Struct] | None:
     """Return the Struct that ``hint`` accepts, or None."""
-    for choice in _choices(hint):
-        bare = get_args(choice)[0] if get_origin(choice) is Annotated else choice
-        if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
-            return bare
-    return None
+    return next((one for one in _choices(hint) if isinstance(one, type) and issubclass(one, msgspec.Struct)), None)
 
 
 @cache
 def _item(hint: Any) -> Any:
     """Return the item type of the list that ``hint`` accepts; UNSET where it accepts none."""
-    for choice in _choices(hint):
-        bare = get_args(choice)[0] if get_origin(choice) is Annotated else choice
-        if get_origin(bare) is list:
-            return get_args(bare)[0]
-    return UNSET
+    return next((get_args(one)[0] for one in _choices(hint) if get_origin(one) is list), UNSET)
 
 
 # --- empty strings ----------------------------------------------------------------------------------------------------
@@ -274,7 +259,7 @@ def _words(hint: Any) -> tuple[Any, ...]:
 
 
 def _check_object(value: Mapping[str, Any], kind: type[msgspec.Struct], path: str, found: FieldErrors) -> Any:
-    fields, names = _fields(kind), _attributes(kind)
+    fields = _fields(kind)
     part = {}
     for name, one in value.items():
         if found.full:
@@ -286,12 +271,12 @@ def _check_object(value: Mapping[str, Any], kind: type[msgspec.Struct], path: st
             continue
         good = _check(one, fields[name].hint, _join(path, name), found)
         if good is not UNSET:
-            part[names[name]] = good
+            part[fields[name].attribute] = good
     for name, field in fields.items():
-        if field.required and names[name] not in part:
+        if field.required and field.attribute not in part:
             if name not in value:
                 found.add(FieldError(_join(path, name), "is required"))
-            part[names[name]] = _blank(field.hint)
+            part[field.attribute] = _blank(field.hint)
     return kind(**part)
 
 

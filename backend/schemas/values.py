@@ -7,6 +7,7 @@ from typing import Any
 
 from flashflow.backend.core.clock import to_ms
 from flashflow.backend.core.encoding import to_json
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
 
 LATEST_MS = 7_258_118_400_000
@@ -29,6 +30,18 @@ def timestamp_ms(field: str, value: datetime) -> int:
     if not 0 <= ms <= LATEST_MS:
         raise ValidationError.of(field, "must be between 1970 and 2200")
     return ms
+
+
+def time_range(since: datetime | None, until: datetime | None) -> tuple[int | None, int | None]:
+    """Return both ends in ms since 1970. Raises ValidationError, naming every end out of range."""
+    ends: list[int | None] = [None, None]
+    faults = ErrorCollector()
+    for index, (field, time) in enumerate((("since", since), ("until", until))):
+        with faults:
+            if time is not None:
+                ends[index] = timestamp_ms(field, time)
+    faults.done()
+    return ends[0], ends[1]
 
 
 def metadata_json(value: dict[str, Any] | None, field: str = "metadata") -> str | None:

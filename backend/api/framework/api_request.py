@@ -13,7 +13,15 @@ from starlette.types import Scope
 from flashflow.backend.api.framework.context import Services
 from flashflow.backend.api.framework.responses import ApiResponse
 from flashflow.backend.api_keys import Caller
-from flashflow.backend.core.errors import FieldError, FlashFlowError, Forbidden, IdempotencyMismatch, ValidationError
+from flashflow.backend.core.errors import (
+    FieldError,
+    FlashFlowError,
+    Forbidden,
+    IdempotencyMismatch,
+    NotFound,
+    ValidationError,
+)
+from flashflow.backend.schemas.requests import UserPath, build
 from flashflow.backend.store.engine.cancellable_read import Reading
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.idempotency import REMEMBER_MS, StoredResponse, find_response, store_response
@@ -58,6 +66,13 @@ class ApiRequest:
         """The User-Agent header, at most 512 printable characters; None if absent."""
         raw = self.headers.get(b"user-agent")
         return _printable(raw) if raw else None
+
+    @property
+    def user_id(self) -> str:
+        """The path's user id. Raises NotFound for an empty one, ValidationError for an invalid one."""
+        if not self.params["user_id"]:
+            raise NotFound("There is nothing at this address.")
+        return build(UserPath, user_id=self.params["user_id"]).user_id
 
     def app_for(self, named: str | None) -> str:
         """Return the app to store a row under: the key's, or with admin the one named. Raises ValidationError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -55,10 +55,8 @@ class Chunk(NamedTuple):
     more: bool
 
 
-class Reader(Protocol):
-    """``ApiRequest.read``: run a query in a reading thread."""
-
-    def __call__(self, query: Callable[[], Chunk]) -> Awaitable[Chunk]: ...
+Reader = Callable[[Callable[[], Chunk]], Awaitable[Chunk]]
+"""``ApiRequest.read``: run a query in a reading thread."""
 
 
 class EventFeed:
@@ -136,11 +134,11 @@ class EventFeed:
 
     def _read(self, position: StreamPosition, who: Filter) -> Chunk:
         events = _Events(position)
-        whole = self._activity.read(
+        complete = self._activity.read(
             lambda conn: _add_sessions(conn, events, who) and _add_activities(conn, events, who)
         )
-        whole = whole and self._notifications.read(lambda conn: _add_notifications(conn, events, who))
-        return Chunk(b"".join(events.parts), events.position, not whole)
+        complete = complete and self._notifications.read(lambda conn: _add_notifications(conn, events, who))
+        return Chunk(b"".join(events.parts), events.position, not complete)
 
 
 class _Events:

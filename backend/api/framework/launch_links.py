@@ -91,12 +91,12 @@ def _hash(token: str) -> bytes:
 
 
 def _load_secret(path: Path) -> bytes:
-    fresh = secrets.token_bytes(SECRET_BYTES)
+    new = secrets.token_bytes(SECRET_BYTES)
     try:
-        return read_or_create(path, _parse_secret, lambda: fresh, log.warning)
+        return read_or_create(path, _parse_secret, lambda: new, log.warning)
     except StorageFull as error:
         log.warning("browsers need a new link after the next start: %s", error)
-        return fresh
+        return new
 
 
 def _parse_secret(content: bytes) -> bytes | None:

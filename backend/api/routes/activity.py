@@ -10,7 +10,6 @@ from flashflow.backend.activity.ingest import Origin
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page
-from flashflow.backend.api.framework.parameters import path_user, time_range
 from flashflow.backend.api.framework.response_schemas import BATCH, SUCCESS, page_type, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.serializers import activity_row_json, session_row_json
@@ -27,6 +26,7 @@ from flashflow.backend.schemas.requests import (
     TypeName,
     UserId,
 )
+from flashflow.backend.schemas.values import time_range
 from flashflow.backend.store.activity.activities import activity_rows, session_rows
 from flashflow.backend.store.engine.sql import PAGE_BYTES
 
@@ -140,7 +140,7 @@ async def keep_session_alive(call: ApiRequest) -> ApiResponse:
 
 
 async def list_sessions(call: ApiRequest) -> ApiResponse:
-    user_id, query = path_user(call), call.query or Page()
+    user_id, query = call.user_id, call.query or Page()
     page = (user_id, call.caller.sees, query.limit, query.cursor)
 
     def read() -> ApiResponse:
@@ -151,7 +151,7 @@ async def list_sessions(call: ApiRequest) -> ApiResponse:
 
 
 async def get_user_analytics(call: ApiRequest) -> ApiResponse:
-    user_id = path_user(call)
+    user_id = call.user_id
     analytics = await call.read(lambda: call.services.activity.get_user_analytics(user_id, app=call.caller.sees))
     return success(analytics=analytics)
 

@@ -10,7 +10,6 @@ import msgspec
 from flashflow.backend.activity.consent import Consent
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
-from flashflow.backend.api.framework.parameters import path_user, time_range
 from flashflow.backend.api.framework.response_schemas import BATCH, part, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.streamed_response import streamed
@@ -22,7 +21,7 @@ from flashflow.backend.data.import_sessions import ImportSessionsIn, import_sess
 from flashflow.backend.data.retention import Kind, PruneResult
 from flashflow.backend.schemas.records import BatchResult
 from flashflow.backend.schemas.requests import AppName, Input, Moment, UserId
-from flashflow.backend.schemas.values import timestamp_ms
+from flashflow.backend.schemas.values import time_range, timestamp_ms
 from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.privacy.export import ExportFilter
 
@@ -108,12 +107,12 @@ def _notifications_write(call: ApiRequest) -> Write[Any, BatchResult]:
 
 
 async def export_user(call: ApiRequest) -> ApiResponse:
-    pieces = call.services.exports.user(path_user(call))
+    pieces = call.services.exports.user(call.user_id)
     return await streamed(call, pieces, "application/json", "person.json")
 
 
 async def erase_user(call: ApiRequest) -> ApiResponse:
-    user_id = path_user(call)
+    user_id = call.user_id
     query: EraseQuery = call.query or EraseQuery()
     unknown = query.even_if_unknown == "true"
     erased = await call.wait(lambda: call.services.erasing.erase(user_id, even_if_unknown=unknown))
@@ -121,18 +120,18 @@ async def erase_user(call: ApiRequest) -> ApiResponse:
 
 
 async def readmit_user(call: ApiRequest) -> ApiResponse:
-    user_id = path_user(call)
+    user_id = call.user_id
     return success(readmitted=await call.wait(lambda: call.services.erasing.readmit(user_id)))
 
 
 async def get_consent(call: ApiRequest) -> ApiResponse:
-    user_id = path_user(call)
+    user_id = call.user_id
     return success(consent=await call.read(lambda: call.services.activity.admission.consent(user_id)))
 
 
 async def set_consent(call: ApiRequest) -> ApiResponse:
     body: ConsentIn = call.body
-    write = call.services.activity.admission.consent_write(path_user(call), body.tracking)
+    write = call.services.activity.admission.consent_write(call.user_id, body.tracking)
     return success(consent=await call.services.activity_writes.run(write))
 
 

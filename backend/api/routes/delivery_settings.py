@@ -6,7 +6,6 @@ from msgspec import UNSET
 
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
-from flashflow.backend.api.framework.parameters import path_user
 from flashflow.backend.api.framework.response_schemas import response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.core.errors import ValidationError
@@ -22,7 +21,7 @@ def _settings(call: ApiRequest) -> UserDeliverySettings:
 
 
 async def get_contacts(call: ApiRequest) -> ApiResponse:
-    user_id = path_user(call)
+    user_id = call.user_id
     return success(contacts=await call.read(lambda: _settings(call).contact(user_id)))
 
 
@@ -35,17 +34,17 @@ def _check_quiet_hours(call: ApiRequest) -> None:
 
 
 async def set_contacts(call: ApiRequest) -> ApiResponse:
-    write = _settings(call).contact_write(path_user(call), call.body)
+    write = _settings(call).contact_write(call.user_id, call.body)
     return success(contacts=await call.services.notification_writes.run(write))
 
 
 async def set_quiet_hours(call: ApiRequest) -> ApiResponse:
-    write = _settings(call).quiet_hours_write(path_user(call), call.body)
+    write = _settings(call).quiet_hours_write(call.user_id, call.body)
     return success(quiet_hours=await call.services.notification_writes.run(write))
 
 
 async def set_do_not_disturb(call: ApiRequest) -> ApiResponse:
-    user_id, until_ms = path_user(call), _until(call)
+    user_id, until_ms = call.user_id, _until(call)
     write = _settings(call).do_not_disturb_write(user_id, until_ms)
     return success(do_not_disturb_until=await call.services.notification_writes.run(write))
 
@@ -60,7 +59,7 @@ def _until(call: ApiRequest) -> int | None:
 
 
 async def set_digest(call: ApiRequest) -> ApiResponse:
-    write = _settings(call).digest_write(path_user(call), call.body)
+    write = _settings(call).digest_write(call.user_id, call.body)
     return success(digest=await call.services.notification_writes.run(write))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page, paged_rows
-from flashflow.backend.api.framework.parameters import path_user
 from flashflow.backend.api.framework.response_schemas import page_type, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.schemas.records import Device, DeviceRegistered
@@ -23,7 +22,7 @@ async def register_device(call: ApiRequest) -> ApiResponse:
 
 
 async def list_devices(call: ApiRequest) -> ApiResponse:
-    user_id, devices = path_user(call), call.services.notifications.devices
+    user_id, devices = call.user_id, call.services.notifications.devices
     return await call.read(
         lambda: success(
             **paged_rows(

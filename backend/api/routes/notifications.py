@@ -10,7 +10,6 @@ from msgspec import Meta, UnsetType
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page
-from flashflow.backend.api.framework.parameters import path_user, time_range
 from flashflow.backend.api.framework.response_schemas import DECIDED, SENT, page_type, part, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.serializers import to_json_types, with_times_as_text
@@ -26,6 +25,7 @@ from flashflow.backend.schemas.records import (
     Sent,
 )
 from flashflow.backend.schemas.requests import Channel, Moment, RescheduleIn, SendIn, SendQuery, SnoozeIn, TypeName
+from flashflow.backend.schemas.values import time_range
 from flashflow.backend.store.engine.sql import PAGE_BYTES
 from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.notifications.notifications import ListFilter
@@ -117,7 +117,7 @@ def _check_list(call: ApiRequest) -> tuple[int | None, int | None]:
 
 
 async def list_notifications(call: ApiRequest) -> ApiResponse:
-    user_id, query = path_user(call), call.query or NotificationQuery()
+    user_id, query = call.user_id, call.query or NotificationQuery()
     since, until = (None, None) if call.query is None else _check_list(call)
     filters = ListFilter(
         user_id=user_id,
@@ -157,7 +157,7 @@ async def get_notification(call: ApiRequest) -> ApiResponse:
 
 
 async def read_all_notifications(call: ApiRequest) -> ApiResponse:
-    write = call.services.notifications.read_all_write(path_user(call), call.caller.sees)
+    write = call.services.notifications.read_all_write(call.user_id, call.caller.sees)
     updated = await call.services.notification_writes.run(write)
     return success(updated=len(updated))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
-from flashflow.backend.api.framework.parameters import path_user
 from flashflow.backend.api.framework.response_schemas import response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.core.error_collector import ErrorCollector
@@ -42,7 +41,7 @@ def _check_preferences(call: ApiRequest) -> None:
 
 
 async def get_preferences(call: ApiRequest) -> ApiResponse:
-    user_id, service = path_user(call), call.services.notifications
+    user_id, service = call.user_id, call.services.notifications
 
     def read() -> ApiResponse:
         matrix = service.get_preferences(user_id)
