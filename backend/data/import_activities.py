@@ -16,7 +16,7 @@ from flashflow.backend.activity.ingest import LOCAL_APP, past_ms
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.encoding import decode_id
 from flashflow.backend.schemas.records import BatchResult
-from flashflow.backend.schemas.requests import Agent, AppName, Id, Input, Moment, TypeName, Url, UserId
+from flashflow.backend.schemas.requests import Agent, AppName, Id, Input, Timestamp, TypeName, Url, UserId
 from flashflow.backend.schemas.validation import decode_row
 from flashflow.backend.schemas.values import metadata_json, timestamp_ms
 from flashflow.backend.store.activity.activities import NewActivity
@@ -31,12 +31,12 @@ class ImportedActivityIn(Input, frozen=True, kw_only=True):
 
     user_id: UserId
     activity_type: TypeName
-    timestamp: Moment
+    timestamp: Timestamp
     id: Id | None = None
     activity_id: Id | None = None
     session_id: Id | None = None
     app: AppName | None = None
-    received_at: Moment | None = None
+    received_at: Timestamp | None = None
     metadata: dict[str, Any] | None = None
     page_url: Url | None = None
     referrer: Url | None = None

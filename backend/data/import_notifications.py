@@ -22,8 +22,8 @@ from flashflow.backend.schemas.requests import (
     Channel,
     Input,
     Message,
-    Moment,
     Name,
+    Timestamp,
     Title,
     TypeName,
     UserId,
@@ -47,7 +47,7 @@ class ImportedNotificationIn(Input, frozen=True, kw_only=True):
     title: Title
     message: Message
     status: NotificationStatus
-    created_at: Moment
+    created_at: Timestamp
     app: AppName | None = None
     notification_type: TypeName = "general"
     channels: Annotated[list[Channel], Meta(min_length=1, max_length=16)] | None = None
@@ -56,15 +56,15 @@ class ImportedNotificationIn(Input, frozen=True, kw_only=True):
     data: dict[str, Any] | None = None
     actions: Annotated[list[ActionIn], Meta(max_length=3)] | None = None
     collapse_key: Name | None = None
-    scheduled_at: Moment | None = None
-    expires_at: Moment | None = None
-    sent_at: Moment | None = None
-    delivered_at: Moment | None = None
-    read_at: Moment | None = None
-    archived_at: Moment | None = None
-    snoozed_until: Moment | None = None
+    scheduled_at: Timestamp | None = None
+    expires_at: Timestamp | None = None
+    sent_at: Timestamp | None = None
+    delivered_at: Timestamp | None = None
+    read_at: Timestamp | None = None
+    archived_at: Timestamp | None = None
+    snoozed_until: Timestamp | None = None
     count: Annotated[int, Meta(ge=1, le=MOST_COUNTED)] = 1
-    listed_at: Moment | None = None
+    listed_at: Timestamp | None = None
 
 
 class ImportNotificationsIn(Input, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import FlashFlowError, ValidationError
 from flashflow.backend.data.import_activities import Address
 from flashflow.backend.schemas.records import BatchResult
-from flashflow.backend.schemas.requests import Agent, AppName, Id, Input, Moment, UserId
+from flashflow.backend.schemas.requests import Agent, AppName, Id, Input, Timestamp, UserId
 from flashflow.backend.schemas.validation import decode_row
 from flashflow.backend.schemas.values import metadata_json
 from flashflow.backend.store.activity import session_import
@@ -31,10 +31,10 @@ class ImportedSessionIn(Input, frozen=True, kw_only=True):
 
     id: Id
     user_id: UserId
-    start_time: Moment
+    start_time: Timestamp
     app: AppName | None = None
-    last_seen: Moment | None = None
-    end_time: Moment | None = None
+    last_seen: Timestamp | None = None
+    end_time: Timestamp | None = None
     end_reason: Literal["ended", "timeout"] | None = None
     device_info: dict[str, Any] | None = None
     ip_address: Address | None = None

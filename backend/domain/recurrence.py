@@ -18,7 +18,7 @@ from flashflow.backend.core.clock import MINUTE_MS, to_ms
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.core.timezones import NO_ZONE, UNKNOWN_ZONE, is_zone, local_time, zone_of
-from flashflow.backend.schemas.requests import END, Input, Moment, TimeOfDay
+from flashflow.backend.schemas.requests import END, Input, TimeOfDay, Timestamp
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
@@ -39,8 +39,8 @@ class Recurrence(Input, frozen=True, kw_only=True):
     days: Annotated[list[Day], Meta(min_length=1, max_length=7)] | None = None
     day_of_month: Annotated[int, Meta(ge=1, le=31)] | None = None
     timezone: Annotated[str, Meta(min_length=1, max_length=64, pattern=ZONE)] | None = None
-    starts_at: Moment | None = None
-    ends_at: Moment | None = None
+    starts_at: Timestamp | None = None
+    ends_at: Timestamp | None = None
 
 
 def check(rule: Recurrence) -> None:

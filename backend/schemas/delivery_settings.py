@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from flashflow.backend.schemas.requests import END, LOCALE, Input, Moment, TypeOrAll, row_json
+from flashflow.backend.schemas.requests import END, LOCALE, Input, Timestamp, TypeOrAll, row_json
 from flashflow.backend.schemas.validation import decode
 
 T = TypeVar("T", bound=Input)
@@ -44,7 +44,7 @@ class DoNotDisturbIn(Input, frozen=True, kw_only=True):
     """Do not disturb for ``minutes`` or ``until`` a time; ``until`` null ends it."""
 
     minutes: Annotated[int, Meta(ge=1, le=WEEK_MINUTES)] | UnsetType = UNSET
-    until: Moment | UnsetType | None = UNSET
+    until: Timestamp | UnsetType | None = UNSET
 
 
 class DigestIn(Input, frozen=True, kw_only=True):

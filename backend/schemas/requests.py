@@ -56,7 +56,7 @@ Channel = Annotated[
 ChannelOrAll = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^(\*|[a-z][a-z0-9_-]*)" + END)]
 AT = r"^([01][0-9]|2[0-3]):[0-5][0-9]" + END
 TimeOfDay = Annotated[str, Meta(pattern=AT, description="HH:MM")]
-Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset")]
+Timestamp = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset")]
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -73,7 +73,7 @@ class ActivityIn(Input, frozen=True, kw_only=True):
     page_url: Url | None = None
     referrer: Url | None = None
     user_agent: Agent | None = None
-    timestamp: Moment | None = None
+    timestamp: Timestamp | None = None
     activity_id: Id | None = None
     app: AppName | None = None
 
@@ -88,7 +88,7 @@ class BatchIn(Input, frozen=True, kw_only=True):
     """Batch of up to 1,000 activities; each row is validated separately."""
 
     activities: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=1000)]
-    sent_at: Moment | None = None
+    sent_at: Timestamp | None = None
 
 
 class ActivityTypeIn(Input, frozen=True, kw_only=True):
@@ -128,8 +128,8 @@ class SendIn(Input, frozen=True, kw_only=True):
     channels: Annotated[list[Channel], Meta(min_length=1, max_length=16)] | None = None
     data: dict[str, Any] | None = None
     priority: Priority = "normal"
-    scheduled_at: Moment | None = None
-    expires_at: Moment | None = None
+    scheduled_at: Timestamp | None = None
+    expires_at: Timestamp | None = None
     collapse_key: Name | None = None
     actions: Annotated[list[ActionIn], Meta(max_length=3)] | None = None
     device_tokens: Annotated[list[Token], Meta(min_length=1, max_length=100)] | None = None
@@ -212,13 +212,13 @@ class TypeIn(Input, frozen=True, kw_only=True):
 class SnoozeIn(Input, frozen=True, kw_only=True):
     """End of a snooze."""
 
-    until: Moment
+    until: Timestamp
 
 
 class RescheduleIn(Input, frozen=True, kw_only=True):
     """New send time."""
 
-    scheduled_at: Moment
+    scheduled_at: Timestamp
 
 
 class SendQuery(Input, frozen=True, kw_only=True):

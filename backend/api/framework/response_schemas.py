@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from flashflow.backend.rules.dry_run import ActivityExample, AlertExample
 from flashflow.backend.schemas import records
-from flashflow.backend.schemas.requests import Moment
+from flashflow.backend.schemas.requests import Timestamp
 from flashflow.backend.store.notifications.rules import Rule
 from flashflow.backend.store.notifications.schedules import Schedule
 
@@ -68,7 +68,7 @@ def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
 def _written(hint: Any) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is datetime:
-        return Moment
+        return Timestamp
     if isinstance(hint, type) and issubclass(hint, records.Record):
         return written(hint)
     if origin in {Union, types.UnionType}:

@@ -22,17 +22,17 @@ from flashflow.backend.api.http.request_metrics import counting
 
 API_PATH = "/api/"
 NOTHING_HERE = "There is nothing at this address."
-_PARAMETER = re.compile(r"(?P<before>[^{}]*/)\{(?P<name>\w+)(?P<whole>:path)?\}(?P<after>(?:/[^{}]+)?)")
+_PARAMETER = re.compile(r"(?P<before>[^{}]*/)\{(?P<name>\w+)(?P<slashes>:path)?\}(?P<after>(?:/[^{}]+)?)")
 
 Methods = dict[str, ASGIApp]
 
 
 class Pattern(NamedTuple):
-    """Paths with a parameter between ``before`` and ``after``; the value of a ``whole`` one may have slashes."""
+    """Paths with a parameter between ``before`` and ``after``; ``with_slashes``: its value may have slashes."""
 
     before: str
     name: str
-    whole: bool
+    with_slashes: bool
     after: str
 
     def value_in(self, path: str) -> str | None:
@@ -41,19 +41,21 @@ class Pattern(NamedTuple):
         if end < start or not path.startswith(self.before) or not path.endswith(self.after):
             return None
         value = path[start:end]
-        return value if self.whole or (value and "/" not in value) else None
+        return value if self.with_slashes or (value and "/" not in value) else None
 
 
 def _pattern(path: str) -> Pattern | None:
     """Return the pattern of an endpoint's path; None for a path without a parameter."""
     match = _PARAMETER.fullmatch(path)
-    return None if match is None else Pattern(match["before"], match["name"], bool(match["whole"]), match["after"])
+    return None if match is None else Pattern(match["before"], match["name"], bool(match["slashes"]), match["after"])
 
 
 def sub_routes(endpoints: Sequence[Endpoint]) -> dict[str, frozenset[str]]:
     """Map the path before a ``:path`` id to the segments that follow such an id in other routes."""
     patterns = [pattern for endpoint in endpoints if (pattern := _pattern(endpoint.path))]
-    found: dict[str, set[str]] = {pattern.before: set() for pattern in patterns if pattern.whole and not pattern.after}
+    found: dict[str, set[str]] = {
+        pattern.before: set() for pattern in patterns if pattern.with_slashes and not pattern.after
+    }
     for pattern in patterns:
         if pattern.after and pattern.before in found:
             found[pattern.before].add(pattern.after.split("/")[1])

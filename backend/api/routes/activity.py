@@ -21,8 +21,8 @@ from flashflow.backend.schemas.requests import (
     AppName,
     BatchIn,
     Id,
-    Moment,
     SessionIn,
+    Timestamp,
     TypeName,
     UserId,
 )
@@ -38,8 +38,8 @@ class ActivityQuery(Page, frozen=True, kw_only=True):
     activity_type: TypeName | None = None
     session_id: Id | None = None
     app: AppName | None = None
-    since: Moment | None = None
-    until: Moment | None = None
+    since: Timestamp | None = None
+    until: Timestamp | None = None
 
 
 def origin(call: ApiRequest, app: str | None) -> Origin:

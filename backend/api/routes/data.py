@@ -20,7 +20,7 @@ from flashflow.backend.data.import_notifications import ImportNotificationsIn, i
 from flashflow.backend.data.import_sessions import ImportSessionsIn, import_sessions_write
 from flashflow.backend.data.retention import Kind, PruneResult
 from flashflow.backend.schemas.records import BatchResult
-from flashflow.backend.schemas.requests import AppName, Input, Moment, UserId
+from flashflow.backend.schemas.requests import AppName, Input, Timestamp, UserId
 from flashflow.backend.schemas.values import time_range, timestamp_ms
 from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.privacy.export import ExportFilter
@@ -32,8 +32,8 @@ class ExportQuery(Input, frozen=True, kw_only=True):
     format: Format = "jsonl"
     user_id: UserId | None = None
     app: AppName | None = None
-    since: Moment | None = None
-    until: Moment | None = None
+    since: Timestamp | None = None
+    until: Timestamp | None = None
 
 
 class ConsentIn(Input, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class EraseQuery(Input, frozen=True, kw_only=True):
 class PruneIn(Input, frozen=True, kw_only=True):
     """Rows to delete: older than ``before``. ``dry_run``: only count them."""
 
-    before: Moment
+    before: Timestamp
     what: Kind = "all"
     dry_run: bool = False
 
@@ -170,7 +170,8 @@ ENDPOINTS = (
         method="GET", path="/api/users/{user_id:path}/export", scope="admin", handler=export_user,
         summary="Export everything stored about a user", answer="one JSON document, streamed",
         responses={200: part(
-            "UserExport", user_id=str, exported_at=Moment, consent=_OBJECT, figures=_OBJECT, preferences=list[_OBJECT],
+            "UserExport", user_id=str, exported_at=Timestamp, consent=_OBJECT, figures=_OBJECT,
+            preferences=list[_OBJECT],
             contacts=_OBJECT | None, quiet_hours=_OBJECT, digests=_OBJECT, devices=list[_OBJECT], rules=list[_OBJECT],
             schedules=list[_OBJECT], activities=list[_OBJECT], sessions=list[_OBJECT], notifications=list[_OBJECT],
         )},
@@ -202,7 +203,8 @@ ENDPOINTS = (
         answer="erased_at, removed: rows of each kind, backups_removed, remains; repeated: zeros; 404 if "
         "nothing is stored about the user, unless even_if_unknown=true",
         responses={200: response_type(
-            "EraseAnswer", erased_at=Moment, removed=dict[str, int], backups_removed=int, swept=bool, remains=list[str],
+            "EraseAnswer", erased_at=Timestamp, removed=dict[str, int], backups_removed=int, swept=bool,
+            remains=list[str],
         )},
     ),
 )  # fmt: skip

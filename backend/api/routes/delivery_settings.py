@@ -11,7 +11,7 @@ from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.notifications.delivery_settings import UserDeliverySettings
 from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, DoNotDisturbIn, QuietHoursIn
-from flashflow.backend.schemas.requests import Moment
+from flashflow.backend.schemas.requests import Timestamp
 from flashflow.backend.schemas.values import timestamp_ms
 from flashflow.backend.store.notifications.delivery_settings import Contact, DigestChoice, QuietSetting
 
@@ -87,7 +87,7 @@ ENDPOINTS = (
         handler=set_do_not_disturb, body=DoNotDisturbIn,
         summary="Hold non-critical notifications for some minutes or until a time; until null ends it",
         answer="do_not_disturb_until",
-        responses={200: response_type("DoNotDisturbAnswer", do_not_disturb_until=Moment | None)},
+        responses={200: response_type("DoNotDisturbAnswer", do_not_disturb_until=Timestamp | None)},
     ),
     Endpoint(
         method="PUT", path="/api/notifications/digest/{user_id:path}", scope="manage", handler=set_digest,

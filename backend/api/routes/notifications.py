@@ -24,7 +24,7 @@ from flashflow.backend.schemas.records import (
     Priority,
     Sent,
 )
-from flashflow.backend.schemas.requests import Channel, Moment, RescheduleIn, SendIn, SendQuery, SnoozeIn, TypeName
+from flashflow.backend.schemas.requests import Channel, RescheduleIn, SendIn, SendQuery, SnoozeIn, Timestamp, TypeName
 from flashflow.backend.schemas.values import time_range
 from flashflow.backend.store.engine.sql import PAGE_BYTES
 from flashflow.backend.store.engine.writer import Write
@@ -39,8 +39,8 @@ class NotificationQuery(Page, frozen=True, kw_only=True):
     channel: Channel | None = None
     priority: Priority | None = None
     q: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
-    since: Moment | None = None
-    until: Moment | None = None
+    since: Timestamp | None = None
+    until: Timestamp | None = None
 
 
 async def send_notification(call: ApiRequest) -> ApiResponse:
