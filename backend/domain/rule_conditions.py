@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import insort
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,47 +24,25 @@ _QUOTED = re.compile(rf"(?P<key>{QUOTED_KEY})(\.|\Z)")
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class ActivityFacts:
-    """Activity as input of rules; its metadata is decoded at first use."""
+class ActivityFacts(msgspec.Struct, dict=True):
+    """Activity as input of rules; ``metadata_json`` is decoded at first use."""
 
-    __slots__ = ("_metadata", "_text", "activity_type", "app", "at_ms", "id", "page_url", "received_ms", "referrer",
-                 "seq", "session_id", "user_agent", "user_id")  # fmt: skip
+    seq: int
+    id: str
+    user_id: str
+    activity_type: str
+    session_id: str
+    app: str
+    at_ms: int
+    received_ms: int
+    metadata_json: str | None
+    page_url: str | None
+    referrer: str | None
+    user_agent: str | None
 
-    def __init__(
-        self,
-        seq: int,
-        id: str,
-        user_id: str,
-        activity_type: str,
-        session_id: str,
-        app: str,
-        at_ms: int,
-        received_ms: int,
-        metadata: str | None,
-        page_url: str | None,
-        referrer: str | None,
-        user_agent: str | None,
-    ) -> None:
-        """``metadata`` is JSON text."""
-        self.seq = seq
-        self.id = id
-        self.user_id = user_id
-        self.activity_type = activity_type
-        self.session_id = session_id
-        self.app = app
-        self.at_ms = at_ms
-        self.received_ms = received_ms
-        self.page_url = page_url
-        self.referrer = referrer
-        self.user_agent = user_agent
-        self._text = metadata
-        self._metadata: dict[str, Any] | None = None
-
-    @property
+    @cached_property
     def metadata(self) -> dict[str, Any]:
-        if self._metadata is None:
-            self._metadata = _decode_object(self._text) if self._text else {}
-        return self._metadata
+        return _decode_object(self.metadata_json) if self.metadata_json else {}
 
     def value(self, path: Path) -> Any:
         """Return the value at ``path``; None where there is none."""
@@ -91,8 +70,8 @@ class Condition(NamedTuple):
     op: str
     value: Any
 
-    def holds(self, happening: ActivityFacts) -> bool:
-        found = happening.value(self.path)
+    def holds(self, activity: ActivityFacts) -> bool:
+        found = activity.value(self.path)
         if self.op == "exists":
             return (found is not None) is (self.value is not False)
         if found is None:
@@ -129,22 +108,22 @@ def terms_of(on: OnIn, cooldown_minutes: int) -> Terms:
     return Terms(on.times, (on.within_minutes or 0) * MINUTE_MS, cooldown_minutes * MINUTE_MS)
 
 
-def match(terms: Terms, uses: RuleState, at_ms: int, now_ms: int) -> tuple[bool, RuleState]:
+def match(terms: Terms, state: RuleState, at_ms: int, now_ms: int) -> tuple[bool, RuleState]:
     """Evaluate a match of time ``at_ms`` at ``now_ms``. Return whether the rule fires, and its state if no notification
     is sent (after one it is ``after_firing(now_ms)``).
 
     With ``times`` 1 any match fires. Otherwise the match must be one of the ``times`` newest since the last firing, and
     these must lie within ``within_ms``. A firing resets the count. Matches count during the cool-down too.
     """
-    cooling = uses.fired_at is not None and abs(now_ms - uses.fired_at) < terms.cooldown_ms
+    cooling = state.fired_at is not None and abs(now_ms - state.fired_at) < terms.cooldown_ms
     may_fire = not cooling and now_ms - at_ms <= LATE_MS
     if terms.times == 1:
-        return may_fire, uses
-    times = list(uses.times)
+        return may_fire, state
+    times = list(state.times)
     insort(times, at_ms)
     kept = [time for time in times if time >= times[-1] - terms.within_ms][-terms.times :]
     fires = may_fire and len(kept) == terms.times and at_ms >= kept[0]
-    return fires, RuleState(tuple(kept), uses.fired_at)
+    return fires, RuleState(tuple(kept), state.fired_at)
 
 
 def after_firing(now_ms: int) -> RuleState:
@@ -152,10 +131,10 @@ def after_firing(now_ms: int) -> RuleState:
     return RuleState((), now_ms)
 
 
-def useful_until(terms: Terms, uses: RuleState) -> int:
-    """Return the time until which ``uses`` can affect an evaluation, late activities included."""
-    counts = uses.times[-1] + terms.within_ms + LATE_MS if uses.times else 0
-    cools = uses.fired_at + terms.cooldown_ms if uses.fired_at is not None else 0
+def useful_until(terms: Terms, state: RuleState) -> int:
+    """Return the time until which ``state`` can affect an evaluation, late activities included."""
+    counts = state.times[-1] + terms.within_ms + LATE_MS if state.times else 0
+    cools = state.fired_at + terms.cooldown_ms if state.fired_at is not None else 0
     return max(counts, cools)
 
 

@@ -17,7 +17,7 @@ from flashflow.backend.domain.rule_conditions import ActivityFacts
 from flashflow.backend.rendering.template_renderer import render, variables
 from flashflow.backend.schemas.requests import SendIn
 from flashflow.backend.schemas.rules import AlertIn, RuleChangeIn, RuleMessageIn
-from flashflow.backend.schemas.values import MOST_DATA
+from flashflow.backend.schemas.values import MOST_DATA, depth
 from flashflow.backend.store.notifications.templates import variables_of
 
 OF_ACTIVITY = frozenset(
@@ -50,7 +50,7 @@ def activity_data(rule: str, times: int, activity: ActivityFacts, used: Sequence
     if activity.page_url is not None:
         data["page_url"] = activity.page_url
     metadata = activity.metadata
-    if metadata and not _is_deep(metadata) and len(to_json(metadata)) <= LARGEST_METADATA:
+    if metadata and depth(metadata) <= DEEPEST_METADATA and len(to_json(metadata)) <= LARGEST_METADATA:
         data["metadata"] = metadata
     return data | _flat(metadata, used)
 
@@ -119,17 +119,3 @@ def _flat(metadata: Mapping[str, Any], used: Sequence[str]) -> dict[str, Any]:
             if len(flat) >= MOST_FLAT + len(used):
                 break
     return flat
-
-
-def _is_deep(value: dict[str, Any]) -> bool:
-    level: list[Any] = [value]
-    for _ in range(DEEPEST_METADATA):
-        level = [
-            part
-            for inner in level
-            for part in (inner.values() if isinstance(inner, dict) else inner)
-            if isinstance(part, dict | list)
-        ]
-        if not level:
-            return False
-    return True

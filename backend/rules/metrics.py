@@ -11,13 +11,13 @@ from flashflow.backend.store.activity.rule_queries import count_sessions
 from flashflow.backend.store.analytics import cohorts_and_funnels, totals
 from flashflow.backend.store.analytics.totals import Slice
 
-Question = Callable[[QueryContext, Slice, int, int], int]
+MetricQuery = Callable[[QueryContext, Slice, int, int], int]
 
-QUESTIONS: Mapping[str, Question] = {
-    "activities": lambda asked, day, _start, _end: totals.activities(asked.conn, day),
-    "active_users": lambda asked, day, _start, _end: cohorts_and_funnels.active_users(asked.conn, day),
-    "new_users": lambda asked, day, _start, _end: cohorts_and_funnels.new_users(asked.conn, day),
-    "sessions": lambda asked, _day, start_ms, end_ms: count_sessions(asked.conn, start_ms, end_ms, asked.app),
+QUERIES: Mapping[str, MetricQuery] = {
+    "activities": lambda context, day, _start, _end: totals.activities(context.conn, day),
+    "active_users": lambda context, day, _start, _end: cohorts_and_funnels.active_users(context.conn, day),
+    "new_users": lambda context, day, _start, _end: cohorts_and_funnels.new_users(context.conn, day),
+    "sessions": lambda context, _day, start_ms, end_ms: count_sessions(context.conn, start_ms, end_ms, context.app),
 }
 
 
@@ -30,9 +30,9 @@ class AnalyticsMetrics:
     def value(self, metric: str, start_ms: int, end_ms: int, app: str | None) -> int:
         """Return the metric over [``start_ms``, ``end_ms``) for one app or all (None)."""
 
-        def question(asked: QueryContext) -> int:
-            day = asked.local.day(start_ms)
-            whole = Slice(day, day, asked.app_key, 0, cut_at(end_ms, day, asked.local))
-            return QUESTIONS[metric](asked, whole, start_ms, end_ms)
+        def query(context: QueryContext) -> int:
+            day = context.local.day(start_ms)
+            part = Slice(day, day, context.app_key, 0, cut_at(end_ms, day, context.local))
+            return QUERIES[metric](context, part, start_ms, end_ms)
 
-        return self._analytics.run(Filters(app=app), question)
+        return self._analytics.run(Filters(app=app), query)

@@ -39,24 +39,10 @@ class RuleRef(NamedTuple):
     caller: str = LOCAL_APP
 
 
-class NewRule(NamedTuple):
-    """A rule to create, with every field checked. ``owner``: the only app whose activities and templates it uses."""
-
-    name: str
-    app: str
-    owner: str | None
-    body: Body
-    enabled: bool
-
-
-class RuleChange(NamedTuple):
-    """The new fields of a rule. ``owner``: the only app whose activities and templates the caller may use."""
-
-    ref: RuleRef
-    name: str | None
-    owner: str | None
-    body: Body
-    enabled: bool
+NewRule = tuple[RuleIn, str, str | None]
+"""A checked rule to create, its app, and the only app whose activities and templates it uses (None: any)."""
+RuleChange = tuple[RuleRef, RuleChangeIn, str | None]
+"""A rule, its checked new fields, and the only app whose activities and templates the caller may use (None: any)."""
 
 
 class Rules:
@@ -96,12 +82,12 @@ class Rules:
     def create_write(self, draft: RuleIn, app: str, owner: str | None) -> Write[NewRule, Rule]:
         """Build the write of ``create``. ``owner``: the only app whose activities and templates it uses (None: any)."""
         self.check(draft, app, owner)
-        return Write(self._create, NewRule(draft.name, app, owner, body_of(draft), draft.enabled))
+        return Write(self._create, (draft, app, owner))
 
     def change_write(self, ref: RuleRef, draft: RuleChangeIn, owner: str | None) -> Write[RuleChange, Rule]:
         """Build the write that replaces a rule. A change of ``on`` or ``alert`` resets its state."""
         self.check(draft, ref.caller, owner)
-        return Write(self._change, RuleChange(ref, draft.name, owner, body_of(draft), draft.enabled))
+        return Write(self._change, (ref, draft, owner))
 
     def dismiss_error_write(self, ref: RuleRef) -> Write[RuleRef, Rule]:
         """Build the write that clears a rule's last error."""
@@ -156,29 +142,31 @@ class Rules:
 
     @each_item
     def _create(self, tx: Tx, new: NewRule) -> Rule:
-        if rules.named(tx.conn, new.name, new.app):
-            raise _taken(new.name)
-        if rules.count_of(tx.conn, new.app) >= MOST_RULES:
+        draft, app, owner = new
+        if rules.named(tx.conn, draft.name, app):
+            raise _taken(draft.name)
+        if rules.count_of(tx.conn, app) >= MOST_RULES:
             raise Conflict(f"This app has {MOST_RULES} rules, which is the most.")
-        _check_template(tx, new.body, new.owner)
+        body = body_of(draft)
+        _check_template(tx, body, owner)
         seq = rules.insert(
-            tx, self._new_id(), new.name, new.app, new.owner, new.body, switched_on=new.enabled,
-            after_seq=self._last(),
-        )  # fmt: skip
+            tx, self._new_id(), draft.name, app, owner, body, switched_on=draft.enabled, after_seq=self._last()
+        )
         return _publish(tx, seq)
 
     @each_item
     def _change(self, tx: Tx, change: RuleChange) -> Rule:
-        row = _find(tx.conn, change.ref)
-        name = change.name or row.name
+        ref, draft, owner = change
+        row = _find(tx.conn, ref)
+        name, body = draft.name or row.name, body_of(draft)
         # A change by an admin keeps the rule's owner; a change by an app limits the rule to that app.
-        owner = row.owner if change.owner is None else change.owner
+        owner = row.owner if owner is None else owner
         if name != row.name and rules.named(tx.conn, name, row.app):
             raise _taken(name)
-        _check_template(tx, change.body, owner)
-        rules.update(tx, row, name, owner, change.body, switched_on=change.enabled)
-        before, after = (row.body.on, row.body.alert, row.owner), (change.body.on, change.body.alert, owner)
-        if before != after or (change.enabled and not row.enabled):
+        _check_template(tx, body, owner)
+        rules.update(tx, row, name, owner, body, switched_on=draft.enabled)
+        before, after = (row.body.on, row.body.alert, row.owner), (body.on, body.alert, owner)
+        if before != after or (draft.enabled and not row.enabled):
             rules.reset_state(tx, row.seq, self._last())
         return _publish(tx, row.seq)
 

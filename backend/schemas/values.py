@@ -50,7 +50,7 @@ def metadata_json(value: dict[str, Any] | None, field: str = "metadata") -> str 
         return None
     try:
         text = to_json(value)
-        if text.count("{") + text.count("[") > DEEPEST and _depth(value) > DEEPEST:
+        if text.count("{") + text.count("[") > DEEPEST and depth(value) > DEEPEST:
             raise ValidationError.of(field, f"is nested more than {DEEPEST} levels deep")
         return text
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -65,11 +65,11 @@ def data_json(value: dict[str, Any] | None, users: int) -> str | None:
     return text
 
 
-def _depth(value: object) -> int:
+def depth(value: object) -> int:
     """Return the nesting depth of objects and lists."""
-    depth = 0
+    levels = 0
     level: list[Any] = [value]
     while level := [inner for inner in level if isinstance(inner, dict | list | tuple)]:
-        depth += 1
+        levels += 1
         level = [part for inner in level for part in (inner.values() if isinstance(inner, dict) else inner)]
-    return depth
+    return levels

@@ -38,7 +38,7 @@ def happening(metadata: Any = None, **fields: Any) -> ActivityFacts:
         "seq": 1, "id": "a1", "user_id": "ada", "activity_type": "checkout", "session_id": "s1", "app": "shop",
         "at_ms": NOON, "received_ms": NOON, "page_url": None, "referrer": None, "user_agent": None,
     }  # fmt: skip
-    return ActivityFacts(**plain | fields, metadata=None if metadata is None else json.dumps(metadata))
+    return ActivityFacts(**plain | fields, metadata_json=None if metadata is None else json.dumps(metadata))
 
 
 def holds(field: str, op: str, value: Any, metadata: Any = None, **fields: Any) -> bool:
