@@ -126,11 +126,7 @@ class Backend:
         self.outbox = Outbox(OutboxTable(self.notifications.store), {}, self.clock)
         self._first_settings()
         self.dashboard = DashboardMetrics(self.activity, self.notifications)
-        self.trials = ChannelTester(
-            self.notifications.store, lambda: self.channels.route_queues, self.clock, self.notifications.new_id,
-            send_notification=self.notifications.send_notification,
-            this_computer=lambda: self.notifications.sender.this_computer,
-        )  # fmt: skip
+        self.trials = ChannelTester(self.notifications, lambda: self.channels.route_queues)
         self.rules = Rules(
             self.activity,
             self.notifications,

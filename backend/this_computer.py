@@ -34,7 +34,7 @@ def register_this_computer(
         return (known[0] if len(known) == 1 and _ID.fullmatch(known[0]) else f"computer:{uuid.uuid4()}").encode()
 
     token = read_or_create(folder / ID_FILE, _parse, create, report)
-    notifications.sender.this_computer = token
+    notifications.policy_inputs.this_computer = token
     with suppress(Erased):  # the owner was erased, so this computer has no user
         notifications.register_device_token(user_id, token, "desktop", {"name": name})
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping
 
-from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import Conflict, NotFound
 from flashflow.backend.delivery.route_queue import RouteQueue
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.domain.delivery_policy import SYSTEMS
+from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.schemas.records import Record, Sent
-from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.notifications.delivery_settings import contact_of
 from flashflow.backend.store.notifications.devices import active_tokens
 
@@ -26,8 +25,6 @@ TIMEOUT_S = 45.0
 
 Address = tuple[str | None, str | None, int | None]
 """Target, platform, and registration time in milliseconds since 1970."""
-SendNotification = Callable[..., Sent]
-"""``NotificationService.send_notification``."""
 
 
 class ChannelTest(Record, frozen=True, kw_only=True):
@@ -43,26 +40,14 @@ class ChannelTest(Record, frozen=True, kw_only=True):
 class ChannelTester:
     """Send tests through the configured channels.
 
-    ``route_queues`` returns the queues configured now by route, ``this_computer`` the token of the device this process
-    runs on, once it is registered.
+    ``route_queues`` returns the queues configured now by route.
     """
 
     def __init__(
-        self,
-        store: Store,
-        route_queues: Callable[[], Mapping[str, RouteQueue]],
-        clock: Clock,
-        new_id: Callable[[], str],
-        *,
-        send_notification: SendNotification,
-        this_computer: Callable[[], str | None],
+        self, notifications: NotificationService, route_queues: Callable[[], Mapping[str, RouteQueue]]
     ) -> None:
-        self._store = store
+        self._notifications = notifications
         self._route_queues = route_queues
-        self._clock = clock
-        self._new_id = new_id
-        self._send_notification = send_notification
-        self._this_computer = this_computer
 
     def send_test(self, channel: str, user_id: str) -> tuple[ChannelTest, ...]:
         """Test ``channel`` (or one route of push) on every target of ``user_id``; block until the providers answer.
@@ -70,7 +55,7 @@ class ChannelTester:
         Raises NotFound where the channel is not configured, Conflict where the user has no address for it.
         """
         if channel == "in_app":
-            sent = self._send_notification(
+            sent = self._notifications.send_notification(
                 user_id, TITLE, MESSAGE, notification_type=TYPE, channel=channel, app="flashflow"
             )
             return (_inbox_result(sent),)
@@ -78,7 +63,9 @@ class ChannelTester:
         routes = [route for route in (SYSTEMS.values() if channel == "push" else [channel]) if route in queues]
         if not routes:
             raise NotFound(f"The channel {channel!r} is not configured.")
-        found = self._store.read(lambda conn: [(route, self._addresses(conn, route, user_id)) for route in routes])
+        found = self._notifications.store.read(
+            lambda conn: [(route, self._addresses(conn, route, user_id)) for route in routes]
+        )
         tests = [self._test(route, queues[route], user_id, address) for route, there in found for address in there]
         if not tests:
             raise Conflict(f"The user {user_id!r} has no address for this channel.")
@@ -101,7 +88,7 @@ class ChannelTester:
         """Whether pushes to this device take that route, by the rules of ``domain.delivery_policy``."""
         if platform == "ios" and "apns" not in self._route_queues():
             return route == "fcm"
-        if platform == "desktop" and token != self._this_computer():
+        if platform == "desktop" and token != self._notifications.policy_inputs.this_computer:
             return False
         return SYSTEMS.get(platform) == route
 
@@ -109,8 +96,8 @@ class ChannelTester:
         target, platform, registered_at = address
         outcome: Outcome = queue.channel.send(
             DeliveryMessage(
-                delivery_id=self._new_id(),
-                notification_id=self._new_id(),
+                delivery_id=self._notifications.new_id(),
+                notification_id=self._notifications.new_id(),
                 user_id=user_id,
                 app="flashflow",
                 title=TITLE,
@@ -120,7 +107,7 @@ class ChannelTester:
                 platform=platform,
                 registered_at=registered_at,
                 notification_type=TYPE,
-                created_at=self._clock.now_ms(),
+                created_at=self._notifications.clock.now_ms(),
                 patience_s=TIMEOUT_S,
             )
         )

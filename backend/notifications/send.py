@@ -58,15 +58,6 @@ class Sender:
         self._new_id = new_id
         self._policy_inputs = policy_inputs
 
-    @property
-    def this_computer(self) -> str | None:
-        """The token of the device this process runs on, once it is registered."""
-        return self._policy_inputs.this_computer
-
-    @this_computer.setter
-    def this_computer(self, token: str) -> None:
-        self._policy_inputs.this_computer = token
-
     def send(self, tx: Tx, orders: Sequence[Order]) -> list[tuple[Sent, ...] | FlashFlowError]:
         """Store every order's notifications. Refuse an order whose template cannot be rendered, or whose users are all
         erased; leave out erased users otherwise."""

@@ -87,7 +87,7 @@ def clock() -> StillClock:
 def service(tmp_path: Path, clock: StillClock) -> Iterator[NotificationService]:
     with NotificationService(tmp_path / "n.db", clock=clock) as service:
         service.register_device_token("ada", "here", "desktop")
-        service.sender.this_computer = "here"
+        service.policy_inputs.this_computer = "here"
         yield service
 
 
@@ -348,7 +348,7 @@ class Stuck(Answering):
         threading.Event().wait()
 service = NotificationService(sys.argv[1])
 service.register_device_token("ada", "here", "desktop")
-service.sender.this_computer = "here"
+service.policy_inputs.this_computer = "here"
 outbox = Outbox(OutboxTable(service.store), {"desktop": RouteQueue(Stuck())}, SystemClock())
 outbox.start()
 service.send_notification("ada", "T", "M", channel="push")

@@ -40,13 +40,10 @@ class Parts:
         for token, platform in (("here", "desktop"), ("elsewhere", "desktop"), ("ab" * 32, "ios"), ("browser", "web")):
             service.register_device_token("ada", token, platform)
         self.trials = ChannelTester(
-            service.store,
+            service,
             lambda: {route: RouteQueue(self.channels[route]) for route in self.configured},
-            self.hands.clock,
-            service.new_id,
-            send_notification=service.send_notification,
-            this_computer=lambda: "here",
         )
+        service.policy_inputs.this_computer = "here"
 
     def asked(self, channel: str) -> dict[str, list[str | None]]:
         """Test it; route → whom it was asked to reach."""

@@ -327,7 +327,7 @@ def test_push_to_what_cannot_be_reached_says_why(service: NotificationService) -
     service.register_device_token("ada", "phone", "ios")
     service.register_device_token("ada", "elsewhere", "desktop")
     service.register_device_token("ada", "here", "desktop")
-    service.sender.this_computer = "here"
+    service.policy_inputs.this_computer = "here"
     assert push() == [("failed", "not_configured"), ("failed", "other_computer"), ("pending", "queued")]
 
 
