@@ -116,7 +116,7 @@ class Backend:
         self.exports = Export(self.activity, self.notifications)
         self.erasing = Erasure(self.activity, self.notifications)
         self.retention = Retention(self.activity, self.notifications)
-        self.upkeep = Maintenance(
+        self.maintenance = Maintenance(
             self.activity,
             self.notifications,
             self.erasing,
@@ -126,7 +126,7 @@ class Backend:
         self.outbox = Outbox(OutboxTable(self.notifications.store), {}, self.clock)
         self._first_settings()
         self.dashboard = DashboardMetrics(self.activity, self.notifications)
-        self.trials = ChannelTester(self.notifications, lambda: self.channels.route_queues)
+        self.channel_tester = ChannelTester(self.notifications, lambda: self.channels.route_queues)
         self.rules = Rules(
             self.activity,
             self.notifications,
@@ -163,7 +163,7 @@ class Backend:
     def send_test(self, route: str, user_id: str | None = None) -> tuple[ChannelTest, ...]:
         """Send a test by a channel, or one route of push, to the owner or ``user_id``. Blocks until the provider has
         answered: do not call it on the event loop. Raises NotFound and Conflict."""
-        return self.trials.send_test(route, user_id or self.me)
+        return self.channel_tester.send_test(route, user_id or self.me)
 
     def web_push_key(self) -> str | None:
         """Return the public key for browser subscriptions; None where Web Push is not configured."""
@@ -185,13 +185,13 @@ class Backend:
 
         Raises PortTaken where the port is in use.
         """
-        self.upkeep.finish_erasing()
+        self.maintenance.finish_erasing()
         if api:
             self._bind(screens)
         self._start_writes.add(self._register_this_computer)
         self._start_writes.add(self._send_notices)
         self._start_writes.run()
-        self.bus.subscribe(self._hear)
+        self.bus.subscribe(self._on_events)
         self.bus.subscribe(self.rule_worker.on_events)
         self.outbox.start()
         self.rule_worker.start()
@@ -206,16 +206,16 @@ class Backend:
         self.jobs.every(5, self.activity.settle_metrics)
         self.jobs.every(5, lambda: self.activity.rollups.recount(seconds=1))
         self.jobs.every(5, self._notify_of_full_dimensions)
-        self.jobs.every(3600, self.upkeep.delete_old_responses)
+        self.jobs.every(3600, self.maintenance.delete_old_responses)
         self.jobs.every(30, self.rules.evaluator.check_alerts, long=True)
         self.jobs.every(3600, self.rules.delete_expired_state)
-        self.jobs.every(3600, self.upkeep.back_up_daily, long=True)
+        self.jobs.every(3600, self.maintenance.back_up_daily, long=True)
         self.jobs.every(3600, self.retention.begin)
         self.jobs.every(60, self.erasing.finish, long=True)
-        self.jobs.every(2, self.upkeep.replace_damaged_text)
+        self.jobs.every(2, self.maintenance.replace_damaged_text)
         self.jobs.every(5, lambda: index_tail(self.notifications.store))
         self.jobs.start()
-        self.upkeep.check_large_files()
+        self.maintenance.check_large_files()
         if self._http is not None:
             self._http.start()
             self._start_writes.add(self._announce)
@@ -292,7 +292,7 @@ class Backend:
 
     def damaged_rows(self) -> int:
         """Return the number of rows whose text was not UTF-8."""
-        return self.upkeep.damaged_rows()
+        return self.maintenance.damaged_rows()
 
     def storage_fault(self) -> str | None:
         """Return a code for the storage's fault; None without one."""
@@ -304,7 +304,7 @@ class Backend:
         others = (*self.jobs.threads, self.outbox.thread, self.rule_worker.thread, self._toast_dismissals.thread, http)
         return health.failing_threads((self.activity.store, self.notifications.store), others)
 
-    def _hear(self, events: tuple[Event, ...]) -> None:
+    def _on_events(self, events: tuple[Event, ...]) -> None:
         if any(event.kind == "outbox" for event in events):
             self.outbox.wake()
         read = [event.id for event in events if event.kind == "toast.dismissed"]

@@ -94,7 +94,7 @@ class NotificationService:
         self.policy_inputs = PolicyInputLoader(lambda: self.zone)
         self.sender = Sender(self.new_id, self.policy_inputs)
         self.due_release = DueRelease(self.new_id, self.policy_inputs)
-        self.retrial = Retry(self.new_id, self.policy_inputs)
+        self.retry_handler = Retry(self.new_id, self.policy_inputs)
         self.templates = Templates(self.store, self.new_id, self.channels)
         self.devices = Devices(self.store, self.new_id)
         self.preferences = Preferences(self.store, self.channels)
@@ -301,7 +301,7 @@ class NotificationService:
 
     def inbox_write(self, verb: str, key: NotificationKey) -> Write[NotificationKey, Notification]:
         """Build the write of read, unread, archive, unarchive, cancel or retry."""
-        return Write(self.retrial.retry if verb == "retry" else inbox.HANDLERS[verb], key)
+        return Write(self.retry_handler.retry if verb == "retry" else inbox.HANDLERS[verb], key)
 
     def _change(self, verb: str, notification_id: NotificationRef) -> Notification:
         return self.store.run(self.inbox_write(verb, (notification_id_of(notification_id), None)))

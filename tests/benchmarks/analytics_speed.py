@@ -65,7 +65,7 @@ def fill(path: Path, activities: int, until_ms: int, *, roaming: bool = False) -
     with UserActivityService(path, clock=clock) as service:
         made = batches(Shape(activities, USERS, DAYS, until_ms, roaming))
         for _ in range(PARTS):
-            spent, upkeep, count = 0.0, 0.0, 0
+            spent, maintenance, count = 0.0, 0.0, 0
             for batch, at in islice(made, activities // PARTS // BATCH):
                 clock.ms = max(clock.ms, at)
                 started = time.perf_counter()
@@ -77,9 +77,9 @@ def fill(path: Path, activities: int, until_ms: int, *, roaming: bool = False) -
                     waiting = 0
                     started = time.perf_counter()
                     service.close_idle_sessions()
-                    upkeep += time.perf_counter() - started
+                    maintenance += time.perf_counter() - started
             rates.append(count / spent)
-            words = f"{rates[-1]:,.0f} activities/s, beside {upkeep:.0f} s of upkeep"
+            words = f"{rates[-1]:,.0f} activities/s, beside {maintenance:.0f} s of maintenance"
             print(f"  {activities:,}: {words}", file=sys.stderr, flush=True)
         clock.ms = until_ms
         while service.close_idle_sessions():

@@ -39,7 +39,7 @@ class Parts:
         service = self.hands.service
         for token, platform in (("here", "desktop"), ("elsewhere", "desktop"), ("ab" * 32, "ios"), ("browser", "web")):
             service.register_device_token("ada", token, platform)
-        self.trials = ChannelTester(
+        self.channel_tester = ChannelTester(
             service,
             lambda: {route: RouteQueue(self.channels[route]) for route in self.configured},
         )
@@ -47,7 +47,7 @@ class Parts:
 
     def asked(self, channel: str) -> dict[str, list[str | None]]:
         """Test it; route → whom it was asked to reach."""
-        self.trials.send_test(channel, "ada")
+        self.channel_tester.send_test(channel, "ada")
         return {route: channel.targets for route, channel in self.channels.items() if channel.targets}
 
 
@@ -73,7 +73,7 @@ def test_an_iphone_is_reached_by_firebase_where_there_is_no_apns(parts: Parts) -
 
 
 def test_the_inbox_is_tested_with_a_notification_that_is_there(parts: Parts) -> None:
-    (trial,) = parts.trials.send_test("in_app", "ada")
+    (trial,) = parts.channel_tester.send_test("in_app", "ada")
     assert (trial.channel, trial.outcome) == ("in_app", "delivered")
     (found,) = parts.hands.service.get_user_notifications("ada").notifications
     assert (found.title, found.status) == ("A test from FlashFlow", "delivered")
@@ -81,16 +81,16 @@ def test_the_inbox_is_tested_with_a_notification_that_is_there(parts: Parts) -> 
 
 def test_an_inbox_that_its_reader_turned_off_says_so(parts: Parts) -> None:
     parts.hands.service.update_notification_preference("ada", "*", "in_app", False)
-    (trial,) = parts.trials.send_test("in_app", "ada")
+    (trial,) = parts.channel_tester.send_test("in_app", "ada")
     assert (trial.outcome, trial.code, trial.text) == ("permanent", "channel_off", "The user turned the app off.")
 
 
 def test_what_is_not_configured_or_has_no_address_is_said(parts: Parts) -> None:
     with pytest.raises(NotFound):
-        parts.trials.send_test("sms", "ada")
+        parts.channel_tester.send_test("sms", "ada")
     for channel in ("push", "fcm", "email"):
         with pytest.raises(Conflict):
-            parts.trials.send_test(channel, "nobody")
+            parts.channel_tester.send_test(channel, "nobody")
     parts.configured.clear()
     with pytest.raises(NotFound):
-        parts.trials.send_test("push", "ada")
+        parts.channel_tester.send_test("push", "ada")

@@ -149,7 +149,7 @@ def live_with(folder: Path, name: str) -> None:
         left = list(damaged_text.scan(folder / name))  # some rows are written anew when they are used
         for store in stores:
             store.database.tolerate(True)
-        backend.upkeep.replace_damaged_text()
+        backend.maintenance.replace_damaged_text()
         eventually(lambda: not any(store.database.tolerant for store in stores), what="the repair")
         assert (backend.damaged_rows() > 0) == bool(left)
         assert list(damaged_text.scan(folder / name)) == []

@@ -257,9 +257,9 @@ def test_the_app_backs_both_files_up_once_a_day(tmp_path: Path) -> None:
     clock = StillClock()
     with Backend(Config(data_dir=tmp_path, me="ada"), clock=clock) as backend:
         for _ in range(3):
-            backend.upkeep.back_up_daily()
+            backend.maintenance.back_up_daily()
         clock.go(days=1)
-        backend.upkeep.back_up_daily()
+        backend.maintenance.back_up_daily()
     names = sorted(path.name for path in (tmp_path / "backups").iterdir())
     assert names == [
         "notifications.20260610T120000000Z.daily.db",
