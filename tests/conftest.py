@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from tests.support.examples import FACTORS, examples
 
 SEED = "FLASHFLOW_TEST_SEED"
 LOCKS = "FLASHFLOW_TEST_LOCKS"
+MEMORY = Path("/dev/shm")
+MEMORY_NEEDED = 4 * 1024**3
+"""Free bytes of MEMORY that a run needs."""
 SLOW = ("tests/browser", "hostile_environment", "tests/store", "rendering", "tests/data", "tests/cli", "tests/api")
 
 for _name in FACTORS:
@@ -30,10 +34,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "serial: measures time, so no other test runs beside it")
     # Workers inherit both: one seed, one pair of locks for the whole run.
     os.environ.setdefault(SEED, str(secrets.randbelow(2**32)))
+    if "TMPDIR" not in os.environ and _has_room(MEMORY):
+        # Each commit waits for the disk twice, and no test cuts the power: SIGKILL loses nothing that is in memory.
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None
     if LOCKS not in os.environ:
         os.environ[LOCKS] = tempfile.mkdtemp(prefix="flashflow-tests-")
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = int(os.environ[SEED])
+
+
+def _has_room(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= MEMORY_NEEDED
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
