@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 import flet as ft
 
+from flashflow.backend import Backend
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.notification_bell import NotificationBell
 from flashflow.views.controls.tokens import GRID, HAIRLINE, TITLE, heading, icon_button, silent
@@ -23,9 +24,6 @@ from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.sources import MyInbox
 from flashflow.views.shared.theme import dark, light
 from flashflow.views.shared.widgets import banner, centred
-
-if TYPE_CHECKING:
-    from flashflow.backend import Backend
 
 WIDE = 840
 CLOCK = 60.0

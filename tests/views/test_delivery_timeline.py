@@ -10,9 +10,8 @@ import flet as ft
 import pytest
 
 from flashflow.backend import Action, Attempt, Decided, Delivery, NotificationDetail
-from flashflow.views.notifications.actions import tomorrow_morning
-from flashflow.views.notifications.delivery_timeline import TimelineActions
-from flashflow.views.notifications.detail import DetailActions, detail_view
+from flashflow.views.notifications.actions import NotificationActions, tomorrow_morning
+from flashflow.views.notifications.detail import detail_view
 from flashflow.views.shared.delivery_labels import SENT_TO_THIS_COMPUTER, current_outcome
 from tests.support.control_tree import NOW, named, sample_notification, texts, walk
 
@@ -20,9 +19,7 @@ from tests.support.control_tree import NOW, named, sample_notification, texts, w
 async def _nothing(_: object) -> None: ...
 
 
-DO = DetailActions(
-    _nothing, _nothing, _nothing, _nothing, _nothing, TimelineActions(_nothing, _nothing, _nothing, _nothing)
-)
+DO = NotificationActions(*[_nothing] * 9)
 
 
 def delivery(status: str = "failed", channel: str = "email", **changes: Any) -> Delivery:
@@ -42,10 +39,9 @@ def attempt(outcome: str = "permanent", code: str = "smtp_550", text: str = "5.1
     return Attempt(started_at=NOW, duration_ms=1_250, outcome=outcome, code=code, text=text)
 
 
-def shown(*deliveries: Delivery, whole: bool = False, **changes: Any) -> ft.Column:
-    return detail_view(
-        NotificationDetail(notification=sample_notification(1, **changes), deliveries=deliveries), NOW, DO, whole=whole
-    )
+def shown(*deliveries: Delivery, all_attempts: bool = False, **changes: Any) -> ft.Column:
+    detail = NotificationDetail(notification=sample_notification(1, **changes), deliveries=deliveries)
+    return detail_view(detail, NOW, DO, all_attempts=all_attempts)
 
 
 def buttons(view: ft.BaseControl) -> set[str]:
@@ -76,25 +72,25 @@ def test_an_imported_notification_has_no_deliveries() -> None:
 
 
 def test_every_attempt_is_shown_with_the_providers_text() -> None:
-    told = "5.1.1 No such user"
+    text = "5.1.1 No such user"
     view = shown(
-        delivery(code="smtp_550", reason=told, attempts=(attempt("transient", "smtp_451", "later"), attempt()))
+        delivery(code="smtp_550", reason=text, attempts=(attempt("transient", "smtp_451", "later"), attempt()))
     )
     words = texts(view)
     assert "2 attempts" in words
     assert {"12:00:00 · 1.2 s · Temporary failure", "smtp_451 · later"} <= set(words)
-    assert {"12:00:00 · 1.2 s · Refused", f"smtp_550 · {told}"} <= set(words)
-    assert told not in words, "the reason is said once, with the try that gave it"
+    assert {"12:00:00 · 1.2 s · Refused", f"smtp_550 · {text}"} <= set(words)
+    assert text not in words, "the reason is said once, with the try that gave it"
 
 
 def test_only_the_latest_attempts_are_shown_until_all_are_requested() -> None:
     tries = tuple(attempt(text=f"no {i}") for i in range(34))
-    folded, whole = shown(delivery(attempts=tries)), shown(delivery(attempts=tries), whole=True)
+    folded, unfolded = shown(delivery(attempts=tries)), shown(delivery(attempts=tries), all_attempts=True)
     assert "Show all 34 attempts" in buttons(folded)
     assert "smtp_550 · no 33" in texts(folded)
     assert "smtp_550 · no 0" not in texts(folded)
-    assert "Show all 34 attempts" not in buttons(whole)
-    assert "smtp_550 · no 0" in texts(whole)
+    assert "Show all 34 attempts" not in buttons(unfolded)
+    assert "smtp_550 · no 0" in texts(unfolded)
 
 
 @pytest.mark.parametrize(

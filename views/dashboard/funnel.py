@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import flet as ft
 
-from flashflow.backend import DEFINITIONS
+from flashflow.backend import DEFINITIONS, Funnel, FunnelStep
 from flashflow.views.controls.formatting import one_line, plural
 from flashflow.views.controls.tokens import (
     ACCENT,
@@ -28,9 +28,6 @@ from flashflow.views.controls.tokens import (
 from flashflow.views.dashboard.date_range import FEWEST_STEPS, MOST_STEPS, WINDOWS, Selection
 from flashflow.views.dashboard.metric_labels import duration_text, percent
 from flashflow.views.shared.panel import Panel, titled_panel
-
-if TYPE_CHECKING:
-    from flashflow.backend import Funnel, FunnelStep
 
 STEPS_OFFERED = 60
 """Largest number of types in a step's menu."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import field
 from datetime import datetime
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import flet as ft
 
+from flashflow.backend import Activity, ActivityPage, NotificationPage
 from flashflow.views.controls.formatting import one_line, plural
 from flashflow.views.controls.notification_row import notification_row
 from flashflow.views.controls.relative_time import ago
@@ -25,11 +25,8 @@ from flashflow.views.controls.tokens import (
     time_text,
 )
 from flashflow.views.shared.panel import Panel, titled_panel
+from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import no_activities, nothing_unread
-
-if TYPE_CHECKING:
-    from flashflow.backend import Activity, ActivityPage, NotificationPage
-    from flashflow.views.shared.screen_base import Screen
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound

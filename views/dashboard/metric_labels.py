@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from flashflow.backend import Cohort, Metric
 from flashflow.views.controls.formatting import grouped, plural
-
-if TYPE_CHECKING:
-    from flashflow.backend import Cohort, Metric
 
 Number = int | float
 Hours = Sequence[Sequence[int]]

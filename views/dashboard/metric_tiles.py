@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import flet as ft
 
+from flashflow.backend import Overview, TodayMetrics
 from flashflow.views.controls.formatting import grouped, share
 from flashflow.views.controls.tokens import (
     GRID,
@@ -20,11 +21,8 @@ from flashflow.views.controls.tokens import (
     small,
 )
 from flashflow.views.dashboard import metric_labels
+from flashflow.views.dashboard.date_range import Period
 from flashflow.views.shared.panel import Panel, about
-
-if TYPE_CHECKING:
-    from flashflow.backend import Overview, TodayMetrics
-    from flashflow.views.dashboard.date_range import Period
 
 
 class Tile(NamedTuple):

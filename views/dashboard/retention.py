@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import flet as ft
 
-from flashflow.backend import Filters
+from flashflow.backend import Cohort, Filters, Metric
 from flashflow.views.controls.formatting import grouped, plural
 from flashflow.views.controls.tokens import ACCENT, GRID, SMALL, body, column, growing, read_as, small
 from flashflow.views.dashboard.metric_labels import metric_text, percent, retention_summary
 from flashflow.views.shared.panel import Panel, about, no_data, titled_panel
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from flashflow.backend import Cohort, Metric
 
 COHORTS = 14
 DAYS = 13

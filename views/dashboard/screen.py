@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
 from datetime import date
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flet as ft
 
-from flashflow.backend import FlashFlowError
+from flashflow.backend import (
+    ActivityPage,
+    EventKind,
+    Filters,
+    FlashFlowError,
+    Funnel,
+    HeatMap,
+    Names,
+    NotificationPage,
+    Overview,
+    Retention,
+    TodayMetrics,
+    Trend,
+    UserRows,
+)
 from flashflow.views.controls.tokens import GRID, choice, column, ends, flow, menu_button, on_press
 from flashflow.views.dashboard.date_range import PERIODS, Period, Selection
 from flashflow.views.dashboard.funnel import STEPS_OFFERED, FunnelPanel, funnel_result
@@ -25,22 +39,6 @@ from flashflow.views.shared.live import NOTIFICATION_KINDS, ROLLUP_KINDS
 from flashflow.views.shared.panel import Panel
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import page_column, page_padding, warning
-
-if TYPE_CHECKING:
-    from flashflow.backend import (
-        ActivityPage,
-        EventKind,
-        Filters,
-        Funnel,
-        HeatMap,
-        Names,
-        NotificationPage,
-        Overview,
-        Retention,
-        TodayMetrics,
-        Trend,
-        UserRows,
-    )
 
 FEED, FEED_NARROW = 25, 8
 WAITING = 5

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import flet as ft
 
+from flashflow.backend import Named
 from flashflow.views.controls.formatting import grouped, one_line, plural
 from flashflow.views.controls.tokens import ACCENT, MUTED, body, caller_text, column, growing, read_as, small
 from flashflow.views.dashboard.metric_labels import percent
 from flashflow.views.shared.panel import Panel, no_data, titled_panel
-
-if TYPE_CHECKING:
-    from flashflow.backend import Named
 
 OTHERS = "All others"
 

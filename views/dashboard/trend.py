@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import flet as ft
 import flet.canvas as cv
 
+from flashflow.backend import Trend
 from flashflow.views.controls.formatting import grouped
 from flashflow.views.controls.tokens import ACCENT, HAIRLINE, MUTED, SMALL, choice, flow, on_press, small
 from flashflow.views.dashboard.date_range import METRICS
 from flashflow.views.dashboard.metric_labels import point_text, trend_summary
 from flashflow.views.shared.panel import Chart, no_data, titled_panel
-
-if TYPE_CHECKING:
-    from flashflow.backend import Trend
 
 HEIGHT = 180.0
 HEAD = 18.0

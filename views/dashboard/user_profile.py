@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flet as ft
 
-from flashflow.backend import DEFINITIONS
+from flashflow.backend import DEFINITIONS, Activity, EventKind, NameCount, Session, UserAnalytics
 from flashflow.views.controls.formatting import grouped, one_line, plural
 from flashflow.views.controls.relative_time import ago, clock, exact
 from flashflow.views.controls.tokens import (
@@ -38,9 +38,6 @@ from flashflow.views.shared.live import ROLLUP_KINDS
 from flashflow.views.shared.panel import about, no_data, titled_panel
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import no_activities, page_column
-
-if TYPE_CHECKING:
-    from flashflow.backend import Activity, EventKind, NameCount, Session, UserAnalytics
 
 SESSIONS = 10
 PAGES_MAX = 20

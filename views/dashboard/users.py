@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import field
 from datetime import date
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 from urllib.parse import quote
 
 import flet as ft
 
+from flashflow.backend import EventKind, UserRow
 from flashflow.views.controls.formatting import one_line, plural
 from flashflow.views.controls.tokens import (
     ACCENT,
@@ -30,9 +31,6 @@ from flashflow.views.shared.live import ROLLUP_KINDS
 from flashflow.views.shared.panel import Panel, titled_panel
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import no_activities, page_column
-
-if TYPE_CHECKING:
-    from flashflow.backend import EventKind, UserRow
 
 PAGE = 50
 PAGES_MAX = 10

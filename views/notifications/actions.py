@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, time, timedelta
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from flashflow.views.controls.tokens import Handler
-from flashflow.views.notifications.delivery_timeline import TimelineActions
-from flashflow.views.notifications.detail import DetailActions
-
-if TYPE_CHECKING:
-    from flashflow.backend import Notification
-    from flashflow.views.shared.screen_base import Screen
+from flashflow.backend import Notification
+from flashflow.views.controls.tokens import Handler, on_press
+from flashflow.views.shared.screen_base import Screen
 
 MORNING = time(8)
 
 
-def notification_actions(screen: Screen, notification: Notification, show_all: Handler) -> DetailActions:
+class NotificationActions(NamedTuple):
+    """Handlers of the buttons of the detail and of its delivery timeline."""
+
+    toggle_read: Handler
+    toggle_archived: Handler
+    snooze_an_hour: Handler
+    snooze_to_morning: Handler
+    wake: Handler
+    retry: Handler
+    send_digest: Handler
+    settings: Handler
+    show_all: Handler
+
+
+def notification_actions(screen: Screen, notification: Notification, show_all: Handler) -> NotificationActions:
     """Return the handlers for a notification in its current state."""
     services, id_ = screen.backend.notifications, notification.id
+    user, kind = notification.user_id, notification.notification_type
     unread, archived = notification.inbox == "unread", notification.inbox == "archived"
     turn = services.mark_notification_as_read if unread else services.mark_notification_as_unread
     move = services.unarchive_notification if archived else services.archive_notification
-
-    def on_press(action: Callable[[], object]) -> Handler:
-        async def press(_: object) -> None:
-            await screen.act(action)
-
-        return press
-
-    async def settings(_: object) -> None:
-        screen.go("/settings")
-
-    return DetailActions(
-        toggle_read=on_press(lambda: turn(id_)),
-        toggle_archived=on_press(lambda: move(id_)),
-        snooze_an_hour=on_press(lambda: services.snooze_notification(id_, screen.now() + timedelta(hours=1))),
-        snooze_to_morning=on_press(lambda: services.snooze_notification(id_, tomorrow_morning(screen.now()))),
-        wake=on_press(lambda: services.mark_notification_as_unread(id_)),
-        timeline_actions=TimelineActions(
-            retry=on_press(lambda: services.retry_notification(id_)),
-            send_digest=on_press(
-                lambda: services.send_digest_now(notification.user_id, notification.notification_type)
-            ),
-            settings=settings,
-            show_all=show_all,
-        ),
+    act = partial(on_press, screen.act)
+    return NotificationActions(
+        toggle_read=act(lambda: turn(id_)),
+        toggle_archived=act(lambda: move(id_)),
+        snooze_an_hour=act(lambda: services.snooze_notification(id_, screen.now() + timedelta(hours=1))),
+        snooze_to_morning=act(lambda: services.snooze_notification(id_, tomorrow_morning(screen.now()))),
+        wake=act(lambda: services.mark_notification_as_unread(id_)),
+        retry=act(lambda: services.retry_notification(id_)),
+        send_digest=act(lambda: services.send_digest_now(user, kind)),
+        settings=on_press(screen.go, "/settings"),
+        show_all=show_all,
     )
 
 

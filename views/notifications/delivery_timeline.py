@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
 
+from flashflow.backend import Attempt, Delivery, Notification
 from flashflow.views.controls.formatting import elapsed_text, one_line, plural
 from flashflow.views.controls.relative_time import clock, exact, upcoming
-from flashflow.views.controls.tokens import GRID, HIGH, TARGET, Handler, body, copyable, heading, hint, small
+from flashflow.views.controls.tokens import (
+    GRID,
+    HIGH,
+    TARGET,
+    body,
+    column,
+    copyable,
+    flow,
+    heading,
+    hint,
+    mark_row,
+    small,
+)
+from flashflow.views.notifications.actions import NotificationActions
 from flashflow.views.shared.delivery_labels import (
     FIXABLE_IN_SETTINGS,
     PLATFORMS,
@@ -22,39 +35,27 @@ from flashflow.views.shared.delivery_labels import (
     state_of,
 )
 
-if TYPE_CHECKING:
-    from flashflow.backend import Attempt, Delivery, Notification
-
 SHOWN = 10
 OVER = frozenset({"scheduled", "cancelled", "expired"})
 """Statuses in which nothing is being sent."""
-
-
-class TimelineActions(NamedTuple):
-    """Handlers of the timeline's buttons."""
-
-    retry: Handler
-    send_digest: Handler
-    settings: Handler
-    show_all: Handler
 
 
 def timeline(
     notification: Notification,
     deliveries: Sequence[Delivery],
     now: datetime,
-    do: TimelineActions,
+    do: NotificationActions,
     *,
-    whole: bool = False,
+    all_attempts: bool = False,
 ) -> ft.Column:
-    """Return every delivery with its latest SHOWN attempts; ``whole``: with all attempts."""
+    """Return every delivery with its latest SHOWN attempts, or with all of them."""
     rows: list[ft.Control] = [heading("Why you got this")]
-    rows += [_delivery(delivery, now, do, whole) for delivery in deliveries]
+    rows += [_delivery(delivery, now, do, all_attempts) for delivery in deliveries]
     if not deliveries:
         rows.append(small(_no_deliveries_text(notification, now)))
     if buttons := _buttons(notification, deliveries, do):
-        rows.append(ft.Row(buttons, key="mending", wrap=True, spacing=GRID, run_spacing=GRID))
-    return ft.Column(rows, key="why", spacing=2 * GRID, tight=True)
+        rows.append(flow(buttons, key="mending"))
+    return column(rows, 2 * GRID, key="why")
 
 
 def _no_deliveries_text(notification: Notification, now: datetime) -> str:
@@ -65,7 +66,7 @@ def _no_deliveries_text(notification: Notification, now: datetime) -> str:
     return "It was imported without its deliveries."
 
 
-def _buttons(notification: Notification, deliveries: Sequence[Delivery], do: TimelineActions) -> list[ft.Control]:
+def _buttons(notification: Notification, deliveries: Sequence[Delivery], do: NotificationActions) -> list[ft.Control]:
     buttons: list[ft.Control] = []
     if notification.status not in OVER and any(map(can_be_retried, deliveries)):
         buttons.append(ft.FilledTonalButton("Retry now", icon=ft.Icons.REFRESH, height=TARGET, on_click=do.retry))
@@ -78,7 +79,7 @@ def _buttons(notification: Notification, deliveries: Sequence[Delivery], do: Tim
     return buttons
 
 
-def _delivery(delivery: Delivery, now: datetime, do: TimelineActions, whole: bool) -> ft.Row:
+def _delivery(delivery: Delivery, now: datetime, do: NotificationActions, all_attempts: bool) -> ft.Row:
     state = state_of(delivery)
     target = f" · {PLATFORMS.get(delivery.target, one_line(delivery.target, 80))}" if delivery.target else ""
     stood = small(f"{state.word} · {clock(delivery.updated_at, now)}", color=state.color)
@@ -90,13 +91,9 @@ def _delivery(delivery: Delivery, now: datetime, do: TimelineActions, whole: boo
     if comes := _next_step(delivery, now):
         texts.append(small(comes, color=HIGH))
     if delivery.attempts:
-        texts.append(_attempts(delivery, now, do, whole))
-    return ft.Row(
-        [ft.Icon(state.icon, size=20, color=state.color), ft.Column(texts, spacing=2, expand=True, tight=True)],
-        key=f"delivery-{delivery.id}",
-        spacing=12,
-        vertical_alignment=ft.CrossAxisAlignment.START,
-    )
+        texts.append(_attempts(delivery, now, do, all_attempts))
+    icon = ft.Icon(state.icon, size=20, color=state.color)
+    return mark_row(icon, texts, spacing=2, key=f"delivery-{delivery.id}")
 
 
 def _next_step(delivery: Delivery, now: datetime) -> str:
@@ -121,9 +118,9 @@ def _at(then: datetime, now: datetime) -> str:
     return f"at {clock(then, now) if soon else upcoming(then, now)}"
 
 
-def _attempts(delivery: Delivery, now: datetime, do: TimelineActions, whole: bool) -> ft.Container:
+def _attempts(delivery: Delivery, now: datetime, do: NotificationActions, all_attempts: bool) -> ft.Container:
     attempts = delivery.attempts
-    shown = attempts if whole else attempts[-SHOWN:]
+    shown = attempts if all_attempts else attempts[-SHOWN:]
     lines: list[ft.Control] = []
     if len(attempts) > 1:
         lines.append(small(plural(len(attempts), "attempt")))
@@ -131,9 +128,7 @@ def _attempts(delivery: Delivery, now: datetime, do: TimelineActions, whole: boo
         text = f"Show all {len(attempts):,} attempts"
         lines.append(ft.Row([ft.TextButton(text, height=TARGET, on_click=do.show_all)]))
     lines += [_attempt(attempt, now) for attempt in shown]
-    return ft.Container(
-        ft.Column(lines, spacing=4, tight=True), key=f"attempts-{delivery.id}", padding=ft.Padding.only(top=4)
-    )
+    return ft.Container(column(lines, 4), key=f"attempts-{delivery.id}", padding=ft.Padding.only(top=4))
 
 
 def _attempt(attempt: Attempt, now: datetime) -> ft.Row:
@@ -143,8 +138,4 @@ def _attempt(attempt: Attempt, now: datetime) -> ft.Row:
     texts: list[ft.Control] = [head]
     if said := provider_text(attempt.code, attempt.text):
         texts.append(copyable(small(said)))
-    return ft.Row(
-        [ft.Icon(state.icon, size=16, color=state.color), ft.Column(texts, spacing=0, expand=True, tight=True)],
-        spacing=GRID,
-        vertical_alignment=ft.CrossAxisAlignment.START,
-    )
+    return mark_row(ft.Icon(state.icon, size=16, color=state.color), texts, gap=GRID)

@@ -3,47 +3,36 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
 
 import flet as ft
 
+from flashflow.backend import Action, Notification, NotificationDetail
 from flashflow.views.controls.formatting import one_line, paragraphs, reads_rtl, safe_link, times
 from flashflow.views.controls.notification_row import PRIORITIES
 from flashflow.views.controls.relative_time import ago, clock, exact, upcoming
 from flashflow.views.controls.tokens import (
     ACCENT,
-    GRID,
     HIGH,
     TARGET,
     TITLE,
     Handler,
     body,
     copyable,
+    flow,
     hairline,
     heading,
     hint,
     menu_button,
     small,
 )
-from flashflow.views.notifications.delivery_timeline import TimelineActions, timeline
-
-if TYPE_CHECKING:
-    from flashflow.backend import Action, Notification, NotificationDetail
+from flashflow.views.notifications.actions import NotificationActions
+from flashflow.views.notifications.delivery_timeline import timeline
 
 
-class DetailActions(NamedTuple):
-    """Handlers of the actions on a notification."""
-
-    toggle_read: Handler
-    toggle_archived: Handler
-    snooze_an_hour: Handler
-    snooze_to_morning: Handler
-    wake: Handler
-    timeline_actions: TimelineActions
-
-
-def detail_view(detail: NotificationDetail, now: datetime, do: DetailActions, *, whole: bool = False) -> ft.Column:
-    """Return the notification as a column; ``whole``: with all attempts of its deliveries."""
+def detail_view(
+    detail: NotificationDetail, now: datetime, do: NotificationActions, *, all_attempts: bool = False
+) -> ft.Column:
+    """Return the notification as a column; ``all_attempts``: with every attempt of its deliveries."""
     notification = detail.notification
     parts: list[ft.Control] = [
         _title(notification),
@@ -56,8 +45,8 @@ def detail_view(detail: NotificationDetail, now: datetime, do: DetailActions, *,
         text.rtl = reads_rtl(notification.message)
         parts.append(copyable(text))
     if notification.actions:
-        parts.append(ft.Row([_action(a) for a in notification.actions], wrap=True, spacing=GRID, run_spacing=GRID))
-    parts.append(timeline(notification, detail.deliveries, now, do.timeline_actions, whole=whole))
+        parts.append(flow([_action(a) for a in notification.actions]))
+    parts.append(timeline(notification, detail.deliveries, now, do, all_attempts=all_attempts))
     return ft.Column(
         parts, key=f"detail-{notification.id}", spacing=16, horizontal_alignment=ft.CrossAxisAlignment.STRETCH
     )
@@ -88,10 +77,10 @@ def _origin(notification: Notification, now: datetime) -> ft.Row:
         parts.append(count)
     if notification.inbox == "snoozed" and notification.snoozed_until is not None:
         parts.append(small(f"Snoozed until {upcoming(notification.snoozed_until, now)}", color=HIGH))
-    return ft.Row(parts, wrap=True, spacing=GRID, run_spacing=4)
+    return flow(parts, run_spacing=4)
 
 
-def _toolbar(notification: Notification, do: DetailActions) -> ft.Row:
+def _toolbar(notification: Notification, do: NotificationActions) -> ft.Row:
     inbox = notification.inbox
     buttons: list[ft.Control] = []
     if inbox in ("unread", "read"):
@@ -106,10 +95,10 @@ def _toolbar(notification: Notification, do: DetailActions) -> ft.Row:
         archived = inbox == "archived"
         icon = ft.Icons.UNARCHIVE_OUTLINED if archived else ft.Icons.ARCHIVE_OUTLINED
         buttons.append(_button("Move to inbox" if archived else "Archive", icon, do.toggle_archived))
-    return ft.Row(buttons, wrap=True, spacing=GRID, run_spacing=GRID)
+    return flow(buttons)
 
 
-def _snooze(do: DetailActions) -> ft.Control:
+def _snooze(do: NotificationActions) -> ft.Control:
     items = [
         ft.PopupMenuItem("For 1 hour", on_click=do.snooze_an_hour),
         ft.PopupMenuItem("Until tomorrow, 08:00", on_click=do.snooze_to_morning),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 from urllib.parse import quote
 
 import flet as ft
 
-from flashflow.backend import NotFound
+from flashflow.backend import EventKind, NotFound, Notification, NotificationDetail
 from flashflow.views.controls.formatting import plural
 from flashflow.views.controls.notification_row import notification_row
 from flashflow.views.controls.relative_time import day_heading
@@ -18,11 +18,14 @@ from flashflow.views.controls.tokens import (
     HAIRLINE,
     MUTED,
     TARGET,
-    Handler,
     body,
     choice,
+    column,
+    ends,
+    flow,
     hairline,
     heading,
+    on_press,
     small,
 )
 from flashflow.views.notifications.actions import notification_actions
@@ -30,10 +33,7 @@ from flashflow.views.notifications.detail import detail_view
 from flashflow.views.shared.cli_snippets import send_command
 from flashflow.views.shared.live import NOTIFICATION_KINDS
 from flashflow.views.shared.screen_base import Screen
-from flashflow.views.shared.widgets import centred, empty
-
-if TYPE_CHECKING:
-    from flashflow.backend import EventKind, Notification, NotificationDetail
+from flashflow.views.shared.widgets import centred, empty, nothing_unread
 
 PAGE = 50
 PAGES_MAX = 20
@@ -78,7 +78,7 @@ class NotificationCenter(Screen):
         self._filter = UNREAD
         self._pages = 1
         self._undo: Sequence[str] = ()
-        self._whole: str | None = None
+        self._unfolded: str | None = None
 
     def select(self, notification_id: str | None) -> None:
         """Show the detail of this notification, or of none."""
@@ -135,9 +135,10 @@ class NotificationCenter(Screen):
                 day = today
                 rows.append(_day(day))
             chosen = self.wide and notification.id == self.selected
-            rows.append(notification_row(notification, now, self._opener(notification), selected=chosen))
+            opened = on_press(self._open, notification)
+            rows.append(notification_row(notification, now, opened, selected=chosen))
         if found.more:
-            rows.append(ft.TextButton("Show older", key="older", height=TARGET, on_click=self._older))
+            rows.append(ft.TextButton("Show older", key="older", height=TARGET, on_click=on_press(self._show_older)))
         if not rows:
             rows.append(self._empty())
         scroll = ft.ListView(rows, key="rows", expand=True, padding=ft.Padding.only(left=GRID, right=GRID, bottom=24))
@@ -152,29 +153,23 @@ class NotificationCenter(Screen):
     def _toolbar(self, found: NotificationCenterData) -> ft.Container:
         labels = FILTERS | ({UNREAD: f"Unread {found.unread:,}"} if found.unread else {})
         chips: list[ft.Control] = [
-            choice(label, name == self._filter, self._filterer(name)) for name, label in labels.items()
+            choice(label, name == self._filter, on_press(self._choose, name)) for name, label in labels.items()
         ]
-        filters = ft.Row(chips, key="filters", wrap=True, spacing=GRID, run_spacing=4)
+        filters = flow(chips, key="filters", run_spacing=4)
         action = ft.TextButton(
             "Mark all read", icon=ft.Icons.DONE_ALL, height=TARGET, disabled=not found.unread, on_click=self.mark_all
         )
         if self._undo:
             text = f"Undo marking {plural(len(self._undo), 'notification')} read"
             action = ft.TextButton(text, icon=ft.Icons.UNDO, height=TARGET, on_click=self.undo)
-        return ft.Container(
-            padding=ft.Padding.symmetric(horizontal=16, vertical=GRID),
-            content=ft.Row(
-                [filters, action], wrap=True, alignment=ft.MainAxisAlignment.SPACE_BETWEEN, spacing=GRID, run_spacing=4
-            ),
-        )
+        return ft.Container(ends(filters, action), padding=ft.Padding.symmetric(horizontal=16, vertical=GRID))
 
     def _empty(self) -> ft.Container:
         if self._filter in EMPTY:
             return empty(*EMPTY[self._filter])
-        line = send_command(self.backend.url, self.backend.me)
         if self._filter == UNREAD:
-            text = "Notifications stay here until you open them. Send yourself one:"
-            return empty(ft.Icons.DONE_ALL, "You are all caught up", text, line, "send a notification")
+            return nothing_unread(self.backend.url, self.backend.me)
+        line = send_command(self.backend.url, self.backend.me)
         text = "All notifications from your apps are kept here. Send yourself one:"
         return empty(ft.Icons.NOTIFICATIONS_NONE, "No notifications yet", text, line, "send a notification")
 
@@ -185,23 +180,20 @@ class NotificationCenter(Screen):
         content = detail_view(
             found.detail,
             self.now(),
-            notification_actions(self, notification, self._show_all),
-            whole=self._whole == notification.id,
+            notification_actions(self, notification, on_press(self._show_all_attempts)),
+            all_attempts=self._unfolded == notification.id,
         )
         return ft.ListView([content], key="detail", expand=True, padding=ft.Padding.all(24 if self.wide else 16))
 
-    def _opener(self, notification: Notification) -> Handler:
-        async def open_notification(_: object) -> None:
-            self._undo = ()
-            self.go(f"/notifications/{quote(notification.id, safe='')}")
-            # Opening does not end a snooze and does not cancel a scheduled notification.
-            if notification.inbox == "unread":
-                await self.act(lambda: self.backend.notifications.mark_notification_as_read(notification.id))
+    async def _open(self, notification: Notification) -> None:
+        self._undo = ()
+        self.go(f"/notifications/{quote(notification.id, safe='')}")
+        # Opening does not end a snooze and does not cancel a scheduled notification.
+        if notification.inbox == "unread":
+            await self.act(lambda: self.backend.notifications.mark_notification_as_read(notification.id))
 
-        return open_notification
-
-    async def _show_all(self, _: object) -> None:
-        self._whole = self.selected
+    def _show_all_attempts(self) -> None:
+        self._unfolded = self.selected
         self.request_refresh()
 
     async def mark_all(self, _: object = None) -> None:
@@ -220,15 +212,12 @@ class NotificationCenter(Screen):
         await self.act(lambda: self.backend.notifications.mark_many_as_unread(ids))
         self.request_refresh()
 
-    def _filterer(self, name: str) -> Handler:
-        async def choose(_: object) -> None:
-            self._filter = name
-            self._pages = 1
-            self.request_refresh()
+    def _choose(self, name: str) -> None:
+        self._filter = name
+        self._pages = 1
+        self.request_refresh()
 
-        return choose
-
-    async def _older(self, _: object) -> None:
+    def _show_older(self) -> None:
         self._pages = min(self._pages + 1, PAGES_MAX)
         self.request_refresh()
 
@@ -256,4 +245,4 @@ def _no_selection(missing: str | None) -> ft.Container:
     title = "Notification not found" if missing else "No notification selected"
     text = missing or "Select a notification to read it and to see how it was delivered."
     parts: list[ft.Control] = [ft.Icon(icon, size=32, color=MUTED), body(title, strong=True), small(text)]
-    return ft.Container(key="nothing", padding=24, content=ft.Column(parts, spacing=GRID, tight=True))
+    return ft.Container(key="nothing", padding=24, content=column(parts, GRID))

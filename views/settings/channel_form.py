@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flet as ft
 
@@ -19,9 +19,7 @@ from flashflow.views.settings.channel_fields import (
     values_of,
 )
 from flashflow.views.shared.form import Entry, Field, Options, SaveBar, grid, submit
-
-if TYPE_CHECKING:
-    from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.screen_base import Screen
 
 Close = Callable[[str], Awaitable[None]]
 """Called with the result to show; "" if nothing was changed."""

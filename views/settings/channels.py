@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import flet as ft
 
-from flashflow.backend import Conflict, FlashFlowError
+from flashflow.backend import ChannelState, ChannelTest, Conflict, FlashFlowError
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.relative_time import clock
 from flashflow.views.controls.tokens import (
@@ -34,10 +34,7 @@ from flashflow.views.settings.channel_fields import TABLES, TableSpec, other_tab
 from flashflow.views.settings.channel_form import ChannelForm
 from flashflow.views.shared.delivery_labels import PLATFORMS, outcome_of, provider_text
 from flashflow.views.shared.form import Columns
-
-if TYPE_CHECKING:
-    from flashflow.backend import ChannelState, ChannelTest
-    from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.screen_base import Screen
 
 log = logging.getLogger(__name__)
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import flet as ft
 
-from flashflow.backend import ContactsIn, given
+from flashflow.backend import Contact, ContactsIn, given
 from flashflow.views.controls.tokens import GRID, card, column
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.form import Field, SaveBar, grid, submit
-
-if TYPE_CHECKING:
-    from flashflow.backend import Contact
-    from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.screen_base import Screen
 
 
 class Contacts(SettingsPart):

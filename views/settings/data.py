@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
 
 import flet as ft
 
+from flashflow.backend import ErasedUser, PrivacySettings, RetentionSettings, RetentionStatus
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.relative_time import exact
 from flashflow.views.controls.tokens import (
@@ -27,11 +27,8 @@ from flashflow.views.controls.tokens import (
 from flashflow.views.settings import data_labels
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.form import Field, grid, submit
+from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import command
-
-if TYPE_CHECKING:
-    from flashflow.backend import ErasedUser, PrivacySettings, RetentionSettings, RetentionStatus
-    from flashflow.views.shared.screen_base import Screen
 
 ERASURE_SCOPE = (
     "Removes the user's activities, sessions and metrics, notifications with all deliveries, preferences, contacts, "

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
+from flashflow.backend import PrivacySettings, RetentionSettings
 from flashflow.views.controls.formatting import plural
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from flashflow.backend import PrivacySettings, RetentionSettings
 
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 _KINDS = {

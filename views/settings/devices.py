@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import flet as ft
 
+from flashflow.backend import Device
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.relative_time import ago, exact
 from flashflow.views.controls.tokens import (
@@ -26,10 +26,7 @@ from flashflow.views.controls.tokens import (
 )
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.delivery_labels import PLATFORMS
-
-if TYPE_CHECKING:
-    from flashflow.backend import Device
-    from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.screen_base import Screen
 
 ICONS = {
     "desktop": ft.Icons.COMPUTER,

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import flet as ft
 
+from flashflow.backend import ActivityType
 from flashflow.views.controls.formatting import grouped, one_line
 from flashflow.views.controls.tokens import GRID, TARGET, caller_text, card, column, on_press, small
 from flashflow.views.settings.part import SettingsPart
-
-if TYPE_CHECKING:
-    from flashflow.backend import ActivityType
-    from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.screen_base import Screen
 
 SHOWN = 100
 """Largest number of types with a switch; the API sets the others."""

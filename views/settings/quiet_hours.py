@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import flet as ft
 
-from flashflow.backend import QuietHoursIn, given
+from flashflow.backend import Decided, QuietHoursIn, QuietSetting, given
 from flashflow.views.controls.relative_time import upcoming
 from flashflow.views.controls.tokens import (
     GRID,
@@ -34,11 +33,8 @@ from flashflow.views.controls.tokens import (
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.delivery_labels import channel_name, current_outcome
 from flashflow.views.shared.form import QUARTER, Field, as_time, grid, submit
+from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.sources import set_do_not_disturb
-
-if TYPE_CHECKING:
-    from flashflow.backend import Decided, QuietSetting
-    from flashflow.views.shared.screen_base import Screen
 
 DAYS = {"mon": "Mon", "tue": "Tue", "wed": "Wed", "thu": "Thu", "fri": "Fri", "sat": "Sat", "sun": "Sun"}
 PLAIN = "During these hours all but critical notifications are held, except in the app, and then sent as one digest."

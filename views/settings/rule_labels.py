@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from flashflow.backend import DryRun, Rule
 from flashflow.views.controls.formatting import grouped, one_line, plural
 from flashflow.views.controls.relative_time import ago
-
-if TYPE_CHECKING:
-    from flashflow.backend import DryRun, Rule
 
 PERIODS = ((10_080, "week"), (1_440, "day"), (60, "hour"))
 COMPARED = {"same_weekday": "the same weekday last week", "previous_day": "the day before"}

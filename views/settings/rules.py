@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import flet as ft
 
-from flashflow.backend import FlashFlowError, RuleIn, RuleRef, build
+from flashflow.backend import FlashFlowError, Rule, RuleIn, RuleRef, build
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.refresher import Refresher
 from flashflow.views.controls.relative_time import ago, exact
@@ -29,10 +29,7 @@ from flashflow.views.controls.tokens import (
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.settings.rule_labels import action_text, condition_text, dry_run_text, history_text, name_for
 from flashflow.views.shared.form import QUARTER, WHOLE, Field, Options, SaveBar, grid, submit
-
-if TYPE_CHECKING:
-    from flashflow.backend import Rule
-    from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.screen_base import Screen
 
 MOST_SHOWN = 200
 REST = 1.0

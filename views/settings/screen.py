@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import flet as ft
 
-from flashflow.backend import SETTINGS_FILE, SendIn
+from flashflow.backend import (
+    SETTINGS_FILE,
+    ActivityType,
+    ChannelState,
+    Contact,
+    Decided,
+    Device,
+    EventKind,
+    QuietSetting,
+    RetentionStatus,
+    Rule,
+    SendIn,
+)
 from flashflow.views.controls.notification_settings import NotificationSettings
 from flashflow.views.controls.tokens import GRID, body, card, column, copyable, small
 from flashflow.views.settings.channels import ChannelList
@@ -20,21 +33,6 @@ from flashflow.views.shared.cli_snippets import send_command
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.sources import MyPreferences
 from flashflow.views.shared.widgets import command, page_column, page_padding, section, warning
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from flashflow.backend import (
-        ActivityType,
-        ChannelState,
-        Contact,
-        Decided,
-        Device,
-        EventKind,
-        QuietSetting,
-        RetentionStatus,
-        Rule,
-    )
 
 MOST_CHANNELS = 16
 """Largest number of channels in one notification."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import flet as ft
 
+from flashflow.backend import Attempt, ChannelTest, Decided, Delivery
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.notification_settings import CHANNEL_LABELS
 from flashflow.views.controls.tokens import GOOD, HIGH, MUTED, URGENT
-
-if TYPE_CHECKING:
-    from flashflow.backend import Attempt, ChannelTest, Decided, Delivery
 
 PLATFORMS: Mapping[str, str] = {
     "desktop": "This computer",

@@ -12,10 +12,9 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from flashflow.backend import Bus, Event, EventKind
+from flashflow.backend import Bus, Event, EventKind
 
 log = logging.getLogger(__name__)
 

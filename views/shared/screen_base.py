@@ -6,18 +6,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import flet as ft
 
+from flashflow.backend import Backend, EventKind
 from flashflow.views.controls.refresher import LiveControl
 from flashflow.views.controls.tokens import is_mounted, on_press
 from flashflow.views.shared.delivery_labels import second_person
 from flashflow.views.shared.live import Live
 from flashflow.views.shared.widgets import failure, skeleton
-
-if TYPE_CHECKING:
-    from flashflow.backend import Backend, EventKind
 
 log = logging.getLogger(__name__)
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
-from flashflow.backend import DigestIn, TypeIn, build, given
+from flashflow.backend import Backend, DigestChoice, DigestIn, NotificationType, TypeIn, TypePreference, build, given
 from flashflow.views.controls.protocols import DigestSetting, Inbox, Matrix, TypeRow
 from flashflow.views.shared.live import NOTIFICATION_KINDS, Live
-
-if TYPE_CHECKING:
-    from flashflow.backend import Backend, DigestChoice, NotificationType, TypePreference
 
 ALL = "*"
 
