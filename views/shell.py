@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import flet as ft
@@ -12,7 +12,7 @@ import flet as ft
 from flashflow.backend import Backend
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.notification_bell import NotificationBell
-from flashflow.views.controls.tokens import GRID, HAIRLINE, TITLE, heading, icon_button, silent
+from flashflow.views.controls.tokens import GRID, HAIRLINE, TITLE, column, heading, icon_button, on_press, silent
 from flashflow.views.dashboard.date_range import Selection
 from flashflow.views.dashboard.screen import Dashboard
 from flashflow.views.dashboard.user_profile import UserProfile
@@ -24,6 +24,8 @@ from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.sources import MyInbox
 from flashflow.views.shared.theme import dark, light
 from flashflow.views.shared.widgets import banner, centred
+
+Destination = TypeVar("Destination", ft.NavigationRailDestination, ft.NavigationBarDestination)
 
 WIDE = 840
 CLOCK = 60.0
@@ -89,7 +91,7 @@ class Shell:
             source=MyInbox(backend, self._live), open_notification=self._open_notification, open_all=self._open_all
         )
         self._body = ft.Container(expand=True)
-        self._banners = ft.Column(spacing=GRID, tight=True)
+        self._banners = column([], GRID)
         self._title = ft.Container(expand=True)
         self._back = ft.Container(visible=False, content=icon_button(ft.Icons.ARROW_BACK, "Back", self._up))
         self._rail = self._make_rail()
@@ -135,10 +137,7 @@ class Shell:
 
     def _make_rail(self) -> ft.NavigationRail:
         return ft.NavigationRail(
-            destinations=[
-                ft.NavigationRailDestination(icon=place.icon, selected_icon=place.selected_icon, label=place.label)
-                for place in PLACES
-            ],
+            destinations=_destinations(ft.NavigationRailDestination),
             leading=silent(ft.Icon(ft.Icons.BOLT, size=28, color=ft.Colors.PRIMARY)),
             label_type=ft.NavigationRailLabelType.ALL,
             min_width=104,
@@ -148,10 +147,7 @@ class Shell:
 
     def _make_bar(self) -> ft.NavigationBar:
         return ft.NavigationBar(
-            destinations=[
-                ft.NavigationBarDestination(icon=place.icon, selected_icon=place.selected_icon, label=place.label)
-                for place in PLACES
-            ],
+            destinations=_destinations(ft.NavigationBarDestination),
             bgcolor=ft.Colors.SURFACE,
             border=ft.Border(top=ft.BorderSide(1, HAIRLINE)),
             on_change=self._chosen,
@@ -260,14 +256,15 @@ class Shell:
 
     def _draw_banners(self) -> None:
         self._banners.controls = [
-            banner(text, self._dismisser(text)) for text in self._backend.notices if text not in self._dismissed
+            banner(text, on_press(self._dismiss, text)) for text in self._backend.notices if text not in self._dismissed
         ]
 
-    def _dismisser(self, text: str) -> Callable[[object], Awaitable[None]]:
-        async def dismiss(_: object) -> None:
-            self._dismissed.add(text)
-            self._draw_banners()
-            self._lay_out()
-            self._page.update()
+    def _dismiss(self, text: str) -> None:
+        self._dismissed.add(text)
+        self._draw_banners()
+        self._lay_out()
+        self._page.update()
 
-        return dismiss
+
+def _destinations(kind: type[Destination]) -> list[Destination]:
+    return [kind(icon=place.icon, selected_icon=place.selected_icon, label=place.label) for place in PLACES]

@@ -46,7 +46,7 @@ from flashflow.views.dashboard.metric_labels import (
 from flashflow.views.dashboard.metric_tiles import tiles
 from flashflow.views.dashboard.retention import cohorts_of
 from flashflow.views.dashboard.screen import Dashboard, DataWarnings
-from flashflow.views.dashboard.top_lists import OTHERS, bars
+from flashflow.views.dashboard.top_lists import TopNames
 from flashflow.views.dashboard.user_profile import FEW, SESSIONS, UserProfile
 from flashflow.views.dashboard.users import PAGE, Users
 from flashflow.views.settings.key_activities import KeyActivities
@@ -248,20 +248,22 @@ def test_tiles_show_the_period_and_today() -> None:
 
 
 def test_bars_are_relative_to_the_longest_and_other_names_are_one_row() -> None:
-    rows = bars(
-        (
-            Named(name="/pricing", count=40, share=0.4),
-            Named(name="", count=30, share=0.3, is_other=True),
-            Named(name="/\u202eevil\n", count=10, share=0.1),
-        )
+    names = (
+        Named(name="/pricing", count=40, share=0.4),
+        Named(name="", count=30, share=0.3, is_other=True),
+        Named(name="/\u202eevil\n", count=10, share=0.1),
     )
-    assert [(row.name, row.activities, row.share, row.length) for row in rows] == [
-        ("/pricing", "40", "40 %", 1.0),
-        (OTHERS, "30", "30 %", 0.75),
-        ("/ evil", "10", "10 %", 0.25),
+    panel = TopNames()
+    panel.set_data("Pages", names, "")
+    assert [text for text in texts(panel) if text != "Pages"] == [
+        *("/pricing", "40", "40 %"),
+        *("All others", "30", "30 %"),
+        *("/ evil", "10", "10 %"),
     ]
-    assert rows[1].spoken == "All others: 30 activities, 30 %"
-    assert bars(()) == ()
+    assert [bar.value for bar in walk(panel) if isinstance(bar, ft.ProgressBar)] == [1.0, 0.75, 0.25]
+    assert "All others: 30 activities, 30 %" in [row.label for row in walk(panel) if isinstance(row, ft.Semantics)]
+    panel.set_data("Pages", (), "")
+    assert "None in this period." in texts(panel)
 
 
 def hourly(until: datetime | None) -> Trend:

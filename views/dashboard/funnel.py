@@ -82,16 +82,12 @@ class FunnelPanel(Panel):
         steps = self.chosen.steps
         parts: list[ft.Control] = [self._chooser(n, step, types) for n, step in enumerate(steps)]
         if len(steps) < MOST_STEPS:
-            add = on_press(self._change, steps.append, None)
-            parts.append(ft.TextButton("Add a step", icon=ft.Icons.ADD, height=TARGET, on_click=add))
+            parts.append(ft.TextButton("Add a step", icon=ft.Icons.ADD, height=TARGET, on_click=on_press(self._add)))
         if len(steps) > FEWEST_STEPS:
-            last, remove = f"Remove step {len(steps)}", on_press(self._change, steps.pop)
-            parts.append(ft.TextButton(last, icon=ft.Icons.REMOVE, height=TARGET, on_click=remove))
+            last = f"Remove step {len(steps)}"
+            parts.append(ft.TextButton(last, icon=ft.Icons.REMOVE, height=TARGET, on_click=on_press(self._remove)))
         items = [
-            ft.PopupMenuItem(
-                f"Within {plural(window, 'day')}",
-                on_click=on_press(self._change, setattr, self.chosen, "window", window),
-            )
+            ft.PopupMenuItem(f"Within {plural(window, 'day')}", on_click=on_press(self._within, window))
             for window in WINDOWS
         ]
         days = plural(self.chosen.window, "day")
@@ -100,10 +96,7 @@ class FunnelPanel(Panel):
 
     def _chooser(self, n: int, step: str | None, types: Sequence[str]) -> ft.Control:
         label = f"{n + 1} · {one_line(step, 30)}" if step is not None else f"{n + 1} · Choose a step"
-        take, steps = self._change, self.chosen.steps
-        items = [
-            ft.PopupMenuItem(one_line(name, 60), on_click=on_press(take, steps.__setitem__, n, name)) for name in types
-        ]
+        items = [ft.PopupMenuItem(one_line(name, 60), on_click=on_press(self._take_step, n, name)) for name in types]
         if not items:
             items = [ft.PopupMenuItem("No activities yet", disabled=True)]
         name = f"Step {n + 1} of the funnel: {one_line(step, 60) if step is not None else 'not chosen'}"
@@ -138,11 +131,22 @@ class FunnelPanel(Panel):
             )
             for user in funnel.dropped_users
         ]
-        return ft.Column([small(of), flow(users, spacing=0, run_spacing=0)], key="dropped", tight=True)
+        return column([small(of), flow(users, spacing=0, run_spacing=0)], 10, key="dropped")
 
-    def _change(self, change: Callable[..., object], *given: object) -> None:
-        """Change the steps or the window, which hides the users who dropped out."""
-        change(*given)
+    def _take_step(self, n: int, name: str) -> None:
+        self.chosen.steps[n] = name
+        self._show(None)
+
+    def _add(self) -> None:
+        self.chosen.steps.append(None)
+        self._show(None)
+
+    def _remove(self) -> None:
+        self.chosen.steps.pop()
+        self._show(None)
+
+    def _within(self, window: int) -> None:
+        self.chosen.window = window
         self._show(None)
 
     def _show(self, n: int | None) -> None:

@@ -75,21 +75,13 @@ class UserProfile(Screen):
 
     def init(self) -> None:
         super().init()
-        self._pages = 1
         self._unfolded: set[str] = set()
 
     def load(self) -> UserProfileData:
         service = self.backend.activity
-        sessions: list[Session] = []
-        cursor: str | None = None
-        for _ in range(self._pages):
-            page = service.get_user_sessions(self.user_id, limit=SESSIONS, cursor=cursor)
-            sessions += page.sessions
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-        data = tuple(SessionData(session, self._activities(session)) for session in sessions)
-        return UserProfileData(service.get_user_analytics(self.user_id), data, cursor is not None)
+        pages = self.load_pages(lambda cursor: service.get_user_sessions(self.user_id, limit=SESSIONS, cursor=cursor))
+        data = tuple(SessionData(session, self._activities(session)) for page in pages for session in page.sessions)
+        return UserProfileData(service.get_user_analytics(self.user_id), data, pages[-1].next_cursor is not None)
 
     def _activities(self, session: Session) -> tuple[Activity, ...]:
         limit = MANY if session.id in self._unfolded else FEW
@@ -105,7 +97,7 @@ class UserProfile(Screen):
         sections += [self._session_card(data, now) for data in found.sessions]
         if found.more and self._pages < PAGES_MAX:
             sections.append(
-                ft.TextButton("Show earlier sessions", key="more", height=TARGET, on_click=on_press(self._more))
+                ft.TextButton("Show earlier sessions", key="more", height=TARGET, on_click=on_press(self.show_more))
             )
         return page_column(sections, wide=self.wide)
 
@@ -124,10 +116,6 @@ class UserProfile(Screen):
             rows = [ft.Container(none, padding=ft.Padding.symmetric(horizontal=16))]
         lines = [_session_head(session, now), hairline(), *rows]
         return card(column(lines, stretch=True), key=f"session-{session.id}", padding=0)
-
-    async def _more(self) -> None:
-        self._pages += 1
-        self.refresh_now()
 
     async def _unfold(self, session_id: str) -> None:
         self._unfolded.add(session_id)

@@ -99,28 +99,18 @@ class Users(Screen):
 
     chosen: Selection = field(default_factory=Selection, metadata={"skip": True})
 
-    def init(self) -> None:
-        super().init()
-        self._pages = 1
-
     def load(self) -> UsersData:
         analytics = self.backend.analytics
         today, *_ = analytics.today_bounds()
-        users: list[UserRow] = []
-        cursor: str | None = None
-        definition = ""
-        for _ in range(self._pages):
-            page = analytics.user_list(self.chosen.filters(today), limit=PAGE, cursor=cursor)
-            users += page.users
-            cursor, definition = page.next_cursor, page.definition
-            if cursor is None:
-                break
-        return UsersData(users, cursor is not None, definition, today)
+        filters = self.chosen.filters(today)
+        pages = self.load_pages(lambda cursor: analytics.user_list(filters, limit=PAGE, cursor=cursor))
+        users = [user for page in pages for user in page.users]
+        return UsersData(users, pages[-1].next_cursor is not None, pages[-1].definition, today)
 
     def render(self, found: UsersData) -> ft.Control:
         rows: list[ft.Control] = [user_row(user, found.today, self._open) for user in found.users]
         if found.more and self._pages < PAGES_MAX:
-            rows.append(ft.TextButton("Show more", key="more", height=TARGET, on_click=on_press(self._more)))
+            rows.append(ft.TextButton("Show more", key="more", height=TARGET, on_click=on_press(self.show_more)))
         if not rows:
             text = "Users of your apps appear here. Record an activity:"
             url, me = self.backend.url, self.backend.me
@@ -131,7 +121,3 @@ class Users(Screen):
 
     def _open(self, user_id: str) -> None:
         self.go(user_route(user_id))
-
-    async def _more(self) -> None:
-        self._pages += 1
-        self.refresh_now()

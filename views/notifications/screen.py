@@ -76,7 +76,6 @@ class NotificationCenter(Screen):
     def init(self) -> None:
         super().init()
         self._filter = UNREAD
-        self._pages = 1
         self._undo: Sequence[str] = ()
         self._unfolded: str | None = None
 
@@ -88,18 +87,18 @@ class NotificationCenter(Screen):
     def load(self) -> NotificationCenterData:
         services = self.backend.notifications
         status = None if self._filter == INBOX else self._filter
-        notifications: list[Notification] = []
-        cursor: str | None = None
-        for _ in range(self._pages):
-            page = services.get_user_notifications(self.backend.me, status=status, limit=PAGE, cursor=cursor)
-            notifications += page.notifications
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+        pages = self.load_pages(
+            lambda cursor: services.get_user_notifications(self.backend.me, status=status, limit=PAGE, cursor=cursor)
+        )
+        notifications = [notification for page in pages for notification in page.notifications]
         detail, missing = self._load_selected()
         kept = detail if self._filter in {UNREAD, INBOX} else None
         return NotificationCenterData(
-            _with_open_notification(notifications, kept), page.unread_count, cursor is not None, detail, missing
+            _with_open_notification(notifications, kept),
+            pages[-1].unread_count,
+            pages[-1].next_cursor is not None,
+            detail,
+            missing,
         )
 
     def _load_selected(self) -> tuple[NotificationDetail | None, str | None]:

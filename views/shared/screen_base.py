@@ -6,16 +6,18 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import flet as ft
 
-from flashflow.backend import Backend, EventKind
+from flashflow.backend import Backend, EventKind, NotificationPage, SessionPage, UserRows
 from flashflow.views.controls.refresher import LiveControl
 from flashflow.views.controls.tokens import is_mounted, on_press
 from flashflow.views.shared.delivery_labels import second_person
 from flashflow.views.shared.live import Live
 from flashflow.views.shared.widgets import failure, skeleton
+
+Page = TypeVar("Page", NotificationPage, SessionPage, UserRows)
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Screen(LiveControl):
         self._frame = ft.Column(spacing=0, expand=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
         self.content = self._frame
         self._found: Any = None
+        self._pages = 1
 
     def subscribe(self) -> Callable[[], None]:
         return self.live.listen(self.kinds, self.request_refresh)
@@ -52,6 +55,18 @@ class Screen(LiveControl):
         """Refresh at once, without the rest after a refresh: for changes that the user made."""
         self._refresher.cancel()
         self.request_refresh()
+
+    def load_pages(self, read: Callable[[str | None], Page]) -> list[Page]:
+        """Read as many pages of a list as are shown, with the cursor of each."""
+        pages = [read(None)]
+        while len(pages) < self._pages and pages[-1].next_cursor is not None:
+            pages.append(read(pages[-1].next_cursor))
+        return pages
+
+    def show_more(self) -> None:
+        """Show one more page of the list."""
+        self._pages += 1
+        self.refresh_now()
 
     def load(self) -> Any:
         """Query the services. Runs in a worker thread."""
