@@ -50,11 +50,6 @@ VIEWS = Path(__file__).parent.parent.parent / "views"
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 # --- texts ---------------------------------------------------------------------------------------------------------
 
 

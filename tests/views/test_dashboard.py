@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import flet as ft
@@ -16,7 +14,6 @@ import pytest
 from flashflow.backend import (
     Backend,
     Cohort,
-    Config,
     Filters,
     FunnelStep,
     Metric,
@@ -60,18 +57,6 @@ from tests.support.control_tree import named, texts, walk
 pytestmark = pytest.mark.anyio
 
 TODAY = date(2026, 11, 22)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    monkeypatch.setenv("FLASHFLOW_KEYRING", "off")
-    with Backend(Config(me="ada", data_dir=tmp_path)) as made:
-        yield made
 
 
 def screen_over(backend: Backend, kind: type[Screen] = Dashboard, **more: Any) -> Any:

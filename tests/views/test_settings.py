@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import flet as ft
 import pytest
 
-from flashflow.backend import Backend, Config, DigestIn, given
+from flashflow.backend import Backend, DigestIn, given
 from flashflow.views.controls.protocols import DigestSetting
 from flashflow.views.settings.channel_fields import (
     SET,
@@ -31,18 +29,6 @@ from tests.support.control_tree import NOW, named, texts, walk
 pytestmark = pytest.mark.anyio
 
 EMAIL = TABLES["email"]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    monkeypatch.setenv("FLASHFLOW_KEYRING", "off")
-    with Backend(Config(me="ada", data_dir=tmp_path)) as made:
-        yield made
 
 
 def screen_over(backend: Backend) -> Settings:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import flet as ft
 import pytest
 
-from flashflow.backend import Backend, Config, PrivacySettings, RetentionSettings
+from flashflow.backend import Backend, PrivacySettings, RetentionSettings
 from flashflow.backend.core.errors import Erased
 from flashflow.views.settings import data_labels
 from flashflow.views.settings.screen import Settings
@@ -17,18 +15,6 @@ from flashflow.views.shared.live import Live
 from tests.support.control_tree import NOW, named, texts, walk
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    monkeypatch.setenv("FLASHFLOW_KEYRING", "off")
-    with Backend(Config(me="ada", data_dir=tmp_path)) as made:
-        yield made
 
 
 def drawn(backend: Backend) -> ft.Control:

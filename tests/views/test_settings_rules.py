@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import flet as ft
 import pytest
 
-from flashflow.backend import Backend, Config, Rule, RuleRef
+from flashflow.backend import Backend, Rule, RuleRef
 from flashflow.views.settings.rule_labels import (
     action_text,
     condition_text,
@@ -30,18 +28,6 @@ pytestmark = pytest.mark.anyio
 
 SEND = {"title": "Sorry", "message": "Payment failed."}
 THRICE = {"activity_type": "checkout_failed", "times": 3, "within_minutes": 10}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    monkeypatch.setenv("FLASHFLOW_KEYRING", "off")
-    with Backend(Config(me="ada", data_dir=tmp_path)) as made:
-        yield made
 
 
 def screen_over(backend: Backend) -> Settings:
