@@ -23,11 +23,11 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def share(part: int, whole: int) -> str | None:
-    """Return a percentage, "98.7 %"; None when ``whole`` is zero."""
-    if whole <= 0:
+def share(part: int, total: int) -> str | None:
+    """Return a percentage, "98.7 %"; None when ``total`` is zero."""
+    if total <= 0:
         return None
-    return f"{100 * part / whole:.1f}".removesuffix(".0") + " %"
+    return f"{100 * part / total:.1f}".removesuffix(".0") + " %"
 
 
 def elapsed_text(milliseconds: int) -> str:

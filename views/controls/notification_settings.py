@@ -54,7 +54,7 @@ def reason(matrix: Matrix, notification_type: str, channel: str) -> str | None:
     return None
 
 
-def whole_channel(matrix: Matrix, channel: str) -> bool:
+def is_on_for_all(matrix: Matrix, channel: str) -> bool:
     """Return the value of the channel's "All notifications" switch."""
     choices = {(c.notification_type, c.channel): c.enabled for c in matrix.preferences}
     return choices.get((ALL, channel), choices.get((ALL, ALL), True))
@@ -180,10 +180,10 @@ class NotificationSettings(LiveControl):
 
     def _switch(self, matrix: Matrix, row: TypeRow | None, channel: str) -> ft.Switch:
         label = one_line(row.label, 80) if row else ALL_LABEL
-        whole = whole_channel(matrix, channel)
-        blocked = row is not None and self._why(matrix, row, channel) == "Off for all" and not whole
+        on_for_all = is_on_for_all(matrix, channel)
+        blocked = row is not None and self._why(matrix, row, channel) == "Off for all" and not on_for_all
         return ft.Switch(
-            value=row.channels.get(channel, False) if row else whole,
+            value=row.channels.get(channel, False) if row else on_for_all,
             disabled=blocked,
             tooltip=f"{label} by {self._channels[channel]}",
             on_change=on_switch(self.choose, row.name if row else ALL, channel),

@@ -68,14 +68,14 @@ def duration_text(seconds: float | None) -> str:
     """ "45 s", "3 min 20 s", "2 h 5 min", "3 days"; None → "–"."""
     if seconds is None:
         return NOTHING
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
-    if whole < 2 * 86_400:
-        return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
-    return plural(round(whole / 86_400), "day")
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min" + (f" {rounded % 60} s" if rounded % 60 else "")
+    if rounded < 2 * 86_400:
+        return f"{rounded // 3600} h" + (f" {rounded % 3600 // 60} min" if rounded % 3600 // 60 else "")
+    return plural(round(rounded / 86_400), "day")
 
 
 def score(value: float | None) -> str:

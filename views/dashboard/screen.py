@@ -120,11 +120,11 @@ class Dashboard(Screen):
 
     # --- show -----------------------------------------------------------------------------------------------------
 
-    def render(self, found: DashboardData) -> ft.Control:
+    def render(self, data: DashboardData) -> ft.Control:
         if self._page is None:
             self._page = self._build()
         self._page.padding = page_padding(wide=self.wide)
-        self._set_data(found)
+        self._set_data(data)
         return self._page
 
     def show(self, content: ft.Control, key: str) -> None:
@@ -137,24 +137,24 @@ class Dashboard(Screen):
         self._page = None
         super().set_wide(wide)
 
-    def _set_data(self, found: DashboardData) -> None:
-        overview, chosen, now = found.overview, self.chosen, self.now().replace(second=0, microsecond=0)
-        anything = bool(found.feed.activities)
+    def _set_data(self, data: DashboardData) -> None:
+        overview, chosen, now = data.overview, self.chosen, self.now().replace(second=0, microsecond=0)
+        anything = bool(data.feed.activities)
         self._picker.set_data(chosen.period, chosen.compared)
         self._warnings.set_data(data_warnings(overview.full, overview.pending))
-        rows = tiles(overview, found.today, found.waiting.unread_count, chosen.period)
+        rows = tiles(overview, data.today, data.waiting.unread_count, chosen.period)
         self._tiles.set_data(rows, overview.definitions["change"])
-        self._trend.set_data(curve(found.trend, chosen.metric))
+        self._trend.set_data(curve(data.trend, chosen.metric))
         for kind, part in self._tops.items():
-            part.set_data(KINDS[kind], found.tops[kind].names, found.tops[kind].definition)
+            part.set_data(KINDS[kind], data.tops[kind].names, data.tops[kind].definition)
         self._audience.set_data({name: overview.figures[name] for name in Audience.NAMES}, overview.definitions)
-        self._heat.set_data(found.heat.hours, found.heat.timezone, found.heat.definition)
-        self._retention.set_data(found.retention.cohorts, found.retention.average, found.retention.definition)
-        self._funnel_part.set_data(found.types, funnel_result(found.funnel), found.funnel_failed)
-        users = found.users
-        self._users.set_data(users.users, users.next_cursor is not None, users.definition, found.day)
-        self._feed.set_data(found.feed, self.backend.url, self.backend.me, FEED if self.wide else FEED_NARROW, now)
-        self._for_you.set_data(found.waiting, now)
+        self._heat.set_data(data.heat.hours, data.heat.timezone, data.heat.definition)
+        self._retention.set_data(data.retention.cohorts, data.retention.average, data.retention.definition)
+        self._funnel_part.set_data(data.types, funnel_result(data.funnel), data.funnel_failed)
+        users = data.users
+        self._users.set_data(users.users, users.next_cursor is not None, users.definition, data.day)
+        self._feed.set_data(data.feed, self.backend.url, self.backend.me, FEED if self.wide else FEED_NARROW, now)
+        self._for_you.set_data(data.waiting, now)
         for panel in self._activity_panels:
             panel.visible = anything
         self._warnings.visible = bool(overview.full or overview.pending)
@@ -209,8 +209,8 @@ class Dashboard(Screen):
 
     async def _measure(self, metric: str) -> None:
         self.chosen.metric = metric
-        if self._found is not None:
-            self._trend.replace_data(curve(self._found.trend, metric))
+        if self._loaded is not None:
+            self._trend.replace_data(curve(self._loaded.trend, metric))
 
     def _open_user(self, user_id: str) -> None:
         self.go(user_route(user_id))

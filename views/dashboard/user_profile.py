@@ -80,22 +80,22 @@ class UserProfile(Screen):
     def load(self) -> UserProfileData:
         service = self.backend.activity
         pages = self.load_pages(lambda cursor: service.get_user_sessions(self.user_id, limit=SESSIONS, cursor=cursor))
-        data = tuple(SessionData(session, self._activities(session)) for page in pages for session in page.sessions)
-        return UserProfileData(service.get_user_analytics(self.user_id), data, pages[-1].next_cursor is not None)
+        sessions = tuple(SessionData(session, self._activities(session)) for page in pages for session in page.sessions)
+        return UserProfileData(service.get_user_analytics(self.user_id), sessions, pages[-1].next_cursor is not None)
 
     def _activities(self, session: Session) -> tuple[Activity, ...]:
         limit = MANY if session.id in self._unfolded else FEW
         return self.backend.activity.list_activities(session_id=session.id, limit=limit).activities
 
-    def render(self, found: UserProfileData) -> ft.Control:
+    def render(self, data: UserProfileData) -> ft.Control:
         now = self.now()
-        if not found.sessions and not found.metrics.total_activities:
+        if not data.sessions and not data.metrics.total_activities:
             text = "Sessions and activities appear here. Record one:"
             none = no_activities("No activities of this user", text, self.backend.url, self.user_id)
             return page_column([card(none, padding=0)], wide=self.wide)
-        sections: list[ft.Control] = [_metrics(found.metrics, now), _favourites(found.metrics)]
-        sections += [self._session_card(data, now) for data in found.sessions]
-        if found.more and self._pages < PAGES_MAX:
+        sections: list[ft.Control] = [_metrics(data.metrics, now), _favourites(data.metrics)]
+        sections += [self._session_card(session, now) for session in data.sessions]
+        if data.more and self._pages < PAGES_MAX:
             sections.append(
                 ft.TextButton("Show earlier sessions", key="more", height=TARGET, on_click=on_press(self.show_more))
             )

@@ -107,16 +107,16 @@ class Users(Screen):
         users = [user for page in pages for user in page.users]
         return UsersData(users, pages[-1].next_cursor is not None, pages[-1].definition, today)
 
-    def render(self, found: UsersData) -> ft.Control:
-        rows: list[ft.Control] = [user_row(user, found.today, self._open) for user in found.users]
-        if found.more and self._pages < PAGES_MAX:
+    def render(self, data: UsersData) -> ft.Control:
+        rows: list[ft.Control] = [user_row(user, data.today, self._open) for user in data.users]
+        if data.more and self._pages < PAGES_MAX:
             rows.append(ft.TextButton("Show more", key="more", height=TARGET, on_click=on_press(self.show_more)))
         if not rows:
             text = "Users of your apps appear here. Record an activity:"
             url, me = self.backend.url, self.backend.me
             rows = [no_activities("No active users in this period", text, url, me, ft.Icons.PERSON_OUTLINE)]
         text = f"active {self.chosen.period.phrase} or later, latest first"
-        section = titled_panel("All users", rows, subtitle=text, means=found.definition, padded=False)
+        section = titled_panel("All users", rows, subtitle=text, means=data.definition, padded=False)
         return page_column([section], wide=self.wide)
 
     def _open(self, user_id: str) -> None:

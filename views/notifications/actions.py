@@ -33,11 +33,11 @@ def notification_actions(screen: Screen, notification: Notification, show_all: H
     services, id_ = screen.backend.notifications, notification.id
     user, kind = notification.user_id, notification.notification_type
     unread, archived = notification.inbox == "unread", notification.inbox == "archived"
-    turn = services.mark_notification_as_read if unread else services.mark_notification_as_unread
+    mark = services.mark_notification_as_read if unread else services.mark_notification_as_unread
     move = services.unarchive_notification if archived else services.archive_notification
     act = partial(on_press, screen.act)
     return NotificationActions(
-        toggle_read=act(lambda: turn(id_)),
+        toggle_read=act(lambda: mark(id_)),
         toggle_archived=act(lambda: move(id_)),
         snooze_an_hour=act(lambda: services.snooze_notification(id_, screen.now() + timedelta(hours=1))),
         snooze_to_morning=act(lambda: services.snooze_notification(id_, tomorrow_morning(screen.now()))),

@@ -113,11 +113,11 @@ class NotificationCenter(Screen):
             return None, "This notification belongs to another user."
         return detail, None
 
-    def render(self, found: NotificationCenterData) -> ft.Control:
+    def render(self, data: NotificationCenterData) -> ft.Control:
         if not self.wide:
-            return self._detail(found) if self.selected is not None else self._list(found)
-        left = ft.Container(self._list(found), key="list", expand=1)
-        right = ft.Container(self._detail(found), key="detail", expand=1)
+            return self._detail(data) if self.selected is not None else self._list(data)
+        left = ft.Container(self._list(data), key="list", expand=1)
+        right = ft.Container(self._detail(data), key="detail", expand=1)
         columns = ft.Row(
             [left, ft.VerticalDivider(width=1, thickness=1, color=HAIRLINE), right],
             spacing=0,
@@ -125,38 +125,38 @@ class NotificationCenter(Screen):
         )
         return centred(columns, stretch=True)
 
-    def _list(self, found: NotificationCenterData) -> ft.Column:
+    def _list(self, data: NotificationCenterData) -> ft.Column:
         now = self.now()
         rows: list[ft.Control] = []
         day = ""
-        for notification in found.notifications:
+        for notification in data.notifications:
             if (today := day_heading(notification.listed_at, now)) != day:
                 day = today
                 rows.append(_day(day))
             chosen = self.wide and notification.id == self.selected
             opened = on_press(self._open, notification)
             rows.append(notification_row(notification, now, opened, selected=chosen))
-        if found.more:
+        if data.more:
             rows.append(ft.TextButton("Show older", key="older", height=TARGET, on_click=on_press(self._show_older)))
         if not rows:
             rows.append(self._empty())
         scroll = ft.ListView(rows, key="rows", expand=True, padding=ft.Padding.only(left=GRID, right=GRID, bottom=24))
         return ft.Column(
-            [self._toolbar(found), hairline(), scroll],
+            [self._toolbar(data), hairline(), scroll],
             key="list",
             spacing=0,
             expand=True,
             horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
         )
 
-    def _toolbar(self, found: NotificationCenterData) -> ft.Container:
-        labels = FILTERS | ({UNREAD: f"Unread {found.unread:,}"} if found.unread else {})
+    def _toolbar(self, data: NotificationCenterData) -> ft.Container:
+        labels = FILTERS | ({UNREAD: f"Unread {data.unread:,}"} if data.unread else {})
         chips: list[ft.Control] = [
             choice(label, name == self._filter, on_press(self._choose, name)) for name, label in labels.items()
         ]
         filters = flow(chips, key="filters", run_spacing=4)
         action = ft.TextButton(
-            "Mark all read", icon=ft.Icons.DONE_ALL, height=TARGET, disabled=not found.unread, on_click=self.mark_all
+            "Mark all read", icon=ft.Icons.DONE_ALL, height=TARGET, disabled=not data.unread, on_click=self.mark_all
         )
         if self._undo:
             text = f"Undo marking {plural(len(self._undo), 'notification')} read"
@@ -172,12 +172,12 @@ class NotificationCenter(Screen):
         text = "All notifications from your apps are kept here. Send yourself one:"
         return empty(ft.Icons.NOTIFICATIONS_NONE, "No notifications yet", text, line, "send a notification")
 
-    def _detail(self, found: NotificationCenterData) -> ft.Control:
-        if found.detail is None:
-            return _no_selection(found.missing)
-        notification = found.detail.notification
+    def _detail(self, data: NotificationCenterData) -> ft.Control:
+        if data.detail is None:
+            return _no_selection(data.missing)
+        notification = data.detail.notification
         content = detail_view(
-            found.detail,
+            data.detail,
             self.now(),
             notification_actions(self, notification, on_press(self._show_all_attempts)),
             all_attempts=self._unfolded == notification.id,

@@ -90,8 +90,8 @@ class ChannelForm:
         self._saving.show_result(refusal or "Nothing was saved. Correct the fields above.", good=False)
         self._screen.redraw()
 
-    def _confirm_removal(self, asked: bool) -> None:
-        self._confirmation.visible = asked
+    def _confirm_removal(self, shown: bool) -> None:
+        self._confirmation.visible = shown
         self._screen.redraw()
 
     async def _remove(self, _: object) -> None:

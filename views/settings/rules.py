@@ -28,7 +28,7 @@ from flashflow.views.controls.tokens import (
 )
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.settings.rule_labels import action_text, condition_text, dry_run_text, history_text, name_for
-from flashflow.views.shared.form import QUARTER, WHOLE, Field, Options, SaveBar, grid, submit
+from flashflow.views.shared.form import FULL, QUARTER, Field, Options, SaveBar, grid, submit
 from flashflow.views.shared.screen_base import Screen
 
 MOST_SHOWN = 200
@@ -172,7 +172,7 @@ class RuleForm:
         self._body = ft.Container(column([fields, self._saving.control], 2 * GRID), visible=False)
         self._open = named_button(ft.OutlinedButton, "Add a rule", "Add a rule", on_press(self._show, True), key="add")
         self.control = column([ft.Row([self._open], wrap=True), self._body], 12)
-        self.control.col = WHOLE
+        self.control.col = FULL
         self._empty()
 
     def _empty(self) -> None:

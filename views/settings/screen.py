@@ -111,19 +111,19 @@ class Settings(Screen):
             retention=backend.retention.status(),
         )
 
-    def render(self, found: SettingsData) -> ft.Control:
+    def render(self, data: SettingsData) -> ft.Control:
         backend = self.backend
-        self._contacts.set_data(found.contact)
-        broken = {state.name: state.detail for state in found.channels if not state.works}
-        self._quiet.set_data(found.quiet, found.decided, broken, self.now())
-        self._channels.set_data(found.channels, found.tables)
-        self._problem.visible = found.problem is not None
-        self._problem.content = _problem(str(backend.data_dir / SETTINGS_FILE), found.problem)
-        self._devices.set_data(found.devices)
-        self._rules.set_data(found.rules)
-        self._key_activities.set_data(found.types)
+        self._contacts.set_data(data.contact)
+        broken = {state.name: state.detail for state in data.channels if not state.works}
+        self._quiet.set_data(data.quiet, data.decided, broken, self.now())
+        self._channels.set_data(data.channels, data.tables)
+        self._problem.visible = data.problem is not None
+        self._problem.content = _problem(str(backend.data_dir / SETTINGS_FILE), data.problem)
+        self._devices.set_data(data.devices)
+        self._rules.set_data(data.rules)
+        self._key_activities.set_data(data.types)
         rules = backend.settings.settings
-        self._data.set_data(found.retention, rules.privacy, rules.retention)
+        self._data.set_data(data.retention, rules.privacy, rules.retention)
         self._api.content = _api(backend.url, backend.me)
         self._about.content = copyable(small(f"FlashFlow {backend.version} · data in {backend.data_dir}"))
         if self._page is None:

@@ -35,7 +35,7 @@ Columns = dict[str | ft.ResponsiveRowBreakpoint, int | float]
 """Columns of twelve that a field spans, by breakpoint."""
 HALF: Columns = {"xs": 12, "md": 6}
 QUARTER: Columns = {"xs": 6, "md": 3}
-WHOLE: Columns = {"xs": 12}
+FULL: Columns = {"xs": 12}
 
 
 class Options:
@@ -50,7 +50,7 @@ class Options:
         self._error = small("", color=URGENT)
         self._error.visible = False
         self.control = column([small(label), self._group, self._error], 4)
-        self.control.col = WHOLE
+        self.control.col = FULL
 
     @property
     def text(self) -> str:

@@ -45,7 +45,7 @@ class Screen(LiveControl):
         # menus; content that is assigned directly is built again.
         self._frame = ft.Column(spacing=0, expand=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
         self.content = self._frame
-        self._found: Any = None
+        self._loaded: Any = None
         self._pages = 1
 
     def subscribe(self) -> Callable[[], None]:
@@ -72,29 +72,29 @@ class Screen(LiveControl):
         """Query the services. Runs in a worker thread."""
         raise NotImplementedError
 
-    def render(self, found: Any) -> ft.Control:
+    def render(self, data: Any) -> ft.Control:
         """Return the control that shows the data of ``load``."""
         raise NotImplementedError
 
     def set_wide(self, wide: bool) -> None:
         """Switch to the layout of a wide or a narrow page."""
         self.wide = wide
-        if self._found is not None:
-            self.show(self.render(self._found), "data")
+        if self._loaded is not None:
+            self.show(self.render(self._loaded), "data")
 
     async def refresh(self) -> None:
         loading = asyncio.create_task(asyncio.to_thread(self.load))
-        if self._found is None:
+        if self._loaded is None:
             done, _ = await asyncio.wait({loading}, timeout=SKELETON_AFTER_S)
             if not done:
                 self.show(skeleton(), "skeleton")
         try:
-            found = await loading
-            self.show(self.render(found), "data")
-            self._found = found
+            data = await loading
+            self.show(self.render(data), "data")
+            self._loaded = data
         except Exception as error:
             log.warning("a screen could not be loaded", exc_info=True)
-            self._found = None
+            self._loaded = None
             self.show(failure(str(error), on_press(self.request_refresh)), "failure")
 
     async def act(self, action: Callable[[], object]) -> None:
