@@ -18,6 +18,7 @@ from flashflow.backend.store.activity.activities import NewActivity
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.privacy import consents, tombstones
+from flashflow.backend.store.privacy.consents import Choice
 from flashflow.backend.store.rollups import partitions
 
 T = TypeVar("T")
@@ -63,17 +64,17 @@ class Admission:
         def write(good: Sequence[tuple[str, bool]]) -> list[Consent]:
             for user_id, tracking in good:
                 consents.save_consent(tx, user_id, tracking)
-            return [self._consent(user_id, (tracking, tx.now_ms)) for user_id, tracking in good]
+            return [self._consent(user_id, Choice(tracking, tx.now_ms)) for user_id, tracking in good]
 
         return tombstones.unless_erased(tx, items, lambda item: (item[0],), write)
 
-    def _consent(self, user_id: str, choice: tuple[bool, int] | None) -> Consent:
+    def _consent(self, user_id: str, choice: Choice | None) -> Consent:
         rule = self.settings.tracking
-        tracking = None if choice is None else choice[0]
+        tracking = None if choice is None else choice.tracking
         return Consent(
             user_id=user_id,
             tracking=tracking,
-            updated_at=None if choice is None else to_datetime(choice[1]),
+            updated_at=None if choice is None else to_datetime(choice.updated_at),
             setting=rule,
             tracked=rule != "none" and (tracking is True or (tracking is None and rule == "all")),
         )

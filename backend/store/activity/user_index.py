@@ -17,6 +17,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from peewee import Table
+
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.engine.writer import Tx
@@ -49,6 +51,8 @@ TAIL = f"user_activities WHERE seq > {_MARK}"
 VIEW_DDL = f"""CREATE VIEW user_timeline AS
     SELECT {", ".join(_OF.get(c, sql) for c, sql in COLUMNS.items())} FROM {_INDEXED}
     UNION ALL SELECT {", ".join(COLUMNS.values())} FROM {TAIL}"""
+
+TIMELINE = Table("user_timeline")
 
 
 def of_session(column: str) -> str:

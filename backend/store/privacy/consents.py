@@ -4,39 +4,66 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from flashflow.backend.core.encoding import to_json
+from peewee import SQL, Select, fn
+
+from flashflow.backend.store.engine.statement import Statement, among, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.privacy.models import Consent, Tombstone
 
 
-def consent_of(conn: sqlite3.Connection, user_id: str) -> tuple[bool, int] | None:
-    """Return the user's choice and its time (milliseconds since 1970)."""
-    row = conn.execute("SELECT tracking, updated_at FROM consents WHERE user_id = ?", (user_id,)).fetchone()
-    return None if row is None else (bool(row[0]), row[1])
+class Choice(NamedTuple):
+    """A user's choice and its time (milliseconds since 1970)."""
+
+    tracking: bool
+    updated_at: int
+
+
+class Refusals(NamedTuple):
+    """Whether any user was erased and whether any user refused tracking."""
+
+    erased: bool
+    refused: bool
+
+
+def consent_of(conn: sqlite3.Connection, user_id: str) -> Choice | None:
+    """Return the user's choice."""
+    return _CHOICE.one(conn, user=user_id)
 
 
 def save_consent(tx: Tx, user_id: str, tracking: bool) -> None:
     """Store the user's choice; it replaces an earlier one."""
-    tx.conn.execute(
-        "INSERT INTO consents (user_id, tracking, updated_at) VALUES (?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET tracking = excluded.tracking, updated_at = excluded.updated_at",
-        (user_id, tracking, tx.now_ms),
-    )
+    _SAVE.run(tx.conn, user_id=user_id, tracking=tracking, updated_at=tx.now_ms)
 
 
-def any_refusals(conn: sqlite3.Connection) -> tuple[bool, bool]:
-    """Return whether any user was erased and whether any user refused tracking. Runs once in every transaction."""
-    erased, refused = conn.execute(_ANY).fetchone()
-    return bool(erased), bool(refused)
-
-
-_ANY = "SELECT EXISTS (SELECT 1 FROM tombstones), EXISTS (SELECT 1 FROM consents WHERE tracking = 0)"
+def any_refusals(conn: sqlite3.Connection) -> Refusals:
+    """Return whether there are any refusals. Runs once in every transaction."""
+    found = _ANY.one(conn)
+    assert found is not None
+    return found
 
 
 def users_who_chose(conn: sqlite3.Connection, tracking: bool, user_ids: Iterable[str]) -> frozenset[str]:
     """Return the members of ``user_ids`` whose own choice is ``tracking``."""
-    rows = conn.execute(
-        "SELECT user_id FROM consents WHERE tracking = ? AND user_id IN (SELECT value FROM json_each(?))",
-        (tracking, to_json(sorted(user_ids))),
+    return frozenset(user for (user,) in _CHOSE.each(conn, tracking=tracking, users=sorted(user_ids)))
+
+
+_CHOICE = Statement(Consent.select(*columns(Consent, Choice)).where(Consent.user_id == slot("user")), Choice)
+_SAVE = Statement(
+    Consent.insert(slots(Consent.user_id, Consent.tracking, Consent.updated_at)).on_conflict(
+        conflict_target=[Consent.user_id], preserve=[Consent.tracking, Consent.updated_at]
     )
-    return frozenset(user_id for (user_id,) in rows)
+)
+_ANY = Statement(
+    Select(
+        columns=[
+            fn.EXISTS(Tombstone.select(SQL("1"))).alias("erased"),
+            fn.EXISTS(Consent.select(SQL("1")).where(Consent.tracking == 0)).alias("refused"),
+        ]
+    ),
+    Refusals,
+)
+_CHOSE = Statement(
+    Consent.select(Consent.user_id).where(Consent.tracking == slot("tracking"), among(Consent.user_id, "users"))
+)

@@ -9,22 +9,31 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from functools import cache, reduce
+from operator import or_
+from typing import Any, NamedTuple
 
 import msgspec
+from peewee import SQL, Select, fn
 
-from flashflow.backend.core.encoding import decode_id, from_object, from_strings, to_json
+from flashflow.backend.core.encoding import to_json
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.device_address import identities
+from flashflow.backend.store.activity.models import UserAnalytics
 from flashflow.backend.store.activity.session_cache import SessionCache
 from flashflow.backend.store.activity.shared_sessions import Gone, reassign, without
+from flashflow.backend.store.activity.user_index import TIMELINE
+from flashflow.backend.store.engine.models import BaseModel, IdempotencyKey
 from flashflow.backend.store.engine.sql import delete_rows
+from flashflow.backend.store.engine.statement import Statement, TextStatement, among, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.notifications import rules, schedules
+from flashflow.backend.store.notifications import models, rules, schedules
 from flashflow.backend.store.notifications.rules import Body
 from flashflow.backend.store.notifications.schedules import Request
-from flashflow.backend.store.privacy.retention import delete_from_user_index
+from flashflow.backend.store.privacy.models import Consent
+from flashflow.backend.store.privacy.retention import Entry, delete_from_user_index
 from flashflow.backend.store.privacy.rollup_erasure import subtract_key, subtract_sessions
+from flashflow.backend.store.rollups.models import UserKey
 from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS
 
 SLICE = 200
@@ -34,94 +43,130 @@ Removed = dict[str, int]
 """Number of deleted rows by kind."""
 
 
+class _Activity(NamedTuple):
+    """An activity to delete; ``session_id`` as it is stored."""
+
+    seq: int
+    user_id: str
+    timestamp: int
+    session_id: bytes | str
+    activity_type: str
+
+
+class _Session(NamedTuple):
+    """A session to delete; ``id`` as it is stored."""
+
+    seq: int
+    id: bytes | str
+    shared: bool
+
+
+class _Notification(NamedTuple):
+    seq: int
+    id: str
+    app: str
+
+
+class _Counts(NamedTuple):
+    deliveries: int
+    attempts: int
+
+
+class _Tokens(NamedTuple):
+    seq: int
+    device_tokens: tuple[str, ...]
+
+
+class _Schedule(NamedTuple):
+    seq: int
+    name: str
+    request: str
+
+
+class _Rule(NamedTuple):
+    seq: int
+    name: str
+    app: str
+    rule: str
+    last_error: str | None
+
+
+class _Content(NamedTuple):
+    title: str
+    message: str
+    data: dict[str, Any]
+
+
+class _Texts(NamedTuple):
+    """Two texts of a template or type."""
+
+    name: str
+    first: str
+    second: str
+
+
 def knows_activities(conn: sqlite3.Connection, user_id: str) -> bool:
     """Whether ``user_activities.db`` has rows of the user."""
-    return _any(
-        conn,
-        user_id,
-        "SELECT 1 FROM user_timeline WHERE user_id = ?",
-        f"WITH RECURSIVE {SESSION_PARTS} SELECT 1 FROM {BY_PART} WHERE user_id = ?",
-        *map(_OF_TABLE.format, ("figure_users", "user_analytics", "consents")),
-    )
+    return bool(_KNOWS_ACTIVITIES.value(conn, user=user_id)) or bool(_SESSIONS.all(conn, user=user_id, limit=1))
 
 
 def knows_notifications(conn: sqlite3.Connection, user_id: str) -> bool:
     """Whether ``notifications.db`` has rows of the user, or a schedule or rule that names them."""
-    if _any(conn, user_id, *map(_OF_TABLE.format, ("notifications", *_OF_USER.values()))):
+    if _KNOWS_NOTIFICATIONS.value(conn, user=user_id):
         return True
-    requests = [schedules.decode_request(text) for (text,) in conn.execute("SELECT request FROM schedules")]
-    bodies = [rules.decode_body(text) for (text,) in conn.execute("SELECT rule FROM rules")]
+    requests = [schedules.decode_request(row.request) for row in _SCHEDULES.each(conn)]
+    bodies = [rules.decode_body(row.rule) for row in _RULES.each(conn)]
     return any(user_id in schedules.users_of(request.notification) for request in requests) or any(
         _rule_without(body, user_id) != body for body in bodies
     )
 
 
-_OF_TABLE = "SELECT 1 FROM {} WHERE user_id = ?"
-
-
-def _any(conn: sqlite3.Connection, user_id: str, *queries: str) -> bool:
-    return any(conn.execute(f"{query} LIMIT 1", (user_id,)).fetchone() for query in queries)
-
-
 def erase_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
     """Delete up to SLICE of the user's activities, then sessions, then the rest; return {} when nothing is left."""
-    rows = tx.conn.execute(
-        "SELECT seq, timestamp, session_id, activity_type FROM user_timeline WHERE user_id = ? LIMIT ?",
-        (user_id, SLICE),
-    ).fetchall()
+    rows = _ACTIVITIES.all(tx.conn, user=user_id, limit=SLICE)
     if rows:
-        delete_rows(tx.conn, "user_activities", [seq for seq, *_ in rows])
-        delete_from_user_index(tx.conn, [(seq, user_id, timestamp) for seq, timestamp, *_ in rows])
+        delete_rows(tx.conn, "user_activities", [row.seq for row in rows])
+        delete_from_user_index(tx.conn, [Entry(row.seq, row.user_id, row.timestamp) for row in rows])
         cache.clear()
-        without(tx, user_id, [Gone(session, kind, at) for _, at, session, kind in rows], cache)
+        without(tx, user_id, [Gone(row.session_id, row.activity_type, row.timestamp) for row in rows], cache)
         return {"activities": len(rows)}
-    sessions = tx.conn.execute(
-        f"WITH RECURSIVE {SESSION_PARTS} SELECT seq, id, shared FROM {BY_PART} WHERE user_id = ? LIMIT ?",
-        (user_id, SLICE),
-    ).fetchall()
+    sessions = _SESSIONS.all(tx.conn, user=user_id, limit=SLICE)
     if sessions:
-        left = reassign(tx, user_id, [id_ for _, id_, shared in sessions if shared], cache)
-        seqs = [seq for seq, id_, _ in sessions if id_ not in left]
+        left = reassign(tx, user_id, [session.id for session in sessions if session.shared], cache)
+        seqs = [session.seq for session in sessions if session.id not in left]
         subtract_sessions(tx, cache.local, seqs)
         delete_rows(tx.conn, "user_sessions", seqs)
         cache.clear()
         return {"sessions": len(seqs)}
-    tx.conn.execute("DELETE FROM user_analytics WHERE user_id = ?", (user_id,))
+    _delete_of(UserAnalytics).run(tx.conn, user=user_id)
     subtract_key(tx, user_id)
-    return _counted({"consents": tx.conn.execute("DELETE FROM consents WHERE user_id = ?", (user_id,))})
+    return _nonzero(consents=_delete_of(Consent).run(tx.conn, user=user_id).rowcount)
 
 
 def erase_notifications(tx: Tx, user_id: str) -> Removed:
     """Delete up to SLICE of the user's notifications with deliveries and attempts, then the rest; return {} when
     nothing is left. Publishes events that dismiss their toasts."""
-    rows = tx.conn.execute(
-        "SELECT seq, id, app FROM notifications WHERE user_id = ? LIMIT ?", (user_id, SLICE)
-    ).fetchall()
+    rows = _NOTIFICATIONS.all(tx.conn, user=user_id, limit=SLICE)
     if not rows:
         return _erase_settings(tx, user_id)
-    seqs = to_json([seq for seq, _, _ in rows])
-    deliveries, attempts = tx.conn.execute(
-        "SELECT COUNT(*), COALESCE(SUM((SELECT COUNT(*) FROM delivery_attempts a WHERE a.delivery_seq = d.seq)), 0) "
-        "FROM deliveries d WHERE d.notification_seq IN (SELECT value FROM json_each(?))",
-        (seqs,),
-    ).fetchone()
-    delete_rows(tx.conn, "notifications", [seq for seq, _, _ in rows])  # foreign keys cascade to deliveries, attempts
-    for _, id_, app in rows:
-        tx.events.append(Event("toast.dismissed", decode_id(id_), user_id, app))
-    return {"notifications": len(rows), "deliveries": deliveries, "attempts": attempts}
+    seqs = [row.seq for row in rows]
+    counts = _DELIVERIES.one(tx.conn, seqs=seqs)
+    assert counts is not None
+    delete_rows(tx.conn, "notifications", seqs)  # foreign keys cascade to deliveries, attempts
+    for row in rows:
+        tx.events.append(Event("toast.dismissed", row.id, user_id, row.app))
+    return {"notifications": len(rows), **counts._asdict()}
 
 
 def devices_of(conn: sqlite3.Connection, user_id: str) -> frozenset[str]:
     """Return the identities of the user's devices."""
-    rows = conn.execute("SELECT identity FROM device_tokens WHERE user_id = ?", (user_id,))
-    return frozenset(identity for (identity,) in rows)
+    return frozenset(identity for (identity,) in _DEVICES.each(conn, user=user_id))
 
 
 def sent_to_devices(conn: sqlite3.Connection, devices: frozenset[str]) -> list[int]:
     """Return the ``seq`` of notifications, of any user, sent to these devices by token. Scans the table: call it from a
     reader."""
-    rows = conn.execute("SELECT seq, device_tokens FROM notifications WHERE device_tokens IS NOT NULL")
-    return [seq for seq, text in rows if any(_is_of(devices, token) for token in from_strings(text))]
+    return [row.seq for row in _SENT_BY_TOKEN.each(conn) if any(_is_of(devices, token) for token in row.device_tokens)]
 
 
 def _is_of(devices: frozenset[str], token: str) -> bool:
@@ -133,35 +178,33 @@ def erase_tokens(tx: Tx, seqs: Sequence[int], devices: frozenset[str]) -> None:
     """Remove these devices' tokens from these notifications and from all schedules."""
     # Call it before the devices are deleted: after a kill the next start finds the tokens through them.
     for seq in seqs:
-        row = tx.conn.execute("SELECT device_tokens FROM notifications WHERE seq = ?", (seq,)).fetchone()
-        if row is not None and row[0] is not None:
-            left = [token for token in from_strings(row[0]) if not _is_of(devices, token)]
-            tx.conn.execute("UPDATE notifications SET device_tokens = ? WHERE seq = ?", (to_json(left), seq))
-    for seq, text in tx.conn.execute("SELECT seq, request FROM schedules").fetchall():
-        request = schedules.decode_request(text)
+        tokens = _TOKENS.value(tx.conn, seq=seq)
+        if tokens is not None:
+            left = [token for token in tokens if not _is_of(devices, token)]
+            _SAVE_TOKENS.run(tx.conn, seq=seq, device_tokens=left)
+    for row in _SCHEDULES.all(tx.conn):
+        request = schedules.decode_request(row.request)
         given = request.notification.get("device_tokens") or []
         left = [token for token in given if not _is_of(devices, token)]
         if left != given:
-            _change_request(tx, seq, request, request.notification | {"device_tokens": left})
+            _change_request(tx, row.seq, request, request.notification | {"device_tokens": left})
 
 
-_OF_USER: Mapping[str, str] = {
-    "preferences": "notification_preferences",
-    "contacts": "contacts",
-    "quiet_hours": "quiet_hours",
-    "digests": "digests",
-    "throttles": "throttles",
-    "devices": "device_tokens",
-    "inbox_counts": "inbox_counts",
-    "rule_uses": "rule_uses",
+_OF_USER: Mapping[str, type[BaseModel]] = {
+    "preferences": models.NotificationPreference,
+    "contacts": models.Contact,
+    "quiet_hours": models.QuietHours,
+    "digests": models.Digest,
+    "throttles": models.ThrottleUse,
+    "devices": models.DeviceToken,
+    "inbox_counts": models.InboxCount,
+    "rule_uses": models.RuleUse,
 }
 
 
 def _erase_settings(tx: Tx, user_id: str) -> Removed:
-    gone = {
-        name: tx.conn.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,)) for name, table in _OF_USER.items()
-    }
-    removed = _counted(gone) | _erase_from_schedules(tx, user_id) | _erase_from_rules(tx, user_id)
+    gone = {name: _delete_of(model).run(tx.conn, user=user_id).rowcount for name, model in _OF_USER.items()}
+    removed = _nonzero(**gone) | _erase_from_schedules(tx, user_id) | _erase_from_rules(tx, user_id)
     for name in ("inbox_counts", "rule_uses"):
         removed.pop(name, None)
     return removed
@@ -170,20 +213,20 @@ def _erase_settings(tx: Tx, user_id: str) -> Removed:
 def _erase_from_schedules(tx: Tx, user_id: str) -> Removed:
     """Remove the user from every schedule; delete schedules that have no other recipient."""
     removed = changed = 0
-    for seq, text in tx.conn.execute("SELECT seq, request FROM schedules").fetchall():
-        request = schedules.decode_request(text)
+    for row in _SCHEDULES.all(tx.conn):
+        request = schedules.decode_request(row.request)
         users = schedules.users_of(request.notification)
         if request.last_error is not None and user_id in request.last_error:
             request = msgspec.structs.replace(request, last_error=None)
-            _change_request(tx, seq, request, request.notification)
+            _change_request(tx, row.seq, request, request.notification)
         if user_id not in users:
             continue
         left = [user for user in users if user != user_id]
         if left:
-            _change_request(tx, seq, request, request.notification | {"user_ids": left})
+            _change_request(tx, row.seq, request, request.notification | {"user_ids": left})
             changed += 1
         else:
-            schedules.delete(tx, seq)
+            schedules.delete(tx, row.seq)
             removed += 1
     return _nonzero(schedules=removed, changed_schedules=changed)
 
@@ -191,21 +234,22 @@ def _erase_from_schedules(tx: Tx, user_id: str) -> Removed:
 def _erase_from_rules(tx: Tx, user_id: str) -> Removed:
     """Remove the user from the recipients and conditions of every rule; delete rules for or about this user only."""
     removed = changed = 0
-    for seq, name, app, text, error in tx.conn.execute("SELECT seq, name, app, rule, last_error FROM rules").fetchall():
-        body = rules.decode_body(text)
-        unreadable = body is rules.UNREADABLE and user_id in text
+    for row in _RULES.all(tx.conn):
+        body = rules.decode_body(row.rule)
+        unreadable = body is rules.UNREADABLE and user_id in row.rule
         left = None if unreadable else _rule_without(body, user_id)
+        named_in_error = user_id in (row.last_error or "")
         if left is None:
-            rules.delete(tx, seq)
+            rules.delete(tx, row.seq)
             removed += 1
         elif left != body:
-            tx.conn.execute("UPDATE rules SET rule = ? WHERE seq = ?", (to_json(left), seq))
+            _SAVE_RULE.run(tx.conn, seq=row.seq, rule=to_json(left))
             changed += 1
-        elif error is None or user_id not in error:
+        elif not named_in_error:
             continue
-        if left is not None and error is not None and user_id in error:
-            rules.dismiss_error(tx, seq)
-        tx.events.append(Event("rule", name, "", app))
+        if left is not None and named_in_error:
+            rules.dismiss_error(tx, row.seq)
+        tx.events.append(Event("rule", row.name, "", row.app))
     return _nonzero(rules=removed, changed_rules=changed)
 
 
@@ -248,33 +292,29 @@ def mentions(conn: sqlite3.Connection, user_id: str) -> tuple[str, ...]:
     for kind, name, texts in _app_texts(conn):
         if any(map(word.search, (name, *_strings(texts)))):
             found.append(f"the {kind} “{name}”")
-    rows = conn.execute(_MENTIONING, {"user": user_id, "json": to_json(user_id).strip('"')})
-    count = sum(any(map(word.search, _strings([title, message, from_object(data)]))) for title, message, data in rows)
+    rows = _MENTIONING.each(conn, user=user_id, json=to_json(user_id).strip('"'))
+    count = sum(any(map(word.search, _strings(list(row)))) for row in rows)
     if count:
         found.append(f"{count:,} {'notification' if count == 1 else 'notifications'} of other users")
     return tuple(dict.fromkeys(found))
 
 
-_MENTIONING = (
-    "SELECT title, message, data FROM notifications "
-    "WHERE instr(title, :user) OR instr(message, :user) OR instr(data, :json)"
-)
 _TEXT_FIELDS = ("title", "message", "data", "actions", "collapse_key")
 
 
 def _app_texts(conn: sqlite3.Connection) -> Iterator[tuple[str, str, Any]]:
     """Texts that apps wrote: (kind, name, texts)."""
-    for name, text in conn.execute("SELECT name, rule FROM rules ORDER BY name"):
-        body = rules.decode_body(text)
+    for rule in _RULES.each(conn):
+        body = rules.decode_body(rule.rule)
         values = [condition.value for condition in body.on.where] if body.on is not None else []
-        values.append(text if body is rules.UNREADABLE else None)
-        yield "rule", name, [values, *(msgspec.to_builtins(getattr(body.send, field)) for field in _TEXT_FIELDS)]
-    for name, text in conn.execute("SELECT name, request FROM schedules ORDER BY name"):
-        yield "schedule", name, [schedules.decode_request(text).notification.get(field) for field in _TEXT_FIELDS]
-    for name, *texts in conn.execute("SELECT name, title_template, message_template FROM notification_templates"):
-        yield "template", name, texts
-    for name, *texts in conn.execute("SELECT name, label, description FROM notification_types"):
-        yield "notification type", name, texts
+        values.append(rule.rule if body is rules.UNREADABLE else None)
+        yield "rule", rule.name, [values, *(msgspec.to_builtins(getattr(body.send, field)) for field in _TEXT_FIELDS)]
+    for schedule in _SCHEDULES.each(conn):
+        notification = schedules.decode_request(schedule.request).notification
+        yield "schedule", schedule.name, [notification.get(field) for field in _TEXT_FIELDS]
+    for kind, statement in (("template", _TEMPLATES), ("notification type", _TYPES)):
+        for row in statement.each(conn):
+            yield kind, row.name, [row.first, row.second]
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -292,13 +332,69 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _change_request(tx: Tx, seq: int, request: Request, notification: dict[str, Any]) -> None:
     request = msgspec.structs.replace(request, notification=notification)
-    tx.conn.execute("UPDATE schedules SET request = ? WHERE seq = ?", (to_json(request), seq))
+    _SAVE_REQUEST.run(tx.conn, seq=seq, request=to_json(request))
 
 
 def erase_idempotency_answers(tx: Tx) -> None:
     """Delete every answer stored for an Idempotency-Key: their bodies cannot be searched for a user."""
-    tx.conn.execute("DELETE FROM idempotency_keys")
+    _DELETE_ANSWERS.run(tx.conn)
 
 
-def _counted(gone: Mapping[str, sqlite3.Cursor]) -> Removed:
-    return {name: cursor.rowcount for name, cursor in gone.items() if cursor.rowcount}
+@cache
+def _delete_of(model: type[BaseModel]) -> Statement[tuple[Any, ...]]:
+    """Build the statement that deletes a user's rows of ``model``."""
+    return Statement(model.delete().where(model._meta.fields["user_id"] == slot("user")))
+
+
+def _has_rows(*of: type[BaseModel]) -> Select:
+    """Build the query whether any table has a row of the user."""
+    found = (fn.EXISTS(model.select(SQL("1")).where(model._meta.fields["user_id"] == slot("user"))) for model in of)
+    return Select(columns=[reduce(or_, found)])
+
+
+_A, _N, _D, _V = models.DeliveryAttempt, models.Notification, models.Delivery, models.DeviceToken
+_S, _R, _T, _K = models.Schedule, models.Rule, models.NotificationTemplate, models.NotificationType
+_KNOWS_ACTIVITIES = Statement(_has_rows(UserKey, UserAnalytics, Consent))
+_KNOWS_NOTIFICATIONS = Statement(_has_rows(_N, *_OF_USER.values()))
+_ACTIVITIES = Statement(
+    TIMELINE.select(*(getattr(TIMELINE.c, name) for name in _Activity._fields))
+    .where(TIMELINE.c.user_id == slot("user"))
+    .limit(slot("limit")),
+    _Activity,
+)
+_SESSIONS = TextStatement(
+    f"WITH RECURSIVE {SESSION_PARTS} SELECT seq, id, shared FROM {BY_PART} WHERE user_id = :user LIMIT :limit",
+    _Session,
+    reason="an index hint",
+)
+_NOTIFICATIONS = Statement(
+    _N.select(*columns(_N, _Notification)).where(_N.user_id == slot("user")).limit(slot("limit")), _Notification
+)
+_ATTEMPTS = _A.select(fn.COUNT(_A.seq)).where(_A.delivery_seq == _D.seq)
+_DELIVERIES = Statement(
+    _D.select(fn.COUNT(_D.seq).alias("deliveries"), fn.COALESCE(fn.SUM(_ATTEMPTS), 0).alias("attempts")).where(
+        among(_D.notification_seq, "seqs")
+    ),
+    _Counts,
+)
+_DEVICES = Statement(
+    models.DeviceToken.select(models.DeviceToken.identity).where(models.DeviceToken.user_id == slot("user"))
+)
+_SENT_BY_TOKEN = Statement(_N.select(*columns(_N, _Tokens)).where(_N.device_tokens.is_null(False)), _Tokens)
+_TOKENS = Statement(_N.select(_N.device_tokens).where(_N.seq == slot("seq"), _N.device_tokens.is_null(False)))
+_SAVE_TOKENS = Statement(_N.update(slots(_N.device_tokens)).where(_N.seq == slot("seq")))
+_SCHEDULES = Statement(_S.select(*columns(_S, _Schedule)).order_by(_S.name), _Schedule)
+_SAVE_REQUEST = Statement(_S.update(slots(_S.request)).where(_S.seq == slot("seq")))
+_RULES = Statement(_R.select(*columns(_R, _Rule)).order_by(_R.name), _Rule)
+_SAVE_RULE = Statement(_R.update(slots(_R.rule)).where(_R.seq == slot("seq")))
+_MENTIONING = Statement(
+    _N.select(*columns(_N, _Content)).where(
+        fn.INSTR(_N.title, slot("user")) | fn.INSTR(_N.message, slot("user")) | fn.INSTR(_N.data, slot("json"))
+    ),
+    _Content,
+)
+_TEMPLATES = Statement(
+    _T.select(_T.name, _T.title_template.alias("first"), _T.message_template.alias("second")), _Texts
+)
+_TYPES = Statement(_K.select(_K.name, _K.label.alias("first"), _K.description.alias("second")), _Texts)
+_DELETE_ANSWERS = Statement(IdempotencyKey.delete())

@@ -9,19 +9,27 @@ import sqlite3
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from peewee import SQL, fn
+
 from flashflow.backend.store.activity import user_index
+from flashflow.backend.store.activity.models import ActivityByUser, UserActivity, UserSession
 from flashflow.backend.store.activity.session_cache import SessionCache
 from flashflow.backend.store.analytics import heavy_users
 from flashflow.backend.store.engine.sql import delete_rows
+from flashflow.backend.store.engine.statement import Statement, columns, differs, slot
 from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.notifications.models import Delivery, Notification
+from flashflow.backend.store.privacy import models
+from flashflow.backend.store.rollups.models import RollupState, UserKey
 from flashflow.backend.store.rollups.partitions import BITS, LONG, drop_empty
 
-_OVER = (
-    "listed_at < ? AND status NOT IN ('scheduled', 'pending') AND inbox IS NOT 'snoozed' "
-    "AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.notification_seq = notifications.seq "
-    "AND d.status IN ('pending', 'sending', 'held'))"
-)
-"""Old enough and final: a notification delivered to the inbox may still have an e-mail held."""
+
+class Entry(NamedTuple):
+    """An activity in the index by user."""
+
+    seq: int
+    user_id: str
+    timestamp: int
 
 
 class Slice(NamedTuple):
@@ -48,64 +56,55 @@ def prune_activities(tx: Tx, which: Slice, cache: SessionCache) -> Pruned:
     user_index.count_tail(tx)  # rows must be in the rollups before they are deleted
     while user_index.catch_up(tx, cache.local):
         pass
-    rows = tx.conn.execute(
-        "SELECT seq, user_id, timestamp FROM user_activities WHERE timestamp < ? ORDER BY timestamp LIMIT ?", which
-    ).fetchall()
+    rows = _ACTIVITIES.all(tx.conn, before=which.before, limit=which.limit)
     if rows:
-        heavy_users.subtract(tx, [seq for seq, _, _ in rows])
-        delete_rows(tx.conn, "user_activities", [seq for seq, _, _ in rows])
+        seqs = [row.seq for row in rows]
+        heavy_users.subtract(tx, seqs)
+        delete_rows(tx.conn, "user_activities", seqs)
         delete_from_user_index(tx.conn, rows)
-        through = rows[-1][2]
+        through = rows[-1].timestamp
         drop_empty(tx.conn, through)
         # The rollups of these days can no longer be checked against the rows: they are frozen.
-        tx.conn.execute(
-            "UPDATE figures_state SET frozen_before = MAX(COALESCE(frozen_before, 0), ?)",
-            (cache.local.day(through) + 1,),
-        )
-        tx.conn.execute("UPDATE pruned SET before = MAX(before, ?)", (through + 1,))
+        _FREEZE.run(tx.conn, before=cache.local.day(through) + 1)
+        _NOTE_PRUNED.run(tx.conn, before=through + 1)
         return Pruned(activities=len(rows), through=through)
-    sessions = tx.conn.execute(
-        "SELECT seq FROM user_sessions WHERE start_time < ? AND end_time < ? ORDER BY start_time LIMIT ?",
-        (which.before, which.before, which.limit),
-    ).fetchall()
+    sessions = [seq for (seq,) in _SESSIONS.all(tx.conn, before=which.before, limit=which.limit)]
     if sessions:
-        delete_rows(tx.conn, "user_sessions", [seq for (seq,) in sessions])
+        delete_rows(tx.conn, "user_sessions", sessions)
         cache.clear()
     return Pruned(sessions=len(sessions))
 
 
-def delete_from_user_index(conn: sqlite3.Connection, rows: Iterable[tuple[int, str, int]]) -> None:
-    """Delete activities, given as (seq, user_id, timestamp), from the index by user."""
-    conn.executemany(
-        "DELETE FROM activities_by_user WHERE user = (SELECT key FROM figure_users WHERE user_id = ?) "
-        "AND part = ? AND at = ? AND seq = ?",
-        sorted((user_id, timestamp >> BITS, timestamp & LONG - 1, seq) for seq, user_id, timestamp in rows),
-    )
+def delete_from_user_index(conn: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    """Delete activities from the index by user."""
+    for entry in sorted(entries, key=lambda entry: (entry.user_id, entry.timestamp)):
+        _DELETE_ENTRY.run(
+            conn,
+            user=entry.user_id,
+            part=entry.timestamp >> BITS,
+            at=entry.timestamp & LONG - 1,
+            seq=entry.seq,
+        )
 
 
 def prune_notifications(tx: Tx, which: Slice) -> Pruned:
     """Delete the oldest final notifications with their deliveries and attempts."""
-    rows = tx.conn.execute(
-        f"SELECT seq FROM notifications WHERE {_OVER} ORDER BY listed_at, seq LIMIT ?", which
-    ).fetchall()
-    if rows:
-        delete_rows(tx.conn, "notifications", [seq for (seq,) in rows])
-    return Pruned(notifications=len(rows))
+    seqs = [seq for (seq,) in _NOTIFICATIONS.all(tx.conn, before=which.before, limit=which.limit)]
+    if seqs:
+        delete_rows(tx.conn, "notifications", seqs)
+    return Pruned(notifications=len(seqs))
 
 
 def would_prune_activities(conn: sqlite3.Connection, before: int) -> Pruned:
     """Count the rows that ``prune_activities`` would delete."""
-    activities = conn.execute("SELECT COUNT(*) FROM user_activities WHERE timestamp < ?", (before,)).fetchone()
-    sessions = conn.execute(
-        "SELECT COUNT(*) FROM user_sessions WHERE start_time < ? AND end_time < ?", (before, before)
-    ).fetchone()
-    return Pruned(activities=activities[0], sessions=sessions[0])
+    return Pruned(
+        activities=_COUNT_ACTIVITIES.value(conn, before=before), sessions=_COUNT_SESSIONS.value(conn, before=before)
+    )
 
 
 def would_prune_notifications(conn: sqlite3.Connection, before: int) -> Pruned:
     """Count the rows that ``prune_notifications`` would delete."""
-    row = conn.execute(f"SELECT COUNT(*) FROM notifications WHERE {_OVER}", (before,))
-    return Pruned(notifications=row.fetchone()[0])
+    return Pruned(notifications=_COUNT_NOTIFICATIONS.value(conn, before=before))
 
 
 def bytes_in_use(conn: sqlite3.Connection) -> int:
@@ -114,3 +113,47 @@ def bytes_in_use(conn: sqlite3.Connection) -> int:
     (free,) = conn.execute("PRAGMA freelist_count").fetchone()
     (size,) = conn.execute("PRAGMA page_size").fetchone()
     return int((pages - free) * size)
+
+
+_OLD_ACTIVITIES = UserActivity.timestamp < slot("before")
+_ACTIVITIES = Statement(
+    UserActivity.select(*columns(UserActivity, Entry))
+    .where(_OLD_ACTIVITIES)
+    .order_by(UserActivity.timestamp)
+    .limit(slot("limit")),
+    Entry,
+)
+_COUNT_ACTIVITIES = Statement(UserActivity.select(fn.COUNT(SQL("*"))).where(_OLD_ACTIVITIES))
+_OLD_SESSIONS = (UserSession.start_time < slot("before")) & (UserSession.end_time < slot("before"))
+_SESSIONS = Statement(
+    UserSession.select(UserSession.seq).where(_OLD_SESSIONS).order_by(UserSession.start_time).limit(slot("limit"))
+)
+_COUNT_SESSIONS = Statement(UserSession.select(fn.COUNT(SQL("*"))).where(_OLD_SESSIONS))
+# Old enough and final: a notification delivered to the inbox may still have an e-mail held.
+_OLD_NOTIFICATIONS = (
+    (Notification.listed_at < slot("before"))
+    & Notification.status.not_in(("scheduled", "pending"))
+    & differs(Notification.inbox, "snoozed")
+    & ~fn.EXISTS(
+        Delivery.select(Delivery.seq).where(
+            Delivery.notification_seq == Notification.seq, Delivery.status.in_(("pending", "sending", "held"))
+        )
+    )
+)
+_NOTIFICATIONS = Statement(
+    Notification.select(Notification.seq)
+    .where(_OLD_NOTIFICATIONS)
+    .order_by(Notification.listed_at, Notification.seq)
+    .limit(slot("limit"))
+)
+_COUNT_NOTIFICATIONS = Statement(Notification.select(fn.COUNT(SQL("*"))).where(_OLD_NOTIFICATIONS))
+_FREEZE = Statement(RollupState.update(frozen_before=fn.MAX(fn.COALESCE(RollupState.frozen_before, 0), slot("before"))))
+_NOTE_PRUNED = Statement(models.Pruned.update(before=fn.MAX(models.Pruned.before, slot("before"))))
+_DELETE_ENTRY = Statement(
+    ActivityByUser.delete().where(
+        ActivityByUser.user == UserKey.select(UserKey.key).where(UserKey.user_id == slot("user")),
+        ActivityByUser.part == slot("part"),
+        ActivityByUser.at == slot("at"),
+        ActivityByUser.seq == slot("seq"),
+    )
+)

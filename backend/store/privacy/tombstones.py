@@ -11,8 +11,12 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from peewee import SQL
+
 from flashflow.backend.core.errors import Erased, FlashFlowError
+from flashflow.backend.store.engine.statement import Statement, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.privacy import models
 
 ROWS, TRACES = "rows", "traces"
 """Work left to do of an erasure: delete rows; then remove traces on disk."""
@@ -41,8 +45,7 @@ def hash_of(conn: sqlite3.Connection, user_id: str) -> bytes:
 
 
 def _salt(conn: sqlite3.Connection) -> bytes:
-    (salt,) = conn.execute("SELECT salt FROM tombstone_salt").fetchone()
-    return bytes(salt)
+    return bytes(_SALT.value(conn))
 
 
 def _hashed(salt: bytes, user_id: str) -> bytes:
@@ -51,28 +54,22 @@ def _hashed(salt: bytes, user_id: str) -> bytes:
 
 def any_erased(conn: sqlite3.Connection) -> bool:
     """Whether there is any tombstone."""
-    return bool(conn.execute("SELECT EXISTS (SELECT 1 FROM tombstones)").fetchone()[0])
+    return _ANY.one(conn) is not None
 
 
 def find(conn: sqlite3.Connection, user_id: str) -> Tombstone | None:
     """Return the user's tombstone."""
     if not any_erased(conn):
         return None
-    row = conn.execute(
-        "SELECT user_hash, erased_at, left_to_do, user_id FROM tombstones WHERE user_hash = ?",
-        (hash_of(conn, user_id),),
-    ).fetchone()
-    return None if row is None else Tombstone(*row)
+    return _FIND.one(conn, user_hash=hash_of(conn, user_id))
 
 
 def erased_among(conn: sqlite3.Connection, user_ids: Iterable[str]) -> frozenset[str]:
     """Return the members of ``user_ids`` that are erased."""
     if not any_erased(conn):
         return frozenset()
-    salt, found = _salt(conn), "SELECT 1 FROM tombstones WHERE user_hash = ?"
-    return frozenset(
-        user for user in set(user_ids) if conn.execute(found, (_hashed(salt, user),)).fetchone() is not None
-    )
+    salt = _salt(conn)
+    return frozenset(user for user in set(user_ids) if _FIND.one(conn, user_hash=_hashed(salt, user)) is not None)
 
 
 def unless_erased(
@@ -97,10 +94,12 @@ def _first_refusal(conn: sqlite3.Connection, users: Iterable[str]) -> Erased | N
 
 def add_tombstone(tx: Tx, user_id: str, left_to_do: str | None) -> Tombstone:
     """Add the user's tombstone: from this transaction on their rows are refused. An existing one keeps its time."""
-    tx.conn.execute(
-        "INSERT INTO tombstones (user_hash, erased_at, left_to_do, user_id) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET left_to_do = excluded.left_to_do, user_id = excluded.user_id",
-        (hash_of(tx.conn, user_id), tx.now_ms, left_to_do, None if left_to_do is None else user_id),
+    _ADD.run(
+        tx.conn,
+        user_hash=hash_of(tx.conn, user_id),
+        erased_at=tx.now_ms,
+        left_to_do=left_to_do,
+        user_id=None if left_to_do is None else user_id,
     )
     stone = find(tx.conn, user_id)
     assert stone is not None
@@ -109,16 +108,30 @@ def add_tombstone(tx: Tx, user_id: str, left_to_do: str | None) -> Tombstone:
 
 def note_left(tx: Tx, user_hash: bytes, left_to_do: str | None) -> None:
     """Update the work left to do and delete the user id, which is no longer needed."""
-    tx.conn.execute("UPDATE tombstones SET left_to_do = ?, user_id = NULL WHERE user_hash = ?", (left_to_do, user_hash))
+    _NOTE_LEFT.run(tx.conn, user_hash=user_hash, left_to_do=left_to_do)
 
 
 def unfinished(conn: sqlite3.Connection) -> list[Tombstone]:
     """Return unfinished erasures."""
-    rows = conn.execute("SELECT user_hash, erased_at, left_to_do, user_id FROM tombstones WHERE left_to_do IS NOT NULL")
-    return [Tombstone(*row) for row in rows]
+    return _UNFINISHED.all(conn)
 
 
 def remove_tombstone(tx: Tx, user_id: str) -> bool:
     """Remove the user's tombstone; return whether there was one."""
-    gone = tx.conn.execute("DELETE FROM tombstones WHERE user_hash = ?", (hash_of(tx.conn, user_id),))
-    return gone.rowcount > 0
+    return _REMOVE.run(tx.conn, user_hash=hash_of(tx.conn, user_id)).rowcount > 0
+
+
+_T = models.Tombstone
+_SALT = Statement(models.TombstoneSalt.select())
+_ANY = Statement(_T.select(SQL("1")).limit(1))
+_FIND = Statement(_T.select(*columns(_T, Tombstone)).where(_T.user_hash == slot("user_hash")), Tombstone)
+_UNFINISHED = Statement(_T.select(*columns(_T, Tombstone)).where(_T.left_to_do.is_null(False)), Tombstone)
+_ADD = Statement(
+    _T.insert(slots(*columns(_T, Tombstone))).on_conflict(
+        conflict_target=[_T.user_hash], preserve=[_T.left_to_do, _T.user_id]
+    )
+)
+_NOTE_LEFT = Statement(
+    _T.update({_T.left_to_do: slot("left_to_do"), _T.user_id: None}).where(_T.user_hash == slot("user_hash"))
+)
+_REMOVE = Statement(_T.delete().where(_T.user_hash == slot("user_hash")))
