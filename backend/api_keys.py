@@ -13,12 +13,10 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.encoding import from_strings, to_json
 from flashflow.backend.core.errors import Conflict, NotFound, StorageError, Unauthorized, ValidationError
 from flashflow.backend.core.private_files import read_or_create
 from flashflow.backend.schemas.records import SCOPES, ApiKey
@@ -121,8 +119,7 @@ class KeyRing:
 
     def numbered(self) -> Sequence[tuple[int, ApiKey]]:
         """Return ``list`` with sequence numbers, for paging."""
-        rows = self._store.read(api_keys.list_keys)
-        return [(seq, _to_key(row)) for seq, *row in rows]
+        return [(row.seq, _to_key(row)) for row in self._store.read(api_keys.list_keys)]
 
     def revoke(self, name: str) -> ApiKey:
         """Revoke a key permanently. Raises NotFound."""
@@ -134,7 +131,7 @@ class KeyRing:
         answers: list[ApiKey | Conflict] = []
         for request, digest in items:
             scopes = tuple(scope for scope in SCOPES if scope in request.scopes)
-            row = api_keys.insert_key(tx.conn, request.name, digest, to_json(scopes), tx.now_ms)
+            row = api_keys.insert_key(tx.conn, request.name, digest, scopes, tx.now_ms)
             answers.append(
                 Conflict(f"There is a key “{request.name}” already; revoke it first.") if row is None else _to_key(row)
             )
@@ -150,8 +147,8 @@ class KeyRing:
     def _reload(self) -> None:
         # One at a time: rows read before a revocation must not replace those read after it.
         with self._changing:
-            rows = self._store.read(api_keys.active_keys)
-            callers = {bytes(digest): Caller(name, frozenset(from_strings(scopes))) for digest, name, scopes in rows}
+            keys = self._store.read(api_keys.active_keys)
+            callers = {key.hash: Caller(key.name, frozenset(key.scopes)) for key in keys}
             callers[digest_of(self.local_key)] = Caller(LOCAL, frozenset({"admin"}))
             self._callers = callers
             self._digests = {id_of(digest): digest for digest in callers}
@@ -195,11 +192,10 @@ def digest_of(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _to_key(row: Sequence[Any]) -> ApiKey:
-    name, scopes, created, revoked = row
+def _to_key(row: api_keys.Row) -> ApiKey:
     return ApiKey(
-        name=name,
-        scopes=from_strings(scopes),
-        created_at=to_datetime(created),
-        revoked_at=None if revoked is None else to_datetime(revoked),
+        name=row.name,
+        scopes=row.scopes,
+        created_at=to_datetime(row.created_at),
+        revoked_at=None if row.revoked_at is None else to_datetime(row.revoked_at),
     )

@@ -11,11 +11,11 @@ from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.clock import rfc3339
 from flashflow.backend.data.formats import RECORDS, Format, What, csv_file, fields_of, jsonl
 from flashflow.backend.data.parquet import parquet
-from flashflow.backend.domain.rule_conditions import RuleState
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.schemas.records import Notification, Record
 from flashflow.backend.store.notifications import delivery_settings, devices, preferences, rule_state, schedules
 from flashflow.backend.store.notifications.deliveries import deliveries_by_notification
+from flashflow.backend.store.notifications.rule_state import NamedState
 from flashflow.backend.store.notifications.schedules import Schedule
 from flashflow.backend.store.privacy import export
 from flashflow.backend.store.privacy.export import ExportFilter
@@ -73,7 +73,7 @@ class Export:
                 "quiet_hours": fields_of(quiet),
                 "digests": {kind: fields_of(c) for kind, c in delivery_settings.digests_of(conn, user_id).items()},
                 "devices": [fields_of(device) for device in devices.list_devices(conn, user_id, None)],
-                "rules": [_rule_state(*row) for row in rule_state.states_of_user(conn, user_id)],
+                "rules": [_rule_state(state) for state in rule_state.states_of_user(conn, user_id)],
                 "schedules": [_redacted(schedule, user_id) for schedule in schedules.with_recipient(conn, user_id)],
             }
 
@@ -94,11 +94,11 @@ class Export:
         ]
 
 
-def _rule_state(rule: str, app: str, state: RuleState) -> dict[str, Any]:
+def _rule_state(state: NamedState) -> dict[str, Any]:
     """A rule's state for a user: the times of the counted activities and of the last firing."""
     return {
-        "rule": rule,
-        "app": app,
+        "rule": state.name,
+        "app": state.app,
         "times": [rfc3339(ms) for ms in state.times],
         "last_fired_at": None if state.fired_at is None else rfc3339(state.fired_at),
     }

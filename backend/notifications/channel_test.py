@@ -15,7 +15,7 @@ from flashflow.backend.domain.delivery_policy import SYSTEMS
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.schemas.records import Record, Sent
 from flashflow.backend.store.notifications.delivery_settings import contact_of
-from flashflow.backend.store.notifications.devices import active_tokens
+from flashflow.backend.store.notifications.devices import active_devices
 
 TITLE = "A test from FlashFlow"
 MESSAGE = "If you can read this, the channel works."
@@ -79,9 +79,9 @@ class ChannelTester:
         if route not in SYSTEMS.values():
             return [(None, None, None)]
         return [
-            (token, platform, registered_at)
-            for token, platform, registered_at in active_tokens(conn, user_id)
-            if self._uses_route(route, token, platform)
+            (device.token, device.platform, device.updated_at)
+            for device in active_devices(conn, user_id)
+            if self._uses_route(route, device.token, device.platform)
         ]
 
     def _uses_route(self, route: str, token: str, platform: str) -> bool:

@@ -11,7 +11,7 @@ from flashflow.backend.domain.delivery_policy import PolicyInputs, Target
 from flashflow.backend.domain.device_address import identities
 from flashflow.backend.schemas.records import NotificationType
 from flashflow.backend.store.notifications.delivery_settings import addresses_of, digest_of, quiet_of
-from flashflow.backend.store.notifications.devices import targets_of
+from flashflow.backend.store.notifications.devices import active_devices
 from flashflow.backend.store.notifications.preferences import choices_of
 from flashflow.backend.store.notifications.throttles import used_up
 
@@ -89,9 +89,9 @@ class PolicyInputLoader:
     def _devices(self, conn: sqlite3.Connection, query: PolicyQuery) -> list[Target]:
         only = None if query.device_tokens is None else frozenset().union(*map(identities, query.device_tokens))
         return [
-            Target(seq, platform, identity == self.this_computer)
-            for seq, identity, platform in targets_of(conn, query.user_id)
-            if only is None or identity in only
+            Target(device.seq, device.platform, device.identity == self.this_computer)
+            for device in active_devices(conn, query.user_id)
+            if only is None or device.identity in only
         ]
 
 

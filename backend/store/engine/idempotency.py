@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
+from flashflow.backend.store.engine.models import IdempotencyKey
+from flashflow.backend.store.engine.statement import Statement, columns, slot, upsert
 from flashflow.backend.store.engine.write_command import Tx
 
 REMEMBER_MS = 24 * 60 * 60 * 1000
@@ -34,22 +36,24 @@ class StoredResponse(NamedTuple):
 
 def find_response(conn: sqlite3.Connection, app: str, key: str, since_ms: int) -> StoredResponse | None:
     """Return the response stored under the app's ``key`` after ``since_ms``, if any."""
-    row = conn.execute(
-        "SELECT fingerprint, status, body FROM idempotency_keys WHERE app = ? AND key = ? AND created_at > ?",
-        (app, key, since_ms),
-    ).fetchone()
-    return None if row is None else StoredResponse(bytes(row[0]), row[1], bytes(row[2]))
+    return _FIND.one(conn, app=app, key=key, since=since_ms)
 
 
 def store_response(tx: Tx, app: str, key: str, response: StoredResponse) -> None:
     """Store ``response`` under the app's ``key``, in place of an expired one."""
-    tx.conn.execute(
-        "INSERT OR REPLACE INTO idempotency_keys (app, key, fingerprint, status, body, created_at) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (app, key, *response, tx.now_ms),
-    )
+    _STORE.run(tx.conn, app=app, key=key, created_at=tx.now_ms, **response._asdict())
 
 
 def delete_expired_responses(tx: Tx) -> None:
     """Delete the responses stored more than REMEMBER_MS ago."""
-    tx.conn.execute("DELETE FROM idempotency_keys WHERE created_at < ?", (tx.now_ms - REMEMBER_MS,))
+    _DELETE_EXPIRED.run(tx.conn, until=tx.now_ms - REMEMBER_MS)
+
+
+_I = IdempotencyKey
+_RESPONSE = columns(_I, StoredResponse)
+_FIND = Statement(
+    _I.select(*_RESPONSE).where(_I.app == slot("app"), _I.key == slot("key"), _I.created_at > slot("since")),
+    StoredResponse,
+)
+_STORE = Statement(upsert([_I.app, _I.key], [*_RESPONSE, _I.created_at]))
+_DELETE_EXPIRED = Statement(_I.delete().where(_I.created_at < slot("until")))

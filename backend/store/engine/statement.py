@@ -30,7 +30,7 @@ from peewee import (
 )
 
 from flashflow.backend.core.encoding import to_json
-from flashflow.backend.store.engine.sql import execute_rows
+from flashflow.backend.store.engine.sql import execute_rows, take
 
 Row = TypeVar("Row")
 Convert = Callable[[Any], Any]
@@ -74,6 +74,18 @@ def columns(model: type[Model], row: type[tuple[Any, ...]]) -> list[Field[Any]]:
 def among(column: ColumnBase, name: str) -> Expression:
     """Build the condition that ``column`` is one of the list ``name``, which the call gives as a sequence."""
     return Expression(column, "IN", NodeList((SQL("(SELECT value FROM json_each("), Slot(name, to_json), SQL("))"))))
+
+
+def upsert(key: Sequence[Field[Any]], values: Sequence[Field[Any]]) -> Query:
+    """Build the INSERT with a slot for each field that replaces the ``values`` of the row with that ``key``."""
+    query: Query = key[0].model.insert(slots(*key, *values)).on_conflict(conflict_target=key, preserve=values)
+    return query
+
+
+def any_or_same(field: Field[Any]) -> Expression:
+    """Build the condition that the value named as ``field`` is None or equals it: an optional filter."""
+    condition: Expression = slot(field.name, field).is_null() | (field == slot(field.name, field))
+    return condition
 
 
 def next_number(field: Field[int]) -> ColumnBase:
@@ -169,6 +181,11 @@ class _Statement(Generic[Row]):
         """Iterate over the rows without loading all of them."""
         cursor = self._execute(conn, values)
         return map(self._make, cursor)
+
+    def page(self, conn: sqlite3.Connection, most: int, /, **values: Any) -> tuple[list[Row], bool]:
+        """Return the first ``most`` rows, fewer once they have PAGE_BYTES, and whether more follow (``take``)."""
+        rows, more = take(self._execute(conn, values), most)
+        return list(map(self._make, rows)), more
 
     def one(self, conn: sqlite3.Connection, /, **values: Any) -> Row | None:
         """Return the first row, if any."""
@@ -284,9 +301,10 @@ def _column(node: Any) -> tuple[str | None, Convert | None]:
     """Return the name of a selected column, if it is known before a run, and how its values are decoded."""
     name = getattr(node, "_alias", None)
     plain = node.node if isinstance(node, Alias) else node
+    convert = getattr(node, "_converter", None) or getattr(plain, "_converter", None)
     if not isinstance(plain, Field):
-        return name, getattr(plain, "_converter", None)
-    return name or plain.column_name, plain.python_value if _encodes(plain) else None
+        return name, convert
+    return name or plain.column_name, convert or (plain.python_value if _encodes(plain) else None)
 
 
 def _encodes(field: Field[Any]) -> bool:

@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import NamedTuple
 
-Row = tuple[str, str, int, int | None]
-"""Name, scopes as JSON, created and revoked in milliseconds since 1970."""
-
-_PUBLIC = "name, scopes, created_at, revoked_at"
+from flashflow.backend.store.engine.statement import Statement, columns, next_number, slot, slots
+from flashflow.backend.store.notifications import models
 
 
-def list_keys(conn: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    """Return every key by name: its sequence number, then a Row."""
-    return conn.execute(f"SELECT seq, {_PUBLIC} FROM api_keys ORDER BY name").fetchall()
+class Row(NamedTuple):
+    """A key; times in milliseconds since 1970."""
+
+    seq: int
+    name: str
+    hash: bytes
+    scopes: tuple[str, ...]
+    created_at: int
+    revoked_at: int | None
 
 
-def active_keys(conn: sqlite3.Connection) -> list[tuple[bytes, str, str]]:
-    """Return hash, name and scopes (JSON) of the keys in use."""
-    return conn.execute("SELECT hash, name, scopes FROM api_keys WHERE revoked_at IS NULL").fetchall()
+def list_keys(conn: sqlite3.Connection) -> list[Row]:
+    """Return every key by name."""
+    return _LIST.all(conn)
 
 
-def insert_key(conn: sqlite3.Connection, name: str, digest: bytes, scopes: str, now_ms: int) -> Row | None:
+def active_keys(conn: sqlite3.Connection) -> list[Row]:
+    """Return the keys in use."""
+    return _ACTIVE.all(conn)
+
+
+def insert_key(conn: sqlite3.Connection, name: str, digest: bytes, scopes: tuple[str, ...], now_ms: int) -> Row | None:
     """Insert a key, or replace a revoked one of that name; return None where the name is in use."""
-    row: Row | None = conn.execute(
-        "INSERT INTO api_keys (name, hash, scopes, created_at, seq) "
-        "VALUES (?, ?, ?, ?, (SELECT COALESCE(MAX(seq), 0) + 1 FROM api_keys)) "
-        "ON CONFLICT DO UPDATE SET hash = excluded.hash, scopes = excluded.scopes, "
-        "created_at = excluded.created_at, seq = excluded.seq, revoked_at = NULL WHERE revoked_at IS NOT NULL "
-        f"RETURNING {_PUBLIC}",
-        (name, digest, scopes, now_ms),
-    ).fetchone()
-    return row
+    return _INSERT.one(conn, name=name, hash=digest, scopes=scopes, created_at=now_ms)
 
 
 def revoke_key(conn: sqlite3.Connection, name: str, now_ms: int) -> Row | None:
     """Revoke the key in use of that name; return None where there is none."""
-    row: Row | None = conn.execute(
-        f"UPDATE api_keys SET revoked_at = ? WHERE name = ? AND revoked_at IS NULL RETURNING {_PUBLIC}",
-        (now_ms, name),
-    ).fetchone()
-    return row
+    return _REVOKE.one(conn, name=name, revoked_at=now_ms)
+
+
+_K = models.ApiKey
+_COLUMNS = columns(_K, Row)
+_LIST = Statement(_K.select(*_COLUMNS).order_by(_K.name), Row)
+_ACTIVE = Statement(_K.select(*_COLUMNS).where(_K.revoked_at.is_null()), Row)
+_INSERT = Statement(
+    _K.insert({**slots(_K.name, _K.hash, _K.scopes, _K.created_at), _K.seq: next_number(_K.seq)})
+    .on_conflict(
+        conflict_target=[_K.name],
+        preserve=[_K.hash, _K.scopes, _K.created_at, _K.seq],
+        update={_K.revoked_at: None},
+        where=_K.revoked_at.is_null(False),
+    )
+    .returning(*_COLUMNS),
+    Row,
+)
+_REVOKE = Statement(
+    _K.update(slots(_K.revoked_at)).where(_K.name == slot("name"), _K.revoked_at.is_null()).returning(*_COLUMNS), Row
+)

@@ -7,14 +7,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
+
+from peewee import JOIN, Select
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import from_strings, to_json
 from flashflow.backend.core.timezones import DAYS, is_zone
 from flashflow.backend.domain.quiet_hours import Digest, QuietHours
 from flashflow.backend.schemas.records import Record
+from flashflow.backend.store.engine.statement import Statement, columns, slot, slots, upsert
 from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.notifications import models
 
 EVERY_TYPE = "*"
 DIGEST_AT = "08:00"
@@ -54,20 +58,32 @@ class DigestChoice(Record, frozen=True, kw_only=True):
 # --- contacts ---------------------------------------------------------------------------------------------------------
 
 
+class _Addresses(NamedTuple):
+    email: str | None
+    phone: str | None
+    locale: str | None
+    updated_at: int
+
+
+_C = models.Contact
+_CONTACT = Statement(_C.select(*columns(_C, _Addresses)).where(_C.user_id == slot("user_id")), _Addresses)
+_SAVE_CONTACT = Statement(upsert([_C.user_id], columns(_C, _Addresses)))
+
+
 def contact_of(conn: sqlite3.Connection, user_id: str) -> Contact | None:
     """The user's addresses and language."""
-    row = conn.execute("SELECT email, phone, locale, updated_at FROM contacts WHERE user_id = ?", (user_id,)).fetchone()
+    row = _CONTACT.one(conn, user_id=user_id)
     if row is None:
         return None
-    return Contact(email=row[0], phone=row[1], locale=row[2], updated_at=to_datetime(row[3]))
+    return Contact(email=row.email, phone=row.phone, locale=row.locale, updated_at=to_datetime(row.updated_at))
 
 
 def addresses_of(conn: sqlite3.Connection, user_id: str) -> frozenset[str]:
     """The channels among ``email`` and ``sms`` that the user has an address for."""
-    row = conn.execute("SELECT email, phone FROM contacts WHERE user_id = ?", (user_id,)).fetchone()
+    row = _CONTACT.one(conn, user_id=user_id)
     if row is None:
         return frozenset()
-    return frozenset(channel for channel, address in zip(("email", "sms"), row, strict=True) if address is not None)
+    return frozenset(channel for channel, address in (("email", row.email), ("sms", row.phone)) if address is not None)
 
 
 def save_contact(tx: Tx, user_id: str, changes: Mapping[str, str | None]) -> Contact:
@@ -76,42 +92,52 @@ def save_contact(tx: Tx, user_id: str, changes: Mapping[str, str | None]) -> Con
     if not changes:
         return known
     values = {name: changes.get(name, getattr(known, name)) for name in ("email", "phone", "locale")}
-    tx.conn.execute(
-        "INSERT INTO contacts (user_id, email, phone, locale, updated_at) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET email = excluded.email, phone = excluded.phone, locale = excluded.locale, "
-        "updated_at = excluded.updated_at",
-        (user_id, *values.values(), tx.now_ms),
-    )
+    _SAVE_CONTACT.run(tx.conn, user_id=user_id, updated_at=tx.now_ms, **values)
     return Contact(**values, updated_at=to_datetime(tx.now_ms))
 
 
 # --- quiet hours and do not disturb -----------------------------------------------------------------------------------
 
-_QUIET = "SELECT enabled, start_time, end_time, timezone, days, dnd_until FROM quiet_hours WHERE user_id = ?"
-_UNSET: tuple[Any, ...] = (0, "22:00", "07:00", None, None, None)
-"""The table's defaults, for a user without a row."""
+
+class _Quiet(NamedTuple):
+    """A user's row; without one, the table's defaults. ``days`` is JSON."""
+
+    enabled: bool = False
+    start_time: str = "22:00"
+    end_time: str = "07:00"
+    timezone: str | None = None
+    days: str | None = None
+    dnd_until: int | None = None
+
+
+_Q = models.QuietHours
+_QUIET = Statement(_Q.select(*columns(_Q, _Quiet)).where(_Q.user_id == slot("user_id")), _Quiet)
+_SAVE_QUIET = Statement(
+    upsert([_Q.user_id], [_Q.enabled, _Q.start_time, _Q.end_time, _Q.timezone, _Q.days, _Q.updated_at])
+)
+_SAVE_DND = Statement(upsert([_Q.user_id], [_Q.dnd_until, _Q.updated_at]))
+_END_DND = Statement(_Q.update({_Q.dnd_until: None, **slots(_Q.updated_at)}).where(_Q.user_id == slot("user_id")))
 
 
 def quiet_of(conn: sqlite3.Connection, user_id: str, default_zone: str) -> tuple[QuietHours | None, int | None]:
     """Enabled quiet hours, and ``dnd_until`` in milliseconds since 1970, which may be past."""
-    row = conn.execute(_QUIET, (user_id,)).fetchone()
-    if row is None:
-        return None, None
-    enabled, start, end, zone, days, dnd_until = row
-    if not enabled:
-        return None, dnd_until
-    return QuietHours(start=start, end=end, zone=_usable(zone, default_zone), days=_days(days)), dnd_until
+    row = _QUIET.one(conn, user_id=user_id) or _Quiet()
+    if not row.enabled:
+        return None, row.dnd_until
+    zone = _usable(row.timezone, default_zone)
+    return QuietHours(start=row.start_time, end=row.end_time, zone=zone, days=_days(row.days)), row.dnd_until
 
 
 def quiet_setting(conn: sqlite3.Connection, user_id: str, default_zone: str, now_ms: int) -> QuietSetting:
     """The setting as shown to the user, enabled or not; a past do not disturb is None."""
-    enabled, start, end, zone, days, dnd_until = conn.execute(_QUIET, (user_id,)).fetchone() or _UNSET
+    row = _QUIET.one(conn, user_id=user_id) or _Quiet()
+    dnd_until = row.dnd_until
     return QuietSetting(
-        enabled=bool(enabled),
-        start=start,
-        end=end,
-        timezone=_usable(zone, default_zone),
-        days=_days(days),
+        enabled=row.enabled,
+        start=row.start_time,
+        end=row.end_time,
+        timezone=_usable(row.timezone, default_zone),
+        days=_days(row.days),
         do_not_disturb_until=to_datetime(dnd_until) if dnd_until is not None and dnd_until > now_ms else None,
     )
 
@@ -119,31 +145,26 @@ def quiet_setting(conn: sqlite3.Connection, user_id: str, default_zone: str, now
 def save_quiet(tx: Tx, user_id: str, changes: Mapping[str, Any]) -> None:
     """Apply ``changes`` to ``enabled``, ``start``, ``end``, ``timezone``, ``days``; ``timezone`` None means the
     workspace's."""
-    known = tx.conn.execute(_QUIET, (user_id,)).fetchone() or _UNSET
-    values = dict(zip(("enabled", "start", "end", "timezone", "days"), known[:5], strict=True)) | dict(changes)
-    if isinstance(values["days"], tuple):
-        values["days"] = to_json(values["days"])
-    tx.conn.execute(
-        "INSERT INTO quiet_hours (user_id, enabled, start_time, end_time, timezone, days, updated_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET enabled = excluded.enabled, "
-        "start_time = excluded.start_time, end_time = excluded.end_time, timezone = excluded.timezone, "
-        "days = excluded.days, updated_at = excluded.updated_at",
-        (user_id, *values.values(), tx.now_ms),
+    known = _QUIET.one(tx.conn, user_id=user_id) or _Quiet()
+    days = changes.get("days")
+    _SAVE_QUIET.run(
+        tx.conn,
+        user_id=user_id,
+        enabled=changes.get("enabled", known.enabled),
+        start_time=changes.get("start", known.start_time),
+        end_time=changes.get("end", known.end_time),
+        timezone=changes.get("timezone", known.timezone),
+        days=known.days if days is None else to_json(days),
+        updated_at=tx.now_ms,
     )
 
 
 def save_dnd(tx: Tx, user_id: str, until_ms: int | None) -> None:
     """Set do not disturb until ``until_ms`` (milliseconds since 1970); None ends it."""
     if until_ms is None:
-        tx.conn.execute(
-            "UPDATE quiet_hours SET dnd_until = NULL, updated_at = ? WHERE user_id = ?", (tx.now_ms, user_id)
-        )
-        return
-    tx.conn.execute(
-        "INSERT INTO quiet_hours (user_id, dnd_until, updated_at) VALUES (?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET dnd_until = excluded.dnd_until, updated_at = excluded.updated_at",
-        (user_id, until_ms, tx.now_ms),
-    )
+        _END_DND.run(tx.conn, user_id=user_id, updated_at=tx.now_ms)
+    else:
+        _SAVE_DND.run(tx.conn, user_id=user_id, dnd_until=until_ms, updated_at=tx.now_ms)
 
 
 def _days(stored: str | None) -> tuple[str, ...]:
@@ -158,6 +179,43 @@ def _usable(zone: str | None, default: str) -> str:
 # --- digests ----------------------------------------------------------------------------------------------------------
 
 
+class _Choice(NamedTuple):
+    notification_type: str
+    frequency: str
+    at: str | None
+
+
+class _Effective(NamedTuple):
+    """A user's time zone and digest, as far as they have set them."""
+
+    timezone: str | None
+    frequency: str | None
+    at: str | None
+
+
+_D = models.Digest
+_USER = Select(columns=[slot("user_id").alias("user_id")]).alias("u")
+_DIGEST = Statement(
+    Select([_USER], [_Q.timezone, _D.frequency, _D.at])
+    .join(_Q, JOIN.LEFT_OUTER, on=_Q.user_id == _USER.c.user_id)
+    .join(
+        _D,
+        JOIN.LEFT_OUTER,
+        on=(_D.user_id == _USER.c.user_id) & _D.notification_type.in_([slot("notification_type"), EVERY_TYPE]),
+    )
+    .order_by(_D.notification_type == EVERY_TYPE)
+    .limit(1),
+    _Effective,
+)
+_DIGESTS = Statement(
+    _D.select(*columns(_D, _Choice)).where(_D.user_id == slot("user_id")).order_by(_D.notification_type), _Choice
+)
+_OF_TYPE = (_D.user_id == slot("user_id")) & (_D.notification_type == slot("notification_type"))
+_DIGEST_AT = Statement(_D.select(_D.at).where(_OF_TYPE))
+_DELETE_DIGEST = Statement(_D.delete().where(_OF_TYPE))
+_SAVE_DIGEST = Statement(upsert([_D.user_id, _D.notification_type], [_D.frequency, _D.at, _D.updated_at]))
+
+
 def digest_of(
     conn: sqlite3.Connection,
     user_id: str,
@@ -168,39 +226,26 @@ def digest_of(
 ) -> Digest | None:
     """The digest for a type: the user's choice for it, else for every type, else the type's own; None without a digest.
     ``zone`` is the default time zone."""
-    own_zone, frequency, at = conn.execute(
-        "SELECT q.timezone, d.frequency, d.at FROM (SELECT ? AS user_id) u "
-        "LEFT JOIN quiet_hours q ON q.user_id = u.user_id "
-        "LEFT JOIN digests d ON d.user_id = u.user_id AND d.notification_type IN (?, ?) "
-        "ORDER BY d.notification_type = ? LIMIT 1",
-        (user_id, notification_type, EVERY_TYPE, EVERY_TYPE),
-    ).fetchone()
-    if frequency is None:
-        frequency, at = declared, declared_at
+    [found] = _DIGEST.all(conn, user_id=user_id, notification_type=notification_type)
+    frequency, at = (declared, declared_at) if found.frequency is None else (found.frequency, found.at)
     if frequency is None or frequency == "off":
         return None
-    return Digest(frequency=frequency, zone=_usable(own_zone, zone), at=at or DIGEST_AT)
+    return Digest(frequency=frequency, zone=_usable(found.timezone, zone), at=at or DIGEST_AT)
 
 
 def digests_of(conn: sqlite3.Connection, user_id: str) -> dict[str, DigestChoice]:
     """The user's choices by type; ``*`` is every type."""
-    rows = conn.execute(
-        "SELECT notification_type, frequency, at FROM digests WHERE user_id = ? ORDER BY notification_type", (user_id,)
-    )
-    return {kind: DigestChoice(frequency=frequency, at=at) for kind, frequency, at in rows}
+    return {
+        row.notification_type: DigestChoice(frequency=row.frequency, at=row.at)
+        for row in _DIGESTS.each(conn, user_id=user_id)
+    }
 
 
 def save_digest(tx: Tx, user_id: str, notification_type: str, frequency: str | None, at: str | None) -> None:
     """Store a choice; ``frequency`` None deletes it, ``at`` None keeps the stored time."""
+    key = {"user_id": user_id, "notification_type": notification_type}
     if frequency is None:
-        tx.conn.execute("DELETE FROM digests WHERE user_id = ? AND notification_type = ?", (user_id, notification_type))
+        _DELETE_DIGEST.run(tx.conn, **key)
         return
-    known = tx.conn.execute(
-        "SELECT at FROM digests WHERE user_id = ? AND notification_type = ?", (user_id, notification_type)
-    ).fetchone()
-    at = at or (known[0] if known else None) or (DIGEST_AT if frequency == "daily" else None)
-    tx.conn.execute(
-        "INSERT INTO digests (user_id, notification_type, frequency, at, updated_at) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET frequency = excluded.frequency, at = excluded.at, updated_at = excluded.updated_at",
-        (user_id, notification_type, frequency, at, tx.now_ms),
-    )
+    at = at or _DIGEST_AT.value(tx.conn, **key) or (DIGEST_AT if frequency == "daily" else None)
+    _SAVE_DIGEST.run(tx.conn, **key, frequency=frequency, at=at, updated_at=tx.now_ms)

@@ -428,7 +428,7 @@ class RuleUse(BaseModel):
 
     rule_seq = parent(Rule, "rule_seq")
     user_id = TextField()
-    times = TextField()
+    times = JsonField(tuple[int, ...], ())
     fired_at = MillisecondsField(null=True)
     useful_until = MillisecondsField()
 

@@ -4,43 +4,53 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.schemas.records import Preference
+from flashflow.backend.store.engine.statement import Statement, columns, slot, upsert
 from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.notifications.models import NotificationPreference as Choice
+
+
+class _Row(NamedTuple):
+    notification_type: str
+    channel: str
+    enabled: bool
+    updated_at: int
 
 
 def choices_of(conn: sqlite3.Connection, user_id: str) -> dict[tuple[str, str], bool]:
     """A user's preferences: (type, channel) → enabled."""
-    rows = conn.execute(
-        "SELECT notification_type, channel, enabled FROM notification_preferences WHERE user_id = ?", (user_id,)
-    )
-    return {(kind, channel): bool(enabled) for kind, channel, enabled in rows}
+    return {(row.notification_type, row.channel): row.enabled for row in _OF_USER.each(conn, user=user_id)}
 
 
 def preferences_of(conn: sqlite3.Connection, user_id: str) -> tuple[Preference, ...]:
     """A user's preferences, by type and channel."""
-    rows = conn.execute(
-        "SELECT notification_type, channel, enabled, updated_at FROM notification_preferences WHERE user_id = ? "
-        "ORDER BY notification_type, channel",
-        (user_id,),
-    )
     return tuple(
         Preference(
             user_id=user_id,
-            notification_type=kind,
-            channel=channel,
-            enabled=bool(enabled),
-            updated_at=to_datetime(updated),
+            notification_type=row.notification_type,
+            channel=row.channel,
+            enabled=row.enabled,
+            updated_at=to_datetime(row.updated_at),
         )
-        for kind, channel, enabled, updated in rows
+        for row in _OF_USER.each(conn, user=user_id)
     )
 
 
 def set_preferences(tx: Tx, choices: Sequence[tuple[str, str, str, bool]]) -> None:
     """Store (user, type, channel, enabled) rows, replacing earlier ones."""
-    tx.conn.executemany(
-        "INSERT INTO notification_preferences (user_id, notification_type, channel, enabled, updated_at) "
-        "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET enabled = excluded.enabled, updated_at = excluded.updated_at",
-        [(*choice, tx.now_ms) for choice in choices],
-    )
+    _SAVE.many(tx.conn, [(*choice, tx.now_ms) for choice in choices])
+
+
+_OF_USER = Statement(
+    # In the order of the primary key, so nothing is sorted.
+    Choice.select(*columns(Choice, _Row))
+    .where(Choice.user_id == slot("user"))
+    .order_by(Choice.notification_type, Choice.channel),
+    _Row,
+)
+_SAVE = Statement(
+    upsert([Choice.user_id, Choice.notification_type, Choice.channel], [Choice.enabled, Choice.updated_at])
+)

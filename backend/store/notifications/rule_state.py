@@ -5,13 +5,12 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-import msgspec
+from peewee import fn
 
-from flashflow.backend.core.encoding import decode_json, to_json
 from flashflow.backend.domain.rule_conditions import NONE_YET, RuleState
+from flashflow.backend.store.engine.statement import Statement, columns, slot, slots, upsert
 from flashflow.backend.store.engine.writer import Tx
-
-_decode_times = msgspec.json.Decoder(tuple[int, ...]).decode
+from flashflow.backend.store.notifications.models import Rule, RuleMark, RuleUse
 
 
 class Mark(NamedTuple):
@@ -21,62 +20,79 @@ class Mark(NamedTuple):
     revision: int
 
 
+class NamedState(NamedTuple):
+    """A rule's state for a user, with the rule's name and app."""
+
+    name: str
+    app: str
+    times: tuple[int, ...]
+    fired_at: int | None
+
+
 def mark(conn: sqlite3.Connection) -> Mark:
-    return Mark(*conn.execute("SELECT judged, revision FROM rule_mark").fetchone())
+    [found] = _MARK.all(conn)
+    return found
 
 
 def move_mark(tx: Tx, judged: int) -> None:
     """Record that every activity up to ``judged`` is evaluated."""
-    tx.conn.execute("UPDATE rule_mark SET judged = ?", (judged,))
+    _MOVE_MARK.run(tx.conn, judged=judged)
 
 
 def step_back(tx: Tx, last_seq: int) -> None:
     """Lower every mark to ``last_seq``: the activity file is older than the one evaluated."""
-    tx.conn.execute("UPDATE rule_mark SET judged = MIN(judged, ?)", (last_seq,))
-    tx.conn.execute("UPDATE rules SET after_seq = ?1 WHERE after_seq > ?1", (last_seq,))
+    _LOWER_MARK.run(tx.conn, last=last_seq)
+    _LOWER_RULES.run(tx.conn, last=last_seq)
 
 
 def latest_known(conn: sqlite3.Connection) -> int:
     """The highest activity ``seq`` in the mark or in a rule."""
-    return int(conn.execute("SELECT MAX(judged, (SELECT COALESCE(MAX(after_seq), 0) FROM rules)) FROM rule_mark")
-               .fetchone()[0])  # fmt: skip
+    return int(_LATEST_KNOWN.value(conn))
 
 
 def uses_of(conn: sqlite3.Connection, rule_seq: int, user_id: str) -> RuleState:
     """A rule's state for a user."""
-    row = conn.execute(
-        "SELECT times, fired_at FROM rule_uses WHERE rule_seq = ? AND user_id = ?", (rule_seq, user_id)
-    ).fetchone()
-    return NONE_YET if row is None else RuleState(decode_json(_decode_times, row[0], ()), row[1])
+    return _STATE.one(conn, rule_seq=rule_seq, user_id=user_id) or NONE_YET
 
 
-def states_of_user(conn: sqlite3.Connection, user_id: str) -> list[tuple[str, str, RuleState]]:
-    """(rule name, app, state) for every rule with state for the user."""
-    rows = conn.execute(
-        "SELECT r.name, r.app, u.times, u.fired_at FROM rule_uses u JOIN rules r ON r.seq = u.rule_seq "
-        "WHERE u.user_id = ? ORDER BY r.seq",
-        (user_id,),
-    )
-    return [
-        (name, app, RuleState(decode_json(_decode_times, times, ()), fired_at)) for name, app, times, fired_at in rows
-    ]
+def states_of_user(conn: sqlite3.Connection, user_id: str) -> list[NamedState]:
+    """The state of every rule with state for the user."""
+    return _STATES_OF_USER.all(conn, user_id=user_id)
 
 
 def remember(tx: Tx, rule_seq: int, user_id: str, uses: RuleState, useful_until: int) -> None:
     """Store a rule's state for a user until ``useful_until`` (milliseconds since 1970)."""
-    tx.conn.execute(
-        "INSERT INTO rule_uses (rule_seq, user_id, times, fired_at, useful_until) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET times = excluded.times, fired_at = excluded.fired_at, "
-        "useful_until = excluded.useful_until",
-        (rule_seq, user_id, to_json(uses.times), uses.fired_at, useful_until),
-    )
+    _REMEMBER.run(tx.conn, rule_seq=rule_seq, user_id=user_id, useful_until=useful_until, **uses._asdict())
 
 
 def delete_state(tx: Tx, rule_seq: int, user_id: str) -> None:
     """Delete a rule's state for a user."""
-    tx.conn.execute("DELETE FROM rule_uses WHERE rule_seq = ? AND user_id = ?", (rule_seq, user_id))
+    _DELETE.run(tx.conn, rule_seq=rule_seq, user_id=user_id)
 
 
 def delete_expired_state(tx: Tx) -> int:
     """Delete expired state; return the number of rows."""
-    return tx.conn.execute("DELETE FROM rule_uses WHERE useful_until < ?", (tx.now_ms,)).rowcount
+    return _DELETE_EXPIRED.run(tx.conn, now=tx.now_ms).rowcount
+
+
+_MARK = Statement(RuleMark.select(*columns(RuleMark, Mark)), Mark)
+_MOVE_MARK = Statement(RuleMark.update(slots(RuleMark.judged)))
+_LOWER_MARK = Statement(RuleMark.update({RuleMark.judged: fn.MIN(RuleMark.judged, slot("last"))}))
+_LOWER_RULES = Statement(Rule.update({Rule.after_seq: slot("last")}).where(Rule.after_seq > slot("last")))
+_LATEST_KNOWN = Statement(
+    RuleMark.select(fn.MAX(RuleMark.judged, Rule.select(fn.COALESCE(fn.MAX(Rule.after_seq), 0))).alias("latest"))
+)
+_OF_BOTH = (RuleUse.rule_seq == slot("rule_seq")) & (RuleUse.user_id == slot("user_id"))
+_STATE = Statement(RuleUse.select(*columns(RuleUse, RuleState)).where(_OF_BOTH), RuleState)
+_STATES_OF_USER = Statement(
+    RuleUse.select(Rule.name, Rule.app, RuleUse.times, RuleUse.fired_at)
+    .join(Rule, on=Rule.seq == RuleUse.rule_seq)
+    .where(RuleUse.user_id == slot("user_id"))
+    .order_by(Rule.seq),
+    NamedState,
+)
+_REMEMBER = Statement(
+    upsert([RuleUse.rule_seq, RuleUse.user_id], [RuleUse.times, RuleUse.fired_at, RuleUse.useful_until])
+)
+_DELETE = Statement(RuleUse.delete().where(_OF_BOTH))
+_DELETE_EXPIRED = Statement(RuleUse.delete().where(RuleUse.useful_until < slot("now")))

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
+from peewee import Case, fn
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.encoding import decode_cursor, decode_id, decode_json, encode_cursor, encode_id, to_json
+from flashflow.backend.core.encoding import decode_cursor, decode_json, encode_cursor, to_json
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.schemas.rules import AlertIn, OnIn, Recipients, RuleChangeIn, RuleMessageIn
-from flashflow.backend.store.engine.sql import clause, conditions, take
+from flashflow.backend.store.engine.statement import Statement, any_or_same, slot, slots
 from flashflow.backend.store.engine.writer import Tx
-
-_COLUMNS = (
-    "seq, id, name, app, owner, enabled, rule, after_seq, checked_at, fired, last_fired_at, last_error, "
-    "last_error_at, created_at, updated_at"
-)
+from flashflow.backend.store.notifications import models
 
 
 class Rule(Record, frozen=True, kw_only=True):
@@ -120,98 +117,115 @@ def decode_body(text: str) -> Body:
 
 def named(conn: sqlite3.Connection, name: str, app: str | None) -> list[Row]:
     """The rules of that name, of every app or of ``app`` alone, oldest first."""
-    rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM rules WHERE name = ? AND (? IS NULL OR app = ?) ORDER BY seq",
-        (name, app, app),
-    )
-    return [_to_row(row) for row in rows]
+    return [_usable(row) for row in _NAMED.each(conn, name=name, app=app)]
 
 
 def by_seq(conn: sqlite3.Connection, seq: int) -> Row | None:
     """The rule with that ``seq``; None if it was deleted."""
-    row = conn.execute(f"SELECT {_COLUMNS} FROM rules WHERE seq = ?", (seq,)).fetchone()
-    return None if row is None else _to_row(row)
+    row = _BY_SEQ.one(conn, seq=seq)
+    return None if row is None else _usable(row)
 
 
 def enabled(conn: sqlite3.Connection) -> list[Row]:
     """Every enabled rule, oldest first."""
-    rows = map(_to_row, conn.execute(f"SELECT {_COLUMNS} FROM rules WHERE enabled ORDER BY seq"))
-    return [row for row in rows if row.enabled]
+    return [row for row in map(_usable, _ENABLED.each(conn)) if row.enabled]
 
 
 def count_of(conn: sqlite3.Connection, app: str) -> int:
     """Count the app's rules."""
-    return int(conn.execute("SELECT COUNT(*) FROM rules WHERE app = ?", (app,)).fetchone()[0])
+    return int(_COUNT.value(conn, app=app))
 
 
 def list_rules(conn: sqlite3.Connection, app: str | None, limit: int, cursor: str | None) -> RulePage:
     """List rules, newest first. Raises ValidationError for an invalid cursor."""
-    where, values = conditions([("app = ?", app)])
-    if cursor is not None:
-        where.append("seq < ?")
-        values.extend(decode_cursor(cursor, "rules", 1))
-    rows, more = take(
-        conn.execute(f"SELECT {_COLUMNS} FROM rules{clause(where)} ORDER BY seq DESC", values),
-        limit,
-    )
-    following = encode_cursor("rules", rows[-1][0]) if more else None
-    return RulePage(rules=tuple(_to_row(row).rule() for row in rows), next_cursor=following)
+    (before,) = (1 << 62,) if cursor is None else decode_cursor(cursor, "rules", 1)
+    rows, more = _NEWEST.page(conn, limit, app=app, before=before)
+    following = encode_cursor("rules", rows[-1].seq) if more else None
+    return RulePage(rules=tuple(_usable(row).rule() for row in rows), next_cursor=following)
 
 
 def insert(
     tx: Tx, rule_id: str, name: str, app: str, owner: str | None, body: Body, *, switched_on: bool, after_seq: int
 ) -> int:
     """Insert a rule; return its ``seq``."""
-    cursor = tx.conn.execute(
-        "INSERT INTO rules (id, name, app, owner, enabled, rule, after_seq, checked_at, created_at, updated_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (encode_id(rule_id), name, app, owner, switched_on, to_json(body), after_seq, tx.now_ms, tx.now_ms, tx.now_ms),
-    )
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
+    seq: int = _INSERT.value(
+        tx.conn, id=rule_id, name=name, app=app, owner=owner, enabled=switched_on, rule=to_json(body),
+        after_seq=after_seq, now=tx.now_ms,
+    )  # fmt: skip
+    return seq
 
 
 def update(tx: Tx, row: Row, name: str, owner: str | None, body: Body, *, switched_on: bool) -> None:
     """Update a rule's definition."""
-    tx.conn.execute(
-        "UPDATE rules SET name = ?, owner = ?, enabled = ?, rule = ?, updated_at = ? WHERE seq = ?",
-        (name, owner, switched_on, to_json(body), tx.now_ms, row.seq),
+    _UPDATE.run(
+        tx.conn, seq=row.seq, name=name, owner=owner, enabled=switched_on, rule=to_json(body), updated_at=tx.now_ms
     )
 
 
 def reset_state(tx: Tx, seq: int, after_seq: int) -> None:
     """Restart counters and checks from now; cool-downs continue."""
-    tx.conn.execute("UPDATE rules SET after_seq = ?, checked_at = ? WHERE seq = ?", (after_seq, tx.now_ms, seq))
-    tx.conn.execute("UPDATE rule_uses SET times = '[]' WHERE rule_seq = ?", (seq,))
+    _RESTART.run(tx.conn, seq=seq, after_seq=after_seq, checked_at=tx.now_ms)
+    _RESET_TIMES.run(tx.conn, seq=seq)
 
 
 def note(tx: Tx, seq: int, fired: int, error: str | None) -> None:
     """Add ``fired`` sent notifications (0: the attempt failed) and the error of a failed one, if any."""
-    # A success keeps an earlier error: its owner has not seen it yet.
-    tx.conn.execute(
-        "UPDATE rules SET fired = fired + ?1, last_fired_at = CASE WHEN ?1 THEN ?2 ELSE last_fired_at END, "
-        "last_error = COALESCE(?3, last_error), last_error_at = CASE WHEN ?3 IS NULL THEN last_error_at ELSE ?2 END "
-        "WHERE seq = ?4",
-        (fired, tx.now_ms, error, seq),
-    )
+    _NOTE.run(tx.conn, seq=seq, fired=fired, error=error, now=tx.now_ms)
 
 
 def dismiss_error(tx: Tx, seq: int) -> None:
     """Clear the last error."""
-    tx.conn.execute("UPDATE rules SET last_error = NULL, last_error_at = NULL WHERE seq = ?", (seq,))
+    _DISMISS_ERROR.run(tx.conn, seq=seq)
 
 
 def note_check(tx: Tx, seq: int) -> None:
     """Record that an alert was checked now."""
-    tx.conn.execute("UPDATE rules SET checked_at = ? WHERE seq = ?", (tx.now_ms, seq))
+    _NOTE_CHECK.run(tx.conn, seq=seq, checked_at=tx.now_ms)
 
 
 def delete(tx: Tx, seq: int) -> None:
     """Delete a rule and its state; sent notifications stay."""
-    tx.conn.execute("DELETE FROM rules WHERE seq = ?", (seq,))
+    _DELETE.run(tx.conn, seq=seq)
 
 
-def _to_row(row: tuple[Any, ...]) -> Row:
-    seq, id_, name, app, owner, on, body, *rest = row
-    stored = decode_body(body)  # a damaged rule is listed and can be deleted, but never fires
-    return Row(seq, decode_id(id_), name, app, owner, bool(on) and stored is not UNREADABLE, stored, *rest)
+def _usable(row: Row) -> Row:
+    """Disable a damaged rule: it is listed and can be deleted, but never fires."""
+    return row._replace(enabled=False) if row.body is UNREADABLE else row
+
+
+_R = models.Rule
+_ROWS = _R.select(
+    _R.seq, _R.id, _R.name, _R.app, _R.owner, _R.enabled, _R.rule.alias("body").converter(decode_body), _R.after_seq,
+    _R.checked_at, _R.fired, _R.last_fired_at, _R.last_error, _R.last_error_at, _R.created_at, _R.updated_at,
+)  # fmt: skip
+_THIS = _R.seq == slot("seq")
+_NAMED = Statement(_ROWS.where(_R.name == slot("name"), any_or_same(_R.app)).order_by(_R.seq), Row)
+_BY_SEQ = Statement(_ROWS.where(_THIS), Row)
+_ENABLED = Statement(_ROWS.where(_R.enabled).order_by(_R.seq), Row)
+_COUNT = Statement(_R.select(fn.COUNT(_R.seq)).where(_R.app == slot("app")))
+_NEWEST = Statement(_ROWS.where(any_or_same(_R.app), _R.seq < slot("before")).order_by(_R.seq.desc()), Row)
+_INSERT = Statement(
+    _R.insert(
+        {
+            **slots(_R.id, _R.name, _R.app, _R.owner, _R.enabled, _R.rule, _R.after_seq),
+            **dict.fromkeys((_R.checked_at, _R.created_at, _R.updated_at), slot("now")),
+        }
+    ).returning(_R.seq)
+)
+_UPDATE = Statement(_R.update(slots(_R.name, _R.owner, _R.enabled, _R.rule, _R.updated_at)).where(_THIS))
+_RESTART = Statement(_R.update(slots(_R.after_seq, _R.checked_at)).where(_THIS))
+_RESET_TIMES = Statement(models.RuleUse.update(times=()).where(models.RuleUse.rule_seq == slot("seq")))
+_NOTE = Statement(
+    # A success keeps an earlier error: its owner has not seen it yet.
+    _R.update(
+        {
+            _R.fired: _R.fired + slot("fired"),
+            _R.last_fired_at: Case(None, [(slot("fired") > 0, slot("now"))], _R.last_fired_at),
+            _R.last_error: fn.COALESCE(slot("error"), _R.last_error),
+            _R.last_error_at: Case(None, [(slot("error").is_null(), _R.last_error_at)], slot("now")),
+        }
+    ).where(_THIS)
+)
+_DISMISS_ERROR = Statement(_R.update(last_error=None, last_error_at=None).where(_THIS))
+_NOTE_CHECK = Statement(_R.update(slots(_R.checked_at)).where(_THIS))
+_DELETE = Statement(_R.delete().where(_THIS))

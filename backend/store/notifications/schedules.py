@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.encoding import decode_cursor, decode_id, decode_json, encode_cursor, encode_id, to_json
+from flashflow.backend.core.encoding import decode_cursor, decode_json, encode_cursor, to_json
 from flashflow.backend.domain.recurrence import Recurrence
 from flashflow.backend.schemas.records import Record
-from flashflow.backend.store.engine.sql import clause, conditions, take
+from flashflow.backend.store.engine.statement import Statement, any_or_same, slot, slots
 from flashflow.backend.store.engine.writer import Tx
-
-_COLUMNS = "seq, id, name, app, request, rule, next_at, last_at, created_at, updated_at"
+from flashflow.backend.store.notifications import models
 
 
 class Schedule(Record, frozen=True, kw_only=True):
@@ -94,33 +93,27 @@ def decode_request(text: str) -> Request:
     return decode_json(_decode_request, text, _DAMAGED)
 
 
+def _decode_recurrence(text: str) -> Recurrence:
+    return decode_json(_decode_rule, text, _DAILY)
+
+
 def find(conn: sqlite3.Connection, schedule_id: str, app: str | None) -> Row | None:
     """Find a schedule; ``app`` limits the search to one app's (None: any)."""
-    row = conn.execute(
-        f"SELECT {_COLUMNS} FROM schedules WHERE id = ? AND (? IS NULL OR app = ?)",
-        (encode_id(schedule_id), app, app),
-    ).fetchone()
-    return None if row is None else _to_row(row)
+    row = _FIND.one(conn, id=schedule_id, app=app)
+    return None if row is None else _usable(row)
 
 
 def list_schedules(conn: sqlite3.Connection, app: str | None, limit: int, cursor: str | None) -> SchedulePage:
     """List schedules, newest first. Raises ValidationError for an invalid cursor."""
-    where, values = conditions([("app = ?", app)])
-    if cursor is not None:
-        where.append("seq < ?")
-        values.extend(decode_cursor(cursor, "schedules", 1))
-    rows, more = take(
-        conn.execute(f"SELECT {_COLUMNS} FROM schedules{clause(where)} ORDER BY seq DESC", values),
-        limit,
-    )
-    following = encode_cursor("schedules", rows[-1][0]) if more else None
-    return SchedulePage(schedules=tuple(_to_row(row).schedule() for row in rows), next_cursor=following)
+    (before,) = (1 << 62,) if cursor is None else decode_cursor(cursor, "schedules", 1)
+    rows, more = _NEWEST.page(conn, limit, app=app, before=before)
+    following = encode_cursor("schedules", rows[-1].seq) if more else None
+    return SchedulePage(schedules=tuple(_usable(row).schedule() for row in rows), next_cursor=following)
 
 
 def with_recipient(conn: sqlite3.Connection, user_id: str) -> list[Schedule]:
     """Every schedule with this recipient."""
-    rows = conn.execute(f"SELECT {_COLUMNS} FROM schedules ORDER BY seq")
-    found = [_to_row(row).schedule() for row in rows]
+    found = [_usable(row).schedule() for row in _ALL.each(conn)]
     return [schedule for schedule in found if user_id in users_of(schedule.notification)]
 
 
@@ -132,55 +125,70 @@ def users_of(notification: dict[str, Any]) -> list[str]:
 
 def due(conn: sqlite3.Connection, now_ms: int, limit: int) -> list[int]:
     """The ``seq`` of due schedules, the longest due first."""
-    rows = conn.execute("SELECT seq FROM schedules WHERE next_at <= ? ORDER BY next_at LIMIT ?", (now_ms, limit))
-    return [seq for (seq,) in rows]
+    return [seq for (seq,) in _DUE.each(conn, now=now_ms, limit=limit)]
 
 
 def find_due(conn: sqlite3.Connection, seq: int, now_ms: int) -> Row | None:
     """A schedule, if it is stored and due."""
-    row = conn.execute(f"SELECT {_COLUMNS} FROM schedules WHERE seq = ? AND next_at <= ?", (seq, now_ms)).fetchone()
-    return None if row is None else _to_row(row)
+    row = _FIND_DUE.one(conn, seq=seq, now=now_ms)
+    return None if row is None else _usable(row)
 
 
 def named(conn: sqlite3.Connection, app: str, name: str) -> str | None:
     """The id of the app's schedule of that name."""
-    row = conn.execute("SELECT id FROM schedules WHERE app = ? AND name = ?", (app, name)).fetchone()
-    return None if row is None else decode_id(row[0])
+    found: str | None = _NAMED.value(conn, app=app, name=name)
+    return found
 
 
 def insert(tx: Tx, schedule_id: str, name: str, app: str, request: Request, rule: Recurrence, next_at: int) -> None:
     """Insert a schedule."""
-    tx.conn.execute(
-        "INSERT INTO schedules (id, name, app, request, rule, next_at, created_at, updated_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (encode_id(schedule_id), name, app, to_json(request), to_json(rule), next_at, tx.now_ms, tx.now_ms),
-    )
+    _INSERT.run(
+        tx.conn, id=schedule_id, name=name, app=app, request=to_json(request), rule=to_json(rule), next_at=next_at,
+        created_at=tx.now_ms, updated_at=tx.now_ms,
+    )  # fmt: skip
 
 
 def update(tx: Tx, seq: int, name: str, request: Request, rule: Recurrence, next_at: int | None) -> None:
     """Update a schedule's definition."""
-    tx.conn.execute(
-        "UPDATE schedules SET name = ?, request = ?, rule = ?, next_at = ?, updated_at = ? WHERE seq = ?",
-        (name, to_json(request), to_json(rule), next_at, tx.now_ms, seq),
+    _UPDATE.run(
+        tx.conn, seq=seq, name=name, request=to_json(request), rule=to_json(rule), next_at=next_at, updated_at=tx.now_ms
     )
 
 
 def move_on(tx: Tx, row: Row, next_at: int | None, last_at: int | None, last_error: str | None) -> None:
     """Record the result of a run and the next time."""
-    tx.conn.execute("UPDATE schedules SET next_at = ?, last_at = ? WHERE seq = ?", (next_at, last_at, row.seq))
+    _MOVE_ON.run(tx.conn, seq=row.seq, next_at=next_at, last_at=last_at)
     if last_error != row.request.last_error:
         request = msgspec.structs.replace(row.request, last_error=last_error)
-        tx.conn.execute("UPDATE schedules SET request = ? WHERE seq = ?", (to_json(request), row.seq))
+        _SET_REQUEST.run(tx.conn, seq=row.seq, request=to_json(request))
 
 
 def delete(tx: Tx, seq: int) -> None:
     """Delete a schedule; sent notifications stay."""
-    tx.conn.execute("DELETE FROM schedules WHERE seq = ?", (seq,))
+    _DELETE.run(tx.conn, seq=seq)
 
 
-def _to_row(row: tuple[Any, ...]) -> Row:
-    seq, id_, name, app, request, rule, *times = row
-    stored = decode_json(_decode_rule, rule, _DAILY)
-    # A damaged schedule is listed and can be changed or deleted; its runs are refused for want of a recipient.
-    decoded = _DAMAGED if stored is _DAILY else decode_request(request)
-    return Row(seq, decode_id(id_), name, app, decoded, stored, *times)
+def _usable(row: Row) -> Row:
+    """Take the recipient from a damaged schedule: it is listed and can be changed or deleted; its runs are refused."""
+    return row._replace(request=_DAMAGED) if row.rule is _DAILY else row
+
+
+_S = models.Schedule
+_ROWS = _S.select(
+    _S.seq, _S.id, _S.name, _S.app, _S.request.converter(decode_request), _S.rule.converter(_decode_recurrence),
+    _S.next_at, _S.last_at, _S.created_at, _S.updated_at,
+)  # fmt: skip
+_THIS = _S.seq == slot("seq")
+_FIND = Statement(_ROWS.where(_S.id == slot("id", _S.id), any_or_same(_S.app)), Row)
+_NEWEST = Statement(_ROWS.where(any_or_same(_S.app), _S.seq < slot("before")).order_by(_S.seq.desc()), Row)
+_ALL = Statement(_ROWS.order_by(_S.seq), Row)
+_DUE = Statement(_S.select(_S.seq).where(_S.next_at <= slot("now")).order_by(_S.next_at).limit(slot("limit")))
+_FIND_DUE = Statement(_ROWS.where(_THIS, _S.next_at <= slot("now")), Row)
+_NAMED = Statement(_S.select(_S.id).where(_S.app == slot("app"), _S.name == slot("name")))
+_INSERT = Statement(
+    _S.insert(slots(_S.id, _S.name, _S.app, _S.request, _S.rule, _S.next_at, _S.created_at, _S.updated_at))
+)
+_UPDATE = Statement(_S.update(slots(_S.name, _S.request, _S.rule, _S.next_at, _S.updated_at)).where(_THIS))
+_MOVE_ON = Statement(_S.update(slots(_S.next_at, _S.last_at)).where(_THIS))
+_SET_REQUEST = Statement(_S.update(slots(_S.request)).where(_THIS))
+_DELETE = Statement(_S.delete().where(_THIS))

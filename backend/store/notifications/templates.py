@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.encoding import decode_id, encode_id, from_object, from_strings, to_json
 from flashflow.backend.rendering import json_schema
 from flashflow.backend.rendering.template_renderer import variables
 from flashflow.backend.schemas.records import Template
 from flashflow.backend.schemas.requests import TemplateIn
-from flashflow.backend.store.engine.sql import take
+from flashflow.backend.store.engine.statement import Statement, any_or_same, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.notifications import models
 
-_COLUMNS = (
-    "id, name, locale, title_template, message_template, channels, category, data_schema, app, created_at, updated_at"
-)
+
+class _Row(NamedTuple):
+    """A row of the table."""
+
+    seq: int
+    id: str
+    name: str
+    locale: str
+    title_template: str
+    message_template: str
+    channels: tuple[str, ...]
+    category: str | None
+    data_schema: dict[str, Any]
+    app: str
+    created_at: int
+    updated_at: int
 
 
 def read_template(conn: sqlite3.Connection, name: str, locale: str, owner: str | None) -> Template | None:
@@ -28,11 +43,7 @@ def read_template(conn: sqlite3.Connection, name: str, locale: str, owner: str |
 
 def exact_template(conn: sqlite3.Connection, name: str, locale: str, owner: str | None = None) -> Template | None:
     """Read the template's text in this locale alone, in any letter case."""
-    row = conn.execute(
-        f"SELECT {_COLUMNS} FROM notification_templates WHERE name = ? AND locale = ? COLLATE NOCASE "
-        "AND (? IS NULL OR app = ?) ORDER BY locale = ? DESC, seq LIMIT 1",  # older files may hold two letter cases
-        (name, locale, owner, owner, locale),
-    ).fetchone()
+    row = _EXACT.one(conn, name=name, locale=locale, app=owner)
     return None if row is None else to_template(row)
 
 
@@ -53,11 +64,7 @@ def wider_locales(locale: str) -> list[str]:
 
 def list_templates(conn: sqlite3.Connection, app: str | None) -> list[Template]:
     """Every template in every locale, by name."""
-    rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM notification_templates WHERE ? IS NULL OR app = ? ORDER BY name, locale",
-        (app, app),
-    )
-    return [to_template(row) for row in rows]
+    return [to_template(row) for row in _LIST.each(conn, app=app)]
 
 
 def newest_templates(
@@ -65,68 +72,73 @@ def newest_templates(
 ) -> tuple[list[tuple[int, Template]], bool]:
     """(``seq``, template) pairs below ``before``, newest first, and whether more follow. At most ``limit``, fewer once
     they exceed PAGE_BYTES."""
-    rows, more = take(
-        conn.execute(
-            f"SELECT seq, {_COLUMNS} FROM notification_templates "
-            "WHERE seq < ? AND (? IS NULL OR app = ?) ORDER BY seq DESC",
-            (before, app, app),
-        ),
-        limit,
-    )
-    return [(row[0], to_template(row[1:])) for row in rows], more
+    rows, more = _NEWEST.page(conn, limit, before=before, app=app)
+    return [(row.seq, to_template(row)) for row in rows], more
 
 
 def insert_template(tx: Tx, template_id: str, app: str, text: TemplateIn) -> None:
     """Insert a template of ``app``."""
-    tx.conn.execute(
-        "INSERT INTO notification_templates (id, app, name, created_at, locale, title_template, message_template, "
-        "channels, category, data_schema, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (encode_id(template_id), app, text.name, tx.now_ms, *_content(text), tx.now_ms),
-    )
+    _INSERT.run(tx.conn, id=template_id, app=app, created_at=tx.now_ms, **_values(text, tx.now_ms))
 
 
 def update_template(tx: Tx, template_id: str, text: TemplateIn) -> None:
     """Replace everything but the name and the app."""
-    tx.conn.execute(
-        "UPDATE notification_templates SET locale = ?, title_template = ?, message_template = ?, channels = ?, "
-        "category = ?, data_schema = ?, updated_at = ? WHERE id = ?",
-        (*_content(text), tx.now_ms, encode_id(template_id)),
-    )
+    _UPDATE.run(tx.conn, id=template_id, **_values(text, tx.now_ms))
 
 
-def _content(text: TemplateIn) -> tuple[str | None, ...]:
-    """Locale, title, message, channels (JSON), category and schema of the data (JSON)."""
-    channels = to_json(tuple(dict.fromkeys(text.channels)))
-    schema = to_json(text.data_schema) if text.data_schema else None
-    return text.locale, text.title_template, text.message_template, channels, text.category, schema
+def _values(text: TemplateIn, now_ms: int) -> dict[str, Any]:
+    channels = list(dict.fromkeys(text.channels))
+    return msgspec.structs.asdict(text) | {"channels": channels, "updated_at": now_ms}
 
 
 def delete_template(tx: Tx, template_id: str) -> None:
     """Delete a template in its locale."""
-    tx.conn.execute("DELETE FROM notification_templates WHERE id = ?", (encode_id(template_id),))
+    _DELETE.run(tx.conn, id=template_id)
 
 
 def variables_of(conn: sqlite3.Connection, name: str) -> tuple[str, ...]:
     """The variables of a template in all its locales."""
-    rows = conn.execute("SELECT title_template, message_template FROM notification_templates WHERE name = ?", (name,))
-    return variables(*(text for row in rows for text in row))
+    return variables(*(text for row in _TEXTS.each(conn, name=name) for text in row))
 
 
-def to_template(row: tuple[Any, ...]) -> Template:
-    """Convert a row of _COLUMNS."""
-    id_, name, locale, title, message, channels, category, schema, app, created, updated = row
+def to_template(row: _Row) -> Template:
+    """Convert a row."""
     return Template(
-        id=decode_id(id_),
-        name=name,
-        locale=locale,
-        title_template=title,
-        message_template=message,
-        channels=from_strings(channels),
-        category=category,
-        data_schema=from_object(schema) if schema else None,
-        data_schema_checked=bool(schema) and json_schema.available(),
-        variables=variables(title, message),
-        app=app,
-        created_at=to_datetime(created),
-        updated_at=to_datetime(updated),
+        id=row.id,
+        name=row.name,
+        locale=row.locale,
+        title_template=row.title_template,
+        message_template=row.message_template,
+        channels=row.channels,
+        category=row.category,
+        data_schema=row.data_schema or None,
+        data_schema_checked=bool(row.data_schema) and json_schema.available(),
+        variables=variables(row.title_template, row.message_template),
+        app=row.app,
+        created_at=to_datetime(row.created_at),
+        updated_at=to_datetime(row.updated_at),
     )
+
+
+class _Texts(NamedTuple):
+    title_template: str
+    message_template: str
+
+
+_T = models.NotificationTemplate
+_ROWS = _T.select(*columns(_T, _Row))
+_EXACT = Statement(
+    _ROWS.where(_T.name == slot("name"), _T.locale.collate("NOCASE") == slot("locale"), any_or_same(_T.app))
+    .order_by((_T.locale == slot("locale")).desc(), _T.seq)  # older files may hold two letter cases
+    .limit(1),
+    _Row,
+)
+_LIST = Statement(_ROWS.where(any_or_same(_T.app)).order_by(_T.name, _T.locale), _Row)
+_NEWEST = Statement(_ROWS.where(_T.seq < slot("before"), any_or_same(_T.app)).order_by(_T.seq.desc()), _Row)
+_TEXTS = Statement(_T.select(*columns(_T, _Texts)).where(_T.name == slot("name")), _Texts)
+_CONTENT = (
+    _T.locale, _T.title_template, _T.message_template, _T.channels, _T.category, _T.data_schema, _T.updated_at,
+)  # fmt: skip
+_INSERT = Statement(_T.insert(slots(_T.id, _T.app, _T.name, _T.created_at, *_CONTENT)))
+_UPDATE = Statement(_T.update(slots(*_CONTENT)).where(_T.id == slot("id", _T.id)))
+_DELETE = Statement(_T.delete().where(_T.id == slot("id", _T.id)))

@@ -5,10 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from peewee import EXCLUDED
-
 from flashflow.backend.schemas.records import NotificationType
-from flashflow.backend.store.engine.statement import Statement, slot
+from flashflow.backend.store.engine.statement import Statement, slot, upsert
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications.models import ThrottleUse
 
@@ -36,7 +34,7 @@ def note_use(tx: Tx, user_id: str, kind: NotificationType, channels: Sequence[st
         return
     for channel in channels:
         times = [*_times(tx.conn, user_id, kind.name, channel), tx.now_ms][-kind.throttle.limit :]
-        _SAVE.run(tx.conn, user=user_id, type=kind.name, channel=channel, times=times)
+        _SAVE.run(tx.conn, user_id=user_id, notification_type=kind.name, channel=channel, times=times)
 
 
 def _times(conn: sqlite3.Connection, user_id: str, name: str, channel: str) -> Sequence[int]:
@@ -52,15 +50,5 @@ _TIMES = Statement(
     )
 )
 _SAVE = Statement(
-    ThrottleUse.insert(
-        {
-            ThrottleUse.user_id: slot("user"),
-            ThrottleUse.notification_type: slot("type"),
-            ThrottleUse.channel: slot("channel"),
-            ThrottleUse.times: slot("times", ThrottleUse.times),
-        }
-    ).on_conflict(
-        conflict_target=[ThrottleUse.user_id, ThrottleUse.notification_type, ThrottleUse.channel],
-        update={ThrottleUse.times: EXCLUDED.times},
-    )
+    upsert([ThrottleUse.user_id, ThrottleUse.notification_type, ThrottleUse.channel], [ThrottleUse.times])
 )
