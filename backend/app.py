@@ -355,7 +355,7 @@ class Backend:
             self.notifications.policy_inputs.routes = frozenset(LABELS) if unread else frozenset(route_queues)
             self.notifications.policy_inputs.unread = unread
             self.notifications.channels.named = tuple(settings.others)
-            self.outbox.configure(route_queues, whole=not unread)
+            self.outbox.configure(route_queues, complete=not unread)
             # With an unreadable file, use the most careful settings: mask addresses, prune nothing.
             self.activity.admission.settings = PrivacySettings(mask_ip=True) if unread else settings.privacy
             self.retention.settings = settings.retention

@@ -46,5 +46,5 @@ class BackOff(msgspec.Struct, frozen=True, kw_only=True):
         at = min(now_ms + round(self.delay_s(claimed.tries, chance) * 1000), end)
         at = max(at, now_ms + round((outcome.retry_after_s or 0.0) * 1000))
         until = at if self.max_tries is not None and claimed.tries + 1 >= self.max_tries else max(at, end)
-        expires_at = claimed.notice.expires_at
+        expires_at = claimed.message.expires_at
         return Retrial(at=at, until=until if expires_at is None else min(until, expires_at), since=since)

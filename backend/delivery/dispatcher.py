@@ -46,7 +46,7 @@ Recorded = Callable[[str, AttemptResult], None]
 class DeliveryQueue(Protocol):
     """Store of queued deliveries. Each call may raise a FlashFlowError and is then repeated."""
 
-    def turns(self, turns: Sequence[NextStep]) -> Sequence[Claimed | BaseException | None]: ...
+    def run_steps(self, steps: Sequence[NextStep]) -> Sequence[Claimed | BaseException | None]: ...
     def give_back(self, delivery_id: str) -> None: ...
 
 
@@ -157,7 +157,7 @@ class Dispatcher:
         ]
         results: Sequence[Claimed | BaseException | None]
         try:
-            results = self._deliveries.turns(steps)
+            results = self._deliveries.run_steps(steps)
         except Exception as error:  # noqa: BLE001 distinguished below
             results = [error] * len(steps)
         claims: list[Claimed] = []
@@ -199,7 +199,7 @@ class Dispatcher:
         kept: list[_InFlight] = []
         while (waits := _now(self._to_send)) is not None:
             if due is None or waits.until <= due:
-                self._give_back(waits.claimed.notice.delivery_id)
+                self._give_back(waits.claimed.message.delivery_id)
                 self._slow = True
             else:
                 kept.append(waits)
@@ -254,7 +254,7 @@ class Dispatcher:
 
     def _send(self) -> None:
         while (waits := self._to_send.get()) is not None:
-            delivery_id = waits.claimed.notice.delivery_id
+            delivery_id = waits.claimed.message.delivery_id
             try:
                 begun = self._goes_on() and time.monotonic() < waits.until
                 self._finished.put(self._try(waits.claimed) if begun else _Untried(delivery_id))
@@ -266,12 +266,12 @@ class Dispatcher:
     def _try(self, claimed: Claimed) -> AttemptResult:
         route_queue = self._route_queue
         started, clock = self._clock.now_ms(), self._clock.monotonic()
-        outcome = route_queue.channel.send(claimed.notice)
+        outcome = route_queue.channel.send(claimed.message)
         now, monotonic = self._clock.now_ms(), self._clock.monotonic()
         if outcome.retry_after_s and not outcome.alone:
             route_queue.pause(monotonic + outcome.retry_after_s)
         return AttemptResult(
-            delivery_id=claimed.notice.delivery_id,
+            delivery_id=claimed.message.delivery_id,
             started_at=started,
             duration_ms=round((monotonic - clock) * 1000),
             outcome=outcome,

@@ -64,7 +64,7 @@ class Outbox:
         self._stopping = threading.Event()
         self._first = True
         self._changed = False
-        self._whole = True
+        self._complete = True
         self._retired: list[RouteQueue] = []
         self.thread = SupervisedThread("flashflow-outbox", self._run, self._stopping.is_set)
 
@@ -75,14 +75,14 @@ class Outbox:
         """Look for due deliveries now. Thread-safe."""
         self._bell.set()
 
-    def configure(self, route_queues: Mapping[str, RouteQueue], *, whole: bool = True) -> None:
+    def configure(self, route_queues: Mapping[str, RouteQueue], *, complete: bool = True) -> None:
         """Replace the route queues. Sends in progress on a removed queue may finish; then its channel is closed.
 
-        Deliveries of any other route fail, or wait if ``whole`` is false because some settings could not be read.
+        Deliveries of any other route fail, or wait if ``complete`` is false because some settings could not be read.
         """
         kept = {id(route_queue) for route_queue in route_queues.values()}
         self._retired.extend(route_queue for route_queue in self._route_queues.values() if id(route_queue) not in kept)
-        self._route_queues, self._whole, self._changed = dict(route_queues), whole, True
+        self._route_queues, self._complete, self._changed = dict(route_queues), complete, True
         self._network.watch(self._route_queues)
         self._count_from_zero()
         for route_queue in list(self._retired):  # the outbox thread removes the idle ones
@@ -137,7 +137,7 @@ class Outbox:
         if self._changed or self._first:
             self._changed = False  # before the call: a later change sets it again
             try:
-                if self._whole:
+                if self._complete:
                     self._queue.refuse_routes(tuple(self._route_queues))
             except BaseException:
                 self._changed = True

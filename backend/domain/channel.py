@@ -93,10 +93,10 @@ class BaseChannel(ABC):
         """Number of sends that wait for a slow provider without occupying a worker of the route queue."""
         return 0
 
-    def send(self, notice: DeliveryMessage) -> Outcome:
+    def send(self, message: DeliveryMessage) -> Outcome:
         """Send once. Never raises: an unexpected exception is logged and reported as transient."""
         try:
-            return self._send(notice)
+            return self._send(message)
         except ChannelError as error:
             return Outcome(
                 outcome=error.outcome,
@@ -110,7 +110,7 @@ class BaseChannel(ABC):
             return Outcome(outcome="transient", code="internal_error", text=type(error).__name__)
 
     @abstractmethod
-    def _send(self, notice: DeliveryMessage) -> Outcome:
+    def _send(self, message: DeliveryMessage) -> Outcome:
         """Send once. Raises ChannelError on failure."""
 
     def health(self) -> Health:

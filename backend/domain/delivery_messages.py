@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
@@ -45,7 +45,7 @@ class DeliveryMessage(msgspec.Struct, frozen=True, kw_only=True):
     """Milliseconds since 1970."""
     expires_at: int | None = None
     """Milliseconds since 1970; afterwards the notification must not be delivered."""
-    patience_s: float | None = None
+    time_limit_s: float | None = None
     """Seconds until the caller of this send stops waiting; None without such a limit."""
 
 
@@ -82,23 +82,17 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
     """The delivery's code before this attempt."""
 
 
-class Claimed(Protocol):
-    """Claimed delivery; ``tries`` includes the attempt at hand. Times are milliseconds since 1970.
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """Claimed delivery; ``tries`` includes the attempt at hand. Times are milliseconds since 1970."""
 
-    ``due_at`` is the planned time of the attempt, ``tried_since`` is ``Retrial.since`` (None before the first recorded
-    attempt), ``previous_code`` as in AttemptResult.
-    """
-
-    @property
-    def tries(self) -> int: ...
-    @property
-    def notice(self) -> DeliveryMessage: ...
-    @property
-    def due_at(self) -> int: ...
-    @property
-    def tried_since(self) -> int | None: ...
-    @property
-    def previous_code(self) -> str | None: ...
+    tries: int
+    message: DeliveryMessage
+    due_at: int
+    """Planned time of the attempt."""
+    tried_since: int | None
+    """As ``Retrial.since``; None before the first recorded attempt."""
+    previous_code: str | None
+    """As in AttemptResult."""
 
 
 class NextStep(msgspec.Struct, frozen=True, kw_only=True):

@@ -108,7 +108,7 @@ class ChannelTester:
                 registered_at=registered_at,
                 notification_type=TYPE,
                 created_at=self._notifications.clock.now_ms(),
-                patience_s=TIMEOUT_S,
+                time_limit_s=TIMEOUT_S,
             )
         )
         return ChannelTest(

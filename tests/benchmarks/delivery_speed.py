@@ -215,7 +215,7 @@ def claim_rate(path: Path, pending: int) -> float:
             claim = take(queue, "email", tried)
             assert claim is not None
             tried = AttemptResult(
-                delivery_id=claim.notice.delivery_id,
+                delivery_id=claim.message.delivery_id,
                 started_at=clock.now_ms(),
                 duration_ms=1,
                 outcome=Outcome(outcome="sent", code="accepted", text="ok"),

@@ -25,7 +25,7 @@ PATIENCE = 10.0
 
 class Due(NamedTuple):
     tries: int
-    notice: DeliveryMessage
+    message: DeliveryMessage
     due_at: int = 0
     tried_since: int | None = None
     previous_code: str | None = None
@@ -39,14 +39,14 @@ class Book:
         self.recorded: list[str] = []
         self.given_back: list[str] = []
         self.groups: list[tuple[int, int]] = []
-        """How many were recorded and how many claimed, turn by turn."""
-        self.fault: Callable[[NextStep], BaseException | None] = lambda turn: None
+        """How many were recorded and how many claimed, step by step."""
+        self.fault: Callable[[NextStep], BaseException | None] = lambda step: None
         self.most_in_hand = 0
         self._in_hand: set[str] = set()
 
-    def turns(self, turns: Sequence[NextStep]) -> Sequence[Due | BaseException | None]:
+    def run_steps(self, steps: Sequence[NextStep]) -> Sequence[Due | BaseException | None]:
         before = len(self.recorded)
-        answers = [self.fault(turn) or self._one(turn) for turn in turns]
+        answers = [self.fault(step) or self._one(step) for step in steps]
         self.most_in_hand = max(self.most_in_hand, len(self._in_hand))
         self.groups.append((len(self.recorded) - before, sum(isinstance(answer, Due) for answer in answers)))
         return answers
@@ -56,11 +56,11 @@ class Book:
         self.given_back.append(delivery_id)
         self.due.append(delivery_id)
 
-    def _one(self, turn: NextStep) -> Due | None:
-        if turn.tried is not None:
-            self._in_hand.remove(turn.tried.delivery_id)
-            self.recorded.append(turn.tried.delivery_id)
-        if turn.route is None or not self.due:
+    def _one(self, step: NextStep) -> Due | None:
+        if step.tried is not None:
+            self._in_hand.remove(step.tried.delivery_id)
+            self.recorded.append(step.tried.delivery_id)
+        if step.route is None or not self.due:
             return None
         id_ = self.due.popleft()
         self._in_hand.add(id_)
@@ -168,8 +168,8 @@ def test_a_full_disk_while_a_result_is_recorded_loses_nothing(monkeypatch: pytes
     monkeypatch.setattr("flashflow.backend.delivery.dispatcher.FAULT_S", 0.01)
     book, channel, faults = Book(20), Sending(), iter(range(10))
 
-    def full(turn: NextStep) -> FlashFlowError | None:
-        return StorageFull("full") if turn.tried is not None and next(faults, None) is not None else None
+    def full(step: NextStep) -> FlashFlowError | None:
+        return StorageFull("full") if step.tried is not None and next(faults, None) is not None else None
 
     book.fault = full
     with at_work(book, channel, connections=2, ahead=2) as running:
@@ -181,7 +181,7 @@ def test_a_full_disk_while_a_result_is_recorded_loses_nothing(monkeypatch: pytes
 
 def test_a_disk_that_stays_full_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     book, channel = Book(1), Sending()
-    book.fault = lambda turn: StorageFull("full") if turn.tried is not None else None
+    book.fault = lambda turn: StorageFull("full") if step.tried is not None else None
     with at_work(book, channel) as running:
         eventually(lambda: channel.sent == ["d0"])
         running.stopping.set()
@@ -204,7 +204,7 @@ def test_a_turn_that_fails_in_an_unforeseen_way_is_left_to_its_lease_and_the_oth
     monkeypatch.setattr("flashflow.backend.delivery.dispatcher.FAULT_S", 0.01)
     book, channel = Book(6), Sending()
     book.fault = lambda turn: (
-        RuntimeError("unforeseen") if turn.tried is not None and turn.tried.delivery_id == "d3" else None
+        RuntimeError("unforeseen") if step.tried is not None and step.tried.delivery_id == "d3" else None
     )
     with at_work(book, channel, connections=2, ahead=2) as running:
         running.over()

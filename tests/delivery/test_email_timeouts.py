@@ -64,7 +64,7 @@ def test_each_step_has_a_time_out_of_its_own(step: str) -> None:
 def test_a_test_through_the_channel_ends_while_someone_still_waits_for_it() -> None:
     with smtp_server() as server, channel(server.port) as sending:
         server.misbehave("RCPT", HANG)
-        given = notice(target=TO_ADA.target, patience_s=SHORT_S)
+        given = notice(target=TO_ADA.target, time_limit_s=SHORT_S)
         began = time.monotonic()
         assert said(sending.send(given)) == ("transient", "timeout")
         assert time.monotonic() - began < SOON_S

@@ -136,7 +136,7 @@ def test_a_claim_is_had_by_one_alone(service: NotificationService, clock: StillC
     with NotificationService(tmp_path / "n.db", clock=clock) as other, ThreadPoolExecutor(6) as pool:
         tables = [OutboxTable(service.store), OutboxTable(other.store)] * 3
         claims = pool.map(lambda table: [take(table, "desktop") for _ in range(30)], tables)
-        claimed = [claim.notice.notification_id for made in claims for claim in made if claim is not None]
+        claimed = [claim.message.notification_id for made in claims for claim in made if claim is not None]
     assert len(claimed) == 60
     assert set(claimed) == ids
     assert take(OutboxTable(service.store), "desktop") is None
@@ -159,8 +159,8 @@ def test_a_lease_that_ran_out_is_claimed_again_and_counts_as_a_try_whose_outcome
     assert delivery(service, id_) == ("pending", "interrupted", 1)
     again = take(table, "desktop")
     assert again is not None
-    assert (again.tries, again.notice) == (2, first.notice)
-    table.give_back(again.notice.delivery_id)
+    assert (again.tries, again.message) == (2, first.message)
+    table.give_back(again.message.delivery_id)
     last = take(table, "desktop")
     assert last is not None
     assert last.tries == 2

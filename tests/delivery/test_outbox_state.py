@@ -17,10 +17,9 @@ from flashflow.backend import Conflict
 from flashflow.backend.core.encoding import decode_id
 from flashflow.backend.delivery.back_off import BackOff
 from flashflow.backend.domain.channel import LEASE_MS
-from flashflow.backend.domain.delivery_messages import Outcome, overall
+from flashflow.backend.domain.delivery_messages import Claimed, Outcome, overall
 from flashflow.backend.schemas.requests import SendIn, build
 from flashflow.backend.store.notifications.delivery_state import INTERRUPTED_MOST
-from flashflow.backend.store.notifications.outbox import Claim
 from tests.support.examples import examples
 from tests.support.outbox_driver import BUSY, DELIVERED, REFUSED, ROUTES, SENT, Hands
 
@@ -64,7 +63,7 @@ changes = st.one_of(
 class Worker(NamedTuple):
     """A claim in a worker's hands, and the deliveries that a success would tell of."""
 
-    claim: Claim
+    claim: Claimed
     delivery_seq: int
 
 
@@ -211,7 +210,7 @@ class Outbox(RuleBasedStateMachine):
             "SELECT d.seq, n.status, n.user_id, n.read_at, d.channel, n.expires_at, t.user_id, t.is_active, "
             "d.device_seq FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
             "LEFT JOIN device_tokens t ON t.seq = d.device_seq WHERE d.id = ?",
-            bytes.fromhex(claim.notice.delivery_id.replace("-", "")),
+            bytes.fromhex(claim.message.delivery_id.replace("-", "")),
         )
         assert seq not in {worker.delivery_seq for worker in self.under_way}, "claimed twice at once"
         assert status not in {"cancelled", "expired", "scheduled"}
@@ -221,9 +220,9 @@ class Outbox(RuleBasedStateMachine):
         assert claim.tries <= MOST_TRIES
         of = self._told_by(seq)
         if len(of) > 1:
-            assert claim.notice.title == f"{len(of)} notifications"
+            assert claim.message.title == f"{len(of)} notifications"
         else:
-            assert not claim.notice.title.endswith(" notifications")
+            assert not claim.message.title.endswith(" notifications")
         self.under_way.append(Worker(claim, seq))
 
     @rule(which=pick, outcome=outcomes)
@@ -269,7 +268,7 @@ class Outbox(RuleBasedStateMachine):
         while self.hands.table.recover(all_leases=True):
             pass
 
-    def _record(self, claim: Claim, outcome: Outcome) -> None:
+    def _record(self, claim: Claimed, outcome: Outcome) -> None:
         now = self.hands.clock.now_ms()
         retry = BACK_OFF.next_try(claim, outcome, started_at=now, now_ms=now, chance=0.5)
         self.hands.record(claim, outcome, retry=retry)

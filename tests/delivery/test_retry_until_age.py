@@ -38,7 +38,7 @@ class Claim(NamedTuple):
     due_at: int = 0
     tried_since: int | None = None
     previous_code: str | None = None
-    notice: DeliveryMessage = notice()
+    message: DeliveryMessage = notice()
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_a_summary_goes_out_without_what_was_turned_off(hands: Hands, which: str
     claim = hands.claim("email") if under_way else None
     turn_off(hands, "builds", "email")
     if claim is not None:
-        assert claim.notice.title == "2 notifications"
+        assert claim.message.title == "2 notifications"
         hands.record(claim, BUSY, retry_in_s=0)
     assert hands.stands(off)["email"] == Stand("suppressed", "type_channel_off")
     (notice,) = hands.work("email")

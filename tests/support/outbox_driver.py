@@ -7,10 +7,17 @@ from typing import Any, NamedTuple
 
 from flashflow.backend import NotificationService
 from flashflow.backend.domain.channel import LEASE_MS
-from flashflow.backend.domain.delivery_messages import AttemptResult, DeliveryMessage, NextStep, Outcome, Retrial
+from flashflow.backend.domain.delivery_messages import (
+    AttemptResult,
+    Claimed,
+    DeliveryMessage,
+    NextStep,
+    Outcome,
+    Retrial,
+)
 from flashflow.backend.schemas.delivery_settings import ContactsIn, DigestIn, QuietHoursIn, given
 from flashflow.backend.schemas.records import Delivery, Notification, Sent
-from flashflow.backend.store.notifications.outbox import Claim, OutboxTable
+from flashflow.backend.store.notifications.outbox import OutboxTable
 from tests.support.fixed_clock import StillClock
 
 ROUTES = ("desktop", "fcm", "apns", "webpush", "email", "sms", "slack")
@@ -25,9 +32,9 @@ def retrial(at: int, since: int) -> Retrial:
     return Retrial(at=at, until=at, since=since)
 
 
-def take(table: OutboxTable, route: str | None, tried: AttemptResult | None = None) -> Claim | None:
+def take(table: OutboxTable, route: str | None, tried: AttemptResult | None = None) -> Claimed | None:
     """One worker's turn by itself."""
-    (claim,) = table.turns([NextStep(route=route, lease_ms=LEASE_MS, tried=tried)])
+    (claim,) = table.run_steps([NextStep(route=route, lease_ms=LEASE_MS, tried=tried)])
     if isinstance(claim, BaseException):
         raise claim
     return claim
@@ -106,12 +113,12 @@ class Hands:
 
     # --- the outbox -----------------------------------------------------------------------------------------------
 
-    def claim(self, route: str) -> Claim | None:
+    def claim(self, route: str) -> Claimed | None:
         return take(self.table, route)
 
     def record(
         self,
-        claim: Claim,
+        claim: Claimed,
         outcome: Outcome,
         *,
         retry_in_s: float | None = None,
@@ -120,14 +127,14 @@ class Hands:
     ) -> None:
         take(self.table, None, self.tried(claim, outcome, retry_in_s, started_at, retry))
 
-    def record_together(self, *tries: tuple[Claim, Outcome]) -> None:
+    def record_together(self, *tries: tuple[Claimed, Outcome]) -> None:
         """In one transaction, as a busy writer does."""
         turns = [NextStep(route=None, tried=self.tried(claim, outcome)) for claim, outcome in tries]
-        assert self.table.turns(turns) == [None] * len(turns)
+        assert self.table.run_steps(turns) == [None] * len(turns)
 
     def tried(
         self,
-        claim: Claim,
+        claim: Claimed,
         outcome: Outcome,
         retry_in_s: float | None = None,
         started_at: int | None = None,
@@ -135,7 +142,7 @@ class Hands:
     ) -> AttemptResult:
         now = self.clock.now_ms()
         return AttemptResult(
-            delivery_id=claim.notice.delivery_id,
+            delivery_id=claim.message.delivery_id,
             started_at=now if started_at is None else started_at,
             duration_ms=1,
             outcome=outcome,
@@ -147,7 +154,7 @@ class Hands:
         notices = []
         while (claim := self.claim(route)) is not None:
             self.record(claim, outcome, retry_in_s=retry_in_s)
-            notices.append(claim.notice)
+            notices.append(claim.message)
         return notices
 
     def go(self, **spans: float) -> int:

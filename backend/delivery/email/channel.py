@@ -64,7 +64,7 @@ class EmailChannel(BaseChannel):
         self._fault = _fault(settings)
         self._letterhead = None if self._fault else _letterhead(settings)
         self._lookup = Lookup(bare_host(settings.host), self._port, resolve)
-        self._pool = Pool(settings, clock, idle_s, slow_s, on_aside=self._call_lane)
+        self._pool = Pool(settings, clock, idle_s, slow_s, on_aside=self._report_aside)
         self.lease_ms = round(longest_s(settings) * 1000)
         self._ssl_context = ssl_context
         self._first = threading.Lock()
@@ -73,7 +73,7 @@ class EmailChannel(BaseChannel):
     def aside(self) -> int:
         return self._pool.aside
 
-    def _call_lane(self) -> None:
+    def _report_aside(self) -> None:
         self.on_aside()  # looked up here: the route queue may set it later
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class EmailChannel(BaseChannel):
 
     def _send(self, notification: DeliveryMessage) -> Outcome:
         mail = self._mail(notification)
-        timeouts = Timeouts(self._settings, self._clock, notification.patience_s)
+        timeouts = Timeouts(self._settings, self._clock, notification.time_limit_s)
         connection = self._pool.borrow(timeouts.connect())
         connection.timeouts = timeouts
         try:

@@ -49,13 +49,13 @@ class Deadline:
 class Timeouts:
     """Deadlines of one mail's steps, each starting with the call.
 
-    ``patience_s``: seconds that a caller waits for the whole mail, None for no limit.
+    ``time_limit_s``: seconds that a caller waits for the whole mail, None for no limit.
     """
 
-    def __init__(self, settings: EmailSettings, clock: Clock, patience_s: float | None = None) -> None:
+    def __init__(self, settings: EmailSettings, clock: Clock, time_limit_s: float | None = None) -> None:
         self._settings = settings
         self._clock = clock
-        self._whole = None if patience_s is None else Deadline(clock, patience_s)
+        self._whole = None if time_limit_s is None else Deadline(clock, time_limit_s)
 
     def connect(self) -> Deadline:
         """Deadline for each of: a free connection, the name look-up, the TCP connection, the TLS handshake."""

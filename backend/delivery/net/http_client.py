@@ -195,13 +195,13 @@ class _Connection:
         """Send one request and return its answer. Raises as ``HttpClient.post`` does."""
         self.sockets.deadline = deadline
         try:
-            answer, whole = self._answer(request)
+            answer, complete = self._answer(request)
         except Exception as error:  # noqa: BLE001 a server can make the libraries raise anything
             self.disconnect()
             raise self._channel_error(error, request.url.raw_host) from None  # its text may contain the request
         finally:
             self.sockets.release()
-        if not whole:
+        if not complete:
             self.disconnect()
         return answer
 
@@ -214,10 +214,10 @@ class _Connection:
     def _answer(self, request: httpx.Request) -> tuple[Answer, bool]:
         response = self._opened().handle_request(request)
         try:
-            body, whole = _body(cast("Iterable[bytes]", response.stream))
+            body, complete = _body(cast("Iterable[bytes]", response.stream))
         finally:
             response.close()
-        return Answer(status=response.status_code, headers=dict(response.headers.items()), body=body), whole
+        return Answer(status=response.status_code, headers=dict(response.headers.items()), body=body), complete
 
     def _opened(self) -> httpx.HTTPTransport:
         if self._transport is None:

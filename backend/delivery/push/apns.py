@@ -62,9 +62,9 @@ class ApnsChannel(HttpChannel):
         token = self._tokens.token()
         answer = self._post(url, token, notification, content)
         if answer.status == 403 and _reason(answer) == "ExpiredProviderToken":
-            fresh = self._tokens.token(refused=token)
-            if fresh != token:
-                answer = self._post(url, fresh, notification, content)
+            renewed = self._tokens.token(refused=token)
+            if renewed != token:
+                answer = self._post(url, renewed, notification, content)
         if answer.status != 200:
             raise self._refused(answer, notification)
         name = provider_message(answer.headers.get("apns-id")) or apns_id(notification.delivery_id)

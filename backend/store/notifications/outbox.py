@@ -13,22 +13,12 @@ from typing import Any
 import msgspec
 
 from flashflow.backend.core.encoding import decode_id, decode_json, from_object, to_json
-from flashflow.backend.domain.delivery_messages import DeliveryMessage, Link, NextStep
+from flashflow.backend.domain.delivery_messages import Claimed, DeliveryMessage, Link, NextStep
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import delivery_state
 
 SUMMARY_LINES = 20
-
-
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Implements ``domain.delivery_messages.Claimed``."""
-
-    tries: int
-    notice: DeliveryMessage
-    due_at: int
-    tried_since: int | None
-    previous_code: str | None
 
 
 class OutboxTable:
@@ -37,10 +27,10 @@ class OutboxTable:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def turns(self, turns: Sequence[NextStep]) -> list[Claim | BaseException | None]:
+    def run_steps(self, steps: Sequence[NextStep]) -> list[Claimed | BaseException | None]:
         """Take the next step of several workers in one transaction: record each one's attempt and claim the next due
         delivery of its route. Answer each with its claim, None, or the error."""
-        return self._store.run_all([Write(_turn, turn) for turn in turns])
+        return self._store.run_all([Write(_run_step, step) for step in steps])
 
     def give_back(self, delivery_id: str) -> None:
         """Return a claimed delivery that was not attempted."""
@@ -88,7 +78,7 @@ _NEXT_LEASE = "SELECT MIN(lease_until) FROM deliveries WHERE status = 'sending'"
 # --- writer handlers --------------------------------------------------------------------------------------------------
 
 
-def _turn(tx: Tx, items: Sequence[NextStep]) -> list[Claim | None]:
+def _run_step(tx: Tx, items: Sequence[NextStep]) -> list[Claimed | None]:
     delivery_state.record_attempts(tx, [item.tried for item in items if item.tried is not None])
     counts = Counter(item.route for item in items)
     leases = {item.route: item.lease_ms for item in items}
@@ -96,12 +86,12 @@ def _turn(tx: Tx, items: Sequence[NextStep]) -> list[Claim | None]:
     return [claims[item.route].pop() if item.route is not None and claims[item.route] else None for item in items]
 
 
-def _claim(tx: Tx, route: str, count: int, lease_ms: int) -> list[Claim]:
+def _claim(tx: Tx, route: str, count: int, lease_ms: int) -> list[Claimed]:
     """Up to ``count`` claims, the last one due first."""
     return [
-        Claim(
+        Claimed(
             tries=row.tries,
-            notice=_message(tx.conn, row.columns),
+            message=_message(tx.conn, row.columns),
             due_at=row.due_at,
             tried_since=row.tried_since,
             previous_code=row.previous_code,
