@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from flashflow.backend.delivery.back_off import BackOff
 from flashflow.backend.delivery.route_queue import RouteQueue
 from flashflow.backend.domain.channel import BaseChannel, Health
 from flashflow.backend.schemas.records import Record
+from flashflow.backend.settings import model
 from flashflow.backend.settings.model import ChannelSettings, DeliverySettings, Settings
 
 VAPID_FILE = "vapid.pem"
@@ -48,58 +49,42 @@ class ChannelRegistry:
         self._clock = clock
         self._desktop = desktop
         self._built: dict[str, tuple[Any, RouteQueue]] = {}
-        self._route_queues: dict[str, RouteQueue] = {}
+        """Route → what its channel was made of, and its queue."""
 
     @property
     def route_queues(self) -> Mapping[str, RouteQueue]:
         """Route queues by route, as last built."""
-        return self._route_queues
+        return {route: route_queue for route, (_, route_queue) in self._built.items()}
 
     def build(self, settings: Settings) -> Mapping[str, RouteQueue]:
         """Return a route queue for each configured channel. A channel with unchanged settings stays the same object."""
-        wanted: dict[str, tuple[Any, ChannelSettings, Callable[[], BaseChannel]]] = {}
-        push = settings.push
-        wanted["desktop"] = (push.desktop, push.desktop, lambda: self._desktop)
-        if settings.email is not None:
-            wanted["email"] = (settings.email, settings.email, lambda: self._email(settings))
-        if settings.sms is not None:
-            wanted["sms"] = (settings.sms, settings.sms, lambda: self._sms(settings))
-        if push.fcm is not None:
-            wanted["fcm"] = (push.fcm, push.fcm, lambda: self._fcm(settings))
-        if push.apns is not None:
-            wanted["apns"] = (push.apns, push.apns, lambda: self._apns(settings))
-        if push.webpush is not None:
-            made_of = (push.webpush, settings.allow_hosts)
-            wanted["webpush"] = (made_of, push.webpush, lambda: self._webpush(settings))
-        for name, other in settings.others.items():
-            wanted[name] = (other, other, lambda name=name: self._apprise(name, settings))  # type: ignore[misc]
         built = {}
-        for route, (made_of, limits, make) in wanted.items():
+        for route, table in _tables(settings).items():
+            made_of = (table, settings.allow_hosts) if route == "webpush" else (table,)
             known = self._built.get(route)
-            back_off = back_off_of(limits, settings.delivery)
+            back_off = back_off_of(table, settings.delivery)
             if known is not None and known[0] == made_of:
                 known[1].back_off = back_off
                 built[route] = known
                 continue
             here = route == "desktop"
             route_queue = RouteQueue(
-                make(),
-                connections=min(limits.connections, DESKTOP_AT_ONCE) if here else limits.connections,
-                ahead=0 if here else limits.connections,
-                rate_per_second=limits.rate_per_second,
+                self._channel(route, table, settings.allow_hosts),
+                connections=min(table.connections, DESKTOP_AT_ONCE) if here else table.connections,
+                ahead=0 if here else table.connections,
+                rate_per_second=table.rate_per_second,
                 back_off=back_off,
             )
             built[route] = (made_of, route_queue)
         self._built = built
-        self._route_queues = {route: route_queue for route, (_, route_queue) in built.items()}
-        return self._route_queues
+        return self.route_queues
 
     def states(self, missing: str = "Not configured.") -> tuple[ChannelState, ...]:
         """Return the state of every channel. Probes the desktop, so it may block for seconds.
 
         ``missing``: ``detail`` of the channels that were not built.
         """
-        route_queues = dict(self._route_queues)
+        route_queues = self.route_queues
         states = [ChannelState(name="in_app", label=LABELS["in_app"], works=True, detail="The inbox in this window.")]
         for route in dict.fromkeys((*LABELS, *route_queues)):
             if route == "in_app":
@@ -111,46 +96,55 @@ class ChannelRegistry:
             )
         return tuple(states)
 
-    # Imports are local: httpx and cryptography take 30 MiB that an app without these channels need not pay.
+    def _channel(self, route: str, table: ChannelSettings, allow_hosts: Sequence[str]) -> BaseChannel:
+        # Imports are local: httpx and cryptography take 30 MiB that an app without these channels need not pay.
+        made: BaseChannel
+        match table:
+            case model.DesktopSettings():
+                made = self._desktop
+            case model.EmailSettings():
+                from flashflow.backend.delivery.email.channel import EmailChannel
 
-    def _email(self, settings: Settings) -> BaseChannel:
-        from flashflow.backend.delivery.email.channel import EmailChannel
+                made = EmailChannel(table, self._clock)
+            case model.SmsSettings():
+                from flashflow.backend.delivery.sms.channel import SmsChannel
 
-        assert settings.email is not None
-        return EmailChannel(settings.email, self._clock)
+                made = SmsChannel(table, self._clock)
+            case model.FcmSettings():
+                from flashflow.backend.delivery.push.fcm import FcmChannel
 
-    def _sms(self, settings: Settings) -> BaseChannel:
-        from flashflow.backend.delivery.sms.channel import SmsChannel
+                made = FcmChannel(table, self._clock)
+            case model.ApnsSettings():
+                from flashflow.backend.delivery.push.apns import ApnsChannel
 
-        assert settings.sms is not None
-        return SmsChannel(settings.sms, self._clock)
+                made = ApnsChannel(table, self._clock)
+            case model.WebPushSettings():
+                from flashflow.backend.delivery.net.ssrf_guard import SsrfGuard
+                from flashflow.backend.delivery.push.webpush import WebPushChannel
 
-    def _fcm(self, settings: Settings) -> BaseChannel:
-        from flashflow.backend.delivery.push.fcm import FcmChannel
+                key_path = self._data_dir / VAPID_FILE
+                made = WebPushChannel(table, self._clock, key_path=key_path, ssrf_guard=SsrfGuard(allow_hosts))
+            case _:
+                from flashflow.backend.delivery.apprise import AppriseChannel
 
-        assert settings.push.fcm is not None
-        return FcmChannel(settings.push.fcm, self._clock)
+                assert isinstance(table, model.AppriseSettings)
+                made = AppriseChannel(route, table, self._clock)
+        return made
 
-    def _apns(self, settings: Settings) -> BaseChannel:
-        from flashflow.backend.delivery.push.apns import ApnsChannel
 
-        assert settings.push.apns is not None
-        return ApnsChannel(settings.push.apns, self._clock)
-
-    def _webpush(self, settings: Settings) -> BaseChannel:
-        from flashflow.backend.delivery.net.ssrf_guard import SsrfGuard
-        from flashflow.backend.delivery.push.webpush import WebPushChannel
-
-        assert settings.push.webpush is not None
-        ssrf_guard = SsrfGuard(settings.allow_hosts)
-        return WebPushChannel(
-            settings.push.webpush, self._clock, key_path=self._data_dir / VAPID_FILE, ssrf_guard=ssrf_guard
-        )  # fmt: skip
-
-    def _apprise(self, name: str, settings: Settings) -> BaseChannel:
-        from flashflow.backend.delivery.apprise import AppriseChannel
-
-        return AppriseChannel(name, settings.others[name], self._clock)
+def _tables(settings: Settings) -> dict[str, ChannelSettings]:
+    """Return the settings of each configured channel by route."""
+    push = settings.push
+    tables: dict[str, ChannelSettings | None] = {
+        "desktop": push.desktop,
+        "email": settings.email,
+        "sms": settings.sms,
+        "fcm": push.fcm,
+        "apns": push.apns,
+        "webpush": push.webpush,
+        **settings.others,
+    }
+    return {route: table for route, table in tables.items() if table is not None}
 
 
 def back_off_of(channel: ChannelSettings, delivery: DeliverySettings) -> BackOff:

@@ -92,8 +92,8 @@ class EmailChannel(BaseChannel):
 
     def _send(self, notification: DeliveryMessage) -> Outcome:
         mail = self._mail(notification)
-        timeouts = Timeouts(self._settings, self._clock, notification.time_limit_s)
-        connection = self._pool.borrow(timeouts.connect())
+        timeouts = Timeouts(self._clock, notification.time_limit_s)
+        connection = self._pool.borrow(timeouts.start(self._settings.connect_timeout))
         connection.timeouts = timeouts
         try:
             if connection.usable:
@@ -105,7 +105,8 @@ class EmailChannel(BaseChannel):
                 # The server closed the idle connection or refuses more mails on it: not a failure of this mail.
                 connection = self._pool.replace(connection)
                 connection.timeouts = timeouts
-            connection.open(self._lookup.addresses(timeouts.connect()), self._context)
+            addresses = self._lookup.addresses(timeouts.start(self._settings.connect_timeout))
+            connection.open(addresses, self._context)
             return accepted(connection.deliver(mail))
         finally:
             self._pool.give_back(connection)

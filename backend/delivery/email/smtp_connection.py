@@ -8,8 +8,6 @@ certificate (``tls_failed``), are Transient, so that queued mails are sent after
 from __future__ import annotations
 
 import base64
-import errno
-import os
 import re
 import selectors
 import smtplib
@@ -21,8 +19,8 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from flashflow.backend.delivery.email.message import Address
-from flashflow.backend.delivery.email.timeouts import SLOW_S, Deadline, Overdue, Timeouts
-from flashflow.backend.delivery.net.sockets import stopping
+from flashflow.backend.delivery.email.timeouts import CHECK_S, SLOW_S, Deadline, Overdue, Timeouts
+from flashflow.backend.delivery.net.sockets import connect, stopping
 from flashflow.backend.delivery.net.text import bare_host
 from flashflow.backend.domain.channel import ChannelError, Permanent, Throttled, Transient
 from flashflow.backend.settings.model import EmailSettings
@@ -85,7 +83,7 @@ class Connection(smtplib.SMTP):
         self._dial(addresses)
         if self._settings.security == "tls":
             self._secure(context())
-        self._deadline = self.timeouts.greeting()
+        self._deadline = self.timeouts.start(self._settings.greeting_timeout)
         self._expect(220, self.getreply())
         self._greet()
         if self._settings.security == "starttls":
@@ -104,12 +102,12 @@ class Connection(smtplib.SMTP):
 
     def _dial(self, addresses: Sequence[Any]) -> None:
         failure: ChannelError = Transient("unreachable", "The mail server's name has no address.")
-        self._deadline = self.timeouts.connect()
+        self._deadline = self.timeouts.start(self._settings.connect_timeout)
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             try:
                 self._attach(socket.socket(family, kind, protocol))
-                self._connect(address, self._deadline.sooner(1 / (len(addresses) - number)))
-                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                share = self._deadline.sooner(1 / (len(addresses) - number))
+                connect(self._sock, address, share.left, lambda: self._aborted)
                 own = str(self._sock.getsockname()[0]).partition("%")[0]
             except Overdue:
                 failure = self._deadline.passed()
@@ -121,21 +119,6 @@ class Connection(smtplib.SMTP):
             self.close()
         raise failure
 
-    def _connect(self, address: Any, deadline: Deadline) -> None:
-        """Connect in short waits: not every system ends a connect when another thread shuts the socket down."""
-        self._sock.setblocking(False)
-        fault = self._sock.connect_ex(address)
-        if fault in {errno.EINPROGRESS, errno.EWOULDBLOCK}:
-            with selectors.DefaultSelector() as ready:
-                ready.register(self._sock, selectors.EVENT_WRITE)
-                while not ready.select(min(0.1, deadline.left())) and not self._aborted:
-                    pass
-            fault = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if self._aborted:
-            raise stopping()
-        if fault:
-            raise OSError(fault, os.strerror(fault))
-
     def _greet(self) -> None:
         code, reply = self.ehlo()
         if code // 100 == 5:
@@ -143,7 +126,7 @@ class Connection(smtplib.SMTP):
         self._expect(250, (code, reply))
 
     def _secure(self, context: ssl.SSLContext) -> None:
-        self._deadline = self.timeouts.connect()
+        self._deadline = self.timeouts.start(self._settings.connect_timeout)
         try:
             secured = context.wrap_socket(
                 self._sock, server_hostname=bare_host(self._settings.host), do_handshake_on_connect=False
@@ -186,7 +169,7 @@ class Connection(smtplib.SMTP):
             raise Transient("connection_lost", "The mail server sent a line without a command.")
         if not self._in_transaction and now - self.idle_since < CHECK_AFTER_S:
             return
-        self._deadline = self.timeouts.check()
+        self._deadline = self.timeouts.start(min(CHECK_S, self._settings.command_timeout))
         try:
             self.send(b"RSET\r\n")
             self._expect(250, self.getreply())
@@ -209,9 +192,10 @@ class Connection(smtplib.SMTP):
         self.begun = True
         self._expect(250, self.docmd("RCPT", f"TO:<{mail.target}>"))
         self._expect(354, self.docmd("DATA"))
-        self._deadline = self.timeouts.data()
+        self._deadline = self.timeouts.start(self._settings.data_timeout)
         self.send(mail.data.replace(b"\r\n.", b"\r\n..") + b".\r\n")
-        self._deadline = self.timeouts.answer()
+        # Servers scan the mail now; a client that leaves too early causes duplicates (RFC 5321, 4.5.3.2.6).
+        self._deadline = self.timeouts.start(self._settings.answer_timeout)
         try:
             reply = self.getreply()
         except ChannelError as error:
@@ -290,7 +274,7 @@ class Connection(smtplib.SMTP):
                 raise stopping()
 
     def putcmd(self, cmd: str, args: str = "") -> None:
-        self._deadline = self.timeouts.command()
+        self._deadline = self.timeouts.start(self._settings.command_timeout)
         super().putcmd(cmd, args)
 
     def send(self, s: Any) -> None:

@@ -47,44 +47,15 @@ class Deadline:
 
 
 class Timeouts:
-    """Deadlines of one mail's steps, each starting with the call.
+    """Deadlines of one mail's steps. ``limit_s``: seconds that a caller waits for the whole mail; None for no limit."""
 
-    ``time_limit_s``: seconds that a caller waits for the whole mail, None for no limit.
-    """
-
-    def __init__(self, settings: EmailSettings, clock: Clock, time_limit_s: float | None = None) -> None:
-        self._settings = settings
+    def __init__(self, clock: Clock, limit_s: float | None = None) -> None:
         self._clock = clock
-        self._whole = None if time_limit_s is None else Deadline(clock, time_limit_s)
+        self._mail = None if limit_s is None else Deadline(clock, limit_s)
 
-    def connect(self) -> Deadline:
-        """Deadline for each of: a free connection, the name look-up, the TCP connection, the TLS handshake."""
-        return self._deadline(self._settings.connect_timeout)
-
-    def greeting(self) -> Deadline:
-        return self._deadline(self._settings.greeting_timeout)
-
-    def command(self) -> Deadline:
-        """Deadline for the answer to a command."""
-        return self._deadline(self._settings.command_timeout)
-
-    def check(self) -> Deadline:
-        """Deadline for the answer of an idle connection."""
-        return self._deadline(min(CHECK_S, self._settings.command_timeout))
-
-    def data(self) -> Deadline:
-        """Deadline for sending the message data."""
-        return self._deadline(self._settings.data_timeout)
-
-    def answer(self) -> Deadline:
-        """Deadline for the answer to the final dot.
-
-        Servers scan the mail then; a client that disconnects too early causes duplicates (RFC 5321, 4.5.3.2.6).
-        """
-        return self._deadline(self._settings.answer_timeout)
-
-    def _deadline(self, seconds: float) -> Deadline:
-        return Deadline(self._clock, seconds if self._whole is None else min(seconds, self._whole.left()))
+    def start(self, seconds: float) -> Deadline:
+        """Start a step that may take ``seconds``. Raises Overdue ``timeout`` when the whole mail is late."""
+        return Deadline(self._clock, seconds if self._mail is None else min(seconds, self._mail.left()))
 
 
 def longest_s(settings: EmailSettings) -> float:

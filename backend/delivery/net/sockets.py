@@ -9,6 +9,7 @@ import selectors
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from concurrent.futures import wait
 from functools import partial
 from typing import Any, Protocol
@@ -64,10 +65,7 @@ class DeadlineSockets:
 
     def remaining(self) -> float:
         """Return the seconds until the deadline. Raises TimeoutError past it."""
-        remaining = self.deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        return remaining
+        return _seconds_until(self.deadline)
 
     def connect_tcp(self, host: str, port: int, **_: Any) -> Stream:
         """Connect to the first of the host's addresses that accepts; each gets an equal share of the remaining time."""
@@ -100,28 +98,41 @@ class DeadlineSockets:
 
     def _connect(self, family: int, address: Any, timeout_s: float) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM)
+        end = time.monotonic() + timeout_s
         try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            failure = sock.connect_ex(address)
-            if failure in _UNDER_WAY:
-                self._wait_until_connected(sock, time.monotonic() + timeout_s)
-                failure = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if failure:
-                raise OSError(failure, os.strerror(failure))
+            connect(sock, address, lambda: _seconds_until(end), lambda: self.stopped)
         except BaseException:
             sock.close()
             raise
         return sock
 
-    def _wait_until_connected(self, sock: socket.socket, end: float) -> None:
+
+def connect(sock: socket.socket, address: Any, left: Callable[[], float], stopped: Callable[[], bool]) -> None:
+    """Connect a socket and leave it non-blocking. ``left`` returns the seconds left or raises.
+
+    It waits briefly and again: not every system ends a connect when another thread shuts the socket down.
+    """
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    failure = sock.connect_ex(address)
+    if failure in _UNDER_WAY:
         with selectors.DefaultSelector() as selector:
             selector.register(sock, selectors.EVENT_WRITE)
-            while not selector.select(min(_SLICE_S, max(0.0, end - time.monotonic()))):
-                if self.stopped:
-                    raise stopping()
-                if time.monotonic() >= end:
-                    raise TimeoutError
+            while not selector.select(min(_SLICE_S, left())) and not stopped():
+                pass
+        failure = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if stopped():
+        raise stopping()
+    if failure:
+        raise OSError(failure, os.strerror(failure))
+
+
+def _seconds_until(end: float) -> float:
+    """Return the seconds until a time of ``time.monotonic``. Raises TimeoutError past it."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 class Stream:
