@@ -29,8 +29,8 @@ from flashflow.backend.data.erasure import Erasure
 from flashflow.backend.data.export import Export
 from flashflow.backend.data.retention import Retention
 from flashflow.backend.delivery.channel_registry import LABELS, ChannelRegistry, ChannelState
-from flashflow.backend.delivery.desktop.channel import DesktopChannel, is_web_link
-from flashflow.backend.delivery.net.text import cut
+from flashflow.backend.delivery.desktop.channel import DesktopChannel
+from flashflow.backend.delivery.net.text import cut, is_web_link
 from flashflow.backend.delivery.outbox import Outbox
 from flashflow.backend.delivery.toast_dismissals import ToastDismissals
 from flashflow.backend.jobs import Jobs

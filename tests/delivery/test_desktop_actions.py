@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from flashflow.backend.delivery.desktop import signals
-from flashflow.backend.delivery.desktop.channel import DesktopChannel, is_web_link
+from flashflow.backend.delivery.desktop.channel import DesktopChannel
+from flashflow.backend.delivery.net.text import is_web_link
 from flashflow.backend.domain.delivery_messages import Link
 from tests.support.desktop_session import (
     DEADLINE,
@@ -386,7 +387,7 @@ def test_after_its_connection_alone_was_lost_it_listens_again_and_still_knows_it
     with session_bus() as bus, StandInDaemon(bus, "actions") as daemon, pressable(bus.environ, presses) as sending:
         show(sending, "a")
         first = daemon.client
-        sending._native._facade._listening._hang_up()  # type: ignore[union-attr]
+        sending._native._listening._hang_up()  # type: ignore[union-attr]
         until(lambda: not listeners())
         show(sending, "b")
         assert daemon.client != first

@@ -181,7 +181,7 @@ def test_a_full_disk_while_a_result_is_recorded_loses_nothing(monkeypatch: pytes
 
 def test_a_disk_that_stays_full_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     book, channel = Book(1), Sending()
-    book.fault = lambda turn: StorageFull("full") if step.tried is not None else None
+    book.fault = lambda step: StorageFull("full") if step.tried is not None else None
     with at_work(book, channel) as running:
         eventually(lambda: channel.sent == ["d0"])
         running.stopping.set()
@@ -192,7 +192,7 @@ def test_a_disk_that_stays_full_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch
 def test_a_store_that_can_claim_nothing_sends_the_clerk_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flashflow.backend.delivery.dispatcher.FAULT_S", 0.01)
     book = Book(1)
-    book.fault = lambda turn: RuntimeError("unforeseen")
+    book.fault = lambda step: RuntimeError("unforeseen")
     with at_work(book, Sending()) as running:
         running.over()
     assert list(book.due) == ["d0"]
@@ -203,7 +203,7 @@ def test_a_turn_that_fails_in_an_unforeseen_way_is_left_to_its_lease_and_the_oth
 ) -> None:
     monkeypatch.setattr("flashflow.backend.delivery.dispatcher.FAULT_S", 0.01)
     book, channel = Book(6), Sending()
-    book.fault = lambda turn: (
+    book.fault = lambda step: (
         RuntimeError("unforeseen") if step.tried is not None and step.tried.delivery_id == "d3" else None
     )
     with at_work(book, channel, connections=2, ahead=2) as running:

@@ -9,39 +9,25 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flashflow.backend.core.deadline import DeadlineCalls, Reason
-from flashflow.backend.delivery.net.text import cut, lines, one_line
+from flashflow.backend.delivery.net.text import APP_NAME, cut, lines, one_line
 from flashflow.backend.domain.channel import BaseChannel, ChannelError, Permanent, Transient
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 
 if TYPE_CHECKING:
-    from flashflow.backend.delivery.desktop.linux import LinuxNotification, Toast
     from flashflow.backend.delivery.desktop.signals import OnAction
 
 log = logging.getLogger(__name__)
 
-APP_NAME = "FlashFlow"
 WINDOWS_TITLE = 63
 WINDOWS_MESSAGE = 255
 """UTF-16 units in NOTIFYICONDATAW without the NUL; with more, plyer raises in a thread of its own."""
 WINDOWS_SHOWN_S = 10
-
-_URGENCY = {"low": 0, "normal": 1, "high": 1, "urgent": 2}
-_EXPIRE_MS = {"high": 15_000, "urgent": 0}
-"""Milliseconds: "high" is normal urgency shown longer; "urgent" stays until dismissed."""
-
-MOST_BUTTONS = 3
-BUTTON_LABEL = 60
-"""UTF-16 units."""
-LONGEST_LINK = 2048
-
-_WEB_LINK = re.compile(r"https?://[^\s\x00-\x1f\x7f]+", re.IGNORECASE)
 
 Plyer = Callable[[str], Any]
 """Return plyer's notification facade for ``win`` or ``macosx``. Raises ImportError if a dependency is missing."""
@@ -126,7 +112,9 @@ class DesktopChannel(BaseChannel):
         if self._platform in ("android", "ios"):
             raise Permanent("not_on_phones", "On a phone the app itself shows notifications, not this channel.")
         if self._platform == "linux":
-            return LinuxDesktop(self._environ, self._icon, self._on_action)
+            from flashflow.backend.delivery.desktop.linux import LinuxNotification
+
+            return LinuxNotification(self._environ, icon=self._icon, on_action=self._on_action)
         if self._platform in ("win32", "darwin"):
             return PlyerDesktop(self._platform, self._icon, self._plyer)
         raise Permanent("unsupported_platform", f"FlashFlow cannot show native notifications on {self._platform}.")
@@ -134,43 +122,6 @@ class DesktopChannel(BaseChannel):
     def _close_native(self) -> None:
         if self._native is not None:
             self._native.close()
-
-
-class LinuxDesktop:
-    """Toasts through the session's notification daemon, over D-Bus."""
-
-    def __init__(self, environ: Mapping[str, str], icon: Path | None, on_action: OnAction | None = None) -> None:
-        from flashflow.backend.delivery.desktop.linux import LinuxNotification
-
-        self._facade: LinuxNotification = LinuxNotification(environ, on_action=on_action)
-        self._icon = icon.resolve().as_uri() if icon is not None and icon.is_file() else ""
-
-    def show(self, notification: DeliveryMessage) -> Outcome:
-        server = self._facade.show(self._toast(notification))
-        return Outcome(outcome="delivered", code="shown", text=f"shown by {server}")
-
-    def dismiss(self, notification_id: str) -> bool:
-        return self._facade.dismiss(notification_id)
-
-    def probe(self) -> str:
-        return self._facade.probe()
-
-    def close(self) -> None:
-        self._facade.close()
-
-    def _toast(self, notification: DeliveryMessage) -> Toast:
-        from flashflow.backend.delivery.desktop.linux import Toast
-
-        return Toast(
-            key=notification.notification_id,
-            title=_title(notification),
-            body=lines(notification.message),
-            app_name=APP_NAME,
-            icon=self._icon,
-            urgency=_URGENCY.get(notification.priority, 1),
-            expire_ms=_EXPIRE_MS.get(notification.priority, -1),
-            buttons=_buttons(notification),
-        )
 
 
 class PlyerDesktop:
@@ -187,7 +138,7 @@ class PlyerDesktop:
         self._icon = str(icon) if usable else ""
 
     def show(self, notification: DeliveryMessage) -> Outcome:
-        title, message = _title(notification), lines(notification.message).strip()
+        title, message = one_line(notification.title) or APP_NAME, lines(notification.message).strip()
         if self._windows:
             title, message = cut(title, WINDOWS_TITLE), cut(message, WINDOWS_MESSAGE)
         try:
@@ -220,20 +171,6 @@ class PlyerDesktop:
             raise Permanent("needs_pyobjus", text) from error
         except Exception as error:
             raise Permanent("plyer_unusable", f"plyer cannot show notices here: {error}.") from error
-
-
-def _title(notification: DeliveryMessage) -> str:
-    return one_line(notification.title) or APP_NAME
-
-
-def is_web_link(text: str) -> bool:
-    """Whether the text is an http or https URL that is safe to open in a browser."""
-    return len(text) <= LONGEST_LINK and _WEB_LINK.fullmatch(text) is not None
-
-
-def _buttons(notification: DeliveryMessage) -> tuple[tuple[str, str], ...]:
-    links = [link for link in notification.actions if is_web_link(link.url)]
-    return tuple((cut(one_line(link.label), BUTTON_LABEL) or "Open", link.url) for link in links[:MOST_BUTTONS])
 
 
 def _this_platform() -> str:

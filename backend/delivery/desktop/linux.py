@@ -8,8 +8,9 @@ https://specifications.freedesktop.org/notification-spec/latest/protocol.html
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,32 +28,22 @@ from flashflow.backend.delivery.desktop.signals import (
     OnAction,
     Toasts,
 )
-from flashflow.backend.delivery.net.text import escaped
+from flashflow.backend.delivery.net.text import APP_NAME, cut, escaped, is_web_link, lines, one_line
 from flashflow.backend.domain.channel import Permanent
+from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 
 TIMEOUT_S = 25.0
 """Seconds that a call waits for its reply, as in libdbus and GLib."""
 
+MOST_BUTTONS = 3
+BUTTON_LABEL = 60
+"""UTF-16 units."""
+
+_URGENCY = {"low": 0, "normal": 1, "high": 1, "urgent": 2}
+_EXPIRE_MS = {"high": 15_000, "urgent": 0}
+"""Milliseconds: "high" is normal urgency shown longer; "urgent" stays until dismissed."""
 _NOTIFICATIONS = DBusAddress(PATH, bus_name=SERVICE, interface=SERVICE)
 _BUS = DBusAddress("/org/freedesktop/DBus", bus_name=BUS, interface=BUS)
-
-
-class Toast(msgspec.Struct, frozen=True, kw_only=True):
-    """Content of a toast. ``body`` is plain text; it is escaped if the daemon reads markup."""
-
-    key: str
-    """Toasts with the same key replace each other; empty for none."""
-    title: str
-    body: str
-    app_name: str
-    icon: str
-    """A ``file:`` URI, the name of a themed icon, or empty."""
-    urgency: int
-    """0 low, 1 normal, 2 critical."""
-    expire_ms: int
-    """-1: the daemon decides; 0: never."""
-    buttons: tuple[tuple[str, str], ...] = ()
-    """(label, link) pairs, shown if the daemon supports actions."""
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,31 +64,36 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 class LinuxNotification(Notification):  # type: ignore[misc]
     """plyer's facade extended by ids, replacement, dismissal and errors. Thread-safe; calls run one at a time.
 
-    Texts must be free of control characters (see ``net/text.py``). With ``on_action`` toasts with a key get actions:
-    the toast itself and its buttons.
+    With ``on_action`` toasts with a key get actions: the toast itself and its buttons.
     """
 
     def __init__(
-        self, environ: Mapping[str, str], *, timeout_s: float = TIMEOUT_S, on_action: OnAction | None = None
+        self,
+        environ: Mapping[str, str],
+        *,
+        icon: Path | None = None,
+        timeout_s: float = TIMEOUT_S,
+        on_action: OnAction | None = None,
     ) -> None:
+        self._icon = icon.resolve().as_uri() if icon is not None and icon.is_file() else ""
         self._toasts = Toasts()
         self._bus = SessionBus(environ, timeout_s)
         self._listening = ListeningBus(environ, timeout_s, self._toasts, on_action)
         self._lock = threading.RLock()
         self._server: Server | None = None
 
-    def show(self, toast: Toast) -> Server:
-        """Show a toast, replacing an earlier one with its key; return the daemon. Raises a ChannelError."""
-        with self._lock:
-            server = self._current_server()
-            body = escaped(toast.body) if server.markup else toast.body
-            actions, links = self._offer(toast, server)
-            words = toast.app_name, self._toasts.find(toast.key), toast.icon, toast.title, body
-            rest: tuple[Any, ...] = (actions, {"urgency": ("y", toast.urgency)}, toast.expire_ms)
-            bus = self._listening if links else self._bus
-            shown = partial(self._shown, toast.key, links)
-            bus.call(_NOTIFICATIONS, "Notify", "susssasa{sv}i", *words, *rest, on_reply=shown)
-            return server
+    def show(self, notification: DeliveryMessage) -> Outcome:
+        """Show a toast, replacing an earlier one of this notification. Raises a ChannelError."""
+        server = self._show(
+            notification.notification_id,
+            one_line(notification.title) or APP_NAME,
+            lines(notification.message),
+            icon=self._icon,
+            urgency=_URGENCY.get(notification.priority, 1),
+            expire_ms=_EXPIRE_MS.get(notification.priority, -1),
+            buttons=_buttons(notification),
+        )
+        return Outcome(outcome="delivered", code="shown", text=f"shown by {server}")
 
     def dismiss(self, key: str) -> bool:
         """Dismiss the toast of ``key``; return whether there was one. Raises a ChannelError."""
@@ -137,17 +133,42 @@ class LinuxNotification(Notification):  # type: ignore[misc]
 
     def _notify(self, **kwargs: Any) -> None:
         """Implement plyer's ``notify``: ``timeout`` in seconds; of the hints only ``urgency`` is used."""
-        self.show(
-            Toast(
-                key="",
-                title=str(kwargs.get("title", "")),
-                body=str(kwargs.get("message", "")),
-                app_name=str(kwargs.get("app_name", "")),
-                icon=str(kwargs.get("app_icon", "")),
-                urgency=int(kwargs.get("hints", {}).get("urgency", 1)),
-                expire_ms=int(kwargs.get("timeout", -0.001) * 1000),
-            )
+        self._show(
+            "",
+            one_line(str(kwargs.get("title", ""))),
+            lines(str(kwargs.get("message", ""))),
+            icon=str(kwargs.get("app_icon", "")),
+            urgency=int(kwargs.get("hints", {}).get("urgency", 1)),
+            expire_ms=int(kwargs.get("timeout", -0.001) * 1000),
         )
+
+    def _show(
+        self,
+        key: str,
+        title: str,
+        body: str,
+        *,
+        icon: str,
+        urgency: int,
+        expire_ms: int,
+        buttons: Sequence[tuple[str, str]] = (),
+    ) -> Server:
+        """Show a toast, replacing an earlier one with its key ("" for none); return the daemon.
+
+        ``body``: plain text, escaped if the daemon reads markup. ``icon``: a ``file:`` URI, the name of a themed icon,
+        or "". ``urgency``: 0 low, 1 normal, 2 critical. ``expire_ms``: -1 the daemon decides, 0 never. ``buttons``:
+        (label, link) pairs, shown if the daemon supports actions.
+        """
+        with self._lock:
+            server = self._current_server()
+            body = escaped(body) if server.markup else body
+            actions, links = self._offer(key, buttons, server)
+            words = APP_NAME, self._toasts.find(key), icon, title, body
+            rest: tuple[Any, ...] = (actions, {"urgency": ("y", urgency)}, expire_ms)
+            bus = self._listening if links else self._bus
+            shown = partial(self._shown, key, links)
+            bus.call(_NOTIFICATIONS, "Notify", "susssasa{sv}i", *words, *rest, on_reply=shown)
+            return server
 
     def _current_server(self, *, start: bool = True) -> Server:
         """Return the current daemon, starting it if needed.
@@ -193,12 +214,14 @@ class LinuxNotification(Notification):  # type: ignore[misc]
             (owner,) = self._bus.call(_BUS, "GetNameOwner", "s", SERVICE)
         return str(owner)
 
-    def _offer(self, toast: Toast, server: Server) -> tuple[list[str], dict[str, str | None]]:
+    def _offer(
+        self, toast_key: str, buttons: Sequence[tuple[str, str]], server: Server
+    ) -> tuple[list[str], dict[str, str | None]]:
         """Return the toast's actions in D-Bus form (key, label, key, label, …) and the link of each key."""
-        if not (toast.key and server.actions and self._listening.offers_actions):
+        if not (toast_key and server.actions and self._listening.offers_actions):
             return [], {}
         offered, links = [DEFAULT_ACTION, "Mark as read"], dict[str, str | None]({DEFAULT_ACTION: None})
-        for number, (label, link) in enumerate(toast.buttons, 1):
+        for number, (label, link) in enumerate(buttons, 1):
             key = f"link-{number}"
             offered += [key, label]
             links[key] = link
@@ -215,3 +238,8 @@ class LinuxNotification(Notification):  # type: ignore[misc]
         self._listening.drop()
         self._toasts.keep_only("")
         self._server = None
+
+
+def _buttons(notification: DeliveryMessage) -> list[tuple[str, str]]:
+    links = [link for link in notification.actions if is_web_link(link.url)]
+    return [(cut(one_line(link.label), BUTTON_LABEL) or "Open", link.url) for link in links[:MOST_BUTTONS]]

@@ -13,13 +13,13 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.deadline import run_in_thread
-from flashflow.backend.delivery.email.message import Address, Letterhead, compose, parse_address, parse_sender
+from flashflow.backend.delivery.email.message import Letterhead, compose, parse_address, parse_sender
 from flashflow.backend.delivery.email.smtp_connection import Connection, Mail
 from flashflow.backend.delivery.email.timeouts import SLOW_S, Deadline, Timeouts, longest_s
 from flashflow.backend.delivery.net.sockets import stopping
@@ -61,8 +61,6 @@ class EmailChannel(BaseChannel):
         self._settings = settings
         self._clock = clock
         self._port = settings.port or PORTS[settings.security]
-        self._fault = _fault(settings)
-        self._letterhead = None if self._fault else _letterhead(settings)
         self._lookup = Lookup(bare_host(settings.host), self._port, resolve)
         self._pool = Pool(settings, clock, idle_s, slow_s, on_aside=self._report_aside)
         self.lease_ms = round(longest_s(settings) * 1000)
@@ -83,8 +81,7 @@ class EmailChannel(BaseChannel):
 
     def _probe(self) -> str:
         """Check the settings without connecting to the server."""
-        if self._fault:
-            raise Permanent(*self._fault)
+        _ = self._letterhead  # raises Permanent if the settings prevent every mail
         if self._settings.ca_file is not None and self._settings.security != "none":
             _private_trust(self._settings.ca_file)
         security = {"none": "without TLS", "starttls": "with STARTTLS", "tls": "with TLS"}[self._settings.security]
@@ -98,7 +95,8 @@ class EmailChannel(BaseChannel):
         try:
             if connection.usable:
                 try:
-                    return accepted(self._delivered_again(connection, mail))
+                    connection.check(self._clock.monotonic())
+                    return accepted(connection.deliver(mail))
                 except ChannelError as error:
                     if connection.begun or error.code in {"timeout", "stopping"}:
                         raise
@@ -111,19 +109,30 @@ class EmailChannel(BaseChannel):
         finally:
             self._pool.give_back(connection)
 
-    def _delivered_again(self, connection: Connection, mail: Mail) -> str:
-        """Deliver over a connection that was used before."""
-        connection.check(self._clock.monotonic())
-        return connection.deliver(mail)
-
     def _mail(self, notification: DeliveryMessage) -> Mail:
-        if self._fault:
-            raise Permanent(*self._fault)
-        assert self._letterhead is not None
-        target = _target(notification.target)
+        letterhead = self._letterhead
+        try:
+            target = parse_address(notification.target or "")
+        except ValueError as error:
+            raise Permanent("bad_address", f"The target is not one e-mail address: {error}.") from None
         # Dated now, not at creation: a scheduled or held notification would look old.
-        data = compose(notification, self._letterhead, target, self._clock.now_ms())
-        return Mail(self._letterhead.sender.address, target, data)
+        return Mail(letterhead.sender.address, target, compose(notification, letterhead, target, self._clock.now_ms()))
+
+    @cached_property
+    def _letterhead(self) -> Letterhead:
+        """Headers common to all mails. Raises Permanent if the settings prevent every mail."""
+        settings = self._settings
+        try:
+            sender = parse_sender(settings.sender)
+        except ValueError as error:
+            raise Permanent("bad_sender", f"The sender is not an e-mail address: {error}.") from None
+        try:
+            reply_to = None if settings.reply_to is None else parse_sender(settings.reply_to, "Reply-To")
+        except ValueError as error:
+            raise Permanent("bad_reply_to", f"reply_to is not an address: {error}.") from None
+        if settings.username is not None and settings.security == "none" and not _is_this_machine(settings.host):
+            raise Permanent("insecure_login", "A password is sent to another machine only over TLS: set security.")
+        return Letterhead(sender, reply_to, settings.unsubscribe_url)
 
     def _context(self) -> ssl.SSLContext:
         """Return the TLS context, created at first use: loading the system's certificates takes time."""
@@ -276,26 +285,6 @@ class Lookup:
                     self._running.set_exception(stopping())
 
 
-def _fault(settings: EmailSettings) -> tuple[str, str] | None:
-    """Return the code and text of a Permanent error if the settings prevent every mail, else None."""
-    try:
-        parse_sender(settings.sender)
-    except ValueError as error:
-        return "bad_sender", f"The sender is not an e-mail address: {error}."
-    try:
-        parse_sender(settings.reply_to or settings.sender)
-    except ValueError as error:
-        return "bad_reply_to", f"reply_to is not an address: {error}."
-    if settings.username is not None and settings.security == "none" and not _is_this_machine(settings.host):
-        return "insecure_login", "A password is sent to another machine only over TLS: set security."
-    return None
-
-
-def _letterhead(settings: EmailSettings) -> Letterhead:
-    reply_to = None if settings.reply_to is None else parse_sender(settings.reply_to, "Reply-To")
-    return Letterhead(parse_sender(settings.sender), reply_to, settings.unsubscribe_url)
-
-
 def _private_trust(ca_file: str) -> ssl.SSLContext:
     """Return a context that trusts only the certificates in a file.
 
@@ -317,10 +306,3 @@ def _is_this_machine(host: str) -> bool:
         return ipaddress.ip_address(bare_host(host)).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _target(text: str | None) -> Address:
-    try:
-        return parse_address(text or "")
-    except ValueError as error:
-        raise Permanent("bad_address", f"The target is not one e-mail address: {error}.") from None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
+APP_NAME = "FlashFlow"
 ELLIPSIS = "…"
+LONGEST_LINK = 2048
+
+_WEB_LINK = re.compile(r"https?://[^\s\x00-\x1f\x7f]+", re.IGNORECASE)
 
 _LINE_ENDS = {ord(mark): "\n" for mark in "\r\v\f\x85\u2028\u2029"}
 
@@ -54,3 +59,8 @@ def utf16_units(text: str) -> int:
 def bare_host(host: str) -> str:
     """Remove the brackets of an IPv6 address."""
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def is_web_link(text: str) -> bool:
+    """Whether the text is an http or https URL that is safe to open in a browser."""
+    return len(text) <= LONGEST_LINK and _WEB_LINK.fullmatch(text) is not None
