@@ -35,6 +35,20 @@ class SystemClock:
         return time.monotonic()
 
 
+class Age:
+    """Time since its creation by both clocks: the monotonic one may stop during sleep, the wall clock may jump."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began = clock.now_ms(), clock.monotonic()
+
+    def is_below(self, seconds: float) -> bool:
+        """Whether less than ``seconds`` passed; False if the wall clock was set back."""
+        wall_ms, monotonic = self._began
+        wall_s = (self._clock.now_ms() - wall_ms) / 1000
+        return 0 <= wall_s < seconds and self._clock.monotonic() - monotonic < seconds
+
+
 def to_datetime(ms: int) -> datetime:
     """Convert ``ms`` since 1970 to an aware UTC datetime, exact to the millisecond."""
     return EPOCH + timedelta(milliseconds=ms)

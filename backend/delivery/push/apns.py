@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from flashflow.backend.core.clock import Clock, rfc3339
+from flashflow.backend.core.clock import Age, Clock, rfc3339
 from flashflow.backend.delivery.net.http_client import Answer, HttpChannel, HttpClient, provider_message
 from flashflow.backend.delivery.push.payload import Buttons, Fitted, apns_headers, aps, fitted, sendable
 from flashflow.backend.domain.channel import ChannelError, Permanent, TargetThrottled, TokenDead, Transient, accepted
@@ -102,16 +102,18 @@ class ProviderTokens:
     def __init__(self, settings: ApnsSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._key: EllipticCurvePrivateKey | None = None
         self._token: str | None = None
-        self._made_at = (0, 0.0)
+        self._age = Age(clock)
         self._forced_at: float | None = None
 
     def key(self) -> EllipticCurvePrivateKey:
         """Return the key. Raises Permanent ``bad_credentials``; its text contains nothing of the file."""
         with self._lock:
-            return self._read_key()
+            if self._key is None:
+                self._key = _key(self._settings.key_file)
+            return self._key
 
     def token(self, refused: str | None = None) -> str:
         """Return the current token; sign a new one when it is old or was ``refused`` as expired.
@@ -123,30 +125,18 @@ class ProviderTokens:
             if refused is not None and refused == self._token and self._may_force():
                 self._forced_at = self._clock.monotonic()
                 self._token = None
-            if self._token is None or not self._fresh():
-                self._token = self._sign()
-                self._made_at = self._clock.now_ms(), self._clock.monotonic()
+            if self._token is None or not self._age.is_below(REUSE_S):
+                self._token, self._age = self._sign(), Age(self._clock)
             return self._token
 
     def _sign(self) -> str:
         import jwt
 
         claims = {"iss": self._settings.team_id, "iat": self._clock.now_ms() // 1000}
-        return jwt.encode(claims, self._read_key(), algorithm="ES256", headers={"kid": self._settings.key_id})
+        return jwt.encode(claims, self.key(), algorithm="ES256", headers={"kid": self._settings.key_id})
 
     def _may_force(self) -> bool:
         return self._forced_at is None or self._clock.monotonic() - self._forced_at >= FORCED_S
-
-    def _fresh(self) -> bool:
-        """Check the token's age by both clocks: the monotonic one may stop during sleep, the wall clock may jump."""
-        wall_ms, monotonic = self._made_at
-        age_s = (self._clock.now_ms() - wall_ms) / 1000
-        return 0 <= age_s < REUSE_S and self._clock.monotonic() - monotonic < REUSE_S
-
-    def _read_key(self) -> EllipticCurvePrivateKey:
-        if self._key is None:
-            self._key = _key(self._settings.key_file)
-        return self._key
 
 
 def payload(notification: DeliveryMessage) -> Fitted:

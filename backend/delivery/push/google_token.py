@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from flashflow.backend.core.clock import Clock
+from flashflow.backend.core.clock import Age, Clock
 from flashflow.backend.delivery.net.http_client import Answer, HttpClient, provider_message
 from flashflow.backend.domain.channel import ChannelError, Permanent, Transient
 
@@ -111,7 +111,7 @@ class AccessTokens:
         self._lock = threading.Lock()
         self._token: str | None = None
         self._good_for_s = 0.0
-        self._got_at = (0, 0.0)
+        self._age = Age(clock)
         self._request: Future[str] | None = None
 
     def token(self, refused: str | None = None) -> str:
@@ -120,7 +120,7 @@ class AccessTokens:
         Raises Permanent ``bad_credentials`` or ``credentials_refused``; Transient or Throttled for other failures.
         """
         with self._lock:
-            if self._token is not None and self._token != refused and self._fresh():
+            if self._token is not None and self._token != refused and self._age.is_below(self._good_for_s):
                 return self._token
             request, is_first = self._request, self._request is None
             if request is None:
@@ -140,14 +140,8 @@ class AccessTokens:
         with self._lock:
             self._token, self._request = token, None
             self._good_for_s = max(lasts_s - EARLY_S, lasts_s / 2)
-            self._got_at = self._clock.now_ms(), self._clock.monotonic()
+            self._age = Age(self._clock)
         request.set_result(token)
-
-    def _fresh(self) -> bool:
-        """Check the token's age by both clocks: the monotonic one may stop during sleep, the wall clock may jump."""
-        wall_ms, monotonic = self._got_at
-        age_s = (self._clock.now_ms() - wall_ms) / 1000
-        return 0 <= age_s < self._good_for_s and self._clock.monotonic() - monotonic < self._good_for_s
 
     def _fetch(self) -> tuple[str, float]:
         assertion = self._credentials.assertion(self._clock.now_ms() // 1000)

@@ -70,7 +70,7 @@ def sendable(data: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], str]:
     """Return ``data`` if it can be encoded as JSON (lone surrogates cannot), else an empty mapping and a note."""
     try:
         msgspec.json.encode(data)
-    except (UnicodeError, TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         return {}, "the data was left out, because it cannot be encoded as JSON"
     return data or {}, ""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 import re
 import threading
@@ -24,7 +23,7 @@ from flashflow.backend.delivery.net.circuit_breaker import CircuitBreaker
 from flashflow.backend.delivery.net.http_client import Answer, HttpChannel, HttpClient, provider_message
 from flashflow.backend.delivery.net.ssrf_guard import SsrfGuard
 from flashflow.backend.delivery.net.text import lines, one_line
-from flashflow.backend.delivery.push.payload import longest
+from flashflow.backend.delivery.push.payload import longest, sendable
 from flashflow.backend.delivery.push.vapid import VapidKeys
 from flashflow.backend.domain.channel import Permanent, TargetThrottled, TokenDead, accepted
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
@@ -140,10 +139,7 @@ class WebPushChannel(HttpChannel):
         status = answer.status
         if status in (200, 201, 202, 204):
             return accepted("accepted by the push service for the browser")
-        text = (
-            provider_message(_error_text(answer.body), *secrets)
-            or f"The push service answered {status} without a text."
-        )
+        text = provider_message(_error_text(answer), *secrets) or f"The push service answered {status} without a text."
         if 300 <= status < 400:
             raise Permanent("redirected", f"The push service answered {status}, and a redirect is not followed.")
         if status in (404, 410):
@@ -190,10 +186,10 @@ def payload(notification: DeliveryMessage) -> bytes:
     links = [{"label": lines(link.label), "url": lines(link.url)} for link in notification.actions]
     link = {"url": links[0]["url"]} if links else {}
     buttons = {**link, "actions": links} if links else {}
-    data = _plain(notification.data)
-    whole = _encode({**core, **buttons, **({} if data is None else {"data": data})})
-    if len(whole) <= LARGEST_CONTENT and (data is not None or notification.data is None):
-        return whole
+    data, left_out = sendable(notification.data)
+    everything = _encode({**core, **buttons, **({} if notification.data is None else {"data": data})})
+    if len(everything) <= LARGEST_CONTENT and not left_out:
+        return everything
     core["truncated"] = True
     for rest in (buttons, link, {}):
         room = LARGEST_CONTENT - len(_encode({**core, "message": "", **rest}))
@@ -254,28 +250,13 @@ def _topic(notification_id: str) -> str:
     return base64.urlsafe_b64encode(digest[:24]).decode()
 
 
-def _error_text(body: bytes) -> str:
+def _error_text(answer: Answer) -> str:
     """Return the error text of an answer: a field of its JSON, else its text without markup."""
-    text = body.decode("utf-8", "replace")
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return _TAG.sub(" ", text)
-    if isinstance(found, dict) and isinstance(found.get("error"), dict):
+    found = answer.json_object()
+    if isinstance(found.get("error"), dict):
         found = found["error"]
-    if isinstance(found, dict):
-        return next((str(found[name]) for name in ("message", "reason", "error") if found.get(name)), text)
-    return text
-
-
-def _plain(data: dict[str, Any] | None) -> msgspec.Raw | None:
-    """Encode ``data`` as JSON; None if that is not possible."""
-    if data is None:
-        return None
-    try:
-        return msgspec.Raw(_encode(data))
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        return None
+    named = next((str(found[name]) for name in ("message", "reason", "error") if found.get(name)), "")
+    return named or _TAG.sub(" ", answer.body.decode("utf-8", "replace"))
 
 
 def _size(text: str) -> int:
