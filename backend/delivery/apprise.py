@@ -23,7 +23,7 @@ from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.settings.model import AppriseSettings
 
 if TYPE_CHECKING:
-    from apprise import Apprise, AppriseAsset
+    from apprise import Apprise
     from apprise.plugins.base import NotifyBase
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ SHORTEST_SECRET = 3
 WORD = 8
 """Characters; parts of the address up to this length are hidden only as whole words."""
 
-_ASSET = {
+# What the installed version does not know is left out.
+_ASSET: dict[str, Any] = {
     "app_id": "FlashFlow",
     "app_desc": "FlashFlow",
     "app_url": "",
@@ -162,12 +163,16 @@ def _open(url: str) -> _Sender:
     with _opening, warnings.catch_warnings():  # loads plugins, some with deprecated calls
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            from apprise import Apprise, AppriseAsset
+            from apprise import Apprise, AppriseAsset, OverflowMode
         except ImportError:
             text = "The package apprise is not installed: pip install apprise"
             raise Permanent("apprise_missing", text) from None
         _mute_logs()
-        asset = _asset(AppriseAsset)
+        named = inspect.signature(AppriseAsset).parameters
+        known: dict[str, Any] = {
+            key: value for key, value in _ASSET.items() if key in named or hasattr(AppriseAsset, key)
+        }
+        asset = AppriseAsset(**known)
         plugin = Apprise.instantiate(url, asset=asset)
     if plugin is None:
         text = "Apprise does not know this address, finds it incomplete, or lacks a package for it."
@@ -177,25 +182,11 @@ def _open(url: str) -> _Sender:
     for name, value in (("retry", 0), ("optional", False)):
         if hasattr(plugin, name):
             setattr(plugin, name, value)
-    _truncate(plugin, url)
+    if "overflow=" not in url.lower():  # a text too long for the service would be refused at each try
+        plugin.overflow_mode = OverflowMode.TRUNCATE
     apprise = Apprise(asset=asset)
     apprise.add(plugin)
     return _Sender(apprise, plugin)
-
-
-def _asset(kind: type[AppriseAsset]) -> AppriseAsset:
-    """Create the asset, leaving out settings that the installed version does not know."""
-    named = inspect.signature(kind).parameters
-    known: dict[str, Any] = {key: value for key, value in _ASSET.items() if key in named or hasattr(kind, key)}
-    return kind(**known)
-
-
-def _truncate(plugin: NotifyBase, url: str) -> None:
-    """Truncate texts too long for the service, which would refuse them at each try; ``overflow=`` in the URL wins."""
-    from apprise import OverflowMode
-
-    if "overflow=" not in url.lower():
-        plugin.overflow_mode = OverflowMode.TRUNCATE
 
 
 def _mute_logs() -> None:

@@ -16,11 +16,11 @@ from flashflow.backend.delivery.email.message import (
     Address,
     Letterhead,
     compose,
-    lines,
     one_line,
     parse_address,
     parse_sender,
 )
+from flashflow.backend.delivery.net.text import printable
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Link
 from tests.support.notices import notice
 
@@ -223,7 +223,7 @@ def test_a_hostile_text_is_only_ever_words(text: str) -> None:
 def test_any_message_comes_back_the_same_but_for_control_characters(text: str) -> None:
     message = parsed(composed(notice(message=text)))
     assert body(message, "plain").endswith("-- \nSent by FlashFlow for ci (general).\n")
-    wanted = lines(text)
+    wanted = printable(text).strip("\n")
     assert body(message, "plain").startswith(wanted)
     assert wanted.replace("\t", " ") in Shown(body(message, "html")).text.replace("\t", " ")
 

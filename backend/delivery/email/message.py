@@ -19,6 +19,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.delivery.net.text import printable
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Link
 
 LINE = 78
@@ -41,10 +42,7 @@ _ESCAPE = re.compile(r"%[0-9A-F]{2}")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _QUOTED, _BACKSLASHED = re.compile(r'(["\\])'), r"\\\1"
 _HTTP = re.compile(r"https?://[^\s\x00-\x20\x7f]+", re.IGNORECASE)
-_LINE_END = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 _NOT_ONE_LINE = re.compile("\r\n|[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _FOR_PRIORITY = {
     "high": "X-Priority: 2 (High)\r\nImportance: high\r\n",
@@ -188,7 +186,7 @@ def _letter(
     priority: str,
 ) -> _Letter:
     links = [Link(one_line(link.label), link.url) for link in actions if _HTTP.fullmatch(link.url)]
-    title, message = one_line(title) or "FlashFlow", lines(message)
+    title, message = one_line(title) or "FlashFlow", printable(message).strip("\n")
     footer = f"Sent by FlashFlow for {one_line(app)} ({one_line(kind)})."
     plain = _part("plain", _plain(message, links, footer))
     html = _part("html", _html(title, message, links, footer))
@@ -208,12 +206,7 @@ def _letter(
 
 def one_line(text: str) -> str:
     """Replace every control character and line end by a space."""
-    return _SURROGATE.sub("\ufffd", _NOT_ONE_LINE.sub(" ", text)).strip()
-
-
-def lines(text: str) -> str:
-    """Remove control characters and normalise line ends to ``\\n``."""
-    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", _LINE_END.sub("\n", text))).strip("\n")
+    return printable(_NOT_ONE_LINE.sub(" ", text)).strip()
 
 
 def _identity(notification: DeliveryMessage, domain: str) -> str:
@@ -303,7 +296,7 @@ def _encoded(text: str) -> str:
 
 
 def _plain(message: str, links: Sequence[Link], footer: str) -> str:
-    listed = "\n".join(f"{link.label}: {_as_text(link.url)}" for link in links)
+    listed = "\n".join(f"{link.label}: {printable(link.url)}" for link in links)
     return "\n\n".join(part for part in (message, listed, f"-- \n{footer}\n") if part)
 
 
@@ -311,13 +304,9 @@ def _html(title: str, message: str, links: Sequence[Link], footer: str) -> str:
     return _HTML.format(
         title=escape(title),
         message=escape(message).replace("\n", "<br>\n"),
-        links="".join(_LINK.format(url=escape(_as_text(link.url)), label=escape(link.label)) for link in links),
+        links="".join(_LINK.format(url=escape(printable(link.url)), label=escape(link.label)) for link in links),
         footer=escape(footer),
     )
-
-
-def _as_text(url: str) -> str:
-    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", url))
 
 
 def _part(kind: str, text: str) -> bytes:

@@ -12,7 +12,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_tz
 from typing import TYPE_CHECKING, Any, cast
@@ -102,8 +102,9 @@ class HttpClient:
         self._deadline_s = deadline_s
         self._changed = threading.Condition()
         self._closed = False
-        tls = _Tls(verify)
-        self._connections = tuple(_Connection(http2, resolver, tls) for _ in range(connections))
+        self._verify = verify
+        self._tls_lock = threading.Lock()
+        self._connections = tuple(_Connection(http2, resolver, self._tls) for _ in range(connections))
         self._idle = list(self._connections)
 
     def post(self, url: str, *, headers: Mapping[str, str], content: bytes) -> Answer:
@@ -130,6 +131,18 @@ class HttpClient:
             connection.sockets.stop()
         for connection in idle:
             connection.disconnect()
+
+    def _tls(self) -> ssl.SSLContext:
+        """Return the TLS context, created at first use: loading the certificates takes time."""
+        with self._tls_lock:
+            if not isinstance(self._verify, ssl.SSLContext):
+                import httpx
+
+                context = httpx.create_ssl_context(self._verify, trust_env=False)
+                if self._verify:
+                    context.load_default_certs()  # in addition to certifi's: those of this machine
+                self._verify = context
+            return self._verify
 
     def _take(self, deadline: float) -> _Connection:
         with self._changed:
@@ -160,32 +173,13 @@ class HttpChannel(BaseChannel):
         self._client.close()
 
 
-class _Tls:
-    """A client's TLS context, created at first use: loading the certificates takes time."""
-
-    def __init__(self, verify: ssl.SSLContext | bool) -> None:
-        self._verify = verify
-        self._lock = threading.Lock()
-        self._context: ssl.SSLContext | None = None
-
-    def context(self) -> ssl.SSLContext:
-        with self._lock:
-            if self._context is None:
-                import httpx
-
-                self._context = httpx.create_ssl_context(self._verify, trust_env=False)
-                if self._verify is True:
-                    self._context.load_default_certs()  # in addition to certifi's: those of this machine
-            return self._context
-
-
 class _Connection:
     """An httpx transport and its sockets, used by one thread at a time.
 
     Threads do not share an HTTP/2 connection: in httpcore one would wait for the read of another, past its deadline.
     """
 
-    def __init__(self, http2: bool, resolver: Resolver | None, tls: _Tls) -> None:
+    def __init__(self, http2: bool, resolver: Resolver | None, tls: Callable[[], ssl.SSLContext]) -> None:
         self.sockets = DeadlineSockets(resolver)
         self._http2 = http2
         self._tls = tls
@@ -225,7 +219,7 @@ class _Connection:
 
             limits = httpx.Limits(max_connections=4, max_keepalive_connections=4, keepalive_expiry=IDLE_S)
             self._transport = httpx.HTTPTransport(
-                self._tls.context(), trust_env=False, http1=not self._http2, http2=self._http2, limits=limits
+                self._tls(), trust_env=False, http1=not self._http2, http2=self._http2, limits=limits
             )
             # httpx does not pass a ``network_backend`` on to httpcore's pool.
             pool: Any = self._transport._pool

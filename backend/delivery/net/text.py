@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 APP_NAME = "FlashFlow"
 ELLIPSIS = "…"
@@ -11,16 +10,22 @@ LONGEST_LINK = 2048
 
 _WEB_LINK = re.compile(r"https?://[^\s\x00-\x1f\x7f]+", re.IGNORECASE)
 
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_ENDS = {ord(mark): "\n" for mark in "\r\v\f\x85\u2028\u2029"}
 
 
-def lines(text: str) -> str:
-    """Remove control characters except line ends; replace lone surrogates, which no encoding can carry, by U+FFFD.
+def printable(text: str) -> str:
+    """Remove control characters except tabs and line ends, which become ``\\n``; replace lone surrogates by U+FFFD.
 
-    D-Bus closes the connection on a lone surrogate or a NUL.
+    No encoding can carry a lone surrogate, and D-Bus closes the connection on one and on a NUL.
     """
-    text = text.replace("\r\n", "\n").translate(_LINE_ENDS).replace("\t", " ")
-    return "".join(_harmless(char) for char in text)
+    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", text.replace("\r\n", "\n").translate(_LINE_ENDS)))
+
+
+def lines(text: str) -> str:
+    """Apply ``printable`` and replace each tab by a space."""
+    return printable(text).replace("\t", " ")
 
 
 def one_line(text: str) -> str:
@@ -42,13 +47,6 @@ def cut(text: str, units: int) -> str:
     while (room := room - utf16_units(text[end])) >= 0:
         end += 1
     return text[:end].rstrip() + ELLIPSIS
-
-
-def _harmless(char: str) -> str:
-    category = unicodedata.category(char)
-    if category == "Cs":
-        return "\ufffd"
-    return char if category != "Cc" or char == "\n" else ""
 
 
 def utf16_units(text: str) -> int:

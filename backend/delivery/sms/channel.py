@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.delivery.net.http_client import Answer, HttpChannel, HttpClient, provider_message
 from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line, utf16_units
-from flashflow.backend.delivery.sms.segments import is_gsm, segments
+from flashflow.backend.delivery.sms.segments import is_gsm, segment_count
 from flashflow.backend.domain.channel import ChannelError, Permanent, Throttled, Transient, accepted
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.settings.model import SmsSettings
@@ -76,7 +76,7 @@ class SmsChannel(HttpChannel):
         sid = self._clean(reply.get("sid"))
         if not sid:
             raise Transient("bad_answer", f"The provider answered {answer.status} without a message SID.")
-        count = segments(body).count
+        count = segment_count(body)
         return accepted(provider_message(f"accepted as {sid}, {count} segment{'' if count == 1 else 's'}"))
 
     def _refused(self, answer: Answer, reply: dict[str, Any]) -> ChannelError:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
-
-import msgspec
-
 BASIC = frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ"
     " !\"#¤%&'()*+,-./0123456789:;<=>?"
@@ -18,36 +13,22 @@ EXTENSION = frozenset("\f^{}\\[~]|€")
 """Characters of two septets: the escape and one more (6.2.1.1)."""
 
 
-class Segments(msgspec.Struct, frozen=True):
-    """Size of a text; ``units`` are septets (GSM-7) or UTF-16 code units (UCS-2), ``count`` the segments charged."""
-
-    encoding: Literal["GSM-7", "UCS-2"]
-    units: int
-    count: int
-
-
 def is_gsm(text: str) -> bool:
     """Whether the GSM 7-bit alphabet has every character."""
     return all(char in BASIC or char in EXTENSION for char in text)
 
 
-def segments(text: str) -> Segments:
-    """Count the segments of ``text``.
+def segment_count(text: str) -> int:
+    """Count the segments of ``text``, each of which is charged.
 
     140 bytes hold 160 septets or 70 UTF-16 units. In a longer text each segment spends 6 bytes on a header, leaving 153
     and 67. An escape sequence or surrogate pair is not split, so a segment may be one unit short.
     """
-    if is_gsm(text):
-        return _counted("GSM-7", [1 if char in BASIC else 2 for char in text], 160, 153)
-    return _counted("UCS-2", [1 if char <= "\uffff" else 2 for char in text], 70, 67)
-
-
-def _counted(encoding: Literal["GSM-7", "UCS-2"], widths: list[int], alone: int, joined: int) -> Segments:
-    units = sum(widths)
-    return Segments(encoding, units, 1 if units <= alone else _packed(widths, joined))
-
-
-def _packed(widths: Iterable[int], room: int) -> int:
+    gsm = is_gsm(text)
+    alone, room = (160, 153) if gsm else (70, 67)
+    widths = [1 if (char in BASIC if gsm else char <= "\uffff") else 2 for char in text]
+    if sum(widths) <= alone:
+        return 1
     count, left = 1, room
     for width in widths:
         if width > left:
