@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from typing import NamedTuple, Protocol
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import FlashFlowError
 from flashflow.backend.delivery.route_queue import RouteQueue
-from flashflow.backend.domain.delivery_messages import AttemptResult, Claimed, NextStep, Outcome, Retrial
+from flashflow.backend.domain.delivery_messages import AttemptResult, Claimed, NextStep
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,6 @@ NEAR_S = 1.0
 """Longest wait in seconds for the next start that the rate allows; beyond it the dispatcher ends and the outbox starts
 another one later."""
 
-NextTry = Callable[[Claimed, Outcome, int, int], Retrial | None]
-"""Return the next try after the outcome of a try with this start and end time; None to give up."""
 Recorded = Callable[[str, AttemptResult], None]
 """Called with the route and the try after the try is on disk."""
 
@@ -79,7 +78,7 @@ class Dispatcher:
         deliveries: DeliveryQueue,
         clock: Clock,
         *,
-        next_try: NextTry,
+        chance: random.Random,
         stopping: threading.Event,
         recorded: Recorded,
     ) -> None:
@@ -87,7 +86,7 @@ class Dispatcher:
         self._route_queue = route_queue
         self._deliveries = deliveries
         self._clock = clock
-        self._next_try = next_try
+        self._chance = chance
         self._stopping = stopping
         self._recorded = recorded
         self._to_send: queue.SimpleQueue[_InFlight | None] = queue.SimpleQueue()
@@ -270,12 +269,15 @@ class Dispatcher:
         now, monotonic = self._clock.now_ms(), self._clock.monotonic()
         if outcome.retry_after_s and not outcome.alone:
             route_queue.pause(monotonic + outcome.retry_after_s)
+        retry = route_queue.back_off.next_try(
+            claimed, outcome, started_at=started, now_ms=now, chance=self._chance.random()
+        )
         return AttemptResult(
             delivery_id=claimed.message.delivery_id,
             started_at=started,
             duration_ms=round((monotonic - clock) * 1000),
             outcome=outcome,
-            retry=self._next_try(claimed, outcome, started, now),
+            retry=retry,
             previous_code=claimed.previous_code,
         )
 

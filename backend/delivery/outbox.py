@@ -20,7 +20,7 @@ from flashflow.backend.core.supervised_thread import SupervisedThread
 from flashflow.backend.delivery.dispatcher import DeliveryQueue, Dispatcher
 from flashflow.backend.delivery.network_return import UNREACHED, NetworkReturn
 from flashflow.backend.delivery.route_queue import RouteQueue
-from flashflow.backend.domain.delivery_messages import AttemptResult, Claimed, Outcome, OutcomeName, Retrial
+from flashflow.backend.domain.delivery_messages import AttemptResult, OutcomeName
 
 log = logging.getLogger(__name__)
 
@@ -191,16 +191,12 @@ class Outbox:
             route_queue.wake()
             return
 
-        def next_try(claimed: Claimed, outcome: Outcome, started_at: int, now_ms: int) -> Retrial | None:
-            chance = self._chance.random()
-            return route_queue.back_off.next_try(claimed, outcome, started_at=started_at, now_ms=now_ms, chance=chance)
-
         dispatcher = Dispatcher(
             route,
             route_queue,
             self._queue,
             self._clock,
-            next_try=next_try,
+            chance=self._chance,
             stopping=self._stopping,
             recorded=self._recorded,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import string
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,18 +30,15 @@ class _Text(string.Template):
 
 
 def variables(*texts: str) -> tuple[str, ...]:
-    """The names that ``texts`` use, in order, each once."""
-    found: dict[str, None] = {}
-    for text in texts:
-        for match in _Text.pattern.finditer(text):  # type: ignore[attr-defined]
-            if name := match["named"] or match["braced"]:
-                found[name] = None
-    return tuple(found)
+    """Return the names that ``texts`` use, in order, each once."""
+    return tuple(dict.fromkeys(name for text in texts for name in _Text(text).get_identifiers()))
 
 
 def render(title: str, message: str, data: Mapping[str, Any], *, fallback: str | None = None) -> Rendered:
-    """Both texts with their variables filled in. Raises ValidationError naming each variable that is missing, is not
-    text, a number or true/false, or that makes a text too long.
+    """Return both texts with their variables filled in.
+
+    Raises ValidationError naming each variable that is missing, is not text, a number or true/false, or that makes a
+    text too long.
 
     With a ``fallback`` the values are made to fit: cleaned of control characters and cut, and a text that shows nothing
     then is the fallback.
@@ -74,7 +72,7 @@ def _as_text(value: str | float | bool) -> str:
 
 
 def _length(text: str, values: Mapping[str, str]) -> int:
-    """How long it is once it is filled in."""
+    """Return the length of ``text`` with its variables filled in."""
     length = len(text)
     for match in _Text.pattern.finditer(text):  # type: ignore[attr-defined]
         name = match["named"] or match["braced"]
@@ -83,16 +81,16 @@ def _length(text: str, values: Mapping[str, str]) -> int:
 
 
 def _cut_to_fit(text: str, values: Mapping[str, str], limit: int) -> Mapping[str, str]:
-    """The values with the longest cut, all to one length, so that ``text`` filled in has ``limit`` characters at most
-    (where it is not longer by itself)."""
+    """Cut the longest values, all to one length, so that ``text`` filled in has ``limit`` characters at most (where it
+    is not longer by itself)."""
     if _length(text, values) <= limit:
         return values
-    low, high = 0, limit + 1  # a length that fits, and one that does not
-    while high - low > 1:
-        middle = (low + high) // 2
-        fits = _length(text, {name: _cut(value, middle) for name, value in values.items()}) <= limit
-        low, high = (middle, high) if fits else (low, middle)
-    return {name: _cut(value, low) for name, value in values.items()}
+
+    def length_at(longest: int) -> int:
+        return _length(text, {name: _cut(value, longest) for name, value in values.items()})
+
+    longest = max(0, bisect_right(range(limit + 1), limit, key=length_at) - 1)
+    return {name: _cut(value, longest) for name, value in values.items()}
 
 
 def _cut(text: str, length: int) -> str:

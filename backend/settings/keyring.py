@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from flashflow.backend.core.deadline import DeadlineCalls, Reason
+
+if TYPE_CHECKING:
+    from keyring.backend import KeyringBackend
 
 T = TypeVar("T")
 
@@ -38,7 +41,7 @@ class SecretStore:
         self._missing = missing
         self._timeout_s = timeout_s
         self._calls = DeadlineCalls(timeout_s, "keyring", self._no_answer)
-        self._backend: Keyring | None = None
+        self._backend: KeyringBackend | None = None
 
     def get(self, name: str) -> str | None:
         """Return the secret, or None for an unknown name."""
@@ -58,14 +61,14 @@ class SecretStore:
         if self.get(name) is not None:
             self._call(lambda: backend.delete_password(_SERVICE, name))
 
-    def _opened(self) -> Keyring:
+    def _opened(self) -> KeyringBackend:
         if self._missing is not None:
             raise SecretsUnavailable(self._missing)
         if self._backend is None:
             self._backend = self._open()
         return self._backend
 
-    def _open(self) -> Keyring:
+    def _open(self) -> KeyringBackend:
         """Probe the keyring. A missing one is remembered; a slow or locked one is not: it may be unlocked later."""
         try:
             import keyring  # outside the deadline: an import from a slow disk is no hang
@@ -93,14 +96,6 @@ class SecretStore:
             return SecretsUnavailable("The keyring has not answered yet: it may be waiting to be unlocked.")
         log.warning("the keyring did not answer within %g seconds; it may be locked", self._timeout_s)
         return SecretsUnavailable(f"The keyring did not answer within {self._timeout_s:g} seconds: it may be locked.")
-
-
-class Keyring(Protocol):
-    """Interface of the library's backends."""
-
-    def get_password(self, service: str, username: str) -> str | None: ...
-    def set_password(self, service: str, username: str, password: str) -> None: ...
-    def delete_password(self, service: str, username: str) -> None: ...
 
 
 class PendingSecrets:
@@ -144,7 +139,7 @@ def secret_store(environ: Mapping[str, str], *, platform: str | None = None) -> 
     return SecretStore()
 
 
-def _usable(backend: object) -> Keyring | None:
+def _usable(backend: object) -> KeyringBackend | None:
     """Return ``backend`` if it stores secrets encrypted and without a terminal. Of a chain the first one decides."""
     module = type(backend).__module__
     if module == "keyring.backends.chainer":

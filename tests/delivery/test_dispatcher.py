@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -106,11 +107,11 @@ class Running(NamedTuple):
 
 
 @contextmanager
-def at_work(book: Book, channel: BaseChannel, *, next_try: Any = None, **limits: Any) -> Iterator[Running]:
+def at_work(book: Book, channel: BaseChannel, *, chance: Any = None, **limits: Any) -> Iterator[Running]:
     route_queue, stopping = RouteQueue(channel, **limits), threading.Event()
     attempts = Counter()
     dispatcher = Dispatcher(
-        "r", route_queue, book, SystemClock(), next_try=next_try or (lambda *_: None), stopping=stopping,
+        "r", route_queue, book, SystemClock(), chance=chance or random.Random(0), stopping=stopping,
         recorded=lambda route, tried: attempts.add(route, tried.outcome.outcome),
     )  # fmt: skip
     assert route_queue.enter(dispatcher.wake)
@@ -216,14 +217,17 @@ def test_a_turn_that_fails_in_an_unforeseen_way_is_left_to_its_lease_and_the_oth
 def test_a_sender_that_fails_leaves_its_delivery_to_the_lease_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flashflow.backend.delivery.dispatcher.FAULT_S", 0.01)
     book, channel = Book(3), Sending()
-    failed = []
 
-    def next_try(*_: object) -> None:
-        if not failed:
-            failed.append(True)
-            raise RuntimeError("unforeseen")
+    class Failing(random.Random):
+        failed = False
 
-    with at_work(book, channel, next_try=next_try, connections=1) as running:
+        def random(self) -> float:
+            if not self.failed:
+                self.failed = True
+                raise RuntimeError("unforeseen")
+            return 0.5
+
+    with at_work(book, channel, chance=Failing(0), connections=1) as running:
         running.over()
     assert len(channel.sent) == 3
     assert sorted(book.recorded) == sorted(channel.sent[1:])

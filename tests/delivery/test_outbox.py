@@ -303,8 +303,8 @@ def test_a_full_disk_does_not_end_the_outbox(
 ) -> None:
     monkeypatch.setattr("flashflow.backend.delivery.outbox.FAULT_S", 0.01)
     table = OutboxTable(service.store)
-    claim = FailingAtFirst(table.turns)
-    monkeypatch.setattr(table, "turns", claim)
+    claim = FailingAtFirst(table.run_steps)
+    monkeypatch.setattr(table, "run_steps", claim)
     outbox = Outbox(table, {"desktop": RouteQueue(Answering())}, clock)
     outbox.start()
     id_ = send(service)

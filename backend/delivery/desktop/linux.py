@@ -231,7 +231,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
         """Register the id in the daemon's reply, with the sender, which the bus itself writes."""
         (shown_id,) = reply.body
         if key:
-            self._toasts.add(shown_id, Live(key, reply.header.fields.get(HeaderFields.sender, ""), links))
+            self._toasts.add(key, Live(shown_id, reply.header.fields.get(HeaderFields.sender, ""), links))
 
     def _drop_server(self) -> None:
         self._bus.drop()

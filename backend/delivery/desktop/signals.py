@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -39,42 +38,39 @@ OnAction = Callable[[str, str | None], object]
 
 
 class Live(msgspec.Struct):
-    """A toast on the screen: notification id, unique bus name of its daemon, links of its actions by key."""
+    """A toast on the screen: its daemon's id for it and unique bus name, links of its actions by key."""
 
-    key: str
+    shown_id: int
     owner: str
     links: Mapping[str, str | None]
 
 
 class Toasts:
-    """Map between notification ids and the daemon's toast ids, at most ``REMEMBERED``. Thread-safe."""
+    """Toasts on the screen by notification id, at most ``REMEMBERED``, the oldest first. Thread-safe."""
 
     def __init__(self) -> None:
         self._gate = threading.Lock()
-        self._ids: OrderedDict[str, int] = OrderedDict()
-        self._live: dict[int, Live] = {}
+        self._live: dict[str, Live] = {}
 
     def find(self, key: str) -> int:
         """Return the id of this notification's toast; 0, which is never an id, if there is none."""
         with self._gate:
-            return self._ids.get(key, 0)
+            return self._live[key].shown_id if key in self._live else 0
 
-    def add(self, shown_id: int, toast: Live) -> None:
+    def add(self, key: str, toast: Live) -> None:
         """Register a shown toast, replacing earlier entries of its notification and of its id."""
         with self._gate:
-            self._drop(self._ids.get(toast.key, 0))
-            self._drop(shown_id)
-            self._ids[toast.key] = shown_id
-            self._live[shown_id] = toast
-            while len(self._ids) > REMEMBERED:
-                self._drop(next(iter(self._ids.values())))
+            self._live.pop(key, None)
+            self._live = {other: live for other, live in self._live.items() if live.shown_id != toast.shown_id}
+            self._live[key] = toast
+            if len(self._live) > REMEMBERED:
+                del self._live[next(iter(self._live))]
 
     def take(self, key: str) -> int:
         """Remove this notification's toast; return its id, or 0."""
         with self._gate:
-            shown_id = self._ids.get(key, 0)
-            self._drop(shown_id)
-            return shown_id
+            toast = self._live.pop(key, None)
+            return 0 if toast is None else toast.shown_id
 
     def press(self, owner: str, shown_id: int, action: str) -> tuple[str, str | None] | None:
         """Return the notification id and link of an action that ``owner`` reports; None if it shows no such action.
@@ -82,30 +78,23 @@ class Toasts:
         Each shown toast reports one action only.
         """
         with self._gate:
-            toast = self._live.get(shown_id)
-            if toast is None or toast.owner != owner or action not in toast.links:
-                return None
-            link = toast.links[action]
-            toast.links = {}
-            return toast.key, link
+            for key, toast in self._live.items():
+                if (toast.shown_id, toast.owner) == (shown_id, owner) and action in toast.links:
+                    link = toast.links[action]
+                    toast.links = {}
+                    return key, link
+            return None
 
     def gone(self, owner: str, shown_id: int) -> None:
         """Remove a toast that ``owner`` reports as closed: the daemon may use its id again."""
         with self._gate:
-            toast = self._live.get(shown_id)
-            if toast is not None and toast.owner == owner:
-                self._drop(shown_id)
+            closed = (shown_id, owner)
+            self._live = {key: live for key, live in self._live.items() if (live.shown_id, live.owner) != closed}
 
     def keep_only(self, owner: str) -> None:
         """Remove the toasts of every daemon but ``owner``."""
         with self._gate:
-            for shown_id in [shown_id for shown_id, toast in self._live.items() if toast.owner != owner]:
-                self._drop(shown_id)
-
-    def _drop(self, shown_id: int) -> None:
-        toast = self._live.pop(shown_id, None)
-        if toast is not None:
-            del self._ids[toast.key]
+            self._live = {key: live for key, live in self._live.items() if live.owner == owner}
 
 
 class ListeningBus(SessionBus):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -110,16 +111,9 @@ def longest(text: str, least: int, fits: Callable[[str], bool]) -> str | None:
     """Return the longest prefix of ``text`` that fits with an ellipsis; None if ``least`` characters do not."""
     if fits(text):
         return text
-    low, high = min(least, len(text) - 1), len(text) - 1
-    if low < 0 or not fits(_beginning(text, low)):
-        return None
-    while low < high:
-        middle = (low + high + 1) // 2
-        if fits(_beginning(text, middle)):
-            low = middle
-        else:
-            high = middle - 1
-    return _beginning(text, low)
+    lengths = range(min(least, len(text) - 1), len(text))
+    fitting = bisect_left(lengths, True, key=lambda length: not fits(_beginning(text, length)))
+    return _beginning(text, lengths[fitting - 1]) if text and fitting else None
 
 
 def _beginning(text: str, length: int) -> str:

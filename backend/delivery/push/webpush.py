@@ -10,7 +10,7 @@ import base64
 import hashlib
 import os
 import re
-import threading
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -96,23 +96,21 @@ class WebPushChannel(HttpChannel):
         self._ssrf_guard = ssrf_guard
         self._client = client or HttpClient(connections=settings.connections, resolver=ssrf_guard)
         self._circuit_breaker = CircuitBreaker()
-        self._lock = threading.Lock()
-        self._loaded: VapidKeys | None = None
 
     @property
     def public_key(self) -> str:
         """The ``applicationServerKey`` for browsers. Raises Transient or Permanent ``vapid_key``."""
-        return self._keys().public_key
+        return self._keys.public_key
 
     def _probe(self) -> str:
         """Check that the key can be used, without a request to a push service."""
-        self._keys()
+        _ = self.public_key
         return f"push services can reach the owner at {self._subject}"
 
     def _send(self, notification: DeliveryMessage) -> Outcome:
         subscription = read_subscription(notification.target, self._ssrf_guard)
         now_ms = self._clock.now_ms()
-        authorization = self._keys().authorization(subscription.origin, self._subject, now_ms / 1000)
+        authorization = self._keys.authorization(subscription.origin, self._subject, now_ms / 1000)
         headers = {
             "Authorization": authorization,
             "Content-Encoding": "aes128gcm",
@@ -129,11 +127,10 @@ class WebPushChannel(HttpChannel):
         signed = authorization.removeprefix("vapid t=").partition(",")[0]
         return self._outcome(answer, [*subscription.secrets(), authorization, signed])
 
+    @cached_property
     def _keys(self) -> VapidKeys:
-        with self._lock:
-            if self._loaded is None:
-                self._loaded = VapidKeys.load_or_create(self._key_path)
-            return self._loaded
+        """The key pair, read at first use. Two threads may read it at once; they get the same pair."""
+        return VapidKeys.load_or_create(self._key_path)
 
     def _outcome(self, answer: Answer, secrets: list[str]) -> Outcome:
         status = answer.status
