@@ -12,7 +12,7 @@ import logging
 import re
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_plus
 
 from flashflow.backend.core.clock import Clock
@@ -24,7 +24,6 @@ from flashflow.backend.settings.model import AppriseSettings
 
 if TYPE_CHECKING:
     from apprise import Apprise
-    from apprise.plugins.base import NotifyBase
 
 log = logging.getLogger(__name__)
 
@@ -136,12 +135,11 @@ class AppriseChannel(BaseChannel):
         return self._secrets.sub(HIDDEN, words) if self._secrets else words
 
 
-class _Sender:
-    """An Apprise object with its one plugin, for one thread at a time."""
+class _Sender(NamedTuple):
+    """An Apprise object with one plugin, for one thread at a time, and the name of its service."""
 
-    def __init__(self, apprise: Apprise, plugin: NotifyBase) -> None:
-        self._apprise = apprise
-        self.service = cut(one_line(str(plugin.service_name or "The service")), 60)
+    apprise: Apprise
+    service: str
 
     def notify(self, notification: DeliveryMessage) -> bool:
         """Send; return whether the service accepted."""
@@ -149,7 +147,7 @@ class _Sender:
 
         urgent = notification.priority in ("high", "urgent")
         return bool(
-            self._apprise.notify(
+            self.apprise.notify(
                 title=_plain(one_line(notification.title)),
                 body=_plain(_body(notification)),
                 notify_type=NotifyType.WARNING if urgent else NotifyType.INFO,
@@ -186,7 +184,7 @@ def _open(url: str) -> _Sender:
         plugin.overflow_mode = OverflowMode.TRUNCATE
     apprise = Apprise(asset=asset)
     apprise.add(plugin)
-    return _Sender(apprise, plugin)
+    return _Sender(apprise, cut(one_line(str(plugin.service_name or "The service")), 60))
 
 
 def _mute_logs() -> None:

@@ -107,7 +107,7 @@ class ChannelRegistry:
 
                 made = EmailChannel(table, self._clock)
             case model.SmsSettings():
-                from flashflow.backend.delivery.sms.channel import SmsChannel
+                from flashflow.backend.delivery.sms import SmsChannel
 
                 made = SmsChannel(table, self._clock)
             case model.FcmSettings():

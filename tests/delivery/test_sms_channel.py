@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from flashflow.backend.delivery.net.http_client import HttpClient
-from flashflow.backend.delivery.sms.channel import SmsChannel, text_of
-from flashflow.backend.delivery.sms.segments import BASIC, EXTENSION, is_gsm, segment_count
+from flashflow.backend.delivery.sms import BASIC, EXTENSION, SmsChannel, is_gsm, segment_count, text_of
 from flashflow.backend.domain.delivery_messages import Link, Outcome
 from flashflow.backend.settings.model import SmsSettings
 from tests.support.fixed_clock import StillClock

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from flashflow.backend.core.clock import Clock
-from flashflow.backend.delivery.net.sockets import DeadlineSockets, Resolver, stopping
+from flashflow.backend.delivery.net.sockets import DeadlineSockets, stopping
+from flashflow.backend.delivery.net.ssrf_guard import SsrfGuard
 from flashflow.backend.delivery.net.text import cut, one_line
 from flashflow.backend.domain.channel import BaseChannel, ChannelError, Permanent, Throttled, Transient
 
@@ -94,7 +95,7 @@ class HttpClient:
         http2: bool = False,
         deadline_s: float = 15.0,
         connections: int = 4,
-        resolver: Resolver | None = None,
+        resolver: SsrfGuard | None = None,
         verify: ssl.SSLContext | bool = True,
     ) -> None:
         if http2:  # at DEBUG hpack logs every header, including authorization
@@ -179,7 +180,7 @@ class _Connection:
     Threads do not share an HTTP/2 connection: in httpcore one would wait for the read of another, past its deadline.
     """
 
-    def __init__(self, http2: bool, resolver: Resolver | None, tls: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(self, http2: bool, resolver: SsrfGuard | None, tls: Callable[[], ssl.SSLContext]) -> None:
         self.sockets = DeadlineSockets(resolver)
         self._http2 = http2
         self._tls = tls

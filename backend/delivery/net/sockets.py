@@ -12,22 +12,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import wait
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from flashflow.backend.core.deadline import run_in_thread
+from flashflow.backend.delivery.net.ssrf_guard import SsrfGuard
 from flashflow.backend.domain.channel import Transient
 
 _SLICE_S = 0.1
 """Seconds between checks for ``stop`` in waits that a socket shutdown does not end."""
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
-
-
-class Resolver(Protocol):
-    """Chooses the address to connect to for a host."""
-
-    def pin(self, host: str, port: int) -> str:
-        """Return the address for ``host``. Raises a ChannelError if there is none or it is not allowed."""
-        ...
 
 
 class DeadlineSockets:
@@ -37,7 +30,7 @@ class DeadlineSockets:
     and OSError. httpx and httpcore pass all three on.
     """
 
-    def __init__(self, resolver: Resolver | None) -> None:
+    def __init__(self, resolver: SsrfGuard | None) -> None:
         self.deadline = 0.0
         self.stopped = False
         self._resolver = resolver

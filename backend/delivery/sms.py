@@ -13,7 +13,6 @@ from urllib.parse import urlencode, urlsplit
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.delivery.net.http_client import Answer, HttpChannel, HttpClient, provider_message
 from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line, utf16_units
-from flashflow.backend.delivery.sms.segments import is_gsm, segment_count
 from flashflow.backend.domain.channel import ChannelError, Permanent, Throttled, Transient, accepted
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from flashflow.backend.settings.model import SmsSettings
@@ -22,6 +21,17 @@ MAX_BODY = 1_600
 """Twilio's limit in characters, applied to UTF-16 units, of which there are at least as many."""
 MAX_LINK = 800
 """UTF-16 units; a longer link is left out in favour of the message."""
+
+# The GSM 7-bit alphabet (3GPP TS 23.038); segments are those of TS 23.040.
+BASIC = frozenset(
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ"
+    " !\"#¤%&'()*+,-./0123456789:;<=>?"
+    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§"
+    "¿abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+"""Characters of one septet (6.2.1, without the escape itself)."""
+EXTENSION = frozenset("\f^{}\\[~]|€")
+"""Characters of two septets: the escape and one more (6.2.1.1)."""
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _BAD_CREDENTIALS = 20003
@@ -118,6 +128,30 @@ def shortened(text: str, units: int) -> str:
     if words and len(words[1]) > len(kept) // 2:  # otherwise: one long word, or a language without spaces
         kept = words[1]
     return kept.rstrip() + dots
+
+
+def is_gsm(text: str) -> bool:
+    """Whether the GSM 7-bit alphabet has every character."""
+    return all(char in BASIC or char in EXTENSION for char in text)
+
+
+def segment_count(text: str) -> int:
+    """Count the segments of ``text``, each of which is charged.
+
+    140 bytes hold 160 septets or 70 UTF-16 units. In a longer text each segment spends 6 bytes on a header, leaving 153
+    and 67. An escape sequence or surrogate pair is not split, so a segment may be one unit short.
+    """
+    gsm = is_gsm(text)
+    alone, room = (160, 153) if gsm else (70, 67)
+    widths = [1 if (char in BASIC if gsm else char <= "\uffff") else 2 for char in text]
+    if sum(widths) <= alone:
+        return 1
+    count, left = 1, room
+    for width in widths:
+        if width > left:
+            count, left = count + 1, room
+        left -= width
+    return count
 
 
 def _code(number: object) -> str:

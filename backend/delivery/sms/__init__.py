@@ -1,1 +1,0 @@
-"""The SMS channel and segment counting."""
