@@ -34,7 +34,7 @@ SHORTEST_SECRET = 3
 WORD = 8
 """Characters; parts of the address up to this length are hidden only as whole words."""
 
-# What the installed version does not know is left out.
+# Settings that the installed version does not know are left out.
 _ASSET: dict[str, Any] = {
     "app_id": "FlashFlow",
     "app_desc": "FlashFlow",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from graphlib import CycleError, TopologicalSorter
@@ -56,18 +56,14 @@ log = logging.getLogger(__name__)
 _REFUSED = {"$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef", "$vocabulary", "additionalItems"}
 _REFUSED |= {"dependencies", "unevaluatedItems", "unevaluatedProperties"}
 _APPLICATORS = {
-    **dict.fromkeys(("else", "if", "not", "then"), ("one", "here")),
-    **dict.fromkeys(("allOf", "anyOf", "oneOf"), ("list", "here")),
-    "dependentSchemas": ("named", "here"),
-    **dict.fromkeys(("additionalProperties", "items"), ("one", "first_inside")),
-    "prefixItems": ("list", "first_inside"),
-    "properties": ("named", "first_inside"),
-    **dict.fromkeys(("contains", "propertyNames"), ("one", "all_inside")),
-    "patternProperties": ("named", "all_inside"),
-    **dict.fromkeys(("$defs", "definitions"), ("named", "")),
-    "contentSchema": ("one", ""),
+    **dict.fromkeys(("allOf", "anyOf", "dependentSchemas", "else", "if", "not", "oneOf", "then"), "here"),
+    **dict.fromkeys(("additionalProperties", "items", "prefixItems", "properties"), "first_inside"),
+    **dict.fromkeys(("contains", "patternProperties", "propertyNames"), "all_inside"),
+    **dict.fromkeys(("$defs", "contentSchema", "definitions"), ""),
 }
-"""Keywords that hold subschemas: in which form, and to which values they apply (a list of _Node)."""
+"""Keywords that hold subschemas, and to which values these apply (a list of _Node)."""
+_NAMED = {"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"}
+"""Keywords of ``_APPLICATORS`` that hold subschemas by name; the others hold one or a list."""
 _WORDS = {
     "AnyOf": "must fit at least one of the descriptions in anyOf",
     "Constant": "must be {}",
@@ -92,7 +88,6 @@ _WORDS = {
     "Required": "is missing",
     "UniqueItems": "must not have the same item twice",
 }
-_VALUES = frozenset(name for name, words in _WORDS.items() if "{}" in words)
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
@@ -257,11 +252,10 @@ class _Compiled:
             if key == "additionalProperties" and value is False:
                 value = schema[key] = {"not": {}}  # noqa: PLW2901  so that each property is named, not the object
             self._note_cost(node, key, value, here)
-            form, applied = _APPLICATORS.get(key, ("", ""))
-            for name, inner in _inner(form, value):
-                self._walk(inner, (*here, *name))
-                if applied:
-                    getattr(node, applied).append((*here, *name))
+            for place, inner in _subschemas(key, value, here):
+                self._walk(inner, place)
+                if applied := _APPLICATORS[key]:
+                    getattr(node, applied).append(place)
 
     def _note_cost(self, node: _Node, key: str, value: Any, at: Pointer) -> None:
         """Add the keyword's own cost, its pattern or its reference. Raise ValidationError."""
@@ -297,13 +291,15 @@ class _Compiled:
         return size // 32
 
 
-def _inner(form: str, value: Any) -> Iterator[tuple[Pointer, Any]]:
-    if form == "one":
-        yield (), value
-    elif form == "list" and isinstance(value, list):
-        yield from (((str(index),), inner) for index, inner in enumerate(value))
-    elif form == "named" and isinstance(value, dict):
-        yield from (((name,), inner) for name, inner in value.items())
+def _subschemas(key: str, value: Any, at: Pointer) -> list[tuple[Pointer, Any]]:
+    """Return the subschemas that a keyword holds, each with its place."""
+    if key not in _APPLICATORS or (key in _NAMED and not isinstance(value, dict)):
+        return []
+    if key in _NAMED:
+        return [((*at, name), inner) for name, inner in value.items()]
+    if isinstance(value, list):
+        return [((*at, str(index)), inner) for index, inner in enumerate(value)]
+    return [(at, value)]
 
 
 @lru_cache(maxsize=256)
@@ -386,7 +382,8 @@ def _place_and_words(error: Any) -> tuple[list[str | int], str]:
         options = kind.options
         some = ", ".join(map(_written, options[:8])) or "an empty list"
         return path, f"must be one of {some}" + (", …" if len(options) > 8 else "")
-    return path, _WORDS.get(name, "cannot be checked").format(_written(kind.value) if name in _VALUES else "")
+    words = _WORDS.get(name, "cannot be checked")
+    return path, words.format(_written(kind.value)) if "{}" in words else words
 
 
 def _written(value: Any) -> str:

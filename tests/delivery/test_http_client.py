@@ -15,6 +15,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import httpx  # noqa: F401 beforehand, since the client would import it within its first deadline
 import pytest
 
 from flashflow.backend.delivery.net.http_client import Answer, HttpClient, provider_message
