@@ -18,12 +18,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import FlashFlowError
 from flashflow.backend.delivery.route_queue import RouteQueue
 from flashflow.backend.domain.delivery_messages import AttemptResult, Claimed, NextStep
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +198,7 @@ class Dispatcher:
     def _take_back(self, due: float | None = None) -> None:
         """Give back the deliveries that wait for a sender: all, or those whose ``until`` is not after ``due``."""
         kept: list[_InFlight] = []
-        while (waits := _now(self._to_send)) is not None:
+        while (waits := _get(self._to_send, 0.0)) is not None:
             if due is None or waits.until <= due:
                 self._give_back(waits.claimed.message.delivery_id)
                 self._slow = True
@@ -221,7 +223,7 @@ class Dispatcher:
 
     def _results(self, wait_s: float | None) -> list[AttemptResult]:
         """Return the results that came back; block up to ``wait_s`` seconds (None: no limit) for a first event."""
-        event = self._next(wait_s)
+        event = _get(self._finished, wait_s)
         tried: list[AttemptResult] = []
         end = time.monotonic() + GATHER_S
         while event is not None:
@@ -231,16 +233,10 @@ class Dispatcher:
             elif isinstance(event, _Untried):
                 self._give_back(event.delivery_id)
             gathers = tried and self._to_send.qsize() > 1
-            event = self._next(max(0.0, end - time.monotonic()) if gathers else 0.0)
+            event = _get(self._finished, max(0.0, end - time.monotonic()) if gathers else 0.0)
         if not self._to_send.empty() and time.monotonic() >= self._begin_by:
             self._take_back(time.monotonic())
         return tried
-
-    def _next(self, wait_s: float | None) -> AttemptResult | _Untried | _Wake | None:
-        try:
-            return self._finished.get_nowait() if wait_s == 0 else self._finished.get(timeout=wait_s)
-        except queue.Empty:
-            return None
 
     def _wait_s(self, *, more: bool) -> float | None:
         """Return the longest time in seconds to wait for a result; None: no limit. ``more``: more may be due."""
@@ -282,9 +278,9 @@ class Dispatcher:
         )
 
 
-def _now(waiting: queue.SimpleQueue[_InFlight | None]) -> _InFlight | None:
-    """Return the first entry without blocking; None if empty."""
+def _get(waiting: queue.SimpleQueue[T], wait_s: float | None) -> T | None:
+    """Return the first entry, waiting up to ``wait_s`` seconds for it (None: no limit); None if there is none."""
     try:
-        return waiting.get_nowait()
+        return waiting.get_nowait() if wait_s == 0 else waiting.get(timeout=wait_s)
     except queue.Empty:
         return None

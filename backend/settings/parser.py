@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
@@ -180,8 +181,8 @@ class _Reader:
             elif not NAME.match(name):
                 self._wrong(place, "is not a valid channel name: use lower-case letters, digits, _ and -")
             elif isinstance(channels[name], dict) and "url" not in channels[name]:
-                near = difflib.get_close_matches(name, [*CHANNELS, "push"], 1)
-                self._wrong(place, "needs a url, like every channel that you name" + _did_you_mean(near))
+                near = _did_you_mean(name, (*CHANNELS, "push"))
+                self._wrong(place, f"needs a url, like every channel that you name{near}")
             else:
                 others.update(self._tables(channels, "channels", {name: AppriseSettings}))
         return others
@@ -272,11 +273,9 @@ class _Reader:
         if written is filled or not isinstance(filled, str) or str in kinds:
             return filled
         for kind in (int, float):
-            if kind in kinds or (kind is int and float in kinds):
-                try:
+            if kind in kinds or float in kinds:
+                with suppress(ValueError):
                     return kind(filled)
-                except ValueError:
-                    continue
         return filled
 
     def _filled(self, written: Any, place: str, secret: bool) -> Any:
@@ -317,9 +316,8 @@ class _Reader:
     def _check_names(self, table: Mapping[str, Any], place: str, known: tuple[str, ...]) -> None:
         for key in table:
             if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
                 where = f"{place}.{_key(key)}" if place else _key(key)
-                self._wrong(where, "is not a setting here" + _did_you_mean(near))
+                self._wrong(where, f"is not a setting here{_did_you_mean(key, known)}")
 
     def _wrong(self, place: str, message: str) -> None:
         self._errors.append(FieldError(place, message))
@@ -359,7 +357,8 @@ def _choices(annotation: Any) -> tuple[str, ...]:
     return tuple(choice for part in get_args(annotation) for choice in _choices(part))
 
 
-def _did_you_mean(near: list[str]) -> str:
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -97,8 +97,8 @@ def test_a_notice_is_accepted_under_its_apns_id(provider: Apns, channel: ApnsCha
             "data": {"order": {"id": 7}},
         }
     ]
-    told = {name: value for name, value in asked.headers.items() if name.startswith("apns-") and name != "apns-id"}
-    assert told == {
+    headers = {name: value for name, value in asked.headers.items() if name.startswith("apns-") and name != "apns-id"}
+    assert headers == {
         "apns-topic": provider.topic,
         "apns-push-type": "alert",
         "apns-priority": "10",

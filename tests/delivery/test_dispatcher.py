@@ -21,7 +21,7 @@ from flashflow.backend.domain.delivery_messages import DeliveryMessage, NextStep
 from tests.support.outbox_driver import SENT
 from tests.support.server_process import eventually
 
-PATIENCE = 10.0
+TIME_LIMIT_S = 10.0
 
 
 class Due(NamedTuple):
@@ -84,7 +84,7 @@ class Sending(BaseChannel):
         self.let_go = threading.Semaphore(10**6 if is_open else 0)
 
     def _send(self, notice: DeliveryMessage) -> Outcome:
-        assert self.let_go.acquire(timeout=PATIENCE)
+        assert self.let_go.acquire(timeout=TIME_LIMIT_S)
         self.sent.append(notice.delivery_id)
         return SENT
 
@@ -102,7 +102,7 @@ class Running(NamedTuple):
     thread: threading.Thread
 
     def over(self) -> None:
-        self.thread.join(PATIENCE)
+        self.thread.join(TIME_LIMIT_S)
         assert not self.thread.is_alive(), "the dispatcher did not come to an end"
 
 
@@ -130,7 +130,7 @@ def at_work(book: Book, channel: BaseChannel, *, chance: Any = None, **limits: A
 @pytest.fixture(autouse=True)
 def stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is claimed ahead stays in hand for long, however busy this machine is."""
-    monkeypatch.setattr("flashflow.backend.delivery.dispatcher.STANDBY_S", PATIENCE)
+    monkeypatch.setattr("flashflow.backend.delivery.dispatcher.STANDBY_S", TIME_LIMIT_S)
 
 
 def test_everything_due_goes_out_once_and_is_recorded_and_then_the_clerk_goes() -> None:
@@ -155,7 +155,7 @@ def test_what_is_recorded_together_leaves_room_for_as_many_in_the_same_turn() ->
 def test_results_wait_for_others_only_while_the_senders_have_something_to_take_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flashflow.backend.delivery.dispatcher.GATHER_S", PATIENCE)
+    monkeypatch.setattr("flashflow.backend.delivery.dispatcher.GATHER_S", TIME_LIMIT_S)
     book, channel = Book(4), Sending(is_open=False)
     with at_work(book, channel, connections=2, ahead=2):
         eventually(lambda: book.groups == [(0, 4)])

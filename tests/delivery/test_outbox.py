@@ -24,7 +24,7 @@ from tests.support.fixed_clock import StillClock
 from tests.support.outbox_driver import take
 from tests.support.server_process import ROOT, eventually
 
-PATIENCE = 10.0
+TIME_LIMIT_S = 10.0
 SHOWN = Outcome(outcome="delivered", code="shown", text="Shown.")
 
 
@@ -61,7 +61,7 @@ class Hanging(Answering):
 
     def _send(self, notice: DeliveryMessage) -> Outcome:
         self.inside.release()
-        assert self.go_on.wait(PATIENCE)
+        assert self.go_on.wait(TIME_LIMIT_S)
         return super()._send(notice)
 
 
@@ -267,7 +267,7 @@ def test_what_its_reader_has_read_or_the_sender_called_off_stays_so(
     with running(service, clock, {"desktop": channel}):
         read, cancelled = send(service, channel=None, channels=["in_app", "push"]), send(service)
         for _ in range(2):
-            assert channel.inside.acquire(timeout=PATIENCE)
+            assert channel.inside.acquire(timeout=TIME_LIMIT_S)
         service.mark_notification_as_read(read)
         service.cancel_notification(cancelled)
         channel.go_on.set()
@@ -287,7 +287,7 @@ def test_a_channel_that_hangs_holds_up_neither_the_inbox_nor_another_channel(
     readdress(service, "email")
     with running(service, clock, {"email": hanging, "desktop": quick}):
         for _ in range(2):
-            assert hanging.inside.acquire(timeout=PATIENCE)
+            assert hanging.inside.acquire(timeout=TIME_LIMIT_S)
         id_ = send(service)
         eventually(lambda: delivery(service, id_)[0] == "delivered")
         assert service.send_notification("ada", "T", "M").status == "delivered"
@@ -321,12 +321,12 @@ def test_stopping_waits_for_what_is_about_to_end_and_records_it(
     outbox = Outbox(OutboxTable(service.store), {"desktop": RouteQueue(channel)}, clock)
     id_ = send(service)
     outbox.start()
-    assert channel.inside.acquire(timeout=PATIENCE)
+    assert channel.inside.acquire(timeout=TIME_LIMIT_S)
     with ThreadPoolExecutor(1) as pool:
-        stopping = pool.submit(outbox.stop, PATIENCE)
+        stopping = pool.submit(outbox.stop, TIME_LIMIT_S)
         eventually(outbox._stopping.is_set)
         channel.go_on.set()
-        stopping.result(PATIENCE)
+        stopping.result(TIME_LIMIT_S)
     assert delivery(service, id_) == ("delivered", "shown", 1)
     assert channel.closed
 
@@ -363,7 +363,7 @@ print("stopped", flush=True)
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIME_LIMIT_S,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")

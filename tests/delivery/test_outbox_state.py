@@ -257,7 +257,7 @@ class Outbox(RuleBasedStateMachine):
 
     @rule(accepted=st.booleans(), kill=st.booleans())
     def start_again(self, accepted: bool, kill: bool) -> None:
-        """After ``kill -9`` at any moment, or with every answer recorded."""
+        """After ``kill -9`` at any time, or with every answer recorded."""
         for worker in list(self.under_way):
             if kill:
                 self._lose(worker, accepted)
@@ -413,13 +413,13 @@ class Outbox(RuleBasedStateMachine):
 
     def _next_moment(self) -> int | None:
         """The first time that anything waits for."""
-        ((moment,),) = self.hands.rows(
+        ((due_at,),) = self.hands.rows(
             "SELECT MIN(at) FROM (SELECT MIN(next_attempt_at) AS at FROM deliveries WHERE status = 'pending' UNION ALL "
             "SELECT MIN(release_at) FROM deliveries WHERE status = 'held' UNION ALL "
             "SELECT MIN(scheduled_at) FROM notifications WHERE status = 'scheduled' UNION ALL "
             "SELECT MIN(snoozed_until) FROM notifications)"
         )
-        return None if moment is None else int(moment)
+        return None if due_at is None else int(due_at)
 
     def _notification(self, which: int) -> str | None:
         """The latest but ``which``."""

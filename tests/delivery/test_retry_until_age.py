@@ -137,12 +137,12 @@ def test_the_delay_doubles_is_drawn_from_the_second_minute_on_and_gives_way_to_r
 
 
 def test_a_channel_has_its_own_back_off_and_where_it_sets_none_that_of_all() -> None:
-    whole = DeliverySettings(give_up_after=100, base_delay=2, max_delay=50, max_attempts=9)
-    assert back_off_of(ChannelSettings(), whole) == BackOff(base_s=2, max_s=50, give_up_after_s=100, max_tries=9)
+    defaults = DeliverySettings(give_up_after=100, base_delay=2, max_delay=50, max_attempts=9)
+    assert back_off_of(ChannelSettings(), defaults) == BackOff(base_s=2, max_s=50, give_up_after_s=100, max_tries=9)
     own = ChannelSettings(give_up_after=0, base_delay=0.5, max_delay=3)
-    assert back_off_of(own, whole) == BackOff(base_s=0.5, max_s=3, give_up_after_s=0, max_tries=9)
-    assert back_off_of(ChannelSettings(base_delay=70), whole).max_s == 70
-    assert back_off_of(ChannelSettings(max_delay=1), whole).base_s == 1
+    assert back_off_of(own, defaults) == BackOff(base_s=0.5, max_s=3, give_up_after_s=0, max_tries=9)
+    assert back_off_of(ChannelSettings(base_delay=70), defaults).max_s == 70
+    assert back_off_of(ChannelSettings(max_delay=1), defaults).base_s == 1
 
 
 # --- the network is back ----------------------------------------------------------------------------------------------

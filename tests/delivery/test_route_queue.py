@@ -19,7 +19,7 @@ from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome
 from tests.support.outbox_driver import SENT, Hands
 from tests.support.server_process import eventually
 
-PATIENCE = 10.0
+TIME_LIMIT_S = 10.0
 
 
 class Gate(BaseChannel):
@@ -41,7 +41,7 @@ class Gate(BaseChannel):
             self.most = max(self.most, self._now)
             self.asked.append(notice.title)
         self.inside.release()
-        assert self.go_on.acquire(timeout=PATIENCE)
+        assert self.go_on.acquire(timeout=TIME_LIMIT_S)
         with self._lock:
             self._now -= 1
         if isinstance(self.answer, Exception):
@@ -56,7 +56,7 @@ class Gate(BaseChannel):
 
     def entered(self, count: int) -> None:
         for _ in range(count):
-            assert self.inside.acquire(timeout=PATIENCE)
+            assert self.inside.acquire(timeout=TIME_LIMIT_S)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def hands(tmp_path: Path) -> Iterator[Hands]:
 @pytest.fixture
 def stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is claimed ahead stays in hand for long."""
-    monkeypatch.setattr("flashflow.backend.delivery.dispatcher.STANDBY_S", PATIENCE)
+    monkeypatch.setattr("flashflow.backend.delivery.dispatcher.STANDBY_S", TIME_LIMIT_S)
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def running(hands: Hands, route_queues: dict[str, RouteQueue], clock: Any = None
         yield outbox
     finally:
         unsubscribe()
-        outbox.stop(PATIENCE)
+        outbox.stop(TIME_LIMIT_S)
 
 
 def statuses(hands: Hands) -> dict[str, int]:
@@ -161,11 +161,11 @@ def test_stopping_gives_back_what_stands_by_and_waits_for_what_is_under_way(hand
     with running(hands, {"email": RouteQueue(gate, connections=1, ahead=2)}) as outbox:
         gate.entered(1)
         eventually(lambda: statuses(hands) == {"sending": 3})
-        stopping = threading.Thread(target=outbox.stop, args=(PATIENCE,))
+        stopping = threading.Thread(target=outbox.stop, args=(TIME_LIMIT_S,))
         stopping.start()
         eventually(lambda: statuses(hands) == {"sending": 1, "pending": 2})
         gate.go_on.release()
-        stopping.join(PATIENCE)
+        stopping.join(TIME_LIMIT_S)
         assert not stopping.is_alive()
     assert statuses(hands) == {"sent": 1, "pending": 2}
     assert gate.closed >= 1

@@ -769,12 +769,12 @@ VapidKeys.load_or_create(Path(sys.argv[1]))
 """
 
 
-@pytest.mark.parametrize("moment", ["fdopen", "fsync", "link", "unlink"])
-def test_a_kill_leaves_a_whole_key_or_none(key_path: Path, moment: str) -> None:
-    done = subprocess.run([sys.executable, "-c", DIE, str(key_path), moment], cwd=ROOT, timeout=60, check=False)
+@pytest.mark.parametrize("call", ["fdopen", "fsync", "link", "unlink"])
+def test_a_kill_leaves_a_whole_key_or_none(key_path: Path, call: str) -> None:
+    done = subprocess.run([sys.executable, "-c", DIE, str(key_path), call], cwd=ROOT, timeout=60, check=False)
     assert done.returncode == -9
     there = key_path.exists()
-    assert there == (moment == "unlink")
+    assert there == (call == "unlink")
     before = key_path.read_bytes() if there else b""
     assert len(VapidKeys.load_or_create(key_path).public_key) == 87
     assert not there or key_path.read_bytes() == before

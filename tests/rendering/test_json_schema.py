@@ -59,14 +59,14 @@ def bounded() -> Iterator[None]:
 
 
 def errors(schema: dict[str, Any], data: Any) -> list[tuple[str, str]]:
-    told: tuple[FieldError, ...] = ()
+    reported: tuple[FieldError, ...] = ()
     text = ""
     try:
         check_data(schema, data)
     except ValidationError as error:
-        told, text = error.errors, str(error)
-    assert text == "; ".join(f"{e.field} {e.message}" for e in told)
-    return [(e.field, e.message) for e in told]
+        reported, text = error.errors, str(error)
+    assert text == "; ".join(f"{e.field} {e.message}" for e in reported)
+    return [(e.field, e.message) for e in reported]
 
 
 def refusal(schema: Any) -> tuple[str, str]:
@@ -165,9 +165,9 @@ def test_names_that_need_or_are_refused_are_told_where_they_stand() -> None:
 def test_at_most_twenty_errors_are_told_each_once_and_each_readable() -> None:
     schema = {"additionalProperties": {"type": "null"}, "allOf": [{"additionalProperties": {"type": "null"}}]}
     hostile = {f"\n{n}\x1b[31m" + "k" * 500: 1 for n in range(50)}
-    told = errors(schema, hostile)
-    assert len(told) == MOST_ERRORS == len(set(told))
-    for field, message in told:
+    reported = errors(schema, hostile)
+    assert len(reported) == MOST_ERRORS == len(set(reported))
+    for field, message in reported:
         assert field.isprintable()
         assert message.isprintable()
         assert len(field) <= 300
@@ -599,8 +599,8 @@ TOO_LONG = ("data", "takes too long to be held against data_schema")
 )
 def test_a_check_that_could_take_too_long_is_refused(schema: dict[str, Any], data: dict[str, Any]) -> None:
     with bounded():
-        told = errors(schema, data)
-    assert told in ([TOO_LONG], [("data", "is nested too deeply for data_schema")])
+        reported = errors(schema, data)
+    assert reported in ([TOO_LONG], [("data", "is nested too deeply for data_schema")])
 
 
 def test_what_is_wide_costs_as_much_as_it_is_wide() -> None:
@@ -617,8 +617,8 @@ def test_what_is_wide_costs_as_much_as_it_is_wide() -> None:
 def test_a_schema_whose_every_check_could_take_too_long_is_refused() -> None:
     laughs = {f"{n}": {"allOf": [{"$ref": f"#/$defs/{n + 1}"}] * 3} for n in range(20)}
     with bounded():
-        told = refusal({"$ref": "#/$defs/0", "$defs": {**laughs, "20": {}}})
-    assert told == ("data_schema", "is too complex to be checked")
+        reported = refusal({"$ref": "#/$defs/0", "$defs": {**laughs, "20": {}}})
+    assert reported == ("data_schema", "is too complex to be checked")
 
 
 def test_a_check_that_is_refused_does_not_pass_and_less_data_is_checked() -> None:
@@ -654,8 +654,8 @@ def test_a_message_does_not_grow_with_the_data() -> None:
     data = {"a": ["x" * 100] * 600}
     for schema in ({"anyOf": [False] * 90}, {"allOf": [False] * 90}, {"oneOf": [{"type": "null"}] * 90}):
         with bounded():
-            (told,) = errors(schema, data)
-        assert len(told[1]) < 300
+            (reported,) = errors(schema, data)
+        assert len(reported[1]) < 300
 
 
 def test_data_with_very_many_errors_gets_the_first() -> None:
@@ -771,9 +771,9 @@ def test_what_fits_and_what_does_not_is_as_the_library_has_it(schema: dict[str, 
     jsonschema.Draft202012Validator.check_schema(schema)
     theirs = jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
     with bounded():
-        told = errors(schema, data)
-    if told != [TOO_LONG]:
-        assert (not told) == theirs.is_valid(data), told
+        reported = errors(schema, data)
+    if reported != [TOO_LONG]:
+        assert (not reported) == theirs.is_valid(data), reported
 
 
 KEYWORDS = sorted(

@@ -146,14 +146,8 @@ def compose(notification: DeliveryMessage, letterhead: Letterhead, target: Addre
 
     It is 7-bit, except for headers with an address that needs SMTPUTF8.
     """
-    letter = _letter(
-        notification.title,
-        notification.message,
-        notification.actions,
-        notification.app,
-        notification.notification_type,
-        notification.priority,
-    )
+    shown = notification.title, notification.message, notification.actions
+    letter = _letter(*shown, notification.app, notification.notification_type, notification.priority)
     sender, reply_to, _ = letterhead
     head = (
         f"{sender.header}{reply_to.header if reply_to else ''}To: {target}\r\n{letter.subject}"
@@ -177,14 +171,7 @@ class _Letter(NamedTuple):
 
 
 @lru_cache(maxsize=8)  # one notification to many recipients is rendered once
-def _letter(
-    title: str,
-    message: str,
-    actions: tuple[Link, ...],
-    app: str,
-    kind: str,
-    priority: str,
-) -> _Letter:
+def _letter(title: str, message: str, actions: tuple[Link, ...], app: str, kind: str, priority: str) -> _Letter:
     links = [Link(one_line(link.label), link.url) for link in actions if _HTTP.fullmatch(link.url)]
     title, message = one_line(title) or "FlashFlow", printable(message).strip("\n")
     footer = f"Sent by FlashFlow for {one_line(app)} ({one_line(kind)})."

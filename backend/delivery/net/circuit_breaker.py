@@ -29,16 +29,14 @@ class CircuitBreaker:
     @contextmanager
     def exchange(self, server: str) -> Iterator[None]:
         """Wrap one exchange. Raises Transient ``not_asked`` while another try waits for this late server."""
-        alone = self._enter(server)
+        alone, late = self._enter(server), False
         try:
             yield
         except Transient as error:
-            self._leave(server, alone, late=error.code == "timeout")
+            late = error.code == "timeout"
             raise
-        except BaseException:
-            self._leave(server, alone, late=False)
-            raise
-        self._leave(server, alone, late=False)
+        finally:
+            self._leave(server, alone, late=late)
 
     def _enter(self, server: str) -> bool:
         """Return whether this is the single try to a late server."""
