@@ -10,8 +10,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Protocol, get_args
+from collections.abc import Mapping
+from typing import get_args
 
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.counters import Counter
@@ -30,22 +30,12 @@ IDLE_S = 30.0
 """Longest wait in seconds between two rounds, in case the clock jumped."""
 
 
-class Queue(DeliveryQueue, Protocol):
-    """Store of queued deliveries. Each call may raise a FlashFlowError and is then repeated."""
-
-    def recover(self, *, all_leases: bool) -> int: ...
-    def hasten(self, route: str, codes: Sequence[str]) -> int: ...
-    def refuse_routes(self, routes: Sequence[str]) -> int: ...
-    def next_due(self, routes: Sequence[str]) -> dict[str, int]: ...
-    def next_lease(self) -> int | None: ...
-
-
 class Outbox:
     """Deliver queued notifications in the background, from ``start`` to ``stop``."""
 
     def __init__(
         self,
-        queue: Queue,
+        queue: DeliveryQueue,
         route_queues: Mapping[str, RouteQueue],
         clock: Clock,
         *,

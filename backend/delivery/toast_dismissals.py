@@ -18,7 +18,8 @@ class ToastDismissals:
     def __init__(self, dismiss: Callable[[str], object]) -> None:
         self._dismiss = dismiss
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._thread: SupervisedThread | None = None
+        self.thread: SupervisedThread | None = None
+        """The background thread; None before the first toast."""
         self._gate = threading.Lock()
         self._stopped = False
 
@@ -27,22 +28,17 @@ class ToastDismissals:
         with self._gate:
             if self._stopped:
                 return
-            if self._thread is None:
-                self._thread = SupervisedThread("flashflow-dismiss", self._run, lambda: self._stopped)
-                self._thread.start()
+            if self.thread is None:
+                self.thread = SupervisedThread("flashflow-dismiss", self._run, lambda: self._stopped)
+                self.thread.start()
         for notification_id in notification_ids[-MOST:]:
             self._queue.put(notification_id)
-
-    @property
-    def thread(self) -> SupervisedThread | None:
-        """The background thread; None before the first toast."""
-        return self._thread
 
     def stop(self, wait_s: float = 0.5) -> None:
         """Dismiss no more and wait up to ``wait_s`` seconds; a call that hangs stays in its daemon thread."""
         with self._gate:
             self._stopped = True
-            thread = self._thread
+            thread = self.thread
         if thread is not None:
             self._queue.put(None)
             thread.join(wait_s)

@@ -59,23 +59,15 @@ class SettingsFile:
         self._environ = environ
         self._secrets = secrets
         self._lock = threading.RLock()
-        self._problem: str | None = None
-        self._settings = self._returned = Settings()
+        self.problem: str | None = None
+        """Error of the current file, for users; None while it is valid."""
+        self.settings = self._returned = Settings()
+        """Active settings: the last valid ones read or saved, before that the defaults."""
         self._tables: Table = {}
         self._seen: Signature | None = None
         self._recent = False  # read so soon after a write that another write may have the same time
         self._emptied: Signature | bool | None = False
         self._retry_in: int | None = None
-
-    @property
-    def problem(self) -> str | None:
-        """Error of the current file, for users; None while it is valid."""
-        return self._problem
-
-    @property
-    def settings(self) -> Settings:
-        """Active settings: the last valid ones read or saved, before that the defaults."""
-        return self._settings
 
     def load(self) -> Settings:
         """Read the file; without one, use the defaults. Restrict its mode to 0600.
@@ -84,8 +76,8 @@ class SettingsFile:
         """
         with self._lock:
             self._reload(self._read())
-            self._returned = self._settings
-            return self._settings
+            self._returned = self.settings
+            return self.settings
 
     def changed(self) -> bool:
         """Whether the file has changed since it was last read."""
@@ -103,10 +95,10 @@ class SettingsFile:
                     file = self._read()
                     if not self._may_be_half_written(file):
                         self._reload(file)
-            if self._settings == self._returned:
+            if self.settings == self._returned:
                 return None
-            self._returned = self._settings
-            return self._settings
+            self._returned = self.settings
+            return self.settings
 
     def save(self, place: str, values: Mapping[str, object] | None) -> Settings:
         """Write the table at ``place`` (``"channels.email"``, or ``""`` for the top level); None removes it.
@@ -148,7 +140,7 @@ class SettingsFile:
         """Return the active settings in the file's structure: a secret is ``"set"`` or None, a reference stays
         unresolved."""
         with self._lock:
-            return shown(self._settings, self._tables)
+            return shown(self.settings, self._tables)
 
     # --- reading ---
 
@@ -165,13 +157,13 @@ class SettingsFile:
         self._take(settings, tables, file.signature)
 
     def _take(self, settings: Settings, tables: Table, signature: Signature | None) -> None:
-        self._settings, self._tables = settings, tables
+        self.settings, self._tables = settings, tables
         self._note(None, signature)
 
     def _note(self, problem: str | None, signature: Signature | None) -> None:
-        if problem is not None and problem != self._problem:
+        if problem is not None and problem != self.problem:
             log.warning("the settings stay as they were: %s", problem)
-        self._problem, self._seen, self._emptied = problem, signature, False
+        self.problem, self._seen, self._emptied = problem, signature, False
         self._recent = signature is not None and signature.mtime_ns > time.time_ns() - _TICK_NS
 
     def _may_be_half_written(self, file: _File) -> bool:

@@ -218,7 +218,7 @@ class LinuxNotification(Notification):  # type: ignore[misc]
         self, toast_key: str, buttons: Sequence[tuple[str, str]], server: Server
     ) -> tuple[list[str], dict[str, str | None]]:
         """Return the toast's actions in D-Bus form (key, label, key, label, …) and the link of each key."""
-        if not (toast_key and server.actions and self._listening.offers_actions):
+        if not (toast_key and server.actions and self._listening.on_action):
             return [], {}
         offered, links = [DEFAULT_ACTION, "Mark as read"], dict[str, str | None]({DEFAULT_ACTION: None})
         for number, (label, link) in enumerate(buttons, 1):

@@ -108,17 +108,12 @@ class ListeningBus(SessionBus):
     ) -> None:
         super().__init__(environ, timeout_s)
         self._toasts = toasts
-        self._on_action = on_action
+        self.on_action = on_action
         self._gate = threading.Lock()
         self._waiting: dict[int, tuple[Future[Message], OnReply | None]] = {}
         self._reader: threading.Thread | None = None
         self._ended = False
         self._slots = threading.BoundedSemaphore(AT_ONCE)
-
-    @property
-    def offers_actions(self) -> bool:
-        """Whether a handler for actions is set."""
-        return self._on_action is not None
 
     def call(self, *args: Any, on_reply: OnReply | None = None) -> tuple[Any, ...]:
         """Call a method as ``SessionBus`` does.
@@ -211,8 +206,8 @@ class ListeningBus(SessionBus):
 
     def _act(self, notification_id: str, link: str | None) -> None:
         try:
-            if self._on_action is not None and not self._shut:
-                self._on_action(notification_id, link)
+            if self.on_action is not None and not self._shut:
+                self.on_action(notification_id, link)
         except Exception:
             log.exception("an action on a toast failed")
         finally:
