@@ -169,7 +169,7 @@ def test_a_service_that_reads_markdown_gets_it_escaped(server: Server) -> None:
 def test_a_service_without_titles_gets_it_above_the_message(server: Server) -> None:
     with channel(f"json://{server.address}/") as sending:
         sending.health()
-        sending._idle[0]._apprise[0].title_maxlen = 0  # as a plugin says of a service without titles
+        sending._idle[0].apprise[0].title_maxlen = 0  # as a plugin says of a service without titles
         assert sending.send(notice("Build\nfinished", "fine")).outcome == "sent"
     assert server.bodies()[0]["title"] == ""
     assert server.bodies()[0]["message"] == "Build finished\r\nfine"
@@ -187,7 +187,7 @@ def test_what_is_too_long_for_a_service_is_cut_unless_the_address_says_split(ser
         server.got.clear()
         with channel(f"json://{server.address}/{query}") as sending:
             sending.health()
-            sending._idle[0]._apprise[0].body_maxlen = 2000
+            sending._idle[0].apprise[0].body_maxlen = 2000
             assert sending.send(notice(message="x" * 3000)).outcome == "sent"
         assert [len(body["message"]) for body in server.bodies()] == expected
 
@@ -297,7 +297,7 @@ def test_health_tells_the_service_and_reaches_nobody(server: Server) -> None:
 def test_a_plugin_that_breaks_is_transient_and_not_used_again(server: Server) -> None:
     with channel(f"json://{server.address}/?:x=y") as sending:
         sending.health()
-        sending._idle[0]._apprise = None  # type: ignore[assignment]
+        sending._idle[0] = sending._idle[0]._replace(apprise=None)  # type: ignore[arg-type]
         outcome = sending.send(notice())
         assert outcome == Outcome(outcome="transient", code="apprise_failed", text="Apprise failed (AttributeError).")
         assert sending.send(notice()).outcome == "sent"

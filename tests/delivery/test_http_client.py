@@ -286,7 +286,7 @@ def test_a_look_up_that_hangs_is_left_at_the_deadline(monkeypatch: pytest.Monkey
 
 
 def test_a_request_that_gets_no_connection_in_time_says_so(provider: Provider) -> None:
-    with ThreadPoolExecutor(1) as pool, client(connections=1, deadline_s=SHORT) as sending:
+    with ThreadPoolExecutor(1) as pool, client(connections=1, deadline_s=5 * SHORT) as sending:
         provider.hold()
         first = pool.submit(failure, sending, provider.base_url)
         assert provider.arrived.wait(DEADLINE)

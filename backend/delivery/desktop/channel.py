@@ -164,12 +164,10 @@ class PlyerDesktop:
     def _load(self, plyer: Plyer) -> Any:
         try:
             return plyer("win" if self._windows else "macosx")
-        except ImportError as error:
-            if self._windows:
-                raise Permanent("plyer_unusable", f"plyer cannot show notices here: {error}.") from error
-            text = "On macOS native notifications need the package pyobjus, which is not installed."
-            raise Permanent("needs_pyobjus", text) from error
         except Exception as error:
+            if isinstance(error, ImportError) and not self._windows:
+                text = "On macOS native notifications need the package pyobjus, which is not installed."
+                raise Permanent("needs_pyobjus", text) from error
             raise Permanent("plyer_unusable", f"plyer cannot show notices here: {error}.") from error
 
 

@@ -27,8 +27,8 @@ LOOKUPS = 32
 
 # IANA's IPv4 and IPv6 special-purpose address registries (RFC 6890), without the globally reachable blocks. Written
 # out because ``ipaddress.is_global`` changed between Python 3.11.9 and 3.11.10.
-_NOT_PUBLIC_V4 = tuple(
-    ipaddress.IPv4Network(block)
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(block)
     for block in (
         "0.0.0.0/8",  # "this network": 0.0.0.0 is this machine
         "10.0.0.0/8",  # private, RFC 1918
@@ -46,14 +46,6 @@ _NOT_PUBLIC_V4 = tuple(
         "203.0.113.0/24",  # documentation
         "224.0.0.0/4",  # multicast
         "240.0.0.0/4",  # reserved, and broadcast
-    )
-)
-_GLOBAL_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
-"""The public part of IPv6 (RFC 4291, 2.4). Outside are loopback, unspecified, mapped and compatible IPv4, ULA, link-
-and site-local, multicast, discard-only, and NAT64's local prefix 64:ff9b:1::/48 (RFC 8215)."""
-_NOT_PUBLIC_V6 = tuple(
-    ipaddress.IPv6Network(block)
-    for block in (
         "2001::/23",  # protocol assignments, RFC 2928: Teredo and ORCHID among them
         "2001:db8::/32",  # documentation, RFC 3849
         "2002::/16",  # 6to4: any IPv4 address in disguise, RFC 3056
@@ -61,6 +53,9 @@ _NOT_PUBLIC_V6 = tuple(
         "3fff::/20",  # documentation, RFC 9637
     )
 )
+_GLOBAL_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
+"""The public part of IPv6 (RFC 4291, 2.4). Outside are loopback, unspecified, mapped and compatible IPv4, ULA, link-
+and site-local, multicast, discard-only, and NAT64's local prefix 64:ff9b:1::/48 (RFC 8215)."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 addresses seen from an IPv6-only network (RFC 6052); the IPv4 address in the last 32 bits decides."""
 
@@ -149,13 +144,12 @@ def system_lookup(name: str, port: int) -> list[str]:
 
 def is_public(address: Address) -> bool:
     """Whether this address is on the public internet."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return not any(address in block for block in _NOT_PUBLIC_V4)
-    if address.scope_id is not None:
-        return False
-    if address in _NAT64:
-        return is_public(ipaddress.IPv4Address(address.packed[-4:]))
-    return address in _GLOBAL_UNICAST_V6 and not any(address in block for block in _NOT_PUBLIC_V6)
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64 and address.scope_id is None:
+            return is_public(ipaddress.IPv4Address(address.packed[-4:]))
+        if address not in _GLOBAL_UNICAST_V6 or address.scope_id is not None:
+            return False
+    return not any(address in block for block in _NOT_PUBLIC)
 
 
 def _judged(host: str) -> Address | str:

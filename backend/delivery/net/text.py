@@ -42,11 +42,8 @@ def cut(text: str, units: int) -> str:
     """Cut to at most ``units`` UTF-16 code units (as Windows counts), with an ellipsis if something was removed."""
     if utf16_units(text) <= units:
         return text
-    room = units - utf16_units(ELLIPSIS)
-    end = 0
-    while (room := room - utf16_units(text[end])) >= 0:
-        end += 1
-    return text[:end].rstrip() + ELLIPSIS
+    kept = text.encode("utf-16-le", "surrogatepass")[: 2 * (units - utf16_units(ELLIPSIS))]
+    return kept.decode("utf-16-le", "ignore").rstrip() + ELLIPSIS  # "ignore" drops half of a surrogate pair
 
 
 def utf16_units(text: str) -> int:
