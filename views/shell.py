@@ -10,9 +10,12 @@ from urllib.parse import quote, unquote, urlsplit
 import flet as ft
 
 from flashflow.backend import Backend
+from flashflow.views.controls.buttons import icon_button, on_press
 from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.layout import column
 from flashflow.views.controls.notification_bell import NotificationBell
-from flashflow.views.controls.tokens import GRID, HAIRLINE, TITLE, column, heading, icon_button, on_press, silent
+from flashflow.views.controls.texts import heading, silent
+from flashflow.views.controls.tokens import GRID, HAIRLINE, TITLE
 from flashflow.views.dashboard.date_range import Selection
 from flashflow.views.dashboard.screen import Dashboard
 from flashflow.views.dashboard.user_profile import UserProfile

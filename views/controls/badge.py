@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import flet as ft
 
-from flashflow.views.controls.tokens import ACCENT, silent
+from flashflow.views.controls.texts import silent
+from flashflow.views.controls.tokens import ACCENT
 
 BADGE_MAX = 99
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import flet as ft
 
+from flashflow.views.controls.buttons import Handler, menu_button, on_press
 from flashflow.views.controls.protocols import DigestSetting
-from flashflow.views.controls.tokens import Handler, menu_button, on_press
 
 MORNING = "08:00"
 """Default time of a daily digest."""

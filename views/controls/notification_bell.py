@@ -9,26 +9,14 @@ from datetime import datetime
 import flet as ft
 
 from flashflow.views.controls.badge import Badge, bell_name
+from flashflow.views.controls.buttons import named_button, on_press
+from flashflow.views.controls.layout import column, flow, hairline
 from flashflow.views.controls.notification_row import notification_row
 from flashflow.views.controls.protocols import Inbox, InboxNotification, InboxSource
-from flashflow.views.controls.refresher import LiveControl
+from flashflow.views.controls.refresher import LiveControl, is_mounted
 from flashflow.views.controls.relative_time import upcoming
-from flashflow.views.controls.tokens import (
-    HAIRLINE,
-    HIGH,
-    RADIUS,
-    TARGET,
-    TITLE,
-    body,
-    column,
-    flow,
-    hairline,
-    heading,
-    is_mounted,
-    named_button,
-    on_press,
-    small,
-)
+from flashflow.views.controls.texts import body, heading, small
+from flashflow.views.controls.tokens import HAIRLINE, HIGH, RADIUS, TARGET, TITLE
 
 NEWEST = 10
 PANEL_WIDTH = 400

@@ -6,23 +6,12 @@ from datetime import datetime
 
 import flet as ft
 
+from flashflow.views.controls.buttons import Handler, pressable
 from flashflow.views.controls.formatting import one_line, times
+from flashflow.views.controls.layout import flow, growing, mark_row
 from flashflow.views.controls.protocols import InboxNotification
-from flashflow.views.controls.tokens import (
-    ACCENT,
-    HIGH,
-    MUTED,
-    SMALL,
-    URGENT,
-    Handler,
-    caller_text,
-    flow,
-    growing,
-    mark_row,
-    pressable,
-    small,
-    time_text,
-)
+from flashflow.views.controls.texts import caller_text, small, time_text
+from flashflow.views.controls.tokens import ACCENT, HIGH, MUTED, SMALL, URGENT
 
 PRIORITIES: dict[str, tuple[str, ft.IconData, ft.ColorValue]] = {
     "urgent": ("Urgent", ft.Icons.ERROR_OUTLINE, URGENT),

@@ -8,26 +8,14 @@ from functools import partial
 
 import flet as ft
 
+from flashflow.views.controls.buttons import on_press, on_switch
 from flashflow.views.controls.digest_menu import digest_menu
 from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.layout import card, column, growing, hairline
 from flashflow.views.controls.protocols import Matrix, PreferenceSource, TypeRow
 from flashflow.views.controls.refresher import LiveControl
-from flashflow.views.controls.tokens import (
-    GRID,
-    TARGET,
-    URGENT,
-    body,
-    caller_text,
-    card,
-    column,
-    growing,
-    hairline,
-    heading,
-    on_press,
-    on_switch,
-    silent,
-    small,
-)
+from flashflow.views.controls.texts import body, caller_text, heading, silent, small
+from flashflow.views.controls.tokens import GRID, TARGET, URGENT
 
 ALL = "*"
 ALL_LABEL = "All notifications"

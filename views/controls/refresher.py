@@ -12,8 +12,6 @@ from typing import ClassVar, TypeVar
 
 import flet as ft
 
-from flashflow.views.controls.tokens import is_mounted
-
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
@@ -64,6 +62,14 @@ class Refresher:
                 log.warning("a refresh failed", exc_info=True)
             if self._rest:
                 await self._sleep(max(self._rest, self._ease * (self._now() - began)))
+
+
+def is_mounted(control: ft.BaseControl) -> bool:
+    """Return whether the control is on a page, which ``update()`` requires."""
+    try:
+        return control.page is not None
+    except RuntimeError:
+        return False
 
 
 def _now() -> datetime:

@@ -9,22 +9,11 @@ from typing import NamedTuple
 import flet as ft
 
 from flashflow.backend import DEFINITIONS, Funnel, FunnelStep
+from flashflow.views.controls.buttons import menu_button, named_button, on_press
 from flashflow.views.controls.formatting import one_line, plural
-from flashflow.views.controls.tokens import (
-    ACCENT,
-    GRID,
-    TARGET,
-    body,
-    caller_text,
-    column,
-    flow,
-    growing,
-    menu_button,
-    named_button,
-    on_press,
-    read_as,
-    small,
-)
+from flashflow.views.controls.layout import column, flow, growing
+from flashflow.views.controls.texts import body, caller_text, read_as, small
+from flashflow.views.controls.tokens import ACCENT, GRID, TARGET
 from flashflow.views.dashboard.date_range import FEWEST_STEPS, MOST_STEPS, WINDOWS, Selection
 from flashflow.views.dashboard.metric_labels import duration_text, percent
 from flashflow.views.shared.panel import Panel, titled_panel

@@ -9,21 +9,13 @@ from urllib.parse import quote, urlsplit
 import flet as ft
 
 from flashflow.backend import Activity, ActivityPage, NotificationPage
+from flashflow.views.controls.buttons import on_press
 from flashflow.views.controls.formatting import one_line, plural
+from flashflow.views.controls.layout import growing, mark_row
 from flashflow.views.controls.notification_row import notification_row
 from flashflow.views.controls.relative_time import ago
-from flashflow.views.controls.tokens import (
-    GRID,
-    MUTED,
-    body,
-    caller_text,
-    growing,
-    mark_row,
-    on_press,
-    read_as,
-    small,
-    time_text,
-)
+from flashflow.views.controls.texts import body, caller_text, read_as, small, time_text
+from flashflow.views.controls.tokens import GRID, MUTED
 from flashflow.views.shared.panel import Panel, titled_panel
 from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.widgets import no_activities, nothing_unread

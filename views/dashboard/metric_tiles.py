@@ -8,18 +8,9 @@ import flet as ft
 
 from flashflow.backend import Overview, TodayMetrics
 from flashflow.views.controls.formatting import grouped, share
-from flashflow.views.controls.tokens import (
-    GRID,
-    METRIC,
-    MUTED,
-    TARGET,
-    card,
-    column,
-    growing,
-    hint,
-    read_as,
-    small,
-)
+from flashflow.views.controls.layout import card, column, growing
+from flashflow.views.controls.texts import hint, read_as, small
+from flashflow.views.controls.tokens import GRID, METRIC, MUTED, TARGET
 from flashflow.views.dashboard import metric_labels
 from flashflow.views.dashboard.date_range import Period
 from flashflow.views.shared.panel import Panel, about

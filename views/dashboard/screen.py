@@ -24,7 +24,9 @@ from flashflow.backend import (
     Trend,
     UserRows,
 )
-from flashflow.views.controls.tokens import GRID, choice, column, ends, flow, menu_button, on_press
+from flashflow.views.controls.buttons import choice, menu_button, on_press
+from flashflow.views.controls.layout import column, ends, flow
+from flashflow.views.controls.tokens import GRID
 from flashflow.views.dashboard.date_range import PERIODS, Period, Selection
 from flashflow.views.dashboard.funnel import STEPS_OFFERED, FunnelPanel, funnel_result
 from flashflow.views.dashboard.heat_map import HeatMapPanel

@@ -6,7 +6,9 @@ import flet as ft
 
 from flashflow.backend import Named
 from flashflow.views.controls.formatting import grouped, one_line, plural
-from flashflow.views.controls.tokens import ACCENT, MUTED, body, caller_text, column, growing, read_as, small
+from flashflow.views.controls.layout import column, growing
+from flashflow.views.controls.texts import body, caller_text, read_as, small
+from flashflow.views.controls.tokens import ACCENT, MUTED
 from flashflow.views.dashboard.metric_labels import percent
 from flashflow.views.shared.panel import Panel, no_data, titled_panel
 

@@ -11,8 +11,11 @@ import flet as ft
 import flet.canvas as cv
 
 from flashflow.backend import Trend
+from flashflow.views.controls.buttons import choice, on_press
 from flashflow.views.controls.formatting import grouped
-from flashflow.views.controls.tokens import ACCENT, HAIRLINE, MUTED, SMALL, choice, flow, on_press, small
+from flashflow.views.controls.layout import flow
+from flashflow.views.controls.texts import small
+from flashflow.views.controls.tokens import ACCENT, HAIRLINE, MUTED, SMALL
 from flashflow.views.dashboard.date_range import METRICS
 from flashflow.views.dashboard.metric_labels import point_text, trend_summary
 from flashflow.views.shared.panel import Chart, no_data, titled_panel

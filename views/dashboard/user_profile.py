@@ -10,28 +10,12 @@ from typing import ClassVar, NamedTuple
 import flet as ft
 
 from flashflow.backend import DEFINITIONS, Activity, EventKind, NameCount, Session, UserAnalytics
+from flashflow.views.controls.buttons import on_press
 from flashflow.views.controls.formatting import grouped, one_line, plural
+from flashflow.views.controls.layout import card, column, flow, growing, hairline
 from flashflow.views.controls.relative_time import ago, clock, exact
-from flashflow.views.controls.tokens import (
-    GOOD,
-    GRID,
-    METRIC,
-    MUTED,
-    TARGET,
-    TITLE,
-    body,
-    caller_text,
-    card,
-    column,
-    flow,
-    growing,
-    hairline,
-    heading,
-    hint,
-    on_press,
-    read_as,
-    small,
-)
+from flashflow.views.controls.texts import body, caller_text, heading, hint, read_as, small
+from flashflow.views.controls.tokens import GOOD, GRID, METRIC, MUTED, TARGET, TITLE
 from flashflow.views.dashboard.live_feed import activity_row
 from flashflow.views.dashboard.metric_labels import duration_text, score, score_parts
 from flashflow.views.shared.live import ROLLUP_KINDS

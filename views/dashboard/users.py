@@ -11,20 +11,11 @@ from urllib.parse import quote
 import flet as ft
 
 from flashflow.backend import EventKind, UserRow
+from flashflow.views.controls.buttons import on_press, pressable
 from flashflow.views.controls.formatting import one_line, plural
-from flashflow.views.controls.tokens import (
-    ACCENT,
-    GRID,
-    TARGET,
-    caller_text,
-    column,
-    growing,
-    hairline,
-    hint,
-    on_press,
-    pressable,
-    small,
-)
+from flashflow.views.controls.layout import column, growing, hairline
+from flashflow.views.controls.texts import caller_text, hint, small
+from flashflow.views.controls.tokens import ACCENT, GRID, TARGET
 from flashflow.views.dashboard.date_range import Selection
 from flashflow.views.dashboard.metric_labels import day_text, score, score_parts
 from flashflow.views.shared.live import ROLLUP_KINDS

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from flashflow.backend import Notification
-from flashflow.views.controls.tokens import Handler, on_press
+from flashflow.views.controls.buttons import Handler, on_press
 from flashflow.views.shared.screen_base import Screen
 
 MORNING = time(8)

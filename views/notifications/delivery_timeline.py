@@ -9,20 +9,10 @@ import flet as ft
 
 from flashflow.backend import Attempt, Delivery, Notification
 from flashflow.views.controls.formatting import elapsed_text, one_line, plural
+from flashflow.views.controls.layout import column, flow, mark_row
 from flashflow.views.controls.relative_time import clock, exact, upcoming
-from flashflow.views.controls.tokens import (
-    GRID,
-    HIGH,
-    TARGET,
-    body,
-    column,
-    copyable,
-    flow,
-    heading,
-    hint,
-    mark_row,
-    small,
-)
+from flashflow.views.controls.texts import body, copyable, heading, hint, small
+from flashflow.views.controls.tokens import GRID, HIGH, TARGET
 from flashflow.views.notifications.actions import NotificationActions
 from flashflow.views.shared.delivery_labels import (
     FIXABLE_IN_SETTINGS,

@@ -7,24 +7,13 @@ from datetime import datetime
 import flet as ft
 
 from flashflow.backend import Action, Notification, NotificationDetail
+from flashflow.views.controls.buttons import Handler, menu_button
 from flashflow.views.controls.formatting import one_line, paragraphs, reads_rtl, safe_link, times
+from flashflow.views.controls.layout import flow, hairline
 from flashflow.views.controls.notification_row import PRIORITIES
 from flashflow.views.controls.relative_time import ago, clock, exact, upcoming
-from flashflow.views.controls.tokens import (
-    ACCENT,
-    HIGH,
-    TARGET,
-    TITLE,
-    Handler,
-    body,
-    copyable,
-    flow,
-    hairline,
-    heading,
-    hint,
-    menu_button,
-    small,
-)
+from flashflow.views.controls.texts import body, copyable, heading, hint, small
+from flashflow.views.controls.tokens import ACCENT, HIGH, TARGET, TITLE
 from flashflow.views.notifications.actions import NotificationActions
 from flashflow.views.notifications.delivery_timeline import timeline
 

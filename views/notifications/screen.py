@@ -10,24 +10,13 @@ from urllib.parse import quote
 import flet as ft
 
 from flashflow.backend import EventKind, NotFound, Notification, NotificationDetail
+from flashflow.views.controls.buttons import choice, on_press
 from flashflow.views.controls.formatting import plural
+from flashflow.views.controls.layout import column, ends, flow, hairline
 from flashflow.views.controls.notification_row import notification_row
 from flashflow.views.controls.relative_time import day_heading
-from flashflow.views.controls.tokens import (
-    GRID,
-    HAIRLINE,
-    MUTED,
-    TARGET,
-    body,
-    choice,
-    column,
-    ends,
-    flow,
-    hairline,
-    heading,
-    on_press,
-    small,
-)
+from flashflow.views.controls.texts import body, heading, small
+from flashflow.views.controls.tokens import GRID, HAIRLINE, MUTED, TARGET
 from flashflow.views.notifications.actions import notification_actions
 from flashflow.views.notifications.detail import detail_view
 from flashflow.views.shared.cli_snippets import send_command

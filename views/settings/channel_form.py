@@ -7,7 +7,10 @@ from typing import Any
 
 import flet as ft
 
-from flashflow.views.controls.tokens import GRID, TARGET, body, column, on_press, small
+from flashflow.views.controls.buttons import on_press
+from flashflow.views.controls.layout import column
+from flashflow.views.controls.texts import body, small
+from flashflow.views.controls.tokens import GRID, TARGET
 from flashflow.views.settings.channel_fields import (
     FieldSpec,
     TableSpec,

@@ -11,25 +11,12 @@ from typing import Any, NamedTuple
 import flet as ft
 
 from flashflow.backend import ChannelState, ChannelTest, Conflict, FlashFlowError
+from flashflow.views.controls.buttons import named_button, on_press
 from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.layout import card, column, flow, hairline, mark_row
 from flashflow.views.controls.relative_time import clock
-from flashflow.views.controls.tokens import (
-    GOOD,
-    GRID,
-    HIGH,
-    MUTED,
-    TARGET,
-    URGENT,
-    body,
-    card,
-    column,
-    flow,
-    hairline,
-    mark_row,
-    named_button,
-    on_press,
-    small,
-)
+from flashflow.views.controls.texts import body, small
+from flashflow.views.controls.tokens import GOOD, GRID, HIGH, MUTED, TARGET, URGENT
 from flashflow.views.settings.channel_fields import TABLES, TableSpec, other_table, stored_at
 from flashflow.views.settings.channel_form import ChannelForm
 from flashflow.views.shared.delivery_labels import PLATFORMS, outcome_of, provider_text

@@ -5,7 +5,8 @@ from __future__ import annotations
 import flet as ft
 
 from flashflow.backend import Contact, ContactsIn, given
-from flashflow.views.controls.tokens import GRID, card, column
+from flashflow.views.controls.layout import card, column
+from flashflow.views.controls.tokens import GRID
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.form import Field, SaveBar, grid, submit
 from flashflow.views.shared.screen_base import Screen

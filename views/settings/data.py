@@ -7,23 +7,12 @@ import shlex
 import flet as ft
 
 from flashflow.backend import ErasedUser, PrivacySettings, RetentionSettings, RetentionStatus
+from flashflow.views.controls.buttons import named_button, on_press
 from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.layout import card, column, flow, hairline
 from flashflow.views.controls.relative_time import exact
-from flashflow.views.controls.tokens import (
-    GOOD,
-    GRID,
-    URGENT,
-    body,
-    card,
-    column,
-    copyable,
-    flow,
-    hairline,
-    named_button,
-    on_press,
-    silent,
-    small,
-)
+from flashflow.views.controls.texts import body, copyable, silent, small
+from flashflow.views.controls.tokens import GOOD, GRID, URGENT
 from flashflow.views.settings import data_labels
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.form import Field, grid, submit

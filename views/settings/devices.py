@@ -8,22 +8,12 @@ from datetime import datetime
 import flet as ft
 
 from flashflow.backend import Device
+from flashflow.views.controls.buttons import named_button, on_press
 from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.layout import card, column, hairline, mark_row
 from flashflow.views.controls.relative_time import ago, exact
-from flashflow.views.controls.tokens import (
-    GOOD,
-    GRID,
-    MUTED,
-    body,
-    card,
-    column,
-    hairline,
-    hint,
-    mark_row,
-    named_button,
-    on_press,
-    small,
-)
+from flashflow.views.controls.texts import body, hint, small
+from flashflow.views.controls.tokens import GOOD, GRID, MUTED
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.delivery_labels import PLATFORMS
 from flashflow.views.shared.screen_base import Screen

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import flet as ft
 
 from flashflow.backend import ActivityType
+from flashflow.views.controls.buttons import on_press
 from flashflow.views.controls.formatting import grouped, one_line
-from flashflow.views.controls.tokens import GRID, TARGET, caller_text, card, column, on_press, small
+from flashflow.views.controls.layout import card, column
+from flashflow.views.controls.texts import caller_text, small
+from flashflow.views.controls.tokens import GRID, TARGET
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.screen_base import Screen
 

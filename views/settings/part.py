@@ -7,7 +7,7 @@ from typing import Any
 
 import flet as ft
 
-from flashflow.views.controls.tokens import named_button, on_press
+from flashflow.views.controls.buttons import named_button, on_press
 from flashflow.views.shared.screen_base import Screen
 
 

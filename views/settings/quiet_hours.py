@@ -9,27 +9,11 @@ from datetime import datetime
 import flet as ft
 
 from flashflow.backend import Decided, QuietHoursIn, QuietSetting, given
+from flashflow.views.controls.buttons import Handler, choice, named_button, on_press, on_switch
+from flashflow.views.controls.layout import card, column, flow, growing, hairline, mark_row
 from flashflow.views.controls.relative_time import upcoming
-from flashflow.views.controls.tokens import (
-    GRID,
-    HIGH,
-    URGENT,
-    Handler,
-    body,
-    card,
-    choice,
-    column,
-    flow,
-    growing,
-    hairline,
-    heading,
-    mark_row,
-    named_button,
-    on_press,
-    on_switch,
-    silent,
-    small,
-)
+from flashflow.views.controls.texts import body, heading, silent, small
+from flashflow.views.controls.tokens import GRID, HIGH, URGENT
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.delivery_labels import channel_name, current_outcome
 from flashflow.views.shared.form import QUARTER, Field, as_time, grid, submit

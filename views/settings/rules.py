@@ -9,23 +9,13 @@ from typing import NamedTuple
 import flet as ft
 
 from flashflow.backend import FlashFlowError, Rule, RuleIn, RuleRef, build
+from flashflow.views.controls.buttons import named_button, on_press, on_switch
 from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.layout import card, column, flow, hairline
 from flashflow.views.controls.refresher import Refresher
 from flashflow.views.controls.relative_time import ago, exact
-from flashflow.views.controls.tokens import (
-    GRID,
-    URGENT,
-    body,
-    card,
-    column,
-    flow,
-    hairline,
-    hint,
-    named_button,
-    on_press,
-    on_switch,
-    small,
-)
+from flashflow.views.controls.texts import body, hint, small
+from flashflow.views.controls.tokens import GRID, URGENT
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.settings.rule_labels import action_text, condition_text, dry_run_text, history_text, name_for
 from flashflow.views.shared.form import FULL, QUARTER, Field, Options, SaveBar, grid, submit

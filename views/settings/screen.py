@@ -20,8 +20,10 @@ from flashflow.backend import (
     Rule,
     SendIn,
 )
+from flashflow.views.controls.layout import card, column
 from flashflow.views.controls.notification_settings import NotificationSettings
-from flashflow.views.controls.tokens import GRID, body, card, column, copyable, small
+from flashflow.views.controls.texts import body, copyable, small
+from flashflow.views.controls.tokens import GRID
 from flashflow.views.settings.channels import ChannelList
 from flashflow.views.settings.contacts import Contacts
 from flashflow.views.settings.data import YourData

@@ -10,20 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import flet as ft
 
 from flashflow.backend import FlashFlowError, ValidationError
-from flashflow.views.controls.tokens import (
-    BODY,
-    GOOD,
-    GRID,
-    URGENT,
-    Handler,
-    body,
-    column,
-    flow,
-    growing,
-    icon_button,
-    named_button,
-    small,
-)
+from flashflow.views.controls.buttons import Handler, icon_button, named_button
+from flashflow.views.controls.layout import column, flow, growing
+from flashflow.views.controls.texts import body, small
+from flashflow.views.controls.tokens import BODY, GOOD, GRID, URGENT
 
 log = logging.getLogger(__name__)
 

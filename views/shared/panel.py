@@ -9,22 +9,11 @@ from typing import Any
 import flet as ft
 import flet.canvas as cv
 
-from flashflow.views.controls.tokens import (
-    BODY,
-    GRID,
-    TARGET,
-    TITLE,
-    card,
-    column,
-    growing,
-    hairline,
-    heading,
-    icon_button,
-    is_mounted,
-    on_press,
-    silent,
-    small,
-)
+from flashflow.views.controls.buttons import icon_button, on_press
+from flashflow.views.controls.layout import card, column, growing, hairline
+from flashflow.views.controls.refresher import is_mounted
+from flashflow.views.controls.texts import heading, silent, small
+from flashflow.views.controls.tokens import BODY, GRID, TARGET, TITLE
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeVar
 import flet as ft
 
 from flashflow.backend import Backend, EventKind, NotificationPage, SessionPage, UserRows
-from flashflow.views.controls.refresher import LiveControl
-from flashflow.views.controls.tokens import is_mounted, on_press
+from flashflow.views.controls.buttons import on_press
+from flashflow.views.controls.refresher import LiveControl, is_mounted
 from flashflow.views.shared.delivery_labels import second_person
 from flashflow.views.shared.live import Live
 from flashflow.views.shared.widgets import failure, skeleton

@@ -6,24 +6,10 @@ from collections.abc import Sequence
 
 import flet as ft
 
-from flashflow.views.controls.tokens import (
-    GRID,
-    HIGH,
-    MUTED,
-    RADIUS,
-    SMALL,
-    TARGET,
-    URGENT,
-    Handler,
-    body,
-    column,
-    copyable,
-    growing,
-    heading,
-    icon_button,
-    silent,
-    small,
-)
+from flashflow.views.controls.buttons import Handler, icon_button
+from flashflow.views.controls.layout import column, growing
+from flashflow.views.controls.texts import body, copyable, heading, silent, small
+from flashflow.views.controls.tokens import GRID, HIGH, MUTED, RADIUS, SMALL, TARGET, URGENT
 from flashflow.views.shared.cli_snippets import send_command, track_command
 
 CONTENT_MAX = 1200
