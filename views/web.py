@@ -34,12 +34,7 @@ class WebScreens:
         self._loading: asyncio.Task[Any] | None = None
         self._life = AsyncExitStack()
 
-    async def __call__(
-        self,
-        scope: Message,
-        receive: Callable[[], Awaitable[Message]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if self._loading is None:
             self._loading = asyncio.ensure_future(self._load())
         app = await asyncio.shield(self._loading)
@@ -64,13 +59,8 @@ class WebScreens:
         from flashflow.views.shell import make_main
 
         shorten_message_text()
-        return ft.run(
-            make_main(self._backend),
-            name="",
-            assets_dir=str(self._assets),
-            export_asgi_app=True,
-            no_cdn=True,
-        )
+        main = make_main(self._backend)
+        return ft.run(main, name="", assets_dir=str(self._assets), export_asgi_app=True, no_cdn=True)
 
 
 def shorten_message_text() -> None:
@@ -85,7 +75,7 @@ def _brief(message: object) -> str:
     return f"a {type(message).__name__}"
 
 
-def _ignoring_disconnect(send: Callable[[Message], Awaitable[None]]) -> Callable[[Message], Awaitable[None]]:
+def _ignoring_disconnect(send: Send) -> Send:
     """Wrap ``send`` so that it drops messages to a disconnected page."""
     # Flet 1.0.5 ends a session only when receiving fails. A send that raises leaves the session open for ever, and its
     # queue grows at every refresh. Receiving fails right after.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
 MINUTE = 60
 HOUR = 60 * MINUTE
@@ -30,7 +30,7 @@ def ago(then: datetime, now: datetime) -> str:
     return f"{days} days ago" if days < 7 else day_month(then, now)
 
 
-def day_month(day: datetime, now: datetime) -> str:
+def day_month(day: date, now: date) -> str:
     """ "12 Mar", with the year unless it is the current year."""
     text = f"{day.day} {day:%b}"
     return text if day.year == now.year else f"{text} {day.year}"

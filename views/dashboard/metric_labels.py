@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from flashflow.backend import Cohort, Metric
 from flashflow.views.controls.formatting import grouped, plural
+from flashflow.views.controls.relative_time import day_month
 
 Number = int | float
 Hours = Sequence[Sequence[int]]
@@ -92,7 +93,7 @@ def day_text(of: date, today: date) -> str:
     """Format a day: "today", "yesterday", "22 Nov", with the year unless it is the current year."""
     if (gone := (today - of).days) in (0, 1):
         return ("today", "yesterday")[gone]
-    return f"{of.day} {of:%b}" if of.year == today.year else f"{of.day} {of:%b} {of.year}"
+    return day_month(of, today)
 
 
 def point_text(at: str) -> str:

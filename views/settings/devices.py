@@ -63,10 +63,8 @@ class Devices(SettingsPart):
         if self._confirming == device.id:
             texts.append(body(_question(device)))
             sure, remove = f"Remove for good: {name}", on_press(self._remove, device)
-            buttons = [
-                named_button(ft.FilledTonalButton, "Remove", sure, remove, key="remove"),
-                self.keep_button(name),
-            ]
+            removal = named_button(ft.FilledTonalButton, "Remove", sure, remove, key="remove")
+            buttons = [removal, self.keep_button(name)]
         else:
             ask = on_press(self.confirm, device.id)
             buttons = [named_button(ft.TextButton, "Remove…", f"Remove: {name}", ask, key="ask")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import flet as ft
 
@@ -35,7 +34,8 @@ class RuleList(SettingsPart):
     def __init__(self, screen: Screen) -> None:
         super().__init__(screen)
         self._rules: Sequence[Rule] = ()
-        self._dry_runs: dict[str, RuleSummary] = {}
+        self._dry_runs: dict[str, tuple[str, ft.ColorValue | None]] = {}
+        """Text and colour of the result, by rule."""
         self._rows = column([], 12)
         self._form = RuleForm(self)
         self._refresher = Refresher(self._refresh, REST)
@@ -89,8 +89,9 @@ class RuleList(SettingsPart):
             when_failed = f" {ago(rule.last_error_at, now)}" if rule.last_error_at is not None else ""
             text = f"A notification could not be sent{when_failed}: {one_line(rule.last_error)}"
             texts.append(small(text, color=URGENT))
-        if result := self._dry_runs.get(rule.id):
-            texts.append(body(result.text, color=URGENT if result.bad else None))
+        if rule.id in self._dry_runs:
+            text, color = self._dry_runs[rule.id]
+            texts.append(body(text, color=color))
         texts.append(ft.Container(flow(self._buttons(rule)), padding=ft.Padding.only(top=GRID)))
         switch = ft.Switch(value=rule.enabled, tooltip=f"Rule {rule.name}", on_change=on_switch(self._enable, rule))
         return ft.Row(
@@ -104,10 +105,7 @@ class RuleList(SettingsPart):
         name, rules = rule.name, self.screen.backend.rules
         if self._confirming == rule.id:
             sure, delete = f"Delete for good: {name}", on_press(self._delete, rule)
-            return [
-                named_button(ft.FilledTonalButton, "Delete", sure, delete, key="sure"),
-                self.keep_button(name),
-            ]
+            return [named_button(ft.FilledTonalButton, "Delete", sure, delete, key="sure"), self.keep_button(name)]
         dry_run, ask = on_press(self._dry_run, rule), on_press(self.confirm, rule.id)
         buttons = [named_button(ft.OutlinedButton, "Dry run", f"Dry run: {name}", dry_run, key="try")]
         if rule.last_error:
@@ -127,9 +125,9 @@ class RuleList(SettingsPart):
     async def _dry_run(self, rule: Rule) -> None:
         try:
             result = await asyncio.to_thread(self.screen.backend.rules.dry_run_of, _ref(rule))
-            self._dry_runs[rule.id] = RuleSummary(dry_run_text(result), bad=False)
+            self._dry_runs[rule.id] = (dry_run_text(result), None)
         except FlashFlowError as refusal:
-            self._dry_runs[rule.id] = RuleSummary(f"The dry run failed: {refusal}", bad=True)
+            self._dry_runs[rule.id] = (f"The dry run failed: {refusal}", URGENT)
         self.redraw()
 
 
@@ -229,13 +227,6 @@ class RuleForm:
                 self._fields[name].show_error("This must be a whole number.")
                 good = False
         return numbers if good else None
-
-
-class RuleSummary(NamedTuple):
-    """Result of a dry run."""
-
-    text: str
-    bad: bool
 
 
 def _ref(rule: Rule) -> RuleRef:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
+import msgspec
+
 from flashflow.backend import Backend, DigestChoice, DigestIn, NotificationType, TypeIn, TypePreference, build, given
 from flashflow.views.controls.protocols import DigestSetting, Inbox, Matrix, TypeRow
 from flashflow.views.shared.live import NOTIFICATION_KINDS, Live
@@ -121,17 +123,5 @@ def _row(kind: TypePreference, declared: NotificationType | None, digests: Mappi
 
 def _with_critical(kind: NotificationType, critical: bool) -> TypeIn:
     """Return the type's declaration with ``critical`` replaced."""
-    throttle = None if kind.throttle is None else {"limit": kind.throttle.limit, "minutes": kind.throttle.minutes}
-    return build(
-        TypeIn,
-        name=kind.name,
-        label=kind.label,
-        description=kind.description,
-        channels=list(kind.channels),
-        critical=critical,
-        category=kind.category,
-        digest=kind.digest,
-        digest_at=kind.digest_at,
-        throttle=throttle,
-        failover=[{"channel": stage.channel, "after_minutes": stage.after_minutes} for stage in kind.failover],
-    )
+    fields = msgspec.to_builtins(kind) | {"critical": critical}
+    return build(TypeIn, **{name: fields[name] for name in TypeIn.__struct_fields__})
