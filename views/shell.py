@@ -108,9 +108,8 @@ class Shell:
         page.theme, page.dark_theme, page.theme_mode = light(), dark(), ft.ThemeMode.SYSTEM
         page.on_route_change = self._routed
         page.on_resize = self._resized
-        page.on_connect = self._connected
-        page.on_disconnect = self._disconnected
-        page.on_close = self._disconnected
+        page.on_connect = on_press(self._listen)
+        page.on_disconnect = page.on_close = on_press(self._rest)
         page.on_app_lifecycle_state_change = self._shown_or_hidden
         self._draw_banners()
         page.views[:] = [self._view()]
@@ -227,18 +226,12 @@ class Shell:
             self._page.update()
             screen.set_wide(self._wide)
 
-    async def _connected(self, _: object) -> None:
-        self._listen()
-
     async def _shown_or_hidden(self, _: ft.AppLifecycleStateChangeEvent) -> None:
         """Pause updates while the page is hidden; refresh when it is visible again."""
         if self._page.app_visible:
             self._listen()
         else:
             self._rest()
-
-    async def _disconnected(self, _: object) -> None:
-        self._rest()
 
     def _rest(self) -> None:
         self._live.stop()

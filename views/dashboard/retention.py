@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, timedelta
-from typing import ClassVar
 
 import flet as ft
 
@@ -38,8 +37,6 @@ def cohorts_of(today: date) -> Filters:
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class Audience(Panel):
     """The metrics of AUDIENCE in a list."""
-
-    NAMES: ClassVar[tuple[str, ...]] = tuple(name for name, _ in AUDIENCE)
 
     def draw(self, metrics: Mapping[str, Metric], definitions: Mapping[str, str]) -> ft.Control:
         rows: list[ft.Control] = []

@@ -33,7 +33,7 @@ from flashflow.views.dashboard.heat_map import HeatMapPanel
 from flashflow.views.dashboard.live_feed import LiveFeed, UnreadList
 from flashflow.views.dashboard.metric_labels import data_warnings
 from flashflow.views.dashboard.metric_tiles import Tiles, tiles
-from flashflow.views.dashboard.retention import DAYS, Audience, RetentionPanel, cohorts_of
+from flashflow.views.dashboard.retention import AUDIENCE, DAYS, Audience, RetentionPanel, cohorts_of
 from flashflow.views.dashboard.top_lists import TopNames
 from flashflow.views.dashboard.trend import TrendPanel, curve
 from flashflow.views.dashboard.users import UsersPanel, user_route
@@ -149,7 +149,7 @@ class Dashboard(Screen):
         self._trend.set_data(curve(data.trend, chosen.metric))
         for kind, part in self._tops.items():
             part.set_data(KINDS[kind], data.tops[kind].names, data.tops[kind].definition)
-        self._audience.set_data({name: overview.figures[name] for name in Audience.NAMES}, overview.definitions)
+        self._audience.set_data({name: overview.figures[name] for name, _ in AUDIENCE}, overview.definitions)
         self._heat.set_data(data.heat.hours, data.heat.timezone, data.heat.definition)
         self._retention.set_data(data.retention.cohorts, data.retention.average, data.retention.definition)
         self._funnel_part.set_data(data.types, funnel_result(data.funnel), data.funnel_failed)

@@ -23,14 +23,6 @@ NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _KEYRING = re.compile(r"\$\{keyring:[^}]*\}")
 
 
-class Choice(NamedTuple):
-    """One option of a setting with its label and description."""
-
-    value: str
-    label: str
-    description: str
-
-
 class FieldSpec(NamedTuple):
     """One setting. ``default`` applies when the file has no value; a secret is never shown."""
 
@@ -40,7 +32,8 @@ class FieldSpec(NamedTuple):
     secret: bool = False
     number: bool = False
     default: str = ""
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[tuple[str, str, str], ...] = ()
+    """Value, label and description of each option."""
     goes_with: str = ""
     """The field that this one depends on: emptying that one empties this one."""
 
@@ -54,9 +47,9 @@ class TableSpec(NamedTuple):
 
 
 SECURITIES = (
-    Choice("starttls", "STARTTLS", "The usual choice, on port 587"),
-    Choice("tls", "TLS", "Encrypted from the first byte, on port 465"),
-    Choice("none", "None", "Not encrypted, only for a server on this machine; port 25"),
+    ("starttls", "STARTTLS", "The usual choice, on port 587"),
+    ("tls", "TLS", "Encrypted from the first byte, on port 465"),
+    ("none", "None", "Not encrypted, only for a server on this machine; port 25"),
 )
 
 TABLES: Mapping[str, TableSpec] = {

@@ -12,7 +12,6 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from flashflow.backend import Bus, Event, EventKind
 
@@ -22,13 +21,6 @@ INTERVAL = 0.1
 NOTIFICATION_KINDS: tuple[EventKind, ...] = ("notification", "notification.updated")
 ROLLUP_KINDS: tuple[EventKind, ...] = ("key_activities", "rollups.rebuilt", "dimension.full", "pruning", "erasure")
 """Changes of counted metrics that no activity or session event announces."""
-
-
-class Topic(NamedTuple):
-    """A kind of event; ``mine`` when its user is the local user."""
-
-    kind: EventKind
-    mine: bool
 
 
 class Live:
@@ -41,7 +33,8 @@ class Live:
         self._interval = interval
         self._context = contextvars.copy_context()
         self._lock = threading.Lock()
-        self._pending: set[Topic] = set()
+        self._pending: set[tuple[EventKind, bool]] = set()
+        """Kinds of events, each with whether its user is the local user."""
         self._awake = False
         self._unsubscribe: Callable[[], None] | None = None
         self._listeners: list[tuple[frozenset[EventKind], bool, Callable[[], None]]] = []
@@ -82,7 +75,7 @@ class Live:
 
     def _on_events(self, events: tuple[Event, ...]) -> None:
         """Record events and wake the page's loop. Runs in a backend thread."""
-        topics = {Topic(event.kind, event.user_id == self._me) for event in events}
+        topics = {(event.kind, event.user_id == self._me) for event in events}
         with self._lock:
             self._pending |= topics
             if self._awake:
@@ -102,5 +95,5 @@ class Live:
                 return
         self._loop.call_later(self._interval, self._notify)
         for kinds, mine, refresh in tuple(self._listeners):
-            if any(t.kind in kinds and (t.mine or not mine) for t in topics):
+            if any(kind in kinds and (is_mine or not mine) for kind, is_mine in topics):
                 refresh()

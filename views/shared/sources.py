@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
-import msgspec
-
 from flashflow.backend import Backend, DigestChoice, DigestIn, NotificationType, TypeIn, TypePreference, build, given
 from flashflow.views.controls.protocols import DigestSetting, Inbox, Matrix, TypeRow
 from flashflow.views.shared.live import NOTIFICATION_KINDS, Live
@@ -123,5 +121,9 @@ def _row(kind: TypePreference, declared: NotificationType | None, digests: Mappi
 
 def _with_critical(kind: NotificationType, critical: bool) -> TypeIn:
     """Return the type's declaration with ``critical`` replaced."""
-    fields = msgspec.to_builtins(kind) | {"critical": critical}
-    return build(TypeIn, **{name: fields[name] for name in TypeIn.__struct_fields__})
+    fields = {name: getattr(kind, name) for name in TypeIn.__struct_fields__}
+    fields["critical"] = critical
+    if kind.throttle is not None:
+        fields["throttle"] = {"limit": kind.throttle.limit, "minutes": kind.throttle.minutes}
+    fields["failover"] = [{"channel": stage.channel, "after_minutes": stage.after_minutes} for stage in kind.failover]
+    return build(TypeIn, **fields)
