@@ -19,6 +19,7 @@ from flashflow.views.controls.texts import body, small
 from flashflow.views.controls.tokens import GOOD, GRID, HIGH, MUTED, TARGET, URGENT
 from flashflow.views.settings.channel_fields import TABLES, TableSpec, other_table, stored_at
 from flashflow.views.settings.channel_form import ChannelForm
+from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.delivery_labels import PLATFORMS, outcome_of, provider_text
 from flashflow.views.shared.form import Columns
 from flashflow.views.shared.screen_base import Screen
@@ -153,13 +154,15 @@ class ChannelRow:
         self._message.visible = True
 
 
-class ChannelList:
+class ChannelList(SettingsPart):
     """All channels and a form to add another; at most one form is open."""
 
     def __init__(self, screen: Screen) -> None:
-        self.screen = screen
+        super().__init__(screen)
         self._rows: dict[str, ChannelRow] = {}
         self._tables: Mapping[str, Any] = {}
+        self.broken: Mapping[str, str] = {}
+        """The reason by channel that cannot work."""
         self._list = column([], 12)
         opened = on_press(self._open_new)
         add = ft.TextButton("Add another service…", icon=ft.Icons.ADD, height=TARGET, on_click=opened)
@@ -167,12 +170,15 @@ class ChannelList:
         self._new = ft.Container(visible=False)
         self.control = card(column([self._list, self._add, self._new], 12), key="channels")
 
-    def set_data(self, states: Sequence[ChannelState], tables: Mapping[str, Any]) -> None:
-        """Set the channels and their settings."""
-        self._tables = tables
+    def load(self) -> tuple[Sequence[ChannelState], Mapping[str, Any]]:
+        return self.backend.channel_states(), self.backend.settings.shown()
+
+    def set_data(self, data: tuple[Sequence[ChannelState], Mapping[str, Any]]) -> None:
+        states, self._tables = data
+        self.broken = {state.name: state.detail for state in states if not state.works}
         self._rows = {state.name: self._rows.get(state.name) or ChannelRow(self, state.name) for state in states}
         for state in states:
-            self._rows[state.name].set_data(state, tables)
+            self._rows[state.name].set_data(state, self._tables)
         self._list.controls = [row.control for row in self._rows.values()]
 
     def close_forms(self) -> None:

@@ -30,6 +30,9 @@ class Contacts(SettingsPart):
         fields = grid([field.control for field in self._fields.values()])
         self.control = card(column([fields, self._saving.control], 2 * GRID), key="contacts")
 
+    def load(self) -> Contact:
+        return self.backend.notifications.delivery_settings.contact(self.backend.me)
+
     def set_data(self, contact: Contact) -> None:
         """Show the stored contacts, except in fields with unsaved input."""
         for name, field in self._fields.items():
@@ -43,7 +46,7 @@ class Contacts(SettingsPart):
 
     async def _save(self, _: object) -> None:
         changes = {name: field.text or None for name, field in self._fields.items() if field.is_changed}
-        services, me = self.screen.backend.notifications, self.screen.backend.me
+        services, me = self.backend.notifications, self.backend.me
         stored: list[Contact] = []
 
         def write() -> None:

@@ -6,7 +6,7 @@ import shlex
 
 import flet as ft
 
-from flashflow.backend import ErasedUser, PrivacySettings, RetentionSettings, RetentionStatus
+from flashflow.backend import ErasedUser, RetentionStatus
 from flashflow.views.controls.buttons import named_button, on_press
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.layout import card, column, flow, hairline
@@ -55,18 +55,20 @@ class YourData(SettingsPart):
         )
         self.draw()
 
-    def set_data(self, stored: RetentionStatus, privacy: PrivacySettings, retention: RetentionSettings) -> None:
-        """Set the stored sizes and the rules."""
-        size = data_labels.size_text
+    def load(self) -> RetentionStatus:
+        return self.backend.retention.status()
+
+    def set_data(self, stored: RetentionStatus) -> None:
+        size, settings = data_labels.size_text, self.backend.settings.settings
         parts = f"activities {size(stored.activity_bytes)}, notifications {size(stored.notification_bytes)}"
         total = size(stored.activity_bytes + stored.notification_bytes)
         self._where.controls = [
-            copyable(body(str(self.screen.backend.data_dir), strong=True)),
+            copyable(body(str(self.backend.data_dir), strong=True)),
             small(f"{total}: {parts}"),
         ]
         rules: list[ft.Control] = [
-            body(data_labels.retention_text(retention)),
-            body(data_labels.tracking_text(privacy)),
+            body(data_labels.retention_text(settings.retention)),
+            body(data_labels.tracking_text(settings.privacy)),
         ]
         if stored.pruned_before is not None:
             rules.append(small(f"Activities before {exact(stored.pruned_before, self.screen.now())} were deleted."))
@@ -109,7 +111,7 @@ class YourData(SettingsPart):
         self._busy = True
         self.redraw()
         done: list[ErasedUser] = []
-        refusal = await submit(lambda: done.append(self.screen.backend.erasing.erase(user)), {})
+        refusal = await submit(lambda: done.append(self.backend.erasing.erase(user)), {})
         self._busy, self._confirming = False, None
         if refusal is None:
             self._field.reset()

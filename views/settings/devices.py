@@ -36,6 +36,9 @@ class Devices(SettingsPart):
         self._list = column([], 12)
         self.control = card(self._list, key="devices")
 
+    def load(self) -> Sequence[Device]:
+        return self.backend.notifications.list_devices(self.backend.me)
+
     def set_data(self, devices: Sequence[Device]) -> None:
         self._devices = devices
         self.draw()
@@ -84,7 +87,7 @@ class Devices(SettingsPart):
 
     async def _remove(self, device: Device) -> None:
         self._confirming = None
-        await self.write(self.screen.backend.notifications.devices.remove_write, device.id, None)
+        await self.write(self.backend.notifications.devices.remove_write, device.id, None)
 
 
 def device_name(device: Device) -> str:

@@ -29,6 +29,9 @@ class KeyActivities(SettingsPart):
         self._list = column([])
         self.control = card(self._list, key="key-activities")
 
+    def load(self) -> Sequence[ActivityType]:
+        return self.backend.activity.rollups.activity_types()
+
     def set_data(self, types: Sequence[ActivityType]) -> None:
         """Set the activity types; key activities are listed first."""
         self._types = sorted(types, key=lambda kind: (not kind.key, kind.name))
@@ -59,7 +62,7 @@ class KeyActivities(SettingsPart):
         self._busy = kind.name
         self.redraw()
         try:
-            rollups = self.screen.backend.activity.rollups
+            rollups = self.backend.activity.rollups
             await self.screen.act(lambda: rollups.mark_key_activity(kind.name, not kind.key))
         finally:
             self._busy = None

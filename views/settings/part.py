@@ -16,8 +16,17 @@ class SettingsPart:
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
+        self.backend = screen.backend
         self._confirming: str | None = None
         """The id of the row that waits for a confirmation."""
+
+    def load(self) -> Any:
+        """Query the part's data. Runs in a worker thread."""
+        raise NotImplementedError
+
+    def set_data(self, data: Any) -> None:
+        """Show the data of ``load``."""
+        raise NotImplementedError
 
     def draw(self) -> None:
         """Build the changing controls again."""
@@ -34,7 +43,7 @@ class SettingsPart:
 
     async def write(self, command: Callable[..., Any], *given: Any) -> None:
         """Store the write of ``command(*given)``; an error is shown."""
-        store = self.screen.backend.notifications.store
+        store = self.backend.notifications.store
         await self.screen.act(lambda: store.run(command(*given)))
 
     def keep_button(self, name: str, *, disabled: bool = False, key: str = "keep") -> ft.Control:

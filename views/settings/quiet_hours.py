@@ -8,12 +8,13 @@ from datetime import datetime
 
 import flet as ft
 
-from flashflow.backend import Decided, QuietHoursIn, QuietSetting, given
+from flashflow.backend import Decided, QuietHoursIn, QuietSetting, SendIn, given
 from flashflow.views.controls.buttons import Handler, choice, named_button, on_press, on_switch
 from flashflow.views.controls.layout import card, column, flow, growing, hairline, mark_row
 from flashflow.views.controls.relative_time import upcoming
 from flashflow.views.controls.texts import body, heading, silent, small
 from flashflow.views.controls.tokens import GRID, HIGH, URGENT
+from flashflow.views.settings.channels import ChannelList
 from flashflow.views.settings.part import SettingsPart
 from flashflow.views.shared.delivery_labels import channel_name, current_outcome
 from flashflow.views.shared.form import QUARTER, Field, as_time, grid, submit
@@ -21,14 +22,18 @@ from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.sources import set_do_not_disturb
 
 DAYS = {"mon": "Mon", "tue": "Tue", "wed": "Wed", "thu": "Thu", "fri": "Fri", "sat": "Sat", "sun": "Sun"}
+MOST_CHANNELS = 16
+"""Largest number of channels in one notification."""
 PLAIN = "During these hours all but critical notifications are held, except in the app, and then sent as one digest."
 
 
 class QuietHoursPanel(SettingsPart):
     """Quiet hours form. The switch and the days are saved at once, times and zone when their field loses focus."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, channels: ChannelList) -> None:
+        """``channels`` must get its data first."""
         super().__init__(screen)
+        self._channels = channels
         self._one_write = asyncio.Lock()
         self._enabled = False
         self._days: tuple[str, ...] = tuple(DAYS)
@@ -59,18 +64,23 @@ class QuietHoursPanel(SettingsPart):
         ]
         self.control = card(column(parts, 2 * GRID), key="quiet")
 
-    def set_data(
-        self, setting: QuietSetting, decided: Sequence[Decided], broken: Mapping[str, str], now: datetime
-    ) -> None:
-        """Set the stored setting and its effect; ``broken``: reason by channel that cannot work."""
+    def load(self) -> tuple[QuietSetting, Sequence[Decided]]:
+        """Query the setting, and what would happen to a normal notification now."""
+        services, me = self.backend.notifications, self.backend.me
+        channels = list(services.channels.all[:MOST_CHANNELS])
+        normal = SendIn(user_id=me, title="Now?", message="Now?", channels=channels)
+        return services.delivery_settings.quiet_hours(me), services.dry_run(normal)[0].deliveries
+
+    def set_data(self, data: tuple[QuietSetting, Sequence[Decided]]) -> None:
+        setting, decided = data
         self._enabled, self._days = setting.enabled, setting.days
         self._switch.value = setting.enabled
         for name, field in self._fields.items():
             field.set_data(getattr(setting, name))
         for day, chip in self._chips.items():
             chip.selected = day in setting.days
-        self._disturb.controls = [self._disturb_row(setting.do_not_disturb_until, now)]
-        self._now.controls = [now_lines(decided, broken)]
+        self._disturb.controls = [self._disturb_row(setting.do_not_disturb_until, self.screen.now())]
+        self._now.controls = [now_lines(decided, self._channels.broken)]
 
     def _disturb_row(self, until: datetime | None, now: datetime) -> ft.Row:
         text = body("Do not disturb", strong=True)
@@ -83,7 +93,7 @@ class QuietHoursPanel(SettingsPart):
         return ft.Row([growing(text), button], key="disturb", spacing=12)
 
     async def _set_do_not_disturb(self, minutes: int | None) -> None:
-        await self.screen.act(lambda: set_do_not_disturb(self.screen.backend, minutes))
+        await self.screen.act(lambda: set_do_not_disturb(self.backend, minutes))
 
     async def _turn(self, on: bool) -> None:
         self._enabled = on
@@ -123,7 +133,7 @@ class QuietHoursPanel(SettingsPart):
             elif name is not None:
                 text = self._fields[name].text
                 changes[name] = (text or None) if name == "timezone" else as_time(text)
-            services, me = self.screen.backend.notifications, self.screen.backend.me
+            services, me = self.backend.notifications, self.backend.me
             stored: list[QuietSetting] = []
 
             def write() -> None:

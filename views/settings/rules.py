@@ -48,7 +48,7 @@ class RuleList(SettingsPart):
 
     def load(self) -> Sequence[Rule]:
         """Return the rules. Runs in a worker thread."""
-        return self.screen.backend.rules.page(None, MOST_SHOWN).rules
+        return self.backend.rules.page(None, MOST_SHOWN).rules
 
     def set_data(self, rules: Sequence[Rule]) -> None:
         self._rules = rules
@@ -79,7 +79,7 @@ class RuleList(SettingsPart):
         self._rows.controls = rows
 
     def _row(self, rule: Rule) -> ft.Control:
-        now, me = self.screen.now(), self.screen.backend.me
+        now, me = self.screen.now(), self.backend.me
         origin = f" · from {one_line(rule.app, 60)}" if rule.app != "local" else ""
         history = small(f"{history_text(rule, now)} · {rule.name}{origin}")
         if rule.last_fired_at is not None:
@@ -102,7 +102,7 @@ class RuleList(SettingsPart):
         )
 
     def _buttons(self, rule: Rule) -> list[ft.Control]:
-        name, rules = rule.name, self.screen.backend.rules
+        name, rules = rule.name, self.backend.rules
         if self._confirming == rule.id:
             sure, delete = f"Delete for good: {name}", on_press(self._delete, rule)
             return [named_button(ft.FilledTonalButton, "Delete", sure, delete, key="sure"), self.keep_button(name)]
@@ -116,15 +116,15 @@ class RuleList(SettingsPart):
 
     async def _delete(self, rule: Rule) -> None:
         self._confirming = None
-        await self.write(self.screen.backend.rules.delete_write, _ref(rule))
+        await self.write(self.backend.rules.delete_write, _ref(rule))
 
     async def _enable(self, rule: Rule, on: bool) -> None:
-        await self.write(self.screen.backend.rules.enable_write, _ref(rule), on)
+        await self.write(self.backend.rules.enable_write, _ref(rule), on)
         self.request_refresh()  # if the change was refused, the switch returns to the stored state
 
     async def _dry_run(self, rule: Rule) -> None:
         try:
-            result = await asyncio.to_thread(self.screen.backend.rules.dry_run_of, _ref(rule))
+            result = await asyncio.to_thread(self.backend.rules.dry_run_of, _ref(rule))
             self._dry_runs[rule.id] = (dry_run_text(result), None)
         except FlashFlowError as refusal:
             self._dry_runs[rule.id] = (f"The dry run failed: {refusal}", URGENT)

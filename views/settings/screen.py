@@ -7,19 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import flet as ft
 
-from flashflow.backend import (
-    SETTINGS_FILE,
-    ActivityType,
-    ChannelState,
-    Contact,
-    Decided,
-    Device,
-    EventKind,
-    QuietSetting,
-    RetentionStatus,
-    Rule,
-    SendIn,
-)
+from flashflow.backend import SETTINGS_FILE, EventKind
 from flashflow.views.controls.layout import card, column
 from flashflow.views.controls.notification_settings import NotificationSettings
 from flashflow.views.controls.texts import body, copyable, small
@@ -29,6 +17,7 @@ from flashflow.views.settings.contacts import Contacts
 from flashflow.views.settings.data import YourData
 from flashflow.views.settings.devices import Devices
 from flashflow.views.settings.key_activities import KeyActivities
+from flashflow.views.settings.part import SettingsPart
 from flashflow.views.settings.quiet_hours import QuietHoursPanel
 from flashflow.views.settings.rules import RuleList
 from flashflow.views.shared.cli_snippets import send_command
@@ -36,27 +25,16 @@ from flashflow.views.shared.screen_base import Screen
 from flashflow.views.shared.sources import MyPreferences
 from flashflow.views.shared.widgets import command, page_column, page_padding, section, warning
 
-MOST_CHANNELS = 16
-"""Largest number of channels in one notification."""
-
 DEVICES = "They receive push notifications."
 RULES = "Send a notification when an activity happens or a metric changes."
 KEY_WORDS = "A session with a key activity is engaged, and key activities count in the engagement score."
 
 
 class SettingsData(NamedTuple):
-    """Data of the screen, except the preferences."""
+    """The fault of the settings file, and the data of each part."""
 
-    contact: Contact
-    quiet: QuietSetting
-    decided: tuple[Decided, ...]
-    channels: tuple[ChannelState, ...]
-    tables: dict[str, Any]
     problem: str | None
-    devices: tuple[Device, ...]
-    rules: Sequence[Rule]
-    types: tuple[ActivityType, ...]
-    retention: RetentionStatus
+    parts: list[Any]
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -72,12 +50,15 @@ class Settings(Screen):
     def init(self) -> None:
         super().init()
         self._contacts = Contacts(self)
-        self._quiet = QuietHoursPanel(self)
         self._channels = ChannelList(self)
+        self._quiet = QuietHoursPanel(self, self._channels)
         self._devices = Devices(self)
         self._rules = RuleList(self)
         self._key_activities = KeyActivities(self)
         self._data = YourData(self)
+        self._parts: Sequence[SettingsPart] = (
+            self._contacts, self._channels, self._quiet, self._devices, self._rules, self._key_activities, self._data
+        )  # fmt: skip
         self._matrix = NotificationSettings(source=MyPreferences(self.backend, self.live), wide=self.wide)
         self._problem = ft.Container(key="problem", visible=False)
         self._api = ft.Container()
@@ -96,36 +77,14 @@ class Settings(Screen):
         return end
 
     def load(self) -> SettingsData:
-        backend, services, me = self.backend, self.backend.notifications, self.backend.me
-        ordinary = SendIn(
-            user_id=me, title="Now?", message="Now?", channels=list(services.channels.all[:MOST_CHANNELS])
-        )
-        return SettingsData(
-            contact=services.delivery_settings.contact(me),
-            quiet=services.delivery_settings.quiet_hours(me),
-            decided=services.dry_run(ordinary)[0].deliveries,
-            channels=backend.channel_states(),
-            tables=backend.settings.shown(),
-            problem=backend.settings.problem,
-            devices=services.list_devices(me),
-            rules=self._rules.load(),
-            types=backend.activity.rollups.activity_types(),
-            retention=backend.retention.status(),
-        )
+        return SettingsData(self.backend.settings.problem, [part.load() for part in self._parts])
 
     def render(self, data: SettingsData) -> ft.Control:
         backend = self.backend
-        self._contacts.set_data(data.contact)
-        broken = {state.name: state.detail for state in data.channels if not state.works}
-        self._quiet.set_data(data.quiet, data.decided, broken, self.now())
-        self._channels.set_data(data.channels, data.tables)
+        for part, loaded in zip(self._parts, data.parts, strict=True):
+            part.set_data(loaded)
         self._problem.visible = data.problem is not None
         self._problem.content = _problem(str(backend.data_dir / SETTINGS_FILE), data.problem)
-        self._devices.set_data(data.devices)
-        self._rules.set_data(data.rules)
-        self._key_activities.set_data(data.types)
-        rules = backend.settings.settings
-        self._data.set_data(data.retention, rules.privacy, rules.retention)
         self._api.content = _api(backend.url, backend.me)
         self._about.content = copyable(small(f"FlashFlow {backend.version} · data in {backend.data_dir}"))
         if self._page is None:
