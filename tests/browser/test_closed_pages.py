@@ -95,10 +95,10 @@ def test_an_app_that_waits_for_ever_ends_after_its_browser(monkeypatch: pytest.M
             ended.append("app")
 
     async def run() -> None:
-        told = iter([{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}])
+        messages = iter([{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}])
 
         async def receive() -> dict[str, Any]:
-            return next(told)
+            return next(messages)
 
         async def send(message: dict[str, Any]) -> None:
             raise AssertionError(message)

@@ -67,7 +67,7 @@ def test_posted_activities_change_tiles_trend_and_lists_live(server: ServerProce
     screen.read("Retention: 1 new user in 1 cohort")
 
     line = screen.find("img", re.compile("^Activities from"))
-    line.hover(timeout=DEADLINE)  # which has the chart drawn anew
+    line.hover(timeout=DEADLINE)  # which has the chart drawn again
 
     track(server, "carla", "search")
 

@@ -36,8 +36,8 @@ def server(tmp_path: Path, mail: SmtpServer) -> Iterator[ServerProcess]:
         encoding="utf-8",
     )
     with serving(data, ui=True, env={"FLASHFLOW_USER": ME, "FLASHFLOW_KEYRING": "off"}) as running:
-        told = running.api("POST", f"/api/users/{ME}/contacts", {"email": "ada@example.test"})
-        assert told.status_code == 200, told.text
+        answer = running.api("POST", f"/api/users/{ME}/contacts", {"email": "ada@example.test"})
+        assert answer.status_code == 200, answer.text
         yield running
 
 

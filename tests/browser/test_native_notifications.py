@@ -98,14 +98,14 @@ def test_a_push_to_the_person_here_is_shown_by_the_daemon_and_reported_as_delive
 @pytest.mark.parametrize("how", ["read/{}", "read-all/ada", "archive/{}", "snooze/{}"])
 def test_a_toast_is_dismissed_once_its_notification_is_read_or_archived(desk: Desk, how: str) -> None:
     sent = desk.show()
-    body = {"until": moment(3600)} if how.startswith("snooze") else None
+    body = {"until": timestamp_in(3600)} if how.startswith("snooze") else None
     answer = desk.server.api("POST", f"/api/notifications/{how.format(sent)}", body)
     assert answer.status_code == 200, answer.text
     desk.see_it_close()
 
 
 def test_a_toast_is_dismissed_once_its_notification_has_expired(desk: Desk) -> None:
-    sent = desk.show(expires_at=moment(3.5))
+    sent = desk.show(expires_at=timestamp_in(3.5))
     desk.see_it_close()
     assert desk.status(sent) == "expired"
 
@@ -117,10 +117,10 @@ def test_a_shown_toast_cannot_be_cancelled(desk: Desk) -> None:
 
 
 def test_a_cancelled_scheduled_notification_is_never_shown(desk: Desk) -> None:
-    body = {"user_id": "ada", "title": "never", "message": "m", "channels": ["push"], "scheduled_at": moment(2)}
+    body = {"user_id": "ada", "title": "never", "message": "m", "channels": ["push"], "scheduled_at": timestamp_in(2)}
     sent = desk.server.api("POST", "/api/notifications/send", body).json()["notification_id"]
     assert desk.post(f"cancel/{sent}") == 200
-    last = desk.show(title="last", scheduled_at=moment(2.5))
+    last = desk.show(title="last", scheduled_at=timestamp_in(2.5))
     assert "never" not in {shown.title for shown in desk.session.history()}
     assert (desk.status(sent), desk.status(last)) == ("cancelled", "delivered")
 
@@ -161,7 +161,7 @@ def test_a_dismissed_toast_leaves_its_notification_unread(desk: Desk) -> None:
     assert desk.status(waved_away) == "delivered"
 
 
-def moment(seconds: float) -> str:
+def timestamp_in(seconds: float) -> str:
     """A time so many seconds from now."""
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 

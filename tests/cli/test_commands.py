@@ -169,7 +169,7 @@ def test_version(tmp_path: Path) -> None:
     assert re.fullmatch(r"flashflow \d+\.\d+\.\d+\n", done.stdout)
 
 
-def test_the_next_free_port_is_taken_where_it_is_asked_for(server: ServerProcess, tmp_path: Path) -> None:
+def test_the_option_for_the_next_free_port_takes_it(server: ServerProcess, tmp_path: Path) -> None:
     with serving(tmp_path, "--port", str(server.port), "--next-free-port") as second:
         assert second.port > server.port
         assert json.loads((tmp_path / "server.json").read_text())["url"] == second.url

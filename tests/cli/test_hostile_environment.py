@@ -238,7 +238,7 @@ def test_an_odd_setting_is_named_in_one_line(tmp_path: Path, env: dict[str, str 
     assert named in one_line(run(tmp_path, "key", env=env))
 
 
-def test_a_user_without_a_home_is_told_how_to_name_a_folder(tmp_path: Path) -> None:
+def test_a_user_without_a_home_gets_the_option_that_names_a_folder(tmp_path: Path) -> None:
     if os.getuid() != 0:
         give_up("only root can run as a user that does not exist")
     # The modules are loaded first: that user may read none of root's files.

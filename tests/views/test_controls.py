@@ -234,8 +234,8 @@ def live_on(bus: Bus) -> tuple[Live, HeldLoop]:
 def test_a_burst_from_many_threads_costs_one_refresh_an_interval() -> None:
     bus = Bus()
     live, loop = live_on(bus)
-    asked: list[str] = []
-    live.listen(("activity",), lambda: asked.append("activity"))
+    refreshes: list[str] = []
+    live.listen(("activity",), lambda: refreshes.append("activity"))
 
     def burst() -> None:
         for i in range(1000):
@@ -248,13 +248,13 @@ def test_a_burst_from_many_threads_costs_one_refresh_an_interval() -> None:
         thread.join()
     assert len(loop.soon) == 1
     loop.run_soon()
-    assert asked == ["activity"]  # the first at once
+    assert refreshes == ["activity"]  # the first at once
 
     burst()
     assert loop.soon == []  # nothing wakes the page within the interval
     assert [delay for delay, _ in loop.later] == [0.1]
     loop.run_later()
-    assert asked == ["activity"] * 2
+    assert refreshes == ["activity"] * 2
     loop.run_later()  # nothing happened since: it goes to rest
     assert loop.later == []
     bus.publish([Event("activity", "x")])
@@ -280,20 +280,20 @@ def test_a_listener_gets_its_kinds_and_with_mine_only_its_users_events() -> None
 def test_a_disconnected_page_is_ignored_and_refreshes_after_a_reconnect() -> None:
     bus = Bus()
     live, loop = live_on(bus)
-    asked: list[int] = []
-    live.listen(("activity",), lambda: asked.append(1))
+    refreshes: list[int] = []
+    live.listen(("activity",), lambda: refreshes.append(1))
     bus.publish([Event("activity", "1")])
     live.stop()
     loop.run_soon()
     bus.publish([Event("activity", "2")])
-    assert asked == []
+    assert refreshes == []
     assert loop.soon == []
     assert loop.later == []
     live.start()
-    assert asked == [1]
+    assert refreshes == [1]
     bus.publish([Event("activity", "3")])
     loop.run_soon()
-    assert asked == [1, 1]
+    assert refreshes == [1, 1]
 
 
 def test_a_closed_loop_does_not_reach_the_thread_that_committed(caplog: pytest.LogCaptureFixture) -> None:
@@ -525,11 +525,11 @@ class FakeMatrix:
 
 @dataclass
 class FakePreferences:
-    """A PreferenceSource in memory; ``asked`` records every call except choices."""
+    """A PreferenceSource in memory; ``calls`` records every call except choices."""
 
     matrix_now: FakeMatrix
     broken: bool = False
-    asked: list[tuple[object, ...]] = field(default_factory=list)
+    calls: list[tuple[object, ...]] = field(default_factory=list)
 
     def matrix(self) -> FakeMatrix:
         return self.matrix_now
@@ -541,10 +541,10 @@ class FakePreferences:
         self.matrix_now = replace(self.matrix_now, preferences=(*self.matrix_now.preferences, choice))
 
     def set_digest(self, notification_type: str, frequency: str | None, at: str | None) -> None:
-        self.asked.append((notification_type, frequency, at))
+        self.calls.append((notification_type, frequency, at))
 
     def set_critical(self, notification_type: str, critical: bool) -> None:
-        self.asked.append((notification_type, critical))
+        self.calls.append((notification_type, critical))
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
         return lambda: None
@@ -606,7 +606,7 @@ async def test_the_critical_switch_needs_the_permission(wide: bool) -> None:
     await settings.refresh()
     assert switches(settings)[name].value is False
     await settings.mark_critical("builds", True)
-    assert source.asked == [("builds", True)]
+    assert source.calls == [("builds", True)]
 
 
 @pytest.mark.parametrize(
@@ -631,7 +631,7 @@ async def test_the_digest_menu_shows_and_changes_the_setting(digest: Often, word
     for item in (*menu.items[:3], *menu.items[4:]):
         await item.on_click(None)
     back = [("builds", None, None)] if digest.chosen else []
-    assert source.asked == [("builds", "off", None), ("builds", "hourly", None), ("builds", "daily", at), *back]
+    assert source.calls == [("builds", "off", None), ("builds", "hourly", None), ("builds", "daily", at), *back]
 
 
 async def test_a_channel_turned_off_for_all_cannot_be_turned_on_for_one() -> None:

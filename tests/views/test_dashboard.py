@@ -329,10 +329,10 @@ def test_a_funnel_is_queried_once_every_step_is_chosen() -> None:
 
 def test_a_period_ends_today_and_has_as_many_days_as_it_says() -> None:
     for period in PERIODS:
-        asked = Selection(period=period).filters(TODAY)
-        assert asked.last == TODAY
-        assert asked.first is not None
-        assert (TODAY - asked.first).days + 1 == period.days
+        filters = Selection(period=period).filters(TODAY)
+        assert filters.last == TODAY
+        assert filters.first is not None
+        assert (TODAY - filters.first).days + 1 == period.days
     rows = cohorts_of(TODAY)
     assert rows.first == date(2026, 11, 9)
 
@@ -371,15 +371,15 @@ def test_a_panel_is_drawn_only_when_its_data_changes() -> None:
 async def test_a_refresh_that_takes_long_is_followed_by_a_longer_rest() -> None:
     rests: list[float] = []
     times = iter((10.0, 10.5, 20.0, 20.001))
-    asked = 0
+    refreshes = 0
 
     async def rest(seconds: float) -> None:
         rests.append(seconds)
 
     async def refresh() -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
+        nonlocal refreshes
+        refreshes += 1
+        if refreshes == 1:
             refresher.request_refresh()
 
     refresher = Refresher(refresh, 1.0, 5.0, now=lambda: next(times), sleep=rest)
@@ -431,8 +431,8 @@ async def test_an_empty_dashboard_shows_a_command_and_then_the_activities(backen
 
 async def test_a_refresh_without_changes_draws_nothing(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     visit(backend, "bob", "page_view", "search")
-    moment = datetime.now(UTC)
-    screen = screen_over(backend, now=lambda: moment)
+    now = datetime.now(UTC)
+    screen = screen_over(backend, now=lambda: now)
     drawn(screen)
     redrawn: list[str] = []
     monkeypatch.setattr(Panel, "redraw", lambda self: redrawn.append(type(self).__name__))
@@ -469,7 +469,7 @@ async def test_without_comparison_no_change_is_shown(backend: Backend) -> None:
 async def test_a_funnel_error_is_shown_in_its_panel(backend: Backend) -> None:
     visit(backend, "bob", "page_view", "search")
     screen = screen_over(backend)
-    screen.chosen.steps = ["page_view"] * 11  # more than can be asked for
+    screen.chosen.steps = ["page_view"] * 11  # more than a query takes
     found = screen.load()
     assert found.funnel is None
     assert any("2 to 10" in text for text in texts(drawn(screen)))

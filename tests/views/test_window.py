@@ -24,7 +24,7 @@ with open(pid_file, "w") as file:
 client = socket.socket(socket.AF_UNIX)
 client.connect(address)
 mode = oct(os.stat(os.path.dirname(address)).st_mode & 0o777)
-with open({told!r}, "w") as file:
+with open({report!r}, "w") as file:
     file.write(f"{{os.getpid()}} {{mode}}")
 while not os.path.exists({close!r}):
     time.sleep(0.01)
@@ -35,11 +35,11 @@ class Opened:
     """``python main.py`` with a display and the stand-in client."""
 
     def __init__(self, folder: Path) -> None:
-        self.told, self.close = folder / "told", folder / "close"
+        self.report, self.close = folder / "report", folder / "close"
         views = folder / "view"
         views.mkdir()
         client = views / "flet"
-        client.write_text(CLIENT.format(python=sys.executable, told=str(self.told), close=str(self.close)))
+        client.write_text(CLIENT.format(python=sys.executable, report=str(self.report), close=str(self.close)))
         client.chmod(client.stat().st_mode | stat.S_IXUSR)
         self.data = folder / "data"
         self.out = folder / "out"
@@ -51,7 +51,7 @@ class Opened:
 
     def client(self) -> tuple[int, str]:
         """The client's pid and its socket folder's mode, once it is connected."""
-        text = eventually(lambda: self.told.exists() and self.told.read_text(), 20, "the client")
+        text = eventually(lambda: self.report.exists() and self.report.read_text(), 20, "the client")
         pid, mode = str(text).split()
         return int(pid), mode
 

@@ -47,7 +47,7 @@ def user_row(user: UserRow, today: date, open_user: Callable[[str], None]) -> ft
     texts = growing(column([caller_text(user.user_id, strong=True), seen]))
     line = ft.ProgressBar((user.engagement_score or 0) / 100, width=56, bar_height=4, border_radius=2, color=ACCENT)
     value = ft.Text(score(user.engagement_score), width=32, text_align=ft.TextAlign.RIGHT)
-    row = ft.Row([texts, line, value], spacing=GRID, vertical_alignment=ft.CrossAxisAlignment.CENTER)
+    row = ft.Row([texts, line, value], spacing=GRID)
     made_of = "\n".join(("Engagement score, of 100:", *score_parts(user.engagement_parts)))
     explained = ft.Container(row, tooltip=hint(made_of if user.engagement_parts else "Not seen in the last 28 days"))
     opened, key = on_press(open_user, user.user_id), f"user-{user.user_id}"

@@ -10,7 +10,7 @@ import flet as ft
 import flet.canvas as cv
 
 from flashflow.views.controls.buttons import icon_button, on_press
-from flashflow.views.controls.layout import card, column, growing, hairline
+from flashflow.views.controls.layout import card, column, flow, growing, hairline
 from flashflow.views.controls.refresher import is_mounted
 from flashflow.views.controls.texts import heading, silent, small
 from flashflow.views.controls.tokens import BODY, GRID, TARGET, TITLE
@@ -130,9 +130,9 @@ def titled_panel(
     texts: list[ft.Control] = [heading(title)]
     if subtitle:
         texts.append(small(subtitle))
-    named = ft.Row(texts, wrap=True, spacing=GRID, run_spacing=2, vertical_alignment=ft.CrossAxisAlignment.CENTER)
+    named = flow(texts, run_spacing=2)
     head = [growing(named), *([about(title, means)] if means else [])]
-    row = ft.Row(head, spacing=GRID, vertical_alignment=ft.CrossAxisAlignment.CENTER)
+    row = ft.Row(head, spacing=GRID)
     above = 2 if means else 15  # a button makes the head taller by itself
     top = ft.Container(row, padding=ft.Padding.only(left=16, right=4 if means else 16, top=above, bottom=above))
     if padded:

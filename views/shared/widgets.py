@@ -49,11 +49,7 @@ def command(line: str, name: str) -> ft.Container:
 
     text = ft.Text(line, size=SMALL, font_family="monospace", selectable=True, expand=True)
     return ft.Container(
-        content=ft.Row(
-            [text, icon_button(ft.Icons.CONTENT_COPY, f"Copy: {name}", copy)],
-            spacing=GRID,
-            vertical_alignment=ft.CrossAxisAlignment.CENTER,
-        ),
+        content=ft.Row([text, icon_button(ft.Icons.CONTENT_COPY, f"Copy: {name}", copy)], spacing=GRID),
         padding=ft.Padding.only(left=12, right=4, top=4, bottom=4),
         border_radius=GRID,
         bgcolor=ft.Colors.SURFACE_CONTAINER,
