@@ -22,7 +22,7 @@ from flashflow.backend.core.private_files import read_or_create
 from flashflow.backend.schemas.records import SCOPES, ApiKey
 from flashflow.backend.schemas.requests import KeyIn, build
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.engine.writer import Tx, Write, each_item
 from flashflow.backend.store.notifications import api_keys
 
 log = logging.getLogger(__name__)
@@ -127,22 +127,21 @@ class KeyRing:
         self._reload()
         return gone
 
-    def _insert(self, tx: Tx, items: Sequence[tuple[KeyIn, bytes]]) -> Sequence[ApiKey | Conflict]:
-        answers: list[ApiKey | Conflict] = []
-        for request, digest in items:
-            scopes = tuple(scope for scope in SCOPES if scope in request.scopes)
-            row = api_keys.insert_key(tx.conn, request.name, digest, scopes, tx.now_ms)
-            answers.append(
-                Conflict(f"There is a key “{request.name}” already; revoke it first.") if row is None else _to_key(row)
-            )
-        return answers
+    @each_item
+    def _insert(self, tx: Tx, item: tuple[KeyIn, bytes]) -> ApiKey:
+        request, digest = item
+        scopes = tuple(scope for scope in SCOPES if scope in request.scopes)
+        row = api_keys.insert_key(tx.conn, request.name, digest, scopes, tx.now_ms)
+        if row is None:
+            raise Conflict(f"There is a key “{request.name}” already; revoke it first.")
+        return _to_key(row)
 
-    def _revoke(self, tx: Tx, items: Sequence[str]) -> Sequence[ApiKey | NotFound]:
-        answers: list[ApiKey | NotFound] = []
-        for name in items:
-            row = api_keys.revoke_key(tx.conn, name, tx.now_ms)
-            answers.append(NotFound(f"There is no key “{name}” in use.") if row is None else _to_key(row))
-        return answers
+    @each_item
+    def _revoke(self, tx: Tx, name: str) -> ApiKey:
+        row = api_keys.revoke_key(tx.conn, name, tx.now_ms)
+        if row is None:
+            raise NotFound(f"There is no key “{name}” in use.")
+        return _to_key(row)
 
     def _reload(self) -> None:
         # One at a time: rows read before a revocation must not replace those read after it.

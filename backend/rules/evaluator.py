@@ -34,7 +34,7 @@ from flashflow.backend.domain.rule_conditions import (
 from flashflow.backend.notifications.send import SendOrders
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.rules.messages import activity_data, alert_data, request, used_variables
-from flashflow.backend.schemas.rules import WEEK_MINUTES
+from flashflow.backend.schemas.requests import WEEK_MINUTES
 from flashflow.backend.store.activity import rule_queries
 from flashflow.backend.store.activity.activities import last_seq
 from flashflow.backend.store.engine.errors import is_storage_fault

@@ -7,14 +7,12 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from flashflow.backend.schemas.requests import END, LOCALE, Input, Timestamp, TypeOrAll, row_json
+from flashflow.backend.schemas.requests import AT, LOCALE, WEEK_MINUTES, Input, Timestamp, TypeOrAll, row_json
 from flashflow.backend.schemas.validation import decode
 
 T = TypeVar("T", bound=Input)
 
-WEEK_MINUTES = 7 * 24 * 60
-
-ClockTime = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]" + END, description="HH:MM, 00:00 to 23:59")]
+ClockTime = Annotated[str, Meta(pattern=AT, description="HH:MM, 00:00 to 23:59")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Email = Annotated[str, Meta(min_length=1, max_length=254, description="One address")]
 Phone = Annotated[str, Meta(min_length=1, max_length=40, description="International: + and 7 to 15 digits (E.164)")]

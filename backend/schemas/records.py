@@ -162,7 +162,7 @@ class Delivery(Record, frozen=True, kw_only=True):
     id: str
     channel: str
     target: str | None
-    status: str
+    status: DeliveryStatus
     code: str | None
     reason: str | None
     created_at: datetime
@@ -187,9 +187,9 @@ class Notification(Record, frozen=True, kw_only=True):
     message: str
     notification_type: str
     channels: tuple[str, ...]
-    priority: str
-    status: str
-    inbox: str | None
+    priority: Priority
+    status: NotificationStatus
+    inbox: Inbox | None
     data: dict[str, Any]
     actions: tuple[Action, ...]
     collapse_key: str | None

@@ -45,6 +45,7 @@ Message = Annotated[str, Meta(min_length=1, max_length=10_000, pattern=TEXT)]
 # A browser's subscription may be JSON in several lines.
 TOKEN = rf"{NAME}|^\s*\{{[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*{END}"
 Token = Annotated[str, Meta(min_length=1, max_length=4096, pattern=TOKEN)]
+WEEK_MINUTES = 7 * 24 * 60
 CHANNEL = r"^[a-z][a-z0-9_-]*" + END
 Channel = Annotated[
     str,
@@ -183,14 +184,14 @@ class ThrottleIn(Input, frozen=True, kw_only=True):
     """Throttle: at most ``limit`` notifications to one user by one channel within ``minutes``."""
 
     limit: Annotated[int, Meta(ge=1, le=100)]
-    minutes: Annotated[int, Meta(ge=1, le=10_080)] = 60
+    minutes: Annotated[int, Meta(ge=1, le=WEEK_MINUTES)] = 60
 
 
 class StageIn(Input, frozen=True, kw_only=True):
     """Stage of a fail-over chain: used while the notification is unread after ``after_minutes`` (0: at once)."""
 
     channel: Channel
-    after_minutes: Annotated[int, Meta(ge=0, le=10_080)] = 0
+    after_minutes: Annotated[int, Meta(ge=0, le=WEEK_MINUTES)] = 0
 
 
 class TypeIn(Input, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from flashflow.backend.schemas.records import Priority
 from flashflow.backend.schemas.requests import (
     END,
     SLUG,
+    WEEK_MINUTES,
     ActionIn,
     AppName,
     Channel,
@@ -23,7 +24,6 @@ from flashflow.backend.schemas.requests import (
     UserId,
 )
 
-WEEK_MINUTES = 7 * 24 * 60
 MONTH_MINUTES = 30 * 24 * 60
 RESERVED = "dry-run"
 """Reserved rule name: ``/api/rules/dry-run`` is a route of its own."""

@@ -20,14 +20,8 @@ from flashflow.backend.store.notifications.schedules import Schedule
 SCHEMAS = "#/components/schemas/"
 _NAMES: Mapping[type, str] = {Rule: "RuleState", Schedule: "ScheduleState"}
 """Schema names of records whose own names belong to request types."""
-_CHANGED: Mapping[tuple[str, str], Any] = {
-    ("Notification", "priority"): records.Priority,
-    ("Notification", "status"): records.NotificationStatus,
-    ("Notification", "inbox"): records.Inbox | None,
-    ("Delivery", "status"): records.DeliveryStatus,
-    ("Decided", "status"): records.DeliveryStatus,
-}
-"""(type, field) → its type in responses, for fields that are ``str`` in the record and an enum in the API."""
+_CHANGED: Mapping[tuple[type, str], Any] = {(records.Decided, "status"): records.DeliveryStatus}
+"""(record, field) → its type in responses, for fields that are ``str`` in the record and an enum in the API."""
 
 
 @cache
@@ -60,8 +54,7 @@ def part(
 def _fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {
-        field.encode_name: _CHANGED.get((kind.__name__, field.name), hints[field.name])
-        for field in msgspec.structs.fields(kind)
+        field.encode_name: _CHANGED.get((kind, field.name), hints[field.name]) for field in msgspec.structs.fields(kind)
     }
 
 

@@ -314,21 +314,30 @@ class LingeringTransport:
         self._connection.linger()
 
 
-def prepare_to_linger(cycle: Any, message: Any) -> None:
-    """Make the close after ``message`` linger, if it ends a response while the peer may still be sending."""
-    if message["type"] == "http.response.body" and not message.get("more_body", False) and not cycle.response_complete:
-        connection: LimitedProtocol | None = getattr(cycle.on_response, "__self__", None)
-        if connection is not None and (cycle.more_body or connection.is_input_closed):
-            cycle.transport = LingeringTransport(connection)
+class LimitedCycle:
+    """Mixin before one of uvicorn's request cycles."""
 
+    # uvicorn's own
+    transport: Any
+    on_response: Callable[[], None]
+    response_complete: bool
+    more_body: bool
 
-async def answer_500(cycle: Any) -> None:
-    """Send problem+json for an application that failed before responding."""
-    body = INTERNAL.body()
-    headers = [
-        (b"content-type", MEDIA_TYPE.encode()),
-        (b"content-length", b"%d" % len(body)),
-        (b"connection", b"close"),
-    ]
-    await cycle.send({"type": "http.response.start", "status": INTERNAL.status, "headers": headers})
-    await cycle.send({"type": "http.response.body", "body": body, "more_body": False})
+    async def send(self, message: Any) -> None:
+        """Send ``message``; linger after the end of a response while the peer may still be sending."""
+        if message["type"] == "http.response.body" and not (message.get("more_body") or self.response_complete):
+            connection: LimitedProtocol | None = getattr(self.on_response, "__self__", None)
+            if connection is not None and (self.more_body or connection.is_input_closed):
+                self.transport = LingeringTransport(connection)
+        await super().send(message)  # type: ignore[misc]
+
+    async def send_500_response(self) -> None:
+        """Send problem+json for an application that failed before responding."""
+        body = INTERNAL.body()
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        await self.send({"type": "http.response.start", "status": INTERNAL.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})

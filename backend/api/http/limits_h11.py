@@ -11,12 +11,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from flashflow.backend.api.http.limits import (
+    LimitedCycle,
     LimitedProtocol,
     Refusal,
-    answer_500,
     head_fault,
     malformed,
-    prepare_to_linger,
     rebound,
     too_large,
 )
@@ -24,17 +23,10 @@ from flashflow.backend.api.http.limits import (
 _FRAMING = re.compile(rb"^(content-length|transfer-encoding)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 
-class Cycle(RequestResponseCycle):
+class Cycle(LimitedCycle, RequestResponseCycle):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.scope["flashflow.peer"] = self.on_response.__self__.peer  # type: ignore[typeddict-unknown-key,attr-defined]
-
-    async def send(self, message: Any) -> None:
-        prepare_to_linger(self, message)
-        await super().send(message)
-
-    async def send_500_response(self) -> None:
-        await answer_500(self)
 
 
 class Connection(h11.Connection):

@@ -9,19 +9,18 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from flashflow.backend.api.http.limits import (
     NOT_HTTP,
+    LimitedCycle,
     LimitedProtocol,
     Refusal,
-    answer_500,
     head_fault,
     malformed,
-    prepare_to_linger,
     rebound,
     too_large,
 )
 from flashflow.backend.api.http.problem_json import WHOLE
 
 
-class Cycle(RequestResponseCycle):
+class Cycle(LimitedCycle, RequestResponseCycle):
     """uvicorn's request cycle, with a fast path for complete responses (the ASGI extension WHOLE).
 
     Two messages and the check of every header take a third of the protocol time of a small response. The API's usual
@@ -33,7 +32,6 @@ class Cycle(RequestResponseCycle):
 
     async def send(self, message: Any) -> None:
         if message["type"] != WHOLE:
-            prepare_to_linger(self, message)
             if self.scope["http_version"] == "1.0":
                 self._until_close(message)
             await super().send(message)
@@ -67,9 +65,6 @@ class Cycle(RequestResponseCycle):
                 self.chunked_encoding = self.keep_alive = False
         elif self._unbounded:
             self.expected_content_length = len(message.get("body", b""))  # uvicorn counts it down
-
-    async def send_500_response(self) -> None:
-        await answer_500(self)
 
 
 _LAST = b"content-length: %d\r\nconnection: close\r\n\r\n"

@@ -12,12 +12,10 @@ from flashflow.backend.schemas.requests import DeviceIn
 
 
 async def register_device(call: ApiRequest) -> ApiResponse:
-    service = call.services.notifications
-
     def render(registered: DeviceRegistered) -> ApiResponse:
         return success(201 if registered.created else 200, device_token_id=registered.device.id)
 
-    write = service.devices.register_write(call.body, call.caller.app)
+    write = call.services.notifications.devices.register_write(call.body, call.caller.app)
     return await call.create(call.services.notification_writes, write, render)
 
 

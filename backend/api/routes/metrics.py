@@ -16,14 +16,13 @@ from flashflow.backend.api.framework.responses import ApiResponse
 from flashflow.backend.api.http.prometheus import MEDIA_TYPE, Family, Sample, counter, gauge, text
 from flashflow.backend.api.http.request_metrics import BOUNDS
 from flashflow.backend.core.config import VERSION
-from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.file_metrics import Waiting, file_sizes, measure_activities, measure_notifications
 
 
 async def get_metrics(call: ApiRequest) -> ApiResponse:
     services = call.services
     served = [*_server(services)]  # RequestMetrics belongs to this thread
-    stored = await call.read(lambda: [*_process(services), *_stored(services), *_delivery(services), *_files(services)])
+    stored = await call.read(lambda: [*_process(services), *_stored(services), *_files(services)])
     return ApiResponse(200, text([*stored, *served]), ((b"content-type", MEDIA_TYPE.encode()),))
 
 
@@ -57,6 +56,11 @@ def _stored(services: Services) -> Iterator[Family]:
         "deliveries_held", "Deliveries held by quiet hours, a digest or a fail-over chain.", Sample(delivery.held)
     )
     yield gauge("deliveries_sending", "Deliveries being sent.", Sample(delivery.sending))
+    attempts = sorted(services.backend.attempts().items())
+    yield counter(
+        "delivery_attempts_total", "Delivery attempts by outcome.",
+        *(Sample(count, {"channel": route, "outcome": outcome}) for (route, outcome), count in attempts),
+    )  # fmt: skip
     queues = {route: Waiting(0, 0) for route in services.backend.routes()} | delivery.waiting
     yield gauge(
         "deliveries_waiting", "Deliveries waiting for their first or next attempt.",
@@ -73,16 +77,6 @@ def _overdue_s(queue: Waiting, now_ms: int) -> float:
     return max(0, now_ms - queue.first_at) / 1000 if queue.deliveries else 0
 
 
-def _delivery(services: Services) -> Iterator[Family]:
-    yield counter(
-        "delivery_attempts_total", "Delivery attempts by outcome.",
-        *(
-            Sample(count, {"channel": route, "outcome": outcome})
-            for (route, outcome), count in sorted(services.backend.attempts().items())
-        ),
-    )  # fmt: skip
-
-
 def _files(services: Services) -> Iterator[Family]:
     stores = {"activities": services.activity.store, "notifications": services.notifications.store}
     sizes = {name: file_sizes(store) for name, store in stores.items()}
@@ -92,7 +86,7 @@ def _files(services: Services) -> Iterator[Family]:
         name: store.writer.waiting for name, store in stores.items()
     })  # fmt: skip
     yield _by_file("database_fault", "1 if the last write failed, else 0.", {
-        name: _faulty(store) for name, store in stores.items()
+        name: int(store.writer.fault is not None) for name, store in stores.items()
     })  # fmt: skip
 
 
@@ -100,18 +94,12 @@ def _by_file(name: str, help_: str, values: Mapping[str, int]) -> Family:
     return gauge(name, help_, *(Sample(value, {"database": file}) for file, value in values.items()))
 
 
-def _faulty(store: Store) -> int:
-    return int(store.writer.fault is not None)
-
-
 def _server(services: Services) -> Iterator[Family]:
     requests, watch = services.requests, services.watch
+    counts = sorted(requests.counts().items())
     yield counter(
         "http_requests_total", "Requests answered.",
-        *(
-            Sample(count, {"method": method, "status": status})
-            for (method, status), count in sorted(requests.counts().items())
-        ),
+        *(Sample(count, {"method": method, "status": status}) for (method, status), count in counts),
     )  # fmt: skip
     yield Family(
         "http_request_duration_seconds", "histogram", "Seconds from a request's head to the start of its response.",

@@ -17,12 +17,11 @@ async def list_notification_types(call: ApiRequest) -> ApiResponse:
 
 
 async def declare_notification_type(call: ApiRequest) -> ApiResponse:
-    service = call.services.notifications
-
     def render(declared: tuple[NotificationType, bool]) -> ApiResponse:
         return success(201 if declared[1] else 200, notification_type=declared[0])
 
-    write = service.preferences.declare_write(call.body, call.caller.app, call.caller.sees)
+    preferences = call.services.notifications.preferences
+    write = preferences.declare_write(call.body, call.caller.app, call.caller.sees)
     return await call.create(call.services.notification_writes, write, render)
 
 

@@ -69,11 +69,7 @@ async def list_rules(call: ApiRequest) -> ApiResponse:
 async def create_rule(call: ApiRequest) -> ApiResponse:
     _must_send(call)
     write = _rules(call).create_write(call.body, *_watching(call, call.body.app))
-
-    def render(rule: Rule) -> ApiResponse:
-        return success(201, rule=rule_json(rule))
-
-    return await call.create(call.services.notification_writes, write, render)
+    return await call.create(call.services.notification_writes, write, lambda rule: success(201, rule=rule_json(rule)))
 
 
 async def get_rule(call: ApiRequest) -> ApiResponse:

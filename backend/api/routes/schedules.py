@@ -54,11 +54,9 @@ async def list_schedules(call: ApiRequest) -> ApiResponse:
 
 async def create_schedule(call: ApiRequest) -> ApiResponse:
     write = _schedules(call).create_write(call.body, _app(call, call.body), call.caller.sees)
-
-    def render(schedule: Schedule) -> ApiResponse:
-        return success(201, schedule=schedule_json(schedule))
-
-    return await call.create(call.services.notification_writes, write, render)
+    return await call.create(
+        call.services.notification_writes, write, lambda schedule: success(201, schedule=schedule_json(schedule))
+    )
 
 
 async def get_schedule(call: ApiRequest) -> ApiResponse:

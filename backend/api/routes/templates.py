@@ -34,13 +34,8 @@ async def list_templates(call: ApiRequest) -> ApiResponse:
 
 
 async def create_template(call: ApiRequest) -> ApiResponse:
-    service = call.services.notifications
-
-    def render(template: Template) -> ApiResponse:
-        return success(201, template=template)
-
-    write = service.templates.create_write(call.body, call.caller.app)
-    return await call.create(call.services.notification_writes, write, render)
+    write = call.services.notifications.templates.create_write(call.body, call.caller.app)
+    return await call.create(call.services.notification_writes, write, lambda template: success(201, template=template))
 
 
 def _check_template(call: ApiRequest) -> None:
