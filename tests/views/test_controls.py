@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import flet as ft
@@ -38,6 +39,7 @@ from flashflow.views.notifications.screen import _with_open_notification
 from flashflow.views.shared.cli_snippets import send_command, track_command
 from flashflow.views.shared.form import as_time, error_sentence
 from flashflow.views.shared.live import Live
+from flashflow.views.shared.sources import MyInbox
 from flashflow.views.shell import parse
 from tests.support.control_tree import NOW, named, sample_notification, texts, walk
 
@@ -440,6 +442,46 @@ async def test_the_panel_shows_the_error_of_a_source() -> None:
     source.broken = False
     await bell.refresh()
     assert "Build 1" in texts(bell.panel_content())
+
+
+async def test_a_closed_panel_reported_late_leaves_the_next_one_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[ft.AlertDialog] = []
+    page = SimpleNamespace(show_dialog=shown.append, update=lambda _: None)
+    monkeypatch.setattr(NotificationBell, "page", page)
+    source = FakeInbox()
+    bell = await bell_over(source)
+    await bell.open_panel()
+    await named(bell.panel_content(), "View all").on_click(None)
+    await bell.open_panel()
+    report: Any = shown[0].on_dismiss
+    report(SimpleNamespace(control=shown[0]))
+    await bell.open_panel()
+    assert len(shown) == 2, "a second click on the bell opens a second panel over the first"
+    report(SimpleNamespace(control=shown[1]))
+    await bell.open_panel()
+    assert len(shown) == 3
+
+
+async def test_the_bell_follows_its_users_notifications_and_every_deletion() -> None:
+    bus = Bus()
+    live, loop = live_on(bus)
+    heard: list[int] = []
+    unsubscribe = MyInbox(SimpleNamespace(), live).subscribe(lambda: heard.append(1))  # type: ignore[arg-type]
+
+    def told(*events: Event) -> int:
+        heard.clear()
+        bus.publish(list(events))
+        loop.run_soon()
+        loop.run_later()
+        loop.run_later()
+        return len(heard)
+
+    assert told(Event("notification", "1", "me")) == 1
+    assert told(Event("notification", "2", "somebody")) == 0
+    assert told(Event("erasure")) == 1, "the user's notifications may be among the erased ones"
+    assert told(Event("pruning")) == 1
+    unsubscribe()
+    assert told(Event("erasure")) == told(Event("notification", "3", "me")) == 0
 
 
 async def test_the_bell_listens_while_it_is_mounted() -> None:

@@ -188,8 +188,10 @@ class NotificationBell(LiveControl):
                 self._panel.update()
             self._panel = None
 
-    def _dismissed(self, _: object) -> None:
-        self._panel = None
+    def _dismissed(self, event: ft.Event[ft.DialogControl]) -> None:
+        # Flet reports it after the closing animation; the next panel may be open by then.
+        if event.control is self._panel:
+            self._panel = None
 
     def _draw(self) -> None:
         self._badge.set_unread(self._inbox.unread)

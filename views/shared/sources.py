@@ -38,7 +38,15 @@ class MyInbox:
         set_do_not_disturb(self._backend, minutes)
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
-        return self._live.listen((*NOTIFICATION_KINDS, "preference"), on_change, mine=True)
+        unlisten_mine = self._live.listen((*NOTIFICATION_KINDS, "preference"), on_change, mine=True)
+        # Events of deleted notifications name no user.
+        unlisten_deleted = self._live.listen(("pruning", "erasure"), on_change)
+
+        def unsubscribe() -> None:
+            unlisten_mine()
+            unlisten_deleted()
+
+        return unsubscribe
 
 
 def set_do_not_disturb(backend: Backend, minutes: int | None) -> None:
