@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.browser import DEADLINE, Screen, browsing
-from tests.support.real_parts import require
-from tests.support.server_process import ServerProcess, eventually, serving
-
-ME = "ada"
-TALL = 3200
-"""Large enough for the whole screen: parts scrolled out of view are not in the semantics tree."""
+from tests.support.browser import DEADLINE, Beginning, Screen
+from tests.support.server_process import ServerProcess, eventually
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    require("chromium")
-    with serving(tmp_path / "data", ui=True, env={"FLASHFLOW_USER": ME, "FLASHFLOW_KEYRING": "off"}) as running:
-        yield running
+@pytest.fixture(scope="module")
+def beginning() -> Beginning:
+    return Beginning("Dashboard", height=3200)
 
 
 @pytest.fixture
-def screen(server: ServerProcess) -> Iterator[Screen]:
-    with browsing(height=TALL) as window:
-        window.open(server.launch_link)
-        window.find("switch", "vs previous")
-        yield window
-    assert window.strays == [], "requests left this machine"
-    assert window.noise == [], "the browser's console shows errors"
+def _default_selection(screen: Screen) -> Iterator[None]:
+    """Go back to the period and the metric that a new page shows; the page keeps them across screens."""
+    yield
+    screen.click("checkbox", "7 days")
+    screen.click("checkbox", "Activities")
+    if not screen.is_checked("switch", "vs previous"):
+        screen.click("switch", "vs previous")
+    screen.expect_checked("switch", "vs previous", True)
 
 
 def track(server: ServerProcess, user_id: str, activity_type: str, **more: Any) -> None:
@@ -76,6 +69,7 @@ def test_posted_activities_change_tiles_trend_and_lists_live(server: ServerProce
     screen.find("img", re.compile("^Activities from .*last 4"))
 
 
+@pytest.mark.usefixtures("_default_selection")
 def test_the_period_and_the_trends_metric_are_kept(server: ServerProcess, screen: Screen) -> None:
     visit(server, "bob", "page_view", "search")
     screen.read("Activities: 2 in 7 days")
@@ -124,8 +118,7 @@ def test_a_profile_opens_from_the_list_and_the_browser_goes_back(server: ServerP
 
 
 def test_an_unknown_user_gets_a_command_that_records_an_activity(server: ServerProcess, screen: Screen) -> None:
-    screen.page.goto(f"{server.url}/users/nobody%2Fhere", wait_until="commit")
-    screen.page.locator("flt-semantics-placeholder").evaluate("element => element.click()")
+    screen.open(f"{server.url}/users/nobody%2Fhere")
     screen.read("No activities of this user")
     screen.click("button", "Back")
     screen.find("switch", "vs previous")
@@ -152,18 +145,18 @@ def test_a_funnel_is_built_from_existing_types_and_lists_users_who_dropped_out(
 
 
 def test_a_key_activity_is_marked_in_settings(server: ServerProcess, screen: Screen) -> None:
-    visit(server, "bob", "checkout")
+    visit(server, "bob", "signup")
     screen.click("button", re.compile("^Settings"))
-    screen.expect_checked("switch", "Key activity: checkout", False)
+    screen.expect_checked("switch", "Key activity: signup", False)
 
-    screen.click("switch", "Key activity: checkout")
+    screen.click("switch", "Key activity: signup")
 
     def marked() -> bool:
         rows = server.api("GET", "/api/activity-types").json()["activity_types"]
-        return [row for row in rows if row["name"] == "checkout"] == [{"name": "checkout", "key": True}]
+        return [row for row in rows if row["name"] == "signup"] == [{"name": "signup", "key": True}]
 
     eventually(marked, what="the type to be a key activity")
-    screen.expect_checked("switch", "Key activity: checkout", True)
+    screen.expect_checked("switch", "Key activity: signup", True)
 
 
 def test_a_key_activity_marked_by_an_app_shows_in_settings_and_on_the_dashboard(

@@ -4,51 +4,51 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.browser import Screen, browsing
+from tests.support.browser import ENVIRONMENT, ME, Screen
 from tests.support.real_parts import require
 from tests.support.server_process import ServerProcess, eventually, serving
 from tests.support.smtp_server import SmtpServer, smtp_server
 
-ME = "ada"
 NO_SUCH_USER = "550 5.1.1 No such user here"
 LATER = "451 4.3.0 Try again later"
 
 
-@pytest.fixture
-def mail() -> Iterator[SmtpServer]:
+@pytest.fixture(scope="module")
+def mail_server() -> Iterator[SmtpServer]:
     with smtp_server() as server:
         yield server
 
 
 @pytest.fixture
-def server(tmp_path: Path, mail: SmtpServer) -> Iterator[ServerProcess]:
+def mail(mail_server: SmtpServer) -> SmtpServer:
+    """The file's mail server as new."""
+    mail_server.behave()
+    mail_server.forget_mails()
+    return mail_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, mail_server: SmtpServer) -> Iterator[ServerProcess]:
     """Configured by its file; the second attempt follows after ten minutes, unless the user retries."""
     require("chromium")
-    data = tmp_path / "data"
+    data = tmp_path_factory.mktemp("server") / "data"
     data.mkdir(mode=0o700)
     (data / "flashflow.toml").write_text(
-        f'[channels.email]\nhost = "127.0.0.1"\nport = {mail.port}\nsecurity = "none"\nfrom = "flash@example.test"\n'
-        "[delivery]\nmax_attempts = 2\nbase_delay = 3600\nmax_delay = 86400\n",
+        f'[channels.email]\nhost = "127.0.0.1"\nport = {mail_server.port}\nsecurity = "none"\n'
+        'from = "flash@example.test"\n[delivery]\nmax_attempts = 2\nbase_delay = 3600\nmax_delay = 86400\n',
         encoding="utf-8",
     )
-    with serving(data, ui=True, env={"FLASHFLOW_USER": ME, "FLASHFLOW_KEYRING": "off"}) as running:
-        answer = running.api("POST", f"/api/users/{ME}/contacts", {"email": "ada@example.test"})
-        assert answer.status_code == 200, answer.text
+    with serving(data, ui=True, env=ENVIRONMENT) as running:
         yield running
 
 
-@pytest.fixture
-def screen(server: ServerProcess) -> Iterator[Screen]:
-    with browsing() as window:
-        window.open(server.launch_link)
-        window.find("button", "Notifications, none unread")
-        yield window
-    assert window.strays == [], "requests left this machine"
-    assert window.noise == [], "the browser's console shows errors"
+@pytest.fixture(autouse=True)
+def _address(server: ServerProcess) -> None:
+    answer = server.api("POST", f"/api/users/{ME}/contacts", {"email": "ada@example.test"})
+    assert answer.status_code == 200, answer.text
 
 
 def post(server: ServerProcess, title: str, *channels: str, **more: object) -> str:
@@ -144,18 +144,15 @@ def test_a_snoozed_notification_waits_beside_the_others_and_can_be_woken(server:
     eventually(lambda: place() == "archived", what="the notification to be archived")
 
 
-def test_an_open_menu_survives_a_refresh(server: ServerProcess) -> None:
+def test_an_open_menu_survives_a_refresh(server: ServerProcess, screen: Screen) -> None:
     notification_id = post(server, "Water the plants", "in_app")
-    with browsing() as window:
-        with window.page.expect_websocket() as opened:
-            window.open(server.launch_link)
-        show(window, "Water the plants")
-        window.click("button", "Snooze")
-        window.find("menuitem", "For 1 hour")
-        with opened.value.expect_event("framereceived", lambda frame: b"Feed the cat" in as_bytes(frame)):
-            post(server, "Feed the cat", "in_app")
-        window.click("menuitem", "For 1 hour")
-        window.read("Snoozed until ")
+    show(screen, "Water the plants")
+    screen.click("button", "Snooze")
+    screen.find("menuitem", "For 1 hour")
+    with screen.socket.expect_event("framereceived", lambda frame: b"Feed the cat" in as_bytes(frame)):
+        post(server, "Feed the cat", "in_app")
+    screen.click("menuitem", "For 1 hour")
+    screen.read("Snoozed until ")
     found = server.api("GET", f"/api/notifications/{notification_id}").json()["notification"]
     assert found["inbox"] == "snoozed"
 
@@ -166,7 +163,7 @@ def test_do_not_disturb_from_the_bell_holds_until_it_is_ended(
     screen.click("button", "Notifications, none unread")
     screen.click("button", "Do not disturb 1 h")
     screen.find("button", "End do not disturb")
-    screen.page.keyboard.press("Escape")
+    screen.close_overlays()
     screen.find("button", re.compile(r"^Notifications, none unread, do not disturb until (tomorrow, )?\d\d:\d\d$"))
 
     post(server, "Lunch is ready", "email")

@@ -3,35 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
+from tests.support.browser import ME, Screen
+from tests.support.server_process import ServerProcess, eventually
 
-from tests.support.browser import Screen, browsing
-from tests.support.real_parts import require
-from tests.support.server_process import ServerProcess, eventually, serving
-
-ME = "ada"
 NONE_UNREAD = "Notifications, none unread"
 ONE_UNREAD = "Notifications, 1 unread"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    require("chromium")
-    with serving(tmp_path / "data", ui=True, env={"FLASHFLOW_USER": ME}) as running:
-        yield running
-
-
-@pytest.fixture
-def screen(server: ServerProcess) -> Iterator[Screen]:
-    with browsing() as window:
-        window.open(server.launch_link)
-        window.find("button", NONE_UNREAD)
-        yield window
-    assert window.strays == [], "requests left this machine"
-    assert window.noise == [], "the browser's console shows errors"
 
 
 def post(server: ServerProcess, title: str, **more: object) -> str:

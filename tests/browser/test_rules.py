@@ -2,52 +2,38 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.browser.test_settings import write
 from tests.support.api_client import RULES, ok, track
-from tests.support.browser import Screen, browsing
-from tests.support.real_parts import require
-from tests.support.server_process import ServerProcess, eventually, serving
-
-ME = "ada"
-TALL = 3400
-"""Large enough for the whole screen: parts scrolled out of view are not in the semantics tree."""
+from tests.support.browser import ME, Beginning, Screen
+from tests.support.server_process import ServerProcess, eventually
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    require("chromium")
-    with serving(tmp_path / "data", ui=True, env={"FLASHFLOW_USER": ME, "FLASHFLOW_KEYRING": "off"}) as running:
-        yield running
+@pytest.fixture(scope="module")
+def beginning() -> Beginning:
+    return Beginning("Settings", height=3400)
 
 
-@pytest.fixture
-def screen(server: ServerProcess) -> Iterator[Screen]:
-    with browsing(height=TALL) as window:
-        window.open(server.launch_link)
-        window.click("button", re.compile("^Settings"))
-        window.find("button", "Add a rule")
-        yield window
-    assert window.strays == [], "requests left this machine"
-    assert window.noise == [], "the browser's console shows errors"
+@pytest.fixture(autouse=True)
+def _no_rules(server: ServerProcess) -> Iterator[None]:
+    yield
+    for rule in ok(server.api("GET", RULES))["rules"]:
+        ok(server.api("DELETE", f"{RULES}/{rule['name']}"))
 
 
 def test_a_rule_made_in_the_form_notifies_me_and_its_row_refreshes(server: ServerProcess, screen: Screen) -> None:
     screen.click("button", "Add a rule")
-    write(screen, "Activity type", "checkout_failed")
-    write(screen, "Times", "3")
+    screen.write("Activity type", "checkout_failed")
+    screen.write("Times", "3")
     screen.click("button", "Save the new rule")
     screen.read("This is required.")
-    write(screen, "Title", "Trouble")
-    write(screen, "Message", "{user_id} cannot pay")
+    screen.write("Title", "Trouble")
+    screen.write("Message", "{user_id} cannot pay")
     screen.click("button", "Save the new rule")
     screen.read("This is required where times is more than 1.")
-    write(screen, "Within minutes", "10")
+    screen.write("Within minutes", "10")
     screen.click("button", "Save the new rule")
 
     screen.read("When checkout_failed happens 3 times within 10 min")

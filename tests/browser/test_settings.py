@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import TimeoutError as TooLate
 
-from tests.support.browser import DEADLINE, Screen, browsing
-from tests.support.real_parts import require
-from tests.support.server_process import ServerProcess, eventually, serving
+from tests.support.browser import DEADLINE, ME, Beginning, Screen
+from tests.support.server_process import ServerProcess, eventually
 from tests.support.smtp_server import SmtpServer, smtp_server
 
-ME = "ada"
-TALL = 2600
-"""Large enough for the whole screen: parts scrolled out of view are not in the semantics tree."""
-FOCUSED = "name => document.activeElement?.tagName === 'INPUT' && document.activeElement.ariaLabel === name"
-TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-"""Flutter reads a focused field two frames after the page focused it; earlier input is lost."""
-HOLDS = "text => document.activeElement?.value === text"
+
+@pytest.fixture(scope="module")
+def beginning() -> Beginning:
+    return Beginning("Settings", height=2600)
 
 
 @pytest.fixture
@@ -33,54 +26,47 @@ def mail() -> Iterator[SmtpServer]:
         yield server
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    require("chromium")
-    with serving(tmp_path / "data", ui=True, env={"FLASHFLOW_USER": ME, "FLASHFLOW_KEYRING": "off"}) as running:
-        yield running
+@pytest.fixture(autouse=True)
+def _no_settings(server: ServerProcess) -> Iterator[None]:
+    """Remove the settings file after the test, and with it the channels."""
+    yield
+    settings_file(server).unlink(missing_ok=True)
+
+    def gone() -> bool:
+        working = {state["name"] for state in server.api("GET", "/api/channels").json()["channels"] if state["works"]}
+        return working.isdisjoint(("email", "hook"))
+
+    eventually(gone, what="the channels to be gone")
 
 
-@pytest.fixture
-def screen(server: ServerProcess) -> Iterator[Screen]:
-    with browsing(height=TALL) as window:
-        window.open(server.launch_link)
-        window.click("button", re.compile("^Settings"))
-        window.find("switch", "Quiet hours")
-        yield window
-    assert window.strays == [], "requests left this machine"
-    assert window.noise == [], "the browser's console shows errors"
-
-
-def write(screen: Screen, label: str, text: str) -> None:
-    """Type into a field once it has the focus; retry if it moves because something above it opened or closed."""
-    end = time.monotonic() + DEADLINE / 1000
-    while time.monotonic() < end:
-        screen.click("textbox", label)
-        with suppress(TooLate):
-            screen.page.wait_for_function(FOCUSED, arg=label, timeout=2_000)
-            screen.page.evaluate(TWO_FRAMES)
-            screen.page.keyboard.press("Control+a")
-            screen.page.keyboard.type(text, delay=10)
-            screen.page.wait_for_function(HOLDS, arg=text, timeout=2_000)
-            return
-    raise AssertionError(f"{label} could not be filled in")
+def settings_file(server: ServerProcess) -> Path:
+    return server.data_dir / "flashflow.toml"
 
 
 def set_up_email(screen: Screen, mail: SmtpServer, password: str) -> None:
     screen.click("button", "Set up: E-mail")
-    write(screen, "Mail server", mail.host)
-    write(screen, "Port", str(mail.port))
+    screen.write("Mail server", mail.host)
+    screen.write("Port", str(mail.port))
     screen.click("radio", "None")
-    write(screen, "User name", "ada")
-    write(screen, "Password", password)
-    write(screen, "Sender", "FlashFlow <flash@example.test>")
+    screen.write("User name", "ada")
+    screen.write("Password", password)
+    screen.write("Sender", "FlashFlow <flash@example.test>")
     screen.click("button", "Save: E-mail")
     said = re.compile(r"E-mail: set up|This is required with a username\.")
     screen.page.get_by_text(said).or_(screen.page.get_by_label(said)).first.wait_for(state="attached", timeout=DEADLINE)
     if screen.page.get_by_text("This is required with a username.").count():
-        # Typed while the cursor was still on its way: it stood in the browser's field and went no further.
-        write(screen, "Password", password)
+        # Entered while the cursor was still on its way: it stood in the browser's field and went no further.
+        screen.write("Password", password)
         screen.click("button", "Save: E-mail")
+    screen.read("E-mail: set up")
+
+
+def set_up_email_by_file(server: ServerProcess, screen: Screen, mail: SmtpServer) -> None:
+    settings_file(server).write_text(
+        f'[channels.email]\nhost = "{mail.host}"\nport = {mail.port}\nsecurity = "none"\nusername = "ada"\n'
+        'password = "right"\nfrom = "FlashFlow <flash@example.test>"\n',
+        encoding="utf-8",
+    )
     screen.read("E-mail: set up")
 
 
@@ -106,12 +92,12 @@ def show(screen: Screen, title: str) -> None:
 
 
 def test_contacts_are_saved_in_their_normalised_form(server: ServerProcess, screen: Screen) -> None:
-    write(screen, "My e-mail address", "ada")
+    screen.write("My e-mail address", "ada")
     screen.click("button", "Save my addresses")
     screen.read("This is not one e-mail address")
 
-    write(screen, "My e-mail address", "ada@example.test")
-    write(screen, "My phone number", "+49 (30) 123-4567")
+    screen.write("My e-mail address", "ada@example.test")
+    screen.write("My phone number", "+49 (30) 123-4567", by_keys=True)
     screen.click("button", "Save my addresses")
 
     screen.read("Saved")
@@ -134,12 +120,12 @@ def test_email_set_up_in_the_form_is_tested_with_its_true_outcome(
     assert mail.mails == []
 
     screen.click("button", "Change: E-mail")
-    write(screen, "Password", "right")
+    screen.write("Password", "right")
     screen.click("button", "Save: E-mail")
     screen.click("button", "Send a test: E-mail")
     screen.read("Accepted · ")
     assert [m.message["Subject"] for m in mail.mails] == ["A test from FlashFlow"]
-    kept = (server.data_dir / "flashflow.toml").read_text("utf-8")
+    kept = settings_file(server).read_text("utf-8")
     assert f"port = {mail.port}" in kept, "a changed password leaves the rest as it was"
 
     screen.click("button", "Change: E-mail")
@@ -151,23 +137,23 @@ def test_email_set_up_in_the_form_is_tested_with_its_true_outcome(
 
 def test_the_form_shows_each_mistake_at_its_field(server: ServerProcess, screen: Screen) -> None:
     screen.click("button", "Set up: E-mail")
-    write(screen, "Mail server", "mail.example.test")
-    write(screen, "Port", "many")
-    write(screen, "User name", "ada")
+    screen.write("Mail server", "mail.example.test")
+    screen.write("Port", "many")
+    screen.write("User name", "ada")
     screen.click("radio", "None")
     screen.click("button", "Save: E-mail")
     screen.read("This must be a whole number.")
     screen.read("This is required.")
-    assert not (server.data_dir / "flashflow.toml").exists(), "nothing is kept of a refused form"
+    assert not settings_file(server).exists(), "nothing is kept of a refused form"
 
 
 def test_an_apprise_url_becomes_a_channel(server: ServerProcess, screen: Screen) -> None:
     screen.click("button", "Add another service…")
-    write(screen, "Name", "My hook")
-    write(screen, "Apprise URL", "json://127.0.0.1:1/hook")
+    screen.write("Name", "My hook")
+    screen.write("Apprise URL", "json://127.0.0.1:1/hook")
     screen.click("button", "Save: another service")
     screen.read("The name must start with a letter")
-    write(screen, "Name", "hook")
+    screen.write("Name", "hook")
     screen.click("button", "Save: another service")
     screen.find("switch", "All notifications by hook")
     screen.click("button", "Send a test: hook")
@@ -178,13 +164,13 @@ def test_quiet_hours_set_here_hold_a_notification_which_says_until_when(
     server: ServerProcess, screen: Screen, mail: SmtpServer
 ) -> None:
     give_address(server)
-    set_up_email(screen, mail, "right")
+    set_up_email_by_file(server, screen, mail)
     now = datetime.now(UTC)
     start, end = f"{now - timedelta(hours=1):%H:%M}", f"{now + timedelta(hours=3):%H:%M}"
 
-    write(screen, "From", start)
-    write(screen, "To", end)
-    write(screen, "Time zone", "UTC")
+    screen.write("From", start)
+    screen.write("To", end)
+    screen.write("Time zone", "UTC")
     screen.click("switch", "Quiet hours")
 
     screen.read("E-mail waits")
@@ -201,7 +187,7 @@ def test_quiet_hours_set_here_hold_a_notification_which_says_until_when(
 
 def test_digests_and_critical_types_are_set_by_type(server: ServerProcess, screen: Screen, mail: SmtpServer) -> None:
     give_address(server)
-    set_up_email(screen, mail, "right")
+    set_up_email_by_file(server, screen, mail)
     server.api("POST", "/api/notification-types", {"name": "builds", "label": "Builds", "description": "From CI"})
     screen.click("button", "Builds: Every one")
     screen.click("menuitemcheckbox", "Digest, every hour")
@@ -241,7 +227,7 @@ def test_a_device_can_be_removed(server: ServerProcess, screen: Screen) -> None:
 
 
 def test_an_invalid_settings_file_is_shown_at_the_top(server: ServerProcess, screen: Screen) -> None:
-    path = server.data_dir / "flashflow.toml"
+    path = settings_file(server)
     path.write_text("[channels.email]\nhost = 5\n", encoding="utf-8")
     screen.read(f"{path} is not valid")
     path.write_text("allow_hosts = []\n", encoding="utf-8")

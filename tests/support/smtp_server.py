@@ -93,6 +93,11 @@ class SmtpServer:
         with self._changed:
             return list(self._mails)
 
+    def forget_mails(self) -> None:
+        """Begin ``mails`` again, for a test that shares the server with the test before."""
+        with self._changed:
+            self._mails.clear()
+
     def misbehave(self, step: str, how: str, times: int | None = None) -> None:
         """From now on (or so many ``times``) answer this step with ``how``: HANG, DROP, TRICKLE, or a reply."""
         assert step in STEPS
