@@ -78,16 +78,13 @@ def settled(server: ServerProcess, notification_id: str) -> dict[str, Any]:
     return eventually(look, 15, "the delivery")
 
 
-def test_a_push_to_the_person_here_is_shown_by_the_daemon_and_reported_as_delivered(tmp_path: Path) -> None:
-    with (
-        notification_session() as session,
-        serving(tmp_path, env={**session.environ, "FLASHFLOW_USER": "ada"}) as server,
-    ):
-        body = {"user_id": "ada", "title": "Build & test", "message": "It's <green>", "channels": ["push"]}
-        sent = server.api("POST", "/api/notifications/send", body).json()
-        assert [(d["channel"], d["status"]) for d in sent["deliveries"]] == [("push", "pending")]
-        found = settled(server, sent["notification_id"])
-        shown = session.history()
+def test_a_push_to_the_person_here_is_shown_by_the_daemon_and_reported_as_delivered(desk: Desk) -> None:
+    before = len(desk.session.history())
+    body = {"user_id": "ada", "title": "Build & test", "message": "It's <green>", "channels": ["push"]}
+    sent = desk.server.api("POST", "/api/notifications/send", body).json()
+    assert [(d["channel"], d["status"]) for d in sent["deliveries"]] == [("push", "pending")]
+    found = settled(desk.server, sent["notification_id"])
+    shown = desk.session.history()[before:]
     push = found["deliveries"][0]
     assert (found["status"], push["status"], push["code"]) == ("delivered", "delivered", "shown")
     assert [attempt["outcome"] for attempt in push["attempts"]] == ["delivered"]
@@ -178,11 +175,10 @@ def test_without_a_desktop_session_the_delivery_fails_and_says_why(tmp_path: Pat
     assert len(push["attempts"]) == 1
 
 
-def test_push_to_another_users_phone_is_reported_as_not_configured(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
-        server.api("POST", "/api/devices/register", {"user_id": "bob", "token": "t" * 40, "platform": "android"})
-        body = {"user_id": "bob", "title": "Hi", "message": "there", "channels": ["push", "sms"]}
-        sent = server.api("POST", "/api/notifications/send", body).json()
+def test_push_to_another_users_phone_is_reported_as_not_configured(desk: Desk) -> None:
+    desk.server.api("POST", "/api/devices/register", {"user_id": "bob", "token": "t" * 40, "platform": "android"})
+    body = {"user_id": "bob", "title": "Hi", "message": "there", "channels": ["push", "sms"]}
+    sent = desk.server.api("POST", "/api/notifications/send", body).json()
     assert sent["status"] == "failed"
     assert [(d["channel"], d["status"], d["code"]) for d in sent["deliveries"]] == [
         ("push", "failed", "not_configured"),
