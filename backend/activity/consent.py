@@ -61,12 +61,11 @@ class Admission:
         return Write(self._consents, (user_id, tracking))
 
     def _consents(self, tx: Tx, items: Sequence[tuple[str, bool]]) -> list[Consent | FlashFlowError]:
-        def write(good: Sequence[tuple[str, bool]]) -> list[Consent]:
-            for user_id, tracking in good:
-                consents.save_consent(tx, user_id, tracking)
-            return [self._consent(user_id, Choice(tracking, tx.now_ms)) for user_id, tracking in good]
+        def save(user_id: str, tracking: bool) -> Consent:
+            consents.save_consent(tx, user_id, tracking)
+            return self._consent(user_id, Choice(tracking, tx.now_ms))
 
-        return tombstones.unless_erased(tx, items, lambda item: (item[0],), write)
+        return tombstones.unless_erased(tx, items, lambda item: (item[0],), lambda good: [save(*item) for item in good])
 
     def _consent(self, user_id: str, choice: Choice | None) -> Consent:
         rule = self.settings.tracking
@@ -85,18 +84,21 @@ class Admission:
         """Return the users of whom nothing may be stored, each with the reason. ``user_ids`` is read only if any user
         is erased or has refused, or the settings restrict tracking."""
         rule = self.settings.tracking
-        stones, noes = consents.any_refusals(tx.conn)
-        if rule == "all" and not stones and not noes:
+        erased, refusals = consents.any_refusals(tx.conn)
+        if rule == "all" and not erased and not refusals:
             return {}
         users = set(user_ids)
         refused: dict[str, FlashFlowError] = {}
         if rule == "none":
             refused.update({user: WithoutConsent(_TRACKING_OFF) for user in users})
         elif rule == "consented":
-            refused.update({user: WithoutConsent(_NOT_ASKED) for user in users - _said(tx, True, users)})
-        elif noes:
-            refused.update({user: WithoutConsent(_SAID_NO) for user in _said(tx, False, users)})
-        if stones:
+            agreed = consents.users_who_chose(tx.conn, True, users)
+            refused.update({user: WithoutConsent(_NO_CHOICE) for user in users - agreed})
+        elif refusals:
+            refused.update(
+                {user: WithoutConsent(_DECLINED) for user in consents.users_who_chose(tx.conn, False, users)}
+            )
+        if erased:
             refused.update({user: tombstones.refusal(user) for user in tombstones.erased_among(tx.conn, users)})
         return refused
 
@@ -170,10 +172,6 @@ def _pruned(before: int) -> ValidationError:
     return ValidationError.of("timestamp", f"is too old: activities before {rfc3339(before)} were pruned")
 
 
-def _said(tx: Tx, tracking: bool, users: Iterable[str]) -> frozenset[str]:
-    return consents.users_who_chose(tx.conn, tracking, users)
-
-
 _TRACKING_OFF = "no_consent: tracking is switched off; the activity was not stored"
-_NOT_ASKED = "no_consent: the user has not agreed to be tracked; the activity was not stored"
-_SAID_NO = "no_consent: the user does not want to be tracked; the activity was not stored"
+_NO_CHOICE = "no_consent: the user has not agreed to be tracked; the activity was not stored"
+_DECLINED = "no_consent: the user does not want to be tracked; the activity was not stored"

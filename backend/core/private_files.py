@@ -60,8 +60,8 @@ def read_or_create(
         _make_private(path)
         return found
     made = create()
-    fresh = parse(made)
-    assert fresh is not None, f"{path.name} was created with content that does not parse"
+    parsed = parse(made)
+    assert parsed is not None, f"{path.name} was created with content that does not parse"
     aside = set_aside(path) if damaged else None
     try:
         write_private(path, made)
@@ -72,7 +72,7 @@ def read_or_create(
         raise
     if aside is not None:
         report(f"{path.name} was damaged. It was set aside as {aside.name} and created again.")
-    return fresh
+    return parsed
 
 
 def set_aside(path: Path) -> Path:

@@ -128,10 +128,10 @@ Source = tuple[str, Mapping[str, Any]]
 
 def _sources(token: str, info: Mapping[str, Any]) -> list[Source]:
     """List the objects that may hold a part of the subscription, in order of precedence."""
-    whole = _object(token) or {}
+    subscription = _object(token) or {}
     places = [
-        ("token", whole),
-        ("token.subscription", whole.get("subscription")),
+        ("token", subscription),
+        ("token.subscription", subscription.get("subscription")),
         ("device_info.subscription", info.get("subscription")),
         ("device_info", info),
     ]

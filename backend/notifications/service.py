@@ -49,7 +49,7 @@ from flashflow.backend.schemas.records import (
     Template,
 )
 from flashflow.backend.schemas.references import NotificationRef, notification_id_of
-from flashflow.backend.schemas.requests import DeviceIn, PreferenceIn, SendIn, TypeIn, build
+from flashflow.backend.schemas.requests import DeviceIn, PreferenceIn, SendIn, TemplateIn, TypeIn, build
 from flashflow.backend.schemas.values import timestamp_ms
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.open import open_store
@@ -331,7 +331,8 @@ class NotificationService:
     ) -> Template:
         """Create a template; keywords ``channels``, ``category``, ``data_schema``, ``locale``. Raises Conflict when the
         name and locale are taken."""
-        return self.templates.create(name, title_template, message_template, app, **fields)
+        text = build(TemplateIn, name=name, title_template=title_template, message_template=message_template, **fields)
+        return self.store.run(self.templates.create_write(text, app))
 
     def register_device_token(
         self,

@@ -12,7 +12,7 @@ from flashflow.backend.domain.channel_names import ChannelNames
 from flashflow.backend.rendering.json_schema import check_data, check_schema
 from flashflow.backend.rendering.template_renderer import render
 from flashflow.backend.schemas.records import Rendered, Template
-from flashflow.backend.schemas.requests import TemplateChangeIn, TemplateIn, build
+from flashflow.backend.schemas.requests import TemplateChangeIn, TemplateIn
 from flashflow.backend.schemas.values import metadata_json
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.writer import Tx, Write, each_item
@@ -53,13 +53,8 @@ class Templates:
             check_data(template.data_schema, dict(data))
         return render(template.title_template, template.message_template, data)
 
-    def create(self, name: str, title_template: str, message_template: str, app: str, **fields: Any) -> Template:
-        """Create a template. Raises Conflict when the name and locale are taken."""
-        text = build(TemplateIn, name=name, title_template=title_template, message_template=message_template, **fields)
-        return self._store.run(self.create_write(text, app))
-
     def create_write(self, text: TemplateIn, app: str) -> Write[Owned, Template]:
-        """Build the write of ``create``. Raises ValidationError."""
+        """Build the write that creates a template. Raises ValidationError."""
         self.check(text)
         return Write(self._create, (text, app, None))
 
