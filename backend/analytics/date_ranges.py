@@ -73,11 +73,9 @@ def days_before(days: DateRange, compare: Compare, local: LocalTime, now_ms: int
     today = local.day(now_ms)
     if days.last < today:
         return DateRange(first, last)
-    elapsed = now_ms - local.start(today) if days.last == today else 0
-    if days.last > today:  # a range that ends in the future is compared up to today
-        last -= days.last - today
-        elapsed = now_ms - local.start(today)
+    last -= days.last - today  # a range that ends in the future is compared up to today
     start, end = local.start(last), local.start(last + 1)
+    elapsed = now_ms - local.start(today)
     return DateRange(first, last, cut_at(min(start + elapsed, end), last, local))
 
 
