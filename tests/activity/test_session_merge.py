@@ -43,11 +43,11 @@ class Made(NamedTuple):
             "app": self.app,
             "activity_type": KEY if self.is_key else "look",
             "page_url": self.page,
-            "timestamp": moment(self.second, clock),
+            "timestamp": timestamp(self.second, clock),
         }
 
 
-def moment(second: int, clock: StillClock) -> datetime:
+def timestamp(second: int, clock: StillClock) -> datetime:
     return clock.at(days=-8, seconds=second)
 
 
@@ -84,8 +84,8 @@ def hold_to(service: UserActivityService, clock: StillClock, made: Sequence[Made
     """Every figure and field of the sessions is what ``made`` says, and every activity is in its session."""
     expected_runs = runs(made, day)
     expected = sorted(
-        (run[0].user, run[0].app, moment(run[0].second, clock), moment(run[-1].second, clock), len(run),
-         len({m.page for m in run} - {None}), moment(run[-1].second, clock), "timeout")
+        (run[0].user, run[0].app, timestamp(run[0].second, clock), timestamp(run[-1].second, clock), len(run),
+         len({m.page for m in run} - {None}), timestamp(run[-1].second, clock), "timeout")
         for run in expected_runs
     )  # fmt: skip
     assert [
@@ -95,7 +95,7 @@ def hold_to(service: UserActivityService, clock: StillClock, made: Sequence[Made
     within: dict[str, list[tuple[str, str, datetime]]] = defaultdict(list)
     for activity in service.list_activities(limit=10_000).activities:
         within[str(activity.session_id)].append((activity.user_id, activity.app, activity.timestamp))
-    by_run = [[(m.user, m.app, moment(m.second, clock)) for m in run] for run in expected_runs]
+    by_run = [[(m.user, m.app, timestamp(m.second, clock)) for m in run] for run in expected_runs]
     assert sorted(sorted(rows) for rows in within.values()) == sorted(by_run)
     for session in stored(service):
         rows = service.list_activities(session_id=session.id, limit=10_000).activities
@@ -295,11 +295,11 @@ def test_what_came_late_joins_the_session_that_is_open(service: UserActivityServ
 
 
 def test_an_answer_names_the_session_that_is_left(service: UserActivityService, clock: StillClock) -> None:
-    first = service.track_activity("ada", "look", timestamp=moment(0, clock))
-    service.track_activity("ada", "look", timestamp=moment(3000, clock))
+    first = service.track_activity("ada", "look", timestamp=timestamp(0, clock))
+    service.track_activity("ada", "look", timestamp=timestamp(3000, clock))
     for second in (3001, 3002):
-        service.track_activity("ada", "look", timestamp=moment(second, clock))
-    late = service.track_activity("ada", "look", timestamp=moment(1500, clock))
+        service.track_activity("ada", "look", timestamp=timestamp(second, clock))
+    late = service.track_activity("ada", "look", timestamp=timestamp(1500, clock))
     (session,) = service.get_user_sessions("ada").sessions
     assert late.session_id == session.id
     assert first.session_id != session.id, "the smaller part became one of the larger"
@@ -357,9 +357,9 @@ def test_ids_of_both_kinds_at_one_moment_do_no_harm(service: UserActivityService
 def test_the_listener_is_told_of_the_session_that_grew(service: UserActivityService, clock: StillClock) -> None:
     told: list[Event] = []
     for second in (0, 3000, 3001):
-        service.track_activity("ada", "look", timestamp=moment(second, clock))
+        service.track_activity("ada", "look", timestamp=timestamp(second, clock))
     service.bus.subscribe(told.extend)
-    service.track_activity("ada", "look", timestamp=moment(1500, clock))
+    service.track_activity("ada", "look", timestamp=timestamp(1500, clock))
     (session,) = service.get_user_sessions("ada").sessions
     assert [event.id for event in told if event.kind == "session"] == [session.id]
 

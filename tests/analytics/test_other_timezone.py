@@ -71,8 +71,8 @@ def test_a_range_with_more_raw_rows_than_the_bound_is_refused(
 
 
 def test_in_another_zone_somebody_who_came_long_before_keeps_their_first_day(service: UserActivityService) -> None:
-    for moment in ("2026-08-01T23:30", "2026-11-02T10:00"):
-        service.track_activity("ada", "x", timestamp=datetime.fromisoformat(moment).replace(tzinfo=UTC))
+    for timestamp in ("2026-08-01T23:30", "2026-11-02T10:00"):
+        service.track_activity("ada", "x", timestamp=datetime.fromisoformat(timestamp).replace(tzinfo=UTC))
     for app in (None, "local"):
         (row,) = service.analytics.user_list(Filters(zone=ZoneInfo("Asia/Kathmandu"), app=app)).users
         assert (row.first_day, row.last_day) == (date(2026, 8, 2), date(2026, 11, 2))
@@ -136,15 +136,15 @@ MIDNIGHTS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("home", "zone", "now", "moments", "ended", "more"), MIDNIGHTS)
+@pytest.mark.parametrize(("home", "zone", "now", "timestamps", "ended", "more"), MIDNIGHTS)
 def test_what_lies_at_a_midnight_counts_on_its_side_of_it(
-    tmp_path: Path, home: str, zone: str, now: str, moments: list[str], ended: int, more: int
+    tmp_path: Path, home: str, zone: str, now: str, timestamps: list[str], ended: int, more: int
 ) -> None:
     clock = datetime.fromisoformat(now).replace(tzinfo=UTC)
     rows = [
-        {"user_id": "ada", "activity_type": kind, "app": app, "timestamp": moment + timedelta(milliseconds=after)}
-        for text, *what in map(str.split, moments)
-        for moment in [datetime.fromisoformat(text).replace(tzinfo=UTC)]
+        {"user_id": "ada", "activity_type": kind, "app": app, "timestamp": timestamp + timedelta(milliseconds=after)}
+        for text, *what in map(str.split, timestamps)
+        for timestamp in [datetime.fromisoformat(text).replace(tzinfo=UTC)]
         for after, (kind, app) in enumerate([what] if what else EVERYTHING)
     ]
     last = clock.astimezone(ZoneInfo(zone)).date() - timedelta(days=ended)

@@ -50,10 +50,10 @@ def test_two_rows_together_are_as_if_all_had_come_at_once(
 
 @given(times=TIMES.filter(lambda times: len(times) > 2 and min(times) < max(times)), chance=st.randoms())
 def test_the_moment_after_another_is_the_next_there_was(times: list[int], chance: random.Random) -> None:
-    at, span, _, moments = kept(times)
-    assert moments is not None
+    at, span, _, timestamps = kept(times)
+    assert timestamps is not None
     for then in (*(time for time in times if time < at + span), chance.randrange(at, at + span)):
-        assert first_after(at, span, moments, then) == min(time for time in times if time > then)
+        assert first_after(at, span, timestamps, then) == min(time for time in times if time > then)
 
 
 def test_it_is_three_bytes_a_moment_of_a_day_of_less_than_five_hours() -> None:

@@ -111,8 +111,14 @@ def test_a_period_still_running_is_compared_with_as_much_of_the_one_before(
     """At 15:20 today, only what had come by 15:20 counts of the last day before."""
     monkeypatch.setattr(cohorts_and_funnels, "FEW_DAYS", few_days)
     monkeypatch.setattr(cohorts_and_funnels, "LOOK", look)
-    for moment in ("2026-11-03T09:00", "2026-11-03T15:10", "2026-11-02T15:19", "2026-11-02T15:21", "2026-11-02T23:00"):
-        service.track_activity("ada", "x", timestamp=at(moment))
+    for timestamp in (
+        "2026-11-03T09:00",
+        "2026-11-03T15:10",
+        "2026-11-02T15:19",
+        "2026-11-02T15:21",
+        "2026-11-02T23:00",
+    ):
+        service.track_activity("ada", "x", timestamp=at(timestamp))
     today = Filters(first=NOW.date(), last=NOW.date())
     figure = service.analytics.overview(today).figures["activities"]
     assert (figure.value, figure.previous, figure.change) == (2, 1, 1.0)
@@ -142,8 +148,8 @@ def test_nothing_before_is_new_and_nothing_at_all_is_no_change(service: UserActi
 
 def test_a_day_that_is_not_over_is_empty_and_leaves_the_average(service: UserActivityService) -> None:
     """Ada was new on the 1st and came on the 2nd; Bob was new on the 2nd, whose next day is today."""
-    for user, moment in (("ada", "2026-11-01T10:00"), ("ada", "2026-11-02T10:00"), ("bob", "2026-11-02T11:00")):
-        service.track_activity(user, "x", timestamp=at(moment))
+    for user, timestamp in (("ada", "2026-11-01T10:00"), ("ada", "2026-11-02T10:00"), ("bob", "2026-11-02T11:00")):
+        service.track_activity(user, "x", timestamp=at(timestamp))
     retention = service.analytics.retention(Filters(), 2)
     assert [(c.day.day, c.size, c.users) for c in retention.cohorts] == [(1, 1, (1, 1, None)), (2, 1, (1, None, None))]
     assert retention.average == (1.0, 1.0, None)
@@ -157,7 +163,7 @@ def test_each_step_of_a_funnel_is_taken_as_early_as_it_was(
     """Whichever of several weeks, days and apps it was done in, and whatever else was done in the weeks before."""
     monkeypatch.setattr(cohorts_and_funnels, "LOOK", look)
     early, late = apps
-    for moment, kind, app in (
+    for timestamp, kind, app in (
         ("2026-09-01T10:00", "sign_in", early),
         ("2026-09-12T10:00", "view", late),
         ("2026-09-12T11:00", "view", early),
@@ -166,7 +172,7 @@ def test_each_step_of_a_funnel_is_taken_as_early_as_it_was(
         ("2026-10-11T12:00", "buy", early),
         ("2026-10-28T12:00", "buy", early),
     ):
-        service.track_activity("ada", kind, app=app, timestamp=at(moment))
+        service.track_activity("ada", kind, app=app, timestamp=at(timestamp))
     quarter = Filters(first=date(2026, 8, 10), last=NOW.date())
     steps = service.analytics.funnel(quarter, ["view", "buy"], window_days=60).steps
     assert [(s.users, s.median_seconds) for s in steps] == [(1, None), (1, (29 * 24 - 1) * 3600)]
@@ -175,12 +181,12 @@ def test_each_step_of_a_funnel_is_taken_as_early_as_it_was(
 
 
 def test_a_funnel_names_who_dropped_out_and_keeps_to_its_window(service: UserActivityService) -> None:
-    for user, kind, moment in (
+    for user, kind, timestamp in (
         ("ada", "view", "2026-11-01T10:00"), ("ada", "other", "2026-11-01T10:01"), ("ada", "buy", "2026-11-01T10:02"),
         ("bob", "buy", "2026-11-01T09:00"), ("bob", "view", "2026-11-01T10:00"),
         ("cy", "view", "2026-10-30T10:00"), ("cy", "buy", "2026-11-01T10:01"),
     ):  # fmt: skip
-        service.track_activity(user, kind, timestamp=at(moment))
+        service.track_activity(user, kind, timestamp=at(timestamp))
     funnel = service.analytics.funnel(Filters(), ["view", "buy"], window_days=2, dropped_at=2)
     assert [(s.users, s.dropped) for s in funnel.steps] == [(3, 0), (1, 2)]
     assert funnel.steps[1].median_seconds == 120

@@ -61,8 +61,8 @@ def counted_naively(service: UserActivityService) -> list[tuple[Any, ...]]:
     )
 
 
-def rows(users: list[str], moment: Any, page: str = "/a") -> list[dict[str, Any]]:
-    return [{"user_id": user, "activity_type": "page_view", "page_url": page, "timestamp": moment} for user in users]
+def rows(users: list[str], timestamp: Any, page: str = "/a") -> list[dict[str, Any]]:
+    return [{"user_id": user, "activity_type": "page_view", "page_url": page, "timestamp": timestamp} for user in users]
 
 
 STEPS = st.lists(
@@ -248,9 +248,9 @@ def test_one_users_questions_never_look_at_everybodys_rows(service: UserActivity
 
 
 def test_a_page_of_a_users_list_reads_no_more_than_it_shows(service: UserActivityService) -> None:
-    moment = NOW
+    timestamp = NOW
     for number in range(20):
-        service.track_batch(rows(["ada"] * 100, moment + timedelta(milliseconds=number - 20)))
+        service.track_batch(rows(["ada"] * 100, timestamp + timedelta(milliseconds=number - 20)))
     feed(service)
     steps = 0
 

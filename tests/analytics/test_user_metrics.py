@@ -82,7 +82,7 @@ def test_what_lies_28_days_back_no_longer_counts(service: UserActivityService, c
 
 
 @pytest.mark.parametrize(
-    ("zone", "now", "moments", "days"),
+    ("zone", "now", "timestamps", "days"),
     [
         # The clocks went forward on 29 March: 22:30 UTC the day before was 23:30 of the 28th, not 0:30 of the 29th.
         ("Europe/Berlin", "2026-04-10T12:00Z", ["2026-03-28T22:30Z", "2026-03-28T08:00Z"], 1),
@@ -95,12 +95,12 @@ def test_what_lies_28_days_back_no_longer_counts(service: UserActivityService, c
     ],
 )
 def test_active_days_are_local_days_of_their_own_time(
-    service: UserActivityService, clock: StillClock, zone: str, now: str, moments: list[str], days: int
+    service: UserActivityService, clock: StillClock, zone: str, now: str, timestamps: list[str], days: int
 ) -> None:
     clock.now = datetime.fromisoformat(now)
     use_zone(service, zone)
-    for moment in moments:
-        service.track_activity("ada", "x", timestamp=datetime.fromisoformat(moment))
+    for timestamp in timestamps:
+        service.track_activity("ada", "x", timestamp=datetime.fromisoformat(timestamp))
     assert service.get_user_analytics("ada").engagement_parts["F"] == days / 28
 
 
@@ -189,8 +189,8 @@ def test_the_stored_figures_are_those_of_the_last_end(service: UserActivityServi
 def test_today_is_the_local_day_so_far(service: UserActivityService, clock: StillClock, tmp_path: Path) -> None:
     """Noon UTC of the 10th is 17:30 in Kolkata, whose day began at 18:30 UTC of the 9th."""
     use_zone(service, "Asia/Kolkata")
-    for moment in ("2026-06-09T18:29Z", "2026-06-09T18:30Z", "2026-06-10T11:00Z"):
-        service.track_activity("ada", "x", timestamp=datetime.fromisoformat(moment))
+    for timestamp in ("2026-06-09T18:29Z", "2026-06-09T18:30Z", "2026-06-10T11:00Z"):
+        service.track_activity("ada", "x", timestamp=datetime.fromisoformat(timestamp))
     service.track_activity("bob", "x")
     with NotificationService(tmp_path / "n.db", clock=clock) as notifications:
         read = notifications.send_notification("ada", "One", "1")

@@ -137,8 +137,8 @@ def test_activities_that_were_not_counted_yet_are_counted_before_they_go(backend
 
 def test_what_was_pruned_is_not_taken_again_and_counted_twice(backend: Backend, clock: StillClock) -> None:
     early, late = clock.now - timedelta(days=5), clock.now - timedelta(days=1)
-    for moment in (early, late):
-        backend.activity.track_activity("ada", "a", timestamp=moment, activity_id=f"of-{moment:%d}")
+    for timestamp in (early, late):
+        backend.activity.track_activity("ada", "a", timestamp=timestamp, activity_id=f"of-{timestamp:%d}")
     row = {"user_id": "ada", "activity_type": "a", "timestamp": early.isoformat(), "activity_id": f"of-{early:%d}"}
     backend.retention.settings = RetentionSettings(activities_days=3)
     assert backend.retention.enforce().activities == 1
@@ -166,11 +166,11 @@ def test_a_row_repeated_in_the_moment_its_first_copy_is_pruned_is_refused(backen
     service, origin = backend.activity, Origin()
     early, late = clock.now - timedelta(days=5), clock.now - timedelta(days=1)
 
-    def said(name: str, moment: datetime) -> dict[str, Any]:
-        return {"user_id": "ada", "activity_type": "a", "timestamp": moment, "activity_id": name}
+    def said(name: str, timestamp: datetime) -> dict[str, Any]:
+        return {"user_id": "ada", "activity_type": "a", "timestamp": timestamp, "activity_id": name}
 
-    def one(name: str, moment: datetime) -> Write[NewActivity, Tracked]:
-        return service.track_write(build(ActivityIn, **said(name, moment)), origin)
+    def one(name: str, timestamp: datetime) -> Write[NewActivity, Tracked]:
+        return service.track_write(build(ActivityIn, **said(name, timestamp)), origin)
 
     rows = [said("early", early), said("new", late), said("late", late)]
     exported = [msgspec.json.encode(row) for row in rows]

@@ -27,7 +27,7 @@ channels = st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=6)
 places = st.tuples(
     st.sampled_from([BUILDS, "*", f"category:{CATEGORY}"]), st.sampled_from([*CHANNELS, "*"])
 )  # fmt: skip
-moments = st.sampled_from([None, NOW - 1, NOW, NOW + 1, NOW + 10**9])
+timestamps = st.sampled_from([None, NOW - 1, NOW, NOW + 1, NOW + 10**9])
 devices = st.lists(
     st.builds(Target, st.integers(1, 99), st.sampled_from(sorted(SYSTEMS)), st.booleans()),
     max_size=3,
@@ -52,13 +52,13 @@ all_facts = st.builds(
     category=st.sampled_from([None, CATEGORY]),
     critical=st.booleans(),
     now_ms=st.just(NOW) | st.integers(NOW, NOW + 7 * 24 * 60 * MINUTE),
-    expires_at=moments,
+    expires_at=timestamps,
     routes=st.frozensets(st.sampled_from(ROUTES)),
     addresses=st.frozensets(st.sampled_from(["email", "sms"])),
     throttled=st.dictionaries(st.sampled_from(CHANNELS[1:]), st.just("At most 3."), max_size=2),
     digest=st.none() | digests,
     quiet=st.none() | quiet,
-    dnd_until=moments,
+    dnd_until=timestamps,
     failover=st.dictionaries(st.sampled_from(CHANNELS), st.sampled_from([0, 1, 5, 60]), max_size=4),
 )
 

@@ -163,10 +163,11 @@ def test_a_dry_run_tells_the_days_on_which_it_would_have_fired(service: UserActi
     zone = service.analytics.zone
     now = service.clock.now_ms()
     noon_of = {day: to_datetime(now) - timedelta(days=day) for day in range(15)}
-    for day, moment in noon_of.items():
+    for day, timestamp in noon_of.items():
         users = 4 if day in {2, 5} else 12
         rows = [
-            {"user_id": f"u{n}", "activity_type": "x", "timestamp": moment - timedelta(hours=1)} for n in range(users)
+            {"user_id": f"u{n}", "activity_type": "x", "timestamp": timestamp - timedelta(hours=1)}
+            for n in range(users)
         ]
         assert service.track_batch(rows).accepted == users
     check = to_datetime(now - HOUR_MS // 2).astimezone(zone).strftime("%H:%M")

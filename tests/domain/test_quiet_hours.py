@@ -205,7 +205,7 @@ changes = st.sampled_from(
         "2026-11-01T06:00", "2026-04-04T14:00", "2026-09-26T14:00", "2011-12-30T10:00",
     ]
 ).map(ms)  # fmt: skip
-moments = st.one_of(
+timestamps = st.one_of(
     st.integers(ms("2026-01-01"), ms("2027-12-31")),
     st.builds(lambda at, off: at + off, changes, st.integers(-30 * HOUR_MS, 30 * HOUR_MS)),
     st.builds(lambda at, off: at + off * MINUTE_MS, changes, st.integers(-180, 180)),
@@ -277,7 +277,7 @@ def naive_until(quiet: QuietHours, now_ms: int) -> int | None:
 
 
 @settings(deadline=None, max_examples=examples(150))
-@given(quiet=quiet_hours, now_ms=moments)
+@given(quiet=quiet_hours, now_ms=timestamps)
 @example(quiet=berlin("02:30", "02:30"), now_ms=ms("2026-10-25T00:45"))
 @example(quiet=berlin("02:30", "02:00"), now_ms=ms("2026-03-29T00:30"))
 @example(quiet=QuietHours(start="23:30", end="23:45", zone="America/Nuuk"), now_ms=ms("2026-03-29T01:00"))
@@ -292,7 +292,7 @@ def test_quiet_hours_agree_with_a_walk_minute_by_minute(quiet: QuietHours, now_m
 
 
 @settings(deadline=None, max_examples=examples(500))
-@given(quiet=quiet_hours, now_ms=moments)
+@given(quiet=quiet_hours, now_ms=timestamps)
 def test_at_its_end_it_is_quiet_no_more_and_just_before_it_still_is(quiet: QuietHours, now_ms: int) -> None:
     end = quiet.until(now_ms)
     assume(end is not None)
@@ -307,7 +307,7 @@ def test_at_its_end_it_is_quiet_no_more_and_just_before_it_still_is(quiet: Quiet
 
 
 @settings(deadline=None, max_examples=examples(300))
-@given(quiet=quiet_hours, now_ms=moments, later=st.integers(0, 3 * DAY_MS))
+@given(quiet=quiet_hours, now_ms=timestamps, later=st.integers(0, 3 * DAY_MS))
 def test_whenever_one_asks_during_a_quiet_its_end_is_the_same(quiet: QuietHours, now_ms: int, later: int) -> None:
     end = quiet.until(now_ms)
     assume(end is not None and end - now_ms < 7 * DAY_MS)
@@ -377,7 +377,7 @@ def test_an_hourly_digest_takes_the_full_hour_that_a_change_leads_to() -> None:
 
 
 @settings(deadline=None, max_examples=examples(300))
-@given(zone=st.sampled_from(ZONES), now_ms=moments)
+@given(zone=st.sampled_from(ZONES), now_ms=timestamps)
 @example(zone=HOWE, now_ms=ms("2026-04-04T14:31"))
 @example(zone=HOWE, now_ms=ms("2026-10-03T15:29"))
 @example(zone="Antarctica/Troll", now_ms=ms("2026-10-25T00:30"))
@@ -388,7 +388,7 @@ def test_an_hourly_digest_agrees_with_a_walk_minute_by_minute(zone: str, now_ms:
 
 
 @settings(deadline=None, max_examples=examples(200))
-@given(zone=st.sampled_from(ZONES), at=clock_times, now_ms=moments)
+@given(zone=st.sampled_from(ZONES), at=clock_times, now_ms=timestamps)
 def test_a_daily_digest_agrees_with_a_walk_minute_by_minute(zone: str, at: str, now_ms: int) -> None:
     """Once for every day: the first minute that shows its time or, where that is skipped, later."""
     today = now_ms // DAY_MS
@@ -402,7 +402,7 @@ def test_a_daily_digest_agrees_with_a_walk_minute_by_minute(zone: str, at: str, 
 
 
 @settings(deadline=None, max_examples=examples(100))
-@given(zone=st.sampled_from([BERLIN, HOWE, "Asia/Kolkata"]), at=clock_times, now_ms=moments)
+@given(zone=st.sampled_from([BERLIN, HOWE, "Asia/Kolkata"]), at=clock_times, now_ms=timestamps)
 def test_a_daily_digest_goes_out_on_every_local_day_once(zone: str, at: str, now_ms: int) -> None:
     digest, days = Digest(frequency="daily", zone=zone, at=at), []
     for _ in range(10):

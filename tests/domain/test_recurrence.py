@@ -53,15 +53,15 @@ def matches(rule: Recurrence, day: date) -> bool:
 def walk(rule: Recurrence, now_ms: int, zone: ZoneInfo, until: int, step: timedelta = STEP) -> list[int]:
     """The same by looking at the wall every ``step``: what it shows for the first time counts; what it jumped over
     counts as long after the jump as it would have been after it."""
-    moment = to_datetime(now_ms - now_ms % (step // timedelta(milliseconds=1))) - timedelta(days=3)
+    timestamp = to_datetime(now_ms - now_ms % (step // timedelta(milliseconds=1))) - timedelta(days=3)
     found: set[int] = set()
-    latest = moment.astimezone(zone).replace(tzinfo=None)
-    while (moment := moment + step) < to_datetime(until):
-        wall = moment.astimezone(zone).replace(tzinfo=None)
+    latest = timestamp.astimezone(zone).replace(tzinfo=None)
+    while (timestamp := timestamp + step) < to_datetime(until):
+        wall = timestamp.astimezone(zone).replace(tzinfo=None)
         begin, shown = latest + step, latest + step
         while shown <= wall:
             if shown.strftime("%H:%M") == rule.at and matches(rule, shown.date()):
-                found.add(to_ms(moment + (timedelta(0) if shown == wall else shown - begin)))
+                found.add(to_ms(timestamp + (timedelta(0) if shown == wall else shown - begin)))
             shown += step
         latest = max(latest, wall)
     return sorted(time for time in found if now_ms < time < until)
@@ -71,7 +71,7 @@ rules = st.one_of(
     st.builds(dict, days=st.none() | st.lists(st.sampled_from(DAYS), min_size=1, max_size=7, unique=True)),
     st.builds(dict, day_of_month=st.integers(1, 31)),
 )
-moments = st.builds(
+timestamps = st.builds(
     lambda year, month, rest: to_ms(datetime(year, month, 1, tzinfo=UTC)) + rest,
     st.integers(1980, 2037),
     st.sampled_from([*range(1, 13), 3, 3, 4, 9, 10, 10, 11]),
@@ -84,7 +84,7 @@ zones = st.sampled_from(ZONES)
 
 
 @settings(deadline=None, max_examples=examples(150))
-@given(zones, rules, st.integers(0, 95), moments)
+@given(zones, rules, st.integers(0, 95), timestamps)
 @example("Europe/Berlin", {}, 10, at("2026-03-28 12:00"))
 @example("Europe/Berlin", {"days": ["sun"]}, 10, at("2026-10-24 12:00"))
 @example("America/Sao_Paulo", {}, 2, at("2018-11-03 12:00"))
@@ -101,7 +101,7 @@ def test_it_is_what_a_walk_over_the_clock_finds(zone: str, when: dict[str, Any],
 
 
 @settings(deadline=None, max_examples=examples(150))
-@given(zones, rules, st.integers(0, 1439), moments)
+@given(zones, rules, st.integers(0, 1439), timestamps)
 def test_it_comes_once_on_every_day_that_matches_and_never_goes_back(
     zone: str, when: dict[str, Any], minute: int, now_ms: int
 ) -> None:
@@ -174,7 +174,7 @@ def test_the_rules_own_zone_goes_before_the_one_given() -> None:
 # --- every so many minutes --------------------------------------------------------------------------------------------
 
 
-@given(st.integers(1, 10_080), moments, st.integers(-40 * DAY_MS, 400 * DAY_MS), st.booleans())
+@given(st.integers(1, 10_080), timestamps, st.integers(-40 * DAY_MS, 400 * DAY_MS), st.booleans())
 def test_every_so_many_minutes_is_counted_from_the_beginning_and_never_drifts(
     minutes: int, begin: int, later: int, starts: bool
 ) -> None:
@@ -190,7 +190,7 @@ def test_every_so_many_minutes_is_counted_from_the_beginning_and_never_drifts(
 # --- beginning and end ------------------------------------------------------------------------------------------------
 
 
-@given(rules | st.just({"every_minutes": 90}), moments, st.integers(-10 * DAY_MS, 50 * DAY_MS), st.integers(0, 40))
+@given(rules | st.just({"every_minutes": 90}), timestamps, st.integers(-10 * DAY_MS, 50 * DAY_MS), st.integers(0, 40))
 def test_nothing_happens_before_the_start_or_after_the_end(
     when: dict[str, Any], now_ms: int, start: int, days: int
 ) -> None:

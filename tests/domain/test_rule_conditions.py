@@ -33,7 +33,7 @@ SEND = {"title": "t", "message": "m"}
 NOON = 1_781_092_800_000
 
 
-def happening(metadata: Any = None, **fields: Any) -> ActivityFacts:
+def activity(metadata: Any = None, **fields: Any) -> ActivityFacts:
     plain: dict[str, Any] = {
         "seq": 1, "id": "a1", "user_id": "ada", "activity_type": "checkout", "session_id": "s1", "app": "shop",
         "at_ms": NOON, "received_ms": NOON, "page_url": None, "referrer": None, "user_agent": None,
@@ -44,7 +44,7 @@ def happening(metadata: Any = None, **fields: Any) -> ActivityFacts:
 def holds(field: str, op: str, value: Any, metadata: Any = None, **fields: Any) -> bool:
     where = build(WhereIn, field=field, op=op, value=value)
     (condition,) = conditions_of([where])
-    return condition.holds(happening(metadata, **fields))
+    return condition.holds(activity(metadata, **fields))
 
 
 # --- conditions -------------------------------------------------------------------------------------------------------
@@ -140,13 +140,13 @@ ANY_JSON = st.recursive(
 def test_no_metadata_makes_a_condition_stumble(found: Any, op: str, value: Any) -> None:
     wanted = [value] if op == "in" else value
     (condition,) = conditions_of([WhereIn(field="metadata.x", op=op, value=wanted)])  # type: ignore[arg-type]
-    assert condition.holds(happening({"x": found})) in {True, False}
+    assert condition.holds(activity({"x": found})) in {True, False}
 
 
 @given(found=SCALARS, value=SCALARS.filter(lambda v: v is not None))
 def test_equal_and_unequal_are_each_others_opposite(found: Any, value: Any) -> None:
     same, other, among = (
-        conditions_of([WhereIn(field="metadata.x", op=op, value=v)])[0].holds(happening({"x": found}))  # type: ignore[arg-type]
+        conditions_of([WhereIn(field="metadata.x", op=op, value=v)])[0].holds(activity({"x": found}))  # type: ignore[arg-type]
         for op, v in (("eq", value), ("ne", value), ("in", [value]))
     )
     assert same is not other
@@ -323,8 +323,8 @@ def test_what_is_remembered_is_enough_to_judge_as_if_all_were(
     steps=st.lists(st.integers(0, 20), max_size=60),
 )
 def test_no_two_firings_lie_closer_than_the_cool_down(times: int, cooldown: int, steps: list[int]) -> None:
-    moments = [sum(steps[: n + 1]) for n in range(len(steps))]
-    fired = fires(Terms(times, 100, cooldown), moments)
+    timestamps = [sum(steps[: n + 1]) for n in range(len(steps))]
+    fired = fires(Terms(times, 100, cooldown), timestamps)
     assert all(b - a >= cooldown for a, b in pairwise(fired))
 
 
@@ -338,7 +338,7 @@ def test_texts_are_filled_in_from_the_activity_and_the_rules_own_data() -> None:
               "data": {"greeting": "hi", "app": "mine"}},
     )  # fmt: skip
     check_texts(rule)
-    asked = request(rule.send, ["bob"], activity_data("r", 3, happening({"plan": "pro", "x": {"y": 1}})))
+    asked = request(rule.send, ["bob"], activity_data("r", 3, activity({"plan": "pro", "x": {"y": 1}})))
     assert (asked.title, asked.message, asked.user_ids) == ("ada: r", "pro 3 hi mine", ["bob"])
     assert asked.data is not None
     assert asked.data["metadata"] == {"plan": "pro", "x": {"y": 1}}
@@ -348,7 +348,7 @@ def test_texts_are_filled_in_from_the_activity_and_the_rules_own_data() -> None:
 def test_values_are_only_ever_text() -> None:
     rule = build(RuleIn, name="r", on={"activity_type": "x"}, send={"title": "t", "message": "{metadata_a}"})
     for hostile in ("{user_id}", "$user_id", "{metadata_a.__class__}", "%s %(x)s", "{0}"):
-        asked = request(rule.send, ["bob"], activity_data("r", 1, happening({"a": hostile})))
+        asked = request(rule.send, ["bob"], activity_data("r", 1, activity({"a": hostile})))
         assert asked.message == hostile
 
 
@@ -356,7 +356,7 @@ def test_what_is_missing_is_named() -> None:
     rule = build(RuleIn, name="r", on={"activity_type": "x"}, send={"title": "t", "message": "{metadata_a} {page_url}"})
     check_texts(rule)
     with pytest.raises(ValidationError) as refusal:
-        request(rule.send, ["bob"], activity_data("r", 1, happening()))
+        request(rule.send, ["bob"], activity_data("r", 1, activity()))
     assert [error.field for error in refusal.value.errors] == ["data.metadata_a", "data.page_url"]
 
 
@@ -371,9 +371,9 @@ def test_metadata_that_is_large_or_deep_does_not_go_along() -> None:
     deep: Any = 1
     for _ in range(90):
         deep = {"d": deep}
-    assert "metadata" not in activity_data("r", 1, happening({"a": deep, "b": 1}))
-    assert "metadata" not in activity_data("r", 1, happening({"a": "x" * 20_000}))
-    many = activity_data("r", 1, happening({f"k{n}": "y" * 5000 for n in range(500)}))
+    assert "metadata" not in activity_data("r", 1, activity({"a": deep, "b": 1}))
+    assert "metadata" not in activity_data("r", 1, activity({"a": "x" * 20_000}))
+    many = activity_data("r", 1, activity({f"k{n}": "y" * 5000 for n in range(500)}))
     flat = {name: value for name, value in many.items() if name.startswith("metadata_")}
     assert len(flat) == 50
     assert {len(value) for value in flat.values()} == {1000}

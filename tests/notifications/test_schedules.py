@@ -39,8 +39,8 @@ NINE: dict[str, Any] = {"at": "09:00", "timezone": "Europe/Berlin"}
 class Parts:
     """A service on a still clock, its schedules, and a way to make sending fail."""
 
-    def __init__(self, folder: Path, moment: datetime | None = None) -> None:
-        self.clock = StillClock() if moment is None else StillClock(moment)
+    def __init__(self, folder: Path, timestamp: datetime | None = None) -> None:
+        self.clock = StillClock() if timestamp is None else StillClock(timestamp)
         self.service = NotificationService(folder / "n.db", clock=self.clock)
         self.failure: Exception | None = None
         self.schedules = over(self.service, self)
@@ -93,7 +93,7 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
         yield made
 
 
-def moment(text: str) -> datetime:
+def timestamp(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
@@ -106,9 +106,9 @@ def test_a_schedule_is_kept_as_it_was_given_with_its_next_time(parts: Parts) -> 
     made = parts.schedules.create("tea", notification, rule, "kitchen")
     assert (made.name, made.app, made.notification) == ("tea", "kitchen", notification)
     assert made.rule == Recurrence(
-        at="07:30", days=["mon", "fri"], timezone="Europe/Berlin", starts_at=moment("2026-06-10 22:00")
+        at="07:30", days=["mon", "fri"], timezone="Europe/Berlin", starts_at=timestamp("2026-06-10 22:00")
     )
-    assert made.next_at == moment("2026-06-12 05:30")
+    assert made.next_at == timestamp("2026-06-12 05:30")
     assert (made.last_at, made.last_error, made.created_at, made.updated_at) == (None, None, *[parts.clock.now] * 2)
     assert parts.now(made) == made
 
@@ -229,14 +229,14 @@ def test_the_list_is_paged_newest_first_and_stays_stable(parts: Parts) -> None:
 def test_it_is_sent_at_its_time_and_only_then(parts: Parts) -> None:
     made = parts.make()
     assert parts.tick(19 * 60 - 1, every=600) == []
-    parts.clock.now = moment("2026-06-11 06:59:59")
+    parts.clock.now = timestamp("2026-06-11 06:59:59")
     assert parts.schedules.run_due() == 0
     parts.clock.go(seconds=1)
     assert parts.schedules.run_due() == 1
     assert parts.schedules.run_due() == 0
-    assert parts.told() == [moment("2026-06-11 07:00")]
+    assert parts.told() == [timestamp("2026-06-11 07:00")]
     now = parts.now(made)
-    assert (now.last_at, now.next_at) == (moment("2026-06-11 07:00"), moment("2026-06-12 07:00"))
+    assert (now.last_at, now.next_at) == (timestamp("2026-06-11 07:00"), timestamp("2026-06-12 07:00"))
     assert (now.updated_at, now.rule) == (made.updated_at, made.rule)
 
 
@@ -256,23 +256,23 @@ def test_what_was_missed_while_the_computer_slept_is_made_up_for_once(parts: Par
     assert parts.schedules.run_due() == 2
     assert parts.schedules.run_due() == 0
     assert parts.told() == parts.told("bob") == [parts.clock.now]
-    assert parts.now(daily).next_at == moment("2026-06-14 07:00")
-    assert parts.now(often).next_at == moment("2026-06-13 12:10")  # counted from its beginning: no drift
+    assert parts.now(daily).next_at == timestamp("2026-06-14 07:00")
+    assert parts.now(often).next_at == timestamp("2026-06-13 12:10")  # counted from its beginning: no drift
 
 
 @pytest.mark.parametrize("back", [timedelta(seconds=1), timedelta(hours=1), timedelta(hours=30)])
 def test_a_clock_that_is_set_back_sends_nothing_twice(parts: Parts, back: timedelta) -> None:
     parts.make()
-    parts.clock.now = moment("2026-06-12 07:00")
+    parts.clock.now = timestamp("2026-06-12 07:00")
     assert parts.schedules.run_due() == 1
     parts.clock.now -= back
     sent = [told.replace(second=0) for told in parts.tick(30 * 60)]
-    assert sent == ([moment("2026-06-13 07:00")] if back < timedelta(hours=6) else [])
+    assert sent == ([timestamp("2026-06-13 07:00")] if back < timedelta(hours=6) else [])
 
 
 def test_a_clock_set_forward_over_the_time_sends_it_at_once(parts: Parts) -> None:
     parts.make()
-    parts.clock.now = moment("2026-06-11 06:59:59")
+    parts.clock.now = timestamp("2026-06-11 06:59:59")
     parts.clock.go(hours=1)
     assert parts.schedules.run_due() == 1
 
@@ -287,17 +287,17 @@ def test_a_clock_set_forward_over_the_time_sends_it_at_once(parts: Parts) -> Non
 def test_across_a_change_of_summer_time_each_day_has_it_once(
     tmp_path: Path, begin: str, at: str, expected: list[str]
 ) -> None:
-    made = Parts(tmp_path, moment(begin))
+    made = Parts(tmp_path, timestamp(begin))
     with made.service:
         made.make(rule={"at": at, "timezone": "Europe/Berlin"})
-        assert made.tick(48 * 60, every=300) == [moment(f"2026-{one}") for one in expected]
+        assert made.tick(48 * 60, every=300) == [timestamp(f"2026-{one}") for one in expected]
 
 
 def test_after_its_end_it_stays_and_is_sent_no_more(parts: Parts) -> None:
     made = parts.make(rule={"every_minutes": 60, "ends_at": "2026-06-10T14:00:00Z"})
-    assert parts.tick(300) == [moment("2026-06-10 13:00"), moment("2026-06-10 14:00")]
+    assert parts.tick(300) == [timestamp("2026-06-10 13:00"), timestamp("2026-06-10 14:00")]
     now = parts.now(made)
-    assert (now.next_at, now.last_at) == (None, moment("2026-06-10 14:00"))
+    assert (now.next_at, now.last_at) == (None, timestamp("2026-06-10 14:00"))
     assert parts.change(made, rule={"every_minutes": 60, "ends_at": "2026-06-10T14:00:00Z"}).next_at is None
 
 
@@ -356,10 +356,10 @@ def test_a_template_that_is_gone_skips_that_time_says_why_and_spoils_nothing(par
     made = parts.schedules.create("tea", told, NINE, "kitchen")
     other = parts.make("other", user_id="bob")
     service.store.run(service.templates.remove_write("tea", None))
-    parts.clock.now = moment("2026-06-11 07:00")
+    parts.clock.now = timestamp("2026-06-11 07:00")
     assert parts.schedules.run_due() == 1
     now = parts.now(made)
-    assert (now.last_at, now.next_at) == (None, moment("2026-06-12 07:00"))
+    assert (now.last_at, now.next_at) == (None, timestamp("2026-06-12 07:00"))
     assert now.last_error == "template: there is no template “tea”"
     assert parts.now(other).last_error is None
     with pytest.raises(ValidationError) as refusal:
@@ -370,7 +370,7 @@ def test_a_template_that_is_gone_skips_that_time_says_why_and_spoils_nothing(par
     assert parts.schedules.run_due() == 2
     assert parts.now(made).last_error is None
     assert parts.told() == [parts.clock.now]
-    assert parts.told("bob") == [moment("2026-06-11 07:00"), parts.clock.now]
+    assert parts.told("bob") == [timestamp("2026-06-11 07:00"), parts.clock.now]
 
 
 def test_an_apps_schedule_fills_in_its_own_templates_only(parts: Parts) -> None:
@@ -400,14 +400,14 @@ def test_a_template_that_another_app_makes_in_its_own_ones_place_is_not_filled_i
 def test_a_fault_between_sending_and_moving_on_undoes_both_and_holds_up_no_other(parts: Parts) -> None:
     bad = parts.make("bad", title="Bad")
     good = parts.make("good", user_id="bob")
-    parts.clock.now = moment("2026-06-11 07:00")
+    parts.clock.now = timestamp("2026-06-11 07:00")
     parts.failure = StorageError("The disk is full.")
     with pytest.raises(StorageError):
         parts.schedules.run_due()
     assert parts.told() == []
     assert parts.now(bad) == bad
     assert parts.told("bob") == [parts.clock.now]
-    assert parts.now(good).next_at == moment("2026-06-12 07:00")
+    assert parts.now(good).next_at == timestamp("2026-06-12 07:00")
     parts.failure = None
     parts.clock.go(seconds=1)
     assert parts.schedules.run_due() == 1
@@ -421,7 +421,7 @@ def test_a_fault_after_sending_takes_the_notice_back_with_it(parts: Parts) -> No
     parts.service.store.run(
         Write(sabotage, "CREATE TRIGGER no BEFORE UPDATE ON schedules BEGIN SELECT RAISE(ABORT, '');END")
     )
-    parts.clock.now = moment("2026-06-11 07:00")
+    parts.clock.now = timestamp("2026-06-11 07:00")
     with pytest.raises(StorageError):
         parts.schedules.run_due()
     assert (parts.told(), heard, parts.now(made)) == ([], [], made)
@@ -451,13 +451,13 @@ def test_several_at_once_that_find_it_due_send_it_once(parts: Parts) -> None:
 
 def test_a_fault_of_our_own_is_logged_once_and_skips_that_time(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
     bad, good = parts.make("bad", title="Bad"), parts.make("good", user_id="bob")
-    parts.clock.now = moment("2026-06-11 07:00")
+    parts.clock.now = timestamp("2026-06-11 07:00")
     parts.failure = ZeroDivisionError("a bug")
     assert parts.schedules.run_due() == 1
     assert "a bug" in caplog.text
     assert parts.told() == []
     now = parts.now(bad)
-    assert (now.last_error, now.last_at, now.next_at) == (FAULT, None, moment("2026-06-12 07:00"))
+    assert (now.last_error, now.last_at, now.next_at) == (FAULT, None, timestamp("2026-06-12 07:00"))
     assert parts.now(good).last_error is None
     caplog.clear()
     assert parts.schedules.run_due() == 0

@@ -227,11 +227,11 @@ def test_a_persons_export_says_which_rules_remember_them(parts: Parts) -> None:
     parts.did()
     parts.did("bob")
     parts.judge()
-    moment = rfc3339(parts.clock.now_ms())
+    timestamp = rfc3339(parts.clock.now_ms())
     person = json.loads(b"".join(Export(parts.activity, parts.service).user("ada")))
     assert person["rules"] == [
-        {"rule": "hello", "app": "shop", "times": [], "last_fired_at": moment},
-        {"rule": "often", "app": "shop", "times": [moment], "last_fired_at": None},
+        {"rule": "hello", "app": "shop", "times": [], "last_fired_at": timestamp},
+        {"rule": "often", "app": "shop", "times": [timestamp], "last_fired_at": None},
     ]
 
 
