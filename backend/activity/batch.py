@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-import msgspec
-
 from flashflow.backend.core.clock import to_ms
 from flashflow.backend.core.errors import Conflict, FieldError, FlashFlowError, ValidationError
 from flashflow.backend.schemas.records import BatchResult, RejectedRow, Tracked
@@ -26,6 +24,7 @@ class OfUser(Protocol):
 MOST_ROWS = 1_000
 """Rows in one batch or import."""
 
+T = TypeVar("T")
 U = TypeVar("U", bound=OfUser)
 Rows = tuple[list[int], Sequence[U], list[RejectedRow]]
 """The indexes of the valid rows in the batch, the valid rows, the rejected rows."""
@@ -55,14 +54,14 @@ def rejected(index: int, error: FlashFlowError) -> RejectedRow:
     return RejectedRow(index=index, errors=tuple((e.field, e.message) for e in errors))
 
 
-def prepare_rows(rows: Sequence[msgspec.Raw | bytes], prepare: Callable[[msgspec.Raw | bytes], U]) -> Rows[U]:
-    """Apply ``prepare`` to each row; a row for which it raises ValidationError is rejected."""
+def prepare_rows(rows: Sequence[T], prepare: Callable[[int, T], U]) -> Rows[U]:
+    """Apply ``prepare`` to each row and its index; a row for which it raises ValidationError is rejected."""
     places: list[int] = []
     good: list[U] = []
     refused: list[RejectedRow] = []
-    for index, raw in enumerate(rows):
+    for index, row in enumerate(rows):
         try:
-            good.append(prepare(raw))
+            good.append(prepare(index, row))
             places.append(index)
         except ValidationError as error:
             refused.append(rejected(index, error))

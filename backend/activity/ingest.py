@@ -8,12 +8,11 @@ from typing import Any
 
 import msgspec
 
-from flashflow.backend.activity.batch import Batch, derive_id, rejected
+from flashflow.backend.activity.batch import Batch, derive_id, prepare_rows
 from flashflow.backend.activity.consent import Admission
 from flashflow.backend.core.clock import HOUR_MS, Clock
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
-from flashflow.backend.schemas.records import RejectedRow
 from flashflow.backend.schemas.requests import ActivityIn, row_json
 from flashflow.backend.schemas.validation import Malformed, decode_row
 from flashflow.backend.schemas.values import metadata_json, timestamp_ms
@@ -72,24 +71,20 @@ class ActivityParser:
         now = self._clock.now_ms()
         ahead = 0 if sent_at is None else timestamp_ms("sent_at", sent_at) - now
         correction = ahead if abs(ahead) > SKEW_MS else 0
-        places: list[int] = []
-        good: list[NewActivity] = []
-        refused: list[RejectedRow] = []
-        for index, row in enumerate(rows):
+
+        def prepare(index: int, row: msgspec.Raw | dict[str, Any]) -> NewActivity:
+            raw = bytes(row) if isinstance(row, msgspec.Raw) else row_json(row)
             try:
-                raw = bytes(row) if isinstance(row, msgspec.Raw) else row_json(row)
                 activity = decode_row(_decoder, raw)
-                if activity.activity_id is None and key is not None:
-                    activity = msgspec.structs.replace(
-                        activity, activity_id=derive_id(activity.timestamp, (origin.app, key, index, raw))
-                    )
-                good.append(self._prepare(activity, origin, now, correction, may_name_app=may_name_app))
-                places.append(index)
             except Malformed as error:
-                refused.append(rejected(index, self._every_fault(error, now, correction, may_name_app=may_name_app)))
-            except ValidationError as error:
-                refused.append(rejected(index, error))
-        return places, good, refused
+                raise self._every_fault(error, now, correction, may_name_app=may_name_app) from None
+            if activity.activity_id is None and key is not None:
+                activity = msgspec.structs.replace(
+                    activity, activity_id=derive_id(activity.timestamp, (origin.app, key, index, raw))
+                )
+            return self._prepare(activity, origin, now, correction, may_name_app=may_name_app)
+
+        return prepare_rows(rows, prepare)
 
     def _every_fault(self, first: Malformed, now: int, correction: int, *, may_name_app: bool) -> ValidationError:
         """Add the errors of the fields that could be decoded to ``first``."""

@@ -82,7 +82,7 @@ def import_notifications_write(
 ) -> Write[NotificationRows, BatchResult]:
     """Build the write that stores exported notifications (JSON). ``app`` is the default app."""
     now_ms = clock.now_ms()
-    checked = prepare_rows(rows, lambda raw: _prepare(decode_notification(raw), now_ms, app))
+    checked = prepare_rows(rows, lambda _, raw: _prepare(decode_notification(raw), now_ms, app))
     return Write(_store, checked, len(checked[1]))
 
 

@@ -59,7 +59,7 @@ def import_sessions_write(
 ) -> Write[SessionRows, BatchResult]:
     """Build the write that stores exported sessions (JSON). ``app`` is the default app."""
     now_ms = service.clock.now_ms()
-    checked = prepare_rows(rows, lambda raw: _prepare(service, decode_session(raw), now_ms, app))
+    checked = prepare_rows(rows, lambda _, raw: _prepare(service, decode_session(raw), now_ms, app))
     return Write(partial(_store, service), checked, len(checked[1]))
 
 
