@@ -15,7 +15,7 @@ from flashflow.backend import UserActivityService
 from flashflow.backend.core.clock import HOUR_MS, to_datetime, to_ms
 from flashflow.backend.domain.metric_alerts import check_times, is_breached, is_due, may_notify, read, reading, spans
 from flashflow.backend.rules.dry_run import try_alert
-from flashflow.backend.rules.metrics import QUESTIONS, AnalyticsMetrics
+from flashflow.backend.rules.metrics import QUERIES, AnalyticsMetrics
 from flashflow.backend.schemas.requests import build
 from flashflow.backend.schemas.rules import AlertIn
 from flashflow.backend.store.activity.rule_queries import BEGUN
@@ -144,7 +144,7 @@ def test_figures_are_counted_over_their_span_and_app(service: UserActivityServic
         service.settle_metrics()  # some of it is in the figures, and some is not yet
 
     def values(app: str | None) -> dict[str, int]:
-        return {name: metrics.value(name, start, end, app) for name in QUESTIONS}
+        return {name: metrics.value(name, start, end, app) for name in QUERIES}
 
     assert values(None) == {"activities": 5, "active_users": 3, "sessions": 5, "new_users": 1}
     assert values("shop") == {"activities": 3, "active_users": 3, "sessions": 3, "new_users": 1}
