@@ -22,7 +22,7 @@ if str(ROOT) not in sys.path:
 # The lines above let this file run alone.
 from flashflow.backend import Bus, Conflict, Event, NotFound, NotificationService, UserActivityService, ValidationError  # noqa: E402
 from flashflow.backend.store.activity.models import UserActivity, UserAnalytics, UserSession  # noqa: E402
-from flashflow.backend.store.files import ACTIVITY_FILE, NOTIFICATION_FILE  # noqa: E402
+from flashflow.backend.store.files import ACTIVITY_SCHEMA, NOTIFICATION_SCHEMA  # noqa: E402
 from flashflow.backend.store.notifications.models import Notification  # noqa: E402
 
 NOON = datetime(2026, 6, 10, 12, tzinfo=UTC)
@@ -84,21 +84,21 @@ def test_the_models_read_what_the_services_wrote(
     tracked = activities.track_activity("ada", "export", metadata={"feature": "csv"})
     sent = notifications.send_notification("ada", "Build finished", "All tests passed.", data={"build": 7})
 
-    with activities.store.database.bind_ctx(ACTIVITY_FILE.models):
+    with activities.store.database.bind_ctx(ACTIVITY_SCHEMA.models):
         activity = UserActivity.get(UserActivity.id == tracked.activity_id)
         assert (activity.user_id, activity.activity_type, activity.metadata) == ("ada", "export", {"feature": "csv"})
         assert UserSession.get().id == tracked.session_id
         assert UserAnalytics.get_by_id("ada").total_activities == 1
-        for model in ACTIVITY_FILE.models:
+        for model in ACTIVITY_SCHEMA.models:
             model.select().count()
-    with notifications.store.database.bind_ctx(NOTIFICATION_FILE.models):
+    with notifications.store.database.bind_ctx(NOTIFICATION_SCHEMA.models):
         notification = Notification.get(Notification.id == sent.notification_id)
         assert (notification.title, notification.data, notification.channels) == (
             "Build finished",
             {"build": 7},
             ("in_app",),
         )
-        for model in NOTIFICATION_FILE.models:
+        for model in NOTIFICATION_SCHEMA.models:
             model.select().count()
 
 

@@ -51,7 +51,7 @@ from flashflow.backend.store.analytics.user_metrics import store_analytics, unse
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.open import open_store
 from flashflow.backend.store.engine.writer import Bundle, Tx, Write
-from flashflow.backend.store.migrations.activity import ACTIVITY_MIGRATIONS
+from flashflow.backend.store.files import ACTIVITY_SCHEMA
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class UserActivityService:
         self._settled_on: date | None = None
         report = log.warning if messages is None else messages.append
         self.store: Store = open_store(
-            Path(db_path).absolute(), ACTIVITY_MIGRATIONS, self.clock, self.bus.publish, report,
+            Path(db_path).absolute(), ACTIVITY_SCHEMA, self.clock, self.bus.publish, report,
             sql_functions(self.local), keep_record=keep_record,
         )  # fmt: skip
         self.rollups = RollupMaintenance(self.store, self.local, self.cache)
@@ -256,7 +256,7 @@ class UserActivityService:
 
     def _open(self, tx: Tx, items: Sequence[tuple[SessionIn, Origin]]) -> list[SessionStarted | FlashFlowError]:
         book = SessionBook(tx, self._new_id, self.cache)
-        found: list[tuple[bytes | str, bool] | FlashFlowError] = []
+        found: list[tuple[bytes, bool] | FlashFlowError] = []
         for start, origin in items:
             app = start.app or origin.app
             known = None if start.session_id is None else book.find(start.session_id)
@@ -292,7 +292,7 @@ class UserActivityService:
 
     def _end(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
         book = SessionBook(tx, self._new_id, self.cache)
-        found: list[bytes | str | FlashFlowError] = []
+        found: list[bytes | FlashFlowError] = []
         for session_id, app in items:
             session = book.find(session_id)
             if session is None or (app is not None and session.app != app):
@@ -318,7 +318,7 @@ class UserActivityService:
 
     def _beat(self, tx: Tx, items: Sequence[tuple[str, str | None]]) -> list[Session | FlashFlowError]:
         book = SessionBook(tx, self._new_id, self.cache)
-        found: list[bytes | str | FlashFlowError] = []
+        found: list[bytes | FlashFlowError] = []
         for session_id, app in items:
             session = book.find(session_id)
             if session is None or (app is not None and session.app != app):

@@ -27,33 +27,49 @@ _decode_list = msgspec.json.Decoder(tuple[str | None, ...]).decode
 _decode_strings = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
-def encode_id(text: str) -> bytes | str:
-    """Encode a canonical UUID as its 16 bytes; leave any other text, so that ids are found as they were given."""
-    return bytes.fromhex(text.replace("-", "")) if _UUID.fullmatch(text) else text
+_TEXT = b"\xff"
+"""Follows text that has as many bytes as a UUID or an address. UTF-8 has no such byte."""
+_UUID_BYTES = 16
+_ADDRESS_BYTES = (4, 16)
 
 
-def decode_id(stored: bytes | str) -> str:
+def encode_id(text: str) -> bytes:
+    """Encode a canonical UUID as its 16 bytes and any other text as UTF-8, so that ids are found as they were given."""
+    if _UUID.fullmatch(text):
+        return bytes.fromhex(text.replace("-", ""))
+    stored = text.encode()
+    return stored + _TEXT if len(stored) == _UUID_BYTES else stored
+
+
+def decode_id(stored: bytes) -> str:
     """Decode the result of encode_id."""
-    if isinstance(stored, str):
-        return stored
+    if len(stored) != _UUID_BYTES:
+        return decode_text(stored.removesuffix(_TEXT))
     h = stored.hex()
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 
 @lru_cache(maxsize=1024)
-def encode_address(text: str | None) -> bytes | str | None:
-    """Encode an IP address in canonical form as its 4 or 16 bytes; leave any other text."""
+def encode_address(text: str | None) -> bytes | None:
+    """Encode an IP address in canonical form as its 4 or 16 bytes and any other text as UTF-8."""
+    if text is None:
+        return None
     try:
-        address = None if text is None else ip_address(text)
+        address = ip_address(text)
     except ValueError:
-        return text
-    return None if address is None else address.packed if str(address) == text else text
+        address = None
+    if address is not None and str(address) == text:
+        return address.packed
+    stored = text.encode()
+    return stored + _TEXT if len(stored) in _ADDRESS_BYTES else stored
 
 
 @lru_cache(maxsize=1024)
-def decode_address(stored: bytes | str | None) -> str | None:
+def decode_address(stored: bytes | None) -> str | None:
     """Decode the result of encode_address."""
-    return str(ip_address(stored)) if isinstance(stored, bytes) else stored
+    if stored is None:
+        return None
+    return str(ip_address(stored)) if len(stored) in _ADDRESS_BYTES else decode_text(stored.removesuffix(_TEXT))
 
 
 def to_json(value: object) -> str:

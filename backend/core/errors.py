@@ -14,6 +14,7 @@ FlashFlowError
 ├── StorageError           503  storage_unavailable
 │   ├── StorageFull        507  storage_full
 │   ├── SchemaTooNew
+│   ├── SchemaUnknown
 │   └── AlreadyRunning
 └── Stopping               503  stopping
 
@@ -135,6 +136,10 @@ class StorageFull(StorageError):
 
 class SchemaTooNew(StorageError):
     """The file was written by a newer version of FlashFlow."""
+
+
+class SchemaUnknown(StorageError):
+    """The file has a schema that this version cannot upgrade, or differs from its schema in a table or column."""
 
 
 class AlreadyRunning(StorageError):

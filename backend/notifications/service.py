@@ -54,7 +54,7 @@ from flashflow.backend.schemas.values import timestamp_ms
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.open import open_store
 from flashflow.backend.store.engine.writer import Write
-from flashflow.backend.store.migrations.notifications import NOTIFICATION_MIGRATIONS
+from flashflow.backend.store.files import NOTIFICATION_SCHEMA
 from flashflow.backend.store.notifications import notifications as table
 from flashflow.backend.store.notifications import search
 from flashflow.backend.store.notifications.deliveries import deliveries_of
@@ -85,7 +85,7 @@ class NotificationService:
         self.new_id = IdMaker(self.clock)
         report = log.warning if messages is None else messages.append
         self.store: Store = open_store(
-            Path(db_path).absolute(), NOTIFICATION_MIGRATIONS, self.clock, self.bus.publish, report, search.functions,
+            Path(db_path).absolute(), NOTIFICATION_SCHEMA, self.clock, self.bus.publish, report, search.functions,
             keep_record=keep_record,
         )  # fmt: skip
         search.prepare_store(self.store)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from flashflow.backend.store.activity import models as activity
 from flashflow.backend.store.activity.user_index import VIEW_DDL
 from flashflow.backend.store.engine.models import DamagedRow, HighestRevision, IdempotencyKey
-from flashflow.backend.store.engine.schema import FileSchema
+from flashflow.backend.store.engine.schema import FileSchema, Step
+from flashflow.backend.store.migrations import activity as activity_steps
+from flashflow.backend.store.migrations import notifications as notification_steps
 from flashflow.backend.store.notifications import models as notifications
 from flashflow.backend.store.privacy import models as privacy
 from flashflow.backend.store.rollups import models as rollups
 
 _IN_BOTH = (IdempotencyKey, DamagedRow, HighestRevision, privacy.Tombstone, privacy.TombstoneSalt)
 
-ACTIVITY_FILE = FileSchema(
+ACTIVITY_SCHEMA = FileSchema(
     models=(
         activity.UserActivity,
         activity.UserSession,
@@ -41,10 +43,12 @@ ACTIVITY_FILE = FileSchema(
         *_IN_BOTH,
     ),
     views=(VIEW_DDL,),
+    version=100,
+    steps=(Step(13, 15, activity_steps.from_13), Step(15, 100, activity_steps.from_15)),
 )
 """``user_activities.db``."""
 
-NOTIFICATION_FILE = FileSchema(
+NOTIFICATION_SCHEMA = FileSchema(
     models=(
         notifications.Notification,
         notifications.InboxCount,
@@ -68,5 +72,7 @@ NOTIFICATION_FILE = FileSchema(
     ),
     # ``search`` creates the index and its triggers where SQLite supports it.
     optional=("notification_search", "search_"),
+    version=100,
+    steps=(Step(7, 15, notification_steps.from_7), Step(15, 100, notification_steps.from_15)),
 )
 """``notifications.db``."""

@@ -14,7 +14,6 @@ import pytest
 
 from flashflow.backend import Filters, NotificationService, UserActivityService
 from flashflow.backend.data.erasure import Erasure
-from flashflow.backend.store.migrations.activity import ACTIVITY_MIGRATIONS
 from flashflow.backend.store.rollups import four_week_blocks
 from tests.support.fixed_clock import StillClock
 from tests.support.naive_metrics import Naive
@@ -118,38 +117,6 @@ def test_whoever_is_erased_is_no_longer_in_a_block(service: UserActivityService,
         assert conn.execute("SELECT COUNT(*) FROM hour_blocks WHERE activities <= 0").fetchone() == (0,)
         kept = conn.execute("SELECT COUNT(*) FROM figure_names WHERE name = '/only-u3'").fetchone()
         assert kept == (0,)
-
-
-def days_as_before(conn: sqlite3.Connection) -> None:
-    """Put the days of users back into the tables that the first twelve steps make."""
-    with closing(sqlite3.connect(":memory:")) as old:
-        for step in ACTIVITY_MIGRATIONS[:12]:
-            step(old)
-        made = dict(old.execute("SELECT name, sql FROM sqlite_master WHERE name IN ('user_days', 'user_type_days')"))
-    for table, sql in made.items():
-        conn.execute(f"ALTER TABLE {table} RENAME TO newer")
-        conn.execute(sql)
-        columns = [column for _, column, *_ in conn.execute(f"PRAGMA table_info({table})")]
-        values = ["day * 86400000 + at" if column == "first_at" else column for column in columns]
-        conn.execute(f"INSERT INTO {table} SELECT {', '.join(values)} FROM newer")
-        conn.execute("DROP TABLE newer")
-
-
-def test_a_file_from_before_blocks_gets_its_own(service: UserActivityService, path: Path) -> None:
-    service.close()
-    with closing(sqlite3.connect(path)) as conn, conn:
-        for table in ("name_blocks", "hour_blocks"):
-            conn.execute(f"DROP TABLE {table}")
-            for when in ("more", "else", "less"):
-                conn.execute(f"DROP TRIGGER {table}_{when}")
-        days_as_before(conn)
-        conn.execute("DROP TABLE damaged_rows")
-        conn.execute("PRAGMA user_version = 11")
-    with UserActivityService(path, clock=StillClock(NOW), zone=ZoneInfo("Europe/Berlin")) as again:
-        assert again.rollups.verify() == ()
-        again.track_activity("u1", "view", page_url="/late", timestamp=NOW - timedelta(days=100))
-        assert again.rollups.verify() == ()
-        hold_to_the_days(again)
 
 
 @pytest.mark.parametrize(

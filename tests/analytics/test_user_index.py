@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashflow.backend import Filters, UserActivityService
+from flashflow.backend import UserActivityService
 from flashflow.backend.store.activity import user_index
-from flashflow.backend.store.engine.open import open_store
 from flashflow.backend.store.engine.writer import Write
-from flashflow.backend.store.migrations.activity import ACTIVITY_MIGRATIONS
 from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 
@@ -175,59 +170,6 @@ def test_what_an_earlier_process_left_unfed_counts_towards_the_next_feed(
             service.track_batch(rows(USERS * 3, NOW))
     with UserActivityService(tmp_path / "a.db", clock=StillClock()) as service:
         assert mark(service)[0] >= 100
-
-
-def test_a_file_of_the_first_schema_is_brought_along_with_what_it_holds(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    with closing(open_store(path, ACTIVITY_MIGRATIONS[:1], StillClock(), lambda events: None, lambda text: None)):
-        pass
-    with closing(sqlite3.connect(path)) as conn, conn:
-        conn.executemany(
-            "INSERT INTO user_activities (id, user_id, activity_type, session_id, app, timestamp, received_at) "
-            "VALUES (?, ?, 'page_view', x'00', 'local', ?, 0)",
-            [(f"a{number}", f"user-{number % 3}", 1000 + number) for number in range(30)],
-        )
-    with UserActivityService(path, clock=StillClock()) as service:
-        assert mark(service) == (30, None)
-        assert len(service.list_activities(user_id="user-1").activities) == 10
-
-
-def test_what_was_counted_of_pruned_days_is_brought_along_as_it_stands(tmp_path: Path) -> None:
-    """A file from before parts, weeks and types: its pruned days have no rows that their figures could be made from."""
-    path, day = tmp_path / "a.db", (NOW - timedelta(days=20)).date()
-    with closing(open_store(path, ACTIVITY_MIGRATIONS[:5], StillClock(), lambda events: None, lambda text: None)):
-        pass
-    number = (day - date(1970, 1, 1)).days
-    with closing(sqlite3.connect(path)) as conn, conn:
-        conn.executescript(
-            f"""
-            INSERT INTO figure_users VALUES (1, 'ada');
-            INSERT INTO figure_names (key, kind, name) VALUES (10, 1, 'shop'), (11, 2, 'page_view'), (12, 3, '/a');
-            INSERT INTO user_days VALUES ({number}, 1, 10, 7, {number * 86_400_000});
-            INSERT INTO user_type_days VALUES (11, 1, {number}, 10, 7, {number * 86_400_000}, 5000);
-            INSERT INTO user_spans VALUES (0, 1, {number}, {number}), (10, 1, {number}, {number});
-            INSERT INTO active_days VALUES (0, 0, {number}, 1), (0, 10, {number}, 1), (11, 0, {number}, 1),
-                (11, 10, {number}, 1);
-            INSERT INTO cohort_days VALUES (0, {number}, {number}, 1), (10, {number}, {number}, 1);
-            INSERT INTO activity_hours VALUES ({number * 24}, 10, 11, 7);
-            INSERT INTO name_days VALUES (2, {number}, 10, 11, 7), (3, {number}, 10, 12, 6);
-            UPDATE figures_state SET zone = 'UTC', frozen_before = {number + 1};
-            """
-        )
-    with UserActivityService(path, clock=StillClock(), zone=ZoneInfo("UTC")) as service:
-        of_day = Filters(first=day, last=day)
-        figures = service.analytics.overview(of_day, "none").figures
-        assert (figures["activities"].value, figures["active_users"].value, figures["new_users"].value) == (7, 1, 1)
-        assert [(n.name, n.count) for n in service.analytics.top(of_day, "pages").names] == [("/a", 6)]
-        typed = msgspec.structs.replace(of_day, activity_type="page_view")
-        assert service.analytics.overview(typed, "none").figures["activities"].value == 7
-        assert service.analytics.overview(typed, "none").figures["active_users"].value == 1
-        assert service.analytics.funnel(of_day, ["page_view", "page_view"]).steps[0].users == 1
-        for table, expected in (("user_days", (7, 0, 5000)), ("user_type_days", (7, 0, 5000))):
-            sql = f"SELECT activities, at, span FROM {table}"
-            assert service.store.read(lambda conn, sql=sql: conn.execute(sql).fetchall()) == [expected]
-        assert service.get_user_analytics("ada").total_activities == 7
-        assert service.rollups.verify() == ()
 
 
 def test_one_users_questions_never_look_at_everybodys_rows(service: UserActivityService) -> None:

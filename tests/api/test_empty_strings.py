@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from flashflow.backend import NotificationService, UserActivityService
-from flashflow.backend.store.migrations.activity import ACTIVITY_MIGRATIONS
+from flashflow.backend.store.migrations.activity import from_13
 from tests.support.api_client import (
     BATCH,
     PREFERENCES,
@@ -27,6 +28,7 @@ from tests.support.api_client import (
     ok,
     problem,
 )
+from tests.support.old_files import write_old_file
 from tests.support.server_process import ServerProcess, flashflow, serving
 
 
@@ -160,17 +162,27 @@ def test_a_feature_needs_a_name_that_is_not_blank(server: ServerProcess, feature
     assert ok(server.api("POST", "/api/analytics/verify"))["differences"] == []
 
 
+@pytest.mark.parametrize(("feature", "again"), [("a\0b", True), (" ", True), ("a", False)])
 def test_features_that_an_older_version_counted_wrong_are_counted_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, feature: str, again: bool
 ) -> None:
     path = tmp_path / "a.db"
-    with monkeypatch.context() as older:
-        older.setattr("flashflow.backend.activity.service.ACTIVITY_MIGRATIONS", ACTIVITY_MIGRATIONS[:13])
-        with UserActivityService(path) as service:
-            service.track_activity("ada", "x", metadata={"feature": "a\0b"})
+    write_old_file("user_activities", path, empty=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        conn.execute("UPDATE figures_state SET zone = 'UTC'")
+        conn.execute(
+            "INSERT INTO user_activities (id, user_id, activity_type, session_id, app, timestamp, received_at, "
+            "metadata) VALUES (x'00', 'ada', 'x', x'00', 'local', 0, 0, ?)",
+            (json.dumps({"feature": feature}),),
+        )
+        from_13(conn, lambda text: None)
+        assert conn.execute("SELECT zone FROM figures_state").fetchone() == ("" if again else "UTC",)
+    if again:
+        with UserActivityService(tmp_path / "new.db") as service:
+            service.track_activity("ada", "x", metadata={"feature": feature})
             service.rollups.aggregate_pending()
-    with closing(sqlite3.connect(path)) as conn:
-        assert conn.execute("UPDATE figure_names SET name = 'a' WHERE name LIKE 'a%b'").rowcount == 1
-        conn.commit()
-    with UserActivityService(path) as service:
-        assert service.rollups.verify() == ()
+            with closing(sqlite3.connect(tmp_path / "new.db")) as conn, conn:
+                conn.execute("UPDATE figure_names SET name = 'wrong' WHERE kind = 4 AND name <> ''")
+                conn.execute("UPDATE figures_state SET zone = ''")
+        with UserActivityService(tmp_path / "new.db") as service:
+            assert service.rollups.verify() == ()

@@ -33,8 +33,9 @@ from flashflow.backend import (
 from flashflow.backend.core.errors import Erased
 from flashflow.backend.store.activity.session_table import last_revision as last_session
 from flashflow.backend.store.engine.backup import back_up
+from flashflow.backend.store.engine.schema import create
 from flashflow.backend.store.engine.writer import Write
-from flashflow.backend.store.migrations.activity import ACTIVITY_MIGRATIONS
+from flashflow.backend.store.files import ACTIVITY_SCHEMA
 from flashflow.backend.store.notifications.notifications import last_revision
 from flashflow.backend.store.privacy import tombstones
 from tests.support.api_client import BATCH, SCHEDULES, SEND, START, TRACK, fresh, ok, problem, rows_in, send
@@ -162,9 +163,8 @@ def test_what_an_sqlite_without_secure_delete_left_in_the_pages_goes_too(tmp_pat
     with closing(sqlite3.connect(data / FILES[0], isolation_level=None)) as conn:
         conn.execute("PRAGMA secure_delete = OFF")
         conn.execute("BEGIN")
-        for step, migrate in enumerate(ACTIVITY_MIGRATIONS, 1):
-            migrate(conn)
-            conn.execute(f"PRAGMA user_version = {step}")
+        create(conn, ACTIVITY_SCHEMA)
+        conn.execute(f"PRAGMA user_version = {ACTIVITY_SCHEMA.version}")
         for number in range(40_000):
             user = VICTIM if number % 10 == 0 else f"user-{chance.randrange(500)}"
             at = chance.randrange(10**12)

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from flashflow.backend.notifications.service import NotificationService
-from flashflow.backend.store.engine.open import open_store
-from flashflow.backend.store.migrations.notifications import NOTIFICATION_MIGRATIONS
 from tests.support.api_client import DEVICES, SEND, fresh, ok, problem
 from tests.support.fixed_clock import StillClock
+from tests.support.old_files import write_old_file
 from tests.support.push_service import Browser, PushService, push_service
 from tests.support.server_process import ServerProcess, eventually, serving
 
@@ -193,7 +192,7 @@ def test_a_file_with_one_browser_several_times_keeps_the_latest_and_its_deliveri
     clock = StillClock()
     written = list({s["token"]: json.dumps(s["device_info"]) for s in spellings(ENDPOINT, browser).values()}.items())
     broken = json.dumps({"endpoint": ENDPOINT + "/other"})
-    open_store(path, NOTIFICATION_MIGRATIONS[:7], clock, lambda events: None, lambda text: None).close()
+    write_old_file("notifications", path, empty=True)
     with closing(sqlite3.connect(path)) as conn, conn:
         for seq, (token, info) in enumerate([*written, (broken, None), (APNS, None), (APNS.upper(), None)], 1):
             platform = "ios" if token.lower() == APNS else "web"

@@ -15,11 +15,11 @@ import pytest
 from flashflow.backend import NotificationService
 from flashflow.backend.data.import_notifications import import_notifications_write
 from flashflow.backend.store.engine.writer import Write
-from flashflow.backend.store.migrations.notifications import NOTIFICATION_MIGRATIONS
 from flashflow.backend.store.notifications.notifications import ListFilter, list_notifications
 from flashflow.backend.store.privacy import retention
 from flashflow.backend.store.privacy.retention import Slice
 from tests.support.api_client import SEND, fresh, ok
+from tests.support.old_files import write_old_file
 from tests.support.outbox_driver import BUSY, Hands
 from tests.support.server_process import ServerProcess, eventually, serving
 
@@ -47,7 +47,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connectio
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
             "INSERT INTO notifications (id, user_id, app, title, message, notification_type, channels, priority, "
             "status, inbox, created_at, revision, listed_at) "
-            "SELECT 'n' || i, 'ada', 'ci', 't', 'm', 'general', '[\"in_app\"]', 'normal', 'delivered', "
+            "SELECT CAST('n' || i AS BLOB), 'ada', 'ci', 't', 'm', 'general', '[\"in_app\"]', 'normal', 'delivered', "
             'json_extract(\'["read", "archived", "snoozed", "unread"]\', \'$[\' || (i % 4) || \']\'), '
             "1, i, CASE WHEN i < 50000 THEN 2 ELSE 1800000000000 + i END FROM n"
         )
@@ -240,10 +240,8 @@ def test_an_export_keeps_its_order_on_the_way_back_in(tmp_path: Path, hands: Han
 
 def test_a_file_of_an_older_version_lists_what_was_scheduled_at_its_time(tmp_path: Path) -> None:
     path = tmp_path / "n.db"
+    write_old_file("notifications", path, empty=True)
     conn = sqlite3.connect(path, isolation_level=None)
-    for step, migrate in enumerate(NOTIFICATION_MIGRATIONS[:7], 1):
-        migrate(conn)
-        conn.execute(f"PRAGMA user_version = {step}")
     for seq, (status, made, due) in enumerate(
         [("delivered", 10, 40), ("delivered", 30, None), ("scheduled", 20, 2**41), ("cancelled", 5, 2**41)], 1
     ):

@@ -81,7 +81,7 @@ def test_two_letter_cases_of_an_older_file_keep_their_own_texts(tmp_path: Path) 
     with closing(sqlite3.connect(path)) as conn, conn:
         conn.execute(
             "INSERT INTO notification_templates (id, name, locale, title_template, message_template, channels, app, "
-            "created_at, updated_at) SELECT 'x', name, 'de-ch', 'second', 'M', channels, app, 0, 0 "
+            "created_at, updated_at) SELECT x'78', name, 'de-ch', 'second', 'M', channels, app, 0, 0 "
             "FROM notification_templates"
         )
     with NotificationService(path) as service:

@@ -9,12 +9,13 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from peewee import TextField
 
 from flashflow.backend import (
     AlreadyRunning,
@@ -27,10 +28,11 @@ from flashflow.backend import (
 )
 from flashflow.backend.core.config import ACTIVITY_FILE, NOTIFICATION_FILE, default_data_dir, load_config
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.open import Migration, open_store
+from flashflow.backend.store.engine.models import BaseModel
+from flashflow.backend.store.engine.open import open_store
+from flashflow.backend.store.engine.schema import FileSchema, Step
 from flashflow.backend.store.engine.writer import Tx, Write
-from flashflow.backend.store.migrations.activity import ACTIVITY_MIGRATIONS
-from flashflow.backend.store.migrations.notifications import NOTIFICATION_MIGRATIONS
+from flashflow.backend.store.files import ACTIVITY_SCHEMA, NOTIFICATION_SCHEMA
 from tests.support.fixed_clock import StillClock
 from tests.support.server_process import ROOT, eventually
 
@@ -151,8 +153,8 @@ def test_a_clean_close_folds_the_wal_into_the_file(tmp_path: Path) -> None:
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
-def opened(path: Path, migrations: Sequence[Migration], told: list[str] | None = None) -> Store:
-    return open_store(path, migrations, StillClock(), lambda events: None, [].append if told is None else told.append)
+def opened(path: Path, schema: FileSchema, told: list[str] | None = None) -> Store:
+    return open_store(path, schema, StillClock(), lambda events: None, [].append if told is None else told.append)
 
 
 def version_and_schema(path: Path) -> tuple[int, list[tuple[Any, ...]]]:
@@ -167,8 +169,31 @@ def test_opening_a_file_again_changes_nothing_of_its_schema(tmp_path: Path) -> N
         first = version_and_schema(tmp_path / name)
         service(tmp_path / name).close()
         assert version_and_schema(tmp_path / name) == first
-        assert first[0] == len(ACTIVITY_MIGRATIONS if name == "a.db" else NOTIFICATION_MIGRATIONS)
+        assert first[0] == (ACTIVITY_SCHEMA if name == "a.db" else NOTIFICATION_SCHEMA).version
     assert not (tmp_path / "backups").exists()
+
+
+class Note(BaseModel):
+    """A table of a newer version."""
+
+    text = TextField(null=True)
+
+    class Meta:
+        table_name = "notes"
+        primary_key = False
+
+
+def with_notes(*runs: Callable[[sqlite3.Connection], Any]) -> FileSchema:
+    """The schema of a version that has notes, and the step to it."""
+
+    def run(conn: sqlite3.Connection, report: Any) -> None:
+        for one in runs:
+            one(conn)
+
+    now = ACTIVITY_SCHEMA.version
+    return ACTIVITY_SCHEMA._replace(
+        models=(*ACTIVITY_SCHEMA.models, Note), version=now + 1, steps=(*ACTIVITY_SCHEMA.steps, Step(now, now + 1, run))
+    )
 
 
 def add_notes(conn: sqlite3.Connection) -> None:
@@ -177,9 +202,9 @@ def add_notes(conn: sqlite3.Connection) -> None:
 
 def test_a_file_with_data_is_backed_up_before_it_is_migrated(tmp_path: Path) -> None:
     path = filled(tmp_path / "a.db", "one")
-    opened(path, (*ACTIVITY_MIGRATIONS, add_notes)).close()
+    opened(path, with_notes(add_notes)).close()
 
-    now = len(ACTIVITY_MIGRATIONS)
+    now = ACTIVITY_SCHEMA.version
     assert version_and_schema(path)[0] == now + 1
     (backup,) = (tmp_path / "backups").iterdir()
     assert f".before-schema-{now + 1}." in backup.name
@@ -196,7 +221,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> Non
         conn.execute("SELECT no_such_column FROM user_activities")
 
     with pytest.raises(StorageError):
-        opened(path, (*ACTIVITY_MIGRATIONS, add_notes, fails))
+        opened(path, with_notes(add_notes, fails))
     assert version_and_schema(path) == before
     assert stored(path) == ["one"]
     assert not list(tmp_path.glob("*.damaged-*"))
@@ -205,7 +230,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> Non
 def test_a_file_of_a_newer_flashflow_is_refused_in_one_line_and_left_as_it_is(tmp_path: Path) -> None:
     path = filled(tmp_path / "a.db", "one")
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        conn.execute("PRAGMA user_version = 99")
+        conn.execute("PRAGMA user_version = 999")
     content = path.read_bytes()
     with pytest.raises(SchemaTooNew) as refusal:
         UserActivityService(path)

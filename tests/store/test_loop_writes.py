@@ -15,6 +15,7 @@ import pytest
 from flashflow.backend.core.errors import Conflict, FlashFlowError, Stopping
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.open import open_store
+from flashflow.backend.store.engine.schema import FileSchema
 from flashflow.backend.store.engine.writer import Bundle, LoopWrites, Tx, Write
 from tests.support.fixed_clock import StillClock
 
@@ -39,7 +40,7 @@ def groups() -> Groups:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(tmp_path / "x.db", [lambda conn: None], StillClock(), lambda events: None, [].append)
+    store = open_store(tmp_path / "x.db", FileSchema(()), StillClock(), lambda events: None, [].append)
     yield store
     store.close()
 

@@ -12,13 +12,16 @@ from typing import Any
 
 import peewee
 import pytest
+from peewee import BigIntegerField
 
 from flashflow.backend.core.errors import Conflict, FlashFlowError, Stopping, StorageError, StorageFull
 from flashflow.backend.core.events import Event
 from flashflow.backend.store.engine.checkpoint import GROUPS, Checkpointer
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.errors import is_storage_fault
+from flashflow.backend.store.engine.models import BaseModel, BytesField
 from flashflow.backend.store.engine.open import open_store
+from flashflow.backend.store.engine.schema import FileSchema
 from flashflow.backend.store.engine.writer import Bundle, TryCarefully, Tx, Write
 from tests.support.fixed_clock import StillClock
 from tests.support.server_process import eventually
@@ -26,8 +29,17 @@ from tests.support.server_process import eventually
 PATIENCE = 10.0
 
 
-def make_table(conn: sqlite3.Connection) -> None:
-    conn.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, filler BLOB)")
+class Number(BaseModel):
+    """A number."""
+
+    n = BigIntegerField(primary_key=True)
+    filler = BytesField(null=True)
+
+    class Meta:
+        table_name = "t"
+
+
+SCHEMA = FileSchema((Number,))
 
 
 class Kept:
@@ -37,7 +49,7 @@ class Kept:
         self.path = path
         self.told: list[Event] = []
         self.groups: list[list[int]] = []
-        self.store: Store = open_store(path, [make_table], StillClock(), self.told.extend, [].append)
+        self.store: Store = open_store(path, SCHEMA, StillClock(), self.told.extend, [].append)
 
     def insert(self, tx: Tx, items: Sequence[int]) -> list[int | FlashFlowError]:
         """Store numbers; a negative one is refused, 13 breaks the group, answers are ten times the number."""
@@ -251,7 +263,7 @@ def test_a_file_that_cannot_be_opened_is_a_clear_refusal_for_reader_and_writer(t
         kept.store.run(Write(kept.insert, 1))
     assert kept.store.writer.fault == "storage_unavailable"
     folder.mkdir()
-    open_store(kept.path, [make_table], StillClock(), kept.told.extend, [].append).close()
+    open_store(kept.path, SCHEMA, StillClock(), kept.told.extend, [].append).close()
     assert kept.store.run(Write(kept.insert, 1)) == 10
     kept.store.close()
 

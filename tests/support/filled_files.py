@@ -20,7 +20,7 @@ from flashflow.backend.store.engine.models import (
 )
 from flashflow.backend.store.engine.schema import FileSchema
 from flashflow.backend.store.engine.writer import Tx, Write
-from flashflow.backend.store.files import ACTIVITY_FILE, NOTIFICATION_FILE
+from flashflow.backend.store.files import ACTIVITY_SCHEMA, NOTIFICATION_SCHEMA
 
 
 def fill(activities: UserActivityService, notifications: NotificationService) -> None:
@@ -44,7 +44,7 @@ def fill(activities: UserActivityService, notifications: NotificationService) ->
         notifications.register_device_token(user, f"token-of-{user}", "android")
     notifications.create_notification_template("build", "{name}", "{name} is done.")
     activities.rollups.aggregate_pending()
-    for store, schema in ((activities.store, ACTIVITY_FILE), (notifications.store, NOTIFICATION_FILE)):
+    for store, schema in ((activities.store, ACTIVITY_SCHEMA), (notifications.store, NOTIFICATION_SCHEMA)):
         fill_empty_tables(store, schema)
 
 

@@ -66,7 +66,7 @@ def track(
     on the second try.
     """
     book = SessionBook(tx, new_id, cache)
-    taken: dict[bytes | str, tuple[str, bytes | str]] = {}
+    taken: dict[bytes, tuple[str, bytes]] = {}
     rows: list[tuple[Any, ...]] = []
     totals: dict[str, tuple[int, int]] = {}
     answers: list[list[Tracked | FlashFlowError]] = []
@@ -119,7 +119,7 @@ def _with_session(tx: Tx, answer: Tracked | FlashFlowError) -> Tracked | FlashFl
     return msgspec.structs.replace(answer, session_id=decode_id(session_id))
 
 
-def _origin(tx: Tx, cache: SessionCache, a: NewActivity) -> tuple[str | None, bytes | str | None, int | None]:
+def _origin(tx: Tx, cache: SessionCache, a: NewActivity) -> tuple[str | None, bytes | None, int | None]:
     """Return the columns ``user_agent``, ``ip_address`` and ``agent``; a user agent with a key is stored as the key."""
     number = None if a.user_agent is None else cache.agent(tx, a.user_agent)
     return (a.user_agent if number is None else None, encode_address(a.ip_address), number)
@@ -148,13 +148,11 @@ def count_users(tx: Tx, totals: dict[str, tuple[int, int]], book: SessionBook) -
         )
 
 
-def _known(
-    tx: Tx, taken: dict[bytes | str, tuple[str, bytes | str]], key: bytes | str
-) -> tuple[str, bytes | str] | None:
+def _known(tx: Tx, taken: dict[bytes, tuple[str, bytes]], key: bytes) -> tuple[str, bytes] | None:
     """Return the app and the session of the activity stored under this id."""
     if key in taken or not tx.careful:
         return taken.get(key)
-    row: tuple[str, bytes | str] | None = tx.conn.execute(
+    row: tuple[str, bytes] | None = tx.conn.execute(
         "SELECT app, session_id FROM user_activities WHERE id = ?", (key,)
     ).fetchone()
     return row

@@ -48,7 +48,7 @@ class OpenSession:
 
     def __init__(self, row: tuple[Any, ...], *, is_new: bool = False) -> None:
         self.seq: int
-        self.id: bytes | str
+        self.id: bytes
         self.user_id: str
         self.app: str
         self.start_time: int
@@ -124,7 +124,7 @@ class SessionCache:
 
     def __init__(self, local: LocalTime) -> None:
         self.local = local
-        self.by_id: dict[bytes | str, OpenSession] = {}
+        self.by_id: dict[bytes, OpenSession] = {}
         self.current: dict[tuple[str, str], OpenSession | None] = {}
         self.apps: dict[str, int] = {}
         self.agents: dict[str, int | None] = {}

@@ -33,9 +33,9 @@ class SessionMerge:
         self._aggregate_pending = aggregate_pending
         self._tx = tx
         self._known = known
-        self.changed: dict[bytes | str, OpenSession] = {}
+        self.changed: dict[bytes, OpenSession] = {}
         self.gone: list[OpenSession] = []
-        self._gone: set[bytes | str] = set()
+        self._gone: set[bytes] = set()
 
     def join_from(self, session: OpenSession) -> None:
         """Merge the following sessions of the run into ``session``, or into the one before if ``session`` continues

@@ -119,7 +119,7 @@ _LAST_REVISION = (
 )
 
 
-def read_session(conn: sqlite3.Connection, session_id: bytes | str) -> Session:
+def read_session(conn: sqlite3.Connection, session_id: bytes) -> Session:
     """Read the session with the encoded id ``session_id``, which must exist."""
     row = conn.execute(f"SELECT {READ_COLUMNS} FROM user_sessions WHERE id = ?", (session_id,)).fetchone()
     return to_session(row)

@@ -35,11 +35,11 @@ class SessionBook:
         cache.enter(tx)
         self._by_id = cache.by_id
         self._current = cache.current
-        self._touched: dict[bytes | str, OpenSession] = {}
-        self._touched_at: dict[tuple[str, str, int], dict[bytes | str, OpenSession]] = {}
-        self._reopened: dict[bytes | str, OpenSession] = {}
-        self._to_merge: dict[bytes | str, OpenSession] = {}
-        self._seen: dict[bytes | str, OpenSession | None] = {}
+        self._touched: dict[bytes, OpenSession] = {}
+        self._touched_at: dict[tuple[str, str, int], dict[bytes, OpenSession]] = {}
+        self._reopened: dict[bytes, OpenSession] = {}
+        self._to_merge: dict[bytes, OpenSession] = {}
+        self._seen: dict[bytes, OpenSession | None] = {}
         self.opened: dict[str, int] = {}
         self.merged = False
         """Whether ``save`` moved activities to other sessions than ``place`` returned."""
@@ -55,7 +55,7 @@ class SessionBook:
             self.mark(session)
         return session
 
-    def shared(self, session_id: bytes | str) -> OpenSession | None:
+    def shared(self, session_id: bytes) -> OpenSession | None:
         """Return the session with this encoded id if it has activities of several users."""
         if session_id not in self._seen:
             self._seen[session_id] = self._load("id = ? AND shared", (session_id,))

@@ -14,7 +14,7 @@ from flashflow.backend.store.rollups.models import OTHER
 class Gone(NamedTuple):
     """A deleted activity: the encoded id of its session, its type, its timestamp."""
 
-    session: bytes | str
+    session: bytes
     kind: str
     timestamp: int
 
@@ -22,7 +22,7 @@ class Gone(NamedTuple):
 def without(tx: Tx, user_id: str, activities: Sequence[Gone], cache: SessionCache) -> None:
     """Subtract deleted ``activities`` from shared sessions of other users, and shrink these to the activities left."""
     book = SessionBook(tx, lambda: "", cache)
-    times_of: dict[bytes | str, set[int]] = {}
+    times_of: dict[bytes, set[int]] = {}
     for gone in activities:
         session = book.shared(gone.session)
         if session is not None and session.user_id != user_id:
@@ -54,7 +54,7 @@ def _shrink(tx: Tx, session: OpenSession, times: set[int]) -> None:
         session.publish = True
 
 
-def reassign(tx: Tx, user_id: str, ids: Sequence[bytes | str], cache: SessionCache) -> frozenset[bytes | str]:
+def reassign(tx: Tx, user_id: str, ids: Sequence[bytes], cache: SessionCache) -> frozenset[bytes]:
     """Reassign shared sessions of ``user_id``, whose own activities are deleted, to the first of the other users, and
     clear the device columns; return the ids of reassigned sessions."""
     book = SessionBook(tx, lambda: "", cache)

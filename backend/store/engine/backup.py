@@ -6,7 +6,8 @@ import errno
 import logging
 import os
 import sqlite3
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 from flashflow.backend.core.clock import Clock, file_stamp
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 KEEP = 7
 """Backups kept for each file and label."""
+ABANDONED_S = 3600
+"""Age since its last write from which an unfinished copy is removed."""
 
 
 def backups_folder(path: Path) -> Path:
@@ -41,6 +44,11 @@ def back_up(path: Path, clock: Clock, label: str) -> Path:
         raise kind(f"{path.name} cannot be backed up: {error.strerror}.") from error
     for old in sorted(folder.glob(f"{path.stem}.*.{label}.db"))[:-KEEP]:
         old.unlink()
+    # Unfinished copies of processes that were killed; a younger one may be in the making.
+    for half in folder.glob(f"{path.stem}.*.part"):
+        with suppress(FileNotFoundError):
+            if time.time() - half.stat().st_mtime > ABANDONED_S:
+                half.unlink()
     return target
 
 

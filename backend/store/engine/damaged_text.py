@@ -104,23 +104,6 @@ def _plain(value: Any) -> Any:
     return bytes(value) if isinstance(value, _NotUtf8) else value
 
 
-DAMAGED_ROWS_DDL = """
-CREATE TABLE damaged_rows (
-    table_name TEXT NOT NULL,
-    row INTEGER NOT NULL,
-    column_name TEXT NOT NULL,
-    found_at INTEGER NOT NULL,
-    PRIMARY KEY (table_name, row, column_name)
-) WITHOUT ROWID
-"""
-"""Rows whose text was not UTF-8. ``row`` is the rowid, 0 in a WITHOUT ROWID table, whose key may be a user id."""
-
-
-def mark_damaged_rows(conn: sqlite3.Connection) -> None:
-    """Migration step: create the table of marked rows."""
-    conn.execute(DAMAGED_ROWS_DDL)
-
-
 def count_rows(conn: sqlite3.Connection) -> int:
     """Number of rows marked as damaged."""
     return int(conn.execute("SELECT COUNT(*) FROM (SELECT DISTINCT table_name, row FROM damaged_rows)").fetchone()[0])

@@ -12,19 +12,6 @@ from flashflow.backend.store.engine.write_command import Tx
 REMEMBER_MS = 24 * 60 * 60 * 1000
 """How long an Idempotency-Key is honoured."""
 
-IDEMPOTENCY_DDL = """
-CREATE TABLE idempotency_keys (
-    app TEXT NOT NULL,
-    key TEXT NOT NULL,
-    fingerprint BLOB NOT NULL,
-    status INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    created_at INTEGER NOT NULL,
-    PRIMARY KEY (app, key)
-) WITHOUT ROWID;
-CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
-"""
-
 
 class StoredResponse(NamedTuple):
     """The response to the first request with an Idempotency-Key; ``fingerprint`` is that request's SHA-256."""

@@ -43,26 +43,26 @@ else:
 
 
 class IdField(TextLikeField):
-    """An id: 16 bytes for a UUID, text for any other id of a caller."""
+    """An id as bytes: 16 for a UUID, UTF-8 for any other id of a caller (``encode_id``)."""
 
     field_type = "BLOB"
 
-    def db_value(self, value: str | None) -> bytes | str | None:
+    def db_value(self, value: str | None) -> bytes | None:
         return None if value is None else encode_id(value)
 
-    def python_value(self, value: bytes | str | None) -> str | None:
+    def python_value(self, value: bytes | None) -> str | None:
         return None if value is None else decode_id(value)
 
 
 class AddressField(TextLikeField):
-    """An IP address as 4 or 16 bytes."""
+    """An IP address as 4 or 16 bytes, or other text as UTF-8 (``encode_address``)."""
 
-    field_type = "TEXT"
+    field_type = "BLOB"
 
-    def db_value(self, value: str | None) -> bytes | str | None:
+    def db_value(self, value: str | None) -> bytes | None:
         return encode_address(value)
 
-    def python_value(self, value: bytes | str | None) -> str | None:
+    def python_value(self, value: bytes | None) -> str | None:
         return decode_address(value)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
 from flashflow.backend.core.clock import Clock, rfc3339
-from flashflow.backend.core.encoding import decode_text
-from flashflow.backend.core.errors import SchemaTooNew, StorageError
+from flashflow.backend.core.errors import StorageError
 from flashflow.backend.core.events import Event
-from flashflow.backend.store.engine.backup import back_up, is_sound, newest_first, recover, was_emptied
+from flashflow.backend.store.engine.backup import is_sound, newest_first, recover, was_emptied
 from flashflow.backend.store.engine.database import (
     Database,
     Prepare,
@@ -23,17 +22,17 @@ from flashflow.backend.store.engine.database import (
 )
 from flashflow.backend.store.engine.errors import is_damage, storage_error
 from flashflow.backend.store.engine.last_known import Known, LastKnown, highest, in_words, missing_from, read_record
+from flashflow.backend.store.engine.schema import FileSchema
+from flashflow.backend.store.engine.upgrade import bring_up_to_date
 from flashflow.backend.store.engine.wal_check import keep_damaged
 
 CHECK_AT_START_BYTES = 256 * 1024 * 1024
 """Larger files are checked in the background after the start (``maintenance``), so that opening stays fast."""
 
-Migration = Callable[[sqlite3.Connection], None]
-
 
 def open_store(
     path: Path,
-    migrations: Sequence[Migration],
+    schema: FileSchema,
     clock: Clock,
     publish: Callable[[Iterable[Event]], None],
     tell: Callable[[str], None],
@@ -41,11 +40,12 @@ def open_store(
     *,
     keep_record: bool = False,
 ) -> Store:
-    """Create, recover or migrate ``path``, then open it.
+    """Create, recover or upgrade ``path``, then open it.
 
-    ``tell`` receives a message for the user if rows were lost or a backup was restored; ``prepare`` sets up each new
-    connection; ``keep_record`` keeps a LastKnown record beside the file. Raises SchemaTooNew for a file of a newer
-    FlashFlow and StorageError if the file or its folder cannot be used.
+    ``tell`` receives a message for the user if rows were lost, a backup was restored or the file differs from its
+    ``schema``; ``prepare`` sets up each new connection; ``keep_record`` keeps a LastKnown record beside the file.
+    Raises SchemaTooNew for a file of a newer FlashFlow, SchemaUnknown for one that no step leads on from, and
+    StorageError if the file or its folder cannot be used.
     """
     recovered = None
     try:
@@ -59,18 +59,18 @@ def open_store(
             recovered = _recover(path, clock)
         damaged_wal = keep_damaged(path, clock)
         try:
-            _migrate(path, migrations, clock, no_room=no_room)
+            notes = bring_up_to_date(path, schema, clock, no_room=no_room)
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise
             recovered = _recover(path, clock)  # it was too large to be checked before
-            _migrate(path, migrations, clock)
+            notes = bring_up_to_date(path, schema, clock)
         marker.unlink(missing_ok=True)
         known = read_record(path, tell) if keep_record else None
         with closing(sqlite3.connect(uri_of(path, no_room=no_room), uri=True, isolation_level=None)) as conn:
             loss = describe_loss(path, conn, known, damaged_wal)
             record = LastKnown(path, clock, known, highest(conn)) if keep_record else None
-        if message := " ".join(filter(None, (recovered, loss))):
+        if message := " ".join(filter(None, (recovered, loss, *notes))):
             tell(message)
     except OSError as error:
         raise StorageError(f"{path} cannot be used: {error.strerror}.") from error
@@ -112,32 +112,3 @@ def _describe_backup(path: Path, known: Known, missing: dict[str, int]) -> str:
         if held:
             return f"The backup {backup.name} holds {in_words(held)} of them."
     return "No backup holds any of them."
-
-
-def _migrate(path: Path, migrations: Sequence[Migration], clock: Clock, *, no_room: bool = False) -> None:
-    """Migrate the file from its ``user_version`` to ``len(migrations)`` in one transaction."""
-    with closing(sqlite3.connect(uri_of(path, no_room=no_room), uri=True, isolation_level=None, timeout=10)) as conn:
-        conn.text_factory = decode_text
-        version = _version(conn)
-        conn.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # raises if the schema is damaged
-        if version > len(migrations):
-            raise SchemaTooNew(
-                f"{path.name} was written by a newer FlashFlow (schema {version}, this one knows {len(migrations)}). "
-                "Nothing was changed. Start the newer FlashFlow, or use another data folder."
-            )
-        if version == len(migrations):
-            return
-        conn.execute("PRAGMA journal_mode=wal")
-        conn.execute("PRAGMA synchronous=full")
-        if version:
-            back_up(path, clock, f"before-schema-{len(migrations)}")
-        conn.execute("BEGIN IMMEDIATE")
-        # Another process may have migrated the file while this one waited for the lock.
-        for step in range(_version(conn), len(migrations)):
-            migrations[step](conn)
-            conn.execute(f"PRAGMA user_version = {step + 1}")
-        conn.execute("COMMIT")
-
-
-def _version(conn: sqlite3.Connection) -> int:
-    return int(conn.execute("PRAGMA user_version").fetchone()[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Literal, NamedTuple
 
@@ -17,15 +17,27 @@ _TOKEN = re.compile(r"'[^']*'|\w+|[^\w\s\"()]+")
 """A string, a word or an operator; no quotes of names and no parentheses."""
 
 
+class Step(NamedTuple):
+    """A frozen step from schema ``source`` to schema ``target``. ``run`` reports its current work to its second
+    argument."""
+
+    source: int
+    target: int
+    run: Callable[[sqlite3.Connection, Callable[[str], None]], None]
+
+
 class FileSchema(NamedTuple):
     """Everything in one file: its tables in the order of their creation, and its views as SQL.
 
-    Tables and triggers whose names begin with one of ``optional`` may exist or not.
+    Tables and triggers whose names begin with one of ``optional`` may exist or not. ``version`` is the file's
+    ``user_version``; ``steps`` bring older files to it.
     """
 
     models: tuple[type[BaseModel], ...]
     views: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    version: int = 1
+    steps: tuple[Step, ...] = ()
 
 
 class Difference(NamedTuple):
@@ -39,6 +51,11 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         return f"The {self.kind} {self.name} is {self.state}{self.detail}."
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether it concerns a table or column; indexes, triggers and views can be created again."""
+        return self.kind in {"table", "column"}
 
 
 class _Recorder(SqliteDatabase):
@@ -54,8 +71,9 @@ class _Recorder(SqliteDatabase):
 
 def statements(schema: FileSchema) -> Iterator[str]:
     """Yield the statements that create an empty file of ``schema``, with its first rows."""
+    recorder = _Recorder()
     for model in schema.models:
-        recorder = _Recorder()
+        recorder.statements.clear()
         manager = SchemaManager(model, recorder)
         manager.create_table(safe=False)
         manager.create_indexes(safe=False)
@@ -69,6 +87,12 @@ def create(conn: sqlite3.Connection, schema: FileSchema) -> None:
     """Create every table, index, trigger and view, in the caller's transaction."""
     for statement in statements(schema):
         conn.execute(statement)
+
+
+def statement_of(schema: FileSchema, difference: Difference) -> str:
+    """Return the statement that creates an index, trigger or view of ``schema``."""
+    begin = re.compile(rf'CREATE (UNIQUE )?{difference.kind} "?{difference.name}\b', re.IGNORECASE)
+    return next(statement for statement in statements(schema) if begin.match(statement))
 
 
 class Table(NamedTuple):
@@ -97,7 +121,10 @@ def read_contents(conn: sqlite3.Connection) -> Contents:
     found: dict[str, dict[str, str]] = {"table": {}, "index": {}, "trigger": {}, "view": {}}
     for kind, name, sql in rows:
         found[kind][name] = sql
-    tables = {name: _read_table(conn, name, sql) for name, sql in found["table"].items()}
+    tables = {
+        name: Table({}, ()) if sql.upper().startswith("CREATE VIRTUAL") else _read_table(conn, name, sql)
+        for name, sql in found["table"].items()
+    }
     indexes, triggers, views = (
         {name: _plain(sql) for name, sql in found[kind].items()} for kind in ("index", "trigger", "view")
     )
@@ -127,8 +154,12 @@ def _plain(sql: str) -> str:
 
 def describe_differences(conn: sqlite3.Connection, schema: FileSchema) -> list[Difference]:
     """Compare the schema of an open file with ``schema``."""
+    made = tuple(statements(schema))
+    if _is_made_by(conn, made, schema.optional):
+        return []
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
-        create(model, schema)
+        for statement in made:
+            model.execute(statement)
         expected = read_contents(model)
     found = read_contents(conn)
     differences: list[Difference] = []
@@ -147,6 +178,16 @@ def describe_differences(conn: sqlite3.Connection, schema: FileSchema) -> list[D
             Difference(kind, name, "different") for name in wanted if name in there and there[name] != wanted[name]
         ]
     return differences
+
+
+def _is_made_by(conn: sqlite3.Connection, made: Sequence[str], optional: Sequence[str]) -> bool:
+    """Whether the file has the very statements ``made``, as one has that was created from these models: 2 ms instead of
+    5 for every start."""
+    found = {sql: name for name, sql in conn.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")}
+    wanted = {statement for statement in made if statement.startswith("CREATE")}
+    return wanted <= found.keys() and all(
+        sql in wanted or name.startswith(("sqlite_", *optional)) for sql, name in found.items()
+    )
 
 
 def _compare_names(

@@ -50,7 +50,7 @@ _IN = "IN (SELECT value FROM json_each(?))"
 class NewDelivery(NamedTuple):
     """A row to insert; ``next_attempt_at`` queues it, ``release_at`` holds it."""
 
-    id: bytes | str
+    id: bytes
     notification_seq: int
     channel: str
     device_seq: int | None
@@ -108,7 +108,7 @@ def redecide(tx: Tx, seq: int, decision: Decision, *, fresh: bool = False, in_tu
     )  # fmt: skip
 
 
-def wake_outbox(tx: Tx, delivery_id: bytes | str) -> None:
+def wake_outbox(tx: Tx, delivery_id: bytes) -> None:
     """Publish that a delivery is due; ``delivery_id`` as stored."""
     tx.events.append(Event("outbox", decode_id(delivery_id)))
 

@@ -27,7 +27,7 @@ def _count_unread(name: str, when: str, row: str, by: int) -> str:
     """Build the trigger ``name`` that adds ``by`` to the unread count of a row's user and app."""
     return (
         f"CREATE TRIGGER inbox_counts_{name} AFTER {when} BEGIN INSERT INTO inbox_counts (user_id, app, unread) "
-        f"VALUES ({row}.user_id, {row}.app, {by}) ON CONFLICT DO UPDATE SET unread = unread + {by}; END"
+        f"VALUES ({row}.user_id, {row}.app, {by}) ON CONFLICT (user_id, app) DO UPDATE SET unread = unread + {by}; END"
     )
 
 

@@ -36,7 +36,7 @@ class NewNotification(NamedTuple):
     """A row to insert; times in milliseconds since 1970, objects as JSON text."""
 
     seq: int
-    id: bytes | str
+    id: bytes
     user_id: str
     app: str
     title: str

@@ -49,7 +49,7 @@ class _Activity(NamedTuple):
     seq: int
     user_id: str
     timestamp: int
-    session_id: bytes | str
+    session_id: bytes
     activity_type: str
 
 
@@ -57,7 +57,7 @@ class _Session(NamedTuple):
     """A session to delete; ``id`` as it is stored."""
 
     seq: int
-    id: bytes | str
+    id: bytes
     shared: bool
 
 

@@ -16,26 +16,6 @@ DAYS = BLOCK_DAYS
 WORTH = 2 * DAYS
 """The shortest range in days that reads blocks."""
 
-_TABLES = """
-CREATE TABLE name_blocks (
-    kind INTEGER NOT NULL,
-    app INTEGER NOT NULL,
-    type INTEGER NOT NULL,
-    block INTEGER NOT NULL,
-    name INTEGER NOT NULL,
-    activities INTEGER NOT NULL,
-    PRIMARY KEY (kind, app, type, block, name)
-) WITHOUT ROWID;
-CREATE TABLE hour_blocks (
-    app INTEGER NOT NULL,
-    type INTEGER NOT NULL,
-    block INTEGER NOT NULL,
-    hour INTEGER NOT NULL,
-    activities INTEGER NOT NULL,
-    PRIMARY KEY (app, type, block, hour)
-) WITHOUT ROWID;
-"""
-
 
 def _sums(kind: str, of: str, table: str) -> str:
     """Build the SELECT of the blocks of ``table``: over all apps and types, by app, and by type."""
@@ -51,15 +31,6 @@ def _sums(kind: str, of: str, table: str) -> str:
 
 NAME_ROWS = _sums("kind, ", f"day / {DAYS}, name", "name_days")
 HOUR_ROWS = _sums("", f"hour / {24 * DAYS}, hour % {WEEK_HOURS}", "activity_hours")
-
-
-def make_blocks(conn: sqlite3.Connection) -> None:
-    """Create the tables and their triggers, and fill them from the stored days."""
-    for statement in _TABLES.split(";\n"):
-        conn.execute(statement)
-    conn.execute(f"INSERT INTO name_blocks {NAME_ROWS}")
-    conn.execute(f"INSERT INTO hour_blocks {HOUR_ROWS}")
-    keep_blocks(conn)
 
 
 def keep_blocks(conn: sqlite3.Connection) -> None:

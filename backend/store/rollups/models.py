@@ -206,8 +206,10 @@ class HourBlock(BaseModel):
         without_rowid = True
 
 
-def _block_triggers(blocks: str, days: str, keys: dict[str, str]) -> tuple[str, ...]:
+def _block_triggers(blocks: type[BaseModel], days: str, keys: dict[str, str]) -> tuple[str, ...]:
     """Build the triggers on ``days`` that update ``blocks``; ``keys``: its columns and their SQL over a row."""
+    table = blocks._meta.table_name
+    target = ", ".join(field.name for field in blocks._meta.get_primary_keys())  # type: ignore[no-untyped-call]
 
     def of(row: str, text: str) -> str:
         return text.replace("{row}", row)
@@ -215,8 +217,8 @@ def _block_triggers(blocks: str, days: str, keys: dict[str, str]) -> tuple[str, 
     def add(row: str, amount: str) -> str:
         columns, values = ", ".join(keys), ", ".join(of(row, value) for value in keys.values())
         return " ".join(
-            f"INSERT INTO {blocks} (app, type, {columns}, activities) SELECT {app}, {type_}, {values}, {amount} "
-            f"WHERE {where} ON CONFLICT DO UPDATE SET activities = activities + excluded.activities;"
+            f"INSERT INTO {table} (app, type, {columns}, activities) SELECT {app}, {type_}, {values}, {amount} "
+            f"WHERE {where} ON CONFLICT ({target}) DO UPDATE SET activities = activities + excluded.activities;"
             for app, type_, where in (
                 ("0", "0", "true"),
                 (f"{row}.app", "0", "true"),
@@ -227,20 +229,20 @@ def _block_triggers(blocks: str, days: str, keys: dict[str, str]) -> tuple[str, 
     here = " AND ".join(f"{column} = {of('old', value)}" for column, value in keys.items())
     where = f"{here} AND app IN (0, old.app) AND type IN (0, old.type) AND (app = 0 OR type = 0)"
     return (
-        f"CREATE TRIGGER {blocks}_more AFTER INSERT ON {days} BEGIN {add('new', 'new.activities')} END",
-        f"CREATE TRIGGER {blocks}_else AFTER UPDATE OF activities ON {days} WHEN new.activities <> old.activities "
+        f"CREATE TRIGGER {table}_more AFTER INSERT ON {days} BEGIN {add('new', 'new.activities')} END",
+        f"CREATE TRIGGER {table}_else AFTER UPDATE OF activities ON {days} WHEN new.activities <> old.activities "
         f"BEGIN {add('new', 'new.activities - old.activities')} END",
-        f"CREATE TRIGGER {blocks}_less AFTER DELETE ON {days} BEGIN "
-        f"UPDATE {blocks} SET activities = activities - old.activities WHERE {where}; "
-        f"DELETE FROM {blocks} WHERE {where} AND activities = 0; END",
+        f"CREATE TRIGGER {table}_less AFTER DELETE ON {days} BEGIN "
+        f"UPDATE {table} SET activities = activities - old.activities WHERE {where}; "
+        f"DELETE FROM {table} WHERE {where} AND activities = 0; END",
     )
 
 
 NAME_BLOCK_TRIGGERS = _block_triggers(
-    "name_blocks", "name_days", {"kind": "{row}.kind", "block": f"{{row}}.day / {BLOCK_DAYS}", "name": "{row}.name"}
+    NameBlock, "name_days", {"kind": "{row}.kind", "block": f"{{row}}.day / {BLOCK_DAYS}", "name": "{row}.name"}
 )
 HOUR_BLOCK_TRIGGERS = _block_triggers(
-    "hour_blocks",
+    HourBlock,
     "activity_hours",
     {"block": f"{{row}}.hour / {24 * BLOCK_DAYS}", "hour": f"{{row}}.hour % {WEEK_HOURS}"},
 )

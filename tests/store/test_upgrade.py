@@ -1,0 +1,453 @@
+"""Files of older schemas: they become exactly what the models create, or are refused in one clear line."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from flashflow.backend import NotificationService, SchemaTooNew, UserActivityService
+from flashflow.backend.core.encoding import decode_address, decode_id
+from flashflow.backend.core.errors import SchemaUnknown
+from flashflow.backend.store.engine import upgrade
+from flashflow.backend.store.engine.schema import FileSchema, Step, create, describe_differences
+from flashflow.backend.store.engine.upgrade import bring_up_to_date
+from flashflow.backend.store.files import ACTIVITY_SCHEMA, NOTIFICATION_SCHEMA
+from tests.support.fixed_clock import StillClock
+from tests.support.old_files import write_old_file
+from tests.support.server_process import ROOT
+
+Name = Literal["user_activities", "notifications"]
+SCHEMAS: dict[Name, FileSchema] = {"user_activities": ACTIVITY_SCHEMA, "notifications": NOTIFICATION_SCHEMA}
+IDS = {
+    "user_activities": ("id", "session_id"),
+    "user_sessions": ("id",),
+    "notifications": ("id",),
+    "deliveries": ("id",),
+    "notification_templates": ("id",),
+    "schedules": ("id",),
+    "rules": ("id",),
+}
+"""Columns of ids. Devices stand apart: their registrations are merged."""
+DIGESTS = {
+    ("user_activities", 15): "9d19db4ddd58c0f8",
+    ("user_activities", 100): "b452339a4c78644a",
+    ("notifications", 15): "e64b3417de9bf595",
+    ("notifications", 100): "7b358780a8392ba0",
+}
+"""The schema that each step leads to. A landed step does not change, so neither does its digest."""
+
+
+@pytest.fixture(params=list(SCHEMAS))
+def name(request: pytest.FixtureRequest) -> Name:
+    found: Name = request.param
+    return found
+
+
+@pytest.fixture
+def path(tmp_path: Path, name: Name) -> Path:
+    path = tmp_path / f"{name}.db"
+    write_old_file(name, path)
+    return path
+
+
+@pytest.fixture
+def new(tmp_path: Path, name: Name) -> Path:
+    """A new file."""
+    path = tmp_path / f"{name}.db"
+    bring_up_to_date(path, SCHEMAS[name], StillClock())
+    return path
+
+
+def change(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        for statement in statements:
+            conn.execute(statement)
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def version(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as conn:
+        return int(conn.execute("PRAGMA user_version").fetchone()[0])
+
+
+# --- the way up -------------------------------------------------------------------------------------------------------
+
+
+def old_text(value: Any, *, address: bool) -> str | None:
+    """An id or address of 324aca6: bytes of a UUID or an address, or text."""
+    if value is None or isinstance(value, str):
+        return value
+    return str(ip_address(value)) if address else str(UUID(bytes=value))
+
+
+def ids(path: Path, *, old: bool) -> dict[str, list[tuple[Any, ...]]]:
+    """Every id and address as text, by table."""
+    found = {}
+    with closing(sqlite3.connect(path)) as conn:
+        tables = {table for (table,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for table, columns in IDS.items():
+            if table in tables:
+                names = [*columns, "ip_address"] if table == "user_activities" else [*columns]
+                found[table] = [
+                    tuple(
+                        old_text(value, address=name == "ip_address")
+                        if old
+                        else (decode_address if name == "ip_address" else decode_id)(value)
+                        for name, value in zip(names, row, strict=True)
+                    )
+                    for row in conn.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY seq")
+                ]
+    return found
+
+
+def counts(path: Path) -> dict[str, int]:
+    with closing(sqlite3.connect(path)) as conn:
+        tables = [t for (t,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {table: conn.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables}
+
+
+def test_an_old_file_becomes_what_the_models_create_and_keeps_every_row(path: Path, name: Name) -> None:
+    before, texts = counts(path), ids(path, old=True)
+    assert all(before.values()), "a table of the old file has no rows"
+    if name == "user_activities":  # ids as long as the bytes of a UUID
+        assert {16} <= {len(text.encode()) for text, *_ in texts[name]}
+    content = path.read_bytes()
+    assert bring_up_to_date(path, SCHEMAS[name], StillClock()) == []
+    assert version(path) == SCHEMAS[name].version
+    with closing(sqlite3.connect(path)) as conn:
+        assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert conn.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert describe_differences(conn, SCHEMAS[name]) == []
+        for table, columns in IDS.items():
+            if table in before:
+                for column in columns:
+                    types = conn.execute(f"SELECT DISTINCT typeof({column}) FROM {table}").fetchall()
+                    assert types == [("blob",)], f"{table}.{column}"
+    assert ids(path, old=False) == texts
+    after = counts(path)
+    merged = {"device_tokens": 3} if name == "notifications" else {}
+    assert {table: before[table] - after[table] for table in before if before[table] != after[table]} == merged
+    (backup,) = (path.parent / "backups").iterdir()
+    assert "before-schema-100" in backup.name
+    with closing(sqlite3.connect(backup)) as conn, closing(sqlite3.connect(":memory:")) as first:
+        first.deserialize(content)
+        assert list(conn.iterdump()) == list(first.iterdump())
+
+
+def test_the_services_work_on_upgraded_files(tmp_path: Path) -> None:
+    for name in SCHEMAS:
+        write_old_file(name, tmp_path / f"{name}.db")
+    with (
+        UserActivityService(tmp_path / "user_activities.db", zone=ZoneInfo("UTC")) as activities,
+        NotificationService(tmp_path / "notifications.db") as notifications,
+    ):
+        assert activities.rollups.verify() == ()
+        (found,) = activities.list_activities(user_id="ada", limit=200).activities[-1:]
+        assert activities.track_activity("ada", "again", activity_id=found.id, app=found.app).duplicate
+        sessions = activities.get_user_sessions("ada", limit=200).sessions
+        assert any(len(session.id) == 16 for session in sessions)
+        for session in sessions[:20]:
+            assert activities.list_activities(session_id=session.id).activities
+        listed = notifications.get_user_notifications("ada", status="all", limit=100).notifications
+        assert notifications.get_notification(listed[0].id).notification == listed[0]
+        assert {device.id for device in notifications.list_devices("ada")} >= {"device-5"}
+        sent = notifications.send_notification("ada", "Title", "Message")
+        assert notifications.mark_notification_as_read(sent.notification_id).read_at is not None
+
+
+def digest(conn: sqlite3.Connection) -> str:
+    """SHA-256 of a schema: the SQL of all its parts in order of their names, without the kind of white space."""
+    parts = conn.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, name")
+    text = "\n".join(" ".join([kind, part, *re.findall(r"\w+|[^\w\s]", sql)]) for kind, part, sql in parts)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_a_landed_step_leads_to_the_same_schema_for_ever(path: Path, name: Name) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        for step in SCHEMAS[name].steps:
+            step.run(conn, lambda text: None)
+            assert digest(conn) == DIGESTS[name, step.target], f"step to {step.target}"
+    assert {step.target for step in SCHEMAS[name].steps} == {target for file, target in DIGESTS if file == name}
+
+
+def test_steps_call_no_live_code() -> None:
+    for module in (ROOT / "backend" / "store" / "migrations").glob("*.py"):
+        for line in module.read_text("utf-8").splitlines():
+            if line.startswith(("import ", "from ")) and "flashflow" in line:
+                assert line.startswith("from flashflow.backend.store.migrations."), f"{module.name}: {line}"
+
+
+def test_an_upgrade_says_what_it_does_at_least_every_two_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert upgrade.PROGRESS_S <= 2
+
+    def slow(conn: sqlite3.Connection, report: Any) -> None:
+        report("counting")
+        time.sleep(0.5)
+
+    path = tmp_path / "x.db"
+    bring_up_to_date(path, FileSchema(()), StillClock())
+    monkeypatch.setattr(upgrade, "PROGRESS_S", 0.05)
+    with caplog.at_level(logging.WARNING):
+        bring_up_to_date(path, FileSchema((), version=2, steps=(Step(1, 2, slow),)), StillClock())
+    assert caplog.messages[0] == "x.db is upgraded from schema 1 to 2"
+    assert sum(message.startswith("upgrading x.db: counting (") for message in caplog.messages) >= 4
+    assert re.fullmatch(r"x.db has schema 2 now; x\..*\.before-schema-2\.db is the file before it", caplog.messages[-1])
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from flashflow.backend.store.engine.upgrade import bring_up_to_date
+from flashflow.backend.store import files
+from tests.support.fixed_clock import StillClock
+schema = getattr(files, sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+bring_up_to_date(Path(sys.argv[1]), schema, StillClock())
+print("done", flush=True)
+"""
+
+
+def killed_upgrade(path: Path, schema: str, seconds: float) -> bool:
+    """Upgrade in another process, killed after ``seconds``; return whether it had finished."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path), schema],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.stdin.write("\n")
+        process.stdin.flush()
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        return "done" in process.stdout.read()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_kill_at_any_time_leaves_the_old_or_the_new_file(path: Path, name: Name) -> None:
+    chance = random.Random(f"{os.environ['FLASHFLOW_TEST_SEED']} {name}")
+    table = "user_activities" if name == "user_activities" else "notifications"
+    columns = "user_id, activity_type, session_id, app, timestamp, received_at, metadata"
+    many = f"INSERT INTO user_activities (id, {columns}) SELECT 'copy-' || seq || '-' || n.value, {columns} "
+    if name == "user_activities":
+        numbers = "[" + ",".join(map(str, range(60))) + "]"
+        change(path, f"{many} FROM user_activities, json_each('{numbers}') n")
+    texts = ids(path, old=True)[table]
+    schema = "ACTIVITY_SCHEMA" if name == "user_activities" else "NOTIFICATION_SCHEMA"
+    began = version(path)
+    longest = 0.6
+    finished = 0
+    for _ in range(8):
+        if version(path) == SCHEMAS[name].version:
+            break
+        finished += killed_upgrade(path, schema, chance.uniform(0, longest))
+        assert version(path) in (began, SCHEMAS[name].version)
+        assert ids(path, old=version(path) == began)[table] == texts
+    bring_up_to_date(path, SCHEMAS[name], StillClock())
+    assert ids(path, old=False)[table] == texts
+    with closing(sqlite3.connect(path)) as conn:
+        assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def refused(path: Path, name: Name, error: type[Exception] = SchemaUnknown) -> str:
+    """The line that refuses ``path``, which stays as it is."""
+    with closing(sqlite3.connect(path)) as conn:
+        before = list(conn.iterdump()), version(path)
+    with pytest.raises(error) as refusal:
+        bring_up_to_date(path, SCHEMAS[name], StillClock())
+    with closing(sqlite3.connect(path)) as conn:
+        assert (list(conn.iterdump()), version(path)) == before
+    text = str(refusal.value)
+    assert "\n" not in text
+    assert "Nothing was changed." in text or "Nothing was changed;" in text
+    return text
+
+
+def test_a_newer_schema_is_refused(new: Path, name: Name) -> None:
+    change(new, "PRAGMA user_version = 101")
+    assert f"{name}.db was written by a newer FlashFlow (schema 101" in refused(new, name, SchemaTooNew)
+
+
+@pytest.mark.parametrize("number", [0, 1, 12, 14, 99])
+def test_a_development_schema_is_refused(path: Path, name: Name, number: int) -> None:
+    change(path, f"PRAGMA user_version = {number}")
+    text = refused(path, name)
+    assert f"{name}.db has schema {number}, which this FlashFlow cannot upgrade" in text
+    assert text.endswith("There is no backup of it.")
+
+
+def test_a_backup_is_named(new: Path, name: Name) -> None:
+    (new.parent / "backups").mkdir()
+    (new.parent / "backups" / f"{name}.20261101T000000000Z.daily.db").write_bytes(b"x")
+    change(new, "PRAGMA user_version = 9")
+    assert refused(new, name).endswith(f"Its newest backup is backups/{name}.20261101T000000000Z.daily.db.")
+
+
+def test_an_older_schema_with_other_tables_is_refused(path: Path, name: Name) -> None:
+    if name == "user_activities":
+        change(path, "DROP TABLE figures_state")
+        text = refused(path, name)
+        assert "cannot be upgraded from schema 13, from which it differs: no such table: figures_state" in text
+    else:
+        change(path, "ALTER TABLE rules RENAME COLUMN last_error TO fault")
+        text = refused(path, name)
+        assert "cannot be upgraded from schema 7, from which it differs: no such column: last_error" in text
+    (backup,) = (path.parent / "backups").iterdir()
+    assert backup.name in text
+
+
+def test_a_step_that_leads_elsewhere_is_refused(path: Path, name: Name) -> None:
+    if name == "user_activities":
+        change(path, "ALTER TABLE user_sessions DROP COLUMN device_info")
+        line = "The column user_sessions.device_info is missing."
+    else:
+        change(path, "ALTER TABLE contacts DROP COLUMN phone")
+        line = "The column contacts.phone is missing."
+    text = refused(path, name)
+    assert line in text
+    assert "before-schema-100.db" in text
+
+
+def test_a_half_upgraded_file_is_refused(path: Path, name: Name) -> None:
+    change(path, f"PRAGMA user_version = {SCHEMAS[name].version}")
+    text = refused(path, name)
+    assert f"{name}.db differs from its schema 100: The " in text
+    assert "is missing" in text
+
+
+def test_missing_indexes_triggers_and_views_are_created_again(
+    new: Path, name: Name, caplog: pytest.LogCaptureFixture
+) -> None:
+    index, trigger = (
+        ("user_sessions_open", "name_blocks_more")
+        if name == "user_activities"
+        else ("deliveries_due", "inbox_counts_insert")
+    )
+    change(new, f"DROP INDEX {index}", f"DROP TRIGGER {trigger}")
+    notes = [
+        f"{name}.db: The index {index} is missing. It was created again.",
+        f"{name}.db: The trigger {trigger} is missing. It was created again.",
+    ]
+    with caplog.at_level(logging.WARNING):
+        assert bring_up_to_date(new, SCHEMAS[name], StillClock()) == notes
+    assert caplog.messages == notes
+    with closing(sqlite3.connect(new)) as conn:
+        assert describe_differences(conn, SCHEMAS[name]) == []
+    assert bring_up_to_date(new, SCHEMAS[name], StillClock()) == []
+
+
+def test_another_index_of_that_name_is_replaced(new: Path, name: Name) -> None:
+    change(new, "DROP INDEX idempotency_keys_age", "CREATE INDEX idempotency_keys_age ON idempotency_keys (status)")
+    assert bring_up_to_date(new, SCHEMAS[name], StillClock()) == [
+        f"{name}.db: The index idempotency_keys_age is different. It was created again."
+    ]
+
+
+def test_a_unique_index_that_rows_contradict_is_refused(new: Path, name: Name) -> None:
+    index, table = (
+        ("user_sessions_revision", "user_sessions")
+        if name == "user_activities"
+        else ("notification_types_seq", "notification_types")
+    )
+    change(new, f"DROP INDEX {index}")
+    with closing(sqlite3.connect(new, isolation_level=None)) as conn:
+        for number in range(2):
+            if name == "user_activities":
+                conn.execute(
+                    f"INSERT INTO {table} (id, user_id, app, start_time, last_seen, revision) "
+                    "VALUES (?, 'ada', 'a', 1, 1, 7)",
+                    (bytes([number]),),
+                )
+            else:
+                conn.execute(
+                    f"INSERT INTO {table} (name, label, description, channels, critical, app, created_at, updated_at) "
+                    "VALUES (?, '', '', '[]', 0, 'a', 1, 1)",
+                    (str(number),),
+                )
+    text = refused(new, name)
+    assert f"The index {index} is missing. It cannot be created again: UNIQUE constraint failed" in text
+
+
+def test_additional_columns_and_tables_are_reported_and_left_alone(new: Path, name: Name) -> None:
+    change(new, "ALTER TABLE idempotency_keys ADD COLUMN note TEXT", "CREATE TABLE mine (x)")
+    notes = [
+        f"{name}.db: The column idempotency_keys.note is additional. It is left alone.",
+        f"{name}.db: The table mine is additional. It is left alone.",
+    ]
+    for _ in range(2):
+        assert bring_up_to_date(new, SCHEMAS[name], StillClock()) == notes
+
+
+def test_the_user_is_informed_of_differences(tmp_path: Path) -> None:
+    path, told = tmp_path / "a.db", list[str]()
+    UserActivityService(path).close()
+    change(path, "DROP INDEX user_sessions_open")
+    UserActivityService(path, messages=told).close()
+    assert told == ["a.db: The index user_sessions_open is missing. It was created again."]
+
+
+def test_a_new_file_has_the_current_version(new: Path, name: Name) -> None:
+    assert version(new) == SCHEMAS[name].version
+    with closing(sqlite3.connect(new)) as conn, closing(sqlite3.connect(":memory:")) as created:
+        create(created, SCHEMAS[name])
+        assert digest(conn) == digest(created)
+
+
+def test_an_unfinished_backup_of_a_killed_process_is_removed_later(path: Path, name: Name) -> None:
+    folder = path.parent / "backups"
+    folder.mkdir()
+    for label, age in (("old", 7200), ("young", 60)):
+        half = folder / f"{name}.{label}.before-schema-100.part"
+        half.write_bytes(b"x")
+        os.utime(half, (time.time() - age,) * 2)
+    bring_up_to_date(path, SCHEMAS[name], StillClock())
+    assert [half.name.split(".")[1] for half in folder.glob("*.part")] == ["young"]
+
+
+def test_two_processes_that_upgrade_at_once_do_it_once(path: Path, name: Name) -> None:
+    script = KILLED.replace("sys.stdin.readline()\n", "")
+    schema = "ACTIVITY_SCHEMA" if name == "user_activities" else "NOTIFICATION_SCHEMA"
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(path), schema],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        out, err = process.communicate(timeout=60)
+        assert out.split() == ["ready", "done"], err
+    with closing(sqlite3.connect(path)) as conn:
+        assert describe_differences(conn, SCHEMAS[name]) == []
