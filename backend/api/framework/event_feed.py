@@ -17,6 +17,8 @@ from flashflow.backend.store.activity.session_table import last_revision, to_ses
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.notifications.notifications import last_places, notifications_after
 
+PING_S = 15.0
+"""Seconds without an event after which a stream sends a ping."""
 CHUNK_BYTES = 256 * 1024
 """A chunk takes no further event at this size; a single event may be larger."""
 CHUNK_EVENTS = 200

@@ -5,9 +5,8 @@ from __future__ import annotations
 from starlette.types import Receive, Scope
 
 from flashflow.backend.api.framework.responses import JSON, Headers
+from flashflow.backend.api.http.limits import BODY_BYTES
 from flashflow.backend.core.errors import PayloadTooLarge, UnsupportedMediaType
-
-BODY_BYTES = 1024 * 1024
 
 
 class Disconnected(Exception):

@@ -1,4 +1,4 @@
-"""Limits of one connection: header bytes, seconds until a request is complete, seconds without reading.
+"""Limits of one connection: bytes of headers and body, seconds until a request is complete, seconds without reading.
 
 uvicorn keeps a half-open connection for ever, accepts 70 KB of headers and sends its errors as text. LimitedProtocol
 changes these three in uvicorn's protocol classes.
@@ -18,6 +18,8 @@ from urllib.parse import unquote_to_bytes
 from flashflow.backend.api.http.connection_limits import ConnectionWatch, Limits, Peer
 from flashflow.backend.api.http.problem_json import MEDIA_TYPE, problem_bytes, raw_response
 
+BODY_BYTES = 1024 * 1024
+"""Bytes of a request's body."""
 LINGER_S = 1.0
 LINGER_BYTES = 1024 * 1024
 """How long a refused peer may take to read the response, and how many bytes it may still send (discarded). Closing at

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from flashflow.backend.api.framework.api_request import ApiRequest, authorize
 from flashflow.backend.api.framework.endpoint import Endpoint
-from flashflow.backend.api.framework.event_feed import Chunk, Filter, StreamPosition
+from flashflow.backend.api.framework.event_feed import PING_S, Chunk, Filter, StreamPosition
 from flashflow.backend.api.framework.request_body import wait_for_disconnect
 from flashflow.backend.api.framework.responses import ApiResponse, StreamedResponse
 from flashflow.backend.api.http.unread_bytes import WRITE_BYTES
@@ -26,7 +26,6 @@ from flashflow.backend.schemas.requests import Input, UserId
 
 log = logging.getLogger(__name__)
 
-PING_S = 15.0
 QUIET_S = 0.02
 """Seconds to collect events between two chunks: limits a client to fifty reads a second."""
 RETRY_S = 1.0
