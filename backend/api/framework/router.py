@@ -86,6 +86,7 @@ class Router:
         # The longest first: “/api/notifications/user/ada” is not the notification “user/ada”.
         longest_first = sorted(patterns.items(), key=lambda one: (-len(one[0].before), -len(one[0].after)))
         self._patterns = [(pattern.before, pattern, apps) for pattern, apps in longest_first]
+        self._ending_in_a_segment = {one[0][:-1]: one for one in self._patterns if not one[1].after}
         self._below = sub_routes(endpoints)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,7 +98,10 @@ class Router:
         app = None if methods is None else methods.get(method)
         if methods is None:
             methods = {}
-            for before, pattern, apps in self._patterns:
+            before, _, last_segment = path.rpartition("/")
+            closest = self._ending_in_a_segment.get(before) if last_segment else None
+            # Most requests match here; no pattern can be longer, so the others are compared only without a match.
+            for before, pattern, apps in self._patterns if closest is None else (closest, *self._patterns):
                 if not path.startswith(before):
                     continue
                 value = pattern.value_in(path)

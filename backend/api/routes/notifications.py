@@ -119,8 +119,19 @@ def _check_list(call: ApiRequest) -> tuple[int | None, int | None]:
 async def list_notifications(call: ApiRequest) -> ApiResponse:
     user_id, query = call.user_id, call.query or NotificationQuery()
     since, until = (None, None) if call.query is None else _check_list(call)
-    fields = msgspec.structs.asdict(query) | {"since": since, "until": until}
-    filters = ListFilter(user_id=user_id, app=call.caller.sees, **fields)
+    filters = ListFilter(  # field by field: asdict takes ten times as long, a microsecond of this busiest read
+        user_id=user_id,
+        app=call.caller.sees,
+        status=query.status,
+        notification_type=query.notification_type,
+        channel=query.channel,
+        priority=query.priority,
+        q=query.q,
+        since=since,
+        until=until,
+        limit=query.limit,
+        cursor=query.cursor,
+    )
 
     def page(most_bytes: int) -> tuple[bytes, bool]:
         services = call.services
