@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
-from pathlib import Path
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -165,16 +163,12 @@ def test_one_key_may_follow_so_many_streams_and_leaves_the_others_theirs(server:
         assert eventually(again)
 
 
-def sockets_of(server: ServerProcess) -> int:
-    found = 0
-    for entry in Path(f"/proc/{server.process.pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed since the folder was read
-            found += os.readlink(entry).startswith("socket:")
-    return found
+def is_without_streams(server: ServerProcess) -> bool:
+    return "\nflashflow_event_stream_clients 0" in server.api("GET", "/api/metrics").text
 
 
 def test_the_streams_of_all_keys_leave_places_for_requests(server: ServerProcess) -> None:
-    eventually(lambda: sockets_of(server) < 20, what="the end of the streams of earlier tests")
+    eventually(lambda: is_without_streams(server), what="the end of the streams of earlier tests")
     keys = [App(server, "read").key for _ in range(4)]
     with ExitStack() as stack:
         peers = [peer for key in keys for peer in crowd(server, stack, request(server, "/api/stream", key), PER_KEY)]
