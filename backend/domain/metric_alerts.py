@@ -9,7 +9,7 @@ from datetime import time, timedelta
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
-from flashflow.backend.core.clock import MINUTE_MS, to_ms
+from flashflow.backend.core.clock import to_ms
 from flashflow.backend.core.timezones import at_wall, local_time
 from flashflow.backend.schemas.rules import AlertIn
 
@@ -81,14 +81,6 @@ def is_due(alert: AlertIn, checked_ms: int, now_ms: int, zone: ZoneInfo) -> bool
     """Whether a check is due, the last one having been at ``checked_ms`` (in the future: the clock was set back)."""
     check_ms = next_check_at(alert, now_ms, zone)
     return checked_ms > now_ms or (check_ms is not None and checked_ms < check_ms)
-
-
-def may_notify(fired_ms: int | None, cooldown_minutes: int, now_ms: int, zone: ZoneInfo) -> bool:
-    """Whether a notification is allowed: at most one a day, and one per cool-down."""
-    if fired_ms is None:
-        return True
-    same_day = local_time(fired_ms, zone).date() == local_time(now_ms, zone).date()
-    return not same_day and abs(now_ms - fired_ms) >= cooldown_minutes * MINUTE_MS
 
 
 def check_times(alert: AlertIn, since_ms: int, now_ms: int, zone: ZoneInfo) -> list[int]:

@@ -1,24 +1,19 @@
-"""Rule evaluation: conditions on an activity, matches within a time span, cool-down. Pure.
+"""Conditions of a rule on an activity. Pure.
 
-Times are milliseconds since 1970. Conditions compare values of the same JSON type only: a text never equals a number,
-``true`` is not 1. A missing or ``null`` value satisfies only ``ne`` and ``exists: false``.
+Conditions compare values of the same JSON type only: a text never equals a number, ``true`` is not 1. A missing or
+``null`` value satisfies only ``ne`` and ``exists: false``.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import insort
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
 
-from flashflow.backend.core.clock import DAY_MS, MINUTE_MS
-from flashflow.backend.schemas.rules import ORDERED, QUOTED_KEY, OnIn, WhereIn
-
-LATE_MS = DAY_MS
-"""An activity received later than this after its time counts as a match, but does not make a rule fire."""
+from flashflow.backend.schemas.rules import ORDERED, QUOTED_KEY, WhereIn
 
 _QUOTED = re.compile(rf"(?P<key>{QUOTED_KEY})(\.|\Z)")
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -79,63 +74,9 @@ class Condition(NamedTuple):
         return _HOLDS[self.op](found, self.value)
 
 
-class Terms(NamedTuple):
-    """Firing terms of a rule: ``times`` matches within ``within_ms``, at most once in ``cooldown_ms``."""
-
-    times: int
-    within_ms: int
-    cooldown_ms: int
-
-
-class RuleState(NamedTuple):
-    """A rule's state for one user: times of the newest matches since the last firing (oldest first), and the time of
-    the last firing."""
-
-    times: tuple[int, ...] = ()
-    fired_at: int | None = None
-
-
-NONE_YET = RuleState()
-
-
 def conditions_of(where: Sequence[WhereIn]) -> tuple[Condition, ...]:
     """Prepare the conditions."""
     return tuple(Condition(_path(one.field), one.op, one.value) for one in where)
-
-
-def terms_of(on: OnIn, cooldown_minutes: int) -> Terms:
-    """Prepare the firing terms."""
-    return Terms(on.times, (on.within_minutes or 0) * MINUTE_MS, cooldown_minutes * MINUTE_MS)
-
-
-def match(terms: Terms, state: RuleState, at_ms: int, now_ms: int) -> tuple[bool, RuleState]:
-    """Evaluate a match of time ``at_ms`` at ``now_ms``. Return whether the rule fires, and its state if no notification
-    is sent (after one it is ``after_firing(now_ms)``).
-
-    With ``times`` 1 any match fires. Otherwise the match must be one of the ``times`` newest since the last firing, and
-    these must lie within ``within_ms``. A firing resets the count. Matches count during the cool-down too.
-    """
-    cooling = state.fired_at is not None and abs(now_ms - state.fired_at) < terms.cooldown_ms
-    may_fire = not cooling and now_ms - at_ms <= LATE_MS
-    if terms.times == 1:
-        return may_fire, state
-    times = list(state.times)
-    insort(times, at_ms)
-    kept = [time for time in times if time >= times[-1] - terms.within_ms][-terms.times :]
-    fires = may_fire and len(kept) == terms.times and at_ms >= kept[0]
-    return fires, RuleState(tuple(kept), state.fired_at)
-
-
-def after_firing(now_ms: int) -> RuleState:
-    """Return the state after a firing that sent a notification."""
-    return RuleState((), now_ms)
-
-
-def useful_until(terms: Terms, state: RuleState) -> int:
-    """Return the time until which ``state`` can affect an evaluation, late activities included."""
-    counts = state.times[-1] + terms.within_ms + LATE_MS if state.times else 0
-    cools = state.fired_at + terms.cooldown_ms if state.fired_at is not None else 0
-    return max(counts, cools)
 
 
 def _path(field: str) -> Path:

@@ -8,16 +8,9 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from flashflow.backend.core.clock import DAY_MS, to_datetime
-from flashflow.backend.domain.metric_alerts import Metrics, Reading, check_times, is_breached, may_notify, read
-from flashflow.backend.domain.rule_conditions import (
-    NONE_YET,
-    ActivityFacts,
-    RuleState,
-    after_firing,
-    conditions_of,
-    match,
-    terms_of,
-)
+from flashflow.backend.domain.metric_alerts import Metrics, Reading, check_times, is_breached, read
+from flashflow.backend.domain.rule_conditions import ActivityFacts, conditions_of
+from flashflow.backend.domain.rule_firing import NONE_YET, RuleState, after_firing, match, may_notify, terms_of
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.schemas.rules import AlertIn, OnIn
 from flashflow.backend.store.activity.rule_queries import activities_of_type

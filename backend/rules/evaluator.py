@@ -19,15 +19,14 @@ from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.clock import MINUTE_MS
 from flashflow.backend.core.errors import Erased, FlashFlowError, ValidationError
 from flashflow.backend.core.events import Event
-from flashflow.backend.domain.metric_alerts import Metrics, Reading, is_breached, is_due, may_notify, read
-from flashflow.backend.domain.rule_conditions import (
-    ActivityFacts,
-    Condition,
+from flashflow.backend.domain.metric_alerts import Metrics, Reading, is_breached, is_due, read
+from flashflow.backend.domain.rule_conditions import ActivityFacts, Condition, conditions_of
+from flashflow.backend.domain.rule_firing import (
     RuleState,
     Terms,
     after_firing,
-    conditions_of,
     match,
+    may_notify,
     terms_of,
     useful_until,
 )

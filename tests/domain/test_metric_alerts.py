@@ -13,7 +13,8 @@ import pytest
 
 from flashflow.backend import UserActivityService
 from flashflow.backend.core.clock import HOUR_MS, to_datetime, to_ms
-from flashflow.backend.domain.metric_alerts import check_times, is_breached, is_due, may_notify, read, reading, spans
+from flashflow.backend.domain.metric_alerts import check_times, is_breached, is_due, read, reading, spans
+from flashflow.backend.domain.rule_firing import may_notify
 from flashflow.backend.rules.dry_run import try_alert
 from flashflow.backend.rules.metrics import QUERIES, AnalyticsMetrics
 from flashflow.backend.schemas.requests import build

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 
 from flashflow.backend import ValidationError
 from flashflow.backend.core.clock import MINUTE_MS
-from flashflow.backend.domain.rule_conditions import (
+from flashflow.backend.domain.rule_conditions import ActivityFacts, conditions_of
+from flashflow.backend.domain.rule_firing import (
     LATE_MS,
     NONE_YET,
-    ActivityFacts,
     RuleState,
     Terms,
     after_firing,
-    conditions_of,
     match,
     terms_of,
     useful_until,

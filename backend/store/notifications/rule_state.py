@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from peewee import fn
 
-from flashflow.backend.domain.rule_conditions import NONE_YET, RuleState
+from flashflow.backend.domain.rule_firing import NONE_YET, RuleState
 from flashflow.backend.store.engine.statement import Statement, columns, slot, slots, upsert
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications.models import Rule, RuleMark, RuleUse
