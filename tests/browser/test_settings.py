@@ -92,12 +92,12 @@ def show(screen: Screen, title: str) -> None:
 
 
 def test_contacts_are_saved_in_their_normalised_form(server: ServerProcess, screen: Screen) -> None:
-    screen.write("My e-mail address", "ada")
+    screen.write("My e-mail address", "ada", by_keys=True)
     screen.click("button", "Save my addresses")
     screen.read("This is not one e-mail address")
 
     screen.write("My e-mail address", "ada@example.test")
-    screen.write("My phone number", "+49 (30) 123-4567", by_keys=True)
+    screen.write("My phone number", "+49 (30) 123-4567")
     screen.click("button", "Save my addresses")
 
     screen.read("Saved")

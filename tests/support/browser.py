@@ -120,10 +120,10 @@ class Screen:
         self.find(*LANDMARKS[place])
 
     def begin(self, place: str) -> None:
-        """Close what is open and show a place of the navigation; settings and notifications without entered text."""
+        """Close what is open and show the dashboard, or the settings without the text entered before."""
         self.close_overlays()
-        if place != "Dashboard":  # a screen is built again when the page comes from another one
-            self.go_to("Dashboard")
+        if place == "Settings":  # a screen is built again when the page comes from another one
+            self.go_to("Notifications")
         self.go_to(place)
 
     def forget_complaints(self) -> None:
