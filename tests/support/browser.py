@@ -154,7 +154,7 @@ class Screen:
     def write(self, label: str, text: str, *, by_keys: bool = False) -> None:
         """Fill in a field once it has the focus; retry if it moves because something above it opened or closed.
 
-        The text is pasted, or typed ``by_keys``: the page is drawn again after every key.
+        The text is pasted but for its last character, or typed ``by_keys``: the page is drawn again after every key.
         """
         end = time.monotonic() + DEADLINE / 1000
         while time.monotonic() < end:
@@ -166,7 +166,10 @@ class Screen:
                 if by_keys:
                     self.page.keyboard.type(text, delay=10)
                 else:
-                    self.page.keyboard.insert_text(text)
+                    # Flutter may miss an early paste; it takes the field's whole text at the next key.
+                    self.page.keyboard.insert_text(text[:-1])
+                    self.page.evaluate(TWO_FRAMES)
+                    self.page.keyboard.type(text[-1])
                 self.page.wait_for_function(HOLDS, arg=text, timeout=2_000)
                 return
         raise AssertionError(f"{label} could not be filled in")
