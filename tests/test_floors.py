@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -211,6 +212,29 @@ def test_every_library_has_its_one_home() -> None:
             wrong.append(f"{row.place} imports {library}")
     assert wrong == []
     assert seen <= HOMES.keys()
+
+
+SQL = re.compile(
+    r"\s*(?:SELECT|INSERT\s+(?:OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|CREATE\s+(?:TABLE|INDEX|TRIGGER)|"
+    r"ALTER\s+TABLE|DROP\s+TABLE|PRAGMA)\s"
+)
+
+
+def strings(path: Path) -> Iterator[tuple[int, str]]:
+    """Every string of a module with its line."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
+def test_all_sql_stands_in_the_store() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for module, path in modules().items()
+        for line, text in strings(path)
+        if SQL.match(text) and not within(module, "backend.store")
+    ]
+    assert found == []
 
 
 # --- importing does nothing -------------------------------------------------------------------------------------------
