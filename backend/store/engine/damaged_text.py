@@ -86,7 +86,8 @@ def _replaced(tx: Tx, damage: Damage) -> bool:
         (text, *map(_plain, damage.key.values()), damage.stored),
     )
     tx.conn.execute(
-        "INSERT OR IGNORE INTO damaged_rows (table_name, row, column_name, found_at) VALUES (?, ?, ?, ?)",
+        "INSERT INTO damaged_rows (table_name, row, column_name, found_at) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (table_name, row, column_name) DO NOTHING",
         (damage.table, damage.key.get("rowid", 0), damage.column, tx.now_ms),
     )
     return changed.rowcount == 1

@@ -6,7 +6,7 @@ import sqlite3
 from typing import NamedTuple
 
 from flashflow.backend.store.engine.models import IdempotencyKey
-from flashflow.backend.store.engine.statement import Statement, columns, slot, upsert
+from flashflow.backend.store.engine.statement import Statement, columns, slot, slots
 from flashflow.backend.store.engine.write_command import Tx
 
 REMEMBER_MS = 24 * 60 * 60 * 1000
@@ -33,14 +33,18 @@ def store_response(tx: Tx, app: str, key: str, response: StoredResponse) -> None
 
 def delete_expired_responses(tx: Tx) -> None:
     """Delete the responses stored more than REMEMBER_MS ago."""
-    _DELETE_EXPIRED.run(tx.conn, until=tx.now_ms - REMEMBER_MS)
+    _DELETE_EXPIRED.run(tx.conn, before=tx.now_ms - REMEMBER_MS)
 
 
-_I = IdempotencyKey
-_RESPONSE = columns(_I, StoredResponse)
+_K = IdempotencyKey
+_RESPONSE = (_K.fingerprint, _K.status, _K.body, _K.created_at)
 _FIND = Statement(
-    _I.select(*_RESPONSE).where(_I.app == slot("app"), _I.key == slot("key"), _I.created_at > slot("since")),
+    _K.select(*columns(_K, StoredResponse)).where(
+        _K.app == slot("app"), _K.key == slot("key"), _K.created_at > slot("since")
+    ),
     StoredResponse,
 )
-_STORE = Statement(upsert([_I.app, _I.key], [*_RESPONSE, _I.created_at]))
-_DELETE_EXPIRED = Statement(_I.delete().where(_I.created_at < slot("until")))
+_STORE = Statement(
+    _K.insert(slots(_K.app, _K.key, *_RESPONSE)).on_conflict(conflict_target=[_K.app, _K.key], preserve=_RESPONSE)
+)
+_DELETE_EXPIRED = Statement(_K.delete().where(_K.created_at < slot("before")))
