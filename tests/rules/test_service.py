@@ -644,11 +644,16 @@ def test_what_is_remembered_of_a_user_is_bounded(parts: Parts) -> None:
 
 def test_what_arrived_is_read_by_its_number(parts: Parts) -> None:
     plan = parts.activity.store.read(
-        lambda conn: conn.execute(f"EXPLAIN QUERY PLAN {rule_queries.SINCE}", (1, 2, 3, '["x"]', 5)).fetchall()
+        lambda conn: conn.execute(
+            f"EXPLAIN QUERY PLAN {rule_queries.SINCE.compiled.sql}",
+            {"after": 1, "until": 2, "since": 3, "types": '["x"]', "limit": 5},
+        ).fetchall()
     )
     assert plan[0][3] == "SEARCH user_activities USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"
     plan = parts.activity.store.read(
-        lambda conn: conn.execute(f"EXPLAIN QUERY PLAN {rule_queries.DURING}", (1, "x", "a", "a")).fetchall()
+        lambda conn: conn.execute(
+            f"EXPLAIN QUERY PLAN {rule_queries.DURING.compiled.sql}", {"since": 1, "type": "x", "app": "a"}
+        ).fetchall()
     )
     assert plan[0][3] == "SEARCH user_activities USING INDEX user_activities_time (timestamp>?)"
     assert not [row[3] for row in plan if "TEMP B-TREE" in row[3]], "it is read as it is asked for"

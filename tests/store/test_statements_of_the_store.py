@@ -19,13 +19,15 @@ from flashflow.backend import NotificationService, UserActivityService
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.models import AddressField, IdField, JsonField, ObjectField, StringsField
 from flashflow.backend.store.engine.statement import STATEMENTS
+from flashflow.backend.store.privacy import rollup_erasure
+from flashflow.backend.store.rollups import aggregate
 from tests.support.filled_files import fill
 
 for module in pkgutil.walk_packages(flashflow.backend.store.__path__, "flashflow.backend.store."):
     importlib.import_module(module.name)
 
 OF_THE_STORE = tuple(statement for statement in STATEMENTS if statement.place.startswith("flashflow."))
-TEMPORARY: tuple[str, ...] = ()
+TEMPORARY = (aggregate.BATCH, aggregate.NEW_DAYS, rollup_erasure.FORGETTING)
 """Temporary tables that statements read, as SQL that creates them."""
 SLOTS = re.compile(r"'(?:[^']|'')*'|(?<![:\w]):([a-z_]\w*)")
 SAMPLES: dict[type, Any] = {IdField: "an-id", AddressField: "10.0.0.7", StringsField: ("a",), ObjectField: {"a": 1}}

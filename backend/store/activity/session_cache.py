@@ -8,8 +8,10 @@ from typing import Any
 
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.activity.session_rollup import Counted
+from flashflow.backend.store.engine.statement import Statement, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.dimensions import agent_key, key_types
+from flashflow.backend.store.rollups.models import RollupState
 
 IDLE_MS = 30 * 60 * 1000
 """A session ends after this time without an activity or heartbeat [GA4, PostHog]."""
@@ -138,13 +140,13 @@ class SessionCache:
         """Validate the cache against the file at the start of ``tx``."""
         if len(self.by_id) > self.MOST:
             self._drop_ended()
-        (mark,) = tx.conn.execute("SELECT writer FROM figures_state").fetchone()
+        mark = _MARK.value(tx.conn)
         if mark != self._mark or not self._entered or len(self.by_id) > self.MOST:
             self.clear()
             self.key_types = key_types(tx.conn)
             self._entered = True
             if mark != self._mark:
-                tx.conn.execute("UPDATE figures_state SET writer = ?", (self._mark,))
+                _SAVE_MARK.run(tx.conn, writer=self._mark)
         tx.undo.append(self.invalidate)
 
     def _drop_ended(self) -> None:
@@ -182,3 +184,7 @@ class SessionCache:
         self.current.clear()
         self.apps.clear()
         self.agents.clear()
+
+
+_MARK = Statement(RollupState.select(RollupState.writer))
+_SAVE_MARK = Statement(RollupState.update(slots(RollupState.writer)))

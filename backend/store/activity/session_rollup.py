@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from peewee import EXCLUDED, fn
+
+from flashflow.backend.store.engine.statement import Statement, slot, slots
 from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.rollups.models import RollupState, SessionDay
 
 ENGAGED_MS = 10_000
 ENGAGED_PAGES = 2
@@ -30,11 +34,10 @@ def engaged(duration_ms: int, pages: int, key_activities: int) -> bool:
 ENGAGED = f"({{duration}} > {ENGAGED_MS} OR {{pages}} >= {ENGAGED_PAGES} OR key_activities > 0)"
 """The same in SQL, over a row of ``user_sessions``."""
 
-_ADD = (
-    "INSERT INTO session_days (day, app, sessions, duration, pages, engaged) VALUES (?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET sessions = sessions + excluded.sessions, duration = duration + excluded.duration, "
-    "pages = pages + excluded.pages, engaged = engaged + excluded.engaged"
-)
+
+def first_live_day(tx: Tx) -> int:
+    """Return the first day that may change: days before it are frozen (``RollupState``); -1 without frozen days."""
+    return int(_LIVE.value(tx.conn))
 
 
 def change(tx: Tx, changes: Iterable[tuple[Counted | None, Counted | None]]) -> None:
@@ -46,8 +49,24 @@ def change(tx: Tx, changes: Iterable[tuple[Counted | None, Counted | None]]) -> 
         for counted, sign in ((before, -1), (after, 1)):
             if counted is not None:
                 row = sums.setdefault((counted.day, counted.app), [0, 0, 0, 0])
-                for place, value in enumerate((1, *counted[2:])):
+                for place, value in enumerate((1, counted.duration, counted.pages, counted.engaged)):
                     row[place] += sign * value
-    if sums:
-        tx.conn.executemany(_ADD, [(*place, *row) for place, row in sums.items()])
-        tx.conn.executemany("DELETE FROM session_days WHERE day = ? AND app = ? AND sessions = 0", list(sums))
+    _ADD.many(tx.conn, [(*place, *row) for place, row in sums.items()])
+    for day, app in sums:
+        _DELETE_EMPTY.run(tx.conn, day=day, app=app)
+
+
+_LIVE = Statement(RollupState.select(fn.COALESCE(RollupState.frozen_before, -1)))
+_D = SessionDay
+_ADD = Statement(
+    _D.insert(slots(_D.day, _D.app, _D.sessions, _D.duration, _D.pages, _D.engaged)).on_conflict(
+        conflict_target=[_D.day, _D.app],
+        update={
+            _D.sessions: _D.sessions + EXCLUDED.sessions,
+            _D.duration: _D.duration + EXCLUDED.duration,
+            _D.pages: _D.pages + EXCLUDED.pages,
+            _D.engaged: _D.engaged + EXCLUDED.engaged,
+        },
+    )
+)
+_DELETE_EMPTY = Statement(_D.delete().where(_D.day == slot("day"), _D.app == slot("app"), _D.sessions == 0))

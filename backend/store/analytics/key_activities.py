@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import NamedTuple
+
+from peewee import Value, fn
 
 from flashflow.backend.core.events import Event
 from flashflow.backend.schemas.analytics import ActivityType
 from flashflow.backend.store.activity import session_rollup, user_index
+from flashflow.backend.store.activity.models import KeyRecount, UserSession
 from flashflow.backend.store.activity.session_cache import SessionCache
 from flashflow.backend.store.activity.session_rollup import Counted, engaged
 from flashflow.backend.store.activity.session_table import KEYS
+from flashflow.backend.store.engine.statement import Statement, TextStatement, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.dimensions import app_key, type_key
-from flashflow.backend.store.rollups.models import OTHER
+from flashflow.backend.store.rollups.models import OTHER, NameKey
 
 AT_ONCE = 1_000
 """Sessions recounted in one transaction: about 20 ms of the writer's time."""
@@ -26,12 +30,34 @@ TAIL_TO_COUNT_IN = 256
 """Pending activities that each session's count may scan; with more, they are aggregated first."""
 
 
+class _Type(NamedTuple):
+    name: str
+    marked: bool
+
+
+class _Place(NamedTuple):
+    """The last session recounted, and the last to recount."""
+
+    after_seq: int
+    until_seq: int
+
+
+class _Session(NamedTuple):
+    """A session with its stored and its recounted key activities."""
+
+    seq: int
+    app: str
+    start_time: int
+    end_time: int | None
+    pages_visited: int
+    user_id: str
+    key_activities: int
+    recounted: int
+
+
 def list_types(conn: sqlite3.Connection) -> tuple[ActivityType, ...]:
     """List the types with counts of their own, by name."""
-    rows = conn.execute(
-        "SELECT name, marked FROM figure_names WHERE kind = ? AND name <> '' ORDER BY name", (OTHER["type"],)
-    )
-    return tuple(ActivityType(name=name, key=bool(marked)) for name, marked in rows)
+    return tuple(ActivityType(name=row.name, key=row.marked) for row in _TYPES.each(conn))
 
 
 def mark(tx: Tx, name: str, is_key: bool) -> ActivityType | None:
@@ -41,12 +67,9 @@ def mark(tx: Tx, name: str, is_key: bool) -> ActivityType | None:
     key = type_key(tx, name)
     if key is None:
         return None
-    changed = tx.conn.execute(
-        "UPDATE figure_names SET marked = ? WHERE key = ? AND marked <> ?", (is_key, key, is_key)
-    ).rowcount
-    if changed:
-        tx.conn.execute("DELETE FROM key_recount")
-        tx.conn.execute("INSERT INTO key_recount SELECT 0, COALESCE(MAX(seq), 0) FROM user_sessions")
+    if _MARK.run(tx.conn, key=key, marked=is_key).rowcount:
+        _END.run(tx.conn)
+        _BEGIN.run(tx.conn)
     elif tx.conn.total_changes != before:
         tx.events.append(Event("key_activities"))
     return ActivityType(name=name, key=is_key)
@@ -54,46 +77,64 @@ def mark(tx: Tx, name: str, is_key: bool) -> ActivityType | None:
 
 def to_recount(conn: sqlite3.Connection) -> bool:
     """Whether sessions are left to recount."""
-    return conn.execute("SELECT 1 FROM key_recount").fetchone() is not None
+    return _PLACE.one(conn) is not None
 
 
 def recount(tx: Tx, cache: SessionCache) -> bool:
     """Recount the key activities of the next AT_ONCE sessions and update ``session_days``; return whether any are left.
     Sessions with pruned activities do not change."""
-    place = tx.conn.execute("SELECT after_seq, until_seq FROM key_recount").fetchone()
+    place = _PLACE.one(tx.conn)
     if place is None:
         return False
     if user_index.tail_length(tx.conn) > TAIL_TO_COUNT_IN:
         user_index.catch_up(tx, cache.local)
-    rows = tx.conn.execute(_SESSIONS, (*place, AT_ONCE)).fetchall()
-    changed = [row for row in rows if row[6] != row[7]]
-    tx.conn.executemany("UPDATE user_sessions SET key_activities = ? WHERE seq = ?", [(r[7], r[0]) for r in changed])
+    rows = _SESSIONS.all(tx.conn, after=place.after_seq, until=place.until_seq, limit=AT_ONCE)
+    changed = [row for row in rows if row.key_activities != row.recounted]
+    for row in changed:
+        _SAVE_KEYS.run(tx.conn, seq=row.seq, key_activities=row.recounted)
     session_rollup.change(tx, _changes(tx, cache, changed))
-    cache.unsettled.update(row[5] for row in changed)
+    cache.unsettled.update(row.user_id for row in changed)
     cache.invalidate()
     if len(rows) == AT_ONCE:
-        tx.conn.execute("UPDATE key_recount SET after_seq = ?", (rows[-1][0],))
+        _ADVANCE.run(tx.conn, after_seq=rows[-1].seq)
         return True
-    tx.conn.execute("DELETE FROM key_recount")
+    _END.run(tx.conn)
     tx.events.append(Event("key_activities"))
     return False
 
 
-def _changes(
-    tx: Tx, cache: SessionCache, rows: Sequence[tuple[Any, ...]]
-) -> Iterator[tuple[Counted | None, Counted | None]]:
+def _changes(tx: Tx, cache: SessionCache, rows: Sequence[_Session]) -> Iterator[tuple[Counted | None, Counted | None]]:
     """Iterate over each ended session's share of its day before and after; frozen days do not change."""
-    (frozen,) = tx.conn.execute("SELECT COALESCE(frozen_before, -1) FROM figures_state").fetchone()
-    for _, app, start, end, pages, _, before, now in rows:
-        if end is None or (day := cache.local.day(start)) < frozen:
+    live = session_rollup.first_live_day(tx)
+    for row in rows:
+        if row.end_time is None or (day := cache.local.day(row.start_time)) < live:
             continue
-        was, is_now = (int(engaged(end - start, pages, keys)) for keys in (before, now))
+        duration, pages = row.end_time - row.start_time, row.pages_visited
+        was, is_now = (int(engaged(duration, pages, keys)) for keys in (row.key_activities, row.recounted))
         if was != is_now:
-            counted = Counted(day, app_key(tx, app), end - start, pages, was)
+            counted = Counted(day, app_key(tx, row.app), duration, pages, was)
             yield counted, counted._replace(engaged=is_now)
 
 
-_SESSIONS = (
-    f"SELECT seq, app, start_time, end_time, pages_visited, user_id, key_activities, {KEYS} FROM user_sessions "
-    "NOT INDEXED WHERE seq > ? AND seq <= ? AND start_time >= (SELECT before FROM pruned) ORDER BY seq LIMIT ?"
+_N = NameKey
+_TYPES = Statement(
+    _N.select(*columns(_N, _Type)).where(_N.kind == OTHER["type"], _N.name != "").order_by(_N.name), _Type
 )
+_MARK = Statement(_N.update(slots(_N.marked)).where(_N.key == slot("key"), _N.marked != slot("marked", _N.marked)))
+_PLACE = Statement(KeyRecount.select(*columns(KeyRecount, _Place)), _Place)
+_BEGIN = Statement(
+    KeyRecount.insert_from(
+        UserSession.select(Value(0), fn.COALESCE(fn.MAX(UserSession.seq), 0)),
+        [KeyRecount.after_seq, KeyRecount.until_seq],
+    )
+)
+_ADVANCE = Statement(KeyRecount.update(slots(KeyRecount.after_seq)))
+_END = Statement(KeyRecount.delete())
+_SESSIONS = TextStatement(
+    "SELECT seq, app, start_time, end_time, pages_visited, user_id, key_activities, "
+    f"{KEYS} AS recounted FROM user_sessions NOT INDEXED WHERE seq > :after AND seq <= :until "
+    "AND start_time >= (SELECT before FROM pruned) ORDER BY seq LIMIT :limit",
+    _Session,
+    reason="an index hint",
+)
+_SAVE_KEYS = Statement(UserSession.update(slots(UserSession.key_activities)).where(UserSession.seq == slot("seq")))

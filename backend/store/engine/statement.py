@@ -121,8 +121,10 @@ class _Statement(Generic[Row]):
     def __init__(self, row: type[Row] | None) -> None:
         self.row = row
         caller = sys._getframe(2)
-        self.place = f"{caller.f_globals['__name__']}:{caller.f_lineno}"
-        """Module and line, for messages and tests."""
+        line = f"{caller.f_globals['__name__']}:{caller.f_lineno}"
+        _ON_LINE[line] = _ON_LINE.get(line, 0) + 1
+        self.place = line if _ON_LINE[line] == 1 else f"{line}#{_ON_LINE[line]}"
+        """Module and line, for messages and tests; numbered where a loop makes several statements."""
         self._compiled: Compiled | None = None
         self._make: Callable[[Iterable[Any]], Row]
         self._bulk: _Bulk | None = None
@@ -314,5 +316,6 @@ def _encodes(field: Field[Any]) -> bool:
     return isinstance(field, BooleanField) or type(field).db_value is not Field.db_value
 
 
+_ON_LINE: dict[str, int] = {}
 STATEMENTS: list[_Statement[Any]] = []
 """Every statement of the modules imported so far."""

@@ -6,23 +6,53 @@ Sums over pruned rows identify no user: they stay. Only rows keyed by user are d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from flashflow.backend.core.encoding import to_json
+from peewee import SQL, fn
+
 from flashflow.backend.core.timezones import LocalTime
-from flashflow.backend.store.activity.session_rollup import Counted, change, engaged
+from flashflow.backend.store.activity.models import ActivityByUser, ActivityPart, UserSession
+from flashflow.backend.store.activity.session_rollup import Counted, change, engaged, first_live_day
 from flashflow.backend.store.analytics import heavy_users
+from flashflow.backend.store.engine.statement import Statement, TextStatement, among, columns, slot
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.aggregate import aggregate_batch, keyed_rows
 from flashflow.backend.store.rollups.dimensions import VALUES, app_key, user_key
-from flashflow.backend.store.rollups.models import OTHER
+from flashflow.backend.store.rollups.models import (
+    OTHER,
+    ActiveDay,
+    CohortDay,
+    SessionDay,
+    TypeWeek,
+    UserDay,
+    UserKey,
+    UserSpan,
+    UserTypeDay,
+)
 from flashflow.backend.store.rollups.partitions import drop_empty, rows_of_user
 from flashflow.backend.store.rollups.schema import OF_USER, week_of
 
-_DAYS = (
-    f"SELECT DISTINCT d.type, d.week, d.day, d.app FROM (SELECT DISTINCT {week_of('d.day')} AS week FROM {OF_USER} "
-    "WHERE d.user = ?1) w CROSS JOIN type_weeks t ON t.week = w.week "
-    "CROSS JOIN user_type_days d ON d.week = t.week AND d.type = t.type AND d.user = ?1"
-)
+
+class _Day(NamedTuple):
+    """A day with activities of the user of one type in one app."""
+
+    type: int
+    week: int
+    day: int
+    app: int
+
+
+class _Span(NamedTuple):
+    app: int
+    first_day: int
+
+
+class _Session(NamedTuple):
+    app: str
+    start_time: int
+    end_time: int
+    pages_visited: int
+    key_activities: int
 
 
 def subtract_user(tx: Tx, local: LocalTime, user_id: str) -> None:
@@ -31,7 +61,7 @@ def subtract_user(tx: Tx, local: LocalTime, user_id: str) -> None:
     while aggregate_batch(tx, local):
         pass
     user = user_key(tx.conn, user_id)
-    if user is None or not tx.conn.execute("SELECT 1 FROM user_spans WHERE app = 0 AND user = ?", (user,)).fetchone():
+    if user is None or _SEEN.one(tx.conn, user=user) is None:
         return
     heavy_users.erase(tx.conn, user)
     _subtract_active_days(tx, user)  # first: it reads the keys of types, which may go with the activities
@@ -41,97 +71,146 @@ def subtract_user(tx: Tx, local: LocalTime, user_id: str) -> None:
 def subtract_key(tx: Tx, user_id: str) -> None:
     """Delete the index entries and the key of a user whose activities are deleted."""
     user = user_key(tx.conn, user_id)
-    tx.conn.execute(
-        "DELETE FROM activities_by_user WHERE part IN (SELECT part FROM activity_parts) AND user = ?", (user,)
-    )
+    _DELETE_ENTRIES.run(tx.conn, user=user)
     drop_empty(tx.conn)
-    tx.conn.execute("DELETE FROM figure_users WHERE key = ?", (user,))
+    _DELETE_KEY.run(tx.conn, user=user)
 
 
 def _subtract_activities(tx: Tx, user: int) -> None:
     """Subtract the user's activities from hours and names; delete names that no other user has."""
     conn = tx.conn
-    names = ", ".join(VALUES)
     conn.execute("DROP TABLE IF EXISTS temp.forgetting")
-    conn.execute(f"CREATE TEMP TABLE forgetting (user, {names}, hour, timestamp, seq)")
-    conn.execute(
-        f"INSERT INTO forgetting {keyed_rows('local_hour(a.timestamp)', rows_of_user('?'), '{other}')}", (user,)
-    )
-    conn.execute(
+    conn.execute(FORGETTING)
+    _FILL.run(conn, user=user)
+    for statement in (*_SUBTRACT_HOURS, *_SUBTRACT_NAMES):
+        statement.run(conn)
+    conn.execute("DROP TABLE forgetting")
+
+
+FORGETTING = f"CREATE TEMP TABLE forgetting (user, {', '.join(VALUES)}, hour, timestamp, seq)"
+_FILL = TextStatement(
+    f"INSERT INTO forgetting {keyed_rows('local_hour(a.timestamp)', rows_of_user(':user'), '{other}')}",
+    reason="a temporary table",
+)
+_SUBTRACT_HOURS = [
+    TextStatement(sql, reason="a temporary table")
+    for sql in (
         "UPDATE activity_hours SET activities = activities - gone.n FROM (SELECT hour, app, type, COUNT(*) AS n "
         "FROM forgetting GROUP BY 1, 2, 3) gone WHERE activity_hours.hour = gone.hour "
-        "AND activity_hours.app = gone.app AND activity_hours.type = gone.type"
+        "AND activity_hours.app = gone.app AND activity_hours.type = gone.type",
+        "DELETE FROM activity_hours WHERE activities <= 0 AND hour IN (SELECT hour FROM forgetting)",
     )
-    conn.execute("DELETE FROM activity_hours WHERE activities <= 0 AND hour IN (SELECT hour FROM forgetting)")
-    for kind in ("page", "feature", "referrer", "type"):  # types last: rows of the other kinds refer to them
-        number = OTHER[kind]
-        conn.execute(
-            "UPDATE name_days SET activities = activities - gone.n FROM (SELECT hour / 24 AS day, app, "
-            f"{kind} AS name, type, COUNT(*) AS n FROM forgetting WHERE {kind} IS NOT NULL GROUP BY 1, 2, 3, 4) gone "
-            f"WHERE kind = {number} AND name_days.day = gone.day AND name_days.app = gone.app "
-            "AND name_days.name = gone.name AND name_days.type = gone.type"
-        )
-        conn.execute(
-            f"DELETE FROM name_days WHERE kind = {number} AND activities <= 0 "
-            "AND day IN (SELECT hour / 24 FROM forgetting)"
-        )
-        conn.execute(
-            f"DELETE FROM figure_names WHERE kind = {number} AND name <> '' AND NOT marked "
-            f"AND key IN (SELECT {kind} FROM forgetting) "
-            f"AND key NOT IN (SELECT name FROM name_days WHERE kind = {number})"
-        )
-    conn.execute("DROP TABLE forgetting")
+]
+_SUBTRACT_NAMES = [
+    TextStatement(sql.format(kind=kind, number=OTHER[kind]), reason="a temporary table")
+    for kind in ("page", "feature", "referrer", "type")  # types last: rows of the other kinds refer to them
+    for sql in (
+        "UPDATE name_days SET activities = activities - gone.n FROM (SELECT hour / 24 AS day, app, "
+        "{kind} AS name, type, COUNT(*) AS n FROM forgetting WHERE {kind} IS NOT NULL GROUP BY 1, 2, 3, 4) gone "
+        "WHERE kind = {number} AND name_days.day = gone.day AND name_days.app = gone.app "
+        "AND name_days.name = gone.name AND name_days.type = gone.type",
+        "DELETE FROM name_days WHERE kind = {number} AND activities <= 0 AND day IN (SELECT hour / 24 FROM forgetting)",
+        "DELETE FROM figure_names WHERE kind = {number} AND name <> '' AND NOT marked "
+        "AND key IN (SELECT {kind} FROM forgetting) AND key NOT IN (SELECT name FROM name_days WHERE kind = {number})",
+    )
+]
 
 
 def subtract_sessions(tx: Tx, local: LocalTime, seqs: Sequence[int]) -> None:
     """Subtract ended sessions, which are about to be deleted, from their days."""
-    frozen = tx.conn.execute("SELECT COALESCE(frozen_before, -1) FROM figures_state").fetchone()[0]
+    live = first_live_day(tx)
     gone = []
-    for app, start, end, pages, key in tx.conn.execute(
-        "SELECT app, start_time, end_time, pages_visited, key_activities FROM user_sessions "
-        "WHERE seq IN (SELECT value FROM json_each(?)) AND end_time IS NOT NULL",
-        (to_json(seqs),),
-    ).fetchall():
-        counted = Counted(local.day(start), app_key(tx, app), end - start, pages, int(engaged(end - start, pages, key)))
-        if counted.day >= frozen:
+    for row in _ENDED.all(tx.conn, seqs=seqs):
+        duration, pages = row.end_time - row.start_time, row.pages_visited
+        is_engaged = int(engaged(duration, pages, row.key_activities))
+        counted = Counted(local.day(row.start_time), app_key(tx, row.app), duration, pages, is_engaged)
+        if counted.day >= live:
             gone.append(counted)
         # A frozen day may have been counted in another zone, so it may lack this session.
-        elif tx.conn.execute(_HAS, counted).fetchone():
+        elif _HAS.one(tx.conn, **counted._asdict()) is not None:
             change(tx, [(counted, None)])
     change(tx, ((counted, None) for counted in gone))
-
-
-_HAS = (
-    "SELECT 1 FROM session_days WHERE day = ? AND app = ? AND sessions > 0 AND duration >= ? AND pages >= ? "
-    "AND engaged >= ?"
-)
 
 
 def _subtract_active_days(tx: Tx, user: int) -> None:
     """Subtract the user from active-day and cohort counts."""
     conn = tx.conn
-    rows = conn.execute(_DAYS, (user,)).fetchall()
-    present = {(t, a, day) for kind, _, day, app in rows for t in (0, kind) for a in (0, app)}
-    conn.executemany("UPDATE active_days SET users = users - 1 WHERE type = ? AND app = ? AND day = ?", list(present))
-    conn.execute("DELETE FROM active_days WHERE users <= 0")
-    spans = conn.execute(
-        "SELECT app, first_day FROM user_spans WHERE user = ? AND app IN (SELECT value FROM json_each(?))",
-        (user, to_json(sorted({a for _, a, _ in present}))),
-    ).fetchall()
-    firsts = dict(spans)
-    conn.executemany(
-        "UPDATE cohort_days SET users = users - 1 WHERE app = ? AND first_day = ? AND day = ?",
-        [(a, firsts[a], day) for t, a, day in present if t == 0 and a in firsts],
+    rows = _DAYS.all(conn, user=user)
+    present = {(t, a, row.day) for row in rows for t in (0, row.type) for a in (0, row.app)}
+    firsts = {span.app: span.first_day for span in _SPANS.each(conn, user=user, apps=[*{a for _, a, _ in present}])}
+    for type_, app, day in present:
+        _LESS_ACTIVE.run(conn, type=type_, app=app, day=day)
+        if type_ == 0 and app in firsts:
+            _LESS_IN_COHORT.run(conn, app=app, first_day=firsts[app], day=day)
+        if type_ == 0 == app:
+            _DELETE_DAY.run(conn, day=day, user=user)
+    _DELETE_INACTIVE.run(conn)
+    _DELETE_COHORTS.run(conn)
+    for app in firsts:
+        _DELETE_SPAN.run(conn, app=app, user=user)
+    for type_, week in {(row.type, row.week) for row in rows}:
+        _DELETE_TYPE_DAYS.run(conn, type=type_, week=week, user=user)
+        _DELETE_WEEK.run(conn, type=type_, week=week)
+
+
+_SEEN = Statement(UserSpan.select(SQL("1")).where(UserSpan.app == 0, UserSpan.user == slot("user")))
+_DELETE_ENTRIES = Statement(
+    ActivityByUser.delete().where(
+        ActivityByUser.part.in_(ActivityPart.select(ActivityPart.part)), ActivityByUser.user == slot("user")
     )
-    conn.execute("DELETE FROM cohort_days WHERE users <= 0")
-    conn.executemany(
-        "DELETE FROM user_days WHERE day = ? AND user = ?", [(day, user) for t, a, day in present if t == 0 == a]
+)
+_DELETE_KEY = Statement(UserKey.delete().where(UserKey.key == slot("user")))
+_ENDED = Statement(
+    UserSession.select(*columns(UserSession, _Session)).where(
+        among(UserSession.seq, "seqs"), UserSession.end_time.is_null(False)
+    ),
+    _Session,
+)
+_HAS = Statement(
+    SessionDay.select(SQL("1")).where(
+        SessionDay.day == slot("day"),
+        SessionDay.app == slot("app"),
+        SessionDay.sessions > 0,
+        SessionDay.duration >= slot("duration"),
+        SessionDay.pages >= slot("pages"),
+        SessionDay.engaged >= slot("engaged"),
     )
-    conn.executemany("DELETE FROM user_spans WHERE app = ? AND user = ?", [(app, user) for app in firsts])
-    weeks = {(kind, week) for kind, week, *_ in rows}
-    conn.executemany("DELETE FROM user_type_days WHERE type = ? AND week = ? AND user = ?", [(*w, user) for w in weeks])
-    conn.executemany(
-        "DELETE FROM type_weeks WHERE type = ?1 AND week = ?2 "
-        "AND NOT EXISTS (SELECT 1 FROM user_type_days WHERE type = ?1 AND week = ?2)",
-        list(weeks),
+)
+_DAYS = TextStatement(
+    f"SELECT DISTINCT d.type, d.week, d.day, d.app FROM (SELECT DISTINCT {week_of('d.day')} AS week FROM {OF_USER} "
+    "WHERE d.user = :user) w CROSS JOIN type_weeks t ON t.week = w.week "
+    "CROSS JOIN user_type_days d ON d.week = t.week AND d.type = t.type AND d.user = :user",
+    _Day,
+    reason="a join order",
+)
+_SPANS = Statement(
+    UserSpan.select(*columns(UserSpan, _Span)).where(UserSpan.user == slot("user"), among(UserSpan.app, "apps")), _Span
+)
+_LESS_ACTIVE = Statement(
+    ActiveDay.update({ActiveDay.users: ActiveDay.users - 1}).where(
+        ActiveDay.type == slot("type"), ActiveDay.app == slot("app"), ActiveDay.day == slot("day")
     )
+)
+_DELETE_INACTIVE = Statement(ActiveDay.delete().where(ActiveDay.users <= 0))
+_LESS_IN_COHORT = Statement(
+    CohortDay.update({CohortDay.users: CohortDay.users - 1}).where(
+        CohortDay.app == slot("app"), CohortDay.first_day == slot("first_day"), CohortDay.day == slot("day")
+    )
+)
+_DELETE_COHORTS = Statement(CohortDay.delete().where(CohortDay.users <= 0))
+_DELETE_DAY = Statement(UserDay.delete().where(UserDay.day == slot("day"), UserDay.user == slot("user")))
+_DELETE_SPAN = Statement(UserSpan.delete().where(UserSpan.app == slot("app"), UserSpan.user == slot("user")))
+_DELETE_TYPE_DAYS = Statement(
+    UserTypeDay.delete().where(
+        UserTypeDay.week == slot("week"), UserTypeDay.type == slot("type"), UserTypeDay.user == slot("user")
+    )
+)
+_DELETE_WEEK = Statement(
+    TypeWeek.delete().where(
+        TypeWeek.type == slot("type"),
+        TypeWeek.week == slot("week"),
+        ~fn.EXISTS(
+            UserTypeDay.select(SQL("1")).where(UserTypeDay.week == slot("week"), UserTypeDay.type == slot("type"))
+        ),
+    )
+)

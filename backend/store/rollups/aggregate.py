@@ -7,14 +7,19 @@ that every query includes them.
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import NamedTuple
+
+from peewee import EXCLUDED, fn
 
 from flashflow.backend.core.clock import DAY_MS
 from flashflow.backend.core.timezones import LocalTime
+from flashflow.backend.store.activity.models import UserActivity
+from flashflow.backend.store.engine.statement import Statement, TextStatement, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups import packed_timestamps
-from flashflow.backend.store.rollups.dimensions import ABSENT, VALUES, intern
-from flashflow.backend.store.rollups.models import OTHER
+from flashflow.backend.store.rollups.dimensions import ABSENT, TAIL, VALUES, intern
+from flashflow.backend.store.rollups.models import OTHER, CohortDay, RollupState
 from flashflow.backend.store.rollups.partitions import partition_of, place_in
 from flashflow.backend.store.rollups.schema import OF_USER, week_of
 
@@ -23,11 +28,33 @@ MOST_IN_BATCH = 50_000
 
 _SLICE_MS = 15 * 60 * 1000
 
-_BATCH = """CREATE TEMP TABLE IF NOT EXISTS batch (
+
+class _State(NamedTuple):
+    """The last seq aggregated and the last one stored."""
+
+    through: int
+    newest: int
+
+
+class _Times(NamedTuple):
+    low: int | None
+    high: int | None
+
+
+class _Moved(NamedTuple):
+    """A user whose first day in an app is now ``first`` instead of ``old``."""
+
+    app: int
+    user: int
+    old: int
+    first: int
+
+
+BATCH = """CREATE TEMP TABLE IF NOT EXISTS batch (
     user INTEGER, app INTEGER, type INTEGER, page INTEGER, feature INTEGER, referrer INTEGER, hour INTEGER,
     timestamp INTEGER, seq INTEGER
 )"""
-_NEW = "CREATE TEMP TABLE IF NOT EXISTS new_days (type INTEGER, user INTEGER, day INTEGER, app INTEGER)"
+NEW_DAYS = "CREATE TEMP TABLE IF NOT EXISTS new_days (type INTEGER, user INTEGER, day INTEGER, app INTEGER)"
 
 
 def keyed_rows(hour: str, source: str, absent: str = str(ABSENT)) -> str:
@@ -42,16 +69,40 @@ def keyed_rows(hour: str, source: str, absent: str = str(ABSENT)) -> str:
     return f"SELECT {user}, {names}, {hour}, a.timestamp, a.seq FROM {source}"
 
 
-_TAIL = "user_activities a NOT INDEXED WHERE a.seq > ? AND a.seq <= ?"
-_FILL = "INSERT INTO temp.batch " + keyed_rows("{hour}", _TAIL)
-_UNKNOWN = (
-    f"SELECT 1 FROM temp.batch WHERE user IS NULL OR app = {ABSENT} OR type = {ABSENT} OR page = {ABSENT} "
-    f"OR feature = {ABSENT} OR referrer = {ABSENT} LIMIT 1"
+# The statements over the temporary tables have no models; short SQL, and all of it in one place.
+_STATE = Statement(
+    RollupState.select(
+        RollupState.through, fn.COALESCE(UserActivity.select(fn.MAX(UserActivity.seq)), 0).alias("newest")
+    ),
+    _State,
 )
+_ADVANCE = Statement(RollupState.update(slots(RollupState.through)))
+_TIMES = TextStatement(
+    f"SELECT MIN(timestamp) AS low, MAX(timestamp) AS high FROM {TAIL}", _Times, reason="an index hint"
+)
+_FILL_BY_OFFSET = TextStatement(
+    f"INSERT INTO temp.batch {keyed_rows('(a.timestamp + :offset) / 3600000', TAIL)}", reason="a temporary table"
+)
+_FILL = TextStatement(
+    f"INSERT INTO temp.batch {keyed_rows('local_hour(a.timestamp)', TAIL)}", reason="a temporary table"
+)
+_UNKNOWN = TextStatement(
+    f"SELECT 1 FROM temp.batch WHERE user IS NULL OR app = {ABSENT} OR type = {ABSENT} OR page = {ABSENT} "
+    f"OR feature = {ABSENT} OR referrer = {ABSENT} LIMIT 1",
+    reason="a temporary table",
+)
+_OTHERS = TextStatement(
+    "UPDATE temp.batch SET "
+    + ", ".join(f"{kind} = CASE {kind} WHEN {ABSENT} THEN {OTHER[kind]} ELSE {kind} END" for kind in VALUES),
+    reason="a temporary table",
+)
+_EMPTY_BATCH = TextStatement("DELETE FROM temp.batch", reason="a temporary table")
+_EMPTY_NEW_DAYS = TextStatement("DELETE FROM temp.new_days", reason="a temporary table")
 _BY_USER = (
     f"INSERT INTO activities_by_user SELECT {partition_of('timestamp')}, user, {place_in('timestamp')}, seq "
     "FROM temp.batch ORDER BY 1, 2, 3, 4",
-    f"INSERT OR IGNORE INTO activity_parts SELECT DISTINCT {partition_of('timestamp')} FROM temp.batch",
+    f"INSERT INTO activity_parts SELECT DISTINCT {partition_of('timestamp')} FROM temp.batch WHERE true "
+    "ON CONFLICT (part) DO NOTHING",
 )
 
 # A user's first activity of a day: of any type (0) or of one, in any app (0) or in one.
@@ -67,108 +118,118 @@ _NEW_DAYS = (
     f"AND NOT EXISTS (SELECT 1 FROM user_type_days d WHERE d.week = {week_of('f.day')} AND d.type = f.type "
     "AND d.user = f.user AND d.day = f.day)",
 )
-_UPSERT = (
-    "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities, at = MIN(at, excluded.at), "
+_EXTENDED = (
+    "activities = activities + excluded.activities, at = MIN(at, excluded.at), "
     "span = MAX(at + span, excluded.at + excluded.span) - MIN(at, excluded.at)"
 )
-"""The upsert clause of ``user_days``."""
-_UPSERT_OF_TYPE = f"{_UPSERT}, {packed_timestamps.COLUMN} = {packed_timestamps.KEPT_AND_NEW}"
-_MOVED = (
-    "SELECT f.app, f.user, s.first_day FROM temp.new_days f JOIN user_spans s ON s.app = f.app AND s.user = f.user "
-    "WHERE f.type = 0 AND f.day < s.first_day GROUP BY 1, 2"
+"""The changes of a row of ``user_days`` by further activities of the day."""
+_MOVED = TextStatement(
+    "SELECT f.app, f.user, s.first_day AS old, MIN(f.day) AS first FROM temp.new_days f "
+    "JOIN user_spans s ON s.app = f.app AND s.user = f.user WHERE f.type = 0 AND f.day < s.first_day GROUP BY 1, 2",
+    _Moved,
+    reason="a temporary table",
 )
-_DAYS_OF = f"SELECT DISTINCT d.day FROM {OF_USER} WHERE d.user = ? AND (? = 0 OR d.app = ?)"
-_ADD_COHORT = (
-    "INSERT INTO cohort_days (app, first_day, day, users) VALUES (?, ?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET users = users + excluded.users"
+_DAYS_OF = TextStatement(
+    f"SELECT DISTINCT d.day FROM {OF_USER} WHERE d.user = :user AND (:app = 0 OR d.app = :app)", reason="a join order"
 )
+_ADD_COHORT = Statement(
+    CohortDay.insert(slots(CohortDay.app, CohortDay.first_day, CohortDay.day, CohortDay.users)).on_conflict(
+        conflict_target=[CohortDay.app, CohortDay.first_day, CohortDay.day],
+        update={CohortDay.users: CohortDay.users + EXCLUDED.users},
+    )
+)
+_DELETE_EMPTY_COHORTS = Statement(CohortDay.delete().where(CohortDay.users == 0))
 _COUNTS = (
     "INSERT INTO user_spans SELECT app, user, MIN(day), MAX(day) FROM temp.new_days WHERE type = 0 GROUP BY 1, 2 "
-    "ON CONFLICT DO UPDATE SET first_day = MIN(first_day, excluded.first_day), "
+    "ON CONFLICT (app, user) DO UPDATE SET first_day = MIN(first_day, excluded.first_day), "
     "last_day = MAX(last_day, excluded.last_day)",
     "INSERT INTO cohort_days SELECT f.app, s.first_day, f.day, COUNT(*) FROM temp.new_days f "
     "JOIN user_spans s ON s.app = f.app AND s.user = f.user WHERE f.type = 0 GROUP BY 1, 2, 3 "
-    "ON CONFLICT DO UPDATE SET users = users + excluded.users",
+    "ON CONFLICT (app, first_day, day) DO UPDATE SET users = users + excluded.users",
     "INSERT INTO active_days SELECT type, app, day, COUNT(*) FROM temp.new_days WHERE true GROUP BY 1, 2, 3 "
-    "ON CONFLICT DO UPDATE SET users = users + excluded.users",
+    "ON CONFLICT (type, app, day) DO UPDATE SET users = users + excluded.users",
     f"INSERT INTO user_days SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) - hour / 24 * {DAY_MS}, "
-    f"MAX(timestamp) - MIN(timestamp) FROM temp.batch WHERE true GROUP BY 1, 2, 3 {_UPSERT}",
+    "MAX(timestamp) - MIN(timestamp) FROM temp.batch WHERE true GROUP BY 1, 2, 3 "
+    f"ON CONFLICT (day, user, app) DO UPDATE SET {_EXTENDED}",
     f"INSERT INTO user_type_days SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), "
     f"MIN(timestamp) - hour / 24 * {DAY_MS}, MAX(timestamp) - MIN(timestamp), "
     f"{packed_timestamps.packed_sql('COUNT(*)', 'timestamp')} "
-    f"FROM temp.batch WHERE true GROUP BY 1, 2, 3, 4, 5 {_UPSERT_OF_TYPE}",
-    f"INSERT OR IGNORE INTO type_weeks SELECT DISTINCT type, {week_of('hour / 24')} FROM temp.batch",
+    "FROM temp.batch WHERE true GROUP BY 1, 2, 3, 4, 5 ON CONFLICT (week, type, user, day, app) DO UPDATE SET "
+    f"{_EXTENDED}, {packed_timestamps.COLUMN} = {packed_timestamps.KEPT_AND_NEW}",
+    f"INSERT INTO type_weeks SELECT DISTINCT type, {week_of('hour / 24')} FROM temp.batch WHERE true "
+    "ON CONFLICT (type, week) DO NOTHING",
     "INSERT INTO activity_hours SELECT hour, app, type, COUNT(*) FROM temp.batch WHERE true GROUP BY 1, 2, 3 "
-    "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities",
+    "ON CONFLICT (hour, app, type) DO UPDATE SET activities = activities + excluded.activities",
     *(
         f"INSERT INTO name_days SELECT {OTHER[kind]}, hour / 24, app, {kind}, type, COUNT(*) FROM temp.batch "
-        f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4, 5 ON CONFLICT DO UPDATE SET "
+        f"WHERE {kind} IS NOT NULL GROUP BY 2, 3, 4, 5 ON CONFLICT (kind, day, app, name, type) DO UPDATE SET "
         "activities = activities + excluded.activities"
         for kind in ("type", "page", "feature", "referrer")
     ),
     *(  # ``heavy_users``
         f"INSERT INTO user_names SELECT user, app, {OTHER[kind]}, {kind}, COUNT(*) FROM temp.batch "
         f"WHERE {kind} IS NOT NULL AND user IN (SELECT user FROM heavy_users) GROUP BY 1, 2, 4 "
-        "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities"
+        "ON CONFLICT (user, app, kind, name) DO UPDATE SET activities = activities + excluded.activities"
         for kind in ("page", "feature")
     ),
 )
+_INDEX = [TextStatement(sql, reason="a temporary table") for sql in (*_BY_USER, *_NEW_DAYS)]
+_ADD = [TextStatement(sql, reason="a temporary table") for sql in _COUNTS]
 
 
 def aggregate_batch(tx: Tx, local: LocalTime) -> bool:
     """Aggregate the oldest activities of the tail, up to MOST_IN_BATCH; return whether more are left."""
     conn = tx.conn
-    through, newest = conn.execute(
-        "SELECT through, COALESCE((SELECT MAX(seq) FROM user_activities), 0) FROM figures_state"
-    ).fetchone()
-    if newest <= through:
+    state = _STATE.one(conn)
+    assert state is not None
+    if state.newest <= state.through:
         return False
-    end = min(newest, through + MOST_IN_BATCH)
-    conn.execute(_BATCH)
-    conn.execute(_NEW)
-    _fill(tx, local, (through, end))
-    for statement in (*_BY_USER, *_NEW_DAYS):
-        conn.execute(statement)
+    end = min(state.newest, state.through + MOST_IN_BATCH)
+    conn.execute(BATCH)
+    conn.execute(NEW_DAYS)
+    _fill(tx, local, state.through, end)
+    for statement in _INDEX:
+        statement.run(conn)
     _move_cohorts(tx)
-    for statement in _COUNTS:
-        conn.execute(statement)
-    conn.execute("DELETE FROM temp.batch")
-    conn.execute("DELETE FROM temp.new_days")
-    conn.execute("UPDATE figures_state SET through = ?", (end,))
-    return bool(end < newest)
+    for statement in _ADD:
+        statement.run(conn)
+    _EMPTY_BATCH.run(conn)
+    _EMPTY_NEW_DAYS.run(conn)
+    _ADVANCE.run(conn, through=end)
+    return end < state.newest
 
 
-def _fill(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> None:
+def _fill(tx: Tx, local: LocalTime, after: int, end: int) -> None:
     """Fill ``batch`` with the keys of the tail's rows; new users and names are assigned keys first."""
-    sql = _FILL.format(hour=_hour_of(tx, local, bounds))
-    tx.conn.execute(sql, bounds)
-    if tx.conn.execute(_UNKNOWN).fetchone():
-        tx.conn.execute("DELETE FROM temp.batch")
-        intern(tx, _TAIL, bounds)
-        tx.conn.execute(sql, bounds)
-        for kind in VALUES:
-            tx.conn.execute(f"UPDATE temp.batch SET {kind} = {OTHER[kind]} WHERE {kind} = {ABSENT}")
+    offset = _offset_of(tx, local, after, end)
+    fill = _FILL if offset is None else _FILL_BY_OFFSET
+    fill.run(tx.conn, after=after, end=end, offset=offset)
+    if _UNKNOWN.one(tx.conn) is not None:
+        _EMPTY_BATCH.run(tx.conn)
+        intern(tx, after, end)
+        fill.run(tx.conn, after=after, end=end, offset=offset)
+        _OTHERS.run(tx.conn)
 
 
-def _hour_of(tx: Tx, local: LocalTime, bounds: tuple[int, int]) -> str:
-    """Build SQL for an activity's local hour: arithmetic where the tail has one UTC offset, a function otherwise."""
-    low, high = tx.conn.execute(f"SELECT MIN(timestamp), MAX(timestamp) FROM {_TAIL}", bounds).fetchone()
-    if low is not None and low >= DAY_MS and high - low <= 2 * DAY_MS:
+def _offset_of(tx: Tx, local: LocalTime, after: int, end: int) -> int | None:
+    """Return the UTC offset of the tail's local hours, if it is one: arithmetic is faster than a function."""
+    times = _TIMES.one(tx.conn, after=after, end=end)
+    assert times is not None
+    low, high = times
+    if low is not None and high is not None and low >= DAY_MS and high - low <= 2 * DAY_MS:
         offsets = {local.offset(at) for at in (*range(low, high, _SLICE_MS), high)}
         if len(offsets) == 1:
-            return f"(a.timestamp + {offsets.pop()}) / 3600000"
-    return "local_hour(a.timestamp)"
+            return offsets.pop()
+    return None
 
 
 def _move_cohorts(tx: Tx) -> None:
     """Move the days of users whose first day is now earlier to the cohort of that day."""
-    moves: list[tuple[Any, ...]] = []
-    for app, user, old in tx.conn.execute(_MOVED).fetchall():
-        (first,) = tx.conn.execute(
-            "SELECT MIN(day) FROM temp.new_days WHERE type = 0 AND app = ? AND user = ?", (app, user)
-        ).fetchone()
-        for (day,) in tx.conn.execute(_DAYS_OF, (user, app, app)):
-            moves += [(app, old, day, -1), (app, first, day, 1)]
+    moves: Counter[tuple[int, int, int]] = Counter()
+    for row in _MOVED.all(tx.conn):
+        for (day,) in _DAYS_OF.each(tx.conn, user=row.user, app=row.app):
+            moves[row.app, row.old, day] -= 1
+            moves[row.app, row.first, day] += 1
     if moves:
-        tx.conn.executemany(_ADD_COHORT, moves)
-        tx.conn.execute("DELETE FROM cohort_days WHERE users = 0")
+        _ADD_COHORT.many(tx.conn, [(*place, users) for place, users in moves.items()])
+        _DELETE_EMPTY_COHORTS.run(tx.conn)

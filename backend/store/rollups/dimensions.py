@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from typing import Any
 from urllib.parse import urlsplit
 
+from peewee import SQL, fn
+
 from flashflow.backend.core.events import Event
+from flashflow.backend.store.engine.statement import Statement, TextStatement, slot, slots
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.rollups.models import OTHER
+from flashflow.backend.store.rollups.models import OTHER, NameKey, UserKey
 
 MOST_AGENTS = 1_000
 MOST = {"app": 1_000, "type": 1_000, "page": 10_000, "feature": 5_000, "referrer": 5_000}
@@ -40,6 +42,9 @@ VALUES = {
 }
 """SQL for each kind of name of an activity ``a``; NULL without one. A page view has no feature."""
 
+TAIL = "user_activities a NOT INDEXED WHERE a.seq > :after AND a.seq <= :end"
+"""SQL for the activities ``a`` to aggregate."""
+
 
 def site(url: str | None) -> str | None:
     """Return the host of a referrer in lower case; the whole text if it has none."""
@@ -57,24 +62,17 @@ def feature(metadata: str) -> str | None:
     return text if text.strip() else None
 
 
-def intern(tx: Tx, activities: str, bounds: tuple[Any, ...]) -> None:
-    """Assign a key to every user and, up to each kind's limit, every name of ``activities`` (SQL:
-    ``user_activities a WHERE …``, with the values ``bounds``)."""
-    tx.conn.execute(f"INSERT OR IGNORE INTO figure_users (user_id) SELECT DISTINCT a.user_id FROM {activities}", bounds)
-    for kind, value in VALUES.items():
-        number = OTHER[kind]
-        names = tx.conn.execute(
-            f"SELECT {value} AS name FROM {activities} AND name IS NOT NULL AND NOT EXISTS "
-            f"(SELECT 1 FROM figure_names n WHERE n.kind = {number} AND n.name = {value}) GROUP BY 1 ORDER BY MIN(seq)",
-            bounds,
-        ).fetchall()
+def intern(tx: Tx, after: int, end: int) -> None:
+    """Assign a key to every user and, up to each kind's limit, every name of the activities after seq ``after`` up to
+    ``end``."""
+    _ADD_USERS.run(tx.conn, after=after, end=end)
+    for kind, new_names in _NEW_NAMES.items():
+        names = new_names.all(tx.conn, after=after, end=end)
         if names:
-            room = MOST[kind] - _count(tx.conn, number)
+            room = MOST[kind] - _count(tx.conn, kind)
             if len(names) >= room > 0:  # published once: when the limit is reached
                 tx.events.append(Event("dimension.full", kind))
-            tx.conn.executemany(
-                "INSERT INTO figure_names (kind, name) VALUES (?, ?)", [(number, name) for (name,) in names[:room]]
-            )
+            _ADD_NAME.many(tx.conn, [(OTHER[kind], name) for (name,) in names[:room]])
 
 
 def full_kinds(conn: sqlite3.Connection) -> tuple[str, ...]:
@@ -84,13 +82,13 @@ def full_kinds(conn: sqlite3.Connection) -> tuple[str, ...]:
 
 def is_full(conn: sqlite3.Connection, kind: str) -> bool:
     """Whether the kind is at its limit."""
-    return _count(conn, OTHER[kind]) >= MOST[kind]
+    return _count(conn, kind) >= MOST[kind]
 
 
 def key_of(conn: sqlite3.Connection, kind: str, name: str) -> int | None:
     """Return the key of ``name``; None without activities, or if it counts as “all others”."""
-    row = conn.execute("SELECT key FROM figure_names WHERE kind = ? AND name = ?", (OTHER[kind], name)).fetchone()
-    return None if row is None else int(row[0])
+    key: int | None = _KEY.value(conn, kind=OTHER[kind], name=name)
+    return key
 
 
 def app_key(tx: Tx, app: str) -> int:
@@ -110,25 +108,42 @@ def agent_key(tx: Tx, agent: str) -> int | None:
 
 def _assign(tx: Tx, kind: str, name: str, most: int) -> int | None:
     key = key_of(tx.conn, kind, name)
-    if key is None and _count(tx.conn, OTHER[kind]) < most:
-        tx.conn.execute("INSERT INTO figure_names (kind, name) VALUES (?, ?)", (OTHER[kind], name))
+    if key is None and _count(tx.conn, kind) < most:
+        _ADD_NAME.run(tx.conn, kind=OTHER[kind], name=name)
         key = key_of(tx.conn, kind, name)
     return key
 
 
 def key_types(conn: sqlite3.Connection) -> frozenset[str]:
     """Return the activity types that the owner marked as key activities."""
-    rows = conn.execute("SELECT name FROM figure_names WHERE kind = ? AND marked", (OTHER["type"],))
-    return frozenset(name for (name,) in rows)
+    return frozenset(name for (name,) in _MARKED.each(conn))
 
 
 def user_key(conn: sqlite3.Connection, user_id: str) -> int | None:
     """Return the key of a user; None if none of their activities is aggregated yet."""
-    row = conn.execute("SELECT key FROM figure_users WHERE user_id = ?", (user_id,)).fetchone()
-    return None if row is None else int(row[0])
+    key: int | None = _USER_KEY.value(conn, user=user_id)
+    return key
 
 
-def _count(conn: sqlite3.Connection, number: int) -> int:
+def _count(conn: sqlite3.Connection, kind: str) -> int:
     """Count the names of a kind, without “all others”."""
-    (count,) = conn.execute("SELECT COUNT(*) - 1 FROM figure_names WHERE kind = ?", (number,)).fetchone()
-    return int(count)
+    return int(_COUNT.value(conn, kind=OTHER[kind])) - 1
+
+
+_KEY = Statement(NameKey.select(NameKey.key).where(NameKey.kind == slot("kind"), NameKey.name == slot("name")))
+_COUNT = Statement(NameKey.select(fn.COUNT(SQL("*"))).where(NameKey.kind == slot("kind")))
+_ADD_NAME = Statement(NameKey.insert(slots(NameKey.kind, NameKey.name)))
+_MARKED = Statement(NameKey.select(NameKey.name).where(NameKey.kind == OTHER["type"], NameKey.marked))
+_USER_KEY = Statement(UserKey.select(UserKey.key).where(UserKey.user_id == slot("user")))
+_ADD_USERS = TextStatement(
+    f"INSERT INTO figure_users (user_id) SELECT DISTINCT a.user_id FROM {TAIL} ON CONFLICT (user_id) DO NOTHING",
+    reason="an index hint",
+)
+_NEW_NAMES = {
+    kind: TextStatement(
+        f"SELECT {value} AS name FROM {TAIL} AND name IS NOT NULL AND NOT EXISTS (SELECT 1 FROM figure_names n "
+        f"WHERE n.kind = {OTHER[kind]} AND n.name = {value}) GROUP BY 1 ORDER BY MIN(seq)",
+        reason="an index hint",
+    )
+    for kind, value in VALUES.items()
+}

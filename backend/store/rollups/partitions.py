@@ -11,7 +11,11 @@ import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from flashflow.backend.store.activity.models import PARTITION_BITS
+from peewee import SQL, fn
+
+from flashflow.backend.store.activity.models import PARTITION_BITS, ActivityByUser, ActivityPart, UserSession
+from flashflow.backend.store.engine.statement import Statement, slot
+from flashflow.backend.store.privacy.models import Pruned
 
 BITS = PARTITION_BITS
 """A shorter partition costs a write fewer pages and a year's query more looks."""
@@ -61,22 +65,27 @@ def partitions(
     """Iterate over the partitions from ``low`` to ``high`` (None: unbounded), newest or ``oldest`` first."""
     low = -ALWAYS if low is None else low
     high = ALWAYS if high is None else high
-    rows = conn.execute(
-        f"SELECT part FROM activity_parts WHERE part BETWEEN ? AND ? ORDER BY part {'ASC' if oldest else 'DESC'}",
-        (low >> BITS, high >> BITS),
-    ).fetchall()
-    for (part,) in rows:
+    parts = [part for (part,) in _PARTS.all(conn, low=low >> BITS, high=high >> BITS)]
+    for part in parts if oldest else reversed(parts):
         yield Partition(part, max(0, low - (part << BITS)), min(LONG - 1, high - (part << BITS)))
 
 
 def drop_empty(conn: sqlite3.Connection, through: int | None = None) -> None:
     """Delete empty partitions up to the time ``through`` (None: all)."""
-    conn.execute(
-        "DELETE FROM activity_parts WHERE part <= ? AND NOT EXISTS "
-        "(SELECT 1 FROM activities_by_user p WHERE p.part = activity_parts.part)",
-        ((ALWAYS if through is None else through) >> BITS,),
-    )
+    _DROP_EMPTY.run(conn, part=(ALWAYS if through is None else through) >> BITS)
 
+
+_PARTS = Statement(
+    ActivityPart.select(ActivityPart.part)
+    .where(ActivityPart.part.between(slot("low"), slot("high")))
+    .order_by(ActivityPart.part)
+)
+_DROP_EMPTY = Statement(
+    ActivityPart.delete().where(
+        ActivityPart.part <= slot("part"),
+        ~fn.EXISTS(ActivityByUser.select(SQL("1")).where(ActivityByUser.part == ActivityPart.part)),
+    )
+)
 
 # Sessions have an index by partition, user and start; their partitions are computed from their starts.
 
@@ -96,16 +105,20 @@ BY_PART = (
 def session_partitions(conn: sqlite3.Connection, high: int | None = None) -> Iterator[int]:
     """Iterate over the partitions in which sessions began at ``high`` or before, newest first."""
     high = ALWAYS if high is None else high
-    while True:
-        (part,) = conn.execute(
-            f"SELECT MAX(start_time) >> {BITS} FROM user_sessions WHERE start_time <= ?", (high,)
-        ).fetchone()
-        if part is None:
-            return
-        yield int(part)
+    while (start := _LATEST_START.value(conn, high=high)) is not None:
+        part = int(start) >> BITS
+        yield part
         high = (part << BITS) - 1
+
+
+_LATEST_START = Statement(
+    UserSession.select(fn.MAX(UserSession.start_time)).where(UserSession.start_time <= slot("high"))
+)
 
 
 def pruned_before(conn: sqlite3.Connection) -> int:
     """Return the time before which activities were pruned (milliseconds since 1970); 0 if none were."""
-    return int(conn.execute("SELECT before FROM pruned").fetchone()[0])
+    return int(_PRUNED.value(conn))
+
+
+_PRUNED = Statement(Pruned.select())
