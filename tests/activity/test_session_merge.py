@@ -381,9 +381,10 @@ def test_the_naive_sessions_are_what_they_should_be() -> None:
 
 
 @pytest.mark.parametrize(
-    "sql", [sessionizer._NEAR, session_merge._BEFORE, session_merge._AFTER, session_merge._GIVE]
+    "statement", [sessionizer._NEAR, session_merge._BEFORE, session_merge._AFTER, session_merge._GIVE]
 )  # fmt: skip
-def test_what_is_looked_up_of_a_run_goes_by_user_and_time(service: UserActivityService, sql: str) -> None:
+def test_what_is_looked_up_of_a_run_goes_by_user_and_time(service: UserActivityService, statement: Any) -> None:
+    sql = statement.compiled.sql
     names = ("user", "app", "at", "low", "high", "id", "to", "types")
     values = dict.fromkeys(names, 0) | {"types": "[]"}
     plan = [

@@ -172,8 +172,8 @@ def _add_sessions(conn: sqlite3.Connection, events: _Events, who: Filter) -> boo
     for row in sessions_after(conn, events.position.session, end, *who):
         if events.full:
             return False
-        events.position = events.position._replace(session=row[-1])
-        events.add("session", to_json_types(to_session(row[:-1])))
+        events.position = events.position._replace(session=row.revision)
+        events.add("session", to_json_types(to_session(row)))
     # Advance to the end of the scanned range, so that clients there share their next read.
     events.position = events.position._replace(session=max(end, events.position.session))
     return end >= last
@@ -185,7 +185,7 @@ def _add_activities(conn: sqlite3.Connection, events: _Events, who: Filter) -> b
     for row in activities_after(conn, events.position.activity, end, *who):
         if events.full:
             return False
-        events.position = events.position._replace(activity=row[0])
+        events.position = events.position._replace(activity=row.seq)
         events.add("activity", activity_row_json(row))
     events.position = events.position._replace(activity=max(end, events.position.activity))
     return end >= last

@@ -14,7 +14,9 @@ from flashflow.backend.core.clock import rfc3339, rfc3339_of
 from flashflow.backend.core.encoding import DAMAGED, decode_address, decode_id, decode_json, encode_json, from_object
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.schemas.requests import Input
+from flashflow.backend.store.activity.session_cache import SessionRow
 from flashflow.backend.store.activity.session_table import to_session
+from flashflow.backend.store.activity.user_index import ActivityRow
 from flashflow.backend.store.notifications.notifications import (
     ListFilter,
     Spot,
@@ -114,30 +116,28 @@ def notification_row_json(row: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-def activity_row_json(row: tuple[Any, ...]) -> dict[str, Any]:
-    """Return a row of the activities' COLUMNS as ``to_json_types`` writes its record; stored JSON is copied."""
-    (_, id_, user_id, kind, session_id, app, timestamp, received, metadata, page, referrer, agent, ip) = row
+def activity_row_json(row: ActivityRow) -> dict[str, Any]:
+    """Return an activity's row as ``to_json_types`` writes its record; stored JSON is copied."""
     return {
-        "id": decode_id(id_),
-        "user_id": user_id,
-        "activity_type": kind,
-        "session_id": decode_id(session_id),
-        "app": app,
-        "timestamp": rfc3339(timestamp),
-        "received_at": rfc3339(received),
-        "metadata": _raw(metadata, _EMPTY_OBJECT),
-        "page_url": page,
-        "referrer": referrer,
-        "user_agent": agent,
-        "ip_address": decode_address(ip),
+        "id": decode_id(row.id),
+        "user_id": row.user_id,
+        "activity_type": row.activity_type,
+        "session_id": decode_id(row.session_id),
+        "app": row.app,
+        "timestamp": rfc3339(row.timestamp),
+        "received_at": rfc3339(row.received_at),
+        "metadata": _raw(row.metadata, _EMPTY_OBJECT),
+        "page_url": row.page_url,
+        "referrer": row.referrer,
+        "user_agent": row.user_agent,
+        "ip_address": decode_address(row.ip_address),
     }
 
 
-def session_row_json(row: tuple[Any, ...]) -> dict[str, Any]:
-    """Return a row of the sessions' READ_COLUMNS as ``to_json_types`` writes its record; stored JSON is copied."""
-    info = 10
-    return to_json_types(to_session((*row[:info], None, *row[info + 1 :]))) | {
-        "device_info": _raw(row[info], _EMPTY_OBJECT)
+def session_row_json(row: SessionRow) -> dict[str, Any]:
+    """Return a session's row as ``to_json_types`` writes its record; stored JSON is copied."""
+    return to_json_types(to_session(row._replace(device_info=None))) | {
+        "device_info": _raw(row.device_info, _EMPTY_OBJECT)
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from peewee import Table, Tuple
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import (
@@ -22,12 +23,20 @@ from flashflow.backend.core.errors import Conflict, FlashFlowError
 from flashflow.backend.core.events import Event
 from flashflow.backend.schemas.records import Activity, ActivityPage, SessionPage, Tracked
 from flashflow.backend.store.activity import user_index
-from flashflow.backend.store.activity.session_cache import SessionCache
-from flashflow.backend.store.activity.session_table import READ_COLUMNS, session_bounds, sessions_at, to_session
+from flashflow.backend.store.activity.models import UserActivity, UserSession
+from flashflow.backend.store.activity.session_cache import SessionCache, SessionRow
+from flashflow.backend.store.activity.session_table import (
+    READ_COLUMNS,
+    session_bounds,
+    sessions_at,
+    to_session,
+)
 from flashflow.backend.store.activity.sessionizer import SessionBook
-from flashflow.backend.store.engine.sql import clause, conditions, execute_rows, take
+from flashflow.backend.store.activity.user_index import COLUMNS, ActivityRow, IndexQuery, Place
+from flashflow.backend.store.engine.sql import take
+from flashflow.backend.store.engine.statement import Statement, TextStatement, any_or_same, columns, slot
 from flashflow.backend.store.engine.writer import TryCarefully, Tx
-from flashflow.backend.store.rollups.partitions import partition_of, session_partitions
+from flashflow.backend.store.rollups.partitions import ALWAYS, partition, session_partitions
 
 
 class NewActivity(NamedTuple):
@@ -50,6 +59,13 @@ class NewActivity(NamedTuple):
     ip_address: str | None
 
 
+class _Stored(NamedTuple):
+    """The app and the session of a stored activity."""
+
+    app: str
+    session_id: str
+
+
 USERS_COUNTED_AT_ONCE = 8
 """A transaction with activities of more users defers the update of their counters."""
 
@@ -66,7 +82,7 @@ def track(
     on the second try.
     """
     book = SessionBook(tx, new_id, cache)
-    taken: dict[bytes, tuple[str, bytes]] = {}
+    taken: dict[bytes, _Stored] = {}
     rows: list[tuple[Any, ...]] = []
     totals: dict[str, tuple[int, int]] = {}
     answers: list[list[Tracked | FlashFlowError]] = []
@@ -76,10 +92,9 @@ def track(
             key = encode_id(a.id)
             known = _known(tx, taken, key) if a.id_given else None
             if known is not None:
-                app, session_id = known
                 answer.append(
-                    Tracked(activity_id=a.id, session_id=decode_id(session_id), duplicate=True)
-                    if app == a.app
+                    Tracked(activity_id=a.id, session_id=known.session_id, duplicate=True)
+                    if known.app == a.app
                     else Conflict(f"activity_id: {a.id!r} belongs to another app.")
                 )
                 continue
@@ -90,17 +105,23 @@ def track(
             except Conflict as refusal:
                 answer.append(refusal)
                 continue
+            session_id = decode_id(session.id)
             if a.id_given:
-                taken[key] = (a.app, session.id)
-            rows.append((key, a.user_id, a.activity_type, session.id, *a[6:-2], *_origin(tx, cache, a)))
+                taken[key] = _Stored(a.app, session_id)
+            number = None if a.user_agent is None else cache.agent(tx, a.user_agent)
+            rows.append(
+                (key, a.user_id, a.activity_type, session.id, a.app, a.timestamp, a.received_at, a.metadata,
+                 a.page_url, a.referrer, a.user_agent if number is None else None, encode_address(a.ip_address),
+                 number)
+            )  # fmt: skip
             count, last = totals.get(a.user_id, (0, 0))
             totals[a.user_id] = (count + 1, max(last, a.timestamp))
             tx.events.append(Event("activity", a.id, a.user_id, a.app))
-            answer.append(Tracked(activity_id=a.id, session_id=decode_id(session.id)))
+            answer.append(Tracked(activity_id=a.id, session_id=session_id))
         answers.append(answer)
     if rows:
         try:
-            execute_rows(tx.conn, _INSERT, rows)
+            _INSERT.many(tx.conn, rows)
         except sqlite3.IntegrityError as error:
             raise TryCarefully from error
         _count(tx, totals, len(rows), book)
@@ -114,15 +135,9 @@ def _with_session(tx: Tx, answer: Tracked | FlashFlowError) -> Tracked | FlashFl
     """Return the answer with its activity's session after a session merge."""
     if isinstance(answer, FlashFlowError):
         return answer
-    query = "SELECT session_id FROM user_activities WHERE id = ?"
-    (session_id,) = tx.conn.execute(query, (encode_id(str(answer.activity_id)),)).fetchone()
-    return msgspec.structs.replace(answer, session_id=decode_id(session_id))
-
-
-def _origin(tx: Tx, cache: SessionCache, a: NewActivity) -> tuple[str | None, bytes | None, int | None]:
-    """Return the columns ``user_agent``, ``ip_address`` and ``agent``; a user agent with a key is stored as the key."""
-    number = None if a.user_agent is None else cache.agent(tx, a.user_agent)
-    return (a.user_agent if number is None else None, encode_address(a.ip_address), number)
+    stored = _STORED.one(tx.conn, id=encode_id(str(answer.activity_id)))
+    assert stored is not None
+    return msgspec.structs.replace(answer, session_id=stored.session_id)
 
 
 def _count(tx: Tx, totals: dict[str, tuple[int, int]], rows: int, book: SessionBook) -> None:
@@ -131,8 +146,7 @@ def _count(tx: Tx, totals: dict[str, tuple[int, int]], rows: int, book: SessionB
         if user_index.count_tail(tx):
             totals = {}
     elif user_index.counted_to(tx.conn) is None:
-        (last,) = tx.conn.execute("SELECT last_insert_rowid()").fetchone()
-        user_index.count_later(tx, last - rows)
+        user_index.count_later(tx, last_seq(tx.conn) - rows)
         return
     else:
         return
@@ -143,28 +157,26 @@ def count_users(tx: Tx, totals: dict[str, tuple[int, int]], book: SessionBook) -
     """Add activities (count, last time) and the sessions that ``book`` opened to the users' counters."""
     users = totals.keys() | book.opened.keys()
     if users:
-        execute_rows(
-            tx.conn, _COUNT, [(user, book.opened.get(user, 0), *totals.get(user, (0, None))) for user in sorted(users)]
+        user_index.COUNT_USERS.many(
+            tx.conn, [(user, book.opened.get(user, 0), *totals.get(user, (0, None))) for user in sorted(users)]
         )
 
 
-def _known(tx: Tx, taken: dict[bytes, tuple[str, bytes]], key: bytes) -> tuple[str, bytes] | None:
+def _known(tx: Tx, taken: dict[bytes, _Stored], key: bytes) -> _Stored | None:
     """Return the app and the session of the activity stored under this id."""
     if key in taken or not tx.careful:
         return taken.get(key)
-    row: tuple[str, bytes] | None = tx.conn.execute(
-        "SELECT app, session_id FROM user_activities WHERE id = ?", (key,)
-    ).fetchone()
-    return row
+    return _STORED.one(tx.conn, id=key)
 
 
-_INSERT = (
-    "INSERT INTO user_activities (id, user_id, activity_type, session_id, app, timestamp, received_at, metadata, "
-    "page_url, referrer, user_agent, ip_address, agent) VALUES {rows}"
-)
-_COUNT = user_index.COUNT.replace("{rows}", "VALUES {rows}")
-
-COLUMNS = ", ".join(user_index.COLUMNS.values())
+_A, _S = UserActivity, UserSession
+_STORED = Statement(_A.select(*columns(_A, _Stored)).where(_A.id == slot("id")), _Stored)
+# A user agent with a key is stored as the key.
+_INSERTED = (
+    _A.id, _A.user_id, _A.activity_type, _A.session_id, _A.app, _A.timestamp, _A.received_at, _A.metadata, _A.page_url,
+    _A.referrer, _A.user_agent, _A.ip_address, _A.agent,
+)  # fmt: skip
+_INSERT = Statement(_A.insert({field: slot(field.name) for field in _INSERTED}))
 
 
 def list_activities(conn: sqlite3.Connection, *, limit: int, cursor: str | None = None, **filters: Any) -> ActivityPage:
@@ -185,57 +197,77 @@ def activity_rows(
     limit: int,
     cursor: str | None,
     most_bytes: int | None,
-) -> tuple[list[tuple[Any, ...]], str | None]:
-    """Return rows of COLUMNS, newest ``timestamp`` first, and the next cursor; ``since`` is included, ``until`` is not.
+) -> tuple[list[ActivityRow], str | None]:
+    """Return activities, newest ``timestamp`` first, and the next cursor; ``since`` is included, ``until`` is not.
     Returns up to ``limit`` rows, fewer once they have ``most_bytes``."""
-    low, high = since, None if until is None else until - 1
+    low, high = -ALWAYS if since is None else since, ALWAYS if until is None else until - 1
     if session_id is not None:
         bounds = session_bounds(conn, session_id)
         if bounds is None or (user_id is not None and bounds.user_id not in (None, user_id)):
             return [], None
         user_id = user_id if bounds.user_id is None else bounds.user_id
-        low = bounds.start if low is None else max(low, bounds.start)
-        high = bounds.last if high is None else min(high, bounds.last)
-    where, values = conditions(
-        [
-            ("activity_type = ?", activity_type),
-            ("session_id = ?", None if session_id is None else encode_id(session_id)),
-            ("app = ?", app),
-        ]
-    )
+        low, high = max(low, bounds.start), min(high, bounds.last)
+    before = Place(ALWAYS, 0)
     if cursor is not None:
-        place = decode_cursor(cursor, "activities", 2)
-        where.append("(timestamp, seq) < (?, ?)")
-        values.extend(place)
-        high = place[0] if high is None else min(high, place[0])
+        before = Place(*decode_cursor(cursor, "activities", 2))
+        high = min(high, before.timestamp)
+    query = IndexQuery(
+        user_id or "", low, high, activity_type, None if session_id is None else encode_id(session_id), app,
+        before=before,
+    )  # fmt: skip
     if user_id is not None:
-        places = user_index.places_of_user(conn, user_index.IndexQuery(user_id, where, values, low, high), limit + 1)
+        places = user_index.places_of_user(conn, query, limit + 1)
     else:
-        within, times = conditions([("timestamp >= ?", low), ("timestamp <= ?", high)])
-        places = conn.execute(
-            f"SELECT timestamp, seq FROM user_activities{clause([*where, *within])} "
-            "ORDER BY timestamp DESC, seq DESC LIMIT ?",
-            (*values, *times, limit + 1),
-        ).fetchall()
-    rows, more = take(user_index.rows_at(conn, [seq for _, seq in places]), limit, most_bytes)
-    return rows, encode_cursor("activities", rows[-1][6], rows[-1][0]) if more else None
+        of_all = activity_type is None and session_id is None and app is None
+        places = (_PLACES_OF_ALL if of_all else _PLACES).all(
+            conn, low=low, high=high, limit=limit + 1, **query.values()
+        )
+    rows, more = take(user_index.rows_at(conn, [place.seq for place in places]), limit, most_bytes)
+    return rows, encode_cursor("activities", rows[-1].timestamp, rows[-1].seq) if more else None
+
+
+_BY_TIME = (
+    _A.select(*columns(_A, Place))
+    .where(
+        _A.timestamp.between(slot("low"), slot("high")),
+        Tuple(_A.timestamp, _A.seq) < Tuple(slot("before"), slot("before_seq")),
+    )
+    .order_by(_A.timestamp.desc(), _A.seq.desc())
+    .limit(slot("limit"))
+)
+_PLACES_OF_ALL = Statement(_BY_TIME, Place)  # reads the index only
+_PLACES = Statement(
+    _BY_TIME.where(
+        any_or_same(_A.activity_type),
+        slot("session_id").is_null() | (_A.session_id == slot("session_id")),
+        any_or_same(_A.app),
+    ),
+    Place,
+)
 
 
 def activities_after(
     conn: sqlite3.Connection, seq: int, until: int, user_id: str | None, app: str | None
-) -> Iterator[tuple[Any, ...]]:
-    """Iterate over rows of COLUMNS after ``seq`` up to ``until``, in order of arrival."""
-    where, values = conditions([("seq > ?", seq), ("seq <= ?", until), ("user_id = ?", user_id), ("app = ?", app)])
-    return conn.execute(
-        f"SELECT {COLUMNS} FROM user_activities NOT INDEXED{clause(where)} ORDER BY seq",
-        values,
-    )
+) -> Iterator[ActivityRow]:
+    """Iterate over the activities after ``seq`` up to ``until``, in order of arrival."""
+    return _AFTER.each(conn, after=seq, until=until, user_id=user_id, app=app)
+
+
+_AFTER = TextStatement(
+    f"SELECT {', '.join(COLUMNS.values())} FROM user_activities NOT INDEXED WHERE seq > :after AND seq <= :until "
+    "AND (:user_id IS NULL OR user_id = :user_id) AND (:app IS NULL OR app = :app) ORDER BY seq",
+    ActivityRow,
+    reason="an index hint",
+)
 
 
 def last_seq(conn: sqlite3.Connection) -> int:
     """Return the highest ``seq`` ever assigned to an activity."""
-    row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'user_activities'").fetchone()
-    return int(row[0]) if row else 0
+    return _LAST_SEQ.value(conn) or 0
+
+
+_SEQUENCES = Table("sqlite_sequence")
+_LAST_SEQ = Statement(_SEQUENCES.select(_SEQUENCES.c.seq).where(_SEQUENCES.c.name == "user_activities"))
 
 
 def list_sessions(
@@ -248,60 +280,73 @@ def list_sessions(
 
 def session_rows(
     conn: sqlite3.Connection, user_id: str, app: str | None, limit: int, cursor: str | None, most_bytes: int | None
-) -> tuple[list[tuple[Any, ...]], str | None]:
-    """Return a user's sessions as rows of READ_COLUMNS, newest start first, and the next cursor. Returns up to
-    ``limit`` rows, fewer once they have ``most_bytes``."""
-    where, values = conditions([("app = ?", app)])
-    newest: int | None = None
-    if cursor is not None:
-        where.append("(start_time, seq) < (?, ?)")
-        place = decode_cursor(cursor, "sessions", 2)
-        values.extend(place)
-        newest = place[0]
-    within = clause([f"{partition_of('start_time')} = ?", "user_id = ?", *where])
+) -> tuple[list[SessionRow], str | None]:
+    """Return a user's sessions, newest start first, and the next cursor. Returns up to ``limit`` rows, fewer once they
+    have ``most_bytes``."""
+    newest, before_seq = (ALWAYS, 0) if cursor is None else decode_cursor(cursor, "sessions", 2)
+    query = _SESSIONS_IN_PARTITION if app is None else _SESSIONS_OF_APP
     seqs: list[int] = []
     for part in session_partitions(conn, newest):
-        found = conn.execute(
-            f"SELECT seq FROM user_sessions{within} ORDER BY start_time DESC, seq DESC LIMIT ?",
-            (part, user_id, *values, limit + 1 - len(seqs)),
+        found = query.each(
+            conn,
+            part=part,
+            user_id=user_id,
+            app=app,
+            before=newest,
+            before_seq=before_seq,
+            limit=limit + 1 - len(seqs),
         )
         seqs += [seq for (seq,) in found]
         if len(seqs) > limit:
             break
     rows, more = take(sessions_at(conn, seqs), limit, most_bytes)
-    return rows, encode_cursor("sessions", rows[-1][4], rows[-1][0]) if more else None
+    return rows, encode_cursor("sessions", rows[-1].start_time, rows[-1].seq) if more else None
+
+
+_IN_PARTITION = (
+    _S.select(_S.seq)
+    .where(
+        partition(_S.start_time) == slot("part"),
+        _S.user_id == slot("user_id"),
+        Tuple(_S.start_time, _S.seq) < Tuple(slot("before"), slot("before_seq")),
+    )
+    .order_by(_S.start_time.desc(), _S.seq.desc())
+    .limit(slot("limit"))
+)
+_SESSIONS_IN_PARTITION = Statement(_IN_PARTITION)  # reads the index only
+_SESSIONS_OF_APP = Statement(_IN_PARTITION.where(_S.app == slot("app")))
 
 
 def sessions_after(
     conn: sqlite3.Connection, revision: int, until: int, user_id: str | None, app: str | None
-) -> Iterator[tuple[Any, ...]]:
-    """Iterate over sessions that opened or ended after ``revision`` up to ``until``, oldest change first: rows of
-    READ_COLUMNS and the revision."""
-    where, values = conditions(
-        [("revision > ?", revision), ("revision <= ?", until), ("user_id = ?", user_id), ("app = ?", app)]
-    )
-    # By the revision's index: rows from a user's index would all be read and sorted before the first is returned.
-    return conn.execute(
-        f"SELECT {READ_COLUMNS}, revision FROM user_sessions INDEXED BY user_sessions_revision{clause(where)} "
-        "ORDER BY revision",
-        values,
-    )
+) -> Iterator[SessionRow]:
+    """Iterate over sessions that opened or ended after ``revision`` up to ``until``, oldest change first."""
+    return _SESSIONS_AFTER.each(conn, after=revision, until=until, user_id=user_id, app=app)
 
 
-def to_activity(row: tuple[Any, ...]) -> Activity:
-    """Convert a row of COLUMNS."""
-    (_, id_, user_id, kind, session_id, app, timestamp, received, metadata, page, referrer, agent, ip) = row
+# By the revision's index: rows from a user's index would all be read and sorted before the first is returned.
+_SESSIONS_AFTER = TextStatement(
+    f"SELECT {READ_COLUMNS} FROM user_sessions INDEXED BY user_sessions_revision "
+    "WHERE revision > :after AND revision <= :until AND (:user_id IS NULL OR user_id = :user_id) "
+    "AND (:app IS NULL OR app = :app) ORDER BY revision",
+    SessionRow,
+    reason="an index hint",
+)
+
+
+def to_activity(row: ActivityRow) -> Activity:
+    """Convert a row."""
     return Activity(
-        id=decode_id(id_),
-        user_id=user_id,
-        activity_type=kind,
-        session_id=decode_id(session_id),
-        app=app,
-        timestamp=to_datetime(timestamp),
-        received_at=to_datetime(received),
-        metadata=from_object(metadata),
-        page_url=page,
-        referrer=referrer,
-        user_agent=agent,
-        ip_address=decode_address(ip),
+        id=decode_id(row.id),
+        user_id=row.user_id,
+        activity_type=row.activity_type,
+        session_id=decode_id(row.session_id),
+        app=row.app,
+        timestamp=to_datetime(row.timestamp),
+        received_at=to_datetime(row.received_at),
+        metadata=from_object(row.metadata),
+        page_url=row.page_url,
+        referrer=row.referrer,
+        user_agent=row.user_agent,
+        ip_address=decode_address(row.ip_address),
     )

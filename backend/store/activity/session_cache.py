@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.activity.session_rollup import Counted
@@ -19,6 +19,28 @@ LONGEST_MS = 24 * 60 * 60 * 1000
 """The longest session; then the next one begins."""
 MOST_PAGES_KEPT = 5_000
 """Distinct pages of an open session held in memory; a session with more has them counted from its rows on demand."""
+
+
+class SessionRow(NamedTuple):
+    """A row of a session; id and JSON as they are stored, times in milliseconds since 1970."""
+
+    seq: int
+    id: Any
+    user_id: str
+    app: str
+    start_time: int
+    last_seen: int
+    end_time: int | None
+    end_reason: str | None
+    pages_visited: int
+    activities: int
+    device_info: str | None
+    ip_address: str | None
+    user_agent: str | None
+    shared: bool
+    revision: int
+    key_activities: int
+    implicit: bool
 
 
 class OpenSession:
@@ -48,26 +70,23 @@ class OpenSession:
         "user_id",
     )  # fmt: skip
 
-    def __init__(self, row: tuple[Any, ...], *, is_new: bool = False) -> None:
-        self.seq: int
-        self.id: bytes
-        self.user_id: str
-        self.app: str
-        self.start_time: int
-        self.last_seen: int
-        self.end_time: int | None
-        self.end_reason: str | None
-        self.activities: int
-        self.pages_visited: int
-        self.key_activities: int
-        self.implicit: bool
-        (
-            self.seq, self.id, self.user_id, self.app, self.start_time, self.last_seen, self.end_time, self.end_reason,
-            self.pages_visited, self.activities, self.device_info, self.ip_address, self.user_agent,
-            self.shared, self.key_activities, self.implicit,
-        ) = row  # fmt: skip
-        if not is_new:
-            self.device_info = None  # up to 1 MiB, and only the first write needs it
+    def __init__(self, row: SessionRow, *, is_new: bool = False) -> None:
+        self.seq = row.seq
+        self.id: bytes = row.id
+        self.user_id = row.user_id
+        self.app = row.app
+        self.start_time = row.start_time
+        self.last_seen = row.last_seen
+        self.end_time = row.end_time
+        self.end_reason = row.end_reason
+        self.pages_visited = row.pages_visited
+        self.activities = row.activities
+        self.device_info = row.device_info if is_new else None  # up to 1 MiB, and only the first write needs it
+        self.ip_address = row.ip_address
+        self.user_agent = row.user_agent
+        self.shared = row.shared
+        self.key_activities = row.key_activities
+        self.implicit = row.implicit
         self.counted: Counted | None = None
         """Its share of ``session_days``; None while it is open."""
         self.pages: set[int] | None = set() if is_new else None

@@ -9,8 +9,10 @@ from flashflow.backend.core.encoding import from_object
 from flashflow.backend.core.errors import Conflict, FlashFlowError
 from flashflow.backend.schemas.records import Tracked
 from flashflow.backend.store.activity import activities, user_index
+from flashflow.backend.store.activity.models import UserSession
 from flashflow.backend.store.activity.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionCache
 from flashflow.backend.store.activity.sessionizer import SessionBook
+from flashflow.backend.store.engine.statement import Statement, columns, slot
 from flashflow.backend.store.engine.writer import Tx
 
 
@@ -29,6 +31,10 @@ class NewSession(NamedTuple):
     user_agent: str | None
 
 
+class _DeviceInfo(NamedTuple):
+    device_info: str | None
+
+
 _ABOUT = ("device_info", "ip_address", "user_agent")
 
 
@@ -38,7 +44,7 @@ def import_sessions(
     """Store the sessions of all ``requests``; return one answer each, a duplicate where nothing changed."""
     book = SessionBook(tx, lambda: "", cache)
     answers: list[list[Tracked | FlashFlowError]] = []
-    fills: list[tuple[str | None, ...]] = []
+    fills: list[dict[str, str | None]] = []
     for request in requests:
         answer: list[Tracked | FlashFlowError] = []
         for new in request:
@@ -54,15 +60,13 @@ def import_sessions(
                 if changed:
                     book.mark(known)
                 if _fill(tx, known, new):
-                    fills.append((known.device_info, known.ip_address, known.user_agent, known.id))  # type: ignore[arg-type]
+                    fills.append({"id": new.id} | {name: getattr(known, name) for name in _ABOUT})
                     changed = True
             answer.append(Tracked(activity_id=None, session_id=new.id, duplicate=not changed))
         answers.append(answer)
     book.save()
-    if fills:
-        tx.conn.executemany(
-            "UPDATE user_sessions SET device_info = ?, ip_address = ?, user_agent = ? WHERE id = ?", fills
-        )
+    for values in fills:
+        _FILL.run(tx.conn, **values)
     if user_index.counted_to(tx.conn) is None:  # otherwise they are counted with the pending activities
         activities.count_users(tx, {}, book)
     return answers
@@ -105,10 +109,16 @@ def _fill(tx: Tx, known: OpenSession, new: NewSession) -> bool:
     """Fill empty device columns from ``new``; return whether any changed."""
     changed = False
     if known.device_info is None and not known.is_new:  # sessions are kept in memory without it
-        stored = tx.conn.execute("SELECT device_info FROM user_sessions WHERE id = ?", (known.id,)).fetchone()
-        known.device_info = stored[0]
+        known.device_info = _DEVICE_INFO.value(tx.conn, id=new.id)
     for name in _ABOUT:
         if getattr(known, name) is None and getattr(new, name) is not None:
             setattr(known, name, getattr(new, name))
             changed = True
     return changed
+
+
+_S = UserSession
+_DEVICE_INFO = Statement(
+    _S.select(*columns(_S, _DeviceInfo, stored=_DeviceInfo._fields)).where(_S.id == slot("id", _S.id)), _DeviceInfo
+)
+_FILL = Statement(_S.update({getattr(_S, name): slot(name) for name in _ABOUT}).where(_S.id == slot("id", _S.id)))

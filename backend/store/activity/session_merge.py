@@ -8,13 +8,13 @@ A run is the activities of one user in one app without a gap of more than 30 min
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from flashflow.backend.store.activity import user_index
-from flashflow.backend.store.activity.session_cache import IDLE_MS, LONGEST_MS, OpenSession
-from flashflow.backend.store.activity.session_table import COLUMNS
+from flashflow.backend.store.activity.models import UserSession
+from flashflow.backend.store.activity.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionRow
+from flashflow.backend.store.engine.statement import Statement, TextStatement, columns, differs, slot, slots
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.rollups.partitions import BITS, partition_of
+from flashflow.backend.store.rollups.partitions import partition
 
 
 class SessionMerge:
@@ -27,7 +27,7 @@ class SessionMerge:
     def __init__(
         self,
         tx: Tx,
-        known: Callable[[tuple[Any, ...]], OpenSession],
+        known: Callable[[SessionRow], OpenSession],
         aggregate_pending: Callable[[], None],
     ) -> None:
         self._aggregate_pending = aggregate_pending
@@ -67,11 +67,9 @@ class SessionMerge:
         low = session.start_time if session.implicit else session.last_seen
         return self._find(_AFTER, session, low=low, high=session.last_seen + IDLE_MS)
 
-    def _find(self, sql: str, session: OpenSession, **times: int) -> OpenSession | None:
-        values = {"user": session.user_id, "app": session.app, "id": session.id, **times}
-        for row in self._tx.conn.execute(sql, values):
-            return self._known(row)
-        return None
+    def _find(self, query: Statement[SessionRow], session: OpenSession, **times: int) -> OpenSession | None:
+        row = query.one(self._tx.conn, user=session.user_id, app=session.app, id=session.id, **times)
+        return None if row is None else self._known(row)
 
     def _merge(self, at: OpenSession, following: OpenSession) -> OpenSession:
         """Merge two sessions into one, under the id of the larger where no client knows either id."""
@@ -118,43 +116,61 @@ class SessionMerge:
         session.pages = None
         self.changed[session.id] = session
         # The next search reads the file.
-        self._tx.conn.execute(
-            "UPDATE user_sessions SET start_time = ?, last_seen = ?, end_time = ?, end_reason = ? WHERE seq = ?",
-            (session.start_time, session.last_seen, session.end_time, session.end_reason, session.seq),
+        _SAVE.run(
+            self._tx.conn,
+            start_time=session.start_time,
+            last_seen=session.last_seen,
+            end_time=session.end_time,
+            end_reason=session.end_reason,
+            seq=session.seq,
         )
 
     def _drop(self, session: OpenSession) -> None:
-        conn = self._tx.conn
         self.changed.pop(session.id, None)
         self.gone.append(session)
         self._gone.add(session.id)
-        conn.execute("DELETE FROM user_sessions WHERE seq = ?", (session.seq,))
-        conn.execute(_UNCOUNT, (session.user_id, session.seq))
+        _DELETE.run(self._tx.conn, seq=session.seq)
+        user_index.change_sessions(self._tx, session.user_id, session.seq, by=-1)
 
     def _give(self, owner: OpenSession, to: OpenSession, low: int, high: int) -> int:
         """Move the activities from ``low`` to ``high`` to another session; return their number."""
-        values = {"user": owner.user_id, "id": owner.id, "low": low, "high": high, "to": to.id}
-        return self._tx.conn.execute(_GIVE, values).rowcount
+        return _GIVE.run(self._tx.conn, user=owner.user_id, id=owner.id, low=low, high=high, to=to.id).rowcount
 
     def _outermost(self, session: OpenSession, low: int, high: int, *, oldest: bool) -> int | None:
         """Return the time of the session's first or last activity from ``low`` to ``high``."""
-        query = user_index.IndexQuery(session.user_id, ("session_id = ?",), (session.id,), low, high)
-        rows = user_index.newest_of_user(self._tx.conn, query, 1, oldest=oldest)
-        return rows[0][6] if rows else None
+        query = user_index.IndexQuery(session.user_id, low, high, session_id=session.id)
+        places = user_index.places_of_user(self._tx.conn, query, 1, oldest=oldest)
+        return places[0].timestamp if places else None
 
 
-_FIND = (
-    f"SELECT {COLUMNS} FROM user_sessions WHERE {partition_of('start_time')} IN (:low >> {BITS}, :high >> {BITS}) "
-    "AND user_id = :user AND app = :app AND id <> :id AND end_reason IS NOT 'ended' AND start_time "
+_S = UserSession
+_FIND = _S.select(*columns(_S, SessionRow, stored=SessionRow._fields)).where(
+    partition(_S.start_time).in_((partition(slot("low")), partition(slot("high")))),
+    _S.user_id == slot("user"),
+    _S.app == slot("app"),
+    _S.id != slot("id"),
+    differs(_S.end_reason, "ended"),
 )
-_BEFORE = (
-    f"{_FIND} > :low AND start_time < :high AND last_seen >= :at - {IDLE_MS} AND (implicit OR last_seen <= :at) "
-    "ORDER BY start_time DESC LIMIT 1"
+_BEFORE = Statement(
+    _FIND.where(
+        _S.start_time > slot("low"),
+        _S.start_time < slot("high"),
+        _S.last_seen >= slot("at") - IDLE_MS,
+        _S.implicit | (_S.last_seen <= slot("at")),
+    )
+    .order_by(_S.start_time.desc())
+    .limit(1),
+    SessionRow,
 )
-_AFTER = f"{_FIND} BETWEEN :low AND :high AND implicit ORDER BY start_time LIMIT 1"
-
-_GIVE = f"UPDATE user_activities SET session_id = :to WHERE seq IN ({user_index.rows_of('session_id = :id')})"
-_UNCOUNT = (
-    "UPDATE user_analytics SET total_sessions = total_sessions - 1 WHERE user_id = ? "
-    "AND ? <= COALESCE((SELECT sessions_counted FROM figures_state), 1 << 62)"
+_AFTER = Statement(
+    _FIND.where(_S.start_time.between(slot("low"), slot("high")), _S.implicit).order_by(_S.start_time).limit(1),
+    SessionRow,
+)
+_SAVE = Statement(
+    _S.update(slots(_S.start_time, _S.last_seen, _S.end_time, _S.end_reason)).where(_S.seq == slot("seq"))
+)
+_DELETE = Statement(_S.delete().where(_S.seq == slot("seq")))
+_GIVE = TextStatement(
+    f"UPDATE user_activities SET session_id = :to WHERE seq IN ({user_index.rows_of('session_id = :id')})",
+    reason="a join order",
 )

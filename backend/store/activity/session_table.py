@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from peewee import Case, Select, Table, fn
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import decode_id, encode_id, from_list, from_object, to_json
 from flashflow.backend.schemas.records import Session
 from flashflow.backend.store.activity import user_index
-from flashflow.backend.store.activity.session_cache import MOST_PAGES_KEPT, OpenSession
-from flashflow.backend.store.engine.sql import execute_rows
+from flashflow.backend.store.activity.models import UserSession
+from flashflow.backend.store.activity.session_cache import MOST_PAGES_KEPT, OpenSession, SessionRow
+from flashflow.backend.store.engine.models import HighestRevision
+from flashflow.backend.store.engine.statement import Statement, TextStatement, slot
 from flashflow.backend.store.rollups.models import OTHER
-
-COLUMNS = (
-    "seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, activities, "
-    "device_info, ip_address, user_agent, shared, key_activities, implicit"
-)
 
 
 def _of_rows(what: str, column: str) -> str:
@@ -38,7 +37,8 @@ KEYS = _of_rows(
 )
 """SQL for the number of a session's key activities."""
 LIVE_PAGES = f"CASE WHEN end_time IS NULL AND pages_visited > {MOST_PAGES_KEPT} THEN {PAGES} ELSE pages_visited END"
-READ_COLUMNS = COLUMNS.replace("pages_visited", f"{LIVE_PAGES} AS pages_visited")
+READ_COLUMNS = ", ".join(SessionRow._fields).replace("pages_visited", f"{LIVE_PAGES} AS pages_visited")
+"""The columns of a SessionRow with the number of pages of the present."""
 
 
 def write(conn: sqlite3.Connection, sessions: Iterable[OpenSession]) -> list[OpenSession]:
@@ -46,7 +46,7 @@ def write(conn: sqlite3.Connection, sessions: Iterable[OpenSession]) -> list[Ope
     published: list[OpenSession] = []
     sessions = tuple(sessions)
     revision, seq = _last_places(conn) if any(s.publish for s in sessions) else (0, 0)
-    inserts, updates, moves, endings = [], [], [], []
+    inserts, updates = [], []
     for s in sessions:
         if s.publish:
             revision += 1
@@ -54,84 +54,80 @@ def write(conn: sqlite3.Connection, sessions: Iterable[OpenSession]) -> list[Ope
         if s.is_new:
             s.seq = seq = seq + 1
             inserts.append(
-                (s.seq, s.id, s.user_id, s.app, s.start_time, s.last_seen, s.end_time, s.end_reason,
-                 s.pages_visited, s.activities, s.device_info, s.ip_address, s.user_agent, s.shared,
-                 s.key_activities, s.implicit, revision)
+                SessionRow(
+                    s.seq, s.id, s.user_id, s.app, s.start_time, s.last_seen, s.end_time, s.end_reason,
+                    s.pages_visited, s.activities, s.device_info, s.ip_address, s.user_agent, s.shared,
+                    revision, s.key_activities, s.implicit,
+                )
             )  # fmt: skip
         elif s.publish:
-            endings.append(
-                (s.start_time, s.last_seen, s.end_time, s.end_reason, s.activities, s.shared, s.key_activities,
-                 s.implicit, s.pages_visited, revision, s.seq)
-            )  # fmt: skip
+            _UPDATE_AND_PUBLISH.run(
+                conn,
+                start_time=s.start_time,
+                last_seen=s.last_seen,
+                end_time=s.end_time,
+                end_reason=s.end_reason,
+                activities=s.activities,
+                shared=s.shared,
+                key_activities=s.key_activities,
+                implicit=s.implicit,
+                pages_visited=s.pages_visited,
+                revision=revision,
+                seq=s.seq,
+            )
         else:
             updates.append((s.last_seen, s.activities, s.key_activities, s.pages_visited, s.seq))
             if s.moved:
-                moves.append((s.start_time, s.shared, s.implicit, s.seq))
+                _MOVE.run(conn, start_time=s.start_time, shared=s.shared, implicit=s.implicit, seq=s.seq)
         s.saved()
-    if inserts:
-        execute_rows(conn, _INSERT, inserts)
-    if updates:
-        execute_rows(conn, _UPDATE, updates)
-    if moves:
-        conn.executemany(_MOVE, moves)
-    if endings:
-        conn.executemany(_UPDATE_AND_PUBLISH, endings)
+    _INSERT.many(conn, inserts)
+    _UPDATE.many(conn, updates)
     return published
 
 
 def count_pages(conn: sqlite3.Connection, session: OpenSession) -> None:
     """Recount an ended session's distinct pages from its activities, in the file and in memory."""
-    (session.pages_visited,) = conn.execute(_COUNT_PAGES, (session.id,)).fetchone()
+    session.pages_visited = _COUNT_PAGES.value(conn, id=session.id)
 
 
 def count_keys(conn: sqlite3.Connection, session: OpenSession) -> None:
     """Recount a session's key activities, in the file and in memory."""
-    (session.key_activities,) = conn.execute(_COUNT_KEYS, (session.id,)).fetchone()
+    session.key_activities = _COUNT_KEYS.value(conn, id=session.id)
 
 
 def save_pages(conn: sqlite3.Connection, session: OpenSession) -> None:
     """Write the number of pages held in memory."""
-    conn.execute("UPDATE user_sessions SET pages_visited = ? WHERE seq = ?", (session.pages_visited, session.seq))
+    _SAVE_PAGES.run(conn, pages_visited=session.pages_visited, seq=session.seq)
 
 
 def recall_pages(conn: sqlite3.Connection, session: OpenSession) -> None:
     """Load an open session's distinct pages into memory, unless it exceeds MOST_PAGES_KEPT."""
     if session.pages is None and session.pages_visited <= MOST_PAGES_KEPT:
-        (pages,) = conn.execute(_PAGES_OF, (session.id,)).fetchone()
-        session.pages = {hash(page) for page in from_list(pages) if page is not None}
+        pages = from_list(_PAGES_OF.value(conn, id=session.id))
+        session.pages = {hash(page) for page in pages if page is not None}
         session.pages_visited = len(session.pages)
 
 
 def _last_places(conn: sqlite3.Connection) -> tuple[int, int]:
     """Return the highest ``revision`` and the highest ``seq`` ever assigned."""
-    revision = last_revision(conn)
-    row = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'user_sessions'").fetchone()
-    return revision, row[0] if row else 0
+    return last_revision(conn), _LAST_SEQ.value(conn) or 0
 
 
 def last_revision(conn: sqlite3.Connection) -> int:
     """Return the highest ``revision`` ever assigned to a session, deleted ones included."""
-    return int(conn.execute(_LAST_REVISION).fetchone()[0])
-
-
-_LAST_REVISION = (
-    "SELECT MAX(COALESCE((SELECT MAX(revision) FROM user_sessions), 0), (SELECT revision FROM highest_revision))"
-)
+    return int(_LAST_REVISION.value(conn))
 
 
 def read_session(conn: sqlite3.Connection, session_id: bytes) -> Session:
     """Read the session with the encoded id ``session_id``, which must exist."""
-    row = conn.execute(f"SELECT {READ_COLUMNS} FROM user_sessions WHERE id = ?", (session_id,)).fetchone()
+    row = _READ.one(conn, id=session_id)
+    assert row is not None
     return to_session(row)
 
 
-def sessions_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-    """Iterate over rows of READ_COLUMNS in the order of ``seqs``."""
-    return conn.execute(
-        f"SELECT {READ_COLUMNS} FROM (SELECT value AS wanted FROM json_each(?)) "
-        "CROSS JOIN user_sessions ON user_sessions.seq = wanted",
-        (to_json(list(seqs)),),
-    )
+def sessions_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[SessionRow]:
+    """Iterate over the sessions at ``seqs``, in their order."""
+    return _ROWS_AT.each(conn, seqs=to_json(list(seqs)))
 
 
 class Bounds(NamedTuple):
@@ -144,51 +140,81 @@ class Bounds(NamedTuple):
 
 def session_bounds(conn: sqlite3.Connection, session_id: str) -> Bounds | None:
     """Return the user and times by which an index finds a session's activities; None for an unknown session."""
-    row = conn.execute(
-        "SELECT CASE WHEN NOT shared THEN user_id END, start_time, last_seen FROM user_sessions WHERE id = ?",
-        (encode_id(session_id),),
-    ).fetchone()
-    return None if row is None else Bounds(*row)
+    return _BOUNDS.one(conn, id=encode_id(session_id))
 
 
-def to_session(row: tuple[Any, ...]) -> Session:
-    """Convert a row of READ_COLUMNS."""
-    (_, id_, user_id, app, start, seen, end, reason, pages, activities, info, ip, agent, _, _, _) = row
+def to_session(row: SessionRow) -> Session:
+    """Convert a row."""
+    end = row.last_seen if row.end_time is None else row.end_time
     return Session(
-        id=decode_id(id_),
-        user_id=user_id,
-        app=app,
-        start_time=to_datetime(start),
-        last_seen=to_datetime(seen),
-        end_time=None if end is None else to_datetime(end),
-        end_reason=reason,
-        duration=((seen if end is None else end) - start) / 1000,
-        pages_visited=pages,
-        activities=activities,
-        device_info=from_object(info),
-        ip_address=ip,
-        user_agent=agent,
+        id=decode_id(row.id),
+        user_id=row.user_id,
+        app=row.app,
+        start_time=to_datetime(row.start_time),
+        last_seen=to_datetime(row.last_seen),
+        end_time=None if row.end_time is None else to_datetime(row.end_time),
+        end_reason=row.end_reason,
+        duration=(end - row.start_time) / 1000,
+        pages_visited=row.pages_visited,
+        activities=row.activities,
+        device_info=from_object(row.device_info),
+        ip_address=row.ip_address,
+        user_agent=row.user_agent,
     )
 
 
-_INSERT = (
-    "INSERT INTO user_sessions (seq, id, user_id, app, start_time, last_seen, end_time, end_reason, pages_visited, "
-    "activities, device_info, ip_address, user_agent, shared, key_activities, implicit, revision) VALUES {rows}"
+_S = UserSession
+_SEQUENCES = Table("sqlite_sequence")
+_LAST_SEQ = Statement(_SEQUENCES.select(_SEQUENCES.c.seq).where(_SEQUENCES.c.name == "user_sessions"))
+_LAST_REVISION = Statement(
+    Select(
+        columns=[
+            fn.MAX(fn.COALESCE(_S.select(fn.MAX(_S.revision)), 0), HighestRevision.select(HighestRevision.revision))
+        ]
+    )
 )
-_UPDATE = (
-    "WITH v (last_seen, activities, key_activities, pages, seq) AS (VALUES {rows}) UPDATE user_sessions SET "
+_READ = TextStatement(f"SELECT {READ_COLUMNS} FROM user_sessions WHERE id = :id", SessionRow, reason="a join order")
+# CROSS JOIN keeps the order of the list without sorting the rows, which may be as large as a request.
+_ROWS_AT = TextStatement(
+    f"SELECT {READ_COLUMNS} FROM (SELECT value AS wanted FROM json_each(:seqs)) "
+    "CROSS JOIN user_sessions ON user_sessions.seq = wanted",
+    SessionRow,
+    reason="a join order",
+)
+_BOUNDS = Statement(
+    _S.select(
+        Case(None, [(~_S.shared, _S.user_id)]).alias("user_id"),
+        _S.start_time.alias("start"),
+        _S.last_seen.alias("last"),
+    ).where(_S.id == slot("id")),
+    Bounds,
+)
+_INSERT = Statement(_S.insert({getattr(_S, name): slot(name) for name in SessionRow._fields}))
+_UPDATE = TextStatement(
+    "WITH v (last_seen, activities, key_activities, pages, seq) AS "
+    "(VALUES {rows:last_seen, activities, key_activities, pages, seq}) UPDATE user_sessions SET "
     "last_seen = v.last_seen, activities = v.activities, key_activities = v.key_activities, pages_visited = v.pages "
-    "FROM v WHERE user_sessions.seq = v.seq"
+    "FROM v WHERE user_sessions.seq = v.seq",
+    reason="an update from values",
 )
-_MOVE = "UPDATE user_sessions SET start_time = ?, shared = ?, implicit = ? WHERE seq = ?"
-"""Not part of _UPDATE: SQLite rewrites the entries of indexed columns even if their values do not change."""
-_UPDATE_AND_PUBLISH = (
-    "UPDATE user_sessions SET start_time = ?, last_seen = ?, end_time = ?, end_reason = ?, activities = ?, "
-    "shared = ?, key_activities = ?, implicit = ?, pages_visited = ?, revision = ? WHERE seq = ?"
+_MOVED = (_S.start_time, _S.shared, _S.implicit)
+# Not part of _UPDATE: SQLite rewrites the entries of indexed columns even if their values do not change.
+_MOVE = Statement(_S.update({field: slot(field.name) for field in _MOVED}).where(_S.seq == slot("seq")))
+_PUBLISHED = (
+    *_MOVED, _S.last_seen, _S.end_time, _S.end_reason, _S.activities, _S.key_activities, _S.pages_visited, _S.revision,
+)  # fmt: skip
+_UPDATE_AND_PUBLISH = Statement(
+    _S.update({field: slot(field.name) for field in _PUBLISHED}).where(_S.seq == slot("seq"))
 )
-_PAGES_OF = (
+_SAVE_PAGES = Statement(_S.update({_S.pages_visited: slot("pages_visited")}).where(_S.seq == slot("seq")))
+_PAGES_OF = TextStatement(
     f"SELECT {_of_rows('(SELECT json_group_array(DISTINCT page_url) FROM ({rows}))', 'page_url')} "
-    "FROM user_sessions WHERE id = ?"
+    "FROM user_sessions WHERE id = :id",
+    reason="a join order",
 )
-_COUNT_KEYS = f"UPDATE user_sessions SET key_activities = {KEYS} WHERE id = ? RETURNING key_activities"
-_COUNT_PAGES = f"UPDATE user_sessions SET pages_visited = {PAGES} WHERE id = ? RETURNING pages_visited"
+_COUNT_KEYS = TextStatement(
+    f"UPDATE user_sessions SET key_activities = {KEYS} WHERE id = :id RETURNING key_activities", reason="a join order"
+)
+_COUNT_PAGES = TextStatement(
+    f"UPDATE user_sessions SET pages_visited = {PAGES} WHERE id = :id RETURNING pages_visited", reason="a join order"
+)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from peewee import fn
+
 from flashflow.backend.core.encoding import decode_id, encode_id, to_json
 from flashflow.backend.core.errors import Conflict
 from flashflow.backend.core.events import Event
 from flashflow.backend.store.activity import session_rollup, session_table, user_index
-from flashflow.backend.store.activity.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionCache
+from flashflow.backend.store.activity.models import UserSession
+from flashflow.backend.store.activity.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionCache, SessionRow
 from flashflow.backend.store.activity.session_merge import SessionMerge
 from flashflow.backend.store.activity.session_rollup import Counted
-from flashflow.backend.store.activity.session_table import COLUMNS
+from flashflow.backend.store.engine.statement import Statement, columns, differs, slot
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.dimensions import app_key
-from flashflow.backend.store.rollups.partitions import BITS, partition_of
+from flashflow.backend.store.rollups.partitions import partition
 
 TAIL_TO_COUNT_IN = 256
 """Pending activities that a query of one session's activities may scan; with more, they are aggregated first."""
@@ -49,7 +52,7 @@ class SessionBook:
         key = encode_id(session_id)
         session = self._by_id.get(key)
         if session is None:
-            session = self._load("id = ?", (key,))
+            session = self._known(_BY_ID.one(self._tx.conn, id=key))
         if session is not None and session.implicit:
             session.implicit, session.moved = False, True
             self.mark(session)
@@ -58,7 +61,8 @@ class SessionBook:
     def shared(self, session_id: bytes) -> OpenSession | None:
         """Return the session with this encoded id if it has activities of several users."""
         if session_id not in self._seen:
-            self._seen[session_id] = self._load("id = ? AND shared", (session_id,))
+            row = _BY_ID.one(self._tx.conn, id=session_id)
+            self._seen[session_id] = self._known(row if row is not None and row.shared else None)
         return self._seen[session_id]
 
     def place(
@@ -117,11 +121,11 @@ class SessionBook:
         client knows its id, so it may be merged into another."""
         key = encode_id(session_id or self._new_id())
         info = to_json(device_info) if device_info else None
-        session = OpenSession(
-            (None, key, user_id, app, timestamp, timestamp, None, None, 0, 0, info, ip_address, user_agent, False, 0,
-             implicit),
-            is_new=True,
+        row = SessionRow(
+            0, key, user_id, app, timestamp, timestamp, None, None, 0, 0, info, ip_address, user_agent, False, 0,
+            0, implicit,
         )  # fmt: skip
+        session = OpenSession(row, is_new=True)
         self._by_id[key] = session
         self.opened[user_id] = self.opened.get(user_id, 0) + 1
         if joins:
@@ -246,8 +250,7 @@ class SessionBook:
     def _near(self, user_id: str, app: str, timestamp: int) -> list[OpenSession]:
         """Return the sessions within 30 minutes of ``timestamp``, of this transaction and of the file, except sessions
         that a client ended before it."""
-        values = {"user": user_id, "app": app, "at": timestamp}
-        rows = self._tx.conn.execute(_NEAR, values).fetchall()
+        rows = _NEAR.all(self._tx.conn, user=user_id, app=app, at=timestamp)
         near = {session.id: session for session in map(self.known, rows)}
         for stretch in {(timestamp - LONGEST_MS - IDLE_MS) // _STRETCH, (timestamp + IDLE_MS) // _STRETCH}:
             near |= self._touched_at.get((user_id, app, stretch), {})
@@ -262,23 +265,18 @@ class SessionBook:
     def _current_of(self, user_id: str, app: str) -> OpenSession | None:
         place = (user_id, app)
         if place not in self._current:
-            self._current[place] = self._load(
-                "user_id = ? AND app = ? AND end_time IS NULL ORDER BY last_seen DESC LIMIT 1", place
-            )
+            self._current[place] = self._known(_CURRENT.one(self._tx.conn, user=user_id, app=app))
         current = self._current[place]
         return current if current is not None and current.end_time is None else None
 
-    def _load(self, where: str, values: tuple[Any, ...]) -> OpenSession | None:
-        row = self._tx.conn.execute(f"SELECT {COLUMNS} FROM user_sessions WHERE {where}", values).fetchone()
-        if row is None:
-            return None
-        return self.known(row)
+    def _known(self, row: SessionRow | None) -> OpenSession | None:
+        return None if row is None else self.known(row)
 
-    def known(self, row: tuple[Any, ...]) -> OpenSession:
+    def known(self, row: SessionRow) -> OpenSession:
         """Return the working copy of a row's session, with this transaction's changes."""
-        session = self._by_id.get(row[1])
+        session = self._by_id.get(row.id)
         if session is None:
-            session = self._by_id[row[1]] = OpenSession(row)
+            session = self._by_id[row.id] = OpenSession(row)
             session.counted = self._counted(session)
             if session.end_time is None:
                 session_table.recall_pages(self._tx.conn, session)
@@ -296,22 +294,41 @@ def _reaches(session: OpenSession, timestamp: int) -> bool:
 def close_stale(tx: Tx, cache: SessionCache) -> list[str]:
     """End up to 1,000 open sessions by the 30-minute or the 24-hour rule; return their users."""
     book = SessionBook(tx, lambda: "", cache)
-    rows = tx.conn.execute(
-        f"SELECT {COLUMNS} FROM user_sessions WHERE end_time IS NULL AND (last_seen < ? OR start_time <= ?) LIMIT 1000",
-        (tx.now_ms - IDLE_MS, tx.now_ms - LONGEST_MS),
-    ).fetchall()
+    rows = _STALE.all(tx.conn, idle=tx.now_ms - IDLE_MS, longest=tx.now_ms - LONGEST_MS)
     for row in rows:
         session = book.known(row)
         session.close(session.last_seen, "timeout")
         book.mark(session)
     book.save()
-    return [row[2] for row in rows]
+    return [row.user_id for row in rows]
 
 
-_NEAR = (
-    f"SELECT {COLUMNS} FROM user_sessions WHERE {partition_of('start_time')} "
-    f"IN (:at - {LONGEST_MS + IDLE_MS} >> {BITS}, :at + {IDLE_MS} >> {BITS}) AND user_id = :user "
-    f"AND start_time BETWEEN :at - {LONGEST_MS + IDLE_MS} AND :at + {IDLE_MS} AND app = :app "
-    f"AND last_seen >= :at - {IDLE_MS} AND (end_reason IS NOT 'ended' OR end_time >= :at) "
-    f"ORDER BY ABS(start_time - :at), seq LIMIT {MOST_NEAR}"
+_S = UserSession
+_SESSIONS = _S.select(*columns(_S, SessionRow, stored=SessionRow._fields))
+_BY_ID = Statement(_SESSIONS.where(_S.id == slot("id")), SessionRow)
+_CURRENT = Statement(
+    _SESSIONS.where(_S.user_id == slot("user"), _S.app == slot("app"), _S.end_time.is_null())
+    .order_by(_S.last_seen.desc())
+    .limit(1),
+    SessionRow,
+)
+_STALE = Statement(
+    _SESSIONS.where(_S.end_time.is_null(), (_S.last_seen < slot("idle")) | (_S.start_time <= slot("longest"))).limit(
+        1000
+    ),
+    SessionRow,
+)
+_EARLIEST, _LATEST = slot("at") - (LONGEST_MS + IDLE_MS), slot("at") + IDLE_MS
+_NEAR = Statement(
+    _SESSIONS.where(
+        partition(_S.start_time).in_((partition(_EARLIEST), partition(_LATEST))),
+        _S.user_id == slot("user"),
+        _S.start_time.between(_EARLIEST, _LATEST),
+        _S.app == slot("app"),
+        _S.last_seen >= slot("at") - IDLE_MS,
+        differs(_S.end_reason, "ended") | (_S.end_time >= slot("at")),
+    )
+    .order_by(fn.ABS(_S.start_time - slot("at")), _S.seq)
+    .limit(MOST_NEAR),
+    SessionRow,
 )

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from peewee import SQL, fn
+
+from flashflow.backend.store.activity import user_index
+from flashflow.backend.store.activity.models import UserActivity, UserSession
 from flashflow.backend.store.activity.session_cache import OpenSession, SessionCache
 from flashflow.backend.store.activity.sessionizer import SessionBook
+from flashflow.backend.store.engine.statement import Statement, slot
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.rollups.models import OTHER
+from flashflow.backend.store.rollups.models import OTHER, NameKey
 
 
 class Gone(NamedTuple):
@@ -17,6 +22,23 @@ class Gone(NamedTuple):
     session: bytes
     kind: str
     timestamp: int
+
+
+class _Times(NamedTuple):
+    """The times of a session's first and last activity; None without any."""
+
+    first: int | None
+    last: int | None
+
+
+class _Share(NamedTuple):
+    """One user's activities in a session."""
+
+    user_id: str
+    first: int
+    last: int
+    activities: int
+    key_activities: int
 
 
 def without(tx: Tx, user_id: str, activities: Sequence[Gone], cache: SessionCache) -> None:
@@ -39,11 +61,10 @@ def without(tx: Tx, user_id: str, activities: Sequence[Gone], cache: SessionCach
 
 def _shrink(tx: Tx, session: OpenSession, times: set[int]) -> None:
     """Move the session's start and end to its remaining activities, where deleted ones at ``times`` had set them."""
-    first, last = tx.conn.execute(
-        "SELECT MIN(timestamp), MAX(timestamp) FROM user_activities WHERE timestamp BETWEEN ? AND ? AND session_id = ?",
-        (session.start_time, session.last_seen, session.id),
-    ).fetchone()
     start, seen = session.start_time, session.last_seen
+    left = _TIMES.one(tx.conn, start=start, end=seen, id=session.id)
+    assert left is not None
+    first, last = left
     if start in times:
         session.start_time = seen if first is None and seen not in times else start if first is None else first
     if seen in times:
@@ -62,33 +83,44 @@ def reassign(tx: Tx, user_id: str, ids: Sequence[bytes], cache: SessionCache) ->
     for id_ in ids:
         session = book.shared(id_)
         assert session is not None
-        rows = tx.conn.execute(_LEFT, (session.start_time, session.last_seen, id_)).fetchall()
-        if rows:
-            session.user_id, session.shared, session.implicit = rows[0][0], len(rows) > 1, False
-            session.start_time = rows[0][1]
-            session.last_seen = max(last for _, _, last, _, _ in rows)
-            session.activities = sum(count for _, _, _, count, _ in rows)
-            session.key_activities = sum(keys for *_, keys in rows)
+        shares = _SHARES.all(tx.conn, start=session.start_time, end=session.last_seen, id=id_)
+        if shares:
+            session.user_id, session.shared, session.implicit = shares[0].user_id, len(shares) > 1, False
+            session.start_time = shares[0].first
+            session.last_seen = max(share.last for share in shares)
+            session.activities = sum(share.activities for share in shares)
+            session.key_activities = sum(share.key_activities for share in shares)
             if session.end_time is not None:
                 session.end_time = session.last_seen
             session.publish = True
-            tx.conn.execute(_HAND_OVER, (session.user_id, session.seq))
-            tx.conn.execute(_COUNT, (session.user_id, session.seq))
+            _HAND_OVER.run(tx.conn, user=session.user_id, seq=session.seq)
+            user_index.change_sessions(tx, session.user_id, session.seq, by=1)
             book.mark(session)
             taken.append(session)
     book.save()
     return frozenset(session.id for session in taken)
 
 
-_LEFT = (
-    "SELECT user_id, MIN(timestamp), MAX(timestamp), COUNT(*), SUM(activity_type IN "
-    f"(SELECT name FROM figure_names WHERE kind = {OTHER['type']} AND marked)) FROM user_activities "
-    "WHERE timestamp BETWEEN ? AND ? AND session_id = ? GROUP BY user_id ORDER BY 2, 1"
+_A, _S = UserActivity, UserSession
+_OF_SESSION = _A.timestamp.between(slot("start"), slot("end")) & (_A.session_id == slot("id"))
+_FIRST, _LAST = fn.MIN(_A.timestamp), fn.MAX(_A.timestamp)
+_TIMES = Statement(_A.select(_FIRST.alias("first"), _LAST.alias("last")).where(_OF_SESSION), _Times)
+_KEY_TYPES = NameKey.select(NameKey.name).where(NameKey.kind == OTHER["type"], NameKey.marked)
+_SHARES = Statement(
+    _A.select(
+        _A.user_id,
+        _FIRST.alias("first"),
+        _LAST.alias("last"),
+        fn.COUNT(SQL("*")).alias("activities"),
+        fn.SUM(_A.activity_type.in_(_KEY_TYPES)).alias("key_activities"),
+    )
+    .where(_OF_SESSION)
+    .group_by(_A.user_id)
+    .order_by(_FIRST, _A.user_id),
+    _Share,
 )
-_HAND_OVER = (
-    "UPDATE user_sessions SET user_id = ?, device_info = NULL, ip_address = NULL, user_agent = NULL WHERE seq = ?"
-)
-_COUNT = (
-    "UPDATE user_analytics SET total_sessions = total_sessions + 1 WHERE user_id = ? "
-    "AND ? <= COALESCE((SELECT sessions_counted FROM figures_state), 1 << 62)"
+_HAND_OVER = Statement(
+    _S.update({_S.user_id: slot("user"), _S.device_info: None, _S.ip_address: None, _S.user_agent: None}).where(
+        _S.seq == slot("seq")
+    )
 )

@@ -12,35 +12,59 @@ pages.
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from peewee import Table
+from peewee import EXCLUDED, SQL, Case, Table, Value, fn
 
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.core.timezones import LocalTime
+from flashflow.backend.store.activity.models import UserActivity, UserAnalytics, UserSession
+from flashflow.backend.store.engine.statement import Statement, TextStatement, slot, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups import partitions
 from flashflow.backend.store.rollups.aggregate import aggregate_batch
 from flashflow.backend.store.rollups.dimensions import user_key
+from flashflow.backend.store.rollups.models import RollupState
+from flashflow.backend.store.rollups.partitions import ALWAYS
 
 COUNT_AT = 65_536
 """Activities with deferred counters above which they are counted although writes continue."""
 AGGREGATE_AT = 16_384
 """Rows in the tail that start an aggregation; a read scans about as many at most (0.1 µs each)."""
 
-_NAMES = (
-    "seq", "id", "user_id", "activity_type", "session_id", "app", "timestamp", "received_at", "metadata", "page_url",
-    "referrer", "user_agent", "ip_address",
-)  # fmt: skip
-COLUMNS = {name: name for name in _NAMES} | {
+
+class ActivityRow(NamedTuple):
+    """A stored activity; ids, the address and JSON as they are stored, times in milliseconds since 1970."""
+
+    seq: int
+    id: Any
+    user_id: str
+    activity_type: str
+    session_id: Any
+    app: str
+    timestamp: int
+    received_at: int
+    metadata: str | None
+    page_url: str | None
+    referrer: str | None
+    user_agent: str | None
+    ip_address: Any
+
+
+class Place(NamedTuple):
+    """The place of an activity in a list by time."""
+
+    timestamp: int
+    seq: int
+
+
+COLUMNS = {name: name for name in ActivityRow._fields} | {
     "user_agent": "COALESCE(user_agent, (SELECT name FROM figure_names WHERE key = agent)) AS user_agent"
 }
 """An activity's columns, and the SQL of each in a statement over ``user_activities``."""
 _OF = {"seq": "p.seq AS seq", "user_id": "u.user_id AS user_id"}
-_SEQ = re.compile(r"\bseq\b")
 _MARK = "(SELECT through FROM figures_state)"
 _INDEXED = (
     "figure_users u CROSS JOIN activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part AND p.user = u.key "
@@ -76,26 +100,54 @@ def rows_of(condition: str) -> str:
 
 
 SINCE = (
-    f"SELECT a.activity_type, a.app FROM {_INDEXED} WHERE u.user_id = ?1 "
-    f"AND {partitions.between('?2', str(partitions.ALWAYS))} "
-    f"UNION ALL SELECT activity_type, app FROM {TAIL} AND user_id = ?1 AND timestamp >= ?2"
+    f"SELECT a.activity_type, a.app FROM {_INDEXED} WHERE u.user_id = :user "
+    f"AND {partitions.between(':since', str(ALWAYS))} "
+    f"UNION ALL SELECT activity_type, app FROM {TAIL} AND user_id = :user AND timestamp >= :since"
 )
-"""SQL for the type and app of every activity of user ?1 at time ?2 or later."""
+"""SQL for the type and app of every activity of :user at the time :since or later."""
 
-COUNT = (
-    "INSERT INTO user_analytics (user_id, total_sessions, total_activities, last_activity) {rows} "
-    "ON CONFLICT DO UPDATE SET total_sessions = total_sessions + excluded.total_sessions, "
-    "total_activities = total_activities + excluded.total_activities, "
-    "last_activity = CASE WHEN excluded.last_activity > COALESCE(last_activity, 0) "
-    "THEN excluded.last_activity ELSE last_activity END"
+_A, _S, _U, _STATE = UserActivity, UserSession, UserAnalytics, RollupState
+_COUNTERS = (_U.user_id, _U.total_sessions, _U.total_activities, _U.last_activity)
+_ADD = {
+    _U.total_sessions: _U.total_sessions + EXCLUDED.total_sessions,
+    _U.total_activities: _U.total_activities + EXCLUDED.total_activities,
+    _U.last_activity: Case(
+        None, [(EXCLUDED.last_activity > fn.COALESCE(_U.last_activity, 0), EXCLUDED.last_activity)], _U.last_activity
+    ),
+}
+COUNT_USERS = Statement(_U.insert(slots(*_COUNTERS)).on_conflict(conflict_target=[_U.user_id], update=_ADD))
+_COUNT_TAIL = Statement(
+    _U.insert_from(
+        _A.select(_A.user_id, Value(0), fn.COUNT(SQL("*")), fn.MAX(_A.timestamp))
+        .where(_A.seq > slot("counted"))
+        .group_by(_A.user_id),
+        _COUNTERS,
+    ).on_conflict(conflict_target=[_U.user_id], update=_ADD)
 )
-_COUNT_TAIL = COUNT.format(
-    rows="SELECT user_id, 0, COUNT(*), MAX(timestamp) FROM user_activities WHERE seq > ? GROUP BY user_id"
+_SESSIONS_COUNTED = _STATE.select(_STATE.sessions_counted)
+_COUNT_SESSIONS = Statement(
+    _U.insert_from(
+        _S.select(_S.user_id, fn.COUNT(SQL("*")), Value(0), SQL("NULL"))
+        .where(_S.seq > _SESSIONS_COUNTED)
+        .group_by(_S.user_id),
+        _COUNTERS,
+    ).on_conflict(conflict_target=[_U.user_id], update=_ADD)
 )
-_COUNT_SESSIONS = COUNT.format(
-    rows="SELECT user_id, COUNT(*), 0, NULL FROM user_sessions "
-    "WHERE seq > (SELECT sessions_counted FROM figures_state) GROUP BY user_id"
+_CHANGE_SESSIONS = Statement(
+    _U.update({_U.total_sessions: _U.total_sessions + slot("by")}).where(
+        _U.user_id == slot("user"), slot("seq") <= fn.COALESCE(_SESSIONS_COUNTED, ALWAYS)
+    )
 )
+_COUNTED = Statement(_STATE.select(_STATE.counted))
+_COUNT_LATER = Statement(
+    _STATE.update({**slots(_STATE.counted), _STATE.sessions_counted: _S.select(fn.COALESCE(fn.MAX(_S.seq), 0))})
+)
+_ALL_COUNTED = Statement(_STATE.update({_STATE.counted: None, _STATE.sessions_counted: None}))
+_UNCOUNTED_SESSIONS = Statement(
+    _S.select(fn.COUNT(SQL("*"))).where(_S.user_id == slot("user"), _S.seq > _SESSIONS_COUNTED)
+)
+_THROUGH = Statement(_STATE.select(_STATE.through))
+_NEWEST = Statement(_A.select(fn.COALESCE(fn.MAX(_A.seq), 0)))
 
 
 def catch_up(tx: Tx, local: LocalTime) -> bool:
@@ -109,16 +161,13 @@ def catch_up(tx: Tx, local: LocalTime) -> bool:
 
 def counted_to(conn: sqlite3.Connection) -> int | None:
     """Return the last ``seq`` that the counters include; None if they include all."""
-    counted: int | None = conn.execute("SELECT counted FROM figures_state").fetchone()[0]
+    counted: int | None = _COUNTED.value(conn)
     return counted
 
 
 def count_later(tx: Tx, seq: int) -> None:
     """Defer the counters for activities after ``seq`` and for sessions from now on."""
-    tx.conn.execute(
-        "UPDATE figures_state SET counted = ?, sessions_counted = (SELECT COALESCE(MAX(seq), 0) FROM user_sessions)",
-        (seq,),
-    )
+    _COUNT_LATER.run(tx.conn, counted=seq)
 
 
 def count_tail(tx: Tx) -> bool:
@@ -126,78 +175,83 @@ def count_tail(tx: Tx) -> bool:
     counted = counted_to(tx.conn)
     if counted is None:
         return False
-    tx.conn.execute(_COUNT_TAIL, (counted,))
-    tx.conn.execute(_COUNT_SESSIONS)
-    tx.conn.execute("UPDATE figures_state SET counted = NULL, sessions_counted = NULL")
+    _COUNT_TAIL.run(tx.conn, counted=counted)
+    _COUNT_SESSIONS.run(tx.conn)
+    _ALL_COUNTED.run(tx.conn)
     return True
+
+
+def change_sessions(tx: Tx, user_id: str, seq: int, by: int) -> None:
+    """Add ``by`` to the user's number of sessions, unless it does not include the session ``seq`` yet."""
+    _CHANGE_SESSIONS.run(tx.conn, user=user_id, seq=seq, by=by)
 
 
 def uncounted_sessions(conn: sqlite3.Connection, user_id: str) -> int:
     """Return the number of the user's sessions that the counters do not include yet."""
-    (count,) = conn.execute(
-        "SELECT COUNT(*) FROM user_sessions WHERE user_id = ? AND seq > (SELECT sessions_counted FROM figures_state)",
-        (user_id,),
-    ).fetchone()
-    return int(count)
+    return int(_UNCOUNTED_SESSIONS.value(conn, user=user_id))
 
 
 def tail_length(conn: sqlite3.Connection) -> int:
     """Return the length of the tail; an upper bound, since deleted rows count."""
-    (through,) = conn.execute(f"SELECT {_MARK}").fetchone()
-    return _newest(conn) - int(through)
+    return _newest(conn) - int(_THROUGH.value(conn))
 
 
 def _newest(conn: sqlite3.Connection) -> int:
-    return int(conn.execute("SELECT COALESCE(MAX(seq), 0) FROM user_activities").fetchone()[0])
+    return int(_NEWEST.value(conn))
 
 
 class IndexQuery(NamedTuple):
-    """Filter of one user's activities: conditions on COLUMNS with their values, and the time from ``low`` to ``high``
-    (milliseconds since 1970, both included; None: unbounded)."""
+    """Filter of one user's activities: the time from ``low`` to ``high`` (milliseconds since 1970, both included), the
+    places between ``after`` and ``before`` (both excluded), ``seq`` up to ``last``; None: any."""
 
     user_id: str
-    where: Sequence[str] = ()
-    values: Sequence[Any] = ()
-    low: int | None = None
-    high: int | None = None
+    low: int = -ALWAYS
+    high: int = ALWAYS
+    activity_type: str | None = None
+    session_id: bytes | None = None
+    """As it is stored."""
+    app: str | None = None
+    after: Place = Place(-ALWAYS, 0)
+    before: Place = Place(ALWAYS, 0)
+    last: int = ALWAYS
+
+    def values(self) -> dict[str, Any]:
+        """Return the values of FILTERS."""
+        return {
+            "activity_type": self.activity_type,
+            "session_id": self.session_id,
+            "app": self.app,
+            "after": self.after.timestamp,
+            "after_seq": self.after.seq,
+            "before": self.before.timestamp,
+            "before_seq": self.before.seq,
+            "last": self.last,
+        }
 
 
 def newest_of_user(
     conn: sqlite3.Connection, query: IndexQuery, limit: int, *, oldest: bool = False
-) -> list[tuple[Any, ...]]:
-    """Return the newest (or ``oldest``) activities as rows of COLUMNS."""
-    return list(rows_at(conn, [seq for _, seq in places_of_user(conn, query, limit, oldest=oldest)]))
+) -> list[ActivityRow]:
+    """Return the newest (or ``oldest``) activities."""
+    return list(rows_at(conn, [place.seq for place in places_of_user(conn, query, limit, oldest=oldest)]))
 
 
-def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-    """Iterate over rows of COLUMNS in the order of ``seqs``."""
-    # CROSS JOIN keeps the order of the list without sorting the rows, which may be as large as a request.
-    return conn.execute(
-        f"SELECT {', '.join(COLUMNS.values())} FROM (SELECT value AS wanted FROM json_each(?)) "
-        "CROSS JOIN user_activities ON seq = wanted",
-        (to_json(list(seqs)),),
-    )
+def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[ActivityRow]:
+    """Iterate over the activities at ``seqs``, in their order."""
+    return _ROWS_AT.each(conn, seqs=to_json(list(seqs)))
 
 
-def places_of_user(
-    conn: sqlite3.Connection, query: IndexQuery, limit: int, *, oldest: bool = False
-) -> list[tuple[int, int]]:
-    """Return (timestamp, seq) of the newest (or ``oldest``) activities. Reads up to ``limit`` matches of each
-    partition, and stops after the partition in which it has ``limit``."""
-    order = "ASC" if oldest else "DESC"
-    found = _in_tail(conn, query, f"ORDER BY timestamp {order}, seq {order} LIMIT {int(limit)}")
+def places_of_user(conn: sqlite3.Connection, query: IndexQuery, limit: int, *, oldest: bool = False) -> list[Place]:
+    """Return the places of the newest (or ``oldest``) activities. Reads up to ``limit`` matches of each partition, and
+    stops after the partition in which it has ``limit``."""
+    values = query.values() | {"limit": limit}
+    found = _IN_TAIL[oldest].all(conn, user=query.user_id, low=query.low, high=query.high, **values)
     user = user_key(conn, query.user_id)
-    conditions = "".join(f" AND {_SEQ.sub('p.seq', condition)}" for condition in query.where)
-    indexed_rows = (
-        "SELECT a.timestamp, p.seq FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq "
-        f"WHERE p.part = ? AND p.user = ? AND p.at BETWEEN ? AND ?{conditions} "
-        f"ORDER BY p.at {order}, p.seq {order} LIMIT {int(limit)}"
-    )
     indexed = 0
-    for number, low, high in (
+    for part, low, high in (
         partitions.partitions(conn, query.low, query.high, oldest=oldest) if user is not None else ()
     ):
-        rows = conn.execute(indexed_rows, (number, user, low, high, *query.values)).fetchall()
+        rows = _IN_PARTITION[oldest].all(conn, part=part, user=user, low=low, high=high, **values)
         found += rows
         indexed += len(rows)
         if indexed >= limit:  # the next partitions are further away than all of these
@@ -206,15 +260,43 @@ def places_of_user(
     return found[:limit]
 
 
-def _in_tail(conn: sqlite3.Connection, query: IndexQuery, order: str) -> list[tuple[int, int]]:
-    where, values = ["user_id = ?", *query.where], [query.user_id, *query.values]
-    for condition, bound in (("timestamp >= ?", query.low), ("timestamp <= ?", query.high)):
-        if bound is not None:
-            where.append(condition)
-            values.append(bound)
-    # NOT INDEXED: read the few rows of the tail by seq, not all rows by the index in the requested order.
-    rows = TAIL.replace("user_activities", "user_activities NOT INDEXED")
-    return conn.execute(
-        f"SELECT timestamp, seq FROM {rows} AND {' AND '.join(where)} {order}",
-        values,
-    ).fetchall()
+# CROSS JOIN keeps the order of the list without sorting the rows, which may be as large as a request.
+_ROWS_AT = TextStatement(
+    f"SELECT {', '.join(COLUMNS.values())} FROM (SELECT value AS wanted FROM json_each(:seqs)) "
+    "CROSS JOIN user_activities ON seq = wanted",
+    ActivityRow,
+    reason="a join order",
+)
+FILTERS = " AND ".join(
+    (
+        "(:activity_type IS NULL OR activity_type = :activity_type)",
+        "(:session_id IS NULL OR session_id = :session_id)",
+        "(:app IS NULL OR app = :app)",
+        "(timestamp, {seq}) > (:after, :after_seq)",
+        "(timestamp, {seq}) < (:before, :before_seq)",
+        "{seq} <= :last",
+    )
+)
+"""SQL for the conditions of an IndexQuery, apart from user and time."""
+_ORDERS = {True: "ASC", False: "DESC"}
+# NOT INDEXED: read the few rows of the tail by seq, not all rows by the index in the requested order.
+_IN_TAIL = {
+    oldest: TextStatement(
+        f"SELECT timestamp, seq FROM {TAIL.replace('user_activities', 'user_activities NOT INDEXED')} "
+        f"AND user_id = :user AND timestamp BETWEEN :low AND :high AND {FILTERS.format(seq='seq')} "
+        f"ORDER BY timestamp {order}, seq {order} LIMIT :limit",
+        Place,
+        reason="an index hint",
+    )
+    for oldest, order in _ORDERS.items()
+}
+_IN_PARTITION = {
+    oldest: TextStatement(
+        "SELECT a.timestamp, p.seq FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq "
+        "WHERE p.part = :part AND p.user = :user AND p.at BETWEEN :low AND :high "
+        f"AND {FILTERS.format(seq='p.seq')} ORDER BY p.at {order}, p.seq {order} LIMIT :limit",
+        Place,
+        reason="a join order",
+    )
+    for oldest, order in _ORDERS.items()
+}

@@ -8,7 +8,9 @@ within 7 days), I (with a key activity), F (active days / 28) and A (key activit
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import Any, NamedTuple
+
+from peewee import SQL, fn
 
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.core.timezones import LocalTime
@@ -16,8 +18,9 @@ from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.session_table import LIVE_PAGES
 from flashflow.backend.store.analytics import totals
 from flashflow.backend.store.analytics.totals import Slice
+from flashflow.backend.store.engine.statement import Statement, TextStatement
 from flashflow.backend.store.rollups.dimensions import key_of
-from flashflow.backend.store.rollups.models import OTHER
+from flashflow.backend.store.rollups.models import OTHER, NameKey
 from flashflow.backend.store.rollups.partitions import BITS, partition_of
 
 FORMULA = 2
@@ -25,16 +28,36 @@ FORMULA = 2
 TRAILING_DAYS = 28
 RECENT_DAYS = 7
 
-_ACTIVE_DAYS = (
-    "SELECT COUNT(*) FROM (SELECT day.value AS day FROM json_each(?) day WHERE EXISTS (SELECT 1 FROM figure_users u "
-    "JOIN main.user_days d ON d.day = day.value AND d.user = u.key WHERE u.user_id = ? AND (? = 0 OR d.app = ?)) "
-    f"UNION SELECT local_hour(timestamp) / 24 FROM {user_index.TAIL} AND user_id = ? AND timestamp >= ? "
-    "AND (? IS NULL OR app = ?))"
+
+class _Session(NamedTuple):
+    pages: int
+    duration: int
+    start_time: int
+    key_activities: int
+
+
+_ACTIVE_DAYS = TextStatement(
+    "SELECT COUNT(*) FROM (SELECT day.value AS day FROM json_each(:days) day WHERE EXISTS "
+    "(SELECT 1 FROM figure_users u JOIN main.user_days d ON d.day = day.value AND d.user = u.key "
+    "WHERE u.user_id = :user AND (:app_key = 0 OR d.app = :app_key)) "
+    f"UNION SELECT local_hour(timestamp) / 24 FROM {user_index.TAIL} AND user_id = :user AND timestamp >= :since "
+    "AND (:app IS NULL OR app = :app))",
+    reason="a table of the main file behind a temporary one",
 )
-_KEY_TYPES_USED = (
+_KEY_TYPES_USED = TextStatement(
     f"SELECT COUNT(DISTINCT activity_type) FROM ({user_index.SINCE}) "
     f"WHERE activity_type IN (SELECT name FROM figure_names WHERE kind = {OTHER['type']} AND marked) "
-    "AND (?3 IS NULL OR app = ?3)"
+    "AND (:app IS NULL OR app = :app)",
+    reason="a join order",
+)
+_KEY_TYPES = Statement(NameKey.select(fn.COUNT(SQL("*"))).where(NameKey.kind == OTHER["type"], NameKey.marked))
+_SESSIONS = TextStatement(
+    f"SELECT {LIVE_PAGES} AS pages, COALESCE(end_time, last_seen) - start_time AS duration, start_time, key_activities "
+    "FROM json_each(:parts) t CROSS JOIN user_sessions INDEXED BY user_sessions_user "
+    f"WHERE {partition_of('start_time')} = t.value AND user_id = :user AND start_time >= :since "
+    "AND (:app IS NULL OR app = :app)",
+    _Session,
+    reason="an index hint",
 )
 
 
@@ -56,40 +79,26 @@ class Scoring:
         sums = totals.sessions(conn, trailing, self._since, far, app, "main.session_days")
         self._mean_pages = sums.pages / sums.sessions if sums.sessions else 0.0
         self._mean_ms = sums.duration / sums.sessions if sums.sessions else 0.0
-        (self._key_types,) = conn.execute(
-            "SELECT COUNT(*) FROM figure_names WHERE kind = ? AND marked", (OTHER["type"],)
-        ).fetchone()
+        self._key_types = _KEY_TYPES.value(conn)
 
     def of(self, user_id: str) -> tuple[float, dict[str, float]]:
         """Return a user's score and its parts; 0 and no parts without activity in the trailing days."""
-        app = self._app
-        sessions: list[tuple[int, int, int, int]] = self._conn.execute(
-            f"SELECT {LIVE_PAGES}, COALESCE(end_time, last_seen) - start_time, start_time, key_activities "
-            "FROM json_each(?) t CROSS JOIN user_sessions INDEXED BY user_sessions_user "
-            f"WHERE {partition_of('start_time')} = t.value AND user_id = ? AND start_time >= ? "
-            "AND (? IS NULL OR app = ?)",
-            (self._parts, user_id, self._since, app, app),
-        ).fetchall()
-        (days,) = self._conn.execute(
-            _ACTIVE_DAYS, (self._days, user_id, self._app_key, self._app_key, user_id, self._since, app, app)
-        ).fetchone()
+        which = {"user": user_id, "since": self._since, "app": self._app}
+        sessions = _SESSIONS.all(self._conn, parts=self._parts, **which)
+        days = _ACTIVE_DAYS.value(self._conn, days=self._days, app_key=self._app_key, **which)
         if not sessions and not days:
             return 0.0, {}
-        deep = [pages > self._mean_pages for pages, *_ in sessions]
+        deep = [session for session in sessions if session.pages > self._mean_pages]
         parts = {
-            "C": _share(deep),
-            "D": _share([duration > self._mean_ms for _, duration, *_ in sessions]),
-            "R": _share([d and row[2] >= self._recent for d, row in zip(deep, sessions, strict=True)]),
+            "C": _share(deep, sessions),
+            "D": _share([session for session in sessions if session.duration > self._mean_ms], sessions),
+            "R": _share([session for session in deep if session.start_time >= self._recent], sessions),
             "F": min(days / TRAILING_DAYS, 1.0),
         }
         if self._key_types:
-            parts["I"] = _share([key > 0 for *_, key in sessions])
-            parts["A"] = min(self._used(user_id) / self._key_types, 1.0)
+            parts["I"] = _share([session for session in sessions if session.key_activities > 0], sessions)
+            parts["A"] = min(_KEY_TYPES_USED.value(self._conn, **which) / self._key_types, 1.0)
         return score_of(parts), parts
-
-    def _used(self, user_id: str) -> int:
-        (used,) = self._conn.execute(_KEY_TYPES_USED, (user_id, self._since, self._app)).fetchone()
-        return int(used)
 
 
 def score_of(parts: dict[str, float]) -> float:
@@ -97,5 +106,5 @@ def score_of(parts: dict[str, float]) -> float:
     return round(100 * sum(parts.values()) / len(parts), 2)
 
 
-def _share(flags: list[Any]) -> float:
-    return sum(map(bool, flags)) / len(flags) if flags else 0.0
+def _share(some: list[Any], of: list[Any]) -> float:
+    return len(some) / len(of) if of else 0.0

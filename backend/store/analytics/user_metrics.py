@@ -4,20 +4,46 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from peewee import SQL, fn
 
 from flashflow.backend.core.clock import DAY_MS, to_datetime
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.schemas.records import NameCount, UserAnalytics
-from flashflow.backend.store.activity import user_index
+from flashflow.backend.store.activity import models, user_index
+from flashflow.backend.store.activity.models import UserActivity, UserSession
 from flashflow.backend.store.analytics import heavy_users
 from flashflow.backend.store.analytics.engagement_score import FORMULA, Scoring
-from flashflow.backend.store.engine.sql import conditions
+from flashflow.backend.store.engine.statement import Statement, TextStatement, any_or_same, slot
 from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.notifications.models import Notification
 from flashflow.backend.store.rollups.dimensions import key_of
+from flashflow.backend.store.rollups.models import RollupState
 from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS
 from flashflow.backend.store.rollups.schema import OF_USER
 
 TOP = 10
+
+
+class _Sessions(NamedTuple):
+    """The number of sessions and their mean length in seconds."""
+
+    total: int
+    mean: float | None
+
+
+class _Active(NamedTuple):
+    users: int
+    activities: int
+
+
+class NotificationCounts(NamedTuple):
+    """Notifications, and how many of them were delivered and read."""
+
+    made: int
+    delivered: int
+    read: int
 
 
 def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, scoring: Scoring) -> UserAnalytics:
@@ -39,61 +65,67 @@ def user_analytics(conn: sqlite3.Connection, user_id: str, app: str | None, scor
     )
 
 
-_COUNTED = (
-    f"SELECT COALESCE(SUM(d.activities), 0) FROM figure_users u CROSS JOIN {OF_USER} AND d.user = u.key "
-    "WHERE u.user_id = ? AND (? = 0 OR d.app = ?)"
-)
-
-
 def _activities_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tuple[int, int | None]:
     """Return the number of activities ever, by the rollups (which pruning does not change) and the tail, and the time
     of the latest."""
     key = 0 if app is None else (key_of(conn, "app", app) or -1)
-    (folded,) = conn.execute(_COUNTED, (user_id, key, key)).fetchone()
-    (tail,) = conn.execute(
-        f"SELECT COUNT(*) FROM {user_index.TAIL} AND user_id = ? AND (? IS NULL OR app = ?)", (user_id, app, app)
-    ).fetchone()
-    newest = user_index.newest_of_user(conn, user_index.IndexQuery(user_id, *conditions([("app = ?", app)])), 1)
-    last = newest[0][6] if newest else None
+    aggregated = _AGGREGATED.value(conn, user=user_id, app=key)
+    tail = _IN_TAIL.value(conn, user=user_id, app=app)
+    newest = user_index.places_of_user(conn, user_index.IndexQuery(user_id, app=app), 1)
+    last = newest[0].timestamp if newest else None
     if last is None and app is None:
-        row = conn.execute("SELECT last_activity FROM user_analytics WHERE user_id = ?", (user_id,)).fetchone()
-        last = None if row is None else row[0]
-    return folded + tail, last
+        last = _LAST_ACTIVITY.value(conn, user=user_id)
+    return aggregated + tail, last
 
 
 def _sessions_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tuple[int, float | None]:
     """Return the number of sessions ever (of one app: stored ones), and their mean length in seconds."""
-    total, mean = conn.execute(
-        f"WITH RECURSIVE {SESSION_PARTS} SELECT COUNT(*), "
-        "AVG(CASE WHEN end_time IS NOT NULL THEN (end_time - start_time) / 1000.0 END) "
-        f"FROM {BY_PART} WHERE user_id = ? AND (? IS NULL OR app = ?)",
-        (user_id, app, app),
-    ).fetchone()
-    if app is None:
-        row = conn.execute("SELECT total_sessions FROM user_analytics WHERE user_id = ?", (user_id,)).fetchone()
-        total = max(total, row[0] + user_index.uncounted_sessions(conn, user_id)) if row is not None else total
-    return total, mean
+    stored = _SESSIONS.one(conn, user=user_id, app=app)
+    assert stored is not None
+    if app is None and (ever := _TOTAL_SESSIONS.value(conn, user=user_id)) is not None:
+        ever += user_index.uncounted_sessions(conn, user_id)
+        return max(stored.total, ever), stored.mean
+    return stored
+
+
+_U = models.UserAnalytics
+_AGGREGATED = TextStatement(
+    f"SELECT COALESCE(SUM(d.activities), 0) FROM figure_users u CROSS JOIN {OF_USER} AND d.user = u.key "
+    "WHERE u.user_id = :user AND (:app = 0 OR d.app = :app)",
+    reason="a join order",
+)
+_IN_TAIL = Statement(
+    UserActivity.select(fn.COUNT(SQL("*"))).where(
+        UserActivity.seq > RollupState.select(RollupState.through),
+        UserActivity.user_id == slot("user"),
+        any_or_same(UserActivity.app),
+    )
+)
+_LAST_ACTIVITY = Statement(_U.select(_U.last_activity).where(_U.user_id == slot("user")))
+_TOTAL_SESSIONS = Statement(_U.select(_U.total_sessions).where(_U.user_id == slot("user")))
+_SESSIONS = TextStatement(
+    f"WITH RECURSIVE {SESSION_PARTS} SELECT COUNT(*) AS total, "
+    "AVG(CASE WHEN end_time IS NOT NULL THEN (end_time - start_time) / 1000.0 END) AS mean "
+    f"FROM {BY_PART} WHERE user_id = :user AND (:app IS NULL OR app = :app)",
+    _Sessions,
+    reason="an index hint",
+)
 
 
 def store_analytics(tx: Tx, metrics: Sequence[UserAnalytics]) -> None:
     """Store metrics in ``user_analytics`` after sessions ended, and promote heavy users."""
-    tx.conn.executemany(
-        "UPDATE user_analytics SET avg_session_duration = ?, most_visited_pages = ?, favorite_features = ?, "
-        "engagement_score = ?, engagement_parts = ?, computed_at = ?, formula = ? WHERE user_id = ?",
-        [
-            (
-                user.avg_session_duration,
-                _as_counts(user.most_visited_pages),
-                _as_counts(user.favorite_features),
-                user.engagement_score,
-                to_json(user.engagement_parts),
-                tx.now_ms,
-                FORMULA,
-                user.user_id,
-            )
-            for user in metrics
-        ],
-    )
+    for user in metrics:
+        _STORE.run(
+            tx.conn,
+            user=user.user_id,
+            avg_session_duration=user.avg_session_duration,
+            most_visited_pages=_as_counts(user.most_visited_pages),
+            favorite_features=_as_counts(user.favorite_features),
+            engagement_score=user.engagement_score,
+            engagement_parts=to_json(user.engagement_parts),
+            computed_at=tx.now_ms,
+            formula=FORMULA,
+        )
     heavy_users.promote(tx, [user.user_id for user in metrics if user.total_activities >= heavy_users.HEAVY_AT])
 
 
@@ -102,19 +134,25 @@ def _as_counts(names: Sequence[NameCount]) -> str:
     return to_json({one.name: one.count for one in names})
 
 
-_UNSETTLED = (
+_COMPUTED = (
+    _U.avg_session_duration, _U.most_visited_pages, _U.favorite_features, _U.engagement_score, _U.engagement_parts,
+    _U.computed_at, _U.formula,
+)  # fmt: skip
+_STORE = Statement(_U.update({field: slot(field.name) for field in _COMPUTED}).where(_U.user_id == slot("user")))
+_UNSETTLED = TextStatement(
     "SELECT user_id FROM user_analytics WHERE computed_at IS NULL OR computed_at <= last_activity "
-    "OR (last_activity >= ? AND (computed_at < ? OR formula IS NOT ?)) "
+    "OR (last_activity >= :since AND (computed_at < :day_start OR formula IS NOT :formula)) "
     "UNION SELECT s.user_id FROM user_sessions s INDEXED BY user_sessions_start "
     "JOIN user_analytics u ON u.user_id = s.user_id "
-    f"WHERE s.start_time >= (SELECT MAX(start_time) FROM user_sessions) - {2 * DAY_MS} AND s.end_time > u.computed_at"
+    f"WHERE s.start_time >= (SELECT MAX(start_time) FROM user_sessions) - {2 * DAY_MS} AND s.end_time > u.computed_at",
+    reason="an index hint",
 )
 
 
 def unsettled_users(conn: sqlite3.Connection, day_start: int, since: int) -> list[str]:
     """Return users whose stored metrics are outdated: written before their latest activity or a recent session's end;
     or seen at ``since`` or later and written before ``day_start`` or by another formula (a score covers 28 days)."""
-    return [user_id for (user_id,) in conn.execute(_UNSETTLED, (since, day_start, FORMULA))]
+    return [user_id for (user_id,) in _UNSETTLED.each(conn, since=since, day_start=day_start, formula=FORMULA)]
 
 
 def _top(counts: Mapping[str, int]) -> tuple[NameCount, ...]:
@@ -124,22 +162,34 @@ def _top(counts: Mapping[str, int]) -> tuple[NameCount, ...]:
 
 def today_activity(conn: sqlite3.Connection, start_ms: int, end_ms: int) -> tuple[int, int, int]:
     """Count active users, sessions started and activities in ``[start_ms, end_ms)``."""
-    users, activities = conn.execute(
-        "SELECT COUNT(DISTINCT user_id), COUNT(*) FROM user_activities WHERE timestamp >= ? AND timestamp < ?",
-        (start_ms, end_ms),
-    ).fetchone()
-    (sessions,) = conn.execute(
-        "SELECT COUNT(*) FROM user_sessions WHERE start_time >= ? AND start_time < ?", (start_ms, end_ms)
-    ).fetchone()
-    return users, sessions, activities
+    active = _ACTIVE.one(conn, start=start_ms, end=end_ms)
+    assert active is not None
+    return active.users, _SESSIONS_BEGUN.value(conn, start=start_ms, end=end_ms), active.activities
 
 
-def today_notifications(conn: sqlite3.Connection, start_ms: int, end_ms: int) -> tuple[int, int, int]:
-    """Count notifications that reached the inbox or were stored in ``[start_ms, end_ms)``, and of these the delivered
-    and the read."""
-    made, delivered, read = conn.execute(
-        "SELECT COUNT(*), COUNT(delivered_at), COUNT(read_at) FROM notifications "
-        "WHERE listed_at >= ? AND listed_at < ?",
-        (start_ms, end_ms),
-    ).fetchone()
-    return made, delivered, read
+def today_notifications(conn: sqlite3.Connection, start_ms: int, end_ms: int) -> NotificationCounts:
+    """Count notifications that reached the inbox or were stored in ``[start_ms, end_ms)``."""
+    counts = _NOTIFICATIONS.one(conn, start=start_ms, end=end_ms)
+    assert counts is not None
+    return counts
+
+
+_ACTIVE = Statement(
+    UserActivity.select(
+        fn.COUNT(UserActivity.user_id.distinct()).alias("users"), fn.COUNT(SQL("*")).alias("activities")
+    ).where(UserActivity.timestamp >= slot("start"), UserActivity.timestamp < slot("end")),
+    _Active,
+)
+_SESSIONS_BEGUN = Statement(
+    UserSession.select(fn.COUNT(SQL("*"))).where(
+        UserSession.start_time >= slot("start"), UserSession.start_time < slot("end")
+    )
+)
+_NOTIFICATIONS = Statement(
+    Notification.select(
+        fn.COUNT(SQL("*")).alias("made"),
+        fn.COUNT(Notification.delivered_at).alias("delivered"),
+        fn.COUNT(Notification.read_at).alias("read"),
+    ).where(Notification.listed_at >= slot("start"), Notification.listed_at < slot("end")),
+    NotificationCounts,
+)

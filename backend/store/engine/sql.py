@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from flashflow.backend.core.encoding import to_json
 
@@ -17,17 +17,20 @@ PAGE_BYTES = 2 * 1024 * 1024
 """A page of a list ends once its rows have this many bytes; a single row may be larger."""
 
 
-class Taken(NamedTuple):
+R = TypeVar("R", bound=tuple[Any, ...])
+
+
+class Taken(NamedTuple, Generic[R]):
     """Rows, and whether there are more."""
 
-    rows: list[tuple[Any, ...]]
+    rows: list[R]
     more: bool
 
 
-def take(rows: Iterable[tuple[Any, ...]], most: int, most_bytes: int | None = PAGE_BYTES) -> Taken:
+def take(rows: Iterable[R], most: int, most_bytes: int | None = PAGE_BYTES) -> Taken[R]:
     """Take the first ``most`` rows, fewer once they have ``most_bytes``, at least one. Reads one row further, so a
     cursor over an index never has more in memory."""
-    taken: list[tuple[Any, ...]] = []
+    taken: list[R] = []
     size = 0
     for row in rows:
         if len(taken) == most or (most_bytes is not None and size >= most_bytes):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
@@ -25,6 +25,7 @@ from peewee import (
     Model,
     NodeList,
     Query,
+    Select,
     SqliteDatabase,
     fn,
 )
@@ -66,14 +67,28 @@ def slots(*fields: Field[Any]) -> dict[Field[Any], Slot]:
     return {field: slot(field.name, field) for field in fields}
 
 
-def columns(model: type[Model], row: type[tuple[Any, ...]]) -> list[Field[Any]]:
-    """Return the fields of ``model`` that a row of the type ``row`` (a NamedTuple) has, in its order."""
-    return [getattr(model, name) for name in getattr(row, "_fields", ())]
+def as_stored(field: Field[Any]) -> Field[Any]:
+    """Select ``field`` as it is stored, for example an id or JSON that is only copied."""
+    selected: Field[Any] = field.converter(_unchanged)
+    return selected
+
+
+def columns(model: type[Model], row: type[tuple[Any, ...]], *, stored: Collection[str] = ()) -> list[Field[Any]]:
+    """Return the fields of ``model`` that a row of the type ``row`` (a NamedTuple) has, in its order. Those named in
+    ``stored`` are selected ``as_stored``."""
+    fields = [getattr(model, name) for name in getattr(row, "_fields", ())]
+    return [as_stored(field) if field.name in stored else field for field in fields]
 
 
 def among(column: ColumnBase, name: str) -> Expression:
     """Build the condition that ``column`` is one of the list ``name``, which the call gives as a sequence."""
     return Expression(column, "IN", NodeList((SQL("(SELECT value FROM json_each("), Slot(name, to_json), SQL("))"))))
+
+
+def listed(name: str) -> Any:
+    """Build a table of the list ``name``, which the call gives as a sequence: its column ``value``, in its order."""
+    values = NodeList((SQL("json_each("), Slot(name, to_json), SQL(")")), glue="")
+    return Select([values], [SQL("value")]).alias(name)
 
 
 def upsert(key: Sequence[Field[Any]], values: Sequence[Field[Any]]) -> Query:
@@ -126,7 +141,9 @@ class _Statement(Generic[Row]):
         self.place = line if _ON_LINE[line] == 1 else f"{line}#{_ON_LINE[line]}"
         """Module and line, for messages and tests; numbered where a loop makes several statements."""
         self._compiled: Compiled | None = None
+        self._encoders: Sequence[tuple[str, Convert]]
         self._make: Callable[[Iterable[Any]], Row]
+        self._decode_first: Convert | None
         self._bulk: _Bulk | None = None
         STATEMENTS.append(self)
 
@@ -138,7 +155,9 @@ class _Statement(Generic[Row]):
         """The SQL with its slots and columns, compiled at first use."""
         if self._compiled is None:
             compiled = self._compile()
+            self._encoders = tuple(compiled.slots.items())
             self._make = self._row_maker(compiled)
+            self._decode_first = compiled.columns[0][1] if compiled.columns else None
             self._compiled = compiled
         return self._compiled
 
@@ -166,8 +185,8 @@ class _Statement(Generic[Row]):
 
     def _execute(self, conn: sqlite3.Connection, values: dict[str, Any]) -> sqlite3.Cursor:
         compiled = self._compiled or self.compiled
-        for name, convert in compiled.slots.items():
-            values[name] = convert(values[name])
+        for name, encode in self._encoders:
+            values[name] = encode(values[name])
         return conn.execute(compiled.sql, values)
 
     def run(self, conn: sqlite3.Connection, /, **values: Any) -> sqlite3.Cursor:
@@ -197,13 +216,17 @@ class _Statement(Generic[Row]):
     def value(self, conn: sqlite3.Connection, /, **values: Any) -> Any:
         """Return the first column of the first row; None without a row."""
         found = self._execute(conn, values).fetchone()
-        return None if found is None else self._make(found)[0]  # type: ignore[index]  # a row is a tuple
+        if found is None or self._decode_first is None:
+            return None if found is None else found[0]
+        return self._decode_first(found[0])
 
     def many(self, conn: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Run an INSERT, or SQL with ``{rows:…}``, over all ``rows``, each with its values in the order of the slots
         (``execute_rows``)."""
+        if not rows:
+            return
         if self._bulk is None:
-            self._bulk = _Bulk.of(self.compiled, self.place)
+            self._bulk = _Bulk.of(self.compiled, self.place, getattr(rows[0], "_fields", None))
         sql, encoders = self._bulk
         if encoders:
             rows = [[value if e is None else e(value) for e, value in zip(encoders, row, strict=True)] for row in rows]
@@ -217,11 +240,13 @@ class _Bulk(NamedTuple):
     encoders: Sequence[Convert | None]
 
     @classmethod
-    def of(cls, compiled: Compiled, place: str) -> _Bulk:
+    def of(cls, compiled: Compiled, place: str, fields: Sequence[str] | None) -> _Bulk:
         found = _ROWS.search(compiled.sql) or _VALUES.search(compiled.sql)
         if found is None:
             raise TypeError(f"{place}: the statement has neither VALUES of slots alone nor {{rows:…}}")
         names = [name.strip().removeprefix(":") for name in found[1].split(",")]
+        if fields is not None and list(fields) != names:
+            raise TypeError(f"{place}: the statement stores {names}, its rows have {list(fields)}")
         encoders = [compiled.slots.get(name) for name in names]
         start, end = found.span()
         head = "VALUES " if found.re is _VALUES else ""
@@ -304,9 +329,15 @@ def _column(node: Any) -> tuple[str | None, Convert | None]:
     name = getattr(node, "_alias", None)
     plain = node.node if isinstance(node, Alias) else node
     convert = getattr(node, "_converter", None) or getattr(plain, "_converter", None)
-    if not isinstance(plain, Field):
-        return name, convert
-    return name or plain.column_name, convert or (plain.python_value if _encodes(plain) else None)
+    if isinstance(plain, Field):
+        name = name or plain.column_name
+        if convert is None and _encodes(plain):
+            convert = plain.python_value
+    return name, None if convert is _unchanged else convert
+
+
+def _unchanged(value: Any) -> Any:
+    return value
 
 
 def _encodes(field: Field[Any]) -> bool:

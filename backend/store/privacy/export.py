@@ -15,13 +15,15 @@ import msgspec
 
 from flashflow.backend.schemas.records import Activity, Notification, Session
 from flashflow.backend.store.activity import user_index
-from flashflow.backend.store.activity.activities import COLUMNS, last_seq, to_activity
+from flashflow.backend.store.activity.activities import last_seq, to_activity
+from flashflow.backend.store.activity.session_cache import SessionRow
 from flashflow.backend.store.activity.session_table import READ_COLUMNS, sessions_at, to_session
+from flashflow.backend.store.activity.user_index import COLUMNS, ActivityRow, IndexQuery, Place
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.sql import Taken, clause, conditions, take
 from flashflow.backend.store.notifications.notifications import COLUMNS as NOTIFICATION_COLUMNS
 from flashflow.backend.store.notifications.notifications import last_places, rows_at, to_notification
-from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS
+from flashflow.backend.store.rollups.partitions import ALWAYS, BY_PART, SESSION_PARTS
 
 T = TypeVar("T")
 SLICE = 500
@@ -48,8 +50,9 @@ def activities(store: Store, which: ExportFilter) -> Iterator[Sequence[Activity]
     if which.user_id is not None:
         return _of_user(store, which)
     where, values = _filters(which, "timestamp")
-    query = f"SELECT {COLUMNS} FROM user_activities NOT INDEXED{clause(['seq > ?', 'seq <= ?', *where])} "
-    return _by_seq(store, "user_activities", last_seq, query, values, to_activity)
+    columns = ", ".join(COLUMNS.values())
+    query = f"SELECT {columns} FROM user_activities NOT INDEXED{clause(['seq > ?', 'seq <= ?', *where])} "
+    return _by_seq(store, "user_activities", last_seq, query, values, lambda row: to_activity(ActivityRow._make(row)))
 
 
 def sessions(store: Store, which: ExportFilter) -> Iterator[Sequence[Session]]:
@@ -58,7 +61,9 @@ def sessions(store: Store, which: ExportFilter) -> Iterator[Sequence[Session]]:
     if which.user_id is None:
         bounded = clause(["seq > ?", "seq <= ?", *where])
         query = f"SELECT {READ_COLUMNS} FROM user_sessions NOT INDEXED{bounded} "
-        return _by_seq(store, "user_sessions", _last_session, query, values, to_session)
+        return _by_seq(
+            store, "user_sessions", _last_session, query, values, lambda row: to_session(SessionRow._make(row))
+        )
     query = f"WITH RECURSIVE {SESSION_PARTS} SELECT seq FROM {BY_PART}{clause(where)} ORDER BY seq"
     seqs = store.read(lambda conn: array("q", (seq for (seq,) in conn.execute(query, values))))
     return _at(store, seqs, sessions_at, to_session)
@@ -85,7 +90,7 @@ def _at(
     store: Store,
     seqs: Sequence[int],
     read: Callable[[sqlite3.Connection, Sequence[int]], Iterator[tuple[Any, ...]]],
-    record: Callable[[tuple[Any, ...]], T],
+    record: Callable[[Any], T],
 ) -> Iterator[Sequence[T]]:
     """Slices of the rows at ``seqs``, which ascend. Rows deleted meanwhile are left out."""
     start = 0
@@ -134,25 +139,25 @@ def _by_seq(
 
 
 def _of_user(store: Store, which: ExportFilter) -> Iterator[Sequence[Activity]]:
-    where, values = conditions([("app = ?", which.app)])
-    high = None if which.until is None else which.until - 1
-    top = store.read(last_seq)
-    low, place = which.since, (-1, -1)
+    query = IndexQuery(
+        str(which.user_id),
+        -ALWAYS if which.since is None else which.since,
+        ALWAYS if which.until is None else which.until - 1,
+        app=which.app,
+        last=store.read(last_seq),
+    )
     while True:
-        query = user_index.IndexQuery(
-            str(which.user_id), [*where, "seq <= ?", "(timestamp, seq) > (?, ?)"], [*values, top, *place], low, high
-        )
         rows, more = store.read(lambda conn, query=query: _oldest(conn, query))  # type: ignore[misc]
         yield [to_activity(row) for row in rows]
         if not more:
             return
-        low = rows[-1][6]
-        place = (low, rows[-1][0])
+        place = Place(rows[-1].timestamp, rows[-1].seq)
+        query = query._replace(low=place.timestamp, after=place)
 
 
-def _oldest(conn: sqlite3.Connection, query: user_index.IndexQuery) -> Taken:
+def _oldest(conn: sqlite3.Connection, query: IndexQuery) -> Taken[ActivityRow]:
     places = user_index.places_of_user(conn, query, SLICE + 1, oldest=True)
-    return take(user_index.rows_at(conn, [seq for _, seq in places]), SLICE, SLICE_BYTES)
+    return take(user_index.rows_at(conn, [place.seq for place in places]), SLICE, SLICE_BYTES)
 
 
 def _last_session(conn: sqlite3.Connection) -> int:

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from peewee import SQL, fn
+from peewee import SQL, ColumnBase, Expression, fn
 
 from flashflow.backend.store.activity.models import PARTITION_BITS, ActivityByUser, ActivityPart, UserSession
 from flashflow.backend.store.engine.statement import Statement, slot
@@ -35,6 +35,11 @@ class Partition(NamedTuple):
 def partition_of(timestamp: str) -> str:
     """Build SQL for the partition of a timestamp."""
     return f"({timestamp}) >> {BITS}"
+
+
+def partition(timestamp: ColumnBase) -> Expression:
+    """Build the expression for the partition of a timestamp, as the sessions' index has it."""
+    return Expression(timestamp, ">>", BITS)
 
 
 def place_in(timestamp: str) -> str:
