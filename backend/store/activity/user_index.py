@@ -215,6 +215,11 @@ class IndexQuery(NamedTuple):
     before: Place = Place(ALWAYS, 0)
     last: int = ALWAYS
 
+    @property
+    def is_filtered(self) -> bool:
+        """Whether there is a filter other than user and time."""
+        return self._replace(user_id="", low=-ALWAYS, high=ALWAYS) != IndexQuery("")
+
     def values(self) -> dict[str, Any]:
         """Return the values of FILTERS."""
         return {
@@ -244,14 +249,17 @@ def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[ActivityR
 def places_of_user(conn: sqlite3.Connection, query: IndexQuery, limit: int, *, oldest: bool = False) -> list[Place]:
     """Return the places of the newest (or ``oldest``) activities. Reads up to ``limit`` matches of each partition, and
     stops after the partition in which it has ``limit``."""
-    values = query.values() | {"limit": limit}
-    found = _IN_TAIL[oldest].all(conn, user=query.user_id, low=query.low, high=query.high, **values)
+    filtered = query.is_filtered
+    values = query.values() if filtered else {}
+    found = _IN_TAIL[oldest, filtered].all(
+        conn, user=query.user_id, low=query.low, high=query.high, limit=limit, **values
+    )
     user = user_key(conn, query.user_id)
-    indexed = 0
+    in_partition, indexed = _IN_PARTITION[oldest, filtered], 0
     for part, low, high in (
         partitions.partitions(conn, query.low, query.high, oldest=oldest) if user is not None else ()
     ):
-        rows = _IN_PARTITION[oldest].all(conn, part=part, user=user, low=low, high=high, **values)
+        rows = in_partition.all(conn, part=part, user=user, low=low, high=high, limit=limit, **values)
         found += rows
         indexed += len(rows)
         if indexed >= limit:  # the next partitions are further away than all of these
@@ -269,6 +277,7 @@ _ROWS_AT = TextStatement(
 )
 FILTERS = " AND ".join(
     (
+        "",
         "(:activity_type IS NULL OR activity_type = :activity_type)",
         "(:session_id IS NULL OR session_id = :session_id)",
         "(:app IS NULL OR app = :app)",
@@ -277,26 +286,31 @@ FILTERS = " AND ".join(
         "{seq} <= :last",
     )
 )
-"""SQL for the conditions of an IndexQuery, apart from user and time."""
-_ORDERS = {True: "ASC", False: "DESC"}
+"""SQL for further conditions, those of an IndexQuery apart from user and time."""
+# By whether the oldest come first, and whether the query is filtered: most are not.
+_VARIANTS = [
+    ((oldest, filtered), order, FILTERS if filtered else "")
+    for oldest, order in ((True, "ASC"), (False, "DESC"))
+    for filtered in (True, False)
+]
 # NOT INDEXED: read the few rows of the tail by seq, not all rows by the index in the requested order.
 _IN_TAIL = {
-    oldest: TextStatement(
+    variant: TextStatement(
         f"SELECT timestamp, seq FROM {TAIL.replace('user_activities', 'user_activities NOT INDEXED')} "
-        f"AND user_id = :user AND timestamp BETWEEN :low AND :high AND {FILTERS.format(seq='seq')} "
+        f"AND user_id = :user AND timestamp BETWEEN :low AND :high{filters.format(seq='seq')} "
         f"ORDER BY timestamp {order}, seq {order} LIMIT :limit",
         Place,
         reason="an index hint",
     )
-    for oldest, order in _ORDERS.items()
+    for variant, order, filters in _VARIANTS
 }
 _IN_PARTITION = {
-    oldest: TextStatement(
+    variant: TextStatement(
         "SELECT a.timestamp, p.seq FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq "
-        "WHERE p.part = :part AND p.user = :user AND p.at BETWEEN :low AND :high "
-        f"AND {FILTERS.format(seq='p.seq')} ORDER BY p.at {order}, p.seq {order} LIMIT :limit",
+        "WHERE p.part = :part AND p.user = :user AND p.at BETWEEN :low AND :high"
+        f"{filters.format(seq='p.seq')} ORDER BY p.at {order}, p.seq {order} LIMIT :limit",
         Place,
         reason="a join order",
     )
-    for oldest, order in _ORDERS.items()
+    for variant, order, filters in _VARIANTS
 }

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
+from peewee import JOIN, fn
 
 from flashflow.backend.core.clock import DAY_MS
+from flashflow.backend.core.encoding import to_json
 from flashflow.backend.store.analytics.totals import Slice
+from flashflow.backend.store.engine.statement import Statement, TextStatement, slot
+from flashflow.backend.store.rollups.models import ActiveDay, CohortDay, UserKey, UserSpan
 from flashflow.backend.store.rollups.packed_timestamps import COLUMN as PACKED
 from flashflow.backend.store.rollups.partitions import between
 from flashflow.backend.store.rollups.schema import FIRST, LAST, OF_USER, week_of
@@ -20,6 +24,8 @@ LOOK = 1.2
 """The cost of looking up a user relative to reading a row (0.5 and 0.4 µs)."""
 
 
+# The statements of active users and of the user list stay text: each is put together from the conditions below, which
+# need a fixed join order, and is one of few texts.
 def active_users(conn: sqlite3.Connection, part: Slice) -> int:
     """Count distinct users with an activity in the slice."""
     if part.nothing:
@@ -95,70 +101,102 @@ def new_users(conn: sqlite3.Connection, part: Slice) -> int:
     """Count users whose first activity ever is in the slice."""
     if part.nothing:
         return 0
-    last = part.last if part.cut is None else part.last - 1
-    (count,) = conn.execute(
-        "SELECT COALESCE(SUM(c.users), 0) FROM active_days t CROSS JOIN cohort_days c "
-        "ON c.app = t.app AND c.first_day = t.day AND c.day = t.day "
-        "WHERE t.type = 0 AND t.app = ? AND t.day BETWEEN ? AND ?",
-        (part.app, part.first, last),
-    ).fetchone()
-    if part.cut is not None:
-        (more,) = conn.execute(
-            "SELECT COUNT(DISTINCT d.user) FROM user_days d JOIN user_spans s ON s.app = ? AND s.user = d.user "
-            f"AND s.first_day = d.day WHERE d.day = ? AND {FIRST} < ? AND (? = 0 OR d.app = ?)",
-            (part.app, part.last, part.cut.at, part.app, part.app),
-        ).fetchone()
-        count += more
-    return int(count)
+    values = _values(part)
+    count = int(_NEW.value(conn, app=part.app, first=part.first, last=values["whole"]))
+    return count if part.cut is None else count + int(_NEW_BEFORE_CUT.value(conn, **values))
 
 
 def daily_users(conn: sqlite3.Connection, part: Slice) -> int:
     """Return the sum of each day's active users."""
     if part.nothing:
         return 0
-    (total,) = conn.execute(
-        "SELECT COALESCE(SUM(users), 0) FROM active_days WHERE type = ? AND app = ? AND day BETWEEN ? AND ?",
-        (part.type, part.app, part.first, part.last),
-    ).fetchone()
-    return int(total)
+    return int(_DAILY.value(conn, type=part.type, app=part.app, first=part.first, last=part.last))
+
+
+_A, _C, _S = ActiveDay, CohortDay, UserSpan
+_DAILY = Statement(
+    _A.select(fn.COALESCE(fn.SUM(_A.users), 0)).where(
+        _A.type == slot("type"), _A.app == slot("app"), _A.day.between(slot("first"), slot("last"))
+    )
+)
+_NEW = Statement(
+    _A.select(fn.COALESCE(fn.SUM(_C.users), 0))
+    .join(_C, JOIN.CROSS)
+    .where(
+        _C.app == _A.app,
+        _C.first_day == _A.day,
+        _C.day == _A.day,
+        _A.type == 0,
+        _A.app == slot("app"),
+        _A.day.between(slot("first"), slot("last")),
+    )
+)
+_NEW_BEFORE_CUT = TextStatement(
+    "SELECT COUNT(DISTINCT d.user) FROM user_days d JOIN user_spans s ON s.app = :app AND s.user = d.user "
+    f"AND s.first_day = d.day WHERE d.day = :last AND {FIRST} < :cut AND {_IN_APP}",
+    reason="SQL shared by the queries of users",
+)
 
 
 # --- retention --------------------------------------------------------------------------------------------------------
 
 
+class _Size(NamedTuple):
+    first_day: int
+    users: int
+
+
+class _Share(NamedTuple):
+    """The users of a cohort on the day ``later`` days after its first."""
+
+    first_day: int
+    later: int
+    users: int
+
+
+_FIRST_DAYS = slot("first"), slot("last")
+_SIZES = Statement(
+    _S.select(_S.first_day, fn.COUNT(_S.user).alias("users"))
+    .where(_S.app == slot("app"), _S.first_day.between(*_FIRST_DAYS))
+    .group_by(_S.first_day),
+    _Size,
+)
+_RETURNED = Statement(
+    _C.select(_C.first_day, (_C.day - _C.first_day).alias("later"), _C.users).where(
+        _C.app == slot("app"), _C.first_day.between(*_FIRST_DAYS), _C.day <= _C.first_day + slot("days")
+    ),
+    _Share,
+)
+_LAST_SEEN = Statement(
+    _S.select(_S.first_day, (_S.last_day - _S.first_day).alias("later"), fn.COUNT(_S.user).alias("users"))
+    .where(_S.app == slot("app"), _S.first_day.between(*_FIRST_DAYS))
+    .group_by(_S.first_day, _S.last_day - _S.first_day),
+    _Share,
+)
+
+
 def cohort_sizes(conn: sqlite3.Connection, part: Slice) -> dict[int, int]:
     """Return first day → number of users first active on it."""
-    rows = conn.execute(
-        "SELECT first_day, COUNT(*) FROM user_spans WHERE app = ? AND first_day BETWEEN ? AND ? GROUP BY 1",
-        (part.app, part.first, part.last),
-    )
-    return dict(rows.fetchall())
+    return dict(_SIZES.each(conn, app=part.app, first=part.first, last=part.last))
 
 
 def returned_on(conn: sqlite3.Connection, part: Slice, days: int) -> dict[tuple[int, int], int]:
     """Return (first day, N) → number of the cohort's users active on the N-th day after it."""
-    rows = conn.execute(
-        "SELECT first_day, day - first_day, users FROM cohort_days "
-        "WHERE app = ? AND first_day BETWEEN ? AND ? AND day <= first_day + ?",
-        (part.app, part.first, part.last, days),
-    )
-    return {(first, n): users for first, n, users in rows}
+    rows = _RETURNED.each(conn, app=part.app, first=part.first, last=part.last, days=days)
+    return {(row.first_day, row.later): row.users for row in rows}
 
 
 def last_seen_after(conn: sqlite3.Connection, part: Slice) -> dict[tuple[int, int], int]:
     """Return (first day, N) → number of the cohort's users last active on the N-th day after it."""
-    rows = conn.execute(
-        "SELECT first_day, last_day - first_day, COUNT(*) FROM user_spans "
-        "WHERE app = ? AND first_day BETWEEN ? AND ? GROUP BY 1, 2",
-        (part.app, part.first, part.last),
-    )
-    return {(first, n): users for first, n, users in rows}
+    rows = _LAST_SEEN.each(conn, app=part.app, first=part.first, last=part.last)
+    return {(row.first_day, row.later): row.users for row in rows}
 
 
 # --- funnel -----------------------------------------------------------------------------------------------------------
 
-# One statement computes the whole funnel. Each step is a column with the local day and the timestamp in one number (the
-# day above _DAY bits of milliseconds), so that one index look-up finds both.
+# One statement computes the whole funnel; it stays text, because the number of steps makes its shape. Each step is a
+# column with the local day and the timestamp in one number (the day above _DAY bits of milliseconds), so that one index
+# look-up finds both.
 _DAY = 48
 _TIMESTAMP = (1 << _DAY) - 1
 _THAT_WEEK = (
@@ -278,7 +316,10 @@ def _next_after(then: str, kind: int, app: int) -> str:
 
 def user_ids(conn: sqlite3.Connection, keys: Sequence[int]) -> list[str]:
     """Return the ids of users in the order of ``keys``."""
-    return [conn.execute("SELECT user_id FROM figure_users WHERE key = ?", (key,)).fetchone()[0] for key in keys]
+    return [_USER_ID.value(conn, key=key) for key in keys]
+
+
+_USER_ID = Statement(UserKey.select(UserKey.user_id).where(UserKey.key == slot("key")))
 
 
 # --- users ------------------------------------------------------------------------------------------------------------
@@ -310,20 +351,29 @@ def seen_users(
 
 def first_activity_at(conn: sqlite3.Connection, app: int, user: int) -> int:
     """Return the time of a user's first activity in an app (0: in any), by the stored rollups."""
-    (timestamp,) = conn.execute(
-        f"SELECT MIN({FIRST}) FROM main.user_spans s "
-        "JOIN main.user_days d ON d.day = s.first_day AND d.user = s.user "
-        "WHERE s.app = ?1 AND s.user = ?2 AND (?1 = 0 OR d.app = ?1)",
-        (app, user),
-    ).fetchone()
-    return int(timestamp)
+    return int(_FIRST_ACTIVITY.value(conn, app=app, user=user))
+
+
+_FIRST_ACTIVITY = TextStatement(
+    f"SELECT MIN({FIRST}) FROM main.user_spans s JOIN main.user_days d ON d.day = s.first_day AND d.user = s.user "
+    f"WHERE s.app = :app AND s.user = :user AND {_IN_APP}",
+    reason="a table of the main file behind a temporary one",
+)
 
 
 def count_by_user(conn: sqlite3.Connection, part: Slice, keys: Sequence[int]) -> dict[int, int]:
     """Count each user's activities in the slice's days."""
-    rows = conn.execute(
-        f"SELECT d.user, SUM(d.activities) FROM json_each(?) k CROSS JOIN {OF_USER} AND d.user = k.value "
-        "AND t.day BETWEEN ? AND ? WHERE (? = 0 OR d.app = ?) GROUP BY 1",
-        ("[" + ",".join(map(str, keys)) + "]", part.first, part.last, part.app, part.app),
-    )
-    return dict(rows.fetchall())
+    return dict(_BY_USER.each(conn, users=to_json(keys), first=part.first, last=part.last, app=part.app))
+
+
+class _OfUser(NamedTuple):
+    user: int
+    activities: int
+
+
+_BY_USER = TextStatement(
+    f"SELECT d.user, SUM(d.activities) AS activities FROM json_each(:users) k CROSS JOIN {OF_USER} "
+    f"AND d.user = k.value AND t.day BETWEEN :first AND :last WHERE {_IN_APP} GROUP BY 1",
+    _OfUser,
+    reason="a join order",
+)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from peewee import SQL, fn
 
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.store.activity import user_index
+from flashflow.backend.store.engine.statement import Statement, TextStatement, slot, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.aggregate import keyed_rows
 from flashflow.backend.store.rollups.dimensions import FEATURE, PAGE_VIEW, user_key
-from flashflow.backend.store.rollups.models import OTHER
+from flashflow.backend.store.rollups.models import OTHER, HeavyUser, NameKey, UserDay, UserName
 from flashflow.backend.store.rollups.partitions import rows_of_user
 
 HEAVY_AT = 10_000
@@ -23,6 +27,22 @@ HEAVY_AT = 10_000
 KINDS = ("page", "feature")
 Counts = tuple[Counter[str], Counter[str]]
 """Activities by page, and by feature."""
+
+
+class _Named(NamedTuple):
+    """Activities by name."""
+
+    kind: int
+    name: str
+    activities: int
+
+
+class _Used(NamedTuple):
+    """Activities by page and feature."""
+
+    page: str | None
+    feature: str
+    activities: int
 
 
 def most_used(conn: sqlite3.Connection, user_id: str, app: str | None, most: int) -> Counts:
@@ -33,9 +53,9 @@ def most_used(conn: sqlite3.Connection, user_id: str, app: str | None, most: int
         if all(_is_enough(one, most) for one in kept):
             for one in kept:
                 del one[""]
-            tail = _counted(conn, f"{user_index.TAIL} AND", user_id, app)
+            tail = _counted(conn, _USED_IN_TAIL, user_id, app)
             return kept[0] + tail[0], kept[1] + tail[1]
-    return _counted(conn, "user_timeline WHERE", user_id, app)
+    return _counted(conn, _USED, user_id, app)
 
 
 def _is_enough(counts: Counter[str], most: int) -> bool:
@@ -46,41 +66,59 @@ def _is_enough(counts: Counter[str], most: int) -> bool:
 
 def _kept(conn: sqlite3.Connection, user: int, app: str | None) -> Counts:
     counts: dict[int, Counter[str]] = {OTHER[kind]: Counter() for kind in KINDS}
-    for kind, name, n in conn.execute(
-        "SELECT u.kind, n.name, SUM(u.activities) FROM user_names u JOIN figure_names n ON n.key = u.name "
-        "WHERE u.user = ? AND (? IS NULL OR u.app = (SELECT key FROM figure_names WHERE kind = ? AND name = ?)) "
-        "GROUP BY 1, u.name",
-        (user, app, OTHER["app"], app),
-    ):
-        counts[kind][name] += n
+    for row in _KEPT.each(conn, user=user, app=app):
+        counts[row.kind][row.name] += row.activities
     pages, features = (counts[OTHER[kind]] for kind in KINDS)
     return pages, features
 
 
-def _counted(conn: sqlite3.Connection, rows: str, user_id: str, app: str | None) -> Counts:
+def _counted(conn: sqlite3.Connection, used: TextStatement[_Used], user_id: str, app: str | None) -> Counts:
     pages: Counter[str] = Counter()
     features: Counter[str] = Counter()
-    for page, feature, n in conn.execute(
-        f"SELECT page_url, {FEATURE}, COUNT(*) FROM {rows} user_id = ? AND (? IS NULL OR app = ?) GROUP BY 1, 2",
-        (user_id, app, app),
-    ):
-        if page is not None:
-            pages[page] += n
-        if feature != PAGE_VIEW:
-            features[str(feature)] += n
+    for row in used.each(conn, user=user_id, app=app):
+        if row.page is not None:
+            pages[row.page] += row.activities
+        if row.feature != PAGE_VIEW:
+            features[str(row.feature)] += row.activities
     return pages, features
 
 
 def is_heavy(conn: sqlite3.Connection, user: int) -> bool:
-    return conn.execute("SELECT 1 FROM heavy_users WHERE user = ?", (user,)).fetchone() is not None
+    return _IS_HEAVY.one(conn, user=user) is not None
+
+
+_N = NameKey.alias()
+_KEPT = Statement(
+    UserName.select(UserName.kind, NameKey.name, fn.SUM(UserName.activities).alias("activities"))
+    .join(NameKey, on=(NameKey.key == UserName.name))
+    .where(
+        UserName.user == slot("user"),
+        slot("app").is_null()
+        | (UserName.app == _N.select(_N.key).where(_N.kind == OTHER["app"], _N.name == slot("app"))),
+    )
+    .group_by(UserName.kind, UserName.name),
+    _Named,
+)
+_COUNTED = "user_id = :user AND (:app IS NULL OR app = :app) GROUP BY 1, 2"
+_USED = TextStatement(
+    f"SELECT page_url AS page, {FEATURE} AS feature, COUNT(*) AS activities FROM user_timeline WHERE {_COUNTED}",
+    _Used,
+    reason="SQL shared with the aggregation",
+)
+_USED_IN_TAIL = TextStatement(
+    f"SELECT page_url AS page, {FEATURE} AS feature, COUNT(*) AS activities FROM {user_index.TAIL} AND {_COUNTED}",
+    _Used,
+    reason="SQL shared with the aggregation",
+)
+_IS_HEAVY = Statement(HeavyUser.select(SQL("1")).where(HeavyUser.user == slot("user")))
 
 
 # --- maintenance ------------------------------------------------------------------------------------------------------
 
 
-def expected(user: int) -> str:
-    """Build the SELECT of a heavy user's rows of ``user_names`` from the raw rows."""
-    return _names(keyed_rows("0", rows_of_user(str(int(user))), "{other}"))
+def expected(user: str) -> str:
+    """Build the SELECT of a heavy user's rows of ``user_names`` from the raw rows; ``user``: SQL for the user's key."""
+    return _names(keyed_rows("0", rows_of_user(user), "{other}"))
 
 
 def _names(keyed: str, sign: str = "") -> str:
@@ -97,36 +135,52 @@ def promote(tx: Tx, user_ids: Collection[str]) -> None:
     for user_id in user_ids:
         user = user_key(tx.conn, user_id)
         if user is not None and not is_heavy(tx.conn, user):
-            tx.conn.execute("INSERT INTO heavy_users VALUES (?)", (user,))
-            tx.conn.execute(f"INSERT INTO user_names {expected(user)}")
+            _PROMOTE.run(tx.conn, user=user)
+            _ADD_NAMES.run(tx.conn, user=user)
 
 
 def subtract(tx: Tx, seqs: Sequence[int]) -> None:
     """Subtract activities that are about to be deleted."""
-    if tx.conn.execute("SELECT 1 FROM heavy_users LIMIT 1").fetchone() is None:
-        return
-    users = "SELECT user_id FROM figure_users WHERE key IN (SELECT user FROM heavy_users)"
-    rows = f"user_activities a WHERE a.seq IN (SELECT value FROM json_each(?)) AND a.user_id IN ({users})"
-    tx.conn.execute(
-        f"INSERT INTO user_names SELECT * FROM ({_names(keyed_rows('0', rows, '{other}'), '-')}) WHERE true "
-        "ON CONFLICT DO UPDATE SET activities = activities + excluded.activities",
-        (to_json(seqs),),
-    )
-    tx.conn.execute("DELETE FROM user_names WHERE activities <= 0")
+    if _ALL.one(tx.conn) is not None:
+        _SUBTRACT.run(tx.conn, seqs=to_json(seqs))
+        _DELETE_EMPTY.run(tx.conn)
 
 
 def rebuild(conn: sqlite3.Connection) -> None:
     """Recompute the heavy users and their names; call it after ``user_days`` and the index by user are rebuilt."""
-    conn.execute("DELETE FROM user_names")
-    conn.execute("DELETE FROM heavy_users")
-    conn.execute(
-        "INSERT INTO heavy_users SELECT user FROM user_days GROUP BY 1 HAVING SUM(activities) >= ?", (HEAVY_AT,)
-    )
-    for (user,) in conn.execute("SELECT user FROM heavy_users").fetchall():
-        conn.execute(f"INSERT INTO user_names {expected(user)}")
+    _DELETE_ALL_NAMES.run(conn)
+    _DELETE_ALL.run(conn)
+    _PROMOTE_ALL.run(conn, least=HEAVY_AT)
+    for (user,) in _ALL.all(conn):
+        _ADD_NAMES.run(conn, user=user)
 
 
 def erase(conn: sqlite3.Connection, user: int) -> None:
     """Delete a user's rows."""
-    conn.execute("DELETE FROM user_names WHERE user = ?", (user,))
-    conn.execute("DELETE FROM heavy_users WHERE user = ?", (user,))
+    _DELETE_NAMES.run(conn, user=user)
+    _DELETE.run(conn, user=user)
+
+
+_ALL = Statement(HeavyUser.select(HeavyUser.user))
+_PROMOTE = Statement(HeavyUser.insert(slots(HeavyUser.user)))
+_PROMOTE_ALL = Statement(
+    HeavyUser.insert_from(
+        UserDay.select(UserDay.user).group_by(UserDay.user).having(fn.SUM(UserDay.activities) >= slot("least")),
+        [HeavyUser.user],
+    )
+)
+_ADD_NAMES = TextStatement(f"INSERT INTO user_names {expected(':user')}", reason="SQL shared with the aggregation")
+_OF_HEAVY_USERS = (
+    "user_activities a WHERE a.seq IN (SELECT value FROM json_each(:seqs)) AND a.user_id IN "
+    "(SELECT user_id FROM figure_users WHERE key IN (SELECT user FROM heavy_users))"
+)
+_SUBTRACT = TextStatement(
+    f"INSERT INTO user_names SELECT * FROM ({_names(keyed_rows('0', _OF_HEAVY_USERS, '{other}'), '-')}) WHERE true "
+    "ON CONFLICT (user, app, kind, name) DO UPDATE SET activities = activities + excluded.activities",
+    reason="SQL shared with the aggregation",
+)
+_DELETE_EMPTY = Statement(UserName.delete().where(UserName.activities <= 0))
+_DELETE_ALL_NAMES = Statement(UserName.delete())
+_DELETE_ALL = Statement(HeavyUser.delete())
+_DELETE_NAMES = Statement(UserName.delete().where(UserName.user == slot("user")))
+_DELETE = Statement(HeavyUser.delete().where(HeavyUser.user == slot("user")))

@@ -10,11 +10,14 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from flashflow.backend.core.encoding import to_json
+from peewee import SQL, fn
+
+from flashflow.backend.store.activity.models import UserActivity
 from flashflow.backend.store.activity.session_rollup import ENGAGED
 from flashflow.backend.store.activity.session_table import LIVE_PAGES
+from flashflow.backend.store.engine.statement import Statement, TextStatement, among, columns, slot
 from flashflow.backend.store.rollups.four_week_blocks import blocks_within
-from flashflow.backend.store.rollups.models import OTHER
+from flashflow.backend.store.rollups.models import OTHER, ActiveDay, NameKey, RollupState
 
 
 class Cut(NamedTuple):
@@ -51,6 +54,16 @@ class SessionSums(NamedTuple):
     engaged: int
 
 
+class _Users(NamedTuple):
+    day: int
+    users: int
+
+
+class _Name(NamedTuple):
+    key: int
+    name: str
+
+
 NO_SESSIONS = SessionSums(0, 0, 0, 0)
 _DURATION = "(COALESCE(end_time, last_seen) - start_time)"
 _SESSIONS_NOW = (
@@ -82,14 +95,22 @@ def activities(conn: sqlite3.Connection, part: Slice) -> int:
 
 def _in_the_hour(conn: sqlite3.Connection, part: Slice, cut: Cut) -> int:
     """Count the activities of the cut's hour before the cut, from the raw rows."""
-    (count,) = conn.execute(
-        "SELECT COUNT(*) FROM user_activities WHERE timestamp >= ? AND timestamp < ? "
-        "AND seq <= (SELECT through FROM figures_state) "
-        "AND (? = 0 OR app = (SELECT name FROM figure_names WHERE key = ?)) "
-        "AND (? = 0 OR activity_type = (SELECT name FROM figure_names WHERE key = ?))",
-        (cut.hour_start, cut.at, part.app, part.app, part.type, part.type),
-    ).fetchone()
-    return int(count)
+    return int(_IN_THE_HOUR.value(conn, start=cut.hour_start, end=cut.at, app=part.app, type=part.type))
+
+
+def _name_of(key: str) -> Any:
+    return NameKey.select(NameKey.name).where(NameKey.key == slot(key))
+
+
+_IN_THE_HOUR = Statement(
+    UserActivity.select(fn.COUNT(SQL("*"))).where(
+        UserActivity.timestamp >= slot("start"),
+        UserActivity.timestamp < slot("end"),
+        UserActivity.seq <= RollupState.select(RollupState.through),
+        (slot("app") == 0) | (UserActivity.app == _name_of("app")),
+        (slot("type") == 0) | (UserActivity.activity_type == _name_of("type")),
+    )
+)
 
 
 def sessions(
@@ -134,13 +155,18 @@ def by_day(conn: sqlite3.Connection, part: Slice) -> dict[int, tuple[int, int]]:
         "GROUP BY 1",
         (part.first, part.last, *values),
     ).fetchall()
-    users = dict(
-        conn.execute(
-            "SELECT day, users FROM active_days WHERE type = ? AND app = ? AND day BETWEEN ? AND ?",
-            (part.type, part.app, part.first, part.last),
-        ).fetchall()
-    )
+    users = dict(_USERS.each(conn, type=part.type, app=part.app, first=part.first, last=part.last))
     return {day: (count, users.get(day, 0)) for day, count in counts}
+
+
+_USERS = Statement(
+    ActiveDay.select(*columns(ActiveDay, _Users)).where(
+        ActiveDay.type == slot("type"),
+        ActiveDay.app == slot("app"),
+        ActiveDay.day.between(slot("first"), slot("last")),
+    ),
+    _Users,
+)
 
 
 def by_hour(conn: sqlite3.Connection, part: Slice) -> dict[int, int]:
@@ -169,12 +195,14 @@ def sessions_by_day(conn: sqlite3.Connection, part: Slice) -> dict[int, int]:
 
 def open_starts(conn: sqlite3.Connection, app: str | None, start_ms: int, end_ms: int) -> list[int]:
     """Return the start times of open sessions that began from ``start_ms`` to before ``end_ms``."""
-    rows = conn.execute(
-        f"SELECT start_time FROM user_sessions{OPEN} WHERE end_time IS NULL AND start_time >= ? AND start_time < ? "
-        "AND (? IS NULL OR app = ?)",
-        (start_ms, end_ms, app, app),
-    )
-    return [start for (start,) in rows]
+    return [start for (start,) in _OPEN_STARTS.each(conn, start=start_ms, end=end_ms, app=app)]
+
+
+_OPEN_STARTS = TextStatement(
+    f"SELECT start_time FROM user_sessions{OPEN} WHERE end_time IS NULL AND start_time >= :start "
+    "AND start_time < :end AND (:app IS NULL OR app = :app)",
+    reason="an index hint",
+)
 
 
 def heat(conn: sqlite3.Connection, part: Slice) -> list[tuple[int, int, int]]:
@@ -202,17 +230,18 @@ def top(conn: sqlite3.Connection, kind: str, part: Slice, limit: int) -> tuple[l
         f"SELECT {column}, SUM(activities) AS n FROM ({rows}) GROUP BY 1 ORDER BY 2 DESC", values
     ).fetchall()
     least = counts[min(limit, len(counts)) - 1][1] if counts else 0
-    among = to_json([key for key, n in counts if n >= least])
-    names = dict(conn.execute(_NAMES, (among,)).fetchall())
+    names = dict(_NAMES.each(conn, keys=[key for key, n in counts if n >= least]))
     shown = sorted(
         ((names[key], n) for key, n in counts if n >= least), key=lambda pair: (-pair[1], not pair[0], pair[0])
     )
     return shown[:limit], sum(n for _, n in counts)
 
 
-_NAMES = "SELECT n.key, n.name FROM json_each(?) k CROSS JOIN figure_names n ON n.key = k.value"
+_NAMES = Statement(NameKey.select(*columns(NameKey, _Name)).where(among(NameKey.key, "keys")), _Name)
 
 
+# The statements over names, hours and sessions below stay text: each is put together from days or blocks, one or two
+# ranges, with or without an app and a type. Building the text costs less than a look-up among so many constants.
 def _counted(
     conn: sqlite3.Connection, part: Slice, what: str, unit: str, days: str, blocks: str | None
 ) -> tuple[str, tuple[int, ...]]:

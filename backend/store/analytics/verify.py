@@ -190,7 +190,7 @@ def verify(conn: sqlite3.Connection) -> Iterator[Difference]:
     for (user,) in conn.execute("SELECT user FROM heavy_users").fetchall():
         stored, correct = (
             f"SELECT * FROM user_names WHERE user = {user}",
-            f"SELECT * FROM ({heavy_users.expected(user)})",
+            f"SELECT * FROM ({heavy_users.expected(str(user))})",
         )
         for place, (one, other) in enumerate(((correct, stored), (stored, correct))):
             found["user_names"][place] += conn.execute(f"SELECT COUNT(*) FROM ({one} EXCEPT {other})").fetchone()[0]
@@ -323,6 +323,6 @@ def _days(window: Window | None) -> str:
 
 def _spans(window: Window, into: str) -> str:
     return (
-        f"INSERT INTO {into} {expected_rows(SPANS, days=_days(window))} ON CONFLICT DO UPDATE SET "
+        f"INSERT INTO {into} {expected_rows(SPANS, days=_days(window))} ON CONFLICT (app, user) DO UPDATE SET "
         "first_day = MIN(first_day, excluded.first_day), last_day = MAX(last_day, excluded.last_day)"
     )
