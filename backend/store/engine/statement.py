@@ -74,8 +74,8 @@ def as_stored(field: Field[Any]) -> Field[Any]:
 
 
 def columns(model: type[Model], row: type[tuple[Any, ...]], *, stored: Collection[str] = ()) -> list[Field[Any]]:
-    """Return the fields of ``model`` that a row of the type ``row`` (a NamedTuple) has, in its order. Those named in
-    ``stored`` are selected ``as_stored``."""
+    """Return the fields of ``model`` that a row of the type ``row`` (a NamedTuple) has, in its order. ``stored``
+    names the fields that are selected ``as_stored``."""
     fields = [getattr(model, name) for name in getattr(row, "_fields", ())]
     return [as_stored(field) if field.name in stored else field for field in fields]
 
