@@ -96,11 +96,11 @@ class ObjectField(TextField):
 class StringsField(TextField):
     """A JSON list of strings."""
 
-    def db_value(self, value: tuple[str, ...]) -> str:
-        return to_json(value)
+    def db_value(self, value: tuple[str, ...] | None) -> str | None:
+        return None if value is None else to_json(value)
 
-    def python_value(self, value: str | None) -> tuple[str, ...]:
-        return from_strings(value)
+    def python_value(self, value: str | None) -> tuple[str, ...] | None:
+        return None if value is None else from_strings(value)
 
 
 class JsonField(TextField):
