@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from flashflow.backend.core.clock import IdMaker
+from flashflow.backend.core.encoding import decode_id
 from flashflow.backend.domain.delivery_messages import overall
 from flashflow.backend.domain.delivery_policy import Decision
 from flashflow.backend.schemas.records import Decided, Sent
@@ -79,7 +80,7 @@ def update_in_place(
         redecide(tx, seq, decision, fresh=True)
         promote_next_carrier(tx, seq)
         if delivery.next_attempt_at is not None:
-            wake_outbox(tx, delivery.id)
+            wake_outbox(tx, decode_id(delivery.id))
     settle_notifications(tx, [known.seq])
     return Sent(notification_id=known.id, user_id=user_id, status=status, deliveries=decided(decisions))
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from flashflow.backend.core.clock import to_ms
-from flashflow.backend.core.encoding import decode_id
 from flashflow.backend.core.errors import Conflict, NotFound, ValidationError
 from flashflow.backend.core.events import Event
 from flashflow.backend.schemas.records import Notification
@@ -65,12 +64,12 @@ def read_all(tx: Tx, item: tuple[str, str | None]) -> tuple[str, ...]:
     """Handle (user, app or None for all): return the ids that became read."""
     user_id, app = item
     rows = mark_all_read(tx, user_id, app)
-    for id_, writer, seq in rows:
-        _was_read(tx, seq, decode_id(id_), user_id, writer)
+    for row in rows:
+        _was_read(tx, row.seq, row.id, user_id, row.app)
     # One event for each app: a client that shows this user's inbox then reads its state.
-    for writer, id_ in {writer: id_ for id_, writer, _ in rows}.items():
-        tx.events.append(Event("notification.updated", decode_id(id_), user_id, writer))
-    return tuple(decode_id(id_) for id_, _, _ in rows)
+    for writer, id_ in {row.app: row.id for row in rows}.items():
+        tx.events.append(Event("notification.updated", id_, user_id, writer))
+    return tuple(row.id for row in rows)
 
 
 @each_item

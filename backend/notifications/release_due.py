@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from flashflow.backend.core.clock import IdMaker
-from flashflow.backend.core.encoding import decode_id, from_strings
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.delivery_messages import overall
 from flashflow.backend.domain.delivery_policy import Decision, decide
@@ -91,10 +90,10 @@ class DueRelease:
         query = PolicyQuery(
             user_id=due.user_id,
             notification_type=due.notification_type,
-            channels=from_strings(due.channels),
+            channels=due.channels,
             kind=kind,
             category=due.category,
-            device_tokens=from_strings(due.device_tokens) if due.device_tokens else None,
+            device_tokens=due.device_tokens,
             expires_at=due.expires_at,
         )
         decisions = decide(self._policy_inputs.load(tx.conn, query, tx.now_ms))
@@ -137,7 +136,7 @@ class DueRelease:
             "listed_at": listed_at,
         }
         notification_state.update_notification(tx, due.seq, columns)
-        tx.events.append(Event("notification.updated", decode_id(due.id), due.user_id, due.app))
+        tx.events.append(Event("notification.updated", due.id, due.user_id, due.app))
 
     # --- held deliveries ------------------------------------------------------------------------------------------
 
@@ -156,14 +155,14 @@ class DueRelease:
         if held.read_at is not None:
             return Decision(held.channel, held.device_seq, "suppressed", "read_first", "It was read first.")
         in_turn = held.in_turn or held.code == "failover"
-        channels = (held.channel,) if in_turn else from_strings(held.channels)
+        channels = (held.channel,) if in_turn else held.channels
         query = PolicyQuery(
             user_id=held.user_id,
             notification_type=held.notification_type,
             channels=channels if held.channel in channels else (held.channel,),
             kind=read_type(tx.conn, held.notification_type),
             category=held.category,
-            device_tokens=from_strings(held.device_tokens) if held.device_tokens else None,
+            device_tokens=held.device_tokens,
             expires_at=held.expires_at,
             released=frozenset({"throttle"} | ({"failover"} if in_turn else set()) | (set() if first else {"digest"})),
         )

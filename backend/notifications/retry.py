@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import msgspec
 
 from flashflow.backend.core.clock import IdMaker
-from flashflow.backend.core.encoding import from_strings
 from flashflow.backend.core.errors import Conflict
 from flashflow.backend.domain.delivery_policy import Decision, decide
 from flashflow.backend.notifications.inbox import NotificationKey, find
@@ -69,7 +68,7 @@ class Retry:
             channels=n.channels,
             kind=read_type(tx.conn, n.notification_type),
             category=columns.category,
-            device_tokens=from_strings(columns.device_tokens) if columns.device_tokens else None,
+            device_tokens=columns.device_tokens,
             expires_at=columns.expires_at,
             released=frozenset({"throttle", "digest", "failover"}),
         )

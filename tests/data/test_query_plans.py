@@ -18,6 +18,7 @@ from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.privacy import erasure, export, retention
 from flashflow.backend.store.privacy.export import ExportFilter
 from flashflow.backend.store.privacy.retention import Slice
+from tests.support.query_plans import with_table
 
 LARGE = ("user_activities", "user_sessions", "activities_by_user", "notifications", "deliveries", "delivery_attempts",
          "device_tokens", "contacts", "notification_preferences")  # fmt: skip
@@ -50,8 +51,9 @@ def scans(conn: sqlite3.Connection, statements: list[str]) -> list[str]:
     assert asked
     for statement in asked:
         for row in conn.execute(f"EXPLAIN QUERY PLAN {statement}"):
-            if SCAN.search(row[3]):
-                found.append(f"{row[3]}: {statement[:120]}")
+            step = with_table(statement, row[3])
+            if SCAN.search(step):
+                found.append(f"{step}: {statement[:120]}")
     return found
 
 

@@ -13,6 +13,7 @@ import pytest
 from flashflow.backend.schemas.requests import SendIn, build
 from flashflow.backend.store.engine.writer import Tx, Write
 from tests.support.outbox_driver import BUSY, ROUTES, SENT, Hands
+from tests.support.query_plans import with_table
 
 PENDING = 3_000
 FEW = "deliveries_(leased|held|carried)|notifications_(scheduled|snoozed|expiring)"
@@ -78,7 +79,7 @@ def full_scans(hands: Hands, sqls: set[str]) -> dict[str, list[str]]:
     """Statement → the steps of its plan that go through a whole table."""
     found = {}
     for sql in sqls:
-        steps = [row[3] for row in hands.rows(f"EXPLAIN QUERY PLAN {sql}")]
+        steps = [with_table(sql, row[3]) for row in hands.rows(f"EXPLAIN QUERY PLAN {sql}")]
         if bad := [step for step in steps if FULL.match(step)]:
             found[sql] = bad
     return found

@@ -15,7 +15,7 @@ from flashflow.backend.data.formats import line_safe
 from flashflow.backend.store.activity.activities import activities_after, last_seq, sessions_after
 from flashflow.backend.store.activity.session_table import last_revision, to_session
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.notifications.notifications import last_places, notifications_after
+from flashflow.backend.store.notifications.notifications import NotificationRow, last_places, notifications_after
 
 PING_S = 15.0
 """Seconds without an event after which a stream sends a ping."""
@@ -201,17 +201,16 @@ def _add_notifications(conn: sqlite3.Connection, events: _Events, who: Filter) -
     for row, following in _with_next(notifications_after(conn, events.position.revision, end, *who)):
         if events.full:
             return False
-        revision, seq = row[-1], row[0]
         known_seq = max(known, last_known) if following is None and end >= last else known
-        events.position = events.position._replace(revision=revision, notification=known_seq)
-        events.add("notification" if seq > known else "notification.updated", notification_row_json(row[:-1]))
+        events.position = events.position._replace(revision=row.revision, notification=known_seq)
+        events.add("notification" if row.seq > known else "notification.updated", notification_row_json(row))
     events.position = events.position._replace(revision=max(end, events.position.revision))
     if end >= last:
         events.position = events.position._replace(notification=max(known, last_known))
     return end >= last
 
 
-def _with_next(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...] | None]]:
+def _with_next(rows: Iterator[NotificationRow]) -> Iterator[tuple[NotificationRow, NotificationRow | None]]:
     """Yield each row with its successor."""
     row = next(rows, None)
     while row is not None:

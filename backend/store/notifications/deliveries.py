@@ -7,82 +7,105 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.encoding import decode_id, encode_id, to_json
-from flashflow.backend.schemas.records import Attempt, Delivery, Record
+from peewee import JOIN, SQL, Select, fn
 
-_JOINED = "FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq"
-_OF_USER = "n.user_id = ? AND (? IS NULL OR n.notification_type = ?)"
+from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.schemas.records import Attempt, Delivery, DeliveryStatus, Record
+from flashflow.backend.store.engine.statement import Statement, among, any_or_same, columns, same, slot
+from flashflow.backend.store.notifications import models
+
+_D, _N, _A, _T = models.Delivery, models.Notification, models.DeliveryAttempt, models.DeviceToken
+_OF = _D.notification_seq == slot("notification")
 
 
 # --- of one notification ----------------------------------------------------------------------------------------------
 
 
+class _AttemptRow(NamedTuple):
+    delivery_seq: int
+    started_at: int
+    duration_ms: int
+    outcome: str
+    code: str
+    text: str
+    next_try_at: int | None
+
+
+class _DeliveryRow(NamedTuple):
+    seq: int
+    id: str
+    channel: str
+    target: str | None
+    status: DeliveryStatus
+    code: str | None
+    reason: str | None
+    created_at: int
+    updated_at: int
+    next_attempt_at: int | None
+    release_at: int | None
+    tries: int
+    retry_until: int | None
+
+
+_ATTEMPTS = Statement(
+    _A.select(*columns(_A, _AttemptRow)).join(_D, on=_D.seq == _A.delivery_seq).where(_OF).order_by(_A.seq),
+    _AttemptRow,
+)
+_DELIVERIES = Statement(
+    _D.select(
+        _D.seq, _D.id, _D.channel, _T.platform.alias("target"), _D.status, _D.code, _D.reason, _D.created_at,
+        _D.updated_at, _D.next_attempt_at, _D.release_at, _D.tries, _D.retry_until,
+    )
+    .join(_T, JOIN.LEFT_OUTER, on=_T.seq == _D.device_seq)
+    .where(_OF)
+    .order_by(_D.seq),
+    _DeliveryRow,
+)  # fmt: skip
+
+
 def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Delivery, ...]:
     """The deliveries of a notification with their attempts, oldest first."""
     attempts: dict[int, list[Attempt]] = {}
-    for seq, started, duration, outcome, code, text, following in conn.execute(
-        "SELECT a.delivery_seq, a.started_at, a.duration_ms, a.outcome, a.code, a.text, a.next_try_at "
-        "FROM delivery_attempts a JOIN deliveries d ON d.seq = a.delivery_seq "
-        "WHERE d.notification_seq = ? ORDER BY a.seq",
-        (notification_seq,),
-    ):
-        attempts.setdefault(seq, []).append(
+    for row in _ATTEMPTS.each(conn, notification=notification_seq):
+        attempts.setdefault(row.delivery_seq, []).append(
             Attempt(
-                started_at=to_datetime(started),
-                duration_ms=duration,
-                outcome=outcome,
-                code=code,
-                text=text,
-                next_try_at=_datetime(following),
+                started_at=to_datetime(row.started_at),
+                duration_ms=row.duration_ms,
+                outcome=row.outcome,
+                code=row.code,
+                text=row.text,
+                next_try_at=_datetime(row.next_try_at),
             )
         )
-    rows = conn.execute(
-        "SELECT d.seq, d.id, d.channel, t.platform, d.status, d.code, d.reason, d.created_at, d.updated_at, "
-        "d.next_attempt_at, d.release_at, d.tries, d.retry_until "
-        "FROM deliveries d LEFT JOIN device_tokens t ON t.seq = d.device_seq "
-        "WHERE d.notification_seq = ? ORDER BY d.seq",
-        (notification_seq,),
-    )
     return tuple(
         Delivery(
-            id=decode_id(id_),
-            channel=channel,
-            target=platform,
-            status=status,
-            code=code,
-            reason=reason,
-            created_at=to_datetime(created),
-            updated_at=to_datetime(updated),
-            next_attempt_at=_datetime(following),
-            attempts=tuple(attempts.get(seq, ())),
-            release_at=_datetime(release) if status == "held" else None,
-            tries=tries,
-            retry_until=_datetime(until) if status in {"pending", "sending"} else None,
+            id=row.id,
+            channel=row.channel,
+            target=row.target,
+            status=row.status,
+            code=row.code,
+            reason=row.reason,
+            created_at=to_datetime(row.created_at),
+            updated_at=to_datetime(row.updated_at),
+            next_attempt_at=_datetime(row.next_attempt_at),
+            attempts=tuple(attempts.get(row.seq, ())),
+            release_at=_datetime(row.release_at) if row.status == "held" else None,
+            tries=row.tries,
+            retry_until=_datetime(row.retry_until) if row.status in {"pending", "sending"} else None,
         )
-        for (
-            seq, id_, channel, platform, status, code, reason, created, updated, following, release, tries, until,
-        ) in rows
-    )  # fmt: skip
+        for row in _DELIVERIES.each(conn, notification=notification_seq)
+    )
+
+
+_SEQ_OF = Statement(_N.select(_N.seq).where(_N.id == slot("id", _N.id)))
 
 
 def deliveries_by_notification(
     conn: sqlite3.Connection, notification_ids: Sequence[str]
 ) -> dict[str, tuple[Delivery, ...]]:
     """``deliveries_of`` for each stored notification among the ids."""
-    found = {}
-    for id_ in notification_ids:
-        row = conn.execute("SELECT seq FROM notifications WHERE id = ?", (encode_id(id_),)).fetchone()
-        if row is not None:
-            found[id_] = deliveries_of(conn, row[0])
-    return found
-
-
-def statuses_of(conn: sqlite3.Connection, notification_seq: int) -> dict[int | None, str]:
-    """``seq`` -> status of a notification's deliveries."""
-    return dict(
-        conn.execute("SELECT seq, status FROM deliveries WHERE notification_seq = ?", (notification_seq,)).fetchall()
-    )
+    seqs = {id_: _SEQ_OF.value(conn, id=id_) for id_ in notification_ids}
+    return {id_: deliveries_of(conn, seq) for id_, seq in seqs.items() if seq is not None}
 
 
 class Latest(NamedTuple):
@@ -94,16 +117,31 @@ class Latest(NamedTuple):
     reason: str | None
 
 
+class _Status(NamedTuple):
+    seq: int
+    status: str
+
+
+_STATUSES = Statement(_D.select(*columns(_D, _Status)).where(_OF), _Status)
+_LATEST = Statement(
+    _D.select(*columns(_D, Latest))
+    .where(_OF, _D.channel == slot("channel"), same(_D.device_seq, slot("device_seq")))
+    .order_by(_D.seq.desc())
+    .limit(1),
+    Latest,
+)
+
+
+def statuses_of(conn: sqlite3.Connection, notification_seq: int) -> dict[int | None, str]:
+    """``seq`` -> status of a notification's deliveries."""
+    return {row.seq: row.status for row in _STATUSES.each(conn, notification=notification_seq)}
+
+
 def latest_delivery(
     conn: sqlite3.Connection, notification_seq: int, channel: str, device_seq: int | None
 ) -> Latest | None:
     """Find the newest delivery of a notification on this channel and device."""
-    row = conn.execute(
-        "SELECT seq, status, code, reason FROM deliveries WHERE notification_seq = ? AND channel = ? "
-        "AND device_seq IS ? ORDER BY seq DESC LIMIT 1",
-        (notification_seq, channel, device_seq),
-    ).fetchone()
-    return None if row is None else Latest(*row)
+    return _LATEST.one(conn, notification=notification_seq, channel=channel, device_seq=device_seq)
 
 
 # --- held or stopped --------------------------------------------------------------------------------------------------
@@ -120,52 +158,69 @@ class Unreleased(Record, frozen=True, kw_only=True):
     release_at: datetime | None
 
 
+class _UnreleasedRow(NamedTuple):
+    notification_id: str
+    channel: str
+    status: str
+    code: str | None
+    reason: str | None
+    release_at: int | None
+
+
+_IS_HELD = (_D.status == "held") & (_N.user_id == slot("user_id")) & any_or_same(_N.notification_type)
+_COUNT_HELD = Statement(_D.select(fn.COUNT(_D.seq)).join(_N, on=_N.seq == _D.notification_seq).where(_IS_HELD))
+_UNRELEASED = (
+    _D.select(_N.id.alias("notification_id"), _D.channel, _D.status, _D.code, _D.reason, _D.release_at)
+    .join(_N, on=_N.seq == _D.notification_seq)
+    .order_by(_D.seq)
+    .limit(slot("most"))
+)
+_STILL_HELD = Statement(_UNRELEASED.where(_IS_HELD), _UnreleasedRow)
+_AMONG = Statement(_UNRELEASED.where(among(_D.seq, "seqs")), _UnreleasedRow)
+
+
 def still_held(
     conn: sqlite3.Connection, user_id: str, notification_type: str | None, most: int
 ) -> tuple[int, tuple[Unreleased, ...]]:
     """Count a user's held deliveries and describe the first ``most``."""
-    values = (user_id, notification_type, notification_type)
-    counted = f"SELECT COUNT(*) {_JOINED} WHERE d.status = 'held' AND {_OF_USER}"
-    (count,) = conn.execute(counted, values).fetchone()
-    return count, _unreleased(conn, f"d.status = 'held' AND {_OF_USER}", *values, most)
+    which = {"user_id": user_id, "notification_type": notification_type}
+    rows = _STILL_HELD.each(conn, most=most, **which)
+    return _COUNT_HELD.value(conn, **which), tuple(map(_to_unreleased, rows))
 
 
 def unreleased_among(conn: sqlite3.Connection, seqs: Sequence[int], most: int) -> tuple[Unreleased, ...]:
     """Describe the first ``most`` of these deliveries."""
-    return _unreleased(conn, "d.seq IN (SELECT value FROM json_each(?))", to_json(list(seqs)), most)
+    return tuple(map(_to_unreleased, _AMONG.each(conn, seqs=seqs, most=most)))
 
 
-def _unreleased(conn: sqlite3.Connection, which: str, *values: object) -> tuple[Unreleased, ...]:
-    rows = conn.execute(
-        f"SELECT n.id, d.channel, d.status, d.code, d.reason, d.release_at {_JOINED} WHERE {which} "
-        "ORDER BY d.seq LIMIT ?",
-        values,
-    )
-    return tuple(
-        Unreleased(
-            notification_id=decode_id(id_),
-            channel=channel,
-            status=status,
-            code=code,
-            reason=reason,
-            release_at=_datetime(release_at),
-        )
-        for id_, channel, status, code, reason, release_at in rows
+def _to_unreleased(row: _UnreleasedRow) -> Unreleased:
+    return Unreleased(
+        notification_id=row.notification_id,
+        channel=row.channel,
+        status=row.status,
+        code=row.code,
+        reason=row.reason,
+        release_at=_datetime(row.release_at),
     )
 
 
 # --- a clock that was set back ----------------------------------------------------------------------------------------
 
-_IN_FUTURE = "SELECT seq FROM deliveries WHERE updated_at > :now AND "
-_CLOCK_SET_BACK = (
-    f"SELECT EXISTS ({_IN_FUTURE} status = 'pending' AND next_attempt_at IS NOT NULL) "
-    f"OR EXISTS ({_IN_FUTURE} status = 'held') OR EXISTS ({_IN_FUTURE} status = 'sending')"
+_IN_FUTURE = _D.select(SQL("1")).where(_D.updated_at > slot("now"))
+_CLOCK_SET_BACK = Statement(
+    Select(
+        columns=[
+            fn.EXISTS(_IN_FUTURE.where(_D.status == "pending", _D.next_attempt_at.is_null(False)))
+            | fn.EXISTS(_IN_FUTURE.where(_D.status == "held"))
+            | fn.EXISTS(_IN_FUTURE.where(_D.status == "sending"))
+        ]
+    )
 )
 
 
 def is_clock_set_back(conn: sqlite3.Connection, now_ms: int) -> bool:
     """Whether a waiting delivery was written after ``now_ms``."""
-    return bool(conn.execute(_CLOCK_SET_BACK, {"now": now_ms}).fetchone()[0])
+    return bool(_CLOCK_SET_BACK.value(conn, now=now_ms))
 
 
 def _datetime(ms: int | None) -> Any:

@@ -110,6 +110,7 @@ class _Quiet(NamedTuple):
     dnd_until: int | None = None
 
 
+_UNSET = _Quiet()
 _Q = models.QuietHours
 _QUIET = Statement(_Q.select(*columns(_Q, _Quiet)).where(_Q.user_id == slot("user_id")), _Quiet)
 _SAVE_QUIET = Statement(
@@ -121,7 +122,7 @@ _END_DND = Statement(_Q.update({_Q.dnd_until: None, **slots(_Q.updated_at)}).whe
 
 def quiet_of(conn: sqlite3.Connection, user_id: str, default_zone: str) -> tuple[QuietHours | None, int | None]:
     """Enabled quiet hours, and ``dnd_until`` in milliseconds since 1970, which may be past."""
-    row = _QUIET.one(conn, user_id=user_id) or _Quiet()
+    row = _QUIET.one(conn, user_id=user_id) or _UNSET
     if not row.enabled:
         return None, row.dnd_until
     zone = _usable(row.timezone, default_zone)
@@ -130,7 +131,7 @@ def quiet_of(conn: sqlite3.Connection, user_id: str, default_zone: str) -> tuple
 
 def quiet_setting(conn: sqlite3.Connection, user_id: str, default_zone: str, now_ms: int) -> QuietSetting:
     """The setting as shown to the user, enabled or not; a past do not disturb is None."""
-    row = _QUIET.one(conn, user_id=user_id) or _Quiet()
+    row = _QUIET.one(conn, user_id=user_id) or _UNSET
     dnd_until = row.dnd_until
     return QuietSetting(
         enabled=row.enabled,
@@ -145,7 +146,7 @@ def quiet_setting(conn: sqlite3.Connection, user_id: str, default_zone: str, now
 def save_quiet(tx: Tx, user_id: str, changes: Mapping[str, Any]) -> None:
     """Apply ``changes`` to ``enabled``, ``start``, ``end``, ``timezone``, ``days``; ``timezone`` None means the
     workspace's."""
-    known = _QUIET.one(tx.conn, user_id=user_id) or _Quiet()
+    known = _QUIET.one(tx.conn, user_id=user_id) or _UNSET
     days = changes.get("days")
     _SAVE_QUIET.run(
         tx.conn,
@@ -226,7 +227,8 @@ def digest_of(
 ) -> Digest | None:
     """The digest for a type: the user's choice for it, else for every type, else the type's own; None without a digest.
     ``zone`` is the default time zone."""
-    [found] = _DIGEST.all(conn, user_id=user_id, notification_type=notification_type)
+    found = _DIGEST.one(conn, user_id=user_id, notification_type=notification_type)
+    assert found is not None
     frequency, at = (declared, declared_at) if found.frequency is None else (found.frequency, found.at)
     if frequency is None or frequency == "off":
         return None

@@ -17,16 +17,29 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
+from peewee import JOIN, SQL, Case, ModelSelect, Query, fn
+
 from flashflow.backend.core.clock import IdMaker
-from flashflow.backend.core.encoding import decode_id, encode_id, to_json
+from flashflow.backend.core.encoding import decode_id, encode_id
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.delivery_messages import AttemptResult, Outcome, overall
 from flashflow.backend.domain.delivery_policy import Decision
 from flashflow.backend.domain.preferences import may_use
-from flashflow.backend.store.engine.sql import execute_rows
+from flashflow.backend.store.engine.statement import (
+    Statement,
+    TextStatement,
+    among,
+    any_or_same,
+    as_stored,
+    columns,
+    slot,
+    slots,
+)
 from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.notifications import models
 from flashflow.backend.store.notifications.notifications import last_revision
 from flashflow.backend.store.notifications.preferences import choices_of
 
@@ -40,8 +53,15 @@ INTERRUPTED_MOST = 8
 _ARRIVED = {"delivered", "sent"}
 _STATUS = {"delivered": "delivered", "sent": "sent", "permanent": "failed", "token_dead": "failed"}
 """Outcome of an attempt -> status of its delivery; any other outcome is retried or ends as ``dead``."""
-_QUEUED = "status = 'pending' AND next_attempt_at IS NOT NULL"
-_IN = "IN (SELECT value FROM json_each(?))"
+
+_D, _N = models.Delivery, models.Notification
+_A, _T, _C = models.DeliveryAttempt, models.DeviceToken, models.Contact
+_K, _P = models.NotificationType, models.NotificationPreference
+_THIS = _D.seq == slot("seq")
+_OF_NOTIFICATION = _D.notification_seq == slot("notification")
+_PENDING, _HELD = _D.status == "pending", _D.status == "held"
+_QUEUED = _PENDING & _D.next_attempt_at.is_null(False)
+_WITH_NOTIFICATION = _N.seq == _D.notification_seq
 
 
 # --- decisions as rows ------------------------------------------------------------------------------------------------
@@ -64,7 +84,20 @@ class NewDelivery(NamedTuple):
     release_at: int | None
 
 
-_INSERT = f"INSERT INTO deliveries ({', '.join(NewDelivery._fields)}) VALUES {{rows}}"
+_INSERT = Statement(_D.insert({getattr(_D, name): slot(name) for name in NewDelivery._fields}))
+_DELETE = Statement(_D.delete().where(_OF_NOTIFICATION))
+_REDECIDE = Statement(
+    _D.update(
+        {
+            **slots(
+                _D.status, _D.code, _D.reason, _D.device_seq, _D.route, _D.next_attempt_at, _D.release_at, _D.in_turn,
+                _D.updated_at,
+            ),
+            **dict.fromkeys((_D.carrier_seq, _D.lease_until, _D.tried_since, _D.retry_until)),
+            _D.tries: Case(None, [(slot("fresh"), 0)], _D.tries),
+        }
+    ).where(_THIS)
+)  # fmt: skip
 
 
 def new_delivery(new_id: IdMaker, tx: Tx, notification_seq: int, decision: Decision) -> NewDelivery:
@@ -78,16 +111,16 @@ def new_delivery(new_id: IdMaker, tx: Tx, notification_seq: int, decision: Decis
 
 def insert_deliveries(tx: Tx, deliveries: Sequence[NewDelivery]) -> None:
     """Store deliveries of stored notifications and wake the outbox if one of them is queued."""
-    execute_rows(tx.conn, _INSERT, deliveries)
+    _INSERT.many(tx.conn, deliveries)
     for delivery in deliveries:
         if delivery.next_attempt_at is not None:
-            wake_outbox(tx, delivery.id)
+            wake_outbox(tx, decode_id(delivery.id))
             return
 
 
 def replace_deliveries(tx: Tx, notification_seq: int, deliveries: Sequence[NewDelivery]) -> None:
     """Store a notification's deliveries in place of the earlier ones."""
-    tx.conn.execute("DELETE FROM deliveries WHERE notification_seq = ?", (notification_seq,))
+    _DELETE.run(tx.conn, notification=notification_seq)
     insert_deliveries(tx, deliveries)
 
 
@@ -96,36 +129,56 @@ def redecide(tx: Tx, seq: int, decision: Decision, *, fresh: bool = False, in_tu
 
     ``fresh`` resets the attempt count; ``in_turn`` marks a fail-over stage whose turn has come.
     """
-    tx.conn.execute(
-        "UPDATE deliveries SET status = ?, code = ?, reason = ?, device_seq = ?, route = ?, next_attempt_at = ?, "
-        "release_at = ?, carrier_seq = NULL, lease_until = NULL, tried_since = NULL, retry_until = NULL, in_turn = ?, "
-        "updated_at = ?, tries = CASE WHEN ? THEN 0 ELSE tries END WHERE seq = ?",
-        (
-            decision.status, decision.code, decision.reason, decision.device_seq, decision.route,
-            decision.due if decision.status == "pending" else None,
-            decision.due if decision.status == "held" else None, in_turn, tx.now_ms, fresh, seq,
-        ),
-    )  # fmt: skip
+    _REDECIDE.run(
+        tx.conn,
+        seq=seq,
+        status=decision.status,
+        code=decision.code,
+        reason=decision.reason,
+        device_seq=decision.device_seq,
+        route=decision.route,
+        next_attempt_at=decision.due if decision.status == "pending" else None,
+        release_at=decision.due if decision.status == "held" else None,
+        in_turn=in_turn,
+        updated_at=tx.now_ms,
+        fresh=fresh,
+    )
 
 
-def wake_outbox(tx: Tx, delivery_id: bytes) -> None:
-    """Publish that a delivery is due; ``delivery_id`` as stored."""
-    tx.events.append(Event("outbox", decode_id(delivery_id)))
+def wake_outbox(tx: Tx, delivery_id: str) -> None:
+    """Publish that a delivery is due."""
+    tx.events.append(Event("outbox", delivery_id))
 
 
 # --- the notification's status ----------------------------------------------------------------------------------------
 
-_STATUSES = (
-    "SELECT n.seq, n.id, n.user_id, n.app, group_concat(d.status) FROM notifications n "
-    f"JOIN deliveries d ON d.notification_seq = n.seq WHERE n.seq {_IN} GROUP BY n.seq"
+
+class _Statuses(NamedTuple):
+    """A notification with the statuses of its deliveries, joined by commas."""
+
+    seq: int
+    id: str
+    user_id: str
+    app: str
+    statuses: str
+
+
+_STATUSES = Statement(
+    _N.select(_N.seq, _N.id, _N.user_id, _N.app, fn.GROUP_CONCAT(_D.status).alias("statuses"))
+    .join(_D, on=_WITH_NOTIFICATION)
+    .where(among(_N.seq, "seqs"))
+    .group_by(_N.seq),
+    _Statuses,
 )
-_SETTLE = (
-    "WITH v (revision, status, now, seq) AS (VALUES {rows}) UPDATE notifications SET revision = v.revision, "
+_SETTLE = TextStatement(
+    "WITH v (revision, status, now, seq) AS (VALUES {rows:revision, status, now, seq}) "
+    "UPDATE notifications SET revision = v.revision, "
     "status = CASE WHEN notifications.status IN ('pending', 'sent', 'delivered', 'failed', 'suppressed') "
     "AND (expires_at IS NULL OR expires_at > v.now) THEN v.status ELSE notifications.status END, "
     "sent_at = CASE WHEN v.status IN ('sent', 'delivered') THEN COALESCE(sent_at, v.now) ELSE sent_at END, "
     "delivered_at = CASE WHEN v.status = 'delivered' THEN COALESCE(delivered_at, v.now) ELSE delivered_at END "
-    "FROM v WHERE notifications.seq = v.seq"
+    "FROM v WHERE notifications.seq = v.seq",
+    reason="UPDATE FROM VALUES",
 )
 
 
@@ -138,11 +191,11 @@ def settle_notifications(tx: Tx, notification_seqs: Collection[int]) -> None:
         return
     revision = last_revision(tx.conn)
     changes = []
-    for seq, id_, user_id, app, statuses in tx.conn.execute(_STATUSES, (to_json(list(notification_seqs)),)).fetchall():
+    for row in _STATUSES.all(tx.conn, seqs=list(notification_seqs)):
         revision += 1
-        changes.append((revision, overall(statuses.split(",")), tx.now_ms, seq))
-        tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
-    execute_rows(tx.conn, _SETTLE, changes)
+        changes.append((revision, overall(row.statuses.split(",")), tx.now_ms, row.seq))
+        tx.events.append(Event("notification.updated", row.id, row.user_id, row.app))
+    _SETTLE.many(tx.conn, changes)
 
 
 def _advance_and_settle(tx: Tx, notification_seqs: Collection[int]) -> None:
@@ -154,66 +207,116 @@ def _advance_and_settle(tx: Tx, notification_seqs: Collection[int]) -> None:
 
 # --- fail-over chains -------------------------------------------------------------------------------------------------
 
-_ADVANCE_FAILOVER = """
-WITH stages AS (
-    SELECT channel, status, code, release_at, status = 'held' AND code = 'failover' AS waits
-    FROM deliveries WHERE notification_seq = ?2
-), others AS (
-    SELECT status FROM stages WHERE NOT waits
-    AND (channel <> 'in_app' OR NOT EXISTS (SELECT 1 FROM stages WHERE NOT waits AND channel <> 'in_app'))
+_OTHER, _EXTERNAL = _D.alias("other"), _D.alias("external")
+_STAGE = _D.alias("stage")
+
+
+def _waits(delivery: Any) -> Any:
+    """Build the condition that ``delivery`` is a stage whose turn has not come."""
+    return (delivery.status == "held") & (delivery.code == "failover")
+
+
+_ADVANCE_FAILOVER = Statement(
+    _D.update({_D.release_at: slot("now")}).where(
+        _OF_NOTIFICATION,
+        _waits(_D),
+        _D.release_at > slot("now"),
+        _D.release_at
+        == _STAGE.select(fn.MIN(_STAGE.release_at)).where(
+            _STAGE.notification_seq == slot("notification"), _waits(_STAGE)
+        ),
+        ~fn.EXISTS(
+            _OTHER.select(SQL("1")).where(
+                _OTHER.notification_seq == slot("notification"),
+                ~_waits(_OTHER),
+                _OTHER.status.in_(("pending", "sending", "sent", "delivered", "held")),
+                # The inbox alone does not end a chain, unless it has no other channel.
+                (_OTHER.channel != "in_app")
+                | ~fn.EXISTS(
+                    _EXTERNAL.select(SQL("1")).where(
+                        _EXTERNAL.notification_seq == slot("notification"),
+                        ~_waits(_EXTERNAL),
+                        _EXTERNAL.channel != "in_app",
+                    )
+                ),
+            )
+        ),
+    )
 )
-UPDATE deliveries SET release_at = ?1
-WHERE notification_seq = ?2 AND status = 'held' AND code = 'failover' AND release_at > ?1
-AND release_at = (SELECT MIN(release_at) FROM stages WHERE waits)
-AND NOT EXISTS (SELECT 1 FROM others WHERE status IN ('pending', 'sending', 'sent', 'delivered', 'held'))
-"""
 
 
 def advance_failover(tx: Tx, notification_seq: int) -> None:
     """Make the next stage of a fail-over chain due if no other delivery can reach the user: see ``delivery_policy``."""
-    tx.conn.execute(_ADVANCE_FAILOVER, (tx.now_ms, notification_seq))
+    _ADVANCE_FAILOVER.run(tx.conn, now=tx.now_ms, notification=notification_seq)
 
 
 # --- digests: one delivery carries others of the same user and channel ------------------------------------------------
 
 
+class _Bundled(NamedTuple):
+    seq: int
+    id: str
+
+
+_IN_BUNDLE = (_D.carrier_seq == slot("carrier")) & _PENDING
+_BUNDLE = Statement(
+    _D.update(
+        {
+            _D.status: "pending",
+            _D.code: "in_summary",
+            _D.reason: "On its way in a summary.",
+            _D.next_attempt_at: None,
+            _D.release_at: None,
+            **slots(_D.route, _D.carrier_seq, _D.updated_at),
+        }
+    ).where(_THIS)
+)
+_NEXT_CARRIER = Statement(
+    _D.select(*columns(_D, _Bundled)).where(_IN_BUNDLE).order_by(_D.notification_seq.desc()).limit(1), _Bundled
+)
+_CHANGE_CARRIER = Statement(_D.update(slots(_D.carrier_seq)).where(_IN_BUNDLE))
+_PROMOTE = Statement(
+    _D.update(
+        {
+            _D.carrier_seq: None,
+            _D.code: "queued",
+            _D.reason: "On its way.",
+            _D.next_attempt_at: slot("now"),
+            _D.updated_at: slot("now"),
+        }
+    ).where(_THIS)
+)
+_RESOLVE = Statement(
+    _D.update({**slots(_D.status, _D.reason, _D.updated_at), _D.code: "in_summary"})
+    .where(_IN_BUNDLE)
+    .returning(_D.notification_seq)
+)
+
+
 def bundle(tx: Tx, seq: int, carrier_seq: int, route: str) -> None:
     """Send a delivery along with the digest delivery ``carrier_seq``."""
-    tx.conn.execute(
-        "UPDATE deliveries SET status = 'pending', code = 'in_summary', reason = 'On its way in a summary.', "
-        "route = ?, next_attempt_at = NULL, release_at = NULL, carrier_seq = ?, updated_at = ? WHERE seq = ?",
-        (route, carrier_seq, tx.now_ms, seq),
-    )
+    _BUNDLE.run(tx.conn, seq=seq, route=route, carrier_seq=carrier_seq, updated_at=tx.now_ms)
 
 
 def promote_next_carrier(tx: Tx, seq: int) -> None:
     """Queue the newest delivery bundled in ``seq``, which is not sent, as the carrier of the others."""
-    following = tx.conn.execute(
-        "SELECT seq, id FROM deliveries WHERE carrier_seq = ? AND status = 'pending' ORDER BY notification_seq DESC "
-        "LIMIT 1",
-        (seq,),
-    ).fetchone()
+    following = _NEXT_CARRIER.one(tx.conn, carrier=seq)
     if following is None:
         return
-    carrier, id_ = following
-    tx.conn.execute(
-        "UPDATE deliveries SET carrier_seq = ? WHERE carrier_seq = ? AND status = 'pending'", (carrier, seq)
-    )
-    tx.conn.execute(
-        "UPDATE deliveries SET carrier_seq = NULL, code = 'queued', reason = 'On its way.', next_attempt_at = ?, "
-        "updated_at = ? WHERE seq = ?",
-        (tx.now_ms, tx.now_ms, carrier),
-    )
-    wake_outbox(tx, id_)
+    _CHANGE_CARRIER.run(tx.conn, carrier=seq, carrier_seq=following.seq)
+    _PROMOTE.run(tx.conn, seq=following.seq, now=tx.now_ms)
+    wake_outbox(tx, following.id)
 
 
 def _resolve_bundled(tx: Tx, seq: int, outcome: Outcome) -> list[int]:
     """Pass the final outcome of a digest delivery on to its bundled deliveries; return their notifications."""
-    rows = tx.conn.execute(
-        "UPDATE deliveries SET status = ?, code = 'in_summary', reason = ?, updated_at = ? WHERE carrier_seq = ? "
-        "AND status = 'pending' RETURNING notification_seq",
-        (_STATUS.get(outcome.outcome, "dead"), f"In a summary: {outcome.text}"[:400], tx.now_ms, seq),
-    ).fetchall()
+    rows = _RESOLVE.all(
+        tx.conn,
+        carrier=seq,
+        status=_STATUS.get(outcome.outcome, "dead"),
+        reason=f"In a summary: {outcome.text}"[:400],
+        updated_at=tx.now_ms,
+    )
     return [notification_seq for (notification_seq,) in rows]
 
 
@@ -221,10 +324,10 @@ def _resolve_bundled(tx: Tx, seq: int, outcome: Outcome) -> list[int]:
 
 
 class HeldDelivery(NamedTuple):
-    """A held delivery with the policy inputs of its notification; ``channels`` and ``device_tokens`` are JSON lists."""
+    """A held delivery with the policy inputs of its notification."""
 
     seq: int
-    id: Any
+    id: str
     notification_seq: int
     channel: str
     device_seq: int | None
@@ -234,59 +337,70 @@ class HeldDelivery(NamedTuple):
     release_at: int
     user_id: str
     notification_type: str
-    channels: str
+    channels: tuple[str, ...]
     category: str | None
-    device_tokens: str | None
+    device_tokens: tuple[str, ...] | None
     expires_at: int | None
     read_at: int | None
 
 
-_JOINED = "FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq"
-_HELD = (
-    "SELECT d.seq, d.id, d.notification_seq, d.channel, d.device_seq, d.code, d.in_turn, d.updated_at, d.release_at, "
-    "n.user_id, n.notification_type, n.channels, n.category, n.device_tokens, n.expires_at, n.read_at "
-    f"{_JOINED} WHERE d.status = 'held' AND "
+_HELD_ROWS = (
+    _D.select(
+        _D.seq, _D.id, _D.notification_seq, _D.channel, _D.device_seq, _D.code, _D.in_turn, _D.updated_at,
+        _D.release_at, _N.user_id, _N.notification_type, _N.channels, _N.category, _N.device_tokens, _N.expires_at,
+        _N.read_at,
+    )
+    .join(_N, on=_WITH_NOTIFICATION)
+    .where(_HELD)
+)  # fmt: skip
+_FIRST_DUE = _HELD_ROWS.where(_D.release_at <= slot("now")).order_by(_D.release_at, _D.seq).limit(slot("most"))
+_HELD_DUE = Statement(_FIRST_DUE, HeldDelivery)
+_HELD_DUE_OF_USERS = Statement(_FIRST_DUE.where(among(_N.user_id, "users")), HeldDelivery)
+_HELD_IN_FUTURE = Statement(_HELD_ROWS.where(_D.updated_at > slot("now")).limit(AT_ONCE), HeldDelivery)
+_HELD_BY_DIGEST = Statement(
+    _HELD_ROWS.where(_D.code == "digest", _N.user_id == slot("user_id"), any_or_same(_N.notification_type)).order_by(
+        _D.seq
+    ),
+    HeldDelivery,
 )
-_OF_USER = "n.user_id = ? AND (? IS NULL OR n.notification_type = ?)"
+_RELEASE = Statement(_D.update(slots(_D.release_at)).where(among(_D.seq, "seqs")))
+_RELEASE_OF_USER = Statement(
+    _D.update(slots(_D.release_at)).where(
+        _HELD,
+        _D.code == slot("code"),
+        fn.EXISTS(_N.select(SQL("1")).where(_WITH_NOTIFICATION, _N.user_id == slot("user_id"))),
+    )
+)
 
 
 def held_due(tx: Tx, most: int, together: int) -> list[HeldDelivery]:
     """Held deliveries whose time has come, at most ``most``; beyond it, up to ``together`` of the same users, so that
     what belongs into one digest is released in one transaction."""
-    first = _held(tx, "d.release_at <= ? ORDER BY d.release_at, d.seq LIMIT ?", tx.now_ms, most)
+    first = _HELD_DUE.all(tx.conn, now=tx.now_ms, most=most)
     if len(first) < most:
         return first
-    users = to_json(sorted({held.user_id for held in first}))
-    which = f"d.release_at <= ? AND n.user_id {_IN} ORDER BY d.release_at, d.seq LIMIT ?"
-    return _held(tx, which, tx.now_ms, users, together)
+    users = sorted({held.user_id for held in first})
+    return _HELD_DUE_OF_USERS.all(tx.conn, now=tx.now_ms, users=users, most=together)
 
 
 def held_in_future(tx: Tx) -> list[HeldDelivery]:
     """Held deliveries written after the present time: the clock was set back."""
-    return _held(tx, "d.updated_at > ? LIMIT ?", tx.now_ms, AT_ONCE)
+    return _HELD_IN_FUTURE.all(tx.conn, now=tx.now_ms)
 
 
 def held_by_digest(tx: Tx, user_id: str, notification_type: str | None) -> list[HeldDelivery]:
     """Deliveries that a user's digests hold, of one type or all."""
-    return _held(tx, f"d.code = 'digest' AND {_OF_USER} ORDER BY d.seq", user_id, notification_type, notification_type)
-
-
-def _held(tx: Tx, which: str, *values: object) -> list[HeldDelivery]:
-    return [HeldDelivery(*row) for row in tx.conn.execute(_HELD + which, values).fetchall()]
+    return _HELD_BY_DIGEST.all(tx.conn, user_id=user_id, notification_type=notification_type)
 
 
 def release_now(tx: Tx, seqs: Sequence[int]) -> None:
     """Make held deliveries due now."""
-    tx.conn.execute(f"UPDATE deliveries SET release_at = ? WHERE seq {_IN}", (tx.now_ms, to_json(list(seqs))))
+    _RELEASE.run(tx.conn, release_at=tx.now_ms, seqs=seqs)
 
 
 def re_evaluate_held(tx: Tx, user_id: str, code: str) -> None:
     """Make a user's deliveries held for this reason due now, so that they are decided again."""
-    tx.conn.execute(
-        "UPDATE deliveries SET release_at = ? WHERE status = 'held' AND code = ? AND EXISTS "
-        "(SELECT 1 FROM notifications n WHERE n.seq = notification_seq AND n.user_id = ?)",
-        (tx.now_ms, code, user_id),
-    )
+    _RELEASE_OF_USER.run(tx.conn, release_at=tx.now_ms, code=code, user_id=user_id)
 
 
 def apply_release(tx: Tx, released: Sequence[tuple[HeldDelivery, Decision]], digests: Collection[str]) -> None:
@@ -316,22 +430,26 @@ def apply_release(tx: Tx, released: Sequence[tuple[HeldDelivery, Decision]], dig
 # --- a clock that was set back ----------------------------------------------------------------------------------------
 
 
+def _shift(status: str, column: Any) -> Query:
+    """Build the query that shifts the waits of that status, which end at ``column``."""
+    return _D.update({column: slot("now") + fn.MAX(0, column - _D.updated_at), _D.updated_at: slot("now")}).where(
+        _D.status == status, column.is_null(False), _D.updated_at > slot("now")
+    )
+
+
+_SHIFT_PENDING = Statement(_shift("pending", _D.next_attempt_at))
+_SHIFT_SENDING = Statement(_shift("sending", _D.lease_until))
+_SHIFT_HELD = Statement(_D.update(slots(_D.release_at, _D.updated_at)).where(_THIS))
+
+
 def shift_waits(tx: Tx) -> int:
     """Shift waits written by a clock that was ahead so that as much of each is left as then; return how many."""
-    moved = 0
-    for status, column in (("pending", "next_attempt_at"), ("sending", "lease_until")):
-        rows = tx.conn.execute(
-            f"UPDATE deliveries SET {column} = ?1 + MAX(0, {column} - updated_at), updated_at = ?1 "
-            f"WHERE status = '{status}' AND {column} IS NOT NULL AND updated_at > ?1 RETURNING seq",
-            (tx.now_ms,),
-        ).fetchall()
-        moved += len(rows)
-    return moved
+    return sum(shift.run(tx.conn, now=tx.now_ms).rowcount for shift in (_SHIFT_PENDING, _SHIFT_SENDING))
 
 
 def shift_held(tx: Tx, seq: int, release_at: int) -> None:
     """Hold a delivery written by a clock that was ahead until ``release_at``."""
-    tx.conn.execute("UPDATE deliveries SET release_at = ?, updated_at = ? WHERE seq = ?", (release_at, tx.now_ms, seq))
+    _SHIFT_HELD.run(tx.conn, seq=seq, release_at=release_at, updated_at=tx.now_ms)
 
 
 # --- deliveries that must not be sent any more ------------------------------------------------------------------------
@@ -345,42 +463,99 @@ class Cancellation(NamedTuple):
     reason: str
 
 
-_CANCEL_COLUMNS = (
-    "n.status, n.expires_at, CASE WHEN n.inbox IN ('archived', 'snoozed') THEN n.inbox "
-    "WHEN n.read_at IS NOT NULL THEN 'read' END, d.channel, "
-    "d.device_seq IS NULL OR (t.user_id = n.user_id AND t.is_active), "
-    "CASE d.channel WHEN 'email' THEN c.email IS NOT NULL WHEN 'sms' THEN c.phone IS NOT NULL ELSE 1 END, "
-    "EXISTS (SELECT 1 FROM notification_preferences p WHERE p.user_id = n.user_id AND NOT p.enabled), "
-    "n.user_id, n.notification_type, COALESCE(k.category, n.category)"
+class _Checked(NamedTuple):
+    """Inputs of ``_cancellation_of`` for a delivery."""
+
+    seq: int
+    status: str
+    expires_at: int | None
+    dealt_with: str | None
+    channel: str
+    has_device: bool
+    has_address: bool
+    chose: bool
+    user_id: str
+    notification_type: str
+    category: str | None
+
+
+_CHECKS = (
+    _D.seq,
+    _N.status,
+    _N.expires_at,
+    Case(None, [(_N.inbox.in_(("archived", "snoozed")), _N.inbox), (_N.read_at.is_null(False), "read")]).alias(
+        "dealt_with"
+    ),
+    _D.channel,
+    (_D.device_seq.is_null() | ((_T.user_id == _N.user_id) & _T.is_active)).alias("has_device"),
+    Case(_D.channel, [("email", _C.email.is_null(False)), ("sms", _C.phone.is_null(False))], 1).alias("has_address"),
+    fn.EXISTS(_P.select(SQL("1")).where(_P.user_id == _N.user_id, ~_P.enabled)).alias("chose"),
+    _N.user_id,
+    _N.notification_type,
+    fn.COALESCE(_K.category, _N.category).alias("category"),
 )
-"""Inputs of ``_cancellation_of`` for a delivery ``d``, its notification ``n`` and _WITH_RECIPIENT."""
-_WIDTH = 10
-"""The number of _CANCEL_COLUMNS."""
-_WITH_RECIPIENT = (
-    f"{_JOINED} LEFT JOIN device_tokens t ON t.seq = d.device_seq LEFT JOIN contacts c ON c.user_id = n.user_id "
-    "LEFT JOIN notification_types k ON k.name = n.notification_type"
+"""The columns of _Checked."""
+
+
+def _with_recipient(*selected: Any) -> ModelSelect[Any]:
+    """Build the query over deliveries with their notification, device, contacts and type."""
+    return (
+        _D.select(*selected)
+        .join(_N, on=_WITH_NOTIFICATION)
+        .join_from(_D, _T, JOIN.LEFT_OUTER, on=_T.seq == _D.device_seq)
+        .join_from(_N, _C, JOIN.LEFT_OUTER, on=_C.user_id == _N.user_id)
+        .join_from(_N, _K, JOIN.LEFT_OUTER, on=_K.name == _N.notification_type)
+    )
+
+
+_WITH_BUNDLED = Statement(
+    _with_recipient(*_CHECKS).where(among(_D.seq, "seqs") | (among(_D.carrier_seq, "seqs") & _PENDING)), _Checked
 )
-_WITH_BUNDLED = (
-    f"SELECT {_CANCEL_COLUMNS}, d.seq {_WITH_RECIPIENT} WHERE d.seq IN (SELECT value FROM json_each(?1)) "
-    "OR (d.carrier_seq IN (SELECT value FROM json_each(?1)) AND d.status = 'pending')"
+_CANCEL = Statement(
+    _D.update(
+        {**slots(_D.status, _D.code, _D.reason, _D.updated_at), _D.next_attempt_at: None, _D.lease_until: None}
+    ).where(_THIS)
+)
+_NOTIFICATIONS_OF = Statement(_D.select(_D.notification_seq).distinct().where(among(_D.seq, "seqs")))
+_QUEUED_OF_USERS = Statement(
+    _D.select(_D.seq).join(_N, on=_WITH_NOTIFICATION).where(_QUEUED, among(_N.user_id, "users"))
+)
+_SUPPRESS = (
+    _D.update(
+        {
+            _D.status: "suppressed",
+            _D.next_attempt_at: None,
+            _D.release_at: None,
+            _D.carrier_seq: None,
+            **slots(_D.code, _D.reason, _D.updated_at),
+        }
+    )
+    .where(_OF_NOTIFICATION, _D.status.in_(("pending", "held")))
+    .returning(_D.seq)
+)
+_SUPPRESS_ALL = Statement(_SUPPRESS)
+_SUPPRESS_INTERRUPTING = Statement(_SUPPRESS.where(_HELD | (_D.channel == "push")))
+_EXTERNAL_OF = Statement(_D.select(_D.seq).where(_OF_NOTIFICATION, _D.route != ""))
+_TOASTS_OF = Statement(
+    _D.select(_D.seq).where(_OF_NOTIFICATION, _D.route == "desktop", _D.status.in_(("sending", "sent", "delivered")))
 )
 _ADDRESS = {"email": "e-mail address", "sms": "phone number"}
 
 
-def _cancellation_of(conn: sqlite3.Connection, row: tuple[Any, ...], now_ms: int) -> Cancellation | None:
-    """The reason against sending a row of _CANCEL_COLUMNS; None where it may be sent."""
-    status, expires_at, dealt_with, channel, has_device, has_address, chose, user_id, kind, category = row
-    if status == "cancelled":
+def _cancellation_of(conn: sqlite3.Connection, row: _Checked | Sendable, now_ms: int) -> Cancellation | None:
+    """The reason against sending a delivery; None where it may be sent."""
+    if row.status == "cancelled":
         return Cancellation("suppressed", "cancelled", "It was cancelled.")
-    if status == "expired" or (expires_at is not None and expires_at <= now_ms):
+    if row.status == "expired" or (row.expires_at is not None and row.expires_at <= now_ms):
         return Cancellation("suppressed", "expired", "It expired first.")
-    if dealt_with and channel == "push":
-        code = "read_first" if dealt_with == "read" else dealt_with
-        return Cancellation("suppressed", code, f"It was {dealt_with} first.")
-    verdict = may_use(choices_of(conn, user_id), kind, channel, category) if chose else None
-    if verdict is not None and not verdict.allowed:
-        return Cancellation("suppressed", verdict.code, verdict.reason)
-    return _unreachable(channel, has_device, has_address)
+    if row.dealt_with and row.channel == "push":
+        code = "read_first" if row.dealt_with == "read" else row.dealt_with
+        return Cancellation("suppressed", code, f"It was {row.dealt_with} first.")
+    if row.chose:
+        verdict = may_use(choices_of(conn, row.user_id), row.notification_type, row.channel, row.category)
+        if not verdict.allowed:
+            return Cancellation("suppressed", verdict.code, verdict.reason)
+    return _unreachable(row.channel, row.has_device, row.has_address)
 
 
 def _unreachable(channel: str, has_device: bool, has_address: bool) -> Cancellation | None:
@@ -395,23 +570,21 @@ def _cancellations(tx: Tx, seqs: Collection[int]) -> dict[int, Cancellation]:
     """Find those of these deliveries, and of the ones bundled in them, that must not be sent any more."""
     if not seqs:
         return {}
-    rows = tx.conn.execute(_WITH_BUNDLED, (to_json(list(seqs)),)).fetchall()
-    found = ((row[_WIDTH], _cancellation_of(tx.conn, row[:_WIDTH], tx.now_ms)) for row in rows)
+    return _obsolete(tx, _WITH_BUNDLED.all(tx.conn, seqs=list(seqs)))
+
+
+def _obsolete(tx: Tx, rows: Sequence[_Checked | Sendable]) -> dict[int, Cancellation]:
+    """Find the deliveries among ``rows`` that must not be sent any more."""
+    found = ((row.seq, _cancellation_of(tx.conn, row, tx.now_ms)) for row in rows)
     return {seq: cancellation for seq, cancellation in found if cancellation is not None}
 
 
 def _cancel(tx: Tx, cancellations: Mapping[int, Cancellation]) -> list[int]:
     """End these deliveries; deliveries bundled in them are sent without them. Return their notifications."""
     for seq, cancellation in cancellations.items():
-        tx.conn.execute(
-            "UPDATE deliveries SET status = ?, code = ?, reason = ?, next_attempt_at = NULL, lease_until = NULL, "
-            "updated_at = ? WHERE seq = ?",
-            (*cancellation, tx.now_ms, seq),
-        )
+        _CANCEL.run(tx.conn, seq=seq, updated_at=tx.now_ms, **cancellation._asdict())
         promote_next_carrier(tx, seq)
-    rows = tx.conn.execute(
-        f"SELECT DISTINCT notification_seq FROM deliveries WHERE seq {_IN}", (to_json(list(cancellations)),)
-    )
+    rows = _NOTIFICATIONS_OF.all(tx.conn, seqs=list(cancellations))
     return [notification_seq for (notification_seq,) in rows]
 
 
@@ -420,93 +593,133 @@ def re_evaluate_queued(tx: Tx, user_ids: Collection[str]) -> None:
 
     A delivery that is being sent is re-evaluated when its attempt has failed.
     """
-    seqs = [
-        seq
-        for (seq,) in tx.conn.execute(
-            f"SELECT d.seq {_JOINED} WHERE d.status = 'pending' AND d.next_attempt_at IS NOT NULL AND n.user_id {_IN}",
-            (to_json(sorted(user_ids)),),
-        )
-    ]
+    seqs = [seq for (seq,) in _QUEUED_OF_USERS.all(tx.conn, users=sorted(user_ids))]
     _advance_and_settle(tx, _cancel(tx, _cancellations(tx, seqs)))
 
 
 def suppress_unsent(tx: Tx, notification_seq: int, code: str, reason: str, *, only_interrupting: bool = False) -> None:
     """Suppress a notification's pending and held deliveries; ``only_interrupting``: held ones and push alone."""
-    only = "status = 'held' OR channel = 'push'" if only_interrupting else "1"
-    rows = tx.conn.execute(
-        "UPDATE deliveries SET status = 'suppressed', code = ?, reason = ?, next_attempt_at = NULL, "
-        "release_at = NULL, carrier_seq = NULL, updated_at = ? WHERE notification_seq = ? "
-        f"AND status IN ('pending', 'held') AND ({only}) RETURNING seq",
-        (code, reason, tx.now_ms, notification_seq),
-    ).fetchall()
+    suppress = _SUPPRESS_INTERRUPTING if only_interrupting else _SUPPRESS_ALL
+    rows = suppress.all(tx.conn, notification=notification_seq, code=code, reason=reason, updated_at=tx.now_ms)
     for (seq,) in rows:
         promote_next_carrier(tx, seq)
 
 
 def has_external_delivery(tx: Tx, notification_seq: int) -> bool:
     """Whether a notification has a delivery outside the inbox."""
-    sql = "SELECT 1 FROM deliveries WHERE notification_seq = ? AND route <> ''"
-    return tx.conn.execute(sql, (notification_seq,)).fetchone() is not None
+    return _EXTERNAL_OF.one(tx.conn, notification=notification_seq) is not None
 
 
 def dismiss_toast(tx: Tx, notification_seq: int, notification_id: str, user_id: str, app: str) -> None:
     """Publish that this computer's toast must disappear, where one was or is being shown."""
-    if tx.conn.execute(
-        "SELECT 1 FROM deliveries WHERE notification_seq = ? AND route = 'desktop' "
-        "AND status IN ('sending', 'sent', 'delivered')",
-        (notification_seq,),
-    ).fetchone():
+    if _TOASTS_OF.one(tx.conn, notification=notification_seq) is not None:
         tx.events.append(Event("toast.dismissed", notification_id, user_id, app))
 
 
 # --- claims and leases ------------------------------------------------------------------------------------------------
 
 
-class ClaimedRow(NamedTuple):
-    """A delivery that was claimed: its state before, and the columns asked for."""
+class Sendable(NamedTuple):
+    """A due delivery: the columns of _Checked, and those of its message. ``actions`` is JSON."""
 
+    seq: int
+    status: str
+    expires_at: int | None
+    dealt_with: str | None
+    channel: str
+    has_device: bool
+    has_address: bool
+    chose: bool
+    user_id: str
+    notification_type: str
+    category: str | None
+    id: str
+    notification_id: str
+    route: str
+    app: str
+    title: str
+    message: str
+    priority: str
+    data: dict[str, Any]
+    actions: str | None
+    collapse_key: str | None
+    occurrences: int
+    created_at: int
+    critical: bool
+    token: str | None
+    platform: str | None
+    registered_at: int | None
+    email: str | None
+    phone: str | None
+    carries: bool
+
+
+class BeforeClaim(NamedTuple):
+    """The state of the delivery ``seq`` when it was claimed."""
+
+    seq: int
     tries: int
     due_at: int
     tried_since: int | None
     previous_code: str | None
-    columns: tuple[Any, ...]
 
 
+_OTHER_DUE = _D.alias("due")
+_CARRIED = _D.alias("carried")
 _DUE = (
-    f"SELECT seq FROM deliveries WHERE {_QUEUED} AND route = ? AND next_attempt_at <= ? "
-    "ORDER BY next_attempt_at LIMIT ?"
+    _OTHER_DUE.select(_OTHER_DUE.seq)
+    .where(
+        _OTHER_DUE.status == "pending",
+        _OTHER_DUE.next_attempt_at.is_null(False),
+        _OTHER_DUE.route == slot("route"),
+        _OTHER_DUE.next_attempt_at <= slot("now"),
+    )
+    .order_by(_OTHER_DUE.next_attempt_at)
+    .limit(slot("limit"))
 )
-_CLAIM = (
-    "UPDATE deliveries SET status = 'sending', lease_until = ?, tries = tries + 1, updated_at = ? "
-    f"WHERE seq {_IN} RETURNING seq, tries, next_attempt_at, tried_since, code"
+_SENDABLE = Statement(
+    _with_recipient(
+        *_CHECKS,
+        _D.id, _N.id.alias("notification_id"), _D.route, _N.app, _N.title, _N.message, _N.priority, _N.data,
+        _N.actions, _N.collapse_key, _N.count.alias("occurrences"), _N.created_at,
+        fn.COALESCE(_K.critical, 0).alias("critical"), _T.token, _T.platform, _T.updated_at.alias("registered_at"),
+        _C.email, _C.phone,
+        fn.EXISTS(_CARRIED.select(SQL("1")).where(_CARRIED.carrier_seq == _D.seq)).alias("carries"),
+    )
+    .where(_D.seq.in_(_DUE))
+    .order_by(_D.next_attempt_at),
+    Sendable,
+)  # fmt: skip
+_CLAIM = Statement(
+    _D.update({_D.status: "sending", **slots(_D.lease_until, _D.updated_at), _D.tries: _D.tries + 1})
+    .where(among(_D.seq, "seqs"))
+    .returning(_D.seq, _D.tries, _D.next_attempt_at.alias("due_at"), _D.tried_since, _D.code.alias("previous_code")),
+    BeforeClaim,
+)
+_GIVE_BACK = Statement(
+    _D.update({_D.status: "pending", _D.lease_until: None, _D.tries: _D.tries - 1, **slots(_D.updated_at)}).where(
+        _D.id == slot("id", _D.id), _D.status == "sending"
+    )
 )
 
 
-def claim(tx: Tx, route: str, count: int, lease_ms: int, columns: str) -> list[ClaimedRow]:
-    """Claim up to ``count`` due deliveries of a route, the first due first, and cancel obsolete ones on the way.
-
-    ``columns``: SQL over the delivery ``d``, its notification ``n``, device ``t``, contacts ``c`` and type ``k``.
-    """
-    due = _sendable(tx, route, count, columns)
+def claim(tx: Tx, route: str, count: int, lease_ms: int) -> list[tuple[BeforeClaim, Sendable]]:
+    """Claim up to ``count`` due deliveries of a route, the first due first, and cancel obsolete ones on the way."""
+    due = _sendable(tx, route, count)
     if not due:
         return []
-    seqs = to_json([row[_WIDTH] for row in due])
-    claimed = {seq: before for seq, *before in tx.conn.execute(_CLAIM, (tx.now_ms + lease_ms, tx.now_ms, seqs))}
-    return [ClaimedRow._make((*claimed[row[_WIDTH]], row[_WIDTH + 1 :])) for row in due]
+    states = _CLAIM.each(tx.conn, lease_until=tx.now_ms + lease_ms, updated_at=tx.now_ms, seqs=[row.seq for row in due])
+    before = {state.seq: state for state in states}
+    return [(before[row.seq], row) for row in due]
 
 
-def _sendable(tx: Tx, route: str, count: int, columns: str) -> list[tuple[Any, ...]]:
-    sql = (
-        f"SELECT {_CANCEL_COLUMNS}, d.seq, {columns} {_WITH_RECIPIENT} WHERE d.seq IN ({_DUE}) "
-        "ORDER BY d.next_attempt_at"
-    )
+def _sendable(tx: Tx, route: str, count: int) -> list[Sendable]:
     for limit in (count, AT_ONCE, AT_ONCE):
-        rows = tx.conn.execute(sql, (route, tx.now_ms, limit)).fetchall()
-        found = ((row[_WIDTH], _cancellation_of(tx.conn, row[:_WIDTH], tx.now_ms)) for row in rows)
-        obsolete = {seq: cancellation for seq, cancellation in found if cancellation is not None}
+        rows = _SENDABLE.all(tx.conn, route=route, now=tx.now_ms, limit=limit)
+        obsolete = _obsolete(tx, rows)
         if obsolete:
             _advance_and_settle(tx, _cancel(tx, obsolete))
-        sendable = [row for row in rows if row[_WIDTH] not in obsolete][:count]
+        sendable = [row for row in rows if row.seq not in obsolete][:count]
         if sendable or not rows:
             return sendable
     return []
@@ -514,11 +727,8 @@ def _sendable(tx: Tx, route: str, count: int, columns: str) -> list[tuple[Any, .
 
 def give_back(tx: Tx, delivery_ids: Iterable[str]) -> None:
     """Queue claimed deliveries again that were not attempted."""
-    tx.conn.executemany(
-        "UPDATE deliveries SET status = 'pending', lease_until = NULL, tries = tries - 1, updated_at = ? "
-        "WHERE id = ? AND status = 'sending'",
-        [(tx.now_ms, encode_id(delivery_id)) for delivery_id in delivery_ids],
-    )
+    for delivery_id in delivery_ids:
+        _GIVE_BACK.run(tx.conn, id=delivery_id, updated_at=tx.now_ms)
 
 
 _LOST = Outcome(
@@ -526,38 +736,63 @@ _LOST = Outcome(
     code=INTERRUPTED,
     text="FlashFlow stopped before the answer came; this try may have arrived.",
 )
-_EXPIRED_LEASES = (
-    "SELECT seq, notification_seq, tries, tried_since, updated_at FROM deliveries "
-    "WHERE status = 'sending' AND lease_until <= ? ORDER BY lease_until, seq LIMIT ?"
+
+
+class _Leased(NamedTuple):
+    """A delivery whose lease has ended; ``updated_at`` is the time of its claim."""
+
+    seq: int
+    notification_seq: int
+    tries: int
+    tried_since: int | None
+    updated_at: int
+
+
+_EXPIRED_LEASES = Statement(
+    _D.select(*columns(_D, _Leased))
+    .where(_D.status == "sending", _D.lease_until <= slot("until"))
+    .order_by(_D.lease_until, _D.seq)
+    .limit(AT_ONCE),
+    _Leased,
 )
-_INTERRUPTIONS = (
-    "SELECT COUNT(*) FROM delivery_attempts WHERE delivery_seq = ? AND code = ? AND started_at >= COALESCE(?, 0)"
+_INTERRUPTIONS = Statement(
+    _A.select(fn.COUNT(_A.seq)).where(
+        _A.delivery_seq == slot("seq"), _A.code == INTERRUPTED, _A.started_at >= fn.COALESCE(slot("since"), 0)
+    )
 )
-_RECOVER = (
-    # The due time stays: the time until this start must not count towards the delivery's age.
-    "UPDATE deliveries SET status = ?1, code = ?2, reason = ?3, lease_until = NULL, updated_at = ?4, "
-    "next_attempt_at = CASE ?1 WHEN 'dead' THEN NULL ELSE MIN(COALESCE(next_attempt_at, ?4), ?4) END WHERE seq = ?5"
+_RECOVER = Statement(
+    _D.update(
+        {
+            **slots(_D.status, _D.code, _D.reason),
+            _D.lease_until: None,
+            _D.updated_at: slot("now"),
+            # The due time stays: the time until this start must not count towards the delivery's age.
+            _D.next_attempt_at: Case(
+                slot("status"), [("dead", None)], fn.MIN(fn.COALESCE(_D.next_attempt_at, slot("now")), slot("now"))
+            ),
+        }
+    ).where(_THIS)
 )
 
 
 def recover_leases(tx: Tx, *, all_leases: bool) -> int:
     """Queue deliveries whose lease has expired, or all that are being sent; return how many."""
-    until = 2**62 if all_leases else tx.now_ms
-    rows: list[Any] = tx.conn.execute(_EXPIRED_LEASES, (until, AT_ONCE)).fetchall()
+    rows = _EXPIRED_LEASES.all(tx.conn, until=2**62 if all_leases else tx.now_ms)
     queued: list[int] = []
     changed: dict[int, None] = {}
-    for seq, notification_seq, tries, tried_since, claimed_at in rows:
-        (before,) = tx.conn.execute(_INTERRUPTIONS, (seq, INTERRUPTED, tried_since)).fetchone()
-        dead = min(tries, before + 1) >= INTERRUPTED_MOST
-        lasted, next_try_at = max(0, tx.now_ms - claimed_at), None if dead else tx.now_ms
-        attempt = (seq, claimed_at, lasted, _LOST.outcome, _LOST.code, _LOST.text, next_try_at)
-        execute_rows(tx.conn, _ATTEMPT, [attempt])
-        tx.conn.execute(_RECOVER, ("dead" if dead else "pending", _LOST.code, _LOST.text, tx.now_ms, seq))
-        changed[notification_seq] = None
+    for row in rows:
+        before = _INTERRUPTIONS.value(tx.conn, seq=row.seq, since=row.tried_since)
+        dead = min(row.tries, before + 1) >= INTERRUPTED_MOST
+        lasted, next_try_at = max(0, tx.now_ms - row.updated_at), None if dead else tx.now_ms
+        attempt = (row.seq, row.updated_at, lasted, _LOST.outcome, _LOST.code, _LOST.text, next_try_at)
+        _ATTEMPT.many(tx.conn, [attempt])
+        status = "dead" if dead else "pending"
+        _RECOVER.run(tx.conn, seq=row.seq, status=status, code=_LOST.code, reason=_LOST.text, now=tx.now_ms)
+        changed[row.notification_seq] = None
         if dead:
-            changed |= dict.fromkeys(_resolve_bundled(tx, seq, _LOST))
+            changed |= dict.fromkeys(_resolve_bundled(tx, row.seq, _LOST))
         else:
-            queued.append(seq)
+            queued.append(row.seq)
     changed |= dict.fromkeys(_cancel(tx, _cancellations(tx, queued)))
     _advance_and_settle(tx, changed)
     return len(rows)
@@ -566,48 +801,92 @@ def recover_leases(tx: Tx, *, all_leases: bool) -> int:
 _UNCONFIGURED = Outcome(outcome="permanent", code="not_configured", text="This channel is not configured any more.")
 
 
+class _Refused(NamedTuple):
+    seq: int
+    notification_seq: int
+
+
+_QUEUED_SEQS = _OTHER_DUE.select(_OTHER_DUE.seq).where(
+    _OTHER_DUE.status == "pending", _OTHER_DUE.next_attempt_at.is_null(False)
+)
+_REFUSE = Statement(
+    _D.update({_D.status: "failed", _D.next_attempt_at: None, **slots(_D.code, _D.reason, _D.updated_at)})
+    .where(_D.seq.in_(_QUEUED_SEQS.where(~among(_OTHER_DUE.route, "routes")).limit(AT_ONCE)))
+    .returning(*columns(_D, _Refused)),
+    _Refused,
+)
+_HASTEN = Statement(
+    _D.update({_D.next_attempt_at: slot("now")}).where(
+        _D.seq.in_(
+            _QUEUED_SEQS.where(
+                _OTHER_DUE.route == slot("route"),
+                _OTHER_DUE.next_attempt_at > slot("now"),
+                among(_OTHER_DUE.code, "codes"),
+            ).limit(AT_ONCE)
+        )
+    )
+)
+
+
 def refuse_routes(tx: Tx, routes: Sequence[str]) -> int:
     """Fail queued deliveries whose route is not among ``routes``; return how many."""
-    rows = tx.conn.execute(
-        "UPDATE deliveries SET status = 'failed', code = ?, reason = ?, next_attempt_at = NULL, updated_at = ? "
-        f"WHERE seq IN (SELECT seq FROM deliveries WHERE {_QUEUED} "
-        "AND route NOT IN (SELECT value FROM json_each(?)) LIMIT ?) RETURNING seq, notification_seq",
-        (_UNCONFIGURED.code, _UNCONFIGURED.text, tx.now_ms, to_json(routes), AT_ONCE),
-    ).fetchall()
-    changed = {notification_seq for _, notification_seq in rows}
-    for seq, _ in rows:
-        changed.update(_resolve_bundled(tx, seq, _UNCONFIGURED))
+    rows = _REFUSE.all(tx.conn, code=_UNCONFIGURED.code, reason=_UNCONFIGURED.text, updated_at=tx.now_ms, routes=routes)
+    changed = {row.notification_seq for row in rows}
+    for row in rows:
+        changed.update(_resolve_bundled(tx, row.seq, _UNCONFIGURED))
     _advance_and_settle(tx, changed)
     return len(rows)
 
 
-_HASTEN = (
-    "UPDATE deliveries SET next_attempt_at = ?1 WHERE seq IN (SELECT seq FROM deliveries "
-    f"WHERE {_QUEUED} AND route = ?2 AND next_attempt_at > ?1 AND code IN (SELECT value FROM json_each(?3)) LIMIT ?4)"
-)
-
-
 def hasten(tx: Tx, route: str, codes: Sequence[str]) -> int:
     """Make due now the deliveries of a route whose last attempt failed with one of ``codes``; return how many."""
-    return tx.conn.execute(_HASTEN, (tx.now_ms, route, to_json(list(codes)), AT_ONCE)).rowcount
+    return _HASTEN.run(tx.conn, now=tx.now_ms, route=route, codes=codes).rowcount
 
 
 # --- attempts ---------------------------------------------------------------------------------------------------------
 
-_ATTEMPT = (
-    "INSERT INTO delivery_attempts (delivery_seq, started_at, duration_ms, outcome, code, text, next_try_at) "
-    "VALUES {rows}"
+
+class _Attempted(NamedTuple):
+    """A delivery that was attempted, as it was before; the id as it is stored."""
+
+    id: Any
+    seq: int
+    notification_seq: int
+    device_seq: int | None
+    status: str
+    code: str | None
+    carries: bool
+
+
+_ATTEMPT = Statement(
+    _A.insert(slots(_A.delivery_seq, _A.started_at, _A.duration_ms, _A.outcome, _A.code, _A.text, _A.next_try_at))
 )
-_MOVE = (
-    "WITH v (status, code, reason, retry_at, retry_until, since, now, seq) AS (VALUES {rows}) "
+_MOVE = TextStatement(
+    "WITH v (status, code, reason, retry_at, retry_until, since, now, seq) "
+    "AS (VALUES {rows:status, code, reason, retry_at, retry_until, since, now, seq}) "
     "UPDATE deliveries SET status = v.status, code = v.code, reason = v.reason, next_attempt_at = v.retry_at, "
     "retry_until = v.retry_until, tried_since = v.since, lease_until = NULL, updated_at = v.now "
-    "FROM v WHERE deliveries.seq = v.seq"
+    "FROM v WHERE deliveries.seq = v.seq",
+    reason="UPDATE FROM VALUES",
 )
-_ATTEMPTED = (
-    "SELECT id, seq, notification_seq, device_seq, status, code, "
-    "EXISTS (SELECT 1 FROM deliveries c WHERE c.carrier_seq = deliveries.seq) FROM deliveries WHERE id IN "
+_DEACTIVATE = Statement(
+    _T.update({_T.is_active: False, **slots(_T.updated_at)}).where(
+        _T.seq == slot("seq"), _T.updated_at <= slot("attempted_at")
+    )
 )
+_NOTE_USE = Statement(_T.update(slots(_T.last_used_at)).where(_T.seq == slot("seq")))
+
+
+@cache
+def _attempted(count: int) -> Statement[_Attempted]:
+    """Build the query for ``count`` deliveries by id."""
+    return Statement(
+        _D.select(
+            as_stored(_D.id), _D.seq, _D.notification_seq, _D.device_seq, _D.status, _D.code,
+            fn.EXISTS(_CARRIED.select(SQL("1")).where(_CARRIED.carrier_seq == _D.seq)).alias("carries"),
+        ).where(_D.id.in_([slot(f"id{place}") for place in range(count)])),
+        _Attempted,
+    )  # fmt: skip
 
 
 def record_attempts(tx: Tx, attempts: Sequence[AttemptResult]) -> None:
@@ -623,18 +902,18 @@ def record_attempts(tx: Tx, attempts: Sequence[AttemptResult]) -> None:
     if not attempts:
         return
     # A fixed number of statements for the whole group: each one releases the interpreter to a dozen waiting workers.
-    rows = tx.conn.execute(f"{_ATTEMPTED} ({','.join('?' * len(by_id))})", list(by_id)).fetchall()
-    moves = _move_attempted(tx, [(row, by_id[row[0]]) for row in rows])
+    rows = _attempted(len(by_id)).all(tx.conn, **{f"id{place}": id_ for place, id_ in enumerate(by_id)})
+    moves = _move_attempted(tx, [(row, by_id[row.id]) for row in rows])
     changed: dict[int, None] = {}
     queued = [seq for seq, status in moves.items() if status == "pending"]
     missed = dict.fromkeys(_cancel(tx, _cancellations(tx, queued)) if queued else ())
-    for id_, seq, notification_seq, device_seq, _, _, carries in rows:
-        attempt = by_id[id_]
-        touched = {notification_seq: None}
-        if carries and seq in moves and attempt.retry is None:
-            touched |= dict.fromkeys(_resolve_bundled(tx, seq, attempt.outcome))
-        if device_seq is not None:
-            _update_device(tx, device_seq, attempt)
+    for row in rows:
+        attempt = by_id[row.id]
+        touched = {row.notification_seq: None}
+        if row.carries and row.seq in moves and attempt.retry is None:
+            touched |= dict.fromkeys(_resolve_bundled(tx, row.seq, attempt.outcome))
+        if row.device_seq is not None:
+            _update_device(tx, row.device_seq, attempt)
         changed |= touched
         if attempt.outcome.outcome not in _ARRIVED:
             missed |= touched
@@ -643,31 +922,29 @@ def record_attempts(tx: Tx, attempts: Sequence[AttemptResult]) -> None:
     settle_notifications(tx, changed | missed)
 
 
-def _move_attempted(tx: Tx, rows: Sequence[tuple[tuple[Any, ...], AttemptResult]]) -> dict[int, str]:
+def _move_attempted(tx: Tx, rows: Sequence[tuple[_Attempted, AttemptResult]]) -> dict[int, str]:
     """Store attempts and move their deliveries; return ``seq`` -> new status of those that moved."""
     attempts, moves = [], {}
-    for (_, seq, _, _, status, code, _), attempt in rows:
+    for row, attempt in rows:
         outcome, retry = attempt.outcome, attempt.retry
         retry_at, until, since = (retry.at, retry.until, retry.since) if retry is not None else (None, None, None)
         attempts.append(
-            (seq, attempt.started_at, attempt.duration_ms, outcome.outcome, outcome.code, outcome.text, retry_at)
+            (row.seq, attempt.started_at, attempt.duration_ms, outcome.outcome, outcome.code, outcome.text, retry_at)
         )
-        if status == "sending" or (code == INTERRUPTED and outcome.outcome in _ARRIVED):  # it arrived after all
+        # An interrupted delivery arrived after all.
+        if row.status == "sending" or (row.code == INTERRUPTED and outcome.outcome in _ARRIVED):
             after = _STATUS.get(outcome.outcome) or ("dead" if retry is None else "pending")
-            moves[seq] = (after, outcome.code, outcome.text, retry_at, until, since, tx.now_ms, seq)
-    execute_rows(tx.conn, _ATTEMPT, attempts)
-    execute_rows(tx.conn, _MOVE, list(moves.values()))
-    return {seq: move[0] for seq, move in moves.items()}
+            moves[row.seq] = (after, outcome.code, outcome.text, retry_at, until, since, tx.now_ms, row.seq)
+    _ATTEMPT.many(tx.conn, attempts)
+    _MOVE.many(tx.conn, list(moves.values()))
+    return {seq: status for seq, (status, *_) in moves.items()}
 
 
 def _update_device(tx: Tx, device_seq: int, attempt: AttemptResult) -> None:
     if attempt.outcome.outcome == "token_dead":  # unless it was registered again during the attempt
-        tx.conn.execute(
-            "UPDATE device_tokens SET is_active = 0, updated_at = ? WHERE seq = ? AND updated_at <= ?",
-            (tx.now_ms, device_seq, attempt.started_at),
-        )
+        _DEACTIVATE.run(tx.conn, seq=device_seq, updated_at=tx.now_ms, attempted_at=attempt.started_at)
     elif attempt.outcome.outcome in _ARRIVED:
-        tx.conn.execute("UPDATE device_tokens SET last_used_at = ? WHERE seq = ?", (tx.now_ms, device_seq))
+        _NOTE_USE.run(tx.conn, seq=device_seq, last_used_at=tx.now_ms)
 
 
 # --- retries ----------------------------------------------------------------------------------------------------------
@@ -677,22 +954,28 @@ class Retriable(NamedTuple):
     """A failed or dead delivery, or one that waits between two attempts (pending)."""
 
     seq: int
-    id: Any
+    id: str
     channel: str
     device_seq: int | None
     status: str
 
 
+_RETRIABLE = Statement(
+    _D.select(*columns(_D, Retriable)).where(
+        _OF_NOTIFICATION,
+        _D.channel != "in_app",
+        _D.status.in_(("failed", "dead")) | (_PENDING & (_D.tries > 0)),
+    ),
+    Retriable,
+)
+_RETRY_NOW = Statement(_D.update(slots(_D.next_attempt_at)).where(_THIS, _D.carrier_seq.is_null()))
+
+
 def retriable(tx: Tx, notification_seq: int) -> list[Retriable]:
     """The deliveries of a notification that a retry applies to."""
-    rows = tx.conn.execute(
-        "SELECT seq, id, channel, device_seq, status FROM deliveries WHERE notification_seq = ? AND channel <> "
-        "'in_app' AND (status IN ('failed', 'dead') OR (status = 'pending' AND tries > 0))",
-        (notification_seq,),
-    )
-    return [Retriable(*row) for row in rows.fetchall()]
+    return _RETRIABLE.all(tx.conn, notification=notification_seq)
 
 
 def retry_now(tx: Tx, seq: int) -> None:
     """End a pending delivery's wait between two attempts."""
-    tx.conn.execute("UPDATE deliveries SET next_attempt_at = ? WHERE seq = ? AND carrier_seq IS NULL", (tx.now_ms, seq))
+    _RETRY_NOW.run(tx.conn, seq=seq, next_attempt_at=tx.now_ms)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
+from peewee import fn
 
-from flashflow.backend.core.encoding import encode_id
 from flashflow.backend.core.errors import Conflict, FlashFlowError
 from flashflow.backend.core.events import Event
 from flashflow.backend.schemas.records import Tracked
+from flashflow.backend.store.engine.statement import Statement, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.notifications import search
+from flashflow.backend.store.notifications import models, search
 from flashflow.backend.store.notifications.notifications import last_revision
 from flashflow.backend.store.notifications.types import remember_type
 
@@ -57,15 +59,14 @@ def take_in(tx: Tx, notifications: Sequence[OldNotification]) -> list[Tracked | 
     types: set[str] = set()
     seqs: list[int] = []
     for new in notifications:
-        key = encode_id(new.id)
-        known = tx.conn.execute("SELECT app, user_id FROM notifications WHERE id = ?", (key,)).fetchone()
+        known = _KNOWN.one(tx.conn, id=new.id)
         if known is not None and known != (new.app, new.user_id):
             answers.append(Conflict(f"id: {new.id!r} belongs to another app or user."))
             continue
         if known is None:
             revision += 1
             seqs.append(_seq(tx.conn, new.created_at))
-            tx.conn.execute(_INSERT, (seqs[-1], revision, key, *msgspec.structs.astuple(new)[1:]))
+            _INSERT.run(tx.conn, seq=seqs[-1], revision=revision, **msgspec.structs.asdict(new))
             tx.events.append(Event("notification.updated", new.id, new.user_id, new.app))
             if new.notification_type not in types:
                 types.add(new.notification_type)
@@ -78,12 +79,25 @@ def take_in(tx: Tx, notifications: Sequence[OldNotification]) -> list[Tracked | 
 def _seq(conn: sqlite3.Connection, created_at: int) -> int:
     first = LOWEST + created_at * OF_ONE_MS
     while True:
-        (seq,) = conn.execute(_NEXT, (first, first, first + OF_ONE_MS - 1)).fetchone()
+        seq: int = _NEXT.value(conn, first=first, last=first + OF_ONE_MS - 1)
         if seq < first + OF_ONE_MS:
-            return int(seq)
+            return seq
         first += OF_ONE_MS
 
 
-_COLUMNS = ("seq", "revision", *OldNotification.__struct_fields__)
-_INSERT = f"INSERT INTO notifications ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
-_NEXT = "SELECT COALESCE(MAX(seq) + 1, ?) FROM notifications WHERE seq BETWEEN ? AND ?"
+class _Owner(NamedTuple):
+    app: str
+    user_id: str
+
+
+_N = models.Notification
+_KNOWN = Statement(_N.select(*columns(_N, _Owner)).where(_N.id == slot("id", _N.id)), _Owner)
+_INSERT = Statement(
+    _N.insert(
+        {getattr(_N, name): slot(name) for name in ("seq", "revision", *OldNotification.__struct_fields__)}
+        | slots(_N.id)
+    )
+)
+_NEXT = Statement(
+    _N.select(fn.COALESCE(fn.MAX(_N.seq) + 1, slot("first"))).where(_N.seq.between(slot("first"), slot("last")))
+)

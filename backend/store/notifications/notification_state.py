@@ -8,15 +8,29 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from flashflow.backend.core.encoding import decode_id, from_strings, to_json
+from peewee import SQL, Case, Select, fn
+
 from flashflow.backend.core.events import Event
 from flashflow.backend.domain.delivery_policy import Decision
+from flashflow.backend.store.engine.statement import (
+    Statement,
+    TextStatement,
+    any_or_same,
+    columns,
+    differs,
+    slot,
+    slots,
+)
 from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.notifications import models
 from flashflow.backend.store.notifications.delivery_state import dismiss_toast, suppress_unsent
 from flashflow.backend.store.notifications.notifications import last_revision
 
+_N, _D = models.Notification, models.Delivery
+_THIS = _N.seq == slot("seq")
 COLLAPSED = "collapsed"
 """The code of a delivery whose text another notification carries. Stored only for a scheduled notification that became
 an update of an open one."""
@@ -29,67 +43,81 @@ def inbox_place(decisions: Sequence[Decision]) -> str | None:
 
 def update_notification(tx: Tx, seq: int, columns: Mapping[str, Any]) -> None:
     """Set ``columns`` and give the notification a new revision."""
-    columns = {**columns, "revision": last_revision(tx.conn) + 1}
-    names = ", ".join(f"{name} = ?" for name in columns)
-    tx.conn.execute(f"UPDATE notifications SET {names} WHERE seq = ?", (*columns.values(), seq))
+    _update(tuple(columns)).run(tx.conn, seq=seq, revision=last_revision(tx.conn) + 1, **columns)
 
 
-def read_all(tx: Tx, user_id: str, app: str | None) -> list[tuple[Any, str, int]]:
-    """Mark a user's unread notifications as read, of one app or all; return (stored id, app, ``seq``) of each."""
-    return tx.conn.execute(
-        "UPDATE notifications SET inbox = 'read', status = 'read', read_at = ?, revision = n.revision "
-        "FROM (SELECT seq, ? + row_number() OVER (ORDER BY seq) AS revision FROM notifications "
-        "WHERE user_id = ? AND inbox = 'unread' AND (? IS NULL OR app = ?)) n "
-        "WHERE notifications.seq = n.seq RETURNING id, app, notifications.seq",
-        (tx.now_ms, last_revision(tx.conn), user_id, app, app),
-    ).fetchall()
+@cache
+def _update(names: tuple[str, ...]) -> Statement[tuple[Any, ...]]:
+    """Build the statement that sets these columns; each kind of change has its own."""
+    return Statement(_N.update({getattr(_N, name): slot(name) for name in (*names, "revision")}).where(_THIS))
+
+
+class BecameRead(NamedTuple):
+    """A notification that ``read_all`` marked."""
+
+    seq: int
+    id: str
+    app: str
+
+
+_NUMBERED = (
+    _N.select(_N.seq, (slot("revision") + fn.ROW_NUMBER().over(order_by=[_N.seq])).alias("revision"))
+    .where(_N.user_id == slot("user_id"), _N.inbox == "unread", any_or_same(_N.app))
+    .alias("numbered")
+)
+_READ_ALL = Statement(
+    _N.update({_N.inbox: "read", _N.status: "read", _N.read_at: slot("now"), _N.revision: _NUMBERED.c.revision})
+    .from_(_NUMBERED)
+    .where(_N.seq == _NUMBERED.c.seq)
+    .returning(*columns(_N, BecameRead)),
+    BecameRead,
+)
+
+
+def read_all(tx: Tx, user_id: str, app: str | None) -> list[BecameRead]:
+    """Mark a user's unread notifications as read, of one app or all."""
+    return _READ_ALL.all(tx.conn, now=tx.now_ms, revision=last_revision(tx.conn), user_id=user_id, app=app)
 
 
 class PolicyColumns(NamedTuple):
-    """Columns of a notification that a new decision needs; ``device_tokens`` is a JSON list."""
+    """Columns of a notification that a new decision needs."""
 
-    device_tokens: str | None
+    device_tokens: tuple[str, ...] | None
     category: str | None
     expires_at: int | None
 
 
+_POLICY_COLUMNS = Statement(_N.select(*columns(_N, PolicyColumns)).where(_THIS), PolicyColumns)
+
+
 def policy_columns(conn: sqlite3.Connection, seq: int) -> PolicyColumns:
     """Read the policy inputs of a stored notification."""
-    row = conn.execute("SELECT device_tokens, category, expires_at FROM notifications WHERE seq = ?", (seq,)).fetchone()
-    return PolicyColumns(*row)
+    [found] = _POLICY_COLUMNS.all(conn, seq=seq)
+    return found
 
 
 # --- due --------------------------------------------------------------------------------------------------------------
 
 
 class ScheduledNotification(NamedTuple):
-    """A scheduled notification whose time has come; objects as JSON text."""
+    """A scheduled notification whose time has come; ``data`` and ``actions`` as JSON text."""
 
     seq: int
-    id: Any
+    id: str
     user_id: str
     app: str
     title: str
     message: str
     notification_type: str
-    channels: str
+    channels: tuple[str, ...]
     category: str | None
-    device_tokens: str | None
+    device_tokens: tuple[str, ...] | None
     data: str | None
     actions: str | None
     priority: str
     collapse_key: str | None
     created_at: int
     expires_at: int | None
-
-
-_CAN_EXPIRE = "status IN ('scheduled', 'pending', 'sent', 'delivered') AND inbox IS NOT 'archived'"
-_DUE = (
-    "SELECT EXISTS (SELECT 1 FROM notifications WHERE status = 'scheduled' AND scheduled_at <= :now), "
-    "EXISTS (SELECT 1 FROM deliveries WHERE status = 'held' AND release_at <= :now), "
-    "EXISTS (SELECT 1 FROM notifications WHERE snoozed_until IS NOT NULL AND snoozed_until <= :now), "
-    f"EXISTS (SELECT 1 FROM notifications WHERE expires_at IS NOT NULL AND expires_at <= :now AND {_CAN_EXPIRE})"
-)
 
 
 class Due(NamedTuple):
@@ -101,51 +129,83 @@ class Due(NamedTuple):
     expired: bool
 
 
+class _Changed(NamedTuple):
+    seq: int
+    id: str
+    user_id: str
+    app: str
+
+
+_CAN_EXPIRE = _N.status.in_(("scheduled", "pending", "sent", "delivered")) & differs(_N.inbox, "archived")
+_SCHEDULED = (_N.status == "scheduled") & (_N.scheduled_at <= slot("now"))
+_SNOOZED = _N.snoozed_until.is_null(False) & (_N.snoozed_until <= slot("now"))
+_EXPIRED = _N.expires_at.is_null(False) & (_N.expires_at <= slot("now")) & _CAN_EXPIRE
+_HELD = (_D.status == "held") & (_D.release_at <= slot("now"))
+_DUE = Statement(
+    Select(
+        columns=[
+            fn.EXISTS(query.select(SQL("1")).where(is_due)).alias(name).converter(bool)
+            for name, query, is_due in zip(
+                Due._fields, (_N, _D, _N, _N), (_SCHEDULED, _HELD, _SNOOZED, _EXPIRED), strict=True
+            )
+        ]
+    ),
+    Due,
+)
+_SCHEDULED_DUE = Statement(
+    _N.select(*columns(_N, ScheduledNotification, stored=("data",)))
+    .where(_SCHEDULED, _N.expires_at.is_null() | (_N.expires_at > slot("now")))
+    .order_by(_N.scheduled_at, _N.seq)
+    .limit(slot("most")),
+    ScheduledNotification,
+)
+_EXPIRE_DUE = Statement(
+    _N.select(*columns(_N, _Changed)).where(_EXPIRED).order_by(_N.expires_at).limit(slot("most")), _Changed
+)
+_SNOOZE_ENDED = Statement(
+    _N.select(*columns(_N, _Changed)).where(_SNOOZED).order_by(_N.snoozed_until).limit(slot("most")), _Changed
+)
+_WAKE = Statement(
+    _N.update(
+        {
+            _N.inbox: "unread",
+            _N.status: "delivered",
+            _N.read_at: None,
+            _N.snoozed_until: None,
+            **slots(_N.listed_at, _N.revision),
+        }
+    ).where(_THIS)
+)
+
+
 def due(conn: sqlite3.Connection, now_ms: int) -> Due:
     """Check four indexes, so that an idle second writes nothing."""
-    return Due(*map(bool, conn.execute(_DUE, {"now": now_ms}).fetchone()))
+    [found] = _DUE.all(conn, now=now_ms)
+    return found
 
 
 def scheduled_due(tx: Tx, most: int) -> list[ScheduledNotification]:
     """Scheduled notifications to send now, the longest due first."""
-    rows = tx.conn.execute(
-        f"SELECT {', '.join(ScheduledNotification._fields)} FROM notifications WHERE status = 'scheduled' "
-        "AND scheduled_at <= ? AND (expires_at IS NULL OR expires_at > ?) ORDER BY scheduled_at, seq LIMIT ?",
-        (tx.now_ms, tx.now_ms, most),
-    )
-    return [ScheduledNotification(*row) for row in rows.fetchall()]
+    return _SCHEDULED_DUE.all(tx.conn, now=tx.now_ms, most=most)
 
 
 def expire_due(tx: Tx, most: int) -> int:
     """Expire unread notifications and suppress their unsent deliveries; return how many."""
-    rows = tx.conn.execute(
-        f"SELECT seq, id, user_id, app FROM notifications WHERE expires_at <= ? AND {_CAN_EXPIRE} "
-        "ORDER BY expires_at LIMIT ?",
-        (tx.now_ms, most),
-    ).fetchall()
-    for seq, id_, user_id, app in rows:
-        update_notification(tx, seq, {"status": "expired", "inbox": None, "snoozed_until": None})
-        suppress_unsent(tx, seq, "expired", "It expired first.")
-        dismiss_toast(tx, seq, decode_id(id_), user_id, app)
-        tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
+    rows = _EXPIRE_DUE.all(tx.conn, now=tx.now_ms, most=most)
+    for row in rows:
+        update_notification(tx, row.seq, {"status": "expired", "inbox": None, "snoozed_until": None})
+        suppress_unsent(tx, row.seq, "expired", "It expired first.")
+        dismiss_toast(tx, *row)
+        tx.events.append(Event("notification.updated", row.id, row.user_id, row.app))
     return len(rows)
 
 
 def wake_snoozed(tx: Tx, most: int) -> int:
     """Mark notifications as unread whose snooze has ended; return how many."""
-    rows = tx.conn.execute(
-        "SELECT seq, id, user_id, app FROM notifications WHERE snoozed_until IS NOT NULL AND snoozed_until <= ? "
-        "ORDER BY snoozed_until LIMIT ?",
-        (tx.now_ms, most),
-    ).fetchall()
-    revision = last_revision(tx.conn)
-    for offset, (seq, id_, user_id, app) in enumerate(rows, 1):
-        tx.conn.execute(
-            "UPDATE notifications SET inbox = 'unread', status = 'delivered', read_at = NULL, "
-            "snoozed_until = NULL, listed_at = ?, revision = ? WHERE seq = ?",
-            (tx.now_ms, revision + offset, seq),
-        )
-        tx.events.append(Event("notification.updated", decode_id(id_), user_id, app))
+    rows = _SNOOZE_ENDED.all(tx.conn, now=tx.now_ms, most=most)
+    for revision, row in enumerate(rows, last_revision(tx.conn) + 1):
+        _WAKE.run(tx.conn, seq=row.seq, listed_at=tx.now_ms, revision=revision)
+        tx.events.append(Event("notification.updated", row.id, row.user_id, row.app))
     return len(rows)
 
 
@@ -173,12 +233,30 @@ class NewContent(NamedTuple):
     expires_at: int | None
 
 
-_OPEN = (
-    "SELECT seq, id, count, channels, inbox IS 'snoozed' FROM notifications INDEXED BY notifications_collapse "
-    "WHERE user_id = ? AND app = ? AND collapse_key = ? AND (read_at IS NULL OR inbox = 'snoozed') "
+_OPEN = TextStatement(
+    "SELECT seq, id, count AS occurrences, channels, inbox IS 'snoozed' AS is_snoozed "
+    "FROM notifications INDEXED BY notifications_collapse "
+    "WHERE user_id = :user_id AND app = :app AND collapse_key = :collapse_key "
+    "AND (read_at IS NULL OR inbox = 'snoozed') "
     "AND status IN ('pending', 'sent', 'delivered', 'read', 'failed', 'suppressed') AND inbox IS NOT 'archived' "
-    "AND (inbox IS NOT 'snoozed' OR ?) AND NOT EXISTS (SELECT 1 FROM deliveries d "
-    f"WHERE d.notification_seq = notifications.seq AND d.code = '{COLLAPSED}') ORDER BY seq DESC LIMIT 1"
+    "AND (inbox IS NOT 'snoozed' OR :wakes) AND NOT EXISTS (SELECT 1 FROM deliveries d "
+    f"WHERE d.notification_seq = notifications.seq AND d.code = '{COLLAPSED}') ORDER BY seq DESC LIMIT 1",
+    OpenNotification,
+    reason="an index hint",
+    decode={"id": _N.id, "channels": _N.channels},
+)
+_REPLACE_CONTENT = Statement(
+    _N.update(
+        {
+            **{getattr(_N, name): slot(name) for name in NewContent._fields},
+            **slots(_N.channels, _N.listed_at),
+            _N.count: _N.count + 1,
+            _N.read_at: None,
+            _N.snoozed_until: None,
+            _N.status: Case(_N.status, [("read", "delivered")], _N.status),
+            _N.inbox: Case(_N.inbox, [("snoozed", "unread")], fn.COALESCE(_N.inbox, slot("inbox"))),
+        }
+    ).where(_THIS)
 )
 
 
@@ -190,20 +268,13 @@ def find_open(
     A snoozed one is skipped where the user has turned the inbox off for the update.
     """
     wakes = not any(d.channel == "in_app" and d.status == "suppressed" for d in decisions)
-    row = conn.execute(_OPEN, (user_id, app, collapse_key, wakes)).fetchone()
-    if row is None:
-        return None
-    seq, id_, count, channels, is_snoozed = row
-    return OpenNotification(seq, decode_id(id_), count, from_strings(channels), bool(is_snoozed))
+    return _OPEN.one(conn, user_id=user_id, app=app, collapse_key=collapse_key, wakes=wakes)
 
 
 def replace_content(tx: Tx, known: OpenNotification, content: NewContent, decisions: Sequence[Decision]) -> None:
     """Replace the content, increment the count and mark as unread; ``settle_notifications`` must follow."""
-    channels = dict.fromkeys((*known.channels, *(d.channel for d in decisions)))
-    tx.conn.execute(
-        "UPDATE notifications SET title = ?, message = ?, data = ?, actions = ?, priority = ?, expires_at = ?, "
-        "channels = ?, count = count + 1, read_at = NULL, snoozed_until = NULL, listed_at = ?, "
-        "status = CASE status WHEN 'read' THEN 'delivered' ELSE status END, "
-        "inbox = CASE inbox WHEN 'snoozed' THEN 'unread' ELSE COALESCE(inbox, ?) END WHERE seq = ?",
-        (*content, to_json(list(channels)), tx.now_ms, inbox_place(decisions), known.seq),
-    )
+    channels = tuple(dict.fromkeys((*known.channels, *(d.channel for d in decisions))))
+    _REPLACE_CONTENT.run(
+        tx.conn, seq=known.seq, channels=channels, listed_at=tx.now_ms, inbox=inbox_place(decisions),
+        **content._asdict(),
+    )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from peewee import JOIN, Select, Table, fn
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import (
@@ -14,22 +15,57 @@ from flashflow.backend.core.encoding import (
     decode_id,
     decode_json,
     encode_cursor,
-    encode_id,
     from_object,
     from_strings,
-    to_json,
 )
-from flashflow.backend.schemas.records import Action, Notification, NotificationPage
-from flashflow.backend.store.engine.sql import clause, conditions, execute_rows
+from flashflow.backend.schemas.records import (
+    Action,
+    Inbox,
+    Notification,
+    NotificationPage,
+    NotificationStatus,
+    Priority,
+)
+from flashflow.backend.store.engine.models import HighestRevision
+from flashflow.backend.store.engine.sql import clause, conditions
+from flashflow.backend.store.engine.statement import Statement, TextStatement, columns, listed, slot
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.notifications import search
+from flashflow.backend.store.notifications import models, search
 
-COLUMNS = (
-    "seq, id, user_id, app, title, message, notification_type, channels, priority, status, inbox, data, actions, "
-    "collapse_key, created_at, scheduled_at, expires_at, sent_at, delivered_at, read_at, archived_at, snoozed_until, "
-    "count, listed_at"
-)
 _decode_actions = msgspec.json.Decoder(tuple[Action, ...]).decode
+
+
+class NotificationRow(NamedTuple):
+    """A stored notification; the id and JSON as they are stored, times in milliseconds since 1970."""
+
+    seq: int
+    id: Any
+    user_id: str
+    app: str
+    title: str
+    message: str
+    notification_type: str
+    channels: str
+    priority: Priority
+    status: NotificationStatus
+    inbox: Inbox | None
+    data: str | None
+    actions: str | None
+    collapse_key: str | None
+    created_at: int
+    scheduled_at: int | None
+    expires_at: int | None
+    sent_at: int | None
+    delivered_at: int | None
+    read_at: int | None
+    archived_at: int | None
+    snoozed_until: int | None
+    count: int  # type: ignore[assignment]  # as its column; hides the method of tuples
+    listed_at: int
+    revision: int
+
+
+COLUMNS = ", ".join(NotificationRow._fields)
 
 
 class NewNotification(NamedTuple):
@@ -60,36 +96,42 @@ class NewNotification(NamedTuple):
     listed_at: int
 
 
-_INSERT = f"INSERT INTO notifications ({', '.join(NewNotification._fields)}) VALUES {{rows}}"
+_N, _I = models.Notification, models.InboxCount
+_SEQUENCES = Table("sqlite_sequence")
+_ROWS = columns(_N, NotificationRow, stored=NotificationRow._fields)
+_INSERT = Statement(_N.insert({getattr(_N, name): slot(name) for name in NewNotification._fields}))
+_LAST_SEQ = Statement(_SEQUENCES.select(_SEQUENCES.c.seq).where(_SEQUENCES.c.name == "notifications"))
+_LAST_REVISION = Statement(
+    Select(
+        columns=[
+            fn.MAX(fn.COALESCE(_N.select(fn.MAX(_N.revision)), 0), HighestRevision.select(HighestRevision.revision))
+        ]
+    )
+)
+_FIND = Statement(_N.select(*_ROWS).where(_N.id == slot("id", _N.id)), NotificationRow)
 
 
 def last_places(conn: sqlite3.Connection) -> tuple[int, int]:
     """The highest ``seq`` and the highest ``revision`` ever given."""
-    seq = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'notifications'").fetchone()
-    return (seq[0] if seq else 0), last_revision(conn)
+    return _LAST_SEQ.value(conn) or 0, last_revision(conn)
 
 
 def last_revision(conn: sqlite3.Connection) -> int:
     """The highest ``revision`` ever given, including deleted notifications."""
-    return int(conn.execute(_LAST_REVISION).fetchone()[0])
-
-
-_LAST_REVISION = (
-    "SELECT MAX(COALESCE((SELECT MAX(revision) FROM notifications), 0), (SELECT revision FROM highest_revision))"
-)
+    return int(_LAST_REVISION.value(conn))
 
 
 def insert(tx: Tx, notifications: Sequence[NewNotification]) -> None:
     """Store notifications; ``delivery_state.insert_deliveries`` stores their deliveries."""
-    execute_rows(tx.conn, _INSERT, notifications)
+    _INSERT.many(tx.conn, notifications)
 
 
 def find(conn: sqlite3.Connection, notification_id: str, app: str | None) -> tuple[int, Notification] | None:
     """Find a notification and its ``seq``; ``app`` limits the search to one app's (None: any)."""
-    row = conn.execute(f"SELECT {COLUMNS} FROM notifications WHERE id = ?", (encode_id(notification_id),)).fetchone()
-    if row is None or (app is not None and row[3] != app):
+    row = _FIND.one(conn, id=notification_id)
+    if row is None or (app is not None and row.app != app):
         return None
-    return row[0], to_notification(row)
+    return row.seq, to_notification(row)
 
 
 class ListFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,23 +165,21 @@ def list_notifications(conn: sqlite3.Connection, query: ListFilter) -> Notificat
     )
 
 
-def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-    """Iterate over rows of COLUMNS in the order of ``seqs``."""
-    # CROSS JOIN keeps the order of the list without sorting rows, each of which may be as large as a request.
-    return conn.execute(
-        f"SELECT {COLUMNS} FROM (SELECT value AS listed FROM json_each(?)) CROSS JOIN notifications ON seq = listed",
-        (to_json(list(seqs)),),
-    )
+# CROSS JOIN keeps the order of the list without sorting rows, each of which may be as large as a request.
+_LISTED = listed("seqs")
+_ROWS_AT = Statement(Select([_LISTED], _ROWS).join(_N, JOIN.CROSS, on=_N.seq == _LISTED.c.value), NotificationRow)
+_REVISIONS_AT = Statement(Select([_LISTED], [_N.revision]).join(_N, JOIN.CROSS, on=_N.seq == _LISTED.c.value))
+
+
+def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[NotificationRow]:
+    """Iterate over the notifications at ``seqs``, in their order."""
+    return _ROWS_AT.each(conn, seqs=list(seqs))
 
 
 def revisions_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[int]:
     """Iterate over the revisions of the notifications at ``seqs``, in their order."""
     # Lazily: ``revision`` is stored behind ``data`` in its row, so each read costs as much as reading the data.
-    rows = conn.execute(
-        "SELECT revision FROM (SELECT value AS listed FROM json_each(?)) CROSS JOIN notifications ON seq = listed",
-        (to_json(list(seqs)),),
-    )
-    return (revision for (revision,) in rows)
+    return (revision for (revision,) in _REVISIONS_AT.each(conn, seqs=list(seqs)))
 
 
 class Spot(NamedTuple):
@@ -223,58 +263,58 @@ def _spans(query: ListFilter) -> list[tuple[list[str], list[Any]]]:
     return spans
 
 
+_UNREAD = _I.select(fn.COALESCE(fn.SUM(_I.unread), 0)).where(_I.user_id == slot("user_id"))
+_UNREAD_OF_ALL = Statement(_UNREAD)
+_UNREAD_OF_APP = Statement(_UNREAD.where(_I.app == slot("app")))
+
+
 def unread_count(conn: sqlite3.Connection, user_id: str, app: str | None) -> int:
     """Count the unread notifications of the user's inbox, of one app or all."""
-    where, values = conditions([("user_id = ?", user_id), ("app = ?", app)])
-    row = conn.execute(f"SELECT COALESCE(SUM(unread), 0) FROM inbox_counts{clause(where)}", values).fetchone()
-    return int(row[0])
+    return int((_UNREAD_OF_ALL if app is None else _UNREAD_OF_APP).value(conn, user_id=user_id, app=app))
+
+
+_AFTER = TextStatement(
+    f"SELECT {COLUMNS} FROM notifications INDEXED BY notifications_revision "
+    "WHERE revision > :after AND revision <= :until AND (:user_id IS NULL OR user_id = :user_id) "
+    "AND (:app IS NULL OR app = :app) ORDER BY revision",
+    NotificationRow,
+    reason="an index hint",
+)
 
 
 def notifications_after(
     conn: sqlite3.Connection, revision: int, until: int, user_id: str | None, app: str | None
-) -> Iterator[tuple[Any, ...]]:
-    """Iterate over notifications changed after ``revision`` and up to ``until``, oldest change first: rows of COLUMNS
-    and ``revision``."""
-    where, values = conditions(
-        [("revision > ?", revision), ("revision <= ?", until), ("user_id = ?", user_id), ("app = ?", app)]
-    )
-    return conn.execute(
-        f"SELECT {COLUMNS}, revision FROM notifications INDEXED BY notifications_revision{clause(where)} "
-        "ORDER BY revision",
-        values,
-    )
+) -> Iterator[NotificationRow]:
+    """Iterate over notifications changed after ``revision`` and up to ``until``, oldest change first."""
+    return _AFTER.each(conn, after=revision, until=until, user_id=user_id, app=app)
 
 
-def to_notification(row: tuple[Any, ...]) -> Notification:
-    """Convert a row of COLUMNS."""
-    (
-        _, id_, user_id, app, title, message, kind, channels, priority, status, inbox, data, actions, collapse,
-        created, scheduled, expires, sent, delivered, read, archived, snoozed, count, listed,
-    ) = row  # fmt: skip
+def to_notification(row: NotificationRow) -> Notification:
+    """Convert a row."""
     return Notification(
-        id=decode_id(id_),
-        user_id=user_id,
-        app=app,
-        title=title,
-        message=message,
-        notification_type=kind,
-        channels=from_strings(channels),
-        priority=priority,
-        status=status,
-        inbox=inbox,
-        data=from_object(data),
-        actions=decode_json(_decode_actions, actions, ()),
-        collapse_key=collapse,
-        created_at=to_datetime(created),
-        scheduled_at=_datetime(scheduled),
-        expires_at=_datetime(expires),
-        sent_at=_datetime(sent),
-        delivered_at=_datetime(delivered),
-        read_at=_datetime(read),
-        archived_at=_datetime(archived),
-        snoozed_until=_datetime(snoozed),
-        count=count,
-        listed_at=to_datetime(listed),
+        id=decode_id(row.id),
+        user_id=row.user_id,
+        app=row.app,
+        title=row.title,
+        message=row.message,
+        notification_type=row.notification_type,
+        channels=from_strings(row.channels),
+        priority=row.priority,
+        status=row.status,
+        inbox=row.inbox,
+        data=from_object(row.data),
+        actions=decode_json(_decode_actions, row.actions, ()),
+        collapse_key=row.collapse_key,
+        created_at=to_datetime(row.created_at),
+        scheduled_at=_datetime(row.scheduled_at),
+        expires_at=_datetime(row.expires_at),
+        sent_at=_datetime(row.sent_at),
+        delivered_at=_datetime(row.delivered_at),
+        read_at=_datetime(row.read_at),
+        archived_at=_datetime(row.archived_at),
+        snoozed_until=_datetime(row.snoozed_until),
+        count=row.count,
+        listed_at=to_datetime(row.listed_at),
     )
 
 

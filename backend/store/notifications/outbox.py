@@ -8,15 +8,18 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
+from peewee import Select, fn
 
-from flashflow.backend.core.encoding import decode_id, decode_json, from_object, to_json
+from flashflow.backend.core.encoding import decode_json
 from flashflow.backend.domain.delivery_messages import Claimed, DeliveryMessage, Link, NextStep
 from flashflow.backend.store.engine.database import Store
+from flashflow.backend.store.engine.statement import Statement, listed, slot
 from flashflow.backend.store.engine.writer import Tx, Write
-from flashflow.backend.store.notifications import delivery_state
+from flashflow.backend.store.notifications import delivery_state, models
+from flashflow.backend.store.notifications.delivery_state import Sendable
 
 SUMMARY_LINES = 20
 
@@ -59,20 +62,27 @@ class OutboxTable:
         """Route → due time of its next queued delivery, for those of ``routes`` that have one."""
         if not routes:
             return {}
-        rows = self._store.read(lambda conn: conn.execute(_NEXT_DUE, (to_json(list(routes)),)).fetchall())
-        return {route: int(at) for route, at in rows if at is not None}
+        rows = self._store.read(lambda conn: _NEXT_DUE.all(conn, routes=list(routes)))
+        return {row.route: row.at for row in rows if row.at is not None}
 
     def next_lease(self) -> int | None:
         """The time at which the first lease expires."""
-        row = self._store.read(lambda conn: conn.execute(_NEXT_LEASE).fetchone())
-        return None if row[0] is None else int(row[0])
+        until: int | None = self._store.read(_NEXT_LEASE.value)
+        return until
 
 
-_NEXT_DUE = (
-    "SELECT value, (SELECT MIN(next_attempt_at) FROM deliveries WHERE status = 'pending' "
-    "AND next_attempt_at IS NOT NULL AND route = value) FROM json_each(?)"
+class _NextDue(NamedTuple):
+    route: str
+    at: int | None
+
+
+_D, _N = models.Delivery, models.Notification
+_ROUTES = listed("routes")
+_FIRST_DUE = _D.select(fn.MIN(_D.next_attempt_at)).where(
+    _D.status == "pending", _D.next_attempt_at.is_null(False), _D.route == _ROUTES.c.value
 )
-_NEXT_LEASE = "SELECT MIN(lease_until) FROM deliveries WHERE status = 'sending'"
+_NEXT_DUE = Statement(Select([_ROUTES], [_ROUTES.c.value.alias("route"), _FIRST_DUE.alias("at")]), _NextDue)
+_NEXT_LEASE = Statement(_D.select(fn.MIN(_D.lease_until)).where(_D.status == "sending"))
 
 
 # --- writer handlers --------------------------------------------------------------------------------------------------
@@ -90,13 +100,13 @@ def _claim(tx: Tx, route: str, count: int, lease_ms: int) -> list[Claimed]:
     """Up to ``count`` claims, the last one due first."""
     return [
         Claimed(
-            tries=row.tries,
-            message=_message(tx.conn, row.columns),
-            due_at=row.due_at,
-            tried_since=row.tried_since,
-            previous_code=row.previous_code,
+            tries=before.tries,
+            message=_message(tx.conn, row),
+            due_at=before.due_at,
+            tried_since=before.tried_since,
+            previous_code=before.previous_code,
         )
-        for row in reversed(delivery_state.claim(tx, route, count, lease_ms, _MESSAGE))
+        for before, row in reversed(delivery_state.claim(tx, route, count, lease_ms))
     ]
 
 
@@ -119,48 +129,48 @@ def _refuse(tx: Tx, items: Sequence[tuple[str, ...]]) -> list[int]:
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 
-_MESSAGE = (
-    "d.seq, d.id, d.notification_seq, d.route, n.id, n.user_id, n.app, n.title, n.message, "
-    "n.priority, n.notification_type, n.data, n.actions, n.collapse_key, n.count, n.created_at, n.expires_at, "
-    "COALESCE(k.critical, 0), t.token, t.platform, t.updated_at, c.email, c.phone, "
-    "EXISTS (SELECT 1 FROM deliveries s WHERE s.carrier_seq = d.seq)"
-)
-_BUNDLED = (
-    "SELECT n.title, n.message FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
-    "WHERE d.carrier_seq = ? AND d.status = 'pending' ORDER BY n.seq DESC"
+
+class _Text(NamedTuple):
+    title: str
+    message: str
+
+
+_BUNDLED = Statement(
+    _D.select(_N.title, _N.message)
+    .join(_N, on=_N.seq == _D.notification_seq)
+    .where(_D.carrier_seq == slot("carrier"), _D.status == "pending")
+    .order_by(_N.seq.desc()),
+    _Text,
 )
 _decode_actions = msgspec.json.Decoder(tuple[Link, ...]).decode
 
 
-def _message(conn: sqlite3.Connection, row: tuple[Any, ...]) -> DeliveryMessage:
-    (
-        seq, id_, _, route, notification, user_id, app, title, message, priority, kind, data, actions, collapse, count,
-        created, expires, critical, token, platform, registered, email, phone, carries,
-    ) = row  # fmt: skip
-    bundled = conn.execute(_BUNDLED, (seq,)).fetchall() if carries else []
+def _message(conn: sqlite3.Connection, row: Sendable) -> DeliveryMessage:
+    title, message = row.title, row.message
+    bundled = _BUNDLED.all(conn, carrier=row.seq) if row.carries else []
     if bundled:
         title, message = summary([(title, message), *bundled])
-    elif count > 1:
-        title = f"{title} ({count})"
+    elif row.occurrences > 1:
+        title = f"{title} ({row.occurrences})"
     return DeliveryMessage(
-        delivery_id=decode_id(id_),
-        notification_id=decode_id(notification),
-        user_id=user_id,
-        app=app,
+        delivery_id=row.id,
+        notification_id=row.notification_id,
+        user_id=row.user_id,
+        app=row.app,
         title=title,
         message=message,
-        priority=priority,
-        target={"email": email, "sms": phone}.get(route) if token is None else token,
-        platform=platform,
-        registered_at=registered,
-        notification_type=kind,
-        critical=bool(critical),
-        data=from_object(data) or None,
-        actions=() if bundled else decode_json(_decode_actions, actions, ()),
-        collapse_key=collapse,
-        count=count,
-        created_at=created,
-        expires_at=expires,
+        priority=row.priority,
+        target={"email": row.email, "sms": row.phone}.get(row.route) if row.token is None else row.token,
+        platform=row.platform,
+        registered_at=row.registered_at,
+        notification_type=row.notification_type,
+        critical=bool(row.critical),
+        data=row.data or None,
+        actions=() if bundled else decode_json(_decode_actions, row.actions, ()),
+        collapse_key=row.collapse_key,
+        count=row.occurrences,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
     )
 
 

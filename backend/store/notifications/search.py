@@ -16,10 +16,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
+from peewee import SQL, Select, fn
+
 from flashflow.backend.core.encoding import decode_text, to_json
 from flashflow.backend.core.errors import StorageError
 from flashflow.backend.store.engine.database import Store
+from flashflow.backend.store.engine.statement import Statement, TextStatement, slot, slots
 from flashflow.backend.store.engine.writer import Tx, Write
+from flashflow.backend.store.notifications import models
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,31 @@ _TRIGGERS = {
 }
 
 
+_N, _S = models.Notification, models.SearchState
+_TAIL = _N.select(_N.seq).where(_N.seq > _S.select(_S.indexed_to)).limit(slot("most"))
+_INDEXED_TO = Statement(_S.select(_S.indexed_to))
+_SET_INDEXED_TO = Statement(_S.update(slots(_S.indexed_to)))
+_TAIL_LENGTH = Statement(Select([_TAIL.alias("tail")], [fn.COUNT(SQL("*"))]))
+_TAIL_SEQS = Statement(_TAIL.order_by(_N.seq))
+_AFTER = Statement(_N.select(_N.seq).where(_N.seq > slot("indexed_to")).limit(slot("most")))
+_VERSION = TextStatement("SELECT v FROM notification_search_config WHERE k = 'version' AND v = :version", reason="FTS5")
+_FORGET_VERSION = TextStatement("DELETE FROM notification_search_config", reason="FTS5")
+_SET_VERSION = TextStatement(
+    "INSERT INTO notification_search_config (k, v) VALUES ('version', :version)", reason="FTS5"
+)
+_COPY = "INSERT INTO notification_search (rowid, title, message) SELECT seq, title, message FROM notifications "
+_ADD_RANGE = TextStatement(f"{_COPY}WHERE seq BETWEEN :first AND :last", reason="FTS5")
+_ADD_LISTED = TextStatement(
+    f"{_COPY}WHERE seq IN (SELECT value FROM json_each(:seqs)) AND seq <= :indexed_to", reason="FTS5"
+)
+_MERGE = TextStatement(
+    "INSERT INTO notification_search (notification_search, rank) VALUES ('merge', :pages)", reason="FTS5"
+)
+_CANDIDATES = TextStatement(
+    "SELECT rowid FROM notification_search WHERE notification_search MATCH :query LIMIT :most", reason="FTS5"
+)
+
+
 def has_trigrams() -> bool:
     """Whether this SQLite can create the index."""
     with closing(sqlite3.connect(":memory:")) as conn:
@@ -65,14 +94,13 @@ def has_trigrams() -> bool:
 
 def is_prepared(conn: sqlite3.Connection, *, possible: bool) -> bool:
     """Whether an index exists exactly if this SQLite supports one."""
-    indexed_to = conn.execute("SELECT indexed_to FROM search_state").fetchone()[0]
+    indexed_to = _INDEXED_TO.value(conn)
     return (indexed_to is not None) == possible and (indexed_to is None or _has_version(conn))
 
 
 def _has_version(conn: sqlite3.Connection) -> bool:
     """Whether FTS5 finds its format in the index: without it every change of a notification fails."""
-    found = "SELECT 1 FROM notification_search_config WHERE k = 'version' AND v = ?"
-    return conn.execute(found, (FTS5_FORMAT,)).fetchone() is not None
+    return _VERSION.one(conn, version=FTS5_FORMAT) is not None
 
 
 def prepare(tx: Tx, items: Sequence[bool]) -> list[None]:
@@ -81,15 +109,15 @@ def prepare(tx: Tx, items: Sequence[bool]) -> list[None]:
     for possible in items:
         if not possible:
             _disable(tx.conn)
-        elif tx.conn.execute("SELECT indexed_to FROM search_state").fetchone()[0] is None:
+        elif _INDEXED_TO.value(tx.conn) is None:
             tx.conn.execute("DROP TABLE IF EXISTS notification_search")
             tx.conn.execute(_INDEX)
             for name, body in _TRIGGERS.items():
                 tx.conn.execute(f"CREATE TRIGGER {name} {body}")
-            tx.conn.execute("UPDATE search_state SET indexed_to = ?", (LOWEST,))
+            _SET_INDEXED_TO.run(tx.conn, indexed_to=LOWEST)
         elif not _has_version(tx.conn):
-            tx.conn.execute("DELETE FROM notification_search_config")
-            tx.conn.execute("INSERT INTO notification_search_config (k, v) VALUES ('version', ?)", (FTS5_FORMAT,))
+            _FORGET_VERSION.run(tx.conn)
+            _SET_VERSION.run(tx.conn, version=FTS5_FORMAT)
     return [None] * len(items)
 
 
@@ -99,44 +127,29 @@ def _disable(conn: sqlite3.Connection) -> None:
     tables = "SELECT name FROM sqlite_master WHERE name IN ('notification_search_data', 'notification_search_idx')"
     for (name,) in conn.execute(tables).fetchall():
         conn.execute(f"DELETE FROM {name}")
-    conn.execute("UPDATE search_state SET indexed_to = NULL")
+    _SET_INDEXED_TO.run(conn, indexed_to=None)
 
 
 def tail_length(conn: sqlite3.Connection, most: int = WORTH_INDEXING) -> int:
     """Count unindexed rows, up to ``most``; 0 without an index."""
-    query = (
-        "SELECT COUNT(*) FROM (SELECT 1 FROM notifications WHERE seq > (SELECT indexed_to FROM search_state) LIMIT ?)"
-    )
-    return int(conn.execute(query, (most,)).fetchone()[0])
+    return int(_TAIL_LENGTH.value(conn, most=most))
 
 
 def catch_up(tx: Tx, items: Sequence[None]) -> list[int]:
     """Index the oldest rows of the tail; return how many."""
-    seqs = tx.conn.execute(
-        "SELECT seq FROM notifications WHERE seq > (SELECT indexed_to FROM search_state) ORDER BY seq LIMIT ?",
-        (AT_ONCE,),
-    ).fetchall()
+    seqs = [seq for (seq,) in _TAIL_SEQS.all(tx.conn, most=AT_ONCE)]
     if seqs:
-        ends = (seqs[0][0], seqs[-1][0])
-        tx.conn.execute(
-            "INSERT INTO notification_search (rowid, title, message) "
-            "SELECT seq, title, message FROM notifications WHERE seq BETWEEN ? AND ?",
-            ends,
-        )
-        tx.conn.execute("UPDATE search_state SET indexed_to = ?", ends[1:])
+        _ADD_RANGE.run(tx.conn, first=seqs[0], last=seqs[-1])
+        _SET_INDEXED_TO.run(tx.conn, indexed_to=seqs[-1])
     return [len(seqs)] * len(items)
 
 
 def add_older(conn: sqlite3.Connection, seqs: Sequence[int]) -> None:
     """Index imported rows, which are numbered below ``indexed_to``."""
     # Not by a trigger: it would slow every send by 5 %.
-    (indexed_to,) = conn.execute("SELECT indexed_to FROM search_state").fetchone()
+    indexed_to = _INDEXED_TO.value(conn)
     if indexed_to is not None:
-        conn.execute(
-            "INSERT INTO notification_search (rowid, title, message) SELECT seq, title, message FROM notifications "
-            "WHERE seq IN (SELECT value FROM json_each(?)) AND seq <= ?",
-            (to_json(seqs), indexed_to),
-        )
+        _ADD_LISTED.run(conn, seqs=to_json(seqs), indexed_to=indexed_to)
 
 
 def merge(tx: Tx, items: Sequence[bool]) -> list[bool]:
@@ -144,12 +157,11 @@ def merge(tx: Tx, items: Sequence[bool]) -> list[bool]:
     is the first step; the answer: whether more steps follow."""
     answers = []
     for first in items:
-        if tx.conn.execute("SELECT indexed_to FROM search_state").fetchone()[0] is None:
+        if _INDEXED_TO.value(tx.conn) is None:
             answers.append(False)
             continue
         before = tx.conn.total_changes
-        pages = -MERGED_PAGES if first else MERGED_PAGES
-        tx.conn.execute("INSERT INTO notification_search (notification_search, rank) VALUES ('merge', ?)", (pages,))
+        _MERGE.run(tx.conn, pages=-MERGED_PAGES if first else MERGED_PAGES)
         answers.append(tx.conn.total_changes - before >= 2)  # fts5: fewer changes mean that the merge is complete
     return answers
 
@@ -194,26 +206,23 @@ def conditions_of(conn: sqlite3.Connection, text: str) -> SearchConditions:
     """The conditions for rows that contain ``text``."""
     holds, values = _holds(text)
     query = _match(text)
-    (indexed_to,) = conn.execute("SELECT indexed_to FROM search_state").fetchone()
+    indexed_to = _INDEXED_TO.value(conn)
     if query is None or indexed_to is None:
         return SearchConditions([holds], values, narrow=False)
     try:
-        seqs = [seq for (seq,) in conn.execute(_CANDIDATES, (query, CANDIDATES + 1))]
+        seqs = [seq for (seq,) in _CANDIDATES.each(conn, query=query, most=CANDIDATES + 1)]
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
             raise
         log.exception("the search index is damaged; every row is scanned")
         return SearchConditions([holds], values, narrow=False)
-    tail = [seq for (seq,) in conn.execute(_TAIL, (indexed_to, CANDIDATES + 1))]
+    tail = [seq for (seq,) in _AFTER.each(conn, indexed_to=indexed_to, most=CANDIDATES + 1)]
     if len(seqs) + len(tail) > CANDIDATES:
         return SearchConditions([holds], values, narrow=False)
     return SearchConditions(
         ["seq IN (SELECT value FROM json_each(?))", holds], [to_json([*seqs, *tail]), *values], narrow=True
     )
 
-
-_CANDIDATES = "SELECT rowid FROM notification_search WHERE notification_search MATCH ? LIMIT ?"
-_TAIL = "SELECT seq FROM notifications WHERE seq > ? LIMIT ?"
 
 _OTHERWISE_FOLDED = re.compile(
     "[\0\u037f\u03f3\u0528-\u052f\u10a0-\u10ff\u13a0-\u13fd\u1c80-\u1cbf\u2c2f\u2c5f\ua698-\ua69b\ua796-\ua7ff\uab30-\uabbf"

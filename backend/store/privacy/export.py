@@ -22,7 +22,7 @@ from flashflow.backend.store.activity.user_index import COLUMNS, ActivityRow, In
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.sql import Taken, clause, conditions, take
 from flashflow.backend.store.notifications.notifications import COLUMNS as NOTIFICATION_COLUMNS
-from flashflow.backend.store.notifications.notifications import last_places, rows_at, to_notification
+from flashflow.backend.store.notifications.notifications import NotificationRow, last_places, rows_at, to_notification
 from flashflow.backend.store.rollups.partitions import ALWAYS, BY_PART, SESSION_PARTS
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def notifications(store: Store, which: ExportFilter) -> Iterator[Sequence[Notifi
         return _notifications_of(store, clause(where), values)
     query = f"SELECT {NOTIFICATION_COLUMNS} FROM notifications NOT INDEXED{clause(['seq > ?', 'seq <= ?', *where])} "
     last: Callable[[sqlite3.Connection], int] = lambda conn: last_places(conn)[0]  # noqa: E731
-    return _by_seq(store, "notifications", last, query, values, to_notification)
+    return _by_seq(store, "notifications", last, query, values, _to_notification)
 
 
 def _notifications_of(store: Store, where: str, values: Sequence[Any]) -> Iterator[Sequence[Notification]]:
@@ -84,6 +84,10 @@ def _notifications_of(store: Store, where: str, values: Sequence[Any]) -> Iterat
     query = f"SELECT seq FROM notifications INDEXED BY notifications_inbox{where} ORDER BY seq"
     seqs = store.read(lambda conn: array("q", (seq for (seq,) in conn.execute(query, values))))
     return _at(store, seqs, rows_at, to_notification)
+
+
+def _to_notification(row: tuple[Any, ...]) -> Notification:
+    return to_notification(NotificationRow._make(row))
 
 
 def _at(
