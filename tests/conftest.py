@@ -53,6 +53,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, part in enumerate(SLOW) if part in str(item.path)), len(SLOW)))
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    # Half of a worker's time is waiting: for processes, pages and deadlines.
+    return 2 * (os.cpu_count() or 1)
+
+
 def pytest_report_header() -> str:
     return f"seed: {os.environ[SEED]} (repeat this run with {SEED}={os.environ[SEED]})"
 
