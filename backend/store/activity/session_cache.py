@@ -8,15 +8,12 @@ from typing import Any, NamedTuple
 
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.activity.session_rollup import Counted
+from flashflow.backend.store.activity.session_timeout import IDLE_MS, LONGEST_MS
 from flashflow.backend.store.engine.statement import Statement, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.dimensions import agent_key, key_types
 from flashflow.backend.store.rollups.models import RollupState
 
-IDLE_MS = 30 * 60 * 1000
-"""A session ends after this time without an activity or heartbeat [GA4, PostHog]."""
-LONGEST_MS = 24 * 60 * 60 * 1000
-"""The longest session; then the next one begins."""
 MOST_PAGES_KEPT = 5_000
 """Distinct pages of an open session held in memory; a session with more has them counted from its rows on demand."""
 

@@ -10,7 +10,8 @@ from flashflow.backend.core.errors import Conflict, FlashFlowError
 from flashflow.backend.schemas.records import Tracked
 from flashflow.backend.store.activity import activities, user_index
 from flashflow.backend.store.activity.models import UserSession
-from flashflow.backend.store.activity.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionCache
+from flashflow.backend.store.activity.session_cache import OpenSession, SessionCache
+from flashflow.backend.store.activity.session_timeout import IDLE_MS, LONGEST_MS
 from flashflow.backend.store.activity.sessionizer import SessionBook
 from flashflow.backend.store.engine.statement import Statement, columns, slot
 from flashflow.backend.store.engine.writer import Tx

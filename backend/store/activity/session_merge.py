@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.models import UserSession
-from flashflow.backend.store.activity.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionRow
+from flashflow.backend.store.activity.session_cache import OpenSession, SessionRow
+from flashflow.backend.store.activity.session_timeout import IDLE_MS, LONGEST_MS
 from flashflow.backend.store.engine.statement import Statement, TextStatement, columns, differs, slot, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.partitions import partition

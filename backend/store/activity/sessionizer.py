@@ -12,9 +12,10 @@ from flashflow.backend.core.errors import Conflict
 from flashflow.backend.core.events import Event
 from flashflow.backend.store.activity import session_rollup, session_table, user_index
 from flashflow.backend.store.activity.models import UserSession
-from flashflow.backend.store.activity.session_cache import IDLE_MS, LONGEST_MS, OpenSession, SessionCache, SessionRow
+from flashflow.backend.store.activity.session_cache import OpenSession, SessionCache, SessionRow
 from flashflow.backend.store.activity.session_merge import SessionMerge
 from flashflow.backend.store.activity.session_rollup import Counted
+from flashflow.backend.store.activity.session_timeout import IDLE_MS, LONGEST_MS
 from flashflow.backend.store.engine.statement import Statement, columns, differs, slot
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.dimensions import app_key
