@@ -15,7 +15,7 @@ SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
 
 PAGE_BYTES = 2 * 1024 * 1024
 """A page of a list ends once its rows have this many bytes; a single row may be larger."""
-
+_SIZED = frozenset((str, bytes))
 
 R = TypeVar("R", bound=tuple[Any, ...])
 
@@ -36,7 +36,8 @@ def take(rows: Iterable[R], most: int, most_bytes: int | None = PAGE_BYTES) -> T
         if len(taken) == most or (most_bytes is not None and size >= most_bytes):
             return Taken(taken, True)
         taken.append(row)
-        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if most_bytes is not None:
+            size += sum([len(value) for value in row if type(value) in _SIZED])  # a third of a generator's time
     return Taken(taken, False)
 
 
