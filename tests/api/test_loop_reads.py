@@ -38,8 +38,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         conn.execute(
             "INSERT INTO notifications (id, user_id, app, title, message, notification_type, channels, priority, "
             "status, inbox, created_at, listed_at, revision, count) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
-            "SELECT i + 1 FROM n WHERE i < ?1) SELECT 'n' || i, 'ada', 'app', 't', 'm', 'general', '[\"in_app\"]', "
-            "'normal', 'sent', json_extract(?2, '$[' || (i % 5) || ']'), ?3, ?3, i, 1 FROM n",
+            "SELECT i + 1 FROM n WHERE i < ?1) SELECT CAST('n' || i AS BLOB), 'ada', 'app', 't', 'm', 'general', "
+            "'[\"in_app\"]', 'normal', 'sent', json_extract(?2, '$[' || (i % 5) || ']'), ?3, ?3, i, 1 FROM n",
             (ROWS, '[null,"unread","read","snoozed","archived"]', NOW.timestamp() * 1000 - 365 * 86_400_000),
         )
         conn.commit()
