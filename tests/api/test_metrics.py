@@ -21,6 +21,7 @@ from flashflow.backend.core.config import VERSION
 from flashflow.backend.core.counters import Counter
 from flashflow.backend.store.file_metrics import measure_activities, measure_notifications
 from tests.support.api_client import BATCH, SEND, START, App, fresh, ok, problem, send, track
+from tests.support.query_plans import with_table
 from tests.support.server_process import ServerProcess, eventually, serving
 from tests.support.smtp_server import SmtpServer, smtp_server
 
@@ -331,7 +332,7 @@ FEW = re.compile(r"(user_sessions_open|notifications_(scheduled|snoozed)|deliver
 
 def plans(conn: sqlite3.Connection, statements: set[str]) -> Iterator[str]:
     for sql in statements:
-        yield from (row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}"))
+        yield from (with_table(sql, row[3]) for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}"))
 
 
 def test_no_question_goes_through_a_table(tmp_path: Path) -> None:

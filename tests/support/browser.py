@@ -170,6 +170,10 @@ class Screen:
                     self.page.keyboard.insert_text(text[:-1])
                     self.page.evaluate(TWO_FRAMES)
                     self.page.keyboard.type(text[-1])
+                for key in ("Home", "End"):
+                    # Each makes Flutter read the field again, if it did not listen yet when the text came.
+                    self.page.evaluate(TWO_FRAMES)
+                    self.page.keyboard.press(key)
                 self.page.wait_for_function(HOLDS, arg=text, timeout=2_000)
                 return
         raise AssertionError(f"{label} could not be filled in")
