@@ -13,6 +13,8 @@ import pytest
 from flashflow.backend import Conflict, UserActivityService
 from flashflow.backend.activity.ingest import Origin
 from flashflow.backend.schemas.requests import ActivityIn
+from flashflow.backend.store.activity import user_index
+from flashflow.backend.store.activity.sessionizer import TAIL_TO_COUNT_IN
 from flashflow.backend.store.engine.writer import LoopWrites
 from tests.support.fixed_clock import StillClock
 
@@ -253,3 +255,17 @@ def test_an_ended_session_takes_what_happened_before_its_end_and_nothing_after(
     clock.go(minutes=10)
     assert track(service, clock.at(minutes=-12)) == session_id
     assert track(service, clock.at(minutes=-5)) != session_id
+
+
+def test_sessions_that_left_the_memory_are_read_again_without_a_scan_of_what_is_pending(
+    service: UserActivityService,
+) -> None:
+    pages = {track(service, page_url=f"/{number}") for number in range(TAIL_TO_COUNT_IN + 10)}
+    assert service.store.read(user_index.tail_length) > TAIL_TO_COUNT_IN
+    service.cache.invalidate()
+
+    assert {track(service, page_url="/0")} == pages
+
+    assert service.store.read(user_index.tail_length) < 10
+    (session,) = service.get_user_sessions("ada").sessions
+    assert session.pages_visited == TAIL_TO_COUNT_IN + 10

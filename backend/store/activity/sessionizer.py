@@ -280,6 +280,8 @@ class SessionBook:
             session = self._by_id[row.id] = OpenSession(row)
             session.counted = self._counted(session)
             if session.end_time is None:
+                # Each open session scans what is pending: after the cache was lost, a thousand sessions do.
+                self._aggregate_pending()
                 session_table.recall_pages(self._tx.conn, session)
         return session
 
