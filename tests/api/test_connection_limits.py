@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
@@ -173,5 +174,6 @@ def test_the_streams_of_all_keys_leave_places_for_requests(server: ServerProcess
     with ExitStack() as stack:
         peers = [peer for key in keys for peer in crowd(server, stack, request(server, "/api/stream", key), PER_KEY)]
         statuses = [peer.read().status for peer in peers]
-        assert statuses == [200] * Limits().max_streams + [429] * (len(peers) - Limits().max_streams)
+        # The loop may read connections in another order than they sent.
+        assert Counter(statuses) == {200: Limits().max_streams, 429: len(peers) - Limits().max_streams}
         assert server.api("GET", "/api/activity").status_code == 200
