@@ -60,7 +60,8 @@ def copy_to(path: Path, folder: Path, clock: Clock) -> Path:
 
 
 def _copy_into_place(path: Path, target: Path) -> Path:
-    half = target.with_suffix(".part")
+    # By process: two of them may begin a backup within a millisecond.
+    half = target.with_suffix(f".{os.getpid()}.part")
     _copy(path, half)
     half.rename(target)
     _sync(target.parent)
