@@ -433,13 +433,13 @@ def test_an_unfinished_backup_of_a_killed_process_is_removed_later(path: Path, n
 
 
 def test_two_processes_that_upgrade_at_once_do_it_once(path: Path, name: Name) -> None:
-    script = KILLED.replace("sys.stdin.readline()\n", "")
     schema = "ACTIVITY_SCHEMA" if name == "user_activities" else "NOTIFICATION_SCHEMA"
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", script, str(path), schema],
+            [sys.executable, "-c", KILLED, str(path), schema],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -447,7 +447,14 @@ def test_two_processes_that_upgrade_at_once_do_it_once(path: Path, name: Name) -
         for _ in range(2)
     ]
     for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("\n")  # both have loaded everything: they begin together
+        process.stdin.flush()
+    for process in both:
         out, err = process.communicate(timeout=60)
-        assert out.split() == ["ready", "done"], err
+        assert out == "done\n", err
     with closing(sqlite3.connect(path)) as conn:
         assert describe_differences(conn, SCHEMAS[name]) == []
