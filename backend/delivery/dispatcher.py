@@ -88,6 +88,7 @@ class Dispatcher:
         chance: random.Random,
         stopping: threading.Event,
         recorded: Recorded,
+        given_back: Callable[[], None],
     ) -> None:
         self._route = route
         self._route_queue = route_queue
@@ -96,6 +97,7 @@ class Dispatcher:
         self._chance = chance
         self._stopping = stopping
         self._recorded = recorded
+        self._given_back = given_back
         self._to_send: queue.SimpleQueue[_InFlight | None] = queue.SimpleQueue()
         self._finished: queue.SimpleQueue[AttemptResult | _Untried | _Wake] = queue.SimpleQueue()
         self._in_flight = 0
@@ -197,6 +199,8 @@ class Dispatcher:
         try:
             if delivery_id is not None:
                 self._deliveries.give_back(delivery_id)
+                # After a change of settings another dispatcher serves the route; it may have found nothing due.
+                self._given_back()
         except FlashFlowError as error:
             log.warning("a delivery could not be given back; its lease will end: %s", error)
 

@@ -189,6 +189,7 @@ class Outbox:
             chance=self._chance,
             stopping=self._stopping,
             recorded=self._recorded,
+            given_back=self.wake,
         )
         if not route_queue.enter(dispatcher.wake):  # retired in the meantime
             return

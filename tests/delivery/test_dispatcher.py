@@ -112,7 +112,7 @@ def at_work(book: Book, channel: BaseChannel, *, chance: Any = None, **limits: A
     attempts = Counter()
     dispatcher = Dispatcher(
         "r", route_queue, book, SystemClock(), chance=chance or random.Random(0), stopping=stopping,
-        recorded=lambda route, tried: attempts.add(route, tried.outcome.outcome),
+        recorded=lambda route, tried: attempts.add(route, tried.outcome.outcome), given_back=lambda: None,
     )  # fmt: skip
     assert route_queue.enter(dispatcher.wake)
     running = Running(route_queue, dispatcher, attempts, stopping, threading.Thread(target=dispatcher.run, daemon=True))
