@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import itertools
 import pkgutil
@@ -13,18 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peewee import Value
 
 import flashflow.backend.store
 from flashflow.backend import NotificationService, UserActivityService
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.models import AddressField, IdField, JsonField, ObjectField, StringsField
-from flashflow.backend.store.engine.statement import STATEMENTS
+from flashflow.backend.store.engine.statement import STATEMENTS, VARIANTS, Statement, variants
 from flashflow.backend.store.privacy import rollup_erasure
 from flashflow.backend.store.rollups import aggregate
+from flashflow.backend.store.rollups.models import UserKey
 from tests.support.filled_files import fill
+
+STORE = Path(flashflow.backend.store.__path__[0])
 
 for module in pkgutil.walk_packages(flashflow.backend.store.__path__, "flashflow.backend.store."):
     importlib.import_module(module.name)
+for function in VARIANTS:
+    function.all()
 
 OF_THE_STORE = tuple(statement for statement in STATEMENTS if statement.place.startswith("flashflow."))
 TEMPORARY = (aggregate.BATCH, aggregate.NEW_DAYS, rollup_erasure.FORGETTING)
@@ -107,3 +114,28 @@ def test_a_statement_runs_and_its_rows_name_its_columns(statement: Any, stores: 
 def test_no_two_statements_stand_at_one_place() -> None:
     places = [statement.place for statement in OF_THE_STORE]
     assert len(places) == len(set(places))
+
+
+def test_a_function_that_builds_statements_builds_each_of_its_choices_once_and_no_other() -> None:
+    @variants((1, 2), ("a",))
+    def build(number: int, name: str) -> Statement[tuple[Any, ...]]:
+        return Statement(UserKey.select(Value(number).alias(name)))
+
+    assert len(set(build.all())) == 2
+    assert build(2, "a") is build(2, "a") is build.all()[1]
+    with pytest.raises(ValueError, match="choices"):
+        build(3, "a")
+    VARIANTS.remove(build)
+
+
+def test_a_function_that_builds_a_statement_lists_its_choices() -> None:
+    for path in sorted(STORE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and calls(node, "Statement", "TextStatement"):
+                assert calls(ast.Module(node.decorator_list, []), "variants"), f"{path}:{node.lineno} {node.name}"
+
+
+def calls(tree: ast.AST, *names: str) -> list[int]:
+    """The lines of ``tree`` that call a function or a method with one of these ``names``."""
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [node.lineno for node in found if getattr(node.func, "id", getattr(node.func, "attr", "")) in names]

@@ -1,7 +1,8 @@
 """Statements over the models, compiled once; values are bound by name at each call, and rows have names.
 
 ``Statement`` is a Peewee query, ``TextStatement`` SQL that Peewee cannot express. Both are constants of the module that
-uses them. ``STATEMENTS`` lists all of them, so that a test can run each one.
+uses them, or the variants of one (``variants``). ``STATEMENTS`` and ``VARIANTS`` list them, so that a test can run each
+one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import sqlite3
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from itertools import product
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from peewee import (
     SQL,
@@ -34,6 +36,8 @@ from flashflow.backend.core.encoding import to_json
 from flashflow.backend.store.engine.sql import execute_rows, take
 
 Row = TypeVar("Row")
+P = ParamSpec("P")
+S = TypeVar("S")
 Convert = Callable[[Any], Any]
 
 _ROWS = re.compile(r"\{rows:([^}]*)\}")
@@ -95,6 +99,11 @@ def upsert(key: Sequence[Field[Any]], values: Sequence[Field[Any]]) -> Query:
     """Build the INSERT with a slot for each field that replaces the ``values`` of the row with that ``key``."""
     query: Query = key[0].model.insert(slots(*key, *values)).on_conflict(conflict_target=key, preserve=values)
     return query
+
+
+def by_index(model: type[Model], index: str | None) -> NodeList:
+    """Build the source of a query of ``model`` by the ``index``; None: by the primary key alone. For ``from_``."""
+    return NodeList((model, SQL("NOT INDEXED" if index is None else f"INDEXED BY {index}")))
 
 
 def any_or_same(field: Field[Any]) -> Expression:
@@ -324,6 +333,39 @@ class TextStatement(_Statement[Row]):
         return Compiled(self._text, slots, columns)
 
 
+# --- variants ---------------------------------------------------------------------------------------------------------
+
+
+class Variants(Generic[P, S]):
+    """A function that builds one of several statements, each at its first use."""
+
+    def __init__(self, build: Callable[P, S], choices: Sequence[Iterable[Any]]) -> None:
+        self._build: Callable[..., S] = build
+        self._choices = choices
+        self._built: dict[tuple[Any, ...], S] = {}
+        VARIANTS.append(self)
+
+    def __call__(self, *arguments: P.args, **named: P.kwargs) -> S:
+        """Return the statement for the arguments, which are given by position. Raises ValueError for others than the
+        choices: no test would have run their statement."""
+        built = self._built.get(arguments)
+        if built is None:
+            if named or arguments not in set(product(*self._choices)):
+                raise ValueError(f"{self._build.__qualname__}: {arguments} {named} is none of its choices")
+            built = self._built[arguments] = self._build(*arguments)
+        return built
+
+    def all(self) -> list[S]:
+        """Build every statement."""
+        return [self(*arguments) for arguments in product(*self._choices)]  # type: ignore[call-arg]
+
+
+def variants(*choices: Iterable[Any]) -> Callable[[Callable[P, S]], Variants[P, S]]:
+    """Make a function that builds statements keep them; ``choices``: all values of each of its arguments."""
+    values = [tuple(values) for values in choices]
+    return lambda build: Variants(build, values)
+
+
 def _column(node: Any) -> tuple[str | None, Convert | None]:
     """Return the name of a selected column, if it is known before a run, and how its values are decoded."""
     name = getattr(node, "_alias", None)
@@ -350,3 +392,5 @@ def _encodes(field: Field[Any]) -> bool:
 _ON_LINE: dict[str, int] = {}
 STATEMENTS: list[_Statement[Any]] = []
 """Every statement of the modules imported so far."""
+VARIANTS: list[Variants[Any, Any]] = []
+"""Every function that builds statements, of the modules imported so far."""

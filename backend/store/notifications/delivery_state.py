@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cache
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from peewee import JOIN, SQL, Case, ModelSelect, Query, fn
@@ -37,6 +37,7 @@ from flashflow.backend.store.engine.statement import (
     columns,
     slot,
     slots,
+    variants,
 )
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import models
@@ -877,7 +878,11 @@ _DEACTIVATE = Statement(
 _NOTE_USE = Statement(_T.update(slots(_T.last_used_at)).where(_T.seq == slot("seq")))
 
 
-@cache
+_GROUPS = tuple(1 << power for power in range(12))
+"""Deliveries looked up by one query; the writer's groups are not larger."""
+
+
+@variants(_GROUPS)
 def _attempted(count: int) -> Statement[_Attempted]:
     """Build the query for ``count`` deliveries by id."""
     return Statement(
@@ -895,14 +900,18 @@ def record_attempts(tx: Tx, attempts: Sequence[AttemptResult]) -> None:
     A delivery with a ``retry`` is queued again, one without is final.
     """
     by_id = {encode_id(attempt.delivery_id): attempt for attempt in attempts}
-    if len(by_id) < len(attempts):  # a lease expired too early and a second worker claimed the same delivery
+    if (
+        len(by_id) < len(attempts) or len(attempts) > _GROUPS[-1]
+    ):  # a lease expired too early and a second worker claimed the same delivery
         for attempt in attempts:
             record_attempts(tx, [attempt])
         return
     if not attempts:
         return
     # A fixed number of statements for the whole group: each one releases the interpreter to a dozen waiting workers.
-    rows = _attempted(len(by_id)).all(tx.conn, **{f"id{place}": id_ for place, id_ in enumerate(by_id)})
+    size = 1 << (len(by_id) - 1).bit_length()  # few statements; the ids left over are NULL
+    ids = zip_longest(range(size), by_id)
+    rows = _attempted(size).all(tx.conn, **{f"id{place}": id_ for place, id_ in ids})
     moves = _move_attempted(tx, [(row, by_id[row.id]) for row in rows])
     changed: dict[int, None] = {}
     queued = [seq for seq, status in moves.items() if status == "pending"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 from peewee import SQL, Case, Select, fn
@@ -23,6 +22,7 @@ from flashflow.backend.store.engine.statement import (
     differs,
     slot,
     slots,
+    variants,
 )
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import models
@@ -43,10 +43,23 @@ def inbox_place(decisions: Sequence[Decision]) -> str | None:
 
 def update_notification(tx: Tx, seq: int, columns: Mapping[str, Any]) -> None:
     """Set ``columns`` and give the notification a new revision."""
-    _update(tuple(columns)).run(tx.conn, seq=seq, revision=last_revision(tx.conn) + 1, **columns)
+    _update(tuple(sorted(columns))).run(tx.conn, seq=seq, revision=last_revision(tx.conn) + 1, **columns)
 
 
-@cache
+@variants(
+    tuple(sorted(names))
+    for names in (
+        ("status", "read_at"),
+        ("status", "read_at", "inbox"),
+        ("status", "read_at", "inbox", "listed_at", "snoozed_until"),
+        ("inbox", "snoozed_until"),
+        ("inbox", "snoozed_until", "status"),
+        ("inbox", "archived_at"),
+        ("inbox", "archived_at", "snoozed_until"),
+        ("scheduled_at",),
+        ("status", "inbox", "sent_at", "delivered_at", "listed_at"),
+    )
+)
 def _update(names: tuple[str, ...]) -> Statement[tuple[Any, ...]]:
     """Build the statement that sets these columns; each kind of change has its own."""
     return Statement(_N.update({getattr(_N, name): slot(name) for name in (*names, "revision")}).where(_THIS))

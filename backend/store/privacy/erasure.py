@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, reduce
+from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from flashflow.backend.store.activity.shared_sessions import Gone, reassign, wit
 from flashflow.backend.store.activity.user_index import TIMELINE
 from flashflow.backend.store.engine.models import BaseModel, IdempotencyKey
 from flashflow.backend.store.engine.sql import delete_rows
-from flashflow.backend.store.engine.statement import Statement, TextStatement, among, columns, slot, slots
+from flashflow.backend.store.engine.statement import Statement, TextStatement, among, columns, slot, slots, variants
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import models, rules, schedules
 from flashflow.backend.store.notifications.rules import Body
@@ -340,7 +340,7 @@ def erase_idempotency_answers(tx: Tx) -> None:
     _DELETE_ANSWERS.run(tx.conn)
 
 
-@cache
+@variants((UserAnalytics, Consent, *_OF_USER.values()))
 def _delete_of(model: type[BaseModel]) -> Statement[tuple[Any, ...]]:
     """Build the statement that deletes a user's rows of ``model``."""
     return Statement(model.delete().where(model._meta.fields["user_id"] == slot("user")))
