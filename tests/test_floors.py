@@ -20,6 +20,7 @@ FLOORS = (
     ("backend.core",),
     ("backend.schemas", "backend.settings"),
     ("backend.domain", "backend.rendering"),
+    ("backend.flow.language",),
     ("backend.store", "backend.store.engine", "backend.delivery.net"),
     # tables, below every statement over them
     (
@@ -43,7 +44,14 @@ FLOORS = (
     ("backend.api.framework",),
     ("backend.api.routes",),
     ("backend.api",),
-    ("backend.dashboard", "backend.maintenance", "backend.jobs", "backend.health", "backend.this_computer"),
+    (
+        "backend.dashboard",
+        "backend.flow",
+        "backend.maintenance",
+        "backend.jobs",
+        "backend.health",
+        "backend.this_computer",
+    ),
     ("backend.app",),
     ("backend",),
     ("backend.cli", "views.controls"),
@@ -77,6 +85,7 @@ HOMES = {
     "keyring": ("backend.settings.keyring",),
     "pyarrow": ("backend.data.parquet",),
     "jsonschema_rs": ("backend.rendering.json_schema",),
+    "lark": ("backend.flow",),
 }
 """Every third-party library, and the packages or modules that may import it."""
 

@@ -1,0 +1,1 @@
+"""``.flow`` files: integrations declared in text."""
