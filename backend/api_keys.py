@@ -5,11 +5,8 @@ A key has 256 random bits, so a plain SHA-256 suffices for storing it.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
-import re
-import secrets
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.errors import Conflict, NotFound, StorageError, Unauthorized, ValidationError
-from flashflow.backend.core.private_files import read_or_create
+from flashflow.backend.core.errors import Conflict, NotFound, Unauthorized, ValidationError
+from flashflow.backend.core.local_key import digest_of, id_of, local_key, new_key, proof_of
 from flashflow.backend.schemas.records import SCOPES, ApiKey
 from flashflow.backend.schemas.requests import KeyIn, build
 from flashflow.backend.store.engine.database import Store
@@ -27,12 +24,7 @@ from flashflow.backend.store.notifications import api_keys
 
 log = logging.getLogger(__name__)
 
-PREFIX = "ff_"
 LOCAL = "local"
-KEY_FILE = "local.key"
-_KEY = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{37,}}")
-PROOF_LABEL = b"flashflow-proof-1"
-"""Separates a proof's HMAC from other uses of a stored hash."""
 REMEMBERED = 256
 HOW = "Run `flashflow key` for the local key, or `flashflow keys add NAME --scope …` for an app's own."
 
@@ -108,7 +100,7 @@ class KeyRing:
         request = build(KeyIn, name=name, scopes=list(scopes))
         if request.name == LOCAL:
             raise ValidationError.of("name", "“local” is the local key's own name")
-        key = PREFIX + secrets.token_urlsafe(32)
+        key = new_key()
         made = self._store.run(Write(self._insert, (request, digest_of(key))))
         self._reload()
         return key, made
@@ -152,43 +144,6 @@ class KeyRing:
             self._callers = callers
             self._digests = {id_of(digest): digest for digest in callers}
             self._good = {}
-
-
-def local_key(folder: Path, report: Callable[[str], None] = log.warning) -> str:
-    """Return the key in ``folder``'s file, created where it is missing or damaged. Raises StorageError."""
-    path = folder / KEY_FILE
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be used: {error}") from error
-    return read_or_create(path, _parse_key, _new_key, report)
-
-
-def _new_key() -> bytes:
-    return f"{PREFIX}{secrets.token_urlsafe(32)}\n".encode()
-
-
-def _parse_key(content: bytes) -> str | None:
-    key = content.decode("ascii", "replace").strip()
-    return key if _KEY.fullmatch(key) else None
-
-
-def id_of(digest: bytes) -> str:
-    """Return the public id of a stored hash: the first 16 hexadecimal digits of SHA-256("id" + hash)."""
-    return hashlib.sha256(b"id" + digest).hexdigest()[:16]
-
-
-def proof_of(digest: bytes, nonce: bytes, address: str) -> str:
-    """Return the hexadecimal HMAC-SHA256, keyed with a stored hash, of PROOF_LABEL, nonce and address.
-
-    The address (``127.0.0.1:8750``) invalidates a proof relayed from another port.
-    """
-    return hmac.digest(digest, PROOF_LABEL + nonce + address.encode(), "sha256").hex()
-
-
-def digest_of(key: str) -> bytes:
-    """Return the hash under which a key is stored."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _to_key(row: api_keys.Row) -> ApiKey:

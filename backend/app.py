@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from flashflow.backend import health
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.analytics.service import Analytics
@@ -23,7 +21,7 @@ from flashflow.backend.core.clock import Clock, SystemClock
 from flashflow.backend.core.config import ACTIVITY_FILE, NOTIFICATION_FILE, VERSION, Config
 from flashflow.backend.core.errors import Erased, FlashFlowError, StorageError, ValidationError
 from flashflow.backend.core.events import Bus, Event
-from flashflow.backend.core.private_files import write_private
+from flashflow.backend.core.instance_file import INSTANCE_FILE, Instance, write_instance
 from flashflow.backend.dashboard import DashboardMetrics
 from flashflow.backend.data.erasure import Erasure
 from flashflow.backend.data.export import Export
@@ -55,17 +53,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SYSTEM_TYPE = "flashflow.system"
-INSTANCE_FILE = "server.json"
 SETTINGS_FILE = "flashflow.toml"
 FAULT_LIMIT = 2_000
 """Characters of a settings error in the inbox notification."""
-
-
-class Instance(msgspec.Struct, frozen=True):
-    """Address and process of the running server, for the command line and apps of the same OS user."""
-
-    url: str
-    pid: int
 
 
 class Backend:
@@ -271,8 +261,7 @@ class Backend:
 
     def _announce(self) -> None:
         if not self._closed:
-            instance = Instance(str(self.url), os.getpid())
-            write_private(self.data_dir / INSTANCE_FILE, msgspec.json.encode(instance))
+            write_instance(self.data_dir, Instance(str(self.url), os.getpid()))
 
     def _forget_killed_server(self) -> None:
         """Remove the address file of a killed server: another program may listen at that address."""

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Backend", "NotificationService", "UserActivityService"]
 
+_HOMES = {
+    "Backend": "app",
+    "NotificationService": "notifications.service",
+    "UserActivityService": "activity.service",
+}
+"""Each name's module below ``flashflow.backend``, so that a service loads without the other."""
+
 _ROOT = Path(__file__).resolve().parent.parent
 if (_ROOT / "main.py").is_file() and (_ROOT / "backend" / "core").is_dir():
     # A checkout or a Flet build of the folder: `backend`, `views` and `assets` stand beside this package. An installed
@@ -22,6 +29,6 @@ if (_ROOT / "main.py").is_file() and (_ROOT / "backend" / "core").is_dir():
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
-        return getattr(import_module("flashflow.backend"), name)
+    if name in _HOMES:
+        return getattr(import_module(f"flashflow.backend.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import gc
-import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashflow.backend.cli.process import (
-    EndSignals,
-    announce,
-    complain,
-    drop,
-    prepare_streams,
-    print_line,
-    reason,
-)
+# Light ones only: each command imports its own parts, and a script may run one every second.
+from flashflow.backend.cli.process import announce, complain, drop, prepare_streams, print_line, reason
 from flashflow.backend.core.config import VERSION, Config, is_text, load_config
+from flashflow.backend.core.errors import FlashFlowError, ValidationError
 
 if TYPE_CHECKING:
     from flashflow.backend import Backend
 
-ASSETS = Path(str(files("flashflow.assets")))
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. Return the exit code: 0 success, 1 refused or failed, 2 usage error."""
-    from flashflow.backend.core.errors import FlashFlowError
-
     prepare_streams()
     try:
         return _run(argv)
@@ -63,6 +49,8 @@ def _run(argv: list[str] | None) -> int:
         print_line("", end="")
         return int(ended.code or 0)
     _check_text(options)
+    import logging
+
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     config = load_config(
         os.environ,
@@ -89,8 +77,6 @@ def _late(name: str) -> Callable[..., int | None]:
 
 def _check_text(options: Mapping[str, Any]) -> None:
     """Raises ValidationError for an argument that is not text; file names may be any bytes."""
-    from flashflow.backend.core.errors import ValidationError
-
     for name, value in options.items():
         for text in value if isinstance(value, list) else [value]:
             if name not in {"file", "folder"} and isinstance(text, str) and not is_text(text):
@@ -111,13 +97,14 @@ def _open(config: Config) -> int:
     with Backend(config) as backend:
         backend.start()
         announce(f"FlashFlow {VERSION} answers at {backend.url}")
-        show(backend, ASSETS)
+        show(backend, _assets())
     return 0
 
 
 def _serve(config: Config, *, no_ui: bool = False, in_browser: bool = False) -> int:
     """Serve the API and the web screens on one port until SIGINT, SIGTERM or SIGHUP."""
     from flashflow.backend import Backend
+    from flashflow.backend.cli.end_signals import EndSignals
 
     with EndSignals() as ended, Backend(config) as backend:
         backend.start(screens=None if no_ui else _web(backend))
@@ -138,12 +125,15 @@ def _settle_down() -> None:
 
     The thresholds stay at Python's defaults: with higher ones, closed UI pages were never freed.
     """
+    import gc
+
     gc.collect()
     gc.freeze()
 
 
 def _open_browser(link: str) -> None:
     """Open the link in a browser where there is a display; the printed link works in any case."""
+    import threading
     import webbrowser
 
     if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
@@ -153,20 +143,26 @@ def _open_browser(link: str) -> None:
 def _web(backend: Backend) -> Any:
     from flashflow.views.web import WebScreens
 
-    return WebScreens(backend, ASSETS)
+    return WebScreens(backend, _assets())
+
+
+def _assets() -> Path:
+    from importlib.resources import files
+
+    return Path(str(files("flashflow.assets")))
 
 
 def _key(config: Config) -> None:
-    from flashflow.backend.api_keys import local_key
+    from flashflow.backend.core.local_key import local_key
 
     print_line(local_key(config.data_dir))
 
 
 def _doctor(config: Config) -> int:
-    from flashflow.backend.cli import commands
+    from flashflow.backend.cli.doctor import doctor
     from flashflow.views.window import why_no_window
 
-    return commands.doctor(config, why_no_window(os.environ, fetch=False))
+    return doctor(config, why_no_window(os.environ, fetch=False))
 
 
 def _parser() -> argparse.ArgumentParser:

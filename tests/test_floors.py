@@ -53,6 +53,7 @@ FLOORS = (
         "backend.this_computer",
     ),
     ("backend.app",),
+    ("backend.exports",),
     ("backend",),
     ("backend.cli", "views.controls"),
     ("views.shared",),
@@ -309,7 +310,7 @@ def what_importing_does(*names: str) -> tuple[list[str], list[str], list[str]]:
 
 
 def test_importing_the_backend_does_nothing_and_loads_neither_screens_nor_server() -> None:
-    deeds, threads, loaded = what_importing_does("flashflow.backend")
+    deeds, threads, loaded = what_importing_does("flashflow.backend.exports")
     assert (deeds, threads) == ([], [])
     assert {"flet", "uvicorn", "starlette", "plyer", "httptools"}.isdisjoint(loaded)
 

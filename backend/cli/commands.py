@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import msgspec
-
-from flashflow.backend.app import SETTINGS_FILE, Backend
 from flashflow.backend.cli.process import complain, print_line, read_input
-from flashflow.backend.cli.server_connection import NotProven, running
-from flashflow.backend.core.clock import SystemClock
+from flashflow.backend.cli.server_connection import running
 from flashflow.backend.core.config import Config
-from flashflow.backend.core.errors import AlreadyRunning, FlashFlowError, ValidationError
-from flashflow.backend.delivery.channel_registry import ChannelRegistry
-from flashflow.backend.settings.file import SettingsFile
-from flashflow.backend.settings.keyring import secret_store
-from flashflow.backend.settings.model import Settings
+from flashflow.backend.core.errors import FlashFlowError, ValidationError
+
+if TYPE_CHECKING:
+    from flashflow.backend.app import Backend
 
 VERIFY_S = 1_800.0
 DELIVER_S = 8.0
@@ -57,13 +49,20 @@ def send(
         deliveries = [(d["channel"], d["status"], d["reason"]) for d in answer["deliveries"]]
         print_line(str(answer["notification_id"]))
     else:
-        with Backend(config) as backend:
+        with _open(config) as backend:
             backend.start(api=False)
             sent = backend.notifications.send_notification(**body)
             print_line(sent.notification_id)
             deliveries = _delivered(backend, sent.notification_id)
     for name, status, reason in deliveries:
         print_line(f"  {name}: {status}{f' ({reason})' if reason else ''}")
+
+
+def _open(config: Config) -> Backend:
+    """Open the data folder. The services are imported here, because a command beside a running server needs none."""
+    from flashflow.backend.app import Backend
+
+    return Backend(config)
 
 
 def _delivered(backend: Backend, notification_id: str) -> list[tuple[str, str, str | None]]:
@@ -87,7 +86,7 @@ def track(
         if server := running(config):
             activity_id = server.ask("POST", "/api/activity/track", body)["activity_id"]
         else:
-            with Backend(config) as backend:
+            with _open(config) as backend:
                 activity_id = backend.activity.track_activity(**body).activity_id
         if activity_id is None:
             raise FlashFlowError(f"Nothing was stored: there is no consent to track {user!r}.")
@@ -98,6 +97,8 @@ def _parse_object(text: str | None, option: str) -> dict[str, Any] | None:
     """Parse a JSON object from the command line. Raises ValidationError."""
     if text is None:
         return None
+    import msgspec
+
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
@@ -114,7 +115,7 @@ def keys_add(config: Config, *, name: str, scope: str) -> None:
     if server := running(config):
         key = str(server.ask("POST", "/api/keys", {"name": name, "scopes": scopes})["key"])
     else:
-        with Backend(config) as backend:
+        with _open(config) as backend:
             key, _ = backend.keys.add(name, scopes)
     try:
         print_line(f"The key of “{name}” ({', '.join(scopes)}). It is shown only now:\n{key}")
@@ -128,7 +129,7 @@ def keys_list(config: Config) -> None:
     if server := running(config):
         rows = [(k["name"], k["scopes"], k["revoked_at"]) for k in server.ask("GET", "/api/keys")["keys"]]
     else:
-        with Backend(config) as backend:
+        with _open(config) as backend:
             rows = [(k.name, list(k.scopes), k.revoked_at) for k in backend.keys.list()]
     print_line("local\tadmin\tin use")
     for name, scopes, revoked in rows:
@@ -145,7 +146,7 @@ def _revoke(config: Config, name: str) -> None:
     if server := running(config):
         server.ask("DELETE", f"/api/keys/{quote(name, safe='')}")
     else:
-        with Backend(config) as backend:
+        with _open(config) as backend:
             backend.keys.revoke(name)
 
 
@@ -155,7 +156,7 @@ def verify(config: Config, *, rebuild: bool) -> int:
         answer = server.ask("POST", "/api/analytics/verify", {"rebuild": rebuild}, timeout=VERIFY_S)
         differences = [(d["table"], d["missing"], d["surplus"]) for d in answer["differences"]]
     else:
-        with Backend(config) as backend:
+        with _open(config) as backend:
             rollups = backend.activity.rollups
             differences = [(d.table, d.missing, d.surplus) for d in rollups.verify()]
             if differences and rebuild:
@@ -178,76 +179,3 @@ def link(config: Config) -> None:
     if server is None:
         raise FlashFlowError("FlashFlow is not running here. Start it with `flashflow serve`.")
     print_line(str(server.ask("POST", "/api/launch")["url"]))
-
-
-def doctor(config: Config, display: str | None) -> int:
-    """``flashflow doctor``: print one line per part of the system; ``display`` is the reason why no window can be
-    shown. Return 0 if the storage works, else 1."""
-    _print_state("display", display is None, display or "a window can be shown")
-    url = None
-    try:
-        if server := running(config):
-            url = server.url
-    except NotProven as error:
-        _print_state("server", False, str(error))
-    works, detail = _storage(config, url)
-    _print_state("storage", works, detail)
-    _print_state("port", *_port(config, url))
-    _print_channels(config)
-    _print_state("python", True, f"{sys.version.split()[0]} on {sys.platform}")
-    if not works:
-        complain("flashflow: The storage cannot be used.")
-    return 0 if works else 1
-
-
-def _print_channels(config: Config) -> None:
-    """Print the state of desktop notifications and of every configured channel; send nothing."""
-    from flashflow.backend.delivery.desktop.channel import DesktopChannel
-
-    file = SettingsFile(config.data_dir / SETTINGS_FILE, environ=os.environ, secrets=secret_store(os.environ))
-    try:
-        settings = file.load()
-    except ValidationError as error:
-        _print_state(SETTINGS_FILE, False, str(error))
-        settings = Settings()
-    channels = ChannelRegistry(config.data_dir, SystemClock(), DesktopChannel())
-    queues = channels.build(settings)
-    for state in channels.states():
-        if state.name in queues:
-            name = "native notifications" if state.name == "desktop" else state.label
-            _print_state(name, state.works, state.detail)
-    for queue in queues.values():
-        queue.channel.close()
-
-
-def _print_state(name: str, works: bool, detail: str) -> None:
-    print_line(f"{'ok' if works else 'no':>3}  {name}: {detail}")
-
-
-def _storage(config: Config, url: str | None) -> tuple[bool, str]:
-    if url is not None:
-        return True, f"{config.data_dir}, in use by the FlashFlow at {url}"
-    try:
-        with Backend(config) as backend:
-            fault = backend.storage_fault()
-            notices = " ".join(backend.notices)
-    except AlreadyRunning:
-        return True, f"{config.data_dir}, in use by another FlashFlow"
-    except FlashFlowError as error:
-        return False, str(error)
-    if fault is not None:
-        return False, f"{config.data_dir}: {fault}"
-    return True, f"{config.data_dir}, both files sound and writable{f'. {notices}' if notices else ''}"
-
-
-def _port(config: Config, url: str | None) -> tuple[bool, str]:
-    if url is not None:
-        return True, f"FlashFlow answers at {url}"
-    with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
-        if os.name != "nt":
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((config.host, config.port))
-        except OSError as error:
-            return False, f"{config.host}:{config.port}: {error.strerror}"
-    return True, f"{config.host}:{config.port} is free"

@@ -13,12 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
-from flashflow.backend.api_keys import digest_of, id_of, local_key, proof_of
-from flashflow.backend.app import INSTANCE_FILE, Instance
 from flashflow.backend.core.config import Config
 from flashflow.backend.core.errors import FlashFlowError, NotFound, StorageError
+from flashflow.backend.core.instance_file import read_instance
+from flashflow.backend.core.local_key import digest_of, id_of, local_key, proof_of
 from flashflow.backend.store.engine.folder_lock import is_locked
 
 ASK_S = 15.0
@@ -87,12 +85,9 @@ class Server:
 
 def running(config: Config) -> Server | None:
     """Return the server that runs on this data folder; None without one. Raises NotProven."""
-    try:
-        instance = msgspec.json.decode((config.data_dir / INSTANCE_FILE).read_bytes(), type=Instance)
-    except (OSError, msgspec.DecodeError):
-        return None
+    instance = read_instance(config.data_dir)
     # A killed server leaves its file behind, and its port may be used by another program.
-    if not _is_alive(instance.pid) or not is_locked(config.data_dir):
+    if instance is None or not _is_alive(instance.pid) or not is_locked(config.data_dir):
         return None
     server = Server(config, instance.url)
     try:

@@ -7,8 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-
-import msgspec
+from typing import NamedTuple
 
 from flashflow.backend.core.errors import ValidationError
 
@@ -19,7 +18,7 @@ ACTIVITY_FILE = "user_activities.db"
 NOTIFICATION_FILE = "notifications.db"
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(NamedTuple):
     """Start configuration; it does not change while the process runs."""
 
     data_dir: Path
