@@ -244,7 +244,7 @@ def test_a_user_without_a_home_gets_the_option_that_names_a_folder(tmp_path: Pat
     # The modules are loaded first: that user may read none of root's files.
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1]); import main\n"
-        "import flashflow.backend.cli.process, flashflow.backend.core.errors\n"
+        "import locale, logging, pwd, shutil, flashflow.backend.cli.process, flashflow.backend.core.errors\n"
         f"os.setgid({unused()}); os.setuid({unused()}); sys.exit(main.main(['key']))"
     )
     env = {name: value for name, value in environment(tmp_path).items() if name not in {"HOME", "FLASHFLOW_DATA_DIR"}}
