@@ -1,4 +1,5 @@
-"""Files of older schemas: those in tests/data were filled by the code of commit 324aca6, every table of them."""
+"""Files of older schemas in tests/data, with rows in every table: of commit 324aca6, and of schemas since 100
+(``make_old_files``)."""
 
 from __future__ import annotations
 
@@ -14,9 +15,11 @@ _STATE = ("figures_state", "pruned", "rule_mark", "tombstone_salt", "highest_rev
 """Tables of one row, which an empty file has too."""
 
 
-def write_old_file(name: Literal["user_activities", "notifications"], path: Path, *, empty: bool = False) -> None:
-    """Write the file ``name`` of 324aca6 to ``path``; ``empty``: without its rows."""
-    path.write_bytes(gzip.decompress((ROOT / "tests" / "data" / f"{name}.324aca6.db.gz").read_bytes()))
+def write_old_file(
+    name: Literal["user_activities", "notifications"], path: Path, *, source: str = "324aca6", empty: bool = False
+) -> None:
+    """Write the file ``name`` of ``source`` to ``path``; ``empty``: without its rows."""
+    path.write_bytes(gzip.decompress((ROOT / "tests" / "data" / f"{name}.{source}.db.gz").read_bytes()))
     if not empty:
         return
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
