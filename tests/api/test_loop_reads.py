@@ -79,6 +79,19 @@ def test_a_list_that_may_be_read_on_a_loop_looks_at_few_rows(
     assert asked.is_bounded or filters or status not in {None, "unread", "snoozed", "archived", "all"}
 
 
+def test_the_place_of_an_inbox_page_is_read_from_an_index_alone(service: NotificationService) -> None:
+    def plan(conn: sqlite3.Connection) -> list[str]:
+        ran: list[str] = []
+        conn.set_trace_callback(ran.append)
+        list_places(conn, ListFilter(user_id="ada"))
+        conn.set_trace_callback(None)
+        steps = [row[3] for sql in ran for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}")]
+        return [step for step in steps if step.startswith(("SEARCH notifications", "SCAN notifications"))]
+
+    by_place = "SEARCH notifications USING COVERING INDEX notifications_inbox (user_id=? AND inbox=?)"
+    assert service.store.read(plan) == [by_place, by_place]
+
+
 def test_a_write_of_many_rows_leaves_the_loop_and_is_done_once(service: NotificationService) -> None:
     threads: list[str] = []
     undone: list[str] = []

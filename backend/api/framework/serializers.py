@@ -23,7 +23,6 @@ from flashflow.backend.store.notifications.notifications import (
     Spot,
     cursor_after,
     list_places,
-    revisions_at,
     rows_at,
 )
 
@@ -146,7 +145,7 @@ class NotificationPages:
     """
 
     def __init__(self, most: int = 2048, largest: int = 8192) -> None:
-        self._cache: dict[tuple[int, int], bytes] = {}
+        self._cache: dict[Spot, bytes] = {}
         self._most = most
         self._largest = largest
 
@@ -156,7 +155,9 @@ class NotificationPages:
         The page takes no further notification at ``most_bytes`` in total; its cursor continues there.
         """
         spots, unread, more = list_places(conn, filters)
-        parts = self._encoded(conn, spots, most_bytes)
+        cached = [part for spot in spots if (part := self._cache.get(spot)) is not None]
+        is_whole = len(cached) == len(spots) and sum(map(len, cached)) <= most_bytes
+        parts = cached if is_whole else self._encoded(conn, spots, most_bytes)
         cut = len(parts) < len(spots)
         body = b'{"success":true,"notifications":[%s],"unread_count":%d,"next_cursor":%s}' % (
             b",".join(parts),
@@ -166,20 +167,21 @@ class NotificationPages:
         return body, cut
 
     def _encoded(self, conn: sqlite3.Connection, spots: Sequence[Spot], most_bytes: int) -> list[bytes]:
+        """Return the notifications of ``spots`` up to ``most_bytes``, encoding those that are not cached."""
         cache = self._cache
         if len(cache) > self._most:
             cache.clear()
         parts: list[bytes] = []
         size = 0
-        for spot, revision in zip(spots, revisions_at(conn, [spot.seq for spot in spots]), strict=True):
+        for spot in spots:
             if size >= most_bytes:
                 break
-            part = cache.get((spot.seq, revision))
+            part = cache.get(spot)
             if part is None:
-                (row,) = rows_at(conn, [spot.seq])
+                (row,) = rows_at(conn, [spot[1]])
                 part = msgspec.json.encode(notification_row_json(row))
                 if len(part) <= self._largest:
-                    cache[spot.seq, revision] = part
+                    cache[spot] = part
             parts.append(part)
             size += len(part)
         return parts

@@ -58,7 +58,7 @@ class Reading:
                 self._conn = outer
 
 
-def current() -> Reading:
-    """Return this thread's Reading, or a new one, never cancelled, if there is none."""
-    reading = getattr(_current, "reading", None)
-    return reading if isinstance(reading, Reading) else Reading()
+def current() -> Reading | None:
+    """Return the Reading that this thread runs, if any."""
+    reading: Reading | None = getattr(_current, "reading", None)
+    return reading

@@ -235,13 +235,11 @@ class Store:
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         conn: sqlite3.Connection = self.database.connection()  # type: ignore[no-untyped-call]
-        with current().on(conn):
-            conn.execute("BEGIN")
-            try:
-                return query(conn)
-            finally:
-                if conn.in_transaction:
-                    conn.execute("COMMIT")
+        reading = current()
+        if reading is None:
+            return _on_snapshot(conn, query)
+        with reading.on(conn):
+            return _on_snapshot(conn, query)
 
     def close(self) -> None:
         """Finish waiting writes, checkpoint the WAL, close all connections. Safe to call twice."""
@@ -255,6 +253,15 @@ class Store:
         if self._record is not None:
             # If the WAL still exists, another process has the file open and may write.
             self._record.close(clean=emptied and not path.with_name(path.name + "-wal").exists())
+
+
+def _on_snapshot(conn: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:
+    conn.execute("BEGIN")
+    try:
+        return query(conn)
+    finally:
+        if conn.in_transaction:
+            conn.execute("COMMIT")
 
 
 def _probe(tx: Tx, items: Sequence[None]) -> list[None]:

@@ -74,3 +74,10 @@ def from_15(conn: sqlite3.Connection, report: Report) -> None:
     for name, when, row, by in _COUNTS:
         conn.execute(f"DROP TRIGGER IF EXISTS inbox_counts_{name}")
         conn.execute(_COUNT.format(name=name, when=when, row=row, by=by))
+
+
+def from_100(conn: sqlite3.Connection, report: Report) -> None:
+    """Index the revisions of inboxes, so that a list reads no rows."""
+    report("the index of inboxes")
+    conn.execute("DROP INDEX IF EXISTS notifications_inbox")
+    conn.execute("CREATE INDEX notifications_inbox ON notifications (user_id, inbox, listed_at, seq, revision)")

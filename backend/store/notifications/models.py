@@ -91,8 +91,15 @@ class Notification(BaseModel):
 _NOT_ARCHIVED = SQL("inbox IS NOT 'archived'")
 
 Notification.add_index(Notification.id, name="notifications_id", unique=True)
-# ``seq`` ends every index, so (listed_at, seq) is a total order.
-Notification.add_index(Notification.user_id, Notification.inbox, Notification.listed_at, name="notifications_inbox")
+# (listed_at, seq) is a total order. With ``revision``, which stands behind ``data`` in the row, a list reads no rows.
+Notification.add_index(
+    Notification.user_id,
+    Notification.inbox,
+    Notification.listed_at,
+    Notification.seq,
+    Notification.revision,
+    name="notifications_inbox",
+)
 Notification.add_index(Notification.listed_at, name="notifications_listed")
 Notification.add_index(
     Notification.scheduled_at, name="notifications_scheduled", where=Notification.status == "scheduled"
