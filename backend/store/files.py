@@ -43,8 +43,12 @@ ACTIVITY_SCHEMA = FileSchema(
         *_IN_BOTH,
     ),
     views=(VIEW_DDL,),
-    version=100,
-    steps=(Step(13, 15, activity_steps.from_13), Step(15, 100, activity_steps.from_15)),
+    version=101,
+    steps=(
+        Step(13, 15, activity_steps.from_13),
+        Step(15, 100, activity_steps.from_15),
+        Step(100, 101, activity_steps.from_100),
+    ),
 )
 """``user_activities.db``."""
 
@@ -72,7 +76,11 @@ NOTIFICATION_SCHEMA = FileSchema(
     ),
     # ``search`` creates the index and its triggers where SQLite supports it.
     optional=("notification_search", "search_"),
-    version=100,
-    steps=(Step(7, 15, notification_steps.from_7), Step(15, 100, notification_steps.from_15)),
+    version=101,
+    steps=(
+        Step(7, 15, notification_steps.from_7),
+        Step(15, 100, notification_steps.from_15),
+        Step(100, 101, notification_steps.from_100),
+    ),
 )
 """``notifications.db``."""

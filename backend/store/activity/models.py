@@ -68,7 +68,7 @@ class UserSession(BaseModel):
     pages_visited = zero()
     activities = zero()
     device_info = ObjectField(null=True)
-    ip_address = TextField(null=True)
+    ip_address = AddressField(null=True)
     user_agent = TextField(null=True)
     shared = false()
     revision = BigIntegerField()

@@ -19,7 +19,7 @@ MOST_PAGES_KEPT = 5_000
 
 
 class SessionRow(NamedTuple):
-    """A row of a session; id and JSON as they are stored, times in milliseconds since 1970."""
+    """A row of a session; id, address and JSON as they are stored, times in milliseconds since 1970."""
 
     seq: int
     id: Any
@@ -32,7 +32,7 @@ class SessionRow(NamedTuple):
     pages_visited: int
     activities: int
     device_info: str | None
-    ip_address: str | None
+    ip_address: bytes | None
     user_agent: str | None
     shared: bool
     revision: int

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from flashflow.backend.core.encoding import from_object
+from flashflow.backend.core.encoding import encode_address, from_object
 from flashflow.backend.core.errors import Conflict, FlashFlowError
 from flashflow.backend.schemas.records import Tracked
 from flashflow.backend.store.activity import activities, user_index
@@ -45,7 +45,7 @@ def import_sessions(
     """Store the sessions of all ``requests``; return one answer each, a duplicate where nothing changed."""
     book = SessionBook(tx, lambda: "", cache)
     answers: list[list[Tracked | FlashFlowError]] = []
-    fills: list[dict[str, str | None]] = []
+    fills: list[dict[str, Any]] = []
     for request in requests:
         answer: list[Tracked | FlashFlowError] = []
         for new in request:
@@ -111,9 +111,10 @@ def _fill(tx: Tx, known: OpenSession, new: NewSession) -> bool:
     changed = False
     if known.device_info is None and not known.is_new:  # sessions are kept in memory without it
         known.device_info = _DEVICE_INFO.value(tx.conn, id=new.id)
-    for name in _ABOUT:
-        if getattr(known, name) is None and getattr(new, name) is not None:
-            setattr(known, name, getattr(new, name))
+    given = (new.device_info, encode_address(new.ip_address), new.user_agent)
+    for name, value in zip(_ABOUT, given, strict=True):
+        if getattr(known, name) is None and value is not None:
+            setattr(known, name, value)
             changed = True
     return changed
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from peewee import Case, Select, Table, fn
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.encoding import decode_id, encode_id, from_list, from_object, to_json
+from flashflow.backend.core.encoding import decode_address, decode_id, encode_id, from_list, from_object, to_json
 from flashflow.backend.schemas.records import Session
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.models import UserSession
@@ -158,7 +158,7 @@ def to_session(row: SessionRow) -> Session:
         pages_visited=row.pages_visited,
         activities=row.activities,
         device_info=from_object(row.device_info),
-        ip_address=row.ip_address,
+        ip_address=decode_address(row.ip_address),
         user_agent=row.user_agent,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from peewee import fn
 
-from flashflow.backend.core.encoding import decode_id, encode_id, to_json
+from flashflow.backend.core.encoding import decode_id, encode_address, encode_id, to_json
 from flashflow.backend.core.errors import Conflict
 from flashflow.backend.core.events import Event
 from flashflow.backend.store.activity import session_rollup, session_table, user_index
@@ -123,8 +123,8 @@ class SessionBook:
         key = encode_id(session_id or self._new_id())
         info = to_json(device_info) if device_info else None
         row = SessionRow(
-            0, key, user_id, app, timestamp, timestamp, None, None, 0, 0, info, ip_address, user_agent, False, 0,
-            0, implicit,
+            0, key, user_id, app, timestamp, timestamp, None, None, 0, 0, info, encode_address(ip_address), user_agent,
+            False, 0, 0, implicit,
         )  # fmt: skip
         session = OpenSession(row, is_new=True)
         self._by_id[key] = session

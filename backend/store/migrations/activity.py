@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
-from flashflow.backend.store.migrations.stored_bytes import AT_ONCE, Report, address_as_bytes, as_bytes, is_text
+from flashflow.backend.store.migrations.stored_bytes import (
+    AT_ONCE,
+    Report,
+    address_as_bytes,
+    as_bytes,
+    is_text,
+    packed_address,
+)
 
 _BLANK_FEATURES = (
     "UPDATE figures_state SET zone = '' WHERE EXISTS (SELECT 1 FROM user_activities "
@@ -30,24 +38,6 @@ def from_13(conn: sqlite3.Connection, report: Report) -> None:
     conn.execute(_DAMAGED_ROWS)
 
 
-_USER_ACTIVITIES = """CREATE TABLE user_activities (
-    seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-    id BLOB NOT NULL,
-    user_id TEXT NOT NULL,
-    activity_type TEXT NOT NULL,
-    session_id BLOB NOT NULL,
-    app TEXT NOT NULL,
-    timestamp INTEGER NOT NULL,
-    received_at INTEGER NOT NULL,
-    metadata TEXT,
-    page_url TEXT,
-    referrer TEXT,
-    user_agent TEXT,
-    ip_address BLOB,
-    agent INTEGER
-)"""
-
-
 def from_15(conn: sqlite3.Connection, report: Report) -> None:
     """Store every id and address as bytes; name the conflict that triggers resolve."""
     for first, last, number in _slices(conn, "user_activities"):
@@ -64,7 +54,7 @@ def from_15(conn: sqlite3.Connection, report: Report) -> None:
             f"UPDATE user_sessions SET id = {as_bytes('id')} WHERE seq BETWEEN ? AND ? AND {is_text('id')}",
             (first, last),
         )
-    _declare(conn, "user_activities", _USER_ACTIVITIES)
+    _declare_as_bytes(conn, "user_activities", "ip_address", (r"\bseq INTEGER PRIMARY", "seq INTEGER NOT NULL PRIMARY"))
     for trigger in (*_block_triggers(_NAME_BLOCKS), *_block_triggers(_HOUR_BLOCKS)):
         conn.execute(f"DROP TRIGGER IF EXISTS {trigger.split()[2]}")
         conn.execute(trigger)
@@ -76,12 +66,16 @@ def _slices(conn: sqlite3.Connection, table: str) -> list[tuple[int, int, int]]:
     return [(first, first + AT_ONCE - 1, high) for first in range(low, high + 1, AT_ONCE)]
 
 
-def _declare(conn: sqlite3.Connection, table: str, sql: str) -> None:
-    """Replace the definition of ``table`` by one with the same columns, without writing its rows again."""
+def _declare_as_bytes(conn: sqlite3.Connection, table: str, column: str, *others: tuple[str, str]) -> None:
+    """Declare ``column`` as BLOB, without writing the rows of ``table`` again; make ``others``, substitutions too."""
     # The type of the column is only a word: values of every type are stored in the same way (sqlite.org,
-    # lang_altertable.html, 8). Writing ten million rows again would take minutes and twice the disk.
+    # lang_altertable.html, 8). Writing ten million rows again would take minutes and twice the disk. All else stays as
+    # it is: with other columns than it has, the table would be read wrongly.
     if hasattr(conn, "setconfig"):
         conn.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, False)  # type: ignore[attr-defined]  # since Python 3.12
+    (sql,) = conn.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
+    for pattern, replacement in ((rf'(\b{column}"?\s+)TEXT\b', r"\1BLOB"), *others):
+        sql = re.sub(pattern, replacement, sql, count=1)
     (version,) = conn.execute("PRAGMA schema_version").fetchone()
     conn.execute("PRAGMA writable_schema = ON")
     conn.execute("UPDATE sqlite_master SET sql = ? WHERE type = 'table' AND name = ?", (sql, table))
@@ -129,3 +123,17 @@ def _block_triggers(of: tuple[str, str, dict[str, str], str]) -> tuple[str, ...]
         f"UPDATE {blocks} SET activities = activities - old.activities WHERE {where}; "
         f"DELETE FROM {blocks} WHERE {where} AND activities = 0; END",
     )
+
+
+def from_100(conn: sqlite3.Connection, report: Report) -> None:
+    """Store the addresses of sessions as bytes."""
+    conn.create_function("packed_address", 1, packed_address, deterministic=True)
+    for first, last, number in _slices(conn, "user_sessions"):
+        report(f"addresses of sessions, {first:,} of {number:,}")
+        conn.execute(
+            # As a BLOB: text that is not UTF-8 cannot be passed to a function.
+            "UPDATE user_sessions SET ip_address = packed_address(CAST(ip_address AS BLOB)) "
+            f"WHERE seq BETWEEN ? AND ? AND {is_text('ip_address')}",
+            (first, last),
+        )
+    _declare_as_bytes(conn, "user_sessions", "ip_address")
