@@ -62,12 +62,13 @@ class Maintenance:
             store.write(delete_expired_responses)
 
     def back_up_daily(self) -> None:
-        """Back up each file once a day."""
+        """Back up each file once a day, after a running erasure."""
         today = file_stamp(self._clock.now_ms())[:8]
         for path in self._paths:
-            if not any(backups_folder(path).glob(f"{path.stem}.{today}*.daily.db")):
-                # Not during an erasure: a backup must be entirely from before it (and is deleted by it) or after it.
-                self._erasing.unless_erasing(lambda at=path: back_up(at, self._clock, "daily"))  # type: ignore[misc]
+            # Not during an erasure: a backup must be entirely from before it (and is deleted by it) or after it.
+            with self._erasing.lock:
+                if not any(backups_folder(path).glob(f"{path.stem}.{today}*.daily.db")):
+                    back_up(path, self._clock, "daily")
 
     def check_large_files(self) -> None:
         """Check files that were too large for the check at start, in a separate thread."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -50,7 +49,8 @@ class Erasure:
         self._stores = (activity.store, notifications.store)
         self._paths = [Path(str(store.database.database)) for store in self._stores]
         self._clock = activity.clock
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
+        """Held by an erasure, and by work that must not see half of one."""
 
     def erase(self, user_id: str, *, even_if_unknown: bool = False) -> ErasedUser:
         """Erase the user and refuse later writes about them. A second call counts zeros.
@@ -58,7 +58,7 @@ class Erasure:
         Raises NotFound, and changes nothing, for a user of whom nothing is stored, unless ``even_if_unknown``.
         """
         # A mistyped id must not cost the backups and the answers stored for Idempotency-Keys.
-        with self._lock:
+        with self.lock:
             earlier = self._stores[0].read(lambda conn: tombstones.find(conn, user_id))
             if earlier is None and not even_if_unknown and not self._knows(user_id):
                 raise NotFound(f"Nothing is stored of {user_id!r}; nothing was changed.")
@@ -67,31 +67,21 @@ class Erasure:
 
     def finish(self) -> int:
         """Finish erasures that an earlier process began; return their number. Does nothing while one is running."""
-        stones: list[Tombstone] = []
-
-        def work() -> None:
-            stones.extend(self._stores[0].read(tombstones.unfinished))
+        if not self.lock.acquire(blocking=False):
+            return 0
+        try:
+            stones = self._stores[0].read(tombstones.unfinished)
             for stone in stones:
                 self._continue(stone)
-
-        self.unless_erasing(work)
+        finally:
+            self.lock.release()
         return len(stones)
 
     def readmit(self, user_id: str) -> bool:
         """Remove the user's tombstones; return whether they had been erased. Erased rows do not come back."""
-        with self._lock:
+        with self.lock:
             lifted = [store.write(lambda tx: tombstones.remove_tombstone(tx, user_id)) for store in self._stores]
         return any(lifted)
-
-    def unless_erasing(self, work: Callable[[], object]) -> bool:
-        """Run ``work`` while no erasure can start; return False, without running it, if an erasure is running."""
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
-            work()
-        finally:
-            self._lock.release()
-        return True
 
     def _knows(self, user_id: str) -> bool:
         activity, notifications = self._stores

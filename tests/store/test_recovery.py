@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from flashflow.backend.core.config import ACTIVITY_FILE, NOTIFICATION_FILE
 from flashflow.backend.store.engine import open
 from flashflow.backend.store.engine.backup import KEEP, back_up, is_sound
 from tests.support.fixed_clock import StillClock
+from tests.support.server_process import eventually
 
 
 def stored(path: Path) -> list[str]:
@@ -267,3 +269,35 @@ def test_the_app_backs_both_files_up_once_a_day(tmp_path: Path) -> None:
         "user_activities.20260610T120000000Z.daily.db",
         "user_activities.20260611T120000000Z.daily.db",
     ]
+
+
+def test_a_daily_backup_waits_for_an_erasure(tmp_path: Path) -> None:
+    with Backend(Config(data_dir=tmp_path, me="ada"), clock=StillClock()) as backend:
+        backend.activity.track_activity("bob", "page_view")
+        go_on = threading.Event()
+        steps = (
+            lambda: backend.activity.store.write(lambda tx: go_on.wait(30)),
+            lambda: backend.erasing.erase("bob"),
+            backend.maintenance.back_up_daily,
+        )
+        writing, erasing, backing_up = threads = [threading.Thread(target=step) for step in steps]
+        try:
+            writing.start()
+            erasing.start()
+            eventually(backend.erasing.lock.locked, what="the erasure")
+            backing_up.start()
+
+            def waits_or_is_over() -> bool:
+                frame = sys._current_frames().get(backing_up.ident or 0)
+                return not backing_up.is_alive() or (frame is not None and frame.f_code.co_name == "back_up_daily")
+
+            eventually(waits_or_is_over, what="the backup")
+        finally:
+            go_on.set()
+            for thread in threads:
+                if thread.ident:
+                    thread.join(30)
+    backups = sorted((tmp_path / "backups").glob("*.daily.db"))
+    assert [path.name.split(".")[0] for path in backups] == ["notifications", "user_activities"]
+    with closing(sqlite3.connect(backups[1])) as conn:
+        assert conn.execute("SELECT COUNT(*) FROM user_activities").fetchone() == (0,)
