@@ -73,7 +73,7 @@ _DOCS_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 
 def make_app(services: Services, screens: ASGIApp | None, url: str) -> ASGIApp:
     """Return one ASGI app with every route, without the guard. ``url``: the server in the OpenAPI document."""
     openapi = document(ENDPOINTS, url)
-    docs = page(ENDPOINTS, openapi["components"]["schemas"])
+    docs = page(ENDPOINTS, openapi)
     documents = {
         "/openapi.json": Static(services.requests, encode(openapi), b"application/json"),
         "/docs": Static(services.requests, docs, b"text/html; charset=utf-8"),

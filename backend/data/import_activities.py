@@ -16,13 +16,13 @@ from flashflow.backend.activity.ingest import LOCAL_APP, past_ms
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.encoding import decode_id
 from flashflow.backend.schemas.records import BatchResult
-from flashflow.backend.schemas.requests import Agent, AppName, Id, Input, Timestamp, TypeName, Url, UserId
+from flashflow.backend.schemas.requests import END, Agent, AppName, Id, Input, Timestamp, TypeName, Url, UserId
 from flashflow.backend.schemas.validation import decode_row
 from flashflow.backend.schemas.values import metadata_json, timestamp_ms
 from flashflow.backend.store.activity.activities import NewActivity
 from flashflow.backend.store.engine.writer import Write
 
-Address = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[!-~]+\Z")]
+Address = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[!-~]+" + END)]
 
 
 class ImportedActivityIn(Input, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ MONTH_MINUTES = 30 * 24 * 60
 RESERVED = "dry-run"
 """Reserved rule name: ``/api/rules/dry-run`` is a route of its own."""
 
-QUOTED_KEY = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u(?![dD][89A-Fa-f])[0-9A-Fa-f]{4})*"'
+QUOTED_KEY = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u(?:[0-9A-CEFa-cef][0-9A-Fa-f]{3}|[dD][0-7][0-9A-Fa-f]{2}))*"'
 """Metadata key as a JSON string, without escaped surrogates."""
 FIELD = (
     r"^(activity_type|app|page_url|referrer|session_id|user_agent|user_id|"

@@ -108,11 +108,11 @@ class Answer(NamedTuple):
 
 
 class Peer:
-    def __init__(self, port: int, receive_buffer: int = 0) -> None:
+    def __init__(self, port: int, receive_buffer: int = 0, deadline: float = PATIENCE) -> None:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(deadline)
         self.socket.connect(("127.0.0.1", port))
         self.file = self.socket.makefile("rb")
 

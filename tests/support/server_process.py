@@ -134,14 +134,21 @@ class ServerProcess:
             raise AssertionError(f"{late}\n{self.log}") from None
 
     def api(self, method: str, path: str, json: Any = None, **options: Any) -> httpx.Response:
-        """One request with the local key; ``path`` begins with ``/api``."""
+        """One request with the local key; ``path`` begins with ``/api``. Its answer is as the document says."""
         if self._client is None:
             self._client = httpx.Client(
                 base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, trust_env=False, timeout=20
             )
         if json is not None:
             options["json"] = json
-        return self._client.request(method, path, **options)
+        answer = self._client.request(method, path, **options)
+        target = answer.request.url.raw_path.partition(b"?")[0].decode()
+        if target.startswith("/api/") and answer.history == []:
+            from tests.support import described_answers  # loads the backend, which tests of other parts do without
+
+            content_type = answer.headers.get("content-type", "")
+            described_answers.check(method, target, answer.status_code, content_type, answer.content)
+        return answer
 
     def everything(self, path: str, name: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Every row of a paged list, page after page to the last."""

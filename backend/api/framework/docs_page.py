@@ -8,6 +8,7 @@ from typing import Any
 
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.openapi import PROBLEMS, plain
+from flashflow.backend.api.framework.responses import encode
 from flashflow.backend.core.config import VERSION
 
 _HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -23,8 +24,8 @@ pre{overflow:auto;border:1px solid var(--line);border-radius:8px;padding:.75rem}
 </style><h1>FlashFlow API</h1>"""
 
 
-def page(endpoints: Sequence[Endpoint], components: dict[str, Any]) -> bytes:
-    """Return the documentation as one HTML page without scripts."""
+def page(endpoints: Sequence[Endpoint], document: dict[str, Any]) -> bytes:
+    """Return the documentation as one HTML page without scripts; ``document``: the same for programs."""
     parts = [
         _HEAD,
         f"<p>Version {VERSION}. The same for programs: <a href='/openapi.json'>openapi.json</a>.</p>",
@@ -40,7 +41,7 @@ def page(endpoints: Sequence[Endpoint], components: dict[str, Any]) -> bytes:
         if (group := endpoint.path.split("/")[2]) != tag:
             tag = group
             parts.append(f"<h2>{html.escape(tag.replace('-', ' '))}</h2>")
-        parts.append(_entry(endpoint, components))
+        parts.append(_entry(endpoint, document))
     parts.append("<h2>Errors</h2><p>Every refusal is <code>application/problem+json</code> (RFC 9457).</p><table>")
     parts.extend(
         f"<tr id='errors-{code}'><td>{status}</td><td><code>{code}</code></td><td>{html.escape(words)}</td></tr>"
@@ -50,26 +51,35 @@ def page(endpoints: Sequence[Endpoint], components: dict[str, Any]) -> bytes:
     return "".join(parts).encode()
 
 
-def _entry(endpoint: Endpoint, components: dict[str, Any]) -> str:
+def _entry(endpoint: Endpoint, document: dict[str, Any]) -> str:
     path = html.escape(plain(endpoint.path))
     scope = f"Scope <code>{endpoint.scope}</code>. " if endpoint.scope else "No key needed. "
-    rows = _fields("body", endpoint.body, components) + _fields("query", endpoint.query, components)
+    rows = _body_rows(endpoint, document["components"]["schemas"]) + _query_rows(endpoint, document["paths"])
     table = f"<table><tr><th>Field</th><th>In</th><th>Type</th></tr>{rows}</table>" if rows else ""
+    example = "" if endpoint.example is None else f"<pre>{html.escape(encode(endpoint.example).decode())}</pre>"
     return (
         f"<details><summary><code>{endpoint.method} {path}</code> · {html.escape(endpoint.summary)}</summary>"
-        f"<p>{scope}Answers {html.escape(endpoint.answer)}.</p>{table}</details>"
+        f"<p>{scope}Answers {html.escape(endpoint.answer)}.</p>{table}{example}</details>"
     )
 
 
-def _fields(place: str, kind: type | None, components: dict[str, Any]) -> str:
-    if kind is None:
+def _body_rows(endpoint: Endpoint, schemas: dict[str, Any]) -> str:
+    if endpoint.body is None:
         return ""
-    schema = components[kind.__name__]
-    required = set(schema.get("required", ()))
-    return "".join(
-        f"<tr><td><code>{html.escape(name)}</code>{' *' if name in required else ''}</td><td>{place}</td>"
-        f"<td>{html.escape(_type(field))}</td></tr>"
-        for name, field in schema.get("properties", {}).items()
+    schema = schemas[endpoint.body.__name__]
+    required = schema.get("required", ())
+    return "".join(_row(name, "body", field, name in required) for name, field in schema.get("properties", {}).items())
+
+
+def _query_rows(endpoint: Endpoint, paths: dict[str, Any]) -> str:
+    parameters = paths[plain(endpoint.path)][endpoint.method.lower()]["parameters"]
+    return "".join(_row(p["name"], "query", p["schema"], p["required"]) for p in parameters if p["in"] == "query")
+
+
+def _row(name: str, place: str, schema: dict[str, Any], required: bool) -> str:
+    return (
+        f"<tr><td><code>{html.escape(name)}</code>{' *' if required else ''}</td><td>{place}</td>"
+        f"<td>{html.escape(_type(schema))}</td></tr>"
     )
 
 
@@ -80,7 +90,9 @@ def _type(schema: dict[str, Any]) -> str:
         return ", ".join(map(str, schema["enum"]))
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
-    kind = str(schema.get("format") or schema.get("type") or "any")
+    kind = str(schema.get("type") or "any")
+    if kind == "string":
+        kind = str(schema.get("format", kind))
     if kind == "array":
         return f"list of {_type(schema.get('items', {}))}"
     limits = [f"{word} {schema[key]}" for key, word in _LIMITS if key in schema]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -44,6 +45,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The operation id in OpenAPI; by default the handler's name."""
     body: type[Input] | None = None
     body_optional: bool = False
+    example: Mapping[str, Any] | None = None
+    """A valid body."""
+    refusals: tuple[int, ...] = ()
+    """Error statuses beyond those that follow from the path, the method and the scope."""
     query: type[Input] | None = None
     creates: bool = False
     check: Callable[[ApiRequest], object] | None = None

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
 from flashflow.backend.api.framework.endpoint import Endpoint
-from flashflow.backend.api.framework.response_schemas import EXAMPLE_KINDS, SCHEMAS
-from flashflow.backend.api.http.problem_json import Problem
+from flashflow.backend.api.framework.response_schemas import EXAMPLE_KINDS, SCHEMAS, part
+from flashflow.backend.api.http import problem_json
 from flashflow.backend.core.config import VERSION
 from flashflow.backend.data.import_activities import ImportedActivityIn, ImportIn
 from flashflow.backend.data.import_notifications import ImportedNotificationIn, ImportNotificationsIn
 from flashflow.backend.data.import_sessions import ImportedSessionIn, ImportSessionsIn
-from flashflow.backend.schemas.requests import ActivityIn, BatchIn
+from flashflow.backend.schemas.requests import END, ActivityIn, BatchIn
 
 PROBLEMS = (
     ("400", "validation_error", "The request is not valid: `errors` names each field."),
@@ -40,37 +40,33 @@ PROBLEMS = (
     ("507", "storage_full", "The disk is full. Reading goes on; writing resumes when there is room."),
 )
 """Status, code and meaning of every problem."""
-_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
-
-def document(endpoints: Sequence[Endpoint], url: str) -> dict[str, Any]:
-    """Return the OpenAPI document of ``endpoints``, served at ``url``."""
-    kinds = [kind for e in endpoints for kind in (e.body, e.query) if kind is not None]
-    answers = dict.fromkeys(kind for e in endpoints for kind in e.responses.values())
-    named = [*kinds, *answers, *EXAMPLE_KINDS, *(kind for _, _, kind in ROWS), Problem]
-    _, components = msgspec.json.schema_components(named, ref_template=f"{SCHEMAS}{{name}}")
-    for kind, field, row in ROWS:
-        components[kind.__name__]["properties"][field]["items"] = {"$ref": SCHEMAS + row.__name__}
-    components = {name: _for_generators(schema) for name, schema in components.items()}
-    paths: dict[str, dict[str, Any]] = {}
-    for endpoint in endpoints:
-        paths.setdefault(plain(endpoint.path), {})[endpoint.method.lower()] = _operation(endpoint, components)
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "FlashFlow",
-            "version": VERSION,
-            "summary": "The notification centre and activity log of this machine.",
-            "description": "A 2xx to a write means that it is on disk.",
-        },
-        "servers": [{"url": url, "description": "This server"}],
-        "paths": paths,
-        "components": {
-            "schemas": components,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "`flashflow key`"}},
-        },
-    }
-
+TAGS = {
+    "activity": "Activities of users",
+    "activity-types": "Key activities",
+    "analytics": "Metrics of users, pages, features, retention and funnels",
+    "channels": "States and tests of the delivery channels",
+    "devices": "Registrations for push",
+    "export": "Stored rows as a file",
+    "health": "Whether FlashFlow works",
+    "import": "Rows of an export",
+    "keys": "API keys and their scopes",
+    "launch": "Links that open the screens in a browser",
+    "metrics": "Metrics for Prometheus",
+    "notification-types": "Types of notifications and their delivery policy",
+    "notifications": "Send, inbox, preferences and delivery settings",
+    "proof": "Proof of the server's identity",
+    "prune": "Deletion of old rows",
+    "rules": "Notifications sent when an activity happens or a metric changes",
+    "schedules": "Recurring notifications",
+    "session": "Start and end of a session",
+    "sessions": "Lists of sessions",
+    "stream": "Server-sent events",
+    "templates": "Texts with variables",
+    "users": "Contacts, consent, export and erasure of a user",
+    "web-push-key": "The key for browsers' push subscriptions",
+}
+"""The segment of a path after ``/api/``, and its description."""
 
 ROWS = (
     (BatchIn, "activities", ActivityIn),
@@ -80,17 +76,98 @@ ROWS = (
 )
 """Body type, its list field and the type of the rows, for rows that are decoded one by one."""
 
+PROBLEM = part("Problem", problem_json.Problem, doc="The body of an error response (RFC 9457)", success=Literal[False])
+PROBLEM_EXAMPLE = {
+    "type": "/docs#errors-validation_error",
+    "title": "The request is not valid",
+    "status": 400,
+    "detail": "user_id: is required",
+    "success": False,
+    "code": "validation_error",
+    "errors": [{"field": "user_id", "message": "is required"}],
+}
+EVERYWHERE = (400, 403, 408, 413, 415, 431, 500, 503, 504)
+"""Error statuses that every route may answer with."""
+RESPONSES = "#/components/responses/"
+_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
+
+
+def document(endpoints: Sequence[Endpoint], url: str) -> dict[str, Any]:
+    """Return the OpenAPI document of ``endpoints``, served at ``url``."""
+    schemas = _schemas(endpoints)
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        paths.setdefault(plain(endpoint.path), {})[endpoint.method.lower()] = _operation(endpoint, schemas)
+    responses = {_response_name(status): _problem_response(status) for status in sorted(set(map(int, _codes())))}
+    del responses[_response_name(405)]  # no described operation answers it
+    tags = dict.fromkeys(_tag(endpoint) for endpoint in endpoints)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "FlashFlow",
+            "version": VERSION,
+            "summary": "The notification centre and activity log of this machine.",
+            "description": "A 2xx to a write means that it is on disk.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": url, "description": "This server"}],
+        "tags": [{"name": tag, "description": TAGS[tag]} for tag in tags],
+        "paths": paths,
+        "components": {
+            "schemas": _used(schemas, [paths, responses]),
+            "responses": responses,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "`flashflow key`"}},
+        },
+    }
+
 
 def plain(path: str) -> str:
     """Return ``/api/users/{user_id}`` for ``/api/users/{user_id:path}``."""
     return _PARAMETER.sub(r"{\1}", path)
 
 
+def _schemas(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """Return the schemas of all types by name, those of queries too."""
+    kinds = [kind for e in endpoints for kind in (e.body, e.query) if kind is not None]
+    answers = dict.fromkeys(kind for e in endpoints for kind in e.responses.values())
+    named = [*kinds, *answers, *EXAMPLE_KINDS, *(kind for _, _, kind in ROWS), PROBLEM]
+    _, made = msgspec.json.schema_components(named, ref_template=f"{SCHEMAS}{{name}}")
+    for kind, field, row in ROWS:
+        made[kind.__name__]["properties"][field]["items"] = {"$ref": SCHEMAS + row.__name__}
+    schemas = {name: _for_generators(schema) for name, schema in made.items()}
+    schemas["Problem"]["examples"] = [PROBLEM_EXAMPLE]
+    return schemas
+
+
+def _used(schemas: Mapping[str, Any], roots: Any) -> dict[str, Any]:
+    """Return those of ``schemas`` that ``roots`` refer to, directly or through others."""
+    used: dict[str, Any] = {}
+    waiting = list(_references(roots))
+    while waiting:
+        name = waiting.pop()
+        if name not in used:
+            used[name] = schemas[name]
+            waiting.extend(_references(schemas[name]))
+    return {name: schema for name, schema in schemas.items() if name in used}
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        target = node.get("$ref")
+        if isinstance(target, str) and target.startswith(SCHEMAS):
+            yield target.removeprefix(SCHEMAS)
+        node = list(node.values())
+    if isinstance(node, list):
+        for one in node:
+            yield from _references(one)
+
+
 def _for_generators(schema: Any) -> Any:
     """Return a schema adapted to client generators.
 
     A default moves into the description: generated TypeScript makes a field with a default required. An object without
-    declared properties states ``additionalProperties``: generators treat it as empty otherwise.
+    declared properties states ``additionalProperties``: generators treat it as empty otherwise. Numbers have their
+    size: an integer without a format has 32 bits in some languages.
     """
     if isinstance(schema, list):
         return [_for_generators(one) for one in schema]
@@ -103,17 +180,34 @@ def _for_generators(schema: Any) -> Any:
     if default is not None:
         words = f"Default: {msgspec.json.encode(default).decode()}"
         made["description"] = f"{made['description']}. {words}" if "description" in made else words
+    if "pattern" in made:
+        made["pattern"] = _portable(made["pattern"])
     words = made.get("enum", ())
     if words and all(isinstance(word, str) for word in words):
         made["type"] = "string"
     elif len(words) == 1 and isinstance(words[0], bool):  # some generators reject an enum of booleans
         made = {"type": "boolean", "const": made.pop("enum")[0], **made}
-    if made.get("type") == "object" and "properties" not in made:
-        made.setdefault("additionalProperties", True)
+    match made.get("type"):
+        case "object" if "properties" not in made:
+            made.setdefault("additionalProperties", True)
+        case "integer":
+            made["format"] = "int32" if made.get("maximum", _INT32_MAX + 1) <= _INT32_MAX else "int64"
+        case "number":
+            made["format"] = "double"
     return made
 
 
 _AS_IS = frozenset({"default", "enum", "required", "const", "properties"})
+_INT32_MAX = 2**31 - 1
+_AT_LEAST_ONE = re.compile(r"\(\?=(\[[^]]*\]\*\[[^]]*\])\)")
+
+
+def _portable(pattern: str) -> str:
+    """Return ``pattern`` without look-ahead, which RE2 and Rust do not have; it accepts the same texts.
+
+    ``(?=[…]*[…])[…]*`` becomes ``[…]*[…][…]*``.
+    """
+    return _AT_LEAST_ONE.sub(r"\1", pattern).replace(END, "$")
 
 
 def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, Any]:
@@ -124,33 +218,46 @@ def _parameter(name: str, schema: dict[str, Any], required: bool) -> dict[str, A
     return {"name": name, "in": "query", "required": required, "schema": schema}
 
 
-def _operation(endpoint: Endpoint, components: dict[str, Any]) -> dict[str, Any]:
+def _header(name: str, description: str, **limits: Any) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "description": description,
+            "schema": {"type": "string", **limits}}  # fmt: skip
+
+
+def _tag(endpoint: Endpoint) -> str:
+    return endpoint.path.split("/")[2]
+
+
+def _operation(endpoint: Endpoint, schemas: Mapping[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "summary": endpoint.summary,
         "description": f"Needs the scope `{endpoint.scope}`." if endpoint.scope else "Needs no key.",
         "operationId": endpoint.operation or endpoint.handler.__name__,
-        "tags": [endpoint.path.split("/")[2]],
+        "tags": [_tag(endpoint)],
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in _PARAMETER.findall(endpoint.path)
         ],
         "responses": _responses(endpoint),
+        "security": [{"key": []}] if endpoint.scope else [],
     }
-    if endpoint.scope:
-        described["security"] = [{"key": []}]
     if endpoint.query is not None:
-        schema = components[endpoint.query.__name__]
+        schema = schemas[endpoint.query.__name__]
         required = schema.get("required", ())
         for name, field in schema.get("properties", {}).items():
             described["parameters"].append(_parameter(name, field, name in required))
     if endpoint.creates:
-        described["parameters"].append(
-            {"name": "Idempotency-Key", "in": "header", "required": False,
-             "schema": {"type": "string", "maxLength": 255}}
-        )  # fmt: skip
+        words = "A repeated request with the same key gets the first answer, for 24 hours"
+        described["parameters"].append(_header("Idempotency-Key", words, minLength=1, maxLength=255))
+    if "text/event-stream" in endpoint.media_types:
+        words = "The id of the last event received: the stream continues after it"
+        described["parameters"].append(_header("Last-Event-ID", words))
     if endpoint.body is not None:
-        content = {"application/json": {"schema": {"$ref": SCHEMAS + endpoint.body.__name__}}}
-        described["requestBody"] = {"required": not endpoint.body_optional, "content": content}
+        content: dict[str, Any] = {"schema": {"$ref": SCHEMAS + endpoint.body.__name__}}
+        if endpoint.example is not None:
+            content["example"] = endpoint.example
+        described["requestBody"] = {
+            "required": not endpoint.body_optional, "content": {"application/json": content}
+        }  # fmt: skip
     return described
 
 
@@ -164,28 +271,67 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         for status, kind in sorted(endpoint.responses.items())
     }
     if not made:
-        made["200"] = {"description": words, "content": {kind: {"schema": _BARE} for kind in endpoint.media_types}}
-    problem = {"application/problem+json": {"schema": {"$ref": f"{SCHEMAS}Problem"}}}
+        made["200"] = {
+            "description": words,
+            "content": {kind: {"schema": _file(kind)} for kind in endpoint.media_types},
+        }
+    if endpoint.creates:
+        for response in made.values():
+            response["headers"] = {"Idempotency-Replayed": _REPLAYED}
     for status in _refusals(endpoint):
-        codes = [f"`{code}`" for known, code, _ in PROBLEMS if known == str(status)]
-        made[str(status)] = {"description": ", ".join(codes), "content": problem}
-    made["default"] = {"description": "A problem (RFC 9457)", "content": problem}
+        made[str(status)] = {"$ref": RESPONSES + _response_name(status)}
+    made["default"] = {"description": "A problem (RFC 9457)", "content": _PROBLEM_CONTENT}
     return made
 
 
-_BARE = {"type": "string"}
+_PROBLEM_CONTENT = {problem_json.MEDIA_TYPE: {"schema": {"$ref": f"{SCHEMAS}Problem"}}}
+_REPLAYED = {"description": "Present when an earlier answer is repeated", "schema": {"const": "true", "type": "string"}}
+
+
+def _file(media_type: str) -> dict[str, Any]:
+    """Return the schema of a response that is not JSON: text, or bytes."""
+    return {"type": "string"} if media_type.startswith("text/") else {"type": "string", "format": "binary"}
+
+
+def _codes() -> dict[str, list[str]]:
+    """Map each error status to its codes."""
+    found: dict[str, list[str]] = {}
+    for status, code, _ in PROBLEMS:
+        found.setdefault(status, []).append(code)
+    return found
+
+
+def _response_name(status: int) -> str:
+    """Return ``StorageFull`` for 507: the first code of the status."""
+    return _codes()[str(status)][0].title().replace("_", "")
+
+
+def _problem_response(status: int) -> dict[str, Any]:
+    words = " ".join(f"`{code}`: {words}" for known, code, words in PROBLEMS if known == str(status))
+    made: dict[str, Any] = {"description": words, "content": _PROBLEM_CONTENT}
+    if status in _PROBLEM_HEADERS:
+        name, description, schema = _PROBLEM_HEADERS[status]
+        made["headers"] = {name: {"description": description, "schema": schema}}
+    return made
+
+
+_PROBLEM_HEADERS: Mapping[int, tuple[str, str, dict[str, str]]] = {
+    401: ("WWW-Authenticate", "The scheme: Bearer", {"type": "string"}),
+    429: ("Retry-After", "Seconds until the next try", {"type": "integer", "format": "int32"}),
+}
 
 
 def _refusals(endpoint: Endpoint) -> list[int]:
     """Return the error statuses that the endpoint may answer with."""
-    writes = endpoint.method != "GET"
-    found = {400, 403, 405, 408, 413, 415, 429, 431, 500, 503, 504}
+    found = {*EVERYWHERE, *endpoint.refusals}
     if endpoint.scope:
-        found |= {401}
-    if "{" in endpoint.path or writes or endpoint.path == "/api/web-push-key":
-        found |= {404}
-    if writes:
-        found |= {409, 410, 507}
+        found.add(401)
+        if endpoint.method == "GET":
+            found.add(429)
+    if "{" in endpoint.path:
+        found.add(404)
+    if endpoint.method != "GET":
+        found.add(507)
     if endpoint.creates:
-        found |= {422}
+        found.add(422)
     return sorted(found)

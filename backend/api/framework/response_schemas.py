@@ -80,6 +80,7 @@ EXAMPLES: Any = Annotated[
 ]
 """Examples of a dry run, all of one kind: msgspec has no union of two lists."""
 DECIDED: Any = list[records.Decided]
+DETAIL: Any = part("NotificationDetail", records.Notification, deliveries=list[records.Delivery])
 SENT: Any = part("SentToUser", notification_id=str, user_id=str, status=records.NotificationStatus, deliveries=DECIDED)
 BATCH = response_type(
     "BatchAnswer", accepted=int, duplicates=int,

@@ -162,6 +162,8 @@ STARTED = response_type("SessionStartAnswer", session_id=str | None, **_UNSTORED
 ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/activity/track", scope="track", handler=track_activity, body=ActivityIn, creates=True,
+        example={"user_id": "ada", "activity_type": "page_view", "page_url": "/pricing", "metadata": {"plan": "pro"}},
+        refusals=(409, 410),
         check=_check_track,
         summary="Store one activity",
         answer="201 activity_id; 200 and duplicate for a known activity_id; 200 and stored false without consent",
@@ -169,6 +171,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/activity/batch", scope="track", handler=track_batch, body=BatchIn, creates=True,
+        example={"activities": [{"user_id": "ada", "activity_type": "export", "activity_id": "export-1"}]},
         summary="Store up to 1,000 activities", answer="accepted, duplicates, and each rejected row with its errors",
         responses={200: BATCH},
     ),
@@ -180,6 +183,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/session/start", scope="track", handler=start_session, body=SessionIn, creates=True,
+        example={"user_id": "ada", "session_id": "visit-1", "device_info": {"os": "Debian"}}, refusals=(409, 410),
         check=_check_app,
         summary="Open a session", answer="201 session_id; 200 for an existing session",
         responses={200: STARTED, 201: STARTED},
@@ -191,6 +195,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/session/heartbeat/{session_id:path}", scope="track", handler=keep_session_alive,
+        refusals=(409,),
         summary="Keep a session alive", answer="success; 409 if it has ended", responses={200: SUCCESS},
     ),
     Endpoint(

@@ -72,11 +72,12 @@ ENDPOINTS = (
         answer="status, version, uptime_seconds, storage, damaged_rows, threads; no key needed",
         responses={200: response_type(
             "HealthAnswer", status=Literal["ok", "degraded"], version=str, uptime_seconds=float, storage=str,
-            damaged_rows=int, threads=str,
+            damaged_rows=int | None, threads=str,
         )},
     ),
     Endpoint(
         method="POST", path="/api/proof", scope=None, handler=prove_server, body=ProofIn,
+        example={"key_id": "0123456789abcdef", "nonce": "00" * 32}, refusals=(404,),
         summary="Prove to a client, before it sends its key, that this server knows that key",
         answer="proof: the HMAC-SHA256 in hexadecimal, under SHA-256(key), of “flashflow-proof-1”, the nonce's bytes "
         "and the Host with its port; no key needed; 404 for a key that is not in use",
@@ -89,6 +90,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/keys", scope="admin", handler=create_key, body=KeyIn,
+        example={"name": "shop", "scopes": ["track", "send"]}, refusals=(409,),
         summary="Create a key for an app",
         answer="201 key (shown once), name, scopes; Idempotency-Key is ignored: a key is never stored",
         responses={201: response_type("KeyCreatedAnswer", key=str, name=str, scopes=list[Scope])},
@@ -99,6 +101,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/launch", scope="admin", handler=create_launch_link,
+        refusals=(404,),
         summary="Create a one-time link that opens the screens in a browser", answer="201 url",
         responses={201: response_type("LaunchAnswer", url=str)},
     ),

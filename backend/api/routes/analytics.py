@@ -263,11 +263,13 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/activity-types", scope="admin", handler=mark_activity_type, body=ActivityTypeIn,
+        example={"name": "purchase", "key": True},
         summary="Mark or unmark an activity type as key activity", answer="activity_type: name, key",
         responses={200: response_type("ActivityTypeAnswer", activity_type=ActivityType)},
     ),
     Endpoint(
         method="POST", path="/api/analytics/verify", scope="admin", handler=verify_analytics, body=VerifyIn,
+        example={"rebuild": False},
         body_optional=True,
         summary="Recalculate every metric from the raw rows; may take minutes",
         answer="differences (table, missing and surplus rows; empty if all is correct), rebuilt",

@@ -45,7 +45,7 @@ async def get_web_push_key(call: ApiRequest) -> ApiResponse:
 
 async def send_digest_now(call: ApiRequest) -> ApiResponse:
     body: DigestNowIn = call.body or DigestNowIn()
-    write = call.services.notifications.send_digest_write(call.params["user_id"], body.notification_type)
+    write = call.services.notifications.send_digest_write(call.user_id, body.notification_type)
     released = await call.services.notification_writes.run(write)
     return success(**msgspec.structs.asdict(released))
 
@@ -59,6 +59,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/channels/{name}/test", scope="admin", handler=test_channel, body=ChannelTestIn,
+        example={"user_id": "ada"}, refusals=(409,),
         body_optional=True,
         summary="Send a test now, through a channel or one push route (desktop, fcm, apns, webpush)",
         answer="results: channel, target, outcome, code, text; 404 "
@@ -67,12 +68,14 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="GET", path="/api/web-push-key", scope="manage", handler=get_web_push_key,
+        refusals=(404,),
         summary="The applicationServerKey for browsers' push subscriptions", answer="public_key; 404 if not configured",
         responses={200: response_type("WebPushKeyAnswer", public_key=str)},
     ),
     Endpoint(
         method="POST", path="/api/notifications/digest/{user_id:path}/send-now", scope="manage",
         handler=send_digest_now, body=DigestNowIn, body_optional=True, summary="Send a user's digests now",
+        example={"notification_type": "builds"},
         answer="released: the number of deliveries sent; held_count and held: deliveries still held, and why; "
         "stopped: deliveries suppressed or failed",
         responses={200: response_type("DigestReleaseAnswer", DigestRelease)},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from flashflow.backend.activity.consent import Consent
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
-from flashflow.backend.api.framework.response_schemas import BATCH, part, response_type
+from flashflow.backend.api.framework.response_schemas import BATCH, DETAIL, part, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.streamed_response import streamed
 from flashflow.backend.api.routes.activity import batched
@@ -19,10 +19,12 @@ from flashflow.backend.data.import_activities import ImportIn, import_activities
 from flashflow.backend.data.import_notifications import ImportNotificationsIn, import_notifications_write
 from flashflow.backend.data.import_sessions import ImportSessionsIn, import_sessions_write
 from flashflow.backend.data.retention import Kind, PruneResult
-from flashflow.backend.schemas.records import BatchResult
+from flashflow.backend.schemas.records import Activity, BatchResult, Device, Preference, Session, UserAnalytics
 from flashflow.backend.schemas.requests import AppName, Input, Timestamp, UserId
 from flashflow.backend.schemas.values import time_range, timestamp_ms
 from flashflow.backend.store.engine.writer import Write
+from flashflow.backend.store.notifications.delivery_settings import Contact, DigestChoice, QuietSetting
+from flashflow.backend.store.notifications.schedules import Schedule
 from flashflow.backend.store.privacy.export import ExportFilter
 
 
@@ -76,7 +78,11 @@ def _export(what: What) -> Endpoint:
 
 
 def _import(
-    what: What, body: type[Input], write_for: Callable[[ApiRequest], Write[Any, BatchResult]], summary: str
+    what: What,
+    body: type[Input],
+    example: Mapping[str, str | int],
+    write_for: Callable[[ApiRequest], Write[Any, BatchResult]],
+    summary: str,
 ) -> Endpoint:
     """Return the endpoint that imports exported rows of one kind."""
 
@@ -89,7 +95,7 @@ def _import(
 
     return Endpoint(
         method="POST", path=f"/api/import/{what}", scope="admin", handler=import_rows, body=body,
-        operation=f"import_{what}", summary=summary,
+        operation=f"import_{what}", example={what: [example]}, summary=summary,
         answer="accepted, duplicates, and each rejected row with its errors", responses={200: BATCH},
     )  # fmt: skip
 
@@ -148,32 +154,37 @@ async def prune(call: ApiRequest) -> ApiResponse:
 PRUNE_S = 4.0
 """Seconds until the response reports that more rows are left."""
 
-_OBJECT = dict[str, Any]
 CONSENT = response_type("ConsentAnswer", consent=Consent)
 ENDPOINTS = (
     _export("activities"),
     _export("sessions"),
     _export("notifications"),
     _import(
-        "activities", ImportIn, _activities_write,
+        "activities", ImportIn, {"user_id": "ada", "activity_type": "export", "timestamp": "2026-01-02T08:00:00Z"},
+        _activities_write,
         "Import up to 1,000 exported activities with their ids, apps, times and IP addresses",
     ),
     _import(
-        "sessions", ImportSessionsIn, _sessions_write,
+        "sessions", ImportSessionsIn, {"id": "visit-0", "user_id": "ada", "start_time": "2026-01-02T08:00:00Z"},
+        _sessions_write,
         "Import up to 1,000 exported sessions; activities and pages are imported as activities",
     ),
     _import(
-        "notifications", ImportNotificationsIn, _notifications_write,
+        "notifications", ImportNotificationsIn,
+        {"id": "old-1", "user_id": "ada", "title": "Build finished", "message": "All tests passed.", "status": "read",
+         "created_at": "2026-01-02T08:00:00Z", "inbox": "read", "read_at": "2026-01-02T09:00:00Z"},
+        _notifications_write,
         "Import up to 1,000 exported notifications; none is sent",
     ),
     Endpoint(
         method="GET", path="/api/users/{user_id:path}/export", scope="admin", handler=export_user,
         summary="Export everything stored about a user", answer="one JSON document, streamed",
         responses={200: part(
-            "UserExport", user_id=str, exported_at=Timestamp, consent=_OBJECT, figures=_OBJECT,
-            preferences=list[_OBJECT],
-            contacts=_OBJECT | None, quiet_hours=_OBJECT, digests=_OBJECT, devices=list[_OBJECT], rules=list[_OBJECT],
-            schedules=list[_OBJECT], activities=list[_OBJECT], sessions=list[_OBJECT], notifications=list[_OBJECT],
+            "UserExport", user_id=str, exported_at=Timestamp, consent=Consent, figures=UserAnalytics,
+            preferences=list[Preference], contacts=Contact | None, quiet_hours=QuietSetting,
+            digests=dict[str, DigestChoice], devices=list[Device],
+            rules=list[part("UserRuleState", rule=str, app=str, times=list[Timestamp], last_fired_at=Timestamp | None)],
+            schedules=list[Schedule], activities=list[Activity], sessions=list[Session], notifications=list[DETAIL],
         )},
     ),
     Endpoint(
@@ -183,6 +194,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/users/{user_id:path}/consent", scope="manage", handler=set_consent, body=ConsentIn,
+        example={"tracking": True}, refusals=(410,),
         summary="Set whether a user agrees to be tracked", answer="consent: tracking, updated_at, setting, tracked",
         responses={200: CONSENT},
     ),
@@ -193,6 +205,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/prune", scope="admin", handler=prune, body=PruneIn,
+        example={"before": "2020-01-01T00:00:00Z", "dry_run": True},
         summary="Delete rows older than a time; analytics stay",
         answer="activities, sessions, notifications: numbers of rows; more: repeat the request",
         responses={200: response_type("PruneAnswer", PruneResult, dry_run=bool)},

@@ -72,12 +72,14 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/users/{user_id:path}/contacts", scope="manage", handler=set_contacts,
+        example={"email": "ada@example.org", "phone": "+15550101"}, refusals=(410,),
         body=ContactsIn, check=_check_contacts,
         summary="Set a user's e-mail address, phone number and language; null removes one",
         answer="contacts: email, phone, locale, updated_at", responses={200: CONTACTS},
     ),
     Endpoint(
         method="PUT", path="/api/notifications/quiet-hours/{user_id:path}", scope="manage", handler=set_quiet_hours,
+        example={"enabled": True, "start": "22:00", "end": "07:00", "timezone": "Europe/Berlin"}, refusals=(410,),
         body=QuietHoursIn, check=_check_quiet_hours,
         summary="Hold non-critical notifications during these hours; omitted fields stay",
         answer="quiet_hours", responses={200: response_type("QuietHoursAnswer", quiet_hours=QuietSetting)},
@@ -85,12 +87,14 @@ ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/notifications/do-not-disturb/{user_id:path}", scope="manage",
         handler=set_do_not_disturb, body=DoNotDisturbIn,
+        example={"minutes": 60}, refusals=(410,),
         summary="Hold non-critical notifications for some minutes or until a time; until null ends it",
         answer="do_not_disturb_until",
         responses={200: response_type("DoNotDisturbAnswer", do_not_disturb_until=Timestamp | None)},
     ),
     Endpoint(
         method="PUT", path="/api/notifications/digest/{user_id:path}", scope="manage", handler=set_digest,
+        example={"notification_type": "builds", "frequency": "daily", "at": "08:00"}, refusals=(410,),
         body=DigestIn, summary="Collect notifications of a type (* for all) into a digest; null: as declared",
         answer="digest: the user's choices by type, each with frequency and at",
         responses={200: response_type("DigestAnswer", digest=dict[str, DigestChoice])},

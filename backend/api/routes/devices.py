@@ -39,6 +39,7 @@ REGISTERED = response_type("DeviceRegisteredAnswer", device_token_id=str)
 ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/devices/register", scope="manage", handler=register_device, body=DeviceIn,
+        example={"user_id": "ada", "token": "fcm-token-1", "platform": "android"}, refusals=(410,),
         creates=True, summary="Register a device for push",
         answer="201 device_token_id; 200 and the same id for a known token",
         responses={200: REGISTERED, 201: REGISTERED},

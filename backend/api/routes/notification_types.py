@@ -39,6 +39,8 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/notification-types", scope="manage", handler=declare_notification_type, body=TypeIn,
+        example={"name": "builds", "label": "Builds", "channels": ["in_app"], "digest": "daily", "digest_at": "08:00"},
+        refusals=(409,),
         creates=True, check=_check_type,
         summary="Declare a notification type", answer="201 notification_type; repeated: 200",
         responses={200: DECLARED, 201: DECLARED},

@@ -10,13 +10,12 @@ from msgspec import Meta, UnsetType
 from flashflow.backend.api.framework.api_request import ApiRequest
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page
-from flashflow.backend.api.framework.response_schemas import DECIDED, SENT, page_type, part, response_type
+from flashflow.backend.api.framework.response_schemas import DECIDED, DETAIL, SENT, page_type, part, response_type
 from flashflow.backend.api.framework.responses import ApiResponse, success
 from flashflow.backend.api.framework.serializers import to_json_types, with_times_as_text
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import Erased
 from flashflow.backend.schemas.records import (
-    Delivery,
     DryRunResult,
     ListStatus,
     Notification,
@@ -170,7 +169,7 @@ def _moving(verb: str, scope: str, summary: str) -> Endpoint:
 
     return Endpoint(
         method="POST", path=f"/api/notifications/{verb}/{{notification_id}}", scope=scope, handler=move,
-        operation=f"{verb}_notification", summary=summary,
+        operation=f"{verb}_notification", refusals=(409,), summary=summary,
         answer="notification; 409 if its state does not allow it", responses={200: MOVED},
     )  # fmt: skip
 
@@ -183,6 +182,8 @@ MOVED = response_type("NotificationAnswer", notification=Notification)
 ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/notifications/send", scope="send", handler=send_notification, body=SendIn,
+        example={"user_id": "ada", "title": "Build finished", "message": "All tests passed.", "channels": ["in_app"]},
+        refusals=(410,),
         query=SendQuery, creates=True, check=_check_send,
         summary="Send a notification to one user or up to 1,000; dry_run=true only shows the result",
         answer="201 notification_id, status, deliveries; for user_ids: notifications, one per user",
@@ -219,20 +220,19 @@ ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/notifications/reschedule/{notification_id}", scope="send",
         handler=reschedule_notification, body=RescheduleIn, summary="Change the time of a scheduled notification",
+        example={"scheduled_at": "2199-01-02T08:00:00Z"}, refusals=(409,),
         answer="notification; 409 if it has been sent", responses={200: MOVED},
     ),
     _moving("retry", "send", "Retry failed deliveries now"),
     Endpoint(
         method="POST", path="/api/notifications/snooze/{notification_id}", scope="read", handler=snooze_notification,
+        example={"until": "2199-01-01T08:00:00Z"}, refusals=(409,),
         body=SnoozeIn, summary="Snooze a notification until a time",
         answer="notification; 409 if it is not in the inbox", responses={200: MOVED},
     ),
     Endpoint(
         method="GET", path="/api/notifications/{notification_id}", scope="read", handler=get_notification,
         summary="One notification with its deliveries and attempts", answer="notification",
-        responses={200: response_type(
-            "NotificationDetailAnswer",
-            notification=part("NotificationDetail", Notification, deliveries=list[Delivery]),
-        )},
+        responses={200: response_type("NotificationDetailAnswer", notification=DETAIL)},
     ),
 )  # fmt: skip

@@ -58,6 +58,8 @@ async def get_preferences(call: ApiRequest) -> ApiResponse:
 ENDPOINTS = (
     Endpoint(
         method="POST", path="/api/notifications/preferences", scope="manage", handler=set_preferences,
+        example={"user_id": "ada", "notification_type": "builds", "channel": "email", "enabled": False},
+        refusals=(410,),
         body=PreferencesIn, check=_check_preferences,
         summary="Set which types may use which channels", answer="preferences",
         responses={200: response_type("PreferencesAnswer", preferences=list[Preference])},

@@ -101,6 +101,11 @@ async def dry_run_rule_draft(call: ApiRequest) -> ApiResponse:
     return success(**to_json_types(await call.read(lambda: _rules(call).dry_run(call.body, watches))))
 
 
+_RULE = {
+    "on": {"activity_type": "checkout_failed", "times": 3, "within_minutes": 10,
+           "where": [{"field": "metadata.plan", "op": "eq", "value": "pro"}]},
+    "send": {"title": "Trouble paying?", "message": "{page_url} failed {times} times."},
+}  # fmt: skip
 RULE = response_type("RuleAnswer", rule=Rule)
 DRY_RUN = response_type(
     "RuleDryRunAnswer", would_have_fired=int, examples=EXAMPLES, days=int, judged=int, complete=bool
@@ -113,6 +118,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/rules", scope="manage", handler=create_rule, body=RuleIn, creates=True,
+        example=_RULE | {"name": "checkout-trouble"}, refusals=(409,),
         check=_check,
         summary="Create a rule that sends a notification on an event; needs the scope send too",
         answer="201 rule; 409 if this app has a rule of that name, or 200 rules",
@@ -120,30 +126,36 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/rules/dry-run", scope="manage", handler=dry_run_rule_draft, body=RuleDraftIn,
+        example={"on": {"activity_type": "checkout_failed"}},
         check=_check_draft,
         summary="How often a draft rule would have fired in the last seven days",
         answer="would_have_fired, examples (the newest ten), days, judged, complete", responses={200: DRY_RUN},
     ),
     Endpoint(
         method="GET", path="/api/rules/{name}", scope="manage", handler=get_rule, query=RuleQuery,
+        refusals=(409,),
         summary="One rule; last_error says why a notification could not be sent, until it is dismissed",
         answer="rule", responses={200: RULE},
     ),
     Endpoint(
         method="PUT", path="/api/rules/{name}", scope="manage", handler=change_rule, body=RuleChangeIn,
+        example=_RULE, refusals=(409,),
         query=RuleQuery, check=_check, summary="Replace a rule; needs the scope send too", answer="rule",
         responses={200: RULE},
     ),
     Endpoint(
         method="DELETE", path="/api/rules/{name}", scope="manage", handler=remove_rule, query=RuleQuery,
+        refusals=(409,),
         summary="Delete a rule; sent notifications stay", answer="the deleted rule", responses={200: RULE},
     ),
     Endpoint(
         method="POST", path="/api/rules/{name}/dismiss-error", scope="manage", handler=dismiss_rule_error,
+        refusals=(409,),
         query=RuleQuery, summary="Clear a rule's last_error", answer="rule", responses={200: RULE},
     ),
     Endpoint(
         method="POST", path="/api/rules/{name}/dry-run", scope="manage", handler=dry_run_rule, query=RuleQuery,
+        refusals=(409,),
         summary="How often this rule would have fired in the last seven days",
         answer="would_have_fired, examples (the newest ten), days, judged, complete", responses={200: DRY_RUN},
     ),

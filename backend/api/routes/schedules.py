@@ -83,6 +83,10 @@ async def run_schedule(call: ApiRequest) -> ApiResponse:
     return await call.create(call.services.notification_writes, write, render)
 
 
+_STAND_UP = {
+    "name": "stand-up", "rule": {"at": "09:00", "days": ["mon", "tue"], "timezone": "Europe/Berlin"},
+    "notification": {"user_id": "ada", "title": "Stand-up", "message": "In five minutes."},
+}  # fmt: skip
 SCHEDULE = response_type("ScheduleAnswer", schedule=Schedule)
 ENDPOINTS = (
     Endpoint(
@@ -92,12 +96,14 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/schedules", scope="send", handler=create_schedule, body=ScheduleIn, creates=True,
+        example=_STAND_UP, refusals=(409, 410),
         check=_check,
         summary="Create a recurring notification", answer="201 schedule; 409 if this app has one of that name",
         responses={201: SCHEDULE},
     ),
     Endpoint(
         method="POST", path="/api/schedules/{schedule_id}/run", scope="send", handler=run_schedule, creates=True,
+        refusals=(410,),
         summary="Send it once now; its next time stays", answer="201 schedule; notifications, one per user",
         responses={201: response_type("ScheduleRunAnswer", schedule=Schedule, notifications=list[SENT])},
     ),
@@ -108,6 +114,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="PUT", path="/api/schedules/{schedule_id}", scope="send", handler=change_schedule, body=ScheduleIn,
+        example=_STAND_UP, refusals=(409, 410),
         check=_check,
         summary="Replace a schedule; with the same rule its next time stays", answer="schedule",
         responses={200: SCHEDULE},

@@ -76,12 +76,15 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="POST", path="/api/templates", scope="manage", handler=create_template, body=TemplateIn, creates=True,
+        example={"name": "greeting", "title_template": "Hello {name}", "message_template": "Welcome, {name}."},
+        refusals=(409,),
         check=_check_template,
         summary="Create a template: a text with variables", answer="201 template; 409 if the name is taken",
         responses={201: TEMPLATE},
     ),
     Endpoint(
         method="POST", path="/api/templates/{name}/preview", scope="manage", handler=preview_template, body=PreviewIn,
+        example={"data": {"name": "Ada"}},
         summary="Render a template without sending", answer="preview; 400 names each missing variable",
         responses={200: response_type("PreviewAnswer", preview=Rendered)},
     ),
@@ -91,6 +94,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         method="PUT", path="/api/templates/{name}", scope="manage", handler=change_template, body=TemplateChangeIn,
+        example={"title_template": "Hi {name}", "message_template": "Welcome back, {name}."},
         check=_check_template,
         summary="Replace a template's text", answer="template", responses={200: TEMPLATE},
     ),
