@@ -154,6 +154,7 @@ async def prune(call: ApiRequest) -> ApiResponse:
 PRUNE_S = 4.0
 """Seconds until the response reports that more rows are left."""
 
+RULE_STATE: Any = part("UserRuleState", rule=str, app=str, times=list[Timestamp], last_fired_at=Timestamp | None)
 CONSENT = response_type("ConsentAnswer", consent=Consent)
 ENDPOINTS = (
     _export("activities"),
@@ -183,7 +184,7 @@ ENDPOINTS = (
             "UserExport", user_id=str, exported_at=Timestamp, consent=Consent, figures=UserAnalytics,
             preferences=list[Preference], contacts=Contact | None, quiet_hours=QuietSetting,
             digests=dict[str, DigestChoice], devices=list[Device],
-            rules=list[part("UserRuleState", rule=str, app=str, times=list[Timestamp], last_fired_at=Timestamp | None)],
+            rules=list[RULE_STATE],
             schedules=list[Schedule], activities=list[Activity], sessions=list[Session], notifications=list[DETAIL],
         )},
     ),
