@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from flashflow.backend.core.errors import FlashFlowError
 from flashflow.backend.core.supervised_thread import SupervisedThread
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.sql import is_readable
+from flashflow.backend.store.engine.schema import read_entries
 
 
 def storage_fault(stores: Sequence[Store]) -> str | None:
     """Return a code for the storage's fault; None when files are readable, writes succeed and no rows are missing."""
     for store in stores:
         try:
-            store.read(is_readable)
+            store.read(read_entries)
         except FlashFlowError as error:
             return error.code
         if store.fault is not None:

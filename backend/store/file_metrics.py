@@ -6,8 +6,15 @@ import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
+from peewee import SQL, Expression, Select, fn
+
 from flashflow.backend.store.activity import user_index
+from flashflow.backend.store.activity.models import UserSession
 from flashflow.backend.store.engine.database import Store
+from flashflow.backend.store.engine.last_known import highest
+from flashflow.backend.store.engine.models import BaseModel
+from flashflow.backend.store.engine.statement import Statement, by_index
+from flashflow.backend.store.notifications.models import Delivery, Notification
 
 
 class ActivityMeasures(NamedTuple):
@@ -45,43 +52,67 @@ class FileSizes(NamedTuple):
     wal: int
 
 
-_GIVEN = "SELECT name, seq FROM sqlite_sequence"
-_OPEN = "SELECT COUNT(*) FROM user_sessions INDEXED BY user_sessions_open WHERE end_time IS NULL"
-_FEW = (
-    "SELECT (SELECT COUNT(*) FROM notifications INDEXED BY notifications_scheduled "
-    "WHERE status = 'scheduled'), "
-    "(SELECT COUNT(*) FROM notifications INDEXED BY notifications_snoozed WHERE snoozed_until IS NOT NULL), "
-    "(SELECT COUNT(*) FROM deliveries INDEXED BY deliveries_held WHERE status = 'held'), "
-    "(SELECT COUNT(*) FROM deliveries INDEXED BY deliveries_leased WHERE status = 'sending')"
+class _Few(NamedTuple):
+    scheduled: int
+    snoozed: int
+    held: int
+    sending: int
+
+
+class _Waiting(NamedTuple):
+    route: str
+    deliveries: int
+    first_at: int
+
+
+def _count(model: type[BaseModel], index: str, where: Expression) -> Select:
+    """Build the query that counts the rows of a small partial index."""
+    query: Select = model.select(fn.COUNT(SQL("*"))).from_(by_index(model, index)).where(where)
+    return query
+
+
+_S, _N, _D = UserSession, Notification, Delivery
+_OPEN = Statement(_count(_S, "user_sessions_open", _S.end_time.is_null()))
+_FEW = Statement(
+    Select(
+        columns=[
+            _count(_N, "notifications_scheduled", _N.status == "scheduled").alias("scheduled"),
+            _count(_N, "notifications_snoozed", _N.snoozed_until.is_null(False)).alias("snoozed"),
+            _count(_D, "deliveries_held", _D.status == "held").alias("held"),
+            _count(_D, "deliveries_leased", _D.status == "sending").alias("sending"),
+        ]
+    ),
+    _Few,
 )
-_WAITING = (
-    "SELECT route, COUNT(*), MIN(next_attempt_at) FROM deliveries INDEXED BY deliveries_due "
-    "WHERE status = 'pending' AND next_attempt_at IS NOT NULL GROUP BY route"
+_WAITING = Statement(
+    _D.select(_D.route, fn.COUNT(SQL("*")).alias("deliveries"), fn.MIN(_D.next_attempt_at).alias("first_at"))
+    .from_(by_index(_D, "deliveries_due"))
+    .where(_D.status == "pending", _D.next_attempt_at.is_null(False))
+    .group_by(_D.route),
+    _Waiting,
 )
 
 
 def measure_activities(conn: sqlite3.Connection) -> ActivityMeasures:
     """Measure ``user_activities.db``."""
-    given = dict(conn.execute(_GIVEN).fetchall())
+    given = highest(conn)
     return ActivityMeasures(
         activities=int(given.get("user_activities", 0)),
         sessions=int(given.get("user_sessions", 0)),
-        open_sessions=int(conn.execute(_OPEN).fetchone()[0]),
+        open_sessions=int(_OPEN.value(conn)),
         unfolded=user_index.tail_length(conn),
     )
 
 
 def measure_notifications(conn: sqlite3.Connection) -> NotificationMeasures:
     """Measure ``notifications.db``."""
-    given = dict(conn.execute(_GIVEN).fetchall())
-    scheduled, snoozed, held, sending = conn.execute(_FEW).fetchone()
+    given = highest(conn)
+    few = _FEW.one(conn)
+    assert few is not None
     return NotificationMeasures(
         notifications=int(given.get("notifications", 0)),
-        scheduled=scheduled,
-        snoozed=snoozed,
-        held=held,
-        sending=sending,
-        waiting={route: Waiting(count, first) for route, count, first in conn.execute(_WAITING).fetchall()},
+        **few._asdict(),
+        waiting={row.route: Waiting(row.deliveries, row.first_at) for row in _WAITING.each(conn)},
     )
 
 

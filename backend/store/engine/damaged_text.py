@@ -9,9 +9,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from peewee import SQL, Select, fn
+
 from flashflow.backend.core.encoding import DAMAGED, decode_text, encode_json, from_object
 from flashflow.backend.schemas.records import Channel, DeliveryStatus, Inbox, NotificationStatus, Priority
 from flashflow.backend.store.engine.database import BUSY_TIMEOUT_S
+from flashflow.backend.store.engine.models import DamagedRow
+from flashflow.backend.store.engine.schema import read_columns, read_entries
+from flashflow.backend.store.engine.statement import Statement, slots
 from flashflow.backend.store.engine.writer import Tx
 
 AT_ONCE = 200
@@ -45,21 +50,22 @@ def scan(path: Path) -> Iterator[Damage]:
     """Yield every damaged text of a live file, on one snapshot. Reads the whole file: run it in its own thread."""
     with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as conn:
         conn.execute("BEGIN")
-        for name, statement in conn.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall():
-            if not name.startswith("sqlite_") and " VIRTUAL " not in statement.upper():
-                yield from _scan_table(conn, name, "WITHOUT ROWID" not in statement.upper())
+        for name, sql in [(e.name, (e.sql or "").upper()) for e in read_entries(conn) if e.type == "table"]:
+            if not name.startswith("sqlite_") and " VIRTUAL " not in sql:
+                yield from _scan_table(conn, name, "WITHOUT ROWID" not in sql)
 
 
 def _scan_table(conn: sqlite3.Connection, table: str, has_rowid: bool) -> Iterator[Damage]:
     conn.text_factory = str
-    about = conn.execute(f"PRAGMA table_info({table})").fetchall()
-    columns = [name for _, name, *_ in about]
-    keys = ["rowid"] if has_rowid else [name for _, name, _, _, _, place in about if place]
+    columns = read_columns(conn, table)
+    names = [*(["rowid"] if has_rowid else []), *(column.name for column in columns)]
+    keys = ["rowid"] if has_rowid else [column.name for column in columns if column.place]
     conn.text_factory = _checked
-    for row in conn.execute(f"SELECT {', '.join([*keys, *columns])} FROM {table}"):
-        for column, value in zip(columns, row[len(keys) :], strict=True):
+    for row in conn.execute(f"SELECT {', '.join(names)} FROM {table}"):
+        for column, value in zip(names, row, strict=True):
             if isinstance(value, _NotUtf8):
-                yield Damage(table, column, dict(zip(keys, row, strict=False)), bytes(value))
+                found = dict(zip(names, row, strict=True))
+                yield Damage(table, column, {key: found[key] for key in keys}, bytes(value))
 
 
 def _checked(stored: bytes) -> str | _NotUtf8:
@@ -85,10 +91,12 @@ def _replaced(tx: Tx, damage: Damage) -> bool:
         f"WHERE {' AND '.join(same)} AND {damage.column} = CAST(? AS TEXT)",
         (text, *map(_plain, damage.key.values()), damage.stored),
     )
-    tx.conn.execute(
-        "INSERT INTO damaged_rows (table_name, row, column_name, found_at) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (table_name, row, column_name) DO NOTHING",
-        (damage.table, damage.key.get("rowid", 0), damage.column, tx.now_ms),
+    _MARK.run(
+        tx.conn,
+        table_name=damage.table,
+        row=damage.key.get("rowid", 0),
+        column_name=damage.column,
+        found_at=tx.now_ms,
     )
     return changed.rowcount == 1
 
@@ -107,4 +115,9 @@ def _plain(value: Any) -> Any:
 
 def count_rows(conn: sqlite3.Connection) -> int:
     """Number of rows marked as damaged."""
-    return int(conn.execute("SELECT COUNT(*) FROM (SELECT DISTINCT table_name, row FROM damaged_rows)").fetchone()[0])
+    return int(_COUNT.value(conn))
+
+
+_D = DamagedRow
+_MARK = Statement(_D.insert(slots(_D.table_name, _D.row, _D.column_name, _D.found_at)).on_conflict_ignore())
+_COUNT = Statement(Select([_D.select(_D.table_name, _D.row).distinct()], [fn.COUNT(SQL("*"))]))

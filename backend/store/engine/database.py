@@ -23,6 +23,7 @@ from flashflow.backend.core.events import Event
 from flashflow.backend.store.engine.cancellable_read import current
 from flashflow.backend.store.engine.errors import is_damage, is_damaged_text, is_full, storage_error
 from flashflow.backend.store.engine.last_known import LastKnown
+from flashflow.backend.store.engine.schema import read_entries
 from flashflow.backend.store.engine.writer import I, R, Tx, Write, Writer
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def lacks_room(path: Path) -> bool:
     try:
         # Read-only: closing a connection that may write would checkpoint the WAL, which is not checked yet.
         with closing(sqlite3.connect(uri_of(path, mode="ro"), uri=True, timeout=BUSY_TIMEOUT_S)) as conn:
-            conn.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            read_entries(conn)
     except sqlite3.Error as error:
         return is_full(error)
     return False
@@ -266,8 +267,7 @@ def _on_snapshot(conn: sqlite3.Connection, query: Callable[[sqlite3.Connection],
 
 def _probe(tx: Tx, items: Sequence[None]) -> list[None]:
     """Write and delete as much as a usual request: a write of nothing succeeds on a full disk."""
-    tx.conn.execute("CREATE TABLE flashflow_probe (filler BLOB)")
-    tx.conn.execute("INSERT INTO flashflow_probe VALUES (zeroblob(?))", (PROBE_ROW,))
+    tx.conn.execute(f"CREATE TABLE flashflow_probe AS SELECT zeroblob({PROBE_ROW}) AS filler")
     tx.conn.execute("DROP TABLE flashflow_probe")
     return [None] * len(items)
 

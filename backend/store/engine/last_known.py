@@ -14,13 +14,15 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
+from peewee import SQL, Table, fn
 
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import StorageError
 from flashflow.backend.core.private_files import set_aside, write_private
+from flashflow.backend.store.engine.statement import Statement, variants
 
 log = logging.getLogger(__name__)
 
@@ -140,19 +142,31 @@ def _parsed(slot: bytes) -> Known | None:
     return None
 
 
+class _Sequence(NamedTuple):
+    name: str
+    seq: int
+
+
+_SEQUENCES = Table("sqlite_sequence")
+_HIGHEST = Statement(_SEQUENCES.select(_SEQUENCES.c.name, _SEQUENCES.c.seq), _Sequence)
+
+
+@variants(LABELS)
+def _count(table: str) -> Statement[tuple[int]]:
+    return Statement(Table(table).select(fn.COUNT(SQL("*"))))
+
+
 def highest(conn: sqlite3.Connection) -> dict[str, int]:
     """The highest row number that each table ever had."""
     try:
-        return dict(conn.execute("SELECT name, seq FROM sqlite_sequence"))
+        return dict(_HIGHEST.each(conn))
     except sqlite3.OperationalError:  # no table has AUTOINCREMENT
         return {}
 
 
 def rows(conn: sqlite3.Connection) -> dict[str, int]:
     """Number of rows of each table in LABELS."""
-    return {
-        table: conn.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in highest(conn) if table in LABELS
-    }
+    return {table: _count(table).value(conn) for table in highest(conn) if table in LABELS}
 
 
 def missing_from(conn: sqlite3.Connection, known: Known) -> dict[str, int]:

@@ -9,8 +9,10 @@ from contextlib import closing
 from typing import Any, Literal, NamedTuple
 
 from peewee import SchemaManager, SqliteDatabase
+from peewee import Table as Source
 
 from flashflow.backend.store.engine.models import BaseModel
+from flashflow.backend.store.engine.statement import Statement, TextStatement
 
 Kind = Literal["table", "column", "index", "trigger", "view"]
 _TOKEN = re.compile(r"'[^']*'|\w+|[^\w\s\"()]+")
@@ -113,14 +115,70 @@ class Contents(NamedTuple):
     views: Mapping[str, str]
 
 
+class Entry(NamedTuple):
+    """A table, index, trigger or view; no SQL for the index of a constraint."""
+
+    type: Kind
+    name: str
+    sql: str | None
+
+
+class Column(NamedTuple):
+    """A column; ``default`` is SQL."""
+
+    name: str
+    type: str
+    required: bool
+    default: str | None
+    place: int
+    """The place in the primary key, from 1; 0 outside it."""
+
+
+class _Reference(NamedTuple):
+    """A foreign key, with the names of its columns here and there."""
+
+    table: str
+    here: str
+    there: str
+    on_update: str
+    on_delete: str
+    match: str
+
+
+_MASTER = Source("sqlite_master")
+_ENTRIES = Statement(_MASTER.select(*(getattr(_MASTER.c, name) for name in Entry._fields)), Entry)
+_COLUMNS = TextStatement(
+    'SELECT name, type, "notnull" AS required, dflt_value AS "default", pk AS place FROM pragma_table_xinfo(:table)',
+    Column,
+    reason="a PRAGMA",
+)
+_UNIQUE = TextStatement(
+    "SELECT name FROM pragma_index_list(:table) WHERE \"unique\" AND origin = 'u'", reason="a PRAGMA"
+)
+_INDEXED = TextStatement("SELECT name FROM pragma_index_info(:index)", reason="a PRAGMA")
+_REFERENCES = TextStatement(
+    'SELECT "table", "from" AS here, "to" AS there, on_update, on_delete, match FROM pragma_foreign_key_list(:table)',
+    _Reference,
+    reason="a PRAGMA",
+)
+
+
+def read_entries(conn: sqlite3.Connection) -> list[Entry]:
+    """Return every entry of a file's schema, in the order of creation. Raises sqlite3.Error if it cannot be read."""
+    return _ENTRIES.all(conn)
+
+
+def read_columns(conn: sqlite3.Connection, table: str) -> list[Column]:
+    """Return the columns of a table in their order."""
+    return _COLUMNS.all(conn, table=table)
+
+
 def read_contents(conn: sqlite3.Connection) -> Contents:
     """Read the schema of a file."""
-    rows = conn.execute(
-        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY rowid"
-    ).fetchall()
     found: dict[str, dict[str, str]] = {"table": {}, "index": {}, "trigger": {}, "view": {}}
-    for kind, name, sql in rows:
-        found[kind][name] = sql
+    for entry in read_entries(conn):
+        if entry.sql is not None and not entry.name.startswith("sqlite_"):
+            found[entry.type][entry.name] = entry.sql
     tables = {
         name: Table({}, ()) if sql.upper().startswith("CREATE VIRTUAL") else _read_table(conn, name, sql)
         for name, sql in found["table"].items()
@@ -133,17 +191,21 @@ def read_contents(conn: sqlite3.Connection) -> Contents:
 
 def _read_table(conn: sqlite3.Connection, name: str, sql: str) -> Table:
     columns = {}
-    for _, column, type_, not_null, default, place, _ in conn.execute(f'PRAGMA table_xinfo("{name}")'):
-        # A primary key is never NULL in our tables: it is the rowid, or the table has none.
-        words = [type_, "NOT NULL" if not_null or place else "", f"DEFAULT {default}" if default is not None else ""]
-        columns[column] = " ".join(filter(None, [*words, f"KEY {place}" if place else ""]))
+    for column in read_columns(conn, name):
+        words = [
+            column.type,
+            # A primary key is never NULL in our tables: it is the rowid, or the table has none.
+            "NOT NULL" if column.required or column.place else "",
+            f"DEFAULT {column.default}" if column.default is not None else "",
+            f"KEY {column.place}" if column.place else "",
+        ]
+        columns[column.name] = " ".join(filter(None, words))
     plain = re.sub(r'["\s]+', " ", sql).upper()
     options = [word for word in ("AUTOINCREMENT", "STRICT", "WITHOUT ROWID") if word in plain]
     options += re.findall(r"CHECK \(.*?\)", plain)
-    for index, unique, origin in (row[1:4] for row in conn.execute(f'PRAGMA index_list("{name}")').fetchall()):
-        if unique and origin == "u":
-            options.append(f"UNIQUE {[row[2] for row in conn.execute(f'PRAGMA index_info({index})')]}")
-    options += [f"REFERENCES {row[2:]}" for row in conn.execute(f'PRAGMA foreign_key_list("{name}")')]
+    for (index,) in _UNIQUE.all(conn, table=name):
+        options.append(f"UNIQUE {[column for (column,) in _INDEXED.each(conn, index=index)]}")
+    options += [f"REFERENCES {tuple(row)}" for row in _REFERENCES.each(conn, table=name)]
     return Table(columns, tuple(options))
 
 
@@ -183,7 +245,7 @@ def describe_differences(conn: sqlite3.Connection, schema: FileSchema) -> list[D
 def _is_made_by(conn: sqlite3.Connection, made: Sequence[str], optional: Sequence[str]) -> bool:
     """Whether the file has the very statements ``made``, as one has that was created from these models: 2 ms instead of
     5 for every start."""
-    found = {sql: name for name, sql in conn.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")}
+    found = {entry.sql: entry.name for entry in read_entries(conn) if entry.sql is not None}
     wanted = {statement for statement in made if statement.startswith("CREATE")}
     return wanted <= found.keys() and all(
         sql in wanted or name.startswith(("sqlite_", *optional)) for sql, name in found.items()

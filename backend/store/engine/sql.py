@@ -8,8 +8,6 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from flashflow.backend.core.encoding import to_json
-
 SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
 """Rows in one statement: few different texts, so that SQLite's statement cache has all of them."""
 
@@ -61,11 +59,6 @@ def _text(sql: str, width: int, size: int) -> str:
     return sql.replace("{rows}", ",".join([row] * size))
 
 
-def delete_rows(conn: sqlite3.Connection, table: str, seqs: Sequence[int]) -> None:
-    """Delete the rows with these ``seqs``."""
-    conn.execute(f"DELETE FROM {table} WHERE seq IN (SELECT value FROM json_each(?))", (to_json(seqs),))
-
-
 def conditions(filters: Sequence[tuple[str, Any]]) -> tuple[list[str], list[Any]]:
     """Return the conditions and values of the filters whose value is not None."""
     used = [(condition, value) for condition, value in filters if value is not None]
@@ -75,8 +68,3 @@ def conditions(filters: Sequence[tuple[str, Any]]) -> tuple[list[str], list[Any]
 def clause(where: Sequence[str]) -> str:
     """Return `` WHERE a AND b``, or an empty string."""
     return f" WHERE {' AND '.join(where)}" if where else ""
-
-
-def is_readable(conn: sqlite3.Connection) -> bool:
-    """Read one row of the schema. Raises sqlite3.Error where the file cannot be read."""
-    return conn.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None

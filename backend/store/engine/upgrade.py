@@ -25,6 +25,7 @@ from flashflow.backend.store.engine.schema import (
     Step,
     create,
     describe_differences,
+    read_entries,
     statement_of,
 )
 
@@ -46,10 +47,10 @@ def bring_up_to_date(path: Path, schema: FileSchema, clock: Clock, *, no_room: b
     with closing(sqlite3.connect(uri_of(path, no_room=no_room), uri=True, isolation_level=None, timeout=10)) as conn:
         conn.text_factory = decode_text
         version = _version(conn)
-        tables = conn.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]  # raises if the schema is damaged
+        entries = read_entries(conn)  # raises if the schema is damaged
         if version == schema.version:
             return _settle(conn, path, schema)
-        if version == 0 and not tables:
+        if version == 0 and not entries:
             _create(conn, schema)
             return []
         steps = _steps_from(path, version, schema)
@@ -62,7 +63,8 @@ def bring_up_to_date(path: Path, schema: FileSchema, clock: Clock, *, no_room: b
 
 
 def _version(conn: sqlite3.Connection) -> int:
-    return int(conn.execute("PRAGMA user_version").fetchone()[0])
+    (version,) = conn.execute("PRAGMA user_version").fetchone()
+    return int(version)
 
 
 def _create(conn: sqlite3.Connection, schema: FileSchema) -> None:

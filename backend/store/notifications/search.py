@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from peewee import SQL, Select, fn
+from peewee import SQL, Select, Table, fn
 
 from flashflow.backend.core.encoding import decode_text, to_json
 from flashflow.backend.core.errors import StorageError
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.statement import Statement, TextStatement, slot, slots
+from flashflow.backend.store.engine.schema import read_entries
+from flashflow.backend.store.engine.statement import Statement, TextStatement, slot, slots, variants
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import models
 
@@ -121,12 +122,20 @@ def prepare(tx: Tx, items: Sequence[bool]) -> list[None]:
     return [None] * len(items)
 
 
+_CONTENT = ("notification_search_data", "notification_search_idx")
+
+
+@variants(_CONTENT)
+def _delete_all(table: str) -> Statement[tuple[Any, ...]]:
+    return Statement(Table(table).delete())
+
+
 def _disable(conn: sqlite3.Connection) -> None:
     for name in _TRIGGERS:
         conn.execute(f"DROP TRIGGER IF EXISTS {name}")
-    tables = "SELECT name FROM sqlite_master WHERE name IN ('notification_search_data', 'notification_search_idx')"
-    for (name,) in conn.execute(tables).fetchall():
-        conn.execute(f"DELETE FROM {name}")
+    for entry in read_entries(conn):
+        if entry.name in _CONTENT:
+            _delete_all(entry.name).run(conn)
     _SET_INDEXED_TO.run(conn, indexed_to=None)
 
 

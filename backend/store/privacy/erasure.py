@@ -24,14 +24,19 @@ from flashflow.backend.store.activity.session_cache import SessionCache
 from flashflow.backend.store.activity.shared_sessions import Gone, reassign, without
 from flashflow.backend.store.activity.user_index import TIMELINE
 from flashflow.backend.store.engine.models import BaseModel, IdempotencyKey
-from flashflow.backend.store.engine.sql import delete_rows
 from flashflow.backend.store.engine.statement import Statement, TextStatement, among, columns, slot, slots, variants
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import models, rules, schedules
 from flashflow.backend.store.notifications.rules import Body
 from flashflow.backend.store.notifications.schedules import Request
 from flashflow.backend.store.privacy.models import Consent
-from flashflow.backend.store.privacy.retention import Entry, delete_from_user_index
+from flashflow.backend.store.privacy.retention import (
+    DELETE_ACTIVITIES,
+    DELETE_NOTIFICATIONS,
+    DELETE_SESSIONS,
+    Entry,
+    delete_from_user_index,
+)
 from flashflow.backend.store.privacy.rollup_erasure import subtract_key, subtract_sessions
 from flashflow.backend.store.rollups.models import UserKey
 from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS
@@ -125,7 +130,7 @@ def erase_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
     """Delete up to SLICE of the user's activities, then sessions, then the rest; return {} when nothing is left."""
     rows = _ACTIVITIES.all(tx.conn, user=user_id, limit=SLICE)
     if rows:
-        delete_rows(tx.conn, "user_activities", [row.seq for row in rows])
+        DELETE_ACTIVITIES.run(tx.conn, seqs=[row.seq for row in rows])
         delete_from_user_index(tx.conn, [Entry(row.seq, row.user_id, row.timestamp) for row in rows])
         cache.clear()
         without(tx, user_id, [Gone(row.session_id, row.activity_type, row.timestamp) for row in rows], cache)
@@ -135,7 +140,7 @@ def erase_activities(tx: Tx, user_id: str, cache: SessionCache) -> Removed:
         left = reassign(tx, user_id, [session.id for session in sessions if session.shared], cache)
         seqs = [session.seq for session in sessions if session.id not in left]
         subtract_sessions(tx, cache.local, seqs)
-        delete_rows(tx.conn, "user_sessions", seqs)
+        DELETE_SESSIONS.run(tx.conn, seqs=seqs)
         cache.clear()
         return {"sessions": len(seqs)}
     _delete_of(UserAnalytics).run(tx.conn, user=user_id)
@@ -152,7 +157,7 @@ def erase_notifications(tx: Tx, user_id: str) -> Removed:
     seqs = [row.seq for row in rows]
     counts = _DELIVERIES.one(tx.conn, seqs=seqs)
     assert counts is not None
-    delete_rows(tx.conn, "notifications", seqs)  # foreign keys cascade to deliveries, attempts
+    DELETE_NOTIFICATIONS.run(tx.conn, seqs=seqs)  # foreign keys cascade to deliveries, attempts
     for row in rows:
         tx.events.append(Event("toast.dismissed", row.id, user_id, row.app))
     return {"notifications": len(rows), **counts._asdict()}

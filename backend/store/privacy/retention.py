@@ -15,8 +15,7 @@ from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.models import ActivityByUser, UserActivity, UserSession
 from flashflow.backend.store.activity.session_cache import SessionCache
 from flashflow.backend.store.analytics import heavy_users
-from flashflow.backend.store.engine.sql import delete_rows
-from flashflow.backend.store.engine.statement import Statement, columns, differs, slot
+from flashflow.backend.store.engine.statement import Statement, among, columns, differs, slot
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications.models import Delivery, Notification
 from flashflow.backend.store.privacy import models
@@ -60,7 +59,7 @@ def prune_activities(tx: Tx, which: Slice, cache: SessionCache) -> Pruned:
     if rows:
         seqs = [row.seq for row in rows]
         heavy_users.subtract(tx, seqs)
-        delete_rows(tx.conn, "user_activities", seqs)
+        DELETE_ACTIVITIES.run(tx.conn, seqs=seqs)
         delete_from_user_index(tx.conn, rows)
         through = rows[-1].timestamp
         drop_empty(tx.conn, through)
@@ -70,7 +69,7 @@ def prune_activities(tx: Tx, which: Slice, cache: SessionCache) -> Pruned:
         return Pruned(activities=len(rows), through=through)
     sessions = [seq for (seq,) in _SESSIONS.all(tx.conn, before=which.before, limit=which.limit)]
     if sessions:
-        delete_rows(tx.conn, "user_sessions", sessions)
+        DELETE_SESSIONS.run(tx.conn, seqs=sessions)
         cache.clear()
     return Pruned(sessions=len(sessions))
 
@@ -91,7 +90,7 @@ def prune_notifications(tx: Tx, which: Slice) -> Pruned:
     """Delete the oldest final notifications with their deliveries and attempts."""
     seqs = [seq for (seq,) in _NOTIFICATIONS.all(tx.conn, before=which.before, limit=which.limit)]
     if seqs:
-        delete_rows(tx.conn, "notifications", seqs)
+        DELETE_NOTIFICATIONS.run(tx.conn, seqs=seqs)
     return Pruned(notifications=len(seqs))
 
 
@@ -115,6 +114,9 @@ def bytes_in_use(conn: sqlite3.Connection) -> int:
     return int((pages - free) * size)
 
 
+DELETE_ACTIVITIES = Statement(UserActivity.delete().where(among(UserActivity.seq, "seqs")))
+DELETE_SESSIONS = Statement(UserSession.delete().where(among(UserSession.seq, "seqs")))
+DELETE_NOTIFICATIONS = Statement(Notification.delete().where(among(Notification.seq, "seqs")))
 _OLD_ACTIVITIES = UserActivity.timestamp < slot("before")
 _ACTIVITIES = Statement(
     UserActivity.select(*columns(UserActivity, Entry))
