@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peewee import PeeweeException, SqliteDatabase
+from peewee import PeeweeException, SqliteDatabase, Table, fn
 
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.encoding import decode_text
@@ -24,6 +24,7 @@ from flashflow.backend.store.engine.cancellable_read import current
 from flashflow.backend.store.engine.errors import is_damage, is_damaged_text, is_full, storage_error
 from flashflow.backend.store.engine.last_known import LastKnown
 from flashflow.backend.store.engine.schema import read_entries
+from flashflow.backend.store.engine.statement import Statement, slot
 from flashflow.backend.store.engine.writer import I, R, Tx, Write, Writer
 
 log = logging.getLogger(__name__)
@@ -265,9 +266,15 @@ def _on_snapshot(conn: sqlite3.Connection, query: Callable[[sqlite3.Connection],
             conn.execute("COMMIT")
 
 
+PROBE = "CREATE TABLE flashflow_probe (filler BLOB)"
+_TABLE = Table("flashflow_probe")
+_FILL_PROBE = Statement(_TABLE.insert({_TABLE.c.filler: fn.zeroblob(slot("size"))}))
+
+
 def _probe(tx: Tx, items: Sequence[None]) -> list[None]:
     """Write and delete as much as a usual request: a write of nothing succeeds on a full disk."""
-    tx.conn.execute(f"CREATE TABLE flashflow_probe AS SELECT zeroblob({PROBE_ROW}) AS filler")
+    tx.conn.execute(PROBE)
+    _FILL_PROBE.run(tx.conn, size=PROBE_ROW)
     tx.conn.execute("DROP TABLE flashflow_probe")
     return [None] * len(items)
 
