@@ -83,6 +83,11 @@ def _counted(conn: sqlite3.Connection, used: TextStatement[_Used], user_id: str,
     return pages, features
 
 
+def keys(conn: sqlite3.Connection) -> list[int]:
+    """Return the keys of all heavy users."""
+    return [user for (user,) in _ALL.each(conn)]
+
+
 def is_heavy(conn: sqlite3.Connection, user: int) -> bool:
     return _IS_HEAVY.one(conn, user=user) is not None
 
@@ -141,7 +146,7 @@ def promote(tx: Tx, user_ids: Collection[str]) -> None:
 
 def subtract(tx: Tx, seqs: Sequence[int]) -> None:
     """Subtract activities that are about to be deleted."""
-    if _ALL.one(tx.conn) is not None:
+    if keys(tx.conn):
         _SUBTRACT.run(tx.conn, seqs=to_json(seqs))
         _DELETE_EMPTY.run(tx.conn)
 
@@ -151,7 +156,7 @@ def rebuild(conn: sqlite3.Connection) -> None:
     _DELETE_ALL_NAMES.run(conn)
     _DELETE_ALL.run(conn)
     _PROMOTE_ALL.run(conn, least=HEAVY_AT)
-    for (user,) in _ALL.all(conn):
+    for user in keys(conn):
         _ADD_NAMES.run(conn, user=user)
 
 

@@ -2,26 +2,48 @@
 those.
 
 It shares no statement with ``rollups.aggregate``: each table is one SELECT over a window of days with about AT_ONCE
-activities. Days before ``frozen_before`` have lost activities to pruning and do not change.
+activities. Days before ``frozen_before`` have lost activities to pruning and do not change. The statements over the
+temporary tables are text, as those of ``aggregate``.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from peewee import SQL, fn
 
 from flashflow.backend.core.clock import DAY_MS
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.schemas.records import Record
+from flashflow.backend.store.activity.models import ActivityByUser, ActivityPart, UserActivity
 from flashflow.backend.store.activity.session_rollup import ENGAGED
 from flashflow.backend.store.analytics import heavy_users
+from flashflow.backend.store.engine.models import BaseModel
+from flashflow.backend.store.engine.statement import Statement, TextStatement, by_index, slot, slots, variants
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups import four_week_blocks, packed_timestamps
 from flashflow.backend.store.rollups.aggregate import aggregate_batch, keyed_rows
 from flashflow.backend.store.rollups.dimensions import VALUES
-from flashflow.backend.store.rollups.models import OTHER
-from flashflow.backend.store.rollups.partitions import BITS, LONG, partition_of, place_in
+from flashflow.backend.store.rollups.models import (
+    OTHER,
+    ActiveDay,
+    ActivityHour,
+    CohortDay,
+    HourBlock,
+    NameBlock,
+    NameDay,
+    RollupState,
+    SessionDay,
+    TypeWeek,
+    UserDay,
+    UserKey,
+    UserSpan,
+    UserTypeDay,
+)
+from flashflow.backend.store.rollups.partitions import BITS, LONG, partition, partitions
 from flashflow.backend.store.rollups.schema import week_of
 
 AT_ONCE = 250_000
@@ -30,16 +52,27 @@ FAR = 10**9
 """A local day later than any; -FAR is earlier than any."""
 _AGGREGATED = "a.seq <= (SELECT through FROM figures_state)"
 _LIVE = "COALESCE((SELECT frozen_before FROM figures_state), -1)"
+_LIVE_DAYS = f"day >= {_LIVE}"
 
 
 class Table(NamedTuple):
     """A rollup table: the SELECT of its ``rows``, and the condition on rows that are not frozen (``live``)."""
 
-    name: str
+    model: type[BaseModel]
     rows: str
-    live: str
-    within: str = "day BETWEEN {first} AND {last}"
-    """The condition on rows of the days ``first`` to ``last``; empty: the table is computed as a whole."""
+    """``{hour}``: the SQL function for a timestamp's local hour; ``{within}``: a condition on sessions."""
+    live: str = "1"
+    within: str = "day BETWEEN :first AND :last"
+    """The condition on rows of the days :first to :last; ``1``: the table is computed as a whole."""
+
+    @property
+    def name(self) -> str:
+        return str(self.model._meta.table_name)
+
+    @property
+    def columns(self) -> str:
+        """Its columns in the order of ``rows``."""
+        return ", ".join(field.column_name for field in self.model._meta.sorted_fields)
 
 
 class Window(NamedTuple):
@@ -47,6 +80,9 @@ class Window(NamedTuple):
 
     first: int
     last: int
+
+
+ALL_DAYS = Window(-FAR, FAR)
 
 
 def names_of_days(kind: str) -> str:
@@ -63,83 +99,77 @@ _BOTH_APPS = (
 _DURATION = "(end_time - start_time)"
 _APP = f"COALESCE((SELECT key FROM figure_names WHERE kind = {OTHER['app']} AND name = s.app), {OTHER['app']})"
 _IS_ENGAGED = ENGAGED.format(duration=_DURATION, pages="pages_visited")
-_PRESENT = "(SELECT app, user, day FROM {days} UNION {all} SELECT 0, user, day FROM {days})"
+_DAYS = "user_days WHERE day BETWEEN :first AND :last"
+_PRESENT = f"(SELECT app, user, day FROM {_DAYS} UNION {{all}} SELECT 0, user, day FROM {_DAYS})"
 
 DAILY = (
     Table(
-        "user_days",
+        UserDay,
         f"SELECT hour / 24, user, app, COUNT(*), MIN(timestamp) - hour / 24 * {DAY_MS}, "
         "MAX(timestamp) - MIN(timestamp) FROM checking GROUP BY 1, 2, 3",
-        "day >= {live}",
+        _LIVE_DAYS,
     ),
     Table(
-        "user_type_days",
+        UserTypeDay,
         f"SELECT {week_of('hour / 24')}, type, user, hour / 24, app, COUNT(*), "
         f"MIN(timestamp) - hour / 24 * {DAY_MS}, MAX(timestamp) - MIN(timestamp), "
         f"{packed_timestamps.packed_sql('COUNT(*)', 'timestamp')} FROM checking GROUP BY 1, 2, 3, 4, 5",
-        "day >= {live}",
-        f"week BETWEEN {week_of('{first}')} AND {week_of('{last}')} AND day BETWEEN {{first}} AND {{last}}",
+        _LIVE_DAYS,
+        f"week BETWEEN {week_of(':first')} AND {week_of(':last')} AND day BETWEEN :first AND :last",
     ),
     Table(
-        "activity_hours",
+        ActivityHour,
         "SELECT hour, app, type, COUNT(*) FROM checking GROUP BY 1, 2, 3",
-        "hour >= {live} * 24",
-        "hour BETWEEN {first} * 24 AND {last} * 24 + 23",
+        f"hour >= {_LIVE} * 24",
+        "hour BETWEEN :first * 24 AND :last * 24 + 23",
     ),
     Table(
-        "name_days",
+        NameDay,
         " UNION ALL ".join(names_of_days(kind) for kind in ("type", "page", "feature", "referrer")),
-        "day >= {live}",
+        _LIVE_DAYS,
     ),
     Table(
-        "active_days",
+        ActiveDay,
         "SELECT 0, app, day, COUNT(DISTINCT user) FROM {both} GROUP BY 2, 3 "
         "UNION ALL SELECT type, app, day, COUNT(DISTINCT user) FROM {both} GROUP BY 1, 2, 3".replace(
             "{both}", _BOTH_APPS
         ),
-        "day >= {live}",
+        _LIVE_DAYS,
     ),
 )
 # Pruned first days of a user are still in user_days.
 SPANS = Table(
-    "user_spans", f"SELECT app, user, MIN(day), MAX(day) FROM {_PRESENT.replace('{all}', 'ALL')} GROUP BY 1, 2", "1", ""
+    UserSpan, f"SELECT app, user, MIN(day), MAX(day) FROM {_PRESENT.replace('{all}', 'ALL')} GROUP BY 1, 2", within="1"
 )
 COHORTS = Table(
-    "cohort_days",
+    CohortDay,
     f"SELECT d.app, s.first_day, d.day, COUNT(*) FROM {_PRESENT.replace('{all}', '')} d "
     "JOIN user_spans s ON s.app = d.app AND s.user = d.user GROUP BY 1, 2, 3",
-    "1",
 )
 WHOLE = (
-    Table("type_weeks", "SELECT DISTINCT type, week FROM user_type_days", "1", ""),
-    Table("name_blocks", four_week_blocks.NAME_ROWS, "1", ""),
-    Table("hour_blocks", four_week_blocks.HOUR_ROWS, "1", ""),
+    Table(TypeWeek, "SELECT DISTINCT type, week FROM user_type_days", within="1"),
+    Table(NameBlock, four_week_blocks.NAME_ROWS, within="1"),
+    Table(HourBlock, four_week_blocks.HOUR_ROWS, within="1"),
     Table(
-        "session_days",
+        SessionDay,
         f"SELECT {{hour}}(start_time) / 24, {_APP}, COUNT(*), SUM{_DURATION}, SUM(pages_visited), "
         f"SUM({_IS_ENGAGED}) FROM user_sessions s WHERE end_time IS NOT NULL{{within}} GROUP BY 1, 2",
-        "day >= {live}",
-        "",
+        _LIVE_DAYS,
+        "1",
     ),
     Table(
-        "activity_parts",
+        ActivityPart,
         f"WITH RECURSIVE found (part) AS (SELECT MIN(timestamp) >> {BITS} FROM user_activities UNION ALL "
         f"SELECT (SELECT MIN(timestamp) >> {BITS} FROM user_activities WHERE timestamp >= (found.part + 1) << {BITS}) "
         f"FROM found WHERE part IS NOT NULL) SELECT part FROM found WHERE EXISTS (SELECT 1 FROM user_activities a "
         f"WHERE a.timestamp BETWEEN part << {BITS} AND (part << {BITS}) + {LONG - 1} AND {_AGGREGATED})",
-        "1",
-        "",
+        within="1",
     ),
 )
 LOCAL_TABLES = (*DAILY, *WHOLE[:-1], SPANS, COHORTS)
 """Tables that depend on the time zone, each after those it is computed from."""
 
-_USER = "(SELECT key FROM figure_users u WHERE u.user_id = a.user_id)"
-_UNINDEXED = (
-    f"SELECT COUNT(*) FROM user_activities a WHERE {_AGGREGATED} AND NOT EXISTS (SELECT 1 FROM activities_by_user p "
-    f"WHERE p.part = {partition_of('a.timestamp')} AND p.user = {_USER} AND p.at = {place_in('a.timestamp')} "
-    "AND p.seq = a.seq)"
-)
+TABLES = (*DAILY, SPANS, COHORTS, *WHOLE)
 
 
 class Difference(Record, frozen=True, kw_only=True):
@@ -150,10 +180,88 @@ class Difference(Record, frozen=True, kw_only=True):
     surplus: int
 
 
-def expected_rows(table: Table, hour: str = "local_hour", sessions_within: str = "", days: str = "user_days") -> str:
-    """Build the SELECT of a table's rows; ``hour`` is the SQL function for the local hour, ``sessions_within`` a
-    condition on sessions, ``days`` the source of users' days."""
-    return table.rows.replace("{hour}", hour).replace("{within}", sessions_within).replace("{days}", days)
+class _Counts(NamedTuple):
+    missing: int
+    surplus: int
+
+
+def create_like(table: Table, name: str) -> str:
+    """Build the statement that creates an empty temporary table with the columns and the key of ``table``."""
+    keys = ", ".join(field.column_name for field in table.model._meta.get_primary_keys())  # type: ignore[no-untyped-call]
+    columns = ", ".join(f"{column} INTEGER" for column in table.columns.split(", "))
+    return f"CREATE TEMP TABLE {name} ({columns}, PRIMARY KEY ({keys}))"
+
+
+def expected(table: Table) -> str:
+    """Return the name of the temporary table with the correct rows of ``table``."""
+    return f"expected_{table.name}"
+
+
+def _differences(correct: str, stored: str) -> str:
+    """Build the SELECT of _Counts."""
+    missing, surplus = (f"SELECT COUNT(*) FROM ({a} EXCEPT {b})" for a, b in ((correct, stored), (stored, correct)))
+    return f"SELECT ({missing}) AS missing, ({surplus}) AS surplus"
+
+
+@variants(TABLES)
+def _compare(table: Table) -> TextStatement[_Counts]:
+    """Compare a table within a window, or as a whole, with its correct rows."""
+    stored = f"SELECT {table.columns} FROM {table.name} WHERE {table.live} AND {table.within}"
+    correct = f"SELECT {table.columns} FROM temp.{expected(table)}"
+    return TextStatement(_differences(correct, stored), _Counts, reason="a temporary table")
+
+
+@variants(TABLES, (True, False))
+def _insert(table: Table, temporary: bool) -> TextStatement[tuple[Any, ...]]:
+    """Insert the correct rows of a window, or of the whole table, that are not frozen."""
+    into = f"temp.{expected(table)}" if temporary else table.name
+    rows = table.rows.replace("{hour}", "local_hour").replace("{within}", "")
+    merge = " ON CONFLICT (app, user) DO UPDATE SET first_day = MIN(first_day, excluded.first_day), "
+    return TextStatement(
+        f"WITH made ({table.columns}) AS ({rows}) INSERT INTO {into} ({table.columns}) SELECT * FROM made "
+        f"WHERE {table.live}{f'{merge}last_day = MAX(last_day, excluded.last_day)' if table is SPANS else ''}",
+        reason="a temporary table",
+    )
+
+
+@variants(TABLES)
+def _clear(table: Table) -> TextStatement[tuple[Any, ...]]:
+    """Delete the rows that are not frozen."""
+    return TextStatement(f"DELETE FROM {table.name} WHERE {table.live}", reason="SQL shared by the rollup tables")
+
+
+_A, _P = UserActivity, ActivityByUser
+_IS_AGGREGATED = _A.seq <= RollupState.select(RollupState.through)
+_KEY = UserKey.select(UserKey.key).where(UserKey.user_id == _A.user_id)
+_PLACE = _A.timestamp.bin_and(LONG - 1)
+_ROWS = Statement(_A.select(fn.COUNT(SQL("*"))).from_(by_index(_A, None)).where(_IS_AGGREGATED))
+_ENTRIES = Statement(_P.select(fn.COUNT(SQL("*"))))
+_UNINDEXED = Statement(
+    _A.select(fn.COUNT(SQL("*"))).where(
+        _IS_AGGREGATED,
+        ~fn.EXISTS(
+            _P.select(SQL("1")).where(
+                _P.part == partition(_A.timestamp), _P.user == _KEY, _P.at == _PLACE, _P.seq == _A.seq
+            )
+        ),
+    )
+)
+_INDEX = Statement(
+    _P.insert_from(
+        _A.select(slot("part"), _KEY, _PLACE, _A.seq)
+        .where(_A.timestamp.between(slot("start"), slot("end")), _IS_AGGREGATED)
+        .order_by(SQL("2"), SQL("3"), SQL("4")),
+        [_P.part, _P.user, _P.at, _P.seq],
+    )
+)
+_DELETE_INDEX = Statement(_P.delete())
+_COMPARE_NAMES = TextStatement(
+    _differences(f"SELECT * FROM ({heavy_users.expected(':user')})", "SELECT * FROM user_names WHERE user = :user"),
+    _Counts,
+    reason="SQL shared with the aggregation",
+)
+_ZONE = Statement(RollupState.select(RollupState.zone))
+_SAVE_ZONE = Statement(RollupState.update(slots(RollupState.zone)))
 
 
 # --- comparison -------------------------------------------------------------------------------------------------------
@@ -163,64 +271,38 @@ def verify(conn: sqlite3.Connection) -> Iterator[Difference]:
     """Compare every table with the raw rows, in one snapshot. ``conn`` is in a transaction; only temporary tables are
     written."""
     windows = list(_windows(conn))
-    found = {table.name: [0, 0] for table in (*DAILY, SPANS, COHORTS, *WHOLE)}
+    found: Counter[tuple[str, str]] = Counter()
     for window in windows:
         _fill(conn, window)
         for table in DAILY:
-            _compare(conn, table, window, found)
+            _verify(conn, table, [window], found)
     conn.execute("DROP TABLE temp.checking")
-    create_like(conn, SPANS)
+    _verify(conn, SPANS, windows, found)
     for window in windows:
-        conn.execute(_spans(window, "temp.expected"))
-    _compare_expected(conn, SPANS, "1", found)
-    for window in windows:
-        _compare(conn, COHORTS, window, found)
+        _verify(conn, COHORTS, [window], found)
     for table in WHOLE:
-        _compare(conn, table, None, found)
-    rows, entries = (
-        conn.execute(sql).fetchone()[0]
-        for sql in (
-            f"SELECT COUNT(*) FROM user_activities a NOT INDEXED WHERE {_AGGREGATED}",
-            "SELECT COUNT(*) FROM activities_by_user",
-        )
-    )
-    (missing,) = conn.execute(_UNINDEXED).fetchone()
-    found["activities_by_user"] = [missing, entries - (rows - missing)]
-    found["user_names"] = [0, 0]
-    for (user,) in conn.execute("SELECT user FROM heavy_users").fetchall():
-        stored, correct = (
-            f"SELECT * FROM user_names WHERE user = {user}",
-            f"SELECT * FROM ({heavy_users.expected(str(user))})",
-        )
-        for place, (one, other) in enumerate(((correct, stored), (stored, correct))):
-            found["user_names"][place] += conn.execute(f"SELECT COUNT(*) FROM ({one} EXCEPT {other})").fetchone()[0]
-    for name, (missing, surplus) in found.items():
-        if missing or surplus:
-            yield Difference(table=name, missing=missing, surplus=surplus)
+        _verify(conn, table, [ALL_DAYS], found)
+    missing = _UNINDEXED.value(conn)
+    _add(found, "activities_by_user", _Counts(missing, _ENTRIES.value(conn) - (_ROWS.value(conn) - missing)))
+    for user in heavy_users.keys(conn):
+        _add(found, "user_names", _COMPARE_NAMES.one(conn, user=user))
+    for name in (*(table.name for table in TABLES), "activities_by_user", "user_names"):
+        if found[name, "missing"] or found[name, "surplus"]:
+            yield Difference(table=name, missing=found[name, "missing"], surplus=found[name, "surplus"])
 
 
-def _compare(conn: sqlite3.Connection, table: Table, window: Window | None, found: dict[str, list[int]]) -> None:
-    """Add the numbers of missing and surplus rows of a table, within a window or as a whole, to ``found``."""
-    live = table.live.format(live=_LIVE)
-    create_like(conn, table)
-    conn.execute(f"INSERT INTO expected {expected_rows(table, days=_days(window))}")
-    conn.execute(f"DELETE FROM expected WHERE NOT ({live})")
-    _compare_expected(conn, table, live if window is None else f"{live} AND {_within(table, window)}", found)
+def _verify(conn: sqlite3.Connection, table: Table, windows: Sequence[Window], found: Counter[tuple[str, str]]) -> None:
+    """Add the numbers of missing and surplus rows of a table within ``windows`` to ``found``."""
+    conn.execute(create_like(table, expected(table)))
+    for window in windows:
+        _insert(table, True).run(conn, **window._asdict())
+    _add(found, table.name, _compare(table).one(conn, **windows[-1]._asdict()))
+    conn.execute(f"DROP TABLE temp.{expected(table)}")
 
 
-def create_like(conn: sqlite3.Connection, table: Table, name: str = "expected") -> None:
-    """Create an empty temporary table with the columns and the key of ``table``."""
-    described = conn.execute(f"PRAGMA main.table_info({table.name})").fetchall()
-    columns = ", ".join(f"{column} INTEGER" for _, column, *_ in described)
-    keys = ", ".join(column for _, column, _, _, _, of_key in described if of_key)
-    conn.execute(f"CREATE TEMP TABLE {name} ({columns}, PRIMARY KEY ({keys}))")
-
-
-def _compare_expected(conn: sqlite3.Connection, table: Table, where: str, found: dict[str, list[int]]) -> None:
-    stored = f"SELECT * FROM {table.name} WHERE {where}"
-    for place, (one, other) in enumerate((("SELECT * FROM expected", stored), (stored, "SELECT * FROM expected"))):
-        found[table.name][place] += conn.execute(f"SELECT COUNT(*) FROM ({one} EXCEPT {other})").fetchone()[0]
-    conn.execute("DROP TABLE temp.expected")
+def _add(found: Counter[tuple[str, str]], name: str, counts: _Counts | None) -> None:
+    assert counts is not None
+    found.update({(name, kind): count for kind, count in counts._asdict().items()})
 
 
 # --- rebuild ----------------------------------------------------------------------------------------------------------
@@ -228,7 +310,7 @@ def _compare_expected(conn: sqlite3.Connection, table: Table, where: str, found:
 
 def stored_zone(conn: sqlite3.Connection) -> str:
     """Return the name of the time zone by which the stored rollups were counted; empty in a new file."""
-    return str(conn.execute("SELECT zone FROM figures_state").fetchone()[0])
+    return str(_ZONE.value(conn))
 
 
 def rebuild(tx: Tx, local: LocalTime) -> None:
@@ -236,93 +318,72 @@ def rebuild(tx: Tx, local: LocalTime) -> None:
     conn = tx.conn
     while aggregate_batch(tx, local):
         pass
-    conn.execute("UPDATE figures_state SET zone = ?", (local.zone.key,))
+    _SAVE_ZONE.run(conn, zone=local.zone.key)
     windows = list(_windows(conn))
     four_week_blocks.leave_blocks(conn)
-    _clear(conn, DAILY)
+    for table in TABLES:
+        _clear(table).run(conn)
     for window in windows:
         _fill(conn, window)
         for table in DAILY:
-            _insert(conn, table, window)
+            _insert(table, False).run(conn, **window._asdict())
     conn.execute("DROP TABLE temp.checking")
-    _clear(conn, (SPANS, COHORTS, *WHOLE))
-    for window in windows:
-        conn.execute(_spans(window, "user_spans"))
-    for window in windows:
-        _insert(conn, COHORTS, window)
+    for table in (SPANS, COHORTS):
+        for window in windows:
+            _insert(table, False).run(conn, **window._asdict())
     for table in WHOLE:
-        _insert(conn, table, None)
+        _insert(table, False).run(conn, **ALL_DAYS._asdict())
     four_week_blocks.keep_blocks(conn)
-    conn.execute("DELETE FROM activities_by_user")
-    for (part,) in conn.execute("SELECT part FROM activity_parts ORDER BY part").fetchall():
-        conn.execute(
-            f"INSERT INTO activities_by_user SELECT ?1, {_USER}, {place_in('a.timestamp')}, a.seq "
-            f"FROM user_activities a WHERE a.timestamp BETWEEN ?2 AND ?3 AND {_AGGREGATED} ORDER BY 2, 3, 4",
-            (part, part << BITS, (part << BITS) + LONG - 1),
-        )
+    _DELETE_INDEX.run(conn)
+    for part, _, _ in partitions(conn, oldest=True):
+        _INDEX.run(conn, part=part, start=part << BITS, end=(part << BITS) + LONG - 1)
     heavy_users.rebuild(conn)
 
 
-def _clear(conn: sqlite3.Connection, tables: Iterable[Table]) -> None:
-    for table in tables:
-        conn.execute(f"DELETE FROM {table.name} WHERE {table.live.format(live=_LIVE)}")
-
-
-def _insert(conn: sqlite3.Connection, table: Table, window: Window | None) -> None:
-    columns = ", ".join(column for _, column, *_ in conn.execute(f"PRAGMA main.table_info({table.name})"))
-    rows, live = expected_rows(table, days=_days(window)), table.live.format(live=_LIVE)
-    conn.execute(f"WITH made ({columns}) AS ({rows}) INSERT INTO {table.name} SELECT * FROM made WHERE {live}")
-
-
 # --- windows of days --------------------------------------------------------------------------------------------------
+
+_AFTER = Statement(
+    _A.select((fn.local_hour(_A.timestamp) / 24).alias("day"))
+    .where(_A.timestamp >= slot("since"))
+    .order_by(_A.timestamp)
+    .limit(1)
+    .offset(AT_ONCE)
+)
 
 
 def _windows(conn: sqlite3.Connection) -> Iterator[Window]:
     """Iterate over windows that cover all days; each has about AT_ONCE activities, or is a single day."""
     first, since = -FAR, -FAR * DAY_MS
-    while True:
-        row = conn.execute(
-            "SELECT local_hour(timestamp) / 24, timestamp FROM user_activities WHERE timestamp >= ? ORDER BY timestamp "
-            "LIMIT 1 OFFSET ?",
-            (since, AT_ONCE),
-        ).fetchone()
-        if row is None:
-            yield Window(first, FAR)
-            return
-        last = max(first, row[0] - 1)
+    while (day := _AFTER.value(conn, since=since)) is not None:
+        last = max(first, day - 1)
         yield Window(first, last)
         first, since = last + 1, last * DAY_MS
+    yield Window(first, FAR)
 
 
 def _fill(conn: sqlite3.Connection, window: Window) -> None:
     """Fill ``checking`` with a window's activities."""
     # A local day starts and ends within a day of the UTC day of the same number.
     fill_checking(conn, "local_hour", (window.first - 1) * DAY_MS, (window.last + 2) * DAY_MS)
-    conn.execute(f"DELETE FROM checking WHERE hour NOT BETWEEN {window.first * 24} AND {window.last * 24 + 23}")
+    _TRIM.run(conn, **window._asdict())
 
 
 def fill_checking(conn: sqlite3.Connection, hour: str, start: int, end: int) -> None:
     """Fill the temporary table ``checking`` with the keys of all aggregated activities from ``start`` to before ``end``
     (milliseconds since 1970); ``hour`` is the SQL function for a timestamp's local hour."""
     conn.execute("DROP TABLE IF EXISTS temp.checking")
-    conn.execute(f"CREATE TEMP TABLE checking (user, {', '.join(VALUES)}, hour, timestamp, seq)")
-    rows = f"user_activities a WHERE a.timestamp >= {start} AND a.timestamp < {end} AND {_AGGREGATED}"
-    conn.execute(f"INSERT INTO checking {keyed_rows(f'{hour}(a.timestamp)', rows, '{other}')}")
+    conn.execute(CHECKING)
+    _check(hour).run(conn, start=start, end=end)
 
 
-def _within(table: Table, window: Window) -> str:
-    return table.within.format(first=window.first, last=window.last)
+CHECKING = f"CREATE TEMP TABLE checking (user, {', '.join(VALUES)}, hour, timestamp, seq)"
+_TRIM = TextStatement(
+    "DELETE FROM checking WHERE hour NOT BETWEEN :first * 24 AND :last * 24 + 23", reason="a temporary table"
+)
 
 
-def _days(window: Window | None) -> str:
-    """Build the source of users' days within a window."""
-    if window is None:
-        return "user_days"
-    return f"(SELECT * FROM user_days WHERE day BETWEEN {window.first} AND {window.last})"
-
-
-def _spans(window: Window, into: str) -> str:
-    return (
-        f"INSERT INTO {into} {expected_rows(SPANS, days=_days(window))} ON CONFLICT (app, user) DO UPDATE SET "
-        "first_day = MIN(first_day, excluded.first_day), last_day = MAX(last_day, excluded.last_day)"
-    )
+@variants(("local_hour", "other_hour"))
+def _check(hour: str) -> TextStatement[tuple[Any, ...]]:
+    rows = f"user_activities a WHERE a.timestamp >= :start AND a.timestamp < :end AND {_AGGREGATED}"
+    keyed = keyed_rows(f"{hour}(a.timestamp)", rows, "{other}")
+    return TextStatement(f"INSERT INTO checking {keyed}", reason="a temporary table")
