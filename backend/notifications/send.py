@@ -118,15 +118,13 @@ class Sender:
             replacement = NewContent(content.title, content.message, order.data, order.actions, order.priority,
                              order.expires_at)  # fmt: skip
             sent = update_in_place(tx, known, user, replacement, planned, self._new_id)
-            batch.revision = table.last_revision(tx.conn)
+            batch.revisions = table.NOTIFICATION_REVISIONS.following(tx.conn)
             return sent
         _note_use(tx, user, order, kind, decisions)
-        batch.seq += 1
-        batch.revision += 1
         status = _status(order, decisions, tx.now_ms)
-        row = self._row(tx, order, user, content, decisions, status, batch.seq, batch.revision)
+        row = self._row(tx, order, user, content, decisions, status, next(batch.seqs), next(batch.revisions))
         batch.notifications.append(row)
-        batch.deliveries.extend(new_delivery(self._new_id, tx, batch.seq, decision) for decision in decisions)
+        batch.deliveries.extend(new_delivery(self._new_id, tx, row.seq, decision) for decision in decisions)
         notification_id = decode_id(row.id)
         tx.events.append(Event("notification", notification_id, user, order.app))
         return Sent(notification_id=notification_id, user_id=user, status=status, deliveries=decided(decisions))
@@ -220,7 +218,10 @@ class _Batch:
         self.tx = tx
         self.deliveries: list[NewDelivery] = []
         self.notifications: list[NewNotification] = []
-        self.seq, self.revision = table.last_places(tx.conn)
+        self.seqs, self.revisions = (
+            table.NOTIFICATION_SEQS.following(tx.conn),
+            table.NOTIFICATION_REVISIONS.following(tx.conn),
+        )
 
     def write(self) -> None:
         table.insert(self.tx, self.notifications)

@@ -35,7 +35,7 @@ from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.rules.messages import activity_data, alert_data, request, used_variables
 from flashflow.backend.schemas.requests import WEEK_MINUTES
 from flashflow.backend.store.activity import rule_queries
-from flashflow.backend.store.activity.activities import last_seq
+from flashflow.backend.store.activity.activities import ACTIVITY_SEQS
 from flashflow.backend.store.engine.errors import is_storage_fault
 from flashflow.backend.store.engine.writer import TryCarefully, Tx
 from flashflow.backend.store.notifications import rule_state, rules
@@ -144,7 +144,7 @@ class RuleEvaluator:
         """Evaluate all activities stored so far; return the number of firings. Raises StorageError."""
         fired = 0
         with self._lock:
-            until = self._activities.read(last_seq)
+            until = self._activities.read(ACTIVITY_SEQS.last)
             while not self._stopping and (step := self._next(until)) is not None:
                 done = Evaluated(step.reached, 0)
                 if step.matched:
@@ -194,7 +194,7 @@ class RuleEvaluator:
 
     def _start(self) -> None:
         """Continue at the saved position, or earlier if ``user_activities.db`` was restored from a backup."""
-        last = self._activities.read(last_seq)
+        last = self._activities.read(ACTIVITY_SEQS.last)
         if self._store.read(rule_state.latest_known) > last:
             self._store.write(lambda tx: rule_state.step_back(tx, last))
         self._position = self._saved = self._store.read(rule_state.mark).judged

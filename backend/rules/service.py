@@ -21,7 +21,7 @@ from flashflow.backend.rules.evaluator import RuleEvaluator
 from flashflow.backend.rules.messages import check_texts
 from flashflow.backend.schemas.requests import SendIn, build
 from flashflow.backend.schemas.rules import AlertIn, OnIn, RuleChangeIn, RuleDraftIn, RuleIn, check_rule, check_when
-from flashflow.backend.store.activity.activities import last_seq
+from flashflow.backend.store.activity.activities import ACTIVITY_SEQS
 from flashflow.backend.store.engine.writer import Tx, Write, each_item
 from flashflow.backend.store.notifications import rules
 from flashflow.backend.store.notifications.rule_state import delete_expired_state
@@ -181,7 +181,7 @@ class Rules:
         return _publish(tx, row.seq)
 
     def _last(self) -> int:
-        return self._activities.read(last_seq)
+        return self._activities.read(ACTIVITY_SEQS.last)
 
 
 def _find(conn: sqlite3.Connection, ref: RuleRef) -> Row:

@@ -31,12 +31,12 @@ from flashflow.backend import (
     given,
 )
 from flashflow.backend.core.errors import Erased
-from flashflow.backend.store.activity.session_table import last_revision as last_session
+from flashflow.backend.store.activity.session_table import SESSION_REVISIONS
 from flashflow.backend.store.engine.backup import back_up
 from flashflow.backend.store.engine.schema import create
 from flashflow.backend.store.engine.writer import Write
 from flashflow.backend.store.files import ACTIVITY_SCHEMA
-from flashflow.backend.store.notifications.notifications import last_revision
+from flashflow.backend.store.notifications.notifications import NOTIFICATION_REVISIONS
 from flashflow.backend.store.privacy import tombstones
 from tests.support.api_client import BATCH, SCHEDULES, SEND, START, TRACK, fresh, ok, problem, rows_in, send
 from tests.support.fixed_clock import StillClock
@@ -415,8 +415,8 @@ def test_a_stream_misses_nothing_of_what_comes_after_the_newest_rows_were_erased
 
         def places() -> tuple[int, int]:
             return (
-                backend.activity.store.read(last_session),
-                backend.notifications.store.read(last_revision),
+                backend.activity.store.read(SESSION_REVISIONS.last),
+                backend.notifications.store.read(NOTIFICATION_REVISIONS.last),
             )
 
         backend.activity.track_activity("bob", "t")

@@ -12,10 +12,15 @@ import msgspec
 from flashflow.backend.api.framework.serializers import activity_row_json, notification_row_json, to_json_types
 from flashflow.backend.core.events import Bus, Event
 from flashflow.backend.data.formats import line_safe
-from flashflow.backend.store.activity.activities import activities_after, last_seq, sessions_after
-from flashflow.backend.store.activity.session_table import last_revision, to_session
+from flashflow.backend.store.activity.activities import ACTIVITY_SEQS, activities_after, sessions_after
+from flashflow.backend.store.activity.session_table import SESSION_REVISIONS, to_session
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.notifications.notifications import NotificationRow, last_places, notifications_after
+from flashflow.backend.store.notifications.notifications import (
+    NOTIFICATION_REVISIONS,
+    NOTIFICATION_SEQS,
+    NotificationRow,
+    notifications_after,
+)
 
 PING_S = 15.0
 """Seconds without an event after which a stream sends a ping."""
@@ -90,9 +95,8 @@ class EventFeed:
 
     def now(self) -> StreamPosition:
         """Return the databases' latest position. Blocks: call it in a reading thread."""
-        activity = self._activity.read(lambda conn: (last_seq(conn), last_revision(conn)))
-        seq, revision = self._notifications.read(last_places)
-        return StreamPosition(activity[0], activity[1], seq, revision)
+        activity = self._activity.read(lambda conn: (ACTIVITY_SEQS.last(conn), SESSION_REVISIONS.last(conn)))
+        return StreamPosition(*activity, *self._notifications.read(_last_numbers))
 
     async def after(self, position: StreamPosition, who: Filter, read: Reader) -> Chunk:
         """Return the chunk after ``position``. Raises TimeoutError and StorageError."""
@@ -167,7 +171,7 @@ class _Events:
 
 def _add_sessions(conn: sqlite3.Connection, events: _Events, who: Filter) -> bool:
     """Add the next session events and advance the position. False if rows are left."""
-    last = last_revision(conn)
+    last = SESSION_REVISIONS.last(conn)
     end = min(last, events.position.session + SCAN)
     for row in sessions_after(conn, events.position.session, end, *who):
         if events.full:
@@ -180,7 +184,7 @@ def _add_sessions(conn: sqlite3.Connection, events: _Events, who: Filter) -> boo
 
 
 def _add_activities(conn: sqlite3.Connection, events: _Events, who: Filter) -> bool:
-    last = last_seq(conn)
+    last = ACTIVITY_SEQS.last(conn)
     end = min(last, events.position.activity + SCAN)
     for row in activities_after(conn, events.position.activity, end, *who):
         if events.full:
@@ -191,11 +195,16 @@ def _add_activities(conn: sqlite3.Connection, events: _Events, who: Filter) -> b
     return end >= last
 
 
+def _last_numbers(conn: sqlite3.Connection) -> tuple[int, int]:
+    """The highest ``seq`` and revision of notifications."""
+    return NOTIFICATION_SEQS.last(conn), NOTIFICATION_REVISIONS.last(conn)
+
+
 def _add_notifications(conn: sqlite3.Connection, events: _Events, who: Filter) -> bool:
     """Add the next notification events. False if rows are left."""
     # Revisions are not in seq order: an old notification's change may follow newer notifications. So the client's known
     # seq advances only after everything has been sent.
-    last_known, last = last_places(conn)
+    last_known, last = _last_numbers(conn)
     known = events.position.notification
     end = min(last, events.position.revision + SCAN)
     for row, following in _with_next(notifications_after(conn, events.position.revision, end, *who)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from peewee import Table, Tuple
+from peewee import Tuple
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import (
@@ -33,6 +33,7 @@ from flashflow.backend.store.activity.session_table import (
 )
 from flashflow.backend.store.activity.sessionizer import SessionBook
 from flashflow.backend.store.activity.user_index import COLUMNS, ActivityRow, IndexQuery, Place
+from flashflow.backend.store.engine.numbers import Numbers, last_seq
 from flashflow.backend.store.engine.sql import take
 from flashflow.backend.store.engine.statement import Statement, TextStatement, any_or_same, columns, slot
 from flashflow.backend.store.engine.writer import TryCarefully, Tx
@@ -146,7 +147,7 @@ def _count(tx: Tx, totals: dict[str, tuple[int, int]], rows: int, book: SessionB
         if user_index.count_tail(tx):
             totals = {}
     elif user_index.counted_to(tx.conn) is None:
-        user_index.count_later(tx, last_seq(tx.conn) - rows)
+        user_index.count_later(tx, ACTIVITY_SEQS.last(tx.conn) - rows)
         return
     else:
         return
@@ -261,13 +262,7 @@ _AFTER = TextStatement(
 )
 
 
-def last_seq(conn: sqlite3.Connection) -> int:
-    """Return the highest ``seq`` ever assigned to an activity."""
-    return _LAST_SEQ.value(conn) or 0
-
-
-_SEQUENCES = Table("sqlite_sequence")
-_LAST_SEQ = Statement(_SEQUENCES.select(_SEQUENCES.c.seq).where(_SEQUENCES.c.name == "user_activities"))
+ACTIVITY_SEQS = Numbers(Statement(last_seq(_A)))
 
 
 def list_sessions(

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from peewee import Case, Select, Table, fn
+from peewee import Case
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import decode_address, decode_id, encode_id, from_list, from_object, to_json
@@ -14,7 +14,7 @@ from flashflow.backend.schemas.records import Session
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.models import UserSession
 from flashflow.backend.store.activity.session_cache import MOST_PAGES_KEPT, OpenSession, SessionRow
-from flashflow.backend.store.engine.models import HighestRevision
+from flashflow.backend.store.engine.numbers import Numbers, last_revision, last_seq
 from flashflow.backend.store.engine.statement import Statement, TextStatement, slot
 from flashflow.backend.store.rollups.models import OTHER
 
@@ -45,14 +45,15 @@ def write(conn: sqlite3.Connection, sessions: Iterable[OpenSession]) -> list[Ope
     """Write ``sessions``; return the ones to publish events for: opened, ended or merged."""
     published: list[OpenSession] = []
     sessions = tuple(sessions)
-    revision, seq = _last_places(conn) if any(s.publish for s in sessions) else (0, 0)
+    revisions, seqs = SESSION_REVISIONS.following(conn), SESSION_SEQS.following(conn)
     inserts, updates = [], []
+    revision = 0
     for s in sessions:
         if s.publish:
-            revision += 1
+            revision = next(revisions)
             published.append(s)
         if s.is_new:
-            s.seq = seq = seq + 1
+            s.seq = next(seqs)
             inserts.append(
                 SessionRow(
                     s.seq, s.id, s.user_id, s.app, s.start_time, s.last_seen, s.end_time, s.end_reason,
@@ -108,16 +109,6 @@ def recall_pages(conn: sqlite3.Connection, session: OpenSession) -> None:
         session.pages_visited = len(session.pages)
 
 
-def _last_places(conn: sqlite3.Connection) -> tuple[int, int]:
-    """Return the highest ``revision`` and the highest ``seq`` ever assigned."""
-    return last_revision(conn), _LAST_SEQ.value(conn) or 0
-
-
-def last_revision(conn: sqlite3.Connection) -> int:
-    """Return the highest ``revision`` ever assigned to a session, deleted ones included."""
-    return int(_LAST_REVISION.value(conn))
-
-
 def read_session(conn: sqlite3.Connection, session_id: bytes) -> Session:
     """Read the session with the encoded id ``session_id``, which must exist."""
     row = _READ.one(conn, id=session_id)
@@ -164,15 +155,8 @@ def to_session(row: SessionRow) -> Session:
 
 
 _S = UserSession
-_SEQUENCES = Table("sqlite_sequence")
-_LAST_SEQ = Statement(_SEQUENCES.select(_SEQUENCES.c.seq).where(_SEQUENCES.c.name == "user_sessions"))
-_LAST_REVISION = Statement(
-    Select(
-        columns=[
-            fn.MAX(fn.COALESCE(_S.select(fn.MAX(_S.revision)), 0), HighestRevision.select(HighestRevision.revision))
-        ]
-    )
-)
+SESSION_SEQS = Numbers(Statement(last_seq(_S)))
+SESSION_REVISIONS = Numbers(Statement(last_revision(_S)))
 _READ = TextStatement(f"SELECT {READ_COLUMNS} FROM user_sessions WHERE id = :id", SessionRow, reason="a join order")
 # CROSS JOIN keeps the order of the list without sorting the rows, which may be as large as a request.
 _ROWS_AT = TextStatement(

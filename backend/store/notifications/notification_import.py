@@ -15,7 +15,7 @@ from flashflow.backend.schemas.records import Tracked
 from flashflow.backend.store.engine.statement import Statement, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import models, search
-from flashflow.backend.store.notifications.notifications import last_revision
+from flashflow.backend.store.notifications.notifications import NOTIFICATION_REVISIONS
 from flashflow.backend.store.notifications.types import remember_type
 
 LOWEST = -(1 << 61)
@@ -55,7 +55,7 @@ class OldNotification(msgspec.Struct, frozen=True, kw_only=True):
 def take_in(tx: Tx, notifications: Sequence[OldNotification]) -> list[Tracked | FlashFlowError]:
     """Store unknown notifications; answer each, as a duplicate where its id is known."""
     answers: list[Tracked | FlashFlowError] = []
-    revision = last_revision(tx.conn)
+    revisions = NOTIFICATION_REVISIONS.following(tx.conn)
     types: set[str] = set()
     seqs: list[int] = []
     for new in notifications:
@@ -64,9 +64,8 @@ def take_in(tx: Tx, notifications: Sequence[OldNotification]) -> list[Tracked | 
             answers.append(Conflict(f"id: {new.id!r} belongs to another app or user."))
             continue
         if known is None:
-            revision += 1
             seqs.append(_seq(tx.conn, new.created_at))
-            _INSERT.run(tx.conn, seq=seqs[-1], revision=revision, **msgspec.structs.asdict(new))
+            _INSERT.run(tx.conn, seq=seqs[-1], revision=next(revisions), **msgspec.structs.asdict(new))
             tx.events.append(Event("notification.updated", new.id, new.user_id, new.app))
             if new.notification_type not in types:
                 types.add(new.notification_type)

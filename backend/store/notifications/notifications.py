@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from peewee import JOIN, Select, Table, fn
+from peewee import JOIN, Select, fn
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import (
@@ -26,7 +26,7 @@ from flashflow.backend.schemas.records import (
     NotificationStatus,
     Priority,
 )
-from flashflow.backend.store.engine.models import HighestRevision
+from flashflow.backend.store.engine.numbers import Numbers, last_revision, last_seq
 from flashflow.backend.store.engine.sql import clause, conditions
 from flashflow.backend.store.engine.statement import Statement, TextStatement, columns, listed, slot
 from flashflow.backend.store.engine.writer import Tx
@@ -97,28 +97,11 @@ class NewNotification(NamedTuple):
 
 
 _N, _I = models.Notification, models.InboxCount
-_SEQUENCES = Table("sqlite_sequence")
+NOTIFICATION_SEQS = Numbers(Statement(last_seq(_N)))
+NOTIFICATION_REVISIONS = Numbers(Statement(last_revision(_N)))
 _ROWS = columns(_N, NotificationRow, stored=NotificationRow._fields)
 _INSERT = Statement(_N.insert({getattr(_N, name): slot(name) for name in NewNotification._fields}))
-_LAST_SEQ = Statement(_SEQUENCES.select(_SEQUENCES.c.seq).where(_SEQUENCES.c.name == "notifications"))
-_LAST_REVISION = Statement(
-    Select(
-        columns=[
-            fn.MAX(fn.COALESCE(_N.select(fn.MAX(_N.revision)), 0), HighestRevision.select(HighestRevision.revision))
-        ]
-    )
-)
 _FIND = Statement(_N.select(*_ROWS).where(_N.id == slot("id", _N.id)), NotificationRow)
-
-
-def last_places(conn: sqlite3.Connection) -> tuple[int, int]:
-    """The highest ``seq`` and the highest ``revision`` ever given."""
-    return _LAST_SEQ.value(conn) or 0, last_revision(conn)
-
-
-def last_revision(conn: sqlite3.Connection) -> int:
-    """The highest ``revision`` ever given, including deleted notifications."""
-    return int(_LAST_REVISION.value(conn))
 
 
 def insert(tx: Tx, notifications: Sequence[NewNotification]) -> None:

@@ -9,7 +9,8 @@ from peewee import Select, fn
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.schemas.records import NotificationType, Stage, Throttle
-from flashflow.backend.store.engine.statement import Statement, columns, next_number, slot, slots
+from flashflow.backend.store.engine.numbers import next_number
+from flashflow.backend.store.engine.statement import Statement, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import models
 

@@ -15,14 +15,19 @@ import msgspec
 
 from flashflow.backend.schemas.records import Activity, Notification, Session
 from flashflow.backend.store.activity import user_index
-from flashflow.backend.store.activity.activities import last_seq, to_activity
+from flashflow.backend.store.activity.activities import ACTIVITY_SEQS, to_activity
 from flashflow.backend.store.activity.session_cache import SessionRow
-from flashflow.backend.store.activity.session_table import READ_COLUMNS, sessions_at, to_session
+from flashflow.backend.store.activity.session_table import READ_COLUMNS, SESSION_SEQS, sessions_at, to_session
 from flashflow.backend.store.activity.user_index import COLUMNS, ActivityRow, IndexQuery, Place
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.sql import Taken, clause, conditions, take
 from flashflow.backend.store.notifications.notifications import COLUMNS as NOTIFICATION_COLUMNS
-from flashflow.backend.store.notifications.notifications import NotificationRow, last_places, rows_at, to_notification
+from flashflow.backend.store.notifications.notifications import (
+    NOTIFICATION_SEQS,
+    NotificationRow,
+    rows_at,
+    to_notification,
+)
 from flashflow.backend.store.rollups.partitions import ALWAYS, BY_PART, SESSION_PARTS
 
 T = TypeVar("T")
@@ -52,7 +57,9 @@ def activities(store: Store, which: ExportFilter) -> Iterator[Sequence[Activity]
     where, values = _filters(which, "timestamp")
     columns = ", ".join(COLUMNS.values())
     query = f"SELECT {columns} FROM user_activities NOT INDEXED{clause(['seq > ?', 'seq <= ?', *where])} "
-    return _by_seq(store, "user_activities", last_seq, query, values, lambda row: to_activity(ActivityRow._make(row)))
+    return _by_seq(
+        store, "user_activities", ACTIVITY_SEQS.last, query, values, lambda row: to_activity(ActivityRow._make(row))
+    )
 
 
 def sessions(store: Store, which: ExportFilter) -> Iterator[Sequence[Session]]:
@@ -62,7 +69,7 @@ def sessions(store: Store, which: ExportFilter) -> Iterator[Sequence[Session]]:
         bounded = clause(["seq > ?", "seq <= ?", *where])
         query = f"SELECT {READ_COLUMNS} FROM user_sessions NOT INDEXED{bounded} "
         return _by_seq(
-            store, "user_sessions", _last_session, query, values, lambda row: to_session(SessionRow._make(row))
+            store, "user_sessions", SESSION_SEQS.last, query, values, lambda row: to_session(SessionRow._make(row))
         )
     query = f"WITH RECURSIVE {SESSION_PARTS} SELECT seq FROM {BY_PART}{clause(where)} ORDER BY seq"
     seqs = store.read(lambda conn: array("q", (seq for (seq,) in conn.execute(query, values))))
@@ -75,8 +82,7 @@ def notifications(store: Store, which: ExportFilter) -> Iterator[Sequence[Notifi
     if which.user_id is not None:
         return _notifications_of(store, clause(where), values)
     query = f"SELECT {NOTIFICATION_COLUMNS} FROM notifications NOT INDEXED{clause(['seq > ?', 'seq <= ?', *where])} "
-    last: Callable[[sqlite3.Connection], int] = lambda conn: last_places(conn)[0]  # noqa: E731
-    return _by_seq(store, "notifications", last, query, values, _to_notification)
+    return _by_seq(store, "notifications", NOTIFICATION_SEQS.last, query, values, _to_notification)
 
 
 def _notifications_of(store: Store, where: str, values: Sequence[Any]) -> Iterator[Sequence[Notification]]:
@@ -148,7 +154,7 @@ def _of_user(store: Store, which: ExportFilter) -> Iterator[Sequence[Activity]]:
         -ALWAYS if which.since is None else which.since,
         ALWAYS if which.until is None else which.until - 1,
         app=which.app,
-        last=store.read(last_seq),
+        last=store.read(ACTIVITY_SEQS.last),
     )
     while True:
         rows, more = store.read(lambda conn, query=query: _oldest(conn, query))  # type: ignore[misc]
@@ -162,7 +168,3 @@ def _of_user(store: Store, which: ExportFilter) -> Iterator[Sequence[Activity]]:
 def _oldest(conn: sqlite3.Connection, query: IndexQuery) -> Taken[ActivityRow]:
     places = user_index.places_of_user(conn, query, SLICE + 1, oldest=True)
     return take(user_index.rows_at(conn, [place.seq for place in places]), SLICE, SLICE_BYTES)
-
-
-def _last_session(conn: sqlite3.Connection) -> int:
-    return int(conn.execute("SELECT COALESCE(MAX(seq), 0) FROM user_sessions").fetchone()[0])
