@@ -19,6 +19,7 @@ from flashflow.backend.store.engine.models import (
     SequenceField,
     StringsField,
 )
+from flashflow.backend.store.engine.numbers import Numbers, last_seq, next_number
 from flashflow.backend.store.engine.schema import FileSchema, create
 from flashflow.backend.store.engine.statement import (
     Statement,
@@ -26,7 +27,6 @@ from flashflow.backend.store.engine.statement import (
     among,
     columns,
     differs,
-    next_number,
     same,
     slot,
     slots,
@@ -94,6 +94,26 @@ def test_values_are_encoded_and_rows_are_decoded_as_their_fields_say(conn: sqlit
     assert READ.all(conn, id="none") == []
 
 
+class Early(NamedTuple):
+    early: bool
+    unread: bool
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        Statement(Letter.select((Letter.at < 5).alias("early"), (~Letter.read).alias("unread")), Early),
+        TextStatement("SELECT at < 5 AS early, NOT read AS unread FROM letters", Early, reason="a test"),
+    ],
+)
+def test_a_condition_that_a_row_declares_as_a_boolean_is_one(
+    conn: sqlite3.Connection, statement: Statement[Early]
+) -> None:
+    write(conn, UUID)
+    assert [type(value) for value in statement.one(conn) or ()] == [bool, bool]
+    assert statement.one(conn) == (True, False)
+
+
 def test_a_row_that_does_not_name_the_columns_is_refused() -> None:
     class Other(NamedTuple):
         id: str
@@ -145,6 +165,16 @@ def test_lists_nulls_and_next_numbers(conn: sqlite3.Connection) -> None:
     assert others.all(conn, reader="ada") == [(2,), (3,)]
     after = Statement(Letter.select(next_number(Letter.at).alias("number")))
     assert after.value(conn) == 4
+
+
+def test_the_numbers_of_deleted_rows_are_not_given_again(conn: sqlite3.Connection) -> None:
+    seqs = Numbers(Statement(last_seq(Letter)))
+    assert (seqs.last(conn), next(seqs.following(conn))) == (0, 1)
+    for number in range(3):
+        write(conn, f"id-{number}")
+    conn.execute("DELETE FROM letters")
+    given = seqs.following(conn)
+    assert (seqs.last(conn), next(given), next(given)) == (3, 4, 5)
 
 
 def test_returned_rows_and_conflicts(conn: sqlite3.Connection) -> None:

@@ -18,6 +18,7 @@ from peewee import (
     BooleanField,
     CompositeKey,
     Default,
+    Expression,
     Field,
     ForeignKeyField,
     Model,
@@ -126,6 +127,11 @@ def zero() -> BigIntegerField:
 def false() -> BooleanField:
     """Make a boolean column whose default in SQL is false."""
     return BooleanField(constraints=[Default(0)])
+
+
+def is_false(field: BooleanField) -> Expression:
+    """Build the condition that a boolean column is false, as a partial index over it has it."""
+    return Expression(field, "=", False)
 
 
 def parent(model: type[Model], column: str) -> ForeignKeyField:

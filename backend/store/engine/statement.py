@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, ForwardRef, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from peewee import (
     SQL,
@@ -29,7 +29,6 @@ from peewee import (
     Query,
     Select,
     SqliteDatabase,
-    fn,
 )
 
 from flashflow.backend.core.encoding import to_json
@@ -112,12 +111,6 @@ def any_or_same(field: Field[Any]) -> Expression:
     return condition
 
 
-def next_number(field: Field[int]) -> ColumnBase:
-    """Build the number after the highest one of ``field``; 1 in an empty table."""
-    number: ColumnBase = field.model.select(fn.COALESCE(fn.MAX(field), 0) + 1)
-    return number
-
-
 def same(column: ColumnBase, value: Any) -> Expression:
     """Build the condition that two values are equal or both NULL."""
     return Expression(column, "IS", value)
@@ -179,7 +172,12 @@ class _Statement(Generic[Row]):
                 raise TypeError(f"{self.place}: the statement selects {names}, its row has {list(fields)}")
         row: Any = self.row or tuple
         make = partial(tuple.__new__, row)  # half the time of ``_make``
-        converters = [(place, convert) for place, (_, convert) in enumerate(compiled.columns) if convert is not None]
+        decoders = [convert for _, convert in compiled.columns]
+        for place, field in enumerate(fields[: len(decoders)]):
+            # SQLite has no booleans: a condition is 0 or 1.
+            if decoders[place] is None and row.__annotations__[field] in (bool, ForwardRef("bool")):
+                decoders[place] = bool
+        converters = [(place, convert) for place, convert in enumerate(decoders) if convert is not None]
         if not converters:
             return make
 
@@ -265,7 +263,8 @@ class _Bulk(NamedTuple):
 class Statement(_Statement[Row]):
     """A Peewee query. ``row``: a NamedTuple with the selected columns in their order.
 
-    Selected fields are decoded (ids, addresses, JSON, booleans), those of subqueries are not. Constants stand in the
+    Selected fields are decoded (ids, addresses, JSON, booleans), those of subqueries are not; a column that the row
+    declares as bool is a bool. Constants stand in the
     SQL, because SQLite uses a partial index only for a constant.
     """
 

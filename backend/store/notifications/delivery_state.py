@@ -41,7 +41,7 @@ from flashflow.backend.store.engine.statement import (
 )
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import models
-from flashflow.backend.store.notifications.notifications import last_revision
+from flashflow.backend.store.notifications.notifications import NOTIFICATION_REVISIONS
 from flashflow.backend.store.notifications.preferences import choices_of
 
 AT_ONCE = 500
@@ -190,10 +190,9 @@ def settle_notifications(tx: Tx, notification_seqs: Collection[int]) -> None:
     """
     if not notification_seqs:
         return
-    revision = last_revision(tx.conn)
     changes = []
-    for row in _STATUSES.all(tx.conn, seqs=list(notification_seqs)):
-        revision += 1
+    rows = _STATUSES.all(tx.conn, seqs=list(notification_seqs))
+    for row, revision in zip(rows, NOTIFICATION_REVISIONS.following(tx.conn), strict=False):
         changes.append((revision, overall(row.statuses.split(",")), tx.now_ms, row.seq))
         tx.events.append(Event("notification.updated", row.id, row.user_id, row.app))
     _SETTLE.many(tx.conn, changes)
@@ -683,7 +682,7 @@ _SENDABLE = Statement(
         *_CHECKS,
         _D.id, _N.id.alias("notification_id"), _D.route, _N.app, _N.title, _N.message, _N.priority, _N.data,
         _N.actions, _N.collapse_key, _N.count.alias("occurrences"), _N.created_at,
-        fn.COALESCE(_K.critical, 0).alias("critical"), _T.token, _T.platform, _T.updated_at.alias("registered_at"),
+        fn.COALESCE(_K.critical, False).alias("critical"), _T.token, _T.platform, _T.updated_at.alias("registered_at"),
         _C.email, _C.phone,
         fn.EXISTS(_CARRIED.select(SQL("1")).where(_CARRIED.carrier_seq == _D.seq)).alias("carries"),
     )

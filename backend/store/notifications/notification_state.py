@@ -27,7 +27,7 @@ from flashflow.backend.store.engine.statement import (
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import models
 from flashflow.backend.store.notifications.delivery_state import dismiss_toast, suppress_unsent
-from flashflow.backend.store.notifications.notifications import last_revision
+from flashflow.backend.store.notifications.notifications import NOTIFICATION_REVISIONS
 
 _N, _D = models.Notification, models.Delivery
 _THIS = _N.seq == slot("seq")
@@ -43,7 +43,9 @@ def inbox_place(decisions: Sequence[Decision]) -> str | None:
 
 def update_notification(tx: Tx, seq: int, columns: Mapping[str, Any]) -> None:
     """Set ``columns`` and give the notification a new revision."""
-    _update(tuple(sorted(columns))).run(tx.conn, seq=seq, revision=last_revision(tx.conn) + 1, **columns)
+    _update(tuple(sorted(columns))).run(
+        tx.conn, seq=seq, revision=next(NOTIFICATION_REVISIONS.following(tx.conn)), **columns
+    )
 
 
 @variants(
@@ -89,7 +91,9 @@ _READ_ALL = Statement(
 
 def read_all(tx: Tx, user_id: str, app: str | None) -> list[BecameRead]:
     """Mark a user's unread notifications as read, of one app or all."""
-    return _READ_ALL.all(tx.conn, now=tx.now_ms, revision=last_revision(tx.conn), user_id=user_id, app=app)
+    return _READ_ALL.all(
+        tx.conn, now=tx.now_ms, revision=NOTIFICATION_REVISIONS.last(tx.conn), user_id=user_id, app=app
+    )
 
 
 class PolicyColumns(NamedTuple):
@@ -157,7 +161,7 @@ _HELD = (_D.status == "held") & (_D.release_at <= slot("now"))
 _DUE = Statement(
     Select(
         columns=[
-            fn.EXISTS(query.select(SQL("1")).where(is_due)).alias(name).converter(bool)
+            fn.EXISTS(query.select(SQL("1")).where(is_due)).alias(name)
             for name, query, is_due in zip(
                 Due._fields, (_N, _D, _N, _N), (_SCHEDULED, _HELD, _SNOOZED, _EXPIRED), strict=True
             )
@@ -216,7 +220,7 @@ def expire_due(tx: Tx, most: int) -> int:
 def wake_snoozed(tx: Tx, most: int) -> int:
     """Mark notifications as unread whose snooze has ended; return how many."""
     rows = _SNOOZE_ENDED.all(tx.conn, now=tx.now_ms, most=most)
-    for revision, row in enumerate(rows, last_revision(tx.conn) + 1):
+    for row, revision in zip(rows, NOTIFICATION_REVISIONS.following(tx.conn), strict=False):
         _WAKE.run(tx.conn, seq=row.seq, listed_at=tx.now_ms, revision=revision)
         tx.events.append(Event("notification.updated", row.id, row.user_id, row.app))
     return len(rows)

@@ -164,7 +164,7 @@ def _message(conn: sqlite3.Connection, row: Sendable) -> DeliveryMessage:
         platform=row.platform,
         registered_at=row.registered_at,
         notification_type=row.notification_type,
-        critical=bool(row.critical),
+        critical=row.critical,
         data=row.data or None,
         actions=() if bundled else decode_json(_decode_actions, row.actions, ()),
         collapse_key=row.collapse_key,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from peewee import SQL, Select, fn
 
+from flashflow.backend.store.engine.models import is_false
 from flashflow.backend.store.engine.statement import Statement, among, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.privacy.models import Consent, Tombstone
@@ -59,7 +60,7 @@ _ANY = Statement(
     Select(
         columns=[
             fn.EXISTS(Tombstone.select(SQL("1"))).alias("erased"),
-            fn.EXISTS(Consent.select(SQL("1")).where(Consent.tracking == 0)).alias("refused"),
+            fn.EXISTS(Consent.select(SQL("1")).where(is_false(Consent.tracking))).alias("refused"),
         ]
     ),
     Refusals,

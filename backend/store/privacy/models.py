@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from peewee import BooleanField, TextField
 
-from flashflow.backend.store.engine.models import BaseModel, BytesField, MillisecondsField
+from flashflow.backend.store.engine.models import BaseModel, BytesField, MillisecondsField, is_false
 
 
 class Tombstone(BaseModel):
@@ -48,7 +48,7 @@ class Consent(BaseModel):
         without_rowid = True
 
 
-Consent.add_index(Consent.user_id, name="consents_refused", where=Consent.tracking == 0)
+Consent.add_index(Consent.user_id, name="consents_refused", where=is_false(Consent.tracking))
 
 
 class Pruned(BaseModel):
