@@ -22,10 +22,15 @@ class Config(NamedTuple):
     """Start configuration; it does not change while the process runs."""
 
     data_dir: Path
+    """Folder of the files."""
     host: str = DEFAULT_HOST
+    """Address to listen on; another than loopback opens the port to the network."""
     port: int = DEFAULT_PORT
+    """Port to listen on; 0 chooses a free one."""
     next_free_port: bool = False
+    """Whether the next free port is used if the port is taken."""
     allowed_hosts: tuple[str, ...] = ()
+    """Further host names that requests may use, each with or without a port."""
     me: str = "me"
     """Id of the user at this machine: the bell shows their inbox, and this computer is their device."""
 

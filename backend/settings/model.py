@@ -29,11 +29,15 @@ class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Settings of every channel: concurrent attempts, attempts started per second, and retries."""
 
     connections: Connections = 4
+    """Attempts at the same time."""
     rate_per_second: Rate | None = None
+    """Attempts started per second; without it there is no limit."""
     give_up_after: GiveUpAfter | None = None
-    """Seconds, as are both delays; None: the value of ``[delivery]``."""
+    """Seconds from the first attempt to the last; without it that of ``[delivery]`` applies."""
     base_delay: BaseDelay | None = None
+    """Seconds before the second attempt; without it that of ``[delivery]`` applies."""
     max_delay: MaxDelay | None = None
+    """Longest delay in seconds; without it that of ``[delivery]`` applies."""
 
     def __repr__(self) -> str:
         """Omit secrets, because a repr appears in logs and tracebacks."""
@@ -49,12 +53,17 @@ class EmailSettings(ChannelSettings, frozen=True, kw_only=True):
     """``[channels.email]``: an SMTP server. A ``username`` without TLS is refused unless the host is this machine."""
 
     host: Text
+    """Name or address of the SMTP server."""
     sender: Text = msgspec.field(name="from")
+    """Sender of every mail, with or without a name."""
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
-    """Default: 587 for starttls, 465 for tls, 25 for none."""
+    """Port of the server; without it 587 for starttls, 465 for tls, 25 for none."""
     security: Literal["none", "starttls", "tls"] = "starttls"
+    """Encryption of the connection."""
     username: Text | None = None
+    """User name at the server; it requires a password."""
     password: Secret | None = None
+    """Password at the server."""
     reply_to: Text | None = None
     """Address for replies and for requests to unsubscribe by mail."""
     unsubscribe_url: UnsubscribeUrl | None = None
@@ -63,42 +72,59 @@ class EmailSettings(ChannelSettings, frozen=True, kw_only=True):
     """Path of a PEM file with the certificates to trust instead of the system's."""
     # Seconds per step of an SMTP dialogue, as RFC 5321, 4.5.3.2 requires: servers delay on purpose.
     connect_timeout: StepTimeout = 30.0
+    """Seconds until the connection is open."""
     greeting_timeout: StepTimeout = 300.0
+    """Seconds until the server's greeting."""
     command_timeout: StepTimeout = 300.0
+    """Seconds until the answer to a command."""
     data_timeout: StepTimeout = 180.0
+    """Seconds to send one block of the mail."""
     answer_timeout: StepTimeout = 600.0
+    """Seconds until the answer to the complete mail."""
 
 
 class SmsSettings(ChannelSettings, frozen=True, kw_only=True):
     """``[channels.sms]``: Twilio, or a service with the same API."""
 
     account_sid: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_-]+\Z")]
+    """Account id at the service."""
     auth_token: Secret
+    """Token of the account."""
     sender: Text = msgspec.field(name="from")
+    """Number of the sender, or the id of a messaging service."""
     base_url: BaseUrl = "https://api.twilio.com"
+    """Address of the service."""
 
 
 class FcmSettings(ChannelSettings, frozen=True, kw_only=True):
-    """``[channels.push.fcm]``: ``credentials`` is the path of a service account's JSON file, or that JSON itself."""
+    """``[channels.push.fcm]``: Android, through Firebase Cloud Messaging."""
 
     credentials: Secret
+    """Path of a service account's JSON file, or that JSON itself."""
     base_url: BaseUrl = "https://fcm.googleapis.com"
+    """Address of the service."""
 
 
 class ApnsSettings(ChannelSettings, frozen=True, kw_only=True):
-    """``[channels.push.apns]``: token authentication with a ``.p8`` key; ``topic`` is the app's bundle id."""
+    """``[channels.push.apns]``: Apple devices, by token authentication."""
 
     key_file: Text
+    """Path of the ``.p8`` key."""
     key_id: Text
+    """Id of the key."""
     team_id: Text
+    """Id of the developer team."""
     topic: Text
+    """Bundle id of the app."""
     base_url: BaseUrl = "https://api.push.apple.com"
+    """Address of the service."""
 
 
 class WebPushSettings(ChannelSettings, frozen=True, kw_only=True):
-    """``[channels.push.webpush]``: ``subject`` is the owner's contact for push services (RFC 8292)."""
+    """``[channels.push.webpush]``: browsers; the VAPID keys are made at first use."""
 
     subject: Annotated[str, Meta(max_length=500, pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://\S+)\Z")]
+    """Contact of the owner for push services (RFC 8292): a mailto or https address."""
 
 
 class DesktopSettings(ChannelSettings, frozen=True, kw_only=True):
@@ -118,30 +144,38 @@ class AppriseSettings(ChannelSettings, frozen=True, kw_only=True):
     """``[channels.NAME]``: a service by its Apprise URL."""
 
     url: Secret
+    """Apprise address of the service."""
 
 
 class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[delivery]``: exponential back-off up to an age, in seconds; ``max_attempts`` may end it earlier."""
+    """``[delivery]``: retries of every channel, by exponential back-off."""
 
     give_up_after: GiveUpAfter = 86_400.0
+    """Seconds from the first attempt to the last; 0 allows one attempt."""
     base_delay: BaseDelay = 1.0
+    """Seconds before the second attempt; each further delay is twice as long."""
     max_delay: MaxDelay = 900.0
+    """Longest delay in seconds."""
     max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
+    """Number of attempts that ends retries earlier; without it only time ends them."""
 
 
 class PrivacySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[privacy]``: which activities are stored. A user's refusal applies to "all" too; "none" stores nothing."""
+    """``[privacy]``: which activities are stored, and which addresses with them."""
 
     mask_ip: bool = False
     """Whether the last 8 bits of IPv4 and 80 bits of IPv6 addresses are cleared before they are stored."""
     tracking: Literal["all", "consented", "none"] = "all"
+    """Users whose activities are stored: all but those who refused, those who agreed, or none."""
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[retention]``: age and size limits of stored rows; None: no limit."""
+    """``[retention]``: age and size limits of stored rows; without a value rows are stored for ever."""
 
     activities_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    """Days after which activities and sessions are deleted."""
     notifications_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    """Days after which final notifications are deleted."""
     max_mb: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
     """Size limit of both files in megabytes (2**20 bytes); above it the oldest activities are pruned."""
 
