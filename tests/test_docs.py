@@ -1,19 +1,20 @@
-"""The README's commands are the ones that CI runs, and its tour works as pasted."""
+"""The README's commands are the ones that CI runs, and every snippet of README and docs/ works as pasted."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+
+from flashflow.command_line import main
+from tests.support.described_answers import DOCUMENT, path_of
 from tests.support.real_parts import require
-from tests.support.server_process import ROOT, environment, serving
+from tests.support.server_process import ROOT, serving
+from tests.support.snippets import DEFAULT_ADDRESS, Reader, documents, snippets
 
 README = ROOT / "README.md"
 CI = ROOT / ".ci" / "run"
-DEFAULT_ADDRESS = "127.0.0.1:8750"
 
 
 def block(heading: str) -> list[str]:
@@ -35,27 +36,64 @@ def test_the_readme_runs_and_tests_it_with_one_command_each_and_ci_uses_both() -
     assert f'test_command="{test[0]}"' in ci
 
 
-def test_the_tour_of_the_readme_works_as_pasted(tmp_path: Path) -> None:
-    require("bash", "curl")
+def test_the_tour_of_the_readme_has_five_lines() -> None:
     lines = block("Five-line tour")
     assert len(lines) == 5
-    pasted = "\n".join(lines)
-    assert DEFAULT_ADDRESS in pasted
-    calls = len(re.findall(r"\bcurl\b", pasted))
-    assert calls, "the tour is made of curl"
-    with serving(tmp_path, ui=True) as server:
-        # As pasted but for the port, which may be taken on this machine by the FlashFlow one uses.
-        script = pasted.replace(DEFAULT_ADDRESS, f"127.0.0.1:{server.port}")
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            ["bash", "-eu", "-o", "pipefail", "-c", script],
-            cwd=ROOT,
-            env=environment(tmp_path, {"PATH": path}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(re.findall(r'"success":\s*true', done.stdout)) == calls, done.stdout + done.stderr
+    assert DEFAULT_ADDRESS in lines[0]
+
+
+NOT_RUN = 3
+"""Snippets that no test can run, each with its reason beside it."""
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_every_snippet_works_as_pasted(path: Path, tmp_path: Path) -> None:
+    found = snippets(path)
+    if not found:
+        return
+    require("bash", "curl", *({"node"} if any(one.language == "js" for one in found) else ()))
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    with serving(tmp_path / "data") as server:
+        reader = Reader(server, folder)
+        for snippet in found:
+            reader.run(snippet)
+        assert "Traceback" not in server.log
+
+
+def test_a_snippet_that_is_not_run_says_why() -> None:
+    reasons = [one.comments["not run"] for path in documents() for one in snippets(path) if "not run" in one.comments]
+    assert all(len(reason.split()) > 2 for reason in reasons)
+    assert len(reasons) == NOT_RUN
+
+
+def test_every_code_block_is_a_snippet_or_a_picture() -> None:
+    for path in documents():
+        fences = path.read_text("utf-8").count("\n```")
+        pictures = path.read_text("utf-8").count("\n```\n") - fences // 2
+        assert fences == 2 * (len(snippets(path)) + pictures), f"{path.name} has a block that is not read"
+
+
+ROUTE = re.compile(r"`(GET|POST|PUT|DELETE)\s+(/api/[^`\s?]*)")
+COMMAND = re.compile(r"`(flashflow [a-z][^`]*)`")
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_every_route_that_is_named_exists(path: Path) -> None:
+    for method, target in ROUTE.findall(path.read_text("utf-8")):
+        if "…" not in target:
+            known = path_of(re.sub(r"\{\w+\}|\bNAME\b", "x", target))
+            assert known is not None, target
+            assert method.lower() in DOCUMENT["paths"][known], (method, target)
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_every_command_and_flag_that_is_named_exists(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMAND.findall(path.read_text("utf-8")):
+        words = re.findall(r"[a-z][\w-]*", command.split("--")[0])[1:]
+        depth = 2 if words[0] == "keys" and len(words) > 1 else 1
+        main([*words[:depth], "--help"])
+        help_text = capsys.readouterr().out
+        assert "usage" in help_text, command
+        for flag in re.findall(r"--[a-z][a-z-]+", command):
+            assert flag in help_text, command

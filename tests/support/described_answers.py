@@ -97,18 +97,18 @@ def check(method: str, target: str, status: int, content_type: str, body: bytes)
     if operation is None:  # nothing is described there, so only a problem may be answered
         if method != "HEAD":
             assert (media, status >= 400) == (MEDIA_TYPE, True), place
-            _hold(PROBLEM["$ref"], body, place)
+            hold(PROBLEM["$ref"], body, place)
         return
     described = response_of(operation, status)
     assert described is not None, f"not described: {place}"
     assert media in described["content"], place
     assert path is not None
     if media.endswith("json"):
-        _hold(described["content"][media]["schema"]["$ref"], body, place)
+        hold(described["content"][media]["schema"]["$ref"], body, place)
     seen.add((method, path, status))
 
 
-def _hold(reference: str, body: bytes, place: object) -> None:
+def hold(reference: str, body: bytes, place: object) -> None:
     validator = _validator(reference)
     found = json.loads(body)
     faults = [f"{list(fault.instance_path)}: {fault.message[:300]}" for fault in validator.iter_errors(found)]

@@ -1,0 +1,176 @@
+"""The code blocks of a Markdown file, run as a reader would run them.
+
+A comment above a block says how to treat it:
+
+    <!-- not run: REASON -->       nothing here can run it
+    <!-- first: COMMANDS -->       shell commands that make what the block needs
+    <!-- until: TEXT -->           it runs for ever: until its output has TEXT
+    <!-- continues: above -->      a Python block uses the names of the one above
+    <!-- schema: NAME -->          a JSON block is valid for this schema of the OpenAPI document
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from flashflow.backend.settings.keyring import SecretStore
+from flashflow.backend.settings.parser import References, settings_of
+from tests.support.described_answers import hold
+from tests.support.server_process import ROOT, ServerProcess, environment, eventually
+
+DEFAULT_ADDRESS = "127.0.0.1:8750"
+PATIENCE = 60.0
+_FENCE = re.compile(
+    r"(?P<comments>(?:^<!--(?:(?!-->).)*-->\n+)*)^```(?P<language>\S*)\n(?P<text>.*?)^```$", re.M | re.S
+)
+_COMMENT = re.compile(r"<!--\s*(?P<name>[a-z ]+):\s*(?P<value>.*?)\s*-->", re.S)
+_SECRETS = re.compile(r"\$\{([A-Z_]+)\}")
+
+
+class Snippet(NamedTuple):
+    """One fenced block; ``line`` is that of its fence."""
+
+    path: Path
+    line: int
+    language: str
+    text: str
+    comments: Mapping[str, str]
+
+    @property
+    def place(self) -> str:
+        return f"{self.path.name}:{self.line}"
+
+
+def documents() -> list[Path]:
+    """The README, and every page in docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def snippets(path: Path) -> list[Snippet]:
+    """The blocks of a file that name their language, in order; others are pictures."""
+    text = path.read_text("utf-8")
+    return [
+        Snippet(
+            path,
+            text.count("\n", 0, match.start("language")) + 1,
+            match["language"],
+            match["text"],
+            {one["name"]: one["value"] for one in _COMMENT.finditer(match["comments"])},
+        )
+        for match in _FENCE.finditer(text)
+        if match["language"]
+    ]
+
+
+class Reader:
+    """Runs snippets in one folder, beside one running FlashFlow. ``replaced``: texts of a page and their stand-ins."""
+
+    def __init__(self, server: ServerProcess, folder: Path, replaced: Mapping[str, str] | None = None) -> None:
+        self.server = server
+        self.folder = folder
+        self._above = ""
+        self._replaced = {DEFAULT_ADDRESS: f"127.0.0.1:{server.port}", **(replaced or {})}
+        self._runs: dict[str, Callable[[Snippet, str], str]] = {
+            "sh": self._shell,
+            "python": self._python,
+            "json": self._json,
+            "toml": self._toml,
+            "js": self._js,
+            "flow": self._flow,
+        }
+        for name in ("examples", "clients"):
+            if (ROOT / name).is_dir():
+                (folder / name).symlink_to(ROOT / name)
+
+    def run(self, snippet: Snippet) -> str:
+        """Run one snippet and return its output. Raises AssertionError with the output if it fails."""
+        if "not run" in snippet.comments:
+            return ""
+        assert snippet.language in self._runs, f"{snippet.place}: {snippet.language} needs <!-- not run: … -->"
+        if first := snippet.comments.get("first"):
+            self.command(["bash", "-eu", "-o", "pipefail", "-c", self.as_here(first)], snippet.place)
+        return self._runs[snippet.language](snippet, self.as_here(snippet.text))
+
+    def as_here(self, text: str) -> str:
+        for given, stand_in in self._replaced.items():
+            text = text.replace(given, stand_in)
+        return text
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """A shell in which FlashFlow is installed, with the three variables of the README's tour."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        extra = {
+            "PATH": path,
+            "HOME": str(self.folder),
+            "FLASHFLOW_KEYRING": "off",
+            "AUTH": f"Authorization: Bearer {self.server.key}",
+            "JSON": "Content-Type: application/json",
+            "API": f"{self.server.url}/api",
+        }
+        return environment(self.server.data_dir, extra)
+
+    def command(self, arguments: Sequence[str], place: str) -> str:
+        done = subprocess.run(
+            arguments, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=PATIENCE, check=False,
+        )  # fmt: skip
+        output = done.stdout + done.stderr
+        assert done.returncode == 0, f"{place} ended with {done.returncode}:\n{output}"
+        assert '"success":false' not in output, f"{place}:\n{output}"
+        assert "Traceback" not in output, f"{place}:\n{output}"
+        return output
+
+    def _shell(self, snippet: Snippet, text: str) -> str:
+        return self._process(snippet, ["bash", "-eu", "-o", "pipefail", "-c", text])
+
+    def _python(self, snippet: Snippet, text: str) -> str:
+        self._above = f"{self._above}\n{text}" if "continues" in snippet.comments else text
+        return self._process(snippet, [sys.executable, "-W", "error", "-c", self._above])
+
+    def _process(self, snippet: Snippet, arguments: Sequence[str]) -> str:
+        """Run it to its end, or ``until`` its output has the text."""
+        if (until := snippet.comments.get("until")) is None:
+            return self.command(arguments, snippet.place)
+        log = self.folder / "endless.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                arguments, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                start_new_session=True,
+            )  # fmt: skip
+            try:
+                eventually(lambda: until in log.read_text("utf-8", "replace"), what=f"{until!r} of {snippet.place}")
+            finally:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(10)
+        return log.read_text("utf-8", "replace")
+
+    def _json(self, snippet: Snippet, text: str) -> str:
+        assert "schema" in snippet.comments, f"{snippet.place} needs <!-- schema: NAME -->"
+        json.loads(text)
+        hold(f"#/components/schemas/{snippet.comments['schema']}", text.encode(), snippet.place)
+        return ""
+
+    def _toml(self, snippet: Snippet, text: str) -> str:
+        secrets = dict.fromkeys(_SECRETS.findall(text), "587")
+        settings_of(tomllib.loads(text), References(secrets, SecretStore("none in a test")))
+        return ""
+
+    def _js(self, snippet: Snippet, text: str) -> str:
+        file = self.folder / f"snippet-{snippet.line}.mjs"
+        file.write_text(text, "utf-8")
+        return self.command(["node", str(file)], snippet.place)
+
+    def _flow(self, snippet: Snippet, text: str) -> str:
+        file = self.folder / f"snippet-{snippet.line}.flow"
+        file.write_text(text, "utf-8")
+        return self.command(["flashflow", "check", str(file)], snippet.place)
