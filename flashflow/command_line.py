@@ -224,6 +224,9 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--session", metavar="ID")
     track.add_argument("--page-url", metavar="URL")
     track.add_argument("--metadata", help="a JSON object")
+    check = command("check", "validate .flow files without running them", _late("flow_check:check"))
+    check.add_argument("file", nargs="+", metavar="FILE", help="a .flow file, or a folder with some")
+    check.add_argument("--json", action="store_true", dest="json_output", help="one JSON object, for editors")
     _add_data_commands(command)
     return parser
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from datetime import date
+from typing import Annotated, Literal
+
+from msgspec import Meta, field
+
+from flashflow.backend.core.errors import FieldError, ValidationError
+from flashflow.backend.core.timezones import UNKNOWN_ZONE, is_zone
+from flashflow.backend.schemas.requests import AppName, Input, TypeName, UserId
 
 Unit = Literal["text", "number", "share", "seconds", "time", "day"]
 """How a column is shown. ``share`` is 0 to 1, ``time`` RFC 3339, ``day`` an ISO date or hour."""
@@ -12,8 +19,7 @@ Unit = Literal["text", "number", "share", "seconds", "time", "day"]
 @dataclass(frozen=True, slots=True)
 class Source:
     """Data source. The first column labels a chart, the numbers among the others are drawn. ``scope``: of one user
-    (argument ``user_id``, by default the current one), or of all users, which only a page with ``auth: admin`` and a
-    job may read."""
+    (argument ``user_id``, by default the current one, required in a job), or of all users."""
 
     name: str
     description: str
@@ -24,6 +30,58 @@ class Source:
     def unit(self, column: str) -> Unit | None:
         """Return the unit of a column; None for an unknown one."""
         return dict(self.columns).get(column)
+
+
+Period = Annotated[int, Meta(ge=1, le=366)]
+Rows = Annotated[int, Meta(ge=1, le=200)]
+Steps = Annotated[list[TypeName], Meta(min_length=2, max_length=10)]
+
+
+class Arguments(Input, frozen=True, kw_only=True):
+    """Arguments of all data sources."""
+
+    user_id: UserId | None = None
+    days: Period | None = None
+    first: date | None = field(default=None, name="from")
+    last: date | None = field(default=None, name="to")
+    tz: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    app: AppName | None = None
+    activity_type: TypeName | None = None
+    limit: Rows | None = None
+    compare: Literal["previous", "weekday", "none"] | None = None
+    interval: Literal["day", "hour"] | None = None
+    horizon: Period | None = None
+    mode: Literal["on", "on_or_after"] | None = None
+    steps: Steps | None = None
+    window_days: Period | None = None
+
+
+ARGUMENTS = {
+    "user_id": "user; by default the current one",
+    "days": "the last days including today, 1 to 366; by default 7",
+    "from": 'first day, such as "2026-12-01", instead of `days`',
+    "to": "last day, instead of `days`",
+    "tz": "IANA time zone of the days",
+    "app": "app that wrote the rows",
+    "activity_type": "activities of this type only",
+    "limit": "number of rows, 1 to 200",
+    "compare": "`previous`, `weekday` or `none`",
+    "interval": "`day` or `hour`",
+    "horizon": "days to follow each user, 1 to 366",
+    "mode": "`on` or `on_or_after`",
+    "steps": "2 to 10 activity types: `[signup, first_order]`",
+    "window_days": "days for all steps, 1 to 366",
+}
+
+
+def check_arguments(arguments: Arguments) -> None:
+    """Check rules between arguments. Raises ValidationError."""
+    if arguments.days is not None and (arguments.first is not None or arguments.last is not None):
+        raise ValidationError("", (FieldError("days", "cannot be combined with from and to"),))
+    if arguments.first is not None and arguments.last is not None and arguments.first > arguments.last:
+        raise ValidationError("", (FieldError("from", "must not be after to"),))
+    if arguments.tz is not None and not is_zone(arguments.tz):
+        raise ValidationError("", (FieldError("tz", UNKNOWN_ZONE),))
 
 
 PERIOD = ("days", "from", "to", "tz", "app")

@@ -1,0 +1,78 @@
+"""Read the declarations of one file."""
+
+from __future__ import annotations
+
+import re
+
+from flashflow.backend.flow.language.declarations import Declaration
+from flashflow.backend.flow.language.errors import FlowError
+from flashflow.backend.flow.language.read_actions import read_every, read_job
+from flashflow.backend.flow.language.read_endpoints import read_endpoint
+from flashflow.backend.flow.language.read_models import read_model
+from flashflow.backend.flow.language.read_notifications import read_notification_type, read_rule, read_template
+from flashflow.backend.flow.language.read_pages import read_page
+from flashflow.backend.flow.language.reader import IDENTIFIER, Reader
+from flashflow.backend.flow.language.source import Source, split
+from flashflow.backend.flow.language.syntax import Declared, Quoted, Word
+from flashflow.backend.flow.language.vocabulary import CONSTRUCTS, DECLARATIONS, ELEMENTS, OTHER_WORDS
+
+_QUOTED_NAMES = frozenset({"notification_type", "template"})
+_NAMED = {
+    "model": read_model,
+    "page": read_page,
+    "endpoint": read_endpoint,
+    "job": read_job,
+    "notification_type": read_notification_type,
+    "template": read_template,
+}
+
+
+def read_file(source: Source, errors: list[FlowError]) -> list[Declaration]:
+    """Return the declarations of a file without errors; add the errors of the others."""
+    from flashflow.backend.flow.language.parser import parse  # loads lark
+
+    reader = Reader(source, errors)
+    found: list[Declaration] = []
+    for declared in parse(source, split(source, errors), errors):
+        count = len(errors)
+        declaration = _declaration(reader, declared)
+        if declaration is not None and len(errors) == count:
+            found.append(declaration)
+    return found
+
+
+def _declaration(reader: Reader, declared: Declared) -> Declaration | None:
+    keyword = declared.keyword.text
+    if keyword == "every":
+        return read_every(reader, declared)
+    if keyword == "on":
+        return read_rule(reader, declared)
+    if keyword not in _NAMED:
+        hint = OTHER_WORDS.get(keyword) or reader.suggest(keyword, DECLARATIONS, "Declarations are")
+        if keyword in ELEMENTS:
+            hint = "Elements are part of a page: `page Dashboard { … }`."
+        reader.fail(declared, f"“{keyword}” is not a declaration", hint)
+        return None
+    name = _name(reader, declared)
+    return None if name is None else _NAMED[keyword](reader, declared, name)
+
+
+def _name(reader: Reader, declared: Declared) -> str | None:
+    """Return the name of a declaration."""
+    keyword = declared.keyword.text
+    hint = f"Write `{CONSTRUCTS[keyword].form.split(',')[0]}`."
+    if not declared.heads:
+        reader.fail(declared, f"this {keyword} has no name", hint)
+        return None
+    for surplus in declared.heads[1:]:
+        reader.fail(surplus, f"{reader.shown(surplus)} is not expected after the name", hint)
+    head = declared.heads[0]
+    if isinstance(head, Quoted) and keyword in _QUOTED_NAMES:
+        return reader.unquote(head)
+    if isinstance(head, Word) and IDENTIFIER.fullmatch(head.text):
+        return head.text
+    words = "Names have letters, digits and “_”, and begin with a letter, without quotes."
+    if isinstance(head, Quoted) and re.fullmatch(r'"\w+"', head.text):
+        words = f"Write it without quotes: `{keyword} {head.text[1:-1]} {{ … }}`."
+    reader.fail(head, f"{reader.shown(head)} is not the name of a {keyword}", words)
+    return None
