@@ -39,7 +39,7 @@ from flashflow.backend.flow.language.declarations import (
 from flashflow.backend.flow.language.errors import FlowError, Place
 from flashflow.backend.flow.language.read_actions import is_constant
 from flashflow.backend.flow.language.read_endpoints import Route, resolve
-from flashflow.backend.flow.language.reader import as_plain
+from flashflow.backend.flow.language.reader import as_plain, worded
 from flashflow.backend.flow.language.vocabulary import GROUPS
 from flashflow.backend.schemas.validation import convert, nearest
 
@@ -86,7 +86,7 @@ class _Checker:
     def run(self) -> tuple[Project, list[FlowError]]:
         models = self._unique(Model, lambda one: one.name, "model")
         self._models = {model.name: model for model in models}
-        self._distinct(models, lambda one: one.singular, "model", lambda one: f"the rows of “{one.name}”")
+        self._distinct(models, lambda one: one.singular, "model", lambda one: f"data source “all_{one.plural}”")
         for model in models:
             self._references(model)
         pages = [self._page(page) for page in self._unique(Page, lambda one: one.name, "page")]
@@ -197,11 +197,10 @@ class _Checker:
             return table
         for column in table.columns:
             if column not in columns:
-                self._unknown(table.place, f"{data.name} has no column “{column}”", column, columns, "It has")
+                self._no_column(table, data, column, columns)
         shown = table.columns or tuple(columns)
         if table.sort is not None and table.sort.column not in columns:
-            message = f"{data.name} has no column “{table.sort.column}”"
-            self._unknown(table.place, message, table.sort.column, columns, "It has")
+            self._no_column(table, data, table.sort.column, columns)
         self._actions(table.on_row_click, {**scope, **self._row_scope(data)}, in_job=False)
         return replace(table, data=data, columns=shown)
 
@@ -211,30 +210,36 @@ class _Checker:
             return chart
         for column in (*([chart.x] if chart.x else []), *chart.y):
             if column not in columns:
-                self._unknown(chart.place, f"{data.name} has no column “{column}”", column, columns, "It has")
+                self._no_column(chart, data, column, columns)
         x = chart.x or next(iter(columns))
         numbers = [name for name, unit in columns.items() if unit in {"number", "share", "seconds"} and name != x]
         for column in chart.y:
             if column in columns and column not in numbers:
-                self._unknown(chart.place, f"column “{column}” has no numbers", "", numbers, "Numbers are in")
+                place = _place_in(chart, column)
+                self._unknown(place, f"column “{column}” has no numbers", "", numbers, "Numbers are in")
         if not numbers:
             self._fail(chart.place, f"{data.name} has no numbers to draw", "Show it in a table.")
             return chart
         y = chart.y or tuple(name for name in numbers if columns[name] == columns[numbers[0]])
         return replace(chart, data=data, x=x, y=y)
 
+    def _no_column(self, element: Table | Chart, data: DataSource, column: str, columns: Iterable[str]) -> None:
+        message = f"{data.name} has no column “{column}”"
+        self._unknown(_place_in(element, column), message, column, columns, "It has")
+
     def _form(self, form: Form, scope: Scope) -> Form:
         model = self._models.get(form.model)
         if model is None:
-            self._no_model(form.place, form.model)
+            self._no_model(_place_in(form, form.model), form.model)
             return form
         own = tuple(field.name for field in model.fields if not field.primary and not field.auto)
         for name in form.fields:
             field = model.field(name)
             if field is None:
-                self._unknown(form.place, f"model {model.name} has no field “{name}”", name, own, "It has")
+                message = f"model {model.name} has no field “{name}”"
+                self._unknown(_place_in(form, name), message, name, own, "It has")
             elif name not in own:
-                self._fail(form.place, f"FlashFlow fills in “{name}” by itself", "Remove it from `fields`.")
+                self._fail(_place_in(form, name), f"FlashFlow fills in “{name}” by itself", "Remove it from `fields`.")
         shown = form.fields or own
         for field in model.fields:
             if field.required and field.default is None and field.name in own and field.name not in shown:
@@ -258,7 +263,9 @@ class _Checker:
             known = (*SOURCES, *(f"all_{model.plural}" for model in self._models.values()))
             rows = data.name.startswith("all_")
             message = f"there is no data source “{data.name}”{': no model has these rows' if rows else ''}"
-            if self._complete or not rows:
+            if rows and self._complete and not self._models:
+                self._fail(data.place, message, "Declare the model: `model Product { name: string }`.")
+            elif self._complete or not rows:
                 self._unknown(data.place, message, data.name, known, "Sources are")
             return data, None
         self._arguments(data, source, scope)
@@ -287,7 +294,7 @@ class _Checker:
         except ValidationError as refusal:
             for field, message in refusal.errors:
                 place = dict(data.arguments)[field.partition(".")[0]].place
-                self._fail(place, f"“{field}” {message}", "See the arguments of data sources in docs/flow.md.")
+                self._fail(place, f"“{field}” {worded(message)}", "See the arguments of data sources in docs/flow.md.")
 
     def _row_scope(self, data: DataSource) -> dict[str, Columns]:
         """Return the names of a row of ``data``."""
@@ -351,6 +358,11 @@ class _Checker:
             self._unknown(name.place, f"“{first}” has no “{rest[0]}”", rest[0], columns, "It has")
         elif len(rest) > 1 and not columns[rest[0]]:
             self._fail(name.place, f"“{first}.{rest[0]}” has no parts", f"Write `{first}.{rest[0]}`.")
+
+
+def _place_in(element: Table | Chart | Form, name: str) -> Place:
+    """Return the place of a name in an element."""
+    return dict(element.places).get(name, element.place)
 
 
 def _name_of(declaration: Declaration) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from flashflow.backend.flow.language.errors import Place
@@ -11,6 +11,8 @@ from flashflow.backend.schemas.requests import TemplateIn, TypeIn
 from flashflow.backend.schemas.rules import OnIn, RuleMessageIn
 
 Scalar = str | int | float | bool | None
+Places = tuple[tuple[str, Place], ...]
+"""Places of the names in a declaration, for messages."""
 
 # --- expressions ------------------------------------------------------------------------------------------------------
 
@@ -107,7 +109,7 @@ class Model:
 
     def field(self, name: str) -> Field | None:
         """Return the field with that name."""
-        return next((field for field in self.fields if field.name == name), None)
+        return next((one for one in self.fields if one.name == name), None)
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------
@@ -226,6 +228,7 @@ class Table:
     refresh_s: int | None = None
     sort: Sort | None = None
     on_row_click: tuple[Action, ...] = ()
+    places: Places = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +243,7 @@ class Chart:
     place: Place
     title: str | None = None
     refresh_s: int | None = None
+    places: Places = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +256,7 @@ class Form:
     place: Place
     title: str | None = None
     on_submit: tuple[Action, ...] = ()
+    places: Places = field(default=(), repr=False, compare=False)
 
 
 Element = TextElement | Container | Bell | SettingsPanel | Table | Chart | Form
@@ -299,6 +304,7 @@ class Endpoint:
     response: tuple[Field, ...] = ()
     auth: Literal["required", "admin"] = "required"
     alias_of: Alias | None = None
+    places: Places = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

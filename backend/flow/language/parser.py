@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -31,6 +32,7 @@ from flashflow.backend.flow.language.syntax import (
 )
 from flashflow.backend.flow.language.vocabulary import DECLARATIONS
 
+_TWO_KEYS = re.compile(r"([^\W\d][\w-]*)[ \t]*:\s*[^\W\d]\w*[ \t]*\Z")
 _QUOTES = "'‘’“”«»„`"
 
 
@@ -199,7 +201,7 @@ def _message(token: Token, before: Any, expected: set[str]) -> tuple[str, str]:
 
 
 def _shown(token: Token) -> str:
-    text = str(token).strip().splitlines()[0]
+    text = str(token).strip()
     return f"“{text[:40]}{'…' if len(text) > 40 else ''}”"
 
 
@@ -210,6 +212,10 @@ def _character(source: Source, at: int) -> FlowError:
         message = f"“{sign}” does not begin a text"
     elif sign == ";":
         hint = "Remove it: an entry ends where the next one begins."
+    elif sign == ":" and (keys := _TWO_KEYS.search(source.text, max(0, at - 200), at)):
+        name = keys[1]
+        hint = f"Write the value after the colon: `{name}: …`."
+        return FlowError(source.place(keys.start(1), keys.end(1)), f"“{name}” has no value", hint)
     elif sign == ":":
         hint = "Write one name before the colon: `name: value`."
     elif sign in "()":

@@ -23,7 +23,7 @@ from flashflow.backend.flow.language.declarations import (
     SendScheduled,
     TrackActivity,
 )
-from flashflow.backend.flow.language.reader import IDENTIFIER, Reader, as_plain
+from flashflow.backend.flow.language.reader import IDENTIFIER, VALUES, Reader, as_plain, worded
 from flashflow.backend.flow.language.schedule import WEEKDAYS, Schedule, parse_schedule
 from flashflow.backend.flow.language.syntax import (
     Assignment,
@@ -47,6 +47,8 @@ _WORDS = frozenset(
     {"activity_type", "channel", "channels", "locale", "notification_type", "priority", "template", "type"}
 )
 """Entries whose single words are texts, not names of values."""
+LONGEST_SQL = 500
+"""Characters of a statement that are compared with the documented ones."""
 _PENDING = re.compile(
     r"select\s+(?:\*|[\w\s,]+?)\s+from\s+notifications?\s+where\s+status\s*=\s*'pending'"
     r"(?:\s+and\s+scheduled_at\s*<=\s*now\(\))?\s*;?",
@@ -195,7 +197,7 @@ def _check_constant(reader: Reader, kind: type[Any], field: str, entry: Entry, v
             first, _, rest = name.partition(".")
             if first == field:
                 shown = f"{entry.key}.{rest}" if rest else entry.key
-                reader.fail(entry.values[0], f"“{shown}” {message}", "See docs/flow.md for its values.")
+                reader.fail(entry.values[0], f"“{shown}” {worded(message)}", VALUES)
 
 
 # --- data sources -----------------------------------------------------------------------------------------------------
@@ -333,7 +335,7 @@ class _Task:
 
     def _query(self, query: Query) -> list[Action]:
         """Read a documented statement, which FlashFlow carries out by itself."""
-        match = re.fullmatch(r"(?:(\w+)\s*=\s*)?query\s*:\s*(.*)", query.text, re.IGNORECASE)
+        match = re.fullmatch(r"(?:(\w+)\s*=\s*)?query\s*:\s*(.*)", query.text[:LONGEST_SQL], re.IGNORECASE)
         if match is not None and match[1] and _PENDING.fullmatch(match[2]):
             self._variables[match[1]] = None
             return [SendScheduled(self._reader.place(query))]
@@ -369,7 +371,7 @@ class _Task:
     def _scheduled(self, loop: Loop) -> None:
         """Check the loop over scheduled notifications; it has nothing to do."""
         for statement in loop.block.statements:
-            if isinstance(statement, Query) and _MARK_SENT.fullmatch(statement.text):
+            if isinstance(statement, Query) and _MARK_SENT.fullmatch(statement.text[:LONGEST_SQL]):
                 continue
             if isinstance(statement, Entry) and statement.key == "send_notification":
                 read_action(self._reader, statement, "a loop")

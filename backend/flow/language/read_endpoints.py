@@ -67,6 +67,7 @@ def read_endpoint(reader: Reader, declared: Declared, name: str) -> Endpoint | N
     return Endpoint(
         name, path, cast(Method, method), reader.place(declared.heads[0]), description or "", **fields,
         auth="admin" if auth == "admin" else "required", alias_of=alias,
+        places=tuple((key, reader.place(entry.values[0])) for key, entry in entries.items()),
     )  # fmt: skip
 
 
@@ -128,7 +129,8 @@ def resolve(endpoint: Endpoint, routes: Sequence[Route], errors: list[FlowError]
     same = alias is None or (target.method, _shape(target.path)) == (endpoint.method, _shape(endpoint.path))
     if not same and _find(Alias(endpoint.method, endpoint.path), routes) is not None:
         message = f"{endpoint.method} {endpoint.path} is a built-in route already"
-        errors.append(FlowError(endpoint.place, message, "Remove `alias`, or use another path."))
+        place = dict(endpoint.places).get("path", endpoint.place)
+        errors.append(FlowError(place, message, "Remove `alias`, or use another path."))
         return endpoint
     renamed = _compare(endpoint, target, route, errors)
     return endpoint if same and not renamed else replace(endpoint, alias_of=replace(target, renamed=renamed))
@@ -154,7 +156,8 @@ def _no_route(endpoint: Endpoint, target: Alias, routes: Sequence[Route]) -> Flo
     near = nearest(target.path, known) or "/api/activity/track"
     method = target.method if near in known else "POST"
     message = f"FlashFlow has no route {target.method} {target.path}"
-    return FlowError(endpoint.place, message, f'Name the built-in route that answers: `alias: "{method} {near}"`.')
+    place = dict(endpoint.places).get("alias" if endpoint.alias_of else "path", endpoint.place)
+    return FlowError(place, message, f'Name the built-in route that answers: `alias: "{method} {near}"`.')
 
 
 def _compare(endpoint: Endpoint, target: Alias, route: Route, errors: list[FlowError]) -> tuple[tuple[str, str], ...]:

@@ -19,7 +19,7 @@ from flashflow.backend.flow.language.declarations import (
     Template,
 )
 from flashflow.backend.flow.language.read_actions import is_constant, read_notification
-from flashflow.backend.flow.language.reader import Reader, as_plain
+from flashflow.backend.flow.language.reader import Reader, as_plain, worded
 from flashflow.backend.flow.language.syntax import Block, Declared, Entry, Mark, Quoted, Value, Word
 from flashflow.backend.flow.language.vocabulary import CONSTRUCTS, GROUPS, RULE_FIELDS, Construct
 from flashflow.backend.schemas.requests import WEEK_MINUTES, TemplateIn, TypeIn
@@ -40,7 +40,7 @@ def read_notification_type(reader: Reader, declared: Declared, name: str) -> Not
     """Read a notification type."""
     construct = CONSTRUCTS["notification_type"]
     entries, values = _plain_entries(reader, construct, declared)
-    request = reader.request(TypeIn, declared, entries, {"name": name, **values}, {})
+    request = reader.request(TypeIn, declared.heads[0], entries, {"name": name, **values}, {})
     return None if request is None else NotificationType(request, reader.place(declared.heads[0]))
 
 
@@ -51,7 +51,7 @@ def read_template(reader: Reader, declared: Declared, name: str) -> Template | N
     if any(rule.required and rule.name not in entries for rule in construct.entries):
         return None
     fields = {"title": "title_template", "message": "message_template"}
-    request = reader.request(TemplateIn, declared, entries, {"name": name, **values}, fields)
+    request = reader.request(TemplateIn, declared.heads[0], entries, {"name": name, **values}, fields)
     return None if request is None else Template(request, reader.place(declared.heads[0]))
 
 
@@ -188,7 +188,10 @@ def _condition(reader: Reader, entry: Entry) -> WhereIn | None:
         hint = f"Operators are {', '.join(list(_OPERATORS)[1:])}, {', '.join(_WORD_OPERATORS)}."
         reader.fail(operator, f"“{operator.text}” is not an operator", hint)
         return None
+    count = len(reader.errors)
     value = _operand(reader, operator, op, rest)
+    if len(reader.errors) > count:
+        return None
     op = "exists" if op == "missing" else op
     body = {"field": path, "op": op, **({} if value is None else {"value": value})}
     try:
@@ -196,7 +199,9 @@ def _condition(reader: Reader, entry: Entry) -> WhereIn | None:
         check_rule(_probe(where))
     except ValidationError as refusal:
         message = refusal.errors[0].message if refusal.errors else str(refusal)
-        reader.fail(rest[0] if rest else operator, f"the value of this condition {message}", "See docs/rules.md.")
+        reader.fail(
+            rest[0] if rest else operator, f"the value of this condition {worded(message)}", "See docs/rules.md."
+        )
         return None
     return where
 

@@ -17,6 +17,7 @@ from flashflow.backend.flow.language.declarations import (
     Form,
     Name,
     Page,
+    Places,
     SettingsPanel,
     Sort,
     Table,
@@ -174,9 +175,17 @@ def _title(reader: Reader, entries: dict[str, Entry]) -> str | None:
     return reader.text(entries["title"]) if "title" in entries else None
 
 
-def _names(reader: Reader, entries: dict[str, Entry], key: str) -> tuple[str, ...]:
-    names = reader.names(entries[key]) if key in entries else None
-    return tuple(name for name, _ in names or ())
+def _names(reader: Reader, entries: dict[str, Entry], key: str) -> Places:
+    return (reader.names(entries[key]) if key in entries else None) or ()
+
+
+def _texts(places: Places) -> tuple[str, ...]:
+    return tuple(name for name, _ in places)
+
+
+def _place_of(reader: Reader, entries: dict[str, Entry], key: str, name: str | None) -> Places:
+    """Return the place of the entry's first value under ``name``."""
+    return ((name, reader.place(entries[key].values[0])),) if name is not None and key in entries else ()
 
 
 def _actions(reader: Reader, entries: dict[str, Entry], key: str) -> tuple[Action, ...]:
@@ -197,7 +206,8 @@ def _table(reader: Reader, node: Node, entries: dict[str, Entry]) -> Table | Non
     actions = _actions(reader, entries, "on_row_click")
     if data is None:
         return None
-    return Table(name, columns, data, reader.place(node), title, refresh, sort, actions)
+    places = (*columns, *_place_of(reader, entries, "sort", sort.column if sort else None))
+    return Table(name, _texts(columns), data, reader.place(node), title, refresh, sort, actions, places)
 
 
 def _sort(reader: Reader, entry: Entry) -> Sort | None:
@@ -219,7 +229,8 @@ def _chart(reader: Reader, node: Node, entries: dict[str, Entry]) -> Chart | Non
     if data is None or kind is None:
         return None
     drawn = cast(Literal["line", "bar", "area"], kind)
-    return Chart(name, drawn, data, x or "", y, reader.place(node), title, refresh)
+    places = (*y, *_place_of(reader, entries, "x", x))
+    return Chart(name, drawn, data, x or "", _texts(y), reader.place(node), title, refresh, places)
 
 
 def _form(reader: Reader, node: Node, entries: dict[str, Entry]) -> Form | None:
@@ -228,7 +239,8 @@ def _form(reader: Reader, node: Node, entries: dict[str, Entry]) -> Form | None:
     title, actions = _title(reader, entries), _actions(reader, entries, "on_submit")
     if model is None:
         return None
-    return Form(name, fields, model, reader.place(node), title, actions)
+    places = (*fields, *_place_of(reader, entries, "model", model))
+    return Form(name, _texts(fields), model, reader.place(node), title, actions, places)
 
 
 _READ: dict[str, Callable[[Reader, Node, dict[str, Entry]], Element | None]] = {

@@ -34,8 +34,7 @@ from flashflow.backend.schemas.validation import convert, nearest
 
 T = TypeVar("T")
 
-MOST_ERRORS = 100
-"""Errors of one file."""
+VALUES = "See docs/flow.md for its values."
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _CONSTANTS: Mapping[str, Scalar] = {"true": True, "false": False, "null": None}
 _PART = re.compile(r'\w+|"(?:\\.|[^"\\])*"')
@@ -80,7 +79,9 @@ class Reader:
                 found.setdefault(statement.key, statement)
         for rule in construct.entries:
             if rule.required and rule.name not in found and not (rule.name == "to" and "user_id" in found):
-                self.fail(owner, f"“{rule.name}” is missing", f"Add `{rule.name}: …`: {rule.form}.")
+                plain = rule.form.startswith(('"', "{"))
+                hint = f"Add `{rule.name}: {rule.form}`." if plain else f"Add `{rule.name}: …`: {rule.form}."
+                self.fail(owner, f"“{rule.name}” is missing", hint)
         return found
 
     def only_entries(self, construct: Construct, block: Block) -> None:
@@ -334,8 +335,36 @@ class Reader:
                 entry = by_field.get(first)
                 node = owner if entry is None else entry.values[0]
                 name = first if entry is None else entry.key
-                self.fail(node, f"“{name}{'.' if rest else ''}{rest}” {message}", "See docs/flow.md for its values.")
+                self.fail(node, f"“{name}{'.' if rest else ''}{rest}” {worded(message)}", VALUES)
             return None
+
+
+def worded(message: str) -> str:
+    """Return msgspec's message about a field in the words of the other messages."""
+    for pattern, words in _WORDED:
+        if match := re.fullmatch(pattern, message):
+            return match.expand(words)
+    return message
+
+
+_WORDED = (
+    (r"Invalid enum value '(.*)'; there are (.*)", r"cannot be “\1”; it is one of \2"),
+    (r"Expected '(?:int|float)' >= (\S+)", r"must be at least \1"),
+    (r"Expected '(?:int|float)' <= (\S+)", r"must be at most \1"),
+    (r"Expected '(?:str|array)' of length >= 1", r"must not be empty"),
+    (r"Expected 'str' of length <= (\d+)", r"must have at most \1 characters"),
+    (r"Expected 'array' of length <= (\d+)", r"must have at most \1 entries"),
+    (r"Expected 'array' of length >= (\d+)", r"must have at least \1 entries"),
+    (r"Expected 'str(?: \| null)?', got '.*'", r"must be a text"),
+    (r"Expected 'int(?: \| null)?', got '.*'", r"must be a whole number"),
+    (r"Expected 'bool(?: \| null)?', got '.*'", r"must be true or false"),
+    (r"Expected 'object(?: \| null)?', got '.*'", r"must be a map: {key: value}"),
+    (r"Expected 'array(?: \| null)?', got '.*'", r"must be a list: [value, value]"),
+    (r"Expected '(?:datetime|date)(?: \| null)?', got '.*'", r"must be a time in quotes"),
+    (r"Invalid RFC3339 encoded datetime", r"must be a time with an offset, such as 2026-12-24T18:00:00Z"),
+    (r"Invalid RFC3339 encoded date", r"must be a day, such as 2026-12-24"),
+    (r"needs a time with an offset.*", r"must be a time with an offset, such as 2026-12-24T18:00:00Z"),
+)
 
 
 def as_plain(expression: Expression) -> Any:
