@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from flashflow.backend.api.framework.api_request import ANSWER_S
+from flashflow.backend.api.http.connection_limits import Limits
+from flashflow.backend.api.http.limits import BODY_BYTES
+from flashflow.backend.api.http.unread_bytes import PER_KEY
+from flashflow.backend.rules.service import MOST_RULES
+from flashflow.backend.schemas.values import DEEPEST
 from flashflow.command_line import main
 from tests.support.described_answers import DOCUMENT, path_of
 from tests.support.real_parts import require
@@ -42,11 +48,13 @@ def test_the_tour_of_the_readme_has_five_lines() -> None:
     assert DEFAULT_ADDRESS in lines[0]
 
 
+RECIPES = "recipes.md"
+"""tests/test_recipes.py runs it and looks at the effects."""
 NOT_RUN = 3
 """Snippets that no test can run, each with its reason beside it."""
 
 
-@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [p for p in documents() if p.name != RECIPES], ids=lambda path: path.name)
 def test_every_snippet_works_as_pasted(path: Path, tmp_path: Path) -> None:
     found = snippets(path)
     if not found:
@@ -97,3 +105,18 @@ def test_every_command_and_flag_that_is_named_exists(path: Path, capsys: pytest.
         assert "usage" in help_text, command
         for flag in re.findall(r"--[a-z][a-z-]+", command):
             assert flag in help_text, command
+
+
+def test_the_limits_of_the_security_page_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "security.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]*\d[^|]*) \|$", page, re.MULTILINE))
+    limits, mib = Limits(), 1024 * 1024
+    connections = (limits.max_connections, limits.max_unknown, limits.max_streams, limits.streams_per_key)
+    assert rows == {
+        "headers, body, levels of JSON": f"{limits.header_bytes // 1024} KiB, {BODY_BYTES // mib} MiB, {DEEPEST}",
+        "a request must arrive within": f"{limits.request_deadline_s:g} s",
+        "connections; without a key; event streams; of one key": "; ".join(map(str, connections)),
+        "answers of one key that it has not read": f"{PER_KEY // mib} MiB",
+        "a read may take": f"{ANSWER_S:g} s",
+        "rules of one app": str(MOST_RULES),
+    }

@@ -6,6 +6,7 @@ A comment above a block says how to treat it:
     <!-- first: COMMANDS -->       shell commands that make what the block needs
     <!-- until: TEXT -->           it runs for ever: until its output has TEXT
     <!-- continues: above -->      a Python block uses the names of the one above
+    <!-- settings: append -->      a TOML block is added to flashflow.toml, and its channels have to work
     <!-- schema: NAME -->          a JSON block is valid for this schema of the OpenAPI document
 """
 
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flashflow.backend.settings.keyring import SecretStore
-from flashflow.backend.settings.parser import References, settings_of
+from flashflow.backend.settings.parser import CHANNELS, References, settings_of
 from tests.support.described_answers import hold
 from tests.support.server_process import ROOT, ServerProcess, environment, eventually
 
@@ -48,6 +49,12 @@ class Snippet(NamedTuple):
     @property
     def place(self) -> str:
         return f"{self.path.name}:{self.line}"
+
+    @property
+    def heading(self) -> str:
+        """The last heading of the second level before it, or an empty text."""
+        above = self.path.read_text("utf-8").splitlines()[: self.line]
+        return next((line[3:] for line in reversed(above) if line.startswith("## ")), "")
 
 
 def documents() -> list[Path]:
@@ -162,8 +169,16 @@ class Reader:
 
     def _toml(self, snippet: Snippet, text: str) -> str:
         secrets = dict.fromkeys(_SECRETS.findall(text), "587")
-        settings_of(tomllib.loads(text), References(secrets, SecretStore("none in a test")))
+        settings = settings_of(tomllib.loads(text), References(secrets, SecretStore("none in a test")))
+        if "settings" in snippet.comments:
+            with (self.server.data_dir / "flashflow.toml").open("a", encoding="utf-8") as file:
+                file.write(text)
+            wanted = {name for name in CHANNELS if getattr(settings, name) is not None}
+            eventually(lambda: wanted <= self._working(), what=f"the channels of {snippet.place}")
         return ""
+
+    def _working(self) -> set[str]:
+        return {one["name"] for one in self.server.api("GET", "/api/channels").json()["channels"] if one["works"]}
 
     def _js(self, snippet: Snippet, text: str) -> str:
         file = self.folder / f"snippet-{snippet.line}.mjs"
