@@ -28,11 +28,12 @@ FLOORS = (
         "backend.store.rollups.models",
         "backend.store.notifications.models",
         "backend.store.privacy.models",
+        "backend.store.flow.models",
     ),
     # delivery adapters, side by side; rollup tables
     ("backend.delivery.email", "backend.delivery.sms", "backend.delivery.push", "backend.delivery.desktop"),
     ("backend.store.rollups",),
-    ("backend.store.activity", "backend.store.notifications", "backend.delivery"),
+    ("backend.store.activity", "backend.store.notifications", "backend.store.flow", "backend.delivery"),
     ("backend.store.analytics", "backend.store.migrations", "backend.store.file_metrics"),
     ("backend.store.privacy",),
     ("backend.store.files",),

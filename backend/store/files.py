@@ -6,6 +6,7 @@ from flashflow.backend.store.activity import models as activity
 from flashflow.backend.store.activity.user_index import VIEW_DDL
 from flashflow.backend.store.engine.models import DamagedRow, HighestRevision, IdempotencyKey
 from flashflow.backend.store.engine.schema import FileSchema, Step
+from flashflow.backend.store.flow import models as flow
 from flashflow.backend.store.migrations import activity as activity_steps
 from flashflow.backend.store.migrations import notifications as notification_steps
 from flashflow.backend.store.notifications import models as notifications
@@ -72,15 +73,20 @@ NOTIFICATION_SCHEMA = FileSchema(
         notifications.RuleUse,
         notifications.RuleMark,
         notifications.SearchState,
+        flow.FlowRow,
+        flow.FlowUniqueValue,
+        flow.FlowJob,
+        flow.FlowDeclaration,
         *_IN_BOTH,
     ),
     # ``search`` creates the index and its triggers where SQLite supports it.
     optional=("notification_search", "search_"),
-    version=101,
+    version=102,
     steps=(
         Step(7, 15, notification_steps.from_7),
         Step(15, 100, notification_steps.from_15),
         Step(100, 101, notification_steps.from_100),
+        Step(101, 102, notification_steps.from_101),
     ),
 )
 """``notifications.db``."""

@@ -52,6 +52,7 @@ DIGESTS = {
     ("notifications", 15): "e64b3417de9bf595",
     ("notifications", 100): "7b358780a8392ba0",
     ("notifications", 101): "3ff788afa933fc79",
+    ("notifications", 102): "2c653456af3cf094",
 }
 """The schema that each step leads to. A landed step does not change, so neither does its digest."""
 

@@ -81,3 +81,26 @@ def from_100(conn: sqlite3.Connection, report: Report) -> None:
     report("the index of inboxes")
     conn.execute("DROP INDEX IF EXISTS notifications_inbox")
     conn.execute("CREATE INDEX notifications_inbox ON notifications (user_id, inbox, listed_at, seq, revision)")
+
+
+def from_101(conn: sqlite3.Connection, report: Report) -> None:
+    """Add the tables of ``.flow`` projects."""
+    report("the tables of .flow projects")
+    for statement in _FLOW:
+        conn.execute(statement)
+
+
+_FLOW = (
+    "CREATE TABLE flow_rows (seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, key TEXT NOT NULL, "
+    "body TEXT, created_by TEXT, created_at INTEGER NOT NULL)",
+    "CREATE UNIQUE INDEX flow_rows_key ON flow_rows (model, key)",
+    "CREATE INDEX flow_rows_model ON flow_rows (model)",
+    "CREATE INDEX flow_rows_created_by ON flow_rows (created_by) WHERE created_by IS NOT NULL",
+    "CREATE TABLE flow_unique_values (model TEXT NOT NULL, field TEXT NOT NULL, value TEXT NOT NULL, "
+    "row_seq INTEGER NOT NULL, PRIMARY KEY (model, field, value), "
+    "FOREIGN KEY (row_seq) REFERENCES flow_rows (seq) ON DELETE CASCADE) WITHOUT ROWID",
+    "CREATE INDEX flow_unique_values_row ON flow_unique_values (row_seq)",
+    "CREATE TABLE flow_jobs (name TEXT NOT NULL PRIMARY KEY, schedule TEXT NOT NULL, since INTEGER NOT NULL, "
+    "last_at INTEGER, last_error TEXT) WITHOUT ROWID",
+    "CREATE TABLE flow_declarations (kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID",
+)

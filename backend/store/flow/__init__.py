@@ -1,0 +1,1 @@
+"""Tables of ``.flow`` projects in ``notifications.db``: rows of models, runs of jobs, applied declarations."""
