@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +34,11 @@ class Origin(msgspec.Struct, frozen=True):
     user_agent: str | None = None
 
 
+CheckMetadata = Callable[[Mapping[str, Any]], None]
+"""Raises ValidationError for metadata that does not fit its model."""
+MODEL_KEY = "model"
+"""Key of metadata that names a model."""
+
 _decoder = msgspec.json.Decoder(ActivityIn)
 
 
@@ -53,6 +58,8 @@ class ActivityParser:
         self._admission = admission
         self._clock = clock
         self._new_id = new_id
+        self.models: Mapping[str, CheckMetadata] = {}
+        """Checks of metadata by the model that it names; other metadata is free."""
 
     def one(self, activity: ActivityIn, origin: Origin) -> NewActivity:
         """Convert a single activity. Raises ValidationError."""
@@ -104,7 +111,7 @@ class ActivityParser:
         with faults:
             self._time_ms(activity, now, correction)
         with faults:
-            metadata_json(activity.metadata)
+            self._metadata(activity)
         faults.done()
 
     def _time_ms(self, activity: ActivityIn, now: int, correction: int) -> int:
@@ -114,6 +121,15 @@ class ActivityParser:
         self._admission.check_age(timestamp)
         return timestamp
 
+    def _metadata(self, activity: ActivityIn) -> str | None:
+        metadata = activity.metadata
+        text = metadata_json(metadata)
+        if metadata and self.models:
+            model = metadata.get(MODEL_KEY)
+            if isinstance(model, str) and (check := self.models.get(model)) is not None:
+                check(metadata)
+        return text
+
     def _prepare(
         self, activity: ActivityIn, origin: Origin, now: int, correction: int, *, may_name_app: bool = True
     ) -> NewActivity:
@@ -121,7 +137,7 @@ class ActivityParser:
             if activity.app is not None and not may_name_app:
                 raise ValidationError.of("app", "may be given with an admin key only")
             timestamp = self._time_ms(activity, now, correction)
-            metadata = metadata_json(activity.metadata)
+            metadata = self._metadata(activity)
         except ValidationError:
             self.check(activity, now, correction, may_name_app=may_name_app)  # names all invalid fields
             raise

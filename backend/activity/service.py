@@ -10,7 +10,7 @@ Methods that change data return after COMMIT. All methods are thread-safe.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ import msgspec
 
 from flashflow.backend.activity.batch import MOST_ROWS, Batch, result_of, without_rows, without_users
 from flashflow.backend.activity.consent import NO_CONSENT, Admission
-from flashflow.backend.activity.ingest import LOCAL_APP, ActivityParser, Origin
+from flashflow.backend.activity.ingest import LOCAL_APP, ActivityParser, CheckMetadata, Origin
 from flashflow.backend.analytics.rollups import RollupMaintenance, sql_functions
 from flashflow.backend.analytics.service import Analytics
 from flashflow.backend.core.clock import DAY_MS, Clock, IdMaker, SystemClock
@@ -138,6 +138,10 @@ class UserActivityService:
     def check(self, activity: ActivityIn) -> None:
         """Raise ValidationError that names every invalid field."""
         self._incoming.check(activity, self.clock.now_ms())
+
+    def check_models(self, models: Mapping[str, CheckMetadata]) -> None:
+        """Check metadata that names one of these models, from now on."""
+        self._incoming.models = models
 
     def track_batch(
         self, rows: Sequence[dict[str, Any]], sent_at: datetime | None = None, app: str | None = None

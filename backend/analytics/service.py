@@ -14,12 +14,12 @@ from flashflow.backend.analytics.date_ranges import MONTH_DAYS, Compare, DateRan
 from flashflow.backend.analytics.query import Filters, QueryContext, requested_key
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import StorageError
-from flashflow.backend.core.timezones import LocalTime, to_date
+from flashflow.backend.core.timezones import LocalTime, to_date, to_day
 from flashflow.backend.schemas.analytics import Funnel, HeatMap, Names, Overview, Retention, Trend, UserRows
 from flashflow.backend.schemas.records import UserAnalytics
 from flashflow.backend.store.analytics.engagement_score import Scoring
 from flashflow.backend.store.analytics.other_timezone import LocalDays, rollups_by
-from flashflow.backend.store.analytics.user_metrics import today_activity, user_analytics
+from flashflow.backend.store.analytics.user_metrics import days_of_user, known_users, today_activity, user_analytics
 from flashflow.backend.store.engine.database import Store
 
 log = logging.getLogger(__name__)
@@ -136,6 +136,15 @@ class Analytics:
             return tuple(user_analytics(conn, user_id, None, scoring) for user_id in user_ids)
 
         return self._store.read(answer)
+
+    def user_days(self, user_id: str, first: date, last: date) -> dict[date, int]:
+        """Count a user's activities by day of the workspace; days without one are left out."""
+        days = self.run(Filters(), lambda context: days_of_user(context.conn, user_id, to_day(first), to_day(last)))
+        return {to_date(day): activities for day, activities in days.items()}
+
+    def known_users(self, limit: int) -> list[str]:
+        """Return up to ``limit`` users with an activity."""
+        return self.run(Filters(), lambda context: known_users(context.conn, limit))
 
     def _scoring(self, conn: sqlite3.Connection, app: str | None) -> Scoring:
         return Scoring(conn, app, self._clock.now_ms(), self._local)

@@ -27,6 +27,7 @@ EventKind = Literal[
     "outbox",
     "toast.dismissed",
     "settings",
+    "flow",
     "key_activities",
     "dimension.full",
     "rollups.rebuilt",
@@ -46,6 +47,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     - ``toast.dismissed``: a notification's desktop toast must close (``id``: the notification)
     - ``rule``: a rule changed or fired (``id``: its name)
     - ``settings``: ``flashflow.toml`` was applied, or became unreadable
+    - ``flow``: the ``.flow`` files were loaded or have errors (``id`` empty), or a row of the model ``id`` was saved
     - ``key_activities``: the activity types, or their key activity marks, changed
     - ``dimension.full``: a dimension (``id``: ``page``, ``type``, …) has no room for another name
     - ``rollups.rebuilt``: all rollups were recalculated

@@ -19,7 +19,7 @@ from flashflow.backend.store.engine.statement import Statement, TextStatement, a
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications.models import Notification
 from flashflow.backend.store.rollups.dimensions import key_of
-from flashflow.backend.store.rollups.models import RollupState
+from flashflow.backend.store.rollups.models import RollupState, UserKey
 from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS
 from flashflow.backend.store.rollups.schema import OF_USER
 
@@ -35,6 +35,11 @@ class _Sessions(NamedTuple):
 
 class _Active(NamedTuple):
     users: int
+    activities: int
+
+
+class _DayCount(NamedTuple):
+    day: int
     activities: int
 
 
@@ -78,6 +83,17 @@ def _activities_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> t
     return aggregated + tail, last
 
 
+def days_of_user(conn: sqlite3.Connection, user_id: str, first: int, last: int) -> dict[int, int]:
+    """Count a user's activities by local day from ``first`` to ``last``, by the rollups; days without one are left
+    out."""
+    return dict(_DAYS_OF_USER.each(conn, user=user_id, first=first, last=last))
+
+
+def known_users(conn: sqlite3.Connection, limit: int) -> list[str]:
+    """Return up to ``limit`` users with an activity that the rollups include."""
+    return [user_id for (user_id,) in _KNOWN_USERS.each(conn, limit=limit)]
+
+
 def _sessions_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tuple[int, float | None]:
     """Return the number of sessions ever (of one app: stored ones), and their mean length in seconds."""
     stored = _SESSIONS.one(conn, user=user_id, app=app)
@@ -94,6 +110,13 @@ _AGGREGATED = TextStatement(
     "WHERE u.user_id = :user AND (:app = 0 OR d.app = :app)",
     reason="a join order",
 )
+_DAYS_OF_USER = TextStatement(
+    f"SELECT d.day, SUM(d.activities) AS activities FROM figure_users u CROSS JOIN {OF_USER} AND d.user = u.key "
+    "WHERE u.user_id = :user AND t.day BETWEEN :first AND :last GROUP BY d.day",
+    _DayCount,
+    reason="a join order",
+)
+_KNOWN_USERS = Statement(UserKey.select(UserKey.user_id).order_by(UserKey.key).limit(slot("limit")))
 _IN_TAIL = Statement(
     UserActivity.select(fn.COUNT(SQL("*"))).where(
         UserActivity.seq > RollupState.select(RollupState.through),

@@ -113,7 +113,7 @@ _R, _U = FlowRow, FlowUniqueValue
 _ROWS = _R.select(*columns(_R, Row))
 _OF_MODEL = _R.model == slot("model")
 _VALUE = fn.JSON_EXTRACT(_R.body, Value('$."').concat(slot("field")).concat('"'))
-_SAME_VALUE = _VALUE == fn.JSON_EXTRACT(slot("value"), "$")
+_SAME_VALUE = fn.JSON_EXTRACT(slot("value"), "$") == _VALUE
 _KEYED = Statement(_R.select(_R.seq).where(_OF_MODEL, _R.key == slot("key")))
 _BY_KEY = Statement(_ROWS.where(_OF_MODEL, _R.key == slot("key")), Row)
 _TAKEN = Statement(

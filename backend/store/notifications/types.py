@@ -80,6 +80,11 @@ def save_type(tx: Tx, kind: NotificationType) -> None:
     )
 
 
+def delete_type(tx: Tx, name: str) -> None:
+    """Delete a type; notifications and users' choices of it stay."""
+    _DELETE.run(tx.conn, name=name)
+
+
 def type_label(name: str) -> str:
     """The default label: ``build_finished`` becomes “Build finished”."""
     label = " ".join(name.replace("_", " ").replace("-", " ").replace(".", " ").split()) or name
@@ -133,3 +138,4 @@ _SAVE = Statement(
         {**slots(_KINDS.name, _KINDS.created_at, *_DECLARED), _KINDS.seq: next_number(_KINDS.seq)}
     ).on_conflict(conflict_target=[_KINDS.name], preserve=_DECLARED)
 )
+_DELETE = Statement(_KINDS.delete().where(_KINDS.name == slot("name")))
