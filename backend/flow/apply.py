@@ -44,7 +44,7 @@ class NotApplied(FlashFlowError):
 
 def apply(parts: ApplyParts, project: Project, recipients: Recipients) -> None:
     """Declare the types, templates and rules of ``project``, remove those of the project before, and keep the runs of
-    its jobs. What has not changed is not written. Raises NotApplied, with nothing changed."""
+    its jobs. Unchanged ones are not written. Raises NotApplied, with nothing changed."""
     parts.notifications.store.write(_Application(parts, project, recipients).write)
 
 
