@@ -10,19 +10,18 @@ from flashflow.backend.flow.language.checker import Routes, check
 from flashflow.backend.flow.language.declarations import Declaration, Project
 from flashflow.backend.flow.language.errors import FlowError, Place
 from flashflow.backend.flow.language.read_file import read_file
-from flashflow.backend.flow.language.source import Source, read_source
+from flashflow.backend.flow.language.source import MOST_DECLARATIONS, Source, read_source, too_many
 from flashflow.backend.flow.language.vocabulary import OTHER_FILES
 
 MOST_FILES = 200
-MOST_DECLARATIONS = 2_000
 MOST_ERRORS = 100
 """Errors shown of one file."""
 SUFFIX = ".flow"
 
 
 def load(paths: Iterable[str | Path], routes: Routes | None = None) -> tuple[Project, tuple[FlowError, ...]]:
-    """Read files, and the ``*.flow`` of folders. Return the project without the declarations in error, and all errors
-    in the order of the files. ``routes`` returns the built-in routes, which endpoints are compared with."""
+    """Read files, and the ``*.flow`` of folders. Return the project, which is complete only without errors, and all
+    errors in the order of the files. ``routes`` returns the built-in routes, which endpoints are compared with."""
     errors: list[FlowError] = []
     sources: dict[str, Source] = {}
     declarations: list[Declaration] = []
@@ -37,8 +36,7 @@ def load(paths: Iterable[str | Path], routes: Routes | None = None) -> tuple[Pro
     if len(files) > MOST_FILES:
         errors.append(_whole(files[MOST_FILES], f"there are more than {MOST_FILES} files", "Join some of them."))
     if len(declarations) > MOST_DECLARATIONS:
-        place = declarations[MOST_DECLARATIONS].place
-        errors.append(FlowError(place, f"there are more than {MOST_DECLARATIONS} declarations", "Remove some."))
+        errors.append(too_many(declarations[MOST_DECLARATIONS].place))
         declarations = declarations[:MOST_DECLARATIONS]
     names = [str(path) for path in files[:MOST_FILES]]
     project, between = check(names, declarations, routes, complete=not errors)
@@ -51,7 +49,11 @@ def _files(paths: Iterable[str | Path], errors: list[FlowError]) -> Iterator[Pat
     for given in paths:
         path = Path(given)
         for file in _of_folder(path, errors) if path.is_dir() else _of_file(path, errors):
-            if (resolved := file.resolve()) not in seen:
+            try:
+                resolved = file.resolve()
+            except (OSError, ValueError):  # reading it names the reason
+                resolved = file
+            if resolved not in seen:
                 seen.add(resolved)
                 yield file
 

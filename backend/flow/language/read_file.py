@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from flashflow.backend.flow.language.declarations import Declaration
+from flashflow.backend.flow.language.declarations import Declaration, Endpoint, Model
 from flashflow.backend.flow.language.errors import FlowError
 from flashflow.backend.flow.language.read_actions import read_every, read_job
 from flashflow.backend.flow.language.read_endpoints import read_endpoint
@@ -28,7 +28,8 @@ _NAMED = {
 
 
 def read_file(source: Source, errors: list[FlowError]) -> list[Declaration]:
-    """Return the declarations of a file without errors; add the errors of the others."""
+    """Return the declarations of a file and add their errors. One with errors is returned as far as it could be read,
+    so that checks find its other errors; a model or endpoint with errors is left out."""
     from flashflow.backend.flow.language.parser import parse  # loads lark
 
     reader = Reader(source, errors)
@@ -36,7 +37,7 @@ def read_file(source: Source, errors: list[FlowError]) -> list[Declaration]:
     for declared in parse(source, split(source, errors), errors):
         count = len(errors)
         declaration = _declaration(reader, declared)
-        if declaration is not None and len(errors) == count:
+        if declaration is not None and (len(errors) == count or not isinstance(declaration, Model | Endpoint)):
             found.append(declaration)
     return found
 

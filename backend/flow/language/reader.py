@@ -11,7 +11,7 @@ from flashflow.backend.core.errors import ValidationError
 from flashflow.backend.flow.language.declarations import Constant, Expression, Join, ListValue, MapValue, Name, Scalar
 from flashflow.backend.flow.language.errors import FlowError, Place
 from flashflow.backend.flow.language.schedule import UNITS
-from flashflow.backend.flow.language.source import Source
+from flashflow.backend.flow.language.source import MOST_ERRORS, Source
 from flashflow.backend.flow.language.syntax import (
     Assignment,
     Block,
@@ -58,8 +58,9 @@ class Reader:
         self.fail_at(self.place(node), message, hint)
 
     def fail_at(self, place: Place, message: str, hint: str) -> None:
-        """Add an error at ``place``."""
-        self.errors.append(FlowError(place, message, hint))
+        """Add an error at ``place``; of more than MOST_ERRORS none is shown."""
+        if len(self.errors) <= MOST_ERRORS:
+            self.errors.append(FlowError(place, message, hint))
 
     # --- entries of a construct -----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import re
 import stat
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,10 @@ from flashflow.backend.flow.language.vocabulary import DECLARATIONS
 
 LARGEST_FILE = 1_000_000
 """Bytes of a file."""
+MOST_DECLARATIONS = 2_000
+"""Declarations of a file, and of a project."""
+MOST_ERRORS = 1_000
+"""Errors that are collected of a file."""
 MOST_DEPTH = 32
 """Braces and brackets within each other."""
 
@@ -116,7 +121,15 @@ def split(source: Source, errors: list[FlowError]) -> list[Part]:
             )
         )
         return []
-    return list(_Splitter(source, errors).parts())
+    parts = list(islice(_Splitter(source, errors).parts(), MOST_DECLARATIONS + 1))
+    if len(parts) > MOST_DECLARATIONS:
+        errors.append(too_many(source.place(*parts.pop())))
+    return parts
+
+
+def too_many(place: Place) -> FlowError:
+    """Return the error of the first declaration beyond MOST_DECLARATIONS."""
+    return FlowError(place, f"there are more than {MOST_DECLARATIONS:,} declarations", "Remove some.")
 
 
 class _Splitter:
@@ -145,6 +158,8 @@ class _Splitter:
                     self._close(sign.start(), sign[0])
                     if not self._open:
                         yield from self._end(sign.end())
+            if len(self._errors) > MOST_ERRORS:
+                return
         yield from self._end(len(self._source.text))
 
     def _close(self, at: int, sign: str) -> None:
