@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 import time
-import webbrowser
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -308,6 +307,8 @@ class Backend:
         except FlashFlowError as refusal:
             log.info("a notification whose toast was pressed is not marked as read: %s", refusal)
         if link is not None and is_web_link(link):
+            import webbrowser
+
             webbrowser.open(link)
 
     # --- settings -------------------------------------------------------------------------------------------------

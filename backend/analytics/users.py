@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from flashflow.backend.analytics.date_ranges import DateRange, ratio
@@ -98,6 +97,8 @@ def funnel(query: QueryContext, steps: Sequence[str], window_days: int, dropped_
 
 
 def _steps(names: Sequence[str], counts: cohorts_and_funnels.FunnelCounts) -> Iterator[FunnelStep]:
+    from statistics import median  # with decimal and fractions, 3 ms of the start
+
     before = counts.began
     for name, spent in zip(names, (None, *counts.spent), strict=True):
         users = before if spent is None else len(spent)
@@ -107,7 +108,7 @@ def _steps(names: Sequence[str], counts: cohorts_and_funnels.FunnelCounts) -> It
             share=ratio(users, counts.began) or 0.0,
             of_previous=ratio(users, before) or 0.0,
             dropped=before - users,
-            median_seconds=statistics.median(spent) / 1000 if spent else None,
+            median_seconds=median(spent) / 1000 if spent else None,
         )
         before = users
 

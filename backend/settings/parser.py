@@ -6,7 +6,6 @@ of the keyring, ``$${`` a literal ``${``.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -358,6 +357,8 @@ def _choices(annotation: Any) -> tuple[str, ...]:
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -89,3 +89,26 @@ def test_the_controls_load_flet_and_nothing_of_the_backend(tmp_path: Path) -> No
     modules = loaded_by(code, data_dir=tmp_path)
     assert "flet" in modules
     assert {name for name in modules if name.startswith("flashflow.backend")} == set()
+
+
+def test_the_api_loads_without_building_the_response_types_of_its_document(tmp_path: Path) -> None:
+    code = (
+        "from flashflow.backend.api.app import ENDPOINTS\n"
+        "answers = [answer for endpoint in ENDPOINTS for answer in endpoint.responses.values()]\n"
+        "assert answers and not any('struct' in vars(answer) for answer in answers)"
+    )
+    assert "flashflow.backend.api.routes.notifications" in loaded_by(code, data_dir=tmp_path)
+
+
+def test_a_server_loads_without_garbage_collections_and_collects_afterwards(tmp_path: Path) -> None:
+    code = (
+        "import gc\n"
+        "from flashflow.command_line import _load, _settle_down\n"
+        "counted = gc.get_stats()[2]['collections']\n"
+        "_load('backend.app', 'backend.api.server')\n"
+        "assert gc.get_stats()[2]['collections'] == counted\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 10_000\n"
+        "_settle_down()\n"
+        "assert gc.isenabled()"
+    )
+    assert "flashflow.backend.api.server" in loaded_by(code, data_dir=tmp_path)

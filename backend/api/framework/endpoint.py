@@ -13,6 +13,7 @@ from flashflow.backend.api.framework.api_request import ApiRequest, authorize
 from flashflow.backend.api.framework.body_decoder import BodyDecoder, decode_query
 from flashflow.backend.api.framework.context import Services
 from flashflow.backend.api.framework.request_body import Disconnected, headers_of, read_body, require_json
+from flashflow.backend.api.framework.response_schemas import ResponseType
 from flashflow.backend.api.framework.responses import (
     ApiResponse,
     StreamedResponse,
@@ -38,7 +39,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     answer: str
     """The response in words."""
-    responses: Mapping[int, type[msgspec.Struct]] = {}
+    responses: Mapping[int, ResponseType] = {}
     """Response type by status; empty for other than JSON."""
     media_types: tuple[str, ...] = ("application/json",)
     operation: str = ""

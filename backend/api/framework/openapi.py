@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from flashflow.backend.api.framework.endpoint import Endpoint
-from flashflow.backend.api.framework.response_schemas import EXAMPLE_KINDS, SCHEMAS, part
+from flashflow.backend.api.framework.response_schemas import EXAMPLE_KINDS, SCHEMAS, part, written
 from flashflow.backend.api.http import problem_json
 from flashflow.backend.core.config import VERSION
 from flashflow.backend.data.import_activities import ImportedActivityIn, ImportIn
@@ -129,8 +129,8 @@ def plain(path: str) -> str:
 def _schemas(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """Return the schemas of all types by name, those of queries too."""
     kinds = [kind for e in endpoints for kind in (e.body, e.query) if kind is not None]
-    answers = dict.fromkeys(kind for e in endpoints for kind in e.responses.values())
-    named = [*kinds, *answers, *EXAMPLE_KINDS, *(kind for _, _, kind in ROWS), PROBLEM]
+    answers = dict.fromkeys(answer.struct for e in endpoints for answer in e.responses.values())
+    named = [*kinds, *answers, *map(written, EXAMPLE_KINDS), *(kind for _, _, kind in ROWS), PROBLEM.struct]
     _, made = msgspec.json.schema_components(named, ref_template=f"{SCHEMAS}{{name}}")
     for kind, field, row in ROWS:
         made[kind.__name__]["properties"][field]["items"] = {"$ref": SCHEMAS + row.__name__}
@@ -266,9 +266,9 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     made: dict[str, Any] = {
         str(status): {
             "description": words,
-            "content": {"application/json": {"schema": {"$ref": SCHEMAS + kind.__name__}}},
+            "content": {"application/json": {"schema": {"$ref": SCHEMAS + answer.name}}},
         }
-        for status, kind in sorted(endpoint.responses.items())
+        for status, answer in sorted(endpoint.responses.items())
     }
     if not made:
         made["200"] = {

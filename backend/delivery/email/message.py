@@ -29,7 +29,9 @@ ENCODED_BYTES = 39
 """Most UTF-8 bytes in one encoded word: as base64 and after ``Subject: `` they fit into the 76 characters allowed in a
 line with an encoded word (RFC 2047, section 2)."""
 
-_LOCAL = re.compile(r"[\w!#$%&'*+/=?^`{|}~\x80-\U0010ffff-]+(?:\.[\w!#$%&'*+/=?^`{|}~\x80-\U0010ffff-]+)*", re.ASCII)
+_ATOM = r"""[^\x00-\x20"(),.:;<>@[\\\]\x7f]+"""
+"""RFC 5321's atom with RFC 6531's letters. A class of all of these letters would take 3 ms to compile."""
+_LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _DOMAIN = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*(?!\d+\Z)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 )
