@@ -21,7 +21,7 @@ from flashflow.backend.store.notifications.deliveries import Latest, latest_deli
 from flashflow.backend.store.notifications.delivery_state import (
     insert_deliveries,
     new_delivery,
-    promote_next_carrier,
+    promote_next_digest,
     redecide,
     settle_notifications,
     wake_outbox,
@@ -78,7 +78,7 @@ def update_in_place(
             insert_deliveries(tx, [delivery])
             continue
         redecide(tx, seq, decision, fresh=True)
-        promote_next_carrier(tx, seq)
+        promote_next_digest(tx, seq)
         if delivery.next_attempt_at is not None:
             wake_outbox(tx, decode_id(delivery.id))
     settle_notifications(tx, [known.seq])

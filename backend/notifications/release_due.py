@@ -154,8 +154,8 @@ class DueRelease:
         fail-over chain in which its turn has come. ``first``: apply the digest as for a new delivery."""
         if held.read_at is not None:
             return Decision(held.channel, held.device_seq, "suppressed", "read_first", "It was read first.")
-        in_turn = held.in_turn or held.code == "failover"
-        channels = (held.channel,) if in_turn else held.channels
+        failed_over = held.failed_over or held.code == "failover"
+        channels = (held.channel,) if failed_over else held.channels
         query = PolicyQuery(
             user_id=held.user_id,
             notification_type=held.notification_type,
@@ -164,7 +164,9 @@ class DueRelease:
             category=held.category,
             device_tokens=held.device_tokens,
             expires_at=held.expires_at,
-            released=frozenset({"throttle"} | ({"failover"} if in_turn else set()) | (set() if first else {"digest"})),
+            released=frozenset(
+                {"throttle"} | ({"failover"} if failed_over else set()) | (set() if first else {"digest"})
+            ),
         )
         for decision in decide(self._policy_inputs.load(tx.conn, query, tx.now_ms)):
             if decision.channel != held.channel:

@@ -189,7 +189,7 @@ class RuleEvaluator:
             self._start()
         self._stale = False
         mark, self._enabled = self._store.read(lambda conn: _enabled_rules(conn, self._enabled))
-        self._position = max(self._position, mark.judged)
+        self._position = max(self._position, mark.evaluated_to)
         return self._enabled
 
     def _start(self) -> None:
@@ -197,7 +197,7 @@ class RuleEvaluator:
         last = self._activities.read(ACTIVITY_SEQS.last)
         if self._store.read(rule_state.latest_known) > last:
             self._store.write(lambda tx: rule_state.step_back(tx, last))
-        self._position = self._saved = self._store.read(rule_state.mark).judged
+        self._position = self._saved = self._store.read(rule_state.mark).evaluated_to
 
     # --- alerts ---------------------------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class RuleEvaluator:
 
     def _evaluate(self, tx: Tx, step: Step) -> Evaluated | None:
         mark = rule_state.mark(tx.conn)
-        if mark.revision != step.revision or mark.judged > step.after:
+        if mark.revision != step.revision or mark.evaluated_to > step.after:
             return None
         evaluation = _Evaluation(tx, self._fire)
         reached = step.reached

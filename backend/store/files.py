@@ -21,10 +21,10 @@ ACTIVITY_SCHEMA = FileSchema(
         activity.UserSession,
         activity.UserAnalytics,
         activity.ActivityByUser,
-        activity.ActivityPart,
+        activity.ActivityPartition,
         activity.KeyRecount,
         rollups.UserKey,
-        rollups.NameKey,
+        rollups.Dimension,
         rollups.RollupState,
         rollups.UserDay,
         rollups.UserTypeDay,
@@ -44,11 +44,12 @@ ACTIVITY_SCHEMA = FileSchema(
         *_IN_BOTH,
     ),
     views=(VIEW_DDL,),
-    version=101,
+    version=102,
     steps=(
         Step(13, 15, activity_steps.from_13),
         Step(15, 100, activity_steps.from_15),
         Step(100, 101, activity_steps.from_100),
+        Step(101, 102, activity_steps.from_101),
     ),
 )
 """``user_activities.db``."""
@@ -81,12 +82,13 @@ NOTIFICATION_SCHEMA = FileSchema(
     ),
     # ``search`` creates the index and its triggers where SQLite supports it.
     optional=("notification_search", "search_"),
-    version=102,
+    version=103,
     steps=(
         Step(7, 15, notification_steps.from_7),
         Step(15, 100, notification_steps.from_15),
         Step(100, 101, notification_steps.from_100),
         Step(101, 102, notification_steps.from_101),
+        Step(102, 103, notification_steps.from_102),
     ),
 )
 """``notifications.db``."""

@@ -115,7 +115,7 @@ def test_whoever_is_erased_is_no_longer_in_a_block(service: UserActivityService,
     with closing(sqlite3.connect(path)) as conn:
         assert conn.execute("SELECT COUNT(*) FROM name_blocks WHERE activities <= 0").fetchone() == (0,)
         assert conn.execute("SELECT COUNT(*) FROM hour_blocks WHERE activities <= 0").fetchone() == (0,)
-        kept = conn.execute("SELECT COUNT(*) FROM figure_names WHERE name = '/only-u3'").fetchone()
+        kept = conn.execute("SELECT COUNT(*) FROM dimensions WHERE name = '/only-u3'").fetchone()
         assert kept == (0,)
 
 

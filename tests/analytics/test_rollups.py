@@ -339,13 +339,13 @@ def test_the_check_finds_what_is_wrong_and_a_rebuild_mends_it(
         "INSERT INTO activity_hours SELECT hour + 24 * 3, app, type, 1 FROM activity_hours ORDER BY hour LIMIT 1",
         "UPDATE user_spans SET last_day = last_day + 1 WHERE user = 1",
         "DELETE FROM type_weeks WHERE week = (SELECT MIN(week) FROM type_weeks)",
-        "INSERT INTO activities_by_user SELECT part + 1, user, at, seq FROM activities_by_user WHERE seq = 1",
+        "INSERT INTO activities_by_user SELECT partition + 1, user, at, seq FROM activities_by_user WHERE seq = 1",
         "UPDATE user_type_days SET span = span + 1",
-        "UPDATE user_type_days SET moments = x'01'",
+        "UPDATE user_type_days SET timestamps = x'01'",
         "UPDATE user_days SET at = at - 1",
         "UPDATE user_days SET span = span + 1",
         "DELETE FROM activities_by_user WHERE seq = 1",
-        "DELETE FROM activity_parts",
+        "DELETE FROM activity_partitions",
     ):
         service.store.run(Write(lambda tx, items, sql=spoil: [tx.conn.execute(sql) and None for _ in items], None))
         wrong = service.rollups.verify()
@@ -382,8 +382,7 @@ def test_a_person_who_is_forgotten_was_never_counted(
         assert service.rollups.verify() == ()
         hold_to(service, Naive(service.list_activities(limit=10_000).activities, ZoneInfo(zone)), Filters())
         kept = {
-            name
-            for (name,) in service.store.read(lambda conn: conn.execute("SELECT name FROM figure_names").fetchall())
+            name for (name,) in service.store.read(lambda conn: conn.execute("SELECT name FROM dimensions").fetchall())
         }
         pages = {a.page_url for a in service.list_activities(limit=10_000).activities}
         assert {page for page in ("/a", "/b") if page in kept} <= pages

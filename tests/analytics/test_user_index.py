@@ -34,7 +34,7 @@ def feed(service: UserActivityService) -> None:
 
 def mark(service: UserActivityService) -> tuple[int, int | None]:
     row: tuple[int, int | None] = service.store.read(
-        lambda conn: conn.execute("SELECT through, counted FROM figures_state").fetchone()
+        lambda conn: conn.execute("SELECT through, counted FROM rollup_state").fetchone()
     )
     return row
 
@@ -184,7 +184,7 @@ def test_one_users_questions_never_look_at_everybodys_rows(service: UserActivity
             seen.extend(row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}"))
 
     service.store.read(plans)
-    assert sum("SEARCH p USING PRIMARY KEY (part=? AND user=?" in step for step in seen) == 2
+    assert sum("SEARCH p USING PRIMARY KEY (partition=? AND user=?" in step for step in seen) == 2
     assert sum("SEARCH user_activities USING INTEGER PRIMARY KEY (rowid>?)" in step for step in seen) == 2
     assert not [step for step in seen if step.split()[:2] in (["SCAN", "p"], ["SCAN", "user_activities"])]
 

@@ -182,7 +182,7 @@ def test_features_that_an_older_version_counted_wrong_are_counted_again(
             service.track_activity("ada", "x", metadata={"feature": feature})
             service.rollups.aggregate_pending()
             with closing(sqlite3.connect(tmp_path / "new.db")) as conn, conn:
-                conn.execute("UPDATE figure_names SET name = 'wrong' WHERE kind = 4 AND name <> ''")
-                conn.execute("UPDATE figures_state SET zone = ''")
+                conn.execute("UPDATE dimensions SET name = 'wrong' WHERE kind = 4 AND name <> ''")
+                conn.execute("UPDATE rollup_state SET zone = ''")
         with UserActivityService(tmp_path / "new.db") as service:
             assert service.rollups.verify() == ()

@@ -352,7 +352,7 @@ def test_no_question_goes_through_a_table(tmp_path: Path) -> None:
             steps = store.read(traced)
             assert len(seen) >= 3
             scans = [step for step in steps if step.startswith("SCAN ")]
-            small = {"SCAN CONSTANT ROW", "SCAN sqlite_sequence", "SCAN figures_state"}
+            small = {"SCAN CONSTANT ROW", "SCAN sqlite_sequence", "SCAN rollup_state"}
             assert [step for step in scans if step not in small and not FEW.search(step)] == []
             assert any(FEW.search(step) for step in scans)
 

@@ -97,7 +97,7 @@ def everything(data: Path) -> dict[str, list[Any]]:
     found = {}
     for name in FILES:
         for (table,) in rows_in(data / name, "SELECT name FROM sqlite_master WHERE type = 'table'"):
-            if table not in {"tombstones", "tombstone_salt", "highest_revision", "figures_state", "rule_mark"}:
+            if table not in {"tombstones", "tombstone_salt", "highest_revision", "rollup_state", "rule_mark"}:
                 found[f"{name}:{table}"] = sorted(rows_in(data / name, f"SELECT * FROM {table}"), key=repr)
     return found
 

@@ -281,7 +281,7 @@ class Outbox(RuleBasedStateMachine):
 
     def _told_by(self, seq: int) -> set[int]:
         """The deliveries that a claimed one tells of: itself, and what it carries."""
-        rows = self.hands.rows("SELECT seq FROM deliveries WHERE carrier_seq = ? AND status = 'pending'", seq)
+        rows = self.hands.rows("SELECT seq FROM deliveries WHERE digest_seq = ? AND status = 'pending'", seq)
         return {seq, *(member for (member,) in rows)}
 
     # --- time -----------------------------------------------------------------------------------------------------
@@ -313,10 +313,10 @@ class Outbox(RuleBasedStateMachine):
     def every_delivery_can_be_reached(self) -> None:
         rows = self.hands.rows(
             "SELECT d.status, d.code, d.route, d.next_attempt_at, d.release_at, d.lease_until, d.tries, "
-            "(SELECT COUNT(*) FROM delivery_attempts a WHERE a.delivery_seq = d.seq), d.carrier_seq, c.status, "
-            "c.carrier_seq, n.status, d.channel = 'push' AND n.read_at IS NOT NULL "
+            "(SELECT COUNT(*) FROM delivery_attempts a WHERE a.delivery_seq = d.seq), d.digest_seq, c.status, "
+            "c.digest_seq, n.status, d.channel = 'push' AND n.read_at IS NOT NULL "
             "FROM deliveries d JOIN notifications n ON n.seq = d.notification_seq "
-            "LEFT JOIN deliveries c ON c.seq = d.carrier_seq"
+            "LEFT JOIN deliveries c ON c.seq = d.digest_seq"
         )
         for row in map(Row._make, rows):
             if row.status == "pending" and row.notification == "scheduled":

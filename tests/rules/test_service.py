@@ -488,7 +488,7 @@ def test_a_fault_after_sending_takes_the_notice_back_with_it(parts: Parts) -> No
     parts.make()
     parts.did()
     parts.service.store.run(
-        Write(ddl, "CREATE TRIGGER no BEFORE UPDATE OF judged ON rule_mark BEGIN SELECT RAISE(ABORT, '');END")
+        Write(ddl, "CREATE TRIGGER no BEFORE UPDATE OF evaluated_to ON rule_mark BEGIN SELECT RAISE(ABORT, '');END")
     )
     with pytest.raises(StorageError):
         parts.judge()
@@ -605,18 +605,18 @@ def test_activities_that_concern_no_rule_cost_no_write_until_there_are_very_many
     parts.make()
     parts.did()
     assert parts.judge() == 1
-    place = parts.service.store.read(mark).judged
+    place = parts.service.store.read(mark).evaluated_to
     for _ in range(SAVE_POSITION_AFTER // 1000):
         parts.activity.track_batch([{"user_id": "ada", "activity_type": "other"}] * 1000)
     parts.judge()
-    assert parts.service.store.read(mark).judged == place
+    assert parts.service.store.read(mark).evaluated_to == place
     parts.activity.track_batch([{"user_id": "ada", "activity_type": "other"}])
     parts.judge()
-    assert parts.service.store.read(mark).judged == place + SAVE_POSITION_AFTER + 1
+    assert parts.service.store.read(mark).evaluated_to == place + SAVE_POSITION_AFTER + 1
     parts.activity.track_batch([{"user_id": "ada", "activity_type": "other"}])
     parts.judge()
     parts.rules.evaluator.save_position()
-    assert parts.service.store.read(mark).judged == place + SAVE_POSITION_AFTER + 2
+    assert parts.service.store.read(mark).evaluated_to == place + SAVE_POSITION_AFTER + 2
 
 
 def test_what_cannot_matter_any_more_is_forgotten(parts: Parts) -> None:

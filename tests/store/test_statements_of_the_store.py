@@ -40,7 +40,7 @@ TEMPORARY = {
     "flashflow_probe": database.PROBE,
     "temp.batch": aggregate.BATCH,
     "temp.new_days": aggregate.NEW_DAYS,
-    "forgetting": rollup_erasure.FORGETTING,
+    "erasing": rollup_erasure.ERASING,
     "checking": verify.CHECKING,
     **{f"temp.{table.name}": verify.create_like(table, table.name) for table in verify.LOCAL_TABLES},
     **{f"temp.{verify.expected(table)}": verify.create_like(table, verify.expected(table)) for table in verify.TABLES},

@@ -49,10 +49,12 @@ DIGESTS = {
     ("user_activities", 15): "9d19db4ddd58c0f8",
     ("user_activities", 100): "b452339a4c78644a",
     ("user_activities", 101): "a419419b35739652",
+    ("user_activities", 102): "8a3e81522fe9a335",
     ("notifications", 15): "e64b3417de9bf595",
     ("notifications", 100): "7b358780a8392ba0",
     ("notifications", 101): "3ff788afa933fc79",
     ("notifications", 102): "2c653456af3cf094",
+    ("notifications", 103): "189b8a23d7780ca4",
 }
 """The schema that each step leads to. A landed step does not change, so neither does its digest."""
 
@@ -131,12 +133,23 @@ def ids(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     return found
 
 
+RENAMED = {
+    "figure_users": "user_keys",
+    "figure_names": "dimensions",
+    "figures_state": "rollup_state",
+    "activity_parts": "activity_partitions",
+}
+"""Tables by their names before schema 102."""
+
+
 def counts(path: Path) -> dict[str, int]:
     with closing(sqlite3.connect(path)) as conn:
         # Without the tables of the search index, which ``search`` makes.
         query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'notification_search%'"
         tables = [t for (t,) in conn.execute(query)]
-        return {table: conn.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables}
+        return {
+            RENAMED.get(table, table): conn.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables
+        }
 
 
 @from_every_source
@@ -449,6 +462,29 @@ def test_an_upgrade_keeps_additional_columns(path: Path, name: Name) -> None:
     with closing(sqlite3.connect(path)) as conn:
         for table in tables:
             assert conn.execute(f"SELECT DISTINCT note FROM {table}").fetchall() == [("mine",)]
+
+
+def test_a_file_with_a_search_index_of_another_sqlite_is_upgraded(tmp_path: Path) -> None:
+    path = tmp_path / "notifications.db"
+    write_old_file("notifications", path, source="100")
+    other = "UPDATE sqlite_master SET sql = replace(sql, 'fts5', 'another') WHERE name = 'notification_search'"
+    change(path, "PRAGMA writable_schema = ON", other)
+    with closing(sqlite3.connect(path)) as conn, pytest.raises(sqlite3.OperationalError, match="no such module"):
+        conn.execute("SELECT * FROM notification_search")
+    assert bring_up_to_date(path, NOTIFICATION_SCHEMA, StillClock()) == []
+    with closing(sqlite3.connect(path)) as conn:
+        triggers = conn.execute("SELECT name FROM sqlite_master WHERE name LIKE 'search!_%' ESCAPE '!' ORDER BY name")
+        assert triggers.fetchall() == [("search_delete",), ("search_state",), ("search_update",)]
+
+
+def test_marks_of_damaged_rows_follow_their_renamed_table(tmp_path: Path) -> None:
+    path = tmp_path / "user_activities.db"
+    write_old_file("user_activities", path, source="100")
+    change(path, "INSERT INTO damaged_rows VALUES ('figure_names', 7, 'name', 1)")
+    bring_up_to_date(path, ACTIVITY_SCHEMA, StillClock())
+    with closing(sqlite3.connect(path)) as conn:
+        found = conn.execute("SELECT row FROM damaged_rows WHERE table_name = 'dimensions'").fetchall()
+    assert found == [(7,)]
 
 
 def test_the_user_is_informed_of_differences(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def session_rows(
     for part in session_partitions(conn, newest):
         found = query.each(
             conn,
-            part=part,
+            partition=part,
             user_id=user_id,
             app=app,
             before=newest,
@@ -301,7 +301,7 @@ def session_rows(
 _IN_PARTITION = (
     _S.select(_S.seq)
     .where(
-        partition(_S.start_time) == slot("part"),
+        partition(_S.start_time) == slot("partition"),
         _S.user_id == slot("user_id"),
         Tuple(_S.start_time, _S.seq) < Tuple(slot("before"), slot("before_seq")),
     )

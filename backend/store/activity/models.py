@@ -114,24 +114,24 @@ class UserAnalytics(BaseModel):
 class ActivityByUser(BaseModel):
     """Index of activities by user: the activity ``seq`` of the user's key, ``at`` milliseconds into a partition."""
 
-    part = BigIntegerField()
+    partition = BigIntegerField()
     user = BigIntegerField()
     at = BigIntegerField()
     seq = BigIntegerField()
 
     class Meta:
         table_name = "activities_by_user"
-        primary_key = CompositeKey("part", "user", "at", "seq")
+        primary_key = CompositeKey("partition", "user", "at", "seq")
         without_rowid = True
 
 
-class ActivityPart(BaseModel):
+class ActivityPartition(BaseModel):
     """A time partition of ActivityByUser that has entries."""
 
-    part = BigIntegerField(primary_key=True)
+    partition = BigIntegerField(primary_key=True)
 
     class Meta:
-        table_name = "activity_parts"
+        table_name = "activity_partitions"
 
 
 class KeyRecount(BaseModel):

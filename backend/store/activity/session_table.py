@@ -32,7 +32,7 @@ def _of_rows(what: str, column: str) -> str:
 PAGES = _of_rows("(SELECT COUNT(DISTINCT page_url) FROM ({rows}))", "page_url")
 KEYS = _of_rows(
     "(SELECT COUNT(*) FROM ({rows}) WHERE activity_type IN "
-    f"(SELECT name FROM figure_names WHERE kind = {OTHER['type']} AND marked))",
+    f"(SELECT name FROM dimensions WHERE kind = {OTHER['type']} AND marked))",
     "activity_type",
 )
 """SQL for the number of a session's key activities."""

@@ -13,7 +13,7 @@ from flashflow.backend.store.activity.session_cache import OpenSession, SessionC
 from flashflow.backend.store.activity.sessionizer import SessionBook
 from flashflow.backend.store.engine.statement import Statement, slot
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.rollups.models import OTHER, NameKey
+from flashflow.backend.store.rollups.models import OTHER, Dimension
 
 
 class Gone(NamedTuple):
@@ -105,7 +105,7 @@ _A, _S = UserActivity, UserSession
 _OF_SESSION = _A.timestamp.between(slot("start"), slot("end")) & (_A.session_id == slot("id"))
 _FIRST, _LAST = fn.MIN(_A.timestamp), fn.MAX(_A.timestamp)
 _TIMES = Statement(_A.select(_FIRST.alias("first"), _LAST.alias("last")).where(_OF_SESSION), _Times)
-_KEY_TYPES = NameKey.select(NameKey.name).where(NameKey.kind == OTHER["type"], NameKey.marked)
+_KEY_TYPES = Dimension.select(Dimension.name).where(Dimension.kind == OTHER["type"], Dimension.marked)
 _SHARES = Statement(
     _A.select(
         _A.user_id,

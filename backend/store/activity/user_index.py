@@ -3,7 +3,7 @@
 Entries of different users are on different pages: row by row, they were 15 of 65 µs of a write, nearly all of it WAL
 pages.
 
-- ``activities_by_user`` has the rows up to ``figures_state.through``, added in sorted batches (``rollups.aggregate``).
+- ``activities_by_user`` has the rows up to ``rollup_state.through``, added in sorted batches (``rollups.aggregate``).
   Later rows (the tail) are found by ``seq``. A query about one user reads both: by the view ``user_timeline``, or by
   the functions below.
 - Small writes update the counters of ``user_analytics``. A write with activities of many users defers them, and its
@@ -61,13 +61,14 @@ class Place(NamedTuple):
 
 
 COLUMNS = {name: name for name in ActivityRow._fields} | {
-    "user_agent": "COALESCE(user_agent, (SELECT name FROM figure_names WHERE key = agent)) AS user_agent"
+    "user_agent": "COALESCE(user_agent, (SELECT name FROM dimensions WHERE key = agent)) AS user_agent"
 }
 """An activity's columns, and the SQL of each in a statement over ``user_activities``."""
 _OF = {"seq": "p.seq AS seq", "user_id": "u.user_id AS user_id"}
-_MARK = "(SELECT through FROM figures_state)"
+_MARK = "(SELECT through FROM rollup_state)"
 _INDEXED = (
-    "figure_users u CROSS JOIN activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part AND p.user = u.key "
+    "user_keys u CROSS JOIN activity_partitions t "
+    "CROSS JOIN activities_by_user p ON p.partition = t.partition AND p.user = u.key "
     "CROSS JOIN user_activities a ON a.seq = p.seq"
 )
 TAIL = f"user_activities WHERE seq > {_MARK}"
@@ -259,7 +260,7 @@ def places_of_user(conn: sqlite3.Connection, query: IndexQuery, limit: int, *, o
     for part, low, high in (
         partitions.partitions(conn, query.low, query.high, oldest=oldest) if user is not None else ()
     ):
-        rows = in_partition.all(conn, part=part, user=user, low=low, high=high, limit=limit, **values)
+        rows = in_partition.all(conn, partition=part, user=user, low=low, high=high, limit=limit, **values)
         found += rows
         indexed += len(rows)
         if indexed >= limit:  # the next partitions are further away than all of these
@@ -307,7 +308,7 @@ _IN_TAIL = {
 _IN_PARTITION = {
     variant: TextStatement(
         "SELECT a.timestamp, p.seq FROM activities_by_user p CROSS JOIN user_activities a ON a.seq = p.seq "
-        "WHERE p.part = :part AND p.user = :user AND p.at BETWEEN :low AND :high"
+        "WHERE p.partition = :partition AND p.user = :user AND p.at BETWEEN :low AND :high"
         f"{filters.format(seq='p.seq')} ORDER BY p.at {order}, p.seq {order} LIMIT :limit",
         Place,
         reason="a join order",

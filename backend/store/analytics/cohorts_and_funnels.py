@@ -222,9 +222,10 @@ _EARLIEST_OF_ALL = (
 _NEXT = (
     f"CASE WHEN {FIRST} > {{then}} THEN {FIRST} WHEN d.activities = 2 THEN {LAST} "
     f"WHEN d.{PACKED} IS NOT NULL THEN timestamp_after({FIRST}, d.span, d.{PACKED}, {{then}}) ELSE "
-    "(SELECT a.timestamp FROM activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part AND p.user = d.user "
+    "(SELECT a.timestamp FROM activity_partitions t "
+    "CROSS JOIN activities_by_user p ON p.partition = t.partition AND p.user = d.user "
     "CROSS JOIN user_activities a ON a.seq = p.seq WHERE {within} AND a.activity_type = {name}{app} "
-    "ORDER BY t.part, p.at LIMIT 1) END"
+    "ORDER BY t.partition, p.at LIMIT 1) END"
 )
 _ROW_BY_ROW = " LIMIT -1"
 """Keeps SQLite from flattening a subquery: its columns are computed once a row, and its rows are not materialised."""
@@ -309,8 +310,8 @@ def _next_after(then: str, kind: int, app: int) -> str:
     return _NEXT.format(
         then=then,
         within=between(f"{then} + 1", LAST),
-        name=f"(SELECT name FROM figure_names WHERE key = {kind})",
-        app=f" AND a.app = (SELECT name FROM figure_names WHERE key = {app})" if app else "",
+        name=f"(SELECT name FROM dimensions WHERE key = {kind})",
+        app=f" AND a.app = (SELECT name FROM dimensions WHERE key = {app})" if app else "",
     )
 
 
@@ -342,7 +343,7 @@ def seen_users(
         return []
     where = "" if after is None else " AND (s.last_day, s.user) < (:seen, :key)"
     rows = conn.execute(
-        "SELECT u.user_id, s.first_day, s.last_day, s.user FROM user_spans s JOIN figure_users u ON u.key = s.user "
+        "SELECT u.user_id, s.first_day, s.last_day, s.user FROM user_spans s JOIN user_keys u ON u.key = s.user "
         f"WHERE {_MEANWHILE} AND {_CAME.format(until='')}{where} ORDER BY s.last_day DESC, s.user DESC LIMIT :limit",
         _values(part) | {"limit": limit} | dict(zip(("seen", "key"), after or (), strict=False)),
     )

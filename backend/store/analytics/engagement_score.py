@@ -20,7 +20,7 @@ from flashflow.backend.store.analytics import totals
 from flashflow.backend.store.analytics.totals import Slice
 from flashflow.backend.store.engine.statement import Statement, TextStatement
 from flashflow.backend.store.rollups.dimensions import key_of
-from flashflow.backend.store.rollups.models import OTHER, NameKey
+from flashflow.backend.store.rollups.models import OTHER, Dimension
 from flashflow.backend.store.rollups.partitions import BITS, partition_of
 
 FORMULA = 2
@@ -38,7 +38,7 @@ class _Session(NamedTuple):
 
 _ACTIVE_DAYS = TextStatement(
     "SELECT COUNT(*) FROM (SELECT day.value AS day FROM json_each(:days) day WHERE EXISTS "
-    "(SELECT 1 FROM figure_users u JOIN main.user_days d ON d.day = day.value AND d.user = u.key "
+    "(SELECT 1 FROM user_keys u JOIN main.user_days d ON d.day = day.value AND d.user = u.key "
     "WHERE u.user_id = :user AND (:app_key = 0 OR d.app = :app_key)) "
     f"UNION SELECT local_hour(timestamp) / 24 FROM {user_index.TAIL} AND user_id = :user AND timestamp >= :since "
     "AND (:app IS NULL OR app = :app))",
@@ -46,11 +46,11 @@ _ACTIVE_DAYS = TextStatement(
 )
 _KEY_TYPES_USED = TextStatement(
     f"SELECT COUNT(DISTINCT activity_type) FROM ({user_index.SINCE}) "
-    f"WHERE activity_type IN (SELECT name FROM figure_names WHERE kind = {OTHER['type']} AND marked) "
+    f"WHERE activity_type IN (SELECT name FROM dimensions WHERE kind = {OTHER['type']} AND marked) "
     "AND (:app IS NULL OR app = :app)",
     reason="a join order",
 )
-_KEY_TYPES = Statement(NameKey.select(fn.COUNT(SQL("*"))).where(NameKey.kind == OTHER["type"], NameKey.marked))
+_KEY_TYPES = Statement(Dimension.select(fn.COUNT(SQL("*"))).where(Dimension.kind == OTHER["type"], Dimension.marked))
 _SESSIONS = TextStatement(
     f"SELECT {LIVE_PAGES} AS pages, COALESCE(end_time, last_seen) - start_time AS duration, start_time, key_activities "
     "FROM json_each(:parts) t CROSS JOIN user_sessions INDEXED BY user_sessions_user "

@@ -19,7 +19,7 @@ from flashflow.backend.store.engine.statement import Statement, TextStatement, s
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.aggregate import keyed_rows
 from flashflow.backend.store.rollups.dimensions import FEATURE, PAGE_VIEW, user_key
-from flashflow.backend.store.rollups.models import OTHER, HeavyUser, NameKey, UserDay, UserName
+from flashflow.backend.store.rollups.models import OTHER, Dimension, HeavyUser, UserDay, UserName
 from flashflow.backend.store.rollups.partitions import rows_of_user
 
 HEAVY_AT = 10_000
@@ -92,10 +92,10 @@ def is_heavy(conn: sqlite3.Connection, user: int) -> bool:
     return _IS_HEAVY.one(conn, user=user) is not None
 
 
-_N = NameKey.alias()
+_N = Dimension.alias()
 _KEPT = Statement(
-    UserName.select(UserName.kind, NameKey.name, fn.SUM(UserName.activities).alias("activities"))
-    .join(NameKey, on=(NameKey.key == UserName.name))
+    UserName.select(UserName.kind, Dimension.name, fn.SUM(UserName.activities).alias("activities"))
+    .join(Dimension, on=(Dimension.key == UserName.name))
     .where(
         UserName.user == slot("user"),
         slot("app").is_null()
@@ -177,7 +177,7 @@ _PROMOTE_ALL = Statement(
 _ADD_NAMES = TextStatement(f"INSERT INTO user_names {expected(':user')}", reason="SQL shared with the aggregation")
 _OF_HEAVY_USERS = (
     "user_activities a WHERE a.seq IN (SELECT value FROM json_each(:seqs)) AND a.user_id IN "
-    "(SELECT user_id FROM figure_users WHERE key IN (SELECT user FROM heavy_users))"
+    "(SELECT user_id FROM user_keys WHERE key IN (SELECT user FROM heavy_users))"
 )
 _SUBTRACT = TextStatement(
     f"INSERT INTO user_names SELECT * FROM ({_names(keyed_rows('0', _OF_HEAVY_USERS, '{other}'), '-')}) WHERE true "

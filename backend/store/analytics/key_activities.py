@@ -22,7 +22,7 @@ from flashflow.backend.store.activity.session_table import KEYS
 from flashflow.backend.store.engine.statement import Statement, TextStatement, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.dimensions import app_key, type_key
-from flashflow.backend.store.rollups.models import OTHER, NameKey
+from flashflow.backend.store.rollups.models import OTHER, Dimension
 
 AT_ONCE = 1_000
 """Sessions recounted in one transaction: about 20 ms of the writer's time."""
@@ -116,7 +116,7 @@ def _changes(tx: Tx, cache: SessionCache, rows: Sequence[_Session]) -> Iterator[
             yield counted, counted._replace(engaged=is_now)
 
 
-_N = NameKey
+_N = Dimension
 _TYPES = Statement(
     _N.select(*columns(_N, _Type)).where(_N.kind == OTHER["type"], _N.name != "").order_by(_N.name), _Type
 )

@@ -17,7 +17,7 @@ from flashflow.backend.store.activity.session_rollup import ENGAGED
 from flashflow.backend.store.activity.session_table import LIVE_PAGES
 from flashflow.backend.store.engine.statement import Statement, TextStatement, among, columns, slot
 from flashflow.backend.store.rollups.four_week_blocks import blocks_within
-from flashflow.backend.store.rollups.models import OTHER, ActiveDay, NameKey, RollupState
+from flashflow.backend.store.rollups.models import OTHER, ActiveDay, Dimension, RollupState
 
 
 class Cut(NamedTuple):
@@ -99,7 +99,7 @@ def _in_the_hour(conn: sqlite3.Connection, part: Slice, cut: Cut) -> int:
 
 
 def _name_of(key: str) -> Any:
-    return NameKey.select(NameKey.name).where(NameKey.key == slot(key))
+    return Dimension.select(Dimension.name).where(Dimension.key == slot(key))
 
 
 _IN_THE_HOUR = Statement(
@@ -237,7 +237,7 @@ def top(conn: sqlite3.Connection, kind: str, part: Slice, limit: int) -> tuple[l
     return shown[:limit], sum(n for _, n in counts)
 
 
-_NAMES = Statement(NameKey.select(*columns(NameKey, _Name)).where(among(NameKey.key, "keys")), _Name)
+_NAMES = Statement(Dimension.select(*columns(Dimension, _Name)).where(among(Dimension.key, "keys")), _Name)
 
 
 # The statements over names, hours and sessions below stay text: each is put together from days or blocks, one or two

@@ -20,7 +20,7 @@ from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications.models import Notification
 from flashflow.backend.store.rollups.dimensions import key_of
 from flashflow.backend.store.rollups.models import RollupState, UserKey
-from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS
+from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTITIONS
 from flashflow.backend.store.rollups.schema import OF_USER
 
 TOP = 10
@@ -106,12 +106,12 @@ def _sessions_of(conn: sqlite3.Connection, user_id: str, app: str | None) -> tup
 
 _U = models.UserAnalytics
 _AGGREGATED = TextStatement(
-    f"SELECT COALESCE(SUM(d.activities), 0) FROM figure_users u CROSS JOIN {OF_USER} AND d.user = u.key "
+    f"SELECT COALESCE(SUM(d.activities), 0) FROM user_keys u CROSS JOIN {OF_USER} AND d.user = u.key "
     "WHERE u.user_id = :user AND (:app = 0 OR d.app = :app)",
     reason="a join order",
 )
 _DAYS_OF_USER = TextStatement(
-    f"SELECT d.day, SUM(d.activities) AS activities FROM figure_users u CROSS JOIN {OF_USER} AND d.user = u.key "
+    f"SELECT d.day, SUM(d.activities) AS activities FROM user_keys u CROSS JOIN {OF_USER} AND d.user = u.key "
     "WHERE u.user_id = :user AND t.day BETWEEN :first AND :last GROUP BY d.day",
     _DayCount,
     reason="a join order",
@@ -127,7 +127,7 @@ _IN_TAIL = Statement(
 _LAST_ACTIVITY = Statement(_U.select(_U.last_activity).where(_U.user_id == slot("user")))
 _TOTAL_SESSIONS = Statement(_U.select(_U.total_sessions).where(_U.user_id == slot("user")))
 _SESSIONS = TextStatement(
-    f"WITH RECURSIVE {SESSION_PARTS} SELECT COUNT(*) AS total, "
+    f"WITH RECURSIVE {SESSION_PARTITIONS} SELECT COUNT(*) AS total, "
     "AVG(CASE WHEN end_time IS NOT NULL THEN (end_time - start_time) / 1000.0 END) AS mean "
     f"FROM {BY_PART} WHERE user_id = :user AND (:app IS NULL OR app = :app)",
     _Sessions,

@@ -18,7 +18,7 @@ from peewee import SQL, fn
 from flashflow.backend.core.clock import DAY_MS
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.schemas.records import Record
-from flashflow.backend.store.activity.models import ActivityByUser, ActivityPart, UserActivity
+from flashflow.backend.store.activity.models import ActivityByUser, ActivityPartition, UserActivity
 from flashflow.backend.store.activity.session_rollup import ENGAGED
 from flashflow.backend.store.analytics import heavy_users
 from flashflow.backend.store.engine.models import BaseModel
@@ -50,8 +50,8 @@ AT_ONCE = 250_000
 """Activities of one window, about 100 bytes each; a single day may have more."""
 FAR = 10**9
 """A local day later than any; -FAR is earlier than any."""
-_AGGREGATED = "a.seq <= (SELECT through FROM figures_state)"
-_LIVE = "COALESCE((SELECT frozen_before FROM figures_state), -1)"
+_AGGREGATED = "a.seq <= (SELECT through FROM rollup_state)"
+_LIVE = "COALESCE((SELECT frozen_before FROM rollup_state), -1)"
 _LIVE_DAYS = f"day >= {_LIVE}"
 
 
@@ -97,7 +97,7 @@ _BOTH_APPS = (
     "(SELECT user, hour / 24 AS day, app, type FROM checking UNION SELECT user, hour / 24, 0, type FROM checking)"
 )
 _DURATION = "(end_time - start_time)"
-_APP = f"COALESCE((SELECT key FROM figure_names WHERE kind = {OTHER['app']} AND name = s.app), {OTHER['app']})"
+_APP = f"COALESCE((SELECT key FROM dimensions WHERE kind = {OTHER['app']} AND name = s.app), {OTHER['app']})"
 _IS_ENGAGED = ENGAGED.format(duration=_DURATION, pages="pages_visited")
 _DAYS = "user_days WHERE day BETWEEN :first AND :last"
 _PRESENT = f"(SELECT app, user, day FROM {_DAYS} UNION {{all}} SELECT 0, user, day FROM {_DAYS})"
@@ -158,11 +158,12 @@ WHOLE = (
         "1",
     ),
     Table(
-        ActivityPart,
-        f"WITH RECURSIVE found (part) AS (SELECT MIN(timestamp) >> {BITS} FROM user_activities UNION ALL "
-        f"SELECT (SELECT MIN(timestamp) >> {BITS} FROM user_activities WHERE timestamp >= (found.part + 1) << {BITS}) "
-        f"FROM found WHERE part IS NOT NULL) SELECT part FROM found WHERE EXISTS (SELECT 1 FROM user_activities a "
-        f"WHERE a.timestamp BETWEEN part << {BITS} AND (part << {BITS}) + {LONG - 1} AND {_AGGREGATED})",
+        ActivityPartition,
+        f"WITH RECURSIVE found (partition) AS (SELECT MIN(timestamp) >> {BITS} FROM user_activities UNION ALL SELECT "
+        f"(SELECT MIN(timestamp) >> {BITS} FROM user_activities WHERE timestamp >= (found.partition + 1) << {BITS}) "
+        "FROM found WHERE partition IS NOT NULL) "
+        "SELECT partition FROM found WHERE EXISTS (SELECT 1 FROM user_activities a "
+        f"WHERE a.timestamp BETWEEN partition << {BITS} AND (partition << {BITS}) + {LONG - 1} AND {_AGGREGATED})",
         within="1",
     ),
 )
@@ -241,17 +242,17 @@ _UNINDEXED = Statement(
         _IS_AGGREGATED,
         ~fn.EXISTS(
             _P.select(SQL("1")).where(
-                _P.part == partition(_A.timestamp), _P.user == _KEY, _P.at == _PLACE, _P.seq == _A.seq
+                _P.partition == partition(_A.timestamp), _P.user == _KEY, _P.at == _PLACE, _P.seq == _A.seq
             )
         ),
     )
 )
 _INDEX = Statement(
     _P.insert_from(
-        _A.select(slot("part"), _KEY, _PLACE, _A.seq)
+        _A.select(slot("partition"), _KEY, _PLACE, _A.seq)
         .where(_A.timestamp.between(slot("start"), slot("end")), _IS_AGGREGATED)
         .order_by(SQL("2"), SQL("3"), SQL("4")),
-        [_P.part, _P.user, _P.at, _P.seq],
+        [_P.partition, _P.user, _P.at, _P.seq],
     )
 )
 _DELETE_INDEX = Statement(_P.delete())
@@ -336,7 +337,7 @@ def rebuild(tx: Tx, local: LocalTime) -> None:
     four_week_blocks.keep_blocks(conn)
     _DELETE_INDEX.run(conn)
     for part, _, _ in partitions(conn, oldest=True):
-        _INDEX.run(conn, part=part, start=part << BITS, end=(part << BITS) + LONG - 1)
+        _INDEX.run(conn, partition=part, start=part << BITS, end=(part << BITS) + LONG - 1)
     heavy_users.rebuild(conn)
 
 

@@ -137,3 +137,26 @@ def from_100(conn: sqlite3.Connection, report: Report) -> None:
             (first, last),
         )
     _declare_as_bytes(conn, "user_sessions", "ip_address")
+
+
+_TABLES = {
+    "figure_users": "user_keys",
+    "figure_names": "dimensions",
+    "figures_state": "rollup_state",
+    "activity_parts": "activity_partitions",
+}
+_COLUMNS = (
+    ("activity_partitions", "part", "partition"),
+    ("activities_by_user", "part", "partition"),
+    ("user_type_days", "moments", "timestamps"),
+)
+
+
+def from_101(conn: sqlite3.Connection, report: Report) -> None:
+    """Name tables and columns of rollups by the terms of the documentation."""
+    report("names of tables and columns")
+    for old, new in _TABLES.items():
+        conn.execute(f"ALTER TABLE {old} RENAME TO {new}")
+        conn.execute("UPDATE OR REPLACE damaged_rows SET table_name = ? WHERE table_name = ?", (new, old))
+    for table, old, new in _COLUMNS:
+        conn.execute(f"ALTER TABLE {table} RENAME COLUMN {old} TO {new}")

@@ -104,3 +104,26 @@ _FLOW = (
     "last_at INTEGER, last_error TEXT) WITHOUT ROWID",
     "CREATE TABLE flow_declarations (kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID",
 )
+
+
+_RENAMES = """
+ALTER TABLE deliveries RENAME COLUMN carrier_seq TO digest_seq;
+ALTER TABLE deliveries RENAME COLUMN in_turn TO failed_over;
+ALTER TABLE rule_mark RENAME COLUMN judged TO evaluated_to;
+DROP INDEX IF EXISTS deliveries_carried;
+CREATE INDEX deliveries_digest ON deliveries (digest_seq) WHERE digest_seq IS NOT NULL
+"""
+_SEARCH_TRIGGERS = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'search!_%' ESCAPE '!'"
+
+
+def from_102(conn: sqlite3.Connection, report: Report) -> None:
+    """Name columns by the terms of the documentation."""
+    report("names of columns")
+    # ALTER TABLE reads every trigger and fails on those of an index that this SQLite does not support.
+    triggers = conn.execute(_SEARCH_TRIGGERS).fetchall()
+    for name, _ in triggers:
+        conn.execute(f"DROP TRIGGER {name}")
+    for statement in _RENAMES.split(";\n"):
+        conn.execute(statement)
+    for _, sql in triggers:
+        conn.execute(sql)

@@ -9,7 +9,7 @@
     failed, dead   -> decided again                                       redecide: a retry
 
 A pending delivery is queued while ``next_attempt_at`` is set. Without it, it waits for its notification's scheduled
-time or is bundled: the digest delivery ``carrier_seq`` sends it along and passes its outcome on. Services decide, this
+time or is bundled: the digest delivery ``digest_seq`` sends it along and passes its outcome on. Services decide, this
 module writes; every function with a ``tx`` runs in the writer's transaction. Times are milliseconds since 1970.
 """
 
@@ -91,10 +91,10 @@ _REDECIDE = Statement(
     _D.update(
         {
             **slots(
-                _D.status, _D.code, _D.reason, _D.device_seq, _D.route, _D.next_attempt_at, _D.release_at, _D.in_turn,
-                _D.updated_at,
+                _D.status, _D.code, _D.reason, _D.device_seq, _D.route, _D.next_attempt_at, _D.release_at,
+                _D.failed_over, _D.updated_at,
             ),
-            **dict.fromkeys((_D.carrier_seq, _D.lease_until, _D.tried_since, _D.retry_until)),
+            **dict.fromkeys((_D.digest_seq, _D.lease_until, _D.tried_since, _D.retry_until)),
             _D.tries: Case(None, [(slot("fresh"), 0)], _D.tries),
         }
     ).where(_THIS)
@@ -125,10 +125,10 @@ def replace_deliveries(tx: Tx, notification_seq: int, deliveries: Sequence[NewDe
     insert_deliveries(tx, deliveries)
 
 
-def redecide(tx: Tx, seq: int, decision: Decision, *, fresh: bool = False, in_turn: bool = False) -> None:
+def redecide(tx: Tx, seq: int, decision: Decision, *, fresh: bool = False, failed_over: bool = False) -> None:
     """Apply a new decision to a stored delivery; its retry period starts with its next attempt.
 
-    ``fresh`` resets the attempt count; ``in_turn`` marks a fail-over stage whose turn has come.
+    ``fresh`` resets the attempt count; ``failed_over`` marks a fail-over stage whose time has come.
     """
     _REDECIDE.run(
         tx.conn,
@@ -140,7 +140,7 @@ def redecide(tx: Tx, seq: int, decision: Decision, *, fresh: bool = False, in_tu
         route=decision.route,
         next_attempt_at=decision.due if decision.status == "pending" else None,
         release_at=decision.due if decision.status == "held" else None,
-        in_turn=in_turn,
+        failed_over=failed_over,
         updated_at=tx.now_ms,
         fresh=fresh,
     )
@@ -250,7 +250,7 @@ def advance_failover(tx: Tx, notification_seq: int) -> None:
     _ADVANCE_FAILOVER.run(tx.conn, now=tx.now_ms, notification=notification_seq)
 
 
-# --- digests: one delivery carries others of the same user and channel ------------------------------------------------
+# --- digests: one delivery bundles others of the same user and channel ------------------------------------------------
 
 
 class _Bundled(NamedTuple):
@@ -258,7 +258,7 @@ class _Bundled(NamedTuple):
     id: str
 
 
-_IN_BUNDLE = (_D.carrier_seq == slot("carrier")) & _PENDING
+_IN_BUNDLE = (_D.digest_seq == slot("digest")) & _PENDING
 _BUNDLE = Statement(
     _D.update(
         {
@@ -267,18 +267,18 @@ _BUNDLE = Statement(
             _D.reason: "On its way in a summary.",
             _D.next_attempt_at: None,
             _D.release_at: None,
-            **slots(_D.route, _D.carrier_seq, _D.updated_at),
+            **slots(_D.route, _D.digest_seq, _D.updated_at),
         }
     ).where(_THIS)
 )
-_NEXT_CARRIER = Statement(
+_NEXT_DIGEST = Statement(
     _D.select(*columns(_D, _Bundled)).where(_IN_BUNDLE).order_by(_D.notification_seq.desc()).limit(1), _Bundled
 )
-_CHANGE_CARRIER = Statement(_D.update(slots(_D.carrier_seq)).where(_IN_BUNDLE))
+_CHANGE_DIGEST = Statement(_D.update(slots(_D.digest_seq)).where(_IN_BUNDLE))
 _PROMOTE = Statement(
     _D.update(
         {
-            _D.carrier_seq: None,
+            _D.digest_seq: None,
             _D.code: "queued",
             _D.reason: "On its way.",
             _D.next_attempt_at: slot("now"),
@@ -293,17 +293,17 @@ _RESOLVE = Statement(
 )
 
 
-def bundle(tx: Tx, seq: int, carrier_seq: int, route: str) -> None:
-    """Send a delivery along with the digest delivery ``carrier_seq``."""
-    _BUNDLE.run(tx.conn, seq=seq, route=route, carrier_seq=carrier_seq, updated_at=tx.now_ms)
+def bundle(tx: Tx, seq: int, digest_seq: int, route: str) -> None:
+    """Send a delivery along with the digest delivery ``digest_seq``."""
+    _BUNDLE.run(tx.conn, seq=seq, route=route, digest_seq=digest_seq, updated_at=tx.now_ms)
 
 
-def promote_next_carrier(tx: Tx, seq: int) -> None:
-    """Queue the newest delivery bundled in ``seq``, which is not sent, as the carrier of the others."""
-    following = _NEXT_CARRIER.one(tx.conn, carrier=seq)
+def promote_next_digest(tx: Tx, seq: int) -> None:
+    """Queue the newest delivery bundled in ``seq``, which is not sent, as the digest of the others."""
+    following = _NEXT_DIGEST.one(tx.conn, digest=seq)
     if following is None:
         return
-    _CHANGE_CARRIER.run(tx.conn, carrier=seq, carrier_seq=following.seq)
+    _CHANGE_DIGEST.run(tx.conn, digest=seq, digest_seq=following.seq)
     _PROMOTE.run(tx.conn, seq=following.seq, now=tx.now_ms)
     wake_outbox(tx, following.id)
 
@@ -312,7 +312,7 @@ def _resolve_bundled(tx: Tx, seq: int, outcome: Outcome) -> list[int]:
     """Pass the final outcome of a digest delivery on to its bundled deliveries; return their notifications."""
     rows = _RESOLVE.all(
         tx.conn,
-        carrier=seq,
+        digest=seq,
         status=_STATUS.get(outcome.outcome, "dead"),
         reason=f"In a summary: {outcome.text}"[:400],
         updated_at=tx.now_ms,
@@ -332,7 +332,7 @@ class HeldDelivery(NamedTuple):
     channel: str
     device_seq: int | None
     code: str
-    in_turn: bool
+    failed_over: bool
     updated_at: int
     release_at: int
     user_id: str
@@ -346,7 +346,7 @@ class HeldDelivery(NamedTuple):
 
 _HELD_ROWS = (
     _D.select(
-        _D.seq, _D.id, _D.notification_seq, _D.channel, _D.device_seq, _D.code, _D.in_turn, _D.updated_at,
+        _D.seq, _D.id, _D.notification_seq, _D.channel, _D.device_seq, _D.code, _D.failed_over, _D.updated_at,
         _D.release_at, _N.user_id, _N.notification_type, _N.channels, _N.category, _N.device_tokens, _N.expires_at,
         _N.read_at,
     )
@@ -407,23 +407,23 @@ def apply_release(tx: Tx, released: Sequence[tuple[HeldDelivery, Decision]], dig
     """Apply the new decisions of held deliveries.
 
     Deliveries held for a reason among ``digests`` and pending now are bundled by user, channel and device; the one of
-    the newest notification carries the others.
+    the newest notification bundles the others.
     """
     groups: dict[tuple[str, str, int | None], list[tuple[HeldDelivery, Decision]]] = {}
     for held, decision in released:
         if decision.status == "pending" and held.code in digests:
             groups.setdefault((held.user_id, held.channel, held.device_seq), []).append((held, decision))
             continue
-        redecide(tx, held.seq, decision, in_turn=held.in_turn or held.code == "failover")
+        redecide(tx, held.seq, decision, failed_over=held.failed_over or held.code == "failover")
         if decision.status == "pending":
             wake_outbox(tx, held.id)
     for group in groups.values():
-        carrier, decision = max(group, key=lambda pair: pair[0].notification_seq)
-        redecide(tx, carrier.seq, decision)
-        wake_outbox(tx, carrier.id)
+        digest, decision = max(group, key=lambda pair: pair[0].notification_seq)
+        redecide(tx, digest.seq, decision)
+        wake_outbox(tx, digest.id)
         for held, _ in group:
-            if held.seq != carrier.seq:
-                bundle(tx, held.seq, carrier.seq, decision.route)
+            if held.seq != digest.seq:
+                bundle(tx, held.seq, digest.seq, decision.route)
     _advance_and_settle(tx, {held.notification_seq for held, _ in released})
 
 
@@ -509,7 +509,7 @@ def _with_recipient(*selected: Any) -> ModelSelect[Any]:
 
 
 _WITH_BUNDLED = Statement(
-    _with_recipient(*_CHECKS).where(among(_D.seq, "seqs") | (among(_D.carrier_seq, "seqs") & _PENDING)), _Checked
+    _with_recipient(*_CHECKS).where(among(_D.seq, "seqs") | (among(_D.digest_seq, "seqs") & _PENDING)), _Checked
 )
 _CANCEL = Statement(
     _D.update(
@@ -526,7 +526,7 @@ _SUPPRESS = (
             _D.status: "suppressed",
             _D.next_attempt_at: None,
             _D.release_at: None,
-            _D.carrier_seq: None,
+            _D.digest_seq: None,
             **slots(_D.code, _D.reason, _D.updated_at),
         }
     )
@@ -583,7 +583,7 @@ def _cancel(tx: Tx, cancellations: Mapping[int, Cancellation]) -> list[int]:
     """End these deliveries; deliveries bundled in them are sent without them. Return their notifications."""
     for seq, cancellation in cancellations.items():
         _CANCEL.run(tx.conn, seq=seq, updated_at=tx.now_ms, **cancellation._asdict())
-        promote_next_carrier(tx, seq)
+        promote_next_digest(tx, seq)
     rows = _NOTIFICATIONS_OF.all(tx.conn, seqs=list(cancellations))
     return [notification_seq for (notification_seq,) in rows]
 
@@ -602,7 +602,7 @@ def suppress_unsent(tx: Tx, notification_seq: int, code: str, reason: str, *, on
     suppress = _SUPPRESS_INTERRUPTING if only_interrupting else _SUPPRESS_ALL
     rows = suppress.all(tx.conn, notification=notification_seq, code=code, reason=reason, updated_at=tx.now_ms)
     for (seq,) in rows:
-        promote_next_carrier(tx, seq)
+        promote_next_digest(tx, seq)
 
 
 def has_external_delivery(tx: Tx, notification_seq: int) -> bool:
@@ -651,7 +651,7 @@ class Sendable(NamedTuple):
     registered_at: int | None
     email: str | None
     phone: str | None
-    carries: bool
+    is_digest: bool
 
 
 class BeforeClaim(NamedTuple):
@@ -665,7 +665,7 @@ class BeforeClaim(NamedTuple):
 
 
 _OTHER_DUE = _D.alias("due")
-_CARRIED = _D.alias("carried")
+_IN_DIGEST = _D.alias("in_digest")
 _DUE = (
     _OTHER_DUE.select(_OTHER_DUE.seq)
     .where(
@@ -684,7 +684,7 @@ _SENDABLE = Statement(
         _N.actions, _N.collapse_key, _N.count.alias("occurrences"), _N.created_at,
         fn.COALESCE(_K.critical, False).alias("critical"), _T.token, _T.platform, _T.updated_at.alias("registered_at"),
         _C.email, _C.phone,
-        fn.EXISTS(_CARRIED.select(SQL("1")).where(_CARRIED.carrier_seq == _D.seq)).alias("carries"),
+        fn.EXISTS(_IN_DIGEST.select(SQL("1")).where(_IN_DIGEST.digest_seq == _D.seq)).alias("is_digest"),
     )
     .where(_D.seq.in_(_DUE))
     .order_by(_D.next_attempt_at),
@@ -855,7 +855,7 @@ class _Attempted(NamedTuple):
     device_seq: int | None
     status: str
     code: str | None
-    carries: bool
+    is_digest: bool
 
 
 _ATTEMPT = Statement(
@@ -887,7 +887,7 @@ def _attempted(count: int) -> Statement[_Attempted]:
     return Statement(
         _D.select(
             as_stored(_D.id), _D.seq, _D.notification_seq, _D.device_seq, _D.status, _D.code,
-            fn.EXISTS(_CARRIED.select(SQL("1")).where(_CARRIED.carrier_seq == _D.seq)).alias("carries"),
+            fn.EXISTS(_IN_DIGEST.select(SQL("1")).where(_IN_DIGEST.digest_seq == _D.seq)).alias("is_digest"),
         ).where(_D.id.in_([slot(f"id{place}") for place in range(count)])),
         _Attempted,
     )  # fmt: skip
@@ -918,7 +918,7 @@ def record_attempts(tx: Tx, attempts: Sequence[AttemptResult]) -> None:
     for row in rows:
         attempt = by_id[row.id]
         touched = {row.notification_seq: None}
-        if row.carries and row.seq in moves and attempt.retry is None:
+        if row.is_digest and row.seq in moves and attempt.retry is None:
             touched |= dict.fromkeys(_resolve_bundled(tx, row.seq, attempt.outcome))
         if row.device_seq is not None:
             _update_device(tx, row.device_seq, attempt)
@@ -976,7 +976,7 @@ _RETRIABLE = Statement(
     ),
     Retriable,
 )
-_RETRY_NOW = Statement(_D.update(slots(_D.next_attempt_at)).where(_THIS, _D.carrier_seq.is_null()))
+_RETRY_NOW = Statement(_D.update(slots(_D.next_attempt_at)).where(_THIS, _D.digest_seq.is_null()))
 
 
 def retriable(tx: Tx, notification_seq: int) -> list[Retriable]:

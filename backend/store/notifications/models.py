@@ -159,8 +159,8 @@ class Delivery(BaseModel):
     tries = zero()
     route = TextField(constraints=[Default("''")])
     release_at = MillisecondsField(null=True)
-    carrier_seq = BigIntegerField(null=True)
-    in_turn = false()
+    digest_seq = BigIntegerField(null=True)
+    failed_over = false()
     tried_since = MillisecondsField(null=True)
     retry_until = MillisecondsField(null=True)
 
@@ -178,7 +178,7 @@ Delivery.add_index(
 )
 Delivery.add_index(Delivery.lease_until, name="deliveries_leased", where=Delivery.status == "sending")
 Delivery.add_index(Delivery.release_at, name="deliveries_held", where=Delivery.status == "held")
-Delivery.add_index(Delivery.carrier_seq, name="deliveries_carried", where=Delivery.carrier_seq.is_null(False))
+Delivery.add_index(Delivery.digest_seq, name="deliveries_digest", where=Delivery.digest_seq.is_null(False))
 
 
 class DeliveryAttempt(BaseModel):
@@ -452,7 +452,7 @@ RuleUse.add_index(RuleUse.user_id, name="rule_uses_user")
 class RuleMark(BaseModel):
     """One row: the activity up to which rules were evaluated, and the revision of the rules."""
 
-    judged = BigIntegerField()
+    evaluated_to = BigIntegerField()
     revision = BigIntegerField()
 
     class Meta:

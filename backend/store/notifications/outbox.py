@@ -138,7 +138,7 @@ class _Text(NamedTuple):
 _BUNDLED = Statement(
     _D.select(_N.title, _N.message)
     .join(_N, on=_N.seq == _D.notification_seq)
-    .where(_D.carrier_seq == slot("carrier"), _D.status == "pending")
+    .where(_D.digest_seq == slot("digest"), _D.status == "pending")
     .order_by(_N.seq.desc()),
     _Text,
 )
@@ -147,7 +147,7 @@ _decode_actions = msgspec.json.Decoder(tuple[Link, ...]).decode
 
 def _message(conn: sqlite3.Connection, row: Sendable) -> DeliveryMessage:
     title, message = row.title, row.message
-    bundled = _BUNDLED.all(conn, carrier=row.seq) if row.carries else []
+    bundled = _BUNDLED.all(conn, digest=row.seq) if row.is_digest else []
     if bundled:
         title, message = summary([(title, message), *bundled])
     elif row.occurrences > 1:

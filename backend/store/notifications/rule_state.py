@@ -14,9 +14,9 @@ from flashflow.backend.store.notifications.models import Rule, RuleMark, RuleUse
 
 
 class Mark(NamedTuple):
-    """``judged``: ``seq`` of the last evaluated activity; ``revision`` grows with every change of a rule."""
+    """``evaluated_to``: ``seq`` of the last evaluated activity; ``revision`` grows with every change of a rule."""
 
-    judged: int
+    evaluated_to: int
     revision: int
 
 
@@ -34,9 +34,9 @@ def mark(conn: sqlite3.Connection) -> Mark:
     return found
 
 
-def move_mark(tx: Tx, judged: int) -> None:
-    """Record that every activity up to ``judged`` is evaluated."""
-    _MOVE_MARK.run(tx.conn, judged=judged)
+def move_mark(tx: Tx, evaluated_to: int) -> None:
+    """Record that every activity up to ``evaluated_to`` is evaluated."""
+    _MOVE_MARK.run(tx.conn, evaluated_to=evaluated_to)
 
 
 def step_back(tx: Tx, last_seq: int) -> None:
@@ -76,11 +76,11 @@ def delete_expired_state(tx: Tx) -> int:
 
 
 _MARK = Statement(RuleMark.select(*columns(RuleMark, Mark)), Mark)
-_MOVE_MARK = Statement(RuleMark.update(slots(RuleMark.judged)))
-_LOWER_MARK = Statement(RuleMark.update({RuleMark.judged: fn.MIN(RuleMark.judged, slot("last"))}))
+_MOVE_MARK = Statement(RuleMark.update(slots(RuleMark.evaluated_to)))
+_LOWER_MARK = Statement(RuleMark.update({RuleMark.evaluated_to: fn.MIN(RuleMark.evaluated_to, slot("last"))}))
 _LOWER_RULES = Statement(Rule.update({Rule.after_seq: slot("last")}).where(Rule.after_seq > slot("last")))
 _LATEST_KNOWN = Statement(
-    RuleMark.select(fn.MAX(RuleMark.judged, Rule.select(fn.COALESCE(fn.MAX(Rule.after_seq), 0))).alias("latest"))
+    RuleMark.select(fn.MAX(RuleMark.evaluated_to, Rule.select(fn.COALESCE(fn.MAX(Rule.after_seq), 0))).alias("latest"))
 )
 _OF_BOTH = (RuleUse.rule_seq == slot("rule_seq")) & (RuleUse.user_id == slot("user_id"))
 _STATE = Statement(RuleUse.select(*columns(RuleUse, RuleState)).where(_OF_BOTH), RuleState)

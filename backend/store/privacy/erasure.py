@@ -39,7 +39,7 @@ from flashflow.backend.store.privacy.retention import (
 )
 from flashflow.backend.store.privacy.rollup_erasure import subtract_key, subtract_sessions
 from flashflow.backend.store.rollups.models import UserKey
-from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTS
+from flashflow.backend.store.rollups.partitions import BY_PART, SESSION_PARTITIONS
 
 SLICE = 200
 """Rows of the large tables deleted in one transaction: about 10 ms of the writer's time."""
@@ -368,7 +368,7 @@ _ACTIVITIES = Statement(
     _Activity,
 )
 _SESSIONS = TextStatement(
-    f"WITH RECURSIVE {SESSION_PARTS} SELECT seq, id, shared FROM {BY_PART} WHERE user_id = :user LIMIT :limit",
+    f"WITH RECURSIVE {SESSION_PARTITIONS} SELECT seq, id, shared FROM {BY_PART} WHERE user_id = :user LIMIT :limit",
     _Session,
     reason="an index hint",
 )

@@ -28,7 +28,7 @@ from flashflow.backend.store.notifications.notifications import (
     rows_at,
     to_notification,
 )
-from flashflow.backend.store.rollups.partitions import ALWAYS, BY_PART, SESSION_PARTS
+from flashflow.backend.store.rollups.partitions import ALWAYS, BY_PART, SESSION_PARTITIONS
 
 T = TypeVar("T")
 SLICE = 500
@@ -71,7 +71,7 @@ def sessions(store: Store, which: ExportFilter) -> Iterator[Sequence[Session]]:
         return _by_seq(
             store, "user_sessions", SESSION_SEQS.last, query, values, lambda row: to_session(SessionRow._make(row))
         )
-    query = f"WITH RECURSIVE {SESSION_PARTS} SELECT seq FROM {BY_PART}{clause(where)} ORDER BY seq"
+    query = f"WITH RECURSIVE {SESSION_PARTITIONS} SELECT seq FROM {BY_PART}{clause(where)} ORDER BY seq"
     seqs = store.read(lambda conn: array("q", (seq for (seq,) in conn.execute(query, values))))
     return _at(store, seqs, sessions_at, to_session)
 

@@ -80,7 +80,7 @@ def delete_from_user_index(conn: sqlite3.Connection, entries: Iterable[Entry]) -
         _DELETE_ENTRY.run(
             conn,
             user=entry.user_id,
-            part=entry.timestamp >> BITS,
+            partition=entry.timestamp >> BITS,
             at=entry.timestamp & LONG - 1,
             seq=entry.seq,
         )
@@ -154,7 +154,7 @@ _NOTE_PRUNED = Statement(models.Pruned.update(before=fn.MAX(models.Pruned.before
 _DELETE_ENTRY = Statement(
     ActivityByUser.delete().where(
         ActivityByUser.user == UserKey.select(UserKey.key).where(UserKey.user_id == slot("user")),
-        ActivityByUser.part == slot("part"),
+        ActivityByUser.partition == slot("partition"),
         ActivityByUser.at == slot("at"),
         ActivityByUser.seq == slot("seq"),
     )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from peewee import SQL, fn
 
 from flashflow.backend.core.timezones import LocalTime
-from flashflow.backend.store.activity.models import ActivityByUser, ActivityPart, UserSession
+from flashflow.backend.store.activity.models import ActivityByUser, ActivityPartition, UserSession
 from flashflow.backend.store.activity.session_rollup import Counted, change, engaged, first_live_day
 from flashflow.backend.store.analytics import heavy_users
 from flashflow.backend.store.engine.statement import Statement, TextStatement, among, columns, slot
@@ -79,26 +79,26 @@ def subtract_key(tx: Tx, user_id: str) -> None:
 def _subtract_activities(tx: Tx, user: int) -> None:
     """Subtract the user's activities from hours and names; delete names that no other user has."""
     conn = tx.conn
-    conn.execute("DROP TABLE IF EXISTS temp.forgetting")
-    conn.execute(FORGETTING)
+    conn.execute("DROP TABLE IF EXISTS temp.erasing")
+    conn.execute(ERASING)
     _FILL.run(conn, user=user)
     for statement in (*_SUBTRACT_HOURS, *_SUBTRACT_NAMES):
         statement.run(conn)
-    conn.execute("DROP TABLE forgetting")
+    conn.execute("DROP TABLE erasing")
 
 
-FORGETTING = f"CREATE TEMP TABLE forgetting (user, {', '.join(VALUES)}, hour, timestamp, seq)"
+ERASING = f"CREATE TEMP TABLE erasing (user, {', '.join(VALUES)}, hour, timestamp, seq)"
 _FILL = TextStatement(
-    f"INSERT INTO forgetting {keyed_rows('local_hour(a.timestamp)', rows_of_user(':user'), '{other}')}",
+    f"INSERT INTO erasing {keyed_rows('local_hour(a.timestamp)', rows_of_user(':user'), '{other}')}",
     reason="a temporary table",
 )
 _SUBTRACT_HOURS = [
     TextStatement(sql, reason="a temporary table")
     for sql in (
         "UPDATE activity_hours SET activities = activities - gone.n FROM (SELECT hour, app, type, COUNT(*) AS n "
-        "FROM forgetting GROUP BY 1, 2, 3) gone WHERE activity_hours.hour = gone.hour "
+        "FROM erasing GROUP BY 1, 2, 3) gone WHERE activity_hours.hour = gone.hour "
         "AND activity_hours.app = gone.app AND activity_hours.type = gone.type",
-        "DELETE FROM activity_hours WHERE activities <= 0 AND hour IN (SELECT hour FROM forgetting)",
+        "DELETE FROM activity_hours WHERE activities <= 0 AND hour IN (SELECT hour FROM erasing)",
     )
 ]
 _SUBTRACT_NAMES = [
@@ -106,12 +106,12 @@ _SUBTRACT_NAMES = [
     for kind in ("page", "feature", "referrer", "type")  # types last: rows of the other kinds refer to them
     for sql in (
         "UPDATE name_days SET activities = activities - gone.n FROM (SELECT hour / 24 AS day, app, "
-        "{kind} AS name, type, COUNT(*) AS n FROM forgetting WHERE {kind} IS NOT NULL GROUP BY 1, 2, 3, 4) gone "
+        "{kind} AS name, type, COUNT(*) AS n FROM erasing WHERE {kind} IS NOT NULL GROUP BY 1, 2, 3, 4) gone "
         "WHERE kind = {number} AND name_days.day = gone.day AND name_days.app = gone.app "
         "AND name_days.name = gone.name AND name_days.type = gone.type",
-        "DELETE FROM name_days WHERE kind = {number} AND activities <= 0 AND day IN (SELECT hour / 24 FROM forgetting)",
-        "DELETE FROM figure_names WHERE kind = {number} AND name <> '' AND NOT marked "
-        "AND key IN (SELECT {kind} FROM forgetting) AND key NOT IN (SELECT name FROM name_days WHERE kind = {number})",
+        "DELETE FROM name_days WHERE kind = {number} AND activities <= 0 AND day IN (SELECT hour / 24 FROM erasing)",
+        "DELETE FROM dimensions WHERE kind = {number} AND name <> '' AND NOT marked "
+        "AND key IN (SELECT {kind} FROM erasing) AND key NOT IN (SELECT name FROM name_days WHERE kind = {number})",
     )
 ]
 
@@ -156,7 +156,8 @@ def _subtract_active_days(tx: Tx, user: int) -> None:
 _SEEN = Statement(UserSpan.select(SQL("1")).where(UserSpan.app == 0, UserSpan.user == slot("user")))
 _DELETE_ENTRIES = Statement(
     ActivityByUser.delete().where(
-        ActivityByUser.part.in_(ActivityPart.select(ActivityPart.part)), ActivityByUser.user == slot("user")
+        ActivityByUser.partition.in_(ActivityPartition.select(ActivityPartition.partition)),
+        ActivityByUser.user == slot("user"),
     )
 )
 _DELETE_KEY = Statement(UserKey.delete().where(UserKey.key == slot("user")))

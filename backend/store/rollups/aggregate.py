@@ -1,4 +1,4 @@
-"""Aggregation of activities into the rollups, in batches, in one transaction with ``figures_state.through``.
+"""Aggregation of activities into the rollups, in batches, in one transaction with ``rollup_state.through``.
 
 Row by row, the rollups by user would cost several WAL pages an activity (a third of a write); in batches, each in its
 table's order, they cost a tenth of that. Activities after ``through`` (the tail) are aggregated before each query, so
@@ -61,11 +61,11 @@ def keyed_rows(hour: str, source: str, absent: str = str(ABSENT)) -> str:
     """Build a SELECT of the activities ``a`` of ``source``: user, app, type, page, feature, referrer as keys, ``hour``,
     timestamp and seq. A name without a key is ``absent``, where ``{other}`` stands for its kind's “all others”."""
     names = ", ".join(
-        f"CASE WHEN {value} IS NOT NULL THEN COALESCE((SELECT key FROM figure_names "
+        f"CASE WHEN {value} IS NOT NULL THEN COALESCE((SELECT key FROM dimensions "
         f"WHERE kind = {OTHER[kind]} AND name = {value}), {absent.format(other=OTHER[kind])}) END"
         for kind, value in VALUES.items()
     )
-    user = "(SELECT key FROM figure_users u WHERE u.user_id = a.user_id)"
+    user = "(SELECT key FROM user_keys u WHERE u.user_id = a.user_id)"
     return f"SELECT {user}, {names}, {hour}, a.timestamp, a.seq FROM {source}"
 
 
@@ -101,8 +101,8 @@ _EMPTY_NEW_DAYS = TextStatement("DELETE FROM temp.new_days", reason="a temporary
 _BY_USER = (
     f"INSERT INTO activities_by_user SELECT {partition_of('timestamp')}, user, {place_in('timestamp')}, seq "
     "FROM temp.batch ORDER BY 1, 2, 3, 4",
-    f"INSERT INTO activity_parts SELECT DISTINCT {partition_of('timestamp')} FROM temp.batch WHERE true "
-    "ON CONFLICT (part) DO NOTHING",
+    f"INSERT INTO activity_partitions SELECT DISTINCT {partition_of('timestamp')} FROM temp.batch WHERE true "
+    "ON CONFLICT (partition) DO NOTHING",
 )
 
 # A user's first activity of a day: of any type (0) or of one, in any app (0) or in one.

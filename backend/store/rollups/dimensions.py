@@ -15,7 +15,7 @@ from peewee import SQL, fn
 from flashflow.backend.core.events import Event
 from flashflow.backend.store.engine.statement import Statement, TextStatement, slot, slots
 from flashflow.backend.store.engine.writer import Tx
-from flashflow.backend.store.rollups.models import OTHER, NameKey, UserKey
+from flashflow.backend.store.rollups.models import OTHER, Dimension, UserKey
 
 MOST_AGENTS = 1_000
 MOST = {"app": 1_000, "type": 1_000, "page": 10_000, "feature": 5_000, "referrer": 5_000}
@@ -130,18 +130,18 @@ def _count(conn: sqlite3.Connection, kind: str) -> int:
     return int(_COUNT.value(conn, kind=OTHER[kind])) - 1
 
 
-_KEY = Statement(NameKey.select(NameKey.key).where(NameKey.kind == slot("kind"), NameKey.name == slot("name")))
-_COUNT = Statement(NameKey.select(fn.COUNT(SQL("*"))).where(NameKey.kind == slot("kind")))
-_ADD_NAME = Statement(NameKey.insert(slots(NameKey.kind, NameKey.name)))
-_MARKED = Statement(NameKey.select(NameKey.name).where(NameKey.kind == OTHER["type"], NameKey.marked))
+_KEY = Statement(Dimension.select(Dimension.key).where(Dimension.kind == slot("kind"), Dimension.name == slot("name")))
+_COUNT = Statement(Dimension.select(fn.COUNT(SQL("*"))).where(Dimension.kind == slot("kind")))
+_ADD_NAME = Statement(Dimension.insert(slots(Dimension.kind, Dimension.name)))
+_MARKED = Statement(Dimension.select(Dimension.name).where(Dimension.kind == OTHER["type"], Dimension.marked))
 _USER_KEY = Statement(UserKey.select(UserKey.key).where(UserKey.user_id == slot("user")))
 _ADD_USERS = TextStatement(
-    f"INSERT INTO figure_users (user_id) SELECT DISTINCT a.user_id FROM {TAIL} ON CONFLICT (user_id) DO NOTHING",
+    f"INSERT INTO user_keys (user_id) SELECT DISTINCT a.user_id FROM {TAIL} ON CONFLICT (user_id) DO NOTHING",
     reason="an index hint",
 )
 _NEW_NAMES = {
     kind: TextStatement(
-        f"SELECT {value} AS name FROM {TAIL} AND name IS NOT NULL AND NOT EXISTS (SELECT 1 FROM figure_names n "
+        f"SELECT {value} AS name FROM {TAIL} AND name IS NOT NULL AND NOT EXISTS (SELECT 1 FROM dimensions n "
         f"WHERE n.kind = {OTHER[kind]} AND n.name = {value}) GROUP BY 1 ORDER BY MIN(seq)",
         reason="an index hint",
     )

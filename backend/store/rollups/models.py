@@ -3,7 +3,7 @@
 - Users and names are integer keys (``dimensions``); ``app`` 0 and ``type`` 0 mean all.
 - ``day``: local days since 1970-01-01 by the workspace's clock; ``week``: seven of them; ``hour``: 24 a day.
 - ``at``: a user's first activity of a day, in milliseconds after the UTC midnight of the day of the same number
-  (shorter than a timestamp; may be negative); ``span``: the milliseconds from it to the last; ``moments``: see
+  (shorter than a timestamp; may be negative); ``span``: the milliseconds from it to the last; ``timestamps``: see
   ``packed_timestamps``.
 """
 
@@ -29,10 +29,10 @@ class UserKey(BaseModel):
     user_id = TextField(constraints=[SQL("UNIQUE")])
 
     class Meta:
-        table_name = "figure_users"
+        table_name = "user_keys"
 
 
-class NameKey(BaseModel):
+class Dimension(BaseModel):
     """The integer key of a name of a kind (OTHER); ``marked``: a type of key activities."""
 
     key = BigIntegerField(primary_key=True)
@@ -41,10 +41,10 @@ class NameKey(BaseModel):
     marked = false()
 
     class Meta:
-        table_name = "figure_names"
+        table_name = "dimensions"
         constraints: ClassVar = [SQL("UNIQUE (kind, name)")]
         initial_rows: ClassVar = tuple(
-            f"INSERT INTO figure_names (key, kind, name) VALUES ({kind}, {kind}, '')" for kind in OTHER.values()
+            f"INSERT INTO dimensions (key, kind, name) VALUES ({kind}, {kind}, '')" for kind in OTHER.values()
         )
 
 
@@ -64,9 +64,9 @@ class RollupState(BaseModel):
     sessions_counted = BigIntegerField(null=True)
 
     class Meta:
-        table_name = "figures_state"
+        table_name = "rollup_state"
         primary_key = False
-        initial_rows: ClassVar = ("INSERT INTO figures_state (through, zone) VALUES (0, '')",)
+        initial_rows: ClassVar = ("INSERT INTO rollup_state (through, zone) VALUES (0, '')",)
 
 
 class UserDay(BaseModel):
@@ -97,7 +97,7 @@ class UserTypeDay(BaseModel):
     activities = BigIntegerField()
     at = BigIntegerField()
     span = BigIntegerField()
-    moments = BytesField(null=True)
+    timestamps = BytesField(null=True)
 
     class Meta:
         table_name = "user_type_days"

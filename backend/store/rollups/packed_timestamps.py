@@ -1,9 +1,9 @@
 """Packed timestamps: a user's activities of one type and day between the first and the last, in few bytes each.
 
 A funnel needs the first timestamp after another one. Without this column it would read the raw rows of every user, 100
-times slower. ``user_type_days.moments`` has the milliseconds since the day's first activity, ascending, big-endian, in
-three bytes each where the last is less than 2**24 milliseconds after the first, four bytes otherwise. It is NULL for up
-to two activities (none in between) and for more than MOST (queries read the raw rows).
+times slower. ``user_type_days.timestamps`` has the milliseconds since the day's first activity, ascending, big-endian,
+in three bytes each where the last is less than 2**24 milliseconds after the first, four bytes otherwise. It is NULL for
+up to two activities (none in between) and for more than MOST (queries read the raw rows).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-COLUMN = "moments"
+COLUMN = "timestamps"
 """The column of ``user_type_days``."""
 MOST = 64
 """Activities of one type, user, app and day up to which timestamps are packed: each aggregation rewrites the day's."""

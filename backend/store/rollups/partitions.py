@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from peewee import SQL, ColumnBase, Expression, fn
 
-from flashflow.backend.store.activity.models import PARTITION_BITS, ActivityByUser, ActivityPart, UserSession
+from flashflow.backend.store.activity.models import PARTITION_BITS, ActivityByUser, ActivityPartition, UserSession
 from flashflow.backend.store.engine.statement import Statement, slot
 from flashflow.backend.store.privacy.models import Pruned
 
@@ -49,9 +49,9 @@ def place_in(timestamp: str) -> str:
 
 def between(low: str, high: str) -> str:
     """Build the condition to join partitions ``t`` with index entries ``p`` from ``low`` to ``high``, both included."""
-    start = f"(t.part << {BITS})"
+    start = f"(t.partition << {BITS})"
     return (
-        f"t.part BETWEEN {partition_of(low)} AND {partition_of(high)} "
+        f"t.partition BETWEEN {partition_of(low)} AND {partition_of(high)} "
         f"AND p.at BETWEEN ({low}) - {start} AND ({high}) - {start}"
     )
 
@@ -59,7 +59,7 @@ def between(low: str, high: str) -> str:
 def rows_of_user(user: str) -> str:
     """Build SQL for all indexed activities ``a`` of the user with the key ``user``."""
     return (
-        "activity_parts t CROSS JOIN activities_by_user p ON p.part = t.part "
+        "activity_partitions t CROSS JOIN activities_by_user p ON p.partition = t.partition "
         f"CROSS JOIN user_activities a ON a.seq = p.seq WHERE p.user = {user}"
     )
 
@@ -77,34 +77,34 @@ def partitions(
 
 def drop_empty(conn: sqlite3.Connection, through: int | None = None) -> None:
     """Delete empty partitions up to the time ``through`` (None: all)."""
-    _DROP_EMPTY.run(conn, part=(ALWAYS if through is None else through) >> BITS)
+    _DROP_EMPTY.run(conn, partition=(ALWAYS if through is None else through) >> BITS)
 
 
 _PARTS = Statement(
-    ActivityPart.select(ActivityPart.part)
-    .where(ActivityPart.part.between(slot("low"), slot("high")))
-    .order_by(ActivityPart.part)
+    ActivityPartition.select(ActivityPartition.partition)
+    .where(ActivityPartition.partition.between(slot("low"), slot("high")))
+    .order_by(ActivityPartition.partition)
 )
 _DROP_EMPTY = Statement(
-    ActivityPart.delete().where(
-        ActivityPart.part <= slot("part"),
-        ~fn.EXISTS(ActivityByUser.select(SQL("1")).where(ActivityByUser.part == ActivityPart.part)),
+    ActivityPartition.delete().where(
+        ActivityPartition.partition <= slot("partition"),
+        ~fn.EXISTS(ActivityByUser.select(SQL("1")).where(ActivityByUser.partition == ActivityPartition.partition)),
     )
 )
 
 # Sessions have an index by partition, user and start; their partitions are computed from their starts.
 
-SESSION_PARTS = (
-    f"session_parts (part) AS (SELECT MAX(start_time) >> {BITS} FROM user_sessions UNION ALL "
-    f"SELECT (SELECT MAX(start_time) >> {BITS} FROM user_sessions WHERE start_time < s.part << {BITS}) "
-    "FROM session_parts s WHERE s.part IS NOT NULL)"
+SESSION_PARTITIONS = (
+    f"session_partitions (partition) AS (SELECT MAX(start_time) >> {BITS} FROM user_sessions UNION ALL "
+    f"SELECT (SELECT MAX(start_time) >> {BITS} FROM user_sessions WHERE start_time < s.partition << {BITS}) "
+    "FROM session_partitions s WHERE s.partition IS NOT NULL)"
 )
 """A recursive CTE: the partitions in which sessions began, newest first."""
 BY_PART = (
-    "session_parts t CROSS JOIN user_sessions INDEXED BY user_sessions_user "
-    f"ON user_sessions.start_time >> {BITS} = t.part"
+    "session_partitions t CROSS JOIN user_sessions INDEXED BY user_sessions_user "
+    f"ON user_sessions.start_time >> {BITS} = t.partition"
 )
-"""Join SESSION_PARTS to sessions by their index; a condition on the user follows."""
+"""Join SESSION_PARTITIONS to sessions by their index; a condition on the user follows."""
 
 
 def session_partitions(conn: sqlite3.Connection, high: int | None = None) -> Iterator[int]:
