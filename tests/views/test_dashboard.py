@@ -33,9 +33,6 @@ from flashflow.views.dashboard.metric_labels import (
     change,
     data_warnings,
     day_text,
-    duration_text,
-    percent,
-    point_text,
     retention_summary,
     score_parts,
     trend_summary,
@@ -48,9 +45,11 @@ from flashflow.views.dashboard.user_profile import FEW, SESSIONS, UserProfile
 from flashflow.views.dashboard.users import PAGE, Users
 from flashflow.views.settings.key_activities import KeyActivities
 from flashflow.views.settings.screen import Settings
+from flashflow.views.shared import plot
 from flashflow.views.shared.live import Live
 from flashflow.views.shared.panel import Panel
 from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.values import duration_text, percent, point_text
 from flashflow.views.web import shorten_message_text
 from tests.support.control_tree import named, texts, walk
 
@@ -273,13 +272,13 @@ def test_future_hours_are_not_drawn_as_zero() -> None:
 
 
 def test_the_chart_ends_at_a_round_number_above_the_highest_value() -> None:
-    assert [trend.ceiling(n) for n in (0, 1, 7, 9, 10, 590, 1001)] == [1, 1, 8, 10, 10, 600, 2000]
+    assert [plot.ceiling(n) for n in (0, 1, 7, 9, 10, 590, 1001)] == [1, 1, 8, 10, 10, 600, 2000]
     of = trend.Curve("activities", False, True, ("2026-11-21", "2026-11-22"), (0, 10), (5, 5))
     lines = [shape for shape in trend.shapes(of, 100) if isinstance(shape, cv.Path)]
     before, _, now = lines
     assert before.paint.stroke_dash_pattern == [4, 4]
     assert now.paint.stroke_dash_pattern is None
-    assert [(e.x, e.y) for e in now.elements] == [(0, trend.HEIGHT), (100, trend.HEAD)]  # type: ignore[attr-defined]
+    assert [(e.x, e.y) for e in now.elements] == [(0, plot.HEIGHT), (100, plot.HEAD)]  # type: ignore[attr-defined]
 
 
 def test_a_chart_describes_the_value_under_the_pointer() -> None:

@@ -15,8 +15,8 @@ from flashflow.views.controls.layout import column, flow, growing
 from flashflow.views.controls.texts import body, caller_text, read_as, small
 from flashflow.views.controls.tokens import ACCENT, GRID, TARGET
 from flashflow.views.dashboard.date_range import FEWEST_STEPS, MOST_STEPS, WINDOWS, Selection
-from flashflow.views.dashboard.metric_labels import duration_text, percent
 from flashflow.views.shared.panel import Panel, titled_panel
+from flashflow.views.shared.values import duration_text, percent
 
 STEPS_OFFERED = 60
 """Largest number of types in a step's menu."""

@@ -9,13 +9,12 @@ from typing import NamedTuple
 from flashflow.backend import Cohort, Metric
 from flashflow.views.controls.formatting import grouped, plural
 from flashflow.views.controls.relative_time import day_month
+from flashflow.views.shared.values import NOTHING, Number, percent, point_text
 
-Number = int | float
 Hours = Sequence[Sequence[int]]
 """Activities by weekday (Monday first) and hour."""
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-NOTHING = "–"
 PARTS = {
     "C": "sessions with more pages than usual",
     "D": "sessions longer than usual",
@@ -32,18 +31,6 @@ class Change(NamedTuple):
     shown: str
     spoken: str
     arrow: int = 0
-
-
-def percent(part: Number | None) -> str:
-    """Format a share: 0.4167 → "42 %", 0.042 → "4.2 %", 0 → "0 %", None → "–"."""
-    if part is None:
-        return NOTHING
-    hundredths = 100 * part
-    if part and abs(hundredths) < 0.1:
-        return "under 0.1 %"
-    if abs(hundredths) < 9.95:
-        return f"{hundredths:.1f}".removesuffix(".0") + " %"
-    return f"{hundredths:,.0f} %"
 
 
 def change(metric: Metric) -> Change | None:
@@ -65,20 +52,6 @@ def metric_text(name: str, value: Number | None) -> str:
     return percent(value) if name.endswith(("_rate", "stickiness")) else grouped(int(value))
 
 
-def duration_text(seconds: float | None) -> str:
-    """ "45 s", "3 min 20 s", "2 h 5 min", "3 days"; None → "–"."""
-    if seconds is None:
-        return NOTHING
-    rounded = round(seconds)
-    if rounded < 60:
-        return f"{rounded} s"
-    if rounded < 3600:
-        return f"{rounded // 60} min" + (f" {rounded % 60} s" if rounded % 60 else "")
-    if rounded < 2 * 86_400:
-        return f"{rounded // 3600} h" + (f" {rounded % 3600 // 60} min" if rounded % 3600 // 60 else "")
-    return plural(round(rounded / 86_400), "day")
-
-
 def score(value: float | None) -> str:
     """Format an engagement score as a whole number."""
     return NOTHING if value is None else f"{value:.0f}"
@@ -94,14 +67,6 @@ def day_text(of: date, today: date) -> str:
     if (gone := (today - of).days) in (0, 1):
         return ("today", "yesterday")[gone]
     return day_month(of, today)
-
-
-def point_text(at: str) -> str:
-    """Format a point of a trend: "2026-11-24" → "Tue 24 Nov", "2026-11-24T09" → "09:00"."""
-    if "T" in at:
-        return f"{at[-2:]}:00"
-    of = date.fromisoformat(at)
-    return f"{of:%a} {of.day} {of:%b}"
 
 
 def trend_summary(metric: str, at: Sequence[str], values: Sequence[int], before: Sequence[int]) -> str:

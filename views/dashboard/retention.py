@@ -12,8 +12,9 @@ from flashflow.views.controls.formatting import grouped, plural
 from flashflow.views.controls.layout import column, growing
 from flashflow.views.controls.texts import body, read_as, small
 from flashflow.views.controls.tokens import ACCENT, GRID, SMALL
-from flashflow.views.dashboard.metric_labels import metric_text, percent, retention_summary
+from flashflow.views.dashboard.metric_labels import metric_text, retention_summary
 from flashflow.views.shared.panel import Panel, about, no_data, titled_panel
+from flashflow.views.shared.values import percent
 
 COHORTS = 14
 DAYS = 13

@@ -9,8 +9,8 @@ from flashflow.views.controls.formatting import grouped, one_line, plural
 from flashflow.views.controls.layout import column, growing
 from flashflow.views.controls.texts import body, caller_text, read_as, small
 from flashflow.views.controls.tokens import ACCENT, MUTED
-from flashflow.views.dashboard.metric_labels import percent
 from flashflow.views.shared.panel import Panel, no_data, titled_panel
+from flashflow.views.shared.values import percent
 
 OTHERS = "All others"
 

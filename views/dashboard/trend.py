@@ -14,16 +14,23 @@ from flashflow.backend import Trend
 from flashflow.views.controls.buttons import choice, on_press
 from flashflow.views.controls.formatting import grouped
 from flashflow.views.controls.layout import flow
-from flashflow.views.controls.texts import small
-from flashflow.views.controls.tokens import ACCENT, HAIRLINE, MUTED, SMALL
+from flashflow.views.controls.tokens import ACCENT, MUTED
 from flashflow.views.dashboard.date_range import METRICS
-from flashflow.views.dashboard.metric_labels import point_text, trend_summary
+from flashflow.views.dashboard.metric_labels import trend_summary
 from flashflow.views.shared.panel import Chart, no_data, titled_panel
-
-HEIGHT = 180.0
-HEAD = 18.0
-"""Height above the top grid line for its label."""
-ROUND = (1, 2, 3, 4, 5, 6, 8)
+from flashflow.views.shared.plot import (
+    HEIGHT,
+    area,
+    axis,
+    ceiling,
+    grid_label,
+    grid_line,
+    height_at,
+    path,
+    places,
+    stroke,
+)
+from flashflow.views.shared.values import point_text
 
 
 class Curve(NamedTuple):
@@ -55,22 +62,6 @@ def curve(trend: Trend, metric: str) -> Curve:
         tuple(getattr(place, metric) or 0 for place in trend.points[:known]),
         tuple(getattr(place, metric) or 0 for place in trend.previous_points),
     )
-
-
-def ceiling(highest: int) -> int:
-    """Return the chart's upper bound: the lowest ROUND step times a power of ten that is at least ``highest``."""
-    power = 1
-    while True:
-        for step in ROUND:
-            if step * power >= highest:
-                return step * power
-        power *= 10
-
-
-def places(values: Sequence[int], of: int, top: int, width: float) -> list[tuple[float, float]]:
-    """Return the canvas coordinates of values, the first of ``of`` points at the left edge."""
-    step = width / max(1, of - 1)
-    return [(n * step, HEAD + (HEIGHT - HEAD) * (1 - value / top)) for n, value in enumerate(values)]
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -106,35 +97,23 @@ class TrendPanel(Chart):
 def shapes(of: Curve, width: float) -> list[cv.Shape]:
     """Return the grid lines with labels, the period before as a dashed line, and this period as a filled line."""
     top = ceiling(max((*of.now, *of.before)))
-    style = ft.TextStyle(size=SMALL, color=MUTED)
     drawn: list[cv.Shape] = []
     for part in (1.0, 0.5, 0.0):
-        y = HEAD + (HEIGHT - HEAD) * (1 - part) - (0.5 if part == 0 else 0)
-        drawn.append(cv.Line(0, y, width, y, paint=ft.Paint(color=HAIRLINE, stroke_width=1)))
+        y = height_at(part, 1) - (0.5 if part == 0 else 0)
+        drawn.append(grid_line(y, width))
         if part and (top * part).is_integer():
-            drawn.append(cv.Text(0, y - HEAD, grouped(int(top * part)), style=style))
+            drawn.append(grid_label(grouped(int(top * part)), y))
     if of.before:
-        dashed = ft.Paint(color=MUTED, stroke_width=1.5, style=ft.PaintingStyle.STROKE, stroke_dash_pattern=[4, 4])
-        drawn.append(_line(places(of.before, len(of.at), top, width), dashed))
+        drawn.append(path(places(of.before, len(of.at), top, width), stroke(MUTED, 1.5, [4, 4])))
     now = places(of.now, len(of.at), top, width)
-    area = [(now[0][0], HEIGHT), *now, (now[-1][0], HEIGHT)]
-    faint = ft.Colors.with_opacity(0.10, ACCENT)
-    drawn.append(_line(area, ft.Paint(color=faint, style=ft.PaintingStyle.FILL)))
-    drawn.append(_line(now, ft.Paint(color=ACCENT, stroke_width=2, style=ft.PaintingStyle.STROKE)))
+    drawn += [area(now, ACCENT), path(now, stroke(ACCENT))]
     if len(now) == 1:
         drawn.append(cv.Circle(*now[0], 3, paint=ft.Paint(color=ACCENT)))
     return drawn
 
 
-def _line(through: Sequence[tuple[float, float]], paint: ft.Paint) -> cv.Path:
-    first, *rest = through
-    elements: list[cv.Path.PathElement] = [cv.Path.MoveTo(*first), *(cv.Path.LineTo(x, y) for x, y in rest)]
-    return cv.Path(elements, paint=paint)
-
-
 def _axis(at: Sequence[str]) -> ft.Control:
-    texts: list[ft.Control] = [small(point_text(mark)) for mark in (at[0], at[len(at) // 2], at[-1])]
-    return ft.Row(texts, alignment=ft.MainAxisAlignment.SPACE_BETWEEN)
+    return axis(point_text(at[0]), point_text(at[len(at) // 2]), point_text(at[-1]))
 
 
 def _legend(of: Curve) -> str:

@@ -17,10 +17,11 @@ from flashflow.views.controls.relative_time import ago, clock, exact
 from flashflow.views.controls.texts import body, caller_text, heading, hint, read_as, small
 from flashflow.views.controls.tokens import GOOD, GRID, METRIC, MUTED, TARGET, TITLE
 from flashflow.views.dashboard.live_feed import activity_row
-from flashflow.views.dashboard.metric_labels import duration_text, score, score_parts
+from flashflow.views.dashboard.metric_labels import score, score_parts
 from flashflow.views.shared.live import ROLLUP_KINDS
 from flashflow.views.shared.panel import about, no_data, titled_panel
 from flashflow.views.shared.screen_base import Screen
+from flashflow.views.shared.values import duration_text
 from flashflow.views.shared.widgets import no_activities, page_column
 
 SESSIONS = 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Any
+from typing import Any, ClassVar
 
 import flet as ft
 import flet.canvas as cv
@@ -62,6 +62,8 @@ AROUND = 34.0
 class Chart(Panel):
     """A panel with a canvas as wide as the panel and a caption for the value under the pointer."""
 
+    around: ClassVar[float] = AROUND
+
     room: float = field(default=320, metadata={"skip": True})
 
     def init(self) -> None:
@@ -103,7 +105,7 @@ class Chart(Panel):
         raise NotImplementedError
 
     async def _resized(self, event: ft.LayoutSizeChangeEvent[ft.LayoutControl]) -> None:
-        room = max(1.0, event.width - AROUND)
+        room = max(1.0, event.width - self.around)
         if abs(room - self.room) >= 1:
             self.room = room
             self.redraw()
