@@ -39,8 +39,7 @@ from flashflow.views.notifications.screen import _with_open_notification
 from flashflow.views.shared.cli_snippets import send_command, track_command
 from flashflow.views.shared.form import as_time, error_sentence
 from flashflow.views.shared.live import Live
-from flashflow.views.shared.sources import MyInbox
-from flashflow.views.shell import parse
+from flashflow.views.shared.sources import UserInbox
 from tests.support.control_tree import NOW, named, sample_notification, texts, walk
 
 
@@ -187,16 +186,6 @@ def test_the_command_on_an_empty_screen_can_be_pasted() -> None:
     assert '"Authorization: Bearer $(flashflow key)"' in line
     assert "'\"'\"'" in line
     assert track_command(None, "o'hara") == "flashflow track 'o'\"'\"'hara' page_view"
-
-
-def test_routes_name_a_screen_and_a_notification_or_a_user() -> None:
-    assert parse("/") == (0, None)
-    assert parse("/nowhere") == (0, None)
-    assert parse("/notifications") == (1, None)
-    assert parse("/notifications/n%2F1?x=1") == (1, "n/1")
-    assert parse("/settings") == (2, None)
-    assert parse("/users") == (3, None)
-    assert parse("/users/a%2Fb") == (4, "a/b")
 
 
 # --- live ----------------------------------------------------------------------------------------------------------
@@ -466,7 +455,7 @@ async def test_the_bell_follows_its_users_notifications_and_every_deletion() -> 
     bus = Bus()
     live, loop = live_on(bus)
     heard: list[int] = []
-    unsubscribe = MyInbox(SimpleNamespace(), live).subscribe(lambda: heard.append(1))  # type: ignore[arg-type]
+    unsubscribe = UserInbox(SimpleNamespace(me="me"), live).subscribe(lambda: heard.append(1))  # type: ignore[arg-type]
 
     def told(*events: Event) -> int:
         heard.clear()

@@ -23,7 +23,7 @@ from flashflow.views.settings.channel_fields import (
 from flashflow.views.settings.screen import Settings
 from flashflow.views.shared.form import Field
 from flashflow.views.shared.live import Live
-from flashflow.views.shared.sources import MyPreferences
+from flashflow.views.shared.sources import UserPreferences
 from tests.support.control_tree import NOW, named, texts, walk
 
 pytestmark = pytest.mark.anyio
@@ -163,7 +163,7 @@ async def test_marking_a_type_critical_keeps_the_rest_of_its_declaration(backend
         failover=[{"channel": "email", "after_minutes": 10}],
     )  # fmt: skip
     before = next(kind for kind in services.preferences.types() if kind.name == "builds")
-    source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
+    source = UserPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
     source.set_critical("builds", True)
     after = next(kind for kind in services.preferences.types() if kind.name == "builds")
     assert after.critical
@@ -175,7 +175,7 @@ async def test_marking_a_type_critical_keeps_the_rest_of_its_declaration(backend
 
 
 async def test_an_undeclared_type_can_be_critical(backend: Backend) -> None:
-    source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
+    source = UserPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
     source.set_critical("general", True)
     row = next(row for row in source.matrix().types if row.name == "general")
     assert (row.critical, row.label) == (True, "General")
@@ -184,7 +184,7 @@ async def test_an_undeclared_type_can_be_critical(backend: Backend) -> None:
 async def test_a_digest_is_the_users_then_the_one_for_all_then_the_declared_one(backend: Backend) -> None:
     services = backend.notifications
     services.declare_type("weekly", digest="daily", digest_at="18:00")
-    source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
+    source = UserPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
 
     def weekly() -> DigestSetting:
         return next(row.digest for row in source.matrix().types if row.name == "weekly")
@@ -357,5 +357,5 @@ async def test_a_digest_set_for_all_shows_in_the_source(backend: Backend) -> Non
     services = backend.notifications
     choice = given(DigestIn, notification_type="*", frequency="daily", at="06:45")
     services.store.run(services.delivery_settings.digest_write("ada", choice))
-    source = MyPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
+    source = UserPreferences(backend, Live(backend.bus, "ada", asyncio.get_running_loop()))
     assert source.matrix().digest == DigestSetting("daily", "06:45", True)

@@ -22,7 +22,7 @@ from flashflow.views.settings.quiet_hours import QuietHoursPanel
 from flashflow.views.settings.rules import RuleList
 from flashflow.views.shared.cli_snippets import send_command
 from flashflow.views.shared.screen_base import Screen
-from flashflow.views.shared.sources import MyPreferences
+from flashflow.views.shared.sources import UserPreferences
 from flashflow.views.shared.widgets import command, page_column, page_padding, section, warning
 
 DEVICES = "They receive push notifications."
@@ -59,7 +59,7 @@ class Settings(Screen):
         self._parts: Sequence[SettingsPart] = (
             self._contacts, self._channels, self._quiet, self._devices, self._rules, self._key_activities, self._data
         )  # fmt: skip
-        self._matrix = NotificationSettings(source=MyPreferences(self.backend, self.live), wide=self.wide)
+        self._matrix = NotificationSettings(source=UserPreferences(self.backend, self.live), wide=self.wide)
         self._problem = ft.Container(key="problem", visible=False)
         self._api = ft.Container()
         self._about = ft.Container()

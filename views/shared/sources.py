@@ -1,4 +1,4 @@
-"""Data sources of the reusable controls: the backend's services for the local user, live through ``Live``."""
+"""Data sources of the reusable controls: the backend's services for one user, live through ``Live``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from flashflow.views.shared.live import NOTIFICATION_KINDS, Live
 ALL = "*"
 
 
-class MyInbox:
-    """``InboxSource`` over the local user's inbox."""
+class UserInbox:
+    """``InboxSource`` over the inbox of a user, by default the local one."""
 
-    def __init__(self, backend: Backend, live: Live) -> None:
+    def __init__(self, backend: Backend, live: Live, user_id: str | None = None) -> None:
         self._backend = backend
         self._live = live
+        self._user_id = user_id or backend.me
 
     def newest(self, limit: int) -> Inbox:
-        services, me = self._backend.notifications, self._backend.me
-        page = services.get_user_notifications(me, limit=limit)
-        until = services.delivery_settings.quiet_hours(me).do_not_disturb_until
+        services, user_id = self._backend.notifications, self._user_id
+        page = services.get_user_notifications(user_id, limit=limit)
+        until = services.delivery_settings.quiet_hours(user_id).do_not_disturb_until
         return Inbox(page.notifications, page.unread_count, until)
 
     def mark_read(self, notification_id: str) -> None:
@@ -32,13 +33,14 @@ class MyInbox:
         self._backend.notifications.mark_many_as_unread(notification_ids)
 
     def mark_all_read(self) -> tuple[str, ...]:
-        return self._backend.notifications.mark_all_as_read(self._backend.me)
+        return self._backend.notifications.mark_all_as_read(self._user_id)
 
     def set_do_not_disturb(self, minutes: int | None) -> None:
-        set_do_not_disturb(self._backend, minutes)
+        set_do_not_disturb(self._backend, minutes, self._user_id)
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
-        unlisten_mine = self._live.listen((*NOTIFICATION_KINDS, "preference"), on_change, mine=True)
+        mine = self._user_id == self._backend.me
+        unlisten_mine = self._live.listen((*NOTIFICATION_KINDS, "preference"), on_change, mine=mine)
         # Events of deleted notifications name no user.
         unlisten_deleted = self._live.listen(("pruning", "erasure"), on_change)
 
@@ -49,27 +51,28 @@ class MyInbox:
         return unsubscribe
 
 
-def set_do_not_disturb(backend: Backend, minutes: int | None) -> None:
-    """Turn do not disturb on for the local user for ``minutes``; None turns it off."""
+def set_do_not_disturb(backend: Backend, minutes: int | None, user_id: str | None = None) -> None:
+    """Turn do not disturb on for a user, by default the local one, for ``minutes``; None turns it off."""
     services = backend.notifications
     until = None
     if minutes is not None:
         until = backend.clock.now_ms() + timedelta(minutes=minutes) // timedelta(milliseconds=1)
-    services.store.run(services.delivery_settings.do_not_disturb_write(backend.me, until))
+    services.store.run(services.delivery_settings.do_not_disturb_write(user_id or backend.me, until))
 
 
-class MyPreferences:
-    """``PreferenceSource`` over the local user's preferences."""
+class UserPreferences:
+    """``PreferenceSource`` over the preferences of a user, by default the local one."""
 
-    def __init__(self, backend: Backend, live: Live) -> None:
+    def __init__(self, backend: Backend, live: Live, user_id: str | None = None) -> None:
         self._backend = backend
         self._live = live
+        self._user_id = user_id or backend.me
 
     def matrix(self) -> Matrix:
-        services, me = self._backend.notifications, self._backend.me
-        found = services.get_preferences(me)
+        services, user_id = self._backend.notifications, self._user_id
+        found = services.get_preferences(user_id)
         declared = {kind.name: kind for kind in services.preferences.types()}
-        digests = services.delivery_settings.digests(me)
+        digests = services.delivery_settings.digests(user_id)
         return Matrix(
             preferences=found.preferences,
             types=tuple(_row(kind, declared.get(kind.name), digests) for kind in found.types),
@@ -78,15 +81,13 @@ class MyPreferences:
         )
 
     def set_preference(self, notification_type: str, channel: str, enabled: bool) -> None:
-        self._backend.notifications.update_notification_preference(
-            self._backend.me, notification_type, channel, enabled
-        )
+        self._backend.notifications.update_notification_preference(self._user_id, notification_type, channel, enabled)
 
     def set_digest(self, notification_type: str, frequency: str | None, at: str | None) -> None:
         services = self._backend.notifications
         time_of_day = {} if at is None or frequency is None else {"at": at}
         choice = given(DigestIn, notification_type=notification_type, frequency=frequency, **time_of_day)
-        services.store.run(services.delivery_settings.digest_write(self._backend.me, choice))
+        services.store.run(services.delivery_settings.digest_write(self._user_id, choice))
 
     def set_critical(self, notification_type: str, critical: bool) -> None:
         preferences = self._backend.notifications.preferences
