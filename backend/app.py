@@ -48,6 +48,7 @@ from flashflow.backend.this_computer import StartWrites, register_this_computer
 if TYPE_CHECKING:
     from flashflow.backend.api.framework.context import ReadThreads
     from flashflow.backend.api.server import HttpServer, Screens
+    from flashflow.backend.flow.project import FlowProject
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class Backend:
             metrics=AnalyticsMetrics(self.activity.analytics),
         )
         self.rule_worker = RuleWorker(self.rules.evaluator)
+        self.flow: FlowProject | None = None  # without .flow files
         self.jobs = Jobs()
         self._start_writes = StartWrites()
         self._has_unsent_notices = True

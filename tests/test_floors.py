@@ -58,7 +58,7 @@ FLOORS = (
     ("backend",),
     ("backend.cli", "views.controls"),
     ("views.shared",),
-    ("views.dashboard", "views.notifications", "views.settings"),
+    ("views.dashboard", "views.flow", "views.notifications", "views.settings"),
     ("views",),
     ("",),
 )

@@ -3,68 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import quote
 
 import flet as ft
 
-from flashflow.backend import Backend
+from flashflow.backend import Backend, declarations
 from flashflow.views.controls.buttons import icon_button, on_press
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.layout import column
 from flashflow.views.controls.notification_bell import NotificationBell
-from flashflow.views.controls.texts import heading, silent
+from flashflow.views.controls.texts import heading
 from flashflow.views.controls.tokens import GRID, HAIRLINE, TITLE
 from flashflow.views.dashboard.date_range import Selection
 from flashflow.views.dashboard.screen import Dashboard
 from flashflow.views.dashboard.user_profile import UserProfile
 from flashflow.views.dashboard.users import Users
+from flashflow.views.flow.problem import problem_banner
+from flashflow.views.flow.screen import FlowPage
+from flashflow.views.navigation import (
+    BEHIND,
+    DASHBOARD,
+    NOTIFICATIONS,
+    PAGE,
+    PLACES,
+    USER,
+    USERS,
+    Navigation,
+    Place,
+    parse,
+)
 from flashflow.views.notifications.screen import NotificationCenter
-from flashflow.views.settings.screen import Settings
 from flashflow.views.shared.live import Live
 from flashflow.views.shared.screen_base import Screen
-from flashflow.views.shared.sources import MyInbox
+from flashflow.views.shared.sources import UserInbox
 from flashflow.views.shared.theme import dark, light
 from flashflow.views.shared.widgets import banner, centred
 
-Destination = TypeVar("Destination", ft.NavigationRailDestination, ft.NavigationBarDestination)
-
 WIDE = 840
 CLOCK = 60.0
-
-
-class Place(NamedTuple):
-    """A screen with its route. ``PLACES`` are in the navigation; ``BEHIND`` are opened from the dashboard."""
-
-    route: str
-    label: str
-    icon: ft.IconData
-    selected_icon: ft.IconData
-    screen: type[Screen]
-
-
-PLACES = (
-    Place("/", "Dashboard", ft.Icons.DASHBOARD_OUTLINED, ft.Icons.DASHBOARD, Dashboard),
-    Place("/notifications", "Notifications", ft.Icons.INBOX_OUTLINED, ft.Icons.INBOX, NotificationCenter),
-    Place("/settings", "Settings", ft.Icons.SETTINGS_OUTLINED, ft.Icons.SETTINGS, Settings),
-)
-BEHIND = (
-    Place("/users", "Users", ft.Icons.PEOPLE_OUTLINE, ft.Icons.PEOPLE, Users),
-    Place("/users", "User", ft.Icons.PERSON_OUTLINE, ft.Icons.PERSON, UserProfile),
-)
-DASHBOARD, NOTIFICATIONS, SETTINGS, USERS, USER = range(len(PLACES) + len(BEHIND))
-
-
-def parse(route: str) -> tuple[int, str | None]:
-    """Parse a route into a place index and the notification or user id in it; an unknown route is the dashboard."""
-    parts = [unquote(part) for part in urlsplit(route).path.split("/") if part]
-    named = parts[1] if len(parts) == 2 else None
-    if parts[:1] == ["notifications"] and len(parts) <= 2:
-        return NOTIFICATIONS, named
-    if parts[:1] == ["users"] and len(parts) <= 2:
-        return (USERS, None) if named is None else (USER, named)
-    return (SETTINGS, None) if parts == ["settings"] else (DASHBOARD, None)
 
 
 def make_main(backend: Backend) -> Callable[[ft.Page], Awaitable[None]]:
@@ -90,15 +67,16 @@ class Shell:
         self._previous_route = "/"
         self._selection = Selection()
         self._dismissed: set[str] = set()
+        self._flow_shown: tuple[object, ...] = ()
         self._bell = NotificationBell(
-            source=MyInbox(backend, self._live), open_notification=self._open_notification, open_all=self._open_all
+            source=UserInbox(backend, self._live), open_notification=self._open_notification, open_all=self._open_all
         )
         self._body = ft.Container(expand=True)
         self._banners = column([], GRID)
         self._title = ft.Container(expand=True)
         self._back = ft.Container(visible=False, content=icon_button(ft.Icons.ARROW_BACK, "Back", self._up))
-        self._rail = self._make_rail()
-        self._bar = self._make_bar()
+        self._navigation = Navigation(self._go)
+        self._rail, self._bar = self._navigation.rail, self._navigation.bar
         self._divider = ft.VerticalDivider(width=1, thickness=1, color=HAIRLINE)
 
     def open(self) -> None:
@@ -111,6 +89,8 @@ class Shell:
         page.on_connect = on_press(self._listen)
         page.on_disconnect = page.on_close = on_press(self._rest)
         page.on_app_lifecycle_state_change = self._shown_or_hidden
+        self._live.listen(("flow",), self._follow_flow)
+        self._navigation.set_pages(self._pages)
         self._draw_banners()
         page.views[:] = [self._view()]
         self._go_to(page.route)
@@ -137,24 +117,6 @@ class Shell:
             navigation_bar=self._bar,
         )
 
-    def _make_rail(self) -> ft.NavigationRail:
-        return ft.NavigationRail(
-            destinations=_destinations(ft.NavigationRailDestination),
-            leading=silent(ft.Icon(ft.Icons.BOLT, size=28, color=ft.Colors.PRIMARY)),
-            label_type=ft.NavigationRailLabelType.ALL,
-            min_width=104,
-            bgcolor=ft.Colors.SURFACE,
-            on_change=self._chosen,
-        )
-
-    def _make_bar(self) -> ft.NavigationBar:
-        return ft.NavigationBar(
-            destinations=_destinations(ft.NavigationBarDestination),
-            bgcolor=ft.Colors.SURFACE,
-            border=ft.Border(top=ft.BorderSide(1, HAIRLINE)),
-            on_change=self._chosen,
-        )
-
     @property
     def _wide(self) -> bool:
         return (self._page.width or 0) >= WIDE
@@ -171,9 +133,9 @@ class Shell:
 
     def _go_to(self, route: str) -> None:
         """Show the screen of a route."""
-        index, named = parse(route)
+        index, named = parse(route, self._pages)
         place = (*PLACES, *BEHIND)[index]
-        if index != self._place or self._screen is None or (index == USER and named != self._named):
+        if index != self._place or self._screen is None or (index in {USER, PAGE} and named != self._named):
             if index == USER:
                 self._previous_route = BEHIND[0].route if self._place == USERS else PLACES[DASHBOARD].route
             self._screen = self._make(place, named)
@@ -181,11 +143,19 @@ class Shell:
         self._place, self._named = index, named
         if isinstance(self._screen, NotificationCenter) and self._screen.selected != named:
             self._screen.select(named)
-        title = one_line(named or "", 60) if index == USER else place.label
-        self._title.content = heading(title, size=TITLE, level=1)
-        self._back.visible = index >= USERS or (named is not None and not self._wide)
+        self._draw_title()
+        self._back.visible = index in {USERS, USER} or (index == NOTIFICATIONS and named is not None and not self._wide)
         self._lay_out()
-        self._rail.selected_index = self._bar.selected_index = index if index < len(PLACES) else DASHBOARD
+        self._navigation.select(index, named)
+
+    def _draw_title(self) -> None:
+        title = (*PLACES, *BEHIND)[self._place].label
+        if self._place == USER:
+            title = one_line(self._named or "", 60)
+        elif self._place == PAGE:
+            page = next((page for page in self._pages if page.route == self._named), None)
+            title = title if page is None else one_line(page.title, 80)
+        self._title.content = heading(title, size=TITLE, level=1)
 
     def _make(self, place: Place, named: str | None) -> Screen:
         """Build the screen of a place. Dashboard and Users share one ``Selection``, which is kept across screens."""
@@ -194,6 +164,8 @@ class Shell:
             more["chosen"] = self._selection
         elif place.screen is UserProfile:
             more["user_id"] = named or ""
+        elif place.screen is FlowPage:
+            more.update(flow=self._backend.flow, route=named or "/")
         return place.screen(backend=self._backend, live=self._live, go=self._go, wide=self._wide, **more)  # type: ignore[arg-type]
 
     def _go(self, route: str) -> None:
@@ -205,9 +177,6 @@ class Shell:
             self._go(self._previous_route)
         else:
             self._go(PLACES[DASHBOARD if self._place == USERS else NOTIFICATIONS].route)
-
-    async def _chosen(self, event: ft.Event[ft.NavigationRail] | ft.Event[ft.NavigationBar]) -> None:
-        self._go(PLACES[event.control.selected_index or DASHBOARD].route)
 
     async def _open_notification(self, notification_id: str) -> None:
         self._go(f"{PLACES[NOTIFICATIONS].route}/{quote(notification_id, safe='')}")
@@ -254,13 +223,31 @@ class Shell:
         self._banners.controls = [
             banner(text, on_press(self._dismiss, text)) for text in self._backend.notices if text not in self._dismissed
         ]
+        flow = self._backend.flow
+        if flow is not None and flow.problem is not None:
+            self._banners.controls.insert(0, problem_banner(flow.problem, flow.errors))
+
+    @property
+    def _pages(self) -> Sequence[declarations.Page]:
+        flow = self._backend.flow
+        return () if flow is None else flow.project.pages
+
+    def _follow_flow(self) -> None:
+        """Show the pages, the title and the errors of the files as they are now. The screen redraws itself."""
+        flow = self._backend.flow
+        shown = (self._pages, flow and flow.problem, flow and flow.errors)
+        if shown == self._flow_shown:
+            return
+        self._flow_shown = shown
+        self._navigation.set_pages(self._pages)
+        self._navigation.select(self._place, self._named)
+        self._draw_title()
+        self._draw_banners()
+        self._lay_out()
+        self._page.update()
 
     def _dismiss(self, text: str) -> None:
         self._dismissed.add(text)
         self._draw_banners()
         self._lay_out()
         self._page.update()
-
-
-def _destinations(kind: type[Destination]) -> list[Destination]:
-    return [kind(icon=place.icon, selected_icon=place.selected_icon, label=place.label) for place in PLACES]

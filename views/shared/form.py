@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import flet as ft
 
@@ -51,7 +52,7 @@ class Options:
 
 
 class Field:
-    """A one-line text field. ``set_data`` shows the stored value unless the field has unsaved input."""
+    """A text field. ``set_data`` shows the stored value unless the field has unsaved input."""
 
     def __init__(
         self,
@@ -62,8 +63,9 @@ class Field:
         keyboard: ft.KeyboardType = ft.KeyboardType.TEXT,
         col: Columns | None = None,
         on_done: Handler | None = None,
+        lines: int = 1,
     ) -> None:
-        """``on_done`` is called when the field loses focus or Enter is pressed."""
+        """``on_done`` is called when the field loses focus or Enter is pressed; ``lines``: its least height."""
         self._stored = ""
         self._secret = secret
         self.control = ft.TextField(
@@ -78,6 +80,10 @@ class Field:
             text_size=BODY,
             label_style=ft.TextStyle(size=BODY),
             border=ft.OutlineInputBorder(border_radius=GRID),
+            multiline=lines > 1,
+            align_label_with_hint=lines > 1,
+            min_lines=lines if lines > 1 else None,
+            max_lines=4 * lines if lines > 1 else None,
             col=col or HALF,
             on_blur=on_done,
             on_submit=on_done,
@@ -115,8 +121,13 @@ class Field:
         self.control.update()
 
 
+class ShowsError(Protocol):
+    """A form input with a place for its error."""
+
+    def show_error(self, text: str | None) -> None: ...
+
+
 Entry = Field | Options
-"""A form input with a place for its error."""
 
 
 class SaveBar:
@@ -149,7 +160,7 @@ def grid(controls: Sequence[ft.Control]) -> ft.ResponsiveRow:
     return ft.ResponsiveRow(list(controls), spacing=2 * GRID, run_spacing=2 * GRID)
 
 
-async def submit(write: Callable[[], object], fields: Mapping[str, Entry], place: str = "") -> str | None:
+async def submit(write: Callable[[], object], fields: Mapping[str, ShowsError], place: str = "") -> str | None:
     """Run ``write`` in a worker thread and show each validation error of ``place.name`` at the field ``name``.
 
     Returns None on success, else the errors that belong to no field ("" when every error has one).
@@ -168,7 +179,7 @@ async def submit(write: Callable[[], object], fields: Mapping[str, Entry], place
     return None
 
 
-def _shown(error: ValidationError, fields: Mapping[str, Entry], place: str) -> str:
+def _shown(error: ValidationError, fields: Mapping[str, ShowsError], place: str) -> str:
     left: list[str] = []
     for path, message in error.errors:
         name = path.removeprefix(f"{place}.") if place else path

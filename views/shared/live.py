@@ -39,6 +39,11 @@ class Live:
         self._unsubscribe: Callable[[], None] | None = None
         self._listeners: list[tuple[frozenset[EventKind], bool, Callable[[], None]]] = []
 
+    @property
+    def is_started(self) -> bool:
+        """Whether the page is visible and follows the bus."""
+        return self._unsubscribe is not None
+
     def start(self) -> None:
         """Subscribe to the bus and refresh every listener once, for events missed so far."""
         if self._unsubscribe is None:

@@ -1,0 +1,1 @@
+"""Pages of ``.flow`` files: one screen per ``page``, with tables, charts and forms that load by themselves."""
