@@ -1,6 +1,7 @@
 """FlashFlow: the notification centre and activity log of one machine or a small team.
 
-``from flashflow import UserActivityService, NotificationService`` gives the two services; they load at first use.
+``from flashflow import UserActivityService, NotificationService`` gives the two services, ``flashflow.track`` and the
+other names those of ``flashflow.client``; they load at first use.
 """
 
 from __future__ import annotations
@@ -11,15 +12,31 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flashflow.backend import Backend, NotificationService, UserActivityService
+    from flashflow.client import (
+        Client,
+        NotificationHandler,
+        configure,
+        flush,
+        inbox,
+        mark_read,
+        send,
+        session,
+        stream,
+        track,
+        tracked,
+    )
 
-__all__ = ["Backend", "NotificationService", "UserActivityService"]
+__all__ = [
+    "Backend", "Client", "NotificationHandler", "NotificationService", "UserActivityService", "configure", "flush",
+    "inbox", "mark_read", "send", "session", "stream", "track", "tracked",
+]  # fmt: skip
 
 _HOMES = {
-    "Backend": "app",
-    "NotificationService": "notifications.service",
-    "UserActivityService": "activity.service",
+    "Backend": "backend.app",
+    "NotificationService": "backend.notifications.service",
+    "UserActivityService": "backend.activity.service",
 }
-"""Each name's module below ``flashflow.backend``, so that a service loads without the other."""
+"""Each name's module below ``flashflow``, so that a service loads without the other; the client has the other names."""
 
 _ROOT = Path(__file__).resolve().parent.parent
 if (_ROOT / "main.py").is_file() and (_ROOT / "backend" / "core").is_dir():
@@ -29,6 +46,6 @@ if (_ROOT / "main.py").is_file() and (_ROOT / "backend" / "core").is_dir():
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(f"flashflow.backend.{_HOMES[name]}"), name)
+    if name in __all__:
+        return getattr(import_module(f"flashflow.{_HOMES.get(name, 'client')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

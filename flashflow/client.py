@@ -850,8 +850,8 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def queue_states(folder: Path) -> list[tuple[str, str]]:
-    """Return the name and state of each queue file of ``folder``, for ``flashflow doctor``. Changes no row."""
+def queue_states(folder: Path) -> list[tuple[str, bool, str]]:
+    """Return (file, works, state) of each queue file of ``folder``, for ``flashflow doctor``. Changes no row."""
     found = []
     for path in sorted(folder.glob("*.queue*")):
         if path.name.endswith(("-wal", "-shm")):
@@ -859,13 +859,13 @@ def queue_states(folder: Path) -> list[tuple[str, str]]:
         try:
             with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as queue:
                 if queue.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION:
-                    found.append((path.name, "of a newer version"))
+                    found.append((path.name, True, "of a newer version"))
                     continue
                 counts = "SELECT (SELECT count(*) FROM queue), (SELECT count(*) FROM rejected)"
                 pending, rejected = queue.execute(counts).fetchone()
-                found.append((path.name, f"{pending} pending, {rejected} rejected"))
+                found.append((path.name, not rejected, f"{pending} pending, {rejected} rejected"))
         except sqlite3.Error as error:
-            found.append((path.name, f"cannot be read: {error}"))
+            found.append((path.name, False, f"cannot be read: {error}"))
     return found
 
 

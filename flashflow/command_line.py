@@ -172,9 +172,10 @@ def _key(config: Config) -> None:
 
 def _doctor(config: Config) -> int:
     from flashflow.backend.cli.doctor import doctor
+    from flashflow.client import queue_states
     from flashflow.views.window import why_no_window
 
-    return doctor(config, why_no_window(os.environ, fetch=False))
+    return doctor(config, why_no_window(os.environ, fetch=False), queue_states(config.data_dir / "client"))
 
 
 def _parser() -> argparse.ArgumentParser:

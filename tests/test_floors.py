@@ -238,12 +238,23 @@ def strings(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
+def test_the_client_imports_only_the_standard_library() -> None:
+    """It may be copied into a project as one file."""
+    wrong = [
+        f"{row.place} imports {row.target}"
+        for row in imports()
+        if row.module == "client" and row.target.partition(".")[0] not in sys.stdlib_module_names
+    ]
+    assert wrong == []
+
+
 def test_all_sql_stands_in_the_store() -> None:
+    # The client's own file is no part of the store.
     found = [
         f"{path.relative_to(ROOT)}:{line}"
         for module, path in modules().items()
         for line, text in strings(path)
-        if SQL.match(text) and not within(module, "backend.store")
+        if SQL.match(text) and not within(module, "backend.store") and module != "client"
     ]
     assert found == []
 
@@ -322,7 +333,7 @@ def test_importing_the_entry_loads_neither_screens_nor_server() -> None:
     assert {"flet", "uvicorn", "starlette", "plyer", "httptools"}.isdisjoint(loaded)
 
 
-@pytest.mark.parametrize("package", ["backend", "views"])
+@pytest.mark.parametrize("package", ["backend", "client", "views"])
 def test_importing_any_module_opens_starts_connects_and_reads_nothing(package: str) -> None:
     names = [f"flashflow.{name}" for name in modules() if within(name, package)]
     deeds, threads, _ = what_importing_does(*names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Sequence
 
 from flashflow.backend.app import SETTINGS_FILE, Backend
 from flashflow.backend.cli.process import complain, print_line
@@ -19,9 +20,9 @@ from flashflow.backend.settings.keyring import secret_store
 from flashflow.backend.settings.model import Settings
 
 
-def doctor(config: Config, display: str | None) -> int:
+def doctor(config: Config, display: str | None, queues: Sequence[tuple[str, bool, str]]) -> int:
     """``flashflow doctor``: print one line per part of the system; ``display`` is the reason why no window can be
-    shown. Return 0 if the storage works, else 1."""
+    shown, ``queues`` the client queues (file, works, state). Return 0 if the storage works, else 1."""
     _print_state("display", display is None, display or "a window can be shown")
     url = None
     try:
@@ -32,6 +33,8 @@ def doctor(config: Config, display: str | None) -> int:
     works, detail = _storage(config, url)
     _print_state("storage", works, detail)
     _print_state("port", *_port(config, url))
+    for file, sound, state in queues:
+        _print_state(f"client queue {file}", sound, state)
     _print_channels(config)
     _print_state("python", True, f"{sys.version.split()[0]} on {sys.platform}")
     if not works:
