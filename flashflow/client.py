@@ -88,6 +88,7 @@ HEARTBEAT_S = 300.0
 SILENCE_S = 45.0
 """A stream without a byte for this long is dead; the server pings every 15 s."""
 EXIT_S = 1.0
+LOCK_S = 10.0
 LEASE_WAIT_S = 0.2
 """Interval of trying to become the sender while another process is."""
 MOST_IDLE = 4
@@ -247,9 +248,9 @@ def data_folder(environ: Mapping[str, str]) -> Path:
             return Path(chosen).expanduser().absolute()
         if packaged := environ.get("FLET_APP_STORAGE_DATA"):
             return Path(packaged)
+        if sys.platform != "win32" and not os.path.isabs(environ.get("HOME", os.sep)):
+            raise OSError(f"HOME is {environ['HOME']!r}, not an absolute path")
         home = Path("~").expanduser()
-        if not home.is_absolute():
-            raise OSError(f"HOME is {str(home)!r}, not an absolute path")
     except RuntimeError as error:
         raise OSError(str(error)) from None
     if sys.platform == "win32":
@@ -542,8 +543,8 @@ _PUT = "INSERT INTO queue(kind, body, key, at, due, tries) VALUES(?, ?, ?, ?, ?,
 _SET = "INSERT INTO state VALUES(?, ?, 0) ON CONFLICT(name) DO UPDATE SET value = excluded.value"
 _LEASE = (
     "INSERT INTO state VALUES('sender', :owner, :until) ON CONFLICT(name) DO UPDATE SET value = :owner, until = :until "
-    # A lease beyond the longest one: the clock was set back.
-    "WHERE value = :owner OR until < :now OR until > :until"
+    # A lease beyond the longest one: the clock was set back. Twice, because waiting for the lock makes "now" older.
+    "WHERE value = :owner OR until < :now OR until > :longest"
 )
 
 
@@ -576,7 +577,7 @@ class _Queue:
             raise QueueFull(f"{self._most_rows:,} rows wait for FlashFlow")
         row = self.run(lambda found: found.execute(_PUT, (kind, body, key, _now_ms(), due)).lastrowid)
         self._added += 1
-        if self._added % max(1, min(256, self._most_rows // 10)) == 0:
+        if not strict and self._added % max(1, min(256, self._most_rows // 10)) == 0:
             self._drop_oldest()
         return row or 0
 
@@ -657,7 +658,7 @@ class _Queue:
 
         def take(found: sqlite3.Connection) -> bool:
             now = _now_ms()
-            lease = {"owner": self._owner, "now": now, "until": now + LEASE_MS}
+            lease = {"owner": self._owner, "now": now, "until": now + LEASE_MS, "longest": now + 2 * LEASE_MS}
             if found.execute(_LEASE, lease).rowcount:
                 return True
             (holder,) = found.execute("SELECT value FROM state WHERE name = 'sender'").fetchone() or ("0",)
@@ -674,7 +675,7 @@ class _Queue:
         def give(found: sqlite3.Connection) -> None:
             found.execute("DELETE FROM state WHERE name = 'sender' AND value = ?", (self._owner,))
             if found.execute("PRAGMA freelist_count").fetchone()[0] > 256:
-                found.execute("PRAGMA incremental_vacuum").fetchall()
+                found.executescript("PRAGMA incremental_vacuum")  # execute() would free one page
 
         self.run(give)
 
@@ -707,16 +708,20 @@ class _Queue:
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` with the connection. A damaged file is set aside and ``work`` runs again with a new one."""
-        with self.lock:
-            for attempt in (1, 2):
-                try:
-                    return work(self._connection or self._open())
-                except sqlite3.DatabaseError as error:
-                    if attempt == 1 and self.path is not None and _is_damage(error):
-                        self._set_aside(error)
-                        continue
-                    raise QueueError(f"{self.path or 'the queue in memory'}: {error}") from error
-        raise AssertionError("unreachable")
+        if not self.lock.acquire(timeout=LOCK_S):  # its holder was frozen by the end of the interpreter
+            raise QueueError(f"{self.path or 'the queue in memory'} is in use by another thread")
+        try:
+            try:
+                return work(self._connection or self._open())
+            except sqlite3.DatabaseError as error:
+                if self.path is None or not _is_damage(error):
+                    raise
+                self._set_aside(error)
+                return work(self._connection or self._open())
+        except sqlite3.Error as error:
+            raise QueueError(f"{self.path or 'the queue in memory'}: {error}") from error
+        finally:
+            self.lock.release()
 
     def _open(self) -> sqlite3.Connection:
         if self.path is not None:
@@ -754,25 +759,25 @@ class _Queue:
         found, rows = self._open(), 0
         with closing(sqlite3.connect(aside)) as damaged, _transaction(found), suppress(sqlite3.DatabaseError):
             for row in damaged.execute("SELECT kind, body, key, at, 0 FROM queue ORDER BY id"):
-                found.execute(_PUT, row)
-                rows += 1
+                if _is_json(row[1]):
+                    found.execute(_PUT, row)
+                    rows += 1
         log.error("%s was damaged (%s). It was set aside as %s; %d rows were kept.", self.path, error, aside.name, rows)
 
     def _is_full(self, found: sqlite3.Connection) -> bool:
+        pages, unused, size = (
+            found.execute(f"PRAGMA {n}").fetchone()[0] for n in ("page_count", "freelist_count", "page_size")
+        )
         # Counting reads the whole table; the first and the last id are one step each.
         ends = "SELECT (SELECT max(id) FROM queue) - (SELECT min(id) FROM queue) + 1"
-        count = "SELECT count(*) FROM queue"
-        return all((found.execute(text).fetchone()[0] or 0) >= self._most_rows for text in (ends, count))
+        counts = (found.execute(text).fetchone()[0] or 0 for text in (ends, "SELECT count(*) FROM queue"))
+        return (pages - unused) * size > MOST_QUEUE_BYTES or all(count >= self._most_rows for count in counts)
 
     def _drop_oldest(self) -> None:
         """Keep the limits of rows and bytes: drop the oldest tenth."""
 
         def drop(found: sqlite3.Connection) -> int:
-            pages, unused, size = (
-                found.execute(text).fetchone()[0]
-                for text in ("PRAGMA page_count", "PRAGMA freelist_count", "PRAGMA page_size")
-            )
-            if (pages - unused) * size < MOST_QUEUE_BYTES and not self._is_full(found):
+            if not self._is_full(found):
                 return 0
             text = "DELETE FROM queue WHERE id IN (SELECT id FROM queue ORDER BY id LIMIT max(1, ? / 10))"
             return found.execute(text, found.execute("SELECT count(*) FROM queue").fetchone()).rowcount
@@ -791,6 +796,11 @@ def _connect(path: str) -> sqlite3.Connection:
     found = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
     try:
         version = found.execute("PRAGMA user_version").fetchone()[0]
+        if path != ":memory:" and os.stat(path).st_size % found.execute("PRAGMA page_size").fetchone()[0]:
+            # SQLite takes a part of a page for a whole one.
+            cut = sqlite3.DatabaseError("the file was cut short")
+            cut.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise cut
         if version < SCHEMA_VERSION:
             found.execute("PRAGMA auto_vacuum = INCREMENTAL")
         if version <= SCHEMA_VERSION:
@@ -836,6 +846,13 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
     """Whether the file is damaged, or has tables of another program."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
     return code in _DAMAGED or (code == sqlite3.SQLITE_ERROR and str(error).startswith(("no such", "table ")))
+
+
+def _is_json(body: object) -> bool:
+    try:
+        return isinstance(body, bytes) and isinstance(json.loads(body), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_alive(pid: int) -> bool:
@@ -1198,11 +1215,7 @@ class Client:
             return 0
         left = self.flush(timeout)
         self._closed = True
-        self._end()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
-        self._queue.close(checkpoint=True)
+        self._end(max(timeout, EXIT_S))
         return left
 
     def __enter__(self) -> Client:
@@ -1323,11 +1336,13 @@ class Client:
 
     def _start(self) -> None:
         """Wake the sender thread, or start it."""
+        if self._stop.is_set():
+            return
         if not self._wake.is_set():
             self._wake.set()
         if self._thread is None:
             with self._starting:
-                if self._thread is None and not self._stop.is_set():
+                if self._thread is None:
                     self._thread = threading.Thread(target=self._work, name=f"flashflow-{self.app}", daemon=True)
                     try:
                         self._thread.start()
@@ -1372,11 +1387,9 @@ class Client:
         try:
             while self._queue.next_rows(1) and not self._stop.is_set():
                 now = time.monotonic()
-                if now >= deadline:
-                    return LEASE_WAIT_S
                 if (wait := max(self._retry_at, self._retry_after) - now) > 0:
                     return wait
-                if not self._queue.lease():
+                if now >= deadline or not self._queue.lease():
                     return LEASE_WAIT_S
                 rows = self._queue.next_rows(self._most)
                 if rows and (wait := self._deliver(rows, min(deadline, now + ASK_S))):
@@ -1384,6 +1397,9 @@ class Client:
                     return wait
             self._queue.release()
             return self._queue.next_due()
+        except QueueError as error:  # a full disk: the outcome cannot be recorded, and the rows are sent again
+            self._say_once("queue", error)
+            return self._fail(0.0, LAST_RETRY_S)
         finally:
             self._sending.release()
 
@@ -1460,11 +1476,15 @@ class Client:
 
     # --- end and fork
 
-    def _end(self) -> None:
+    def _end(self, timeout: float) -> None:
         self._stop.set()
         self._wake.set()
         for connection in list(self._open):
             connection.close()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)  # the interpreter would freeze it, perhaps with a lock
+        self._queue.close(checkpoint=True)
 
     def _exit(self) -> None:
         """Deliver for EXIT_S seconds at most if the server is there; the rest waits in the file. Starts no thread."""
@@ -1478,8 +1498,7 @@ class Client:
                 log.log(level, "%d rows wait in %s.", left, self._queue.path or "memory and are lost")
         except ClientError as error:
             log.warning("%s", error)
-        self._end()
-        self._queue.close(checkpoint=True)
+        self._end(EXIT_S)
 
     def _after_fork(self) -> None:
         for connection in list(self._open):
