@@ -66,6 +66,7 @@ def test_every_snippet_works_as_pasted(path: Path, tmp_path: Path) -> None:
         reader = Reader(server, folder)
         for snippet in found:
             reader.run(snippet)
+        reader.close()
         assert "Traceback" not in server.log
 
 

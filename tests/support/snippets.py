@@ -1,11 +1,10 @@
-"""The code blocks of a Markdown file, run as a reader would run them.
+"""The code blocks of a Markdown file, run as a reader would run them: the Python blocks of a page in one session.
 
 A comment above a block says how to treat it:
 
     <!-- not run: REASON -->       nothing here can run it
     <!-- first: COMMANDS -->       shell commands that make what the block needs
     <!-- until: TEXT -->           it runs for ever: until its output has TEXT
-    <!-- continues: above -->      a Python block uses the names of the one above
     <!-- settings: append -->      a TOML block is added to flashflow.toml, and its channels have to work
     <!-- schema: NAME -->          a JSON block is valid for this schema of the OpenAPI document
 """
@@ -84,7 +83,7 @@ class Reader:
     def __init__(self, server: ServerProcess, folder: Path, replaced: Mapping[str, str] | None = None) -> None:
         self.server = server
         self.folder = folder
-        self._above = ""
+        self._session: PythonSession | None = None
         self._replaced = {DEFAULT_ADDRESS: f"127.0.0.1:{server.port}", **(replaced or {})}
         self._runs: dict[str, Callable[[Snippet, str], str]] = {
             "sh": self._shell,
@@ -106,6 +105,11 @@ class Reader:
         if first := snippet.comments.get("first"):
             self.command(["bash", "-eu", "-o", "pipefail", "-c", self.as_here(first)], snippet.place)
         return self._runs[snippet.language](snippet, self.as_here(snippet.text))
+
+    def close(self) -> None:
+        """End the Python session. Raises AssertionError if its exit fails."""
+        if self._session is not None:
+            self._session.close()
 
     def as_here(self, text: str) -> str:
         for given, stand_in in self._replaced.items():
@@ -141,8 +145,10 @@ class Reader:
         return self._process(snippet, ["bash", "-eu", "-o", "pipefail", "-c", text])
 
     def _python(self, snippet: Snippet, text: str) -> str:
-        self._above = f"{self._above}\n{text}" if "continues" in snippet.comments else text
-        return self._process(snippet, [sys.executable, "-W", "error", "-c", self._above])
+        if "until" in snippet.comments:
+            return self._process(snippet, [sys.executable, "-W", "error", "-c", text])
+        self._session = self._session or PythonSession(self.folder, self.environment)
+        return self._session.run(text, snippet.place)
 
     def _process(self, snippet: Snippet, arguments: Sequence[str]) -> str:
         """Run it to its end, or ``until`` its output has the text."""
@@ -189,3 +195,45 @@ class Reader:
         file = self.folder / f"snippet-{snippet.line}.flow"
         file.write_text(text, "utf-8")
         return self.command(["flashflow", "check", str(file)], snippet.place)
+
+
+class PythonSession:
+    """One interpreter that runs block after block with the same names."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+        self._log = folder / "python.log"
+        with self._log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-u", "-W", "error", "-c", _LOOP], cwd=folder, env=env, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=out, text=True,
+            )  # fmt: skip
+
+    def run(self, text: str, place: str) -> str:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(text) + "\n")
+        self._process.stdin.flush()
+        # A block that hangs ends with the test's own deadline.
+        answer = self._process.stdout.readline()
+        output = self._log.read_text("utf-8", "replace")
+        assert answer == "done\n", f"{place} failed:\n{output}"
+        return output
+
+    def close(self) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.stdout.close()
+        assert self._process.wait(PATIENCE) == 0, self._log.read_text("utf-8", "replace")
+
+
+_LOOP = """
+import json, os, sys
+
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+names = {"__name__": "__main__"}
+for line in os.fdopen(os.dup(0)):
+    exec(compile(json.loads(line), "snippet", "exec"), names)
+    print("done", file=answers, flush=True)
+"""
