@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,14 @@ def _whole(path: Path, message: str, hint: str) -> FlowError:
     return FlowError(Place(str(path), 1, 1), message, hint)
 
 
+def _short(text: str) -> str:
+    """Return a message with its quoted words cut to 64 characters."""
+    return _LONG_WORD.sub(r"\1…\2", text)
+
+
+_LONG_WORD = re.compile("([“`][^”`]{64})[^”`]+([”`])")
+
+
 def _in_order(errors: Iterable[FlowError], sources: dict[str, Source]) -> Iterator[FlowError]:
     """Yield the errors by file and place, with their source lines, up to MOST_ERRORS of one file."""
     by_file: dict[str, dict[tuple[Place, str], FlowError]] = {file: {} for file in sources}
@@ -88,9 +97,10 @@ def _in_order(errors: Iterable[FlowError], sources: dict[str, Source]) -> Iterat
         by_file.setdefault(error.place.file, {}).setdefault((error.place, error.message), error)
     for file, found in by_file.items():
         shown = sorted(found.values(), key=lambda error: error.place)
+        source = sources.get(file)
         for error in shown[:MOST_ERRORS]:
-            source = sources.get(file)
-            yield error if source is None else replace(error, source_line=source.line(error.place.line))
+            line = "" if source is None else source.line(error.place.line)
+            yield replace(error, message=_short(error.message), hint=_short(error.hint), source_line=line)
         if len(shown) > MOST_ERRORS:
             place = shown[MOST_ERRORS].place
             yield FlowError(place, f"{len(shown) - MOST_ERRORS} more errors are not shown", "Mend those above first.")

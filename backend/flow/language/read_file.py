@@ -12,10 +12,11 @@ from flashflow.backend.flow.language.read_models import read_model
 from flashflow.backend.flow.language.read_notifications import read_notification_type, read_rule, read_template
 from flashflow.backend.flow.language.read_pages import read_page
 from flashflow.backend.flow.language.reader import IDENTIFIER, Reader
-from flashflow.backend.flow.language.source import Source, split
+from flashflow.backend.flow.language.source import Part, Source, split
 from flashflow.backend.flow.language.syntax import Declared, Quoted, Word
 from flashflow.backend.flow.language.vocabulary import CONSTRUCTS, DECLARATIONS, ELEMENTS, OTHER_WORDS
 
+_KEYWORD = re.compile(r"[^\W\d]\w*")
 _QUOTED_NAMES = frozenset({"notification_type", "template"})
 _NAMED = {
     "model": read_model,
@@ -34,12 +35,27 @@ def read_file(source: Source, errors: list[FlowError]) -> list[Declaration]:
 
     reader = Reader(source, errors)
     found: list[Declaration] = []
-    for declared in parse(source, split(source, errors), errors):
+    parts = [part for part in split(source, errors) if _known(reader, part)]
+    for declared in parse(source, parts, errors):
         count = len(errors)
         declaration = _declaration(reader, declared)
         if declaration is not None and (len(errors) == count or not isinstance(declaration, Model | Endpoint)):
             found.append(declaration)
     return found
+
+
+def _known(reader: Reader, part: Part) -> bool:
+    """Whether a part does not begin with an unknown keyword, which is an error whatever follows it."""
+    match = _KEYWORD.match(reader.source.text, part.start, part.end)
+    if match is None or match[0] in DECLARATIONS:
+        return True
+    keyword = match[0]
+    hint = OTHER_WORDS.get(keyword) or reader.suggest(keyword, DECLARATIONS, "Declarations are")
+    if keyword in ELEMENTS:
+        hint = "Elements are part of a page: `page Dashboard { … }`."
+    place = reader.source.place(match.start(), match.end())
+    reader.fail_at(place, f"“{keyword[:40]}” is not a declaration", hint)
+    return False
 
 
 def _declaration(reader: Reader, declared: Declared) -> Declaration | None:
@@ -48,12 +64,6 @@ def _declaration(reader: Reader, declared: Declared) -> Declaration | None:
         return read_every(reader, declared)
     if keyword == "on":
         return read_rule(reader, declared)
-    if keyword not in _NAMED:
-        hint = OTHER_WORDS.get(keyword) or reader.suggest(keyword, DECLARATIONS, "Declarations are")
-        if keyword in ELEMENTS:
-            hint = "Elements are part of a page: `page Dashboard { … }`."
-        reader.fail(declared, f"“{keyword}” is not a declaration", hint)
-        return None
     name = _name(reader, declared)
     return None if name is None else _NAMED[keyword](reader, declared, name)
 

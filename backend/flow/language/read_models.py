@@ -156,9 +156,9 @@ def _parse_default(kind: FieldType, text: str) -> Scalar:
     """Return the value of a default; None for one that does not fit the type."""
     value: Scalar = None
     match kind:
-        case "integer" if re.fullmatch(r"-?\d{1,15}", text):
+        case "integer" if re.fullmatch(r"-?[0-9]{1,15}", text):
             value = int(text)
-        case "decimal" if re.fullmatch(r"-?\d{1,30}(\.\d{1,30})?", text):
+        case "decimal" if re.fullmatch(r"-?[0-9]{1,30}(\.[0-9]{1,30})?", text):
             value = float(text)
         case "boolean":
             value = {"true": True, "false": False}.get(text)

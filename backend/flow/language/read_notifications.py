@@ -82,6 +82,7 @@ class _Message(NamedTuple):
 
 def read_rule(reader: Reader, declared: Declared) -> Rule | None:
     """Read ``on activity "type" { … }``."""
+    count = len(reader.errors)
     activity_type = _activity_type(reader, declared)
     construct = CONSTRUCTS["on"]
     block = Block(tuple(s for s in declared.block.statements if not _is_track(s)), 0, 0)
@@ -110,23 +111,22 @@ def read_rule(reader: Reader, declared: Declared) -> Rule | None:
         within_minutes=within,
     )  # fmt: skip
     rule = Rule(name, on, message.request, message.to, cooldown, reader.place(declared), message.kind)
-    return rule if _checked(reader, declared, rule) else None
+    if len(reader.errors) == count:
+        _check(reader, declared, rule)
+    return rule
 
 
-def _checked(reader: Reader, declared: Declared, rule: Rule) -> bool:
-    """Check a rule as the API does; add its errors."""
+def _check(reader: Reader, declared: Declared, rule: Rule) -> None:
+    """Check a rule as the API does; add its error."""
     recipients = "user" if rule.to == "user" or rule.to in GROUPS else list(rule.to)
     body = {
         "name": rule.name, "on": rule.on, "send": rule.send, "to": recipients,
         "cooldown_minutes": rule.cooldown_minutes,
     }  # fmt: skip
-    count = len(reader.errors)
     try:
         check_rule(convert(body, RuleIn))
     except ValidationError as refusal:
-        if not any(reader.place(declared).line <= error.place.line for error in reader.errors[-1:]):
-            reader.fail(declared, str(refusal), "See docs/rules.md.")
-    return len(reader.errors) == count
+        reader.fail(declared, str(refusal), "See docs/rules.md.")
 
 
 def _activity_type(reader: Reader, declared: Declared) -> str | None:

@@ -28,6 +28,7 @@ _SIGNS = re.compile(
     r"|(?P<open>[{\[])|(?P<close>[}\]])",
     re.MULTILINE,
 )
+_BLANKS = re.compile(r"[ \t]{0,200}")
 _FILLING = re.compile(r"(?:\s|#[^\n]*(?:\n|\Z))*")
 _YAML = re.compile(r"---|-\s|[^\W\d][\w-]*[ \t]*:|[^\W\d]\w*[ \t]+[^\W\d]\w*[ \t]*:[ \t]*$", re.MULTILINE)
 
@@ -57,9 +58,11 @@ class Source:
         """Return the line ``number``, counted from 1, without its end."""
         return self.text[self._starts[number - 1] : self._line_end(number)] if number <= len(self._starts) else ""
 
-    def same_line(self, first: int, second: int) -> bool:
-        """Whether both offsets are in one line."""
-        return "\n" not in self.text[first:second]
+    def indent(self, at: int) -> range:
+        """Return the offsets of the blanks at the begin of the line of ``at``, up to 200."""
+        start = self._starts[bisect_right(self._starts, at) - 1]
+        blanks = _BLANKS.match(self.text, start)
+        return range(start, blanks.end() if blanks else start)
 
     def _line_end(self, number: int) -> int:
         end = self._starts[number] - 1 if number < len(self._starts) else len(self.text)
@@ -139,6 +142,8 @@ class _Splitter:
         self._open: list[int] = []
         self._start = 0
         self._sound = True
+        self._doubtful: tuple[int, int] | None = None
+        """First brace of this part whose closing one is indented less than its line, and the closing one."""
 
     def parts(self) -> Iterator[Part]:
         for sign in _SIGNS.finditer(self._source.text):
@@ -172,19 +177,26 @@ class _Splitter:
             if len(self._open) < 2:
                 return
             self._open.pop()
-        self._open.pop()
+        opened = self._open.pop()
+        if self._doubtful is None:
+            begin, end = self._source.indent(opened), self._source.indent(at)
+            if end.stop == at and end.stop - end.start < begin.stop - begin.start:
+                self._doubtful = opened, at
 
     def _end(self, at: int) -> Iterator[Part]:
         if self._open:
             line = self._source.place(at, at).line
             end = "the end of the file" if at == len(self._source.text) else f"the next declaration in line {line}"
-            self._unclosed(self._open[-1], end)
+            opened = self._open[-1]
+            if self._doubtful is not None:
+                opened, end = self._doubtful[0], f"line {self._source.place(self._doubtful[1], at).line}"
+            self._unclosed(opened, end)
             self._open.clear()
         filling = _FILLING.match(self._source.text, self._start, at)
         begin = filling.end() if filling else self._start
         if self._sound and begin < at:
             yield Part(begin, at)
-        self._start, self._sound = at, True
+        self._start, self._sound, self._doubtful = at, True, None
 
     def _unclosed(self, opened: int, before: str) -> None:
         if not self._sound:  # an open text hides the signs after it

@@ -144,6 +144,8 @@ def test_a_hostile_file_is_refused_quickly(tmp_path: Path, content: bytes, messa
         "page A { }\n",
         'page A { h1 "x" ',
         "+ ",
+        "div { } ",
+        "x: [] ",
     ],
 )
 def test_the_time_of_a_parse_is_linear_in_the_size(tmp_path: Path, unit: str) -> None:
@@ -151,6 +153,11 @@ def test_the_time_of_a_parse_is_linear_in_the_size(tmp_path: Path, unit: str) ->
     started = time.process_time()
     load([path])
     assert time.process_time() - started < 15
+
+
+def test_a_long_word_is_cut_in_messages(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.flow", f"page Home {{ {'a' * 900_000} }}")
+    assert messages(path) == [f"a.flow:1:13 “{'a' * 64}…” is not an element"]
 
 
 def test_only_so_many_errors_of_a_file_are_shown(tmp_path: Path) -> None:
