@@ -72,7 +72,7 @@ class ApiRequest:
         """The path's user id. Raises NotFound for an empty one, ValidationError for an invalid one."""
         if not self.params["user_id"]:
             raise NotFound("There is nothing at this address.")
-        return build(UserPath, user_id=self.params["user_id"]).user_id
+        return _user_id(self.params["user_id"])
 
     def app_for(self, named: str | None) -> str:
         """Return the app to store a row under: the key's, or with admin the one named. Raises ValidationError."""
@@ -158,6 +158,11 @@ def _idempotent(
         return [response]
 
     return Write(handle, None, write.weight, write.size)
+
+
+@lru_cache(maxsize=1024)
+def _user_id(text: str) -> str:
+    return build(UserPath, user_id=text).user_id
 
 
 @lru_cache(maxsize=256)

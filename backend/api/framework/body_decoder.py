@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import types
+from functools import lru_cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
@@ -97,6 +98,7 @@ _NUMBERS = ("limit", "days", "window_days", "dropped_at")
 _NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 
 
+@lru_cache(maxsize=256)  # clients poll a few addresses
 def decode_query(raw: bytes, kind: type[Input]) -> Any:
     """Return the query string as ``kind``. Raises Malformed for unknown, repeated and invalid parameters."""
     # Everything but _NUMBERS stays text: msgspec's lax mode reads ``since=2026`` as a time in 1970 and ``null`` as an

@@ -105,6 +105,8 @@ async def _moved(call: ApiRequest, write: Write[Any, Notification]) -> ApiRespon
 def _check_list(call: ApiRequest) -> tuple[int | None, int | None]:
     """Return the time range. Raises ValidationError for it and for an unknown channel."""
     query: NotificationQuery = call.query
+    if query.since is None and query.until is None and query.channel is None:
+        return None, None
     since, until = None, None
     faults = ErrorCollector()
     with faults:
