@@ -11,8 +11,8 @@ from peewee import SQL, Expression, Select, fn
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.models import UserSession
 from flashflow.backend.store.engine.database import Store
-from flashflow.backend.store.engine.last_known import highest
 from flashflow.backend.store.engine.models import BaseModel
+from flashflow.backend.store.engine.numbers import last_seqs
 from flashflow.backend.store.engine.statement import Statement, by_index
 from flashflow.backend.store.notifications.models import Delivery, Notification
 
@@ -95,7 +95,7 @@ _WAITING = Statement(
 
 def measure_activities(conn: sqlite3.Connection) -> ActivityMeasures:
     """Measure ``user_activities.db``."""
-    given = highest(conn)
+    given = last_seqs(conn)
     return ActivityMeasures(
         activities=int(given.get("user_activities", 0)),
         sessions=int(given.get("user_sessions", 0)),
@@ -106,7 +106,7 @@ def measure_activities(conn: sqlite3.Connection) -> ActivityMeasures:
 
 def measure_notifications(conn: sqlite3.Connection) -> NotificationMeasures:
     """Measure ``notifications.db``."""
-    given = highest(conn)
+    given = last_seqs(conn)
     few = _FEW.one(conn)
     assert few is not None
     return NotificationMeasures(

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import msgspec
 from peewee import SQL, Table, fn
@@ -22,6 +22,7 @@ from peewee import SQL, Table, fn
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import StorageError
 from flashflow.backend.core.private_files import set_aside, write_private
+from flashflow.backend.store.engine.numbers import last_seqs
 from flashflow.backend.store.engine.statement import Statement, variants
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class LastKnown:
         """Record the highest row numbers after a commit."""
         if self._file is None:
             return
-        last = highest(conn)
+        last = last_seqs(conn)
         if last != self._last:
             self._write(Known(self._turn + 1, self._clock.now_ms(), last))
             self._last = last
@@ -93,7 +94,7 @@ class LastKnown:
         try:
             if clean and self._path.stat().st_size <= COUNT_BYTES:
                 with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as conn:
-                    self._write(Known(self._turn + 1, self._clock.now_ms(), highest(conn), rows(conn)))
+                    self._write(Known(self._turn + 1, self._clock.now_ms(), last_seqs(conn), rows(conn)))
             self.sync()
         except (OSError, sqlite3.Error) as error:  # a damaged file: the next start sets it aside
             log.warning("the rows of %s were not counted: %s", self._path.name, error)
@@ -142,36 +143,19 @@ def _parsed(slot: bytes) -> Known | None:
     return None
 
 
-class _Sequence(NamedTuple):
-    name: str
-    seq: int
-
-
-_SEQUENCES = Table("sqlite_sequence")
-_HIGHEST = Statement(_SEQUENCES.select(_SEQUENCES.c.name, _SEQUENCES.c.seq), _Sequence)
-
-
 @variants(LABELS)
 def _count(table: str) -> Statement[tuple[int]]:
     return Statement(Table(table).select(fn.COUNT(SQL("*"))))
 
 
-def highest(conn: sqlite3.Connection) -> dict[str, int]:
-    """The highest row number that each table ever had."""
-    try:
-        return dict(_HIGHEST.each(conn))
-    except sqlite3.OperationalError:  # no table has AUTOINCREMENT
-        return {}
-
-
 def rows(conn: sqlite3.Connection) -> dict[str, int]:
     """Number of rows of each table in LABELS."""
-    return {table: _count(table).value(conn) for table in highest(conn) if table in LABELS}
+    return {table: _count(table).value(conn) for table in last_seqs(conn) if table in LABELS}
 
 
 def missing_from(conn: sqlite3.Connection, known: Known) -> dict[str, int]:
     """Number of rows by table that ``known`` has and ``conn``'s file lacks."""
-    there = highest(conn)
+    there = last_seqs(conn)
     lost = {table: last - there.get(table, 0) for table, last in known.last.items() if table in LABELS}
     if known.rows and there == known.last:
         counted = rows(conn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from peewee import ColumnBase, Field, Query, Select, Table, fn
 
@@ -25,6 +25,22 @@ def last_seq(model: type[BaseModel]) -> Query:
     """Build the query of the highest ``seq`` ever given in a table; no row if there is none."""
     query: Query = _GIVEN.select(_GIVEN.c.seq).where(_GIVEN.c.name == model._meta.table_name)
     return query
+
+
+class _Last(NamedTuple):
+    name: str
+    seq: int
+
+
+_LAST_SEQS = Statement(_GIVEN.select(_GIVEN.c.name, _GIVEN.c.seq), _Last)
+
+
+def last_seqs(conn: sqlite3.Connection) -> dict[str, int]:
+    """The highest ``seq`` that each table ever had."""
+    try:
+        return dict(_LAST_SEQS.each(conn))
+    except sqlite3.OperationalError:  # no table has AUTOINCREMENT
+        return {}
 
 
 def last_revision(model: type[BaseModel]) -> Query:

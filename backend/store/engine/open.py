@@ -21,7 +21,8 @@ from flashflow.backend.store.engine.database import (
     uri_of,
 )
 from flashflow.backend.store.engine.errors import is_damage, storage_error
-from flashflow.backend.store.engine.last_known import Known, LastKnown, highest, in_words, missing_from, read_record
+from flashflow.backend.store.engine.last_known import Known, LastKnown, in_words, missing_from, read_record
+from flashflow.backend.store.engine.numbers import last_seqs
 from flashflow.backend.store.engine.schema import FileSchema
 from flashflow.backend.store.engine.upgrade import bring_up_to_date
 from flashflow.backend.store.engine.wal_check import keep_damaged
@@ -69,7 +70,7 @@ def open_store(
         known = read_record(path, tell) if keep_record else None
         with closing(sqlite3.connect(uri_of(path, no_room=no_room), uri=True, isolation_level=None)) as conn:
             loss = describe_loss(path, conn, known, damaged_wal)
-            record = LastKnown(path, clock, known, highest(conn)) if keep_record else None
+            record = LastKnown(path, clock, known, last_seqs(conn)) if keep_record else None
         if message := " ".join(filter(None, (recovered, loss, *notes))):
             tell(message)
     except OSError as error:
