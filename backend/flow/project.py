@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flashflow.backend.activity.service import UserActivityService
-from flashflow.backend.core.clock import Clock
+from flashflow.backend.core.clock import Clock, rfc3339
 from flashflow.backend.core.errors import FlashFlowError, NotFound
 from flashflow.backend.core.events import Bus, Event
 from flashflow.backend.flow import data_reader
@@ -125,8 +125,11 @@ class FlowProject:
 
     def scope_of(self, user_id: str) -> dict[str, Any]:
         """Return the scope of a page for its user: ``current_user`` with ``id``, ``name`` and the fields of the user's
-        row of the model User."""
-        return {"current_user": data_reader.user_row(self._parts, user_id)}
+        row of the model User, and ``now``."""
+        return {"current_user": data_reader.user_row(self._parts, user_id), "now": self._now()}
+
+    def _now(self) -> str:
+        return rfc3339(self._parts.clock.now_ms())
 
     def read_source(
         self,
@@ -159,6 +162,7 @@ class FlowProject:
     ) -> ActionResult:
         """Run actions within the limits of the loop guard; errors of single actions stand in the result. Blocks."""
         project = self.project
+        scope = {"now": self._now(), **scope}
 
         def read(source: DataSource, scope: Mapping[str, Any]) -> SourceData:
             return self.read_source(source, scope, limit=LOOP_ROWS, all_users=trigger == "job")

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from flashflow.backend.core.clock import rfc3339
 from flashflow.backend.core.errors import Forbidden, ValidationError
 from flashflow.backend.flow.language.data_sources import SOURCES
-from flashflow.backend.flow.language.declarations import Form, Project, Sort
+from flashflow.backend.flow.language.declarations import Constant, Form, Name, Project, Sort, TrackActivity
 from flashflow.backend.flow.project import FlowProject
 from tests.support.flow_parts import HERE, PRODUCT, USER, Parts, parts_in, run, source
 
@@ -137,3 +138,15 @@ def test_engagement_names_users_by_their_rows(flow: FlowProject) -> None:
     assert {row["user_name"] for row in rows} == {"Ada L.", "bob"}
     assert flow.scope_of("ada")["current_user"] == {"id": "ada", "name": "Ada L.", "role": "member"}
     assert flow.scope_of("cy")["current_user"] == {"id": "cy", "name": "cy"}
+
+
+def test_expressions_know_the_time(flow: FlowProject, parts: Parts) -> None:
+    now = rfc3339(parts.clock.now_ms())
+    assert flow.scope_of("ada")["now"] == now
+    fields = (
+        ("user_id", Constant("ada", HERE)),
+        ("activity_type", Constant("at", HERE)),
+        ("page_url", Name(("now",), HERE)),
+    )
+    assert flow.run_actions((TrackActivity(fields, HERE),), {}, trigger="job").tracked == 1
+    assert parts.activity.list_activities(user_id="ada", activity_type="at").activities[0].page_url == now

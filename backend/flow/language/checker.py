@@ -52,6 +52,8 @@ Scope = Mapping[str, Columns]
 """Names that an expression may use, with their parts; without parts for a plain value."""
 Routes = Callable[[], Sequence[Route]]
 D = TypeVar("D", bound=Declaration)
+USER_MODEL = "User"
+"""Model whose fields ``current_user`` has too."""
 _USER: Columns = {"id": False, "name": False, "role": False}
 _DEEP_TYPES = frozenset({"json", "object"})
 _UNITS: dict[str, Unit] = {
@@ -82,6 +84,8 @@ class _Checker:
         self._complete = complete
         self._errors: list[FlowError] = []
         self._models: dict[str, Model] = {}
+        self._admin = False
+        """Whether the page or job being checked may read data of all users."""
 
     def run(self) -> tuple[Project, list[FlowError]]:
         models = self._unique(Model, lambda one: one.name, "model")
@@ -94,6 +98,7 @@ class _Checker:
         endpoints = self._unique(Endpoint, lambda one: one.name, "endpoint")
         self._distinct(endpoints, _path_key, "endpoint", lambda one: f"{one.method} {one.path}")
         jobs = self._unique(Job, lambda one: one.name, "job")
+        self._admin = True
         for job in jobs:
             self._actions(job.actions, {"now": {}}, in_job=True)
         project = Project(
@@ -163,14 +168,15 @@ class _Checker:
             hint = f"A page has at most {MOST_ELEMENTS}; split it into several."
             self._fail(page.place, f"this page has {count} elements", hint)
             return page
-        names: dict[str, Place] = {}
-        return replace(page, elements=self._elements(page.elements, names))
+        self._admin = page.auth == "admin"
+        return replace(page, elements=self._elements(page.elements, {}))
 
     def _elements(self, elements: tuple[Element, ...], names: dict[str, Place]) -> tuple[Element, ...]:
         return tuple(self._element(element, names) for element in elements)
 
     def _element(self, element: Element, names: dict[str, Place]) -> Element:
-        scope: Scope = {"current_user": _USER, "now": {}}
+        user = self._models.get(USER_MODEL)
+        scope: Scope = {"current_user": {**({} if user is None else _columns(user)), **_USER}, "now": {}}
         if isinstance(element, Table | Chart | Form):
             known = names.setdefault(element.name, element.place)
             if known is not element.place:
@@ -269,10 +275,20 @@ class _Checker:
                 self._unknown(data.place, message, data.name, known, "Sources are")
             return data, None
         self._arguments(data, source, scope)
+        if not self._admin and model is None:
+            self._own_data(data, source)
         if in_job and source.scope == "user" and "user_id" not in dict(data.arguments):
             hint = f'Name the user: `{data.name} {{user_id: "…"}}`.'
             self._fail(data.place, f"a job has no current user for {data.name}", hint)
         return data, dict(source.columns)
+
+    def _own_data(self, data: DataSource, source: Source) -> None:
+        """Check that a page for every user has data of the current user only."""
+        user = dict(data.arguments).get("user_id")
+        other = user is not None and not (isinstance(user, Name) and user.parts == ("current_user", "id"))
+        if source.scope == "all" or other:
+            hint = "Add `auth: admin` to the page, or show recent_user_activities or user_activity_trends."
+            self._fail(data.place, f"{data.name} has data of other users, and this page is for every user", hint)
 
     def _model_of(self, name: str) -> Model | None:
         return next((model for model in self._models.values() if name == f"all_{model.plural}"), None)

@@ -19,7 +19,8 @@ Unit = Literal["text", "number", "share", "seconds", "time", "day"]
 @dataclass(frozen=True, slots=True)
 class Source:
     """Data source. The first column labels a chart, the numbers among the others are drawn. ``scope``: of one user
-    (argument ``user_id``, by default the current one, required in a job), or of all users."""
+    (argument ``user_id``, by default the current one, required in a job), or of all users. A page without
+    ``auth: admin`` has data of the current user and rows of models only."""
 
     name: str
     description: str
@@ -33,7 +34,7 @@ class Source:
 
 
 Period = Annotated[int, Meta(ge=1, le=366)]
-Rows = Annotated[int, Meta(ge=1, le=200)]
+Rows = Annotated[int, Meta(ge=1, le=1000)]
 Steps = Annotated[list[TypeName], Meta(min_length=2, max_length=10)]
 
 
@@ -58,13 +59,13 @@ class Arguments(Input, frozen=True, kw_only=True):
 
 ARGUMENTS = {
     "user_id": "user; by default the current one",
-    "days": "the last days including today, 1 to 366; by default 7",
+    "days": "the last days including today, 1 to 366; by default 30",
     "from": 'first day, such as "2026-12-01", instead of `days`',
     "to": "last day, instead of `days`",
     "tz": "IANA time zone of the days",
     "app": "app that wrote the rows",
     "activity_type": "activities of this type only",
-    "limit": "number of rows, 1 to 200",
+    "limit": "number of rows, 1 to 1000",
     "compare": "`previous`, `weekday` or `none`",
     "interval": "`day` or `hour`",
     "horizon": "days to follow each user, 1 to 366",

@@ -137,7 +137,9 @@ class Reader:
         shown = self.shown(value)
         hint = "Write one value after a colon; the next entry begins with `name:`."
         if isinstance(value, Word):
-            hint = OTHER_WORDS.get(value.text) or f"{hint} Elements are {', '.join(ELEMENTS)}."
+            near = nearest(value.text, ELEMENTS)
+            listed = f"{hint} Elements are {', '.join(ELEMENTS)}."
+            hint = OTHER_WORDS.get(value.text) or (f"Did you mean “{near}”?" if near else listed)
         self.fail(value, f"{shown} is not expected after the value", hint)
 
     def shown(self, node: Value) -> str:
