@@ -11,6 +11,7 @@ import flet as ft
 from flashflow.backend import declarations
 from flashflow.views.controls.buttons import on_press, pressable
 from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.layout import growing
 from flashflow.views.controls.texts import caller_text, heading, silent
 from flashflow.views.controls.tokens import GRID, HAIRLINE, MUTED, SMALL
 from flashflow.views.dashboard.screen import Dashboard
@@ -186,7 +187,7 @@ class Navigation:
         page = event.page
         self._mark()  # “More” itself is no place
         page.update()
-        page.show_dialog(ft.BottomSheet(self._more(page), show_drag_handle=True, scrollable=True))
+        page.show_dialog(ft.BottomSheet(self._more(page), show_drag_handle=True))
 
     def _more(self, page: ft.Page | ft.BasePage) -> ft.Control:
         """Return the list of the destinations that the bar has no room for."""
@@ -197,7 +198,7 @@ class Navigation:
 
         rows: list[ft.Control] = [ft.Container(heading("More"), padding=ft.Padding.symmetric(horizontal=2 * GRID))]
         for n, one in enumerate(self._shown[self._in_bar :], self._in_bar):
-            line = ft.Row([ft.Icon(one.icon, color=MUTED), caller_text(one.label)], spacing=2 * GRID)
+            line = ft.Row([ft.Icon(one.icon, color=MUTED), growing(caller_text(one.label))], spacing=2 * GRID)
             rows.append(pressable(one.label, line, on_press(open_page, one.address), selected=n == self._selected))
         return ft.SafeArea(
             ft.Container(ft.Column(rows, spacing=4, tight=True, scroll=ft.ScrollMode.AUTO), padding=GRID)

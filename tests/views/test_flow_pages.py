@@ -14,14 +14,15 @@ import flet as ft
 import flet.canvas as cv
 import pytest
 
-from flashflow.backend import Backend, FlowProject, declarations
+from flashflow.backend import Backend, FlowError, FlowProject, declarations
+from flashflow.backend.flow.language.errors import Place
 from flashflow.backend.flow.language.loader import load
 from flashflow.views.controls.notification_bell import NotificationBell
 from flashflow.views.controls.notification_settings import NotificationSettings
 from flashflow.views.flow import chart as charts
-from flashflow.views.flow.cells import Cell, as_number, cell, title_of, value_text
+from flashflow.views.flow.cells import Cell, as_number, cell, decimals_of, title_of, value_text
 from flashflow.views.flow.chart import ChartPart, Drawing, Series
-from flashflow.views.flow.context import Rows, result_text
+from flashflow.views.flow.context import READS_AT_ONCE, Rows, result_text
 from flashflow.views.flow.form import FormPart
 from flashflow.views.flow.inputs import day_of, with_offset
 from flashflow.views.flow.problem import problem_banner
@@ -150,6 +151,14 @@ def test_a_relative_time_has_the_exact_one_and_a_very_long_text_is_cut() -> None
     assert len(cell("x" * 100_000, "text", NOW).text) == 300
 
 
+def test_the_numbers_of_a_column_have_the_same_decimals() -> None:
+    columns = ((1, 2), (1.5, 2), ("9.99", 1), (0.001, 1), (None, "x"), (1e300, 1.5))
+    assert [decimals_of(values) for values in columns] == [0, 1, 2, None, 0, 1]
+    assert [cell(value, "number", NOW, 2).text for value in (1250, 9.99, "7.5", "x", None)] == [
+        "1,250.00", "9.99", "7.50", "x", "–",
+    ]  # fmt: skip
+
+
 def test_titles_of_columns_are_words_in_sentence_case() -> None:
     assert [title_of(name) for name in ("page_url", "user_id", "open_rate", "x" * 99)] == [
         "Page URL", "User ID", "Open rate", "X" + "x" * 58 + "…",
@@ -272,10 +281,10 @@ async def test_a_table_has_its_columns_by_unit_and_its_order(site: Site) -> None
     site.add(name="Desk", price="1250")
     part = await loaded(only(screen, TablePart))
     assert [name for name in names(part) if name.startswith("Name")] == [
-        "Name: Desk, Price: 1,250, Size: small", "Name: Pen, Price: 1.5, Size: small",
+        "Name: Desk, Price: 1,250.0, Size: small", "Name: Pen, Price: 1.5, Size: small",
     ]  # fmt: skip
     assert "Sort by Price, sorted descending" in names(part)
-    price = next(text for text in walk(part) if isinstance(text, ft.Text) and text.value == "1,250")
+    price = next(text for text in walk(part) if isinstance(text, ft.Text) and text.value == "1,250.0")
     assert price.text_align == ft.TextAlign.RIGHT
 
 
@@ -424,6 +433,51 @@ async def test_a_source_without_an_interval_follows_its_events(site: Site) -> No
     assert asked == ["a"]
 
 
+async def test_within_its_interval_a_part_only_updates_relative_times(site: Site) -> None:
+    part = only(site.page("chart pages { type: bar  data: pages  refresh: 300 }"), ChartPart)
+    asked: list[str] = []
+    part.request_refresh = lambda: asked.append("read")
+    part._changed()
+    assert asked == ["read"], "nothing was read yet"
+    await loaded(part)
+    part.show = lambda: asked.append("shown")
+    part._changed()
+    assert asked == ["read", "shown"]
+    part._read_at -= 300
+    part._changed()
+    assert asked == ["read", "shown", "read"]
+
+
+async def test_slow_sources_delay_neither_the_page_nor_other_screens(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proceed = threading.Event()
+    reading: list[int] = []
+    most: list[int] = []
+    read = site.flow.read_source
+
+    def slow(*given: Any, **options: Any) -> Any:
+        reading.append(1)
+        most.append(len(reading))
+        proceed.wait(20)
+        reading.pop()
+        return read(*given, **options)
+
+    monkeypatch.setattr(site.flow, "read_source", slow)
+    tables = "".join(f"table t{n} {{ columns: [name]  data: all_products }}" for n in range(8))
+    screen = site.page(f'h1 "Here" {tables}')
+    assert "Here" in texts(screen)
+    parts = [part for part in walk(screen) if isinstance(part, TablePart)]
+    loading = [asyncio.ensure_future(part.refresh()) for part in parts]
+    while not all("Loading: T" in "".join(names(part)) for part in parts):
+        await asyncio.sleep(0.01)
+    assert max(most) == READS_AT_ONCE
+    proceed.set()
+    await asyncio.gather(*loading)
+    assert max(most) == READS_AT_ONCE
+    assert all("No rows yet" in texts(part) for part in parts)
+
+
 # --- forms ------------------------------------------------------------------------------------------------------------
 
 
@@ -507,14 +561,16 @@ async def test_a_page_has_every_element(site: Site) -> None:
         """header { div class="head" { h1 "Hello " + current_user.name  text "At a glance" style="color: gray" }
            notification_bell { user_id: current_user.id  position: right } }
         row { section "Left" { p "one" } section "Right" { column { h6 "two" } } }
-        notification_settings { user_id: "bob" }
+        notification_settings { user_id: "bob" }  notification_bell { user_id: "bob"  position: left }
         text "bold" style="font-weight: bold" """
         + FORM + TABLE + "chart trend { type: line  data: trend }"
     )  # fmt: skip
     assert {"Hello ada", "At a glance", "Left", "Right", "one", "two"} <= set(texts(screen))
     bold = next(text for text in walk(screen) if isinstance(text, ft.Text) and text.value == "bold")
     assert bold.weight == ft.FontWeight.W_600
-    only(screen, NotificationBell)
+    site.backend.notifications.send_notification("bob", "Hi", "there")
+    bells = [bell.source.newest(9).unread for bell in walk(screen) if isinstance(bell, NotificationBell)]
+    assert bells == [0, 1]
     settings = only(screen, NotificationSettings)
     settings.source.set_preference("*", "email", False)
     assert site.backend.notifications.get_preferences("bob").preferences
@@ -591,10 +647,25 @@ async def test_a_broken_file_leaves_the_last_version_and_the_banner_has_its_plac
     site.draw(screen)
     assert "good" in texts(screen)
     assert site.flow.problem is not None
-    shown = "\n".join(texts(problem_banner(site.flow.problem, site.flow.errors)))
-    line = next(n for n, line in enumerate(site.path.read_text().splitlines(), 1) if "texxt" in line)
-    assert f"site.flow:{line}:" in shown
-    assert "^" in shown
+    banner = problem_banner(site.flow.problem, site.flow.errors)
+    shown = "\n".join(text for text in texts(banner) if text)
+    line, source = next((n, one) for n, one in enumerate(site.path.read_text().splitlines(), 1) if "texxt" in one)
+    assert "1 error in the .flow files. The last valid version stays in use." in shown
+    assert f"site.flow:{line}:{source.index('texxt') + 1}: " in shown
+    (spans,) = [text.spans for text in walk(banner) if isinstance(text, ft.Text) and text.spans]
+    assert spans[1].text == "texxt"
+
+
+def test_a_banner_over_hostile_errors_is_short_and_printable() -> None:
+    place = Place("\u202ex.flow", 1, 5_000, 4_000)
+    error = FlowError(place, "bad\n" * 900, "hint " * 900, "\x00" * 4_999 + "y" * 9_000)
+    banner = problem_banner("broken", [error] * 50)
+    spans = [span.text or "" for text in walk(banner) if isinstance(text, ft.Text) for span in text.spans or ()]
+    shown = "".join(spans) + "".join(str(text) for text in texts(banner))
+    assert "\x00" not in shown
+    assert "\u202e" not in shown
+    assert len(shown) < 20_000
+    assert "“flashflow check” lists all of them." in shown
 
 
 def test_numbers_of_charts_have_their_unit() -> None:

@@ -104,8 +104,8 @@ async def test_more_lists_the_other_pages_and_opens_one() -> None:
     navigation.set_pages([page(f"/p{n}", f"Page {n}") for n in range(3)])
     shown: list[Any] = []
     window = SimpleNamespace(update=lambda: None, show_dialog=shown.append, pop_dialog=shown.clear)
-    bar = SimpleNamespace(selected_index=4)
-    await navigation._chosen_in_bar(SimpleNamespace(control=bar, page=window))  # type: ignore[arg-type]
+    navigation.bar.selected_index = 4  # as the page reports it
+    await navigation._chosen_in_bar(SimpleNamespace(control=navigation.bar, page=window))  # type: ignore[arg-type]
     assert (gone, navigation.bar.selected_index) == ([], DASHBOARD)
     (sheet,) = shown
     assert [text for text in texts(sheet) if text.startswith("Page")] == ["Page 1", "Page 2"]

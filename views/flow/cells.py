@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
@@ -37,8 +37,9 @@ def title_of(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def cell(value: Any, unit: str, now: datetime) -> Cell:
-    """Format a value; one that does not fit its unit is shown as text."""
+def cell(value: Any, unit: str, now: datetime, decimals: int | None = None) -> Cell:
+    """Format a value; one that does not fit its unit is shown as text. ``decimals``: those of every number of its
+    column, so that the digits align."""
     if value is None or value == "":
         return Cell(NOTHING)
     if unit == "time":
@@ -46,7 +47,7 @@ def cell(value: Any, unit: str, now: datetime) -> Cell:
     if unit == "day":
         return Cell(day_label(value, now))
     if unit in RIGHT and (number := as_number(value)) is not None:
-        return _number(number, unit)
+        return Cell(number_text(number, decimals)) if unit == "number" else _number(number, unit)
     return Cell(one_line(plain(value), LONGEST))
 
 
@@ -82,15 +83,25 @@ def as_number(value: Any) -> Number | None:
         return None
 
 
-def number_text(number: Number) -> str:
-    """Format a number with thousands separators and at most two decimals."""
+def number_text(number: Number, decimals: int | None = None) -> str:
+    """Format a number with thousands separators and ``decimals``, by default as many as it needs, at most two."""
     if abs(number) >= LARGEST:
         return f"{number:.6g}"
+    if decimals is not None:
+        return f"{number:,.{decimals}f}"
     if isinstance(number, int) or number.is_integer():
         return grouped(int(number))
     if abs(number) < 0.01:
         return f"{number:.2g}"
     return f"{number:,.2f}".rstrip("0").rstrip(".")
+
+
+def decimals_of(values: Iterable[Any]) -> int | None:
+    """Return the decimals that all numbers of a column have; None where one of them needs more than two."""
+    numbers = [number for value in values if (number := as_number(value)) is not None]
+    if any(0 < abs(number) < 0.01 for number in numbers):
+        return None
+    return max((len(number_text(number).partition(".")[2]) for number in numbers if abs(number) < LARGEST), default=0)
 
 
 def value_text(number: Number | None, unit: str) -> str:

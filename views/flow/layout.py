@@ -141,7 +141,8 @@ class PageLayout:
         children = [self._element(child, framed=framed) for child in element.children]
         if element.kind == "row":
             return _row(children, element.children)
-        return column(children, GAP, stretch=True)
+        only_texts = all(isinstance(child, declarations.TextElement) for child in element.children)
+        return column(children, 4 if only_texts else GAP, stretch=True)
 
     def _section(self, element: declarations.Container, *, framed: bool) -> ft.Control:
         """Return a titled card; a section within a card is a part of it with a heading."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flet as ft
 
@@ -18,7 +18,7 @@ from flashflow.views.controls.layout import column, growing, hairline
 from flashflow.views.controls.refresher import is_mounted
 from flashflow.views.controls.texts import body, caller_text, hint, read_as, silent, small
 from flashflow.views.controls.tokens import ACCENT, GRID, MUTED, TARGET
-from flashflow.views.flow.cells import RIGHT, Cell, cell, title_of
+from flashflow.views.flow.cells import RIGHT, Cell, cell, decimals_of, title_of
 from flashflow.views.flow.context import Row, Rows, result_text, unit_of
 from flashflow.views.flow.data_part import PADDED, DataPart
 
@@ -35,6 +35,18 @@ TEXT_WIDTH = 112
 """Least width of a column by its unit, in logical pixels."""
 CHARACTER, TITLE_WIDTH = 7, 112
 """Width of a character of a header, and the most that a header makes its column wider."""
+
+
+class Column(NamedTuple):
+    """A column with its unit, and the decimals of its numbers."""
+
+    name: str
+    unit: str
+    decimals: int | None
+
+    @classmethod
+    def of(cls, name: str, data: Rows) -> Column:
+        return cls(name, unit_of(data, name), decimals_of(row.get(name) for row in data.rows))
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -125,7 +137,8 @@ class TablePart(DataPart):
         if not rows:
             return _empty()
         wide = self._has_room
-        lines = [self._row(data, row, n, wide=wide) for n, row in enumerate(rows)]
+        columns = [Column.of(name, data) for name in self.declared.columns]
+        lines = [self._row(columns, row, n, wide=wide) for n, row in enumerate(rows)]
         if wide:
             content: list[ft.Control] = [self._head(data), hairline(), *lines]
         else:
@@ -185,11 +198,10 @@ class TablePart(DataPart):
         )  # fmt: skip
         return ft.Row([menu], key="sort")
 
-    def _row(self, data: Rows, row: Row, n: int, *, wide: bool) -> ft.Control:
+    def _row(self, columns: Sequence[Column], row: Row, n: int, *, wide: bool) -> ft.Control:
         now = self.context.now_minute()
-        cells = [(name, unit_of(data, name), cell(row.get(name), unit_of(data, name), now))
-                 for name in self.declared.columns]  # fmt: skip
-        name = one_line(", ".join(f"{title_of(name)}: {found.text}" for name, _, found in cells), NAME_LIMIT)
+        cells = [(one, cell(row.get(one.name), one.unit, now, one.decimals)) for one in columns]
+        name = one_line(", ".join(f"{title_of(one.name)}: {found.text}" for one, found in cells), NAME_LIMIT)
         content = _line(cells) if wide else _card(cells)
         if self.declared.on_row_click:
             return pressable(name, content, on_press(self._click, row), key=f"row-{n}")
@@ -213,25 +225,25 @@ def _text(found: Cell, unit: str, *, strong: bool = False, lines: int = 1) -> ft
     return text
 
 
-def _line(cells: Sequence[tuple[str, str, Cell]]) -> ft.Control:
+def _line(cells: Sequence[tuple[Column, Cell]]) -> ft.Control:
     parts: list[ft.Control] = []
-    for _, unit, found in cells:
-        text = growing(_text(found, unit))
-        text.expand = _share_of(unit)
-        if unit in RIGHT:
+    for one, found in cells:
+        text = growing(_text(found, one.unit))
+        text.expand = _share_of(one.unit)
+        if one.unit in RIGHT:
             text.text_align = ft.TextAlign.RIGHT
         parts.append(text)
     return ft.Row(parts, spacing=GAP)
 
 
-def _card(cells: Sequence[tuple[str, str, Cell]]) -> ft.Control:
+def _card(cells: Sequence[tuple[Column, Cell]]) -> ft.Control:
     """Return the first value as a title, and each further value beside its column's name."""
-    (_, unit, first), *others = cells
-    lines: list[ft.Control] = [_text(first, unit, strong=True, lines=2)]
-    for name, unit, found in others:
-        text = growing(_text(found, unit))
+    (title, first), *others = cells
+    lines: list[ft.Control] = [_text(first, title.unit, strong=True, lines=2)]
+    for one, found in others:
+        text = growing(_text(found, one.unit))
         text.text_align = ft.TextAlign.RIGHT
-        lines.append(ft.Row([small(title_of(name), lines=1), text], spacing=GAP))
+        lines.append(ft.Row([small(title_of(one.name), lines=1), text], spacing=GAP))
     return column(lines, 4, stretch=True)
 
 
