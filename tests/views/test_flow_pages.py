@@ -220,7 +220,7 @@ def test_a_line_has_a_gap_where_a_value_is_missing() -> None:
     (line,) = [shape for shape in drawn if isinstance(shape, cv.Path)]
     assert [(part.x, round(part.y)) for part in line.elements] == [(0, 140), (100, 99)]  # type: ignore[attr-defined]
     (dot,) = [shape for shape in drawn if isinstance(shape, cv.Circle)]
-    assert (dot.x, dot.y) == (300, plot.HEAD)
+    assert (dot.x, dot.y) == (300 - charts.DOT, plot.HEAD)
 
 
 def test_bars_of_several_series_stand_beside_each_other_and_below_zero() -> None:
@@ -579,6 +579,24 @@ async def test_a_page_has_every_element(site: Site) -> None:
         only(screen, kind)
     (row,) = [part for part in walk(screen) if isinstance(part, ft.ResponsiveRow) and len(part.controls) == 2]
     assert [part.col for part in row.controls] == [{"xs": 12, "md": 6}] * 2
+
+
+async def test_a_part_within_a_section_has_no_card_but_the_title_that_the_file_gives(site: Site) -> None:
+    inner = FORM.replace("fields:", 'title: "Add one"  fields:')
+    screen = site.page(f'section "All" {{ {TABLE} {inner} }} {TABLE.replace("table products", "table others")}')
+    drawn = [name for name in names(screen) if name in {"All", "Add one", "Products", "Others"}]
+    assert drawn == ["All", "Add one", "Others"]
+
+
+async def test_a_bell_in_a_line_of_texts_is_at_its_side(site: Site) -> None:
+    for position, side in (("left", 0), ("right", -1)):
+        screen = site.page(f'header {{ row {{ h1 "Hi"  notification_bell {{ position: {position} }} }} }}')
+        (line,) = [
+            part for part in walk(screen)
+            if isinstance(part, ft.Row) and any(isinstance(one, NotificationBell) for one in part.controls)
+        ]  # fmt: skip
+        assert isinstance(line.controls[side], NotificationBell)
+        assert line.controls[1 + side].expand
 
 
 async def test_hostile_texts_are_one_safe_paragraph(site: Site) -> None:

@@ -24,6 +24,8 @@ from flashflow.views.shared.values import Number
 
 MOST_POINTS = 400
 """Points that a chart draws: the first rows of its source."""
+DOT = 3.0
+"""Radius of a value without neighbours."""
 MOST_BARS = 12
 """Names in a list of bars."""
 COLORS = (ACCENT, HIGH, GOOD, MUTED, URGENT)
@@ -165,7 +167,8 @@ def _lines(
         step = width / max(1, len(series.values) - 1)
         points = [(n * step, plot.height_at(value, scale.top, scale.bottom)) for n, value in run]
         if len(points) == 1:
-            drawn.append(cv.Circle(*points[0], 3, paint=ft.Paint(color=color)))
+            ((x, y),) = points
+            drawn.append(cv.Circle(min(max(x, DOT), width - DOT), y, DOT, paint=ft.Paint(color=color)))
             continue
         if filled:
             drawn.append(plot.area(points, color, floor))

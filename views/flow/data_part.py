@@ -16,7 +16,7 @@ from flashflow.views.controls.buttons import named_button, on_press
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.layout import column, growing
 from flashflow.views.controls.refresher import LiveControl
-from flashflow.views.controls.texts import body, small
+from flashflow.views.controls.texts import body, heading, small
 from flashflow.views.controls.tokens import GRID, RADIUS, TARGET, URGENT
 from flashflow.views.flow.cells import title_of
 from flashflow.views.flow.context import PageContext, Rows, kinds_of
@@ -54,15 +54,12 @@ class DataPart(LiveControl):
         self._timer: asyncio.Task[None] | None = None
         # In a list, because Flet matches list items by key with the previous ones.
         self._frame = column([], stretch=True)
-        self.content = self._framed() if self.framed else self._frame
+        self.content = framed_or_not(self.declared.title, self.title, self._frame, framed=self.framed)
         self._put(_space(self.height_loading), "space")
 
     @property
     def title(self) -> str:
         return one_line(self.declared.title or title_of(self.declared.name), 120)
-
-    def _framed(self) -> ft.Control:
-        return titled_panel(self.title, [self._frame], padded=False)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -163,6 +160,16 @@ class DataPart(LiveControl):
     def draw(self, data: Rows) -> ft.Control:
         """Return the picture of the rows."""
         raise NotImplementedError
+
+
+def framed_or_not(declared: str | None, title: str, content: ft.Control, *, framed: bool) -> ft.Control:
+    """Return a part in a card, or as a piece of the card around it, with a title there only if ``declared``."""
+    if framed:
+        return titled_panel(title, [content], padded=False)
+    if declared is None:
+        return content
+    head = ft.Container(heading(title, level=3), padding=ft.Padding.only(left=2 * GRID, right=2 * GRID, top=2 * GRID))
+    return column([head, content], stretch=True)
 
 
 def _space(height: float) -> ft.Control:

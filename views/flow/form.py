@@ -16,9 +16,9 @@ from flashflow.views.controls.texts import small
 from flashflow.views.controls.tokens import GRID
 from flashflow.views.flow.cells import title_of
 from flashflow.views.flow.context import PageContext, Submitted, result_text
+from flashflow.views.flow.data_part import framed_or_not
 from flashflow.views.flow.inputs import Input, label_of, make_input
 from flashflow.views.shared.form import SaveBar, grid, submit
-from flashflow.views.shared.panel import titled_panel
 
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
@@ -38,8 +38,8 @@ class FormPart(ft.Container):
         parts: list[ft.Control] = [grid([one.control for one in self._inputs.values()]), self._bar.control]
         if any(label_of(found).endswith("*") for found in fields):
             parts.insert(1, small("* required"))
-        content = column(parts, 2 * GRID, stretch=True)
-        self.content = titled_panel(self.title, [content]) if self.framed else ft.Container(content, padding=2 * GRID)
+        content = ft.Container(column(parts, 2 * GRID, stretch=True), padding=2 * GRID)
+        self.content = framed_or_not(self.declared.title, self.title, content, framed=self.framed)
 
     @property
     def title(self) -> str:

@@ -11,7 +11,7 @@ import flet as ft
 
 from flashflow.backend import FlashFlowError, declarations, evaluate
 from flashflow.views.controls.formatting import one_line, paragraphs, reads_rtl
-from flashflow.views.controls.layout import card, column, flow, growing
+from flashflow.views.controls.layout import card, column, flow, growing, hairline
 from flashflow.views.controls.notification_bell import NotificationBell
 from flashflow.views.controls.notification_settings import NotificationSettings
 from flashflow.views.controls.texts import body, small
@@ -25,6 +25,7 @@ from flashflow.views.flow.style import parse_style
 from flashflow.views.flow.table import TablePart
 from flashflow.views.shared.panel import titled_panel
 from flashflow.views.shared.sources import UserInbox, UserPreferences
+from flashflow.views.shared.widgets import section
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +137,8 @@ class PageLayout:
     def _container(self, element: declarations.Container, *, framed: bool) -> ft.Control:
         if element.kind == "section":
             return self._section(element, framed=framed)
-        if element.kind == "header":
-            return self._header(element)
+        if element.kind == "header" or _is_line_with_bell(element):
+            return self._line(element)
         children = [self._element(child, framed=framed) for child in element.children]
         if element.kind == "row":
             return _row(children, element.children)
@@ -147,20 +148,27 @@ class PageLayout:
     def _section(self, element: declarations.Container, *, framed: bool) -> ft.Control:
         """Return a titled card; a section within a card is a part of it with a heading."""
         title = one_line(element.title or "", 120)
+        if framed and any(isinstance(child, declarations.SettingsPanel) for child in element.children):
+            # The panel is made of cards: no card around cards.
+            parts = [self._element(child) for child in element.children]
+            return section(title, parts) if title else column(parts, 12, stretch=True)
         children: list[ft.Control] = []
-        for child in element.children:
+        for n, child in enumerate(element.children):
             control = self._element(child, framed=False)
-            bare = isinstance(child, declarations.Table | declarations.Chart | declarations.Form)
-            children.append(control if bare else ft.Container(control, padding=ft.Padding.symmetric(horizontal=GAP)))
-        content = ft.Container(column(children, GAP, stretch=True), padding=_around(element.children))
+            if n and _is_bare(child) and _is_bare(element.children[n - 1]):
+                children.append(hairline())
+            if not _is_bare(child):
+                control = ft.Container(control, padding=ft.Padding.only(left=GAP, right=GAP, top=GAP if n else 0))
+            children.append(control)
+        content = ft.Container(column(children, stretch=True), padding=_around(element.children))
         if framed and title:
             return titled_panel(title, [content], padded=False)
         if framed:
             return card(content, padding=0)
         return column([body(title, strong=True), content] if title else [content], GRID, stretch=True)
 
-    def _header(self, element: declarations.Container) -> ft.Control:
-        """Return a line with the texts on the left and the bells at their side of it."""
+    def _line(self, element: declarations.Container) -> ft.Control:
+        """Return a line with the bells at their side and everything else below each other beside them."""
         bells = [child for child in element.children if isinstance(child, declarations.Bell)]
         others = [self._element(child) for child in element.children if child not in bells]
         at_start = [self._bell(bell) for bell in bells if bell.position == "left"]
@@ -221,10 +229,23 @@ def _row(controls: Sequence[ft.Control], children: Sequence[declarations.Element
     return ft.ResponsiveRow(cells, spacing=GAP, run_spacing=GAP)
 
 
+def _is_bare(element: declarations.Element) -> bool:
+    """Whether an element in a card goes from edge to edge: tables, charts and forms have their own padding."""
+    if isinstance(element, declarations.Container):
+        return element.kind in {"row", "column", "div"} and all(map(_is_bare, element.children))
+    return isinstance(element, declarations.Table | declarations.Chart | declarations.Form)
+
+
+def _is_line_with_bell(element: declarations.Container) -> bool:
+    """Whether a container is a line of texts with a bell."""
+    bells = [child for child in element.children if isinstance(child, declarations.Bell)]
+    texts = [child for child in element.children if isinstance(child, declarations.TextElement)]
+    return element.kind in {"row", "div"} and bool(bells) and len(bells) + len(texts) == len(element.children)
+
+
 def _around(children: Sequence[declarations.Element]) -> ft.Padding:
-    """Return the padding above and below the content of a section: tables, charts and forms have their own."""
-
-    def edge(child: declarations.Element) -> float:
-        return 0 if isinstance(child, declarations.Table | declarations.Chart | declarations.Form) else GAP
-
-    return ft.Padding.only(top=edge(children[0]), bottom=edge(children[-1])) if children else ft.Padding.all(GRID)
+    """Return the padding above and below the content of a section."""
+    if not children:
+        return ft.Padding.all(GRID)
+    first, last = (0 if _is_bare(child) else GAP for child in (children[0], children[-1]))
+    return ft.Padding.only(top=first, bottom=last)

@@ -142,12 +142,12 @@ class TablePart(DataPart):
         if wide:
             content: list[ft.Control] = [self._head(data), hairline(), *lines]
         else:
-            content = [self._sort_menu(data), hairline()]
+            content = [self._sort_menu(data)]
             for line in lines:
-                content += [line, hairline()]
+                content += [hairline(), line]
         if data.next_cursor is not None and self._pages < PAGES_MAX:
             more = named_button(ft.TextButton, "Show more", f"Show more: {self.title}", on_press(self._show_more))
-            content.append(ft.Container(more, padding=ft.Padding.symmetric(horizontal=GRID)))
+            content += [*([] if wide else [hairline()]), more]
         elif data.next_cursor is not None:
             content.append(ft.Container(small(f"The first {plural(len(rows), 'row')} are shown."), padding=PADDED))
         return column(content, stretch=True)
