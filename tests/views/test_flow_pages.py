@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,7 +67,7 @@ class Site:
         self.flow.load()
         assert good == (self.flow.problem is None), self.flow.problem
 
-    def page(self, body: str, *, auth: str = "", **options: Any) -> FlowPage:
+    def page(self, body: str, *, auth: str = "auth: admin", **options: Any) -> FlowPage:
         """Write a page and build its screen as a refresh does."""
         self.write(MODEL + f'page Site {{ title: "Site" route: "/site" {auth} {body} }}')
         screen = self.screen(**options)
@@ -615,11 +616,16 @@ async def test_an_admin_page_is_refused_to_everyone_but_the_owner(site: Site) ->
     only(site.page(body, auth="auth: admin"), TablePart)
 
 
-async def test_data_of_all_users_is_refused_to_everyone_but_the_owner(site: Site) -> None:
-    body = "table users { columns: [user_id]  data: users }"
+async def test_data_of_another_user_is_for_the_owner_only(site: Site) -> None:
+    body = "table theirs { columns: [activity_type]  data: recent_user_activities { user_id: current_user.id } }"
     site.backend.activity.track_activity("carla", "search")
-    assert "carla" in texts(await loaded(only(site.page(body), TablePart)))
-    assert "This could not be loaded" in texts(await loaded(only(site.page(body, user_id="bob"), TablePart)))
+    of_carla = only(site.page(body.replace("current_user.id", '"carla"')), TablePart)
+    assert "search" in texts(await loaded(of_carla))
+    mine = only(site.page(body, auth="", user_id="carla"), TablePart)
+    assert "search" in texts(await loaded(mine))
+    mine.declared = of_carla.declared
+    mine.context = replace(mine.context, user_id="bob")
+    assert "Could not be refreshed" in "".join(texts(await loaded(mine)))
 
 
 async def test_a_reload_keeps_rows_order_and_input_where_the_part_is_still_there(site: Site) -> None:

@@ -88,6 +88,7 @@ class PageContext:
 
     backend: Backend
     flow: FlowRuntime
+    page: declarations.Page
     scope: Mapping[str, Any]
     live: Live
     user_id: str
@@ -101,13 +102,14 @@ class PageContext:
         return self.now().replace(second=0, microsecond=0)
 
     def read(self, source: declarations.DataSource, most: int, sort: declarations.Sort | None = None) -> Rows:
-        """Read the first ``most`` rows of a source; the owner may read data of all users. Blocks."""
+        """Read the first ``most`` rows of a source, with the names as they are now. Blocks."""
+        scope = self.flow.scope_of(self.user_id)
         rows: list[Row] = []
         cursor: str | None = None
         while True:
             page = self.flow.read_source(
-                source, self.scope, limit=most - len(rows), cursor=cursor, sort=sort,
-                all_users=self.user_id == self.backend.me,
+                source, scope, limit=most - len(rows), cursor=cursor, sort=sort,
+                all_users=self.page.auth == "admin",
             )  # fmt: skip
             rows += page.rows
             cursor = page.next_cursor

@@ -59,7 +59,8 @@ class FlowPage(Screen):
             return _message(
                 ft.Icons.LOCK_OUTLINE, "This page is for the owner", f"{self.user_id} may not open it: auth is admin."
             )
-        shown = (substance((page, data.project.models)), data.scope, self.wide)
+        named = {name: value for name, value in data.scope.items() if name != "now"}
+        shown = (substance((page, data.project.models)), named, self.wide)
         if self._page is None:
             self._page = page_column([], wide=self.wide)
         if shown != self._substance:
@@ -70,7 +71,7 @@ class FlowPage(Screen):
 
     def _build(self, data: FlowPageData, page: declarations.Page) -> None:
         context = PageContext(
-            self.backend, self.flow, data.scope, self.live, self.user_id, self.wide, self._refresh_parts, self.now
+            self.backend, self.flow, page, data.scope, self.live, self.user_id, self.wide, self._refresh_parts, self.now
         )
         before = self._layout.parts if self._layout is not None else None
         self._layout = PageLayout(context, data.project, page, self._open_notification, self._open_all, before)
