@@ -646,6 +646,16 @@ async def test_a_reload_keeps_rows_order_and_input_where_the_part_is_still_there
     assert "Name: Pen, Size: small" in names(new), "the rows are shown before the source is read again"
 
 
+async def test_a_reload_drops_an_order_by_a_column_that_is_gone(site: Site) -> None:
+    screen = site.page(FORM + TABLE)
+    only(screen, TablePart)._sort = declarations.Sort("size", True)
+    site.write(
+        site.path.read_text().replace("[name, price, size]  data: all_products", "[name, price]  data: all_products")
+    )
+    site.draw(screen)
+    assert only(screen, TablePart)._sort == declarations.Sort("price", True)
+
+
 async def test_a_reload_that_changes_no_page_leaves_its_parts_alone(site: Site) -> None:
     screen = site.page(FORM + TABLE)
     table = only(screen, TablePart)

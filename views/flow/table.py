@@ -66,8 +66,9 @@ class TablePart(DataPart):
     def adopt(self, before: DataPart) -> None:
         if isinstance(before, TablePart):
             self._pages, self._width = before._pages, before._width
-            if before._sort != before.declared.sort:
-                self._sort = before._sort
+            chosen = before._sort
+            if chosen is not None and chosen != before.declared.sort and chosen.column in self.declared.columns:
+                self._sort = chosen
         super().adopt(before)
 
     # --- data -----------------------------------------------------------------------------------------------------

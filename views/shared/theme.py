@@ -41,6 +41,8 @@ def _theme(scheme: ft.ColorScheme) -> ft.Theme:
         color_scheme=scheme,
         use_material3=True,
         card_theme=ft.CardTheme(elevation=0, shape=round_shape),
+        # Five labels side by side on a page of 360: the longest is “Notifications”.
+        navigation_bar_theme=ft.NavigationBarTheme(label_text_style=ft.TextStyle(size=11, letter_spacing=0)),
         dialog_theme=ft.DialogTheme(elevation=0, shape=round_shape),
         tooltip_theme=ft.TooltipTheme(wait_duration=ft.Duration(milliseconds=400)),
         page_transitions=ft.PageTransitionsTheme(android=none, ios=none, linux=none, macos=none, windows=none),
