@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashflow.backend import UserActivityService
+from flashflow.backend.activity.ingest import Origin
+from flashflow.backend.schemas.requests import ActivityIn
 from flashflow.backend.store.activity import user_index
-from flashflow.backend.store.engine.writer import Write
+from flashflow.backend.store.engine.writer import Bundle, Write
 from tests.support.examples import examples
 from tests.support.fixed_clock import StillClock
 
@@ -124,6 +126,19 @@ def test_a_small_write_counts_at_once_and_a_group_of_many_users_within_the_next(
     assert mark(service)[1] == 1
     assert counters(service) != counted_naively(service)
     service.track_activity("ada", "page_view")
+    assert counters(service) == counted_naively(service)
+    assert mark(service)[1] is None
+
+
+def test_a_small_write_after_many_uncounted_ones_is_still_committed_on_the_event_loop(
+    service: UserActivityService,
+) -> None:
+    for first in range(0, 3000, 500):
+        service.track_batch(rows([f"user-{number}" for number in range(first, first + 500)], NOW))
+    write = service.track_write(ActivityIn(user_id="ada", activity_type="page_view"), Origin())
+    assert service.store.writer.run_inline(Bundle([write], lambda: None))
+    assert mark(service)[1] == 0, "the idle second counts them"
+    service.settle_metrics()
     assert counters(service) == counted_naively(service)
     assert mark(service)[1] is None
 

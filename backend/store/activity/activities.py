@@ -69,6 +69,9 @@ class _Stored(NamedTuple):
 
 USERS_COUNTED_AT_ONCE = 8
 """A transaction with activities of more users defers the update of their counters."""
+COUNTED_WITH_A_WRITE = 500
+"""Deferred activities that a small write counts; it leaves more of them to the idle second. Counting one takes about 50
+steps, and a transaction on an event loop has ``step_limit.STEPS``: beyond these it would be done twice."""
 
 Tracking = Sequence[NewActivity]
 """The activities of one request."""
@@ -143,14 +146,16 @@ def _with_session(tx: Tx, answer: Tracked | FlashFlowError) -> Tracked | FlashFl
 
 def _count(tx: Tx, totals: dict[str, tuple[int, int]], rows: int, book: SessionBook) -> None:
     """Count the ``rows`` just inserted and the sessions they opened, now or deferred (``user_index``)."""
-    if len(totals) <= USERS_COUNTED_AT_ONCE:
-        if user_index.count_tail(tx):
-            totals = {}
-    elif user_index.counted_to(tx.conn) is None:
-        user_index.count_later(tx, ACTIVITY_SEQS.last(tx.conn) - rows)
+    counted = user_index.counted_to(tx.conn)
+    if len(totals) > USERS_COUNTED_AT_ONCE:
+        if counted is None:
+            user_index.count_later(tx, ACTIVITY_SEQS.last(tx.conn) - rows)
         return
-    else:
-        return
+    if counted is not None:
+        if ACTIVITY_SEQS.last(tx.conn) - counted > COUNTED_WITH_A_WRITE:
+            return
+        user_index.count_tail(tx)
+        totals = {}
     count_users(tx, totals, book)
 
 

@@ -7,7 +7,7 @@ pages.
   Later rows (the tail) are found by ``seq``. A query about one user reads both: by the view ``user_timeline``, or by
   the functions below.
 - Small writes update the counters of ``user_analytics``. A write with activities of many users defers them, and its
-  sessions, to the next small write or idle second: rows after ``counted`` and ``sessions_counted``.
+  sessions, to the next small write (if they are few) or idle second: rows after ``counted`` and ``sessions_counted``.
 """
 
 from __future__ import annotations
