@@ -60,10 +60,12 @@ def check_order(request: SendIn, app: str, owner: str | None, known_channels: Ch
     scheduled = expires = data = None
     with faults:
         known_channels.check("channel" if request.channel else "channels", channels or ())
-    with faults:
-        scheduled = None if request.scheduled_at is None else timestamp_ms("scheduled_at", request.scheduled_at)
-    with faults:
-        expires = None if request.expires_at is None else timestamp_ms("expires_at", request.expires_at)
+    if request.scheduled_at is not None:
+        with faults:
+            scheduled = timestamp_ms("scheduled_at", request.scheduled_at)
+    if request.expires_at is not None:
+        with faults:
+            expires = timestamp_ms("expires_at", request.expires_at)
     if expires is not None and expires <= max(now_ms, scheduled or 0):
         faults.add("expires_at", "must be in the future, and after scheduled_at", "scheduled_at")
     with faults:

@@ -145,6 +145,8 @@ class BaseModel(Model):
 
     class Meta:
         legacy_table_names = False
+        # Every table names its key. Otherwise Peewee copies an unused field for each one.
+        primary_key = False
 
 
 class HighestRevision(BaseModel):
