@@ -62,13 +62,19 @@ class Maintenance:
             store.write(delete_expired_responses)
 
     def back_up_daily(self) -> None:
-        """Back up each file once a day, after a running erasure."""
+        """Back up each file once a day, after a running erasure. Raises the failure of one after trying the other."""
         today = file_stamp(self._clock.now_ms())[:8]
+        failure: FlashFlowError | None = None
         for path in self._paths:
             # Not during an erasure: a backup must be entirely from before it (and is deleted by it) or after it.
             with self._erasing.lock:
                 if not any(backups_folder(path).glob(f"{path.stem}.{today}*.daily.db")):
-                    back_up(path, self._clock, "daily")
+                    try:
+                        back_up(path, self._clock, "daily")
+                    except FlashFlowError as error:
+                        failure = error
+        if failure is not None:
+            raise failure
 
     def check_large_files(self) -> None:
         """Check files that were too large for the check at start, in a separate thread."""

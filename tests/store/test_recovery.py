@@ -271,6 +271,17 @@ def test_the_app_backs_both_files_up_once_a_day(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_that_cannot_be_backed_up_does_not_keep_the_other_from_it(tmp_path: Path) -> None:
+    half = tmp_path / "backups" / f"user_activities.20260610T120000000Z.daily.{os.getpid()}.part"
+    half.mkdir(parents=True)
+    with (
+        Backend(Config(data_dir=tmp_path, me="ada"), clock=StillClock()) as backend,
+        pytest.raises(StorageError, match=r"user_activities\.db cannot be backed up"),
+    ):
+        backend.maintenance.back_up_daily()
+    assert [path.name for path in half.parent.glob("*.db")] == ["notifications.20260610T120000000Z.daily.db"]
+
+
 def test_a_daily_backup_waits_for_an_erasure(tmp_path: Path) -> None:
     with Backend(Config(data_dir=tmp_path, me="ada"), clock=StillClock()) as backend:
         backend.activity.track_activity("bob", "page_view")
