@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flashflow.backend.activity.ingest import Origin
-from flashflow.backend.core.errors import Conflict, FlashFlowError, ValidationError
+from flashflow.backend.core.errors import Conflict, Erased, FlashFlowError, ValidationError
 from flashflow.backend.flow.data_reader import Parts, SourceData
 from flashflow.backend.flow.language.declarations import (
     Action,
@@ -139,6 +139,8 @@ class ActionRun:
         self._actions += 1
 
     def _fail(self, action: Action, refusal: FlashFlowError) -> None:
+        if isinstance(refusal, Erased):  # its words name the user
+            refusal = Conflict("The user was erased.")
         log.info("an action of a .flow file failed: %s: %s", action.place, refusal)
         if len(self._errors) < MOST_ERRORS:
             self._errors.append(f"{action.place}: {refusal}")

@@ -114,10 +114,10 @@ def track(user_id: Any, activity_type: Any, **fields: Any) -> TrackActivity:
     return TrackActivity(tuple((name, value(one)) for name, one in given.items()), HERE)
 
 
-def send(to: Any, title: Any = "Title", message: Any = "Message", **fields: Any) -> SendNotification:
+def send(to: Any, title: Any = "Title", message: Any = "Message", kind: Any = None, **fields: Any) -> SendNotification:
     given = {"title": title, "message": message, **fields}
     group = to if to in ("admin_users", "all_users") else value(to)
-    return SendNotification(group, tuple((name, value(one)) for name, one in given.items()), HERE)
+    return SendNotification(group, tuple((name, value(one)) for name, one in given.items()), HERE, kind)
 
 
 def source(name: str, model: str | None = None, **arguments: Any) -> DataSource:

@@ -58,6 +58,12 @@ def claim_run(tx: Tx, name: str, last_at: int | None) -> bool:
     return _CLAIM.run(tx.conn, name=name, last_at=last_at, now=tx.now_ms).rowcount == 1
 
 
+def move_to_now(tx: Tx) -> None:
+    """Move runs and declarations in the future, which a wrong clock recorded, to now."""
+    _MOVE_RUNS.run(tx.conn, now=tx.now_ms)
+    _MOVE_SINCE.run(tx.conn, now=tx.now_ms)
+
+
 def save_outcome(tx: Tx, name: str, error: str | None) -> None:
     """Record the error of the job's last run; None for a success."""
     _SAVE_OUTCOME.run(tx.conn, name=name, last_error=error)
@@ -76,3 +82,5 @@ _CLAIM = Statement(
     )
 )
 _SAVE_OUTCOME = Statement(_J.update(slots(_J.last_error)).where(_J.name == slot("name")))
+_MOVE_RUNS = Statement(_J.update({_J.last_at: slot("now")}).where(_J.last_at > slot("now")))
+_MOVE_SINCE = Statement(_J.update({_J.since: slot("now")}).where(_J.since > slot("now")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import or_
@@ -26,6 +27,7 @@ from flashflow.backend.store.activity.user_index import TIMELINE
 from flashflow.backend.store.engine.models import BaseModel, IdempotencyKey
 from flashflow.backend.store.engine.statement import Statement, TextStatement, among, columns, slot, slots, variants
 from flashflow.backend.store.engine.writer import Tx
+from flashflow.backend.store.flow.models import FlowJob, FlowRow
 from flashflow.backend.store.notifications import models, rules, schedules
 from flashflow.backend.store.notifications.rules import Body
 from flashflow.backend.store.notifications.schedules import Request
@@ -102,6 +104,11 @@ class _Content(NamedTuple):
     data: dict[str, Any]
 
 
+class _ModelRow(NamedTuple):
+    model: str
+    body: dict[str, Any]
+
+
 class _Texts(NamedTuple):
     """Two texts of a template or type."""
 
@@ -117,7 +124,7 @@ def knows_activities(conn: sqlite3.Connection, user_id: str) -> bool:
 
 def knows_notifications(conn: sqlite3.Connection, user_id: str) -> bool:
     """Whether ``notifications.db`` has rows of the user, or a schedule or rule that names them."""
-    if _KNOWS_NOTIFICATIONS.value(conn, user=user_id):
+    if _KNOWS_NOTIFICATIONS.value(conn, user=user_id) or _CREATED_BY_USER.value(conn, user=user_id):
         return True
     requests = [schedules.decode_request(row.request) for row in _SCHEDULES.each(conn)]
     bodies = [rules.decode_body(row.rule) for row in _RULES.each(conn)]
@@ -209,7 +216,11 @@ _OF_USER: Mapping[str, type[BaseModel]] = {
 
 def _erase_settings(tx: Tx, user_id: str) -> Removed:
     gone = {name: _delete_of(model).run(tx.conn, user=user_id).rowcount for name, model in _OF_USER.items()}
-    removed = _nonzero(**gone) | _erase_from_schedules(tx, user_id) | _erase_from_rules(tx, user_id)
+    flow = _nonzero(
+        authored_rows=_CLEAR_AUTHOR.run(tx.conn, user=user_id).rowcount,
+        job_errors=_CLEAR_JOB_ERROR.run(tx.conn, user=user_id).rowcount,
+    )
+    removed = _nonzero(**gone) | flow | _erase_from_schedules(tx, user_id) | _erase_from_rules(tx, user_id)
     for name in ("inbox_counts", "rule_uses"):
         removed.pop(name, None)
     return removed
@@ -297,6 +308,12 @@ def mentions(conn: sqlite3.Connection, user_id: str) -> tuple[str, ...]:
     for kind, name, texts in _app_texts(conn):
         if any(map(word.search, (name, *_strings(texts)))):
             found.append(f"the {kind} “{name}”")
+    models_naming = Counter(
+        row.model
+        for row in _ROWS_MENTIONING.each(conn, json=to_json(user_id).strip('"'))
+        if any(map(word.search, _strings(row.body)))
+    )
+    found += [f"{count:,} {'row' if count == 1 else 'rows'} of {name}" for name, count in sorted(models_naming.items())]
     rows = _MENTIONING.each(conn, user=user_id, json=to_json(user_id).strip('"'))
     count = sum(any(map(word.search, _strings(list(row)))) for row in rows)
     if count:
@@ -361,6 +378,12 @@ _A, _N, _D, _V = models.DeliveryAttempt, models.Notification, models.Delivery, m
 _S, _R, _T, _K = models.Schedule, models.Rule, models.NotificationTemplate, models.NotificationType
 _KNOWS_ACTIVITIES = Statement(_has_rows(UserKey, UserAnalytics, Consent))
 _KNOWS_NOTIFICATIONS = Statement(_has_rows(_N, *_OF_USER.values()))
+_CREATED_BY_USER = Statement(FlowRow.select(FlowRow.seq).where(FlowRow.created_by == slot("user")).limit(1))
+_CLEAR_AUTHOR = Statement(FlowRow.update(created_by=None).where(FlowRow.created_by == slot("user")))
+_CLEAR_JOB_ERROR = Statement(FlowJob.update(last_error=None).where(fn.INSTR(FlowJob.last_error, slot("user"))))
+_ROWS_MENTIONING = Statement(
+    FlowRow.select(FlowRow.model, FlowRow.body).where(fn.INSTR(FlowRow.body, slot("json"))), _ModelRow
+)
 _ACTIVITIES = Statement(
     TIMELINE.select(*(getattr(TIMELINE.c, name) for name in _Activity._fields))
     .where(TIMELINE.c.user_id == slot("user"))

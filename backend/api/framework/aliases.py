@@ -1,0 +1,134 @@
+"""Other paths for built-in routes, as ``.flow`` files declare them: a request is rewritten, then routed as usual."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, quote, urlencode
+
+import msgspec
+from starlette.types import Message, Receive, Scope
+
+from flashflow.backend.api.framework.request_body import headers_of, read_body
+from flashflow.backend.core.encoding import encode_json
+from flashflow.backend.core.errors import ValidationError
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+_WORD = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class AliasRoute(NamedTuple):
+    """``method`` and ``path`` are answered by the route ``target_method`` and ``target_path``. ``renamed``: fields and
+    parameters with another name there, as (here, there); ``defaults``: values of fields that a request lacks."""
+
+    method: str
+    path: str
+    target_method: str
+    target_path: str
+    renamed: tuple[tuple[str, str], ...] = ()
+    defaults: tuple[tuple[str, Any], ...] = ()
+
+
+class Aliases:
+    """Aliases compiled for look-up."""
+
+    def __init__(self, routes: Sequence[AliasRoute]) -> None:
+        self._routes = [(route, _pattern(route.path)) for route in routes]
+
+    def find(self, method: str, path: str) -> tuple[AliasRoute, Mapping[str, str]] | None:
+        """Return the alias of a request, and the parameters in its path."""
+        method = "GET" if method == "HEAD" else method
+        for route, pattern in self._routes:
+            if route.method == method and (match := pattern.fullmatch(path)) is not None:
+                return route, match.groupdict()
+        return None
+
+    def methods(self, path: str) -> set[str]:
+        """Return the methods that a path takes."""
+        return {route.method for route, pattern in self._routes if pattern.fullmatch(path)}
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    parts = _PARAMETER.split(path)
+    return re.compile("".join(f"(?P<{part}>[^/]+)" if at % 2 else re.escape(part) for at, part in enumerate(parts)))
+
+
+async def rewritten(
+    route: AliasRoute, parameters: Mapping[str, str], scope: Scope, receive: Receive
+) -> tuple[Scope, Receive]:
+    """Return the request as one to the built-in route: fields renamed, and the parameters of its path taken from the
+    path, the query or the body. Raises ValidationError that names a missing parameter, PayloadTooLarge, Disconnected.
+    """
+    headers = headers_of(scope)
+    body = await read_body(receive, headers)
+    names = dict(route.renamed)
+    fields = _fields(body)
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    query = [(names.get(name, name), value) for name, value in query]
+    rest: dict[str, Any] = {names.get(name, name): value for name, value in parameters.items()}
+    if fields is not None:
+        fields = {names.get(name, name): value for name, value in fields.items()}
+    path, raw_path = route.target_path, route.target_path
+    for name in _PARAMETER.findall(route.target_path):
+        value = _take(name, rest, query, fields)
+        if not route.target_path.endswith(f"{{{name}}}") and not _WORD.fullmatch(value):
+            raise ValidationError.of(name, "is none of the values that this route takes")
+        path = path.replace(f"{{{name}}}", value)
+        raw_path = raw_path.replace(f"{{{name}}}", quote(value, safe=""))
+    has_query = route.target_method in {"GET", "DELETE"}
+    known = {name for name, _ in query} if has_query else fields
+    if known is not None:
+        rest |= {name: value for name, value in route.defaults if name not in known and name not in rest}
+    if has_query:
+        query += [(name, str(value)) for name, value in rest.items() if name not in dict(query)]
+    elif rest or fields is not None:
+        body = encode_json({**rest, **(fields or {})})
+    length = b"%d" % len(body)
+    changed: Scope = {
+        **scope,
+        "method": scope["method"] if scope["method"] == "HEAD" else route.target_method,
+        "path": path,
+        "raw_path": raw_path.encode(),
+        "query_string": urlencode(query).encode(),
+        "headers": [(name, length if name == b"content-length" else value) for name, value in scope["headers"]],
+        "flashflow.headers": headers | ({b"content-length": length} if b"content-length" in headers else {}),
+    }
+    return changed, _replay(body, receive)
+
+
+def _fields(body: bytes) -> dict[str, Any] | None:
+    """Return the fields of a JSON object; None for any other body, which the route refuses itself."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any]) if body else None
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _take(name: str, rest: dict[str, Any], query: list[tuple[str, str]], fields: dict[str, Any] | None) -> str:
+    """Remove a parameter of the built-in path from where the request has it. Raises ValidationError without it."""
+    value = rest.pop(name, None)
+    if value is None:
+        value = next((found for given, found in query if given == name), None)
+        query[:] = [one for one in query if one[0] != name]
+    if value is None and fields is not None:
+        value = fields.pop(name, None)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value:
+        raise ValidationError.of(name, "is required")
+    return value
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a ``receive`` that yields the body first, then what follows it."""
+    sent = False
+
+    async def replay() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
