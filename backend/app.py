@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -41,13 +41,16 @@ from flashflow.backend.settings.file import SettingsFile
 from flashflow.backend.settings.keyring import secret_store
 from flashflow.backend.settings.model import PrivacySettings, Settings
 from flashflow.backend.store.engine.folder_lock import FolderLock
+from flashflow.backend.store.flow.project_state import has_project
 from flashflow.backend.store.notifications.outbox import OutboxTable
 from flashflow.backend.store.notifications.search import index_tail
 from flashflow.backend.this_computer import StartWrites, register_this_computer
 
 if TYPE_CHECKING:
-    from flashflow.backend.api.framework.context import ReadThreads
+    from flashflow.backend.api.framework.aliases import AliasRoute
+    from flashflow.backend.api.framework.context import FlowState, ReadThreads
     from flashflow.backend.api.server import HttpServer, Screens
+    from flashflow.backend.flow.language.errors import FlowError
     from flashflow.backend.flow.project import FlowProject
 
 log = logging.getLogger(__name__)
@@ -124,10 +127,12 @@ class Backend:
             metrics=AnalyticsMetrics(self.activity.analytics),
         )
         self.rule_worker = RuleWorker(self.rules.evaluator)
-        self.flow: FlowProject | None = None  # without .flow files
         self.jobs = Jobs()
         self._start_writes = StartWrites()
         self._has_unsent_notices = True
+        self.flow: FlowProject | None = None
+        """The project of ``.flow`` files, if some are given."""
+        self.alias_routes: Sequence[AliasRoute] = ()
         self._http: HttpServer | None = None
         self._readers: ReadThreads | None = None
         self._started_at = time.monotonic()
@@ -169,6 +174,22 @@ class Backend:
         """Return the configured routes."""
         return self.outbox.routes
 
+    def load_flow(self, paths: Sequence[Path]) -> tuple[FlowError, ...]:
+        """Put the ``.flow`` files and folders in force, before ``start``; return their errors."""
+        from flashflow.backend.flow.project import FlowProject
+
+        flow = FlowProject(self, paths, report=self._report_job)
+        errors = flow.load()
+        if not errors:
+            self.flow = flow
+        return errors
+
+    def flow_state(self) -> FlowState:
+        """Return the state of the ``.flow`` files."""
+        if self.flow is None:
+            return "none"
+        return "ok" if self.flow.problem is None else "errors"
+
     # --- start and stop -------------------------------------------------------------------------------------------
 
     def start(self, *, api: bool = True, screens: Screens | None = None) -> None:
@@ -182,6 +203,12 @@ class Backend:
         self._start_writes.add(self._register_this_computer)
         self._start_writes.add(self._send_notices)
         self._start_writes.run()
+        if self.flow is not None:
+            self.jobs.every(1, self.flow.poll)
+            self.jobs.every(1, self.flow.run_due_jobs)
+        elif self.notifications.store.read(has_project):
+            self.load_flow([])  # declarations of files that are given no more
+            self.flow = None
         self.bus.subscribe(self._on_events)
         self.bus.subscribe(self.rule_worker.on_events)
         self.outbox.start()
@@ -223,6 +250,8 @@ class Backend:
         if self._http is not None:
             self._http.stop()
         self.jobs.stop()
+        if self.flow is not None:
+            self.flow.stop()
         if self._http is not None:  # after the last job that may write it
             (self.data_dir / INSTANCE_FILE).unlink(missing_ok=True)
         self.rule_worker.stop()
@@ -373,6 +402,10 @@ class Backend:
             self.notifications.send_notification(
                 self.me, title, sentence, notification_type=SYSTEM_TYPE, priority=priority, app="flashflow"
             )
+
+    def _report_job(self, name: str, error: str) -> None:
+        """Notify the owner of a job of a .flow file that fails."""
+        self._notify_me(f"The job “{cut(name, 100)}” failed", cut(error, FAULT_LIMIT), "normal")
 
     def _notify_of_full_dimensions(self) -> None:
         """Notify the owner of dimensions that became full."""

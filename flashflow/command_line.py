@@ -6,7 +6,7 @@ import argparse
 import gc
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str] | None) -> int:
     try:
-        options = vars(_parser().parse_args(argv))
+        options = vars(_parser().parse_args(_with_command(sys.argv[1:] if argv is None else argv)))
     except SystemExit as ended:  # the parser has printed help, version or usage
         print_line("", end="")
         return int(ended.code or 0)
@@ -65,6 +65,20 @@ def _run(argv: list[str] | None) -> int:
     return run(config, **options) or 0
 
 
+OPEN = "open"
+_WITH_VALUE = frozenset({"--data-dir", "--host", "--port", "--allow-host"})
+"""Options before the command that the next argument is the value of."""
+
+
+def _with_command(arguments: Sequence[str]) -> list[str]:
+    """Insert the command that ``flashflow app.flow`` leaves out."""
+    at = 0
+    while at < len(arguments) and arguments[at].startswith("-"):
+        at += 2 if arguments[at] in _WITH_VALUE else 1
+    named = at < len(arguments) and arguments[at].endswith(".flow")
+    return [*arguments[:at], OPEN, *arguments[at:]] if named else list(arguments)
+
+
 def _late(name: str) -> Callable[..., int | None]:
     """Return the function ``name`` ("module:function") of ``backend.cli``; its module is imported by the call."""
 
@@ -80,23 +94,25 @@ def _check_text(options: Mapping[str, Any]) -> None:
     """Raises ValidationError for an argument that is not text; file names may be any bytes."""
     for name, value in options.items():
         for text in value if isinstance(value, list) else [value]:
-            if name not in {"file", "folder"} and isinstance(text, str) and not is_text(text):
+            if name not in {"file", "flow", "folder"} and isinstance(text, str) and not is_text(text):
                 raise ValidationError.of(name, "is not text in this locale's encoding")
 
 
-def _open(config: Config) -> int:
+def _open(config: Config, *, flow: Sequence[str] = ()) -> int:
     """Show the window, or without a display the same screens in the browser."""
     from flashflow.views.window import why_no_window
 
     problem = why_no_window(os.environ, fetch=True)
     if problem is not None:
         announce(f"{problem} FlashFlow opens in the browser instead.")
-        return _serve(config, in_browser=True)
+        return _serve(config, in_browser=True, flow=flow)
     _load("backend.app", "backend.api.server", "views.shell")
     from flashflow.backend import Backend
     from flashflow.views.window import show
 
     with Backend(config) as backend:
+        if not _load_flow(backend, flow):
+            return 1
         backend.start()
         announce(f"FlashFlow {VERSION} answers at {backend.url}")
         _settle_down()
@@ -104,13 +120,15 @@ def _open(config: Config) -> int:
     return 0
 
 
-def _serve(config: Config, *, no_ui: bool = False, in_browser: bool = False) -> int:
+def _serve(config: Config, *, no_ui: bool = False, in_browser: bool = False, flow: Sequence[str] = ()) -> int:
     """Serve the API and the web screens on one port until SIGINT, SIGTERM or SIGHUP."""
     _load("backend.app", "backend.api.server", *([] if no_ui else ["views.web"]))
     from flashflow.backend import Backend
     from flashflow.backend.cli.end_signals import EndSignals
 
     with EndSignals() as ended, Backend(config) as backend:
+        if not _load_flow(backend, flow):
+            return 1
         backend.start(screens=None if no_ui else _web(backend))
         announce(f"FlashFlow {VERSION} answers at {backend.url}")
         if not no_ui:
@@ -131,6 +149,16 @@ def _load(*modules: str) -> None:
         import_module(f"flashflow.{module}")
     gc.freeze()
     gc.enable()
+
+
+def _load_flow(backend: Backend, paths: Sequence[str]) -> bool:
+    """Put .flow files in force; print their errors and return False where there are any."""
+    errors = backend.load_flow([Path(path) for path in paths]) if paths else ()
+    if errors:
+        from flashflow.backend.flow.language.errors import render_all
+
+        complain(render_all(errors))
+    return not errors
 
 
 def _settle_down() -> None:
@@ -210,6 +238,8 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = command("serve", "run without a window: API and web screens", _serve, commands, server)
     serve.add_argument("--no-ui", action="store_true", help="the API alone")
+    _add_flow(serve, "*")
+    _add_flow(command(OPEN, "open the window with .flow files", _open, commands, server), "+")
     command("key", "print the local API key", _key)
     command("link", "print a link that opens the running FlashFlow in a browser", _late("commands:link"))
     command("doctor", "check the parts of the system on this machine", _doctor)
@@ -237,11 +267,19 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--session", metavar="ID")
     track.add_argument("--page-url", metavar="URL")
     track.add_argument("--metadata", help="a JSON object")
+    _add_flow_check(command)
+    _add_data_commands(command)
+    return parser
+
+
+def _add_flow(parser: argparse.ArgumentParser, number: str) -> None:
+    parser.add_argument("flow", nargs=number, metavar="FILE", help="a .flow file, or a folder with some")
+
+
+def _add_flow_check(command: Callable[..., argparse.ArgumentParser]) -> None:
     check = command("check", "validate .flow files without running them", _late("flow_check:check"))
     check.add_argument("file", nargs="+", metavar="FILE", help="a .flow file, or a folder with some")
     check.add_argument("--json", action="store_true", dest="json_output", help="one JSON object, for editors")
-    _add_data_commands(command)
-    return parser
 
 
 def _add_data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:

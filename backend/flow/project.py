@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.clock import Clock, rfc3339
@@ -17,24 +17,46 @@ from flashflow.backend.flow import data_reader
 from flashflow.backend.flow.actions import ActionResult, ActionRun, LoopGuard, Trigger
 from flashflow.backend.flow.apply import NotApplied, apply
 from flashflow.backend.flow.data_reader import USER_MODEL, SourceData, key_as_user
+from flashflow.backend.flow.endpoints import alias_routes
 from flashflow.backend.flow.file_watch import FileWatch
+from flashflow.backend.flow.job_runner import JobRunner, Report
 from flashflow.backend.flow.language.declarations import (
     Action,
     DataSource,
     Form,
     Group,
+    Job,
     Project,
     Sort,
     Table,
 )
 from flashflow.backend.flow.language.errors import FlowError
+from flashflow.backend.flow.language.read_endpoints import Route
 from flashflow.backend.flow.model_fields import check_metadata
 from flashflow.backend.flow.model_rows import save_row
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.rules.service import Rules
 from flashflow.backend.store.flow import rows as table
+from flashflow.backend.store.flow.project_state import JobRun, job_runs
+
+if TYPE_CHECKING:
+    from flashflow.backend.api.framework.aliases import AliasRoute
 
 log = logging.getLogger(__name__)
+
+
+def load_files(paths: Sequence[Path]) -> tuple[Project, tuple[FlowError, ...]]:
+    """Read and check files and folders; endpoints are compared with the built-in routes."""
+    from flashflow.backend.flow.language.loader import load  # loads lark
+
+    return load(paths, _routes)
+
+
+def _routes() -> Sequence[Route]:
+    from flashflow.backend.flow.routes import built_in_routes  # loads the API
+
+    return built_in_routes()
+
 
 Load = Callable[[Sequence[Path]], tuple[Project, tuple[FlowError, ...]]]
 """Read files into a project; a project with errors is not used."""
@@ -53,6 +75,7 @@ class FlowParts(Protocol):
     activity: UserActivityService
     notifications: NotificationService
     rules: Rules
+    alias_routes: Sequence[AliasRoute]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +92,19 @@ class FlowProject:
     ``problem`` says in one sentence why the files as they are now are not in force; ``errors`` are the details.
     """
 
-    def __init__(self, parts: FlowParts, paths: Sequence[Path], load: Load) -> None:
+    def __init__(
+        self,
+        parts: FlowParts,
+        paths: Sequence[Path],
+        load: Load = load_files,
+        report: Report = lambda name, error: None,
+    ) -> None:
         self._parts = parts
         self._load = load
         self._watch = FileWatch(paths)
         self._lock = threading.Lock()
         self._guard = LoopGuard(parts.clock.monotonic)
+        self._jobs = JobRunner(parts, self._run_job, report)
         self.paths = tuple(paths)
         self.project = Project()
         self.errors: tuple[FlowError, ...] = ()
@@ -116,6 +146,7 @@ class FlowProject:
         except NotApplied as refusal:
             return refusal.errors
         self.project = project
+        self._parts.alias_routes = alias_routes(project)
         self._parts.activity.check_models(
             {model.name: lambda metadata, model=model: check_metadata(model, metadata) for model in project.models}  # type: ignore[misc]
         )
@@ -189,6 +220,23 @@ class FlowProject:
         if model is not None:
             scope[model.singular] = dict(row)
         return self.run_actions(clicked.on_row_click, scope)
+
+    # --- jobs -----------------------------------------------------------------------------------------------------
+
+    def run_due_jobs(self) -> list[str]:
+        """Start the jobs that are due; return their names. Call it every second."""
+        return self._jobs.run_due(self.project.jobs)
+
+    def job_runs(self) -> dict[str, JobRun]:
+        """Return the last run and error of each job, by its name."""
+        return self._parts.notifications.store.read(job_runs)
+
+    def stop(self) -> None:
+        """Let running jobs end, and start no more."""
+        self._jobs.stop()
+
+    def _run_job(self, job: Job, is_over: Callable[[], bool]) -> ActionResult:
+        return self.run_actions(job.actions, {}, trigger="job", is_over=is_over)
 
     # --- groups ---------------------------------------------------------------------------------------------------
 

@@ -130,7 +130,8 @@ def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]
 def test_health_needs_no_key_and_tells_nothing_private(server: ServerProcess) -> None:
     answer = httpx.get(f"{server.url}/api/health", trust_env=False)
     body = ok(answer)
-    assert set(body) == {"success", "status", "version", "uptime_seconds", "storage", "damaged_rows", "threads"}
+    parts = {"storage", "damaged_rows", "threads", "flow"}
+    assert set(body) == {"success", "status", "version", "uptime_seconds", *parts}
     assert (body["status"], body["version"], body["storage"]) == ("ok", VERSION, "ok")
     assert body["uptime_seconds"] > 0
     assert str(server.data_dir) not in answer.text

@@ -40,6 +40,7 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self.me = "owner"
+        self.alias_routes: Sequence[Any] = ()
         self.clock = StillClock()
         self.bus = Bus()
         self.events: list[Event] = []

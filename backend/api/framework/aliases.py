@@ -14,13 +14,16 @@ from flashflow.backend.api.framework.request_body import headers_of, read_body
 from flashflow.backend.core.encoding import encode_json
 from flashflow.backend.core.errors import ValidationError
 
+PREFERENCES = "/api/notifications/preferences"
+"""Route whose ``preferences`` are a list; those of an alias may be an object."""
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class AliasRoute(NamedTuple):
     """``method`` and ``path`` are answered by the route ``target_method`` and ``target_path``. ``renamed``: fields and
-    parameters with another name there, as (here, there); ``defaults``: values of fields that a request lacks."""
+    parameters with another name there, as (here, there); ``defaults``: values of fields that a request lacks;
+    ``texts``: fields whose whole numbers become texts."""
 
     method: str
     path: str
@@ -28,6 +31,7 @@ class AliasRoute(NamedTuple):
     target_path: str
     renamed: tuple[tuple[str, str], ...] = ()
     defaults: tuple[tuple[str, Any], ...] = ()
+    texts: frozenset[str] = frozenset()
 
 
 class Aliases:
@@ -69,6 +73,7 @@ async def rewritten(
     rest: dict[str, Any] = {names.get(name, name): value for name, value in parameters.items()}
     if fields is not None:
         fields = {names.get(name, name): value for name, value in fields.items()}
+        fields |= {name: str(fields[name]) for name in route.texts & fields.keys() if type(fields[name]) is int}
     path, raw_path = route.target_path, route.target_path
     for name in _PARAMETER.findall(route.target_path):
         value = _take(name, rest, query, fields)
@@ -83,7 +88,10 @@ async def rewritten(
     if has_query:
         query += [(name, str(value)) for name, value in rest.items() if name not in dict(query)]
     elif rest or fields is not None:
-        body = encode_json({**rest, **(fields or {})})
+        fields = {**rest, **(fields or {})}
+        if route.target_path == PREFERENCES and isinstance(fields.get("preferences"), dict):
+            fields = {"preferences": _choices(fields)}
+        body = encode_json(fields)
     length = b"%d" % len(body)
     changed: Scope = {
         **scope,
@@ -95,6 +103,19 @@ async def rewritten(
         "flashflow.headers": headers | ({b"content-length": length} if b"content-length" in headers else {}),
     }
     return changed, _replay(body, receive)
+
+
+def _choices(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the choices of ``{user_id, preferences}``: ``{channel: enabled}``, or ``{type: {channel: enabled}}``."""
+    choices = []
+    for name, value in fields["preferences"].items():
+        channels = value if isinstance(value, dict) else {name: value}
+        of_type = name if isinstance(value, dict) else "*"
+        choices += [
+            {"user_id": fields.get("user_id"), "notification_type": of_type, "channel": channel, "enabled": enabled}
+            for channel, enabled in channels.items()
+        ]
+    return choices
 
 
 def _fields(body: bytes) -> dict[str, Any] | None:

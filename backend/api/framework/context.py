@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from flashflow.backend.activity.service import UserActivityService
+from flashflow.backend.api.framework.aliases import AliasRoute
 from flashflow.backend.api.framework.event_feed import EventFeed
 from flashflow.backend.api.framework.serializers import NotificationPages
 from flashflow.backend.api.http.connection_limits import ConnectionWatch, Limits
@@ -28,6 +29,9 @@ from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.rules.service import Rules
 from flashflow.backend.store.engine.writer import LoopWrites
 
+FlowState = Literal["none", "ok", "errors"]
+"""State of ``.flow`` files: none are given, they are in force, or the last version with errors is not."""
+
 
 class BackendParts(Protocol):
     """The parts and operations of the composition root (``Backend``) that the server and its routes use."""
@@ -43,7 +47,10 @@ class BackendParts(Protocol):
     exports: Export
     erasing: Erasure
     retention: Retention
+    alias_routes: Sequence[AliasRoute]
+    """Other paths for built-in routes; replaced as a whole."""
 
+    def flow_state(self) -> FlowState: ...
     def storage_fault(self) -> str | None: ...
     def damaged_rows(self) -> int: ...
     def failing_threads(self) -> tuple[str, ...]: ...

@@ -13,12 +13,14 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from flashflow.backend.api.framework.aliases import Aliases, AliasRoute, rewritten
 from flashflow.backend.api.framework.context import Services
 from flashflow.backend.api.framework.endpoint import AsgiEndpoint, Endpoint
-from flashflow.backend.api.framework.request_body import drain
-from flashflow.backend.api.framework.responses import ApiResponse, respond
+from flashflow.backend.api.framework.request_body import Disconnected, drain, headers_of
+from flashflow.backend.api.framework.responses import ApiResponse, refusal, respond
 from flashflow.backend.api.http.problem_json import problem_bytes
 from flashflow.backend.api.http.request_metrics import counting
+from flashflow.backend.core.errors import FlashFlowError, PayloadTooLarge, Unauthorized, ValidationError
 
 API_PATH = "/api/"
 NOTHING_HERE = "There is nothing at this address."
@@ -73,6 +75,10 @@ class Router:
         screens: ASGIApp | None,
     ) -> None:
         self._requests = services.requests
+        self._backend = services.backend
+        self._keys = services.keys
+        self._aliases = Aliases(())
+        self._alias_routes: Sequence[AliasRoute] = ()
         self._screens = screens
         self._exact: dict[str, Methods] = {path: {"GET": app, "HEAD": app} for path, app in documents.items()}
         patterns: dict[Pattern, Methods] = {}
@@ -93,32 +99,71 @@ class Router:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        path, method = scope["path"], scope["method"]
-        methods = self._exact.get(path)
-        app = None if methods is None else methods.get(method)
-        if methods is None:
-            methods = {}
-            before, _, last_segment = path.rpartition("/")
-            closest = self._ending_in_a_segment.get(before) if last_segment else None
-            # Most requests match here; no pattern can be longer, so the others are compared only without a match.
-            for before, pattern, apps in self._patterns if closest is None else (closest, *self._patterns):
-                if not path.startswith(before):
-                    continue
-                value = pattern.value_in(path)
-                if value is None or (not pattern.after and "/" in value and self._leads_below(scope, before)):
-                    continue
-                if (app := apps.get(method)) is not None:
-                    scope["path_params"] = {pattern.name: value}
-                    break
-                methods |= apps
+        if (routes := self._backend.alias_routes) and await self._serve_alias(routes, scope, receive, send):
+            return
+        app, methods = self._find(scope)
         if app is not None:
             await app(scope, receive, send)
             return
+        if routes:
+            methods |= self._aliases.methods(scope["path"])
         send = counting(self._requests, scope, send)
-        if methods or path.startswith(API_PATH):
+        if methods or scope["path"].startswith(API_PATH):
             await _refuse(sorted(methods), scope, receive, send)
         else:
             await self._other(scope, receive, send)
+
+    def _find(self, scope: Scope) -> tuple[ASGIApp | None, set[str]]:
+        """Return the app of a request and put the path's parameters into ``scope``; without an app, the methods that
+        the path takes."""
+        path, method = scope["path"], scope["method"]
+        exact = self._exact.get(path)
+        if exact is not None:
+            app = exact.get(method)
+            return app, set() if app is not None else set(exact)
+        methods: set[str] = set()
+        before, _, last_segment = path.rpartition("/")
+        closest = self._ending_in_a_segment.get(before) if last_segment else None
+        # Most requests match here; no pattern can be longer, so the others are compared only without a match.
+        for before, pattern, apps in self._patterns if closest is None else (closest, *self._patterns):
+            if not path.startswith(before):
+                continue
+            value = pattern.value_in(path)
+            if value is None or (not pattern.after and "/" in value and self._leads_below(scope, before)):
+                continue
+            if (app := apps.get(method)) is not None:
+                scope["path_params"] = {pattern.name: value}
+                return app, methods
+            methods |= apps.keys()
+        return None, methods
+
+    async def _serve_alias(self, routes: Sequence[AliasRoute], scope: Scope, receive: Receive, send: Send) -> bool:
+        """Answer a request to an alias by the built-in route; return False for any other request."""
+        if routes is not self._alias_routes:
+            self._aliases, self._alias_routes = Aliases(routes), routes
+        found = self._aliases.find(scope["method"], scope["path"])
+        if found is None:
+            return False
+        fault: FlashFlowError
+        try:
+            changed, replay = await rewritten(*found, scope, receive)
+            app, _ = self._find(changed)
+            if app is not None:
+                await app(changed, replay, send)
+                return True
+            fault = ValidationError(f"This request stands for {changed['path']}, which is no route.")
+        except Disconnected:
+            return True
+        except (PayloadTooLarge, ValidationError) as error:
+            fault = error
+        if isinstance(fault, ValidationError):
+            try:
+                self._keys.bearer(headers_of(scope).get(b"authorization", b""))  # a caller without a key learns nothing
+            except Unauthorized as error:
+                fault = error
+        close = isinstance(fault, PayloadTooLarge)
+        await respond(counting(self._requests, scope, send), refusal(fault), close=close)
+        return True
 
     def _leads_below(self, scope: Scope, before: str) -> bool:
         """Whether a segment after the id is a sub-route: ``ada/consent`` has one, the id ``ada%2Fconsent`` has none."""

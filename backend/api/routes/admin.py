@@ -6,7 +6,7 @@ import time
 from typing import Literal
 
 from flashflow.backend.api.framework.api_request import ApiRequest
-from flashflow.backend.api.framework.context import BackendParts
+from flashflow.backend.api.framework.context import BackendParts, FlowState
 from flashflow.backend.api.framework.endpoint import Endpoint
 from flashflow.backend.api.framework.pagination import Page, paged
 from flashflow.backend.api.framework.response_schemas import page_type, response_type
@@ -35,6 +35,7 @@ async def get_health(call: ApiRequest) -> ApiResponse:
         storage="ok" if fault is None else fault,
         damaged_rows=damaged,
         threads="ok" if not failing else ", ".join(failing),
+        flow=backend.flow_state(),
     )
 
 
@@ -69,10 +70,10 @@ async def create_launch_link(call: ApiRequest) -> ApiResponse:
 ENDPOINTS = (
     Endpoint(
         method="GET", path="/api/health", scope=None, handler=get_health, summary="Report whether FlashFlow works",
-        answer="status, version, uptime_seconds, storage, damaged_rows, threads; no key needed",
+        answer="status, version, uptime_seconds, storage, damaged_rows, threads, flow; no key needed",
         responses={200: response_type(
             "HealthAnswer", status=Literal["ok", "degraded"], version=str, uptime_seconds=float, storage=str,
-            damaged_rows=int | None, threads=str,
+            damaged_rows=int | None, threads=str, flow=FlowState,
         )},
     ),
     Endpoint(

@@ -33,6 +33,11 @@ def declared(conn: sqlite3.Connection) -> set[Declared]:
     return set(_DECLARED.each(conn))
 
 
+def has_project(conn: sqlite3.Connection) -> bool:
+    """Whether declarations or jobs of a project are stored."""
+    return bool(_HAS_DECLARATION.value(conn) or _HAS_JOB.value(conn))
+
+
 def save_declared(tx: Tx, declarations: Iterable[Declared]) -> None:
     """Replace the applied declarations."""
     _FORGET.run(tx.conn)
@@ -84,3 +89,5 @@ _CLAIM = Statement(
 _SAVE_OUTCOME = Statement(_J.update(slots(_J.last_error)).where(_J.name == slot("name")))
 _MOVE_RUNS = Statement(_J.update({_J.last_at: slot("now")}).where(_J.last_at > slot("now")))
 _MOVE_SINCE = Statement(_J.update({_J.since: slot("now")}).where(_J.since > slot("now")))
+_HAS_DECLARATION = Statement(_D.select(_D.name).limit(1))
+_HAS_JOB = Statement(_J.select(_J.name).limit(1))

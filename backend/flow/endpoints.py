@@ -1,0 +1,40 @@
+"""Paths that the API serves besides the built-in ones, from the endpoints of a project."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flashflow.backend.flow.language.declarations import Alias, Endpoint, Project
+
+if TYPE_CHECKING:
+    from flashflow.backend.api.framework.aliases import AliasRoute
+
+
+_IDS = frozenset({"user_id", "notification_id", "session_id", "activity_id"})
+"""Texts of the API that a file may declare as numbers."""
+
+
+def alias_routes(project: Project) -> tuple[AliasRoute, ...]:
+    """Return the endpoints whose requests differ from those of built-in routes: by the path, the names of fields, or
+    ids that are numbers. Without one, the server's libraries stay unloaded."""
+    found = [(one, one.alias_of or Alias(one.method, one.path), _ids(one)) for one in project.endpoints]
+    found = [(one, target, ids) for one, target, ids in found if one.alias_of is not None or ids]
+    if not found:
+        return ()
+    from flashflow.backend.api.framework.aliases import AliasRoute
+
+    return tuple(
+        AliasRoute(one.method, one.path, target.method, target.path, target.renamed, _defaults(one, target), ids)
+        for one, target, ids in found
+    )
+
+
+def _ids(endpoint: Endpoint) -> frozenset[str]:
+    return frozenset(field.name for field in endpoint.request if field.type == "integer" and field.name in _IDS)
+
+
+def _defaults(endpoint: Endpoint, target: Alias) -> tuple[tuple[str, object], ...]:
+    """Return the defaults of fields by their names in the built-in route."""
+    names = dict(target.renamed)
+    fields = endpoint.query_params if target.method in {"GET", "DELETE"} else endpoint.request
+    return tuple((names.get(field.name, field.name), field.default) for field in fields if field.default is not None)
