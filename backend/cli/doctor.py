@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from flashflow.backend.app import SETTINGS_FILE, Backend
 from flashflow.backend.cli.process import complain, print_line
-from flashflow.backend.cli.server_connection import NotProven, running
+from flashflow.backend.cli.server_connection import NotProven, Server, running
 from flashflow.backend.core.clock import SystemClock
 from flashflow.backend.core.config import Config
 from flashflow.backend.core.errors import AlreadyRunning, FlashFlowError, ValidationError
@@ -24,7 +24,7 @@ def doctor(config: Config, display: str | None, queues: Sequence[tuple[str, bool
     """``flashflow doctor``: print one line per part of the system; ``display`` is the reason why no window can be
     shown, ``queues`` the client queues (file, works, state). Return 0 if the storage works, else 1."""
     _print_state("display", display is None, display or "a window can be shown")
-    url = None
+    url = server = None
     try:
         if server := running(config):
             url = server.url
@@ -35,11 +35,25 @@ def doctor(config: Config, display: str | None, queues: Sequence[tuple[str, bool
     _print_state("port", *_port(config, url))
     for file, sound, state in queues:
         _print_state(f"client queue {file}", sound, state)
+    if server is not None:
+        _print_flow(server)
     _print_channels(config)
     _print_state("python", True, f"{sys.version.split()[0]} on {sys.platform}")
     if not works:
         complain("flashflow: The storage cannot be used.")
     return 0 if works else 1
+
+
+def _print_flow(server: Server) -> None:
+    """Print whether the .flow files of the running server are in force; nothing if it has none."""
+    try:
+        state = server.ask("GET", "/api/health").get("flow", "none")
+    except FlashFlowError as error:
+        _print_state(".flow files", False, str(error))
+        return
+    if state != "none":
+        broken = "the files have errors, which the window shows; the last valid version is in force"
+        _print_state(".flow files", state == "ok", "in force" if state == "ok" else broken)
 
 
 def _print_channels(config: Config) -> None:

@@ -13,6 +13,7 @@ from flashflow.backend.data.formats import RECORDS, Format, What, csv_file, fiel
 from flashflow.backend.data.parquet import parquet
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.schemas.records import Notification, Record
+from flashflow.backend.store.flow.rows import rows_of_user
 from flashflow.backend.store.notifications import delivery_settings, devices, preferences, rule_state, schedules
 from flashflow.backend.store.notifications.deliveries import deliveries_by_notification
 from flashflow.backend.store.notifications.rule_state import NamedState
@@ -56,7 +57,18 @@ class Export:
         yield from _array("sessions", _plain(export.sessions(self._activity.store, where)))
         notifications = export.notifications(self._notifications.store, where)
         yield from _array("notifications", (self._detailed(some) for rows in notifications for some in _parts(rows)))
+        yield from _array("rows", self._rows_of(user_id))
         yield b"}\n"
+
+    def _rows_of(self, user_id: str) -> Iterator[list[dict[str, Any]]]:
+        """Rows of models: those that the user created, and the row of the model User with their id."""
+        after, more = 0, True
+        while more:
+            rows, more = self._notifications.store.read(
+                lambda conn, after=after: rows_of_user(conn, user_id, after, DETAILED)  # type: ignore[misc]
+            )
+            after = rows[-1].seq if rows else after
+            yield [{"model": row.model, "fields": row.body, "created_at": rfc3339(row.created_at)} for row in rows]
 
     def _profile(self, user_id: str, now_ms: int) -> dict[str, Any]:
         """Return the parts of bounded size: metrics, preferences, contacts, devices, rule states, schedules."""

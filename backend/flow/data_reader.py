@@ -27,6 +27,7 @@ from flashflow.backend.schemas.requests import AppName, TypeName, UserId
 from flashflow.backend.schemas.validation import convert
 from flashflow.backend.store.analytics.notification_totals import NotificationTotals, totals_by_type, totals_of
 from flashflow.backend.store.flow import rows as table
+from flashflow.backend.store.flow.rows import USER_MODEL
 
 MOST_ROWS = 200
 """Rows of one read."""
@@ -426,8 +427,6 @@ _READERS: Mapping[str, Read] = {
 
 # --- rows of models ---------------------------------------------------------------------------------------------------
 
-USER_MODEL = "User"
-"""Model whose rows name users: a row with a user's id has the ``name`` and the ``role``."""
 _UNITS: Mapping[FieldType, Unit] = {
     "integer": "number", "decimal": "number", "timestamp": "time", "datetime": "time", "date": "day",
 }  # fmt: skip

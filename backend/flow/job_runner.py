@@ -122,6 +122,8 @@ class JobRunner:
         except Exception:
             log.exception("the job %r failed", job.name)
             error = FAULT
+        if self._stopping:  # it was cut off, which is no failure
+            return
         if error is not None:
             error = error[:LONGEST_ERROR]
             log.warning("the job %r failed: %s", job.name, error)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.clock import Clock, rfc3339
-from flashflow.backend.core.errors import FlashFlowError, NotFound
+from flashflow.backend.core.errors import FlashFlowError, NotFound, StorageError
 from flashflow.backend.core.events import Bus, Event
 from flashflow.backend.flow import data_reader
 from flashflow.backend.flow.actions import ActionResult, ActionRun, LoopGuard, Trigger
 from flashflow.backend.flow.apply import NotApplied, apply
-from flashflow.backend.flow.data_reader import USER_MODEL, SourceData, key_as_user
+from flashflow.backend.flow.data_reader import SourceData, key_as_user
 from flashflow.backend.flow.endpoints import alias_routes
 from flashflow.backend.flow.file_watch import FileWatch
 from flashflow.backend.flow.job_runner import JobRunner, Report
@@ -30,7 +30,7 @@ from flashflow.backend.flow.language.declarations import (
     Sort,
     Table,
 )
-from flashflow.backend.flow.language.errors import FlowError
+from flashflow.backend.flow.language.errors import FlowError, Place
 from flashflow.backend.flow.language.read_endpoints import Route
 from flashflow.backend.flow.model_fields import check_metadata
 from flashflow.backend.flow.model_rows import save_row
@@ -38,6 +38,7 @@ from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.rules.service import Rules
 from flashflow.backend.store.flow import rows as table
 from flashflow.backend.store.flow.project_state import JobRun, job_runs
+from flashflow.backend.store.flow.rows import USER_MODEL
 
 if TYPE_CHECKING:
     from flashflow.backend.api.framework.aliases import AliasRoute
@@ -62,6 +63,8 @@ Load = Callable[[Sequence[Path]], tuple[Project, tuple[FlowError, ...]]]
 """Read files into a project; a project with errors is not used."""
 MOST_USERS = 50_000
 """Users that ``all_users`` reaches."""
+REFRESH_S = 60.0
+"""Seconds after which rules to groups are applied to the users of then."""
 LOOP_ROWS = 200
 """Rows of a data source that a loop goes through."""
 
@@ -105,6 +108,8 @@ class FlowProject:
         self._lock = threading.Lock()
         self._guard = LoopGuard(parts.clock.monotonic)
         self._jobs = JobRunner(parts, self._run_job, report)
+        self._retries = False
+        self._refreshed_at = parts.clock.monotonic()
         self.paths = tuple(paths)
         self.project = Project()
         self.errors: tuple[FlowError, ...] = ()
@@ -122,22 +127,39 @@ class FlowProject:
     def poll(self) -> bool:
         """Load the files again if they have changed; return whether that was so. Call it every second."""
         with self._lock:
-            if not self._watch.changed():
+            if not self._watch.changed() and not self._retries:
+                self._refresh_groups_at_times()
                 return False
-            self._reload(self._watch.present())
+            self._retries = False
+            try:
+                self._reload(self._watch.present())
+            except StorageError as fault:  # such as a full disk, which may have room again
+                self._retries = True
+                self._note((), f"The .flow files could not be put in force; trying again: {fault}")
             return True
 
     def _reload(self, paths: Sequence[Path]) -> None:
-        project, errors = self._load(paths) if paths else (Project(), ())
+        project, errors = Project(), tuple[FlowError, ...]()
+        if paths:
+            try:
+                project, errors = self._load(paths)
+            except Exception:
+                log.exception("the .flow files could not be read")
+                message = "an internal error stopped the reading of the files; the log has the details"
+                errors = (FlowError(Place(str(paths[0]), 1, 1), message, ""),)
         if not errors:
             errors = self._put_in_force(project)
-        self.errors = errors
-        self.problem = None
-        if errors:
-            others = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-            self.problem = f"The .flow files have errors; the last valid version stays in force: {errors[0].place}: "
-            self.problem += f"{errors[0].message}{others}."
-            log.warning("%s", self.problem)
+        if not errors:
+            self._note((), None)
+            return
+        others = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+        first = f"{errors[0].place}: {errors[0].message}{others}."
+        self._note(errors, f"The .flow files have errors; the last valid version stays in force: {first}")
+
+    def _note(self, errors: tuple[FlowError, ...], problem: str | None) -> None:
+        if problem is not None and problem != self.problem:
+            log.warning("%s", problem)
+        self.errors, self.problem = errors, problem
         self._parts.bus.publish([Event("flow")])
 
     def _put_in_force(self, project: Project) -> tuple[FlowError, ...]:
@@ -209,7 +231,8 @@ class FlowProject:
             raise NotFound(f"There is no model {form.model}.")
         row = save_row(self._parts, self.project, model, form.fields, values, user_id)
         if model.name == USER_MODEL:
-            self._refresh_groups()
+            with self._lock:
+                self._refresh_groups()
         scope = {**self.scope_of(user_id), f"new_{model.singular}": row}
         return Submitted(row, self.run_actions(form.on_submit, scope))
 
@@ -253,11 +276,16 @@ class FlowProject:
         known = parts.activity.analytics.known_users(MOST_USERS + 1)
         return list(dict.fromkeys([parts.me, *map(key_as_user, keys), *known]))
 
+    def _refresh_groups_at_times(self) -> None:
+        """Apply rules to groups again every REFRESH_S seconds. Requires the lock."""
+        if self._parts.clock.monotonic() - self._refreshed_at >= REFRESH_S:
+            self._refresh_groups()
+
     def _refresh_groups(self) -> None:
-        """Apply rules to groups again after a user was added."""
+        """Apply rules to groups again, for users who have come. Requires the lock."""
+        self._refreshed_at = self._parts.clock.monotonic()
         if any(rule.to in {"admin_users", "all_users"} for rule in self.project.rules):
-            with self._lock:
-                try:
-                    apply(self._parts, self.project, lambda group: self._group(self.project, group))
-                except FlashFlowError as refusal:
-                    self.problem = f"Rules could not be applied to the new user: {refusal}"
+            try:
+                apply(self._parts, self.project, lambda group: self._group(self.project, group))
+            except FlashFlowError as refusal:
+                self._note((), f"Rules could not be applied to all users of their groups: {refusal}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 
 from flashflow.backend.core.errors import Conflict, Erased, ValidationError
 from flashflow.backend.data.erasure import Erasure
+from flashflow.backend.data.export import Export
 from flashflow.backend.flow import actions, project
 from flashflow.backend.flow.language.declarations import ForEach, Form, Project, Reference, SendScheduled, Table
 from flashflow.backend.flow.project import FlowProject
-from flashflow.backend.store.flow.rows import rows_after
+from flashflow.backend.store.flow.rows import rows_of_user
 from tests.support.flow_parts import HERE, PRODUCT, USER, Parts, field, model, parts_in, run, send, source, track
 
 ORDER = model(
@@ -156,10 +158,22 @@ def test_an_erasure_clears_who_created_a_row_and_refuses_new_rows(parts: Parts, 
     flow.submit(ADD, {"name": "A gift of ada", "price": 1}, "bob")
     erased = Erasure(parts.activity, parts.notifications).erase("ada")
     assert erased.remains == ("1 row of Product",)
-    rows = parts.notifications.store.read(lambda conn: rows_after(conn, 0, 10)[0])
-    assert [row.created_by for row in rows] == [None, "bob", "bob"]
+    of_bob = parts.notifications.store.read(lambda conn: rows_of_user(conn, "bob", 0, 10)[0])
+    assert [row.body["name"] for row in of_bob] == ["Cup", "A gift of ada"]
+    assert parts.notifications.store.read(lambda conn: rows_of_user(conn, "ada", 0, 10)) == ([], False)
+    assert len(flow.read_source(source("all_products", "Product"), {}).rows) == 3
     with pytest.raises(Erased):
         flow.submit(ADD, {"name": "Mug", "price": 1}, "ada")
+
+
+def test_the_export_of_a_user_has_their_rows(parts: Parts, flow: FlowProject) -> None:
+    flow.submit(Form("join", ("id", "name"), "User", HERE), {"id": "ada", "name": "Ada"}, "owner")
+    for number in range(60):  # more than one slice
+        flow.submit(ADD, {"name": f"Pen {number}", "price": 1}, "ada")
+    flow.submit(ADD, {"name": "Cup", "price": 1}, "bob")
+    exported = json.loads(b"".join(Export(parts.activity, parts.notifications).user("ada")))["rows"]
+    assert [row["fields"]["name"] for row in exported] == ["Ada", *(f"Pen {number}" for number in range(60))]
+    assert {row["model"] for row in exported} == {"User", "Product"}
 
 
 # --- the loop guard ---------------------------------------------------------------------------------------------------

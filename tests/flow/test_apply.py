@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.core.errors import StorageFull, ValidationError
+from flashflow.backend.flow import project as project_module
 from flashflow.backend.flow.language.declarations import Form, Project, Rule
 from flashflow.backend.flow.language.errors import FlowError
 from flashflow.backend.flow.project import FlowProject
@@ -154,6 +155,31 @@ def test_a_removed_file_removes_its_declarations_but_no_data(parts: Parts, flow:
     assert conn.execute(f"SELECT COUNT(*) FROM {FlowRow._meta.table_name}").fetchone() == (1,)
 
 
+def test_a_reader_that_fails_leaves_the_last_version_in_force(
+    parts: Parts, flow: FlowProject, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.fault = RecursionError("too deep")
+    (error,) = reload(flow, files, Project())
+    assert "internal error" in error.message
+    assert flow.project is FULL
+
+
+def test_a_storage_fault_is_tried_again_without_a_change(
+    flow: FlowProject, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise StorageFull("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(project_module, "apply", full)
+        assert reload(flow, files, Project(models=(USER,))) == ()
+        assert flow.problem is not None
+        assert "The disk is full." in flow.problem
+    assert flow.poll()
+    assert (flow.problem, flow.project.models) == (None, (USER,))
+    assert not flow.poll()
+
+
 def test_an_unchanged_file_is_not_read_again(flow: FlowProject, files: Files) -> None:
     assert not flow.poll()
     files.path.write_text(files.path.read_text())
@@ -165,6 +191,16 @@ def test_rules_to_admins_follow_the_rows_of_users(parts: Parts) -> None:
     assert parts.rules.get(RuleRef("thanks")).to == ["owner"]
     flow.submit(Form("join", ("id", "role"), "User", HERE), {"id": "root", "role": "admin"}, "owner")
     assert parts.rules.get(RuleRef("thanks")).to == ["owner", "root"]
+
+
+def test_rules_to_all_users_follow_the_activities(parts: Parts) -> None:
+    flow = run(parts, Project(rules=(rule("thanks", "all_users"),)))
+    parts.activity.track_activity("ada", "view")
+    flow.poll()
+    assert parts.rules.get(RuleRef("thanks")).to == ["owner"]
+    parts.clock.go(seconds=61)
+    flow.poll()
+    assert parts.rules.get(RuleRef("thanks")).to == ["owner", "ada"]
 
 
 # --- activities of models ---------------------------------------------------------------------------------------------

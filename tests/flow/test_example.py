@@ -102,10 +102,13 @@ def test_every_source_form_and_action_of_the_examples_pages_works(tmp_path: Path
         (job,) = flow.project.jobs
         parts.clock.go(days=1)
         assert flow.run_due_jobs() == [job.name]
+
+        def titles() -> list[str]:
+            return [one.title for one in parts.notifications.get_user_notifications("owner").notifications]
+
+        eventually(lambda: "Active since yesterday: ada" in titles(), what="the notification of the job")
         flow.stop()
         assert flow.job_runs()[job.name].last_error is None
-        titles = [one.title for one in parts.notifications.get_user_notifications("owner").notifications]
-        assert "Active yesterday: ada" in titles
 
 
 def test_a_changed_file_is_in_force_within_two_seconds_and_a_broken_one_changes_nothing(tmp_path: Path) -> None:
@@ -129,6 +132,7 @@ def test_a_changed_file_is_in_force_within_two_seconds_and_a_broken_one_changes_
         file.write_text("model {")
         seconds_until(lambda: ok(server.api("GET", "/api/health"))["flow"] == "errors", "the error")
         assert names(server, RULES, "rules") == {"checkout_trouble"}
+        assert "no  .flow files: the files have errors" in flashflow("doctor", data_dir=tmp_path / "data").stdout
         (folder / "more.flow").write_text('template second { title: "T" message: "M" }')
         shutil.copy(EXAMPLE, file)
         seconds_until(lambda: names(server, TEMPLATES, "templates") == {"checkout_help", "second"}, "both files")

@@ -172,6 +172,24 @@ def test_an_overdue_job_is_told_to_end_and_does_not_run_twice_at_once(
     assert runs.tick() == ["report"]
 
 
+def test_a_job_that_a_stop_cuts_off_has_not_failed(parts: Parts) -> None:
+    runs = Runs(parts, HOURLY)
+    began = threading.Event()
+
+    def cut_off(is_over: Callable[[], bool]) -> ActionResult:
+        began.set()
+        while not is_over():
+            pass
+        return ActionResult(errors=("These actions took too long; the rest was left out.",))
+
+    runs.act = cut_off
+    parts.clock.go(hours=1)
+    assert runs.runner.run_due(runs.jobs) == ["report"]
+    assert began.wait(10)
+    runs.runner.stop()
+    assert (runs.error(), runs.reports) == (None, [])
+
+
 def test_a_stopped_runner_starts_nothing(parts: Parts) -> None:
     runs = Runs(parts, HOURLY)
     parts.clock.go(hours=1)

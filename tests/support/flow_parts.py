@@ -78,12 +78,15 @@ class Files:
         self.path = path
         self.project = project
         self.errors: tuple[FlowError, ...] = ()
+        self.fault: Exception | None = None
         self.touch("1")
 
     def touch(self, text: str) -> None:
         self.path.write_text(text)
 
     def __call__(self, paths: Sequence[Path]) -> tuple[Project, tuple[FlowError, ...]]:
+        if self.fault is not None:
+            raise self.fault
         return self.project, self.errors
 
 

@@ -155,6 +155,7 @@ PRUNE_S = 4.0
 """Seconds until the response reports that more rows are left."""
 
 RULE_STATE: Any = part("UserRuleState", rule=str, app=str, times=list[Timestamp], last_fired_at=Timestamp | None)
+MODEL_ROW: Any = part("UserModelRow", model=str, fields=dict[str, Any], created_at=Timestamp)
 CONSENT = response_type("ConsentAnswer", consent=Consent)
 ENDPOINTS = (
     _export("activities"),
@@ -186,6 +187,7 @@ ENDPOINTS = (
             digests=dict[str, DigestChoice], devices=list[Device],
             rules=list[RULE_STATE],
             schedules=list[Schedule], activities=list[Activity], sessions=list[Session], notifications=list[DETAIL],
+            rows=list[MODEL_ROW],
         )},
     ),
     Endpoint(

@@ -17,6 +17,9 @@ from flashflow.backend.store.flow.models import FlowRow, FlowUniqueValue
 MOST_ROWS = 100_000
 """Rows of one model. A table sorted by a field reads all of them."""
 
+USER_MODEL = "User"
+"""Model whose rows name users: a row with a user's id has the ``name`` and the ``role``."""
+
 
 class Row(NamedTuple):
     """A stored row; ``created_at`` in milliseconds since 1970."""
@@ -104,9 +107,12 @@ def index_unique(tx: Tx, model: str, fields: Sequence[str]) -> None:
     _INSERT_UNIQUE.many(tx.conn, [(model, field, value, seq) for (field, value), seq in values.items()])
 
 
-def rows_after(conn: sqlite3.Connection, after: int, limit: int) -> tuple[list[Row], bool]:
-    """Return rows of all models in the order of creation, and whether more follow."""
-    return _AFTER.page(conn, limit, after=after)
+def rows_of_user(conn: sqlite3.Connection, user_id: str, after: int, limit: int) -> tuple[list[Row], bool]:
+    """Return the rows that a user created, and the row of the model User with their id, in the order of creation after
+    ``after``, and whether more follow."""
+    key = to_json(user_id)
+    number = user_id if user_id.isdecimal() else key
+    return _OF_USER.page(conn, limit, user=user_id, model=USER_MODEL, key=key, number=number, after=after)
 
 
 _R, _U = FlowRow, FlowUniqueValue
@@ -126,7 +132,10 @@ _NEXT = Statement(_R.select(fn.COALESCE(fn.MAX(_R.key.cast("INTEGER")), 0) + 1).
 _HAS_VALUE = Statement(_R.select(_R.seq).where(_OF_MODEL, _SAME_VALUE).limit(1))
 _NEWEST = Statement(_ROWS.where(_OF_MODEL, _R.seq < slot("before")).order_by(_R.seq.desc()), Row)
 _ROWS_OF = Statement(_ROWS.where(_OF_MODEL), Row)
-_AFTER = Statement(_ROWS.where(_R.seq > slot("after")).order_by(_R.seq), Row)
+_IS_USER = _OF_MODEL & ((_R.key == slot("key")) | (_R.key == slot("number")))
+_OF_USER = Statement(
+    _ROWS.where((_R.created_by == slot("user")) | _IS_USER, _R.seq > slot("after")).order_by(_R.seq), Row
+)
 _KEYS = Statement(_R.select(_R.key).where(_OF_MODEL).order_by(_R.seq))
 _KEYS_WHERE = Statement(_R.select(_R.key).where(_OF_MODEL, _SAME_VALUE).order_by(_R.seq))
 _INDEXED = Statement(_U.select(_U.field.distinct()).where(_U.model == slot("model")))
