@@ -324,13 +324,13 @@ def what_importing_does(*names: str) -> tuple[list[str], list[str], list[str]]:
 def test_importing_the_backend_does_nothing_and_loads_neither_screens_nor_server() -> None:
     deeds, threads, loaded = what_importing_does("flashflow.backend.exports")
     assert (deeds, threads) == ([], [])
-    assert {"flet", "uvicorn", "starlette", "plyer", "httptools"}.isdisjoint(loaded)
+    assert {"flet", "uvicorn", "starlette", "plyer", "httptools", "lark"}.isdisjoint(loaded)
 
 
 def test_importing_the_entry_loads_neither_screens_nor_server() -> None:
     deeds, threads, loaded = what_importing_does("flashflow.command_line")
     assert (deeds, threads) == ([], [])
-    assert {"flet", "uvicorn", "starlette", "plyer", "httptools"}.isdisjoint(loaded)
+    assert {"flet", "uvicorn", "starlette", "plyer", "httptools", "lark"}.isdisjoint(loaded)
 
 
 @pytest.mark.parametrize("package", ["backend", "client", "views"])

@@ -28,7 +28,8 @@ _URL = re.compile(r"https?://[^\s\x00-\x1f\x7f]+")
 
 def check_metadata(model: Model, metadata: Mapping[str, Any]) -> None:
     """Check an activity's metadata that names ``model``. Raises ValidationError for ``metadata.FIELD``."""
-    check_fields(model, {name: value for name, value in metadata.items() if name != MODEL_KEY}, "metadata.")
+    is_field = model.field(MODEL_KEY) is not None
+    check_fields(model, {name: value for name, value in metadata.items() if is_field or name != MODEL_KEY}, "metadata.")
 
 
 def check_fields(model: Model, values: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -15,7 +15,19 @@ from flashflow.backend.flow.project import FlowProject
 from flashflow.backend.rules.service import RuleRef
 from flashflow.backend.schemas.rules import OnIn, RuleMessageIn
 from flashflow.backend.store.flow.models import FlowRow
-from tests.support.flow_parts import HERE, PRODUCT, USER, Files, Parts, notification_type, parts_in, run, template
+from tests.support.flow_parts import (
+    HERE,
+    PRODUCT,
+    USER,
+    Files,
+    Parts,
+    field,
+    model,
+    notification_type,
+    parts_in,
+    run,
+    template,
+)
 
 
 def rule(name: str, to: object = "user", title: str = "Hello", times: int = 1, **fields: object) -> Rule:
@@ -234,6 +246,13 @@ def test_an_activity_that_names_a_model_is_checked(
 @pytest.mark.parametrize("metadata", [{"model": "Tesla", "price": "x"}, {"model": 7}, {"model": ["Product"]}, {}])
 def test_other_metadata_is_free(parts: Parts, flow: FlowProject, metadata: dict[str, object]) -> None:
     assert parts.activity.track_activity("ada", "view", metadata=metadata).stored
+
+
+def test_a_model_may_have_a_field_of_the_name_of_the_key(parts: Parts) -> None:
+    run(parts, Project(models=(model("Car", field("model", "string", required=True), field("doors", "integer")),)))
+    assert parts.activity.track_activity("ada", "view", metadata={"model": "Car", "doors": 5}).stored
+    with pytest.raises(ValidationError, match="doors"):
+        parts.activity.track_activity("ada", "view", metadata={"model": "Car", "doors": "5"})
 
 
 def test_a_removed_model_checks_nothing(parts: Parts, flow: FlowProject, files: Files) -> None:
