@@ -465,12 +465,18 @@ class _Connection:
                 name, data, size = "", [], 0
 
     def close(self) -> None:
-        """Close the socket and wake a thread that reads from it."""
+        """Close the socket, in the thread that reads from it."""
+        if self._socket is not None:
+            self.interrupt()
+            self._socket.close()
+            self._http.close()
+
+    def interrupt(self) -> None:
+        """End the connection from another thread. The thread that reads from it closes it."""
+        # Closing here would take the file away that http.client reads from.
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
-            self._socket.close()
-            self._http.close()
 
     def forget(self) -> None:
         """Close the descriptor without shutting the connection down, which belongs to the parent process."""
@@ -1114,6 +1120,15 @@ class Client:
             return {}
         return cast("Json", self._api("POST", f"/api/notifications/read/{name}", timeout).get("notification"))
 
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, timeout: float = ASK_S) -> Json:
+        """Send a request that has no method here and return the answer's body; ``path`` begins with ``/api``.
+
+        It may be sent twice where a connection ends in between. Raises Unreachable, Refused, ValueError.
+        """
+        if self.disabled:
+            return {}
+        return self._api(method, path, timeout, None if body is None else _json(dict(body)))
+
     def stream(
         self, user_id: str | None = None, *, durable: bool = False, last_event_id: str | None = None
     ) -> Iterator[Event]:
@@ -1307,9 +1322,9 @@ class Client:
                 connection.close()
             return answer
 
-    def _api(self, method: str, path: str, timeout: float) -> Json:
+    def _api(self, method: str, path: str, timeout: float, body: bytes | None = None) -> Json:
         """Return the answer's body. Raises Refused for an error, Unreachable for an answer that is not FlashFlow's."""
-        answer = self._ask(method, path, None, time.monotonic() + timeout)
+        answer = self._ask(method, path, body, time.monotonic() + timeout)
         if answer.is_success:
             return answer.body
         if answer.body.get("success") is False:
@@ -1480,7 +1495,9 @@ class Client:
         self._stop.set()
         self._wake.set()
         for connection in list(self._open):
-            connection.close()
+            connection.interrupt()
+        while self._idle:
+            self._idle.pop().close()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)  # the interpreter would freeze it, perhaps with a lock
