@@ -360,7 +360,9 @@ class FakeInbox:
 
 
 async def bell_over(source: FakeInbox, **options: Any) -> NotificationBell:
-    bell = NotificationBell(source=source, now=lambda: NOW, **options)
+    async def open_all() -> None: ...
+
+    bell = NotificationBell(source=source, now=lambda: NOW, **{"open_all": open_all, **options})
     await bell.refresh()
     return bell
 
@@ -697,7 +699,11 @@ def test_the_reusable_controls_import_only_flet() -> None:
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for name in names:
                 top = name.partition(".")[0]
-                assert top in sys.stdlib_module_names or top == "flet" or name.startswith("flashflow.views.controls"), (
+                assert (
+                    top in sys.stdlib_module_names
+                    or top == "flet"
+                    or name.startswith(("flashflow.views.controls", "flashflow.client"))
+                ), (
                     file,
                     name,
                 )

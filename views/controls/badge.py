@@ -6,6 +6,7 @@ import flet as ft
 
 from flashflow.views.controls.texts import silent
 from flashflow.views.controls.tokens import ACCENT
+from flashflow.views.controls.translation import ENGLISH, Translation
 
 BADGE_MAX = 99
 
@@ -17,10 +18,10 @@ def badge_text(unread: int) -> str | None:
     return str(unread) if unread <= BADGE_MAX else f"{BADGE_MAX}+"
 
 
-def bell_name(unread: int, quiet_until: str | None = None) -> str:
+def bell_name(unread: int, quiet_until: str | None = None, t: Translation = ENGLISH) -> str:
     """Return the bell's accessible name: "Notifications, 3 unread, do not disturb until 14:05"."""
-    name = f"Notifications, {unread:,} unread" if unread > 0 else "Notifications, none unread"
-    return f"{name}, do not disturb until {quiet_until}" if quiet_until else name
+    name = t("Notifications, {unread:,} unread", unread=unread) if unread > 0 else t("Notifications, none unread")
+    return t("{bell}, do not disturb until {time}", bell=name, time=quiet_until) if quiet_until else name
 
 
 class Badge:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 
@@ -13,10 +13,11 @@ from flashflow.views.controls.buttons import named_button, on_press
 from flashflow.views.controls.layout import column, flow, hairline
 from flashflow.views.controls.notification_row import notification_row
 from flashflow.views.controls.protocols import Inbox, InboxNotification, InboxSource
-from flashflow.views.controls.refresher import LiveControl, is_mounted
+from flashflow.views.controls.refresher import LiveControl, call, is_mounted
 from flashflow.views.controls.relative_time import upcoming
 from flashflow.views.controls.texts import body, heading, small
 from flashflow.views.controls.tokens import HAIRLINE, HIGH, RADIUS, TARGET, TITLE
+from flashflow.views.controls.translation import Translation
 
 NEWEST = 10
 PANEL_WIDTH = 400
@@ -28,15 +29,25 @@ MARGIN = 8
 class NotificationBell(LiveControl):
     """A bell button with a badge and a panel, live from ``source``.
 
-    ``open_notification`` is called with the id of the selected notification, ``open_all`` when "View all" is pressed.
+    ``open_notification`` is called with the id of the selected notification, ``open_all`` when "View all" is pressed
+    (without it there is no such button). ``on_open`` is called when the panel opens, ``on_mark_read`` with the ids that
+    were marked read here, ``on_change`` with the unread count whenever it changes. Each may be asynchronous.
+    ``texts`` translates (flashflow.controls.TEXTS).
     """
 
     source: InboxSource = field(metadata={"skip": True})
     open_notification: Callable[[str], Awaitable[None]] | None = field(default=None, metadata={"skip": True})
     open_all: Callable[[], Awaitable[None]] | None = field(default=None, metadata={"skip": True})
+    on_open: Callable[[], Awaitable[None] | None] | None = field(default=None, metadata={"skip": True})
+    on_mark_read: Callable[[Sequence[str]], Awaitable[None] | None] | None = field(
+        default=None, metadata={"skip": True}
+    )
+    on_change: Callable[[int], Awaitable[None] | None] | None = field(default=None, metadata={"skip": True})
+    texts: Mapping[str, str] = field(default_factory=dict, metadata={"skip": True})
 
     def init(self) -> None:
         super().init()
+        self._t = Translation(self.texts)
         self._inbox = Inbox()
         self._undo: Sequence[str] = ()
         self._panel: ft.AlertDialog | None = None
@@ -67,11 +78,13 @@ class NotificationBell(LiveControl):
 
     async def refresh(self) -> None:
         """Read the source and show its state."""
-        read = await self.attempt(lambda: self.source.newest(NEWEST), "The inbox could not be read")
-        self._inbox = read or self._inbox
+        read = await self.attempt(lambda: self.source.newest(NEWEST), self._t("The inbox could not be read"))
+        unread, self._inbox = self._inbox.unread, read or self._inbox
         self._draw()
         self.redraw()
         self._draw_panel()
+        if self._inbox.unread != unread:
+            await call(self.on_change, self._inbox.unread)
 
     async def open_panel(self, _: object = None) -> None:
         """Open the panel under the bell, unless it is open (a double click)."""
@@ -90,34 +103,36 @@ class NotificationBell(LiveControl):
             bgcolor=ft.Colors.SURFACE_CONTAINER_LOWEST,
             shape=ft.RoundedRectangleBorder(radius=RADIUS, side=ft.BorderSide(1, HAIRLINE)),
             elevation=0,
-            semantics_label="Latest notifications",
+            semantics_label=self._t("Latest notifications"),
             on_dismiss=self._dismissed,
         )
         self.page.show_dialog(self._panel)
         self.request_refresh()
+        await call(self.on_open)
 
     def panel_content(self) -> ft.Container:
         """Return the panel: a head, the rows or a message, and "View all"."""
         now = self.now()
         rows: list[ft.Control] = [
-            notification_row(notification, now, on_press(self._open, notification), lines=1)
+            notification_row(notification, now, on_press(self._open, notification), lines=1, t=self._t)
             for notification in self._inbox.notifications
         ]
         if self._error:
-            retry = ft.TextButton("Retry", height=TARGET, on_click=on_press(self.request_refresh))
+            retry = ft.TextButton(self._t("Retry"), height=TARGET, on_click=on_press(self.request_refresh))
             rows = [_line(body(self._error)), retry]
         elif not rows:
-            rows = [_line(small("No notifications yet. Notifications from your apps appear here."))]
+            rows = [_line(small(self._t("No notifications yet. Notifications from your apps appear here.")))]
         parts = [self._head(), hairline(), _list(rows), hairline(), self._foot(now)]
         return ft.Container(column(parts, stretch=True), key="bell-panel", width=PANEL_WIDTH)
 
     def _head(self) -> ft.Container:
         action: ft.Control = ft.TextButton(
-            "Mark all read", on_click=self.mark_all, height=TARGET, disabled=self._inbox.unread == 0
+            self._t("Mark all read"), on_click=self.mark_all, height=TARGET, disabled=self._inbox.unread == 0
         )
         if self._undo:
-            action = ft.TextButton(f"Undo marking {len(self._undo):,} read", on_click=self.undo, height=TARGET)
-        title = heading("Notifications", size=TITLE)
+            undo = self._t("Undo marking {count:,} read", count=len(self._undo))
+            action = ft.TextButton(undo, on_click=self.undo, height=TARGET)
+        title = heading(self._t("Notifications"), size=TITLE)
         return ft.Container(
             padding=ft.Padding.only(left=16, right=MARGIN, top=MARGIN, bottom=MARGIN),
             content=ft.Row([title, action], alignment=ft.MainAxisAlignment.SPACE_BETWEEN, wrap=True),
@@ -125,17 +140,18 @@ class NotificationBell(LiveControl):
 
     def _foot(self, now: datetime) -> ft.Container:
         """Return the buttons "View all" and do not disturb."""
-        view_all = ft.TextButton("View all", on_click=self._view_all, height=TARGET)
+        t, parts = self._t, list[ft.Control]()
+        if self.open_all is not None:
+            parts.append(ft.TextButton(t("View all"), on_click=self._view_all, height=TARGET))
         until = self._quiet_until(now)
-        if until is None:
-            quiet = ft.TextButton("Do not disturb 1 h", icon=QUIET, on_click=self.start_do_not_disturb, height=TARGET)
-            parts: list[ft.Control] = [view_all, quiet]
-        else:
-            status = ft.Row(
-                [ft.Icon(QUIET, size=18, color=HIGH), body(f"Do not disturb until {until}")], spacing=MARGIN, tight=True
-            )
-            end = named_button(ft.TextButton, "End", "End do not disturb", self.end_do_not_disturb)
-            parts = [view_all, ft.Row([status, end], key="quiet", spacing=MARGIN, tight=True, wrap=True)]
+        if until is None and self._inbox.may_pause:
+            start = self.start_do_not_disturb
+            parts.append(ft.TextButton(t("Do not disturb 1 h"), icon=QUIET, on_click=start, height=TARGET))
+        elif until is not None:
+            words = body(t("Do not disturb until {time}", time=until))
+            status = ft.Row([ft.Icon(QUIET, size=18, color=HIGH), words], spacing=MARGIN, tight=True)
+            end = named_button(ft.TextButton, t("End"), t("End do not disturb"), self.end_do_not_disturb)
+            parts.append(ft.Row([status, end], key="quiet", spacing=MARGIN, tight=True, wrap=True))
         row = flow(parts, spacing=MARGIN, run_spacing=0)
         row.alignment = ft.MainAxisAlignment.SPACE_BETWEEN
         return ft.Container(row, padding=MARGIN)
@@ -143,7 +159,7 @@ class NotificationBell(LiveControl):
     def _quiet_until(self, now: datetime) -> str | None:
         """Return the end of do not disturb as text; None when it is off."""
         until = self._inbox.quiet_until
-        return None if until is None or until <= now else upcoming(until, now)
+        return None if until is None or until <= now else upcoming(until, now, self._t)
 
     async def start_do_not_disturb(self, _: object = None) -> None:
         """Turn do not disturb on for one hour."""
@@ -156,6 +172,8 @@ class NotificationBell(LiveControl):
     async def mark_all(self, _: object = None) -> None:
         """Mark all notifications read; ``undo`` is offered until the panel closes."""
         await self._do(self._mark_all)
+        if self._undo and self._error is None:
+            await call(self.on_mark_read, self._undo)
 
     def _mark_all(self) -> None:
         self._undo = self.source.mark_all_read()
@@ -166,7 +184,7 @@ class NotificationBell(LiveControl):
         await self._do(lambda: self.source.mark_unread(ids))
 
     async def _do(self, action: Callable[[], object]) -> None:
-        await self.attempt(action, "The change could not be saved")
+        await self.attempt(action, self._t("The change could not be saved"))
         self._draw_panel()
 
     async def _open(self, notification: InboxNotification) -> None:
@@ -175,6 +193,8 @@ class NotificationBell(LiveControl):
             await self.open_notification(notification.id)
         if notification.inbox == "unread":
             await self._do(lambda: self.source.mark_read(notification.id))
+            if self._error is None:
+                await call(self.on_mark_read, (notification.id,))
 
     async def _view_all(self, _: object) -> None:
         self._close()
@@ -196,7 +216,7 @@ class NotificationBell(LiveControl):
     def _draw(self) -> None:
         self._badge.set_unread(self._inbox.unread)
         until = self._quiet_until(self.now())
-        self._button.tooltip = bell_name(self._inbox.unread, until)
+        self._button.tooltip = bell_name(self._inbox.unread, until, self._t)
         self._button.icon = QUIET if until else ft.Icons.NOTIFICATIONS_OUTLINED
 
     def _draw_panel(self) -> None:

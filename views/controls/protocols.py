@@ -39,11 +39,15 @@ class InboxNotification(Protocol):
 
 @dataclass(frozen=True)
 class Inbox:
-    """The newest notifications, the unread count of the whole inbox, and the end of do not disturb (None: off)."""
+    """The newest notifications, the unread count of the whole inbox, and the end of do not disturb (None: off).
+
+    ``may_pause``: whether the user may set do not disturb.
+    """
 
     notifications: Sequence[InboxNotification] = ()
     unread: int = 0
     quiet_until: datetime | None = None
+    may_pause: bool = True
 
 
 class InboxSource(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -64,6 +65,18 @@ class Refresher:
                 await self._sleep(max(self._rest, self._ease * (self._now() - began)))
 
 
+async def call(handler: Callable[..., Awaitable[None] | None] | None, *given: object) -> None:
+    """Call a handler of the host app, if there is one, and await it if it is asynchronous. Log its error."""
+    if handler is None:
+        return
+    try:
+        running = handler(*given)
+        if inspect.isawaitable(running):
+            await running
+    except Exception:
+        log.exception("a handler of the host app failed")
+
+
 def is_mounted(control: ft.BaseControl) -> bool:
     """Return whether the control is on a page, which ``update()`` requires."""
     try:
@@ -94,7 +107,20 @@ class LiveControl(ft.Container):
         self._unsubscribe: Callable[[], None] | None = None
 
     def did_mount(self) -> None:
-        self._unsubscribe = self.subscribe()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # a synchronous handler of the host app, in a thread
+            self.page.run_task(self._begin)
+        else:
+            self._listen()
+
+    async def _begin(self) -> None:
+        if is_mounted(self):
+            self._listen()
+
+    def _listen(self) -> None:
+        if self._unsubscribe is None:
+            self._unsubscribe = self.subscribe()
         self.request_refresh()
 
     def will_unmount(self) -> None:

@@ -9,6 +9,7 @@ import flet as ft
 from flashflow.views.controls.formatting import one_line, reads_rtl
 from flashflow.views.controls.relative_time import ago, exact
 from flashflow.views.controls.tokens import BODY, MUTED, SMALL
+from flashflow.views.controls.translation import ENGLISH, Translation
 
 
 def body(text: str, *, strong: bool = False, lines: int | None = None, color: ft.ColorValue | None = None) -> ft.Text:
@@ -35,10 +36,10 @@ def caller_text(text: str, *, strong: bool = False, lines: int = 1) -> ft.Text:
     return control
 
 
-def time_text(then: datetime, now: datetime) -> ft.Text:
+def time_text(then: datetime, now: datetime, t: Translation = ENGLISH) -> ft.Text:
     """Return a relative time with the exact time as tooltip."""
-    control = small(ago(then, now))
-    control.tooltip = hint(exact(then, now))
+    control = small(ago(then, now, t))
+    control.tooltip = hint(exact(then, now, t))
     return control
 
 
