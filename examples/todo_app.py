@@ -1,7 +1,8 @@
-"""A sibling app: the client finds FlashFlow and the local key by itself, and has the server prove that it is FlashFlow
-before it sends the key.
+"""A Flet app with FlashFlow in it: activities, a notification, the live bell, and the notification settings.
 
 python examples/todo_app.py          (with FlashFlow running on the same machine, for the same user)
+
+Without FlashFlow the app works too: activities and notifications wait in a file until it runs.
 """
 
 from __future__ import annotations
@@ -9,18 +10,57 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import flet as ft
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from flashflow.client import Client, NotProven, Unreachable
+from flashflow.client import Client
+from flashflow.controls import NotificationBell, NotificationSettings, connect
+
+client = Client(app="todo")
+flashflow = connect(client)
+
+
+def main(page: ft.Page) -> None:
+    """Build the page of one session."""
+    page.title = "To do"
+    tasks = ft.Column()
+    task = ft.TextField(label="New task", autofocus=True, expand=True)
+
+    def add(_: object) -> None:
+        title = (task.value or "").strip()
+        if title:
+            tasks.controls.append(ft.Checkbox(label=title, on_change=tick))
+            task.value = ""
+            client.track("task_added", {"feature": "checklist"})
+
+    def tick(event: ft.Event[ft.Checkbox]) -> None:
+        if not event.control.value:
+            return
+        client.track("task_done", {"feature": "checklist"})
+        if all(isinstance(one, ft.Checkbox) and one.value for one in tasks.controls):
+            client.send("All done", "Nothing is left for today.", notification_type="tasks", wait=0)
+
+    def show_settings(_: object) -> None:
+        settings = NotificationSettings(source=flashflow.preferences(client.user_id))
+        page.show_dialog(
+            ft.AlertDialog(
+                title=ft.Text("Notifications"),
+                content=ft.Container(ft.Column([settings], scroll=ft.ScrollMode.AUTO), width=800),
+                actions=[ft.TextButton("Close", on_click=lambda _: page.pop_dialog())],
+            )
+        )
+
+    task.on_submit = add
+    page.appbar = ft.AppBar(
+        title=ft.Text("To do"),
+        actions=[
+            NotificationBell(source=flashflow.inbox(client.user_id)),
+            ft.TextButton("Notification settings", on_click=show_settings),
+        ],
+    )
+    page.add(ft.Row([task, ft.FilledButton("Add", on_click=add)]), tasks)
+
 
 if __name__ == "__main__":
-    with Client(app="todo") as client:
-        try:
-            client.inbox()
-        except NotProven:
-            sys.exit("Another program listens on FlashFlow's port.")
-        except Unreachable as error:
-            sys.exit(f"{error}. What is tracked now would be delivered once it runs.")
-        client.track("task_done", {"feature": "checklist"})
-        sent = client.send("All done", "Nothing is left for today.", channels=["in_app", "push"])
-        print(sent.status, [(each["channel"], each["status"]) for each in sent.deliveries])  # noqa: T201
+    ft.run(main)

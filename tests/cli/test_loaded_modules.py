@@ -85,10 +85,10 @@ def test_a_service_loads_without_the_other_the_server_and_the_delivery_libraries
 
 
 def test_the_controls_load_flet_and_nothing_of_the_backend(tmp_path: Path) -> None:
-    code = "from flashflow.views.controls.notification_bell import NotificationBell"
+    code = "from flashflow.controls import NotificationBell, NotificationSettings, connect\nconnect().inbox('ada')"
     modules = loaded_by(code, data_dir=tmp_path)
     assert "flet" in modules
-    assert {name for name in modules if name.startswith("flashflow.backend")} == set()
+    assert {name for name in modules if name.startswith(("flashflow.backend", "flashflow.views.shared"))} == set()
 
 
 def test_the_api_loads_without_building_the_response_types_of_its_document(tmp_path: Path) -> None:

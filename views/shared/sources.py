@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
-from flashflow.backend import Backend, DigestChoice, DigestIn, NotificationType, TypeIn, TypePreference, build, given
+from flashflow.backend import (
+    DigestChoice,
+    DigestIn,
+    EventKind,
+    NotificationService,
+    NotificationType,
+    TypeIn,
+    TypePreference,
+    build,
+    given,
+)
 from flashflow.views.controls.protocols import DigestSetting, Inbox, Matrix, TypeRow
 from flashflow.views.shared.live import NOTIFICATION_KINDS, Live
 
 ALL = "*"
 
 
+class Host(Protocol):
+    """The services of the app, and the user of its controls. ``Backend`` is one."""
+
+    @property
+    def notifications(self) -> NotificationService: ...
+    @property
+    def me(self) -> str: ...
+
+
+class Listening(Protocol):
+    """``Live``, or events of a service without the app."""
+
+    def listen(
+        self, kinds: Iterable[EventKind], refresh: Callable[[], None], *, mine: bool = False
+    ) -> Callable[[], None]: ...
+
+
 class UserInbox:
     """``InboxSource`` over the inbox of a user, by default the local one."""
 
-    def __init__(self, backend: Backend, live: Live, user_id: str | None = None) -> None:
+    def __init__(self, backend: Host, live: Listening, user_id: str | None = None) -> None:
         self._backend = backend
         self._live = live
         self._user_id = user_id or backend.me
@@ -51,19 +81,19 @@ class UserInbox:
         return unsubscribe
 
 
-def set_do_not_disturb(backend: Backend, minutes: int | None, user_id: str | None = None) -> None:
+def set_do_not_disturb(backend: Host, minutes: int | None, user_id: str | None = None) -> None:
     """Turn do not disturb on for a user, by default the local one, for ``minutes``; None turns it off."""
     services = backend.notifications
     until = None
     if minutes is not None:
-        until = backend.clock.now_ms() + timedelta(minutes=minutes) // timedelta(milliseconds=1)
+        until = services.clock.now_ms() + timedelta(minutes=minutes) // timedelta(milliseconds=1)
     services.store.run(services.delivery_settings.do_not_disturb_write(user_id or backend.me, until))
 
 
 class UserPreferences:
     """``PreferenceSource`` over the preferences of a user, by default the local one."""
 
-    def __init__(self, backend: Backend, live: Live, user_id: str | None = None) -> None:
+    def __init__(self, backend: Host, live: Listening, user_id: str | None = None) -> None:
         self._backend = backend
         self._live = live
         self._user_id = user_id or backend.me
@@ -102,6 +132,43 @@ class UserPreferences:
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
         return self._live.listen(("preference", "settings", "erasure", "notification"), on_change)
+
+
+@dataclass(frozen=True)
+class _OneUser:
+    notifications: NotificationService
+    me: str
+
+
+class InProcess:
+    """Sources of the controls for any number of users over one service, without the app."""
+
+    def __init__(self, notifications: NotificationService) -> None:
+        self._notifications = notifications
+
+    def inbox(self, user_id: str) -> UserInbox:
+        """Return the source of a ``NotificationBell``."""
+        return UserInbox(_OneUser(self._notifications, user_id), _ServiceEvents(self._notifications, user_id))
+
+    def preferences(self, user_id: str) -> UserPreferences:
+        """Return the source of a ``NotificationSettings``."""
+        return UserPreferences(_OneUser(self._notifications, user_id), _ServiceEvents(self._notifications, user_id))
+
+
+class _ServiceEvents:
+    """One ``Live`` for each mounted control, in the event loop that mounts it."""
+
+    def __init__(self, notifications: NotificationService, user_id: str) -> None:
+        self._notifications = notifications
+        self._user_id = user_id
+
+    def listen(
+        self, kinds: Iterable[EventKind], refresh: Callable[[], None], *, mine: bool = False
+    ) -> Callable[[], None]:
+        live = Live(self._notifications.bus, self._user_id, asyncio.get_running_loop())
+        live.listen(kinds, refresh, mine=mine)
+        live.start()
+        return live.stop
 
 
 def _chosen(choice: DigestChoice | None) -> DigestSetting | None:
