@@ -86,10 +86,10 @@ def test_the_place_of_an_inbox_page_is_read_from_an_index_alone(service: Notific
         list_places(conn, ListFilter(user_id="ada"))
         conn.set_trace_callback(None)
         steps = [row[3] for sql in ran for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}")]
-        return [step for step in steps if step.startswith(("SEARCH notifications", "SCAN notifications"))]
+        return [step for step in steps if "notifications" in step or step.startswith(("SCAN t1", "SCAN t3"))]
 
-    by_place = "SEARCH notifications USING COVERING INDEX notifications_inbox (user_id=? AND inbox=?)"
-    assert service.store.read(plan) == [by_place, by_place]
+    by_place = "COVERING INDEX notifications_inbox (user_id=? AND inbox=?)"
+    assert service.store.read(plan) == [f"SEARCH t1 USING {by_place}", f"SEARCH t3 USING {by_place}"]
 
 
 def test_a_write_of_many_rows_leaves_the_loop_and_is_done_once(service: NotificationService) -> None:

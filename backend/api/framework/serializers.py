@@ -178,7 +178,7 @@ class NotificationPages:
                 break
             part = cache.get(spot)
             if part is None:
-                (row,) = rows_at(conn, [spot[1]])
+                (row,) = rows_at(conn, [spot.seq])
                 part = msgspec.json.encode(notification_row_json(row))
                 if len(part) <= self._largest:
                     cache[spot] = part

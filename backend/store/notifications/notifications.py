@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import msgspec
-from peewee import JOIN, Select, fn
+from peewee import JOIN, SQL, Case, ColumnBase, Expression, NodeList, Select, SelectBase, fn
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import (
@@ -27,8 +28,16 @@ from flashflow.backend.schemas.records import (
     Priority,
 )
 from flashflow.backend.store.engine.numbers import Numbers, last_revision, last_seq
-from flashflow.backend.store.engine.sql import clause, conditions
-from flashflow.backend.store.engine.statement import Statement, TextStatement, columns, listed, slot
+from flashflow.backend.store.engine.statement import (
+    Statement,
+    any_or_same,
+    by_index,
+    columns,
+    listed,
+    same,
+    slot,
+    variants,
+)
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.notifications import models, search
 
@@ -63,9 +72,6 @@ class NotificationRow(NamedTuple):
     count: int  # type: ignore[assignment]  # as its column; hides the method of tuples
     listed_at: int
     revision: int
-
-
-COLUMNS = ", ".join(NotificationRow._fields)
 
 
 class NewNotification(NamedTuple):
@@ -135,14 +141,19 @@ class ListFilter(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_bounded(self) -> bool:
         """Whether the index alone finds the page, without reading rows outside it."""
-        filters = (self.app, self.notification_type, self.channel, self.priority, self.q)
-        return self.status in {None, "unread", "snoozed", "archived", "all"} and not any(f is not None for f in filters)
+        places = {None, "unread", "snoozed", "archived", "all"}
+        return self.status in places and self.app is None and self.q is None and not self.has_filters
+
+    @property
+    def has_filters(self) -> bool:
+        """Whether there is a filter other than user, app, status, time and text."""
+        return any(f is not None for f in (self.notification_type, self.channel, self.priority))
 
 
 def list_notifications(conn: sqlite3.Connection, query: ListFilter) -> NotificationPage:
     """List a user's notifications, newest first by ``listed_at``; without ``status`` the inbox, unread and read."""
     spots, unread, more = list_places(conn, query)
-    rows = rows_at(conn, [seq for _, seq, _ in spots])
+    rows = rows_at(conn, [spot.seq for spot in spots])
     return NotificationPage(
         notifications=tuple(map(to_notification, rows)), unread_count=unread, next_cursor=cursor_after(spots, more=more)
     )
@@ -158,86 +169,154 @@ def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[Notificat
     return _ROWS_AT.each(conn, seqs=list(seqs))
 
 
-Spot = tuple[int, int, int]
-"""``listed_at`` and ``seq`` of a notification, the sort key of lists, and its ``revision``."""
+_ALWAYS = 1 << 62
+"""A time later than any, in milliseconds since 1970."""
+
+
+class Spot(NamedTuple):
+    """The sort key of a notification in lists, and its revision."""
+
+    listed_at: int
+    seq: int
+    revision: int
+
+
 _decode_spots = msgspec.json.Decoder(list[Spot]).decode
 
 
 def cursor_after(spots: Sequence[Spot], *, more: bool) -> str | None:
     """The cursor after a page of ``spots``; None on the last page."""
-    return encode_cursor("notifications", *spots[-1][:2]) if more else None
+    return encode_cursor("notifications", spots[-1].listed_at, spots[-1].seq) if more else None
 
 
 IN_INBOX: tuple[str | None, ...] = ("unread", "read", "snoozed", "archived")
 """Values of ``inbox``. NULL: scheduled, suppressed, cancelled, expired, or without the in-app channel."""
 
 
-def _sources(status: str | None) -> list[tuple[str | None, str | None]]:
-    """The (place, notification status) pairs that the filter ``status`` covers; a None status means any."""
+_EVERY = [same(_N.inbox, place) for place in (None, *IN_INBOX)]
+_SOURCES: Mapping[str, Sequence[Expression]] = {
+    "inbox": [same(_N.inbox, "unread"), same(_N.inbox, "read")],
+    "place": [same(_N.inbox, slot("status"))],
+    # Without the in-app channel a notification has a status but no inbox place.
+    "read": [same(_N.inbox, "read"), same(_N.inbox, None) & (_N.status == "read")],
+    "all": _EVERY,
+    "status": [place & (_N.status == slot("status")) for place in _EVERY],
+}
+"""The conditions on ``inbox`` and ``status`` whose rows a list merges, by the kind of its filter ``status``."""
+
+
+def _kind(status: str | None) -> str:
     match status:
         case None:
-            return [("unread", None), ("read", None)]
-        case "read":
-            return [("read", None), (None, "read")]  # without the in-app channel it has a status but no inbox place
+            return "inbox"
         case "unread" | "snoozed" | "archived":
-            return [(status, None)]
-        case "all":
-            return [(place, None) for place in (None, *IN_INBOX)]
+            return "place"
+        case "read" | "all":
+            return status
         case _:
-            return [(place, status) for place in (None, *IN_INBOX)]
+            return "status"
+
+
+_ANY = (
+    any_or_same(_N.app),
+    any_or_same(_N.notification_type),
+    any_or_same(_N.priority),
+    slot("channel").is_null()
+    | Case(
+        None,
+        [
+            (
+                fn.json_valid(_N.channels),
+                fn.EXISTS(
+                    Select([NodeList((SQL("json_each("), _N.channels, SQL(")")))], [SQL("1")]).where(
+                        SQL("value") == slot("channel")
+                    )
+                ),
+            )
+        ],
+    ),
+)
+
+
+# The filters of most lists: none, or an app's key. The query with all of them tests each at every row.
+_FILTERS: Mapping[str, Sequence[ColumnBase]] = {"none": (), "app": (_N.app == slot("app"),), "all": _ANY}
+
+
+_SPAN = (_N.listed_at >= slot("since")) & (_N.listed_at < slot("until"))
+# A range of its own: for (listed_at, seq) < (?, ?) SQLite uses only listed_at and would read every tie.
+_TIES = (_N.listed_at == slot("at")) & (_N.seq < slot("before"))
+_SPANS: Mapping[str, Sequence[Sequence[Expression]]] = {"all": [()], "between": [[_SPAN]], "after": [[_SPAN], [_TIES]]}
+"""The ranges of (listed_at, seq) that contain a page."""
+
+
+@variants(_SOURCES, _SPANS, _FILTERS, search.FORMS)
+def _find_spots(kind: str, range_: str, filters: str, form: search.Form) -> Statement[tuple[str]]:
+    """Build the query for the spots of a page as one JSON list."""
+    # The index is ordered by place, then time: take the newest of each place, then the newest of those.
+    where = (*_FILTERS[filters], *search.conditions(form))
+    index = None if form.narrow else "notifications_inbox"
+    newest = [
+        _N.select(_N.listed_at, _N.seq, _N.revision)
+        .from_(by_index(_N, index))
+        .where(_N.user_id == slot("user_id"), source, *span, *where)
+        .order_by(_N.listed_at.desc(), _N.seq.desc())
+        .limit(slot("limit"))
+        for source in _SOURCES[kind]
+        for span in _SPANS[range_]
+    ]
+    each: list[SelectBase] = [Select([query], [SQL("*")]) for query in newest]
+    found = reduce(SelectBase.union_all, each)
+    # One row, since each row of a result costs a release of the interpreter lock (``execute_rows``).
+    return Statement(Select([found], [fn.json_group_array(fn.json_array(*map(SQL, Spot._fields)))]))
 
 
 def list_places(conn: sqlite3.Connection, query: ListFilter) -> tuple[list[Spot], int, bool]:
     """The spots of a page of ``list_notifications``, the unread count, and whether more follow."""
-    where, values = conditions(
-        [
-            ("app = ?", query.app),
-            ("notification_type = ?", query.notification_type),
-            ("priority = ?", query.priority),
-        ]
+    form, values = search.search(conn, query.q) if query.q else search.EVERY
+    range_, since, until, at, before = _range(query)
+    filters = "all" if query.has_filters else "none" if query.app is None else "app"
+    found = _find_spots(_kind(query.status), range_, filters, form).value(
+        conn,
+        user_id=query.user_id,
+        status=query.status,
+        app=query.app,
+        notification_type=query.notification_type,
+        priority=query.priority,
+        channel=query.channel,
+        since=since,
+        until=until,
+        at=at,
+        before=before,
+        limit=query.limit + 1,
+        **values,
     )
-    if query.channel is not None:
-        where.append(
-            "CASE WHEN json_valid(channels) THEN EXISTS (SELECT 1 FROM json_each(channels) WHERE value = ?) END"
-        )
-        values.append(query.channel)
-    index = "INDEXED BY notifications_inbox"
-    if query.q:
-        matches = search.conditions_of(conn, query.q)
-        where += matches.where
-        values += matches.values
-        index = "NOT INDEXED" if matches.narrow else index
-    # The index is ordered by place, then time: take the newest of each place, then the newest of those.
-    searches, given = [], []
-    for place, status in _sources(query.status):
-        by_status, status_values = conditions([("status = ?", status)])
-        for bounds, ends in _spans(query):
-            searches.append(
-                f"SELECT * FROM (SELECT listed_at, seq, revision FROM notifications {index}"
-                f"{clause(['user_id = ?', 'inbox IS ?', *bounds, *by_status, *where])} "
-                "ORDER BY listed_at DESC, seq DESC LIMIT ?)"
-            )
-            given += [query.user_id, place, *ends, *status_values, *values, query.limit + 1]
-    # One row, since each row of a result costs a release of the interpreter lock (``execute_rows``).
-    found = f"SELECT json_group_array(json_array(listed_at, seq, revision)) FROM ({' UNION ALL '.join(searches)})"
-    spots = _decode_spots(conn.execute(found, given).fetchone()[0])
+    spots = _decode_spots(found)
     spots.sort(reverse=True)
     return spots[: query.limit], unread_count(conn, query.user_id, query.app), len(spots) > query.limit
 
 
-def _spans(query: ListFilter) -> list[tuple[list[str], list[Any]]]:
-    """The ranges of an index over (…, listed_at, seq) that contain the page, as conditions with their values."""
+class _Range(NamedTuple):
+    """The kind of the ranges (_SPANS) that contain a page, and their bounds; ``at`` None: no row is a tie."""
+
+    kind: str
+    since: int = -_ALWAYS
+    until: int = _ALWAYS
+    at: int | None = None
+    before: int | None = None
+
+
+def _range(query: ListFilter) -> _Range:
+    if query.cursor is None and query.since is None and query.until is None:
+        return _EVERYTHING
+    since = -_ALWAYS if query.since is None else query.since
+    until = _ALWAYS if query.until is None else query.until
     if query.cursor is None:
-        return [conditions([("listed_at >= ?", query.since), ("listed_at < ?", query.until)])]
-    at, seq = decode_cursor(query.cursor, "notifications", 2)
-    until = at if query.until is None else min(at, query.until)
-    spans = [conditions([("listed_at >= ?", query.since), ("listed_at < ?", until)])]
-    if (query.since is None or query.since <= at) and (query.until is None or query.until > at):
-        # A range of its own: for (listed_at, seq) < (?, ?) SQLite uses only listed_at and would read every tie.
-        spans.append((["listed_at = ?", "seq < ?"], [at, seq]))
-    return spans
+        return _Range("between", since, until)
+    at, before = decode_cursor(query.cursor, "notifications", 2)
+    return _Range("after", since, min(at, until), at if since <= at < until else None, before)
 
 
+_EVERYTHING = _Range("all")
 _UNREAD = _I.select(fn.COALESCE(fn.SUM(_I.unread), 0)).where(_I.user_id == slot("user_id"))
 _UNREAD_OF_ALL = Statement(_UNREAD)
 _UNREAD_OF_APP = Statement(_UNREAD.where(_I.app == slot("app")))
@@ -248,13 +327,17 @@ def unread_count(conn: sqlite3.Connection, user_id: str, app: str | None) -> int
     return int((_UNREAD_OF_ALL if app is None else _UNREAD_OF_APP).value(conn, user_id=user_id, app=app))
 
 
-_AFTER = TextStatement(
-    f"SELECT {COLUMNS} FROM notifications INDEXED BY notifications_revision "
-    "WHERE revision > :after AND revision <= :until AND (:user_id IS NULL OR user_id = :user_id) "
-    "AND (:app IS NULL OR app = :app) ORDER BY revision",
+_AFTER = Statement(
+    _N.select(*_ROWS)
+    .from_(by_index(_N, "notifications_revision"))
+    .where(_N.revision > slot("after"), _N.revision <= slot("until"), any_or_same(_N.user_id), any_or_same(_N.app))
+    .order_by(_N.revision),
     NotificationRow,
-    reason="an index hint",
 )
+BY_SEQ = (
+    _N.select(*_ROWS).from_(by_index(_N, None)).where(_N.seq > slot("after"), _N.seq <= slot("until")).order_by(_N.seq)
+)
+"""The query for the notifications after a ``seq`` up to another one."""
 
 
 def notifications_after(

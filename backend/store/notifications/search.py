@@ -14,15 +14,17 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
-from peewee import SQL, Select, Table, fn
+from peewee import OP, SQL, ColumnBase, Expression, NodeList, Select, Table, fn
 
 from flashflow.backend.core.encoding import decode_text, to_json
 from flashflow.backend.core.errors import StorageError
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.schema import read_entries
-from flashflow.backend.store.engine.statement import Statement, TextStatement, slot, slots, variants
+from flashflow.backend.store.engine.statement import Statement, TextStatement, among, slot, slots, variants
 from flashflow.backend.store.engine.writer import Tx, Write
 from flashflow.backend.store.notifications import models
 
@@ -202,35 +204,60 @@ def sweep(store: Store) -> None:
 # --- queries ----------------------------------------------------------------------------------------------------------
 
 
-class SearchConditions(NamedTuple):
-    """SQL conditions on ``notifications`` for a search."""
+class Form(NamedTuple):
+    """The form of a search's conditions: ``patterns`` of LIKE, 0 for the function ``holds``, None without a text;
+    ``narrow``: rows are listed by ``seq``, so that no other index is needed."""
 
-    where: list[str]
-    values: list[Any]
-    narrow: bool
-    """Whether the conditions list rows by ``seq``, so that no other index is needed."""
+    patterns: int | None
+    narrow: bool = False
 
 
-def conditions_of(conn: sqlite3.Connection, text: str) -> SearchConditions:
-    """The conditions for rows that contain ``text``."""
-    holds, values = _holds(text)
+NO_TEXT = Form(None)
+_PATTERNS = (0, 1, 16)
+FORMS = (NO_TEXT, *(Form(patterns, narrow) for patterns in _PATTERNS for narrow in (False, True)))
+
+
+class Search(NamedTuple):
+    """A search: the form of its conditions, and the values of their slots."""
+
+    form: Form
+    values: dict[str, Any]
+
+
+EVERY = Search(NO_TEXT, {})
+"""No search: every row."""
+
+
+def conditions(form: Form) -> list[ColumnBase]:
+    """Build the conditions on a notification."""
+    if form.patterns is None:
+        return []
+    # As bytes: invalid UTF-8 cannot be passed to a function as text.
+    holds: ColumnBase = fn.holds(_N.title.cast("BLOB"), _N.message.cast("BLOB"), slot("folded"))
+    if form.patterns:
+        places = [NodeList((slot(f"pattern{n}"), SQL("ESCAPE '\\'"))) for n in range(form.patterns)]
+        holds = reduce(or_, (Expression(text, OP.ILIKE, at) for at in places for text in (_N.title, _N.message)))
+    return [among(_N.seq, "seqs"), holds] if form.narrow else [holds]
+
+
+def search(conn: sqlite3.Connection, text: str) -> Search:
+    """Prepare the search for rows that contain ``text``."""
+    scan = _search_by_scan(text)
     query = _match(text)
     indexed_to = _INDEXED_TO.value(conn)
     if query is None or indexed_to is None:
-        return SearchConditions([holds], values, narrow=False)
+        return scan
     try:
         seqs = [seq for (seq,) in _CANDIDATES.each(conn, query=query, most=CANDIDATES + 1)]
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
             raise
         log.exception("the search index is damaged; every row is scanned")
-        return SearchConditions([holds], values, narrow=False)
+        return scan
     tail = [seq for (seq,) in _AFTER.each(conn, indexed_to=indexed_to, most=CANDIDATES + 1)]
     if len(seqs) + len(tail) > CANDIDATES:
-        return SearchConditions([holds], values, narrow=False)
-    return SearchConditions(
-        ["seq IN (SELECT value FROM json_each(?))", holds], [to_json([*seqs, *tail]), *values], narrow=True
-    )
+        return scan
+    return Search(scan.form._replace(narrow=True), scan.values | {"seqs": [*seqs, *tail]})
 
 
 _OTHERWISE_FOLDED = re.compile(
@@ -253,16 +280,17 @@ def _match(text: str) -> str | None:
     return " AND ".join(quoted)
 
 
-def _holds(text: str) -> tuple[str, list[Any]]:
-    """The condition that a row contains ``text``, in plain SQL where LIKE can decide it."""
-    if text.isascii() or len(text) <= 2:
-        # LIKE ignores the case of ASCII letters only
-        forms = [[c] if c.isascii() else sorted({c, c.lower(), c.upper(), c.title()}) for c in text]
-        patterns = ["%" + _ESCAPED.sub(r"\\\g<0>", "".join(form)) + "%" for form in itertools.product(*forms)]
-        each = "title LIKE ? ESCAPE '\\' OR message LIKE ? ESCAPE '\\'"
-        return f"({' OR '.join([each] * len(patterns))})", [pattern for pattern in patterns for _ in range(2)]
-    # As bytes: invalid UTF-8 cannot be passed to a function as text.
-    return "holds(CAST(title AS BLOB), CAST(message AS BLOB), ?)", [fold(text)]
+def _search_by_scan(text: str) -> Search:
+    """Prepare the search by plain SQL where LIKE can decide it, by a function otherwise."""
+    if not text.isascii() and len(text) > 2:
+        return Search(Form(0), {"folded": fold(text)})
+    # LIKE ignores the case of ASCII letters only
+    spellings = [[c] if c.isascii() else sorted({c, c.lower(), c.upper(), c.title()}) for c in text]
+    patterns = ["%" + _ESCAPED.sub(r"\\\g<0>", "".join(spelling)) + "%" for spelling in itertools.product(*spellings)]
+    size = next(size for size in _PATTERNS if size >= len(patterns))
+    # Surplus patterns are NULL, which no text is like.
+    padded = itertools.zip_longest(range(size), patterns)
+    return Search(Form(size), {f"pattern{place}": pattern for place, pattern in padded})
 
 
 def fold(text: str) -> str:
