@@ -32,7 +32,7 @@ from flashflow.backend.store.activity.session_table import (
     to_session,
 )
 from flashflow.backend.store.activity.sessionizer import SessionBook
-from flashflow.backend.store.activity.user_index import COLUMNS, ActivityRow, IndexQuery, Place
+from flashflow.backend.store.activity.user_index import ActivityRow, IndexQuery, Place
 from flashflow.backend.store.engine.numbers import Numbers, last_seq
 from flashflow.backend.store.engine.sql import take
 from flashflow.backend.store.engine.statement import Statement, TextStatement, any_or_same, columns, slot
@@ -259,12 +259,7 @@ def activities_after(
     return _AFTER.each(conn, after=seq, until=until, user_id=user_id, app=app)
 
 
-_AFTER = TextStatement(
-    f"SELECT {', '.join(COLUMNS.values())} FROM user_activities NOT INDEXED WHERE seq > :after AND seq <= :until "
-    "AND (:user_id IS NULL OR user_id = :user_id) AND (:app IS NULL OR app = :app) ORDER BY seq",
-    ActivityRow,
-    reason="an index hint",
-)
+_AFTER = Statement(user_index.ACTIVITIES_BY_SEQ.where(any_or_same(_A.user_id), any_or_same(_A.app)), ActivityRow)
 
 
 ACTIVITY_SEQS = Numbers(Statement(last_seq(_A)))

@@ -6,11 +6,12 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from flashflow.backend.core.encoding import to_json
+from peewee import SQL, fn
+
 from flashflow.backend.domain.rule_conditions import ActivityFacts
-from flashflow.backend.store.activity.models import UserActivity
-from flashflow.backend.store.activity.user_index import COLUMNS
-from flashflow.backend.store.engine.statement import TextStatement
+from flashflow.backend.store.activity.models import UserActivity, UserSession
+from flashflow.backend.store.activity.user_index import activity_columns
+from flashflow.backend.store.engine.statement import Statement, among, any_or_same, by_index, slot
 
 
 class _Facts(NamedTuple):
@@ -30,26 +31,25 @@ class _Facts(NamedTuple):
     user_agent: str | None
 
 
-_COLUMNS = ", ".join(COLUMNS[name] for name in _Facts._fields)
-_IDS = {"id": UserActivity.id, "session_id": UserActivity.session_id}
-SINCE = TextStatement(
-    f"SELECT {_COLUMNS} FROM user_activities NOT INDEXED WHERE seq > :after AND seq <= :until AND timestamp >= :since "
-    "AND activity_type IN (SELECT value FROM json_each(:types)) ORDER BY seq LIMIT :limit",
+_A, _S = UserActivity, UserSession
+_FACTS = _A.select(*activity_columns(_Facts, stored=["metadata"])).where(_A.timestamp >= slot("since"))
+SINCE = Statement(
+    _FACTS.from_(by_index(_A, None))
+    .where(_A.seq > slot("after"), _A.seq <= slot("until"), among(_A.activity_type, "types"))
+    .order_by(_A.seq)
+    .limit(slot("limit")),
     _Facts,
-    reason="an index hint",
-    decode=_IDS,
 )
-DURING = TextStatement(
-    f"SELECT {_COLUMNS} FROM user_activities INDEXED BY user_activities_time "
-    "WHERE timestamp >= :since AND activity_type = :type AND (:app IS NULL OR app = :app) ORDER BY timestamp, seq",
+DURING = Statement(
+    _FACTS.from_(by_index(_A, "user_activities_time"))
+    .where(_A.activity_type == slot("type"), any_or_same(_A.app))
+    .order_by(_A.timestamp, _A.seq),
     _Facts,
-    reason="an index hint",
-    decode=_IDS,
 )
-BEGUN = TextStatement(
-    "SELECT COUNT(*) FROM user_sessions INDEXED BY user_sessions_start "
-    "WHERE start_time >= :start AND start_time < :end AND (:app IS NULL OR app = :app)",
-    reason="an index hint",
+BEGUN = Statement(
+    _S.select(fn.COUNT(SQL("*")))
+    .from_(by_index(_S, "user_sessions_start"))
+    .where(_S.start_time >= slot("start"), _S.start_time < slot("end"), any_or_same(_S.app))
 )
 
 
@@ -64,7 +64,7 @@ def activities_since(
     conn: sqlite3.Connection, after: int, until: int, since_ms: int, types: Sequence[str], limit: int
 ) -> ActivityBatch:
     """Return up to ``limit`` activities of ``types`` after seq ``after`` up to ``until``, from ``since_ms`` on."""
-    rows = SINCE.all(conn, after=after, until=until, since=since_ms, types=to_json(types), limit=limit)
+    rows = SINCE.all(conn, after=after, until=until, since=since_ms, types=types, limit=limit)
     return ActivityBatch([ActivityFacts(*row) for row in rows], rows[-1].seq if len(rows) == limit else until)
 
 

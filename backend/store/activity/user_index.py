@@ -13,20 +13,19 @@ pages.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from peewee import EXCLUDED, SQL, Case, Table, Value, fn
+from peewee import EXCLUDED, JOIN, SQL, Case, ColumnBase, Select, Table, Value, fn
 
-from flashflow.backend.core.encoding import to_json
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.activity.models import UserActivity, UserAnalytics, UserSession
-from flashflow.backend.store.engine.statement import Statement, TextStatement, slot, slots
+from flashflow.backend.store.engine.statement import Statement, TextStatement, by_index, columns, listed, slot, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups import partitions
 from flashflow.backend.store.rollups.aggregate import aggregate_batch
 from flashflow.backend.store.rollups.dimensions import user_key
-from flashflow.backend.store.rollups.models import RollupState
+from flashflow.backend.store.rollups.models import Dimension, RollupState
 from flashflow.backend.store.rollups.partitions import ALWAYS
 
 COUNT_AT = 65_536
@@ -60,10 +59,9 @@ class Place(NamedTuple):
     seq: int
 
 
-COLUMNS = {name: name for name in ActivityRow._fields} | {
+_COLUMNS = {name: name for name in ActivityRow._fields} | {
     "user_agent": "COALESCE(user_agent, (SELECT name FROM dimensions WHERE key = agent)) AS user_agent"
 }
-"""An activity's columns, and the SQL of each in a statement over ``user_activities``."""
 _OF = {"seq": "p.seq AS seq", "user_id": "u.user_id AS user_id"}
 _MARK = "(SELECT through FROM rollup_state)"
 _INDEXED = (
@@ -74,10 +72,17 @@ _INDEXED = (
 TAIL = f"user_activities WHERE seq > {_MARK}"
 
 VIEW_DDL = f"""CREATE VIEW user_timeline AS
-    SELECT {", ".join(_OF.get(c, sql) for c, sql in COLUMNS.items())} FROM {_INDEXED}
-    UNION ALL SELECT {", ".join(COLUMNS.values())} FROM {TAIL}"""
+    SELECT {", ".join(_OF.get(c, sql) for c, sql in _COLUMNS.items())} FROM {_INDEXED}
+    UNION ALL SELECT {", ".join(_COLUMNS.values())} FROM {TAIL}"""
 
 TIMELINE = Table("user_timeline")
+
+
+def activity_columns(row: type[tuple[Any, ...]], *, stored: Collection[str] = ()) -> list[ColumnBase]:
+    """Return the columns of ``row`` of an activity, as ``statement.columns``; the user agent may be stored as a key."""
+    name = Dimension.select(Dimension.name).where(Dimension.key == UserActivity.agent)
+    agent = fn.COALESCE(UserActivity.user_agent, name).alias("user_agent")
+    return [agent if c.name == "user_agent" else c for c in columns(UserActivity, row, stored=stored)]
 
 
 def of_session(column: str) -> str:
@@ -244,7 +249,7 @@ def newest_of_user(
 
 def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[ActivityRow]:
     """Iterate over the activities at ``seqs``, in their order."""
-    return _ROWS_AT.each(conn, seqs=to_json(list(seqs)))
+    return _ROWS_AT.each(conn, seqs=list(seqs))
 
 
 def places_of_user(conn: sqlite3.Connection, query: IndexQuery, limit: int, *, oldest: bool = False) -> list[Place]:
@@ -269,13 +274,14 @@ def places_of_user(conn: sqlite3.Connection, query: IndexQuery, limit: int, *, o
     return found[:limit]
 
 
+_ROW = activity_columns(ActivityRow, stored=ActivityRow._fields)
+_LISTED = listed("seqs")
 # CROSS JOIN keeps the order of the list without sorting the rows, which may be as large as a request.
-_ROWS_AT = TextStatement(
-    f"SELECT {', '.join(COLUMNS.values())} FROM (SELECT value AS wanted FROM json_each(:seqs)) "
-    "CROSS JOIN user_activities ON seq = wanted",
-    ActivityRow,
-    reason="a join order",
+_ROWS_AT = Statement(Select([_LISTED], _ROW).join(_A, JOIN.CROSS, on=_A.seq == _LISTED.c.value), ActivityRow)
+ACTIVITIES_BY_SEQ = (
+    _A.select(*_ROW).from_(by_index(_A, None)).where(_A.seq > slot("after"), _A.seq <= slot("until")).order_by(_A.seq)
 )
+"""The query for the activities after a ``seq`` up to another one."""
 FILTERS = " AND ".join(
     (
         "",

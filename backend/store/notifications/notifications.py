@@ -334,7 +334,7 @@ _AFTER = Statement(
     .order_by(_N.revision),
     NotificationRow,
 )
-BY_SEQ = (
+NOTIFICATIONS_BY_SEQ = (
     _N.select(*_ROWS).from_(by_index(_N, None)).where(_N.seq > slot("after"), _N.seq <= slot("until")).order_by(_N.seq)
 )
 """The query for the notifications after a ``seq`` up to another one."""
