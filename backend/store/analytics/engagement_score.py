@@ -76,7 +76,7 @@ class Scoring:
         far = local.start(today + 2)
         self._parts = to_json(list(range(self._since >> BITS, (far >> BITS) + 1)))
         # The stored table: a query in another time zone still scores by the workspace's days.
-        sums = totals.sessions(conn, trailing, self._since, far, app, "main.session_days")
+        sums = totals.sessions(conn, trailing, self._since, far, app, of_file=True)
         self._mean_pages = sums.pages / sums.sessions if sums.sessions else 0.0
         self._mean_ms = sums.duration / sums.sessions if sums.sessions else 0.0
         self._key_types = _KEY_TYPES.value(conn)
