@@ -156,9 +156,7 @@ def test_figures_are_counted_over_their_span_and_app(service: UserActivityServic
 def test_sessions_are_found_by_an_index_over_their_start(service: UserActivityService) -> None:
     values = {"start": 1, "end": 2, "app": "a"}
     plan = service.store.read(lambda conn: conn.execute(f"EXPLAIN QUERY PLAN {BEGUN.compiled.sql}", values).fetchall())
-    assert [row[3] for row in plan] == [
-        "SEARCH user_sessions USING INDEX user_sessions_start (start_time>? AND start_time<?)"
-    ]
+    assert [row[3] for row in plan] == ["SEARCH t1 USING INDEX user_sessions_start (start_time>? AND start_time<?)"]
 
 
 def test_a_dry_run_tells_the_days_on_which_it_would_have_fired(service: UserActivityService) -> None:

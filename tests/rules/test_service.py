@@ -649,13 +649,13 @@ def test_what_arrived_is_read_by_its_number(parts: Parts) -> None:
             {"after": 1, "until": 2, "since": 3, "types": '["x"]', "limit": 5},
         ).fetchall()
     )
-    assert plan[0][3] == "SEARCH user_activities USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"
+    assert plan[0][3] == "SEARCH t1 USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"
     plan = parts.activity.store.read(
         lambda conn: conn.execute(
             f"EXPLAIN QUERY PLAN {rule_queries.DURING.compiled.sql}", {"since": 1, "type": "x", "app": "a"}
         ).fetchall()
     )
-    assert plan[0][3] == "SEARCH user_activities USING INDEX user_activities_time (timestamp>?)"
+    assert plan[0][3] == "SEARCH t1 USING INDEX user_activities_time (timestamp>?)"
     assert not [row[3] for row in plan if "TEMP B-TREE" in row[3]], "it is read as it is asked for"
 
 
