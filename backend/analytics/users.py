@@ -14,9 +14,6 @@ from flashflow.backend.schemas.analytics import Cohort, Funnel, FunnelStep, Rete
 from flashflow.backend.store.analytics import cohorts_and_funnels
 from flashflow.backend.store.analytics.engagement_score import Scoring
 
-MOST_STEPS = 10
-
-
 # --- retention --------------------------------------------------------------------------------------------------------
 
 
@@ -71,8 +68,8 @@ def _average(cohorts: Sequence[Cohort], n: int) -> float | None:
 
 def funnel(query: QueryContext, steps: Sequence[str], window_days: int, dropped_at: int | None, limit: int) -> Funnel:
     """Return users, drop-offs and times of each step. Raises ValidationError for invalid steps or ``dropped_at``."""
-    if not 2 <= len(steps) <= MOST_STEPS:
-        raise ValidationError.of("steps", f"must be 2 to {MOST_STEPS} activity types")
+    if not 2 <= len(steps) <= cohorts_and_funnels.MOST_STEPS:
+        raise ValidationError.of("steps", f"must be 2 to {cohorts_and_funnels.MOST_STEPS} activity types")
     if not all(steps):
         raise ValidationError.of("steps", "has a step without a name")
     if dropped_at is not None and not 2 <= dropped_at <= len(steps):
@@ -130,17 +127,17 @@ def user_list(query: QueryContext, limit: int, cursor: str | None) -> UserRows:
     part = query.slice(query.days, of_type=False)
     found = cohorts_and_funnels.seen_users(query.conn, part, limit + 1, after)
     more, found = len(found) > limit, found[:limit]
-    counts = cohorts_and_funnels.count_by_user(query.conn, part, [key for _, key in found])
+    counts = cohorts_and_funnels.count_by_user(query.conn, part, [seen.key for seen in found])
     scoring = Scoring(query.conn, query.app, query.now_ms, query.home)
     rows = []
-    for seen, key in found:
+    for seen in found:
         score, parts = scoring.of(seen.user_id)
         rows.append(
             UserRow(
                 user_id=seen.user_id,
-                first_day=to_date(seen.first_day if seen.first_day >= 0 else _first_day(query, key)),
+                first_day=to_date(seen.first_day if seen.first_day >= 0 else _first_day(query, seen.key)),
                 last_day=to_date(seen.last_day),
-                activities=counts.get(key, 0),
+                activities=counts.get(seen.key, 0),
                 engagement_score=score,
                 engagement_parts=parts,
             )
@@ -148,6 +145,6 @@ def user_list(query: QueryContext, limit: int, cursor: str | None) -> UserRows:
     return UserRows(
         period=query.days.record(query.until),
         users=tuple(rows),
-        next_cursor=encode_cursor("users", found[-1][0].last_day, found[-1][1]) if more else None,
+        next_cursor=encode_cursor("users", found[-1].last_day, found[-1].key) if more else None,
         definition=DEFINITIONS["engagement_score"],
     )

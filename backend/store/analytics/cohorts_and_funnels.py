@@ -4,45 +4,42 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
-from peewee import JOIN, fn
+from peewee import JOIN, SQL, Expression, Select, fn
 
 from flashflow.backend.core.clock import DAY_MS
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.store.analytics.totals import Slice
-from flashflow.backend.store.engine.statement import Statement, TextStatement, slot
-from flashflow.backend.store.rollups.models import ActiveDay, CohortDay, UserKey, UserSpan
+from flashflow.backend.store.engine.statement import Statement, TextStatement, slot, variants
+from flashflow.backend.store.rollups.models import ActiveDay, CohortDay, UserDay, UserKey, UserSpan
 from flashflow.backend.store.rollups.packed_timestamps import COLUMN as PACKED
 from flashflow.backend.store.rollups.partitions import between
 from flashflow.backend.store.rollups.schema import FIRST, LAST, OF_USER, week_of
 
 FEW_DAYS = 32
 """Up to this many days, reading all users' days is faster than looking up each user."""
+MOST_STEPS = 10
+"""Steps of a funnel."""
 LOOK = 1.2
 """The cost of looking up a user relative to reading a row (0.5 and 0.4 µs)."""
 
 
-# The statements of active users and of the user list stay text: each is put together from the conditions below, which
-# need a fixed join order, and is one of few texts.
 def active_users(conn: sqlite3.Connection, part: Slice) -> int:
     """Count distinct users with an activity in the slice."""
     if part.nothing:
         return 0
     if part.first == part.last and part.cut is None:
         return daily_users(conn, part)
-    few = part.last - part.first < FEW_DAYS
     if part.type:
-        sql = _OF_TYPE_READ if _is_read_faster(conn, part) else _OF_TYPE_LOOKED_UP
-    elif part.cut is None and part.last >= (conn.execute("SELECT MAX(day) FROM user_days").fetchone()[0] or 0):
+        how = "type_read" if _is_read_faster(conn, part) else "type_looked_up"
+    elif part.cut is None and part.last >= _LAST_DAY.value(conn):
         # No activity is later than the slice: users last seen on or after its first day were active in it.
-        sql = "SELECT COUNT(*) FROM user_spans WHERE app = :app AND last_day >= :first"
+        return int(_SEEN_SINCE.value(conn, app=part.app, first=part.first))
     else:
-        sql = _READ if few else _LOOKED_UP
-    until = "" if part.cut is None else f" AND (d.day < :last OR {FIRST} < :cut)"
-    (count,) = conn.execute(sql.replace("{until}", until), _values(part)).fetchone()
-    return int(count)
+        how = "read" if part.last - part.first < FEW_DAYS else "looked_up"
+    return int(_count_active(how, part.cut is not None).value(conn, **_values(part)))
 
 
 _OF_TYPE = "type_weeks t CROSS JOIN user_type_days d ON d.week = t.week AND d.type = t.type"
@@ -53,28 +50,41 @@ _CAME = (
     "(s.last_day <= :whole OR s.first_day BETWEEN :first AND :whole OR EXISTS (SELECT 1 FROM "
     f"{OF_USER} AND d.user = s.user WHERE t.day BETWEEN :first AND :last{{until}} AND {_IN_APP}))"
 )
-_READ = f"SELECT COUNT(DISTINCT d.user) FROM user_days d WHERE d.day BETWEEN :first AND :last{{until}} AND {_IN_APP}"
-_LOOKED_UP = f"SELECT COUNT(*) FROM user_spans s WHERE {_MEANWHILE} AND {_CAME}"
-_OF_TYPE_READ = (
-    f"SELECT COUNT(DISTINCT d.user) FROM {_OF_TYPE} AND d.day BETWEEN :first AND :last{{until}} "
-    f"WHERE t.type = :type AND t.week BETWEEN {week_of(':first')} AND {week_of(':last')} AND {_IN_APP}"
-)
-_OF_TYPE_LOOKED_UP = (
-    f"SELECT COUNT(*) FROM user_spans s WHERE {_MEANWHILE} AND EXISTS "
+_ACTIVE = {
+    "read": "SELECT COUNT(DISTINCT d.user) FROM user_days d "
+    f"WHERE d.day BETWEEN :first AND :last{{until}} AND {_IN_APP}",
+    "looked_up": f"SELECT COUNT(*) FROM user_spans s WHERE {_MEANWHILE} AND {_CAME}",
+    "type_read": f"SELECT COUNT(DISTINCT d.user) FROM {_OF_TYPE} AND d.day BETWEEN :first AND :last{{until}} "
+    f"WHERE t.type = :type AND t.week BETWEEN {week_of(':first')} AND {week_of(':last')} AND {_IN_APP}",
+    "type_looked_up": f"SELECT COUNT(*) FROM user_spans s WHERE {_MEANWHILE} AND EXISTS "
     f"(SELECT 1 FROM {_OF_TYPE} AND d.user = s.user AND d.day BETWEEN :first AND :last{{until}} WHERE t.type = :type "
-    f"AND t.week BETWEEN {week_of('MAX(:first, s.first_day)')} AND {week_of('MIN(:last, s.last_day)')} AND {_IN_APP})"
-)
+    f"AND t.week BETWEEN {week_of('MAX(:first, s.first_day)')} AND {week_of('MIN(:last, s.last_day)')} AND {_IN_APP})",
+}
+
+
+@variants(_ACTIVE, (False, True))
+def _count_active(how: str, is_cut: bool) -> TextStatement[tuple[Any, ...]]:
+    """Build the query that counts users by reading rows or by looking up each user."""
+    until = f" AND (d.day < :last OR {FIRST} < :cut)" if is_cut else ""
+    return TextStatement(_ACTIVE[how].replace("{until}", until), reason="a join order")
+
+
+class _Estimate(NamedTuple):
+    """Users, new users, weeks with the type, the users of each day summed, and those of the type."""
+
+    users: int
+    new: int
+    weeks: int
+    there: int
+    rows: int
 
 
 def _is_read_faster(conn: sqlite3.Connection, part: Slice) -> bool:
     """Whether reading every row of the slice's type is faster than looking up each user week by week until a row is
     found: a rare type has few rows, and most weeks have none of a user. An estimate, always from the stored tables."""
-    users, new, weeks, there, rows = conn.execute(
-        f"SELECT COUNT(*), TOTAL(s.first_day >= :first), (SELECT COUNT(*) FROM main.type_weeks WHERE type = :type "
-        f"AND week BETWEEN {week_of(':first')} AND {week_of(':last')}), {_USER_DAYS.format(type=0)}, "
-        f"{_USER_DAYS.format(type=':type')} FROM main.user_spans s WHERE {_MEANWHILE}",
-        _values(part),
-    ).fetchone()
+    estimate = _ESTIMATE.one(conn, **_values(part))
+    assert estimate is not None
+    users, new, weeks, there, rows = estimate
     if not rows:
         return True
     # The share of a user's active days with the type, and the weeks between a user's active days.
@@ -86,6 +96,14 @@ def _is_read_faster(conn: sqlite3.Connection, part: Slice) -> bool:
 
 _USER_DAYS = (
     "(SELECT TOTAL(users) FROM main.active_days WHERE type = {type} AND app = :app AND day BETWEEN :first AND :last)"
+)
+_ESTIMATE = TextStatement(
+    "SELECT COUNT(*) AS users, TOTAL(s.first_day >= :first) AS new, (SELECT COUNT(*) FROM main.type_weeks "
+    f"WHERE type = :type AND week BETWEEN {week_of(':first')} AND {week_of(':last')}) AS weeks, "
+    f"{_USER_DAYS.format(type=0)} AS there, {_USER_DAYS.format(type=':type')} AS rows "
+    f"FROM main.user_spans s WHERE {_MEANWHILE}",
+    _Estimate,
+    reason="a table of the main file behind a temporary one",
 )
 
 
@@ -114,6 +132,8 @@ def daily_users(conn: sqlite3.Connection, part: Slice) -> int:
 
 
 _A, _C, _S = ActiveDay, CohortDay, UserSpan
+_LAST_DAY = Statement(UserDay.select(fn.COALESCE(fn.MAX(UserDay.day), 0)))
+_SEEN_SINCE = Statement(_S.select(fn.COUNT(SQL("*"))).where(_S.app == slot("app"), _S.last_day >= slot("first")))
 _DAILY = Statement(
     _A.select(fn.COALESCE(fn.SUM(_A.users), 0)).where(
         _A.type == slot("type"), _A.app == slot("app"), _A.day.between(slot("first"), slot("last"))
@@ -194,7 +214,7 @@ def last_seen_after(conn: sqlite3.Connection, part: Slice) -> dict[tuple[int, in
 
 # --- funnel -----------------------------------------------------------------------------------------------------------
 
-# One statement computes the whole funnel; it stays text, because the number of steps makes its shape. Each step is a
+# One statement computes the whole funnel; it stays text, as its parts need a join order. Each step is a
 # column with the local day and the timestamp in one number (the day above _DAY bits of milliseconds), so that one index
 # look-up finds both.
 _DAY = 48
@@ -256,62 +276,95 @@ def walk(
     """
     if part.app < 0 or types[0] < 0:
         return FunnelCounts(0, tuple([] for _ in types[1:]), [])
-    app = part.app
-    (several,) = conn.execute(
-        "SELECT (SELECT COUNT(*) FROM user_spans WHERE app > 0) > (SELECT COUNT(*) FROM user_spans WHERE app = 0)"
-    ).fetchone()
-    earliest = _EARLIEST_OF_ALL if several and not app else _EARLIEST
-    of_app = f" AND d.app = {app}" if app else ""
+    users = "of_app" if part.app else "in_several_apps" if _ARE_SEVERAL.value(conn) else "in_one_app"
+    is_read = _is_read_faster(conn, part._replace(type=types[0]))
+    start, end = between_ms if between_ms is not None else (None, None)
+    walked = _walk(len(types), users, is_read, between_ms is not None, dropped_at is not None).one(
+        conn,
+        app=part.app,
+        first=part.first,
+        last=part.last,
+        start=start,
+        end=end,
+        window=window_days,
+        dropped_at=dropped_at,
+        **{f"type{n}": key for n, key in enumerate(types)},
+    )
+    assert walked is not None
+    spent = msgspec.json.decode(walked.spent, type=list[list[int]])
+    return FunnelCounts(walked.began, tuple(spent), msgspec.json.decode(walked.dropped, type=list[int])[:limit])
+
+
+class _Walked(NamedTuple):
+    """``spent`` and ``dropped`` of FunnelCounts as JSON."""
+
+    began: int
+    spent: str
+    dropped: str
+
+
+_OF_APPS = _S.select(fn.COUNT(SQL("*"))).where(_S.app > 0)
+_ARE_SEVERAL = Statement(Select(columns=[Expression(_OF_APPS, ">", _S.select(fn.COUNT(SQL("*"))).where(_S.app == 0))]))
+
+
+@variants(range(2, MOST_STEPS + 1), ("of_app", "in_several_apps", "in_one_app"), *[(False, True)] * 3)
+def _walk(steps: int, users: str, is_read: bool, is_bounded: bool, with_dropped: bool) -> TextStatement[_Walked]:
+    """Build the query of a funnel; ``is_bounded``: its first step is from :start to before :end."""
+    earliest = _EARLIEST_OF_ALL if users == "in_several_apps" else _EARLIEST
+    by_app = users == "of_app"
+    of_app = " AND d.app = :app" if by_app else ""
     timestamp, more = FIRST, of_app
-    if between_ms is not None:
-        before = str(between_ms[0] - 1)
-        timestamp, more = _next_after(before, types[0], app), f"{of_app} AND {LAST} > {before}"
-    if _is_read_faster(conn, part._replace(type=types[0])):
+    if is_bounded:
+        timestamp, more = _next_after("(:start - 1)", 0, by_app), f"{of_app} AND {LAST} >= :start"
+    if is_read:
         rows = (
             f"SELECT d.user AS user, MIN({_WHEN.format(timestamp=timestamp)}) AS at0 FROM {_OF_TYPE} "
-            f"AND d.day BETWEEN {part.first} AND {part.last}{more} WHERE t.type = {types[0]} "
-            f"AND t.week BETWEEN {week_of(str(part.first))} AND {week_of(str(part.last))} GROUP BY d.user"
+            f"AND d.day BETWEEN :first AND :last{more} WHERE t.type = :type0 "
+            f"AND t.week BETWEEN {week_of(':first')} AND {week_of(':last')} GROUP BY d.user"
         )
     else:
         first = earliest.format(
-            type=types[0], user="s.user", timestamp=timestamp, more=more,
-            since=f"MAX({part.first}, s.first_day)", until=f"MIN({part.last}, s.last_day)",
+            type=":type0", user="s.user", timestamp=timestamp, more=more,
+            since="MAX(:first, s.first_day)", until="MIN(:last, s.last_day)",
         )  # fmt: skip
-        rows = (
-            f"SELECT s.user AS user, {first} AS at0 FROM user_spans s "
-            f"WHERE s.app = {app} AND s.last_day >= {part.first} AND s.first_day <= {part.last}"
-        )
-    if between_ms is not None:
-        within = f"at0 & {_TIMESTAMP} < {between_ms[1]}"
+        rows = f"SELECT s.user AS user, {first} AS at0 FROM user_spans s WHERE {_MEANWHILE}"
+    if is_bounded:
+        within = f"at0 & {_TIMESTAMP} < :end"
         rows = f"SELECT user, CASE WHEN {within} THEN at0 END AS at0 FROM ({rows}{_ROW_BY_ROW})"
-    over = f"(at0 & {_TIMESTAMP}) + {window_days * DAY_MS}"
-    for n, kind in enumerate(types[1:], 1):
+    # Tables beside each other: within each other, nine of them are more than SQLite's parser takes.
+    tables = [f"after0 AS ({rows}{_ROW_BY_ROW})"]
+    over = f"(at0 & {_TIMESTAMP}) + :window * {DAY_MS}"
+    for n in range(1, steps):
         then = f"(at{n - 1} & {_TIMESTAMP})"
         following = earliest.format(
-            type=kind, user="w.user", timestamp=_next_after(then, kind, app), more=f"{of_app} AND {LAST} > {then}",
-            since=f"(at{n - 1} >> {_DAY})", until=f"(at0 >> {_DAY}) + {window_days + 1}",
+            type=f":type{n}", user="w.user",
+            timestamp=_next_after(then, n, by_app), more=f"{of_app} AND {LAST} > {then}",
+            since=f"(at{n - 1} >> {_DAY})", until=f"(at0 >> {_DAY}) + :window + 1",
         )  # fmt: skip
-        rows = f"SELECT w.*, CASE WHEN {then} <= {over} THEN {following} END AS at{n} FROM ({rows}{_ROW_BY_ROW}) w"
-    took = [f"at{n} IS NOT NULL AND at{n} & {_TIMESTAMP} <= {over}" for n in range(len(types))]
-    answers = ["COUNT(at0)"]
-    for n in range(1, len(types)):
-        needed = f"(at{n} & {_TIMESTAMP}) - (at{n - 1} & {_TIMESTAMP})"
-        answers.append(f"json_group_array({needed}) FILTER (WHERE {took[n]})")
-    if dropped_at is not None:
-        stopped = f"{took[dropped_at - 1]} AND NOT ({took[dropped_at]})"
-        answers.append(f"json_group_array(user) FILTER (WHERE {stopped})")
-    began, *lists = conn.execute(f"SELECT {', '.join(answers)} FROM ({rows}{_ROW_BY_ROW})").fetchone()
-    numbers = [msgspec.json.decode(text, type=list[int]) for text in lists]
-    return FunnelCounts(began, tuple(numbers[: len(types) - 1]), numbers[-1][:limit] if dropped_at is not None else [])
+        rows = f"SELECT w.*, CASE WHEN {then} <= {over} THEN {following} END AS at{n} FROM after{n - 1} w"
+        tables.append(f"after{n} AS ({rows}{_ROW_BY_ROW})")
+    took = [f"at{n} IS NOT NULL AND at{n} & {_TIMESTAMP} <= {over}" for n in range(steps)]
+    spent = (
+        f"json_group_array((at{n} & {_TIMESTAMP}) - (at{n - 1} & {_TIMESTAMP})) FILTER (WHERE {took[n]})"
+        for n in range(1, steps)
+    )
+    stopped = " ".join(f"WHEN {n} THEN {took[n - 1]} AND NOT ({took[n]})" for n in range(1, steps))
+    dropped = f"json_group_array(user) FILTER (WHERE CASE :dropped_at {stopped} END)" if with_dropped else "'[]'"
+    return TextStatement(
+        f"WITH {', '.join(tables)} SELECT COUNT(at0) AS began, json_array({', '.join(spent)}) AS spent, "
+        f"{dropped} AS dropped FROM after{steps - 1}",
+        _Walked,
+        reason="a join order",
+    )
 
 
-def _next_after(then: str, kind: int, app: int) -> str:
+def _next_after(then: str, step: int, by_app: bool) -> str:
     """Build SQL for the first timestamp after ``then`` of a row ``d``, whose last one is after ``then``."""
     return _NEXT.format(
         then=then,
         within=between(f"{then} + 1", LAST),
-        name=f"(SELECT name FROM dimensions WHERE key = {kind})",
-        app=f" AND a.app = (SELECT name FROM dimensions WHERE key = {app})" if app else "",
+        name=f"(SELECT name FROM dimensions WHERE key = :type{step})",
+        app=" AND a.app = (SELECT name FROM dimensions WHERE key = :app)" if by_app else "",
     )
 
 
@@ -327,27 +380,33 @@ _USER_ID = Statement(UserKey.select(UserKey.user_id).where(UserKey.key == slot("
 
 
 class Seen(NamedTuple):
-    """A user with the local days of the first and the last activity in the slice's app."""
+    """A user with the local days of the first and the last activity in the slice's app, and the user's key."""
 
     user_id: str
     first_day: int
     last_day: int
+    key: int
 
 
-def seen_users(
-    conn: sqlite3.Connection, part: Slice, limit: int, after: tuple[int, int] | None
-) -> list[tuple[Seen, int]]:
-    """Return users active in the slice, latest seen first, each with its key; ``after`` is the (last day, key) of the
-    previous page's last user."""
+def seen_users(conn: sqlite3.Connection, part: Slice, limit: int, after: tuple[int, int] | None) -> list[Seen]:
+    """Return users active in the slice, latest seen first; ``after`` is the (last day, key) of the previous page's last
+    user."""
     if part.nothing:
         return []
-    where = "" if after is None else " AND (s.last_day, s.user) < (:seen, :key)"
-    rows = conn.execute(
-        "SELECT u.user_id, s.first_day, s.last_day, s.user FROM user_spans s JOIN user_keys u ON u.key = s.user "
-        f"WHERE {_MEANWHILE} AND {_CAME.format(until='')}{where} ORDER BY s.last_day DESC, s.user DESC LIMIT :limit",
-        _values(part) | {"limit": limit} | dict(zip(("seen", "key"), after or (), strict=False)),
+    seen, key = after if after is not None else (None, None)
+    return _seen_users(after is not None).all(conn, **_values(part), limit=limit, seen=seen, key=key)
+
+
+@variants((False, True))
+def _seen_users(continued: bool) -> TextStatement[Seen]:
+    where = " AND (s.last_day, s.user) < (:seen, :key)" if continued else ""
+    return TextStatement(
+        "SELECT u.user_id, s.first_day, s.last_day, s.user AS key FROM user_spans s JOIN user_keys u "
+        f"ON u.key = s.user WHERE {_MEANWHILE} AND {_CAME.format(until='')}{where} "
+        "ORDER BY s.last_day DESC, s.user DESC LIMIT :limit",
+        Seen,
+        reason="a join order",
     )
-    return [(Seen(user_id, first, last), key) for user_id, first, last, key in rows]
 
 
 def first_activity_at(conn: sqlite3.Connection, app: int, user: int) -> int:
