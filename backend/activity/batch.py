@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from flashflow.backend.core.clock import to_ms
 from flashflow.backend.core.errors import Conflict, FieldError, FlashFlowError, ValidationError
@@ -26,8 +26,16 @@ MOST_ROWS = 1_000
 
 T = TypeVar("T")
 U = TypeVar("U", bound=OfUser)
-Rows = tuple[list[int], Sequence[U], list[RejectedRow]]
-"""The indexes of the valid rows in the batch, the valid rows, the rejected rows."""
+
+
+class Rows(NamedTuple, Generic[U]):
+    """The indexes of the valid rows in the batch, the valid rows, the rejected rows."""
+
+    places: list[int]
+    good: Sequence[U]
+    rejected: list[RejectedRow]
+
+
 Batch = Rows[NewActivity]
 
 
@@ -65,13 +73,13 @@ def prepare_rows(rows: Sequence[T], prepare: Callable[[int, T], U]) -> Rows[U]:
             places.append(index)
         except ValidationError as error:
             refused.append(rejected(index, error))
-    return places, good, refused
+    return Rows(places, good, refused)
 
 
 def without_users(batch: Rows[U], refused: Mapping[str, FlashFlowError]) -> Rows[U]:
     """Move the rows of the ``refused`` users to the rejected rows."""
     why = {user: ValidationError.of("user_id", str(refusal)) for user, refusal in refused.items()}
-    return without_rows(batch, {at: why[a.user_id] for at, a in enumerate(batch[1]) if a.user_id in why})
+    return without_rows(batch, {at: why[a.user_id] for at, a in enumerate(batch.good) if a.user_id in why})
 
 
 def without_rows(batch: Rows[U], refused: Mapping[int, FlashFlowError]) -> Rows[U]:
@@ -79,7 +87,7 @@ def without_rows(batch: Rows[U], refused: Mapping[int, FlashFlowError]) -> Rows[
     places, good, rows = batch
     left = [at for at in range(len(good)) if at not in refused]
     rows = [*rows, *(rejected(places[at], why) for at, why in refused.items())]
-    return [places[at] for at in left], [good[at] for at in left], rows
+    return Rows([places[at] for at in left], [good[at] for at in left], rows)
 
 
 def result_of(batch: Rows[U], answer: Sequence[Tracked | FlashFlowError] | FlashFlowError) -> BatchResult:

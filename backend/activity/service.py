@@ -185,7 +185,7 @@ class UserActivityService:
 
     def track_batches(self, tx: Tx, items: Sequence[Batch]) -> list[BatchResult | FlashFlowError]:
         items = [
-            without_rows(item, old) if (old := self.admission.pruned_rows(tx, item[1])) else item for item in items
+            without_rows(item, old) if (old := self.admission.pruned_rows(tx, item.good)) else item for item in items
         ]
         refused_users = self.admission.refused_users(tx, (a.user_id for _, good, _ in items for a in good))
         if refused_users:

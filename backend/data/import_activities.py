@@ -88,4 +88,4 @@ def import_activities_write(
     """Build the write that stores exported activities (JSON). ``app`` is the default app."""
     now_ms = service.clock.now_ms()
     checked = prepare_rows(rows, lambda _, raw: _prepare(decode_activity(raw), now_ms, app, service.admission))
-    return Write(service.track_batches, checked, len(checked[1]))
+    return Write(service.track_batches, checked, len(checked.good))

@@ -83,14 +83,14 @@ def import_notifications_write(
     """Build the write that stores exported notifications (JSON). ``app`` is the default app."""
     now_ms = clock.now_ms()
     checked = prepare_rows(rows, lambda _, raw: _prepare(decode_notification(raw), now_ms, app))
-    return Write(_store, checked, len(checked[1]))
+    return Write(_store, checked, len(checked.good))
 
 
 def _store(tx: Tx, items: Sequence[NotificationRows]) -> list[BatchResult]:
     erased = tombstones.erased_among(tx.conn, {row.user_id for _, good, _ in items for row in good})
     refused = {user: tombstones.refusal(user) for user in erased}
     items = [without_users(item, refused) for item in items]
-    return [result_of(item, notification_import.take_in(tx, item[1])) for item in items]
+    return [result_of(item, notification_import.take_in(tx, item.good)) for item in items]
 
 
 def _prepare(row: ImportedNotificationIn, now_ms: int, app: str) -> OldNotification:

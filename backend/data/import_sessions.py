@@ -60,12 +60,12 @@ def import_sessions_write(
     """Build the write that stores exported sessions (JSON). ``app`` is the default app."""
     now_ms = service.clock.now_ms()
     checked = prepare_rows(rows, lambda _, raw: _prepare(service, decode_session(raw), now_ms, app))
-    return Write(partial(_store, service), checked, len(checked[1]))
+    return Write(partial(_store, service), checked, len(checked.good))
 
 
 def _store(service: UserActivityService, tx: Tx, items: Sequence[SessionRows]) -> list[BatchResult]:
     before = partitions.pruned_before(tx.conn)
-    items = [without_rows(item, _too_old(item[1], before)) for item in items]
+    items = [without_rows(item, _too_old(item.good, before)) for item in items]
     refused_users = service.admission.refused_users(tx, (s.user_id for _, good, _ in items for s in good))
     if refused_users:
         items = [without_users(item, refused_users) for item in items]

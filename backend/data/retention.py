@@ -181,7 +181,11 @@ class Retention:
 
 
 def _sum(one: Pruned, other: Pruned) -> Pruned:
-    return Pruned(*map(sum, zip(one[:3], other[:3], strict=True)))
+    return Pruned(
+        activities=one.activities + other.activities,
+        sessions=one.sessions + other.sessions,
+        notifications=one.notifications + other.notifications,
+    )
 
 
 def _result(total: Pruned, more: bool) -> PruneResult:

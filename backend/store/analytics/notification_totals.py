@@ -40,7 +40,7 @@ def totals_by_type(
 ) -> dict[str, NotificationTotals]:
     """Count the notifications listed in ``[start_ms, end_ms)`` by type, the most frequent first."""
     rows = _BY_TYPE.all(conn, start=start_ms, end=end_ms, app=app)
-    return {row.name: NotificationTotals(*row[1:]) for row in rows}
+    return {row.name: NotificationTotals(row.sent, row.delivered, row.read, row.failed) for row in rows}
 
 
 _N = Notification
