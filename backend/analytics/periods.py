@@ -102,11 +102,12 @@ def _by_day(query: QueryContext, days: DateRange) -> tuple[TrendPoint, ...]:
     return tuple(
         TrendPoint(
             at=to_date(day).isoformat(),
-            activities=counts.get(day, totals.NOTHING).activities,
-            active_users=counts.get(day, totals.NOTHING).users,
+            activities=found.activities,
+            active_users=found.users,
             sessions=None if sessions is None else sessions.get(day, 0),
         )
         for day in range(days.first, days.last + 1)
+        for found in (counts.get(day, totals.NOTHING),)
     )
 
 
@@ -137,8 +138,8 @@ def top(query: QueryContext, kind: str, limit: int) -> Names:
 
 def heatmap(query: QueryContext) -> HeatMap:
     hours = [[0] * 24 for _ in range(7)]
-    for row in totals.heat(query.conn, query.slice(query.days)):
-        hours[row.weekday][row.hour] = row.activities
+    for weekday, hour, count in totals.heat(query.conn, query.slice(query.days)):
+        hours[weekday][hour] = count
     return HeatMap(
         period=query.days.record(query.until),
         timezone=query.local.zone.key,

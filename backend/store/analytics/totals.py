@@ -76,6 +76,7 @@ class SessionSums(NamedTuple):
 class DayTotals(NamedTuple):
     """Activities and active users of a day."""
 
+    day: int
     activities: int
     users: int
 
@@ -86,11 +87,6 @@ class HourOfWeek(NamedTuple):
     weekday: int
     hour: int
     activities: int
-
-
-class _Users(NamedTuple):
-    day: int
-    users: int
 
 
 class _Count(NamedTuple):
@@ -113,7 +109,7 @@ class _Stored(NamedTuple):
 
 
 NO_SESSIONS = SessionSums(0, 0, 0, 0)
-NOTHING = DayTotals(0, 0)
+NOTHING = DayTotals(0, 0, 0)
 _H, _D = ActivityHour, NameDay
 _EITHER = (False, True)
 _NAMES = ("type", "page", "feature", "referrer")
@@ -227,30 +223,21 @@ def by_day(conn: sqlite3.Connection, part: Slice) -> dict[int, DayTotals]:
     """Return day → totals, for days with any. Ignores a cut."""
     if part.nothing:
         return {}
-    days = {"type": part.type, "app": part.app, "first": part.first, "last": part.last}
-    users = dict(_USERS.each(conn, **days))
-    counts = _sum_by_day(bool(part.app), bool(part.type)).each(conn, **days)
-    return {row.key: DayTotals(row.amount, users.get(row.key, 0)) for row in counts}
+    days = _sum_by_day(bool(part.app), bool(part.type))
+    return {row.day: row for row in days.each(conn, type=part.type, app=part.app, first=part.first, last=part.last)}
 
 
 @variants(_EITHER, _EITHER)
-def _sum_by_day(by_app: bool, by_type: bool) -> Statement[_Count]:
+def _sum_by_day(by_app: bool, by_type: bool) -> Statement[DayTotals]:
+    users = ActiveDay.select(ActiveDay.users).where(
+        ActiveDay.type == slot("type"), ActiveDay.app == slot("app"), ActiveDay.day == _D.day
+    )
     return Statement(
-        _D.select(_D.day.alias("key"), fn.SUM(_D.activities).alias("amount"))
+        _D.select(_D.day, fn.SUM(_D.activities).alias("activities"), fn.COALESCE(users, 0).alias("users"))
         .where(_D.kind == OTHER["type"], _D.day.between(slot("first"), slot("last")), *_scope(_D, by_app, by_type))
         .group_by(_D.day),
-        _Count,
+        DayTotals,
     )
-
-
-_USERS = Statement(
-    ActiveDay.select(*columns(ActiveDay, _Users)).where(
-        ActiveDay.type == slot("type"),
-        ActiveDay.app == slot("app"),
-        ActiveDay.day.between(slot("first"), slot("last")),
-    ),
-    _Users,
-)
 
 
 def by_hour(conn: sqlite3.Connection, part: Slice) -> dict[int, int]:
