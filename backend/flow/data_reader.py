@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
@@ -19,8 +19,8 @@ from flashflow.backend.core.encoding import decode_cursor, encode_cursor, to_jso
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import Forbidden, NotFound, ValidationError
 from flashflow.backend.core.timezones import DAYS, LocalTime, is_zone, to_date, to_day, zone_of
-from flashflow.backend.flow.language.data_sources import SOURCES, Source, Unit
-from flashflow.backend.flow.language.declarations import DataSource, FieldType, Model, Project, Sort
+from flashflow.backend.flow.language.data_sources import SOURCES, Source, Unit, columns_of
+from flashflow.backend.flow.language.declarations import DataSource, Model, Project, Sort
 from flashflow.backend.flow.language.expressions import evaluate_all
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.schemas.requests import AppName, TypeName, UserId
@@ -94,7 +94,11 @@ def read_source(
     limit = max(1, min(limit, MOST_ROWS))
     model = None if source.model is None else project.model(source.model)
     if model is not None:
-        return _model_rows(parts, model, limit, cursor, sort)
+        most = evaluate_all(source.arguments, scope).get("limit")
+        if most is None or sort is not None:
+            return _model_rows(parts, model, limit, cursor, sort)
+        found = _model_rows(parts, model, min(limit, most), cursor, sort)
+        return found if cursor is not None else replace(found, next_cursor=None)
     known = SOURCES.get(source.name)
     if known is None:
         raise NotFound(f"There is no data source “{source.name}”.")
@@ -427,13 +431,8 @@ _READERS: Mapping[str, Read] = {
 
 # --- rows of models ---------------------------------------------------------------------------------------------------
 
-_UNITS: Mapping[FieldType, Unit] = {
-    "integer": "number", "decimal": "number", "timestamp": "time", "datetime": "time", "date": "day",
-}  # fmt: skip
-
-
 def _model_rows(parts: Parts, model: Model, limit: int, cursor: str | None, sort: Sort | None) -> SourceData:
-    columns = tuple((field.name, _UNITS.get(field.type, "text")) for field in model.fields)
+    columns = columns_of(model)
     store = parts.notifications.store
     if sort is None:
         (before,) = (1 << 62,) if cursor is None else decode_cursor(cursor, "rows", 1)

@@ -128,6 +128,8 @@ def test_the_rows_of_a_model_come_newest_first_or_sorted(flow: FlowProject) -> N
     assert names() == ["Cup", "Book", "Pen"]
     assert names(sort=Sort("price", descending=True)) == ["Book", "Cup", "Pen"]
     assert names(sort=Sort("name", descending=False)) == ["Book", "Cup", "Pen"]
+    newest = flow.read_source(source("all_products", "Product", limit=1), ADA)
+    assert ([row["name"] for row in newest.rows], newest.next_cursor) == (["Cup"], None)
     columns = dict(flow.read_source(products, ADA).columns)
     assert (columns["price"], columns["created_at"], columns["name"]) == ("number", "time", "text")
 

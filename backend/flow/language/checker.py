@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from flashflow.backend.core.errors import ValidationError
-from flashflow.backend.flow.language.data_sources import SOURCES, Arguments, Source, Unit, check_arguments
+from flashflow.backend.flow.language.data_sources import SOURCES, Arguments, Source, Unit, check_arguments, columns_of
 from flashflow.backend.flow.language.declarations import (
     Action,
     Chart,
@@ -56,13 +56,6 @@ USER_MODEL = "User"
 """Model whose fields ``current_user`` has too."""
 _USER: Columns = {"id": False, "name": False, "role": False}
 _DEEP_TYPES = frozenset({"json", "object"})
-_UNITS: dict[str, Unit] = {
-    "integer": "number",
-    "decimal": "number",
-    "timestamp": "time",
-    "datetime": "time",
-    "date": "day",
-}
 
 
 def check(
@@ -146,9 +139,9 @@ class _Checker:
             target = self._models.get(field.references.model)
             if target is None:
                 self._no_model(field.place, field.references.model)
-            elif field.references.field not in _columns(target):
+            elif field.references.field != "id" and target.field(field.references.field) is None:
                 message = f"model {target.name} has no field “{field.references.field}”"
-                self._unknown(field.place, message, field.references.field, _columns(target), "It has")
+                self._unknown(field.place, message, field.references.field, _parts(target), "It has")
 
     def _no_model(self, place: Place, name: str) -> None:
         if self._complete:
@@ -176,7 +169,7 @@ class _Checker:
 
     def _element(self, element: Element, names: dict[str, Place]) -> Element:
         user = self._models.get(USER_MODEL)
-        scope: Scope = {"current_user": {**({} if user is None else _columns(user)), **_USER}, "now": {}}
+        scope: Scope = {"current_user": {**({} if user is None else _parts(user)), **_USER}, "now": {}}
         if isinstance(element, Table | Chart | Form):
             known = names.setdefault(element.name, element.place)
             if known is not element.place:
@@ -251,7 +244,7 @@ class _Checker:
             if field.required and field.default is None and field.name in own and field.name not in shown:
                 hint = "Add it to `fields`, or give it a default in the model."
                 self._fail(form.place, f"the form lacks “{field.name}”, which the model requires", hint)
-        self._actions(form.on_submit, {**scope, f"new_{model.singular}": _columns(model)}, in_job=False)
+        self._actions(form.on_submit, {**scope, f"new_{model.singular}": _parts(model)}, in_job=False)
         return replace(form, fields=shown)
 
     # --- data sources ---------------------------------------------------------------------------------------------
@@ -263,7 +256,7 @@ class _Checker:
         source = SOURCES.get(data.name)
         model = self._model_of(data.name)
         if model is not None:
-            source = Source(data.name, "", tuple(_units(model).items()), ("limit",))
+            source = Source(data.name, "", columns_of(model), ("limit",))
             data = replace(data, model=model.name)
         if source is None:
             known = (*SOURCES, *(f"all_{model.plural}" for model in self._models.values()))
@@ -316,9 +309,9 @@ class _Checker:
         """Return the names of a row of ``data``."""
         model = self._models.get(data.model or "")
         if model is not None:
-            return {"row": _columns(model), model.singular: _columns(model)}
+            return {"row": _parts(model), model.singular: _parts(model)}
         source = SOURCES.get(data.name)
-        columns = {} if source is None else {name: name == "metadata" for name, _ in source.columns}
+        columns = {} if source is None else {name: False for name, _ in source.columns}
         return {"row": columns}
 
     # --- actions and expressions ----------------------------------------------------------------------------------
@@ -392,15 +385,10 @@ def _path_key(endpoint: Endpoint) -> tuple[str, str]:
     return endpoint.method, path
 
 
-def _columns(model: Model) -> Columns:
+def _parts(model: Model) -> Columns:
     """Return the parts of a row of a model."""
-    return {"id": False, **{field.name: field.type in _DEEP_TYPES for field in model.fields}}
-
-
-def _units(model: Model) -> dict[str, Unit]:
-    """Return the columns of a model's rows: its fields, and ``id`` first where it declares none."""
-    units: dict[str, Unit] = {field.name: _UNITS.get(field.type, "text") for field in model.fields}
-    return units if "id" in units else {"id": "text", **units}
+    deep = {field.name for field in model.fields if field.type in _DEEP_TYPES}
+    return {name: name in deep for name, _ in columns_of(model)}
 
 
 def _count(elements: Iterable[Element]) -> int:

@@ -10,6 +10,7 @@ from msgspec import Meta, field
 
 from flashflow.backend.core.errors import FieldError, ValidationError
 from flashflow.backend.core.timezones import UNKNOWN_ZONE, is_zone
+from flashflow.backend.flow.language.declarations import FieldType, Model
 from flashflow.backend.schemas.requests import AppName, Input, TypeName, UserId
 
 Unit = Literal["text", "number", "share", "seconds", "time", "day"]
@@ -173,6 +174,17 @@ _SOURCES = (
         (*PERIOD, "limit"),
     ),
 )  # fmt: skip
+
+_UNITS: dict[FieldType, Unit] = {
+    "integer": "number", "decimal": "number", "timestamp": "time", "datetime": "time", "date": "day",
+}  # fmt: skip
+
+
+def columns_of(model: Model) -> tuple[tuple[str, Unit], ...]:
+    """Return the columns of a model's rows: its fields, and first ``id``, their key, where no field is primary."""
+    columns: dict[str, Unit] = {} if any(field.primary for field in model.fields) else {"id": "text"}
+    return tuple((columns | {field.name: _UNITS.get(field.type, "text") for field in model.fields}).items())
+
 
 SOURCES = {source.name: source for source in _SOURCES}
 """Every source but ``all_<plural>``, the rows of a model, with the model's fields as columns."""

@@ -15,7 +15,8 @@ from flashflow.backend.flow.language.vocabulary import FIELD_TYPES, MODIFIERS, S
 MOST_FIELDS = 200
 """Fields of one model, request or response."""
 _TEXTS = frozenset({"string", "text"})
-_AUTOMATIC = frozenset({"integer", "timestamp", "datetime", "date", "time", "uuid", "string"})
+_AUTOMATIC = frozenset({"timestamp", "datetime", "date", "uuid", "string", "text"})
+_NUMBERED = frozenset({"integer", "decimal"})
 
 
 def read_model(reader: Reader, declared: Declared, name: str) -> Model:
@@ -135,8 +136,10 @@ class _Field:
         reader, entry = self._reader, self._entry
         if self._choices and kind not in _TEXTS:
             reader.fail(entry, f"a field of type {kind} has no enum", "Use the type string.")
-        if "auto" in self._flags and kind not in _AUTOMATIC:
-            reader.fail(entry, f"a field of type {kind} cannot be filled in", "Remove `auto`.")
+        numbered = kind in _NUMBERED and "primary" in self._flags
+        if "auto" in self._flags and kind not in _AUTOMATIC and not numbered:
+            hint = "Add `primary`, or remove `auto`." if kind in _NUMBERED else "Remove `auto`."
+            reader.fail(entry, f"a field of type {kind} cannot be filled in", hint)
 
     def _default_value(self, kind: FieldType) -> Scalar:
         if self._default is None:

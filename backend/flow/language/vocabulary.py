@@ -35,7 +35,7 @@ MODIFIERS = {
     "required": "must be given",
     "unique": "no two rows have the same value",
     "primary": "identifies the row; filled in by FlashFlow. Also written `primary_key`",
-    "auto": "filled in by FlashFlow: the time, or the next number. Also written `auto_increment`",
+    "auto": "filled in: the time, a new id, for a primary field the next number. Also written `auto_increment`",
     "references": "`references User.id`: a value of another model's field",
     "enum": "`enum:a,b,c`: one of these words, written without spaces",
     "default": '`default:5`, `default:"a text"`: the value where none is given',
