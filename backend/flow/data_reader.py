@@ -431,6 +431,7 @@ _READERS: Mapping[str, Read] = {
 
 # --- rows of models ---------------------------------------------------------------------------------------------------
 
+
 def _model_rows(parts: Parts, model: Model, limit: int, cursor: str | None, sort: Sort | None) -> SourceData:
     columns = columns_of(model)
     store = parts.notifications.store
