@@ -546,6 +546,10 @@ CREATE TABLE IF NOT EXISTS rejected(
 CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value TEXT NOT NULL, until INTEGER NOT NULL);
 """
 _PUT = "INSERT INTO queue(kind, body, key, at, due, tries) VALUES(?, ?, ?, ?, ?, 0)"
+_NEXT = (
+    "SELECT id, kind, body, key, at, tries FROM queue "
+    "WHERE (due <= ? OR due > ?) AND (tries > 0) = ? ORDER BY id LIMIT ?"
+)
 _SET = "INSERT INTO state VALUES(?, ?, 0) ON CONFLICT(name) DO UPDATE SET value = excluded.value"
 _LEASE = (
     "INSERT INTO state VALUES('sender', :owner, :until) ON CONFLICT(name) DO UPDATE SET value = :owner, until = :until "
@@ -591,14 +595,16 @@ class _Queue:
         return self.run(lambda found: int(found.execute("SELECT count(*) FROM queue").fetchone()[0]))
 
     def next_rows(self, most: int) -> list[_Row]:
-        """Return the oldest due rows that one request carries: up to ``most`` activities, or one other row."""
+        """Return the oldest due rows that one request carries: up to ``most`` activities, or one other row.
 
-        def read(found: sqlite3.Connection) -> list[_Row]:
+        Rows that have failed come after the others, which they must not hold up.
+        """
+
+        def read(found: sqlite3.Connection, failed: int) -> list[_Row]:
             rows: list[_Row] = []
             size, now = 0, _now_ms()
-            due = (now, now + 2 * int(LONGEST_RETRY_AFTER_S * 1000), most)
-            text = "SELECT id, kind, body, key, at, tries FROM queue WHERE due <= ? OR due > ? ORDER BY id LIMIT ?"
-            with closing(found.execute(text, due)) as cursor:
+            due = (now, now + 2 * int(LONGEST_RETRY_AFTER_S * 1000), failed, most)
+            with closing(found.execute(_NEXT, due)) as cursor:
                 for row in map(_Row._make, cursor):
                     size += len(row.body) + 80  # the name of the app
                     if rows and (row.kind != ACTIVITY or rows[0].kind != ACTIVITY or size > BATCH_BYTES):
@@ -606,7 +612,7 @@ class _Queue:
                     rows.append(row)
             return rows
 
-        return self.run(read)
+        return self.run(lambda found: read(found, 0) or read(found, 1))
 
     def settle(self, rows: Sequence[_Row], rejected: Sequence[tuple[_Row, int, str]] = ()) -> None:
         """Delete ``rows``, and keep those of ``rejected`` (row, status, message) in their table."""
@@ -625,9 +631,10 @@ class _Queue:
 
         self.run(write)
 
-    def defer(self, rows: Sequence[_Row], due: int) -> None:
+    def defer(self, rows: Sequence[_Row], due: int, tries: int = 1) -> None:
         """Make ``rows`` due at ``due`` and count the try."""
-        self._write("UPDATE queue SET due = ?, tries = tries + 1 WHERE id = ?", [(due, row.id) for row in rows])
+        text = "UPDATE queue SET due = ?, tries = tries + ? WHERE id = ?"
+        self._write(text, [(due, tries, row.id) for row in rows])
 
     def defer_kind(self, kind: str, due: int) -> None:
         self._write("UPDATE queue SET due = ? WHERE kind = ?", [(due, kind)])
@@ -1057,9 +1064,9 @@ class Client:
                 log.debug("%s", error)
             else:
                 if answer.is_success or answer.is_final:
-                    self._queue.settle([row])
+                    self._record(lambda: self._queue.settle([row]))
                     return _sent(answer)
-            self._queue.defer([row], 0)
+            self._record(lambda: self._queue.defer([row], 0, tries=0))
             self._start()
         return Sent("queued" if row.id else "lost")
 
@@ -1082,7 +1089,8 @@ class Client:
         finally:
             _sessions.reset(token)
             self._beats.pop(session, None)
-            self._put(END, _json({"session_id": session}))
+            if not self._closed:
+                self._put(END, _json({"session_id": session}))
 
     def tracked(
         self, activity_type: str | None = None, metadata: Mapping[str, Any] | None = None
@@ -1154,7 +1162,7 @@ class Client:
                     if event is not None:
                         yield event
                     if name and event_id != position:
-                        self._queue.set(name, event_id)
+                        self._record(functools.partial(self._queue.set, name, event_id))
                     position = event_id
             except NotProven as error:
                 self._say_once("key", error)
@@ -1268,6 +1276,13 @@ class Client:
         if wake:
             self._start()
         return row
+
+    def _record(self, work: Callable[[], None]) -> None:
+        """Change the queue file; on a full disk it stays as it is, and the server recognises what is repeated."""
+        try:
+            work()
+        except QueueError as error:
+            self._say_once("queue", error)
 
     def _say_once(self, about: str, error: Exception) -> None:
         if about not in self._said:

@@ -397,14 +397,20 @@ export class Client {
     }
   }
 
-  /** Return the oldest due rows that one request carries: activities, or one notification. */
+  /** Return the oldest due rows that one request carries: activities, or one notification; failed rows come last. */
   #nextRows() {
+    const fresh = this.#dueRows((row) => row.tries === 0);
+    return fresh.length ? fresh : this.#dueRows((row) => row.tries > 0);
+  }
+
+  /** @param {(row: Row) => boolean} wanted */
+  #dueRows(wanted) {
     const now = Date.now();
     /** @type {Row[]} */
     const rows = [];
     let size = 0;
     for (const row of this.#queue?.rows ?? []) {
-      if (row.busy || row.due > now) continue;
+      if (row.busy || row.due > now || !wanted(row)) continue;
       size += Buffer.byteLength(row.body) + 80;
       if (rows.length && (row.kind !== "activity" || rows[0].kind !== "activity" || size > BATCH_BYTES)) break;
       if (rows.push(row) >= this.#most) break;

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flashflow import client as module
 from flashflow.client import Client
 from tests.support.client_servers import KEY, Request, Server, server
 from tests.support.server_process import ROOT, environment, eventually, serving
@@ -189,6 +190,21 @@ assert client.flush(20) == 0
         assert_each_once(running, ids)
 
 
+def test_only_one_client_of_a_file_is_its_sender_even_if_it_read_the_clock_before_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (Client(app="todo", data_dir=tmp_path)._queue for _ in range(2))
+    assert first.lease()
+    now = module._now_ms()
+    monkeypatch.setattr(module, "_now_ms", lambda: now - 500)
+    assert not second.lease()
+    assert first.lease()
+    first.release()
+    assert second.lease()
+    first.close()
+    second.close()
+
+
 def test_processes_with_one_file_lose_and_double_nothing(tmp_path: Path) -> None:
     with server() as running:
         script = TRACK.replace("range(50)", "range(400)") + "assert client.flush(30) == 0"
@@ -222,8 +238,9 @@ def test_a_signal_handler_may_track(tmp_path: Path) -> None:
 client = Client(app='todo', user_id='ada')
 found = []
 signal.signal(signal.SIGALRM, lambda *_: found.append(client.track('signal')))
-signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-while len(found) < 100: found.append(client.track('export'))
+for n in range(300):
+    signal.setitimer(signal.ITIMER_REAL, 0.00001 * (n % 10 + 1))
+    found.append(client.track('export'))
 signal.setitimer(signal.ITIMER_REAL, 0)
 print(*found)
 assert client.flush(20) == 0

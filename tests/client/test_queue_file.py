@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -206,6 +206,21 @@ def test_a_full_disk_loses_only_the_rows_that_are_counted(small_disk: Path, capl
         kept = list(dict.fromkeys(running.activities))
     assert kept == ids[: len(kept)]
     assert len(kept) == 300 - client.lost
+
+
+def test_a_send_on_a_full_disk_returns_the_servers_answer(small_disk: Path) -> None:
+    with server() as running, Client(app="todo", url=running.url, key=KEY, data_dir=small_disk) as client:
+        client._start = lambda: None  # type: ignore[method-assign]
+        client.track("export")
+        (small_disk / "ballast").write_bytes(b"x" * 10_000)
+        with suppress(OSError), (small_disk / "ballast").open("ab", buffering=0) as ballast:
+            while ballast.write(b"x" * 1_000):
+                pass
+        for _ in range(20):
+            client.track("export", {"text": "x" * 5_000})
+        assert client.lost
+        assert client.send("Title", "Message").status == "delivered"
+        (small_disk / "ballast").unlink()
 
 
 def test_a_full_queue_drops_the_oldest_rows_and_counts_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -97,13 +97,15 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, suppress(OSError), connection.makefile("rb") as file:
-            while line := file.readline():
+            while (line := file.readline()).endswith(b"\n"):
                 method, path, _ = line.decode().split()
                 head = b""
                 while (more := file.readline()).strip():
                     head += more
                 headers = BytesParser().parsebytes(head)
-                body = file.read(int(headers.get("Content-Length", 0)))
+                length = int(headers.get("Content-Length", 0))
+                if len(body := file.read(length)) < length or not more.endswith(b"\n"):
+                    return  # the client has gone
                 answer = self._answer(Request(method, path, headers, body, connection, self._end))
                 if answer is None:
                     return
