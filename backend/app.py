@@ -184,6 +184,13 @@ class Backend:
             self.flow = flow
         return errors
 
+    def _remove_flow(self) -> None:
+        """Remove the declarations of ``.flow`` files of an earlier start. Raises StorageError."""
+        if self.notifications.store.read(has_project):
+            from flashflow.backend.flow.project import FlowProject
+
+            FlowProject(self, []).load()
+
     def flow_state(self) -> FlowState:
         """Return the state of the ``.flow`` files."""
         if self.flow is None:
@@ -202,13 +209,12 @@ class Backend:
             self._bind(screens)
         self._start_writes.add(self._register_this_computer)
         self._start_writes.add(self._send_notices)
+        if self.flow is None:
+            self._start_writes.add(self._remove_flow)
         self._start_writes.run()
         if self.flow is not None:
             self.jobs.every(1, self.flow.poll)
             self.jobs.every(1, self.flow.run_due_jobs)
-        elif self.notifications.store.read(has_project):
-            self.load_flow([])  # declarations of files that are given no more
-            self.flow = None
         self.bus.subscribe(self._on_events)
         self.bus.subscribe(self.rule_worker.on_events)
         self.outbox.start()

@@ -11,9 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from flashflow.backend import Backend, Config
 from flashflow.backend.flow.language.declarations import Bell, Chart, Container, Element, Form, SettingsPanel, Table
 from flashflow.backend.flow.project import FlowProject, load_files
 from tests.support.api_client import RULES, SEND, TEMPLATES, TYPES, App, ok
+from tests.support.fixed_clock import StillClock
 from tests.support.flow_parts import parts_in
 from tests.support.server_process import ROOT, ServerProcess, eventually, flashflow, serving
 
@@ -144,6 +146,24 @@ def test_a_changed_file_is_in_force_within_two_seconds_and_a_broken_one_changes_
     with serving(tmp_path / "data") as server:  # without files nothing of them is left
         assert names(server, TEMPLATES, "templates") == set()
         assert ok(server.api("GET", "/api/health"))["flow"] == "none"
+
+
+def test_the_owner_is_notified_of_a_job_that_begins_to_fail(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.flow"
+    file.write_text('every 5 minutes { name: broken track_activity: { user_id: "ada" activity_type: "*" + now } }')
+    clock = StillClock()
+    with Backend(Config(me="owner", data_dir=tmp_path / "data", port=0), clock=clock) as backend:
+        assert backend.load_flow([file]) == ()
+        assert backend.flow is not None
+
+        def inbox() -> list[str]:
+            return [one.message for one in backend.notifications.get_user_notifications("owner").notifications]
+
+        for _ in range(2):
+            clock.go(minutes=5)
+            assert eventually(backend.flow.run_due_jobs, what="the job") == ["broken"]
+        (message,) = eventually(inbox, what="the notification")
+        assert "activity_type" in message
 
 
 @pytest.mark.parametrize("command", [["serve", "--no-ui", "--port", "0"], ["open"], []])
