@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -23,8 +24,10 @@ from flashflow.backend.store.notifications import rules as rule_table
 from flashflow.backend.store.notifications import types as type_table
 from flashflow.backend.store.notifications.templates import exact_template, list_templates
 
+log = logging.getLogger(__name__)
+
 MOST_IN_RULE = 100
-"""Recipients of a rule."""
+"""Recipients of a rule; of a larger group the first ones."""
 
 
 class ApplyParts(Protocol):
@@ -60,6 +63,9 @@ class _Application:
         users = rule.to if isinstance(rule.to, tuple | list) else None
         if rule.to in {"admin_users", "all_users"}:
             users = tuple(recipients(rule.to))
+            if len(users) > MOST_IN_RULE:  # no error: a group may outgrow it while the files stay the same
+                log.warning("the rule %r reaches %d of the %d users of its group", rule.name, MOST_IN_RULE, len(users))
+                users = users[:MOST_IN_RULE]
         if users is not None and not 1 <= len(users) <= MOST_IN_RULE:
             message = f"a rule has 1 to {MOST_IN_RULE} recipients; these are {len(users):,}"
             self._errors.append(FlowError(rule.place, message, "Send to `user`, or to fewer users."))

@@ -288,4 +288,4 @@ class FlowProject:
             try:
                 apply(self._parts, self.project, lambda group: self._group(self.project, group))
             except FlashFlowError as refusal:
-                self._note((), f"Rules could not be applied to all users of their groups: {refusal}")
+                log.warning("rules could not be applied to the users of their groups; trying again: %s", refusal)

@@ -215,6 +215,14 @@ def test_rules_to_all_users_follow_the_activities(parts: Parts) -> None:
     assert parts.rules.get(RuleRef("thanks")).to == ["owner", "ada"]
 
 
+def test_a_rule_to_a_group_that_outgrows_it_reaches_the_first_users(parts: Parts) -> None:
+    for number in range(120):
+        parts.activity.track_activity(f"user {number}", "view")
+    run(parts, Project(rules=(rule("thanks", "all_users"),)))
+    to = parts.rules.get(RuleRef("thanks")).to
+    assert (len(to), to[0]) == (100, "owner")
+
+
 # --- activities of models ---------------------------------------------------------------------------------------------
 
 
