@@ -12,7 +12,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from lark.utils import TextSlice
 
 from flashflow.backend.flow.language.errors import FlowError
-from flashflow.backend.flow.language.source import MOST_ERRORS, Part, Source
+from flashflow.backend.flow.language.source import Part, Source
 from flashflow.backend.flow.language.syntax import (
     Assignment,
     Attribute,
@@ -40,8 +40,6 @@ def parse(source: Source, parts: list[Part], errors: list[FlowError]) -> list[De
     """Parse each part; add the first syntax error of each."""
     found: list[Declared] = []
     for part in parts:
-        if len(errors) > MOST_ERRORS:
-            break
         try:
             found += _lark().parse(TextSlice(source.text, part.start, part.end))  # type: ignore[arg-type]
         except UnexpectedInput as error:

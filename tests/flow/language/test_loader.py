@@ -178,6 +178,17 @@ def test_the_limit_of_declarations_holds_for_all_files(tmp_path: Path) -> None:
     assert messages(tmp_path) == ["b.flow:501:6 there are more than 2,000 declarations"]
 
 
+def test_there_is_a_limit_of_fields_in_a_model_and_of_conditions_in_a_rule(tmp_path: Path) -> None:
+    fields = "".join(f"f{number}: string\n" for number in range(201))
+    conditions = "where: app == 1\n" * 11
+    send = 'send_notification: { to: "u"  title: "a"  message: "b" }'
+    path = written(tmp_path, "a.flow", f'model M {{\n{fields}}}\non activity "a" {{\n{conditions}{send}}}')
+    assert messages(path) == [
+        "a.flow:202:1 model M has more than 200 fields",
+        "a.flow:215:1 a rule has at most 10 conditions",
+    ]
+
+
 def test_there_is_a_limit_of_elements_in_a_page(tmp_path: Path) -> None:
     path = written(tmp_path, "a.flow", "page P {" + 'h1 "x" ' * 501 + "}")
     assert messages(path) == ["a.flow:1:6 this page has 501 elements"]
