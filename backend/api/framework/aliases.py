@@ -38,19 +38,23 @@ class Aliases:
     """Aliases compiled for look-up."""
 
     def __init__(self, routes: Sequence[AliasRoute]) -> None:
-        self._routes = [(route, _pattern(route.path)) for route in routes]
+        self._exact = {(route.method, route.path): route for route in routes if "{" not in route.path}
+        self._patterns = [(route, _pattern(route.path)) for route in routes if "{" in route.path]
 
     def find(self, method: str, path: str) -> tuple[AliasRoute, Mapping[str, str]] | None:
         """Return the alias of a request, and the parameters in its path."""
         method = "GET" if method == "HEAD" else method
-        for route, pattern in self._routes:
+        if (exact := self._exact.get((method, path))) is not None:
+            return exact, {}
+        for route, pattern in self._patterns:
             if route.method == method and (match := pattern.fullmatch(path)) is not None:
                 return route, match.groupdict()
         return None
 
     def methods(self, path: str) -> set[str]:
         """Return the methods that a path takes."""
-        return {route.method for route, pattern in self._routes if pattern.fullmatch(path)}
+        exact = {method for method, known in self._exact if known == path}
+        return exact | {route.method for route, pattern in self._patterns if pattern.fullmatch(path)}
 
 
 def _pattern(path: str) -> re.Pattern[str]:
