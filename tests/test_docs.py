@@ -121,3 +121,16 @@ def test_the_limits_of_the_security_page_are_those_of_the_code() -> None:
         "a read may take": f"{ANSWER_S:g} s",
         "rules of one app": str(MOST_RULES),
     }
+
+
+LINK = re.compile(r"(?<!!)\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
+    for file, anchor in LINK.findall(path.read_text("utf-8")):
+        target = path.parent / file if file else path
+        assert target.exists(), file
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
