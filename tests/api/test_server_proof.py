@@ -7,8 +7,6 @@ import hmac
 import json
 import os
 import secrets
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ import httpx
 import pytest
 
 from tests.support.api_client import JSON, App, ok, problem, raw
-from tests.support.server_process import ROOT, ServerProcess, environment, flashflow, serving
+from tests.support.server_process import ServerProcess, flashflow, serving
 
 PROOF = "/api/proof"
 COMMANDS = [
@@ -191,19 +189,3 @@ def test_a_program_that_cannot_prove_itself_is_shown_no_key(tmp_path: Path, kind
             looked = flashflow("doctor", data_dir=tmp_path)
             assert "no  server: The program at" in looked.stdout
             assert not looked.stderr
-
-
-def test_the_example_app_proves_the_server_before_it_sends_its_key(tmp_path: Path) -> None:
-    def example() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "examples/todo_app.py"]
-        env = environment(tmp_path)
-        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=20, check=False)
-
-    with serving(tmp_path) as server:
-        done = example()
-        assert done.returncode == 0, done.stderr
-        assert "('in_app', 'delivered')" in done.stdout
-        with squatting(0, "invented") as squatter:
-            (tmp_path / "server.json").write_text(json.dumps({"url": f"http://127.0.0.1:{squatter.port}", "pid": 1}))
-            assert example().stderr == "Another program listens on FlashFlow's port.\n"
-        assert server.process.poll() is None
