@@ -589,6 +589,18 @@ async def test_a_part_within_a_section_has_no_card_but_the_title_that_the_file_g
     assert drawn == ["All", "Add one", "Others"]
 
 
+async def test_empty_containers_and_parts_without_entries_are_drawn(site: Site) -> None:
+    screen = site.page(
+        "section { } row { } header { } column { } table { data: pages } chart { data: pages } form { model: Product }"
+    )
+    for kind, title in ((TablePart, "Table"), (ChartPart, "Chart"), (FormPart, "Form")):
+        part = only(screen, kind)
+        assert part.title == title
+        if kind is not FormPart:
+            await loaded(part)
+    assert "This page has no elements." in texts(site.page(""))
+
+
 async def test_a_bell_in_a_line_of_texts_is_at_its_side(site: Site) -> None:
     for position, side in (("left", 0), ("right", -1)):
         screen = site.page(f'header {{ row {{ h1 "Hi"  notification_bell {{ position: {position} }} }} }}')
