@@ -15,18 +15,22 @@ _IDS = frozenset({"user_id", "notification_id", "session_id", "activity_id"})
 
 
 def alias_routes(project: Project) -> tuple[AliasRoute, ...]:
-    """Return the endpoints whose requests differ from those of built-in routes: by the path, the names of fields, or
-    ids that are numbers. Without one, the server's libraries stay unloaded."""
+    """Return the endpoints whose requests differ from those of built-in routes: by the path, the names of fields, ids
+    that are numbers, or the scope. Without one, the server's libraries stay unloaded."""
     found = [(one, one.alias_of or Alias(one.method, one.path), _ids(one)) for one in project.endpoints]
-    found = [(one, target, ids) for one, target, ids in found if one.alias_of is not None or ids]
+    found = [(one, target, ids) for one, target, ids in found if one.alias_of is not None or ids or one.auth == "admin"]
     if not found:
         return ()
-    from flashflow.backend.api.framework.aliases import AliasRoute
+    from flashflow.backend.api.framework.aliases import AliasRoute, shape
 
     return tuple(
-        AliasRoute(one.method, one.path, target.method, target.path, target.renamed, _defaults(one, target), ids)
+        AliasRoute(
+            one.method, one.path, target.method, target.path, target.renamed, _defaults(one, target), ids,
+            () if (one.method, shape(one.path)) == (target.method, shape(target.path)) else _required(one),
+            one.auth == "admin",
+        )
         for one, target, ids in found
-    )
+    )  # fmt: skip
 
 
 def _ids(endpoint: Endpoint) -> frozenset[str]:
@@ -38,3 +42,8 @@ def _defaults(endpoint: Endpoint, target: Alias) -> tuple[tuple[str, object], ..
     names = dict(target.renamed)
     fields = endpoint.query_params if target.method in {"GET", "DELETE"} else endpoint.request
     return tuple((names.get(field.name, field.name), field.default) for field in fields if field.default is not None)
+
+
+def _required(endpoint: Endpoint) -> tuple[str, ...]:
+    """Return the required fields. Those of a built-in path stay optional: it has other forms, such as ``user_ids``."""
+    return tuple(field.name for field in (*endpoint.request, *endpoint.query_params) if field.required)

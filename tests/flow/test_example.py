@@ -200,7 +200,10 @@ endpoint Choose {
   request: { user_id: integer required preferences: object required }
 }
 endpoint Log { path: "/api/log" method: POST alias: "POST /api/activity/track"
-  request: { user_id: string required activity_type: string required } }
+  request: { user_id: string required activity_type: string required page_url: string required } }
+endpoint Audit { path: "/api/audit" query_params: { user_id: string required } alias: "GET /api/activity" auth: admin }
+endpoint Keys { path: "/api/channels" auth: admin }
+endpoint Copy { path: "/api/copy/{user_id}/all" alias: "GET /api/users/{user_id}/export" }
 """
 
 
@@ -239,7 +242,7 @@ def test_an_alias_answers_as_its_built_in_route_with_its_own_names(aliased: Serv
 
 
 def test_an_alias_asks_for_the_key_and_scope_of_its_route(aliased: ServerProcess) -> None:
-    body = {"user_id": "ada", "activity_type": "view"}
+    body = {"user_id": "ada", "activity_type": "view", "page_url": "/"}
     assert httpx.post(f"{aliased.url}/api/log", json=body, trust_env=False).status_code == 401
     reader, tracker = App(aliased, "read"), App(aliased, "track")
     assert call(aliased, "POST", "/api/log", body, reader.key).status_code == 403
@@ -249,15 +252,39 @@ def test_an_alias_asks_for_the_key_and_scope_of_its_route(aliased: ServerProcess
     assert call(aliased, "GET", "/api/notifications").status_code == 400
 
 
+def test_an_endpoint_for_admins_refuses_every_other_key(aliased: ServerProcess) -> None:
+    reader = App(aliased, "read", "manage")
+    for path in ("/api/audit?user_id=ada", "/api/channels"):
+        assert call(aliased, "GET", path, key=reader.key).status_code == 403
+        assert call(aliased, "GET", path).status_code == 200
+        assert httpx.get(f"{aliased.url}{path}", trust_env=False).status_code == 401
+
+
+def test_an_alias_takes_any_user_id_in_the_middle_of_its_route(aliased: ServerProcess) -> None:
+    answer = call(aliased, "GET", "/api/copy/ada@example.org/all")
+    assert (answer.status_code, "ada@example.org" in answer.text) == (200, True)
+
+
+def test_a_wrong_word_in_an_alias_gets_the_words_that_it_takes(aliased: ServerProcess) -> None:
+    (error,) = call(aliased, "PUT", "/api/notifications/x/status", {"status": "delivered"}).json()["errors"]
+    assert error["field"] == "status"
+    assert set(error["message"].removeprefix("must be one of ").split(", ")) >= {"archive", "read", "snooze", "unread"}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "field"),
     [
+        ("GET", "/api/audit", None, 400, "user_id"),
+        ("GET", "/api/audit?user_id=", None, 400, "user_id"),
+        ("POST", "/api/log", {"user_id": "a", "activity_type": "v"}, 400, "page_url"),
+        ("PUT", "/api/notification-preferences", {"user_id": 7}, 400, "preferences"),
+        ("PUT", "/api/notification-preferences", {"user_id": 7, "preferences": {"email": True}, "x": 1}, 400, "x"),
         ("PUT", "/api/notifications/x/status", {}, 400, "status"),
         ("PUT", "/api/notifications/x/status", {"status": "../keys"}, 400, "status"),
         ("PUT", "/api/notifications/x/status", {"status": ["read"]}, 400, "status"),
-        ("PUT", "/api/notifications/x/status", {"status": "gone"}, 400, None),
+        ("PUT", "/api/notifications/x/status", {"status": "gone"}, 400, "status"),
         ("PUT", "/api/notifications/x/status", {"status": "read"}, 404, None),
-        ("POST", "/api/log", {"user_id": "", "activity_type": "v"}, 400, "user_id"),
+        ("POST", "/api/log", {"user_id": "", "activity_type": "v", "page_url": "/"}, 400, "user_id"),
         ("POST", "/api/log", [], 400, None),
         ("DELETE", "/api/log", None, 405, None),
         ("GET", "/api/log/more", None, 404, None),

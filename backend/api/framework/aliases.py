@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -12,18 +12,20 @@ from starlette.types import Message, Receive, Scope
 
 from flashflow.backend.api.framework.request_body import headers_of, read_body
 from flashflow.backend.core.encoding import encode_json
+from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
 
 PREFERENCES = "/api/notifications/preferences"
 """Route whose ``preferences`` are a list; those of an alias may be an object."""
 _PARAMETER = re.compile(r"\{(\w+)\}")
-_WORD = re.compile(r"[A-Za-z0-9_-]+")
+_ANY_PARAMETER = re.compile(r"\{[^}]*\}")
 
 
 class AliasRoute(NamedTuple):
     """``method`` and ``path`` are answered by the route ``target_method`` and ``target_path``. ``renamed``: fields and
     parameters with another name there, as (here, there); ``defaults``: values of fields that a request lacks;
-    ``texts``: fields whose whole numbers become texts."""
+    ``texts``: fields whose whole numbers become texts; ``required``: fields and parameters that must be given, by their
+    names here; ``admin``: whether the key needs the scope admin."""
 
     method: str
     path: str
@@ -32,6 +34,8 @@ class AliasRoute(NamedTuple):
     renamed: tuple[tuple[str, str], ...] = ()
     defaults: tuple[tuple[str, Any], ...] = ()
     texts: frozenset[str] = frozenset()
+    required: tuple[str, ...] = ()
+    admin: bool = False
 
 
 class Aliases:
@@ -62,11 +66,21 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("".join(f"(?P<{part}>[^/]+)" if at % 2 else re.escape(part) for at, part in enumerate(parts)))
 
 
+def shape(path: str) -> str:
+    """Return a path without the names of its parameters."""
+    return _ANY_PARAMETER.sub("{}", path)
+
+
 async def rewritten(
-    route: AliasRoute, parameters: Mapping[str, str], scope: Scope, receive: Receive
+    route: AliasRoute,
+    parameters: Mapping[str, str],
+    shapes: Collection[tuple[str, str]],
+    scope: Scope,
+    receive: Receive,
 ) -> tuple[Scope, Receive]:
     """Return the request as one to the built-in route: fields renamed, and the parameters of its path taken from the
-    path, the query or the body. Raises ValidationError that names a missing parameter, PayloadTooLarge, Disconnected.
+    path, the query or the body. ``shapes``: the method and the shape of each built-in route. Raises ValidationError
+    that names each missing field, PayloadTooLarge, Disconnected.
     """
     headers = headers_of(scope)
     body = await read_body(receive, headers)
@@ -81,20 +95,22 @@ async def rewritten(
     path, raw_path = route.target_path, route.target_path
     for name in _PARAMETER.findall(route.target_path):
         value = _take(name, rest, query, fields)
-        if not route.target_path.endswith(f"{{{name}}}") and not _WORD.fullmatch(value):
-            raise ValidationError.of(name, "is none of the values that this route takes")
+        _check_word(route, name, value, shapes)
         path = path.replace(f"{{{name}}}", value)
         raw_path = raw_path.replace(f"{{{name}}}", quote(value, safe=""))
     has_query = route.target_method in {"GET", "DELETE"}
     known = {name for name, _ in query} if has_query else fields
     if known is not None:
         rest |= {name: value for name, value in route.defaults if name not in known and name not in rest}
+    if known is not None:
+        _check_required(route, names, [*query, *rest.items(), *(fields or {}).items()])
     if has_query:
         query += [(name, str(value)) for name, value in rest.items() if name not in dict(query)]
     elif rest or fields is not None:
         fields = {**rest, **(fields or {})}
         if route.target_path == PREFERENCES and isinstance(fields.get("preferences"), dict):
-            fields = {"preferences": _choices(fields)}
+            others = {name: value for name, value in fields.items() if name != "user_id"}  # refused where unknown
+            fields = others | {"preferences": _choices(fields)}
         body = encode_json(fields)
     length = b"%d" % len(body)
     changed: Scope = {
@@ -107,6 +123,33 @@ async def rewritten(
         "flashflow.headers": headers | ({b"content-length": length} if b"content-length" in headers else {}),
     }
     return changed, _replay(body, receive)
+
+
+def _check_word(route: AliasRoute, name: str, value: str, shapes: Collection[tuple[str, str]]) -> None:
+    """Check a parameter that stands for a fixed part of the built-in path, such as ``{status}``. Raises ValidationError
+    that lists the values it takes."""
+    method, path = route.target_method, route.target_path
+    if path.endswith(f"{{{name}}}") or (method, shape(path)) in shapes:
+        return
+    if (method, shape(path.replace(f"{{{name}}}", value))) in shapes:
+        return
+    before, after = map(shape, path.split(f"{{{name}}}"))
+    words = sorted(
+        known[len(before) : len(known) - len(after)]
+        for of_method, known in shapes
+        if of_method == method and known.startswith(before) and known.endswith(after) and known != before + after
+    )
+    raise ValidationError.of(name, f"must be one of {', '.join(word for word in words if '/' not in word)}")
+
+
+def _check_required(route: AliasRoute, names: Mapping[str, str], given: Sequence[tuple[str, Any]]) -> None:
+    """Raise ValidationError that names each required field that is missing, null or empty."""
+    found = {name for name, value in given if value not in (None, "")} | set(_PARAMETER.findall(route.target_path))
+    faults = ErrorCollector()
+    for name in route.required:
+        if names.get(name, name) not in found:
+            faults.add(name, "is required")
+    faults.done()
 
 
 def _choices(fields: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,14 +13,15 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flashflow.backend.api.framework.aliases import Aliases, AliasRoute, rewritten
+from flashflow.backend.api.framework.aliases import Aliases, AliasRoute, rewritten, shape
+from flashflow.backend.api.framework.api_request import authorize
 from flashflow.backend.api.framework.context import Services
 from flashflow.backend.api.framework.endpoint import AsgiEndpoint, Endpoint
 from flashflow.backend.api.framework.request_body import Disconnected, drain, headers_of
 from flashflow.backend.api.framework.responses import ApiResponse, refusal, respond
 from flashflow.backend.api.http.problem_json import problem_bytes
 from flashflow.backend.api.http.request_metrics import counting
-from flashflow.backend.core.errors import FlashFlowError, PayloadTooLarge, Unauthorized, ValidationError
+from flashflow.backend.core.errors import FlashFlowError, Forbidden, PayloadTooLarge, Unauthorized, ValidationError
 
 API_PATH = "/api/"
 NOTHING_HERE = "There is nothing at this address."
@@ -79,6 +80,8 @@ class Router:
         self._keys = services.keys
         self._aliases = Aliases(())
         self._alias_routes: Sequence[AliasRoute] = ()
+        self._services = services
+        self._shapes = frozenset((endpoint.method, shape(endpoint.path)) for endpoint in endpoints)
         self._screens = screens
         self._exact: dict[str, Methods] = {path: {"GET": app, "HEAD": app} for path, app in documents.items()}
         patterns: dict[Pattern, Methods] = {}
@@ -146,15 +149,17 @@ class Router:
             return False
         fault: FlashFlowError
         try:
-            changed, replay = await rewritten(*found, scope, receive)
+            changed, replay = await rewritten(*found, self._shapes, scope, receive)
             app, _ = self._find(changed)
+            if found[0].admin:
+                authorize(self._services, headers_of(scope), "admin")
             if app is not None:
                 await app(changed, replay, send)
                 return True
             fault = ValidationError(f"This request stands for {changed['path']}, which is no route.")
         except Disconnected:
             return True
-        except (PayloadTooLarge, ValidationError) as error:
+        except (Forbidden, PayloadTooLarge, Unauthorized, ValidationError) as error:
             fault = error
         if isinstance(fault, ValidationError):
             try:
