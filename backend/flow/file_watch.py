@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,8 @@ class FileWatch:
         known = self._state.get(path)
         if known is not None and known[0] == signature and time.time_ns() - status.st_mtime_ns > _TICK_NS:
             return known
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its other end; loading refuses it
+            return signature, b""
         with open(path, "rb") as file:
             return signature, hashlib.sha256(file.read(MOST_BYTES)).digest()
 

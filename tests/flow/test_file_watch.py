@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flashflow.backend.flow.file_watch import FileWatch
+from flashflow.backend.flow.language.loader import load
 
 
 @pytest.fixture
@@ -81,3 +82,17 @@ def test_a_folder_in_place_of_a_file_is_read_as_one(tmp_path: Path) -> None:
     watch = FileWatch([tmp_path])
     assert watch.changed()
     assert not watch.changed()
+
+
+def test_a_pipe_and_a_loop_of_links_are_errors_of_the_project_and_stop_nothing(folder: Path, watch: FileWatch) -> None:
+    (folder / "a.flow").write_text("model A { id: integer primary }")
+    pipe = folder / "b.flow"
+    os.mkfifo(pipe)
+    assert watch.changed()
+    _, errors = load([folder])
+    assert [error.message for error in errors] == ["this is not a file"]
+    pipe.unlink()
+    pipe.symlink_to(pipe)
+    watch.changed()
+    _, errors = load([folder])
+    assert [error.message.partition(":")[0] for error in errors] == ["the file cannot be read"]

@@ -52,7 +52,7 @@ def _files(paths: Iterable[str | Path], errors: list[FlowError]) -> Iterator[Pat
         for file in _of_folder(path, errors) if path.is_dir() else _of_file(path, errors):
             try:
                 resolved = file.resolve()
-            except (OSError, ValueError):  # reading it names the reason
+            except (OSError, RuntimeError, ValueError):  # such as a loop of links; reading it names the reason
                 resolved = file
             if resolved not in seen:
                 seen.add(resolved)
