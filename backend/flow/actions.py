@@ -39,6 +39,8 @@ BATCH = 500
 MOST_ERRORS = 20
 """Errors that a result lists; the rest is counted."""
 
+_TRACK_TEXTS = ("user_id", "activity_type", "page_url", "referrer", "session_id", "activity_id")
+
 Trigger = Literal["page", "job"]
 
 
@@ -148,7 +150,7 @@ class ActionRun:
             self._unlisted += 1
 
     def _track(self, action: TrackActivity, scope: Mapping[str, Any]) -> None:
-        values = _texts(evaluate_all(action.fields, scope), ("user_id", "activity_type", "page_url", "referrer"))
+        values = _texts(evaluate_all(action.fields, scope), _TRACK_TEXTS)
         request = build(ActivityIn, **_given(values))
         activity = self.parts.activity
         answer = activity.store.run(activity.track_write(request, Origin(APP)))

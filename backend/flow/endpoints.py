@@ -45,5 +45,5 @@ def _defaults(endpoint: Endpoint, target: Alias) -> tuple[tuple[str, object], ..
 
 
 def _required(endpoint: Endpoint) -> tuple[str, ...]:
-    """Return the required fields of a path that is not built in: a built-in one has other forms, such as ``user_ids``."""
+    """Return the required fields of a path that is not built in; a built-in one has other forms, with ``user_ids``."""
     return tuple(field.name for field in (*endpoint.request, *endpoint.query_params) if field.required)

@@ -133,6 +133,13 @@ def test_an_action_that_fails_is_reported_and_does_not_stop_the_others(parts: Pa
     assert titles(parts, "ada") == ["Sent"]
 
 
+def test_the_number_of_a_row_is_an_id_of_an_activity(parts: Parts, flow: FlowProject) -> None:
+    action = track(7, 8, page_url=9, referrer=10, session_id=11, activity_id=12)
+    assert flow.run_actions([action, action], {}).tracked == 1  # the same id is recorded once
+    (one,) = parts.activity.list_activities(user_id="7").activities
+    assert (one.activity_type, one.page_url, one.referrer, one.session_id, one.id) == ("8", "9", "10", "11", "12")
+
+
 def test_a_large_group_is_sent_to_in_batches(parts: Parts, flow: FlowProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "BATCH", 3)
     for number in range(8):

@@ -166,6 +166,31 @@ def test_the_owner_is_notified_of_a_job_that_begins_to_fail(tmp_path: Path) -> N
         assert "activity_type" in message
 
 
+def test_a_job_goes_through_the_rows_of_a_model(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.flow"
+    file.write_text(
+        "model Lamp { id: integer primary name: string }\n"
+        "page Lamps { form add { model: Lamp } }\n"
+        "job Look { schedule: every_minute task: { lamps = data: all_lamps  for lamp in lamps {\n"
+        '  track_activity: { user_id: "job" activity_type: "seen" metadata: {name: lamp.name} }\n'
+        "} } }\n"
+    )
+    clock = StillClock()
+    with Backend(Config(me="owner", data_dir=tmp_path / "data", port=0), clock=clock) as backend:
+        assert backend.load_flow([file]) == ()
+        assert backend.flow is not None
+        (form,) = (one for one in elements(backend.flow.project.pages[0].elements) if isinstance(one, Form))
+        for name in ("Desk", "Floor"):
+            backend.flow.submit(form, {"name": name}, "owner")
+        clock.go(minutes=5)
+        assert eventually(backend.flow.run_due_jobs, what="the job") == ["Look"]
+
+        def seen() -> set[str]:
+            return {one.metadata["name"] for one in backend.activity.list_activities(user_id="job").activities}
+
+        assert eventually(lambda: seen() == {"Desk", "Floor"}, what="an activity for each row")
+
+
 @pytest.mark.parametrize("command", [["serve", "--no-ui", "--port", "0"], ["open"], []])
 def test_errors_at_the_start_are_shown_and_end_it(tmp_path: Path, command: list[str]) -> None:
     file = tmp_path / "bad.flow"

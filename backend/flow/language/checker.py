@@ -55,6 +55,8 @@ D = TypeVar("D", bound=Declaration)
 USER_MODEL = "User"
 """Model whose fields ``current_user`` has too."""
 _USER: Columns = {"id": False, "name": False, "role": False}
+_PAGE_NAMES = frozenset({"current_user", "now", "row"})
+"""Names on every page; in the actions of a row its model's name stands beside them."""
 _DEEP_TYPES = frozenset({"json", "object"})
 
 
@@ -83,17 +85,18 @@ class _Checker:
     def run(self) -> tuple[Project, list[FlowError]]:
         models = self._unique(Model, lambda one: one.name, "model")
         self._models = {model.name: model for model in models}
-        self._distinct(models, lambda one: one.singular, "model", lambda one: f"data source “all_{one.plural}”")
+        self._distinct(models, lambda one: one.plural, "model", lambda one: f"data source “all_{one.plural}”")
         for model in models:
             self._references(model)
+            if model.singular in _PAGE_NAMES:
+                self._fail(model.place, f"a row of {model.name} would hide “{model.singular}”", "Rename the model.")
         pages = [self._page(page) for page in self._unique(Page, lambda one: one.name, "page")]
         self._distinct(pages, lambda one: one.route, "page", lambda one: f"route “{one.route}”")
         endpoints = self._unique(Endpoint, lambda one: one.name, "endpoint")
         self._distinct(endpoints, _path_key, "endpoint", lambda one: f"{one.method} {one.path}")
         jobs = self._unique(Job, lambda one: one.name, "job")
         self._admin = True
-        for job in jobs:
-            self._actions(job.actions, {"now": {}}, in_job=True)
+        jobs = [replace(job, actions=self._actions(job.actions, {"now": {}}, in_job=True)) for job in jobs]
         project = Project(
             files=tuple(self._files), models=tuple(models), pages=tuple(pages),
             endpoints=tuple(self._endpoints(endpoints)), jobs=tuple(jobs),
@@ -200,8 +203,8 @@ class _Checker:
         shown = table.columns or tuple(columns)
         if table.sort is not None and table.sort.column not in columns:
             self._no_column(table, data, table.sort.column, columns)
-        self._actions(table.on_row_click, {**scope, **self._row_scope(data)}, in_job=False)
-        return replace(table, data=data, columns=shown)
+        actions = self._actions(table.on_row_click, {**scope, **self._row_scope(data)}, in_job=False)
+        return replace(table, data=data, columns=shown, on_row_click=actions)
 
     def _chart(self, chart: Chart, scope: Scope) -> Chart:
         data, columns = self._source(chart.data, scope)
@@ -244,8 +247,8 @@ class _Checker:
             if field.required and field.default is None and field.name in own and field.name not in shown:
                 hint = "Add it to `fields`, or give it a default in the model."
                 self._fail(form.place, f"the form lacks “{field.name}”, which the model requires", hint)
-        self._actions(form.on_submit, {**scope, f"new_{model.singular}": _parts(model)}, in_job=False)
-        return replace(form, fields=shown)
+        actions = self._actions(form.on_submit, {**scope, f"new_{model.singular}": _parts(model)}, in_job=False)
+        return replace(form, fields=shown, on_submit=actions)
 
     # --- data sources ---------------------------------------------------------------------------------------------
 
@@ -316,23 +319,28 @@ class _Checker:
 
     # --- actions and expressions ----------------------------------------------------------------------------------
 
-    def _actions(self, actions: Sequence[Action], scope: Scope, *, in_job: bool) -> None:
-        for action in actions:
-            match action:
-                case TrackActivity(fields=fields):
-                    self._fields(fields, scope)
-                case SendNotification(to=to, fields=fields):
-                    self._fields(fields, scope)
-                    if not isinstance(to, str):
-                        self._expression(to, scope)
-                case ForEach(variable=variable, data=data, actions=inner):
-                    data, columns = self._source(data, scope, in_job=in_job)
-                    if variable in scope:
-                        self._fail(action.place, f"“{variable}” has a value already", "Use another name.")
-                    if columns is not None:
-                        self._actions(inner, {**scope, variable: self._row_scope(data)["row"]}, in_job=in_job)
-                case SendScheduled():
-                    pass
+    def _actions(self, actions: Sequence[Action], scope: Scope, *, in_job: bool) -> tuple[Action, ...]:
+        """Check actions; return them with the models of their data sources."""
+        return tuple(self._action(action, scope, in_job) for action in actions)
+
+    def _action(self, action: Action, scope: Scope, in_job: bool) -> Action:
+        match action:
+            case TrackActivity(fields=fields):
+                self._fields(fields, scope)
+            case SendNotification(to=to, fields=fields):
+                self._fields(fields, scope)
+                if not isinstance(to, str):
+                    self._expression(to, scope)
+            case ForEach(variable=variable, data=data, actions=inner):
+                data, columns = self._source(data, scope, in_job=in_job)
+                if variable in scope:
+                    self._fail(action.place, f"“{variable}” has a value already", "Use another name.")
+                if columns is not None:
+                    inner = self._actions(inner, {**scope, variable: self._row_scope(data)["row"]}, in_job=in_job)
+                return replace(action, data=data, actions=inner)
+            case SendScheduled():
+                pass
+        return action
 
     def _fields(self, fields: Iterable[tuple[str, Expression]], scope: Scope) -> None:
         for _, value in fields:
