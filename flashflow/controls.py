@@ -1,8 +1,8 @@
 """FlashFlow's controls for any Flet app: a live notification bell, and the notification settings of a user.
 
-    from flashflow.controls import NotificationBell, connect
+    from flashflow.controls import NotificationBell
 
-    page.appbar = ft.AppBar(actions=[NotificationBell(source=connect().inbox("ada"))])
+    page.appbar = ft.AppBar(actions=[NotificationBell(user_id="ada")])
 
 Importing this module loads Flet and nothing of FlashFlow's backend.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flashflow.client import Client
-from flashflow.views.controls.http_sources import HttpConnection
+from flashflow.views.controls.http_sources import HttpConnection, local_connection
 from flashflow.views.controls.notification_bell import NotificationBell
 from flashflow.views.controls.notification_settings import NotificationSettings, PreferenceChange
 from flashflow.views.controls.protocols import InboxSource, PreferenceSource
@@ -40,7 +40,7 @@ def connect(client: Client | None = None) -> HttpConnection:
     Without ``client`` they use the FlashFlow of this machine and its local key, or ``FLASHFLOW_URL`` and
     ``FLASHFLOW_KEY``. Keep the connection: all its controls share one event stream.
     """
-    return HttpConnection(client or Client(app="controls"))
+    return HttpConnection(client) if client else local_connection()
 
 
 def in_process(notifications: NotificationService) -> InProcess:

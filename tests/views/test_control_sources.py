@@ -13,7 +13,14 @@ import pytest
 
 from flashflow.backend import NotificationService
 from flashflow.client import Client, Refused
-from flashflow.controls import InboxSource, NotificationBell, PreferenceSource, connect, in_process
+from flashflow.controls import (
+    InboxSource,
+    NotificationBell,
+    NotificationSettings,
+    PreferenceSource,
+    connect,
+    in_process,
+)
 from flashflow.views.controls import http_sources
 from tests.support.server_process import ServerProcess, serving
 
@@ -191,3 +198,21 @@ async def test_controls_refresh_now_and_then_without_an_event(
     await asyncio.wait_for(heard.get(), 10)
     end()
     client.close()
+
+
+@pytest.mark.parametrize("control", [NotificationBell, NotificationSettings])
+async def test_a_control_needs_no_more_than_a_user(
+    control: type[NotificationBell | NotificationSettings],
+    server: ServerProcess,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FLASHFLOW_DATA_DIR", str(server.data_dir))
+    http_sources.local_connection.cache_clear()
+    shown = control(user_id="ada")
+    assert control(user_id="eve")._source._connection is shown._source._connection  # type: ignore[union-attr]
+    await shown.refresh()
+    assert shown._error is None
+    http_sources.local_connection()._client.close()
+    http_sources.local_connection.cache_clear()
+    with pytest.raises(ValueError, match="Give the control a source or a user_id"):
+        control()

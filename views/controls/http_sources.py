@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -100,6 +101,19 @@ class HttpConnection:
                 log.warning("The event stream ended: %s", error)
                 self.announce(None)
                 self._closed.wait(POLL_S if isinstance(error, Refused) else RETRY_S)
+
+
+@cache
+def local_connection() -> HttpConnection:
+    """Return the connection of controls without a source: one for the process."""
+    return HttpConnection(Client(app="controls"))
+
+
+def named_user(user_id: str | None) -> str:
+    """Return the user of a control without a source. Raises ValueError where there is none."""
+    if not user_id:
+        raise ValueError("Give the control a source or a user_id.")
+    return user_id
 
 
 class _Listener:

@@ -10,6 +10,7 @@ import flet as ft
 
 from flashflow.views.controls.badge import Badge, bell_name
 from flashflow.views.controls.buttons import named_button, on_press
+from flashflow.views.controls.http_sources import local_connection, named_user
 from flashflow.views.controls.layout import column, flow, hairline
 from flashflow.views.controls.notification_row import notification_row
 from flashflow.views.controls.protocols import Inbox, InboxNotification, InboxSource
@@ -27,7 +28,8 @@ MARGIN = 8
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class NotificationBell(LiveControl):
-    """A bell button with a badge and a panel, live from ``source``.
+    """A bell button with a badge and a panel, live from ``source``. Without one, from the FlashFlow of this machine
+    over HTTP, for ``user_id``.
 
     ``open_notification`` is called with the id of the selected notification, ``open_all`` when "View all" is pressed
     (without it there is no such button). ``on_open`` is called when the panel opens, ``on_mark_read`` with the ids that
@@ -35,7 +37,8 @@ class NotificationBell(LiveControl):
     ``texts`` translates (flashflow.controls.TEXTS).
     """
 
-    source: InboxSource = field(metadata={"skip": True})
+    source: InboxSource | None = field(default=None, metadata={"skip": True})
+    user_id: str | None = field(default=None, metadata={"skip": True})
     open_notification: Callable[[str], Awaitable[None]] | None = field(default=None, metadata={"skip": True})
     open_all: Callable[[], Awaitable[None]] | None = field(default=None, metadata={"skip": True})
     on_open: Callable[[], Awaitable[None] | None] | None = field(default=None, metadata={"skip": True})
@@ -48,6 +51,7 @@ class NotificationBell(LiveControl):
     def init(self) -> None:
         super().init()
         self._t = Translation(self.texts)
+        self._source = self.source or local_connection().inbox(named_user(self.user_id))
         self._inbox = Inbox()
         self._undo: Sequence[str] = ()
         self._panel: ft.AlertDialog | None = None
@@ -59,7 +63,7 @@ class NotificationBell(LiveControl):
         self._draw()
 
     def subscribe(self) -> Callable[[], None]:
-        return self.source.subscribe(self.request_refresh)
+        return self._source.subscribe(self.request_refresh)
 
     @property
     def unread(self) -> int:
@@ -78,7 +82,7 @@ class NotificationBell(LiveControl):
 
     async def refresh(self) -> None:
         """Read the source and show its state."""
-        read = await self.attempt(lambda: self.source.newest(NEWEST), self._t("The inbox could not be read"))
+        read = await self.attempt(lambda: self._source.newest(NEWEST), self._t("The inbox could not be read"))
         unread, self._inbox = self._inbox.unread, read or self._inbox
         self._draw()
         self.redraw()
@@ -163,11 +167,11 @@ class NotificationBell(LiveControl):
 
     async def start_do_not_disturb(self, _: object = None) -> None:
         """Turn do not disturb on for one hour."""
-        await self._do(lambda: self.source.set_do_not_disturb(60))
+        await self._do(lambda: self._source.set_do_not_disturb(60))
 
     async def end_do_not_disturb(self, _: object = None) -> None:
         """Turn do not disturb off."""
-        await self._do(lambda: self.source.set_do_not_disturb(None))
+        await self._do(lambda: self._source.set_do_not_disturb(None))
 
     async def mark_all(self, _: object = None) -> None:
         """Mark all notifications read; ``undo`` is offered until the panel closes."""
@@ -176,12 +180,12 @@ class NotificationBell(LiveControl):
             await call(self.on_mark_read, self._undo)
 
     def _mark_all(self) -> None:
-        self._undo = self.source.mark_all_read()
+        self._undo = self._source.mark_all_read()
 
     async def undo(self, _: object = None) -> None:
         """Undo the last "Mark all read"."""
         ids, self._undo = self._undo, ()
-        await self._do(lambda: self.source.mark_unread(ids))
+        await self._do(lambda: self._source.mark_unread(ids))
 
     async def _do(self, action: Callable[[], object]) -> None:
         await self.attempt(action, self._t("The change could not be saved"))
@@ -192,7 +196,7 @@ class NotificationBell(LiveControl):
         if self.open_notification is not None:
             await self.open_notification(notification.id)
         if notification.inbox == "unread":
-            await self._do(lambda: self.source.mark_read(notification.id))
+            await self._do(lambda: self._source.mark_read(notification.id))
             if self._error is None:
                 await call(self.on_mark_read, (notification.id,))
 

@@ -11,6 +11,7 @@ import flet as ft
 from flashflow.views.controls.buttons import on_press, on_switch
 from flashflow.views.controls.digest_menu import digest_menu
 from flashflow.views.controls.formatting import one_line
+from flashflow.views.controls.http_sources import local_connection, named_user
 from flashflow.views.controls.layout import card, column, growing, hairline
 from flashflow.views.controls.protocols import Matrix, PreferenceSource, TypeRow
 from flashflow.views.controls.refresher import LiveControl, call
@@ -61,14 +62,16 @@ def is_on_for_all(matrix: Matrix, channel: str) -> bool:
 
 @ft.control(kw_only=True, isolated=True)  # type: ignore[arg-type]  # Flet's overload leaves its T unbound
 class NotificationSettings(LiveControl):
-    """Switches for every type and channel, live from ``source``: a table if it fits, else one card per type.
+    """Switches for every type and channel, live from ``source``: a table if it fits, else one card per type. Without
+    ``source``, from the FlashFlow of this machine over HTTP, for ``user_id``.
 
     ``labels`` gives the channels' labels and their order; the matrix gives the channels. ``wide`` selects the layout
     until the width is known. ``on_change`` is called with each saved change and may be asynchronous. ``texts``
     translates (flashflow.controls.TEXTS).
     """
 
-    source: PreferenceSource = field(metadata={"skip": True})
+    source: PreferenceSource | None = field(default=None, metadata={"skip": True})
+    user_id: str | None = field(default=None, metadata={"skip": True})
     labels: Mapping[str, str] = field(default_factory=lambda: CHANNEL_LABELS, metadata={"skip": True})
     wide: bool = field(default=False, metadata={"skip": True})
     on_change: Callable[[PreferenceChange], Awaitable[None] | None] | None = field(
@@ -79,6 +82,7 @@ class NotificationSettings(LiveControl):
     def init(self) -> None:
         super().init()
         self._t = Translation(self.texts)
+        self._source = self.source or local_connection().preferences(named_user(self.user_id))
         self._matrix: Matrix | None = None
         self._width = 0.0
         self._channels: Mapping[str, str] = self.labels
@@ -87,29 +91,29 @@ class NotificationSettings(LiveControl):
         self.content = self._shown
 
     def subscribe(self) -> Callable[[], None]:
-        return self.source.subscribe(self.request_refresh)
+        return self._source.subscribe(self.request_refresh)
 
     async def refresh(self) -> None:
         """Read the source and show its state."""
         self._matrix = (
-            await self.attempt(self.source.matrix, self._t("The preferences could not be read")) or self._matrix
+            await self.attempt(self._source.matrix, self._t("The preferences could not be read")) or self._matrix
         )
         self._show()
 
     async def choose(self, notification_type: str, channel: str, enabled: bool) -> None:
         """Save a preference; the switch changes when the source reports the change."""
         change = PreferenceChange(notification_type, channel, enabled)
-        await self._keep(lambda: self.source.set_preference(notification_type, channel, enabled), change)
+        await self._keep(lambda: self._source.set_preference(notification_type, channel, enabled), change)
 
     async def choose_digest(self, notification_type: str, frequency: str | None, at: str | None) -> None:
         """Save a digest setting; a ``frequency`` of None resets it to the default."""
         change = PreferenceChange(notification_type, "digest", f"{frequency} {at}" if at and frequency else frequency)
-        await self._keep(lambda: self.source.set_digest(notification_type, frequency, at), change)
+        await self._keep(lambda: self._source.set_digest(notification_type, frequency, at), change)
 
     async def mark_critical(self, notification_type: str, critical: bool) -> None:
         """Save whether a type is critical and passes quiet hours."""
         change = PreferenceChange(notification_type, "critical", critical)
-        await self._keep(lambda: self.source.set_critical(notification_type, critical), change)
+        await self._keep(lambda: self._source.set_critical(notification_type, critical), change)
 
     async def _keep(self, save: Callable[[], object], change: PreferenceChange) -> None:
         await self.attempt(save, self._t("The preference could not be saved"))
