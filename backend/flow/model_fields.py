@@ -23,6 +23,9 @@ LONGEST_ROW = 256 * 1024
 """Characters of a row's JSON."""
 _LARGEST = 2**63
 _EMAIL = re.compile(r"[^\s@\x00-\x1f\x7f]+@[^\s@\x00-\x1f\x7f]+")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME = re.compile(r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?")
 _URL = re.compile(r"https?://[^\s\x00-\x1f\x7f]+")
 
 
@@ -90,14 +93,14 @@ def _boolean(text: str) -> bool:
 
 
 def _integer(text: str) -> int:
-    if len(text) > 20:
+    if len(text) > 20 or not _INTEGER.fullmatch(text):
         raise ValueError(text)
     return int(text)
 
 
 _FROM_TEXT: Mapping[FieldType, Callable[[str], Any]] = {
     "integer": _integer,
-    "decimal": lambda text: _integer(text) if re.fullmatch(r"[+-]?\d+", text) else float(text.replace("_", "x")),
+    "decimal": lambda text: _integer(text) if _INTEGER.fullmatch(text) else float(text.replace("_", "x")),
     "boolean": _boolean,
     "json": json.loads,
     "object": json.loads,
@@ -105,8 +108,8 @@ _FROM_TEXT: Mapping[FieldType, Callable[[str], Any]] = {
 }
 
 
-def _is_text(most: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and len(value) <= most and "\0" not in value
+def _is_text(most: int, without: str = "\0") -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and len(value) <= most and not any(one in value for one in without)
 
 
 def _is_integer(value: Any) -> bool:
@@ -119,6 +122,15 @@ def _is_number(value: Any) -> bool:
 
 def _matches(pattern: re.Pattern[str], most: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and len(value) <= most and pattern.fullmatch(value) is not None
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value has a JSON form that is read back unchanged: NaN and the infinities have none."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parses(parse: Callable[[str], object], most: int = 64) -> Callable[[Any], bool]:
@@ -134,7 +146,21 @@ def _parses(parse: Callable[[str], object], most: int = 64) -> Callable[[Any], b
     return parses
 
 
+def _date(text: str) -> date:
+    """Parse one of the forms that ISO 8601 has, so that days can be compared and sorted as texts."""
+    if not _DATE.fullmatch(text):
+        raise ValueError(text)
+    return date.fromisoformat(text)
+
+
+def _time(text: str) -> time:
+    if not _TIME.fullmatch(text):
+        raise ValueError(text)
+    return time.fromisoformat(text)
+
+
 def _timestamp(text: str) -> int:
+    _date(text[:10])
     value = datetime.fromisoformat(text)
     if value.tzinfo is None:
         raise ValueError(text)
@@ -146,18 +172,18 @@ _TYPES: Mapping[FieldType, tuple[str, Callable[[Any], bool]]] = {
     "integer": ("a whole number", _is_integer),
     "decimal": ("a number", _is_number),
     "boolean": ("true or false", lambda value: isinstance(value, bool)),
-    "string": (f"a text of {LONGEST_STRING:,} characters at most", _is_text(LONGEST_STRING)),
+    "string": (f"a text of one line, of {LONGEST_STRING:,} characters at most", _is_text(LONGEST_STRING, "\0\n\r")),
     "text": (f"a text of {LONGEST_TEXT:,} characters at most", _is_text(LONGEST_TEXT)),
     "timestamp": _TIMESTAMP,
     "datetime": _TIMESTAMP,
-    "date": ("a date, like 2026-11-22", _parses(date.fromisoformat)),
-    "time": ("a time of day, like 10:15", _parses(time.fromisoformat)),
+    "date": ("a date, like 2026-11-22", _parses(_date)),
+    "time": ("a time of day, like 10:15", _parses(_time)),
     "email": ("an e-mail address", _matches(_EMAIL, 254)),
     "url": ("an http or https address", _matches(_URL, 2_048)),
     "uuid": ("a UUID", _parses(UUID)),
-    "json": ("JSON", lambda value: True),
-    "object": ("an object", lambda value: isinstance(value, dict)),
-    "array": ("a list", lambda value: isinstance(value, list)),
+    "json": ("JSON", _is_json),
+    "object": ("an object", lambda value: isinstance(value, dict) and _is_json(value)),
+    "array": ("a list", lambda value: isinstance(value, list) and _is_json(value)),
     "reference": (
         "the id of a row: a text or a whole number", lambda value: _is_integer(value) or _is_text(255)(value),
     ),
