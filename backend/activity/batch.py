@@ -6,10 +6,11 @@ import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from flashflow.backend.core.clock import to_ms
 from flashflow.backend.core.errors import Conflict, FieldError, FlashFlowError, ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import BatchResult, RejectedRow, Tracked
 from flashflow.backend.store.activity.activities import NewActivity
 

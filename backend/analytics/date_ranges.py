@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from flashflow.backend.core.clock import HOUR_MS, to_datetime
 from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import LocalTime, to_date, to_day
 from flashflow.backend.schemas.analytics import Metric, Number, Period
 from flashflow.backend.store.analytics.totals import Cut

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
 import msgspec
@@ -25,6 +25,7 @@ from flashflow.backend.cli.server_connection import Server, running
 from flashflow.backend.core.clock import SystemClock
 from flashflow.backend.core.config import ACTIVITY_FILE, NOTIFICATION_FILE, Config
 from flashflow.backend.core.errors import FlashFlowError, StorageError, ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import workspace_zone
 from flashflow.backend.data.formats import Format, What, format_of, unguarded
 from flashflow.backend.data.import_activities import ImportedActivityIn, decode_activity, import_activities_write

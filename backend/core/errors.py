@@ -23,7 +23,9 @@ FlashFlowError
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
+
+from flashflow.backend.core.named_tuple import NamedTuple
 
 
 class FieldError(NamedTuple):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.private_files import write_private
 
 INSTANCE_FILE = "server.json"

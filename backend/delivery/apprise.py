@@ -12,11 +12,12 @@ import logging
 import re
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.deadline import DeadlineCalls, Reason
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.delivery.net.text import cut, lines, one_line
 from flashflow.backend.domain.channel import BaseChannel, Permanent, Transient, accepted
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Outcome

@@ -18,10 +18,11 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from flashflow.backend.core.clock import Clock
 from flashflow.backend.core.errors import FlashFlowError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.delivery.route_queue import RouteQueue
 from flashflow.backend.domain.delivery_messages import AttemptResult, Claimed, NextStep
 

@@ -11,11 +11,11 @@ the next stage starts at once; the inbox does not count as one where another cha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import msgspec
 
 from flashflow.backend.core.clock import MINUTE_MS
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.preferences import Choices, may_use
 from flashflow.backend.domain.quiet_hours import Digest, QuietHours
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
 from flashflow.backend.core.errors import FieldError, ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 
 LONGEST_URL = 2_000
 

@@ -6,10 +6,11 @@ Times are milliseconds since 1970; days and times of day are those of the worksp
 from __future__ import annotations
 
 from datetime import time, timedelta
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from flashflow.backend.core.clock import to_ms
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import at_wall, local_time
 from flashflow.backend.schemas.rules import AlertIn
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from flashflow.backend.core.named_tuple import NamedTuple
 
 Choices = Mapping[tuple[str, str], bool]
 """A user's choices: (notification type, channel) → allowed. ``*`` stands for every type or channel,

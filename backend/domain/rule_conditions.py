@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.rules import ORDERED, QUOTED_KEY, WhereIn
 
 _QUOTED = re.compile(rf"(?P<key>{QUOTED_KEY})(\.|\Z)")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import insort
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from flashflow.backend.core.clock import DAY_MS, MINUTE_MS
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import local_time
 from flashflow.backend.schemas.rules import OnIn
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -18,6 +18,7 @@ from flashflow.backend.core.clock import Clock, rfc3339_of
 from flashflow.backend.core.encoding import decode_cursor, encode_cursor, to_json
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import Forbidden, NotFound, ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import DAYS, LocalTime, is_zone, to_date, to_day, zone_of
 from flashflow.backend.flow.language.data_sources import SOURCES, Source, Unit, columns_of
 from flashflow.backend.flow.language.declarations import DataSource, Model, Project, Sort

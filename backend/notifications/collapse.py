@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from flashflow.backend.core.clock import IdMaker
 from flashflow.backend.core.encoding import decode_id
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.delivery_messages import overall
 from flashflow.backend.domain.delivery_policy import Decision
 from flashflow.backend.schemas.records import Decided, Sent

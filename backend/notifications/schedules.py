@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -18,6 +18,7 @@ from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import from_object, to_json
 from flashflow.backend.core.error_collector import ErrorCollector, inside
 from flashflow.backend.core.errors import Conflict, Erased, FlashFlowError, NotFound, ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.recurrence import DAYS, Recurrence, check, next_after, zone_named
 from flashflow.backend.notifications.orders import BuildOrder, Order
 from flashflow.backend.notifications.send import DryRun, SendOrders

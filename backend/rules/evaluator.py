@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -19,6 +19,7 @@ from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.clock import MINUTE_MS
 from flashflow.backend.core.errors import Erased, FlashFlowError, ValidationError
 from flashflow.backend.core.events import Event
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.metric_alerts import Metrics, Reading, is_breached, is_due, read
 from flashflow.backend.domain.rule_conditions import ActivityFacts, Condition, conditions_of
 from flashflow.backend.domain.rule_firing import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -13,6 +13,7 @@ from flashflow.backend.activity.service import UserActivityService
 from flashflow.backend.core.error_collector import ErrorCollector, inside
 from flashflow.backend.core.errors import Conflict, NotFound, ValidationError
 from flashflow.backend.core.events import Event
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.metric_alerts import Metrics
 from flashflow.backend.notifications.send import SendOrders
 from flashflow.backend.notifications.service import NotificationService

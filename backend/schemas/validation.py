@@ -11,13 +11,14 @@ import types
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from functools import cache, lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from flashflow.backend.core.error_collector import sentence
 from flashflow.backend.core.errors import FieldError, ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 
 T = TypeVar("T")
 

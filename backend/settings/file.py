@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from flashflow.backend.core.errors import Conflict, StorageError, ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.private_files import write_private
 from flashflow.backend.settings.keyring import PendingSecrets, SecretStore, SecretsUnavailable
 from flashflow.backend.settings.model import Settings, secret_fields

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import NamedTuple
 
 from peewee import SQL, Expression, Select, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.models import UserSession
 from flashflow.backend.store.engine.database import Store

@@ -6,11 +6,12 @@ import sqlite3
 import timeit
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from peewee import EXCLUDED, BooleanField, TextField
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.models import (
     BaseModel,
     IdField,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
@@ -14,6 +14,7 @@ from flashflow.backend.api.framework.request_body import headers_of, read_body
 from flashflow.backend.core.encoding import encode_json
 from flashflow.backend.core.error_collector import ErrorCollector
 from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 
 PREFERENCES = "/api/notifications/preferences"
 """Route whose ``preferences`` are a list; those of an alias may be an object."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from flashflow.backend.api.framework.serializers import activity_row_json, notification_row_json, to_json_types
 from flashflow.backend.core.events import Bus, Event
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.data.formats import line_safe
 from flashflow.backend.store.activity.activities import ACTIVITY_SEQS, activities_after, sessions_after
 from flashflow.backend.store.activity.session_table import SESSION_REVISIONS, to_session

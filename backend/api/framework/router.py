@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,6 +21,7 @@ from flashflow.backend.api.framework.responses import ApiResponse, refusal, resp
 from flashflow.backend.api.http.problem_json import problem_bytes
 from flashflow.backend.api.http.request_metrics import counting
 from flashflow.backend.core.errors import FlashFlowError, Forbidden, PayloadTooLarge, Unauthorized, ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 
 API_PATH = "/api/"
 NOTHING_HERE = "There is nothing at this address."

@@ -12,11 +12,12 @@ import asyncio
 import re
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
 from flashflow.backend.api.http.connection_limits import ConnectionWatch, Limits, Peer
 from flashflow.backend.api.http.problem_json import MEDIA_TYPE, problem_bytes, raw_response
+from flashflow.backend.core.named_tuple import NamedTuple
 
 BODY_BYTES = 1024 * 1024
 """Bytes of a request's body."""

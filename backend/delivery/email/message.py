@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from email.utils import format_datetime
 from functools import lru_cache
 from html import escape
-from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.delivery.net.text import printable
 from flashflow.backend.domain.delivery_messages import DeliveryMessage, Link
 

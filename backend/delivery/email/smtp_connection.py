@@ -16,8 +16,9 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.delivery.email.message import Address
 from flashflow.backend.delivery.email.timeouts import CHECK_S, SLOW_S, Deadline, Overdue, Timeouts
 from flashflow.backend.delivery.net.sockets import connect, stopping

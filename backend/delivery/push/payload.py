@@ -7,10 +7,11 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.delivery.net.text import ELLIPSIS, lines, one_line
 from flashflow.backend.domain.channel import Permanent
 from flashflow.backend.domain.delivery_messages import DeliveryMessage

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.flow.language.declarations import (
     Constant,
     Expression,

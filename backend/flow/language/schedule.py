@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from flashflow.backend.core.clock import HOUR_MS, MINUTE_MS, to_ms
 from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import local_time
 from flashflow.backend.schemas.requests import WEEK_MINUTES
 

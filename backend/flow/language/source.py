@@ -8,8 +8,8 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.flow.language.errors import FlowError, Place
 from flashflow.backend.flow.language.vocabulary import DECLARATIONS
 

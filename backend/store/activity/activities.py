@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from peewee import Tuple
@@ -21,6 +21,7 @@ from flashflow.backend.core.encoding import (
 )
 from flashflow.backend.core.errors import Conflict, FlashFlowError
 from flashflow.backend.core.events import Event
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import Activity, ActivityPage, SessionPage, Tracked
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.models import UserActivity, UserSession

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from peewee import SQL, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.rule_conditions import ActivityFacts
 from flashflow.backend.store.activity.models import UserActivity, UserSession
 from flashflow.backend.store.activity.user_index import activity_columns

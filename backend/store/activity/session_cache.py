@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.activity.session_rollup import Counted
 from flashflow.backend.store.activity.session_timeout import IDLE_MS, LONGEST_MS

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from flashflow.backend.core.encoding import encode_address, from_object
 from flashflow.backend.core.errors import Conflict, FlashFlowError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import Tracked
 from flashflow.backend.store.activity import activities, user_index
 from flashflow.backend.store.activity.models import UserSession

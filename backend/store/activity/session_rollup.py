@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from peewee import EXCLUDED, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.statement import Statement, slot, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.rollups.models import RollupState, SessionDay

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from peewee import Case
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import decode_address, decode_id, encode_id, from_list, from_object, to_json
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import Session
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.models import UserSession

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from peewee import SQL, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.models import UserActivity, UserSession
 from flashflow.backend.store.activity.session_cache import OpenSession, SessionCache

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import EXCLUDED, JOIN, SQL, Case, ColumnBase, Select, Table, Value, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.activity.models import UserActivity, UserAnalytics, UserSession
 from flashflow.backend.store.engine.statement import Statement, TextStatement, by_index, columns, listed, slot, slots

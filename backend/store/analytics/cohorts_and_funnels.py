@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from peewee import JOIN, SQL, Expression, Select, fn
 
 from flashflow.backend.core.clock import DAY_MS
 from flashflow.backend.core.encoding import to_json
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.analytics.totals import Slice
 from flashflow.backend.store.engine.statement import Statement, TextStatement, slot, variants
 from flashflow.backend.store.rollups.models import ActiveDay, CohortDay, UserDay, UserKey, UserSpan

@@ -8,11 +8,12 @@ within 7 days), I (with a key activity), F (active days / 28) and A (key activit
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import SQL, fn
 
 from flashflow.backend.core.encoding import to_json
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.session_table import LIVE_PAGES

@@ -9,11 +9,11 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 from peewee import SQL, fn
 
 from flashflow.backend.core.encoding import to_json
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.engine.statement import Statement, TextStatement, slot, slots
 from flashflow.backend.store.engine.writer import Tx

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from peewee import Value, fn
 
 from flashflow.backend.core.events import Event
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.analytics import ActivityType
 from flashflow.backend.store.activity import session_rollup, user_index
 from flashflow.backend.store.activity.models import KeyRecount, UserSession

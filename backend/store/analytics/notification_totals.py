@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
 
 from peewee import Case, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.statement import Statement, any_or_same, slot
 from flashflow.backend.store.notifications.models import Notification
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import SQL, Select, fn
 
 from flashflow.backend.core.clock import rfc3339
 from flashflow.backend.core.errors import ValidationError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.activity.models import UserActivity, UserSession
 from flashflow.backend.store.analytics.verify import ALL_DAYS, LOCAL_TABLES, SPANS, Table, create_like, fill_checking

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import OP, SQL, Expression, Select, SelectBase, Table, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.activity.models import UserActivity, UserSession
 from flashflow.backend.store.activity.session_rollup import ENGAGED
 from flashflow.backend.store.activity.session_table import LIVE_PAGES

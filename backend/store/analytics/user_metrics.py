@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from peewee import SQL, fn
 
 from flashflow.backend.core.clock import DAY_MS, to_datetime
 from flashflow.backend.core.encoding import to_json
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import NameCount, UserAnalytics
 from flashflow.backend.store.activity import models, user_index
 from flashflow.backend.store.activity.models import UserActivity, UserSession

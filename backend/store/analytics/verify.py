@@ -11,11 +11,12 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import SQL, fn
 
 from flashflow.backend.core.clock import DAY_MS
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.store.activity.models import ActivityByUser, ActivityPartition, UserActivity

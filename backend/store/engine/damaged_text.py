@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 from peewee import SQL, Select, fn
 
 from flashflow.backend.core.encoding import DAMAGED, decode_text, encode_json, from_object
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import Channel, DeliveryStatus, Inbox, NotificationStatus, Priority
 from flashflow.backend.store.engine.database import BUSY_TIMEOUT_S
 from flashflow.backend.store.engine.models import DamagedRow

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import ColumnBase, Field, Query, Select, Table, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.models import BaseModel, HighestRevision
 from flashflow.backend.store.engine.statement import Statement
 

@@ -6,11 +6,12 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from peewee import SchemaManager, SqliteDatabase
 from peewee import Table as Source
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.models import BaseModel
 from flashflow.backend.store.engine.statement import Statement, TextStatement
 

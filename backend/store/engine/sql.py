@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
+
+from flashflow.backend.core.named_tuple import NamedTuple
 
 SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
 """Rows in one statement: few different texts, so that SQLite's statement cache has all of them."""

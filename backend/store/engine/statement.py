@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
-from typing import Any, ForwardRef, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from peewee import (
     SQL,
@@ -32,6 +32,7 @@ from peewee import (
 )
 
 from flashflow.backend.core.encoding import to_json
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.sql import execute_rows, take
 
 Row = TypeVar("Row")
@@ -175,7 +176,7 @@ class _Statement(Generic[Row]):
         decoders = [convert for _, convert in compiled.columns]
         for place, field in enumerate(fields[: len(decoders)]):
             # SQLite has no booleans: a condition is 0 or 1.
-            if decoders[place] is None and row.__annotations__[field] in (bool, ForwardRef("bool")):
+            if decoders[place] is None and row.__annotations__[field] in (bool, "bool"):
                 decoders[place] = bool
         converters = [(place, convert) for place, convert in enumerate(decoders) if convert is not None]
         if not converters:

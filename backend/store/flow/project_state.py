@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import NamedTuple
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.statement import Statement, among, columns, slot, slots, upsert
 from flashflow.backend.store.engine.write_command import Tx
 from flashflow.backend.store.flow.models import FlowDeclaration, FlowJob

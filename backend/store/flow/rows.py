@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import Value, fn
 
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.core.errors import Conflict
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.statement import Statement, columns, slot, slots, variants
 from flashflow.backend.store.engine.write_command import Tx
 from flashflow.backend.store.flow.models import FlowRow, FlowUniqueValue

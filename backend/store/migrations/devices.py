@@ -7,8 +7,10 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
+
+from flashflow.backend.core.named_tuple import NamedTuple
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)={0,2}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.numbers import next_number
 from flashflow.backend.store.engine.statement import Statement, columns, slot, slots
 from flashflow.backend.store.notifications import models

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import JOIN, SQL, Select, fn
 
 from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import Attempt, Delivery, DeliveryStatus, Record
 from flashflow.backend.store.engine.statement import Statement, among, any_or_same, columns, same, slot
 from flashflow.backend.store.notifications import models

@@ -7,12 +7,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import JOIN, Select
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import from_strings, to_json
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import DAYS, is_zone
 from flashflow.backend.domain.quiet_hours import Digest, QuietHours
 from flashflow.backend.schemas.records import Record

@@ -18,13 +18,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import JOIN, SQL, Case, ModelSelect, Query, fn
 
 from flashflow.backend.core.clock import IdMaker
 from flashflow.backend.core.encoding import decode_id, encode_id
 from flashflow.backend.core.events import Event
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.delivery_messages import AttemptResult, Outcome, overall
 from flashflow.backend.domain.delivery_policy import Decision
 from flashflow.backend.domain.preferences import may_use

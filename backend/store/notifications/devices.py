@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import fn
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.events import Event
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.device_address import DeviceAddress
 from flashflow.backend.schemas.records import Device
 from flashflow.backend.store.engine.statement import Statement, any_or_same, columns, slot, slots

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 from peewee import fn
 
 from flashflow.backend.core.errors import Conflict, FlashFlowError
 from flashflow.backend.core.events import Event
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import Tracked
 from flashflow.backend.store.engine.statement import Statement, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx

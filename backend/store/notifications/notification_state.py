@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import SQL, Case, Select, fn
 
 from flashflow.backend.core.events import Event
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.delivery_policy import Decision
 from flashflow.backend.store.engine.statement import (
     Statement,

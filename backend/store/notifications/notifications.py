@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from peewee import JOIN, SQL, Case, ColumnBase, Expression, NodeList, Select, SelectBase, fn
@@ -19,6 +19,7 @@ from flashflow.backend.core.encoding import (
     from_object,
     from_strings,
 )
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import (
     Action,
     Inbox,

@@ -8,12 +8,12 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 from peewee import Select, fn
 
 from flashflow.backend.core.encoding import decode_json
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.delivery_messages import Claimed, DeliveryMessage, Link, NextStep
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.statement import Statement, listed, slot

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import Preference
 from flashflow.backend.store.engine.statement import Statement, columns, slot, upsert
 from flashflow.backend.store.engine.writer import Tx

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
 
 from peewee import fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.rule_firing import NONE_YET, RuleState
 from flashflow.backend.store.engine.statement import Statement, columns, slot, slots, upsert
 from flashflow.backend.store.engine.writer import Tx

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import datetime
-from typing import NamedTuple
 
 import msgspec
 from peewee import Case, fn
 
 from flashflow.backend.core.clock import to_datetime
 from flashflow.backend.core.encoding import decode_cursor, decode_json, encode_cursor, to_json
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.schemas.rules import AlertIn, OnIn, Recipients, RuleChangeIn, RuleMessageIn
 from flashflow.backend.store.engine.statement import Statement, any_or_same, slot, slots

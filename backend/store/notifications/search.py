@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import reduce
 from operator import or_
-from typing import Any, NamedTuple
+from typing import Any
 
 from peewee import OP, SQL, ColumnBase, Expression, NodeList, Select, Table, fn
 
 from flashflow.backend.core.encoding import decode_text, to_json
 from flashflow.backend.core.errors import StorageError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.database import Store
 from flashflow.backend.store.engine.schema import read_entries
 from flashflow.backend.store.engine.statement import Statement, TextStatement, among, slot, slots, variants

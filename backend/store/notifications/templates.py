@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.rendering import json_schema
 from flashflow.backend.rendering.template_renderer import variables
 from flashflow.backend.schemas.records import Template

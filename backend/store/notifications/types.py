@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
 
 from peewee import Select, fn
 
 from flashflow.backend.core.clock import to_datetime
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import NotificationType, Stage, Throttle
 from flashflow.backend.store.engine.numbers import next_number
 from flashflow.backend.store.engine.statement import Statement, columns, slot, slots

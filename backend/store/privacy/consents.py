@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from peewee import SQL, Select, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.models import is_false
 from flashflow.backend.store.engine.statement import Statement, among, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import or_
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from peewee import SQL, Select, fn
 
 from flashflow.backend.core.encoding import to_json
 from flashflow.backend.core.events import Event
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.device_address import identities
 from flashflow.backend.store.activity.models import UserAnalytics
 from flashflow.backend.store.activity.session_cache import SessionCache

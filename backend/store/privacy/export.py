@@ -9,11 +9,12 @@ import sqlite3
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from peewee import Expression, Field, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import Activity, Notification, Session
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.activities import ACTIVITY_SEQS, to_activity

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from peewee import SQL, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.activity import user_index
 from flashflow.backend.store.activity.models import ActivityByUser, UserActivity, UserSession
 from flashflow.backend.store.activity.session_cache import SessionCache

@@ -6,10 +6,10 @@ Sums over pruned rows identify no user: they stay. Only rows keyed by user are d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from peewee import SQL, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.activity.models import ActivityByUser, ActivityPartition, UserSession
 from flashflow.backend.store.activity.session_rollup import Counted, change, engaged, first_live_day

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from peewee import SQL
 
 from flashflow.backend.core.errors import Erased, FlashFlowError
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.statement import Statement, columns, slot, slots
 from flashflow.backend.store.engine.writer import Tx
 from flashflow.backend.store.privacy import models

@@ -8,11 +8,11 @@ that every query includes them.
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
 
 from peewee import EXCLUDED, fn
 
 from flashflow.backend.core.clock import DAY_MS
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.core.timezones import LocalTime
 from flashflow.backend.store.activity.models import UserActivity
 from flashflow.backend.store.engine.statement import Statement, TextStatement, slots

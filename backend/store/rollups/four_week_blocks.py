@@ -8,8 +8,8 @@ read the tables by day. Triggers update both tables on every write to ``name_day
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.rollups.models import BLOCK_DAYS, HOUR_BLOCK_TRIGGERS, NAME_BLOCK_TRIGGERS, WEEK_HOURS
 
 DAYS = BLOCK_DAYS

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from peewee import SQL, ColumnBase, Expression, fn
 
+from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.activity.models import PARTITION_BITS, ActivityByUser, ActivityPartition, UserSession
 from flashflow.backend.store.engine.statement import Statement, slot
 from flashflow.backend.store.privacy.models import Pruned
