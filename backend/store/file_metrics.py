@@ -72,9 +72,9 @@ def _count(model: type[BaseModel], index: str, where: Expression) -> Select:
 
 
 _S, _N, _D = UserSession, Notification, Delivery
-_OPEN = Statement(_count(_S, "user_sessions_open", _S.end_time.is_null()))
+_OPEN = Statement(lambda: _count(_S, "user_sessions_open", _S.end_time.is_null()))
 _FEW = Statement(
-    Select(
+    lambda: Select(
         columns=[
             _count(_N, "notifications_scheduled", _N.status == "scheduled").alias("scheduled"),
             _count(_N, "notifications_snoozed", _N.snoozed_until.is_null(False)).alias("snoozed"),
@@ -85,10 +85,12 @@ _FEW = Statement(
     _Few,
 )
 _WAITING = Statement(
-    _D.select(_D.route, fn.COUNT(SQL("*")).alias("deliveries"), fn.MIN(_D.next_attempt_at).alias("first_at"))
-    .from_(by_index(_D, "deliveries_due"))
-    .where(_D.status == "pending", _D.next_attempt_at.is_null(False))
-    .group_by(_D.route),
+    lambda: (
+        _D.select(_D.route, fn.COUNT(SQL("*")).alias("deliveries"), fn.MIN(_D.next_attempt_at).alias("first_at"))
+        .from_(by_index(_D, "deliveries_due"))
+        .where(_D.status == "pending", _D.next_attempt_at.is_null(False))
+        .group_by(_D.route)
+    ),
     _Waiting,
 )
 

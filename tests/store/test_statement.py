@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from peewee import EXCLUDED, BooleanField, TextField
+from peewee import EXCLUDED, BooleanField, Query, TextField
 
 from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.store.engine.models import (
@@ -124,6 +124,20 @@ def test_a_row_that_does_not_name_the_columns_is_refused() -> None:
         _ = Statement(Letter.select(Letter.id, Letter.at), Other).compiled
     with pytest.raises(TypeError, match="test_statement"):
         _ = Statement(Letter.select(Letter.id), Other).compiled
+
+
+def test_a_query_is_built_once_at_its_first_use(conn: sqlite3.Connection) -> None:
+    built: list[Query] = []
+
+    def build() -> Query:
+        built.append(Letter.select(Letter.at))
+        return built[-1]
+
+    statement = Statement(build)
+    assert built == []
+    write(conn, UUID)
+    assert statement.all(conn) == statement.all(conn) == [(1,)]
+    assert len(built) == 1
 
 
 def test_a_missing_value_is_an_error(conn: sqlite3.Connection) -> None:

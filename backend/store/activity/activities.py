@@ -177,13 +177,13 @@ def _known(tx: Tx, taken: dict[bytes, _Stored], key: bytes) -> _Stored | None:
 
 
 _A, _S = UserActivity, UserSession
-_STORED = Statement(_A.select(*columns(_A, _Stored)).where(_A.id == slot("id")), _Stored)
+_STORED = Statement(lambda: _A.select(*columns(_A, _Stored)).where(_A.id == slot("id")), _Stored)
 # A user agent with a key is stored as the key.
 _INSERTED = (
     _A.id, _A.user_id, _A.activity_type, _A.session_id, _A.app, _A.timestamp, _A.received_at, _A.metadata, _A.page_url,
     _A.referrer, _A.user_agent, _A.ip_address, _A.agent,
 )  # fmt: skip
-_INSERT = Statement(_A.insert({field: slot(field.name) for field in _INSERTED}))
+_INSERT = Statement(lambda: _A.insert({field: slot(field.name) for field in _INSERTED}))
 
 
 def list_activities(conn: sqlite3.Connection, *, limit: int, cursor: str | None = None, **filters: Any) -> ActivityPage:
@@ -244,7 +244,7 @@ _BY_TIME = (
 )
 _PLACES_OF_ALL = Statement(_BY_TIME, Place)  # reads the index only
 _PLACES = Statement(
-    _BY_TIME.where(
+    lambda: _BY_TIME.where(
         any_or_same(_A.activity_type),
         slot("session_id").is_null() | (_A.session_id == slot("session_id")),
         any_or_same(_A.app),
@@ -260,10 +260,12 @@ def activities_after(
     return _AFTER.each(conn, after=seq, until=until, user_id=user_id, app=app)
 
 
-_AFTER = Statement(user_index.ACTIVITIES_BY_SEQ.where(any_or_same(_A.user_id), any_or_same(_A.app)), ActivityRow)
+_AFTER = Statement(
+    lambda: user_index.ACTIVITIES_BY_SEQ.where(any_or_same(_A.user_id), any_or_same(_A.app)), ActivityRow
+)
 
 
-ACTIVITY_SEQS = Numbers(Statement(last_seq(_A)))
+ACTIVITY_SEQS = Numbers(Statement(lambda: last_seq(_A)))
 
 
 def list_sessions(
@@ -310,7 +312,7 @@ _IN_PARTITION = (
     .limit(slot("limit"))
 )
 _SESSIONS_IN_PARTITION = Statement(_IN_PARTITION)  # reads the index only
-_SESSIONS_OF_APP = Statement(_IN_PARTITION.where(_S.app == slot("app")))
+_SESSIONS_OF_APP = Statement(lambda: _IN_PARTITION.where(_S.app == slot("app")))
 
 
 def sessions_after(

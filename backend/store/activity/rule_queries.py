@@ -34,22 +34,28 @@ class _Facts(NamedTuple):
 _A, _S = UserActivity, UserSession
 _FACTS = _A.select(*activity_columns(_Facts, stored=["metadata"])).where(_A.timestamp >= slot("since"))
 SINCE = Statement(
-    _FACTS.from_(by_index(_A, None))
-    .where(_A.seq > slot("after"), _A.seq <= slot("until"), among(_A.activity_type, "types"))
-    .order_by(_A.seq)
-    .limit(slot("limit")),
+    lambda: (
+        _FACTS.from_(by_index(_A, None))
+        .where(_A.seq > slot("after"), _A.seq <= slot("until"), among(_A.activity_type, "types"))
+        .order_by(_A.seq)
+        .limit(slot("limit"))
+    ),
     _Facts,
 )
 DURING = Statement(
-    _FACTS.from_(by_index(_A, "user_activities_time"))
-    .where(_A.activity_type == slot("type"), any_or_same(_A.app))
-    .order_by(_A.timestamp, _A.seq),
+    lambda: (
+        _FACTS.from_(by_index(_A, "user_activities_time"))
+        .where(_A.activity_type == slot("type"), any_or_same(_A.app))
+        .order_by(_A.timestamp, _A.seq)
+    ),
     _Facts,
 )
 BEGUN = Statement(
-    _S.select(fn.COUNT(SQL("*")))
-    .from_(by_index(_S, "user_sessions_start"))
-    .where(_S.start_time >= slot("start"), _S.start_time < slot("end"), any_or_same(_S.app))
+    lambda: (
+        _S.select(fn.COUNT(SQL("*")))
+        .from_(by_index(_S, "user_sessions_start"))
+        .where(_S.start_time >= slot("start"), _S.start_time < slot("end"), any_or_same(_S.app))
+    )
 )
 
 

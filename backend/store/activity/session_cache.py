@@ -203,5 +203,5 @@ class SessionCache:
         self.agents.clear()
 
 
-_MARK = Statement(RollupState.select(RollupState.writer))
-_SAVE_MARK = Statement(RollupState.update(slots(RollupState.writer)))
+_MARK = Statement(lambda: RollupState.select(RollupState.writer))
+_SAVE_MARK = Statement(lambda: RollupState.update(slots(RollupState.writer)))

@@ -122,6 +122,9 @@ def _fill(tx: Tx, known: OpenSession, new: NewSession) -> bool:
 
 _S = UserSession
 _DEVICE_INFO = Statement(
-    _S.select(*columns(_S, _DeviceInfo, stored=_DeviceInfo._fields)).where(_S.id == slot("id", _S.id)), _DeviceInfo
+    lambda: _S.select(*columns(_S, _DeviceInfo, stored=_DeviceInfo._fields)).where(_S.id == slot("id", _S.id)),
+    _DeviceInfo,
 )
-_FILL = Statement(_S.update({getattr(_S, name): slot(name) for name in _ABOUT}).where(_S.id == slot("id", _S.id)))
+_FILL = Statement(
+    lambda: _S.update({getattr(_S, name): slot(name) for name in _ABOUT}).where(_S.id == slot("id", _S.id))
+)

@@ -153,24 +153,26 @@ _FIND = _S.select(*columns(_S, SessionRow, stored=SessionRow._fields)).where(
     differs(_S.end_reason, "ended"),
 )
 _BEFORE = Statement(
-    _FIND.where(
-        _S.start_time > slot("low"),
-        _S.start_time < slot("high"),
-        _S.last_seen >= slot("at") - IDLE_MS,
-        _S.implicit | (_S.last_seen <= slot("at")),
-    )
-    .order_by(_S.start_time.desc())
-    .limit(1),
+    lambda: (
+        _FIND.where(
+            _S.start_time > slot("low"),
+            _S.start_time < slot("high"),
+            _S.last_seen >= slot("at") - IDLE_MS,
+            _S.implicit | (_S.last_seen <= slot("at")),
+        )
+        .order_by(_S.start_time.desc())
+        .limit(1)
+    ),
     SessionRow,
 )
 _AFTER = Statement(
-    _FIND.where(_S.start_time.between(slot("low"), slot("high")), _S.implicit).order_by(_S.start_time).limit(1),
+    lambda: _FIND.where(_S.start_time.between(slot("low"), slot("high")), _S.implicit).order_by(_S.start_time).limit(1),
     SessionRow,
 )
 _SAVE = Statement(
-    _S.update(slots(_S.start_time, _S.last_seen, _S.end_time, _S.end_reason)).where(_S.seq == slot("seq"))
+    lambda: _S.update(slots(_S.start_time, _S.last_seen, _S.end_time, _S.end_reason)).where(_S.seq == slot("seq"))
 )
-_DELETE = Statement(_S.delete().where(_S.seq == slot("seq")))
+_DELETE = Statement(lambda: _S.delete().where(_S.seq == slot("seq")))
 _GIVE = TextStatement(
     f"UPDATE user_activities SET session_id = :to WHERE seq IN ({user_index.rows_of('session_id = :id')})",
     reason="a join order",

@@ -56,10 +56,10 @@ def change(tx: Tx, changes: Iterable[tuple[Counted | None, Counted | None]]) -> 
         _DELETE_EMPTY.run(tx.conn, day=day, app=app)
 
 
-_LIVE = Statement(RollupState.select(fn.COALESCE(RollupState.frozen_before, -1)))
+_LIVE = Statement(lambda: RollupState.select(fn.COALESCE(RollupState.frozen_before, -1)))
 _D = SessionDay
 _ADD = Statement(
-    _D.insert(slots(_D.day, _D.app, _D.sessions, _D.duration, _D.pages, _D.engaged)).on_conflict(
+    lambda: _D.insert(slots(_D.day, _D.app, _D.sessions, _D.duration, _D.pages, _D.engaged)).on_conflict(
         conflict_target=[_D.day, _D.app],
         update={
             _D.sessions: _D.sessions + EXCLUDED.sessions,
@@ -69,4 +69,4 @@ _ADD = Statement(
         },
     )
 )
-_DELETE_EMPTY = Statement(_D.delete().where(_D.day == slot("day"), _D.app == slot("app"), _D.sessions == 0))
+_DELETE_EMPTY = Statement(lambda: _D.delete().where(_D.day == slot("day"), _D.app == slot("app"), _D.sessions == 0))

@@ -155,8 +155,8 @@ def to_session(row: SessionRow) -> Session:
 
 
 _S = UserSession
-SESSION_SEQS = Numbers(Statement(last_seq(_S)))
-SESSION_REVISIONS = Numbers(Statement(last_revision(_S)))
+SESSION_SEQS = Numbers(Statement(lambda: last_seq(_S)))
+SESSION_REVISIONS = Numbers(Statement(lambda: last_revision(_S)))
 _READ = TextStatement(f"SELECT {READ_COLUMNS} FROM user_sessions WHERE id = :id", SessionRow, reason="a join order")
 # CROSS JOIN keeps the order of the list without sorting the rows, which may be as large as a request.
 _ROWS_AT = TextStatement(
@@ -166,14 +166,14 @@ _ROWS_AT = TextStatement(
     reason="a join order",
 )
 _BOUNDS = Statement(
-    _S.select(
+    lambda: _S.select(
         Case(None, [(~_S.shared, _S.user_id)]).alias("user_id"),
         _S.start_time.alias("start"),
         _S.last_seen.alias("last"),
     ).where(_S.id == slot("id")),
     Bounds,
 )
-_INSERT = Statement(_S.insert({getattr(_S, name): slot(name) for name in SessionRow._fields}))
+_INSERT = Statement(lambda: _S.insert({getattr(_S, name): slot(name) for name in SessionRow._fields}))
 _UPDATE = TextStatement(
     "WITH v (last_seen, activities, key_activities, pages, seq) AS "
     "(VALUES {rows:last_seen, activities, key_activities, pages, seq}) UPDATE user_sessions SET "
@@ -183,14 +183,14 @@ _UPDATE = TextStatement(
 )
 _MOVED = (_S.start_time, _S.shared, _S.implicit)
 # Not part of _UPDATE: SQLite rewrites the entries of indexed columns even if their values do not change.
-_MOVE = Statement(_S.update({field: slot(field.name) for field in _MOVED}).where(_S.seq == slot("seq")))
+_MOVE = Statement(lambda: _S.update({field: slot(field.name) for field in _MOVED}).where(_S.seq == slot("seq")))
 _PUBLISHED = (
     *_MOVED, _S.last_seen, _S.end_time, _S.end_reason, _S.activities, _S.key_activities, _S.pages_visited, _S.revision,
 )  # fmt: skip
 _UPDATE_AND_PUBLISH = Statement(
-    _S.update({field: slot(field.name) for field in _PUBLISHED}).where(_S.seq == slot("seq"))
+    lambda: _S.update({field: slot(field.name) for field in _PUBLISHED}).where(_S.seq == slot("seq"))
 )
-_SAVE_PAGES = Statement(_S.update({_S.pages_visited: slot("pages_visited")}).where(_S.seq == slot("seq")))
+_SAVE_PAGES = Statement(lambda: _S.update({_S.pages_visited: slot("pages_visited")}).where(_S.seq == slot("seq")))
 _PAGES_OF = TextStatement(
     f"SELECT {_of_rows('(SELECT json_group_array(DISTINCT page_url) FROM ({rows}))', 'page_url')} "
     "FROM user_sessions WHERE id = :id",

@@ -308,30 +308,34 @@ def close_stale(tx: Tx, cache: SessionCache) -> list[str]:
 
 _S = UserSession
 _SESSIONS = _S.select(*columns(_S, SessionRow, stored=SessionRow._fields))
-_BY_ID = Statement(_SESSIONS.where(_S.id == slot("id")), SessionRow)
+_BY_ID = Statement(lambda: _SESSIONS.where(_S.id == slot("id")), SessionRow)
 _CURRENT = Statement(
-    _SESSIONS.where(_S.user_id == slot("user"), _S.app == slot("app"), _S.end_time.is_null())
-    .order_by(_S.last_seen.desc())
-    .limit(1),
+    lambda: (
+        _SESSIONS.where(_S.user_id == slot("user"), _S.app == slot("app"), _S.end_time.is_null())
+        .order_by(_S.last_seen.desc())
+        .limit(1)
+    ),
     SessionRow,
 )
 _STALE = Statement(
-    _SESSIONS.where(_S.end_time.is_null(), (_S.last_seen < slot("idle")) | (_S.start_time <= slot("longest"))).limit(
-        1000
-    ),
+    lambda: _SESSIONS.where(
+        _S.end_time.is_null(), (_S.last_seen < slot("idle")) | (_S.start_time <= slot("longest"))
+    ).limit(1000),
     SessionRow,
 )
 _EARLIEST, _LATEST = slot("at") - (LONGEST_MS + IDLE_MS), slot("at") + IDLE_MS
 _NEAR = Statement(
-    _SESSIONS.where(
-        partition(_S.start_time).in_((partition(_EARLIEST), partition(_LATEST))),
-        _S.user_id == slot("user"),
-        _S.start_time.between(_EARLIEST, _LATEST),
-        _S.app == slot("app"),
-        _S.last_seen >= slot("at") - IDLE_MS,
-        differs(_S.end_reason, "ended") | (_S.end_time >= slot("at")),
-    )
-    .order_by(fn.ABS(_S.start_time - slot("at")), _S.seq)
-    .limit(MOST_NEAR),
+    lambda: (
+        _SESSIONS.where(
+            partition(_S.start_time).in_((partition(_EARLIEST), partition(_LATEST))),
+            _S.user_id == slot("user"),
+            _S.start_time.between(_EARLIEST, _LATEST),
+            _S.app == slot("app"),
+            _S.last_seen >= slot("at") - IDLE_MS,
+            differs(_S.end_reason, "ended") | (_S.end_time >= slot("at")),
+        )
+        .order_by(fn.ABS(_S.start_time - slot("at")), _S.seq)
+        .limit(MOST_NEAR)
+    ),
     SessionRow,
 )

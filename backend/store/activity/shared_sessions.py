@@ -104,23 +104,25 @@ def reassign(tx: Tx, user_id: str, ids: Sequence[bytes], cache: SessionCache) ->
 _A, _S = UserActivity, UserSession
 _OF_SESSION = _A.timestamp.between(slot("start"), slot("end")) & (_A.session_id == slot("id"))
 _FIRST, _LAST = fn.MIN(_A.timestamp), fn.MAX(_A.timestamp)
-_TIMES = Statement(_A.select(_FIRST.alias("first"), _LAST.alias("last")).where(_OF_SESSION), _Times)
+_TIMES = Statement(lambda: _A.select(_FIRST.alias("first"), _LAST.alias("last")).where(_OF_SESSION), _Times)
 _KEY_TYPES = Dimension.select(Dimension.name).where(Dimension.kind == OTHER["type"], Dimension.marked)
 _SHARES = Statement(
-    _A.select(
-        _A.user_id,
-        _FIRST.alias("first"),
-        _LAST.alias("last"),
-        fn.COUNT(SQL("*")).alias("activities"),
-        fn.SUM(_A.activity_type.in_(_KEY_TYPES)).alias("key_activities"),
-    )
-    .where(_OF_SESSION)
-    .group_by(_A.user_id)
-    .order_by(_FIRST, _A.user_id),
+    lambda: (
+        _A.select(
+            _A.user_id,
+            _FIRST.alias("first"),
+            _LAST.alias("last"),
+            fn.COUNT(SQL("*")).alias("activities"),
+            fn.SUM(_A.activity_type.in_(_KEY_TYPES)).alias("key_activities"),
+        )
+        .where(_OF_SESSION)
+        .group_by(_A.user_id)
+        .order_by(_FIRST, _A.user_id)
+    ),
     _Share,
 )
 _HAND_OVER = Statement(
-    _S.update({_S.user_id: slot("user"), _S.device_info: None, _S.ip_address: None, _S.user_agent: None}).where(
+    lambda: _S.update({_S.user_id: slot("user"), _S.device_info: None, _S.ip_address: None, _S.user_agent: None}).where(
         _S.seq == slot("seq")
     )
 )

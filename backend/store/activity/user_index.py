@@ -122,9 +122,9 @@ _ADD = {
         None, [(EXCLUDED.last_activity > fn.COALESCE(_U.last_activity, 0), EXCLUDED.last_activity)], _U.last_activity
     ),
 }
-COUNT_USERS = Statement(_U.insert(slots(*_COUNTERS)).on_conflict(conflict_target=[_U.user_id], update=_ADD))
+COUNT_USERS = Statement(lambda: _U.insert(slots(*_COUNTERS)).on_conflict(conflict_target=[_U.user_id], update=_ADD))
 _COUNT_TAIL = Statement(
-    _U.insert_from(
+    lambda: _U.insert_from(
         _A.select(_A.user_id, Value(0), fn.COUNT(SQL("*")), fn.MAX(_A.timestamp))
         .where(_A.seq > slot("counted"))
         .group_by(_A.user_id),
@@ -133,7 +133,7 @@ _COUNT_TAIL = Statement(
 )
 _SESSIONS_COUNTED = _STATE.select(_STATE.sessions_counted)
 _COUNT_SESSIONS = Statement(
-    _U.insert_from(
+    lambda: _U.insert_from(
         _S.select(_S.user_id, fn.COUNT(SQL("*")), Value(0), SQL("NULL"))
         .where(_S.seq > _SESSIONS_COUNTED)
         .group_by(_S.user_id),
@@ -141,20 +141,20 @@ _COUNT_SESSIONS = Statement(
     ).on_conflict(conflict_target=[_U.user_id], update=_ADD)
 )
 _CHANGE_SESSIONS = Statement(
-    _U.update({_U.total_sessions: _U.total_sessions + slot("by")}).where(
+    lambda: _U.update({_U.total_sessions: _U.total_sessions + slot("by")}).where(
         _U.user_id == slot("user"), slot("seq") <= fn.COALESCE(_SESSIONS_COUNTED, ALWAYS)
     )
 )
-_COUNTED = Statement(_STATE.select(_STATE.counted))
+_COUNTED = Statement(lambda: _STATE.select(_STATE.counted))
 _COUNT_LATER = Statement(
-    _STATE.update({**slots(_STATE.counted), _STATE.sessions_counted: _S.select(fn.COALESCE(fn.MAX(_S.seq), 0))})
+    lambda: _STATE.update({**slots(_STATE.counted), _STATE.sessions_counted: _S.select(fn.COALESCE(fn.MAX(_S.seq), 0))})
 )
-_ALL_COUNTED = Statement(_STATE.update({_STATE.counted: None, _STATE.sessions_counted: None}))
+_ALL_COUNTED = Statement(lambda: _STATE.update({_STATE.counted: None, _STATE.sessions_counted: None}))
 _UNCOUNTED_SESSIONS = Statement(
-    _S.select(fn.COUNT(SQL("*"))).where(_S.user_id == slot("user"), _S.seq > _SESSIONS_COUNTED)
+    lambda: _S.select(fn.COUNT(SQL("*"))).where(_S.user_id == slot("user"), _S.seq > _SESSIONS_COUNTED)
 )
-_THROUGH = Statement(_STATE.select(_STATE.through))
-_NEWEST = Statement(_A.select(fn.COALESCE(fn.MAX(_A.seq), 0)))
+_THROUGH = Statement(lambda: _STATE.select(_STATE.through))
+_NEWEST = Statement(lambda: _A.select(fn.COALESCE(fn.MAX(_A.seq), 0)))
 
 
 def catch_up(tx: Tx, local: LocalTime) -> bool:
@@ -278,7 +278,7 @@ def places_of_user(conn: sqlite3.Connection, query: IndexQuery, limit: int, *, o
 _ROW = activity_columns(ActivityRow, stored=ActivityRow._fields)
 _LISTED = listed("seqs")
 # CROSS JOIN keeps the order of the list without sorting the rows, which may be as large as a request.
-_ROWS_AT = Statement(Select([_LISTED], _ROW).join(_A, JOIN.CROSS, on=_A.seq == _LISTED.c.value), ActivityRow)
+_ROWS_AT = Statement(lambda: Select([_LISTED], _ROW).join(_A, JOIN.CROSS, on=_A.seq == _LISTED.c.value), ActivityRow)
 ACTIVITIES_BY_SEQ = (
     _A.select(*_ROW).from_(by_index(_A, None)).where(_A.seq > slot("after"), _A.seq <= slot("until")).order_by(_A.seq)
 )

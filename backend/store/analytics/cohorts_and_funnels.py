@@ -133,23 +133,27 @@ def daily_users(conn: sqlite3.Connection, part: Slice) -> int:
 
 
 _A, _C, _S = ActiveDay, CohortDay, UserSpan
-_LAST_DAY = Statement(UserDay.select(fn.COALESCE(fn.MAX(UserDay.day), 0)))
-_SEEN_SINCE = Statement(_S.select(fn.COUNT(SQL("*"))).where(_S.app == slot("app"), _S.last_day >= slot("first")))
+_LAST_DAY = Statement(lambda: UserDay.select(fn.COALESCE(fn.MAX(UserDay.day), 0)))
+_SEEN_SINCE = Statement(
+    lambda: _S.select(fn.COUNT(SQL("*"))).where(_S.app == slot("app"), _S.last_day >= slot("first"))
+)
 _DAILY = Statement(
-    _A.select(fn.COALESCE(fn.SUM(_A.users), 0)).where(
+    lambda: _A.select(fn.COALESCE(fn.SUM(_A.users), 0)).where(
         _A.type == slot("type"), _A.app == slot("app"), _A.day.between(slot("first"), slot("last"))
     )
 )
 _NEW = Statement(
-    _A.select(fn.COALESCE(fn.SUM(_C.users), 0))
-    .join(_C, JOIN.CROSS)
-    .where(
-        _C.app == _A.app,
-        _C.first_day == _A.day,
-        _C.day == _A.day,
-        _A.type == 0,
-        _A.app == slot("app"),
-        _A.day.between(slot("first"), slot("last")),
+    lambda: (
+        _A.select(fn.COALESCE(fn.SUM(_C.users), 0))
+        .join(_C, JOIN.CROSS)
+        .where(
+            _C.app == _A.app,
+            _C.first_day == _A.day,
+            _C.day == _A.day,
+            _A.type == 0,
+            _A.app == slot("app"),
+            _A.day.between(slot("first"), slot("last")),
+        )
     )
 )
 _NEW_BEFORE_CUT = TextStatement(
@@ -177,21 +181,25 @@ class _Share(NamedTuple):
 
 _FIRST_DAYS = slot("first"), slot("last")
 _SIZES = Statement(
-    _S.select(_S.first_day, fn.COUNT(_S.user).alias("users"))
-    .where(_S.app == slot("app"), _S.first_day.between(*_FIRST_DAYS))
-    .group_by(_S.first_day),
+    lambda: (
+        _S.select(_S.first_day, fn.COUNT(_S.user).alias("users"))
+        .where(_S.app == slot("app"), _S.first_day.between(*_FIRST_DAYS))
+        .group_by(_S.first_day)
+    ),
     _Size,
 )
 _RETURNED = Statement(
-    _C.select(_C.first_day, (_C.day - _C.first_day).alias("later"), _C.users).where(
+    lambda: _C.select(_C.first_day, (_C.day - _C.first_day).alias("later"), _C.users).where(
         _C.app == slot("app"), _C.first_day.between(*_FIRST_DAYS), _C.day <= _C.first_day + slot("days")
     ),
     _Share,
 )
 _LAST_SEEN = Statement(
-    _S.select(_S.first_day, (_S.last_day - _S.first_day).alias("later"), fn.COUNT(_S.user).alias("users"))
-    .where(_S.app == slot("app"), _S.first_day.between(*_FIRST_DAYS))
-    .group_by(_S.first_day, _S.last_day - _S.first_day),
+    lambda: (
+        _S.select(_S.first_day, (_S.last_day - _S.first_day).alias("later"), fn.COUNT(_S.user).alias("users"))
+        .where(_S.app == slot("app"), _S.first_day.between(*_FIRST_DAYS))
+        .group_by(_S.first_day, _S.last_day - _S.first_day)
+    ),
     _Share,
 )
 
@@ -305,7 +313,9 @@ class _Walked(NamedTuple):
 
 
 _OF_APPS = _S.select(fn.COUNT(SQL("*"))).where(_S.app > 0)
-_ARE_SEVERAL = Statement(Select(columns=[Expression(_OF_APPS, ">", _S.select(fn.COUNT(SQL("*"))).where(_S.app == 0))]))
+_ARE_SEVERAL = Statement(
+    lambda: Select(columns=[Expression(_OF_APPS, ">", _S.select(fn.COUNT(SQL("*"))).where(_S.app == 0))])
+)
 
 
 @variants(range(2, MOST_STEPS + 1), ("of_app", "in_several_apps", "in_one_app"), *[(False, True)] * 3)
@@ -374,7 +384,7 @@ def user_ids(conn: sqlite3.Connection, keys: Sequence[int]) -> list[str]:
     return [_USER_ID.value(conn, key=key) for key in keys]
 
 
-_USER_ID = Statement(UserKey.select(UserKey.user_id).where(UserKey.key == slot("key")))
+_USER_ID = Statement(lambda: UserKey.select(UserKey.user_id).where(UserKey.key == slot("key")))
 
 
 # --- users ------------------------------------------------------------------------------------------------------------

@@ -51,7 +51,9 @@ _KEY_TYPES_USED = TextStatement(
     "AND (:app IS NULL OR app = :app)",
     reason="a join order",
 )
-_KEY_TYPES = Statement(Dimension.select(fn.COUNT(SQL("*"))).where(Dimension.kind == OTHER["type"], Dimension.marked))
+_KEY_TYPES = Statement(
+    lambda: Dimension.select(fn.COUNT(SQL("*"))).where(Dimension.kind == OTHER["type"], Dimension.marked)
+)
 _SESSIONS = TextStatement(
     f"SELECT {LIVE_PAGES} AS pages, COALESCE(end_time, last_seen) - start_time AS duration, start_time, key_activities "
     "FROM json_each(:parts) t CROSS JOIN user_sessions INDEXED BY user_sessions_user "

@@ -94,14 +94,16 @@ def is_heavy(conn: sqlite3.Connection, user: int) -> bool:
 
 _N = Dimension.alias()
 _KEPT = Statement(
-    UserName.select(UserName.kind, Dimension.name, fn.SUM(UserName.activities).alias("activities"))
-    .join(Dimension, on=(Dimension.key == UserName.name))
-    .where(
-        UserName.user == slot("user"),
-        slot("app").is_null()
-        | (UserName.app == _N.select(_N.key).where(_N.kind == OTHER["app"], _N.name == slot("app"))),
-    )
-    .group_by(UserName.kind, UserName.name),
+    lambda: (
+        UserName.select(UserName.kind, Dimension.name, fn.SUM(UserName.activities).alias("activities"))
+        .join(Dimension, on=(Dimension.key == UserName.name))
+        .where(
+            UserName.user == slot("user"),
+            slot("app").is_null()
+            | (UserName.app == _N.select(_N.key).where(_N.kind == OTHER["app"], _N.name == slot("app"))),
+        )
+        .group_by(UserName.kind, UserName.name)
+    ),
     _Named,
 )
 _COUNTED = "user_id = :user AND (:app IS NULL OR app = :app) GROUP BY 1, 2"
@@ -115,7 +117,7 @@ _USED_IN_TAIL = TextStatement(
     _Used,
     reason="SQL shared with the aggregation",
 )
-_IS_HEAVY = Statement(HeavyUser.select(SQL("1")).where(HeavyUser.user == slot("user")))
+_IS_HEAVY = Statement(lambda: HeavyUser.select(SQL("1")).where(HeavyUser.user == slot("user")))
 
 
 # --- maintenance ------------------------------------------------------------------------------------------------------
@@ -166,10 +168,10 @@ def erase(conn: sqlite3.Connection, user: int) -> None:
     _DELETE.run(conn, user=user)
 
 
-_ALL = Statement(HeavyUser.select(HeavyUser.user))
-_PROMOTE = Statement(HeavyUser.insert(slots(HeavyUser.user)))
+_ALL = Statement(lambda: HeavyUser.select(HeavyUser.user))
+_PROMOTE = Statement(lambda: HeavyUser.insert(slots(HeavyUser.user)))
 _PROMOTE_ALL = Statement(
-    HeavyUser.insert_from(
+    lambda: HeavyUser.insert_from(
         UserDay.select(UserDay.user).group_by(UserDay.user).having(fn.SUM(UserDay.activities) >= slot("least")),
         [HeavyUser.user],
     )
@@ -184,8 +186,8 @@ _SUBTRACT = TextStatement(
     "ON CONFLICT (user, app, kind, name) DO UPDATE SET activities = activities + excluded.activities",
     reason="SQL shared with the aggregation",
 )
-_DELETE_EMPTY = Statement(UserName.delete().where(UserName.activities <= 0))
-_DELETE_ALL_NAMES = Statement(UserName.delete())
-_DELETE_ALL = Statement(HeavyUser.delete())
-_DELETE_NAMES = Statement(UserName.delete().where(UserName.user == slot("user")))
-_DELETE = Statement(HeavyUser.delete().where(HeavyUser.user == slot("user")))
+_DELETE_EMPTY = Statement(lambda: UserName.delete().where(UserName.activities <= 0))
+_DELETE_ALL_NAMES = Statement(UserName.delete)
+_DELETE_ALL = Statement(HeavyUser.delete)
+_DELETE_NAMES = Statement(lambda: UserName.delete().where(UserName.user == slot("user")))
+_DELETE = Statement(lambda: HeavyUser.delete().where(HeavyUser.user == slot("user")))

@@ -118,18 +118,20 @@ def _changes(tx: Tx, cache: SessionCache, rows: Sequence[_Session]) -> Iterator[
 
 _N = Dimension
 _TYPES = Statement(
-    _N.select(*columns(_N, _Type)).where(_N.kind == OTHER["type"], _N.name != "").order_by(_N.name), _Type
+    lambda: _N.select(*columns(_N, _Type)).where(_N.kind == OTHER["type"], _N.name != "").order_by(_N.name), _Type
 )
-_MARK = Statement(_N.update(slots(_N.marked)).where(_N.key == slot("key"), _N.marked != slot("marked", _N.marked)))
-_PLACE = Statement(KeyRecount.select(*columns(KeyRecount, _Place)), _Place)
+_MARK = Statement(
+    lambda: _N.update(slots(_N.marked)).where(_N.key == slot("key"), _N.marked != slot("marked", _N.marked))
+)
+_PLACE = Statement(lambda: KeyRecount.select(*columns(KeyRecount, _Place)), _Place)
 _BEGIN = Statement(
-    KeyRecount.insert_from(
+    lambda: KeyRecount.insert_from(
         UserSession.select(Value(0), fn.COALESCE(fn.MAX(UserSession.seq), 0)),
         [KeyRecount.after_seq, KeyRecount.until_seq],
     )
 )
-_ADVANCE = Statement(KeyRecount.update(slots(KeyRecount.after_seq)))
-_END = Statement(KeyRecount.delete())
+_ADVANCE = Statement(lambda: KeyRecount.update(slots(KeyRecount.after_seq)))
+_END = Statement(KeyRecount.delete)
 _SESSIONS = TextStatement(
     "SELECT seq, app, start_time, end_time, pages_visited, user_id, key_activities, "
     f"{KEYS} AS recounted FROM user_sessions NOT INDEXED WHERE seq > :after AND seq <= :until "
@@ -137,4 +139,6 @@ _SESSIONS = TextStatement(
     _Session,
     reason="an index hint",
 )
-_SAVE_KEYS = Statement(UserSession.update(slots(UserSession.key_activities)).where(UserSession.seq == slot("seq")))
+_SAVE_KEYS = Statement(
+    lambda: UserSession.update(slots(UserSession.key_activities)).where(UserSession.seq == slot("seq"))
+)

@@ -55,11 +55,13 @@ _COUNTS = (
 _WHERE = (
     _N.listed_at >= slot("start"), _N.listed_at < slot("end"), any_or_same(_N.app), _N.status.not_in(_UNSENT),
 )  # fmt: skip
-_TOTALS = Statement(_N.select(*_COUNTS).where(*_WHERE), NotificationTotals)
+_TOTALS = Statement(lambda: _N.select(*_COUNTS).where(*_WHERE), NotificationTotals)
 _BY_TYPE = Statement(
-    _N.select(_N.notification_type.alias("name"), *_COUNTS)
-    .where(*_WHERE)
-    .group_by(_N.notification_type)
-    .order_by(fn.COUNT(_N.seq).desc(), _N.notification_type),
+    lambda: (
+        _N.select(_N.notification_type.alias("name"), *_COUNTS)
+        .where(*_WHERE)
+        .group_by(_N.notification_type)
+        .order_by(fn.COUNT(_N.seq).desc(), _N.notification_type)
+    ),
     _OfType,
 )

@@ -35,7 +35,7 @@ _ONE_EACH = (
         .where(_S.start_time >= slot("start"), _S.start_time < slot("end"))
     )
 )
-_COUNT_ROWS = Statement(Select([Select([_ONE_EACH], [SQL("1")]).limit(slot("most") + 1)], [fn.COUNT(SQL("*"))]))
+_COUNT_ROWS = Statement(lambda: Select([Select([_ONE_EACH], [SQL("1")]).limit(slot("most") + 1)], [fn.COUNT(SQL("*"))]))
 _MARK_EARLIER_USERS = TextStatement(
     "UPDATE temp.user_spans AS s SET first_day = -1 WHERE EXISTS (SELECT 1 FROM main.user_spans m "
     f"WHERE m.app = s.app AND m.user = s.user AND (SELECT MIN({FIRST}) FROM main.user_days d "

@@ -166,7 +166,7 @@ def _name_of(key: str) -> Any:
 
 
 _IN_THE_HOUR = Statement(
-    UserActivity.select(fn.COUNT(SQL("*"))).where(
+    lambda: UserActivity.select(fn.COUNT(SQL("*"))).where(
         UserActivity.timestamp >= slot("start"),
         UserActivity.timestamp < slot("end"),
         UserActivity.seq <= RollupState.select(RollupState.through),
@@ -282,13 +282,15 @@ def open_starts(conn: sqlite3.Connection, app: str | None, start_ms: int, end_ms
 
 
 _OPEN_STARTS = Statement(
-    UserSession.select(UserSession.start_time)
-    .from_(by_index(UserSession, "user_sessions_open"))
-    .where(
-        UserSession.end_time.is_null(),
-        UserSession.start_time >= slot("start"),
-        UserSession.start_time < slot("end"),
-        any_or_same(UserSession.app),
+    lambda: (
+        UserSession.select(UserSession.start_time)
+        .from_(by_index(UserSession, "user_sessions_open"))
+        .where(
+            UserSession.end_time.is_null(),
+            UserSession.start_time >= slot("start"),
+            UserSession.start_time < slot("end"),
+            any_or_same(UserSession.app),
+        )
     )
 )
 
@@ -339,7 +341,7 @@ def _top(kind: str, in_blocks: bool, by_app: bool, by_type: bool) -> Statement[_
     )
 
 
-_NAMES_OF = Statement(Dimension.select(*columns(Dimension, _Name)).where(among(Dimension.key, "keys")), _Name)
+_NAMES_OF = Statement(lambda: Dimension.select(*columns(Dimension, _Name)).where(among(Dimension.key, "keys")), _Name)
 
 
 # --- days and blocks --------------------------------------------------------------------------------------------------

@@ -116,16 +116,16 @@ _DAYS_OF_USER = TextStatement(
     _DayCount,
     reason="a join order",
 )
-_KNOWN_USERS = Statement(UserKey.select(UserKey.user_id).order_by(UserKey.key).limit(slot("limit")))
+_KNOWN_USERS = Statement(lambda: UserKey.select(UserKey.user_id).order_by(UserKey.key).limit(slot("limit")))
 _IN_TAIL = Statement(
-    UserActivity.select(fn.COUNT(SQL("*"))).where(
+    lambda: UserActivity.select(fn.COUNT(SQL("*"))).where(
         UserActivity.seq > RollupState.select(RollupState.through),
         UserActivity.user_id == slot("user"),
         any_or_same(UserActivity.app),
     )
 )
-_LAST_ACTIVITY = Statement(_U.select(_U.last_activity).where(_U.user_id == slot("user")))
-_TOTAL_SESSIONS = Statement(_U.select(_U.total_sessions).where(_U.user_id == slot("user")))
+_LAST_ACTIVITY = Statement(lambda: _U.select(_U.last_activity).where(_U.user_id == slot("user")))
+_TOTAL_SESSIONS = Statement(lambda: _U.select(_U.total_sessions).where(_U.user_id == slot("user")))
 _SESSIONS = TextStatement(
     f"WITH RECURSIVE {SESSION_PARTITIONS} SELECT COUNT(*) AS total, "
     "AVG(CASE WHEN end_time IS NOT NULL THEN (end_time - start_time) / 1000.0 END) AS mean "
@@ -161,7 +161,9 @@ _COMPUTED = (
     _U.avg_session_duration, _U.most_visited_pages, _U.favorite_features, _U.engagement_score, _U.engagement_parts,
     _U.computed_at, _U.formula,
 )  # fmt: skip
-_STORE = Statement(_U.update({field: slot(field.name) for field in _COMPUTED}).where(_U.user_id == slot("user")))
+_STORE = Statement(
+    lambda: _U.update({field: slot(field.name) for field in _COMPUTED}).where(_U.user_id == slot("user"))
+)
 _UNSETTLED = TextStatement(
     "SELECT user_id FROM user_analytics WHERE computed_at IS NULL OR computed_at <= last_activity "
     "OR (last_activity >= :since AND (computed_at < :day_start OR formula IS NOT :formula)) "
@@ -198,18 +200,18 @@ def today_notifications(conn: sqlite3.Connection, start_ms: int, end_ms: int) ->
 
 
 _ACTIVE = Statement(
-    UserActivity.select(
+    lambda: UserActivity.select(
         fn.COUNT(UserActivity.user_id.distinct()).alias("users"), fn.COUNT(SQL("*")).alias("activities")
     ).where(UserActivity.timestamp >= slot("start"), UserActivity.timestamp < slot("end")),
     _Active,
 )
 _SESSIONS_BEGUN = Statement(
-    UserSession.select(fn.COUNT(SQL("*"))).where(
+    lambda: UserSession.select(fn.COUNT(SQL("*"))).where(
         UserSession.start_time >= slot("start"), UserSession.start_time < slot("end")
     )
 )
 _NOTIFICATIONS = Statement(
-    Notification.select(
+    lambda: Notification.select(
         fn.COUNT(SQL("*")).alias("made"),
         fn.COUNT(Notification.delivered_at).alias("delivered"),
         fn.COUNT(Notification.read_at).alias("read"),

@@ -236,10 +236,10 @@ _A, _P = UserActivity, ActivityByUser
 _IS_AGGREGATED = _A.seq <= RollupState.select(RollupState.through)
 _KEY = UserKey.select(UserKey.key).where(UserKey.user_id == _A.user_id)
 _PLACE = _A.timestamp.bin_and(LONG - 1)
-_ROWS = Statement(_A.select(fn.COUNT(SQL("*"))).from_(by_index(_A, None)).where(_IS_AGGREGATED))
-_ENTRIES = Statement(_P.select(fn.COUNT(SQL("*"))))
+_ROWS = Statement(lambda: _A.select(fn.COUNT(SQL("*"))).from_(by_index(_A, None)).where(_IS_AGGREGATED))
+_ENTRIES = Statement(lambda: _P.select(fn.COUNT(SQL("*"))))
 _UNINDEXED = Statement(
-    _A.select(fn.COUNT(SQL("*"))).where(
+    lambda: _A.select(fn.COUNT(SQL("*"))).where(
         _IS_AGGREGATED,
         ~fn.EXISTS(
             _P.select(SQL("1")).where(
@@ -249,21 +249,21 @@ _UNINDEXED = Statement(
     )
 )
 _INDEX = Statement(
-    _P.insert_from(
+    lambda: _P.insert_from(
         _A.select(slot("partition"), _KEY, _PLACE, _A.seq)
         .where(_A.timestamp.between(slot("start"), slot("end")), _IS_AGGREGATED)
         .order_by(SQL("2"), SQL("3"), SQL("4")),
         [_P.partition, _P.user, _P.at, _P.seq],
     )
 )
-_DELETE_INDEX = Statement(_P.delete())
+_DELETE_INDEX = Statement(_P.delete)
 _COMPARE_NAMES = TextStatement(
     _differences(f"SELECT * FROM ({heavy_users.expected(':user')})", "SELECT * FROM user_names WHERE user = :user"),
     _Counts,
     reason="SQL shared with the aggregation",
 )
-_ZONE = Statement(RollupState.select(RollupState.zone))
-_SAVE_ZONE = Statement(RollupState.update(slots(RollupState.zone)))
+_ZONE = Statement(lambda: RollupState.select(RollupState.zone))
+_SAVE_ZONE = Statement(lambda: RollupState.update(slots(RollupState.zone)))
 
 
 # --- comparison -------------------------------------------------------------------------------------------------------
@@ -345,11 +345,13 @@ def rebuild(tx: Tx, local: LocalTime) -> None:
 # --- windows of days --------------------------------------------------------------------------------------------------
 
 _AFTER = Statement(
-    _A.select((fn.local_hour(_A.timestamp) / 24).alias("day"))
-    .where(_A.timestamp >= slot("since"))
-    .order_by(_A.timestamp)
-    .limit(1)
-    .offset(AT_ONCE)
+    lambda: (
+        _A.select((fn.local_hour(_A.timestamp) / 24).alias("day"))
+        .where(_A.timestamp >= slot("since"))
+        .order_by(_A.timestamp)
+        .limit(1)
+        .offset(AT_ONCE)
+    )
 )
 
 

@@ -120,5 +120,5 @@ def count_rows(conn: sqlite3.Connection) -> int:
 
 
 _D = DamagedRow
-_MARK = Statement(_D.insert(slots(_D.table_name, _D.row, _D.column_name, _D.found_at)).on_conflict_ignore())
-_COUNT = Statement(Select([_D.select(_D.table_name, _D.row).distinct()], [fn.COUNT(SQL("*"))]))
+_MARK = Statement(lambda: _D.insert(slots(_D.table_name, _D.row, _D.column_name, _D.found_at)).on_conflict_ignore())
+_COUNT = Statement(lambda: Select([_D.select(_D.table_name, _D.row).distinct()], [fn.COUNT(SQL("*"))]))

@@ -268,7 +268,7 @@ def _on_snapshot(conn: sqlite3.Connection, query: Callable[[sqlite3.Connection],
 
 PROBE = "CREATE TABLE flashflow_probe (filler BLOB)"
 _TABLE = Table("flashflow_probe")
-_FILL_PROBE = Statement(_TABLE.insert({_TABLE.c.filler: fn.zeroblob(slot("size"))}))
+_FILL_PROBE = Statement(lambda: _TABLE.insert({_TABLE.c.filler: fn.zeroblob(slot("size"))}))
 
 
 def _probe(tx: Tx, items: Sequence[None]) -> list[None]:

@@ -39,12 +39,14 @@ def delete_expired_responses(tx: Tx) -> None:
 _K = IdempotencyKey
 _RESPONSE = (_K.fingerprint, _K.status, _K.body, _K.created_at)
 _FIND = Statement(
-    _K.select(*columns(_K, StoredResponse)).where(
+    lambda: _K.select(*columns(_K, StoredResponse)).where(
         _K.app == slot("app"), _K.key == slot("key"), _K.created_at > slot("since")
     ),
     StoredResponse,
 )
 _STORE = Statement(
-    _K.insert(slots(_K.app, _K.key, *_RESPONSE)).on_conflict(conflict_target=[_K.app, _K.key], preserve=_RESPONSE)
+    lambda: _K.insert(slots(_K.app, _K.key, *_RESPONSE)).on_conflict(
+        conflict_target=[_K.app, _K.key], preserve=_RESPONSE
+    )
 )
-_DELETE_EXPIRED = Statement(_K.delete().where(_K.created_at < slot("before")))
+_DELETE_EXPIRED = Statement(lambda: _K.delete().where(_K.created_at < slot("before")))

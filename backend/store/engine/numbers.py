@@ -33,7 +33,7 @@ class _Last(NamedTuple):
     seq: int
 
 
-_LAST_SEQS = Statement(_GIVEN.select(_GIVEN.c.name, _GIVEN.c.seq), _Last)
+_LAST_SEQS = Statement(lambda: _GIVEN.select(_GIVEN.c.name, _GIVEN.c.seq), _Last)
 
 
 def last_seqs(conn: sqlite3.Connection) -> dict[str, int]:

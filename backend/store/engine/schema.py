@@ -147,7 +147,7 @@ class _Reference(NamedTuple):
 
 
 _MASTER = Source("sqlite_master")
-_ENTRIES = Statement(_MASTER.select(*(getattr(_MASTER.c, name) for name in Entry._fields)), Entry)
+_ENTRIES = Statement(lambda: _MASTER.select(*(getattr(_MASTER.c, name) for name in Entry._fields)), Entry)
 _COLUMNS = TextStatement(
     'SELECT name, type, "notnull" AS required, dflt_value AS "default", pk AS place FROM pragma_table_xinfo(:table)',
     Column,

@@ -262,28 +262,28 @@ class _Bulk(NamedTuple):
 
 
 class Statement(_Statement[Row]):
-    """A Peewee query. ``row``: a NamedTuple with the selected columns in their order.
+    """A Peewee query, or a function that builds it at the first use: an import builds no queries. ``row``: a NamedTuple
+    with the selected columns in their order.
 
     Selected fields are decoded (ids, addresses, JSON, booleans), those of subqueries are not; a column that the row
-    declares as bool is a bool. Constants stand in the
-    SQL, because SQLite uses a partial index only for a constant.
+    declares as bool is a bool. Constants stand in the SQL, because SQLite uses a partial index only for a constant.
     """
 
     @overload
-    def __init__(self: Statement[tuple[Any, ...]], query: Query) -> None: ...
+    def __init__(self: Statement[tuple[Any, ...]], query: Query | Callable[[], Query]) -> None: ...
     @overload
-    def __init__(self, query: Query, row: type[Row]) -> None: ...
-    def __init__(self, query: Query, row: type[Row] | None = None) -> None:
+    def __init__(self, query: Query | Callable[[], Query], row: type[Row]) -> None: ...
+    def __init__(self, query: Query | Callable[[], Query], row: type[Row] | None = None) -> None:
         super().__init__(row)
-        self._query: Query | None = query
+        self._query = query
 
     def _compile(self) -> Compiled:
-        assert self._query is not None
+        query = self._query if isinstance(self._query, Query) else self._query()
         slots: dict[str, Convert] = {}
         context = SqliteDatabase(None).get_sql_context(value_literals=True, slots=slots)
-        sql, left = context.sql(self._query).query()  # type: ignore[no-untyped-call]
+        sql, left = context.sql(query).query()  # type: ignore[no-untyped-call]
         assert not left, f"{self.place}: {left} is not in the SQL"
-        columns = [_column(node) for node in getattr(self._query, "_returning", None) or ()]
+        columns = [_column(node) for node in getattr(query, "_returning", None) or ()]
         return Compiled(sys.intern(sql), slots, columns)
 
 

@@ -75,19 +75,19 @@ def save_outcome(tx: Tx, name: str, error: str | None) -> None:
 
 
 _D, _J = FlowDeclaration, FlowJob
-_DECLARED = Statement(_D.select(*columns(_D, Declared)), Declared)
-_FORGET = Statement(_D.delete())
-_DECLARE = Statement(_D.insert(slots(_D.kind, _D.name)))
-_JOBS = Statement(_J.select(*columns(_J, JobRun)), JobRun)
-_DELETE_JOBS = Statement(_J.delete().where(among(_J.name, "names")))
-_SAVE_JOB = Statement(upsert([_J.name], [_J.schedule, _J.since, _J.last_at, _J.last_error]))
+_DECLARED = Statement(lambda: _D.select(*columns(_D, Declared)), Declared)
+_FORGET = Statement(_D.delete)
+_DECLARE = Statement(lambda: _D.insert(slots(_D.kind, _D.name)))
+_JOBS = Statement(lambda: _J.select(*columns(_J, JobRun)), JobRun)
+_DELETE_JOBS = Statement(lambda: _J.delete().where(among(_J.name, "names")))
+_SAVE_JOB = Statement(lambda: upsert([_J.name], [_J.schedule, _J.since, _J.last_at, _J.last_error]))
 _CLAIM = Statement(
-    _J.update({_J.last_at: slot("now")}).where(
+    lambda: _J.update({_J.last_at: slot("now")}).where(
         _J.name == slot("name"), (_J.last_at == slot("last_at")) | (_J.last_at.is_null() & slot("last_at").is_null())
     )
 )
-_SAVE_OUTCOME = Statement(_J.update(slots(_J.last_error)).where(_J.name == slot("name")))
-_MOVE_RUNS = Statement(_J.update({_J.last_at: slot("now")}).where(_J.last_at > slot("now")))
-_MOVE_SINCE = Statement(_J.update({_J.since: slot("now")}).where(_J.since > slot("now")))
-_HAS_DECLARATION = Statement(_D.select(_D.name).limit(1))
-_HAS_JOB = Statement(_J.select(_J.name).limit(1))
+_SAVE_OUTCOME = Statement(lambda: _J.update(slots(_J.last_error)).where(_J.name == slot("name")))
+_MOVE_RUNS = Statement(lambda: _J.update({_J.last_at: slot("now")}).where(_J.last_at > slot("now")))
+_MOVE_SINCE = Statement(lambda: _J.update({_J.since: slot("now")}).where(_J.since > slot("now")))
+_HAS_DECLARATION = Statement(lambda: _D.select(_D.name).limit(1))
+_HAS_JOB = Statement(lambda: _J.select(_J.name).limit(1))

@@ -43,19 +43,24 @@ def revoke_key(conn: sqlite3.Connection, name: str, now_ms: int) -> Row | None:
 
 _K = models.ApiKey
 _COLUMNS = columns(_K, Row)
-_LIST = Statement(_K.select(*_COLUMNS).order_by(_K.name), Row)
-_ACTIVE = Statement(_K.select(*_COLUMNS).where(_K.revoked_at.is_null()), Row)
+_LIST = Statement(lambda: _K.select(*_COLUMNS).order_by(_K.name), Row)
+_ACTIVE = Statement(lambda: _K.select(*_COLUMNS).where(_K.revoked_at.is_null()), Row)
 _INSERT = Statement(
-    _K.insert({**slots(_K.name, _K.hash, _K.scopes, _K.created_at), _K.seq: next_number(_K.seq)})
-    .on_conflict(
-        conflict_target=[_K.name],
-        preserve=[_K.hash, _K.scopes, _K.created_at, _K.seq],
-        update={_K.revoked_at: None},
-        where=_K.revoked_at.is_null(False),
-    )
-    .returning(*_COLUMNS),
+    lambda: (
+        _K.insert({**slots(_K.name, _K.hash, _K.scopes, _K.created_at), _K.seq: next_number(_K.seq)})
+        .on_conflict(
+            conflict_target=[_K.name],
+            preserve=[_K.hash, _K.scopes, _K.created_at, _K.seq],
+            update={_K.revoked_at: None},
+            where=_K.revoked_at.is_null(False),
+        )
+        .returning(*_COLUMNS)
+    ),
     Row,
 )
 _REVOKE = Statement(
-    _K.update(slots(_K.revoked_at)).where(_K.name == slot("name"), _K.revoked_at.is_null()).returning(*_COLUMNS), Row
+    lambda: (
+        _K.update(slots(_K.revoked_at)).where(_K.name == slot("name"), _K.revoked_at.is_null()).returning(*_COLUMNS)
+    ),
+    Row,
 )

@@ -49,11 +49,11 @@ class _DeliveryRow(NamedTuple):
 
 
 _ATTEMPTS = Statement(
-    _A.select(*columns(_A, _AttemptRow)).join(_D, on=_D.seq == _A.delivery_seq).where(_OF).order_by(_A.seq),
+    lambda: _A.select(*columns(_A, _AttemptRow)).join(_D, on=_D.seq == _A.delivery_seq).where(_OF).order_by(_A.seq),
     _AttemptRow,
 )
 _DELIVERIES = Statement(
-    _D.select(
+    lambda: _D.select(
         _D.seq, _D.id, _D.channel, _T.platform.alias("target"), _D.status, _D.code, _D.reason, _D.created_at,
         _D.updated_at, _D.next_attempt_at, _D.release_at, _D.tries, _D.retry_until,
     )
@@ -98,7 +98,7 @@ def deliveries_of(conn: sqlite3.Connection, notification_seq: int) -> tuple[Deli
     )
 
 
-_SEQ_OF = Statement(_N.select(_N.seq).where(_N.id == slot("id", _N.id)))
+_SEQ_OF = Statement(lambda: _N.select(_N.seq).where(_N.id == slot("id", _N.id)))
 
 
 def deliveries_by_notification(
@@ -123,12 +123,14 @@ class _Status(NamedTuple):
     status: str
 
 
-_STATUSES = Statement(_D.select(*columns(_D, _Status)).where(_OF), _Status)
+_STATUSES = Statement(lambda: _D.select(*columns(_D, _Status)).where(_OF), _Status)
 _LATEST = Statement(
-    _D.select(*columns(_D, Latest))
-    .where(_OF, _D.channel == slot("channel"), same(_D.device_seq, slot("device_seq")))
-    .order_by(_D.seq.desc())
-    .limit(1),
+    lambda: (
+        _D.select(*columns(_D, Latest))
+        .where(_OF, _D.channel == slot("channel"), same(_D.device_seq, slot("device_seq")))
+        .order_by(_D.seq.desc())
+        .limit(1)
+    ),
     Latest,
 )
 
@@ -169,15 +171,15 @@ class _UnreleasedRow(NamedTuple):
 
 
 _IS_HELD = (_D.status == "held") & (_N.user_id == slot("user_id")) & any_or_same(_N.notification_type)
-_COUNT_HELD = Statement(_D.select(fn.COUNT(_D.seq)).join(_N, on=_N.seq == _D.notification_seq).where(_IS_HELD))
+_COUNT_HELD = Statement(lambda: _D.select(fn.COUNT(_D.seq)).join(_N, on=_N.seq == _D.notification_seq).where(_IS_HELD))
 _UNRELEASED = (
     _D.select(_N.id.alias("notification_id"), _D.channel, _D.status, _D.code, _D.reason, _D.release_at)
     .join(_N, on=_N.seq == _D.notification_seq)
     .order_by(_D.seq)
     .limit(slot("most"))
 )
-_STILL_HELD = Statement(_UNRELEASED.where(_IS_HELD), _UnreleasedRow)
-_AMONG = Statement(_UNRELEASED.where(among(_D.seq, "seqs")), _UnreleasedRow)
+_STILL_HELD = Statement(lambda: _UNRELEASED.where(_IS_HELD), _UnreleasedRow)
+_AMONG = Statement(lambda: _UNRELEASED.where(among(_D.seq, "seqs")), _UnreleasedRow)
 
 
 def still_held(
@@ -209,7 +211,7 @@ def _to_unreleased(row: _UnreleasedRow) -> Unreleased:
 
 _IN_FUTURE = _D.select(SQL("1")).where(_D.updated_at > slot("now"))
 _CLOCK_SET_BACK = Statement(
-    Select(
+    lambda: Select(
         columns=[
             fn.EXISTS(_IN_FUTURE.where(_D.status == "pending", _D.next_attempt_at.is_null(False)))
             | fn.EXISTS(_IN_FUTURE.where(_D.status == "held"))

@@ -67,8 +67,8 @@ class _Addresses(NamedTuple):
 
 
 _C = models.Contact
-_CONTACT = Statement(_C.select(*columns(_C, _Addresses)).where(_C.user_id == slot("user_id")), _Addresses)
-_SAVE_CONTACT = Statement(upsert([_C.user_id], columns(_C, _Addresses)))
+_CONTACT = Statement(lambda: _C.select(*columns(_C, _Addresses)).where(_C.user_id == slot("user_id")), _Addresses)
+_SAVE_CONTACT = Statement(lambda: upsert([_C.user_id], columns(_C, _Addresses)))
 
 
 def contact_of(conn: sqlite3.Connection, user_id: str) -> Contact | None:
@@ -113,12 +113,14 @@ class _Quiet(NamedTuple):
 
 _UNSET = _Quiet()
 _Q = models.QuietHours
-_QUIET = Statement(_Q.select(*columns(_Q, _Quiet)).where(_Q.user_id == slot("user_id")), _Quiet)
+_QUIET = Statement(lambda: _Q.select(*columns(_Q, _Quiet)).where(_Q.user_id == slot("user_id")), _Quiet)
 _SAVE_QUIET = Statement(
-    upsert([_Q.user_id], [_Q.enabled, _Q.start_time, _Q.end_time, _Q.timezone, _Q.days, _Q.updated_at])
+    lambda: upsert([_Q.user_id], [_Q.enabled, _Q.start_time, _Q.end_time, _Q.timezone, _Q.days, _Q.updated_at])
 )
-_SAVE_DND = Statement(upsert([_Q.user_id], [_Q.dnd_until, _Q.updated_at]))
-_END_DND = Statement(_Q.update({_Q.dnd_until: None, **slots(_Q.updated_at)}).where(_Q.user_id == slot("user_id")))
+_SAVE_DND = Statement(lambda: upsert([_Q.user_id], [_Q.dnd_until, _Q.updated_at]))
+_END_DND = Statement(
+    lambda: _Q.update({_Q.dnd_until: None, **slots(_Q.updated_at)}).where(_Q.user_id == slot("user_id"))
+)
 
 
 def quiet_of(conn: sqlite3.Connection, user_id: str, default_zone: str) -> tuple[QuietHours | None, int | None]:
@@ -198,24 +200,27 @@ class _Effective(NamedTuple):
 _D = models.Digest
 _USER = Select(columns=[slot("user_id").alias("user_id")]).alias("u")
 _DIGEST = Statement(
-    Select([_USER], [_Q.timezone, _D.frequency, _D.at])
-    .join(_Q, JOIN.LEFT_OUTER, on=_Q.user_id == _USER.c.user_id)
-    .join(
-        _D,
-        JOIN.LEFT_OUTER,
-        on=(_D.user_id == _USER.c.user_id) & _D.notification_type.in_([slot("notification_type"), EVERY_TYPE]),
-    )
-    .order_by(_D.notification_type == EVERY_TYPE)
-    .limit(1),
+    lambda: (
+        Select([_USER], [_Q.timezone, _D.frequency, _D.at])
+        .join(_Q, JOIN.LEFT_OUTER, on=_Q.user_id == _USER.c.user_id)
+        .join(
+            _D,
+            JOIN.LEFT_OUTER,
+            on=(_D.user_id == _USER.c.user_id) & _D.notification_type.in_([slot("notification_type"), EVERY_TYPE]),
+        )
+        .order_by(_D.notification_type == EVERY_TYPE)
+        .limit(1)
+    ),
     _Effective,
 )
 _DIGESTS = Statement(
-    _D.select(*columns(_D, _Choice)).where(_D.user_id == slot("user_id")).order_by(_D.notification_type), _Choice
+    lambda: _D.select(*columns(_D, _Choice)).where(_D.user_id == slot("user_id")).order_by(_D.notification_type),
+    _Choice,
 )
 _OF_TYPE = (_D.user_id == slot("user_id")) & (_D.notification_type == slot("notification_type"))
-_DIGEST_AT = Statement(_D.select(_D.at).where(_OF_TYPE))
-_DELETE_DIGEST = Statement(_D.delete().where(_OF_TYPE))
-_SAVE_DIGEST = Statement(upsert([_D.user_id, _D.notification_type], [_D.frequency, _D.at, _D.updated_at]))
+_DIGEST_AT = Statement(lambda: _D.select(_D.at).where(_OF_TYPE))
+_DELETE_DIGEST = Statement(lambda: _D.delete().where(_OF_TYPE))
+_SAVE_DIGEST = Statement(lambda: upsert([_D.user_id, _D.notification_type], [_D.frequency, _D.at, _D.updated_at]))
 
 
 def digest_of(

@@ -86,10 +86,10 @@ class NewDelivery(NamedTuple):
     release_at: int | None
 
 
-_INSERT = Statement(_D.insert({getattr(_D, name): slot(name) for name in NewDelivery._fields}))
-_DELETE = Statement(_D.delete().where(_OF_NOTIFICATION))
+_INSERT = Statement(lambda: _D.insert({getattr(_D, name): slot(name) for name in NewDelivery._fields}))
+_DELETE = Statement(lambda: _D.delete().where(_OF_NOTIFICATION))
 _REDECIDE = Statement(
-    _D.update(
+    lambda: _D.update(
         {
             **slots(
                 _D.status, _D.code, _D.reason, _D.device_seq, _D.route, _D.next_attempt_at, _D.release_at,
@@ -166,10 +166,12 @@ class _Statuses(NamedTuple):
 
 
 _STATUSES = Statement(
-    _N.select(_N.seq, _N.id, _N.user_id, _N.app, fn.GROUP_CONCAT(_D.status).alias("statuses"))
-    .join(_D, on=_WITH_NOTIFICATION)
-    .where(among(_N.seq, "seqs"))
-    .group_by(_N.seq),
+    lambda: (
+        _N.select(_N.seq, _N.id, _N.user_id, _N.app, fn.GROUP_CONCAT(_D.status).alias("statuses"))
+        .join(_D, on=_WITH_NOTIFICATION)
+        .where(among(_N.seq, "seqs"))
+        .group_by(_N.seq)
+    ),
     _Statuses,
 )
 _SETTLE = TextStatement(
@@ -218,7 +220,7 @@ def _waits(delivery: Any) -> Any:
 
 
 _ADVANCE_FAILOVER = Statement(
-    _D.update({_D.release_at: slot("now")}).where(
+    lambda: _D.update({_D.release_at: slot("now")}).where(
         _OF_NOTIFICATION,
         _waits(_D),
         _D.release_at > slot("now"),
@@ -261,7 +263,7 @@ class _Bundled(NamedTuple):
 
 _IN_BUNDLE = (_D.digest_seq == slot("digest")) & _PENDING
 _BUNDLE = Statement(
-    _D.update(
+    lambda: _D.update(
         {
             _D.status: "pending",
             _D.code: "in_summary",
@@ -273,11 +275,11 @@ _BUNDLE = Statement(
     ).where(_THIS)
 )
 _NEXT_DIGEST = Statement(
-    _D.select(*columns(_D, _Bundled)).where(_IN_BUNDLE).order_by(_D.notification_seq.desc()).limit(1), _Bundled
+    lambda: _D.select(*columns(_D, _Bundled)).where(_IN_BUNDLE).order_by(_D.notification_seq.desc()).limit(1), _Bundled
 )
-_CHANGE_DIGEST = Statement(_D.update(slots(_D.digest_seq)).where(_IN_BUNDLE))
+_CHANGE_DIGEST = Statement(lambda: _D.update(slots(_D.digest_seq)).where(_IN_BUNDLE))
 _PROMOTE = Statement(
-    _D.update(
+    lambda: _D.update(
         {
             _D.digest_seq: None,
             _D.code: "queued",
@@ -288,9 +290,11 @@ _PROMOTE = Statement(
     ).where(_THIS)
 )
 _RESOLVE = Statement(
-    _D.update({**slots(_D.status, _D.reason, _D.updated_at), _D.code: "in_summary"})
-    .where(_IN_BUNDLE)
-    .returning(_D.notification_seq)
+    lambda: (
+        _D.update({**slots(_D.status, _D.reason, _D.updated_at), _D.code: "in_summary"})
+        .where(_IN_BUNDLE)
+        .returning(_D.notification_seq)
+    )
 )
 
 
@@ -356,17 +360,17 @@ _HELD_ROWS = (
 )  # fmt: skip
 _FIRST_DUE = _HELD_ROWS.where(_D.release_at <= slot("now")).order_by(_D.release_at, _D.seq).limit(slot("most"))
 _HELD_DUE = Statement(_FIRST_DUE, HeldDelivery)
-_HELD_DUE_OF_USERS = Statement(_FIRST_DUE.where(among(_N.user_id, "users")), HeldDelivery)
-_HELD_IN_FUTURE = Statement(_HELD_ROWS.where(_D.updated_at > slot("now")).limit(AT_ONCE), HeldDelivery)
+_HELD_DUE_OF_USERS = Statement(lambda: _FIRST_DUE.where(among(_N.user_id, "users")), HeldDelivery)
+_HELD_IN_FUTURE = Statement(lambda: _HELD_ROWS.where(_D.updated_at > slot("now")).limit(AT_ONCE), HeldDelivery)
 _HELD_BY_DIGEST = Statement(
-    _HELD_ROWS.where(_D.code == "digest", _N.user_id == slot("user_id"), any_or_same(_N.notification_type)).order_by(
-        _D.seq
-    ),
+    lambda: _HELD_ROWS.where(
+        _D.code == "digest", _N.user_id == slot("user_id"), any_or_same(_N.notification_type)
+    ).order_by(_D.seq),
     HeldDelivery,
 )
-_RELEASE = Statement(_D.update(slots(_D.release_at)).where(among(_D.seq, "seqs")))
+_RELEASE = Statement(lambda: _D.update(slots(_D.release_at)).where(among(_D.seq, "seqs")))
 _RELEASE_OF_USER = Statement(
-    _D.update(slots(_D.release_at)).where(
+    lambda: _D.update(slots(_D.release_at)).where(
         _HELD,
         _D.code == slot("code"),
         fn.EXISTS(_N.select(SQL("1")).where(_WITH_NOTIFICATION, _N.user_id == slot("user_id"))),
@@ -438,9 +442,9 @@ def _shift(status: str, column: Any) -> Query:
     )
 
 
-_SHIFT_PENDING = Statement(_shift("pending", _D.next_attempt_at))
-_SHIFT_SENDING = Statement(_shift("sending", _D.lease_until))
-_SHIFT_HELD = Statement(_D.update(slots(_D.release_at, _D.updated_at)).where(_THIS))
+_SHIFT_PENDING = Statement(lambda: _shift("pending", _D.next_attempt_at))
+_SHIFT_SENDING = Statement(lambda: _shift("sending", _D.lease_until))
+_SHIFT_HELD = Statement(lambda: _D.update(slots(_D.release_at, _D.updated_at)).where(_THIS))
 
 
 def shift_waits(tx: Tx) -> int:
@@ -510,16 +514,16 @@ def _with_recipient(*selected: Any) -> ModelSelect[Any]:
 
 
 _WITH_BUNDLED = Statement(
-    _with_recipient(*_CHECKS).where(among(_D.seq, "seqs") | (among(_D.digest_seq, "seqs") & _PENDING)), _Checked
+    lambda: _with_recipient(*_CHECKS).where(among(_D.seq, "seqs") | (among(_D.digest_seq, "seqs") & _PENDING)), _Checked
 )
 _CANCEL = Statement(
-    _D.update(
+    lambda: _D.update(
         {**slots(_D.status, _D.code, _D.reason, _D.updated_at), _D.next_attempt_at: None, _D.lease_until: None}
     ).where(_THIS)
 )
-_NOTIFICATIONS_OF = Statement(_D.select(_D.notification_seq).distinct().where(among(_D.seq, "seqs")))
+_NOTIFICATIONS_OF = Statement(lambda: _D.select(_D.notification_seq).distinct().where(among(_D.seq, "seqs")))
 _QUEUED_OF_USERS = Statement(
-    _D.select(_D.seq).join(_N, on=_WITH_NOTIFICATION).where(_QUEUED, among(_N.user_id, "users"))
+    lambda: _D.select(_D.seq).join(_N, on=_WITH_NOTIFICATION).where(_QUEUED, among(_N.user_id, "users"))
 )
 _SUPPRESS = (
     _D.update(
@@ -535,10 +539,12 @@ _SUPPRESS = (
     .returning(_D.seq)
 )
 _SUPPRESS_ALL = Statement(_SUPPRESS)
-_SUPPRESS_INTERRUPTING = Statement(_SUPPRESS.where(_HELD | (_D.channel == "push")))
-_EXTERNAL_OF = Statement(_D.select(_D.seq).where(_OF_NOTIFICATION, _D.route != ""))
+_SUPPRESS_INTERRUPTING = Statement(lambda: _SUPPRESS.where(_HELD | (_D.channel == "push")))
+_EXTERNAL_OF = Statement(lambda: _D.select(_D.seq).where(_OF_NOTIFICATION, _D.route != ""))
 _TOASTS_OF = Statement(
-    _D.select(_D.seq).where(_OF_NOTIFICATION, _D.route == "desktop", _D.status.in_(("sending", "sent", "delivered")))
+    lambda: _D.select(_D.seq).where(
+        _OF_NOTIFICATION, _D.route == "desktop", _D.status.in_(("sending", "sent", "delivered"))
+    )
 )
 _ADDRESS = {"email": "e-mail address", "sms": "phone number"}
 
@@ -679,7 +685,7 @@ _DUE = (
     .limit(slot("limit"))
 )
 _SENDABLE = Statement(
-    _with_recipient(
+    lambda: _with_recipient(
         *_CHECKS,
         _D.id, _N.id.alias("notification_id"), _D.route, _N.app, _N.title, _N.message, _N.priority, _N.data,
         _N.actions, _N.collapse_key, _N.count.alias("occurrences"), _N.created_at,
@@ -692,15 +698,17 @@ _SENDABLE = Statement(
     Sendable,
 )  # fmt: skip
 _CLAIM = Statement(
-    _D.update({_D.status: "sending", **slots(_D.lease_until, _D.updated_at), _D.tries: _D.tries + 1})
-    .where(among(_D.seq, "seqs"))
-    .returning(_D.seq, _D.tries, _D.next_attempt_at.alias("due_at"), _D.tried_since, _D.code.alias("previous_code")),
+    lambda: (
+        _D.update({_D.status: "sending", **slots(_D.lease_until, _D.updated_at), _D.tries: _D.tries + 1})
+        .where(among(_D.seq, "seqs"))
+        .returning(_D.seq, _D.tries, _D.next_attempt_at.alias("due_at"), _D.tried_since, _D.code.alias("previous_code"))
+    ),
     BeforeClaim,
 )
 _GIVE_BACK = Statement(
-    _D.update({_D.status: "pending", _D.lease_until: None, _D.tries: _D.tries - 1, **slots(_D.updated_at)}).where(
-        _D.id == slot("id", _D.id), _D.status == "sending"
-    )
+    lambda: _D.update(
+        {_D.status: "pending", _D.lease_until: None, _D.tries: _D.tries - 1, **slots(_D.updated_at)}
+    ).where(_D.id == slot("id", _D.id), _D.status == "sending")
 )
 
 
@@ -750,19 +758,21 @@ class _Leased(NamedTuple):
 
 
 _EXPIRED_LEASES = Statement(
-    _D.select(*columns(_D, _Leased))
-    .where(_D.status == "sending", _D.lease_until <= slot("until"))
-    .order_by(_D.lease_until, _D.seq)
-    .limit(AT_ONCE),
+    lambda: (
+        _D.select(*columns(_D, _Leased))
+        .where(_D.status == "sending", _D.lease_until <= slot("until"))
+        .order_by(_D.lease_until, _D.seq)
+        .limit(AT_ONCE)
+    ),
     _Leased,
 )
 _INTERRUPTIONS = Statement(
-    _A.select(fn.COUNT(_A.seq)).where(
+    lambda: _A.select(fn.COUNT(_A.seq)).where(
         _A.delivery_seq == slot("seq"), _A.code == INTERRUPTED, _A.started_at >= fn.COALESCE(slot("since"), 0)
     )
 )
 _RECOVER = Statement(
-    _D.update(
+    lambda: _D.update(
         {
             **slots(_D.status, _D.code, _D.reason),
             _D.lease_until: None,
@@ -811,13 +821,15 @@ _QUEUED_SEQS = _OTHER_DUE.select(_OTHER_DUE.seq).where(
     _OTHER_DUE.status == "pending", _OTHER_DUE.next_attempt_at.is_null(False)
 )
 _REFUSE = Statement(
-    _D.update({_D.status: "failed", _D.next_attempt_at: None, **slots(_D.code, _D.reason, _D.updated_at)})
-    .where(_D.seq.in_(_QUEUED_SEQS.where(~among(_OTHER_DUE.route, "routes")).limit(AT_ONCE)))
-    .returning(*columns(_D, _Refused)),
+    lambda: (
+        _D.update({_D.status: "failed", _D.next_attempt_at: None, **slots(_D.code, _D.reason, _D.updated_at)})
+        .where(_D.seq.in_(_QUEUED_SEQS.where(~among(_OTHER_DUE.route, "routes")).limit(AT_ONCE)))
+        .returning(*columns(_D, _Refused))
+    ),
     _Refused,
 )
 _HASTEN = Statement(
-    _D.update({_D.next_attempt_at: slot("now")}).where(
+    lambda: _D.update({_D.next_attempt_at: slot("now")}).where(
         _D.seq.in_(
             _QUEUED_SEQS.where(
                 _OTHER_DUE.route == slot("route"),
@@ -860,7 +872,9 @@ class _Attempted(NamedTuple):
 
 
 _ATTEMPT = Statement(
-    _A.insert(slots(_A.delivery_seq, _A.started_at, _A.duration_ms, _A.outcome, _A.code, _A.text, _A.next_try_at))
+    lambda: _A.insert(
+        slots(_A.delivery_seq, _A.started_at, _A.duration_ms, _A.outcome, _A.code, _A.text, _A.next_try_at)
+    )
 )
 _MOVE = TextStatement(
     "WITH v (status, code, reason, retry_at, retry_until, since, now, seq) "
@@ -871,11 +885,11 @@ _MOVE = TextStatement(
     reason="UPDATE FROM VALUES",
 )
 _DEACTIVATE = Statement(
-    _T.update({_T.is_active: False, **slots(_T.updated_at)}).where(
+    lambda: _T.update({_T.is_active: False, **slots(_T.updated_at)}).where(
         _T.seq == slot("seq"), _T.updated_at <= slot("attempted_at")
     )
 )
-_NOTE_USE = Statement(_T.update(slots(_T.last_used_at)).where(_T.seq == slot("seq")))
+_NOTE_USE = Statement(lambda: _T.update(slots(_T.last_used_at)).where(_T.seq == slot("seq")))
 
 
 _GROUPS = tuple(1 << power for power in range(12))
@@ -970,14 +984,14 @@ class Retriable(NamedTuple):
 
 
 _RETRIABLE = Statement(
-    _D.select(*columns(_D, Retriable)).where(
+    lambda: _D.select(*columns(_D, Retriable)).where(
         _OF_NOTIFICATION,
         _D.channel != "in_app",
         _D.status.in_(("failed", "dead")) | (_PENDING & (_D.tries > 0)),
     ),
     Retriable,
 )
-_RETRY_NOW = Statement(_D.update(slots(_D.next_attempt_at)).where(_THIS, _D.digest_seq.is_null()))
+_RETRY_NOW = Statement(lambda: _D.update(slots(_D.next_attempt_at)).where(_THIS, _D.digest_seq.is_null()))
 
 
 def retriable(tx: Tx, notification_seq: int) -> list[Retriable]:

@@ -132,25 +132,31 @@ def _to_device(row: _Row) -> Device:
 _D = DeviceToken
 _ROWS = _D.select(*columns(_D, _Row))
 _OF_USER = _D.user_id == slot("user_id")
-_NEWEST = Statement(_ROWS.where(_OF_USER, _D.seq < slot("before"), any_or_same(_D.app)).order_by(_D.seq.desc()), _Row)
-_BY_IDENTITY = Statement(_ROWS.where(_D.identity == slot("identity")), _Row)
-_FIND = Statement(_ROWS.where(_D.id == slot("id", _D.id), any_or_same(_D.app)), _Row)
+_NEWEST = Statement(
+    lambda: _ROWS.where(_OF_USER, _D.seq < slot("before"), any_or_same(_D.app)).order_by(_D.seq.desc()), _Row
+)
+_BY_IDENTITY = Statement(lambda: _ROWS.where(_D.identity == slot("identity")), _Row)
+_FIND = Statement(lambda: _ROWS.where(_D.id == slot("id", _D.id), any_or_same(_D.app)), _Row)
 _DESKTOPS = Statement(
-    _D.select(_D.token).where(
+    lambda: _D.select(_D.token).where(
         _OF_USER, _D.platform == "desktop", fn.json_extract(_D.device_info, "$.name") == slot("name")
     )
 )
-_ACTIVE = Statement(_D.select(*columns(_D, ActiveDevice)).where(_OF_USER, _D.is_active).order_by(_D.seq), ActiveDevice)
+_ACTIVE = Statement(
+    lambda: _D.select(*columns(_D, ActiveDevice)).where(_OF_USER, _D.is_active).order_by(_D.seq), ActiveDevice
+)
 _REGISTERED = (_D.user_id, _D.token, _D.platform, _D.device_info, _D.app, _D.updated_at)
 _SAVE = Statement(
-    _D.insert({**slots(_D.id, _D.identity, _D.created_at, *_REGISTERED), _D.is_active: True}).on_conflict(
+    lambda: _D.insert({**slots(_D.id, _D.identity, _D.created_at, *_REGISTERED), _D.is_active: True}).on_conflict(
         conflict_target=[_D.identity], preserve=[*_REGISTERED, _D.is_active]
     )
 )
-_DELETE = Statement(_D.delete().where(_D.id == slot("id", _D.id)))
+_DELETE = Statement(lambda: _D.delete().where(_D.id == slot("id", _D.id)))
 _DEACTIVATE = Statement(
-    _D.update({_D.is_active: False})
-    .where(_D.is_active, _D.platform != "desktop", _D.updated_at < slot("before"))
-    .returning(*columns(_D, _Row)),
+    lambda: (
+        _D.update({_D.is_active: False})
+        .where(_D.is_active, _D.platform != "desktop", _D.updated_at < slot("before"))
+        .returning(*columns(_D, _Row))
+    ),
     _Row,
 )

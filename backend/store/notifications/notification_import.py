@@ -90,13 +90,13 @@ class _Owner(NamedTuple):
 
 
 _N = models.Notification
-_KNOWN = Statement(_N.select(*columns(_N, _Owner)).where(_N.id == slot("id", _N.id)), _Owner)
+_KNOWN = Statement(lambda: _N.select(*columns(_N, _Owner)).where(_N.id == slot("id", _N.id)), _Owner)
 _INSERT = Statement(
-    _N.insert(
+    lambda: _N.insert(
         {getattr(_N, name): slot(name) for name in ("seq", "revision", *OldNotification.__struct_fields__)}
         | slots(_N.id)
     )
 )
 _NEXT = Statement(
-    _N.select(fn.COALESCE(fn.MAX(_N.seq) + 1, slot("first"))).where(_N.seq.between(slot("first"), slot("last")))
+    lambda: _N.select(fn.COALESCE(fn.MAX(_N.seq) + 1, slot("first"))).where(_N.seq.between(slot("first"), slot("last")))
 )

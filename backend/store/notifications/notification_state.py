@@ -82,10 +82,12 @@ _NUMBERED = (
     .alias("numbered")
 )
 _READ_ALL = Statement(
-    _N.update({_N.inbox: "read", _N.status: "read", _N.read_at: slot("now"), _N.revision: _NUMBERED.c.revision})
-    .from_(_NUMBERED)
-    .where(_N.seq == _NUMBERED.c.seq)
-    .returning(*columns(_N, BecameRead)),
+    lambda: (
+        _N.update({_N.inbox: "read", _N.status: "read", _N.read_at: slot("now"), _N.revision: _NUMBERED.c.revision})
+        .from_(_NUMBERED)
+        .where(_N.seq == _NUMBERED.c.seq)
+        .returning(*columns(_N, BecameRead))
+    ),
     BecameRead,
 )
 
@@ -105,7 +107,7 @@ class PolicyColumns(NamedTuple):
     expires_at: int | None
 
 
-_POLICY_COLUMNS = Statement(_N.select(*columns(_N, PolicyColumns)).where(_THIS), PolicyColumns)
+_POLICY_COLUMNS = Statement(lambda: _N.select(*columns(_N, PolicyColumns)).where(_THIS), PolicyColumns)
 
 
 def policy_columns(conn: sqlite3.Connection, seq: int) -> PolicyColumns:
@@ -160,7 +162,7 @@ _SNOOZED = _N.snoozed_until.is_null(False) & (_N.snoozed_until <= slot("now"))
 _EXPIRED = _N.expires_at.is_null(False) & (_N.expires_at <= slot("now")) & _CAN_EXPIRE
 _HELD = (_D.status == "held") & (_D.release_at <= slot("now"))
 _DUE = Statement(
-    Select(
+    lambda: Select(
         columns=[
             fn.EXISTS(query.select(SQL("1")).where(is_due)).alias(name)
             for name, query, is_due in zip(
@@ -171,20 +173,22 @@ _DUE = Statement(
     Due,
 )
 _SCHEDULED_DUE = Statement(
-    _N.select(*columns(_N, ScheduledNotification, stored=("data",)))
-    .where(_SCHEDULED, _N.expires_at.is_null() | (_N.expires_at > slot("now")))
-    .order_by(_N.scheduled_at, _N.seq)
-    .limit(slot("most")),
+    lambda: (
+        _N.select(*columns(_N, ScheduledNotification, stored=("data",)))
+        .where(_SCHEDULED, _N.expires_at.is_null() | (_N.expires_at > slot("now")))
+        .order_by(_N.scheduled_at, _N.seq)
+        .limit(slot("most"))
+    ),
     ScheduledNotification,
 )
 _EXPIRE_DUE = Statement(
-    _N.select(*columns(_N, _Changed)).where(_EXPIRED).order_by(_N.expires_at).limit(slot("most")), _Changed
+    lambda: _N.select(*columns(_N, _Changed)).where(_EXPIRED).order_by(_N.expires_at).limit(slot("most")), _Changed
 )
 _SNOOZE_ENDED = Statement(
-    _N.select(*columns(_N, _Changed)).where(_SNOOZED).order_by(_N.snoozed_until).limit(slot("most")), _Changed
+    lambda: _N.select(*columns(_N, _Changed)).where(_SNOOZED).order_by(_N.snoozed_until).limit(slot("most")), _Changed
 )
 _WAKE = Statement(
-    _N.update(
+    lambda: _N.update(
         {
             _N.inbox: "unread",
             _N.status: "delivered",
@@ -264,7 +268,7 @@ _OPEN = TextStatement(
     decode={"id": _N.id, "channels": _N.channels},
 )
 _REPLACE_CONTENT = Statement(
-    _N.update(
+    lambda: _N.update(
         {
             **{getattr(_N, name): slot(name) for name in NewContent._fields},
             **slots(_N.channels, _N.listed_at),

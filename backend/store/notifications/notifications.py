@@ -104,11 +104,11 @@ class NewNotification(NamedTuple):
 
 
 _N, _I = models.Notification, models.InboxCount
-NOTIFICATION_SEQS = Numbers(Statement(last_seq(_N)))
-NOTIFICATION_REVISIONS = Numbers(Statement(last_revision(_N)))
+NOTIFICATION_SEQS = Numbers(Statement(lambda: last_seq(_N)))
+NOTIFICATION_REVISIONS = Numbers(Statement(lambda: last_revision(_N)))
 _ROWS = columns(_N, NotificationRow, stored=NotificationRow._fields)
-_INSERT = Statement(_N.insert({getattr(_N, name): slot(name) for name in NewNotification._fields}))
-_FIND = Statement(_N.select(*_ROWS).where(_N.id == slot("id", _N.id)), NotificationRow)
+_INSERT = Statement(lambda: _N.insert({getattr(_N, name): slot(name) for name in NewNotification._fields}))
+_FIND = Statement(lambda: _N.select(*_ROWS).where(_N.id == slot("id", _N.id)), NotificationRow)
 
 
 def insert(tx: Tx, notifications: Sequence[NewNotification]) -> None:
@@ -162,7 +162,9 @@ def list_notifications(conn: sqlite3.Connection, query: ListFilter) -> Notificat
 
 # CROSS JOIN keeps the order of the list without sorting rows, each of which may be as large as a request.
 _LISTED = listed("seqs")
-_ROWS_AT = Statement(Select([_LISTED], _ROWS).join(_N, JOIN.CROSS, on=_N.seq == _LISTED.c.value), NotificationRow)
+_ROWS_AT = Statement(
+    lambda: Select([_LISTED], _ROWS).join(_N, JOIN.CROSS, on=_N.seq == _LISTED.c.value), NotificationRow
+)
 
 
 def rows_at(conn: sqlite3.Connection, seqs: Sequence[int]) -> Iterator[NotificationRow]:
@@ -320,7 +322,7 @@ def _range(query: ListFilter) -> _Range:
 _EVERYTHING = _Range("all")
 _UNREAD = _I.select(fn.COALESCE(fn.SUM(_I.unread), 0)).where(_I.user_id == slot("user_id"))
 _UNREAD_OF_ALL = Statement(_UNREAD)
-_UNREAD_OF_APP = Statement(_UNREAD.where(_I.app == slot("app")))
+_UNREAD_OF_APP = Statement(lambda: _UNREAD.where(_I.app == slot("app")))
 
 
 def unread_count(conn: sqlite3.Connection, user_id: str, app: str | None) -> int:
@@ -329,10 +331,12 @@ def unread_count(conn: sqlite3.Connection, user_id: str, app: str | None) -> int
 
 
 _AFTER = Statement(
-    _N.select(*_ROWS)
-    .from_(by_index(_N, "notifications_revision"))
-    .where(_N.revision > slot("after"), _N.revision <= slot("until"), any_or_same(_N.user_id), any_or_same(_N.app))
-    .order_by(_N.revision),
+    lambda: (
+        _N.select(*_ROWS)
+        .from_(by_index(_N, "notifications_revision"))
+        .where(_N.revision > slot("after"), _N.revision <= slot("until"), any_or_same(_N.user_id), any_or_same(_N.app))
+        .order_by(_N.revision)
+    ),
     NotificationRow,
 )
 NOTIFICATIONS_BY_SEQ = (

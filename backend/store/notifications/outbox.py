@@ -81,8 +81,8 @@ _ROUTES = listed("routes")
 _FIRST_DUE = _D.select(fn.MIN(_D.next_attempt_at)).where(
     _D.status == "pending", _D.next_attempt_at.is_null(False), _D.route == _ROUTES.c.value
 )
-_NEXT_DUE = Statement(Select([_ROUTES], [_ROUTES.c.value.alias("route"), _FIRST_DUE.alias("at")]), _NextDue)
-_NEXT_LEASE = Statement(_D.select(fn.MIN(_D.lease_until)).where(_D.status == "sending"))
+_NEXT_DUE = Statement(lambda: Select([_ROUTES], [_ROUTES.c.value.alias("route"), _FIRST_DUE.alias("at")]), _NextDue)
+_NEXT_LEASE = Statement(lambda: _D.select(fn.MIN(_D.lease_until)).where(_D.status == "sending"))
 
 
 # --- writer handlers --------------------------------------------------------------------------------------------------
@@ -136,10 +136,12 @@ class _Text(NamedTuple):
 
 
 _BUNDLED = Statement(
-    _D.select(_N.title, _N.message)
-    .join(_N, on=_N.seq == _D.notification_seq)
-    .where(_D.digest_seq == slot("digest"), _D.status == "pending")
-    .order_by(_N.seq.desc()),
+    lambda: (
+        _D.select(_N.title, _N.message)
+        .join(_N, on=_N.seq == _D.notification_seq)
+        .where(_D.digest_seq == slot("digest"), _D.status == "pending")
+        .order_by(_N.seq.desc())
+    ),
     _Text,
 )
 _decode_actions = msgspec.json.Decoder(tuple[Link, ...]).decode

@@ -46,11 +46,13 @@ def set_preferences(tx: Tx, choices: Sequence[tuple[str, str, str, bool]]) -> No
 
 _OF_USER = Statement(
     # In the order of the primary key, so nothing is sorted.
-    Choice.select(*columns(Choice, _Row))
-    .where(Choice.user_id == slot("user"))
-    .order_by(Choice.notification_type, Choice.channel),
+    lambda: (
+        Choice.select(*columns(Choice, _Row))
+        .where(Choice.user_id == slot("user"))
+        .order_by(Choice.notification_type, Choice.channel)
+    ),
     _Row,
 )
 _SAVE = Statement(
-    upsert([Choice.user_id, Choice.notification_type, Choice.channel], [Choice.enabled, Choice.updated_at])
+    lambda: upsert([Choice.user_id, Choice.notification_type, Choice.channel], [Choice.enabled, Choice.updated_at])
 )

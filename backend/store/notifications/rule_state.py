@@ -75,24 +75,28 @@ def delete_expired_state(tx: Tx) -> int:
     return _DELETE_EXPIRED.run(tx.conn, now=tx.now_ms).rowcount
 
 
-_MARK = Statement(RuleMark.select(*columns(RuleMark, Mark)), Mark)
-_MOVE_MARK = Statement(RuleMark.update(slots(RuleMark.evaluated_to)))
-_LOWER_MARK = Statement(RuleMark.update({RuleMark.evaluated_to: fn.MIN(RuleMark.evaluated_to, slot("last"))}))
-_LOWER_RULES = Statement(Rule.update({Rule.after_seq: slot("last")}).where(Rule.after_seq > slot("last")))
+_MARK = Statement(lambda: RuleMark.select(*columns(RuleMark, Mark)), Mark)
+_MOVE_MARK = Statement(lambda: RuleMark.update(slots(RuleMark.evaluated_to)))
+_LOWER_MARK = Statement(lambda: RuleMark.update({RuleMark.evaluated_to: fn.MIN(RuleMark.evaluated_to, slot("last"))}))
+_LOWER_RULES = Statement(lambda: Rule.update({Rule.after_seq: slot("last")}).where(Rule.after_seq > slot("last")))
 _LATEST_KNOWN = Statement(
-    RuleMark.select(fn.MAX(RuleMark.evaluated_to, Rule.select(fn.COALESCE(fn.MAX(Rule.after_seq), 0))).alias("latest"))
+    lambda: RuleMark.select(
+        fn.MAX(RuleMark.evaluated_to, Rule.select(fn.COALESCE(fn.MAX(Rule.after_seq), 0))).alias("latest")
+    )
 )
 _OF_BOTH = (RuleUse.rule_seq == slot("rule_seq")) & (RuleUse.user_id == slot("user_id"))
-_STATE = Statement(RuleUse.select(*columns(RuleUse, RuleState)).where(_OF_BOTH), RuleState)
+_STATE = Statement(lambda: RuleUse.select(*columns(RuleUse, RuleState)).where(_OF_BOTH), RuleState)
 _STATES_OF_USER = Statement(
-    RuleUse.select(Rule.name, Rule.app, RuleUse.times, RuleUse.fired_at)
-    .join(Rule, on=Rule.seq == RuleUse.rule_seq)
-    .where(RuleUse.user_id == slot("user_id"))
-    .order_by(Rule.seq),
+    lambda: (
+        RuleUse.select(Rule.name, Rule.app, RuleUse.times, RuleUse.fired_at)
+        .join(Rule, on=Rule.seq == RuleUse.rule_seq)
+        .where(RuleUse.user_id == slot("user_id"))
+        .order_by(Rule.seq)
+    ),
     NamedState,
 )
 _REMEMBER = Statement(
-    upsert([RuleUse.rule_seq, RuleUse.user_id], [RuleUse.times, RuleUse.fired_at, RuleUse.useful_until])
+    lambda: upsert([RuleUse.rule_seq, RuleUse.user_id], [RuleUse.times, RuleUse.fired_at, RuleUse.useful_until])
 )
-_DELETE = Statement(RuleUse.delete().where(_OF_BOTH))
-_DELETE_EXPIRED = Statement(RuleUse.delete().where(RuleUse.useful_until < slot("now")))
+_DELETE = Statement(lambda: RuleUse.delete().where(_OF_BOTH))
+_DELETE_EXPIRED = Statement(lambda: RuleUse.delete().where(RuleUse.useful_until < slot("now")))

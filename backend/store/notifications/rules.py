@@ -199,25 +199,25 @@ _ROWS = _R.select(
     _R.checked_at, _R.fired, _R.last_fired_at, _R.last_error, _R.last_error_at, _R.created_at, _R.updated_at,
 )  # fmt: skip
 _THIS = _R.seq == slot("seq")
-_NAMED = Statement(_ROWS.where(_R.name == slot("name"), any_or_same(_R.app)).order_by(_R.seq), Row)
-_BY_SEQ = Statement(_ROWS.where(_THIS), Row)
-_ENABLED = Statement(_ROWS.where(_R.enabled).order_by(_R.seq), Row)
-_COUNT = Statement(_R.select(fn.COUNT(_R.seq)).where(_R.app == slot("app")))
-_NEWEST = Statement(_ROWS.where(any_or_same(_R.app), _R.seq < slot("before")).order_by(_R.seq.desc()), Row)
+_NAMED = Statement(lambda: _ROWS.where(_R.name == slot("name"), any_or_same(_R.app)).order_by(_R.seq), Row)
+_BY_SEQ = Statement(lambda: _ROWS.where(_THIS), Row)
+_ENABLED = Statement(lambda: _ROWS.where(_R.enabled).order_by(_R.seq), Row)
+_COUNT = Statement(lambda: _R.select(fn.COUNT(_R.seq)).where(_R.app == slot("app")))
+_NEWEST = Statement(lambda: _ROWS.where(any_or_same(_R.app), _R.seq < slot("before")).order_by(_R.seq.desc()), Row)
 _INSERT = Statement(
-    _R.insert(
+    lambda: _R.insert(
         {
             **slots(_R.id, _R.name, _R.app, _R.owner, _R.enabled, _R.rule, _R.after_seq),
             **dict.fromkeys((_R.checked_at, _R.created_at, _R.updated_at), slot("now")),
         }
     ).returning(_R.seq)
 )
-_UPDATE = Statement(_R.update(slots(_R.name, _R.owner, _R.enabled, _R.rule, _R.updated_at)).where(_THIS))
-_RESTART = Statement(_R.update(slots(_R.after_seq, _R.checked_at)).where(_THIS))
-_RESET_TIMES = Statement(models.RuleUse.update(times=()).where(models.RuleUse.rule_seq == slot("seq")))
+_UPDATE = Statement(lambda: _R.update(slots(_R.name, _R.owner, _R.enabled, _R.rule, _R.updated_at)).where(_THIS))
+_RESTART = Statement(lambda: _R.update(slots(_R.after_seq, _R.checked_at)).where(_THIS))
+_RESET_TIMES = Statement(lambda: models.RuleUse.update(times=()).where(models.RuleUse.rule_seq == slot("seq")))
 _NOTE = Statement(
     # A success keeps an earlier error: its owner has not seen it yet.
-    _R.update(
+    lambda: _R.update(
         {
             _R.fired: _R.fired + slot("fired"),
             _R.last_fired_at: Case(None, [(slot("fired") > 0, slot("now"))], _R.last_fired_at),
@@ -226,6 +226,6 @@ _NOTE = Statement(
         }
     ).where(_THIS)
 )
-_DISMISS_ERROR = Statement(_R.update(last_error=None, last_error_at=None).where(_THIS))
-_NOTE_CHECK = Statement(_R.update(slots(_R.checked_at)).where(_THIS))
-_DELETE = Statement(_R.delete().where(_THIS))
+_DISMISS_ERROR = Statement(lambda: _R.update(last_error=None, last_error_at=None).where(_THIS))
+_NOTE_CHECK = Statement(lambda: _R.update(slots(_R.checked_at)).where(_THIS))
+_DELETE = Statement(lambda: _R.delete().where(_THIS))

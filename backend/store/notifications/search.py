@@ -63,11 +63,11 @@ _TRIGGERS = {
 
 _N, _S = models.Notification, models.SearchState
 _TAIL = _N.select(_N.seq).where(_N.seq > _S.select(_S.indexed_to)).limit(slot("most"))
-_INDEXED_TO = Statement(_S.select(_S.indexed_to))
-_SET_INDEXED_TO = Statement(_S.update(slots(_S.indexed_to)))
-_TAIL_LENGTH = Statement(Select([_TAIL.alias("tail")], [fn.COUNT(SQL("*"))]))
-_TAIL_SEQS = Statement(_TAIL.order_by(_N.seq))
-_AFTER = Statement(_N.select(_N.seq).where(_N.seq > slot("indexed_to")).limit(slot("most")))
+_INDEXED_TO = Statement(lambda: _S.select(_S.indexed_to))
+_SET_INDEXED_TO = Statement(lambda: _S.update(slots(_S.indexed_to)))
+_TAIL_LENGTH = Statement(lambda: Select([_TAIL.alias("tail")], [fn.COUNT(SQL("*"))]))
+_TAIL_SEQS = Statement(lambda: _TAIL.order_by(_N.seq))
+_AFTER = Statement(lambda: _N.select(_N.seq).where(_N.seq > slot("indexed_to")).limit(slot("most")))
 _VERSION = TextStatement("SELECT v FROM notification_search_config WHERE k = 'version' AND v = :version", reason="FTS5")
 _FORGET_VERSION = TextStatement("DELETE FROM notification_search_config", reason="FTS5")
 _SET_VERSION = TextStatement(

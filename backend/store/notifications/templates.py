@@ -129,17 +129,19 @@ class _Texts(NamedTuple):
 _T = models.NotificationTemplate
 _ROWS = _T.select(*columns(_T, _Row))
 _EXACT = Statement(
-    _ROWS.where(_T.name == slot("name"), _T.locale.collate("NOCASE") == slot("locale"), any_or_same(_T.app))
-    .order_by((_T.locale == slot("locale")).desc(), _T.seq)  # older files may hold two letter cases
-    .limit(1),
+    lambda: (
+        _ROWS.where(_T.name == slot("name"), _T.locale.collate("NOCASE") == slot("locale"), any_or_same(_T.app))
+        .order_by((_T.locale == slot("locale")).desc(), _T.seq)  # older files may hold two letter cases
+        .limit(1)
+    ),
     _Row,
 )
-_LIST = Statement(_ROWS.where(any_or_same(_T.app)).order_by(_T.name, _T.locale), _Row)
-_NEWEST = Statement(_ROWS.where(_T.seq < slot("before"), any_or_same(_T.app)).order_by(_T.seq.desc()), _Row)
-_TEXTS = Statement(_T.select(*columns(_T, _Texts)).where(_T.name == slot("name")), _Texts)
+_LIST = Statement(lambda: _ROWS.where(any_or_same(_T.app)).order_by(_T.name, _T.locale), _Row)
+_NEWEST = Statement(lambda: _ROWS.where(_T.seq < slot("before"), any_or_same(_T.app)).order_by(_T.seq.desc()), _Row)
+_TEXTS = Statement(lambda: _T.select(*columns(_T, _Texts)).where(_T.name == slot("name")), _Texts)
 _CONTENT = (
     _T.locale, _T.title_template, _T.message_template, _T.channels, _T.category, _T.data_schema, _T.updated_at,
 )  # fmt: skip
-_INSERT = Statement(_T.insert(slots(_T.id, _T.app, _T.name, _T.created_at, *_CONTENT)))
-_UPDATE = Statement(_T.update(slots(*_CONTENT)).where(_T.id == slot("id", _T.id)))
-_DELETE = Statement(_T.delete().where(_T.id == slot("id", _T.id)))
+_INSERT = Statement(lambda: _T.insert(slots(_T.id, _T.app, _T.name, _T.created_at, *_CONTENT)))
+_UPDATE = Statement(lambda: _T.update(slots(*_CONTENT)).where(_T.id == slot("id", _T.id)))
+_DELETE = Statement(lambda: _T.delete().where(_T.id == slot("id", _T.id)))

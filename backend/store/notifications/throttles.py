@@ -43,12 +43,12 @@ def _times(conn: sqlite3.Connection, user_id: str, name: str, channel: str) -> S
 
 
 _TIMES = Statement(
-    ThrottleUse.select(ThrottleUse.times).where(
+    lambda: ThrottleUse.select(ThrottleUse.times).where(
         ThrottleUse.user_id == slot("user"),
         ThrottleUse.notification_type == slot("type"),
         ThrottleUse.channel == slot("channel"),
     )
 )
 _SAVE = Statement(
-    upsert([ThrottleUse.user_id, ThrottleUse.notification_type, ThrottleUse.channel], [ThrottleUse.times])
+    lambda: upsert([ThrottleUse.user_id, ThrottleUse.notification_type, ThrottleUse.channel], [ThrottleUse.times])
 )

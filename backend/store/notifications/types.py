@@ -111,11 +111,11 @@ def _to_type(row: _Row) -> NotificationType:
 
 
 _KINDS = models.NotificationType
-_READ = Statement(_KINDS.select(*columns(_KINDS, _Row)).where(_KINDS.name == slot("name")), _Row)
-_LIST = Statement(_KINDS.select(*columns(_KINDS, _Row)).order_by(_KINDS.name), _Row)
+_READ = Statement(lambda: _KINDS.select(*columns(_KINDS, _Row)).where(_KINDS.name == slot("name")), _Row)
+_LIST = Statement(lambda: _KINDS.select(*columns(_KINDS, _Row)).order_by(_KINDS.name), _Row)
 _COUNT = _KINDS.select(fn.COUNT(_KINDS.name))
 _REMEMBER = Statement(
-    _KINDS.insert_from(
+    lambda: _KINDS.insert_from(
         Select(
             columns=[
                 slot("name"), slot("label"), "", '["in_app"]', 0, slot("app"), slot("now"), slot("now"),
@@ -134,8 +134,8 @@ _DECLARED = (
 )  # fmt: skip
 """The columns that a declaration replaces."""
 _SAVE = Statement(
-    _KINDS.insert(
+    lambda: _KINDS.insert(
         {**slots(_KINDS.name, _KINDS.created_at, *_DECLARED), _KINDS.seq: next_number(_KINDS.seq)}
     ).on_conflict(conflict_target=[_KINDS.name], preserve=_DECLARED)
 )
-_DELETE = Statement(_KINDS.delete().where(_KINDS.name == slot("name")))
+_DELETE = Statement(lambda: _KINDS.delete().where(_KINDS.name == slot("name")))

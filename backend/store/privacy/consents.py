@@ -50,14 +50,14 @@ def users_who_chose(conn: sqlite3.Connection, tracking: bool, user_ids: Iterable
     return frozenset(user for (user,) in _CHOSE.each(conn, tracking=tracking, users=sorted(user_ids)))
 
 
-_CHOICE = Statement(Consent.select(*columns(Consent, Choice)).where(Consent.user_id == slot("user")), Choice)
+_CHOICE = Statement(lambda: Consent.select(*columns(Consent, Choice)).where(Consent.user_id == slot("user")), Choice)
 _SAVE = Statement(
-    Consent.insert(slots(Consent.user_id, Consent.tracking, Consent.updated_at)).on_conflict(
+    lambda: Consent.insert(slots(Consent.user_id, Consent.tracking, Consent.updated_at)).on_conflict(
         conflict_target=[Consent.user_id], preserve=[Consent.tracking, Consent.updated_at]
     )
 )
 _ANY = Statement(
-    Select(
+    lambda: Select(
         columns=[
             fn.EXISTS(Tombstone.select(SQL("1"))).alias("erased"),
             fn.EXISTS(Consent.select(SQL("1")).where(is_false(Consent.tracking))).alias("refused"),
@@ -66,5 +66,5 @@ _ANY = Statement(
     Refusals,
 )
 _CHOSE = Statement(
-    Consent.select(Consent.user_id).where(Consent.tracking == slot("tracking"), among(Consent.user_id, "users"))
+    lambda: Consent.select(Consent.user_id).where(Consent.tracking == slot("tracking"), among(Consent.user_id, "users"))
 )

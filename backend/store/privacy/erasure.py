@@ -377,18 +377,20 @@ def _has_rows(*of: type[BaseModel]) -> Select:
 
 _A, _N, _D, _V = models.DeliveryAttempt, models.Notification, models.Delivery, models.DeviceToken
 _S, _R, _T, _K = models.Schedule, models.Rule, models.NotificationTemplate, models.NotificationType
-_KNOWS_ACTIVITIES = Statement(_has_rows(UserKey, UserAnalytics, Consent))
-_KNOWS_NOTIFICATIONS = Statement(_has_rows(_N, *_OF_USER.values()))
-_CREATED_BY_USER = Statement(FlowRow.select(FlowRow.seq).where(FlowRow.created_by == slot("user")).limit(1))
-_CLEAR_AUTHOR = Statement(FlowRow.update(created_by=None).where(FlowRow.created_by == slot("user")))
-_CLEAR_JOB_ERROR = Statement(FlowJob.update(last_error=None).where(fn.INSTR(FlowJob.last_error, slot("user"))))
+_KNOWS_ACTIVITIES = Statement(lambda: _has_rows(UserKey, UserAnalytics, Consent))
+_KNOWS_NOTIFICATIONS = Statement(lambda: _has_rows(_N, *_OF_USER.values()))
+_CREATED_BY_USER = Statement(lambda: FlowRow.select(FlowRow.seq).where(FlowRow.created_by == slot("user")).limit(1))
+_CLEAR_AUTHOR = Statement(lambda: FlowRow.update(created_by=None).where(FlowRow.created_by == slot("user")))
+_CLEAR_JOB_ERROR = Statement(lambda: FlowJob.update(last_error=None).where(fn.INSTR(FlowJob.last_error, slot("user"))))
 _ROWS_MENTIONING = Statement(
-    FlowRow.select(FlowRow.model, FlowRow.body).where(fn.INSTR(FlowRow.body, slot("json"))), _ModelRow
+    lambda: FlowRow.select(FlowRow.model, FlowRow.body).where(fn.INSTR(FlowRow.body, slot("json"))), _ModelRow
 )
 _ACTIVITIES = Statement(
-    TIMELINE.select(*(getattr(TIMELINE.c, name) for name in _Activity._fields))
-    .where(TIMELINE.c.user_id == slot("user"))
-    .limit(slot("limit")),
+    lambda: (
+        TIMELINE.select(*(getattr(TIMELINE.c, name) for name in _Activity._fields))
+        .where(TIMELINE.c.user_id == slot("user"))
+        .limit(slot("limit"))
+    ),
     _Activity,
 )
 _SESSIONS = TextStatement(
@@ -397,33 +399,33 @@ _SESSIONS = TextStatement(
     reason="an index hint",
 )
 _NOTIFICATIONS = Statement(
-    _N.select(*columns(_N, _Notification)).where(_N.user_id == slot("user")).limit(slot("limit")), _Notification
+    lambda: _N.select(*columns(_N, _Notification)).where(_N.user_id == slot("user")).limit(slot("limit")), _Notification
 )
 _ATTEMPTS = _A.select(fn.COUNT(_A.seq)).where(_A.delivery_seq == _D.seq)
 _DELIVERIES = Statement(
-    _D.select(fn.COUNT(_D.seq).alias("deliveries"), fn.COALESCE(fn.SUM(_ATTEMPTS), 0).alias("attempts")).where(
+    lambda: _D.select(fn.COUNT(_D.seq).alias("deliveries"), fn.COALESCE(fn.SUM(_ATTEMPTS), 0).alias("attempts")).where(
         among(_D.notification_seq, "seqs")
     ),
     _Counts,
 )
 _DEVICES = Statement(
-    models.DeviceToken.select(models.DeviceToken.identity).where(models.DeviceToken.user_id == slot("user"))
+    lambda: models.DeviceToken.select(models.DeviceToken.identity).where(models.DeviceToken.user_id == slot("user"))
 )
-_SENT_BY_TOKEN = Statement(_N.select(*columns(_N, _Tokens)).where(_N.device_tokens.is_null(False)), _Tokens)
-_TOKENS = Statement(_N.select(_N.device_tokens).where(_N.seq == slot("seq"), _N.device_tokens.is_null(False)))
-_SAVE_TOKENS = Statement(_N.update(slots(_N.device_tokens)).where(_N.seq == slot("seq")))
-_SCHEDULES = Statement(_S.select(*columns(_S, _Schedule)).order_by(_S.name), _Schedule)
-_SAVE_REQUEST = Statement(_S.update(slots(_S.request)).where(_S.seq == slot("seq")))
-_RULES = Statement(_R.select(*columns(_R, _Rule)).order_by(_R.name), _Rule)
-_SAVE_RULE = Statement(_R.update(slots(_R.rule)).where(_R.seq == slot("seq")))
+_SENT_BY_TOKEN = Statement(lambda: _N.select(*columns(_N, _Tokens)).where(_N.device_tokens.is_null(False)), _Tokens)
+_TOKENS = Statement(lambda: _N.select(_N.device_tokens).where(_N.seq == slot("seq"), _N.device_tokens.is_null(False)))
+_SAVE_TOKENS = Statement(lambda: _N.update(slots(_N.device_tokens)).where(_N.seq == slot("seq")))
+_SCHEDULES = Statement(lambda: _S.select(*columns(_S, _Schedule)).order_by(_S.name), _Schedule)
+_SAVE_REQUEST = Statement(lambda: _S.update(slots(_S.request)).where(_S.seq == slot("seq")))
+_RULES = Statement(lambda: _R.select(*columns(_R, _Rule)).order_by(_R.name), _Rule)
+_SAVE_RULE = Statement(lambda: _R.update(slots(_R.rule)).where(_R.seq == slot("seq")))
 _MENTIONING = Statement(
-    _N.select(*columns(_N, _Content)).where(
+    lambda: _N.select(*columns(_N, _Content)).where(
         fn.INSTR(_N.title, slot("user")) | fn.INSTR(_N.message, slot("user")) | fn.INSTR(_N.data, slot("json"))
     ),
     _Content,
 )
 _TEMPLATES = Statement(
-    _T.select(_T.name, _T.title_template.alias("first"), _T.message_template.alias("second")), _Texts
+    lambda: _T.select(_T.name, _T.title_template.alias("first"), _T.message_template.alias("second")), _Texts
 )
-_TYPES = Statement(_K.select(_K.name, _K.label.alias("first"), _K.description.alias("second")), _Texts)
-_DELETE_ANSWERS = Statement(IdempotencyKey.delete())
+_TYPES = Statement(lambda: _K.select(_K.name, _K.label.alias("first"), _K.description.alias("second")), _Texts)
+_DELETE_ANSWERS = Statement(IdempotencyKey.delete)

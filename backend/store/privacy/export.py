@@ -178,7 +178,7 @@ def _within(time: Field[int]) -> Expression:
 
 
 _ACTIVITIES = _Source(
-    ACTIVITY_SEQS.last, _following(_A), Statement(ACTIVITIES_BY_SEQ.where(_within(_A.timestamp)), ActivityRow)
+    ACTIVITY_SEQS.last, _following(_A), Statement(lambda: ACTIVITIES_BY_SEQ.where(_within(_A.timestamp)), ActivityRow)
 )
 _OF_SESSIONS = "(:app IS NULL OR app = :app) AND start_time >= :since AND start_time < :before"
 _SESSIONS = _Source(
@@ -199,11 +199,13 @@ _SESSIONS_OF_USER = TextStatement(
 _NOTIFICATIONS = _Source(
     NOTIFICATION_SEQS.last,
     _following(_N),
-    Statement(NOTIFICATIONS_BY_SEQ.where(_within(_N.created_at)), NotificationRow),
+    Statement(lambda: NOTIFICATIONS_BY_SEQ.where(_within(_N.created_at)), NotificationRow),
 )
 _NOTIFICATIONS_OF_USER = Statement(
-    _N.select(_N.seq)
-    .from_(by_index(_N, "notifications_inbox"))
-    .where(_N.user_id == slot("user_id"), _within(_N.created_at))
-    .order_by(_N.seq)
+    lambda: (
+        _N.select(_N.seq)
+        .from_(by_index(_N, "notifications_inbox"))
+        .where(_N.user_id == slot("user_id"), _within(_N.created_at))
+        .order_by(_N.seq)
+    )
 )

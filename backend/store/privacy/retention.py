@@ -114,23 +114,27 @@ def bytes_in_use(conn: sqlite3.Connection) -> int:
     return int((pages - free) * size)
 
 
-DELETE_ACTIVITIES = Statement(UserActivity.delete().where(among(UserActivity.seq, "seqs")))
-DELETE_SESSIONS = Statement(UserSession.delete().where(among(UserSession.seq, "seqs")))
-DELETE_NOTIFICATIONS = Statement(Notification.delete().where(among(Notification.seq, "seqs")))
+DELETE_ACTIVITIES = Statement(lambda: UserActivity.delete().where(among(UserActivity.seq, "seqs")))
+DELETE_SESSIONS = Statement(lambda: UserSession.delete().where(among(UserSession.seq, "seqs")))
+DELETE_NOTIFICATIONS = Statement(lambda: Notification.delete().where(among(Notification.seq, "seqs")))
 _OLD_ACTIVITIES = UserActivity.timestamp < slot("before")
 _ACTIVITIES = Statement(
-    UserActivity.select(*columns(UserActivity, Entry))
-    .where(_OLD_ACTIVITIES)
-    .order_by(UserActivity.timestamp)
-    .limit(slot("limit")),
+    lambda: (
+        UserActivity.select(*columns(UserActivity, Entry))
+        .where(_OLD_ACTIVITIES)
+        .order_by(UserActivity.timestamp)
+        .limit(slot("limit"))
+    ),
     Entry,
 )
-_COUNT_ACTIVITIES = Statement(UserActivity.select(fn.COUNT(SQL("*"))).where(_OLD_ACTIVITIES))
+_COUNT_ACTIVITIES = Statement(lambda: UserActivity.select(fn.COUNT(SQL("*"))).where(_OLD_ACTIVITIES))
 _OLD_SESSIONS = (UserSession.start_time < slot("before")) & (UserSession.end_time < slot("before"))
 _SESSIONS = Statement(
-    UserSession.select(UserSession.seq).where(_OLD_SESSIONS).order_by(UserSession.start_time).limit(slot("limit"))
+    lambda: (
+        UserSession.select(UserSession.seq).where(_OLD_SESSIONS).order_by(UserSession.start_time).limit(slot("limit"))
+    )
 )
-_COUNT_SESSIONS = Statement(UserSession.select(fn.COUNT(SQL("*"))).where(_OLD_SESSIONS))
+_COUNT_SESSIONS = Statement(lambda: UserSession.select(fn.COUNT(SQL("*"))).where(_OLD_SESSIONS))
 # Old enough and final: a notification delivered to the inbox may still have an e-mail held.
 _OLD_NOTIFICATIONS = (
     (Notification.listed_at < slot("before"))
@@ -143,16 +147,20 @@ _OLD_NOTIFICATIONS = (
     )
 )
 _NOTIFICATIONS = Statement(
-    Notification.select(Notification.seq)
-    .where(_OLD_NOTIFICATIONS)
-    .order_by(Notification.listed_at, Notification.seq)
-    .limit(slot("limit"))
+    lambda: (
+        Notification.select(Notification.seq)
+        .where(_OLD_NOTIFICATIONS)
+        .order_by(Notification.listed_at, Notification.seq)
+        .limit(slot("limit"))
+    )
 )
-_COUNT_NOTIFICATIONS = Statement(Notification.select(fn.COUNT(SQL("*"))).where(_OLD_NOTIFICATIONS))
-_FREEZE = Statement(RollupState.update(frozen_before=fn.MAX(fn.COALESCE(RollupState.frozen_before, 0), slot("before"))))
-_NOTE_PRUNED = Statement(models.Pruned.update(before=fn.MAX(models.Pruned.before, slot("before"))))
+_COUNT_NOTIFICATIONS = Statement(lambda: Notification.select(fn.COUNT(SQL("*"))).where(_OLD_NOTIFICATIONS))
+_FREEZE = Statement(
+    lambda: RollupState.update(frozen_before=fn.MAX(fn.COALESCE(RollupState.frozen_before, 0), slot("before")))
+)
+_NOTE_PRUNED = Statement(lambda: models.Pruned.update(before=fn.MAX(models.Pruned.before, slot("before"))))
 _DELETE_ENTRY = Statement(
-    ActivityByUser.delete().where(
+    lambda: ActivityByUser.delete().where(
         ActivityByUser.user == UserKey.select(UserKey.key).where(UserKey.user_id == slot("user")),
         ActivityByUser.partition == slot("partition"),
         ActivityByUser.at == slot("at"),

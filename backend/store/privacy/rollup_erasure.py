@@ -153,22 +153,22 @@ def _subtract_active_days(tx: Tx, user: int) -> None:
         _DELETE_WEEK.run(conn, type=type_, week=week)
 
 
-_SEEN = Statement(UserSpan.select(SQL("1")).where(UserSpan.app == 0, UserSpan.user == slot("user")))
+_SEEN = Statement(lambda: UserSpan.select(SQL("1")).where(UserSpan.app == 0, UserSpan.user == slot("user")))
 _DELETE_ENTRIES = Statement(
-    ActivityByUser.delete().where(
+    lambda: ActivityByUser.delete().where(
         ActivityByUser.partition.in_(ActivityPartition.select(ActivityPartition.partition)),
         ActivityByUser.user == slot("user"),
     )
 )
-_DELETE_KEY = Statement(UserKey.delete().where(UserKey.key == slot("user")))
+_DELETE_KEY = Statement(lambda: UserKey.delete().where(UserKey.key == slot("user")))
 _ENDED = Statement(
-    UserSession.select(*columns(UserSession, _Session)).where(
+    lambda: UserSession.select(*columns(UserSession, _Session)).where(
         among(UserSession.seq, "seqs"), UserSession.end_time.is_null(False)
     ),
     _Session,
 )
 _HAS = Statement(
-    SessionDay.select(SQL("1")).where(
+    lambda: SessionDay.select(SQL("1")).where(
         SessionDay.day == slot("day"),
         SessionDay.app == slot("app"),
         SessionDay.sessions > 0,
@@ -185,29 +185,32 @@ _DAYS = TextStatement(
     reason="a join order",
 )
 _SPANS = Statement(
-    UserSpan.select(*columns(UserSpan, _Span)).where(UserSpan.user == slot("user"), among(UserSpan.app, "apps")), _Span
+    lambda: UserSpan.select(*columns(UserSpan, _Span)).where(
+        UserSpan.user == slot("user"), among(UserSpan.app, "apps")
+    ),
+    _Span,
 )
 _LESS_ACTIVE = Statement(
-    ActiveDay.update({ActiveDay.users: ActiveDay.users - 1}).where(
+    lambda: ActiveDay.update({ActiveDay.users: ActiveDay.users - 1}).where(
         ActiveDay.type == slot("type"), ActiveDay.app == slot("app"), ActiveDay.day == slot("day")
     )
 )
-_DELETE_INACTIVE = Statement(ActiveDay.delete().where(ActiveDay.users <= 0))
+_DELETE_INACTIVE = Statement(lambda: ActiveDay.delete().where(ActiveDay.users <= 0))
 _LESS_IN_COHORT = Statement(
-    CohortDay.update({CohortDay.users: CohortDay.users - 1}).where(
+    lambda: CohortDay.update({CohortDay.users: CohortDay.users - 1}).where(
         CohortDay.app == slot("app"), CohortDay.first_day == slot("first_day"), CohortDay.day == slot("day")
     )
 )
-_DELETE_COHORTS = Statement(CohortDay.delete().where(CohortDay.users <= 0))
-_DELETE_DAY = Statement(UserDay.delete().where(UserDay.day == slot("day"), UserDay.user == slot("user")))
-_DELETE_SPAN = Statement(UserSpan.delete().where(UserSpan.app == slot("app"), UserSpan.user == slot("user")))
+_DELETE_COHORTS = Statement(lambda: CohortDay.delete().where(CohortDay.users <= 0))
+_DELETE_DAY = Statement(lambda: UserDay.delete().where(UserDay.day == slot("day"), UserDay.user == slot("user")))
+_DELETE_SPAN = Statement(lambda: UserSpan.delete().where(UserSpan.app == slot("app"), UserSpan.user == slot("user")))
 _DELETE_TYPE_DAYS = Statement(
-    UserTypeDay.delete().where(
+    lambda: UserTypeDay.delete().where(
         UserTypeDay.week == slot("week"), UserTypeDay.type == slot("type"), UserTypeDay.user == slot("user")
     )
 )
 _DELETE_WEEK = Statement(
-    TypeWeek.delete().where(
+    lambda: TypeWeek.delete().where(
         TypeWeek.type == slot("type"),
         TypeWeek.week == slot("week"),
         ~fn.EXISTS(

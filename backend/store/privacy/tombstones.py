@@ -123,16 +123,16 @@ def remove_tombstone(tx: Tx, user_id: str) -> bool:
 
 
 _T = models.Tombstone
-_SALT = Statement(models.TombstoneSalt.select())
-_ANY = Statement(_T.select(SQL("1")).limit(1))
-_FIND = Statement(_T.select(*columns(_T, Tombstone)).where(_T.user_hash == slot("user_hash")), Tombstone)
-_UNFINISHED = Statement(_T.select(*columns(_T, Tombstone)).where(_T.left_to_do.is_null(False)), Tombstone)
+_SALT = Statement(models.TombstoneSalt.select)
+_ANY = Statement(lambda: _T.select(SQL("1")).limit(1))
+_FIND = Statement(lambda: _T.select(*columns(_T, Tombstone)).where(_T.user_hash == slot("user_hash")), Tombstone)
+_UNFINISHED = Statement(lambda: _T.select(*columns(_T, Tombstone)).where(_T.left_to_do.is_null(False)), Tombstone)
 _ADD = Statement(
-    _T.insert(slots(*columns(_T, Tombstone))).on_conflict(
+    lambda: _T.insert(slots(*columns(_T, Tombstone))).on_conflict(
         conflict_target=[_T.user_hash], preserve=[_T.left_to_do, _T.user_id]
     )
 )
 _NOTE_LEFT = Statement(
-    _T.update({_T.left_to_do: slot("left_to_do"), _T.user_id: None}).where(_T.user_hash == slot("user_hash"))
+    lambda: _T.update({_T.left_to_do: slot("left_to_do"), _T.user_id: None}).where(_T.user_hash == slot("user_hash"))
 )
-_REMOVE = Statement(_T.delete().where(_T.user_hash == slot("user_hash")))
+_REMOVE = Statement(lambda: _T.delete().where(_T.user_hash == slot("user_hash")))

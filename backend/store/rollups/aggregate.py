@@ -71,12 +71,12 @@ def keyed_rows(hour: str, source: str, absent: str = str(ABSENT)) -> str:
 
 # The statements over the temporary tables have no models; short SQL, and all of it in one place.
 _STATE = Statement(
-    RollupState.select(
+    lambda: RollupState.select(
         RollupState.through, fn.COALESCE(UserActivity.select(fn.MAX(UserActivity.seq)), 0).alias("newest")
     ),
     _State,
 )
-_ADVANCE = Statement(RollupState.update(slots(RollupState.through)))
+_ADVANCE = Statement(lambda: RollupState.update(slots(RollupState.through)))
 _TIMES = TextStatement(
     f"SELECT MIN(timestamp) AS low, MAX(timestamp) AS high FROM {TAIL}", _Times, reason="an index hint"
 )
@@ -133,12 +133,12 @@ _DAYS_OF = TextStatement(
     f"SELECT DISTINCT d.day FROM {OF_USER} WHERE d.user = :user AND (:app = 0 OR d.app = :app)", reason="a join order"
 )
 _ADD_COHORT = Statement(
-    CohortDay.insert(slots(CohortDay.app, CohortDay.first_day, CohortDay.day, CohortDay.users)).on_conflict(
+    lambda: CohortDay.insert(slots(CohortDay.app, CohortDay.first_day, CohortDay.day, CohortDay.users)).on_conflict(
         conflict_target=[CohortDay.app, CohortDay.first_day, CohortDay.day],
         update={CohortDay.users: CohortDay.users + EXCLUDED.users},
     )
 )
-_DELETE_EMPTY_COHORTS = Statement(CohortDay.delete().where(CohortDay.users == 0))
+_DELETE_EMPTY_COHORTS = Statement(lambda: CohortDay.delete().where(CohortDay.users == 0))
 _COUNTS = (
     "INSERT INTO user_spans SELECT app, user, MIN(day), MAX(day) FROM temp.new_days WHERE type = 0 GROUP BY 1, 2 "
     "ON CONFLICT (app, user) DO UPDATE SET first_day = MIN(first_day, excluded.first_day), "

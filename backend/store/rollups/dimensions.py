@@ -130,11 +130,13 @@ def _count(conn: sqlite3.Connection, kind: str) -> int:
     return int(_COUNT.value(conn, kind=OTHER[kind])) - 1
 
 
-_KEY = Statement(Dimension.select(Dimension.key).where(Dimension.kind == slot("kind"), Dimension.name == slot("name")))
-_COUNT = Statement(Dimension.select(fn.COUNT(SQL("*"))).where(Dimension.kind == slot("kind")))
-_ADD_NAME = Statement(Dimension.insert(slots(Dimension.kind, Dimension.name)))
-_MARKED = Statement(Dimension.select(Dimension.name).where(Dimension.kind == OTHER["type"], Dimension.marked))
-_USER_KEY = Statement(UserKey.select(UserKey.key).where(UserKey.user_id == slot("user")))
+_KEY = Statement(
+    lambda: Dimension.select(Dimension.key).where(Dimension.kind == slot("kind"), Dimension.name == slot("name"))
+)
+_COUNT = Statement(lambda: Dimension.select(fn.COUNT(SQL("*"))).where(Dimension.kind == slot("kind")))
+_ADD_NAME = Statement(lambda: Dimension.insert(slots(Dimension.kind, Dimension.name)))
+_MARKED = Statement(lambda: Dimension.select(Dimension.name).where(Dimension.kind == OTHER["type"], Dimension.marked))
+_USER_KEY = Statement(lambda: UserKey.select(UserKey.key).where(UserKey.user_id == slot("user")))
 _ADD_USERS = TextStatement(
     f"INSERT INTO user_keys (user_id) SELECT DISTINCT a.user_id FROM {TAIL} ON CONFLICT (user_id) DO NOTHING",
     reason="an index hint",

@@ -81,12 +81,14 @@ def drop_empty(conn: sqlite3.Connection, through: int | None = None) -> None:
 
 
 _PARTS = Statement(
-    ActivityPartition.select(ActivityPartition.partition)
-    .where(ActivityPartition.partition.between(slot("low"), slot("high")))
-    .order_by(ActivityPartition.partition)
+    lambda: (
+        ActivityPartition.select(ActivityPartition.partition)
+        .where(ActivityPartition.partition.between(slot("low"), slot("high")))
+        .order_by(ActivityPartition.partition)
+    )
 )
 _DROP_EMPTY = Statement(
-    ActivityPartition.delete().where(
+    lambda: ActivityPartition.delete().where(
         ActivityPartition.partition <= slot("partition"),
         ~fn.EXISTS(ActivityByUser.select(SQL("1")).where(ActivityByUser.partition == ActivityPartition.partition)),
     )
@@ -117,7 +119,7 @@ def session_partitions(conn: sqlite3.Connection, high: int | None = None) -> Ite
 
 
 _LATEST_START = Statement(
-    UserSession.select(fn.MAX(UserSession.start_time)).where(UserSession.start_time <= slot("high"))
+    lambda: UserSession.select(fn.MAX(UserSession.start_time)).where(UserSession.start_time <= slot("high"))
 )
 
 
@@ -126,4 +128,4 @@ def pruned_before(conn: sqlite3.Connection) -> int:
     return int(_PRUNED.value(conn))
 
 
-_PRUNED = Statement(Pruned.select())
+_PRUNED = Statement(Pruned.select)
