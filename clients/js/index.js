@@ -51,7 +51,8 @@ export class Client {
   #folder;
 
   /** @param {import("./index.d.ts").ClientOptions} [options] */
-  constructor({ app, userId, url, key, dataDir, disabled, onReject, mostRows = 100_000 } = {}) {
+  constructor({ app, userId, url, key, dataDir, disabled, onReject, mostRows = 100_000, ...others } = {}) {
+    none(others);
     const env = process.env;
     this.app = checked("app", app || env.FLASHFLOW_APP || program(), 64, APP);
     this.userId = checked("userId", userId || env.FLASHFLOW_USER || login(), 255);
@@ -76,7 +77,8 @@ export class Client {
    * @param {Record<string, unknown>} [metadata]
    * @param {import("./index.d.ts").TrackOptions} [options]
    */
-  track(activityType, metadata, { userId, sessionId, pageUrl, referrer, userAgent, timestamp, activityId } = {}) {
+  track(activityType, metadata, { userId, sessionId, pageUrl, referrer, userAgent, timestamp, activityId, ...others } = {}) {
+    none(others);
     const id = activityId ? checked("activityId", activityId, 200) : uuid7();
     const row = {
       activity_id: id,
@@ -102,8 +104,10 @@ export class Client {
    * @returns {Promise<import("./index.d.ts").Sent>}
    */
   async send(title, message, options = {}) {
-    const { wait = SEND_MS, userId, userIds, scheduledAt, expiresAt } = options;
-    if (options.template === undefined && (title === undefined || message === undefined)) {
+    const { wait = SEND_MS, userId, userIds, scheduledAt, expiresAt, template, data, ...others } = options;
+    const { notificationType, channels, priority, collapseKey, actions, locale, ...unknown } = others;
+    none(unknown);
+    if (template === undefined && (title === undefined || message === undefined)) {
       throw new TypeError("a notification needs a title and a message, or a template");
     }
     const body = json({
@@ -111,16 +115,16 @@ export class Client {
       user_ids: userIds,
       title: optional("title", title, 300),
       message: message === undefined ? undefined : checked("message", message, 10_000, /^[^\0]*[^\0-\x20][^\0]*$/),
-      notification_type: options.notificationType,
-      channels: options.channels,
-      data: object("data", options.data),
-      priority: options.priority,
+      notification_type: notificationType,
+      channels,
+      data: object("data", data),
+      priority,
       scheduled_at: scheduledAt && timeText("scheduledAt", scheduledAt),
       expires_at: expiresAt && timeText("expiresAt", expiresAt),
-      collapse_key: options.collapseKey,
-      actions: options.actions,
-      template: options.template,
-      locale: options.locale,
+      collapse_key: collapseKey,
+      actions,
+      template,
+      locale,
     });
     const row = this.#put("send", body, uuid7(), wait <= 0);
     if (!row || !this.#queue) return { status: "disabled", notificationId: null, deliveries: [] };
@@ -154,7 +158,8 @@ export class Client {
    * @param {import("./index.d.ts").InboxOptions} [options]
    * @returns {Promise<import("./index.d.ts").Inbox>}
    */
-  async inbox({ userId, status, limit, cursor, timeout = waits.ask } = {}) {
+  async inbox({ userId, status, limit, cursor, timeout = waits.ask, ...others } = {}) {
+    none(others);
     const user = checked("userId", userId || this.userId, 255);
     if (this.disabled) return { notifications: [], unreadCount: 0, nextCursor: null };
     const query = new URLSearchParams();
@@ -575,9 +580,17 @@ function timeText(field, value) {
   return value.toISOString();
 }
 
+/** @param {object} options Options that a call does not have: a typing error must not be swallowed. */
+function none(options) {
+  const [name] = Object.keys(options);
+  if (name !== undefined) throw new TypeError(`there is no option ${name}`);
+}
+
 /** @param {object} value */
 function json(value) {
   const text = JSON.stringify(value);
+  // Only half a surrogate pair is written as such an escape; the server refuses it.
+  if (/(?<!\\)(?:\\\\)*\\ud[89a-f]/.test(text)) throw new TypeError("a text has half a character (a lone surrogate)");
   if (Buffer.byteLength(text) > ROW_BYTES) throw new TypeError(`a row may have ${ROW_BYTES} bytes`);
   return text;
 }

@@ -70,12 +70,18 @@ test("a wrong argument throws at once and stores nothing", async () => {
     () => client.track("x", {}, { userId: "\ud800" }),
     () => client.track("x", {}, { timestamp: new Date(NaN) }),
     () => client.track("x", { text: "x".repeat(1_000_000) }),
+    () => client.track("x", { text: "half \ud800" }),
+    () => client.track("x", {}, { sesionId: "a" }),
+    () => make({ userid: "ada" }),
     () => make({ app: "../x" }),
     () => make({ key: "a\r\nb" }),
   ];
   for (const call of wrong) assert.throws(call, TypeError);
   await assert.rejects(client.send("T"), TypeError);
+  await assert.rejects(client.send("T", "M", { chanels: ["push"] }), /no option chanels/);
+  await assert.rejects(client.inbox({ stauts: "unread" }), /no option stauts/);
   assert.equal(client.pending, 0);
+  client.track("x", { text: "a path C:\\ud800 and 😀" }); // no half character
 });
 
 const TRANSIENT = {
