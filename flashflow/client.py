@@ -335,18 +335,8 @@ class _Socket(socket.socket):
         super().sendall(*arguments, **options)
 
 
-class _TlsSocket(ssl.SSLSocket):
+class _TlsSocket(_Socket, ssl.SSLSocket):
     """The same over TLS."""
-
-    deadline = 0.0
-
-    def recv_into(self, *arguments: Any, **options: Any) -> int:
-        self.settimeout(_left(self.deadline))
-        return super().recv_into(*arguments, **options)
-
-    def sendall(self, *arguments: Any, **options: Any) -> None:
-        self.settimeout(_left(self.deadline))
-        super().sendall(*arguments, **options)
 
 
 def _left(deadline: float) -> float:
@@ -381,7 +371,7 @@ class _Connection:
 
     def __init__(self, server: _Server, deadline: float) -> None:
         self.server = server
-        self._socket: _Socket | _TlsSocket | None = None
+        self._socket: _Socket | None = None
         with self._answering():
             parts = urlsplit(server.url)
             host, tls = parts.hostname or "", parts.scheme == "https"

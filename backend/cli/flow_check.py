@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 from flashflow.backend.cli.process import complain, print_line
 from flashflow.backend.core.config import Config
 from flashflow.backend.flow.language.declarations import Project
 from flashflow.backend.flow.language.errors import render_all
 from flashflow.backend.flow.language.loader import load
-from flashflow.backend.flow.language.read_endpoints import Route
+from flashflow.backend.flow.routes import built_in_routes
 
 KINDS = {
     "models": "model",
@@ -25,7 +24,7 @@ KINDS = {
 
 def check(config: Config, *, file: list[str], json_output: bool) -> int:
     """Print the errors of the files, or the number of their declarations. Return 1 where there are errors, else 0."""
-    project, errors = load(file, _routes)
+    project, errors = load(file, built_in_routes)
     if json_output:
         counts = {kind: len(getattr(project, kind)) for kind in KINDS}
         answer = {"valid": not errors, "declarations": counts, "errors": [error.to_json() for error in errors]}
@@ -36,12 +35,6 @@ def check(config: Config, *, file: list[str], json_output: bool) -> int:
     else:
         print_line(f"{_counted(len(project.files), 'file')} without errors: {_declarations(project)}.")
     return 1 if errors else 0
-
-
-def _routes() -> Sequence[Route]:
-    from flashflow.backend.flow.routes import built_in_routes  # loads the API
-
-    return built_in_routes()
 
 
 def _declarations(project: Project) -> str:

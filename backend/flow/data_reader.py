@@ -96,6 +96,8 @@ def read_source(
     model = None if source.model is None else project.model(source.model)
     if model is not None:
         most = evaluate_all(source.arguments, scope).get("limit")
+        if most is not None:
+            _CHECKS["limit"]("limit", most)
         if most is None or sort is not None:
             return _model_rows(parts, model, limit, cursor, sort)
         found = _model_rows(parts, model, min(limit, most), cursor, sort)

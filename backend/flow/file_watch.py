@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-SUFFIX = ".flow"
+from flashflow.backend.flow.language.source import files_in
+
 MOST_BYTES = 8 * 1024 * 1024
 """Bytes of a file that its digest covers; a larger one is refused when it is read."""
 _TICK_NS = 2_000_000_000
@@ -75,6 +76,6 @@ class FileWatch:
 
 def _files(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and not path.name.startswith("."))
-    except OSError:
+        return files_in(folder)
+    except OSError:  # loading says so
         return []

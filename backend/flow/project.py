@@ -31,9 +31,9 @@ from flashflow.backend.flow.language.declarations import (
     Table,
 )
 from flashflow.backend.flow.language.errors import FlowError, Place
-from flashflow.backend.flow.language.read_endpoints import Route
 from flashflow.backend.flow.model_fields import check_metadata
 from flashflow.backend.flow.model_rows import save_row
+from flashflow.backend.flow.routes import built_in_routes
 from flashflow.backend.notifications.service import NotificationService
 from flashflow.backend.rules.service import Rules
 from flashflow.backend.store.flow import rows as table
@@ -50,13 +50,7 @@ def load_files(paths: Sequence[Path]) -> tuple[Project, tuple[FlowError, ...]]:
     """Read and check files and folders; endpoints are compared with the built-in routes."""
     from flashflow.backend.flow.language.loader import load  # loads lark
 
-    return load(paths, _routes)
-
-
-def _routes() -> Sequence[Route]:
-    from flashflow.backend.flow.routes import built_in_routes  # loads the API
-
-    return built_in_routes()
+    return load(paths, built_in_routes)
 
 
 Load = Callable[[Sequence[Path]], tuple[Project, tuple[FlowError, ...]]]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from flashflow.backend.api.app import ENDPOINTS
 from flashflow.backend.flow.language.read_endpoints import Route
 from flashflow.backend.schemas.requests import Input
 
 
 def built_in_routes() -> tuple[Route, ...]:
     """Return every route of the API with the names of its fields."""
+    from flashflow.backend.api.app import ENDPOINTS  # only files with endpoints need it
+
     return tuple(
         Route(
             method=endpoint.method, path=endpoint.path, request=_names(endpoint.body), query=_names(endpoint.query),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def test_a_source_of_a_user_has_that_users_rows_alone(flow: FlowProject) -> None
     assert (len(rest.rows), rest.next_cursor) == (2, None)
     days = flow.read_source(source("user_activity_trends", days=3), ADA).rows
     assert [row["activities"] for row in days] == [0, 0, 5]
+
+
+@pytest.mark.parametrize("limit", ["ten", 0, -5, True, 1.5, [1]])
+def test_the_limit_of_rows_of_a_model_is_checked(flow: FlowProject, limit: Any) -> None:
+    with pytest.raises(ValidationError) as raised:
+        flow.read_source(replace(source("all_products", limit=limit), model="Product"), ADA)
+    assert [error.field for error in raised.value.errors] == ["limit"]
 
 
 def test_a_page_for_every_user_reads_no_data_of_other_users(flow: FlowProject) -> None:

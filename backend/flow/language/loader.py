@@ -11,13 +11,12 @@ from flashflow.backend.flow.language.checker import Routes, check
 from flashflow.backend.flow.language.declarations import Declaration, Project
 from flashflow.backend.flow.language.errors import FlowError, Place
 from flashflow.backend.flow.language.read_file import read_file
-from flashflow.backend.flow.language.source import MOST_DECLARATIONS, Source, read_source, too_many
+from flashflow.backend.flow.language.source import MOST_DECLARATIONS, SUFFIX, Source, files_in, read_source, too_many
 from flashflow.backend.flow.language.vocabulary import OTHER_FILES
 
 MOST_FILES = 200
 MOST_ERRORS = 100
 """Errors shown of one file."""
-SUFFIX = ".flow"
 
 
 def load(paths: Iterable[str | Path], routes: Routes | None = None) -> tuple[Project, tuple[FlowError, ...]]:
@@ -61,7 +60,7 @@ def _files(paths: Iterable[str | Path], errors: list[FlowError]) -> Iterator[Pat
 
 def _of_folder(folder: Path, errors: list[FlowError]) -> Sequence[Path]:
     try:
-        found = sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and not path.name.startswith("."))
+        found = files_in(folder)
     except OSError as error:
         errors.append(_whole(folder, f"the folder cannot be read: {error.strerror}", "Check its permissions."))
         return ()

@@ -13,6 +13,7 @@ from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.flow.language.errors import FlowError, Place
 from flashflow.backend.flow.language.vocabulary import DECLARATIONS
 
+SUFFIX = ".flow"
 LARGEST_FILE = 1_000_000
 """Bytes of a file."""
 MOST_DECLARATIONS = 2_000
@@ -67,6 +68,11 @@ class Source:
     def _line_end(self, number: int) -> int:
         end = self._starts[number] - 1 if number < len(self._starts) else len(self.text)
         return end - 1 if end > self._starts[number - 1] and self.text[end - 1] == "\r" else end
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the files of a folder by name, without hidden ones. Raises OSError."""
+    return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and not path.name.startswith("."))
 
 
 def read_source(path: Path, file: str) -> Source | FlowError:
