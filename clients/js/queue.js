@@ -10,6 +10,8 @@ import { checkOwner } from "./discovery.js";
 
 const COMPACT_BYTES = 4 * 1024 * 1024;
 const REJECTED_BYTES = 16 * 1024 * 1024;
+/** Rejected rows in memory, where the file cannot be used. */
+const MOST_REJECTED = 10_000;
 const STARTED_S = Math.round(Date.now() / 1000 - process.uptime());
 
 /**
@@ -26,6 +28,9 @@ export class Queue {
   #written = 0;
   #removed = 0;
   #partial = false;
+  #faults = 0;
+  /** @type {Rejected[]} */
+  #unstored = [];
   /** @type {number | undefined} */
   #handle;
 
@@ -79,24 +84,26 @@ export class Queue {
   }
 
   /**
-   * Remove rows that the server refused and keep them beside the queue.
+   * Remove rows that the server refused and keep them beside the queue, in memory where the file cannot be used.
    * @param {[Row, number, string][]} found
    */
   reject(found) {
     const at = new Date().toISOString();
-    const lines = found.map(([{ kind, body }, status, message]) => JSON.stringify({ kind, body: JSON.parse(body), status, message, at }) + "\n");
+    const refused = found.map(([{ kind, body }, status, message]) => ({ kind, body: JSON.parse(body), status, message, at }));
     const file = this.#rejectedFile;
-    this.#safely(() => {
-      if (file && fs.existsSync(file) && fs.statSync(file).size > REJECTED_BYTES) fs.renameSync(file, `${file}.old`);
-      if (file) fs.appendFileSync(file, lines.join(""), { mode: 0o600 });
+    const stored = file && this.#safely(() => {
+      if (fs.existsSync(file) && fs.statSync(file).size > REJECTED_BYTES) fs.renameSync(file, `${file}.old`);
+      fs.appendFileSync(file, refused.map((each) => JSON.stringify(each) + "\n").join(""), { mode: 0o600 });
     });
+    if (!stored) this.#unstored = [...this.#unstored, ...refused].slice(-MOST_REJECTED);
     this.remove(found.map(([row]) => row));
   }
 
   /** @returns {Rejected[]} */
   rejected() {
     const file = this.#rejectedFile;
-    return file && fs.existsSync(file) ? parseLines(fs.readFileSync(file, "utf8")) : [];
+    const stored = file && fs.existsSync(file) ? parseLines(fs.readFileSync(file, "utf8")) : [];
+    return [...stored, ...this.#unstored];
   }
 
   close() {
@@ -157,8 +164,10 @@ export class Queue {
           if (Array.isArray(line.done)) for (const n of line.done) found.delete(n);
           else if (typeof line.body === "string" && ["activity", "send"].includes(line.kind)) found.set(line.n, line);
         }
+        const faults = this.#faults;
         for (const { kind, body, key } of found.values()) this.add(kind, body, key);
-        fs.rmSync(claimed);
+        // On a full disk the old file stays: the next process takes it over again, and ids make the repeats harmless.
+        if (this.#faults === faults) fs.rmSync(claimed);
       });
     }
   }
@@ -191,14 +200,17 @@ export class Queue {
   }
 
   /**
-   * Run `work` on a file; a failure (a full disk) costs the durability, not the row.
+   * Run `work` on a file; a failure (a full disk) costs the durability, not the row. Return whether it was done.
    * @param {() => void} work
    */
   #safely(work) {
     try {
       work();
+      return true;
     } catch (error) {
+      this.#faults++;
       this.warn(`The queue file cannot be used, rows are kept in memory: ${/** @type {Error} */ (error).message}`);
+      return false;
     }
   }
 }

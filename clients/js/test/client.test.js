@@ -267,6 +267,29 @@ test("where no file can be used rows are kept in memory and isDurable says so", 
   assert.deepEqual(running.ids(), [id]);
 });
 
+for (const call of ["writeSync", "appendFileSync"]) {
+  test(`a full disk loses no row that an earlier process stored, and no refused one: ${call}`, async () => {
+    const ids = await run(TRACK + `process.kill(process.pid, "SIGKILL");`);
+    const original = fs[call];
+    fs[call] = () => {
+      throw new Error("no space left on device");
+    };
+    try {
+      await begin(() => problem(400, "validation_error"));
+      if (call === "appendFileSync") {
+        await client.flush();
+        assert.deepEqual(client.rejected().map((each) => each.body.activity_id).sort(), ids.sort());
+      }
+      await client.close(0);
+    } finally {
+      fs[call] = original;
+    }
+    if (call === "appendFileSync") return;
+    const lines = fs.readdirSync(path.join(folder, "client")).map((name) => fs.readFileSync(path.join(folder, "client", name), "utf8"));
+    assert.ok(ids.every((id) => lines.join("").includes(id)));
+  });
+}
+
 test("a full queue drops the oldest rows, and a long one is compacted", async () => {
   await begin(() => problem(503, "stopping", "Retry-After: 30\r\n"));
   const bounded = make({ mostRows: 100 });
