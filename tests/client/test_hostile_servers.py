@@ -15,6 +15,7 @@ import pytest
 from flashflow import client as module
 from flashflow.client import Client, NotProven, Refused, Unreachable
 from tests.support.client_servers import KEY, Plan, Request, Server, accept, http, problem, server
+from tests.support.provider_servers import certificate
 from tests.support.server_process import eventually
 
 Make = Callable[..., Client]
@@ -455,3 +456,35 @@ def test_the_client_is_quiet_while_flashflow_is_away(make: Make, caplog: pytest.
         client.track("export")
         eventually(lambda: len(running.requests) > 3)
         assert caplog.text == ""
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def test_over_tls_rows_arrive_and_a_drip_ends_at_the_deadline(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = certificate("127.0.0.1")
+    trusted = tmp_path / "ca.pem"
+    trusted.write_bytes(own.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    with server(tls=own.server()) as running:
+        client = make(running)
+        client.track("export")
+        assert client.flush() == 0
+        assert len(running.activities) == 1
+        running.plan = drip
+        began = time.monotonic()
+        with pytest.raises(Unreachable):
+            client.inbox(timeout=0.3)
+        assert time.monotonic() - began < 5
+
+
+def test_a_certificate_that_is_not_trusted_gets_no_proof_and_no_row(make: Make) -> None:
+    with server(tls=certificate("127.0.0.1").server()) as running:
+        client = make(running)
+        client.track("export")
+        with pytest.raises(Unreachable, match="certificate"):
+            client.inbox(timeout=2)
+        assert client.flush(0.1) == 1
+        assert (running.proofs, running.requests) == ([], [])

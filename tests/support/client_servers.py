@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -65,7 +66,9 @@ def accept(request: Request) -> bytes:
 class Server:
     """A threaded server on a port of its own. ``plan`` answers requests; ``plans`` come first, one each."""
 
-    def __init__(self, plan: Plan, key: str = KEY, *, proves: bool = True, port: int = 0) -> None:
+    def __init__(
+        self, plan: Plan, key: str = KEY, *, proves: bool = True, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.plan, self.key, self.proves = plan, key, proves
         self.plans: list[Plan] = []
         self.requests: list[Request] = []
@@ -75,7 +78,8 @@ class Server:
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self._tls = tls
+        self.url = f"http{'' if tls is None else 's'}://127.0.0.1:{self.port}"
         self._threads = [threading.Thread(target=self._listen, daemon=True)]
         self._threads[0].start()
 
@@ -96,6 +100,12 @@ class Server:
             self._threads[-1].start()
 
     def _serve(self, connection: socket.socket) -> None:
+        if self._tls is not None:
+            try:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            except OSError:  # the client trusts no such certificate
+                return
+            self._open.append(connection)
         with connection, suppress(OSError), connection.makefile("rb") as file:
             while (line := file.readline()).endswith(b"\n"):
                 method, path, _ = line.decode().split()
@@ -139,8 +149,10 @@ class Server:
 
 
 @contextmanager
-def server(plan: Plan = accept, key: str = KEY, *, proves: bool = True, port: int = 0) -> Iterator[Server]:
-    running = Server(plan, key, proves=proves, port=port)
+def server(
+    plan: Plan = accept, key: str = KEY, *, proves: bool = True, port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
+    running = Server(plan, key, proves=proves, port=port, tls=tls)
     try:
         yield running
     finally:
