@@ -1,4 +1,4 @@
-"""examples/todo_app.py, somebody else's Flet app, with the bell and the settings of a FlashFlow in another process."""
+"""examples/todo_app.py, a Flet app of its own, with the bell and the settings of a FlashFlow in another process."""
 
 from __future__ import annotations
 

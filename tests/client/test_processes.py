@@ -21,7 +21,7 @@ PREFIX = f"""
 import os, sys, signal, threading, time
 sys.path.insert(0, {str(ROOT)!r})
 from flashflow.client import Client
-def say(line): os.write(1, (line + '\\n').encode())  # in one piece, whoever else writes
+def say(line): os.write(1, (line + '\\n').encode())  # in one piece: other threads write too
 """
 
 

@@ -147,9 +147,7 @@ def test_an_unexpected_error_stops_neither_the_runner_nor_other_jobs(parts: Part
     assert runs.error() == runs.error("other") == job_runner.FAULT
 
 
-def test_an_overdue_job_is_told_to_end_and_does_not_run_twice_at_once(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_overdue_job_ends_and_does_not_run_twice_at_once(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_runner, "LONGEST_S", 0.0)
     runs = Runs(parts, HOURLY)
     go, saw = threading.Event(), threading.Event()

@@ -81,7 +81,7 @@ def path_of(target: str) -> str | None:
 
 
 def response_of(operation: dict[str, Any], status: int) -> dict[str, Any] | None:
-    """What the document says of this status; None if it says nothing."""
+    """The description of this status; None without one."""
     described: dict[str, Any] | None = operation["responses"].get(str(status))
     if described is not None and "$ref" in described:
         return dict(DOCUMENT["components"]["responses"][described["$ref"].rpartition("/")[2]])

@@ -17,11 +17,10 @@ from typing import Any
 from urllib.parse import quote
 
 from flashflow.client import Client, ClientError, Refused
-from flashflow.views.controls.protocols import DigestSetting, Inbox, Matrix, TypeRow
+from flashflow.views.controls.protocols import ALL, DigestSetting, Inbox, Matrix, TypeRow
 
 log = logging.getLogger(__name__)
 
-ALL = "*"
 PAGE = 200
 MOST_UNDONE = 1_000
 """Notifications of one "Mark all read" that can be marked unread again."""

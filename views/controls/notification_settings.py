@@ -13,13 +13,12 @@ from flashflow.views.controls.digest_menu import digest_menu
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.http_sources import local_connection, named_user
 from flashflow.views.controls.layout import card, column, growing, hairline
-from flashflow.views.controls.protocols import Matrix, PreferenceSource, TypeRow
+from flashflow.views.controls.protocols import ALL, Matrix, PreferenceSource, TypeRow
 from flashflow.views.controls.refresher import LiveControl, call
 from flashflow.views.controls.texts import body, caller_text, heading, silent, small
 from flashflow.views.controls.tokens import GRID, TARGET, URGENT
 from flashflow.views.controls.translation import Translation
 
-ALL = "*"
 ALL_LABEL = "All notifications"
 NAME = 240
 CELL = 96

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+ALL = "*"
+"""Every type, or every channel, in a preference or digest."""
+
 
 class InboxNotification(Protocol):
     """A notification in a list.

@@ -19,10 +19,8 @@ from flashflow.backend import (
     build,
     given,
 )
-from flashflow.views.controls.protocols import DigestSetting, Inbox, Matrix, TypeRow
+from flashflow.views.controls.protocols import ALL, DigestSetting, Inbox, Matrix, TypeRow
 from flashflow.views.shared.live import NOTIFICATION_KINDS, Live
-
-ALL = "*"
 
 
 class Host(Protocol):

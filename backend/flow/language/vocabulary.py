@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
-CHANNELS = ("in_app", "email", "push", "sms")
+from flashflow.backend.schemas.records import CHANNELS, Priority
+
 KINDS = ("info", "success", "warning", "error")
-PRIORITIES = ("low", "normal", "high", "urgent")
+PRIORITIES = get_args(Priority)
 GROUPS = ("admin_users", "all_users")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 TEXT_ELEMENTS = ("h1", "h2", "h3", "h4", "h5", "h6", "text", "p")
