@@ -1,4 +1,4 @@
-"""What is installed is bounded, locked by hash, and never another project's package."""
+"""Dependencies are bounded, locked by hash, and never another project's package; the wheel is complete."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ def requirements() -> list[Requirement]:
     extras = PROJECT["project"]["optional-dependencies"]
     texts = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *chain(*extras.values())]
     return [Requirement(text) for text in texts]
+
+
+def test_the_wheel_has_every_package_of_the_checkout() -> None:
+    tops = {"flashflow": "flashflow", "backend": "flashflow.backend", "views": "flashflow.views"}
+    found = {"flashflow.assets"}
+    for folder, name in tops.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            found.add(".".join((name, *path.parent.relative_to(ROOT / folder).parts)))
+    assert sorted(found) == PROJECT["tool"]["setuptools"]["packages"]
 
 
 @pytest.mark.parametrize("requirement", requirements(), ids=str)
