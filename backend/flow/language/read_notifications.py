@@ -23,6 +23,7 @@ from flashflow.backend.flow.language.read_actions import is_constant, read_notif
 from flashflow.backend.flow.language.reader import Reader, as_plain, worded
 from flashflow.backend.flow.language.syntax import Block, Declared, Entry, Mark, Quoted, Value, Word
 from flashflow.backend.flow.language.vocabulary import CONSTRUCTS, GROUPS, RULE_FIELDS, Construct
+from flashflow.backend.rendering.template_renderer import variables
 from flashflow.backend.schemas.requests import WEEK_MINUTES, TemplateIn, TypeIn
 from flashflow.backend.schemas.rules import MONTH_MINUTES, OnIn, RuleIn, RuleMessageIn, WhereIn, check_rule
 from flashflow.backend.schemas.validation import convert
@@ -262,7 +263,19 @@ def _message(reader: Reader, owner: Entry) -> _Message | None:
         if len(reader.errors) == count:
             reader.fail(owner, str(refusal), "See docs/rules.md.")
         return None
+    _check_variables(reader, action, request)
     return None if to is None else _Message(request, to, action.kind)
+
+
+def _check_variables(reader: Reader, action: SendNotification, request: RuleMessageIn) -> None:
+    """Add an error for each variable in the texts of a rule that no activity has: the rule would never send."""
+    known = {*TEXT_FIELDS, "times", "rule", *(request.data or {})}
+    for name, value in action.fields:
+        text = getattr(request, name, None) if name in {"title", "message"} else None
+        for variable in variables(text) if isinstance(text, str) else ():
+            if variable not in known and not variable.startswith("metadata_"):
+                hint = reader.suggest(variable, tuple(sorted(known)), "Variables are metadata_KEY,")
+                reader.fail_at(value.place, f"there is no “{{{variable}}}” in a rule", hint)
 
 
 def _recipients(reader: Reader, action: SendNotification) -> Literal["user"] | Group | tuple[str, ...] | None:
