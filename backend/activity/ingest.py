@@ -39,8 +39,6 @@ CheckMetadata = Callable[[Mapping[str, Any]], None]
 MODEL_KEY = "model"
 """Key of metadata that names a model."""
 
-_decoder = msgspec.json.Decoder(ActivityIn)
-
 
 def past_ms(field: str, value: datetime, now_ms: int, correction: int = 0) -> int:
     """Convert a time to milliseconds since 1970, less ``correction``. Raises ValidationError for a time after
@@ -82,7 +80,7 @@ class ActivityParser:
         def prepare(index: int, row: msgspec.Raw | dict[str, Any]) -> NewActivity:
             raw = bytes(row) if isinstance(row, msgspec.Raw) else row_json(row)
             try:
-                activity = decode_row(_decoder, raw)
+                activity = decode_row(ActivityIn, raw)
             except Malformed as error:
                 raise self._every_fault(error, now, correction, may_name_app=may_name_app) from None
             if activity.activity_id is None and key is not None:

@@ -7,9 +7,9 @@ import binascii
 import logging
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -84,6 +84,17 @@ DAMAGED = "\N{REPLACEMENT CHARACTER}"
 def decode_text(stored: bytes) -> str:
     """Decode stored text; a byte that is not UTF-8 becomes U+FFFD."""
     return str(stored, "utf-8", "replace")
+
+
+def decoder_of(kind: type[D]) -> msgspec.json.Decoder[D]:
+    """Return the decoder of ``kind``, made at the first use: it resolves every annotation below ``kind``."""
+    decoder: msgspec.json.Decoder[D] = _decoder_of(cast("Any", kind))
+    return decoder
+
+
+@cache
+def _decoder_of(kind: Any) -> Any:
+    return msgspec.json.Decoder(kind)
 
 
 def decode_json(decode: Callable[[str], D], text: str | None, otherwise: D) -> D:

@@ -50,7 +50,7 @@ class ImportIn(Input, frozen=True, kw_only=True):
     activities: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MOST_ROWS)]
 
 
-decode_activity = partial(decode_row, msgspec.json.Decoder(ImportedActivityIn))
+decode_activity = partial(decode_row, ImportedActivityIn)
 
 
 def _prepare(row: ImportedActivityIn, now_ms: int, app: str, admission: Admission) -> NewActivity:

@@ -74,7 +74,7 @@ class ImportNotificationsIn(Input, frozen=True, kw_only=True):
 
 
 NotificationRows = Rows[OldNotification]
-decode_notification = partial(decode_row, msgspec.json.Decoder(ImportedNotificationIn))
+decode_notification = partial(decode_row, ImportedNotificationIn)
 
 
 def import_notifications_write(

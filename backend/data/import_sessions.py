@@ -51,7 +51,7 @@ class ImportSessionsIn(Input, frozen=True, kw_only=True):
 
 
 SessionRows = Rows[NewSession]
-decode_session = partial(decode_row, msgspec.json.Decoder(ImportedSessionIn))
+decode_session = partial(decode_row, ImportedSessionIn)
 
 
 def import_sessions_write(

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from flashflow.backend.core.encoding import decoder_of
 from flashflow.backend.core.error_collector import sentence
 from flashflow.backend.core.errors import FieldError, ValidationError
 from flashflow.backend.core.named_tuple import NamedTuple
@@ -54,9 +55,9 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, what: st
     return _decode(decoder, body, what, MOST_ERRORS)
 
 
-def decode_row(decoder: msgspec.json.Decoder[T], row: bytes | msgspec.Raw) -> T:
+def decode_row(kind: type[T], row: bytes | msgspec.Raw) -> T:
     """Decode one row of a batch. Raises Malformed with up to MOST_ROW_ERRORS fields."""
-    return _decode(decoder, row, "The row", MOST_ROW_ERRORS)
+    return _decode(decoder_of(kind), row, "The row", MOST_ROW_ERRORS)
 
 
 def _decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw, what: str, most: int) -> T:

@@ -9,7 +9,7 @@ import msgspec
 from peewee import Case, fn
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.encoding import decode_cursor, decode_json, encode_cursor, to_json
+from flashflow.backend.core.encoding import decode_cursor, decode_json, decoder_of, encode_cursor, to_json
 from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.schemas.records import Record
 from flashflow.backend.schemas.rules import AlertIn, OnIn, Recipients, RuleChangeIn, RuleMessageIn
@@ -98,7 +98,6 @@ class Row(NamedTuple):
         )
 
 
-_decode_body = msgspec.json.Decoder(Body).decode
 UNREADABLE = Body(send=RuleMessageIn(title="Damaged rule", message="The stored text of this rule cannot be read."))
 
 
@@ -107,12 +106,12 @@ def body_of(change: RuleChangeIn) -> Body:
     body = Body(
         on=change.on, alert=change.alert, send=change.send, to=change.to, cooldown_minutes=change.cooldown_minutes
     )
-    return _decode_body(to_json(body))
+    return decoder_of(Body).decode(to_json(body))
 
 
 def decode_body(text: str) -> Body:
     """Decode a stored body; UNREADABLE where it is damaged."""
-    return decode_json(_decode_body, text, UNREADABLE)
+    return decode_json(decoder_of(Body).decode, text, UNREADABLE)
 
 
 def named(conn: sqlite3.Connection, name: str, app: str | None) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from flashflow.backend.core.clock import to_datetime
-from flashflow.backend.core.encoding import decode_cursor, decode_json, encode_cursor, to_json
+from flashflow.backend.core.encoding import decode_cursor, decode_json, decoder_of, encode_cursor, to_json
 from flashflow.backend.core.named_tuple import NamedTuple
 from flashflow.backend.domain.recurrence import Recurrence
 from flashflow.backend.schemas.records import Record
@@ -83,19 +83,17 @@ class Row(NamedTuple):
         )
 
 
-_decode_request = msgspec.json.Decoder(Request).decode
-_decode_rule = msgspec.json.Decoder(Recurrence).decode
 _DAMAGED = Request(notification={"user_id": ""}, last_error="The stored text of this schedule cannot be read.")
 _DAILY = Recurrence(every_minutes=24 * 60)
 
 
 def decode_request(text: str) -> Request:
     """Decode a stored request."""
-    return decode_json(_decode_request, text, _DAMAGED)
+    return decode_json(decoder_of(Request).decode, text, _DAMAGED)
 
 
 def _decode_recurrence(text: str) -> Recurrence:
-    return decode_json(_decode_rule, text, _DAILY)
+    return decode_json(decoder_of(Recurrence).decode, text, _DAILY)
 
 
 def find(conn: sqlite3.Connection, schedule_id: str, app: str | None) -> Row | None:
