@@ -147,7 +147,7 @@ class FlowProject:
             self._note((), None)
             return
         others = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-        first = f"{errors[0].place}: {errors[0].message}{others}."
+        first = f"{errors[0].place}: {errors[0].message.rstrip('.')}{others}."
         self._note(errors, f"The .flow files have errors; the last valid version stays in force: {first}")
 
     def _note(self, errors: tuple[FlowError, ...], problem: str | None) -> None:

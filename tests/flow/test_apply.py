@@ -148,11 +148,11 @@ def test_a_refused_declaration_leaves_the_last_version_in_force(parts: Parts, fl
 
 
 def test_a_file_with_errors_leaves_the_last_version_in_force(parts: Parts, flow: FlowProject, files: Files) -> None:
-    files.errors = (FlowError(HERE, "this is wrong", "Mend it."),)
+    files.errors = (FlowError(HERE, "this is wrong.", "Mend it."),)
     assert reload(flow, files, Project()) == files.errors
     assert flow.project is FULL
     assert flow.problem is not None
-    assert "app.flow:1:1: this is wrong." in flow.problem
+    assert flow.problem.endswith("app.flow:1:1: this is wrong.")
     assert stored(parts)[2] == ["thanks"]
 
 
