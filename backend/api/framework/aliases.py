@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -20,6 +20,10 @@ PREFERENCES = "/api/notifications/preferences"
 """Route whose ``preferences`` are a list; those of an alias may be an object."""
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _ANY_PARAMETER = re.compile(r"\{[^}]*\}")
+
+
+Routes = Collection[tuple[str, str]]
+"""Method and path of each built-in route."""
 
 
 class AliasRoute(NamedTuple):
@@ -75,12 +79,12 @@ def shape(path: str) -> str:
 async def rewritten(
     route: AliasRoute,
     parameters: Mapping[str, str],
-    shapes: Collection[tuple[str, str]],
+    routes: Routes,
     scope: Scope,
     receive: Receive,
 ) -> tuple[Scope, Receive]:
     """Return the request as one to the built-in route: fields renamed, and the parameters of its path taken from the
-    path, the query or the body. ``shapes``: the method and the shape of each built-in route. Raises ValidationError
+    path, the query or the body. ``routes``: the built-in ones. Raises ValidationError
     that names each missing field, PayloadTooLarge, Disconnected.
     """
     headers = headers_of(scope)
@@ -96,7 +100,7 @@ async def rewritten(
     path, raw_path = route.target_path, route.target_path
     for name in _PARAMETER.findall(route.target_path):
         value = _take(name, rest, query, fields)
-        _check_word(route, name, value, shapes)
+        _check_word(route, name, value, routes)
         path = path.replace(f"{{{name}}}", value)
         raw_path = raw_path.replace(f"{{{name}}}", quote(value, safe=""))
     has_query = route.target_method in {"GET", "DELETE"}
@@ -126,21 +130,24 @@ async def rewritten(
     return changed, _replay(body, receive)
 
 
-def _check_word(route: AliasRoute, name: str, value: str, shapes: Collection[tuple[str, str]]) -> None:
+def _check_word(route: AliasRoute, name: str, value: str, routes: Routes) -> None:
     """Check a parameter that stands for a fixed part of the built-in path, such as ``{status}``. Raises ValidationError
     that lists the values it takes."""
-    method, path = route.target_method, route.target_path
-    if path.endswith(f"{{{name}}}") or (method, shape(path)) in shapes:
+    path = route.target_path
+    paths = [known for method, known in routes if method == route.target_method]
+    if path.endswith(f"{{{name}}}") or shape(path) in map(shape, paths):
         return
-    if (method, shape(path.replace(f"{{{name}}}", value))) in shapes:
-        return
-    before, after = map(shape, path.split(f"{{{name}}}"))
-    words = sorted(
-        known[len(before) : len(known) - len(after)]
-        for of_method, known in shapes
-        if of_method == method and known.startswith(before) and known.endswith(after) and known != before + after
-    )
-    raise ValidationError.of(name, f"must be one of {', '.join(word for word in words if '/' not in word)}")
+    before, after = path.split(f"{{{name}}}")
+    # The names of the other parameters decide, where they fit: “read-all” is followed by the id of a user.
+    words = _between(before, after, paths) or _between(shape(before), shape(after), map(shape, paths))
+    if value not in words:
+        raise ValidationError.of(name, f"must be one of {', '.join(words)}")
+
+
+def _between(before: str, after: str, paths: Iterable[str]) -> list[str]:
+    """Return the segments of ``paths`` that stand between ``before`` and ``after``."""
+    pattern = re.compile(f"{re.escape(before)}([^/{{}}]+){re.escape(after)}")
+    return sorted(match[1] for path in paths if (match := pattern.fullmatch(path)))
 
 
 def _check_required(route: AliasRoute, names: Mapping[str, str], given: Sequence[tuple[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flashflow.backend.api.framework.aliases import Aliases, AliasRoute, rewritten, shape
+from flashflow.backend.api.framework.aliases import Aliases, AliasRoute, rewritten
 from flashflow.backend.api.framework.api_request import authorize
 from flashflow.backend.api.framework.context import Services
 from flashflow.backend.api.framework.endpoint import AsgiEndpoint, Endpoint
@@ -81,7 +81,7 @@ class Router:
         self._aliases = Aliases(())
         self._alias_routes: Sequence[AliasRoute] = ()
         self._services = services
-        self._shapes = frozenset((endpoint.method, shape(endpoint.path)) for endpoint in endpoints)
+        self._routes = frozenset((endpoint.method, endpoint.path.replace(":path}", "}")) for endpoint in endpoints)
         self._screens = screens
         self._exact: dict[str, Methods] = {path: {"GET": app, "HEAD": app} for path, app in documents.items()}
         patterns: dict[Pattern, Methods] = {}
@@ -149,7 +149,7 @@ class Router:
             return False
         fault: FlashFlowError
         try:
-            changed, replay = await rewritten(*found, self._shapes, scope, receive)
+            changed, replay = await rewritten(*found, self._routes, scope, receive)
             app, _ = self._find(changed)
             if found[0].admin:
                 authorize(self._services, headers_of(scope), "admin")
