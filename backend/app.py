@@ -330,12 +330,13 @@ class Backend:
         return health.failing_threads((self.activity.store, self.notifications.store), others)
 
     def _on_events(self, events: tuple[Event, ...]) -> None:
-        if any(event.kind == "outbox" for event in events):
+        kinds = {event.kind for event in events}  # read once: every commit comes here, from the writer's thread
+        if "outbox" in kinds:
             self.outbox.wake()
-        read = [event.id for event in events if event.kind == "toast.dismissed"]
-        if read:
-            self._toast_dismissals.add(read)
-        self._full |= {event.id for event in events if event.kind == "dimension.full"}
+        if "toast.dismissed" in kinds:
+            self._toast_dismissals.add([event.id for event in events if event.kind == "toast.dismissed"])
+        if "dimension.full" in kinds:
+            self._full |= {event.id for event in events if event.kind == "dimension.full"}
 
     def _toast_pressed(self, notification_id: str, link: str | None) -> None:
         """Mark the notification of a pressed toast as read, and open the link of a pressed button."""

@@ -35,10 +35,11 @@ class RuleWorker:
 
     def on_events(self, events: tuple[Event, ...]) -> None:
         """Wake the thread. Runs in the thread that committed, so it does nothing else."""
-        if any(event.kind == "rule" for event in events):
+        kinds = {event.kind for event in events}
+        if "rule" in kinds:
             self._evaluator.invalidate()
             self._wake.set()
-        elif self._evaluator.is_watching and any(event.kind == "activity" for event in events):
+        elif self._evaluator.is_watching and "activity" in kinds:
             self._wake.set()
 
     def stop(self) -> None:
