@@ -198,6 +198,18 @@ def test_a_run_ends_at_the_most_actions(parts: Parts, flow: FlowProject, monkeyp
     assert result.errors == ("The loop guard stopped these actions after 10.",)
 
 
+def test_a_run_whose_time_is_over_ends_before_the_next_action(parts: Parts, flow: FlowProject) -> None:
+    result = flow.run_actions(
+        [send("admin_users", "A"), send("admin_users", "B")],
+        {},
+        trigger="job",
+        is_over=lambda: bool(titles(parts, "owner")),
+    )
+    assert result.sent == 1
+    assert result.errors == ("These actions took too long; the rest was left out.",)
+    assert titles(parts, "owner") == ["A"]
+
+
 def test_loops_that_feed_themselves_end_at_the_most_actions_of_a_minute(
     parts: Parts, flow: FlowProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
