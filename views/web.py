@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
+FALLBACK_FONT = re.compile(r"/assets/fonts/noto[a-z0-9]+/v[0-9]+/[A-Za-z0-9_.-]+\.woff2\Z")
+BLANK_FONT = "/assets/fonts/blank.woff2"
 END_S = 5.0
 """Seconds that Flet has to end a session after its page disconnects."""
 AHEAD = 16
@@ -41,7 +44,7 @@ class WebScreens:
         if scope["type"] == "websocket":
             await serve_page(app, scope, receive, _ignoring_disconnect(send))
         else:
-            await app(scope, receive, send)
+            await app(shipped_font(scope, self._assets), receive, send)
 
     async def close(self) -> None:
         """End all sessions; the next request loads Flet's app again. Safe to call when nothing was loaded."""
@@ -61,6 +64,17 @@ class WebScreens:
         shorten_message_text()
         main = make_main(self._backend)
         return ft.run(main, name="", assets_dir=str(self._assets), export_asgi_app=True, no_cdn=True)
+
+
+def shipped_font(scope: Message, assets: Path) -> Message:
+    """Return ``scope`` with the path of a fallback font that is not shipped replaced by the blank font's."""
+    # The engine requests a fallback font that failed again at every frame, for ever, and never again one that loaded.
+    path = scope["path"]
+    font = FALLBACK_FONT.search(path)
+    if font is None or (assets / font[0].lstrip("/")).is_file():
+        return scope
+    blank = f"{path[: font.start()]}{BLANK_FONT}"
+    return {**scope, "path": blank, "raw_path": blank.encode()}
 
 
 def shorten_message_text() -> None:
