@@ -225,6 +225,22 @@ def test_on_reject_may_fail_and_may_call_the_client(make: Make, caplog: pytest.L
         eventually(lambda: "on_reject failed" in caplog.text)
 
 
+@pytest.mark.parametrize(("late_s", "paths"), [(59, 3), (61, 1)])
+def test_the_ends_of_a_session_are_sent_within_a_minute_only(
+    make: Make, monkeypatch: pytest.MonkeyPatch, late_s: int, paths: int
+) -> None:
+    with server() as running:
+        client = make(running)
+        client._start = lambda: None  # type: ignore[method-assign]
+        with client.session():
+            activity = client.track("export")
+        now_ms = module._now_ms
+        monkeypatch.setattr(module, "_now_ms", lambda: now_ms() + late_s * 1_000)
+        assert client.flush(5) == 0
+        assert running.activities == [activity]
+        assert len({request.path for request in running.requests}) == paths
+
+
 def test_no_batch_is_longer_than_the_server_allows(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ASK_S", 20.0)  # a batch that is sent again would count twice
     with server() as running:
