@@ -9,6 +9,7 @@ from urllib.parse import quote
 import flet as ft
 
 from flashflow.backend import Backend, declarations
+from flashflow.views.controls.badge import badge_text
 from flashflow.views.controls.buttons import icon_button, on_press
 from flashflow.views.controls.formatting import one_line
 from flashflow.views.controls.layout import column
@@ -40,6 +41,7 @@ from flashflow.views.shared.sources import UserInbox
 from flashflow.views.shared.theme import dark, light
 from flashflow.views.shared.widgets import banner, centred
 
+APP = "FlashFlow"
 WIDE = 840
 CLOCK = 60.0
 
@@ -69,7 +71,10 @@ class Shell:
         self._dismissed: set[str] = set()
         self._flow_shown: tuple[object, ...] = ()
         self._bell = NotificationBell(
-            source=UserInbox(backend, self._live), open_notification=self._open_notification, open_all=self._open_all
+            source=UserInbox(backend, self._live),
+            open_notification=self._open_notification,
+            open_all=self._open_all,
+            on_change=self._count_in_title,
         )
         self._body = ft.Container(expand=True)
         self._banners = column([], GRID)
@@ -82,7 +87,7 @@ class Shell:
     def open(self) -> None:
         """Set up the page, mount the controls and subscribe to events."""
         page = self._page
-        page.title = "FlashFlow"
+        page.title = APP
         page.theme, page.dark_theme, page.theme_mode = light(), dark(), ft.ThemeMode.SYSTEM
         page.on_route_change = self._routed
         page.on_resize = self._resized
@@ -96,6 +101,13 @@ class Shell:
         self._go_to(page.route)
         self._listen()
         page.update()
+
+    def _count_in_title(self, unread: int) -> None:
+        count = badge_text(unread)
+        title = f"({count}) {APP}" if count else APP
+        if title != self._page.title:
+            self._page.title = title
+            self._page.update()
 
     def _view(self) -> ft.View:
         head = ft.Container(centred(ft.Row([self._back, self._title, self._bell], spacing=GRID)))
