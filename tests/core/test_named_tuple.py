@@ -134,7 +134,12 @@ def test_a_field_without_a_default_after_one_with_a_default_is_refused() -> None
 
 def test_the_backend_has_no_other_named_tuples() -> None:
     home = ROOT / "backend" / "core" / "named_tuple.py"
-    others = [path for path in (ROOT / "backend").rglob("*.py") if "NamedTuple" in path.read_text("utf-8")]
+    steps = ROOT / "backend" / "store" / "migrations"  # frozen: they import nothing of the product
+    others = [
+        path
+        for path in (ROOT / "backend").rglob("*.py")
+        if "NamedTuple" in path.read_text("utf-8") and steps not in path.parents
+    ]
     assert [
         str(path.relative_to(ROOT))
         for path in others

@@ -7,10 +7,8 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
-
-from flashflow.backend.core.named_tuple import NamedTuple
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _BASE64 = re.compile(r"([A-Za-z0-9+/]*)={0,2}")
