@@ -25,7 +25,7 @@ def main(page: ft.Page) -> None:
     """Build the page of one session."""
     page.title = "To do"
     tasks = ft.Column()
-    task = ft.TextField(label="New task", autofocus=True, expand=True)
+    task = ft.TextField(label="New task", expand=True)
 
     def add(_: object) -> None:
         title = (task.value or "").strip()

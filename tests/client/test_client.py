@@ -270,7 +270,7 @@ def test_the_clients_own_errors_become_no_notification(
     )
     logging.getLogger("app").error("first")
     eventually(lambda: client.rejected)
-    assert "a row was refused" in caplog.text
+    eventually(lambda: "a row was refused" in caplog.text, what="on_reject")
     logging.getLogger(module.LOGGER).error("of the client")
     assert client.flush() == 0
     assert len(sends(client, running)) == 1
