@@ -214,7 +214,7 @@ def _examples(ask: Client) -> None:
 def _refusals(ask: Client) -> None:
     """Refusals that depend on the route only by its key, its parameters and its erased users."""
     api = ask.server.api
-    nobody = App(ask.server, "read")
+    stranger = App(ask.server, "read")
     ask("POST", TRACK, {"user_id": "gone", "activity_type": "x"})
     ask("DELETE", "/api/users/{user_id}", user_id="gone")
     for (method, path), operation in operations().items():
@@ -237,7 +237,7 @@ def _refusals(ask: Client) -> None:
             for ending in ("", " "):
                 content = json.dumps(example | {"name": "another"} if "name" in example else example) + ending
                 api(method, target, content=content, headers=JSON | {"Idempotency-Key": path})
-    assert nobody.api("GET", "/api/keys").json()["code"] == "forbidden"
+    assert stranger.api("GET", "/api/keys").json()["code"] == "forbidden"
     _conflicts(ask)
 
 

@@ -79,6 +79,8 @@ def test_a_page_whose_server_is_gone_says_so_keeps_its_picture_and_comes_back(
     card = page.page.get_by_role("alert").filter(has_text="FlashFlow is not running")
     page.open(server.url)  # a page of the same session again: its state comes in one message
     expect(cover).to_be_hidden(timeout=DEADLINE)
+    page.find(*LANDMARKS["Dashboard"])  # drawn: the cover goes with the data, a frame or more before
+    page.page.evaluate(HUNDRED_FRAMES)
 
     server.kill()
 
