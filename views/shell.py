@@ -44,6 +44,7 @@ from flashflow.views.shared.widgets import banner, centred
 APP = "FlashFlow"
 WIDE = 840
 CLOCK = 60.0
+TITLE_DELAY = 0.3
 
 
 def make_main(backend: Backend) -> Callable[[ft.Page], Awaitable[None]]:
@@ -70,6 +71,8 @@ class Shell:
         self._selection = Selection()
         self._dismissed: set[str] = set()
         self._flow_shown: tuple[object, ...] = ()
+        self._unread = 0
+        self._titling: asyncio.TimerHandle | None = None
         self._bell = NotificationBell(
             source=UserInbox(backend, self._live),
             open_notification=self._open_notification,
@@ -103,7 +106,15 @@ class Shell:
         page.update()
 
     def _count_in_title(self, unread: int) -> None:
-        count = badge_text(unread)
+        """Show the unread count in the title, TITLE_DELAY later."""
+        # Flet compares the whole page for it, and the lists go first.
+        self._unread = unread
+        if self._titling is None:
+            self._titling = asyncio.get_running_loop().call_later(TITLE_DELAY, self._show_title)
+
+    def _show_title(self) -> None:
+        self._titling = None
+        count = badge_text(self._unread)
         title = f"({count}) {APP}" if count else APP
         if title != self._page.title:
             self._page.title = title
